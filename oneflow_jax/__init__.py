@@ -1,0 +1,1 @@
+"""Text and images generated at the same time, by one flow from corrupted to clean documents."""

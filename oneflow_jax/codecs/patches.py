@@ -1,0 +1,80 @@
+"""Pictures as patches: each square of pixels is one latent, nothing is lost."""
+
+import dataclasses
+
+import numpy as np
+from einops import rearrange, reduce
+
+from oneflow_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """Squares of `patch` x `patch` pixels, scaled to zero mean and unit variance.
+
+    Attributes:
+        pixels: height and width of a picture.
+        patch: height and width of a square; divides `pixels`.
+        colors: 3, or 1 for pictures in grey.
+        mean, deviation: of the data's pixel values, themselves between -1 and 1.
+    """
+
+    pixels: int
+    patch: int
+    colors: int
+    mean: float
+    deviation: float
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that do not fit.
+
+        Raises:
+            UserError: as said.
+        """
+        if self.patch < 1 or self.pixels % self.patch:
+            raise UserError(f"codec.patch={self.patch} does not divide data.pixels={self.pixels}.")
+        if self.colors not in (1, 3):
+            raise UserError(f"codec.colors={self.colors} is neither 1 (grey) nor 3 (RGB).")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return (self.pixels // self.patch,) * 2
+
+    @property
+    def channels(self) -> int:
+        """Numbers in a patch."""
+        return self.colors * self.patch**2
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Patches, float32 `[N C]`, of a uint8 picture `[H W 3]`.
+
+        Raises:
+            UserError: the picture has another size.
+        """
+        if pixels.shape != (self.pixels, self.pixels, 3):
+            raise UserError(
+                f"A picture of shape {pixels.shape} does not fit the codec, which wants "
+                f"{(self.pixels, self.pixels, 3)}: set data.pixels, or resize it."
+            )
+        values = pixels.astype(np.float32) / 127.5 - 1
+        if self.colors == 1:
+            values = reduce(values, "h w c -> h w 1", "mean")
+        values = (values - self.mean) / self.deviation
+        p = self.patch
+        return rearrange(values, "(r p) (s q) c -> (r s) (p q c)", p=p, q=p)
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Pictures, uint8 `[... H W 3]`, of patches `[... N C]`."""
+        rows, columns = self.grid
+        values = rearrange(
+            np.asarray(latents, np.float32),
+            "... (r s) (p q c) -> ... (r p) (s q) c",
+            r=rows,
+            s=columns,
+            p=self.patch,
+            q=self.patch,
+        )
+        values = values * self.deviation + self.mean
+        pixels = np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8)
+        return np.repeat(pixels, 3 // self.colors, axis=-1)

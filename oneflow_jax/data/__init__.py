@@ -1,0 +1,1 @@
+"""From packages and files to batches of canvases on devices."""

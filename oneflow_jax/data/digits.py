@@ -1,0 +1,84 @@
+"""Handwritten digits with captions: 1,797 scans of 8x8 pixels that come with scikit-learn."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from sklearn import datasets
+
+from oneflow_jax.data import document, records, splits
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+TEMPLATES = (
+    "a drawing of the digit {}",
+    "this is the number {} here",
+    "{} is the digit drawn here",
+    "someone wrote the numeral {} here",
+)
+
+CAPTIONS = {
+    template.format(name): digit for template in TEMPLATES for digit, name in enumerate(NAMES)
+}
+"""All 40 captions, and the digit that each names."""
+
+_HELD_OUT_SHARE = 6  # one scan in six is held out
+
+
+def digit_in(caption: str) -> int | None:
+    """Returns the digit that a caption names, or None unless it is one of `CAPTIONS` exactly."""
+    return CAPTIONS.get(caption)
+
+
+class Digits(tfds.core.GeneratorBasedBuilder):
+    """Documents of one caption and then one picture: splits 'train' and 'heldout'."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded. TFDS 4.9.10 would look for checksums by way of importlib_resources,
+    # which it does not declare as a dependency.
+    url_infos = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="8x8 scans of handwritten digits (scikit-learn), each with a caption.",
+            features=records.features(),
+            homepage="https://archive.ics.uci.edu/dataset/80",
+            license="CC BY 4.0 (the scans); BSD-3-Clause (scikit-learn's copy)",
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        del dl_manager  # Nothing is downloaded.
+        return {
+            "train": self._generate_examples(held_out=False),
+            "heldout": self._generate_examples(held_out=True),
+        }
+
+    def _generate_examples(self, held_out: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        scans = datasets.load_digits()
+        for index, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):
+            key = f"{index:04d}"
+            if (splits.bucket(f"split {key}", _HELD_OUT_SHARE) == 0) == held_out:
+                yield key, records.encode(_captioned(key, scan, int(digit)))
+
+
+def builder(data_dir: str | pathlib.Path) -> Digits:
+    """Returns the TFDS builder of the digits in `data_dir`."""
+    return Digits(data_dir=data_dir, file_format="array_record")
+
+
+def _captioned(key: str, scan: np.ndarray, digit: int) -> document.Document:
+    template = TEMPLATES[splits.bucket(f"caption {key}", len(TEMPLATES))]
+    caption = document.Text(template.format(NAMES[digit]))
+    return document.Document((caption, document.Image(_rgb(scan))))
+
+
+def _rgb(scan: np.ndarray) -> UInt8[np.ndarray, "8 8 3"]:
+    """Returns a scan of ink 0 to 16 as grey RGB, 0 (no ink) to 255."""
+    grey = np.round(scan * (255 / 16)).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

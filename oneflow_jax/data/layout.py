@@ -1,0 +1,188 @@
+"""Documents laid out as slots, and read back: the bridge between people's side and arrays.
+
+    BOS | text run: its tokens, <end> to the end of the run | picture: its patches | text run ...
+
+A text run has a multiple of `text_slots` slots, at least one of them <end>, so that a model of
+fixed length can write shorter texts: it learns to emit <end> too.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.codecs.base import Codec
+from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.data.document import Document, Gap, Image, Part, Text
+from oneflow_jax.errors import UserError
+
+Row = dict[str, np.ndarray]
+"""The fields of one `Canvas` row but `segment`, of the document's own length."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How documents become rows of slots.
+
+    Attributes:
+        vocab: ids of words.
+        codec: latents of pictures.
+        length: slots of a row, L.
+        text_slots: text runs are multiples of this long.
+    """
+
+    vocab: vocabs.Vocab
+    codec: Codec
+    length: int
+    text_slots: int
+
+    def row(self, document: Document) -> Row:
+        """The slots of a training document: all of it is the model's to learn, but BOS.
+
+        Raises:
+            UserError: it has nothing in it, has gaps, or is longer than a row.
+        """
+        if any(isinstance(part, Gap) for part in document.parts):
+            raise UserError(f"A training document has a gap in it: {_excerpt(document)}")
+        row = self._row(document, allow_unknown=True)
+        return row | {"fixed": row["position"][:, 0] == 0}
+
+    def prompt(self, document: Document) -> Row:
+        """The slots of a document with gaps: what is given is fixed, the gaps are free.
+
+        Raises:
+            UserError: it has nothing in it or a symbol that the vocabulary lacks, a gap of unknown
+                length is followed by words, or it is longer than a row.
+        """
+        return self._row(document, allow_unknown=False)
+
+    def canvas(self, rows: Sequence[Row]) -> Canvas:
+        """A batch with one document in each row, padded to the row's length."""
+        stacked = {
+            name: np.stack([_padded(row[name], self.length) for row in rows]) for name in rows[0]
+        }
+        return Canvas(segment=(stacked["kind"] != Kind.PAD).astype(np.int32), **stacked)
+
+    def read(self, canvas: Canvas) -> list[Document]:
+        """The document in each row of a finished batch with one document in each row."""
+        fields = {name: np.asarray(getattr(canvas, name)) for name in ("ids", "latents", "span")}
+        kinds = np.asarray(canvas.kind)
+        return [
+            Document(
+                tuple(self._read_span(fields["ids"][b, at], fields["latents"][b, at], kind)
+                      for kind, at in spans(kinds[b], fields["span"][b]))
+            )
+            for b in range(len(kinds))
+        ]  # fmt: skip
+
+    def _read_span(self, ids: np.ndarray, latents: np.ndarray, kind: Kind) -> Part:
+        if kind == Kind.TEXT:
+            return Text(self.vocab.decode(ids.tolist()))
+        return Image(self.codec.decode(latents))
+
+    def _row(self, document: Document, *, allow_unknown: bool) -> Row:
+        if not document.parts:
+            raise UserError("The document is empty: give it words, a picture, or a gap.")
+        pieces = [self._start()]
+        order = 1
+        for run in _runs(document.parts):
+            if _is_text(run[0]):
+                piece = self._text(run, order, allow_unknown)
+            else:
+                piece = self._picture(run[0], order)
+            pieces.append(piece | {"span": np.full(len(piece["kind"]), len(pieces) + 1)})
+            order = int(piece["position"][-1, 0]) + 1
+        row = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        slots = len(row["kind"])
+        if slots > self.length:
+            raise UserError(
+                f"The document needs {slots} slots, but data.length={self.length}: raise "
+                f"data.length, or shorten it. It begins: {_excerpt(document)}"
+            )
+        return {
+            name: values.astype({"latents": np.float32, "fixed": bool}.get(name, np.int32))
+            for name, values in row.items()
+        }
+
+    def _start(self) -> Row:
+        slot = self._slots(Kind.TEXT, np.array([vocabs.BOS]), np.array([True]))
+        return slot | {"position": np.zeros((1, 3)), "span": np.ones(1)}
+
+    def _text(self, run: Sequence[Text | Gap], order: int, allow_unknown: bool) -> Row:
+        """One run of words and gaps for words."""
+        ids, given = [], []
+        for part in run:
+            if isinstance(part, Text):
+                added = self.vocab.encode(part.text, allow_unknown=allow_unknown)
+            else:
+                added = [vocabs.END] * (part.slots or 0)
+            ids += added
+            given += [isinstance(part, Text)] * len(added)
+        open_ended = [isinstance(part, Gap) and part.slots is None for part in run]
+        if any(open_ended[:-1]):
+            raise UserError(
+                "Words follow a gap whose length is not given: write how many tokens are missing, "
+                f"as in <text:3>. The run is: {_excerpt(Document(tuple(run)))}"
+            )
+        # An open end is left room for more than <end>.
+        at_least = len(ids) + (max(1, self.text_slots // 2) if open_ended[-1] else 1)
+        slots = -(-at_least // self.text_slots) * self.text_slots
+        rest = slots - len(ids)
+        row = self._slots(
+            Kind.TEXT,
+            np.array(ids + [vocabs.END] * rest),
+            np.array(given + [not open_ended[-1]] * rest),
+        )
+        return row | {"position": _positions(order + np.arange(slots))}
+
+    def _picture(self, part: Image | Gap, order: int) -> Row:
+        """One picture, given or to be made; all of its slots bear one order."""
+        rows, columns = self.codec.grid
+        slots = rows * columns
+        given = isinstance(part, Image)
+        row = self._slots(Kind.IMAGE, np.zeros(slots), np.full(slots, given))
+        if given:
+            row["latents"] = self.codec.encode(part.pixels)
+        at_row, at_column = np.divmod(np.arange(slots), columns)
+        return row | {"position": _positions(np.full(slots, order), at_row, at_column)}
+
+    def _slots(self, kind: Kind, ids: np.ndarray, fixed: np.ndarray) -> Row:
+        return {
+            "ids": ids,
+            "latents": np.zeros((len(ids), self.codec.channels)),
+            "kind": np.full(len(ids), kind),
+            "fixed": fixed,
+        }
+
+
+def spans(kind: np.ndarray, span: np.ndarray) -> Iterator[tuple[Kind, np.ndarray]]:
+    """The kind and the slots of each text run and picture of a row, in order, without BOS."""
+    for number in range(2, int(span.max()) + 1):
+        at = np.flatnonzero(span == number)
+        yield Kind(int(kind[at[0]])), at
+
+
+def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """The parts, with neighboring words and gaps for words together."""
+    for text, run in itertools.groupby(parts, _is_text):
+        yield from [list(run)] if text else ([part] for part in run)
+
+
+def _is_text(part: Part) -> bool:
+    return isinstance(part, Text) or (isinstance(part, Gap) and part.kind == "text")
+
+
+def _positions(order: np.ndarray, *grid: np.ndarray) -> np.ndarray:
+    row, column = grid or (np.zeros_like(order),) * 2
+    return np.stack([order, row, column], axis=-1)
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(values, [(0, length - len(values))] + [(0, 0)] * (values.ndim - 1))
+
+
+def _excerpt(document: Document) -> str:
+    words = document.words()
+    return f"{words[:60]!r}{'...' if len(words) > 60 else ''}, {len(document.parts)} parts"

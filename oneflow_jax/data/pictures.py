@@ -1,0 +1,72 @@
+"""Pictures from files, and to and from PNG bytes."""
+
+import io
+import pathlib
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from jaxtyping import UInt8
+
+from oneflow_jax import errors
+
+_WHITE = (255, 255, 255)
+
+
+def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
+    """Returns the picture in a file, as RGB of `pixels` x `pixels`, on white.
+
+    Any mode that Pillow reads: transparency is composited on white, 16-bit grey is scaled to 8.
+    The picture keeps its proportions and is padded with white to a square. Of an animation the
+    first frame counts.
+
+    Raises:
+        UserError: no such file, or not a picture.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise errors.UserError(f"picture {str(path)!r}: there is no such file")
+    try:
+        with PIL.Image.open(path) as picture:
+            picture.load()
+            upright = PIL.ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        message = f"picture {str(path)!r} cannot be read; give a PNG, JPEG, WebP or GIF file"
+        raise errors.UserError(f"{message} ({error})") from error
+    return _square(_on_white(upright), pixels)
+
+
+def resize(picture: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:
+    """Returns `picture` at `pixels` x `pixels`, proportions kept, padded with white."""
+    return _square(PIL.Image.fromarray(picture), pixels)
+
+
+def to_png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Returns the picture as a PNG file; `from_png` gives back the very same pixels."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def from_png(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the pixels of a PNG file as RGB on white."""
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        return np.array(_on_white(picture))
+
+
+def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
+    if picture.mode.startswith("I"):
+        # Pillow clips 16-bit grey at 255 on conversion, which would turn nearly all of it white.
+        deep = np.asarray(picture).astype(np.int64)
+        picture = PIL.Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8))
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    ground = PIL.Image.new("RGBA", picture.size, (*_WHITE, 255))
+    return PIL.Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+
+
+def _square(picture: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
+    if picture.size == (pixels, pixels):
+        return np.array(picture)
+    lanczos = PIL.Image.Resampling.LANCZOS
+    return np.array(PIL.ImageOps.pad(picture, (pixels, pixels), lanczos, color=_WHITE))

@@ -1,0 +1,105 @@
+"""The language of prompts: words, pictures that are given, and gaps to be filled."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from oneflow_jax import errors
+from oneflow_jax.data import document, pictures
+
+TAGS = (
+    ("<image>", "a picture to be made"),
+    ("<image:path/to.png>", "a given picture"),
+    ("<text>", "words to be made"),
+    ("<text:5>", "words to be made, in 5 tokens"),
+)
+
+_TAG = re.compile(r"<(image|text)(?::([^<>]*))?>")
+
+
+def parse(prompt: str | Sequence[str | np.ndarray], pixels: int) -> document.Document:
+    """Returns the document that a prompt describes.
+
+    Args:
+      prompt: words with tags in them (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>", or
+        a list of such strings and of pictures, uint8 `[height width 3]`.
+      pixels: given pictures are brought to this width and height.
+
+    Raises:
+      UserError: nothing in the prompt, a '<' that begins no tag, a count that is no whole number
+        above 0, or a picture that cannot be read.
+    """
+    pieces = [prompt] if isinstance(prompt, str) else prompt
+    parts: list[document.Part] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            parts.extend(_parse_words(piece, pixels))
+        else:
+            parts.append(document.Image(_given(piece, pixels)))
+    if not parts:
+        raise errors.UserError(f"prompt {prompt!r} is empty; give words or a tag. {_known()}")
+    return document.Document(tuple(parts))
+
+
+def format(document_: document.Document) -> str:
+    """Returns a document as one line in the language of prompts; given pictures lose their path."""
+    return " ".join(map(_format_part, document_.parts))
+
+
+def _parse_words(words: str, pixels: int) -> list[document.Part]:
+    parts: list[document.Part] = []
+    end = 0
+    for tag in _TAG.finditer(words):
+        parts.extend(_text(words[end : tag.start()]))
+        parts.append(_parse_tag(tag, pixels))
+        end = tag.end()
+    return [*parts, *_text(words[end:])]
+
+
+def _parse_tag(tag: re.Match[str], pixels: int) -> document.Part:
+    match tag[1], tag[2]:
+        case "image", None:
+            return document.Gap("image")
+        case "text", None:
+            return document.Gap("text")
+        case "image", path:
+            return document.Image(pictures.load(path, pixels))
+        case _, count:
+            if not re.fullmatch("[0-9]+", count) or int(count) == 0:
+                message = f"prompt: {tag[0]!r} needs a whole number above 0, as in <text:5>"
+                raise errors.UserError(message)
+            return document.Gap("text", int(count))
+
+
+def _text(words: str) -> list[document.Part]:
+    """Returns the words as one part with single spaces, or nothing if there are none."""
+    if "<" in words:
+        message = f"prompt: {words[words.index('<') :].strip()!r} begins no known tag"
+        raise errors.UserError(f"{message}. {_known()}")
+    words = " ".join(words.split())
+    return [document.Text(words)] if words else []
+
+
+def _given(picture: np.ndarray, pixels: int) -> np.ndarray:
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        found = f"{array.dtype} {list(array.shape)}"
+        raise errors.UserError(f"prompt: a picture must be uint8 [height width 3], not {found}")
+    return pictures.resize(array, pixels)
+
+
+def _format_part(part: document.Part) -> str:
+    match part:
+        case document.Text(words):
+            return words
+        case document.Image(pixels):
+            return f"<image:{pixels.shape[1]}x{pixels.shape[0]}>"
+        case document.Gap(kind, None):
+            return f"<{kind}>"
+        case document.Gap(kind, slots):
+            return f"<{kind}:{slots}>"
+
+
+def _known() -> str:
+    return "Tags: " + "; ".join(f"{tag} = {meaning}" for tag, meaning in TAGS)

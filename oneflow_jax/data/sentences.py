@@ -1,0 +1,143 @@
+"""Sentences about named pictures: written for training, and read back word for word for scoring.
+
+In a template, `{0}` is a name with its article, `[0]` the picture of that name, and `{kinds}` what
+all names are, in the plural. The names of one document all differ.
+"""
+
+import functools
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from oneflow_jax.data import document as documents
+
+CAPTION_TEMPLATES = (
+    "a picture of {0}: [0]",
+    "here is {0}: [0]",
+    "{0} [0]",
+    "[0] {0}",
+    "[0] this is {0}",
+    "[0] a picture of {0}",
+)
+"""Documents of one picture: words first or picture first."""
+
+INTERLEAVED_TEMPLATES = (
+    "{0} [0] and {1} [1]",
+    "first {0} [0], then {1} [1]",
+    "two {kinds}: {0} [0] and {1} [1]",
+    "two {kinds}: first {0} [0], last {1} [1]",
+    "{0} [0], then {1} [1], then {0} again [0]",
+    "[0] [1] on the left {0}, on the right {1}",
+    "{0} [0], {1} [1] and {2} [2]",
+    "three {kinds}: {0} [0], {1} [1] and {2} [2]",
+    "three {kinds}: first {0} [0], then {1} [1], last {2} [2]",
+    "[0] [1] [2] in this order: {0}, {1} and {2}",
+    "four {kinds}: {0} [0], {1} [1], {2} [2] and {3} [3]",
+    "four {kinds}: first {0} [0], then {1} [1], then {2} [2], last {3} [3]",
+)
+"""Documents of 2 to 4 pictures of one kind; counts and orders hold for words and pictures alike."""
+
+_UNCOUNTABLE = re.compile(
+    "bacon|bread|broccoli|bubble tea|butter|canned food|cooked rice|curry rice|fondue|fried shrimp"
+    "|garlic|ginger root|ice|mate|popcorn|sake|salt|shaved ice|spaghetti|sushi"
+)
+_PICTURE = re.compile(r"\s*\[(\d)\]\s*")
+_FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
+
+
+def phrase(name: str) -> str:
+    """Returns `name` as a sentence needs it: 'a fox', 'an owl', 'grapes'."""
+    plural = name.endswith("s") and not name.endswith(("ss", "us", "os"))
+    if plural or _UNCOUNTABLE.fullmatch(name):
+        return name
+    vowel_sound = name[0] in "aeiou" and not name.startswith(("eu", "uni", "ufo", "uk", "one"))
+    return f"an {name}" if vowel_sound else f"a {name}"
+
+
+def names_needed(template: str) -> int:
+    """Returns how many different names a template speaks of."""
+    return len(set(_PICTURE.findall(template)))
+
+
+def compose(template: str, names: Sequence[str], kind: str) -> tuple[str | int, ...]:
+    """Returns the parts of a document: words, and for each picture the index of its name.
+
+    `kind` is what all `names` are, in the singular ('animal').
+    """
+    pieces = _PICTURE.split(template)
+    words = {"kinds": f"{kind}s"}
+    parts = [
+        int(piece) if index % 2 else piece.format(*map(phrase, names), **words)
+        for index, piece in enumerate(pieces)
+    ]
+    return tuple(part for part in parts if part != "")
+
+
+def name_in(caption: str, names: Collection[str]) -> str | None:
+    """Returns the one of `names` that a single picture's words name.
+
+    None unless `caption` is, word for word, one of `CAPTION_TEMPLATES` with exactly one of `names`.
+    """
+    kinds = tuple((name, "picture") for name in names)
+    for template in CAPTION_TEMPLATES:
+        words = " ".join(filter(None, _PICTURE.split(template)[::2]))
+        found = _pattern(words, kinds).fullmatch(caption)
+        if found:
+            return _by_phrase(kinds)[found["n0"]]
+    return None
+
+
+def pictured(document: documents.Document, kinds: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Returns the name that each picture of a document should show, in reading order.
+
+    Args:
+      document: words and pictures; a gap for a picture counts as a picture.
+      kinds: all names, each with its kind ('animal').
+
+    Returns:
+      None unless the document is one of the forms above word for word, its pictures in their
+      places, its names all different, and its count and its kind true.
+    """
+    flat = _flat(document)
+    known = tuple(kinds.items())
+    for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
+        order = [int(index) for index in _PICTURE.findall(template)]
+        shape = " ".join(_PICTURE.sub(" <image> ", template).split())
+        found = _pattern(shape, known).fullmatch(flat)
+        if not found:
+            continue
+        names = [_by_phrase(known)[found[f"n{index}"]] for index in range(names_needed(template))]
+        kind = found.groupdict().get("kinds")
+        true_kind = kind is None or all(f"{kinds[name]}s" == kind for name in names)
+        if true_kind and len(set(names)) == len(names):
+            return tuple(names[index] for index in order)
+    return None
+
+
+def _flat(document: documents.Document) -> str:
+    return " ".join(
+        part.text if isinstance(part, documents.Text) else "<image>" for part in document.parts
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _by_phrase(kinds: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    return {phrase(name): name for name, _ in kinds}
+
+
+@functools.lru_cache(maxsize=128)
+def _pattern(template: str, kinds: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
+    """Returns what matches a template filled in; groups `n0`, `n1`, ... hold the phrases."""
+    phrases = "|".join(map(re.escape, _by_phrase(kinds)))
+    plurals = "|".join(sorted({re.escape(f"{kind}s") for _, kind in kinds}))
+    seen: set[str] = set()
+
+    def group(field: re.Match[str]) -> str:
+        key = field[1]
+        name = key if key == "kinds" else f"n{key}"
+        again = name in seen
+        seen.add(name)
+        if again:
+            return f"(?P={name})"
+        return f"(?P<{name}>{plurals if key == 'kinds' else phrases})"
+
+    return re.compile(_FIELD.sub(group, re.escape(template)))

@@ -1,0 +1,68 @@
+"""A data set without files, for tests and first steps: plain colors and their names."""
+
+import dataclasses
+import random
+
+import numpy as np
+
+from oneflow_jax import errors
+from oneflow_jax.data import document, sentences
+
+COLORS = {
+    "red": (220, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (240, 220, 60),
+    "black": (20, 20, 20),
+    "white": (240, 240, 240),
+}
+
+SPLITS = ("train", "heldout")
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """Documents that name the colors of plain pictures; the same for the same fields.
+
+    `interleaved` is the share of documents with several pictures, 0 to 1.
+    """
+
+    split: str = "train"
+    documents: int = 256
+    pixels: int = 4
+    interleaved: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuses a split that does not exist."""
+        if self.split not in SPLITS:
+            raise errors.UserError(f"toy: split={self.split!r}: choose from {', '.join(SPLITS)}")
+
+    def __len__(self) -> int:
+        return self.documents
+
+    def __getitem__(self, index: int) -> document.Document:
+        if not 0 <= index < self.documents:
+            raise IndexError(f"{index=} of {self.documents} documents")
+        rng = random.Random(f"toy/{self.split}/{index}")
+        several = rng.random() < self.interleaved
+        forms = sentences.INTERLEAVED_TEMPLATES if several else sentences.CAPTION_TEMPLATES
+        template = rng.choice(forms)
+        names = rng.sample(sorted(COLORS), sentences.names_needed(template))
+        return document.Document(
+            tuple(
+                document.Text(part)
+                if isinstance(part, str)
+                else document.Image(_plain(names[part], self.pixels))
+                for part in sentences.compose(template, names, "color")
+            )
+        )
+
+
+def color_in(picture: np.ndarray) -> str:
+    """Returns the name of the color nearest to the mean of a picture `[h w 3]`."""
+    mean = picture.reshape(-1, 3).mean(axis=0)
+    return min(COLORS, key=lambda name: float(np.sum((mean - COLORS[name]) ** 2)))
+
+
+def _plain(name: str, pixels: int) -> np.ndarray:
+    return np.full((pixels, pixels, 3), COLORS[name], np.uint8)

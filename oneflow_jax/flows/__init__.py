@@ -1,0 +1,1 @@
+"""The mathematics of corruption and loss, written for one row."""

@@ -1,0 +1,33 @@
+"""Losses as totals over the scored slots, with how many were scored.
+
+Sums travel, means are for people: the training step divides totals by counts of the clean batch,
+so that gradients do not depend on how the batch is cut; logs divide by what was scored.
+"""
+
+import jax.numpy as jnp
+import optax
+from clu import metrics
+
+from oneflow_jax.shapes import Array, Bool, Float, Int
+
+
+def squared_error(
+    prediction: Float[Array, "L n"], target: Float[Array, "L n"], scored: Bool[Array, "L"]
+) -> metrics.Average:
+    """Sum over scored slots of the mean squared difference of their n numbers."""
+    error = jnp.mean(jnp.square(prediction - target), axis=-1)
+    return _over(scored, error)
+
+
+def cross_entropy(
+    logits: Float[Array, "L V"], ids: Int[Array, "L"], scored: Bool[Array, "L"]
+) -> metrics.Average:
+    """Sum over scored slots of -log softmax(logits)[id], in nats."""
+    return _over(scored, optax.softmax_cross_entropy_with_integer_labels(logits, ids))
+
+
+def _over(scored: Bool[Array, "L"], values: Float[Array, "L"]) -> metrics.Average:
+    # where, not a product: an infinite value in a slot that is not scored must not become NaN.
+    return metrics.Average(
+        total=jnp.sum(jnp.where(scored, values, 0.0)), count=jnp.sum(scored).astype(jnp.float32)
+    )

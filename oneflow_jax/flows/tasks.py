@@ -1,0 +1,87 @@
+"""Which: the slots of each document that are corrupted in training.
+
+An edit flow starts from a corrupted version of the document, not from noise alone. One trained
+model serves every task because each training document draws which part of itself it must make:
+
+    joint           all of it                              words and pictures at once
+    text_to_image   its pictures                           the words are given
+    image_to_text   its words                              the pictures are given
+    spans           some of its text runs and pictures     interleaved documents with holes
+    scattered       some tokens and pictures               infilling and revision
+
+What is not corrupted is shown clean, with clock t=1, and is not scored. For classifier-free
+guidance some documents of `text_to_image` have their words *dropped*: shown at t=0, as pure
+noise, and not scored.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from oneflow_jax.canvas import Canvas
+from oneflow_jax.shapes import Array, Bool, Float, Key
+
+NAMES = ("joint", "text_to_image", "image_to_text", "spans", "scattered")
+
+
+@flax.struct.dataclass
+class Draw:
+    """What one training row must make; `scored` and `dropped` never hold together.
+
+    Attributes:
+        scored: True where the slot is corrupted and its clean content is asked for.
+        clock: time of every slot: the document's where scored, 0 where dropped, else 1.
+    """
+
+    scored: Bool[Array, "L"]
+    clock: Float[Array, "L"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """How often each task is drawn.
+
+    Attributes:
+        shares: probability of each of `NAMES`, in that order; they add up to 1.
+        drop: share of `text_to_image` whose words are dropped.
+    """
+
+    shares: tuple[float, ...]
+    drop: float
+
+    def draw(self, key: Key[Array, ""], t: Float[Array, "L"], canvas: Canvas) -> Draw:
+        """The task of each document of one row, at the times `t` of its slots."""
+        key_task, key_drop, key_share, key_span, key_slot = jax.random.split(key, 5)
+        task = jnp.searchsorted(
+            jnp.cumsum(jnp.array(self.shares[:-1])), _uniform(key_task, canvas.segment), "right"
+        )
+        share = _uniform(key_share, canvas.segment)
+        by_span = _uniform(key_span, canvas.span) < share
+        by_slot = jax.random.uniform(key_slot, t.shape) < share
+        chosen = jnp.select(
+            [task == NAMES.index(name) for name in NAMES],
+            [
+                jnp.ones_like(canvas.is_text),
+                canvas.is_image,
+                canvas.is_text,
+                by_span,
+                jnp.where(canvas.is_text, by_slot, by_span),
+            ],
+        )
+        scored = canvas.free & chosen
+        dropped = (
+            canvas.free
+            & canvas.is_text
+            & (task == NAMES.index("text_to_image"))
+            & (_uniform(key_drop, canvas.segment) < self.drop)
+        )
+        clock = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
+        return Draw(scored=scored, clock=clock)
+
+
+def _uniform(key: Key[Array, ""], number: Array) -> Float[Array, "L"]:
+    """One uniform number for all slots that bear the same document or span number."""
+    # Numbers run from 0 to at most L, so L + 1 draws serve any row.
+    return jax.random.uniform(key, (number.shape[0] + 1,))[number]

@@ -1,0 +1,1 @@
+"""The network: functions of a view, in flax linen."""

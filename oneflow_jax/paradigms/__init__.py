@@ -1,0 +1,1 @@
+"""Families of models: how each corrupts, scores and samples a canvas."""

@@ -1,0 +1,104 @@
+"""What the training step and the sampler ask of a family of models.
+
+One object owns corruption, loss and sampler, so that training and sampling cannot disagree.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import flax.struct
+from clu import metrics
+
+from oneflow_jax.canvas import Canvas, Head, Table, View
+from oneflow_jax.samplers import guidance, ode
+from oneflow_jax.shapes import Array, Float, Int, Key, Outputs, Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to sample; hashable, so static under jit.
+
+    Attributes:
+        schedule: solver and times.
+        guidance: scale of classifier-free guidance for pictures; 1 is none.
+        record: whether to return the moments on the way.
+    """
+
+    schedule: ode.Schedule
+    guidance: float = 1.0
+    record: bool = False
+
+
+@flax.struct.dataclass
+class Moments:
+    """A sample on its way, for people to look at; T moments, the last at t=1.
+
+    Attributes:
+        times: t of each moment.
+        ids: token that each text slot reads as.
+        certainty: probability that the network gives to that token.
+        state: x_t of image slots.
+        guess: the clean patch that the network believes in.
+    """
+
+    times: Float[Array, "T"]
+    ids: Int[Array, "T B L"]
+    certainty: Float[Array, "T B L"]
+    state: Float[Array, "T B L C"]
+    guess: Float[Array, "T B L C"]
+
+
+@flax.struct.dataclass
+class Sample:
+    """Finished canvases, and how they came about if that was asked for."""
+
+    canvas: Canvas
+    moments: Moments | None
+
+
+class Paradigm(Protocol):
+    """How one family of models corrupts, scores and samples a canvas.
+
+    Implementations are frozen, hashable dataclasses without arrays: static under jit. `counts`,
+    `corrupt` and `loss` see one row, `sample` a batch.
+    """
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What the network must predict of every slot."""
+
+    @property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """The weight of each loss term, by name."""
+
+    def counts(self, canvas: Canvas) -> Sums:
+        """By what each term's total is divided: a function of the clean canvas alone."""
+
+    def corrupt(
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
+    ) -> tuple[View, Any]:
+        """What the network is shown, and the targets for `loss`.
+
+        Args:
+            key: the row's own randomness.
+            u: a number in [0, 1) for each document, spread over its slots: its time, before any
+                change of distribution.
+            canvas: the clean row.
+            table: the vocabulary as vectors, live: gradients flow into it.
+        """
+
+    def loss(self, outputs: Outputs, targets: Any) -> dict[str, metrics.Average]:
+        """Totals and numbers of scored slots of each term, for one row."""
+
+    def evaluations(self, plan: Plan) -> int:
+        """NFE: the forward passes that `sample` takes for one batch."""
+
+    def sample(
+        self,
+        apply: guidance.Apply,
+        table: Table,
+        keys: Key[Array, "B"],
+        canvas: Canvas,
+        plan: Plan,
+    ) -> Sample:
+        """Makes every slot that is not fixed, of all rows at once; a key for each row."""

@@ -1,0 +1,126 @@
+"""One self-contained HTML page of a sampling run: documents forming, loss curves and settings.
+
+The page's own HTML, CSS and JavaScript are the files beside this module. Everything is put into one
+file that needs no network and, by its content security policy, could not use one.
+"""
+
+import html
+import importlib.resources
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oneflow_jax.viewer import atlas, story
+
+PICTURE_BYTES = (
+    2_300_000  # of data URIs; 16 documents of 40 steps then stay below 3 MB with their text
+)
+CURVE_POINTS = 500  # more than a chart has pixels for
+
+Curve = Sequence[tuple[float, float]]
+"""(step, value) in order of step; a value that is not finite leaves a hole in the line."""
+
+
+def write(
+    path: str | os.PathLike[str],
+    stories: Sequence[story.Story],
+    curves: Mapping[str, Curve],
+    settings: Mapping[str, str],
+    heading: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """Writes the page to `path`; its folder is made if need be.
+
+    Args:
+      path: where the HTML file goes.
+      stories: the documents, all driven by one slider; those with fewer steps rest at their last.
+      curves: loss curves by name.
+      settings: the run's settings by name.
+      heading: what the page is about, a line.
+      notes: lines for the foot of the page, such as the attribution of pictures.
+    """
+    tiles = atlas.Atlas()
+    told = [_story(tiles, index, told) for index, told in enumerate(stories)]
+    sheets, remark = tiles.packed(PICTURE_BYTES)
+    lines = [_curve(name, curve) for name, curve in curves.items()]
+    data = {"stories": told, "sheets": sheets, "curves": lines}
+    fields = {
+        "heading": html.escape(heading),
+        "css": _own_file("page.css"),
+        "js": _own_file("page.js") + _own_file("chart.js") + "start();\n",
+        "data": _script_safe(data),
+        "settings": "".join(map(_setting, settings.items())),
+        "notes": "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, remark) if note),
+    }
+    # One pass, so that braces inside a field are never taken for a placeholder.
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], _own_file("page.html"))
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page, encoding="utf-8")
+
+
+def _own_file(name: str) -> str:
+    """The text of a file that is packaged beside this module."""
+    return importlib.resources.files("oneflow_jax.viewer").joinpath(name).read_text("utf-8")
+
+
+def _script_safe(data: Any) -> str:  # noqa: ANN401 - whatever json takes
+    """JSON that cannot end the script element it stands in, nor open a comment there."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _setting(item: tuple[str, str]) -> str:
+    """A row of the table of settings."""
+    return f"<tr><th scope='row'>{html.escape(item[0])}</th><td>{html.escape(item[1])}</td></tr>"
+
+
+def _curve(name: str, curve: Curve) -> dict[str, Any]:
+    """A curve for the page, thinned to every n-th point and the last; the page states n."""
+    every = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    kept = [*curve[::every], *(curve[-1:] if (len(curve) - 1) % every else ())]
+    points = [
+        [step, float(f"{value:.5g}") if math.isfinite(value) else None] for step, value in kept
+    ]
+    return {"name": name, "every": every, "points": points}
+
+
+def _story(tiles: atlas.Atlas, index: int, told: story.Story) -> dict[str, Any]:
+    """A story for the page.
+
+    Words repeat from frame to frame, so each distinct (key, text, given) is listed once in `words`
+    and frames refer to it by number. `page.js` reads exactly this layout.
+    """
+    numbers: dict[tuple[int, str, int], int] = {}
+
+    def text_run(run: story.TextRun) -> list[Any]:
+        words = [
+            numbers.setdefault((word.key, word.text, int(word.given)), len(numbers))
+            for word in run.words
+        ]
+        percents = [math.ceil(100 * word.legibility()) for word in run.words]  # 0 is a block
+        return [0, run.key, int(run.given), round(run.clock, 4), words, percents]
+
+    def picture(shown: story.Picture, last: bool) -> list[Any]:
+        both = (shown.state, shown.state if shown.guess is None else shown.guess)
+        places = [tiles.place(pixels, (index, shown.key), shown.given or last) for pixels in both]
+        where = [number for place in places for number in (place.sheet, place.row)]
+        return [1, shown.key, int(shown.given), round(shown.clock, 4), *where]
+
+    frames = []
+    for frame in told.frames:
+        last = frame is told.frames[-1]
+        parts = [
+            text_run(part) if isinstance(part, story.TextRun) else picture(part, last)
+            for part in frame.parts
+        ]
+        frames.append([round(frame.clock, 4), parts])
+    return {
+        "title": told.title, "prompt": told.prompt, "words": list(numbers), "frames": frames,
+    }  # fmt: skip

@@ -1,0 +1,39 @@
+import json
+
+import numpy as np
+import pytest
+
+from oneflow_jax.data import document, pictures, records
+
+
+def test_round_trip_keeps_order_words_and_pixels():
+    first, second = np.full((4, 4, 3), 7, np.uint8), np.full((5, 6, 3), 9, np.uint8)
+    before = document.Document(
+        (
+            document.Image(first),
+            document.Text("größer <3"),
+            document.Image(second),
+            document.Text("end"),
+        )
+    )
+    example = records.encode(before)
+    stored = {
+        "document": example["document"].encode(),
+        "images": [pictures.from_png(image) for image in example["images"]],
+    }
+    after = records.decode(stored)
+    assert after.words() == "größer <3 end"
+    assert [type(part) for part in after.parts] == [type(part) for part in before.parts]
+    np.testing.assert_array_equal(after.pictures()[0], first)
+    np.testing.assert_array_equal(after.pictures()[1], second)
+
+
+def test_the_format_on_disk():
+    picture = document.Image(np.zeros((2, 2, 3), np.uint8))
+    example = records.encode(document.Document((picture, document.Text("a"), picture)))
+    assert json.loads(example["document"]) == [{"image": 0}, {"text": "a"}, {"image": 1}]
+
+
+def test_a_gap_is_refused():
+    with pytest.raises(TypeError, match="Gap"):
+        records.encode(document.Document((document.Gap("image"),)))

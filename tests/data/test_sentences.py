@@ -1,0 +1,107 @@
+import itertools
+
+import pytest
+
+from oneflow_jax.data import document, sentences
+
+KINDS = {
+    "tiger": "animal",
+    "owl": "animal",
+    "cat": "animal",
+    "black cat": "animal",
+    "fork and knife": "food",
+    "fork": "food",
+    "knife": "food",
+    "grapes": "food",
+}
+TEMPLATES = sentences.CAPTION_TEMPLATES + sentences.INTERLEAVED_TEMPLATES
+
+
+def written(template, names, kind):
+    parts = sentences.compose(template, names, kind)
+    return document.Document(
+        tuple(
+            document.Text(part) if isinstance(part, str) else document.Gap("image")
+            for part in parts
+        )
+    ), tuple(names[part] for part in parts if isinstance(part, int))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fox", "a fox"),
+        ("owl", "an owl"),
+        ("unicorn", "a unicorn"),
+        ("grapes", "grapes"),
+        ("octopus", "an octopus"),
+        ("wine glass", "a wine glass"),
+        ("rhinoceros", "a rhinoceros"),
+        ("broccoli", "broccoli"),
+        ("ice cream", "an ice cream"),
+        ("umbrella", "an umbrella"),
+    ],
+)
+def test_articles(name, expected):
+    assert sentences.phrase(name) == expected
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_what_is_written_is_read_back(template):
+    for kind in ("animal", "food"):
+        names = [name for name in KINDS if KINDS[name] == kind]
+        for chosen in itertools.permutations(names, sentences.names_needed(template)):
+            composed, shown = written(template, chosen, kind)
+            assert sentences.pictured(composed, KINDS) == shown
+
+
+@pytest.mark.parametrize("template", sentences.INTERLEAVED_TEMPLATES)
+def test_stated_counts_are_the_counts(template):
+    stated = {"two": 2, "three": 3, "four": 4}.get(template.split()[0])
+    shown = len(sentences._PICTURE.findall(template))
+    assert 2 <= shown <= 4
+    assert stated in (None, shown)
+
+
+def test_composed_text_has_no_stray_spaces():
+    parts = sentences.compose("[0] [1] on the left {0}, on the right {1}", ["owl", "cat"], "animal")
+    assert parts == (0, 1, "on the left an owl, on the right a cat")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("two foods: a tiger", 0, "and an owl", 1),  # the kind is false
+        ("two animals: a tiger", 0, "and a fork", 1),  # one of them is
+        ("three animals: a tiger", 0, "and an owl", 1),  # the count is false
+        ("two animals: a tiger", 0, "and an owl"),  # a picture is missing
+        ("a tiger", 0, "and a tiger", 1),  # the same name twice
+        ("a tiger", 0, ", then an owl", 1, ", then a cat again", 0),  # 'again' of a third
+        ("first a tiger", 0, ", then a owl", 1),  # grammar
+        ("a tiger", 0, 0),
+        (0,),
+    ],
+)
+def test_near_misses_are_not_read(parts):
+    near = document.Document(
+        tuple(
+            document.Text(part) if isinstance(part, str) else document.Gap("image")
+            for part in parts
+        )
+    )
+    assert sentences.pictured(near, KINDS) is None
+
+
+@pytest.mark.parametrize("template", sentences.CAPTION_TEMPLATES)
+def test_name_in_reads_every_caption(template):
+    for name, kind in KINDS.items():
+        composed, _ = written(template, [name], kind)
+        assert sentences.name_in(composed.words(), KINDS) == name
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["a owl", "a picture of an owl: a tiger", "owl", "an owl ", "", "a picture of a bear:"],
+)
+def test_name_in_is_exact(caption):
+    assert sentences.name_in(caption, KINDS) is None

@@ -1,0 +1,75 @@
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from oneflow_jax import errors
+from oneflow_jax.data import digits, sources
+
+
+def test_documents_survive_pickling(tmp_path):
+    source = sources.open_source("digits", tmp_path, "heldout")
+    copy = pickle.loads(pickle.dumps(source))
+    assert len(copy) == len(source)
+    assert copy[5].words() == source[5].words()
+    np.testing.assert_array_equal(copy[5].pictures()[0], source[5].pictures()[0])
+
+
+def test_an_index_out_of_range_ends_a_loop(tmp_path):
+    source = sources.open_source("digits", tmp_path, "heldout")
+    assert len(list(source)) == len(source)
+    with pytest.raises(IndexError):
+        source[-1]
+
+
+def test_a_prepared_data_set_is_not_prepared_again(tmp_path, monkeypatch):
+    before = sources.open_source("digits", tmp_path, "train")
+    monkeypatch.setattr(digits.Digits, "_generate_examples", None)
+    after = sources.open_source("digits", tmp_path, "train")
+    assert [after[i].words() for i in range(9)] == [before[i].words() for i in range(9)]
+
+
+def test_a_preparation_that_died_is_done_anew(tmp_path, monkeypatch):
+    whole = digits.Digits._generate_examples
+
+    def dying(self, held_out):
+        yield from list(whole(self, held_out))[:3]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(digits.Digits, "_generate_examples", dying)
+        with pytest.raises(KeyboardInterrupt):
+            sources.open_source("digits", tmp_path, "train")
+    # What SIGKILL leaves behind: a temporary folder that nobody removed.
+    (tmp_path / "digits" / "incomplete.ABCDEF_1.0.0").mkdir(parents=True)
+    assert len(sources.open_source("digits", tmp_path, "train")) > 1400
+
+
+def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatch):
+    whole = digits.Digits._generate_examples
+    rival = tmp_path / "rival"
+    sources.open_source("digits", rival, "train")
+
+    def overtaken(self, held_out):
+        yield from whole(self, held_out)
+        if held_out:
+            shutil.copytree(rival / "digits", tmp_path / "mine" / "digits", dirs_exist_ok=True)
+
+    monkeypatch.setattr(digits.Digits, "_generate_examples", overtaken)
+    assert len(sources.open_source("digits", tmp_path / "mine", "train")) > 1400
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "settings", "message"),
+    [
+        ("digit", "train", {}, "digits, emoji, toy"),
+        ("digits", "test", {}, "choose from train, heldout"),
+        ("digits", "train", {"pixels": 8}, "no setting 'pixels'; it has: none"),
+        ("toy", "train", {"colors": 8}, "no setting 'colors'"),
+        ("toy", "test", {}, "split='test'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, name, split, settings, message):
+    with pytest.raises(errors.UserError, match=message):
+        sources.open_source(name, tmp_path, split, **settings)

@@ -1,0 +1,38 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from oneflow_jax.data import sentences, toy
+
+
+def test_captions_name_the_colors_of_their_pictures():
+    kinds = dict.fromkeys(toy.COLORS, "color")
+    source = toy.Toy(documents=200)
+    for document in source:
+        names = sentences.pictured(document, kinds)
+        assert names == tuple(map(toy.color_in, document.pictures())), document.words()
+    assert {len(document.pictures()) for document in source} == {1, 2, 3, 4}
+
+
+def test_documents_are_the_same_each_time_and_differ_between_splits():
+    def words(split):
+        source = pickle.loads(pickle.dumps(toy.Toy(split)))
+        return [document.words() for document in source]
+
+    assert words("train") == words("train")
+    assert words("train") != words("heldout")
+
+
+def test_fields_are_honored():
+    source = toy.Toy(documents=20, pixels=6, interleaved=0)
+    assert len(source) == 20
+    assert {document.pictures()[0].shape for document in source} == {(6, 6, 3)}
+    assert {len(document.pictures()) for document in source} == {1}
+    with pytest.raises(IndexError):
+        source[20]
+
+
+def test_color_in_bears_noise():
+    noise = np.random.default_rng(0).integers(-15, 15, (4, 4, 3))
+    assert toy.color_in(np.array(toy.COLORS["blue"]) + noise) == "blue"

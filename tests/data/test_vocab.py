@@ -1,0 +1,102 @@
+import pickle
+
+import pytest
+
+from oneflow_jax import errors
+from oneflow_jax.data import toy, vocab
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return [document.words() for document in toy.Toy(documents=300)]
+
+
+@pytest.fixture(scope="module")
+def trained(texts, tmp_path_factory):
+    return vocab.train_vocab(texts, 200, tmp_path_factory.mktemp("vocab") / "tokenizer.model")
+
+
+def test_round_trip(texts, trained):
+    for text in texts:
+        ids = trained.encode(text)
+        assert trained.decode(ids) == text
+        assert set(ids) <= set(trained.text)
+
+
+def test_specials_come_first_and_text_never_uses_them(trained):
+    specials = (vocab.PAD, vocab.BOS, vocab.END, vocab.IMAGE, vocab.MASK, vocab.UNKNOWN)
+    assert specials == tuple(range(len(vocab.SPECIALS)))
+    assert trained.text.start == len(specials)
+    assert trained.size == trained.text.stop
+
+
+def test_decode_stops_at_the_end_and_leaves_specials_out(trained):
+    red, blue = trained.encode("a red"), trained.encode("a blue")
+    ids = [vocab.BOS, vocab.PAD, *red, vocab.MASK, vocab.UNKNOWN, vocab.END, *blue, vocab.END]
+    assert trained.decode(ids) == "a red"
+    assert trained.decode([vocab.END]) == ""
+    assert trained.decode([]) == ""
+
+
+def test_codes_follow_the_text(trained):
+    coded = vocab.Vocab(trained.model, code_count=16)
+    assert coded.codes == range(trained.size, trained.size + 16)
+    assert coded.size == trained.size + 16
+    assert coded.decode([*coded.encode("a red"), coded.codes[3]]) == "a red"
+
+
+def test_size_is_padded_up(trained):
+    assert trained.size_padded(128) % 128 == 0
+    assert 0 <= trained.size_padded(128) - trained.size < 128
+    assert trained.size_padded(1) == trained.size
+
+
+def test_training_is_deterministic_and_loads_again(texts, trained, tmp_path):
+    again = vocab.train_vocab(texts, 200, tmp_path / "deep" / "tokenizer.model")
+    assert again == trained
+    assert vocab.Vocab.load(tmp_path / "deep" / "tokenizer.model") == trained
+
+
+def test_pickles_after_use(trained):
+    ids = trained.encode("a red")
+    assert pickle.loads(pickle.dumps(trained)).encode("a red") == ids
+
+
+def test_unknown_symbols_are_named(trained):
+    with pytest.raises(errors.UserError, match=r"'é' \(LATIN SMALL LETTER E WITH ACUTE\) '猫'"):
+        trained.encode("a é red 猫")
+    assert vocab.UNKNOWN in trained.encode("a é red", allow_unknown=True)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text_is_refused(trained, text):
+    with pytest.raises(errors.UserError, match="empty"):
+        trained.encode(text)
+
+
+def test_a_size_beyond_the_corpus_gives_a_smaller_vocabulary(texts, tmp_path):
+    large = vocab.train_vocab(texts, 1500, tmp_path / "tokenizer.model")
+    assert large.size < 1500
+    assert large.encode("three colors") == large.encode("three colors ")
+    assert len(large.encode("three colors")) == 2
+
+
+def test_a_large_vocabulary_spells_any_symbol_in_bytes(texts, tmp_path):
+    large = vocab.train_vocab(texts, 2048, tmp_path / "tokenizer.model")
+    assert large.decode(large.encode("a 猫")) == "a 猫"
+
+
+@pytest.mark.parametrize(("texts_given", "size"), [(["abc def"], 7), ([], 200), ([" "], 200)])
+def test_impossible_training_is_named(tmp_path, texts_given, size):
+    with pytest.raises(errors.UserError, match=f"size={size}"):
+        vocab.train_vocab(texts_given, size, tmp_path / "tokenizer.model")
+    assert not (tmp_path / "tokenizer.model").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense"])
+def test_a_wrong_file_is_named(tmp_path, content):
+    path = tmp_path / "tokenizer.model"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(errors.UserError, match=r"tokenizer\.model"):
+        vocab.Vocab.load(path)
