@@ -87,12 +87,16 @@ def of_state(mesh: Mesh, boxed: PyTree) -> PyTree:
         UserError: a dimension does not divide into its mesh axes.
     """
     shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
-    # Not nn.unbox: it constrains the sharding of each value, and shapes have no values.
-    shapes = jax.tree.map(
-        lambda leaf: leaf.value if _is_box(leaf) else leaf, boxed, is_leaf=_is_box
-    )
-    jax.tree.map_with_path(_check_divides, shapes, shardings)
+    jax.tree.map_with_path(_check_divides, unboxed(boxed), shardings)
     return shardings
+
+
+def unboxed(tree: PyTree) -> PyTree:
+    """The tree without linen's partitioning metadata.
+
+    (`nn.unbox` also constrains how each value is laid out, which a shape, having none, cannot be.)
+    """
+    return jax.tree.map(lambda leaf: leaf.value if _is_box(leaf) else leaf, tree, is_leaf=_is_box)
 
 
 def check_rows(mesh: Mesh, rows: int, parts: int) -> None:

@@ -7,8 +7,6 @@ many microbatches or devices the batch is cut into; every row has its own key, a
 """
 
 import functools
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -107,11 +105,11 @@ def train_step(
     u = clocks.per_document(clocks.stratified(key_clock, rows), canvas.segment)
     counts = _at_least_one(_total(jax.vmap(paradigm.counts)(canvas)))
 
-    def loss(params: PyTree, part: Any) -> tuple[Float[Array, ""], Metrics]:
+    def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], Metrics]:
         sums = row_sums(params, *part, model=model, paradigm=paradigm)
         return sum(w * sums[k].total / counts[k] for k, w in paradigm.weights), sums
 
-    def accumulate(grads: PyTree, part: Any) -> tuple[PyTree, Metrics]:
+    def accumulate(grads: PyTree, part: PyTree) -> tuple[PyTree, Metrics]:
         more, sums = jax.grad(loss, has_aux=True)(state.params, part)
         return jax.tree.map(jnp.add, grads, more), sums
 
@@ -125,6 +123,7 @@ def train_step(
         "grad_norm": _once(optax.global_norm(grads)),
         "param_norm": _once(optax.global_norm(params)),
         "update_norm": _once(optax.global_norm(updates)),
+        "documents": _once(jnp.sum(jnp.max(canvas.segment, axis=1)).astype(jnp.float32)),
     }
     state = TrainState(
         step=state.step + 1,
@@ -160,7 +159,7 @@ def split_rows(tree: PyTree, parts: int) -> PyTree:
     return jax.tree.map(lambda x: rearrange(x, "(m g) ... -> g m ...", g=parts), tree)
 
 
-def _total(stacked: Any) -> Any:
+def _total(stacked: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
 
 

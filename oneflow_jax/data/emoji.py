@@ -65,6 +65,10 @@ class Settings:
         digest = splits.bucket(repr(self), 16**8)
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
 
+    def drawn(self) -> tuple[emoji_concepts.Concept, ...]:
+        """Returns the emoji, drawn: those of training and those held out."""
+        return emoji_concepts.concepts(self.pixels, self.concepts, self.categories, self.skin_tones)
+
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
@@ -104,9 +108,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager  # Nothing is downloaded.
         settings = self.builder_config.settings
-        drawn = emoji_concepts.concepts(
-            settings.pixels, settings.concepts, settings.categories, settings.skin_tones
-        )
+        drawn = settings.drawn()
         train = [concept for concept in drawn if not concept.held_out]
         held_out = [concept for concept in drawn if concept.held_out]
         if settings.interleaved and not _groups(train):

@@ -110,6 +110,12 @@ class Vocab:
             raise errors.UserError(f"text {text!r}: {message} {symbols}")
         return [UNKNOWN + piece for piece in ids]
 
+    def piece(self, token: int) -> str:
+        """Returns what one id adds to a text, with its leading space; '' for specials and codes."""
+        if token not in self.text:
+            return ""
+        return self._pieces.id_to_piece(token - UNKNOWN).replace("\u2581", " ")
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the words of `ids` up to the first END; specials and codes are left out."""
         words: list[int] = []

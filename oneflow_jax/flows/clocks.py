@@ -1,5 +1,7 @@
 """When: the time that each document and each slot is shown at during training."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -28,12 +30,38 @@ def per_document(u: Float[Array, "*b"], segment: Int[Array, "*b L"]) -> Float[Ar
     return jnp.mod(u[..., None] + GOLDEN * (segment - 1), 1.0)
 
 
-def logit_normal(u: Float[Array, "*b L"], mean: float, deviation: float) -> Float[Array, "*b L"]:
-    """Times t = sigmoid(mean + deviation * z), z standard normal with P(z' < z) = u.
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """Times t = u^exponent: uniform for 1; above it, early and noisy times come more often.
 
-    The density of Esser et al. (Scaling Rectified Flow Transformers, eq. 19), drawn by inversion
-    so that stratified u give stratified t. Negative means favor early, noisy times.
+    What a picture is to show is settled early: the fewer the pictures and the more numbers in
+    each, the earlier, until words only matter close to t=0.
     """
-    # float32 rounds u close to 1 up to 1, whose normal quantile is infinite.
-    u = jnp.clip(u, 1e-6, 1 - 1e-6)
-    return jax.nn.sigmoid(mean + deviation * jax.scipy.special.ndtri(u))
+
+    exponent: float = 1.0
+
+    def __call__(self, u: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        """The times of uniform numbers u, in order."""
+        return u**self.exponent
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitNormal:
+    """Times t = sigmoid(mean + deviation * z), z standard normal: mostly in the middle.
+
+    Esser et al., Scaling Rectified Flow Transformers, eq. 19, drawn by inversion, so that
+    stratified u give stratified t.
+    """
+
+    mean: float
+    deviation: float
+
+    def __call__(self, u: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        """The times of uniform numbers u, in order."""
+        # float32 rounds u close to 1 up to 1, whose normal quantile is infinite.
+        quantile = jax.scipy.special.ndtri(jnp.clip(u, 1e-6, 1 - 1e-6))
+        return jax.nn.sigmoid(self.mean + self.deviation * quantile)
+
+
+Clock = Power | LogitNormal
+BY_NAME: dict[str, type[Clock]] = {"power": Power, "logit_normal": LogitNormal}

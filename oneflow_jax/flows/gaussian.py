@@ -11,10 +11,6 @@ import jax.numpy as jnp
 
 from oneflow_jax.shapes import Array, Float
 
-MIN_REMAINING = 0.05
-"""Floor of 1 - t where (3) is scored in training: the loss on v weighs an error of x_1 by
-1/(1-t)^2, without bound as t nears 1 (Li and He, Back to Basics, 2025, use the same floor)."""
-
 
 def interpolate(
     x_0: Float[Array, "*b L n"], x_1: Float[Array, "*b L n"], t: Float[Array, "*b L"]

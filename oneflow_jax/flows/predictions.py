@@ -16,7 +16,14 @@ from oneflow_jax.shapes import Array, Bool, Float
 
 @dataclasses.dataclass(frozen=True)
 class Clean:
-    """The network puts out x̂_1; v̂ = (x̂_1 - x_t) / (1 - t)."""
+    """The network puts out x̂_1; v̂ = (x̂_1 - x_t) / (1 - t).
+
+    Attributes:
+        floor: of 1 - t in the loss: an error of x̂_1 weighs 1/(1-t)^2 in v̂, without bound as t
+            nears 1. Li and He take 0.05; the higher, the less do late times count.
+    """
+
+    floor: float = 0.05
 
     def clean(
         self, output: Float[Array, "*b L n"], x_t: Float[Array, "*b L n"], t: Float[Array, "*b L"]
@@ -33,10 +40,10 @@ class Clean:
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """|v̂ - v|^2, with 1 - t floored at `gaussian.MIN_REMAINING` in both."""
+        """|v̂ - v|^2, with 1 - t floored in both."""
         x_t = gaussian.interpolate(x_0, x_1, t)
-        predicted = gaussian.velocity(output, x_t, t, gaussian.MIN_REMAINING)
-        target = gaussian.velocity(x_1, x_t, t, gaussian.MIN_REMAINING)
+        predicted = gaussian.velocity(output, x_t, t, self.floor)
+        target = gaussian.velocity(x_1, x_t, t, self.floor)
         return losses.squared_error(predicted, target, scored)
 
 
@@ -64,4 +71,3 @@ class Velocity:
 
 
 Prediction = Clean | Velocity
-BY_NAME: dict[str, Prediction] = {"clean": Clean(), "velocity": Velocity()}

@@ -31,17 +31,15 @@ class Plan:
 
 @flax.struct.dataclass
 class Moments:
-    """A sample on its way, for people to look at; T moments, the last at t=1.
+    """A sample on its way, for people to look at: T moments, at the plan's times and at t=1.
 
     Attributes:
-        times: t of each moment.
         ids: token that each text slot reads as.
         certainty: probability that the network gives to that token.
         state: x_t of image slots.
         guess: the clean patch that the network believes in.
     """
 
-    times: Float[Array, "T"]
     ids: Int[Array, "T B L"]
     certainty: Float[Array, "T B L"]
     state: Float[Array, "T B L C"]

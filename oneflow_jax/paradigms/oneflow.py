@@ -62,7 +62,7 @@ class OneFlow:
         image: what is predicted of patches.
         channels: numbers in a patch, C.
         mix: the tasks of training.
-        clock: mean and deviation of the logit-normal that times follow; None is uniform.
+        clock: how often each time comes in training.
         weights: weight of the terms `text` and `image`.
     """
 
@@ -70,7 +70,7 @@ class OneFlow:
     image: predictions.Prediction
     channels: int
     mix: tasks.Mix
-    clock: tuple[float, float] | None
+    clock: clocks.Clock
     weights: tuple[tuple[str, float], ...]
 
     @property
@@ -91,8 +91,7 @@ class OneFlow:
         """The row with some of it moved toward noise, slot by slot to that slot's own time."""
         key_task, key_text, key_image = jax.random.split(key, 3)
         table = self.objective.table(table)
-        t = u if self.clock is None else clocks.logit_normal(u, *self.clock)
-        draw = self.mix.draw(key_task, t, canvas)
+        draw = self.mix.draw(key_task, self.clock(u), canvas)
         clean = State(embeds=table.rows[canvas.ids], latents=canvas.latents)
         noise = State(
             embeds=self.objective.corrupted(key_text, table, canvas.ids),
@@ -214,7 +213,6 @@ def _moments(solution: ode.Solution, beliefs: Belief, last: Belief) -> Moments:
         return jnp.concatenate([path, end[None]])
 
     return Moments(
-        times=close(solution.times, jnp.float32(1.0)),
         ids=close(beliefs.ids, last.ids),
         certainty=close(beliefs.certainty, last.certainty),
         state=close(solution.path.latents, last.clean.latents),

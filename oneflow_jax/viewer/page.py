@@ -19,6 +19,7 @@ from oneflow_jax.viewer import atlas, story
 PICTURE_BYTES = (
     2_300_000  # of data URIs; 16 documents of 40 steps then stay below 3 MB with their text
 )
+SCRIPTS = ("card.js", "chart.js", "page.js")
 CURVE_POINTS = 500  # more than a chart has pixels for
 
 Curve = Sequence[tuple[float, float]]
@@ -51,7 +52,7 @@ def write(
     fields = {
         "heading": html.escape(heading),
         "css": _own_file("page.css"),
-        "js": _own_file("page.js") + _own_file("chart.js") + "start();\n",
+        "js": "".join(map(_own_file, SCRIPTS)) + "start();\n",
         "data": _script_safe(data),
         "settings": "".join(map(_setting, settings.items())),
         "notes": "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, remark) if note),
@@ -95,7 +96,7 @@ def _story(tiles: atlas.Atlas, index: int, told: story.Story) -> dict[str, Any]:
     """A story for the page.
 
     Words repeat from frame to frame, so each distinct (key, text, given) is listed once in `words`
-    and frames refer to it by number. `page.js` reads exactly this layout.
+    and frames refer to it by number. `card.js` reads exactly this layout.
     """
     numbers: dict[tuple[int, str, int], int] = {}
 

@@ -52,6 +52,15 @@ def test_over_budget_only_exact_tiles_stay_exact_and_the_reader_is_told(share):
     assert (tile(sheets, between[0]) != noise(1, 32, 32)).any()
 
 
+def test_tiles_that_differ_in_one_value_or_in_shape_are_different():
+    last = noise(0)
+    last[-1, -1, -1] ^= 1
+    tiles = atlas.Atlas()
+    shown = (noise(0), last, noise(0).reshape(6, 8, 3))
+    places = [tiles.place(pixels, 0, exact=True) for pixels in shown]
+    assert len(set(places)) == 3
+
+
 def test_sheets_stay_small_enough_for_browsers():
     tiles = atlas.Atlas()
     places = [tiles.place(noise(i, 3000, 1), 0, exact=True) for i in range(5)]

@@ -1,9 +1,12 @@
+import base64
 import html.parser
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from oneflow_jax.viewer import page, story
 from tests.viewer import examples
@@ -91,6 +94,19 @@ def test_settings_and_notes_are_shown(tmp_path):
     text = written(tmp_path / "page.html", [], sampler="Euler <1>")
     assert "<tr><th scope='row'>sampler</th><td>Euler &lt;1&gt;</td></tr>" in text
     assert "<p>A note</p>" in text
+
+
+def test_given_and_finished_pictures_are_exact_even_above_the_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "PICTURE_BYTES", 1)
+    stories = [examples.masked_story(), examples.given_story()]
+    read = data(written(tmp_path / "page.html", stories))
+    finished, given = ((read["stories"][i]["frames"][-1][1][1 - i], stories[i]) for i in (0, 1))
+    for (_, _, _, _, number, row, *_), told in (finished, given):
+        sheet = read["sheets"][number]
+        image = Image.open(io.BytesIO(base64.b64decode(sheet["uri"].split(",")[1])))
+        tile = np.asarray(image)[row * sheet["height"] :][: sheet["height"]]
+        np.testing.assert_array_equal(tile, told.frames[-1].pictures()[0].state)
+    assert any("webp" in sheet["uri"] for sheet in read["sheets"])
 
 
 def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch):

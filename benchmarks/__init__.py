@@ -1,0 +1,1 @@
+"""Measurements of speed and memory, each in one process with this machine's own limits."""

@@ -1,0 +1,184 @@
+"""What is measured: `oneflow` on documents of one text run and one picture, without data files."""
+
+import argparse
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from oneflow_jax import canvas as canvases
+from oneflow_jax import optim, sharding
+from oneflow_jax import step as steps
+from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.flows import predictions, tasks
+from oneflow_jax.nn import backbone
+from oneflow_jax.nn import model as models
+from oneflow_jax.paradigms import objectives, oneflow
+
+SETTINGS = optim.Settings(
+    learning_rate=1e-3,
+    warmup=100,
+    steps=10_000,
+    final=0.1,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.01,
+    clip=1.0,
+    ema=0.999,
+)
+MIX = tasks.Mix(shares=(0.4, 0.2, 0.2, 0.1, 0.1), drop=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of network and batch; every name is also a flag of the command line.
+
+    Attributes:
+        layers, width, heads, head_width, hidden: of the transformer (`backbone.Size`).
+        unroll: layers in each round of the scan over layers.
+        vocab: number of tokens.
+        embed: width of a token's vector.
+        channels: numbers in a patch.
+        text, image: slots of each kind in a document; `image` is a square number.
+        batch: documents.
+    """
+
+    layers: int = 6
+    width: int = 256
+    heads: int = 4
+    head_width: int = 64
+    hidden: int = 688
+    unroll: int = 6
+    vocab: int = 512
+    embed: int = 128
+    channels: int = 48
+    text: int = 64
+    image: int = 64
+    batch: int = 8
+
+    @property
+    def slots(self) -> int:
+        """Slots of a document."""
+        return self.text + self.image
+
+
+TINY = Sizes(
+    layers=2, width=32, heads=2, head_width=16, hidden=64, unroll=2, vocab=32, embed=16,
+    channels=12, text=8, image=4, batch=2,
+)  # fmt: skip
+"""For a quick check that the benchmarks run; its times say nothing."""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for each field of `Sizes`."""
+    for field in dataclasses.fields(Sizes):
+        parser.add_argument(f"--{field.name}", type=int, metavar="N", help=f"{field.default}")
+
+
+def sizes_of(flags: argparse.Namespace) -> Sizes:
+    """The sizes that the command line asks for: `Sizes`, or `TINY` with --smoke, and changes."""
+    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Sizes)}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(TINY if flags.smoke else Sizes(), **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A network, its paradigm and optimizer at given sizes."""
+
+    sizes: Sizes
+
+    @functools.cached_property
+    def paradigm(self) -> oneflow.OneFlow:
+        """`oneflow` as users run it: endpoint objective, clean patches, all tasks."""
+        return oneflow.OneFlow(
+            objectives.Endpoint(self.sizes.vocab),
+            predictions.Clean(),
+            self.sizes.channels,
+            MIX,
+            None,
+            (("text", 1.0), ("image", 1.0)),
+        )
+
+    @functools.cached_property
+    def model(self) -> models.Model:
+        """In float32, with all activations saved for the backward pass."""
+        s = self.sizes
+        size = backbone.Size(
+            s.layers, s.width, s.heads, s.heads, s.head_width, s.hidden, "none", s.unroll,
+            jnp.float32,
+        )  # fmt: skip
+        return models.Model(size, s.vocab, s.embed, self.paradigm.heads)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The project's own."""
+        return optim.optimizer(SETTINGS)
+
+    def canvas(self, batch: int, free: bool = False) -> Canvas:
+        """`batch` documents of random content: BOS and words, then one picture.
+
+        Args:
+            batch: how many.
+            free: whether BOS alone is given, as in sampling.
+        """
+        s, rng = self.sizes, np.random.default_rng(0)
+        slot = np.arange(s.slots)
+        is_text = slot < s.text
+        patch, side = slot - s.text, round(s.image**0.5)
+        position = np.stack(
+            [
+                np.minimum(slot, s.text),
+                np.where(is_text, 0, patch // side),
+                np.where(is_text, 0, patch % side),
+            ],
+            axis=-1,
+        )
+        span = np.where(slot == 0, 1, np.where(is_text, 2, 3))
+        row = {
+            "kind": np.where(is_text, Kind.TEXT, Kind.IMAGE).astype(np.int32),
+            "segment": np.ones(s.slots, np.int32),
+            "span": span.astype(np.int32),
+            "position": position.astype(np.int32),
+            "fixed": slot == 0,
+        }
+        latents = rng.standard_normal((batch, s.slots, s.channels), np.float32)
+        ids = rng.integers(0, s.vocab, (batch, s.slots), np.int32)
+        rows = {name: np.stack([value] * batch) for name, value in row.items()}
+        canvas = Canvas(
+            ids=np.where(is_text, ids, 0).astype(np.int32),
+            latents=np.where(is_text[:, None], np.float32(0), latents),
+            **rows,
+        )
+        return jax.tree.map(jnp.asarray, canvas)
+
+    def state(self) -> steps.TrainState:
+        """The state before the first step."""
+        canvas = self.canvas(1)
+        embeds = jnp.zeros((*canvas.ids.shape, self.sizes.embed))
+        view = canvases.view(canvas, embeds, canvas.latents, jnp.ones(canvas.ids.shape))
+        init = functools.partial(
+            steps.init_state, model=self.model, optimizer=self.optimizer, view=view
+        )
+        return jax.jit(lambda key: nn.unbox(init(key)))(jax.random.key(0))
+
+    def train_step(self) -> jax.stages.Wrapped:
+        """The jitted step (state, canvas) -> (state, metrics); donates the state."""
+        step = functools.partial(
+            steps.train_step,
+            model=self.model,
+            paradigm=self.paradigm,
+            optimizer=self.optimizer,
+            decay=SETTINGS.ema,
+            parts=1,
+        )
+        return jax.jit(step, donate_argnums=0)
+
+
+def mesh() -> jax.sharding.Mesh:
+    """One device: the whole machine, if it is a CPU."""
+    return sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])

@@ -1,0 +1,126 @@
+"""What all configurations share: every key there is, with a value for a small machine."""
+
+import ml_collections
+
+
+def base(name: str) -> ml_collections.ConfigDict:
+    """The configuration that the others change; `name` is the run's."""
+    config = ml_collections.ConfigDict()
+    config.name = name
+    config.seed = 0
+    config.steps = 1_000  # updates of the parameters
+    config.batch = 64  # rows of slots in the global batch
+    config.parts = 1  # microbatches that a batch is cut into
+    config.platform = "any"  # "tpu": refuse to start on anything else ...
+    config.needs = ""  # ... and say that this is needed
+
+    # What `data.sources` is to open: its name, and settings of its own.
+    config.source = ml_collections.ConfigDict({"name": "toy"})
+
+    config.data = ml_collections.ConfigDict()
+    config.data.dir = "runs/data"  # prepared data sets, shared by runs
+    config.data.length = 64  # slots of a row
+    config.data.text_slots = 8  # text runs are multiples of this long
+    config.data.vocab = 512  # pieces that the tokenizer learns
+    config.data.workers = 0  # processes that lay out and pack; 0 is a thread
+
+    config.codec = ml_collections.ConfigDict()
+    config.codec.pixels = 4  # height and width of a picture
+    config.codec.patch = 2  # height and width of a patch, in pixels
+    config.codec.colors = 3
+    config.codec.mean = 0.0  # of the data's pixel values, -1 to 1
+    config.codec.deviation = 1.0
+
+    config.model = size(layers=4, width=128, heads=2)
+
+    config.paradigm = ml_collections.ConfigDict()
+    config.paradigm.name = "oneflow"
+    config.paradigm.objective = "endpoint"
+    config.paradigm.image = "clean"  # what is predicted of a patch; or "velocity"
+    config.paradigm.joint = 0.4  # shares of the training tasks
+    config.paradigm.text_to_image = 0.25
+    config.paradigm.image_to_text = 0.2
+    config.paradigm.spans = 0.1
+    config.paradigm.scattered = 0.05
+    config.paradigm.drop = 0.1  # share of text_to_image that hides the words, for guidance
+    config.paradigm.floor = 0.05  # of 1 - t, where a clean patch is scored
+    config.paradigm.clock = ("power", 1.0)  # how often each time comes; 1.0 is uniform
+    config.paradigm.text_weight = 1.0
+    config.paradigm.image_weight = 1.0
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = 100
+    config.optimizer.final = 0.05  # the last rate, as a share of the highest
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.98
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip = 1.0
+    config.optimizer.ema = 0.999
+
+    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+
+    config.logging = ml_collections.ConfigDict()
+    config.logging.every = 50  # steps
+
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.every = 500  # steps
+    config.checkpoint.keep = 2
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.every = 500  # steps between held-out losses
+    config.evaluation.clocks = 5  # buckets of the clock
+    config.evaluation.score = ""  # figures of merit: "", "digits" or "emoji"
+    config.evaluation.steps = (16,)  # numbers of sampling steps to score
+    config.evaluation.samples = 128  # documents of each task
+    config.evaluation.batch = 64
+
+    config.sampling = ml_collections.ConfigDict()
+    config.sampling.samples = 4  # of each prompt
+    config.sampling.steps = 16
+    config.sampling.solver = "euler"
+    config.sampling.grid = "uniform"
+    config.sampling.guidance = 1.0
+    config.sampling.start = 0.0  # above 0: revise the prompt, from this time on
+    config.sampling.seed = 0
+    config.sampling.prompts = ("<text> <image>",)
+    return config
+
+
+def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Any configuration, shrunk to train for two steps on any machine within seconds."""
+    config.platform = "any"
+    config.steps = 2
+    config.batch = 8
+    config.parts = min(config.parts, 2)
+    config.mesh.update({"data": -1, "fsdp": 1, "tensor": 1})
+    config.model.update(size(layers=2, width=32, heads=2))
+    config.model.dtype = "float32"
+    if "documents" in config.source:
+        config.source.documents = 64
+        config.source.held_out_documents = 64
+    config.data.workers = 0
+    config.optimizer.warmup = 1
+    config.logging.every = 1
+    config.evaluation.update({"every": 2, "clocks": 2, "steps": (2,), "samples": 8, "batch": 8})
+    config.checkpoint.every = 2
+    config.sampling.update({"steps": 2, "samples": 1})
+    return config
+
+
+def size(
+    layers: int, width: int, heads: int, kv_heads: int | None = None, hidden: int | None = None
+) -> ml_collections.ConfigDict:
+    """The shape of a transformer, computing in float32 and straight-line, as CPUs like it."""
+    model = ml_collections.ConfigDict()
+    model.layers = layers
+    model.width = width
+    model.heads = heads
+    model.kv_heads = kv_heads or heads
+    model.head_width = width // heads
+    model.hidden = hidden or round(width * 8 / 3 / 64) * 64
+    model.embed_width = min(width, 128)
+    model.remat = "none"
+    model.unroll = layers
+    model.dtype = "float32"
+    return model

@@ -1,0 +1,233 @@
+"""From configuration to objects: the only reader of configurations.
+
+Below this module there are objects with typed fields.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from etils import epath
+
+from oneflow_jax import optim, sharding, step, workdir
+from oneflow_jax.canvas import View
+from oneflow_jax.codecs import patches
+from oneflow_jax.codecs.base import Codec
+from oneflow_jax.data import emoji as emoji_data
+from oneflow_jax.data import layout as layouts
+from oneflow_jax.data import sources
+from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.errors import UserError
+from oneflow_jax.flows import clocks, predictions, tasks
+from oneflow_jax.nn import backbone
+from oneflow_jax.nn.model import Model
+from oneflow_jax.paradigms import base, objectives, oneflow
+from oneflow_jax.samplers import ode
+from oneflow_jax.scoring import base as scoring
+from oneflow_jax.scoring import digits, emoji
+from oneflow_jax.shapes import PyTree
+
+VOCAB_DOCUMENTS = 20_000
+"""The tokenizer is learned from so many documents at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """Everything that a run is made of, but its state.
+
+    Attributes:
+        config: the configuration it was built from, for the record.
+        mesh: the devices.
+        layout: how documents become slots, with vocabulary and codec.
+        model, paradigm: what is trained, and how.
+        settings, optimizer: of training.
+    """
+
+    config: ml_collections.ConfigDict
+    mesh: jax.sharding.Mesh
+    layout: layouts.Layout
+    model: Model
+    paradigm: base.Paradigm
+    settings: optim.Settings
+    optimizer: optax.GradientTransformation
+
+
+def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
+    """Everything that a run in `folder` is made of.
+
+    The data set is prepared and the tokenizer learned if they are not there yet.
+
+    Raises:
+        UserError: a value in the configuration is wrong, alone or beside another.
+    """
+    check_platform(config)
+    mesh = sharding.make_mesh(config.mesh.to_dict())
+    sharding.check_rows(mesh, config.batch, config.parts)
+    codec = patches.Patches(**config.codec)
+    layout = layouts.Layout(
+        vocab=_vocab(config, folder),
+        codec=codec,
+        length=config.data.length,
+        text_slots=config.data.text_slots,
+    )
+    paradigm = _paradigm(config, layout.vocab.size_padded(), codec)
+    settings = optim.Settings(steps=config.steps, **config.optimizer)
+    return System(
+        config=config,
+        mesh=mesh,
+        layout=layout,
+        model=_model(config, layout.vocab.size_padded(), paradigm),
+        paradigm=paradigm,
+        settings=settings,
+        optimizer=optim.optimizer(settings),
+    )
+
+
+def check_platform(config: ml_collections.ConfigDict) -> None:
+    """Refuses to start where the configuration cannot run.
+
+    Raises:
+        UserError: the configuration is for another kind of device; it says which, and what else
+            to run.
+    """
+    needs = config.platform
+    found = jax.devices()
+    if needs not in ("any", found[0].platform):
+        raise UserError(
+            f"{config.name} needs {needs.upper()} devices, and JAX found {len(found)} "
+            f"{found[0].platform.upper()} device(s) here ({found[0].device_kind}). {config.needs} "
+            "On this machine run --config=configs/quickstart.py (15 minutes on 2 cores) or "
+            "--config=configs/digits.py instead."
+        )
+
+
+def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
+    """The documents of one split of the configured data set, prepared if need be."""
+    return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
+
+
+def plan(config: ml_collections.ConfigDict, record: bool = False, **changes: object) -> base.Plan:
+    """How to sample, as configured; `changes` replace values of `config.sampling`."""
+    given = config.sampling.to_dict() | changes
+    return base.Plan(
+        schedule=ode.schedule(given["solver"], given["steps"], given["grid"], given["start"]),
+        guidance=float(given["guidance"]),
+        record=record,
+    )
+
+
+def suite(config: ml_collections.ConfigDict) -> scoring.Suite:
+    """What the configured data set asks of a model."""
+    samples = config.evaluation.samples
+    suites: dict[str, Callable[[], scoring.Suite]] = {
+        "": lambda: scoring.Suite((), {}),
+        "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
+        "emoji": lambda: emoji.suite(_emoji_settings(config).drawn(), samples),
+    }
+    return _chosen("evaluation.score", config.evaluation.score, suites)()
+
+
+def abstract_state(built: System) -> step.TrainState:
+    """Shapes, types and shardings of the training state, without its values."""
+    with sharding.use(built.mesh):
+        boxed = jax.eval_shape(_initial(built), jax.random.key(built.config.seed))
+    shardings = sharding.of_state(built.mesh, boxed)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        sharding.unboxed(boxed),
+        shardings,
+    )
+
+
+def initial_state(built: System) -> step.TrainState:
+    """The state before the first step, each device holding its share from the start."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(built))
+    with sharding.use(built.mesh):
+        init = jax.jit(lambda key: sharding.unboxed(_initial(built)(key)), out_shardings=shardings)
+        return init(jax.random.key(built.config.seed))
+
+
+def _emoji_settings(config: ml_collections.ConfigDict) -> emoji_data.Settings:
+    return emoji_data.Settings(
+        **{name: value for name, value in config.source.items() if name != "name"}
+    )
+
+
+def _initial(built: System) -> Callable[[jax.Array], step.TrainState]:
+    config = built.config
+    lengths = (1, built.layout.length)
+    view = View(
+        kind=jnp.zeros(lengths, jnp.int32),
+        segment=jnp.zeros(lengths, jnp.int32),
+        position=jnp.zeros((*lengths, 3), jnp.int32),
+        embeds=jnp.zeros((*lengths, config.model.embed_width)),
+        latents=jnp.zeros((*lengths, built.layout.codec.channels)),
+        clock=jnp.zeros(lengths),
+    )
+    return functools.partial(
+        step.init_state, model=built.model, optimizer=built.optimizer, view=view
+    )
+
+
+def _vocab(config: ml_collections.ConfigDict, folder: epath.Path) -> vocabs.Vocab:
+    """The run's vocabulary, learned from its training text at the first call."""
+    path = folder / workdir.TOKENIZER
+    if not path.exists():
+        documents = source(config, "train")
+        count = min(len(documents), VOCAB_DOCUMENTS)
+        draft = path.with_name(path.name + ".draft")
+        vocabs.train_vocab((documents[i].words() for i in range(count)), config.data.vocab, draft)
+        draft.rename(path)
+    return vocabs.Vocab.load(path)
+
+
+def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradigm) -> Model:
+    values = config.model.to_dict()
+    embed_width = values.pop("embed_width")
+    if values["remat"] not in backbone.REMAT:
+        raise UserError(f"model.remat={values['remat']!r} is none of {', '.join(backbone.REMAT)}.")
+    if values["head_width"] % 8 or values["heads"] % values["kv_heads"]:
+        raise UserError(
+            f"model: head_width={values['head_width']} must be a multiple of 8, and heads="
+            f"{values['heads']} one of kv_heads={values['kv_heads']}."
+        )
+    size = backbone.Size(**values | {"dtype": jnp.dtype(values["dtype"])})
+    return Model(size=size, vocab=vocab, embed_width=embed_width, heads=paradigm.heads)
+
+
+def _paradigm(config: ml_collections.ConfigDict, vocab: int, codec: Codec) -> base.Paradigm:
+    given = config.paradigm
+    shares = tuple(given[name] for name in tasks.NAMES)
+    if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+        raise UserError(
+            f"paradigm: the shares of {', '.join(tasks.NAMES)} are {shares}; they must add up to 1."
+        )
+    makers: dict[str, Callable[[], objectives.Objective]] = {
+        "endpoint": lambda: objectives.Endpoint(vocab),
+        "velocity": lambda: objectives.Velocity(config.model.embed_width),
+        "literal": lambda: objectives.Literal(config.model.embed_width),
+    }
+    images: dict[str, Callable[[], predictions.Prediction]] = {
+        "clean": lambda: predictions.Clean(given.floor),
+        "velocity": predictions.Velocity,
+    }
+    return oneflow.OneFlow(
+        objective=_chosen("paradigm.objective", given.objective, makers)(),
+        image=_chosen("paradigm.image", given.image, images)(),
+        channels=codec.channels,
+        mix=tasks.Mix(shares, given.drop),
+        clock=_chosen("paradigm.clock", given.clock[0], clocks.BY_NAME)(*given.clock[1:]),
+        weights=(("text", given.text_weight), ("image", given.image_weight)),
+    )
+
+
+def _chosen(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
+    if name not in choices:
+        raise UserError(f"{field}={name!r} is none of {', '.join(choices)}.")
+    return choices[name]

@@ -1,0 +1,108 @@
+"""Checkpoints by orbax: the training state, the data iterator and the averaged parameters.
+
+    <workdir>/checkpoints/<step>/ema      averaged parameters: all that sampling needs
+    <workdir>/checkpoints/<step>/train    step, root key, parameters, optimizer
+    <workdir>/checkpoints/<step>/data     where the input pipeline stands
+
+Saving goes on in the background; a step's folder gets its name when it is whole, so that a killed
+save leaves no half checkpoint behind.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.shapes import PyTree
+from oneflow_jax.step import TrainState
+
+DIRECTORY = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one workdir; a context manager, which waits for the last save."""
+
+    def __init__(self, workdir: epath.Path, keep: int) -> None:
+        """Opens the folder, which need not exist; all but the `keep` newest are deleted."""
+        policies = ocp.training.preservation_policies
+        self._directory = workdir / DIRECTORY
+        self._checkpointer = ocp.training.Checkpointer(
+            self._directory,
+            # The training loop decides when.
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpointer.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step that is saved whole, or None."""
+        newest = self._checkpointer.latest
+        return None if newest is None else newest.step
+
+    def save(self, state: TrainState, step: int, data: grain.DatasetIterator) -> None:
+        """Begins to save; arrays are copied before this returns, so that they may be donated.
+
+        Raises:
+            UserError: this save or the one before it could not be written.
+        """
+        items = {"ema": state.ema, "train": _without_ema(state), "data": data}
+        with self._explained():
+            self._checkpointer.save_checkpointables_async(step, items)
+
+    def wait(self) -> None:
+        """Returns when everything is written.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        with self._explained():
+            self._checkpointer.wait()
+
+    def restore(self, like: TrainState, data: grain.DatasetIterator) -> TrainState:
+        """The newest state, laid out as `like`; `data` is set to where it stood.
+
+        Args:
+            like: shapes and shardings of the state.
+            data: an iterator made as the saved one was.
+        """
+        like_items = {"ema": like.ema, "train": _without_ema(like), "data": data}
+        items = self._checkpointer.load_checkpointables(self.latest, like_items)
+        return TrainState(ema=items["ema"], **items["train"])
+
+    def restore_averaged(self, like: PyTree) -> PyTree:
+        """The newest averaged parameters, laid out as `like`.
+
+        Raises:
+            UserError: there is no checkpoint.
+        """
+        if self.latest is None:
+            raise UserError(
+                f"There is no checkpoint in {self._directory}: train first, with --mode=train."
+            )
+        return self._checkpointer.load_checkpointables(self.latest, {"ema": like})["ema"]
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"A checkpoint could not be written to {self._directory}: {error.strerror or error}"
+                f". Free some space or choose another --workdir; what was saved before, up to step "
+                f"{self.latest}, is whole, and the same command goes on from there."
+            ) from error
+
+
+def _without_ema(state: TrainState) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in ("step", "key", "params", "opt_state")}

@@ -1,0 +1,125 @@
+"""How good a model is: held-out losses by clock, and figures of merit of what it makes."""
+
+import functools
+import itertools
+import json
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from oneflow_jax import build, checkpoint, generate, logs, sharding, step, workdir
+from oneflow_jax.data import pipeline
+from oneflow_jax.shapes import PyTree
+from oneflow_jax.viewer import sheet
+
+COLUMNS = 8
+"""Cells in a row of the contact sheets."""
+
+
+class Losses:
+    """Losses of held-out documents, by term and by clock.
+
+    The same documents, the same noise and the same times at every call, so that two calls differ
+    by the parameters alone.
+    """
+
+    def __init__(self, system: build.System) -> None:
+        """Loads one batch of held-out documents."""
+        config = system.config
+        data = iter(
+            pipeline.batches(
+                build.source(config, "heldout"),
+                system.layout,
+                rows=config.batch,
+                seed=config.seed,
+                workers=0,
+                sharding=sharding.of_rows(system.mesh),
+            )
+        )
+        self._canvas = next(data)
+        data.close()
+        buckets = config.evaluation.clocks
+        self._clocks = [(i + 0.5) / buckets for i in range(buckets)]
+        self._key = jax.random.key(config.seed)
+        self._step = jax.jit(
+            functools.partial(step.eval_step, model=system.model, paradigm=system.paradigm)
+        )
+
+    def __call__(self, params: PyTree) -> dict[str, float]:
+        """Mean loss by name: `heldout/text`, and `heldout/text/u=0.1` for one time.
+
+        u is the document's time before any change of distribution; it is the clock itself where
+        the paradigm's clock is uniform.
+        """
+        by_clock = [
+            jax.device_get(self._step(params, self._key, jnp.float32(u), self._canvas))
+            for u in self._clocks
+        ]
+        means = {}
+        for name in by_clock[0]:
+            terms = [measured[name] for measured in by_clock]
+            means[f"heldout/{name}"] = float(
+                functools.reduce(lambda a, b: a.merge(b), terms).compute()
+            )
+            for u, term in zip(self._clocks, terms, strict=True):
+                means[f"heldout/{name}/u={u:.2f}"] = float(term.compute())
+        return means
+
+
+def run(system: build.System, folder: epath.Path) -> dict[str, float]:
+    """Evaluates the newest checkpoint in `folder`; prints the figures, and leaves them there.
+
+    Writes `evaluation.json`, figure -> value, with the number of sampling steps after an @; and a
+    picture of what was scored, where the data set has one.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    params = averaged(system, folder)
+    with sharding.use(system.mesh):
+        figures = Losses(system)(params)
+    config = system.config.evaluation
+    generator = generate.Generator(system, params)
+    suite = build.suite(system.config)
+    figures |= suite.constants
+    progress = logs.Progress("evaluating", len(suite.tasks) * len(config.steps), unit="task")
+    for done, (steps, task) in enumerate(itertools.product(config.steps, suite.tasks), 1):
+        plan = build.plan(system.config, steps=steps, start=0.0)
+        made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
+        score = task.score([document for batch in made for document in batch.documents])
+        found = {f"{name}@{steps}": value for name, value in score.figures.items()}
+        progress.advance(done)
+        progress.report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+        figures |= found
+        if score.cells:
+            path = folder / f"{task.name}@{steps}.png"
+            sheet.contact_sheet(path, score.cells, COLUMNS, f"{system.config.name}: {path.stem}")
+    progress.close()
+    workdir.write_atomically(
+        folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
+    )
+    return figures
+
+
+def averaged(system: build.System, folder: epath.Path) -> PyTree:
+    """The newest averaged parameters in `folder`."""
+    like = build.abstract_state(system).ema
+    with checkpoint.Checkpoints(folder, system.config.checkpoint.keep) as checkpoints:
+        return checkpoints.restore_averaged(like)
+
+
+def table(figures: Mapping[str, float]) -> str:
+    """The figures for people: a row for each name, a column for each number of steps."""
+    steps = sorted({int(name.split("@")[1]) for name in figures if "@" in name})
+    names = sorted({name.split("@")[0] for name in figures if "@" in name})
+    lines = ["passes".ljust(20) + "".join(f"{n:>8}" for n in steps)]
+    lines += [
+        name.ljust(20) + "".join(_cell(figures.get(f"{name}@{n}")) for n in steps) for name in names
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-':>8}" if value is None else f"{value:8.3f}"

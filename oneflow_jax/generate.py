@@ -1,0 +1,110 @@
+"""Documents from a trained model: its parameters bound, its gaps filled."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from oneflow_jax import build, sharding
+from oneflow_jax.canvas import Canvas
+from oneflow_jax.data import layout as layouts
+from oneflow_jax.data.document import Document, Gap
+from oneflow_jax.errors import UserError
+from oneflow_jax.paradigms import base
+from oneflow_jax.shapes import Array, Int, PyTree
+
+LENGTH_STEP = 16
+"""Rows are cut to a multiple of so many slots: few lengths to compile, few slots to waste."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A batch of finished documents.
+
+    Attributes:
+        documents: without gaps.
+        canvas: the same as slots, on the host.
+        moments: how they came about, on the host, if that was asked for.
+    """
+
+    documents: list[Document]
+    canvas: Canvas
+    moments: base.Moments | None
+
+
+class Generator:
+    """A trained model, ready to fill the gaps of documents."""
+
+    def __init__(self, system: build.System, params: PyTree) -> None:
+        """Binds the parameters, which are laid out over the system's mesh."""
+        self._system = system
+        self._params = params
+        self._sample = jax.jit(self._sampled, static_argnames="plan")
+
+    def __call__(
+        self, prompts: Sequence[Document], plan: base.Plan, *, seed: int, batch: int
+    ) -> Iterator[Made]:
+        """The prompts with their gaps filled, batch by batch.
+
+        A document depends on the seed and on its place among `prompts`, not on the batch.
+
+        Args:
+            prompts: documents with gaps; with a plan that starts above t=0, documents to revise.
+            plan: solver, times, guidance, and whether to record the moments.
+            seed: of all randomness.
+            batch: documents at a time, on all devices together.
+
+        Raises:
+            UserError: a prompt has nothing to be made or does not fit the canvas, or the batch
+                does not fit the devices.
+        """
+        sharding.check_rows(self._system.mesh, batch, parts=1)
+        rows = [self._row(prompt, plan) for prompt in prompts]
+        longest = max(len(row["kind"]) for row in rows)
+        length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._system.layout.length)
+        layout = dataclasses.replace(self._system.layout, length=length)
+        for first in range(0, len(rows), batch):
+            chosen = rows[first : first + batch]
+            # The last batch is filled up with copies that nobody will see.
+            canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - len(chosen))])
+            sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
+            canvas = jax.tree.map(lambda x, n=len(chosen): x[:n], sample.canvas)
+            moments = jax.tree.map(lambda x, n=len(chosen): x[:, :n], sample.moments)
+            yield Made(layout.read(canvas), canvas, moments)
+
+    def _row(self, prompt: Document, plan: base.Plan) -> layouts.Row:
+        revise = plan.schedule.times[0] > 0
+        if revise:
+            return self._system.layout.row(prompt)
+        if not any(isinstance(part, Gap) for part in prompt.parts):
+            raise UserError(
+                "The prompt has no gap to fill: write <image> or <text> where something is to be "
+                "made, or set sampling.start above 0 to have the whole document revised."
+            )
+        return self._system.layout.prompt(prompt)
+
+    def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
+        rows = sharding.of_rows(self._system.mesh)
+        canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
+        with sharding.use(self._system.mesh):
+            return jax.device_get(self._sample(self._params, canvas, numbers, seed, plan=plan))
+
+    def _sampled(
+        self,
+        params: PyTree,
+        canvas: Canvas,
+        numbers: Int[Array, "B"],
+        seed: Int[Array, ""],
+        *,
+        plan: base.Plan,
+    ) -> base.Sample:
+        model, paradigm = self._system.model, self._system.paradigm
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+        return paradigm.sample(
+            lambda view: model.apply({"params": params}, view),
+            model.apply({"params": params}, method="table"),
+            keys,
+            canvas,
+            plan,
+        )

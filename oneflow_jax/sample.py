@@ -1,0 +1,88 @@
+"""`--mode=sample`: prompts in, finished documents and the page that shows them out."""
+
+import logging
+from collections.abc import Sequence
+
+import ml_collections
+from etils import epath
+
+from oneflow_jax import build, evaluate, generate, logs, workdir
+from oneflow_jax.data import emoji_concepts, prompt
+from oneflow_jax.viewer import page, telling
+
+
+def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epath.Path:
+    """Fills the gaps of each prompt, several times over, and returns the path of the page.
+
+    The page shows every step; the finished texts are printed too.
+
+    Args:
+        system: of the run in `folder`.
+        folder: where the checkpoint is, and where the page goes.
+        prompts: in the language of `data.prompt`.
+
+    Raises:
+        UserError: there is no checkpoint, or a prompt is wrong.
+    """
+    config = system.config
+    plan = build.plan(config, record=True)
+    pixels = system.layout.codec.pixels
+    documents = [prompt.parse(text, pixels) for text in prompts]
+    samples = config.sampling.samples
+    repeated = [document for document in documents for _ in range(samples)]
+    shown = [text for text in prompts for _ in range(samples)]
+    generator = generate.Generator(system, evaluate.averaged(system, folder))
+    passes = system.paradigm.evaluations(plan)
+    batch = min(config.evaluation.batch, _rounded_up(len(repeated), system.mesh.size))
+    stories = []
+    for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
+        here = slice(len(stories), len(stories) + len(made.documents))
+        titles = [f"{n + 1}" for n in range(here.start, here.stop)]
+        stories += telling.stories(
+            system.layout,
+            made.canvas,
+            made.moments,
+            (*plan.schedule.times, 1.0),
+            titles,
+            shown[here],
+        )
+        for text, document in zip(shown[here], made.documents, strict=True):
+            logging.info("%s  ->  %s", text, prompt.format(document))
+    path = folder / workdir.PAGE
+    page.write(
+        path,
+        stories,
+        curves=_curves(folder),
+        settings=_settings(config) | {"forward passes": str(passes)},
+        heading=f"{config.name}: words and pictures in {passes} forward passes",
+        notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
+    )
+    logging.info("%d documents, %d forward passes a batch.", len(stories), passes)
+    return path
+
+
+def _curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in logs.read_scalars(folder / workdir.LOGS):
+        for name in ("train/loss", "train/text", "train/image", "heldout/text", "heldout/image"):
+            if name in row:
+                value = row[name]
+                curves.setdefault(name, []).append(
+                    (row["step"], float("nan") if value is None else value)
+                )
+    return curves
+
+
+def _settings(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """All settings, each under its full name."""
+    rows: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            rows |= {f"{name}.{key}": text for key, text in _settings(value).items()}
+        else:
+            rows[name] = str(value)
+    return rows
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

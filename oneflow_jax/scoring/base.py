@@ -1,0 +1,47 @@
+"""What evaluation asks of a data set: prompts, and how good the answers are."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from oneflow_jax.data.document import Document
+
+Cell = tuple[np.ndarray, str, str]
+"""A picture, its caption, and "right" or "wrong": one cell of a contact sheet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Figures of merit by name, 0 to 1; and, where there is something to see, what was scored."""
+
+    figures: Mapping[str, float]
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Documents with gaps, and the judge of the documents that a model makes of them.
+
+    Attributes:
+        name: of the task, for files.
+        prompts: documents with gaps.
+        score: judges the finished documents, one for each prompt and in their order.
+    """
+
+    name: str
+    prompts: tuple[Document, ...]
+    score: Callable[[Sequence[Document]], Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """All tasks of a data set, and figures that hold whatever the model (the judge's own errors)."""
+
+    tasks: tuple[Task, ...]
+    constants: Mapping[str, float]
+
+
+def share(right: Sequence[bool]) -> float:
+    """How many of them are right, 0 to 1; 0 of none."""
+    return float(np.mean(right)) if len(right) else 0.0

@@ -1,0 +1,59 @@
+"""Digits: is the caption one of the 40, and is the picture the digit that it names?
+
+valid   share of captions that are one of the 40, word for word
+match   share of the valid ones whose picture a classifier reads as the caption's digit
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn import svm
+
+from oneflow_jax.data import digits
+from oneflow_jax.data.document import Document, Gap
+from oneflow_jax.scoring import base
+
+SHOWN = 40
+"""Cells of the contact sheet."""
+
+
+def suite(train: Sequence[Document], heldout: Sequence[Document], samples: int) -> base.Suite:
+    """Joint generation of `samples` captions and pictures, judged by a classifier.
+
+    Args:
+        train: digits that the classifier learns from.
+        heldout: digits that it is tested on: `classifier_accuracy`.
+        samples: how many documents to make.
+    """
+    classifier = svm.SVC(gamma=0.02).fit(*_labelled(train))
+    accuracy = float(classifier.score(*_labelled(heldout)))
+
+    def score(made: Sequence[Document]) -> base.Score:
+        named = [digits.digit_in(document.words()) for document in made]
+        read = classifier.predict(np.stack([_features(document) for document in made]))
+        agrees = [name == digit for name, digit in zip(named, read, strict=True)]
+        valid = [name is not None for name in named]
+        figures = {"valid": base.share(valid)}
+        if any(valid):
+            figures["match"] = base.share([a for a, v in zip(agrees, valid, strict=True) if v])
+        cells = tuple(
+            (document.pictures()[0], document.words(), "right" if agree else "wrong")
+            for document, agree in zip(made[:SHOWN], agrees, strict=False)
+        )
+        return base.Score(figures, cells)
+
+    prompt = Document((Gap("text"), Gap("image")))
+    return base.Suite((base.Task("joint", (prompt,) * samples, score),), {
+        "classifier_accuracy": accuracy
+    })  # fmt: skip
+
+
+def _labelled(documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray]:
+    every = [documents[i] for i in range(len(documents))]
+    features = np.stack([_features(document) for document in every])
+    return features, np.array([digits.digit_in(document.words()) for document in every])
+
+
+def _features(document: Document) -> np.ndarray:
+    """Grey values, 0 to 1."""
+    return document.pictures()[0].mean(axis=-1).reshape(-1) / 255

@@ -1,0 +1,114 @@
+"""Emoji: does the picture show what the words name, and do the words name what it shows?
+
+    text_to_image   share of pictures, made for a caption, that look like the emoji it names
+    image_to_text   share of captions, made for a picture, with exactly its name
+    joint           share of documents, made from nothing, whose picture looks like the emoji that
+                    their words name
+    joint_valid     share of those whose words are one of the captions' forms with one name
+
+A picture looks like the emoji that is nearest to it of all that training shows.
+"""
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from oneflow_jax.data import emoji_concepts, sentences
+from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.scoring import base
+
+SHOWN = 64
+"""Cells of the contact sheet."""
+
+
+def suite(concepts: Sequence[emoji_concepts.Concept], samples: int) -> base.Suite:
+    """The three tasks, each with `samples` documents, over the concepts that training shows."""
+    known = {concept.name: concept.pixels for concept in concepts if not concept.held_out}
+    names = list(itertools.islice(itertools.cycle(known), samples))
+    captions = [Text(f"a picture of {sentences.phrase(name)}:") for name in names]
+    tasks = (
+        base.Task(
+            "text_to_image",
+            tuple(Document((caption, Gap("image"))) for caption in captions),
+            functools.partial(_text_to_image, known, names),
+        ),
+        base.Task(
+            "image_to_text",
+            tuple(Document((Image(known[name]), Gap("text"))) for name in names),
+            functools.partial(_image_to_text, known, names),
+        ),
+        base.Task(
+            "joint",
+            (Document((Gap("text"), Gap("image"))),) * samples,
+            functools.partial(_joint, known),
+        ),
+    )
+    return base.Suite(tasks, {})
+
+
+def nearest(pixels: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
+    """The name of the known picture at the least distance.
+
+    The distance is the squared difference of the pictures, summed over four scales: as they are,
+    and averaged over 2 x 2, 4 x 4 and 8 x 8 pixels, so that shapes and colors count beside edges.
+
+    Args:
+        pixels: uint8 `[H W 3]`.
+        known: pictures of the same size, by name.
+    """
+    scales = _scales(pixels)
+    distance = {
+        name: sum(float(np.mean((a - b) ** 2)) for a, b in zip(scales, _scales(other), strict=True))
+        for name, other in known.items()
+    }
+    return min(distance, key=distance.__getitem__)
+
+
+def _scales(pixels: np.ndarray) -> list[np.ndarray]:
+    values = pixels.astype(np.float32) / 255
+    size = len(values)
+    return [
+        values.reshape(size // n, n, size // n, n, 3).mean(axis=(1, 3))
+        for n in (1, 2, 4, 8)
+        if size % n == 0
+    ]
+
+
+def _text_to_image(
+    known: Mapping[str, np.ndarray], names: Sequence[str], made: Sequence[Document]
+) -> base.Score:
+    pictures = [document.pictures()[0] for document in made]
+    right = [nearest(p, known) == name for p, name in zip(pictures, names, strict=True)]
+    return base.Score({"text_to_image": base.share(right)}, _cells(pictures, names, right))
+
+
+def _image_to_text(
+    known: Mapping[str, np.ndarray], names: Sequence[str], made: Sequence[Document]
+) -> base.Score:
+    captions = [document.words() for document in made]
+    right = [
+        sentences.name_in(words, known) == name for words, name in zip(captions, names, strict=True)
+    ]
+    pictures = [document.pictures()[0] for document in made]
+    return base.Score({"image_to_text": base.share(right)}, _cells(pictures, captions, right))
+
+
+def _joint(known: Mapping[str, np.ndarray], made: Sequence[Document]) -> base.Score:
+    captions = [document.words() for document in made]
+    pictures = [document.pictures()[0] for document in made]
+    named = [sentences.name_in(words, known) for words in captions]
+    right = [name == nearest(p, known) for p, name in zip(pictures, named, strict=True)]
+    figures = {
+        "joint": base.share(right),
+        "joint_valid": base.share([name is not None for name in named]),
+    }
+    return base.Score(figures, _cells(pictures, captions, right))
+
+
+def _cells(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], right: Sequence[bool]
+) -> tuple[base.Cell, ...]:
+    cells = zip(pictures, captions, right, strict=True)
+    return tuple((p, words, "right" if ok else "wrong") for p, words, ok in cells)[:SHOWN]

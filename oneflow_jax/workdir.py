@@ -1,0 +1,125 @@
+"""The folder of one run: its configuration, and the right to write to it.
+
+config.json       the resolved configuration; a run can be sampled from its folder alone
+tokenizer.model   the SentencePiece model
+checkpoints/      see `checkpoint`
+logs/             see `logs`
+evaluation.json   figures: name -> value
+samples.html      the page
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from oneflow_jax.errors import UserError
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.model"
+LOGS = "logs"
+EVALUATION = "evaluation.json"
+PAGE = "samples.html"
+
+FREE = (
+    "name",
+    "steps",
+    "mesh",
+    "platform",
+    "needs",
+    "data.dir",
+    "logging",
+    "checkpoint",
+    "evaluation",
+    "sampling",
+)
+"""Keys and sections of the configuration that a run may be continued with other values of."""
+
+
+@contextlib.contextmanager
+def claimed(workdir: epath.Path) -> Iterator[None]:
+    """Holds the folder, made if need be, for this process alone; a killed process lets go of it.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    if "://" in os.fspath(workdir):  # Object stores have no locks.
+        yield
+        return
+    with pathlib.Path(workdir, ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"--workdir={workdir} is in use by another run: wait for it, or choose another."
+            ) from error
+        yield
+
+
+def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the configuration into the folder, or holds it against the one that is there.
+
+    Raises:
+        UserError: the folder belongs to a run of another configuration.
+    """
+    path = workdir / CONFIG
+    new = json.loads(config.to_json())
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [
+            f"{name}: {was!r} there, {now!r} now"
+            for name, was, now in _differences(old, new)
+            if name not in FREE and name.split(".")[0] not in FREE
+        ]
+        if changed:
+            raise UserError(
+                f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)})."
+                " Choose another --workdir, or give the values that are there."
+            )
+    write_atomically(path, json.dumps(new, indent=2) + "\n")
+
+
+def saved_config(workdir: epath.Path) -> ml_collections.ConfigDict:
+    """The configuration of the run in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        raise UserError(
+            f"--workdir={workdir} has no {CONFIG}: give the folder of a run, or --config to train."
+        )
+    return ml_collections.ConfigDict(_tuples(json.loads(path.read_text())))
+
+
+def write_atomically(path: epath.Path, text: str) -> None:
+    """Writes a file that is never seen half written."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text)
+    draft.rename(path)
+
+
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name), new.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _differences(was, now, f"{prefix}{name}.")
+        elif was != now:
+            yield f"{prefix}{name}", was, now
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """JSON has lists where configurations have tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,31 @@
+"""What every test needs: 8 devices on the CPU, and JAX's strict modes, set before JAX starts."""
+
+import jax
+import pytest
+from absl import flags
+from jax.experimental.key_reuse import _core as key_reuse
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+# Tests compile much and compute little.
+jax.config.update("jax_disable_most_optimizations", True)
+
+# JAX's checker does not know that to transpose keys is not to draw from them.
+key_reuse.key_reuse_signatures[jax.lax.transpose_p] = key_reuse.KeyReuseSignature(
+    key_reuse.Forward(0, 0)
+)
+
+# grain's worker processes read absl's flags, which only `absl.app.run` parses.
+flags.FLAGS.mark_as_parsed()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--regenerate-golden", action="store_true", help="write tests/golden/* anew, then compare"
+    )
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)

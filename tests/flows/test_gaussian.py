@@ -1,0 +1,41 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oneflow_jax.flows import gaussian
+
+KEYS = jax.random.split(jax.random.key(0), 3)
+X_0 = 3 * jax.random.normal(KEYS[0], (50, 7))
+X_1 = 3 * jax.random.normal(KEYS[1], (50, 7))
+T = jax.random.uniform(KEYS[2], (50,), maxval=0.9)
+
+
+def test_the_path_begins_at_noise_and_ends_at_data_exactly():
+    np.testing.assert_array_equal(gaussian.interpolate(X_0, X_1, jnp.zeros(50)), X_0)
+    np.testing.assert_array_equal(gaussian.interpolate(X_0, X_1, jnp.ones(50)), X_1)
+
+
+def test_each_slot_moves_at_its_own_time():
+    t = jnp.linspace(0.0, 1.0, 50)
+    x_t = gaussian.interpolate(jnp.zeros((50, 7)), jnp.ones((50, 7)), t)
+    np.testing.assert_allclose(x_t, np.tile(np.asarray(t)[:, None], 7))
+
+
+def test_velocity_is_the_slope_of_the_path():
+    v = X_1 - X_0
+    x_t = gaussian.interpolate(X_0, X_1, T)
+    np.testing.assert_allclose(gaussian.velocity(X_1, x_t, T), v, atol=1e-4)
+    later = gaussian.interpolate(X_0, X_1, T + 0.05)
+    np.testing.assert_allclose(later - x_t, 0.05 * v, atol=1e-5)
+
+
+def test_clean_undoes_velocity():
+    x_t = gaussian.interpolate(X_0, X_1, T)
+    np.testing.assert_allclose(gaussian.clean(X_1 - X_0, x_t, T), X_1, atol=1e-5)
+
+
+def test_velocity_is_bounded_by_the_floor_near_the_end():
+    t = jnp.full(50, 0.999)
+    x_t = gaussian.interpolate(X_0, X_1, t)
+    v = gaussian.velocity(X_1 + 1, x_t, t, 0.05) - gaussian.velocity(X_1, x_t, t, 0.05)
+    np.testing.assert_allclose(v, 1 / 0.05, rtol=1e-4)

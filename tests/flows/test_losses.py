@@ -1,0 +1,43 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oneflow_jax.flows import losses
+
+
+def test_squared_error_is_the_mean_over_numbers_and_the_sum_over_scored_slots():
+    prediction = jnp.array([[1.0, 2.0], [0.0, 0.0], [5.0, 5.0]])
+    target = jnp.array([[0.0, 0.0], [3.0, 1.0], [0.0, 0.0]])
+    scored = jnp.array([True, True, False])
+    error = losses.squared_error(prediction, target, scored)
+    np.testing.assert_allclose(error.total, (1 + 4) / 2 + (9 + 1) / 2)
+    assert error.count == 2
+
+
+def test_cross_entropy_is_in_nats_and_summed_over_scored_slots():
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [1.0, 1.0, 1.0]])) + 7.0
+    scored = jnp.array([True, True, False])
+    entropy = losses.cross_entropy(logits, jnp.array([1, 2, 0]), scored)
+    np.testing.assert_allclose(entropy.total, np.log(4) - np.log(0.8), rtol=1e-5)
+    assert entropy.count == 2
+
+
+def test_what_is_not_scored_may_be_infinite():
+    scored = jnp.array([True, False])
+    target = jnp.array([[1.0], [jnp.inf]])
+
+    def total(prediction):
+        return losses.squared_error(prediction, target, scored).total
+
+    value, gradient = jax.value_and_grad(total)(jnp.zeros((2, 1)))
+    assert value == 1.0
+    assert gradient[0, 0] == -2.0
+    logits = jnp.array([[0.0, 0.0], [jnp.nan, jnp.inf]])
+    entropy = losses.cross_entropy(logits, jnp.array([0, 1]), scored)
+    np.testing.assert_allclose(entropy.total, np.log(2), rtol=1e-6)
+
+
+def test_nothing_scored_is_zero():
+    none = jnp.zeros(3, bool)
+    error = losses.squared_error(jnp.ones((3, 2)), jnp.zeros((3, 2)), none)
+    assert (error.total, error.count) == (0, 0)

@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.flows import gaussian, predictions
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+X_0 = jax.random.normal(KEYS[0], (20, 5))
+X_1 = jax.random.normal(KEYS[1], (20, 5))
+WRONG = jax.random.normal(KEYS[2], (20, 5))
+T = jax.random.uniform(KEYS[3], (20,), maxval=0.9)
+X_T = gaussian.interpolate(X_0, X_1, T)
+SCORED = jnp.arange(20) % 3 > 0
+TRUTH = {"clean": X_1, "velocity": X_1 - X_0}
+
+
+@pytest.mark.parametrize("name", predictions.BY_NAME)
+def test_the_truth_costs_nothing_and_ends_at_the_data(name):
+    prediction = predictions.BY_NAME[name]
+    loss = prediction.loss(TRUTH[name], X_0, X_1, T, SCORED)
+    np.testing.assert_allclose(loss.total, 0, atol=1e-9)
+    assert loss.count == SCORED.sum()
+    np.testing.assert_allclose(prediction.clean(TRUTH[name], X_T, T), X_1, atol=1e-5)
+    assert prediction.loss(TRUTH[name] + 0.1, X_0, X_1, T, SCORED).total > 0.01
+
+
+def test_both_score_the_same_guess_alike():
+    clean, velocity = predictions.Clean(), predictions.Velocity()
+    as_clean = velocity.clean(WRONG, X_T, T)
+    np.testing.assert_allclose(
+        clean.loss(as_clean, X_0, X_1, T, SCORED).total,
+        velocity.loss(WRONG, X_0, X_1, T, SCORED).total,
+        rtol=1e-4,
+    )
+
+
+def test_the_weight_of_a_clean_guess_is_floored_near_the_end():
+    t = jnp.array([0.0, 0.5, 0.95, 0.999, 1.0])
+    x = jnp.zeros((5, 3))
+    losses = [
+        predictions.Clean().loss(x + 1, x, x, t, jnp.arange(5) == slot).total for slot in range(5)
+    ]
+    np.testing.assert_allclose(losses, [1, 4, 400, 400, 400], rtol=1e-4)

@@ -1,0 +1,157 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+
+
+@functools.cache
+def run(**changes):
+    """The compiled network of some size, on parameters that fit every size here."""
+    net = tiny.network(**changes)
+    return jax.jit(lambda view: net.apply({"params": tiny.parameters(tiny.network())}, view))
+
+
+def row_view(rows=1):
+    canvas = jax.tree.map(lambda x: x[:rows], tiny.packed())
+    return tiny.noisy_view(canvas)
+
+
+def loss_and_gradients(net, view):
+    def loss(params):
+        outputs = net.apply({"params": params}, view)
+        return sum(jnp.mean(jnp.square(x)) for x in outputs.values())
+
+    return jax.jit(jax.value_and_grad(loss))(tiny.parameters(tiny.network()))
+
+
+def test_outputs_are_float32_and_named_by_the_heads():
+    view = row_view()
+    outputs = run(dtype=jnp.bfloat16)(view)
+    widths = {name: (x.shape[-1], x.dtype) for name, x in outputs.items()}
+    assert widths == {
+        "text_logits": (tiny.VOCAB, jnp.float32),
+        "image": (tiny.CODEC.channels, jnp.float32),
+    }
+
+
+def test_parameters_are_float32_whatever_is_computed_in():
+    params = tiny.parameters(tiny.network(dtype=jnp.bfloat16))
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_bfloat16_is_close_to_float32():
+    view = row_view()
+    full, half = run()(view), run(dtype=jnp.bfloat16)(view)
+    for name in full:
+        error = jnp.linalg.norm(half[name] - full[name]) / jnp.linalg.norm(full[name])
+        assert 0 < error < 0.05, name
+
+
+def test_slots_reach_all_of_their_document_and_nothing_beyond():
+    view = row_view()
+    segment = np.asarray(view.segment[0])
+    assert set(segment) >= {0, 1, 2, 3}, "the batch should be packed, with room left"
+    direction = jax.random.normal(jax.random.key(5), (tiny.VOCAB + tiny.CODEC.channels,))
+
+    @jax.jit
+    def reach(slot):
+        def output(content):
+            embeds, latents = content
+            out = run()(view.replace(embeds=embeds, latents=latents))
+            told = jnp.concatenate([out["text_logits"], out["image"]], -1)[0, slot]
+            return told @ direction
+
+        embeds, latents = jax.grad(output)((view.embeds, view.latents))
+        return jnp.abs(embeds[0]).sum(-1) + jnp.abs(latents[0]).sum(-1)
+
+    first, last = np.flatnonzero(segment == 2)[[0, -1]]
+    for slot in (first, (first + last) // 2, last):
+        felt = np.asarray(reach(int(slot)))
+        # Backward in order as well as forward; packed neighbors and PAD exactly not at all.
+        assert np.all(felt[segment == 2] > 0)
+        np.testing.assert_array_equal(felt[segment != 2], 0)
+
+
+def test_packed_documents_come_out_as_if_alone():
+    view = row_view()
+    together = run()(view)
+    segment = np.asarray(view.segment[0])
+    for number in range(1, segment.max() + 1):
+        at = np.flatnonzero(segment == number)
+
+        def alone(x, at=at):
+            left = jnp.zeros_like(x).at[:, : len(at)].set(x[:, at])
+            return left
+
+        apart = run()(jax.tree.map(alone, view))
+        for name in together:
+            np.testing.assert_allclose(
+                apart[name][0, : len(at)], together[name][0, at], atol=1e-5, rtol=1e-5
+            )
+
+
+def test_rows_do_not_see_each_other_nor_padding_rows():
+    view = row_view(2)
+    both = run()(view)
+    padded = run()(jax.tree.map(lambda x: x.at[1].set(jnp.zeros_like(x[1])), view))
+    for name in both:
+        np.testing.assert_allclose(padded[name][0], both[name][0], atol=1e-6)
+
+
+@pytest.mark.parametrize("field", ["embeds", "latents"])
+def test_each_kind_of_slot_reads_its_own_content(field):
+    """Patches carry no token vector, words no latent: what stands there must not matter."""
+    view = row_view()
+    out = run()(view)
+    kept = view.kind == (1 if field == "embeds" else 2)
+    other = jnp.where(kept[..., None], getattr(view, field), 99.0)
+    again = run()(view.replace(**{field: other}))
+    np.testing.assert_array_equal(again["image"], out["image"])
+
+
+def test_the_clock_and_the_position_are_heard():
+    view = row_view()
+    out = run()(view)["image"]
+    for changed in (
+        view.replace(clock=1 - view.clock),
+        *(view.replace(position=view.position.at[0, 3, axis].add(1)) for axis in range(3)),
+    ):
+        assert jnp.abs(run()(changed)["image"] - out).max() > 1e-4
+
+
+@pytest.mark.parametrize("changes", [{"unroll": 2}, {"remat": "dots"}, {"remat": "full"}], ids=str)
+def test_unrolling_and_recomputing_change_nothing(changes):
+    view = row_view()
+    loss, gradients = loss_and_gradients(tiny.network(), view)
+    other_loss, other_gradients = loss_and_gradients(tiny.network(**changes), view)
+    np.testing.assert_allclose(other_loss, loss, rtol=1e-6)
+    tiny.assert_trees_close(other_gradients, gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_remat_recomputes():
+    """The test above would pass if the setting did nothing."""
+    view = row_view()
+
+    def products(net):
+        def loss(params):
+            return sum(jnp.sum(x) for x in net.apply({"params": params}, view).values())
+
+        return str(jax.make_jaxpr(jax.grad(loss))(tiny.parameters(tiny.network()))).count(
+            "dot_general"
+        )
+
+    none, dots, full = (products(tiny.network(remat=name)) for name in ("none", "dots", "full"))
+    assert none < dots < full
+
+
+def test_the_table_is_the_vocabulary():
+    net = tiny.network()
+    params = tiny.parameters(net)
+    table = net.apply({"params": params}, method="table")
+    np.testing.assert_array_equal(table.rows, params["rows"])
+    assert table.rows.shape == (tiny.VOCAB, tiny.EMBED)
+    assert table.mask.shape == (tiny.EMBED,)

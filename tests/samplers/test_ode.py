@@ -1,0 +1,106 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.samplers import ode
+
+ORDERS = {"euler": 1, "heun": 2, "midpoint": 2}
+
+
+def slope(t, x):
+    """dx/dt = x cos 3t, solved by x(0) exp(sin(3t) / 3)."""
+    return jax.tree.map(lambda value: value * jnp.cos(3 * t), x)
+
+
+def error(solver, steps):
+    solution = ode.solve(slope, jnp.ones(2), ode.schedule(solver, steps))
+    truth = np.exp(np.sin(3 * float(solution.times[-1])) / 3)
+    return float(np.abs(np.asarray(solution.last) - truth).max())
+
+
+@pytest.mark.parametrize("solver", ORDERS)
+def test_the_error_falls_with_the_order_of_the_solver(solver):
+    steps = [8, 16, 32, 64]
+    errors = [error(solver, n) for n in steps]
+    order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert abs(order - ORDERS[solver]) < 0.25, errors
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "dopri5"])
+def test_solvers_of_order_five_are_exact_to_rounding(solver):
+    assert error(solver, 8) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("solver", ode.SOLVERS)
+def test_evaluations_counts_the_calls(solver, steps):
+    calls = []
+
+    def counted(t, x):
+        jax.debug.callback(lambda t: calls.append(float(t)), t)
+        return slope(t, x)
+
+    plan = ode.schedule(solver, steps)
+    ode.solve(counted, jnp.ones(2), plan)
+    jax.effects_barrier()
+    # The last interval is closed by the caller's own look at the network.
+    assert len(calls) + 1 == plan.evaluations
+    assert max(calls, default=0) < 1
+
+
+def test_the_path_is_recorded_at_the_times_of_the_plan():
+    plan = ode.schedule("midpoint", 5, "cosine", start=0.2)
+    solve = functools.partial(ode.solve, slope, {"x": jnp.ones(2), "y": jnp.zeros((3, 1))}, plan)
+    whole, last = solve(True), solve(False)
+    np.testing.assert_allclose(whole.times, plan.times, rtol=1e-6)
+    assert whole.path["x"].shape == (5, 2)
+    np.testing.assert_array_equal(whole.path["x"][0], 1)
+    np.testing.assert_allclose(whole.path["x"][-1], last.last["x"], rtol=1e-6)
+    assert last.path is None
+
+
+def test_a_single_step_has_a_path_of_its_start():
+    solution = ode.solve(slope, jnp.full(2, 7.0), ode.schedule("euler", 1, start=0.5), record=True)
+    np.testing.assert_array_equal(solution.last, 7.0)
+    np.testing.assert_array_equal(solution.path, [[7.0, 7.0]])
+    np.testing.assert_array_equal(solution.times, [0.5])
+
+
+def test_grids_rise_from_the_start_to_below_one():
+    for grid in ode.GRIDS:
+        times = ode.schedule("euler", 8, grid, start=0.25).times
+        assert len(times) == 8
+        assert times[0] == 0.25
+        assert np.all(np.diff(times) > 0)
+        assert times[-1] < 1
+    even = ode.schedule("euler", 4).times
+    np.testing.assert_allclose(even, [0, 0.25, 0.5, 0.75])
+    assert ode.schedule("euler", 4, "cosine").times[1] < 0.25 < ode.schedule(
+        "euler", 4, "sine"
+    ).times[1]  # fmt: skip
+    np.testing.assert_allclose(
+        ode.schedule("euler", 9, (0, 0.1, 0.5), 0.5).times, (0.5, 0.55, 0.75)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("rk45", 4), "sampling.solver='rk45'"),
+        (("euler", 4, "square"), "sampling.grid='square'"),
+        (("euler", 0), "sampling.steps=0"),
+        (("euler", 4, "uniform", 1.0), "sampling.start=1.0"),
+        (("euler", 4, "uniform", -0.1), "sampling.start=-0.1"),
+        (("euler", 4, (0.1, 0.5)), "sampling.grid"),
+        (("euler", 4, (0.0, 0.5, 0.5)), "sampling.grid"),
+        (("euler", 4, (0.0, 1.0)), "sampling.grid"),
+        (("euler", 4, ()), "sampling.grid"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(arguments, field):
+    with pytest.raises(UserError, match=field):
+        ode.schedule(*arguments)

@@ -1,0 +1,26 @@
+import jax.numpy as jnp
+import numpy as np
+
+from oneflow_jax import canvas as canvases
+from oneflow_jax.canvas import Kind
+from tests import tiny
+
+
+def test_free_slots_exist_and_are_not_given():
+    canvas = tiny.rows_of(tiny.captions(1))
+    kind = jnp.array([[Kind.TEXT, Kind.TEXT, Kind.IMAGE, Kind.IMAGE, Kind.PAD, Kind.PAD]])
+    canvas = canvas.replace(kind=kind, fixed=jnp.array([[True, False] * 3]))
+    np.testing.assert_array_equal(canvas.free, [[False, True, False, True, False, False]])
+    np.testing.assert_array_equal(canvas.is_text, [[True, True] + [False] * 4])
+    np.testing.assert_array_equal(canvas.is_image, [[False, False, True, True, False, False]])
+
+
+def test_a_view_keeps_the_layout_and_takes_the_content():
+    canvas = tiny.rows_of(tiny.captions(2))
+    view = tiny.noisy_view(canvas)
+    for name in ("kind", "segment", "position"):
+        np.testing.assert_array_equal(getattr(view, name), getattr(canvas, name))
+    again = canvases.view(canvas, view.embeds, canvas.latents, view.clock)
+    np.testing.assert_array_equal(again.latents, canvas.latents)
+    np.testing.assert_array_equal(again.embeds, view.embeds)
+    np.testing.assert_array_equal(again.clock, view.clock)

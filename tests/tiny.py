@@ -1,0 +1,202 @@
+"""A tiny system on toy data: the smallest of everything that still has all its parts."""
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from oneflow_jax import canvas as canvases
+from oneflow_jax import optim, sharding
+from oneflow_jax import step as steps
+from oneflow_jax.canvas import Canvas, Head, View
+from oneflow_jax.codecs import patches
+from oneflow_jax.data import document, layout, pipeline, toy, vocab
+from oneflow_jax.flows import predictions, tasks
+from oneflow_jax.nn import backbone, model
+from oneflow_jax.paradigms import objectives, oneflow
+
+EMBED = 16
+VOCAB = 128
+"""More than the tokenizer has ids, so that a mesh divides the table."""
+
+SIZE = backbone.Size(
+    layers=2,
+    width=32,
+    heads=2,
+    kv_heads=2,
+    head_width=16,
+    hidden=64,
+    remat="none",
+    unroll=1,
+    dtype=jnp.float32,
+)
+CODEC = patches.Patches(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
+MIX = tasks.Mix(shares=(0.3, 0.25, 0.2, 0.15, 0.1), drop=0.2)
+SETTINGS = optim.Settings(
+    learning_rate=5e-3,
+    warmup=5,
+    steps=200,
+    final=0.1,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.01,
+    clip=1.0,
+    ema=0.99,
+)
+OBJECTIVES = {
+    "endpoint": objectives.Endpoint(VOCAB),
+    "velocity": objectives.Velocity(EMBED),
+    "literal": objectives.Literal(EMBED),
+}
+
+
+@functools.cache
+def vocabulary() -> vocab.Vocab:
+    texts = (item.words() for item in toy.Toy(documents=300))
+    with tempfile.TemporaryDirectory() as folder:
+        return vocab.train_vocab(texts, 100, f"{folder}/tokenizer.model")
+
+
+def layout_of(length: int = 96, text_slots: int = 8) -> layout.Layout:
+    return layout.Layout(vocabulary(), CODEC, length, text_slots)
+
+
+@functools.cache
+def packed(rows: int = 8, length: int = 96) -> Canvas:
+    """A batch of training rows with several documents in most of them."""
+    batches = pipeline.batches(
+        toy.Toy(),
+        layout_of(length),
+        rows=rows,
+        seed=0,
+        workers=0,
+        sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+    )
+    return next(iter(batches))
+
+
+def rows_of(documents: Sequence[document.Document], length: int = 32) -> Canvas:
+    """Training rows, a document in each."""
+    lay = layout_of(length)
+    return jax.tree.map(jnp.asarray, lay.canvas([lay.row(item) for item in documents]))
+
+
+def prompts(documents: Sequence[document.Document], length: int = 64) -> Canvas:
+    """Prompts for the sampler, a document in each row."""
+    lay = layout_of(length)
+    return jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in documents]))
+
+
+def captions(count: int = 4) -> list[document.Document]:
+    """Documents of one text and one picture."""
+    return list(toy.Toy(documents=count, interleaved=0.0))
+
+
+def paradigm(objective: str = "endpoint", image: str = "clean", **changes: Any) -> oneflow.OneFlow:
+    settings = {
+        "objective": OBJECTIVES[objective],
+        "image": predictions.BY_NAME[image],
+        "channels": CODEC.channels,
+        "mix": MIX,
+        "clock": None,
+        "weights": (("text", 1.0), ("image", 2.0)),
+    }
+    return oneflow.OneFlow(**settings | changes)
+
+
+def network(
+    heads: tuple[Head, ...] | None = None, vocab_size: int = VOCAB, **changes: Any
+) -> model.Model:
+    heads = paradigm().heads if heads is None else heads
+    return model.Model(dataclasses.replace(SIZE, **changes), vocab_size, EMBED, heads)
+
+
+def noisy_view(canvas: Canvas, seed: int = 1) -> View:
+    """Some view of the canvas with random content at random times."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return canvases.view(
+        canvas,
+        jax.random.normal(keys[0], (*canvas.ids.shape, EMBED)),
+        jax.random.normal(keys[1], canvas.latents.shape),
+        jax.random.uniform(keys[2], canvas.ids.shape),
+    )
+
+
+@functools.cache
+def parameters(net: model.Model) -> Any:
+    """Parameters away from their start, where some are zero."""
+    view = noisy_view(rows_of(captions(1)))
+    params = nn.unbox(jax.jit(net.init)(jax.random.key(2), view)["params"])
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    noise = [0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.map(jnp.add, params, jax.tree.unflatten(structure, noise))
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """All that a training step needs."""
+
+    paradigm: oneflow.OneFlow = dataclasses.field(default_factory=paradigm)
+    network: model.Model = dataclasses.field(default_factory=network)
+    optimizer: optax.GradientTransformation = dataclasses.field(
+        default_factory=lambda: optim.optimizer(SETTINGS)
+    )
+    decay: float = SETTINGS.ema
+    parts: int = 1
+
+    def initializer(self, batch: Canvas) -> Any:
+        """The function from a key to a boxed state."""
+        view = noisy_view(batch)
+        return functools.partial(
+            steps.init_state, model=self.network, optimizer=self.optimizer, view=view
+        )
+
+    def state(self, batch: Canvas, seed: int = 0) -> steps.TrainState:
+        return jax.jit(lambda k: nn.unbox(self.initializer(batch)(k)))(jax.random.key(seed))
+
+    def step(self, *, donate: bool = False) -> Any:
+        """The compiled `(state, canvas) -> (state, metrics)`."""
+        call = functools.partial(
+            steps.train_step,
+            model=self.network,
+            paradigm=self.paradigm,
+            optimizer=self.optimizer,
+            decay=self.decay,
+            parts=self.parts,
+        )
+        return jax.jit(call, donate_argnums=0 if donate else ())
+
+
+@contextlib.contextmanager
+def on_mesh(
+    system: System, batch: Canvas, sizes: dict[str, int], devices: int = 8
+) -> Iterator[tuple[steps.TrainState, Canvas]]:
+    """The state and the batch as they lie on a mesh, inside its context."""
+    mesh = sharding.make_mesh(sizes, jax.devices()[:devices])
+    with sharding.use(mesh):
+        key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
+        initializer = system.initializer(jax.device_put(batch, sharding.of_rows(mesh)))
+        shardings = sharding.of_state(mesh, jax.eval_shape(initializer, key))
+        state = jax.jit(lambda k: nn.unbox(initializer(k)), out_shardings=shardings)(key)
+        yield state, jax.device_put(batch, sharding.of_rows(mesh))
+
+
+def losses(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value.compute()) for name, value in metrics.items()}
+
+
+def assert_trees_close(one: Any, other: Any, **tolerance: float) -> None:
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(np.asarray(x), np.asarray(y), **tolerance),
+        one,
+        other,
+    )
