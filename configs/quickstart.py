@@ -45,6 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer.learning_rate = 3e-3
 
+    config.sampling.guidance = 2.0
     config.evaluation.score = "emoji"
     config.evaluation.every = 1_000
     config.checkpoint.every = 500

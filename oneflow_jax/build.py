@@ -31,7 +31,6 @@ from oneflow_jax.paradigms import base, objectives, oneflow
 from oneflow_jax.samplers import ode
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.scoring import digits, emoji
-from oneflow_jax.shapes import PyTree
 
 VOCAB_DOCUMENTS = 20_000
 """The tokenizer is learned from so many documents at most."""

@@ -12,7 +12,7 @@ from etils import epath
 from oneflow_jax import build, checkpoint, generate, logs, sharding, step, workdir
 from oneflow_jax.data import pipeline
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import sheet
+from oneflow_jax.viewer import plots, sheet
 
 COLUMNS = 8
 """Cells in a row of the contact sheets."""
@@ -71,8 +71,9 @@ class Losses:
 def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     """Evaluates the newest checkpoint in `folder`; prints the figures, and leaves them there.
 
-    Writes `evaluation.json`, figure -> value, with the number of sampling steps after an @; and a
-    picture of what was scored, where the data set has one.
+    Writes `evaluation.json`, figure -> value, with the number of sampling steps after an @; a
+    contact sheet of what was scored, where there is something to see; and, if there are several
+    numbers of steps, a plot of the figures against them.
 
     Raises:
         UserError: there is no checkpoint.
@@ -97,6 +98,8 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
             path = folder / f"{task.name}@{steps}.png"
             sheet.contact_sheet(path, score.cells, COLUMNS, f"{system.config.name}: {path.stem}")
     progress.close()
+    if len(config.steps) > 1 and suite.tasks:
+        plots.lines(folder / "evaluation.png", curves(figures), system.config.name, up="share")
     workdir.write_atomically(
         folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
     )
@@ -110,13 +113,24 @@ def averaged(system: build.System, folder: epath.Path) -> PyTree:
         return checkpoints.restore_averaged(like)
 
 
+def curves(figures: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
+    """Figures that bear a number of sampling steps, by name: (steps, value) in order."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for name, value in figures.items():
+        if "@" in name:
+            name, steps = name.split("@")
+            points.setdefault(name, []).append((int(steps), value))
+    return {name: sorted(points[name]) for name in sorted(points)}
+
+
 def table(figures: Mapping[str, float]) -> str:
     """The figures for people: a row for each name, a column for each number of steps."""
-    steps = sorted({int(name.split("@")[1]) for name in figures if "@" in name})
-    names = sorted({name.split("@")[0] for name in figures if "@" in name})
-    lines = ["passes".ljust(20) + "".join(f"{n:>8}" for n in steps)]
+    by_name = curves(figures)
+    steps = sorted({n for points in by_name.values() for n, _ in points})
+    lines = ["steps".ljust(20) + "".join(f"{n:>8}" for n in steps)]
     lines += [
-        name.ljust(20) + "".join(_cell(figures.get(f"{name}@{n}")) for n in steps) for name in names
+        name.ljust(20) + "".join(_cell(dict(points).get(n)) for n in steps)
+        for name, points in by_name.items()
     ]
     return "\n".join(lines)
 

@@ -66,11 +66,12 @@ class Generator:
         layout = dataclasses.replace(self._system.layout, length=length)
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
+            count = len(chosen)
             # The last batch is filled up with copies that nobody will see.
-            canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - len(chosen))])
+            canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - count)])
             sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
-            canvas = jax.tree.map(lambda x, n=len(chosen): x[:n], sample.canvas)
-            moments = jax.tree.map(lambda x, n=len(chosen): x[:, :n], sample.moments)
+            canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
+            moments = jax.tree.map(lambda x, n=count: x[:, :n], sample.moments)
             yield Made(layout.read(canvas), canvas, moments)
 
     def _row(self, prompt: Document, plan: base.Plan) -> layouts.Row:

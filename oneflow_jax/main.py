@@ -76,7 +76,8 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax and TFDS tell their inner life.
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and TFDS tell their inner life ...
+    logging.getLogger("jax").setLevel(logging.WARNING)  # ... and JAX which platforms it lacks.
     host.prepare()
     try:
         run(parse(sys.argv))

@@ -8,13 +8,17 @@ from etils import epath
 
 from oneflow_jax import build, evaluate, generate, logs, workdir
 from oneflow_jax.data import emoji_concepts, prompt
-from oneflow_jax.viewer import page, telling
+from oneflow_jax.viewer import page, sheet, telling
+
+ROWS = 5
+"""Moments on the film strip."""
 
 
 def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epath.Path:
     """Fills the gaps of each prompt, several times over, and returns the path of the page.
 
-    The page shows every step; the finished texts are printed too.
+    The page shows every step; a film strip shows a few of the first document's; the finished texts
+    are printed too.
 
     Args:
         system: of the run in `folder`.
@@ -48,6 +52,10 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
         )
         for text, document in zip(shown[here], made.documents, strict=True):
             logging.info("%s  ->  %s", text, prompt.format(document))
+    last = len(stories[0].frames) - 1
+    sheet.filmstrip(
+        folder / workdir.STRIP, stories[0], [round(i * last / (ROWS - 1)) for i in range(ROWS)]
+    )
     path = folder / workdir.PAGE
     page.write(
         path,

@@ -7,6 +7,7 @@ many microbatches or devices the batch is cut into; every row has its own key, a
 """
 
 import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,9 @@ def train_step(
     Args:
         state: may be donated.
         canvas: the clean global batch, `[B L ...]`.
-        model, paradigm, optimizer: static.
+        model: what is trained.
+        paradigm: how.
+        optimizer: how its gradients become updates.
         decay: of the average of parameters.
         parts: microbatches, run one after another; B is a multiple of it.
     """

@@ -56,6 +56,7 @@ OBJECTIVES = {
     "velocity": objectives.Velocity(EMBED),
     "literal": objectives.Literal(EMBED),
 }
+IMAGES = {"clean": predictions.Clean(), "velocity": predictions.Velocity()}
 
 
 @functools.cache
@@ -103,7 +104,7 @@ def captions(count: int = 4) -> list[document.Document]:
 def paradigm(objective: str = "endpoint", image: str = "clean", **changes: Any) -> oneflow.OneFlow:
     settings = {
         "objective": OBJECTIVES[objective],
-        "image": predictions.BY_NAME[image],
+        "image": IMAGES[image],
         "channels": CODEC.channels,
         "mix": MIX,
         "clock": None,

@@ -166,8 +166,9 @@ def spans(kind: np.ndarray, span: np.ndarray) -> Iterator[tuple[Kind, np.ndarray
 
 def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
     """The parts, with neighboring words and gaps for words together."""
-    for text, run in itertools.groupby(parts, _is_text):
-        yield from [list(run)] if text else ([part] for part in run)
+    for text, group in itertools.groupby(parts, _is_text):
+        run = list(group)
+        yield from [run] if text else ([part] for part in run)
 
 
 def _is_text(part: Part) -> bool:

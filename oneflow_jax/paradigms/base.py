@@ -4,14 +4,14 @@ One object owns corruption, loss and sampler, so that training and sampling cann
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
 
 import flax.struct
 from clu import metrics
 
 from oneflow_jax.canvas import Canvas, Head, Table, View
 from oneflow_jax.samplers import guidance, ode
-from oneflow_jax.shapes import Array, Float, Int, Key, Outputs, Sums
+from oneflow_jax.shapes import Array, Float, Int, Key, Outputs, PyTree, Sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Paradigm(Protocol):
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
-    ) -> tuple[View, Any]:
+    ) -> tuple[View, PyTree]:
         """What the network is shown, and the targets for `loss`.
 
         Args:
@@ -85,7 +85,7 @@ class Paradigm(Protocol):
             table: the vocabulary as vectors, live: gradients flow into it.
         """
 
-    def loss(self, outputs: Outputs, targets: Any) -> dict[str, metrics.Average]:
+    def loss(self, outputs: Outputs, targets: PyTree) -> dict[str, metrics.Average]:
         """Totals and numbers of scored slots of each term, for one row."""
 
     def evaluations(self, plan: Plan) -> int:

@@ -36,7 +36,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """All tasks of a data set, and figures that hold whatever the model (the judge's own errors)."""
+    """All tasks of a data set; and figures of the judge's own, whatever the model."""
 
     tasks: tuple[Task, ...]
     constants: Mapping[str, float]

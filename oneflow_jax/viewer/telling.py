@@ -25,7 +25,8 @@ def stories(
         canvas: the finished batch, on the host.
         moments: its moments, on the host.
         times: t of each moment, T of them.
-        titles, prompts: of each document.
+        titles: of each document.
+        prompts: of each document.
     """
     return [
         story.Story(

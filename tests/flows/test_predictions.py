@@ -12,12 +12,13 @@ WRONG = jax.random.normal(KEYS[2], (20, 5))
 T = jax.random.uniform(KEYS[3], (20,), maxval=0.9)
 X_T = gaussian.interpolate(X_0, X_1, T)
 SCORED = jnp.arange(20) % 3 > 0
+PREDICTIONS = {"clean": predictions.Clean(), "velocity": predictions.Velocity()}
 TRUTH = {"clean": X_1, "velocity": X_1 - X_0}
 
 
-@pytest.mark.parametrize("name", predictions.BY_NAME)
+@pytest.mark.parametrize("name", PREDICTIONS)
 def test_the_truth_costs_nothing_and_ends_at_the_data(name):
-    prediction = predictions.BY_NAME[name]
+    prediction = PREDICTIONS[name]
     loss = prediction.loss(TRUTH[name], X_0, X_1, T, SCORED)
     np.testing.assert_allclose(loss.total, 0, atol=1e-9)
     assert loss.count == SCORED.sum()

@@ -28,7 +28,8 @@ def test_attend_matches_naive(kv_heads):
     query = 2 * jax.random.normal(keys[0], (rows, slots, heads, width))
     key = 2 * jax.random.normal(keys[1], (rows, slots, kv_heads, width))
     value = jax.random.normal(keys[2], (rows, slots, kv_heads, width))
-    visible = jax.random.bernoulli(keys[3], 0.5, (rows, slots, slots)) | jnp.eye(slots, dtype=bool)
+    visible = jax.random.bernoulli(keys[3], 0.5, (rows, slots, slots))
+    visible |= jnp.eye(slots, dtype=bool)[None]
     np.testing.assert_allclose(
         attention.attend(query, key, value, visible),
         naive(query, key, value, np.asarray(visible)),

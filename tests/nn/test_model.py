@@ -11,8 +11,8 @@ from tests import tiny
 @functools.cache
 def run(**changes):
     """The compiled network of some size, on parameters that fit every size here."""
-    net = tiny.network(**changes)
-    return jax.jit(lambda view: net.apply({"params": tiny.parameters(tiny.network())}, view))
+    net, params = tiny.network(**changes), tiny.parameters(tiny.network())
+    return jax.jit(lambda view: net.apply({"params": params}, view))
 
 
 def row_view(rows=1):
