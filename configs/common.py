@@ -71,7 +71,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.evaluation.every = 500  # steps between held-out losses
     config.evaluation.clocks = 5  # buckets of the clock
     config.evaluation.score = ""  # figures of merit: "", "digits" or "emoji"
-    config.evaluation.steps = (16,)  # numbers of sampling steps to score
+    config.evaluation.passes = (16,)  # numbers of forward passes to score
     config.evaluation.samples = 128  # documents of each task
     config.evaluation.batch = 64
 
@@ -102,7 +102,7 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.workers = 0
     config.optimizer.warmup = 1
     config.logging.every = 1
-    config.evaluation.update({"every": 2, "clocks": 2, "steps": (2,), "samples": 8, "batch": 8})
+    config.evaluation.update({"every": 2, "clocks": 2, "passes": (2,), "samples": 8, "batch": 8})
     config.checkpoint.every = 2
     config.sampling.update({"steps": 2, "samples": 1})
     return config

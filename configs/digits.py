@@ -36,7 +36,7 @@ def get_config(objective: str = "endpoint") -> ml_collections.ConfigDict:
     config.paradigm.image = "velocity" if objective != "endpoint" else "clean"
 
     config.evaluation.score = "digits"
-    config.evaluation.steps = (1, 2, 4, 8, 16, 40, 100)
+    config.evaluation.passes = (1, 2, 4, 8, 16, 40, 100)
     config.evaluation.samples = 400
     config.evaluation.batch = 200
     config.evaluation.every = 1_000

@@ -45,14 +45,14 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer.learning_rate = 3e-3
 
-    config.sampling.guidance = 2.0
     config.evaluation.score = "emoji"
     config.evaluation.every = 1_000
     config.checkpoint.every = 500
 
     config.sampling.prompts = (
+        "two animals: <text> <image> and <text> <image>",
         "<text> <image>",
         "a picture of a tiger: <image>",
-        "three animals: first a fox <image>, then <text> <image>, last <text> <image>",
+        "first a fox <image>, then <text> <image>",
     )
     return config

@@ -111,13 +111,28 @@ def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
     return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
 
 
-def plan(config: ml_collections.ConfigDict, record: bool = False, **changes: object) -> base.Plan:
-    """How to sample, as configured; `changes` replace values of `config.sampling`."""
-    given = config.sampling.to_dict() | changes
-    return base.Plan(
-        schedule=ode.schedule(given["solver"], given["steps"], given["grid"], given["start"]),
-        guidance=float(given["guidance"]),
-        record=record,
+def sampling_plan(config: ml_collections.ConfigDict) -> base.Plan:
+    """How to sample for people to look at, as configured."""
+    given = config.sampling
+    schedule = ode.schedule(given.solver, given.steps, given.grid, given.start)
+    return base.Plan(schedule, guidance=float(given.guidance), record=True)
+
+
+def evaluation_plan(built: System, passes: int) -> base.Plan:
+    """How to sample with so many forward passes, with the configured solver and guidance.
+
+    Raises:
+        UserError: no number of steps takes exactly that many passes.
+    """
+    given = built.config.sampling
+    for steps in range(1, passes + 1):
+        schedule = ode.schedule(given.solver, steps, given.grid)
+        plan = base.Plan(schedule, guidance=float(given.guidance))
+        if built.paradigm.evaluations(plan) == passes:
+            return plan
+    raise UserError(
+        f"evaluation.passes={passes}: no number of steps of sampling.solver={given.solver!r} with "
+        f"sampling.guidance={given.guidance} takes exactly that many forward passes."
     )
 
 

@@ -71,9 +71,9 @@ class Losses:
 def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     """Evaluates the newest checkpoint in `folder`; prints the figures, and leaves them there.
 
-    Writes `evaluation.json`, figure -> value, with the number of sampling steps after an @; a
+    Writes `evaluation.json`, figure -> value, with the number of forward passes after an @; a
     contact sheet of what was scored, where there is something to see; and, if there are several
-    numbers of steps, a plot of the figures against them.
+    numbers of passes, a plot of the figures against them.
 
     Raises:
         UserError: there is no checkpoint.
@@ -85,20 +85,20 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     generator = generate.Generator(system, params)
     suite = build.suite(system.config)
     figures |= suite.constants
-    progress = logs.Progress("evaluating", len(suite.tasks) * len(config.steps), unit="task")
-    for done, (steps, task) in enumerate(itertools.product(config.steps, suite.tasks), 1):
-        plan = build.plan(system.config, steps=steps, start=0.0)
+    progress = logs.Progress("evaluating", len(suite.tasks) * len(config.passes), unit="task")
+    for done, (passes, task) in enumerate(itertools.product(config.passes, suite.tasks), 1):
+        plan = build.evaluation_plan(system, passes)
         made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
         score = task.score([document for batch in made for document in batch.documents])
-        found = {f"{name}@{steps}": value for name, value in score.figures.items()}
+        found = {f"{name}@{passes}": value for name, value in score.figures.items()}
         progress.advance(done)
         progress.report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         figures |= found
         if score.cells:
-            path = folder / f"{task.name}@{steps}.png"
+            path = folder / f"{task.name}@{passes}.png"
             sheet.contact_sheet(path, score.cells, COLUMNS, f"{system.config.name}: {path.stem}")
     progress.close()
-    if len(config.steps) > 1 and suite.tasks:
+    if len(config.passes) > 1 and suite.tasks:
         plots.lines(folder / "evaluation.png", curves(figures), system.config.name, up="share")
     workdir.write_atomically(
         folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
@@ -114,22 +114,22 @@ def averaged(system: build.System, folder: epath.Path) -> PyTree:
 
 
 def curves(figures: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
-    """Figures that bear a number of sampling steps, by name: (steps, value) in order."""
+    """Figures that bear a number of forward passes, by name: (passes, value) in order."""
     points: dict[str, list[tuple[int, float]]] = {}
     for name, value in figures.items():
         if "@" in name:
-            name, steps = name.split("@")
-            points.setdefault(name, []).append((int(steps), value))
+            name, passes = name.split("@")
+            points.setdefault(name, []).append((int(passes), value))
     return {name: sorted(points[name]) for name in sorted(points)}
 
 
 def table(figures: Mapping[str, float]) -> str:
-    """The figures for people: a row for each name, a column for each number of steps."""
+    """The figures for people: a row for each name, a column for each number of passes."""
     by_name = curves(figures)
-    steps = sorted({n for points in by_name.values() for n, _ in points})
-    lines = ["steps".ljust(20) + "".join(f"{n:>8}" for n in steps)]
+    passes = sorted({n for points in by_name.values() for n, _ in points})
+    lines = ["passes".ljust(20) + "".join(f"{n:>8}" for n in passes)]
     lines += [
-        name.ljust(20) + "".join(_cell(dict(points).get(n)) for n in steps)
+        name.ljust(20) + "".join(_cell(dict(points).get(n)) for n in passes)
         for name, points in by_name.items()
     ]
     return "\n".join(lines)

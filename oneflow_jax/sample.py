@@ -29,7 +29,7 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
         UserError: there is no checkpoint, or a prompt is wrong.
     """
     config = system.config
-    plan = build.plan(config, record=True)
+    plan = build.sampling_plan(config)
     pixels = system.layout.codec.pixels
     documents = [prompt.parse(text, pixels) for text in prompts]
     samples = config.sampling.samples

@@ -1,11 +1,14 @@
 """The folder of one run: its configuration, and the right to write to it.
 
-config.json       the resolved configuration; a run can be sampled from its folder alone
-tokenizer.model   the SentencePiece model
-checkpoints/      see `checkpoint`
-logs/             see `logs`
-evaluation.json   figures: name -> value
-samples.html      the page
+| file            | what it holds                                                           |
+|-----------------|-------------------------------------------------------------------------|
+| config.json     | the resolved configuration; the folder alone is enough to sample from   |
+| tokenizer.model | the SentencePiece model                                                 |
+| checkpoints/    | see `checkpoint`                                                        |
+| logs/           | see `logs`                                                              |
+| evaluation.json | figures, name -> value                                                  |
+| samples.html    | the page                                                                |
+| samples.png     | a film strip of its first document                                      |
 """
 
 import contextlib
@@ -26,6 +29,7 @@ TOKENIZER = "tokenizer.model"
 LOGS = "logs"
 EVALUATION = "evaluation.json"
 PAGE = "samples.html"
+STRIP = "samples.png"
 
 FREE = (
     "name",

@@ -73,9 +73,10 @@ class SwiGLU(nn.Module):
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """The MLP of every slot by itself."""
         width = x.shape[-1]
-        up = Linear((2, self.hidden), ("width", None, "hidden"), self.dtype, name="up")(x)
-        x = nn.silu(up[..., 0, :]) * up[..., 1, :]
-        x = nn.with_logical_constraint(x, ("rows", "slots", "act_hidden"))
+        axes = ("width", "hidden")
+        gate = Linear((self.hidden,), axes, self.dtype, name="gate")(x)
+        up = Linear((self.hidden,), axes, self.dtype, name="up")(x)
+        x = nn.with_logical_constraint(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
         return Linear((width,), ("hidden", "width"), self.dtype, name="down")(x)
 
 
@@ -130,7 +131,8 @@ def rotate(
     x: Float[Array, "B L H A"], rotation: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
 ) -> Float[Array, "B L H A"]:
     """Rotary embedding: (x_i, x_{i + A/2}) turned by angle i, Su et al., RoFormer, eq. 34."""
-    cos, sin = rotation
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x.dtype)
+    cos, sin = (jnp.concatenate([half, half], axis=-1) for half in rotation)
+    half = x.shape[-1] // 2
+    x_other = jnp.roll(x.astype(jnp.float32), half, axis=-1)
+    sign = jnp.where(jnp.arange(2 * half) < half, -1.0, 1.0)
+    return (x * cos + sign * x_other * sin).astype(x.dtype)
