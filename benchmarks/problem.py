@@ -14,7 +14,7 @@ from oneflow_jax import canvas as canvases
 from oneflow_jax import optim, sharding
 from oneflow_jax import step as steps
 from oneflow_jax.canvas import Canvas, Kind
-from oneflow_jax.flows import predictions, tasks
+from oneflow_jax.flows import clocks, predictions, tasks
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn import model as models
 from oneflow_jax.paradigms import objectives, oneflow
@@ -100,7 +100,7 @@ class Problem:
             predictions.Clean(),
             self.sizes.channels,
             MIX,
-            None,
+            clocks.Power(),
             (("text", 1.0), ("image", 1.0)),
         )
 

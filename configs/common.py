@@ -23,6 +23,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.data.text_slots = 8  # text runs are multiples of this long
     config.data.vocab = 512  # pieces that the tokenizer learns
     config.data.workers = 0  # processes that lay out and pack; 0 is a thread
+    config.data.cache = 20_000  # documents that each of them may keep in memory, laid out
 
     config.codec = ml_collections.ConfigDict()
     config.codec.pixels = 4  # height and width of a picture

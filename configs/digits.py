@@ -33,7 +33,12 @@ def get_config(objective: str = "endpoint") -> ml_collections.ConfigDict:
 
     config.model = common.size(layers=3, width=96, heads=3)
     config.paradigm.objective = objective
-    config.paradigm.image = "velocity" if objective != "endpoint" else "clean"
+    config.paradigm.image = "velocity"  # four numbers a patch are few enough to carry
+    config.paradigm.joint = 0.8  # what is scored
+    config.paradigm.text_to_image = 0.05
+    config.paradigm.image_to_text = 0.05
+    config.paradigm.spans = 0.05
+    config.paradigm.scattered = 0.05
 
     config.evaluation.score = "digits"
     config.evaluation.passes = (1, 2, 4, 8, 16, 40, 100)

@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     """The configuration."""
     config = common.base("quickstart")
     config.steps = 6_000
-    config.batch = 24
+    config.batch = 16
 
     config.codec.pixels = 24
     config.codec.patch = 8
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.source.pixels = config.codec.get_ref("pixels")
     config.source.documents = 10_000
     config.source.interleaved = 0.2
-    config.data.length = 72
+    config.data.length = 96
     config.data.text_slots = 6
     config.data.vocab = 400
 

@@ -51,6 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.text_slots = 16
     config.data.vocab = 8_192
     config.data.workers = 16
+    config.data.cache = 0
 
     config.model = common.size(layers=24, width=2_048, heads=16, kv_heads=16, hidden=5_632)
     config.model.embed_width = 512

@@ -6,6 +6,7 @@ Below this module there are objects with typed fields.
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,24 @@ from oneflow_jax.paradigms import base, objectives, oneflow
 from oneflow_jax.samplers import ode
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.scoring import digits, emoji
+
+COUNTS = (
+    "steps",
+    "batch",
+    "parts",
+    "data.length",
+    "data.text_slots",
+    "logging.every",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "evaluation.every",
+    "evaluation.clocks",
+    "evaluation.samples",
+    "evaluation.batch",
+    "sampling.samples",
+    "sampling.steps",
+)
+"""What there must be one of at least."""
 
 VOCAB_DOCUMENTS = 20_000
 """The tokenizer is learned from so many documents at most."""
@@ -66,6 +85,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         UserError: a value in the configuration is wrong, alone or beside another.
     """
     check_platform(config)
+    _check_counts(config)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_rows(mesh, config.batch, config.parts)
     codec = patches.Patches(**config.codec)
@@ -77,7 +97,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     )
     paradigm = _paradigm(config, layout.vocab.size_padded(), codec)
     settings = optim.Settings(steps=config.steps, **config.optimizer)
-    return System(
+    built = System(
         config=config,
         mesh=mesh,
         layout=layout,
@@ -86,6 +106,11 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         settings=settings,
         optimizer=optim.optimizer(settings),
     )
+    # What would fail after training is refused before.
+    sampling_plan(config)
+    for passes in config.evaluation.passes:
+        evaluation_plan(built, passes)
+    return built
 
 
 def check_platform(config: ml_collections.ConfigDict) -> None:
@@ -125,6 +150,8 @@ def evaluation_plan(built: System, passes: int) -> base.Plan:
         UserError: no number of steps takes exactly that many passes.
     """
     given = built.config.sampling
+    if not isinstance(passes, int):
+        raise UserError(f"evaluation.passes={passes!r} must be whole numbers, as in '(4,16)'.")
     for steps in range(1, passes + 1):
         schedule = ode.schedule(given.solver, steps, given.grid)
         plan = base.Plan(schedule, guidance=float(given.guidance))
@@ -165,6 +192,13 @@ def initial_state(built: System) -> step.TrainState:
     with sharding.use(built.mesh):
         init = jax.jit(lambda key: sharding.unboxed(_initial(built)(key)), out_shardings=shardings)
         return init(jax.random.key(built.config.seed))
+
+
+def _check_counts(config: ml_collections.ConfigDict) -> None:
+    for field in COUNTS:
+        value = operator.attrgetter(field)(config)
+        if value < 1:
+            raise UserError(f"{field}={value} must be at least 1.")
 
 
 def _emoji_settings(config: ml_collections.ConfigDict) -> emoji_data.Settings:

@@ -16,20 +16,19 @@ import grain
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from oneflow_jax import workdir
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.step import TrainState
-
-DIRECTORY = "checkpoints"
 
 
 class Checkpoints:
     """The checkpoints of one workdir; a context manager, which waits for the last save."""
 
-    def __init__(self, workdir: epath.Path, keep: int) -> None:
+    def __init__(self, folder: epath.Path, keep: int) -> None:
         """Opens the folder, which need not exist; all but the `keep` newest are deleted."""
         policies = ocp.training.preservation_policies
-        self._directory = workdir / DIRECTORY
+        self._directory = folder / workdir.CHECKPOINTS
         self._checkpointer = ocp.training.Checkpointer(
             self._directory,
             # The training loop decides when.
@@ -42,7 +41,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
+        with self._explained():
+            self._checkpointer.close()
 
     @property
     def latest(self) -> int | None:
@@ -96,11 +96,14 @@ class Checkpoints:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # TensorStore tells of a full disk by a ValueError.
+            if isinstance(error, ValueError) and "os_error_code" not in str(error):
+                raise
             raise UserError(
-                f"A checkpoint could not be written to {self._directory}: {error.strerror or error}"
-                f". Free some space or choose another --workdir; what was saved before, up to step "
-                f"{self.latest}, is whole, and the same command goes on from there."
+                f"A checkpoint could not be written to {self._directory}: {error}. Free some space "
+                f"or choose another --workdir; what was saved before, up to step {self.latest}, is "
+                "whole, and the same command goes on from there."
             ) from error
 
 

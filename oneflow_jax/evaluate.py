@@ -35,6 +35,7 @@ class Losses:
                 rows=config.batch,
                 seed=config.seed,
                 workers=0,
+                cache=0,
                 sharding=sharding.of_rows(system.mesh),
             )
         )

@@ -60,8 +60,8 @@ class Generator:
                 does not fit the devices.
         """
         sharding.check_rows(self._system.mesh, batch, parts=1)
-        rows = [self._row(prompt, plan) for prompt in prompts]
-        longest = max(len(row["kind"]) for row in rows)
+        rows = [row(self._system.layout, prompt, plan) for prompt in prompts]
+        longest = max(len(slots["kind"]) for slots in rows)
         length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._system.layout.length)
         layout = dataclasses.replace(self._system.layout, length=length)
         for first in range(0, len(rows), batch):
@@ -73,17 +73,6 @@ class Generator:
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
             moments = jax.tree.map(lambda x, n=count: x[:, :n], sample.moments)
             yield Made(layout.read(canvas), canvas, moments)
-
-    def _row(self, prompt: Document, plan: base.Plan) -> layouts.Row:
-        revise = plan.schedule.times[0] > 0
-        if revise:
-            return self._system.layout.row(prompt)
-        if not any(isinstance(part, Gap) for part in prompt.parts):
-            raise UserError(
-                "The prompt has no gap to fill: write <image> or <text> where something is to be "
-                "made, or set sampling.start above 0 to have the whole document revised."
-            )
-        return self._system.layout.prompt(prompt)
 
     def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
         rows = sharding.of_rows(self._system.mesh)
@@ -109,3 +98,19 @@ class Generator:
             canvas,
             plan,
         )
+
+
+def row(layout: layouts.Layout, prompt: Document, plan: base.Plan) -> layouts.Row:
+    """The slots of a prompt; of a document to revise, if the plan starts above t=0.
+
+    Raises:
+        UserError: there is nothing to be made, or it does not fit the canvas.
+    """
+    if plan.schedule.times[0] > 0:
+        return layout.row(prompt)
+    if not any(isinstance(part, Gap) for part in prompt.parts):
+        raise UserError(
+            f"The prompt {prompt.words()!r} has no gap to fill: write <image> or <text> where "
+            "something is to be made, or set sampling.start above 0 to have all of it revised."
+        )
+    return layout.prompt(prompt)

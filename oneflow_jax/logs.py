@@ -42,7 +42,7 @@ class Writer:
         row = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         self._lines.write(json.dumps({"step": step} | row) + "\n")
         for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+            self._events.add_scalar(name.replace("=", "_"), value, step)  # "=" is not allowed.
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Adds texts to the events."""

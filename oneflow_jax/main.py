@@ -4,8 +4,10 @@ Kept short: what is done is in `train`, `evaluate` and `sample`, which tests and
 """
 
 import logging
+import re
 import sys
 
+import ml_collections
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
@@ -30,16 +32,17 @@ PROMPT = flags.DEFINE_multi_string(
 )
 
 
-def run(argv: list[str]) -> None:
+def run(config: ml_collections.ConfigDict) -> None:
     """Does what the flags say."""
-    if len(argv) > 1:
-        raise UserError(f"Unknown argument {argv[1]!r}: flags begin with --.")
-    config = flags.FLAGS["config"].value
     folder = epath.Path(WORKDIR.value or f"runs/{config.name}")
     build.check_platform(config)
     with workdir.claimed(folder):
-        workdir.keep_config(folder, config)
+        workdir.check_config(folder, config)
         system = build.system(config, folder)
+        prompts = PROMPT.value or config.sampling.prompts
+        sample.requests(system, prompts)  # A mistake in them is told before training, not after.
+        if MODE.value in ("train", "prepare"):
+            workdir.keep_config(folder, config)
         if MODE.value == "train":
             train.run(system, folder)
         if MODE.value in ("train", "evaluate"):
@@ -47,27 +50,38 @@ def run(argv: list[str]) -> None:
             print(evaluate.table(figures))
             print(f"Figures: {folder / workdir.EVALUATION}")
         if MODE.value in ("train", "sample"):
-            prompts = PROMPT.value or config.sampling.prompts
             print(f"Page: {sample.run(system, folder, prompts)}")
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Reads the flags; without --config, the configuration is that of the run in --workdir.
+def parse(argv: list[str]) -> ml_collections.ConfigDict:
+    """The configuration that the flags give; without --config, that of the run in --workdir.
 
     Raises:
         UserError: an unknown flag or configuration key, or a value of the wrong type.
     """
-    given = dict(arg.lstrip("-").split("=", 1) for arg in argv[1:] if "=" in arg)
-    if "config" in given or "workdir" not in given:
-        config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
-        flags.mark_flag_as_required("config")
-    else:
-        saved = workdir.saved_config(epath.Path(given["workdir"]))
-        config_flags.DEFINE_config_dict("config", saved)
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
+        rest = flags.FLAGS(argv, known_only=True)
+        if WORKDIR.value is None or any(re.match("--?config(=|$)", arg) for arg in rest):
+            config_flags.DEFINE_config_file(
+                "config", help_string="A file of configs/.", sys_argv=argv
+            )
+            flags.mark_flag_as_required("config")
+        else:
+            saved = workdir.saved_config(epath.Path(WORKDIR.value))
+            config_flags.DEFINE_config_dict("config", saved, sys_argv=argv)
+        rest = flags.FLAGS(rest)
+        config = flags.FLAGS["config"].value.lock()  # A missing file is told at the first touch.
+    except (AttributeError, KeyError) as error:
+        told = getattr(error.args[0], "args", error.args)[0]  # ml_collections wraps one in another.
+        raise UserError(
+            f"--config has no key {' '.join(told.split())}. configs/common.py has them all."
+        ) from error
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        first, *_, last = [*str(error).strip().splitlines()] * 2
+        raise UserError(first if first == last else f"{first} {last.strip()}") from error
+    if len(rest) > 1:
+        raise UserError(f"Unknown argument {rest[1]!r}: flags begin with --.")
+    return config
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from etils import epath
 
 from oneflow_jax import build, evaluate, generate, logs, workdir
 from oneflow_jax.data import emoji_concepts, prompt
+from oneflow_jax.data.document import Document
+from oneflow_jax.errors import UserError
 from oneflow_jax.viewer import page, sheet, telling
 
 ROWS = 5
@@ -30,10 +32,8 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
     """
     config = system.config
     plan = build.sampling_plan(config)
-    pixels = system.layout.codec.pixels
-    documents = [prompt.parse(text, pixels) for text in prompts]
     samples = config.sampling.samples
-    repeated = [document for document in documents for _ in range(samples)]
+    repeated = [document for document in requests(system, prompts) for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
     generator = generate.Generator(system, evaluate.averaged(system, folder))
     passes = system.paradigm.evaluations(plan)
@@ -67,6 +67,21 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
     )
     logging.info("%d documents, %d forward passes a batch.", len(stories), passes)
     return path
+
+
+def requests(system: build.System, prompts: Sequence[str]) -> list[Document]:
+    """The documents that the prompts describe, held against the canvas.
+
+    Raises:
+        UserError: a prompt is wrong or too long, or there is none.
+    """
+    if not prompts:
+        raise UserError("sampling.prompts is empty: give a prompt, there or with --prompt.")
+    plan = build.sampling_plan(system.config)
+    documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
+    for document in documents:
+        generate.row(system.layout, document, plan)
+    return documents
 
 
 def _curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:

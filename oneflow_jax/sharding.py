@@ -47,10 +47,11 @@ def make_mesh(sizes: dict[str, int], devices: list[jax.Device] | None = None) ->
         UserError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    known = math.prod(size for size in sizes.values() if size != -1)
+    given = [size for size in sizes.values() if size != -1]
     unknown = [axis for axis, size in sizes.items() if size == -1]
-    fits = len(devices) % known == 0 if unknown else len(devices) == known
-    if set(sizes) != set(AXES) or len(unknown) > 1 or known < 1 or not fits:
+    known = math.prod(given)
+    sound = set(sizes) == set(AXES) and len(unknown) <= 1 and all(size >= 1 for size in given)
+    if not sound or (len(devices) % known if unknown else len(devices) != known):
         raise UserError(
             f"mesh={dict(sizes)} does not fit {len(devices)} {devices[0].platform} device(s): give "
             f"{', '.join(AXES)} sizes that multiply to {len(devices)}; one may be -1, the rest."

@@ -1,5 +1,6 @@
 """The training loop, from first to last."""
 
+import contextlib
 import functools
 import logging
 import math
@@ -24,9 +25,9 @@ def run(system: build.System, folder: epath.Path) -> None:
         UserError: the loss is not finite, or a checkpoint cannot be written.
     """
     config = system.config
-    data = iter(batches(system))
     with (
         sharding.use(system.mesh),
+        contextlib.closing(iter(batches(system))) as data,
         checkpoint.Checkpoints(folder, config.checkpoint.keep) as checkpoints,
     ):
         state = restored_or_new(system, checkpoints, data)
@@ -44,7 +45,6 @@ def run(system: build.System, folder: epath.Path) -> None:
                 checkpoints.save(state, number, data)
         checkpoints.wait()
         report.close()
-    data.close()
 
 
 def batches(system: build.System) -> grain.IterDataset[Canvas]:
@@ -56,6 +56,7 @@ def batches(system: build.System) -> grain.IterDataset[Canvas]:
         rows=config.batch,
         seed=config.seed,
         workers=config.data.workers,
+        cache=config.data.cache,
         sharding=sharding.of_rows(system.mesh),
     )
 
@@ -143,6 +144,7 @@ class Report:
     def write(self, number: int, scalars: Mapping[str, float]) -> None:
         """Adds scalars of another origin to the logs."""
         self._writer.write_scalars(number, scalars)
+        self._writer.flush()
 
     def close(self) -> None:
         """Closes the logs and the bar."""

@@ -12,6 +12,7 @@
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -26,6 +27,7 @@ from oneflow_jax.errors import UserError
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
+CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 EVALUATION = "evaluation.json"
 PAGE = "samples.html"
@@ -45,49 +47,66 @@ FREE = (
 )
 """Keys and sections of the configuration that a run may be continued with other values of."""
 
+_OF_DISKS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+)
+
 
 @contextlib.contextmanager
 def claimed(workdir: epath.Path) -> Iterator[None]:
     """Holds the folder, made if need be, for this process alone; a killed process lets go of it.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it; or the disk is full or closed to us, then or later.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    if "://" in os.fspath(workdir):  # Object stores have no locks.
-        yield
-        return
-    with pathlib.Path(workdir, ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"--workdir={workdir} is in use by another run: wait for it, or choose another."
-            ) from error
-        yield
+    with _explained(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        if "://" in os.fspath(workdir):  # Object stores have no locks.
+            yield
+            return
+        with pathlib.Path(workdir, ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"--workdir={workdir} is in use by another run: wait for it, or choose another."
+                ) from error
+            yield
 
 
-def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
-    """Writes the configuration into the folder, or holds it against the one that is there.
+def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+    """Holds a configuration against that of the run in the folder, if there is one.
+
+    Until a first checkpoint is saved there is nothing to lose, and any value may change.
 
     Raises:
         UserError: the folder belongs to a run of another configuration.
     """
     path = workdir / CONFIG
-    new = json.loads(config.to_json())
-    if path.exists():
-        old = json.loads(path.read_text())
-        changed = [
-            f"{name}: {was!r} there, {now!r} now"
-            for name, was, now in _differences(old, new)
-            if name not in FREE and name.split(".")[0] not in FREE
-        ]
-        if changed:
-            raise UserError(
-                f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)})."
-                " Choose another --workdir, or give the values that are there."
-            )
-    write_atomically(path, json.dumps(new, indent=2) + "\n")
+    old = json.loads(path.read_text()) if path.exists() else {}
+    changed = [
+        f"{name}: {was!r} there, {now!r} now"
+        for name, was, now in _differences(old, json.loads(config.to_json()))
+        if name not in FREE and name.split(".")[0] not in FREE
+    ]
+    if changed and any((workdir / CHECKPOINTS).glob("*")):
+        raise UserError(
+            f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)})."
+            " Choose another --workdir, or give the values that are there."
+        )
+    if changed:
+        (workdir / TOKENIZER).unlink(missing_ok=True)  # It was learned for the old values.
+
+
+def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the configuration into the folder, as that of its run."""
+    text = json.dumps(json.loads(config.to_json()), indent=2) + "\n"
+    write_atomically(workdir / CONFIG, text)
 
 
 def saved_config(workdir: epath.Path) -> ml_collections.ConfigDict:
@@ -109,6 +128,20 @@ def write_atomically(path: epath.Path, text: str) -> None:
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text)
     draft.rename(path)
+
+
+@contextlib.contextmanager
+def _explained(workdir: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        raise UserError(
+            f"{error.filename or workdir}: {error.strerror}. Free some space, give the right to "
+            "write there, or choose another --workdir; what was saved before is whole, and the "
+            "same command goes on from there."
+        ) from error
 
 
 def _differences(

@@ -19,7 +19,7 @@ from oneflow_jax import step as steps
 from oneflow_jax.canvas import Canvas, Head, View
 from oneflow_jax.codecs import patches
 from oneflow_jax.data import document, layout, pipeline, toy, vocab
-from oneflow_jax.flows import predictions, tasks
+from oneflow_jax.flows import clocks, predictions, tasks
 from oneflow_jax.nn import backbone, model
 from oneflow_jax.paradigms import objectives, oneflow
 
@@ -107,7 +107,7 @@ def paradigm(objective: str = "endpoint", image: str = "clean", **changes: Any) 
         "image": IMAGES[image],
         "channels": CODEC.channels,
         "mix": MIX,
-        "clock": None,
+        "clock": clocks.Power(),
         "weights": (("text", 1.0), ("image", 2.0)),
     }
     return oneflow.OneFlow(**settings | changes)

@@ -25,7 +25,8 @@ SHOWN = 64
 
 def suite(concepts: Sequence[emoji_concepts.Concept], samples: int) -> base.Suite:
     """The three tasks, each with `samples` documents, over the concepts that training shows."""
-    known = {concept.name: concept.pixels for concept in concepts if not concept.held_out}
+    pictures = {concept.name: concept.pixels for concept in concepts if not concept.held_out}
+    known = {name: features(pixels) for name, pixels in pictures.items()}
     names = list(itertools.islice(itertools.cycle(known), samples))
     captions = [Text(f"a picture of {sentences.phrase(name)}:") for name in names]
     tasks = (
@@ -36,7 +37,7 @@ def suite(concepts: Sequence[emoji_concepts.Concept], samples: int) -> base.Suit
         ),
         base.Task(
             "image_to_text",
-            tuple(Document((Image(known[name]), Gap("text"))) for name in names),
+            tuple(Document((Image(pictures[name]), Gap("text"))) for name in names),
             functools.partial(_image_to_text, known, names),
         ),
         base.Task(
@@ -51,29 +52,29 @@ def suite(concepts: Sequence[emoji_concepts.Concept], samples: int) -> base.Suit
 def nearest(pixels: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
     """The name of the known picture at the least distance.
 
-    The distance is the squared difference of the pictures, summed over four scales: as they are,
-    and averaged over 2 x 2, 4 x 4 and 8 x 8 pixels, so that shapes and colors count beside edges.
-
     Args:
         pixels: uint8 `[H W 3]`.
-        known: pictures of the same size, by name.
+        known: `features` of pictures of the same size, by name.
     """
-    scales = _scales(pixels)
-    distance = {
-        name: sum(float(np.mean((a - b) ** 2)) for a, b in zip(scales, _scales(other), strict=True))
-        for name, other in known.items()
-    }
+    wanted = features(pixels)
+    distance = {name: float(np.sum((wanted - other) ** 2)) for name, other in known.items()}
     return min(distance, key=distance.__getitem__)
 
 
-def _scales(pixels: np.ndarray) -> list[np.ndarray]:
+def features(pixels: np.ndarray) -> np.ndarray:
+    """A picture as a vector; the squared distance of two is that of the pictures.
+
+    It is the mean squared difference, summed over four scales: the pictures as they are, and
+    averaged over 2 x 2, 4 x 4 and 8 x 8 pixels, so that shapes and colors count beside edges.
+    """
     values = pixels.astype(np.float32) / 255
     size = len(values)
-    return [
-        values.reshape(size // n, n, size // n, n, 3).mean(axis=(1, 3))
+    scales = [
+        values.reshape(size // n, n, size // n, n, 3).mean(axis=(1, 3)).reshape(-1)
         for n in (1, 2, 4, 8)
         if size % n == 0
     ]
+    return np.concatenate([scale / np.sqrt(scale.size) for scale in scales])
 
 
 def _text_to_image(

@@ -48,14 +48,20 @@ def test_logit_normal_has_the_quantiles_of_its_name():
     below = jnp.array([0.022750132, 0.15865526, 0.5, 0.8413447, 0.97724986])  # P(z < -2 .. 2)
     mean, deviation = -0.4, 1.3
     expected = jax.nn.sigmoid(mean + deviation * jnp.arange(-2.0, 3.0))
-    np.testing.assert_allclose(clocks.logit_normal(below, mean, deviation), expected, atol=1e-4)
+    np.testing.assert_allclose(clocks.LogitNormal(mean, deviation)(below), expected, atol=1e-4)
 
 
 def test_logit_normal_stays_inside_the_interval():
-    t = np.asarray(clocks.logit_normal(jnp.array([0.0, 1e-9, 1 - 1e-7, 1.0]), 0.0, 1.0))
+    t = np.asarray(clocks.LogitNormal(0.0, 1.0)(jnp.array([0.0, 1e-9, 1 - 1e-7, 1.0])))
     assert np.all(np.isfinite(t))
     assert t.min() > 0
     assert t.max() < 1
+
+
+def test_power_favors_early_times_above_one_and_is_uniform_at_one():
+    u = jnp.array([0.0, 0.25, 0.5, 1.0])
+    np.testing.assert_array_equal(clocks.Power()(u), u)
+    np.testing.assert_allclose(clocks.Power(2.0)(u), [0, 0.0625, 0.25, 1])
 
 
 def assert_uniform(values):

@@ -40,6 +40,7 @@ def test_the_weight_of_a_clean_guess_is_floored_near_the_end():
     t = jnp.array([0.0, 0.5, 0.95, 0.999, 1.0])
     x = jnp.zeros((5, 3))
     losses = [
-        predictions.Clean().loss(x + 1, x, x, t, jnp.arange(5) == slot).total for slot in range(5)
+        predictions.Clean(floor=0.1).loss(x + 1, x, x, t, jnp.arange(5) == slot).total
+        for slot in range(5)
     ]
-    np.testing.assert_allclose(losses, [1, 4, 400, 400, 400], rtol=1e-4)
+    np.testing.assert_allclose(losses, [1, 4, 100, 100, 100], rtol=1e-4)

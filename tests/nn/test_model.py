@@ -107,8 +107,8 @@ def test_each_kind_of_slot_reads_its_own_content(field):
     """Patches carry no token vector, words no latent: what stands there must not matter."""
     view = row_view()
     out = run()(view)
-    kept = view.kind == (1 if field == "embeds" else 2)
-    other = jnp.where(kept[..., None], getattr(view, field), 99.0)
+    foreign = view.kind == (2 if field == "embeds" else 1)
+    other = jnp.where(foreign[..., None], 99.0, getattr(view, field))
     again = run()(view.replace(**{field: other}))
     np.testing.assert_array_equal(again["image"], out["image"])
 

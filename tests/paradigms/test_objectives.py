@@ -30,10 +30,11 @@ def table():
 
 
 @pytest.mark.parametrize("name", ["endpoint", "velocity"])
-def test_text_starts_from_noise_around_the_mask(name, table, key):
+def test_text_starts_from_noise_around_the_mask(name, table):
     objective = tiny.OBJECTIVES[name]
     ids = jnp.zeros(5000, jnp.int32)
-    for x_0 in (objective.corrupted(key, table, ids), objective.start(key, table, 5000)):
+    first, second = jax.random.split(jax.random.key(1))
+    for x_0 in (objective.corrupted(first, table, ids), objective.start(second, table, 5000)):
         noise = np.asarray(x_0 - table.mask[None])
         assert np.abs(noise.mean(0)).max() < 0.08
         np.testing.assert_allclose(noise.std(0), 1, atol=0.05)
@@ -107,9 +108,7 @@ def trained(name):
         "literal": tiny.OBJECTIVES["literal"],
     }[name]
     joint = tasks.Mix((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
-    paradigm = dataclasses.replace(
-        tiny.paradigm(channels=1, mix=joint), objective=objective
-    )
+    paradigm = dataclasses.replace(tiny.paradigm(channels=1, mix=joint), objective=objective)
     net = tiny.network(paradigm.heads, vocab_size=WORDS + 1, unroll=2)
     system = tiny.System(paradigm, net, optax.adam(3e-3), decay=0.9)
     batch = language(64)

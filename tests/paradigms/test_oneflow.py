@@ -18,19 +18,23 @@ from tests import tiny
 
 OBJECTIVES = ("endpoint", "velocity", "literal")
 IMAGES = ("clean", "velocity")
-KEY = jax.random.key(7)
+SEED = 7
 TABLE = Table(
     rows=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)),
     mask=jax.random.normal(jax.random.key(9), (tiny.EMBED,)),
 )
 
 
-def corrupted(paradigm, canvas, key=KEY):
+def keys(seed, rows):
+    return steps.row_keys(jax.random.key(seed), rows)
+
+
+def corrupted(paradigm, canvas, seed=SEED):
     u = clocks.per_document(
         jax.random.uniform(jax.random.key(3), canvas.ids.shape[:1]), canvas.segment
     )
     corrupt = jax.vmap(functools.partial(paradigm.corrupt, table=TABLE))
-    return corrupt(steps.row_keys(key, canvas.ids.shape[0]), u, canvas)
+    return corrupt(keys(seed, canvas.ids.shape[0]), u, canvas)
 
 
 def oracle(paradigm, canvas, table=TABLE):
@@ -52,9 +56,8 @@ def oracle(paradigm, canvas, table=TABLE):
     return apply
 
 
-def sample(paradigm, apply, canvas, plan, key=KEY):
-    keys = steps.row_keys(key, canvas.ids.shape[0])
-    return paradigm.sample(apply, TABLE, keys, canvas, plan)
+def sample(paradigm, apply, canvas, plan):
+    return paradigm.sample(apply, TABLE, keys(SEED, canvas.ids.shape[0]), canvas, plan)
 
 
 def blanked(canvas):
@@ -91,7 +94,7 @@ def test_oracle_has_zero_loss(objective, image):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_clock_matches_noise_level(objective):
     """The time that the network is told is the one that the noise was mixed in by, slot by slot."""
-    paradigm = tiny.paradigm(objective, clock=(0.3, 1.2))
+    paradigm = tiny.paradigm(objective, clock=clocks.LogitNormal(0.3, 1.2))
     view, targets = corrupted(paradigm, tiny.packed())
     shown = {"text": view.embeds, "image": view.latents}
     for kind, x_0, x_1 in (
@@ -127,12 +130,9 @@ def test_the_clock_of_training_follows_its_distribution():
     joint = tasks.Mix((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
     canvas = jax.tree.map(lambda x: x[0], tiny.packed())
     u = jnp.full(canvas.ids.shape, 0.3)
-    view, _ = tiny.paradigm(mix=joint, clock=(-1.0, 0.5)).corrupt(KEY, u, canvas, TABLE)
-    np.testing.assert_allclose(
-        view.clock[canvas.free], clocks.logit_normal(jnp.float32(0.3), -1.0, 0.5), rtol=1e-6
-    )
-    view, _ = tiny.paradigm(mix=joint).corrupt(KEY, u, canvas, TABLE)
-    np.testing.assert_allclose(view.clock[canvas.free], 0.3)
+    for clock, t in ((clocks.Power(), 0.3), (clocks.Power(3.0), 0.027)):
+        view, _ = tiny.paradigm(mix=joint, clock=clock).corrupt(jax.random.key(0), u, canvas, TABLE)
+        np.testing.assert_allclose(view.clock[canvas.free], t, rtol=1e-5)
 
 
 def test_counts_are_of_the_clean_canvas():
@@ -166,8 +166,7 @@ def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, 
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
     # All the way the state is on the straight line, and the belief is the data.
     moments = out.moments
-    np.testing.assert_allclose(moments.times, [*plan.schedule.times, 1.0], rtol=1e-6)
-    line = moments.times[:, None, None, None]
+    line = jnp.array([*plan.schedule.times, 1.0])[:, None, None, None]
     straight = (1 - line) * moments.state[:1] + line * data.latents[None]
     at = np.asarray(data.is_image)
     np.testing.assert_allclose(moments.state[:, at], straight[:, at], atol=1e-5)
@@ -212,12 +211,13 @@ def test_given_slots_never_change_nor_does_padding(guidance):
     canvas = prompt()
     # A stray value in a slot that does not exist must come back untouched, too.
     canvas = canvas.replace(ids=jnp.where(canvas.kind == 0, 5, canvas.ids))
-    out = real_sampler(guidance=guidance)(steps.row_keys(KEY, 3), canvas)
+    out = real_sampler(guidance=guidance)(keys(SEED, 3), canvas)
     kept = ~np.asarray(canvas.free)
     assert kept.sum() > 20
     np.testing.assert_array_equal(out.ids[kept], canvas.ids[kept])
     np.testing.assert_array_equal(
-        np.asarray(out.latents)[kept].view(np.int32), np.asarray(canvas.latents)[kept].view(np.int32)
+        np.asarray(out.latents)[kept].view(np.int32),
+        np.asarray(canvas.latents)[kept].view(np.int32),
     )
     for name in ("kind", "segment", "span", "position", "fixed"):
         np.testing.assert_array_equal(getattr(out, name), getattr(canvas, name))
@@ -230,8 +230,8 @@ def test_given_slots_never_change_nor_does_padding(guidance):
 
 def test_samples_depend_on_the_seed_alone():
     run, canvas = real_sampler(), prompt()
-    once, again = (run(steps.row_keys(KEY, 3), canvas) for _ in range(2))
-    other = run(steps.row_keys(jax.random.key(99), 3), canvas)
+    once, again = (run(keys(SEED, 3), canvas) for _ in range(2))
+    other = run(keys(99, 3), canvas)
     tiny.assert_trees_close(once, again, atol=0)
     image = np.asarray(canvas.free & canvas.is_image)
     text = np.asarray(canvas.free & canvas.is_text)
@@ -241,10 +241,10 @@ def test_samples_depend_on_the_seed_alone():
 
 def test_a_sample_does_not_depend_on_its_neighbors():
     run, canvas = real_sampler(), prompt()
-    whole = run(steps.row_keys(KEY, 3), canvas)
+    whole = run(keys(SEED, 3), canvas)
     swapped = jax.tree.map(lambda x: x.at[1:].set(x[jnp.array([2, 1])]), canvas)
-    first = run(steps.row_keys(KEY, 3), swapped)
-    alone = run(steps.row_keys(KEY, 1), jax.tree.map(lambda x: x[:1], canvas))
+    first = run(keys(SEED, 3), swapped)
+    alone = run(keys(SEED, 1), jax.tree.map(lambda x: x[:1], canvas))
     for other in (first, alone):
         np.testing.assert_array_equal(other.ids[0], whole.ids[0])
         np.testing.assert_allclose(other.latents[0], whole.latents[0], atol=1e-5)

@@ -1,0 +1,76 @@
+"""What all benchmarks say of the machine, and how they print and keep results."""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+
+import jax
+
+from benchmarks import problem
+from oneflow_jax import host
+
+Row = tuple[str, str]
+"""A name and its value, as printed."""
+
+
+def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """A command line with the flags that all benchmarks share."""
+    flags = argparse.ArgumentParser(description=description)
+    flags.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds; {rounds}")
+    flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
+    flags.add_argument(
+        "--plain_malloc",
+        action="store_true",
+        help="leave glibc's malloc as it is (see oneflow_jax.host)",
+    )
+    problem.add_flags(flags)
+    return flags
+
+
+def prepare(flags: argparse.Namespace) -> problem.Sizes:
+    """The sizes to measure, after this process has been set up as `oneflow_jax` itself is."""
+    if flags.smoke:
+        flags.rounds = 1
+    if not flags.plain_malloc:
+        host.keep_freed_memory()
+    return problem.sizes_of(flags)
+
+
+def machine() -> dict[str, str | int]:
+    """What was measured on."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 1,
+        "load": round(os.getloadavg()[0], 1),
+        "platform": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def show(title: str, rows: list[Row]) -> None:
+    """Prints a titled table of two columns."""
+    width = max(len(name) for name, _ in rows)
+    print(f"\n{title}")
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value}")
+
+
+def keep(path: pathlib.Path | None, results: dict[str, object]) -> None:
+    """Writes the results as JSON, if a path is given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=2, default=dataclasses.asdict) + "\n")
+
+
+def _cpu() -> str:
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,149 @@
+"""Speed of sampling, and what diffrax costs: `python -m benchmarks.sample`."""
+
+import argparse
+import dataclasses
+import functools
+import statistics
+from collections.abc import Callable
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import flops, problem, report, timing
+from oneflow_jax import sharding
+from oneflow_jax import step as steps
+from oneflow_jax.canvas import Canvas
+from oneflow_jax.paradigms import base
+from oneflow_jax.samplers import ode
+from oneflow_jax.shapes import Array, Float, Int, PyTree
+
+EVALUATIONS = (8, 16, 32)
+
+
+def bare(
+    velocity: Callable[[Float[Array, ""], PyTree], PyTree],
+    state: PyTree,
+    plan: ode.Schedule,
+    record: bool = False,
+) -> ode.Solution:
+    """`ode.solve` by Euler's method in the plainest loop there is; records nothing."""
+    del record
+    times = jnp.asarray(plan.times, jnp.float32)
+
+    def advance(i: Int[Array, ""], x: PyTree) -> PyTree:
+        step = times[i + 1] - times[i]
+        return jax.tree.map(lambda x, v: x + step * v, x, velocity(times[i], x))
+
+    last = jax.lax.fori_loop(0, len(plan.times) - 1, advance, state)
+    return ode.Solution(last=last, times=times, path=None)
+
+
+def main(argv: list[str] | None = None) -> dict[str, object]:
+    """Measures, prints, and returns what --json writes."""
+    flags = report.parser(__doc__, rounds=7)
+    flags.add_argument("--nfe", type=int, nargs="+", default=EVALUATIONS, help="forward passes")
+    flags = flags.parse_args(argv)
+    sizes = report.prepare(flags)
+    with sharding.use(problem.mesh()):
+        results = measured(sizes, flags)
+    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
+    for case in results["cases"]:
+        title = f"batch {case['batch']}, {case['nfe']} passes, median of rounds (min-max)"
+        report.show(title, _rows(case))
+    report.keep(flags.json, results)
+    return results
+
+
+def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, object]:
+    """All figures of sampling, a case for each batch and number of passes."""
+    task = problem.Problem(sizes)
+    params = task.state().params
+    squares = (64,) if flags.smoke else timing.MATMULS
+    cases = [
+        _case(task, params, batch, nfe, squares, flags.rounds)
+        for batch in dict.fromkeys((sizes.batch, 1))
+        for nfe in flags.nfe
+    ]
+    return {
+        "machine": report.machine(),
+        "sizes": dataclasses.asdict(sizes),
+        "rounds": flags.rounds,
+        "cases": cases,
+    }
+
+
+def _case(
+    task: problem.Problem,
+    params: PyTree,
+    batch: int,
+    nfe: int,
+    squares: tuple[int, ...],
+    rounds: int,
+) -> dict[str, object]:
+    canvas = task.canvas(batch)
+    plan = base.Plan(ode.schedule("euler", nfe))
+    through, compile_seconds = _sampler(task, plan, params, canvas)
+    with mock.patch.object(ode, "solve", bare):
+        beside, _ = _sampler(task, plan, params, canvas)
+    contestants = {
+        "diffrax": lambda: through(params, canvas),
+        "bare": lambda: beside(params, canvas),
+    }
+    seconds = timing.interleaved(contestants | timing.matmuls(squares), rounds)
+    work = nfe * flops.forward(task.sizes, batch)
+    peaks = timing.peaks(seconds)
+    both = list(zip(seconds["diffrax"], seconds["bare"], strict=True))
+    return {
+        "batch": batch,
+        "nfe": nfe,
+        "compile_seconds": compile_seconds,
+        "seconds_per_document": timing.spread(s / batch for s in seconds["diffrax"]),
+        "bare_seconds_per_document": timing.spread(s / batch for s in seconds["bare"]),
+        "overhead": timing.spread(one / other - 1 for one, other in both),
+        "overhead_of_medians": statistics.median(seconds["diffrax"])
+        / statistics.median(seconds["bare"])
+        - 1,
+        "tokens_per_second": timing.spread(
+            batch * task.sizes.slots / s for s in seconds["diffrax"]
+        ),
+        "peak_flops_per_second": timing.spread(peaks),
+        "share_of_peak": timing.spread(
+            work / s / peak for s, peak in zip(seconds["diffrax"], peaks, strict=True)
+        ),
+        "memory": timing.memory(through),
+    }
+
+
+def _sampler(
+    task: problem.Problem, plan: base.Plan, params: PyTree, canvas: Canvas
+) -> tuple[Callable[[PyTree, Canvas], Canvas], float]:
+    """The compiled sampler (params, canvas) -> canvas, and the seconds that compiling took."""
+
+    def sample(params: PyTree, canvas: Canvas) -> Canvas:
+        apply = functools.partial(task.model.apply, {"params": params})
+        keys = steps.row_keys(jax.random.key(1), canvas.ids.shape[0])
+        table = apply(method="table")
+        return task.paradigm.sample(apply, table, keys, canvas, plan).canvas
+
+    return timing.compiled(jax.jit(sample), params, canvas)
+
+
+def _rows(case: dict[str, object]) -> list[report.Row]:
+    memory = case["memory"]
+    return [
+        ("compile, s", f"{case['compile_seconds']:.1f}"),
+        ("s per document", case["seconds_per_document"].text(digits=3)),
+        ("s per document, bare loop", case["bare_seconds_per_document"].text(digits=3)),
+        ("diffrax's overhead, %", case["overhead"].text(100)),
+        ("tokens/s", case["tokens_per_second"].text(digits=0)),
+        ("matmul peak, GFLOP/s", case["peak_flops_per_second"].text(1e-9)),
+        ("share of peak, %", case["share_of_peak"].text(100)),
+        ("arguments, temporaries, MiB",
+         f"{memory['arguments_mib']:.0f}, {memory['temporaries_mib']:.0f}"),
+        ("process's peak, MiB", f"{memory['process_peak_mib']:.0f}"),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

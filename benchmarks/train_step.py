@@ -1,0 +1,79 @@
+"""Speed and memory of the training step: `python -m benchmarks.train_step`."""
+
+import argparse
+import dataclasses
+
+import jax
+
+from benchmarks import flops, problem, report, timing
+from oneflow_jax import sharding
+
+
+def main(argv: list[str] | None = None) -> dict[str, object]:
+    """Measures, prints, and returns what --json writes."""
+    flags = report.parser(__doc__, rounds=15).parse_args(argv)
+    sizes = report.prepare(flags)
+    with sharding.use(problem.mesh()):
+        results = measured(sizes, flags)
+    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
+    report.show("train step, median of rounds (min-max)", _rows(results))
+    report.keep(flags.json, results)
+    return results
+
+
+def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, object]:
+    """All figures of the step, by name."""
+    task = problem.Problem(sizes)
+    canvas, state = task.canvas(sizes.batch), task.state()
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    step, compile_seconds = timing.compiled(task.train_step(), state, canvas)
+
+    def run() -> object:
+        nonlocal state
+        state, metrics = step(state, canvas)
+        return metrics
+
+    squares = (64,) if flags.smoke else timing.MATMULS
+    seconds = timing.interleaved({"step": run} | timing.matmuls(squares), flags.rounds)
+    peaks = timing.peaks(seconds)
+    work = flops.train(sizes, sizes.batch)
+    tokens = sizes.batch * sizes.slots
+    return {
+        "machine": report.machine(),
+        "sizes": dataclasses.asdict(sizes),
+        "rounds": flags.rounds,
+        "parameters": parameters,
+        "flops": work,
+        "compile_seconds": compile_seconds,
+        "seconds": timing.spread(seconds["step"]),
+        "tokens_per_second": timing.spread(tokens / s for s in seconds["step"]),
+        "documents_per_second": timing.spread(sizes.batch / s for s in seconds["step"]),
+        "flops_per_second": timing.spread(work / s for s in seconds["step"]),
+        "peak_flops_per_second": timing.spread(peaks),
+        "share_of_peak": timing.spread(
+            work / s / peak for s, peak in zip(seconds["step"], peaks, strict=True)
+        ),
+        "memory": timing.memory(step),
+    }
+
+
+def _rows(results: dict[str, object]) -> list[report.Row]:
+    memory = results["memory"]
+    return [
+        ("parameters", f"{results['parameters']:,}"),
+        ("compile, s", f"{results['compile_seconds']:.1f}"),
+        ("step, ms", results["seconds"].text(1e3)),
+        ("tokens/s", results["tokens_per_second"].text(digits=0)),
+        ("documents/s", results["documents_per_second"].text()),
+        ("GFLOP a step", f"{results['flops'] / 1e9:.1f}"),
+        ("GFLOP/s", results["flops_per_second"].text(1e-9)),
+        ("matmul peak, GFLOP/s", results["peak_flops_per_second"].text(1e-9)),
+        ("share of peak, %", results["share_of_peak"].text(100)),
+        ("step's arguments, MiB", f"{memory['arguments_mib']:.0f}"),
+        ("step's temporaries, MiB", f"{memory['temporaries_mib']:.0f}"),
+        ("process's peak, MiB", f"{memory['process_peak_mib']:.0f}"),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from oneflow_jax.canvas import Kind
+from oneflow_jax.data import layout, vocab
+from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.errors import UserError
+from tests import tiny
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+OTHER = np.random.default_rng(1).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+RED, BLUE = "a picture of red", "a picture of blue"
+
+
+@pytest.fixture
+def lay():
+    return tiny.layout_of(length=40, text_slots=8)
+
+
+def ids(text):
+    return tiny.vocabulary().encode(text)
+
+
+def test_words_and_pictures_come_back(lay):
+    parts = (Text(RED), Image(PICTURE), Image(OTHER), Text(BLUE))
+    documents = [Document(parts), Document((Image(OTHER),)), Document((Text(BLUE),))]
+    back = lay.read(lay.canvas([lay.row(document) for document in documents]))
+    for given, read in zip(documents, back, strict=True):
+        assert [type(part) for part in read.parts] == [type(part) for part in given.parts]
+        assert read.words() == given.words()
+        for one, other in zip(given.pictures(), read.pictures(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_row_is_what_the_picture_in_the_docstring_says(lay):
+    row = lay.row(Document((Text(RED), Image(PICTURE), Text(BLUE))))
+    red = ids(RED)
+    run = [*red, *[vocab.END] * (8 - len(red))]
+    np.testing.assert_array_equal(row["ids"][:9], [vocab.BOS, *run])
+    np.testing.assert_array_equal(row["ids"][9:13], 0)
+    np.testing.assert_array_equal(row["kind"], [Kind.TEXT] * 9 + [Kind.IMAGE] * 4 + [Kind.TEXT] * 8)
+    np.testing.assert_array_equal(row["span"], [1] + [2] * 8 + [3] * 4 + [4] * 8)
+    np.testing.assert_array_equal(row["position"][:, 0], [*range(9), 9, 9, 9, 9, *range(10, 18)])
+    np.testing.assert_array_equal(row["position"][9:13, 1:], [[0, 0], [0, 1], [1, 0], [1, 1]])
+    np.testing.assert_array_equal(np.delete(row["position"][:, 1:], range(9, 13), 0), 0)
+    np.testing.assert_array_equal(row["latents"][9:13], tiny.CODEC.encode(PICTURE))
+    np.testing.assert_array_equal(np.delete(row["latents"], range(9, 13), 0), 0)
+    # In training BOS alone is given.
+    np.testing.assert_array_equal(row["fixed"], [True] + [False] * 20)
+
+
+def test_padding_is_zero_in_every_field(lay):
+    canvas = lay.canvas([lay.row(Document((Text(RED),))), lay.row(Document((Image(PICTURE),)))])
+    for name in ("ids", "latents", "kind", "segment", "span", "position", "fixed"):
+        values = getattr(canvas, name)
+        assert values.shape[:2] == (2, 40)
+        assert not values[0, 9:].any(), name
+        assert not values[1, 5:].any(), name
+    np.testing.assert_array_equal(canvas.segment[0], [1] * 9 + [0] * 31)
+
+
+def test_a_text_that_fills_its_slots_gets_room_for_the_end(lay):
+    words = "red " * 20
+    assert len(ids(words)) % 8 != 7
+    exact = " ".join(["red"] * (8 // len(ids("red"))))
+    assert len(ids(exact)) == 8
+    row = lay.row(Document((Text(exact),)))
+    np.testing.assert_array_equal(row["ids"][1:], [*ids(exact), *[vocab.END] * 8])
+
+
+def test_neighboring_texts_are_one_run(lay):
+    row = lay.row(Document((Text("a picture"), Text("of red"), Image(PICTURE))))
+    assert row["span"].max() == 3
+    assert list(row["ids"][1:9][: len(ids("a picture"))]) == ids("a picture")
+
+
+def test_a_document_that_is_too_long_names_the_field(lay):
+    parts = (Image(PICTURE),) * 9 + (Text(RED),)
+    with pytest.raises(UserError, match=r"needs 45 slots, but data\.length=40.*a picture of red"):
+        lay.row(Document(parts))
+    assert len(lay.row(Document((Image(PICTURE),) * 9))["kind"]) == 37
+
+
+def test_what_cannot_be_laid_out_is_refused(lay):
+    with pytest.raises(UserError, match="empty"):
+        lay.row(Document(()))
+    with pytest.raises(UserError, match="gap"):
+        lay.row(Document((Text(RED), Gap("image"))))
+    with pytest.raises(UserError, match="<text:3>"):
+        lay.prompt(Document((Gap("text"), Text(RED))))
+    with pytest.raises(UserError, match="symbol"):
+        lay.prompt(Document((Text("ж"),)))
+    # A corpus may hold what the tokenizer never saw.
+    assert vocab.UNKNOWN in lay.row(Document((Text("ж"),)))["ids"]
+
+
+def test_a_prompt_fixes_what_is_given_up_to_the_end_of_its_run(lay):
+    row = lay.prompt(Document((Text(RED), Image(PICTURE))))
+    assert row["fixed"].all()
+    np.testing.assert_array_equal(row["ids"][1 + len(ids(RED)) : 9], vocab.END)
+
+
+def test_a_gap_for_a_picture_is_free_and_empty(lay):
+    row = lay.prompt(Document((Text(RED), Gap("image"), Image(PICTURE))))
+    np.testing.assert_array_equal(row["fixed"], [True] * 9 + [False] * 4 + [True] * 4)
+    assert not row["latents"][9:13].any()
+    np.testing.assert_array_equal(row["kind"][9:17], Kind.IMAGE)
+    np.testing.assert_array_equal(row["span"][9:17], [3] * 4 + [4] * 4)
+
+
+def test_a_gap_of_given_length_is_free_and_the_rest_of_its_run_is_not(lay):
+    row = lay.prompt(Document((Text("a"), Gap("text", 3), Text("red"))))
+    a, red = len(ids("a")), len(ids("red"))
+    free = np.flatnonzero(~row["fixed"])
+    np.testing.assert_array_equal(free, 1 + a + np.arange(3))
+    assert list(row["ids"][1 : 1 + a]) == ids("a")
+    assert list(row["ids"][4 + a : 4 + a + red]) == ids("red")
+    np.testing.assert_array_equal(row["ids"][4 + a + red :], vocab.END)
+
+
+def test_an_open_gap_is_free_to_the_end_of_its_run(lay):
+    row = lay.prompt(Document((Gap("text"),)))
+    np.testing.assert_array_equal(row["fixed"], [True] + [False] * 8)
+    row = lay.prompt(Document((Text(RED), Gap("text"))))
+    given = 1 + len(ids(RED))
+    assert row["fixed"][:given].all()
+    assert not row["fixed"][given:].any()
+    # Room for more than <end>.
+    assert len(row["fixed"]) - given >= 4
+    assert (len(row["fixed"]) - 1) % 8 == 0
+
+
+def test_spans_come_in_order_without_the_beginning(lay):
+    row = lay.row(Document((Image(PICTURE), Text(RED), Image(OTHER))))
+    found = [(kind, len(at)) for kind, at in layout.spans(row["kind"], row["span"])]
+    assert found == [(Kind.IMAGE, 4), (Kind.TEXT, 8), (Kind.IMAGE, 4)]

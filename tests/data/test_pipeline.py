@@ -1,0 +1,163 @@
+import collections
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from oneflow_jax.canvas import Kind
+from oneflow_jax.data import pipeline, toy
+from oneflow_jax.data.document import Document
+from tests import tiny
+
+ROWS = 4
+LENGTH = 64
+FIELDS = ("ids", "latents", "kind", "span", "position", "fixed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Distinct:
+    """Toy documents, each different from all others."""
+
+    documents: tuple[Document, ...]
+
+    @classmethod
+    def make(cls, count):
+        by_content = {content(row_of(item)): item for item in toy.Toy(documents=200)}
+        return cls(tuple(itertools.islice(by_content.values(), count)))
+
+    def __len__(self):
+        return len(self.documents)
+
+    def __getitem__(self, index):
+        return self.documents[index]
+
+
+def row_of(document):
+    return tiny.layout_of(LENGTH).row(document)
+
+
+def content(row):
+    return (row["ids"].tobytes(), row["latents"].tobytes())
+
+
+def dataset(source=None, seed=0, workers=0):
+    return pipeline.batches(
+        source or toy.Toy(documents=50),
+        tiny.layout_of(LENGTH),
+        rows=ROWS,
+        seed=seed,
+        workers=workers,
+        sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+    )
+
+
+def take(iterator, count):
+    return [jax.tree.map(np.asarray, next(iterator)) for _ in range(count)]
+
+
+def assert_same(batches, others):
+    for one, other in zip(batches, others, strict=True):
+        tiny.assert_trees_close(one, other, atol=0)
+
+
+def documents_in(batch):
+    """Each packed document's own slots, its spans numbered from 1 again."""
+    for b in range(len(batch.ids)):
+        for number in range(1, batch.segment[b].max() + 1):
+            at = np.flatnonzero(batch.segment[b] == number)
+            assert np.array_equal(at, np.arange(at[0], at[-1] + 1)), "a document in pieces"
+            row = {name: getattr(batch, name)[b, at] for name in FIELDS}
+            yield row | {"span": row["span"] - row["span"][0] + 1}
+
+
+def test_packing_keeps_documents_whole_and_apart():
+    source = Distinct.make(30)
+    known = {content(row_of(item)): row_of(item) for item in source}
+    batches = take(iter(dataset(source)), 4)
+    found = [row for batch in batches for row in documents_in(batch)]
+    assert len(found) > 4 * ROWS, "nothing was packed together"
+    for row in found:
+        original = known[content(row)]
+        for name in FIELDS:
+            np.testing.assert_array_equal(row[name], original[name], err_msg=name)
+    for batch in batches:
+        for b in range(ROWS):
+            padding = batch.segment[b] == 0
+            for name in FIELDS:
+                assert not getattr(batch, name)[b, padding].any(), name
+            # Span numbers run through the row: none is shared by two documents.
+            shown = batch.span[b, ~padding]
+            assert shown[0] == 1
+            assert set(np.diff(shown)) <= {0, 1}
+            pairs = set(zip(batch.segment[b, ~padding], shown, strict=True))
+            assert len(pairs) == shown.max()
+            assert np.all((batch.kind[b] == Kind.PAD) == padding)
+
+
+def test_same_seed_same_batches():
+    first, again, other = (take(iter(dataset(seed=seed)), 3) for seed in (0, 0, 1))
+    assert_same(first, again)
+    assert any(np.any(x.ids != y.ids) for x, y in zip(first, other, strict=True))
+
+
+def read_order(source):
+    """Contents of all packed documents, row after row."""
+    for batch in iter(dataset(source)):
+        yield from (content(row) for row in documents_in(jax.tree.map(np.asarray, batch)))
+
+
+@pytest.fixture
+def one_bin(monkeypatch):
+    """Rows are filled one after another, so that documents come out as they went in."""
+    monkeypatch.setattr(pipeline, "BINS", 1)
+
+
+@pytest.mark.usefixtures("one_bin")
+def test_epochs_are_shuffled_anew():
+    source = Distinct.make(12)
+    reads = list(itertools.islice(read_order(source), 24))
+    first, second = reads[:12], reads[12:]
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert first != [content(row_of(item)) for item in source]
+
+
+@pytest.mark.usefixtures("one_bin")
+def test_no_document_is_lost_within_an_epoch():
+    source = Distinct.make(23)
+    reads = list(itertools.islice(read_order(source), 5 * 23))
+    for epoch in range(5):
+        counts = collections.Counter(reads[23 * epoch : 23 * (epoch + 1)])
+        assert len(counts) == 23
+        assert set(counts.values()) == {1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_iterator_resume(workers):
+    """A saved state brings back the very next batch, in the middle of an epoch."""
+    iterator = iter(dataset(workers=workers))
+    take(iterator, 3)
+    state = iterator.get_state()
+    expected = take(iterator, 3)
+    fresh = iter(dataset(workers=workers))
+    fresh.set_state(state)
+    assert_same(take(fresh, 3), expected)
+    # And not because all batches are alike.
+    assert any(np.any(x.ids != y.ids) for x, y in itertools.pairwise(expected))
+    for opened in (iterator, fresh):
+        if hasattr(opened, "close"):
+            opened.close()
+
+
+def test_batches_lie_as_told():
+    mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    where = tiny.sharding.of_rows(mesh)
+    batches = pipeline.batches(
+        toy.Toy(documents=50), tiny.layout_of(LENGTH), rows=8, seed=0, workers=0, sharding=where
+    )
+    batch = next(iter(batches))
+    assert all(x.sharding.is_equivalent_to(where, x.ndim) for x in jax.tree.leaves(batch))
+    assert batch.ids.shape == (8, LENGTH)
+    assert batch.latents.shape == (8, LENGTH, tiny.CODEC.channels)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from oneflow_jax.data import emoji as data
+from oneflow_jax.data import sentences
+from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.scoring import emoji
+
+
+@pytest.fixture(scope="module")
+def concepts():
+    return data.Settings().drawn()
+
+
+@pytest.fixture(scope="module")
+def known(concepts):
+    return {concept.name: concept.pixels for concept in concepts if not concept.held_out}
+
+
+@pytest.fixture(scope="module")
+def tasks(concepts):
+    return {task.name: task for task in emoji.suite(concepts, samples=80).tasks}
+
+
+@pytest.fixture(scope="module")
+def vectors(known):
+    return {name: emoji.features(pixels) for name, pixels in known.items()}
+
+
+def shown(name, known):
+    return Document((Text(f"a picture of {sentences.phrase(name)}:"), Image(known[name])))
+
+
+def test_every_emoji_is_nearest_to_itself(known, vectors):
+    assert len(known) == 64
+    assert [emoji.nearest(pixels, vectors) for pixels in known.values()] == list(known)
+
+
+def test_nearest_forgives_noise_and_a_small_shift(known, vectors):
+    rng = np.random.default_rng(0)
+    for name, pixels in known.items():
+        noisy = np.clip(pixels + rng.normal(0, 40, pixels.shape), 0, 255).astype(np.uint8)
+        assert emoji.nearest(noisy, vectors) == name
+    shifted = [emoji.nearest(np.roll(pixels, 1, axis=1), vectors) for pixels in known.values()]
+    assert np.mean([found == name for found, name in zip(shifted, known, strict=True)]) >= 0.95
+
+
+def test_another_picture_is_nearest_to_another(known, vectors):
+    tiger = emoji.nearest(known["tiger"], vectors)
+    assert tiger == "tiger"
+    assert emoji.nearest(np.full_like(known["tiger"], 255), vectors) != "tiger"
+
+
+def test_prompts(tasks, known):
+    assert {len(task.prompts) for task in tasks.values()} == {80}
+    assert all(isinstance(d.parts[1], Gap) for d in tasks["text_to_image"].prompts)
+    assert all(isinstance(d.parts[0], Image) for d in tasks["image_to_text"].prompts)
+    assert all(isinstance(part, Gap) for d in tasks["joint"].prompts for part in d.parts)
+    # Every concept is asked for before any comes again, and none that is held out.
+    words = [document.words() for document in tasks["text_to_image"].prompts]
+    assert words[:64] == [f"a picture of {sentences.phrase(name)}:" for name in known]
+    assert words[64:] == words[:16]
+
+
+def test_text_to_image(tasks, known):
+    names = [*known][:64] + [*known][:16]
+    task = tasks["text_to_image"]
+    right = [shown(name, known) for name in names]
+    assert task.score(right).figures == {"text_to_image": 1.0}
+    wrong = [shown(name, known) for name in names[1:] + names[:1]]
+    assert task.score(wrong).figures == {"text_to_image": 0.0}
+    mixed = task.score(right[:60] + wrong[60:])
+    assert mixed.figures == {"text_to_image": 0.75}
+    assert [cell[2] for cell in mixed.cells] == ["right"] * 60 + ["wrong"] * 4
+
+
+def test_image_to_text(tasks, known):
+    names = [*known][:64] + [*known][:16]
+    task = tasks["image_to_text"]
+
+    def answered(words):
+        return [
+            Document((Image(known[name]), Text(text)))
+            for name, text in zip(names, words, strict=True)
+        ]
+
+    right = [sentences.phrase(name) for name in names]
+    assert task.score(answered(right)).figures == {"image_to_text": 1.0}
+    assert task.score(answered([f"this is {name}" for name in right])).figures == {
+        "image_to_text": 1.0
+    }
+    wrong = right[1:] + right[:1]
+    assert task.score(answered(wrong)).figures == {"image_to_text": 0.0}
+    # A name with anything beside it is not exactly the name.
+    assert task.score(answered([f"{name} a" for name in right])).figures == {"image_to_text": 0.0}
+    assert task.score(answered(right[:20] + wrong[20:])).figures == {"image_to_text": 0.25}
+
+
+def test_joint(tasks, known):
+    fox, tiger = shown("fox", known), shown("tiger", known)
+    crossed = Document((fox.parts[0], tiger.parts[1]))
+    babble = Document((Text("fox fox tiger"), fox.parts[1]))
+    score = tasks["joint"].score([fox, tiger, crossed, babble])
+    assert score.figures == {"joint": 0.5, "joint_valid": 0.75}
+    assert [cell[2] for cell in score.cells] == ["right", "right", "wrong", "wrong"]

@@ -1,0 +1,83 @@
+"""The README and the docs say what is true: their commands parse, their paths exist."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+from ml_collections import config_flags
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, language):
+    return [body for kind, body in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def commands():
+    """Every call of the program in a shell block, with its page."""
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:3] == ["python", "-m", "oneflow_jax.main"]:
+                    yield pytest.param(words[3:], id=f"{page.name}:{' '.join(words[3:])}"[:80])
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_commands_name_configurations_and_keys_that_exist(words):
+    config = None
+    for word in words:
+        name, _, value = word.removeprefix("--").partition("=")
+        if name == "config":
+            path, _, argument = value.partition(":")
+            scope = {"__name__": "config"}
+            exec((ROOT / path).read_text(), scope)
+            config = scope["get_config"](*[argument] if argument else [])
+    for word in words:
+        name, _, value = word.removeprefix("--").partition("=")
+        if name.startswith("config."):
+            key = name.removeprefix("config.")
+            if config is None:
+                scope = {}
+                exec((ROOT / "configs/common.py").read_text(), scope)
+                config = scope["base"]("any")
+            config_flags.get_type(key, config)
+        else:
+            assert name in {"config", "workdir", "mode", "prompt"}, word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page):
+    for block in blocks(page, "python"):
+        exec(block, {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    for name in re.findall(r"`((?:\w+/)+[\w.]+\.(?:py|sh|env|md))`", page.read_text()):
+        assert (ROOT / name).exists() or (ROOT / "oneflow_jax" / name).exists(), name
+
+
+def test_make_targets_that_are_named_exist():
+    made = subprocess.run(
+        ["make", "--dry-run", "quickstart", "test", "lint"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    for page in PAGES:
+        for target in re.findall(r"`make (\w+)`", page.read_text()):
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target

@@ -1,0 +1,89 @@
+import json
+import math
+
+import jax
+import pytest
+
+from oneflow_jax import build, evaluate, sharding, workdir
+from oneflow_jax.data import prompt
+from oneflow_jax.errors import UserError
+from oneflow_jax.scoring import base as scoring
+from tests import runs
+
+
+@pytest.fixture(scope="module")
+def losses():
+    system, _ = runs.trained()
+    with sharding.use(system.mesh):
+        yield evaluate.Losses(system)
+
+
+@pytest.fixture(scope="module")
+def ema():
+    return evaluate.averaged(*runs.trained())
+
+
+def test_losses_are_the_same_at_every_call(losses, ema):
+    first, second = losses(ema), losses(ema)
+    assert first == second
+    assert set(first) == {
+        f"heldout/{term}{clock}"
+        for term in ("text", "image")
+        for clock in ("", "/u=0.25", "/u=0.75")
+    }
+    assert all(math.isfinite(value) for value in first.values())
+
+
+def test_losses_are_the_same_for_another_object(losses, ema):
+    system, _ = runs.trained()
+    with sharding.use(system.mesh):
+        assert evaluate.Losses(system)(ema) == losses(ema)
+
+
+def test_losses_depend_on_the_parameters(losses, ema):
+    other = losses(jax.tree.map(lambda x: 1.5 * x, ema))
+    assert all(other[name] != value for name, value in losses(ema).items())
+
+
+def test_the_whole_lies_between_the_buckets(losses, ema):
+    measured = losses(ema)
+    for term in ("text", "image"):
+        parts = [measured[f"heldout/{term}/u={u}"] for u in ("0.25", "0.75")]
+        assert min(parts) <= measured[f"heldout/{term}"] <= max(parts)
+
+
+def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch):
+    system, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    changed = runs.config(evaluation__passes=(2, 3))
+    system = build.system(changed, folder)
+    seen = []
+
+    def score(made):
+        seen.append(len(made))
+        return scoring.Score({"valid": len(seen) / 4})
+
+    task = scoring.Task("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
+    monkeypatch.setattr(build, "suite", lambda _: scoring.Suite((task,), {"accuracy": 0.9}))
+    figures = evaluate.run(system, folder)
+    assert json.loads((folder / workdir.EVALUATION).read_text()) == figures
+    assert (figures["valid@2"], figures["valid@3"], figures["accuracy"]) == (0.25, 0.5, 0.9)
+    assert seen == [8, 8]
+    assert all(isinstance(value, float) for value in figures.values())
+    assert (folder / "evaluation.png").exists()
+
+
+def test_passes_that_no_number_of_steps_takes():
+    system, folder = runs.trained()
+    with pytest.raises(UserError, match=r"evaluation.passes=2.*heun"):
+        build.system(runs.config(sampling__solver="heun"), folder)
+    assert system.config.sampling.solver == "euler"
+
+
+def test_table():
+    figures = {"valid@16": 0.5, "match@4": 0.25, "valid@4": 1.0, "heldout/text": 2.0}
+    lines = evaluate.table(figures).splitlines()
+    assert lines[-3].split() == ["passes", "4", "16"]
+    assert lines[-2].split() == ["match", "0.250", "-"]
+    assert lines[-1].split() == ["valid", "1.000", "0.500"]
+    assert len({len(line) for line in lines[-3:]}) == 1

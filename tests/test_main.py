@@ -1,0 +1,284 @@
+"""Mistakes on the command line: each is told in one message, and nothing is lost."""
+
+import fcntl
+import os
+import pathlib
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from etils import epath
+
+from oneflow_jax import checkpoint, main
+from oneflow_jax.errors import UserError
+from tests import runs
+
+
+@pytest.fixture
+def cli():
+    """Parses and runs a command line in this process."""
+
+    def call(*arguments):
+        flags.FLAGS.unparse_flags()
+        main.run(main.parse(["main", *arguments]))
+
+    yield call
+    forget()
+    flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def parse():
+    def call(*arguments):
+        forget()
+        return main.parse(["main", *arguments])
+
+    yield call
+    forget()
+    flags.FLAGS.mark_as_parsed()
+
+
+def forget():
+    """As if nothing had been parsed yet; `--config` is defined anew by each parse."""
+    for name in list(flags.FLAGS):
+        if name.split(".")[0] == "config":
+            delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return runs.copied(runs.trained()[1], tmp_path)
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A disk of 1,500 KiB, really."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(where)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    yield where
+    subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+FLAGS = [
+    (["--config.foo=1"], ["foo", "configs/common.py"]),
+    (["--config.optimizer.rate=1"], ["rate", "configs/common.py"]),
+    (["--config.steps=abc"], ["config.steps", "abc"]),
+    (["--config.optimizer.learning_rate=fast"], ["optimizer.learning_rate", "fast"]),
+    (["--steps=3"], ["steps"]),
+    (["--mode=dream"], ["mode", "dream", "sample"]),
+    (["train"], ["train", "--"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), FLAGS)
+@pytest.mark.parametrize("given", ["config", "workdir"])
+def test_wrong_flags(arguments, told, given, parse):
+    begin = runs.CONFIG if given == "config" else f"--workdir={runs.trained()[1]}"
+    assert_told(told, parse, begin, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config=nowhere.py"], ["nowhere.py"]),
+        (["--config=configs/quickstart.py:large"], ["quickstart.py:large", "argument"]),
+        (["--mode=sample"], ["--config"]),
+        (["--mode=sample", "--workdir=/nowhere/run"], ["/nowhere/run", "config.json"]),
+    ],
+)
+def test_wrong_or_missing_configuration(arguments, told, parse):
+    assert_told(told, parse, *arguments)
+
+
+def test_values_from_the_command_line(parse):
+    config = parse(runs.CONFIG, "--config.evaluation.passes=(1,4)", "--config.steps=3")
+    assert config.evaluation.passes == (1, 4)
+    assert config.steps == 3
+    prompts = ("--prompt=a <image>", "--prompt=b <image>")
+    config = parse("--mode=sample", f"--workdir={runs.trained()[1]}", *prompts,
+                   "--config.sampling.steps=8", "--config.evaluation.passes=(1,4)")  # fmt: skip
+    assert config.sampling.steps == 8
+    assert config.evaluation.passes == (1, 4)
+    assert main.PROMPT.value == ["a <image>", "b <image>"]
+    assert main.MODE.value == "sample"
+
+
+def test_the_folder_alone_is_enough(parse):
+    system, folder = runs.trained()
+    assert parse("--workdir", str(folder)).to_json() == system.config.to_json()
+
+
+OF_A_RUN = [
+    (["--config.model.width=64"], ["model.width", "32", "64"]),
+    (["--config.batch=16"], ["batch", "8 there", "16 now"]),
+    (["--config.data.workers=2"], ["data.workers", "0", "2"]),
+    (["--config.mesh.data=3"], ["mesh", "3", "8"]),
+    (["--config.sampling.steps=0"], ["sampling.steps=0", "1"]),
+    (["--config.sampling.solver=rk9"], ["sampling.solver", "rk9", "euler"]),
+    (["--config.sampling.start=1.5"], ["sampling.start", "1.5"]),
+    (["--config.sampling.samples=0"], ["sampling.samples=0"]),
+    (["--config.sampling.prompts=()"], ["sampling.prompts"]),
+    (["--config.evaluation.passes=few"], ["evaluation.passes", "few"]),
+    (["--config.evaluation.samples=0"], ["evaluation.samples=0"]),
+    (["--config.checkpoint.every=0"], ["checkpoint.every=0"]),
+    (["--config.evaluation.score=taste"], ["evaluation.score", "taste", "emoji"]),
+    (["--prompt="], ["empty", "<image>"]),
+    (["--prompt=a red square"], ["a red square", "gap", "<image>"]),
+    (["--prompt=" + "red " * 70 + "<image>"], ["data.length=64", "red"]),
+    (["--prompt=red \N{SNOWMAN}: <image>"], ["\N{SNOWMAN}"]),
+    (["--prompt=<image:nowhere.png> <text>"], ["nowhere.png", "no such file"]),
+    (["--prompt=<video>"], ["<video>", "<image>"]),
+    (["--prompt=<text:0> <image>"], ["<text:0>"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), OF_A_RUN)
+@pytest.mark.parametrize("mode", ["train", "sample"])
+def test_mistakes_that_leave_the_run_as_it_was(arguments, told, mode, cli, folder):
+    before = runs.files(folder)
+    assert_told(told, cli, runs.CONFIG, f"--workdir={folder}", f"--mode={mode}", *arguments)
+    assert runs.files(folder) == before
+
+
+NEW = [
+    (["--config.paradigm.objective=nope"], ["paradigm.objective", "nope", "endpoint"]),
+    (["--config.batch=12"], ["batch=12", "multiple"]),
+    (["--config.parts=3"], ["parts=3"]),
+    (["--config.data.length=6"], ["data.length=6", "longer"]),
+    (["--config.source.name=cats"], ["cats", "digits"]),
+    (["--config.codec.patch=3"], ["patch=3"]),
+    (["--config.paradigm.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),
+    (["--config.model.remat=some"], ["model.remat", "some"]),
+    (["--config.platform=tpu"], ["TPU", "CPU", "configs/quickstart.py"]),
+    (["--mode=sample"], ["no checkpoint", "--mode=train"]),
+    (["--mode=evaluate"], ["no checkpoint", "--mode=train"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), NEW)
+def test_mistakes_in_a_new_run_do_not_spoil_its_folder(arguments, told, cli, parse, tmp_path):
+    given = (runs.CONFIG, f"--workdir={tmp_path / 'run'}")
+    assert_told(told, cli, *given, "--config.sampling.prompts=('<image>',)", *arguments)
+    forget()
+    # What was wrong can be put right in the same folder.
+    cli(*given, "--mode=prepare")
+
+
+def test_picture_that_does_not_decode(cli, folder, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    told = [str(broken), "PNG"]
+    prompt = f"--prompt=<image:{broken}> <text>"
+    assert_told(told, cli, f"--workdir={folder}", "--mode=sample", prompt)
+
+
+def test_workdir_in_use(cli, folder):
+    with pathlib.Path(folder, ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = runs.files(folder)
+        assert_told([str(folder), "in use"], cli, runs.CONFIG, f"--workdir={folder}")
+        assert runs.files(folder) == before
+    cli(*again(folder), "--mode=prepare")
+
+
+def again(folder):
+    forget()
+    return runs.CONFIG, f"--workdir={folder}"
+
+
+def test_workdir_that_cannot_be_made(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    where = tmp_path / "file" / "run"
+    assert_told([str(tmp_path / "file"), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_workdir_that_is_closed(cli, tmp_path):
+    tmp_path.chmod(0o500)
+    where = tmp_path / "run"
+    assert_told([str(tmp_path), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
+
+
+def test_one_off_values_do_not_stick(cli, folder):
+    before = runs.files(folder)
+    cli(
+        f"--workdir={folder}", "--mode=sample", "--config.sampling.steps=1", "--prompt=red: <image>"
+    )
+    assert runs.files(folder) == before
+
+
+def test_disk_full_at_a_checkpoint(mounted):
+    done = runs.run(runs.CONFIG, f"--workdir={mounted}", "--config.steps=40")
+    assert_one_message(done, ["checkpoint", str(mounted), "No space left", "Free some space"])
+    system, _ = runs.trained()
+    with checkpoint.Checkpoints(epath.Path(mounted), 3) as checkpoints:
+        assert checkpoints.latest == 2
+    state, _ = runs.state(system, epath.Path(mounted))
+    assert all(np.isfinite(leaf).all() for leaf in leaves(state.params))
+
+
+@pytest.mark.parametrize("what", ["logs", "page"])
+def test_disk_full_elsewhere(what, cli, mounted):
+    """At the logs of a run that goes on, and at the page."""
+    folder = mounted / "run"
+    mode = {"logs": "train", "page": "sample"}[what]
+    runs.copy_newest(runs.trained()[1], folder)
+    fill(mounted)
+    before = runs.files(epath.Path(folder))
+    assert_told(["No space left", "Free some space"], cli, f"--workdir={folder}", f"--mode={mode}")
+    assert runs.files(epath.Path(folder)) == before
+
+
+def fill(disk):
+    """Leaves no room at all."""
+    with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        while True:
+            file.write(bytes(1024))
+
+
+def test_loss_that_is_not_finite(tmp_path):
+    rate = ("--config.optimizer.learning_rate=1e30", "--config.checkpoint.every=1")
+    done = runs.run(runs.CONFIG, f"--workdir={tmp_path}", *rate)
+    assert_one_message(done, ["Step ", "not finite", "optimizer.learning_rate", str(tmp_path)])
+    system, _ = runs.trained()
+    state, _ = runs.state(system, epath.Path(tmp_path))
+    assert int(state.step) >= 1
+    assert f"Step {int(state.step) + 1}:" in done.stderr
+    assert all(np.isfinite(leaf).all() for leaf in leaves((state.params, state.ema)))
+
+
+def test_tpu_v4_refuses_at_once(tmp_path):
+    done = runs.run("--config=configs/tpu_v4.py", f"--workdir={tmp_path / 'run'}")
+    assert_one_message(done, ["tpu_v4 needs TPU", "CPU", "v4 pod slice", "configs/quickstart.py"])
+    assert not (tmp_path / "run").exists()
+
+
+def leaves(tree):
+    return jax.tree.leaves(tree)
+
+
+def assert_told(told, call, *arguments):
+    with pytest.raises(UserError) as raised:
+        call(*arguments)
+    message = str(raised.value)
+    assert all(word in message for word in told), message
+    assert "Traceback" not in message
+    assert message.count("\n") <= 1
+
+
+def assert_one_message(done, told):
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, done.stderr
+    assert all(word in errors[0] for word in told), errors[0]

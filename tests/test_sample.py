@@ -1,0 +1,60 @@
+import json
+import re
+
+import pytest
+
+from oneflow_jax import build, sample, workdir
+from oneflow_jax.errors import UserError
+from tests import runs
+
+PROMPTS = ("<text> <image>", "a picture of red: <image>")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    _, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path_factory.mktemp("sample"))
+    config = runs.config(sampling__samples=2, sampling__steps=3)
+    path = sample.run(build.system(config, folder), folder, PROMPTS)
+    return folder, path
+
+
+def page_data(path):
+    text = path.read_text()
+    return text, json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
+    )
+
+
+def test_the_page_tells_every_document_and_every_step(written):
+    folder, path = written
+    assert path == folder / workdir.PAGE
+    text, data = page_data(path)
+    assert len(data["stories"]) == 4
+    assert [story["prompt"] for story in data["stories"]] == [p for p in PROMPTS for _ in "ab"]
+    assert all(len(story["frames"]) == 4 for story in data["stories"])
+    assert "3 forward passes" in text
+    assert "optimizer.learning_rate" in text
+    assert {"train/loss", "heldout/text"} <= {curve["name"] for curve in data["curves"]}
+
+
+def test_a_film_strip_is_left_beside_it(written):
+    folder, _ = written
+    assert (folder / workdir.STRIP).read_bytes().startswith(b"\x89PNG")
+
+
+def test_requests_are_checked_before_anything_is_made():
+    system, _ = runs.trained()
+    assert len(sample.requests(system, PROMPTS)) == 2
+    with pytest.raises(UserError, match="no gap"):
+        sample.requests(system, [*PROMPTS, "red"])
+    with pytest.raises(UserError, match="empty"):
+        sample.requests(system, [])
+
+
+def test_a_document_to_revise_needs_no_gap():
+    _system, folder = runs.trained()
+    changed = build.system(runs.config(sampling__start=0.5), folder)
+    assert len(sample.requests(changed, ["a picture of red"])) == 1
+    with pytest.raises(UserError, match="gap"):
+        sample.requests(changed, ["a picture of red: <image>"])

@@ -1,0 +1,94 @@
+"""The loop: what it reports, and that it stops where it must."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from clu import metrics
+
+from oneflow_jax import build, logs, train, workdir
+from oneflow_jax.data import toy
+from oneflow_jax.errors import UserError
+from tests import runs
+
+
+def test_reports():
+    _system, folder = runs.trained()
+    rows = logs.read_scalars(folder / workdir.LOGS)
+    steps = [row for row in rows if "train/loss" in row]
+    names = ("loss", "text", "image", "grad_norm", "param_norm", "update_norm")
+    names += ("documents_per_second", "slots_per_second", "learning_rate")
+    assert all({f"train/{name}" for name in names} < set(row) for row in steps)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
+
+
+def report(tmp_path, **changes):
+    system, _ = runs.trained()
+    given = build.system(runs.config(**changes), runs.trained()[1])
+    assert given.mesh == system.mesh
+    return train.Report(given, workdir.epath.Path(tmp_path), start=0)
+
+
+def measured(loss, documents=8.0):
+    """One step's measurements."""
+    return {
+        "loss": metrics.Average(total=jnp.float32(loss), count=jnp.float32(1)),
+        "text": metrics.Average(total=jnp.float32(10 * loss), count=jnp.float32(5)),
+        "documents": metrics.Average(total=jnp.float32(documents), count=jnp.float32(1)),
+    }
+
+
+def test_means_since_the_last_report(tmp_path):
+    log = report(tmp_path, logging__every=2)
+    for number, loss in enumerate([1.0, 3.0, 5.0, 6.0], 1):
+        log.add(number, measured(loss))
+    log.close()
+    rows = logs.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    assert [(row["step"], row["train/loss"], row["train/text"]) for row in rows] == [
+        (2, 2.0, 4.0),
+        (4, 5.5, 11.0),
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_not_finite_is_told_with_its_step(tmp_path, value):
+    log = report(tmp_path)
+    log.add(1, measured(1.0))
+    log.add(2, measured(value))
+    with pytest.raises(UserError, match="Step 2: .*loss.* is not finite"):
+        log.settle()
+
+
+def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(tmp_path, monkeypatch):
+    """The codec's deviation cannot be NaN, but a picture's latents can: as from a broken file."""
+    system, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    longer = runs.prepared(folder, runs.config(steps=12))
+    before = runs.files(folder)
+    batches = train.batches
+
+    def spoilt(given):
+        return batches(given).map(
+            lambda canvas: canvas.replace(latents=jnp.full_like(canvas.latents, jnp.nan))
+        )
+
+    monkeypatch.setattr(train, "batches", spoilt)
+    with pytest.raises(UserError, match="Step 7: .*not finite.*optimizer.learning_rate"):
+        train.run(longer, folder)
+    monkeypatch.undo()
+    assert runs.files(folder) == before
+    state, _ = runs.state(system, folder)
+    assert int(state.step) == 6
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_training_document_that_is_too_long_is_told(monkeypatch, tmp_path):
+    _, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    system = build.system(runs.config(data__length=6), folder)
+    with pytest.raises(UserError, match="data.length=6"):
+        next(iter(train.batches(system)))
+    assert toy.Toy()[0].words()

@@ -1,0 +1,10 @@
+"""The smallest configuration, for runs by the command line: `--config=tests/tiny_config.py`."""
+
+from configs import common
+
+
+def get_config():
+    config = common.debug(common.base("tiny"))
+    config.steps = 6
+    config.checkpoint.keep = 3
+    return config
