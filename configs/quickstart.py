@@ -15,33 +15,43 @@ from configs import common
 def get_config() -> ml_collections.ConfigDict:
     """The configuration."""
     config = common.base("quickstart")
-    config.steps = 6_000
+    config.steps = 2_600
     config.batch = 16
 
     config.codec.pixels = 24
     config.codec.patch = 8
     config.codec.mean = 0.55
-    config.codec.deviation = 0.65
+    # Twice the data's: the fainter a picture in its noise, the later it must be settled, and the
+    # more the words, settled first, have a say in it.
+    config.codec.deviation = 1.3
 
     config.source = ml_collections.ConfigDict()
     config.source.name = "emoji"
     config.source.concepts = 64
     config.source.pixels = config.codec.get_ref("pixels")
-    config.source.documents = 10_000
+    config.source.documents = 5_000
     config.source.interleaved = 0.2
+    config.source.captions = (
+        "a picture of {0}: [0]",
+        "here is {0}: [0]",
+        "[0] {0}",
+        "[0] this is {0}",
+    )
     config.data.length = 96
     config.data.text_slots = 6
     config.data.vocab = 400
 
     config.model = common.size(layers=4, width=128, heads=2, hidden=384)
+    config.model.embed_width = 512  # the wider, the clearer a word in its noise
 
-    config.paradigm.joint = 0.3
-    config.paradigm.text_to_image = 0.4
-    config.paradigm.image_to_text = 0.2
+    config.paradigm.joint = 0.5
+    config.paradigm.text_to_image = 0.15
+    config.paradigm.image_to_text = 0.25
     config.paradigm.spans = 0.05
     config.paradigm.scattered = 0.05
     config.paradigm.floor = 0.3
-    config.paradigm.clock = ("power", 2.0)
+    config.paradigm.clock = ("power", 1.5)
+    config.paradigm.image_weight = 3.0  # for patches of a third of unit variance
 
     config.optimizer.learning_rate = 3e-3
 

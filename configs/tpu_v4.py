@@ -1,4 +1,4 @@
-"""A model of 1.2 billion parameters on a Cloud TPU v4 pod slice.
+"""A model of 1.26 billion parameters on a Cloud TPU v4 pod slice.
 
     python -m oneflow_jax.main --config=configs/tpu_v4.py --workdir=gs://BUCKET/runs/1b
 
@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.base("tpu_v4")
     config.platform = "tpu"
     config.needs = (
-        "It trains 1.2 billion parameters on a v4 pod slice of 8 chips or more: see "
+        "It trains 1.26 billion parameters on a v4 pod slice of 8 chips or more: see "
         "launch/README.md."
     )
     config.steps = 100_000

@@ -108,6 +108,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     )
     # What would fail after training is refused before.
     sampling_plan(config)
+    _suite_maker(config)
     for passes in config.evaluation.passes:
         evaluation_plan(built, passes)
     return built
@@ -165,13 +166,7 @@ def evaluation_plan(built: System, passes: int) -> base.Plan:
 
 def suite(config: ml_collections.ConfigDict) -> scoring.Suite:
     """What the configured data set asks of a model."""
-    samples = config.evaluation.samples
-    suites: dict[str, Callable[[], scoring.Suite]] = {
-        "": lambda: scoring.Suite((), {}),
-        "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
-        "emoji": lambda: emoji.suite(_emoji_settings(config).drawn(), samples),
-    }
-    return _chosen("evaluation.score", config.evaluation.score, suites)()
+    return _suite_maker(config)()
 
 
 def abstract_state(built: System) -> step.TrainState:
@@ -199,6 +194,16 @@ def _check_counts(config: ml_collections.ConfigDict) -> None:
         value = operator.attrgetter(field)(config)
         if value < 1:
             raise UserError(f"{field}={value} must be at least 1.")
+
+
+def _suite_maker(config: ml_collections.ConfigDict) -> Callable[[], scoring.Suite]:
+    samples = config.evaluation.samples
+    suites: dict[str, Callable[[], scoring.Suite]] = {
+        "": lambda: scoring.Suite((), {}),
+        "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
+        "emoji": lambda: emoji.suite(_emoji_settings(config).drawn(), samples),
+    }
+    return _chosen("evaluation.score", config.evaluation.score, suites)
 
 
 def _emoji_settings(config: ml_collections.ConfigDict) -> emoji_data.Settings:
@@ -231,7 +236,7 @@ def _vocab(config: ml_collections.ConfigDict, folder: epath.Path) -> vocabs.Voca
         count = min(len(documents), VOCAB_DOCUMENTS)
         draft = path.with_name(path.name + ".draft")
         vocabs.train_vocab((documents[i].words() for i in range(count)), config.data.vocab, draft)
-        draft.rename(path)
+        draft.replace(path)
     return vocabs.Vocab.load(path)
 
 

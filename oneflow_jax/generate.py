@@ -59,7 +59,7 @@ class Generator:
             UserError: a prompt has nothing to be made or does not fit the canvas, or the batch
                 does not fit the devices.
         """
-        sharding.check_rows(self._system.mesh, batch, parts=1)
+        sharding.check_rows(self._system.mesh, batch, field="evaluation.batch")
         rows = [row(self._system.layout, prompt, plan) for prompt in prompts]
         longest = max(len(slots["kind"]) for slots in rows)
         length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._system.layout.length)

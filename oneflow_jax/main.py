@@ -8,7 +8,7 @@ import re
 import sys
 
 import ml_collections
-from absl import flags
+from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
@@ -59,6 +59,7 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
     Raises:
         UserError: an unknown flag or configuration key, or a value of the wrong type.
     """
+    app.define_help_flags()
     try:
         rest = flags.FLAGS(argv, known_only=True)
         if WORKDIR.value is None or any(re.match("--?config(=|$)", arg) for arg in rest):
@@ -90,7 +91,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and TFDS tell their inner life ...
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
     logging.getLogger("jax").setLevel(logging.WARNING)  # ... and JAX which platforms it lacks.
     host.prepare()
     try:

@@ -100,8 +100,10 @@ def unboxed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.value if _is_box(leaf) else leaf, tree, is_leaf=_is_box)
 
 
-def check_rows(mesh: Mesh, rows: int, parts: int) -> None:
+def check_rows(mesh: Mesh, rows: int, parts: int = 1, field: str = "batch") -> None:
     """Refuses a batch that does not cut into the mesh's data axes and into microbatches.
+
+    `field` is what the configuration calls it.
 
     Raises:
         UserError: as said.
@@ -109,7 +111,7 @@ def check_rows(mesh: Mesh, rows: int, parts: int) -> None:
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if rows % (ways * parts):
         raise UserError(
-            f"batch={rows} rows cannot be cut into parts={parts} microbatches over data x fsdp = "
+            f"{field}={rows} rows cannot be cut into parts={parts} microbatches over data x fsdp = "
             f"{mesh.shape['data']} x {mesh.shape['fsdp']} devices: choose a multiple of "
             f"{ways * parts}."
         )

@@ -127,7 +127,7 @@ def write_atomically(path: epath.Path, text: str) -> None:
     """Writes a file that is never seen half written."""
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text)
-    draft.rename(path)
+    draft.replace(path)
 
 
 @contextlib.contextmanager

@@ -127,5 +127,5 @@ def test_the_tpu_model_has_a_billion_parameters(tmp_path):
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     assert 1.0e9 <= count <= 1.5e9
     told = re.search(r"([\d.]+) billion parameters", tpu_v4.__doc__)[1]
-    assert f"{count / 1e9:.1f}" == told
+    assert f"{count / 1e9:.2f}" == told
     assert f"{told} billion" in config.needs

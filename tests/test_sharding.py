@@ -49,15 +49,13 @@ def test_shardings_golden(request):
 
 @functools.cache
 def history(sizes, devices):
-    """Losses of 5 steps on a mesh, and where the state lies before and after."""
-    system = tiny.System()
-    with tiny.on_mesh(system, tiny.packed(), dict(sizes), devices) as (state, batch):
-        planned = jax.tree.map(lambda x: x.sharding, state)
-        step, losses = system.step(donate=True), []
+    """Losses of 5 steps on a mesh, where the state was to lie and the state, how often compiled."""
+    with tiny.on_mesh(tiny.System(), tiny.packed(), dict(sizes), devices) as placed:
+        state, losses = placed.state, []
         for _ in range(5):
-            state, metrics = step(state, batch)
+            state, metrics = placed.step(state, placed.batch)
             losses.append(tiny.losses(metrics))
-        return losses, planned, state, step._cache_size()
+        return losses, placed.shardings, state, placed.step._cache_size()
 
 
 ONE = tuple(dict.fromkeys(sharding.AXES, 1).items())

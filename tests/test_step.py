@@ -26,8 +26,8 @@ def start():
     return SGD.state(tiny.packed()).replace(params=tiny.parameters(SGD.network))
 
 
-def run(system, batch, count, *, donate=True):
-    state, step, history = system.state(batch), system.step(donate=donate), []
+def run(system, batch, count):
+    state, step, history = system.state(batch), system.step(), []
     for _ in range(count):
         state, metrics = step(state, batch)
         history.append(tiny.losses(metrics))
@@ -129,15 +129,7 @@ def test_step_is_traced_and_compiled_once():
 
     def counted(state, canvas):
         traces.append(1)
-        return steps.train_step(
-            state,
-            canvas,
-            model=system.network,
-            paradigm=system.paradigm,
-            optimizer=system.optimizer,
-            decay=0.9,
-            parts=1,
-        )
+        return system.update()(state, canvas)
 
     step = jax.jit(counted, donate_argnums=0)
     first = state

@@ -58,7 +58,7 @@ def test_not_finite_is_told_with_its_step(tmp_path, value):
     log = report(tmp_path)
     log.add(1, measured(1.0))
     log.add(2, measured(value))
-    with pytest.raises(UserError, match="Step 2: .*loss.* is not finite"):
+    with pytest.raises(UserError, match=r"Step 2: .*loss.* is not finite"):
         log.settle()
 
 
@@ -76,7 +76,7 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(tmp_path, mon
         )
 
     monkeypatch.setattr(train, "batches", spoilt)
-    with pytest.raises(UserError, match="Step 7: .*not finite.*optimizer.learning_rate"):
+    with pytest.raises(UserError, match=r"Step 7: .*not finite.*optimizer.learning_rate"):
         train.run(longer, folder)
     monkeypatch.undo()
     assert runs.files(folder) == before
@@ -89,6 +89,6 @@ def test_a_training_document_that_is_too_long_is_told(monkeypatch, tmp_path):
     _, finished = runs.trained()
     folder = runs.copied(finished, tmp_path)
     system = build.system(runs.config(data__length=6), folder)
-    with pytest.raises(UserError, match="data.length=6"):
+    with pytest.raises(UserError, match=r"data.length=6"):
         next(iter(train.batches(system)))
     assert toy.Toy()[0].words()

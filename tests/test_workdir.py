@@ -48,7 +48,7 @@ def test_a_key_that_is_new_counts_as_another_configuration(folder):
     old = json.loads((folder / workdir.CONFIG).read_text())
     del old["model"]["width"]
     (folder / workdir.CONFIG).write_text(json.dumps(old))
-    with pytest.raises(UserError, match="model.width: None there, 32 now"):
+    with pytest.raises(UserError, match=r"model.width: None there, 32 now"):
         workdir.check_config(folder, runs.config())
 
 
@@ -80,7 +80,8 @@ def test_a_tokenizer_of_nobody_goes(folder):
 
 def test_one_at_a_time(folder):
     with (
-        workdir.claimed(folder / "run"), pytest.raises(UserError, match="in use by another run"),
+        workdir.claimed(folder / "run"),
+        pytest.raises(UserError, match="in use by another run"),
         workdir.claimed(folder / "run"),
     ):
         pass
@@ -107,6 +108,7 @@ def test_mistakes_of_ours_are_not_explained_away(folder):
 
 def test_a_file_is_never_half_written(folder):
     path = folder / "figures.json"
+    workdir.write_atomically(path, "first")
     workdir.write_atomically(path, "old")
     with pytest.raises(TypeError):
         workdir.write_atomically(path, None)

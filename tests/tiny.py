@@ -164,9 +164,9 @@ class System:
     def state(self, batch: Canvas, seed: int = 0) -> steps.TrainState:
         return jax.jit(lambda k: nn.unbox(self.initializer(batch)(k)))(jax.random.key(seed))
 
-    def step(self, *, donate: bool = False) -> Any:
-        """The compiled `(state, canvas) -> (state, metrics)`."""
-        call = functools.partial(
+    def update(self) -> Any:
+        """The function `(state, canvas) -> (state, metrics)`."""
+        return functools.partial(
             steps.train_step,
             model=self.network,
             paradigm=self.paradigm,
@@ -174,21 +174,41 @@ class System:
             decay=self.decay,
             parts=self.parts,
         )
-        return jax.jit(call, donate_argnums=0 if donate else ())
+
+    def step(self) -> Any:
+        """`update`, compiled."""
+        return jax.jit(self.update())
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A system on a mesh."""
+
+    state: steps.TrainState
+    batch: Canvas
+    shardings: Any
+    step: Any
 
 
 @contextlib.contextmanager
 def on_mesh(
     system: System, batch: Canvas, sizes: dict[str, int], devices: int = 8
-) -> Iterator[tuple[steps.TrainState, Canvas]]:
-    """The state and the batch as they lie on a mesh, inside its context."""
+) -> Iterator[Placed]:
+    """The system on a mesh of the first `devices` devices, inside its context."""
     mesh = sharding.make_mesh(sizes, jax.devices()[:devices])
+    rows = sharding.of_rows(mesh)
     with sharding.use(mesh):
         key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
-        initializer = system.initializer(jax.device_put(batch, sharding.of_rows(mesh)))
+        initializer = system.initializer(jax.device_put(batch, rows))
         shardings = sharding.of_state(mesh, jax.eval_shape(initializer, key))
         state = jax.jit(lambda k: nn.unbox(initializer(k)), out_shardings=shardings)(key)
-        yield state, jax.device_put(batch, sharding.of_rows(mesh))
+        step = jax.jit(
+            system.update(),
+            in_shardings=(shardings, rows),
+            out_shardings=(shardings, sharding.replicated(mesh)),
+            donate_argnums=0,
+        )
+        yield Placed(state, jax.device_put(batch, rows), shardings, step)
 
 
 def losses(metrics: dict[str, Any]) -> dict[str, float]:

@@ -67,20 +67,31 @@ class Layout:
 
     def read(self, canvas: Canvas) -> list[Document]:
         """The document in each row of a finished batch with one document in each row."""
-        fields = {name: np.asarray(getattr(canvas, name)) for name in ("ids", "latents", "span")}
-        kinds = np.asarray(canvas.kind)
+        fields = {
+            name: np.asarray(getattr(canvas, name))
+            for name in ("ids", "latents", "kind", "span", "fixed")
+        }
         return [
-            Document(
-                tuple(self._read_span(fields["ids"][b, at], fields["latents"][b, at], kind)
-                      for kind, at in spans(kinds[b], fields["span"][b]))
-            )
-            for b in range(len(kinds))
-        ]  # fmt: skip
+            self._document({name: values[b] for name, values in fields.items()})
+            for b in range(len(fields["kind"]))
+        ]
 
-    def _read_span(self, ids: np.ndarray, latents: np.ndarray, kind: Kind) -> Part:
-        if kind == Kind.TEXT:
-            return Text(self.vocab.decode(ids.tolist()))
-        return Image(self.codec.decode(latents))
+    def _document(self, row: Row) -> Document:
+        return Document(
+            tuple(
+                Text(self._words(row["ids"][at], row["fixed"][at]))
+                if kind == Kind.TEXT
+                else Image(self.codec.decode(row["latents"][at]))
+                for kind, at in spans(row["kind"], row["span"])
+            )
+        )
+
+    def _words(self, ids: np.ndarray, fixed: np.ndarray) -> str:
+        """The words of a run; an <end> before given words is a slot that was not needed."""
+        given = np.flatnonzero(fixed & (ids != vocabs.END))
+        upto = given[-1] + 1 if len(given) else 0
+        kept = [token for token in ids[:upto].tolist() if token != vocabs.END]
+        return self.vocab.decode(kept + ids[upto:].tolist())
 
     def _row(self, document: Document, *, allow_unknown: bool) -> Row:
         if not document.parts:

@@ -134,3 +134,10 @@ def test_spans_come_in_order_without_the_beginning(lay):
     row = lay.row(Document((Image(PICTURE), Text(RED), Image(OTHER))))
     found = [(kind, len(at)) for kind, at in layout.spans(row["kind"], row["span"])]
     assert found == [(Kind.IMAGE, 4), (Kind.TEXT, 8), (Kind.IMAGE, 4)]
+
+
+def test_words_given_after_a_gap_outlive_an_end_in_it(lay):
+    prompt = Document((Gap("text", 3), Text(RED)))
+    canvas = lay.canvas([lay.prompt(prompt)])  # The gap's slots hold <end> until they are made.
+    (made,) = lay.read(canvas)
+    assert made.words() == RED

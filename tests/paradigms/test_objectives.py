@@ -17,7 +17,7 @@ from tests import tiny
 
 WORDS, LENGTH = 8, 5
 LANGUAGE = {tuple((first + i) % WORDS for i in range(LENGTH)) for first in range(WORDS)}
-TRAINING_STEPS = 400
+TRAINING_STEPS = 600
 
 
 @pytest.fixture
@@ -110,7 +110,8 @@ def trained(name):
     joint = tasks.Mix((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
     paradigm = dataclasses.replace(tiny.paradigm(channels=1, mix=joint), objective=objective)
     net = tiny.network(paradigm.heads, vocab_size=WORDS + 1, unroll=2)
-    system = tiny.System(paradigm, net, optax.adam(3e-3), decay=0.9)
+    rate = optax.cosine_decay_schedule(2e-2, TRAINING_STEPS)
+    system = tiny.System(paradigm, net, optax.adam(rate), decay=0.9)
     batch = language(64)
     state = before = system.state(batch)
     step = system.step()
@@ -139,7 +140,7 @@ def test_literal_collapses():
     documents get the same text, however well the rest works.
     """
     result = trained("literal")
-    assert spread(result.rows_after) < 0.25 * spread(result.rows_before)
+    assert spread(result.rows_after) < 0.05 * spread(result.rows_before)
     assert len({tuple(text) for text in result.texts.tolist()}) == 1
 
 
@@ -149,5 +150,5 @@ def test_endpoint_does_not_collapse():
     rows = result.rows_after / jnp.linalg.norm(result.rows_after, axis=-1, keepdims=True)
     assert spread(rows) > 1.0
     texts = [tuple(text) for text in result.texts.tolist()]
-    assert np.mean([text in LANGUAGE for text in texts]) > 0.8
+    assert np.mean([text in LANGUAGE for text in texts]) > 0.6
     assert len(set(texts) & LANGUAGE) >= 6

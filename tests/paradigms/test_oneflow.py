@@ -259,7 +259,7 @@ def test_evaluations_counts_the_rows_that_the_network_sees(solver, steps_, guida
 
     def counted(view):
         copies = view.clock.shape[0] // 2
-        jax.debug.callback(lambda _: calls.append(copies), view.clock[0, 0])
+        jax.debug.callback(lambda: calls.append(copies))
         return oracle(paradigm, data)(view)
 
     plan = Plan(ode.schedule(solver, steps_), guidance)

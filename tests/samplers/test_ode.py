@@ -43,15 +43,17 @@ def test_evaluations_counts_the_calls(solver, steps):
     calls = []
 
     def counted(t, x):
-        jax.debug.callback(lambda t: calls.append(float(t)), t)
-        return slope(t, x)
+        # Without arguments: to read numbers inside the callback can deadlock on few cores.
+        jax.debug.callback(lambda: calls.append(1))
+        # v is 0/0 at t=1.
+        return jnp.where(t < 1, slope(t, x), jnp.nan)
 
     plan = ode.schedule(solver, steps)
-    ode.solve(counted, jnp.ones(2), plan)
+    solution = ode.solve(counted, jnp.ones(2), plan)
     jax.effects_barrier()
     # The last interval is closed by the caller's own look at the network.
     assert len(calls) + 1 == plan.evaluations
-    assert max(calls, default=0) < 1
+    assert bool(jnp.all(jnp.isfinite(solution.last)))
 
 
 def test_the_path_is_recorded_at_the_times_of_the_plan():
