@@ -12,6 +12,7 @@ sharding and the speed; a model of this size wants millions of documents, which 
 import ml_collections
 
 from configs import common
+from oneflow_jax.data import emoji_concepts
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -32,17 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.source = ml_collections.ConfigDict()
     config.source.name = "emoji"
     config.source.concepts = None
-    config.source.categories = (
-        "Activities",
-        "Animals & Nature",
-        "Flags",
-        "Food & Drink",
-        "Objects",
-        "People & Body",
-        "Smileys & Emotion",
-        "Symbols",
-        "Travel & Places",
-    )
+    config.source.categories = emoji_concepts.CATEGORIES
     config.source.pixels = config.codec.get_ref("pixels")
     config.source.documents = 200_000
     config.source.held_out_documents = 5_000

@@ -28,7 +28,8 @@ class Checkpoints:
     def __init__(self, folder: epath.Path, keep: int) -> None:
         """Opens the folder, which need not exist; all but the `keep` newest are deleted."""
         policies = ocp.training.preservation_policies
-        self._directory = folder / workdir.CHECKPOINTS
+        # Orbax takes no relative path.
+        self._directory = (folder / workdir.CHECKPOINTS).absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._directory,
             # The training loop decides when.

@@ -49,13 +49,13 @@ def test_shardings_golden(request):
 
 @functools.cache
 def history(sizes, devices):
-    """Losses of 5 steps on a mesh, where the state was to lie and the state, how often compiled."""
+    """Losses of 5 steps on a mesh, where the state was to lie, and the state."""
     with tiny.on_mesh(tiny.System(), tiny.packed(), dict(sizes), devices) as placed:
         state, losses = placed.state, []
         for _ in range(5):
             state, metrics = placed.step(state, placed.batch)
             losses.append(tiny.losses(metrics))
-        return losses, placed.shardings, state, placed.step._cache_size()
+        return losses, placed.shardings, state
 
 
 ONE = tuple(dict.fromkeys(sharding.AXES, 1).items())
@@ -74,7 +74,7 @@ def test_one_device_and_eight_compute_the_same(sizes):
 
 
 def test_the_state_stays_where_it_was_planned():
-    _, planned, state, compilations = history(tuple(CUBE.items()), 8)
+    _, planned, state = history(tuple(CUBE.items()), 8)
     for (path, before), after in zip(
         jax.tree_util.tree_leaves_with_path(planned), jax.tree.leaves(state), strict=True
     ):
@@ -84,7 +84,6 @@ def test_the_state_stays_where_it_was_planned():
     assert kernel.addressable_shards[0].data.shape == (
         kernel.shape[0], kernel.shape[1] // 2, kernel.shape[2] // 2,
     )  # fmt: skip
-    assert compilations == 1
 
 
 def test_constraints_on_activations_hold():

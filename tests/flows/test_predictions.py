@@ -10,6 +10,7 @@ X_0 = jax.random.normal(KEYS[0], (20, 5))
 X_1 = jax.random.normal(KEYS[1], (20, 5))
 WRONG = jax.random.normal(KEYS[2], (20, 5))
 T = jax.random.uniform(KEYS[3], (20,), maxval=0.9)
+LATE = T.at[:5].set(0.999)
 X_T = gaussian.interpolate(X_0, X_1, T)
 SCORED = jnp.arange(20) % 3 > 0
 PREDICTIONS = {"clean": predictions.Clean(), "velocity": predictions.Velocity()}
@@ -19,7 +20,7 @@ TRUTH = {"clean": X_1, "velocity": X_1 - X_0}
 @pytest.mark.parametrize("name", PREDICTIONS)
 def test_the_truth_costs_nothing_and_ends_at_the_data(name):
     prediction = PREDICTIONS[name]
-    loss = prediction.loss(TRUTH[name], X_0, X_1, T, SCORED)
+    loss = prediction.loss(TRUTH[name], X_0, X_1, LATE, SCORED)
     np.testing.assert_allclose(loss.total, 0, atol=1e-9)
     assert loss.count == SCORED.sum()
     np.testing.assert_allclose(prediction.clean(TRUTH[name], X_T, T), X_1, atol=1e-5)
