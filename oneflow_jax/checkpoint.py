@@ -28,8 +28,9 @@ class Checkpoints:
     def __init__(self, folder: epath.Path, keep: int) -> None:
         """Opens the folder, which need not exist; all but the `keep` newest are deleted."""
         policies = ocp.training.preservation_policies
-        # Orbax takes no relative path.
-        self._directory = (folder / workdir.CHECKPOINTS).absolute()
+        directory = folder / workdir.CHECKPOINTS
+        # Orbax takes no relative path; and absolute() would garble gs://, which is one already.
+        self._directory = directory if directory.is_absolute() else directory.absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._directory,
             # The training loop decides when.

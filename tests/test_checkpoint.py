@@ -72,3 +72,12 @@ def test_other_errors_are_not_explained_away(tmp_path):
     checkpoints = checkpoint.Checkpoints(epath.Path(tmp_path), 3)
     with checkpoints, pytest.raises(ValueError, match="mine"), checkpoints._explained():
         raise ValueError("mine")
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    system, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    state, _ = runs.state(system, epath.Path(folder.name))
+    expected, _ = runs.state(system, finished)
+    runs.assert_same(state, expected)
