@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint.every = 500
 
     config.sampling.prompts = (
-        "two animals: <text> <image> and <text> <image>",
+        "<text> <image> and <text> <image>",
         "<text> <image>",
         "a picture of a tiger: <image>",
         "first a fox <image>, then <text> <image>",

@@ -102,9 +102,9 @@ def test_same_seed_same_batches():
     assert any(np.any(x.ids != y.ids) for x, y in zip(first, other, strict=True))
 
 
-def read_order(source):
+def read_order(source, seed=0):
     """Contents of all packed documents, row after row."""
-    for batch in iter(dataset(source)):
+    for batch in iter(dataset(source, seed=seed)):
         yield from (content(row) for row in documents_in(jax.tree.map(np.asarray, batch)))
 
 
@@ -122,6 +122,7 @@ def test_epochs_are_shuffled_anew():
     assert sorted(first) == sorted(second)
     assert first != second
     assert first != [content(row_of(item)) for item in source]
+    assert first != list(itertools.islice(read_order(source, seed=1), 12))
 
 
 @pytest.mark.usefixtures("one_bin")
