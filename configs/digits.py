@@ -32,14 +32,13 @@ def get_config(objective: str = "endpoint") -> ml_collections.ConfigDict:
     config.codec.deviation = 0.75
 
     config.model = common.size(layers=3, width=96, heads=3)
-    config.model.embed_width = 256  # the wider, the clearer a word in its noise
     config.paradigm.objective = objective
     config.paradigm.image = "velocity"  # four numbers a patch are few enough to carry
-    config.paradigm.joint = 0.9  # what is scored
-    config.paradigm.text_to_image = 0.025
-    config.paradigm.image_to_text = 0.025
-    config.paradigm.spans = 0.025
-    config.paradigm.scattered = 0.025
+    config.paradigm.joint = 0.8  # what is scored
+    config.paradigm.text_to_image = 0.05
+    config.paradigm.image_to_text = 0.05
+    config.paradigm.spans = 0.05
+    config.paradigm.scattered = 0.05
 
     config.evaluation.score = "digits"
     config.evaluation.passes = (1, 2, 4, 8, 16, 40, 100)
