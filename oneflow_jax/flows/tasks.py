@@ -35,8 +35,8 @@ class Draw:
         clock: time of every slot: the document's where scored, 0 where dropped, else 1.
     """
 
-    scored: Bool[Array, "L"]
-    clock: Float[Array, "L"]
+    scored: Bool[Array, "*b L"]
+    clock: Float[Array, "*b L"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Mix:
                 by_span,
                 jnp.where(canvas.is_text, by_slot, by_span),
             ],
+            default=False,  # The default default is 0, and would make the mask one of integers.
         )
         scored = canvas.free & chosen
         dropped = (

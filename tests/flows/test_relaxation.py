@@ -32,9 +32,9 @@ def test_noise_is_unit_around_the_mask_and_apart_in_each_slot(key, table):
 
 def test_expected_weighs_rows_by_probability(table):
     probability = jnp.array([0.3, 0.7])
-    logits = jnp.full(V, -1e9).at[jnp.array([2, 5])].set(jnp.log(probability))
+    logits = jnp.full((1, V), -1e9).at[0, jnp.array([2, 5])].set(jnp.log(probability))
     mixed = 0.3 * table.rows[2] + 0.7 * table.rows[5]
-    np.testing.assert_allclose(relaxation.expected(logits, table), mixed, rtol=1e-5)
+    np.testing.assert_allclose(relaxation.expected(logits, table)[0], mixed, rtol=1e-5)
 
 
 def test_closeness_is_the_likelihood_under_unit_noise(table):

@@ -87,7 +87,7 @@ def test_grids_rise_from_the_start_to_below_one():
         "euler", 4, "sine"
     ).times[1]  # fmt: skip
     np.testing.assert_allclose(
-        ode.schedule("euler", 9, (0, 0.1, 0.5), 0.5).times, (0.5, 0.55, 0.75)
+        ode.schedule("euler", 9, (0.0, 0.1, 0.5), 0.5).times, (0.5, 0.55, 0.75)
     )
 
 
