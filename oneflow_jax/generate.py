@@ -71,7 +71,7 @@ class Generator:
             canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - count)])
             sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
-            moments = jax.tree.map(lambda x, n=count: x[:, :n], sample.moments)
+            moments = sample.moments and _first(sample.moments, count)
             yield Made(layout.read(canvas), canvas, moments)
 
     def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
@@ -98,6 +98,12 @@ class Generator:
             canvas,
             plan,
         )
+
+
+def _first(moments: base.Moments, count: int) -> base.Moments:
+    """The moments of the first `count` documents of a batch."""
+    fewer = jax.tree.map(lambda x: x[:, :count], moments.replace(times=None))
+    return fewer.replace(times=moments.times)
 
 
 def row(layout: layouts.Layout, prompt: Document, plan: base.Plan) -> layouts.Row:

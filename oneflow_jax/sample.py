@@ -42,14 +42,7 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
     for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
         here = slice(len(stories), len(stories) + len(made.documents))
         titles = [f"{n + 1}" for n in range(here.start, here.stop)]
-        stories += telling.stories(
-            system.layout,
-            made.canvas,
-            made.moments,
-            (*plan.schedule.times, 1.0),
-            titles,
-            shown[here],
-        )
+        stories += telling.stories(system.layout, made.moments, titles, shown[here])
         for text, document in zip(shown[here], made.documents, strict=True):
             logging.info("%s  ->  %s", text, prompt.format(document))
     last = len(stories[0].frames) - 1

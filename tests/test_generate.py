@@ -107,21 +107,21 @@ def test_the_last_batch_is_not_padded_with_documents(generator):
     batches = made(generator, [documents()[0]] * 11, plan(record=True))
     assert [len(batch.documents) for batch in batches] == [8, 3]
     assert [batch.canvas.ids.shape[0] for batch in batches] == [8, 3]
-    assert [batch.moments.ids.shape[1] for batch in batches] == [8, 3]
+    assert [batch.moments.canvas.ids.shape[1] for batch in batches] == [8, 3]
 
 
 def test_moments(eight, generator):
     (batch,) = eight
     rows, length = batch.canvas.ids.shape
     assert length % generate.LENGTH_STEP == 0
-    assert batch.moments.ids.shape == (3, rows, length)
+    assert batch.moments.canvas.ids.shape == (3, rows, length)
     assert batch.moments.certainty.shape == (3, rows, length)
-    assert batch.moments.state.shape == (3, rows, length, 12)
+    assert batch.moments.canvas.latents.shape == (3, rows, length, 12)
     assert batch.moments.guess.shape == (3, rows, length, 12)
-    np.testing.assert_array_equal(batch.moments.ids[-1], batch.canvas.ids)
+    np.testing.assert_array_equal(batch.moments.canvas.ids[-1], batch.canvas.ids)
     image = (batch.canvas.kind == Kind.IMAGE) & ~batch.canvas.fixed
     np.testing.assert_allclose(
-        batch.moments.state[-1][image], batch.canvas.latents[image], atol=1e-6
+        batch.moments.canvas.latents[-1][image], batch.canvas.latents[image], atol=1e-6
     )
     assert made(generator, documents()[:1], plan())[0].moments is None
 

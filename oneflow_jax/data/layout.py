@@ -8,6 +8,7 @@ fixed length can write shorter texts: it learns to emit <end> too.
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -69,7 +70,7 @@ class Layout:
         """The document in each row of a finished batch with one document in each row."""
         fields = {
             name: np.asarray(getattr(canvas, name))
-            for name in ("ids", "latents", "kind", "span", "fixed")
+            for name in ("ids", "latents", "kind", "span", "position", "fixed")
         }
         return [
             self._document({name: values[b] for name, values in fields.items()})
@@ -82,7 +83,7 @@ class Layout:
                 Text(self._words(row["ids"][at], row["fixed"][at]))
                 if kind == Kind.TEXT
                 else Image(self.codec.decode(row["latents"][at]))
-                for kind, at in spans(row["kind"], row["span"])
+                for kind, at in parts(row["kind"], row["span"], row["position"])
             )
         )
 
@@ -168,10 +169,19 @@ class Layout:
         }
 
 
-def spans(kind: np.ndarray, span: np.ndarray) -> Iterator[tuple[Kind, np.ndarray]]:
-    """The kind and the slots of each text run and picture of a row, in order, without BOS."""
-    for number in range(2, int(span.max()) + 1):
-        at = np.flatnonzero(span == number)
+def parts(
+    kind: np.ndarray, span: np.ndarray, position: np.ndarray
+) -> Iterator[tuple[Kind, np.ndarray]]:
+    """The kind and the slots of each text run and picture of a row, in reading order, without BOS.
+
+    Where slots lie does not matter: `position` is their order. Text between two pictures is one
+    run.
+    """
+    exists = np.flatnonzero((kind != Kind.PAD) & (position[:, 0] > 0))
+    inside = exists[np.lexsort(position[exists].T[::-1])]
+    pictures = np.where(kind[inside] == Kind.IMAGE, span[inside], 0)
+    for _, run in itertools.groupby(zip(pictures, inside, strict=True), operator.itemgetter(0)):
+        at = np.array([slot for _, slot in run])
         yield Kind(int(kind[at[0]])), at
 
 

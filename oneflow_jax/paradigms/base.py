@@ -11,7 +11,7 @@ from clu import metrics
 
 from oneflow_jax.canvas import Canvas, Head, Table, View
 from oneflow_jax.samplers import guidance, ode
-from oneflow_jax.shapes import Array, Float, Int, Key, Outputs, PyTree, Sums
+from oneflow_jax.shapes import Array, Float, Key, Outputs, PyTree, Sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +31,21 @@ class Plan:
 
 @flax.struct.dataclass
 class Moments:
-    """A sample on its way, for people to look at: T moments, at the plan's times and at t=1.
+    """A sample on its way, for people to look at: T moments, the last of them the finished sample.
 
     Attributes:
-        ids: token that each text slot reads as.
-        certainty: probability that the network gives to that token.
-        state: x_t of image slots.
+        canvas: as it stood, fields `[T B L ...]`: `ids` are what text slots read as, `latents` x_t.
+        clock: each slot's own time.
+        certainty: of each text slot's token, 0 (hidden) to 1 (settled).
         guess: the clean patch that the network believes in.
+        times: the time of the run as a whole, 0 to 1.
     """
 
-    ids: Int[Array, "T B L"]
+    canvas: Canvas
+    clock: Float[Array, "T B L"]
     certainty: Float[Array, "T B L"]
-    state: Float[Array, "T B L C"]
     guess: Float[Array, "T B L C"]
+    times: Float[Array, "T"]
 
 
 @flax.struct.dataclass

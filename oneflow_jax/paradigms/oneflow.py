@@ -175,7 +175,7 @@ class OneFlow:
         if not plan.record:
             return Sample(canvas=done, moments=None)
         beliefs = jax.lax.map(lambda moment: belief(*moment), (solution.times, solution.path))
-        return Sample(canvas=done, moments=_moments(solution, beliefs, last))
+        return Sample(canvas=done, moments=_moments(canvas, solution, beliefs, last))
 
     def _noise(self, table: Table, key: Key[Array, ""], canvas: Canvas) -> State:
         key_text, key_image = jax.random.split(key)
@@ -206,15 +206,21 @@ def _without_words(canvas: Canvas, noise: State, view: View) -> View:
     )
 
 
-def _moments(solution: ode.Solution, beliefs: Belief, last: Belief) -> Moments:
+def _moments(canvas: Canvas, solution: ode.Solution, beliefs: Belief, last: Belief) -> Moments:
     """The path and what was believed on it, closed by the finished sample at t=1."""
 
     def close(path: Array, end: Array) -> Array:
         return jnp.concatenate([path, end[None]])
 
+    times = close(solution.times, jnp.float32(1.0))
+    path = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), canvas)
     return Moments(
-        ids=close(beliefs.ids, last.ids),
+        canvas=path.replace(
+            ids=close(beliefs.ids, last.ids),
+            latents=close(solution.path.latents, last.clean.latents),
+        ),
+        clock=jax.vmap(functools.partial(_clock, canvas))(times),
         certainty=close(beliefs.certainty, last.certainty),
-        state=close(solution.path.latents, last.clean.latents),
         guess=close(beliefs.clean.latents, last.clean.latents),
+        times=times,
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.canvas import Kind
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.paradigms import base
 from oneflow_jax.viewer import story
@@ -12,9 +12,7 @@ from oneflow_jax.viewer import story
 
 def stories(
     layout: layouts.Layout,
-    canvas: Canvas,
     moments: base.Moments,
-    times: Sequence[float],
     titles: Sequence[str],
     prompts: Sequence[str],
 ) -> list[story.Story]:
@@ -22,9 +20,7 @@ def stories(
 
     Args:
         layout: how slots become words and pictures.
-        canvas: the finished batch, on the host.
-        moments: its moments, on the host.
-        times: t of each moment, T of them.
+        moments: of the batch, on the host.
         titles: of each document.
         prompts: of each document.
     """
@@ -33,8 +29,8 @@ def stories(
             title=titles[b],
             prompt=prompts[b],
             frames=tuple(
-                story.Frame(clock=t, parts=_parts(layout, canvas, moments, b, moment, t))
-                for moment, t in enumerate(times)
+                story.Frame(clock=float(t), parts=_parts(layout, moments, moment, b))
+                for moment, t in enumerate(moments.times)
             ),
         )
         for b in range(len(titles))
@@ -42,19 +38,29 @@ def stories(
 
 
 def _parts(
-    layout: layouts.Layout, canvas: Canvas, moments: base.Moments, b: int, moment: int, t: float
+    layout: layouts.Layout, moments: base.Moments, moment: int, b: int
 ) -> tuple[story.TextRun | story.Picture, ...]:
-    fixed = np.asarray(canvas.fixed[b])
+    """One document at one moment.
+
+    A word's key is its slot, a picture's its first slot, and a run's that of the picture before it,
+    below zero: what stays keeps its key when words are inserted.
+    """
+    canvas, at_moment = moments.canvas, (moment, b)
+    ids, latents, fixed = (x[at_moment] for x in (canvas.ids, canvas.latents, canvas.fixed))
+    layers = (x[at_moment] for x in (canvas.kind, canvas.span, canvas.position))
     parts: list[story.TextRun | story.Picture] = []
-    for kind, at in layouts.spans(np.asarray(canvas.kind[b]), np.asarray(canvas.span[b])):
+    before = 0
+    for kind, at in layouts.parts(*layers):
         given = bool(fixed[at].all())
-        key, clock = int(at[0]), 1.0 if given else t
+        clock = 1.0 if given else float(np.mean(moments.clock[at_moment][at[~fixed[at]]]))
         if kind == Kind.IMAGE:
+            before = int(at[0])
+            guess = moments.guess[at_moment][at]
             parts.append(
                 story.Picture(
-                    key=key,
-                    state=layout.codec.decode(moments.state[moment, b, at]),
-                    guess=layout.codec.decode(moments.guess[moment, b, at]),
+                    key=before,
+                    state=layout.codec.decode(latents[at]),
+                    guess=layout.codec.decode(guess),
                     clock=clock,
                     given=given,
                 )
@@ -63,11 +69,11 @@ def _parts(
             words = tuple(
                 story.Word(
                     key=int(slot),
-                    text=layout.vocab.piece(int(moments.ids[moment, b, slot])),
-                    certainty=float(np.clip(moments.certainty[moment, b, slot], 0, 1)),
+                    text=layout.vocab.piece(int(ids[slot])),
+                    certainty=float(np.clip(moments.certainty[at_moment][slot], 0, 1)),
                     given=bool(fixed[slot]),
                 )
                 for slot in at
             )
-            parts.append(story.TextRun(key=key, words=words, clock=clock, given=given))
+            parts.append(story.TextRun(key=~before, words=words, clock=clock, given=given))
     return tuple(parts)

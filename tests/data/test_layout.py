@@ -130,10 +130,18 @@ def test_an_open_gap_is_free_to_the_end_of_its_run(lay):
     assert (len(row["fixed"]) - 1) % 8 == 0
 
 
-def test_spans_come_in_order_without_the_beginning(lay):
+def test_parts_come_in_reading_order_wherever_they_lie(lay):
     row = lay.row(Document((Image(PICTURE), Text(RED), Image(OTHER))))
-    found = [(kind, len(at)) for kind, at in layout.spans(row["kind"], row["span"])]
-    assert found == [(Kind.IMAGE, 4), (Kind.TEXT, 8), (Kind.IMAGE, 4)]
+    there = lay.canvas([row])
+    shuffled = np.random.default_rng(0).permutation(lay.length)
+    for order in (np.arange(lay.length), shuffled):
+        kind, span, position = (
+            getattr(there, name)[0][order] for name in ("kind", "span", "position")
+        )
+        found = list(layout.parts(kind, span, position))
+        assert [kind for kind, _ in found] == [Kind.IMAGE, Kind.TEXT, Kind.IMAGE]
+        slots = [order[at].tolist() for _, at in found]
+        assert slots == [list(range(1, 5)), list(range(5, 13)), list(range(13, 17))]
 
 
 def test_words_given_after_a_gap_outlive_an_end_in_it(lay):

@@ -48,14 +48,15 @@ def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, 
     # All the way the state is on the straight line, and the belief is the data.
     moments = out.moments
     line = jnp.array([*plan.schedule.times, 1.0])[:, None, None, None]
-    straight = (1 - line) * moments.state[:1] + line * data.latents[None]
+    straight = (1 - line) * moments.canvas.latents[:1] + line * data.latents[None]
     at = np.asarray(data.is_image)
-    np.testing.assert_allclose(moments.state[:, at], straight[:, at], atol=1e-5)
+    np.testing.assert_allclose(moments.canvas.latents[:, at], straight[:, at], atol=1e-5)
     np.testing.assert_allclose(moments.guess[:, at], jnp.stack([data.latents[at]] * len(line)),
                                atol=1e-5)  # fmt: skip
-    np.testing.assert_array_equal(moments.ids, jnp.stack([data.ids] * len(line)))
+    np.testing.assert_array_equal(moments.times, line[:, 0, 0, 0])
+    np.testing.assert_array_equal(moments.canvas.ids, jnp.stack([data.ids] * len(line)))
     assert np.asarray(moments.certainty)[:, np.asarray(data.is_text)].min() > 0.5
-    start = moments.state[0][at].reshape(3, -1)
+    start = moments.canvas.latents[0][at].reshape(3, -1)
     assert abs(start.std() - 1) < 0.3
 
 

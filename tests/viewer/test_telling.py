@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.data import vocab
+from oneflow_jax.paradigms.base import Moments
+from oneflow_jax.viewer import story, telling
+from tests import tiny
+
+LENGTH = 8
+
+
+@pytest.fixture(scope="module")
+def told():
+    """Two moments of one document: BOS a <picture>, then BOS a [b] <picture> [c]."""
+    lay = tiny.layout_of(LENGTH)
+    a, b, c = list(lay.vocab.text)[:3]
+    ids = np.array([[vocab.BOS, a, 0, 0, 0, 0, b, c]] * 2)[:, None]
+    text, image, pad = int(Kind.TEXT), int(Kind.IMAGE), int(Kind.PAD)
+    kind = np.array([[text, text, *[image] * 4, pad, pad], [text, text, *[image] * 4, text, text]])
+    order = np.array([[0, 1, 2, 2, 2, 2, 0, 0], [0, 1, 3, 3, 3, 3, 2, 4]])
+    grid = np.array([[0, 0], [0, 0], [0, 0], [0, 1], [1, 0], [1, 1], [0, 0], [0, 0]])
+    position = np.concatenate([order[..., None], np.stack([grid] * 2)], axis=-1)
+    span = np.where(kind == image, 3, np.where(kind == text, 1, 0))
+    fixed = np.zeros((2, LENGTH), bool)
+    fixed[:, :2] = True
+    latents = np.zeros((2, 1, LENGTH, lay.codec.channels), np.float32)
+    canvas = Canvas(
+        ids=ids,
+        latents=latents,
+        kind=kind[:, None],
+        segment=(kind != pad)[:, None].astype(np.int32),
+        span=span[:, None],
+        position=position[:, None],
+        fixed=fixed[:, None],
+    )
+    clock = np.where(kind == image, [[0.25], [1.0]], 0.5)[:, None]
+    moments = Moments(
+        canvas=canvas,
+        clock=clock,
+        certainty=np.full((2, 1, LENGTH), 0.75),
+        guess=latents + 1,
+        times=np.array([0.25, 1.0]),
+    )
+    (one,) = telling.stories(lay, moments, ["title"], ["prompt"])
+    return lay, (a, b, c), one
+
+
+def test_a_frame_for_each_moment_at_its_time(told):
+    _, _, one = told
+    assert (one.title, one.prompt) == ("title", "prompt")
+    assert [frame.clock for frame in one.frames] == [0.25, 1.0]
+
+
+def test_inserted_words_stand_in_reading_order_and_the_others_keep_their_keys(told):
+    lay, (a, b, c), one = told
+    first, last = one.frames
+    assert [[word.text for word in run.words] for run in first.runs()] == [[lay.vocab.piece(a)]]
+    assert [[word.text for word in run.words] for run in last.runs()] == [
+        [lay.vocab.piece(a), lay.vocab.piece(b)],
+        [lay.vocab.piece(c)],
+    ]
+    assert first.words()[0].key == last.words()[0].key
+    assert first.runs()[0].key == last.runs()[0].key
+    assert first.pictures()[0].key == last.pictures()[0].key
+    kinds = [type(part) for part in last.parts]
+    assert kinds == [story.TextRun, story.Picture, story.TextRun]
+
+
+def test_given_words_are_given_and_free_ones_have_their_certainty_and_clock(told):
+    _, _, one = told
+    before, after = one.frames[-1].runs()
+    assert [word.given for word in before.words] == [True, False]
+    assert before.words[1].certainty == 0.75
+    assert (before.given, before.clock) == (False, 0.5)
+    assert (after.given, after.clock) == (False, 0.5)
+    assert one.frames[0].runs()[0].given
+    assert one.frames[0].runs()[0].clock == 1.0
+
+
+def test_a_picture_has_its_own_clock_and_shows_state_and_guess(told):
+    _, _, one = told
+    (picture,) = one.frames[0].pictures()
+    assert picture.clock == 0.25
+    assert not picture.given
+    assert (picture.guess > picture.state).all()
