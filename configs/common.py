@@ -35,15 +35,16 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.model = size(layers=4, width=128, heads=2)
 
     config.paradigm = ml_collections.ConfigDict()
-    config.paradigm.name = "oneflow"
-    config.paradigm.objective = "endpoint"
+    config.paradigm.name = "oneflow"  # or "mask_flow"
+    config.paradigm.objective = "endpoint"  # of oneflow's words; or "velocity", "literal"
+    config.paradigm.cap = 10.0  # highest weight of a hidden token of mask_flow
     config.paradigm.image = "clean"  # what is predicted of a patch; or "velocity"
     config.paradigm.joint = 0.4  # shares of the training tasks
     config.paradigm.text_to_image = 0.25
     config.paradigm.image_to_text = 0.2
     config.paradigm.spans = 0.1
     config.paradigm.scattered = 0.05
-    config.paradigm.drop = 0.1  # share of text_to_image that hides the words, for guidance
+    config.paradigm.drop = 0.1  # share of both that hides what is given, for guidance
     config.paradigm.floor = 0.05  # of 1 - t, where a clean patch is scored
     config.paradigm.clock = ("power", 1.0)  # how often each time comes; 1.0 is uniform
     config.paradigm.text_weight = 1.0
@@ -81,7 +82,12 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.sampling.steps = 16
     config.sampling.solver = "euler"
     config.sampling.grid = "uniform"
-    config.sampling.guidance = 1.0
+    config.sampling.guidance = 1.0  # of pictures by words; 1 is none
+    config.sampling.text_guidance = 1.0  # of words by pictures
+    config.sampling.temperature = 1.0  # of words, where they are drawn: all but oneflow
+    config.sampling.top_p = 1.0  # ... from the likeliest, that add up to this
+    config.sampling.order = "random"  # in which mask_flow reads words; or "confidence"
+    config.sampling.remask = 0.0  # probability in a step to hide a read word again
     config.sampling.start = 0.0  # above 0: revise the prompt, from this time on
     config.sampling.seed = 0
     config.sampling.prompts = ("<text> <image>",)

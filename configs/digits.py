@@ -3,6 +3,7 @@
     python -m oneflow_jax.main --config=configs/digits.py             (or :endpoint)
     python -m oneflow_jax.main --config=configs/digits.py:velocity
     python -m oneflow_jax.main --config=configs/digits.py:literal
+    python -m oneflow_jax.main --config=configs/digits.py:mask_flow
 
 1,797 scans of 8 x 8 pixels, 40 captions; 3,000 steps of 64 documents, then joint generation of 400
 documents with 1 to 100 forward passes: `valid` is the share of captions that are one of the 40,
@@ -14,9 +15,9 @@ import ml_collections
 from configs import common
 
 
-def get_config(objective: str = "endpoint") -> ml_collections.ConfigDict:
-    """The configuration; `objective` is endpoint, velocity or literal."""
-    config = common.base(f"digits-{objective}")
+def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
+    """The configuration; `kind` is an objective of oneflow, or another paradigm's name."""
+    config = common.base(f"digits-{kind}")
     config.steps = 3_000
     config.batch = 64
 
@@ -35,7 +36,10 @@ def get_config(objective: str = "endpoint") -> ml_collections.ConfigDict:
 
     config.model = common.size(layers=3, width=96, heads=3)
     config.model.embed_width = 32
-    config.paradigm.objective = objective
+    if kind == "mask_flow":
+        config.paradigm.name = kind
+    else:
+        config.paradigm.objective = kind
     config.paradigm.image = "velocity"  # four numbers a patch are few enough to carry
     config.paradigm.clock = ("power", 1.5)
     config.paradigm.joint = 0.8  # what is scored

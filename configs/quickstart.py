@@ -1,6 +1,7 @@
 """Learns 64 emoji and their names in about 15 minutes on two CPU cores; `make quickstart`.
 
-    python -m oneflow_jax.main --config=configs/quickstart.py
+    python -m oneflow_jax.main --config=configs/quickstart.py             (oneflow)
+    python -m oneflow_jax.main --config=configs/quickstart.py:mask_flow
 
 Documents with one named picture, or several in a sentence, of 24 x 24 pixels. The run prepares
 them, learns the tokenizer, trains, scores 64 samples of each task with 16 forward passes, and
@@ -12,9 +13,9 @@ import ml_collections
 from configs import common
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The configuration."""
-    config = common.base("quickstart")
+def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
+    """The configuration; `paradigm` is one's name."""
+    config = common.base("quickstart" if paradigm == "oneflow" else f"quickstart-{paradigm}")
     config.steps = 2_600
     config.batch = 16
 
@@ -44,6 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = common.size(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 512  # the wider, the clearer a word in its noise
 
+    config.paradigm.name = paradigm
     config.paradigm.joint = 0.5
     config.paradigm.text_to_image = 0.15
     config.paradigm.image_to_text = 0.25

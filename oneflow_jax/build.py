@@ -1,14 +1,12 @@
-"""From configuration to objects: the only reader of configurations.
+"""From configuration to objects; `registry` and `plans` do it for paradigms and for sampling.
 
-Below this module there are objects with typed fields.
+Below these modules there are objects with typed fields.
 """
 
 import dataclasses
 import functools
-import math
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +14,17 @@ import ml_collections
 import optax
 from etils import epath
 
-from oneflow_jax import optim, sharding, step, workdir
+from oneflow_jax import optim, plans, registry, sharding, step, workdir
 from oneflow_jax.canvas import View
 from oneflow_jax.codecs import patches
-from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import sources
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import clocks, predictions, tasks
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms import base, objectives, oneflow
-from oneflow_jax.samplers import ode
+from oneflow_jax.paradigms import base
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.scoring import digits, emoji
 
@@ -95,7 +90,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         length=config.data.length,
         text_slots=config.data.text_slots,
     )
-    paradigm = _paradigm(config, layout.vocab.size_padded(), codec)
+    paradigm = registry.paradigm(config, layout.vocab, codec)
     settings = optim.Settings(steps=config.steps, **config.optimizer)
     built = System(
         config=config,
@@ -107,10 +102,10 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         optimizer=optim.optimizer(settings),
     )
     # What would fail after training is refused before.
-    sampling_plan(config)
+    plans.sampling(config, paradigm)
     _suite_maker(config)
     for passes in config.evaluation.passes:
-        evaluation_plan(built, passes)
+        plans.evaluation(config, paradigm, passes)
     return built
 
 
@@ -135,33 +130,6 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
 def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
     """The documents of one split of the configured data set, prepared if need be."""
     return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
-
-
-def sampling_plan(config: ml_collections.ConfigDict) -> base.Plan:
-    """How to sample for people to look at, as configured."""
-    given = config.sampling
-    schedule = ode.schedule(given.solver, given.steps, given.grid, given.start)
-    return base.Plan(schedule, guidance=float(given.guidance), record=True)
-
-
-def evaluation_plan(built: System, passes: int) -> base.Plan:
-    """How to sample with so many forward passes, with the configured solver and guidance.
-
-    Raises:
-        UserError: no number of steps takes exactly that many passes.
-    """
-    given = built.config.sampling
-    if not isinstance(passes, int):
-        raise UserError(f"evaluation.passes={passes!r} must be whole numbers, as in '(4,16)'.")
-    for steps in range(1, passes + 1):
-        schedule = ode.schedule(given.solver, steps, given.grid)
-        plan = base.Plan(schedule, guidance=float(given.guidance))
-        if built.paradigm.evaluations(plan) == passes:
-            return plan
-    raise UserError(
-        f"evaluation.passes={passes}: no number of steps of sampling.solver={given.solver!r} with "
-        f"sampling.guidance={given.guidance} takes exactly that many forward passes."
-    )
 
 
 def suite(config: ml_collections.ConfigDict) -> scoring.Suite:
@@ -203,7 +171,7 @@ def _suite_maker(config: ml_collections.ConfigDict) -> Callable[[], scoring.Suit
         "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
         "emoji": lambda: emoji.suite(_emoji_settings(config).drawn(), samples),
     }
-    return _chosen("evaluation.score", config.evaluation.score, suites)
+    return registry.chosen("evaluation.score", config.evaluation.score, suites)
 
 
 def _emoji_settings(config: ml_collections.ConfigDict) -> emoji_data.Settings:
@@ -252,35 +220,3 @@ def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradig
         )
     size = backbone.Size(**values | {"dtype": jnp.dtype(values["dtype"])})
     return Model(size=size, vocab=vocab, embed_width=embed_width, heads=paradigm.heads)
-
-
-def _paradigm(config: ml_collections.ConfigDict, vocab: int, codec: Codec) -> base.Paradigm:
-    given = config.paradigm
-    shares = tuple(given[name] for name in tasks.NAMES)
-    if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
-        raise UserError(
-            f"paradigm: the shares of {', '.join(tasks.NAMES)} are {shares}; they must add up to 1."
-        )
-    makers: dict[str, Callable[[], objectives.Objective]] = {
-        "endpoint": lambda: objectives.Endpoint(vocab),
-        "velocity": lambda: objectives.Velocity(config.model.embed_width),
-        "literal": lambda: objectives.Literal(config.model.embed_width),
-    }
-    images: dict[str, Callable[[], predictions.Prediction]] = {
-        "clean": lambda: predictions.Clean(given.floor),
-        "velocity": predictions.Velocity,
-    }
-    return oneflow.OneFlow(
-        objective=_chosen("paradigm.objective", given.objective, makers)(),
-        image=_chosen("paradigm.image", given.image, images)(),
-        channels=codec.channels,
-        mix=tasks.Mix(shares, given.drop),
-        clock=_chosen("paradigm.clock", given.clock[0], clocks.BY_NAME)(*given.clock[1:]),
-        weights=(("text", given.text_weight), ("image", given.image_weight)),
-    )
-
-
-def _chosen(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
-    if name not in choices:
-        raise UserError(f"{field}={name!r} is none of {', '.join(choices)}.")
-    return choices[name]

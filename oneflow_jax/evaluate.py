@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from oneflow_jax import build, checkpoint, generate, logs, sharding, step, workdir
+from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, step, workdir
 from oneflow_jax.data import pipeline
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import plots, sheet
@@ -88,7 +88,7 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     figures |= suite.constants
     progress = logs.Progress("evaluating", len(suite.tasks) * len(config.passes), unit="task")
     for done, (passes, task) in enumerate(itertools.product(config.passes, suite.tasks), 1):
-        plan = build.evaluation_plan(system, passes)
+        plan = plans.evaluation(system.config, system.paradigm, passes)
         made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
         score = task.score([document for batch in made for document in batch.documents])
         found = {f"{name}@{passes}": value for name, value in score.figures.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import ml_collections
 from etils import epath
 
-from oneflow_jax import build, evaluate, generate, logs, workdir
+from oneflow_jax import build, evaluate, generate, logs, plans, workdir
 from oneflow_jax.data import emoji_concepts, prompt
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
@@ -31,7 +31,7 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
         UserError: there is no checkpoint, or a prompt is wrong.
     """
     config = system.config
-    plan = build.sampling_plan(config)
+    plan = plans.sampling(config, system.paradigm)
     samples = config.sampling.samples
     repeated = [document for document in requests(system, prompts) for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
@@ -70,7 +70,7 @@ def requests(system: build.System, prompts: Sequence[str]) -> list[Document]:
     """
     if not prompts:
         raise UserError("sampling.prompts is empty: give a prompt, there or with --prompt.")
-    plan = build.sampling_plan(system.config)
+    plan = plans.sampling(system.config, system.paradigm)
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
         generate.row(system.layout, document, plan)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax import build, evaluate, generate, sharding
+from oneflow_jax import evaluate, generate, sharding
 from oneflow_jax.canvas import Kind
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.errors import UserError
@@ -148,7 +148,9 @@ def test_passes_are_counted():
     assert paradigm.evaluations(plan(steps=5)) == 5
     assert paradigm.evaluations(dataclasses.replace(plan(steps=5), guidance=2.0)) == 10
     for passes in (1, 4):
-        assert paradigm.evaluations(build.evaluation_plan(system, passes)) == passes
+        assert (
+            paradigm.evaluations(plans.evaluation(system.config, system.paradigm, passes)) == passes
+        )
 
 
 def test_batch_that_does_not_divide(generator):

@@ -42,3 +42,17 @@ def clean(
 ) -> Float[Array, "*b L n"]:
     """The x_1 at which the straight line from x_t with velocity v ends: (3) solved for x_1."""
     return x_t + (1 - t[..., None]) * v
+
+
+def toward(
+    x_t: Float[Array, "*b L n"],
+    x_1: Float[Array, "*b L n"],
+    t: Float[Array, "*b L"],
+    s: Float[Array, "*b L"],
+) -> Float[Array, "*b L n"]:
+    """x_s on the straight line from x_t at time t to x_1 at time 1: Euler's step by (3).
+
+    Exactly x_1 where s=1, and exactly x_t where t=s: also at t=s=1, where a slot is finished.
+    """
+    share = jnp.where(s > t, (s - t) / jnp.where(t < 1, 1 - t, 1.0), 0.0)[..., None]
+    return (1 - share) * x_t + share * x_1

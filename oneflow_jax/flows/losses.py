@@ -20,10 +20,14 @@ def squared_error(
 
 
 def cross_entropy(
-    logits: Float[Array, "L V"], ids: Int[Array, "L"], scored: Bool[Array, "L"]
+    logits: Float[Array, "L V"],
+    ids: Int[Array, "L"],
+    scored: Bool[Array, "L"],
+    weight: Float[Array, "L"] | float = 1.0,
 ) -> metrics.Average:
-    """Sum over scored slots of -log softmax(logits)[id], in nats."""
-    return _over(scored, optax.softmax_cross_entropy_with_integer_labels(logits, ids))
+    """Sum over scored slots of -log softmax(logits)[id] in nats, times the slot's weight."""
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
+    return _over(scored, weight * nats)
 
 
 def _over(scored: Bool[Array, "L"], values: Float[Array, "L"]) -> metrics.Average:

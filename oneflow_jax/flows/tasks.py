@@ -11,7 +11,7 @@ model serves every task because each training document draws which part of itsel
 
 What is not corrupted is shown clean, with clock t=1, and is not scored. For classifier-free
 guidance some documents of `text_to_image` have their words *dropped*: shown at t=0, as pure
-noise, and not scored.
+noise, and not scored; and some of `image_to_text` their pictures.
 """
 
 import dataclasses
@@ -45,7 +45,8 @@ class Mix:
 
     Attributes:
         shares: probability of each of `NAMES`, in that order; they add up to 1.
-        drop: share of `text_to_image` whose words are dropped.
+        drop: share of `text_to_image` whose words, and of `image_to_text` whose pictures, are
+            dropped.
     """
 
     shares: tuple[float, ...]
@@ -72,12 +73,10 @@ class Mix:
             default=False,  # The default default is 0, and would make the mask one of integers.
         )
         scored = canvas.free & chosen
-        dropped = (
-            canvas.free
-            & canvas.is_text
-            & (task == NAMES.index("text_to_image"))
-            & (_uniform(key_drop, canvas.segment) < self.drop)
+        condition = (canvas.is_text & (task == NAMES.index("text_to_image"))) | (
+            canvas.is_image & (task == NAMES.index("image_to_text"))
         )
+        dropped = canvas.free & condition & (_uniform(key_drop, canvas.segment) < self.drop)
         clock = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
         return Draw(scored=scored, clock=clock)
 

@@ -7,10 +7,12 @@ import dataclasses
 from typing import Protocol
 
 import flax.struct
+import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax.canvas import Canvas, Head, Table, View
-from oneflow_jax.samplers import guidance, ode
+from oneflow_jax.errors import UserError
+from oneflow_jax.samplers import guidance, ode, tokens
 from oneflow_jax.shapes import Array, Float, Key, Outputs, PyTree, Sums
 
 
@@ -20,12 +22,16 @@ class Plan:
 
     Attributes:
         schedule: solver and times.
-        guidance: scale of classifier-free guidance for pictures; 1 is none.
+        guidance: scale of classifier-free guidance of pictures by words; 1 is none.
+        text_guidance: of words by pictures.
+        words: how tokens are drawn, where they are drawn.
         record: whether to return the moments on the way.
     """
 
     schedule: ode.Schedule
     guidance: float = 1.0
+    text_guidance: float = 1.0
+    words: tokens.Choice = dataclasses.field(default_factory=tokens.Choice)
     record: bool = False
 
 
@@ -54,6 +60,27 @@ class Sample:
 
     canvas: Canvas
     moments: Moments | None
+
+
+def slots_to_make(canvas: Canvas) -> Sums:
+    """How many slots of each kind are not given: what loss terms per slot are divided by."""
+    return {
+        "text": jnp.sum(canvas.free & canvas.is_text).astype(jnp.float32),
+        "image": jnp.sum(canvas.free & canvas.is_image).astype(jnp.float32),
+    }
+
+
+def check_euler(name: str, plan: Plan) -> None:
+    """Refuses other solvers than Euler's for a paradigm whose words jump at each step.
+
+    Raises:
+        UserError: the plan has another.
+    """
+    if plan.schedule.solver != "euler":
+        raise UserError(
+            f"sampling.solver={plan.schedule.solver!r}: {name} takes one forward pass a step, for "
+            "words and pictures together; its solver is 'euler'."
+        )
 
 
 class Paradigm(Protocol):
@@ -89,6 +116,13 @@ class Paradigm(Protocol):
 
     def loss(self, outputs: Outputs, targets: PyTree) -> dict[str, metrics.Average]:
         """Totals and numbers of scored slots of each term, for one row."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuses a plan that asks for what this paradigm cannot do.
+
+        Raises:
+            UserError: it does.
+        """
 
     def evaluations(self, plan: Plan) -> int:
         """NFE: the forward passes that `sample` takes for one batch."""

@@ -17,10 +17,11 @@ from clu import metrics
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, Head, Table, View
+from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, gaussian, predictions, relaxation, tasks
-from oneflow_jax.paradigms import objectives
+from oneflow_jax.paradigms import base, objectives
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
-from oneflow_jax.samplers import guidance, ode
+from oneflow_jax.samplers import guidance, ode, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -80,10 +81,7 @@ class OneFlow:
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
-        return {
-            "text": jnp.sum(canvas.free & canvas.is_text).astype(jnp.float32),
-            "image": jnp.sum(canvas.free & canvas.is_image).astype(jnp.float32),
-        }
+        return base.slots_to_make(canvas)
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
@@ -125,9 +123,21 @@ class OneFlow:
             ),
         }
 
+    def check(self, plan: Plan) -> None:
+        """Words are read off a flow, not drawn.
+
+        Raises:
+            UserError: the plan says how to draw them.
+        """
+        if plan.words != tokens.Choice():
+            raise UserError(
+                "sampling.temperature, top_p, order and remask are for paradigms that draw tokens "
+                f"(mask_flow, edit_flow); oneflow reads them off its flow. Given: {plan.words}."
+            )
+
     def evaluations(self, plan: Plan) -> int:
-        """NFE; guidance asks the network twice as much."""
-        return plan.schedule.evaluations * (1 if plan.guidance == 1.0 else 2)
+        """NFE; each kind of guidance asks the network once more."""
+        return plan.schedule.evaluations * guidance.passes(plan.guidance, plan.text_guidance)
 
     def sample(
         self,
@@ -145,8 +155,12 @@ class OneFlow:
         table = self.objective.table(table)
         given = State(embeds=table.rows[canvas.ids], latents=canvas.latents)
         noise = jax.vmap(functools.partial(self._noise, table))(keys, canvas)
-        apply = guidance.guided(
-            apply, plan.guidance, "image", functools.partial(_without_words, canvas, noise)
+        apply = guidance.mutual(
+            apply,
+            canvas,
+            heads=(self.objective.head.name, "image"),
+            corrupted=(noise.embeds, noise.latents),
+            scales=(plan.guidance, plan.text_guidance),
         )
 
         def belief(t: Float[Array, ""], x: State) -> Belief:
@@ -195,15 +209,6 @@ def _where(chosen: Bool[Array, "*b L"], one: State, other: State) -> State:
 
 def _clock(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
     return jnp.where(canvas.free, t, 1.0)
-
-
-def _without_words(canvas: Canvas, noise: State, view: View) -> View:
-    """The view with all words, given ones too, as pure noise at t=0; BOS stays."""
-    words = canvas.is_text & (canvas.position[..., 0] > 0)
-    return view.replace(
-        embeds=jnp.where(words[..., None], noise.embeds, view.embeds),
-        clock=jnp.where(words, 0.0, view.clock),
-    )
 
 
 def _moments(canvas: Canvas, solution: ode.Solution, beliefs: Belief, last: Belief) -> Moments:

@@ -39,3 +39,17 @@ def test_velocity_is_bounded_by_the_floor_near_the_end():
     x_t = gaussian.interpolate(X_0, X_1, t)
     v = gaussian.velocity(X_1 + 1, x_t, t, 0.05) - gaussian.velocity(X_1, x_t, t, 0.05)
     np.testing.assert_allclose(v, 1 / 0.05, rtol=1e-4)
+
+
+def test_a_step_toward_the_end_is_eulers_and_exact_at_both_ends():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x_t, x_1 = (jax.random.normal(key, (5, 3)) for key in keys)
+    t, s = jnp.array([0.2, 0.2, 0.7, 1.0, 0.9]), jnp.array([0.2, 0.5, 1.0, 1.0, 1.0])
+    x_s = gaussian.toward(x_t, x_1, t, s)
+    np.testing.assert_array_equal(x_s[0], x_t[0])
+    v = gaussian.velocity(x_1[1:2], x_t[1:2], t[1:2])
+    np.testing.assert_allclose(x_s[1], x_t[1] + 0.3 * v[0], rtol=1e-5)
+    np.testing.assert_array_equal(x_s[2], x_1[2])
+    # Finished is finished, whatever the network says.
+    np.testing.assert_array_equal(x_s[3], x_t[3])
+    np.testing.assert_array_equal(x_s[4], x_1[4])

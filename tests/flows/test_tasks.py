@@ -143,3 +143,14 @@ def test_words_are_dropped_by_their_share_of_text_to_image(canvas):
     assert not (scored & (clock == 0)).any()
     assert np.all(clock[:, ~np.asarray(canvas.free)] == 1)
     assert np.all(scored[:, span == 3].all(1)[dropped[2]])
+
+
+def test_pictures_are_dropped_by_their_share_of_image_to_text(canvas):
+    scored, clock = drawn(canvas, (0.0, 0.0, 1.0, 0.0, 0.0), drop=0.3)
+    span = np.asarray(canvas.span)
+    dropped = {number: clock[:, span == number][:, 0] == 0 for number in (3, 8)}
+    assert_share(dropped[3], 0.3)
+    assert_share(dropped[3] & dropped[8], 0.3**2)
+    # A given picture stays, and the words are scored as ever.
+    assert np.all(clock[:, span == 5] == 1)
+    assert scored[:, span == 2].all()

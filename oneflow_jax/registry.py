@@ -1,0 +1,82 @@
+"""The paradigms by name, each made from its part of the configuration."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from oneflow_jax.codecs.base import Codec
+from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.errors import UserError
+from oneflow_jax.flows import clocks, predictions, tasks
+from oneflow_jax.paradigms import base, mask_flow, objectives, oneflow
+
+
+def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec) -> base.Paradigm:
+    """The configured paradigm.
+
+    Raises:
+        UserError: a name that is none of those there are, or shares that do not add up.
+    """
+    makers: dict[str, Callable[..., base.Paradigm]] = {
+        "oneflow": _oneflow,
+        "mask_flow": _mask_flow,
+    }
+    return chosen("paradigm.name", config.paradigm.name, makers)(config, vocab, codec)
+
+
+def chosen(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
+    """The choice of that name.
+
+    Raises:
+        UserError: there is none; the message names the field and the choices.
+    """
+    if name not in choices:
+        raise UserError(f"{field}={name!r} is none of {', '.join(choices)}.")
+    return choices[name]
+
+
+def _oneflow(
+    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+) -> oneflow.OneFlow:
+    makers: dict[str, Callable[[], objectives.Objective]] = {
+        "endpoint": lambda: objectives.Endpoint(vocab.size_padded()),
+        "velocity": lambda: objectives.Velocity(config.model.embed_width),
+        "literal": lambda: objectives.Literal(config.model.embed_width),
+    }
+    name = config.paradigm.objective
+    objective = chosen("paradigm.objective", name, makers)()
+    return oneflow.OneFlow(objective=objective, **_shared(config, codec))
+
+
+def _mask_flow(
+    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+) -> mask_flow.MaskFlow:
+    return mask_flow.MaskFlow(
+        vocab=vocab.size_padded(),
+        legal=((vocabs.END, vocabs.END + 1), (vocab.text.start, vocab.text.stop)),
+        cap=config.paradigm.cap,
+        **_shared(config, codec),
+    )
+
+
+def _shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
+    """What all paradigms that flow pictures have in common."""
+    given = config.paradigm
+    shares = tuple(given[name] for name in tasks.NAMES)
+    if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+        raise UserError(
+            f"paradigm: the shares of {', '.join(tasks.NAMES)} are {shares}; they must add up to 1."
+        )
+    images: dict[str, Callable[[], predictions.Prediction]] = {
+        "clean": lambda: predictions.Clean(given.floor),
+        "velocity": predictions.Velocity,
+    }
+    return {
+        "image": chosen("paradigm.image", given.image, images)(),
+        "channels": codec.channels,
+        "mix": tasks.Mix(shares, given.drop),
+        "clock": chosen("paradigm.clock", given.clock[0], clocks.BY_NAME)(*given.clock[1:]),
+        "weights": (("text", given.text_weight), ("image", given.image_weight)),
+    }

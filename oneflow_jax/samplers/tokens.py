@@ -1,0 +1,100 @@
+"""Tokens drawn from logits, and which hidden slots are read first."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key
+
+ORDERS = ("random", "confidence")
+"""Each hidden slot by its own luck; or as many as would come on average, the surest first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How tokens are drawn; hashable, so static under jit.
+
+    Attributes:
+        temperature: logits are divided by it; 0 takes the likeliest token.
+        top_p: of the probability, from which is drawn: the likeliest tokens that add up to it.
+        order: one of `ORDERS`.
+        remask: probability that a token that was read is hidden again in a step.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    order: str = "random"
+    remask: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UserError(f"sampling.temperature={self.temperature} must not be below 0.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"sampling.top_p={self.top_p} must be above 0 and at most 1.")
+        if self.order not in ORDERS:
+            raise UserError(f"sampling.order={self.order!r} is none of {', '.join(ORDERS)}.")
+        if not 0 <= self.remask < 1:
+            raise UserError(f"sampling.remask={self.remask} must be at least 0 and below 1.")
+
+
+def allowed(ranges: Sequence[tuple[int, int]], vocab: int) -> Bool[Array, "V"]:
+    """True for the ids in the ranges, each from its first up to but without its last."""
+    ids = jnp.arange(vocab)
+    inside = [(first <= ids) & (ids < stop) for first, stop in ranges]
+    return jnp.any(jnp.stack(inside), axis=0)
+
+
+def log_probabilities(
+    logits: Float[Array, "*b L V"], legal: Bool[Array, "V"], choice: Choice
+) -> Float[Array, "*b L V"]:
+    """What tokens are drawn from: the legal ones, sharpened and cut as `choice` says."""
+    shape = (1,) * (logits.ndim - 1) + legal.shape
+    logits = jnp.where(legal.reshape(shape), logits, -jnp.inf)
+    if choice.temperature == 0:
+        best = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
+        return jnp.where(best, 0.0, -jnp.inf)
+    logits = jax.nn.log_softmax(logits / choice.temperature)
+    if choice.top_p < 1:
+        logits = jax.nn.log_softmax(jnp.where(_nucleus(logits, choice.top_p), logits, -jnp.inf))
+    return logits
+
+
+def probability(logits: Float[Array, "*b L V"], ids: Int[Array, "*b L"]) -> Float[Array, "*b L"]:
+    """What the network, as it is, gives to each slot's token."""
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1)
+    return jnp.exp(chosen[..., 0])
+
+
+def read_now(
+    key: Key[Array, ""],
+    hidden: Bool[Array, "L"],
+    share: Float[Array, ""],
+    confidence: Float[Array, "L"],
+    order: str,
+) -> Bool[Array, "L"]:
+    """Which of a row's hidden slots are read in this step, each with probability `share`.
+
+    By confidence their number is what that makes on average, rounded by chance, so that over many
+    steps it is right also where it is less than one.
+    """
+    luck = jax.random.uniform(key, hidden.shape)
+    if order == "random":
+        return hidden & (luck < share)
+    count = jnp.floor(share * jnp.sum(hidden) + luck[0])
+    rank = jnp.argsort(jnp.argsort(jnp.where(hidden, -confidence, jnp.inf)))
+    return hidden & ((rank < count) | (share >= 1))
+
+
+def _nucleus(log_p: Float[Array, "*b L V"], top_p: float) -> Bool[Array, "*b L V"]:
+    """The likeliest tokens, down to the one with which they add up to `top_p`."""
+    order = jnp.argsort(-log_p, axis=-1)
+    ordered = jnp.exp(jnp.take_along_axis(log_p, order, axis=-1))
+    before = jnp.cumsum(ordered, axis=-1) - ordered  # So the first is always in.
+    ranks = jnp.argsort(order, axis=-1)
+    return jnp.take_along_axis(before < top_p, ranks, axis=-1)

@@ -1,0 +1,227 @@
+"""`mask_flow`: corruption, loss and sampler."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.data.document import Document, Gap, Text
+from oneflow_jax.errors import UserError
+from oneflow_jax.flows import clocks, predictions, tasks
+from oneflow_jax.paradigms.base import Plan
+from oneflow_jax.paradigms.mask_flow import MaskFlow
+from oneflow_jax.samplers import ode
+from oneflow_jax.samplers.tokens import Choice
+from tests import tiny
+from tests.paradigms import language
+from tests.paradigms.oracle import SEED, TABLE, keys
+
+ALL = (1.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def paradigm(shares=ALL, drop=0.0, **changes):
+    settings = {
+        "vocab": tiny.VOCAB,
+        "legal": ((0, tiny.VOCAB),),
+        "image": predictions.Clean(),
+        "channels": tiny.CODEC.channels,
+        "mix": tasks.Mix(shares, drop),
+        "clock": clocks.Power(),
+        "cap": 20.0,
+        "weights": (("text", 1.0), ("image", 1.0)),
+    }
+    return MaskFlow(**settings | changes)
+
+
+def plan(steps, **choice):
+    return Plan(ode.schedule("euler", steps), words=Choice(**choice))
+
+
+def truth(canvas):
+    """The network that knows `canvas`."""
+
+    def apply(view):
+        copies = view.clock.shape[0] // canvas.ids.shape[0]
+        ids, latents = (jnp.repeat(x, copies, axis=0) for x in (canvas.ids, canvas.latents))
+        return {"text_logits": 1e4 * jax.nn.one_hot(ids, tiny.VOCAB), "image": latents}
+
+    return apply
+
+
+def corrupted(flow, canvas, u, seed=SEED):
+    rows = canvas.ids.shape[0]
+    at = jnp.full(canvas.ids.shape, u)
+    return jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))(keys(seed, rows), at, canvas)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return tiny.rows_of(tiny.captions(3))
+
+
+def test_words_are_hidden_by_the_schedule_and_bear_clocks_of_their_own(data):
+    many = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), data)
+    view, targets = corrupted(paradigm(), many, 0.3)
+    text = np.asarray(many.free & many.is_text)
+    hidden = np.asarray(view.clock == 0) & text
+    n = text.sum()
+    assert abs(hidden.sum() / n - 0.7) < 4 * np.sqrt(0.21 / n)
+    np.testing.assert_array_equal(view.clock[text & ~hidden], 1)
+    np.testing.assert_allclose(view.clock[np.asarray(many.is_image)], 0.3)
+    np.testing.assert_array_equal(view.embeds[hidden], np.tile(TABLE.mask, (hidden.sum(), 1)))
+    read = np.asarray(many.is_text) & ~hidden
+    np.testing.assert_array_equal(view.embeds[read], TABLE.rows[many.ids[read]])
+    np.testing.assert_array_equal(targets.text, hidden)
+    # BOS, which is given, is never hidden.
+    assert not hidden[:, 0].any()
+
+
+def test_the_truth_costs_nothing_and_ignorance_the_bound(data):
+    flow = paradigm()
+    _, targets = corrupted(flow, data, 0.5)
+    found = jax.vmap(flow.loss)(truth(data)(tiny.noisy_view(data)), targets)
+    for term in found.values():
+        np.testing.assert_allclose(np.asarray(term.total), 0, atol=1e-4)
+    flat = {
+        "text_logits": jnp.zeros((*data.ids.shape, tiny.VOCAB)),
+        "image": jnp.zeros_like(data.latents),
+    }
+    # Weight 1 / (1 - t) of each hidden token, half of which are hidden.
+    text = jax.vmap(flow.loss)(flat, targets)["text"]
+    hidden = np.asarray(targets.text).sum(1)
+    np.testing.assert_allclose(text.total, hidden * 2 * np.log(tiny.VOCAB), rtol=1e-5)
+    np.testing.assert_array_equal(text.count, hidden)
+
+
+def test_the_weight_is_capped_near_the_end(data):
+    flow = paradigm(cap=4.0)
+    _, targets = corrupted(flow, data, 0.999)
+    assert float(targets.weight.max()) == 4.0
+
+
+@pytest.mark.parametrize("choice", [{}, {"order": "confidence"}, {"temperature": 0.0}])
+@pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (5, 2.0)])
+def test_the_truth_is_sampled(data, choice, steps, guidance):
+    flow, schedule = paradigm(), ode.schedule("euler", steps)
+    how = Plan(schedule, guidance, guidance, words=Choice(**choice), record=True)
+    blank = data.replace(
+        ids=jnp.where(data.free, 0, data.ids),
+        latents=jnp.where(data.free[..., None], 0, data.latents),
+    )
+    out = flow.sample(truth(data), TABLE, keys(SEED, 3), blank, how)
+    np.testing.assert_array_equal(out.canvas.ids, data.ids)
+    np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
+    moments = out.moments
+    assert moments.times.tolist() == pytest.approx([*schedule.times, 1.0])
+    text = np.asarray(data.free & data.is_text)
+    assert not np.asarray(moments.certainty)[0][text].any()
+    assert np.all(np.asarray(moments.certainty)[-1] == 1)
+    image = np.asarray(data.is_image)
+    start, end = (np.asarray(moments.canvas.latents[n])[image] for n in (0, -1))
+    assert abs(start.std() - 1) < 0.3
+    np.testing.assert_allclose(end, np.asarray(data.latents)[image], atol=1e-5)
+
+
+def test_what_is_read_never_changes_unless_remasking_is_asked_for(data):
+    """A network that wants another token each time it is asked."""
+    flow = paradigm()
+
+    def fickle(view):
+        wish = jnp.sum(1000 * jnp.abs(view.latents), axis=(1, 2)).astype(int)[:, None]
+        slots = jnp.arange(view.clock.shape[1])[None]
+        return {
+            "text_logits": 50 * jax.nn.one_hot((wish + slots) % tiny.VOCAB, tiny.VOCAB),
+            "image": view.latents + 0.3,
+        }
+
+    for remask, changes in ((0.0, False), (0.5, True)):
+        how = dataclasses.replace(plan(12, remask=remask), record=True)
+        path = flow.sample(fickle, TABLE, keys(SEED, 3), data, how).moments
+        ids, read = np.asarray(path.canvas.ids), np.asarray(path.certainty) == 1
+        text = np.asarray(data.free & data.is_text)
+        changed = read[:-1] & read[1:] & (ids[:-1] != ids[1:]) & text
+        assert not changed.any()  # Within a step, what is read is only kept or hidden.
+        hidden_again = (read[:-1] & ~read[1:] & text).any()
+        assert hidden_again == changes
+        assert read[-1].all()
+
+
+def test_given_slots_never_change():
+    flow = paradigm()
+    canvas = tiny.prompts([Document((Text("a picture of red:"), Gap("image")))])
+    net = tiny.network(flow.heads)
+    params = tiny.parameters(net)
+
+    def apply(view):
+        return net.apply({"params": params}, view)
+
+    table = net.apply({"params": params}, method="table")
+    out = flow.sample(apply, table, keys(SEED, 1), canvas, plan(3, remask=0.3)).canvas
+    fixed = np.asarray(canvas.fixed)
+    np.testing.assert_array_equal(out.ids[fixed], canvas.ids[fixed])
+    np.testing.assert_array_equal(out.latents[fixed], canvas.latents[fixed])
+    image = np.asarray(canvas.is_image)
+    assert np.asarray(out.latents)[image].std() > 0
+
+
+def language_flow():
+    return paradigm(vocab=language.VOCAB, legal=language.LEGAL, channels=language.CHANNELS)
+
+
+def frequencies(steps, rows=4000, **choice):
+    lang = language.THREE
+    out = language_flow().sample(
+        lang.masked, language.TABLE, keys(SEED, rows), lang.canvas(rows), plan(steps, **choice)
+    )
+    return lang.frequencies(out.canvas.ids)
+
+
+@pytest.mark.parametrize("choice", [{}, {"remask": 0.05}])
+def test_an_exact_network_samples_its_language(choice):
+    rows = 4000
+    expected = np.array([*language.THREE.shares, 0.0])
+    sigma = np.sqrt(expected * (1 - expected) / rows)
+    found = frequencies(400, rows, **choice)
+    assert np.all(np.abs(found - expected)[:-1] <= 4 * sigma[:-1]), found
+    # What is read in the same step may disagree: the less, the more steps.
+    assert found[-1] < 0.02
+    if not choice:
+        few, some = frequencies(1, rows), frequencies(8, rows)
+        assert few[-1] > some[-1] > found[-1]
+
+
+def test_temperature_and_top_p_sharpen():
+    spread = frequencies(32)
+    cold = frequencies(32, temperature=0.3)
+    assert cold[0] > spread[0] + 0.2
+    assert frequencies(32, temperature=0.0, order="confidence")[0] == 1.0
+    # Of the first token 0.7 : 0.3, half the probability leaves the likelier.
+    assert frequencies(32, top_p=0.5)[0] > spread[0] + 0.2
+
+
+def test_a_late_start_hides_only_part_of_what_is_there(data):
+    seen = []
+    how = Plan(ode.schedule("euler", 1, start=0.75))
+    many = jax.tree.map(lambda x: jnp.repeat(x, 50, axis=0), data)
+
+    def spy(view):
+        jax.debug.callback(lambda clock: seen.append(clock), view.clock)
+        return truth(many)(view)
+
+    paradigm().sample(spy, TABLE, keys(3, 150), many, how)
+    jax.effects_barrier()
+    (clock,) = seen
+    text = np.asarray(many.free & many.is_text)
+    share = np.mean(np.asarray(clock)[text] == 0)
+    assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / text.sum())
+
+
+def test_other_solvers_than_eulers_are_refused():
+    flow = paradigm()
+    flow.check(plan(2))
+    with pytest.raises(UserError, match=r"sampling\.solver='heun'"):
+        flow.check(Plan(ode.schedule("heun", 2)))
+    assert flow.evaluations(plan(7)) == 7
+    assert flow.evaluations(dataclasses.replace(plan(7), guidance=2.0, text_guidance=2.0)) == 21
