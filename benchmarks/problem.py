@@ -145,6 +145,7 @@ class Problem:
             "span": span.astype(np.int32),
             "position": position.astype(np.int32),
             "fixed": slot == 0,
+            "opening": np.zeros(s.slots, np.int32),
         }
         latents = rng.standard_normal((batch, s.slots, s.channels), np.float32)
         ids = rng.integers(0, s.vocab, (batch, s.slots), np.int32)

@@ -20,7 +20,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.dir = "runs/data"  # prepared data sets, shared by runs
     config.data.length = 64  # slots of a row
-    config.data.text_slots = 8  # text runs are multiples of this long
+    config.data.text_slots = 8  # text runs are multiples of this long; 0 for edit_flow: any length
     config.data.vocab = 512  # pieces that the tokenizer learns
     config.data.workers = 0  # processes that lay out and pack; 0 is a thread
     config.data.cache = 20_000  # documents that each of them may keep in memory, laid out
@@ -35,7 +35,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.model = size(layers=4, width=128, heads=2)
 
     config.paradigm = ml_collections.ConfigDict()
-    config.paradigm.name = "oneflow"  # or "mask_flow"
+    config.paradigm.name = "oneflow"  # or "mask_flow", "edit_flow"
     config.paradigm.objective = "endpoint"  # of oneflow's words; or "velocity", "literal"
     config.paradigm.cap = 10.0  # highest weight of a hidden token of mask_flow
     config.paradigm.image = "clean"  # what is predicted of a patch; or "velocity"
@@ -47,7 +47,14 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.paradigm.drop = 0.1  # share of both that hides what is given, for guidance
     config.paradigm.floor = 0.05  # of 1 - t, where a clean patch is scored
     config.paradigm.clock = ("power", 1.0)  # how often each time comes; 1.0 is uniform
+    config.paradigm.interleaved = 0.3  # share of edit_flow's joint documents: pictures are born ...
+    config.paradigm.independent = 0.2  # ... have times of their own, all there from the start ...
+    config.paradigm.together = 0.5  # ... or one time with the words
+    config.paradigm.text_clock = False  # whether edit_flow tells the network the text's time
     config.paradigm.text_weight = 1.0
+    config.paradigm.tokens_weight = 1.0  # of edit_flow: which tokens are missing ...
+    config.paradigm.count_weight = 1.0  # ... how many ...
+    config.paradigm.empty_weight = 1.0  # ... and whether any
     config.paradigm.image_weight = 1.0
 
     config.optimizer = ml_collections.ConfigDict()

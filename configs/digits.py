@@ -4,6 +4,7 @@
     python -m oneflow_jax.main --config=configs/digits.py:velocity
     python -m oneflow_jax.main --config=configs/digits.py:literal
     python -m oneflow_jax.main --config=configs/digits.py:mask_flow
+    python -m oneflow_jax.main --config=configs/digits.py:edit_flow
 
 1,797 scans of 8 x 8 pixels, 40 captions; 3,000 steps of 64 documents, then joint generation of 400
 documents with 1 to 100 forward passes: `valid` is the share of captions that are one of the 40,
@@ -36,7 +37,7 @@ def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
 
     config.model = common.size(layers=3, width=96, heads=3)
     config.model.embed_width = 32
-    if kind == "mask_flow":
+    if kind in ("mask_flow", "edit_flow"):
         config.paradigm.name = kind
     else:
         config.paradigm.objective = kind
@@ -48,6 +49,8 @@ def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
     config.paradigm.spans = 0.05
     config.paradigm.scattered = 0.05
 
+    if kind == "edit_flow":
+        config.data.text_slots = 0
     config.sampling.grid = "cosine"  # small steps first, where words are settled
     config.evaluation.score = "digits"
     config.evaluation.passes = (1, 2, 4, 8, 16, 40, 100)

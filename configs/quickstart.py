@@ -2,6 +2,7 @@
 
     python -m oneflow_jax.main --config=configs/quickstart.py             (oneflow)
     python -m oneflow_jax.main --config=configs/quickstart.py:mask_flow
+    python -m oneflow_jax.main --config=configs/quickstart.py:edit_flow
 
 Documents with one named picture, or several in a sentence, of 24 x 24 pixels. The run prepares
 them, learns the tokenizer, trains, scores 64 samples of each task with 16 forward passes, and
@@ -39,7 +40,7 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
         "[0] this is {0}",
     )
     config.data.length = 96
-    config.data.text_slots = 6
+    config.data.text_slots = 0 if paradigm == "edit_flow" else 6
     config.data.vocab = 400
 
     config.model = common.size(layers=4, width=128, heads=2, hidden=384)

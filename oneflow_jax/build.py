@@ -33,7 +33,6 @@ COUNTS = (
     "batch",
     "parts",
     "data.length",
-    "data.text_slots",
     "logging.every",
     "checkpoint.every",
     "checkpoint.keep",

@@ -28,6 +28,14 @@ class Kind(enum.IntEnum):
     IMAGE = 2
 
 
+class Opening(enum.IntEnum):
+    """What may be missing right after a slot, in a document whose length is not given."""
+
+    CLOSED = 0
+    WORDS = 1
+    ANYTHING = 2
+
+
 @flax.struct.dataclass
 class Canvas:
     """Clean data or a sample; every field bears the same leading batch axes.
@@ -40,6 +48,7 @@ class Canvas:
         span: number of the slot's text run or picture within the row, from 1; 0 = PAD.
         position: (order, row, column); row and column are 0 for text.
         fixed: given: never corrupted, never scored, never changed by a sampler.
+        opening: an `Opening`; heeded by paradigms that insert, in sampling.
     """
 
     ids: Int[Array, "*b L"]
@@ -49,6 +58,7 @@ class Canvas:
     span: Int[Array, "*b L"]
     position: Int[Array, "*b L 3"]
     fixed: Bool[Array, "*b L"]
+    opening: Int[Array, "*b L"]
 
     @property
     def is_text(self) -> Bool[Array, "*b L"]:

@@ -26,11 +26,15 @@ class Made:
         documents: without gaps.
         canvas: the same as slots, on the host.
         moments: how they came about, on the host, if that was asked for.
+        passes: forward passes that the batch took.
+        full: which documents ran out of room: something that was to be inserted was left out.
     """
 
     documents: list[Document]
     canvas: Canvas
     moments: base.Moments | None
+    passes: int
+    full: list[bool]
 
 
 class Generator:
@@ -61,9 +65,11 @@ class Generator:
         """
         sharding.check_rows(self._system.mesh, batch, field="evaluation.batch")
         rows = [row(self._system.layout, prompt, plan) for prompt in prompts]
-        longest = max(len(slots["kind"]) for slots in rows)
-        length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._system.layout.length)
-        layout = dataclasses.replace(self._system.layout, length=length)
+        layout = self._system.layout
+        if not layout.grows:
+            longest = max(len(slots["kind"]) for slots in rows)
+            length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, layout.length)
+            layout = dataclasses.replace(layout, length=length)
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             count = len(chosen)
@@ -72,7 +78,8 @@ class Generator:
             sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
             moments = sample.moments and _first(sample.moments, count)
-            yield Made(layout.read(canvas), canvas, moments)
+            full = sample.full[:count].tolist()
+            yield Made(layout.read(canvas), canvas, moments, int(sample.passes), full)
 
     def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
         rows = sharding.of_rows(self._system.mesh)
@@ -101,9 +108,10 @@ class Generator:
 
 
 def _first(moments: base.Moments, count: int) -> base.Moments:
-    """The moments of the first `count` documents of a batch."""
-    fewer = jax.tree.map(lambda x: x[:, :count], moments.replace(times=None))
-    return fewer.replace(times=moments.times)
+    """The moments, as far as they came, of the first `count` documents of a batch."""
+    came = moments.times >= 0
+    fewer = jax.tree.map(lambda x: x[came, :count], moments.replace(times=None))
+    return fewer.replace(times=moments.times[came])
 
 
 def row(layout: layouts.Layout, prompt: Document, plan: base.Plan) -> layouts.Row:

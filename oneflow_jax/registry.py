@@ -1,7 +1,7 @@
 """The paradigms by name, each made from its part of the configuration."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -10,7 +10,7 @@ from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, predictions, tasks
-from oneflow_jax.paradigms import base, mask_flow, objectives, oneflow
+from oneflow_jax.paradigms import base, edit_flow, growth, mask_flow, objectives, oneflow
 
 
 def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec) -> base.Paradigm:
@@ -22,8 +22,17 @@ def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Code
     makers: dict[str, Callable[..., base.Paradigm]] = {
         "oneflow": _oneflow,
         "mask_flow": _mask_flow,
+        "edit_flow": _edit_flow,
     }
-    return chosen("paradigm.name", config.paradigm.name, makers)(config, vocab, codec)
+    name = config.paradigm.name
+    maker = chosen("paradigm.name", name, makers)
+    slots = config.data.text_slots
+    if (name == "edit_flow") != (slots == 0) or slots < 0:
+        raise UserError(
+            f"data.text_slots={slots} does not go with paradigm.name={name!r}: 0, for text of any "
+            "length, is for edit_flow; the others need runs of 1 slot or more."
+        )
+    return maker(config, vocab, codec)
 
 
 def chosen(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
@@ -47,7 +56,9 @@ def _oneflow(
     }
     name = config.paradigm.objective
     objective = chosen("paradigm.objective", name, makers)()
-    return oneflow.OneFlow(objective=objective, **_shared(config, codec))
+    return oneflow.OneFlow(
+        objective=objective, weights=_weights(config, "text", "image"), **_shared(config, codec)
+    )
 
 
 def _mask_flow(
@@ -57,18 +68,45 @@ def _mask_flow(
         vocab=vocab.size_padded(),
         legal=((vocabs.END, vocabs.END + 1), (vocab.text.start, vocab.text.stop)),
         cap=config.paradigm.cap,
+        weights=_weights(config, "text", "image"),
         **_shared(config, codec),
     )
+
+
+def _edit_flow(
+    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+) -> edit_flow.EditFlow:
+    given = config.paradigm
+    return edit_flow.EditFlow(
+        alphabet=growth.Alphabet(
+            vocab=vocab.size_padded(),
+            words=(vocab.text.start, vocab.text.stop),
+            image_token=vocabs.IMAGE,
+            grid=codec.grid,
+        ),
+        schedules=_shares(config, edit_flow.SCHEDULES),
+        text_clock=given.text_clock,
+        weights=_weights(config, "tokens", "count", "empty", "image"),
+        **_shared(config, codec),
+    )
+
+
+def _weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
+    return tuple((term, config.paradigm[f"{term}_weight"]) for term in terms)
+
+
+def _shares(config: ml_collections.ConfigDict, names: Sequence[str]) -> tuple[float, ...]:
+    shares = tuple(config.paradigm[name] for name in names)
+    if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+        raise UserError(
+            f"paradigm: the shares of {', '.join(names)} are {shares}; they must add up to 1."
+        )
+    return shares
 
 
 def _shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
     """What all paradigms that flow pictures have in common."""
     given = config.paradigm
-    shares = tuple(given[name] for name in tasks.NAMES)
-    if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
-        raise UserError(
-            f"paradigm: the shares of {', '.join(tasks.NAMES)} are {shares}; they must add up to 1."
-        )
     images: dict[str, Callable[[], predictions.Prediction]] = {
         "clean": lambda: predictions.Clean(given.floor),
         "velocity": predictions.Velocity,
@@ -76,7 +114,6 @@ def _shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
     return {
         "image": chosen("paradigm.image", given.image, images)(),
         "channels": codec.channels,
-        "mix": tasks.Mix(shares, given.drop),
+        "mix": tasks.Mix(_shares(config, tasks.NAMES), given.drop),
         "clock": chosen("paradigm.clock", given.clock[0], clocks.BY_NAME)(*given.clock[1:]),
-        "weights": (("text", given.text_weight), ("image", given.image_weight)),
     }

@@ -36,15 +36,22 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
     repeated = [document for document in requests(system, prompts) for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
     generator = generate.Generator(system, evaluate.averaged(system, folder))
-    passes = system.paradigm.evaluations(plan)
+    passes = 0
     batch = min(config.evaluation.batch, _rounded_up(len(repeated), system.mesh.size))
     stories = []
     for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
         here = slice(len(stories), len(stories) + len(made.documents))
         titles = [f"{n + 1}" for n in range(here.start, here.stop)]
         stories += telling.stories(system.layout, made.moments, titles, shown[here])
-        for text, document in zip(shown[here], made.documents, strict=True):
+        passes = max(passes, made.passes)
+        for text, document, full in zip(shown[here], made.documents, made.full, strict=True):
             logging.info("%s  ->  %s", text, prompt.format(document))
+            if full:
+                logging.warning(
+                    "The document above filled its canvas of data.length=%d slots; what did not "
+                    "fit whole was left out.",
+                    system.layout.length,
+                )
     last = len(stories[0].frames) - 1
     sheet.filmstrip(
         folder / workdir.STRIP, stories[0], [round(i * last / (ROWS - 1)) for i in range(ROWS)]
@@ -58,7 +65,7 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
         heading=f"{config.name}: words and pictures in {passes} forward passes",
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
     )
-    logging.info("%d documents, %d forward passes a batch.", len(stories), passes)
+    logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
     return path
 
 

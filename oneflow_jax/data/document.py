@@ -22,12 +22,12 @@ class Image:
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """A hole that the model is to fill with words or with one picture.
+    """A hole that the model is to fill: with words, with one picture, or with any number of both.
 
     `slots` is the room for words, in tokens; None leaves it to the layout. Pictures have one size.
     """
 
-    kind: Literal["text", "image"]
+    kind: Literal["text", "image", "document"]
     slots: int | None = None
 
 

@@ -3,7 +3,8 @@
     BOS | text run: its tokens, <end> to the end of the run | picture: its patches | text run ...
 
 A text run has a multiple of `text_slots` slots, at least one of them <end>, so that a model of
-fixed length can write shorter texts: it learns to emit <end> too.
+fixed length can write shorter texts: it learns to emit <end> too. A model that inserts needs none
+of this: with `text_slots` 0 a run has the slots of its words, and a gap is no slot but an opening.
 """
 
 import dataclasses
@@ -13,11 +14,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.canvas import Canvas, Kind, Opening
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Gap, Image, Part, Text
 from oneflow_jax.errors import UserError
+
+_OPENINGS = {"text": int(Opening.WORDS), "document": int(Opening.ANYTHING)}
 
 Row = dict[str, np.ndarray]
 """The fields of one `Canvas` row but `segment`, of the document's own length."""
@@ -31,13 +34,18 @@ class Layout:
         vocab: ids of words.
         codec: latents of pictures.
         length: slots of a row, L.
-        text_slots: text runs are multiples of this long.
+        text_slots: text runs are multiples of this long; 0 for exactly as long as their words.
     """
 
     vocab: vocabs.Vocab
     codec: Codec
     length: int
     text_slots: int
+
+    @property
+    def grows(self) -> bool:
+        """Whether documents take as many slots as they need, and gaps are openings."""
+        return self.text_slots == 0
 
     def row(self, document: Document) -> Row:
         """The slots of a training document: all of it is the model's to learn, but BOS.
@@ -98,14 +106,16 @@ class Layout:
         if not document.parts:
             raise UserError("The document is empty: give it words, a picture, or a gap.")
         pieces = [self._start()]
-        order = 1
         for run in _runs(document.parts):
-            if _is_text(run[0]):
-                piece = self._text(run, order, allow_unknown)
+            order = int(pieces[-1]["position"][-1, 0]) + 1
+            if not _is_text(run[0]):
+                added = [self._picture(run[0], order)]
+            elif self.grows:
+                added = self._open_text(run, order, pieces[-1], allow_unknown)
             else:
-                piece = self._picture(run[0], order)
-            pieces.append(piece | {"span": np.full(len(piece["kind"]), len(pieces) + 1)})
-            order = int(piece["position"][-1, 0]) + 1
+                added = [self._text(run, order, allow_unknown)]
+            for piece in added:
+                pieces.append(piece | {"span": np.full(len(piece["kind"]), len(pieces) + 1)})
         row = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
         slots = len(row["kind"])
         if slots > self.length:
@@ -122,8 +132,33 @@ class Layout:
         slot = self._slots(Kind.TEXT, np.array([vocabs.BOS]), np.array([True]))
         return slot | {"position": np.zeros((1, 3)), "span": np.ones(1)}
 
+    def _open_text(
+        self, run: Sequence[Text | Gap], order: int, before: Row, allow_unknown: bool
+    ) -> list[Row]:
+        """The words of a run; each gap opens the slot that it follows, `before` at first."""
+        pieces: list[Row] = []
+        for part in run:
+            if isinstance(part, Text):
+                ids = np.array(self.vocab.encode(part.text, allow_unknown=allow_unknown))
+                piece = self._slots(Kind.TEXT, ids, np.ones(len(ids), bool))
+                piece["position"] = _positions(order + np.arange(len(ids)))
+                order += len(ids)
+                pieces.append(piece)
+            elif part.slots is not None:
+                raise UserError(
+                    f"<text:{part.slots}>: this model chooses lengths itself; write <text>."
+                )
+            else:
+                (pieces or [before])[-1]["opening"][-1] = _OPENINGS[part.kind]
+        return pieces
+
     def _text(self, run: Sequence[Text | Gap], order: int, allow_unknown: bool) -> Row:
         """One run of words and gaps for words."""
+        if Gap("document") in run:
+            raise UserError(
+                "<document>: this model must be told how many pictures there are: write <text> "
+                "and <image> in order, or train with paradigm.name=edit_flow."
+            )
         ids, given = [], []
         for part in run:
             if isinstance(part, Text):
@@ -166,6 +201,7 @@ class Layout:
             "latents": np.zeros((len(ids), self.codec.channels)),
             "kind": np.full(len(ids), kind),
             "fixed": fixed,
+            "opening": np.full(len(ids), int(Opening.CLOSED)),
         }
 
 
@@ -193,7 +229,7 @@ def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 
 def _is_text(part: Part) -> bool:
-    return isinstance(part, Text) or (isinstance(part, Gap) and part.kind == "text")
+    return isinstance(part, Text) or (isinstance(part, Gap) and part.kind != "image")
 
 
 def _positions(order: np.ndarray, *grid: np.ndarray) -> np.ndarray:

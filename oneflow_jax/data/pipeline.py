@@ -54,7 +54,7 @@ def batches(
     packed = grain.experimental.FirstFitPackIterDataset(
         documents.to_iter_dataset(READING),
         length_struct=dict.fromkeys(
-            ("ids", "latents", "kind", "span", "position", "fixed"), layout.length
+            ("ids", "latents", "kind", "span", "position", "fixed", "opening"), layout.length
         ),
         num_packing_bins=BINS,
         seed=seed,
@@ -101,6 +101,7 @@ def _canvas(packed: dict[str, np.ndarray]) -> Canvas:
         span=span.astype(np.int32),
         position=packed["position"],
         fixed=packed["fixed"],
+        opening=packed["opening"],
     )
 
 

@@ -13,9 +13,10 @@ TAGS = (
     ("<image:path/to.png>", "a given picture"),
     ("<text>", "words to be made"),
     ("<text:5>", "words to be made, in 5 tokens"),
+    ("<document>", "words and pictures to be made, as many as the model sees fit (edit_flow)"),
 )
 
-_TAG = re.compile(r"<(image|text)(?::([^<>]*))?>")
+_TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
 
 
 def parse(prompt: str | Sequence[str | np.ndarray], pixels: int) -> document.Document:
@@ -59,10 +60,10 @@ def _parse_words(words: str, pixels: int) -> list[document.Part]:
 
 def _parse_tag(tag: re.Match[str], pixels: int) -> document.Part:
     match tag[1], tag[2]:
-        case "image", None:
-            return document.Gap("image")
-        case "text", None:
-            return document.Gap("text")
+        case kind, None:
+            return document.Gap(kind)
+        case "document", _:
+            raise errors.UserError(f"prompt: {tag[0]!r} takes nothing after its name: <document>")
         case "image", path:
             return document.Image(pictures.load(path, pixels))
         case _, count:

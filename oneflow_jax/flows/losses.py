@@ -30,6 +30,20 @@ def cross_entropy(
     return _over(scored, weight * nats)
 
 
+def poisson(
+    log_rate: Float[Array, "L"], count: Int[Array, "L"], scored: Bool[Array, "L"]
+) -> metrics.Average:
+    """Sum over scored slots of λ - k log λ, least at λ = E[k] (OneFlow, eq. 4)."""
+    return _over(scored, jnp.exp(log_rate) - count * log_rate)
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "L"], true: Bool[Array, "L"], scored: Bool[Array, "L"]
+) -> metrics.Average:
+    """Sum over scored slots of -log of the probability given to what is `true`, in nats."""
+    return _over(scored, optax.sigmoid_binary_cross_entropy(logits, true.astype(logits.dtype)))
+
+
 def _over(scored: Bool[Array, "L"], values: Float[Array, "L"]) -> metrics.Average:
     # where, not a product: an infinite value in a slot that is not scored must not become NaN.
     return metrics.Average(

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas
-from oneflow_jax.shapes import Array, Bool, Float, Key
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 NAMES = ("joint", "text_to_image", "image_to_text", "spans", "scattered")
 
@@ -33,10 +33,12 @@ class Draw:
     Attributes:
         scored: True where the slot is corrupted and its clean content is asked for.
         clock: time of every slot: the document's where scored, 0 where dropped, else 1.
+        task: of each slot's document, its place in `NAMES`.
     """
 
     scored: Bool[Array, "*b L"]
     clock: Float[Array, "*b L"]
+    task: Int[Array, "*b L"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +58,10 @@ class Mix:
         """The task of each document of one row, at the times `t` of its slots."""
         key_task, key_drop, key_share, key_span, key_slot = jax.random.split(key, 5)
         task = jnp.searchsorted(
-            jnp.cumsum(jnp.array(self.shares[:-1])), _uniform(key_task, canvas.segment), "right"
+            jnp.cumsum(jnp.array(self.shares[:-1])), uniform(key_task, canvas.segment), "right"
         )
-        share = _uniform(key_share, canvas.segment)
-        by_span = _uniform(key_span, canvas.span) < share
+        share = uniform(key_share, canvas.segment)
+        by_span = uniform(key_span, canvas.span) < share
         by_slot = jax.random.uniform(key_slot, t.shape) < share
         chosen = jnp.select(
             [task == NAMES.index(name) for name in NAMES],
@@ -76,12 +78,12 @@ class Mix:
         condition = (canvas.is_text & (task == NAMES.index("text_to_image"))) | (
             canvas.is_image & (task == NAMES.index("image_to_text"))
         )
-        dropped = canvas.free & condition & (_uniform(key_drop, canvas.segment) < self.drop)
+        dropped = canvas.free & condition & (uniform(key_drop, canvas.segment) < self.drop)
         clock = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
-        return Draw(scored=scored, clock=clock)
+        return Draw(scored=scored, clock=clock, task=task)
 
 
-def _uniform(key: Key[Array, ""], number: Array) -> Float[Array, "L"]:
+def uniform(key: Key[Array, ""], number: Int[Array, "L"]) -> Float[Array, "L"]:
     """One uniform number for all slots that bear the same document or span number."""
     # Numbers run from 0 to at most L, so L + 1 draws serve any row.
     return jax.random.uniform(key, (number.shape[0] + 1,))[number]

@@ -13,7 +13,7 @@ from clu import metrics
 from oneflow_jax.canvas import Canvas, Head, Table, View
 from oneflow_jax.errors import UserError
 from oneflow_jax.samplers import guidance, ode, tokens
-from oneflow_jax.shapes import Array, Float, Key, Outputs, PyTree, Sums
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree, Sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Moments:
         clock: each slot's own time.
         certainty: of each text slot's token, 0 (hidden) to 1 (settled).
         guess: the clean patch that the network believes in.
-        times: the time of the run as a whole, 0 to 1.
+        times: the time of the run as a whole, 0 to 1; below 0 for moments that never came.
     """
 
     canvas: Canvas
@@ -56,10 +56,19 @@ class Moments:
 
 @flax.struct.dataclass
 class Sample:
-    """Finished canvases, and how they came about if that was asked for."""
+    """Finished canvases, and how they came about if that was asked for.
+
+    Attributes:
+        canvas: finished.
+        moments: on the way.
+        passes: forward passes that it took, NFE.
+        full: True for rows in which there was no room for something that was to be inserted.
+    """
 
     canvas: Canvas
     moments: Moments | None
+    passes: Int[Array, ""]
+    full: Bool[Array, "B"]
 
 
 def slots_to_make(canvas: Canvas) -> Sums:
@@ -68,6 +77,12 @@ def slots_to_make(canvas: Canvas) -> Sums:
         "text": jnp.sum(canvas.free & canvas.is_text).astype(jnp.float32),
         "image": jnp.sum(canvas.free & canvas.is_image).astype(jnp.float32),
     }
+
+
+def finished(canvas: Canvas, moments: Moments | None, passes: int) -> Sample:
+    """A sample of as many passes as planned, on a canvas that cannot overflow."""
+    full = jnp.zeros(canvas.ids.shape[0], bool)
+    return Sample(canvas=canvas, moments=moments, passes=jnp.int32(passes), full=full)
 
 
 def check_euler(name: str, plan: Plan) -> None:

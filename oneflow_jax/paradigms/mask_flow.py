@@ -180,7 +180,8 @@ class MaskFlow:
         start = self._start(key_kept, noise, canvas, times[0])
         last, path = jax.lax.scan(step, start, Interval(steps, times[:-1], times[1:]))
         done = canvas.replace(ids=last.ids, latents=last.latents)
-        return Sample(canvas=done, moments=_moments(done, path, last, times) if path else None)
+        moments = _moments(done, path, last, times) if path else None
+        return base.finished(done, moments, self.evaluations(plan))
 
     def _start(
         self,

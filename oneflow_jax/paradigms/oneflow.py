@@ -186,10 +186,11 @@ class OneFlow:
             ids=last.ids,
             latents=jnp.where(image[..., None], last.clean.latents, canvas.latents),
         )
+        passes = self.evaluations(plan)
         if not plan.record:
-            return Sample(canvas=done, moments=None)
+            return base.finished(done, None, passes)
         beliefs = jax.lax.map(lambda moment: belief(*moment), (solution.times, solution.path))
-        return Sample(canvas=done, moments=_moments(canvas, solution, beliefs, last))
+        return base.finished(done, _moments(canvas, solution, beliefs, last), passes)
 
     def _noise(self, table: Table, key: Key[Array, ""], canvas: Canvas) -> State:
         key_text, key_image = jax.random.split(key)

@@ -1,12 +1,15 @@
 """Digits: is the caption one of the 40, and is the picture the digit that it names?
 
-valid   share of captions that are one of the 40, word for word
-match   share of the valid ones whose picture a classifier reads as the caption's digit
+valid    share of captions that are one of the 40, word for word
+match    share of the valid ones whose picture a classifier reads as the caption's digit
+variety  how many of the 40 captions there would be if all that come came equally often, by 40:
+         exp(entropy of the valid captions) / 40; about 1 for the data, 1/40 for one caption alone
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 from sklearn import svm
 
 from oneflow_jax.data import digits
@@ -36,6 +39,7 @@ def suite(train: Sequence[Document], heldout: Sequence[Document], samples: int) 
         figures = {"valid": base.share(valid)}
         if any(valid):
             figures["match"] = base.share([a for a, v in zip(agrees, valid, strict=True) if v])
+            figures["variety"] = _variety([document.words() for document in made])
         cells = tuple(
             (document.pictures()[0], document.words(), "right" if agree else "wrong")
             for document, agree in zip(made[:SHOWN], agrees, strict=False)
@@ -46,6 +50,12 @@ def suite(train: Sequence[Document], heldout: Sequence[Document], samples: int) 
     return base.Suite((base.Task("joint", (prompt,) * samples, score),), {
         "classifier_accuracy": accuracy
     })  # fmt: skip
+
+
+def _variety(captions: Sequence[str]) -> float:
+    valid = [caption for caption in captions if digits.digit_in(caption) is not None]
+    _, counts = np.unique(valid, return_counts=True)
+    return float(np.exp(stats.entropy(counts)) / len(digits.CAPTIONS))
 
 
 def _labelled(documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray]:

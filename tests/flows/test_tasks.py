@@ -39,6 +39,7 @@ def canvas():
         span=span,
         position=jnp.zeros((len(slots), 3), jnp.int32),
         fixed=(span == 1) | (span == 5) | (span == 6),
+        opening=jnp.zeros_like(kind),
     )
 
 

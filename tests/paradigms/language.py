@@ -36,6 +36,7 @@ class Language:
             span=jnp.where(order == 0, 1, 2),
             position=jnp.stack([order, order * 0, order * 0], axis=-1),
             fixed=order == 0,
+            opening=jnp.zeros_like(order),
         )
 
     def masked(self, view):

@@ -97,6 +97,7 @@ def language(rows):
         span=1 + (order > 0),
         position=jnp.stack([order, 0 * order, 0 * order], axis=-1),
         fixed=order == 0,
+        opening=0 * ones,
     )
 
 

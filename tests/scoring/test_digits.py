@@ -69,7 +69,7 @@ def test_match_is_a_share_of_the_valid_ones(suite, scans):
     wrong = named(right[0], (digit(right[0]) + 1) % 10)
     babble = Document((Text("no digit"), right[0].parts[1]))
     score = suite.tasks[0].score([*right[:3], wrong, babble, babble, babble, babble])
-    assert score.figures == {"valid": 0.5, "match": 0.75}
+    assert (score.figures["valid"], score.figures["match"]) == (0.5, 0.75)
     assert [cell[2] for cell in score.cells] == ["right"] * 3 + ["wrong"] * 5
 
 
@@ -78,3 +78,17 @@ def test_pictures_count_and_not_their_order(suite, scans):
     noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
     made = [Document((scans["train"][i].parts[0], Image(noise[i]))) for i in range(40)]
     assert suite.tasks[0].score(made).figures["match"] < 0.4
+
+
+def test_variety_tells_one_caption_from_all(suite, scans):
+    picture = scans["train"][0].parts[1]
+
+    def variety(captions):
+        made = [Document((Text(words), picture)) for words in captions]
+        return suite.tasks[0].score(made).figures["variety"]
+
+    every = list(data.CAPTIONS)
+    assert variety(every) == pytest.approx(1)
+    assert variety([*every[:10], "babble"]) == pytest.approx(10 / 40)
+    assert variety([every[0]] * 50) == pytest.approx(1 / 40)
+    assert 1 / 40 < variety([every[0]] * 50 + [every[1]]) < 2 / 40

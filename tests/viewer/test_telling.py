@@ -33,6 +33,7 @@ def told():
         span=span[:, None],
         position=position[:, None],
         fixed=fixed[:, None],
+        opening=np.zeros_like(kind)[:, None],
     )
     clock = np.where(kind == image, [[0.25], [1.0]], 0.5)[:, None]
     moments = Moments(

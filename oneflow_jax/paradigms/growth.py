@@ -1,0 +1,246 @@
+"""The sampler of `edit_flow`: documents grow, one forward pass a step, until every clock is at 1.
+
+The run's time τ follows the plan's grid from 0 to 1 and then once more to 2. Text is written until
+τ=1. A picture that was there from the start has time τ; one born at τ' has time τ - τ'.
+"""
+
+import dataclasses
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from oneflow_jax import canvas as canvases
+from oneflow_jax.canvas import Canvas, Kind, Opening, Table, View
+from oneflow_jax.flows import deletion, gaussian, predictions
+from oneflow_jax.paradigms.base import Moments, Plan, Sample
+from oneflow_jax.samplers import guidance, insertion, tokens
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs
+
+ROUNDING = 1e-5
+"""Sums of times in float32 miss 1 by less than this."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Alphabet:
+    """What may be inserted.
+
+    Attributes:
+        vocab: number of token ids, V.
+        words: range of the ids that may be written.
+        image_token: the id whose insertion is the birth of a picture.
+        grid: rows and columns of a picture, in patches.
+    """
+
+    vocab: int
+    words: tuple[int, int]
+    image_token: int
+    grid: tuple[int, int]
+
+
+@flax.struct.dataclass
+class Progress:
+    """The documents after n steps, and the moments so far."""
+
+    n: Int[Array, ""]
+    rows: insertion.Growing
+    moments: Moments | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Grows documents out of their prompts.
+
+    Attributes:
+        alphabet: what may be inserted.
+        image: what is predicted of patches.
+        text_clock: whether BOS is told the time of the text.
+        plan: grid, guidance, how tokens are drawn.
+    """
+
+    alphabet: Alphabet
+    image: predictions.Prediction
+    text_clock: bool
+    plan: Plan
+
+    @property
+    def taus(self) -> tuple[float, ...]:
+        """All times of the run that there may be, from 0 to 2."""
+        grid = self.plan.schedule.times
+        return (*grid, *(1 + t for t in grid), 2.0)
+
+    def __call__(
+        self, apply: guidance.Apply, table: Table, keys: Key[Array, "B"], canvas: Canvas
+    ) -> Sample:
+        """The finished documents; a key for each row."""
+        both = jax.vmap(jax.random.split)(keys)
+        noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(both[:, 0], canvas.latents)
+        apply = self._guided(apply)
+        taus = jnp.array(self.taus, jnp.float32)
+
+        def step(progress: Progress) -> Progress:
+            n, rows = progress.n, progress.rows
+            t, s = taus[n], taus[n + 1]
+            outputs = apply(self._view(rows, t, table))
+            clock = _clock(rows, t)
+            guess = self.image.clean(outputs["image"], rows.canvas.latents, clock)
+            guess = jnp.where(_flowing(rows.canvas)[..., None], guess, rows.canvas.latents)
+            latents = gaussian.toward(rows.canvas.latents, guess, clock, _clock(rows, s))
+            moved = rows.replace(canvas=rows.canvas.replace(latents=latents))
+            luck = jax.vmap(jax.random.fold_in, (0, None))(both[:, 1], n)
+            write = functools.partial(self._write, t, s)
+            grown = jax.vmap(write)(luck, outputs, moved, noise)
+            moments = progress.moments and _kept(progress.moments, n, rows, clock, guess, t)
+            return Progress(n + 1, grown, moments)
+
+        rows = jax.vmap(_started)(canvas, noise)
+        moments = self._room(rows) if self.plan.record else None
+        end = jax.lax.while_loop(
+            lambda progress: _unfinished(progress.rows, taus[progress.n]),
+            step,
+            Progress(jnp.int32(0), rows, moments),
+        )
+        last, tau = end.rows, taus[end.n]
+        if end.moments:
+            moments = _kept(end.moments, end.n, last, _clock(last, tau), last.canvas.latents, tau)
+            moments = moments.replace(times=moments.times / jnp.maximum(tau, 1.0))
+        passes = end.n * guidance.passes(self.plan.guidance, self.plan.text_guidance)
+        return Sample(canvas=last.canvas, moments=moments, passes=passes, full=last.full)
+
+    def _write(
+        self,
+        t: Float[Array, ""],
+        s: Float[Array, ""],
+        key: Key[Array, ""],
+        outputs: Outputs,
+        row: insertion.Growing,
+        noise: Float[Array, "L C"],
+    ) -> insertion.Growing:
+        """One row after the insertions of a step."""
+        key_event, key_token = jax.random.split(key)
+        canvas, alphabet = row.canvas, self.alphabet
+        some = jax.nn.sigmoid(-outputs["gap_empty"][:, 0])
+        count = jnp.exp(outputs["gap_log_count"][:, 0])
+        chance = some * deletion.inserted(t, jnp.minimum(s, 1.0), count)
+        happens = jax.random.uniform(key_event, chance.shape) < chance
+        wanted = happens & (canvas.opening != Opening.CLOSED) & (t < 1 - ROUNDING)
+        births = canvas.opening == Opening.ANYTHING
+        token = alphabet.image_token
+        legal = tokens.allowed((alphabet.words, (token, token + 1)), alphabet.vocab)
+        logits = outputs["gap_logits"].at[:, token].add(jnp.where(births, 0.0, -jnp.inf))
+        log_p = tokens.log_probabilities(logits, legal, self.plan.words)
+        return insertion.insert(
+            row,
+            wanted,
+            jax.random.categorical(key_token, log_p),
+            image_token=token,
+            grid=alphabet.grid,
+            noise=noise,
+            now=s,
+        )
+
+    def _view(self, rows: insertion.Growing, t: Float[Array, ""], table: Table) -> View:
+        canvas = rows.canvas
+        clock = text_clock(canvas, _clock(rows, t), jnp.minimum(t, 1.0), self.text_clock)
+        return canvases.view(canvas, table.rows[canvas.ids], canvas.latents, clock)
+
+    def _guided(self, apply: guidance.Apply) -> guidance.Apply:
+        """With λ in logarithms, so that guidance mixes rates geometrically (OneFlow, eq. 12)."""
+
+        def with_log(view: View) -> Outputs:
+            outputs = apply(view)
+            return outputs | {"gap_log_count": log_count(outputs["gap_count"])[..., None]}
+
+        text = ("gap_empty", "gap_log_count", "gap_logits")
+        return guidance.guided(
+            with_log,
+            (
+                guidance.Branch(("image",), self.plan.guidance, _without_words),
+                guidance.Branch(text, self.plan.text_guidance, _without_pictures),
+            ),
+        )
+
+    def _room(self, rows: insertion.Growing) -> Moments:
+        """Moments that have not come yet."""
+        moments = len(self.taus)
+        path = jax.tree.map(lambda x: jnp.zeros((moments, *x.shape), x.dtype), rows.canvas)
+        return Moments(
+            canvas=path,
+            clock=jnp.zeros(path.ids.shape),
+            certainty=jnp.ones(path.ids.shape),
+            guess=path.latents,
+            times=jnp.full(moments, -1.0),
+        )
+
+
+def log_count(raw: Float[Array, "*b L 1"]) -> Float[Array, "*b L"]:
+    """Log of λ = 1 + softplus(raw): of a gap that lacks something, at least one is missing."""
+    return jnp.log1p(jax.nn.softplus(raw[..., 0]))
+
+
+def text_clock(
+    canvas: Canvas, clock: Float[Array, "*b L"], t: Float[Array, "*t"], told: bool
+) -> Float[Array, "*b L"]:
+    """What slots are told: pictures their `clock`; text 1, for it is clean; BOS t, if `told`."""
+    begins = canvas.is_text & (canvas.position[..., 0] == 0)
+    return jnp.where(canvas.is_image, clock, jnp.where(begins & told, t, 1.0))
+
+
+def _started(canvas: Canvas, noise: Float[Array, "L C"]) -> insertion.Growing:
+    """A prompt, its free pictures turned to noise."""
+    latents = jnp.where(_flowing(canvas)[..., None], noise, canvas.latents)
+    return insertion.Growing(
+        canvas=canvas.replace(latents=latents),
+        birth=jnp.zeros(canvas.ids.shape),
+        used=jnp.sum(canvas.kind != Kind.PAD),
+        full=jnp.zeros((), bool),
+    )
+
+
+def _flowing(canvas: Canvas) -> Bool[Array, "*b L"]:
+    return canvas.free & canvas.is_image
+
+
+def _clock(rows: insertion.Growing, tau: Float[Array, ""]) -> Float[Array, "*b L"]:
+    """The time of each slot: of pictures that are being made since their birth, else 1."""
+    age = tau - rows.birth
+    age = jnp.where(age > 1 - ROUNDING, 1.0, jnp.maximum(age, 0.0))
+    return jnp.where(_flowing(rows.canvas), age, 1.0)
+
+
+def _unfinished(rows: insertion.Growing, tau: Float[Array, ""]) -> Bool[Array, ""]:
+    words = jnp.any(rows.canvas.opening != Opening.CLOSED) & (tau < 1 - ROUNDING)
+    return words | jnp.any(_clock(rows, tau) < 1)
+
+
+def _without_words(view: View) -> View:
+    words = (view.kind == Kind.TEXT) & (view.position[..., 0] > 0)  # BOS stays.
+    return _deleted(view, words)
+
+
+def _without_pictures(view: View) -> View:
+    return _deleted(view, view.kind == Kind.IMAGE)
+
+
+def _deleted(view: View, gone: Bool[Array, "B L"]) -> View:
+    return view.replace(
+        kind=jnp.where(gone, int(Kind.PAD), view.kind), segment=jnp.where(gone, 0, view.segment)
+    )
+
+
+def _kept(
+    moments: Moments,
+    n: Int[Array, ""],
+    rows: insertion.Growing,
+    clock: Float[Array, "B L"],
+    guess: Float[Array, "B L C"],
+    tau: Float[Array, ""],
+) -> Moments:
+    """The moments with the n-th written down."""
+    return moments.replace(
+        canvas=jax.tree.map(lambda path, x: path.at[n].set(x), moments.canvas, rows.canvas),
+        clock=moments.clock.at[n].set(clock),
+        guess=moments.guess.at[n].set(guess),
+        times=moments.times.at[n].set(tau),
+    )
