@@ -49,9 +49,13 @@ def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
     config.paradigm.spans = 0.05
     config.paradigm.scattered = 0.05
 
+    config.sampling.grid = "cosine"  # small steps first, where words are settled
     if kind == "edit_flow":
         config.data.text_slots = 0
-    config.sampling.grid = "cosine"  # small steps first, where words are settled
+        config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
+    if kind == "velocity":
+        config.model.embed_width = 16  # a velocity has to carry all of its noise
+        config.paradigm.text_weight = 2.0
     config.evaluation.score = "digits"
     config.evaluation.passes = (1, 2, 4, 8, 16, 40, 100)
     config.evaluation.samples = 400

@@ -62,6 +62,8 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.evaluation.every = 1_000
     config.checkpoint.every = 500
 
+    if paradigm == "edit_flow":
+        config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
     config.sampling.prompts = (
         "<text> <image> and <text> <image>",
         "<text> <image>",

@@ -11,6 +11,8 @@ from etils import epath
 from configs import common, digits, quickstart, tpu_v4
 from oneflow_jax import build, checkpoint, evaluate, logs, sample, train, workdir
 from oneflow_jax.data import vocab
+from oneflow_jax.flows import tasks
+from oneflow_jax.paradigms import edit_flow
 from tests import runs
 
 CONFIGS = {
@@ -19,6 +21,8 @@ CONFIGS = {
     "digits": digits.get_config,
     "digits:velocity": lambda: digits.get_config("velocity"),
     "digits:literal": lambda: digits.get_config("literal"),
+    "digits:mask_flow": lambda: digits.get_config("mask_flow"),
+    "quickstart:edit_flow": lambda: quickstart.get_config("edit_flow"),
 }
 
 
@@ -82,10 +86,11 @@ def package_source():
 def test_every_key_is_read():
     source = package_source()
     # Sections that go by a shorter name within a function.
-    shares = ["joint", "text_to_image", "image_to_text", "spans", "scattered"]
+    shares = [*tasks.NAMES, *edit_flow.SCHEDULES]
+    weights = [f"{term}_weight" for term in ("text", "tokens", "count", "empty", "image")]
     for key in keys(common.base("any")):
         section, _, name = key.rpartition(".")
-        if key.startswith(SECTIONS_PASSED_ON) or name in shares:
+        if key.startswith(SECTIONS_PASSED_ON) or name in shares + weights:
             continue
         assert re.search(rf"(config|given|{section or 'config'})\.{name}\b", source), key
 

@@ -41,9 +41,10 @@ class Alphabet:
 
 @flax.struct.dataclass
 class Progress:
-    """The documents after n steps, and the moments so far."""
+    """The documents after n steps, each row's key (the same all along), and the moments so far."""
 
     n: Int[Array, ""]
+    keys: Key[Array, "B"]
     rows: insertion.Growing
     moments: Moments | None
 
@@ -88,18 +89,18 @@ class Sampler:
             guess = jnp.where(_flowing(rows.canvas)[..., None], guess, rows.canvas.latents)
             latents = gaussian.toward(rows.canvas.latents, guess, clock, _clock(rows, s))
             moved = rows.replace(canvas=rows.canvas.replace(latents=latents))
-            luck = jax.vmap(jax.random.fold_in, (0, None))(both[:, 1], n)
+            luck = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
             write = functools.partial(self._write, t, s)
             grown = jax.vmap(write)(luck, outputs, moved, noise)
             moments = progress.moments and _kept(progress.moments, n, rows, clock, guess, t)
-            return Progress(n + 1, grown, moments)
+            return progress.replace(n=n + 1, rows=grown, moments=moments)
 
         rows = jax.vmap(_started)(canvas, noise)
         moments = self._room(rows) if self.plan.record else None
         end = jax.lax.while_loop(
             lambda progress: _unfinished(progress.rows, taus[progress.n]),
             step,
-            Progress(jnp.int32(0), rows, moments),
+            Progress(jnp.int32(0), both[:, 1], rows, moments),
         )
         last, tau = end.rows, taus[end.n]
         if end.moments:

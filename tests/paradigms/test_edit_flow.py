@@ -1,0 +1,185 @@
+"""`edit_flow`: corruption and loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.canvas import Kind, Table
+from oneflow_jax.data import toy
+from oneflow_jax.flows import clocks, deletion, predictions, tasks
+from oneflow_jax.paradigms import growth
+from oneflow_jax.paradigms.edit_flow import EditFlow
+from tests import tiny
+from tests.paradigms.oracle import SEED, keys
+
+IMAGE = 3
+ALL = (1.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def paradigm(shares=ALL, schedules=(1.0, 0.0, 0.0), drop=0.0, **changes):
+    settings = {
+        "alphabet": growth.Alphabet(
+            vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
+        ),
+        "schedules": schedules,
+        "text_clock": False,
+        "image": predictions.Clean(),
+        "channels": tiny.CODEC.channels,
+        "mix": tasks.Mix(shares, drop),
+        "clock": clocks.Power(),
+        "weights": (("tokens", 1.0), ("count", 1.0), ("empty", 1.0), ("image", 1.0)),
+    }
+    return EditFlow(**settings | changes)
+
+
+TABLE = Table(
+    rows=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)), mask=jnp.zeros(tiny.EMBED)
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """200 copies of documents of three items or more."""
+    lay = tiny.layout_of(length=48, text_slots=0)
+    documents = list(toy.Toy(documents=4, interleaved=0.5))
+    rows = lay.canvas([lay.row(item) for item in documents] * 50)
+    return jax.tree.map(jnp.asarray, rows)
+
+
+def corrupted(flow, canvas, u=None, seed=SEED):
+    rows = canvas.ids.shape[0]
+    spread = (np.arange(rows) + 0.5) / rows if u is None else np.full(rows, u)
+    at = jnp.broadcast_to(jnp.asarray(spread, jnp.float32)[:, None], canvas.ids.shape)
+    return jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))(keys(seed, rows), at, canvas)
+
+
+def test_at_the_end_of_the_run_nothing_is_missing_and_nothing_is_noisy(data):
+    view, targets = corrupted(paradigm(), data, u=0.9999999)
+    np.testing.assert_array_equal(view.kind, data.kind)
+    assert not targets.missing.any()
+    assert np.asarray(targets.open)[np.asarray(data.is_text)].all()
+    image = np.asarray(data.is_image)
+    done = image & (np.asarray(view.clock) == 1)
+    np.testing.assert_array_equal(np.asarray(view.latents)[done], np.asarray(data.latents)[done])
+    assert not np.asarray(targets.image)[done].any()
+
+
+def test_at_its_beginning_only_bos_is_there_and_all_is_missing(data):
+    view, targets = corrupted(paradigm(), data, u=0.0)
+    np.testing.assert_array_equal(np.asarray(view.kind) != Kind.PAD, data.fixed)
+    items = np.asarray(jax.vmap(deletion.first_slots)(data) & data.free)
+    np.testing.assert_array_equal(targets.missing, items)
+    np.testing.assert_array_equal(targets.gaps.size[:, 0], items.sum(1))
+    wanted = np.asarray(targets.ids)[items & np.asarray(data.is_image)]
+    assert set(wanted.tolist()) == {IMAGE}
+    assert not targets.image.any()
+
+
+def test_pictures_are_absent_flowing_and_done_by_quarters(data):
+    many = jax.tree.map(lambda x: jnp.concatenate([x] * 10), data)
+    view, targets = corrupted(paradigm(), many)
+    first = np.asarray(jax.vmap(deletion.first_slots)(many) & many.is_image)
+    there = np.asarray(view.kind)[first] != Kind.PAD
+    clock = np.asarray(view.clock)[first]
+    n = first.sum()
+    for share, expected in (
+        (np.mean(~there), 1 / 4),
+        (np.mean(there & (clock < 1)), 1 / 2),
+        (np.mean(there & (clock == 1)), 1 / 4),
+    ):
+        assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / n)
+    np.testing.assert_array_equal(np.asarray(targets.image)[first], there & (clock < 1))
+
+
+def test_together_all_times_are_one_and_independent_ones_are_not(data):
+    image = np.asarray(data.is_image)
+    view, _ = corrupted(paradigm(schedules=(0.0, 0.0, 1.0)), data, u=0.3)
+    np.testing.assert_allclose(np.asarray(view.clock)[image], 0.3, atol=1e-6)
+    text = np.asarray(data.free & data.is_text)
+    share = np.mean((np.asarray(view.kind) == Kind.TEXT)[text])
+    assert abs(share - 0.3) < 4 * np.sqrt(0.21 / text.sum())
+    view, _ = corrupted(paradigm(schedules=(0.0, 1.0, 0.0)), data, u=0.3)
+    times = np.unique(np.asarray(view.clock)[image])
+    assert len(times) > 50
+    assert abs(times.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(times))
+
+
+def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
+    only_pictures = paradigm((0.0, 1.0, 0.0, 0.0, 0.0))
+    view, targets = corrupted(only_pictures, data)
+    np.testing.assert_array_equal(view.kind, data.kind)
+    assert not targets.open.any()
+    assert not targets.missing.any()
+    only_words = paradigm((0.0, 0.0, 1.0, 0.0, 0.0))
+    view, targets = corrupted(only_words, data)
+    image = np.asarray(data.is_image)
+    np.testing.assert_array_equal(np.asarray(view.kind)[image], Kind.IMAGE)
+    np.testing.assert_array_equal(np.asarray(view.clock)[image], 1)
+    assert not targets.image.any()
+    missing = np.asarray(targets.missing)
+    assert missing.any()
+    assert not missing[image].any()
+
+
+def test_for_guidance_what_is_given_is_sometimes_deleted(data):
+    view, targets = corrupted(paradigm((0.0, 1.0, 0.0, 0.0, 0.0), drop=0.5), data)
+    words = np.asarray(data.free & data.is_text)
+    gone = (np.asarray(view.kind) == Kind.PAD) & words
+    rows = gone.any(1)
+    np.testing.assert_array_equal(gone.sum(1)[rows], words.sum(1)[rows])  # All of them, or none.
+    assert abs(rows.mean() - 0.5) < 4 * np.sqrt(0.25 / len(rows))
+    assert not targets.missing.any()
+    assert not targets.open.any()
+
+
+def test_bos_is_told_the_time_only_if_asked(data):
+    for told in (False, True):
+        view, _ = corrupted(paradigm(schedules=(0.0, 0.0, 1.0), text_clock=told), data, u=0.3)
+        np.testing.assert_allclose(view.clock[:, 0], 0.3 if told else 1.0, atol=1e-6)
+        text = np.asarray(data.free & data.is_text)
+        assert np.all(np.asarray(view.clock)[text] == 1)
+
+
+def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
+    flow = paradigm()
+    _, targets = corrupted(flow, data)
+    size = targets.gaps.size.astype(float)
+    raw = jnp.log(jnp.expm1(jnp.maximum(size - 1, 1e-4)))[..., None]
+    bag = jax.vmap(lambda gap, ids, missing: jnp.zeros((48, tiny.VOCAB)).at[gap, ids].add(missing))(
+        targets.gaps.gap, targets.ids, targets.gaps.missing.astype(float)
+    )
+    truth = {
+        "gap_empty": jnp.where(size == 0, 30.0, -30.0)[..., None],
+        "gap_count": raw,
+        "gap_logits": jnp.log(bag + 1e-9),
+        "image": data.latents,
+    }
+
+    def totals(outputs):
+        return {
+            name: float(term.total.sum())
+            for name, term in jax.vmap(flow.loss)(outputs, targets).items()
+        }
+
+    least = totals(truth)
+    np.testing.assert_allclose([least["empty"], least["image"]], 0, atol=1e-4)
+    for name, change in (
+        ("gap_empty", 0.5),
+        ("gap_count", 0.3),
+        ("gap_count", -0.3),
+        ("image", 0.1),
+    ):
+        term = {"gap_empty": "empty", "gap_count": "count", "image": "image"}[name]
+        away = truth[name] * 0.5 if name == "gap_empty" else truth[name] + change
+        assert totals(truth | {name: away})[term] > least[term]
+    noise = 0.3 * jax.random.normal(jax.random.key(0), bag.shape)
+    assert totals(truth | {"gap_logits": truth["gap_logits"] + noise})["tokens"] > least["tokens"]
+
+
+def test_counts_are_items_of_the_clean_canvas(data):
+    counts = jax.vmap(paradigm().counts)(data)
+    first = np.asarray(jax.vmap(deletion.first_slots)(data) & data.free)
+    for term in ("tokens", "count", "empty"):
+        np.testing.assert_array_equal(counts[term], first.sum(1))
+    np.testing.assert_array_equal(counts["image"], np.asarray(data.is_image).sum(1))
