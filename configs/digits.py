@@ -1,4 +1,4 @@
-"""Repeats the table of docs/paradigms.md on real handwritten digits with captions.
+"""Repeats the table of docs/oneflow.md on real handwritten digits with captions.
 
     python -m oneflow_jax.main --config=configs/digits.py             (or :endpoint)
     python -m oneflow_jax.main --config=configs/digits.py:velocity

@@ -25,6 +25,7 @@ from clu import metrics
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, Head, Table, View
+from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, deletion, gaussian, losses, predictions, tasks
 from oneflow_jax.paradigms import base, growth
 from oneflow_jax.paradigms.base import Plan, Sample
@@ -149,12 +150,17 @@ class EditFlow:
         }
 
     def check(self, plan: Plan) -> None:
-        """Words jump, so pictures beside them can only take plain steps.
+        """Words jump, so pictures beside them can only take plain steps; and from the start.
 
         Raises:
-            UserError: the plan has another solver than Euler's.
+            UserError: the plan has another solver than Euler's, or starts above t=0.
         """
         base.check_euler("edit_flow", plan)
+        if plan.schedule.times[0] > 0:
+            raise UserError(
+                f"sampling.start={plan.schedule.times[0]}: edit_flow inserts, and cannot take back "
+                "what a document says; to revise one, use oneflow or mask_flow."
+            )
 
     def evaluations(self, plan: Plan) -> int:
         """NFE of documents whose pictures are laid out; those born on the way take up to twice."""

@@ -4,7 +4,7 @@ endpoint   cross-entropy of the token; v from the expected clean vector; E learn
 velocity   one squared error on v, as for pictures; E fixed
 literal    the same with E learned and a random subset of tokens masked: it collapses, because
            equal rows of E make the error smallest, and starts from one point, so that every
-           document gets the same text (docs/paradigms.md shows both)
+           document gets the same text (docs/oneflow.md shows both)
 """
 
 import dataclasses

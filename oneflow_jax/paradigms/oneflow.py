@@ -4,7 +4,7 @@
     both    x_t = (1 - t) x_0 + t x_1              slot by slot, with that slot's own t
     sample  dx/dt = v = (x̂_1 - x_t) / (1 - t)      one solver over the whole canvas
 
-Equations, measurements, and why the seed's printed form fails: docs/paradigms.md.
+Equations, measurements, and why the seed's printed form fails: docs/oneflow.md.
 """
 
 import dataclasses

@@ -26,7 +26,8 @@ def sampler(steps, vocab, text_clock=False, grid="uniform", **plan):
     return growth.Sampler(alphabet, predictions.Clean(), text_clock, how)
 
 
-def test_who_knows_256_tokens_writes_them_in_16_steps():
+def written(grid):
+    """The share of 256 tokens that 16 steps write, with a network that knows them; mean of 8."""
     first, last, rows = 4, 259, 8
     vocab = last + 1
 
@@ -36,18 +37,23 @@ def test_who_knows_256_tokens_writes_them_in_16_steps():
         moved = jax.nn.one_hot(jnp.where(ids == 1, first - 1, ids), vocab)
         return insertions.counting(last, vocab)(view.replace(embeds=moved))
 
-    # At most one token comes into a gap in a step: small steps last leave time for the rest.
-    run, canvas = sampler(16, vocab, grid="sine"), insertions.prompts(rows, 300)
+    run, canvas = sampler(16, vocab, grid=grid), insertions.prompts(rows, 300)
     out = run(shifted, insertions.table(vocab), keys(SEED, rows), canvas)
     assert int(out.passes) == 16
-    written = 0
+    count = 0
     for b in range(rows):
         text = np.asarray(out.canvas.is_text[b])
         order = np.asarray(out.canvas.position[b, :, 0])[text]
         ids = np.asarray(out.canvas.ids[b])[text][np.argsort(order)][1:]
         assert np.all(np.diff(ids) > 0)  # All in their order, and none twice.
-        written += len(ids)
-    assert written >= 0.99 * 256 * rows
+        count += len(ids)
+    return count / (256 * rows)
+
+
+def test_who_knows_256_tokens_writes_them_in_16_steps():
+    # At most one token comes into a gap in a step: small steps last leave time for the rest.
+    assert written("uniform") < 0.97
+    assert written("sine") >= 0.99
 
 
 FIXED = insertions.Language(
@@ -196,7 +202,9 @@ def test_a_sample_does_not_depend_on_its_neighbors():
     assert not np.array_equal(np.asarray(both.ids[1]), np.asarray(both.ids[2]))
 
 
-def test_other_solvers_than_eulers_are_refused():
+def test_other_solvers_and_late_starts_are_refused():
     with pytest.raises(UserError, match="its solver is 'euler'"):
         paradigm().check(Plan(ode.schedule("heun", 2)))
+    with pytest.raises(UserError, match=r"sampling\.start=0.5"):
+        paradigm().check(Plan(ode.schedule("euler", 2, start=0.5)))
     assert paradigm().evaluations(Plan(ode.schedule("euler", 5), guidance=2.0)) == 10
