@@ -9,7 +9,7 @@ quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
 
 test: $(TEST)/ready lint
-	$(TEST)/bin/python -m pytest -n 2 --dist loadfile
+	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .

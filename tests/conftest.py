@@ -26,6 +26,14 @@ def pytest_addoption(parser):
     )
 
 
+LONGEST = ("test_configs.py", "test_resume.py", "test_main.py", "test_sharding.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

@@ -19,8 +19,6 @@ CONFIGS = {
     "quickstart": quickstart.get_config,
     "tpu_v4": tpu_v4.get_config,
     "digits": digits.get_config,
-    "digits:velocity": lambda: digits.get_config("velocity"),
-    "digits:literal": lambda: digits.get_config("literal"),
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "quickstart:edit_flow": lambda: quickstart.get_config("edit_flow"),
 }

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax import evaluate, generate, sharding
+from oneflow_jax import evaluate, generate, plans, sharding
 from oneflow_jax.canvas import Kind
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.errors import UserError

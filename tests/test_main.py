@@ -92,7 +92,7 @@ def test_wrong_flags(arguments, told, given, parse):
     ("arguments", "told"),
     [
         (["--config=nowhere.py"], ["nowhere.py"]),
-        (["--config=configs/quickstart.py:large"], ["quickstart.py:large", "argument"]),
+        (["--config=configs/tpu_v4.py:large"], ["tpu_v4.py:large", "argument"]),
         (["--mode=sample"], ["--config"]),
         (["--mode=sample", "--workdir=/nowhere/run"], ["/nowhere/run", "config.json"]),
     ],
