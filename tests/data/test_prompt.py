@@ -23,6 +23,14 @@ def test_words_and_gaps():
     )
 
 
+def test_a_gap_for_anything():
+    parsed = prompt.parse("first <document>", 8)
+    assert parsed.parts == (document.Text("first"), document.Gap("document"))
+    assert prompt.format(parsed) == "first <document>"
+    with pytest.raises(errors.UserError, match="<document:3>"):
+        prompt.parse("<document:3>", 8)
+
+
 def test_a_given_picture_is_read_at_the_size_of_the_model(tiger):
     parsed = prompt.parse(f"two: <image:{tiger}> and <text:2> <image>", 6)
     kinds = [type(part) for part in parsed.parts]
