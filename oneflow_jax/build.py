@@ -168,7 +168,9 @@ def _suite_maker(config: ml_collections.ConfigDict) -> Callable[[], scoring.Suit
     suites: dict[str, Callable[[], scoring.Suite]] = {
         "": lambda: scoring.Suite((), {}),
         "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
-        "emoji": lambda: emoji.suite(_emoji_settings(config).drawn(), samples),
+        "emoji": lambda: emoji.suite(
+            _emoji_settings(config).drawn(), samples, grows=config.data.text_slots == 0
+        ),
     }
     return registry.chosen("evaluation.score", config.evaluation.score, suites)
 

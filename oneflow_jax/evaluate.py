@@ -86,9 +86,16 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     generator = generate.Generator(system, params)
     suite = build.suite(system.config)
     figures |= suite.constants
-    progress = logs.Progress("evaluating", len(suite.tasks) * len(config.passes), unit="task")
-    for done, (passes, task) in enumerate(itertools.product(config.passes, suite.tasks), 1):
-        plan = plans.evaluation(system.config, system.paradigm, passes)
+    to_do = [
+        (passes, task)
+        for passes, task in itertools.product(config.passes, suite.tasks)
+        if not (task.births and passes < 2)
+    ]
+    progress = logs.Progress("evaluating", len(to_do), unit="task")
+    for done, (passes, task) in enumerate(to_do, 1):
+        # What bears a number of passes must not take more.
+        laid_out = passes // 2 if task.births else passes
+        plan = plans.evaluation(system.config, system.paradigm, laid_out)
         made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
         score = task.score([document for batch in made for document in batch.documents])
         found = {f"{name}@{passes}": value for name, value in score.figures.items()}

@@ -27,11 +27,13 @@ class Task:
         name: of the task, for files.
         prompts: documents with gaps.
         score: judges the finished documents, one for each prompt and in their order.
+        births: whether pictures may be born on the way, which takes up to twice the passes.
     """
 
     name: str
     prompts: tuple[Document, ...]
     score: Callable[[Sequence[Document]], Score]
+    births: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

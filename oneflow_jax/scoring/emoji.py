@@ -6,6 +6,12 @@
                     their words name
     joint_valid     share of those whose words are one of the captions' forms with one name
 
+and of models that choose the number of pictures themselves, for documents made from nothing at all:
+
+    document          share of pictures that look like the emoji that the words name in their place
+    document_valid    share of documents of one of the forms, names, count and order included
+    document_several  share of those with two pictures or more
+
 A picture looks like the emoji that is nearest to it of all that training shows.
 """
 
@@ -23,13 +29,19 @@ SHOWN = 64
 """Cells of the contact sheet."""
 
 
-def suite(concepts: Sequence[emoji_concepts.Concept], samples: int) -> base.Suite:
-    """The three tasks, each with `samples` documents, over the concepts that training shows."""
+def suite(concepts: Sequence[emoji_concepts.Concept], samples: int, *, grows: bool) -> base.Suite:
+    """The tasks, each with `samples` documents, over the concepts that training shows.
+
+    Args:
+        concepts: all that there are.
+        samples: documents of each task.
+        grows: whether the model chooses the number of pictures itself.
+    """
     pictures = {concept.name: concept.pixels for concept in concepts if not concept.held_out}
     known = {name: features(pixels) for name, pixels in pictures.items()}
     names = list(itertools.islice(itertools.cycle(known), samples))
     captions = [Text(f"a picture of {sentences.phrase(name)}:") for name in names]
-    tasks = (
+    tasks = [
         base.Task(
             "text_to_image",
             tuple(Document((caption, Gap("image"))) for caption in captions),
@@ -45,8 +57,13 @@ def suite(concepts: Sequence[emoji_concepts.Concept], samples: int) -> base.Suit
             (Document((Gap("text"), Gap("image"))),) * samples,
             functools.partial(_joint, known),
         ),
-    )
-    return base.Suite(tasks, {})
+    ]
+    if grows:
+        kinds = {concept.name: concept.kind for concept in concepts if not concept.held_out}
+        prompts = (Document((Gap("document"),)),) * samples
+        judge = functools.partial(_document, known, kinds)
+        tasks.append(base.Task("document", prompts, judge, births=True))
+    return base.Suite(tuple(tasks), {})
 
 
 def nearest(pixels: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
@@ -106,6 +123,31 @@ def _joint(known: Mapping[str, np.ndarray], made: Sequence[Document]) -> base.Sc
         "joint_valid": base.share([name is not None for name in named]),
     }
     return base.Score(figures, _cells(pictures, captions, right))
+
+
+def _document(
+    known: Mapping[str, np.ndarray], kinds: Mapping[str, str], made: Sequence[Document]
+) -> base.Score:
+    right, cells = [], []
+    named = [sentences.pictured(document, kinds) for document in made]
+    for document, names in zip(made, named, strict=True):
+        shown = [nearest(pixels, known) for pixels in document.pictures()]
+        hits = (
+            [False] * len(shown)
+            if names is None
+            else [a == b for a, b in zip(shown, names, strict=True)]
+        )
+        right += hits
+        captions = [document.words()] * len(shown)
+        cells += _cells(document.pictures(), captions, hits)
+    valid = [names is not None for names in named]
+    several = [len(names) > 1 for names in named if names is not None]
+    figures = {
+        "document": base.share(right),
+        "document_valid": base.share(valid),
+        "document_several": base.share(several),
+    }
+    return base.Score(figures, tuple(cells[:SHOWN]))
 
 
 def _cells(

@@ -19,7 +19,7 @@ def known(concepts):
 
 @pytest.fixture(scope="module")
 def tasks(concepts):
-    return {task.name: task for task in emoji.suite(concepts, samples=80).tasks}
+    return {task.name: task for task in emoji.suite(concepts, samples=80, grows=True).tasks}
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,36 @@ def test_joint(tasks, known):
     score = tasks["joint"].score([fox, tiger, crossed, babble])
     assert score.figures == {"joint": 0.5, "joint_valid": 0.75}
     assert [cell[2] for cell in score.cells] == ["right", "right", "wrong", "wrong"]
+
+
+def test_only_models_that_grow_are_asked_for_whole_documents(concepts, tasks):
+    fixed = {task.name for task in emoji.suite(concepts, samples=3, grows=False).tasks}
+    assert set(tasks) - fixed == {"document"}
+    assert [part.kind for part in tasks["document"].prompts[0].parts] == ["document"]
+    assert tasks["document"].births
+    assert not tasks["joint"].births
+
+
+def test_documents_are_right_where_pictures_are_what_the_words_say(concepts, known, tasks):
+    animals = [c.name for c in concepts if c.kind == "animal" and not c.held_out][:3]
+    first, second, third = animals
+
+    def pair(one, other, names=animals):
+        words = [Text(f"first {sentences.phrase(names[0])}"), Image(known[one])]
+        words += [Text(f", then {sentences.phrase(names[1])}"), Image(known[other])]
+        return Document(tuple(words))
+
+    score = tasks["document"].score
+    assert score([pair(first, second)]).figures == {
+        "document": 1.0, "document_valid": 1.0, "document_several": 1.0,
+    }  # fmt: skip
+    half = score([pair(first, third)])
+    assert half.figures["document"] == 0.5
+    assert [cell[2] for cell in half.cells] == ["right", "wrong"]
+    # Not a form of the data: nothing in it is right.
+    babble = Document((Text("then then"), Image(known[first])))
+    assert score([babble]).figures == {
+        "document": 0.0, "document_valid": 0.0, "document_several": 0.0,
+    }  # fmt: skip
+    assert score([pair(first, second), shown(first, known)]).figures["document_several"] == 0.5
+    assert score([Document(())]).figures["document_valid"] == 0.0
