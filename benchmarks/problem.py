@@ -1,4 +1,4 @@
-"""What is measured: `oneflow` on documents of one text run and one picture, without data files."""
+"""What is measured: documents of one text run and one picture, without data files."""
 
 import argparse
 import dataclasses
@@ -13,11 +13,11 @@ import optax
 from oneflow_jax import canvas as canvases
 from oneflow_jax import optim, sharding
 from oneflow_jax import step as steps
-from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.canvas import Canvas, Kind, Opening
 from oneflow_jax.flows import clocks, predictions, tasks
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn import model as models
-from oneflow_jax.paradigms import objectives, oneflow
+from oneflow_jax.paradigms import base, edit_flow, growth, mask_flow, objectives, oneflow
 
 SETTINGS = optim.Settings(
     learning_rate=1e-3,
@@ -91,17 +91,30 @@ class Problem:
     """A network, its paradigm and optimizer at given sizes."""
 
     sizes: Sizes
+    name: str = "oneflow"
 
     @functools.cached_property
-    def paradigm(self) -> oneflow.OneFlow:
-        """`oneflow` as users run it: endpoint objective, clean patches, all tasks."""
-        return oneflow.OneFlow(
-            objectives.Endpoint(self.sizes.vocab),
-            predictions.Clean(),
-            self.sizes.channels,
-            MIX,
-            clocks.Power(),
-            (("text", 1.0), ("image", 1.0)),
+    def paradigm(self) -> base.Paradigm:
+        """As users run it: clean patches, all tasks; `oneflow` with its endpoint objective."""
+        s = self.sizes
+        shared = {
+            "image": predictions.Clean(),
+            "channels": s.channels,
+            "mix": MIX,
+            "clock": clocks.Power(),
+        }
+        words, flat = (6, s.vocab), (("text", 1.0), ("image", 1.0))
+        if self.name == "oneflow":
+            return oneflow.OneFlow(objectives.Endpoint(s.vocab), weights=flat, **shared)
+        if self.name == "mask_flow":
+            return mask_flow.MaskFlow(s.vocab, (words,), cap=10.0, weights=flat, **shared)
+        side = round(s.image**0.5)
+        return edit_flow.EditFlow(
+            growth.Alphabet(s.vocab, words, image_token=3, grid=(side, side)),
+            schedules=(0.3, 0.2, 0.5),
+            text_clock=False,
+            weights=(("tokens", 1.0), ("count", 1.0), ("empty", 1.0), ("image", 1.0)),
+            **shared,
         )
 
     @functools.cached_property
@@ -119,13 +132,8 @@ class Problem:
         """The project's own."""
         return optim.optimizer(SETTINGS)
 
-    def canvas(self, batch: int, free: bool = False) -> Canvas:
-        """`batch` documents of random content: BOS and words, then one picture.
-
-        Args:
-            batch: how many.
-            free: whether BOS alone is given, as in sampling.
-        """
+    def canvas(self, batch: int) -> Canvas:
+        """`batch` documents of random content: BOS and words, then one picture."""
         s, rng = self.sizes, np.random.default_rng(0)
         slot = np.arange(s.slots)
         is_text = slot < s.text
@@ -156,6 +164,22 @@ class Problem:
             **rows,
         )
         return jax.tree.map(jnp.asarray, canvas)
+
+    def prompt(self, batch: int) -> Canvas:
+        """As many slots with nothing given but BOS; for `edit_flow` the text has none yet."""
+        canvas = self.canvas(batch)
+        if self.name != "edit_flow":
+            return canvas
+        exists = canvas.fixed | canvas.is_image
+        return canvas.replace(
+            kind=jnp.where(exists, canvas.kind, int(Kind.PAD)),
+            segment=jnp.where(exists, canvas.segment, 0),
+            span=jnp.where(exists, canvas.span, 0),
+            position=jnp.where(exists[..., None], canvas.position, 0)
+            .at[..., 0]
+            .set(jnp.where(canvas.is_image, 1, 0)),
+            opening=jnp.where(canvas.fixed, int(Opening.WORDS), 0),
+        )
 
     def state(self) -> steps.TrainState:
         """The state before the first step."""

@@ -83,9 +83,9 @@ def _case(
 ) -> dict[str, object]:
     canvas = task.canvas(batch)
     plan = base.Plan(ode.schedule("euler", nfe))
-    through, compile_seconds = _sampler(task, plan, params, canvas)
+    through, compile_seconds = sampler(task, plan, params, canvas)
     with mock.patch.object(ode, "solve", bare):
-        beside, _ = _sampler(task, plan, params, canvas)
+        beside, _ = sampler(task, plan, params, canvas)
     contestants = {
         "diffrax": lambda: through(params, canvas),
         "bare": lambda: beside(params, canvas),
@@ -115,7 +115,7 @@ def _case(
     }
 
 
-def _sampler(
+def sampler(
     task: problem.Problem, plan: base.Plan, params: PyTree, canvas: Canvas
 ) -> tuple[Callable[[PyTree, Canvas], Canvas], float]:
     """The compiled sampler (params, canvas) -> canvas, and the seconds that compiling took."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import flops, problem, sample, timing, train_step
+from benchmarks import flops, paradigms, problem, sample, timing, train_step
 from oneflow_jax import canvas as canvases
 from oneflow_jax import sharding
 from oneflow_jax.samplers import ode
@@ -38,6 +38,16 @@ def test_sample_writes_its_cases(tmp_path):
     for case in results["cases"]:
         assert set(case["seconds_per_document"]) == set(case["overhead"]) == SPREAD
         assert case["compile_seconds"] > 0
+
+
+def test_paradigms_writes_a_case_for_each(tmp_path):
+    path = tmp_path / "paradigms.json"
+    paradigms.main(["--smoke", "--nfe", "2", "--json", str(path)])
+    cases = json.loads(path.read_text())["cases"]
+    assert list(cases) == list(paradigms.NAMES)
+    assert cases["oneflow"]["ratio"] == {"median": 1, "low": 1, "high": 1}
+    for case in cases.values():
+        assert case["seconds_per_pass"]["low"] > 0
 
 
 def test_bare_loop_makes_the_same_documents():

@@ -1,0 +1,62 @@
+"""What a step of sampling costs in each paradigm: `python -m benchmarks.paradigms`."""
+
+import argparse
+import dataclasses
+
+from benchmarks import problem, report, sample, timing
+from oneflow_jax import sharding
+from oneflow_jax.paradigms import base
+from oneflow_jax.samplers import ode
+
+NAMES = ("oneflow", "mask_flow", "edit_flow")
+
+
+def main(argv: list[str] | None = None) -> dict[str, object]:
+    """Measures, prints, and returns what --json writes."""
+    flags = report.parser(__doc__, rounds=15)
+    flags.add_argument("--nfe", type=int, default=16, help="forward passes")
+    flags = flags.parse_args(argv)
+    sizes = report.prepare(flags)
+    with sharding.use(problem.mesh()):
+        results = measured(sizes, flags)
+    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
+    title = f"batch {sizes.batch}, {flags.nfe} passes, median of rounds (min-max)"
+    for name, case in results["cases"].items():
+        report.show(f"{name}: {title}", [
+            ("compile, s", f"{case['compile_seconds']:.1f}"),
+            ("ms per pass", case["seconds_per_pass"].text(1000)),
+            ("times oneflow's", case["ratio"].text(digits=2)),
+        ])  # fmt: skip
+    report.keep(flags.json, results)
+    return results
+
+
+def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, object]:
+    """All figures, a case for each paradigm; ratios are taken within a round."""
+    plan = base.Plan(ode.schedule("euler", flags.nfe))
+    contestants, compile_seconds = {}, {}
+    for name in NAMES:
+        task = problem.Problem(sizes, name)
+        params, prompt = task.state().params, task.prompt(sizes.batch)
+        run, compile_seconds[name] = sample.sampler(task, plan, params, prompt)
+        contestants[name] = lambda run=run, given=(params, prompt): run(*given)
+    seconds = timing.interleaved(contestants, flags.rounds)
+    return {
+        "machine": report.machine(),
+        "sizes": dataclasses.asdict(sizes),
+        "rounds": flags.rounds,
+        "cases": {
+            name: {
+                "compile_seconds": compile_seconds[name],
+                "seconds_per_pass": timing.spread(s / flags.nfe for s in seconds[name]),
+                "ratio": timing.spread(
+                    s / o for s, o in zip(seconds[name], seconds["oneflow"], strict=True)
+                ),
+            }
+            for name in NAMES
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
