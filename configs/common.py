@@ -113,6 +113,9 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if "documents" in config.source:
         config.source.documents = 64
         config.source.held_out_documents = 64
+        config.source.concepts = 16
+    config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch)
+    config.data.length = min(config.data.length, 256)
     config.data.workers = 0
     config.optimizer.warmup = 1
     config.logging.every = 1
