@@ -62,11 +62,12 @@ def test_not_finite_is_told_with_its_step(tmp_path, value):
         log.settle()
 
 
-def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(tmp_path, monkeypatch):
+@pytest.mark.parametrize("every", [1, 2])  # Saved in the step of the NaN, or in the next.
+def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_path, monkeypatch):
     """The codec's deviation cannot be NaN, but a picture's latents can: as from a broken file."""
     system, finished = runs.trained()
     folder = runs.copied(finished, tmp_path)
-    longer = runs.prepared(folder, runs.config(steps=12))
+    longer = runs.prepared(folder, runs.config(steps=12, checkpoint__every=every))
     before = runs.files(folder)
     batches = train.batches
 
