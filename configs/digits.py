@@ -8,7 +8,8 @@
 
 1,797 scans of 8 x 8 pixels, 40 captions; 3,000 steps of 64 documents, then joint generation of 400
 documents with 1 to 100 forward passes: `valid` is the share of captions that are one of the 40,
-`match` the share of those whose picture is the digit that the caption names.
+`match` the share of those whose picture is the digit that the caption names, `variety` how many of
+the 40 come.
 """
 
 import ml_collections
