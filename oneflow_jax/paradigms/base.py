@@ -85,6 +85,11 @@ def finished(canvas: Canvas, moments: Moments | None, passes: int) -> Sample:
     return Sample(canvas=canvas, moments=moments, passes=jnp.int32(passes), full=full)
 
 
+def one_pass_a_step(plan: Plan) -> int:
+    """NFE of Euler's method; each kind of guidance asks the network once more."""
+    return len(plan.schedule.times) * guidance.passes(plan.guidance, plan.text_guidance)
+
+
 def check_euler(name: str, plan: Plan) -> None:
     """Refuses other solvers than Euler's for a paradigm whose words jump at each step.
 

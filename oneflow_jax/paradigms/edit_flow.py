@@ -164,7 +164,7 @@ class EditFlow:
 
     def evaluations(self, plan: Plan) -> int:
         """NFE of documents whose pictures are laid out; those born on the way take up to twice."""
-        return len(plan.schedule.times) * guidance.passes(plan.guidance, plan.text_guidance)
+        return base.one_pass_a_step(plan)
 
     def sample(
         self,

@@ -136,7 +136,7 @@ class MaskFlow:
 
     def evaluations(self, plan: Plan) -> int:
         """NFE: one pass a step; each kind of guidance asks the network once more."""
-        return len(plan.schedule.times) * guidance.passes(plan.guidance, plan.text_guidance)
+        return base.one_pass_a_step(plan)
 
     def sample(
         self,

@@ -47,7 +47,10 @@ def test_probability_is_the_network_s_own():
 
 def read(share, order, hidden, confidence, count=4000):
     keys = jax.random.split(jax.random.key(0), count)
-    one = lambda key: tokens.read_now(key, hidden, jnp.float32(share), confidence, order)  # noqa: E731 - vmapped
+
+    def one(key):
+        return tokens.read_now(key, hidden, jnp.float32(share), confidence, order)
+
     return np.asarray(jax.vmap(one)(keys))
 
 
