@@ -14,7 +14,7 @@ from oneflow_jax import canvas as canvases
 from oneflow_jax import optim, sharding
 from oneflow_jax import step as steps
 from oneflow_jax.canvas import Canvas, Kind, Opening
-from oneflow_jax.flows import clocks, predictions, tasks
+from oneflow_jax.flows import clocks, predictions, schedules, tasks
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn import model as models
 from oneflow_jax.paradigms import base, edit_flow, growth, mask_flow, objectives, oneflow
@@ -111,9 +111,9 @@ class Problem:
         side = round(s.image**0.5)
         return edit_flow.EditFlow(
             growth.Alphabet(s.vocab, words, image_token=3, grid=(side, side)),
-            schedules=(0.3, 0.2, 0.5),
+            schedules=schedules.Schedules((0.3, 0.1, 0.4, 0.2), shared.pop("clock")),
             text_clock=False,
-            weights=(("tokens", 1.0), ("count", 1.0), ("empty", 1.0), ("image", 1.0)),
+            weights=tuple((term, 1.0) for term in edit_flow.TERMS),
             **shared,
         )
 

@@ -48,13 +48,16 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.paradigm.floor = 0.05  # of 1 - t, where a clean patch is scored
     config.paradigm.clock = ("power", 1.0)  # how often each time comes; 1.0 is uniform
     config.paradigm.interleaved = 0.3  # share of edit_flow's joint documents: pictures are born ...
-    config.paradigm.independent = 0.2  # ... have times of their own, all there from the start ...
-    config.paradigm.together = 0.5  # ... or one time with the words
+    config.paradigm.independent = 0.1  # ... have times of their own, all there from the start ...
+    config.paradigm.together = 0.4  # ... or one time with the words ...
+    config.paradigm.revised = 0.2  # ... or all is there, with mistakes in it
     config.paradigm.text_clock = False  # whether edit_flow tells the network the text's time
     config.paradigm.text_weight = 1.0
     config.paradigm.tokens_weight = 1.0  # of edit_flow: which tokens are missing ...
     config.paradigm.count_weight = 1.0  # ... how many ...
-    config.paradigm.empty_weight = 1.0  # ... and whether any
+    config.paradigm.empty_weight = 1.0  # ... and whether any ...
+    config.paradigm.fate_weight = 1.0  # ... which items are wrong or too many ...
+    config.paradigm.words_weight = 1.0  # ... and what should stand there
     config.paradigm.image_weight = 1.0
 
     config.optimizer = ml_collections.ConfigDict()
@@ -88,14 +91,14 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.sampling.samples = 4  # of each prompt
     config.sampling.steps = 16
     config.sampling.solver = "euler"
-    config.sampling.grid = "uniform"
+    config.sampling.grid = "uniform"  # or "cosine", "sine", "learned", or times such as (0.0, 0.5)
     config.sampling.guidance = 1.0  # of pictures by words; 1 is none
     config.sampling.text_guidance = 1.0  # of words by pictures
     config.sampling.temperature = 1.0  # of words, where they are drawn: all but oneflow
     config.sampling.top_p = 1.0  # ... from the likeliest, that add up to this
     config.sampling.order = "random"  # in which mask_flow reads words; or "confidence"
     config.sampling.remask = 0.0  # probability in a step to hide a read word again
-    config.sampling.start = 0.0  # above 0: revise the prompt, from this time on
+    config.sampling.start = 0.8  # of a revision: the share of the document taken to be right
     config.sampling.seed = 0
     config.sampling.prompts = ("<text> <image>",)
     return config

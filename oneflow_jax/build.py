@@ -101,10 +101,8 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         optimizer=optim.optimizer(settings),
     )
     # What would fail after training is refused before.
-    plans.sampling(config, paradigm)
+    plans.check(config, paradigm)
     _suite_maker(config)
-    for passes in config.evaluation.passes:
-        plans.evaluation(config, paradigm, passes)
     return built
 
 
@@ -169,7 +167,10 @@ def _suite_maker(config: ml_collections.ConfigDict) -> Callable[[], scoring.Suit
         "": lambda: scoring.Suite((), {}),
         "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
         "emoji": lambda: emoji.suite(
-            _emoji_settings(config).drawn(), samples, grows=config.data.text_slots == 0
+            _emoji_settings(config).drawn(),
+            source(config, "combinations") if _emoji_settings(config).interleaved else (),
+            samples,
+            grows=config.data.text_slots == 0,
         ),
     }
     return registry.chosen("evaluation.score", config.evaluation.score, suites)

@@ -1,5 +1,6 @@
 """How good a model is: held-out losses by clock, and figures of merit of what it makes."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -11,26 +12,31 @@ from etils import epath
 
 from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, step, workdir
 from oneflow_jax.data import pipeline
+from oneflow_jax.samplers import grids
+from oneflow_jax.scoring import base as scoring
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import plots, sheet
 
 COLUMNS = 8
 """Cells in a row of the contact sheets."""
 
+CLOCKS = 16
+"""Stretches of the clock in which a learned grid's steps are spread evenly."""
+
 
 class Losses:
-    """Losses of held-out documents, by term and by clock.
+    """Losses of one batch of documents, by term and by clock.
 
     The same documents, the same noise and the same times at every call, so that two calls differ
     by the parameters alone.
     """
 
-    def __init__(self, system: build.System) -> None:
-        """Loads one batch of held-out documents."""
+    def __init__(self, system: build.System, split: str = "heldout") -> None:
+        """Loads the documents."""
         config = system.config
         data = iter(
             pipeline.batches(
-                build.source(config, "heldout"),
+                build.source(config, split),
                 system.layout,
                 rows=config.batch,
                 seed=config.seed,
@@ -54,10 +60,7 @@ class Losses:
         u is the document's time before any change of distribution; it is the clock itself where
         the paradigm's clock is uniform.
         """
-        by_clock = [
-            jax.device_get(self._step(params, self._key, jnp.float32(u), self._canvas))
-            for u in self._clocks
-        ]
+        by_clock = [self.at(params, u) for u in self._clocks]
         means = {}
         for name in by_clock[0]:
             terms = [measured[name] for measured in by_clock]
@@ -67,6 +70,10 @@ class Losses:
             for u, term in zip(self._clocks, terms, strict=True):
                 means[f"heldout/{name}/u={u:.2f}"] = float(term.compute())
         return means
+
+    def at(self, params: PyTree, u: float) -> step.Metrics:
+        """Totals and numbers of scored slots by term, with all documents at the same u."""
+        return jax.device_get(self._step(params, self._key, jnp.float32(u), self._canvas))
 
 
 def run(system: build.System, folder: epath.Path) -> dict[str, float]:
@@ -83,19 +90,16 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     with sharding.use(system.mesh):
         figures = Losses(system)(params)
     config = system.config.evaluation
+    grid = spacing(system, params)
     generator = generate.Generator(system, params)
     suite = build.suite(system.config)
     figures |= suite.constants
-    to_do = [
-        (passes, task)
-        for passes, task in itertools.product(config.passes, suite.tasks)
-        if not (task.births and passes < 2)
-    ]
+    asked = itertools.product(config.passes, suite.tasks)
+    to_do = [(n, task) for n, task in asked if steps_of(system, task, n) > 0]
     progress = logs.Progress("evaluating", len(to_do), unit="task")
     for done, (passes, task) in enumerate(to_do, 1):
-        # What bears a number of passes must not take more.
-        laid_out = passes // 2 if task.births else passes
-        plan = plans.evaluation(system.config, system.paradigm, laid_out)
+        steps = steps_of(system, task, passes)
+        plan = plans.evaluation(system.config, system.paradigm, steps, grid, revise=task.revises)
         made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
         score = task.score([document for batch in made for document in batch.documents])
         found = {f"{name}@{passes}": value for name, value in score.figures.items()}
@@ -112,6 +116,31 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
         folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
     )
     return figures
+
+
+def steps_of(system: build.System, task: scoring.Task, passes: int) -> int:
+    """Passes to plan for, so that no more than `passes` are taken; 0 if that cannot be.
+
+    A picture that is born at the last moment has all of its own time still before it.
+    """
+    return passes // 2 if task.births and system.layout.grows else passes
+
+
+def spacing(system: build.System, params: PyTree) -> grids.Spacing:
+    """The grid that the configuration names; measured on training documents if to be learned.
+
+    It follows the loss in words of documents that are shown at one time as a whole.
+    """
+    if system.config.sampling.grid != plans.LEARNED:
+        return system.config.sampling.grid
+    in_step = dataclasses.replace(system, paradigm=system.paradigm.in_step)
+    losses, words = Losses(in_step, "train"), in_step.paradigm.weights[0][0]
+    clocks = [n / CLOCKS for n in range(CLOCKS)]
+    # At t=1 itself nothing is left to be asked.
+    shown = [*clocks, 1 - 1 / (4 * CLOCKS)]
+    with sharding.use(system.mesh):
+        found = [float(losses.at(params, t)[words].compute()) for t in shown]
+    return grids.learned([*clocks, 1.0], found)
 
 
 def averaged(system: build.System, folder: epath.Path) -> PyTree:

@@ -64,7 +64,8 @@ class Generator:
                 does not fit the devices.
         """
         sharding.check_rows(self._system.mesh, batch, field="evaluation.batch")
-        rows = [row(self._system.layout, prompt, plan) for prompt in prompts]
+        revise = plan.schedule.times[0] > 0
+        rows = [row(self._system.layout, prompt, revise=revise) for prompt in prompts]
         layout = self._system.layout
         if not layout.grows:
             longest = max(len(slots["kind"]) for slots in rows)
@@ -114,17 +115,23 @@ def _first(moments: base.Moments, count: int) -> base.Moments:
     return fewer.replace(times=moments.times[came])
 
 
-def row(layout: layouts.Layout, prompt: Document, plan: base.Plan) -> layouts.Row:
-    """The slots of a prompt; of a document to revise, if the plan starts above t=0.
+def row(layout: layouts.Layout, prompt: Document, *, revise: bool) -> layouts.Row:
+    """The slots of a prompt, or of a document to revise.
 
     Raises:
         UserError: there is nothing to be made, or it does not fit the canvas.
     """
-    if plan.schedule.times[0] > 0:
+    gaps = any(isinstance(part, Gap) for part in prompt.parts)
+    if revise and gaps:
+        raise UserError(
+            f"The document {prompt.words()!r} has a gap in it, and can only be revised without: "
+            "fill it first, with --prompt."
+        )
+    if revise:
         return layout.row(prompt)
-    if not any(isinstance(part, Gap) for part in prompt.parts):
+    if not gaps:
         raise UserError(
             f"The prompt {prompt.words()!r} has no gap to fill: write <image> or <text> where "
-            "something is to be made, or set sampling.start above 0 to have all of it revised."
+            "something is to be made, or give it to --revise to have all of it looked over."
         )
     return layout.prompt(prompt)

@@ -30,6 +30,12 @@ PROMPT = flags.DEFINE_multi_string(
     'A document with gaps, e.g. "a picture of a tiger: <image>", "<image:tiger.png> <text>"; may '
     "be given several times.",
 )
+REVISE = flags.DEFINE_multi_string(
+    "revise",
+    [],
+    'A finished document to look over, e.g. "a picture of a tiger: <image:fox.png>": the edits are '
+    "listed; may be given several times, in place of --prompt.",
+)
 
 
 def run(config: ml_collections.ConfigDict) -> None:
@@ -39,8 +45,12 @@ def run(config: ml_collections.ConfigDict) -> None:
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
         system = build.system(config, folder)
-        prompts = PROMPT.value or config.sampling.prompts
-        sample.requests(system, prompts)  # A mistake in them is told before training, not after.
+        if PROMPT.value and REVISE.value:
+            raise UserError("--prompt and --revise: give one or the other.")
+        prompts = REVISE.value or PROMPT.value or config.sampling.prompts
+        revise = bool(REVISE.value)
+        # A mistake in them is told before training, not after.
+        sample.requests(system, prompts, revise=revise)
         if MODE.value in ("train", "prepare"):
             workdir.keep_config(folder, config)
         if MODE.value == "train":
@@ -50,7 +60,7 @@ def run(config: ml_collections.ConfigDict) -> None:
             print(evaluate.table(figures))
             print(f"Figures: {folder / workdir.EVALUATION}")
         if MODE.value in ("train", "sample"):
-            print(f"Page: {sample.run(system, folder, prompts)}")
+            print(f"Page: {sample.run(system, folder, prompts, revise=revise)}")
 
 
 def parse(argv: list[str]) -> ml_collections.ConfigDict:

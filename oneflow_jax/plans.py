@@ -4,38 +4,65 @@ import ml_collections
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.paradigms import base
-from oneflow_jax.samplers import ode, tokens
+from oneflow_jax.samplers import grids, ode, tokens
+
+LEARNED = "learned"
+"""The grid that is measured, not given: see `evaluate.spacing`."""
 
 
-def sampling(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> base.Plan:
+def check(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> None:
+    """Makes every plan that may be asked for, so that mistakes are told before training.
+
+    Raises:
+        UserError: a value is wrong, or not for this paradigm.
+    """
+    given = config.sampling.grid
+    spacing = "uniform" if given == LEARNED else given
+    sampling(config, paradigm, spacing)
+    for passes in config.evaluation.passes:
+        evaluation(config, paradigm, passes, spacing)
+        if config.data.text_slots == 0 and passes > 1:  # As tasks with births are evaluated.
+            evaluation(config, paradigm, passes // 2, spacing)
+
+
+def sampling(
+    config: ml_collections.ConfigDict,
+    paradigm: base.Paradigm,
+    spacing: grids.Spacing,
+    *,
+    revise: bool = False,
+) -> base.Plan:
     """For people to look at: all moments on the way are kept.
 
     Raises:
         UserError: a value is wrong, or not for this paradigm.
     """
-    given = config.sampling
-    schedule = ode.schedule(given.solver, given.steps, given.grid, given.start)
-    plan = _plan(config, schedule, record=True)
+    plan = _plan(config, config.sampling.steps, spacing, revise=revise, record=True)
     paradigm.check(plan)
     return plan
 
 
 def evaluation(
-    config: ml_collections.ConfigDict, paradigm: base.Paradigm, passes: int
+    config: ml_collections.ConfigDict,
+    paradigm: base.Paradigm,
+    passes: int,
+    spacing: grids.Spacing,
+    *,
+    revise: bool = False,
 ) -> base.Plan:
     """With so many forward passes; all else as configured for sampling.
 
     Raises:
         UserError: no number of steps takes exactly that many passes, or a value is wrong.
     """
-    given = config.sampling
     if not isinstance(passes, int):
         raise UserError(f"evaluation.passes={passes!r} must be whole numbers, as in '(4,16)'.")
     for steps in range(1, passes + 1):
-        plan = _plan(config, ode.schedule(given.solver, steps, given.grid), record=False)
+        plan = _plan(config, steps, spacing, revise=revise, record=False)
         if paradigm.evaluations(plan) == passes:
             paradigm.check(plan)
             return plan
+    given = config.sampling
     raise UserError(
         f"evaluation.passes={passes}: no number of steps of sampling.solver={given.solver!r} with "
         f"sampling.guidance={given.guidance} and text_guidance={given.text_guidance} takes exactly "
@@ -43,10 +70,19 @@ def evaluation(
     )
 
 
-def _plan(config: ml_collections.ConfigDict, schedule: ode.Schedule, *, record: bool) -> base.Plan:
+def _plan(
+    config: ml_collections.ConfigDict,
+    steps: int,
+    spacing: grids.Spacing,
+    *,
+    revise: bool,
+    record: bool,
+) -> base.Plan:
     given = config.sampling
+    if not 0 < given.start < 1:
+        raise UserError(f"sampling.start={given.start} must be above 0 and below 1.")
     return base.Plan(
-        schedule,
+        ode.schedule(given.solver, steps, spacing, given.start if revise else 0.0),
         guidance=float(given.guidance),
         text_guidance=float(given.text_guidance),
         words=tokens.Choice(

@@ -9,7 +9,7 @@ import ml_collections
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import clocks, predictions, tasks
+from oneflow_jax.flows import clocks, predictions, schedules, tasks
 from oneflow_jax.paradigms import base, edit_flow, growth, mask_flow, objectives, oneflow
 
 
@@ -76,7 +76,7 @@ def _mask_flow(
 def _edit_flow(
     config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
 ) -> edit_flow.EditFlow:
-    given = config.paradigm
+    shared = _shared(config, codec)
     return edit_flow.EditFlow(
         alphabet=growth.Alphabet(
             vocab=vocab.size_padded(),
@@ -84,10 +84,10 @@ def _edit_flow(
             image_token=vocabs.IMAGE,
             grid=codec.grid,
         ),
-        schedules=_shares(config, edit_flow.SCHEDULES),
-        text_clock=given.text_clock,
-        weights=_weights(config, "tokens", "count", "empty", "image"),
-        **_shared(config, codec),
+        schedules=schedules.Schedules(_shares(config, schedules.NAMES), shared.pop("clock")),
+        text_clock=config.paradigm.text_clock,
+        weights=_weights(config, *edit_flow.TERMS),
+        **shared,
     )
 
 

@@ -7,7 +7,8 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax import build, evaluate, generate, logs, plans, workdir
-from oneflow_jax.data import emoji_concepts, prompt
+from oneflow_jax.data import edits, emoji_concepts, prompt
+from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.viewer import page, sheet, telling
@@ -16,26 +17,32 @@ ROWS = 5
 """Moments on the film strip."""
 
 
-def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epath.Path:
+def run(
+    system: build.System, folder: epath.Path, prompts: Sequence[str], *, revise: bool = False
+) -> epath.Path:
     """Fills the gaps of each prompt, several times over, and returns the path of the page.
 
     The page shows every step; a film strip shows a few of the first document's; the finished texts
-    are printed too.
+    are logged too, and what was changed of documents that were revised.
 
     Args:
         system: of the run in `folder`.
         folder: where the checkpoint is, and where the page goes.
         prompts: in the language of `data.prompt`.
+        revise: whether they are finished documents to be revised.
 
     Raises:
         UserError: there is no checkpoint, or a prompt is wrong.
     """
     config = system.config
-    plan = plans.sampling(config, system.paradigm)
     samples = config.sampling.samples
-    repeated = [document for document in requests(system, prompts) for _ in range(samples)]
+    given = requests(system, prompts, revise=revise)
+    repeated = [document for document in given for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
-    generator = generate.Generator(system, evaluate.averaged(system, folder))
+    params = evaluate.averaged(system, folder)
+    grid = evaluate.spacing(system, params)
+    plan = plans.sampling(config, system.paradigm, grid, revise=revise)
+    generator = generate.Generator(system, params)
     passes = 0
     batch = min(config.evaluation.batch, _rounded_up(len(repeated), system.mesh.size))
     stories = []
@@ -44,8 +51,11 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
         titles = [f"{n + 1}" for n in range(here.start, here.stop)]
         stories += telling.stories(system.layout, made.moments, titles, shown[here])
         passes = max(passes, made.passes)
-        for text, document, full in zip(shown[here], made.documents, made.full, strict=True):
+        everything = zip(shown[here], repeated[here], made.documents, made.full, strict=True)
+        for text, before, document, full in everything:
             logging.info("%s  ->  %s", text, prompt.format(document))
+            if revise:
+                _tell_edits(system.layout, before, document)
             if full:
                 logging.warning(
                     "The document above filled its canvas of data.length=%d slots; what did not "
@@ -69,19 +79,31 @@ def run(system: build.System, folder: epath.Path, prompts: Sequence[str]) -> epa
     return path
 
 
-def requests(system: build.System, prompts: Sequence[str]) -> list[Document]:
+def requests(
+    system: build.System, prompts: Sequence[str], *, revise: bool = False
+) -> list[Document]:
     """The documents that the prompts describe, held against the canvas.
 
     Raises:
-        UserError: a prompt is wrong or too long, or there is none.
+        UserError: a prompt is wrong or too long, or there is none; or the model cannot revise.
     """
     if not prompts:
         raise UserError("sampling.prompts is empty: give a prompt, there or with --prompt.")
-    plan = plans.sampling(system.config, system.paradigm)
+    plans.sampling(system.config, system.paradigm, "uniform", revise=revise)
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
-        generate.row(system.layout, document, plan)
+        generate.row(system.layout, document, revise=revise)
     return documents
+
+
+def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> None:
+    # Read back from slots, as `after` was, so that words and pixels that stayed are the same.
+    (before,) = layout.read(layout.canvas([layout.row(before)]))
+    changes = edits.edits(before, after)
+    for change in changes:
+        logging.info("    %s", change)
+    if not changes:
+        logging.info("    nothing changed")
 
 
 def _curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:

@@ -148,9 +148,8 @@ def test_passes_are_counted():
     assert paradigm.evaluations(plan(steps=5)) == 5
     assert paradigm.evaluations(dataclasses.replace(plan(steps=5), guidance=2.0)) == 10
     for passes in (1, 4):
-        assert (
-            paradigm.evaluations(plans.evaluation(system.config, system.paradigm, passes)) == passes
-        )
+        planned = plans.evaluation(system.config, system.paradigm, passes, "uniform")
+        assert paradigm.evaluations(planned) == passes
 
 
 def test_batch_that_does_not_divide(generator):

@@ -53,8 +53,9 @@ def test_requests_are_checked_before_anything_is_made():
 
 
 def test_a_document_to_revise_needs_no_gap():
-    _system, folder = runs.trained()
-    changed = build.system(runs.config(sampling__start=0.5), folder)
-    assert len(sample.requests(changed, ["a picture of red"])) == 1
-    with pytest.raises(UserError, match="gap"):
-        sample.requests(changed, ["a picture of red: <image>"])
+    system, _ = runs.trained()
+    assert len(sample.requests(system, ["a picture of red"], revise=True)) == 1
+    with pytest.raises(UserError, match="fill it first"):
+        sample.requests(system, ["a picture of red: <image>"], revise=True)
+    with pytest.raises(UserError, match="empty"):
+        sample.requests(system, [], revise=True)

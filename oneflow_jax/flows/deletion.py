@@ -45,8 +45,8 @@ def interleaved(u: Float[Array, "L"], birth: Float[Array, "L"]) -> Float[Array, 
 
 
 def inserted(
-    t: Float[Array, ""], s: Float[Array, ""], count: Float[Array, "*b L"]
-) -> Float[Array, "*b L"]:
+    t: Float[Array, ""], s: Float[Array, ""], count: Float[Array, "*gaps"]
+) -> Float[Array, "*gaps"]:
     """Probability (11) that something comes into a gap that lacks `count` items; 1 where s=1."""
     left = jnp.where(s < 1, (1 - s) / jnp.where(t < 1, 1 - t, 1.0), 0.0)
     return 1 - left**count

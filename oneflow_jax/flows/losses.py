@@ -25,9 +25,12 @@ def cross_entropy(
     scored: Bool[Array, "L"],
     weight: Float[Array, "L"] | float = 1.0,
 ) -> metrics.Average:
-    """Sum over scored slots of -log softmax(logits)[id] in nats, times the slot's weight."""
+    """Sum over scored slots of -log softmax(logits)[id] in nats, times the slot's weight.
+
+    The number of slots is weighted too, so that the mean is one of nats.
+    """
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
-    return _over(scored, weight * nats)
+    return _over(scored, nats, weight)
 
 
 def poisson(
@@ -44,8 +47,11 @@ def binary_cross_entropy(
     return _over(scored, optax.sigmoid_binary_cross_entropy(logits, true.astype(logits.dtype)))
 
 
-def _over(scored: Bool[Array, "L"], values: Float[Array, "L"]) -> metrics.Average:
+def _over(
+    scored: Bool[Array, "L"], values: Float[Array, "L"], weight: Float[Array, "L"] | float = 1.0
+) -> metrics.Average:
     # where, not a product: an infinite value in a slot that is not scored must not become NaN.
     return metrics.Average(
-        total=jnp.sum(jnp.where(scored, values, 0.0)), count=jnp.sum(scored).astype(jnp.float32)
+        total=jnp.sum(jnp.where(scored, weight * values, 0.0)),
+        count=jnp.sum(jnp.where(scored, weight, 0.0)).astype(jnp.float32),
     )

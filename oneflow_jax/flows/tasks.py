@@ -83,6 +83,10 @@ class Mix:
         return Draw(scored=scored, clock=clock, task=task)
 
 
+ALL = Mix(shares=(1.0, 0.0, 0.0, 0.0, 0.0), drop=0.0)
+"""Everything is the model's to make."""
+
+
 def uniform(key: Key[Array, ""], number: Int[Array, "L"]) -> Float[Array, "L"]:
     """One uniform number for all slots that bear the same document or span number."""
     # Numbers run from 0 to at most L, so L + 1 draws serve any row.

@@ -116,7 +116,11 @@ class Paradigm(Protocol):
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
-        """The weight of each loss term, by name."""
+        """The weight of each loss term, by name; the words' own first."""
+
+    @property
+    def in_step(self) -> "Paradigm":
+        """The same, showing all of a document at its time u: as sampling does, not training."""
 
     def counts(self, canvas: Canvas) -> Sums:
         """By what each term's total is divided: a function of the clean canvas alone."""

@@ -15,11 +15,8 @@ from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, Kind, Opening, Table, View
 from oneflow_jax.flows import deletion, gaussian, predictions
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
-from oneflow_jax.samplers import guidance, insertion, tokens
+from oneflow_jax.samplers import correction, guidance, insertion, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs
-
-ROUNDING = 1e-5
-"""Sums of times in float32 miss 1 by less than this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +54,22 @@ class Sampler:
         alphabet: what may be inserted.
         image: what is predicted of patches.
         text_clock: whether BOS is told the time of the text.
+        revises: whether prompts are documents with mistakes, which may be put right.
         plan: grid, guidance, how tokens are drawn.
     """
 
     alphabet: Alphabet
     image: predictions.Prediction
     text_clock: bool
+    revises: bool
     plan: Plan
 
     @property
     def taus(self) -> tuple[float, ...]:
-        """All times of the run that there may be, from 0 to 2."""
+        """All times of the run that there may be, up to 2: words until 1, then what is left."""
         grid = self.plan.schedule.times
-        return (*grid, *(1 + t for t in grid), 2.0)
+        start = grid[0]
+        return (*grid, *(1 + (t - start) / (1 - start) for t in grid), 2.0)
 
     def __call__(
         self, apply: guidance.Apply, table: Table, keys: Key[Array, "B"], canvas: Canvas
@@ -84,18 +84,21 @@ class Sampler:
             n, rows = progress.n, progress.rows
             t, s = taus[n], taus[n + 1]
             outputs = apply(self._view(rows, t, table))
-            clock = _clock(rows, t)
+            clock = rows.clock(t)
             guess = self.image.clean(outputs["image"], rows.canvas.latents, clock)
-            guess = jnp.where(_flowing(rows.canvas)[..., None], guess, rows.canvas.latents)
-            latents = gaussian.toward(rows.canvas.latents, guess, clock, _clock(rows, s))
-            moved = rows.replace(canvas=rows.canvas.replace(latents=latents))
+            guess = jnp.where((clock < 1)[..., None], guess, rows.canvas.latents)
+            latents = gaussian.toward(rows.canvas.latents, guess, clock, rows.clock(s))
+            grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
             luck = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
-            write = functools.partial(self._write, t, s)
-            grown = jax.vmap(write)(luck, outputs, moved, noise)
+            if self.revises:
+                grown = jax.vmap(functools.partial(self._correct, t, s))(
+                    luck, outputs, grown, noise
+                )
+            grown = jax.vmap(functools.partial(self._write, t, s))(luck, outputs, grown, noise)
             moments = progress.moments and _kept(progress.moments, n, rows, clock, guess, t)
             return progress.replace(n=n + 1, rows=grown, moments=moments)
 
-        rows = jax.vmap(_started)(canvas, noise)
+        rows = jax.vmap(insertion.opened if self.revises else insertion.started)(canvas, noise)
         moments = self._room(rows) if self.plan.record else None
         end = jax.lax.while_loop(
             lambda progress: _unfinished(progress.rows, taus[progress.n]),
@@ -104,10 +107,34 @@ class Sampler:
         )
         last, tau = end.rows, taus[end.n]
         if end.moments:
-            moments = _kept(end.moments, end.n, last, _clock(last, tau), last.canvas.latents, tau)
+            moments = _kept(end.moments, end.n, last, last.clock(tau), last.canvas.latents, tau)
             moments = moments.replace(times=moments.times / jnp.maximum(tau, 1.0))
         passes = end.n * guidance.passes(self.plan.guidance, self.plan.text_guidance)
         return Sample(canvas=last.canvas, moments=moments, passes=passes, full=last.full)
+
+    def _correct(
+        self,
+        t: Float[Array, ""],
+        s: Float[Array, ""],
+        key: Key[Array, ""],
+        outputs: Outputs,
+        row: insertion.Growing,
+        noise: Float[Array, "L C"],
+    ) -> insertion.Growing:
+        """One row after the deletions and replacements of a step."""
+        key_fate, key_word = jax.random.split(jax.random.fold_in(key, 1))
+        share = deletion.inserted(t, jnp.minimum(s, 1.0), jnp.float32(1.0))
+        share = jnp.where(t < 1 - insertion.ROUNDING, share, 0.0)
+        judged = row.canvas.free & (row.canvas.is_text | (row.clock(t) == 1))
+        legal = tokens.allowed((self.alphabet.words,), self.alphabet.vocab)
+        log_p = tokens.log_probabilities(outputs["word_logits"], legal, self.plan.words)
+        return correction.correct(
+            row,
+            correction.drawn(key_fate, outputs["fate"], share, judged, row.canvas),
+            jax.random.categorical(key_word, log_p),
+            noise=noise,
+            now=s,
+        )
 
     def _write(
         self,
@@ -125,7 +152,7 @@ class Sampler:
         count = jnp.exp(outputs["gap_log_count"][:, 0])
         chance = some * deletion.inserted(t, jnp.minimum(s, 1.0), count)
         happens = jax.random.uniform(key_event, chance.shape) < chance
-        wanted = happens & (canvas.opening != Opening.CLOSED) & (t < 1 - ROUNDING)
+        wanted = happens & (canvas.opening != Opening.CLOSED) & (t < 1 - insertion.ROUNDING)
         births = canvas.opening == Opening.ANYTHING
         token = alphabet.image_token
         legal = tokens.allowed((alphabet.words, (token, token + 1)), alphabet.vocab)
@@ -143,7 +170,8 @@ class Sampler:
 
     def _view(self, rows: insertion.Growing, t: Float[Array, ""], table: Table) -> View:
         canvas = rows.canvas
-        clock = text_clock(canvas, _clock(rows, t), jnp.minimum(t, 1.0), self.text_clock)
+        revised = canvas.is_text & self.revises
+        clock = told(canvas, rows.clock(t), jnp.minimum(t, 1.0), revised, self.text_clock)
         return canvases.view(canvas, table.rows[canvas.ids], canvas.latents, clock)
 
     def _guided(self, apply: guidance.Apply) -> guidance.Apply:
@@ -180,39 +208,24 @@ def log_count(raw: Float[Array, "*b L 1"]) -> Float[Array, "*b L"]:
     return jnp.log1p(jax.nn.softplus(raw[..., 0]))
 
 
-def text_clock(
-    canvas: Canvas, clock: Float[Array, "*b L"], t: Float[Array, "*t"], told: bool
+def told(
+    canvas: Canvas,
+    clock: Float[Array, "*b L"],
+    t: Float[Array, "*t"],
+    revised: Bool[Array, "*r"],
+    text_clock: bool,
 ) -> Float[Array, "*b L"]:
-    """What slots are told: pictures their `clock`; text 1, for it is clean; BOS t, if `told`."""
+    """What slots are told: pictures their `clock`; text 1, for it is clean, unless it is `revised`.
+
+    Then it is told the time t of the document; and so is BOS, if there is a `text_clock`.
+    """
     begins = canvas.is_text & (canvas.position[..., 0] == 0)
-    return jnp.where(canvas.is_image, clock, jnp.where(begins & told, t, 1.0))
-
-
-def _started(canvas: Canvas, noise: Float[Array, "L C"]) -> insertion.Growing:
-    """A prompt, its free pictures turned to noise."""
-    latents = jnp.where(_flowing(canvas)[..., None], noise, canvas.latents)
-    return insertion.Growing(
-        canvas=canvas.replace(latents=latents),
-        birth=jnp.zeros(canvas.ids.shape),
-        used=jnp.sum(canvas.kind != Kind.PAD),
-        full=jnp.zeros((), bool),
-    )
-
-
-def _flowing(canvas: Canvas) -> Bool[Array, "*b L"]:
-    return canvas.free & canvas.is_image
-
-
-def _clock(rows: insertion.Growing, tau: Float[Array, ""]) -> Float[Array, "*b L"]:
-    """The time of each slot: of pictures that are being made since their birth, else 1."""
-    age = tau - rows.birth
-    age = jnp.where(age > 1 - ROUNDING, 1.0, jnp.maximum(age, 0.0))
-    return jnp.where(_flowing(rows.canvas), age, 1.0)
+    return jnp.where(canvas.is_image, clock, jnp.where(revised | (begins & text_clock), t, 1.0))
 
 
 def _unfinished(rows: insertion.Growing, tau: Float[Array, ""]) -> Bool[Array, ""]:
-    words = jnp.any(rows.canvas.opening != Opening.CLOSED) & (tau < 1 - ROUNDING)
-    return words | jnp.any(_clock(rows, tau) < 1)
+    words = jnp.any(rows.canvas.opening != Opening.CLOSED) & (tau < 1 - insertion.ROUNDING)
+    return words | jnp.any(rows.clock(tau) < 1)
 
 
 def _without_words(view: View) -> View:

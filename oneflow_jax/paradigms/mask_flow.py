@@ -91,6 +91,11 @@ class MaskFlow:
             Head("image", self.channels, "channels", zero=True),
         )
 
+    @property
+    def in_step(self) -> "MaskFlow":
+        """The same, showing all of a document at its time u."""
+        return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())
+
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
         return base.slots_to_make(canvas)

@@ -79,6 +79,11 @@ class OneFlow:
         """One for text, as the objective wants it, and one for patches."""
         return (self.objective.head, Head("image", self.channels, "channels", zero=True))
 
+    @property
+    def in_step(self) -> "OneFlow":
+        """The same, showing all of a document at its time u."""
+        return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())
+
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
         return base.slots_to_make(canvas)

@@ -8,7 +8,11 @@ import flax.struct
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas, Kind, Opening
+from oneflow_jax.flows import deletion
 from oneflow_jax.shapes import Array, Bool, Float, Int
+
+ROUNDING = 1e-5
+"""Sums of times in float32 miss 1 by less than this."""
 
 
 @flax.struct.dataclass
@@ -26,6 +30,31 @@ class Growing:
     birth: Float[Array, "*b L"]
     used: Int[Array, "*b"]
     full: Bool[Array, "*b"]
+
+    def clock(self, tau: Float[Array, ""]) -> Float[Array, "*b L"]:
+        """The time of each slot at time τ of the run: of free pictures since birth, else 1."""
+        age = tau - self.birth
+        age = jnp.where(age > 1 - ROUNDING, 1.0, jnp.maximum(age, 0.0))
+        return jnp.where(self.canvas.free & self.canvas.is_image, age, 1.0)
+
+
+def started(canvas: Canvas, noise: Float[Array, "L C"]) -> Growing:
+    """A prompt at τ=0, its free pictures turned to noise."""
+    free = canvas.free & canvas.is_image
+    latents = jnp.where(free[:, None], noise, canvas.latents)
+    return _growing(canvas.replace(latents=latents), jnp.zeros(canvas.ids.shape))
+
+
+def opened(canvas: Canvas, noise: Float[Array, "L C"]) -> Growing:
+    """A finished document, its pictures done, that anything may come into anywhere."""
+    del noise
+    opening = jnp.where(deletion.last_slots(canvas), int(Opening.ANYTHING), int(Opening.CLOSED))
+    return _growing(canvas.replace(opening=opening), jnp.full(canvas.ids.shape, -1.0))
+
+
+def _growing(canvas: Canvas, birth: Float[Array, "L"]) -> Growing:
+    used = jnp.sum(canvas.kind != Kind.PAD)
+    return Growing(canvas=canvas, birth=birth, used=used, full=jnp.zeros((), bool))
 
 
 def insert(

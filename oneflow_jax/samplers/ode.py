@@ -15,9 +15,9 @@ import diffrax
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from oneflow_jax.errors import UserError
+from oneflow_jax.samplers import grids
 from oneflow_jax.shapes import Array, Float, PyTree
 
 SOLVERS: dict[str, Callable[[], Any]] = {
@@ -27,13 +27,6 @@ SOLVERS: dict[str, Callable[[], Any]] = {
     "tsit5": diffrax.Tsit5,
     "dopri5": diffrax.Dopri5,
 }
-
-GRIDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "uniform": lambda s: s,
-    "cosine": lambda s: 1 - np.cos(0.5 * np.pi * s),
-    "sine": lambda s: np.sin(0.5 * np.pi * s),
-}
-"""Even steps; small steps first, near noise; small steps last, near data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +58,9 @@ class Schedule:
 
 
 def schedule(
-    solver: str, steps: int, grid: str | tuple[float, ...] = "uniform", start: float = 0.0
+    solver: str, steps: int, grid: grids.Spacing = "uniform", start: float = 0.0
 ) -> Schedule:
-    """The schedule with `steps` intervals from `start` to 1, spaced by a named grid or as given.
+    """The schedule with `steps` intervals from `start` to 1, spaced by a grid or as given.
 
     Raises:
         UserError: no such solver or grid, fewer than one step, a start outside [0, 1), or times
@@ -77,19 +70,7 @@ def schedule(
         raise UserError(f"sampling.solver={solver!r} is none of {', '.join(SOLVERS)}.")
     if not 0 <= start < 1:
         raise UserError(f"sampling.start={start} must be at least 0 and below 1.")
-    if isinstance(grid, str):
-        if grid not in GRIDS:
-            raise UserError(
-                f"sampling.grid={grid!r} is none of {', '.join(GRIDS)}, nor a list of times."
-            )
-        if steps < 1:
-            raise UserError(f"sampling.steps={steps} must be at least 1.")
-        times = GRIDS[grid](np.arange(steps) / steps)
-    else:
-        times = np.asarray(grid, np.float64)
-        rising = len(times) > 0 and times[0] == 0 and bool(np.all(np.diff(times) > 0))
-        if not rising or times[-1] >= 1:
-            raise UserError(f"sampling.grid={grid} must rise from 0 to below 1.")
+    times = grids.times(grid, steps)
     return Schedule(solver, tuple(float(start + (1 - start) * t) for t in times))
 
 

@@ -21,19 +21,21 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Documents with gaps, and the judge of the documents that a model makes of them.
+    """Documents with gaps or mistakes, and the judge of those that a model makes of them.
 
     Attributes:
         name: of the task, for files.
-        prompts: documents with gaps.
+        prompts: documents with gaps, or with mistakes.
         score: judges the finished documents, one for each prompt and in their order.
         births: whether pictures may be born on the way, which takes up to twice the passes.
+        revises: whether the prompts are to be revised.
     """
 
     name: str
     prompts: tuple[Document, ...]
     score: Callable[[Sequence[Document]], Score]
     births: bool = False
+    revises: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ and of models that choose the number of pictures themselves, for documents made 
     document_valid    share of documents of one of the forms, names, count and order included
     document_several  share of those with two pictures or more
 
+What is asked of revision is in `scoring.revision`.
+
 A picture looks like the emoji that is nearest to it of all that training shows.
 """
 
@@ -23,17 +25,24 @@ import numpy as np
 
 from oneflow_jax.data import emoji_concepts, sentences
 from oneflow_jax.data.document import Document, Gap, Image, Text
-from oneflow_jax.scoring import base
+from oneflow_jax.scoring import base, revision
 
 SHOWN = 64
 """Cells of the contact sheet."""
 
 
-def suite(concepts: Sequence[emoji_concepts.Concept], samples: int, *, grows: bool) -> base.Suite:
+def suite(
+    concepts: Sequence[emoji_concepts.Concept],
+    unseen: Sequence[Document],
+    samples: int,
+    *,
+    grows: bool,
+) -> base.Suite:
     """The tasks, each with `samples` documents, over the concepts that training shows.
 
     Args:
         concepts: all that there are.
+        unseen: documents that put them together as training never does, for `revision`.
         samples: documents of each task.
         grows: whether the model chooses the number of pictures itself.
     """
@@ -58,6 +67,10 @@ def suite(concepts: Sequence[emoji_concepts.Concept], samples: int, *, grows: bo
             functools.partial(_joint, known),
         ),
     ]
+    if unseen:
+        documents = [unseen[i] for i in range(min(samples, len(unseen)))]
+        named = functools.partial(nearest, known=known)
+        tasks.append(revision.task(documents, pictures, named, seed=0))
     if grows:
         kinds = {concept.name: concept.kind for concept in concepts if not concept.held_out}
         prompts = (Document((Gap("document"),)),) * samples

@@ -7,8 +7,9 @@ import pytest
 
 from oneflow_jax.canvas import Kind, Table
 from oneflow_jax.data import toy
-from oneflow_jax.flows import clocks, deletion, predictions, tasks
-from oneflow_jax.paradigms import growth
+from oneflow_jax.flows import clocks, deletion, predictions, schedules, tasks
+from oneflow_jax.flows.mistakes import Fate
+from oneflow_jax.paradigms import edit_flow, growth
 from oneflow_jax.paradigms.edit_flow import EditFlow
 from tests import tiny
 from tests.paradigms.oracle import SEED, keys
@@ -17,18 +18,17 @@ IMAGE = 3
 ALL = (1.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def paradigm(shares=ALL, schedules=(1.0, 0.0, 0.0), drop=0.0, **changes):
+def paradigm(shares=ALL, times=(1.0, 0.0, 0.0, 0.0), drop=0.0, **changes):
     settings = {
         "alphabet": growth.Alphabet(
             vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
         ),
-        "schedules": schedules,
+        "schedules": schedules.Schedules(times, clocks.Power()),
         "text_clock": False,
         "image": predictions.Clean(),
         "channels": tiny.CODEC.channels,
         "mix": tasks.Mix(shares, drop),
-        "clock": clocks.Power(),
-        "weights": (("tokens", 1.0), ("count", 1.0), ("empty", 1.0), ("image", 1.0)),
+        "weights": tuple((term, 1.0) for term in edit_flow.TERMS),
     }
     return EditFlow(**settings | changes)
 
@@ -94,12 +94,12 @@ def test_pictures_are_absent_flowing_and_done_by_quarters(data):
 
 def test_together_all_times_are_one_and_independent_ones_are_not(data):
     image = np.asarray(data.is_image)
-    view, _ = corrupted(paradigm(schedules=(0.0, 0.0, 1.0)), data, u=0.3)
+    view, _ = corrupted(paradigm(times=(0.0, 0.0, 1.0, 0.0)), data, u=0.3)
     np.testing.assert_allclose(np.asarray(view.clock)[image], 0.3, atol=1e-6)
     text = np.asarray(data.free & data.is_text)
     share = np.mean((np.asarray(view.kind) == Kind.TEXT)[text])
     assert abs(share - 0.3) < 4 * np.sqrt(0.21 / text.sum())
-    view, _ = corrupted(paradigm(schedules=(0.0, 1.0, 0.0)), data, u=0.3)
+    view, _ = corrupted(paradigm(times=(0.0, 1.0, 0.0, 0.0)), data, u=0.3)
     times = np.unique(np.asarray(view.clock)[image])
     assert len(times) > 50
     assert abs(times.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(times))
@@ -135,7 +135,7 @@ def test_for_guidance_what_is_given_is_sometimes_deleted(data):
 
 def test_bos_is_told_the_time_only_if_asked(data):
     for told in (False, True):
-        view, _ = corrupted(paradigm(schedules=(0.0, 0.0, 1.0), text_clock=told), data, u=0.3)
+        view, _ = corrupted(paradigm(times=(0.0, 0.0, 1.0, 0.0), text_clock=told), data, u=0.3)
         np.testing.assert_allclose(view.clock[:, 0], 0.3 if told else 1.0, atol=1e-6)
         text = np.asarray(data.free & data.is_text)
         assert np.all(np.asarray(view.clock)[text] == 1)
@@ -153,6 +153,8 @@ def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
         "gap_empty": jnp.where(size == 0, 30.0, -30.0)[..., None],
         "gap_count": raw,
         "gap_logits": jnp.log(bag + 1e-9),
+        "fate": jnp.zeros((*size.shape, 3)),
+        "word_logits": jnp.zeros(bag.shape),
         "image": data.latents,
     }
 
@@ -177,9 +179,47 @@ def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
     assert totals(truth | {"gap_logits": truth["gap_logits"] + noise})["tokens"] > least["tokens"]
 
 
+def test_mistakes_are_told_right(data):
+    """Each shown item of a revised document has its fate, and what replaces it."""
+    flow = paradigm(times=(0.0, 0.0, 0.0, 1.0))
+    view, targets = corrupted(flow, data, u=0.2)
+    fate, judged = np.asarray(targets.fate), np.asarray(targets.judged)
+    shown = np.argmax(np.asarray(view.embeds @ TABLE.rows.T), axis=-1)
+    text = np.asarray(data.is_text & data.free)
+    ids = np.asarray(data.ids)
+    there = judged & (np.asarray(view.kind) == Kind.TEXT)
+    extra = fate == Fate.DELETE
+    assert {int(one) for one in np.unique(fate[there])} == {0, 1, 2}
+    np.testing.assert_array_equal(
+        (shown != ids)[there & ~extra], (fate == Fate.REPLACE)[there & ~extra]
+    )
+    np.testing.assert_array_equal(np.asarray(targets.ids)[text], ids[text])
+    np.testing.assert_array_equal(np.asarray(view.clock)[there], np.float32(0.6))
+    # Nothing is asked of what is absent, given, or on its way.
+    assert not judged[np.asarray(data.fixed)].any()
+    assert not (judged & (np.asarray(view.kind) == Kind.PAD)).any()
+    noisy = np.asarray(targets.image)
+    assert noisy.any()
+    assert not (judged & noisy).any()
+    assert np.asarray(targets.missing).any()
+    assert np.asarray(targets.open)[extra].all()
+    assert not np.asarray(targets.gaps.size)[extra].any()
+    wrong = np.asarray(data.is_image) & judged & (fate == Fate.REPLACE)
+    right = np.asarray(data.is_image) & judged & (fate == Fate.KEEP)
+    assert wrong.any()
+    same = np.all(np.asarray(view.latents) == np.asarray(data.latents), axis=-1)
+    assert same[right].all()
+    assert not same[wrong].all()
+
+
+def test_documents_without_mistakes_are_not_judged(data):
+    _, targets = corrupted(paradigm(times=(0.4, 0.3, 0.3, 0.0)), data)
+    assert not targets.judged.any()
+
+
 def test_counts_are_items_of_the_clean_canvas(data):
     counts = jax.vmap(paradigm().counts)(data)
     first = np.asarray(jax.vmap(deletion.first_slots)(data) & data.free)
-    for term in ("tokens", "count", "empty"):
+    for term in set(edit_flow.TERMS) - {"image"}:
         np.testing.assert_array_equal(counts[term], first.sum(1))
     np.testing.assert_array_equal(counts["image"], np.asarray(data.is_image).sum(1))

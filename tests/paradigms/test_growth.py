@@ -23,7 +23,7 @@ IMAGE = 3
 def sampler(steps, vocab, text_clock=False, grid="uniform", **plan):
     alphabet = growth.Alphabet(vocab=vocab, words=(4, vocab), image_token=IMAGE, grid=(2, 2))
     how = Plan(ode.schedule("euler", steps, grid), **plan)
-    return growth.Sampler(alphabet, predictions.Clean(), text_clock, how)
+    return growth.Sampler(alphabet, predictions.Clean(), text_clock, revises=False, plan=how)
 
 
 def written(grid):
@@ -205,6 +205,10 @@ def test_a_sample_does_not_depend_on_its_neighbors():
 def test_other_solvers_and_late_starts_are_refused():
     with pytest.raises(UserError, match="its solver is 'euler'"):
         paradigm().check(Plan(ode.schedule("heun", 2)))
-    with pytest.raises(UserError, match=r"sampling\.start=0.5"):
+    with pytest.raises(UserError, match=r"paradigm\.revised=0"):
         paradigm().check(Plan(ode.schedule("euler", 2, start=0.5)))
+    revises = paradigm(times=(0.0, 0.0, 0.5, 0.5))
+    revises.check(Plan(ode.schedule("euler", 2, start=0.5)))
+    with pytest.raises(UserError, match=r"sampling\.start=0\.4"):
+        revises.check(Plan(ode.schedule("euler", 2, start=0.4)))
     assert paradigm().evaluations(Plan(ode.schedule("euler", 5), guidance=2.0)) == 10

@@ -19,7 +19,8 @@ def known(concepts):
 
 @pytest.fixture(scope="module")
 def tasks(concepts):
-    return {task.name: task for task in emoji.suite(concepts, samples=80, grows=True).tasks}
+    suite = emoji.suite(concepts, (), samples=80, grows=True)
+    return {task.name: task for task in suite.tasks}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_joint(tasks, known):
 
 
 def test_only_models_that_grow_are_asked_for_whole_documents(concepts, tasks):
-    fixed = {task.name for task in emoji.suite(concepts, samples=3, grows=False).tasks}
+    fixed = {task.name for task in emoji.suite(concepts, (), samples=3, grows=False).tasks}
     assert set(tasks) - fixed == {"document"}
     assert [part.kind for part in tasks["document"].prompts[0].parts] == ["document"]
     assert tasks["document"].births

@@ -1,0 +1,129 @@
+"""Quality against forward passes and seconds: `python -m benchmarks.quality quickstart digits`.
+
+Trains what is not trained yet, evaluates each run at each number of passes with each grid of times,
+and writes a table and two plots for each figure of merit.
+
+    python -m benchmarks.quality quickstart quickstart:mask_flow quickstart:edit_flow
+    python -m benchmarks.quality digits:edit_flow --passes 2 4 8 16 --grids uniform sine learned
+"""
+
+import argparse
+import ast
+import importlib
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+
+import ml_collections
+from etils import epath
+
+from benchmarks import report
+from oneflow_jax import build, checkpoint, evaluate, generate, plans, train, workdir
+from oneflow_jax.viewer import plots
+
+CONFIGURED = "configured"
+"""The grid that the configuration names."""
+
+Row = dict[str, object]
+
+
+def main(argv: list[str] | None = None) -> list[Row]:
+    """Measures, prints, writes, and returns what --out holds as JSON."""
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("configs", nargs="+", help="of configs/, as in quickstart:edit_flow")
+    flags.add_argument("--passes", type=int, nargs="+", default=[2, 4, 8, 16, 40])
+    flags.add_argument("--grids", nargs="+", default=[CONFIGURED])
+    flags.add_argument("--tasks", nargs="+", help="only these; all if left out")
+    flags.add_argument("--set", nargs="*", default=[], help="settings, as in sampling.guidance=2.0")
+    flags.add_argument("--runs", default="runs", help="folder of the runs")
+    flags.add_argument("--out", default="runs/quality", help="folder for the figures")
+    flags = flags.parse_args(argv)
+    out = epath.Path(flags.out)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [row for name in flags.configs for row in measured(configured(name, flags.set), flags)]
+    report.keep(pathlib.Path(out / "quality.json"), {"machine": report.machine(), "rows": rows})
+    for figure in sorted({name for row in rows for name in row["figures"]}):
+        print(f"\n{figure}\n{table(rows, figure)}")
+        for across in ("passes", "seconds"):
+            path = out / f"{figure}_{across}.png"
+            plots.lines(path, curves(rows, figure, across), figure, LABELS[across], "share")
+    print(f"\nFigures: {out}")
+    return rows
+
+
+LABELS = {"passes": "forward passes", "seconds": "seconds a document"}
+
+
+def configured(name: str, settings: Sequence[str]) -> ml_collections.ConfigDict:
+    """The configuration of that name, with some of its values changed."""
+    module, _, argument = name.partition(":")
+    make = importlib.import_module(f"configs.{module}").get_config
+    config = make(argument) if argument else make()
+    for setting in settings:
+        field, _, value = setting.partition("=")
+        config.update_from_flattened_dict({field: ast.literal_eval(value)})
+    return config
+
+
+def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Iterator[Row]:
+    """One run, trained if need be: a row for each task, grid and number of passes."""
+    folder = epath.Path(flags.runs).resolve() / config.name
+    with workdir.claimed(folder):
+        workdir.check_config(folder, config)
+        system = build.system(config, folder)
+        workdir.keep_config(folder, config)
+        with checkpoint.Checkpoints(folder, config.checkpoint.keep) as checkpoints:
+            done = checkpoints.latest == config.steps
+        if not done:
+            train.run(system, folder)
+        params = evaluate.averaged(system, folder)
+    generator, own = generate.Generator(system, params), config.sampling.grid
+    for grid in flags.grids:
+        config.sampling.grid = own if grid == CONFIGURED else grid
+        spacing = evaluate.spacing(system, params)
+        for task in build.suite(config).tasks:
+            if flags.tasks and task.name not in flags.tasks:
+                continue
+            for passes in flags.passes:
+                steps = evaluate.steps_of(system, task, passes)
+                if steps == 0:
+                    continue
+                plan = plans.evaluation(
+                    config, system.paradigm, steps, spacing, revise=task.revises
+                )
+                began, seconds, documents = time.monotonic(), 0.0, []
+                for made in generator(task.prompts, plan, seed=0, batch=config.evaluation.batch):
+                    # That of the last batch, which need not be compiled.
+                    seconds = (time.monotonic() - began) / config.evaluation.batch
+                    documents += made.documents
+                    began = time.monotonic()
+                figures = dict(task.score(documents).figures)
+                row = {"run": config.name, "grid": grid, "passes": passes, "seconds": seconds}
+                print(row, figures, flush=True)
+                yield row | {"figures": figures}
+
+
+def table(rows: Sequence[Row], figure: str) -> str:
+    """A line for each run and grid, a column for each number of passes."""
+    passes = sorted({row["passes"] for row in rows})
+    lines = ["".ljust(36) + "".join(f"{n:>8}" for n in passes)]
+    for name, points in curves(rows, figure, "passes").items():
+        found = dict(points)
+        cells = (f"{found[n]:8.3f}" if n in found else f"{'-':>8}" for n in passes)
+        lines.append(name.ljust(36) + "".join(cells))
+    return "\n".join(lines)
+
+
+def curves(rows: Sequence[Row], figure: str, across: str) -> dict[str, list[tuple[float, float]]]:
+    """Points of each run and grid, in order."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if figure in row["figures"]:
+            grid = "" if row["grid"] == CONFIGURED else f", {row['grid']}"
+            points = found.setdefault(f"{row['run']}{grid}", [])
+            points.append((row[across], row["figures"][figure]))
+    return {name: sorted(points) for name, points in found.items()}
+
+
+if __name__ == "__main__":
+    main()

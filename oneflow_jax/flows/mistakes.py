@@ -1,0 +1,180 @@
+"""Documents with mistakes in them, and what puts each right: what a model that revises learns from.
+
+Each item is right with probability κ(t) = t, as in (9). Else it is, with equal chances,
+
+    word       wrong      another word stands there                        replace
+               swapped    it stands where the next such word should        replace
+               missing                                                     insert
+    picture    wrong      another picture of the row stands there          replace: make it anew
+               missing                                                     insert
+               noisy      moved back to a time of its own                  let it flow
+
+and after each item that is there stands, with probability (1 - t) / 4, a word too many: delete.
+
+The rates of Edit Flows (Havasi et al., 2025, section 3) for such a start: an item that is still
+wrong at time t is put right with hazard κ'/(1-κ), (10), so that the network need only tell how
+likely it is to be wrong.
+
+A word too many needs a slot that the clean row does not have. It takes that of a missing word, or
+one of the row's empty ones: slots are storage, `position` is order.
+"""
+
+import enum
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.flows import deletion, tasks
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key
+
+KINDS = 3
+"""Kinds of mistakes for words, and for pictures."""
+
+EXTRA = 0.25
+"""Words too many at t=0, for each item."""
+
+
+class Fate(enum.IntEnum):
+    """What is to become of an item."""
+
+    KEEP = 0
+    DELETE = 1
+    REPLACE = 2
+
+
+@flax.struct.dataclass
+class Mistakes:
+    """Mistakes for the items of a row; `missing`, `noisy` and `wrong` never hold together.
+
+    Attributes:
+        ids, latents: what stands in each slot, right or wrong.
+        wrong: True where that is not what should.
+        missing: True where the item is absent.
+        noisy: True where a picture has a time of its own ...
+        time: ... namely this; 1 elsewhere.
+    """
+
+    ids: Int[Array, "*b L"]
+    latents: Float[Array, "*b L C"]
+    wrong: Bool[Array, "*b L"]
+    missing: Bool[Array, "*b L"]
+    noisy: Bool[Array, "*b L"]
+    time: Float[Array, "*b L"]
+
+
+def draw(
+    key: Key[Array, ""],
+    t: Float[Array, "L"],
+    canvas: Canvas,
+    words: tuple[int, int],
+    where: Bool[Array, "L"],
+) -> Mistakes:
+    """Mistakes in the items of a clean row.
+
+    Args:
+        key: randomness.
+        t: time of each slot's document.
+        canvas: the clean row.
+        words: range of the ids that wrong words are drawn from.
+        where: True where there may be mistakes.
+    """
+    key_item, key_slot, key_word, key_shift, key_time = jax.random.split(key, 5)
+    # What concerns a picture is drawn once for all its slots.
+    by_item = jnp.where(
+        canvas.is_text,
+        jax.random.uniform(key_slot, t.shape),
+        tasks.uniform(key_item, canvas.span),
+    )
+    free = canvas.free & where
+    mistaken = free & (by_item >= t)
+    # Given a mistake, what is left of its number is uniform again.
+    kind = jnp.floor(KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
+    word, picture = mistaken & canvas.is_text, mistaken & canvas.is_image
+    random = jax.random.randint(key_word, t.shape, *words)
+    swapped = word & (kind == 1)
+    ids = jnp.where(word & (kind == 0), random, canvas.ids)
+    ids = jnp.where(swapped, canvas.ids[_next(swapped)], ids)
+    other = _other_picture(key_shift, canvas)
+    strange = picture & (kind == 0)
+    noisy = picture & (kind == 2)
+    return Mistakes(
+        ids=ids,
+        latents=jnp.where(strange[:, None], canvas.latents[other], canvas.latents),
+        wrong=(word & (ids != canvas.ids)) | (strange & (canvas.span[other] != canvas.span)),
+        missing=(word & (kind == 2)) | (picture & (kind == 1)),
+        noisy=noisy,
+        time=jnp.where(noisy, tasks.uniform(key_time, canvas.span), 1.0),
+    )
+
+
+def with_extra(
+    key: Key[Array, ""],
+    t: Float[Array, "L"],
+    shown: Canvas,
+    where: Bool[Array, "L"],
+    words: tuple[int, int],
+) -> tuple[Canvas, Int[Array, "L"]]:
+    """The row with words too many; and for each of their slots, the slot they stand after, else -1.
+
+    Args:
+        key: randomness.
+        t: time of each slot's document.
+        shown: a row in the order of its slots, what is missing from it PAD.
+        where: True for the items, at their last slots, after which there may be one.
+        words: range of the ids that they are drawn from.
+    """
+    key_luck, key_word = jax.random.split(key)
+    luck = jax.random.uniform(key_luck, t.shape)
+    room = shown.kind == Kind.PAD
+    after = where & ~room & (luck < EXTRA * (1 - t))
+    after &= jnp.cumsum(after) <= jnp.sum(room)
+    # The n-th word too many takes the n-th slot that is empty.
+    slots = jnp.arange(t.shape[0])
+    owner = (
+        jnp.zeros_like(slots)
+        .at[jnp.where(after, jnp.cumsum(after) - 1, slots.size)]
+        .set(slots, mode="drop")
+    )
+    rank = jnp.cumsum(room) - 1
+    extra = room & (rank < jnp.sum(after))
+    source = owner[jnp.maximum(rank, 0)]
+    before = jnp.cumsum(after) - after
+    begins = shown.is_text & (shown.position[:, 0] == 0)
+    inside = before - jax.lax.cummax(jnp.where(begins, before, 0))
+    order = jnp.where(room, 0, shown.position[:, 0] + inside)
+    order = jnp.where(extra, order[source] + 1, order)
+    random = jax.random.randint(key_word, t.shape, *words)
+    grown = shown.replace(
+        ids=jnp.where(extra, random, shown.ids),
+        kind=jnp.where(extra, int(Kind.TEXT), shown.kind),
+        segment=jnp.where(extra, shown.segment[source], shown.segment),
+        # Unique: clean rows number their spans below the number of slots.
+        span=jnp.where(extra, slots.size + slots, shown.span),
+        position=jnp.where(extra[:, None], 0, shown.position).at[:, 0].set(order),
+    )
+    return grown, jnp.where(extra, source, -1)
+
+
+def _next(chosen: Bool[Array, "L"]) -> Int[Array, "L"]:
+    """The next chosen slot after each slot; after the last, the first."""
+    slots = jnp.arange(chosen.shape[0])
+    upcoming = jax.lax.cummin(jnp.where(chosen, slots, slots.size), reverse=True)
+    upcoming = jnp.append(upcoming[1:], slots.size)
+    return jnp.where(upcoming < slots.size, upcoming, jnp.argmax(chosen))
+
+
+def _other_picture(key: Key[Array, ""], canvas: Canvas) -> Int[Array, "L"]:
+    """For each patch, the slot of the same patch in another picture of the row, if there is one.
+
+    All pictures have equally many patches.
+    """
+    slots = jnp.arange(canvas.kind.shape[0])
+    first = canvas.is_image & deletion.first_slots(canvas)
+    count = jnp.sum(first)
+    number = jnp.maximum(jnp.cumsum(first) - 1, 0)
+    start = jnp.zeros_like(slots).at[jnp.where(first, number, slots.size)].set(slots, mode="drop")
+    shift = jax.random.randint(key, (), 1, jnp.maximum(count, 2))
+    other = start[(number + shift) % jnp.maximum(count, 1)] + slots - start[number]
+    return jnp.where(canvas.is_image, other, slots)
