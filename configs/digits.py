@@ -53,6 +53,8 @@ def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
     config.sampling.grid = "cosine"  # small steps first, where words are settled
     if kind == "edit_flow":
         config.data.text_slots = 0
+        config.paradigm.interleaved, config.paradigm.independent = 0.3, 0.2
+        config.paradigm.together, config.paradigm.revised = 0.5, 0.0  # only what is scored
         config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
     if kind == "velocity":
         config.model.embed_width = 16  # a velocity has to carry all of its noise

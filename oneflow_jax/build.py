@@ -162,15 +162,16 @@ def _check_counts(config: ml_collections.ConfigDict) -> None:
 
 
 def _suite_maker(config: ml_collections.ConfigDict) -> Callable[[], scoring.Suite]:
-    samples = config.evaluation.samples
+    samples, grows = config.evaluation.samples, config.data.text_slots == 0
     suites: dict[str, Callable[[], scoring.Suite]] = {
         "": lambda: scoring.Suite((), {}),
         "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
         "emoji": lambda: emoji.suite(
             _emoji_settings(config).drawn(),
+            source(config, "train") if grows else (),
             source(config, "combinations") if _emoji_settings(config).interleaved else (),
             samples,
-            grows=config.data.text_slots == 0,
+            grows=grows,
         ),
     }
     return registry.chosen("evaluation.score", config.evaluation.score, suites)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from clu import metrics
 from etils import epath
 
 from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, step, workdir
@@ -61,15 +62,14 @@ class Losses:
         the paradigm's clock is uniform.
         """
         by_clock = [self.at(params, u) for u in self._clocks]
-        means = {}
+        scored: dict[str, metrics.Average] = {}
+        for u, terms in zip(self._clocks, by_clock, strict=True):
+            scored |= {f"heldout/{name}/u={u:.2f}": term for name, term in terms.items()}
         for name in by_clock[0]:
-            terms = [measured[name] for measured in by_clock]
-            means[f"heldout/{name}"] = float(
-                functools.reduce(lambda a, b: a.merge(b), terms).compute()
-            )
-            for u, term in zip(self._clocks, terms, strict=True):
-                means[f"heldout/{name}/u={u:.2f}"] = float(term.compute())
-        return means
+            every = [terms[name] for terms in by_clock]
+            scored[f"heldout/{name}"] = functools.reduce(lambda a, b: a.merge(b), every)
+        # What nothing was scored for has no mean.
+        return {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
 
     def at(self, params: PyTree, u: float) -> step.Metrics:
         """Totals and numbers of scored slots by term, with all documents at the same u."""

@@ -155,7 +155,9 @@ class Report:
     def _report(self, number: int) -> None:
         now = time.monotonic()
         steps_per_second = (number - self._since) / (now - self._began)
-        means = {name: float(value.compute()) for name, value in self._sums.items()}
+        # What nothing was scored for, as in a task that did not come, has no mean.
+        some = {name: value for name, value in self._sums.items() if value.count > 0}
+        means = {name: float(value.compute()) for name, value in some.items()}
         speeds = {
             "documents_per_second": means.pop("documents") * steps_per_second,
             "slots_per_second": self._slots * steps_per_second,

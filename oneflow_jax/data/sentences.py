@@ -40,6 +40,7 @@ _UNCOUNTABLE = re.compile(
     "bacon|bread|broccoli|bubble tea|butter|canned food|cooked rice|curry rice|fondue|fried shrimp"
     "|garlic|ginger root|ice|mate|popcorn|sake|salt|shaved ice|spaghetti|sushi"
 )
+_NUMBERS = ("two", "three", "four")
 _PICTURE = re.compile(r"\s*\[(\d)\]\s*")
 _FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
 
@@ -84,6 +85,20 @@ def name_in(caption: str, names: Collection[str]) -> str | None:
         if found:
             return _by_phrase(kinds)[found["n0"]]
     return None
+
+
+def mentioned(words: str, names: Collection[str]) -> list[str]:
+    """Returns the names that words speak of, in their order; 'a red apple' speaks of no other."""
+    kinds = tuple((name, "") for name in names)
+    phrases = sorted(_by_phrase(kinds), key=len, reverse=True)
+    found = re.findall(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b", words)
+    return [_by_phrase(kinds)[phrase] for phrase in found]
+
+
+def counted(words: str) -> int | None:
+    """Returns how many things words promise: 3 for 'three animals: ...'; None if they do not."""
+    found = re.match(r"(two|three|four) \w+:", words)
+    return _NUMBERS.index(found[1]) + 2 if found else None
 
 
 def pictured(document: documents.Document, kinds: Mapping[str, str]) -> tuple[str, ...] | None:

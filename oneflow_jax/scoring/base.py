@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from oneflow_jax.data.document import Document
 
@@ -44,6 +45,15 @@ class Suite:
 
     tasks: tuple[Task, ...]
     constants: Mapping[str, float]
+
+
+def variety(made: Sequence[str], kinds: int) -> float:
+    """How many of `kinds` there would be if all that come came equally often, as a share.
+
+    exp(entropy) / kinds: 1 if all come equally often, 1 / kinds if always the same; 0 of none.
+    """
+    _, counts = np.unique(made, return_counts=True)
+    return float(np.exp(stats.entropy(counts)) / kinds) if len(made) else 0.0
 
 
 def share(right: Sequence[bool]) -> float:

@@ -9,7 +9,6 @@ variety  how many of the 40 captions there would be if all that come came equall
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 from sklearn import svm
 
 from oneflow_jax.data import digits
@@ -39,7 +38,8 @@ def suite(train: Sequence[Document], heldout: Sequence[Document], samples: int) 
         figures = {"valid": base.share(valid)}
         if any(valid):
             figures["match"] = base.share([a for a, v in zip(agrees, valid, strict=True) if v])
-            figures["variety"] = _variety([document.words() for document in made])
+            captions = [document.words() for document, v in zip(made, valid, strict=True) if v]
+            figures["variety"] = base.variety(captions, len(digits.CAPTIONS))
         cells = tuple(
             (document.pictures()[0], document.words(), "right" if agree else "wrong")
             for document, agree in zip(made[:SHOWN], agrees, strict=False)
@@ -50,12 +50,6 @@ def suite(train: Sequence[Document], heldout: Sequence[Document], samples: int) 
     return base.Suite((base.Task("joint", (prompt,) * samples, score),), {
         "classifier_accuracy": accuracy
     })  # fmt: skip
-
-
-def _variety(captions: Sequence[str]) -> float:
-    valid = [caption for caption in captions if digits.digit_in(caption) is not None]
-    _, counts = np.unique(valid, return_counts=True)
-    return float(np.exp(stats.entropy(counts)) / len(digits.CAPTIONS))
 
 
 def _labelled(documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray]:

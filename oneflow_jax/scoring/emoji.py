@@ -5,12 +5,18 @@
     joint           share of documents, made from nothing, whose picture looks like the emoji that
                     their words name
     joint_valid     share of those whose words are one of the captions' forms with one name
+    joint_variety   how many names there would be if all that come came equally often, by all names
 
 and of models that choose the number of pictures themselves, for documents made from nothing at all:
 
-    document          share of pictures that look like the emoji that the words name in their place
-    document_valid    share of documents of one of the forms, names, count and order included
-    document_several  share of those with two pictures or more
+    document_places   share of pictures that look like the emoji that is named in their place: the
+                      pictures and the names that the words speak of are aligned in their order
+    document_counted  of documents that say how many there will be, the share that keep their word
+    document_1 ... 4  share of documents with so many pictures; data_1 ... 4 the same of the data
+    document_variety  as above
+    document_valid    share of documents of one of the forms to the letter, names and count included
+    document          share of pictures that look like what that form names in their place; all
+                      pictures of other documents count as wrong
 
 What is asked of revision is in `scoring.revision`.
 
@@ -23,7 +29,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from oneflow_jax.data import emoji_concepts, sentences
+from oneflow_jax.data import edits, emoji_concepts, sentences
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.scoring import base, revision
 
@@ -33,6 +39,7 @@ SHOWN = 64
 
 def suite(
     concepts: Sequence[emoji_concepts.Concept],
+    shown: Sequence[Document],
     unseen: Sequence[Document],
     samples: int,
     *,
@@ -42,6 +49,7 @@ def suite(
 
     Args:
         concepts: all that there are.
+        shown: documents of training, to compare with.
         unseen: documents that put them together as training never does, for `revision`.
         samples: documents of each task.
         grows: whether the model chooses the number of pictures itself.
@@ -76,7 +84,7 @@ def suite(
         prompts = (Document((Gap("document"),)),) * samples
         judge = functools.partial(_document, known, kinds)
         tasks.append(base.Task("document", prompts, judge, births=True))
-    return base.Suite(tuple(tasks), {})
+    return base.Suite(tuple(tasks), _pictures("data", shown) if grows else {})
 
 
 def nearest(pixels: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
@@ -134,6 +142,7 @@ def _joint(known: Mapping[str, np.ndarray], made: Sequence[Document]) -> base.Sc
     figures = {
         "joint": base.share(right),
         "joint_valid": base.share([name is not None for name in named]),
+        "joint_variety": base.variety([name for name in named if name], len(known)),
     }
     return base.Score(figures, _cells(pictures, captions, right))
 
@@ -141,26 +150,42 @@ def _joint(known: Mapping[str, np.ndarray], made: Sequence[Document]) -> base.Sc
 def _document(
     known: Mapping[str, np.ndarray], kinds: Mapping[str, str], made: Sequence[Document]
 ) -> base.Score:
-    right, cells = [], []
-    named = [sentences.pictured(document, kinds) for document in made]
-    for document, names in zip(made, named, strict=True):
-        shown = [nearest(pixels, known) for pixels in document.pictures()]
-        hits = (
-            [False] * len(shown)
-            if names is None
-            else [a == b for a, b in zip(shown, names, strict=True)]
-        )
-        right += hits
-        captions = [document.words()] * len(shown)
-        cells += _cells(document.pictures(), captions, hits)
-    valid = [names is not None for names in named]
-    several = [len(names) > 1 for names in named if names is not None]
+    hits, places, cells = [], [], []
+    forms = [sentences.pictured(document, kinds) for document in made]
+    for document, form in zip(made, forms, strict=True):
+        looks = [nearest(pixels, known) for pixels in document.pictures()]
+        places += _in_place(sentences.mentioned(document.words(), known), looks)
+        right = [form is not None and form[n] == look for n, look in enumerate(looks)]
+        hits += right
+        cells += _cells(document.pictures(), [document.words()] * len(looks), right)
+    promised = [
+        sentences.counted(document.words()) == len(document.pictures())
+        for document in made
+        if sentences.counted(document.words())
+    ]
+    named = [sentences.mentioned(document.words(), known) for document in made]
     figures = {
-        "document": base.share(right),
-        "document_valid": base.share(valid),
-        "document_several": base.share(several),
+        "document": base.share(hits),
+        "document_places": base.share(places),
+        "document_counted": base.share(promised),
+        "document_valid": base.share([form is not None for form in forms]),
+        "document_variety": base.variety(list(itertools.chain(*named)), len(known)),
+        **_pictures("document", made),
     }
     return base.Score(figures, tuple(cells[:SHOWN]))
+
+
+def _in_place(names: Sequence[str], looks: Sequence[str]) -> list[bool]:
+    """For each picture, whether it looks like the name in its place."""
+    blocks = edits.matcher(names, looks).get_matching_blocks()
+    there = {n for block in blocks for n in range(block.b, block.b + block.size)}
+    return [n in there for n in range(len(looks))]
+
+
+def _pictures(name: str, documents: Sequence[Document]) -> dict[str, float]:
+    """Shares of documents with 1 to 4 pictures."""
+    counts = [len(documents[i].pictures()) for i in range(len(documents))]
+    return {f"{name}_{n}": base.share([count == n for count in counts]) for n in range(1, 5)}
 
 
 def _cells(

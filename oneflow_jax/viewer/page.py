@@ -14,12 +14,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oneflow_jax.viewer import atlas, story
+from oneflow_jax.viewer import arrivals, atlas, story
 
 PICTURE_BYTES = (
     2_300_000  # of data URIs; 16 documents of 40 steps then stay below 3 MB with their text
 )
 SCRIPTS = ("card.js", "chart.js", "page.js")
+ORDER_COLUMNS = 10  # tenths of the time
 CURVE_POINTS = 500  # more than a chart has pixels for
 
 Curve = Sequence[tuple[float, float]]
@@ -55,6 +56,7 @@ def write(
         "js": "".join(map(_own_file, SCRIPTS)) + "start();\n",
         "data": _script_safe(data),
         "settings": "".join(map(_setting, settings.items())),
+        "order": _order(stories),
         "notes": "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, remark) if note),
     }
     # One pass, so that braces inside a field are never taken for a placeholder.
@@ -80,6 +82,25 @@ def _script_safe(data: Any) -> str:  # noqa: ANN401 - whatever json takes
 def _setting(item: tuple[str, str]) -> str:
     """A row of the table of settings."""
     return f"<tr><th scope='row'>{html.escape(item[0])}</th><td>{html.escape(item[1])}</td></tr>"
+
+
+def _order(stories: Sequence[story.Story]) -> str:
+    """Which words come first: a column for each part of the time, words in it by their mean."""
+    every = [arrival for told in stories for arrival in arrivals.arrivals(told)]
+    columns: list[list[str]] = [[] for _ in range(ORDER_COLUMNS)]
+    for word, (time, count) in arrivals.mean_times(every).items():
+        at = min(int(time * ORDER_COLUMNS), ORDER_COLUMNS - 1)
+        times = f"{count} times, mean" if count > 1 else "once,"
+        columns[at].append(
+            f"<li title='{times} t = {time:.2f}' style='--count:{min(count, 9)}'>"
+            f"{html.escape(word)}</li>"
+        )
+    if not every:
+        return ""
+    return "".join(
+        f"<div><h3>{n / ORDER_COLUMNS:.1f}</h3><ul>{''.join(words)}</ul></div>"
+        for n, words in enumerate(columns)
+    )
 
 
 def _curve(name: str, curve: Curve) -> dict[str, Any]:

@@ -105,3 +105,23 @@ def test_name_in_reads_every_caption(template):
 )
 def test_name_in_is_exact(caption):
     assert sentences.name_in(caption, KINDS) is None
+
+
+def test_names_are_found_in_their_order():
+    names = ("apple", "red apple", "fox", "owl")
+    words = "first a red apple , then an owl then a fox again and an apple"
+    assert sentences.mentioned(words, names) == ["red apple", "owl", "fox", "apple"]
+    assert sentences.mentioned("a foxglove and the owl", names) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        ("two animals: a fox", 2),
+        ("four foods: first", 4),
+        ("a fox and two owls: x", None),
+        ("", None),
+    ],
+)
+def test_promised_numbers_are_read(words, count):
+    assert sentences.counted(words) == count

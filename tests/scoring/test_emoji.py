@@ -19,7 +19,7 @@ def known(concepts):
 
 @pytest.fixture(scope="module")
 def tasks(concepts):
-    suite = emoji.suite(concepts, (), samples=80, grows=True)
+    suite = emoji.suite(concepts, (), (), samples=80, grows=True)
     return {task.name: task for task in suite.tasks}
 
 
@@ -102,12 +102,13 @@ def test_joint(tasks, known):
     crossed = Document((fox.parts[0], tiger.parts[1]))
     babble = Document((Text("fox fox tiger"), fox.parts[1]))
     score = tasks["joint"].score([fox, tiger, crossed, babble])
-    assert score.figures == {"joint": 0.5, "joint_valid": 0.75}
+    assert score.figures["joint"] == 0.5
+    assert score.figures["joint_valid"] == 0.75
     assert [cell[2] for cell in score.cells] == ["right", "right", "wrong", "wrong"]
 
 
 def test_only_models_that_grow_are_asked_for_whole_documents(concepts, tasks):
-    fixed = {task.name for task in emoji.suite(concepts, (), samples=3, grows=False).tasks}
+    fixed = {task.name for task in emoji.suite(concepts, (), (), samples=3, grows=False).tasks}
     assert set(tasks) - fixed == {"document"}
     assert [part.kind for part in tasks["document"].prompts[0].parts] == ["document"]
     assert tasks["document"].births
@@ -124,16 +125,52 @@ def test_documents_are_right_where_pictures_are_what_the_words_say(concepts, kno
         return Document(tuple(words))
 
     score = tasks["document"].score
-    assert score([pair(first, second)]).figures == {
-        "document": 1.0, "document_valid": 1.0, "document_several": 1.0,
-    }  # fmt: skip
+    whole = score([pair(first, second)]).figures
+    assert (whole["document"], whole["document_places"], whole["document_valid"]) == (1, 1, 1)
     half = score([pair(first, third)])
-    assert half.figures["document"] == 0.5
+    assert half.figures["document"] == half.figures["document_places"] == 0.5
     assert [cell[2] for cell in half.cells] == ["right", "wrong"]
-    # Not a form of the data: nothing in it is right.
-    babble = Document((Text("then then"), Image(known[first])))
-    assert score([babble]).figures == {
-        "document": 0.0, "document_valid": 0.0, "document_several": 0.0,
-    }  # fmt: skip
-    assert score([pair(first, second), shown(first, known)]).figures["document_several"] == 0.5
-    assert score([Document(())]).figures["document_valid"] == 0.0
+    # Not a form of the data, so that nothing in it is right; but the picture is what is named.
+    babble = Document((Text(f"then then {sentences.phrase(first)}"), Image(known[first])))
+    found = score([babble]).figures
+    assert (found["document"], found["document_places"], found["document_valid"]) == (0, 1, 0)
+    assert score([Document((Image(known[first]),))]).figures["document_places"] == 0
+    assert score([Document(())]).figures["document_valid"] == 0
+
+
+def test_documents_are_counted_and_their_variety_is_told(known, tasks):
+    names = list(known)[:3]
+    one = shown(names[0], known)
+    three = Document(tuple(part for name in names for part in shown(name, known).parts))
+    figures = tasks["document"].score([one, one, one, three]).figures
+    assert [figures[f"document_{n}"] for n in range(1, 5)] == [0.75, 0, 0.25, 0]
+    alike = tasks["document"].score([one] * 4).figures["document_variety"]
+    assert alike == pytest.approx(1 / len(known))
+    assert figures["document_variety"] == pytest.approx(
+        np.exp(-(4 / 6 * np.log(4 / 6) + 2 / 6 * np.log(1 / 6))) / len(known)
+    )
+
+
+def test_a_promise_of_how_many_is_kept_or_not(known, tasks):
+    name = next(iter(known))
+    promise = (Text("two animals: a fox"), Image(known[name]), Text("and"), Image(known[name]))
+    score = tasks["document"].score
+    assert score([Document(promise)]).figures["document_counted"] == 1
+    assert score([Document(promise[:2]), Document(promise)]).figures["document_counted"] == 0.5
+
+
+def test_the_data_s_own_numbers_of_pictures_are_told(concepts, known):
+    one = shown(next(iter(known)), known)
+    two = Document(one.parts * 2)
+    suite = emoji.suite(concepts, (one, two), (), samples=3, grows=True)
+    assert [suite.constants[f"data_{n}"] for n in range(1, 5)] == [0.5, 0.5, 0, 0]
+
+
+def test_documents_to_revise_are_those_that_training_never_shows(concepts, known):
+    one = shown(next(iter(known)), known)
+    suite = emoji.suite(concepts, (), (one,) * 5, samples=3, grows=False)
+    (task,) = [task for task in suite.tasks if task.name == "revise"]
+    assert task.revises
+    assert len(task.prompts) == 3
+    assert task.score([one] * 3).figures["revise_document"] == 1
+    assert task.score(task.prompts).figures["revise_document"] == 0
