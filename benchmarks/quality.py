@@ -65,9 +65,14 @@ def configured(name: str, settings: Sequence[str]) -> ml_collections.ConfigDict:
     return config
 
 
+def folder_of(config: ml_collections.ConfigDict, runs: str) -> epath.Path:
+    """The folder of the run of that configuration."""
+    return epath.Path(runs).resolve() / config.name
+
+
 def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Iterator[Row]:
     """One run, trained if need be: a row for each task, grid and number of passes."""
-    folder = epath.Path(flags.runs).resolve() / config.name
+    folder = folder_of(config, flags.runs)
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
         system = build.system(config, folder)

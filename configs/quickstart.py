@@ -64,6 +64,7 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
 
     if paradigm == "edit_flow":
         config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
+        config.sampling.temperature = 0.7  # a word too many cannot be taken back
     config.sampling.prompts = (
         "<text> <image> and <text> <image>",
         "<text> <image>",

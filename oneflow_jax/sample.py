@@ -70,7 +70,7 @@ def run(
     page.write(
         path,
         stories,
-        curves=_curves(folder),
+        curves=_curves(folder, [term for term, _ in system.paradigm.weights]),
         settings=_settings(config) | {"forward passes": str(passes)},
         heading=f"{config.name}: words and pictures in {passes} forward passes",
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
@@ -106,10 +106,13 @@ def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> No
         logging.info("    nothing changed")
 
 
-def _curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:
+def _curves(folder: epath.Path, terms: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """The loss, and each of its terms."""
     curves: dict[str, list[tuple[float, float]]] = {}
+    names = ["train/loss", *(f"train/{term}" for term in terms)]
+    names += [f"heldout/{term}" for term in (terms[0], "image")]
     for row in logs.read_scalars(folder / workdir.LOGS):
-        for name in ("train/loss", "train/text", "train/image", "heldout/text", "heldout/image"):
+        for name in names:
             if name in row:
                 value = row[name]
                 curves.setdefault(name, []).append(

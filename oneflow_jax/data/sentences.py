@@ -36,6 +36,14 @@ INTERLEAVED_TEMPLATES = (
 )
 """Documents of 2 to 4 pictures of one kind; counts and orders hold for words and pictures alike."""
 
+GRAMMAR = frozenset(
+    word.strip(":,")
+    for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES)
+    for word in template.split()
+    if not re.match(r"[{\[]", word)
+) | {"a", "an", ""}
+"""The words of the forms themselves, which name nothing; and punctuation."""
+
 _UNCOUNTABLE = re.compile(
     "bacon|bread|broccoli|bubble tea|butter|canned food|cooked rice|curry rice|fondue|fried shrimp"
     "|garlic|ginger root|ice|mate|popcorn|sake|salt|shaved ice|spaghetti|sushi"

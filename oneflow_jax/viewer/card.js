@@ -70,12 +70,14 @@ class Card {
     return this.story.frames[Math.min(step, this.story.frames.length - 1)];
   }
 
-  /** Keys of words and parts that stand in the frame before this one; null at the start. */
+  /** Parts by key, and words with how they read, in the frame before this one; null at the start. */
   before(step) {
     if (step === 0 || step >= this.story.frames.length) return null;
     const parts = this.story.frames[step - 1][1];
-    const units = parts.flatMap((part) => (part[0] ? [] : part[4]));
-    return { parts: new Set(parts.map((part) => part[1])), words: new Set(units.map((unit) => this.story.words[unit][0])) };
+    const words = new Map();
+    for (const part of parts.filter((part) => !part[0]))
+      part[4].forEach((unit, at) => words.set(this.story.words[unit][0], { unit, plain: part[5][at] === 100 }));
+    return { parts: new Set(parts.map((part) => part[1])), words };
   }
 
   draw(step, belief, forward) {
@@ -127,13 +129,16 @@ class Card {
       const shown = percents[at] / 100;
       const masked = shown === 0 && !belief;
       const made = this.word(key);
-      const fresh = before !== null && !before.words.has(key);
+      const was = before?.words.get(key);
+      const inserted = before !== null && !was;
+      // A word on its way out of its mask reads as many; one that was plain has been replaced.
+      const replaced = !!was && was.plain && was.unit !== unit;
       made.className = "word";
       made.classList.toggle("masked", masked);
       made.classList.toggle("sure", shown === 1);
       made.classList.toggle("given", !!fixed && !given);
-      made.classList.toggle("fresh", fresh);
-      made.classList.toggle("entering", fresh && forward);
+      made.classList.toggle("fresh", inserted || replaced);
+      made.classList.toggle("entering", inserted && forward);
       made.style.setProperty("--shown", shown);
       this.spell(made, masked ? this.settled.get(key) : text);
       spoken.push(masked ? " ▁" : text);

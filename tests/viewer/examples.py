@@ -48,6 +48,29 @@ def given_story():
     return story.Story("given", "", tuple(frames))
 
 
+def revised_story():
+    """With mistakes: one word is replaced, one is taken out, and the picture is made anew."""
+    a, cat, cow, too = (
+        story.Word(key, text, 1.0)
+        for key, text in ((1, " a"), (2, " cat"), (2, " cow"), (3, " too"))
+    )
+    wrong = story.Picture(9, square("red"), None, 1.0)
+    begun = story.Picture(9, noised(square("blue"), 0.1, 3), square("blue"), 0.1)
+    done = story.Picture(9, square("blue"), None, 1.0)
+    return story.Story(
+        "revised",
+        "a cat too <image>",
+        tuple(
+            story.Frame(t, (story.TextRun(-1, words, t), picture))
+            for t, words, picture in (
+                (0.8, (a, cat, too), wrong),
+                (0.9, (a, cow, too), begun),
+                (1.0, (a, cow), done),
+            )
+        ),
+    )
+
+
 def edited_story():
     """Empty; then two words; then a third between them; then a picture splits the run."""
     here, there, now = (

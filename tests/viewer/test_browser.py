@@ -39,8 +39,13 @@ def browser():
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("viewer") / "page.html"
-    stories = [examples.masked_story(), examples.given_story(), examples.edited_story()]
-    page.write(path, stories, CURVES, {"steps": "6"}, "Three documents", ["An attribution"])
+    stories = [
+        examples.masked_story(),
+        examples.given_story(),
+        examples.edited_story(),
+        examples.revised_story(),
+    ]
+    page.write(path, stories, CURVES, {"steps": "6"}, "Four documents", ["An attribution"])
     return path.as_uri()
 
 
@@ -189,6 +194,37 @@ def test_insertions_push_words_apart_and_open_pictures(opened):
     assert card.locator(".entering").count() == 0
 
 
+def test_revision_shows_what_changes_and_takes_out_what_goes(opened):
+    card = opened.locator(".card").nth(3)
+    assert spoken(opened, 3) == "a cat too"
+    assert card.locator(".fresh").count() == 0
+    opened.keyboard.press("ArrowRight")
+    assert spoken(opened, 3) == "a cow too"
+    assert card.locator(".fresh").all_text_contents() == [" cow"]
+    assert card.locator(".entering").count() == 0  # It stands where the other stood.
+    assert card.locator("figcaption").text_content() == "t 0.10"
+    opened.keyboard.press("ArrowRight")
+    assert spoken(opened, 3) == "a cow"
+    assert card.locator(".fresh").count() == 0
+    assert card.locator("figcaption").text_content() == "t 1.00"
+
+
+def test_which_words_come_first_stands_under_their_times(opened):
+    order = opened.locator("#order")
+    assert order.is_visible()
+    columns = order.locator(".columns > div")
+    assert columns.count() == 10
+    found = {
+        columns.nth(n).locator("h3").text_content(): columns.nth(n)
+        .locator("li")
+        .all_text_contents()
+        for n in range(10)
+    }
+    assert "cow" in found["0.9"]
+    assert "<image>" in found["0.7"]  # Born at 0.75.
+    assert {"here", "there"} <= set(found["0.2"])
+
+
 def background(tab):
     return tab.evaluate("getComputedStyle(document.body).backgroundColor")
 
@@ -232,7 +268,7 @@ def test_one_document_alone(opened):
     opened.get_by_role("button", name="Show edited alone").click()
     assert opened.locator(".card:visible h2").all_text_contents() == ["edited"]
     opened.keyboard.press("Escape")
-    assert opened.locator(".card:visible").count() == 3
+    assert opened.locator(".card:visible").count() == 4
 
 
 def test_curves(opened):
