@@ -89,9 +89,9 @@ def base(name: str) -> ml_collections.ConfigDict:
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.samples = 4  # of each prompt
-    config.sampling.steps = 16
-    config.sampling.solver = "euler"
-    config.sampling.grid = "uniform"  # or "cosine", "sine", "learned", or times such as (0.0, 0.5)
+    config.sampling.steps = 9  # of Heun's method: 17 forward passes
+    config.sampling.solver = "heun"  # for oneflow; or "euler", "midpoint", "tsit5", "dopri5"
+    config.sampling.grid = "cosine"  # or "uniform", "sine", "learned", or times as (0.0, 0.5)
     config.sampling.guidance = 1.0  # of pictures by words; 1 is none
     config.sampling.text_guidance = 1.0  # of words by pictures
     config.sampling.temperature = 1.0  # of words, where they are drawn: all but oneflow
@@ -102,6 +102,20 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.sampling.seed = 0
     config.sampling.prompts = ("<text> <image>",)
     return config
+
+
+def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
+    """Sets the paradigm, and with it how it samples best in few passes (docs/passes.md)."""
+    config.paradigm.name = paradigm
+    if paradigm == "oneflow":
+        return
+    config.sampling.solver = "euler"  # words jump
+    config.sampling.steps = 16
+    config.sampling.grid = "uniform"
+    config.sampling.temperature = 0.7  # what is written cannot be taken back
+    if paradigm == "edit_flow":
+        config.data.text_slots = 0
+        config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
 
 
 def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

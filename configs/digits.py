@@ -39,7 +39,7 @@ def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
     config.model = common.size(layers=3, width=96, heads=3)
     config.model.embed_width = 32
     if kind in ("mask_flow", "edit_flow"):
-        config.paradigm.name = kind
+        common.choose(config, kind)
     else:
         config.paradigm.objective = kind
     config.paradigm.image = "velocity"  # four numbers a patch are few enough to carry
@@ -50,12 +50,12 @@ def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
     config.paradigm.spans = 0.05
     config.paradigm.scattered = 0.05
 
-    config.sampling.grid = "cosine"  # small steps first, where words are settled
+    config.sampling.temperature = 1.0  # all 40 captions are to come
+    if kind == "mask_flow":
+        config.sampling.grid = "learned"
     if kind == "edit_flow":
-        config.data.text_slots = 0
         config.paradigm.interleaved, config.paradigm.independent = 0.3, 0.2
         config.paradigm.together, config.paradigm.revised = 0.5, 0.0  # only what is scored
-        config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
     if kind == "velocity":
         config.model.embed_width = 16  # a velocity has to carry all of its noise
         config.paradigm.text_weight = 2.0

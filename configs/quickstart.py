@@ -40,13 +40,13 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
         "[0] this is {0}",
     )
     config.data.length = 96
-    config.data.text_slots = 0 if paradigm == "edit_flow" else 6
+    config.data.text_slots = 6
     config.data.vocab = 400
 
     config.model = common.size(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 512  # the wider, the clearer a word in its noise
 
-    config.paradigm.name = paradigm
+    common.choose(config, paradigm)
     config.paradigm.joint = 0.5
     config.paradigm.text_to_image = 0.15
     config.paradigm.image_to_text = 0.25
@@ -62,9 +62,6 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.evaluation.every = 1_000
     config.checkpoint.every = 500
 
-    if paradigm == "edit_flow":
-        config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
-        config.sampling.temperature = 0.7  # a word too many cannot be taken back
     config.sampling.prompts = (
         "<text> <image> and <text> <image>",
         "<text> <image>",

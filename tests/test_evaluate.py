@@ -4,7 +4,7 @@ import math
 import jax
 import pytest
 
-from oneflow_jax import build, evaluate, sharding, workdir
+from oneflow_jax import build, evaluate, plans, sharding, workdir
 from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
 from oneflow_jax.scoring import base as scoring
@@ -73,11 +73,19 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
     assert (folder / "evaluation.png").exists()
 
 
-def test_passes_that_no_number_of_steps_takes():
-    system, folder = runs.trained()
-    with pytest.raises(UserError, match=r"evaluation.passes=2.*heun"):
-        build.system(runs.config(sampling__solver="heun"), folder)
-    assert system.config.sampling.solver == "euler"
+def test_passes_that_not_even_one_step_takes():
+    _, folder = runs.trained()
+    given = runs.config(evaluation__passes=(1,), sampling__guidance=2.0)
+    with pytest.raises(UserError, match=r"evaluation.passes=1.*guidance=2.0"):
+        build.system(given, folder)
+
+
+def test_what_bears_a_number_of_passes_takes_no_more():
+    system, _ = runs.trained()
+    for solver, passes, taken in (("euler", 16, 16), ("heun", 16, 15), ("heun", 9, 9)):
+        given = runs.config(sampling__solver=solver)
+        plan = plans.evaluation(given, system.paradigm, passes, "uniform")
+        assert system.paradigm.evaluations(plan) == taken
 
 
 def test_table():

@@ -7,4 +7,5 @@ def get_config():
     config = common.debug(common.base("tiny"))
     config.steps = 6
     config.checkpoint.keep = 3
+    config.sampling.update({"solver": "euler", "grid": "uniform"})
     return config

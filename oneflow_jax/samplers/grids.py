@@ -19,8 +19,10 @@ NAMED: dict[str, Grid] = {
 }
 """Even steps; small steps first, near noise; small steps last, near data."""
 
-EVEN = 0.1
-"""Share of a learned grid that is spread evenly, so that no stretch is left to a single step."""
+EVEN = 0.4
+"""Share of a learned grid that is spread evenly: pictures need steps where words need none.
+
+Measured on the digits: 0.1 is better in 16 steps, and far worse in 4."""
 
 
 def times(spacing: Spacing, steps: int) -> np.ndarray:

@@ -22,15 +22,18 @@ def test_a_loss_that_falls_evenly_gives_even_steps():
 
 def test_steps_are_dense_where_the_loss_falls():
     early = learned(np.where(CLOCKS < 0.25, 4 - 16 * CLOCKS, 0.0))
-    # All but the even tenth: and a quarter of that is early too.
-    np.testing.assert_allclose(steps_before(early, 0.25), 0.9 + 0.1 / 4, atol=2e-3)
+    # All but the even share, of which a quarter is early too.
+    expected = 1 - grids.EVEN + grids.EVEN / 4
+    np.testing.assert_allclose(steps_before(early, 0.25), expected, atol=2e-3)
 
 
 def test_density_goes_with_the_square_root_of_the_slope():
     slopes = np.where(CLOCKS < 0.5, 8.0 * CLOCKS, 4 + 2 * (CLOCKS - 0.5))
     grid = learned(5 - slopes)
     # Slopes 8 and 2: densities 2 to 1.
-    np.testing.assert_allclose(steps_before(grid, 0.5), 0.9 * 2 / 3 + 0.1 / 2, atol=2e-3)
+    np.testing.assert_allclose(
+        steps_before(grid, 0.5), (1 - grids.EVEN) * 2 / 3 + grids.EVEN / 2, atol=2e-3
+    )
 
 
 def test_noise_and_no_fall_at_all_do_no_harm():
