@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Canvas, Kind, Opening, Table, View
+from oneflow_jax.canvas import Canvas, Opening, Table, View
 from oneflow_jax.flows import deletion, gaussian, predictions
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
 from oneflow_jax.samplers import correction, guidance, insertion, tokens
@@ -90,11 +90,8 @@ class Sampler:
             latents = gaussian.toward(rows.canvas.latents, guess, clock, rows.clock(s))
             grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
             luck = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
-            if self.revises:
-                grown = jax.vmap(functools.partial(self._correct, t, s))(
-                    luck, outputs, grown, noise
-                )
-            grown = jax.vmap(functools.partial(self._write, t, s))(luck, outputs, grown, noise)
+            for change in (self._correct, self._write) if self.revises else (self._write,):
+                grown = jax.vmap(functools.partial(change, t, s))(luck, outputs, grown, noise)
             moments = progress.moments and _kept(progress.moments, n, rows, clock, guess, t)
             return progress.replace(n=n + 1, rows=grown, moments=moments)
 
@@ -181,13 +178,10 @@ class Sampler:
             outputs = apply(view)
             return outputs | {"gap_log_count": log_count(outputs["gap_count"])[..., None]}
 
-        text = ("gap_empty", "gap_log_count", "gap_logits")
-        return guidance.guided(
+        return guidance.by_absence(
             with_log,
-            (
-                guidance.Branch(("image",), self.plan.guidance, _without_words),
-                guidance.Branch(text, self.plan.text_guidance, _without_pictures),
-            ),
+            heads=(("gap_empty", "gap_log_count", "gap_logits"), ("image",)),
+            scales=(self.plan.guidance, self.plan.text_guidance),
         )
 
     def _room(self, rows: insertion.Growing) -> Moments:
@@ -226,21 +220,6 @@ def told(
 def _unfinished(rows: insertion.Growing, tau: Float[Array, ""]) -> Bool[Array, ""]:
     words = jnp.any(rows.canvas.opening != Opening.CLOSED) & (tau < 1 - insertion.ROUNDING)
     return words | jnp.any(rows.clock(tau) < 1)
-
-
-def _without_words(view: View) -> View:
-    words = (view.kind == Kind.TEXT) & (view.position[..., 0] > 0)  # BOS stays.
-    return _deleted(view, words)
-
-
-def _without_pictures(view: View) -> View:
-    return _deleted(view, view.kind == Kind.IMAGE)
-
-
-def _deleted(view: View, gone: Bool[Array, "B L"]) -> View:
-    return view.replace(
-        kind=jnp.where(gone, int(Kind.PAD), view.kind), segment=jnp.where(gone, 0, view.segment)
-    )
 
 
 def _kept(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Canvas, View
+from oneflow_jax.canvas import Canvas, Kind, View
 from oneflow_jax.shapes import Array, Bool, Float, Outputs
 
 Apply = Callable[[View], Outputs]
@@ -93,6 +93,36 @@ def mutual(
         (
             Branch((image,), scales[0], functools.partial(without, words)),
             Branch((text,), scales[1], functools.partial(without, canvas.is_image)),
+        ),
+    )
+
+
+def by_absence(
+    apply: Apply,
+    heads: tuple[tuple[str, ...], tuple[str, ...]],
+    scales: tuple[float, float],
+) -> Apply:
+    """As `mutual`, where without means not there at all: for paradigms that delete.
+
+    Args:
+        apply: the network.
+        heads: names of the outputs for words and for patches.
+        scales: for pictures and for words.
+    """
+
+    def without(kind: Kind, view: View) -> View:
+        gone = (view.kind == kind) & (view.position[..., 0] > 0)
+        return view.replace(
+            kind=jnp.where(gone, int(Kind.PAD), view.kind),
+            segment=jnp.where(gone, 0, view.segment),
+        )
+
+    text, image = heads
+    return guided(
+        apply,
+        (
+            Branch(image, scales[0], functools.partial(without, Kind.TEXT)),
+            Branch(text, scales[1], functools.partial(without, Kind.IMAGE)),
         ),
     )
 
