@@ -140,6 +140,12 @@ OF_A_RUN = [
     (["--prompt=<image:nowhere.png> <text>"], ["nowhere.png", "no such file"]),
     (["--prompt=<video>"], ["<video>", "<image>"]),
     (["--prompt=<text:0> <image>"], ["<text:0>"]),
+    (["--revise="], ["empty"]),
+    (["--revise=red <image>"], ["'red'", "gap", "--prompt"]),
+    (["--revise=" + "red " * 70], ["data.length=64", "red"]),
+    (["--revise=red <image:nowhere.png>"], ["nowhere.png", "no such file"]),
+    (["--revise=red", "--prompt=<text>"], ["--prompt", "--revise", "one or the other"]),
+    (["--revise=red", "--config.sampling.start=0.0"], ["sampling.start=0.0", "above 0"]),
 ]
 
 

@@ -1,9 +1,12 @@
 import json
+import logging
 import re
 
 import pytest
+from PIL import Image
 
 from oneflow_jax import build, sample, workdir
+from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
 from tests import runs
 
@@ -59,3 +62,30 @@ def test_a_document_to_revise_needs_no_gap():
         sample.requests(system, ["a picture of red: <image>"], revise=True)
     with pytest.raises(UserError, match="empty"):
         sample.requests(system, [], revise=True)
+
+
+def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
+    _, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    config = runs.config(sampling__samples=2, sampling__steps=3, sampling__start=0.1)
+    red = tmp_path / "red.png"
+    Image.new("RGB", (4, 4), "red").save(red)
+    with caplog.at_level(logging.INFO):
+        path = sample.run(
+            build.system(config, folder), folder, [f"red red <image:{red}>"], revise=True
+        )
+    told = [record.getMessage() for record in caplog.records]
+    # Nearly all of it was taken away; what came back is not what stood there.
+    assert sum("made <image> anew" in line for line in told) == 2
+    _, data = page_data(path)
+    assert len(data["stories"]) == 2
+    first = data["stories"][0]["frames"][0]
+    assert first[0] == 0.1
+
+
+def test_where_nothing_changes_it_says_so(caplog):
+    system, _ = runs.trained()
+    document = prompt.parse("a picture of red:", 4)
+    with caplog.at_level(logging.INFO):
+        sample._tell_edits(system.layout, document, document)
+    assert [record.getMessage().strip() for record in caplog.records] == ["nothing changed"]

@@ -56,8 +56,9 @@ def mean_times(every: Sequence[Arrival]) -> dict[str, tuple[float, int]]:
 
 
 def _since(there: Sequence[bool]) -> int:
-    """The first moment from which on it is true to the end."""
-    return len(there) - next((n for n, true in enumerate(reversed(there)) if not true), len(there))
+    """The first moment from which on it is true to the end; the last one, if not even then."""
+    trailing = next((n for n, true in enumerate(reversed(there)) if not true), len(there))
+    return len(there) - max(trailing, 1)
 
 
 def _reads(piece: story.Word, at: dict[int, story.Word]) -> bool:

@@ -137,3 +137,21 @@ def test_a_wrong_picture_is_made_anew_and_the_other_stays():
     assert (clock[0] == 1).all()
     assert (clock.min(axis=0)[first] < 0.5).all()
     assert (clock[-1] == 1).all()
+
+
+def test_words_are_told_the_time_of_the_document_as_in_training():
+    canvas = broken(2, 32, [1, *range(FIRST, 12)])
+    told = []
+
+    def spy(view):
+        # Text is told the time; what the network sees of it is kept for the test.
+        jax.debug.callback(lambda clock: told.append(np.asarray(clock)), view.clock)
+        return corrector(view)
+
+    sampler(4, 0.6)(spy, insertions.table(VOCAB), keys(SEED, 2), canvas)
+    jax.effects_barrier()
+    text = np.asarray(canvas.is_text)
+    times = [0.6, 0.7, 0.8, 0.9]
+    assert len(told) == len(times)
+    for clock, t in zip(told, times, strict=True):
+        np.testing.assert_allclose(clock[text], t, atol=1e-6)

@@ -44,6 +44,11 @@ def test_a_word_that_changes_has_come_when_it_changes_no_more():
     assert arrivals.arrivals(one) == [arrivals.Arrival("fox", 0.75)]
 
 
+def test_a_word_that_is_never_certain_comes_at_the_end():
+    one = told((run(word(2, " cat", 0.1)),), (run(word(2, " cat", 0.3)),))
+    assert arrivals.arrivals(one) == [arrivals.Arrival("cat", 1.0)]
+
+
 def test_a_word_of_pieces_has_come_with_its_last():
     one = told(
         (run(word(2, " go")),),
