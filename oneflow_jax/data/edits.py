@@ -2,8 +2,7 @@
 
 import dataclasses
 import difflib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -44,7 +43,7 @@ def edits(before: Document, after: Document) -> list[Edit]:
     found: list[Edit] = []
     for what, i, j, m, n in matcher(old, new).get_opcodes():
         if what != "equal":
-            found += _edits(old, new, range(i, j), range(m, n))
+            found += _edits(old[i:j], new[m:n], i)
     return found
 
 
@@ -59,18 +58,23 @@ def items(document: Document) -> list[Item]:
     return found
 
 
-def matcher(old: Sequence[Item], new: Sequence[Item]) -> difflib.SequenceMatcher:
+def matcher(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceMatcher:
     """Aligns two lists of items."""
     return difflib.SequenceMatcher(None, old, new, autojunk=False)
 
 
-def _edits(old: Sequence[Item], new: Sequence[Item], gone: range, come: range) -> Iterator[Edit]:
-    """What replaces what: one by one, and what is left over at the end."""
-    for i, j in itertools.zip_longest(gone, come):
-        if i is None:
-            yield Edit(gone.stop, None, _name(new[j]))
+def _edits(gone: Sequence[Item], come: Sequence[Item], before: int) -> Iterator[Edit]:
+    """What replaces what where nothing is the same: words replace words, pictures pictures."""
+    kinds = [[isinstance(item, str) for item in each] for each in (gone, come)]
+    for what, i, j, m, n in matcher(*kinds).get_opcodes():
+        if what == "equal":
+            for k in range(j - i):
+                yield Edit(before + i + k + 1, _name(gone[i + k]), _name(come[m + k]))
         else:
-            yield Edit(i + 1, _name(old[i]), None if j is None else _name(new[j]))
+            for k in range(i, j):
+                yield Edit(before + k + 1, _name(gone[k]), None)
+            for item in come[m:n]:
+                yield Edit(before + j, None, _name(item))
 
 
 def _name(item: Item) -> str:

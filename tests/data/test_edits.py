@@ -26,6 +26,7 @@ def document(*parts):
         (("a cat", RED), ("a cat",), ["3: took out <image>"]),
         (("a", RED, "b"), ("a", RED, BLUE, "b"), ["after 2: put in <image>"]),
         (("one two",), ("one three four",), ["2: two -> three", "after 2: put in four"]),
+        (("a b", RED), ("c", BLUE), ["1: took out a", "2: b -> c", "3: made <image> anew"]),
     ],
 )
 def test_each_kind_of_edit_has_its_line(before, after, lines):
