@@ -56,8 +56,12 @@ def measured(name: str, flags: argparse.Namespace) -> dict[str, object]:
     every: list[arrivals.Arrival] = []
     for made in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
         titles = [""] * len(made.documents)
+        end = max(1.0, float(made.moments.times[-1]))  # Stories run from 0 to 1.
         for told in telling.stories(system.layout, made.moments, titles, titles):
-            every += arrivals.arrivals(told)
+            every += [
+                arrivals.Arrival(one.word, min(1.0, end * one.time))
+                for one in arrivals.arrivals(told)
+            ]
     times = collections.defaultdict(list)
     for one in every:
         times[class_of(one.word)].append(one.time)

@@ -9,6 +9,7 @@ and writes a table and two plots for each figure of merit.
 
 import argparse
 import ast
+import functools
 import importlib
 import pathlib
 import time
@@ -19,6 +20,7 @@ from etils import epath
 
 from benchmarks import report
 from oneflow_jax import build, checkpoint, evaluate, generate, plans, train, workdir
+from oneflow_jax.errors import UserError
 from oneflow_jax.viewer import plots
 
 CONFIGURED = "configured"
@@ -61,7 +63,11 @@ def configured(name: str, settings: Sequence[str]) -> ml_collections.ConfigDict:
     config = make(argument) if argument else make()
     for setting in settings:
         field, _, value = setting.partition("=")
-        config.update_from_flattened_dict({field: ast.literal_eval(value)})
+        try:
+            given = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            given = value  # a word
+        config.update_from_flattened_dict({field: given})
     return config
 
 
@@ -76,19 +82,20 @@ def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> It
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
         system = build.system(config, folder)
-        workdir.keep_config(folder, config)
         with checkpoint.Checkpoints(folder, config.checkpoint.keep) as checkpoints:
             done = checkpoints.latest == config.steps
         if not done:
+            workdir.keep_config(folder, config)
             train.run(system, folder)
         params = evaluate.averaged(system, folder)
     generator, own = generate.Generator(system, params), config.sampling.grid
+    tasks = [t for t in build.suite(system).tasks if not flags.tasks or t.name in flags.tasks]
+    if not tasks:
+        raise UserError(f"--tasks {' '.join(flags.tasks)}: {config.name} has none of them.")
     for grid in flags.grids:
         config.sampling.grid = own if grid == CONFIGURED else grid
         spacing = evaluate.spacing(system, params)
-        for task in build.suite(config).tasks:
-            if flags.tasks and task.name not in flags.tasks:
-                continue
+        for task in tasks:
             for passes in flags.passes:
                 steps = evaluate.steps_of(system, task, passes)
                 if steps == 0:
@@ -96,12 +103,12 @@ def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> It
                 plan = plans.evaluation(
                     config, system.paradigm, steps, spacing, revise=task.revises
                 )
-                began, seconds, documents = time.monotonic(), 0.0, []
-                for made in generator(task.prompts, plan, seed=0, batch=config.evaluation.batch):
-                    # That of the last batch, which need not be compiled.
-                    seconds = (time.monotonic() - began) / config.evaluation.batch
-                    documents += made.documents
-                    began = time.monotonic()
+                batch = config.evaluation.batch
+                run = functools.partial(generator, task.prompts, plan, seed=0, batch=batch)
+                next(run())  # compiles
+                began = time.monotonic()
+                documents = [document for made in run() for document in made.documents]
+                seconds = (time.monotonic() - began) / len(documents)
                 figures = dict(task.score(documents).figures)
                 row = {"run": config.name, "grid": grid, "passes": passes, "seconds": seconds}
                 print(row, figures, flush=True)

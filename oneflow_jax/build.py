@@ -129,9 +129,11 @@ def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
     return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
 
 
-def suite(config: ml_collections.ConfigDict) -> scoring.Suite:
-    """What the configured data set asks of a model."""
-    return _suite_maker(config)()
+def suite(built: System) -> scoring.Suite:
+    """What the configured data set asks of a model, as far as it can do that at all."""
+    whole = _suite_maker(built.config)()
+    able = tuple(task for task in whole.tasks if built.paradigm.revises or not task.revises)
+    return dataclasses.replace(whole, tasks=able)
 
 
 def abstract_state(built: System) -> step.TrainState:

@@ -13,7 +13,7 @@ from etils import epath
 
 from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, step, workdir
 from oneflow_jax.data import pipeline
-from oneflow_jax.samplers import grids
+from oneflow_jax.samplers import grids, guidance
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import plots, sheet
@@ -92,7 +92,7 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     config = system.config.evaluation
     grid = spacing(system, params)
     generator = generate.Generator(system, params)
-    suite = build.suite(system.config)
+    suite = build.suite(system)
     figures |= suite.constants
     asked = itertools.product(config.passes, suite.tasks)
     to_do = [(n, task) for n, task in asked if steps_of(system, task, n) > 0]
@@ -123,7 +123,22 @@ def steps_of(system: build.System, task: scoring.Task, passes: int) -> int:
 
     A picture that is born at the last moment has all of its own time still before it.
     """
-    return passes // 2 if task.births and system.layout.grows else passes
+    if not (task.births and system.layout.grows):
+        return passes
+    given = system.config.sampling
+    least = guidance.passes(given.guidance, given.text_guidance)
+    return passes // 2 if passes // 2 >= least else 0
+
+
+def check_prompts(system: build.System) -> None:
+    """Lays out what evaluation will ask for, so that what does not fit is told before training.
+
+    Raises:
+        UserError: a document is too long for the canvas.
+    """
+    for task in build.suite(system).tasks:
+        for document in task.prompts:
+            generate.row(system.layout, document, revise=task.revises)
 
 
 def spacing(system: build.System, params: PyTree) -> grids.Spacing:
@@ -135,12 +150,13 @@ def spacing(system: build.System, params: PyTree) -> grids.Spacing:
         return system.config.sampling.grid
     in_step = dataclasses.replace(system, paradigm=system.paradigm.in_step)
     losses, words = Losses(in_step, "train"), in_step.paradigm.weights[0][0]
-    clocks = [n / CLOCKS for n in range(CLOCKS)]
     # At t=1 itself nothing is left to be asked.
-    shown = [*clocks, 1 - 1 / (4 * CLOCKS)]
+    shown = [*(n / CLOCKS for n in range(CLOCKS)), 1 - 1 / (4 * CLOCKS)]
     with sharding.use(system.mesh):
-        found = [float(losses.at(params, t)[words].compute()) for t in shown]
-    return grids.learned([*clocks, 1.0], found)
+        found = {t: losses.at(params, t)[words] for t in shown}
+    # Where no word happened to be asked for there is nothing to go by.
+    known = {t: float(term.compute()) for t, term in found.items() if term.count > 0}
+    return grids.learned(list(known), list(known.values()))
 
 
 def averaged(system: build.System, folder: epath.Path) -> PyTree:

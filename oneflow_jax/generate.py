@@ -128,7 +128,7 @@ def row(layout: layouts.Layout, prompt: Document, *, revise: bool) -> layouts.Ro
             "fill it first, with --prompt."
         )
     if revise:
-        return layout.row(prompt)
+        return layout.revision(prompt)
     if not gaps:
         raise UserError(
             f"The prompt {prompt.words()!r} has no gap to fill: write <image> or <text> where "

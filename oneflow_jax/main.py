@@ -51,6 +51,8 @@ def run(config: ml_collections.ConfigDict) -> None:
         revise = bool(REVISE.value)
         # A mistake in them is told before training, not after.
         sample.requests(system, prompts, revise=revise)
+        if MODE.value in ("train", "evaluate"):
+            evaluate.check_prompts(system)
         if MODE.value in ("train", "prepare"):
             workdir.keep_config(folder, config)
         if MODE.value == "train":

@@ -19,10 +19,10 @@ def check(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> None:
     given = config.sampling.grid
     spacing = "uniform" if given == LEARNED else given
     sampling(config, paradigm, spacing)
+    if paradigm.revises:
+        sampling(config, paradigm, spacing, revise=True)
     for passes in config.evaluation.passes:
         evaluation(config, paradigm, passes, spacing)
-        if config.data.text_slots == 0 and passes > 1:  # As tasks with births are evaluated.
-            evaluation(config, paradigm, passes // 2, spacing)
 
 
 def sampling(

@@ -58,8 +58,8 @@ def run(
                 _tell_edits(system.layout, before, document)
             if full:
                 logging.warning(
-                    "The document above filled its canvas of data.length=%d slots; what did not "
-                    "fit whole was left out.",
+                    "The document above filled its canvas of data.length=%d slots, those of what "
+                    "was taken out included; what did not fit whole was left out.",
                     system.layout.length,
                 )
     last = len(stories[0].frames) - 1
@@ -98,7 +98,7 @@ def requests(
 
 def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> None:
     # Read back from slots, as `after` was, so that words and pixels that stayed are the same.
-    (before,) = layout.read(layout.canvas([layout.row(before)]))
+    (before,) = layout.read(layout.canvas([layout.revision(before)]))
     changes = edits.edits(before, after)
     for change in changes:
         logging.info("    %s", change)

@@ -67,6 +67,15 @@ class Layout:
         """
         return self._row(document, allow_unknown=False)
 
+    def revision(self, document: Document) -> Row:
+        """The slots of a finished document that is to be looked over: all but BOS may change.
+
+        Raises:
+            UserError: as for `prompt`.
+        """
+        row = self._row(document, allow_unknown=False)
+        return row | {"fixed": row["position"][:, 0] == 0}
+
     def canvas(self, rows: Sequence[Row]) -> Canvas:
         """A batch with one document in each row, padded to the row's length."""
         stacked = {

@@ -3,11 +3,13 @@
 Each item is right with probability κ(t) = t, as in (9). Else it is, with equal chances,
 
     word       wrong      another word stands there                        replace
-               swapped    it stands where the next such word should        replace
+               swapped    the next such word of its document stands there, or, if
+                          there is none, another                           replace
                missing                                                     insert
     picture    wrong      another picture of the row stands there          replace: make it anew
                missing                                                     insert
-               noisy      moved back to a time of its own                  let it flow
+               noisy      moved back to a time of its own; also where the
+                          row has no other picture to take its place       let it flow
 
 and after each item that is there stands, with probability (1 - t) / 4, a word too many: delete.
 
@@ -92,17 +94,20 @@ def draw(
     # Given a mistake, what is left of its number is uniform again.
     kind = jnp.floor(KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
     word, picture = mistaken & canvas.is_text, mistaken & canvas.is_image
+    partner = _next(word & (kind == 1), canvas.segment)
+    swapped = word & (kind == 1) & (canvas.ids[partner] != canvas.ids)
     random = jax.random.randint(key_word, t.shape, *words)
-    swapped = word & (kind == 1)
-    ids = jnp.where(word & (kind == 0), random, canvas.ids)
-    ids = jnp.where(swapped, canvas.ids[_next(swapped)], ids)
+    ids = jnp.where(word & (kind <= 1), random, canvas.ids)
+    ids = jnp.where(swapped, canvas.ids[partner], ids)
     other = _other_picture(key_shift, canvas)
-    strange = picture & (kind == 0)
-    noisy = picture & (kind == 2)
+    differs = jnp.any(canvas.latents[other] != canvas.latents, axis=-1)
+    differs = jnp.zeros(t.shape[0] + 1, bool).at[canvas.span].max(differs)[canvas.span]
+    strange = picture & (kind == 0) & differs
+    noisy = picture & ((kind == 2) | ((kind == 0) & ~differs))
     return Mistakes(
         ids=ids,
         latents=jnp.where(strange[:, None], canvas.latents[other], canvas.latents),
-        wrong=(word & (ids != canvas.ids)) | (strange & (canvas.span[other] != canvas.span)),
+        wrong=(word & (ids != canvas.ids)) | strange,
         missing=(word & (kind == 2)) | (picture & (kind == 1)),
         noisy=noisy,
         time=jnp.where(noisy, tasks.uniform(key_time, canvas.span), 1.0),
@@ -157,12 +162,14 @@ def with_extra(
     return grown, jnp.where(extra, source, -1)
 
 
-def _next(chosen: Bool[Array, "L"]) -> Int[Array, "L"]:
-    """The next chosen slot after each slot; after the last, the first."""
-    slots = jnp.arange(chosen.shape[0])
-    upcoming = jax.lax.cummin(jnp.where(chosen, slots, slots.size), reverse=True)
-    upcoming = jnp.append(upcoming[1:], slots.size)
-    return jnp.where(upcoming < slots.size, upcoming, jnp.argmax(chosen))
+def _next(chosen: Bool[Array, "L"], segment: Int[Array, "L"]) -> Int[Array, "L"]:
+    """The next chosen slot of the same document after each slot; after the last, the first."""
+    length = chosen.shape[0]
+    at = jnp.where(chosen, jnp.arange(length), length)
+    first = jnp.full(length + 1, length).at[segment].min(at)[segment]
+    upcoming = jnp.append(jax.lax.cummin(at, reverse=True)[1:], length)
+    inside = (upcoming < length) & (segment[jnp.minimum(upcoming, length - 1)] == segment)
+    return jnp.minimum(jnp.where(inside, upcoming, first), length - 1)
 
 
 def _other_picture(key: Key[Array, ""], canvas: Canvas) -> Int[Array, "L"]:

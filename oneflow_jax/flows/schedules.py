@@ -47,7 +47,7 @@ class Schedules:
 
     Attributes:
         shares: probability of each of `NAMES`, in that order; they add up to 1.
-        clock: how often each time comes in training, where it is not drawn by (12).
+        clock: how often each time comes in training, of `independent` and `together`.
     """
 
     shares: tuple[float, ...]

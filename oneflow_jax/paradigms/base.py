@@ -44,7 +44,8 @@ class Moments:
         clock: each slot's own time.
         certainty: of each text slot's token, 0 (hidden) to 1 (settled).
         guess: the clean patch that the network believes in.
-        times: the time of the run as a whole, 0 to 1; below 0 for moments that never came.
+        times: the time of the run as a whole, 0 to 1, or up to 2 where pictures are born; below 0
+            for moments that never came.
     """
 
     canvas: Canvas
@@ -117,6 +118,10 @@ class Paradigm(Protocol):
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
         """The weight of each loss term, by name; the words' own first."""
+
+    @property
+    def revises(self) -> bool:
+        """Whether it can look over a finished document: sample from a plan that starts late."""
 
     @property
     def in_step(self) -> "Paradigm":

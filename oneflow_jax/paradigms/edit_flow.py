@@ -110,6 +110,11 @@ class EditFlow:
         )
 
     @property
+    def revises(self) -> bool:
+        """If mistakes were shown in training."""
+        return self.schedules.revises
+
+    @property
     def in_step(self) -> "EditFlow":
         """The same, showing all of a document at its time u."""
         return dataclasses.replace(self, mix=tasks.ALL, schedules=schedules.TOGETHER)
@@ -197,7 +202,7 @@ class EditFlow:
         """
         base.check_euler("edit_flow", plan)
         start = plan.schedule.times[0]
-        if start > 0 and not self.schedules.revises:
+        if start > 0 and not self.revises:
             raise UserError(
                 "paradigm.revised=0: this model was not trained on mistakes, and cannot revise "
                 "documents; train one with a share above 0."

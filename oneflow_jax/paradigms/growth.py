@@ -1,11 +1,13 @@
 """The sampler of `edit_flow`: documents grow, one forward pass a step, until every clock is at 1.
 
 The run's time τ follows the plan's grid from 0 to 1 and then once more to 2. Text is written until
-τ=1. A picture that was there from the start has time τ; one born at τ' has time τ - τ'.
+τ=1. A picture that was there from the start has time τ; one born at τ' has time τ - τ'. A revision
+begins at the plan's start, with all that is there at t=1.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -17,6 +19,9 @@ from oneflow_jax.flows import deletion, gaussian, predictions
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
 from oneflow_jax.samplers import correction, guidance, insertion, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs
+
+Change = Callable[..., insertion.Growing]
+"""Of one row in one step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,24 +95,29 @@ class Sampler:
             latents = gaussian.toward(rows.canvas.latents, guess, clock, rows.clock(s))
             grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
             luck = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
-            for change in (self._correct, self._write) if self.revises else (self._write,):
-                grown = jax.vmap(functools.partial(change, t, s))(luck, outputs, grown, noise)
+            for n_change, change in enumerate(self._changes):
+                key = jax.vmap(jax.random.fold_in, (0, None))(luck, n_change)
+                grown = jax.vmap(functools.partial(change, t, s))(key, outputs, grown, noise)
             moments = progress.moments and _kept(progress.moments, n, rows, clock, guess, t)
             return progress.replace(n=n + 1, rows=grown, moments=moments)
 
         rows = jax.vmap(insertion.opened if self.revises else insertion.started)(canvas, noise)
         moments = self._room(rows) if self.plan.record else None
         end = jax.lax.while_loop(
-            lambda progress: _unfinished(progress.rows, taus[progress.n]),
+            lambda p: (p.n < len(self.taus) - 1) & _unfinished(p.rows, taus[p.n]),
             step,
             Progress(jnp.int32(0), both[:, 1], rows, moments),
         )
         last, tau = end.rows, taus[end.n]
         if end.moments:
             moments = _kept(end.moments, end.n, last, last.clock(tau), last.canvas.latents, tau)
-            moments = moments.replace(times=moments.times / jnp.maximum(tau, 1.0))
         passes = end.n * guidance.passes(self.plan.guidance, self.plan.text_guidance)
         return Sample(canvas=last.canvas, moments=moments, passes=passes, full=last.full)
+
+    @property
+    def _changes(self) -> tuple[Change, ...]:
+        # First what is there, for of what comes in the network has said nothing yet.
+        return (self._correct, self._write) if self.revises else (self._write,)
 
     def _correct(
         self,
@@ -119,7 +129,7 @@ class Sampler:
         noise: Float[Array, "L C"],
     ) -> insertion.Growing:
         """One row after the deletions and replacements of a step."""
-        key_fate, key_word = jax.random.split(jax.random.fold_in(key, 1))
+        key_fate, key_word = jax.random.split(key)
         share = deletion.inserted(t, jnp.minimum(s, 1.0), jnp.float32(1.0))
         share = jnp.where(t < 1 - insertion.ROUNDING, share, 0.0)
         judged = row.canvas.free & (row.canvas.is_text | (row.clock(t) == 1))

@@ -92,6 +92,11 @@ class MaskFlow:
         )
 
     @property
+    def revises(self) -> bool:
+        """By taking a document back to an earlier time."""
+        return True
+
+    @property
     def in_step(self) -> "MaskFlow":
         """The same, showing all of a document at its time u."""
         return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())

@@ -80,6 +80,11 @@ class OneFlow:
         return (self.objective.head, Head("image", self.channels, "channels", zero=True))
 
     @property
+    def revises(self) -> bool:
+        """By taking a document back to an earlier time."""
+        return True
+
+    @property
     def in_step(self) -> "OneFlow":
         """The same, showing all of a document at its time u."""
         return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())

@@ -57,9 +57,10 @@ def learned(clocks: Sequence[float], losses: Sequence[float]) -> Grid:
     square root of |L'|.
 
     Args:
-        clocks: times, rising from 0 to 1.
+        clocks: times, rising from 0 to below 1; the last stands for 1.
         losses: how uncertain the network is of a word at each of them, in nats.
     """
+    clocks = [*clocks[:-1], 1.0]
     length = np.diff(clocks)
     # Measured losses are noisy: only what lies below all before counts as a fall.
     fall = -np.diff(np.minimum.accumulate(losses))

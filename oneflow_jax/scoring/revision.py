@@ -4,7 +4,8 @@ One word in five, at least one, is made wrong: another word stands in its place,
 has changed places with the next, or a word too many stands after it. And one picture, if there is
 any, is replaced by another. Then
 
-    revise_words       share of the mistakes in words that are put right
+    revise_words       share of the mistakes in words that are put right; of two words that changed
+                       places one counts, for the other is where it was
     revise_pictures    share of the wrong pictures that come to show what they should
     revise_harm        share of the items without a mistake that are no longer there
     revise_untouched   as a mark to hold it against: share of all items that are right if nothing
@@ -79,14 +80,23 @@ def break_(
     pictures: Mapping[str, np.ndarray],
     name: Name,
 ) -> Broken:
-    """The document with mistakes in it; other words are drawn from `words`."""
+    """The document with mistakes in it, at least one in its words if it has any.
+
+    Args:
+        document: of more than one item.
+        rng: randomness.
+        words: at least four different ones, that others are drawn from.
+        pictures: by name, at least two.
+        name: what a picture shows.
+    """
     whole = _items(document)
     right = _named(whole, name)
     is_word = [isinstance(item, str) for item in whole]
     items = [[item] for item in whole]
     mistaken: set[int] = set()
     extra: set[int] = set()
-    for n in rng.sample(np.flatnonzero(is_word).tolist(), max(1, round(WRONG * sum(is_word)))):
+    count = min(sum(is_word), max(1, round(WRONG * sum(is_word))))
+    for n in rng.sample(np.flatnonzero(is_word).tolist(), count):
         if n in mistaken:
             continue
         mistaken.add(n)
@@ -101,7 +111,9 @@ def break_(
             items[n], items[n + 1] = items[n + 1], items[n]
         else:
             extra.add(n)
-            items[n] = [*items[n], rng.choice(words)]
+            # Beside its like it could not be told which of the two is too many.
+            near = right[n : n + 2]
+            items[n] = [*items[n], rng.choice([word for word in words if word not in near])]
     if not all(is_word):
         n = rng.choice([n for n, word in enumerate(is_word) if not word])
         mistaken.add(n)
@@ -125,9 +137,11 @@ def score(broken: Sequence[Broken], name: Name, made: Sequence[Document]) -> bas
                 harmed.append(n not in found)
             elif item.startswith("<"):
                 pictures.append(n in found)
-            else:
+            elif n in one.extra:
                 # A word too many is gone if nothing stands there that should not.
-                words.append(n in found and not (n in one.extra and n in surplus))
+                words.append(n in found and n not in surplus)
+            elif n not in before:
+                words.append(n in found)
         whole.append(len(found) == len(one.right) and not surplus)
     return base.Score({
         "revise_words": base.share(words),
@@ -142,7 +156,9 @@ def _matched(one: Broken, document: Document, name: Name) -> tuple[set[int], set
     """Which right items are there; and after which something else comes that should not."""
     blocks = edits.matcher(one.right, _named(_items(document), name)).get_opcodes()
     found = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
-    return found, {i - 1 for what, i, _, _, _ in blocks if what == "insert"}
+    # Where more stands than should, it counts against what comes before, and what it stands for.
+    more = [(i, j) for what, i, j, m, n in blocks if n - m > j - i]
+    return found, {at for i, j in more for at in range(i - 1, j)}
 
 
 def _items(document: Document) -> list[str | np.ndarray]:

@@ -24,12 +24,13 @@ def stories(
         titles: of each document.
         prompts: of each document.
     """
+    end = max(1.0, float(moments.times[-1]))
     return [
         story.Story(
             title=titles[b],
             prompt=prompts[b],
             frames=tuple(
-                story.Frame(clock=float(t), parts=_parts(layout, moments, moment, b))
+                story.Frame(clock=float(t) / end, parts=_parts(layout, moments, moment, b))
                 for moment, t in enumerate(moments.times)
             ),
         )

@@ -90,17 +90,19 @@ def test_each_kind_of_mistake_has_a_third_of_what_is_due(row):
     first = np.asarray(deletion.first_slots(row) & row.free)
     text, image = first & np.asarray(row.is_text), first & np.asarray(row.is_image)
     third = (1 - t) / 3
-    # Random words are the right ones now and then, and swapped ones may be the same.
+    # Random words are the right ones now and then.
     assert abs(found.missing[:, text].mean() - third) < 4 * np.sqrt(
         third / found.missing[:, text].size
     )
     same = 1 / (WORDS[1] - WORDS[0])
     wrong = found.wrong[:, text].mean()
     assert third * (1 - same) < wrong <= 2 * third * 1.03
-    for share in (found.missing, found.noisy, found.wrong):
-        n = count * image.sum()
-        # Pictures of one document are drawn apart, so that all are independent.
-        assert abs(share[:, image].mean() - third) < 4 * np.sqrt(third * (1 - third) / n)
+    n = count * image.sum()
+    # Pictures are drawn apart, so that all are independent. Where the other is the same, a picture
+    # cannot be wrong, and is noisy.
+    for share, due in ((found.missing, third), (found.noisy | found.wrong, 2 * third)):
+        assert abs(share[:, image].mean() - due) < 4 * np.sqrt(due * (1 - due) / n)
+    assert found.noisy[:, image].mean() < 1.3 * third
 
 
 def test_a_picture_s_slots_share_its_lot_and_a_wrong_one_is_another_whole(row):
@@ -126,6 +128,31 @@ def test_swapped_words_change_places(row):
     at = np.flatnonzero(text[:-1] & text[1:] & (ids[:-1] != ids[1:]))
     swaps = (found.ids[:, at] == ids[at + 1]) & (found.ids[:, at + 1] == ids[at])
     assert (swaps & moved[:, at] & moved[:, at + 1]).any()
+
+
+def test_swapped_words_stay_in_their_document(row):
+    partner = mistakes._next(row.is_text & row.free, row.segment)
+    segment, chosen = np.asarray(row.segment), np.asarray(row.is_text & row.free)
+    partner = np.asarray(partner)
+    np.testing.assert_array_equal(segment[partner[chosen]], segment[chosen])
+    for document in np.unique(segment[chosen]):
+        slots = np.flatnonzero(chosen & (segment == document))
+        np.testing.assert_array_equal(partner[slots], np.roll(slots, -1))
+
+
+def test_a_picture_like_the_other_is_not_called_wrong(row):
+    """One picture alone, or twice the same: it may be noisy, but never wrong."""
+    span, image = np.asarray(row.span), np.asarray(row.is_image)
+    first = span == span[image][0]
+    same = row.replace(
+        latents=jnp.where(image[:, None], jnp.tile(row.latents[first], (24, 1)), row.latents)
+    )
+    alone = row.replace(kind=jnp.where(jnp.asarray(image & ~first), int(Kind.PAD), row.kind))
+    for other in (same, alone):
+        found = many(other, 0.4, 100)
+        there = np.asarray(other.is_image)
+        assert not found.wrong[:, there].any()
+        assert abs(found.noisy[:, first].mean() - 0.4) < 0.2
 
 
 def test_only_where_asked_and_never_in_what_is_given(row):

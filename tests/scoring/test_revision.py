@@ -53,9 +53,9 @@ def test_all_put_right_is_all_right():
 
 def test_nothing_done_puts_nothing_right_and_harms_nothing():
     left = figures([broken(seed).document for seed in SEEDS], SEEDS)
-    assert left["revise_words"] < 0.3  # Of two that are swapped one still counts as in place.
+    assert left["revise_words"] < 0.05  # A word too many may hide behind another mistake.
     assert left["revise_pictures"] == 0
-    assert left["revise_harm"] < 0.02
+    assert left["revise_harm"] < 0.05  # What stands between two that were swapped may be either.
     assert left["revise_document"] == 0
     assert 0.7 < left["revise_untouched"] < 0.95
 
