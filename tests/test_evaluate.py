@@ -88,6 +88,44 @@ def test_what_bears_a_number_of_passes_takes_no_more():
         assert system.paradigm.evaluations(plan) == taken
 
 
+def revising(prompts):
+    """A suite of one task, to revise documents."""
+    score = lambda made: scoring.Score({"right": 1.0})  # noqa: E731 - as short as can be
+    return lambda _: (
+        lambda: scoring.Suite(
+            (scoring.Task("revise", tuple(prompts), score, births=True, revises=True),), {}
+        )
+    )
+
+
+def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "_suite_maker", revising([prompt.parse("a red", 4)]))
+    given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
+    can = runs.prepared(tmp_path / "can", runs.config(**given))
+    shares = {"paradigm__revised": 0.0, "paradigm__together": 0.6}
+    cannot = runs.prepared(tmp_path / "cannot", runs.config(**given, **shares))
+    assert len(build.suite(can).tasks) == 1
+    assert build.suite(cannot).tasks == ()
+
+
+def test_prompts_that_do_not_fit_are_told_before_training(monkeypatch):
+    system, _ = runs.trained()
+    monkeypatch.setattr(build, "_suite_maker", revising([prompt.parse("red " * 70, 4)]))
+    with pytest.raises(UserError, match=r"data\.length=64"):
+        evaluate.check_prompts(system)
+
+
+def test_births_take_twice_the_passes_and_need_as_many(tmp_path):
+    given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
+    (task,) = revising([])(None)().tasks
+    grows = runs.prepared(tmp_path / "run", runs.config(**given))
+    assert [evaluate.steps_of(grows, task, n) for n in (1, 2, 16)] == [0, 1, 8]
+    guided = runs.prepared(tmp_path / "run", runs.config(**given, sampling__guidance=2.0))
+    assert [evaluate.steps_of(guided, task, n) for n in (2, 4)] == [0, 2]
+    system, _ = runs.trained()
+    assert evaluate.steps_of(system, task, 1) == 1
+
+
 def test_table():
     figures = {"valid@16": 0.5, "match@4": 0.25, "valid@4": 1.0, "heldout/text": 2.0}
     lines = evaluate.table(figures).splitlines()

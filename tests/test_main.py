@@ -144,6 +144,7 @@ OF_A_RUN = [
     (["--revise=red <image>"], ["'red'", "gap", "--prompt"]),
     (["--revise=" + "red " * 70], ["data.length=64", "red"]),
     (["--revise=red <image:nowhere.png>"], ["nowhere.png", "no such file"]),
+    (["--revise=red \N{SNOWMAN}"], ["\N{SNOWMAN}"]),
     (["--revise=red", "--prompt=<text>"], ["--prompt", "--revise", "one or the other"]),
     (["--revise=red", "--config.sampling.start=0.0"], ["sampling.start=0.0", "above 0"]),
 ]
@@ -162,6 +163,14 @@ NEW = [
     (["--config.batch=12"], ["batch=12", "multiple"]),
     (["--config.parts=3"], ["parts=3"]),
     (["--config.data.length=6"], ["data.length=6", "slots"]),
+    (
+        [
+            "--config.paradigm.name=edit_flow",
+            "--config.data.text_slots=0",
+            "--config.sampling.start=0.3",
+        ],
+        ["sampling.start=0.3", "0.5"],
+    ),  # fmt: skip
     (["--config.source.name=cats"], ["cats", "digits"]),
     (["--config.codec.patch=3"], ["patch=3"]),
     (["--config.paradigm.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),

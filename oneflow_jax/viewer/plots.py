@@ -8,6 +8,9 @@ from matplotlib import figure, ticker
 
 from oneflow_jax.viewer import typeface
 
+PLACES = 9
+"""So many different x are all written down; of more, round numbers."""
+
 HUES = (typeface.ACCENT, typeface.GIVEN, "#4a4fa8", "#8a6d00", "#973a74", "#5f6b57", typeface.INK)
 
 
@@ -40,7 +43,11 @@ def lines(
             label=name,
         )
     axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted({x for points in curves.values() for x, _ in points}))
+    places = sorted({x for points in curves.values() for x, _ in points})
+    if len(places) <= PLACES:
+        axes.set_xticks(places)
+    else:
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel(across, color=typeface.MUTED)
