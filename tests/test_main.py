@@ -170,7 +170,7 @@ NEW = [
             "--config.sampling.start=0.3",
         ],
         ["sampling.start=0.3", "0.5"],
-    ),  # fmt: skip
+    ),
     (["--config.source.name=cats"], ["cats", "digits"]),
     (["--config.codec.patch=3"], ["patch=3"]),
     (["--config.paradigm.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),
