@@ -48,7 +48,7 @@ def test_commands_name_configurations_and_keys_that_exist(words):
                 config = scope["base"]("any")
             functools.reduce(operator.getitem, key.split("."), config)
         else:
-            assert name in {"config", "workdir", "mode", "prompt"}, word
+            assert name in {"config", "workdir", "mode", "prompt", "revise"}, word
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
