@@ -8,10 +8,10 @@ import jax
 import pytest
 from etils import epath
 
-from configs import common, digits, quickstart, tpu_v4
+from configs import common, digits, documents, quickstart, tpu_v4
 from oneflow_jax import build, checkpoint, evaluate, logs, sample, train, workdir
 from oneflow_jax.data import vocab
-from oneflow_jax.flows import tasks
+from oneflow_jax.flows import schedules, tasks
 from oneflow_jax.paradigms import edit_flow
 from tests import runs
 
@@ -20,7 +20,7 @@ CONFIGS = {
     "tpu_v4": tpu_v4.get_config,
     "digits": digits.get_config,
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
-    "quickstart:edit_flow": lambda: quickstart.get_config("edit_flow"),
+    "documents": documents.get_config,  # the quickstart's edit_flow, and more
 }
 
 
@@ -84,8 +84,8 @@ def package_source():
 def test_every_key_is_read():
     source = package_source()
     # Sections that go by a shorter name within a function.
-    shares = [*tasks.NAMES, *edit_flow.SCHEDULES]
-    weights = [f"{term}_weight" for term in ("text", "tokens", "count", "empty", "image")]
+    shares = [*tasks.NAMES, *schedules.NAMES]
+    weights = [f"{term}_weight" for term in ("text", *edit_flow.TERMS)]
     for key in keys(common.base("any")):
         section, _, name = key.rpartition(".")
         if key.startswith(SECTIONS_PASSED_ON) or name in shares + weights:

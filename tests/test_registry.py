@@ -30,7 +30,7 @@ def test_each_by_its_name(config):
         ({"paradigm.joint": 0.9}, "they must add up to 1"),
         (
             {"paradigm.name": "edit_flow", "data.text_slots": 0, "paradigm.together": 0.9},
-            "interleaved, independent, together are",
+            "interleaved, independent, together, revised are",
         ),
         ({"paradigm.objective": "guess"}, "paradigm.objective='guess' is none of endpoint"),
         ({"paradigm.image": "noise"}, "paradigm.image='noise' is none of clean"),
