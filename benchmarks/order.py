@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import quality, report
-from oneflow_jax import build, evaluate, generate, plans
+from oneflow_jax import build, evaluate, generate, logs, plans
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.viewer import arrivals, telling
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--runs", default="runs", help="folder of the runs, which must be trained")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
+    logs.to_terminal()
     results = {"machine": report.machine(), "runs": {}}
     for name in flags.configs:
         results["runs"][name] = found = measured(name, flags)

@@ -19,7 +19,7 @@ import ml_collections
 from etils import epath
 
 from benchmarks import report
-from oneflow_jax import build, checkpoint, evaluate, generate, plans, train, workdir
+from oneflow_jax import build, checkpoint, evaluate, generate, logs, plans, train, workdir
 from oneflow_jax.errors import UserError
 from oneflow_jax.viewer import plots
 
@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("--runs", default="runs", help="folder of the runs")
     flags.add_argument("--out", default="runs/quality", help="folder for the figures")
     flags = flags.parse_args(argv)
+    logs.to_terminal()
     out = epath.Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)
     rows = [row for name in flags.configs for row in measured(configured(name, flags.set), flags)]

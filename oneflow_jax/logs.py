@@ -15,6 +15,16 @@ SCALARS = "metrics.jsonl"
 """One line for each report: {"step": 100, "train/loss": 1.2, ...}."""
 
 
+def to_terminal() -> None:
+    """Lets this process tell people what it does, and keeps its libraries from telling theirs."""
+    # force: libraries imported before have put handlers of their own in place.
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
+    logging.getLogger("jax").setLevel(logging.WARNING)  # ... and JAX which platforms it lacks.
+
+
 class Writer:
     """Writes scalars as JSON lines and as TensorBoard events.
 

@@ -3,7 +3,6 @@
 Kept short: what is done is in `train`, `evaluate` and `sample`, which tests and notebooks call.
 """
 
-import logging
 import re
 import sys
 
@@ -12,7 +11,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from oneflow_jax import build, evaluate, host, sample, train, workdir
+from oneflow_jax import build, evaluate, host, logs, sample, train, workdir
 from oneflow_jax.errors import UserError
 
 MODE = flags.DEFINE_enum(
@@ -99,12 +98,7 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
 
 def main() -> None:
     """Runs, and says a user's mistake in one message, without a traceback."""
-    # force: libraries imported above have put handlers of their own in place.
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
-    logging.getLogger("jax").setLevel(logging.WARNING)  # ... and JAX which platforms it lacks.
+    logs.to_terminal()
     host.prepare()
     try:
         run(parse(sys.argv))

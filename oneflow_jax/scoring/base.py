@@ -56,6 +56,13 @@ def variety(made: Sequence[str], kinds: int) -> float:
     return float(np.exp(stats.entropy(counts)) / kinds) if len(made) else 0.0
 
 
+def distance(made: Sequence[int], real: Sequence[int]) -> float:
+    """Total variation between how often each number comes: 0 if equally, 1 if none is in both."""
+    upto = max([*made, *real], default=0) + 1
+    shares = [np.bincount(one, minlength=upto) / max(1, len(one)) for one in (made, real)]
+    return float(np.abs(shares[0] - shares[1]).sum() / 2)
+
+
 def share(right: Sequence[bool]) -> float:
     """How many of them are right, 0 to 1; 0 of none."""
     return float(np.mean(right)) if len(right) else 0.0

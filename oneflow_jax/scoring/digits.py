@@ -1,6 +1,7 @@
 """Digits: is the caption one of the 40, and is the picture the digit that it names?
 
 valid    share of captions that are one of the 40, word for word
+lengths  distance of the captions' numbers of words from the data's: total variation, 0 is best
 match    share of the valid ones whose picture a classifier reads as the caption's digit
 variety  how many of the 40 captions there would be if all that come came equally often, by 40:
          exp(entropy of the valid captions) / 40; about 1 for the data, 1/40 for one caption alone
@@ -30,12 +31,15 @@ def suite(train: Sequence[Document], heldout: Sequence[Document], samples: int) 
     classifier = svm.SVC(gamma=0.02).fit(*_labelled(train))
     accuracy = float(classifier.score(*_labelled(heldout)))
 
+    real = [len(train[i].words().split()) for i in range(len(train))]
+
     def score(made: Sequence[Document]) -> base.Score:
         named = [digits.digit_in(document.words()) for document in made]
         read = classifier.predict(np.stack([_features(document) for document in made]))
         agrees = [name == digit for name, digit in zip(named, read, strict=True)]
         valid = [name is not None for name in named]
-        figures = {"valid": base.share(valid)}
+        lengths = [len(document.words().split()) for document in made]
+        figures = {"valid": base.share(valid), "lengths": base.distance(lengths, real)}
         if any(valid):
             figures["match"] = base.share([a for a, v in zip(agrees, valid, strict=True) if v])
             captions = [document.words() for document, v in zip(made, valid, strict=True) if v]

@@ -6,7 +6,7 @@ import pytest
 from oneflow_jax.data import digits as data
 from oneflow_jax.data import sources
 from oneflow_jax.data.document import Document, Gap, Image, Text
-from oneflow_jax.scoring import digits
+from oneflow_jax.scoring import base, digits
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,8 @@ def test_no_caption_is_one_of_the_forms(suite, scans):
     babble = ["", "a drawing of the digit", "a drawing of the digit two ", "seven"]
     score = suite.tasks[0].score([Document((Text(words), picture)) for words in babble])
     # There is no match of nothing.
-    assert score.figures == {"valid": 0.0}
+    assert score.figures["valid"] == 0.0
+    assert "match" not in score.figures
 
 
 def test_match_is_a_share_of_the_valid_ones(suite, scans):
@@ -92,3 +93,10 @@ def test_variety_tells_one_caption_from_all(suite, scans):
     assert variety([*every[:10], "babble"]) == pytest.approx(10 / 40)
     assert variety([every[0]] * 50) == pytest.approx(1 / 40)
     assert 1 / 40 < variety([every[0]] * 50 + [every[1]]) < 2 / 40
+
+
+def test_distance_of_two_counts():
+    assert base.distance([3, 3, 5, 5], [3, 5]) == 0
+    assert base.distance([3, 3], [5, 5]) == 1
+    assert base.distance([3, 3, 3, 5], [3, 5]) == 0.25
+    assert base.distance([], []) == 0
