@@ -3,7 +3,7 @@
     python -m oneflow_jax.main --config=configs/documents.py
 
 The emoji of the quickstart, but half of the documents have several pictures, which the model must
-name, count and order itself. It learns longer, about 25 minutes on two CPU cores.
+name, count and order itself. It learns longer, about 20 minutes on two CPU cores.
 """
 
 import ml_collections

@@ -64,8 +64,7 @@ class Generator:
                 does not fit the devices.
         """
         sharding.check_rows(self._system.mesh, batch, field="evaluation.batch")
-        revise = plan.schedule.times[0] > 0
-        rows = [row(self._system.layout, prompt, revise=revise) for prompt in prompts]
+        rows = [row(self._system.layout, prompt, revise=plan.revises) for prompt in prompts]
         layout = self._system.layout
         if not layout.grows:
             longest = max(len(slots["kind"]) for slots in rows)

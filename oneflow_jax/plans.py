@@ -59,20 +59,17 @@ def evaluation(
     """
     if not isinstance(passes, int):
         raise UserError(f"evaluation.passes={passes!r} must be whole numbers, as in '(4,16)'.")
-    best: base.Plan | None = None
-    for steps in range(1, passes + 1):
+    for steps in range(passes, 0, -1):
         plan = _plan(config, steps, spacing, revise=revise, record=False)
         if paradigm.evaluations(plan) <= passes:
-            best = plan
-    if best is None:
-        given = config.sampling
-        raise UserError(
-            f"evaluation.passes={passes}: one step of sampling.solver={given.solver!r} with "
-            f"sampling.guidance={given.guidance} and text_guidance={given.text_guidance} takes "
-            "more forward passes."
-        )
-    paradigm.check(best)
-    return best
+            paradigm.check(plan)
+            return plan
+    given = config.sampling
+    raise UserError(
+        f"evaluation.passes={passes}: one step of sampling.solver={given.solver!r} with "
+        f"sampling.guidance={given.guidance} and text_guidance={given.text_guidance} takes "
+        "more forward passes."
+    )
 
 
 def _plan(

@@ -90,12 +90,12 @@ def test_what_bears_a_number_of_passes_takes_no_more():
 
 def revising(prompts):
     """A suite of one task, to revise documents."""
-    score = lambda made: scoring.Score({"right": 1.0})  # noqa: E731 - as short as can be
-    return lambda _: (
-        lambda: scoring.Suite(
-            (scoring.Task("revise", tuple(prompts), score, births=True, revises=True),), {}
-        )
-    )
+
+    def score(made):
+        return scoring.Score({"right": float(len(made))})
+
+    task = scoring.Task("revise", tuple(prompts), score, births=True, revises=True)
+    return lambda _: lambda: scoring.Suite((task,), {})
 
 
 def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):

@@ -63,11 +63,7 @@ class Schedules:
     ) -> Times:
         """The times of one row; `u` and `task`, of `tasks.NAMES`, are each document's."""
         key_schedule, key_birth, key_text, key_image = jax.random.split(key, 4)
-        which = jnp.searchsorted(
-            jnp.cumsum(jnp.array(self.shares[:-1])),
-            tasks.uniform(key_schedule, canvas.segment),
-            "right",
-        )
+        which = tasks.drawn(key_schedule, self.shares, canvas.segment)
         joint = task == tasks.NAMES.index("joint")
         births, _, together, revised = (joint & (which == n) for n in range(len(NAMES)))
         # Sums of a stratified and a free number, modulo 1, are uniform and independent.

@@ -57,9 +57,7 @@ class Mix:
     def draw(self, key: Key[Array, ""], t: Float[Array, "L"], canvas: Canvas) -> Draw:
         """The task of each document of one row, at the times `t` of its slots."""
         key_task, key_drop, key_share, key_span, key_slot = jax.random.split(key, 5)
-        task = jnp.searchsorted(
-            jnp.cumsum(jnp.array(self.shares[:-1])), uniform(key_task, canvas.segment), "right"
-        )
+        task = drawn(key_task, self.shares, canvas.segment)
         share = uniform(key_share, canvas.segment)
         by_span = uniform(key_span, canvas.span) < share
         by_slot = jax.random.uniform(key_slot, t.shape) < share
@@ -85,6 +83,13 @@ class Mix:
 
 ALL = Mix(shares=(1.0, 0.0, 0.0, 0.0, 0.0), drop=0.0)
 """Everything is the model's to make."""
+
+
+def drawn(
+    key: Key[Array, ""], shares: tuple[float, ...], number: Int[Array, "L"]
+) -> Int[Array, "L"]:
+    """One choice, with these shares, for all slots that bear the same document or span number."""
+    return jnp.searchsorted(jnp.cumsum(jnp.array(shares[:-1])), uniform(key, number), "right")
 
 
 def uniform(key: Key[Array, ""], number: Int[Array, "L"]) -> Float[Array, "L"]:

@@ -34,6 +34,11 @@ class Plan:
     words: tokens.Choice = dataclasses.field(default_factory=tokens.Choice)
     record: bool = False
 
+    @property
+    def revises(self) -> bool:
+        """Whether what is made starts late, from a finished document."""
+        return self.schedule.times[0] > 0
+
 
 @flax.struct.dataclass
 class Moments:

@@ -202,12 +202,12 @@ class EditFlow:
         """
         base.check_euler("edit_flow", plan)
         start = plan.schedule.times[0]
-        if start > 0 and not self.revises:
+        if plan.revises and not self.revises:
             raise UserError(
                 "paradigm.revised=0: this model was not trained on mistakes, and cannot revise "
                 "documents; train one with a share above 0."
             )
-        if 0 < start < schedules.EARLIEST:
+        if plan.revises and start < schedules.EARLIEST:
             raise UserError(
                 f"sampling.start={start}: edit_flow is trained on documents of which at least "
                 f"{schedules.EARLIEST} is right; give that or more."
@@ -226,6 +226,5 @@ class EditFlow:
         plan: Plan,
     ) -> Sample:
         """Grows documents out of their prompts until every clock has run out."""
-        revises = plan.schedule.times[0] > 0
-        sampler = growth.Sampler(self.alphabet, self.image, self.text_clock, revises, plan)
+        sampler = growth.Sampler(self.alphabet, self.image, self.text_clock, plan)
         return sampler(apply, table, keys, canvas)

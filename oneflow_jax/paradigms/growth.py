@@ -59,14 +59,12 @@ class Sampler:
         alphabet: what may be inserted.
         image: what is predicted of patches.
         text_clock: whether BOS is told the time of the text.
-        revises: whether prompts are documents with mistakes, which may be put right.
         plan: grid, guidance, how tokens are drawn.
     """
 
     alphabet: Alphabet
     image: predictions.Prediction
     text_clock: bool
-    revises: bool
     plan: Plan
 
     @property
@@ -101,7 +99,10 @@ class Sampler:
             moments = progress.moments and _kept(progress.moments, n, rows, clock, guess, t)
             return progress.replace(n=n + 1, rows=grown, moments=moments)
 
-        rows = jax.vmap(insertion.opened if self.revises else insertion.started)(canvas, noise)
+        if self.plan.revises:
+            rows = jax.vmap(insertion.opened)(canvas)
+        else:
+            rows = jax.vmap(insertion.started)(canvas, noise)
         moments = self._room(rows) if self.plan.record else None
         end = jax.lax.while_loop(
             lambda p: (p.n < len(self.taus) - 1) & _unfinished(p.rows, taus[p.n]),
@@ -117,7 +118,7 @@ class Sampler:
     @property
     def _changes(self) -> tuple[Change, ...]:
         # First what is there, for of what comes in the network has said nothing yet.
-        return (self._correct, self._write) if self.revises else (self._write,)
+        return (self._correct, self._write) if self.plan.revises else (self._write,)
 
     def _correct(
         self,
@@ -177,7 +178,7 @@ class Sampler:
 
     def _view(self, rows: insertion.Growing, t: Float[Array, ""], table: Table) -> View:
         canvas = rows.canvas
-        revised = canvas.is_text & self.revises
+        revised = canvas.is_text & self.plan.revises
         clock = told(canvas, rows.clock(t), jnp.minimum(t, 1.0), revised, self.text_clock)
         return canvases.view(canvas, table.rows[canvas.ids], canvas.latents, clock)
 

@@ -45,9 +45,8 @@ def started(canvas: Canvas, noise: Float[Array, "L C"]) -> Growing:
     return _growing(canvas.replace(latents=latents), jnp.zeros(canvas.ids.shape))
 
 
-def opened(canvas: Canvas, noise: Float[Array, "L C"]) -> Growing:
+def opened(canvas: Canvas) -> Growing:
     """A finished document, its pictures done, that anything may come into anywhere."""
-    del noise
     opening = jnp.where(deletion.last_slots(canvas), int(Opening.ANYTHING), int(Opening.CLOSED))
     return _growing(canvas.replace(opening=opening), jnp.full(canvas.ids.shape, -1.0))
 

@@ -23,7 +23,7 @@ IMAGE = 3
 def sampler(steps, vocab, text_clock=False, grid="uniform", **plan):
     alphabet = growth.Alphabet(vocab=vocab, words=(4, vocab), image_token=IMAGE, grid=(2, 2))
     how = Plan(ode.schedule("euler", steps, grid), **plan)
-    return growth.Sampler(alphabet, predictions.Clean(), text_clock, revises=False, plan=how)
+    return growth.Sampler(alphabet, predictions.Clean(), text_clock, plan=how)
 
 
 def written(grid):

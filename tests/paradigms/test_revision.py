@@ -23,7 +23,7 @@ FIRST, LAST = 4, 23
 def sampler(steps, start, **plan):
     alphabet = growth.Alphabet(vocab=VOCAB, words=(4, VOCAB), image_token=IMAGE, grid=(2, 2))
     how = Plan(ode.schedule("euler", steps, start=start), **plan)
-    return growth.Sampler(alphabet, predictions.Clean(), False, revises=True, plan=how)
+    return growth.Sampler(alphabet, predictions.Clean(), False, plan=how)
 
 
 def text_of(canvas, b):
@@ -122,7 +122,7 @@ def test_a_wrong_picture_is_made_anew_and_the_other_stays():
         vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
     )
     how = Plan(ode.schedule("euler", 8, start=0.5), record=True)
-    run = growth.Sampler(alphabet, predictions.Clean(), False, revises=True, plan=how)
+    run = growth.Sampler(alphabet, predictions.Clean(), False, plan=how)
     table = insertions.table(tiny.VOCAB)
     out = run(judge(canvas, int(spans[0]), 0.3), table, keys(SEED, 4), canvas)
     first = np.asarray(canvas.span == spans[0])

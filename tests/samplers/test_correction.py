@@ -22,7 +22,7 @@ def row():
     pixels = [np.full((4, 4, 3), shade, np.uint8) for shade in (50, 200)]
     document = Document((Text("a red"), Image(pixels[0]), Text("blue"), Image(pixels[1])))
     canvas = jax.tree.map(lambda x: jnp.asarray(x[0]), lay.canvas([lay.row(document)]))
-    return insertion.opened(canvas, NOISE)
+    return insertion.opened(canvas)
 
 
 def kept(row, slots):
