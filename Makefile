@@ -1,15 +1,19 @@
-# Two environments, each made once and made anew when its requirements change.
+# Three environments, each made once and made anew when its requirements change.
 PYTHON ?= python3
 RUN := .venv/run
 TEST := .venv/test
+PARITY := .venv/parity
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test parity lint clean
 
 quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
 
 test: $(TEST)/ready lint
-	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/parity
+
+parity: $(PARITY)/ready
+	$(PARITY)/bin/python -m pytest tests/parity
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
@@ -25,6 +29,13 @@ $(TEST)/ready: requirements.txt requirements-test.txt
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet --upgrade pip
 	$(TEST)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt
+	touch $@
+
+$(PARITY)/ready: requirements.txt requirements-test.txt requirements-parity.txt
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/pip install --quiet --upgrade pip
+	$(PARITY)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
+		-r requirements-parity.txt
 	touch $@
 
 clean:

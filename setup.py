@@ -28,5 +28,9 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["oneflow_jax*", "configs*"]),
     package_data={"oneflow_jax.viewer": ["*.html", "*.css", "*.js"]},
     install_requires=requirements("requirements.txt"),
-    extras_require={"test": requirements("requirements-test.txt")},
+    extras_require={
+        "metrics": requirements("requirements-metrics.txt"),
+        "parity": requirements("requirements-parity.txt"),
+        "test": requirements("requirements-test.txt") + requirements("requirements-metrics.txt"),
+    },
 )

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import quality, report
-from oneflow_jax import build, evaluate, generate, logs, plans
+from oneflow_jax import build, evaluate, generate, inputs, logs, plans
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.viewer import arrivals, telling
@@ -66,7 +66,7 @@ def measured(name: str, flags: argparse.Namespace) -> dict[str, object]:
     times = collections.defaultdict(list)
     for one in every:
         times[class_of(one.word)].append(one.time)
-    shown = build.source(config, "train")
+    shown = inputs.source(config, "train")
     counts = collections.Counter(
         word for n in range(min(len(shown), 2_000)) for word in shown[n].words().split()
     )

@@ -18,6 +18,7 @@ from oneflow_jax.flows import clocks, predictions, schedules, tasks
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn import model as models
 from oneflow_jax.paradigms import base, edit_flow, growth, mask_flow, objectives, oneflow
+from oneflow_jax.state import TrainState
 
 SETTINGS = optim.Settings(
     learning_rate=1e-3,
@@ -181,7 +182,7 @@ class Problem:
             opening=jnp.where(canvas.fixed, int(Opening.WORDS), 0),
         )
 
-    def state(self) -> steps.TrainState:
+    def state(self) -> TrainState:
         """The state before the first step."""
         canvas = self.canvas(1)
         embeds = jnp.zeros((*canvas.ids.shape, self.sizes.embed))

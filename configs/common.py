@@ -3,13 +3,13 @@
 import ml_collections
 
 
-def base(name: str) -> ml_collections.ConfigDict:
-    """The configuration that the others change; `name` is the run's."""
+def run(name: str) -> ml_collections.ConfigDict:
+    """What all runs share, whatever they train; `name` is the run's."""
     config = ml_collections.ConfigDict()
     config.name = name
     config.seed = 0
     config.steps = 1_000  # updates of the parameters
-    config.batch = 64  # rows of slots in the global batch
+    config.batch = 64  # rows of the global batch: of slots, or pictures
     config.parts = 1  # microbatches that a batch is cut into
     config.platform = "any"  # "tpu": refuse to start on anything else ...
     config.needs = ""  # ... and say that this is needed
@@ -19,13 +19,44 @@ def base(name: str) -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.dir = "runs/data"  # prepared data sets, shared by runs
-    config.data.length = 64  # slots of a row
-    config.data.text_slots = 8  # text runs are multiples of this long; 0 for edit_flow: any length
-    config.data.vocab = 512  # pieces that the tokenizer learns
     config.data.workers = 0  # processes that lay out and pack; 0 is a thread
     config.data.cache = 20_000  # documents that each of them may keep in memory, laid out
 
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = 100
+    config.optimizer.final = 0.05  # the last rate, as a share of the highest
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.98
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip = 1.0
+    config.optimizer.ema = 0.999
+
+    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+
+    config.logging = ml_collections.ConfigDict()
+    config.logging.every = 50  # steps
+
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.every = 500  # steps
+    config.checkpoint.keep = 2
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.every = 500  # steps between held-out losses
+    config.evaluation.samples = 128  # documents of each task, or pictures
+    config.evaluation.batch = 64
+    return config
+
+
+def base(name: str) -> ml_collections.ConfigDict:
+    """The configuration of models of documents that the others change; `name` is the run's."""
+    config = run(name)
+    config.data.length = 64  # slots of a row
+    config.data.text_slots = 8  # text runs are multiples of this long; 0: any length
+    config.data.vocab = 512  # pieces that the tokenizer learns
+
     config.codec = ml_collections.ConfigDict()
+    config.codec.name = "patches"  # or "learned": see `learned`
     config.codec.pixels = 4  # height and width of a picture
     config.codec.patch = 2  # height and width of a patch, in pixels
     config.codec.colors = 3
@@ -35,7 +66,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.model = size(layers=4, width=128, heads=2)
 
     config.paradigm = ml_collections.ConfigDict()
-    config.paradigm.name = "oneflow"  # or "mask_flow", "edit_flow"
+    config.paradigm.name = "oneflow"  # or "mask_flow", "edit_flow", "transfusion"
     config.paradigm.objective = "endpoint"  # of oneflow's words; or "velocity", "literal"
     config.paradigm.cap = 10.0  # highest weight of a hidden token of mask_flow
     config.paradigm.image = "clean"  # what is predicted of a patch; or "velocity"
@@ -60,32 +91,9 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.paradigm.words_weight = 1.0  # ... and what should stand there
     config.paradigm.image_weight = 1.0
 
-    config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup = 100
-    config.optimizer.final = 0.05  # the last rate, as a share of the highest
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.98
-    config.optimizer.weight_decay = 0.01
-    config.optimizer.clip = 1.0
-    config.optimizer.ema = 0.999
-
-    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-
-    config.logging = ml_collections.ConfigDict()
-    config.logging.every = 50  # steps
-
-    config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = 500  # steps
-    config.checkpoint.keep = 2
-
-    config.evaluation = ml_collections.ConfigDict()
-    config.evaluation.every = 500  # steps between held-out losses
     config.evaluation.clocks = 5  # buckets of the clock
     config.evaluation.score = ""  # figures of merit: "", "digits" or "emoji"
     config.evaluation.passes = (16,)  # numbers of forward passes to score
-    config.evaluation.samples = 128  # documents of each task
-    config.evaluation.batch = 64
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.samples = 4  # of each prompt
@@ -116,6 +124,22 @@ def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "edit_flow":
         config.data.text_slots = 0
         config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
+    if paradigm == "transfusion":
+        config.data.text_slots = 0
+        config.sampling.solver = "heun"  # of each picture; words take a pass each, besides
+        config.sampling.steps = 5
+        config.sampling.grid = "cosine"
+
+
+def learned(path: str, pixels: int, patch: int) -> ml_collections.ConfigDict:
+    """The codec of an autoencoder in the layout of diffusers, in a folder of yours."""
+    codec = ml_collections.ConfigDict()
+    codec.name = "learned"
+    codec.path = path
+    codec.pixels = pixels  # height and width of a picture
+    codec.patch = patch  # height and width of a slot, in latents
+    codec.deviation = 1.0  # how much fainter than unit variance latents are to be
+    return codec
 
 
 def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -125,13 +149,16 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.batch = 8
     config.parts = min(config.parts, 2)
     config.mesh.update({"data": -1, "fsdp": 1, "tensor": 1})
+    if "autoencoder" in config:
+        return _debug_codec(config)
     config.model.update(size(layers=2, width=32, heads=2))
     config.model.dtype = "float32"
     if "documents" in config.source:
         config.source.documents = 64
         config.source.held_out_documents = 64
         config.source.concepts = 16
-    config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch)
+    if config.codec.name == "patches":
+        config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch)
     config.data.length = min(config.data.length, 256)
     config.data.workers = 0
     config.optimizer.warmup = 1
@@ -139,6 +166,18 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.evaluation.update({"every": 2, "clocks": 2, "passes": (2,), "samples": 8, "batch": 8})
     config.checkpoint.every = 2
     config.sampling.update({"steps": 2, "samples": 1})
+    return config
+
+
+def _debug_codec(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config.source.update({"documents": 16, "held_out_documents": 8, "concepts": 16, "pixels": 32})
+    config.autoencoder.block_out_channels = (8,) * len(config.autoencoder.block_out_channels)
+    if "num_vq_embeddings" in config.autoencoder:
+        config.autoencoder.num_vq_embeddings = 16
+    config.optimizer.warmup = 1
+    config.logging.every = 1
+    config.evaluation.update({"every": 2, "samples": 12, "fitted": 16, "batch": 8})
+    config.checkpoint.every = 2
     return config
 
 

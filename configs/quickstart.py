@@ -3,20 +3,26 @@
     python -m oneflow_jax.main --config=configs/quickstart.py             (oneflow)
     python -m oneflow_jax.main --config=configs/quickstart.py:mask_flow
     python -m oneflow_jax.main --config=configs/quickstart.py:edit_flow
+    python -m oneflow_jax.main --config=configs/quickstart.py:transfusion
+    python -m oneflow_jax.main --config=configs/quickstart.py:latents     (oneflow, on a codec)
 
 Documents with one named picture, or several in a sentence, of 24 x 24 pixels. The run prepares
 them, learns the tokenizer, trains, scores 64 samples of each task with 16 forward passes, and
-writes a page on which words and pictures form at the same time.
+writes a page on which words and pictures form at the same time. `latents` has pictures of 64 x 64
+pixels, as latents of the codec that configs/codec.py:kl trains, which is to be run first.
 """
 
 import ml_collections
 
 from configs import common
 
+CODEC = "runs/codec-kl/codec"
+"""Where configs/codec.py:kl leaves its autoencoder."""
 
-def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
-    """The configuration; `paradigm` is one's name."""
-    config = common.base("quickstart" if paradigm == "oneflow" else f"quickstart-{paradigm}")
+
+def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
+    """The configuration; `kind` is a paradigm's name, or "latents"."""
+    config = common.base("quickstart" if kind == "oneflow" else f"quickstart-{kind}")
     config.steps = 2_600
     config.batch = 16
 
@@ -46,7 +52,7 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.model = common.size(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 512  # the wider, the clearer a word in its noise
 
-    common.choose(config, paradigm)
+    common.choose(config, "oneflow" if kind == "latents" else kind)
     config.paradigm.joint = 0.5
     config.paradigm.text_to_image = 0.15
     config.paradigm.image_to_text = 0.25
@@ -68,4 +74,13 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
         "a picture of a tiger: <image>",
         "first a fox <image>, then <text> <image>",
     )
+    if kind == "transfusion":
+        config.sampling.prompts = ("<document>", "<text> <image>", "a picture of a tiger: <image>")
+    if kind == "latents":
+        config.codec = common.learned(CODEC, pixels=64, patch=4)
+        config.codec.deviation = 2.0
+        config.source.pixels = 64
+        config.source.interleaved = 0.0
+        config.data.length = 48  # two documents of 23 slots
+        config.sampling.prompts = ("<text> <image>", "a picture of a tiger: <image>")
     return config

@@ -1,32 +1,43 @@
-"""From configuration to objects; `registry` and `plans` do it for paradigms and for sampling.
+"""From configuration to objects.
 
-Below these modules there are objects with typed fields.
+`inputs` does it for data and codecs, `registry` for paradigms, `plans` for sampling; for the
+training of autoencoders it is `reconstruction.build`. Below these modules there are objects with
+typed fields.
 """
 
 import dataclasses
-import functools
 import operator
 from collections.abc import Callable
 
+import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 from etils import epath
 
-from oneflow_jax import optim, plans, registry, sharding, step, workdir
-from oneflow_jax.canvas import View
-from oneflow_jax.codecs import patches
+from oneflow_jax import (
+    heldout,
+    inputs,
+    optim,
+    plans,
+    registry,
+    sharding,
+    step,
+    update,
+)
+from oneflow_jax.canvas import Canvas, View
 from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.data import sources
-from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.data import pipeline
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.scoring import digits, emoji
+from oneflow_jax.shapes import Array, Key
+from oneflow_jax.state import TrainState
 
 COUNTS = (
     "steps",
@@ -44,9 +55,6 @@ COUNTS = (
     "sampling.steps",
 )
 """What there must be one of at least."""
-
-VOCAB_DOCUMENTS = 20_000
-"""The tokenizer is learned from so many documents at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +76,54 @@ class System:
     paradigm: base.Paradigm
     settings: optim.Settings
     optimizer: optax.GradientTransformation
+    amounts = ("documents", "slots")
+
+    def first_state(self, key: Key[Array, ""]) -> TrainState:
+        """The state before the first step, boxed in linen's partitioning metadata."""
+        lengths = (1, self.layout.length)
+        view = View(
+            kind=jnp.zeros(lengths, jnp.int32),
+            segment=jnp.zeros(lengths, jnp.int32),
+            position=jnp.zeros((*lengths, 3), jnp.int32),
+            embeds=jnp.zeros((*lengths, self.config.model.embed_width)),
+            latents=jnp.zeros((*lengths, self.layout.codec.channels)),
+            clock=jnp.zeros(lengths),
+        )
+        return step.init_state(key, model=self.model, optimizer=self.optimizer, view=view)
+
+    def batches(self) -> grain.IterDataset[Canvas]:
+        """The endless training batches, on the devices."""
+        given = self.config.data
+        return self._batches("train", workers=given.workers, cache=given.cache)
+
+    def update(self, state: TrainState, canvas: Canvas) -> tuple[TrainState, update.Metrics]:
+        """The state after one step on a batch, and what to log of it."""
+        return step.train_step(
+            state,
+            canvas,
+            model=self.model,
+            paradigm=self.paradigm,
+            optimizer=self.optimizer,
+            decay=self.settings.ema,
+            parts=self.config.parts,
+        )
+
+    def losses(self, split: str = "heldout") -> heldout.Losses:
+        """What tells the losses of a batch of one split."""
+        batches = self._batches(split, workers=0, cache=0)
+        clocks = self.config.evaluation.clocks
+        return heldout.Losses(batches, self.model, self.paradigm, clocks, self.config.seed)
+
+    def _batches(self, split: str, *, workers: int, cache: int) -> grain.IterDataset[Canvas]:
+        return pipeline.batches(
+            inputs.documents(self.config, self.layout.codec, split),
+            self.layout,
+            rows=self.config.batch,
+            seed=self.config.seed,
+            workers=workers,
+            cache=cache,
+            sharding=sharding.of_rows(self.mesh),
+        )
 
 
 def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
@@ -82,14 +138,8 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     _check_counts(config)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_rows(mesh, config.batch, config.parts)
-    codec = patches.Patches(**config.codec)
-    layout = layouts.Layout(
-        vocab=_vocab(config, folder),
-        codec=codec,
-        length=config.data.length,
-        text_slots=config.data.text_slots,
-    )
-    paradigm = registry.paradigm(config, layout.vocab, codec)
+    layout = inputs.layout(config, folder)
+    paradigm = registry.paradigm(config, layout.vocab, layout.codec)
     settings = optim.Settings(steps=config.steps, **config.optimizer)
     built = System(
         config=config,
@@ -124,36 +174,11 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
-    """The documents of one split of the configured data set, prepared if need be."""
-    return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
-
-
 def suite(built: System) -> scoring.Suite:
     """What the configured data set asks of a model, as far as it can do that at all."""
     whole = _suite_maker(built.config)()
     able = tuple(task for task in whole.tasks if built.paradigm.revises or not task.revises)
     return dataclasses.replace(whole, tasks=able)
-
-
-def abstract_state(built: System) -> step.TrainState:
-    """Shapes, types and shardings of the training state, without its values."""
-    with sharding.use(built.mesh):
-        boxed = jax.eval_shape(_initial(built), jax.random.key(built.config.seed))
-    shardings = sharding.of_state(built.mesh, boxed)
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        sharding.unboxed(boxed),
-        shardings,
-    )
-
-
-def initial_state(built: System) -> step.TrainState:
-    """The state before the first step, each device holding its share from the start."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(built))
-    with sharding.use(built.mesh):
-        init = jax.jit(lambda key: sharding.unboxed(_initial(built)(key)), out_shardings=shardings)
-        return init(jax.random.key(built.config.seed))
 
 
 def _check_counts(config: ml_collections.ConfigDict) -> None:
@@ -167,11 +192,13 @@ def _suite_maker(config: ml_collections.ConfigDict) -> Callable[[], scoring.Suit
     samples, grows = config.evaluation.samples, config.data.text_slots == 0
     suites: dict[str, Callable[[], scoring.Suite]] = {
         "": lambda: scoring.Suite((), {}),
-        "digits": lambda: digits.suite(source(config, "train"), source(config, "heldout"), samples),
+        "digits": lambda: digits.suite(
+            inputs.source(config, "train"), inputs.source(config, "heldout"), samples
+        ),
         "emoji": lambda: emoji.suite(
             _emoji_settings(config).drawn(),
-            source(config, "train") if grows else (),
-            source(config, "combinations") if _emoji_settings(config).interleaved else (),
+            inputs.source(config, "train") if grows else (),
+            inputs.source(config, "combinations") if _emoji_settings(config).interleaved else (),
             samples,
             grows=grows,
         ),
@@ -185,34 +212,6 @@ def _emoji_settings(config: ml_collections.ConfigDict) -> emoji_data.Settings:
     )
 
 
-def _initial(built: System) -> Callable[[jax.Array], step.TrainState]:
-    config = built.config
-    lengths = (1, built.layout.length)
-    view = View(
-        kind=jnp.zeros(lengths, jnp.int32),
-        segment=jnp.zeros(lengths, jnp.int32),
-        position=jnp.zeros((*lengths, 3), jnp.int32),
-        embeds=jnp.zeros((*lengths, config.model.embed_width)),
-        latents=jnp.zeros((*lengths, built.layout.codec.channels)),
-        clock=jnp.zeros(lengths),
-    )
-    return functools.partial(
-        step.init_state, model=built.model, optimizer=built.optimizer, view=view
-    )
-
-
-def _vocab(config: ml_collections.ConfigDict, folder: epath.Path) -> vocabs.Vocab:
-    """The run's vocabulary, learned from its training text at the first call."""
-    path = folder / workdir.TOKENIZER
-    if not path.exists():
-        documents = source(config, "train")
-        count = min(len(documents), VOCAB_DOCUMENTS)
-        draft = path.with_name(path.name + ".draft")
-        vocabs.train_vocab((documents[i].words() for i in range(count)), config.data.vocab, draft)
-        draft.replace(path)
-    return vocabs.Vocab.load(path)
-
-
 def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradigm) -> Model:
     values = config.model.to_dict()
     embed_width = values.pop("embed_width")
@@ -224,4 +223,10 @@ def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradig
             f"{values['heads']} one of kv_heads={values['kv_heads']}."
         )
     size = backbone.Size(**values | {"dtype": jnp.dtype(values["dtype"])})
-    return Model(size=size, vocab=vocab, embed_width=embed_width, heads=paradigm.heads)
+    return Model(
+        size=size,
+        vocab=vocab,
+        embed_width=embed_width,
+        heads=paradigm.heads,
+        attend=paradigm.attend,
+    )

@@ -28,6 +28,14 @@ class Kind(enum.IntEnum):
     IMAGE = 2
 
 
+class Attend(enum.Enum):
+    """What a slot may see of its own document."""
+
+    BIDIRECTIONAL = "all of it"
+    CAUSAL = "what comes before it, and itself"
+    MIXED = "what comes before it, and all of its own picture"
+
+
 class Opening(enum.IntEnum):
     """What may be missing right after a slot, in a document whose length is not given."""
 

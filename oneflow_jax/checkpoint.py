@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from oneflow_jax import workdir
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.step import TrainState
+from oneflow_jax.state import TrainState
 
 
 class Checkpoints:

@@ -1,18 +1,14 @@
 """How good a model is: held-out losses by clock, and figures of merit of what it makes."""
 
 import dataclasses
-import functools
 import itertools
 import json
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
-from clu import metrics
 from etils import epath
 
-from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, step, workdir
-from oneflow_jax.data import pipeline
+from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, workdir
+from oneflow_jax import state as states
 from oneflow_jax.samplers import grids, guidance
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.shapes import PyTree
@@ -23,57 +19,6 @@ COLUMNS = 8
 
 CLOCKS = 16
 """Stretches of the clock in which a learned grid's steps are spread evenly."""
-
-
-class Losses:
-    """Losses of one batch of documents, by term and by clock.
-
-    The same documents, the same noise and the same times at every call, so that two calls differ
-    by the parameters alone.
-    """
-
-    def __init__(self, system: build.System, split: str = "heldout") -> None:
-        """Loads the documents."""
-        config = system.config
-        data = iter(
-            pipeline.batches(
-                build.source(config, split),
-                system.layout,
-                rows=config.batch,
-                seed=config.seed,
-                workers=0,
-                cache=0,
-                sharding=sharding.of_rows(system.mesh),
-            )
-        )
-        self._canvas = next(data)
-        data.close()
-        buckets = config.evaluation.clocks
-        self._clocks = [(i + 0.5) / buckets for i in range(buckets)]
-        self._key = jax.random.key(config.seed)
-        self._step = jax.jit(
-            functools.partial(step.eval_step, model=system.model, paradigm=system.paradigm)
-        )
-
-    def __call__(self, params: PyTree) -> dict[str, float]:
-        """Mean loss by name: `heldout/text`, and `heldout/text/u=0.1` for one time.
-
-        u is the document's time before any change of distribution; it is the clock itself where
-        the paradigm's clock is uniform.
-        """
-        by_clock = [self.at(params, u) for u in self._clocks]
-        scored: dict[str, metrics.Average] = {}
-        for u, terms in zip(self._clocks, by_clock, strict=True):
-            scored |= {f"heldout/{name}/u={u:.2f}": term for name, term in terms.items()}
-        for name in by_clock[0]:
-            every = [terms[name] for terms in by_clock]
-            scored[f"heldout/{name}"] = functools.reduce(lambda a, b: a.merge(b), every)
-        # What nothing was scored for has no mean.
-        return {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
-
-    def at(self, params: PyTree, u: float) -> step.Metrics:
-        """Totals and numbers of scored slots by term, with all documents at the same u."""
-        return jax.device_get(self._step(params, self._key, jnp.float32(u), self._canvas))
 
 
 def run(system: build.System, folder: epath.Path) -> dict[str, float]:
@@ -88,7 +33,7 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     """
     params = averaged(system, folder)
     with sharding.use(system.mesh):
-        figures = Losses(system)(params)
+        figures = system.losses()(params)
     config = system.config.evaluation
     grid = spacing(system, params)
     generator = generate.Generator(system, params)
@@ -149,7 +94,7 @@ def spacing(system: build.System, params: PyTree) -> grids.Spacing:
     if system.config.sampling.grid != plans.LEARNED:
         return system.config.sampling.grid
     in_step = dataclasses.replace(system, paradigm=system.paradigm.in_step)
-    losses, words = Losses(in_step, "train"), in_step.paradigm.weights[0][0]
+    losses, words = in_step.losses("train"), in_step.paradigm.weights[0][0]
     # At t=1 itself nothing is left to be asked.
     shown = [*(n / CLOCKS for n in range(CLOCKS)), 1 - 1 / (4 * CLOCKS)]
     with sharding.use(system.mesh):
@@ -161,7 +106,7 @@ def spacing(system: build.System, params: PyTree) -> grids.Spacing:
 
 def averaged(system: build.System, folder: epath.Path) -> PyTree:
     """The newest averaged parameters in `folder`."""
-    like = build.abstract_state(system).ema
+    like = states.abstract(system).ema
     with checkpoint.Checkpoints(folder, system.config.checkpoint.keep) as checkpoints:
         return checkpoints.restore_averaged(like)
 

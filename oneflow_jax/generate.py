@@ -11,6 +11,7 @@ from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
+from oneflow_jax.nn import bound
 from oneflow_jax.paradigms import base
 from oneflow_jax.shapes import Array, Int, PyTree
 
@@ -99,7 +100,7 @@ class Generator:
         model, paradigm = self._system.model, self._system.paradigm
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
         return paradigm.sample(
-            lambda view: model.apply({"params": params}, view),
+            bound.Bound(model, params),
             model.apply({"params": params}, method="table"),
             keys,
             canvas,

@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorboardX
 import tqdm
@@ -80,6 +80,17 @@ def read_scalars(directory: epath.Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             logging.warning("%s: a line was cut short and is left out: %s", path, line[:80])
     return rows
+
+
+def curves(directory: epath.Path, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """What was reported under these names: (step, value) in order; NaN where it was not finite."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in read_scalars(directory):
+        for name in names:
+            if name in row:
+                value = float("nan") if row[name] is None else row[name]
+                found.setdefault(name, []).append((row["step"], value))
+    return found
 
 
 class Progress:

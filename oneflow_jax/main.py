@@ -13,6 +13,8 @@ from ml_collections import config_flags
 
 from oneflow_jax import build, evaluate, host, logs, sample, train, workdir
 from oneflow_jax.errors import UserError
+from oneflow_jax.reconstruction import build as reconstruction
+from oneflow_jax.reconstruction import run as codec_run
 
 MODE = flags.DEFINE_enum(
     "mode",
@@ -43,25 +45,51 @@ def run(config: ml_collections.ConfigDict) -> None:
     build.check_platform(config)
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
-        system = build.system(config, folder)
-        if PROMPT.value and REVISE.value:
-            raise UserError("--prompt and --revise: give one or the other.")
-        prompts = REVISE.value or PROMPT.value or config.sampling.prompts
-        revise = bool(REVISE.value)
-        # A mistake in them is told before training, not after.
-        sample.requests(system, prompts, revise=revise)
-        if MODE.value in ("train", "evaluate"):
-            evaluate.check_prompts(system)
-        if MODE.value in ("train", "prepare"):
-            workdir.keep_config(folder, config)
-        if MODE.value == "train":
-            train.run(system, folder)
-        if MODE.value in ("train", "evaluate"):
-            figures = evaluate.run(system, folder)
-            print(evaluate.table(figures))
-            print(f"Figures: {folder / workdir.EVALUATION}")
-        if MODE.value in ("train", "sample"):
-            print(f"Page: {sample.run(system, folder, prompts, revise=revise)}")
+        if "autoencoder" in config:
+            _of_pictures(config, folder)
+        else:
+            _of_documents(config, folder)
+
+
+def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    system = build.system(config, folder)
+    if PROMPT.value and REVISE.value:
+        raise UserError("--prompt and --revise: give one or the other.")
+    prompts = REVISE.value or PROMPT.value or config.sampling.prompts
+    revise = bool(REVISE.value)
+    # A mistake in them is told before training, not after.
+    sample.requests(system, prompts, revise=revise)
+    if MODE.value in ("train", "evaluate"):
+        evaluate.check_prompts(system)
+    if MODE.value in ("train", "prepare"):
+        workdir.keep_config(folder, config)
+    if MODE.value == "train":
+        train.run(system, folder)
+    if MODE.value in ("train", "evaluate"):
+        figures = evaluate.run(system, folder)
+        print(evaluate.table(figures))
+        print(f"Figures: {folder / workdir.EVALUATION}")
+    if MODE.value in ("train", "sample"):
+        print(f"Page: {sample.run(system, folder, prompts, revise=revise)}")
+
+
+def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    if REVISE.value:
+        raise UserError("--revise is for models of documents; this configuration trains a codec.")
+    if PROMPT.value and MODE.value != "sample":
+        raise UserError("--prompt is for --mode=sample, when this configuration trains a codec.")
+    system = reconstruction.system(config, trains=MODE.value == "train")
+    if MODE.value in ("train", "prepare"):
+        system.source("train")  # A mistake in it is told before anything is kept.
+        workdir.keep_config(folder, config)
+    if MODE.value == "train":
+        codec_run.trained(system, folder)
+    if MODE.value in ("train", "evaluate"):
+        print(codec_run.table(codec_run.evaluated(system, folder)))
+        print(f"Figures: {folder / workdir.EVALUATION}")
+        print(f"Page: {folder / workdir.PAGE}")
+    if MODE.value == "sample":
+        print(f"Page: {codec_run.sampled(system, folder, PROMPT.value)}")
 
 
 def parse(argv: list[str]) -> ml_collections.ConfigDict:
@@ -86,7 +114,8 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
     except (AttributeError, KeyError) as error:
         told = getattr(error.args[0], "args", error.args)[0]  # ml_collections wraps one in another.
         raise UserError(
-            f"--config has no key {' '.join(told.split())}. configs/common.py has them all."
+            f"--config has no key {' '.join(told.split())}. configs/common.py has them all, and "
+            "configs/codec.py those of codecs."
         ) from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         first, *_, last = [*str(error).strip().splitlines()] * 2

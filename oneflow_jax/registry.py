@@ -10,7 +10,22 @@ from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, predictions, schedules, tasks
-from oneflow_jax.paradigms import base, edit_flow, growth, mask_flow, objectives, oneflow
+from oneflow_jax.paradigms import (
+    base,
+    edit_flow,
+    growth,
+    mask_flow,
+    objectives,
+    oneflow,
+    transfusion,
+    writing,
+)
+
+ANY_LENGTH = ("edit_flow", "transfusion")
+"""Paradigms whose text has no slots laid out for it."""
+
+FROM_LEFT_TO_RIGHT = ("transfusion",)
+"""Paradigms that must be told in so many tokens where pictures begin and documents end."""
 
 
 def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec) -> base.Paradigm:
@@ -23,14 +38,15 @@ def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Code
         "oneflow": _oneflow,
         "mask_flow": _mask_flow,
         "edit_flow": _edit_flow,
+        "transfusion": _transfusion,
     }
     name = config.paradigm.name
     maker = chosen("paradigm.name", name, makers)
     slots = config.data.text_slots
-    if (name == "edit_flow") != (slots == 0) or slots < 0:
+    if (name in ANY_LENGTH) != (slots == 0) or slots < 0:
         raise UserError(
             f"data.text_slots={slots} does not go with paradigm.name={name!r}: 0, for text of any "
-            "length, is for edit_flow; the others need runs of 1 slot or more."
+            f"length, is for {', '.join(ANY_LENGTH)}; the others need runs of 1 slot or more."
         )
     return maker(config, vocab, codec)
 
@@ -88,6 +104,22 @@ def _edit_flow(
         text_clock=config.paradigm.text_clock,
         weights=_weights(config, *edit_flow.TERMS),
         **shared,
+    )
+
+
+def _transfusion(
+    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+) -> transfusion.Transfusion:
+    return transfusion.Transfusion(
+        alphabet=writing.Alphabet(
+            vocab=vocab.size_padded(),
+            words=(vocab.text.start, vocab.text.stop),
+            image_token=vocabs.IMAGE,
+            end=vocabs.END,
+            grid=codec.grid,
+        ),
+        weights=_weights(config, "text", "image"),
+        **_shared(config, codec),
     )
 
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 
-import ml_collections
 from etils import epath
 
 from oneflow_jax import build, evaluate, generate, logs, plans, workdir
@@ -70,8 +69,8 @@ def run(
     page.write(
         path,
         stories,
-        curves=_curves(folder, [term for term, _ in system.paradigm.weights]),
-        settings=_settings(config) | {"forward passes": str(passes)},
+        curves=logs.curves(folder / workdir.LOGS, _curves(system)),
+        settings=workdir.settings(config) | {"forward passes": str(passes)},
         heading=f"{config.name}: words and pictures in {passes} forward passes",
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
     )
@@ -106,30 +105,11 @@ def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> No
         logging.info("    nothing changed")
 
 
-def _curves(folder: epath.Path, terms: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """The loss, and each of its terms."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    names = ["train/loss", *(f"train/{term}" for term in terms)]
-    names += [f"heldout/{term}" for term in (terms[0], "image")]
-    for row in logs.read_scalars(folder / workdir.LOGS):
-        for name in names:
-            if name in row:
-                value = row[name]
-                curves.setdefault(name, []).append(
-                    (row["step"], float("nan") if value is None else value)
-                )
-    return curves
-
-
-def _settings(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """All settings, each under its full name."""
-    rows: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            rows |= {f"{name}.{key}": text for key, text in _settings(value).items()}
-        else:
-            rows[name] = str(value)
-    return rows
+def _curves(system: build.System) -> list[str]:
+    """The loss, each of its terms, and two of the terms held out."""
+    terms = [term for term, _ in system.paradigm.weights]
+    held_out = [f"heldout/{term}" for term in (terms[0], "image")]
+    return ["train/loss", *(f"train/{term}" for term in terms), *held_out]
 
 
 def _rounded_up(number: int, multiple: int) -> int:

@@ -15,7 +15,7 @@ In a boolean mask, True means "use it".
 
 from typing import Any
 
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 PyTree = Any
 Sums = dict[str, Float[Array, ""]]
@@ -23,4 +23,4 @@ Sums = dict[str, Float[Array, ""]]
 Outputs = dict[str, Float[Array, "*b L n"]]
 """What the network says of every slot, by the name of the head."""
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "Outputs", "PyTree", "Sums"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "Outputs", "PyTree", "Sums", "UInt8"]

@@ -1,24 +1,55 @@
-"""The training loop, from first to last."""
+"""The training loop, from first to last, whatever it is that is trained."""
 
 import contextlib
-import functools
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import grain
 import jax
+import ml_collections
 from clu import metrics, parameter_overview
 from etils import epath
 
-from oneflow_jax import build, checkpoint, evaluate, logs, optim, sharding, step, workdir
-from oneflow_jax.canvas import Canvas
-from oneflow_jax.data import pipeline
+from oneflow_jax import checkpoint, logs, optim, sharding, workdir
+from oneflow_jax import state as states
 from oneflow_jax.errors import UserError
+from oneflow_jax.shapes import Key, PyTree
+from oneflow_jax.state import TrainState
+from oneflow_jax.update import Metrics
 
 
-def run(system: build.System, folder: epath.Path) -> None:
+class System(Protocol):
+    """What can be trained.
+
+    Attributes:
+        config: of the run; the loop reads its steps and how often to log, save and evaluate.
+        mesh: the devices.
+        settings: of the optimizer.
+        amounts: what `update` logs an amount of, to be told per second, the foremost first.
+    """
+
+    config: ml_collections.ConfigDict
+    mesh: jax.sharding.Mesh
+    settings: optim.Settings
+    amounts: tuple[str, ...]
+
+    def first_state(self, key: Key) -> TrainState:
+        """The state before the first step, perhaps boxed in linen's partitioning metadata."""
+
+    def batches(self) -> grain.IterDataset:
+        """The endless training batches, on the devices."""
+
+    def update(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        """The state after one step, and what to log of it."""
+
+    def losses(self) -> Callable[[PyTree], dict[str, float]]:
+        """What tells held-out losses by name of averaged parameters."""
+
+
+def run(system: System, folder: epath.Path) -> None:
     """Trains to the last step, going on from the newest checkpoint in `folder` if there is one.
 
     Raises:
@@ -27,12 +58,12 @@ def run(system: build.System, folder: epath.Path) -> None:
     config = system.config
     with (
         sharding.use(system.mesh),
-        contextlib.closing(iter(batches(system))) as data,
+        contextlib.closing(iter(system.batches())) as data,
         checkpoint.Checkpoints(folder, config.checkpoint.keep) as checkpoints,
     ):
         state = restored_or_new(system, checkpoints, data)
         train_step = compiled(system)
-        losses = evaluate.Losses(system)
+        losses = system.losses()
         report = Report(system, folder, int(state.step))
         for number in range(int(state.step) + 1, config.steps + 1):
             state, measured = train_step(state, next(data))
@@ -47,47 +78,25 @@ def run(system: build.System, folder: epath.Path) -> None:
         report.close()
 
 
-def batches(system: build.System) -> grain.IterDataset[Canvas]:
-    """The endless training batches, on the devices."""
-    config = system.config
-    return pipeline.batches(
-        build.source(config, "train"),
-        system.layout,
-        rows=config.batch,
-        seed=config.seed,
-        workers=config.data.workers,
-        cache=config.data.cache,
-        sharding=sharding.of_rows(system.mesh),
-    )
-
-
 def restored_or_new(
-    system: build.System, checkpoints: checkpoint.Checkpoints, data: grain.DatasetIterator
-) -> step.TrainState:
+    system: System, checkpoints: checkpoint.Checkpoints, data: grain.DatasetIterator
+) -> TrainState:
     """The newest checkpoint's state, with `data` set to where it stood; else the first state."""
     if checkpoints.latest is None:
-        state = build.initial_state(system)
+        state = states.initial(system)
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
         return state
     logging.info("Going on from step %d.", checkpoints.latest)
-    return checkpoints.restore(build.abstract_state(system), data)
+    return checkpoints.restore(states.abstract(system), data)
 
 
 def compiled(
-    system: build.System,
-) -> Callable[[step.TrainState, Canvas], tuple[step.TrainState, step.Metrics]]:
+    system: System,
+) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
     """The training step as one program over the mesh; it consumes the state it is given."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, build.abstract_state(system))
-    update = functools.partial(
-        step.train_step,
-        model=system.model,
-        paradigm=system.paradigm,
-        optimizer=system.optimizer,
-        decay=system.settings.ema,
-        parts=system.config.parts,
-    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, states.abstract(system))
     return jax.jit(
-        update,
+        system.update,
         in_shardings=(shardings, sharding.of_rows(system.mesh)),
         out_shardings=(shardings, sharding.replicated(system.mesh)),
         donate_argnums=0,
@@ -100,20 +109,20 @@ class Report:
     Means over the steps since the last report go to the logs and beside the progress bar.
     """
 
-    def __init__(self, system: build.System, folder: epath.Path, start: int) -> None:
+    def __init__(self, system: System, folder: epath.Path, start: int) -> None:
         """Goes on from step `start`."""
         config = system.config
         self._folder = folder
         self._every = config.logging.every
         self._rate = optim.schedule(system.settings)
-        self._slots = config.batch * config.data.length
+        self._amounts = system.amounts
         self._writer = logs.Writer(folder / workdir.LOGS, resume_at=start)
         self._progress = logs.Progress("training", config.steps, start)
-        self._pending: tuple[int, step.Metrics] | None = None
-        self._sums: step.Metrics = {}
+        self._pending: tuple[int, Metrics] | None = None
+        self._sums: Metrics = {}
         self._since, self._began = start, time.monotonic()
 
-    def add(self, number: int, measured: step.Metrics) -> None:
+    def add(self, number: int, measured: Metrics) -> None:
         """Takes what step `number`, perhaps still running, will have measured."""
         self.settle()
         self._pending = (number, measured)
@@ -159,19 +168,20 @@ class Report:
         some = {name: value for name, value in self._sums.items() if value.count > 0}
         means = {name: float(value.compute()) for name, value in some.items()}
         speeds = {
-            "documents_per_second": means.pop("documents") * steps_per_second,
-            "slots_per_second": self._slots * steps_per_second,
-            "learning_rate": float(self._rate(number)),
+            f"{name}_per_second": means.pop(name) * steps_per_second for name in self._amounts
         }
+        means["learning_rate"] = float(self._rate(number))
         scalars = {f"train/{name}": value for name, value in (means | speeds).items()}
         self._writer.write_scalars(number, scalars)
         self._writer.flush()
-        terms = [f"{name} {means[name]:.3f}" for name in means if not name.endswith("norm")]
+        quiet = ("norm", "rate")
+        terms = [f"{name} {means[name]:.3f}" for name in means if not name.endswith(quiet)]
+        first = self._amounts[0]
         self._progress.report(
-            number, f"{', '.join(terms)}, {speeds['documents_per_second']:.0f} documents/s"
+            number, f"{', '.join(terms)}, {speeds[f'{first}_per_second']:.0f} {first}/s"
         )
         self._sums, self._since, self._began = {}, number, now
 
 
-def _merged(sums: step.Metrics, more: step.Metrics) -> dict[str, metrics.Average]:
+def _merged(sums: Metrics, more: Metrics) -> dict[str, metrics.Average]:
     return {name: value.merge(sums[name]) if sums else value for name, value in more.items()}

@@ -4,6 +4,8 @@
 |-----------------|-------------------------------------------------------------------------|
 | config.json     | the resolved configuration; the folder alone is enough to sample from   |
 | tokenizer.model | the SentencePiece model                                                 |
+| latents.json    | of a learned codec: which one, and the mean and deviation of its latents |
+| codec/          | of the training of a codec: the autoencoder, in the layout of diffusers |
 | checkpoints/    | see `checkpoint`                                                        |
 | logs/           | see `logs`                                                              |
 | evaluation.json | figures, name -> value                                                  |
@@ -29,6 +31,7 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
+CODEC = "codec"
 EVALUATION = "evaluation.json"
 PAGE = "samples.html"
 STRIP = "samples.png"
@@ -40,6 +43,7 @@ FREE = (
     "platform",
     "needs",
     "data.dir",
+    "codec.path",
     "logging",
     "checkpoint",
     "evaluation",
@@ -121,6 +125,17 @@ def saved_config(workdir: epath.Path) -> ml_collections.ConfigDict:
             f"--workdir={workdir} has no {CONFIG}: give the folder of a run, or --config to train."
         )
     return ml_collections.ConfigDict(_tuples(json.loads(path.read_text())))
+
+
+def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """All settings, each under its full name."""
+    rows: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            rows |= {f"{name}.{key}": text for key, text in settings(value).items()}
+        else:
+            rows[name] = str(value)
+    return rows
 
 
 def write_atomically(path: epath.Path, text: str) -> None:

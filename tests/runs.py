@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from oneflow_jax import build, checkpoint, logs, sharding, train, workdir
+from oneflow_jax import state as states
 from tests import tiny_config
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -72,9 +73,9 @@ def copy_newest(folder, target):
 
 def state(system, folder):
     """The newest state in a folder and where the data stood, as numpy arrays."""
-    data = iter(train.batches(system))
+    data = iter(system.batches())
     with sharding.use(system.mesh), checkpoint.Checkpoints(folder, 10) as checkpoints:
-        newest = checkpoints.restore(build.abstract_state(system), data)
+        newest = checkpoints.restore(states.abstract(system), data)
     key = jax.random.key_data(newest.key)
     position = data.get_state()
     data.close()

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from oneflow_jax import build, checkpoint, sharding, train, workdir
+from oneflow_jax import checkpoint, sharding, workdir
+from oneflow_jax import state as states
 from oneflow_jax.errors import UserError
 from tests import runs
 
@@ -14,8 +15,8 @@ def test_only_the_newest_are_kept(tmp_path):
     assert sorted(path.name for path in (finished / workdir.CHECKPOINTS).iterdir()) == list("246")
     folder = runs.copied(finished, tmp_path)
     with checkpoint.Checkpoints(folder, keep=2) as checkpoints:
-        data = iter(train.batches(system))
-        restored = checkpoints.restore(build.abstract_state(system), data)
+        data = iter(system.batches())
+        restored = checkpoints.restore(states.abstract(system), data)
         checkpoints.save(restored, 8, data)
         checkpoints.wait()
         assert checkpoints.latest == 8
@@ -39,7 +40,7 @@ def test_averaged_parameters_alone(tmp_path):
     system, finished = runs.trained()
     state, _ = runs.state(system, finished)
     with checkpoint.Checkpoints(finished, 3) as checkpoints:
-        ema = checkpoints.restore_averaged(build.abstract_state(system).ema)
+        ema = checkpoints.restore_averaged(states.abstract(system).ema)
     runs.assert_same(jax.tree.map(np.asarray, ema), state.ema)
     # They are not the parameters themselves.
     differs = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.ema, state.params)
@@ -55,7 +56,7 @@ def test_another_mesh(tmp_path):
     runs.assert_same(moved, state)
     assert position == expected_position
     with sharding.use(other.mesh):
-        like = build.abstract_state(other)
+        like = states.abstract(other)
     ways = {leaf.sharding.num_devices for leaf in jax.tree.leaves(like.params)}
     assert ways == {8}
     assert any("fsdp" in str(leaf.sharding.spec) for leaf in jax.tree.leaves(like.params))

@@ -1,19 +1,30 @@
 """Every configuration, shrunk, from first to last; and that every key has a reader."""
 
+import functools
+import itertools
 import math
 import pathlib
 import re
+import shutil
 
 import jax
 import pytest
 from etils import epath
 
-from configs import common, digits, documents, quickstart, tpu_v4
+from configs import codec, common, digits, documents, quickstart, tpu_v4
 from oneflow_jax import build, checkpoint, evaluate, logs, sample, train, workdir
-from oneflow_jax.data import vocab
+from oneflow_jax import state as states
+from oneflow_jax.autoencoders import weights
+from oneflow_jax.autoencoders.architecture import Architecture
+from oneflow_jax.autoencoders.codec import Learned
+from oneflow_jax.data import latents, vocab
 from oneflow_jax.flows import schedules, tasks
 from oneflow_jax.paradigms import edit_flow
+from oneflow_jax.reconstruction import build as reconstruction
+from oneflow_jax.reconstruction import fidelity
+from oneflow_jax.reconstruction import run as codec_run
 from tests import runs
+from tests.autoencoders import small
 
 CONFIGS = {
     "quickstart": quickstart.get_config,
@@ -22,6 +33,8 @@ CONFIGS = {
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "documents": documents.get_config,  # the quickstart's edit_flow, and more
 }
+
+CODECS = {f"codec:{kind}": functools.partial(codec.get_config, kind) for kind in ("kl", "vq")}
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +45,49 @@ def data_dir(tmp_path_factory):
 
 def test_no_file_is_forgotten():
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
-    assert files - {"__init__", "common"} == {name.split(":")[0] for name in CONFIGS}
+    assert files - {"__init__", "common"} == {name.split(":")[0] for name in CONFIGS | CODECS}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
     config = common.debug(CONFIGS[name]())
     config.data.dir = data_dir
-    folder = epath.Path(tmp_path)
-    system = runs.prepared(folder, config.lock())
+    goes_through(config.lock(), epath.Path(tmp_path))
+
+
+def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
+    """The quickstart on a codec; what a run keeps of its latents is all that sampling needs."""
+    config = common.debug(quickstart.get_config("latents"))
+    config.data.dir = str(tmp_path / "data")
+    config.codec.pixels = config.source.pixels = 32
+    config.source.documents = 160  # In fewer, a letter of some name is missing.
+    tiny_codec = Architecture(
+        kind="AutoencoderKL",
+        block_out_channels=(8, 8, 8),
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
+    config.codec.path = str(tmp_path / "codec")
+    weights.save(epath.Path(config.codec.path), tiny_codec, small.params(tiny_codec))
+    folder = epath.Path(tmp_path / "run")
+    system = goes_through(config.lock(), folder)
+    assert isinstance(system.layout.codec, Learned)
+    assert system.layout.codec.grid == (2, 2)
+    index = latents.read_index(folder / latents.INDEX, system.layout.codec.autoencoder.fingerprint)
+    assert index.documents == {"train": 160, "heldout": 64}
+
+    shutil.rmtree(tmp_path / "data")
+    (folder / workdir.PAGE).unlink()
+    saved = workdir.saved_config(folder).lock()
+    again = build.system(saved, folder)
+    assert again.layout.codec.mean == system.layout.codec.mean
+    assert sample.run(again, folder, saved.sampling.prompts).stat().length > 0
+    assert not (tmp_path / "data").exists()
+
+
+def goes_through(config, folder):
+    """Trains, evaluates and samples; what is left is what a run leaves. Returns the system."""
+    system = runs.prepared(folder, config)
     train.run(system, folder)
     figures = evaluate.run(system, folder)
     page = sample.run(system, folder, config.sampling.prompts)
@@ -61,6 +108,39 @@ def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
     assert page == folder / workdir.PAGE
     # The folder alone says what was run.
     assert workdir.saved_config(folder).to_json() == config.to_json()
+    return system
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_codec_in_two_steps_then_evaluated(name, tmp_path, data_dir):
+    config = common.debug(CODECS[name]())
+    config.data.dir = data_dir
+    if fidelity.missing():
+        config.objective.perceptual_weight = 0.0
+    assert config.data.pixels == config.source.pixels == 32
+    folder = epath.Path(tmp_path)
+    system = reconstruction.system(config.lock())
+    workdir.keep_config(folder, config)
+    codec_run.trained(system, folder)
+    figures = codec_run.evaluated(system, folder)
+
+    assert all(math.isfinite(value) for value in figures.values())
+    assert runs.evaluation(folder) == figures
+    expected = {"psnr", "ssim", "linear/psnr", "linear/ssim", "trained/psnr", "n"}
+    expected |= {"codes", "perplexity"} if name == "codec:vq" else set()
+    assert expected <= set(figures)
+    if not fidelity.missing():
+        assert {"lpips", "kid", "fd", "linear/lpips"} <= set(figures)
+    rows = logs.read_scalars(folder / workdir.LOGS)
+    terms = [term for term, _ in system.objective.weights]
+    losses = [[row[f"train/{term}"] for term in terms] for row in rows if "train/loss" in row]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, itertools.chain(*losses)))
+    with checkpoint.Checkpoints(folder, 3) as checkpoints:
+        assert checkpoints.latest == 2
+    assert (folder / workdir.CODEC).exists()
+    assert "OpenMoji" in (folder / workdir.PAGE).read_text("utf-8")
+    assert workdir.saved_config(folder).to_json() == config.to_json()
 
 
 def keys(config, prefix=""):
@@ -72,7 +152,13 @@ def keys(config, prefix=""):
             yield f"{prefix}{name}"
 
 
-SECTIONS_PASSED_ON = ("source.", "codec.", "model.", "optimizer.", "mesh.")
+def every_key():
+    """Of all kinds of configurations."""
+    kinds = (common.base("any"), *(make() for make in CODECS.values()))
+    return {key for config in kinds for key in keys(config)}
+
+
+SECTIONS_PASSED_ON = ("source.", "codec.", "model.", "optimizer.", "mesh.", "autoencoder.")
 """Whole sections become arguments of a constructor, which refuses what it does not know."""
 
 
@@ -86,7 +172,7 @@ def test_every_key_is_read():
     # Sections that go by a shorter name within a function.
     shares = [*tasks.NAMES, *schedules.NAMES]
     weights = [f"{term}_weight" for term in ("text", *edit_flow.TERMS)]
-    for key in keys(common.base("any")):
+    for key in every_key():
         section, _, name = key.rpartition(".")
         if key.startswith(SECTIONS_PASSED_ON) or name in shares + weights:
             continue
@@ -94,7 +180,7 @@ def test_every_key_is_read():
 
 
 def test_nothing_reads_a_missing_key():
-    known = set(keys(common.base("any")))
+    known = every_key()
     sections = {key.split(".")[0] for key in known}
     read = re.findall(r"\bconfig\.([a-z_]+)(?:\.([a-z_0-9]+))?", package_source())
     methods = {"to_dict", "items", "to_json", "lock", "value", "json"}  # config.json is a file.
@@ -104,6 +190,13 @@ def test_nothing_reads_a_missing_key():
         assert first in sections | {"passes", "batch"}, first
         if second and second not in methods and any(key.startswith(f"{first}.") for key in known):
             assert f"{first}.{second}" in known | {"source.documents"}, (first, second)
+
+
+def test_codecs_are_trained_on_all_their_keys():
+    """What a section of weights has is what the objective of its kind is told, and no more."""
+    for make in CODECS.values():
+        config = make()
+        assert set(config.objective) == set(reconstruction.WEIGHTS[config.autoencoder.kind])
 
 
 def test_debug_shrinks_what_it_is_given():
@@ -126,7 +219,7 @@ def test_the_tpu_model_has_a_billion_parameters(tmp_path, monkeypatch):
             (1, 8, 1), ("data", "fsdp", "tensor"), axis_types=system.mesh.axis_types
         ),
     )
-    shapes = build.abstract_state(system).params
+    shapes = states.abstract(system).params
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     assert 1.0e9 <= count <= 1.5e9
     told = re.search(r"([\d.]+) billion parameters", tpu_v4.__doc__)[1]

@@ -15,7 +15,7 @@ from tests import runs
 def losses():
     system, _ = runs.trained()
     with sharding.use(system.mesh):
-        yield evaluate.Losses(system)
+        yield system.losses()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_losses_are_the_same_at_every_call(losses, ema):
 def test_losses_are_the_same_for_another_object(losses, ema):
     system, _ = runs.trained()
     with sharding.use(system.mesh):
-        assert evaluate.Losses(system)(ema) == losses(ema)
+        assert system.losses()(ema) == losses(ema)
 
 
 def test_losses_depend_on_the_parameters(losses, ema):

@@ -69,6 +69,20 @@ def test_no_file_no_rows(folder):
     assert logs.read_scalars(folder) == []
 
 
+def test_curves_by_name_in_order_with_holes(folder):
+    writer = logs.Writer(folder)
+    for step, row in [(1, {"a": 1.0}), (2, {"b": 5.0}), (3, {"a": math.inf, "b": 6.0, "c": 7.0})]:
+        writer.write_scalars(step, row)
+    writer.close()
+    found = logs.curves(folder, ["b", "a", "never"])
+    assert found["b"] == [(2, 5.0), (3, 6.0)]
+    assert found["a"][0] == (1, 1.0)
+    assert found["a"][1][0] == 3
+    assert math.isnan(found["a"][1][1])
+    assert set(found) == {"a", "b"}
+    assert logs.curves(folder / "nowhere", ["a"]) == {}
+
+
 def test_progress_writes_lines_where_nobody_watches(monkeypatch, caplog):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)

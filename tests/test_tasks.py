@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax import build, generate
+from oneflow_jax import generate
+from oneflow_jax import state as states
 from oneflow_jax.canvas import Kind
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.data.document import Gap, Image, Text
@@ -34,7 +35,7 @@ def generator_of(name):
         paradigm__name=name, data__text_slots=PARADIGMS[name], paradigm__image="velocity"
     )
     system = runs.prepared(tempfile.mkdtemp(prefix="oneflow_jax-tasks-"), given)
-    return generate.Generator(system, build.initial_state(system).params)
+    return generate.Generator(system, states.initial(system).params)
 
 
 @pytest.fixture(scope="module", params=PARADIGMS)

@@ -38,6 +38,7 @@ def measured(loss, documents=8.0):
         "loss": metrics.Average(total=jnp.float32(loss), count=jnp.float32(1)),
         "text": metrics.Average(total=jnp.float32(10 * loss), count=jnp.float32(5)),
         "documents": metrics.Average(total=jnp.float32(documents), count=jnp.float32(1)),
+        "slots": metrics.Average(total=jnp.float32(512), count=jnp.float32(1)),
     }
 
 
@@ -69,14 +70,14 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_pa
     folder = runs.copied(finished, tmp_path)
     longer = runs.prepared(folder, runs.config(steps=12, checkpoint__every=every))
     before = runs.files(folder)
-    batches = train.batches
+    batches = build.System.batches
 
     def spoilt(given):
         return batches(given).map(
             lambda canvas: canvas.replace(latents=jnp.full_like(canvas.latents, jnp.nan))
         )
 
-    monkeypatch.setattr(train, "batches", spoilt)
+    monkeypatch.setattr(build.System, "batches", spoilt)
     with pytest.raises(UserError, match=r"Step 7: .*not finite.*optimizer.learning_rate"):
         train.run(longer, folder)
     monkeypatch.undo()
@@ -91,5 +92,5 @@ def test_a_training_document_that_is_too_long_is_told(monkeypatch, tmp_path):
     folder = runs.copied(finished, tmp_path)
     system = build.system(runs.config(data__length=6), folder)
     with pytest.raises(UserError, match=r"data.length=6"):
-        next(iter(train.batches(system)))
+        next(iter(system.batches()))
     assert toy.Toy()[0].words()

@@ -18,10 +18,12 @@ from oneflow_jax import optim, sharding
 from oneflow_jax import step as steps
 from oneflow_jax.canvas import Canvas, Head, View
 from oneflow_jax.codecs import patches
+from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import document, layout, pipeline, toy, vocab
 from oneflow_jax.flows import clocks, predictions, tasks
 from oneflow_jax.nn import backbone, model
 from oneflow_jax.paradigms import objectives, oneflow
+from oneflow_jax.state import TrainState
 
 EMBED = 16
 VOCAB = 128
@@ -161,7 +163,7 @@ class System:
             steps.init_state, model=self.network, optimizer=self.optimizer, view=view
         )
 
-    def state(self, batch: Canvas, seed: int = 0) -> steps.TrainState:
+    def state(self, batch: Canvas, seed: int = 0) -> TrainState:
         return jax.jit(lambda k: nn.unbox(self.initializer(batch)(k)))(jax.random.key(seed))
 
     def update(self) -> Any:
@@ -184,7 +186,7 @@ class System:
 class Placed:
     """A system on a mesh."""
 
-    state: steps.TrainState
+    state: TrainState
     batch: Canvas
     shardings: Any
     step: Any
@@ -209,6 +211,20 @@ def on_mesh(
             donate_argnums=0,
         )
         yield Placed(state, jax.device_put(batch, rows), shardings, step)
+
+
+class Counting:
+    """A codec that counts how many pictures it decodes, call by call."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec, self.decoded = codec, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.codec, name)
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        self.decoded.append(len(latents))
+        return self.codec.decode(latents)
 
 
 def losses(metrics: dict[str, Any]) -> dict[str, float]:

@@ -23,5 +23,8 @@ class Codec(Protocol):
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Latents, float32 `[N C]` in reading order, of a uint8 picture `[H W 3]`."""
 
+    def arrange(self, values: np.ndarray) -> np.ndarray:
+        """Latents, as `encode` gives them, of a picture that was turned into `[h w c]` before."""
+
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Pictures, uint8 `[... H W 3]`, of latents `[... N C]`; out of range is clipped."""

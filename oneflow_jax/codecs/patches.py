@@ -3,8 +3,9 @@
 import dataclasses
 
 import numpy as np
-from einops import rearrange, reduce
+from einops import reduce
 
+from oneflow_jax.codecs import grids
 from oneflow_jax.errors import UserError
 
 
@@ -32,7 +33,7 @@ class Patches:
             UserError: as said.
         """
         if self.patch < 1 or self.pixels % self.patch:
-            raise UserError(f"codec.patch={self.patch} does not divide data.pixels={self.pixels}.")
+            raise UserError(f"codec.patch={self.patch} does not divide codec.pixels={self.pixels}.")
         if self.colors not in (1, 3):
             raise UserError(f"codec.colors={self.colors} is neither 1 (grey) nor 3 (RGB).")
 
@@ -55,26 +56,20 @@ class Patches:
         if pixels.shape != (self.pixels, self.pixels, 3):
             raise UserError(
                 f"A picture of shape {pixels.shape} does not fit the codec, which wants "
-                f"{(self.pixels, self.pixels, 3)}: set data.pixels, or resize it."
+                f"{(self.pixels, self.pixels, 3)}: set codec.pixels, or resize it."
             )
         values = pixels.astype(np.float32) / 127.5 - 1
         if self.colors == 1:
             values = reduce(values, "h w c -> h w 1", "mean")
-        values = (values - self.mean) / self.deviation
-        p = self.patch
-        return rearrange(values, "(r p) (s q) c -> (r s) (p q c)", p=p, q=p)
+        return self.arrange(values)
+
+    def arrange(self, values: np.ndarray) -> np.ndarray:
+        """Patches, float32 `[N C]`, of pixel values from -1 to 1, `[H W colors]`."""
+        return grids.cut((values - self.mean) / self.deviation, self.patch)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Pictures, uint8 `[... H W 3]`, of patches `[... N C]`."""
-        rows, columns = self.grid
-        values = rearrange(
-            np.asarray(latents, np.float32),
-            "... (r s) (p q c) -> ... (r p) (s q) c",
-            r=rows,
-            s=columns,
-            p=self.patch,
-            q=self.patch,
-        )
+        values = grids.joined(np.asarray(latents, np.float32), self.grid, self.patch)
         values = values * self.deviation + self.mean
         pixels = np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8)
         return np.repeat(pixels, 3 // self.colors, axis=-1)

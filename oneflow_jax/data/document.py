@@ -20,6 +20,13 @@ class Image:
     pixels: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+    """A picture as a learned codec has left it: `latents` is float32 `[h w C]`, not yet scaled."""
+
+    latents: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Gap:
     """A hole that the model is to fill: with words, with one picture, or with any number of both.
@@ -31,7 +38,7 @@ class Gap:
     slots: int | None = None
 
 
-Part = Text | Image | Gap
+Part = Text | Image | Encoded | Gap
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from oneflow_jax.canvas import Canvas, Kind, Opening
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.data.document import Document, Gap, Image, Part, Text
+from oneflow_jax.data.document import Document, Encoded, Gap, Image, Part, Text
 from oneflow_jax.errors import UserError
 
 _OPENINGS = {"text": int(Opening.WORDS), "document": int(Opening.ANYTHING)}
@@ -35,12 +35,15 @@ class Layout:
         codec: latents of pictures.
         length: slots of a row, L.
         text_slots: text runs are multiples of this long; 0 for exactly as long as their words.
+        markers: whether <image> stands before each picture and <end> after each document, for
+            models that write from left to right.
     """
 
     vocab: vocabs.Vocab
     codec: Codec
     length: int
     text_slots: int
+    markers: bool = False
 
     @property
     def grows(self) -> bool:
@@ -89,20 +92,35 @@ class Layout:
             name: np.asarray(getattr(canvas, name))
             for name in ("ids", "latents", "kind", "span", "position", "fixed")
         }
+        rows = [
+            {name: values[b] for name, values in fields.items()} for b in range(len(canvas.kind))
+        ]
+        found = [self._parts(row) for row in rows]
+        # All pictures of the batch at once, since a codec may be a network.
+        latents = [
+            row["latents"][at]
+            for row, runs in zip(rows, found, strict=True)
+            for kind, at in runs
+            if kind == Kind.IMAGE
+        ]
+        pictures = iter(self.codec.decode(np.stack(latents)) if latents else ())
         return [
-            self._document({name: values[b] for name, values in fields.items()})
-            for b in range(len(fields["kind"]))
+            Document(
+                tuple(
+                    Text(self._words(row["ids"][at], row["fixed"][at]))
+                    if kind == Kind.TEXT
+                    else Image(next(pictures))
+                    for kind, at in runs
+                )
+            )
+            for row, runs in zip(rows, found, strict=True)
         ]
 
-    def _document(self, row: Row) -> Document:
-        return Document(
-            tuple(
-                Text(self._words(row["ids"][at], row["fixed"][at]))
-                if kind == Kind.TEXT
-                else Image(self.codec.decode(row["latents"][at]))
-                for kind, at in parts(row["kind"], row["span"], row["position"])
-            )
-        )
+    def _parts(self, row: Row) -> list[tuple[Kind, np.ndarray]]:
+        """The runs of words and the pictures of a row; markers alone are no words."""
+        every = parts(row["kind"], row["span"], row["position"])
+        silent = (vocabs.IMAGE, vocabs.END) if self.markers else ()
+        return [(kind, at) for kind, at in every if not np.isin(row["ids"][at], silent).all()]
 
     def _words(self, ids: np.ndarray, fixed: np.ndarray) -> str:
         """The words of a run; an <end> before given words is a slot that was not needed."""
@@ -117,7 +135,9 @@ class Layout:
         pieces = [self._start()]
         for run in _runs(document.parts):
             order = int(pieces[-1]["position"][-1, 0]) + 1
-            if not _is_text(run[0]):
+            if not _is_text(run[0]) and self.markers:
+                added = [self._marker(vocabs.IMAGE, order), self._picture(run[0], order + 1)]
+            elif not _is_text(run[0]):
                 added = [self._picture(run[0], order)]
             elif self.grows:
                 added = self._open_text(run, order, pieces[-1], allow_unknown)
@@ -125,6 +145,9 @@ class Layout:
                 added = [self._text(run, order, allow_unknown)]
             for piece in added:
                 pieces.append(piece | {"span": np.full(len(piece["kind"]), len(pieces) + 1)})
+        if self.markers and not pieces[-1]["opening"][-1]:
+            end = self._marker(vocabs.END, int(pieces[-1]["position"][-1, 0]) + 1)
+            pieces.append(end | {"span": np.full(1, len(pieces) + 1)})
         row = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
         slots = len(row["kind"])
         if slots > self.length:
@@ -140,6 +163,10 @@ class Layout:
     def _start(self) -> Row:
         slot = self._slots(Kind.TEXT, np.array([vocabs.BOS]), np.array([True]))
         return slot | {"position": np.zeros((1, 3)), "span": np.ones(1)}
+
+    def _marker(self, token: int, order: int) -> Row:
+        slot = self._slots(Kind.TEXT, np.array([token]), np.array([True]))
+        return slot | {"position": _positions(np.array([order]))}
 
     def _open_text(
         self, run: Sequence[Text | Gap], order: int, before: Row, allow_unknown: bool
@@ -193,14 +220,16 @@ class Layout:
         )
         return row | {"position": _positions(order + np.arange(slots))}
 
-    def _picture(self, part: Image | Gap, order: int) -> Row:
+    def _picture(self, part: Image | Encoded | Gap, order: int) -> Row:
         """One picture, given or to be made; all of its slots bear one order."""
         rows, columns = self.codec.grid
         slots = rows * columns
-        given = isinstance(part, Image)
+        given = not isinstance(part, Gap)
         row = self._slots(Kind.IMAGE, np.zeros(slots), np.full(slots, given))
-        if given:
+        if isinstance(part, Image):
             row["latents"] = self.codec.encode(part.pixels)
+        elif isinstance(part, Encoded):
+            row["latents"] = self.codec.arrange(part.latents)
         at_row, at_column = np.divmod(np.arange(slots), columns)
         return row | {"position": _positions(np.full(slots, order), at_row, at_column)}
 

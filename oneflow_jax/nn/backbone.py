@@ -7,7 +7,7 @@ import jax
 from jax.typing import DTypeLike
 
 from oneflow_jax.nn import attention, layers
-from oneflow_jax.shapes import Array, Bool, Float, Int
+from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
 
 REMAT = {
     "none": None,
@@ -50,19 +50,24 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        visible: Bool[Array, "B L L"],
+        visible: Bool[Array, "B L S"],
         rotation: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]],
-    ) -> tuple[Float[Array, "B L D"], None]:
-        """The next layer's input, in the form that `nn.scan` wants."""
+        length: Int[Array, "B"] | None,
+        before: tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]] | None,
+    ) -> tuple[Float[Array, "B L D"], PyTree]:
+        """The next layer's input and this one's cache, in the form that `nn.scan` wants."""
         size = self.size
         attend = attention.Attention(
             size.heads, size.kv_heads, size.head_width, size.dtype, name="attention"
         )
         mlp = layers.SwiGLU(size.hidden, size.dtype, name="mlp")
         normed = layers.rms_norm(size.dtype, name="attention_norm")(x)
-        x = x + attend(normed, visible, rotation)
+        cache = None if before is None else attention.Cache(*before, length)
+        gathered, cache = attend(normed, visible, rotation, cache)
+        x = x + gathered
         x = x + mlp(layers.rms_norm(size.dtype, name="mlp_norm")(x))
-        return nn.with_logical_constraint(x, ("rows", "slots", "act_width")), None
+        after = None if cache is None else (cache.key, cache.value)
+        return nn.with_logical_constraint(x, ("rows", "slots", "act_width")), after
 
 
 class Backbone(nn.Module):
@@ -74,10 +79,11 @@ class Backbone(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        segment: Int[Array, "B L"],
+        visible: Bool[Array, "B L S"],
         position: Int[Array, "B L 3"],
-    ) -> Float[Array, "B L D"]:
-        """Every slot after having seen its whole document, normalized."""
+        cache: attention.Cache | None = None,
+    ) -> tuple[Float[Array, "B L D"], attention.Cache | None]:
+        """Every slot after having seen what it may, normalized; and the cache with the slots."""
         size = self.size
         block = Block
         if REMAT[size.remat] is not None:
@@ -87,11 +93,15 @@ class Backbone(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
             length=size.layers,
             unroll=size.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(size, name="blocks")
-        visible = attention.same_document(segment)
-        x, _ = stack(x, visible, layers.rotations(position, size.head_width))
-        return layers.rms_norm(size.dtype, name="norm")(x)
+        rotation = layers.rotations(position, size.head_width)
+        if cache is None:
+            x, _ = stack(x, visible, rotation, None, None)
+        else:
+            x, (key, value) = stack(x, visible, rotation, cache.length, (cache.key, cache.value))
+            cache = cache.replace(key=key, value=value)
+        return layers.rms_norm(size.dtype, name="norm")(x), cache

@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Head, Kind, Table, View
-from oneflow_jax.nn import backbone, layers
-from oneflow_jax.shapes import Outputs
+from oneflow_jax.canvas import Attend, Head, Kind, Table, View
+from oneflow_jax.nn import attention, backbone, layers
+from oneflow_jax.shapes import Array, Float, Outputs
 
 
 class Model(nn.Module):
@@ -16,12 +16,14 @@ class Model(nn.Module):
         vocab: number of token ids, V.
         embed_width: width of a token's vector, E.
         heads: what is to be predicted of every slot.
+        attend: what a slot may see.
     """
 
     size: backbone.Size
     vocab: int
     embed_width: int
     heads: tuple[Head, ...]
+    attend: Attend = Attend.BIDIRECTIONAL
 
     def setup(self) -> None:
         """The parameters: `rows`, `mask`, three input maps, the backbone, the heads."""
@@ -55,9 +57,41 @@ class Model(nn.Module):
 
         A head speaks for every slot; the paradigm reads it where it makes sense.
         """
+        x, _ = self.backbone(
+            self._embedded(view), attention.visible(view, self.attend), view.position
+        )
+        return self._told(x)
+
+    def prefill(self, view: View, cache: attention.Cache) -> tuple[Outputs, attention.Cache]:
+        """The same, and the cache, empty before, with all slots in it; none is counted as valid."""
+        seen = attention.visible(view, self.attend)
+        beyond = cache.key.shape[2] - seen.shape[2]
+        seen = jnp.pad(seen, ((0, 0), (0, 0), (0, beyond)))
+        x, cache = self.backbone(self._embedded(view), seen, view.position, cache)
+        return self._told(x), cache
+
+    def after(self, view: View, cache: attention.Cache) -> tuple[Outputs, attention.Cache]:
+        """The same for slots that come after those in a cache, and the cache with them in it.
+
+        They are one after another, or one picture. Until `Cache.advanced` counts them as valid they
+        are overwritten by the next call.
+        """
+        seen = attention.visible_from(view, cache.length, cache.key.shape[2])
+        x, cache = self.backbone(self._embedded(view), seen, view.position, cache)
+        return self._told(x), cache
+
+    def cache(self, rows: int, slots: int) -> attention.Cache:
+        """An empty cache."""
+        size = self.size
+        shape = (size.layers, rows, slots, size.kv_heads, size.head_width)
+        zeros = jnp.zeros(shape, size.dtype)
+        return attention.Cache(zeros, zeros, jnp.zeros(rows, jnp.int32))
+
+    def _embedded(self, view: View) -> Float[Array, "B L D"]:
         is_text = (view.kind == Kind.TEXT)[..., None]
         x = jnp.where(is_text, self.text_in(view.embeds), self.image_in(view.latents))
         x = x + self.clock(view.clock)
-        x = nn.with_logical_constraint(x, ("rows", "slots", "act_width"))
-        x = self.backbone(x, view.segment, view.position)
+        return nn.with_logical_constraint(x, ("rows", "slots", "act_width"))
+
+    def _told(self, x: Float[Array, "B L D"]) -> Outputs:
         return {name: head(x).astype(jnp.float32) for name, head in self.outputs.items()}

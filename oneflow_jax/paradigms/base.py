@@ -10,7 +10,7 @@ import flax.struct
 import jax.numpy as jnp
 from clu import metrics
 
-from oneflow_jax.canvas import Canvas, Head, Table, View
+from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.errors import UserError
 from oneflow_jax.samplers import guidance, ode, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree, Sums
@@ -119,6 +119,10 @@ class Paradigm(Protocol):
     @property
     def heads(self) -> tuple[Head, ...]:
         """What the network must predict of every slot."""
+
+    @property
+    def attend(self) -> Attend:
+        """What a slot may see."""
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:

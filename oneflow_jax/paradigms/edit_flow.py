@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Canvas, Head, Table, View
+from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import (
     deletion,
@@ -96,6 +96,7 @@ class EditFlow:
     channels: int
     mix: tasks.Mix
     weights: tuple[tuple[str, float], ...]
+    attend = Attend.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Canvas, Head, Table, View
+from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.flows import clocks, gaussian, losses, masking, predictions, tasks
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
@@ -82,6 +82,7 @@ class MaskFlow:
     clock: clocks.Clock
     cap: float
     weights: tuple[tuple[str, float], ...]
+    attend = Attend.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:

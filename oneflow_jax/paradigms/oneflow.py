@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Canvas, Head, Table, View
+from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, gaussian, predictions, relaxation, tasks
 from oneflow_jax.paradigms import base, objectives
@@ -73,6 +73,7 @@ class OneFlow:
     mix: tasks.Mix
     clock: clocks.Clock
     weights: tuple[tuple[str, float], ...]
+    attend = Attend.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:

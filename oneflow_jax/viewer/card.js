@@ -1,21 +1,4 @@
-"use strict";
 // Draws the stories that page.py has put into #data. Layout of that data: see page.py, _story.
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
-
-function element(tag, className, parent) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (parent) parent.append(made);
-  return made;
-}
-
-function escaped(text) {
-  const box = document.createElement("span");
-  box.textContent = text;
-  return box.innerHTML;
-}
 
 /** Puts `children` into `parent` in this order, moving as few as possible. */
 function arrange(parent, children, first = null) {

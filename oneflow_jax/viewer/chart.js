@@ -1,4 +1,4 @@
-// The loss curves of data.curves as one SVG; page.js calls chart.begin().
+// The curves of data.curves, of the loss or else of data.axis, as one SVG; a page calls chart.begin().
 
 const chart = {
   log: false,
@@ -9,7 +9,7 @@ const chart = {
 
   begin() {
     byId("learning").hidden = false;
-    byId("log").addEventListener("click", () => {
+    byId("log")?.addEventListener("click", () => {
       this.log = !this.log;
       byId("log").setAttribute("aria-pressed", String(this.log));
       this.draw();
@@ -94,11 +94,12 @@ const chart = {
       (step) => `<text x="${this.x(step).toFixed(1)}" y="${floor + 18}" text-anchor="middle">${this.text(step)}</text>`,
     );
     const curves = data.curves.map((curve, at) => `<path class="curve hue${at % 6}" d="${this.path(curve.points)}"/>`);
-    const label = `Loss against training step. ${data.curves.map((curve) => this.summary(curve)).join(" ")}`;
+    const axis = data.axis ?? "loss";
+    const label = `${axis} against training step. ${data.curves.map((curve) => this.summary(curve)).join(" ")}`;
     byId("chart").innerHTML = `<svg viewBox="0 0 ${this.width} ${this.height}" role="img" aria-label="${escaped(label).replaceAll('"', "&quot;")}">
       ${rows.join("")}${columns.join("")}
       <text x="${(this.left + this.width) / 2}" y="${this.height - 6}" text-anchor="middle">training step</text>
-      <text transform="translate(12 ${floor / 2}) rotate(-90)" text-anchor="middle">loss${this.log ? " (log)" : ""}</text>
+      <text transform="translate(12 ${floor / 2}) rotate(-90)" text-anchor="middle">${escaped(axis)}${this.log ? " (log)" : ""}</text>
       ${curves.join("")}<g id="cross"></g></svg>`;
     this.values(null);
   },

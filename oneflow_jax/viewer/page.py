@@ -19,7 +19,7 @@ from oneflow_jax.viewer import arrivals, atlas, story
 PICTURE_BYTES = (
     2_300_000  # of data URIs; 16 documents of 40 steps then stay below 3 MB with their text
 )
-SCRIPTS = ("card.js", "chart.js", "page.js")
+SCRIPTS = ("elements.js", "card.js", "chart.js", "page.js")
 ORDER_COLUMNS = 10  # tenths of the time
 CURVE_POINTS = 500  # more than a chart has pixels for
 
@@ -48,22 +48,54 @@ def write(
     tiles = atlas.Atlas()
     told = [_story(tiles, index, told) for index, told in enumerate(stories)]
     sheets, remark = tiles.packed(PICTURE_BYTES)
-    lines = [_curve(name, curve) for name, curve in curves.items()]
-    data = {"stories": told, "sheets": sheets, "curves": lines}
-    fields = {
-        "heading": html.escape(heading),
-        "css": _own_file("page.css"),
-        "js": "".join(map(_own_file, SCRIPTS)) + "start();\n",
+    fill(
+        path,
+        "page.html",
+        styles=("page.css",),
+        scripts=SCRIPTS,
+        data={
+            "stories": told,
+            "sheets": sheets,
+            "curves": [curve(name, points) for name, points in curves.items()],
+        },
+        fields={
+            "heading": html.escape(heading),
+            "settings": "".join(map(setting, settings.items())),
+            "order": _order(stories),
+            "notes": "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, remark) if note),
+        },
+    )
+
+
+def fill(
+    path: str | os.PathLike[str],
+    template: str,
+    *,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    data: Mapping[str, Any],
+    fields: Mapping[str, str],
+) -> None:
+    """Writes a page from files beside this module; its folder is made if need be.
+
+    Args:
+      path: where the HTML file goes.
+      template: the HTML, with `{{name}}` where a field goes.
+      styles: files of CSS.
+      scripts: files of JavaScript, which end in a call of `start()`.
+      data: what the scripts find as JSON.
+      fields: HTML by name; besides them `css`, `js` and `data` may stand in the template.
+    """
+    given = dict(fields) | {
+        "css": "".join(map(_own_file, styles)),
+        "js": "".join(map(_own_file, scripts)) + "start();\n",
         "data": _script_safe(data),
-        "settings": "".join(map(_setting, settings.items())),
-        "order": _order(stories),
-        "notes": "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, remark) if note),
     }
     # One pass, so that braces inside a field are never taken for a placeholder.
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], _own_file("page.html"))
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: given[match[1]], _own_file(template))
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
 
 
 def _own_file(name: str) -> str:
@@ -79,7 +111,7 @@ def _script_safe(data: Any) -> str:  # noqa: ANN401 - whatever json takes
     return text
 
 
-def _setting(item: tuple[str, str]) -> str:
+def setting(item: tuple[str, str]) -> str:
     """A row of the table of settings."""
     return f"<tr><th scope='row'>{html.escape(item[0])}</th><td>{html.escape(item[1])}</td></tr>"
 
@@ -103,10 +135,10 @@ def _order(stories: Sequence[story.Story]) -> str:
     )
 
 
-def _curve(name: str, curve: Curve) -> dict[str, Any]:
+def curve(name: str, given: Curve) -> dict[str, Any]:
     """A curve for the page, thinned to every n-th point and the last; the page states n."""
-    every = max(1, math.ceil(len(curve) / CURVE_POINTS))
-    kept = [*curve[::every], *(curve[-1:] if (len(curve) - 1) % every else ())]
+    every = max(1, math.ceil(len(given) / CURVE_POINTS))
+    kept = [*given[::every], *(given[-1:] if (len(given) - 1) % every else ())]
     points = [
         [step, float(f"{value:.5g}") if math.isfinite(value) else None] for step, value in kept
     ]

@@ -25,12 +25,13 @@ def stories(
         prompts: of each document.
     """
     end = max(1.0, float(moments.times[-1]))
+    shown = _pictures(layout, moments)
     return [
         story.Story(
             title=titles[b],
             prompt=prompts[b],
             frames=tuple(
-                story.Frame(clock=float(t) / end, parts=_parts(layout, moments, moment, b))
+                story.Frame(clock=float(t) / end, parts=_parts(layout, moments, shown, moment, b))
                 for moment, t in enumerate(moments.times)
             ),
         )
@@ -38,8 +39,28 @@ def stories(
     ]
 
 
+Pictures = dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]]
+"""State and guess of a picture, by moment, document and first slot."""
+
+
+def _pictures(layout: layouts.Layout, moments: base.Moments) -> Pictures:
+    """All pictures at all moments, decoded at once, since a codec may be a network."""
+    canvas = moments.canvas
+    found: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
+    for at_moment in np.ndindex(canvas.kind.shape[:2]):
+        layers = (x[at_moment] for x in (canvas.kind, canvas.span, canvas.position))
+        for kind, at in layouts.parts(*layers):
+            if kind == Kind.IMAGE:
+                place = (*at_moment, int(at[0]))
+                found[place] = (canvas.latents[at_moment][at], moments.guess[at_moment][at])
+    if not found:
+        return {}
+    states, guesses = (layout.codec.decode(np.stack(x)) for x in zip(*found.values(), strict=True))
+    return dict(zip(found, zip(states, guesses, strict=True), strict=True))
+
+
 def _parts(
-    layout: layouts.Layout, moments: base.Moments, moment: int, b: int
+    layout: layouts.Layout, moments: base.Moments, shown: Pictures, moment: int, b: int
 ) -> tuple[story.TextRun | story.Picture, ...]:
     """One document at one moment.
 
@@ -47,7 +68,7 @@ def _parts(
     below zero: what stays keeps its key when words are inserted.
     """
     canvas, at_moment = moments.canvas, (moment, b)
-    ids, latents, fixed = (x[at_moment] for x in (canvas.ids, canvas.latents, canvas.fixed))
+    ids, fixed = canvas.ids[at_moment], canvas.fixed[at_moment]
     layers = (x[at_moment] for x in (canvas.kind, canvas.span, canvas.position))
     parts: list[story.TextRun | story.Picture] = []
     before = 0
@@ -56,12 +77,12 @@ def _parts(
         clock = 1.0 if given else float(np.mean(moments.clock[at_moment][at[~fixed[at]]]))
         if kind == Kind.IMAGE:
             before = int(at[0])
-            guess = moments.guess[at_moment][at]
+            state, guess = shown[moment, b, before]
             parts.append(
                 story.Picture(
                     key=before,
-                    state=layout.codec.decode(latents[at]),
-                    guess=layout.codec.decode(guess),
+                    state=state,
+                    guess=guess,
                     clock=clock,
                     given=given,
                 )

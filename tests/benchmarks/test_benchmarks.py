@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import flops, paradigms, problem, sample, timing, train_step
+from benchmarks import codec, flops, paradigms, problem, sample, timing, train_step
 from oneflow_jax import canvas as canvases
 from oneflow_jax import sharding
 from oneflow_jax.samplers import ode
@@ -48,6 +48,19 @@ def test_paradigms_writes_a_case_for_each(tmp_path):
     assert cases["oneflow"]["ratio"] == {"median": 1, "low": 1, "high": 1}
     for case in cases.values():
         assert case["seconds_per_pass"]["low"] > 0
+
+
+def test_codec_measures_ours_alone_without_torch(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "codec.json"
+    monkeypatch.setattr(codec, "torch", None)
+    codec.main(["--smoke", "--batch", "2", "--json", str(path)])
+    assert "only ours is measured" in capsys.readouterr().out
+    (case,) = json.loads(path.read_text())["cases"]
+    assert (case["size"], case["batch"], case["ours_over"]) == ("tiny", 2, {})
+    assert set(case["pictures_per_second"]) == {"ours encode", "ours decode"}
+    for rate in case["pictures_per_second"].values():
+        assert set(rate) == SPREAD
+        assert rate["low"] > 0
 
 
 def test_bare_loop_makes_the_same_documents():

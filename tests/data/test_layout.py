@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from oneflow_jax.canvas import Kind
 from oneflow_jax.data import layout, vocab
-from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.data.document import Document, Encoded, Gap, Image, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
 
@@ -149,3 +151,36 @@ def test_words_given_after_a_gap_outlive_an_end_in_it(lay):
     canvas = lay.canvas([lay.prompt(prompt)])  # The gap's slots hold <end> until they are made.
     (made,) = lay.read(canvas)
     assert made.words() == RED
+
+
+def test_a_picture_that_was_encoded_before_lies_as_if_it_were_now(lay):
+    def values(picture):
+        return Encoded(picture.astype(np.float32) / 127.5 - 1)
+
+    row = lay.row(Document((Text(RED), Image(PICTURE), Image(OTHER), Text(BLUE))))
+    same = lay.row(Document((Text(RED), values(PICTURE), values(OTHER), Text(BLUE))))
+    assert row.keys() == same.keys()
+    for name in row:
+        np.testing.assert_allclose(same[name], row[name], atol=1e-6, err_msg=name)
+        assert same[name].dtype == row[name].dtype
+    prompt = lay.prompt(Document((values(PICTURE), Gap("text"))))
+    assert prompt["fixed"][:5].all()
+    np.testing.assert_allclose(prompt["latents"][1:5], tiny.CODEC.encode(PICTURE), atol=1e-6)
+
+
+def test_the_pictures_of_a_batch_are_decoded_at_once(lay):
+    codec = tiny.Counting(lay.codec)
+    lay = dataclasses.replace(lay, codec=codec)
+    documents = [
+        Document((Text(RED), Image(PICTURE), Text(BLUE), Image(OTHER))),
+        Document((Text(BLUE),)),
+        Document((Image(OTHER), Image(OTHER), Image(PICTURE))),
+    ]
+    read = lay.read(lay.canvas([lay.row(document) for document in documents]))
+    assert codec.decoded == [5]
+    for one, other in zip(read, documents, strict=True):
+        for shown, picture in zip(one.pictures(), other.pictures(), strict=True):
+            np.testing.assert_array_equal(shown, picture)
+    codec.decoded.clear()
+    assert lay.read(lay.canvas([lay.row(documents[1])]))[0].words() == BLUE
+    assert codec.decoded == []

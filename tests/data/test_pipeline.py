@@ -8,7 +8,8 @@ import pytest
 
 from oneflow_jax.canvas import Kind
 from oneflow_jax.data import pipeline, toy
-from oneflow_jax.data.document import Document
+from oneflow_jax.data.document import Document, Image, Text
+from oneflow_jax.errors import UserError
 from tests import tiny
 
 ROWS = 4
@@ -162,3 +163,96 @@ def test_batches_lie_as_told():
     assert all(x.sharding.is_equivalent_to(where, x.ndim) for x in jax.tree.leaves(batch))
     assert batch.ids.shape == (8, LENGTH)
     assert batch.latents.shape == (8, LENGTH, tiny.CODEC.channels)
+
+
+SIDE = 2
+
+
+def picture(number):
+    return np.full((SIDE, SIDE, 3), number, np.uint8)
+
+
+def albums(count=12, most=3):
+    """Documents of 0 to `most` pictures; the pictures of document n have numbers from 10 n on."""
+    return [
+        Document((Text("a"), *(Image(picture(10 * n + k)) for k in range(n % (most + 1)))))
+        for n in range(count)
+    ]
+
+
+def shown(source, rows=3, **given):
+    given = {"pixels": SIDE, "seed": 0, "workers": 0} | given
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return pipeline.pictures(source, rows=rows, sharding=where, **given)
+
+
+def numbers(iterator, batches):
+    """The numbers of the pictures that come next, one batch after another."""
+    found = []
+    for batch in take(iterator, batches):
+        assert batch.dtype == np.uint8
+        assert batch.shape[1:] == (SIDE, SIDE, 3)
+        assert np.all(batch == batch[:, :1, :1, :1])
+        found += batch[:, 0, 0, 0].tolist()
+    return found
+
+
+def test_each_document_with_pictures_shows_one_of_them_in_each_epoch():
+    found = numbers(iter(shown(albums())), 3 * 40)  # 9 of the 12 documents have pictures.
+    have = [n for n in range(12) if n % 4]
+    for epoch in range(40):
+        assert sorted(number // 10 for number in found[9 * epoch : 9 * (epoch + 1)]) == have
+    # In the end all of them have come.
+    assert set(found) == {10 * n + k for n in have for k in range(n % 4)}
+
+
+def test_pictures_of_a_document_come_equally_often():
+    found = numbers(iter(shown(albums(4), rows=60)), 20)
+    counts = collections.Counter(number for number in found if number >= 30)
+    assert sum(counts.values()) == 400
+    assert all(abs(counts[30 + k] - 400 / 3) < 4 * np.sqrt(400 * 2 / 9) for k in range(3))
+
+
+def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
+    first, again, other = (numbers(iter(shown(albums(), seed=seed)), 6) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    order = [number // 10 for number in first]
+    assert order[:9] != order[9:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_go_on_in_the_middle_of_an_epoch(workers):
+    iterator = iter(shown(albums(), rows=2, workers=workers))
+    numbers(iterator, 3)
+    state = iterator.get_state()
+    expected = numbers(iterator, 6)
+    fresh = iter(shown(albums(), rows=2, workers=workers))
+    fresh.set_state(state)
+    assert numbers(fresh, 6) == expected
+    assert len(set(expected)) > 4
+    for opened in (iterator, fresh):
+        opened.close()
+
+
+def test_what_is_kept_in_memory_changes_no_picture():
+    kept, read = (numbers(iter(shown(albums(), cache=cache)), 9) for cache in (100, 0))
+    assert kept == read
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_of_another_size_is_told(workers):
+    odd = Document((Image(np.zeros((SIDE, SIDE + 1, 3), np.uint8)),))
+    iterator = iter(shown([odd] * 8, workers=workers))
+    with pytest.raises(UserError, match=r"\(2, 3, 3\).*data\.pixels=2"):
+        next(iterator)
+    iterator.close()
+
+
+def test_pictures_lie_as_told():
+    mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    where = tiny.sharding.of_rows(mesh)
+    batch = next(
+        iter(pipeline.pictures(albums(), pixels=SIDE, rows=8, seed=0, workers=0, sharding=where))
+    )
+    assert batch.sharding.is_equivalent_to(where, batch.ndim)

@@ -1,3 +1,6 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -10,10 +13,8 @@ from tests import tiny
 LENGTH = 8
 
 
-@pytest.fixture(scope="module")
-def told():
+def moments_of(lay):
     """Two moments of one document: BOS a <picture>, then BOS a [b] <picture> [c]."""
-    lay = tiny.layout_of(LENGTH)
     a, b, c = list(lay.vocab.text)[:3]
     ids = np.array([[vocab.BOS, a, 0, 0, 0, 0, b, c]] * 2)[:, None]
     text, image, pad = int(Kind.TEXT), int(Kind.IMAGE), int(Kind.PAD)
@@ -36,15 +37,20 @@ def told():
         opening=np.zeros_like(kind)[:, None],
     )
     clock = np.where(kind == image, [[0.25], [1.0]], 0.5)[:, None]
-    moments = Moments(
+    return Moments(
         canvas=canvas,
         clock=clock,
         certainty=np.full((2, 1, LENGTH), 0.75),
         guess=latents + 1,
         times=np.array([0.25, 1.0]),
     )
-    (one,) = telling.stories(lay, moments, ["title"], ["prompt"])
-    return lay, (a, b, c), one
+
+
+@pytest.fixture(scope="module")
+def told():
+    lay = tiny.layout_of(LENGTH)
+    (one,) = telling.stories(lay, moments_of(lay), ["title"], ["prompt"])
+    return lay, tuple(lay.vocab.text)[:3], one
 
 
 def test_a_frame_for_each_moment_at_its_time(told):
@@ -85,3 +91,36 @@ def test_a_picture_has_its_own_clock_and_shows_state_and_guess(told):
     assert picture.clock == 0.25
     assert not picture.given
     assert (picture.guess > picture.state).all()
+
+
+def test_all_pictures_are_decoded_at_once_and_shown_where_they_belong():
+    """Two documents at two moments: four pictures, and as many guesses."""
+    lay = tiny.layout_of(LENGTH)
+    codec = tiny.Counting(lay.codec)
+    lay = dataclasses.replace(lay, codec=codec)
+    moments = jax.tree.map(lambda x: x.repeat(2, axis=1), moments_of(lay).replace(times=None))
+    draws = np.random.default_rng(0)
+    states, guesses = draws.uniform(-1, 1, (2, *moments.guess.shape)).astype(np.float32)
+    moments = moments.replace(
+        canvas=moments.canvas.replace(latents=states), guess=guesses, times=np.array([0.25, 1.0])
+    )
+    both = telling.stories(lay, moments, ["one", "two"], ["", ""])
+    assert codec.decoded == [4, 4]
+    for b, one in enumerate(both):
+        for moment, frame in enumerate(one.frames):
+            (picture,) = frame.pictures()
+            at = (moment, b, slice(2, 6))
+            np.testing.assert_array_equal(picture.state, tiny.CODEC.decode(states[at]))
+            np.testing.assert_array_equal(picture.guess, tiny.CODEC.decode(guesses[at]))
+
+
+def test_without_pictures_nothing_is_decoded():
+    lay = tiny.layout_of(LENGTH)
+    codec = tiny.Counting(lay.codec)
+    lay = dataclasses.replace(lay, codec=codec)
+    moments = moments_of(lay)
+    kind = np.where(moments.canvas.kind == int(Kind.IMAGE), int(Kind.PAD), moments.canvas.kind)
+    moments = moments.replace(canvas=moments.canvas.replace(kind=kind))
+    (one,) = telling.stories(lay, moments, ["title"], ["prompt"])
+    assert codec.decoded == []
+    assert [len(frame.words()) for frame in one.frames] == [1, 3]

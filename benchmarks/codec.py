@@ -1,0 +1,172 @@
+"""Speed of autoencoders, beside diffusers' on the same weights: `python -m benchmarks.codec`."""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+import tempfile
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from benchmarks import report, timing
+from oneflow_jax import host
+from oneflow_jax.autoencoders import models, weights
+from oneflow_jax.autoencoders.architecture import Architecture
+from oneflow_jax.shapes import PyTree
+
+try:
+    import diffusers
+    import torch
+except ImportError:
+    diffusers = torch = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """An autoencoder, and the pixels that its pictures are high and wide."""
+
+    architecture: Architecture
+    pixels: int
+
+
+_SD1 = (128, 256, 512, 512)
+SIZES = {
+    "small": Size(Architecture(kind="AutoencoderKL", block_out_channels=(32, 64, 128),
+                               norm_num_groups=8), 64),
+    "sd1": Size(Architecture(kind="AutoencoderKL", block_out_channels=_SD1,
+                             layers_per_block=2), 128),
+}  # fmt: skip
+"""The project's own, and that of Stable Diffusion 1."""
+
+TINY = Size(
+    Architecture(kind="AutoencoderKL", block_out_channels=(8, 16), norm_num_groups=4), pixels=16
+)
+"""For --smoke."""
+
+WAYS = ("encode", "decode")
+
+LAYOUTS = ("as it comes", "channels last")
+"""Of diffusers' arrays: how it loads them, and how oneDNN likes them better."""
+
+TOLERANCE = 1e-3
+"""By which two that are to do the same may differ."""
+
+Contestants = dict[str, Callable[[], object]]
+
+
+def main(argv: list[str] | None = None) -> dict[str, object]:
+    """Measures, prints, and returns what --json writes."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--rounds", type=int, default=10, help="interleaved rounds; 10")
+    flags.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="all")
+    flags.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="pictures; 1 and 8")
+    flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
+    flags = flags.parse_args(argv)
+    host.keep_freed_memory()
+    sizes = {"tiny": TINY} if flags.smoke else {name: SIZES[name] for name in flags.sizes}
+    rounds = 1 if flags.smoke else flags.rounds
+    results = {"machine": report.machine() | _torch(), "rounds": rounds, "cases": []}
+    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
+    if torch is None:
+        print("\ndiffusers is not installed (requirements-parity.txt): only ours is measured.")
+    for name, size in sizes.items():
+        for batch in flags.batch:
+            case = {"size": name, "pixels": size.pixels, "batch": batch}
+            case |= measured(size, batch, rounds)
+            title = f"{name}, {size.pixels} x {size.pixels}, batch {batch}: median (min-max)"
+            report.show(title, _rows(case))
+            results["cases"].append(case)
+    report.keep(flags.json, results)
+    return results
+
+
+def measured(size: Size, batch: int, rounds: int) -> dict[str, object]:
+    """Pictures a second of everyone, and how much faster ours is than the others."""
+    module = models.model(size.architecture)
+    side = size.pixels // size.architecture.factor
+    draws = np.random.default_rng(0)
+    given = {
+        "encode": draws.uniform(-1, 1, (batch, size.pixels, size.pixels, 3)),
+        "decode": draws.standard_normal((batch, side, side, size.architecture.channels)),
+    }
+    given = {way: jnp.asarray(x, jnp.float32) for way, x in given.items()}
+    params = jax.jit(module.init)(jax.random.key(0), given["encode"])["params"]
+
+    def ours(way: str) -> Callable[[], object]:
+        run = jax.jit(lambda params, x: module.apply({"params": params}, x, method=way))
+        return functools.partial(run, params, given[way])
+
+    contestants = {f"ours {way}": ours(way) for way in WAYS}
+    if torch is not None:
+        others = _diffusers(size.architecture, params, given)
+        _check(contestants, others)
+        contestants |= others
+    seconds = timing.interleaved(contestants, rounds)
+    ratios = {
+        name: timing.spread(
+            theirs / mine
+            for theirs, mine in zip(times, seconds[f"ours {name.split()[-1]}"], strict=True)
+        )
+        for name, times in seconds.items()
+        if not name.startswith("ours")
+    }
+    rates = {name: timing.spread(batch / s for s in times) for name, times in seconds.items()}
+    return {"pictures_per_second": rates, "ours_over": ratios}
+
+
+def _diffusers(
+    architecture: Architecture, params: PyTree, given: dict[str, jax.Array]
+) -> Contestants:
+    """The same network and inputs in diffusers, in each layout."""
+    contestants = {}
+    for layout in LAYOUTS:
+        order = torch.channels_last if layout == "channels last" else torch.contiguous_format
+        with tempfile.TemporaryDirectory() as folder:
+            weights.save(epath.Path(folder), architecture, params)
+            network = getattr(diffusers, architecture.kind).from_pretrained(folder)
+        network = network.eval().to(memory_format=order)
+
+        def run(method: Callable, x: object) -> object:
+            with torch.inference_mode():
+                return method(x, return_dict=False)[0]
+
+        for way in WAYS:
+            x = torch.from_numpy(np.array(given[way]).transpose(0, 3, 1, 2))
+            x = x.contiguous(memory_format=order)
+            name = f"diffusers, {layout}: {way}"
+            contestants[name] = functools.partial(run, getattr(network, way), x)
+    return contestants
+
+
+def _check(ours: Contestants, others: Contestants) -> None:
+    """Times of networks that do not do the same would tell nothing."""
+    for name, run in others.items():
+        way = name.split()[-1]
+        mine, theirs = ours[f"ours {way}"](), run()
+        if way == "encode":
+            mine, theirs = mine.mean, theirs.mean
+        difference = np.abs(np.asarray(mine).transpose(0, 3, 1, 2) - theirs.numpy()).max()
+        assert difference < TOLERANCE, f"{name}: {difference}"
+
+
+def _torch() -> dict[str, str | int]:
+    if torch is None:
+        return {}
+    versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
+    return versions | {"torch's threads": torch.get_num_threads()}
+
+
+def _rows(case: dict[str, object]) -> list[report.Row]:
+    rates = case["pictures_per_second"].items()
+    rows = [(f"{name}, pictures/s", rate.text(digits=2)) for name, rate in rates]
+    ratios = case["ours_over"].items()
+    return rows + [(f"ours / {name}", ratio.text(digits=2)) for name, ratio in ratios]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Trains an autoencoder of the Stable Diffusion family on all emoji, 64 x 64 pixels.
+
+    python -m oneflow_jax.main --config=configs/codec.py:kl     latents of 16 x 16 x 4
+    python -m oneflow_jax.main --config=configs/codec.py:vq     16 x 16 codes out of 1,024
+
+One emoji in ten is held out: reconstructions of those are scored. The run writes a page with
+originals beside reconstructions, and `codec/`, the autoencoder in the layout of diffusers, which
+`codec.path` of other configurations names.
+"""
+
+import ml_collections
+
+from configs import common
+from oneflow_jax.data import emoji_concepts
+
+
+def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
+    """The configuration; `kind` is "kl" or "vq"."""
+    config = common.run(f"codec-{kind}")
+    config.steps = 3_000
+    config.batch = 8
+
+    config.source = ml_collections.ConfigDict()
+    config.source.name = "emoji"
+    config.source.concepts = None
+    config.source.categories = emoji_concepts.CATEGORIES
+    config.source.pixels = 64
+    config.source.documents = 8_000
+    config.source.held_out_documents = 1_000
+    config.source.interleaved = 0.0
+    config.data.pixels = config.source.get_ref("pixels")
+
+    # As in a config.json of diffusers.
+    config.autoencoder = ml_collections.ConfigDict()
+    config.autoencoder.kind = {"kl": "AutoencoderKL", "vq": "VQModel"}[kind]
+    config.autoencoder.block_out_channels = (16, 32, 64)
+    config.autoencoder.layers_per_block = 1
+    config.autoencoder.latent_channels = 4
+    config.autoencoder.norm_num_groups = 8
+    config.autoencoder.mid_block_add_attention = False
+
+    config.objective = ml_collections.ConfigDict()
+    config.objective.perceptual_weight = 0.02  # of LPIPS; 0 does without its package
+    if kind == "kl":
+        config.objective.divergence_weight = 1e-6
+    else:
+        config.autoencoder.num_vq_embeddings = 1_024
+        config.objective.codebook_weight = 1.0
+        config.objective.commitment_weight = 0.25
+        config.objective.entropy_weight = 0.01
+        config.objective.revival = 0.01
+
+    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.warmup = 200
+    config.optimizer.ema = 0.998
+    config.evaluation.samples = 256
+    config.evaluation.fitted = 2_000  # pictures of training that the linear codec is fitted to
+    config.checkpoint.every = 500
+    return config

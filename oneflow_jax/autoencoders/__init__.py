@@ -1,0 +1,1 @@
+"""Convolutional autoencoders: pictures to small grids of latents or codes, and back."""

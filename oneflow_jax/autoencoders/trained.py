@@ -1,0 +1,112 @@
+"""A trained autoencoder in use: pictures in, latents out, and back."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Int, UInt8
+
+from oneflow_jax.autoencoders import models, tiling, weights
+from oneflow_jax.autoencoders.architecture import Architecture
+from oneflow_jax.shapes import Array, PyTree
+
+BATCH = 64
+"""Pictures at a time, at most; fewer are filled up to a power of 2, so that few programs do."""
+
+
+class Autoencoder:
+    """Architecture and parameters, on the host until they are needed; picklable."""
+
+    def __init__(self, shape: Architecture, params: PyTree) -> None:
+        """Keeps the parameters as numpy arrays: a process that only carries them uses no device."""
+        self.shape = shape
+        self.params = jax.tree.map(np.asarray, params)
+
+    @classmethod
+    def load(cls, folder: epath.Path) -> "Autoencoder":
+        """The autoencoder in a folder in the layout of diffusers.
+
+        Raises:
+            UserError: there is none, or a file is wrong; see `weights.load`.
+        """
+        return cls(*weights.load(folder))
+
+    def __getstate__(self) -> tuple[Architecture, PyTree]:
+        # Programs are compiled anew by whoever unpickles.
+        return self.shape, self.params
+
+    def __setstate__(self, state: tuple[Architecture, PyTree]) -> None:
+        self.shape, self.params = state
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells it from any other autoencoder."""
+        return weights.fingerprint(self.shape, self.params)
+
+    def encode(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n h w C"]:
+        """The mean of a KL model's latents, or the vectors of a VQModel's codes; float32.
+
+        Raises:
+            UserError: height or width is no multiple of `shape.factor`.
+        """
+
+        def some(pixels: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            values = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
+            return tiling.encode(self._encoder, values, self.shape.factor, tiling.TILE)
+
+        return _batched(some, pictures)
+
+    def decode(self, latents: Float[np.ndarray, "n h w C"]) -> UInt8[np.ndarray, "n H W 3"]:
+        """The pictures of latents; vectors beside the codes of a VQModel are drawn to them."""
+
+        def some(vectors: Float[np.ndarray, "B h w C"]) -> Array:
+            values = jnp.asarray(vectors)
+            values = tiling.decode(self._decoder, values, self.shape.factor, tiling.TILE)
+            return jnp.clip(jnp.round((values + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+        return _batched(some, latents)
+
+    def codes(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> Int[np.ndarray, "n h w"]:
+        """The codes of a VQModel, each from 0 to `shape.num_vq_embeddings` - 1."""
+
+        def some(pixels: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            return self._coder(jnp.asarray(pixels, jnp.float32) / 127.5 - 1)
+
+        return _batched(some, pictures)
+
+    @functools.cached_property
+    def _device_params(self) -> PyTree:
+        return jax.device_put(self.params)
+
+    @functools.cached_property
+    def _encoder(self) -> Callable[[Array], Array]:
+        return self._compiled("encoded")
+
+    @functools.cached_property
+    def _decoder(self) -> Callable[[Array], Array]:
+        return self._compiled("decoded")
+
+    @functools.cached_property
+    def _coder(self) -> Callable[[Array], Array]:
+        return self._compiled("encode")
+
+    def _compiled(self, method: str) -> Callable[[Array], Array]:
+        run = jax.jit(functools.partial(_applied, models.model(self.shape), method))
+        return lambda x: run(self._device_params, x)
+
+
+def _applied(model: models.Model, method: str, params: PyTree, x: Array) -> Array:
+    return model.apply({"params": params}, x, method=method)
+
+
+def _batched(run: Callable[[np.ndarray], Array], items: np.ndarray) -> np.ndarray:
+    pieces = []
+    for first in range(0, len(items), BATCH):
+        chosen = items[first : first + BATCH]
+        size = 1 << (len(chosen) - 1).bit_length()
+        filled = np.resize(chosen, (size, *chosen.shape[1:]))
+        pieces.append(np.asarray(run(filled))[: len(chosen)])
+    return np.concatenate(pieces)

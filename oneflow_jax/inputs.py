@@ -1,0 +1,112 @@
+"""From configuration to what goes in: documents, tokenizer, codec, latents."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+
+import ml_collections
+from etils import epath
+
+from oneflow_jax import encoding, registry, workdir
+from oneflow_jax.autoencoders.codec import Learned
+from oneflow_jax.autoencoders.trained import Autoencoder
+from oneflow_jax.codecs import patches
+from oneflow_jax.codecs.base import Codec
+from oneflow_jax.data import latents, sources, splits
+from oneflow_jax.data import layout as layouts
+from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.errors import UserError
+
+ENCODED = ("train", "heldout")
+"""Splits that training and held-out losses read, as latents if the codec is a learned one."""
+
+VOCAB_DOCUMENTS = 20_000
+"""The tokenizer is learned from so many documents at most."""
+
+
+def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
+    """The documents of one split of the configured data set, prepared if need be."""
+    return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
+
+
+def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Layout:
+    """How documents become slots.
+
+    What the run keeps of its inputs is in `folder`: the tokenizer, and what there is to know of a
+    learned codec's latents. It is made at the first call, and with it the data.
+
+    Raises:
+        UserError: a value is wrong, or the codec is another than the run's.
+    """
+    return layouts.Layout(
+        vocab=_vocab(config, folder),
+        codec=_codec(config, folder),
+        length=config.data.length,
+        text_slots=config.data.text_slots,
+        markers=config.paradigm.name in registry.FROM_LEFT_TO_RIGHT,
+    )
+
+
+def documents(config: ml_collections.ConfigDict, codec: Codec, split: str) -> sources.Source:
+    """The documents of a split as the pipeline reads them: with latents, if the codec learned."""
+    if isinstance(codec, Learned):
+        return _latents(config, codec.autoencoder).opened(split)
+    return source(config, split)
+
+
+def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
+    """The configured codec; what a learned one needs to know of the data is kept in the run."""
+    given = config.codec.to_dict()
+    name = given.pop("name", None)
+    makers: dict[str, Callable[..., Codec]] = {"patches": patches.Patches, "learned": _unscaled}
+    maker = registry.chosen("codec.name", name, makers)
+    wanted = inspect.signature(maker).parameters.keys()
+    if given.keys() != wanted:
+        raise UserError(
+            f"codec.name={name!r} goes with the keys {', '.join(wanted)} of codec, all of them; "
+            f"missing: {', '.join(sorted(wanted - given.keys())) or 'none'}; unknown: "
+            f"{', '.join(sorted(given.keys() - wanted)) or 'none'}."
+        )
+    codec = maker(**given)
+    return _scaled(config, folder, codec) if isinstance(codec, Learned) else codec
+
+
+def _unscaled(path: str, pixels: int, patch: int, deviation: float) -> Learned:
+    """The codec before it knows the data: what does not fit is told before latents are made."""
+    autoencoder = Autoencoder.load(epath.Path(path))
+    channels = autoencoder.shape.channels
+    zeros, ones = (0.0,) * channels, (1.0,) * channels
+    return Learned(autoencoder, pixels, patch, mean=zeros, scale=ones, deviation=deviation)
+
+
+def _scaled(config: ml_collections.ConfigDict, folder: epath.Path, codec: Learned) -> Learned:
+    kept = folder / latents.INDEX
+    if not kept.exists():
+        index = _latents(config, codec.autoencoder).index()
+        workdir.write_atomically(kept, index.to_json())
+    index = latents.read_index(kept, codec.autoencoder.fingerprint)
+    return dataclasses.replace(codec, mean=index.mean, scale=index.deviation)
+
+
+def _latents(config: ml_collections.ConfigDict, autoencoder: Autoencoder) -> encoding.Latents:
+    given = config.source.to_dict()
+    name = f"{given['name']}_{splits.bucket(repr(sorted(given.items())), 16**8):08x}"
+    return encoding.Latents(
+        folder=epath.Path(config.data.dir) / "latents" / f"{name}_{autoencoder.fingerprint}",
+        autoencoder=autoencoder,
+        splits={split: functools.partial(source, config, split) for split in ENCODED},
+        pixels=config.codec.pixels,
+    )
+
+
+def _vocab(config: ml_collections.ConfigDict, folder: epath.Path) -> vocabs.Vocab:
+    """The run's vocabulary, learned from its training text at the first call."""
+    path = folder / workdir.TOKENIZER
+    if not path.exists():
+        documents = source(config, "train")
+        count = min(len(documents), VOCAB_DOCUMENTS)
+        draft = path.with_name(path.name + ".draft")
+        vocabs.train_vocab((documents[i].words() for i in range(count)), config.data.vocab, draft)
+        draft.replace(path)
+    return vocabs.Vocab.load(path)

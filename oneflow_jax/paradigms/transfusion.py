@@ -1,0 +1,145 @@
+"""`transfusion`: words one after another, and a flow for each picture between them.
+
+Zhou et al., Transfusion: Predict the Next Token and Diffuse Images with One Multi-Modal Model,
+2024, with flow matching in place of its DDPM, as the paradigms here that it is compared with.
+
+    shown    words as they are; each picture at a time t of its own, x_t = (1 - t) eps + t patch
+    network  a slot sees what comes before it, and all of its own picture       canvas.Attend.MIXED
+    loss     -log p(next token), of every slot that a word comes after  +  |v̂ - v|^2 of patches
+    sample   token by token with a cache; after <image> a picture, by one ODE   paradigms/writing.py
+
+In documents of the task `image_to_text` the pictures are clean, so that words are learned beside
+what sampling shows them; Transfusion limits the noise of pictures before their captions instead.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from clu import metrics
+
+from oneflow_jax import canvas as canvases
+from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
+from oneflow_jax.errors import UserError
+from oneflow_jax.flows import clocks, following, gaussian, losses, predictions, tasks
+from oneflow_jax.paradigms import base, writing
+from oneflow_jax.paradigms.base import Plan, Sample
+from oneflow_jax.samplers import tokens
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
+
+
+@flax.struct.dataclass
+class Targets:
+    """What one row is scored against; `text` and `image` are True where scored.
+
+    `ids` are those of the next slots.
+    """
+
+    ids: Int[Array, "L"]
+    noise: Float[Array, "L C"]
+    latents: Float[Array, "L C"]
+    clock: Float[Array, "L"]
+    text: Bool[Array, "L"]
+    image: Bool[Array, "L"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfusion:
+    """Next tokens, and flows of pictures.
+
+    Attributes:
+        alphabet: what may be written.
+        image: what is predicted of patches.
+        channels: numbers in a patch, C.
+        mix: the tasks of training.
+        clock: how often each time comes in training.
+        weights: of the terms `text` and `image`; Transfusion has 1 and 5.
+    """
+
+    alphabet: writing.Alphabet
+    image: predictions.Prediction
+    channels: int
+    mix: tasks.Mix
+    clock: clocks.Clock
+    weights: tuple[tuple[str, float], ...]
+    attend = Attend.MIXED
+    revises = False
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Logits of the next token, and one for patches."""
+        return (
+            Head("token_logits", self.alphabet.vocab, "vocab"),
+            Head("image", self.channels, "channels", zero=True),
+        )
+
+    @property
+    def in_step(self) -> "Transfusion":
+        """The same, with all pictures of a document at its time u."""
+        return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())
+
+    def counts(self, canvas: Canvas) -> Sums:
+        """The slots of each kind that are not given."""
+        return base.slots_to_make(canvas)
+
+    def corrupt(
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
+    ) -> tuple[View, Targets]:
+        """The row with some of its pictures moved toward noise."""
+        key_task, key_time, key_image = jax.random.split(key, 3)
+        draw = self.mix.draw(key_task, jnp.zeros_like(u), canvas)
+        flows = canvas.free & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
+        # Sums of a stratified and a free number, modulo 1, are uniform and independent.
+        own = self.clock(jnp.mod(u + tasks.uniform(key_time, canvas.span), 1.0))
+        clock = jnp.where(flows, own, 1.0)
+        noise = jax.random.normal(key_image, canvas.latents.shape)
+        latents = gaussian.interpolate(noise, canvas.latents, clock)
+        ids, scored = following.next_words(canvas)
+        targets = Targets(
+            ids=ids, noise=noise, latents=canvas.latents, clock=clock, text=scored, image=flows
+        )
+        return canvases.view(canvas, table.rows[canvas.ids], latents, clock), targets
+
+    def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
+        """The terms `text`, -log p in nats, and `image`."""
+        return {
+            "text": losses.cross_entropy(outputs["token_logits"], targets.ids, targets.text),
+            "image": self.image.loss(
+                outputs["image"], targets.noise, targets.latents, targets.clock, targets.image
+            ),
+        }
+
+    def check(self, plan: Plan) -> None:
+        """Words are written for good, and one after another.
+
+        Raises:
+            UserError: the plan is to revise, to remask, to read in another order, or to guide.
+        """
+        if plan.revises:
+            raise UserError("transfusion writes from left to right, and cannot revise a document.")
+        if (plan.words.order, plan.words.remask) != (tokens.Choice().order, 0.0):
+            raise UserError(
+                "sampling.order and remask are for mask_flow; transfusion writes from left to "
+                f"right. Given: {plan.words}."
+            )
+        if (plan.guidance, plan.text_guidance) != (1.0, 1.0):
+            raise UserError(
+                f"sampling.guidance={plan.guidance} and text_guidance={plan.text_guidance}: "
+                "transfusion is not guided here; give 1.0."
+            )
+
+    def evaluations(self, plan: Plan) -> int:
+        """NFE of one picture; besides, words take one each, and so does a picture for the cache."""
+        return plan.schedule.evaluations
+
+    def sample(
+        self,
+        apply: writing.Network,
+        table: Table,
+        keys: Key[Array, "B"],
+        canvas: Canvas,
+        plan: Plan,
+    ) -> Sample:
+        """Writes documents until all are finished."""
+        return writing.Sampler(self.alphabet, self.image, plan)(apply, table, keys, canvas)

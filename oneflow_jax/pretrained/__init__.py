@@ -1,0 +1,1 @@
+"""Networks that others trained, for measuring pictures; their weights come in pip packages."""

@@ -1,0 +1,214 @@
+"""Weights that come in pip packages: found without importing, and read without trusting, them.
+
+The files are pickles, and a pickle may call whatever Python can. It gets at what it calls by
+`find_class`; the one here knows a handful of names and gives stand-ins for them, so that reading
+runs nothing of NumPy's or PyTorch's, and PyTorch is not needed.
+"""
+
+import collections
+import dataclasses
+import importlib.util
+import math
+import operator
+import pathlib
+import pickle
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from oneflow_jax.errors import UserError
+
+INSTALL = 'pip install "oneflow_jax[metrics]"'
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+"""The number at the head of what PyTorch's `save` wrote before version 1.6."""
+
+# What unpickling may raise by the standard library's word, and what the stand-ins do.
+_BROKEN = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def locate(package: str, file: str) -> pathlib.Path:
+    """The path of `file` inside an installed package, which is not imported.
+
+    Raises:
+        UserError: the package is not installed, or has no such file.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise UserError(f"The package {package} is not installed: {INSTALL}")
+    for folder in spec.submodule_search_locations or ():
+        if (path := pathlib.Path(folder, file)).is_file():
+            return path
+    raise UserError(f"The package {package} has no {file}. Get the version that has: {INSTALL}")
+
+
+def numpy_pickle(path: pathlib.Path) -> Any:  # noqa: ANN401 - whatever tree the file has
+    """A tree of dicts, lists and tuples of float32 arrays, as NumPy pickles them.
+
+    Raises:
+        UserError: the file is broken, or wants to call what has no place in it.
+    """
+    with path.open("rb") as file:
+        try:
+            return _plain(_Reader(file, path).load())
+        except _BROKEN as error:
+            raise UserError(f"{path} is no pickle of float32 arrays: {error!r}") from error
+
+
+def torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Arrays by name, of a state dict that PyTorch wrote before version 1.6.
+
+    Such a file is five pickles: a magic number, a version, the machine's word sizes, the dict of
+    how tensors lie in storages, the storages' keys; then comes each storage, its count first.
+
+    Raises:
+        UserError: the file is broken, or wants to call what has no place in it.
+    """
+    with path.open("rb") as file:
+        try:
+            if _Reader(file, path).load() != TORCH_MAGIC:
+                raise UserError(f"{path} is no state dict of PyTorch before 1.6.")
+            version, sizes = _Reader(file, path).load(), _Reader(file, path).load()
+            if version != 1001 or not sizes["little_endian"]:
+                raise UserError(f"{path} is of another version, {version}, or byte order.")
+            reader = _Reader(file, path)
+            tensors = reader.load()
+            keys = _Reader(file, path).load()
+            storages = {key: reader.storages[key].read(file) for key in keys}
+            return {name: tensor.read(storages) for name, tensor in tensors.items()}
+        except _BROKEN as error:
+            raise UserError(f"{path} is no state dict of PyTorch: {error!r}") from error
+
+
+@dataclasses.dataclass
+class _Kind:
+    """Stands for a NumPy dtype."""
+
+    name: str
+    align: bool = False
+    copy: bool = False
+    order: str = ""
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1]
+
+
+class _Numbers:
+    """Stands for a NumPy array."""
+
+    values: np.ndarray
+
+    def __init__(self, *unused: object) -> None:
+        """What NumPy makes at first is empty; all comes with the state."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, by_columns, data = state
+        if (code := kind.order + kind.name) != "<f4":
+            raise ValueError(f"numbers are {code!r}, not '<f4'")
+        self.values = np.frombuffer(data, "<f4").reshape(shape, order="CF"[by_columns])
+
+
+@dataclasses.dataclass
+class _Storage:
+    """Stands for a PyTorch storage, of which the pickle has no more than this."""
+
+    code: str
+    key: str
+    count: int
+
+    def read(self, file: BinaryIO) -> np.ndarray:
+        """The storage's numbers, where they come next in the file."""
+        count = int.from_bytes(file.read(8), "little", signed=True)
+        if count != self.count or count < 1:
+            raise ValueError(f"storage {self.key!r} has {count} numbers, not {self.count}")
+        return np.frombuffer(file.read(count * np.dtype(self.code).itemsize), self.code, count)
+
+
+@dataclasses.dataclass
+class _Tensor:
+    """Stands for a PyTorch tensor: numbers of a storage, `strides` apart, from `offset` on."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    requires_grad: bool
+    hooks: Mapping
+
+    def read(self, storages: Mapping[str, np.ndarray]) -> np.ndarray:
+        """A copy of the tensor's numbers.
+
+        NumPy does not check that a view by strides stays inside, and would read other memory.
+        """
+        numbers = storages[self.storage.key]
+        shape = tuple(operator.index(size) for size in self.shape)
+        strides = tuple(operator.index(stride) for stride in self.strides)
+        offset = operator.index(self.offset)
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        least = min((offset, *strides, *(size - 1 for size in shape)))
+        if least < 0 or last >= numbers.size or math.prod(shape) > numbers.size:
+            raise ValueError(f"{self} reaches out of its storage of {numbers.size} numbers")
+        steps = [step * numbers.itemsize for step in strides]
+        return np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps).copy()
+
+
+_KNOWN = {
+    "collections.OrderedDict": collections.OrderedDict,
+    "numpy.dtype": _Kind,
+    "numpy.ndarray": _Numbers,
+    "numpy.core.multiarray._reconstruct": _Numbers,
+    "numpy._core.multiarray._reconstruct": _Numbers,
+    "torch.FloatStorage": "<f4",
+    "torch.LongStorage": "<i8",
+    "torch._utils._rebuild_tensor_v2": _Tensor,
+}
+
+
+class _Reader(pickle.Unpickler):
+    """Reads one pickle of a file; what that calls must be `_KNOWN`."""
+
+    def __init__(self, file: BinaryIO, path: pathlib.Path) -> None:
+        super().__init__(file)
+        self.path = path
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> object:
+        """The stand-in for what the pickle names.
+
+        Raises:
+            UserError: it has none.
+        """
+        full = f"{module}.{name}"
+        if full not in _KNOWN:
+            raise UserError(
+                f"{self.path} wants to call {full}, which weights have no need of. Do not use the "
+                f"file; get the package anew: {INSTALL}"
+            )
+        return _KNOWN[full]
+
+    def persistent_load(self, pid: tuple) -> _Storage:
+        """The storage that a tensor's numbers are in."""
+        _, code, key, _, count, _ = pid
+        return self.storages.setdefault(key, _Storage(code, key, count))
+
+
+def _plain(tree: object) -> object:
+    """The tree with arrays in the place of their stand-ins."""
+    if isinstance(tree, _Numbers):
+        return tree.values
+    if isinstance(tree, dict):
+        return {key: _plain(branch) for key, branch in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(_plain, tree))
+    return tree

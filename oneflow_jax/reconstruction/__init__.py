@@ -1,0 +1,1 @@
+"""Training autoencoders on pictures, and how well they bring them back."""

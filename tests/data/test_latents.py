@@ -1,0 +1,198 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from etils import epath
+
+from oneflow_jax.data import latents
+from oneflow_jax.data.document import Document, Encoded, Gap, Image, Text
+from oneflow_jax.errors import UserError
+
+FINGERPRINT = "0123456789abcdef"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return epath.Path(tmp_path) / "latents"
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Four documents in each."""
+    monkeypatch.setattr(latents, "SHARD", 4)
+
+
+def picture(draws):
+    scale, shift = np.array([1.0, 2.0, 0.1]), np.array([0.0, 5.0, -3.0])
+    return Encoded((draws.standard_normal((2, 3, 3)) * scale + shift).astype(np.float32))
+
+
+def documents(count, seed=0):
+    """Of each form there is: words alone, pictures alone, and both by turns."""
+    draws = np.random.default_rng(seed)
+    forms = (
+        lambda n: (Text(f"größer {n} <3"),),
+        lambda n: (picture(draws), picture(draws)),
+        lambda n: (Text(f"a {n}"), picture(draws), Text(""), picture(draws), picture(draws)),
+    )
+    return [Document(forms[n % 3](n)) for n in range(count)]
+
+
+def write(folder, split, some):
+    for shard in latents.shards(folder, split, len(some)):
+        first = shard.number * latents.SHARD
+        shard.write(some[first : first + latents.SHARD])
+
+
+def assert_same(found, wanted):
+    assert [type(part) for part in found.parts] == [type(part) for part in wanted.parts]
+    for one, other in zip(found.parts, wanted.parts, strict=True):
+        if isinstance(other, Encoded):
+            assert one.latents.dtype == np.float32
+            assert one.latents.shape == other.latents.shape
+            assert one.latents.tobytes() == other.latents.tobytes()
+        else:
+            assert one == other
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_documents_come_back_bit_by_bit_and_in_order(folder):
+    wanted = documents(11)
+    write(folder, "train", wanted)
+    stored = latents.opened(folder, "train", 11)
+    assert len(stored) == 11
+    for found, document in zip(stored, wanted, strict=True):
+        assert_same(found, document)
+    assert_same(stored[7], wanted[7])
+    assert_same(pickle.loads(pickle.dumps(stored))[9], wanted[9])
+    for beyond in (-1, 11):
+        with pytest.raises(IndexError):
+            stored[beyond]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_are_named_by_number_and_count(folder):
+    write(folder, "train", documents(9))
+    names = [f"train-0000{n}-of-00003" for n in range(3)]
+    found = sorted(path.name for path in folder.iterdir())
+    assert found == sorted(f"{name}.{end}" for name in names for end in ("array_record", "json"))
+    told = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    assert [each["documents"] for each in told] == [4, 4, 1]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_mean_and_deviation_are_numpy_s(folder):
+    train, heldout = documents(11), documents(5, seed=1)
+    write(folder, "train", train)
+    write(folder, "heldout", heldout)
+    counts = {"train": 11, "heldout": 5}
+    index = latents.write_index(folder, FINGERPRINT, counts)
+    every = np.concatenate(
+        [
+            part.latents.reshape(-1, 3).astype(np.float64)
+            for document in train
+            for part in document.parts
+            if isinstance(part, Encoded)
+        ]
+    )
+    np.testing.assert_allclose(index.mean, every.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(index.deviation, every.std(axis=0), rtol=1e-10)
+    assert index.documents == counts
+    assert latents.whole(folder, index)
+    # The index says all that there is to say.
+    assert latents.read_index(folder / latents.INDEX, FINGERPRINT) == index
+    copy = folder / "copy.json"
+    copy.write_text(index.to_json())
+    assert latents.read_index(copy, FINGERPRINT) == index
+
+
+def test_a_split_without_pictures_is_told(folder):
+    write(folder, "train", [Document((Text("a"),))])
+    with pytest.raises(UserError, match=r"'train' has no picture"):
+        latents.write_index(folder, FINGERPRINT, {"train": 1})
+
+
+def test_a_channel_that_never_changes_does_not_divide_by_zero(folder):
+    write(folder, "train", [Document((Encoded(np.full((2, 2, 1), 0.1, np.float32)),))] * 3)
+    index = latents.write_index(folder, FINGERPRINT, {"train": 3})
+    assert 0 < index.deviation[0] < 1e-3
+
+
+def truncated(shard):
+    shard.path.write_bytes(shard.path.read_bytes()[:-1])
+
+
+SPOILED = {
+    "cut short": truncated,
+    "missing": lambda shard: shard.path.unlink(),
+    "not told": lambda shard: shard.told.unlink(),
+    "told in part": lambda shard: shard.told.write_text(shard.told.read_text()[:20]),
+    "told in nothing": lambda shard: shard.told.write_text(""),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_that_is_not_whole_is_told_and_made_anew(folder, how):
+    wanted = documents(9)
+    write(folder, "train", wanted)
+    index = latents.write_index(folder, FINGERPRINT, {"train": 9})
+    shards = latents.shards(folder, "train", 9)
+    before = shards[1].path.read_bytes()
+    SPOILED[how](shards[1])
+    assert [shard.whole for shard in shards] == [True, False, True]
+    assert not latents.whole(folder, index)
+    with pytest.raises(UserError, match=r"train-00001-of-00003\.array_record is missing or .* cut"):
+        latents.opened(folder, "train", 9)
+    shards[1].write(wanted[4:8])
+    assert shards[1].path.read_bytes() == before
+    assert latents.whole(folder, index)
+
+
+def test_what_was_killed_on_the_way_is_not_whole(folder):
+    (shard,) = latents.shards(folder, "train", 3)
+    shard.write(documents(3))
+    wanted = shard.path.read_bytes()
+
+    def killed():
+        yield from documents(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shard.write(killed())
+    assert not shard.whole
+    # A longer draft than the shard is left behind, and does not shine through.
+    shard.path.with_suffix(".draft").write_bytes(b"half a shard" * 100_000)
+    shard.write(documents(3))
+    assert shard.whole
+    assert shard.path.read_bytes() == wanted
+    assert {path.suffix for path in folder.iterdir()} == {".array_record", ".json"}
+
+
+def test_latents_of_another_codec_are_refused(folder):
+    write(folder, "train", documents(3))
+    latents.write_index(folder, FINGERPRINT, {"train": 3})
+    with pytest.raises(UserError) as error:
+        latents.read_index(folder / latents.INDEX, "fedcba9876543210")
+    for said in (str(folder / latents.INDEX), FINGERPRINT, "fedcba9876543210", "codec.path"):
+        assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '{"fingerprint": "0123456789abcdef"}', "\xff"]
+)
+def test_what_is_no_index_is_told(folder, text):
+    folder.mkdir()
+    path = folder / latents.INDEX
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"latents\.json is not an index of latents"):
+        latents.read_index(path, FINGERPRINT)
+
+
+@pytest.mark.parametrize("part", [Gap("image"), Image(np.zeros((2, 2, 3), np.uint8))])
+def test_only_what_is_encoded_is_stored(folder, part):
+    (shard,) = latents.shards(folder, "train", 1)
+    with pytest.raises(TypeError, match=type(part).__name__):
+        shard.write([Document((part,))])
+    assert not shard.whole

