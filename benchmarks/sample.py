@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks import flops, problem, report, timing
 from oneflow_jax import sharding
-from oneflow_jax import step as steps
+from oneflow_jax import update
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ode
@@ -122,7 +122,7 @@ def sampler(
 
     def sample(params: PyTree, canvas: Canvas) -> Canvas:
         apply = functools.partial(task.model.apply, {"params": params})
-        keys = steps.row_keys(jax.random.key(1), canvas.ids.shape[0])
+        keys = update.row_keys(jax.random.key(1), canvas.ids.shape[0])
         table = apply(method="table")
         return task.paradigm.sample(apply, table, keys, canvas, plan).canvas
 

@@ -66,9 +66,10 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
 def steps_of(system: build.System, task: scoring.Task, passes: int) -> int:
     """Passes to plan for, so that no more than `passes` are taken; 0 if that cannot be.
 
-    A picture that is born at the last moment has all of its own time still before it.
+    A picture that is born at the last moment has all of its own time still before it; but where
+    words come one after another, passes are those of one picture.
     """
-    if not (task.births and system.layout.grows):
+    if not (task.births and system.layout.grows) or system.layout.markers:
         return passes
     given = system.config.sampling
     least = guidance.passes(given.guidance, given.text_guidance)

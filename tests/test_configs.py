@@ -31,6 +31,7 @@ CONFIGS = {
     "tpu_v4": tpu_v4.get_config,
     "digits": digits.get_config,
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
+    "quickstart:transfusion": lambda: quickstart.get_config("transfusion"),
     "documents": documents.get_config,  # the quickstart's edit_flow, and more
 }
 

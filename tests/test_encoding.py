@@ -206,7 +206,7 @@ class Pod:
 
         def written(one, documents):
             self.wrote[jax.process_index()].append(one.path.name)
-            time.sleep(0.1 * jax.process_index())  # The second is slower ...
+            time.sleep(0.2 * jax.process_index())  # The second is slower ...
             write(one, documents)
 
         def index_written(*arguments):

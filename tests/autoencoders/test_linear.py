@@ -65,9 +65,7 @@ def test_no_numbers_leave_the_mean():
 
 
 def test_the_mean_of_many_squares_is_exact():
-    """A float32 would lose count: 2 ** 18 times 200 is beyond what it adds up without loss."""
-    shown = np.full((1, 1024, 1024, 3), 200, np.uint8)
-    shown[:, ::7, ::3] = 255
-    mean = np.rint(squares(shown).mean(axis=0))
-    (one,) = np.unique(squares(linear.fitted(shown, SIDE, 0)(shown[:, :8, :8])), axis=0)
-    np.testing.assert_array_equal(one, mean)
+    """A float32 loses count of them: beyond 2 ** 26 it adds 200 where there are 203."""
+    shown = np.full((1, 1024, 1024, 3), 203, np.uint8)
+    rebuilt = linear.fitted(shown, 1, 0)
+    np.testing.assert_array_equal(rebuilt(shown[:, :2, :2]), shown[:, :2, :2])

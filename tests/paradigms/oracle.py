@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax import step as steps
+from oneflow_jax import update
 from oneflow_jax.canvas import Table
 from tests import tiny
 
@@ -15,7 +15,7 @@ TABLE = Table(
 
 
 def keys(seed, rows):
-    return steps.row_keys(jax.random.key(seed), rows)
+    return update.row_keys(jax.random.key(seed), rows)
 
 
 def oracle(paradigm, canvas, table=TABLE):

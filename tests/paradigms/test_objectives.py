@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from oneflow_jax import step as steps
+from oneflow_jax import update
 from oneflow_jax.canvas import Canvas, Kind, Table
 from oneflow_jax.flows import tasks
 from oneflow_jax.paradigms.base import Plan
@@ -123,7 +123,7 @@ def trained(name):
     draw = jax.jit(lambda keys, canvas: paradigm.sample(
         apply, table, keys, canvas, Plan(ode.schedule("euler", 16))
     ).canvas.ids)  # fmt: skip
-    texts = draw(steps.row_keys(jax.random.key(11), 64), batch)
+    texts = draw(update.row_keys(jax.random.key(11), 64), batch)
     return Trained(before.params["rows"][:WORDS], table.rows[:WORDS], np.asarray(texts)[:, 1:])
 
 

@@ -1,0 +1,139 @@
+"""`transfusion`: what is shown and asked; sampling is in test_writing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.canvas import Attend, Kind
+from oneflow_jax.data import toy
+from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.errors import UserError
+from oneflow_jax.flows import clocks, gaussian, predictions, tasks
+from oneflow_jax.paradigms import base, writing
+from oneflow_jax.paradigms.transfusion import Transfusion
+from oneflow_jax.samplers import ode, tokens
+from tests import tiny
+from tests.paradigms.oracle import SEED, TABLE, keys
+
+MIXES = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.0, 0.0, 0.0)}
+
+
+def paradigm(task="joint"):
+    return Transfusion(
+        alphabet=writing.Alphabet(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
+        image=predictions.Clean(),
+        channels=tiny.CODEC.channels,
+        mix=tasks.Mix(MIXES[task], 0.0),
+        clock=clocks.Power(),
+        weights=(("text", 1.0), ("image", 5.0)),
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Rows of one document each, with pictures between their words."""
+    lay = dataclasses.replace(tiny.layout_of(48, 0), markers=True)
+    rows = [row for row in map(lay.row, toy.Toy(documents=40)) if len(row["kind"]) <= 48]
+    return jax.tree.map(jnp.asarray, lay.canvas(rows[:16]))
+
+
+def corrupted(flow, canvas, seed=SEED):
+    u = jnp.broadcast_to(jnp.linspace(0, 0.9, canvas.ids.shape[0])[:, None], canvas.ids.shape)
+    corrupt = jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))
+    return corrupt(keys(seed, canvas.ids.shape[0]), u, canvas)
+
+
+def test_layout_tells_where_pictures_begin_and_documents_end(data):
+    kind, ids = np.asarray(data.kind), np.asarray(data.ids)
+    for row in range(len(kind)):
+        filled = np.flatnonzero(kind[row] != Kind.PAD)
+        assert ids[row, filled[-1]] == vocabs.END
+        firsts = [
+            slot
+            for slot in filled
+            if kind[row, slot] == Kind.IMAGE and data.span[row, slot] != data.span[row, slot - 1]
+        ]
+        assert firsts
+        assert all(ids[row, slot - 1] == vocabs.IMAGE for slot in firsts)
+
+
+def test_words_are_shown_and_pictures_flow(data):
+    view, targets = corrupted(paradigm(), data)
+    text, image = np.asarray(data.is_text), np.asarray(data.is_image)
+    np.testing.assert_array_equal(view.clock[text], 1.0)
+    np.testing.assert_array_equal(view.embeds[text], TABLE.rows[data.ids][text])
+    expected = gaussian.interpolate(targets.noise, data.latents, view.clock)
+    np.testing.assert_allclose(view.latents[image], expected[image], atol=1e-6)
+    np.testing.assert_array_equal(targets.image, data.is_image)
+    for row in range(len(text)):
+        times = {
+            span: set(np.asarray(view.clock[row])[np.asarray(data.span[row]) == span].tolist())
+            for span in np.unique(np.asarray(data.span[row])[image[row]])
+        }
+        assert all(len(each) == 1 for each in times.values())
+    clocks_seen = np.asarray(view.clock)[image]
+    assert clocks_seen.min() < 0.2
+    assert clocks_seen.max() > 0.8
+
+
+def test_each_picture_of_a_document_has_its_own_time(data):
+    view, _ = corrupted(paradigm(), data)
+    several = 0
+    for row in range(data.ids.shape[0]):
+        image = np.asarray(data.is_image[row])
+        spans = np.unique(np.asarray(data.span[row])[image])
+        if len(spans) > 1:
+            several += 1
+            assert len(np.unique(np.asarray(view.clock[row])[image])) == len(spans)
+    assert several > 0
+
+
+def test_captions_are_learned_beside_clean_pictures(data):
+    view, targets = corrupted(paradigm("image_to_text"), data)
+    image = np.asarray(data.is_image)
+    np.testing.assert_array_equal(view.latents[image], data.latents[image])
+    np.testing.assert_array_equal(view.clock, 1.0)
+    assert not targets.image.any()
+    assert targets.text.any()
+
+
+def test_what_is_asked_is_the_next_word(data):
+    _, targets = corrupted(paradigm(), data)
+    ids, scored = np.asarray(data.ids), np.asarray(targets.text)
+    for row, slot in zip(*np.nonzero(scored), strict=True):
+        assert targets.ids[row, slot] == ids[row, slot + 1]
+        assert data.kind[row, slot + 1] == Kind.TEXT
+    # Every token but BOS is asked for once.
+    assert scored.sum() == np.sum(np.asarray(data.is_text)) - len(ids)
+
+
+def test_oracle_has_no_loss(data):
+    flow = paradigm()
+    _, targets = corrupted(flow, data)
+    outputs = {
+        "token_logits": 1e4 * jax.nn.one_hot(targets.ids, tiny.VOCAB),
+        "image": data.latents,
+    }
+    losses = jax.vmap(flow.loss)(outputs, targets)
+    for term in losses.values():
+        np.testing.assert_allclose(term.total, 0.0, atol=1e-6)
+        assert np.asarray(term.count).sum() > 0
+    wrong = outputs | {"token_logits": jnp.roll(outputs["token_logits"], 1, axis=1)}
+    assert jax.vmap(flow.loss)(wrong, targets)["text"].total.sum() > 100
+
+
+def test_what_it_cannot_do_is_told():
+    flow = paradigm()
+    assert (flow.attend, flow.revises) == (Attend.MIXED, False)
+    refused = {
+        "cannot revise": base.Plan(ode.schedule("euler", 2, start=0.5)),
+        "remask": base.Plan(ode.schedule("euler", 2), words=tokens.Choice(remask=0.1)),
+        "guidance": base.Plan(ode.schedule("euler", 2), guidance=2.0),
+    }
+    for message, plan in refused.items():
+        with pytest.raises(UserError, match=message):
+            flow.check(plan)
+    flow.check(base.Plan(ode.schedule("heun", 3), words=tokens.Choice(temperature=0.5)))
