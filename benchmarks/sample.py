@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import flops, problem, report, timing
-from oneflow_jax import sharding
-from oneflow_jax import update
+from oneflow_jax import sharding, update
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ode

@@ -56,7 +56,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.data.vocab = 512  # pieces that the tokenizer learns
 
     config.codec = ml_collections.ConfigDict()
-    config.codec.name = "patches"  # or "learned": see `learned`
+    config.codec.name = "patches"  # or "learned", "codes": see below
     config.codec.pixels = 4  # height and width of a picture
     config.codec.patch = 2  # height and width of a patch, in pixels
     config.codec.colors = 3
@@ -66,7 +66,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.model = size(layers=4, width=128, heads=2)
 
     config.paradigm = ml_collections.ConfigDict()
-    config.paradigm.name = "oneflow"  # or "mask_flow", "edit_flow", "transfusion"
+    config.paradigm.name = "oneflow"  # or another of `registry`
     config.paradigm.objective = "endpoint"  # of oneflow's words; or "velocity", "literal"
     config.paradigm.cap = 10.0  # highest weight of a hidden token of mask_flow
     config.paradigm.image = "clean"  # what is predicted of a patch; or "velocity"
@@ -90,6 +90,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.paradigm.fate_weight = 1.0  # ... which items are wrong or too many ...
     config.paradigm.words_weight = 1.0  # ... and what should stand there
     config.paradigm.image_weight = 1.0
+    config.paradigm.z_weight = 1e-5  # of chameleon and dalle: z-loss
 
     config.evaluation.clocks = 5  # buckets of the clock
     config.evaluation.score = ""  # figures of merit: "", "digits" or "emoji"
@@ -124,8 +125,11 @@ def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "edit_flow":
         config.data.text_slots = 0
         config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
-    if paradigm == "transfusion":
+    if paradigm in ("transfusion", "chameleon", "dalle"):
         config.data.text_slots = 0
+    if paradigm == "dalle":
+        config.paradigm.text_weight, config.paradigm.image_weight = 1 / 8, 7 / 8
+    if paradigm == "transfusion":
         config.sampling.solver = "heun"  # of each picture; words take a pass each, besides
         config.sampling.steps = 5
         config.sampling.grid = "cosine"
@@ -140,6 +144,11 @@ def learned(path: str, pixels: int, patch: int) -> ml_collections.ConfigDict:
     codec.patch = patch  # height and width of a slot, in latents
     codec.deviation = 1.0  # how much fainter than unit variance latents are to be
     return codec
+
+
+def codes(path: str, pixels: int) -> ml_collections.ConfigDict:
+    """The codec of a VQModel's codes, for chameleon and dalle."""
+    return ml_collections.ConfigDict({"name": "codes", "path": path, "pixels": pixels})
 
 
 def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -9,7 +9,7 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax import encoding, registry, workdir
-from oneflow_jax.autoencoders.codec import Learned
+from oneflow_jax.autoencoders.codec import AsCodes, Codes, Learned
 from oneflow_jax.autoencoders.trained import Autoencoder
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.base import Codec
@@ -39,27 +39,33 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
     Raises:
         UserError: a value is wrong, or the codec is another than the run's.
     """
+    codec = _codec(config, folder)
     return layouts.Layout(
-        vocab=_vocab(config, folder),
-        codec=_codec(config, folder),
+        vocab=_vocab(config, folder, codec.codes),
+        codec=codec,
         length=config.data.length,
         text_slots=config.data.text_slots,
         markers=config.paradigm.name in registry.FROM_LEFT_TO_RIGHT,
+        text_first=config.paradigm.name in registry.TEXT_FIRST,
     )
 
 
 def documents(config: ml_collections.ConfigDict, codec: Codec, split: str) -> sources.Source:
     """The documents of a split as the pipeline reads them: with latents, if the codec learned."""
-    if isinstance(codec, Learned):
-        return _latents(config, codec.autoencoder).opened(split)
-    return source(config, split)
+    if isinstance(codec, patches.Patches):
+        return source(config, split)
+    return _latents(config, codec).opened(split)
 
 
 def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
     """The configured codec; what a learned one needs to know of the data is kept in the run."""
     given = config.codec.to_dict()
     name = given.pop("name", None)
-    makers: dict[str, Callable[..., Codec]] = {"patches": patches.Patches, "learned": _unscaled}
+    makers: dict[str, Callable[..., Codec]] = {
+        "patches": patches.Patches,
+        "learned": _unscaled,
+        "codes": _codes,
+    }
     maker = registry.chosen("codec.name", name, makers)
     wanted = inspect.signature(maker).parameters.keys()
     if given.keys() != wanted:
@@ -69,7 +75,12 @@ def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
             f"{', '.join(sorted(given.keys() - wanted)) or 'none'}."
         )
     codec = maker(**given)
-    return _scaled(config, folder, codec) if isinstance(codec, Learned) else codec
+    if isinstance(codec, patches.Patches):
+        return codec
+    index = _kept(config, folder, codec)
+    if isinstance(codec, Codes):
+        return codec
+    return dataclasses.replace(codec, mean=index.mean, scale=index.deviation)
 
 
 def _unscaled(path: str, pixels: int, patch: int, deviation: float) -> Learned:
@@ -80,18 +91,25 @@ def _unscaled(path: str, pixels: int, patch: int, deviation: float) -> Learned:
     return Learned(autoencoder, pixels, patch, mean=zeros, scale=ones, deviation=deviation)
 
 
-def _scaled(config: ml_collections.ConfigDict, folder: epath.Path, codec: Learned) -> Learned:
+def _codes(path: str, pixels: int) -> Codes:
+    return Codes(Autoencoder.load(epath.Path(path)), pixels)
+
+
+def _kept(
+    config: ml_collections.ConfigDict, folder: epath.Path, codec: Learned | Codes
+) -> latents.Index:
+    """What the run has kept of its codec, held against the codec that is there."""
     kept = folder / latents.INDEX
+    stored = _latents(config, codec)
     if not kept.exists():
-        index = _latents(config, codec.autoencoder).index()
-        workdir.write_atomically(kept, index.to_json())
-    index = latents.read_index(kept, codec.autoencoder.fingerprint)
-    return dataclasses.replace(codec, mean=index.mean, scale=index.deviation)
+        workdir.write_atomically(kept, stored.index().to_json())
+    return latents.read_index(kept, stored.autoencoder.fingerprint)
 
 
-def _latents(config: ml_collections.ConfigDict, autoencoder: Autoencoder) -> encoding.Latents:
+def _latents(config: ml_collections.ConfigDict, codec: Learned | Codes) -> encoding.Latents:
     given = config.source.to_dict()
     name = f"{given['name']}_{splits.bucket(repr(sorted(given.items())), 16**8):08x}"
+    autoencoder = AsCodes(codec.autoencoder) if codec.codes else codec.autoencoder
     return encoding.Latents(
         folder=epath.Path(config.data.dir) / "latents" / f"{name}_{autoencoder.fingerprint}",
         autoencoder=autoencoder,
@@ -100,7 +118,7 @@ def _latents(config: ml_collections.ConfigDict, autoencoder: Autoencoder) -> enc
     )
 
 
-def _vocab(config: ml_collections.ConfigDict, folder: epath.Path) -> vocabs.Vocab:
+def _vocab(config: ml_collections.ConfigDict, folder: epath.Path, codes: int) -> vocabs.Vocab:
     """The run's vocabulary, learned from its training text at the first call."""
     path = folder / workdir.TOKENIZER
     if not path.exists():
@@ -109,4 +127,4 @@ def _vocab(config: ml_collections.ConfigDict, folder: epath.Path) -> vocabs.Voca
         draft = path.with_name(path.name + ".draft")
         vocabs.train_vocab((documents[i].words() for i in range(count)), config.data.vocab, draft)
         draft.replace(path)
-    return vocabs.Vocab.load(path)
+    return vocabs.Vocab.load(path, codes)

@@ -12,20 +12,27 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, predictions, schedules, tasks
 from oneflow_jax.paradigms import (
     base,
+    chameleon,
     edit_flow,
     growth,
     mask_flow,
     objectives,
     oneflow,
+    pages,
     transfusion,
-    writing,
 )
 
-ANY_LENGTH = ("edit_flow", "transfusion")
-"""Paradigms whose text has no slots laid out for it."""
+ON_CODES = ("chameleon", "dalle")
+"""Paradigms whose pictures are codes."""
 
-FROM_LEFT_TO_RIGHT = ("transfusion",)
+FROM_LEFT_TO_RIGHT = ("transfusion", *ON_CODES)
 """Paradigms that must be told in so many tokens where pictures begin and documents end."""
+
+TEXT_FIRST = ("dalle",)
+"""Paradigms whose words all stand before their pictures."""
+
+ANY_LENGTH = ("edit_flow", *FROM_LEFT_TO_RIGHT)
+"""Paradigms whose text has no slots laid out for it."""
 
 
 def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec) -> base.Paradigm:
@@ -39,6 +46,8 @@ def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Code
         "mask_flow": _mask_flow,
         "edit_flow": _edit_flow,
         "transfusion": _transfusion,
+        "chameleon": _chameleon,
+        "dalle": _chameleon,
     }
     name = config.paradigm.name
     maker = chosen("paradigm.name", name, makers)
@@ -47,6 +56,11 @@ def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Code
         raise UserError(
             f"data.text_slots={slots} does not go with paradigm.name={name!r}: 0, for text of any "
             f"length, is for {', '.join(ANY_LENGTH)}; the others need runs of 1 slot or more."
+        )
+    if (name in ON_CODES) != (codec.codes > 0):
+        raise UserError(
+            f"codec.name={config.codec.name!r} does not go with paradigm.name={name!r}: 'codes' is "
+            f"for {', '.join(ON_CODES)}; the others need 'patches' or 'learned'."
         )
     return maker(config, vocab, codec)
 
@@ -111,15 +125,29 @@ def _transfusion(
     config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
 ) -> transfusion.Transfusion:
     return transfusion.Transfusion(
-        alphabet=writing.Alphabet(
-            vocab=vocab.size_padded(),
-            words=(vocab.text.start, vocab.text.stop),
-            image_token=vocabs.IMAGE,
-            end=vocabs.END,
-            grid=codec.grid,
-        ),
+        alphabet=_alphabet(vocab, codec),
         weights=_weights(config, "text", "image"),
         **_shared(config, codec),
+    )
+
+
+def _chameleon(
+    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+) -> chameleon.Chameleon:
+    return chameleon.Chameleon(
+        alphabet=_alphabet(vocab, codec),
+        codes=(vocab.codes.start, vocab.codes.stop),
+        weights=_weights(config, *chameleon.TERMS),
+    )
+
+
+def _alphabet(vocab: vocabs.Vocab, codec: Codec) -> pages.Alphabet:
+    return pages.Alphabet(
+        vocab=vocab.size_padded(),
+        words=(vocab.text.start, vocab.text.stop),
+        image_token=vocabs.IMAGE,
+        end=vocabs.END,
+        grid=codec.grid,
     )
 
 

@@ -146,7 +146,7 @@ def test_a_codec_in_two_steps_then_evaluated(name, tmp_path, data_dir):
 
 def keys(config, prefix=""):
     for name in config:
-        value = config.get_ref(name).get()
+        value = config[name]
         if isinstance(value, common.ml_collections.ConfigDict):
             yield from keys(value, f"{prefix}{name}.")
         else:

@@ -144,6 +144,8 @@ def _architecture(path: epath.Path, values: Mapping[str, Any]) -> Architecture:
     given = {name: values[name] for name in fields if name in values}
     # Models that have statistics of their own, not one scale, say so by None.
     given = {name: value for name, value in given.items() if value is not None}
+    if kind == "VQModel":
+        given.setdefault("latent_channels", 3)  # There the two kinds' defaults differ.
     if "block_out_channels" in given:
         given["block_out_channels"] = tuple(given["block_out_channels"])
     try:

@@ -5,8 +5,81 @@ import dataclasses
 import numpy as np
 
 from oneflow_jax.autoencoders.trained import Autoencoder
-from oneflow_jax.codecs import grids
+from oneflow_jax.codecs import base, grids
 from oneflow_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class AsCodes:
+    """A VQModel that encodes pictures as numbers of codes, for storage: float32 `[n h w 1]`."""
+
+    autoencoder: Autoencoder
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one than that of the same autoencoder's vectors."""
+        return f"{self.autoencoder.fingerprint}_codes"
+
+    def encode(self, pictures: np.ndarray) -> np.ndarray:
+        """Codes of uint8 `[n H W 3]`; whole numbers below 2^24 are exact in float32."""
+        return self.autoencoder.codes(pictures)[..., None].astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Codes:
+    """A picture as codes, one in a slot.
+
+    Attributes:
+        autoencoder: a VQModel.
+        pixels: height and width of a picture.
+    """
+
+    autoencoder: Autoencoder
+    pixels: int
+    channels = 1  # latents that nothing is put into
+
+    def __post_init__(self) -> None:
+        """Refuses what has no codes, and sizes that do not fit.
+
+        Raises:
+            UserError: as said.
+        """
+        shape = self.autoencoder.shape
+        if shape.kind != "VQModel":
+            raise UserError(f"codec.name='codes' wants a VQModel; codec.path holds a {shape.kind}.")
+        if self.pixels % shape.factor:
+            raise UserError(
+                f"codec.pixels={self.pixels} is no multiple of {shape.factor}, a code's pixels."
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of codes."""
+        return (self.pixels // self.autoencoder.shape.factor,) * 2
+
+    @property
+    def codes(self) -> int:
+        """How many different codes there are."""
+        return self.autoencoder.shape.num_vq_embeddings
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Codes, int `[N]`, of a uint8 picture `[H W 3]`.
+
+        Raises:
+            UserError: the picture has another size.
+        """
+        base.check_size(pixels, self.pixels)
+        return self.autoencoder.codes(pixels[None])[0].reshape(-1)
+
+    def arrange(self, values: np.ndarray) -> np.ndarray:
+        """Codes, int `[N]`, of those that were stored as `[h w 1]`."""
+        return np.rint(values).astype(np.int32).reshape(-1)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Pictures, uint8 `[... H W 3]`, of codes `[... N]`."""
+        flat = codes.reshape(-1, *self.grid)
+        pictures = self.autoencoder.decode_codes(flat)
+        return pictures.reshape(*codes.shape[:-1], *pictures.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +100,7 @@ class Learned:
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     deviation: float
+    codes = 0
 
     def __post_init__(self) -> None:
         """Refuses sizes that do not fit.
@@ -64,11 +138,7 @@ class Learned:
         Raises:
             UserError: the picture has another size.
         """
-        if pixels.shape != (self.pixels, self.pixels, 3):
-            raise UserError(
-                f"A picture of shape {pixels.shape} does not fit the codec, which wants "
-                f"{(self.pixels, self.pixels, 3)}: set codec.pixels, or resize it."
-            )
+        base.check_size(pixels, self.pixels)
         return self.arrange(self.autoencoder.encode(pixels[None])[0])
 
     def arrange(self, values: np.ndarray) -> np.ndarray:

@@ -77,6 +77,11 @@ class Autoencoder:
 
         return _batched(some, pictures)
 
+    def decode_codes(self, codes: Int[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n H W 3"]:
+        """The pictures of a VQModel's codes."""
+        table = self.params["quantize"]["embedding"]["embedding"]
+        return self.decode(table[codes])
+
     @functools.cached_property
     def _device_params(self) -> PyTree:
         return jax.device_put(self.params)

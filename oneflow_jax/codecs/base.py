@@ -4,9 +4,11 @@ from typing import Protocol
 
 import numpy as np
 
+from oneflow_jax.errors import UserError
+
 
 class Codec(Protocol):
-    """Turns pictures into rows of latents, about unit variance, and back."""
+    """Turns pictures into rows of latents, about unit variance, or of codes; and back."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -20,11 +22,29 @@ class Codec(Protocol):
     def pixels(self) -> int:
         """Height and width of the pictures, in pixels."""
 
+    @property
+    def codes(self) -> int:
+        """How many codes there are, of a codec that makes codes; else 0."""
+
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Latents, float32 `[N C]` in reading order, of a uint8 picture `[H W 3]`."""
+        """Latents, float32 `[N C]`, or codes, int `[N]`, in reading order, of a uint8 `[H W 3]`."""
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
         """Latents, as `encode` gives them, of a picture that was turned into `[h w c]` before."""
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Pictures, uint8 `[... H W 3]`, of latents `[... N C]`; out of range is clipped."""
+        """Pictures, uint8 `[... H W 3]`, of latents `[... N C]`, clipped; or of codes `[... N]`."""
+
+
+def check_size(picture: np.ndarray, pixels: int) -> None:
+    """Refuses a picture that is not uint8 `[pixels pixels 3]`.
+
+    Raises:
+        UserError: as said.
+    """
+    wanted = (pixels, pixels, 3)
+    if picture.shape != wanted:
+        raise UserError(
+            f"A picture of shape {picture.shape} does not fit the codec, which wants {wanted}: set "
+            "codec.pixels, or resize it."
+        )

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from einops import reduce
 
-from oneflow_jax.codecs import grids
+from oneflow_jax.codecs import base, grids
 from oneflow_jax.errors import UserError
 
 
@@ -25,6 +25,7 @@ class Patches:
     colors: int
     mean: float
     deviation: float
+    codes = 0
 
     def __post_init__(self) -> None:
         """Refuses sizes that do not fit.
@@ -53,11 +54,7 @@ class Patches:
         Raises:
             UserError: the picture has another size.
         """
-        if pixels.shape != (self.pixels, self.pixels, 3):
-            raise UserError(
-                f"A picture of shape {pixels.shape} does not fit the codec, which wants "
-                f"{(self.pixels, self.pixels, 3)}: set codec.pixels, or resize it."
-            )
+        base.check_size(pixels, self.pixels)
         values = pixels.astype(np.float32) / 127.5 - 1
         if self.colors == 1:
             values = reduce(values, "h w c -> h w 1", "mean")

@@ -1,6 +1,8 @@
 """Documents: what people write and read, before any token or array."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -54,3 +56,15 @@ class Document:
     def pictures(self) -> tuple[np.ndarray, ...]:
         """The pixels of all pictures, in reading order."""
         return tuple(part.pixels for part in self.parts if isinstance(part, Image))
+
+
+def runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """The parts, with neighboring words and gaps for words together."""
+    for text, group in itertools.groupby(parts, is_text):
+        run = list(group)
+        yield from [run] if text else ([part] for part in run)
+
+
+def is_text(part: Part) -> bool:
+    """Whether it holds words, or may: a gap for words, or for anything."""
+    return isinstance(part, Text) or (isinstance(part, Gap) and part.kind != "image")

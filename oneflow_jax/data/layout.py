@@ -16,8 +16,9 @@ import numpy as np
 
 from oneflow_jax.canvas import Canvas, Kind, Opening
 from oneflow_jax.codecs.base import Codec
+from oneflow_jax.data import document as documents
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.data.document import Document, Encoded, Gap, Image, Part, Text
+from oneflow_jax.data.document import Document, Encoded, Gap, Image, Text
 from oneflow_jax.errors import UserError
 
 _OPENINGS = {"text": int(Opening.WORDS), "document": int(Opening.ANYTHING)}
@@ -35,6 +36,7 @@ class Layout:
         codec: latents of pictures.
         length: slots of a row, L.
         text_slots: text runs are multiples of this long; 0 for exactly as long as their words.
+        text_first: whether all words of a document stand before its pictures.
         markers: whether <image> stands before each picture and <end> after each document, for
             models that write from left to right.
     """
@@ -44,6 +46,7 @@ class Layout:
     length: int
     text_slots: int
     markers: bool = False
+    text_first: bool = False
 
     @property
     def grows(self) -> bool:
@@ -97,13 +100,14 @@ class Layout:
         ]
         found = [self._parts(row) for row in rows]
         # All pictures of the batch at once, since a codec may be a network.
-        latents = [
-            row["latents"][at]
+        content = [
+            (row["ids"][at], row["latents"][at])
             for row, runs in zip(rows, found, strict=True)
             for kind, at in runs
             if kind == Kind.IMAGE
         ]
-        pictures = iter(self.codec.decode(np.stack(latents)) if latents else ())
+        stacked = map(np.stack, zip(*content, strict=True))
+        pictures = iter(self.pictures(*stacked) if content else ())
         return [
             Document(
                 tuple(
@@ -115,6 +119,18 @@ class Layout:
             )
             for row, runs in zip(rows, found, strict=True)
         ]
+
+    def pictures(self, ids: np.ndarray, latents: np.ndarray) -> np.ndarray:
+        """Pictures, uint8 `[n H W 3]`, of what their slots hold: ids `[n N]`, latents `[n N C]`."""
+        if not self.codec.codes:
+            return self.codec.decode(latents)
+        # A slot that was never written holds no code.
+        return self.codec.decode(np.clip(ids - self.vocab.codes.start, 0, self.codec.codes - 1))
+
+    def _content(self, encoded: np.ndarray) -> Row:
+        if not self.codec.codes:
+            return {"latents": encoded}
+        return {"ids": self.vocab.codes.start + encoded}
 
     def _parts(self, row: Row) -> list[tuple[Kind, np.ndarray]]:
         """The runs of words and the pictures of a row; markers alone are no words."""
@@ -133,11 +149,14 @@ class Layout:
         if not document.parts:
             raise UserError("The document is empty: give it words, a picture, or a gap.")
         pieces = [self._start()]
-        for run in _runs(document.parts):
+        inside = document.parts
+        if self.text_first:
+            inside = sorted(inside, key=lambda part: not documents.is_text(part))
+        for run in documents.runs(inside):
             order = int(pieces[-1]["position"][-1, 0]) + 1
-            if not _is_text(run[0]) and self.markers:
+            if not documents.is_text(run[0]) and self.markers:
                 added = [self._marker(vocabs.IMAGE, order), self._picture(run[0], order + 1)]
-            elif not _is_text(run[0]):
+            elif not documents.is_text(run[0]):
                 added = [self._picture(run[0], order)]
             elif self.grows:
                 added = self._open_text(run, order, pieces[-1], allow_unknown)
@@ -227,9 +246,9 @@ class Layout:
         given = not isinstance(part, Gap)
         row = self._slots(Kind.IMAGE, np.zeros(slots), np.full(slots, given))
         if isinstance(part, Image):
-            row["latents"] = self.codec.encode(part.pixels)
+            row |= self._content(self.codec.encode(part.pixels))
         elif isinstance(part, Encoded):
-            row["latents"] = self.codec.arrange(part.latents)
+            row |= self._content(self.codec.arrange(part.latents))
         at_row, at_column = np.divmod(np.arange(slots), columns)
         return row | {"position": _positions(np.full(slots, order), at_row, at_column)}
 
@@ -257,17 +276,6 @@ def parts(
     for _, run in itertools.groupby(zip(pictures, inside, strict=True), operator.itemgetter(0)):
         at = np.array([slot for _, slot in run])
         yield Kind(int(kind[at[0]])), at
-
-
-def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """The parts, with neighboring words and gaps for words together."""
-    for text, group in itertools.groupby(parts, _is_text):
-        run = list(group)
-        yield from [run] if text else ([part] for part in run)
-
-
-def _is_text(part: Part) -> bool:
-    return isinstance(part, Text) or (isinstance(part, Gap) and part.kind != "image")
 
 
 def _positions(order: np.ndarray, *grid: np.ndarray) -> np.ndarray:

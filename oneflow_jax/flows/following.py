@@ -12,7 +12,16 @@ def next_words(canvas: Canvas) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
     The row lies in reading order. The last slot of a picture tells the word after it; what comes
     after the slot before a picture is no word.
     """
+    return jnp.roll(canvas.ids, -1), _followed(canvas, canvas.is_text)
+
+
+def next_codes(canvas: Canvas) -> Bool[Array, "L"]:
+    """For each slot whether the next one is a picture's code that is to be learned."""
+    return _followed(canvas, canvas.is_image)
+
+
+def _followed(canvas: Canvas, kind: Bool[Array, "L"]) -> Bool[Array, "L"]:
+    """True where the next slot is of this kind, of the same document, and not given."""
     last = jnp.arange(canvas.ids.shape[0]) == canvas.ids.shape[0] - 1
     same = canvas.segment == jnp.roll(canvas.segment, -1)
-    word = jnp.roll(canvas.is_text & canvas.free, -1)
-    return jnp.roll(canvas.ids, -1), word & same & ~last
+    return jnp.roll(kind & canvas.free, -1) & same & ~last

@@ -4,6 +4,7 @@ Sums travel, means are for people: the training step divides totals by counts of
 so that gradients do not depend on how the batch is cut; logs divide by what was scored.
 """
 
+import jax
 import jax.numpy as jnp
 import optax
 from clu import metrics
@@ -45,6 +46,11 @@ def binary_cross_entropy(
 ) -> metrics.Average:
     """Sum over scored slots of -log of the probability given to what is `true`, in nats."""
     return _over(scored, optax.sigmoid_binary_cross_entropy(logits, true.astype(logits.dtype)))
+
+
+def squared_normalizer(logits: Float[Array, "L V"], scored: Bool[Array, "L"]) -> metrics.Average:
+    """Sum over scored slots of (log Z)^2, Z being the sum of exp(logits): z-loss."""
+    return _over(scored, jnp.square(jax.nn.logsumexp(logits, axis=-1)))
 
 
 def _over(

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Protocol
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from clu import metrics
 
@@ -91,6 +92,18 @@ def finished(canvas: Canvas, moments: Moments | None, passes: int) -> Sample:
     return Sample(canvas=canvas, moments=moments, passes=jnp.int32(passes), full=full)
 
 
+def no_moments(canvas: Canvas, count: int) -> Moments:
+    """Room for `count` moments of a batch that have not come yet."""
+    path = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), canvas)
+    return Moments(
+        canvas=path,
+        clock=jnp.ones(path.ids.shape),
+        certainty=jnp.ones(path.ids.shape),
+        guess=path.latents,
+        times=jnp.full(count, -1.0),
+    )
+
+
 def one_pass_a_step(plan: Plan) -> int:
     """NFE of Euler's method; each kind of guidance asks the network once more."""
     return len(plan.schedule.times) * guidance.passes(plan.guidance, plan.text_guidance)
@@ -106,6 +119,26 @@ def check_euler(name: str, plan: Plan) -> None:
         raise UserError(
             f"sampling.solver={plan.schedule.solver!r}: {name} takes one forward pass a step, for "
             "words and pictures together; its solver is 'euler'."
+        )
+
+
+def check_left_to_right(name: str, plan: Plan) -> None:
+    """Refuses what a paradigm that writes from left to right cannot do.
+
+    Raises:
+        UserError: the plan is to revise, to remask, to read in another order, or to guide.
+    """
+    if plan.revises:
+        raise UserError(f"{name} writes from left to right, and cannot revise a document.")
+    if (plan.words.order, plan.words.remask) != (tokens.Choice().order, 0.0):
+        raise UserError(
+            f"sampling.order and remask are for mask_flow; {name} writes from left to right. "
+            f"Given: {plan.words}."
+        )
+    if (plan.guidance, plan.text_guidance) != (1.0, 1.0):
+        raise UserError(
+            f"sampling.guidance={plan.guidance} and text_guidance={plan.text_guidance}: {name} is "
+            "not guided here; give 1.0."
         )
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, Opening, Table, View
 from oneflow_jax.flows import deletion, gaussian, predictions
+from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
 from oneflow_jax.samplers import correction, guidance, insertion, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs
@@ -103,7 +104,7 @@ class Sampler:
             rows = jax.vmap(insertion.opened)(canvas)
         else:
             rows = jax.vmap(insertion.started)(canvas, noise)
-        moments = self._room(rows) if self.plan.record else None
+        moments = base.no_moments(rows.canvas, len(self.taus)) if self.plan.record else None
         end = jax.lax.while_loop(
             lambda p: (p.n < len(self.taus) - 1) & _unfinished(p.rows, taus[p.n]),
             step,
@@ -193,18 +194,6 @@ class Sampler:
             with_log,
             heads=(("gap_empty", "gap_log_count", "gap_logits"), ("image",)),
             scales=(self.plan.guidance, self.plan.text_guidance),
-        )
-
-    def _room(self, rows: insertion.Growing) -> Moments:
-        """Moments that have not come yet."""
-        moments = len(self.taus)
-        path = jax.tree.map(lambda x: jnp.zeros((moments, *x.shape), x.dtype), rows.canvas)
-        return Moments(
-            canvas=path,
-            clock=jnp.zeros(path.ids.shape),
-            certainty=jnp.ones(path.ids.shape),
-            guess=path.latents,
-            times=jnp.full(moments, -1.0),
         )
 
 

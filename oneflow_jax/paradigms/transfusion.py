@@ -21,11 +21,9 @@ from clu import metrics
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
-from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, following, gaussian, losses, predictions, tasks
-from oneflow_jax.paradigms import base, writing
+from oneflow_jax.paradigms import base, drawing, pages, writing
 from oneflow_jax.paradigms.base import Plan, Sample
-from oneflow_jax.samplers import tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -57,7 +55,7 @@ class Transfusion:
         weights: of the terms `text` and `image`; Transfusion has 1 and 5.
     """
 
-    alphabet: writing.Alphabet
+    alphabet: pages.Alphabet
     image: predictions.Prediction
     channels: int
     mix: tasks.Mix
@@ -116,18 +114,7 @@ class Transfusion:
         Raises:
             UserError: the plan is to revise, to remask, to read in another order, or to guide.
         """
-        if plan.revises:
-            raise UserError("transfusion writes from left to right, and cannot revise a document.")
-        if (plan.words.order, plan.words.remask) != (tokens.Choice().order, 0.0):
-            raise UserError(
-                "sampling.order and remask are for mask_flow; transfusion writes from left to "
-                f"right. Given: {plan.words}."
-            )
-        if (plan.guidance, plan.text_guidance) != (1.0, 1.0):
-            raise UserError(
-                f"sampling.guidance={plan.guidance} and text_guidance={plan.text_guidance}: "
-                "transfusion is not guided here; give 1.0."
-            )
+        base.check_left_to_right("transfusion", plan)
 
     def evaluations(self, plan: Plan) -> int:
         """NFE of one picture; besides, words take one each, and so does a picture for the cache."""
@@ -135,11 +122,12 @@ class Transfusion:
 
     def sample(
         self,
-        apply: writing.Network,
+        apply: drawing.Network,
         table: Table,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: Plan,
     ) -> Sample:
         """Writes documents until all are finished."""
-        return writing.Sampler(self.alphabet, self.image, plan)(apply, table, keys, canvas)
+        flow = drawing.Flow(self.image, plan.schedule)
+        return writing.Sampler(self.alphabet, flow, plan)(apply, table, keys, canvas)

@@ -52,10 +52,12 @@ def _pictures(layout: layouts.Layout, moments: base.Moments) -> Pictures:
         for kind, at in layouts.parts(*layers):
             if kind == Kind.IMAGE:
                 place = (*at_moment, int(at[0]))
-                found[place] = (canvas.latents[at_moment][at], moments.guess[at_moment][at])
+                whole = (canvas.ids, canvas.latents, moments.guess)
+                found[place] = tuple(x[at_moment][at] for x in whole)
     if not found:
         return {}
-    states, guesses = (layout.codec.decode(np.stack(x)) for x in zip(*found.values(), strict=True))
+    ids, latents, guesses = map(np.stack, zip(*found.values(), strict=True))
+    states, guesses = (layout.pictures(ids, x) for x in (latents, guesses))
     return dict(zip(found, zip(states, guesses, strict=True), strict=True))
 
 

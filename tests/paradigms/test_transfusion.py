@@ -12,7 +12,7 @@ from oneflow_jax.data import toy
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, gaussian, predictions, tasks
-from oneflow_jax.paradigms import base, writing
+from oneflow_jax.paradigms import base, pages
 from oneflow_jax.paradigms.transfusion import Transfusion
 from oneflow_jax.samplers import ode, tokens
 from tests import tiny
@@ -23,7 +23,7 @@ MIXES = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.0, 0.
 
 def paradigm(task="joint"):
     return Transfusion(
-        alphabet=writing.Alphabet(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
+        alphabet=pages.Alphabet(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
         image=predictions.Clean(),
         channels=tiny.CODEC.channels,
         mix=tasks.Mix(MIXES[task], 0.0),

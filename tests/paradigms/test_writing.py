@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Attend, Kind
+from oneflow_jax import canvas as canvases
+from oneflow_jax.canvas import Attend, Kind, Table
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.flows import predictions
 from oneflow_jax.nn import bound
-from oneflow_jax.paradigms import base, writing
+from oneflow_jax.paradigms import base, drawing, pages, writing
 from oneflow_jax.samplers import ode, tokens
 from tests import tiny
 
@@ -23,7 +24,7 @@ LENGTH = 24
 PATCHES = 4
 WORDS = (10, 20)
 VOCAB = 24
-ALPHABET = writing.Alphabet(VOCAB, WORDS, vocabs.IMAGE, vocabs.END, (2, 2))
+ALPHABET = pages.Alphabet(VOCAB, WORDS, vocabs.IMAGE, vocabs.END, (2, 2))
 PICTURE = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 
@@ -68,7 +69,7 @@ class Script:
 
 
 def table():
-    return writing.Table(rows=jnp.eye(VOCAB), mask=jnp.zeros(VOCAB))
+    return Table(rows=jnp.eye(VOCAB), mask=jnp.zeros(VOCAB))
 
 
 def prompts(*rows, length=LENGTH):
@@ -118,7 +119,8 @@ def chain(*ids):
 
 @functools.partial(jax.jit, static_argnames=("network", "plan"))
 def written(network, prompt, plan, keys):
-    sampler = writing.Sampler(ALPHABET, predictions.Clean(), plan)
+    flow = drawing.Flow(predictions.Clean(), plan.schedule)
+    sampler = writing.Sampler(ALPHABET, flow, plan)
     return sampler(network, table(), keys, prompt)
 
 
@@ -266,7 +268,7 @@ def test_greedy_tokens_are_those_of_the_network_without_a_cache():
     """The real network: every word that was written is the likeliest, given all before it."""
     lay = dataclasses.replace(tiny.layout_of(32, 0), markers=True)
     vocab = lay.vocab
-    alphabet = writing.Alphabet(
+    alphabet = pages.Alphabet(
         tiny.VOCAB, (vocab.text.start, vocab.text.stop), vocabs.IMAGE, vocabs.END, lay.codec.grid
     )
     heads = (
@@ -282,13 +284,13 @@ def test_greedy_tokens_are_those_of_the_network_without_a_cache():
     ]
     prompt = jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in given]))
     rows = model.apply({"params": net.params}, method="table")
-    sampler = writing.Sampler(alphabet, predictions.Clean(), plan(temperature=0.0))
+    given_plan = plan(temperature=0.0)
+    flow = drawing.Flow(predictions.Clean(), given_plan.schedule)
+    sampler = writing.Sampler(alphabet, flow, given_plan)
     keys = jax.random.split(jax.random.key(0), len(given))
     sample = jax.jit(lambda p: sampler(net, rows, keys, p))(prompt)
     canvas = sample.canvas
-    view = writing.canvases.view(
-        canvas, rows.rows[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape)
-    )
+    view = canvases.view(canvas, rows.rows[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape))
     logits = np.asarray(jax.jit(net)(view)["token_logits"])
     words = np.arange(tiny.VOCAB)
     words = (words >= vocab.text.start) & (words < vocab.text.stop)

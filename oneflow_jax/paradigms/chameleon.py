@@ -1,0 +1,114 @@
+"""`chameleon` and `dalle`: words and codes of pictures in one vocabulary, one after another.
+
+    shown    tokens as they are; a slot sees what comes before it and itself    canvas.Attend.CAUSAL
+    loss     -log p(next token), of words and of codes; and (log Z)^2, which holds logits down
+    sample   token by token with a cache; after <image> the codes of a picture  paradigms/writing.py
+
+Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024: documents in reading
+order, normalized queries and keys (here all paradigms have them), z-loss of weight 1e-5. Ramesh et
+al., Zero-Shot Text-to-Image Generation, 2021 (DALL-E): the text first, then the codes, and losses
+of weights 1 to 7: that is the layout's and the weights' doing, and nothing here.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax.numpy as jnp
+from clu import metrics
+
+from oneflow_jax import canvas as canvases
+from oneflow_jax.canvas import Attend, Canvas, Head, Kind, Table, View
+from oneflow_jax.flows import following, losses
+from oneflow_jax.paradigms import base, drawing, pages, writing
+from oneflow_jax.paradigms.base import Plan, Sample
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
+
+TERMS = ("text", "image", "z")
+"""Of the loss."""
+
+
+@flax.struct.dataclass
+class Targets:
+    """The tokens of the next slots; `text` and `image` are True where one is to be told."""
+
+    ids: Int[Array, "L"]
+    text: Bool[Array, "L"]
+    image: Bool[Array, "L"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chameleon:
+    """Next tokens, of words and of codes.
+
+    Attributes:
+        alphabet: what may be written.
+        codes: range of the ids of codes.
+        weights: of `TERMS`.
+    """
+
+    alphabet: pages.Alphabet
+    codes: tuple[int, int]
+    weights: tuple[tuple[str, float], ...]
+    attend = Attend.CAUSAL
+    revises = False
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Logits of the next token."""
+        return (Head("token_logits", self.alphabet.vocab, "vocab"),)
+
+    @property
+    def in_step(self) -> "Chameleon":
+        """Itself: it knows no time."""
+        return self
+
+    def counts(self, canvas: Canvas) -> Sums:
+        """The slots of each kind that are not given, and of both."""
+        made = base.slots_to_make(canvas)
+        return made | {"z": made["text"] + made["image"]}
+
+    def corrupt(
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
+    ) -> tuple[View, Targets]:
+        """The row as it is: nothing is hidden but what comes after."""
+        del key, u
+        ids, text = following.next_words(canvas)
+        targets = Targets(ids=ids, text=text, image=following.next_codes(canvas))
+        told = jnp.where(canvas.is_image, int(Kind.TEXT), canvas.kind)
+        clock = jnp.ones(canvas.ids.shape)
+        shown = canvas.replace(kind=told)
+        return canvases.view(shown, table.rows[canvas.ids], canvas.latents, clock), targets
+
+    def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
+        """One of each of `TERMS`; the first two in nats."""
+        logits = outputs["token_logits"]
+        return {
+            "text": losses.cross_entropy(logits, targets.ids, targets.text),
+            "image": losses.cross_entropy(logits, targets.ids, targets.image),
+            "z": losses.squared_normalizer(logits, targets.text | targets.image),
+        }
+
+    def check(self, plan: Plan) -> None:
+        """Tokens are written for good, and one after another.
+
+        Raises:
+            UserError: the plan is to revise, to remask, to read in another order, or to guide.
+        """
+        base.check_left_to_right("chameleon", plan)
+
+    def evaluations(self, plan: Plan) -> int:
+        """NFE of a picture, whatever the plan; besides, words take one each."""
+        del plan
+        return self.alphabet.patches
+
+    def sample(
+        self,
+        apply: drawing.Network,
+        table: Table,
+        keys: Key[Array, "B"],
+        canvas: Canvas,
+        plan: Plan,
+    ) -> Sample:
+        """Writes documents until all are finished."""
+        codes = drawing.Codes(self.alphabet.vocab, self.codes, plan.words)
+        return writing.Sampler(self.alphabet, codes, plan)(apply, table, keys, canvas)

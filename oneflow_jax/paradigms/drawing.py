@@ -1,0 +1,176 @@
+"""How a model that writes from left to right makes the picture that comes next.
+
+All rows that wait for one get theirs together: by a flow over all of its slots, or code by code.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from oneflow_jax.canvas import Kind, Table, View
+from oneflow_jax.flows import predictions
+from oneflow_jax.samplers import ode, tokens
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree
+
+
+class Network(Protocol):
+    """The network with a cache, which is opaque here but for `advanced`."""
+
+    def cache(self, rows: int, slots: int) -> PyTree:
+        """An empty cache."""
+
+    def prefill(self, view: View, cache: PyTree) -> tuple[Outputs, PyTree]:
+        """What it says of a beginning, and the cache with it."""
+
+    def after(self, view: View, cache: PyTree) -> tuple[Outputs, PyTree]:
+        """What it says of slots that come next, and the cache with them."""
+
+
+@flax.struct.dataclass
+class Picture:
+    """Slots of a picture: codes or patches, as the paradigm has it, the others 0."""
+
+    ids: Int[Array, "B N"]
+    latents: Float[Array, "B N C"]
+
+
+@flax.struct.dataclass
+class Drawn:
+    """A picture that is made; the next token's logits, and the cache with it, not yet advanced."""
+
+    picture: Picture
+    logits: Float[Array, "B V"]
+    cache: PyTree
+
+
+class Drawing(Protocol):
+    """Makes pictures.
+
+    Attributes:
+        shown: the kind that the network is told slots of pictures are of.
+    """
+
+    shown: Kind
+
+    def passes(self, patches: int) -> int:
+        """NFE of a picture of so many slots."""
+
+    def __call__(
+        self,
+        network: Network,
+        table: Table,
+        keys: Key[Array, "B"],
+        view: View,
+        source: Picture,
+        given: Bool[Array, "B"],
+        logits: Float[Array, "B V"],
+        cache: PyTree,
+    ) -> Drawn:
+        """The pictures of all rows.
+
+        Args:
+            network: with a cache.
+            table: the vocabulary as vectors.
+            keys: a key for each row's picture.
+            view: of the picture's slots, all given.
+            source: the pictures of the rows whose picture is `given`.
+            given: which rows' pictures are only to be read.
+            logits: of the token after the last slot.
+            cache: of all that comes before.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """By an ODE from noise to patches; one more pass puts the clean picture into the cache."""
+
+    image: predictions.Prediction
+    schedule: ode.Schedule
+    shown = Kind.IMAGE
+
+    def passes(self, patches: int) -> int:
+        """NFE, however many slots there are."""
+        del patches
+        return self.schedule.evaluations + 1
+
+    def __call__(
+        self,
+        network: Network,
+        table: Table,
+        keys: Key[Array, "B"],
+        view: View,
+        source: Picture,
+        given: Bool[Array, "B"],
+        logits: Float[Array, "B V"],
+        cache: PyTree,
+    ) -> Drawn:
+        """The pictures of all rows."""
+        del table, logits
+        read = given[:, None, None]
+        noise = jax.vmap(lambda key: jax.random.normal(key, source.latents.shape[1:]))(keys)
+
+        def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
+            clock = jnp.broadcast_to(jnp.where(given, 1.0, t)[:, None], x.shape[:2])
+            shown = jnp.where(read, source.latents, x)
+            # The cache is not advanced: the next pass overwrites what this one puts there.
+            outputs, _ = network.after(view.replace(latents=shown, clock=clock), cache)
+            return self.image.clean(outputs["image"], shown, clock)
+
+        solution = ode.solve(lambda t, x: (belief(t, x) - x) / (1 - t), noise, self.schedule)
+        made = jnp.where(read, source.latents, belief(solution.times[-1], solution.last))
+        outputs, cache = network.after(view.replace(latents=made), cache)
+        picture = source.replace(latents=made)
+        return Drawn(picture, outputs["token_logits"][:, -1], cache)
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """Code by code, in reading order.
+
+    Attributes:
+        vocab: number of token ids, V.
+        codes: range of the ids of codes.
+        choice: how they are drawn.
+    """
+
+    vocab: int
+    codes: tuple[int, int]
+    choice: tokens.Choice
+    shown = Kind.TEXT
+
+    def passes(self, patches: int) -> int:
+        """NFE: one for each slot."""
+        return patches
+
+    def __call__(
+        self,
+        network: Network,
+        table: Table,
+        keys: Key[Array, "B"],
+        view: View,
+        source: Picture,
+        given: Bool[Array, "B"],
+        logits: Float[Array, "B V"],
+        cache: PyTree,
+    ) -> Drawn:
+        """The pictures of all rows."""
+        legal = tokens.allowed((self.codes,), self.vocab)
+        count = source.ids.shape[1]
+
+        def write(n: Int[Array, ""], drawn: Drawn) -> Drawn:
+            log_p = tokens.log_probabilities(drawn.logits[:, None], legal, self.choice)[:, 0]
+            luck = jax.vmap(jax.random.fold_in, (0, None))(keys, n)
+            code = jax.vmap(jax.random.categorical)(luck, log_p)
+            code = jnp.where(given, source.ids[:, n], code)
+            slot = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, n, 1, axis=1), view)
+            slot = slot.replace(embeds=table.rows[code][:, None])
+            outputs, cache = network.after(slot, drawn.cache)
+            picture = drawn.picture.replace(ids=drawn.picture.ids.at[:, n].set(code))
+            return Drawn(picture, outputs["token_logits"][:, 0], cache.advanced(one))
+
+        one = jnp.ones(given.shape, jnp.int32)
+        drawn = jax.lax.fori_loop(0, count, write, Drawn(source, logits, cache))
+        return drawn.replace(cache=drawn.cache.advanced(-count * one))
