@@ -99,7 +99,7 @@ def _kept(
     config: ml_collections.ConfigDict, folder: epath.Path, codec: Learned | Codes
 ) -> latents.Index:
     """What the run has kept of its codec, held against the codec that is there."""
-    kept = folder / latents.INDEX
+    kept = folder / workdir.LATENTS
     stored = _latents(config, codec)
     if not kept.exists():
         workdir.write_atomically(kept, stored.index().to_json())

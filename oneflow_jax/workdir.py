@@ -29,6 +29,7 @@ from oneflow_jax.errors import UserError
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
+LATENTS = "latents.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 CODEC = "codec"
@@ -104,7 +105,9 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
             " Choose another --workdir, or give the values that are there."
         )
     if changed:
-        (workdir / TOKENIZER).unlink(missing_ok=True)  # It was learned for the old values.
+        # They were made for the old values.
+        (workdir / TOKENIZER).unlink(missing_ok=True)
+        (workdir / LATENTS).unlink(missing_ok=True)
 
 
 def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:

@@ -16,6 +16,9 @@ from oneflow_jax.shapes import Array, PyTree
 BATCH = 64
 """Pictures at a time, at most; fewer are filled up to a power of 2, so that few programs do."""
 
+PIXELS = 2**22
+"""Pixels at a time, about: 64 pictures of 256 x 256, 16 of 512 x 512."""
+
 
 class Autoencoder:
     """Architecture and parameters, on the host until they are needed; picklable."""
@@ -57,7 +60,7 @@ class Autoencoder:
             values = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
             return tiling.encode(self._encoder, values, self.shape.factor, tiling.TILE)
 
-        return _batched(some, pictures)
+        return _batched(some, pictures, self._at_once(pictures.shape[1:3]))
 
     def decode(self, latents: Float[np.ndarray, "n h w C"]) -> UInt8[np.ndarray, "n H W 3"]:
         """The pictures of latents; vectors beside the codes of a VQModel are drawn to them."""
@@ -67,7 +70,8 @@ class Autoencoder:
             values = tiling.decode(self._decoder, values, self.shape.factor, tiling.TILE)
             return jnp.clip(jnp.round((values + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
-        return _batched(some, latents)
+        height, width = (self.shape.factor * side for side in latents.shape[1:3])
+        return _batched(some, latents, self._at_once((height, width)))
 
     def codes(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> Int[np.ndarray, "n h w"]:
         """The codes of a VQModel, each from 0 to `shape.num_vq_embeddings` - 1."""
@@ -75,12 +79,16 @@ class Autoencoder:
         def some(pixels: UInt8[np.ndarray, "B H W 3"]) -> Array:
             return self._coder(jnp.asarray(pixels, jnp.float32) / 127.5 - 1)
 
-        return _batched(some, pictures)
+        return _batched(some, pictures, self._at_once(pictures.shape[1:3]))
 
     def decode_codes(self, codes: Int[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n H W 3"]:
         """The pictures of a VQModel's codes."""
         table = self.params["quantize"]["embedding"]["embedding"]
         return self.decode(table[codes])
+
+    def _at_once(self, size: tuple[int, int]) -> int:
+        """A power of 2 of pictures of that height and width."""
+        return 1 << min(BATCH, max(1, PIXELS // (size[0] * size[1]))).bit_length() - 1
 
     @functools.cached_property
     def _device_params(self) -> PyTree:
@@ -107,10 +115,10 @@ def _applied(model: models.Model, method: str, params: PyTree, x: Array) -> Arra
     return model.apply({"params": params}, x, method=method)
 
 
-def _batched(run: Callable[[np.ndarray], Array], items: np.ndarray) -> np.ndarray:
+def _batched(run: Callable[[np.ndarray], Array], items: np.ndarray, most: int) -> np.ndarray:
     pieces = []
-    for first in range(0, len(items), BATCH):
-        chosen = items[first : first + BATCH]
+    for first in range(0, len(items), most):
+        chosen = items[first : first + most]
         size = 1 << (len(chosen) - 1).bit_length()
         filled = np.resize(chosen, (size, *chosen.shape[1:]))
         pieces.append(np.asarray(run(filled))[: len(chosen)])

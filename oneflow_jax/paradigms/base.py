@@ -196,7 +196,10 @@ class Paradigm(Protocol):
         """
 
     def evaluations(self, plan: Plan) -> int:
-        """NFE: the forward passes that `sample` takes for one batch."""
+        """NFE: the forward passes that `sample` takes for one batch, as far as the plan has a say.
+
+        0 where it has none; `Sample.passes` says how many there were.
+        """
 
     def sample(
         self,
