@@ -2,6 +2,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -315,3 +316,35 @@ def test_a_picture_of_another_size_is_told_and_leaves_nothing_that_looks_whole(t
         made.index()
     assert not (tmp_path / latents.INDEX).exists()
     assert not shard(tmp_path, "train", 0).whole
+
+
+def free_port():
+    with socket.socket() as socket_:
+        socket_.bind(("localhost", 0))
+        return socket_.getsockname()[1]
+
+
+def test_two_real_processes_make_what_one_makes(tmp_path):
+    """jax.distributed on this machine: the same files, each written by one of them."""
+
+    def encoded(count, folder):
+        port = free_port()
+        command = [sys.executable, "-m", "tests.encoding_process"]
+        given = {"cwd": runs.REPOSITORY, "text": True, "stdout": subprocess.PIPE}
+        processes = [
+            subprocess.Popen([*command, str(n), str(count), str(port), str(folder)], **given)
+            for n in range(count)
+        ]
+        said = [process.communicate(timeout=240)[0].splitlines() for process in processes]
+        assert [process.returncode for process in processes] == [0] * count
+        return [lines[-1].split() for lines in said]  # after what the collectives say
+
+    (alone,) = encoded(1, tmp_path / "one")
+    together = encoded(2, tmp_path / "two")
+    assert [words[:2] for words in together] == [["0", "2"], ["1", "2"]]
+    assert all(words[2:] == alone[2:] for words in together)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert len([name for name in files if name.endswith(".array_record")]) == 5 + 2
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

@@ -1,0 +1,27 @@
+"""One of several processes that encode a data set together: `python encoding_process.py N OF PORT`.
+
+Run by test_encoding in processes of their own, with the folder as the last argument.
+"""
+
+import sys
+
+import jax
+from etils import epath
+
+
+def main(number: int, count: int, port: int, folder: str) -> None:
+    jax.config.update("jax_num_cpu_devices", 1)
+    jax.distributed.initialize(f"localhost:{port}", count, number)
+    from oneflow_jax import encoding
+    from oneflow_jax.data import latents, toy
+    from tests.autoencoders import small
+
+    latents.SHARD = 8
+    splits = {"train": lambda: toy.Toy(documents=40), "heldout": lambda: toy.Toy(documents=12)}
+    stored = encoding.Latents(epath.Path(folder), small.trained(small.KL), splits, pixels=4)
+    index = stored.index()
+    print(jax.process_index(), jax.process_count(), index.fingerprint, index.mean[0])
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:4]), sys.argv[4])
