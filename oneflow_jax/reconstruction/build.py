@@ -112,6 +112,7 @@ class System:
             optimizer=self.optimizer,
             decay=self.settings.ema,
             parts=self.config.parts,
+            steps=self.settings.steps,
         )
 
     def losses(self) -> Callable[[PyTree], dict[str, float]]:

@@ -51,7 +51,7 @@ def revived(
     table: Float[Array, "K C"],
     counts: Float[Array, "K"],
     vectors: Float[Array, "K C"],
-    probability: float,
+    probability: Float[Array, ""] | float,
 ) -> Float[Array, "K C"]:
     """The table, with unchosen codes replaced by the vectors given, each with that probability."""
     lucky = jax.random.uniform(key, counts.shape) < probability

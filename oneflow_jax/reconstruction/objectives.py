@@ -35,13 +35,16 @@ class Objective(Protocol):
     ) -> tuple[Sums, PyTree]:
         """Totals and numbers of pictures of each term; and what `tended` wants to see."""
 
-    def tended(self, params: PyTree, key: Key[Array, ""], seen: PyTree) -> PyTree:
-        """The parameters after an update, once more looked after.
+    def tended(
+        self, params: PyTree, key: Key[Array, ""], seen: PyTree, left: Float[Array, ""]
+    ) -> PyTree:
+        """The parameters after an update, or their average, once more looked after.
 
         Args:
             params: after the optimizer's update.
             key: randomness.
             seen: what `sums` has given, of all microbatches, stacked.
+            left: share of the training that is still to come.
         """
 
 
@@ -76,9 +79,11 @@ class KL:
         found["divergence"] = jnp.sum(latents.divergence(), axis=(1, 2, 3))
         return _sums(found), ()
 
-    def tended(self, params: PyTree, key: Key[Array, ""], seen: tuple[()]) -> PyTree:
+    def tended(
+        self, params: PyTree, key: Key[Array, ""], seen: tuple[()], left: Float[Array, ""]
+    ) -> PyTree:
         """The parameters as they are."""
-        del key, seen
+        del key, seen, left
         return params
 
 
@@ -109,7 +114,8 @@ class VQ:
         model: the network.
         terms: distances between pictures.
         codebook, commitment, entropy: weights.
-        revival: probability in a step that an unchosen code is placed anew.
+        revival: probability in a step that an unchosen code is placed anew, at first; it falls to
+            0 in a straight line, since late in training rare codes are worth keeping.
     """
 
     model: vq.VQModel
@@ -148,12 +154,14 @@ class VQ:
         )
         return _sums(found), seen
 
-    def tended(self, params: PyTree, key: Key[Array, ""], seen: Seen) -> PyTree:
+    def tended(
+        self, params: PyTree, key: Key[Array, ""], seen: Seen, left: Float[Array, ""]
+    ) -> PyTree:
         """The parameters with some of the codes that nobody chose placed anew."""
         table = params["quantize"]["embedding"]["embedding"]
         # Any microbatch's vectors will do; the first one's are as random as all.
         table = codebooks.revived(
-            key, table, jnp.sum(seen.counts, axis=0), seen.vectors[0], self.revival
+            key, table, jnp.sum(seen.counts, axis=0), seen.vectors[0], self.revival * left
         )
         return params | {"quantize": {"embedding": {"embedding": table}}}
 

@@ -33,6 +33,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     decay: float,
     parts: int,
+    steps: int,
 ) -> tuple[TrainState, update.Metrics]:
     """The state after one update, and what to log of it.
 
@@ -43,6 +44,7 @@ def train_step(
         optimizer: how its gradients become updates.
         decay: of the average of parameters.
         parts: microbatches, run one after another; B is a multiple of it.
+        steps: of the whole run.
     """
     rows = pictures.shape[0]
     key_rows, key_tended = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -62,7 +64,12 @@ def train_step(
         decay=decay,
         parts=parts,
     )
-    state = state.replace(params=objective.tended(state.params, key_tended, seen))
+    left = 1 - state.step / steps
+    # With one key, so that what is placed anew is so in the average too, at the same place.
+    again = jax.random.clone(key_tended)
+    params = objective.tended(state.params, key_tended, seen, left)
+    ema = objective.tended(state.ema, again, seen, left)
+    state = state.replace(params=params, ema=ema)
     return state, logged | {"pictures": update.once(jnp.float32(rows))}
 
 

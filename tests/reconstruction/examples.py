@@ -64,6 +64,7 @@ class System:
             objective=self.objective,
             optimizer=self.optimizer,
             decay=0.9,
+            steps=100,
             parts=self.parts,
         )
         return jax.jit(update)

@@ -81,7 +81,7 @@ def test_each_row_draws_with_its_own_key_whatever_the_others_are():
 
 def test_kl_looks_after_nothing():
     objective, params = objectives.KL(Plain(0.0), (), 0.5), {"scale": 1.0}
-    assert objective.tended(params, jax.random.key(0), ()) is params
+    assert objective.tended(params, jax.random.key(0), (), 0.5) is params
 
 
 class Table:
@@ -192,13 +192,15 @@ def test_what_is_seen_of_the_codes():
     assert {tuple(v) for v in np.asarray(seen.vectors).tolist()} <= rows
 
 
-@pytest.mark.parametrize(("revival", "moved"), [(1.0, [2]), (0.0, [])])
-def test_a_code_lives_that_one_microbatch_chose(revival, moved):
+@pytest.mark.parametrize(
+    ("revival", "left", "moved"), [(1.0, 1.0, [2]), (0.0, 1.0, []), (1.0, 0.0, [])]
+)
+def test_a_code_lives_that_one_microbatch_chose(revival, left, moved):
     params = tabled(3)
     counts = jnp.asarray([[1.0, 0, 0], [0, 2, 0]])
     vectors = jnp.arange(12.0).reshape(2, 3, 2)
     seen = objectives.Seen(counts, vectors)
-    found = vq(revival=revival).tended(params, jax.random.key(0), seen)
+    found = vq(revival=revival).tended(params, jax.random.key(0), seen, left)
     before, after = (p["quantize"]["embedding"]["embedding"] for p in (params, found))
     np.testing.assert_array_equal(np.flatnonzero(np.any(before != after, axis=1)), moved)
     if moved:

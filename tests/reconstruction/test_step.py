@@ -111,9 +111,9 @@ class Seen:
         average = metrics.Average(total=total, count=jnp.float32(len(pixels)))
         return {"pixels": average}, drawn
 
-    def tended(self, params, key, seen):
+    def tended(self, params, key, seen, left):
         del key
-        assert seen.shape == (1,)
+        assert seen.shape == (*left.shape, 1)
         return {"w": params["w"] + 1}
 
 
@@ -167,10 +167,24 @@ def test_revival_brings_codes_into_use():
         keys = jax.random.split(key, 9)
         _, seen = objective.sums(params, keys[:8], step.normalized(batch()))
         stacked = jax.tree.map(lambda x: x[None], seen)
-        return objective.tended(params, keys[8], stacked), jnp.sum(seen.counts > 0)
+        return objective.tended(params, keys[8], stacked, 1.0), jnp.sum(seen.counts > 0)
 
     params, used = start("vq").params, []
     for number in range(5):
         params, count = tended(params, jax.random.key(number))
         used.append(int(count))
     assert used[-1] > used[0] + 3, used
+
+
+def test_a_revived_code_is_in_its_new_place_in_the_average_too():
+    objective = examples.objective("vq", revival=1.0)
+    system = examples.System(objective, optax.sgd(0.0))
+    state = states.new(jax.random.key(0), start("vq").params, system.optimizer)
+    before = np.asarray(state.params["quantize"]["embedding"]["embedding"])
+    state, _ = system.step()(state, batch())
+    after, average = (
+        np.asarray(tree["quantize"]["embedding"]["embedding"]) for tree in (state.params, state.ema)
+    )
+    moved = np.any(before != after, axis=1)
+    assert moved.any()
+    np.testing.assert_array_equal(average[moved], after[moved])
