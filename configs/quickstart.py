@@ -7,7 +7,7 @@
     python -m oneflow_jax.main --config=configs/quickstart.py:latents     (oneflow, on a codec)
 
 Documents with one named picture, or several in a sentence, of 24 x 24 pixels. The run prepares
-them, learns the tokenizer, trains, scores 64 samples of each task with 16 forward passes, and
+them, learns the tokenizer, trains, scores 128 samples of each task with 16 forward passes, and
 writes a page on which words and pictures form at the same time. `latents` has pictures of 64 x 64
 pixels, as latents of the codec that configs/codec.py:kl trains, which is to be run first.
 """

@@ -50,6 +50,18 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
     )
 
 
+def prepared(config: ml_collections.ConfigDict, codec: Codec) -> str:
+    """Makes what is missing of the data, if anything, and says in a line what there is."""
+    if isinstance(codec, patches.Patches):
+        counts = {"train": len(source(config, "train"))}
+        where = config.data.dir
+    else:
+        stored = _latents(config, codec)
+        counts, where = stored.index().documents, stored.folder
+    told = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
+    return f"Prepared: {told}, in {where}"
+
+
 def documents(config: ml_collections.ConfigDict, codec: Codec, split: str) -> sources.Source:
     """The documents of a split as the pipeline reads them: with latents, if the codec learned."""
     if isinstance(codec, patches.Patches):
@@ -85,14 +97,25 @@ def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
 
 def _unscaled(path: str, pixels: int, patch: int, deviation: float) -> Learned:
     """The codec before it knows the data: what does not fit is told before latents are made."""
-    autoencoder = Autoencoder.load(epath.Path(path))
+    autoencoder = _autoencoder(path)
     channels = autoencoder.shape.channels
     zeros, ones = (0.0,) * channels, (1.0,) * channels
     return Learned(autoencoder, pixels, patch, mean=zeros, scale=ones, deviation=deviation)
 
 
 def _codes(path: str, pixels: int) -> Codes:
-    return Codes(Autoencoder.load(epath.Path(path)), pixels)
+    return Codes(_autoencoder(path), pixels)
+
+
+def _autoencoder(path: str) -> Autoencoder:
+    folder = epath.Path(path)
+    if not folder.exists():
+        raise UserError(
+            f"codec.path={path}: there is no such folder. Train an autoencoder, with "
+            "--config=configs/codec.py:kl or :vq, or give the folder of one that you have, with "
+            "its config.json and .safetensors file."
+        )
+    return Autoencoder.load(folder)
 
 
 def _kept(

@@ -11,7 +11,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from oneflow_jax import build, evaluate, host, logs, sample, train, workdir
+from oneflow_jax import build, evaluate, host, inputs, logs, sample, train, workdir
 from oneflow_jax.errors import UserError
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import run as codec_run
@@ -63,6 +63,8 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
         evaluate.check_prompts(system)
     if MODE.value in ("train", "prepare"):
         workdir.keep_config(folder, config)
+    if MODE.value == "prepare":
+        print(inputs.prepared(config, system.layout.codec))
     if MODE.value == "train":
         train.run(system, folder)
     if MODE.value in ("train", "evaluate"):
@@ -80,8 +82,10 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
         raise UserError("--prompt is for --mode=sample, when this configuration trains a codec.")
     system = reconstruction.system(config, trains=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
-        system.source("train")  # A mistake in it is told before anything is kept.
+        count = len(system.source("train"))  # A mistake in it is told before anything is kept.
         workdir.keep_config(folder, config)
+    if MODE.value == "prepare":
+        print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
     if MODE.value == "train":
         codec_run.trained(system, folder)
     if MODE.value in ("train", "evaluate"):

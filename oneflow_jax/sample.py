@@ -50,17 +50,7 @@ def run(
         titles = [f"{n + 1}" for n in range(here.start, here.stop)]
         stories += telling.stories(system.layout, made.moments, titles, shown[here])
         passes = max(passes, made.passes)
-        everything = zip(shown[here], repeated[here], made.documents, made.full, strict=True)
-        for text, before, document, full in everything:
-            logging.info("%s  ->  %s", text, prompt.format(document))
-            if revise:
-                _tell_edits(system.layout, before, document)
-            if full:
-                logging.warning(
-                    "The document above filled its canvas of data.length=%d slots, those of what "
-                    "was taken out included; what did not fit whole was left out.",
-                    system.layout.length,
-                )
+        _tell(system.layout, shown[here], repeated[here], made, revise=revise)
     last = len(stories[0].frames) - 1
     sheet.filmstrip(
         folder / workdir.STRIP, stories[0], [round(i * last / (ROWS - 1)) for i in range(ROWS)]
@@ -73,6 +63,7 @@ def run(
         settings=workdir.settings(config) | {"forward passes": str(passes)},
         heading=f"{config.name}: words and pictures in {passes} forward passes",
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
+        lede=_lede(system, revise=revise),
     )
     logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
     return path
@@ -95,6 +86,28 @@ def requests(
     return documents
 
 
+def _tell(
+    layout: layouts.Layout,
+    prompts: Sequence[str],
+    given: Sequence[Document],
+    made: generate.Made,
+    *,
+    revise: bool,
+) -> None:
+    """Logs what became of the prompts of a batch."""
+    everything = zip(prompts, given, made.documents, made.full, strict=True)
+    for text, before, document, full in everything:
+        logging.info("%s  ->  %s", text, prompt.format(document))
+        if revise:
+            _tell_edits(layout, before, document)
+        if full:
+            logging.warning(
+                "The document above filled its canvas of data.length=%d slots, those of what "
+                "was taken out included; what did not fit whole was left out.",
+                layout.length,
+            )
+
+
 def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> None:
     # Read back from slots, as `after` was, so that words and pixels that stayed are the same.
     (before,) = layout.read(layout.canvas([layout.revision(before)]))
@@ -103,6 +116,12 @@ def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> No
         logging.info("    %s", change)
     if not changes:
         logging.info("    nothing changed")
+
+
+def _lede(system: build.System, *, revise: bool) -> str:
+    if revise:
+        return page.REVISED
+    return page.SEQUENTIAL if system.layout.markers else page.CONCURRENT
 
 
 def _curves(system: build.System) -> list[str]:

@@ -70,7 +70,12 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
         UserError: another process holds it; or the disk is full or closed to us, then or later.
     """
     with _explained(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError) as error:
+            raise UserError(
+                f"--workdir={workdir} cannot be made a folder ({error.strerror}): choose another."
+            ) from error
         if "://" in os.fspath(workdir):  # Object stores have no locks.
             yield
             return

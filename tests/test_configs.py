@@ -19,7 +19,7 @@ from oneflow_jax.autoencoders.architecture import Architecture
 from oneflow_jax.autoencoders.codec import Learned
 from oneflow_jax.data import latents, vocab
 from oneflow_jax.flows import schedules, tasks
-from oneflow_jax.paradigms import edit_flow
+from oneflow_jax.paradigms import chameleon, edit_flow
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import fidelity
 from oneflow_jax.reconstruction import run as codec_run
@@ -172,7 +172,7 @@ def test_every_key_is_read():
     source = package_source()
     # Sections that go by a shorter name within a function.
     shares = [*tasks.NAMES, *schedules.NAMES]
-    weights = [f"{term}_weight" for term in ("text", *edit_flow.TERMS)]
+    weights = [f"{term}_weight" for term in (*chameleon.TERMS, *edit_flow.TERMS)]
     for key in every_key():
         section, _, name = key.rpartition(".")
         if key.startswith(SECTIONS_PASSED_ON) or name in shares + weights:

@@ -161,7 +161,10 @@ WRONG = {
         {"name": "patches"},
         r"codec\.name='patches' .*missing: colors, mean; unknown: path\.",
     ),
-    "no autoencoder": ({"path": "/nowhere"}, r"/nowhere/config\.json: there is no such file"),
+    "no autoencoder": (
+        {"path": "/nowhere"},
+        r"codec\.path=/nowhere: there is no such folder\. Train an",
+    ),
     "no multiple": ({"pixels": 6}, r"codec\.pixels=6 is no multiple of 4"),
     "no patch": ({"patch": 0}, r"codec\.patch=0"),
 }
@@ -183,3 +186,19 @@ def test_pictures_of_another_size_are_told(tmp_path, folder):
     with pytest.raises(UserError, match=r"\(4, 4, 3\).*codec\.pixels=8.*\(8, 8, 3\)"):
         inputs.layout(configured(tmp_path, pixels=8), folder)
     assert not (folder / latents.INDEX).exists()
+
+
+def test_preparing_again_looks_at_every_shard_and_says_what_there_is(tmp_path, folder, encoded):
+    config = configured(tmp_path)
+    codec = inputs.layout(config, folder).codec
+    (there,) = made(tmp_path)
+    said = f"Prepared: 20 documents of 'train', 20 documents of 'heldout', in {there}"
+    before = len(encoded)
+    assert inputs.prepared(config, codec) == said
+    assert len(encoded) == before
+    (shard,) = there.glob("train*.array_record")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100])
+    assert inputs.prepared(config, codec) == said
+    assert shard.read_bytes() == whole
+    assert len(encoded) > before

@@ -12,6 +12,7 @@ import dataclasses
 import io
 import json
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -166,16 +167,23 @@ def read_index(path: epath.Path, fingerprint: str) -> Index:
     if index.fingerprint != fingerprint:
         raise UserError(
             f"{path}: its latents were made by the codec {index.fingerprint}, and codec.path holds "
-            f"{fingerprint}. Give the codec that made them, or another data.dir or --workdir."
+            f"{fingerprint}. Give the codec that made them, or choose a folder of another name in "
+            f"place of {path.parent}."
         )
     return index
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """The documents of one split, in random access; picklable."""
+    """The documents of one split, in random access; picklable.
+
+    Attributes:
+        records: of all shards.
+        paths: of the shards.
+    """
 
     records: ArrayRecordDataSource
+    paths: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -184,7 +192,13 @@ class Stored:
         # Python ends a for loop on IndexError.
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
-        return _document(self.records[index])
+        try:
+            return _document(self.records[index])
+        except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{self.paths[index // SHARD]} is damaged: delete it, and the same command makes "
+                f"it anew. ({str(error).splitlines()[0][:120]})"
+            ) from error
 
 
 def opened(folder: epath.Path, split: str, documents: int) -> Stored:
@@ -199,7 +213,8 @@ def opened(folder: epath.Path, split: str, documents: int) -> Stored:
             raise UserError(
                 f"{shard.path} is missing or was cut short: --mode=prepare makes it anew."
             )
-    return Stored(ArrayRecordDataSource([str(shard.path) for shard in wanted]))
+    paths = tuple(str(shard.path) for shard in wanted)
+    return Stored(ArrayRecordDataSource(paths), paths)
 
 
 def _record(document: Document) -> bytes:

@@ -53,6 +53,11 @@ class Layout:
         """Whether documents take as many slots as they need, and gaps are openings."""
         return self.text_slots == 0
 
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """Tokens that only mark where something begins or ends."""
+        return (vocabs.IMAGE, vocabs.END) if self.markers else ()
+
     def row(self, document: Document) -> Row:
         """The slots of a training document: all of it is the model's to learn, but BOS.
 
@@ -135,8 +140,7 @@ class Layout:
     def _parts(self, row: Row) -> list[tuple[Kind, np.ndarray]]:
         """The runs of words and the pictures of a row; markers alone are no words."""
         every = parts(row["kind"], row["span"], row["position"])
-        silent = (vocabs.IMAGE, vocabs.END) if self.markers else ()
-        return [(kind, at) for kind, at in every if not np.isin(row["ids"][at], silent).all()]
+        return [(kind, at) for kind, at in every if not np.isin(row["ids"][at], self.silent).all()]
 
     def _words(self, ids: np.ndarray, fixed: np.ndarray) -> str:
         """The words of a run; an <end> before given words is a slot that was not needed."""

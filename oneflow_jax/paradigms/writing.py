@@ -18,8 +18,8 @@ from oneflow_jax.paradigms import base, drawing, pages
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
 from oneflow_jax.shapes import Array, Int, Key
 
-MOMENTS = 48
-"""Moments that are kept for people to look at."""
+MOMENTS = 64
+"""Moments that are kept for people to look at: half of them the first, step by step."""
 
 
 @flax.struct.dataclass
@@ -56,7 +56,7 @@ class Sampler:
         )
         passes_of_picture = self.pictures.passes(self.alphabet.patches)
         most = 2 * length
-        every = -(-most // (MOMENTS - 1))
+        every = -(-most // (MOMENTS // 2 - 1))
 
         def step(progress: Progress) -> Progress:
             written = progress.written
@@ -86,6 +86,9 @@ class Sampler:
         moments = end.moments
         if moments is not None:
             moments = _kept(moments, jnp.int32(most), every, end.written, most)
+            # The finished document is one step after the last.
+            share = jnp.minimum(moments.times, end.n) / jnp.maximum(end.n, 1)
+            moments = moments.replace(times=jnp.where(moments.times < 0, -1.0, share))
         return Sample(end.written.canvas, moments, end.passes, end.written.full)
 
 
@@ -93,7 +96,9 @@ def _kept(
     moments: Moments, n: Int[Array, ""], every: int, written: pages.Written, most: int
 ) -> Moments:
     """The moments with this one, if it is one of those that are kept."""
-    at = jnp.where(n % every == 0, n // every, MOMENTS)
+    first = MOMENTS // 2
+    later = jnp.where(n % every == 0, first + n // every, MOMENTS)
+    at = jnp.where(n < first, n, later)
     at = jnp.where(n == most, MOMENTS - 1, at)
 
     def keep(path: Array, x: Array) -> Array:
@@ -102,5 +107,5 @@ def _kept(
     return moments.replace(
         canvas=jax.tree.map(keep, moments.canvas, written.canvas),
         guess=keep(moments.guess, written.canvas.latents),
-        times=keep(moments.times, jnp.minimum(n / most, 1.0)),
+        times=keep(moments.times, n.astype(jnp.float32)),
     )

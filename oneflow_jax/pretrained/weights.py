@@ -19,7 +19,7 @@ import numpy as np
 
 from oneflow_jax.errors import UserError
 
-INSTALL = 'pip install "oneflow_jax[metrics]"'
+INSTALL = "pip install -r requirements-metrics.txt"
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """The number at the head of what PyTorch's `save` wrote before version 1.6."""
 

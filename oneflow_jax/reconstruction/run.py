@@ -91,13 +91,15 @@ def sampled(system: build.System, folder: epath.Path, prompts: Sequence[str]) ->
     """
     autoencoder = _finished(folder)
     pixels = system.config.data.pixels
-    found = [picture for text in prompts for picture in prompt.parse(text, pixels).pictures()]
+    named = [(text, x) for text in prompts for x in prompt.parse(text, pixels).pictures()]
+    found = [picture for _, picture in named]
     if not found:
         raise UserError('Give pictures to rebuild: --prompt="<image:cat.png>".')
     shown = np.stack(found)
     rebuilt = autoencoder.decode(autoencoder.encode(shown))
     figures = fidelity.alike(shown, rebuilt)
-    return _page(system, folder, shown, rebuilt, figures, what="that were given")
+    names = [f"{text}: " for text, _ in named]
+    return _page(system, folder, shown, rebuilt, figures, what="that were given", names=names)
 
 
 def table(figures: Mapping[str, float]) -> str:
@@ -123,6 +125,7 @@ def _page(
     figures: Mapping[str, float],
     *,
     what: str,
+    names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> epath.Path:
     config, shape = system.config, system.shape
@@ -136,7 +139,12 @@ def _page(
         path,
         originals=shown,
         rebuilt=rebuilt,
-        captions=[_caption(ratio) for ratio in likeness.psnr(rebuilt, shown)],
+        captions=[
+            f"{name}{_caption(ratio)}"
+            for name, ratio in zip(
+                names or [""] * len(shown), likeness.psnr(rebuilt, shown), strict=True
+            )
+        ],
         columns=COLUMNS[: max(map(len, told.values()))],
         figures=told,
         axis=AXIS,

@@ -23,6 +23,22 @@ SCRIPTS = ("elements.js", "card.js", "chart.js", "page.js")
 ORDER_COLUMNS = 10  # tenths of the time
 CURVE_POINTS = 500  # more than a chart has pixels for
 
+CONCURRENT = (
+    "The words and pictures of each document form <em>at the same time</em>. Time <var>t</var> "
+    "runs from 0, where words are hidden or not yet there and pictures are noise, to 1, where the "
+    'document is finished; what was <em class="given-sample">given</em> stays as it is.'
+)
+REVISED = (
+    "Finished documents are looked over: words and pictures are taken out, put in and changed "
+    "until time <var>t</var> is 1."
+)
+SEQUENTIAL = (
+    "The words of each document are written <em>one after another</em>, and each picture where it "
+    "stands between them. Time <var>t</var> runs from 0, where nothing but the prompt's beginning "
+    'is there, to 1; what was <em class="given-sample">given</em> stays as it is.'
+)
+"""What happens on a page, as HTML: documents that form, are revised, or are written."""
+
 Curve = Sequence[tuple[float, float]]
 """(step, value) in order of step; a value that is not finite leaves a hole in the line."""
 
@@ -34,6 +50,7 @@ def write(
     settings: Mapping[str, str],
     heading: str,
     notes: Sequence[str] = (),
+    lede: str = CONCURRENT,
 ) -> None:
     """Writes the page to `path`; its folder is made if need be.
 
@@ -44,6 +61,7 @@ def write(
       settings: the run's settings by name.
       heading: what the page is about, a line.
       notes: lines for the foot of the page, such as the attribution of pictures.
+      lede: HTML: what the reader sees happen.
     """
     tiles = atlas.Atlas()
     told = [_story(tiles, index, told) for index, told in enumerate(stories)]
@@ -60,6 +78,7 @@ def write(
         },
         fields={
             "heading": html.escape(heading),
+            "lede": lede,
             "settings": "".join(map(setting, settings.items())),
             "order": _order(stories),
             "notes": "".join(f"<p>{html.escape(note)}</p>" for note in (*notes, remark) if note),

@@ -89,7 +89,7 @@ def _parts(
                     given=given,
                 )
             )
-        else:
+        elif not np.isin(ids[at], layout.silent).all():
             words = tuple(
                 story.Word(
                     key=int(slot),
@@ -98,6 +98,7 @@ def _parts(
                     given=bool(fixed[slot]),
                 )
                 for slot in at
+                if ids[slot] not in layout.silent
             )
             parts.append(story.TextRun(key=~before, words=words, clock=clock, given=given))
     return tuple(parts)

@@ -196,3 +196,18 @@ def test_only_what_is_encoded_is_stored(folder, part):
     with pytest.raises(TypeError, match=type(part).__name__):
         shard.write([Document((part,))])
     assert not shard.whole
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_that_was_overwritten_is_told_by_its_name(folder):
+    """Of the right size, so that only reading tells."""
+    write(folder, "train", documents(12))
+    shard = latents.shards(folder, "train", 12)[1]
+    content = bytearray(shard.path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    shard.path.write_bytes(bytes(content))
+    stored = latents.opened(folder, "train", 12)
+    first = shard.number * latents.SHARD
+    with pytest.raises(UserError, match=rf"{shard.path.name} is damaged: delete it"):
+        [stored[index] for index in range(first, first + 4)]

@@ -261,7 +261,9 @@ def test_moments_end_with_the_finished_document():
     np.testing.assert_array_equal(moments.canvas.ids[came[-1]], sample.canvas.ids)
     written_slots = np.sum(np.asarray(moments.canvas.kind)[came, 0] != Kind.PAD, axis=1)
     assert (np.diff(written_slots) >= 0).all()
-    assert written_slots[0] == 1
+    # The beginning; then 3 tokens, a picture of 4 patches, and <end>, each at a time of its own.
+    np.testing.assert_array_equal(written_slots, [1, 2, 3, 4, 8, 9])
+    np.testing.assert_allclose(times[came], np.arange(6) / 5, atol=1e-6)
 
 
 def test_greedy_tokens_are_those_of_the_network_without_a_cache():
