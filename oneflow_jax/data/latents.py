@@ -195,10 +195,7 @@ class Stored:
         try:
             return _document(self.records[index])
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self.paths[index // SHARD]} is damaged: delete it, and the same command makes "
-                f"it anew. ({str(error).splitlines()[0][:120]})"
-            ) from error
+            raise _damaged(self.paths[index // SHARD], error) from error
 
 
 def opened(folder: epath.Path, split: str, documents: int) -> Stored:
@@ -214,7 +211,22 @@ def opened(folder: epath.Path, split: str, documents: int) -> Stored:
                 f"{shard.path} is missing or was cut short: --mode=prepare makes it anew."
             )
     paths = tuple(str(shard.path) for shard in wanted)
-    return Stored(ArrayRecordDataSource(paths), paths)
+    return Stored(_records(paths), paths)
+
+
+def _records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
+    try:
+        return ArrayRecordDataSource(paths)
+    except (RuntimeError, ValueError) as error:
+        if len(paths) > 1:  # One by one, to name it.
+            for path in paths:
+                _records((path,))
+        raise _damaged(paths[0], error) from error
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    why = str(error).splitlines()[0][:120]
+    return UserError(f"{path} is damaged: delete it, and the same command makes it anew ({why}).")
 
 
 def _record(document: Document) -> bytes:
