@@ -31,3 +31,6 @@ def test_next_words():
     np.testing.assert_array_equal(np.flatnonzero(following.next_words(given)[1]), [0, 1, 5, 7, 8])
     full = canvas.replace(segment=segment.at[10].set(2), kind=kind.at[10].set(TEXT))
     assert not following.next_words(full)[1][10]
+    # Nothing tells the first word of another document, fixed or not.
+    loose = canvas.replace(fixed=jnp.zeros_like(canvas.fixed))
+    assert not following.next_words(loose)[1][6]
