@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int, UInt8
 
-from oneflow_jax.autoencoders import models, tiling, weights
+from oneflow_jax.autoencoders import models, pixels, tiling, weights
 from oneflow_jax.autoencoders.architecture import Architecture
 from oneflow_jax.shapes import Array, PyTree
 
@@ -56,8 +56,8 @@ class Autoencoder:
             UserError: height or width is no multiple of `shape.factor`.
         """
 
-        def some(pixels: UInt8[np.ndarray, "B H W 3"]) -> Array:
-            values = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
+        def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            values = pixels.centered(shown)
             return tiling.encode(self._encoder, values, self.shape.factor, tiling.TILE)
 
         return _batched(some, pictures, self._at_once(pictures.shape[1:3]))
@@ -68,7 +68,7 @@ class Autoencoder:
         def some(vectors: Float[np.ndarray, "B h w C"]) -> Array:
             values = jnp.asarray(vectors)
             values = tiling.decode(self._decoder, values, self.shape.factor, tiling.TILE)
-            return jnp.clip(jnp.round((values + 1) * 127.5), 0, 255).astype(jnp.uint8)
+            return pixels.to_bytes(values)
 
         height, width = (self.shape.factor * side for side in latents.shape[1:3])
         return _batched(some, latents, self._at_once((height, width)))
@@ -76,8 +76,8 @@ class Autoencoder:
     def codes(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> Int[np.ndarray, "n h w"]:
         """The codes of a VQModel, each from 0 to `shape.num_vq_embeddings` - 1."""
 
-        def some(pixels: UInt8[np.ndarray, "B H W 3"]) -> Array:
-            return self._coder(jnp.asarray(pixels, jnp.float32) / 127.5 - 1)
+        def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            return self._coder(pixels.centered(shown))
 
         return _batched(some, pictures, self._at_once(pictures.shape[1:3]))
 

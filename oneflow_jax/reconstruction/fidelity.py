@@ -16,11 +16,10 @@ import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from oneflow_jax.autoencoders import linear, models
+from oneflow_jax.autoencoders import linear, models, pixels
 from oneflow_jax.autoencoders.trained import Autoencoder
 from oneflow_jax.pretrained import efficientnet, lpips
 from oneflow_jax.scoring import distances, likeness
@@ -78,7 +77,11 @@ def alike(
         found["ssim"] = float(np.mean(likeness.ssim(rebuilt, shown)))
     if least >= lpips.LEAST and PACKAGES["lpips"] not in missing():
         pairs = zip(np.array_split(shown, 8), np.array_split(rebuilt, 8), strict=True)
-        far = [_perceived(_centered(one), _centered(other)) for one, other in pairs if len(one)]
+        far = [
+            _perceived(pixels.centered(one), pixels.centered(other))
+            for one, other in pairs
+            if len(one)
+        ]
         found["lpips"] = float(np.mean(np.concatenate(far)))
     return found
 
@@ -147,11 +150,6 @@ _seer = functools.cache(efficientnet.load)
 def _program(model: models.Model) -> Callable[[PyTree, np.ndarray], Array]:
     @jax.jit
     def run(params: PyTree, pictures: UInt8[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
-        pixels = model.apply({"params": params}, _centered(pictures))
-        return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
+        return pixels.to_bytes(model.apply({"params": params}, pixels.centered(pictures)))
 
     return run
-
-
-def _centered(pictures: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-    return jnp.asarray(pictures, jnp.float32) / 127.5 - 1

@@ -6,6 +6,7 @@ import optax
 
 from oneflow_jax import state as states
 from oneflow_jax import update
+from oneflow_jax.autoencoders.pixels import centered
 from oneflow_jax.reconstruction.objectives import Objective
 from oneflow_jax.shapes import Array, Float, Key, PyTree, UInt8
 from oneflow_jax.state import TrainState
@@ -52,7 +53,7 @@ def train_step(
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], PyTree]:
         keys, some = part
         both = jax.vmap(jax.random.split)(keys)
-        shown = jax.vmap(mirrored)(both[:, 0], normalized(some))
+        shown = jax.vmap(mirrored)(both[:, 0], centered(some))
         sums, seen = objective.sums(params, both[:, 1], shown)
         return sum(w * sums[k].total / rows for k, w in objective.weights), (sums, seen)
 
@@ -71,11 +72,6 @@ def train_step(
     ema = objective.tended(state.ema, again, seen, left)
     state = state.replace(params=params, ema=ema)
     return state, logged | {"pictures": update.once(jnp.float32(rows))}
-
-
-def normalized(pictures: UInt8[Array, "*b H W 3"]) -> Float[Array, "*b H W 3"]:
-    """Pixels from -1 to 1."""
-    return pictures.astype(jnp.float32) / 127.5 - 1
 
 
 def mirrored(key: Key[Array, ""], pixels: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:

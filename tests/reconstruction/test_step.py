@@ -8,6 +8,7 @@ import pytest
 from clu import metrics
 
 from oneflow_jax import state as states
+from oneflow_jax.autoencoders.pixels import centered
 from oneflow_jax.reconstruction import step
 from tests.reconstruction import examples
 
@@ -82,7 +83,7 @@ def test_the_loss_is_the_weighted_mean_of_its_terms():
 
 
 def test_pictures_are_brought_to_minus_one_to_one():
-    shown = step.normalized(jnp.asarray([0, 255, 51], jnp.uint8))
+    shown = centered(jnp.asarray([0, 255, 51], jnp.uint8))
     np.testing.assert_allclose(shown, [-1, 1, -0.6], atol=1e-6)
 
 
@@ -125,7 +126,7 @@ def of_seen():
     before = states.new(jax.random.key(0), {"w": jnp.float32(3)}, system.optimizer)
     after, logged = system.step()(before, batch())
     jax.effects_barrier()
-    return np.asarray(*objective.shown), np.asarray(step.normalized(batch())), after, logged
+    return np.asarray(*objective.shown), np.asarray(centered(batch())), after, logged
 
 
 def test_the_step_shows_each_picture_or_its_mirror_image():
@@ -165,7 +166,7 @@ def test_revival_brings_codes_into_use():
     def tended(params, key):
         """Parameters that nothing else moves; and how many codes were in use."""
         keys = jax.random.split(key, 9)
-        _, seen = objective.sums(params, keys[:8], step.normalized(batch()))
+        _, seen = objective.sums(params, keys[:8], centered(batch()))
         stacked = jax.tree.map(lambda x: x[None], seen)
         return objective.tended(params, keys[8], stacked, 1.0), jnp.sum(seen.counts > 0)
 
