@@ -36,6 +36,7 @@ $(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt
 	$(PARITY)/bin/pip install --quiet --upgrade pip
 	$(PARITY)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
 		-r requirements-parity.txt
+	$(PARITY)/bin/pip install --quiet --no-deps pytorch-fid==0.3.0
 	touch $@
 
 clean:

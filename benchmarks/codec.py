@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     host.keep_freed_memory()
     sizes = {"tiny": TINY} if flags.smoke else {name: SIZES[name] for name in flags.sizes}
     rounds = 1 if flags.smoke else flags.rounds
-    results = {"machine": report.machine() | _torch(), "rounds": rounds, "cases": []}
+    results = {"machine": host.machine() | _torch(), "rounds": rounds, "cases": []}
     report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
     if torch is None:
         print("\ndiffusers is not installed (requirements-parity.txt): only ours is measured.")

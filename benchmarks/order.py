@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import quality, report
-from oneflow_jax import build, evaluate, generate, inputs, logs, plans
+from oneflow_jax import build, evaluate, generate, host, inputs, logs, plans
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.viewer import arrivals, telling
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
     logs.to_terminal()
-    results = {"machine": report.machine(), "runs": {}}
+    results = {"machine": host.machine(), "runs": {}}
     for name in flags.configs:
         results["runs"][name] = found = measured(name, flags)
         rows = [

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 from benchmarks import problem, report, sample, timing
-from oneflow_jax import sharding
+from oneflow_jax import host, sharding
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ode
 
@@ -42,7 +42,7 @@ def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, objec
         contestants[name] = lambda run=run, given=(params, prompt): run(*given)
     seconds = timing.interleaved(contestants, flags.rounds)
     return {
-        "machine": report.machine(),
+        "machine": host.machine(),
         "sizes": dataclasses.asdict(sizes),
         "rounds": flags.rounds,
         "cases": {

@@ -19,7 +19,7 @@ import ml_collections
 from etils import epath
 
 from benchmarks import report
-from oneflow_jax import build, checkpoint, evaluate, generate, logs, plans, train, workdir
+from oneflow_jax import build, checkpoint, evaluate, generate, host, logs, plans, train, workdir
 from oneflow_jax.errors import UserError
 from oneflow_jax.viewer import plots
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     out = epath.Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)
     rows = [row for name in flags.configs for row in measured(configured(name, flags.set), flags)]
-    report.keep(pathlib.Path(out / "quality.json"), {"machine": report.machine(), "rows": rows})
+    report.keep(pathlib.Path(out / "quality.json"), {"machine": host.machine(), "rows": rows})
     for figure in sorted({name for row in rows for name in row["figures"]}):
         print(f"\n{figure}\n{table(rows, figure)}")
         for across in ("passes", "seconds"):

@@ -3,11 +3,7 @@
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import platform
-
-import jax
 
 from benchmarks import problem
 from oneflow_jax import host
@@ -40,18 +36,6 @@ def prepare(flags: argparse.Namespace) -> problem.Sizes:
     return problem.sizes_of(flags)
 
 
-def machine() -> dict[str, str | int]:
-    """What was measured on."""
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count() or 1,
-        "load": round(os.getloadavg()[0], 1),
-        "platform": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
-
-
 def show(title: str, rows: list[Row]) -> None:
     """Prints a titled table of two columns."""
     width = max(len(name) for name, _ in rows)
@@ -65,12 +49,3 @@ def keep(path: pathlib.Path | None, results: dict[str, object]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2, default=dataclasses.asdict) + "\n")
-
-
-def _cpu() -> str:
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

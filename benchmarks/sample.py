@@ -10,9 +10,10 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks import flops, problem, report, timing
-from oneflow_jax import sharding, update
+from benchmarks import problem, report, timing
+from oneflow_jax import host, sharding, update
 from oneflow_jax.canvas import Canvas
+from oneflow_jax.costs import flops
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ode
 from oneflow_jax.shapes import Array, Float, Int, PyTree
@@ -65,7 +66,7 @@ def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, objec
         for nfe in flags.nfe
     ]
     return {
-        "machine": report.machine(),
+        "machine": host.machine(),
         "sizes": dataclasses.asdict(sizes),
         "rounds": flags.rounds,
         "cases": cases,
@@ -90,7 +91,8 @@ def _case(
         "bare": lambda: beside(params, canvas),
     }
     seconds = timing.interleaved(contestants | timing.matmuls(squares), rounds)
-    work = nfe * flops.forward(task.sizes, batch)
+    network, slots = flops.of(task.model, task.sizes.channels), task.sizes.slots
+    work = nfe * flops.forward(network, batch * slots, keys=slots)
     peaks = timing.peaks(seconds)
     both = list(zip(seconds["diffrax"], seconds["bare"], strict=True))
     return {

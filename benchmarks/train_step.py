@@ -5,8 +5,9 @@ import dataclasses
 
 import jax
 
-from benchmarks import flops, problem, report, timing
-from oneflow_jax import sharding
+from benchmarks import problem, report, timing
+from oneflow_jax import host, sharding
+from oneflow_jax.costs import flops
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
@@ -36,10 +37,10 @@ def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, objec
     squares = (64,) if flags.smoke else timing.MATMULS
     seconds = timing.interleaved({"step": run} | timing.matmuls(squares), flags.rounds)
     peaks = timing.peaks(seconds)
-    work = flops.train(sizes, sizes.batch)
+    work = flops.train(flops.of(task.model, sizes.channels), sizes.batch, sizes.slots)
     tokens = sizes.batch * sizes.slots
     return {
-        "machine": report.machine(),
+        "machine": host.machine(),
         "sizes": dataclasses.asdict(sizes),
         "rounds": flags.rounds,
         "parameters": parameters,

@@ -2,6 +2,8 @@
 
 import ml_collections
 
+from oneflow_jax.nn import towers
+
 
 def run(name: str) -> ml_collections.ConfigDict:
     """What all runs share, whatever they train; `name` is the run's."""
@@ -31,6 +33,7 @@ def run(name: str) -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.optimizer.clip = 1.0
     config.optimizer.ema = 0.999
+    config.optimizer.frozen = ""  # regular expression: names of parameters that do not change
 
     config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
@@ -51,6 +54,7 @@ def run(name: str) -> ml_collections.ConfigDict:
 def base(name: str) -> ml_collections.ConfigDict:
     """The configuration of models of documents that the others change; `name` is the run's."""
     config = run(name)
+    config.start = ""  # folder of a run whose averaged parameters to begin from
     config.data.length = 64  # slots of a row
     config.data.text_slots = 8  # text runs are multiples of this long; 0: any length
     config.data.vocab = 512  # pieces that the tokenizer learns
@@ -94,6 +98,9 @@ def base(name: str) -> ml_collections.ConfigDict:
 
     config.evaluation.clocks = 5  # buckets of the clock
     config.evaluation.score = ""  # figures of merit: "", "digits" or "emoji"
+    config.evaluation.thorough = False  # also figures that take networks: requirements-metrics.txt
+    config.evaluation.inception = ""  # ... and FID, by pytorch-fid's file of weights
+    config.evaluation.clip = ""  # ... and CLIP score, by a CLIP's folder in Hugging Face's layout
     config.evaluation.passes = (16,)  # numbers of forward passes to score
 
     config.sampling = ml_collections.ConfigDict()
@@ -105,6 +112,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.sampling.text_guidance = 1.0  # of words by pictures
     config.sampling.temperature = 1.0  # of words, where they are drawn: all but oneflow
     config.sampling.top_p = 1.0  # ... from the likeliest, that add up to this
+    config.sampling.top_k = 0  # ... or from so many of the likeliest; 0: from all
     config.sampling.order = "random"  # in which mask_flow reads words; or "confidence"
     config.sampling.remask = 0.0  # probability in a step to hide a read word again
     config.sampling.start = 0.8  # of a revision: the share of the document taken to be right
@@ -125,11 +133,15 @@ def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "edit_flow":
         config.data.text_slots = 0
         config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
-    if paradigm in ("transfusion", "chameleon", "dalle"):
+    if paradigm in ("chameleon", "dalle", "transfusion", "language", "lmfusion"):
         config.data.text_slots = 0
     if paradigm == "dalle":
         config.paradigm.text_weight, config.paradigm.image_weight = 1 / 8, 7 / 8
-    if paradigm == "transfusion":
+    if paradigm == "language":
+        config.optimizer.frozen = towers.OF_PICTURES
+    if paradigm == "lmfusion":
+        config.optimizer.frozen = towers.OF_WORDS
+    if paradigm in ("transfusion", "language", "lmfusion"):
         config.sampling.solver = "heun"  # of each picture; words take a pass each, besides
         config.sampling.steps = 5
         config.sampling.grid = "cosine"

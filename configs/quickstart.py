@@ -4,6 +4,8 @@
     python -m oneflow_jax.main --config=configs/quickstart.py:mask_flow
     python -m oneflow_jax.main --config=configs/quickstart.py:edit_flow
     python -m oneflow_jax.main --config=configs/quickstart.py:transfusion
+    python -m oneflow_jax.main --config=configs/quickstart.py:language    (words alone; then ...)
+    python -m oneflow_jax.main --config=configs/quickstart.py:lmfusion    (... pictures beside them)
     python -m oneflow_jax.main --config=configs/quickstart.py:latents     (oneflow, on a codec)
 
 Documents with one named picture, or several in a sentence, of 24 x 24 pixels. The run prepares
@@ -18,6 +20,9 @@ from configs import common
 
 CODEC = "runs/codec-kl/codec"
 """Where configs/codec.py:kl leaves its autoencoder."""
+
+LANGUAGE = "runs/quickstart-language"
+"""Where the text model is that lmfusion begins from."""
 
 
 def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
@@ -74,7 +79,12 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
         "a picture of a tiger: <image>",
         "first a fox <image>, then <text> <image>",
     )
-    if kind == "transfusion":
+    if kind == "lmfusion":
+        config.start = LANGUAGE
+    if kind == "language":
+        config.evaluation.score = ""
+        config.sampling.prompts = ("<text>",)
+    if kind in ("transfusion", "lmfusion"):
         config.sampling.prompts = ("<document>", "<text> <image>", "a picture of a tiger: <image>")
     if kind == "latents":
         config.codec = common.learned(CODEC, pixels=64, patch=4)

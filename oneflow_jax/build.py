@@ -7,7 +7,6 @@ typed fields.
 
 import dataclasses
 import operator
-from collections.abc import Callable
 
 import grain
 import jax
@@ -23,19 +22,19 @@ from oneflow_jax import (
     plans,
     registry,
     sharding,
+    start,
     step,
+    suites,
     update,
 )
 from oneflow_jax.canvas import Canvas, View
-from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline
 from oneflow_jax.errors import UserError
-from oneflow_jax.nn import backbone
+from oneflow_jax.nn import backbone, towers
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.scoring import base as scoring
-from oneflow_jax.scoring import digits, emoji
 from oneflow_jax.shapes import Array, Key
 from oneflow_jax.state import TrainState
 
@@ -91,6 +90,10 @@ class System:
         )
         return step.init_state(key, model=self.model, optimizer=self.optimizer, view=view)
 
+    def begun(self, state: TrainState) -> TrainState:
+        """The first state with what it takes over from the run in `config.start`."""
+        return start.begun(self, state)
+
     def batches(self) -> grain.IterDataset[Canvas]:
         """The endless training batches, on the devices."""
         given = self.config.data
@@ -106,6 +109,7 @@ class System:
             optimizer=self.optimizer,
             decay=self.settings.ema,
             parts=self.config.parts,
+            frozen=self.settings.frozen,
         )
 
     def losses(self, split: str = "heldout") -> heldout.Losses:
@@ -136,6 +140,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     """
     check_platform(config)
     _check_counts(config)
+    start.check(config)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_rows(mesh, config.batch, config.parts)
     layout = inputs.layout(config, folder)
@@ -152,7 +157,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     )
     # What would fail after training is refused before.
     plans.check(config, paradigm)
-    _suite_maker(config)
+    suites.check(config)
     return built
 
 
@@ -176,8 +181,14 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
 
 def suite(built: System) -> scoring.Suite:
     """What the configured data set asks of a model, as far as it can do that at all."""
-    whole = _suite_maker(built.config)()
-    able = tuple(task for task in whole.tasks if built.paradigm.revises or not task.revises)
+    whole = suites.suite(built.config, built.layout)
+    able = tuple(
+        task
+        for task in whole.tasks
+        if (built.paradigm.revises or not task.revises)
+        # Who writes all words first has not seen the pictures then.
+        and not (built.layout.text_first and task.captions)
+    )
     return dataclasses.replace(whole, tasks=able)
 
 
@@ -186,30 +197,6 @@ def _check_counts(config: ml_collections.ConfigDict) -> None:
         value = operator.attrgetter(field)(config)
         if value < 1:
             raise UserError(f"{field}={value} must be at least 1.")
-
-
-def _suite_maker(config: ml_collections.ConfigDict) -> Callable[[], scoring.Suite]:
-    samples, grows = config.evaluation.samples, config.data.text_slots == 0
-    suites: dict[str, Callable[[], scoring.Suite]] = {
-        "": lambda: scoring.Suite((), {}),
-        "digits": lambda: digits.suite(
-            inputs.source(config, "train"), inputs.source(config, "heldout"), samples
-        ),
-        "emoji": lambda: emoji.suite(
-            _emoji_settings(config).drawn(),
-            inputs.source(config, "train") if grows else (),
-            inputs.source(config, "combinations") if _emoji_settings(config).interleaved else (),
-            samples,
-            grows=grows,
-        ),
-    }
-    return registry.chosen("evaluation.score", config.evaluation.score, suites)
-
-
-def _emoji_settings(config: ml_collections.ConfigDict) -> emoji_data.Settings:
-    return emoji_data.Settings(
-        **{name: value for name, value in config.source.items() if name != "name"}
-    )
 
 
 def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradigm) -> Model:
@@ -223,7 +210,8 @@ def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradig
             f"{values['heads']} one of kv_heads={values['kv_heads']}."
         )
     size = backbone.Size(**values | {"dtype": jnp.dtype(values["dtype"])})
-    return Model(
+    make = towers.TwoTowers if config.paradigm.name in registry.IN_TOWERS else Model
+    return make(
         size=size,
         vocab=vocab,
         embed_width=embed_width,

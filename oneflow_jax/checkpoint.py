@@ -25,8 +25,8 @@ from oneflow_jax.state import TrainState
 class Checkpoints:
     """The checkpoints of one workdir; a context manager, which waits for the last save."""
 
-    def __init__(self, folder: epath.Path, keep: int) -> None:
-        """Opens the folder, which need not exist; all but the `keep` newest are deleted."""
+    def __init__(self, folder: epath.Path, keep: int | None = None) -> None:
+        """Opens the folder, which need not exist; all but the `keep` newest are deleted, if any."""
         policies = ocp.training.preservation_policies
         directory = folder / workdir.CHECKPOINTS
         # Orbax takes no relative path; and absolute() would garble gs://, which is one already.

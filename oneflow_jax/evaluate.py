@@ -9,6 +9,7 @@ from etils import epath
 
 from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, workdir
 from oneflow_jax import state as states
+from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import grids, guidance
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.shapes import PyTree
@@ -39,28 +40,38 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     generator = generate.Generator(system, params)
     suite = build.suite(system)
     figures |= suite.constants
+    shares: dict[str, float] = {}
     asked = itertools.product(config.passes, suite.tasks)
     to_do = [(n, task) for n, task in asked if steps_of(system, task, n) > 0]
     progress = logs.Progress("evaluating", len(to_do), unit="task")
     for done, (passes, task) in enumerate(to_do, 1):
-        steps = steps_of(system, task, passes)
-        plan = plans.evaluation(system.config, system.paradigm, steps, grid, revise=task.revises)
+        plan = plan_of(system, task, passes, grid)
         made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
         score = task.score([document for batch in made for document in batch.documents])
-        found = {f"{name}@{passes}": value for name, value in score.figures.items()}
+        every = {**score.figures, **score.numbers}
+        found = {f"{name}@{passes}": value for name, value in every.items()}
         progress.advance(done)
         progress.report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         figures |= found
+        shares |= {name: found[name] for name in found if name.split("@")[0] in score.figures}
         if score.cells:
             path = folder / f"{task.name}@{passes}.png"
             sheet.contact_sheet(path, score.cells, COLUMNS, f"{system.config.name}: {path.stem}")
     progress.close()
     if len(config.passes) > 1 and suite.tasks:
-        plots.lines(folder / "evaluation.png", curves(figures), system.config.name, up="share")
+        plots.lines(folder / "evaluation.png", curves(shares), system.config.name, up="share")
     workdir.write_atomically(
         folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
     )
     return figures
+
+
+def plan_of(
+    system: build.System, task: scoring.Task, passes: int, grid: grids.Spacing
+) -> base.Plan:
+    """How to make what a task asks for in at most so many passes, which must be possible."""
+    steps = steps_of(system, task, passes)
+    return plans.evaluation(system.config, system.paradigm, steps, grid, revise=task.revises)
 
 
 def steps_of(system: build.System, task: scoring.Task, passes: int) -> int:

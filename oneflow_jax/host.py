@@ -1,7 +1,9 @@
-"""The host process: memory that XLA's CPU backend can keep, and other processes of a pod."""
+"""The host: its process's memory for XLA's CPU backend, other processes of a pod, its machine."""
 
 import ctypes
 import os
+import pathlib
+import platform
 import sys
 
 import jax
@@ -37,3 +39,24 @@ def keep_freed_memory() -> None:
         (_M_ARENA_MAX, 1),
     ):
         mallopt(parameter, value)
+
+
+def machine() -> dict[str, str | int]:
+    """What was measured on."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 1,
+        "load": round(os.getloadavg()[0], 1),
+        "platform": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def _cpu() -> str:
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -142,8 +142,11 @@ def _latents(config: ml_collections.ConfigDict, codec: Learned | Codes) -> encod
 
 
 def _vocab(config: ml_collections.ConfigDict, folder: epath.Path, codes: int) -> vocabs.Vocab:
-    """The run's vocabulary, learned from its training text at the first call."""
+    """The run's vocabulary: learned from its training text at the first call, or taken over."""
     path = folder / workdir.TOKENIZER
+    given = epath.Path(config.start) / workdir.TOKENIZER
+    if not path.exists() and config.start and given.exists():
+        path.write_bytes(given.read_bytes())
     if not path.exists():
         documents = source(config, "train")
         count = min(len(documents), VOCAB_DOCUMENTS)

@@ -12,6 +12,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from oneflow_jax import build, evaluate, host, inputs, logs, sample, train, workdir
+from oneflow_jax.comparison import run as comparison
 from oneflow_jax.errors import UserError
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import run as codec_run
@@ -45,7 +46,9 @@ def run(config: ml_collections.ConfigDict) -> None:
     build.check_platform(config)
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
-        if "autoencoder" in config:
+        if "contestants" in config:
+            _of_contestants(config, folder)
+        elif "autoencoder" in config:
             _of_pictures(config, folder)
         else:
             _of_documents(config, folder)
@@ -94,6 +97,17 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
         print(f"Page: {folder / workdir.PAGE}")
     if MODE.value == "sample":
         print(f"Page: {codec_run.sampled(system, folder, PROMPT.value)}")
+
+
+def _of_contestants(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    if MODE.value != "train" or PROMPT.value or REVISE.value:
+        raise UserError(
+            "This configuration compares paradigms, all in one go: give no --mode, --prompt or "
+            "--revise. Its runs are folders of their own: give one of them as --workdir."
+        )
+    workdir.keep_config(folder, config)
+    print(f"Page: {comparison.run(config, folder)}")
+    print(f"Figures: {folder / comparison.FIGURES}")
 
 
 def parse(argv: list[str]) -> ml_collections.ConfigDict:

@@ -1,11 +1,17 @@
-"""The optimizer: AdamW with warm-up, cosine decay and clipping; and the average of parameters."""
+"""The optimizer: AdamW with warm-up, cosine decay and clipping; and the average of parameters.
+
+Parameters may be frozen by name: they get no gradient, no decay and no update, and their average
+stays what it is to the last bit.
+"""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 
@@ -22,6 +28,8 @@ class Settings:
         weight_decay: of matrices alone, times the learning rate.
         clip: largest norm of the gradient.
         ema: decay of the average of parameters that evaluation and sampling use.
+        frozen: regular expression that is found in the names of parameters that are not to change,
+            as in "backbone/blocks/text/"; "" freezes none.
     """
 
     learning_rate: float
@@ -33,6 +41,7 @@ class Settings:
     weight_decay: float
     clip: float
     ema: float
+    frozen: str = ""
 
 
 def schedule(settings: Settings) -> optax.Schedule:
@@ -47,8 +56,12 @@ def schedule(settings: Settings) -> optax.Schedule:
 
 
 def optimizer(settings: Settings) -> optax.GradientTransformation:
-    """Clipping, then AdamW; norms, biases and token vectors are not decayed."""
-    return optax.chain(
+    """Clipping, then AdamW; norms, biases and token vectors are not decayed.
+
+    Raises:
+        UserError: `frozen` is no regular expression; in `init`, it names no parameter, or all.
+    """
+    adamw = optax.chain(
         optax.clip_by_global_norm(settings.clip),
         optax.adamw(
             schedule(settings),
@@ -58,6 +71,26 @@ def optimizer(settings: Settings) -> optax.GradientTransformation:
             mask=_matrices,
         ),
     )
+    if not settings.frozen:
+        return adamw
+    pattern = _pattern(settings.frozen)
+    # Of what is frozen there are no moments to keep either.
+    return optax.partition(
+        {"frozen": optax.set_to_zero(), "trained": adamw},
+        lambda params: _labels(pattern, params),
+    )
+
+
+def held(params: PyTree, frozen: str) -> PyTree:
+    """The parameters, with no gradient into those that `frozen` names."""
+    if not frozen:
+        return params
+    pattern = _pattern(frozen)
+
+    def hold(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+        return jax.lax.stop_gradient(leaf) if pattern.search(_name(path)) else leaf
+
+    return jax.tree.map_with_path(hold, params)
 
 
 def averaged(ema: PyTree, params: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
@@ -68,9 +101,40 @@ def averaged(ema: PyTree, params: PyTree, step: Int[Array, ""], decay: float) ->
     """
     step = step.astype(jnp.float32)
     weight: Float[Array, ""] = jnp.minimum(decay, (1 + step) / (10 + step))
-    return optax.incremental_update(params, ema, 1 - weight)
+    # By their difference, so that what does not change is averaged to itself, to the last bit.
+    return jax.tree.map(lambda old, new: old + (1 - weight) * (new - old), ema, params)
 
 
 def _matrices(params: PyTree) -> PyTree:
     # Boxed parameters bear one key more than plain ones, so "kernel" may not be the last.
     return jax.tree.map_with_path(lambda path, _: jax.tree_util.DictKey("kernel") in path, params)
+
+
+def _pattern(frozen: str) -> re.Pattern[str]:
+    try:
+        return re.compile(frozen)
+    except re.error as error:
+        raise UserError(
+            f"optimizer.frozen={frozen!r} is no regular expression: {error}."
+        ) from error
+
+
+def _labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
+    names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+    found = [name for name in names if pattern.search(name)]
+    if len(found) in (0, len(names)):
+        which = "all" if found else "none"
+        raise UserError(
+            f"optimizer.frozen={pattern.pattern!r} names {which} of the parameters, which are "
+            f"{', '.join(names)}."
+        )
+    return jax.tree.map_with_path(
+        lambda path, _: "frozen" if pattern.search(_name(path)) else "trained", params
+    )
+
+
+def _name(path: jax.tree_util.KeyPath) -> str:
+    """As in "backbone/norm/scale"."""
+    # Boxed parameters bear one key more than plain ones, an attribute.
+    keys = [key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")

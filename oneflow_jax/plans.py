@@ -90,6 +90,7 @@ def _plan(
         words=tokens.Choice(
             temperature=float(given.temperature),
             top_p=float(given.top_p),
+            top_k=int(given.top_k),
             order=given.order,
             remask=float(given.remask),
         ),

@@ -1,5 +1,6 @@
 """The paradigms by name, each made from its part of the configuration."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from oneflow_jax.paradigms import (
     chameleon,
     edit_flow,
     growth,
+    lmfusion,
     mask_flow,
     objectives,
     oneflow,
@@ -25,7 +27,13 @@ from oneflow_jax.paradigms import (
 ON_CODES = ("chameleon", "dalle")
 """Paradigms whose pictures are codes."""
 
-FROM_LEFT_TO_RIGHT = ("transfusion", *ON_CODES)
+IN_TOWERS = ("language", "lmfusion")
+"""Paradigms with weights of their own for words and for pictures."""
+
+WIDENS = ("language", "lmfusion")
+"""The paradigm of a text model, and the one that begins from it and adds pictures."""
+
+FROM_LEFT_TO_RIGHT = ("transfusion", *IN_TOWERS, *ON_CODES)
 """Paradigms that must be told in so many tokens where pictures begin and documents end."""
 
 TEXT_FIRST = ("dalle",)
@@ -45,7 +53,9 @@ def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Code
         "oneflow": _oneflow,
         "mask_flow": _mask_flow,
         "edit_flow": _edit_flow,
-        "transfusion": _transfusion,
+        "transfusion": functools.partial(_transfusion, transfusion.Transfusion),
+        "language": functools.partial(_transfusion, lmfusion.Language),
+        "lmfusion": functools.partial(_transfusion, lmfusion.LMFusion),
         "chameleon": _chameleon,
         "dalle": _chameleon,
     }
@@ -122,9 +132,12 @@ def _edit_flow(
 
 
 def _transfusion(
-    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+    make: type[transfusion.Transfusion],
+    config: ml_collections.ConfigDict,
+    vocab: vocabs.Vocab,
+    codec: Codec,
 ) -> transfusion.Transfusion:
-    return transfusion.Transfusion(
+    return make(
         alphabet=_alphabet(vocab, codec),
         weights=_weights(config, "text", "image"),
         **_shared(config, codec),
@@ -137,6 +150,7 @@ def _chameleon(
     return chameleon.Chameleon(
         alphabet=_alphabet(vocab, codec),
         codes=(vocab.codes.start, vocab.codes.stop),
+        mix=_mix(config),
         weights=_weights(config, *chameleon.TERMS),
     )
 
@@ -164,6 +178,10 @@ def _shares(config: ml_collections.ConfigDict, names: Sequence[str]) -> tuple[fl
     return shares
 
 
+def _mix(config: ml_collections.ConfigDict) -> tasks.Mix:
+    return tasks.Mix(_shares(config, tasks.NAMES), config.paradigm.drop)
+
+
 def _shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
     """What all paradigms that flow pictures have in common."""
     given = config.paradigm
@@ -174,6 +192,6 @@ def _shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
     return {
         "image": chosen("paradigm.image", given.image, images)(),
         "channels": codec.channels,
-        "mix": tasks.Mix(_shares(config, tasks.NAMES), given.drop),
+        "mix": _mix(config),
         "clock": chosen("paradigm.clock", given.clock[0], clocks.BY_NAME)(*given.clock[1:]),
     }

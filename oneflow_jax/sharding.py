@@ -87,7 +87,14 @@ def of_state(mesh: Mesh, boxed: PyTree) -> PyTree:
     Raises:
         UserError: a dimension does not divide into its mesh axes.
     """
-    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    named = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    # A box may be empty: the optimizer keeps no moments of what is frozen.
+    shardings = jax.tree.map(
+        lambda leaf, where: jax.tree.map(lambda _: where, unboxed(leaf)),
+        boxed,
+        named,
+        is_leaf=_is_box,
+    )
     jax.tree.map_with_path(_check_divides, unboxed(boxed), shardings)
     return shardings
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from oneflow_jax import optim, update
 from oneflow_jax import state as states
-from oneflow_jax import update
 from oneflow_jax.canvas import Canvas, View
 from oneflow_jax.flows import clocks
 from oneflow_jax.nn.model import Model
@@ -62,6 +62,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     decay: float,
     parts: int,
+    frozen: str = "",
 ) -> tuple[TrainState, Metrics]:
     """The state after one update, and what to log of it.
 
@@ -73,6 +74,7 @@ def train_step(
         optimizer: how its gradients become updates.
         decay: of the average of parameters.
         parts: microbatches, run one after another; B is a multiple of it.
+        frozen: names of parameters that get no gradient (`optim.Settings`).
     """
     rows = canvas.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -81,6 +83,7 @@ def train_step(
     counts = _at_least_one(update.total(jax.vmap(paradigm.counts)(canvas)))
 
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
+        params = optim.held(params, frozen)
         sums = row_sums(params, *part, model=model, paradigm=paradigm)
         return sum(w * sums[k].total / counts[k] for k, w in paradigm.weights), (sums, ())
 

@@ -39,6 +39,9 @@ class System(Protocol):
     def first_state(self, key: Key) -> TrainState:
         """The state before the first step, perhaps boxed in linen's partitioning metadata."""
 
+    def begun(self, state: TrainState) -> TrainState:
+        """The first state with what it takes over from another run, if any."""
+
     def batches(self) -> grain.IterDataset:
         """The endless training batches, on the devices."""
 
@@ -83,7 +86,7 @@ def restored_or_new(
 ) -> TrainState:
     """The newest checkpoint's state, with `data` set to where it stood; else the first state."""
     if checkpoints.latest is None:
-        state = states.initial(system)
+        state = system.begun(states.initial(system))
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
         return state
     logging.info("Going on from step %d.", checkpoints.latest)

@@ -43,6 +43,7 @@ FREE = (
     "mesh",
     "platform",
     "needs",
+    "start",
     "data.dir",
     "codec.path",
     "logging",
@@ -121,8 +122,8 @@ def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
     write_atomically(workdir / CONFIG, text)
 
 
-def saved_config(workdir: epath.Path) -> ml_collections.ConfigDict:
-    """The configuration of the run in a folder.
+def saved_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections.ConfigDict:
+    """The configuration of the run in a folder; `field` is what named it.
 
     Raises:
         UserError: there is none.
@@ -130,7 +131,7 @@ def saved_config(workdir: epath.Path) -> ml_collections.ConfigDict:
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(
-            f"--workdir={workdir} has no {CONFIG}: give the folder of a run, or --config to train."
+            f"{field}={workdir} has no {CONFIG}: give the folder of a run, or --config to train."
         )
     return ml_collections.ConfigDict(_tuples(json.loads(path.read_text())))
 

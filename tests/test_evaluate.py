@@ -4,7 +4,7 @@ import math
 import jax
 import pytest
 
-from oneflow_jax import build, evaluate, plans, sharding, workdir
+from oneflow_jax import build, evaluate, plans, sharding, suites, workdir
 from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
 from oneflow_jax.scoring import base as scoring
@@ -95,11 +95,11 @@ def revising(prompts):
         return scoring.Score({"right": float(len(made))})
 
     task = scoring.Task("revise", tuple(prompts), score, births=True, revises=True)
-    return lambda _: lambda: scoring.Suite((task,), {})
+    return lambda config, layout: scoring.Suite((task,), {})
 
 
 def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
-    monkeypatch.setattr(build, "_suite_maker", revising([prompt.parse("a red", 4)]))
+    monkeypatch.setattr(suites, "suite", revising([prompt.parse("a red", 4)]))
     given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
     can = runs.prepared(tmp_path / "can", runs.config(**given))
     shares = {"paradigm__revised": 0.0, "paradigm__together": 0.6}
@@ -110,14 +110,14 @@ def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
 
 def test_prompts_that_do_not_fit_are_told_before_training(monkeypatch):
     system, _ = runs.trained()
-    monkeypatch.setattr(build, "_suite_maker", revising([prompt.parse("red " * 70, 4)]))
+    monkeypatch.setattr(suites, "suite", revising([prompt.parse("red " * 70, 4)]))
     with pytest.raises(UserError, match=r"data\.length=64"):
         evaluate.check_prompts(system)
 
 
 def test_births_take_twice_the_passes_and_need_as_many(tmp_path):
     given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
-    (task,) = revising([])(None)().tasks
+    (task,) = revising([])(None, None).tasks
     grows = runs.prepared(tmp_path / "run", runs.config(**given))
     assert [evaluate.steps_of(grows, task, n) for n in (1, 2, 16)] == [0, 1, 8]
     guided = runs.prepared(tmp_path / "run", runs.config(**given, sampling__guidance=2.0))

@@ -99,7 +99,7 @@ def mentioned(words: str, names: Collection[str]) -> list[str]:
     """Returns the names that words speak of, in their order; 'a red apple' speaks of no other."""
     kinds = tuple((name, "") for name in names)
     phrases = sorted(_by_phrase(kinds), key=len, reverse=True)
-    found = re.findall(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b", words)
+    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", words)
     return [_by_phrase(kinds)[phrase] for phrase in found]
 
 
@@ -121,18 +121,33 @@ def pictured(document: documents.Document, kinds: Mapping[str, str]) -> tuple[st
       places, its names all different, and its count and its kind true.
     """
     flat = _flat(document)
-    known = tuple(kinds.items())
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
-        order = [int(index) for index in _PICTURE.findall(template)]
         shape = " ".join(_PICTURE.sub(" <image> ", template).split())
-        found = _pattern(shape, known).fullmatch(flat)
-        if not found:
-            continue
-        names = [_by_phrase(known)[found[f"n{index}"]] for index in range(names_needed(template))]
-        kind = found.groupdict().get("kinds")
-        true_kind = kind is None or all(f"{kinds[name]}s" == kind for name in names)
-        if true_kind and len(set(names)) == len(names):
-            return tuple(names[index] for index in order)
+        names = _filled(shape, flat, kinds)
+        if names is not None:
+            return tuple(names[int(index)] for index in _PICTURE.findall(template))
+    return None
+
+
+def form(words: str, kinds: Mapping[str, str]) -> str | None:
+    """Returns the template that words alone follow to the letter, wherever their pictures are.
+
+    Of two with the same words, as '{0} [0]' and '[0] {0}' are, it is the first. A space ahead of a
+    comma does not count: it is what a picture leaves behind.
+
+    Args:
+      words: all of a document's.
+      kinds: all names, each with its kind ('animal').
+
+    Returns:
+      None unless the words are those of one of the forms, their names all different, and their
+      count and their kind true.
+    """
+    flat = words.replace(" ,", ",")
+    for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
+        shape = " ".join(filter(None, _PICTURE.split(template)[::2])).replace(" ,", ",")
+        if _filled(shape, flat, kinds) is not None:
+            return template
     return None
 
 
@@ -140,6 +155,19 @@ def _flat(document: documents.Document) -> str:
     return " ".join(
         part.text if isinstance(part, documents.Text) else "<image>" for part in document.parts
     )
+
+
+def _filled(shape: str, words: str, kinds: Mapping[str, str]) -> list[str] | None:
+    """Returns the names that make `words` of `shape`, by number; None if no true ones do."""
+    known = tuple(kinds.items())
+    found = _pattern(shape, known).fullmatch(words)
+    if not found:
+        return None
+    fields = found.groupdict()
+    kind = fields.pop("kinds", None)
+    names = [_by_phrase(known)[fields[key]] for key in sorted(fields)]
+    true_kind = kind is None or all(f"{kinds[name]}s" == kind for name in names)
+    return names if true_kind and len(set(names)) == len(names) else None
 
 
 @functools.lru_cache(maxsize=8)

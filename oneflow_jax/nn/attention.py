@@ -10,6 +10,12 @@ from oneflow_jax.canvas import Attend, Kind, View
 from oneflow_jax.nn import layers
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
+Rotation = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
+"""Cosine and sine of the slots' positions: `layers.rotations`."""
+
+Asked = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L K A"]]
+"""Queries, keys and values."""
+
 
 @flax.struct.dataclass
 class Cache:
@@ -25,6 +31,18 @@ class Cache:
     def advanced(self, by: Int[Array, "B"]) -> "Cache":
         """The cache with the next `by` slots of each row counted as valid."""
         return self.replace(length=self.length + by)
+
+    def above(self, other: "Cache") -> "Cache":
+        """The rows of both, these first; they have room for equally many slots."""
+        return Cache(
+            jnp.concatenate([self.key, other.key], axis=1),
+            jnp.concatenate([self.value, other.value], axis=1),
+            jnp.concatenate([self.length, other.length]),
+        )
+
+    def top(self, rows: int) -> "Cache":
+        """The first so many rows."""
+        return Cache(self.key[:, :rows], self.value[:, :rows], self.length[:rows])
 
 
 def visible(view: View, attend: Attend) -> Bool[Array, "B L L"]:
@@ -68,52 +86,60 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalized queries and keys, and rotary positions."""
+    """Multi-head attention with normalized queries and keys, and rotary positions.
+
+    In two halves, of what each slot does by itself; between them `gathered` brings slots together.
+    """
 
     heads: int
     kv_heads: int
     head_width: int
+    width: int
     dtype: DTypeLike
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        visible: Bool[Array, "B L S"],
-        rotation: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]],
-        before: Cache | None = None,
-    ) -> tuple[Float[Array, "B L D"], Cache | None]:
-        """What each slot gathers from the slots it may see, and the cache with x written to it.
+    def setup(self) -> None:
+        """The four maps, and the norms of queries and keys."""
 
-        Args:
-            x: the slots.
-            visible: who sees whom; with a cache, all of its slots.
-            rotation: of the slots' positions.
-            before: one layer's cache, without its first axis.
-        """
-        width = x.shape[-1]
-
-        def project(heads: int, axis: str, name: str) -> Float[Array, "B L H A"]:
+        def heads_of(count: int, axis: str) -> layers.Linear:
             axes = ("width", axis, "head_width")
-            return layers.Linear((heads, self.head_width), axes, self.dtype, name=name)(x)
+            return layers.Linear((count, self.head_width), axes, self.dtype)
 
-        query = project(self.heads, "heads", "query")
-        key = project(self.kv_heads, "kv_heads", "key")
-        value = project(self.kv_heads, "kv_heads", "value")
+        self.query = heads_of(self.heads, "heads")
+        self.key = heads_of(self.kv_heads, "kv_heads")
+        self.value = heads_of(self.kv_heads, "kv_heads")
         # Without normalized queries and keys mixed-modal models diverge: Chameleon, section 2.2.
-        query = layers.rms_norm(self.dtype, "head_width", "query_norm")(query)
-        key = layers.rms_norm(self.dtype, "head_width", "key_norm")(key)
-        query, key = layers.rotate(query, rotation), layers.rotate(key, rotation)
-        if before is not None:
-            before = _written(before, key, value)
-            key, value = before.key, before.value
-        gathered = attend(query, key, value, visible)
-        gathered = nn.with_logical_constraint(
-            gathered, ("rows", "slots", "act_heads", "head_width")
-        )
+        self.query_norm = layers.rms_norm(self.dtype, "head_width")
+        self.key_norm = layers.rms_norm(self.dtype, "head_width")
         axes = ("heads", "head_width", "width")
-        out = layers.Linear((width,), axes, self.dtype, inputs=2, name="out")
-        return out(gathered), before
+        self.out = layers.Linear((self.width,), axes, self.dtype, inputs=2)
+
+    def asks(self, x: Float[Array, "B L D"], rotation: Rotation) -> Asked:
+        """Queries, keys and values of the slots."""
+        query, key = self.query_norm(self.query(x)), self.key_norm(self.key(x))
+        return layers.rotate(query, rotation), layers.rotate(key, rotation), self.value(x)
+
+    def tells(self, gathered: Float[Array, "B L H A"]) -> Float[Array, "B L D"]:
+        """What becomes of what each slot has gathered."""
+        return self.out(gathered)
+
+
+def gathered(
+    asked: Asked, visible: Bool[Array, "B L S"], before: Cache | None
+) -> tuple[Float[Array, "B L H A"], Cache | None]:
+    """What each slot gathers from the slots it may see, and the cache with these slots in it.
+
+    Args:
+        asked: queries, keys and values.
+        visible: who sees whom; with a cache, all of its slots.
+        before: one layer's cache, without its first axis.
+    """
+    query, key, value = asked
+    if before is not None:
+        before = _written(before, key, value)
+        key, value = before.key, before.value
+    found = attend(query, key, value, visible)
+    axes = ("rows", "slots", "act_heads", "head_width")
+    return nn.with_logical_constraint(found, axes), before
 
 
 def _written(cache: Cache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]) -> Cache:

@@ -3,11 +3,12 @@
 import dataclasses
 
 import flax.linen as nn
+import flax.struct
 import jax
 from jax.typing import DTypeLike
 
 from oneflow_jax.nn import attention, layers
-from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
+from oneflow_jax.shapes import Array, Bool, Float, Int
 
 REMAT = {
     "none": None,
@@ -41,67 +42,111 @@ class Size:
     dtype: DTypeLike
 
 
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+@flax.struct.dataclass
+class Around:
+    """What is the same for all layers.
+
+    Attributes:
+        visible: True where a slot may see a slot; with a cache, all of its slots.
+        rotation: of the slots' positions.
+        pictured: True for slots of pictures.
+        length: with a cache, how many of its slots are valid.
+    """
+
+    visible: Bool[Array, "B L S"]
+    rotation: attention.Rotation
+    pictured: Bool[Array, "B L"]
+    length: Int[Array, "B"] | None = None
+
+
+Kept = tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]] | None
+"""Keys and values of one layer's cache, if there is one."""
+
+
+class Layer(nn.Module):
+    """Slots by themselves, together, and by themselves again; subclasses say what they do alone."""
 
     size: Size
 
-    @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        visible: Bool[Array, "B L S"],
-        rotation: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]],
-        length: Int[Array, "B"] | None,
-        before: tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]] | None,
-    ) -> tuple[Float[Array, "B L D"], PyTree]:
+        self, x: Float[Array, "B L D"], around: Around, kept: Kept
+    ) -> tuple[Float[Array, "B L D"], Kept]:
         """The next layer's input and this one's cache, in the form that `nn.scan` wants."""
+        cache = None if kept is None else attention.Cache(*kept, around.length)
+        gathered, cache = attention.gathered(self.asks(x, around), around.visible, cache)
+        x = self.tells(x, around, gathered)
+        kept = None if cache is None else (cache.key, cache.value)
+        return nn.with_logical_constraint(x, ("rows", "slots", "act_width")), kept
+
+    def asks(self, x: Float[Array, "B L D"], around: Around) -> attention.Asked:
+        """Queries, keys and values."""
+        raise NotImplementedError
+
+    def tells(
+        self, x: Float[Array, "B L D"], around: Around, gathered: Float[Array, "B L H A"]
+    ) -> Float[Array, "B L D"]:
+        """The slots after having gathered."""
+        raise NotImplementedError
+
+
+class Block(Layer):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def setup(self) -> None:
+        """Attention, the MLP, and a norm before each."""
         size = self.size
-        attend = attention.Attention(
-            size.heads, size.kv_heads, size.head_width, size.dtype, name="attention"
+        self.attention_norm = layers.rms_norm(size.dtype)
+        self.attention = attention.Attention(
+            size.heads, size.kv_heads, size.head_width, size.width, size.dtype
         )
-        mlp = layers.SwiGLU(size.hidden, size.dtype, name="mlp")
-        normed = layers.rms_norm(size.dtype, name="attention_norm")(x)
-        cache = None if before is None else attention.Cache(*before, length)
-        gathered, cache = attend(normed, visible, rotation, cache)
-        x = x + gathered
-        x = x + mlp(layers.rms_norm(size.dtype, name="mlp_norm")(x))
-        after = None if cache is None else (cache.key, cache.value)
-        return nn.with_logical_constraint(x, ("rows", "slots", "act_width")), after
+        self.mlp_norm = layers.rms_norm(size.dtype)
+        self.mlp = layers.SwiGLU(size.hidden, size.dtype)
+
+    def asks(self, x: Float[Array, "B L D"], around: Around) -> attention.Asked:
+        """Queries, keys and values."""
+        return self.attention.asks(self.attention_norm(x), around.rotation)
+
+    def tells(
+        self, x: Float[Array, "B L D"], around: Around, gathered: Float[Array, "B L H A"]
+    ) -> Float[Array, "B L D"]:
+        """The slots after having gathered."""
+        del around
+        x = x + self.attention.tells(gathered)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class Backbone(nn.Module):
-    """`size.layers` blocks; parameters of all layers are stacked along a first axis."""
+    """`size.layers` layers; parameters of all of them are stacked along a first axis."""
 
     size: Size
+    layer: type[Layer] = Block
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        visible: Bool[Array, "B L S"],
-        position: Int[Array, "B L 3"],
+        around: Around,
         cache: attention.Cache | None = None,
     ) -> tuple[Float[Array, "B L D"], attention.Cache | None]:
         """Every slot after having seen what it may, normalized; and the cache with the slots."""
-        size = self.size
-        block = Block
+        size, layer = self.size, self.layer
         if REMAT[size.remat] is not None:
             # The scan already keeps XLA from merging the recomputation away.
-            block = nn.remat(Block, prevent_cse=False, policy=REMAT[size.remat])
+            layer = nn.remat(layer, prevent_cse=False, policy=REMAT[size.remat])
         stack = nn.scan(
-            block,
+            layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
+            in_axes=(nn.broadcast, 0),
             length=size.layers,
             unroll=size.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(size, name="blocks")
-        rotation = layers.rotations(position, size.head_width)
         if cache is None:
-            x, _ = stack(x, visible, rotation, None, None)
+            x, _ = stack(x, around, None)
         else:
-            x, (key, value) = stack(x, visible, rotation, cache.length, (cache.key, cache.value))
+            x, (key, value) = stack(
+                x, around.replace(length=cache.length), (cache.key, cache.value)
+            )
             cache = cache.replace(key=key, value=value)
         return layers.rms_norm(size.dtype, name="norm")(x), cache

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from oneflow_jax.canvas import Attend, Head, Kind, Table, View
 from oneflow_jax.nn import attention, backbone, layers
-from oneflow_jax.shapes import Array, Float, Outputs
+from oneflow_jax.shapes import Array, Bool, Float, Outputs
 
 
 class Model(nn.Module):
@@ -24,6 +24,7 @@ class Model(nn.Module):
     embed_width: int
     heads: tuple[Head, ...]
     attend: Attend = Attend.BIDIRECTIONAL
+    layer = backbone.Block
 
     def setup(self) -> None:
         """The parameters: `rows`, `mask`, three input maps, the backbone, the heads."""
@@ -40,7 +41,7 @@ class Model(nn.Module):
         self.text_in = layers.Linear((width,), ("embed", "width"), dtype, use_bias=True)
         self.image_in = layers.Linear((width,), ("channels", "width"), dtype, use_bias=True)
         self.clock = layers.ClockEmbedding(width, dtype)
-        self.backbone = backbone.Backbone(self.size)
+        self.backbone = backbone.Backbone(self.size, self.layer)
         self.outputs = {
             head.name: layers.Linear(
                 (head.width,), ("width", head.axis), dtype, use_bias=True, zero=head.zero
@@ -57,9 +58,7 @@ class Model(nn.Module):
 
         A head speaks for every slot; the paradigm reads it where it makes sense.
         """
-        x, _ = self.backbone(
-            self._embedded(view), attention.visible(view, self.attend), view.position
-        )
+        x, _ = self._run(view, attention.visible(view, self.attend), None)
         return self._told(x)
 
     def prefill(self, view: View, cache: attention.Cache) -> tuple[Outputs, attention.Cache]:
@@ -67,7 +66,7 @@ class Model(nn.Module):
         seen = attention.visible(view, self.attend)
         beyond = cache.key.shape[2] - seen.shape[2]
         seen = jnp.pad(seen, ((0, 0), (0, 0), (0, beyond)))
-        x, cache = self.backbone(self._embedded(view), seen, view.position, cache)
+        x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
     def after(self, view: View, cache: attention.Cache) -> tuple[Outputs, attention.Cache]:
@@ -77,7 +76,7 @@ class Model(nn.Module):
         are overwritten by the next call.
         """
         seen = attention.visible_from(view, cache.length, cache.key.shape[2])
-        x, cache = self.backbone(self._embedded(view), seen, view.position, cache)
+        x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
     def cache(self, rows: int, slots: int) -> attention.Cache:
@@ -87,11 +86,22 @@ class Model(nn.Module):
         zeros = jnp.zeros(shape, size.dtype)
         return attention.Cache(zeros, zeros, jnp.zeros(rows, jnp.int32))
 
-    def _embedded(self, view: View) -> Float[Array, "B L D"]:
-        is_text = (view.kind == Kind.TEXT)[..., None]
-        x = jnp.where(is_text, self.text_in(view.embeds), self.image_in(view.latents))
-        x = x + self.clock(view.clock)
-        return nn.with_logical_constraint(x, ("rows", "slots", "act_width"))
+    def embedded(self, view: View) -> Float[Array, "B L D"]:
+        """Every slot as the first layer sees it."""
+        words, patches = self.text_in(view.embeds), self.image_in(view.latents)
+        x = jnp.where((view.kind == Kind.TEXT)[..., None], words, patches)
+        return x + self.clock(view.clock)
+
+    def _run(
+        self, view: View, visible: Bool[Array, "B L S"], cache: attention.Cache | None
+    ) -> tuple[Float[Array, "B L D"], attention.Cache | None]:
+        x = nn.with_logical_constraint(self.embedded(view), ("rows", "slots", "act_width"))
+        around = backbone.Around(
+            visible=visible,
+            rotation=layers.rotations(view.position, self.size.head_width),
+            pictured=view.kind == Kind.IMAGE,
+        )
+        return self.backbone(x, around, cache)
 
     def _told(self, x: Float[Array, "B L D"]) -> Outputs:
         return {name: head(x).astype(jnp.float32) for name, head in self.outputs.items()}

@@ -126,7 +126,7 @@ def check_left_to_right(name: str, plan: Plan) -> None:
     """Refuses what a paradigm that writes from left to right cannot do.
 
     Raises:
-        UserError: the plan is to revise, to remask, to read in another order, or to guide.
+        UserError: the plan is to revise, to remask, to read in another order, or to guide words.
     """
     if plan.revises:
         raise UserError(f"{name} writes from left to right, and cannot revise a document.")
@@ -135,10 +135,10 @@ def check_left_to_right(name: str, plan: Plan) -> None:
             f"sampling.order and remask are for mask_flow; {name} writes from left to right. "
             f"Given: {plan.words}."
         )
-    if (plan.guidance, plan.text_guidance) != (1.0, 1.0):
+    if plan.text_guidance != 1.0:
         raise UserError(
-            f"sampling.guidance={plan.guidance} and text_guidance={plan.text_guidance}: {name} is "
-            "not guided here; give 1.0."
+            f"sampling.text_guidance={plan.text_guidance}: {name} has its pictures guided by words "
+            "(sampling.guidance), but not words by pictures; give 1.0."
         )
 
 

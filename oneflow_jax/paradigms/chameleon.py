@@ -18,8 +18,8 @@ from clu import metrics
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Attend, Canvas, Head, Kind, Table, View
-from oneflow_jax.flows import following, losses
-from oneflow_jax.paradigms import base, drawing, pages, writing
+from oneflow_jax.flows import following, losses, tasks
+from oneflow_jax.paradigms import alone, base, drawing, pages, writing
 from oneflow_jax.paradigms.base import Plan, Sample
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
@@ -43,11 +43,13 @@ class Chameleon:
     Attributes:
         alphabet: what may be written.
         codes: range of the ids of codes.
+        mix: how many documents are of the task `text_to_image`, and show their pictures alone.
         weights: of `TERMS`.
     """
 
     alphabet: pages.Alphabet
     codes: tuple[int, int]
+    mix: tasks.Mix
     weights: tuple[tuple[str, float], ...]
     attend = Attend.CAUSAL
     revises = False
@@ -59,8 +61,8 @@ class Chameleon:
 
     @property
     def in_step(self) -> "Chameleon":
-        """Itself: it knows no time."""
-        return self
+        """The same with whole documents alone: it knows no time."""
+        return dataclasses.replace(self, mix=tasks.ALL)
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given, and of both."""
@@ -70,14 +72,17 @@ class Chameleon:
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
     ) -> tuple[View, Targets]:
-        """The row as it is: nothing is hidden but what comes after."""
-        del key, u
-        ids, text = following.next_words(canvas)
-        targets = Targets(ids=ids, text=text, image=following.next_codes(canvas))
+        """The row as it is, but for pictures that are shown alone."""
+        clock = jnp.ones_like(u)
+        dropped = canvas.is_text & (self.mix.draw(key, clock, canvas).clock < 1)
         told = jnp.where(canvas.is_image, int(Kind.TEXT), canvas.kind)
-        clock = jnp.ones(canvas.ids.shape)
-        shown = canvas.replace(kind=told)
-        return canvases.view(shown, table.rows[canvas.ids], canvas.latents, clock), targets
+        shown = canvases.view(
+            canvas.replace(kind=told), table.rows[canvas.ids], canvas.latents, clock
+        )
+        shown, bereft = alone.shown(shown, canvas, dropped, self.alphabet.image_token)
+        ids, words = following.next_words(canvas)
+        targets = Targets(ids=ids, text=words & ~bereft, image=following.next_codes(canvas))
+        return shown, targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
         """One of each of `TERMS`; the first two in nats."""
@@ -92,7 +97,8 @@ class Chameleon:
         """Tokens are written for good, and one after another.
 
         Raises:
-            UserError: the plan is to revise, to remask, to read in another order, or to guide.
+            UserError: the plan is to revise, to remask, to read in another order, or to
+                guide words.
         """
         base.check_left_to_right("chameleon", plan)
 
@@ -103,12 +109,13 @@ class Chameleon:
 
     def sample(
         self,
-        apply: drawing.Network,
+        apply: alone.Network,
         table: Table,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: Plan,
     ) -> Sample:
         """Writes documents until all are finished."""
-        codes = drawing.Codes(self.alphabet.vocab, self.codes, plan.words)
+        guidance = alone.Guidance(plan.guidance, self.alphabet.image_token)
+        codes = drawing.Codes(self.alphabet.vocab, self.codes, plan.words, guidance)
         return writing.Sampler(self.alphabet, codes, plan)(apply, table, keys, canvas)

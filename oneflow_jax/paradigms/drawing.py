@@ -12,21 +12,10 @@ import jax.numpy as jnp
 
 from oneflow_jax.canvas import Kind, Table, View
 from oneflow_jax.flows import predictions
+from oneflow_jax.paradigms import alone
+from oneflow_jax.paradigms.alone import Network
 from oneflow_jax.samplers import ode, tokens
-from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree
-
-
-class Network(Protocol):
-    """The network with a cache, which is opaque here but for `advanced`."""
-
-    def cache(self, rows: int, slots: int) -> PyTree:
-        """An empty cache."""
-
-    def prefill(self, view: View, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """What it says of a beginning, and the cache with it."""
-
-    def after(self, view: View, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """What it says of slots that come next, and the cache with them."""
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 
 @flax.struct.dataclass
@@ -35,6 +24,25 @@ class Picture:
 
     ids: Int[Array, "B N"]
     latents: Float[Array, "B N C"]
+
+
+@flax.struct.dataclass
+class Place:
+    """Where the next picture of each row is to be.
+
+    Attributes:
+        view: of the picture's slots, all given.
+        source: the pictures of the rows whose picture is `given`.
+        given: which rows' pictures are only to be read.
+        logits: of the token after the last slot.
+        cache: of all that comes before.
+    """
+
+    view: View
+    source: Picture
+    given: Bool[Array, "B"]
+    logits: Float[Array, "B V"]
+    cache: PyTree
 
 
 @flax.struct.dataclass
@@ -59,28 +67,9 @@ class Drawing(Protocol):
         """NFE of a picture of so many slots."""
 
     def __call__(
-        self,
-        network: Network,
-        table: Table,
-        keys: Key[Array, "B"],
-        view: View,
-        source: Picture,
-        given: Bool[Array, "B"],
-        logits: Float[Array, "B V"],
-        cache: PyTree,
+        self, network: Network, table: Table, keys: Key[Array, "B"], place: Place
     ) -> Drawn:
-        """The pictures of all rows.
-
-        Args:
-            network: with a cache.
-            table: the vocabulary as vectors.
-            keys: a key for each row's picture.
-            view: of the picture's slots, all given.
-            source: the pictures of the rows whose picture is `given`.
-            given: which rows' pictures are only to be read.
-            logits: of the token after the last slot.
-            cache: of all that comes before.
-        """
+        """The pictures of all rows; a key for each row's picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,41 +78,35 @@ class Flow:
 
     image: predictions.Prediction
     schedule: ode.Schedule
+    guidance: alone.Guidance
     shown = Kind.IMAGE
 
     def passes(self, patches: int) -> int:
         """NFE, however many slots there are."""
         del patches
-        return self.schedule.evaluations + 1
+        return self.guidance.passes(self.schedule.evaluations) + 1
 
     def __call__(
-        self,
-        network: Network,
-        table: Table,
-        keys: Key[Array, "B"],
-        view: View,
-        source: Picture,
-        given: Bool[Array, "B"],
-        logits: Float[Array, "B V"],
-        cache: PyTree,
+        self, network: Network, table: Table, keys: Key[Array, "B"], place: Place
     ) -> Drawn:
-        """The pictures of all rows."""
-        del table, logits
+        """The pictures of all rows; a key for each row's picture."""
+        given, source, guidance = place.given, place.source, self.guidance
         read = given[:, None, None]
         noise = jax.vmap(lambda key: jax.random.normal(key, source.latents.shape[1:]))(keys)
+        cache, _ = guidance.begun(network, table, place.view, place.cache, place.logits)
 
         def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
             clock = jnp.broadcast_to(jnp.where(given, 1.0, t)[:, None], x.shape[:2])
             shown = jnp.where(read, source.latents, x)
+            view = guidance.repeated(place.view.replace(latents=shown, clock=clock))
             # The cache is not advanced: the next pass overwrites what this one puts there.
-            outputs, _ = network.after(view.replace(latents=shown, clock=clock), cache)
-            return self.image.clean(outputs["image"], shown, clock)
+            outputs, _ = network.after(view, cache)
+            return self.image.clean(guidance.mixed(outputs["image"]), shown, clock)
 
         solution = ode.solve(lambda t, x: (belief(t, x) - x) / (1 - t), noise, self.schedule)
         made = jnp.where(read, source.latents, belief(solution.times[-1], solution.last))
-        outputs, cache = network.after(view.replace(latents=made), cache)
-        picture = source.replace(latents=made)
-        return Drawn(picture, outputs["token_logits"][:, -1], cache)
+        outputs, after = network.after(place.view.replace(latents=made), place.cache)
+        return Drawn(source.replace(latents=made), outputs["token_logits"][:, -1], after)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,43 +117,46 @@ class Codes:
         vocab: number of token ids, V.
         codes: range of the ids of codes.
         choice: how they are drawn.
+        guidance: of codes by words.
     """
 
     vocab: int
     codes: tuple[int, int]
     choice: tokens.Choice
+    guidance: alone.Guidance
     shown = Kind.TEXT
 
     def passes(self, patches: int) -> int:
-        """NFE: one for each slot."""
-        return patches
+        """NFE: one for each slot, or two."""
+        return self.guidance.passes(patches)
 
     def __call__(
-        self,
-        network: Network,
-        table: Table,
-        keys: Key[Array, "B"],
-        view: View,
-        source: Picture,
-        given: Bool[Array, "B"],
-        logits: Float[Array, "B V"],
-        cache: PyTree,
+        self, network: Network, table: Table, keys: Key[Array, "B"], place: Place
     ) -> Drawn:
-        """The pictures of all rows."""
+        """The pictures of all rows; a key for each row's picture."""
+        given, source, guidance = place.given, place.source, self.guidance
         legal = tokens.allowed((self.codes,), self.vocab)
-        count = source.ids.shape[1]
+        rows, count = source.ids.shape
+        cache, logits = guidance.begun(network, table, place.view, place.cache, place.logits)
 
         def write(n: Int[Array, ""], drawn: Drawn) -> Drawn:
-            log_p = tokens.log_probabilities(drawn.logits[:, None], legal, self.choice)[:, 0]
+            logits = guidance.mixed(drawn.logits)
+            log_p = tokens.log_probabilities(logits[:, None], legal, self.choice)[:, 0]
             luck = jax.vmap(jax.random.fold_in, (0, None))(keys, n)
             code = jax.vmap(jax.random.categorical)(luck, log_p)
             code = jnp.where(given, source.ids[:, n], code)
-            slot = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, n, 1, axis=1), view)
-            slot = slot.replace(embeds=table.rows[code][:, None])
+            slot = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, n, 1, axis=1), place.view)
+            slot = guidance.repeated(slot.replace(embeds=table.rows[code][:, None]))
             outputs, cache = network.after(slot, drawn.cache)
             picture = drawn.picture.replace(ids=drawn.picture.ids.at[:, n].set(code))
+            one = jnp.ones(slot.kind.shape[0], jnp.int32)
             return Drawn(picture, outputs["token_logits"][:, 0], cache.advanced(one))
 
-        one = jnp.ones(given.shape, jnp.int32)
         drawn = jax.lax.fori_loop(0, count, write, Drawn(source, logits, cache))
-        return drawn.replace(cache=drawn.cache.advanced(-count * one))
+        # What comes after the picture is not guided; and the cache is not yet to be advanced.
+        after = drawn.cache.top(rows)
+        return Drawn(
+            drawn.picture,
+            drawn.logits[:rows],
+            after.advanced(jnp.full(rows, -count, jnp.int32)),
+        )

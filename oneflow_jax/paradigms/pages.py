@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, Kind, Opening, Table, View
-from oneflow_jax.paradigms import drawing
+from oneflow_jax.paradigms import alone, drawing
 from oneflow_jax.samplers import appending, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
@@ -85,7 +85,7 @@ class Page:
     alphabet: Alphabet
     pictures: drawing.Drawing
     choice: tokens.Choice
-    network: drawing.Network
+    network: alone.Network
     table: Table
     keys: Key[Array, "B"]
     prompt: Canvas
@@ -197,11 +197,13 @@ class Page:
             self.network,
             self.table,
             jax.vmap(jax.random.fold_in)(self.keys, written.used),
-            self._view(appending.cut(grown, written.used, patches)),
-            source,
-            given,
-            written.logits,
-            written.cache,
+            drawing.Place(
+                view=self._view(appending.cut(grown, written.used, patches)),
+                source=source,
+                given=given,
+                logits=written.logits,
+                cache=written.cache,
+            ),
         )
         after = written.replace(
             canvas=grown.replace(

@@ -9,7 +9,8 @@ Zhou et al., Transfusion: Predict the Next Token and Diffuse Images with One Mul
     sample   token by token with a cache; after <image> a picture, by one ODE   paradigms/writing.py
 
 In documents of the task `image_to_text` the pictures are clean, so that words are learned beside
-what sampling shows them; Transfusion limits the noise of pictures before their captions instead.
+what sampling shows them; Transfusion limits the noise of pictures before their captions instead. In
+some of the task `text_to_image` pictures are shown alone, for guidance (`alone`).
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from clu import metrics
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.flows import clocks, following, gaussian, losses, predictions, tasks
-from oneflow_jax.paradigms import base, drawing, pages, writing
+from oneflow_jax.paradigms import alone, base, drawing, pages, writing
 from oneflow_jax.paradigms.base import Plan, Sample
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
@@ -86,18 +87,26 @@ class Transfusion:
     ) -> tuple[View, Targets]:
         """The row with some of its pictures moved toward noise."""
         key_task, key_time, key_image = jax.random.split(key, 3)
-        draw = self.mix.draw(key_task, jnp.zeros_like(u), canvas)
+        # At t=1 all that is below is what was dropped.
+        draw = self.mix.draw(key_task, jnp.ones_like(u), canvas)
         flows = canvas.free & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
         # Sums of a stratified and a free number, modulo 1, are uniform and independent.
         own = self.clock(jnp.mod(u + tasks.uniform(key_time, canvas.span), 1.0))
         clock = jnp.where(flows, own, 1.0)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         latents = gaussian.interpolate(noise, canvas.latents, clock)
-        ids, scored = following.next_words(canvas)
-        targets = Targets(
-            ids=ids, noise=noise, latents=canvas.latents, clock=clock, text=scored, image=flows
+        ids, words = following.next_words(canvas)
+        shown = canvases.view(canvas, table.rows[canvas.ids], latents, clock)
+        dropped = canvas.is_text & (draw.clock < 1)
+        shown, bereft = alone.shown(shown, canvas, dropped, self.alphabet.image_token)
+        return shown, Targets(
+            ids=ids,
+            noise=noise,
+            latents=canvas.latents,
+            clock=clock,
+            text=words & ~bereft,
+            image=flows,
         )
-        return canvases.view(canvas, table.rows[canvas.ids], latents, clock), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
         """The terms `text`, -log p in nats, and `image`."""
@@ -112,22 +121,26 @@ class Transfusion:
         """Words are written for good, and one after another.
 
         Raises:
-            UserError: the plan is to revise, to remask, to read in another order, or to guide.
+            UserError: the plan is to revise, to remask, to read in another order, or to
+                guide words.
         """
         base.check_left_to_right("transfusion", plan)
 
     def evaluations(self, plan: Plan) -> int:
         """NFE of one picture; besides, words take one each, and so does a picture for the cache."""
-        return plan.schedule.evaluations
+        return self._flow(plan).passes(self.alphabet.patches) - 1
 
     def sample(
         self,
-        apply: drawing.Network,
+        apply: alone.Network,
         table: Table,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: Plan,
     ) -> Sample:
         """Writes documents until all are finished."""
-        flow = drawing.Flow(self.image, plan.schedule)
-        return writing.Sampler(self.alphabet, flow, plan)(apply, table, keys, canvas)
+        return writing.Sampler(self.alphabet, self._flow(plan), plan)(apply, table, keys, canvas)
+
+    def _flow(self, plan: Plan) -> drawing.Flow:
+        guidance = alone.Guidance(plan.guidance, self.alphabet.image_token)
+        return drawing.Flow(self.image, plan.schedule, guidance)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas, Table
-from oneflow_jax.paradigms import base, drawing, pages
+from oneflow_jax.paradigms import alone, base, drawing, pages
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
 from oneflow_jax.shapes import Array, Int, Key
 
@@ -47,7 +47,7 @@ class Sampler:
     plan: Plan
 
     def __call__(
-        self, network: drawing.Network, table: Table, keys: Key[Array, "B"], prompt: Canvas
+        self, network: alone.Network, table: Table, keys: Key[Array, "B"], prompt: Canvas
     ) -> Sample:
         """The finished documents; a key for each row."""
         length = prompt.ids.shape[1]

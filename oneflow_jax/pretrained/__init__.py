@@ -1,1 +1,1 @@
-"""Networks that others trained, for measuring pictures; their weights come in pip packages."""
+"""Networks that others trained, to measure with; weights come in packages, or are the user's."""

@@ -1,4 +1,4 @@
-"""Weights that come in pip packages: found without importing, and read without trusting, them.
+"""Weights in packages and files: found without importing, and read without trusting, them.
 
 The files are pickles, and a pickle may call whatever Python can. It gets at what it calls by
 `find_class`; the one here knows a handful of names and gives stand-ins for them, so that reading
@@ -12,6 +12,7 @@ import math
 import operator
 import pathlib
 import pickle
+import zipfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -23,6 +24,8 @@ INSTALL = "pip install -r requirements-metrics.txt"
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """The number at the head of what PyTorch's `save` wrote before version 1.6."""
 
+_ZIP_MAGIC = b"PK\x03\x04"
+
 # What unpickling may raise by the standard library's word, and what the stand-ins do.
 _BROKEN = (
     pickle.UnpicklingError,
@@ -32,9 +35,10 @@ _BROKEN = (
     ImportError,
     LookupError,
     MemoryError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
+    zipfile.BadZipFile,
 )
 
 
@@ -67,28 +71,59 @@ def numpy_pickle(path: pathlib.Path) -> Any:  # noqa: ANN401 - whatever tree the
 
 
 def torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Arrays by name, of a state dict that PyTorch wrote before version 1.6.
-
-    Such a file is five pickles: a magic number, a version, the machine's word sizes, the dict of
-    how tensors lie in storages, the storages' keys; then comes each storage, its count first.
+    """Arrays by name, of a state dict that PyTorch's `save` wrote, in either of its formats.
 
     Raises:
         UserError: the file is broken, or wants to call what has no place in it.
     """
     with path.open("rb") as file:
+        zipped = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        file.seek(0)
         try:
-            if _Reader(file, path).load() != TORCH_MAGIC:
-                raise UserError(f"{path} is no state dict of PyTorch before 1.6.")
-            version, sizes = _Reader(file, path).load(), _Reader(file, path).load()
-            if version != 1001 or not sizes["little_endian"]:
-                raise UserError(f"{path} is of another version, {version}, or byte order.")
-            reader = _Reader(file, path)
-            tensors = reader.load()
-            keys = _Reader(file, path).load()
-            storages = {key: reader.storages[key].read(file) for key in keys}
+            tensors, storages = (_in_zip if zipped else _in_a_row)(file, path)
             return {name: tensor.read(storages) for name, tensor in tensors.items()}
         except _BROKEN as error:
             raise UserError(f"{path} is no state dict of PyTorch: {error!r}") from error
+
+
+def _in_a_row(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """What PyTorch before 1.6 wrote: stand-ins of tensors by name, and storages by key.
+
+    Such a file is five pickles: a magic number, a version, the machine's word sizes, the dict of
+    how tensors lie in storages, the storages' keys; then comes each storage, its count first.
+    """
+    if _Reader(file, path).load() != TORCH_MAGIC:
+        raise UserError(f"{path} is no state dict of PyTorch's.")
+    version, sizes = _Reader(file, path).load(), _Reader(file, path).load()
+    if version != 1001 or not sizes["little_endian"]:
+        raise UserError(f"{path} is of another version, {version}, or byte order.")
+    reader = _Reader(file, path)
+    tensors = reader.load()
+    keys = _Reader(file, path).load()
+    return tensors, {key: reader.storages[key].read(file) for key in keys}
+
+
+def _in_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """What PyTorch from 1.6 on writes, likewise: one pickle, and a file for each storage."""
+    with zipfile.ZipFile(file) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("it is compressed, as PyTorch never does")
+        names = archive.namelist()
+        (pickled,) = (name for name in names if name.endswith("/data.pkl"))
+        folder = pickled.removesuffix("data.pkl")
+        order = f"{folder}byteorder"
+        if order in names and archive.read(order) != b"little":
+            raise UserError(f"{path} is of another byte order, {archive.read(order)!r}.")
+        with archive.open(pickled) as member:
+            reader = _Reader(member, path)
+            tensors = reader.load()
+        storages = {}
+        for key, storage in reader.storages.items():
+            name = f"{folder}data/{key}"
+            count = archive.getinfo(name).file_size // np.dtype(storage.code).itemsize
+            with archive.open(name) as member:
+                storages[key] = storage.numbers(member, count)
+        return tensors, storages
 
 
 @dataclasses.dataclass
@@ -128,8 +163,11 @@ class _Storage:
     count: int
 
     def read(self, file: BinaryIO) -> np.ndarray:
-        """The storage's numbers, where they come next in the file."""
-        count = int.from_bytes(file.read(8), "little", signed=True)
+        """The storage's numbers, where they come next in the file, ahead of them their count."""
+        return self.numbers(file, int.from_bytes(file.read(8), "little", signed=True))
+
+    def numbers(self, file: BinaryIO, count: int) -> np.ndarray:
+        """The storage's numbers, of which the file has `count`."""
         if count != self.count or count < 1:
             raise ValueError(f"storage {self.key!r} has {count} numbers, not {self.count}")
         return np.frombuffer(file.read(count * np.dtype(self.code).itemsize), self.code, count)
@@ -169,7 +207,9 @@ _KNOWN = {
     "numpy.ndarray": _Numbers,
     "numpy.core.multiarray._reconstruct": _Numbers,
     "numpy._core.multiarray._reconstruct": _Numbers,
+    "torch.DoubleStorage": "<f8",
     "torch.FloatStorage": "<f4",
+    "torch.HalfStorage": "<f2",
     "torch.LongStorage": "<i8",
     "torch._utils._rebuild_tensor_v2": _Tensor,
 }
@@ -193,13 +233,13 @@ class _Reader(pickle.Unpickler):
         if full not in _KNOWN:
             raise UserError(
                 f"{self.path} wants to call {full}, which weights have no need of. Do not use the "
-                f"file; get the package anew: {INSTALL}"
+                f"file; get it anew, or the package that it is in: {INSTALL}"
             )
         return _KNOWN[full]
 
     def persistent_load(self, pid: tuple) -> _Storage:
         """The storage that a tensor's numbers are in."""
-        _, code, key, _, count, _ = pid
+        _, code, key, _, count, *_ = pid  # Before 1.6 there is one more.
         return self.storages.setdefault(key, _Storage(code, key, count))
 
 

@@ -88,6 +88,10 @@ class System:
             key, objective=self.objective, optimizer=self.optimizer, pixels=pixels
         )
 
+    def begun(self, state: TrainState) -> TrainState:
+        """The first state as it is."""
+        return state
+
     def batches(self) -> grain.IterDataset[UInt8[Array, "B H W 3"]]:
         """The endless training batches, on the devices."""
         config = self.config

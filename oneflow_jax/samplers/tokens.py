@@ -20,6 +20,7 @@ class Choice:
     Attributes:
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_p: of the probability, from which is drawn: the likeliest tokens that add up to it.
+        top_k: as many of the likeliest tokens, from which is drawn; 0 for all.
         order: one of `ORDERS`.
         remask: probability that a token that was read is hidden again in a step.
 
@@ -29,6 +30,7 @@ class Choice:
 
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
     order: str = "random"
     remask: float = 0.0
 
@@ -37,6 +39,8 @@ class Choice:
             raise UserError(f"sampling.temperature={self.temperature} must not be below 0.")
         if not 0 < self.top_p <= 1:
             raise UserError(f"sampling.top_p={self.top_p} must be above 0 and at most 1.")
+        if self.top_k < 0:
+            raise UserError(f"sampling.top_k={self.top_k} must be 1 or more, or 0 for all tokens.")
         if self.order not in ORDERS:
             raise UserError(f"sampling.order={self.order!r} is none of {', '.join(ORDERS)}.")
         if not 0 <= self.remask < 1:
@@ -60,6 +64,8 @@ def log_probabilities(
         best = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
         return jnp.where(best, 0.0, -jnp.inf)
     logits = jax.nn.log_softmax(logits / choice.temperature)
+    if choice.top_k > 0:
+        logits = jax.nn.log_softmax(jnp.where(_ranks(logits) < choice.top_k, logits, -jnp.inf))
     if choice.top_p < 1:
         logits = jax.nn.log_softmax(jnp.where(_nucleus(logits, choice.top_p), logits, -jnp.inf))
     return logits
@@ -91,10 +97,13 @@ def read_now(
     return hidden & ((rank < count) | (share >= 1))
 
 
+def _ranks(log_p: Float[Array, "*b L V"]) -> Int[Array, "*b L V"]:
+    """Of each token its place among them, the likeliest 0."""
+    return jnp.argsort(jnp.argsort(-log_p, axis=-1), axis=-1)
+
+
 def _nucleus(log_p: Float[Array, "*b L V"], top_p: float) -> Bool[Array, "*b L V"]:
     """The likeliest tokens, down to the one with which they add up to `top_p`."""
-    order = jnp.argsort(-log_p, axis=-1)
-    ordered = jnp.exp(jnp.take_along_axis(log_p, order, axis=-1))
+    ordered = jnp.exp(-jnp.sort(-log_p, axis=-1))
     before = jnp.cumsum(ordered, axis=-1) - ordered  # So the first is always in.
-    ranks = jnp.argsort(order, axis=-1)
-    return jnp.take_along_axis(before < top_p, ranks, axis=-1)
+    return jnp.take_along_axis(before < top_p, _ranks(log_p), axis=-1)

@@ -29,7 +29,7 @@ def frechet(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> f
     Raises:
         UserError: sets that cannot be compared, or of less than two vectors.
     """
-    one, other = _vectors(one, other)
+    one, other = pair(one, other)
     mean, root = _gaussian(one)
     other_mean, other_root = _gaussian(other)
     # With S = R' R and S' = Q' Q, the eigenvalues of S S' are the squared singular values of R Q':
@@ -65,7 +65,7 @@ def kernel(
     Raises:
         UserError: sets that cannot be compared; a size below 2 or above n or m; subsets below 2.
     """
-    one, other = _vectors(one, other)
+    one, other = pair(one, other)
     if not 2 <= size <= min(len(one), len(other)):
         raise UserError(f"size={size}: give 2 to {min(len(one), len(other))}, the smaller set's.")
     if subsets < 2:
@@ -81,12 +81,20 @@ def kernel(
     return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets)))
 
 
-def _vectors(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float64, if they can be compared."""
+def pair(
+    one: np.ndarray, other: np.ndarray, least: int = 2
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
+    """Both sets in float64, if they can be compared.
+
+    Raises:
+        UserError: vectors of different widths, or fewer than `least` in one of the sets.
+    """
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
         raise UserError(f"Give vectors [n d] of one width, not {one.shape} and {other.shape}.")
-    if min(len(one), len(other)) < 2:
-        raise UserError(f"Give 2 vectors or more of each set, not {len(one)} and {len(other)}.")
+    if min(len(one), len(other)) < least:
+        raise UserError(
+            f"Give {least} vectors or more of each set, not {len(one)} and {len(other)}."
+        )
     return one.astype(np.float64), other.astype(np.float64)
 
 

@@ -54,20 +54,21 @@ def suite(
         samples: documents of each task.
         grows: whether the model chooses the number of pictures itself.
     """
-    pictures = {concept.name: concept.pixels for concept in concepts if not concept.held_out}
+    seen = [concept for concept in concepts if not concept.held_out]
+    pictures = {concept.name: concept.pixels for concept in seen}
     known = {name: features(pixels) for name, pixels in pictures.items()}
-    names = list(itertools.islice(itertools.cycle(known), samples))
-    captions = [Text(f"a picture of {sentences.phrase(name)}:") for name in names]
+    names = asked(seen, samples)
     tasks = [
         base.Task(
             "text_to_image",
-            tuple(Document((caption, Gap("image"))) for caption in captions),
+            tuple(Document((caption(name), Gap("image"))) for name in names),
             functools.partial(_text_to_image, known, names),
         ),
         base.Task(
             "image_to_text",
             tuple(Document((Image(pictures[name]), Gap("text"))) for name in names),
             functools.partial(_image_to_text, known, names),
+            captions=True,
         ),
         base.Task(
             "joint",
@@ -85,6 +86,16 @@ def suite(
         judge = functools.partial(_document, known, kinds)
         tasks.append(base.Task("document", prompts, judge, births=True))
     return base.Suite(tuple(tasks), _pictures("data", shown) if grows else {})
+
+
+def asked(concepts: Sequence[emoji_concepts.Concept], samples: int) -> list[str]:
+    """The names that so many prompts are about: all in turn."""
+    return [concepts[n % len(concepts)].name for n in range(samples)]
+
+
+def caption(name: str) -> Text:
+    """What pictures are asked for with."""
+    return Text(f"a picture of {sentences.phrase(name)}:")
 
 
 def nearest(pixels: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
@@ -120,7 +131,7 @@ def _text_to_image(
 ) -> base.Score:
     pictures = [document.pictures()[0] for document in made]
     right = [nearest(p, known) == name for p, name in zip(pictures, names, strict=True)]
-    return base.Score({"text_to_image": base.share(right)}, _cells(pictures, names, right))
+    return base.shares({"text_to_image": right}, _cells(pictures, names, right))
 
 
 def _image_to_text(
@@ -131,7 +142,7 @@ def _image_to_text(
         sentences.name_in(words, known) == name for words, name in zip(captions, names, strict=True)
     ]
     pictures = [document.pictures()[0] for document in made]
-    return base.Score({"image_to_text": base.share(right)}, _cells(pictures, captions, right))
+    return base.shares({"image_to_text": right}, _cells(pictures, captions, right))
 
 
 def _joint(known: Mapping[str, np.ndarray], made: Sequence[Document]) -> base.Score:
@@ -139,12 +150,14 @@ def _joint(known: Mapping[str, np.ndarray], made: Sequence[Document]) -> base.Sc
     pictures = [document.pictures()[0] for document in made]
     named = [sentences.name_in(words, known) for words in captions]
     right = [name == nearest(p, known) for p, name in zip(pictures, named, strict=True)]
-    figures = {
-        "joint": base.share(right),
-        "joint_valid": base.share([name is not None for name in named]),
-        "joint_variety": base.variety([name for name in named if name], len(known)),
-    }
-    return base.Score(figures, _cells(pictures, captions, right))
+    variety = base.variety([name for name in named if name], len(known))
+    return base.together(
+        base.shares(
+            {"joint": right, "joint_valid": [name is not None for name in named]},
+            _cells(pictures, captions, right),
+        ),
+        base.Score({"joint_variety": variety}),
+    )
 
 
 def _document(

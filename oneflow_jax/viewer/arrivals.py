@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,6 +44,38 @@ def arrivals(told: story.Story) -> list[Arrival]:
                 since = max(_since([_reads(piece, at) for at in at_piece]) for piece in pieces)
                 word = "".join(piece.text for piece in pieces).strip()
                 found.append(Arrival(word, times[since]))
+    return found
+
+
+class Stretch(NamedTuple):
+    """A text run or picture of a finished document, and the frames from and at which it formed."""
+
+    part: story.Part
+    first: int
+    last: int
+
+
+def stretches(told: story.Story) -> list[Stretch]:
+    """When each part of a document formed, in reading order.
+
+    From the frame that first has something of it, to the one from which on it is as at the end.
+
+    A picture is finished with the last frame, unless it was given: it is refined to the end.
+    """
+    at_piece = [{word.key: word for word in frame.words()} for frame in told.frames]
+    at_picture = [{picture.key for picture in frame.pictures()} for frame in told.frames]
+    found = []
+    for part in told.frames[-1].parts:
+        if isinstance(part, story.Picture):
+            found.append(
+                Stretch(
+                    part, _since([part.key in keys for keys in at_picture]), len(told.frames) - 1
+                )
+            )
+            continue
+        first = min(_since([piece.key in at for at in at_piece]) for piece in part.words)
+        last = max(_since([_reads(piece, at) for at in at_piece]) for piece in part.words)
+        found.append(Stretch(part, first, max(first, last)))
     return found
 
 

@@ -3,14 +3,10 @@
 import functools
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import codec, flops, paradigms, problem, sample, timing, train_step
-from oneflow_jax import canvas as canvases
-from oneflow_jax import sharding
+from benchmarks import codec, paradigms, roofline, sample, timing, train_step
 from oneflow_jax.samplers import ode
 
 SPREAD = {"median", "low", "high"}
@@ -63,6 +59,21 @@ def test_codec_measures_ours_alone_without_torch(tmp_path, monkeypatch, capsys):
         assert rate["low"] > 0
 
 
+def test_roofline_writes_its_settings(tmp_path, capsys):
+    path = tmp_path / "roofline.json"
+    roofline.main(["--batch", "1", "8", "--passes", "2", "4", "--json", str(path)])
+    cases = json.loads(path.read_text())["cases"]
+    assert [(case["network"], case["batch"]) for case in cases] == [
+        ("1B", 1), ("1B", 8), ("8B", 1), ("8B", 8),
+    ]  # fmt: skip
+    for case in cases:
+        one, other = case["seconds"]["oneflow"]
+        assert other == pytest.approx(2 * one)
+        assert case["seconds"]["chameleon"][0] == case["seconds"]["chameleon"][1] > one
+        assert case["overtaking"]["oneflow"]["chameleon"] > 4
+    assert "oneflow, mask_flow" in capsys.readouterr().out
+
+
 def test_bare_loop_makes_the_same_documents():
     """It would be no measure of diffrax's overhead if it did less."""
     state = {"a": np.float32([1.0, -2.0])}
@@ -73,37 +84,6 @@ def test_bare_loop_makes_the_same_documents():
 
     expected = ode.solve(velocity, state, plan).last["a"]
     np.testing.assert_allclose(sample.bare(velocity, state, plan).last["a"], expected, rtol=1e-6)
-
-
-def counted(sizes: problem.Sizes) -> tuple[float, float]:
-    """XLA's counts of the forward pass and of it with its gradient, in straight-line code."""
-    task = problem.Problem(sizes)
-    canvas = task.canvas(sizes.batch)
-    with sharding.use(problem.mesh()):
-        params = jax.eval_shape(task.state).params
-        embeds = jax.ShapeDtypeStruct((*canvas.ids.shape, sizes.embed), jnp.float32)
-
-        def total(params, embeds):
-            clock = jnp.ones(canvas.ids.shape)
-            view = canvases.view(canvas, embeds, canvas.latents, clock)
-            outputs = task.model.apply({"params": params}, view)
-            # Squares: the gradient of a plain sum would not need the heads' forward pass.
-            return sum(jnp.sum(output**2) for output in outputs.values())
-
-        return tuple(
-            jax.jit(function).lower(params, embeds).cost_analysis()["flops"]
-            for function in (total, jax.grad(total, argnums=(0, 1)))
-        )
-
-
-@pytest.mark.parametrize("text", [48, 240])
-def test_flops_are_those_that_xla_counts(text):
-    # Layers enough for a wrong layer to show, width enough for the rest (norms, softmax) not to.
-    sizes = problem.Sizes(layers=2, unroll=2, text=text, image=16, batch=2)
-    forward, train = counted(sizes)
-    # XLA also counts norms, softmax and the like: a little more, never less.
-    assert 1 < forward / flops.forward(sizes, 2) < 1.01
-    assert 1 < train / flops.train(sizes, 2) < 1.01
 
 
 def test_peak_is_that_of_the_fastest_product():

@@ -92,6 +92,47 @@ def test_near_misses_are_not_read(parts):
     assert sentences.pictured(near, KINDS) is None
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_words_alone_tell_their_form(template):
+    for kind in ("animal", "food"):
+        names = [name for name in KINDS if KINDS[name] == kind]
+        for chosen in itertools.permutations(names, sentences.names_needed(template)):
+            composed, _ = written(template, chosen, kind)
+            found = sentences.form(composed.words(), KINDS)
+            same, _ = written(found, chosen, kind)
+            assert same.words() == composed.words()
+            # As a person would write it, without the pictures that stood between.
+            assert sentences.form(composed.words().replace(" ,", ","), KINDS) == found
+
+
+def test_forms_differ_unless_their_words_are_the_same():
+    names = ["tiger", "owl", "cat", "black cat"]
+    words = [written(template, names, "animal")[0].words() for template in TEMPLATES]
+    found = [sentences.form(one, KINDS) for one in words]
+    assert len(set(found)) == len(set(words)) == len(TEMPLATES) - 1
+    assert sentences.form("a tiger", KINDS) == "{0} [0]"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "an owl an owl",
+        "two foods: a tiger and an owl",  # the kind is false
+        "two animals: a tiger and a fork",  # of one of them
+        "three animals: a tiger and an owl",  # the count is false
+        "a tiger and a tiger",  # the same name twice
+        "a tiger , then an owl , then a cat again",  # 'again' of a third
+        "first a tiger , then a owl",  # grammar
+        "a tiger and a bear",  # no such name
+        "a tiger ,, an owl and a cat",
+        "a tiger <image>",
+    ],
+)
+def test_words_that_are_nearly_a_form_are_none(words):
+    assert sentences.form(words, KINDS) is None
+
+
 @pytest.mark.parametrize("template", sentences.CAPTION_TEMPLATES)
 def test_name_in_reads_every_caption(template):
     for name, kind in KINDS.items():
@@ -111,7 +152,13 @@ def test_names_are_found_in_their_order():
     names = ("apple", "red apple", "fox", "owl")
     words = "first a red apple , then an owl then a fox again and an apple"
     assert sentences.mentioned(words, names) == ["red apple", "owl", "fox", "apple"]
-    assert sentences.mentioned("a foxglove and the owl", names) == []
+    assert sentences.mentioned("a foxglove and the owl in the sea fox", names) == []
+
+
+def test_names_that_end_with_a_sign_are_found():
+    names = ("a button (blood type)", "on! arrow", "keycap #")
+    words = " and ".join(map(sentences.phrase, names))
+    assert sentences.mentioned(f"{words}:", names) == list(names)
 
 
 @pytest.mark.parametrize(

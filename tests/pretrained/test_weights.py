@@ -2,12 +2,14 @@ import collections
 import os
 import pickle
 import struct
+import zipfile
 
 import numpy as np
 import pytest
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import weights
+from tests.pretrained import torch_zip
 
 
 class Calls:
@@ -103,7 +105,7 @@ def test_counts_must_agree(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no state dict of PyTorch before 1\.6"):
+    with pytest.raises(UserError, match="no state dict of PyTorch's"):
         weights.torch_pickle(torch_file(tmp_path / "a", (2,), (1,), magic=7))
     for name, read in (("text", weights.numpy_pickle), ("text", weights.torch_pickle)):
         (tmp_path / name).write_text("these are no weights")
@@ -168,3 +170,53 @@ def test_packages_that_are_missing():
         weights.locate("no_such_package", "file")
     with pytest.raises(UserError, match=r"numpy has no weights\.ckpt"):
         weights.locate("numpy", "weights.ckpt")
+
+
+# As PyTorch 1.6 and later write them.
+def test_a_zipped_state_dict_comes_back(tmp_path):
+    tensors = {
+        "w": np.arange(6, dtype="f4").reshape(2, 3),
+        "n": np.asarray(7),
+        "half": np.ones(2, "f2") / 3,
+        "double": np.ones(2) / 3,
+    }
+    read = weights.torch_pickle(torch_zip.write(tmp_path / "a", tensors, offset=3))
+    assert list(read) == list(tensors)
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(read[name], value)
+        assert (read[name].shape, read[name].dtype) == (value.shape, value.dtype)
+
+
+def test_a_cut_zip_is_refused(tmp_path):
+    path = torch_zip.write(tmp_path / "a", {"w": np.ones(6, "f4")})
+    whole = path.read_bytes()
+    for kept in (len(whole) - 1, len(whole) // 2, 20, 4):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(UserError, match="no state dict of PyTorch"):
+            weights.torch_pickle(path)
+
+
+def test_other_zips_are_refused(tmp_path):
+    tensors = {"w": np.ones(6, "f4")}
+    with pytest.raises(UserError, match="byte order, b'big'"):
+        weights.torch_pickle(torch_zip.write(tmp_path / "a", tensors, order="big"))
+    with pytest.raises(UserError, match="compressed"):
+        weights.torch_pickle(torch_zip.write(tmp_path / "a", tensors, packing=zipfile.ZIP_DEFLATED))
+    with pytest.raises(UserError, match="no state dict of PyTorch"):
+        weights.torch_pickle(torch_zip.archive(tmp_path / "a", {"model.py": b"1"}))
+
+
+def test_a_storage_of_another_size_in_a_zip_is_refused(tmp_path):
+    with zipfile.ZipFile(torch_zip.write(tmp_path / "a", {"w": np.ones(6, "f4")})) as file:
+        pickled = file.read("archive/data.pkl")
+    path = torch_zip.archive(tmp_path / "b", {"data.pkl": pickled, "data/0": bytes(20)})
+    with pytest.raises(UserError, match="'0' has 5 numbers, not 6"):
+        weights.torch_pickle(path)
+
+
+def test_a_zip_that_calls_is_refused_before_it_calls(tmp_path):
+    left = tmp_path / "left"
+    evil = pickle.dumps({"w": Calls(os.mkdir, str(left))}, protocol=2)
+    with pytest.raises(UserError, match=r"\w+\.mkdir"):
+        weights.torch_pickle(torch_zip.archive(tmp_path / "a", {"data.pkl": evil}))
+    assert not left.exists()

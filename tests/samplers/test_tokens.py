@@ -40,6 +40,48 @@ def test_top_p_keeps_the_likeliest_that_add_up_to_it(top_p, left):
     np.testing.assert_allclose(probabilities(Choice(top_p=top_p)), expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(("top_k", "left"), [(1, [0]), (2, [0, 2]), (4, [0, 2, 3, 4])])
+def test_top_k_keeps_exactly_so_many_of_the_likeliest(top_k, left):
+    kept = np.isin(np.arange(5), left)
+    found = probabilities(Choice(top_k=top_k))
+    np.testing.assert_array_equal(found > 0, kept)
+    np.testing.assert_allclose(found, P * kept / np.sum(P * kept), rtol=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [0, 5, 6, 100])
+def test_top_k_of_all_changes_nothing(top_k):
+    np.testing.assert_allclose(probabilities(Choice(top_k=top_k)), P, rtol=1e-5)
+
+
+def test_top_k_counts_legal_tokens_alone():
+    """The likeliest of all is not legal; and where fewer are legal than k, they all stay."""
+    legal = jnp.array([False, True, True, False, True])
+    found = probabilities(Choice(top_k=2), legal)
+    np.testing.assert_allclose(found, [0, 0, 0.75, 0, 0.25], rtol=1e-5)
+    expected = P * np.asarray(legal) / 0.45
+    np.testing.assert_allclose(probabilities(Choice(top_k=4), legal), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_top_k_keeps_exactly_so_many_of_equals_too(top_k):
+    logits = jnp.zeros((2, 3, 5)).at[..., 0].set(-1.0)
+    log_p = np.asarray(tokens.log_probabilities(logits, ANY, Choice(top_k=top_k)))
+    np.testing.assert_array_equal(np.sum(log_p > -np.inf, axis=-1), top_k)
+    np.testing.assert_allclose(np.exp(log_p).max(-1), 1 / top_k, rtol=1e-5)
+    assert (log_p[..., 0] == -np.inf).all()
+
+
+def test_top_p_is_of_what_top_k_and_temperature_have_left():
+    """0.4 and 0.3 are left, as 4 and 3 of 7: the first alone has more than half of it."""
+    both = probabilities(Choice(top_k=2, top_p=0.5))
+    np.testing.assert_allclose(both, [1, 0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(probabilities(Choice(top_p=0.5)) > 0, [1, 0, 1, 0, 0])
+    sharp = probabilities(Choice(top_k=2, temperature=0.5))
+    np.testing.assert_allclose(sharp, [16 / 25, 0, 9 / 25, 0, 0], rtol=1e-5)
+    cold = probabilities(Choice(top_k=2, top_p=0.5, temperature=0.0))
+    np.testing.assert_array_equal(cold, [1, 0, 0, 0, 0])
+
+
 def test_probability_is_the_network_s_own():
     given = tokens.probability(jnp.stack([LOGITS[0], LOGITS[0]]), jnp.array([0, 3]))
     np.testing.assert_allclose(given, [0.4, 0.15], rtol=1e-5)
@@ -78,7 +120,14 @@ def test_by_confidence_the_surest_come_first():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", -0.1), ("top_p", 0.0), ("top_p", 1.1), ("order", "best"), ("remask", 1.0)],
+    [
+        ("temperature", -0.1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+        ("order", "best"),
+        ("remask", 1.0),
+    ],
 )
 def test_values_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(UserError, match=rf"sampling\.{field}={value!r}"):

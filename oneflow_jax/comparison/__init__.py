@@ -1,0 +1,1 @@
+"""Paradigms trained at equal FLOPs on the same documents, measured and shown side by side."""

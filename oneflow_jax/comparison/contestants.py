@@ -1,0 +1,152 @@
+"""What takes part in a comparison, and its training: one run a paradigm and seed, in its folder.
+
+<workdir>/codec             the VQModel of those whose pictures are codes
+<workdir>/<name>-<seed>     a paradigm; of lmfusion also its text model, language-<seed>
+"""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Iterator
+
+import ml_collections
+from etils import epath
+
+from oneflow_jax import build, checkpoint, evaluate, registry, sharding, train, workdir
+from oneflow_jax.costs import flops
+from oneflow_jax.reconstruction import build as reconstruction
+from oneflow_jax.reconstruction import run as codec_run
+from oneflow_jax.shapes import PyTree
+
+CODEC = "codec"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        name: of the contestant.
+        seed: of parameters, batches and noise.
+        config: of the run, but for its number of steps.
+        folder: of the run.
+        flops: that it may spend.
+    """
+
+    name: str
+    seed: int
+    config: ml_collections.ConfigDict
+    folder: epath.Path
+    flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that is finished.
+
+    Attributes:
+        run: which.
+        system: that it was made of.
+        params: averaged.
+        flops: that it has spent, its text model's among them.
+    """
+
+    run: Run
+    system: build.System
+    params: PyTree
+    flops: float
+
+
+def runs(config: ml_collections.ConfigDict, folder: epath.Path) -> Iterator[Run]:
+    """All runs but the codec's and the text models', seed by seed."""
+    for seed in config.seeds:
+        for name in config.contestants:
+            yield _run(config, folder, name, seed)
+
+
+def prepared(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    """Trains the codec, if one of the contestants needs it and it is not there."""
+    if not any(one.paradigm.name in registry.ON_CODES for one in config.contestants.values()):
+        return
+    where, given = folder / CODEC, config.codec
+    with workdir.claimed(where):
+        workdir.check_config(where, given)
+        system = reconstruction.system(given)
+        if not _finished(where, given):
+            logging.info("The codec of %s.", ", ".join(registry.ON_CODES))
+            workdir.keep_config(where, given)
+            codec_run.trained(system, where)
+        if not (where / workdir.EVALUATION).exists():
+            codec_run.evaluated(system, where)
+
+
+def trained(config: ml_collections.ConfigDict, folder: epath.Path, run: Run) -> Trained:
+    """A run, trained to the end: it goes on from where it was, if it was begun."""
+    if run.config.paradigm.name != registry.WIDENS[1]:
+        return alone(run)
+    before = alone(text_model(config, folder, run.seed))
+    after = alone(run)
+    return dataclasses.replace(after, flops=before.flops + after.flops)
+
+
+def alone(run: Run) -> Trained:
+    """The same of a run that needs no other, or whose other is finished."""
+    with workdir.claimed(run.folder):
+        config, spent = _fitted(run)
+        workdir.check_config(run.folder, config)
+        system = build.system(config, run.folder)
+        if not _finished(run.folder, config):
+            logging.info("%s, seed %d: %d steps.", run.name, run.seed, config.steps)
+            workdir.keep_config(run.folder, config)
+            train.run(system, run.folder)
+        return Trained(run, system, evaluate.averaged(system, run.folder), spent)
+
+
+def text_model(config: ml_collections.ConfigDict, folder: epath.Path, seed: int) -> Run:
+    """The run that lmfusion begins from."""
+    given = copy.deepcopy(config.text_model)
+    given.seed = seed
+    where = folder_of(folder, given.name, seed)
+    return Run(given.name, seed, given, where, config.language * config.flops)
+
+
+def text_losses(text: Trained, fused: Trained) -> tuple[float, float]:
+    """Held-out losses of documents without pictures, of the text model and of what began from it.
+
+    They are equal, to the last bit: the words' tower is frozen.
+    """
+    losses = text.system.losses()
+    with sharding.use(text.system.mesh):
+        return tuple(losses(one.params)["heldout/text"] for one in (text, fused))
+
+
+def folder_of(folder: epath.Path, name: str, seed: int) -> epath.Path:
+    """Where a run is."""
+    return folder / f"{name}-{seed}"
+
+
+def _run(config: ml_collections.ConfigDict, folder: epath.Path, name: str, seed: int) -> Run:
+    given = copy.deepcopy(config.contestants[name])
+    given.seed = seed
+    share = 1.0
+    if given.codec.name == "codes":
+        given.codec.path = str(folder / CODEC / workdir.CODEC)
+    if given.paradigm.name == registry.WIDENS[1]:
+        given.start = str(folder_of(folder, config.text_model.name, seed))
+        share -= config.language
+    return Run(name, seed, given, folder_of(folder, name, seed), share * config.flops)
+
+
+def _fitted(run: Run) -> tuple[ml_collections.ConfigDict, float]:
+    """The configuration with as many steps as its FLOPs allow, and how many FLOPs these are."""
+    config = copy.deepcopy(run.config)
+    system = build.system(config, run.folder)
+    network = flops.of(system.model, system.layout.codec.channels)
+    step = flops.train(network, config.batch, config.data.length)
+    config.steps = max(1, round(run.flops / step))
+    return config, config.steps * step
+
+
+def _finished(folder: epath.Path, config: ml_collections.ConfigDict) -> bool:
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        return checkpoints.latest == config.steps

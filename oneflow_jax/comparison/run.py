@@ -1,0 +1,145 @@
+"""What `--config=configs/compare.py` does: trains all, measures all, shows all side by side.
+
+| file                       | what it holds                                            |
+|----------------------------|----------------------------------------------------------|
+| compare.html, compare.md   | the page; its tables for documentation                   |
+| compare.json               | paradigm -> figure -> value, low, high                   |
+| latency.json               | seconds and passes of each batch that was timed          |
+| codec/, <paradigm>-<seed>/ | the runs: folders like any other (`workdir`)             |
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+from etils import epath
+
+from oneflow_jax import host, suites, workdir
+from oneflow_jax.comparison import contestants, measures, remarks, tally
+from oneflow_jax.data import emoji_concepts
+from oneflow_jax.errors import UserError
+from oneflow_jax.scoring import interleaved
+from oneflow_jax.viewer import comparison as page
+
+PAGE, TABLES, FIGURES, LATENCY = "compare.html", "compare.md", "compare.json", "latency.json"
+
+BATCHES = (1, 8)
+"""Documents at a time whose latency is measured."""
+
+Timed = dict[int, list[tuple[float, int]]]
+"""By batch size: seconds and passes of each batch."""
+
+
+def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
+    """Trains and measures what is not yet, writes everything, and returns the page's path.
+
+    Raises:
+        UserError: a value in the configuration is wrong, or packages are missing.
+    """
+    check(config)
+    contestants.prepared(config, folder)
+    trained: dict[str, list[contestants.Trained]] = {}
+    found: dict[str, list[measures.Measures]] = {}
+    for one in contestants.runs(config, folder):
+        done = contestants.trained(config, folder, one)
+        trained.setdefault(one.name, []).append(done)
+        found.setdefault(one.name, []).append(measures.measured(done, config))
+    timed = _latency(config, folder, {name: every[0] for name, every in trained.items()})
+    shown = _comparison(config, found, timed)
+    told = tally.trimmed(shown)
+    page.write(folder / PAGE, told)
+    workdir.write_atomically(folder / TABLES, page.markdown(told))
+    text = json.dumps(tally.plain(shown), indent=2) + "\n"
+    workdir.write_atomically(folder / FIGURES, text)
+    return folder / PAGE
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Looks for mistakes before anything is trained.
+
+    Raises:
+        UserError: a value is wrong, or packages are missing.
+    """
+    for field in ("flops", "samples", "latency"):
+        if config[field] <= 0:
+            raise UserError(f"{field}={config[field]} must be above 0.")
+    if not 0 < config.language < 1:
+        raise UserError(f"language={config.language} must be a share, above 0 and below 1.")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise UserError(f"seeds={config.seeds}: give one or more, each once.")
+    for name, one in config.contestants.items():
+        if config.headline[name] not in one.evaluation.passes:
+            raise UserError(
+                f"headline.{name}={config.headline[name]} is none of contestants.{name}."
+                f"evaluation.passes={one.evaluation.passes}."
+            )
+        suites.check(one)
+
+
+def _latency(
+    config: ml_collections.ConfigDict,
+    folder: epath.Path,
+    trained: Mapping[str, contestants.Trained],
+) -> dict[str, Timed]:
+    """Of each contestant's first training, timed in turn, so that all see the same machine."""
+    path = folder / LATENCY
+    if path.exists() and (kept := json.loads(path.read_text())).keys() == trained.keys():
+        return {
+            name: {int(batch): [tuple(x) for x in timed] for batch, timed in every.items()}
+            for name, every in kept.items()
+        }
+    logging.info("Timing %s.", ", ".join(trained))
+    makers = {name: measures.Maker(one, config) for name, one in trained.items()}
+    found: dict[str, Timed] = {name: {batch: [] for batch in BATCHES} for name in makers}
+    for batch in BATCHES:
+        for n in range(-1, config.latency):
+            for name, make in makers.items():
+                timed = make(max(0, n) * batch, batch)
+                if n >= 0:  # The first compiles.
+                    found[name][batch].append(timed)
+    workdir.write_atomically(path, json.dumps(found) + "\n")
+    return found
+
+
+def _comparison(
+    config: ml_collections.ConfigDict,
+    found: Mapping[str, Sequence[measures.Measures]],
+    timed: Mapping[str, Timed],
+) -> page.Comparison:
+    first = next(iter(config.contestants.values()))
+    shown = page.Comparison(
+        contestants=[tally.contestant(name, found[name], timed[name]) for name in config.order],
+        bounds=_bounds(first),
+        latency=[
+            page.Latency(tally.ABOUT[name].title, batch, tally.mean([s for s, _ in every]))
+            for name in config.order
+            for batch, every in timed[name].items()
+        ],
+        roofline=remarks.rooflines(),
+        pictures=config.samples,
+        budget=config.flops,
+        seeds=config.seeds,
+        machine={name: str(value) for name, value in host.machine().items()},
+        data={
+            "documents": f"{first.source.documents:,} of emoji, {first.source.interleaved:.0%} of "
+            "them with 2 to 4 pictures",
+            "pictures": f"{first.source.concepts} emoji of {first.source.pixels} x "
+            f"{first.source.pixels} pixels",
+            "command": f"python -m oneflow_jax.main --config=configs/compare.py ({config.name})",
+        },
+        attribution=[emoji_concepts.ATTRIBUTION],
+    )
+    return dataclasses.replace(shown, notes=remarks.notes(shown))
+
+
+def _bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Figure]]:
+    """What real documents get, and real ones with their pictures exchanged."""
+    known = suites.known(config)
+    found = interleaved.bounds(known.real, known.concepts, known.look)
+    titles = {"upper": "real documents", "lower": "their pictures exchanged"}
+    return {
+        titles[name]: {figure: page.Figure(x, x, x) for figure, x in values.items()}
+        for name, values in found.items()
+    }

@@ -1,0 +1,44 @@
+"""What one chip of each TPU can do at most.
+
+Google Cloud's documentation, "System architecture" of each generation:
+
+    v4   docs.cloud.google.com/tpu/docs/v4    275 TFLOP/s, 32 GiB, 1,200 GB/s
+    v5e  docs.cloud.google.com/tpu/docs/v5e   197 TFLOP/s, 16 GB, 819 GB/s, 400 GB/s
+    v5p  docs.cloud.google.com/tpu/docs/v5p   459 TFLOP/s, 95 GiB, 2,765 GB/s, 1,200 GB/s
+    v6e  docs.cloud.google.com/tpu/docs/v6e   918 TFLOP/s, 32 GB, 1,638 GB/s, 800 GB/s
+
+peak in bfloat16, capacity and bandwidth of the memory (HBM), and "bidirectional inter-chip
+interconnect (ICI) bandwidth per chip". Of v4 that documentation gives no figure for the last; it
+is from Google's "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus): 45 GB/s one way in
+each of 6 links. (For the others that book has 10 % less than the documentation.)
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Peaks of one chip.
+
+    Attributes:
+        peak: FLOP/s of matrix products in bfloat16.
+        bandwidth: bytes/s between the chip and its memory.
+        memory: bytes.
+        interconnect: bytes/s to and from other chips, both ways and all links added.
+        axes: dimensions of the torus that the chips form; a chip has two links along each.
+    """
+
+    peak: float
+    bandwidth: float
+    memory: float
+    interconnect: float
+    axes: int
+
+
+CHIPS = {
+    "v4": Chip(275e12, 1_200e9, 32 * 2**30, 540e9, axes=3),
+    "v5e": Chip(197e12, 819e9, 16e9, 400e9, axes=2),
+    "v5p": Chip(459e12, 2_765e9, 95 * 2**30, 1_200e9, axes=3),
+    "v6e": Chip(918e12, 1_638e9, 32e9, 800e9, axes=2),
+}
+"""By the name of the generation."""

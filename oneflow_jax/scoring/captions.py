@@ -1,0 +1,62 @@
+"""How captions compare with what people wrote of the same pictures: BLEU, ROUGE-L and CIDEr.
+
+bleu1 ... bleu4  Papineni et al. (2002): precision of runs of 1 to n words, 0 to 1
+rouge_l          Lin (2004): F-measure of the longest common run with gaps, 0 to 1
+cider            Vedantam, Lawrence Zitnick, Parikh (2015): runs of words that tell one picture from
+                 the others, 0 to 10. All captions must be scored at once: what tells pictures apart
+                 is counted in the references, and of a single picture it is 0
+
+They are those of COCO's evaluation (Chen et al., 2015), by its own scorers; its "CIDEr" is what the
+paper calls CIDEr-D. Its tokenizer is a Java program, and not used here: texts are put in lower case
+and split at spaces and punctuation, which is dropped. That is what the other does too, but for
+contractions ("don't"), numbers and the like: do not compare such texts with published figures.
+"""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+
+from oneflow_jax.errors import UserError
+
+PACKAGE = "pycocoevalcap"
+"""The optional package with the scorers."""
+
+
+def missing() -> bool:
+    """Whether the optional package is not there, so that there are no figures."""
+    return importlib.util.find_spec(PACKAGE) is None
+
+
+def figures(made: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """All figures of the captions together; empty without the optional package, see `missing`.
+
+    Args:
+        made: a caption for each picture, perhaps empty.
+        references: of each picture, in their order, one right caption or more.
+
+    Raises:
+        UserError: no captions, not as many lists of references, or one of them empty.
+    """
+    if not made or len(made) != len(references) or not all(references):
+        raise UserError(
+            f"{len(made)} captions and {len(references)} lists of references: give one caption or "
+            "more, and of each a list that is not empty."
+        )
+    if missing():
+        return {}
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    own = {n: [plain(caption)] for n, caption in enumerate(made)}
+    right = {n: [plain(one) for one in captions] for n, captions in enumerate(references)}
+    bleu, _ = Bleu(4).compute_score(right, own, verbose=0)
+    found = {f"bleu{n}": float(value) for n, value in enumerate(bleu, 1)}
+    for name, scorer in (("rouge_l", Rouge()), ("cider", Cider())):
+        found[name] = float(scorer.compute_score(right, own)[0])
+    return found
+
+
+def plain(caption: str) -> str:
+    """The words in lower case, without punctuation, single spaces between them."""
+    return " ".join(re.findall(r"\w+(?:['’-]\w+)*", caption.lower()))

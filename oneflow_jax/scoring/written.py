@@ -1,0 +1,54 @@
+"""Documents made from nothing: `interleaved`, and whether their words are many and new.
+
+shown ... interleaved  as in `interleaved`
+distinct_1, distinct_2 share of single words, and of pairs, that differ: `texts`
+copied                 share of documents whose words stand in training to the letter
+nearest                how like the words are to their nearest of training, 0 to 1, the mean
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from oneflow_jax.data import emoji_concepts
+from oneflow_jax.data.document import Document
+from oneflow_jax.scoring import base, interleaved, intervals, texts
+
+
+def score(
+    concepts: Sequence[emoji_concepts.Concept],
+    real: Sequence[Document],
+    training: Sequence[str],
+    look: interleaved.Look,
+    made: Sequence[Document],
+) -> base.Score:
+    """All figures.
+
+    Args:
+        concepts: that can be named or shown.
+        real: documents of training, at least as many as made.
+        training: words of documents of training.
+        look: what pictures show.
+        made: the documents.
+    """
+    own = interleaved.marks(made, concepts, look)
+    theirs = interleaved.marks(real, concepts, look)
+    words = [document.words() for document in made]
+    figures = interleaved.figures(own, theirs)
+    names = list(figures)
+
+    def spread(seed: int) -> base.Draws:
+        # A document drawn twice makes variety less, so the real ones are drawn likewise.
+        def told(numbers: np.ndarray) -> list[float]:
+            again = ([some[n] for n in numbers] for some in (own, theirs))
+            return list(interleaved.figures(*again).values())
+
+        return dict(zip(names, intervals.drawn(told, len(made), seed).T, strict=True))
+
+    figures |= {
+        "distinct_1": texts.distinct(words, 1),
+        "distinct_2": texts.distinct(words, 2),
+        "copied": texts.copied(words, training),
+        "nearest": float(np.mean([like for like, _ in texts.nearest(words, training)])),
+    }
+    return base.Score(figures, spread=spread)

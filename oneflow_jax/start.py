@@ -1,0 +1,64 @@
+"""Training that begins from another run: `config.start`."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from etils import epath
+
+from oneflow_jax import checkpoint, registry, workdir
+from oneflow_jax import state as states
+from oneflow_jax.errors import UserError
+from oneflow_jax.nn import towers
+from oneflow_jax.shapes import PyTree
+from oneflow_jax.state import TrainState
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Holds `config.start` against the paradigm, and looks whether there is such a run.
+
+    Raises:
+        UserError: there is none; or the paradigm cannot do without one.
+    """
+    before, after = registry.WIDENS
+    if config.paradigm.name == after and not config.start:
+        raise UserError(
+            f"paradigm.name={after!r} begins from a text model: train one first, with "
+            f"paradigm.name={before!r} and all else the same, and give its folder as start."
+        )
+    if config.start:
+        workdir.saved_config(epath.Path(config.start), field="start")
+
+
+def begun(system: states.Stateful, state: TrainState) -> TrainState:
+    """The first state, with the averaged parameters of the run in `config.start`, if one is named.
+
+    Where that run has trained a text model and this one adds pictures, their tower begins as a copy
+    of the words'.
+
+    Raises:
+        UserError: there is no such run, or its parameters are others than these.
+    """
+    config = system.config
+    if not config.start:
+        return state
+    folder = epath.Path(config.start)
+    kept = workdir.saved_config(folder, field="start")
+    params = _averaged(folder, state.params)
+    if (kept.paradigm.name, config.paradigm.name) == registry.WIDENS:
+        params = towers.widened(params)
+    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
+    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+
+
+def _averaged(folder: epath.Path, params: PyTree) -> PyTree:
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params
+    )
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        try:
+            return checkpoints.restore_averaged(like)
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"start={folder}: its parameters are others than those of this configuration; "
+                f"model, paradigm and data must agree. {error}"
+            ) from error

@@ -1,0 +1,140 @@
+"""From configuration to what evaluation asks: `scoring` knows how it is judged."""
+
+import functools
+import logging
+import pathlib
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from etils import epath
+
+from oneflow_jax import inputs, registry
+from oneflow_jax.data import document as documents
+from oneflow_jax.data import emoji as emoji_data
+from oneflow_jax.data import emoji_concepts
+from oneflow_jax.data import layout as layouts
+from oneflow_jax.data.document import Document, Gap
+from oneflow_jax.errors import UserError
+from oneflow_jax.scoring import base, captions, digits, emoji, interleaved, matching, thorough
+from oneflow_jax.scoring import pictures as picture_figures
+
+TRAINING = 5_000
+"""Documents of training at most, among which the words nearest to made ones are looked for."""
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses what cannot be scored, so that it is told before training.
+
+    Raises:
+        UserError: an unknown score, or one that needs packages that are not there.
+    """
+    registry.chosen("evaluation.score", config.evaluation.score, _MAKERS)
+    if config.evaluation.thorough and config.evaluation.score != "emoji":
+        raise UserError(
+            f"evaluation.thorough=True is for evaluation.score='emoji', not "
+            f"{config.evaluation.score!r}."
+        )
+    for field in ("inception", "clip"):
+        path = config.evaluation[field]
+        if path and not epath.Path(path).exists():
+            raise UserError(f"evaluation.{field}={path}: there is no such file or folder.")
+    needed = {picture_figures.PACKAGE: picture_figures, captions.PACKAGE: captions}
+    missing = [name for name, module in needed.items() if module.missing()]
+    if config.evaluation.thorough and missing:
+        raise UserError(
+            f"evaluation.thorough=True needs {' and '.join(missing)}: pip install -r "
+            "requirements-metrics.txt, or do without, by False."
+        )
+
+
+def suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.Suite:
+    """What the configured data set asks of a model."""
+    return _MAKERS[config.evaluation.score](config, layout)
+
+
+def _nothing(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.Suite:
+    del config, layout
+    return base.Suite((), {})
+
+
+def _digits(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.Suite:
+    del layout
+    train, heldout = (inputs.source(config, split) for split in ("train", "heldout"))
+    return digits.suite(train, heldout, config.evaluation.samples)
+
+
+def _emoji(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.Suite:
+    settings = emoji_settings(config)
+    samples, train = config.evaluation.samples, inputs.source(config, "train")
+    several = inputs.source(config, "combinations") if settings.interleaved else ()
+    plain = emoji.suite(
+        settings.drawn(), train if layout.grows else (), several, samples, grows=layout.grows
+    )
+    if not config.evaluation.thorough:
+        return plain
+    ours = () if layout.grows else [skeleton(train[n], layout) for n in range(samples)]
+    return thorough.extended(plain, known(config), ours, samples)
+
+
+_MAKERS: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], base.Suite]] = {
+    "": _nothing,
+    "digits": _digits,
+    "emoji": _emoji,
+}
+
+
+def emoji_settings(config: ml_collections.ConfigDict) -> emoji_data.Settings:
+    """Of the documents about emoji."""
+    given = {name: value for name, value in config.source.items() if name != "name"}
+    return emoji_data.Settings(**given)
+
+
+def known(config: ml_collections.ConfigDict) -> thorough.Known:
+    """What thorough figures compare with: documents of training, their last first."""
+    settings, train = emoji_settings(config), inputs.source(config, "train")
+    concepts = settings.drawn()
+    every = emoji_concepts.concepts(settings.pixels, None, settings.categories)
+    count = len(train)
+    return thorough.Known(
+        concepts=concepts,
+        unseen=[concept for concept in every if concept.held_out],
+        real=[train[count - 1 - n] for n in range(min(count, config.evaluation.samples))],
+        training=[train[n].words() for n in range(min(count, TRAINING))],
+        look=_look(config, concepts),
+        inception=config.evaluation.inception,
+        clip=config.evaluation.clip,
+    )
+
+
+def skeleton(document: Document, layout: layouts.Layout) -> Document:
+    """The layout of a document: gaps for its pictures, and for its runs of words of their slots."""
+    parts: list[documents.Part] = []
+    for run in documents.runs(document.parts):
+        if not documents.is_text(run[0]):
+            parts.append(Gap("image"))
+            continue
+        tokens = sum(len(layout.vocab.encode(part.text)) for part in run)
+        more = tokens // layout.text_slots * layout.text_slots
+        parts += [Gap("text", more)] if more else []
+        parts.append(Gap("text"))
+    return Document(tuple(parts))
+
+
+def _look(
+    config: ml_collections.ConfigDict, concepts: Sequence[emoji_concepts.Concept]
+) -> interleaved.Look:
+    """What pictures show, by a judge that is trained when it is first asked, and kept."""
+    folder = pathlib.Path(config.data.dir) / "judges"
+    path = folder / f"{emoji_settings(config).name}.npz"
+
+    @functools.cache
+    def judge() -> matching.Judge:
+        if path.exists():
+            return matching.Judge.load(path)
+        logging.info("Training the judge of pictures and names; it is kept in %s.", path)
+        trained = matching.Judge.train(concepts)
+        folder.mkdir(parents=True, exist_ok=True)
+        trained.save(path)
+        return trained
+
+    return lambda pictures: judge().retrieved(pictures)

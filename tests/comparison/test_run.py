@@ -1,0 +1,102 @@
+"""The whole comparison, small: what it writes, that it goes on, and what it refuses."""
+
+import json
+import pathlib
+
+import pytest
+from etils import epath
+
+from configs import compare
+from oneflow_jax import train
+from oneflow_jax.comparison import contestants, remarks, run
+from oneflow_jax.errors import UserError
+from oneflow_jax.reconstruction import run as codec_run
+
+
+def small(**changes):
+    config = compare.get_config("smoke")
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = epath.Path(tmp_path_factory.mktemp("compared"))
+    config = small()
+    run.run(config, folder)
+    return config, folder
+
+
+def test_the_figures_lie_beside_the_page(finished):
+    config, folder = finished
+    figures = json.loads((folder / run.FIGURES).read_text())
+    assert set(figures) == set(compare.PASSES)
+    for name, found in figures.items():
+        for figure in ("passes", "seconds_per_document", "kid", "fd", "interleaved", "text_valid"):
+            assert found[figure]["low"] <= found[figure]["high"], (name, figure)
+        assert found["train_flops"]["value"] == pytest.approx(config.flops, rel=0.1)
+        assert ("image_to_text" in found) == (name != "dalle")
+
+
+def test_the_page_shows_every_paradigm(finished):
+    _, folder = finished
+    page = (folder / run.PAGE).read_text()
+    assert all(title in page for title in ("Chameleon", "DALL-E", "LMFusion", "OneFlow"))
+    assert "TPU v4" in page
+    tables = (folder / run.TABLES).read_text()
+    assert tables.count("| Transfusion |") >= 2
+
+
+def test_left_to_right_takes_a_pass_for_each_token_and_flows_what_was_asked(finished):
+    _, folder = finished
+    figures = json.loads((folder / run.FIGURES).read_text())
+    assert figures["oneflow"]["passes"]["value"] <= compare.HEADLINE["oneflow"]
+    assert figures["edit_flow"]["passes"]["value"] <= compare.HEADLINE["edit_flow"]
+
+
+def test_what_is_finished_is_not_done_again(finished, monkeypatch):
+    config, folder = finished
+    before = (folder / run.FIGURES).read_text()
+
+    def refused(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(train, "run", refused)
+    monkeypatch.setattr(codec_run, "trained", refused)
+    (folder / run.FIGURES).unlink()
+    run.run(config, folder)
+    assert (folder / run.FIGURES).read_text() == before
+
+
+def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished):
+    config, folder = finished
+    text = contestants.text_model(config, folder, 0)
+    (fused,) = (one for one in contestants.runs(config, folder) if one.name == "lmfusion")
+    before, after = contestants.text_losses(contestants.alone(text), contestants.alone(fused))
+    assert before == after
+    assert before > 0
+    figures = json.loads((folder / run.FIGURES).read_text())["lmfusion"]
+    assert figures["text_loss_before"] == figures["text_loss_after"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"flops": 0.0}, "flops=0"),
+        ({"language": 1.0}, "language=1"),
+        ({"seeds": (0, 0)}, "seeds="),
+        ({"headline__oneflow": 3}, "headline.oneflow=3"),
+        ({"contestants__oneflow__evaluation__score": "none"}, "evaluation.score"),
+    ],
+)
+def test_mistakes_are_told_before_training(changes, told, tmp_path):
+    with pytest.raises(UserError, match=told):
+        run.run(small(**changes), epath.Path(tmp_path))
+    assert not list(pathlib.Path(tmp_path).iterdir())
+
+
+def test_rooflines_are_of_all_paradigms_and_sizes():
+    tables = remarks.rooflines()
+    assert len(tables) == 6
+    for rows in tables.values():
+        assert {row[0] for row in rows[1:]} == set(compare.PASSES)

@@ -1,0 +1,149 @@
+"""Our CLIP against transformers': the same folder, the same vectors and scores."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from oneflow_jax.pretrained import clip, clip_config, clip_network
+from tests.pretrained import random_clip, random_inception
+
+TOLERANCE = 1e-4
+
+MODELS = {
+    "legacy end": {"text_config": {"eos_token_id": 2}},
+    "end by its number": {},
+    "gelu": {"text_config": {"hidden_act": "gelu"}, "vision_config": {"hidden_act": "gelu"}},
+    "great epsilon": {
+        "text_config": {"layer_norm_eps": 0.3},
+        "vision_config": {"layer_norm_eps": 0.2},
+    },
+    "second copies": {
+        "text_config_dict": random_clip.config()["text_config"] | {"hidden_act": "gelu"},
+        "vision_config_dict": random_clip.config()["vision_config"] | {"layer_norm_eps": 0.1},
+    },
+}
+
+SIZES = ((30, 30), (47, 64), (20, 13))
+"""Heights and widths of pictures, for a model of 30 x 30."""
+
+
+def prepared_by_theirs(folder, captions, pictures):
+    processor = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30}
+    )
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
+    read = tokenizer(list(captions), padding=True, truncation=True, max_length=24,
+                     return_tensors="pt")  # fmt: skip
+    return processor(list(pictures), return_tensors="pt"), read
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MODELS)
+def test_vectors_and_scores_agree(tmp_path, name):
+    folder = random_clip.write(tmp_path / "model", **MODELS[name])
+    theirs, told = transformers.CLIPModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(told.values()), told
+    theirs.eval()
+    ours = clip.load(folder)
+    captions = random_clip.CAPTIONS
+    for size in SIZES:
+        pictures = random_inception.pictures(len(captions), *size)
+        looked_at, read = prepared_by_theirs(folder, captions, pictures)
+        out = theirs(**looked_at, **read)
+        close(clip.caption_vectors(ours, captions, 2), out.text_embeds, f"{name} captions")
+        close(clip.picture_vectors(ours, pictures, 2), out.image_embeds, f"{name} {size} pictures")
+        cosine = (out.text_embeds * out.image_embeds).sum(-1)
+        found = clip.scores(ours, pictures, captions)
+        np.testing.assert_allclose(found, 100 * cosine.clamp(min=0), atol=100 * TOLERANCE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("end", [2, 7])
+def test_captions_are_read_where_theirs_are(tmp_path, end):
+    """Tokens with no order, as no tokenizer makes them, so that the rules differ."""
+    folder = random_clip.write(tmp_path / "model", text_config={"eos_token_id": end})
+    theirs = transformers.CLIPModel.from_pretrained(folder).eval()
+    ours = clip.load(folder)
+    tokens = np.random.default_rng(0).integers(8, 522, (6, 24))
+    tokens[np.arange(6), [3, 5, 23, 0, 9, 14]] = 7
+    tokens[:, 20] = 7
+    wanted = theirs.get_text_features(torch.from_numpy(tokens)).pooler_output
+    wanted = wanted / wanted.norm(dim=-1, keepdim=True)
+    found = clip_network.read(ours.text, ours.config.text, tokens)
+    close(np.asarray(found), wanted, f"end {end}")
+
+
+def close(ours, theirs, name):
+    theirs = theirs.numpy()
+    assert ours.shape == theirs.shape
+    # If they hardly differed from row to row, to agree would be no achievement.
+    assert theirs.std(axis=0).mean() > 0.02, name
+    difference = np.abs(ours - theirs).max()
+    print(f"{name}: {difference:.1e} of {np.abs(theirs).max():.2f}")
+    assert difference < TOLERANCE, name
+
+
+@pytest.mark.parametrize("size", [*SIZES, (31, 90), (301, 200)])
+def test_pictures_are_prepared_alike(size):
+    """To the last bit, but for the order of the arithmetic on colors."""
+    pictures = random_inception.pictures(2, *size)
+    processor = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30}
+    )
+    wanted = processor(list(pictures), return_tensors="np")["pixel_values"]
+    mean, deviation = np.asarray(clip_config.MEAN), np.asarray(clip_config.DEVIATION)
+    found = (clip.prepared(pictures, 30) / 255 - mean) / deviation
+    np.testing.assert_allclose(found.transpose(0, 3, 1, 2), wanted, atol=1e-6)
+
+
+def test_tokens_agree(tmp_path):
+    folder = random_clip.write(tmp_path / "model")
+    theirs = transformers.CLIPTokenizer.from_pretrained(folder)
+    wanted = theirs(list(random_clip.CAPTIONS), padding="max_length", truncation=True,
+                    max_length=24, return_tensors="np")  # fmt: skip
+    found = clip.tokens(clip.load(folder), random_clip.CAPTIONS)
+    np.testing.assert_array_equal(found, wanted["input_ids"])
+    assert len(np.unique(found)) > 40
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_colors_are_found_where_theirs_are_saved(tmp_path, name):
+    folder = random_clip.write(tmp_path / "model")
+    processor = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30},
+        image_mean=[0.5, 0.4, 0.3], image_std=[0.1, 0.2, 0.3],
+    )  # fmt: skip
+    if name == "preprocessor_config.json":
+        processor.save_pretrained(folder)
+    else:
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
+        transformers.CLIPProcessor(processor, tokenizer).save_pretrained(folder)
+    assert (folder / name).exists(), sorted(path.name for path in folder.iterdir())
+    config = clip.load(folder).config
+    assert (config.mean, config.deviation) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    clip.tokens(clip.load(folder), random_clip.CAPTIONS)
+
+
+def test_pickled_weights_are_read_alike(tmp_path):
+    folder = random_clip.write(tmp_path / "model")
+    before = clip.caption_vectors(clip.load(folder), random_clip.CAPTIONS)
+    path = folder / "model.safetensors"
+    state = transformers.CLIPModel.from_pretrained(folder).state_dict()
+    torch.save(state | {"text_model.embeddings.position_ids": torch.arange(24)[None]},
+               folder / "pytorch_model.bin")  # fmt: skip
+    path.unlink()
+    after = clip.caption_vectors(clip.load(folder), random_clip.CAPTIONS)
+    np.testing.assert_array_equal(before, after)
+
+
+def test_what_they_save_is_read_alike(tmp_path):
+    """Whatever else transformers writes down beside."""
+    folder = random_clip.write(tmp_path / "model")
+    before = clip.caption_vectors(clip.load(folder), random_clip.CAPTIONS)
+    again = tmp_path / "again"
+    transformers.CLIPModel.from_pretrained(folder).save_pretrained(again)
+    transformers.CLIPTokenizer.from_pretrained(folder).save_pretrained(again)
+    ours = clip.load(again)
+    np.testing.assert_array_equal(before, clip.caption_vectors(ours, random_clip.CAPTIONS))
+    assert ours.config == clip.load(folder).config

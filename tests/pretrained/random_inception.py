@@ -1,0 +1,33 @@
+"""Weights of FID's Inception that anyone can make again."""
+
+import zlib
+
+import numpy as np
+
+from oneflow_jax.pretrained import inception
+
+
+def tensors():
+    """All that pytorch-fid's file has, by its names: random, and no part so that it goes unseen."""
+    made = {"fc.weight": np.zeros((1008, 2048), "f4"), "fc.bias": np.zeros(1008, "f4")}
+    for name, shape in inception._shapes().items():
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        deviation = float(np.sqrt(0.8 / np.prod(shape[1:])))
+        made[f"{name}.conv.weight"] = deviation * rng.standard_normal(shape, np.float32)
+        made[f"{name}.bn.weight"] = 1 + 0.2 * rng.standard_normal(shape[0], np.float32)
+        made[f"{name}.bn.bias"] = 0.2 * rng.standard_normal(shape[0], np.float32)
+        made[f"{name}.bn.running_mean"] = 0.2 * rng.standard_normal(shape[0], np.float32)
+        # Some so small that what is added to them is seen.
+        made[f"{name}.bn.running_var"] = rng.uniform(0.01, 1.5, shape[0]).astype("f4")
+        made[f"{name}.bn.num_batches_tracked"] = np.asarray(7)
+    return made
+
+
+def pictures(count, height, width):
+    """Smooth colors with grain."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:height, :width]
+    phase, speed = rng.uniform(0, 6, (2, count, 1, 1, 3))
+    waves = np.sin(phase + speed * (rows / height + 2 * columns / width)[None, :, :, None])
+    grain = rng.normal(0, 20, (count, height, width, 3))
+    return np.clip(127 + 100 * waves + grain, 0, 255).astype(np.uint8)

@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.pretrained import batches
+
+
+@pytest.mark.parametrize(("count", "calls"), [(0, 0), (1, 1), (4, 2), (5, 3)])
+def test_every_row_goes_through_in_its_order(count, calls):
+    sizes = []
+
+    def network(rows):
+        sizes.append(len(rows))
+        return rows * 2
+
+    rows = np.arange(2 * count, dtype="i4").reshape(count, 2)
+    said = batches.through(network, rows, 2, 2)
+    assert said.dtype == np.float32
+    np.testing.assert_array_equal(said, 2 * rows)
+    assert sizes == [2] * calls
+
+
+def test_a_batch_of_none():
+    with pytest.raises(UserError, match="batch=0: give 1 or more"):
+        batches.through(np.asarray, np.zeros((2, 2)), 0, 2)
+
+
+@pytest.mark.parametrize(
+    "pictures", [np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 1), "u1"), np.zeros((8, 8, 3), "u1")]
+)
+def test_pictures_that_are_none(pictures):
+    with pytest.raises(UserError, match=r"Eye wants uint8 pictures \[n H W 3\], not"):
+        batches.check(pictures, "Eye")

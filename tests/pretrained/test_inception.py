@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.pretrained import inception
+from tests.pretrained import random_inception, torch_zip
+
+FILE = "pt_inception-2015-12-05-6726825d.pth"
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return random_inception.tensors()
+
+
+@pytest.fixture(scope="module")
+def network(tensors, tmp_path_factory):
+    return inception.load(torch_zip.write(tmp_path_factory.mktemp("weights") / FILE, tensors))
+
+
+# An evaluation of the same weights by pytorch-fid 0.3.0 with PyTorch 2.13, in float64.
+@pytest.mark.parametrize(
+    ("size", "sums", "first", "last"),
+    [
+        ((40, 56), (19144.72287702, 21467.30741187), 2.2134533725, 23.063899439),
+        ((320, 310), (21820.68754703, 24132.18333374), 2.8157969594, 25.2088114672),
+    ],
+)
+def test_agrees_with_others(network, size, sums, first, last):
+    """Pictures are made larger, or smaller."""
+    seen = inception.features(network, random_inception.pictures(2, *size), batch=2)
+    assert seen.shape == (2, 2048)
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(seen.sum(axis=1, dtype=float), sums, rtol=1e-5)
+    np.testing.assert_allclose([seen[0, 0], seen[1, -3]], [first, last], rtol=1e-4)
+
+
+def test_pictures_count_by_themselves_and_in_their_order(network):
+    pictures = random_inception.pictures(3, 40, 56)
+    seen = inception.features(network, pictures, batch=2)
+    alone = inception.features(network, pictures[2:], batch=2)
+    np.testing.assert_allclose(seen[2:], alone, rtol=1e-4, atol=1e-3)
+    assert np.abs(seen[0] - seen[2]).max() > 1
+
+
+def test_no_pictures(network):
+    assert inception.features(network, np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 2048)
+
+
+def test_pictures_that_are_none(network):
+    with pytest.raises(UserError, match="Inception wants uint8 pictures"):
+        inception.features(network, np.zeros((1, 8, 8, 3), np.float32))
+    with pytest.raises(UserError, match="batch=0"):
+        inception.features(network, np.zeros((1, 8, 8, 3), np.uint8), 0)
+
+
+def test_other_files_are_refused(tensors, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(UserError, match=r"weights\.safetensors: there is no such file"):
+        inception.load(path)
+    few = dict(list(tensors.items())[:5])
+    save_file(few, path)
+    with pytest.raises(UserError, match=r"tensor Conv2d_1a_3x3\.bn\.running_mean \(32,\) is mi"):
+        inception.load(str(path))
+    save_file(few | {"Conv2d_1a_3x3.conv.weight": np.zeros((32, 3, 3, 4), "f4")}, path)
+    with pytest.raises(UserError, match=r"tensor Conv2d_1a_3x3\.conv\.weight .*\(32, 3, 3, 3\)"):
+        inception.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"AuxLogits.fc.bias": np.zeros(9, "f4")}, r"tensor AuxLogits\.fc\.bias \(9,\)"),
+        ({"fc.weight": np.zeros((1000, 2048), "f4")}, r"tensor fc\.weight .*\(1008, 2048\)"),
+    ],
+)
+def test_torchvision_s_network_is_refused(tensors, tmp_path, change, message):
+    """All else of it fits, and its numbers would not be FID."""
+    path = tmp_path / "weights.safetensors"
+    save_file(tensors | change, path)
+    with pytest.raises(UserError, match=message):
+        inception.load(path)
