@@ -135,6 +135,8 @@ def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
         config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
     if paradigm in ("chameleon", "dalle", "transfusion", "language", "lmfusion"):
         config.data.text_slots = 0
+    if paradigm == "chameleon":
+        config.paradigm.text_weight = config.paradigm.image_weight = 1.0
     if paradigm == "dalle":
         config.paradigm.text_weight, config.paradigm.image_weight = 1 / 8, 7 / 8
     if paradigm == "language":

@@ -57,6 +57,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.model = common.size(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 512  # the wider, the clearer a word in its noise
 
+    config.paradigm.image_weight = 3.0  # for patches of a third of unit variance
     common.choose(config, "oneflow" if kind == "latents" else kind)
     config.paradigm.joint = 0.5
     config.paradigm.text_to_image = 0.15
@@ -65,7 +66,6 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.paradigm.scattered = 0.05
     config.paradigm.floor = 0.3
     config.paradigm.clock = ("power", 1.5)
-    config.paradigm.image_weight = 3.0  # for patches of a third of unit variance
 
     config.optimizer.learning_rate = 3e-3
 

@@ -140,7 +140,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     """
     check_platform(config)
     _check_counts(config)
-    start.check(config)
+    start.check(config, folder)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_rows(mesh, config.batch, config.parts)
     layout = inputs.layout(config, folder)

@@ -146,7 +146,9 @@ def _vocab(config: ml_collections.ConfigDict, folder: epath.Path, codes: int) ->
     path = folder / workdir.TOKENIZER
     given = epath.Path(config.start) / workdir.TOKENIZER
     if not path.exists() and config.start and given.exists():
-        path.write_bytes(given.read_bytes())
+        draft = path.with_name(path.name + ".draft")
+        draft.write_bytes(given.read_bytes())
+        draft.replace(path)
     if not path.exists():
         documents = source(config, "train")
         count = min(len(documents), VOCAB_DOCUMENTS)

@@ -101,8 +101,12 @@ def averaged(ema: PyTree, params: PyTree, step: Int[Array, ""], decay: float) ->
     """
     step = step.astype(jnp.float32)
     weight: Float[Array, ""] = jnp.minimum(decay, (1 + step) / (10 + step))
-    # By their difference, so that what does not change is averaged to itself, to the last bit.
-    return jax.tree.map(lambda old, new: old + (1 - weight) * (new - old), ema, params)
+
+    def average(old: Array, new: Array) -> Array:
+        # What does not change is averaged to itself, to the last bit.
+        return jnp.where(new == old, new, old + (1 - weight) * (new - old))
+
+    return jax.tree.map(average, ema, params)
 
 
 def _matrices(params: PyTree) -> PyTree:

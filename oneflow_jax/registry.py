@@ -1,5 +1,6 @@
 """The paradigms by name, each made from its part of the configuration."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Code
         "mask_flow": _mask_flow,
         "edit_flow": _edit_flow,
         "transfusion": functools.partial(_transfusion, transfusion.Transfusion),
-        "language": functools.partial(_transfusion, lmfusion.Language),
+        "language": _language,
         "lmfusion": functools.partial(_transfusion, lmfusion.LMFusion),
         "chameleon": _chameleon,
         "dalle": _chameleon,
@@ -142,6 +143,13 @@ def _transfusion(
         weights=_weights(config, "text", "image"),
         **_shared(config, codec),
     )
+
+
+def _language(
+    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+) -> lmfusion.Language:
+    flow = _transfusion(lmfusion.Language, config, vocab, codec)
+    return dataclasses.replace(flow, mix=tasks.ALL)
 
 
 def _chameleon(

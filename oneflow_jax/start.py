@@ -13,8 +13,10 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.state import TrainState
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """Holds `config.start` against the paradigm, and looks whether there is such a run.
+
+    Once the run in `folder` has a checkpoint of its own it needs the other no more.
 
     Raises:
         UserError: there is none; or the paradigm cannot do without one.
@@ -25,7 +27,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"paradigm.name={after!r} begins from a text model: train one first, with "
             f"paradigm.name={before!r} and all else the same, and give its folder as start."
         )
-    if config.start:
+    if config.start and not any((folder / workdir.CHECKPOINTS).glob("*")):
         workdir.saved_config(epath.Path(config.start), field="start")
 
 

@@ -110,8 +110,8 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
             f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)})."
             " Choose another --workdir, or give the values that are there."
         )
-    if changed:
-        # They were made for the old values.
+    if changed or (old and old.get("start") != config.get("start")):
+        # They were made for the old values, or taken over from another run.
         (workdir / TOKENIZER).unlink(missing_ok=True)
         (workdir / LATENTS).unlink(missing_ok=True)
 

@@ -26,7 +26,15 @@ def pytest_addoption(parser):
     )
 
 
-LONGEST = ("test_configs.py", "test_resume.py", "test_main.py", "test_sharding.py")
+LONGEST = (
+    "test_configs.py",
+    "test_resume.py",
+    "test_main.py",
+    "test_sharding.py",
+    "test_run.py",
+    "test_lmfusion.py",
+    "test_optim.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -128,6 +128,7 @@ def folder_of(folder: epath.Path, name: str, seed: int) -> epath.Path:
 def _run(config: ml_collections.ConfigDict, folder: epath.Path, name: str, seed: int) -> Run:
     given = copy.deepcopy(config.contestants[name])
     given.seed = seed
+    given.evaluation.samples = config.samples
     share = 1.0
     if given.codec.name == "codes":
         given.codec.path = str(folder / CODEC / workdir.CODEC)

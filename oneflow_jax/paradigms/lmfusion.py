@@ -28,7 +28,7 @@ class LMFusion(transfusion.Transfusion):
 
 @dataclasses.dataclass(frozen=True)
 class Language(transfusion.Transfusion):
-    """Next tokens, as if there were no pictures."""
+    """Next tokens, as if there were no pictures; `mix` is to be `tasks.ALL`, so that none are."""
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table

@@ -22,9 +22,6 @@ PIXELS = 112
 SUBSETS = 50
 """Of KID, each of a quarter of the pictures."""
 
-LEAST = 2 * (coverage.NEIGHBORS + 1)
-"""Pictures of which half can still be compared with half."""
-
 
 def missing() -> bool:
     """Whether the optional package is not there."""
@@ -49,15 +46,21 @@ def apart(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> dic
 def score(made: UInt8[np.ndarray, "n H W 3"], real: UInt8[np.ndarray, "n H W 3"]) -> base.Score:
     """All figures; how much other pictures would change them is told by halves of both sets.
 
+    Precision and recall are of one picture for each different real one: around a picture that
+    comes again and again the nearest neighbors would be itself, and reach nowhere.
+
     Args:
-        made: by a model.
-        real: as many.
+        made: by a model, each to be like the real one in its place.
+        real: as many, perhaps some of them again and again.
     """
     ours, theirs = features(made), features(real)
+    _, which = np.unique(real, axis=0, return_inverse=True)
+    which = which.reshape(-1)
 
     def told(numbers: np.ndarray) -> list[float]:
-        one, other = ours[numbers], theirs[numbers]
-        return [*apart(one, other).values(), *coverage.precision_recall(other, one)]
+        once = numbers[np.unique(which[numbers], return_index=True)[1]]
+        cover = coverage.precision_recall(theirs[once], ours[once])
+        return [*apart(ours[numbers], theirs[numbers]).values(), *cover]
 
     names = ("kid", "fd", "precision", "recall")
     everything = dict(zip(names, told(np.arange(len(made))), strict=True))

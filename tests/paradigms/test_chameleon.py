@@ -20,8 +20,8 @@ from oneflow_jax.data import prompt, toy
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Image, Text
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import losses
-from oneflow_jax.paradigms import base, drawing, pages
+from oneflow_jax.flows import losses, tasks
+from oneflow_jax.paradigms import alone, base, drawing, pages
 from oneflow_jax.paradigms.chameleon import Chameleon
 from oneflow_jax.samplers import ode, tokens
 from tests import runs, tiny
@@ -51,6 +51,7 @@ def paradigm():
             tiny.VOCAB, (ids.text.start, ids.text.stop), vocabs.IMAGE, vocabs.END, (2, 2)
         ),
         codes=(ids.codes.start, ids.codes.stop),
+        mix=tasks.ALL,
         weights=(("text", 1.0), ("image", 1.0), ("z", 1e-5)),
     )
 
@@ -148,6 +149,9 @@ class Count:
     def advanced(self, by):
         return Count(self.length + by)
 
+    def top(self, rows):
+        return Count(self.length[:rows])
+
 
 jax.tree_util.register_dataclass(Count, data_fields=["length"], meta_fields=[])
 
@@ -161,16 +165,18 @@ def test_codes_are_drawn_as_the_network_says():
     source = drawing.Picture(jnp.full((rows, patches), 9), jnp.zeros((rows, patches, 1)))
     given = jnp.arange(rows) < 10
     view = jax.tree.map(lambda x: jnp.repeat(x[:1, :patches], rows, axis=0), tiny_view())
-    draw = drawing.Codes(10, codes, tokens.Choice())
+    draw = drawing.Codes(10, codes, tokens.Choice(), alone.Guidance(1.0, vocabs.IMAGE))
     drawn = draw(
         Fixed(logits),
         base.Table(rows=jnp.zeros((10, tiny.EMBED)), mask=jnp.zeros(tiny.EMBED)),
         jax.random.split(jax.random.key(0), rows),
-        view,
-        source,
-        given,
-        jnp.broadcast_to(jnp.asarray(logits), (rows, 10)),
-        Count(jnp.full(rows, 3)),
+        drawing.Place(
+            view=view,
+            source=source,
+            given=given,
+            logits=jnp.broadcast_to(jnp.asarray(logits), (rows, 10)),
+            cache=Count(jnp.full(rows, 3)),
+        ),
     )
     ids = np.asarray(drawn.picture.ids)
     np.testing.assert_array_equal(ids[:10], 9)

@@ -131,7 +131,7 @@ def test_what_it_cannot_do_is_told():
     refused = {
         "cannot revise": base.Plan(ode.schedule("euler", 2, start=0.5)),
         "remask": base.Plan(ode.schedule("euler", 2), words=tokens.Choice(remask=0.1)),
-        "guidance": base.Plan(ode.schedule("euler", 2), guidance=2.0),
+        "guidance": base.Plan(ode.schedule("euler", 2), text_guidance=2.0),
     }
     for message, plan in refused.items():
         with pytest.raises(UserError, match=message):

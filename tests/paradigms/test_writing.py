@@ -16,7 +16,7 @@ from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.flows import predictions
 from oneflow_jax.nn import bound
-from oneflow_jax.paradigms import base, drawing, pages, writing
+from oneflow_jax.paradigms import alone, base, drawing, pages, writing
 from oneflow_jax.samplers import ode, tokens
 from tests import tiny
 
@@ -25,6 +25,7 @@ PATCHES = 4
 WORDS = (10, 20)
 VOCAB = 24
 ALPHABET = pages.Alphabet(VOCAB, WORDS, vocabs.IMAGE, vocabs.END, (2, 2))
+UNGUIDED = alone.Guidance(1.0, vocabs.IMAGE)
 PICTURE = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 
@@ -119,7 +120,7 @@ def chain(*ids):
 
 @functools.partial(jax.jit, static_argnames=("network", "plan"))
 def written(network, prompt, plan, keys):
-    flow = drawing.Flow(predictions.Clean(), plan.schedule)
+    flow = drawing.Flow(predictions.Clean(), plan.schedule, UNGUIDED)
     sampler = writing.Sampler(ALPHABET, flow, plan)
     return sampler(network, table(), keys, prompt)
 
@@ -287,7 +288,7 @@ def test_greedy_tokens_are_those_of_the_network_without_a_cache():
     prompt = jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in given]))
     rows = model.apply({"params": net.params}, method="table")
     given_plan = plan(temperature=0.0)
-    flow = drawing.Flow(predictions.Clean(), given_plan.schedule)
+    flow = drawing.Flow(predictions.Clean(), given_plan.schedule, UNGUIDED)
     sampler = writing.Sampler(alphabet, flow, given_plan)
     keys = jax.random.split(jax.random.key(0), len(given))
     sample = jax.jit(lambda p: sampler(net, rows, keys, p))(prompt)
