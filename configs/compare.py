@@ -16,11 +16,11 @@ from configs import codec, common, quickstart
 PASSES = {
     "chameleon": (1,),  # a pass for each token, whatever is asked for
     "dalle": (1,),
-    "transfusion": (3, 5, 9, 17),  # of each picture
-    "lmfusion": (3, 5, 9, 17),
+    "transfusion": (3, 5, 9),  # of each picture
+    "lmfusion": (3, 5, 9),
     "oneflow": (4, 8, 16, 32),
     "mask_flow": (4, 8, 16, 32),
-    "edit_flow": (8, 16, 32, 64),
+    "edit_flow": (8, 16, 32),
 }
 """Forward passes to evaluate with, of each paradigm."""
 
@@ -43,6 +43,7 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     smoke = kind == "smoke"
     config = ml_collections.ConfigDict()
     config.name = "compare-smoke" if smoke else "compare"
+    config.command = f"configs/compare.py{':smoke' if smoke else ''}"  # for the page
     config.platform = "any"
     config.needs = ""
     config.seeds = (0,)  # of each paradigm's training, and of what it makes

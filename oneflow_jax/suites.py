@@ -1,6 +1,7 @@
 """From configuration to what evaluation asks: `scoring` knows how it is judged."""
 
 import functools
+import json
 import logging
 import pathlib
 from collections.abc import Callable, Sequence
@@ -11,15 +12,12 @@ from etils import epath
 from oneflow_jax import inputs, registry
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import emoji as emoji_data
-from oneflow_jax.data import emoji_concepts
+from oneflow_jax.data import emoji_concepts, sources
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
 from oneflow_jax.scoring import base, captions, digits, emoji, interleaved, matching, thorough
 from oneflow_jax.scoring import pictures as picture_figures
-
-TRAINING = 5_000
-"""Documents of training at most, among which the words nearest to made ones are looked for."""
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -99,11 +97,18 @@ def known(config: ml_collections.ConfigDict) -> thorough.Known:
         concepts=concepts,
         unseen=[concept for concept in every if concept.held_out],
         real=[train[count - 1 - n] for n in range(min(count, config.evaluation.samples))],
-        training=[train[n].words() for n in range(min(count, TRAINING))],
+        training=_words(config.data.dir, config.source.to_json()),
         look=_look(config, concepts),
         inception=config.evaluation.inception,
         clip=config.evaluation.clip,
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _words(data_dir: str, source: str) -> tuple[str, ...]:
+    """The words of all documents of training, which take some seconds to read."""
+    train = sources.open_source(data_dir=data_dir, split="train", **json.loads(source))
+    return tuple(train[n].words() for n in range(len(train)))
 
 
 def skeleton(document: Document, layout: layouts.Layout) -> Document:

@@ -105,12 +105,13 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
         for name, was, now in _differences(old, json.loads(config.to_json()))
         if name not in FREE and name.split(".")[0] not in FREE
     ]
-    if changed and any((workdir / CHECKPOINTS).glob("*")):
+    trained = any((workdir / CHECKPOINTS).glob("*"))
+    if changed and trained:
         raise UserError(
             f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)})."
             " Choose another --workdir, or give the values that are there."
         )
-    if changed or (old and old.get("start") != config.get("start")):
+    if changed or (not trained and old.get("start") != config.get("start")):
         # They were made for the old values, or taken over from another run.
         (workdir / TOKENIZER).unlink(missing_ok=True)
         (workdir / LATENTS).unlink(missing_ok=True)

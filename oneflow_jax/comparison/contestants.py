@@ -14,6 +14,7 @@ from etils import epath
 
 from oneflow_jax import build, checkpoint, evaluate, registry, sharding, train, workdir
 from oneflow_jax.costs import flops
+from oneflow_jax.errors import UserError
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import run as codec_run
 from oneflow_jax.shapes import PyTree
@@ -72,12 +73,12 @@ def prepared(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     with workdir.claimed(where):
         workdir.check_config(where, given)
         system = reconstruction.system(given)
-        if not _finished(where, given):
-            logging.info("The codec of %s.", ", ".join(registry.ON_CODES))
-            workdir.keep_config(where, given)
-            codec_run.trained(system, where)
-        if not (where / workdir.EVALUATION).exists():
-            codec_run.evaluated(system, where)
+        if (where / workdir.EVALUATION).exists():
+            return
+        logging.info("The codec of %s.", ", ".join(registry.ON_CODES))
+        workdir.keep_config(where, given)
+        codec_run.trained(system, where)
+        codec_run.evaluated(system, where)
 
 
 def trained(config: ml_collections.ConfigDict, folder: epath.Path, run: Run) -> Trained:
@@ -92,8 +93,8 @@ def trained(config: ml_collections.ConfigDict, folder: epath.Path, run: Run) -> 
 def alone(run: Run) -> Trained:
     """The same of a run that needs no other, or whose other is finished."""
     with workdir.claimed(run.folder):
+        workdir.check_config(run.folder, run.config)
         config, spent = _fitted(run)
-        workdir.check_config(run.folder, config)
         system = build.system(config, run.folder)
         if not _finished(run.folder, config):
             logging.info("%s, seed %d: %d steps.", run.name, run.seed, config.steps)
@@ -150,4 +151,11 @@ def _fitted(run: Run) -> tuple[ml_collections.ConfigDict, float]:
 
 def _finished(folder: epath.Path, config: ml_collections.ConfigDict) -> bool:
     with checkpoint.Checkpoints(folder) as checkpoints:
-        return checkpoints.latest == config.steps
+        latest = checkpoints.latest
+    # The learning rate has followed the steps that were planned.
+    if latest is not None and (was := workdir.saved_config(folder).steps) != config.steps:
+        raise UserError(
+            f"{folder} was begun for {was} steps, and flops and language ask for {config.steps} "
+            "now: give the values that were there, or another --workdir."
+        )
+    return latest == config.steps

@@ -12,7 +12,7 @@ from oneflow_jax.viewer import comparison as page
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure, and what it would be with other documents; no draws if it could not be another."""
+    """A figure, and what it would be with other documents; no draws if nobody can tell."""
 
     value: float
     draws: Sequence[float] = ()

@@ -1,18 +1,19 @@
 """What is measured of one trained contestant, kept in its folder so that it is measured once.
 
-Every figure comes with values that it would have with other documents (`scoring.intervals`): over
-seeds they are put together by `tally`.
+Figures come with values that they would have with other documents (`scoring.intervals`), as far as
+their score can tell: over seeds they are put together by `tally`.
 """
 
 import json
 import logging
 import time
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from oneflow_jax import build, evaluate, generate, workdir
+from oneflow_jax import build, evaluate, generate, sharding, workdir
 from oneflow_jax.comparison import contestants, keeping, timelines
 from oneflow_jax.comparison.contestants import Trained
 from oneflow_jax.comparison.keeping import Estimate, Measures
@@ -32,17 +33,24 @@ SHOWN = 4
 
 def measured(trained: Trained, config: ml_collections.ConfigDict) -> Measures:
     """The measures of a contestant: read from its folder, or made and left there."""
-    path = trained.run.folder / FILE
-    key = {"samples": config.samples, "steps": trained.system.config.steps}
-    key |= {"headline": config.headline[trained.run.name]}
-    key |= {"passes": list(trained.system.config.evaluation.passes)}
-    key |= {"sampling": json.loads(trained.system.config.sampling.to_json())}
+    path, key = trained.run.folder / FILE, asked(trained, config)
     if path.exists() and (kept := json.loads(path.read_text()))["key"] == key:
         return keeping.measures(kept["measures"])
     found = _measured(trained, config)
     kept = {"key": key, "measures": keeping.plain(found)}
     workdir.write_atomically(path, json.dumps(kept) + "\n")
     return found
+
+
+def asked(trained: Trained, config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What measures depend on, besides the training: measures of anything else are made anew."""
+    own = json.loads(trained.system.config.to_json())
+    return {
+        "steps": own["steps"],
+        "headline": config.headline[trained.run.name],
+        "evaluation": own["evaluation"],
+        "sampling": own["sampling"],
+    }
 
 
 class Maker:
@@ -60,6 +68,8 @@ class Maker:
         """Seconds and passes of the documents from number `first` on, a batch of them."""
         count = len(self._task.prompts)
         prompts = [self._task.prompts[(first + n) % count] for n in range(batch)]
+        # Rows are as long as the prompts ask for: a length that has not come before compiles.
+        list(self._generator(prompts, self._plan, seed=first, batch=batch))
         began = time.monotonic()
         (made,) = self._generator(prompts, self._plan, seed=first, batch=batch)
         return time.monotonic() - began, made.passes
@@ -124,7 +134,8 @@ def _made(
 
 
 def _constants(trained: Trained) -> dict[str, Estimate]:
-    losses = trained.system.losses()(trained.params)
+    with sharding.use(trained.system.mesh):
+        losses = trained.system.losses()(trained.params)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
     found = {name.replace("/", "_"): x for name, x in losses.items() if "u=" not in name}
     found |= {"train_flops": trained.flops, "parameters": float(parameters)}

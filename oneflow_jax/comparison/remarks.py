@@ -1,5 +1,6 @@
 """What a comparison says of itself in words: who is faster where, by its figures; its caveats."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 from oneflow_jax.costs import chips, latency, sizes, ways
@@ -11,6 +12,9 @@ DOCUMENT = ways.Shape(words=256, pictures=4, patches=256, codes=1_024)
 PICTURE = 9
 """Passes of a picture's flow, from left to right."""
 
+ON_PICTURES = ("transfusion", "lmfusion")
+"""Those whose passes are counted by the picture."""
+
 PASSES = (8, 16, 32, 64)
 """Of the concurrent paradigms."""
 
@@ -20,76 +24,102 @@ CAVEATS = (
     "DALL-E's documents have all words first: of their order only that of names and pictures "
     "counts.",
     "LMFusion's FLOPs are counted as if each slot went through its own tower alone; the program "
-    "runs both and picks, so that it takes longer. A third of them goes to its text model.",
+    "runs both and picks, so that it takes longer. Its text model takes its share of them.",
     "The codes of Chameleon and DALL-E come from a VQModel that was trained before, whose FLOPs "
-    "are not counted.",
+    "are not counted, and which has seen more emoji than the documents show.",
+    "The data has one picture for each name: what is measured is whether words and pictures agree, "
+    "not whether pictures are new. Intervals over documents are narrow, since names recur.",
+    "Seconds on the curves are of batches of 64, timed once each.",
     "Passes of Chameleon, DALL-E, Transfusion and LMFusion are with a cache: most are of one "
     "slot, while a pass of the concurrent ones is of all slots.",
     "The documents shown are the first ones, not picked.",
 )
 
 
-def notes(comparison: page.Comparison) -> list[str]:
-    """Who wins where, and what to keep in mind."""
+def notes(comparison: page.Comparison, headline: Mapping[str, int]) -> list[str]:
+    """Who wins where, and what to keep in mind.
+
+    Args:
+        comparison: with its figures.
+        headline: forward passes that figures are of, by contestant.
+    """
     every = {one.name: one for one in comparison.contestants}
-    return [*_overtaken(every), *_on_chips(every), *CAVEATS]
+    flows = [
+        f"{one.title} {headline[name]}"
+        for name, one in every.items()
+        if name in ways.WAYS and not ways.WAYS[name].cached
+    ]
+    pictures = [f"{every[name].title} {headline[name]}" for name in ON_PICTURES if name in every]
+    asked = (
+        f"Figures are of these forward passes, at most: {', '.join(flows)} for a document; "
+        f"{', '.join(pictures)} for each picture, words a pass each. Images are asked for one by "
+        "one, documents from nothing."
+    )
+    return [*_overtaken(every), *_on_chips(every), asked, *CAVEATS]
 
 
 def rooflines() -> dict[str, list[list[str]]]:
     """Least seconds a document on TPU v4 by size and batch: computed, not measured."""
-    heads = [*(f"{n} passes" for n in PASSES)]
     tables = {}
-    for name, network in sizes.NETWORKS.items():
-        for batch in (1, 8, 64):
-            setting = _setting(network, batch)
-            rows = [
-                [way, *(f"{latency.seconds(kind, n, setting):.3f}" for n in PASSES)]
-                for way, kind in ways.WAYS.items()
-            ]
-            title = f"{name}, batch {batch}, {setting.chips} TPU v4: least seconds a document"
-            tables[title] = [["", *heads], *rows]
+    for name, batch, setting in _settings():
+        rows = [
+            [way, *(f"{latency.seconds(kind, n, setting):.3f}" for n in PASSES)]
+            for way, kind in ways.WAYS.items()
+        ]
+        title = f"{name}, batch {batch}, {setting.chips} TPU v4: least seconds a document"
+        tables[title] = [["", *(f"{n} passes" for n in PASSES)], *rows]
     return tables
 
 
-def _setting(network: object, batch: int) -> latency.Setting:
-    one = latency.Setting(network, DOCUMENT, batch, chips.CHIPS["v4"])
-    needed = max(latency.chips_needed(way, one) for way in ways.WAYS.values())
-    return latency.Setting(network, DOCUMENT, batch, chips.CHIPS["v4"], needed)
+def _settings() -> Iterator[tuple[str, int, latency.Setting]]:
+    """Each size and batch, on as many chips as the paradigm that needs most."""
+    for name, network in sizes.NETWORKS.items():
+        for batch in (1, 8, 64):
+            one = latency.Setting(network, DOCUMENT, batch, chips.CHIPS["v4"])
+            needed = max(latency.chips_needed(way, one) for way in ways.WAYS.values())
+            yield name, batch, dataclasses.replace(one, chips=needed)
 
 
 def _overtaken(every: Mapping[str, page.Contestant]) -> Iterator[str]:
-    """Up to how many passes the concurrent ones would be faster than the others, here."""
-    if "oneflow" not in every:
-        return
-    flow = every["oneflow"].figures
+    """Up to how many passes OneFlow would be faster than the others, here."""
+    cached = _cached(every)
     for figure, said in (("seconds_per_document", "one"), ("seconds_per_document_8", "eight")):
-        if figure not in flow:
-            continue
+        if "oneflow" not in every or not cached:
+            return
+        flow = every["oneflow"].figures
         each = flow[figure].value / flow["passes"].value
-        than = [
-            f"{one.title} up to {int(one.figures[figure].value / each)}"
-            for name, one in every.items()
-            if name in ways.WAYS and ways.WAYS[name].cached
-        ]
+        than = [f"{one.title} up to {int(one.figures[figure].value / each)}" for one in cached]
         yield (
-            f"Measured here, {said} at a time, a pass of OneFlow takes {each:.3f} s a document: it "
+            f"Measured here, {said} at a time, a pass of OneFlow takes {each:.4f} s a document: it "
             f"is faster than {', '.join(than)} passes."
         )
 
 
 def _on_chips(every: Mapping[str, page.Contestant]) -> Iterator[str]:
-    if "oneflow" not in every:
+    """The same by roofline."""
+    cached = _cached(every)
+    if "oneflow" not in every or not cached:
         return
-    for name, network in sizes.NETWORKS.items():
-        for batch in (1, 8, 64):
-            setting = _setting(network, batch)
-            than = [
-                f"{other.title} up to {latency.overtaking(ways.WAYS['oneflow'], limit, setting)}"
-                for key, other in every.items()
-                if ways.WAYS[key].cached
-                for limit in [latency.seconds(ways.WAYS[key], PICTURE, setting)]
-            ]
-            yield (
-                f"By roofline on TPU v4 with {name} parameters, batch {batch}: OneFlow is faster "
-                f"than {', '.join(than)} passes."
-            )
+    yield (
+        f"The rooflines are of a document of {DOCUMENT.words} words and {DOCUMENT.pictures} "
+        f"pictures, each of {DOCUMENT.patches} patches or {DOCUMENT.codes:,} codes. Passes are of "
+        "the whole document, but of each picture for Transfusion and LMFusion."
+    )
+    for name, batch, setting in _settings():
+        flow = ways.WAYS["oneflow"]
+        limits = {
+            one.title: latency.seconds(ways.WAYS[one.name], PICTURE, setting) for one in cached
+        }
+        than = [
+            f"{title} up to {latency.overtaking(flow, limit, setting) or 'no'}"
+            for title, limit in limits.items()
+        ]
+        yield (
+            f"By roofline on TPU v4 with {name} parameters, batch {batch}, {PICTURE} passes a "
+            f"picture for the others: OneFlow is faster than {', '.join(than)} passes."
+        )
+
+
+def _cached(every: Mapping[str, page.Contestant]) -> list[page.Contestant]:
+    """Those that write from left to right."""
+    return [one for name, one in every.items() if name in ways.WAYS and ways.WAYS[name].cached]

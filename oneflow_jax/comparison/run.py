@@ -28,6 +28,9 @@ PAGE, TABLES, FIGURES, LATENCY = "compare.html", "compare.md", "compare.json", "
 BATCHES = (1, 8)
 """Documents at a time whose latency is measured."""
 
+LEAST = 16
+"""Samples of which half can still be compared with half."""
+
 Timed = dict[int, list[tuple[float, int]]]
 """By batch size: seconds and passes of each batch."""
 
@@ -46,8 +49,8 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
         done = contestants.trained(config, folder, one)
         trained.setdefault(one.name, []).append(done)
         found.setdefault(one.name, []).append(measures.measured(done, config))
-    timed = _latency(config, folder, {name: every[0] for name, every in trained.items()})
-    shown = _comparison(config, found, timed)
+    timed, machine = _latency(config, folder, {name: each[0] for name, each in trained.items()})
+    shown = _comparison(config, folder, found, timed, machine)
     told = tally.trimmed(shown)
     page.write(folder / PAGE, told)
     workdir.write_atomically(folder / TABLES, page.markdown(told))
@@ -69,11 +72,22 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"language={config.language} must be a share, above 0 and below 1.")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise UserError(f"seeds={config.seeds}: give one or more, each once.")
+    names = set(config.contestants)
+    for field in ("order", "headline"):
+        if set(config[field]) != names:
+            raise UserError(
+                f"{field} names {', '.join(config[field])}; there are {', '.join(sorted(names))}."
+            )
     for name, one in config.contestants.items():
         if config.headline[name] not in one.evaluation.passes:
             raise UserError(
                 f"headline.{name}={config.headline[name]} is none of contestants.{name}."
                 f"evaluation.passes={one.evaluation.passes}."
+            )
+        if not LEAST <= config.samples <= one.source.documents:
+            raise UserError(
+                f"samples={config.samples}: give {LEAST} to contestants.{name}.source.documents="
+                f"{one.source.documents}."
             )
         suites.check(one)
 
@@ -82,33 +96,41 @@ def _latency(
     config: ml_collections.ConfigDict,
     folder: epath.Path,
     trained: Mapping[str, contestants.Trained],
-) -> dict[str, Timed]:
-    """Of each contestant's first training, timed in turn, so that all see the same machine."""
+) -> tuple[dict[str, Timed], dict[str, str]]:
+    """Of each contestant's first training, timed in turn, so that all see the same machine.
+
+    And which machine it was.
+    """
     path = folder / LATENCY
-    if path.exists() and (kept := json.loads(path.read_text())).keys() == trained.keys():
-        return {
+    key = {name: measures.asked(one, config) for name, one in trained.items()}
+    key = json.loads(json.dumps({"runs": key, "times": config.latency, "batches": BATCHES}))
+    if path.exists() and (kept := json.loads(path.read_text()))["key"] == key:
+        found = {
             name: {int(batch): [tuple(x) for x in timed] for batch, timed in every.items()}
-            for name, every in kept.items()
+            for name, every in kept["seconds"].items()
         }
+        return found, kept["machine"]
     logging.info("Timing %s.", ", ".join(trained))
+    machine = {name: str(value) for name, value in host.machine().items()}
     makers = {name: measures.Maker(one, config) for name, one in trained.items()}
     found: dict[str, Timed] = {name: {batch: [] for batch in BATCHES} for name in makers}
     for batch in BATCHES:
-        for n in range(-1, config.latency):
+        for n in range(config.latency):
             for name, make in makers.items():
-                timed = make(max(0, n) * batch, batch)
-                if n >= 0:  # The first compiles.
-                    found[name][batch].append(timed)
-    workdir.write_atomically(path, json.dumps(found) + "\n")
-    return found
+                found[name][batch].append(make(n * batch, batch))
+    kept = {"key": key, "machine": machine, "seconds": found}
+    workdir.write_atomically(path, json.dumps(kept) + "\n")
+    return found, machine
 
 
 def _comparison(
     config: ml_collections.ConfigDict,
+    folder: epath.Path,
     found: Mapping[str, Sequence[measures.Measures]],
     timed: Mapping[str, Timed],
+    machine: Mapping[str, str],
 ) -> page.Comparison:
-    first = next(iter(config.contestants.values()))
+    first = next(contestants.runs(config, folder)).config
     shown = page.Comparison(
         contestants=[tally.contestant(name, found[name], timed[name]) for name in config.order],
         bounds=_bounds(first),
@@ -121,17 +143,17 @@ def _comparison(
         pictures=config.samples,
         budget=config.flops,
         seeds=config.seeds,
-        machine={name: str(value) for name, value in host.machine().items()},
+        machine=machine,
         data={
             "documents": f"{first.source.documents:,} of emoji, {first.source.interleaved:.0%} of "
             "them with 2 to 4 pictures",
             "pictures": f"{first.source.concepts} emoji of {first.source.pixels} x "
             f"{first.source.pixels} pixels",
-            "command": f"python -m oneflow_jax.main --config=configs/compare.py ({config.name})",
+            "command": f"python -m oneflow_jax.main --config={config.command}",
         },
         attribution=[emoji_concepts.ATTRIBUTION],
     )
-    return dataclasses.replace(shown, notes=remarks.notes(shown))
+    return dataclasses.replace(shown, notes=remarks.notes(shown, config.headline))
 
 
 def _bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Figure]]:

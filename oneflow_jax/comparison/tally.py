@@ -43,7 +43,7 @@ ABOUT = {
         "DALL-E",
         _AR,
         "all text, then image codes, one after another",
-        {"image_to_text": "its words come before its pictures"},
+        dict.fromkeys(("image_to_text", "cider"), "its words come before its pictures"),
     ),
     "transfusion": About("Transfusion", _BOTH, "text one token after another, then flow images"),
     "lmfusion": About("LMFusion", _BOTH, "as Transfusion, beside a frozen text model"),
@@ -128,7 +128,11 @@ def trimmed(comparison: page.Comparison) -> page.Comparison:
         )
         for one in comparison.contestants
     ]
-    return dataclasses.replace(comparison, contestants=contestants)
+    bounds = {
+        title: {name: figure for name, figure in figures.items() if name in known}
+        for title, figures in comparison.bounds.items()
+    }
+    return dataclasses.replace(comparison, contestants=contestants, bounds=bounds)
 
 
 def _timed(latency: Mapping[int, Sequence[tuple[float, int]]]) -> dict[str, page.Figure]:

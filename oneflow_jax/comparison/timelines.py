@@ -54,4 +54,4 @@ def _as_told(told: story.Story, passes: int) -> Iterator[Bar]:
     for part, first, last in arrivals.stretches(told):
         picture = isinstance(part, story.Picture)
         label = "picture" if picture else part.reading()
-        yield Bar("image" if picture else "text", label, first * each, last * each)
+        yield Bar("image" if picture else "text", label, first * each, min(last * each, passes))

@@ -100,7 +100,7 @@ class Chameleon:
             UserError: the plan is to revise, to remask, to read in another order, or to
                 guide words.
         """
-        base.check_left_to_right("chameleon", plan)
+        base.check_left_to_right("chameleon or dalle", plan)
 
     def evaluations(self, plan: Plan) -> int:
         """None that are of the plan's choosing: each token takes one."""

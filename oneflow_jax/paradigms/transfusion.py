@@ -124,7 +124,7 @@ class Transfusion:
             UserError: the plan is to revise, to remask, to read in another order, or to
                 guide words.
         """
-        base.check_left_to_right("transfusion", plan)
+        base.check_left_to_right(type(self).__name__.lower(), plan)
 
     def evaluations(self, plan: Plan) -> int:
         """NFE of one picture; besides, words take one each, and so does a picture for the cache."""

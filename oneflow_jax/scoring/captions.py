@@ -16,6 +16,8 @@ import importlib.util
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from oneflow_jax.errors import UserError
 
 PACKAGE = "pycocoevalcap"
@@ -45,16 +47,28 @@ def figures(made: Sequence[str], references: Sequence[Sequence[str]]) -> dict[st
     if missing():
         return {}
     from pycocoevalcap.bleu.bleu import Bleu
+
+    bleu, _ = Bleu(4).compute_score(*_numbered(made, references), verbose=0)
+    means = {name: float(np.mean(values)) for name, values in each(made, references).items()}
+    return {f"bleu{n}": float(value) for n, value in enumerate(bleu, 1)} | means
+
+
+def each(made: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """`rouge_l` and `cider` of each caption, whose means are those of all; needs the package."""
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    own = {n: [plain(caption)] for n, caption in enumerate(made)}
+    both = _numbered(made, references)
+    scorers = {"rouge_l": Rouge(), "cider": Cider()}
+    return {name: np.asarray(scorer.compute_score(*both)[1]) for name, scorer in scorers.items()}
+
+
+def _numbered(
+    made: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """Right captions and made ones by number, as COCO's scorers want them."""
     right = {n: [plain(one) for one in captions] for n, captions in enumerate(references)}
-    bleu, _ = Bleu(4).compute_score(right, own, verbose=0)
-    found = {f"bleu{n}": float(value) for n, value in enumerate(bleu, 1)}
-    for name, scorer in (("rouge_l", Rouge()), ("cider", Cider())):
-        found[name] = float(scorer.compute_score(right, own)[0])
-    return found
+    return right, {n: [plain(caption)] for n, caption in enumerate(made)}
 
 
 def plain(caption: str) -> str:

@@ -123,9 +123,11 @@ class Judge:
         return found.hexdigest()
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes it as a .npz file."""
-        with path.open("wb") as file:
+        """Writes it as a .npz file, which is never seen half written."""
+        draft = path.with_name(path.name + ".draft")
+        with draft.open("wb") as file:
             np.savez(file, **{_NAMES: self.names, _WORDS: self.words}, **self.params)
+        draft.replace(path)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Judge":

@@ -4,7 +4,7 @@ distinct  share of runs of n words that differ: Li et al., A Diversity-Promoting
           for Neural Conversation Models (2016). It falls with the number of texts, whatever they
           are: compare only equally many
 nearest   of each text the one of training that is most like it
-copied    share of texts that stand in training to the letter
+copied    which texts stand in training to the letter
 
 How like two texts are: 1 less their Levenshtein distance in words (put in, taken out or changed) by
 the number of words of the longer one. 1 for the same words, 0 if none is in its place.
@@ -57,10 +57,10 @@ def nearest(texts: Sequence[str], training: Sequence[str]) -> list[tuple[float, 
     return [found[text] for text in texts]
 
 
-def copied(texts: Sequence[str], training: Sequence[str]) -> float:
-    """Share of `texts` that are in `training` to the letter, 0 to 1; 0 of none."""
+def copied(texts: Sequence[str], training: Sequence[str]) -> list[bool]:
+    """Which of `texts` are in `training` to the letter."""
     known = set(training)
-    return float(np.mean([text in known for text in texts])) if texts else 0.0
+    return [text in known for text in texts]
 
 
 def _distances(

@@ -30,6 +30,7 @@ from oneflow_jax.scoring import (
     distances,
     emoji,
     interleaved,
+    intervals,
     pictures,
     written,
 )
@@ -123,8 +124,16 @@ def _pictures(known: Known, samples: int, made: Sequence[Document]) -> base.Scor
 def _captions(known: Known, samples: int, made: Sequence[Document]) -> base.Score:
     phrases = map(sentences.phrase, emoji.asked(known.seen, samples))
     right = [[form.format(phrase) for form in CAPTIONS] for phrase in phrases]
-    found = captions.figures([document.words() for document in made], right)
-    return base.Score({}, numbers=found)
+    words = [document.words() for document in made]
+    each = captions.each(words, right)
+
+    def spread(seed: int) -> base.Draws:
+        return {
+            name: intervals.drawn(lambda n, x=x: float(x[n].mean()), len(x), seed)
+            for name, x in each.items()
+        }
+
+    return base.Score({}, numbers=captions.figures(words, right), spread=spread)
 
 
 def _documents(known: Known, made: Sequence[Document]) -> base.Score:

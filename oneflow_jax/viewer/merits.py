@@ -100,18 +100,21 @@ MERITS = (
           "show what these name"),
     Merit("image_to_text", "Image to text", "↑", "share of captions, made for given pictures, "
           "that name what these show"),
-    Merit("joint", "Caption and picture", "↑", "share of pairs, made from nothing, that agree"),
     Merit("cider", "CIDEr of captions", "↑", "by COCO's scorer, 0 to 10", decimals(2)),
     Merit("copied", "Copied words", "", "share of documents whose words stand in training to the "
           "letter"),
-    Merit("unseen_close", "Too close to training", "↓", "of pictures made for names that training "
-          "never showed, those closer to one of training than all but 5 % of real ones are"),
+    Merit("fid", "FID", "↓", "by Inception v3, of as many pictures", digits),
+    Merit("clip_score", "CLIP score", "↑", "of picture and caption, by the CLIP that was given",
+          decimals(1)),
+    Merit("unseen_named", "Names never shown", "↑", "share of pictures, made for names that "
+          "training never showed, that show them"),
+    Merit("unseen_close", "Too close to training", "↓", "of the same pictures, those closer to one "
+          "of training than all but 5 % of new real ones are"),
     Merit("text_loss_before", "Text loss before pictures", "", "nats a token without pictures",
           decimals(6)),
     Merit("text_loss_after", "Text loss after pictures", "", "the same, with pictures learned",
           decimals(6)),
     Merit("train_flops", "Training FLOPs", "", "the same for all, up to one step", power),
-    Merit("train_seconds", "Training, seconds", "↓", "on the machine named here", digits),
     Merit("parameters", "Parameters", "", "that are trained", whole),
 )  # fmt: skip
 """In the order in which people read them."""
