@@ -59,6 +59,7 @@ class Maker:
     def __init__(self, trained: Trained, config: ml_collections.ConfigDict) -> None:
         """Binds the parameters; `config` is of the comparison."""
         system = trained.system
+        self._devices = system.mesh.size
         self._generator = generate.Generator(system, trained.params)
         self._task = next(t for t in build.suite(system).tasks if t.name == TASKS[-1])
         grid = evaluate.spacing(system, trained.params)
@@ -69,9 +70,11 @@ class Maker:
         count = len(self._task.prompts)
         prompts = [self._task.prompts[(first + n) % count] for n in range(batch)]
         # Rows are as long as the prompts ask for: a length that has not come before compiles.
-        list(self._generator(prompts, self._plan, seed=first, batch=batch))
+        # Several devices share a batch evenly; the generator fills it up.
+        rows = -(-batch // self._devices) * self._devices
+        list(self._generator(prompts, self._plan, seed=first, batch=rows))
         began = time.monotonic()
-        (made,) = self._generator(prompts, self._plan, seed=first, batch=batch)
+        (made,) = self._generator(prompts, self._plan, seed=first, batch=rows)
         return time.monotonic() - began, made.passes
 
 

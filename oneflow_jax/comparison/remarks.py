@@ -29,7 +29,8 @@ CAVEATS = (
     "are not counted, and which has seen more emoji than the documents show.",
     "The data has one picture for each name: what is measured is whether words and pictures agree, "
     "not whether pictures are new. Intervals over documents are narrow, since names recur.",
-    "Seconds on the curves are of batches of 64, timed once each.",
+    "Passes and seconds on the curves are of batches of 64, in which rows wait for one another; "
+    "each was timed once.",
     "Passes of Chameleon, DALL-E, Transfusion and LMFusion are with a cache: most are of one "
     "slot, while a pass of the concurrent ones is of all slots.",
     "The documents shown are the first ones, not picked.",
@@ -55,7 +56,7 @@ def notes(comparison: page.Comparison, headline: Mapping[str, int]) -> list[str]
         f"{', '.join(pictures)} for each picture, words a pass each. Images are asked for one by "
         "one, documents from nothing."
     )
-    return [*_overtaken(every), *_on_chips(every), asked, *CAVEATS]
+    return [*_overtaken(every), *_on_chips(every), asked, *_unchanged(every), *CAVEATS]
 
 
 def rooflines() -> dict[str, list[list[str]]]:
@@ -118,6 +119,18 @@ def _on_chips(every: Mapping[str, page.Contestant]) -> Iterator[str]:
             f"By roofline on TPU v4 with {name} parameters, batch {batch}, {PICTURE} passes a "
             f"picture for the others: OneFlow is faster than {', '.join(than)} passes."
         )
+
+
+def _unchanged(every: Mapping[str, page.Contestant]) -> Iterator[str]:
+    """What learning pictures has done to the words of a frozen text model: nothing."""
+    for one in every.values():
+        if "text_loss_after" in one.figures:
+            before, after = (one.figures[f"text_loss_{when}"].value for when in ("before", "after"))
+            yield (
+                f"{one.title}'s loss in words of held-out documents without pictures, whose names "
+                f"training never showed: {before!r} nats a token before it learned pictures, "
+                f"{after!r} after."
+            )
 
 
 def _cached(every: Mapping[str, page.Contestant]) -> list[page.Contestant]:

@@ -110,10 +110,6 @@ MERITS = (
           "training never showed, that show them"),
     Merit("unseen_close", "Too close to training", "↓", "of the same pictures, those closer to one "
           "of training than all but 5 % of new real ones are"),
-    Merit("text_loss_before", "Text loss before pictures", "", "nats a token without pictures",
-          decimals(6)),
-    Merit("text_loss_after", "Text loss after pictures", "", "the same, with pictures learned",
-          decimals(6)),
     Merit("train_flops", "Training FLOPs", "", "the same for all, up to one step", power),
     Merit("parameters", "Parameters", "", "that are trained", whole),
 )  # fmt: skip
