@@ -199,7 +199,8 @@ def test_nothing_reads_a_missing_key():
     known = every_key()
     sections = {key.split(".")[0] for key in known}
     read = re.findall(r"\bconfig\.([a-z_]+)(?:\.([a-z_0-9]+))?", package_source())
-    methods = {"to_dict", "items", "to_json", "lock", "value", "json", "get"}  # config.json is a file.
+    # config.json is a file.
+    methods = {"to_dict", "items", "to_json", "lock", "value", "json", "get"}
     for first, second in read:
         if first in methods:
             continue

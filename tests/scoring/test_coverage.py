@@ -73,13 +73,13 @@ def test_what_cannot_be_compared():
     four = np.random.default_rng(0).random((4, 3))
     with pytest.raises(UserError, match="one width"):
         coverage.precision_recall(four, four[:, :2])
-    with pytest.raises(UserError, match="more than 3 vectors"):
+    with pytest.raises(UserError, match="Give 4 vectors"):
         coverage.precision_recall(four, four[:3])
     with pytest.raises(UserError, match="neighbors=0"):
         coverage.precision_recall(four, four, neighbors=0)
     with pytest.raises(UserError, match="one width"):
         coverage.copies(four, four, four[:, :2])
-    with pytest.raises(UserError, match="more than 0 vectors"):
+    with pytest.raises(UserError, match="Give 1 vectors"):
         coverage.copies(four[:0], four, four)
     with pytest.raises(UserError, match="heldout"):
         coverage.copies(four, four, four)

@@ -60,4 +60,5 @@ def test_figures_of_documents_have_a_spread(score, concepts):
     draws = found.spread(0)
     assert np.mean(draws["shown"]) == pytest.approx(1 / len(concepts), abs=0.02)
     assert np.std(draws["shown"]) > 0.01
-    assert "copied" not in draws
+    assert np.mean(draws["copied"]) == 1.0
+    assert "nearest" not in draws

@@ -119,7 +119,7 @@ def test_every_figure_has_a_row_and_what_is_missing_a_reason():
 
 
 def test_best_and_what_is_not_told_from_it():
-    higher, lower = merits.called("joint"), merits.called("kid")
+    higher, lower = merits.called("shown"), merits.called("kid")
     given = {"a": Figure(0.9, 0.8, 1.0), "b": Figure(0.7, 0.6, 0.8), "c": Figure(0.5, 0.4, 0.6)}
     assert merits.marks(higher, given) == {"a": "best", "b": "tied", "c": ""}
     assert merits.marks(lower, given) == {"a": "", "b": "tied", "c": "best"}
@@ -203,7 +203,9 @@ def test_ticks_are_round_numbers_within(scale, expected):
 
 def test_a_curve_stands_where_its_numbers_say():
     points = [Point(4, 0.4, 0.2), Point(16, 1.6, 0.8)]
-    drawn = curves.charts(examples.compared(contestants=only(curves={"joint": points}), bounds={}))
+    drawn = curves.charts(
+        examples.compared(contestants=only(curves={"text_to_image": points}), bounds={})
+    )
     assert drawn.count("<svg") == 2
     places = [
         [
@@ -218,7 +220,7 @@ def test_a_curve_stands_where_its_numbers_say():
     assert 0 < x0 < 10 < 90 < x1 < 100
     assert y0 / curves.HEIGHT == pytest.approx(1 - 0.2 / (0.8 + 0.6 * 0.08), abs=0.01)
     assert 0 < y1 < y0 < curves.HEIGHT
-    assert "Caption and picture against forward passes. OneFlow: 0.200 at 4.00 to 0.800 at" in drawn
+    assert "Text to image against forward passes. OneFlow: 0.200 at 4.00 to 0.800 at" in drawn
 
 
 def test_values_far_apart_are_on_a_scale_of_ratios():
