@@ -19,7 +19,7 @@ import ml_collections
 from etils import epath
 
 from benchmarks import report
-from oneflow_jax import build, checkpoint, evaluate, generate, host, logs, plans, train, workdir
+from oneflow_jax import build, checkpoint, evaluate, generate, host, logs, train, workdir
 from oneflow_jax.errors import UserError
 from oneflow_jax.viewer import plots
 
@@ -98,12 +98,9 @@ def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> It
         spacing = evaluate.spacing(system, params)
         for task in tasks:
             for passes in flags.passes:
-                steps = evaluate.steps_of(system, task, passes)
-                if steps == 0:
+                if evaluate.steps_of(system, task, passes) == 0:
                     continue
-                plan = plans.evaluation(
-                    config, system.paradigm, steps, spacing, revise=task.revises
-                )
+                plan = evaluate.plan_of(system, task, passes, spacing)
                 batch = config.evaluation.batch
                 run = functools.partial(generator, task.prompts, plan, seed=0, batch=batch)
                 next(run())  # compiles

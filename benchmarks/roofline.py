@@ -11,8 +11,6 @@ from collections.abc import Hashable
 from benchmarks import report
 from oneflow_jax.costs import chips, latency, sizes, ways
 
-DOCUMENT = ways.Shape(words=256, pictures=4, patches=256, codes=1_024)
-
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Computes, prints, and returns what --json writes."""
@@ -20,7 +18,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     cases = [
         _case(name, batch, flags) for name in sizes.NETWORKS for batch in dict.fromkeys(flags.batch)
     ]
-    results = {"document": dataclasses.asdict(DOCUMENT), "cases": cases}
+    results = {"document": dataclasses.asdict(sizes.DOCUMENT), "cases": cases}
     report.show("document", [(name, f"{n:,}") for name, n in results["document"].items()])
     for case in cases:
         where = f"{case['network']}, batch {case['batch']}, {case['chips']} x {case['chip']}"
@@ -49,9 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _case(name: str, batch: int, flags: argparse.Namespace) -> dict[str, object]:
     """One network and batch, all ways on as many chips as the one that needs most."""
-    setting = latency.Setting(sizes.NETWORKS[name], DOCUMENT, batch, chips.CHIPS[flags.chip])
+    setting = latency.Setting(sizes.NETWORKS[name], sizes.DOCUMENT, batch, chips.CHIPS[flags.chip])
     needed = {n: latency.chips_needed(way, setting) for n, way in ways.WAYS.items()}
-    setting = dataclasses.replace(setting, chips=max(needed.values()))
+    setting = latency.with_chips(setting, ways.WAYS.values())
     limits = {
         n: latency.seconds(way, flags.picture, setting)
         for n, way in ways.WAYS.items()

@@ -27,7 +27,7 @@ def check(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
             f"paradigm.name={after!r} begins from a text model: train one first, with "
             f"paradigm.name={before!r} and all else the same, and give its folder as start."
         )
-    if config.start and not any((folder / workdir.CHECKPOINTS).glob("*")):
+    if config.start and not workdir.has_checkpoints(folder):
         workdir.saved_config(epath.Path(config.start), field="start")
 
 

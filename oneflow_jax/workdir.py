@@ -105,7 +105,7 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
         for name, was, now in _differences(old, json.loads(config.to_json()))
         if name not in FREE and name.split(".")[0] not in FREE
     ]
-    trained = any((workdir / CHECKPOINTS).glob("*"))
+    trained = has_checkpoints(workdir)
     if changed and trained:
         raise UserError(
             f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)})."
@@ -115,6 +115,11 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
         # They were made for the old values, or taken over from another run.
         (workdir / TOKENIZER).unlink(missing_ok=True)
         (workdir / LATENTS).unlink(missing_ok=True)
+
+
+def has_checkpoints(workdir: epath.Path) -> bool:
+    """Whether something has been saved there, whole or not."""
+    return any((workdir / CHECKPOINTS).glob("*"))
 
 
 def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:

@@ -4,6 +4,7 @@ Figures come with values that they would have with other documents (`scoring.int
 their score can tell: over seeds they are put together by `tally`.
 """
 
+import functools
 import json
 import logging
 import time
@@ -125,9 +126,8 @@ def _made(
     config: ml_collections.ConfigDict,
 ) -> tuple[list[Document], float, float]:
     """The documents of a task, seconds a document without compiling, and passes a batch."""
-    run = lambda: generator(  # noqa: E731 - asked for twice
-        task.prompts, plan, seed=config.seed, batch=config.evaluation.batch
-    )
+    batch = config.evaluation.batch
+    run = functools.partial(generator, task.prompts, plan, seed=config.seed, batch=batch)
     next(run())
     began = time.monotonic()
     batches = list(run())

@@ -1,13 +1,9 @@
 """What a comparison says of itself in words: who is faster where, by its figures; its caveats."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 
 from oneflow_jax.costs import chips, latency, sizes, ways
 from oneflow_jax.viewer import comparison as page
-
-DOCUMENT = ways.Shape(words=256, pictures=4, patches=256, codes=1_024)
-"""The document of the rooflines."""
 
 PICTURE = 9
 """Passes of a picture's flow, from left to right."""
@@ -76,9 +72,8 @@ def _settings() -> Iterator[tuple[str, int, latency.Setting]]:
     """Each size and batch, on as many chips as the paradigm that needs most."""
     for name, network in sizes.NETWORKS.items():
         for batch in (1, 8, 64):
-            one = latency.Setting(network, DOCUMENT, batch, chips.CHIPS["v4"])
-            needed = max(latency.chips_needed(way, one) for way in ways.WAYS.values())
-            yield name, batch, dataclasses.replace(one, chips=needed)
+            one = latency.Setting(network, sizes.DOCUMENT, batch, chips.CHIPS["v4"])
+            yield name, batch, latency.with_chips(one, ways.WAYS.values())
 
 
 def _overtaken(every: Mapping[str, page.Contestant]) -> Iterator[str]:
@@ -101,9 +96,10 @@ def _on_chips(every: Mapping[str, page.Contestant]) -> Iterator[str]:
     cached = _cached(every)
     if "oneflow" not in every or not cached:
         return
+    asked = sizes.DOCUMENT
     yield (
-        f"The rooflines are of a document of {DOCUMENT.words} words and {DOCUMENT.pictures} "
-        f"pictures, each of {DOCUMENT.patches} patches or {DOCUMENT.codes:,} codes. Passes are of "
+        f"The rooflines are of a document of {asked.words} words and {asked.pictures} "
+        f"pictures, each of {asked.patches} patches or {asked.codes:,} codes. Passes are of "
         "the whole document, but of each picture for Transfusion and LMFusion."
     )
     for name, batch, setting in _settings():

@@ -22,6 +22,7 @@ What is free here is less free in many small passes than in few large ones.
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 from oneflow_jax.costs import flops
 from oneflow_jax.costs.chips import Chip
@@ -77,6 +78,11 @@ def chips_needed(way: Way, setting: Setting) -> int:
     cache = setting.batch * last * network.remembered if way.cached else 0
     full = flops.WIDE * network.parameters + cache
     return 2 ** max(math.ceil(math.log2(full / setting.chip.memory)), 0)
+
+
+def with_chips(setting: Setting, every: Iterable[Way]) -> Setting:
+    """The setting with as many chips as the way needs that needs most."""
+    return dataclasses.replace(setting, chips=max(chips_needed(way, setting) for way in every))
 
 
 def _pass_seconds(network: Network, one: Pass, setting: Setting) -> float:

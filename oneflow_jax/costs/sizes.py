@@ -1,6 +1,7 @@
 """Networks to ask about that this project has not trained: one head for words, one for patches."""
 
 from oneflow_jax.costs.flops import Network
+from oneflow_jax.costs.ways import Shape
 
 ONE_BILLION = Network(
     layers=24,
@@ -34,3 +35,6 @@ billion, for its table is of full width."""
 
 NETWORKS = {"1B": ONE_BILLION, "8B": EIGHT_BILLION}
 """By how they are spoken of."""
+
+DOCUMENT = Shape(words=256, pictures=4, patches=256, codes=1_024)
+"""What is generated where latencies are told."""
