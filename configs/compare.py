@@ -1,6 +1,7 @@
 """Trains seven paradigms at equal FLOPs on the same documents, and shows them side by side.
 
     python -m oneflow_jax.main --config=configs/compare.py          (hours on two CPU cores)
+    python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, 3.3 times the FLOPs)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (minutes: does it all run?)
 
 The documents are those of configs/documents.py: emoji of 24 x 24 pixels, half of the documents with
@@ -36,26 +37,32 @@ HEADLINE = {
 """With which of them a paradigm stands in the tables."""
 
 
+LONGER = ("transfusion", "oneflow")
+"""Which of them are trained longer: is what the flows lack a matter of training?"""
+
+
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
-    """The configuration; `kind` is "full" or "smoke"."""
-    if kind not in ("full", "smoke"):
-        raise ValueError(f"configs/compare.py:{kind}: there are full and smoke.")
+    """The configuration; `kind` is "full", "longer" or "smoke"."""
+    if kind not in ("full", "longer", "smoke"):
+        raise ValueError(f"configs/compare.py:{kind}: there are full, longer and smoke.")
     smoke = kind == "smoke"
+    names = LONGER if kind == "longer" else tuple(PASSES)
+    end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")
     config = ml_collections.ConfigDict()
-    config.name = "compare-smoke" if smoke else "compare"
-    config.command = f"configs/compare.py{':smoke' if smoke else ''}"  # for the page
+    config.name = name
+    config.command = f"configs/compare.py{end}"  # for the page
     config.platform = "any"
     config.needs = ""
     config.seeds = (0,)  # of each paradigm's training, and of what it makes
-    config.flops = 3e13  # of each paradigm's training
+    config.flops = 1e14 if kind == "longer" else 3e13  # of each paradigm's training
     config.language = 1 / 3  # share of it for the text model of lmfusion
     config.samples = 256  # documents, or pictures, that figures are of
     config.latency = 8  # documents, or batches of 8, that are timed
-    config.order = tuple(PASSES)  # in which they are shown
-    config.headline = ml_collections.ConfigDict(HEADLINE)
+    config.order = names  # in which they are shown
+    config.headline = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})
     config.codec = _codec(smoke)
     config.contestants = ml_collections.ConfigDict(
-        {name: contestant(name, smoke) for name in PASSES}
+        {name: contestant(name, smoke) for name in names}
     )
     config.text_model = contestant("language", smoke)
     if smoke:

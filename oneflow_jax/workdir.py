@@ -16,6 +16,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -52,6 +53,16 @@ FREE = (
     "sampling",
 )
 """Keys and sections of the configuration that a run may be continued with other values of."""
+
+ADDED = {
+    "start": "",
+    "optimizer.frozen": "",
+    "sampling.top_k": 0,
+    "evaluation.thorough": False,
+    "evaluation.inception": "",
+    "evaluation.clip": "",
+}
+"""Keys that came after runs had been saved, with the values that these runs in fact had."""
 
 _OF_DISKS = (
     errno.ENOSPC,
@@ -99,7 +110,7 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
         UserError: the folder belongs to a run of another configuration.
     """
     path = workdir / CONFIG
-    old = json.loads(path.read_text()) if path.exists() else {}
+    old = _saved(path) if path.exists() else {}
     changed = [
         f"{name}: {was!r} there, {now!r} now"
         for name, was, now in _differences(old, json.loads(config.to_json()))
@@ -139,7 +150,7 @@ def saved_config(workdir: epath.Path, field: str = "--workdir") -> ml_collection
         raise UserError(
             f"{field}={workdir} has no {CONFIG}: give the folder of a run, or --config to train."
         )
-    return ml_collections.ConfigDict(_tuples(json.loads(path.read_text())))
+    return ml_collections.ConfigDict(_tuples(_saved(path)))
 
 
 def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -172,6 +183,16 @@ def _explained(workdir: epath.Path) -> Iterator[None]:
             "write there, or choose another --workdir; what was saved before is whole, and the "
             "same command goes on from there."
         ) from error
+
+
+def _saved(path: epath.Path) -> dict[str, Any]:
+    """What a file of a configuration holds, of an earlier version too."""
+    saved = json.loads(path.read_text())
+    for name, value in ADDED.items():
+        *sections, key = name.split(".")
+        section = functools.reduce(lambda held, section: held.get(section, {}), sections, saved)
+        section.setdefault(key, value)
+    return saved
 
 
 def _differences(

@@ -52,6 +52,17 @@ def test_a_key_that_is_new_counts_as_another_configuration(folder):
         workdir.check_config(folder, runs.config())
 
 
+def test_a_run_of_an_earlier_version_goes_on(folder):
+    kept_with_checkpoint(folder)
+    old = json.loads((folder / workdir.CONFIG).read_text())
+    del old["start"], old["optimizer"]["frozen"], old["sampling"]["top_k"]
+    (folder / workdir.CONFIG).write_text(json.dumps(old))
+    assert json.loads(workdir.saved_config(folder).to_json()) == json.loads(runs.config().to_json())
+    workdir.check_config(folder, runs.config())
+    with pytest.raises(UserError, match=r"optimizer.frozen: '' there, 'tower' now"):
+        workdir.check_config(folder, runs.config(optimizer__frozen="tower"))
+
+
 @pytest.mark.parametrize(
     "change",
     [{"steps": 12}, {"sampling__steps": 9}, {"mesh__data": 1}, {"evaluation__passes": (1,)}],
