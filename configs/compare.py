@@ -1,7 +1,7 @@
 """Trains seven paradigms at equal FLOPs on the same documents, and shows them side by side.
 
     python -m oneflow_jax.main --config=configs/compare.py          (hours on two CPU cores)
-    python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, 3.3 times the FLOPs)
+    python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, for longer)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (minutes: does it all run?)
 
 The documents are those of configs/documents.py: emoji of 24 x 24 pixels, half of the documents with
