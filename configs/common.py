@@ -16,6 +16,9 @@ def run(name: str) -> ml_collections.ConfigDict:
     config.platform = "any"  # "tpu": refuse to start on anything else ...
     config.needs = ""  # ... and say that this is needed
 
+    config.profile = ()  # first and last step to profile, as in (100, 105)
+    config.keep_compiled = False  # whether programs are kept in the run's folder for the next start
+
     # What `data.sources` is to open: its name, and settings of its own.
     config.source = ml_collections.ConfigDict({"name": "toy"})
 
@@ -42,7 +45,8 @@ def run(name: str) -> ml_collections.ConfigDict:
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps
-    config.checkpoint.keep = 2
+    config.checkpoint.keep = 2  # the newest ...
+    config.checkpoint.milestones = 0  # ... and those of every so many steps; 0: none
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.every = 500  # steps between held-out losses
@@ -105,6 +109,7 @@ def base(name: str) -> ml_collections.ConfigDict:
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.samples = 4  # of each prompt
+    config.sampling.every = 0  # steps between previews while training; 0: none
     config.sampling.steps = 9  # of Heun's method: 17 forward passes
     config.sampling.solver = "heun"  # for oneflow; or "euler", "midpoint", "tsit5", "dopri5"
     config.sampling.grid = "cosine"  # or "uniform", "sine", "learned"

@@ -28,6 +28,7 @@ from oneflow_jax import (
     update,
 )
 from oneflow_jax.canvas import Canvas, View
+from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline
 from oneflow_jax.errors import UserError
@@ -76,6 +77,12 @@ class System:
     settings: optim.Settings
     optimizer: optax.GradientTransformation
     amounts = ("documents", "slots")
+
+    @property
+    def flops(self) -> float:
+        """Of the matrix products of one step."""
+        network = flops.of(self.model, self.layout.codec.channels)
+        return flops.train(network, self.config.batch, self.config.data.length)
 
     def first_state(self, key: Key[Array, ""]) -> TrainState:
         """The state before the first step, boxed in linen's partitioning metadata."""

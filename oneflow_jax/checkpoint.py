@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import grain
+import ml_collections
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -22,12 +23,34 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.state import TrainState
 
 
+def check(given: ml_collections.ConfigDict) -> None:
+    """Refuses milestones at which nothing is saved.
+
+    Raises:
+        UserError: as said.
+    """
+    if given.milestones % given.every:
+        raise UserError(
+            f"checkpoint.milestones={given.milestones} must be a multiple of checkpoint.every="
+            f"{given.every}, or 0 for none."
+        )
+
+
 class Checkpoints:
     """The checkpoints of one workdir; a context manager, which waits for the last save."""
 
-    def __init__(self, folder: epath.Path, keep: int | None = None) -> None:
-        """Opens the folder, which need not exist; all but the `keep` newest are deleted, if any."""
+    def __init__(self, folder: epath.Path, keep: int | None = None, milestones: int = 0) -> None:
+        """Opens the folder, which need not exist.
+
+        Args:
+            folder: of the run.
+            keep: all but so many newest are deleted; None keeps all.
+            milestones: but not those of every so many steps; 0 for none.
+        """
         policies = ocp.training.preservation_policies
+        kept = [policies.LatestN(keep)]
+        if milestones:
+            kept.append(policies.EveryNSteps(milestones))
         directory = folder / workdir.CHECKPOINTS
         # Orbax takes no relative path; and absolute() would garble gs://, which is one already.
         self._directory = directory if directory.is_absolute() else directory.absolute()
@@ -35,7 +58,7 @@ class Checkpoints:
             self._directory,
             # The training loop decides when.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.LatestN(keep),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
         )
 

@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user's."""
+"""The exceptions that `main` tells in one message, without a traceback."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message names the file or field, its value, and what to do about it.
     """
+
+
+class Stopped(Exception):
+    """The run was told to leave before its end, and has saved what it had."""

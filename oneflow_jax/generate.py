@@ -1,5 +1,6 @@
 """Documents from a trained model: its parameters bound, its gaps filled."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -39,12 +40,17 @@ class Made:
 
 
 class Generator:
-    """A trained model, ready to fill the gaps of documents."""
+    """A trained model, ready to fill the gaps of documents.
+
+    Attributes:
+        system: of its run.
+        params: laid out over the system's mesh.
+    """
 
     def __init__(self, system: build.System, params: PyTree) -> None:
-        """Binds the parameters, which are laid out over the system's mesh."""
-        self._system = system
-        self._params = params
+        """Binds the parameters."""
+        self.system = system
+        self.params = params
         self._sample = jax.jit(self._sampled, static_argnames="plan")
 
     def __call__(
@@ -64,9 +70,9 @@ class Generator:
             UserError: a prompt has nothing to be made or does not fit the canvas, or the batch
                 does not fit the devices.
         """
-        sharding.check_rows(self._system.mesh, batch, field="evaluation.batch")
-        rows = [row(self._system.layout, prompt, revise=plan.revises) for prompt in prompts]
-        layout = self._system.layout
+        sharding.check_rows(self.system.mesh, batch, field="evaluation.batch")
+        rows = [row(self.system.layout, prompt, revise=plan.revises) for prompt in prompts]
+        layout = self.system.layout
         if not layout.grows:
             longest = max(len(slots["kind"]) for slots in rows)
             length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, layout.length)
@@ -82,11 +88,17 @@ class Generator:
             full = sample.full[:count].tolist()
             yield Made(layout.read(canvas), canvas, moments, int(sample.passes), full)
 
+    def of(self, params: PyTree) -> "Generator":
+        """The same with other parameters: what was compiled need not be compiled again."""
+        other = copy.copy(self)
+        other.params = params
+        return other
+
     def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
-        rows = sharding.of_rows(self._system.mesh)
+        rows = sharding.of_rows(self.system.mesh)
         canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
-        with sharding.use(self._system.mesh):
-            return jax.device_get(self._sample(self._params, canvas, numbers, seed, plan=plan))
+        with sharding.use(self.system.mesh):
+            return jax.device_get(self._sample(self.params, canvas, numbers, seed, plan=plan))
 
     def _sampled(
         self,
@@ -97,7 +109,7 @@ class Generator:
         *,
         plan: base.Plan,
     ) -> base.Sample:
-        model, paradigm = self._system.model, self._system.paradigm
+        model, paradigm = self.system.model, self.system.paradigm
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
         return paradigm.sample(
             bound.Bound(model, params),

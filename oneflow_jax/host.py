@@ -7,6 +7,7 @@ import platform
 import sys
 
 import jax
+from etils import epath
 
 # Parameters of mallopt(3), from malloc.h; glibc's numbers are part of its ABI.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
@@ -39,6 +40,11 @@ def keep_freed_memory() -> None:
         (_M_ARENA_MAX, 1),
     ):
         mallopt(parameter, value)
+
+
+def keep_compiled(folder: epath.Path) -> None:
+    """Keeps compiled programs in a folder, so that the next start need not compile them again."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def machine() -> dict[str, str | int]:

@@ -4,6 +4,7 @@ Kept short: what is done is in `train`, `evaluate` and `sample`, which tests and
 """
 
 import re
+import signal
 import sys
 
 import ml_collections
@@ -11,11 +12,25 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from oneflow_jax import build, evaluate, host, inputs, logs, sample, train, workdir
+from oneflow_jax import (
+    build,
+    checkpoint,
+    evaluate,
+    host,
+    inputs,
+    logs,
+    profiling,
+    sample,
+    train,
+    workdir,
+)
 from oneflow_jax.comparison import run as comparison
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import Stopped, UserError
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import run as codec_run
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a run that was told to leave: it is not finished, and supervisors start it again."""
 
 MODE = flags.DEFINE_enum(
     "mode",
@@ -55,6 +70,7 @@ def run(config: ml_collections.ConfigDict) -> None:
 
 
 def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    _started(config, folder)
     system = build.system(config, folder)
     if PROMPT.value and REVISE.value:
         raise UserError("--prompt and --revise: give one or the other.")
@@ -69,7 +85,9 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
     if MODE.value == "prepare":
         print(inputs.prepared(config, system.layout.codec))
     if MODE.value == "train":
-        train.run(system, folder)
+        train.run(
+            system, folder, sample.Previews(system, folder) if config.sampling.every else None
+        )
     if MODE.value in ("train", "evaluate"):
         figures = evaluate.run(system, folder)
         print(evaluate.table(figures))
@@ -83,6 +101,7 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
         raise UserError("--revise is for models of documents; this configuration trains a codec.")
     if PROMPT.value and MODE.value != "sample":
         raise UserError("--prompt is for --mode=sample, when this configuration trains a codec.")
+    _started(config, folder)
     system = reconstruction.system(config, trains=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
         count = len(system.source("train"))  # A mistake in it is told before anything is kept.
@@ -97,6 +116,14 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
         print(f"Page: {folder / workdir.PAGE}")
     if MODE.value == "sample":
         print(f"Page: {codec_run.sampled(system, folder, PROMPT.value)}")
+
+
+def _started(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    """What a run wants of its process, before anything is compiled."""
+    profiling.check(config.profile, config.steps)
+    checkpoint.check(config.checkpoint)
+    if config.keep_compiled:
+        host.keep_compiled(folder / workdir.COMPILED)
 
 
 def _of_contestants(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -151,6 +178,9 @@ def main() -> None:
         run(parse(sys.argv))
     except UserError as error:
         sys.exit(f"error: {error}")
+    except Stopped as stopped:
+        print(stopped)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from the newest checkpoint")
 

@@ -10,6 +10,7 @@ from oneflow_jax.data import edits, emoji_concepts, prompt
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
+from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import page, sheet, telling
 
 ROWS = 5
@@ -33,15 +34,42 @@ def run(
     Raises:
         UserError: there is no checkpoint, or a prompt is wrong.
     """
+    generator = generate.Generator(system, evaluate.averaged(system, folder))
+    return _shown(generator, folder, folder / workdir.PAGE, prompts, revise=revise)
+
+
+class Previews:
+    """The same of the configured prompts while a run trains: `previews/<step>.html`."""
+
+    def __init__(self, system: build.System, folder: epath.Path) -> None:
+        """Of the run in `folder`; compiles when it is first asked."""
+        self._generator = generate.Generator(system, None)
+        self._folder = folder
+        self._prompts = system.config.sampling.prompts
+
+    def __call__(self, step: int, params: PyTree) -> None:
+        """Shows what the parameters after a step make."""
+        (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
+        path = self._folder / workdir.PREVIEWS / f"{step}.html"
+        _shown(self._generator.of(params), self._folder, path, self._prompts)
+
+
+def _shown(
+    generator: generate.Generator,
+    folder: epath.Path,
+    path: epath.Path,
+    prompts: Sequence[str],
+    *,
+    revise: bool = False,
+) -> epath.Path:
+    system = generator.system
     config = system.config
     samples = config.sampling.samples
     given = requests(system, prompts, revise=revise)
     repeated = [document for document in given for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
-    params = evaluate.averaged(system, folder)
-    grid = evaluate.spacing(system, params)
+    grid = evaluate.spacing(system, generator.params)
     plan = plans.sampling(config, system.paradigm, grid, revise=revise)
-    generator = generate.Generator(system, params)
     passes = 0
     batch = min(config.evaluation.batch, _rounded_up(len(repeated), system.mesh.size))
     stories = []
@@ -52,10 +80,8 @@ def run(
         passes = max(passes, made.passes)
         _tell(system.layout, shown[here], repeated[here], made, revise=revise)
     last = len(stories[0].frames) - 1
-    sheet.filmstrip(
-        folder / workdir.STRIP, stories[0], [round(i * last / (ROWS - 1)) for i in range(ROWS)]
-    )
-    path = folder / workdir.PAGE
+    moments = [round(i * last / (ROWS - 1)) for i in range(ROWS)]
+    sheet.filmstrip(path.with_suffix(".png"), stories[0], moments)
     page.write(
         path,
         stories,

@@ -11,6 +11,9 @@
 | evaluation.json | figures, name -> value                                                  |
 | samples.html    | the page                                                                |
 | samples.png     | a film strip of its first document                                      |
+| previews/       | the same, as training went on: <step>.html, <step>.png                  |
+| profile/        | of some steps, for TensorBoard                                          |
+| compiled/       | programs, so that they need not be compiled again                       |
 """
 
 import contextlib
@@ -36,7 +39,9 @@ LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
 PAGE = "samples.html"
-STRIP = "samples.png"
+PREVIEWS = "previews"
+PROFILE = "profile"
+COMPILED = "compiled"
 
 FREE = (
     "name",
@@ -45,6 +50,8 @@ FREE = (
     "platform",
     "needs",
     "start",
+    "profile",
+    "keep_compiled",
     "data.dir",
     "codec.path",
     "logging",
@@ -56,6 +63,10 @@ FREE = (
 
 ADDED = {
     "start": "",
+    "profile": (),
+    "keep_compiled": False,
+    "checkpoint.milestones": 0,
+    "sampling.every": 0,
     "optimizer.frozen": "",
     "sampling.top_k": 0,
     "evaluation.thorough": False,

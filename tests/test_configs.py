@@ -105,7 +105,7 @@ def goes_through(config, folder):
     assert all(map(math.isfinite, losses))
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
         assert checkpoints.latest == 2
-    written = (workdir.CONFIG, workdir.TOKENIZER, workdir.EVALUATION, workdir.PAGE, workdir.STRIP)
+    written = (workdir.CONFIG, workdir.TOKENIZER, workdir.EVALUATION, workdir.PAGE, "samples.png")
     assert all((folder / file).stat().length > 0 for file in written)
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
     assert page == folder / workdir.PAGE

@@ -43,7 +43,7 @@ def test_the_page_tells_every_document_and_every_step(written):
 
 def test_a_film_strip_is_left_beside_it(written):
     folder, _ = written
-    assert (folder / workdir.STRIP).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_requests_are_checked_before_anything_is_made():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from clu import metrics
 
-from oneflow_jax import build, logs, train, workdir
+from oneflow_jax import build, logs, reporting, train, workdir
 from oneflow_jax.data import toy
 from oneflow_jax.errors import UserError
 from tests import runs
@@ -19,7 +19,8 @@ def test_reports():
     rows = logs.read_scalars(folder / workdir.LOGS)
     steps = [row for row in rows if "train/loss" in row]
     names = ("loss", "text", "image", "grad_norm", "param_norm", "update_norm")
-    names += ("documents_per_second", "slots_per_second", "learning_rate")
+    names += ("documents_per_second", "slots_per_second", "learning_rate", "step_seconds")
+    names += ("step_spread", "waiting", "goodput", "model_flops_per_second")
     assert all({f"train/{name}" for name in names} < set(row) for row in steps)
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
@@ -29,7 +30,50 @@ def report(tmp_path, **changes):
     system, _ = runs.trained()
     given = build.system(runs.config(**changes), runs.trained()[1])
     assert given.mesh == system.mesh
-    return train.Report(given, workdir.epath.Path(tmp_path), start=0)
+    return reporting.Report(given, workdir.epath.Path(tmp_path), start=0)
+
+
+def test_speeds_leave_pauses_out(tmp_path, monkeypatch):
+    """Steps of 1, 1, 4 and 2 seconds, one of which half is waiting; and 10 of other work."""
+    now = [100.0]
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: now[0])
+    log = report(tmp_path, logging__every=4)
+
+    def step(number, seconds, waiting=0.0):
+        with log.waiting():
+            now[0] += waiting
+        now[0] += seconds - waiting
+        log.add(number, measured(1.0))
+        log.settle()
+
+    step(1, 1.0)
+    step(2, 1.0)
+    with log.paused():
+        now[0] += 10.0
+    step(3, 4.0, waiting=2.0)
+    step(4, 2.0)
+    log.close()
+    (row,) = logs.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    told = {name.removeprefix("train/"): value for name, value in row.items()}
+    assert told["step_seconds"] == 1.5
+    assert told["step_spread"] == 4 / 1.5
+    assert told["waiting"] == 2 / 8
+    assert told["documents_per_second"] == 8 * 4 / 8
+    assert told["goodput"] == 4 * 1.5 / 18
+    system, _ = runs.trained()
+    assert told["model_flops_per_second"] == pytest.approx(system.flops / 1.5)
+    assert "mfu" not in told  # Nobody knows a CPU's peak.
+
+
+def test_mfu_where_the_peak_is_known(tmp_path, monkeypatch):
+    kind = jax.devices()[0].device_kind
+    monkeypatch.setitem(reporting.chips.KINDS, kind, "v4")
+    log = report(tmp_path, logging__every=1)
+    log.add(1, measured(1.0))
+    log.close()
+    (row,) = logs.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    peak = 275e12 * jax.device_count()
+    assert row["train/mfu"] == pytest.approx(row["train/model_flops_per_second"] / peak)
 
 
 def measured(loss, documents=8.0):

@@ -13,7 +13,6 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax import build, checkpoint, evaluate, registry, sharding, train, workdir
-from oneflow_jax.costs import flops
 from oneflow_jax.errors import UserError
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import run as codec_run
@@ -143,10 +142,8 @@ def _fitted(run: Run) -> tuple[ml_collections.ConfigDict, float]:
     """The configuration with as many steps as its FLOPs allow, and how many FLOPs these are."""
     config = copy.deepcopy(run.config)
     system = build.system(config, run.folder)
-    network = flops.of(system.model, system.layout.codec.channels)
-    step = flops.train(network, config.batch, config.data.length)
-    config.steps = max(1, round(run.flops / step))
-    return config, config.steps * step
+    config.steps = max(1, round(run.flops / system.flops))
+    return config, config.steps * system.flops
 
 
 def _finished(folder: epath.Path, config: ml_collections.ConfigDict) -> bool:

@@ -42,3 +42,14 @@ CHIPS = {
     "v6e": Chip(918e12, 1_638e9, 32e9, 800e9, axes=2),
 }
 """By the name of the generation."""
+
+KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
+"""What JAX calls them (`jax.Device.device_kind`) -> the name of the generation."""

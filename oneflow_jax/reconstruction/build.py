@@ -75,6 +75,7 @@ class System:
     settings: optim.Settings
     optimizer: optax.GradientTransformation
     amounts = ("pictures",)
+    flops = 0.0  # Nobody has counted those of convolutions.
 
     @property
     def shape(self) -> Architecture:
