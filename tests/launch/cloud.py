@@ -15,7 +15,7 @@ VARIABLES = {
     "NAME": "pod",
     "POLL": "0",
 }
-COMMANDS = ("gcloud", "kubectl", "sudo", "systemctl", "systemd-run", "git", "uv", "curl")
+COMMANDS = ("gcloud", "sudo", "systemctl", "systemd-run", "git", "uv", "curl")
 RESOURCES = ["gcloud", "compute", "tpus", "queued-resources"]
 PLACE = ["--project=my-project", "--zone=us-central2-b"]
 
