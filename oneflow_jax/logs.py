@@ -11,6 +11,8 @@ import tensorboardX
 import tqdm
 from etils import epath
 
+from oneflow_jax import storage
+
 SCALARS = "metrics.jsonl"
 """One line for each report: {"step": 100, "train/loss": 1.2, ...}."""
 
@@ -39,12 +41,13 @@ class Writer:
             directory: where the files go; made if need be.
             resume_at: the step that training goes on from.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        self._path = directory / SCALARS
+        self._staged = storage.Staged(directory)
         kept = [row for row in read_scalars(directory) if row["step"] <= resume_at]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._lines = self._path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(directory), purge_step=resume_at + 1)
+        path = self._staged.local / SCALARS
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._lines = path.open("a")
+        where = str(self._staged.local)
+        self._events = tensorboardX.SummaryWriter(where, purge_step=resume_at + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds one report."""
@@ -63,11 +66,13 @@ class Writer:
         """Makes everything visible to readers of the files."""
         self._lines.flush()
         self._events.flush()
+        self._staged.upload()
 
     def close(self) -> None:
         """Flushes and closes the files."""
         self._lines.close()
         self._events.close()
+        self._staged.close()
 
 
 def read_scalars(directory: epath.Path) -> list[dict[str, float]]:

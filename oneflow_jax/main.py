@@ -21,6 +21,7 @@ from oneflow_jax import (
     logs,
     profiling,
     sample,
+    storage,
     train,
     workdir,
 )
@@ -57,7 +58,8 @@ REVISE = flags.DEFINE_multi_string(
 
 def run(config: ml_collections.ConfigDict) -> None:
     """Does what the flags say."""
-    folder = epath.Path(WORKDIR.value or f"runs/{config.name}")
+    folder = storage.located(WORKDIR.value or f"runs/{config.name}", "--workdir")
+    storage.check_local(config.data.dir, "data.dir")
     build.check_platform(config)
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
@@ -152,7 +154,7 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
             )
             flags.mark_flag_as_required("config")
         else:
-            saved = workdir.saved_config(epath.Path(WORKDIR.value))
+            saved = workdir.saved_config(storage.located(WORKDIR.value, "--workdir"))
             config_flags.DEFINE_config_dict("config", saved, sys_argv=argv)
         rest = flags.FLAGS(rest)
         config = flags.FLAGS["config"].value.lock()  # A missing file is told at the first touch.

@@ -11,7 +11,7 @@ import ml_collections
 from clu import parameter_overview
 from etils import epath
 
-from oneflow_jax import checkpoint, optim, preemption, profiling, reporting, sharding
+from oneflow_jax import checkpoint, optim, preemption, profiling, reporting, sharding, storage
 from oneflow_jax import state as states
 from oneflow_jax.shapes import Key, PyTree
 from oneflow_jax.state import TrainState
@@ -64,7 +64,8 @@ def run(
         preview: shows what averaged parameters make, every `sampling.every` steps.
 
     Raises:
-        UserError: the loss is not finite, or a checkpoint cannot be written.
+        UserError: the loss is not finite, a checkpoint cannot be written, or another run has taken
+            over the folder.
         Stopped: SIGTERM came; the state is saved.
     """
     config, kept = system.config, system.config.checkpoint
@@ -77,6 +78,7 @@ def run(
         state = restored_or_new(system, checkpoints, data)
         train_step = profiling.Profiled(compiled(system), folder, config.profile)
         losses = system.losses()
+        owner = storage.Owner(folder)
         report = reporting.Report(system, folder, int(state.step))
         for number in range(int(state.step) + 1, config.steps + 1):
             with report.waiting():
@@ -89,6 +91,7 @@ def run(
             last = number == config.steps or must_leave(number)
             if number % config.checkpoint.every == 0 or last:
                 with report.paused():  # A state that is not finite is never saved.
+                    owner.check()
                     # The iterator must stand where the state does: nothing is drawn before.
                     checkpoints.save(state, number, data)
             if preview and number % config.sampling.every == 0:

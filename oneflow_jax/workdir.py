@@ -14,6 +14,7 @@
 | previews/       | the same, as training went on: <step>.html, <step>.png                  |
 | profile/        | of some steps, for TensorBoard                                          |
 | compiled/       | programs, so that they need not be compiled again                       |
+| owner.txt       | in an object store: who trains here, see `storage.Owner`                |
 """
 
 import contextlib
@@ -21,7 +22,6 @@ import errno
 import fcntl
 import functools
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +29,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from oneflow_jax import storage
 from oneflow_jax.errors import UserError
 
 CONFIG = "config.json"
@@ -99,7 +100,7 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
             raise UserError(
                 f"--workdir={workdir} cannot be made a folder ({error.strerror}): choose another."
             ) from error
-        if "://" in os.fspath(workdir):  # Object stores have no locks.
+        if storage.is_remote(workdir):  # Without locks; see `storage.Owner`.
             yield
             return
         with pathlib.Path(workdir, ".lock").open("w") as lock:
@@ -175,10 +176,14 @@ def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
     return rows
 
 
-def write_atomically(path: epath.Path, text: str) -> None:
+def write_atomically(path: epath.Path, data: str | bytes) -> None:
     """Writes a file that is never seen half written."""
+    data = data.encode() if isinstance(data, str) else data
+    if storage.is_remote(path):  # An object appears whole.
+        path.write_bytes(data)
+        return
     draft = path.with_name(path.name + ".draft")
-    draft.write_text(text)
+    draft.write_bytes(data)
     draft.replace(path)
 
 
