@@ -5,7 +5,8 @@
     <workdir>/checkpoints/<step>/data     where the input pipeline stands
 
 Saving goes on in the background; a step's folder gets its name when it is whole, so that a killed
-save leaves no half checkpoint behind.
+save leaves no half checkpoint behind. In an object store, where no folder is renamed, a file
+`commit_success.txt` comes last, and what has none does not count.
 """
 
 import contextlib
@@ -44,7 +45,8 @@ class Checkpoints:
 
         Args:
             folder: of the run.
-            keep: all but so many newest are deleted; None keeps all.
+            keep: all but so many newest are deleted, and what a killed save left; None deletes
+                nothing, for whoever only reads: the run may be saving just now, elsewhere.
             milestones: but not those of every so many steps; 0 for none.
         """
         policies = ocp.training.preservation_policies
@@ -59,7 +61,7 @@ class Checkpoints:
             # The training loop decides when.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=keep is not None,
         )
 
     def __enter__(self) -> "Checkpoints":

@@ -119,7 +119,7 @@ def spacing(system: build.System, params: PyTree) -> grids.Spacing:
 def averaged(system: build.System, folder: epath.Path) -> PyTree:
     """The newest averaged parameters in `folder`."""
     like = states.abstract(system).ema
-    with checkpoint.Checkpoints(folder, system.config.checkpoint.keep) as checkpoints:
+    with checkpoint.Checkpoints(folder) as checkpoints:
         return checkpoints.restore_averaged(like)
 
 

@@ -24,7 +24,8 @@ def to_terminal() -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
-    logging.getLogger("jax").setLevel(logging.WARNING)  # ... and JAX which platforms it lacks.
+    for name in ("jax", "gcsfs", "fsspec"):  # ... which platforms JAX lacks, how objects are cached.
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class Writer:

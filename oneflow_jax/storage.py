@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import uuid
 
+import jax
 from etils import epath
 
 from oneflow_jax.errors import UserError
@@ -100,8 +101,9 @@ class Owner:
     """
 
     def __init__(self, folder: epath.Path) -> None:
-        """Takes over."""
-        self._path = folder / OWNER if is_remote(folder) else None
+        """Takes over; of several processes of a run, the first does."""
+        marks = is_remote(folder) and jax.process_index() == 0
+        self._path = folder / OWNER if marks else None
         self._name = f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex})\n"
         if self._path:
             self._path.write_text(self._name)

@@ -69,6 +69,7 @@ def run(
         Stopped: SIGTERM came; the state is saved.
     """
     config, kept = system.config, system.config.checkpoint
+    owner = storage.Owner(folder)
     with (
         sharding.use(system.mesh),
         contextlib.closing(iter(system.batches())) as data,
@@ -78,7 +79,6 @@ def run(
         state = restored_or_new(system, checkpoints, data)
         train_step = profiling.Profiled(compiled(system), folder, config.profile)
         losses = system.losses()
-        owner = storage.Owner(folder)
         report = reporting.Report(system, folder, int(state.step))
         for number in range(int(state.step) + 1, config.steps + 1):
             with report.waiting():

@@ -51,7 +51,7 @@ def trained(system: build.System, folder: epath.Path) -> None:
     """Trains, goes on or finds it done; and writes the averaged autoencoder to `codec/`."""
     train.run(system, folder)
     like = states.abstract(system).ema
-    with checkpoint.Checkpoints(folder, system.config.checkpoint.keep) as checkpoints:
+    with checkpoint.Checkpoints(folder) as checkpoints:
         averaged = checkpoints.restore_averaged(like)
     weights.save(folder / workdir.CODEC, system.shape, averaged)
     logging.info("The autoencoder, in the layout of diffusers: %s", folder / workdir.CODEC)
