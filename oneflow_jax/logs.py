@@ -24,7 +24,11 @@ def to_terminal() -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
-    for name in ("jax", "gcsfs", "fsspec"):  # ... which platforms JAX lacks, how objects are cached.
+    for name in (
+        "jax",
+        "gcsfs",
+        "fsspec",
+    ):  # ... which platforms JAX lacks, how objects are cached.
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
