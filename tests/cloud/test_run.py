@@ -8,6 +8,7 @@ import pytest
 from etils import epath
 
 from oneflow_jax import logs, storage, workdir
+from oneflow_jax.errors import UserError
 from tests import runs
 from tests.cloud import conftest
 
@@ -135,10 +136,11 @@ def test_a_run_is_sampled_from_elsewhere_while_it_goes_on(history):
             ["--config.data.dir=gs://bucket/data"],
             "data.dir=gs://bucket/data: give a folder of this",
         ),
+        (["--config.start=gs://none/run"], "start=gs://none/run: the bucket 'none' cannot be used"),
     ],
 )
-def test_mistakes_are_told_in_one_line(emulator, tmp_path, given, told):
-    done = runs.run(runs.CONFIG, f"--workdir={tmp_path}", *given)
-    assert done.returncode == 1
-    assert told in done.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in done.stderr
+def test_mistakes_are_told_before_anything_is_made(emulator, tmp_path, cli, given, told):
+    with pytest.raises(UserError) as raised:
+        cli(runs.CONFIG, f"--workdir={tmp_path / 'run'}", *given)
+    assert str(raised.value).startswith(told)
+    assert "\n" not in str(raised.value)

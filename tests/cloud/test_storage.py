@@ -1,6 +1,7 @@
 """Folders in an object store: what is written there, and who may."""
 
 import importlib.util
+import time
 
 import jax
 import numpy as np
@@ -104,14 +105,21 @@ def test_folders_of_this_machine_bear_no_mark(tmp_path):
 
 
 def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
-    saving = remote / workdir.CHECKPOINTS / "4" / "ema" / "d" / "array"
-    saving.write_bytes(b"half")
-    with checkpoint.Checkpoints(remote) as checkpoints:
-        assert checkpoints.latest is None
-    assert saving.exists()
-    with checkpoint.Checkpoints(remote, keep=2):
-        pass
-    assert not saving.exists()
+    saving = {
+        name: remote / name / workdir.CHECKPOINTS / "4" / "half" for name in ("read", "train")
+    }
+    for path in saving.values():
+        path.write_bytes(b"half")
+    with (
+        checkpoint.Checkpoints(remote / "read") as reading,
+        checkpoint.Checkpoints(remote / "train", keep=2) as training,
+    ):
+        assert reading.latest is training.latest is None
+        deadline = time.monotonic() + 30  # Orbax cleans up in the background.
+        while saving["train"].exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not saving["train"].exists()
+    assert saving["read"].exists()
 
 
 def test_a_codec_comes_back(remote):
