@@ -75,7 +75,7 @@ class Generator:
         rows = [row(self.system.layout, prompt, revise=plan.revises) for prompt in prompts]
         layout = self.system.layout
         if not layout.grows:
-            longest = max(len(slots["kind"]) for slots in rows)
+            longest = max((len(slots["kind"]) for slots in rows), default=0)
             length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, layout.length)
             layout = dataclasses.replace(layout, length=length)
         for first in range(0, len(rows), batch):

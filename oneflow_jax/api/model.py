@@ -186,7 +186,7 @@ class Model:
 
 def _without_training(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Batches that fit the devices here, and no figures, which may need files and packages."""
-    changed = ml_collections.ConfigDict(config)
+    changed = config.copy_and_resolve_references()
     devices = jax.device_count()
     changed.parts = 1
     for given in (changed, changed.evaluation):

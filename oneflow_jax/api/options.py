@@ -49,7 +49,7 @@ def changed(
     Raises:
         UserError: there is no such key, or a value is of another type.
     """
-    copy = ml_collections.ConfigDict(config).lock()
+    copy = config.copy_and_resolve_references().lock()
     for name, value in values.items():
         # ml_collections would take None for anything, and a truth for a number.
         plain = value.item() if isinstance(value, np.generic) else value
