@@ -67,6 +67,7 @@ ADDED = {
     "keep_compiled": False,
     "checkpoint.milestones": 0,
     "sampling.every": 0,
+    "data.streams": 1,
     "optimizer.frozen": "",
     "sampling.top_k": 0,
     "evaluation.thorough": False,
