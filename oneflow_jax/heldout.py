@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from clu import metrics
 
-from oneflow_jax import step
+from oneflow_jax import processes, step
 from oneflow_jax.data import streams
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
@@ -64,4 +64,4 @@ class Losses:
 
     def at(self, params: PyTree, u: float) -> Metrics:
         """Totals and numbers of scored slots by term, with all documents at the same u."""
-        return jax.device_get(self._step(params, self._key, jnp.float32(u), self._canvas))
+        return processes.fetched(self._step(params, self._key, jnp.float32(u), self._canvas))

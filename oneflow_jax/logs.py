@@ -11,6 +11,8 @@ import tensorboardX
 import tqdm
 from etils import epath
 
+from oneflow_jax import processes
+
 SCALARS = "metrics.jsonl"
 """One line for each report: {"step": 100, "train/loss": 1.2, ...}."""
 
@@ -23,6 +25,24 @@ def to_terminal() -> None:
     )
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
     logging.getLogger("jax").setLevel(logging.WARNING)  # ... and JAX which platforms it lacks.
+
+
+def only_warnings() -> None:
+    """Leaves it to another process to tell how it goes."""
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+class Silent:
+    """What has the methods of `Writer` and writes nothing: that of processes that do not lead."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Does nothing, like the others."""
+
+    def flush(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class Writer:
@@ -98,7 +118,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, start: int = 0, unit: str = "step") -> None:
         """Begins at `start` of `total` units."""
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and processes.leads()
         self._title, self._total, self._start = title, total, start
         self._began = self._last = time.monotonic()
         self._bar = tqdm.tqdm(

@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import json
 import os
-import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from oneflow_jax import mourner, workdir
-from oneflow_jax.errors import UserError
+from oneflow_jax import mourner
+from oneflow_jax.errors import Stopped, UserError
 from oneflow_jax.shapes import PyTree
 
 ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -34,7 +33,8 @@ HEARTBEAT = 30
 PATIENCE = 24 * 3600
 """Seconds that processes wait for one that prepares data, say. If it dies they wait no longer."""
 
-FAILED = 1
+TOLD = (UserError, Stopped, KeyboardInterrupt)
+"""What `main` tells of by itself."""
 
 _meetings = itertools.count()
 
@@ -116,12 +116,14 @@ def together(told: dict[str, Any]) -> dict[str, Any]:
 
 def fetched(tree: PyTree) -> PyTree:
     """Arrays that lie on devices of all processes, as numpy arrays; all of them must call this."""
-    return multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
+    return (
+        multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
+    )
 
 
 @contextlib.contextmanager
-def mourned(folder: epath.Path) -> Iterator[None]:
-    """Around the whole of a run in `folder`: if it ends too early in some process, all tell so.
+def mourned(checkpoints: epath.Path) -> Iterator[None]:
+    """Around the whole of a run: if it ends too early in one process, all say how to go on.
 
     JAX kills a process whose companions are dead, from a thread of its own that no Python code can
     stop or follow; so another small process, which does nothing else, waits for that.
@@ -129,18 +131,20 @@ def mourned(folder: epath.Path) -> Iterator[None]:
     if not several():
         yield
         return
-    told = [str(jax.process_index()), str(jax.process_count()), str(folder / workdir.CHECKPOINTS)]
-    script = str(pathlib.Path(mourner.__file__))
-    # In a session of its own, Ctrl-C does not reach it.
-    with subprocess.Popen(
-        [sys.executable, "-I", script, *told], stdin=subprocess.PIPE, start_new_session=True
-    ) as watcher:
+    told = [str(jax.process_index()), str(jax.process_count()), str(checkpoints)]
+    command = [sys.executable, "-I", str(mourner.__file__), *told]
+    # In a session of its own, Ctrl-C does not reach it. Its input ends with this process.
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
         yield
-        meet()  # Nobody leaves while the leader writes: to lose a process is a failure.
+        meet()  # Nobody leaves while the leader still writes.
+    except TOLD:
         watcher.communicate(mourner.DONE)
+        raise
+    watcher.communicate(mourner.DONE)
 
 
-def leave(message: str, code: int = FAILED) -> NoReturn:
+def leave(message: str, code: int = 1) -> NoReturn:
     """Ends this process with a message; does not wait for others, who will notice."""
     print(message, file=sys.stderr, flush=True)
     if several():

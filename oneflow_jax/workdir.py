@@ -29,6 +29,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from oneflow_jax import processes
 from oneflow_jax.errors import UserError
 
 CONFIG = "config.json"
@@ -88,10 +89,10 @@ _OF_DISKS = (
 
 @contextlib.contextmanager
 def claimed(workdir: epath.Path) -> Iterator[None]:
-    """Holds the folder, made if need be, for this process alone; a killed process lets go of it.
+    """Holds the folder, made if need be, for this run alone; a killed process lets go of it.
 
     Raises:
-        UserError: another process holds it; or the disk is full or closed to us, then or later.
+        UserError: another run holds it; or the disk is full or closed to us, then or later.
     """
     with _explained(workdir):
         try:
@@ -100,7 +101,8 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
             raise UserError(
                 f"--workdir={workdir} cannot be made a folder ({error.strerror}): choose another."
             ) from error
-        if "://" in os.fspath(workdir):  # Object stores have no locks.
+        # Object stores have no locks; and the leader holds the folder for all processes of a run.
+        if "://" in os.fspath(workdir) or not processes.leads():
             yield
             return
         with pathlib.Path(workdir, ".lock").open("w") as lock:
@@ -177,7 +179,9 @@ def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def write_atomically(path: epath.Path, text: str) -> None:
-    """Writes a file that is never seen half written."""
+    """Writes a file that is never seen half written; of several processes the leader does."""
+    if not processes.leads():
+        return
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text)
     draft.replace(path)
