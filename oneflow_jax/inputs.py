@@ -128,10 +128,11 @@ def _kept(
     """What the run has kept of its codec, held against the codec that is there."""
     kept = folder / workdir.LATENTS
     stored = _latents(config, codec)
-    index = stored.index()
-    with processes.leader_first():
-        if not kept.exists():
-            workdir.write_atomically(kept, index.to_json())
+    known = kept.exists()
+    processes.meet()  # Nobody makes what another has yet to look for.
+    if not known:
+        workdir.write_atomically(kept, stored.index().to_json())
+        processes.meet()
     return latents.read_index(kept, stored.autoencoder.fingerprint)
 
 
