@@ -41,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.length = 2_048
     config.data.text_slots = 16
     config.data.vocab = 8_192
+    config.data.streams = 128
     config.data.workers = 16
     config.data.cache = 0
 

@@ -8,7 +8,6 @@ typed fields.
 import dataclasses
 import operator
 
-import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -30,7 +29,7 @@ from oneflow_jax import (
 from oneflow_jax.canvas import Canvas, View
 from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.data import pipeline
+from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import backbone, towers
 from oneflow_jax.nn.model import Model
@@ -44,6 +43,7 @@ COUNTS = (
     "batch",
     "parts",
     "data.length",
+    "data.streams",
     "logging.every",
     "checkpoint.every",
     "checkpoint.keep",
@@ -101,7 +101,7 @@ class System:
         """The first state with what it takes over from the run in `config.start`."""
         return start.begun(self, state)
 
-    def batches(self) -> grain.IterDataset[Canvas]:
+    def batches(self) -> streams.Batches:
         """The endless training batches, on the devices."""
         given = self.config.data
         return self._batches("train", workers=given.workers, cache=given.cache)
@@ -125,11 +125,12 @@ class System:
         clocks = self.config.evaluation.clocks
         return heldout.Losses(batches, self.model, self.paradigm, clocks, self.config.seed)
 
-    def _batches(self, split: str, *, workers: int, cache: int) -> grain.IterDataset[Canvas]:
+    def _batches(self, split: str, *, workers: int, cache: int) -> streams.Batches:
         return pipeline.batches(
             inputs.documents(self.config, self.layout.codec, split),
             self.layout,
             rows=self.config.batch,
+            streams=self.config.data.streams,
             seed=self.config.seed,
             workers=workers,
             cache=cache,
@@ -150,6 +151,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     start.check(config, folder)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_rows(mesh, config.batch, config.parts)
+    streams.check(config.batch, config.data.streams)
     layout = inputs.layout(config, folder)
     paradigm = registry.paradigm(config, layout.vocab, layout.codec)
     settings = optim.Settings(steps=config.steps, **config.optimizer)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from oneflow_jax import build, sharding
+from oneflow_jax import build, processes, sharding
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import edits
 from oneflow_jax.data import layout as layouts
@@ -99,7 +99,8 @@ class Generator:
         rows = sharding.of_rows(self.system.mesh)
         canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
         with sharding.use(self.system.mesh):
-            return jax.device_get(self._sample(self.params, canvas, numbers, seed, plan=plan))
+            sample = self._sample(self.params, canvas, numbers, seed, plan=plan)
+        return processes.fetched(sample)
 
     def _sampled(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import ml_collections
 from etils import epath
 
-from oneflow_jax import encoding, registry, storage, workdir
+from oneflow_jax import encoding, processes, registry, storage, workdir
 from oneflow_jax.autoencoders.codec import AsCodes, Codes, Learned
 from oneflow_jax.autoencoders.trained import Autoencoder
 from oneflow_jax.codecs import patches
@@ -39,9 +39,13 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
     Raises:
         UserError: a value is wrong, or the codec is another than the run's.
     """
+    with processes.leader_first():
+        source(config, "train")
     codec = _codec(config, folder)
+    with processes.leader_first():
+        vocab = _vocab(config, folder, codec.codes)
     return layouts.Layout(
-        vocab=_vocab(config, folder, codec.codes),
+        vocab=vocab,
         codec=codec,
         length=config.data.length,
         text_slots=config.data.text_slots,
@@ -124,8 +128,11 @@ def _kept(
     """What the run has kept of its codec, held against the codec that is there."""
     kept = folder / workdir.LATENTS
     stored = _latents(config, codec)
-    if not kept.exists():
+    known = kept.exists()
+    processes.meet()  # Nobody makes what another has yet to look for.
+    if not known:
         workdir.write_atomically(kept, stored.index().to_json())
+        processes.meet()
     return latents.read_index(kept, stored.autoencoder.fingerprint)
 
 

@@ -11,7 +11,7 @@ import tensorboardX
 import tqdm
 from etils import epath
 
-from oneflow_jax import storage
+from oneflow_jax import processes, storage
 
 SCALARS = "metrics.jsonl"
 """One line for each report: {"step": 100, "train/loss": 1.2, ...}."""
@@ -30,6 +30,24 @@ def to_terminal() -> None:
         "fsspec",
     ):  # ... which platforms JAX lacks, how objects are cached.
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def only_warnings() -> None:
+    """Leaves it to another process to tell how it goes."""
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+class Silent:
+    """What has the methods of `Writer` and writes nothing: that of processes that do not lead."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Does nothing, like the others."""
+
+    def flush(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class Writer:
@@ -108,7 +126,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, start: int = 0, unit: str = "step") -> None:
         """Begins at `start` of `total` units."""
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and processes.leads()
         self._title, self._total, self._start = title, total, start
         self._began = self._last = time.monotonic()
         self._bar = tqdm.tqdm(

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from oneflow_jax import build, evaluate, generate, logs, plans, workdir
+from oneflow_jax import build, evaluate, generate, logs, plans, processes, workdir
 from oneflow_jax.data import emoji_concepts, prompt
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import page, sheet, telling
+from oneflow_jax.viewer import page, sheet, story, telling
 
 ROWS = 5
 """Moments on the film strip."""
@@ -79,6 +79,23 @@ def _shown(
         stories += telling.stories(system.layout, made.moments, titles, shown[here])
         passes = max(passes, made.passes)
         _tell(system.layout, shown[here], repeated[here], made, revise=revise)
+    if processes.leads():
+        _write(system, folder, path, stories, passes, revise=revise)
+    logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
+    return path
+
+
+def _write(
+    system: build.System,
+    folder: epath.Path,
+    path: epath.Path,
+    stories: Sequence[story.Story],
+    passes: int,
+    *,
+    revise: bool,
+) -> None:
+    """Writes the page and the film strip beside it."""
+    config = system.config
     last = len(stories[0].frames) - 1
     moments = [round(i * last / (ROWS - 1)) for i in range(ROWS)]
     sheet.filmstrip(path.with_suffix(".png"), stories[0], moments)
@@ -91,8 +108,6 @@ def _shown(
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
         lede=_lede(system, revise=revise),
     )
-    logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
-    return path
 
 
 def requests(

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-import grain
 import jax
 import ml_collections
 from clu import parameter_overview
@@ -13,6 +12,7 @@ from etils import epath
 
 from oneflow_jax import checkpoint, optim, preemption, profiling, reporting, sharding, storage
 from oneflow_jax import state as states
+from oneflow_jax.data import streams
 from oneflow_jax.shapes import Key, PyTree
 from oneflow_jax.state import TrainState
 from oneflow_jax.update import Metrics
@@ -43,7 +43,7 @@ class System(Protocol):
     def begun(self, state: TrainState) -> TrainState:
         """The first state with what it takes over from another run, if any."""
 
-    def batches(self) -> grain.IterDataset:
+    def batches(self) -> streams.Batches:
         """The endless training batches, on the devices."""
 
     def update(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -106,7 +106,7 @@ def run(
 
 
 def restored_or_new(
-    system: System, checkpoints: checkpoint.Checkpoints, data: grain.DatasetIterator
+    system: System, checkpoints: checkpoint.Checkpoints, data: streams.Reader
 ) -> TrainState:
     """The newest checkpoint's state, with `data` set to where it stood; else the first state."""
     if checkpoints.latest is None:

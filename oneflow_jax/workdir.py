@@ -29,7 +29,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from oneflow_jax import storage
+from oneflow_jax import processes, storage
 from oneflow_jax.errors import UserError
 
 CONFIG = "config.json"
@@ -68,6 +68,7 @@ ADDED = {
     "keep_compiled": False,
     "checkpoint.milestones": 0,
     "sampling.every": 0,
+    "data.streams": 1,
     "optimizer.frozen": "",
     "sampling.top_k": 0,
     "evaluation.thorough": False,
@@ -88,10 +89,10 @@ _OF_DISKS = (
 
 @contextlib.contextmanager
 def claimed(workdir: epath.Path) -> Iterator[None]:
-    """Holds the folder, made if need be, for this process alone; a killed process lets go of it.
+    """Holds the folder, made if need be, for this run alone; a killed process lets go of it.
 
     Raises:
-        UserError: another process holds it; or the disk is full or closed to us, then or later.
+        UserError: another run holds it; or the disk is full or closed to us, then or later.
     """
     with _explained(workdir):
         try:
@@ -100,7 +101,9 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
             raise UserError(
                 f"--workdir={workdir} cannot be made a folder ({error.strerror}): choose another."
             ) from error
-        if storage.is_remote(workdir):  # Without locks; see `storage.Owner`.
+        # Object stores have no locks (see `storage.Owner`); and the leader holds the folder for all
+        # processes of a run.
+        if storage.is_remote(workdir) or not processes.leads():
             yield
             return
         with pathlib.Path(workdir, ".lock").open("w") as lock:
@@ -177,7 +180,9 @@ def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def write_atomically(path: epath.Path, data: str | bytes) -> None:
-    """Writes a file that is never seen half written."""
+    """Writes a file that is never seen half written; of several processes the leader does."""
+    if not processes.leads():
+        return
     data = data.encode() if isinstance(data, str) else data
     if storage.is_remote(path):  # An object appears whole.
         path.write_bytes(data)
