@@ -15,6 +15,7 @@ def run(name: str) -> ml_collections.ConfigDict:
     config.parts = 1  # microbatches that a batch is cut into
     config.platform = "any"  # "tpu": refuse to start on anything else ...
     config.needs = ""  # ... and say that this is needed
+    config.topologies = ()  # TPU slices that --mode=compile is for, as in ("v4-64",)
 
     config.profile = ()  # first and last step to profile, as in (100, 105)
     config.keep_compiled = False  # whether programs are kept in the run's folder for the next start

@@ -150,10 +150,33 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     start.check(config, folder)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_rows(mesh, config.batch, config.parts)
-    layout = inputs.layout(config, folder)
+    built = _assembled(config, mesh, inputs.layout(config, folder))
+    # What would fail after training is refused before.
+    suites.check(config)
+    return built
+
+
+def planned(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
+    """The system as it would be on other devices: to be compiled for them, and not to be run.
+
+    It needs neither them nor data nor tokenizer.
+
+    Raises:
+        UserError: a value in the configuration is wrong, alone or beside another.
+    """
+    _check_counts(config)
+    mesh = sharding.make_mesh(config.mesh.to_dict(), devices)
+    sharding.check_rows(mesh, config.batch, config.parts)
+    return _assembled(config, mesh, inputs.planned_layout(config))
+
+
+def _assembled(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, layout: layouts.Layout
+) -> System:
     paradigm = registry.paradigm(config, layout.vocab, layout.codec)
     settings = optim.Settings(steps=config.steps, **config.optimizer)
-    built = System(
+    plans.check(config, paradigm)
+    return System(
         config=config,
         mesh=mesh,
         layout=layout,
@@ -162,10 +185,6 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         settings=settings,
         optimizer=optim.optimizer(settings),
     )
-    # What would fail after training is refused before.
-    plans.check(config, paradigm)
-    suites.check(config)
-    return built
 
 
 def check_platform(config: ml_collections.ConfigDict) -> None:

@@ -9,6 +9,7 @@
 | checkpoints/    | see `checkpoint`                                                        |
 | logs/           | see `logs`                                                              |
 | evaluation.json | figures, name -> value                                                  |
+| compile.json    | what it needs and takes on TPUs, by topology: see `compiling`           |
 | samples.html    | the page                                                                |
 | samples.png     | a film strip of its first document                                      |
 | previews/       | the same, as training went on: <step>.html, <step>.png                  |
@@ -38,6 +39,7 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
+COMPILED = "compile.json"
 PAGE = "samples.html"
 PREVIEWS = "previews"
 PROFILE = "profile"
@@ -49,6 +51,7 @@ FREE = (
     "mesh",
     "platform",
     "needs",
+    "topologies",
     "start",
     "profile",
     "keep_compiled",
@@ -72,6 +75,7 @@ ADDED = {
     "evaluation.thorough": False,
     "evaluation.inception": "",
     "evaluation.clip": "",
+    "topologies": (),
 }
 """Keys that came after runs had been saved, with the values that these runs in fact had."""
 

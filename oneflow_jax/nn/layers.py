@@ -93,7 +93,10 @@ class ClockEmbedding(nn.Module):
         x = sinusoids(CLOCK_SCALE * clock, self.frequencies).astype(self.dtype)
         up = Linear((self.width,), (None, "width"), self.dtype, use_bias=True, name="up")
         out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
-        return out(nn.silu(up(x)))
+        # Without this XLA leaves the hidden width where the kernel's is, along fsdp, and gathers
+        # the rows of the whole batch for it.
+        hidden = nn.with_logical_constraint(nn.silu(up(x)), ("rows", "slots", "act_width"))
+        return out(hidden)
 
 
 def sinusoids(values: Float[Array, "*b"], frequencies: int) -> Float[Array, "*b n"]:
