@@ -33,6 +33,7 @@ RULES = (
     ("kv_heads", "tensor"),
     ("head_width", None),
     ("vocab", "tensor"),
+    ("token_width", "fsdp"),
     ("embed", None),
     ("channels", None),
 )

@@ -1,10 +1,13 @@
 """The programs of a run, compiled for devices that need not be here, on shapes alone."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterator
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -54,7 +57,7 @@ def training(system: build.System) -> Compiled:
     """The training step: its state is donated."""
     state = states.abstract(system)
     canvas = canvases(system, system.config.batch)
-    with sharding.use(system.mesh):
+    with _tracing(system.mesh):
         traced = train.compiled(system).trace(state, canvas)
     arguments = {
         "parameters": state.params,
@@ -78,8 +81,8 @@ def sampling(system: build.System, rows: int) -> Compiled:
     params, canvas = states.abstract(system).ema, canvases(system, rows)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding.of_rows(system.mesh))
     sample = jax.jit(functools.partial(generate.sampled, system), static_argnames="plan")
-    with sharding.use(system.mesh):
-        seed = jax.ShapeDtypeStruct((), jnp.int32)
+    seed = jax.ShapeDtypeStruct((), jnp.int32)
+    with _tracing(system.mesh):
         traced = sample.trace(params, canvas, numbers, seed, plan=plan)
     return _compiled(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
 
@@ -109,6 +112,13 @@ def local_bytes(tree: PyTree) -> float:
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
+
+
+@contextlib.contextmanager
+def _tracing(mesh: jax.sharding.Mesh) -> Iterator[None]:
+    """`sharding.use` with devices that are only named: what tracing computes, this machine does."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(sharding.RULES):
+        yield
 
 
 def _compiled(

@@ -32,7 +32,7 @@ class Model(nn.Module):
         normal = nn.initializers.normal(1.0)
         self.rows = self.param(
             "rows",
-            nn.with_logical_partitioning(normal, ("vocab", "embed")),
+            nn.with_logical_partitioning(normal, ("vocab", "token_width")),
             (self.vocab, self.embed_width),
         )
         self.mask = self.param(
@@ -51,7 +51,9 @@ class Model(nn.Module):
 
     def table(self) -> Table:
         """The vocabulary as vectors."""
-        return Table(rows=self.rows, mask=self.mask)
+        # Of all parameters only this is used as a whole by every row, so it is gathered at once.
+        rows = nn.with_logical_constraint(self.rows, ("vocab", "embed"))
+        return Table(rows=rows, mask=self.mask)
 
     def __call__(self, view: View) -> Outputs:
         """What each head says of every slot, `[B L head.width]` in float32.
