@@ -112,7 +112,7 @@ def test_an_all_reduce_of_which_one_slice_is_kept_is_a_reduce_scatter():
 STARTED = """HloModule step
 ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
   %a = bf16[4,64]{1,0} parameter(0)
-  %s = (bf16[4,64]{1,0}, bf16[16,64]{1,0}) all-gather-start(%a), replica_groups=[1,4]<=[4], dimensions={0}
+  %s = (bf16[4,64]{1,0}, bf16[16,64]{1,0}) all-gather-start(%a), replica_groups=[1,4]<=[4]
   ROOT %d = bf16[16,64]{1,0} all-gather-done(%s)
 }
 """

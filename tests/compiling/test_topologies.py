@@ -1,6 +1,7 @@
 """Slices by the names that they are rented by."""
 
 import importlib.util
+import itertools
 import math
 
 import jax
@@ -36,7 +37,7 @@ def test_several_slices():
 def test_every_generation_has_chips_and_sizes_double():
     for generation, shapes in topologies.SHAPES.items():
         counts = [math.prod(map(int, shape.split("x"))) for shape in shapes]
-        steps = {after / before for before, after in zip(counts, counts[1:], strict=False)}
+        steps = {after / before for before, after in itertools.pairwise(counts)}
         assert steps <= {2, 4}, generation
         assert topologies.named(f"{generation}-{topologies.CORES[generation] * counts[-1]}").chip
 
@@ -55,5 +56,5 @@ def test_the_host_s_devices_have_no_limits_of_a_chip():
 
 def test_without_the_compiler_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="requirements-aot.txt.*host"):
+    with pytest.raises(UserError, match=r"requirements-aot\.txt.*host"):
         topologies.named("v4-8").devices()

@@ -91,11 +91,15 @@ def test_of_what_is_sliced_or_updated_in_place_only_the_slice_moves():
     assert done.bytes == layer + index + layer + index
 
 
-KERNEL = """HloModule step
-ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {
-  %a = bf16[64,64]{1,0} parameter(0)
-  ROOT %k = bf16[64,64]{1,0} custom-call(%a), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"cost_estimate":{"flops":"123456","bytes_accessed":"99"}},"estimated_cycles":"77"}
-}
+TOLD = (
+    '{"custom_call_config":{"cost_estimate":{"flops":"123456","bytes_accessed":"99"}},'
+    '"estimated_cycles":"77"}'
+)
+KERNEL = f"""HloModule step
+ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {{
+  %a = bf16[64,64] parameter(0)
+  ROOT %k = bf16[64,64] custom-call(%a), custom_call_target="kernel", backend_config={TOLD}
+}}
 """
 
 
