@@ -77,6 +77,11 @@ class System:
     optimizer: optax.GradientTransformation
     amounts = ("documents", "slots")
 
+    @property
+    def placement(self) -> jax.sharding.NamedSharding:
+        """Where training batches lie."""
+        return sharding.of_slots(self.mesh)
+
     def first_state(self, key: Key[Array, ""]) -> TrainState:
         """The state before the first step, boxed in linen's partitioning metadata."""
         lengths = (1, self.layout.length)
@@ -126,7 +131,7 @@ class System:
             seed=self.config.seed,
             workers=workers,
             cache=cache,
-            sharding=sharding.of_rows(self.mesh),
+            sharding=self.placement,
         )
 
 
@@ -143,6 +148,12 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     start.check(config, folder)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_rows(mesh, config.batch, config.parts)
+    for field, size, axis in (
+        ("data.length", config.data.length, "slots"),
+        ("model.heads", config.model.heads, "heads"),
+        ("model.kv_heads", config.model.kv_heads, "kv_heads"),
+    ):
+        sharding.check_divides(mesh, field, size, axis)
     layout = inputs.layout(config, folder)
     paradigm = registry.paradigm(config, layout.vocab, layout.codec)
     settings = optim.Settings(steps=config.steps, **config.optimizer)

@@ -64,7 +64,8 @@ class Generator:
             UserError: a prompt has nothing to be made or does not fit the canvas, or the batch
                 does not fit the devices.
         """
-        sharding.check_rows(self._system.mesh, batch, field="evaluation.batch")
+        mesh, rules = self._system.mesh, sharding.SAMPLING
+        sharding.check_rows(mesh, batch, field="evaluation.batch", rules=rules)
         rows = [row(self._system.layout, prompt, revise=plan.revises) for prompt in prompts]
         layout = self._system.layout
         if not layout.grows:
@@ -83,9 +84,9 @@ class Generator:
             yield Made(layout.read(canvas), canvas, moments, int(sample.passes), full)
 
     def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
-        rows = sharding.of_rows(self._system.mesh)
+        rows = sharding.of_rows(self._system.mesh, sharding.SAMPLING)
         canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
-        with sharding.use(self._system.mesh):
+        with sharding.use(self._system.mesh, sharding.SAMPLING):
             return jax.device_get(self._sample(self._params, canvas, numbers, seed, plan=plan))
 
     def _sampled(

@@ -57,6 +57,8 @@ FREE = (
 ADDED = {
     "start": "",
     "optimizer.frozen": "",
+    "mesh.slices": 1,
+    "mesh.sequence": 1,
     "sampling.top_k": 0,
     "evaluation.thorough": False,
     "evaluation.inception": "",
