@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from oneflow_jax.nn import placement
 from oneflow_jax.shapes import Array, Float, Int
 
 ORDER_BASE = 10_000.0
@@ -76,7 +77,7 @@ class SwiGLU(nn.Module):
         axes = ("width", "hidden")
         gate = Linear((self.hidden,), axes, self.dtype, name="gate")(x)
         up = Linear((self.hidden,), axes, self.dtype, name="up")(x)
-        x = nn.with_logical_constraint(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
+        x = placement.constrained(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
         return Linear((width,), ("hidden", "width"), self.dtype, name="down")(x)
 
 
