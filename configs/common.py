@@ -224,4 +224,5 @@ def size(
     model.remat = "none"
     model.unroll = layers
     model.dtype = "float32"
+    model.attention = "dense"  # or "blocks", for long rows; "splash", for TPUs: nn/attending.py
     return model

@@ -49,6 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.remat = "dots"
     config.model.unroll = 1
     config.model.dtype = "bfloat16"
+    config.model.attention = "splash"
 
     config.paradigm.floor = 0.1
     config.paradigm.clock = ("logit_normal", -0.5, 1.0)

@@ -6,6 +6,7 @@ typed fields.
 """
 
 import dataclasses
+import logging
 import operator
 
 import grain
@@ -31,7 +32,7 @@ from oneflow_jax.canvas import Canvas, View
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline
 from oneflow_jax.errors import UserError
-from oneflow_jax.nn import backbone, towers
+from oneflow_jax.nn import attending, backbone, splash, towers
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.scoring import base as scoring
@@ -84,7 +85,8 @@ class System:
 
     def first_state(self, key: Key[Array, ""]) -> TrainState:
         """The state before the first step, boxed in linen's partitioning metadata."""
-        lengths = (1, self.layout.length)
+        # As many rows as a batch has, since devices share them out; nothing is computed of them.
+        lengths = (self.config.batch, self.layout.length)
         view = View(
             kind=jnp.zeros(lengths, jnp.int32),
             segment=jnp.zeros(lengths, jnp.int32),
@@ -156,6 +158,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         sharding.check_divides(mesh, field, size, axis)
     layout = inputs.layout(config, folder)
     paradigm = registry.paradigm(config, layout.vocab, layout.codec)
+    _check_attention(config, paradigm, mesh)
     settings = optim.Settings(steps=config.steps, **config.optimizer)
     built = System(
         config=config,
@@ -229,3 +232,21 @@ def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradig
         heads=paradigm.heads,
         attend=paradigm.attend,
     )
+
+
+def _check_attention(
+    config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
+) -> None:
+    way, platform = config.model.attention, mesh.devices.flat[0].platform
+    if way not in attending.WAYS:
+        raise UserError(f"model.attention={way!r} is none of {', '.join(attending.WAYS)}.")
+    if way == "splash" and paradigm.attend not in splash.PATTERNS:
+        raise UserError(
+            f"model.attention='splash' is a kernel for rules that all rows share; in "
+            f"{config.paradigm.name} a slot sees {paradigm.attend.value}. Give 'blocks'."
+        )
+    if mesh.shape["sequence"] > 1:
+        count = mesh.shape["sequence"]
+        logging.info("mesh.sequence=%d: in training attention is a ring of 'blocks'.", count)
+    elif way == "splash" and platform != "tpu":
+        logging.warning("model.attention='splash' on %s is interpreted: very slow.", platform)

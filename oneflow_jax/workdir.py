@@ -47,6 +47,7 @@ FREE = (
     "start",
     "data.dir",
     "codec.path",
+    "model.attention",
     "logging",
     "checkpoint",
     "evaluation",
@@ -57,6 +58,7 @@ FREE = (
 ADDED = {
     "start": "",
     "optimizer.frozen": "",
+    "model.attention": "dense",
     "mesh.slices": 1,
     "mesh.sequence": 1,
     "sampling.top_k": 0,

@@ -178,6 +178,15 @@ NEW = [
     (["--config.codec.patch=3"], ["patch=3"]),
     (["--config.paradigm.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),
     (["--config.model.remat=some"], ["model.remat", "some"]),
+    (["--config.model.attention=flash"], ["model.attention='flash'", "dense, blocks, splash"]),
+    (
+        [
+            "--config.model.attention=splash",
+            "--config.paradigm.name=transfusion",
+            "--config.data.text_slots=0",
+        ],
+        ["model.attention='splash'", "transfusion", "all of its own picture", "'blocks'"],
+    ),
     (["--config.platform=tpu"], ["TPU", "CPU", "configs/quickstart.py"]),
     (["--mode=sample"], ["no checkpoint", "--mode=train"]),
     (["--mode=evaluate"], ["no checkpoint", "--mode=train"]),
