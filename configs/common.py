@@ -39,7 +39,12 @@ def run(name: str) -> ml_collections.ConfigDict:
     config.optimizer.ema = 0.999
     config.optimizer.frozen = ""  # regular expression: names of parameters that do not change
 
-    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    config.mesh = ml_collections.ConfigDict()  # sizes that multiply to the number of devices ...
+    config.mesh.slices = 1  # ... TPU slices; each of these shares out rows ...
+    config.mesh.data = -1  # ... -1: the rest ...
+    config.mesh.fsdp = 1  # ... rows, and parameters ...
+    config.mesh.sequence = 1  # ... slots of each row, for long ones ...
+    config.mesh.tensor = 1  # ... and heads, hidden widths and the vocabulary
 
     config.logging = ml_collections.ConfigDict()
     config.logging.every = 50  # steps
@@ -177,7 +182,7 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.steps = 2
     config.batch = 8
     config.parts = min(config.parts, 2)
-    config.mesh.update({"data": -1, "fsdp": 1, "tensor": 1})
+    config.mesh.update({"slices": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})
     if "autoencoder" in config:
         return _debug_codec(config)
     config.model.update(size(layers=2, width=32, heads=2))
@@ -225,4 +230,5 @@ def size(
     model.remat = "none"
     model.unroll = layers
     model.dtype = "float32"
+    model.attention = "dense"  # or "blocks", for long rows; "splash", for TPUs: nn/attending.py
     return model

@@ -85,6 +85,7 @@ def _set_size(
     config.model.embed_width = embed_width
     config.model.unroll = 1
     config.model.dtype = "bfloat16"
+    config.model.attention = "splash"
     config.data.vocab = vocab
     config.optimizer.learning_rate = learning_rate
 

@@ -71,7 +71,8 @@ class Generator:
             UserError: a prompt has nothing to be made or does not fit the canvas, or the batch
                 does not fit the devices.
         """
-        sharding.check_rows(self.system.mesh, batch, field="evaluation.batch")
+        mesh, rules = self.system.mesh, sharding.SAMPLING
+        sharding.check_rows(mesh, batch, field="evaluation.batch", rules=rules)
         rows = [row(self.system.layout, prompt, revise=plan.revises) for prompt in prompts]
         layout = self.system.layout
         if not layout.grows:
@@ -96,9 +97,9 @@ class Generator:
         return other
 
     def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
-        rows = sharding.of_rows(self.system.mesh)
+        rows = sharding.of_rows(self.system.mesh, sharding.SAMPLING)
         canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
-        with sharding.use(self.system.mesh):
+        with sharding.use(self.system.mesh, sharding.SAMPLING):
             return jax.device_get(self._sample(self.params, canvas, numbers, seed, plan=plan))
 
 

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from configs import codec, common, compare, digits, documents, quickstart, tpu_v4
-from oneflow_jax import build, checkpoint, evaluate, logs, sample, train, workdir
+from oneflow_jax import build, checkpoint, evaluate, logs, sample, sharding, train, workdir
 from oneflow_jax import state as states
 from oneflow_jax.autoencoders import weights
 from oneflow_jax.autoencoders.architecture import Architecture
@@ -234,9 +234,7 @@ def test_the_tpu_model_has_a_billion_parameters(tmp_path, monkeypatch):
     system = build.system(config.lock(), epath.Path(tmp_path))
     system = build.dataclasses.replace(
         system,
-        mesh=jax.make_mesh(
-            (1, 8, 1), ("data", "fsdp", "tensor"), axis_types=system.mesh.axis_types
-        ),
+        mesh=jax.make_mesh((1, 1, 8, 1, 1), sharding.AXES, axis_types=system.mesh.axis_types),
     )
     shapes = states.abstract(system).params
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

@@ -56,8 +56,8 @@ class Compiled:
 def training(system: build.System) -> Compiled:
     """The training step: its state is donated."""
     state = states.abstract(system)
-    canvas = canvases(system, system.config.batch)
-    with _tracing(system.mesh):
+    canvas = canvases(system, system.config.batch, system.placement)
+    with _tracing(system.mesh, sharding.RULES):
         traced = train.compiled(system).trace(state, canvas)
     arguments = {
         "parameters": state.params,
@@ -78,18 +78,19 @@ def sampling(system: build.System, rows: int) -> Compiled:
         config.evaluation.passes[0],
         "uniform" if given == plans.LEARNED else given,
     )
-    params, canvas = states.abstract(system).ema, canvases(system, rows)
-    numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding.of_rows(system.mesh))
+    where = sharding.of_rows(system.mesh, sharding.SAMPLING)
+    params, canvas = states.abstract(system).ema, canvases(system, rows, where)
+    numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
     sample = jax.jit(functools.partial(generate.sampled, system), static_argnames="plan")
     seed = jax.ShapeDtypeStruct((), jnp.int32)
-    with _tracing(system.mesh):
+    with _tracing(system.mesh, sharding.SAMPLING):
         traced = sample.trace(params, canvas, numbers, seed, plan=plan)
     return _compiled(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
 
 
-def canvases(system: build.System, rows: int) -> Canvas:
-    """The shapes of a batch, laid out over the mesh."""
-    layout, where = system.layout, sharding.of_rows(system.mesh)
+def canvases(system: build.System, rows: int, where: jax.sharding.NamedSharding) -> Canvas:
+    """The shapes of a batch that is laid out over the mesh as `where` says."""
+    layout = system.layout
 
     def of(dtype: jnp.dtype, *more: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, layout.length, *more), dtype, sharding=where)
@@ -115,9 +116,9 @@ def local_bytes(tree: PyTree) -> float:
 
 
 @contextlib.contextmanager
-def _tracing(mesh: jax.sharding.Mesh) -> Iterator[None]:
+def _tracing(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> Iterator[None]:
     """`sharding.use` with devices that are only named: what tracing computes, this machine does."""
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(sharding.RULES):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
         yield
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from oneflow_jax import build, workdir
+from oneflow_jax import build, sharding, workdir
 from oneflow_jax.compiling import (
     collectives,
     hlo,
@@ -83,7 +83,7 @@ def figures_of(
         UserError: the configuration does not go with so many devices.
     """
     devices = topology.devices()
-    config = fitted(config, len(devices), rows_per_chip)
+    config = fitted(config, len(devices), topology.slices, rows_per_chip)
     system = build.planned(config, devices)
     told: dict[str, Any] = {
         "chips": len(devices),
@@ -100,18 +100,19 @@ def figures_of(
 
 
 def fitted(
-    config: ml_collections.ConfigDict, chips: int, rows_per_chip: int | None
+    config: ml_collections.ConfigDict, chips: int, slices: int, rows_per_chip: int | None
 ) -> ml_collections.ConfigDict:
-    """The configuration for so many chips: fsdp no wider than they are, and the batch as asked."""
+    """The configuration for so many chips: as many slices, fsdp within one, the batch as asked."""
     config = ml_collections.ConfigDict(config.to_dict())
-    fsdp = math.gcd(config.mesh.fsdp, chips)
-    if fsdp != config.mesh.fsdp:
-        logging.warning(
-            "mesh.fsdp=%d does not fit %d chips: compiled with %d, which training there needs too, "
-            "by --config.mesh.fsdp=%d.",
-            config.mesh.fsdp, chips, fsdp, fsdp,
-        )  # fmt: skip
-        config.mesh.fsdp = fsdp
+    fits = {"slices": slices, "fsdp": math.gcd(config.mesh.fsdp, chips // slices)}
+    for axis, size in fits.items():
+        if size != config.mesh[axis]:
+            logging.warning(
+                "mesh.%s=%d does not fit: compiled with %d, which training there needs too, by "
+                "--config.mesh.%s=%d.",
+                *(axis, config.mesh[axis], size, axis, size),
+            )
+            config.mesh[axis] = size
     if rows_per_chip:
         config.batch = rows_per_chip * chips
     return config.lock()
@@ -154,7 +155,7 @@ def _of_training(system: build.System, topology: Topology) -> dict[str, Any]:
 
 def _of_sampling(system: build.System) -> dict[str, Any]:
     config = system.config
-    ways = system.mesh.shape["data"] * system.mesh.shape["fsdp"]
+    ways = sharding.ways(system.mesh, "rows", sharding.SAMPLING)
     rows = -(-config.evaluation.batch // ways) * ways
     return {"batch": rows, **_memory(programs.sampling(system, rows))}
 

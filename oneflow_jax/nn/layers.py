@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from oneflow_jax.nn import placement
 from oneflow_jax.shapes import Array, Float, Int
 
 ORDER_BASE = 10_000.0
@@ -76,7 +77,7 @@ class SwiGLU(nn.Module):
         axes = ("width", "hidden")
         gate = Linear((self.hidden,), axes, self.dtype, name="gate")(x)
         up = Linear((self.hidden,), axes, self.dtype, name="up")(x)
-        x = nn.with_logical_constraint(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
+        x = placement.constrained(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
         return Linear((width,), ("hidden", "width"), self.dtype, name="down")(x)
 
 
@@ -95,7 +96,7 @@ class ClockEmbedding(nn.Module):
         out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
         # Without this XLA leaves the hidden width where the kernel's is, along fsdp, and gathers
         # the rows of the whole batch for it.
-        hidden = nn.with_logical_constraint(nn.silu(up(x)), ("rows", "slots", "act_width"))
+        hidden = placement.constrained(nn.silu(up(x)), ("rows", "slots", "act_width"))
         return out(hidden)
 
 

@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Attend, Head, Kind, Table, View
-from oneflow_jax.nn import attention, backbone, layers
-from oneflow_jax.shapes import Array, Bool, Float, Outputs
+from oneflow_jax.nn import attention, backbone, layers, placement, sight
+from oneflow_jax.nn.sight import Sight
+from oneflow_jax.shapes import Array, Float, Outputs
 
 
 class Model(nn.Module):
@@ -52,7 +53,7 @@ class Model(nn.Module):
     def table(self) -> Table:
         """The vocabulary as vectors."""
         # Of all parameters only this is used as a whole by every row, so it is gathered at once.
-        rows = nn.with_logical_constraint(self.rows, ("vocab", "embed"))
+        rows = placement.constrained(self.rows, ("vocab", "embed"))
         return Table(rows=rows, mask=self.mask)
 
     def __call__(self, view: View) -> Outputs:
@@ -60,14 +61,12 @@ class Model(nn.Module):
 
         A head speaks for every slot; the paradigm reads it where it makes sense.
         """
-        x, _ = self._run(view, attention.visible(view, self.attend), None)
+        x, _ = self._run(view, sight.of(view, self.attend), None)
         return self._told(x)
 
     def prefill(self, view: View, cache: attention.Cache) -> tuple[Outputs, attention.Cache]:
         """The same, and the cache, empty before, with all slots in it; none is counted as valid."""
-        seen = attention.visible(view, self.attend)
-        beyond = cache.key.shape[2] - seen.shape[2]
-        seen = jnp.pad(seen, ((0, 0), (0, 0), (0, beyond)))
+        seen = sight.of(view, self.attend).padded(cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
@@ -77,7 +76,7 @@ class Model(nn.Module):
         They are one after another, or one picture. Until `Cache.advanced` counts them as valid they
         are overwritten by the next call.
         """
-        seen = attention.visible_from(view, cache.length, cache.key.shape[2])
+        seen = sight.after(view, cache.length, cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
@@ -95,11 +94,11 @@ class Model(nn.Module):
         return x + self.clock(view.clock)
 
     def _run(
-        self, view: View, visible: Bool[Array, "B L S"], cache: attention.Cache | None
+        self, view: View, seen: Sight, cache: attention.Cache | None
     ) -> tuple[Float[Array, "B L D"], attention.Cache | None]:
-        x = nn.with_logical_constraint(self.embedded(view), ("rows", "slots", "act_width"))
+        x = placement.constrained(self.embedded(view), ("rows", "slots", "act_width"))
         around = backbone.Around(
-            visible=visible,
+            sight=seen,
             rotation=layers.rotations(view.position, self.size.head_width),
             pictured=view.kind == Kind.IMAGE,
         )

@@ -3,7 +3,6 @@
 import json
 import math
 
-import flax.linen
 import jax
 import pytest
 from etils import epath
@@ -14,6 +13,7 @@ from oneflow_jax import state as states
 from oneflow_jax.compiling import programs, report, roles, run, topologies
 from oneflow_jax.costs import flops
 from oneflow_jax.errors import UserError
+from oneflow_jax.nn import placement
 from tests import runs
 
 KEYS = {
@@ -75,7 +75,7 @@ def test_planned_shapes_are_those_of_real_batches(tmp_path, planned):
     batch = next(iter(system.batches()))
     for (path, real), shape in zip(
         jax.tree_util.tree_leaves_with_path(batch),
-        jax.tree.leaves(programs.canvases(planned, planned.config.batch)),
+        jax.tree.leaves(programs.canvases(planned, planned.config.batch, planned.placement)),
         strict=True,
     ):
         assert (real.shape, real.dtype) == (shape.shape, shape.dtype), path
@@ -91,9 +91,9 @@ def test_a_planned_vocabulary_is_as_large_as_it_may_become(tmp_path):
 
 
 def test_the_batch_follows_the_chips_and_fsdp_is_no_wider():
-    config = run.fitted(tiny(mesh__fsdp=32), 8, rows_per_chip=3)
-    assert (config.batch, config.mesh.fsdp) == (24, 8)
-    assert run.fitted(tiny(), 8, None).batch == tiny().batch
+    config = run.fitted(tiny(mesh__fsdp=32), 16, 2, rows_per_chip=3)
+    assert (config.batch, config.mesh.slices, config.mesh.fsdp) == (48, 2, 8)
+    assert run.fitted(tiny(), 8, 1, None).batch == tiny().batch
 
 
 def test_activations_that_are_gathered_are_told(monkeypatch):
@@ -105,7 +105,7 @@ def test_activations_that_are_gathered_are_told(monkeypatch):
         return told["activations_gathered"]
 
     assert gathered() == 0
-    monkeypatch.setattr(flax.linen, "with_logical_constraint", lambda x, axes: x)
+    monkeypatch.setattr(placement, "constrained", lambda x, names: x)
     assert gathered() > 0
 
 
