@@ -94,7 +94,7 @@ def test_wrong_flags(arguments, told, given, parse):
     ("arguments", "told"),
     [
         (["--config=nowhere.py"], ["nowhere.py"]),
-        (["--config=configs/tpu_v4.py:large"], ["tpu_v4.py:large", "argument"]),
+        (["--config=configs/tpu_v4.py:large"], ["large", "150M, 1B, 3B, 8B"]),
         (["--mode=sample"], ["--config"]),
         (["--mode=sample", "--workdir=/nowhere/run"], ["/nowhere/run", "config.json"]),
     ],
@@ -286,7 +286,9 @@ def test_loss_that_is_not_finite(tmp_path):
 
 def test_tpu_v4_refuses_at_once(tmp_path):
     done = runs.run("--config=configs/tpu_v4.py", f"--workdir={tmp_path / 'run'}")
-    assert_one_message(done, ["tpu_v4 needs TPU", "CPU", "v4 pod slice", "configs/quickstart.py"])
+    assert_one_message(
+        done, ["tpu_v4-1B needs TPU", "CPU", "1.26 billion", "configs/quickstart.py"]
+    )
     assert not (tmp_path / "run").exists()
 
 

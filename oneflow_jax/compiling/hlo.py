@@ -16,6 +16,7 @@ WIDTHS = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0, "opaque": 0}
 
 _SHAPE = re.compile(r"([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_BEGINS = re.compile(r"^\s+(ROOT )?%?[\w.\-]+ = ")
 _NAMES = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
@@ -151,18 +152,22 @@ class Program:
 
 def parse(text: str) -> Program:
     """The program in the text that `Compiled.as_text` gives."""
-    computations: dict[str, Computation] = {}
+    written: dict[str, list[str]] = {}
     entry, current = "", None
     for line in text.splitlines():
         header = _HEADER.match(line)
         if header:
-            current = computations.setdefault(header[2], {})
+            current = written.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
+        elif line == "}":
             current = None
-        elif current is not None and " = " in line:
-            instruction = _instruction(line)
-            current[instruction.name] = instruction
+        elif current is not None and _BEGINS.match(line):
+            current.append(line)
+        elif current:  # Kernels tell of themselves in several lines.
+            current[-1] += line
+    computations = {
+        name: {one.name: one for one in map(_instruction, lines)} for name, lines in written.items()
+    }
     return Program(computations, entry)
 
 

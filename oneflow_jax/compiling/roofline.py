@@ -30,16 +30,16 @@ class Estimate:
 
     Attributes:
         computing, sending: seconds.
-        scheduled: seconds of computing by the compiler's own count; None if it gives none.
+        scheduled: seconds of computing by the compiler's own count.
         mfu: FLOPs of the model, recomputation not counted, over what all chips could do meanwhile.
         scheduled_mfu: the same with `scheduled`.
     """
 
     computing: float
     sending: float
-    scheduled: float | None
+    scheduled: float
     mfu: float
-    scheduled_mfu: float | None
+    scheduled_mfu: float
 
     @property
     def seconds(self) -> float:
@@ -60,14 +60,13 @@ def estimate(
         model_flops: of the whole batch, `costs.flops.train`.
     """
     sending = sum(one.bytes / speed(one, chip) for one in found)
-    scheduled = work.cycles / chip.clock if work.cycles else None
     ideal = model_flops / chips / chip.peak
     return Estimate(
         computing=work.seconds,
         sending=sending,
-        scheduled=scheduled,
+        scheduled=work.scheduled,
         mfu=ideal / (work.seconds + sending),
-        scheduled_mfu=ideal / (scheduled + sending) if scheduled else None,
+        scheduled_mfu=ideal / (work.scheduled + sending),
     )
 
 

@@ -62,9 +62,9 @@ def run(
             config, topology, rows_per_chip=rows_per_chip, which=which
         )
         print(report.line(topology.name, figures[topology.name]), flush=True)
-    workdir.write_atomically(folder / workdir.COMPILED, json.dumps(figures, indent=1) + "\n")
+    workdir.write_atomically(folder / workdir.COMPILE, json.dumps(figures, indent=1) + "\n")
     print(report.table(figures))
-    print(f"Figures: {folder / workdir.COMPILED}")
+    print(f"Figures: {folder / workdir.COMPILE}")
     problems = [line for name in figures for line in report.problems(name, figures[name])]
     if problems:
         raise UserError("\n".join(["not everything fits:", *problems]))

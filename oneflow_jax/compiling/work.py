@@ -4,6 +4,10 @@ FLOPs are those of matrix products, as in `costs.flops`: a multiplication and an
 XLA's TPU compiler writes them all as convolutions, with batch axes as windows of which most places
 fall on padding or between dilated rows; places that fall on nothing are not counted.
 
+Of what is in a kernel the compiler tells nothing but operands, results and a name. Those of splash
+attention are counted as if every slot saw every other, which in causal attention is twice too many,
+and all kernels are taken to reach half of the chip's peak.
+
 Bytes are those that an instruction reads from and writes to the chip's HBM: operands and results as
 a whole, but of what is only sliced the slices, and of what is updated in place the update. Fusions
 are one instruction. What the compiler keeps in memories on the chip is free.
@@ -28,7 +32,12 @@ FREE = {
 SLICES = ("dynamic-slice", "slice", "gather")
 STEPS = ("stride", "lhs_dilate", "rhs_dilate")
 
-_KERNEL_COST = re.compile(r'"cost_estimate":\{([^}]*)\}')
+KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+"""Products of queries or what is like them with keys or values, by what the kernel's name has."""
+
+KERNEL_SHARE = 0.5
+"""Of the peak, in a kernel."""
+
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
@@ -37,32 +46,36 @@ class Work:
     """What one chip does in one call of a program, apart from talking to others.
 
     Attributes:
-        flops: of matrix products, those of kernels as they tell them.
+        flops: of matrix products.
         bytes: to and from HBM.
         seconds: of all instructions one after another, each as long as the slower of its matrix
             products and its bytes takes; None without a chip.
-        cycles: the compiler's own estimate, which also knows vector units and tiles; 0 if it gives
-            none.
+        scheduled: the same by the cycles that the compiler tells of each instruction, which also
+            knows vector units and tiles.
     """
 
     flops: float
     bytes: float
     seconds: float | None
-    cycles: int
+    scheduled: float | None
 
 
 def work(program: Program, chip: Chip | None) -> Work:
     """The work of a program."""
-    flops, moved, cycles, seconds = 0.0, 0.0, 0, 0.0
+    flops, moved, seconds, scheduled = 0.0, 0.0, 0.0, 0.0
     for computation, line, times in program.running():
         own, read = flops_of(program, computation, line), bytes_of(program, computation, line)
         flops += times * own
         moved += times * read
-        estimate = _CYCLES.search(line.rest)
-        cycles += times * int(estimate[1]) if estimate else 0
         if chip:
-            seconds += times * max(own / chip.peak, read / chip.bandwidth)
-    return Work(flops, moved, seconds if chip else None, cycles)
+            kernel = line.opcode == "custom-call"
+            peak = chip.peak * (KERNEL_SHARE if kernel else 1.0)
+            least = max(own / peak, read / chip.bandwidth)
+            seconds += times * least
+            told = _CYCLES.search(line.rest)
+            # Of kernels it has no estimate.
+            scheduled += times * (least if kernel else int(told[1]) / chip.clock if told else 0.0)
+    return Work(flops, moved, seconds, scheduled) if chip else Work(flops, moved, None, None)
 
 
 def flops_of(program: Program, computation: Computation, line: Instruction) -> float:
@@ -77,9 +90,9 @@ def flops_of(program: Program, computation: Computation, line: Instruction) -> f
         return 2.0 * math.prod(line.shapes[0].dims) * math.prod(left.dims[n] for n in summed)
     if line.opcode == "convolution":
         return _convolution(computation, line)
-    told = _KERNEL_COST.search(line.rest) if line.opcode == "custom-call" else None
-    flops = re.search(r'"flops":"?(\d+)', told[1]) if told else None
-    return float(flops[1]) if flops else 0.0
+    if line.opcode == "custom-call" and 'custom_call_target="tpu_custom_call"' in line.rest:
+        return _kernel(computation, line)
+    return 0.0
 
 
 def bytes_of(program: Program, computation: Computation, line: Instruction) -> float:
@@ -98,6 +111,14 @@ def bytes_of(program: Program, computation: Computation, line: Instruction) -> f
     if line.opcode.endswith("-start"):  # (operand, result, ...): a copy, or between chips.
         return sum(map(_in_hbm, line.shapes[:2]))
     return sum(_in_hbm(shape) for shapes in (*operands, line.shapes) for shape in shapes)
+
+
+def _kernel(computation: Computation, line: Instruction) -> float:
+    """2 x rows x heads x queries x keys x width for each product."""
+    products = next((n for name, n in KERNELS.items() if name in line.name), 0)
+    arrays = [computation[name].shapes[0] for name in line.operands]
+    query, key, *_ = (shape.dims for shape in arrays if len(shape.dims) == 4)
+    return products * 2.0 * math.prod(query) * key[2]
 
 
 def _fusion(program: Program, fusion: Instruction) -> float:

@@ -16,7 +16,7 @@ def sent(number, slices=1):
 
 def test_computing_then_sending():
     """3 s of computing; 10 bytes at 12 / 3 / 2 = 2 a second, 5 s; 200 of 4 x 800 FLOPs."""
-    work = Work(flops=300.0, bytes=30.0, seconds=3.0, cycles=350)
+    work = Work(flops=300.0, bytes=30.0, seconds=3.0, scheduled=7.0)
     guess = roofline.estimate(work, [sent(4.0), sent(6.0)], CHIP, chips=4, model_flops=800.0)
     assert (guess.computing, guess.sending, guess.seconds) == (3.0, 5.0, 8.0)
     assert guess.mfu == pytest.approx(800 / 4 / 100 / 8)
@@ -27,9 +27,3 @@ def test_computing_then_sending():
 def test_between_slices_it_is_the_network_that_counts():
     assert roofline.speed(sent(1.0), CHIP) == 2.0
     assert roofline.speed(sent(1.0, slices=2), CHIP) == roofline.NETWORK
-
-
-def test_without_the_compiler_s_cycles_there_is_no_second_estimate():
-    guess = roofline.estimate(Work(1.0, 1.0, 1.0, 0), [], CHIP, chips=1, model_flops=1.0)
-    assert guess.scheduled is None
-    assert guess.scheduled_mfu is None

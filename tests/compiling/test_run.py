@@ -27,7 +27,7 @@ def tiny(**changes):
 
 
 def figures(folder):
-    return json.loads((folder / workdir.COMPILED).read_text())
+    return json.loads((folder / workdir.COMPILE).read_text())
 
 
 def test_everything_but_the_roofline_is_told_of_the_host(tmp_path, capsys):
@@ -44,7 +44,7 @@ def test_everything_but_the_roofline_is_told_of_the_host(tmp_path, capsys):
     assert "topology" in printed
     assert "all-gather" in printed
     # Neither data nor tokenizer, nor anything else.
-    assert [path.name for path in folder.iterdir()] == [workdir.COMPILED]
+    assert [path.name for path in folder.iterdir()] == [workdir.COMPILE]
 
 
 @pytest.fixture(scope="module")
