@@ -129,16 +129,22 @@ def _of_training(system: build.System, topology: Topology) -> dict[str, Any]:
         return told
     program = hlo.parse(compiled.text)
     done = work.work(program, topology.chip)
+    if program.unknown_loops or done.flops < 0.97 * told["model_flops_per_chip"]:
+        logging.warning(
+            "The program was not understood: %d loops of unknown length, %.3g FLOPs read of %.3g; "
+            "FLOPs, bytes, what is sent and seconds are too few.",
+            *(len(program.unknown_loops), done.flops, told["model_flops_per_chip"]),
+        )
     slices = [getattr(device, "slice_index", 0) or 0 for device in system.mesh.devices.flat]
     found = collectives.collectives(program, slices)
+    traffic = roles.summed(found, system)
     told |= {
         "flops_per_chip": done.flops,
         "bytes_per_chip": done.bytes,
         "collectives": collectives.by_kind(found),
-        "traffic": [dataclasses.asdict(one) for one in roles.summed(found, system)[:LARGEST]],
-        "activations_gathered": sum(
-            one.bytes for one in roles.summed(found, system) if one.role == roles.ACTIVATIONS
-        ),
+        "traffic": [dataclasses.asdict(one) for one in traffic[:LARGEST]],
+        "activations_gathered": sum(one.bytes for one in traffic if one.role == roles.ACTIVATIONS),
+        "between_slices": sum(one.bytes for one in found if one.slices > 1),
     }
     if topology.chip:
         guess = roofline.estimate(done, found, topology.chip, system.mesh.size, model_flops)
