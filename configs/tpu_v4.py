@@ -22,8 +22,8 @@ PLANS = {
         "topologies": ("v4-8", "v4-32"),
     },
     "1B": {
-        "batch": 512,
-        "model.remat": "full",
+        "batch": 256,
+        "model.remat": "dots",
         "mesh.fsdp": 8,
         "topologies": ("v4-64", "v4-128"),
     },

@@ -10,6 +10,11 @@ COLUMNS = (
     "seconds", "MFU", "scheduled", "sampling",
 )  # fmt: skip
 
+LEGEND = (
+    "Of each chip: GiB of memory, TFLOP, GB and seconds of a step. MFU by roofline, and by the "
+    "compiler's own cycles (scheduled). docs/tpu.md says how."
+)
+
 
 def line(name: str, figures: Mapping[str, Any]) -> str:
     """One topology in a sentence."""
@@ -28,6 +33,7 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [COLUMNS, *(_row(name, told) for name, told in figures.items())]
     widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
     lines = ["  ".join(cell.rjust(n) for cell, n in zip(row, widths, strict=True)) for row in rows]
+    lines += ["", LEGEND]
     last, told = list(figures.items())[-1]
     if told.get("traffic"):
         lines += ["", f"What each chip of {last} sends in a step:"]
