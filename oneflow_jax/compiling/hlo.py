@@ -139,15 +139,30 @@ class Program:
         known = _KNOWN.search(loop.rest)
         if known:
             return int(known[1])
-        name = re.search(r"condition=%?([\w.\-]+)", loop.rest)[1]
-        condition = self.computations[name]
-        (root,) = (line for line in condition.values() if line.root)
-        # What is compared may be wrapped in a fusion, with the constant handed in.
-        less = root.opcode == "compare" and "direction=LT" in root.rest
-        limit = condition.get(root.operands[-1]) if less else None
-        if limit is None or limit.opcode != "constant":
+        condition, body = (
+            self.computations[re.search(rf"{part}=%?([\w.\-]+)", loop.rest)[1]]
+            for part in ("condition", "body")
+        )
+        ends, done = root(condition), root(body)
+        if ends.opcode != "compare" or "direction=LT" not in ends.rest:
             return None
-        return int(limit.operands[0])
+        counter, limit = (condition.get(name) for name in ends.operands)
+        place = re.search(r"index=(\d+)", counter.rest) if counter else None
+        if place is None or limit is None or limit.opcode != "constant":
+            return None
+        # Counters begin at zero; XLA unrolls some loops, and counts on by two.
+        after = body[done.operands[int(place[1])]]
+        steps = [body[name] for name in after.operands if name in body]
+        steps = [int(line.operands[0]) for line in steps if line.opcode == "constant"]
+        if after.opcode != "add" or len(steps) != 1:
+            return None
+        return -(-int(limit.operands[0]) // steps[0])
+
+
+def root(computation: Computation) -> Instruction:
+    """The instruction whose result is that of the computation."""
+    (last,) = (line for line in computation.values() if line.root)
+    return last
 
 
 def parse(text: str) -> Program:

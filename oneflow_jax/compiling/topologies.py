@@ -140,4 +140,5 @@ def _find_compiler() -> None:
     library = pathlib.Path(package.submodule_search_locations[0], "libtpu.so")
     os.environ.setdefault("TPU_LIBRARY_PATH", str(library))
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # No device is held.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

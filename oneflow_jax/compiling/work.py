@@ -19,6 +19,7 @@ import re
 
 import numpy as np
 
+from oneflow_jax.compiling import hlo
 from oneflow_jax.compiling.hlo import Computation, Instruction, Program, Shape
 from oneflow_jax.costs.chips import Chip
 
@@ -125,7 +126,7 @@ def _fusion(program: Program, fusion: Instruction) -> float:
     """What a fusion reads of its operands, and writes."""
     body = program.computations[fusion.called[0]]
     read = sum(_read(program, body, line) for line in body.values() if line.opcode == "parameter")
-    (root,) = (line for line in body.values() if line.root)
+    root = hlo.root(body)
     parts = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
     written = zip(parts, fusion.shapes, strict=False)
     return read + sum(_written(program, body, line) for line, shape in written if shape.in_hbm)
@@ -163,7 +164,7 @@ def _written(program: Program, body: Computation, line: Instruction) -> float:
         return body[line.operands[1]].shapes[0].bytes
     if line.opcode == "fusion":
         inner = program.computations[line.called[0]]
-        (root,) = (part for part in inner.values() if part.root)
+        root = hlo.root(inner)
         if root.opcode != "tuple":
             return _written(program, inner, root)
     return sum(shape.bytes for shape in line.shapes)

@@ -48,7 +48,7 @@ def test_a_loop_of_unknown_length_counts_once_and_is_told():
 
 TPU = """HloModule step
 %cond (p: (s32[], f32[8,128])) -> pred[] {
-  %limit = s32[]{:T(128)} constant(24)
+  %limit = s32[]{:T(128)} constant(23)
   %p = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) parameter(0)
   %n = s32[]{:T(128)} get-tuple-element(%p), index=0
   ROOT %lt = pred[]{:T(512)} compare(%n, %limit), direction=LT
@@ -57,6 +57,9 @@ TPU = """HloModule step
   %p.1 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) parameter(0)
   %x = f32[8,128]{1,0:T(8,128)S(1)} get-tuple-element(%p.1), index=1
   %y = bf16[8,128]{1,0:T(8,128)(2,1)} convert(%x), metadata={op_name="jit(step)/mlp/convert"}
+  %n.0 = s32[]{:T(128)} get-tuple-element(%p.1), index=0
+  %step = s32[]{:T(128)} constant(2)
+  %n.1 = s32[]{:T(128)} add(%n.0, %step)
   ROOT %t = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) tuple(%n.1, /*index=1*/%x)
 }
 ENTRY %main (a: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
@@ -67,9 +70,9 @@ ENTRY %main (a: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
 
 
 def test_the_dialect_of_tpus():
-    """Loops tell their length by the constant in their condition; S(1) is memory on the chip."""
+    """Loops tell their rounds by constants, here by twos; S(1) is memory on the chip."""
     program = hlo.parse(TPU)
-    assert program.times == {"main": 1, "body": 24}
+    assert program.times == {"main": 1, "body": 12}
     line = program.computations["body"]["y"]
     assert line.shapes == (hlo.Shape("bf16", (8, 128)),)
     assert (line.shapes[0].bytes, line.path, line.operands) == (
