@@ -10,6 +10,7 @@
 | logs/           | see `logs`                                                              |
 | evaluation.json | figures, name -> value                                                  |
 | compile.json    | what it needs and takes on TPUs, by topology: see `compiling`           |
+| compile.png     | what fills the memory of a chip there                                   |
 | samples.html    | the page                                                                |
 | samples.png     | a film strip of its first document                                      |
 | previews/       | the same, as training went on: <step>.html, <step>.png                  |
@@ -40,6 +41,7 @@ LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
 COMPILE = "compile.json"
+MEMORY = "compile.png"
 PAGE = "samples.html"
 PREVIEWS = "previews"
 PROFILE = "profile"

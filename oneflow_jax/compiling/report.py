@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from etils import epath
+
+from oneflow_jax.viewer import memory
+
 GIB = 2**30
 
 COLUMNS = (
@@ -43,6 +47,19 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
             for one in told["traffic"]
         ]
     return "\n".join(lines)
+
+
+def draw(path: epath.Path, name: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """A picture of what fills the memory of a chip of each topology, in training and sampling."""
+    rows, limits = {}, {}
+    for topology, told in figures.items():
+        limit = told["hbm_limit_bytes"]
+        for program, of in {"training": told, "sampling": told.get("sampling", {})}.items():
+            if "categories" in of:
+                row = f"{topology} {program}"
+                rows[row] = {key: size / GIB for key, size in of["categories"].items()}
+                limits[row] = limit and limit / GIB
+    memory.bars(path, rows, limits, f"{name}: memory of a chip")
 
 
 def problems(name: str, figures: Mapping[str, Any]) -> list[str]:

@@ -63,8 +63,10 @@ def run(
         )
         print(report.line(topology.name, figures[topology.name]), flush=True)
     workdir.write_atomically(folder / workdir.COMPILE, json.dumps(figures, indent=1) + "\n")
+    report.draw(folder / workdir.MEMORY, config.name, figures)
     print(report.table(figures))
     print(f"Figures: {folder / workdir.COMPILE}")
+    print(f"Memory: {folder / workdir.MEMORY}")
     problems = [line for name in figures for line in report.problems(name, figures[name])]
     if problems:
         raise UserError("\n".join(["not everything fits:", *problems]))
