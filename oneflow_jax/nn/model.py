@@ -52,8 +52,7 @@ class Model(nn.Module):
 
     def table(self) -> Table:
         """The vocabulary as vectors."""
-        # Of all parameters only this is used as a whole by every row, so it is gathered at once.
-        rows = placement.constrained(self.rows, ("vocab", "embed"))
+        rows = placement.gathered(self.rows, ("vocab", "token_width"))
         return Table(rows=rows, mask=self.mask)
 
     def __call__(self, view: View) -> Outputs:

@@ -4,6 +4,7 @@
 anything.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,34 @@ def constrained(x: Array, names: Names) -> Array:
         return x
     _check(names)
     return nn.with_logical_constraint(x, names)
+
+
+def gathered(x: Array, names: Names) -> Array:
+    """A parameter as it is used: whole along the axes that the rules spread over fsdp.
+
+    It is gathered as one, and its gradient summed as one, of which each device keeps its share.
+    Left to itself XLA multiplies large matrices share by share while they go round the ring, in
+    slivers that TPUs are slow at, and gathers those of attention twice.
+    """
+    if not _meshed():
+        return x
+    return _gathered(x, names)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gathered(x: Array, names: Names) -> Array:
+    return constrained(x, _whole(names))
+
+
+def _gathered_forward(x: Array, names: Names) -> tuple[Array, None]:
+    return _gathered(x, names), None
+
+
+def _gathered_backward(names: Names, _: None, gradient: Array) -> tuple[Array]:
+    return (constrained(constrained(gradient, _whole(names)), names),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
 def shared_out(name: str) -> str | None:
@@ -64,6 +93,10 @@ def platform() -> str:
 
 def _meshed() -> bool:
     return bool(nn.get_logical_axis_rules()) and not jax.sharding.get_abstract_mesh().empty
+
+
+def _whole(names: Names) -> Names:
+    return tuple(None if name and _rules()[name] == "fsdp" else name for name in names)
 
 
 def _rules() -> dict[str, str | tuple[str, ...] | None]:
