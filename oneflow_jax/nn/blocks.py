@@ -66,6 +66,14 @@ def held(key: Float[Array, "B S K A"], value: Float[Array, "B S K A"], sight: Si
     return Held(key, value, sight.key_segment, sight.number)
 
 
+def met(sight: Sight, other: Array) -> Sight:
+    """The same, but not known before `other` is.
+
+    `nn.scan` takes out of its loop what depends on nothing within: the masks of all blocks at once.
+    """
+    return jax.lax.optimization_barrier((sight, other))[0]
+
+
 def nothing(query: Grouped) -> Partial:
     """The softmax before the first key."""
     rows, slots, heads, group, width = query.shape
@@ -167,16 +175,16 @@ def _forward(
     value: Float[Array, "B S K A"],
     sight: Sight,
 ) -> tuple[Float[Array, "B L H A"], PyTree]:
-    queries = grouped(query, key.shape[2])
-    whole = absorbed(nothing(queries), queries, held(key, value, sight), sight)
+    queries, near = grouped(query, key.shape[2]), met(sight, query)
+    whole = absorbed(nothing(queries), queries, held(key, value, near), near)
     found, log_total = finished(whole, query)
     return found, (query, key, value, sight, found, log_total)
 
 
 def _backward(kept: PyTree, slope: Float[Array, "B L H A"]) -> tuple[Array, Array, Array, None]:
     query, key, value, sight, found, log_total = kept
-    of = answered(query, found, log_total, slope)
-    by_query, (by_key, by_value) = slopes(held(key, value, sight), sight, of)
+    of, near = answered(query, found, log_total, slope), met(sight, slope)
+    by_query, (by_key, by_value) = slopes(held(key, value, near), near, of)
     by_query = by_query.reshape(query.shape).astype(query.dtype)
     return by_query, by_key.astype(key.dtype), by_value.astype(value.dtype), None
 

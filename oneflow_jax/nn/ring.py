@@ -38,16 +38,16 @@ def _forward(
     sight: Sight,
     axis: str,
 ) -> tuple[Float[Array, "B L H A"], PyTree]:
-    queries = blocks.grouped(query, key.shape[2])
+    queries, near = blocks.grouped(query, key.shape[2]), blocks.met(sight, query)
 
     def attend_and_pass(carry: PyTree, _: None) -> tuple[PyTree, None]:
         partial, given = carry
-        return (blocks.absorbed(partial, queries, given, sight), _passed_on(given, axis)), None
+        return (blocks.absorbed(partial, queries, given, near), _passed_on(given, axis)), None
 
-    start = (blocks.nothing(queries), blocks.held(key, value, sight))
+    start = (blocks.nothing(queries), blocks.held(key, value, near))
     rounds = jax.lax.axis_size(axis) - 1
     (partial, last), _ = jax.lax.scan(attend_and_pass, start, length=rounds)
-    whole = blocks.absorbed(partial, queries, last, sight)
+    whole = blocks.absorbed(partial, queries, last, near)
     found, log_total = blocks.finished(whole, query)
     return found, (query, key, value, sight, found, log_total)
 
@@ -56,16 +56,16 @@ def _backward(
     axis: str, kept: PyTree, slope: Float[Array, "B L H A"]
 ) -> tuple[Array, Array, Array, None]:
     query, key, value, sight, found, log_total = kept
-    of = blocks.answered(query, found, log_total, slope)
+    of, near = blocks.answered(query, found, log_total, slope), blocks.met(sight, slope)
 
     def add_and_pass(carry: PyTree, _: None) -> tuple[PyTree, None]:
         by_query, given, by_given = carry
-        more, also = blocks.slopes(given, sight, of)
+        more, also = blocks.slopes(given, near, of)
         by_given = _passed_on(jax.tree.map(jnp.add, by_given, also), axis)
         return (by_query + more, _passed_on(given, axis), by_given), None
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (of.query, (key, value)))
-    start = (zeros[0], blocks.held(key, value, sight), zeros[1])
+    start = (zeros[0], blocks.held(key, value, near), zeros[1])
     rounds = jax.lax.axis_size(axis)
     (by_query, _, (by_key, by_value)), _ = jax.lax.scan(add_and_pass, start, length=rounds)
     by_query = by_query.reshape(query.shape).astype(query.dtype)
