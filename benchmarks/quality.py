@@ -83,7 +83,7 @@ def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> It
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
         system = build.system(config, folder)
-        with checkpoint.Checkpoints(folder, config.checkpoint.keep) as checkpoints:
+        with checkpoint.Checkpoints(folder) as checkpoints:
             done = checkpoints.latest == config.steps
         if not done:
             workdir.keep_config(folder, config)

@@ -25,7 +25,10 @@ def run(name: str) -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.dir = "runs/data"  # prepared data sets, shared by runs
-    config.data.workers = 0  # processes that lay out and pack; 0 is a thread
+    # Independent parts of a batch, each of which reads and packs documents of its own. They divide
+    # batch; a multiple of the number of hosts, so that each host reads its share alone.
+    config.data.streams = 1
+    config.data.workers = 0  # processes that lay out and pack, at most one a stream; 0 is a thread
     config.data.cache = 20_000  # documents that each of them may keep in memory, laid out
 
     config.optimizer = ml_collections.ConfigDict()

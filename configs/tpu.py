@@ -62,6 +62,7 @@ def config_of(generation: str, size: str, plans: dict[str, dict]) -> ml_collecti
     config.evaluation.batch = 128
     config.sampling.prompts = ("<text> <image>", "a picture of a tiger: <image>")
     config.update_from_flattened_dict(plans[size])
+    config.data.streams = min(128, config.batch)
     slices = " or ".join((config.topologies[0], config.topologies[-1]))
     config.needs = (
         f"It trains {PARAMETERS[size]} parameters on TPU {generation}, on {slices} or between: see "

@@ -1,19 +1,52 @@
 #!/usr/bin/env bash
-# Asks for a TPU pod slice and waits until it is there; SPOT=1 for one that may be taken away.
+# Asks for a TPU pod and waits until it is there; run again, goes on waiting.
+#
+#     launch/create_pod.sh [--dry-run]
+#
+# In launch/pod.env: ACCELERATOR and SLICES say which; SPOT=1 or RESERVED=1 of which kind, on demand
+# otherwise; VALID_UNTIL ends the request, TIMEOUT only the waiting.
 set -euo pipefail
-source "$(dirname "$0")/pod.env"
+source "$(dirname "$0")/pod.sh"
+needs PROJECT
+no_arguments "$@"
 
-spot=()
-if [[ -n "${SPOT:-}" ]]; then spot=(--spot); fi
-gcloud compute tpus queued-resources create "$NAME" \
-    --project="$PROJECT" --zone="$ZONE" --node-id="$NAME" \
-    --accelerator-type="$ACCELERATOR" --runtime-version="$VERSION" "${spot[@]}"
+if [[ -z "$VERSION" ]]; then
+    case "$ACCELERATOR" in
+        v2-* | v3-* | v4-*) VERSION=tpu-ubuntu2204-base ;;
+        v5litepod-*) VERSION=v2-alpha-tpuv5-lite ;;
+        v5p-*) VERSION=v2-alpha-tpuv5 ;;
+        v6e-*) VERSION=v2-alpha-tpuv6e ;;
+        *) fail "ACCELERATOR=$ACCELERATOR is not known here: give its software as VERSION." ;;
+    esac
+fi
+read -ra flags <<<"$CREATE_FLAGS"
+flags+=(--accelerator-type="$ACCELERATOR" --runtime-version="$VERSION")
+if ((SLICES == 1)); then
+    flags+=(--node-id="$NAME")
+else
+    flags+=(--node-count="$SLICES" --node-prefix="$NAME")
+fi
+if [[ -n "$SPOT" && -n "$RESERVED" ]]; then fail "SPOT and RESERVED: give one or the other."; fi
+if [[ -n "$SPOT" ]]; then flags+=(--spot); fi
+if [[ -n "$RESERVED" ]]; then flags+=(--reserved); fi
+if [[ -n "$VALID_UNTIL" ]]; then flags+=(--valid-until-duration="$VALID_UNTIL"); fi
 
-state=""
-until [[ "$state" == ACTIVE ]]; do
-    sleep 30
-    state=$(gcloud compute tpus queued-resources describe "$NAME" \
-        --project="$PROJECT" --zone="$ZONE" --format="value(state.state)")
-    echo "$NAME: $state"
-    if [[ "$state" == FAILED || "$state" == SUSPENDED ]]; then exit 1; fi
+pod_state NONE
+if [[ "$STATE" == NONE ]]; then queued_resource create "${flags[@]}"; fi
+SECONDS=0
+while true; do
+    pod_state ACTIVE
+    echo "$NAME: $STATE" >&2
+    case "$STATE" in
+        ACTIVE) break ;;
+        FAILED | SUSPENDING | SUSPENDED)
+            queued_resource describe >&2
+            fail "$NAME is $STATE, for which the reason is above; launch/delete_pod.sh, then again."
+            ;;
+    esac
+    if ((SECONDS >= TIMEOUT)); then
+        fail "$NAME is $STATE after $TIMEOUT seconds. The request stands: run this again to wait" \
+            "on, or launch/delete_pod.sh to take it back."
+    fi
+    sleep "$POLL"
 done

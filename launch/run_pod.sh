@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Trains on all hosts; the same command goes on from the newest checkpoint after a preemption.
-# Further arguments are the program's own: launch/run_pod.sh --config.steps=1000
+# Starts the run on all hosts and returns; it goes on from the newest checkpoint, if there is one.
+#
+#     launch/run_pod.sh [--dry-run] [ARGUMENT...]
+#
+# Arguments are the program's own, as --config.steps=1000. In launch/pod.env: CONFIG says what is
+# trained, BUCKET and RUN where it is kept. A pod that has a run already is left alone.
 set -euo pipefail
-source "$(dirname "$0")/pod.env"
+source "$(dirname "$0")/pod.sh"
+needs PROJECT BUCKET
 
-arguments=$(printf '%q ' "--config=$CONFIG" "--workdir=$BUCKET/runs/$RUN" "$@")
-on_all_hosts "cd oneflow_jax_checkout &&
-    .venv/run/bin/python -m oneflow_jax.main $arguments 2>&1 | tee -a ../train.log"
+if ((SLICES > 1)); then set -- "--config.mesh.slices=$SLICES" "$@"; fi
+on_hosts all all must_be_idle
+on_hosts all all start_run "$LIBTPU_INIT_ARGS" "--config=$CONFIG" "--workdir=$WORKDIR" "$@"

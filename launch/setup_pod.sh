@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Puts this project and JAX for TPUs on every host of the pod; run again to update.
+# Puts this project, Python and JAX for TPUs on every host of the pod; run again to update.
+#
+#     launch/setup_pod.sh [--dry-run]
+#
+# In launch/pod.env: REPOSITORY and REVISION say which code, PYTHON which Python.
 set -euo pipefail
-source "$(dirname "$0")/pod.env"
+source "$(dirname "$0")/pod.sh"
+needs PROJECT REPOSITORY
+no_arguments "$@"
 
-repository=$(printf %q "$REPOSITORY")
-on_all_hosts "set -e
-    sudo apt-get install -y -qq python3.11-venv || sudo apt-get install -y -qq python3-venv
-    test -d oneflow_jax_checkout || git clone --depth=1 $repository oneflow_jax_checkout
-    cd oneflow_jax_checkout && git pull --ff-only
-    test -d .venv/run || \"\$(command -v python3.11 || echo python3)\" -m venv .venv/run
-    .venv/run/bin/pip install --quiet -r requirements.txt 'jax[tpu]'
-    .venv/run/bin/python -c 'import jax; print(jax.device_count(), \"chips\")'"
+on_hosts all all must_be_idle
+on_hosts all all set_up "$REPOSITORY" "$REVISION" "$PYTHON"

@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import operator
 
-import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -31,7 +30,7 @@ from oneflow_jax import (
 from oneflow_jax.canvas import Canvas, View
 from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.data import pipeline
+from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import attending, backbone, splash, towers
 from oneflow_jax.nn.model import Model
@@ -45,6 +44,7 @@ COUNTS = (
     "batch",
     "parts",
     "data.length",
+    "data.streams",
     "logging.every",
     "checkpoint.every",
     "checkpoint.keep",
@@ -108,7 +108,7 @@ class System:
         """The first state with what it takes over from the run in `config.start`."""
         return start.begun(self, state)
 
-    def batches(self) -> grain.IterDataset[Canvas]:
+    def batches(self) -> streams.Batches:
         """The endless training batches, on the devices."""
         given = self.config.data
         return self._batches("train", workers=given.workers, cache=given.cache)
@@ -132,11 +132,12 @@ class System:
         clocks = self.config.evaluation.clocks
         return heldout.Losses(batches, self.model, self.paradigm, clocks, self.config.seed)
 
-    def _batches(self, split: str, *, workers: int, cache: int) -> grain.IterDataset[Canvas]:
+    def _batches(self, split: str, *, workers: int, cache: int) -> streams.Batches:
         return pipeline.batches(
             inputs.documents(self.config, self.layout.codec, split),
             self.layout,
             rows=self.config.batch,
+            streams=self.config.data.streams,
             seed=self.config.seed,
             workers=workers,
             cache=cache,
@@ -156,6 +157,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     _check_counts(config)
     start.check(config, folder)
     mesh = _mesh(config, jax.devices())
+    streams.check(config.batch, config.data.streams)
     built = _assembled(config, mesh, inputs.layout(config, folder))
     # What would fail after training is refused before.
     suites.check(config)

@@ -2,22 +2,24 @@
 
     <workdir>/checkpoints/<step>/ema      averaged parameters: all that sampling needs
     <workdir>/checkpoints/<step>/train    step, root key, parameters, optimizer
-    <workdir>/checkpoints/<step>/data     where the input pipeline stands
+    <workdir>/checkpoints/<step>/data     where each stream of the input pipeline stands, as JSON
 
 Saving goes on in the background; a step's folder gets its name when it is whole, so that a killed
-save leaves no half checkpoint behind.
+save leaves no half checkpoint behind. In an object store, where no folder is renamed, a file
+`commit_success.txt` comes last, and what has none does not count. Nothing in a checkpoint depends
+on how many processes saved it.
 """
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import grain
 import ml_collections
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from oneflow_jax import workdir
+from oneflow_jax import processes, workdir
+from oneflow_jax.data import streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.state import TrainState
@@ -44,7 +46,8 @@ class Checkpoints:
 
         Args:
             folder: of the run.
-            keep: all but so many newest are deleted; None keeps all.
+            keep: all but so many newest are deleted, and what a killed save left; None deletes
+                nothing, for whoever only reads: the run may be saving just now, elsewhere.
             milestones: but not those of every so many steps; 0 for none.
         """
         policies = ocp.training.preservation_policies
@@ -54,13 +57,17 @@ class Checkpoints:
         directory = folder / workdir.CHECKPOINTS
         # Orbax takes no relative path; and absolute() would garble gs://, which is one already.
         self._directory = directory if directory.is_absolute() else directory.absolute()
-        self._checkpointer = ocp.training.Checkpointer(
-            self._directory,
-            # The training loop decides when.
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,
-        )
+        handlers = ocp.handlers.local_registry()
+        handlers.add(ocp.handlers.JsonHandler, checkpointable_name="data")
+        options = ocp.options.CheckpointablesOptions(registry=handlers)
+        with ocp.Context(checkpointables_options=options):
+            self._checkpointer = ocp.training.Checkpointer(
+                self._directory,
+                # The training loop decides when.
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                cleanup_tmp_directories=keep is not None,
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -75,13 +82,14 @@ class Checkpoints:
         newest = self._checkpointer.latest
         return None if newest is None else newest.step
 
-    def save(self, state: TrainState, step: int, data: grain.DatasetIterator) -> None:
+    def save(self, state: TrainState, step: int, data: streams.Reader) -> None:
         """Begins to save; arrays are copied before this returns, so that they may be donated.
 
         Raises:
             UserError: this save or the one before it could not be written.
         """
-        items = {"ema": state.ema, "train": _without_ema(state), "data": data}
+        position = processes.together(data.position)
+        items = {"ema": state.ema, "train": _without_ema(state), "data": position}
         with self._explained():
             self._checkpointer.save_checkpointables_async(step, items)
 
@@ -94,15 +102,29 @@ class Checkpoints:
         with self._explained():
             self._checkpointer.wait()
 
-    def restore(self, like: TrainState, data: grain.DatasetIterator) -> TrainState:
+    def restore(self, like: TrainState, data: streams.Reader) -> TrainState:
         """The newest state, laid out as `like`; `data` is set to where it stood.
 
         Args:
             like: shapes and shardings of the state.
-            data: an iterator made as the saved one was.
+            data: a reader of the same streams, or of some of them, as the saved one.
+
+        Raises:
+            UserError: the checkpoint is of an earlier version, which kept no streams.
         """
-        like_items = {"ema": like.ema, "train": _without_ema(like), "data": data}
-        items = self._checkpointer.load_checkpointables(self.latest, like_items)
+        like_items = {"ema": like.ema, "train": _without_ema(like), "data": None}
+        try:
+            items = self._checkpointer.load_checkpointables(self.latest, like_items)
+        except FileNotFoundError as error:
+            if not self._is_earlier(self.latest):
+                raise
+            raise UserError(
+                f"The checkpoints in {self._directory} were saved by an earlier version, which "
+                "kept the place in the data otherwise, and training cannot go on from them: train "
+                "anew in another --workdir, or with start=<this folder> to take over its averaged "
+                "parameters. Evaluating and sampling still work."
+            ) from error
+        data.seek(items["data"])
         return TrainState(ema=items["ema"], **items["train"])
 
     def restore_averaged(self, like: PyTree) -> PyTree:
@@ -116,6 +138,9 @@ class Checkpoints:
                 f"There is no checkpoint in {self._directory}: train first, with --mode=train."
             )
         return self._checkpointer.load_checkpointables(self.latest, {"ema": like})["ema"]
+
+    def _is_earlier(self, step: int) -> bool:
+        return any((self._directory / str(step) / "data").glob("process_*.json"))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

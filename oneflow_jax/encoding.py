@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
-from oneflow_jax import logs
+from oneflow_jax import logs, processes
 from oneflow_jax.autoencoders.trained import Autoencoder
 from oneflow_jax.data import latents
 from oneflow_jax.data.document import Document, Encoded, Image
@@ -51,7 +50,7 @@ class Latents:
         """
         found = self._found()
         # Nobody makes what another has yet to look for, else they would not all come here again.
-        _meet("latents were looked for")
+        processes.meet()
         if found is not None:
             return found
         counts = {}
@@ -59,10 +58,10 @@ class Latents:
             source = opener()
             counts[split] = len(source)
             self._encode(split, source)
-        _meet("latents are written")
-        if jax.process_index() == 0:
+        processes.meet()
+        if processes.leads():
             latents.write_index(self.folder, self.autoencoder.fingerprint, counts)
-        _meet("latents are told")
+        processes.meet()
         return latents.read_index(self.folder / latents.INDEX, self.autoencoder.fingerprint)
 
     def opened(self, split: str) -> latents.Stored:
@@ -146,12 +145,6 @@ class Encoder:
 def _encoded(source: Sequence[Document], encoder: Encoder, numbers: range) -> Iterator[Document]:
     for first in range(0, len(numbers), AT_ONCE):
         yield from encoder([source[n] for n in numbers[first : first + AT_ONCE]])
-
-
-def _meet(where: str) -> None:
-    """Waits for all processes of a pod."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
 
 
 def _name(picture: np.ndarray) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from oneflow_jax import build, checkpoint, generate, logs, plans, sharding, workdir
+from oneflow_jax import build, checkpoint, generate, logs, plans, processes, sharding, workdir
 from oneflow_jax import state as states
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import grids, guidance
@@ -54,11 +54,11 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
         progress.report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         figures |= found
         shares |= {name: found[name] for name in found if name.split("@")[0] in score.figures}
-        if score.cells:
+        if score.cells and processes.leads():
             path = folder / f"{task.name}@{passes}.png"
             sheet.contact_sheet(path, score.cells, COLUMNS, f"{system.config.name}: {path.stem}")
     progress.close()
-    if len(config.passes) > 1 and suite.tasks:
+    if len(config.passes) > 1 and suite.tasks and processes.leads():
         plots.lines(folder / "evaluation.png", curves(shares), system.config.name, up="share")
     workdir.write_atomically(
         folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
@@ -119,7 +119,7 @@ def spacing(system: build.System, params: PyTree) -> grids.Spacing:
 def averaged(system: build.System, folder: epath.Path) -> PyTree:
     """The newest averaged parameters in `folder`."""
     like = states.abstract(system).ema
-    with checkpoint.Checkpoints(folder, system.config.checkpoint.keep) as checkpoints:
+    with checkpoint.Checkpoints(folder) as checkpoints:
         return checkpoints.restore_averaged(like)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from oneflow_jax import build, sharding
+from oneflow_jax import build, processes, sharding
 from oneflow_jax.canvas import Canvas
+from oneflow_jax.data import edits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
@@ -76,7 +77,7 @@ class Generator:
         rows = [row(self.system.layout, prompt, revise=plan.revises) for prompt in prompts]
         layout = self.system.layout
         if not layout.grows:
-            longest = max(len(slots["kind"]) for slots in rows)
+            longest = max((len(slots["kind"]) for slots in rows), default=0)
             length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, layout.length)
             layout = dataclasses.replace(layout, length=length)
         for first in range(0, len(rows), batch):
@@ -100,7 +101,8 @@ class Generator:
         rows = sharding.of_rows(self.system.mesh, sharding.SAMPLING)
         canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
         with sharding.use(self.system.mesh, sharding.SAMPLING):
-            return jax.device_get(self._sample(self.params, canvas, numbers, seed, plan=plan))
+            sample = self._sample(self.params, canvas, numbers, seed, plan=plan)
+        return processes.fetched(sample)
 
 
 def sampled(
@@ -133,6 +135,26 @@ def _first(moments: base.Moments, count: int) -> base.Moments:
     came = moments.times >= 0
     fewer = jax.tree.map(lambda x: x[came, :count], moments.replace(times=None))
     return fewer.replace(times=moments.times[came])
+
+
+def rows_at_once(mesh: jax.sharding.Mesh, count: int, most: int) -> int:
+    """Rows of a batch for `count` documents, `most` at most.
+
+    Each device gets 1, 2, 3, 4, 6, 8, 12, ... of them: few numbers to compile programs for, and at
+    most a third of the rows beyond what the devices must be filled up with goes to waste.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    each = -(-count // ways)
+    power = 1 << (each - 1).bit_length()
+    between = power * 3 // 4
+    return min(ways * (between if power >= 4 and each <= between else power), most)
+
+
+def changes(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:
+    """What a revision changed of the document that was given."""
+    # Read back from slots, as `after` was, so that words and pixels that stayed are the same.
+    (read,) = layout.read(layout.canvas([layout.revision(before)]))
+    return edits.edits(read, after)
 
 
 def row(layout: layouts.Layout, prompt: Document, *, revise: bool) -> layouts.Row:

@@ -3,13 +3,12 @@
 import functools
 from collections.abc import Sequence
 
-import grain
 import jax
 import jax.numpy as jnp
 from clu import metrics
 
-from oneflow_jax import step
-from oneflow_jax.canvas import Canvas
+from oneflow_jax import processes, step
+from oneflow_jax.data import streams
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
 from oneflow_jax.shapes import PyTree
@@ -25,7 +24,7 @@ class Losses:
 
     def __init__(
         self,
-        batches: grain.IterDataset[Canvas],
+        batches: streams.Batches,
         model: Model,
         paradigm: Paradigm,
         clocks: int,
@@ -65,4 +64,4 @@ class Losses:
 
     def at(self, params: PyTree, u: float) -> Metrics:
         """Totals and numbers of scored slots by term, with all documents at the same u."""
-        return jax.device_get(self._step(params, self._key, jnp.float32(u), self._canvas))
+        return processes.fetched(self._step(params, self._key, jnp.float32(u), self._canvas))

@@ -1,4 +1,4 @@
-"""The host: its process's memory for XLA's CPU backend, other processes of a pod, its machine."""
+"""The host: its process's memory for XLA's CPU backend, its machine."""
 
 import ctypes
 import os
@@ -9,6 +9,8 @@ import sys
 import jax
 from etils import epath
 
+from oneflow_jax import processes
+
 # Parameters of mallopt(3), from malloc.h; glibc's numbers are part of its ABI.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _LARGEST = 2**31 - 1
@@ -17,8 +19,7 @@ _LARGEST = 2**31 - 1
 def prepare() -> None:
     """Call before anything of JAX runs."""
     keep_freed_memory()
-    if "TPU_WORKER_HOSTNAMES" in os.environ and "," in os.environ["TPU_WORKER_HOSTNAMES"]:
-        jax.distributed.initialize()
+    processes.join()
 
 
 def keep_freed_memory() -> None:

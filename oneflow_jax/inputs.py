@@ -8,7 +8,7 @@ from collections.abc import Callable
 import ml_collections
 from etils import epath
 
-from oneflow_jax import encoding, registry, workdir
+from oneflow_jax import encoding, processes, registry, storage, workdir
 from oneflow_jax.autoencoders.codec import AsCodes, Codes, Learned
 from oneflow_jax.autoencoders.trained import Autoencoder
 from oneflow_jax.codecs import patches
@@ -39,8 +39,12 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
     Raises:
         UserError: a value is wrong, or the codec is another than the run's.
     """
+    with processes.leader_first():
+        source(config, "train")
     codec = _codec(config, folder)
-    return _layout(config, _vocab(config, folder, codec.codes), codec)
+    with processes.leader_first():
+        vocab = _vocab(config, folder, codec.codes)
+    return _layout(config, vocab, codec)
 
 
 def planned_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
@@ -130,7 +134,7 @@ def _codes(path: str, pixels: int) -> Codes:
 
 
 def _autoencoder(path: str) -> Autoencoder:
-    folder = epath.Path(path)
+    folder = storage.located(path, "codec.path")
     if not folder.exists():
         raise UserError(
             f"codec.path={path}: there is no such folder. Train an autoencoder, with "
@@ -146,8 +150,11 @@ def _kept(
     """What the run has kept of its codec, held against the codec that is there."""
     kept = folder / workdir.LATENTS
     stored = _latents(config, codec)
-    if not kept.exists():
+    known = kept.exists()
+    processes.meet()  # Nobody makes what another has yet to look for.
+    if not known:
         workdir.write_atomically(kept, stored.index().to_json())
+        processes.meet()
     return latents.read_index(kept, stored.autoencoder.fingerprint)
 
 
@@ -168,13 +175,10 @@ def _vocab(config: ml_collections.ConfigDict, folder: epath.Path, codes: int) ->
     path = folder / workdir.TOKENIZER
     given = epath.Path(config.start) / workdir.TOKENIZER
     if not path.exists() and config.start and given.exists():
-        draft = path.with_name(path.name + ".draft")
-        draft.write_bytes(given.read_bytes())
-        draft.replace(path)
+        workdir.write_atomically(path, given.read_bytes())
     if not path.exists():
         documents = source(config, "train")
         count = min(len(documents), VOCAB_DOCUMENTS)
-        draft = path.with_name(path.name + ".draft")
-        vocabs.train_vocab((documents[i].words() for i in range(count)), config.data.vocab, draft)
-        draft.replace(path)
+        words = (documents[i].words() for i in range(count))
+        workdir.write_atomically(path, vocabs.train_vocab(words, config.data.vocab).model)
     return vocabs.Vocab.load(path, codes)

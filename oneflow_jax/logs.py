@@ -11,6 +11,8 @@ import tensorboardX
 import tqdm
 from etils import epath
 
+from oneflow_jax import processes, storage
+
 SCALARS = "metrics.jsonl"
 """One line for each report: {"step": 100, "train/loss": 1.2, ...}."""
 
@@ -22,7 +24,30 @@ def to_terminal() -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
-    logging.getLogger("jax").setLevel(logging.WARNING)  # ... and JAX which platforms it lacks.
+    for name in (
+        "jax",
+        "gcsfs",
+        "fsspec",
+    ):  # ... which platforms JAX lacks, how objects are cached.
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def only_warnings() -> None:
+    """Leaves it to another process to tell how it goes."""
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+class Silent:
+    """What has the methods of `Writer` and writes nothing: that of processes that do not lead."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Does nothing, like the others."""
+
+    def flush(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class Writer:
@@ -39,12 +64,13 @@ class Writer:
             directory: where the files go; made if need be.
             resume_at: the step that training goes on from.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        self._path = directory / SCALARS
+        self._staged = storage.Staged(directory)
         kept = [row for row in read_scalars(directory) if row["step"] <= resume_at]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._lines = self._path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(directory), purge_step=resume_at + 1)
+        path = self._staged.local / SCALARS
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._lines = path.open("a")
+        where = str(self._staged.local)
+        self._events = tensorboardX.SummaryWriter(where, purge_step=resume_at + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds one report."""
@@ -63,11 +89,13 @@ class Writer:
         """Makes everything visible to readers of the files."""
         self._lines.flush()
         self._events.flush()
+        self._staged.upload()
 
     def close(self) -> None:
         """Flushes and closes the files."""
         self._lines.close()
         self._events.close()
+        self._staged.close()
 
 
 def read_scalars(directory: epath.Path) -> list[dict[str, float]]:
@@ -98,7 +126,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, start: int = 0, unit: str = "step") -> None:
         """Begins at `start` of `total` units."""
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and processes.leads()
         self._title, self._total, self._start = title, total, start
         self._began = self._last = time.monotonic()
         self._bar = tqdm.tqdm(

@@ -6,7 +6,9 @@ Kept short: what is done is in `train`, `evaluate` and `sample`, which tests and
 import re
 import signal
 import sys
+import traceback
 
+import jax
 import ml_collections
 from absl import app, flags
 from etils import epath
@@ -19,8 +21,10 @@ from oneflow_jax import (
     host,
     inputs,
     logs,
+    processes,
     profiling,
     sample,
+    storage,
     train,
     workdir,
 )
@@ -69,13 +73,15 @@ PROGRAMS = flags.DEFINE_multi_enum(
 
 def run(config: ml_collections.ConfigDict) -> None:
     """Does what the flags say."""
-    folder = epath.Path(WORKDIR.value or f"runs/{config.name}")
+    folder = storage.located(WORKDIR.value or f"runs/{config.name}", "--workdir")
     if MODE.value == "compile":
         _for_devices_elsewhere(config, folder)
         return
+    storage.check_local(config.data.dir, "data.dir")
     build.check_platform(config)
-    with workdir.claimed(folder):
-        workdir.check_config(folder, config)
+    with processes.mourned(folder / workdir.CHECKPOINTS), workdir.claimed(folder):
+        with processes.leader_first():
+            workdir.check_config(folder, config)
         if "contestants" in config:
             _of_contestants(config, folder)
         elif "autoencoder" in config:
@@ -112,17 +118,17 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
     if MODE.value in ("train", "prepare"):
         workdir.keep_config(folder, config)
     if MODE.value == "prepare":
-        print(inputs.prepared(config, system.layout.codec))
+        _say(inputs.prepared(config, system.layout.codec))
     if MODE.value == "train":
         train.run(
             system, folder, sample.Previews(system, folder) if config.sampling.every else None
         )
     if MODE.value in ("train", "evaluate"):
         figures = evaluate.run(system, folder)
-        print(evaluate.table(figures))
-        print(f"Figures: {folder / workdir.EVALUATION}")
+        _say(evaluate.table(figures))
+        _say(f"Figures: {folder / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
-        print(f"Page: {sample.run(system, folder, prompts, revise=revise)}")
+        _say(f"Page: {sample.run(system, folder, prompts, revise=revise)}")
 
 
 def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -133,18 +139,19 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     _started(config, folder)
     system = reconstruction.system(config, trains=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
-        count = len(system.source("train"))  # A mistake in it is told before anything is kept.
+        with processes.leader_first():
+            count = len(system.source("train"))  # A mistake is told before anything is kept.
         workdir.keep_config(folder, config)
     if MODE.value == "prepare":
-        print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
+        _say(f"Prepared: {count} documents of 'train', in {config.data.dir}")
     if MODE.value == "train":
         codec_run.trained(system, folder)
     if MODE.value in ("train", "evaluate"):
-        print(codec_run.table(codec_run.evaluated(system, folder)))
-        print(f"Figures: {folder / workdir.EVALUATION}")
-        print(f"Page: {folder / workdir.PAGE}")
+        _say(codec_run.table(codec_run.evaluated(system, folder)))
+        _say(f"Figures: {folder / workdir.EVALUATION}")
+        _say(f"Page: {folder / workdir.PAGE}")
     if MODE.value == "sample":
-        print(f"Page: {codec_run.sampled(system, folder, PROMPT.value)}")
+        _say(f"Page: {codec_run.sampled(system, folder, PROMPT.value)}")
 
 
 def _started(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -161,9 +168,14 @@ def _of_contestants(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             "This configuration compares paradigms, all in one go: give no --mode, --prompt or "
             "--revise. Its runs are folders of their own: give one of them as --workdir."
         )
+    if processes.several():
+        raise UserError(
+            f"This configuration compares paradigms in one process, and is run in "
+            f"{jax.process_count()}: unset {', '.join(processes.ENVIRONMENT)}; run it on one host."
+        )
     workdir.keep_config(folder, config)
-    print(f"Page: {comparison.run(config, folder)}")
-    print(f"Figures: {folder / comparison.FIGURES}")
+    _say(f"Page: {comparison.run(config, folder)}")
+    _say(f"Figures: {folder / comparison.FIGURES}")
 
 
 def parse(argv: list[str]) -> ml_collections.ConfigDict:
@@ -181,7 +193,7 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
             )
             flags.mark_flag_as_required("config")
         else:
-            saved = workdir.saved_config(epath.Path(WORKDIR.value))
+            saved = workdir.saved_config(storage.located(WORKDIR.value, "--workdir"))
             config_flags.DEFINE_config_dict("config", saved, sys_argv=argv)
         rest = flags.FLAGS(rest)
         config = flags.FLAGS["config"].value.lock()  # A missing file is told at the first touch.
@@ -199,19 +211,31 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
     return config
 
 
+def _say(what: object) -> None:
+    """Tells people; one process does for all."""
+    if processes.leads():
+        print(what)
+
+
 def main() -> None:
     """Runs, and says a user's mistake in one message, without a traceback."""
     logs.to_terminal()
-    host.prepare()
     try:
+        host.prepare()
+        if not processes.leads():
+            logs.only_warnings()
         run(parse(sys.argv))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        processes.leave(f"error: {error}")
     except Stopped as stopped:
-        print(stopped)
+        _say(stopped)
         sys.exit(STOPPED)
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from the newest checkpoint")
+        processes.leave("\nstopped; the same command goes on from the newest checkpoint")
+    except Exception:
+        if not processes.several():
+            raise
+        processes.leave(traceback.format_exc())
 
 
 if __name__ == "__main__":

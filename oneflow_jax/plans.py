@@ -31,13 +31,14 @@ def sampling(
     spacing: grids.Spacing,
     *,
     revise: bool = False,
+    record: bool = True,
 ) -> base.Plan:
-    """For people to look at: all moments on the way are kept.
+    """For people to look at: all moments on the way are kept, unless `record` is False.
 
     Raises:
         UserError: a value is wrong, or not for this paradigm.
     """
-    plan = _plan(config, config.sampling.steps, spacing, revise=revise, record=True)
+    plan = _plan(config, config.sampling.steps, spacing, revise=revise, record=record)
     paradigm.check(plan)
     return plan
 

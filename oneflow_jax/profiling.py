@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from oneflow_jax import workdir
+from oneflow_jax import storage, workdir
 from oneflow_jax.errors import UserError
 
 
@@ -42,18 +42,19 @@ class Profiled:
         """
         self._step, self._folder = step, folder / workdir.PROFILE
         self._first, self._last = steps or (0, 0)
-        self._running = False
+        self._staged: storage.Staged | None = None
 
     def __call__(self, number: int, *given: Any) -> Any:  # noqa: ANN401 - whatever the step takes
         """The step of this number."""
         if number == self._first:
-            jax.profiler.start_trace(str(self._folder))
-            self._running = True
+            self._staged = storage.Staged(self._folder)
+            jax.profiler.start_trace(str(self._staged.local))
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             after = self._step(*given)
         # A run that went on from between the two has no profile to end.
-        if self._running and number == self._last:
+        if self._staged and number == self._last:
             jax.block_until_ready(after)
             jax.profiler.stop_trace()
-            self._running = False
+            self._staged.close()
+            self._staged = None
         return after

@@ -26,7 +26,7 @@ from clu import metrics
 from etils import epath
 from jax.experimental import multihost_utils
 
-from oneflow_jax import logs, optim, workdir
+from oneflow_jax import logs, optim, processes, workdir
 from oneflow_jax.costs import chips
 from oneflow_jax.errors import UserError
 from oneflow_jax.update import Metrics
@@ -60,7 +60,11 @@ class Report:
         self._amounts = system.amounts
         self._flops = system.flops
         self._peak = _peak(system.mesh)
-        self._writer = logs.Writer(folder / workdir.LOGS, resume_at=start)
+        self._writer = (
+            logs.Writer(folder / workdir.LOGS, resume_at=start)
+            if processes.leads()
+            else logs.Silent()
+        )
         self._progress = logs.Progress("training", config.steps, start)
         self._pending: tuple[int, Metrics] | None = None
         self._sums: Metrics = {}

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from oneflow_jax import build, evaluate, generate, logs, plans, workdir
-from oneflow_jax.data import edits, emoji_concepts, prompt
+from oneflow_jax import build, evaluate, generate, logs, plans, processes, workdir
+from oneflow_jax.data import emoji_concepts, prompt
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import page, sheet, telling
+from oneflow_jax.viewer import page, sheet, story, telling
 
 ROWS = 5
 """Moments on the film strip."""
@@ -71,7 +71,7 @@ def _shown(
     grid = evaluate.spacing(system, generator.params)
     plan = plans.sampling(config, system.paradigm, grid, revise=revise)
     passes = 0
-    batch = min(config.evaluation.batch, _rounded_up(len(repeated), system.mesh.size))
+    batch = generate.rows_at_once(system.mesh, len(repeated), config.evaluation.batch)
     stories = []
     for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
         here = slice(len(stories), len(stories) + len(made.documents))
@@ -79,6 +79,23 @@ def _shown(
         stories += telling.stories(system.layout, made.moments, titles, shown[here])
         passes = max(passes, made.passes)
         _tell(system.layout, shown[here], repeated[here], made, revise=revise)
+    if processes.leads():
+        _write(system, folder, path, stories, passes, revise=revise)
+    logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
+    return path
+
+
+def _write(
+    system: build.System,
+    folder: epath.Path,
+    path: epath.Path,
+    stories: Sequence[story.Story],
+    passes: int,
+    *,
+    revise: bool,
+) -> None:
+    """Writes the page and the film strip beside it."""
+    config = system.config
     last = len(stories[0].frames) - 1
     moments = [round(i * last / (ROWS - 1)) for i in range(ROWS)]
     sheet.filmstrip(path.with_suffix(".png"), stories[0], moments)
@@ -91,8 +108,6 @@ def _shown(
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
         lede=_lede(system, revise=revise),
     )
-    logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
-    return path
 
 
 def requests(
@@ -135,9 +150,7 @@ def _tell(
 
 
 def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> None:
-    # Read back from slots, as `after` was, so that words and pixels that stayed are the same.
-    (before,) = layout.read(layout.canvas([layout.revision(before)]))
-    changes = edits.edits(before, after)
+    changes = generate.changes(layout, before, after)
     for change in changes:
         logging.info("    %s", change)
     if not changes:
@@ -155,7 +168,3 @@ def _curves(system: build.System) -> list[str]:
     terms = [term for term, _ in system.paradigm.weights]
     held_out = [f"heldout/{term}" for term in (terms[0], "image")]
     return ["train/loss", *(f"train/{term}" for term in terms), *held_out]
-
-
-def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from oneflow_jax import checkpoint, registry, workdir
+from oneflow_jax import checkpoint, registry, storage, workdir
 from oneflow_jax import state as states
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import towers
@@ -28,7 +28,7 @@ def check(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
             f"paradigm.name={before!r} and all else the same, and give its folder as start."
         )
     if config.start and not workdir.has_checkpoints(folder):
-        workdir.saved_config(epath.Path(config.start), field="start")
+        workdir.saved_config(storage.located(config.start, "start"), field="start")
 
 
 def begun(system: states.Stateful, state: TrainState) -> TrainState:
@@ -43,7 +43,7 @@ def begun(system: states.Stateful, state: TrainState) -> TrainState:
     config = system.config
     if not config.start:
         return state
-    folder = epath.Path(config.start)
+    folder = storage.located(config.start, "start")
     kept = workdir.saved_config(folder, field="start")
     params = _averaged(folder, state.params)
     if (kept.paradigm.name, config.paradigm.name) == registry.WIDENS:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import ml_collections
 from etils import epath
 
-from oneflow_jax import inputs, registry
+from oneflow_jax import inputs, processes, registry
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import emoji_concepts, sources
@@ -134,12 +134,13 @@ def _look(
 
     @functools.cache
     def judge() -> matching.Judge:
-        if path.exists():
-            return matching.Judge.load(path)
-        logging.info("Training the judge of pictures and names; it is kept in %s.", path)
-        trained = matching.Judge.train(concepts)
-        folder.mkdir(parents=True, exist_ok=True)
-        trained.save(path)
-        return trained
+        with processes.leader_first():
+            if path.exists():
+                return matching.Judge.load(path)
+            logging.info("Training the judge of pictures and names; it is kept in %s.", path)
+            trained = matching.Judge.train(concepts)
+            folder.mkdir(parents=True, exist_ok=True)
+            trained.save(path)
+            return trained
 
     return lambda pictures: judge().retrieved(pictures)

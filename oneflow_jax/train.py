@@ -5,14 +5,14 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-import grain
 import jax
 import ml_collections
 from clu import parameter_overview
 from etils import epath
 
-from oneflow_jax import checkpoint, optim, preemption, profiling, reporting, sharding
+from oneflow_jax import checkpoint, optim, preemption, profiling, reporting, sharding, storage
 from oneflow_jax import state as states
+from oneflow_jax.data import streams
 from oneflow_jax.shapes import Key, PyTree
 from oneflow_jax.state import TrainState
 from oneflow_jax.update import Metrics
@@ -45,7 +45,7 @@ class System(Protocol):
     def begun(self, state: TrainState) -> TrainState:
         """The first state with what it takes over from another run, if any."""
 
-    def batches(self) -> grain.IterDataset:
+    def batches(self) -> streams.Batches:
         """The endless training batches, on the devices."""
 
     def update(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -66,10 +66,12 @@ def run(
         preview: shows what averaged parameters make, every `sampling.every` steps.
 
     Raises:
-        UserError: the loss is not finite, or a checkpoint cannot be written.
+        UserError: the loss is not finite, a checkpoint cannot be written, or another run has taken
+            over the folder.
         Stopped: SIGTERM came; the state is saved.
     """
     config, kept = system.config, system.config.checkpoint
+    owner = storage.Owner(folder)
     with (
         sharding.use(system.mesh),
         contextlib.closing(iter(system.batches())) as data,
@@ -91,6 +93,7 @@ def run(
             last = number == config.steps or must_leave(number)
             if number % config.checkpoint.every == 0 or last:
                 with report.paused():  # A state that is not finite is never saved.
+                    owner.check()
                     # The iterator must stand where the state does: nothing is drawn before.
                     checkpoints.save(state, number, data)
             if preview and number % config.sampling.every == 0:
@@ -105,7 +108,7 @@ def run(
 
 
 def restored_or_new(
-    system: System, checkpoints: checkpoint.Checkpoints, data: grain.DatasetIterator
+    system: System, checkpoints: checkpoint.Checkpoints, data: streams.Reader
 ) -> TrainState:
     """The newest checkpoint's state, with `data` set to where it stood; else the first state."""
     if checkpoints.latest is None:

@@ -16,6 +16,7 @@
 | previews/       | the same, as training went on: <step>.html, <step>.png                  |
 | profile/        | of some steps, for TensorBoard                                          |
 | compiled/       | programs, so that they need not be compiled again                       |
+| owner.txt       | in an object store: who trains here, see `storage.Owner`                |
 """
 
 import contextlib
@@ -23,7 +24,6 @@ import errno
 import fcntl
 import functools
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +31,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from oneflow_jax import processes, storage
 from oneflow_jax.errors import UserError
 
 CONFIG = "config.json"
@@ -73,6 +74,7 @@ ADDED = {
     "keep_compiled": False,
     "checkpoint.milestones": 0,
     "sampling.every": 0,
+    "data.streams": 1,
     "optimizer.frozen": "",
     "model.attention": "dense",
     "mesh.slices": 1,
@@ -97,10 +99,10 @@ _OF_DISKS = (
 
 @contextlib.contextmanager
 def claimed(workdir: epath.Path) -> Iterator[None]:
-    """Holds the folder, made if need be, for this process alone; a killed process lets go of it.
+    """Holds the folder, made if need be, for this run alone; a killed process lets go of it.
 
     Raises:
-        UserError: another process holds it; or the disk is full or closed to us, then or later.
+        UserError: another run holds it; or the disk is full or closed to us, then or later.
     """
     with _explained(workdir):
         try:
@@ -109,7 +111,9 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
             raise UserError(
                 f"--workdir={workdir} cannot be made a folder ({error.strerror}): choose another."
             ) from error
-        if "://" in os.fspath(workdir):  # Object stores have no locks.
+        # Object stores have no locks (see `storage.Owner`); and the leader holds the folder for all
+        # processes of a run.
+        if storage.is_remote(workdir) or not processes.leads():
             yield
             return
         with pathlib.Path(workdir, ".lock").open("w") as lock:
@@ -185,10 +189,16 @@ def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
     return rows
 
 
-def write_atomically(path: epath.Path, text: str) -> None:
-    """Writes a file that is never seen half written."""
+def write_atomically(path: epath.Path, data: str | bytes) -> None:
+    """Writes a file that is never seen half written; of several processes the leader does."""
+    if not processes.leads():
+        return
+    data = data.encode() if isinstance(data, str) else data
+    if storage.is_remote(path):  # An object appears whole.
+        path.write_bytes(data)
+        return
     draft = path.with_name(path.name + ".draft")
-    draft.write_text(text)
+    draft.write_bytes(data)
     draft.replace(path)
 
 

@@ -77,7 +77,7 @@ def state(system, folder):
     with sharding.use(system.mesh), checkpoint.Checkpoints(folder, 10) as checkpoints:
         newest = checkpoints.restore(states.abstract(system), data)
     key = jax.random.key_data(newest.key)
-    position = data.get_state()
+    position = data.position
     data.close()
     return jax.tree.map(np.asarray, newest.replace(key=key)), position
 

@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from tests import runs
+
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/*.md"))]
 FLAGS = {
@@ -54,10 +56,23 @@ def test_commands_name_configurations_and_keys_that_exist(words):
             assert name in FLAGS, word
 
 
+@pytest.fixture
+def beside_a_run(tmp_path, monkeypatch):
+    """A folder in which a tiny run stands where the docs have that of `make quickstart`."""
+    (tmp_path / "runs").mkdir()
+    runs.copy_newest(runs.trained()[1], tmp_path / "runs" / "quickstart")
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page):
-    for block in blocks(page, "python"):
-        exec(block, {})
+def test_python_blocks_run(page, request):
+    """From first to last, as in a notebook."""
+    found = blocks(page, "python")
+    if any("runs/quickstart" in block for block in found):
+        request.getfixturevalue("beside_a_run")
+    scope = {}
+    for block in found:
+        exec(block, scope)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

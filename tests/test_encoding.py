@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from oneflow_jax import encoding
+from oneflow_jax import encoding, processes
 from oneflow_jax.data import latents
 from oneflow_jax.data.document import Document, Encoded, Image, Text
 from oneflow_jax.encoding import Encoder, Latents
@@ -216,10 +216,9 @@ class Pod:
             return write_index(*arguments)
 
         monkeypatch.setattr(jax, "process_count", lambda: 2)
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(jax, "process_index", lambda: getattr(self._where, "index", 0))
-        monkeypatch.setattr(
-            encoding.multihost_utils, "sync_global_devices", lambda name: self._barrier.wait()
-        )
+        monkeypatch.setattr(processes, "meet", lambda: self._barrier.wait())
         monkeypatch.setattr(latents.Shard, "write", written)
         monkeypatch.setattr(latents, "write_index", index_written)
 

@@ -68,8 +68,8 @@ def test_the_batch_does_not_matter(generator, eight):
 def alone(generator):
     """The same generator on one device."""
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
-    system = dataclasses.replace(generator._system, mesh=mesh)
-    params = jax.device_put(generator._params, sharding.replicated(mesh))
+    system = dataclasses.replace(generator.system, mesh=mesh)
+    params = jax.device_put(generator.params, sharding.replicated(mesh))
     return generate.Generator(system, params)
 
 
@@ -85,7 +85,7 @@ def test_the_seed_and_the_place_matter(generator, eight):
 
 
 def test_what_is_given_comes_back_unchanged(eight, generator):
-    layout = generator._system.layout
+    layout = generator.system.layout
     canvas = together(eight)
     for number, document in enumerate(documents()):
         row = layout.prompt(document)
@@ -128,7 +128,7 @@ def test_moments(eight, generator):
 
 def test_revision_leaves_bos_and_changes_the_rest(generator):
     document = toy.Toy(interleaved=0.0)[0]
-    layout = generator._system.layout
+    layout = generator.system.layout
     row = layout.row(document)
     batch = made(generator, [document], plan(steps=4, start=0.5))[0]
     count = len(row["ids"])

@@ -23,14 +23,12 @@ def config(**changes):
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory):
-    path = tmp_path_factory.mktemp("vocab") / "tokenizer.model"
+def layout():
     forms = ["a picture of {}:", "three animals: first {}, then {}, last {}", "this here is {} and"]
     names = [concept.name for concept in concepts()]
     words = (form.format(*[name] * 3) for form in forms for name in names)
-    vocab.train_vocab(words, 128, path)
     codec = Patches(pixels=24, patch=8, colors=3, mean=0.0, deviation=1.0)
-    return layouts.Layout(vocab.Vocab.load(path), codec, length=96, text_slots=6)
+    return layouts.Layout(vocab.train_vocab(words, 128), codec, length=96, text_slots=6)
 
 
 def test_a_skeleton_has_the_slots_of_its_document(layout):

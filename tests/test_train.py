@@ -1,5 +1,6 @@
 """The loop: what it reports, and that it stops where it must."""
 
+import dataclasses
 import math
 
 import jax
@@ -117,9 +118,13 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_pa
     batches = build.System.batches
 
     def spoilt(given):
-        return batches(given).map(
-            lambda canvas: canvas.replace(latents=jnp.full_like(canvas.latents, jnp.nan))
-        )
+        whole = batches(given)
+
+        def place(pieces):
+            canvas = whole.place(pieces)
+            return canvas.replace(latents=jnp.full_like(canvas.latents, jnp.nan))
+
+        return dataclasses.replace(whole, place=place)
 
     monkeypatch.setattr(build.System, "batches", spoilt)
     with pytest.raises(UserError, match=r"Step 7: .*not finite.*optimizer.learning_rate"):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,8 +63,7 @@ IMAGES = {"clean": predictions.Clean(), "velocity": predictions.Velocity()}
 @functools.cache
 def vocabulary() -> vocab.Vocab:
     texts = (item.words() for item in toy.Toy(documents=300))
-    with tempfile.TemporaryDirectory() as folder:
-        return vocab.train_vocab(texts, 100, f"{folder}/tokenizer.model")
+    return vocab.train_vocab(texts, 100)
 
 
 def layout_of(length: int = 96, text_slots: int = 8) -> layout.Layout:

@@ -1,10 +1,15 @@
-"""The smallest configuration, for runs by the command line: `--config=tests/tiny_config.py`."""
+"""The smallest configuration, for runs by the command line: `--config=tests/tiny_config.py`.
+
+Of another paradigm: `--config=tests/tiny_config.py:edit_flow`.
+"""
 
 from configs import common
 
 
-def get_config():
-    config = common.debug(common.base("tiny"))
+def get_config(paradigm="oneflow"):
+    config = common.base("tiny")
+    common.choose(config, paradigm)
+    config = common.debug(config)
     config.steps = 6
     config.checkpoint.keep = 3
     config.sampling.update({"solver": "euler", "grid": "uniform"})

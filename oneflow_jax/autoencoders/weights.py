@@ -11,6 +11,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 
@@ -198,6 +199,9 @@ def _how_to_convert(folder: epath.Path) -> str:
 
 
 def _write(path: epath.Path, data: bytes) -> None:
+    if "://" in os.fspath(path):  # In an object store: it appears whole.
+        path.write_bytes(data)
+        return
     draft = path.with_name(path.name + ".draft")
     draft.write_bytes(data)
     draft.replace(path)

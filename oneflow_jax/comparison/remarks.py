@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from oneflow_jax.costs import chips, latency, sizes, ways
+from oneflow_jax.comparison import rooflines
+from oneflow_jax.costs import latency, sizes, ways
 from oneflow_jax.viewer import comparison as page
 
 PICTURE = 9
@@ -10,9 +11,6 @@ PICTURE = 9
 
 ON_PICTURES = ("transfusion", "lmfusion")
 """Those whose passes are counted by the picture."""
-
-PASSES = (8, 16, 32, 64)
-"""Of the concurrent paradigms."""
 
 CAVEATS = (
     "OneFlow and Mask Flow are told the layout of each document, drawn from those of the data: "
@@ -55,27 +53,6 @@ def notes(comparison: page.Comparison, headline: Mapping[str, int]) -> list[str]
     return [*_overtaken(every), *_on_chips(every), asked, *_unchanged(every), *CAVEATS]
 
 
-def rooflines() -> dict[str, list[list[str]]]:
-    """Least seconds a document on TPU v4 by size and batch: computed, not measured."""
-    tables = {}
-    for name, batch, setting in _settings():
-        rows = [
-            [way, *(f"{latency.seconds(kind, n, setting):.3f}" for n in PASSES)]
-            for way, kind in ways.WAYS.items()
-        ]
-        title = f"{name}, batch {batch}, {setting.chips} TPU v4: least seconds a document"
-        tables[title] = [["", *(f"{n} passes" for n in PASSES)], *rows]
-    return tables
-
-
-def _settings() -> Iterator[tuple[str, int, latency.Setting]]:
-    """Each size and batch, on as many chips as the paradigm that needs most."""
-    for name, network in sizes.NETWORKS.items():
-        for batch in (1, 8, 64):
-            one = latency.Setting(network, sizes.DOCUMENT, batch, chips.CHIPS["v4"])
-            yield name, batch, latency.with_chips(one, ways.WAYS.values())
-
-
 def _overtaken(every: Mapping[str, page.Contestant]) -> Iterator[str]:
     """Up to how many passes OneFlow would be faster than the others, here."""
     cached = _cached(every)
@@ -102,7 +79,7 @@ def _on_chips(every: Mapping[str, page.Contestant]) -> Iterator[str]:
         f"pictures, each of {asked.patches} patches or {asked.codes:,} codes. Passes are of "
         "the whole document, but of each picture for Transfusion and LMFusion."
     )
-    for name, batch, setting in _settings():
+    for name, batch, setting in rooflines.settings():
         flow = ways.WAYS["oneflow"]
         limits = {
             one.title: latency.seconds(ways.WAYS[one.name], PICTURE, setting) for one in cached

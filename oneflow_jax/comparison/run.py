@@ -17,7 +17,7 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax import host, suites, workdir
-from oneflow_jax.comparison import contestants, measures, remarks, tally
+from oneflow_jax.comparison import contestants, measures, remarks, rooflines, tally
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.errors import UserError
 from oneflow_jax.scoring import interleaved
@@ -139,7 +139,7 @@ def _comparison(
             for name in config.order
             for batch, every in timed[name].items()
         ],
-        roofline=remarks.rooflines(),
+        roofline=rooflines.tables(),
         pictures=config.samples,
         budget=config.flops,
         seeds=config.seeds,

@@ -39,6 +39,10 @@ class Gap:
     kind: Literal["text", "image", "document"]
     slots: int | None = None
 
+    def __str__(self) -> str:
+        """Its tag in the language of prompts."""
+        return f"<{self.kind}>" if self.slots is None else f"<{self.kind}:{self.slots}>"
+
 
 Part = Text | Image | Encoded | Gap
 

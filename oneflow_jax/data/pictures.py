@@ -10,6 +10,9 @@ from jaxtyping import UInt8
 
 from oneflow_jax import errors
 
+UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+"""What Pillow raises when it is first asked for the pixels of a file."""
+
 _WHITE = (255, 255, 255)
 
 
@@ -28,12 +31,16 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
         raise errors.UserError(f"picture {str(path)!r}: there is no such file")
     try:
         with PIL.Image.open(path) as picture:
-            picture.load()
-            upright = PIL.ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+            return fit(picture, pixels)
+    except UNREADABLE as error:
         message = f"picture {str(path)!r} cannot be read; give a PNG, JPEG, WebP or GIF file"
         raise errors.UserError(f"{message} ({error})") from error
-    return _square(_on_white(upright), pixels)
+
+
+def fit(picture: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
+    """Returns a picture of Pillow's as `load` does one in a file; raises one of `UNREADABLE`."""
+    picture.load()
+    return _square(_on_white(PIL.ImageOps.exif_transpose(picture)), pixels)
 
 
 def resize(picture: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:

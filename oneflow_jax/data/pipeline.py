@@ -2,12 +2,15 @@
 
 Or, for what learns from pictures alone, a picture of each document.
 
-The iterator's state is saved with each checkpoint and brings back the very next batch, also in
-the middle of an epoch.
+A batch is made of `streams`: stream k of S reads every S-th document, from the k-th on, and fills
+rows k B/S to (k+1) B/S. A process runs those whose rows lie on its devices, so that batches are the
+same whatever the number of processes. The streams' state is saved with each checkpoint and brings
+back the very next batch, also in the middle of an epoch.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -16,9 +19,10 @@ import numpy as np
 
 from oneflow_jax.canvas import Canvas, Kind
 from oneflow_jax.data import layout as layouts
+from oneflow_jax.data import streams as streaming
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
-from oneflow_jax.shapes import Array, UInt8
+from oneflow_jax.shapes import PyTree, UInt8
 
 BINS = 64
 """Rows that are packed together: more leave fewer slots empty, and make a resume slower."""
@@ -27,43 +31,46 @@ READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
 """Documents read ahead. grain looks at all of them for each that it hands on, so that its default
 of 500 costs more than to read a small document."""
 
-AHEAD = 2
-"""Batches that are on the devices before they are asked for."""
-
 
 def batches(
     source: Sequence[Document],
     layout: layouts.Layout,
     *,
     rows: int,
+    streams: int = 1,
     seed: int,
     workers: int,
     cache: int = 0,
     sharding: jax.sharding.Sharding,
-) -> grain.IterDataset[Canvas]:
-    """Endless batches of packed rows, in an order drawn anew each epoch.
+) -> streaming.Batches:
+    """Endless batches of packed rows, `Canvas`, in an order drawn anew each epoch.
 
     Args:
         source: random access to documents; picklable if there are workers.
         layout: how a document becomes slots.
-        rows: of the global batch, B; each process loads its share of them.
+        rows: of the global batch, B.
+        streams: independent parts of the batch, S, a divisor of B. With fewer than processes, some
+            of these read the same documents and take different rows of theirs.
         seed: of the order.
-        workers: processes that lay out and pack; 0 does it in a thread of this one. A state saved
-            with some number of workers is only right for the same number.
+        workers: processes that lay out and pack, at most one a stream; 0 does it in a thread of
+            this one.
         cache: how many documents, laid out, each process may keep in memory.
         sharding: where the rows go.
     """
     documents = _shuffled(_Cached(source, layout.row, cache), seed)
-    packed = grain.experimental.FirstFitPackIterDataset(
-        documents.to_iter_dataset(READING),
-        length_struct=dict.fromkeys(
-            ("ids", "latents", "kind", "span", "position", "fixed", "opening"), layout.length
-        ),
-        num_packing_bins=BINS,
-        seed=seed,
-    )
-    batched = packed.map(_canvas).batch(rows // jax.process_count(), drop_remainder=True)
-    return _ahead(batched, workers, sharding)
+
+    def stream(number: int) -> grain.IterDataset[Canvas]:
+        packed = grain.experimental.FirstFitPackIterDataset(
+            documents[number::streams].to_iter_dataset(READING),
+            length_struct=dict.fromkeys(
+                ("ids", "latents", "kind", "span", "position", "fixed", "opening"), layout.length
+            ),
+            num_packing_bins=BINS,
+            seed=seed,
+        )
+        return packed.map(_canvas).batch(rows // streams, drop_remainder=True)
+
+    return _of_streams(stream, _Share(rows, streams, sharding), workers)
 
 
 def pictures(
@@ -71,12 +78,13 @@ def pictures(
     *,
     pixels: int,
     rows: int,
+    streams: int = 1,
     seed: int,
     workers: int,
     cache: int = 0,
     sharding: jax.sharding.Sharding,
-) -> grain.IterDataset[UInt8[Array, "B pixels pixels 3"]]:
-    """Endless batches of pictures, in an order drawn anew each epoch; the other arguments as above.
+) -> streaming.Batches:
+    """Endless batches of pictures, uint8 `[B pixels pixels 3]`; the other arguments as above.
 
     Each document that has pictures shows one of them, drawn anew each time.
 
@@ -84,6 +92,7 @@ def pictures(
         source: random access to documents; picklable if there are workers.
         pixels: height and width of all pictures.
         rows: pictures of the global batch, B.
+        streams: independent parts of the batch.
         seed: of the order.
         workers: processes that read; 0 does it in a thread of this one.
         cache: how many documents' pictures each process may keep in memory.
@@ -93,10 +102,14 @@ def pictures(
         UserError: a picture has another size, when it comes.
     """
     read = functools.partial(sized, pixels)
-    documents = _shuffled(_Cached(source, read, cache), seed)
-    shown = documents.random_map(_one_of).to_iter_dataset(READING)
-    batched = shown.batch(rows // jax.process_count(), drop_remainder=True)
-    return _ahead(batched, workers, sharding)
+    # Drawn by the place among all documents: streams would else all draw the same numbers.
+    shown = _shuffled(_Cached(source, read, cache), seed).random_map(_one_of)
+
+    def stream(number: int) -> grain.IterDataset[UInt8[np.ndarray, "n pixels pixels 3"]]:
+        mine = shown[number::streams].to_iter_dataset(READING)
+        return mine.batch(rows // streams, drop_remainder=True)
+
+    return _of_streams(stream, _Share(rows, streams, sharding), workers)
 
 
 def sized(pixels: int, document: Document) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], ...]:
@@ -116,19 +129,52 @@ def sized(pixels: int, document: Document) -> tuple[UInt8[np.ndarray, "pixels pi
 
 
 def _shuffled(documents: Sequence[Any], seed: int) -> grain.MapDataset:
-    """Endlessly, each epoch in another order; this process's share."""
-    endless = grain.MapDataset.source(documents).seed(seed).shuffle().repeat()
-    return endless[jax.process_index() :: jax.process_count()]
+    """Endlessly, each epoch in another order."""
+    return grain.MapDataset.source(documents).seed(seed).shuffle().repeat()
 
 
-def _ahead(
-    batched: grain.IterDataset, workers: int, sharding: jax.sharding.Sharding
-) -> grain.IterDataset:
-    """The batches on the devices, made before they are asked for."""
-    if workers:
-        batched = batched.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    placed = batched.map(functools.partial(_place, sharding))
-    return grain.experimental.ThreadPrefetchIterDataset(placed, prefetch_buffer_size=AHEAD)
+def _of_streams(
+    stream: Callable[[int], grain.IterDataset], share: "_Share", workers: int
+) -> streaming.Batches:
+    """Batches of this process's streams, which `stream` makes by number."""
+    mine = {number: stream(number) for number in share.numbers()}
+    return streaming.Batches(mine, workers, share.placed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """What this process holds of a batch of `rows`, cut into `streams`."""
+
+    rows: int
+    streams: int
+    sharding: jax.sharding.Sharding
+
+    def numbers(self) -> list[int]:
+        """The streams that have rows, some at least, on this process's devices."""
+        each = self.rows // self.streams
+        held = self.sharding.addressable_devices_indices_map((self.rows,)).values()
+        return sorted({row // each for (where,) in held for row in range(self.rows)[where]})
+
+    def placed(self, pieces: Mapping[int, PyTree]) -> PyTree:
+        """The batch on the devices, of the rows of each of these streams."""
+        numbers = sorted(pieces)
+        return jax.tree.map(
+            lambda *found: self._on_devices(numbers, np.concatenate(found)),
+            *[pieces[number] for number in numbers],
+        )
+
+    def _on_devices(self, numbers: list[int], values: np.ndarray) -> jax.Array:
+        """Puts rows where they belong; `values` has those of the streams with these numbers."""
+        each = self.rows // self.streams
+
+        def chosen(index: tuple[slice, ...]) -> np.ndarray:
+            # A device's rows lie together, and so do the streams that have them.
+            start, stop, _ = index[0].indices(self.rows)
+            first = numbers.index(start // each) * each + start % each
+            return values[first : first + stop - start]
+
+        shape = (self.rows, *values.shape[1:])
+        return jax.make_array_from_callback(shape, self.sharding, chosen)
 
 
 class _Cached:
@@ -174,10 +220,4 @@ def _canvas(packed: dict[str, np.ndarray]) -> Canvas:
         position=packed["position"],
         fixed=packed["fixed"],
         opening=packed["opening"],
-    )
-
-
-def _place(sharding: jax.sharding.Sharding, batch: Canvas) -> Canvas:
-    return jax.tree.map(
-        lambda values: jax.make_array_from_process_local_data(sharding, values), batch
     )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import PIL.Image
 
 from oneflow_jax import errors
 from oneflow_jax.data import document, pictures
@@ -16,28 +17,34 @@ TAGS = (
     ("<document>", "words and pictures to be made, as many as the model sees fit (edit_flow)"),
 )
 
+Piece = str | np.ndarray | PIL.Image.Image | document.Gap
+"""Words with tags in them, a given picture (an array is uint8 `[height width 3]`), or a gap."""
+
 _TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
 
 
-def parse(prompt: str | Sequence[str | np.ndarray], pixels: int) -> document.Document:
+def parse(prompt: Piece | Sequence[Piece], pixels: int) -> document.Document:
     """Returns the document that a prompt describes.
 
     Args:
-      prompt: words with tags in them (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>", or
-        a list of such strings and of pictures, uint8 `[height width 3]`.
+      prompt: words with tags in them (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>", a
+        picture, a gap, or a list of them.
       pixels: given pictures are brought to this width and height.
 
     Raises:
-      UserError: nothing in the prompt, a '<' that begins no tag, a count that is no whole number
-        above 0, or a picture that cannot be read.
+      UserError: nothing in the prompt or something that is no `Piece`, a '<' that begins no tag, a
+        count that is no whole number above 0, or a picture that cannot be read.
     """
-    pieces = [prompt] if isinstance(prompt, str) else prompt
+    pieces = prompt if isinstance(prompt, list | tuple) else [prompt]
     parts: list[document.Part] = []
     for piece in pieces:
-        if isinstance(piece, str):
-            parts.extend(_parse_words(piece, pixels))
-        else:
-            parts.append(document.Image(_given(piece, pixels)))
+        match piece:
+            case str():
+                parts.extend(_parse_words(piece, pixels))
+            case document.Gap():
+                parts.append(piece)
+            case _:
+                parts.append(document.Image(given(piece, pixels)))
     if not parts:
         raise errors.UserError(f"prompt {prompt!r} is empty; give words or a tag. {_known()}")
     return document.Document(tuple(parts))
@@ -46,6 +53,39 @@ def parse(prompt: str | Sequence[str | np.ndarray], pixels: int) -> document.Doc
 def format(document_: document.Document) -> str:
     """Returns a document as one line in the language of prompts; given pictures lose their path."""
     return " ".join(map(_format_part, document_.parts))
+
+
+def given(picture: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarray:
+    """Returns the pixels of a given picture, brought to this width and height.
+
+    Raises:
+      UserError: it cannot be read, or is no picture at all.
+    """
+    if isinstance(picture, PIL.Image.Image):
+        if 0 in picture.size:
+            raise errors.UserError(f"prompt: a picture of {picture.size} pixels is empty")
+        try:
+            return pictures.fit(picture, pixels)
+        except pictures.UNREADABLE as error:
+            raise errors.UserError(f"prompt: a picture cannot be read ({error})") from error
+    if not isinstance(picture, np.ndarray):
+        raise errors.UserError(
+            f"prompt: {picture!r} is a {type(picture).__name__}; give strings, pictures of "
+            "Pillow's or NumPy's, and gaps"
+        )
+    return pictures.resize(checked(picture), pixels)
+
+
+def checked(picture: np.ndarray) -> np.ndarray:
+    """Returns an array that is a picture.
+
+    Raises:
+      UserError: it is not.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        found = f"{picture.dtype} {list(picture.shape)}"
+        raise errors.UserError(f"prompt: a picture must be uint8 [height width 3], not {found}")
+    return picture
 
 
 def _parse_words(words: str, pixels: int) -> list[document.Part]:
@@ -82,24 +122,14 @@ def _text(words: str) -> list[document.Part]:
     return [document.Text(words)] if words else []
 
 
-def _given(picture: np.ndarray, pixels: int) -> np.ndarray:
-    array = np.asarray(picture)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        found = f"{array.dtype} {list(array.shape)}"
-        raise errors.UserError(f"prompt: a picture must be uint8 [height width 3], not {found}")
-    return pictures.resize(array, pixels)
-
-
 def _format_part(part: document.Part) -> str:
     match part:
         case document.Text(words):
             return words
         case document.Image(pixels):
             return f"<image:{pixels.shape[1]}x{pixels.shape[0]}>"
-        case document.Gap(kind, None):
-            return f"<{kind}>"
-        case document.Gap(kind, slots):
-            return f"<{kind}:{slots}>"
+        case document.Gap():
+            return str(part)
 
 
 def _known() -> str:

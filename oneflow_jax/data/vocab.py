@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import io
-import pathlib
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 import sentencepiece
+from etils import epath
 
 from oneflow_jax import errors
 
@@ -69,8 +70,8 @@ class Vocab(Ids):
     code_count: int = 0
 
     @classmethod
-    def load(cls, path: str | pathlib.Path, code_count: int = 0) -> "Vocab":
-        """Returns the vocabulary in a file that `train_vocab` wrote.
+    def load(cls, path: str | os.PathLike[str], code_count: int = 0) -> "Vocab":
+        """Returns the vocabulary in a file of the `model` that `train_vocab` made.
 
         Args:
           path: the file, `tokenizer.model` of a run.
@@ -79,7 +80,7 @@ class Vocab(Ids):
         Raises:
           UserError: no such file, or not a SentencePiece model of ours.
         """
-        path = pathlib.Path(path)
+        path = epath.Path(path)
         if not path.is_file():
             raise errors.UserError(f"tokenizer {str(path)!r}: there is no such file")
         vocab = cls(path.read_bytes(), code_count)
@@ -150,8 +151,8 @@ class Vocab(Ids):
         return [symbol for symbol in dict.fromkeys(text) if 0 in self._pieces.encode(symbol)]
 
 
-def train_vocab(texts: Iterable[str], size: int, path: str | pathlib.Path) -> Vocab:
-    """Writes a SentencePiece model of `texts` to `path`, and returns the vocabulary.
+def train_vocab(texts: Iterable[str], size: int) -> Vocab:
+    """Returns the vocabulary of a SentencePiece model of `texts`.
 
     The same texts in the same order give the same bytes. A corpus that has fewer than `size` pieces
     to offer gets a smaller vocabulary. From 2,048 on, symbols outside the corpus are spelled in
@@ -160,7 +161,6 @@ def train_vocab(texts: Iterable[str], size: int, path: str | pathlib.Path) -> Vo
     Args:
       texts: the words of the corpus.
       size: how many ids at most, specials included.
-      path: the file to write, `tokenizer.model` of a run.
 
     Raises:
       UserError: no text at all, or more symbols in it than `size` has room for.
@@ -187,9 +187,6 @@ def train_vocab(texts: Iterable[str], size: int, path: str | pathlib.Path) -> Vo
     except RuntimeError as error:
         message = f"vocabulary size={size}: no tokenizer can be made from these texts"
         raise errors.UserError(f"{message}; give more ids, or more text ({error})") from error
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.getvalue())
     return Vocab(model.getvalue())
 
 

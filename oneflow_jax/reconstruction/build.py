@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Callable
 
-import grain
 import jax
 import ml_collections
 import numpy as np
@@ -16,7 +15,7 @@ from jaxtyping import UInt8
 from oneflow_jax import optim, sharding, update
 from oneflow_jax.autoencoders import kl, vq
 from oneflow_jax.autoencoders.architecture import Architecture
-from oneflow_jax.data import pipeline, sources
+from oneflow_jax.data import pipeline, sources, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import lpips
 from oneflow_jax.reconstruction import fidelity, objectives, step, terms
@@ -28,6 +27,7 @@ COUNTS = (
     "batch",
     "parts",
     "data.pixels",
+    "data.streams",
     "logging.every",
     "checkpoint.every",
     "checkpoint.keep",
@@ -98,13 +98,14 @@ class System:
         """The first state as it is."""
         return state
 
-    def batches(self) -> grain.IterDataset[UInt8[Array, "B H W 3"]]:
+    def batches(self) -> streams.Batches:
         """The endless training batches, on the devices."""
         config = self.config
         return pipeline.pictures(
             self.source("train"),
             pixels=config.data.pixels,
             rows=config.batch,
+            streams=config.data.streams,
             seed=config.seed,
             workers=config.data.workers,
             cache=config.data.cache,
@@ -173,6 +174,7 @@ def system(config: ml_collections.ConfigDict, trains: bool = True) -> System:
             "share out rows over mesh.data."
         )
     sharding.check_rows(mesh, config.batch, config.parts)
+    streams.check(config.batch, config.data.streams)
     settings = optim.Settings(steps=config.steps, **config.optimizer)
     shape = architecture(config)
     return System(

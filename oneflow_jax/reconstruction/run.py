@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from oneflow_jax import checkpoint, logs, train, workdir
+from oneflow_jax import checkpoint, logs, processes, train, workdir
 from oneflow_jax import state as states
 from oneflow_jax.autoencoders import weights
 from oneflow_jax.autoencoders.trained import Autoencoder
@@ -51,9 +51,12 @@ def trained(system: build.System, folder: epath.Path) -> None:
     """Trains, goes on or finds it done; and writes the averaged autoencoder to `codec/`."""
     train.run(system, folder)
     like = states.abstract(system).ema
-    with checkpoint.Checkpoints(folder, system.config.checkpoint.keep) as checkpoints:
+    with checkpoint.Checkpoints(folder) as checkpoints:
         averaged = checkpoints.restore_averaged(like)
-    weights.save(folder / workdir.CODEC, system.shape, averaged)
+    averaged = processes.fetched(averaged)
+    if processes.leads():
+        weights.save(folder / workdir.CODEC, system.shape, averaged)
+    processes.meet()
     logging.info("The autoencoder, in the layout of diffusers: %s", folder / workdir.CODEC)
 
 
@@ -135,6 +138,8 @@ def _page(
         made = f"{grid} codes out of {shape.num_vq_embeddings:,}"
     told = _told(figures)
     path = folder / workdir.PAGE
+    if not processes.leads():
+        return path
     gallery.write(
         path,
         originals=shown,

@@ -39,7 +39,7 @@ from jaxtyping import UInt8
 from oneflow_jax.data import edits, emoji_concepts, sentences
 from oneflow_jax.data.document import Document, Image
 from oneflow_jax.errors import UserError
-from oneflow_jax.scoring import base, intervals
+from oneflow_jax.scoring import base
 
 Look = Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]]
 """The name of what each picture shows: `matching.Judge.retrieved`, or `emoji.nearest` of each."""
@@ -133,24 +133,6 @@ def figures(made: Sequence[Marks], real: Sequence[Marks]) -> dict[str, float]:
     found["pictured"] = base.share([one.pictures > 0 for one in made])
     found["interleaved"] = float(np.prod([found[name] for name in PARTS]) ** (1 / len(PARTS)))
     return found
-
-
-def interval(
-    made: Sequence[Marks], real: Sequence[Marks], seed: int = 0, draws: int = 1000
-) -> dict[str, tuple[float, float]]:
-    """Of each figure the 95 % interval by drawing documents anew: `intervals.bootstrap`.
-
-    Documents that are drawn twice make variety less. So that this says nothing about the model, the
-    real documents are drawn likewise.
-    """
-    names = list(figures(made, real))
-
-    def drawn(numbers: np.ndarray) -> np.ndarray:
-        again = ([some[n] for n in numbers] for some in (made, real))
-        return np.array(list(figures(*again).values()))
-
-    low, high = intervals.bootstrap(drawn, len(made), seed, draws)
-    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
 def bounds(

@@ -7,48 +7,25 @@ from jaxtyping import Float, Int
 
 from oneflow_jax.errors import UserError
 
-LEVEL = 0.95
-"""Share of the draws that an interval holds."""
-
 Statistic = Callable[[Int[np.ndarray, "n"]], "float | Float[np.ndarray, 'f']"]
 """A figure, or several, of the documents with these numbers, some of them more than once."""
 
 
-def bootstrap(
-    statistic: Statistic, count: int, seed: int = 0, draws: int = 1000, level: float = LEVEL
-) -> tuple[Float[np.ndarray, "*f"], Float[np.ndarray, "*f"]]:
-    """The ends of the percentile interval of Efron, Bootstrap Methods (1979).
+def drawn(
+    statistic: Statistic, count: int, seed: int = 0, draws: int = 1000
+) -> Float[np.ndarray, "draws *f"]:
+    """Values for `count` documents drawn with repetition, again and again.
 
-    It draws `count` of the `count` documents, with repetition, again and again, and leaves out
-    equally many of the lowest and of the highest values. It tells how much the choice of documents
-    matters: not other seeds of training, nor errors of the judge. Of fewer than about 30 documents
-    it is too narrow, and of a figure that all documents share, as 1 of 1, it has no width at all.
+    Their percentiles are the ends of the interval of Efron, Bootstrap Methods (1979). It tells how
+    much the choice of documents matters: not other seeds of training, nor errors of the judge. Of
+    fewer than about 30 documents it is too narrow, and of a figure that all documents share, as 1
+    of 1, it has no width at all.
 
     Args:
         statistic: gets the numbers of the documents, 0 to `count` - 1.
         count: documents.
         seed: of the draws.
         draws: how many.
-        level: share of them in the interval, above 0 and below 1.
-
-    Returns:
-        Low and high, each of the shape that `statistic` returns.
-
-    Raises:
-        UserError: nothing to draw from, too few draws, or no share.
-    """
-    if not 0 < level < 1:
-        raise UserError(f"level={level}: give a share above 0 and below 1.")
-    outside = 50 * (1 - level)
-    values = drawn(statistic, count, seed, draws)
-    low, high = np.percentile(values, [outside, 100 - outside], axis=0)
-    return low, high
-
-
-def drawn(
-    statistic: Statistic, count: int, seed: int = 0, draws: int = 1000
-) -> Float[np.ndarray, "draws *f"]:
-    """What `bootstrap` takes its ends from: values for `count` documents drawn with repetition.
 
     Raises:
         UserError: nothing to draw from, or too few draws.

@@ -9,7 +9,6 @@ Phrases are bags of words: the judge cannot tell two that differ in their order 
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import re
 import zipfile
@@ -114,13 +113,6 @@ class Judge:
         )
         pairs = zip(self.retrieved(rough), concepts, strict=True)
         return float(np.mean([found == concept.name for found, concept in pairs]))
-
-    def digest(self) -> str:
-        """16 hexadecimal digits that differ whenever the judge does, to report its figures with."""
-        found = hashlib.blake2b("\n".join((*self.names, "", *self.words)).encode(), digest_size=8)
-        for name in sorted(self.params):
-            found.update(np.asarray(self.params[name]).tobytes())
-        return found.hexdigest()
 
     def save(self, path: pathlib.Path) -> None:
         """Writes it as a .npz file, which is never seen half written."""

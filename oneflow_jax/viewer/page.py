@@ -9,10 +9,11 @@ import importlib.resources
 import json
 import math
 import os
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from oneflow_jax.viewer import arrivals, atlas, story
 
@@ -112,9 +113,9 @@ def fill(
     }
     # One pass, so that braces inside a field are never taken for a placeholder.
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: given[match[1]], _own_file(template))
-    target = pathlib.Path(path)
+    target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    target.write_text(text)
 
 
 def _own_file(name: str) -> str:

@@ -1,9 +1,10 @@
 """Line plots as PNG, such as quality against the number of forward passes."""
 
+import io
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 
+from etils import epath
 from matplotlib import figure, ticker
 
 from oneflow_jax.viewer import typeface
@@ -58,6 +59,8 @@ def lines(
     axes.tick_params(colors=typeface.MUTED, length=0)
     axes.spines[:].set_visible(False)
     axes.legend(frameon=False, labelcolor=typeface.INK)
-    target = pathlib.Path(path)
+    file = io.BytesIO()
+    drawn.savefig(file, format="png")
+    target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(target)
+    target.write_bytes(file.getvalue())

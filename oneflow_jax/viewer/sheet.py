@@ -1,10 +1,11 @@
 """PNG pictures of samples: a contact sheet of many, and a film strip of one document forming."""
 
+import io
 import math
 import os
-import pathlib
 from collections.abc import Sequence
 
+from etils import epath
 from PIL import Image, ImageDraw
 
 from oneflow_jax.viewer import story, typeface
@@ -185,6 +186,8 @@ def _write_lines(
 
 def _save(canvas: Image.Image, path: str | os.PathLike[str]) -> None:
     """Writes a PNG, whose folder is made if need be."""
-    target = pathlib.Path(path)
+    file = io.BytesIO()
+    canvas.save(file, "PNG")
+    target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(target, "PNG")
+    target.write_bytes(file.getvalue())

@@ -8,7 +8,8 @@ from etils import epath
 
 from configs import compare
 from oneflow_jax import train
-from oneflow_jax.comparison import contestants, remarks, run
+from oneflow_jax.comparison import contestants, rooflines, run
+from oneflow_jax.costs import ways
 from oneflow_jax.errors import UserError
 from oneflow_jax.reconstruction import run as codec_run
 
@@ -102,14 +103,15 @@ def test_mistakes_are_told_before_training(changes, told, tmp_path):
 
 
 def test_rooflines_are_of_all_paradigms_and_sizes():
-    tables = remarks.rooflines()
+    tables = rooflines.tables()
     assert len(tables) == 6
     for rows in tables.values():
         assert {row[0] for row in rows[1:]} == set(compare.PASSES)
 
 
 def test_all_of_them_are_configured():
-    for kind in ("full", "smoke"):
+    for kind in ("full", "smoke", "longer"):
         config = compare.get_config(kind)
         run.check(config)
-        assert set(config.order) == set(config.contestants) == set(remarks.ways.WAYS)
+        every = set(compare.LONGER if kind == "longer" else ways.WAYS)
+        assert set(config.order) == set(config.contestants) == every

@@ -141,16 +141,15 @@ def test_iterator_resume(workers):
     """A saved state brings back the very next batch, in the middle of an epoch."""
     iterator = iter(dataset(workers=workers))
     take(iterator, 3)
-    state = iterator.get_state()
+    state = iterator.position
     expected = take(iterator, 3)
     fresh = iter(dataset(workers=workers))
-    fresh.set_state(state)
+    fresh.seek(state)
     assert_same(take(fresh, 3), expected)
     # And not because all batches are alike.
     assert any(np.any(x.ids != y.ids) for x, y in itertools.pairwise(expected))
     for opened in (iterator, fresh):
-        if hasattr(opened, "close"):
-            opened.close()
+        opened.close()
 
 
 def test_batches_lie_as_told():
@@ -225,10 +224,10 @@ def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
 def test_pictures_go_on_in_the_middle_of_an_epoch(workers):
     iterator = iter(shown(albums(), rows=2, workers=workers))
     numbers(iterator, 3)
-    state = iterator.get_state()
+    state = iterator.position
     expected = numbers(iterator, 6)
     fresh = iter(shown(albums(), rows=2, workers=workers))
-    fresh.set_state(state)
+    fresh.seek(state)
     assert numbers(fresh, 6) == expected
     assert len(set(expected)) > 4
     for opened in (iterator, fresh):

@@ -289,24 +289,6 @@ def test_bounds(concepts, look, real, whole):
     assert found["lower"] != interleaved.bounds(real, concepts, look, seed=1)["lower"]
 
 
-def test_interval(concepts, look, real, marks):
-    made = interleaved.marks(interleaved.exchanged(real, 0.5, seed=0), concepts, look)
-    found, value = interleaved.interval(made, marks, draws=200), interleaved.figures(made, marks)
-    for name, (low, high) in found.items():
-        assert low <= value[name] <= high, name
-    low, high = found["ordered"]
-    several = sum(mark.ordered is not None for mark in made)
-    error = np.sqrt(value["ordered"] * (1 - value["ordered"]) / several)
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.35)
-    # One promise that is kept, of the many that real documents make.
-    singles = [mark for mark in marks if mark.pictures == 1]
-    promise = next(mark for mark in marks if mark.counted)
-    few = interleaved.interval([*singles[:99], promise], marks, draws=50)
-    assert few["counted"][1] < 0.5
-    # Real documents against themselves: that some are drawn twice is no lack of variety.
-    assert interleaved.interval(marks, marks, draws=50)["varied"] == (1, 1)
-
-
 def test_what_cannot_be_scored(concepts, look, real, marks):
     with pytest.raises(UserError, match="301 made and 300 real"):
         interleaved.figures([*marks, marks[0]], marks)

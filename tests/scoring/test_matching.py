@@ -77,7 +77,6 @@ def test_it_is_kept_in_a_file(judge, drawn, names, tmp_path):
     path = tmp_path / "judge.npz"
     judge.save(path)
     again = matching.Judge.load(path)
-    assert again.digest() == judge.digest()
     assert again.retrieved(drawn) == names
     phrases = [sentences.phrase(names[0])]
     assert np.array_equal(
@@ -100,13 +99,16 @@ def test_what_is_no_judge(tmp_path):
     told(tmp_path / "array.npy")
 
 
+def weights(judge):
+    return [np.asarray(judge.params[name]).tobytes() for name in sorted(judge.params)]
+
+
 def test_the_seed_decides(concepts):
     few = concepts[:3]
     first, again, other = (
-        matching.Judge.train(few, seed, copies=2, steps=2).digest() for seed in (0, 0, 1)
+        weights(matching.Judge.train(few, seed, copies=2, steps=2)) for seed in (0, 0, 1)
     )
     assert first == again != other
-    assert len(first) == 16
 
 
 def test_features_are_what_the_network_sees_and_the_mean_colors():

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Says in what state the pod is, what each host does with its last line of log, and whether the run
+# is finished.
+#
+#     launch/status_pod.sh [--dry-run]
+set -euo pipefail
+source "$(dirname "$0")/pod.sh"
+needs PROJECT BUCKET
+no_arguments "$@"
+
+pod_state ACTIVE
+echo "$NAME: $STATE" >&2
+if [[ "$STATE" == ACTIVE ]]; then on_hosts all all host_state; fi
+if finished; then
+    echo "finished: $WORKDIR/samples.html"
+else
+    echo "not finished: no $WORKDIR/samples.html"
+fi

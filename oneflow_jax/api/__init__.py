@@ -1,0 +1,1 @@
+"""The Python interface: `oneflow_jax` itself names what is public of it. See docs/python.md."""

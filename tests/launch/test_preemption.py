@@ -1,0 +1,157 @@
+"""A run is seen through to its end, whatever becomes of its pod."""
+
+import pytest
+
+from tests.launch.cloud import NO_PAGE, NO_POD, NOTHING, SSH_FAILED, remote, says
+from tests.launch.test_scripts import ODD
+
+STARTED = ["stop_run", "must_be_idle", "set_up", "must_be_idle", "start_run"]
+CREATED = ["describe", "create", "describe"]
+LOOKED = ["describe", "host_state"]
+
+
+def hosts(*states):
+    """Answers of two hosts each time, the first of which runs; logs may say anything."""
+    log = "step 7: failed: an example of words: stopped"
+    text = "oneflow on a: running\n{log}\noneflow on b: {state}\n{log}"
+    return [says(text.format(log=log, state=state)) for state in states]
+
+
+def test_a_run_that_is_finished_needs_no_pod(cloud):
+    cloud.answer({"storage": [NOTHING]})
+    done = cloud.run("resume_pod.sh")
+    assert done.returncode == 0
+    assert cloud.calls() == [
+        ["gcloud", "storage", "ls", "gs://my-bucket/runs/1b/samples.html"],
+    ]
+    assert "finished: gs://my-bucket/runs/1b/samples.html" in done.stdout
+
+
+def test_it_begins_with_nothing_and_ends_with_the_page(cloud):
+    cloud.answer(
+        {
+            "storage": [NO_PAGE, NO_PAGE, NO_PAGE, NOTHING],
+            "describe": [NO_POD, NO_POD, says("ACTIVE")],
+            "; host_state": hosts("running"),
+        }
+    )
+    done = cloud.run("resume_pod.sh")
+    assert done.returncode == 0, done.stderr
+    assert cloud.verbs() == ["describe", *CREATED, *STARTED, *LOOKED, *LOOKED]
+
+
+def test_a_pod_that_was_taken_away_is_replaced_and_the_run_started_again(cloud):
+    states = ["ACTIVE", "SUSPENDING", "SUSPENDED", "SUSPENDED"]
+    cloud.answer(
+        {
+            "storage": [NO_PAGE] * 3 + [NOTHING],
+            "describe": [*map(says, states), NO_POD, says("ACTIVE")],
+            "; host_state": hosts("running"),
+        }
+    )
+    done = cloud.run("resume_pod.sh", *ODD, DELETE_WHEN_FINISHED="1")
+    assert done.returncode == 0, done.stderr
+    replaced = ["describe", "describe", "describe", "delete", *CREATED, *STARTED]
+    assert cloud.verbs() == [*LOOKED, *replaced, "describe", "delete"]
+    (start,) = [call for call in cloud.calls() if "ssh" in call and "; start_run" in remote(call)]
+    cloud.forget()
+    assert cloud.shell(remote(start)).returncode == 0
+    assert cloud.calls()[-1][5:] == ODD
+
+
+def test_a_machine_that_restarted_goes_on(cloud):
+    cloud.answer(
+        {
+            "storage": [NO_PAGE, NOTHING],
+            "describe": [says("ACTIVE")],
+            "; host_state": [says("oneflow on a: idle\noneflow on b: idle")],
+        }
+    )
+    assert cloud.run("resume_pod.sh").returncode == 0
+    assert cloud.verbs() == [*LOOKED, *STARTED]
+
+
+def test_a_run_that_fails_is_given_up_after_three_starts(cloud):
+    cloud.answer(
+        {
+            "storage": [NO_PAGE],
+            "describe": [says("ACTIVE")],
+            "; host_state": hosts("failed with code 1"),
+        }
+    )
+    done = cloud.run("resume_pod.sh")
+    assert done.returncode == 1
+    assert "ended three times" in done.stderr
+    assert cloud.verbs() == [*LOOKED, *STARTED] * 3 + LOOKED
+
+
+def test_starts_are_counted_anew_on_a_new_pod(cloud):
+    lost = ["SUSPENDED", "SUSPENDED"]
+    cloud.answer(
+        {
+            "storage": [NO_PAGE] * 7 + [NOTHING],
+            "describe": [
+                *map(says, ["ACTIVE", "ACTIVE", "ACTIVE", *lost]),
+                NO_POD,
+                says("ACTIVE"),
+            ],
+            "; host_state": [*hosts(*["failed"] * 5), *hosts("running")],
+        }
+    )
+    done = cloud.run("resume_pod.sh")
+    assert done.returncode == 0, done.stderr
+    assert cloud.verbs().count("start_run") == 6
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (hosts("stopped"), "the run was told to stop, and stays so"),
+        ([SSH_FAILED], "the hosts cannot be reached, and stays so"),
+    ],
+)
+def test_what_was_stopped_by_hand_or_is_out_of_reach_is_left_alone(cloud, answers, message):
+    cloud.answer({"storage": [NO_PAGE], "describe": [says("ACTIVE")], "; host_state": answers})
+    done = cloud.run("resume_pod.sh")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert cloud.verbs() == LOOKED * 5
+
+
+def test_being_told_to_stop_is_what_comes_before_being_taken_away(cloud):
+    cloud.answer(
+        {
+            "storage": [NO_PAGE] * 3 + [NOTHING],
+            "describe": [
+                *map(says, ["ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED"]),
+                NO_POD,
+                says("ACTIVE"),
+            ],
+            "; host_state": hosts("stopped"),
+        }
+    )
+    assert cloud.run("resume_pod.sh").returncode == 0
+    assert cloud.verbs().count("start_run") == 1
+
+
+def test_a_start_that_fails_is_decided_by_the_next_look(cloud):
+    cloud.answer(
+        {
+            "storage": [NO_PAGE] * 2 + [NOTHING],
+            "describe": [says("ACTIVE")],
+            "; host_state": [says("oneflow on a: idle")],
+            "; set_up": [SSH_FAILED, NOTHING],
+        }
+    )
+    done = cloud.run("resume_pod.sh")
+    assert done.returncode == 0
+    assert cloud.verbs().count("set_up") == 2
+    assert cloud.verbs().count("start_run") == 1
+
+
+def test_a_pod_that_cannot_be_had_is_given_up(cloud):
+    cloud.answer({"storage": [NO_PAGE], "describe": [says("FAILED")]})
+    done = cloud.run("resume_pod.sh")
+    assert done.returncode == 1
+    assert "pod is FAILED" in done.stderr
+    assert set(cloud.verbs()) == {"describe"}

@@ -1,0 +1,236 @@
+"""What the scripts ask of Google Cloud, word for word."""
+
+import pytest
+
+from tests.launch.cloud import (
+    LAUNCH,
+    NO_PAGE,
+    NO_POD,
+    NOTHING,
+    PLACE,
+    RESOURCES,
+    SCRIPTS,
+    SSH_FAILED,
+    remote,
+    says,
+)
+
+NEEDS = {
+    "create_pod.sh": "PROJECT",
+    "delete_pod.sh": "PROJECT",
+    "resume_pod.sh": "PROJECT BUCKET REPOSITORY",
+    "run_pod.sh": "PROJECT BUCKET",
+    "setup_pod.sh": "PROJECT REPOSITORY",
+    "status_pod.sh": "PROJECT BUCKET",
+    "stop_pod.sh": "PROJECT",
+    "watch_pod.sh": "PROJECT",
+}
+ODD = ["--prompt=a \"big\" 'dog': $HOME; <image> & more", "--x=*\\", "line\nbreak", "ünï", ""]
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags"),
+    [
+        ({}, "--accelerator-type=v4-64 --runtime-version=tpu-ubuntu2204-base --node-id=pod"),
+        (
+            {"ACCELERATOR": "v5litepod-16", "SPOT": "1"},
+            "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-id=pod "
+            "--spot",
+        ),
+        (
+            {"ACCELERATOR": "v5p-8", "RESERVED": "1", "VALID_UNTIL": "6h"},
+            "--accelerator-type=v5p-8 --runtime-version=v2-alpha-tpuv5 --node-id=pod --reserved "
+            "--valid-until-duration=6h",
+        ),
+        (
+            {"ACCELERATOR": "v6e-256", "SLICES": "2"},
+            "--accelerator-type=v6e-256 --runtime-version=v2-alpha-tpuv6e --node-count=2 "
+            "--node-prefix=pod",
+        ),
+        (
+            {"VERSION": "mine", "CREATE_FLAGS": "--network=n --service-account=s@x"},
+            "--network=n --service-account=s@x --accelerator-type=v4-64 --runtime-version=mine "
+            "--node-id=pod",
+        ),
+    ],
+)
+def test_a_pod_is_asked_for_as_the_variables_say(cloud, variables, flags):
+    cloud.answer({"describe": [NO_POD, says("ACTIVE")]})
+    done = cloud.run("create_pod.sh", **variables)
+    assert done.returncode == 0, done.stderr
+    expected = [*RESOURCES, "create", "pod", *PLACE, *flags.split()]
+    assert cloud.calls(*RESOURCES, "create") == [expected]
+
+
+def test_creation_waits_until_the_pod_is_there(cloud):
+    states = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE", "FAILED"]
+    cloud.answer({"describe": [NO_POD, *map(says, states)]})
+    done = cloud.run("create_pod.sh")
+    assert done.returncode == 0, done.stderr
+    assert cloud.verbs() == ["describe", "create", "describe", "describe", "describe"]
+    assert cloud.calls()[0] == [
+        *[*RESOURCES, "describe", "pod", *PLACE],
+        "--format=value(state.state)",
+    ]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "SUSPENDING", "SUSPENDED"])
+def test_creation_gives_up_and_shows_why(cloud, state):
+    cloud.answer({"--format": [NO_POD, says(state)], "describe": [says("no quota for v4")]})
+    done = cloud.run("create_pod.sh")
+    assert done.returncode == 1
+    assert f"error: pod is {state}" in done.stderr
+    # The description goes where people look, with the message below it.
+    assert "no quota for v4" in done.stderr
+
+
+def test_creation_waits_no_longer_than_told(cloud):
+    cloud.answer({"describe": [NO_POD, says("WAITING_FOR_RESOURCES")]})
+    done = cloud.run("create_pod.sh", TIMEOUT="1", POLL="0.3")
+    assert done.returncode == 1
+    assert "pod is WAITING_FOR_RESOURCES after 1 seconds" in done.stderr
+    assert cloud.verbs().count("describe") > 2
+
+
+def test_a_request_that_stands_is_waited_for_and_not_made_again(cloud):
+    cloud.answer({"describe": [says("WAITING_FOR_RESOURCES"), says("ACTIVE")]})
+    assert cloud.run("create_pod.sh").returncode == 0
+    assert cloud.verbs() == ["describe", "describe"]
+
+
+def test_a_connection_that_fails_is_not_taken_for_a_missing_pod(cloud):
+    refused = {"out": "", "error": "ERROR: PERMISSION_DENIED: no", "code": 1}
+    cloud.answer({"describe": [refused]})
+    done = cloud.run("create_pod.sh")
+    assert done.returncode == 1
+    assert "cannot tell the state of pod" in done.stderr
+    assert "PERMISSION_DENIED" in done.stderr
+    assert cloud.verbs() == ["describe"] * 5
+
+
+def test_a_connection_may_fail_once(cloud):
+    refused = {"out": "", "error": "ERROR: network", "code": 1}
+    cloud.answer({"describe": [refused, says("ACTIVE")]})
+    assert cloud.run("create_pod.sh").returncode == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_all_missing_variables_are_told_at_once(cloud, script):
+    done = cloud.run(script, PROJECT="", BUCKET="", REPOSITORY="")
+    assert done.returncode == 1
+    assert done.stderr == (f"error: set {NEEDS[script]} in launch/pod.env or in the environment.\n")
+    assert cloud.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "message"),
+    [
+        (["run_pod.sh"], {"BUCKET": "my-bucket"}, "BUCKET=my-bucket: begin it with gs://"),
+        (["run_pod.sh"], {"SLICES": "two"}, "SLICES=two"),
+        (["create_pod.sh"], {"SPOT": "1", "RESERVED": "1"}, "SPOT and RESERVED"),
+        (["create_pod.sh"], {"ACCELERATOR": "v9-8"}, "ACCELERATOR=v9-8"),
+        (["create_pod.sh", "--sopt"], {}, "unknown argument --sopt"),
+        (["stop_pod.sh", "now"], {}, "unknown argument now"),
+        (["watch_pod.sh", "first"], {}, "first: give a number, or all"),
+        (["watch_pod.sh", "0", "0", "0"], {}, "unknown argument 0"),
+        (["resume_pod.sh", "--mode=sample"], {}, "--mode=sample"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_done(cloud, words, variables, message):
+    done = cloud.run(*words, **variables)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert cloud.calls() == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_what_the_script_begins_with(cloud, script):
+    done = cloud.run(script, "--help", PROJECT="")
+    assert done.returncode == 0
+    second = (LAUNCH / script).read_text().splitlines()[1]
+    assert done.stdout.splitlines()[0] == second.removeprefix("# ")
+    assert f"launch/{script} [--dry-run]" in done.stdout
+    assert "set -euo" not in done.stdout
+    assert cloud.calls() == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_dry_run_calls_nothing(cloud, script):
+    done = cloud.run(script, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "gcloud " in done.stdout
+    assert cloud.calls() == []
+
+
+def test_a_dry_run_s_lines_make_the_very_calls(cloud):
+    assert cloud.run("run_pod.sh", *ODD, NAME="pod").returncode == 0
+    calls = cloud.calls()
+    cloud.forget()
+    for line in cloud.run("run_pod.sh", *ODD, "--dry-run").stdout.splitlines():
+        cloud.shell(line)
+    assert cloud.calls() == calls
+    assert len(calls) == 2
+
+
+def test_a_run_is_started_on_all_hosts_of_all_slices(cloud):
+    assert cloud.run("run_pod.sh", SLICES="2", SSH_FLAGS="--internal-ip").returncode == 0
+    assert cloud.verbs() == ["must_be_idle", "start_run"]
+    for call in cloud.calls():
+        where = ["--node=all", "--worker=all", "--batch-size=all", "--internal-ip"]
+        assert call[:-1] == [*RESOURCES, "ssh", "pod", *PLACE, *where]
+
+
+def test_no_host_starts_where_one_has_a_run(cloud):
+    cloud.answer({"; must_be_idle": [SSH_FAILED]})
+    assert cloud.run("run_pod.sh").returncode != 0
+    assert cloud.run("setup_pod.sh").returncode != 0
+    assert cloud.verbs() == ["must_be_idle", "must_be_idle"]
+
+
+@pytest.mark.parametrize(
+    ("places", "flags"),
+    [
+        ([], ["--node=0", "--worker=0"]),
+        (["3"], ["--node=0", "--worker=3"]),
+        (["all"], ["--node=0", "--worker=all"]),
+        (["7", "1"], ["--node=1", "--worker=7"]),
+        (["all", "all"], ["--node=all", "--worker=all"]),
+    ],
+)
+def test_logs_are_followed_where_told(cloud, places, flags):
+    assert cloud.run("watch_pod.sh", *places).returncode == 0
+    (call,) = cloud.calls()
+    assert call[8:10] == flags
+    assert remote(call).endswith("; follow 50")
+
+
+def test_status_tells_pod_hosts_and_page(cloud):
+    cloud.answer(
+        {
+            "storage": [NO_PAGE],
+            "describe": [says("ACTIVE")],
+            "host_state": [says("oneflow on h: running")],
+        }
+    )
+    done = cloud.run("status_pod.sh", RUN="mine")
+    assert done.returncode == 0
+    assert "oneflow on h: running" in done.stdout
+    assert "not finished: no gs://my-bucket/runs/mine/samples.html" in done.stdout
+    cloud.answer({"storage": [NOTHING], "describe": [NO_POD]})
+    done = cloud.run("status_pod.sh", RUN="mine")
+    assert done.stdout.startswith("finished: gs://my-bucket/runs/mine/samples.html")
+    assert "NONE" in done.stderr
+
+
+def test_a_pod_is_deleted_with_its_machines(cloud):
+    cloud.answer({"describe": [says("ACTIVE")]})
+    assert cloud.run("delete_pod.sh").returncode == 0
+    assert cloud.calls()[1:] == [[*RESOURCES, "delete", "pod", *PLACE, "--force", "--quiet"]]
+
+
+def test_a_pod_that_is_gone_is_not_deleted_again(cloud):
+    cloud.answer({"describe": [NO_POD]})
+    done = cloud.run("delete_pod.sh")
+    assert done.returncode == 0
+    assert done.stdout == "pod: there is none in us-central2-b\n"
+    assert cloud.verbs() == ["describe"]
