@@ -1,6 +1,7 @@
 """Runs of several processes on this machine, as on the hosts of a pod."""
 
 import dataclasses
+import os
 import socket
 import subprocess
 import sys
@@ -30,9 +31,7 @@ def started(count, *arguments, devices=DEVICES, module=TRAINING):
     begun = []
     for index in range(count):
         told = (f"localhost:{port}", str(count), str(index))
-        mine = environment | (
-            dict(zip(processes.ENVIRONMENT, told, strict=True)) if count > 1 else {}
-        )
+        mine = environment | (dict(zip(processes.ENVIRONMENT, told, strict=True)) if count > 1 else {})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         begun.append(subprocess.Popen(**given | {"args": line, "env": mine} | pipes))
     return begun
