@@ -1,10 +1,11 @@
-# Three environments, each made once and made anew when its requirements change.
+# Four environments, each made once and made anew when its requirements change.
 PYTHON ?= python3
 RUN := .venv/run
 TEST := .venv/test
 PARITY := .venv/parity
+AOT := .venv/aot
 
-.PHONY: quickstart test parity lint clean
+.PHONY: quickstart test parity aot lint clean
 
 quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
@@ -14,6 +15,9 @@ test: $(TEST)/ready lint
 
 parity: $(PARITY)/ready
 	$(PARITY)/bin/python -m pytest tests/parity
+
+aot: $(AOT)/ready
+	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest tests/compiling
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
@@ -37,6 +41,13 @@ $(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt
 	$(PARITY)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
 		-r requirements-parity.txt
 	$(PARITY)/bin/pip install --quiet --no-deps pytorch-fid==0.3.0
+	touch $@
+
+$(AOT)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-aot.txt
+	$(PYTHON) -m venv $(AOT)
+	$(AOT)/bin/pip install --quiet --upgrade pip
+	$(AOT)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
+		-r requirements-aot.txt
 	touch $@
 
 clean:

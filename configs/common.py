@@ -15,6 +15,7 @@ def run(name: str) -> ml_collections.ConfigDict:
     config.parts = 1  # microbatches that a batch is cut into
     config.platform = "any"  # "tpu": refuse to start on anything else ...
     config.needs = ""  # ... and say that this is needed
+    config.topologies = ()  # TPU slices that --mode=compile is for, as in ("v4-64",)
 
     config.profile = ()  # first and last step to profile, as in (100, 105)
     config.keep_compiled = False  # whether programs are kept in the run's folder for the next start
@@ -41,7 +42,12 @@ def run(name: str) -> ml_collections.ConfigDict:
     config.optimizer.ema = 0.999
     config.optimizer.frozen = ""  # regular expression: names of parameters that do not change
 
-    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    config.mesh = ml_collections.ConfigDict()  # sizes that multiply to the number of devices ...
+    config.mesh.slices = 1  # ... TPU slices; each of these shares out rows ...
+    config.mesh.data = -1  # ... -1: the rest ...
+    config.mesh.fsdp = 1  # ... rows, and parameters ...
+    config.mesh.sequence = 1  # ... slots of each row, for long ones ...
+    config.mesh.tensor = 1  # ... and heads, hidden widths and the vocabulary
 
     config.logging = ml_collections.ConfigDict()
     config.logging.every = 50  # steps
@@ -179,7 +185,7 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.steps = 2
     config.batch = 8
     config.parts = min(config.parts, 2)
-    config.mesh.update({"data": -1, "fsdp": 1, "tensor": 1})
+    config.mesh.update({"slices": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})
     if "autoencoder" in config:
         return _debug_codec(config)
     config.model.update(size(layers=2, width=32, heads=2))
@@ -227,4 +233,5 @@ def size(
     model.remat = "none"
     model.unroll = layers
     model.dtype = "float32"
+    model.attention = "dense"  # or "blocks", for long rows; "splash", for TPUs: nn/attending.py
     return model

@@ -6,6 +6,7 @@ typed fields.
 """
 
 import dataclasses
+import logging
 import operator
 
 import jax
@@ -31,7 +32,7 @@ from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
-from oneflow_jax.nn import backbone, towers
+from oneflow_jax.nn import attending, backbone, splash, towers
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.scoring import base as scoring
@@ -84,9 +85,15 @@ class System:
         network = flops.of(self.model, self.layout.codec.channels)
         return flops.train(network, self.config.batch, self.config.data.length)
 
+    @property
+    def placement(self) -> jax.sharding.NamedSharding:
+        """Where training batches lie."""
+        return sharding.of_slots(self.mesh)
+
     def first_state(self, key: Key[Array, ""]) -> TrainState:
         """The state before the first step, boxed in linen's partitioning metadata."""
-        lengths = (1, self.layout.length)
+        # As many rows as a batch has, since devices share them out; nothing is computed of them.
+        lengths = (self.config.batch, self.layout.length)
         view = View(
             kind=jnp.zeros(lengths, jnp.int32),
             segment=jnp.zeros(lengths, jnp.int32),
@@ -134,7 +141,7 @@ class System:
             seed=self.config.seed,
             workers=workers,
             cache=cache,
-            sharding=sharding.of_rows(self.mesh),
+            sharding=self.placement,
         )
 
 
@@ -149,13 +156,47 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     check_platform(config)
     _check_counts(config)
     start.check(config, folder)
-    mesh = sharding.make_mesh(config.mesh.to_dict())
-    sharding.check_rows(mesh, config.batch, config.parts)
+    mesh = _mesh(config, jax.devices())
     streams.check(config.batch, config.data.streams)
-    layout = inputs.layout(config, folder)
+    built = _assembled(config, mesh, inputs.layout(config, folder))
+    # What would fail after training is refused before.
+    suites.check(config)
+    return built
+
+
+def planned(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
+    """The system as it would be on other devices: to be compiled for them, and not to be run.
+
+    It needs neither them nor data nor tokenizer.
+
+    Raises:
+        UserError: a value in the configuration is wrong, alone or beside another.
+    """
+    _check_counts(config)
+    mesh = _mesh(config, devices)
+    return _assembled(config, mesh, inputs.planned_layout(config))
+
+
+def _mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> jax.sharding.Mesh:
+    mesh = sharding.make_mesh(config.mesh.to_dict(), devices)
+    sharding.check_rows(mesh, config.batch, config.parts)
+    for field, size, axis in (
+        ("data.length", config.data.length, "slots"),
+        ("model.heads", config.model.heads, "heads"),
+        ("model.kv_heads", config.model.kv_heads, "kv_heads"),
+    ):
+        sharding.check_divides(mesh, field, size, axis)
+    return mesh
+
+
+def _assembled(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, layout: layouts.Layout
+) -> System:
     paradigm = registry.paradigm(config, layout.vocab, layout.codec)
+    _check_attention(config, paradigm, mesh)
     settings = optim.Settings(steps=config.steps, **config.optimizer)
-    built = System(
+    plans.check(config, paradigm)
+    return System(
         config=config,
         mesh=mesh,
         layout=layout,
@@ -164,10 +205,6 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         settings=settings,
         optimizer=optim.optimizer(settings),
     )
-    # What would fail after training is refused before.
-    plans.check(config, paradigm)
-    suites.check(config)
-    return built
 
 
 def check_platform(config: ml_collections.ConfigDict) -> None:
@@ -227,3 +264,21 @@ def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradig
         heads=paradigm.heads,
         attend=paradigm.attend,
     )
+
+
+def _check_attention(
+    config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
+) -> None:
+    way, platform = config.model.attention, mesh.devices.flat[0].platform
+    if way not in attending.WAYS:
+        raise UserError(f"model.attention={way!r} is none of {', '.join(attending.WAYS)}.")
+    if way == "splash" and paradigm.attend not in splash.PATTERNS:
+        raise UserError(
+            f"model.attention='splash' is a kernel for rules that all rows share; in "
+            f"{config.paradigm.name} a slot sees {paradigm.attend.value}. Give 'blocks'."
+        )
+    if mesh.shape["sequence"] > 1:
+        count = mesh.shape["sequence"]
+        logging.info("mesh.sequence=%d: in training attention is a ring of 'blocks'.", count)
+    elif way == "splash" and platform != "tpu":
+        logging.warning("model.attention='splash' on %s is interpreted: very slow.", platform)

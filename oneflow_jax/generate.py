@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -52,7 +53,7 @@ class Generator:
         """Binds the parameters."""
         self.system = system
         self.params = params
-        self._sample = jax.jit(self._sampled, static_argnames="plan")
+        self._sample = jax.jit(functools.partial(sampled, system), static_argnames="plan")
 
     def __call__(
         self, prompts: Sequence[Document], plan: base.Plan, *, seed: int, batch: int
@@ -71,7 +72,8 @@ class Generator:
             UserError: a prompt has nothing to be made or does not fit the canvas, or the batch
                 does not fit the devices.
         """
-        sharding.check_rows(self.system.mesh, batch, field="evaluation.batch")
+        mesh, rules = self.system.mesh, sharding.SAMPLING
+        sharding.check_rows(mesh, batch, field="evaluation.batch", rules=rules)
         rows = [row(self.system.layout, prompt, revise=plan.revises) for prompt in prompts]
         layout = self.system.layout
         if not layout.grows:
@@ -96,30 +98,36 @@ class Generator:
         return other
 
     def _run(self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: base.Plan) -> base.Sample:
-        rows = sharding.of_rows(self.system.mesh)
+        rows = sharding.of_rows(self.system.mesh, sharding.SAMPLING)
         canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
-        with sharding.use(self.system.mesh):
+        with sharding.use(self.system.mesh, sharding.SAMPLING):
             sample = self._sample(self.params, canvas, numbers, seed, plan=plan)
         return processes.fetched(sample)
 
-    def _sampled(
-        self,
-        params: PyTree,
-        canvas: Canvas,
-        numbers: Int[Array, "B"],
-        seed: Int[Array, ""],
-        *,
-        plan: base.Plan,
-    ) -> base.Sample:
-        model, paradigm = self.system.model, self.system.paradigm
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-        return paradigm.sample(
-            bound.Bound(model, params),
-            model.apply({"params": params}, method="table"),
-            keys,
-            canvas,
-            plan,
-        )
+
+def sampled(
+    system: build.System,
+    params: PyTree,
+    canvas: Canvas,
+    numbers: Int[Array, "B"],
+    seed: Int[Array, ""],
+    *,
+    plan: base.Plan,
+) -> base.Sample:
+    """The program that fills the gaps of a batch of canvases.
+
+    Args:
+        system: model and paradigm.
+        params: to fill them with.
+        canvas: laid out, with gaps.
+        numbers: the place of each document among all, which with the seed is its key.
+        seed: of all randomness.
+        plan: how to sample.
+    """
+    model, paradigm = system.model, system.paradigm
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+    table = model.apply({"params": params}, method="table")
+    return paradigm.sample(bound.Bound(model, params), table, keys, canvas, plan)
 
 
 def _first(moments: base.Moments, count: int) -> base.Moments:

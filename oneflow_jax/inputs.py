@@ -44,6 +44,23 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
     codec = _codec(config, folder)
     with processes.leader_first():
         vocab = _vocab(config, folder, codec.codes)
+    return _layout(config, vocab, codec)
+
+
+def planned_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
+    """The layout's sizes, without data or tokenizer: it can lay out no words, and decode nothing.
+
+    The vocabulary is as large as it may become, and a learned codec knows no scale.
+
+    Raises:
+        UserError: a value is wrong.
+    """
+    codec = _new_codec(config)
+    text = range(len(vocabs.SPECIALS), config.data.vocab)
+    return _layout(config, vocabs.Planned(text, codec.codes), codec)
+
+
+def _layout(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec) -> layouts.Layout:
     return layouts.Layout(
         vocab=vocab,
         codec=codec,
@@ -75,6 +92,17 @@ def documents(config: ml_collections.ConfigDict, codec: Codec, split: str) -> so
 
 def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
     """The configured codec; what a learned one needs to know of the data is kept in the run."""
+    codec = _new_codec(config)
+    if isinstance(codec, patches.Patches):
+        return codec
+    index = _kept(config, folder, codec)
+    if isinstance(codec, Codes):
+        return codec
+    return dataclasses.replace(codec, mean=index.mean, scale=index.deviation)
+
+
+def _new_codec(config: ml_collections.ConfigDict) -> Codec:
+    """The configured codec before it knows the data."""
     given = config.codec.to_dict()
     name = given.pop("name", None)
     makers: dict[str, Callable[..., Codec]] = {
@@ -90,13 +118,7 @@ def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
             f"missing: {', '.join(sorted(wanted - given.keys())) or 'none'}; unknown: "
             f"{', '.join(sorted(given.keys() - wanted)) or 'none'}."
         )
-    codec = maker(**given)
-    if isinstance(codec, patches.Patches):
-        return codec
-    index = _kept(config, folder, codec)
-    if isinstance(codec, Codes):
-        return codec
-    return dataclasses.replace(codec, mean=index.mean, scale=index.deviation)
+    return maker(**given)
 
 
 def _unscaled(path: str, pixels: int, patch: int, deviation: float) -> Learned:

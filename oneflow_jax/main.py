@@ -29,6 +29,8 @@ from oneflow_jax import (
     workdir,
 )
 from oneflow_jax.comparison import run as comparison
+from oneflow_jax.compiling import run as compiling
+from oneflow_jax.compiling import topologies
 from oneflow_jax.errors import Stopped, UserError
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import run as codec_run
@@ -39,8 +41,9 @@ STOPPED = 128 + signal.SIGTERM
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ("train", "evaluate", "sample", "prepare"),
-    "train: prepare, train (or go on), evaluate and sample; the others do that part alone.",
+    ("train", "evaluate", "sample", "prepare", "compile"),
+    "train: prepare, train (or go on), evaluate and sample; the others do that part alone. "
+    "compile: what training and sampling need, and take, on TPUs that are not here.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; runs/<name of the config> if left out."
@@ -57,11 +60,23 @@ REVISE = flags.DEFINE_multi_string(
     'A finished document to look over, e.g. "a picture of a tiger: <image:fox.png>": the edits are '
     "listed; may be given several times, in place of --prompt.",
 )
+TOPOLOGY = flags.DEFINE_list(
+    "topology", [], "TPU slices to compile for, as in v4-64,2xv4-128; or 'host', for this machine."
+)
+ROWS_PER_CHIP = flags.DEFINE_integer(
+    "rows_per_chip", None, "Compile for a batch of so many rows on each chip.", lower_bound=1
+)
+PROGRAMS = flags.DEFINE_multi_enum(
+    "program", compiling.PROGRAMS, compiling.PROGRAMS, "What to compile; both if left out."
+)
 
 
 def run(config: ml_collections.ConfigDict) -> None:
     """Does what the flags say."""
     folder = storage.located(WORKDIR.value or f"runs/{config.name}", "--workdir")
+    if MODE.value == "compile":
+        _for_devices_elsewhere(config, folder)
+        return
     storage.check_local(config.data.dir, "data.dir")
     build.check_platform(config)
     with processes.mourned(folder / workdir.CHECKPOINTS), workdir.claimed(folder):
@@ -73,6 +88,20 @@ def run(config: ml_collections.ConfigDict) -> None:
             _of_pictures(config, folder)
         else:
             _of_documents(config, folder)
+
+
+def _for_devices_elsewhere(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    if "contestants" in config or "autoencoder" in config:
+        raise UserError("--mode=compile is for configurations of models of documents.")
+    topologies.prepare()
+    with workdir.claimed(folder):
+        compiling.run(
+            config,
+            folder,
+            TOPOLOGY.value,
+            rows_per_chip=ROWS_PER_CHIP.value,
+            which=PROGRAMS.value,
+        )
 
 
 def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None:

@@ -44,7 +44,7 @@ ANY_LENGTH = ("edit_flow", *FROM_LEFT_TO_RIGHT)
 """Paradigms whose text has no slots laid out for it."""
 
 
-def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec) -> base.Paradigm:
+def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec) -> base.Paradigm:
     """The configured paradigm.
 
     Raises:
@@ -87,9 +87,7 @@ def chosen(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: A
     return choices[name]
 
 
-def _oneflow(
-    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
-) -> oneflow.OneFlow:
+def _oneflow(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec) -> oneflow.OneFlow:
     makers: dict[str, Callable[[], objectives.Objective]] = {
         "endpoint": lambda: objectives.Endpoint(vocab.size_padded()),
         "velocity": lambda: objectives.Velocity(config.model.embed_width),
@@ -103,7 +101,7 @@ def _oneflow(
 
 
 def _mask_flow(
-    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
 ) -> mask_flow.MaskFlow:
     return mask_flow.MaskFlow(
         vocab=vocab.size_padded(),
@@ -115,7 +113,7 @@ def _mask_flow(
 
 
 def _edit_flow(
-    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
 ) -> edit_flow.EditFlow:
     shared = _shared(config, codec)
     return edit_flow.EditFlow(
@@ -135,7 +133,7 @@ def _edit_flow(
 def _transfusion(
     make: type[transfusion.Transfusion],
     config: ml_collections.ConfigDict,
-    vocab: vocabs.Vocab,
+    vocab: vocabs.Ids,
     codec: Codec,
 ) -> transfusion.Transfusion:
     return make(
@@ -146,14 +144,14 @@ def _transfusion(
 
 
 def _language(
-    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
 ) -> lmfusion.Language:
     flow = _transfusion(lmfusion.Language, config, vocab, codec)
     return dataclasses.replace(flow, mix=tasks.ALL)
 
 
 def _chameleon(
-    config: ml_collections.ConfigDict, vocab: vocabs.Vocab, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
 ) -> chameleon.Chameleon:
     return chameleon.Chameleon(
         alphabet=_alphabet(vocab, codec),
@@ -163,7 +161,7 @@ def _chameleon(
     )
 
 
-def _alphabet(vocab: vocabs.Vocab, codec: Codec) -> pages.Alphabet:
+def _alphabet(vocab: vocabs.Ids, codec: Codec) -> pages.Alphabet:
     return pages.Alphabet(
         vocab=vocab.size_padded(),
         words=(vocab.text.start, vocab.text.stop),

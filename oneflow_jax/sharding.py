@@ -1,4 +1,12 @@
-"""Where arrays live: the mesh, the table of rules from logical axes to its axes, and checks.
+"""Where arrays live: the mesh, the tables of rules from logical axes to its axes, and checks.
+
+| axis     | what its devices share out                            | over                          |
+|----------|-------------------------------------------------------|-------------------------------|
+| slices   | rows of the batch, among TPU slices                   | the data center's network     |
+| data     | rows                                                  | a slice's interconnect        |
+| fsdp     | rows, and parameters by their width                   | a slice's interconnect        |
+| sequence | slots of each row: attention goes round in a ring     | a slice's interconnect        |
+| tensor   | heads, hidden widths and the vocabulary               | a slice's interconnect        |
 
 `pjit` today is `jax.jit` with input and output shardings over a named mesh. The mesh has Auto
 axes and is set with `jax.set_mesh`: with Explicit axes, `jax.make_mesh`'s default, linen's
@@ -7,21 +15,24 @@ constraints raise; under the older `with mesh:` they are silently dropped.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("slices", "data", "fsdp", "sequence", "tensor")
 
-RULES = (
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
+
+RULES: Rules = (
     # Activations.
-    ("rows", ("data", "fsdp")),
-    ("slots", None),
+    ("rows", ("slices", "data", "fsdp")),
+    ("slots", "sequence"),
     ("act_width", None),
     ("act_hidden", "tensor"),
     ("act_heads", "tensor"),
@@ -33,43 +44,73 @@ RULES = (
     ("kv_heads", "tensor"),
     ("head_width", None),
     ("vocab", "tensor"),
+    ("token_width", "fsdp"),
     ("embed", None),
     ("channels", None),
 )
 """Logical axis -> mesh axes. Activations have names of their own, so that the width of a
 parameter and that of an activation can be laid out differently."""
 
+SAMPLING: Rules = (
+    ("rows", ("slices", "data", "fsdp", "sequence")),
+    ("slots", None),
+    *RULES[2:],
+)
+"""The same in sampling, where slots come one by one, or are few: whoever shared out the slots of a
+row takes rows of its own."""
 
-def make_mesh(sizes: dict[str, int], devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices with axes `AXES`; one size may be -1, "what is left".
+
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices with axes `AXES`.
+
+    Args:
+        sizes: of the axes; one may be -1, "what is left", and who is not named has 1.
+        devices: all there are, unless told otherwise.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices.
+        UserError: the sizes do not multiply to the number of devices, or `slices` is not that of
+            the TPU slices that they are in.
     """
     devices = jax.devices() if devices is None else devices
-    given = [size for size in sizes.values() if size != -1]
-    unknown = [axis for axis, size in sizes.items() if size == -1]
-    known = math.prod(given)
-    sound = set(sizes) == set(AXES) and len(unknown) <= 1 and all(size >= 1 for size in given)
-    if not sound or (len(devices) % known if unknown else len(devices) != known):
+    known = math.prod(size for size in sizes.values() if size != -1)
+    open_ended = list(sizes.values()).count(-1)
+    sound = set(sizes) <= set(AXES) and open_ended <= 1
+    sound = sound and all(size >= 1 or size == -1 for size in sizes.values())
+    if not sound or (len(devices) % known if open_ended else len(devices) != known):
         raise UserError(
             f"mesh={dict(sizes)} does not fit {len(devices)} {devices[0].platform} device(s): give "
             f"{', '.join(AXES)} sizes that multiply to {len(devices)}; one may be -1, the rest."
         )
-    shape = [sizes[axis] if sizes[axis] != -1 else len(devices) // known for axis in AXES]
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    rest = len(devices) // known
+    shape = [rest if sizes.get(axis, 1) == -1 else sizes.get(axis, 1) for axis in AXES]
+    if slices := _slices(devices):
+        if shape[0] != slices:
+            raise UserError(
+                f"mesh.slices={shape[0]}, and the {len(devices)} devices are in {slices} TPU "
+                f"slice(s): give mesh.slices={slices}, so that only it crosses their network."
+            )
+        within, across = [1, *shape[1:]], [slices, *[1] * len(shape[1:])]
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 @contextlib.contextmanager
-def use(mesh: Mesh) -> Iterator[None]:
-    """The one context in which models are initialized, traced and run."""
-    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+def use(mesh: Mesh, rules: Rules = RULES) -> Iterator[None]:
+    """The one context in which models are initialized, traced and run; `SAMPLING` to sample."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
         yield
 
 
-def of_rows(mesh: Mesh) -> NamedSharding:
-    """Batches: rows over all devices that hold different data."""
-    return NamedSharding(mesh, PartitionSpec(dict(RULES)["rows"]))
+def of_rows(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
+    """Arrays of rows: over all devices that hold different rows."""
+    return NamedSharding(mesh, PartitionSpec(dict(rules)["rows"]))
+
+
+def of_slots(mesh: Mesh) -> NamedSharding:
+    """Training canvases, `[B L ...]`: rows, and each row's slots, over devices."""
+    return NamedSharding(mesh, PartitionSpec(dict(RULES)["rows"], dict(RULES)["slots"]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -77,17 +118,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def of_state(mesh: Mesh, boxed: PyTree) -> PyTree:
+def of_state(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
     """The sharding of every array in a tree whose parameters bear logical axis names.
 
     Args:
         mesh: from `make_mesh`.
         boxed: shapes with linen's partitioning metadata, as `jax.eval_shape` gives them.
+        rules: logical axis -> mesh axes.
 
     Raises:
-        UserError: a dimension does not divide into its mesh axes.
+        UserError: a dimension does not divide into its mesh axes, a logical axis has no rule, an
+            array would lie along one mesh axis in two ways, or a rule names no axis of the mesh.
     """
-    named = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    _check_rules(mesh, rules)
+    jax.tree.map_with_path(lambda *leaf: _check_names(rules, *leaf), boxed, is_leaf=_is_box)
+    named = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, rules)
     # A box may be empty: the optimizer keeps no moments of what is frozen.
     shardings = jax.tree.map(
         lambda leaf, where: jax.tree.map(lambda _: where, unboxed(leaf)),
@@ -107,35 +152,93 @@ def unboxed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.value if _is_box(leaf) else leaf, tree, is_leaf=_is_box)
 
 
-def check_rows(mesh: Mesh, rows: int, parts: int = 1, field: str = "batch") -> None:
-    """Refuses a batch that does not cut into the mesh's data axes and into microbatches.
+def ways(mesh: Mesh, name: str, rules: Rules = RULES) -> int:
+    """Into how many parts the mesh cuts a logical axis."""
+    return math.prod(mesh.shape[axis] for axis in _axes(dict(rules)[name]))
+
+
+def check_rows(
+    mesh: Mesh, rows: int, parts: int = 1, field: str = "batch", rules: Rules = RULES
+) -> None:
+    """Refuses a batch that does not cut into the devices that hold rows, and into microbatches.
 
     `field` is what the configuration calls it.
 
     Raises:
         UserError: as said.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if rows % (ways * parts):
+    cut = ways(mesh, "rows", rules)
+    if rows % (cut * parts):
+        axes = dict(rules)["rows"]
         raise UserError(
-            f"{field}={rows} rows cannot be cut into parts={parts} microbatches over data x fsdp = "
-            f"{mesh.shape['data']} x {mesh.shape['fsdp']} devices: choose a multiple of "
-            f"{ways * parts}."
+            f"{field}={rows} rows cannot be cut into parts={parts} microbatches over "
+            f"{' x '.join(axes)} = {' x '.join(str(mesh.shape[axis]) for axis in axes)} devices: "
+            f"choose a multiple of {cut * parts}."
         )
+
+
+def check_divides(mesh: Mesh, field: str, size: int, name: str) -> None:
+    """Refuses a size of the configuration that the mesh does not cut into equal parts.
+
+    `field` is what the configuration calls it, `name` the logical axis.
+
+    Raises:
+        UserError: as said.
+    """
+    if size % ways(mesh, name):
+        axes = " x ".join(f"mesh.{axis}" for axis in _axes(dict(RULES)[name]))
+        raise UserError(
+            f"{field}={size} cannot be cut into {axes}={ways(mesh, name)} equal parts: choose a "
+            f"multiple of {ways(mesh, name)}, or another mesh."
+        )
+
+
+def _axes(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes of a rule, or of one entry of a PartitionSpec."""
+    return rule if isinstance(rule, tuple) else (rule,) if rule else ()
+
+
+def _slices(devices: Sequence[jax.Device]) -> int:
+    """How many TPU slices they are in; 0 for devices that know no slices."""
+    return len({device.slice_index for device in devices if hasattr(device, "slice_index")})
 
 
 def _is_box(leaf: object) -> bool:
     return isinstance(leaf, nn.LogicallyPartitioned)
 
 
+def _check_rules(mesh: Mesh, rules: Rules) -> None:
+    for name, rule in rules:
+        if unknown := set(_axes(rule)) - set(mesh.axis_names):
+            raise UserError(
+                f"sharding rule {name!r} -> {rule!r}: the mesh has no axis {sorted(unknown)}, but "
+                f"{', '.join(mesh.axis_names)}."
+            )
+
+
+def _check_names(rules: Rules, path: jax.tree_util.KeyPath, leaf: object) -> None:
+    if not _is_box(leaf):
+        return
+    where, table = jax.tree_util.keystr(path), dict(rules)
+    names = [name for name in leaf.names if name is not None]
+    for name in names:
+        if name not in table:
+            raise UserError(
+                f"{where}: its logical axis {name!r} has no rule; there are {', '.join(table)}."
+            )
+    axes = [axis for name in names for axis in _axes(table[name])]
+    if len(axes) > len(set(axes)):
+        raise UserError(f"{where} of axes {leaf.names} would lie along {axes}, one of them twice.")
+
+
 def _check_divides(
     path: jax.tree_util.KeyPath, shape: jax.ShapeDtypeStruct, sharding: NamedSharding
 ) -> None:
     for size, axes in zip(shape.shape, sharding.spec, strict=False):
-        names = axes if isinstance(axes, tuple) else (axes,) if axes else ()
-        ways = math.prod(sharding.mesh.shape[name] for name in names)
-        if size % ways:
+        cut = math.prod(sharding.mesh.shape[name] for name in _axes(axes))
+        if size % cut:
             raise UserError(
                 f"{jax.tree_util.keystr(path)} of shape {shape.shape}: {size} does not divide "
-                f"into {ways} parts along mesh axes {names}; change the model's size or the mesh."
+                f"into {cut} parts along mesh axes {_axes(axes)}; change the model's size or the "
+                "mesh."
             )

@@ -53,7 +53,8 @@ def init_key(key: Key[Array, ""]) -> Key[Array, ""]:
 def abstract(system: Stateful) -> TrainState:
     """Shapes, types and shardings of the training state, without its values."""
     with sharding.use(system.mesh):
-        boxed = jax.eval_shape(system.first_state, jax.random.key(system.config.seed))
+        # The key too is made in the abstract: the mesh may be of devices that are not here.
+        boxed = jax.eval_shape(lambda: system.first_state(jax.random.key(system.config.seed)))
     shardings = sharding.of_state(system.mesh, boxed)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),

@@ -24,12 +24,14 @@ class System(Protocol):
     Attributes:
         config: of the run; the loop reads its steps and how often to log, save and evaluate.
         mesh: the devices.
+        placement: where batches lie on them.
         settings: of the optimizer.
         amounts: what `update` logs an amount of, to be told per second, the foremost first.
     """
 
     config: ml_collections.ConfigDict
     mesh: jax.sharding.Mesh
+    placement: jax.sharding.Sharding
     settings: optim.Settings
     amounts: tuple[str, ...]
 
@@ -124,7 +126,7 @@ def compiled(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, states.abstract(system))
     return jax.jit(
         system.update,
-        in_shardings=(shardings, sharding.of_rows(system.mesh)),
+        in_shardings=(shardings, system.placement),
         out_shardings=(shardings, sharding.replicated(system.mesh)),
         donate_argnums=0,
     )

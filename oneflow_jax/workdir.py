@@ -9,6 +9,8 @@
 | checkpoints/    | see `checkpoint`                                                        |
 | logs/           | see `logs`                                                              |
 | evaluation.json | figures, name -> value                                                  |
+| compile.json    | what it needs and takes on TPUs, by topology: see `compiling`           |
+| compile.png     | what fills the memory of a chip there                                   |
 | samples.html    | the page                                                                |
 | samples.png     | a film strip of its first document                                      |
 | previews/       | the same, as training went on: <step>.html, <step>.png                  |
@@ -39,6 +41,8 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
+COMPILE = "compile.json"
+MEMORY = "compile.png"
 PAGE = "samples.html"
 PREVIEWS = "previews"
 PROFILE = "profile"
@@ -50,11 +54,13 @@ FREE = (
     "mesh",
     "platform",
     "needs",
+    "topologies",
     "start",
     "profile",
     "keep_compiled",
     "data.dir",
     "codec.path",
+    "model.attention",
     "logging",
     "checkpoint",
     "evaluation",
@@ -70,10 +76,14 @@ ADDED = {
     "sampling.every": 0,
     "data.streams": 1,
     "optimizer.frozen": "",
+    "model.attention": "dense",
+    "mesh.slices": 1,
+    "mesh.sequence": 1,
     "sampling.top_k": 0,
     "evaluation.thorough": False,
     "evaluation.inception": "",
     "evaluation.clip": "",
+    "topologies": (),
 }
 """Keys that came after runs had been saved, with the values that these runs in fact had."""
 

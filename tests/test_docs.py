@@ -13,6 +13,9 @@ from tests import runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/*.md"))]
+FLAGS = {
+    "config", "workdir", "mode", "prompt", "revise", "topology", "rows_per_chip", "program",
+}  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -50,7 +53,7 @@ def test_commands_name_configurations_and_keys_that_exist(words):
                 config = scope["base"]("any")
             functools.reduce(operator.getitem, key.split("."), config)
         else:
-            assert name in {"config", "workdir", "mode", "prompt", "revise"}, word
+            assert name in FLAGS, word
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_wrong_flags(arguments, told, given, parse):
     ("arguments", "told"),
     [
         (["--config=nowhere.py"], ["nowhere.py"]),
-        (["--config=configs/tpu_v4.py:large"], ["tpu_v4.py:large", "argument"]),
+        (["--config=configs/tpu_v4.py:large"], ["large", "150M, 1B, 3B, 8B"]),
         (["--mode=sample"], ["--config"]),
         (["--mode=sample", "--workdir=/nowhere/run"], ["/nowhere/run", "config.json"]),
     ],
@@ -126,6 +126,7 @@ OF_A_RUN = [
     (["--config.batch=16"], ["batch", "8 there", "16 now"]),
     (["--config.data.workers=2"], ["data.workers", "0", "2"]),
     (["--config.mesh.data=3"], ["mesh", "3", "8"]),
+    (["--config.mesh.data=1", "--config.mesh.tensor=8"], ["model.heads=2", "mesh.tensor=8"]),
     (["--config.sampling.steps=0"], ["sampling.steps=0", "1"]),
     (["--config.sampling.solver=rk9"], ["sampling.solver", "rk9", "euler"]),
     (["--config.sampling.start=1.5"], ["sampling.start", "1.5"]),
@@ -177,6 +178,15 @@ NEW = [
     (["--config.codec.patch=3"], ["patch=3"]),
     (["--config.paradigm.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),
     (["--config.model.remat=some"], ["model.remat", "some"]),
+    (["--config.model.attention=flash"], ["model.attention='flash'", "dense, blocks, splash"]),
+    (
+        [
+            "--config.model.attention=splash",
+            "--config.paradigm.name=transfusion",
+            "--config.data.text_slots=0",
+        ],
+        ["model.attention='splash'", "transfusion", "all of its own picture", "'blocks'"],
+    ),
     (["--config.platform=tpu"], ["TPU", "CPU", "configs/quickstart.py"]),
     (["--mode=sample"], ["no checkpoint", "--mode=train"]),
     (["--mode=evaluate"], ["no checkpoint", "--mode=train"]),
@@ -276,7 +286,9 @@ def test_loss_that_is_not_finite(tmp_path):
 
 def test_tpu_v4_refuses_at_once(tmp_path):
     done = runs.run("--config=configs/tpu_v4.py", f"--workdir={tmp_path / 'run'}")
-    assert_one_message(done, ["tpu_v4 needs TPU", "CPU", "v4 pod slice", "configs/quickstart.py"])
+    assert_one_message(
+        done, ["tpu_v4-1B needs TPU", "CPU", "1.26 billion", "configs/quickstart.py"]
+    )
     assert not (tmp_path / "run").exists()
 
 

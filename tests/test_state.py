@@ -27,7 +27,7 @@ class System:
 
 
 def system(seed=0, **sizes):
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1} | sizes)
+    mesh = sharding.make_mesh({"data": 1} | sizes)
     return System(ml_collections.ConfigDict({"seed": seed}), mesh)
 
 

@@ -196,19 +196,19 @@ def on_mesh(
 ) -> Iterator[Placed]:
     """The system on a mesh of the first `devices` devices, inside its context."""
     mesh = sharding.make_mesh(sizes, jax.devices()[:devices])
-    rows = sharding.of_rows(mesh)
+    slots = sharding.of_slots(mesh)
     with sharding.use(mesh):
         key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
-        initializer = system.initializer(jax.device_put(batch, rows))
+        initializer = system.initializer(jax.device_put(batch, slots))
         shardings = sharding.of_state(mesh, jax.eval_shape(initializer, key))
         state = jax.jit(lambda k: nn.unbox(initializer(k)), out_shardings=shardings)(key)
         step = jax.jit(
             system.update(),
-            in_shardings=(shardings, rows),
+            in_shardings=(shardings, slots),
             out_shardings=(shardings, sharding.replicated(mesh)),
             donate_argnums=0,
         )
-        yield Placed(state, jax.device_put(batch, rows), shardings, step)
+        yield Placed(state, jax.device_put(batch, slots), shardings, step)
 
 
 class Counting:

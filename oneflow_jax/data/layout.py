@@ -41,7 +41,7 @@ class Layout:
             models that write from left to right.
     """
 
-    vocab: vocabs.Vocab
+    vocab: vocabs.Ids
     codec: Codec
     length: int
     text_slots: int

@@ -25,9 +25,43 @@ SPECIALS = ("<pad>", "<bos>", "<end>", "<image>", "<mask>", "<unknown>")
 _BYTES_FROM = 2048
 
 
-@dataclasses.dataclass(frozen=True)
-class Vocab:
+class Ids:
     """The table of ids: 0 to 5 specials, `text` pieces, then `codes` of a picture tokenizer.
+
+    Attributes:
+      text: the ids of text pieces.
+      code_count: how many codes a picture tokenizer has; 0 without one.
+    """
+
+    text: range
+    code_count: int
+
+    @property
+    def codes(self) -> range:
+        """The ids of a picture's codes: code k has id `codes[k]`."""
+        return range(self.text.stop, self.text.stop + self.code_count)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return self.codes.stop
+
+    def size_padded(self, multiple: int = 128) -> int:
+        """Returns `size` rounded up to a multiple, so that a mesh can divide the table."""
+        return -(-self.size // multiple) * multiple
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned(Ids):
+    """The ids that there will be when a vocabulary is learned: without words."""
+
+    text: range
+    code_count: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocab(Ids):
+    """A learned vocabulary: words to ids and back.
 
     `model` is a SentencePiece model as bytes, so that a Vocab can be pickled and compared.
     """
@@ -76,20 +110,6 @@ class Vocab:
     def text(self) -> range:
         """The ids of text pieces."""
         return range(len(SPECIALS), UNKNOWN + self._pieces.get_piece_size())
-
-    @property
-    def codes(self) -> range:
-        """The ids of a picture's codes: code k has id `codes[k]`."""
-        return range(self.text.stop, self.text.stop + self.code_count)
-
-    @property
-    def size(self) -> int:
-        """How many ids there are."""
-        return self.codes.stop
-
-    def size_padded(self, multiple: int = 128) -> int:
-        """Returns `size` rounded up to a multiple, so that a mesh can divide the table."""
-        return -(-self.size // multiple) * multiple
 
     def encode(self, text: str, *, allow_unknown: bool = False) -> list[int]:
         """Returns the ids of a text, without BOS and END.

@@ -1,4 +1,4 @@
-"""Attention: the one function that attends, who sees whom, and the module around them."""
+"""The module around attention: what slots ask and tell, and the cache of what they told."""
 
 import flax.linen as nn
 import flax.struct
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from oneflow_jax.canvas import Attend, Kind, View
-from oneflow_jax.nn import layers
-from oneflow_jax.shapes import Array, Bool, Float, Int
+from oneflow_jax.nn import attending, layers, placement
+from oneflow_jax.nn.sight import Sight
+from oneflow_jax.shapes import Array, Float, Int
 
 Rotation = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
 """Cosine and sine of the slots' positions: `layers.rotations`."""
@@ -43,46 +43,6 @@ class Cache:
     def top(self, rows: int) -> "Cache":
         """The first so many rows."""
         return Cache(self.key[:, :rows], self.value[:, :rows], self.length[:rows])
-
-
-def visible(view: View, attend: Attend) -> Bool[Array, "B L L"]:
-    """True where slot i may see slot j; never one of another document.
-
-    What comes before lies before: rows of paradigms that look back are in reading order. PAD slots
-    (segment 0) see one another, so that no row of the softmax is empty.
-    """
-    together = view.segment[:, :, None] == view.segment[:, None, :]
-    if attend is Attend.BIDIRECTIONAL:
-        return together
-    slots = jnp.arange(view.segment.shape[1])
-    back = together & (slots[None, None, :] <= slots[None, :, None])
-    if attend is Attend.CAUSAL:
-        return back
-    # All slots of a picture bear one order; a word's own number is below zero.
-    picture = jnp.where(view.kind == Kind.IMAGE, view.position[..., 0], -1 - slots[None])
-    return back | (together & (picture[:, :, None] == picture[:, None, :]))
-
-
-def visible_from(view: View, length: Int[Array, "B"], slots: int) -> Bool[Array, "B c S"]:
-    """Who sees which slots of a cache, for c slots that come after the `length` valid ones.
-
-    A word sees what is before it and itself; a picture's slots, of which all come at once, see one
-    another too.
-    """
-    count = view.kind.shape[1]
-    last = jnp.where(view.kind == Kind.IMAGE, count - 1, jnp.arange(count)[None])
-    upto = length[:, None] + last
-    return jnp.arange(slots)[None, None, :] <= upto[:, :, None]
-
-
-def attend(
-    query: Float[Array, "B L H A"],
-    key: Float[Array, "B S K A"],
-    value: Float[Array, "B S K A"],
-    visible: Bool[Array, "B L S"],
-) -> Float[Array, "B L H A"]:
-    """softmax(query . key / sqrt(A)) value over visible slots; K divides H."""
-    return jax.nn.dot_product_attention(query, key, value, mask=visible[:, None])
 
 
 class Attention(nn.Module):
@@ -124,22 +84,22 @@ class Attention(nn.Module):
 
 
 def gathered(
-    asked: Asked, visible: Bool[Array, "B L S"], before: Cache | None
+    asked: Asked, sight: Sight, before: Cache | None, way: str
 ) -> tuple[Float[Array, "B L H A"], Cache | None]:
     """What each slot gathers from the slots it may see, and the cache with these slots in it.
 
     Args:
         asked: queries, keys and values.
-        visible: who sees whom; with a cache, all of its slots.
+        sight: who sees whom; with a cache, all of its slots.
         before: one layer's cache, without its first axis.
+        way: one of `attending.WAYS`.
     """
     query, key, value = asked
     if before is not None:
         before = _written(before, key, value)
         key, value = before.key, before.value
-    found = attend(query, key, value, visible)
-    axes = ("rows", "slots", "act_heads", "head_width")
-    return nn.with_logical_constraint(found, axes), before
+    found = attending.attend(query, key, value, sight, way)
+    return placement.constrained(found, attending.QUERIES), before
 
 
 def _written(cache: Cache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]) -> Cache:

@@ -7,7 +7,8 @@ import flax.struct
 import jax
 from jax.typing import DTypeLike
 
-from oneflow_jax.nn import attention, layers
+from oneflow_jax.nn import attention, layers, placement
+from oneflow_jax.nn.sight import Sight
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
 REMAT = {
@@ -29,6 +30,7 @@ class Size:
         unroll: how many layers each round of the scan runs; all of them makes straight-line code,
             which compiles longer and runs faster on CPUs.
         dtype: what matrices are multiplied in; parameters are always float32.
+        attention: one of `attending.WAYS`.
     """
 
     layers: int
@@ -40,6 +42,7 @@ class Size:
     remat: str
     unroll: int
     dtype: DTypeLike
+    attention: str = "dense"
 
 
 @flax.struct.dataclass
@@ -47,13 +50,13 @@ class Around:
     """What is the same for all layers.
 
     Attributes:
-        visible: True where a slot may see a slot; with a cache, all of its slots.
+        sight: who sees whom; with a cache, all of its slots.
         rotation: of the slots' positions.
         pictured: True for slots of pictures.
         length: with a cache, how many of its slots are valid.
     """
 
-    visible: Bool[Array, "B L S"]
+    sight: Sight
     rotation: attention.Rotation
     pictured: Bool[Array, "B L"]
     length: Int[Array, "B"] | None = None
@@ -73,10 +76,11 @@ class Layer(nn.Module):
     ) -> tuple[Float[Array, "B L D"], Kept]:
         """The next layer's input and this one's cache, in the form that `nn.scan` wants."""
         cache = None if kept is None else attention.Cache(*kept, around.length)
-        gathered, cache = attention.gathered(self.asks(x, around), around.visible, cache)
+        asked, way = self.asks(x, around), self.size.attention
+        gathered, cache = attention.gathered(asked, around.sight, cache, way)
         x = self.tells(x, around, gathered)
         kept = None if cache is None else (cache.key, cache.value)
-        return nn.with_logical_constraint(x, ("rows", "slots", "act_width")), kept
+        return placement.constrained(x, ("rows", "slots", "act_width")), kept
 
     def asks(self, x: Float[Array, "B L D"], around: Around) -> attention.Asked:
         """Queries, keys and values."""

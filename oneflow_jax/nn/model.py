@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Attend, Head, Kind, Table, View
-from oneflow_jax.nn import attention, backbone, layers
-from oneflow_jax.shapes import Array, Bool, Float, Outputs
+from oneflow_jax.nn import attention, backbone, layers, placement, sight
+from oneflow_jax.nn.sight import Sight
+from oneflow_jax.shapes import Array, Float, Outputs
 
 
 class Model(nn.Module):
@@ -32,7 +33,7 @@ class Model(nn.Module):
         normal = nn.initializers.normal(1.0)
         self.rows = self.param(
             "rows",
-            nn.with_logical_partitioning(normal, ("vocab", "embed")),
+            nn.with_logical_partitioning(normal, ("vocab", "token_width")),
             (self.vocab, self.embed_width),
         )
         self.mask = self.param(
@@ -51,21 +52,20 @@ class Model(nn.Module):
 
     def table(self) -> Table:
         """The vocabulary as vectors."""
-        return Table(rows=self.rows, mask=self.mask)
+        rows = placement.gathered(self.rows, ("vocab", "token_width"))
+        return Table(rows=rows, mask=self.mask)
 
     def __call__(self, view: View) -> Outputs:
         """What each head says of every slot, `[B L head.width]` in float32.
 
         A head speaks for every slot; the paradigm reads it where it makes sense.
         """
-        x, _ = self._run(view, attention.visible(view, self.attend), None)
+        x, _ = self._run(view, sight.of(view, self.attend), None)
         return self._told(x)
 
     def prefill(self, view: View, cache: attention.Cache) -> tuple[Outputs, attention.Cache]:
         """The same, and the cache, empty before, with all slots in it; none is counted as valid."""
-        seen = attention.visible(view, self.attend)
-        beyond = cache.key.shape[2] - seen.shape[2]
-        seen = jnp.pad(seen, ((0, 0), (0, 0), (0, beyond)))
+        seen = sight.of(view, self.attend).padded(cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
@@ -75,7 +75,7 @@ class Model(nn.Module):
         They are one after another, or one picture. Until `Cache.advanced` counts them as valid they
         are overwritten by the next call.
         """
-        seen = attention.visible_from(view, cache.length, cache.key.shape[2])
+        seen = sight.after(view, cache.length, cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
@@ -93,11 +93,11 @@ class Model(nn.Module):
         return x + self.clock(view.clock)
 
     def _run(
-        self, view: View, visible: Bool[Array, "B L S"], cache: attention.Cache | None
+        self, view: View, seen: Sight, cache: attention.Cache | None
     ) -> tuple[Float[Array, "B L D"], attention.Cache | None]:
-        x = nn.with_logical_constraint(self.embedded(view), ("rows", "slots", "act_width"))
+        x = placement.constrained(self.embedded(view), ("rows", "slots", "act_width"))
         around = backbone.Around(
-            visible=visible,
+            sight=seen,
             rotation=layers.rotations(view.position, self.size.head_width),
             pictured=view.kind == Kind.IMAGE,
         )

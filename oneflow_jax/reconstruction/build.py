@@ -78,6 +78,11 @@ class System:
     flops = 0.0  # Nobody has counted those of convolutions.
 
     @property
+    def placement(self) -> jax.sharding.NamedSharding:
+        """Where training batches lie."""
+        return sharding.of_rows(self.mesh)
+
+    @property
     def shape(self) -> Architecture:
         """Of the autoencoder."""
         return self.objective.model.shape
@@ -104,7 +109,7 @@ class System:
             seed=config.seed,
             workers=config.data.workers,
             cache=config.data.cache,
-            sharding=sharding.of_rows(self.mesh),
+            sharding=self.placement,
         )
 
     def update(
@@ -163,6 +168,11 @@ def system(config: ml_collections.ConfigDict, trains: bool = True) -> System:
     """
     _check_counts(config)
     mesh = sharding.make_mesh(config.mesh.to_dict())
+    if mesh.shape["sequence"] > 1:
+        raise UserError(
+            f"mesh.sequence={config.mesh.sequence}: a picture lies on one device; give 1, and "
+            "share out rows over mesh.data."
+        )
     sharding.check_rows(mesh, config.batch, config.parts)
     streams.check(config.batch, config.data.streams)
     settings = optim.Settings(steps=config.steps, **config.optimizer)

@@ -12,9 +12,9 @@ from oneflow_jax.costs.ways import WAYS
 DOCUMENT = ways.Shape(words=256, pictures=4, patches=256, codes=1_024)
 V4 = chips.CHIPS["v4"]
 SETTING = latency.Setting(sizes.EIGHT_BILLION, DOCUMENT, batch=1, chip=V4)
-FAST = chips.Chip(math.inf, 1.0, math.inf, math.inf, axes=3)
+FAST = chips.Chip(math.inf, 1.0, math.inf, math.inf, axes=3, clock=1e9)
 """Computes in no time, and reads a byte a second."""
-WIDE = chips.Chip(1.0, math.inf, math.inf, math.inf, axes=3)
+WIDE = chips.Chip(1.0, math.inf, math.inf, math.inf, axes=3, clock=1e9)
 """Reads in no time, and multiplies or adds once a second."""
 SMALL = latency.Setting(sizes.ONE_BILLION, ways.Shape(3, 1, 2, 4), batch=2, chip=FAST)
 

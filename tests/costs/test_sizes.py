@@ -1,17 +1,26 @@
-"""Networks are what their docstrings say."""
+"""Networks are what their docstrings say, and what is configured."""
 
+import dataclasses
+
+import jax
 import pytest
 
 from configs import tpu_v4
-from oneflow_jax.costs import sizes
+from oneflow_jax import build
+from oneflow_jax.costs import flops, sizes
 
 
-def test_one_billion_is_that_of_the_pod_slice():
-    config = tpu_v4.get_config()
-    for name in ("layers", "width", "heads", "kv_heads", "head_width", "hidden", "embed_width"):
-        assert getattr(sizes.ONE_BILLION, name) == config.model[name], name
-    assert sizes.ONE_BILLION.vocab == config.data.vocab
-    assert sizes.ONE_BILLION.channels == config.codec.colors * config.codec.patch**2
+@pytest.mark.parametrize("name", sizes.NETWORKS)
+def test_sizes_are_those_that_are_trained(name):
+    """But for patches, which are those of the codec: here of pixels, in `sizes` also of latents."""
+    config = tpu_v4.get_config(name)
+    config.mesh.fsdp = 1
+    model = build.planned(config.lock(), jax.devices()).model
+    channels = config.codec.colors * config.codec.patch**2
+    plain = sizes.NETWORKS[name]
+    outputs = plain.outputs - plain.channels + channels
+    expected = dataclasses.replace(plain, channels=channels, outputs=outputs)
+    assert flops.of(model, channels) == expected
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def test_iterator_resume(workers):
 
 
 def test_batches_lie_as_told():
-    mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
-    where = tiny.sharding.of_rows(mesh)
+    mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "sequence": 2})
+    where = tiny.sharding.of_slots(mesh)
     batches = pipeline.batches(
         toy.Toy(documents=50), tiny.layout_of(LENGTH), rows=8, seed=0, workers=0, sharding=where
     )

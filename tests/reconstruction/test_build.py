@@ -54,6 +54,7 @@ WRONG = [
     ("kl", {"autoencoder__kind": "VQModel"}, ["'VQModel'", "codebook_weight", "codec.py:vq"]),
     ("vq", {"autoencoder__kind": "AutoencoderKL"}, ["divergence_weight", "codec.py:kl"]),
     ("kl", {"mesh__data": 3}, ["mesh", "3", "8"]),
+    ("kl", {"mesh__data": 4, "mesh__sequence": 2}, ["mesh.sequence=2", "picture"]),
     ("kl", {"batch": 12}, ["batch=12", "multiple of 8"]),
     ("kl", {"parts": 3}, ["batch=8", "parts=3"]),
     ("kl", {"objective__divergence_weight": -1.0}, ["objective.divergence_weight=-1.0"]),

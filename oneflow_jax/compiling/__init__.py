@@ -1,0 +1,1 @@
+"""`--mode=compile`: what a run would need and take on TPUs that are not here, from XLA itself."""

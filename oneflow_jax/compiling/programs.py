@@ -1,0 +1,147 @@
+"""The programs of a run, compiled for devices that need not be here, on shapes alone."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from oneflow_jax import build, generate, plans, sharding, train
+from oneflow_jax import state as states
+from oneflow_jax.canvas import Canvas
+from oneflow_jax.errors import UserError
+from oneflow_jax.shapes import PyTree
+
+_FULL = re.compile(r"Used ([\d.]+)([KMG])")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of each chip while a program runs.
+
+    Attributes:
+        categories: what they are for, by name.
+        fits: whether the compiler found room for it. If not, all else but the arguments is one
+            category.
+    """
+
+    categories: dict[str, float]
+    fits: bool = True
+
+    @property
+    def total(self) -> float:
+        """All categories together."""
+        return sum(self.categories.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A program as the compiler made it.
+
+    Attributes:
+        memory: that it needs.
+        text: of the optimized program; "" if there was no room for it.
+    """
+
+    memory: Memory
+    text: str
+
+
+def training(system: build.System) -> Compiled:
+    """The training step: its state is donated."""
+    state = states.abstract(system)
+    canvas = canvases(system, system.config.batch, system.placement)
+    with _tracing(system.mesh, sharding.RULES):
+        traced = train.compiled(system).trace(state, canvas)
+    arguments = {
+        "parameters": state.params,
+        "moments": state.opt_state,
+        "average": state.ema,
+        "batch": (canvas, state.step, state.key),
+    }
+    return _compiled(traced, system.mesh, arguments)
+
+
+def sampling(system: build.System, rows: int) -> Compiled:
+    """The sampler, with averaged parameters, of rows that are all to be made."""
+    config = system.config
+    given = config.sampling.grid
+    plan = plans.evaluation(
+        config,
+        system.paradigm,
+        config.evaluation.passes[0],
+        "uniform" if given == plans.LEARNED else given,
+    )
+    where = sharding.of_rows(system.mesh, sharding.SAMPLING)
+    params, canvas = states.abstract(system).ema, canvases(system, rows, where)
+    numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
+    sample = jax.jit(functools.partial(generate.sampled, system), static_argnames="plan")
+    seed = jax.ShapeDtypeStruct((), jnp.int32)
+    with _tracing(system.mesh, sharding.SAMPLING):
+        traced = sample.trace(params, canvas, numbers, seed, plan=plan)
+    return _compiled(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
+
+
+def canvases(system: build.System, rows: int, where: jax.sharding.NamedSharding) -> Canvas:
+    """The shapes of a batch that is laid out over the mesh as `where` says."""
+    layout = system.layout
+
+    def of(dtype: jnp.dtype, *more: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, layout.length, *more), dtype, sharding=where)
+
+    return Canvas(
+        ids=of(jnp.int32),
+        latents=of(jnp.float32, layout.codec.channels),
+        kind=of(jnp.int32),
+        segment=of(jnp.int32),
+        span=of(jnp.int32),
+        position=of(jnp.int32, 3),
+        fixed=of(jnp.bool_),
+        opening=of(jnp.int32),
+    )
+
+
+def local_bytes(tree: PyTree) -> float:
+    """Bytes of a tree of shapes on each chip, by its shardings; without padding."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+@contextlib.contextmanager
+def _tracing(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> Iterator[None]:
+    """`sharding.use` with devices that are only named: what tracing computes, this machine does."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
+        yield
+
+
+def _compiled(
+    traced: jax.stages.Traced, mesh: jax.sharding.Mesh, arguments: dict[str, PyTree]
+) -> Compiled:
+    categories = {name: local_bytes(tree) for name, tree in arguments.items()}
+    lowered = traced.lower(lowering_platforms=(mesh.devices.flat[0].platform,))
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = _FULL.search(str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+            raise UserError(f"XLA could not compile this: {str(error).splitlines()[0]}") from error
+        rest = float(used[1]) * _UNITS[used[2]] - sum(categories.values())
+        return Compiled(Memory(categories | {"temporaries": rest}, fits=False), "")
+    told = compiled.memory_analysis()
+    # Padding to tiles, and results that are no donated argument, are there beside them.
+    padding = told.argument_size_in_bytes - sum(categories.values())
+    categories |= {
+        "temporaries": float(told.temp_size_in_bytes),
+        "results": float(told.output_size_in_bytes - told.alias_size_in_bytes),
+        "padding": max(padding, 0.0),
+        "code": float(told.generated_code_size_in_bytes),
+    }
+    return Compiled(Memory(categories), compiled.as_text())

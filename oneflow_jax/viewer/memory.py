@@ -1,0 +1,59 @@
+"""What fills the memory of a chip, as bars."""
+
+import io
+import pathlib
+from collections.abc import Mapping
+
+from matplotlib import figure, patches
+
+from oneflow_jax.viewer import plots, typeface
+
+
+def bars(
+    path: pathlib.Path,
+    rows: Mapping[str, Mapping[str, float]],
+    limits: Mapping[str, float | None],
+    title: str,
+) -> None:
+    """Writes a PNG with a bar for each row, made of its categories, and a mark at its limit.
+
+    Args:
+      path: where the PNG goes, in a folder that is there.
+      rows: GiB by category, by the name of the row.
+      limits: GiB that there are, by the same names; None draws no mark.
+      title: a line at the top.
+    """
+    height = 1.7 + 0.42 * len(rows)
+    drawn = figure.Figure(
+        figsize=(8, height), dpi=200, facecolor=typeface.PAPER, layout="constrained"
+    )
+    axes = drawn.add_subplot(facecolor=typeface.PAPER)
+    categories = list(dict.fromkeys(name for row in rows.values() for name in row))
+    for place, (name, row) in enumerate(rows.items()):
+        left = 0.0
+        for category in row:
+            hue = plots.HUES[categories.index(category) % len(plots.HUES)]
+            axes.barh(place, row[category], left=left, height=0.62, color=hue)
+            left += row[category]
+        axes.text(left, place, f" {left:.1f}", va="center", color=typeface.INK)
+        if limits[name] is not None:
+            axes.vlines(limits[name], place - 0.42, place + 0.42, color=typeface.INK, linewidth=2)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel("GiB of each chip; the mark is what there is", color=typeface.MUTED)
+    axes.set_title(title, loc="left", color=typeface.INK, pad=14)
+    axes.grid(axis="x", color=typeface.LINE)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=typeface.MUTED, length=0)
+    axes.spines[:].set_visible(False)
+    swatches = [
+        patches.Patch(color=plots.HUES[n % len(plots.HUES)], label=category)
+        for n, category in enumerate(categories)
+    ]
+    drawn.legend(
+        handles=swatches, loc="outside lower center", ncols=4, frameon=False,
+        labelcolor=typeface.INK,
+    )  # fmt: skip
+    png = io.BytesIO()
+    drawn.savefig(png)
+    path.write_bytes(png.getvalue())
