@@ -185,6 +185,7 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.steps = 2
     config.batch = 8
     config.parts = min(config.parts, 2)
+    config.data.streams = min(config.data.streams, 2)
     config.mesh.update({"slices": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})
     if "autoencoder" in config:
         return _debug_codec(config)
