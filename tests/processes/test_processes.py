@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import time
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
-from oneflow_jax import logs, processes, train, workdir
+from oneflow_jax import logs, train, workdir
 from tests import runs
 from tests.processes import config, pods
 
@@ -100,11 +99,9 @@ def test_if_one_dies_the_other_says_so_and_one_goes_on_from_what_is_saved(tmp_pa
     with pods.Pod(2, *given, module="tests.processes.training") as pod:
         assert pod.wait_for("training 5/6")
         pod.kill(1)
-        began = time.monotonic()
         codes = pod.codes()
         said = pod.said(0).strip().splitlines()[-1]
     assert all(code != 0 for code in codes)
-    assert time.monotonic() - began < processes.HEARTBEAT / 2  # By the closed connection alone.
     saved = max(int(path.name) for path in (folder / workdir.CHECKPOINTS).glob("[0-9]"))
     assert said.startswith("error: process 0 of this run of 2 stopped before the end")
     assert said.endswith(f"goes on from the newest checkpoint, step {saved}.")
