@@ -1,5 +1,6 @@
 """What can be seen of several processes in one."""
 
+import os
 import subprocess
 import sys
 
@@ -90,3 +91,15 @@ def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd
     with pytest.raises(type(error)), processes.mourned(tmp_path):
         raise error
     assert "error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypatch, capfd):
+    """Python's own way out meets the others, who may be waiting for this one elsewhere."""
+    codes = []
+    monkeypatch.setattr(processes, "several", lambda: several)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with pytest.raises(SystemExit, match="1"):
+        processes.leave("mine")
+    assert codes == [1] * several
+    assert capfd.readouterr().err == "mine\n"
