@@ -90,9 +90,11 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
                 f"slice(s): give mesh.slices={slices}, so that only it crosses their network."
             )
         within, across = [1, *shape[1:]], [slices, *[1] * len(shape[1:])]
-        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
+        grid = mesh_utils.create_hybrid_device_mesh(
+            within, across, devices, allow_split_physical_axes=True
+        )
     else:
-        grid = mesh_utils.create_device_mesh(shape, devices)
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
