@@ -112,18 +112,9 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is of an earlier version, which kept no streams.
         """
+        self._check_version()
         like_items = {"ema": like.ema, "train": _without_ema(like), "data": None}
-        try:
-            items = self._checkpointer.load_checkpointables(self.latest, like_items)
-        except FileNotFoundError as error:
-            if not self._is_earlier(self.latest):
-                raise
-            raise UserError(
-                f"The checkpoints in {self._directory} were saved by an earlier version, which "
-                "kept the place in the data otherwise, and training cannot go on from them: train "
-                "anew in another --workdir, or with start=<this folder> to take over its averaged "
-                "parameters. Evaluating and sampling still work."
-            ) from error
+        items = self._checkpointer.load_checkpointables(self.latest, like_items)
         data.seek(items["data"])
         return TrainState(ema=items["ema"], **items["train"])
 
@@ -139,8 +130,14 @@ class Checkpoints:
             )
         return self._checkpointer.load_checkpointables(self.latest, {"ema": like})["ema"]
 
-    def _is_earlier(self, step: int) -> bool:
-        return any((self._directory / str(step) / "data").glob("process_*.json"))
+    def _check_version(self) -> None:
+        if any((self._directory / str(self.latest) / "data").glob("process_*.json")):
+            raise UserError(
+                f"The checkpoints in {self._directory} were saved by an earlier version, which "
+                "kept the place in the data otherwise, and training cannot go on from them: train "
+                "anew in another --workdir, or with start=<this folder> to take over its averaged "
+                "parameters. Evaluating and sampling still work."
+            )
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -82,3 +82,16 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
     state, _ = runs.state(system, epath.Path(folder.name))
     expected, _ = runs.state(system, finished)
     runs.assert_same(state, expected)
+
+
+def test_a_checkpoint_of_an_earlier_version_can_be_sampled_from_but_not_gone_on_with(tmp_path):
+    system, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    data = folder / workdir.CHECKPOINTS / "6" / "data"
+    (data / "data.json").rename(data / "process_0-of-1.json")
+    with pytest.raises(UserError, match=r"earlier version.*another --workdir, or with start="):
+        runs.state(system, folder)
+    with checkpoint.Checkpoints(folder, 3) as checkpoints:
+        ema = checkpoints.restore_averaged(states.abstract(system).ema)
+    state, _ = runs.state(system, finished)
+    runs.assert_same(jax.tree.map(np.asarray, ema), state.ema)

@@ -89,6 +89,9 @@ def applied(
 
 
 def _value(config: ml_collections.ConfigDict, name: str) -> Any:  # noqa: ANN401 - of any key
-    for key in name.split("."):
-        config = config[key]
-    return config
+    *sections, key = name.split(".")
+    for section in sections:
+        config = config[section]
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise KeyError(name)
+    return config[key]

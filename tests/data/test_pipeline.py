@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax.canvas import Kind
-from oneflow_jax.data import pipeline, toy
+from oneflow_jax.data import pipeline, streams, toy
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
@@ -255,3 +255,118 @@ def test_pictures_lie_as_told():
         iter(pipeline.pictures(albums(), pixels=SIDE, rows=8, seed=0, workers=0, sharding=where))
     )
     assert batch.sharding.is_equivalent_to(where, batch.ndim)
+
+
+def of_streams(source, streams=2, workers=0, rows=ROWS, where=None):
+    return pipeline.batches(
+        source,
+        tiny.layout_of(LENGTH),
+        rows=rows,
+        streams=streams,
+        seed=0,
+        workers=workers,
+        sharding=where or jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+    )
+
+
+def piece(batches, number):
+    """The same batches of one stream alone, as a process sees it that has no other."""
+    return dataclasses.replace(
+        batches,
+        streams={number: batches.streams[number]},
+        place=lambda pieces: pieces[number],
+    )
+
+
+def test_a_batch_is_what_its_streams_yield_one_after_another():
+    whole = of_streams(toy.Toy(documents=200), streams=4, rows=8)
+    batches = take(iter(whole), 3)
+    parts = [take(iter(piece(whole, number)), 3) for number in range(4)]
+    for batch, *pieces in zip(batches, *parts, strict=True):
+        joined = jax.tree.map(lambda *rows: np.concatenate(rows), *pieces)
+        tiny.assert_trees_close(batch, joined, atol=0)
+        assert all(len(rows.ids) == 2 for rows in pieces)
+
+
+@pytest.mark.usefixtures("one_bin")
+def test_streams_share_the_documents_of_an_epoch():
+    source = Distinct.make(12)
+    whole = of_streams(source, streams=3, rows=3)
+    reads = []
+    for number in range(3):
+        rows = itertools.chain.from_iterable(
+            documents_in(batch) for batch in iter(piece(whole, number))
+        )
+        reads.append([content(row) for row in itertools.islice(rows, 4)])
+    assert sorted(itertools.chain.from_iterable(reads)) == sorted(
+        content(row_of(item)) for item in source
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_neither_batches_nor_the_place_in_them_depend_on_the_workers(workers):
+    source = toy.Toy(documents=50)
+    thread, others = iter(of_streams(source)), iter(of_streams(source, workers=workers))
+    assert_same(take(others, 2), take(thread, 2))
+    assert others.position == thread.position
+    expected = take(thread, 2)
+    # Gone on with in another way than it was left.
+    fresh = iter(of_streams(source))
+    fresh.seek(others.position)
+    assert_same(take(fresh, 2), expected)
+    for opened in (thread, others, fresh):
+        opened.close()
+
+
+def test_a_process_goes_on_with_streams_that_another_has_left():
+    whole = of_streams(toy.Toy(documents=50))
+    both = iter(whole)
+    take(both, 2)
+    one = iter(piece(whole, 1))
+    one.seek(both.position)
+    assert list(one.position) == ["1"]
+    expected = take(both, 1)
+    (rows,) = take(one, 1)
+    np.testing.assert_array_equal(rows.ids, expected[0].ids[ROWS // 2 :])
+    with pytest.raises(KeyError, match="1"):
+        one.seek({"0": both.position["0"]})
+
+
+def test_a_stream_goes_to_whoever_holds_some_of_its_rows():
+    """Also where devices share a stream, hold several, or the same rows as others."""
+    source = toy.Toy(documents=50)
+    expected = take(iter(of_streams(source, rows=8)), 1)
+    for axes in ({"data": 8, "fsdp": 1, "tensor": 1}, {"data": 1, "fsdp": 2, "tensor": 4}):
+        where = tiny.sharding.of_rows(tiny.sharding.make_mesh(axes))
+        assert_same(take(iter(of_streams(source, rows=8, where=where)), 1), expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """A sharding whose devices of this process hold the given rows."""
+
+    held: tuple[slice, ...]
+
+    def addressable_devices_indices_map(self, shape):
+        return {number: (rows,) for number, rows in enumerate(self.held)}
+
+
+@pytest.mark.parametrize(
+    ("held", "numbers"),
+    [
+        ((slice(None),), [0, 1, 2, 3]),
+        ((slice(0, 4), slice(4, 8)), [0, 1]),
+        ((slice(8, 12), slice(8, 12)), [2]),
+        ((slice(2, 3), slice(15, 16)), [0, 3]),
+        ((slice(3, 5),), [0, 1]),
+    ],
+)
+def test_a_process_runs_the_streams_of_its_rows(held, numbers):
+    batches = of_streams(toy.Toy(documents=50), streams=4, rows=16, where=Held(held))
+    assert sorted(batches.streams) == numbers
+
+
+def test_streams_that_do_not_divide_the_batch_are_told():
+    streams.check(8, 4)
+    with pytest.raises(UserError, match=r"data\.streams=3 does not divide batch=8"):
+        streams.check(8, 3)

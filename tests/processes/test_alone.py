@@ -1,0 +1,92 @@
+"""What can be seen of several processes in one."""
+
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from oneflow_jax import mourner, processes
+from oneflow_jax.errors import Stopped, UserError
+
+ADDRESS, COUNT, INDEX = processes.ENVIRONMENT
+
+
+@pytest.fixture
+def initialized(monkeypatch):
+    """What JAX is told, instead of being told."""
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **rest: told.append(args))
+    for name in (*processes.ENVIRONMENT, "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, []),
+        ({ADDRESS: "", COUNT: "", INDEX: ""}, []),
+        ({ADDRESS: "there:12", COUNT: "4", INDEX: "3"}, [("there:12", 4, 3)]),
+        ({"TPU_WORKER_HOSTNAMES": "one"}, []),
+        ({"TPU_WORKER_HOSTNAMES": "one,other"}, [()]),
+    ],
+)
+def test_the_environment_says_whether_there_are_several(
+    environment, expected, initialized, monkeypatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    processes.join()
+    assert initialized == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({COUNT: "2"}, f"{COUNT}=2, but no {ADDRESS} and no {INDEX}"),
+        ({ADDRESS: "there:1", INDEX: "0"}, f"but no {COUNT}"),
+        ({ADDRESS: "there:1", COUNT: "2", INDEX: "2"}, f"{INDEX}=2: the last two"),
+        ({ADDRESS: "there:1", COUNT: "two", INDEX: "1"}, f"{COUNT}=two"),
+        ({ADDRESS: "there", COUNT: "2", INDEX: "1"}, "HOST:PORT"),
+    ],
+)
+def test_mistakes_in_it_are_told(environment, told, initialized, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as error:
+        processes.join()
+    assert told in str(error.value)
+    assert not initialized
+
+
+def test_one_process_waits_for_nobody():
+    assert processes.leads()
+    processes.meet()
+    with processes.leader_first():
+        pass
+    assert processes.together({"1": [2]}) == {"1": [2]}
+
+
+def mourned(given, *arguments):
+    """What the mourner says when its input ends after this."""
+    command = [sys.executable, "-I", mourner.__file__, *map(str, arguments)]
+    return subprocess.run(command, input=given, capture_output=True, check=True).stderr.decode()
+
+
+def test_who_ends_too_early_is_mourned(tmp_path):
+    for name in ("9", "10", "11.orbax-checkpoint-tmp"):
+        (tmp_path / name).mkdir()
+    assert mourned(mourner.DONE, 1, 2, tmp_path) == ""
+    told = mourned(b"", 1, 2, tmp_path)
+    assert told.startswith("error: process 1 of this run of 2 stopped before the end")
+    assert told.endswith("newest checkpoint, step 10.\n")
+    assert mourned(b"", 1, 2, tmp_path / "nothing").endswith("checkpoint, if there is one.\n")
+
+
+@pytest.mark.parametrize("error", [UserError("mine"), Stopped("mine"), KeyboardInterrupt()])
+def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(processes, "several", lambda: True)
+    with pytest.raises(type(error)), processes.mourned(tmp_path):
+        raise error
+    assert "error" not in capfd.readouterr().err
