@@ -67,7 +67,7 @@ def collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
             # What goes on behind products is written thrice, in the fusions that begin it, go on
             # with it and end it, but has one channel.
             channel = re.search(r"channel_id=\d+", line.rest) if within else None
-            found[(kind, times, channel[0]) if channel else (name, line.name)] = one
+            found.setdefault((kind, times, channel[0]) if channel else (name, line.name), one)
     # What sends nothing is between a chip and itself.
     return sorted((one for one in found.values() if one.bytes), key=lambda one: -one.bytes)
 
