@@ -36,7 +36,7 @@ PLANS = {
     "8B": {
         "batch": 512,
         "model.remat": "full",
-        "mesh.fsdp": 32,
+        "mesh.fsdp": 16,
         "topologies": ("v4-256", "v4-1024"),
     },
 }

@@ -18,19 +18,19 @@ PLANS = {
         "topologies": ("v5e-8", "v5e-16"),
     },
     "1B": {
-        "batch": 256,
+        "batch": 512,
         "model.remat": "full",
         "mesh.fsdp": 16,
         "topologies": ("v5e-64", "v5e-128"),
     },
     "3B": {
-        "batch": 256,
+        "batch": 512,
         "model.remat": "full",
         "mesh.fsdp": 32,
         "topologies": ("v5e-128", "v5e-256"),
     },
     "8B": {
-        "batch": 512,
+        "batch": 1024,
         "model.remat": "full",
         "mesh.fsdp": 64,
         "topologies": ("v5e-256",),

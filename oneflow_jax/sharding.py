@@ -94,7 +94,6 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             within, across, devices, allow_split_physical_axes=True
         )
     else:
-        # An axis of 32 lies in an 8 x 8 x 8 torus along one side and half of another.
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 

@@ -14,6 +14,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,15 +53,23 @@ def collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
         program: compiled for as many devices as there are in `slice_of`.
         slice_of: the slice of each device, in the program's order.
     """
-    found = []
+    found: dict[Any, Collective] = {}
     for name, times in program.times.items():
         computation = program.computations[name]
         for line in computation.values():
             kind = line.opcode.removesuffix("-start")
-            if kind in KINDS:
-                found.append(_collective(computation, line, kind, times, slice_of))
+            if kind not in KINDS:
+                continue
+            within = program.fusions.get(name)
+            one = _collective(computation, line, kind, times, slice_of)
+            if not one.path and within:
+                one = dataclasses.replace(one, path=within.path)
+            # What goes on behind products is written thrice, in the fusions that begin it, go on
+            # with it and end it, but has one channel.
+            channel = re.search(r"channel_id=\d+", line.rest) if within else None
+            found.setdefault((kind, times, channel[0]) if channel else (name, line.name), one)
     # What sends nothing is between a chip and itself.
-    return sorted((one for one in found if one.bytes), key=lambda one: -one.bytes)
+    return sorted((one for one in found.values() if one.bytes), key=lambda one: -one.bytes)
 
 
 def by_kind(found: Sequence[Collective]) -> dict[str, dict[str, float]]:

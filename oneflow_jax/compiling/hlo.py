@@ -110,14 +110,15 @@ class Program:
     def running(self) -> Iterator[tuple[Computation, Instruction, int]]:
         """Every instruction outside of fusions with its computation, and how often it runs."""
         for name, times in self.times.items():
-            if name not in self._fused:
+            if name not in self.fusions:
                 for line in self.computations[name].values():
                     yield self.computations[name], line, times
 
     @functools.cached_property
-    def _fused(self) -> set[str]:
+    def fusions(self) -> dict[str, Instruction]:
+        """The computations that are fusions, by name, each with the instruction that runs it."""
         return {
-            called
+            called: line
             for computation in self.computations.values()
             for line in computation.values()
             if line.opcode == "fusion"

@@ -32,9 +32,9 @@ def constrained(x: Array, names: Names) -> Array:
 def gathered(x: Array, names: Names) -> Array:
     """A parameter as it is used: whole along the axes that the rules spread over fsdp.
 
-    It is gathered as one, and its gradient summed as one, of which each device keeps its share.
-    Left to itself XLA multiplies large matrices share by share while they go round the ring, in
-    slivers that TPUs are slow at, and gathers those of attention twice.
+    It is gathered as one; of its gradient each device keeps its share. Left to itself XLA
+    multiplies large matrices share by share while they go round the ring, in slivers that TPUs are
+    slow at, and gathers those of attention twice.
     """
     if not _meshed():
         return x
@@ -51,7 +51,7 @@ def _gathered_forward(x: Array, names: Names) -> tuple[Array, None]:
 
 
 def _gathered_backward(names: Names, _: None, gradient: Array) -> tuple[Array]:
-    return (constrained(constrained(gradient, _whole(names)), names),)
+    return (constrained(gradient, names),)
 
 
 _gathered.defvjp(_gathered_forward, _gathered_backward)

@@ -121,3 +121,25 @@ ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
 def test_what_is_started_and_done_counts_once():
     (one,) = collectives.collectives(hlo.parse(STARTED), (0,) * 4)
     assert (one.kind, one.bytes, one.shape) == ("all-gather", 3 * 512, "bf16[16,64]")
+
+
+BEHIND = """HloModule step
+%begun (x: bf16[4,64]) -> bf16[16,64] {
+  %x = bf16[4,64]{1,0} parameter(0)
+  ROOT %g = bf16[16,64] all-gather(%x), channel_id=5, replica_groups=[1,4]<=[4], dimensions={0}
+}
+%ended (y: bf16[4,64]) -> bf16[16,64] {
+  %y = bf16[4,64]{1,0} parameter(0)
+  ROOT %h = bf16[16,64] all-gather(%y), channel_id=5, replica_groups=[1,4]<=[4], dimensions={0}
+}
+ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
+  %a = bf16[4,64]{1,0} parameter(0)
+  %b = bf16[16,64] fusion(%a), kind=kCustom, calls=%begun, metadata={op_name="jit(step)/mlp/up"}
+  ROOT %c = bf16[16,64] fusion(%a), kind=kCustom, calls=%ended
+}
+"""
+
+
+def test_what_goes_on_behind_products_counts_once_and_tells_its_place():
+    (one,) = collectives.collectives(hlo.parse(BEHIND), (0,) * 4)
+    assert (one.bytes, one.path) == (3 * 512, "jit(step)/mlp/up")

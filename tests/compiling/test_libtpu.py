@@ -6,7 +6,7 @@ import json
 import pytest
 from etils import epath
 
-from oneflow_jax import workdir
+from oneflow_jax import sharding, workdir
 from oneflow_jax.compiling import run, topologies
 from tests import runs
 
@@ -28,6 +28,12 @@ def test_as_many_devices_as_chips(name):
     assert len(devices) == count
     assert {device.platform for device in devices} == {"tpu"}
     assert len({getattr(device, "slice_index", None) or 0 for device in devices}) == topology.slices
+
+
+def test_a_mesh_may_split_a_side_of_the_torus():
+    """32 is no product of sides of 8 x 8 x 8."""
+    devices = topologies.named("v4-1024").devices()
+    assert sharding.make_mesh({"data": -1, "fsdp": 32}, devices).shape["data"] == 16
 
 
 def small(**changes):

@@ -98,14 +98,15 @@ def test_the_batch_follows_the_chips_and_fsdp_is_no_wider():
 
 def test_activations_that_are_gathered_are_told(monkeypatch):
     """Where nothing says how they lie, they follow the kernels, along fsdp, and then must meet."""
-    monkeypatch.setattr(roles, "FEW", 0)
+    monkeypatch.setattr(roles, "FEW", 4_096)
 
     def gathered():
         told = run.figures_of(tiny(), topologies.named("host"), which=["train"])
         return told["activations_gathered"]
 
     assert gathered() == 0
-    monkeypatch.setattr(placement, "constrained", lambda x, names: x)
+    for name in ("constrained", "gathered"):
+        monkeypatch.setattr(placement, name, lambda x, names: x)
     assert gathered() > 0
 
 

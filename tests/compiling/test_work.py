@@ -100,10 +100,15 @@ ENTRY %main (a: bf16[2,16,64,128], b: bf16[2,4,256,128]) -> bf16[2,16,64,128] {
   %seen = s8[1,4,4]{2,1,0:T(4,128)S(1)} iota(), iota_dimension=0
   %splash_mha_dq.1 = (f32[16]{0:S(1)}, bf16[2,16,64,128]) custom-call(%seen, %a, %b, %b), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 "xprof_metadata":"{}"
-}}, backend_config={}
+}}, metadata={op_name="jit(step)/attention/pallas_call"}, backend_config={}
   ROOT %q = bf16[2,16,64,128] get-tuple-element(%splash_mha_dq.1), index=1
 }
 """  # noqa: E501 - as XLA writes it
+
+
+def test_kernels_tell_of_themselves_in_several_lines():
+    kernel = hlo.parse(KERNEL).computations["main"]["splash_mha_dq.1"]
+    assert kernel.path == "jit(step)/attention/pallas_call"
 
 
 def test_kernels_count_by_their_names_and_at_half_the_peak():
