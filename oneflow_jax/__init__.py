@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from oneflow_jax.api.state import State
     from oneflow_jax.data.document import Gap
     from oneflow_jax.errors import UserError
+    from oneflow_jax.shipped import SHIPPED
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DOCUMENT",
     "IMAGE",
+    "SHIPPED",
     "TEXT",
     "Document",
     "Gap",
@@ -44,6 +46,7 @@ _HOMES = {
     "oneflow_jax.api.state": ("State",),
     "oneflow_jax.data.document": ("Gap",),
     "oneflow_jax.errors": ("UserError",),
+    "oneflow_jax.shipped": ("SHIPPED",),
 }
 
 

@@ -14,7 +14,7 @@ from tests import runs
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/*.md"))]
 FLAGS = {
-    "config", "workdir", "mode", "prompt", "revise", "topology", "rows_per_chip", "program",
+    "config", "workdir", "mode", "prompt", "revise", "topology", "rows_per_chip", "program", "into",
 }  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
