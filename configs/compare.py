@@ -53,7 +53,8 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     config.command = f"configs/compare.py{end}"  # for the page
     config.platform = "any"
     config.needs = ""
-    config.seeds = (0, 1, 2) if kind == "seeds" else (0,)  # of each paradigm's training, and of what it makes
+    # Of each paradigm's training, and of what it makes.
+    config.seeds = (0, 1, 2) if kind == "seeds" else (0,)
     config.flops = 1e14 if kind == "longer" else 3e13  # of each paradigm's training
     config.language = 1 / 3  # share of it for the text model of lmfusion
     config.samples = 256  # documents, or pictures, that figures are of
