@@ -83,7 +83,6 @@ def run(config: ml_collections.ConfigDict) -> None:
     if MODE.value == "compile":
         _for_devices_elsewhere(config, folder)
         return
-    storage.check_local(config.data.dir, "data.dir")
     build.check_platform(config)
     with processes.mourned(folder / workdir.CHECKPOINTS), workdir.claimed(folder):
         with processes.leader_first():
@@ -177,6 +176,7 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 def _started(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """What a run wants of its process, before anything is compiled."""
+    storage.check_local(config.data.dir, "data.dir")
     profiling.check(config.profile, config.steps)
     checkpoint.check(config.checkpoint)
     if config.keep_compiled:

@@ -201,6 +201,7 @@ def test_nothing_reads_a_missing_key():
     read = re.findall(r"\bconfig\.([a-z_]+)(?:\.([a-z_0-9]+))?", package_source())
     # config.json is a file.
     methods = {"to_dict", "items", "to_json", "lock", "value", "json", "get"}
+    methods |= {"copy_and_resolve_references"}
     for first, second in read:
         if first in methods:
             continue
