@@ -1,14 +1,28 @@
-# Four environments, each made once and made anew when its requirements change.
+# Environments, each made once and made anew when its requirements change.
 PYTHON ?= python3
 RUN := .venv/run
 TEST := .venv/test
 PARITY := .venv/parity
 AOT := .venv/aot
+DEMO := .venv/demo
+DOCS := .venv/docs
 
-.PHONY: quickstart test parity aot lint clean
+# Folders of runs that the demo's page offers besides the shipped model.
+RUNS ?=
+
+.PHONY: quickstart demo docs notebook test parity aot lint clean
 
 quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
+
+demo: $(DEMO)/ready
+	$(DEMO)/bin/python -m oneflow_jax.demo $(RUNS)
+
+docs: $(DOCS)/ready
+	$(DOCS)/bin/mkdocs build --strict
+
+notebook: $(TEST)/ready
+	$(TEST)/bin/jupytext --to ipynb --output notebooks/oneflow_colab.ipynb notebooks/oneflow_colab.py
 
 test: $(TEST)/ready lint
 	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/parity
@@ -29,13 +43,27 @@ $(RUN)/ready: requirements.txt
 	$(RUN)/bin/pip install --quiet -r requirements.txt
 	touch $@
 
-$(TEST)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-cloud.txt
+$(DEMO)/ready: requirements.txt requirements-demo.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --quiet --upgrade pip
+	$(DEMO)/bin/pip install --quiet -r requirements.txt -r requirements-demo.txt
+	touch $@
+
+$(DOCS)/ready: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --upgrade pip
+	$(DOCS)/bin/pip install --quiet -r requirements-docs.txt
+	touch $@
+
+$(TEST)/ready: requirements.txt requirements-test.txt requirements-metrics.txt \
+		requirements-cloud.txt requirements-demo.txt requirements-docs.txt
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet --upgrade pip
 	$(TEST)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt
 	touch $@
 
-$(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-cloud.txt requirements-parity.txt
+$(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt \
+		requirements-cloud.txt requirements-demo.txt requirements-docs.txt requirements-parity.txt
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/pip install --quiet --upgrade pip
 	$(PARITY)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
@@ -43,7 +71,8 @@ $(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt
 	$(PARITY)/bin/pip install --quiet --no-deps pytorch-fid==0.3.0
 	touch $@
 
-$(AOT)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-aot.txt
+$(AOT)/ready: requirements.txt requirements-test.txt requirements-metrics.txt \
+		requirements-cloud.txt requirements-demo.txt requirements-docs.txt requirements-aot.txt
 	$(PYTHON) -m venv $(AOT)
 	$(AOT)/bin/pip install --quiet --upgrade pip
 	$(AOT)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \

@@ -32,6 +32,8 @@ setuptools.setup(
     },
     install_requires=requirements("requirements.txt"),
     extras_require={
+        "demo": requirements("requirements-demo.txt"),
+        "docs": requirements("requirements-docs.txt"),
         "metrics": requirements("requirements-metrics.txt"),
         "parity": requirements("requirements-parity.txt"),
         "test": requirements("requirements-test.txt") + requirements("requirements-metrics.txt"),

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -155,6 +156,24 @@ def test_the_stream_ends_with_the_document(model):
     assert (pixels(first.noisy[0]) != pixels(last.noisy[0])).any()
     assert (pixels(first.noisy[0]) != pixels(first.document.images[0])).any()
     assert last.noisy == document.images
+
+
+def test_slides_show_every_state_the_last_one_first(model):
+    states = list(model.stream("1 < 2 red <image> <text>", seed=7))
+    shown = of.Slides(states)._repr_html_()
+    slides = shown.split("data-slide ")[1:]
+    assert [re.search(r"t = (\d.\d\d)", slide)[1] for slide in slides] == ["0.00", "0.50", "1.00"]
+    assert ["display: none" in slide for slide in slides] == [True, True, False]
+    assert 'max="2" value="2"' in shown
+    assert "1 &lt; 2" in re.sub(r"</?span[^>]*>", "", slides[0])
+    # The picture as it stands, and what the network expects; at the end the two are one.
+    for slide in slides:
+        assert slide.count("data:image/png") == 2
+    noisy, expected = re.findall(r"data:image/png;base64,([^\"]+)", slides[0])
+    assert noisy != expected
+    assert "http" not in shown
+    with pytest.raises(of.UserError, match="no states"):
+        of.Slides([])
 
 
 def test_a_stream_tells_mistakes_at_once(model):

@@ -1,6 +1,9 @@
 """What is given away of a run samples as the run does; and the model that is shipped."""
 
+import fnmatch
+import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -10,10 +13,13 @@ import safetensors.numpy
 from etils import epath
 
 import oneflow_jax as of
+from configs import shipped as configuration
 from oneflow_jax import release, start, workdir
 from oneflow_jax import state as states
 from tests import runs
 from tests.test_main import cli, folder, forget  # noqa: F401 - fixtures
+
+CATEGORIES = emoji_data.Settings.categories
 
 LARGEST = 20e6
 """Bytes that the shipped model may have, all files together."""
@@ -116,3 +122,47 @@ def test_what_float16_cannot_hold_is_told(tmp_path, monkeypatch):
     with pytest.raises(of.UserError, match="a/b"):
         release.write(system.config, run, epath.Path(tmp_path), None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return of.load(of.SHIPPED)
+
+
+def test_the_shipped_model_is_small_and_says_whose_pictures_it_saw():
+    assert sum(path.stat().st_size for path in of.SHIPPED.iterdir() if path.is_file()) < LARGEST
+    readme = (of.SHIPPED / "README.md").read_text()
+    assert emoji_concepts.ATTRIBUTION in readme
+    assert emoji_concepts.LICENSE in readme
+
+
+def test_it_is_installed_with_the_package():
+    """Every file of its folder is named by a pattern of setup.py."""
+    setup = (runs.REPOSITORY / "setup.py").read_text()
+    patterns = re.search(r'"oneflow_jax.shipped": (\[[^]]+\])', setup)[1]
+    files = {path.name for path in of.SHIPPED.iterdir() if path.suffix not in ("", ".py")}
+    unnamed = [f for f in files if not any(fnmatch.fnmatch(f, p) for p in json.loads(patterns))]
+    assert files >= {workdir.CONFIG, workdir.TOKENIZER, workdir.WEIGHTS, "README.md"}
+    assert unnamed == []
+
+
+def test_the_shipped_configuration_is_that_of_its_file(shipped):
+    """But for what may differ between runs; so the command that is told trains it."""
+    kept, ours = shipped.config, configuration.get_config()
+    for section in ("source", "data", "codec", "model", "paradigm", "optimizer"):
+        for key, value in ours[section].items():
+            assert kept[section][key] == value, (section, key)
+    assert (kept.batch, kept.seed) == (ours.batch, ours.seed)
+
+
+def test_the_shipped_model_draws_what_it_is_told_and_names_it(shipped):
+    names = ["tiger", "fox", "watermelon", "cactus", "zebra", "pizza", "whale", "rose"]
+    drawn = {one.name: one.pixels for one in emoji_concepts.concepts(24, 64, CATEGORIES)}
+    pictures = shipped.generate_batch([f"a picture of a {name}: <image>" for name in names])
+    for name, document in zip(names, pictures, strict=True):
+        (picture,) = (np.asarray(image, float) for image in document.images)
+        nearest = min(drawn, key=lambda other: np.square(picture - drawn[other]).mean())
+        assert nearest == name
+    said = shipped.generate_batch([[drawn[name], of.TEXT] for name in names])
+    named = [name in document.text for name, document in zip(names, said, strict=True)]
+    assert sum(named) >= 6, [document.text for document in said]

@@ -1,0 +1,59 @@
+"""The notebook runs from top to bottom, cut short, and is what its source makes of it."""
+
+import os
+import pathlib
+import shutil
+
+import jupytext
+import nbclient
+import nbformat
+import pytest
+
+from tests import runs
+
+FOLDER = runs.REPOSITORY / "notebooks"
+NOTEBOOK = FOLDER / "oneflow_colab.ipynb"
+
+
+def contents(notebook):
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The notebook after a run, in a folder of a clone that leaves nothing behind."""
+    clone = tmp_path_factory.mktemp("clone")
+    for name in ("oneflow_jax", "configs"):
+        (clone / name).symlink_to(runs.REPOSITORY / name)
+    shutil.copytree(FOLDER, clone / "notebooks")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(clone / "notebooks")}}
+    )
+    environment = {"ONEFLOW_QUICK": "1", "JAX_PLATFORMS": "cpu", "MPLBACKEND": ""}
+    # Two devices would share what cores there are, and a kernel inherits what tests have set.
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    client.execute(env={**kept, **environment, "PYTHONPATH": ""})
+    assert pathlib.Path(clone, "runs").exists()
+    return notebook
+
+
+def test_it_is_what_its_source_makes_of_it():
+    stored = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(stored)
+    assert contents(stored) == contents(jupytext.read(FOLDER / "oneflow_colab.py"))
+    assert all(not cell.get("outputs") for cell in stored.cells), "make notebook: no outputs"
+
+
+def test_all_of_it_shows_something(executed):
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") >= 9
+    html = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    (slider,) = [block for block in html if "data-slides" in block]
+    assert slider.count("data-slide ") == 10
+    assert slider.count('type="range"') == 1
+    told = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "CPU 7" in told  # Eight devices share a batch out.
+    for task in ("words to picture", "picture to words", "a hole between", "from nothing"):
+        assert f"{task}, " in told

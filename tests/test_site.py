@@ -1,0 +1,57 @@
+"""The site of the docs: all its pages are built, and a link that leads nowhere is told."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests import runs
+
+pytest.importorskip("mkdocs", reason="pip install -r requirements-docs.txt")
+
+QUIET = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+
+
+def built(project, site):
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={site}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=project,
+        env=QUIET,
+    )
+
+
+def test_every_page_is_built(tmp_path):
+    done = built(runs.REPOSITORY, tmp_path)
+    assert done.returncode == 0, done.stderr
+    pages = {path.stem for path in (runs.REPOSITORY / "docs").glob("*.md")}
+    assert {f"{page}.html" for page in pages | {"index", "launch", "benchmarks"}} <= {
+        path.name for path in tmp_path.glob("*.html")
+    }
+    nav = (tmp_path / "index.html").read_text("utf-8")
+    assert [page for page in pages if f'href="{page}.html"' not in nav] == []
+    reference = (tmp_path / "reference.html").read_text("utf-8")
+    assert "Fills the gaps of one prompt" in reference
+    # Text is shown without asking other servers for fonts.
+    assert "fonts.googleapis.com" not in nav
+    assert not re.search(r'href="(\.\./)*docs/', nav)
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path):
+    project = tmp_path / "project"
+    for name in ("docs", "launch", "benchmarks"):
+        shutil.copytree(
+            runs.REPOSITORY / name, project / name, ignore=shutil.ignore_patterns("*.py[co]")
+        )
+    for name in ("mkdocs.yml", "README.md"):
+        shutil.copy(runs.REPOSITORY / name, project / name)
+    reference = project / "docs" / "reference.md"
+    reference.write_text("# Reference\n\nSee [nothing](nowhere.md).\n")
+    done = built(project, tmp_path / "site")
+    assert done.returncode != 0
+    assert "nowhere.md" in done.stderr
