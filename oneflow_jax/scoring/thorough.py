@@ -23,6 +23,8 @@ import numpy as np
 from oneflow_jax.data import emoji_concepts, sentences
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.pretrained import clip, inception
+from oneflow_jax.pretrained.clip import Clip
+from oneflow_jax.pretrained.inception import Inception
 from oneflow_jax.scoring import (
     base,
     captions,
@@ -71,12 +73,12 @@ class Known:
     # Loaded once, whatever the numbers of forward passes that are compared.
 
     @functools.cached_property
-    def inception_network(self) -> inception.Inception:
+    def inception_network(self) -> Inception:
         """Of the file."""
         return inception.load(self.inception)
 
     @functools.cached_property
-    def clip_network(self) -> clip.Clip:
+    def clip_network(self) -> Clip:
         """Of the folder."""
         return clip.load(self.clip)
 
