@@ -7,6 +7,7 @@
 | latents.json    | of a learned codec: which one, and the mean and deviation of its latents |
 | codec/          | of the training of a codec: the autoencoder, in the layout of diffusers |
 | checkpoints/    | see `checkpoint`                                                        |
+| weights.safetensors | in place of them, in what was made to give away: see `release`      |
 | logs/           | see `logs`                                                              |
 | evaluation.json | figures, name -> value                                                  |
 | compile.json    | what it needs and takes on TPUs, by topology: see `compiling`           |
@@ -39,6 +40,7 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
 CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights.safetensors"
 LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
@@ -160,7 +162,12 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
 
 def has_checkpoints(workdir: epath.Path) -> bool:
     """Whether something has been saved there, whole or not."""
-    return any((workdir / CHECKPOINTS).glob("*"))
+    return is_release(workdir) or any((workdir / CHECKPOINTS).glob("*"))
+
+
+def is_release(workdir: epath.Path) -> bool:
+    """Whether it holds weights alone, to sample from: see `release`."""
+    return (workdir / WEIGHTS).exists()
 
 
 def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:

@@ -10,7 +10,7 @@ import shutil
 import pytest
 from etils import epath
 
-from configs import codec, common, compare, digits, documents, quickstart, tpu_v4
+from configs import codec, common, compare, digits, documents, quickstart, shipped, tpu_v4
 from oneflow_jax import build, checkpoint, evaluate, logs, sample, train, workdir
 from oneflow_jax.autoencoders import weights
 from oneflow_jax.autoencoders.architecture import Architecture
@@ -30,6 +30,7 @@ CONFIGS = {
     "digits": digits.get_config,
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "quickstart:transfusion": lambda: quickstart.get_config("transfusion"),
+    "shipped": shipped.get_config,
     "documents": documents.get_config,  # the quickstart's edit_flow, and more
 }
 

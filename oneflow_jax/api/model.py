@@ -1,5 +1,6 @@
 """A trained model in the hands of Python: loaded from its run's folder, asked for documents."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -32,7 +33,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     changed.
 
     Args:
-        path: the folder of the run, its `--workdir`; gs:// too.
+        path: the folder of the run, its `--workdir`, gs:// too; or `SHIPPED`, the small model that
+            comes with the project, or another that `--mode=release` made.
         config: other values for its configuration, by full names, as in `{"sampling.steps": 8}`:
             defaults of sampling, or `{"mesh.fsdp": 4}` for parameters that do not fit one device,
             or `{"platform": "any"}` for those of a TPU elsewhere.
@@ -53,7 +55,9 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     saved.mesh.update(ON_ALL_DEVICES)
     given = ways.changed(saved, config or {})
     build.check_platform(given)
-    with workdir.claimed(folder):
+    # In a release nobody trains; and it may be where nothing can be written.
+    unchanging = workdir.is_release(folder)
+    with contextlib.nullcontext() if unchanging else workdir.claimed(folder):
         workdir.check_config(folder, given)
         if given.keep_compiled:
             host.keep_compiled(folder / workdir.COMPILED)
