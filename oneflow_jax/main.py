@@ -118,7 +118,7 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
     if MODE.value in ("train", "prepare"):
         workdir.keep_config(folder, config)
     if MODE.value == "prepare":
-        _say(inputs.prepared(config, system.layout.codec))
+        _say(inputs.prepared(config, system.layout))
     if MODE.value == "train":
         train.run(
             system, folder, sample.Previews(system, folder) if config.sampling.every else None
