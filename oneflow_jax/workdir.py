@@ -4,6 +4,7 @@
 |-----------------|-------------------------------------------------------------------------|
 | config.json     | the resolved configuration; the folder alone is enough to sample from   |
 | tokenizer.model | the SentencePiece model                                                 |
+| intake.json     | of own data: what was read and what was dropped, and why; also .html, .png |
 | latents.json    | of a learned codec: which one, and the mean and deviation of its latents |
 | codec/          | of the training of a codec: the autoencoder, in the layout of diffusers |
 | checkpoints/    | see `checkpoint`                                                        |
@@ -37,6 +38,7 @@ from oneflow_jax.errors import UserError
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
+INTAKE = "intake.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 CODEC = "codec"

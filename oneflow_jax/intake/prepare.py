@@ -57,7 +57,9 @@ def source(settings: Settings, data_dir: str, split: str, workers: int) -> sourc
 def folder_of(settings: Settings, data_dir: str) -> pathlib.Path:
     """Where the prepared data of these settings are, or will be."""
     path = pathlib.Path(settings.path).expanduser()
-    named = dataclasses.replace(settings, path=str(path.resolve()))
+    if settings.kind != "tfds":  # Which may be a name.
+        path = path.absolute()
+    named = dataclasses.replace(settings, path=str(path))
     mark = splits.bucket(repr(named), 16**8)
     return pathlib.Path(data_dir).expanduser() / plans.NAME / f"{path.name}_{mark:08x}"
 

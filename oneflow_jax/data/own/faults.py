@@ -8,7 +8,7 @@ DROPPED = {
     "malformed line": "not JSON, or nested too deeply",
     "unknown layout": "JSON, but none of the layouts in docs/own_data.md",
     "line too long": "more than 64 MiB in one line",
-    "unreadable file": "an archive, a table or a page that its library cannot read on",
+    "unreadable file": "an archive, a table, a page or a file that cannot be read, or read on",
     "empty document": "neither words nor a picture",
     "no picture left": "there were pictures, and all of them were dropped",
     "the reader died": "its process died over it, twice",
@@ -17,12 +17,11 @@ DROPPED = {
     # Of a picture.
     "outside the folder": "a path that leads out of the given folder, by .., / or a link",
     "address, not a file": "http:, data: or the like; nothing is ever downloaded",
-    "missing picture": "there is no such file",
+    "missing file": "there is no such file",
     "not a file": "a folder, a pipe, a socket or a device",
     "bad path": "no text, empty, too long, or with a NUL in it",
-    "unreadable picture": "the file system refuses it",
     "empty picture": "a file of no bytes, or of no height or width",
-    "picture too large": "more bytes or pixels than source.megapixels allows",
+    "too large": "more bytes than 256 MiB (a page: 16), or more pixels than source.megapixels",
     "not a picture": "no picture of a known format, whatever its name says",
     "damaged picture": "cut short, or wrong inside",
     # Of words.

@@ -95,17 +95,17 @@ class Folder:
             try:
                 data = file.read(most + 1)
             except OSError as error:
-                raise Fault("unreadable picture", f"{str(path)[:60]}: {error}") from error
+                raise Fault("unreadable file", f"{str(path)[:60]}: {error}") from error
         if len(data) > most:
-            raise Fault("picture too large", f"{str(path)[:60]}: above {most:,} bytes")
+            raise Fault("too large", f"{str(path)[:60]}: above {most:,} bytes")
         return data
 
 
 def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "missing picture"
+        return "missing file"
     if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
         return "bad path"
     if error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP, errno.ENODEV):
         return "not a file"
-    return "unreadable picture"
+    return "unreadable file"

@@ -4,15 +4,23 @@ import collections
 import pathlib
 
 from oneflow_jax import errors
-from oneflow_jax.data.own import jsonl
+from oneflow_jax.data.own import groups, jsonl, named, pages, parquet, sights, webdataset
 from oneflow_jax.data.own.raw import Reader, Settings
 
 KINDS: dict[str, Reader] = {
     "jsonl": jsonl.Jsonl(),
+    "webdataset": webdataset.WebDataset(),
+    "parquet": parquet.Parquet(),
+    "pages": pages.Pages(),
+    "pairs": groups.Pairs(),
+    "tfds": named.Named(),
 }
 
 _TOLD_BY = {
     **dict.fromkeys(jsonl.ENDINGS, "jsonl"),
+    **dict.fromkeys(webdataset.ENDINGS, "webdataset"),
+    **dict.fromkeys(parquet.ENDINGS, "parquet"),
+    **dict.fromkeys(pages.ENDINGS, "pages"),
 }
 """Endings of files that only one kind has."""
 
@@ -42,12 +50,16 @@ def kind(settings: Settings) -> str:
     path = pathlib.Path(settings.path).expanduser()
     if not path.exists():
         raise errors.UserError(f"source.path={settings.path}: there is no such file or folder")
+    if (path / named.INFO).exists():
+        return "tfds"
     files = [settings.only] if settings.only else settings.folder.files(tuple(_TOLD_BY))
     found = collections.Counter(
         told for name in files for ending, told in _TOLD_BY.items() if name.lower().endswith(ending)
     )
     if len(found) == 1:
         return next(iter(found))
+    if not found and settings.folder.files(sights.ENDINGS):
+        return "pairs"
     if not found:
         raise errors.UserError(
             f"source.path={settings.path}: no file there tells what kind of data it is (endings "

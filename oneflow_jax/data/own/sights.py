@@ -53,7 +53,7 @@ def read(
         except PIL.UnidentifiedImageError as error:
             raise Fault("not a picture", repr(data[:16])) from error
         except PIL.Image.DecompressionBombError as error:
-            raise Fault("picture too large", str(error)) from error
+            raise Fault("too large", str(error)) from error
         except Exception as error:  # Pillow's decoders raise whatever hostile bytes lead them to.
             raise Fault("damaged picture", f"{type(error).__name__}: {error}") from error
 
@@ -66,7 +66,7 @@ def _read(
         if not width * height:
             raise Fault("empty picture", f"{width} x {height}")
         if width * height > megapixels * 1e6:
-            raise Fault("picture too large", f"{width} x {height} pixels")
+            raise Fault("too large", f"{width} x {height} pixels")
         repairs = set()
         ending = pathlib.PurePath(name).suffix.lower()
         if ending in ENDINGS and ending not in FORMATS[picture.format or ""]:

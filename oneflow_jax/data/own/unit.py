@@ -92,10 +92,10 @@ def built(raw: Raw, settings: Settings, tally: Tally) -> Document | None:
         except Fault as fault:
             tally.lose(fault, raw.where)
     pictured = any(isinstance(part, Picture | Fault) for part in raw.parts)
-    if not parts:
-        tally.drop(Fault("empty document"), raw.where)
-    elif pictured and not any(isinstance(part, Image) for part in parts):
+    if pictured and not any(isinstance(part, Image) for part in parts):
         tally.drop(Fault("no picture left"), raw.where)
+    elif not parts:
+        tally.drop(Fault("empty document"), raw.where)
     else:
         return Document(tuple(parts))
     return None

@@ -4,9 +4,11 @@ It reads what to make from its input, a JSON line for each unit, and says on its
 at, so that whoever started it knows which document it died of.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import resource
 import sys
 import traceback
 from typing import TextIO
@@ -14,9 +16,14 @@ from typing import TextIO
 from oneflow_jax.data.own import plan as plans
 from oneflow_jax.data.own import unit as units
 
+MOST_MEMORY = 8 * 2**30
+"""Bytes that it may take: what wants more is refused, before the machine kills whom it likes."""
+
 
 def main() -> None:
     """Makes units until its input ends."""
+    with contextlib.suppress(ValueError, OSError):  # Not everywhere can it be set.
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     # Libraries print; what is said to the one who listens goes another way.
     said = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
