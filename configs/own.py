@@ -26,7 +26,9 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.source = ml_collections.ConfigDict()
     config.source.name = "own"
     config.source.path = ""  # a folder or file of yours; of kind "tfds" a data set's name
-    config.source.kind = "auto"  # or "jsonl": see docs/own_data.md
+    # "auto", "jsonl", "webdataset", "parquet", "pages", "pairs" or "tfds": see docs/own_data.md.
+    config.source.kind = "auto"
+    config.source.files = "*"  # a pattern of what is read below the folder, as in "guide/*"
     config.source.pixels = config.codec.get_ref("pixels")
     config.source.images = ""  # folder of the pictures that JSON lines name; "": where these are
     config.source.fields = ()  # columns, features or endings in reading order; (): all there are

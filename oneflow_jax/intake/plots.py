@@ -44,7 +44,8 @@ def _range(bits: int) -> str:
 
 def _bars(axes: Any, counts: Mapping[str, int], title: str) -> None:  # noqa: ANN401 - of matplotlib
     axes.set_facecolor(typeface.PAPER)
-    axes.bar(list(counts), list(counts.values()), color=typeface.ACCENT)
+    axes.bar(range(len(counts)), list(counts.values()), color=typeface.ACCENT)
+    axes.set_xticks(range(len(counts)), list(counts))
     axes.set_title(title, loc="left", color=typeface.INK)
     axes.tick_params(
         axis="x", colors=typeface.MUTED, length=0, rotation=60 if len(counts) > 8 else 0

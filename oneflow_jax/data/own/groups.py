@@ -112,7 +112,7 @@ class Pairs:
     def units(self, settings: Settings) -> list[Unit]:
         """Files of so many documents each; groups are never parted."""
         keys: dict[str, list[str]] = {}
-        for name in settings.folder.files(ENDINGS):
+        for name in settings.listed(ENDINGS):
             keys.setdefault(key_of(name)[0], []).append(name)
         if not keys:
             raise errors.UserError(

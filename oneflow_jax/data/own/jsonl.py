@@ -32,7 +32,7 @@ class Jsonl:
     def units(self, settings: Settings) -> list[Unit]:
         """Ranges of bytes; a line belongs to that in which it begins."""
         folder = settings.folder
-        files = [settings.only] if settings.only else folder.files(ENDINGS)
+        files = settings.listed(ENDINGS)
         units = []
         for name in files:
             with folder.opened(name) as file:

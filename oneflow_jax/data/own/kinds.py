@@ -52,13 +52,13 @@ def kind(settings: Settings) -> str:
         raise errors.UserError(f"source.path={settings.path}: there is no such file or folder")
     if (path / named.INFO).exists():
         return "tfds"
-    files = [settings.only] if settings.only else settings.folder.files(tuple(_TOLD_BY))
+    files = settings.listed(tuple(_TOLD_BY))
     found = collections.Counter(
         told for name in files for ending, told in _TOLD_BY.items() if name.lower().endswith(ending)
     )
     if len(found) == 1:
         return next(iter(found))
-    if not found and settings.folder.files(sights.ENDINGS):
+    if not found and settings.listed(sights.ENDINGS):
         return "pairs"
     if not found:
         raise errors.UserError(

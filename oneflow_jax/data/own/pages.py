@@ -37,7 +37,7 @@ class Pages:
 
     def units(self, settings: Settings) -> list[Unit]:
         """So many pages each."""
-        files = [settings.only] if settings.only else settings.folder.files(ENDINGS)
+        files = settings.listed(ENDINGS)
         if not files:
             raise errors.UserError(
                 f"source.path={settings.path}: no page there (endings {', '.join(ENDINGS)})"

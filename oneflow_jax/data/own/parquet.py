@@ -29,7 +29,7 @@ class Parquet:
     def units(self, settings: Settings) -> list[Unit]:
         """A file each. Nothing is read: a process that may die of it does that."""
         packages.needed("pyarrow.parquet", "pyarrow", "parquet")
-        files = [settings.only] if settings.only else settings.folder.files(ENDINGS)
+        files = settings.listed(ENDINGS)
         if not files:
             raise errors.UserError(f"source.path={settings.path}: no file there ends in .parquet")
         return [Unit((name,)) for name in files]

@@ -1,8 +1,9 @@
 """What readers of the user's data hand on: documents as found, nothing checked yet."""
 
 import dataclasses
+import fnmatch
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from oneflow_jax import errors
@@ -21,6 +22,7 @@ class Settings:
         path: a folder or one file; of `kind` "tfds" the data set's name.
         kind: one of `kinds.KINDS`, or "auto" to tell by the files' names.
         pixels: height and width that pictures are resized to.
+        files: a pattern of the relative paths of what is read, as in "guide/*".
         images: folder of the pictures that JSON lines name, below `path`; "" for the lines' own.
         fields: columns, features or file endings to take, in reading order; () for all that there
             are, pictures first.
@@ -33,6 +35,7 @@ class Settings:
     path: str = ""
     kind: str = "auto"
     pixels: int = 24
+    files: str = "*"
     images: str = ""
     fields: tuple[str, ...] = ()
     split: str = "train"
@@ -62,11 +65,13 @@ class Settings:
         path = pathlib.Path(self.path).expanduser()
         return Folder.at(path.parent if path.is_file() else path)
 
-    @property
-    def only(self) -> str | None:
-        """The one file in the folder that is to be read, if `path` is a file."""
+    def listed(self, endings: Sequence[str]) -> list[str]:
+        """Relative paths of the files to read: of those that end so, or the one that `path` is."""
         path = pathlib.Path(self.path).expanduser()
-        return path.resolve().name if path.is_file() else None
+        if path.is_file():
+            return [path.name]
+        found = self.folder.files(endings)
+        return [name for name in found if fnmatch.fnmatch(name, self.files)]
 
 
 @dataclasses.dataclass(frozen=True)

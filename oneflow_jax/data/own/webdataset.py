@@ -32,7 +32,7 @@ class WebDataset:
 
     def units(self, settings: Settings) -> list[Unit]:
         """A tar file each."""
-        files = [settings.only] if settings.only else settings.folder.files(ENDINGS)
+        files = settings.listed(ENDINGS)
         if not files:
             raise errors.UserError(f"source.path={settings.path}: no file there ends in .tar")
         return [Unit((name,)) for name in files]
