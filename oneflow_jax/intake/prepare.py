@@ -9,6 +9,7 @@ import json
 import logging
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow_datasets as tfds
@@ -24,6 +25,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.intake import pool
 
 _LOCK = ".lock"
+_TELL = 5.0  # seconds between reports
 
 
 def settings_of(given: Mapping[str, object]) -> Settings:
@@ -130,13 +132,15 @@ def _make(plan: Plan, workers: int, lock: int, command: Sequence[str]) -> None:
     if len(missing) < count:
         logging.info("%d of %d units are there already.", count - len(missing), count)
     progress = logs.Progress("preparing", count, count - len(missing), unit="unit")
-    kept = dropped = 0
+    kept, dropped, told = 0, 0, time.monotonic()
     with pool.Pool(plan, workers, (lock,), command) as making:
         for done, number in enumerate(making.made(missing), count - len(missing) + 1):
             came = Tally.from_dict(plan.done(number)["tally"])
             kept, dropped = kept + came.documents.total(), dropped + came.dropped.total()
             progress.advance(done)
-            progress.report(done, f"{kept:,} documents, {dropped:,} dropped")
+            if time.monotonic() - told > _TELL or done == count:
+                told = time.monotonic()
+                progress.report(done, f"{kept:,} documents, {dropped:,} dropped")
     progress.close()
 
 
