@@ -80,9 +80,10 @@ class Folder:
             number = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise Fault(_reason(error), str(path)[:80]) from error
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            os.close(number)
+            raise Fault("not a file", str(path)[:80])
         with os.fdopen(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise Fault("not a file", str(path)[:80])
             yield file
 
     def bytes(self, path: object, most: int, beside: str = "") -> bytes:
