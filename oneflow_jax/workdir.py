@@ -4,6 +4,7 @@
 |-----------------|-------------------------------------------------------------------------|
 | config.json     | the resolved configuration; the folder alone is enough to sample from   |
 | tokenizer.model | the SentencePiece model                                                 |
+| intake.json     | of own data: what was read and what was dropped, and why; also .html, .png |
 | latents.json    | of a learned codec: which one, and the mean and deviation of its latents |
 | codec/          | of the training of a codec: the autoencoder, in the layout of diffusers |
 | checkpoints/    | see `checkpoint`                                                        |
@@ -39,6 +40,7 @@ from oneflow_jax.errors import UserError
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
+INTAKE = "intake.json"
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"
 LOGS = "logs"
@@ -62,6 +64,7 @@ FREE = (
     "profile",
     "keep_compiled",
     "data.dir",
+    "data.preparing",
     "codec.path",
     "model.attention",
     "logging",
@@ -77,6 +80,9 @@ ADDED = {
     "topologies": (),
     "checkpoint.milestones": 0,
     "data.streams": 1,
+    "data.preparing": 1,
+    "data.coverage": 1.0,
+    "data.long": "error",
     "optimizer.frozen": "",
     "mesh.slices": 1,
     "mesh.sequence": 1,
