@@ -30,6 +30,7 @@ def run(name: str) -> ml_collections.ConfigDict:
     config.data.streams = 1
     config.data.workers = 0  # processes that lay out and pack, at most one a stream; 0 is a thread
     config.data.cache = 20_000  # documents that each of them may keep in memory, laid out
+    config.data.preparing = 1  # processes that prepare data of yours (configs/own.py)
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 2e-3
@@ -71,6 +72,8 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.data.length = 64  # slots of a row
     config.data.text_slots = 8  # text runs are multiples of this long; 0: any length
     config.data.vocab = 512  # pieces that the tokenizer learns
+    config.data.coverage = 1.0  # share of the text's symbols that it has pieces for, from 0.98
+    config.data.long = "error"  # documents that a row has no room for; or "cut", "drop"
 
     config.codec = ml_collections.ConfigDict()
     config.codec.name = "patches"  # or "learned", "codes": see below

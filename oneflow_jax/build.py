@@ -46,7 +46,6 @@ COUNTS = (
     "data.length",
     "data.streams",
     "logging.every",
-    "checkpoint.every",
     "checkpoint.keep",
     "evaluation.every",
     "evaluation.clocks",
@@ -134,7 +133,7 @@ class System:
 
     def _batches(self, split: str, *, workers: int, cache: int) -> streams.Batches:
         return pipeline.batches(
-            inputs.documents(self.config, self.layout.codec, split),
+            inputs.documents(self.config, self.layout, split),
             self.layout,
             rows=self.config.batch,
             streams=self.config.data.streams,

@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import inspect
+import io
 from collections.abc import Callable
 
 import ml_collections
+import numpy as np
 from etils import epath
 
 from oneflow_jax import encoding, processes, registry, storage, workdir
@@ -13,10 +15,12 @@ from oneflow_jax.autoencoders.codec import AsCodes, Codes, Learned
 from oneflow_jax.autoencoders.trained import Autoencoder
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.base import Codec
-from oneflow_jax.data import latents, sources, splits
+from oneflow_jax.data import fitting, latents, sources, splits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.data.own import plan as plans
 from oneflow_jax.errors import UserError
+from oneflow_jax.intake import prepare
 
 ENCODED = ("train", "heldout")
 """Splits that training and held-out losses read, as latents if the codec is a learned one."""
@@ -27,6 +31,9 @@ VOCAB_DOCUMENTS = 20_000
 
 def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
     """The documents of one split of the configured data set, prepared if need be."""
+    if config.source.name == plans.NAME:
+        settings = prepare.settings_of(config.source)
+        return prepare.source(settings, config.data.dir, split, config.data.preparing)
     return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
 
 
@@ -80,9 +87,13 @@ def _layout(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec) 
     )
 
 
-def prepared(config: ml_collections.ConfigDict, codec: Codec) -> str:
+def prepared(config: ml_collections.ConfigDict, layout: layouts.Layout) -> str:
     """Makes what is missing of the data, if anything, and says in a line what there is."""
-    if isinstance(codec, patches.Patches):
+    codec = layout.codec
+    if _fits(config):
+        counts = {split: len(documents(config, layout, split)) for split in ENCODED}
+        where = config.data.dir
+    elif isinstance(codec, patches.Patches):
         counts = {"train": len(source(config, "train"))}
         where = config.data.dir
     else:
@@ -92,11 +103,49 @@ def prepared(config: ml_collections.ConfigDict, codec: Codec) -> str:
     return f"Prepared: {told}, in {where}"
 
 
-def documents(config: ml_collections.ConfigDict, codec: Codec, split: str) -> sources.Source:
-    """The documents of a split as the pipeline reads them: with latents, if the codec learned."""
+def documents(
+    config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
+) -> sources.Source:
+    """The documents of a split as the pipeline reads them.
+
+    With latents, if the codec learned; and none of them too long, unless that is an error.
+    """
+    codec = layout.codec
     if isinstance(codec, patches.Patches):
-        return source(config, split)
-    return _latents(config, codec).opened(split)
+        found = source(config, split)
+    else:
+        found = _latents(config, codec).opened(split)
+    if not _fits(config):
+        return found
+    return fitting.Fitted(found, layout, pieces(config, layout, split))
+
+
+def pieces(config: ml_collections.ConfigDict, layout: layouts.Layout, split: str) -> np.ndarray:
+    """In how many pieces each document of a split is used; told once, and kept with the data."""
+    made = (
+        _name_of_source(config), split, config.data.long, layout.length, layout.text_slots,
+        layout.markers, layout.text_first, layout.codec.grid, layout.vocab.model,
+    )  # fmt: skip
+    mark = splits.bucket(repr(made), 16**8)
+    path = epath.Path(config.data.dir) / "fitted" / f"{_name_of_source(config)}_{mark:08x}.npy"
+    with processes.leader_first():
+        if not path.exists():
+            counted = fitting.counts(source(config, split), layout, config.data.long)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = io.BytesIO()
+            np.save(file, counted)
+            workdir.write_atomically(path, file.getvalue())
+    counted = np.load(io.BytesIO(path.read_bytes()))
+    if not counted.any():
+        raise UserError(
+            f"No document of {split!r} fits data.length={layout.length} with data.long="
+            f"{config.data.long!r}: raise data.length, or set data.long='cut'."
+        )
+    return counted
+
+
+def _fits(config: ml_collections.ConfigDict) -> bool:
+    return config.source.name == plans.NAME or config.data.long != "error"
 
 
 def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
@@ -168,15 +217,21 @@ def _kept(
 
 
 def _latents(config: ml_collections.ConfigDict, codec: Learned | Codes) -> encoding.Latents:
-    given = config.source.to_dict()
-    name = f"{given['name']}_{splits.bucket(repr(sorted(given.items())), 16**8):08x}"
     autoencoder = AsCodes(codec.autoencoder) if codec.codes else codec.autoencoder
     return encoding.Latents(
-        folder=epath.Path(config.data.dir) / "latents" / f"{name}_{autoencoder.fingerprint}",
+        folder=epath.Path(config.data.dir)
+        / "latents"
+        / f"{_name_of_source(config)}_{autoencoder.fingerprint}",
         autoencoder=autoencoder,
         splits={split: functools.partial(source, config, split) for split in ENCODED},
         pixels=config.codec.pixels,
     )
+
+
+def _name_of_source(config: ml_collections.ConfigDict) -> str:
+    """For folders and files: another one for other settings."""
+    given = config.source.to_dict()
+    return f"{given['name']}_{splits.bucket(repr(sorted(given.items())), 16**8):08x}"
 
 
 def _vocab(config: ml_collections.ConfigDict, folder: epath.Path, codes: int) -> vocabs.Vocab:
@@ -189,5 +244,6 @@ def _vocab(config: ml_collections.ConfigDict, folder: epath.Path, codes: int) ->
         documents = source(config, "train")
         count = min(len(documents), VOCAB_DOCUMENTS)
         words = (documents[i].words() for i in range(count))
-        workdir.write_atomically(path, vocabs.train_vocab(words, config.data.vocab).model)
+        vocab = vocabs.train_vocab(words, config.data.vocab, config.data.coverage)
+        workdir.write_atomically(path, vocab.model)
     return vocabs.Vocab.load(path, codes)

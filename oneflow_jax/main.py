@@ -33,7 +33,9 @@ from oneflow_jax import state as states
 from oneflow_jax.comparison import run as comparison
 from oneflow_jax.compiling import run as compiling
 from oneflow_jax.compiling import topologies
+from oneflow_jax.data.own import plan as plans
 from oneflow_jax.errors import Stopped, UserError
+from oneflow_jax.intake import report
 from oneflow_jax.reconstruction import build as reconstruction
 from oneflow_jax.reconstruction import run as codec_run
 
@@ -131,7 +133,9 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
     if MODE.value in ("train", "prepare"):
         workdir.keep_config(folder, config)
     if MODE.value == "prepare":
-        _say(inputs.prepared(config, system.layout.codec))
+        _say(inputs.prepared(config, system.layout))
+    if MODE.value in ("train", "prepare") and config.source.name == plans.NAME:
+        _say(f"Intake: {report.write(config, system.layout, folder)}")
     if MODE.value == "train":
         train.run(
             system, folder, sample.Previews(system, folder) if config.sampling.every else None

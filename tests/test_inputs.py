@@ -79,9 +79,10 @@ def test_the_first_call_makes_latents_and_tells_the_run_of_them(tmp_path, folder
 
 def test_documents_come_with_latents(tmp_path, folder):
     config = configured(tmp_path)
-    codec = inputs.layout(config, folder).codec
+    layout = inputs.layout(config, folder)
+    codec = layout.codec
     for split in inputs.ENCODED:
-        read, source = inputs.documents(config, codec, split), inputs.source(config, split)
+        read, source = inputs.documents(config, layout, split), inputs.source(config, split)
         assert len(read) == len(source) == 20
         for one, other in zip(read, source, strict=True):
             assert one.words() == other.words()
@@ -93,9 +94,9 @@ def test_documents_come_with_latents(tmp_path, folder):
 
 def test_a_codec_that_did_not_learn_reads_pictures(tmp_path, folder):
     config = runs.config(data__dir=str(tmp_path / "data"))
-    codec = inputs.layout(config, folder).codec
-    assert codec == Patches(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
-    parts = [part for item in inputs.documents(config, codec, "train") for part in item.parts]
+    layout = inputs.layout(config, folder)
+    assert layout.codec == Patches(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
+    parts = [part for item in inputs.documents(config, layout, "train") for part in item.parts]
     assert any(isinstance(part, Image) for part in parts)
     assert not any(isinstance(part, Encoded) for part in parts)
     assert not (folder / latents.INDEX).exists()
@@ -190,15 +191,15 @@ def test_pictures_of_another_size_are_told(tmp_path, folder):
 
 def test_preparing_again_looks_at_every_shard_and_says_what_there_is(tmp_path, folder, encoded):
     config = configured(tmp_path)
-    codec = inputs.layout(config, folder).codec
+    layout = inputs.layout(config, folder)
     (there,) = made(tmp_path)
     said = f"Prepared: 20 documents of 'train', 20 documents of 'heldout', in {there}"
     before = len(encoded)
-    assert inputs.prepared(config, codec) == said
+    assert inputs.prepared(config, layout) == said
     assert len(encoded) == before
     (shard,) = there.glob("train*.array_record")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:100])
-    assert inputs.prepared(config, codec) == said
+    assert inputs.prepared(config, layout) == said
     assert shard.read_bytes() == whole
     assert len(encoded) > before

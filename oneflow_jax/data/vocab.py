@@ -5,7 +5,7 @@ import functools
 import io
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
 from etils import epath
@@ -23,6 +23,9 @@ SPECIALS = ("<pad>", "<bos>", "<end>", "<image>", "<mask>", "<unknown>")
 
 # From here on, symbols outside the corpus are spelled in bytes, which takes 256 pieces.
 _BYTES_FROM = 2048
+
+# SentencePiece passes over lines of more than 4,192 bytes; a character takes 4 at most.
+_LONGEST = 1_000
 
 
 class Ids:
@@ -151,7 +154,7 @@ class Vocab(Ids):
         return [symbol for symbol in dict.fromkeys(text) if 0 in self._pieces.encode(symbol)]
 
 
-def train_vocab(texts: Iterable[str], size: int) -> Vocab:
+def train_vocab(texts: Iterable[str], size: int, coverage: float = 1.0) -> Vocab:
     """Returns the vocabulary of a SentencePiece model of `texts`.
 
     The same texts in the same order give the same bytes. A corpus that has fewer than `size` pieces
@@ -161,14 +164,18 @@ def train_vocab(texts: Iterable[str], size: int) -> Vocab:
     Args:
       texts: the words of the corpus.
       size: how many ids at most, specials included.
+      coverage: share of the symbols that get pieces, from the most frequent; 0.98 to 1.
 
     Raises:
-      UserError: no text at all, or more symbols in it than `size` has room for.
+      UserError: a coverage that cannot be, no text at all, or more symbols in it than `size` has
+        room for.
     """
+    if not 0.98 <= coverage <= 1:
+        raise errors.UserError(f"data.coverage={coverage}: give a share of 0.98 to 1")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(text for text in texts if text.strip()),
+            sentence_iterator=(line for text in texts for line in _lines(text)),
             model_writer=model,
             # At 512 ids BPE gives each word of a small corpus one token; unigram leaves them split.
             model_type="bpe",
@@ -179,7 +186,7 @@ def train_vocab(texts: Iterable[str], size: int) -> Vocab:
             eos_id=-1,
             pad_id=-1,
             hard_vocab_limit=False,
-            character_coverage=1.0,
+            character_coverage=coverage,
             byte_fallback=size >= _BYTES_FROM,
             num_threads=1,
             minloglevel=2,
@@ -188,6 +195,17 @@ def train_vocab(texts: Iterable[str], size: int) -> Vocab:
         message = f"vocabulary size={size}: no tokenizer can be made from these texts"
         raise errors.UserError(f"{message}; give more ids, or more text ({error})") from error
     return Vocab(model.getvalue())
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The text, in pieces that SentencePiece does not pass over for their length."""
+    words = text.strip()
+    while len(words) > _LONGEST:
+        space = words.rfind(" ", 1, _LONGEST) if " " in words[:_LONGEST] else _LONGEST
+        yield words[:space]
+        words = words[space:].strip()
+    if words:
+        yield words
 
 
 def _shown(symbol: str) -> str:

@@ -1,0 +1,193 @@
+"""Small sound files of every kind of own data, and ways to spoil them."""
+
+import io
+import json
+import pathlib
+import random
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import PIL.Image
+
+SECRET = "CANARY"
+"""A word that stands outside of what may be read."""
+
+TOKENS = (
+    *(b"../secret/canary.png", b"../secret/canary.txt", b"/etc/passwd", b"link.png", b"pipe.png"),
+    *(b"http://127.0.0.1:9/x.png", b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800", b"\\u0000"),
+    *(b"[" * 3000, b"<div>" * 3000, b"<!--", b"NaN", b"1e999", b"-1", b"99999999999", b'"', b"\n"),
+    *("\u202e\u200b\ufeff".encode(), "👩‍👩‍👧 ẞ 漢字 ﷽".encode(), b"\xf4\x90\x80\x80"),
+)
+
+
+def picture(draws: random.Random, form: str = "PNG", mode: str = "RGB") -> bytes:
+    """A picture of noise."""
+    size = (draws.randint(1, 40), draws.randint(1, 40))
+    noise = np.random.default_rng(draws.randrange(2**32)).integers(0, 256, (*size, 3), np.uint8)
+    made = PIL.Image.fromarray(noise).convert(mode)
+    file = io.BytesIO()
+    frames = {"save_all": True, "append_images": [made.rotate(90)]} if form == "GIF" else {}
+    made.save(file, form, **frames)
+    return file.getvalue()
+
+
+def any_picture(draws: random.Random) -> tuple[str, bytes]:
+    """A picture of any format, and its extension."""
+    forms = (
+        *(("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB")),
+        *(("JPEG", "CMYK"), ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB")),
+        *(("TIFF", "CMYK"), ("TIFF", "F"), ("PPM", "L")),
+    )
+    form, mode = draws.choice(forms)
+    if mode == "I;16":
+        deep = np.random.default_rng(draws.randrange(2**32)).integers(0, 2**16, (9, 7), np.uint16)
+        file = io.BytesIO()
+        PIL.Image.fromarray(deep).save(file, form)
+        return ".png", file.getvalue()
+    return f".{form.lower()}", picture(draws, form, mode)
+
+
+def jsonl(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+    """A file of lines in all three layouts, and two pictures."""
+    names = []
+    for each in range(2):
+        ending, data = any_picture(draws)
+        names.append(f"pictures/{number}-{each}{ending}")
+        yield names[-1], data
+    lines = (
+        {"document": [{"text": f"number {number}"}, {"image": names[0]}, {"text": "and so on"}]},
+        {"image": names[1], "text": f"a picture {number}"},
+        {"texts": [f"one {number}", None, "two"], "images": [None, names[0], None]},
+        {
+            "text_list": [f"a {number}", "b"],
+            "image_info": [{"image_name": names[1], "matched_text_index": 1}],
+        },
+    )
+    yield f"{number}.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def webdataset(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+    """A tar file."""
+    file = io.BytesIO()
+    form = draws.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT))
+    with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+        for each in range(3):
+            ending, data = any_picture(draws)
+            long = "x" * (150 if form == tarfile.GNU_FORMAT else 5)
+            for name, content in (
+                (f"{long}{each}{ending}", data),
+                (f"{long}{each}.txt", f"picture {each} of {number}".encode()),
+            ):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                if form == tarfile.PAX_FORMAT:
+                    info.pax_headers = {"comment": "größe"}
+                tar.addfile(info, io.BytesIO(content))
+    yield f"{number}.tar", file.getvalue()
+
+
+def parquet(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+    """A table."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [
+        {
+            "image": {"bytes": any_picture(draws)[1], "path": f"{each}.png"},
+            "text": f"row {each} of {number}",
+        }
+        for each in range(4)
+    ]
+    file = io.BytesIO()
+    codec = draws.choice(("snappy", "zstd", "gzip", "none"))
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, file, compression=codec, row_group_size=2)
+    yield f"{number}.parquet", file.getvalue()
+
+
+def pages(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+    """A page, in HTML or Markdown, and its picture."""
+    ending, data = any_picture(draws)
+    name = f"img/{number}{ending}"
+    yield name, data
+    if draws.random() < 0.3:
+        words = f"# Page {number}\n\nsome *words*\n\n![a]({name})\n\n- and\n- more `code`\n"
+        yield f"{number}.md", words.encode()
+        return
+    encoding = draws.choice(("utf-8", "latin-1", "utf-16"))
+    page = (
+        f'<!doctype html><html><head><meta charset="{encoding}"><title>t</title></head><body>'
+        f"<nav>menu</nav><main><h1>Page {number}</h1><p>größer &amp; more<img src='{name}'>"
+        "<p>after <b>it</b><!-- no --><script>x = 1</script></main></body></html>"
+    )
+    yield f"{number}.html", page.encode(encoding)
+
+
+def pairs(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+    """A picture and its words."""
+    ending, data = any_picture(draws)
+    yield f"{number}{ending}", data
+    yield f"{number}.txt", f"a picture, number {number}".encode()
+
+
+KINDS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] = {
+    "jsonl": jsonl,
+    "webdataset": webdataset,
+    "parquet": parquet,
+    "pages": pages,
+    "pairs": pairs,
+}
+
+
+def lured(draws: random.Random, name: str, data: bytes, secret: pathlib.Path) -> bytes:
+    """The file, with names of pictures that lead to the secret, or to what is no file."""
+    lures = (
+        *("../secret/canary.png", "../inside/../secret/canary.png", "link.png", "away/canary.png"),
+        *("pipe.png", ".", "", "../pipe.png", "../link.png", "../away/canary.png"),
+        *(str(secret / "canary.png"), f"file://{secret}/canary.png", "/etc/passwd", "~/.profile"),
+    )
+    if name.endswith(".tar"):
+        return _lured_tar(draws, lures, secret)
+    names = re.compile(rb"(?:pictures|img)/[0-9-]+\.\w+")
+    return names.sub(lambda found: draws.choice(lures).encode(), data)
+
+
+def _lured_tar(draws: random.Random, lures: Sequence[str], secret: pathlib.Path) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for number in range(4):
+            info = tarfile.TarInfo(f"{number}{draws.choice(('.png', '.txt'))}")
+            info.type = draws.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE))
+            info.linkname = draws.choice((*lures, str(secret / "canary.txt")))
+            tar.addfile(info)
+            info = tarfile.TarInfo(draws.choice(lures))
+            tar.addfile(info)
+    return file.getvalue()
+
+
+def spoiled(draws: random.Random, data: bytes) -> bytes:
+    """The file with one to four things wrong."""
+    found = bytearray(data)
+    for _ in range(draws.randint(1, 4)):
+        at = draws.randrange(len(found) + 1)
+        length = min(draws.choice((1, 2, 4, 16, 64, 512)), len(found) - at)
+        match draws.randrange(8):
+            case 0:
+                del found[at:]
+            case 1:
+                found[at : at + length] = draws.randbytes(length)
+            case 2:
+                found[at : at + length] = bytes(length)
+            case 3:
+                found[at:at] = draws.choice(TOKENS)
+            case 4:
+                found[at : at + length] = draws.choice(TOKENS)
+            case 5:
+                del found[at : at + length]
+            case 6:
+                found[at:at] = found[: draws.randrange(min(len(found), 4096) + 1)]
+            case 7 if at < len(found):
+                found[at] ^= 1 << draws.randrange(8)
+    return bytes(found)

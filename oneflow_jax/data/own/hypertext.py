@@ -1,0 +1,138 @@
+"""Words and pictures of an HTML page, in reading order, without what surrounds them."""
+
+import html.parser
+import urllib.parse
+
+SKIPPED = frozenset(
+    (
+        *("script", "style", "noscript", "template", "head", "nav", "header", "footer", "aside"),
+        *("form", "button", "select", "option", "textarea", "svg", "math", "iframe", "object"),
+        *("video", "audio", "canvas", "map", "dialog"),
+    )
+)
+"""Elements whose insides are no part of the text."""
+
+SKIPPED_ROLES = frozenset(
+    ("navigation", "banner", "search", "contentinfo", "complementary", "dialog")
+)
+SKIPPED_CLASSES = frozenset(
+    (
+        *("navheader", "navfooter", "sidebar", "sphinxsidebar", "related", "toc", "navbar"),
+        *("breadcrumbs", "footer", "headerlink", "sphx-glr-download"),
+    )
+)
+
+VOID = frozenset(
+    (
+        *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param"),
+        *("source", "track", "wbr"),
+    )
+)
+INLINE = frozenset(
+    (
+        *("a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em"),
+        *("font", "i", "img", "ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span"),
+        *("strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr"),
+    )
+)
+"""Elements that do not part words."""
+
+DEEPEST = 512
+"""Elements within elements; what is open beyond is forgotten."""
+
+Found = tuple[str, str]
+"""("text", words) or ("image", address)."""
+
+
+class _Reader(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.everything: list[Found] = []
+        self.main: list[Found] = []
+        self._open: list[tuple[str, str]] = []  # element, and what it begins
+        self._skipping = self._inside = 0
+        self._words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag not in INLINE:
+            self._words.append(" ")
+        if tag == "img" and not self._skipping:
+            address = values.get("src") or values.get("data-src")
+            if address:
+                self._add(("image", address))
+        if tag in VOID or len(self._open) >= DEEPEST:
+            return
+        role = values.get("role", "")
+        begins = ""
+        if (
+            tag in SKIPPED
+            or role in SKIPPED_ROLES
+            or not SKIPPED_CLASSES.isdisjoint(values.get("class", "").split())
+        ):
+            begins = "skip"
+        elif tag in ("main", "article") or role == "main":
+            begins = "main"
+        self._open.append((tag, begins))
+        self._count(begins, 1)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in INLINE:
+            self._words.append(" ")
+        if all(tag != name for name, _ in self._open):
+            return
+        while self._open:
+            name, begins = self._open.pop()
+            self._count(begins, -1)
+            if name == tag:
+                return
+
+    def handle_data(self, data: str) -> None:
+        if not self._skipping:
+            self._words.append(data)
+
+    def close(self) -> None:
+        super().close()
+        self._flush()
+
+    def _count(self, begins: str, change: int) -> None:
+        if begins == "main":
+            self._flush()
+            self._inside += change
+        elif begins == "skip":
+            self._skipping += change
+
+    def _flush(self) -> None:
+        words = " ".join("".join(self._words).split(" "))
+        self._words = []
+        if words.strip():
+            self._keep(("text", words))
+
+    def _add(self, found: Found) -> None:
+        self._flush()
+        self._keep(found)
+
+    def _keep(self, found: Found) -> None:
+        self.everything.append(found)
+        if self._inside:
+            self.main.append(found)
+
+
+def parts(page: str) -> list[Found]:
+    """Words and addresses of pictures of a page.
+
+    If there is a `<main>`, an `<article>` or something of the role main, what is outside is left
+    out; scripts, navigation and the like always are.
+    """
+    reader = _Reader()
+    reader.feed(page)
+    reader.close()
+    return reader.main or reader.everything
+
+
+def path_of(address: str) -> str:
+    """The path of a file that an address on a page means; other addresses stay as they are."""
+    address = address.strip()
+    if urllib.parse.urlsplit(address).scheme or address.startswith("//"):
+        return address
+    return urllib.parse.unquote(address.partition("#")[0].partition("?")[0])
