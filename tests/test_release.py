@@ -16,13 +16,19 @@ import oneflow_jax as of
 from configs import shipped as configuration
 from oneflow_jax import release, start, workdir
 from oneflow_jax import state as states
+from oneflow_jax.data import emoji as emoji_data
+from oneflow_jax.data import emoji_concepts
 from tests import runs
-from tests.test_main import cli, folder, forget  # noqa: F401 - fixtures
 
 CATEGORIES = emoji_data.Settings.categories
 
 LARGEST = 20e6
 """Bytes that the shipped model may have, all files together."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return runs.copied(runs.trained()[1], tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +82,9 @@ def test_a_training_begins_from_it(released, tmp_path):
     ).read_bytes()
 
 
-def test_by_the_command_line(folder, tmp_path, cli):  # noqa: F811 - fixtures
+def test_by_the_command_line(folder, tmp_path, cli):
     cli("--mode=release", f"--workdir={folder}", f"--into={tmp_path / 'given'}")
     assert workdir.is_release(epath.Path(tmp_path / "given"))
-    forget()
     cli("--mode=sample", f"--workdir={tmp_path / 'given'}", "--prompt=red <image>")
     assert (tmp_path / "given" / workdir.PAGE).exists()
 
@@ -93,7 +98,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "told"), REFUSED)
-def test_mistakes_are_told(arguments, told, folder, released, tmp_path, cli):  # noqa: F811
+def test_mistakes_are_told(arguments, told, folder, released, tmp_path, cli):
     given = shutil.copytree(released, tmp_path / "given")
     with pytest.raises(of.UserError, match=told):
         cli(*[word.format(run=folder, given=given) for word in arguments])

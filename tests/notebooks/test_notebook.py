@@ -1,6 +1,5 @@
 """The notebook runs from top to bottom, cut short, and is what its source makes of it."""
 
-import os
 import pathlib
 import shutil
 
@@ -30,10 +29,9 @@ def executed(tmp_path_factory):
     client = nbclient.NotebookClient(
         notebook, timeout=600, resources={"metadata": {"path": str(clone / "notebooks")}}
     )
-    environment = {"ONEFLOW_QUICK": "1", "JAX_PLATFORMS": "cpu", "MPLBACKEND": ""}
-    # Two devices would share what cores there are, and a kernel inherits what tests have set.
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    client.execute(env={**kept, **environment, "PYTHONPATH": ""})
+    here = {"ONEFLOW_QUICK": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": ""}
+    # Programs are compiled as those of other processes of tests are; and shown as in a notebook.
+    client.execute(env=runs.command()["env"] | here | {"MPLBACKEND": ""})
     assert pathlib.Path(clone, "runs").exists()
     return notebook
 
