@@ -294,11 +294,14 @@ plt.show()
 #
 # What is given (in green) stays clean; everything else flows together. The model comes with the
 # project; it knows 64 emoji and their names (`docs/shipped.md`). **Drag the slider.**
+#
+# The seed below was chosen: of two sections from nothing about half of the texts come out whole. Try
+# others.
 
 # %%
 model = of.load(of.SHIPPED)
 print(model)
-moments = list(model.stream("<text> <image> and <text> <image>", steps=9, seed=3))
+moments = list(model.stream("<text> <image> and <text> <image>", steps=9, seed=7))
 of.Slides(moments)
 
 # %% [markdown]
@@ -312,16 +315,14 @@ def strip(moments: list[of.State], columns: int = 5) -> None:
     chosen = [moments[round(n * (len(moments) - 1) / (columns - 1))] for n in range(columns)]
     count = len(chosen[-1].noisy)
     _, cells = plt.subplots(
-        2, columns * count, figsize=(2.6 * columns, 3.6), layout="constrained", squeeze=False
+        2, columns * count, figsize=(2.6 * columns, 3.2), layout="constrained", squeeze=False
     )
     for n, state in enumerate(chosen):
         for m in range(count):
             cells[0, n * count + m].imshow(state.noisy[m])
             cells[1, n * count + m].imshow(state.document.images[m])
-        words = " ".join(
-            word.text.strip() if word.given or word.certainty > 0.5 else "▒"
-            for word in state.words
-            if word.text.strip()
+        words = "".join(
+            word.text if word.given or word.certainty > 0.5 else " ▒" for word in state.words
         )
         head = cells[0, n * count]
         head.set_title(f"t = {state.t:.2f}", fontsize=10, loc="left", color=PICTURES)
@@ -364,11 +365,12 @@ for name, prompt in tasks.items():
 # %% [markdown]
 # ## 4. Train a small model
 #
-# 1,797 real handwritten digits of 8 x 8 pixels, each with a caption in one of four forms ("a
-# picture of a seven"), come with scikit-learn. `configs/digits.py` is the configuration; here its
-# training is cut short. The loss has two terms: cross-entropy of the hidden words, and squared
-# error of the pictures' velocity. (One squared error for everything, as the method is often
-# printed, lets the learned word vectors collapse: `docs/oneflow.md` shows it fail.)
+# 1,797 real handwritten digits of 8 x 8 pixels, each with a caption in one of four forms
+# ("someone wrote the numeral seven here"), come with scikit-learn. `configs/digits.py` is the
+# configuration; here its training is cut short. The loss has two terms: cross-entropy of the
+# hidden words, and squared error of the pictures' velocity. (One squared error for everything, as
+# the method is often printed, lets the learned word vectors collapse: `docs/oneflow.md` shows it
+# fail.)
 
 # %%
 RUN = epath.Path("runs/notebook-quick" if QUICK else "runs/notebook")
@@ -397,7 +399,7 @@ curves = logs.curves(RUN / workdir.LOGS, ["train/text", "train/image"])
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 for (name, points), color in zip(curves.items(), (WORDS, PICTURES), strict=True):
     axes.plot(*zip(*points, strict=True), color=color, label=name.removeprefix("train/"))
-axes.set(xlabel="step", ylabel="loss", yscale="log")
+axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
 axes.legend(frameon=False)
 plt.show()
 
@@ -418,9 +420,9 @@ plt.suptitle("words and pictures from nothing", x=0.01, ha="left", fontsize=10)
 plt.show()
 
 # %%
-asked = [f"a picture of a {name}: <image>" for name in ("zero", "three", "seven", "nine")]
+asked = [f"a drawing of the digit {name} <image>" for name in ("zero", "three", "seven", "nine")]
 drawn = mine.generate_batch(asked, seed=2)
-named = mine.generate_batch([[document.images[0], of.TEXT] for document in drawn], seed=2)
+named = mine.generate_batch([[of.TEXT, document.images[0]] for document in drawn], seed=2)
 figure, cells = plt.subplots(1, 4, figsize=(10, 2.4), layout="constrained")
 for axes, prompt, there, back in zip(cells, asked, drawn, named, strict=True):
     axes.imshow(there.images[0])
