@@ -38,7 +38,7 @@ HEADLINE = {
 """With which of them a paradigm stands in the tables."""
 
 PAIR = ("transfusion", "oneflow")
-"""Who is compared again: is what flows lack a matter of training ("longer"), or of luck ("seeds")?"""
+"""Who is compared again: is what flows lack a matter of training (longer), or of luck (seeds)?"""
 
 
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
