@@ -20,6 +20,7 @@ _MOVE = (
 _BOX = f"max-width: 44em; padding: .8em 1.2em; background: {typeface.PAPER}; color: {typeface.INK}"
 _LETTERS = "font: 1.15em/1.6 serif; margin: .3em 0; overflow-wrap: anywhere"
 _PAIR = "display: inline-flex; gap: .8em; margin: .3em 1.6em .3em 0"
+_SLIDER = f"width: 24em; max-width: 60%; vertical-align: middle; accent-color: {typeface.ACCENT}"
 _CAPTION = f"font: .75em sans-serif; color: {typeface.MUTED}"
 
 
@@ -58,7 +59,7 @@ class Slides:
         return (
             f'<div data-slides style="{_BOX}"><label style="{_CAPTION}">corrupted '
             f'<input type="range" aria-label="step" min="0" max="{last}" value="{last}" '
-            f'style="width: 24em; max-width: 60%; vertical-align: middle" oninput="{_MOVE}"> '
+            f'style="{_SLIDER}" oninput="{_MOVE}"> '
             f"clean</label>{shown}</div>"
         )
 

@@ -15,6 +15,7 @@ from oneflow_jax.api.slides import Slides
 from oneflow_jax.data import prompt as prompts
 from oneflow_jax.errors import UserError
 from oneflow_jax.shipped import SHIPPED
+from oneflow_jax.viewer import typeface
 
 PAUSE = 0.12
 """Seconds that each step is shown, so that the eye can follow."""
@@ -22,8 +23,11 @@ PAUSE = 0.12
 MOST_STEPS = 64
 
 _GIVEN = re.compile(r"<image:([^<>]*)>")
-_TOLD = "padding: .8em 1.2em; border-left: .3em solid #b4430f; background: #fdf1ea; color: #26231d"
-_QUIET = "color: #716a5d; font-size: .85em"
+_TOLD = (
+    f"padding: .8em 1.2em; border-left: .3em solid {typeface.ACCENT}; "
+    f"background: {typeface.PAPER}; color: {typeface.INK}"
+)
+_QUIET = f"color: {typeface.MUTED}; font-size: .85em"
 
 
 class Models:

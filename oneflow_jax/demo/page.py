@@ -16,8 +16,8 @@ EXAMPLES = (
 _HELP = (
     "Write a document. **`<image>`** is a picture to be made, **`<text>`** words to be made, "
     "**`<text:3>`** three tokens of them; models that choose lengths themselves also know "
-    "**`<document>`**. **`<image:NAME>`** is a picture that you add below. What is given never "
-    "changes. All steps run as one program: they are shown when it is done, one after another."
+    "**`<document>`**. **`<image:NAME>`** is a picture that you add under Pictures. What is given "
+    "never changes. All steps run as one program: when it is done, they are shown in turn."
 )
 
 
@@ -28,6 +28,7 @@ def page(models: answers.Models, note: str) -> gradio.Blocks:
         with gradio.Row():
             with gradio.Column():
                 text = gradio.Textbox(EXAMPLES[2], lines=3, label="Document", info="with gaps")
+                make = gradio.Button("Make it", variant="primary")
                 gradio.Examples([[example] for example in EXAMPLES], inputs=[text])
                 name = gradio.Dropdown(list(models.names), label="Model", value=models.names[0])
                 steps = gradio.Slider(1, answers.MOST_STEPS, 9, step=1, label="Steps")
@@ -36,7 +37,6 @@ def page(models: answers.Models, note: str) -> gradio.Blocks:
                 files = gradio.File(
                     label="Pictures", file_count="multiple", file_types=["image"], height=120
                 )
-                make = gradio.Button("Make it", variant="primary")
             with gradio.Column():
                 shown = gradio.HTML(label="The document")
         gradio.Markdown(_HELP)
