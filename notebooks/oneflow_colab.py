@@ -295,9 +295,9 @@ plt.show()
 # What is given (in green) stays clean; everything else flows together. The model comes with the
 # project; it knows 64 emoji and their names (`docs/shipped.md`). **Drag the slider.**
 #
-# The seed below was chosen: of the first 14, four give a whole sentence over two pictures. Words that
-# are all settled at once must agree with one another, which is learned late. One picture alone, or
-# a form that is given, comes out well.
+# The seed below was chosen: of the first 14, four give a whole sentence over two pictures. Words
+# that are all settled at once must agree with one another, which is learned late. One picture
+# alone, or a form that is given, comes out well.
 
 # %%
 model = of.load(of.SHIPPED)
