@@ -75,7 +75,7 @@ from IPython.display import display
 from matplotlib import patches as shapes
 
 import oneflow_jax as of
-from configs import digits, quickstart
+from configs import common, digits, quickstart
 from oneflow_jax import build, evaluate, host, logs, train, workdir
 from oneflow_jax import state as states
 from oneflow_jax.flows import gaussian
@@ -107,6 +107,7 @@ print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}, JAX {jax.__versio
 
 # %%
 SECTION, SLOTS = "<text:12> <image>", 12 + 9
+SMALL = common.size(layers=1, width=32, heads=2) if QUICK else {}
 
 
 def untrained(paradigm: str, slots: int) -> of.Model:
@@ -114,6 +115,7 @@ def untrained(paradigm: str, slots: int) -> of.Model:
     folder = epath.Path(tempfile.mkdtemp())
     shutil.copy(of.SHIPPED / workdir.TOKENIZER, folder)
     config = quickstart.get_config(paradigm)
+    config.model.update(SMALL)
     config.data.length = slots
     config.batch = jax.device_count()
     system = build.system(config.lock(), folder)
@@ -131,7 +133,7 @@ def cost(model: of.Model, prompt: str) -> tuple[int, float]:
     return document.passes, min(seconds)
 
 
-COUNTS = (1, 2) if QUICK else (1, 2, 3, 4)
+COUNTS = (1,) if QUICK else (1, 2, 3, 4)
 together = untrained("oneflow", 96)
 costs = {
     # Who knows nothing does not know when to stop, and writes until the document is full.
@@ -271,8 +273,9 @@ plt.show()
 # The ways are nearly straight, so that few steps suffice:
 
 # %%
-figure, cells = plt.subplots(1, 5, figsize=(13, 2.9), layout="constrained")
-for axes, steps in zip(cells, (1, 2, 4, 8, 32), strict=True):
+MANY = (1, 32) if QUICK else (1, 2, 4, 8, 32)
+figure, cells = plt.subplots(1, len(MANY), figsize=(13, 2.9), layout="constrained")
+for axes, steps in zip(cells, MANY, strict=True):
     axes.scatter(*follow(steps)[1][-1].T, s=2, color=PICTURES, alpha=0.5, linewidths=0)
     axes.set_title(f"{steps} step{'s' if steps > 1 else ''}", fontsize=10)
     axes.set(xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect="equal")
@@ -377,10 +380,11 @@ for name, prompt in tasks.items():
 RUN = epath.Path("runs/notebook-quick" if QUICK else "runs/notebook")
 config = digits.get_config()
 config.name = "notebook"
+config.model.update(SMALL)
 config.steps = 30 if QUICK else 1_500
 config.logging.every = config.steps // 30
 config.checkpoint.every = config.evaluation.every = config.steps
-config.evaluation.passes = (1, 4) if QUICK else (1, 2, 4, 8, 16)
+config.evaluation.passes = (4,) if QUICK else (1, 2, 4, 8, 16)
 config.evaluation.samples = 40 if QUICK else 200
 config.sampling.steps = 5
 # A batch must divide among the devices, however many there are.
@@ -458,8 +462,9 @@ plt.show()
 # The shipped model, on one document:
 
 # %%
-figure, cells = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained")
-for axes, steps in zip(cells, (1, 2, 3, 5, 9), strict=True):
+MANY = (1, 9) if QUICK else (1, 2, 3, 5, 9)
+figure, cells = plt.subplots(1, len(MANY), figsize=(11, 2.6), layout="constrained")
+for axes, steps in zip(cells, MANY, strict=True):
     (document,) = model.generate("<text> <image>", steps=steps, seed=4)
     axes.imshow(document.images[0])
     axes.set_title(f"{document.passes} passes\n{_lines(document.text, 20)}", fontsize=9)
