@@ -106,7 +106,7 @@ print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}, JAX {jax.__versio
 # `oneflow` asks for all slots in every pass.
 
 # %%
-SECTION, SLOTS = "<text:12> <image>", 12 + 9
+SECTION, SLOTS = "<text:11> <image>", 11 + 1 + 9  # words, their end, patches
 SMALL = common.size(layers=1, width=32, heads=2) if QUICK else {}
 
 

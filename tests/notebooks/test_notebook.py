@@ -52,6 +52,7 @@ def test_all_of_it_shows_something(executed):
     assert slider.count("data-slide ") == 10
     assert slider.count('type="range"') == 1
     told = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert "CPU 7" in told  # Eight devices share a batch out.
+    assert "CPU 6,7" in told  # Eight devices share out the rows of a batch ...
+    assert "CPU 1,3,5,7" in told  # ... and the columns of a matrix.
     for task in ("words to picture", "picture to words", "a hole between", "from nothing"):
         assert f"{task}, " in told
