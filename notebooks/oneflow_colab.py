@@ -169,11 +169,11 @@ for axes, which, label in ((passes, 0, "forward passes"), (seconds, 1, "seconds 
 plt.show()
 
 # %% [markdown]
-# Passes grow with the document on one side, and stay on the other. **Seconds are another
-# matter**: a pass over all slots does more work than a pass over one. On a CPU, or with large
-# batches, the two may well come out level; on an accelerator with one document at a time a pass
-# costs nearly the same whatever its slots, and few passes win. `docs/comparison.md` measures both
-# at length.
+# Passes grow with the document on one side, and stay on the other. **Seconds are another matter**:
+# a pass over all slots does more work than a pass over one. On a CPU with so small a model, or with
+# large batches, writing in order may well be the faster; on an accelerator with one document at a
+# time a pass costs nearly the same whatever its slots, and few passes win. `docs/comparison.md`
+# measures both at length.
 
 # %% [markdown]
 # ## 2. Flow matching in two dimensions
@@ -412,6 +412,8 @@ plt.show()
 # ## 5. Load it, and sample everything
 #
 # The folder of a run is all that `of.load` wants: your own checkpoints are loaded like this, too.
+# Pictures are drawn well before they are named well: of this configuration's training one document
+# in twenty asks for the name of a given picture.
 
 # %%
 mine = of.load(RUN)
@@ -428,10 +430,11 @@ plt.show()
 asked = [f"a drawing of the digit {name} <image>" for name in ("zero", "three", "seven", "nine")]
 drawn = mine.generate_batch(asked, seed=2)
 named = mine.generate_batch([[of.TEXT, document.images[0]] for document in drawn], seed=2)
-figure, cells = plt.subplots(1, 4, figsize=(10, 2.4), layout="constrained")
+figure, cells = plt.subplots(1, 4, figsize=(10, 3), layout="constrained")
 for axes, prompt, there, back in zip(cells, asked, drawn, named, strict=True):
     axes.imshow(there.images[0])
-    axes.set_title(f"asked: {prompt.split()[-2]}\nread back: {back.text}", fontsize=8)
+    read = _lines(f"read back: {back.text}", 24)
+    axes.set_title(f"asked: {prompt.split()[-2]}\n{read}", fontsize=8)
     axes.set(xticks=[], yticks=[])
 plt.show()
 
@@ -467,7 +470,7 @@ figure, cells = plt.subplots(1, len(MANY), figsize=(11, 2.6), layout="constraine
 for axes, steps in zip(cells, MANY, strict=True):
     (document,) = model.generate("<text> <image>", steps=steps, seed=4)
     axes.imshow(document.images[0])
-    axes.set_title(f"{document.passes} passes\n{_lines(document.text, 20)}", fontsize=9)
+    axes.set_title(f"passes: {document.passes}\n{_lines(document.text, 20)}", fontsize=9)
     axes.set(xticks=[], yticks=[])
 plt.show()
 
