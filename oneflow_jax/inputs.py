@@ -59,7 +59,7 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
 
 def _keeps_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
     """Whether the folder alone tells how to lay documents out, and no data is needed for that."""
-    needed = [workdir.TOKENIZER] + [workdir.LATENTS] * (config.codec.name != "patches")
+    needed = [workdir.TOKENIZER] + [workdir.LATENTS] * (config.codec.get("name") != "patches")
     return all((folder / name).exists() for name in needed)
 
 
