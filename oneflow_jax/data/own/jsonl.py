@@ -89,7 +89,7 @@ def _document(settings: Settings, folder: Folder, name: str, where: str, line: b
         return Raw(where, fault=Fault("malformed line", str(error)))
     try:
         parts = _parts(found)
-    except (TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         return Raw(where, fault=Fault("unknown layout", f"{type(error).__name__}: {error}"))
 
     def picture(path: object) -> Part:
