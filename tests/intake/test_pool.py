@@ -45,7 +45,7 @@ def test_mistakes_of_ours_and_a_full_disk_are_no_fault_of_the_data(tmp_path):
         prepared(tmp_path, "faulty")
     (tmp_path / "own" / "a.jsonl").unlink()
     (tmp_path / "own").rmdir()
-    with pytest.raises(UserError, match="No space left on device.*Free some space"):
+    with pytest.raises(UserError, match=r"No space left on device.*Free some space"):
         prepared(tmp_path, "full")
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False)
     assert left.stdout == b""
