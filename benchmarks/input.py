@@ -67,7 +67,7 @@ def written(folder: pathlib.Path, documents: int, side: int) -> int:
     folder.mkdir()
     size = 0
     draws, noise = random.Random(0), np.random.default_rng(0)
-    words = ["a", "small", "red", "dog", "sits", "by", "the", "old", "green", "door", "and", "looks", "at", "two", "birds"]
+    words = ("small", "red", "dog", "sits", "old", "green", "door", "looks", "two", "birds")
     lines = []
     for number in range(documents):
         coarse = PIL.Image.fromarray(noise.integers(0, 256, (12, 12, 3), np.uint8))
