@@ -19,7 +19,7 @@ import PIL.Image
 from etils import epath
 
 from benchmarks import report, timing
-from configs import own
+from configs import common, own
 from oneflow_jax import build, host, sharding, train
 from oneflow_jax import state as states
 from oneflow_jax.data.own.raw import Settings
@@ -102,7 +102,7 @@ def read(top: pathlib.Path, rounds: int, *, smoke: bool) -> dict[str, timing.Spr
     config.data.dir = str(top / "data-1")
     config.data.cache = 0
     if smoke:
-        config.model.update({"layers": 1, "unroll": 1})
+        config.model.update(common.size(layers=1, width=32, heads=2))
         config.batch = 8
     folder = epath.Path(top / "run")
     folder.mkdir()

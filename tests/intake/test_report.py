@@ -65,5 +65,8 @@ def test_documents_that_are_too_long_are_an_error_if_that_is_wanted(
 def test_a_path_is_asked_for(cli, tmp_path):  # noqa: F811 - the fixture
     with pytest.raises(UserError, match=r"source\.path is empty: give the folder of your data"):
         cli(*arguments("", tmp_path))
+
+
+def test_a_path_that_is_wrong_is_told(cli, tmp_path):  # noqa: F811 - the fixture
     with pytest.raises(UserError, match="there is no such file or folder"):
         cli(*arguments("/nowhere/at/all", tmp_path))
