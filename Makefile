@@ -29,13 +29,13 @@ $(RUN)/ready: requirements.txt
 	$(RUN)/bin/pip install --quiet -r requirements.txt
 	touch $@
 
-$(TEST)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-cloud.txt
+$(TEST)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-data.txt requirements-cloud.txt
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet --upgrade pip
 	$(TEST)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt
 	touch $@
 
-$(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-cloud.txt requirements-parity.txt
+$(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-data.txt requirements-cloud.txt requirements-parity.txt
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/pip install --quiet --upgrade pip
 	$(PARITY)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \

@@ -29,8 +29,11 @@ setuptools.setup(
     package_data={"oneflow_jax.viewer": ["*.html", "*.css", "*.js"]},
     install_requires=requirements("requirements.txt"),
     extras_require={
+        "data": requirements("requirements-data.txt"),
         "metrics": requirements("requirements-metrics.txt"),
         "parity": requirements("requirements-parity.txt"),
-        "test": requirements("requirements-test.txt") + requirements("requirements-metrics.txt"),
+        "test": requirements("requirements-test.txt")
+        + requirements("requirements-metrics.txt")
+        + requirements("requirements-data.txt"),
     },
 )
