@@ -43,7 +43,7 @@ $(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt
 	$(PARITY)/bin/pip install --quiet --no-deps pytorch-fid==0.3.0
 	touch $@
 
-$(AOT)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-aot.txt
+$(AOT)/ready: requirements.txt requirements-test.txt requirements-metrics.txt requirements-data.txt requirements-aot.txt
 	$(PYTHON) -m venv $(AOT)
 	$(AOT)/bin/pip install --quiet --upgrade pip
 	$(AOT)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
