@@ -26,7 +26,10 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["oneflow_jax*", "configs*"]),
-    package_data={"oneflow_jax.viewer": ["*.html", "*.css", "*.js"]},
+    package_data={
+        "oneflow_jax.viewer": ["*.html", "*.css", "*.js"],
+        "oneflow_jax.shipped": ["*.json", "*.model", "*.safetensors", "*.md"],
+    },
     install_requires=requirements("requirements.txt"),
     extras_require={
         "data": requirements("requirements-data.txt"),

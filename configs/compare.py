@@ -2,6 +2,7 @@
 
     python -m oneflow_jax.main --config=configs/compare.py          (hours on two CPU cores)
     python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, for longer)
+    python -m oneflow_jax.main --config=configs/compare.py:seeds    (two of them, three times)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (minutes: does it all run?)
 
 The documents are those of configs/documents.py: emoji of 24 x 24 pixels, half of the documents with
@@ -36,24 +37,24 @@ HEADLINE = {
 }
 """With which of them a paradigm stands in the tables."""
 
-
-LONGER = ("transfusion", "oneflow")
-"""Which of them are trained longer: is what the flows lack a matter of training?"""
+PAIR = ("transfusion", "oneflow")
+"""Who is compared again: is what flows lack a matter of training (longer), or of luck (seeds)?"""
 
 
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
-    """The configuration; `kind` is "full", "longer" or "smoke"."""
-    if kind not in ("full", "longer", "smoke"):
-        raise ValueError(f"configs/compare.py:{kind}: there are full, longer and smoke.")
+    """The configuration; `kind` is "full", "longer", "seeds" or "smoke"."""
+    if kind not in ("full", "longer", "seeds", "smoke"):
+        raise ValueError(f"configs/compare.py:{kind}: there are full, longer, seeds and smoke.")
     smoke = kind == "smoke"
-    names = LONGER if kind == "longer" else tuple(PASSES)
+    names = PAIR if kind in ("longer", "seeds") else tuple(PASSES)
     end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")
     config = ml_collections.ConfigDict()
     config.name = name
     config.command = f"configs/compare.py{end}"  # for the page
     config.platform = "any"
     config.needs = ""
-    config.seeds = (0,)  # of each paradigm's training, and of what it makes
+    # Of each paradigm's training, and of what it makes.
+    config.seeds = (0, 1, 2) if kind == "seeds" else (0,)
     config.flops = 1e14 if kind == "longer" else 3e13  # of each paradigm's training
     config.language = 1 / 3  # share of it for the text model of lmfusion
     config.samples = 256  # documents, or pictures, that figures are of

@@ -16,21 +16,25 @@ if TYPE_CHECKING:
     from oneflow_jax.api.document import DOCUMENT, IMAGE, TEXT, Document, Revision, text
     from oneflow_jax.api.model import Model, load
     from oneflow_jax.api.options import Options
+    from oneflow_jax.api.slides import Slides
     from oneflow_jax.api.state import State
     from oneflow_jax.data.document import Gap
     from oneflow_jax.errors import UserError
+    from oneflow_jax.shipped import SHIPPED
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DOCUMENT",
     "IMAGE",
+    "SHIPPED",
     "TEXT",
     "Document",
     "Gap",
     "Model",
     "Options",
     "Revision",
+    "Slides",
     "State",
     "UserError",
     "load",
@@ -41,9 +45,11 @@ _HOMES = {
     "oneflow_jax.api.document": ("DOCUMENT", "IMAGE", "TEXT", "Document", "Revision", "text"),
     "oneflow_jax.api.model": ("Model", "load"),
     "oneflow_jax.api.options": ("Options",),
+    "oneflow_jax.api.slides": ("Slides",),
     "oneflow_jax.api.state": ("State",),
     "oneflow_jax.data.document": ("Gap",),
     "oneflow_jax.errors": ("UserError",),
+    "oneflow_jax.shipped": ("SHIPPED",),
 }
 
 

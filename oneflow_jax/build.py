@@ -46,7 +46,6 @@ COUNTS = (
     "data.length",
     "data.streams",
     "logging.every",
-    "checkpoint.every",
     "checkpoint.keep",
     "evaluation.every",
     "evaluation.clocks",

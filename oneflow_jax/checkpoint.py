@@ -26,11 +26,13 @@ from oneflow_jax.state import TrainState
 
 
 def check(given: ml_collections.ConfigDict) -> None:
-    """Refuses milestones at which nothing is saved.
+    """Refuses to save never, and milestones at which nothing is saved.
 
     Raises:
         UserError: as said.
     """
+    if given.every < 1:
+        raise UserError(f"checkpoint.every={given.every} must be at least 1.")
     if given.milestones % given.every:
         raise UserError(
             f"checkpoint.milestones={given.milestones} must be a multiple of checkpoint.every="

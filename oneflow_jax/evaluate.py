@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from oneflow_jax import build, checkpoint, generate, logs, plans, processes, sharding, workdir
+from oneflow_jax import build, generate, logs, plans, processes, release, sharding, workdir
 from oneflow_jax import state as states
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import grids, guidance
@@ -117,10 +117,8 @@ def spacing(system: build.System, params: PyTree) -> grids.Spacing:
 
 
 def averaged(system: build.System, folder: epath.Path) -> PyTree:
-    """The newest averaged parameters in `folder`."""
-    like = states.abstract(system).ema
-    with checkpoint.Checkpoints(folder) as checkpoints:
-        return checkpoints.restore_averaged(like)
+    """The newest averaged parameters in `folder`, that of a run or of a release."""
+    return release.averaged(folder, states.abstract(system).ema)
 
 
 def curves(figures: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:

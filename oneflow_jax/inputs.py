@@ -46,12 +46,21 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
     Raises:
         UserError: a value is wrong, or the codec is another than the run's.
     """
-    with processes.leader_first():
-        source(config, "train")
+    kept = _keeps_inputs(config, folder)
+    processes.meet()  # Nobody makes what another has yet to look for.
+    if not kept:
+        with processes.leader_first():
+            source(config, "train")
     codec = _codec(config, folder)
     with processes.leader_first():
         vocab = _vocab(config, folder, codec.codes)
     return _layout(config, vocab, codec)
+
+
+def _keeps_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
+    """Whether the folder alone tells how to lay documents out, and no data is needed for that."""
+    needed = [workdir.TOKENIZER] + [workdir.LATENTS] * (config.codec.name != "patches")
+    return all((folder / name).exists() for name in needed)
 
 
 def planned_layout(config: ml_collections.ConfigDict) -> layouts.Layout:

@@ -23,11 +23,13 @@ from oneflow_jax import (
     logs,
     processes,
     profiling,
+    release,
     sample,
     storage,
     train,
     workdir,
 )
+from oneflow_jax import state as states
 from oneflow_jax.comparison import run as comparison
 from oneflow_jax.compiling import run as compiling
 from oneflow_jax.compiling import topologies
@@ -43,8 +45,9 @@ STOPPED = 128 + signal.SIGTERM
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ("train", "evaluate", "sample", "prepare", "compile"),
+    ("train", "evaluate", "sample", "prepare", "release", "compile"),
     "train: prepare, train (or go on), evaluate and sample; the others do that part alone. "
+    "release: keep in --into what sampling needs. "
     "compile: what training and sampling need, and take, on TPUs that are not here.",
 )
 WORKDIR = flags.DEFINE_string(
@@ -62,6 +65,7 @@ REVISE = flags.DEFINE_multi_string(
     'A finished document to look over, e.g. "a picture of a tiger: <image:fox.png>": the edits are '
     "listed; may be given several times, in place of --prompt.",
 )
+INTO = flags.DEFINE_string("into", None, "Folder that --mode=release writes.")
 TOPOLOGY = flags.DEFINE_list(
     "topology", [], "TPU slices to compile for, as in v4-64,2xv4-128; or 'host', for this machine."
 )
@@ -76,10 +80,11 @@ PROGRAMS = flags.DEFINE_multi_enum(
 def run(config: ml_collections.ConfigDict) -> None:
     """Does what the flags say."""
     folder = storage.located(WORKDIR.value or f"runs/{config.name}", "--workdir")
+    if (MODE.value == "release") != bool(INTO.value):
+        raise UserError("--mode=release and --into=FOLDER, which it writes, go together.")
     if MODE.value == "compile":
         _for_devices_elsewhere(config, folder)
         return
-    storage.check_local(config.data.dir, "data.dir")
     build.check_platform(config)
     with processes.mourned(folder / workdir.CHECKPOINTS), workdir.claimed(folder):
         with processes.leader_first():
@@ -107,8 +112,16 @@ def _for_devices_elsewhere(config: ml_collections.ConfigDict, folder: epath.Path
 
 
 def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    if MODE.value in ("train", "prepare") and workdir.is_release(folder):
+        raise UserError(
+            f"--workdir={folder} is a release, and nobody trains there: give another --workdir, "
+            f"and --config.start={folder} to begin from it."
+        )
     _started(config, folder)
     system = build.system(config, folder)
+    if MODE.value == "release":
+        _released(system, folder)
+        return
     if PROMPT.value and REVISE.value:
         raise UserError("--prompt and --revise: give one or the other.")
     prompts = REVISE.value or PROMPT.value or config.sampling.prompts
@@ -135,11 +148,18 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
         _say(f"Page: {sample.run(system, folder, prompts, revise=revise)}")
 
 
+def _released(system: build.System, folder: epath.Path) -> None:
+    like = states.abstract(system).ema
+    _say(f"Release: {release.write(system.config, folder, epath.Path(INTO.value), like)}")
+
+
 def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     if REVISE.value:
         raise UserError("--revise is for models of documents; this configuration trains a codec.")
     if PROMPT.value and MODE.value != "sample":
         raise UserError("--prompt is for --mode=sample, when this configuration trains a codec.")
+    if MODE.value == "release":
+        raise UserError(f"A codec is given away as it is: {folder / workdir.CODEC}.")
     _started(config, folder)
     system = reconstruction.system(config, trains=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
@@ -160,6 +180,7 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 def _started(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """What a run wants of its process, before anything is compiled."""
+    storage.check_local(config.data.dir, "data.dir")
     profiling.check(config.profile, config.steps)
     checkpoint.check(config.checkpoint)
     if config.keep_compiled:

@@ -50,18 +50,8 @@ def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec)
     Raises:
         UserError: a name that is none of those there are, or shares that do not add up.
     """
-    makers: dict[str, Callable[..., base.Paradigm]] = {
-        "oneflow": _oneflow,
-        "mask_flow": _mask_flow,
-        "edit_flow": _edit_flow,
-        "transfusion": functools.partial(_transfusion, transfusion.Transfusion),
-        "language": _language,
-        "lmfusion": functools.partial(_transfusion, lmfusion.LMFusion),
-        "chameleon": _chameleon,
-        "dalle": _chameleon,
-    }
     name = config.paradigm.name
-    maker = chosen("paradigm.name", name, makers)
+    maker = chosen("paradigm.name", name, MAKERS)
     slots = config.data.text_slots
     if (name in ANY_LENGTH) != (slots == 0) or slots < 0:
         raise UserError(
@@ -96,7 +86,7 @@ def _oneflow(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec)
     name = config.paradigm.objective
     objective = chosen("paradigm.objective", name, makers)()
     return oneflow.OneFlow(
-        objective=objective, weights=_weights(config, "text", "image"), **_shared(config, codec)
+        objective=objective, weights=weights(config, "text", "image"), **shared(config, codec)
     )
 
 
@@ -107,15 +97,15 @@ def _mask_flow(
         vocab=vocab.size_padded(),
         legal=((vocabs.END, vocabs.END + 1), (vocab.text.start, vocab.text.stop)),
         cap=config.paradigm.cap,
-        weights=_weights(config, "text", "image"),
-        **_shared(config, codec),
+        weights=weights(config, "text", "image"),
+        **shared(config, codec),
     )
 
 
 def _edit_flow(
     config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
 ) -> edit_flow.EditFlow:
-    shared = _shared(config, codec)
+    given = shared(config, codec)
     return edit_flow.EditFlow(
         alphabet=growth.Alphabet(
             vocab=vocab.size_padded(),
@@ -123,10 +113,10 @@ def _edit_flow(
             image_token=vocabs.IMAGE,
             grid=codec.grid,
         ),
-        schedules=schedules.Schedules(_shares(config, schedules.NAMES), shared.pop("clock")),
+        schedules=schedules.Schedules(_shares(config, schedules.NAMES), given.pop("clock")),
         text_clock=config.paradigm.text_clock,
-        weights=_weights(config, *edit_flow.TERMS),
-        **shared,
+        weights=weights(config, *edit_flow.TERMS),
+        **given,
     )
 
 
@@ -138,8 +128,8 @@ def _transfusion(
 ) -> transfusion.Transfusion:
     return make(
         alphabet=_alphabet(vocab, codec),
-        weights=_weights(config, "text", "image"),
-        **_shared(config, codec),
+        weights=weights(config, "text", "image"),
+        **shared(config, codec),
     )
 
 
@@ -157,7 +147,7 @@ def _chameleon(
         alphabet=_alphabet(vocab, codec),
         codes=(vocab.codes.start, vocab.codes.stop),
         mix=_mix(config),
-        weights=_weights(config, *chameleon.TERMS),
+        weights=weights(config, *chameleon.TERMS),
     )
 
 
@@ -171,7 +161,8 @@ def _alphabet(vocab: vocabs.Ids, codec: Codec) -> pages.Alphabet:
     )
 
 
-def _weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
+def weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
+    """The weight of each loss term, by name."""
     return tuple((term, config.paradigm[f"{term}_weight"]) for term in terms)
 
 
@@ -188,7 +179,7 @@ def _mix(config: ml_collections.ConfigDict) -> tasks.Mix:
     return tasks.Mix(_shares(config, tasks.NAMES), config.paradigm.drop)
 
 
-def _shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
+def shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
     """What all paradigms that flow pictures have in common."""
     given = config.paradigm
     images: dict[str, Callable[[], predictions.Prediction]] = {
@@ -201,3 +192,21 @@ def _shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
         "mix": _mix(config),
         "clock": chosen("paradigm.clock", given.clock[0], clocks.BY_NAME)(*given.clock[1:]),
     }
+
+
+Maker = Callable[[ml_collections.ConfigDict, vocabs.Ids, Codec], base.Paradigm]
+
+MAKERS: dict[str, Maker] = {
+    "oneflow": _oneflow,
+    "mask_flow": _mask_flow,
+    "edit_flow": _edit_flow,
+    "transfusion": functools.partial(_transfusion, transfusion.Transfusion),
+    "language": _language,
+    "lmfusion": functools.partial(_transfusion, lmfusion.LMFusion),
+    "chameleon": _chameleon,
+    "dalle": _chameleon,
+}
+"""By the name of each paradigm what makes it of a configuration, a vocabulary and a codec.
+
+One of yours is named here to be trained like the others: docs/add_a_paradigm.md.
+"""

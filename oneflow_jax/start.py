@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from oneflow_jax import checkpoint, registry, storage, workdir
+from oneflow_jax import registry, release, storage, workdir
 from oneflow_jax import state as states
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import towers
@@ -56,11 +56,10 @@ def _averaged(folder: epath.Path, params: PyTree) -> PyTree:
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params
     )
-    with checkpoint.Checkpoints(folder) as checkpoints:
-        try:
-            return checkpoints.restore_averaged(like)
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"start={folder}: its parameters are others than those of this configuration; "
-                f"model, paradigm and data must agree. {error}"
-            ) from error
+    try:
+        return release.averaged(folder, like)
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"start={folder}: its parameters are others than those of this configuration; "
+            f"model, paradigm and data must agree. {error}"
+        ) from error

@@ -17,9 +17,9 @@ import shutil
 import tempfile
 import uuid
 
-import jax
 from etils import epath
 
+from oneflow_jax import processes
 from oneflow_jax.errors import UserError
 
 OWNER = "owner.txt"
@@ -101,8 +101,8 @@ class Owner:
     """
 
     def __init__(self, folder: epath.Path) -> None:
-        """Takes over; of several processes of a run, the first does."""
-        marks = is_remote(folder) and jax.process_index() == 0
+        """Takes over; of several processes of a run, the leader does."""
+        marks = is_remote(folder) and processes.leads()
         self._path = folder / OWNER if marks else None
         self._name = f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex})\n"
         if self._path:

@@ -8,6 +8,7 @@
 | latents.json    | of a learned codec: which one, and the mean and deviation of its latents |
 | codec/          | of the training of a codec: the autoencoder, in the layout of diffusers |
 | checkpoints/    | see `checkpoint`                                                        |
+| weights.safetensors | in place of them, in what was made to give away: see `release`      |
 | logs/           | see `logs`                                                              |
 | evaluation.json | figures, name -> value                                                  |
 | compile.json    | what it needs and takes on TPUs, by topology: see `compiling`           |
@@ -25,8 +26,9 @@ import errno
 import fcntl
 import functools
 import json
+import operator
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -40,6 +42,7 @@ TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
 INTAKE = "intake.json"
 CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights.safetensors"
 LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
@@ -72,26 +75,30 @@ FREE = (
 """Keys and sections of the configuration that a run may be continued with other values of."""
 
 ADDED = {
-    "start": "",
     "profile": (),
     "keep_compiled": False,
+    "topologies": (),
     "checkpoint.milestones": 0,
-    "sampling.every": 0,
     "data.streams": 1,
     "data.preparing": 1,
     "data.coverage": 1.0,
     "data.long": "error",
     "optimizer.frozen": "",
-    "model.attention": "dense",
     "mesh.slices": 1,
     "mesh.sequence": 1,
+}
+"""Keys that came after runs had been saved, with the values that these runs in fact had."""
+
+ADDED_TO_DOCUMENTS = {
+    "start": "",
+    "model.attention": "dense",
+    "sampling.every": 0,
     "sampling.top_k": 0,
     "evaluation.thorough": False,
     "evaluation.inception": "",
     "evaluation.clip": "",
-    "topologies": (),
 }
-"""Keys that came after runs had been saved, with the values that these runs in fact had."""
+"""The same, of models of documents alone."""
 
 _OF_DISKS = (
     errno.ENOSPC,
@@ -161,7 +168,12 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
 
 def has_checkpoints(workdir: epath.Path) -> bool:
     """Whether something has been saved there, whole or not."""
-    return any((workdir / CHECKPOINTS).glob("*"))
+    return is_release(workdir) or any((workdir / CHECKPOINTS).glob("*"))
+
+
+def is_release(workdir: epath.Path) -> bool:
+    """Whether it holds weights alone, to sample from: see `release`."""
+    return (workdir / WEIGHTS).exists()
 
 
 def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
@@ -225,11 +237,19 @@ def _explained(workdir: epath.Path) -> Iterator[None]:
 def _saved(path: epath.Path) -> dict[str, Any]:
     """What a file of a configuration holds, of an earlier version too."""
     saved = json.loads(path.read_text())
-    for name, value in ADDED.items():
-        *sections, key = name.split(".")
-        section = functools.reduce(lambda held, section: held.get(section, {}), sections, saved)
-        section.setdefault(key, value)
+    # Comparisons have theirs in the folders of their runs.
+    if "paradigm" in saved:
+        _complete(saved, ADDED | ADDED_TO_DOCUMENTS)
+    elif "autoencoder" in saved:
+        _complete(saved, ADDED)
     return saved
+
+
+def _complete(saved: dict[str, Any], added: Mapping[str, Any]) -> None:
+    for name, value in added.items():
+        *sections, key = name.split(".")
+        section = functools.reduce(operator.getitem, sections, saved)
+        section.setdefault(key, value)
 
 
 def _differences(

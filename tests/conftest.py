@@ -16,6 +16,9 @@ key_reuse.key_reuse_signatures[jax.lax.transpose_p] = key_reuse.KeyReuseSignatur
     key_reuse.Forward(0, 0)
 )
 
+# What follows starts no devices.
+from oneflow_jax import main  # noqa: E402
+
 # grain's worker processes read absl's flags, which only `absl.app.run` parses.
 flags.FLAGS.mark_as_parsed()
 
@@ -45,3 +48,37 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture
+def cli():
+    """Parses and runs a command line in this process."""
+
+    def call(*arguments):
+        _forget()
+        main.run(main.parse(["main", *arguments]))
+
+    yield call
+    _forget()
+    flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def parse():
+    """Parses a command line in this process."""
+
+    def call(*arguments):
+        _forget()
+        return main.parse(["main", *arguments])
+
+    yield call
+    _forget()
+    flags.FLAGS.mark_as_parsed()
+
+
+def _forget():
+    """As if nothing had been parsed yet; `--config` is defined anew by each parse."""
+    for name in list(flags.FLAGS):
+        if name.split(".")[0] == "config":
+            delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()

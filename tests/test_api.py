@@ -269,7 +269,7 @@ def test_configuration_of_a_run_is_its_default(folder):
     assert loaded.config.sampling.seed == 4
     assert loaded._system.mesh.shape["data"] == 8
     cut = of.load(folder, {"mesh.data": 4, "mesh.tensor": 2})
-    assert dict(cut._system.mesh.shape) == {"data": 4, "fsdp": 1, "tensor": 2}
+    assert cut._system.mesh.shape == {"slices": 1, "data": 4, "fsdp": 1, "sequence": 1, "tensor": 2}
 
 
 def test_batches_of_training_need_not_fit_the_devices(folder, tmp_path):

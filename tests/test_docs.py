@@ -9,12 +9,13 @@ import subprocess
 
 import pytest
 
+from oneflow_jax import registry
 from tests import runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/*.md"))]
 FLAGS = {
-    "config", "workdir", "mode", "prompt", "revise", "topology", "rows_per_chip", "program",
+    "config", "workdir", "mode", "prompt", "revise", "topology", "rows_per_chip", "program", "into",
 }  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -56,6 +57,22 @@ def test_commands_name_configurations_and_keys_that_exist(words):
             assert name in FLAGS, word
 
 
+def learned(scope):
+    """`add_a_paradigm.md`: 100 lines are enough, it learns, keeps what is given, and forms."""
+    (code,) = [block for block in blocks(ROOT / "docs/add_a_paradigm.md", "python") if "@" in block]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 100
+    for points in scope["learned"].values():
+        assert points[-1][1] < 0.7 * points[0][1]
+    assert scope["document"].parts[0] == "a picture of red:"
+    assert scope["document"].passes == 8
+    assert [state.t for state in scope["moments"]] == [n / 8 for n in range(9)]
+    assert scope["better"].passes == 8
+
+
+CLAIMS = {"add_a_paradigm.md": learned}
+"""What is to be true at the end of a page, besides that it runs: from its variables."""
+
+
 @pytest.fixture
 def beside_a_run(tmp_path, monkeypatch):
     """A folder in which a tiny run stands where the docs have that of `make quickstart`."""
@@ -65,14 +82,17 @@ def beside_a_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page, request):
-    """From first to last, as in a notebook."""
+def test_python_blocks_run(page, request, monkeypatch):
+    """From first to last, as in a notebook; a paradigm that is added is forgotten again."""
+    monkeypatch.setattr(registry, "MAKERS", dict(registry.MAKERS))
     found = blocks(page, "python")
     if any("runs/quickstart" in block for block in found):
         request.getfixturevalue("beside_a_run")
     scope = {}
     for block in found:
         exec(block, scope)
+    if page.name in CLAIMS:
+        CLAIMS[page.name](scope)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -9,7 +9,6 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from absl import flags
 from etils import epath
 from PIL import Image
 
@@ -17,38 +16,6 @@ from oneflow_jax import checkpoint, main, workdir
 from oneflow_jax.errors import UserError
 from tests import runs
 from tests.reconstruction.test_build import without_packages  # noqa: F401 - a fixture
-
-
-@pytest.fixture
-def cli():
-    """Parses and runs a command line in this process."""
-
-    def call(*arguments):
-        flags.FLAGS.unparse_flags()
-        main.run(main.parse(["main", *arguments]))
-
-    yield call
-    forget()
-    flags.FLAGS.mark_as_parsed()
-
-
-@pytest.fixture
-def parse():
-    def call(*arguments):
-        forget()
-        return main.parse(["main", *arguments])
-
-    yield call
-    forget()
-    flags.FLAGS.mark_as_parsed()
-
-
-def forget():
-    """As if nothing had been parsed yet; `--config` is defined anew by each parse."""
-    for name in list(flags.FLAGS):
-        if name.split(".")[0] == "config":
-            delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
 
 
 @pytest.fixture
@@ -197,7 +164,6 @@ NEW = [
 def test_mistakes_in_a_new_run_do_not_spoil_its_folder(arguments, told, cli, parse, tmp_path):
     given = (runs.CONFIG, f"--workdir={tmp_path / 'run'}")
     assert_told(told, cli, *given, "--config.sampling.prompts=('<image>',)", *arguments)
-    forget()
     # What was wrong can be put right in the same folder.
     cli(*given, "--mode=prepare")
 
@@ -220,7 +186,6 @@ def test_workdir_in_use(cli, folder):
 
 
 def again(folder):
-    forget()
     return runs.CONFIG, f"--workdir={folder}"
 
 
@@ -306,13 +271,11 @@ def test_a_codec_is_trained_evaluated_and_shown_a_picture(cli, tmp_path, capsys)
     page = (folder / workdir.PAGE).read_text("utf-8")
     (folder / workdir.EVALUATION).unlink()
     # The folder alone is enough.
-    forget()
     cli(f"--workdir={folder}", "--mode=evaluate")
     assert runs.evaluation(folder) == figures
     assert (folder / workdir.PAGE).read_text("utf-8") == page
     for path in (tmp_path / "a.png", tmp_path / "b.png"):
         Image.fromarray(np.full((9, 9, 3), 90, np.uint8)).save(path)
-    forget()
     pictures = [f"--prompt=<image:{tmp_path / name}.png>" for name in ("a", "b")]
     capsys.readouterr()
     cli(f"--workdir={folder}", "--mode=sample", *pictures)
@@ -320,10 +283,8 @@ def test_a_codec_is_trained_evaluated_and_shown_a_picture(cli, tmp_path, capsys)
     assert (folder / workdir.PAGE).read_text("utf-8").count("<figure>") == 2
     for prompts, told in OF_A_CODEC:
         before = (folder / workdir.PAGE).read_bytes()
-        forget()
         assert_told(told, cli, f"--workdir={folder}", "--mode=sample", *prompts)
         assert (folder / workdir.PAGE).read_bytes() == before
-    forget()
     assert_told(["another configuration", "batch"], cli, f"--workdir={folder}", "--config.batch=16")
 
 
@@ -357,7 +318,6 @@ NEW_CODEC = [
 def test_mistakes_in_a_new_codec_do_not_spoil_its_folder(arguments, told, cli, tmp_path):
     given = (CODEC, f"--workdir={tmp_path / 'run'}")
     assert_told(told, cli, *given, *arguments)
-    forget()
     cli(*given, "--mode=prepare")
 
 

@@ -74,7 +74,7 @@ def test_every_task_is_done_by_the_same_call(made):
 
 def test_given_slots_are_the_same_at_every_moment(made):
     _, documents, batch, generator = made
-    layout = generator._system.layout
+    layout = generator.system.layout
     path = batch.moments.canvas
     for number, document in enumerate(documents.values()):
         row = layout.prompt(document)

@@ -32,15 +32,16 @@ def page(title: str, body: str) -> str:
 
 def _element(part: str | PIL.Image.Image | Gap) -> str:
     if isinstance(part, PIL.Image.Image):
-        return _picture(part)
+        return picture(part)
     if isinstance(part, Gap):
         return f'<span style="{_GAP}">{html.escape(str(part))}</span>'
     return f"<p>{html.escape(part)}</p>"
 
 
-def _picture(picture: PIL.Image.Image) -> str:
+def picture(shown: PIL.Image.Image) -> str:
+    """One picture, enlarged if it is small."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    shown.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
-    width = max(_LEAST, picture.width)
+    width = max(_LEAST, shown.width)
     return f'<img style="{_PICTURE}" width="{width}" alt="" src="data:image/png;base64,{data}">'

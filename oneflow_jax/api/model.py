@@ -1,5 +1,6 @@
 """A trained model in the hands of Python: loaded from its run's folder, asked for documents."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -8,9 +9,8 @@ from typing import Any, Unpack
 
 import jax
 import ml_collections
-from etils import epath
 
-from oneflow_jax import build, evaluate, host, plans, workdir
+from oneflow_jax import build, evaluate, host, plans, storage, workdir
 from oneflow_jax import generate as generation
 from oneflow_jax.api import options as ways
 from oneflow_jax.api import state as states
@@ -33,16 +33,17 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     changed.
 
     Args:
-        path: the folder of the run, its `--workdir`.
+        path: the folder of the run, its `--workdir`, gs:// too; or `SHIPPED`, the small model that
+            comes with the project, or another that `--mode=release` made.
         config: other values for its configuration, by full names, as in `{"sampling.steps": 8}`:
             defaults of sampling, or `{"mesh.fsdp": 4}` for parameters that do not fit one device,
             or `{"platform": "any"}` for those of a TPU elsewhere.
 
     Raises:
-        UserError: there is no such folder or no checkpoint in it, a training is under way there, it
-            is the run of a codec, or a value is wrong.
+        UserError: there is no such folder or no checkpoint in it, a training is under way there (on
+            this machine), it is the run of a codec, or a value is wrong.
     """
-    folder = epath.Path(os.fspath(path)).expanduser()
+    folder = storage.located(os.path.expanduser(os.fspath(path)), "workdir")
     saved = workdir.saved_config(folder, field="workdir")
     if "autoencoder" in saved or "contestants" in saved:
         raise UserError(
@@ -54,7 +55,9 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     saved.mesh.update(ON_ALL_DEVICES)
     given = ways.changed(saved, config or {})
     build.check_platform(given)
-    with workdir.claimed(folder):
+    # In a release nobody trains; and it may be where nothing can be written.
+    unchanging = workdir.is_release(folder)
+    with contextlib.nullcontext() if unchanging else workdir.claimed(folder):
         workdir.check_config(folder, given)
         if given.keep_compiled:
             host.keep_compiled(folder / workdir.COMPILED)

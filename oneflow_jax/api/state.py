@@ -21,12 +21,14 @@ class State:
             words that are still hidden are `▒`.
         noisy: the pictures of `document` as they really stand: x_t, decoded.
         words: all of its words, each with its `text`, its `certainty` and whether it was `given`.
+        frame: all of that as it is drawn, part by part.
     """
 
     t: float
     document: Document
     noisy: tuple[PIL.Image.Image, ...]
     words: tuple[story.Word, ...]
+    frame: story.Frame = dataclasses.field(repr=False, compare=False)
 
     @property
     def certainty(self) -> float:
@@ -46,6 +48,7 @@ def of(frame: story.Frame, document: Document | None = None) -> State:
         document=document or Document(_parts(frame)),
         noisy=tuple(PIL.Image.fromarray(picture.state) for picture in frame.pictures()),
         words=frame.words(),
+        frame=frame,
     )
 
 

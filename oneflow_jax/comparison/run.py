@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 from etils import epath
 
-from oneflow_jax import host, suites, workdir
+from oneflow_jax import checkpoint, host, storage, suites, workdir
 from oneflow_jax.comparison import contestants, measures, remarks, rooflines, tally
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.errors import UserError
@@ -89,6 +89,8 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"samples={config.samples}: give {LEAST} to contestants.{name}.source.documents="
                 f"{one.source.documents}."
             )
+        storage.check_local(one.data.dir, f"contestants.{name}.data.dir")
+        checkpoint.check(one.checkpoint)
         suites.check(one)
 
 

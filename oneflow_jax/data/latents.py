@@ -241,7 +241,7 @@ def _record(document: Document) -> bytes:
                 parts.append({"image": len(latents)})
                 latents.append(values.astype(np.float32))
             case _:
-                raise TypeError(f"documents with latents are whole and encoded; here is {part}")
+                raise TypeError(f"documents with latents are whole and encoded; here is {part!r}")
     file = io.BytesIO()
     words = np.frombuffer(json.dumps(parts).encode(), np.uint8)
     np.savez(file, parts=words, **{f"image_{n}": values for n, values in enumerate(latents)})

@@ -70,7 +70,7 @@ def batches(
         )
         return packed.map(_canvas).batch(rows // streams, drop_remainder=True)
 
-    return _of_streams(stream, _Share(rows, streams, sharding), workers)
+    return _of_streams(stream, _Share((rows, layout.length), streams, sharding), workers)
 
 
 def pictures(
@@ -109,7 +109,7 @@ def pictures(
         mine = shown[number::streams].to_iter_dataset(READING)
         return mine.batch(rows // streams, drop_remainder=True)
 
-    return _of_streams(stream, _Share(rows, streams, sharding), workers)
+    return _of_streams(stream, _Share((rows, pixels), streams, sharding), workers)
 
 
 def sized(pixels: int, document: Document) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], ...]:
@@ -143,17 +143,18 @@ def _of_streams(
 
 @dataclasses.dataclass(frozen=True)
 class _Share:
-    """What this process holds of a batch of `rows`, cut into `streams`."""
+    """What this process holds of a batch, of this many rows and slots, cut into `streams`."""
 
-    rows: int
+    shape: tuple[int, int]
     streams: int
     sharding: jax.sharding.Sharding
 
     def numbers(self) -> list[int]:
         """The streams that have rows, some at least, on this process's devices."""
-        each = self.rows // self.streams
-        held = self.sharding.addressable_devices_indices_map((self.rows,)).values()
-        return sorted({row // each for (where,) in held for row in range(self.rows)[where]})
+        rows, _ = self.shape
+        each = rows // self.streams
+        held = self.sharding.addressable_devices_indices_map(self.shape).values()
+        return sorted({row // each for where, _ in held for row in range(rows)[where]})
 
     def placed(self, pieces: Mapping[int, PyTree]) -> PyTree:
         """The batch on the devices, of the rows of each of these streams."""
@@ -165,15 +166,16 @@ class _Share:
 
     def _on_devices(self, numbers: list[int], values: np.ndarray) -> jax.Array:
         """Puts rows where they belong; `values` has those of the streams with these numbers."""
-        each = self.rows // self.streams
+        rows, _ = self.shape
+        each = rows // self.streams
 
         def chosen(index: tuple[slice, ...]) -> np.ndarray:
             # A device's rows lie together, and so do the streams that have them.
-            start, stop, _ = index[0].indices(self.rows)
+            start, stop, _ = index[0].indices(rows)
             first = numbers.index(start // each) * each + start % each
-            return values[first : first + stop - start]
+            return values[first : first + stop - start, *index[1:]]
 
-        shape = (self.rows, *values.shape[1:])
+        shape = (rows, *values.shape[1:])
         return jax.make_array_from_callback(shape, self.sharding, chosen)
 
 

@@ -29,7 +29,6 @@ COUNTS = (
     "data.pixels",
     "data.streams",
     "logging.every",
-    "checkpoint.every",
     "checkpoint.keep",
     "evaluation.every",
     "evaluation.samples",

@@ -23,6 +23,8 @@ import numpy as np
 from oneflow_jax.data import emoji_concepts, sentences
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.pretrained import clip, inception
+from oneflow_jax.pretrained.clip import Clip
+from oneflow_jax.pretrained.inception import Inception
 from oneflow_jax.scoring import (
     base,
     captions,
@@ -68,6 +70,18 @@ class Known:
         """The concepts of training."""
         return [concept for concept in self.concepts if not concept.held_out]
 
+    # Loaded once, whatever the numbers of forward passes that are compared.
+
+    @functools.cached_property
+    def inception_network(self) -> Inception:
+        """Of the file."""
+        return inception.load(self.inception)
+
+    @functools.cached_property
+    def clip_network(self) -> Clip:
+        """Of the folder."""
+        return clip.load(self.clip)
+
 
 def extended(
     suite: base.Suite, known: Known, layouts: Sequence[Document], samples: int
@@ -112,12 +126,11 @@ def _pictures(known: Known, samples: int, made: Sequence[Document]) -> base.Scor
     real, ours = np.stack([shown[name] for name in names]), _all(made)
     found = {}
     if known.inception:
-        network = inception.load(known.inception)
-        seen = (inception.features(network, some) for some in (ours, real))
+        seen = (inception.features(known.inception_network, some) for some in (ours, real))
         found["fid"] = distances.frechet(*seen)
     if known.clip:
         words = [emoji.caption(name).text for name in names]
-        found["clip_score"] = float(np.mean(clip.scores(clip.load(known.clip), ours, words)))
+        found["clip_score"] = float(np.mean(clip.scores(known.clip_network, ours, words)))
     return base.together(pictures.score(ours, real), base.Score({}, numbers=found))
 
 

@@ -12,8 +12,6 @@ import urllib.request
 import pytest
 from etils import epath
 
-from tests.test_main import cli  # noqa: F401 - a fixture, for the tests beside this
-
 BUCKET = "bucket"
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 from etils import epath
 
+import oneflow_jax as of
 from oneflow_jax import logs, storage, workdir
 from oneflow_jax.errors import UserError
 from tests import runs
@@ -126,6 +127,16 @@ def test_a_run_is_sampled_from_elsewhere_while_it_goes_on(history):
     assert (folder / workdir.PAGE).read_bytes() != before
     assert saving.exists()
     assert (folder / storage.OWNER).read_text() == owner
+
+
+def test_python_loads_it(history):
+    folder = history[0]
+    owner = (folder / storage.OWNER).read_text()
+    (document,) = of.load(str(folder)).generate("red: <image>", steps=2)
+    assert len(document.images) == 1
+    assert (folder / storage.OWNER).read_text() == owner
+    with pytest.raises(UserError, match="the bucket 'none' cannot be used"):
+        of.load("gs://none/run")
 
 
 @pytest.mark.parametrize(

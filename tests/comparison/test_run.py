@@ -12,6 +12,7 @@ from oneflow_jax.comparison import contestants, rooflines, run
 from oneflow_jax.costs import ways
 from oneflow_jax.errors import UserError
 from oneflow_jax.reconstruction import run as codec_run
+from tests import runs
 
 SOME = ("dalle", "lmfusion", "oneflow")
 """One of each family."""
@@ -110,8 +111,24 @@ def test_rooflines_are_of_all_paradigms_and_sizes():
 
 
 def test_all_of_them_are_configured():
-    for kind in ("full", "smoke", "longer"):
+    for kind in ("full", "longer", "seeds", "smoke"):
         config = compare.get_config(kind)
         run.check(config)
-        every = set(compare.LONGER if kind == "longer" else ways.WAYS)
+        every = set(compare.PAIR if kind in ("longer", "seeds") else ways.WAYS)
         assert set(config.order) == set(config.contestants) == every
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("--config.samples=0", "samples=0 must be above 0"),
+        (
+            "--config.contestants.oneflow.data.dir=gs://bucket/data",
+            "contestants.oneflow.data.dir=gs://bucket/data: give a folder of this machine",
+        ),
+    ],
+)
+def test_mistakes_are_told_by_the_command(given, told, cli, tmp_path):
+    file = runs.REPOSITORY / "configs" / "compare.py"
+    with pytest.raises(UserError, match=told):
+        cli(f"--config={file}:smoke", f"--workdir={tmp_path / 'compared'}", given)

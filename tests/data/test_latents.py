@@ -193,7 +193,7 @@ def test_what_is_no_index_is_told(folder, text):
 @pytest.mark.parametrize("part", [Gap("image"), Image(np.zeros((2, 2, 3), np.uint8))])
 def test_only_what_is_encoded_is_stored(folder, part):
     (shard,) = latents.shards(folder, "train", 1)
-    with pytest.raises(TypeError, match=type(part).__name__):
+    with pytest.raises(TypeError, match=f"whole and encoded; here is {type(part).__name__}"):
         shard.write([Document((part,))])
     assert not shard.whole
 

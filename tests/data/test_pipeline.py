@@ -348,7 +348,7 @@ class Held:
     held: tuple[slice, ...]
 
     def addressable_devices_indices_map(self, shape):
-        return {number: (rows,) for number, rows in enumerate(self.held)}
+        return {number: (rows, slice(None)) for number, rows in enumerate(self.held)}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import predictions, tasks
-from oneflow_jax.nn import attention
+from oneflow_jax.nn import sight
 from oneflow_jax.paradigms import alone, base, drawing, pages, writing
 from oneflow_jax.paradigms.chameleon import Chameleon
 from oneflow_jax.samplers import ode, tokens
@@ -76,8 +76,10 @@ def test_pictures_of_bereft_documents_see_themselves_and_what_opens_them(attend,
     np.testing.assert_array_equal(bereft, np.isin(segment, gone))
     firsts = [n for n in np.flatnonzero(image) if not image[n - 1]]
     assert len(firsts) == 3
-    seen = np.asarray(attention.visible(jax.tree.map(lambda x: x[None], found), attend))[0]
-    before = np.asarray(attention.visible(jax.tree.map(lambda x: x[None], view), attend))[0]
+    seen, before = (
+        np.asarray(sight.of(jax.tree.map(lambda x: x[None], one), attend).visible())[0]
+        for one in (found, view)
+    )
     np.testing.assert_array_equal(seen[kept], before[kept])
     left = kept.copy()
     for first in (first for first in firsts if segment[first] in gone):

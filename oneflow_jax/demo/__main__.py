@@ -1,0 +1,52 @@
+"""`python -m oneflow_jax.demo [WORKDIR ...]`: opens the page of the shipped model and of runs."""
+
+import argparse
+import os
+import sys
+
+from oneflow_jax import host, logs
+from oneflow_jax.data import emoji_concepts
+from oneflow_jax.errors import UserError
+
+PORT = 7860
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serves until it is stopped; a mistake is told in one message."""
+    flags = argparse.ArgumentParser(prog="python -m oneflow_jax.demo", description=__doc__)
+    flags.add_argument("workdir", nargs="*", help="folders of runs, besides the shipped model")
+    flags.add_argument("--port", type=int, default=PORT)
+    given = flags.parse_args(argv)
+    logs.to_terminal()
+    try:
+        run(given.workdir, given.port)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(folders: list[str], port: int) -> None:
+    """Serves the page until it is stopped.
+
+    Raises:
+        UserError: Gradio is not installed, a folder holds no model, or the port is taken.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        from oneflow_jax.demo import answers, page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError(
+            "The page needs Gradio: `make demo`, or pip install -r requirements-demo.txt."
+        ) from error
+    host.prepare()
+    built = page.page(answers.Models(folders), emoji_concepts.ATTRIBUTION)
+    print(f"Open http://127.0.0.1:{port} (Ctrl-C ends it).")
+    try:
+        page.serve(built, port, wait=True)
+    except OSError as error:
+        raise UserError(f"--port={port}: {error}. Give another.") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The page's widgets, by Gradio."""
+
+import functools
+
+import gradio
+
+from oneflow_jax.demo import answers
+
+EXAMPLES = (
+    "a picture of a tiger: <image>",
+    "<text> <image>",
+    "first a fox <image>, then <text> <image>",
+    "<text> <image> and <text> <image>",
+)
+
+_HELP = (
+    "Write a document. **`<image>`** is a picture to be made, **`<text>`** words to be made, "
+    "**`<text:3>`** three tokens of them; models that choose lengths themselves also know "
+    "**`<document>`**. **`<image:NAME>`** is a picture that you add below. What is given never "
+    "changes. All steps run as one program: they are shown when it is done, one after another."
+)
+
+
+def page(models: answers.Models, note: str) -> gradio.Blocks:
+    """The page; `note` stands at its end."""
+    with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as built:
+        gradio.Markdown("# Text and images at the same time")
+        with gradio.Row():
+            with gradio.Column():
+                text = gradio.Textbox(EXAMPLES[2], lines=3, label="Document", info="with gaps")
+                gradio.Examples([[example] for example in EXAMPLES], inputs=[text])
+                name = gradio.Dropdown(list(models.names), label="Model", value=models.names[0])
+                steps = gradio.Slider(1, answers.MOST_STEPS, 9, step=1, label="Steps")
+                guidance = gradio.Slider(1, 5, 1, step=0.25, label="Guidance of pictures by words")
+                seed = gradio.Number(0, precision=0, label="Seed")
+                files = gradio.File(
+                    label="Pictures", file_count="multiple", file_types=["image"], height=120
+                )
+                make = gradio.Button("Make it", variant="primary")
+            with gradio.Column():
+                shown = gradio.HTML(label="The document")
+        gradio.Markdown(_HELP)
+        gradio.Markdown(note)
+        inputs = [name, text, files, steps, guidance, seed]
+        follow = functools.partial(answers.answers, models)
+        # One at a time: all of them want the same devices.
+        gradio.on([make.click, text.submit], follow, inputs, shown, concurrency_limit=1)
+    return built
+
+
+def serve(built: gradio.Blocks, port: int, *, wait: bool) -> str:
+    """Shows the page on this machine alone, and returns its address.
+
+    Args:
+        built: by `page`.
+        port: 0 for any that is free.
+        wait: whether to return only when the server is stopped.
+    """
+    theme = gradio.themes.Base(
+        primary_hue="orange", font=["Georgia", "serif"], font_mono=["monospace"]
+    )
+    _, address, _ = built.queue().launch(
+        server_name="127.0.0.1",
+        server_port=port or None,
+        prevent_thread_lock=not wait,
+        quiet=True,
+        theme=theme,
+        footer_links=[],
+    )
+    return address

@@ -1,0 +1,102 @@
+"""What the page says: documents as they form, and mistakes in words that help."""
+
+import html
+import re
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from oneflow_jax import (
+    demo,  # noqa: F401 - imports without Gradio
+    workdir,
+)
+from oneflow_jax.data import toy
+from oneflow_jax.demo import answers
+from oneflow_jax.errors import UserError
+from tests import runs
+
+
+@pytest.fixture(scope="module")
+def models():
+    """The tiny run in place of the shipped model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "SHIPPED", runs.trained()[1])
+        patch.setattr(answers, "PAUSE", 0.0)
+        yield answers.Models([])
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "mine.png"
+    PIL.Image.fromarray(np.full((4, 4, 3), toy.COLORS["red"], np.uint8)).save(path)
+    return str(path)
+
+
+def said(models, text="red <image> and <text>", files=None, steps=2, guidance=1, seed=0, name=None):
+    return list(
+        answers.answers(models, name or models.names[0], text, files, steps, guidance, seed)
+    )
+
+
+def test_every_step_is_shown_and_all_of_them_last(models):
+    loading, making, *steps, last = said(models)
+    assert "Loading oneflow: tiny" in loading
+    assert "compiled" in making
+    assert [float(re.search(r"t = (\d\.\d\d)", step)[1]) for step in steps] == [0, 0.5, 1]
+    assert last.count("data-slide ") == 3
+    assert "2 forward passes" in last
+    assert said(models)[2:-1] == steps
+    assert said(models, seed=1)[2:-1] != steps
+
+
+def test_a_picture_that_was_added_is_given(models, picture):
+    for name in ("mine.png", "1"):
+        *_, last = said(models, f"<image:{name}> is <text>", [picture])
+        assert "forward passes" in last
+        assert last.count("what the network expects") == 0
+    (piece,) = answers.asked("<image:1>", [picture])
+    assert piece.size == (4, 4)
+
+
+MISTAKES = [
+    ({"text": " "}, "empty"),
+    ({"text": "red"}, "no gap"),
+    ({"text": "<imgae>"}, "imgae"),
+    ({"text": "<document>"}, "edit_flow"),
+    ({"text": "<image:/etc/passwd> <text>"}, "none yet"),
+    ({"text": "<image:2> <text>"}, "none yet"),
+    ({"steps": 0}, "from 1 to 64"),
+    ({"steps": None}, "steps"),
+    ({"seed": -1}, "seed"),
+    ({"guidance": 100}, "guidance"),
+    ({"name": "another"}, "choose oneflow: tiny"),
+]
+
+
+@pytest.mark.parametrize(("given", "told"), MISTAKES)
+def test_mistakes_are_told_in_the_page(models, given, told):
+    *_, last = said(models, **given)
+    assert 'role="alert"' in last
+    assert told in html.unescape(last)
+
+
+def test_what_is_no_picture(models, tmp_path):
+    path = tmp_path / "words.png"
+    path.write_text("<b>words</b>")
+    *_, last = said(models, "<image:words.png> <text>", [str(path)])
+    assert "cannot be read" in last
+    assert "<b>" not in last
+
+
+def test_runs_beside_the_shipped_model(models, tmp_path):
+    run = runs.trained()[1]
+    both = answers.Models([run])
+    assert both.names == ("oneflow: tiny", f"oneflow: tiny, in {run}")
+    assert both[both.names[1]].config.name == "tiny"
+    fresh = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(fresh / workdir.CHECKPOINTS)
+    for folder in (fresh, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=folder.name):
+            answers.Models([folder])
