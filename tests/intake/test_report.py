@@ -7,7 +7,6 @@ import pytest
 from oneflow_jax import workdir
 from oneflow_jax.errors import UserError
 from tests.data.own import examples
-from tests.test_main import cli  # noqa: F401 - a fixture
 
 CONFIG = "--config=configs/own.py"
 
@@ -34,7 +33,7 @@ def arguments(own, tmp_path, *more):
     ]
 
 
-def test_a_folder_is_one_value_away(cli, own, tmp_path, capsys):  # noqa: F811 - the fixture
+def test_a_folder_is_one_value_away(cli, own, tmp_path, capsys):
     cli(*arguments(own, tmp_path))
     said = capsys.readouterr().out
     assert f"Intake: {tmp_path / 'run' / 'intake.html'}" in said
@@ -54,7 +53,7 @@ def test_a_folder_is_one_value_away(cli, own, tmp_path, capsys):  # noqa: F811 -
 
 
 def test_documents_that_are_too_long_are_an_error_if_that_is_wanted(
-    cli,  # noqa: F811 - the fixture
+    cli,
     own,
     tmp_path,
 ):
@@ -62,11 +61,11 @@ def test_documents_that_are_too_long_are_an_error_if_that_is_wanted(
         cli(*arguments(own, tmp_path, "--config.data.long=error"))
 
 
-def test_a_path_is_asked_for(cli, tmp_path):  # noqa: F811 - the fixture
+def test_a_path_is_asked_for(cli, tmp_path):
     with pytest.raises(UserError, match=r"source\.path is empty: give the folder of your data"):
         cli(*arguments("", tmp_path))
 
 
-def test_a_path_that_is_wrong_is_told(cli, tmp_path):  # noqa: F811 - the fixture
+def test_a_path_that_is_wrong_is_told(cli, tmp_path):
     with pytest.raises(UserError, match="there is no such file or folder"):
         cli(*arguments("/nowhere/at/all", tmp_path))
