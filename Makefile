@@ -4,6 +4,8 @@ RUN := .venv/run
 TEST := .venv/test
 PARITY := .venv/parity
 AOT := .venv/aot
+TESTS_NEED := requirements.txt requirements-test.txt requirements-metrics.txt requirements-data.txt \
+	requirements-cloud.txt requirements-demo.txt requirements-docs.txt
 DEMO := .venv/demo
 DOCS := .venv/docs
 
@@ -55,15 +57,13 @@ $(DOCS)/ready: requirements-docs.txt
 	$(DOCS)/bin/pip install --quiet -r requirements-docs.txt
 	touch $@
 
-$(TEST)/ready: requirements.txt requirements-test.txt requirements-metrics.txt \
-		requirements-cloud.txt requirements-demo.txt requirements-docs.txt
+$(TEST)/ready: $(TESTS_NEED)
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet --upgrade pip
 	$(TEST)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt
 	touch $@
 
-$(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt \
-		requirements-cloud.txt requirements-demo.txt requirements-docs.txt requirements-parity.txt
+$(PARITY)/ready: $(TESTS_NEED) requirements-parity.txt
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/pip install --quiet --upgrade pip
 	$(PARITY)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
@@ -71,8 +71,7 @@ $(PARITY)/ready: requirements.txt requirements-test.txt requirements-metrics.txt
 	$(PARITY)/bin/pip install --quiet --no-deps pytorch-fid==0.3.0
 	touch $@
 
-$(AOT)/ready: requirements.txt requirements-test.txt requirements-metrics.txt \
-		requirements-cloud.txt requirements-demo.txt requirements-docs.txt requirements-aot.txt
+$(AOT)/ready: $(TESTS_NEED) requirements-aot.txt
 	$(PYTHON) -m venv $(AOT)
 	$(AOT)/bin/pip install --quiet --upgrade pip
 	$(AOT)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \

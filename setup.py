@@ -34,8 +34,11 @@ setuptools.setup(
     extras_require={
         "demo": requirements("requirements-demo.txt"),
         "docs": requirements("requirements-docs.txt"),
+        "data": requirements("requirements-data.txt"),
         "metrics": requirements("requirements-metrics.txt"),
         "parity": requirements("requirements-parity.txt"),
-        "test": requirements("requirements-test.txt") + requirements("requirements-metrics.txt"),
+        "test": requirements("requirements-test.txt")
+        + requirements("requirements-metrics.txt")
+        + requirements("requirements-data.txt"),
     },
 )

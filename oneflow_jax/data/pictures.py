@@ -75,5 +75,10 @@ def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
 def _square(picture: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
     if picture.size == (pixels, pixels):
         return np.array(picture)
-    lanczos = PIL.Image.Resampling.LANCZOS
-    return np.array(PIL.ImageOps.pad(picture, (pixels, pixels), lanczos, color=_WHITE))
+    # As PIL.ImageOps.pad does, which fails where a side would shrink to nothing.
+    longer = max(picture.size)
+    width, height = (max(1, round(side / longer * pixels)) for side in picture.size)
+    shrunk = picture.resize((width, height), PIL.Image.Resampling.LANCZOS)
+    ground = PIL.Image.new("RGB", (pixels, pixels), _WHITE)
+    ground.paste(shrunk, (round((pixels - width) / 2), round((pixels - height) / 2)))
+    return np.array(ground)

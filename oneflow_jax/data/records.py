@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import pictures
@@ -42,6 +43,17 @@ def encode(document: documents.Document) -> dict[str, Any]:
             case _:
                 raise TypeError(f"a stored document is whole, but this one holds {part}")
     return {"document": json.dumps(parts), "images": images}
+
+
+def serialize(document: documents.Document) -> bytes:
+    """Returns the record as TFDS stores it; the same bytes for the same document.
+
+    Raises:
+        TypeError: as for `encode`.
+    """
+    record = features().serialize_example(encode(document))
+    # TFDS leaves the order of features to chance, another one in each process.
+    return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 
 def decode(record: Mapping[str, Any]) -> documents.Document:

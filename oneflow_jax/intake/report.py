@@ -31,6 +31,7 @@ def write(
         layout: of the run.
         folder: of the run.
     """
+    source = inputs.source(config, "train")  # Prepared now, if need be.
     settings = prepare.settings_of(config.source)
     prepared = prepare.folder_of(settings, config.data.dir)
     tally = prepare.tally(prepared)
@@ -40,7 +41,6 @@ def write(
         "prepared": str(prepared),
         "canvas": _canvas(config, layout),
     }
-    source = inputs.source(config, "train")
     step = max(1, len(source) // PICTURES)
     shown = [
         picture for index in range(0, len(source), step) for picture in source[index].pictures()[:1]

@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import codec, paradigms, roofline, sample, timing, train_step
+from benchmarks import codec, corpus, fuzz, paradigms, roofline, sample, timing, train_step
+from benchmarks import input as reading
 from oneflow_jax.samplers import ode
+from tests import runs
 
 SPREAD = {"median", "low", "high"}
 
@@ -72,6 +74,28 @@ def test_roofline_writes_its_settings(tmp_path, capsys):
         assert case["seconds"]["chameleon"][0] == case["seconds"]["chameleon"][1] > one
         assert case["overtaking"]["oneflow"]["chameleon"] > 4
     assert "oneflow, mask_flow" in capsys.readouterr().out
+
+
+def test_input_writes_its_rates(tmp_path):
+    path = tmp_path / "input.json"
+    reading.main(["--smoke", "--json", str(path)])
+    results = json.loads(path.read_text())
+    assert set(results["preparing"]) == {"1", "2"}
+    assert all(rate > 0 for each in results["preparing"].values() for rate in each.values())
+    assert set(results["reading"]["a step by a batch"]) == SPREAD
+
+
+def test_hundreds_of_spoiled_files_do_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(runs.REPOSITORY))
+    path = tmp_path / "fuzz.json"
+    fuzz.main(["--files", "60", "--seed", "7", "--json", str(path)])
+    results = json.loads(path.read_text())
+    harm = {"crashes": 0, "hangs": 0, "unexpected": 0, "outside": 0}
+    assert results["total"] == {"files": 60 * len(corpus.KINDS)} | harm
+    reasons = {reason for each in results["kinds"].values() for reason in each["lost"]}
+    # Else nothing was tried.
+    assert {"outside the folder", "not a file", "damaged picture", "not a picture"} <= reasons
+    assert all(each["kept"] for each in results["kinds"].values())
 
 
 def test_bare_loop_makes_the_same_documents():

@@ -101,3 +101,20 @@ def test_a_wrong_file_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(errors.UserError, match=r"tokenizer\.model"):
         vocab.Vocab.load(path)
+
+
+def test_long_texts_are_learned_from_too():
+    """SentencePiece passes over lines of more than 4,192 bytes."""
+    text = " ".join(["zebra", "xylophone"] * 1000)
+    made = vocab.train_vocab([text, "a"], 60)
+    assert len(made.encode("zebra xylophone")) < 5
+    without_spaces = vocab.train_vocab(["漢字" * 5000, "a"], 30)
+    assert vocab.UNKNOWN not in without_spaces.encode("漢字", allow_unknown=True)
+
+
+def test_rare_symbols_may_be_left_out():
+    texts = ["abcdefgh" * 40] * 50 + ["漢"]
+    assert vocab.UNKNOWN in vocab.train_vocab(texts, 40, 0.999).encode("漢", allow_unknown=True)
+    assert vocab.UNKNOWN not in vocab.train_vocab(texts, 40).encode("漢", allow_unknown=True)
+    with pytest.raises(errors.UserError, match=r"data\.coverage=0\.5: give a share of 0\.98 to 1"):
+        vocab.train_vocab(texts, 40, 0.5)

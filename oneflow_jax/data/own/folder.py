@@ -38,7 +38,7 @@ class Folder:
                 if name.startswith(".") or not name.lower().endswith(tuple(endings)):
                     continue
                 path = os.path.relpath(os.path.join(folder, name), self.root)
-                with contextlib.suppress(Fault):
+                with contextlib.suppress(Fault, OSError):  # Links that lead nowhere, say.
                     if stat.S_ISREG(os.stat(self.located(path)).st_mode):
                         found.append(path)
         return sorted(found)

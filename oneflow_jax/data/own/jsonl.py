@@ -18,7 +18,11 @@ from oneflow_jax.data.own.raw import Picture, Raw, Settings, Unit, stored
 ENDINGS = (".jsonl", ".ndjson")
 
 UNIT_BYTES = 4 * 2**20
-"""Of a file that one process reads in one go."""
+"""Of a file that one process reads in one go, at most."""
+
+UNITS = 32
+LEAST_BYTES = 16 * 2**10
+"""Few data make smaller units, down to this, so that there are some to share out."""
 
 MOST_BYTES = 64 * 2**20
 """Of a line."""
@@ -33,12 +37,16 @@ class Jsonl:
         """Ranges of bytes; a line belongs to that in which it begins."""
         folder = settings.folder
         files = settings.listed(ENDINGS)
-        units = []
+        sizes = {}
         for name in files:
             with folder.opened(name) as file:
-                size = file.seek(0, 2)
-            steps = range(0, size, UNIT_BYTES)
-            units += [Unit((name,), start, min(start + UNIT_BYTES, size)) for start in steps]
+                sizes[name] = file.seek(0, 2)
+        each = min(UNIT_BYTES, max(LEAST_BYTES, sum(sizes.values()) // UNITS))
+        units = [
+            Unit((name,), start, min(start + each, size))
+            for name, size in sizes.items()
+            for start in range(0, size, each)
+        ]
         if not units:
             raise errors.UserError(
                 f"source.path={settings.path}: no line in any file whose name ends in "
@@ -89,7 +97,7 @@ def _document(settings: Settings, folder: Folder, name: str, where: str, line: b
         return Raw(where, fault=Fault("malformed line", str(error)))
     try:
         parts = _parts(found)
-    except (TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         return Raw(where, fault=Fault("unknown layout", f"{type(error).__name__}: {error}"))
 
     def picture(path: object) -> Part:

@@ -33,7 +33,6 @@ def make(plan: Plan, number: int, skip: Mapping[int, str], stop: tuple[int, str]
         stop: the same of a document that could not even be read: none after it are; -1 for none.
         say: is told before each document, so that whoever listens knows what this one died of.
     """
-    feature = records.features()
     drafts = {split: _draft(plan.shard(split, number)) for split in SPLITS}
     plan.folder.mkdir(parents=True, exist_ok=True)
     writers = {
@@ -48,7 +47,7 @@ def make(plan: Plan, number: int, skip: Mapping[int, str], stop: tuple[int, str]
             continue
         split = side(document, plan.settings.held_out)
         for piece in _sections(document, raw.where, tally):
-            writers[split].write(feature.serialize_example(records.encode(piece)))
+            writers[split].write(records.serialize(piece))
             tally.keep(piece, split)
     for split, writer in writers.items():
         writer.close()

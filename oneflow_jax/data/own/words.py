@@ -22,7 +22,8 @@ _INVISIBLE = ("C", "Z")
 """Unicode's categories of control, format, unassigned and separating characters."""
 
 _NOTHING = "\ufffd"
-"""SentencePiece makes it a space."""
+_SPACES = (_NOTHING, "\u2581")
+"""SentencePiece makes them spaces."""
 
 
 def cleaned(words: object) -> tuple[str, set[str]]:
@@ -66,4 +67,4 @@ def sections(words: str) -> Iterator[str]:
 
 
 def _blank(letter: str) -> bool:
-    return letter == _NOTHING or unicodedata.category(letter)[0] in _INVISIBLE
+    return letter in _SPACES or unicodedata.category(letter)[0] in _INVISIBLE
