@@ -81,8 +81,6 @@ ADDED = {
     "checkpoint.milestones": 0,
     "data.streams": 1,
     "data.preparing": 1,
-    "data.coverage": 1.0,
-    "data.long": "error",
     "optimizer.frozen": "",
     "mesh.slices": 1,
     "mesh.sequence": 1,
@@ -91,6 +89,8 @@ ADDED = {
 
 ADDED_TO_DOCUMENTS = {
     "start": "",
+    "data.coverage": 1.0,
+    "data.long": "error",
     "model.attention": "dense",
     "sampling.every": 0,
     "sampling.top_k": 0,

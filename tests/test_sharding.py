@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import codec, digits, documents, quickstart, tpu_v4
+from configs import codec, digits, documents, own, quickstart, shipped, tpu_v4
 from oneflow_jax import build, sharding
 from oneflow_jax import state as states
 from oneflow_jax.data import vocab
@@ -35,6 +35,8 @@ CONFIGS = {
     "quickstart": (quickstart.get_config, CUBE),
     "transfusion": (lambda: quickstart.get_config("transfusion"), CUBE),
     "documents": (documents.get_config, CUBE),
+    "own": (own.get_config, CUBE),
+    "shipped": (shipped.get_config, CUBE),
     "tpu_v4": (tpu_v4.get_config, {"fsdp": 2, "sequence": 2, "tensor": 2}),
 }
 
