@@ -27,7 +27,7 @@ def without_packages(monkeypatch):
 
 
 COUNTS = [
-    "steps", "batch", "parts", "data.pixels", "logging.every", "checkpoint.every",
+    "steps", "batch", "parts", "data.pixels", "logging.every",
     "checkpoint.keep", "evaluation.every", "evaluation.samples", "evaluation.fitted",
     "evaluation.batch", "autoencoder.layers_per_block", "autoencoder.latent_channels",
     "autoencoder.norm_num_groups",
