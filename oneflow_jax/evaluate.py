@@ -134,6 +134,8 @@ def curves(figures: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
 def table(figures: Mapping[str, float]) -> str:
     """The figures for people: a row for each name, a column for each number of passes."""
     by_name = curves(figures)
+    if not by_name:
+        return "Held-out losses alone: nothing is known of what these documents ought to say."
     passes = sorted({n for points in by_name.values() for n, _ in points})
     lines = ["passes".ljust(20) + "".join(f"{n:>8}" for n in passes)]
     lines += [
