@@ -1,4 +1,4 @@
-"""Tunes the learning rate of each paradigm of configs/compare.py alike: `python -m benchmarks.rates`.
+"""The learning rates of configs/compare.py, tuned alike: `python -m benchmarks.rates`.
 
 Each paradigm is trained at each rate with the same FLOPs, a part of those of the comparison, and
 measured as it is there, with its headline's number of passes. What is finished is not done again.
