@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import statistics
 from collections.abc import Mapping
 
 from etils import epath
@@ -35,6 +36,8 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     params = averaged(system, folder)
     with sharding.use(system.mesh):
         figures = system.losses()(params)
+        if likelihood := system.likelihood():
+            figures["heldout/nats"] = statistics.mean(likelihood(params))
     config = system.config.evaluation
     grid = spacing(system, params)
     generator = generate.Generator(system, params)

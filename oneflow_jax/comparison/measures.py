@@ -21,6 +21,7 @@ from oneflow_jax.comparison.keeping import Estimate, Measures
 from oneflow_jax.data.document import Document
 from oneflow_jax.paradigms import base
 from oneflow_jax.scoring import base as scoring
+from oneflow_jax.scoring import intervals
 from oneflow_jax.viewer import comparison as page
 
 FILE = "comparison.json"
@@ -139,7 +140,13 @@ def _made(
 def _constants(trained: Trained) -> dict[str, Estimate]:
     with sharding.use(trained.system.mesh):
         losses = trained.system.losses()(trained.params)
+        likelihood = trained.system.likelihood()
+        nats = likelihood(trained.params) if likelihood else ()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
     found = {name.replace("/", "_"): x for name, x in losses.items() if "u=" not in name}
     found |= {"train_flops": trained.flops, "parameters": float(parameters)}
-    return {name: Estimate(value) for name, value in found.items()}
+    constants = {name: Estimate(value) for name, value in found.items()}
+    if nats:
+        draws = intervals.drawn(lambda some: float(np.mean(np.take(nats, some))), len(nats))
+        constants["text_nats"] = Estimate(float(np.mean(nats)), [float(x) for x in draws])
+    return constants

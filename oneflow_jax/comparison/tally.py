@@ -47,7 +47,12 @@ ABOUT = {
     ),
     "transfusion": About("Transfusion", _BOTH, "text one token after another, then flow images"),
     "lmfusion": About("LMFusion", _BOTH, "as Transfusion, beside a frozen text model"),
-    "oneflow": About("OneFlow", _FLOW, "all at once, words as vectors"),
+    "oneflow": About(
+        "OneFlow",
+        _FLOW,
+        "all at once, words as vectors",
+        {"text_nats": "its words are points of a continuous flow, without a probability"},
+    ),
     "mask_flow": About("Mask Flow", _FLOW, "all at once, words unmasked"),
     "edit_flow": About("Edit Flow", _FLOW, "all at once, words and pictures inserted"),
 }

@@ -19,6 +19,9 @@ LEGEND = (
     "compiler's own cycles (scheduled). docs/tpu.md says how."
 )
 
+LARGEST = 12
+"""Kinds of traffic that the table tells one by one; `compile.json` has all but small ones."""
+
 
 def line(name: str, figures: Mapping[str, Any]) -> str:
     """One topology in a sentence."""
@@ -44,7 +47,7 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [
             f"{one['bytes'] / 1e9:9.3f} GB  {one['count']:>5} x {one['kind']:18} {one['role']:11} "
             f"{one['where']}"
-            for one in told["traffic"]
+            for one in told["traffic"][:LARGEST]
         ]
     return "\n".join(lines)
 

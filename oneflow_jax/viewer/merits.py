@@ -101,6 +101,9 @@ MERITS = (
     Merit("image_to_text", "Image to text", "↑", "share of captions, made for given pictures, "
           "that name what these show"),
     Merit("cider", "CIDEr of captions", "↑", "by COCO's scorer, 0 to 10", decimals(2)),
+    Merit("text_nats", "Nats of words", "↓", "of a held-out document, whose names training never "
+          "showed: -log p, and of flows a bound on it, which sees pictures at the words' time and "
+          "is told how many there are", decimals(1)),
     Merit("copied", "Copied words", "", "share of documents whose words stand in training to the "
           "letter"),
     Merit("fid", "FID", "↓", "by Inception v3, of as many pictures", digits),
