@@ -65,7 +65,9 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
 
     task = scoring.Task("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
     monkeypatch.setattr(build, "suite", lambda _: scoring.Suite((task,), {"accuracy": 0.9}))
+    monkeypatch.setattr(build.System, "likelihood", lambda _: lambda _: [2.0, 3.0])
     figures = evaluate.run(system, folder)
+    assert figures["heldout/nats"] == 2.5
     assert json.loads((folder / workdir.EVALUATION).read_text()) == figures
     assert (figures["valid@2"], figures["valid@3"], figures["accuracy"]) == (0.25, 0.5, 0.9)
     assert seen == [8, 8]

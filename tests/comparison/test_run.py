@@ -44,6 +44,7 @@ def test_the_figures_lie_beside_the_page(finished):
             assert found[figure]["low"] <= found[figure]["high"], (name, figure)
         assert found["train_flops"]["value"] == pytest.approx(config.flops, rel=0.1)
         assert ("image_to_text" in found) == (name != "dalle")
+        assert ("text_nats" in found) == (name != "oneflow")
 
 
 def test_the_page_shows_every_paradigm(finished):
