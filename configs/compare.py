@@ -59,6 +59,7 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     config.language = 1 / 3  # share of it for the text model of lmfusion
     config.samples = 256  # documents, or pictures, that figures are of
     config.latency = 8  # documents, or batches of 8, that are timed
+    config.compile_fast = smoke  # and run slowly
     config.order = names  # in which they are shown
     config.headline = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})
     config.codec = _codec(smoke)

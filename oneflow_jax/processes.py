@@ -6,6 +6,7 @@ run leaves on disk, which all hosts see, and tells people of it.
 
 import collections
 import contextlib
+import glob
 import itertools
 import json
 import os
@@ -26,6 +27,9 @@ from oneflow_jax.shapes import PyTree
 
 ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Set all of them to run several processes on CPUs or GPUs; a TPU pod tells JAX by itself."""
+
+TPUS = ("/dev/accel*", "/dev/vfio/[0-9]*")
+"""What there is on hosts of TPUs: the former up to v4, the latter from v5e on."""
 
 HEARTBEAT = 30
 """Seconds without a sign of life after which a process counts as dead, and the others stop."""
@@ -49,8 +53,13 @@ def join() -> None:
     if given:
         address, count, index = _of_environment(given)
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT)
-    elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+    elif "tpu" in (jax.config.jax_platforms or "tpu") and any(map(glob.glob, TPUS)):
+        try:  # JAX asks Google's metadata server, or GKE's environment.
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+        except ValueError as error:
+            if "coordinator_address should be defined" not in str(error):
+                raise
+            # Neither knows of this host: it is alone.
 
 
 def _of_environment(given: dict[str, str]) -> tuple[str, int, int]:

@@ -42,6 +42,8 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
         UserError: a value in the configuration is wrong, or packages are missing.
     """
     check(config)
+    if config.compile_fast:
+        host.compile_fast()
     contestants.prepared(config, folder)
     trained: dict[str, list[contestants.Trained]] = {}
     found: dict[str, list[measures.Measures]] = {}

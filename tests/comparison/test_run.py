@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import pytest
 from etils import epath
 
@@ -73,8 +74,12 @@ def test_what_is_finished_is_not_done_again(finished, monkeypatch):
     monkeypatch.setattr(train, "run", refused)
     monkeypatch.setattr(codec_run, "trained", refused)
     (folder / run.FIGURES).unlink()
+    jax.config.update("jax_disable_most_optimizations", False)
     run.run(config, folder)
     assert (folder / run.FIGURES).read_text() == before
+    assert (
+        jax.config.jax_disable_most_optimizations
+    )  # as tests have it, and `compile_fast` asks for
 
 
 def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished):
@@ -115,6 +120,7 @@ def test_all_of_them_are_configured():
     for kind in ("full", "longer", "seeds", "smoke"):
         config = compare.get_config(kind)
         run.check(config)
+        assert config.compile_fast == (kind == "smoke")
         every = set(compare.PAIR if kind in ("longer", "seeds") else ways.WAYS)
         assert set(config.order) == set(config.contestants) == every
 

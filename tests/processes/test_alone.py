@@ -18,7 +18,8 @@ def initialized(monkeypatch):
     """What JAX is told, instead of being told."""
     told = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **rest: told.append(args))
-    for name in (*processes.ENVIRONMENT, "TPU_WORKER_HOSTNAMES"):
+    monkeypatch.setattr(processes, "TPUS", ())
+    for name in processes.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     return told
 
@@ -29,8 +30,6 @@ def initialized(monkeypatch):
         ({}, []),
         ({ADDRESS: "", COUNT: "", INDEX: ""}, []),
         ({ADDRESS: "there:12", COUNT: "4", INDEX: "3"}, [("there:12", 4, 3)]),
-        ({"TPU_WORKER_HOSTNAMES": "one"}, []),
-        ({"TPU_WORKER_HOSTNAMES": "one,other"}, [()]),
     ],
 )
 def test_the_environment_says_whether_there_are_several(
@@ -40,6 +39,46 @@ def test_the_environment_says_whether_there_are_several(
         monkeypatch.setenv(name, value)
     processes.join()
     assert initialized == expected
+
+
+@pytest.mark.parametrize(
+    ("platforms", "there", "expected"),
+    [(None, True, [()]), ("tpu,cpu", True, [()]), ("cpu", True, []), (None, False, [])],
+)
+def test_who_has_tpus_to_run_on_asks_jax(
+    platforms, there, expected, initialized, tmp_path, monkeypatch
+):
+    if there:
+        (tmp_path / "accel0").touch()
+    monkeypatch.setattr(processes, "TPUS", (str(tmp_path / "nothing*"), str(tmp_path / "accel*")))
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", platforms)
+    try:
+        processes.join()
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert initialized == expected
+
+
+def test_what_else_is_wrong_is_not_taken_for_being_alone(tmp_path, monkeypatch):
+    def refused(**_):
+        raise ValueError("unsupported worker-network-endpoints format")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refused)
+    monkeypatch.setattr(processes, "TPUS", (str(tmp_path),))
+    for name in processes.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="endpoints"):
+        processes.join()
+
+
+def test_a_host_that_jax_knows_nothing_of_is_alone(tmp_path, monkeypatch):
+    """The real `jax.distributed.initialize`, which finds neither Google's metadata nor GKE."""
+    monkeypatch.setattr(processes, "TPUS", (str(tmp_path),))
+    for name in processes.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    processes.join()
+    assert not jax.distributed.is_initialized()
 
 
 @pytest.mark.parametrize(
