@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import math
+import pathlib
 import re
+import tempfile
 from collections.abc import Iterator
 
 import flax.linen as nn
@@ -17,7 +19,9 @@ from oneflow_jax.canvas import Canvas
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
 
-_FULL = re.compile(r"Used ([\d.]+)([KMG])")
+_FULL = re.compile(r"(Used|HLO temporaries \() ?([\d.]+)([KMG])")
+"""In XLA's words that there is no room: all that a program needs, or its temporaries alone."""
+
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -126,15 +130,16 @@ def _compiled(
     traced: jax.stages.Traced, mesh: jax.sharding.Mesh, arguments: dict[str, PyTree]
 ) -> Compiled:
     categories = {name: local_bytes(tree) for name, tree in arguments.items()}
-    lowered = traced.lower(lowering_platforms=(mesh.devices.flat[0].platform,))
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        used = _FULL.search(str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or not used:
-            raise UserError(f"XLA could not compile this: {str(error).splitlines()[0]}") from error
-        rest = float(used[1]) * _UNITS[used[2]] - sum(categories.values())
-        return Compiled(Memory(categories | {"temporaries": rest}, fits=False), "")
+    platform = mesh.devices.flat[0].platform
+    lowered = traced.lower(lowering_platforms=(platform,))
+    with tempfile.TemporaryDirectory() as folder:
+        dumped = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        try:
+            compiled = lowered.compile(dumped if platform == "tpu" else None)
+        except jax.errors.JaxRuntimeError as error:
+            temporaries = without_room(str(error), sum(categories.values()))
+            return Compiled(Memory(categories | {"temporaries": temporaries}, fits=False), "")
+        text = _text(compiled, pathlib.Path(folder))
     told = compiled.memory_analysis()
     # Padding to tiles, and results that are no donated argument, are there beside them.
     padding = told.argument_size_in_bytes - sum(categories.values())
@@ -144,4 +149,33 @@ def _compiled(
         "padding": max(padding, 0.0),
         "code": float(told.generated_code_size_in_bytes),
     }
-    return Compiled(Memory(categories), compiled.as_text())
+    return Compiled(Memory(categories), text)
+
+
+def without_room(told: str, arguments: float) -> float:
+    """Bytes of temporaries of a program that XLA refuses for want of memory.
+
+    Args:
+        told: XLA's words.
+        arguments: bytes of all else.
+
+    Raises:
+        UserError: it refuses the program for another reason.
+    """
+    used = _FULL.search(told)
+    if "RESOURCE_EXHAUSTED" not in told or not used:
+        raise UserError(f"XLA could not compile this: {told.splitlines()[0]}")
+    needed = float(used[2]) * _UNITS[used[3]]
+    return needed - arguments if used[1] == "Used" else needed
+
+
+def _text(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
+    """The optimized program: as JAX reads it, or, if it cannot, as the compiler has written it.
+
+    JAX 0.10 cannot where the compiler hands gathers to a v6e's sparse cores.
+    """
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        (written,) = folder.glob("*.after_codegen.txt")
+        return written.read_text()

@@ -11,16 +11,19 @@ GIB = 2**30
 
 COLUMNS = (
     "topology", "chips", "mesh", "rows", "state", "temporaries", "HBM", "of", "TFLOP", "sent",
-    "seconds", "MFU", "scheduled", "sampling",
+    "roofline", "MFU", "scheduled", "MFU", "hours", "sampling",
 )  # fmt: skip
 
 LEGEND = (
-    "Of each chip: GiB of memory, TFLOP, GB and seconds of a step. MFU by roofline, and by the "
-    "compiler's own cycles (scheduled). docs/tpu.md says how."
+    "Of each chip, in GiB: state (parameters, moments, averages), temporaries, what training\n"
+    "takes of HBM, of what a program may use, and what sampling takes. Of a step: TFLOP of each\n"
+    "chip, what it sends, seconds with their MFU, by roofline and by the compiler's own cycles\n"
+    "(scheduled); hours of all steps by the latter. docs/tpu.md says how. A line of libtpu's about\n"
+    "host bounds means nothing here."
 )
 
 LARGEST = 12
-"""Kinds of traffic that the table tells one by one; `compile.json` has all but small ones."""
+"""Kinds of traffic that the table tells one by one; `compile.json` has all."""
 
 
 def line(name: str, figures: Mapping[str, Any]) -> str:
@@ -102,7 +105,8 @@ def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
     categories = figures.get("categories", {})
     state = sum(categories.get(key, 0) for key in ("parameters", "moments", "average"))
     sent = sum(of["bytes"] for of in figures.get("collectives", {}).values())
-    mesh = "x".join(str(size) for size in figures["mesh"].values())
+    spread = {axis: size for axis, size in figures["mesh"].items() if size > 1}
+    mesh = ",".join(f"{axis}={size}" for axis, size in spread.items()) or "alone"
     sampling = figures.get("sampling", {})
     return (
         name,
@@ -117,7 +121,9 @@ def _row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
         _number(sent, 1e9, 1) + " GB",
         _number(figures.get("roofline_seconds"), 1, 3),
         _share(figures.get("roofline_mfu")),
+        _number(figures.get("scheduled_seconds"), 1, 3),
         _share(figures.get("scheduled_mfu")),
+        _number(figures.get("scheduled_hours"), 1, 1),
         _gib(sampling.get("hbm_bytes_per_chip")) + _mark(sampling),
     )
 

@@ -141,7 +141,7 @@ def _of_training(system: build.System, topology: Topology) -> dict[str, Any]:
         "flops_per_chip": done.flops,
         "bytes_per_chip": done.bytes,
         "collectives": collectives.by_kind(found),
-        "traffic": [dataclasses.asdict(one) for one in traffic if one.role != roles.SMALL],
+        "traffic": [dataclasses.asdict(one) for one in traffic],
         "activations_gathered": sum(one.bytes for one in traffic if one.role == roles.ACTIVATIONS),
         "between_slices": sum(one.bytes for one in found if one.slices > 1),
     }
@@ -152,7 +152,8 @@ def _of_training(system: build.System, topology: Topology) -> dict[str, Any]:
             "roofline_mfu": guess.mfu,
             "computing_seconds": guess.computing,
             "sending_seconds": guess.sending,
-            "scheduled_seconds": guess.scheduled,
+            "scheduled_seconds": guess.scheduled + guess.sending,
+            "scheduled_hours": config.steps * (guess.scheduled + guess.sending) / 3600,
             "scheduled_mfu": guess.scheduled_mfu,
         }
     return told

@@ -15,6 +15,8 @@ each of 6 links. (For the others that book has 10 % less than the documentation.
 
 import dataclasses
 
+GIB = 2**30
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -23,7 +25,7 @@ class Chip:
     Attributes:
         peak: FLOP/s of matrix products in bfloat16.
         bandwidth: bytes/s between the chip and its memory.
-        memory: bytes.
+        memory: bytes that one program may use.
         interconnect: bytes/s to and from other chips, both ways and all links added.
         axes: dimensions of the torus that the chips form; a chip has two links along each.
         clock: cycles/s: the peak over two FLOPs for each cell of its matrix units, 8 of 128 x 128
@@ -39,10 +41,10 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(275e12, 1_200e9, 32 * 2**30, 540e9, axes=3, clock=1.05e9),
-    "v5e": Chip(197e12, 819e9, 16e9, 400e9, axes=2, clock=1.5e9),
-    "v5p": Chip(459e12, 2_765e9, 95 * 2**30, 1_200e9, axes=3, clock=1.75e9),
-    "v6e": Chip(918e12, 1_638e9, 32e9, 800e9, axes=2, clock=1.75e9),
+    "v4": Chip(275e12, 1_200e9, 30.75 * GIB, 540e9, axes=3, clock=1.05e9),
+    "v5e": Chip(197e12, 819e9, 15.75 * GIB, 400e9, axes=2, clock=1.5e9),
+    "v5p": Chip(459e12, 2_765e9, 95.73 * GIB, 1_200e9, axes=3, clock=1.75e9),
+    "v6e": Chip(918e12, 1_638e9, 31.24 * GIB, 800e9, axes=2, clock=1.75e9),
 }
 """By the name of the generation."""
 

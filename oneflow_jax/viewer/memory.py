@@ -8,6 +8,12 @@ from matplotlib import figure, patches
 
 from oneflow_jax.viewer import plots, typeface
 
+COLORS = (*plots.HUES, "#c26f2d")
+"""One for each category that compiling tells of."""
+
+VISIBLE = 0.005
+"""Share of the longest bar below which nothing would be seen of a category."""
+
 
 def bars(
     path: pathlib.Path,
@@ -28,11 +34,16 @@ def bars(
         figsize=(8, height), dpi=200, facecolor=typeface.PAPER, layout="constrained"
     )
     axes = drawn.add_subplot(facecolor=typeface.PAPER)
+    widest = max(sum(row.values()) for row in rows.values())
+    rows = {
+        name: {category: size for category, size in row.items() if size > VISIBLE * widest}
+        for name, row in rows.items()
+    }
     categories = list(dict.fromkeys(name for row in rows.values() for name in row))
     for place, (name, row) in enumerate(rows.items()):
         left = 0.0
         for category in row:
-            hue = plots.HUES[categories.index(category) % len(plots.HUES)]
+            hue = COLORS[categories.index(category)]
             axes.barh(place, row[category], left=left, height=0.62, color=hue)
             left += row[category]
         axes.text(left, place, f" {left:.1f}", va="center", color=typeface.INK)
@@ -47,8 +58,8 @@ def bars(
     axes.tick_params(colors=typeface.MUTED, length=0)
     axes.spines[:].set_visible(False)
     swatches = [
-        patches.Patch(color=plots.HUES[n % len(plots.HUES)], label=category)
-        for n, category in enumerate(categories)
+        patches.Patch(color=hue, label=category)
+        for hue, category in zip(COLORS, categories, strict=False)
     ]
     drawn.legend(
         handles=swatches, loc="outside lower center", ncols=4, frameon=False,

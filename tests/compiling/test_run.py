@@ -110,6 +110,26 @@ def test_activations_that_are_gathered_are_told(monkeypatch):
     assert gathered() > 0
 
 
+@pytest.mark.parametrize(
+    ("told", "temporaries"),
+    [
+        ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
+         "hbm. Used 40.50G of 15.75G hbm. Exceeded hbm capacity by 24.75G.", 40.5 - 3),
+        ("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+         "required for HLO temporaries (141.21G) exceeds available HBM (30.75G). HLO module: "
+         "jit_update.", 141.21),
+    ],
+)  # fmt: skip
+def test_what_xla_refuses_for_want_of_memory(told, temporaries):
+    assert programs.without_room(told, 3 * 2**30) / 2**30 == pytest.approx(temporaries)
+
+
+@pytest.mark.parametrize("told", ["RESOURCE_EXHAUSTED: too many\nlines", "INTERNAL: Used 3G"])
+def test_what_xla_refuses_for_another_reason(told):
+    with pytest.raises(UserError, match=f"XLA could not compile this: {told.splitlines()[0]}$"):
+        programs.without_room(told, 0.0)
+
+
 FULL = {
     "chips": 4, "mesh": {"data": 1, "fsdp": 4}, "batch": 8, "parts": 1, "fits": True,
     "hbm_limit_bytes": 10.0, "hbm_bytes_per_chip": 12.0,
