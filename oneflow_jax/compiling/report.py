@@ -18,8 +18,8 @@ LEGEND = (
     "Of each chip, in GiB: state (parameters, moments, averages), temporaries, what training\n"
     "takes of HBM, of what a program may use, and what sampling takes. Of a step: TFLOP of each\n"
     "chip, what it sends, seconds with their MFU, by roofline and by the compiler's own cycles\n"
-    "(scheduled); hours of all steps by the latter. docs/tpu.md says how. A line of libtpu's about\n"
-    "host bounds means nothing here."
+    "(scheduled); hours of all steps by the latter. docs/tpu.md says how. A line of libtpu\n"
+    "about host bounds means nothing here."
 )
 
 LARGEST = 12

@@ -84,6 +84,14 @@ def test_what_crosses_slices_is_told():
     assert told["between_slices"] > 0
 
 
+def test_programs_whose_text_jax_cannot_read():
+    """A v6e's sparse cores gather rows of large tables while others work."""
+    config = small(data__length=1024, data__vocab=32_768, model__embed_width=512)
+    told = run.figures_of(config, topologies.named("v6e-8"), which=["train"])
+    assert told["flops_per_chip"] > told["model_flops_per_chip"]
+    assert 0 < told["scheduled_mfu"] < told["roofline_mfu"] < 1
+
+
 def test_what_does_not_fit_is_said_so():
     config = small(batch=4 * 4096, data__length=2_048, mesh__fsdp=1)
     told = run.figures_of(config, topologies.named("v5e-4"), which=["train"])
