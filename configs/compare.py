@@ -68,7 +68,7 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     )
     config.text_model = contestant("language", smoke)
     if smoke:
-        config.flops = 2e10
+        config.flops = 4e9
         config.samples = 16
         config.latency = 1
     return config
