@@ -45,7 +45,7 @@ needs() {
         wrong ZONE "give a region and a letter, as us-central2-b."
     fi
     if ! [[ "$BUCKET" =~ ^(gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[A-Za-z0-9._-]+)*)?$ ]]; then
-        wrong BUCKET "give gs:// and the bucket's name, as gs://my-bucket."
+        wrong BUCKET "give gs:// and the bucket's name (a-z, 0-9, dots, hyphens), as gs://my-bucket."
     fi
 }
 

@@ -107,7 +107,8 @@ hosts_state() {
 check_bucket() {
     local bucket
     bucket=gs://$(cut -d / -f 3 <<<"$BUCKET")
-    if ask run gcloud storage ls "$bucket" || [[ "$ERROR" == *"matched no objects"* ]]; then return; fi
+    if ask run gcloud storage ls "$bucket"; then return; fi
+    if [[ "$ERROR" == *"matched no objects"* ]]; then return; fi
     fail "BUCKET=$BUCKET: you cannot list $bucket; create it, or ask for access to it. $ERROR"
 }
 

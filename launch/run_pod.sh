@@ -4,7 +4,8 @@
 #     launch/run_pod.sh [--dry-run] [ARGUMENT...]
 #
 # Arguments are the program's own, as --config.steps=1000. In launch/pod.env: CONFIG says what is
-# trained, on ACCELERATOR, BUCKET and RUN where it is kept. A pod that has a run already is left alone.
+# trained, on a pod of ACCELERATOR; BUCKET and RUN where it is kept. A pod that has a run already is
+# left alone.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT BUCKET

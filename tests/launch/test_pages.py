@@ -116,3 +116,8 @@ def test_the_pool_and_its_account_are_the_manifest_s():
     image = pod["containers"][0]["image"].replace("PROJECT", "my-project")
     assert f"export IMAGE={image}" in LINES
     assert f"gcloud auth configure-docker {image.partition('/')[0]}" in LINES
+
+
+def test_a_laptop_samples_without_the_kernel_of_tpus():
+    (line,) = [line for line in LINES if "--config.platform=any" in line]
+    assert "--config.model.attention=dense" in command(line)
