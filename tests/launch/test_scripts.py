@@ -299,8 +299,9 @@ def test_a_pod_is_deleted_with_its_machines(cloud):
     assert cloud.calls()[1:] == [[*RESOURCES, "delete", "pod", *PLACE, "--force", "--quiet"]]
 
 
-def test_a_pod_that_is_gone_is_not_deleted_again(cloud):
-    cloud.answer({"describe": [NO_POD]})
+@pytest.mark.parametrize("answer", [NO_POD, refuses("NOT_FOUND: Requested entity was not found.")])
+def test_a_pod_that_is_gone_is_not_deleted_again(cloud, answer):
+    cloud.answer({"describe": [answer]})
     done = cloud.run("delete_pod.sh")
     assert done.returncode == 0
     assert done.stdout == "pod: there is none in us-central2-b\n"
