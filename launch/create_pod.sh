@@ -9,6 +9,7 @@ set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT
 no_arguments "$@"
+check_pod
 
 if [[ -z "$VERSION" ]]; then
     case "$ACCELERATOR" in
@@ -16,7 +17,6 @@ if [[ -z "$VERSION" ]]; then
         v5litepod-*) VERSION=v2-alpha-tpuv5-lite ;;
         v5p-*) VERSION=v2-alpha-tpuv5 ;;
         v6e-*) VERSION=v2-alpha-tpuv6e ;;
-        *) fail "ACCELERATOR=$ACCELERATOR is not known here: give its software as VERSION." ;;
     esac
 fi
 read -ra flags <<<"$CREATE_FLAGS"
@@ -26,7 +26,6 @@ if ((SLICES == 1)); then
 else
     flags+=(--node-count="$SLICES" --node-prefix="$NAME")
 fi
-if [[ -n "$SPOT" && -n "$RESERVED" ]]; then fail "SPOT and RESERVED: give one or the other."; fi
 if [[ -n "$SPOT" ]]; then flags+=(--spot); fi
 if [[ -n "$RESERVED" ]]; then flags+=(--reserved); fi
 if [[ -n "$VALID_UNTIL" ]]; then flags+=(--valid-until-duration="$VALID_UNTIL"); fi

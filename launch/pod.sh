@@ -5,16 +5,14 @@
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=pod.env
 source "$HERE/pod.env"
+# shellcheck source=checks.sh
+source "$HERE/checks.sh"
 # shellcheck source=on_host.sh
 source "$HERE/on_host.sh"
+while [[ "$BUCKET" == gs://?*/ ]]; do BUCKET=${BUCKET%/}; done
 WORKDIR="$BUCKET/runs/$RUN"
 export DRY_RUN="${DRY_RUN:-}"
 exec 3>&1 # Where --dry-run prints, also from within $(...).
-
-fail() {
-    echo "error: $*" >&2
-    exit 1
-}
 
 # The script's arguments, without those that are for every script; after -- all are left alone.
 ours=1
@@ -27,28 +25,6 @@ for argument in "$@"; do
         *) set -- "$@" "$argument" ;;
     esac
 done
-
-# needs VARIABLE...: all that are missing are told at once.
-needs() {
-    local name missing=""
-    for name in "$@"; do
-        if [[ -z "${!name}" ]]; then missing="$missing $name"; fi
-    done
-    if [[ -n "$missing" ]]; then fail "set$missing in launch/pod.env or in the environment."; fi
-    if [[ -n "$BUCKET" && "$BUCKET" != gs://?* ]]; then fail "BUCKET=$BUCKET: begin it with gs://"; fi
-    if ! [[ "$SLICES" =~ ^[1-9][0-9]*$ ]]; then fail "SLICES=$SLICES: give a number from 1 on."; fi
-}
-
-no_arguments() {
-    if (($# > 0)); then fail "unknown argument $1; see --help."; fi
-}
-
-# quoted WORD...: one line that a shell reads as these very words.
-quoted() {
-    local words
-    printf -v words ' %q' "$@"
-    printf '%s\n' "${words# }"
-}
 
 # run COMMAND...: with --dry-run prints it instead.
 run() {
@@ -63,21 +39,48 @@ queued_resource() {
         --project="$PROJECT" --zone="$ZONE" "$@"
 }
 
-# pod_state SUPPOSED: sets STATE to that of the queued resource, or to NONE; --dry-run supposes one.
-# A connection that fails is tried again, because some of the scripts look for days.
-pod_state() {
-    local file error tries
+# ask COMMAND...: sets ANSWER to what gcloud says; if it refuses, sets ERROR, and fails. When the
+# connection fails it is asked again, because some of the scripts look for days.
+ask() {
+    local file tries
     file=$(mktemp)
     for tries in 1 2 3 4 5; do
-        if STATE=$(queued_resource describe --format="value(state.state)" 2>"$file"); then break; fi
-        STATE=""
-        if grep -q NOT_FOUND "$file"; then STATE=NONE && break; fi
-        if ((tries < 5)); then sleep "$POLL"; fi
+        if ANSWER=$("$@" 2>"$file"); then rm "$file" && return; fi
+        ERROR=$(<"$file")
+        if ((tries == 5)) || ! of_the_connection "$ERROR"; then break; fi
+        if ((tries == 1)); then echo "$ERROR (asking again, every $POLL seconds)" >&2; fi
+        sleep "$POLL"
     done
-    error=$(<"$file")
     rm "$file"
+    return 1
+}
+
+# of_the_connection ERROR: whether it may be gone at the next try.
+of_the_connection() {
+    if grep -qE "PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|NOT_FOUND" <<<"$1"; then
+        return 1
+    fi
+    grep -qiE "UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL:|HTTPError (429|5..)|\
+time[d -]*out|max retries|name resolution|broken pipe|network is unreachable|\
+connection ([a-z]+ )?(reset|refused|aborted|error|closed)|unable to (connect|find the server)|\
+could not (connect|reach)|(transport|ssl|socket) ?error" \
+        <<<"$1"
+}
+
+# pod_state SUPPOSED: sets STATE to that of the queued resource, or to NONE; --dry-run supposes one.
+# A zone or project that does not exist is no missing pod.
+pod_state() {
+    if ask queued_resource describe --format="value(state.state)"; then
+        STATE=$ANSWER
+    elif [[ "$ERROR" == *NOT_FOUND*queuedResources/* ]]; then
+        STATE=NONE
+    elif [[ "$ERROR" == *NOT_FOUND* ]] && ! grep -qiE "project|location|zone" <<<"$ERROR"; then
+        STATE=NONE
+    else
+        fail "gcloud cannot tell the state of $NAME: $ERROR"
+    fi
     if [[ -n "$DRY_RUN" ]]; then STATE=$1; fi
-    if [[ -z "$STATE" ]]; then fail "gcloud cannot tell the state of $NAME: $error"; fi
+    if [[ -z "$STATE" ]]; then fail "gcloud tells no state of $NAME."; fi
 }
 
 # on_hosts SLICE HOST FUNCTION [ARGUMENT...]: a function of on_host.sh, there or on "all".
@@ -100,7 +103,22 @@ hosts_state() {
     done
 }
 
+# The bucket is looked at before anything is rented or started for it.
+check_bucket() {
+    local bucket
+    bucket=gs://$(cut -d / -f 3 <<<"$BUCKET")
+    if ask run gcloud storage ls "$bucket"; then return; fi
+    if [[ "$ERROR" == *"matched no objects"* ]]; then return; fi
+    fail "BUCKET=$BUCKET: you cannot list $bucket; create it, or ask for access to it. $ERROR"
+}
+
 # Whether the run's page is there, which is the last thing that a run writes.
 finished() {
-    run gcloud storage ls "$WORKDIR/samples.html" >/dev/null 2>&1 && [[ -z "$DRY_RUN" ]]
+    if ask run gcloud storage ls "$WORKDIR/samples.html"; then
+        [[ -z "$DRY_RUN" ]]
+    elif [[ "$ERROR" == *"matched no objects"* ]]; then
+        return 1
+    else
+        fail "gcloud cannot tell whether there is $WORKDIR/samples.html: $ERROR"
+    fi
 }

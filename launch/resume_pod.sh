@@ -10,11 +10,10 @@
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT BUCKET REPOSITORY
-for argument in "$@"; do
-    if [[ "$argument" == --mode* || "$argument" == -mode* ]]; then
-        fail "$argument: only a training is seen through; start this by launch/run_pod.sh."
-    fi
-done
+program_arguments "$@"
+only_training "$@"
+check_pod
+check_bucket
 starts=0 setbacks=0
 
 # start [ARGUMENT...]: a failure may be a pod that is being taken away, so the next look decides.

@@ -4,10 +4,14 @@
 #     launch/run_pod.sh [--dry-run] [ARGUMENT...]
 #
 # Arguments are the program's own, as --config.steps=1000. In launch/pod.env: CONFIG says what is
-# trained, BUCKET and RUN where it is kept. A pod that has a run already is left alone.
+# trained, on a pod of ACCELERATOR; BUCKET and RUN where it is kept. A pod that has a run already is
+# left alone.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT BUCKET
+program_arguments "$@"
+check_pod
+check_bucket
 
 if ((SLICES > 1)); then set -- "--config.mesh.slices=$SLICES" "$@"; fi
 on_hosts all all must_be_idle

@@ -20,13 +20,22 @@ RESOURCES = ["gcloud", "compute", "tpus", "queued-resources"]
 PLACE = ["--project=my-project", "--zone=us-central2-b"]
 
 NOTHING = {"out": "", "error": "", "code": 0}
-NO_POD = {"out": "", "error": "ERROR: NOT_FOUND: Resource was not found", "code": 1}
-NO_PAGE = {"out": "", "error": "ERROR: One or more URLs matched no objects.", "code": 1}
-SSH_FAILED = {"out": "", "error": "ssh: connect to host: timed out", "code": 255}
 
 
 def says(out):
     return {"out": out, "error": "", "code": 0}
+
+
+def refuses(error, code=1):
+    return {"out": "", "error": error, "code": code}
+
+
+NO_POD = refuses(
+    "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource "
+    "'projects/my-project/locations/us-central2-b/queuedResources/pod' was not found."
+)
+NO_PAGE = refuses("ERROR: (gcloud.storage.ls) One or more URLs matched no objects.")
+SSH_FAILED = refuses("ssh: connect to host: timed out", 255)
 
 
 class Cloud:

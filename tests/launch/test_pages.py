@@ -27,7 +27,7 @@ def command(line):
 def test_shellcheck_finds_nothing():
     program = os.path.join(os.path.dirname(sys.executable), "shellcheck")
     files = sorted(path.name for path in LAUNCH.glob("*.sh"))
-    assert {*SCRIPTS, "pod.sh", "on_host.sh"} == {*files}
+    assert {*SCRIPTS, "pod.sh", "checks.sh", "on_host.sh"} == {*files}
     done = subprocess.run(
         [program, *files, "pod.env"], cwd=LAUNCH, capture_output=True, text=True, check=False
     )
@@ -40,12 +40,23 @@ def test_scripts_are_short_and_can_be_run(script):
     assert os.access(LAUNCH / script, os.X_OK)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if "launch/" in line and ".sh" in line])
-def test_lines_of_the_page_run_dry(cloud, line):
+def in_blocks():
+    """Lines that run a script, each with the exports that stand above it in its block."""
+    for block in BLOCKS:
+        exports = []
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("export "):
+                exports.append(line.partition("#")[0])
+            if "launch/" in line and ".sh" in line:
+                yield pytest.param("; ".join(exports) or ":", line, id=line)
+
+
+@pytest.mark.parametrize(("above", "line"), list(in_blocks()))
+def test_lines_of_the_page_run_dry(cloud, above, line):
     assert command(line)[0].removeprefix("launch/") in SCRIPTS
     exports = "; ".join(f"export {name}={value}" for name, value in VARIABLES.items())
     code = line.partition("#")[0].strip()
-    done = cloud.shell(f"cd {LAUNCH.parent}; {exports}; {code} --dry-run")
+    done = cloud.shell(f"cd {LAUNCH.parent}; {exports}; {above}; {code} --dry-run")
     assert done.returncode == 0, done.stderr
     assert "gcloud " in done.stdout
     assert cloud.calls() == []
@@ -75,3 +86,38 @@ def test_xpk_s_command_is_the_manifest_s():
     assert int(flags["num-slices"]) == slices["replicas"]
     assert int(flags["max-restarts"]) == jobset["spec"]["failurePolicy"]["maxRestarts"]
     assert int(flags["termination-grace-period-seconds"]) == pod["terminationGracePeriodSeconds"]
+
+
+def test_what_a_run_may_cost_is_what_the_compiler_s_cycles_give():
+    page = (LAUNCH.parent / "docs/tpu.md").read_text()
+    own = {"1B": 143.2, "8B": 792.7}  # TFLOP a chip and step, recomputation not counted
+    for model, pod, chips in (("1B", "v4-64", 32), ("8B", "v4-256", 128)):
+        assert str(own[model]) in page
+        share = int(re.search(rf"^\| {model} \| {pod} \| .* (\d+) % \|$", page, re.MULTILINE)[1])
+        seconds = round(own[model] / 275 / (share / 100), 2)
+        hours = 100_000 * seconds / 3600
+        cost = round(chips * hours * 3.22, -2)
+        told = [model, pod, chips, f"{8 * chips:,}", f"{seconds} s", f"{hours:.0f}"]
+        told += [f"{chips * hours:,.0f}", f"${cost:,.0f}"]
+        assert f"| {' | '.join(map(str, told))} |" in README
+
+
+def test_the_pool_and_its_account_are_the_manifest_s():
+    (pool,) = [command(line) for line in LINES if "node-pools create" in line]
+    jobset = yaml.safe_load((LAUNCH / "gke/jobset.yaml").read_text())
+    (slices,) = jobset["spec"]["replicatedJobs"]
+    pod = slices["template"]["spec"]["template"]["spec"]
+    topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
+    assert f"--tpu-topology={topology}" in pool
+    assert f"--num-nodes={slices['template']['spec']['parallelism']}" in pool
+    account = pod["serviceAccountName"]
+    assert f"kubectl create serviceaccount {account}" in LINES
+    assert f".svc.id.goog/subject/ns/default/sa/{account}\n" in README
+    image = pod["containers"][0]["image"].replace("PROJECT", "my-project")
+    assert f"export IMAGE={image}" in LINES
+    assert f"gcloud auth configure-docker {image.partition('/')[0]}" in LINES
+
+
+def test_a_laptop_samples_without_the_kernel_of_tpus():
+    (line,) = [line for line in LINES if "--config.platform=any" in line]
+    assert "--config.model.attention=dense" in command(line)

@@ -18,10 +18,11 @@ def hosts(*states):
 
 
 def test_a_run_that_is_finished_needs_no_pod(cloud):
-    cloud.answer({"storage": [NOTHING]})
+    cloud.answer({"samples.html": [NOTHING]})
     done = cloud.run("resume_pod.sh")
     assert done.returncode == 0
     assert cloud.calls() == [
+        ["gcloud", "storage", "ls", "gs://my-bucket"],
         ["gcloud", "storage", "ls", "gs://my-bucket/runs/1b/samples.html"],
     ]
     assert "finished: gs://my-bucket/runs/1b/samples.html" in done.stdout
@@ -30,7 +31,7 @@ def test_a_run_that_is_finished_needs_no_pod(cloud):
 def test_it_begins_with_nothing_and_ends_with_the_page(cloud):
     cloud.answer(
         {
-            "storage": [NO_PAGE, NO_PAGE, NO_PAGE, NOTHING],
+            "samples.html": [NO_PAGE, NO_PAGE, NO_PAGE, NOTHING],
             "describe": [NO_POD, NO_POD, says("ACTIVE")],
             "; host_state": hosts("running"),
         }
@@ -44,7 +45,7 @@ def test_a_pod_that_was_taken_away_is_replaced_and_the_run_started_again(cloud):
     states = ["ACTIVE", "SUSPENDING", "SUSPENDED", "SUSPENDED"]
     cloud.answer(
         {
-            "storage": [NO_PAGE] * 3 + [NOTHING],
+            "samples.html": [NO_PAGE] * 3 + [NOTHING],
             "describe": [*map(says, states), NO_POD, says("ACTIVE")],
             "; host_state": hosts("running"),
         }
@@ -62,7 +63,7 @@ def test_a_pod_that_was_taken_away_is_replaced_and_the_run_started_again(cloud):
 def test_a_machine_that_restarted_goes_on(cloud):
     cloud.answer(
         {
-            "storage": [NO_PAGE, NOTHING],
+            "samples.html": [NO_PAGE, NOTHING],
             "describe": [says("ACTIVE")],
             "; host_state": [says("oneflow on a: idle\noneflow on b: idle")],
         }
@@ -74,7 +75,7 @@ def test_a_machine_that_restarted_goes_on(cloud):
 def test_a_run_that_fails_is_given_up_after_three_starts(cloud):
     cloud.answer(
         {
-            "storage": [NO_PAGE],
+            "samples.html": [NO_PAGE],
             "describe": [says("ACTIVE")],
             "; host_state": hosts("failed with code 1"),
         }
@@ -89,7 +90,7 @@ def test_starts_are_counted_anew_on_a_new_pod(cloud):
     lost = ["SUSPENDED", "SUSPENDED"]
     cloud.answer(
         {
-            "storage": [NO_PAGE] * 7 + [NOTHING],
+            "samples.html": [NO_PAGE] * 7 + [NOTHING],
             "describe": [
                 *map(says, ["ACTIVE", "ACTIVE", "ACTIVE", *lost]),
                 NO_POD,
@@ -111,7 +112,7 @@ def test_starts_are_counted_anew_on_a_new_pod(cloud):
     ],
 )
 def test_what_was_stopped_by_hand_or_is_out_of_reach_is_left_alone(cloud, answers, message):
-    cloud.answer({"storage": [NO_PAGE], "describe": [says("ACTIVE")], "; host_state": answers})
+    cloud.answer({"samples.html": [NO_PAGE], "describe": [says("ACTIVE")], "; host_state": answers})
     done = cloud.run("resume_pod.sh")
     assert done.returncode == 1
     assert message in done.stderr
@@ -121,7 +122,7 @@ def test_what_was_stopped_by_hand_or_is_out_of_reach_is_left_alone(cloud, answer
 def test_being_told_to_stop_is_what_comes_before_being_taken_away(cloud):
     cloud.answer(
         {
-            "storage": [NO_PAGE] * 3 + [NOTHING],
+            "samples.html": [NO_PAGE] * 3 + [NOTHING],
             "describe": [
                 *map(says, ["ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED"]),
                 NO_POD,
@@ -137,7 +138,7 @@ def test_being_told_to_stop_is_what_comes_before_being_taken_away(cloud):
 def test_a_start_that_fails_is_decided_by_the_next_look(cloud):
     cloud.answer(
         {
-            "storage": [NO_PAGE] * 2 + [NOTHING],
+            "samples.html": [NO_PAGE] * 2 + [NOTHING],
             "describe": [says("ACTIVE")],
             "; host_state": [says("oneflow on a: idle")],
             "; set_up": [SSH_FAILED, NOTHING],
@@ -150,7 +151,7 @@ def test_a_start_that_fails_is_decided_by_the_next_look(cloud):
 
 
 def test_a_pod_that_cannot_be_had_is_given_up(cloud):
-    cloud.answer({"storage": [NO_PAGE], "describe": [says("FAILED")]})
+    cloud.answer({"samples.html": [NO_PAGE], "describe": [says("FAILED")]})
     done = cloud.run("resume_pod.sh")
     assert done.returncode == 1
     assert "pod is FAILED" in done.stderr

@@ -11,6 +11,7 @@ from tests.launch.cloud import (
     RESOURCES,
     SCRIPTS,
     SSH_FAILED,
+    refuses,
     remote,
     says,
 )
@@ -25,7 +26,11 @@ NEEDS = {
     "stop_pod.sh": "PROJECT",
     "watch_pod.sh": "PROJECT",
 }
-ODD = ["--prompt=a \"big\" 'dog': $HOME; <image> & more", "--x=*\\", "line\nbreak", "ünï", ""]
+ODD = [
+    "--prompt=a \"big\" 'dog': $HOME; <image> & more",
+    "--config.name=*\\",
+    *["--prompt=line\nbreak", "--prompt=ünï", "--prompt="],
+]
 
 
 @pytest.mark.parametrize(
@@ -33,17 +38,22 @@ ODD = ["--prompt=a \"big\" 'dog': $HOME; <image> & more", "--x=*\\", "line\nbrea
     [
         ({}, "--accelerator-type=v4-64 --runtime-version=tpu-ubuntu2204-base --node-id=pod"),
         (
-            {"ACCELERATOR": "v5litepod-16", "SPOT": "1"},
+            {"ACCELERATOR": "v5litepod-16", "SPOT": "1", "CONFIG": "configs/tpu_v5e.py"},
             "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-id=pod "
             "--spot",
         ),
         (
-            {"ACCELERATOR": "v5p-8", "RESERVED": "1", "VALID_UNTIL": "6h"},
+            {
+                "ACCELERATOR": "v5p-8",
+                "RESERVED": "1",
+                "VALID_UNTIL": "6h",
+                "CONFIG": "configs/tpu_v5p.py",
+            },
             "--accelerator-type=v5p-8 --runtime-version=v2-alpha-tpuv5 --node-id=pod --reserved "
             "--valid-until-duration=6h",
         ),
         (
-            {"ACCELERATOR": "v6e-256", "SLICES": "2"},
+            {"ACCELERATOR": "v6e-256", "SLICES": "2", "CONFIG": "configs/tpu_v6e.py"},
             "--accelerator-type=v6e-256 --runtime-version=v2-alpha-tpuv6e --node-count=2 "
             "--node-prefix=pod",
         ),
@@ -86,9 +96,9 @@ def test_creation_gives_up_and_shows_why(cloud, state):
 
 def test_creation_waits_no_longer_than_told(cloud):
     cloud.answer({"describe": [NO_POD, says("WAITING_FOR_RESOURCES")]})
-    done = cloud.run("create_pod.sh", TIMEOUT="1", POLL="0.3")
+    done = cloud.run("create_pod.sh", TIMEOUT="3")
     assert done.returncode == 1
-    assert "pod is WAITING_FOR_RESOURCES after 1 seconds" in done.stderr
+    assert "pod is WAITING_FOR_RESOURCES after 3 seconds" in done.stderr
     assert cloud.verbs().count("describe") > 2
 
 
@@ -98,20 +108,85 @@ def test_a_request_that_stands_is_waited_for_and_not_made_again(cloud):
     assert cloud.verbs() == ["describe", "describe"]
 
 
-def test_a_connection_that_fails_is_not_taken_for_a_missing_pod(cloud):
-    refused = {"out": "", "error": "ERROR: PERMISSION_DENIED: no", "code": 1}
-    cloud.answer({"describe": [refused]})
+NO_NAME = "ERROR: gcloud crashed (ConnectionError): Temporary failure in name resolution"
+REFRESH = (
+    "ERROR: There was a problem refreshing your current auth tokens: HTTPSConnectionPool(host="
+    "'oauth2.googleapis.com'): Max retries exceeded. Please run: gcloud auth login"
+)
+
+
+@pytest.mark.parametrize("error", [NO_NAME, REFRESH, "ERROR: UNAVAILABLE: try later"])
+def test_a_connection_that_fails_is_told_at_once_and_tried_again(cloud, error):
+    cloud.answer({"describe": [refuses(error)]})
     done = cloud.run("create_pod.sh")
     assert done.returncode == 1
-    assert "cannot tell the state of pod" in done.stderr
-    assert "PERMISSION_DENIED" in done.stderr
+    assert done.stderr.count(error) == 2
+    assert done.stderr.startswith(f"{error} (asking again, every 0 seconds)\n")
+    assert f"error: gcloud cannot tell the state of pod: {error}" in done.stderr
     assert cloud.verbs() == ["describe"] * 5
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "PERMISSION_DENIED: Permission denied on 'locations/us-central2-b' (or it may not exist).",
+        "INVALID_ARGUMENT: the deadline timed out",
+        "NOT_FOUND: Location us-central2-b is not found",
+        "NOT_FOUND: The project 'my-project' was not found",
+        "UNAUTHENTICATED: Request had invalid authentication credentials.",
+        "You do not currently have an active account selected. Please run: gcloud auth login",
+        "Reauthentication failed. cannot prompt during non-interactive execution.",
+        "something else",
+    ],
+)
+@pytest.mark.parametrize("script", ["create_pod.sh", "delete_pod.sh"])
+def test_what_stays_an_error_is_told_at_once_and_not_taken_for_a_missing_pod(cloud, script, error):
+    cloud.answer({"describe": [refuses(f"ERROR: {error}")]})
+    done = cloud.run(script)
+    assert done.returncode == 1
+    assert done.stderr == f"error: gcloud cannot tell the state of pod: ERROR: {error}\n"
+    assert cloud.verbs() == ["describe"]
+
+
 def test_a_connection_may_fail_once(cloud):
-    refused = {"out": "", "error": "ERROR: network", "code": 1}
-    cloud.answer({"describe": [refused, says("ACTIVE")]})
+    cloud.answer({"describe": [refuses(NO_NAME), says("ACTIVE")]})
     assert cloud.run("create_pod.sh").returncode == 0
+
+
+@pytest.mark.parametrize("script", ["run_pod.sh", "resume_pod.sh"])
+@pytest.mark.parametrize("bucket", ["gs://my-bucket", "gs://my-bucket/a/b/"])
+def test_the_bucket_is_looked_at_before_anything_is_rented(cloud, script, bucket):
+    cloud.answer({"storage": [refuses("ERROR: gs://my-bucket not found: 404.")]})
+    done = cloud.run(script, BUCKET=bucket)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"error: BUCKET={bucket.rstrip('/')}: you cannot list gs://my-bucket;"
+    )
+    assert done.stderr.endswith("gs://my-bucket not found: 404.\n")
+    assert cloud.calls() == [["gcloud", "storage", "ls", "gs://my-bucket"]]
+
+
+def test_an_empty_bucket_will_do(cloud):
+    cloud.answer({"storage": [NO_PAGE]})
+    assert cloud.run("run_pod.sh").returncode == 0
+    assert cloud.verbs() == ["must_be_idle", "start_run"]
+
+
+@pytest.mark.parametrize("script", ["status_pod.sh", "resume_pod.sh"])
+def test_only_a_page_that_is_not_there_is_not_finished(cloud, script):
+    error = "ERROR: (gcloud.storage.ls) HTTPError 403: no storage.objects.list access"
+    cloud.answer({"samples.html": [refuses(error)], "describe": [says("WAITING")]})
+    done = cloud.run(script)
+    assert done.returncode == 1
+    page = "gs://my-bucket/runs/1b/samples.html"
+    assert f"error: gcloud cannot tell whether there is {page}: {error}\n" in done.stderr
+    assert "not finished" not in done.stdout
+    assert "create" not in cloud.verbs()
+
+
+def test_a_page_is_looked_for_again_when_the_connection_fails(cloud):
+    cloud.answer({"samples.html": [refuses(NO_NAME), NOTHING]})
+    assert cloud.run("resume_pod.sh").returncode == 0
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -125,15 +200,11 @@ def test_all_missing_variables_are_told_at_once(cloud, script):
 @pytest.mark.parametrize(
     ("words", "variables", "message"),
     [
-        (["run_pod.sh"], {"BUCKET": "my-bucket"}, "BUCKET=my-bucket: begin it with gs://"),
-        (["run_pod.sh"], {"SLICES": "two"}, "SLICES=two"),
         (["create_pod.sh"], {"SPOT": "1", "RESERVED": "1"}, "SPOT and RESERVED"),
-        (["create_pod.sh"], {"ACCELERATOR": "v9-8"}, "ACCELERATOR=v9-8"),
         (["create_pod.sh", "--sopt"], {}, "unknown argument --sopt"),
         (["stop_pod.sh", "now"], {}, "unknown argument now"),
         (["watch_pod.sh", "first"], {}, "first: give a number, or all"),
         (["watch_pod.sh", "0", "0", "0"], {}, "unknown argument 0"),
-        (["resume_pod.sh", "--mode=sample"], {}, "--mode=sample"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_done(cloud, words, variables, message):
@@ -169,13 +240,13 @@ def test_a_dry_run_s_lines_make_the_very_calls(cloud):
     for line in cloud.run("run_pod.sh", *ODD, "--dry-run").stdout.splitlines():
         cloud.shell(line)
     assert cloud.calls() == calls
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 def test_a_run_is_started_on_all_hosts_of_all_slices(cloud):
     assert cloud.run("run_pod.sh", SLICES="2", SSH_FLAGS="--internal-ip").returncode == 0
     assert cloud.verbs() == ["must_be_idle", "start_run"]
-    for call in cloud.calls():
+    for call in cloud.calls(*RESOURCES):
         where = ["--node=all", "--worker=all", "--batch-size=all", "--internal-ip"]
         assert call[:-1] == [*RESOURCES, "ssh", "pod", *PLACE, *where]
 
@@ -228,8 +299,9 @@ def test_a_pod_is_deleted_with_its_machines(cloud):
     assert cloud.calls()[1:] == [[*RESOURCES, "delete", "pod", *PLACE, "--force", "--quiet"]]
 
 
-def test_a_pod_that_is_gone_is_not_deleted_again(cloud):
-    cloud.answer({"describe": [NO_POD]})
+@pytest.mark.parametrize("answer", [NO_POD, refuses("NOT_FOUND: Requested entity was not found.")])
+def test_a_pod_that_is_gone_is_not_deleted_again(cloud, answer):
+    cloud.answer({"describe": [answer]})
     done = cloud.run("delete_pod.sh")
     assert done.returncode == 0
     assert done.stdout == "pod: there is none in us-central2-b\n"

@@ -1,0 +1,219 @@
+"""What is mistyped is refused in one line, before anything is called."""
+
+import re
+import shlex
+
+import pytest
+
+from oneflow_jax import main
+from tests.launch.cloud import SCRIPTS
+from tests.launch.test_pages import LINES
+
+RENT = ["create_pod.sh", "resume_pod.sh"]
+START = ["run_pod.sh", "resume_pod.sh"]
+TRAIN = sorted({*RENT, *START})
+PROGRAM = {flag.name: flag for flag in main.flags.FLAGS.get_key_flags_for_module(main)}
+
+
+def refused(cloud, script, *arguments, **variables):
+    """The one line that a script says, having called nothing."""
+    done = cloud.run(script, *arguments, **variables)
+    assert cloud.calls() == []
+    assert done.stdout == ""
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize("script", START)
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--dryrun",
+        "--dry_run",
+        "--dry-run=1",
+        "-n",
+        "--confg.steps=3",
+        "--config.steps",
+        "--config.=3",
+        "-config.steps=3",
+        "--steps=3",
+        "--prompt",
+        "--noconfig.keep_compiled",
+        "steps=3",
+        "",
+        "two\nlines",
+    ],
+)
+def test_an_argument_that_the_program_does_not_know_is_refused(cloud, script, argument):
+    line = refused(cloud, script, "--config.steps=3", argument)
+    assert "unknown argument" in line
+    assert "--dry-run" in line
+    assert "--config.KEY=VALUE" in line
+
+
+@pytest.mark.parametrize("script", START)
+def test_what_follows_two_dashes_must_be_known_too(cloud, script):
+    assert "unknown argument --dry-run" in refused(cloud, script, "--", "--dry-run")
+
+
+@pytest.mark.parametrize("script", START)
+@pytest.mark.parametrize(
+    ("argument", "instead"),
+    [
+        ("--workdir=gs://other/runs/1b", "BUCKET and RUN"),
+        ("--config=configs/digits.py", "CONFIG"),
+    ],
+)
+def test_what_the_scripts_set_themselves_is_not_set_again(cloud, script, argument, instead):
+    assert refused(cloud, script, argument) == f"{argument}: set {instead} instead."
+
+
+@pytest.mark.parametrize("name", sorted({*PROGRAM} - {"workdir"}))
+def test_flags_of_the_program_are_let_through(cloud, name):
+    for value in getattr(PROGRAM[name].parser, "enum_values", ["x"]):
+        done = cloud.run("run_pod.sh", "--dry-run", f"--{name}={value}")
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_mode_that_there_is_not_is_refused(cloud):
+    assert refused(cloud, "run_pod.sh", "--mode=trian").startswith(
+        "--mode=trian: give one of train,"
+    )
+
+
+@pytest.mark.parametrize(
+    "argument", ["--mode=sample", "--into=x", "--topology=v4-8", "--program=train"]
+)
+def test_only_a_training_is_seen_through(cloud, argument):
+    assert "launch/run_pod.sh" in refused(cloud, "resume_pod.sh", argument)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_checks_its_values(cloud, script):
+    assert refused(cloud, script, POLL="x") == "POLL=x: give whole seconds, as 3600."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SPOT", "yes"),
+        ("SPOT", "00"),
+        ("RESERVED", "true"),
+        ("DRY_RUN", "no"),
+        ("DELETE_WHEN_FINISHED", "2"),
+        ("TIMEOUT", "6h"),
+        ("TIMEOUT", "abc"),
+        ("TIMEOUT", "08"),
+        ("POLL", "x"),
+        ("POLL", "0.5"),
+        ("POLL", "-1"),
+        ("SLICES", "two"),
+        ("SLICES", "0"),
+        ("NAME", "my pod"),
+        ("NAME", "$HOME"),
+        ("NAME", "My_Pod"),
+        ("NAME", "4pods"),
+        ("NAME", "pod-"),
+        ("NAME", "ünï"),
+        ("NAME", "p" * 64),
+        ("ZONE", "us-central2"),
+        ("ZONE", "mars-1"),
+        ("ZONE", "us-central2-b,us-east1-d"),
+        ("BUCKET", "my-bucket"),
+        ("BUCKET", "gs://"),
+        ("BUCKET", "gs:///x"),
+        ("BUCKET", "gs://my bucket"),
+        ("BUCKET", "gs://My-Bucket"),
+        ("BUCKET", "gs://my-bucket/a b"),
+        ("BUCKET", "gs://my-bucket//a"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(cloud, name, value):
+    line = refused(cloud, "stop_pod.sh", **{name: value})
+    told = cloud.shell(f"printf %q {shlex.quote(value)}").stdout
+    assert line.startswith(f"{name}={told}: ")
+
+
+@pytest.mark.parametrize("script", TRAIN)
+def test_pod_and_configuration_are_checked_where_one_is_used(cloud, script):
+    assert refused(cloud, script, ACCELERATOR="v4-65").startswith("ACCELERATOR=v4-65: ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"ACCELERATOR": "v4-65"}, "ACCELERATOR=v4-65: "),
+        ({"ACCELERATOR": "v4-abc"}, "ACCELERATOR=v4-abc: "),
+        ({"ACCELERATOR": "v4-0"}, "ACCELERATOR=v4-0: "),
+        ({"ACCELERATOR": "v4"}, "ACCELERATOR=v4: "),
+        ({"ACCELERATOR": "v5litepod-24"}, "ACCELERATOR=v5litepod-24: "),
+        ({"ACCELERATOR": "v9-8", "VERSION": "mine"}, "ACCELERATOR=v9-8: "),
+        ({"ACCELERATOR": "v5e-256"}, "ACCELERATOR=v5e-256: write it as v5litepod-256"),
+        ({"CONFIG": "configs/nothere.py"}, "CONFIG=configs/nothere.py: "),
+        ({"CONFIG": "configs"}, "CONFIG=configs: "),
+        ({"CONFIG": "configs/tpu_v4.py:150m"}, "CONFIG=configs/tpu_v4.py:150m: "),
+        ({"ACCELERATOR": "v5litepod-256"}, "CONFIG=configs/tpu_v4.py is for v4, and "),
+        ({"ACCELERATOR": "v5p-64"}, "CONFIG=configs/tpu_v4.py is for v4, and "),
+        ({"ACCELERATOR": "v2-8"}, "CONFIG=configs/tpu_v4.py is for v4, and "),
+        (
+            {"CONFIG": "configs/tpu_v5e.py:8B"},
+            "CONFIG=configs/tpu_v5e.py:8B is for v5litepod, and ",
+        ),
+        ({"CONFIG": "configs/tpu_v6e.py"}, "CONFIG=configs/tpu_v6e.py is for v6e, and "),
+    ],
+)
+def test_a_pod_and_a_configuration_that_do_not_fit_are_refused(cloud, variables, message):
+    assert refused(cloud, "create_pod.sh", "--dry-run", **variables).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "config"),
+    [
+        ("v4-8", "configs/tpu_v4.py:150M"),
+        ("v5litepod-1", "configs/tpu_v5e.py:150M"),
+        ("v5litepod-256", "configs/tpu_v5e.py:8B"),
+        ("v5p-128", "configs/tpu_v5p.py:8B"),
+        ("v6e-64", "configs/tpu_v6e.py"),
+        ("v3-32", "configs/digits.py:velocity"),
+    ],
+)
+def test_a_pod_and_a_configuration_that_fit_are_let_through(cloud, accelerator, config):
+    done = cloud.run("create_pod.sh", "--dry-run", ACCELERATOR=accelerator, CONFIG=config)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_pod_can_be_given_back_whatever_was_to_run_there(cloud):
+    for script in ("delete_pod.sh", "stop_pod.sh"):
+        done = cloud.run(script, "--dry-run", ACCELERATOR="v9-8", CONFIG="nothere.py")
+        assert done.returncode == 0, done.stderr
+
+
+def test_zero_is_no(cloud):
+    no = {"SPOT": "0", "RESERVED": "0", "DRY_RUN": "0", "DELETE_WHEN_FINISHED": "0"}
+    done = cloud.run("create_pod.sh", "--dry-run", **no)
+    assert done.returncode == 0, done.stderr
+    assert "--spot" not in done.stdout
+    assert "--reserved" not in done.stdout
+    assert cloud.run("resume_pod.sh", **no).returncode == 0
+    assert cloud.calls()[-1][:3] == ["gcloud", "storage", "ls"]
+
+
+@pytest.mark.parametrize("bucket", ["gs://my-bucket/", "gs://my-bucket//"])
+def test_a_slash_at_the_end_of_the_bucket_is_left_out(cloud, bucket):
+    done = cloud.run("run_pod.sh", "--dry-run", BUCKET=bucket)
+    assert "--workdir=gs://my-bucket/runs/1b" in done.stdout.replace("\\", "")
+
+
+def test_zones_and_names_that_exist_are_let_through(cloud):
+    for zone in ("us-central2-b", "europe-west4-a", "northamerica-northeast1-c", "us-south1-ai1b"):
+        assert cloud.run("stop_pod.sh", "--dry-run", ZONE=zone).returncode == 0
+    for name in ("a", "my-pod-2", "p" * 63):
+        assert cloud.run("stop_pod.sh", "--dry-run", NAME=name).returncode == 0
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "launch/" in line])
+def test_the_page_exports_what_other_scripts_must_know_as_well(line):
+    shared = {"PROJECT", "BUCKET", "ZONE", "NAME", "ACCELERATOR", "SLICES", "CONFIG", "RUN"}
+    before = line.partition("launch/")[0]
+    assert not shared & set(re.findall(r"\b([A-Z]+)=", before))
