@@ -80,6 +80,7 @@ def contestant(name: str, smoke: bool) -> ml_collections.ConfigDict:
     config.name = name
     config.source.documents = 10_000
     config.source.interleaved = 0.5
+    config.optimizer.learning_rate = 1.2e-2  # tuned by benchmarks/rates.py: docs/comparison.md
 
     config.paradigm.joint = 0.6
     config.paradigm.text_to_image = 0.15
