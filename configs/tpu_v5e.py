@@ -3,11 +3,11 @@
     python -m oneflow_jax.main --config=configs/tpu_v5e.py:8B --workdir=gs://BUCKET/runs/8b
     python -m oneflow_jax.main --config=configs/tpu_v5e.py:8B --mode=compile --topology=v5e-256
 
-Data are those of configs/tpu_v4.py, which says what they are for.
-With the batch of the configuration a step of the 1B takes 5.1 of each chip's 15.75 GiB on v5e-64, 191
-TFLOP and, by the compiler's cycles, 1.9 s: 100,000 steps are 51 hours, 3,300 chip-hours. Of the 8B on
-v5e-256 12.0 GiB, 502 TFLOP, 4.6 s: 127 hours, 32,500 chip-hours.
-How that was found, and what other sizes take: docs/tpu.md.
+Data are those of configs/tpu_v4.py, which says what they are for. With the batch of the
+configuration a step of the 1B takes 5.1 of each chip's 15.75 GiB on v5e-64, 191 TFLOP and, by the
+compiler's cycles, 1.9 s: 100,000 steps are 51 hours, 3,300 chip-hours. Of the 8B on v5e-256 12.0
+GiB, 502 TFLOP, 4.6 s: 127 hours, 32,500 chip-hours. How that was found, and what other sizes take:
+docs/tpu.md.
 """
 
 import ml_collections

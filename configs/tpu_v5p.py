@@ -3,11 +3,11 @@
     python -m oneflow_jax.main --config=configs/tpu_v5p.py:8B --workdir=gs://BUCKET/runs/8b
     python -m oneflow_jax.main --config=configs/tpu_v5p.py:8B --mode=compile --topology=v5p-128
 
-Data are those of configs/tpu_v4.py, which says what they are for.
-With the batch of the configuration a step of the 1B takes 39.8 of each chip's 95.7 GiB on v5p-64, 319
-TFLOP and, by the compiler's cycles, 1.7 s: 100,000 steps are 47 hours, 1,500 chip-hours. Of the 8B on
-v5p-128 60.0 GiB, 837 TFLOP, 3.5 s: 96 hours, 6,200 chip-hours.
-How that was found, and what other sizes take: docs/tpu.md.
+Data are those of configs/tpu_v4.py, which says what they are for. With the batch of the
+configuration a step of the 1B takes 39.8 of each chip's 95.7 GiB on v5p-64, 319 TFLOP and, by the
+compiler's cycles, 1.7 s: 100,000 steps are 47 hours, 1,500 chip-hours. Of the 8B on v5p-128 60.0
+GiB, 837 TFLOP, 3.5 s: 96 hours, 6,200 chip-hours. How that was found, and what other sizes take:
+docs/tpu.md.
 """
 
 import ml_collections

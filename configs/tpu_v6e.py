@@ -3,11 +3,11 @@
     python -m oneflow_jax.main --config=configs/tpu_v6e.py:8B --workdir=gs://BUCKET/runs/8b
     python -m oneflow_jax.main --config=configs/tpu_v6e.py:8B --mode=compile --topology=v6e-256
 
-Data are those of configs/tpu_v4.py, which says what they are for.
-With the batch of the configuration a step of the 1B takes 20.3 of each chip's 31.2 GiB on v6e-64, 160
-TFLOP and, by the compiler's cycles, 0.8 s: 100,000 steps are 21 hours, 1,400 chip-hours. Of the 8B on
-v6e-128 21.6 GiB, 1,004 TFLOP, 3.0 s: 82 hours, 10,500 chip-hours.
-How that was found, and what other sizes take: docs/tpu.md.
+Data are those of configs/tpu_v4.py, which says what they are for. With the batch of the
+configuration a step of the 1B takes 20.3 of each chip's 31.2 GiB on v6e-64, 160 TFLOP and, by the
+compiler's cycles, 0.8 s: 100,000 steps are 21 hours, 1,400 chip-hours. Of the 8B on v6e-128 21.6
+GiB, 1,004 TFLOP, 3.0 s: 82 hours, 10,500 chip-hours. How that was found, and what other sizes
+take: docs/tpu.md.
 """
 
 import ml_collections
