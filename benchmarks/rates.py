@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     """Trains, measures, prints, writes, and returns the rows: a paradigm at a rate."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("names", nargs="*", default=[*compare.PASSES], help="all if left out")
-    flags.add_argument("--rates", type=float, nargs="+", default=[1.5e-3, 3e-3, 6e-3])
+    flags.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
     flags.add_argument("--flops", type=float, default=3e13, help="of each training")
     flags.add_argument("--samples", type=int, default=256, help="documents that figures are of")
     flags.add_argument("--out", default="runs/rates", help="folder of runs and figures")

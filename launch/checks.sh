@@ -28,7 +28,7 @@ needs() {
     for variable in SPOT RESERVED DRY_RUN DELETE_WHEN_FINISHED; do
         case "${!variable}" in
             "" | 1) ;;
-            0) printf -v "$variable" "" ;;
+            0) printf -v "$variable" %s "" ;; # bash 3.2 does nothing by an empty format.
             *) wrong "$variable" "give 1 for yes, 0 or nothing for no." ;;
         esac
     done
@@ -84,7 +84,7 @@ only_training() {
     local argument
     for argument in "$@"; do
         case "$argument" in
-            --config.* | --prompt=* | --revise=*) ;;
+            --config.* | --prompt=* | --revise=* | --mode=train) ;;
             *)
                 fail "$(quoted "$argument"): only a training is seen through; start this by" \
                     "launch/run_pod.sh."

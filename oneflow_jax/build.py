@@ -35,8 +35,7 @@ from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import attending, backbone, splash, towers
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms import base
-from oneflow_jax.paradigms import likelihood as words
+from oneflow_jax.paradigms import base, scorers
 from oneflow_jax.scoring import base as scoring
 from oneflow_jax.shapes import Array, Key
 from oneflow_jax.state import TrainState
@@ -135,12 +134,11 @@ class System:
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
         """What tells how likely a split's words are; None if the paradigm cannot."""
-        scorer = words.scorer(self.paradigm)
+        scorer = scorers.scorer(self.paradigm)
         if scorer is None:
             return None
-        times = 1 if isinstance(self.paradigm, words.EXACT) else likelihood.TIMES
         batches = self._batches(split, workers=0, cache=0)
-        return likelihood.Likelihood(batches, self.model, scorer, times, self.config.seed)
+        return likelihood.Likelihood(batches, self.model, scorer, self.config.seed)
 
     def _batches(self, split: str, *, workers: int, cache: int) -> streams.Batches:
         return pipeline.batches(

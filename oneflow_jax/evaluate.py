@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import statistics
 from collections.abc import Mapping
 
 from etils import epath
@@ -37,7 +36,7 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     with sharding.use(system.mesh):
         figures = system.losses()(params)
         if likelihood := system.likelihood():
-            figures["heldout/nats"] = statistics.mean(likelihood(params))
+            figures["heldout/nats"] = likelihood(params).mean()
     config = system.config.evaluation
     grid = spacing(system, params)
     generator = generate.Generator(system, params)

@@ -9,17 +9,9 @@ import sys
 import jax
 from etils import epath
 
-from oneflow_jax import processes
-
 # Parameters of mallopt(3), from malloc.h; glibc's numbers are part of its ABI.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _LARGEST = 2**31 - 1
-
-
-def prepare() -> None:
-    """Call before anything of JAX runs."""
-    keep_freed_memory()
-    processes.join()
 
 
 def keep_freed_memory() -> None:

@@ -2,13 +2,15 @@
 
     nats a document = 1/N · sum over N documents of E_u [ the term `text` of its scorer ]
 
-u is stratified over the batches, by multiples of the golden ratio. Which paradigms have a scorer,
-and which value or bound it stands for: `paradigms/likelihood.py`. Nats are told by the document and
-not by the token, since paradigms disagree on what tokens there are: some end documents with one.
+u is stratified within each batch, and its strata are shifted from batch to batch by multiples of
+the golden ratio. Which paradigms have a scorer, and which value or bound it stands for:
+`paradigms/scorers.py`. Nats are told by the document and not by the token, since paradigms disagree
+on what tokens there are: some end documents with one.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,53 +21,59 @@ from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import streams
 from oneflow_jax.flows import clocks
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms.base import Paradigm
+from oneflow_jax.paradigms.scorers import Scorer
 from oneflow_jax.shapes import PyTree
 
-DOCUMENTS = 256
+DOCUMENTS = 1_024
 """At least so many are scored."""
 
-TIMES = 32
+TIMES = 8
 """That each of them is scored at, where the scorer's term depends on the time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Nats:
+    """Of each batch its nats, and its number of documents."""
+
+    total: Sequence[float]
+    documents: Sequence[int]
+
+    def mean(self, batches: Sequence[int] | None = None) -> float:
+        """Nats a document: of all batches, or of some, which may come more than once."""
+        chosen = range(len(self.total)) if batches is None else batches
+        return sum(self.total[n] for n in chosen) / sum(self.documents[n] for n in chosen)
 
 
 class Likelihood:
     """Scores the first documents of a split, in the same way at every call."""
 
-    def __init__(
-        self,
-        batches: streams.Batches,
-        model: Model,
-        paradigm: Paradigm,
-        times: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, batches: streams.Batches, model: Model, scorer: Scorer, seed: int) -> None:
         """Loads the documents.
 
         Args:
             batches: of them the first.
             model: what is scored.
-            paradigm: a scorer, of `paradigms.likelihood`.
-            times: that each document is scored at.
-            seed: of what is hidden or deleted.
+            scorer: how.
+            seed: of what is hidden.
         """
         self._canvases = list(_first(batches))
-        self._times = times
+        self._times = 1 if scorer.exact else TIMES
         self._key = jax.random.key(seed)
-        self._step = jax.jit(functools.partial(step.eval_step, model=model, paradigm=paradigm))
+        score = functools.partial(step.eval_step, model=model, paradigm=scorer.paradigm)
+        self._step = jax.jit(score)
 
-    def __call__(self, params: PyTree) -> list[float]:
-        """Nats a document, of each batch."""
-        found = []
-        for n, (canvas, documents) in enumerate(self._canvases):
-            times = (np.arange(self._times) + n * clocks.GOLDEN % 1) / self._times
-            totals = [self._total(params, n, k, u, canvas) for k, u in enumerate(times)]
-            found.append(float(np.mean(totals)) / documents)
-        return found
+    def __call__(self, params: PyTree) -> Nats:
+        """What each batch costs."""
+        totals = [
+            float(np.mean([self._at(params, n, k, canvas) for k in range(self._times)]))
+            for n, (canvas, _) in enumerate(self._canvases)
+        ]
+        return Nats(totals, [documents for _, documents in self._canvases])
 
-    def _total(self, params: PyTree, n: int, k: int, u: float, canvas: Canvas) -> float:
+    def _at(self, params: PyTree, n: int, k: int, canvas: Canvas) -> float:
         key = jax.random.fold_in(jax.random.fold_in(self._key, n), k)
-        terms = processes.fetched(self._step(params, key, jnp.float32(u), canvas))
+        u = jnp.float32((k + (n + 1) * clocks.GOLDEN % 1) / self._times)
+        terms = processes.fetched(self._step(params, key, u, canvas))
         return float(terms["text"].total)
 
 

@@ -42,6 +42,9 @@ from oneflow_jax.reconstruction import run as codec_run
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a run that was told to leave: it is not finished, and supervisors start it again."""
 
+ALONE = ("compile", "release")
+"""Modes that are one process's, where a host of a pod does not wait for the others."""
+
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -246,10 +249,13 @@ def main() -> None:
     """Runs, and says a user's mistake in one message, without a traceback."""
     logs.to_terminal()
     try:
-        host.prepare()
+        host.keep_freed_memory()
+        config = parse(sys.argv)
+        if MODE.value not in ALONE:
+            processes.join()
         if not processes.leads():
             logs.only_warnings()
-        run(parse(sys.argv))
+        run(config)
     except UserError as error:
         processes.leave(f"error: {error}")
     except Stopped as stopped:

@@ -7,6 +7,7 @@ run leaves on disk, which all hosts see, and tells people of it.
 import collections
 import contextlib
 import glob
+import importlib.util
 import itertools
 import json
 import os
@@ -28,7 +29,7 @@ from oneflow_jax.shapes import PyTree
 ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Set all of them to run several processes on CPUs or GPUs; a TPU pod tells JAX by itself."""
 
-TPUS = ("/dev/accel*", "/dev/vfio/[0-9]*")
+TPUS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 """What there is on hosts of TPUs: the former up to v4, the latter from v5e on."""
 
 HEARTBEAT = 30
@@ -53,13 +54,19 @@ def join() -> None:
     if given:
         address, count, index = _of_environment(given)
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT)
-    elif "tpu" in (jax.config.jax_platforms or "tpu") and any(map(glob.glob, TPUS)):
+    elif _on_tpus():
         try:  # JAX asks Google's metadata server, or GKE's environment.
             jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
         except ValueError as error:
             if "coordinator_address should be defined" not in str(error):
                 raise
             # Neither knows of this host: it is alone.
+
+
+def _on_tpus() -> bool:
+    """Whether JAX will run on TPUs that are here; starts no devices."""
+    allowed = "tpu" in (jax.config.jax_platforms or "tpu")
+    return allowed and bool(importlib.util.find_spec("libtpu")) and any(map(glob.glob, TPUS))
 
 
 def _of_environment(given: dict[str, str]) -> tuple[str, int, int]:

@@ -4,7 +4,7 @@ import math
 import jax
 import pytest
 
-from oneflow_jax import build, evaluate, plans, sharding, suites, workdir
+from oneflow_jax import build, evaluate, likelihood, plans, sharding, suites, workdir
 from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
 from oneflow_jax.scoring import base as scoring
@@ -65,7 +65,9 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
 
     task = scoring.Task("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
     monkeypatch.setattr(build, "suite", lambda _: scoring.Suite((task,), {"accuracy": 0.9}))
-    monkeypatch.setattr(build.System, "likelihood", lambda _: lambda _: [2.0, 3.0])
+    monkeypatch.setattr(
+        build.System, "likelihood", lambda _: lambda _: likelihood.Nats([8.0, 4.5], [4, 1])
+    )
     figures = evaluate.run(system, folder)
     assert figures["heldout/nats"] == 2.5
     assert json.loads((folder / workdir.EVALUATION).read_text()) == figures

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax import likelihood as likelihoods
-from oneflow_jax.paradigms import likelihood as words
+from oneflow_jax.paradigms import scorers
 from tests import runs, tiny
 from tests.paradigms import test_mask_flow, test_transfusion
 
@@ -27,11 +27,10 @@ class Batches:
             yield tiny.packed()
 
 
-def made(name, times, batches=None):
+def made(name, batches=None):
     flow = FLOWS[name]
     model = tiny.network(flow.heads)
-    scorer = words.scorer(flow)
-    found = likelihoods.Likelihood(batches or Batches(), model, scorer, times, seed=0)
+    found = likelihoods.Likelihood(batches or Batches(), model, scorers.scorer(flow), seed=0)
     return found, tiny.parameters(model)
 
 
@@ -45,27 +44,36 @@ def without_opinion(params):
     return changed
 
 
-@pytest.mark.parametrize(
-    ("name", "times", "rtol"), [("transfusion", 1, 1e-5), ("mask_flow", 64, 0.05)]
-)
-def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, times, rtol):
-    likelihood, params = made(name, times)
+def documents_of(canvas):
+    return int(np.sum(np.max(canvas.segment, axis=1)))
+
+
+@pytest.mark.parametrize(("name", "rtol"), [("transfusion", 1e-5), ("mask_flow", 0.05)])
+def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
+    likelihood, params = made(name)
     canvas = tiny.packed()
-    documents = np.sum(np.max(canvas.segment, axis=1))
-    expected = np.sum(canvas.free & canvas.is_text) * math.log(tiny.VOCAB) / documents
-    np.testing.assert_allclose(likelihood(without_opinion(params)), expected, rtol=rtol)
+    words = np.sum(canvas.free & canvas.is_text)
+    found = likelihood(without_opinion(params)).mean()
+    expected = words * math.log(tiny.VOCAB) / documents_of(canvas)
+    np.testing.assert_allclose(found, expected, rtol=rtol)
 
 
 def test_as_many_batches_as_it_takes(monkeypatch):
-    canvas, batches = tiny.packed(), Batches()
-    documents = int(np.sum(np.max(canvas.segment, axis=1)))
+    batches, documents = Batches(), documents_of(tiny.packed())
     monkeypatch.setattr(likelihoods, "DOCUMENTS", 2 * documents + 1)
-    likelihood, params = made("mask_flow", 3, batches)
+    likelihood, params = made("mask_flow", batches)
     assert batches.asked == 3
     first = likelihood(params)
     # The same words are hidden otherwise, at other times.
-    assert len(set(first)) == 3
+    assert len(set(first.total)) == 3
+    assert first.documents == [documents] * 3
     assert likelihood(params) == first
+
+
+def test_documents_count_alike_whatever_their_batch():
+    nats = likelihoods.Nats([10.0, 2.0], [4, 2])
+    assert nats.mean() == 2.0
+    assert nats.mean([1, 1]) == 1.0
 
 
 def test_who_has_one():

@@ -141,12 +141,12 @@ def _constants(trained: Trained) -> dict[str, Estimate]:
     with sharding.use(trained.system.mesh):
         losses = trained.system.losses()(trained.params)
         likelihood = trained.system.likelihood()
-        nats = likelihood(trained.params) if likelihood else ()
+        nats = likelihood(trained.params) if likelihood else None
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
     found = {name.replace("/", "_"): x for name, x in losses.items() if "u=" not in name}
     found |= {"train_flops": trained.flops, "parameters": float(parameters)}
     constants = {name: Estimate(value) for name, value in found.items()}
     if nats:
-        draws = intervals.drawn(lambda some: float(np.mean(np.take(nats, some))), len(nats))
-        constants["text_nats"] = Estimate(float(np.mean(nats)), [float(x) for x in draws])
+        draws = intervals.drawn(nats.mean, len(nats.total))
+        constants["text_nats"] = Estimate(nats.mean(), [float(x) for x in draws])
     return constants

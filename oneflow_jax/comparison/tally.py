@@ -54,7 +54,12 @@ ABOUT = {
         {"text_nats": "its words are points of a continuous flow, without a probability"},
     ),
     "mask_flow": About("Mask Flow", _FLOW, "all at once, words unmasked"),
-    "edit_flow": About("Edit Flow", _FLOW, "all at once, words and pictures inserted"),
+    "edit_flow": About(
+        "Edit Flow",
+        _FLOW,
+        "all at once, words and pictures inserted",
+        {"text_nats": "no finite bound is known of its likelihood"},
+    ),
 }
 """By name; a contestant that is not here is called by it."""
 

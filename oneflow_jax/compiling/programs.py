@@ -174,5 +174,8 @@ def _text(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
 
     JAX 0.10 cannot read programs in which a v6e's sparse cores gather while others work.
     """
+    # There may be small ones beside it, of what runs on other cores.
     written = [*folder.glob("*.after_codegen.txt")]
-    return written[0].read_text() if written else compiled.as_text()
+    if not written:
+        return compiled.as_text()
+    return max(written, key=lambda path: path.stat().st_size).read_text()

@@ -11,6 +11,9 @@ peak in bfloat16, capacity and bandwidth of the memory (HBM), and "bidirectional
 interconnect (ICI) bandwidth per chip". Of v4 that documentation gives no figure for the last; it
 is from Google's "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus): 45 GB/s one way in
 each of 6 links. (For the others that book has 10 % less than the documentation.)
+
+Of the memory counts here what a program may use: "available HBM" in the message by which libtpu
+0.0.42.1 refuses programs that need more, 30.75 GiB on v4, 15.75 on v5e, 95.73 on v5p, 31.24 on v6e.
 """
 
 import dataclasses

@@ -39,7 +39,7 @@ def run(folders: list[str], port: int) -> None:
         raise UserError(
             "The page needs Gradio: `make demo`, or pip install -r requirements-demo.txt."
         ) from error
-    host.prepare()
+    host.keep_freed_memory()
     built = page.page(answers.Models(folders), emoji_concepts.ATTRIBUTION)
     print(f"Open http://127.0.0.1:{port} (Ctrl-C ends it).")
     try:

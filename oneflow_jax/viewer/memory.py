@@ -1,6 +1,7 @@
 """What fills the memory of a chip, as bars."""
 
 import io
+import itertools
 import pathlib
 from collections.abc import Mapping
 
@@ -34,18 +35,12 @@ def bars(
         figsize=(8, height), dpi=200, facecolor=typeface.PAPER, layout="constrained"
     )
     axes = drawn.add_subplot(facecolor=typeface.PAPER)
-    widest = max(sum(row.values()) for row in rows.values())
-    rows = {
-        name: {category: size for category, size in row.items() if size > VISIBLE * widest}
-        for name, row in rows.items()
-    }
-    categories = list(dict.fromkeys(name for row in rows.values() for name in row))
+    colors = dict(zip(_visible(rows), itertools.cycle(COLORS), strict=False))
     for place, (name, row) in enumerate(rows.items()):
         left = 0.0
-        for category in row:
-            hue = COLORS[categories.index(category)]
-            axes.barh(place, row[category], left=left, height=0.62, color=hue)
-            left += row[category]
+        for category, size in row.items():
+            axes.barh(place, size, left=left, height=0.62, color=colors.get(category))
+            left += size
         axes.text(left, place, f" {left:.1f}", va="center", color=typeface.INK)
         if limits[name] is not None:
             axes.vlines(limits[name], place - 0.42, place + 0.42, color=typeface.INK, linewidth=2)
@@ -57,10 +52,7 @@ def bars(
     axes.set_axisbelow(True)
     axes.tick_params(colors=typeface.MUTED, length=0)
     axes.spines[:].set_visible(False)
-    swatches = [
-        patches.Patch(color=hue, label=category)
-        for hue, category in zip(COLORS, categories, strict=False)
-    ]
+    swatches = [patches.Patch(color=hue, label=name) for name, hue in colors.items()]
     drawn.legend(
         handles=swatches, loc="outside lower center", ncols=4, frameon=False,
         labelcolor=typeface.INK,
@@ -68,3 +60,10 @@ def bars(
     png = io.BytesIO()
     drawn.savefig(png)
     path.write_bytes(png.getvalue())
+
+
+def _visible(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The categories of which something can be seen in any of the bars."""
+    longest = max(sum(row.values()) for row in rows.values())
+    seen = (name for row in rows.values() for name, x in row.items() if x > VISIBLE * longest)
+    return list(dict.fromkeys(seen))

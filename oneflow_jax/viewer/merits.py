@@ -102,8 +102,7 @@ MERITS = (
           "that name what these show"),
     Merit("cider", "CIDEr of captions", "↑", "by COCO's scorer, 0 to 10", decimals(2)),
     Merit("text_nats", "Nats of words", "↓", "of a held-out document, whose names training never "
-          "showed: -log p, and of flows a bound on it, which sees pictures at the words' time and "
-          "is told how many there are", decimals(1)),
+          "showed: -log p, and of Mask Flow a bound on it, which is told the layout", decimals(1)),
     Merit("copied", "Copied words", "", "share of documents whose words stand in training to the "
           "letter"),
     Merit("fid", "FID", "↓", "by Inception v3, of as many pictures", digits),

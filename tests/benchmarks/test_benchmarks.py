@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import codec, corpus, fuzz, paradigms, roofline, sample, timing, train_step
+from benchmarks import codec, corpus, fuzz, paradigms, rates, roofline, sample, timing, train_step
 from benchmarks import input as reading
+from oneflow_jax.comparison import contestants, keeping, measures
 from oneflow_jax.samplers import ode
 from tests import runs
 
@@ -121,3 +122,33 @@ def test_rounds_are_interleaved():
     seconds = timing.interleaved(contestants, 2)
     assert order == ["a", "b"] * 3
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_rates_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch, capsys):
+    tried = {}
+
+    def trained(config, folder, one):
+        text = config.text_model.optimizer.learning_rate
+        tried[one.name, one.config.optimizer.learning_rate] = (text, folder.name, one)
+        return one
+
+    def measured(one, config):
+        assert list(config.headline) == [one.name]
+        return keeping.Measures({"kid": keeping.Estimate(0.25)}, {}, (), None)
+
+    monkeypatch.setattr(contestants, "prepared", lambda config, folder: None)
+    monkeypatch.setattr(contestants, "trained", trained)
+    monkeypatch.setattr(measures, "measured", measured)
+    rows = rates.main(
+        ["dalle", "lmfusion", "--rates", "1e-3", "2e-3", "--flops", "9e8", "--out", str(tmp_path)]
+    )
+    assert list(tried) == [(n, rate) for n in ("dalle", "lmfusion") for rate in (1e-3, 2e-3)]
+    assert [(rate, folder) for rate, folder, _ in tried.values()] == 2 * [
+        (1e-3, "0.001"),
+        (2e-3, "0.002"),
+    ]
+    assert {one.flops for _, _, one in tried.values()} == {9e8, 9e8 * 2 / 3}
+    codecs = {one.config.codec.path for *_, one in tried.values() if one.name == "dalle"}
+    assert codecs == {str(tmp_path / "codec" / "codec")}
+    assert json.loads((tmp_path / "rates.json").read_text())["rows"] == rows
+    assert "| lmfusion | 0.002 | – | – | – | – | 0.250 | – | – |" in capsys.readouterr().out

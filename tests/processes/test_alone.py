@@ -1,5 +1,6 @@
 """What can be seen of several processes in one."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -42,12 +43,19 @@ def test_the_environment_says_whether_there_are_several(
 
 
 @pytest.mark.parametrize(
-    ("platforms", "there", "expected"),
-    [(None, True, [()]), ("tpu,cpu", True, [()]), ("cpu", True, []), (None, False, [])],
+    ("platforms", "there", "installed", "expected"),
+    [
+        (None, True, True, [()]),
+        ("tpu,cpu", True, True, [()]),
+        ("cpu", True, True, []),
+        (None, False, True, []),
+        (None, True, False, []),
+    ],
 )
 def test_who_has_tpus_to_run_on_asks_jax(
-    platforms, there, expected, initialized, tmp_path, monkeypatch
+    platforms, there, installed, expected, initialized, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if installed else None)
     if there:
         (tmp_path / "accel0").touch()
     monkeypatch.setattr(processes, "TPUS", (str(tmp_path / "nothing*"), str(tmp_path / "accel*")))
@@ -60,25 +68,16 @@ def test_who_has_tpus_to_run_on_asks_jax(
     assert initialized == expected
 
 
-def test_what_else_is_wrong_is_not_taken_for_being_alone(tmp_path, monkeypatch):
+def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
     def refused(**_):
         raise ValueError("unsupported worker-network-endpoints format")
 
     monkeypatch.setattr(jax.distributed, "initialize", refused)
-    monkeypatch.setattr(processes, "TPUS", (str(tmp_path),))
+    monkeypatch.setattr(processes, "_on_tpus", lambda: True)
     for name in processes.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match="endpoints"):
         processes.join()
-
-
-def test_a_host_that_jax_knows_nothing_of_is_alone(tmp_path, monkeypatch):
-    """The real `jax.distributed.initialize`, which finds neither Google's metadata nor GKE."""
-    monkeypatch.setattr(processes, "TPUS", (str(tmp_path),))
-    for name in processes.ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    processes.join()
-    assert not jax.distributed.is_initialized()
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ import os
 from jax._src.clusters import cloud_tpu_cluster
 import jax
 # As JAX finds it where there are TPUs.
-cloud_tpu_cluster.running_in_cloud_tpu_vm = True
+cloud_tpu_cluster.running_in_cloud_tpu_vm = "GCE_METADATA_IP" in os.environ
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)
 from oneflow_jax import processes
-processes.TPUS = ("/",)
+processes._on_tpus = lambda: True
 processes.join()
 jax.config.update("jax_platforms", "cpu")
-print(jax.process_index(), jax.process_count(), processes.several(), processes.leads())
+print(jax.distributed.is_initialized(), jax.process_index(), jax.process_count())
+print(processes.several(), processes.leads())
 """
 
 
@@ -51,28 +52,39 @@ def metadata(number, hosts):
         server.shutdown()
 
 
+def bare():
+    """The environment, with nothing of processes and devices."""
+    never = (*processes.ENVIRONMENT, "JAX_PLATFORMS", "GCE_METADATA_IP")
+    return {name: value for name, value in os.environ.items() if name not in never}
+
+
 def hosts(count):
     """What each of so many hosts says of itself."""
-    never = (*processes.ENVIRONMENT, "JAX_PLATFORMS")
-    environment = {name: value for name, value in os.environ.items() if name not in never}
-    environment["JAX_COORDINATOR_PORT"] = str(pods.free_port())
+    environment = bare() | {"JAX_COORDINATOR_PORT": str(pods.free_port())}
     with contextlib.ExitStack() as servers:
         begun = [
-            subprocess.Popen(
-                [sys.executable, "-c", HOST],
-                env=environment
-                | {"GCE_METADATA_IP": servers.enter_context(metadata(number, count))},
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(count)
+            started(environment | {"GCE_METADATA_IP": servers.enter_context(metadata(n, count))})
+            for n in range(count)
         ]
         return [process.communicate(timeout=pods.PATIENCE)[0].split() for process in begun]
 
 
+def started(environment):
+    command = [sys.executable, "-c", HOST]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
 def test_two_hosts_are_one_run():
-    assert hosts(2) == [["0", "2", "True", "True"], ["1", "2", "True", "False"]]
+    leader, other = hosts(2)
+    assert leader == ["True", "0", "2", "True", "True"]
+    assert other == ["True", "1", "2", "True", "False"]
 
 
 def test_one_host_is_alone():
-    assert hosts(1) == [["0", "1", "False", "True"]]
+    assert hosts(1) == [["True", "0", "1", "False", "True"]]
+
+
+def test_a_host_of_no_pod_joins_nobody():
+    """It has files like those of TPUs, and JAX asks nobody about it."""
+    told, _ = started(bare()).communicate(timeout=pods.PATIENCE)
+    assert told.split() == ["False", "0", "1", "False", "True"]
