@@ -77,9 +77,8 @@ def test_what_is_finished_is_not_done_again(finished, monkeypatch):
     jax.config.update("jax_disable_most_optimizations", False)
     run.run(config, folder)
     assert (folder / run.FIGURES).read_text() == before
-    assert (
-        jax.config.jax_disable_most_optimizations
-    )  # as tests have it, and `compile_fast` asks for
+    # As tests have it, and `compile_fast` asks for.
+    assert jax.config.read("jax_disable_most_optimizations")
 
 
 def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished):
