@@ -80,7 +80,9 @@ def test_a_mistake_is_told_and_mended(opened):
 
 
 def test_a_port_that_is_taken(monkeypatch):
-    monkeypatch.setattr(host, "prepare", lambda: None)  # Of this process, which is many tests'.
+    monkeypatch.setattr(
+        host, "keep_freed_memory", lambda: None
+    )  # Of this process, which is many tests'.
     monkeypatch.setattr(answers, "SHIPPED", runs.trained()[1])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
