@@ -5,9 +5,8 @@ from typing import Any
 
 from etils import epath
 
+from oneflow_jax.costs.chips import GIB
 from oneflow_jax.viewer import memory
-
-GIB = 2**30
 
 COLUMNS = (
     "topology", "chips", "mesh", "rows", "state", "temporaries", "HBM", "of", "TFLOP", "sent",
