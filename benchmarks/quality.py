@@ -8,7 +8,6 @@ and writes a table and two plots for each figure of merit.
 """
 
 import argparse
-import ast
 import functools
 import importlib
 import pathlib
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import ml_collections
 from etils import epath
 
-from benchmarks import report
+from benchmarks import report, settings
 from oneflow_jax import build, checkpoint, evaluate, generate, host, logs, train, workdir
 from oneflow_jax.errors import UserError
 from oneflow_jax.viewer import plots
@@ -57,18 +56,12 @@ def main(argv: list[str] | None = None) -> list[Row]:
 LABELS = {"passes": "forward passes", "seconds": "seconds a document"}
 
 
-def configured(name: str, settings: Sequence[str]) -> ml_collections.ConfigDict:
+def configured(name: str, changes: Sequence[str]) -> ml_collections.ConfigDict:
     """The configuration of that name, with some of its values changed."""
     module, _, argument = name.partition(":")
     make = importlib.import_module(f"configs.{module}").get_config
     config = make(argument) if argument else make()
-    for setting in settings:
-        field, _, value = setting.partition("=")
-        try:
-            given = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            given = value  # a word
-        config.update_from_flattened_dict({field: given})
+    settings.apply(config, changes)
     return config
 
 

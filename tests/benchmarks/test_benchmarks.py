@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import codec, corpus, fuzz, paradigms, rates, roofline, sample, timing, train_step
+from benchmarks import codec, corpus, fuzz, paradigms, roofline, sample, timing, train_step, tuning
 from benchmarks import input as reading
 from oneflow_jax.comparison import contestants, keeping, measures
 from oneflow_jax.samplers import ode
@@ -124,11 +124,12 @@ def test_rounds_are_interleaved():
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_rates_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch, capsys):
+def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch, capsys):
     tried = {}
 
     def trained(config, folder, one):
         text = config.text_model.optimizer.learning_rate
+        assert one.config.paradigm.clock == config.text_model.paradigm.clock == ("power", 3.0)
         tried[one.name, one.config.optimizer.learning_rate] = (text, folder.name, one)
         return one
 
@@ -139,17 +140,17 @@ def test_rates_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch, ca
     monkeypatch.setattr(contestants, "prepared", lambda config, folder: None)
     monkeypatch.setattr(contestants, "trained", trained)
     monkeypatch.setattr(measures, "measured", measured)
-    rows = rates.main(
-        ["dalle", "lmfusion", "--rates", "1e-3", "2e-3", "--flops", "9e8", "--out", str(tmp_path)]
-    )
+    asked = ["dalle", "lmfusion", "--rates", "1e-3", "2e-3", "--flops", "9e8"]
+    clock = "paradigm.clock=('power', 3.0)"
+    rows = tuning.main([*asked, "--set", clock, "--out", str(tmp_path)])
     assert list(tried) == [(n, rate) for n in ("dalle", "lmfusion") for rate in (1e-3, 2e-3)]
     assert [(rate, folder) for rate, folder, _ in tried.values()] == 2 * [
-        (1e-3, "0.001"),
-        (2e-3, "0.002"),
+        (1e-3, f"0.001,{clock}"),
+        (2e-3, f"0.002,{clock}"),
     ]
     flops = [one.flops for *_, one in tried.values()]
     assert flops == pytest.approx([9e8, 9e8, 6e8, 6e8])
     codecs = {one.config.codec.path for *_, one in tried.values() if one.name == "dalle"}
     assert codecs == {str(tmp_path / "codec" / "codec")}
-    assert json.loads((tmp_path / "rates.json").read_text())["rows"] == rows
+    assert json.loads((tmp_path / "tuning.json").read_text())["rows"] == rows
     assert "| lmfusion | 0.002 | – | – | – | – | 0.250 | – | – |" in capsys.readouterr().out

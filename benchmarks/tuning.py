@@ -1,8 +1,11 @@
-"""The learning rates of configs/compare.py, tuned alike: `python -m benchmarks.rates`.
+"""The settings of configs/compare.py, tuned alike: `python -m benchmarks.tuning`.
 
-Each paradigm is trained at each rate, by default with the FLOPs of the comparison, and measured as
-it is there. With fewer FLOPs higher rates look better than they are. What is finished is not done
-again, so that one rate after another may be asked for.
+Each paradigm is trained at each learning rate, by default with the FLOPs of the comparison, and
+measured as it is there. With fewer FLOPs higher rates look better than they are. What is finished
+is not done again, so that one rate after another may be asked for.
+
+    python -m benchmarks.tuning oneflow transfusion --rates 6e-3 1.2e-2
+    python -m benchmarks.tuning oneflow --rates 6e-3 --set "paradigm.clock=('power', 3.0)"
 """
 
 import argparse
@@ -11,7 +14,7 @@ import pathlib
 import ml_collections
 from etils import epath
 
-from benchmarks import report
+from benchmarks import report, settings
 from configs import compare
 from oneflow_jax import host, logs, registry, workdir
 from oneflow_jax.comparison import contestants, measures, run
@@ -30,46 +33,46 @@ Row = dict[str, object]
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
-    """Trains, measures, prints, writes, and returns the rows: a paradigm at a rate."""
+    """Trains, measures, prints, writes, and returns the rows: of each paradigm at each rate."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("names", nargs="*", default=[*compare.PASSES], help="all if left out")
     flags.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
+    flags.add_argument("--set", nargs="*", default=[], help="other settings, of all their runs")
     flags.add_argument("--flops", type=float, default=3e13, help="of each training")
     flags.add_argument("--samples", type=int, default=256, help="documents that figures are of")
-    flags.add_argument("--out", default="runs/rates", help="folder of runs and figures")
+    flags.add_argument("--out", default="runs/tuning", help="folder of runs and figures")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes; figures mean nothing")
     flags = flags.parse_args(argv)
     logs.to_terminal()
     host.keep_freed_memory()
     out = epath.Path(flags.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    rows = [row for name in flags.names for row in measured(name, flags, out)]
+    rows: list[Row] = []
+    for name in flags.names:
+        for rate in flags.rates:
+            rows.append(measured(name, rate, flags, out))
+            print(table(rows), flush=True)
     kept = {"machine": host.machine(), "flops": flags.flops, "rows": rows}
-    report.keep(pathlib.Path(out / "rates.json"), kept)
-    print(table(rows))
+    report.keep(pathlib.Path(out / "tuning.json"), kept)
     return rows
 
 
-def measured(name: str, flags: argparse.Namespace, out: epath.Path) -> list[Row]:
-    """The figures of one paradigm, a row for each rate."""
-    rows = []
-    for rate in flags.rates:
-        config = configured(name, rate, flags)
-        run.check(config)
-        contestants.prepared(config, out)
-        folder = out / f"{rate:g}"
-        (one,) = contestants.runs(config, folder)
-        if name in registry.ON_CODES:  # one codec for all rates
-            one.config.codec.path = str(out / contestants.CODEC / workdir.CODEC)
-        found = measures.measured(contestants.trained(config, folder, one), config)
-        figures = {figure: estimate.value for figure, estimate in found.figures.items()}
-        rows.append({"paradigm": name, "rate": rate, "figures": figures})
-        print(table(rows), flush=True)
-    return rows
+def measured(name: str, rate: float, flags: argparse.Namespace, out: epath.Path) -> Row:
+    """The figures of one paradigm at one rate."""
+    config = configured(name, rate, flags)
+    run.check(config)
+    contestants.prepared(config, out)
+    folder = out / ",".join([f"{rate:g}", *flags.set])
+    (one,) = contestants.runs(config, folder)
+    if name in registry.ON_CODES:  # one codec for all
+        one.config.codec.path = str(out / contestants.CODEC / workdir.CODEC)
+    found = measures.measured(contestants.trained(config, folder, one), config)
+    figures = {figure: estimate.value for figure, estimate in found.figures.items()}
+    return {"paradigm": name, "rate": rate, "set": flags.set, "figures": figures}
 
 
 def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The comparison's configuration with one contestant, at that rate."""
+    """The comparison's configuration with one contestant, at that rate and with those settings."""
     config = compare.get_config("smoke" if flags.smoke else "full")
     for other in set(compare.PASSES) - {name}:
         del config.contestants[other], config.headline[other]
@@ -77,6 +80,7 @@ def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collecti
     config.flops, config.samples = flags.flops, flags.samples
     for each in (config.contestants[name], config.text_model):
         each.optimizer.learning_rate = rate
+        settings.apply(each, flags.set)
     return config
 
 
