@@ -2,13 +2,13 @@
 
     python -m oneflow_jax.main --config=configs/compare.py          (hours on two CPU cores)
     python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, for longer)
-    python -m oneflow_jax.main --config=configs/compare.py:seeds    (two of them, three times)
+    python -m oneflow_jax.main --config=configs/compare.py:seeds    (three of them, three times)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (minutes: does it all run?)
 
 The documents are those of configs/documents.py: emoji of 24 x 24 pixels, half of the documents with
-2 to 4 of them. Same backbone, optimizer, tasks and data for all. First a VQModel is trained, for
-`chameleon` and `dalle`; then the paradigms, one after another; what is finished is not done again.
-Needs the packages of requirements-metrics.txt.
+2 to 4 of them. Same backbone, optimizer, tasks and data for all; the learning rate tuned alike for
+each. First a VQModel is trained, for `chameleon` and `dalle`; then the paradigms, one after
+another; what is finished is not done again. Needs the packages of requirements-metrics.txt.
 """
 
 import ml_collections
@@ -37,7 +37,18 @@ HEADLINE = {
 }
 """With which of them a paradigm stands in the tables."""
 
-PAIR = ("transfusion", "oneflow")
+RATES = {
+    "chameleon": 1.2e-2,
+    "dalle": 1.2e-2,
+    "transfusion": 1.2e-2,
+    "lmfusion": 3e-3,
+    "oneflow": 1.2e-2,
+    "mask_flow": 3e-3,
+    "edit_flow": 3e-3,
+}
+"""Learning rates, each paradigm's best of those that benchmarks/tuning.py tried."""
+
+AGAIN = {"longer": ("transfusion", "oneflow"), "seeds": ("chameleon", "transfusion", "oneflow")}
 """Who is compared again: is what flows lack a matter of training (longer), or of luck (seeds)?"""
 
 
@@ -46,7 +57,7 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     if kind not in ("full", "longer", "seeds", "smoke"):
         raise ValueError(f"configs/compare.py:{kind}: there are full, longer, seeds and smoke.")
     smoke = kind == "smoke"
-    names = PAIR if kind in ("longer", "seeds") else tuple(PASSES)
+    names = AGAIN.get(kind, tuple(PASSES))
     end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")
     config = ml_collections.ConfigDict()
     config.name = name
@@ -80,7 +91,7 @@ def contestant(name: str, smoke: bool) -> ml_collections.ConfigDict:
     config.name = name
     config.source.documents = 10_000
     config.source.interleaved = 0.5
-    config.optimizer.learning_rate = 1.2e-2  # tuned by benchmarks/rates.py: docs/comparison.md
+    config.optimizer.learning_rate = RATES["lmfusion" if name == "language" else name]
 
     config.paradigm.joint = 0.6
     config.paradigm.text_to_image = 0.15

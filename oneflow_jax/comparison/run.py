@@ -153,11 +153,21 @@ def _comparison(
             "them with 2 to 4 pictures",
             "pictures": f"{first.source.concepts} emoji of {first.source.pixels} x "
             f"{first.source.pixels} pixels",
+            "learning rates": _rates(config),
             "command": f"python -m oneflow_jax.main --config={config.command}",
         },
         attribution=[emoji_concepts.ATTRIBUTION],
     )
     return dataclasses.replace(shown, notes=remarks.notes(shown, config.headline))
+
+
+def _rates(config: ml_collections.ConfigDict) -> str:
+    """As in "DALL-E, OneFlow 0.012; LMFusion 0.003"."""
+    by_rate: dict[float, list[str]] = {}
+    for name in config.order:
+        rate = config.contestants[name].optimizer.learning_rate
+        by_rate.setdefault(rate, []).append(tally.ABOUT[name].title)
+    return "; ".join(f"{', '.join(titles)} {rate:g}" for rate, titles in by_rate.items())
 
 
 def _bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Figure]]:

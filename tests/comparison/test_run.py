@@ -53,6 +53,7 @@ def test_the_page_shows_every_paradigm(finished):
     page = (folder / run.PAGE).read_text()
     assert all(title in page for title in ("DALL-E", "LMFusion", "OneFlow"))
     assert "TPU v4" in page
+    assert "DALL-E, OneFlow 0.012; LMFusion 0.003" in page
     tables = (folder / run.TABLES).read_text()
     assert tables.count("| LMFusion |") >= 2
 
@@ -64,7 +65,15 @@ def test_flows_take_the_passes_that_were_asked_for_and_codes_one_each(finished):
     assert figures["dalle"]["passes"]["value"] > compare.HEADLINE["dalle"]
 
 
-def test_what_is_finished_is_not_done_again(finished, monkeypatch):
+@pytest.fixture
+def optimizing():
+    """JAX as users have it: tests else compile fast."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_what_is_finished_is_not_done_again(finished, optimizing, monkeypatch):
     config, folder = finished
     before = (folder / run.FIGURES).read_text()
 
@@ -74,10 +83,9 @@ def test_what_is_finished_is_not_done_again(finished, monkeypatch):
     monkeypatch.setattr(train, "run", refused)
     monkeypatch.setattr(codec_run, "trained", refused)
     (folder / run.FIGURES).unlink()
-    jax.config.update("jax_disable_most_optimizations", False)
     run.run(config, folder)
     assert (folder / run.FIGURES).read_text() == before
-    # As tests have it, and `compile_fast` asks for.
+    # As `compile_fast` asks for.
     assert jax.config.read("jax_disable_most_optimizations")
 
 
@@ -120,7 +128,7 @@ def test_all_of_them_are_configured():
         config = compare.get_config(kind)
         run.check(config)
         assert config.compile_fast == (kind == "smoke")
-        every = set(compare.PAIR if kind in ("longer", "seeds") else ways.WAYS)
+        every = set(compare.AGAIN.get(kind, ways.WAYS))
         assert set(config.order) == set(config.contestants) == every
 
 
