@@ -12,7 +12,7 @@ import dataclasses
 import pathlib
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -102,18 +102,6 @@ class Judge:
         near = self.similarity(pictures, [sentences.phrase(name) for name in choice])
         return [choice[best] for best in near.argmax(axis=1)]
 
-    def accuracy(self, concepts: Sequence[emoji_concepts.Concept], seed: int) -> float:
-        """Share of new rough copies, one of each concept, of which it retrieves the name, 0 to 1.
-
-        Some emoji are drawn alike ("man bald" and "person bald"): of all 1,898 without skin tones
-        no judge gets more than 0.98.
-        """
-        rough = roughened(
-            np.stack([concept.pixels for concept in concepts]), np.random.default_rng(seed)
-        )
-        pairs = zip(self.retrieved(rough), concepts, strict=True)
-        return float(np.mean([found == concept.name for found, concept in pairs]))
-
     def save(self, path: pathlib.Path) -> None:
         """Writes it as a .npz file, which is never seen half written."""
         draft = path.with_name(path.name + ".draft")
@@ -150,6 +138,22 @@ def features(pictures: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]
     shape = (len(pictures), SQUARES, SQUARES, 3)
     colors = jax.image.resize(pictures.astype(np.float32) / 255, shape, "linear")
     return np.concatenate([seen, np.asarray(colors).reshape(len(pictures), -1)], axis=1)
+
+
+def accuracy(
+    look: Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]],
+    concepts: Sequence[emoji_concepts.Concept],
+    seed: int,
+) -> float:
+    """Share of new rough copies, one of each concept, of which `look` tells the name, 0 to 1.
+
+    Some emoji are drawn alike ("man bald" and "person bald"): of all 1,898 without skin tones no
+    judge gets more than 0.98.
+    """
+    drawn = np.stack([concept.pixels for concept in concepts])
+    found = look(roughened(drawn, np.random.default_rng(seed)))
+    pairs = zip(found, concepts, strict=True)
+    return float(np.mean([name == concept.name for name, concept in pairs]))
 
 
 def roughened(

@@ -6,10 +6,22 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import codec, corpus, fuzz, paradigms, roofline, sample, timing, train_step, tuning
+from benchmarks import (
+    codec,
+    corpus,
+    fuzz,
+    judge,
+    paradigms,
+    roofline,
+    sample,
+    timing,
+    train_step,
+    tuning,
+)
 from benchmarks import input as reading
 from oneflow_jax.comparison import contestants, keeping, measures
 from oneflow_jax.samplers import ode
+from oneflow_jax.scoring import matching
 from tests import runs
 
 SPREAD = {"median", "low", "high"}
@@ -154,3 +166,19 @@ def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch,
     assert codecs == {str(tmp_path / "codec" / "codec")}
     assert json.loads((tmp_path / "tuning.json").read_text())["rows"] == rows
     assert "| lmfusion | 0.002 | – | – | – | – | 0.250 | – | – |" in capsys.readouterr().out
+
+
+def test_judge_tells_real_documents_from_exchanged_ones(tmp_path, monkeypatch, capsys):
+    quick = functools.partial(matching.Judge.train, copies=8, steps=150)
+    monkeypatch.setattr(matching.Judge, "train", quick)
+    path = tmp_path / "judge.json"
+    judge.main(["--smoke", "--data", str(tmp_path / "data"), "--json", str(path)])
+    results = json.loads(path.read_text())
+    figures = [results["interleaved"][f"{share:g}"] for share in judge.SHARES]
+    values = [value for value, _, _ in figures]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 0.9
+    assert values[-1] < 0.5
+    assert all(0 <= low <= high <= 1 for _, low, high in figures)
+    assert all(0.5 < share <= 1 for share in results["named"].values())
+    assert "50% exchanged" in capsys.readouterr().out

@@ -36,9 +36,9 @@ def test_it_knows_the_pictures_that_it_was_trained_on(judge, drawn, names):
 
 
 def test_it_knows_rough_copies_that_it_has_not_seen(judge, concepts):
-    assert np.mean([judge.accuracy(concepts, seed) for seed in (1, 2)]) >= 0.85
+    assert np.mean([matching.accuracy(judge.retrieved, concepts, seed) for seed in (1, 2)]) >= 0.85
     novice = matching.Judge.train(concepts, copies=1, steps=1)
-    assert novice.accuracy(concepts, 1) < 0.4
+    assert matching.accuracy(novice.retrieved, concepts, 1) < 0.4
 
 
 def test_accuracy_is_the_share_of_right_names(judge, concepts):
@@ -47,7 +47,7 @@ def test_accuracy_is_the_share_of_right_names(judge, concepts):
         type(one)(other.name, one.category, one.kind, one.held_out, one.pixels)
         for one, other in zip(concepts, wrong, strict=True)
     ]
-    assert judge.accuracy(crossed, 1) < 0.15
+    assert matching.accuracy(judge.retrieved, crossed, 1) < 0.15
 
 
 def test_similarity(judge, drawn, names):

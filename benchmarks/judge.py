@@ -1,0 +1,81 @@
+"""How well the scores of interleaved documents tell good from bad: `python -m benchmarks.judge`.
+
+Scores real documents with more and more of their pictures exchanged, with intervals, and lets both
+judges of pictures name rough copies of them: the trained one, and the nearest picture in pixels.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks import report
+from configs import compare
+from oneflow_jax import host, logs, suites
+from oneflow_jax.data import emoji_concepts
+from oneflow_jax.scoring import emoji, interleaved, intervals, matching, thorough
+
+SHARES = (0.0, 0.1, 0.5, 1.0)
+"""Of the pictures, that are exchanged."""
+
+SEEDS = range(1, 6)
+"""Of the rough copies."""
+
+
+def main(argv: list[str] | None = None) -> dict[str, object]:
+    """Measures, prints, and returns what --json holds."""
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--documents", type=int, default=256)
+    flags.add_argument("--data", default="runs/data", help="folder of prepared data sets")
+    flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
+    flags.add_argument("--smoke", action="store_true", help="few concepts and documents")
+    flags = flags.parse_args(argv)
+    logs.to_terminal()
+    config = compare.contestant("oneflow", flags.smoke)
+    config.data.dir = flags.data
+    config.evaluation.samples = min(flags.documents, config.source.documents)
+    known = suites.known(config)
+    judges = {"trained judge": known.look, "nearest in pixels": nearest(known.concepts)}
+    results = {
+        "machine": host.machine(),
+        "documents": len(known.real),
+        "interleaved": {f"{share:g}": _scored(known, share) for share in SHARES},
+        "named": {
+            name: float(np.mean([matching.accuracy(look, known.concepts, seed) for seed in SEEDS]))
+            for name, look in judges.items()
+        },
+    }
+    rows = [
+        (f"{float(share):4.0%} exchanged", "{:.2f} ({:.2f} to {:.2f})".format(*each))
+        for share, each in results["interleaved"].items()
+    ]
+    report.show(f"interleaved, {len(known.real)} documents", rows)
+    rows = [(name, f"{share:.2f}") for name, share in results["named"].items()]
+    report.show(f"rough copies of {len(known.concepts)} concepts that are named rightly", rows)
+    report.keep(flags.json, results)
+    return results
+
+
+def nearest(concepts: Sequence[emoji_concepts.Concept]) -> interleaved.Look:
+    """The judge that names the picture nearest in pixels."""
+    known = {concept.name: emoji.features(concept.pixels) for concept in concepts}
+    return lambda pictures: [emoji.nearest(pixels, known) for pixels in pictures]
+
+
+def _scored(known: thorough.Known, share: float) -> tuple[float, float, float]:
+    """The figure `interleaved`, and its 95 % interval."""
+    real = interleaved.marks(known.real, known.concepts, known.look)
+    documents = interleaved.exchanged(known.real, share, seed=0)
+    made = interleaved.marks(documents, known.concepts, known.look)
+
+    def figure(chosen: np.ndarray) -> float:
+        return interleaved.figures([made[n] for n in chosen], real)["interleaved"]
+
+    draws = intervals.drawn(figure, len(made))
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return figure(np.arange(len(made))), float(low), float(high)
+
+
+if __name__ == "__main__":
+    main()
