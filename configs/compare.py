@@ -41,9 +41,9 @@ RATES = {
     "chameleon": 1.2e-2,
     "dalle": 1.2e-2,
     "transfusion": 1.2e-2,
-    "lmfusion": 3e-3,
+    "lmfusion": 6e-3,
     "oneflow": 1.2e-2,
-    "mask_flow": 3e-3,
+    "mask_flow": 6e-3,
     "edit_flow": 6e-3,
 }
 """Learning rates, each paradigm's best of those that benchmarks/tuning.py tried."""

@@ -162,7 +162,7 @@ def _comparison(
 
 
 def _rates(config: ml_collections.ConfigDict) -> str:
-    """As in "DALL-E, OneFlow 0.012; LMFusion 0.003"."""
+    """As in "DALL-E, OneFlow 0.012; LMFusion 0.006"."""
     by_rate: dict[float, list[str]] = {}
     for name in config.order:
         rate = config.contestants[name].optimizer.learning_rate

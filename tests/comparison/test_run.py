@@ -53,7 +53,7 @@ def test_the_page_shows_every_paradigm(finished):
     page = (folder / run.PAGE).read_text()
     assert all(title in page for title in ("DALL-E", "LMFusion", "OneFlow"))
     assert "TPU v4" in page
-    assert "DALL-E, OneFlow 0.012; LMFusion 0.003" in page
+    assert "DALL-E, OneFlow 0.012; LMFusion 0.006" in page
     tables = (folder / run.TABLES).read_text()
     assert tables.count("| LMFusion |") >= 2
 
