@@ -1,8 +1,8 @@
 """The settings of configs/compare.py, tuned alike: `python -m benchmarks.tuning`.
 
 Each paradigm is trained at each learning rate, by default with the FLOPs of the comparison, and
-measured as it is there. With fewer FLOPs higher rates look better than they are. What is finished
-is not done again, so that one rate after another may be asked for.
+measured as it is there, once. With fewer FLOPs higher rates look better than they are. What is
+finished is not done again, so that one rate after another may be asked for.
 
     python -m benchmarks.tuning oneflow transfusion --rates 6e-3 1.2e-2
     python -m benchmarks.tuning oneflow --rates 6e-3 --set "paradigm.clock=('power', 3.0)"
@@ -76,7 +76,7 @@ def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collecti
     config = compare.get_config("smoke" if flags.smoke else "full")
     for other in set(compare.PASSES) - {name}:
         del config.contestants[other], config.headline[other]
-    config.order = (name,)
+    config.order, config.seeds = (name,), (0,)
     config.flops, config.samples = flags.flops, flags.samples
     for each in (config.contestants[name], config.text_model):
         each.optimizer.learning_rate = rate

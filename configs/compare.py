@@ -1,14 +1,14 @@
 """Trains seven paradigms at equal FLOPs on the same documents, and shows them side by side.
 
-    python -m oneflow_jax.main --config=configs/compare.py          (hours on two CPU cores)
+    python -m oneflow_jax.main --config=configs/compare.py          (4 hours on two CPU cores)
     python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, for longer)
-    python -m oneflow_jax.main --config=configs/compare.py:seeds    (two of them, three times)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (minutes: does it all run?)
 
 The documents are those of configs/documents.py: emoji of 24 x 24 pixels, half of the documents with
 2 to 4 of them. Same backbone, optimizer, tasks and data for all; the learning rate tuned alike for
-each. First a VQModel is trained, for `chameleon` and `dalle`; then the paradigms, one after
-another; what is finished is not done again. Needs the packages of requirements-metrics.txt.
+each; three trainings of each. First a VQModel is trained, for `chameleon` and `dalle`; then the
+paradigms, one after another; what is finished is not done again. Needs the packages of
+requirements-metrics.txt.
 """
 
 import ml_collections
@@ -49,15 +49,15 @@ RATES = {
 """Learning rates, each paradigm's best of those that benchmarks/tuning.py tried."""
 
 PAIR = ("transfusion", "oneflow")
-"""Who is compared again: is what flows lack a matter of training (longer), or of luck (seeds)?"""
+"""Who is trained for longer: is what flows lack a matter of training?"""
 
 
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
-    """The configuration; `kind` is "full", "longer", "seeds" or "smoke"."""
-    if kind not in ("full", "longer", "seeds", "smoke"):
-        raise ValueError(f"configs/compare.py:{kind}: there are full, longer, seeds and smoke.")
+    """The configuration; `kind` is "full", "longer" or "smoke"."""
+    if kind not in ("full", "longer", "smoke"):
+        raise ValueError(f"configs/compare.py:{kind}: there are full, longer and smoke.")
     smoke = kind == "smoke"
-    names = PAIR if kind in ("longer", "seeds") else tuple(PASSES)
+    names = PAIR if kind == "longer" else tuple(PASSES)
     end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")
     config = ml_collections.ConfigDict()
     config.name = name
@@ -65,7 +65,7 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     config.platform = "any"
     config.needs = ""
     # Of each paradigm's training, and of what it makes.
-    config.seeds = (0, 1, 2) if kind == "seeds" else (0,)
+    config.seeds = (0, 1, 2) if kind == "full" else (0,)
     config.flops = 1e14 if kind == "longer" else 3e13  # of each paradigm's training
     config.language = 1 / 3  # share of it for the text model of lmfusion
     config.samples = 256  # documents, or pictures, that figures are of

@@ -124,11 +124,11 @@ def test_rooflines_are_of_all_paradigms_and_sizes():
 
 
 def test_all_of_them_are_configured():
-    for kind in ("full", "longer", "seeds", "smoke"):
+    for kind in ("full", "longer", "smoke"):
         config = compare.get_config(kind)
         run.check(config)
         assert config.compile_fast == (kind == "smoke")
-        every = set(compare.PAIR if kind in ("longer", "seeds") else ways.WAYS)
+        every = set(compare.PAIR if kind == "longer" else ways.WAYS)
         assert set(config.order) == set(config.contestants) == every
 
 
