@@ -169,4 +169,4 @@ def _rows(case: dict[str, object]) -> list[report.Row]:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -132,4 +132,4 @@ def read(top: pathlib.Path, rounds: int, *, smoke: bool) -> dict[str, timing.Spr
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

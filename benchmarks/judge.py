@@ -14,7 +14,7 @@ from benchmarks import report
 from configs import compare
 from oneflow_jax import host, logs, suites
 from oneflow_jax.data import emoji_concepts
-from oneflow_jax.scoring import emoji, interleaved, intervals, matching, thorough
+from oneflow_jax.scoring import emoji, interleaved, matching, thorough
 
 SHARES = (0.0, 0.1, 0.5, 1.0)
 """Of the pictures, that are exchanged."""
@@ -36,11 +36,12 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     config.data.dir = flags.data
     config.evaluation.samples = min(flags.documents, config.source.documents)
     known = suites.known(config)
+    real = interleaved.marks(known.real, known.concepts, known.look)
     judges = {"trained judge": known.look, "nearest in pixels": nearest(known.concepts)}
     results = {
         "machine": host.machine(),
         "documents": len(known.real),
-        "interleaved": {f"{share:g}": _scored(known, share) for share in SHARES},
+        "interleaved": {f"{share:g}": _scored(known, real, share) for share in SHARES},
         "named": {
             name: float(np.mean([matching.accuracy(look, known.concepts, seed) for seed in SEEDS]))
             for name, look in judges.items()
@@ -63,19 +64,15 @@ def nearest(concepts: Sequence[emoji_concepts.Concept]) -> interleaved.Look:
     return lambda pictures: [emoji.nearest(pixels, known) for pixels in pictures]
 
 
-def _scored(known: thorough.Known, share: float) -> tuple[float, float, float]:
-    """The figure `interleaved`, and its 95 % interval."""
-    real = interleaved.marks(known.real, known.concepts, known.look)
+def _scored(
+    known: thorough.Known, real: Sequence[interleaved.Marks], share: float
+) -> tuple[float, float, float]:
+    """The figure `interleaved` of the real documents, and its 95 % interval."""
     documents = interleaved.exchanged(known.real, share, seed=0)
     made = interleaved.marks(documents, known.concepts, known.look)
-
-    def figure(chosen: np.ndarray) -> float:
-        return interleaved.figures([made[n] for n in chosen], real)["interleaved"]
-
-    draws = intervals.drawn(figure, len(made))
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return figure(np.arange(len(made))), float(low), float(high)
+    low, high = np.percentile(interleaved.spread(made, real)["interleaved"], (2.5, 97.5))
+    return interleaved.figures(made, real)["interleaved"], float(low), float(high)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

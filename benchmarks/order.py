@@ -91,4 +91,4 @@ def class_of(word: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -59,4 +59,4 @@ def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, objec
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

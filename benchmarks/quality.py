@@ -10,6 +10,7 @@ and writes a table and two plots for each figure of merit.
 import argparse
 import functools
 import importlib
+import importlib.util
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -57,8 +58,14 @@ LABELS = {"passes": "forward passes", "seconds": "seconds a document"}
 
 
 def configured(name: str, changes: Sequence[str]) -> ml_collections.ConfigDict:
-    """The configuration of that name, with some of its values changed."""
+    """The configuration of that name, with some of its values changed.
+
+    Raises:
+        UserError: there is no such file of configs/, or no such field.
+    """
     module, _, argument = name.partition(":")
+    if importlib.util.find_spec(f"configs.{module}") is None:
+        raise UserError(f"{name}: there is no configs/{module}.py.")
     make = importlib.import_module(f"configs.{module}").get_config
     config = make(argument) if argument else make()
     settings.apply(config, changes)
@@ -129,4 +136,4 @@ def curves(rows: Sequence[Row], figure: str, across: str) -> dict[str, list[tupl
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -4,9 +4,12 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import sys
+from collections.abc import Callable
 
 from benchmarks import problem
 from oneflow_jax import host
+from oneflow_jax.errors import UserError
 
 Row = tuple[str, str]
 """A name and its value, as printed."""
@@ -49,3 +52,11 @@ def keep(path: pathlib.Path | None, results: dict[str, object]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2, default=dataclasses.asdict) + "\n")
+
+
+def run(main: Callable[[], object]) -> None:
+    """Runs a benchmark; a user's mistake ends it with a line, and no traceback."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -97,4 +97,4 @@ def _together(rows: dict[str, Hashable]) -> list[tuple[str, Hashable]]:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -5,21 +5,29 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from oneflow_jax.errors import UserError
+
 
 def apply(config: ml_collections.ConfigDict, settings: Sequence[str]) -> None:
     """Changes values of the configuration.
 
     Args:
-        config: changed in place.
+        config: changed in place, and locked: a misspelt field would else be a new one.
         settings: each is field=value, the value a Python literal or a word.
 
     Raises:
-        KeyError: there is no such field.
+        UserError: there is no such field, or its values are of another type.
     """
+    config.lock()
     for setting in settings:
-        field, _, value = setting.partition("=")
+        field, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: give field=value, as in sampling.guidance=2.0.")
         try:
             given = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             given = value  # a word
-        config.update_from_flattened_dict({field: given})
+        try:
+            config.update_from_flattened_dict({field: given})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"--set {setting}: {error.args[0]}") from error

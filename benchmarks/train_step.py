@@ -77,4 +77,4 @@ def _rows(results: dict[str, object]) -> list[report.Row]:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -9,7 +9,9 @@ finished is not done again, so that one rate after another may be asked for.
 """
 
 import argparse
+import json
 import pathlib
+from collections.abc import Sequence
 
 import ml_collections
 from etils import epath
@@ -18,6 +20,7 @@ from benchmarks import report, settings
 from configs import compare
 from oneflow_jax import host, logs, registry, workdir
 from oneflow_jax.comparison import contestants, measures, run
+from oneflow_jax.errors import UserError
 
 SHOWN = (
     "interleaved",
@@ -29,6 +32,17 @@ SHOWN = (
     "heldout_image",
 )
 
+FLAGS = {
+    "optimizer.learning_rate": "--rates",
+    "seed": "--seed",
+    "steps": "--flops",
+    "evaluation.samples": "--samples",
+}
+"""Fields that have flags of their own."""
+
+TRIED = ("paradigm", "rate", "set", "seed", "flops", "samples")
+"""What tells one row from another."""
+
 Row = dict[str, object]
 
 
@@ -38,11 +52,13 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("names", nargs="*", default=[*compare.PASSES], help="all if left out")
     flags.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
     flags.add_argument("--set", nargs="*", default=[], help="other settings, of all their runs")
-    flags.add_argument("--flops", type=float, default=3e13, help="of each training")
-    flags.add_argument("--samples", type=int, default=256, help="documents that figures are of")
+    flags.add_argument("--seed", type=int, default=0, help="of parameters, batches and noise")
+    flags.add_argument("--flops", type=float, help="of each training")
+    flags.add_argument("--samples", type=int, help="documents that figures are of")
     flags.add_argument("--out", default="runs/tuning", help="folder of runs and figures")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes; figures mean nothing")
     flags = flags.parse_args(argv)
+    _check(flags)
     logs.to_terminal()
     host.keep_freed_memory()
     out = epath.Path(flags.out).resolve()
@@ -52,9 +68,32 @@ def main(argv: list[str] | None = None) -> list[Row]:
         for rate in flags.rates:
             rows.append(measured(name, rate, flags, out))
             print(table(rows), flush=True)
-    kept = {"machine": host.machine(), "flops": flags.flops, "rows": rows}
-    report.keep(pathlib.Path(out / "tuning.json"), kept)
+    path = pathlib.Path(out / "tuning.json")
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    # Beside what other calls have found.
+    every = {json.dumps([row[field] for field in TRIED]): row for row in (*before, *rows)}
+    report.keep(path, {"machine": host.machine(), "rows": [*every.values()]})
     return rows
+
+
+def _check(flags: argparse.Namespace) -> None:
+    """Refuses what would train something else than it is called.
+
+    Raises:
+        UserError: a paradigm that is not compared, or a setting that has a flag of its own.
+    """
+    odd = sorted(set(flags.names) - set(compare.PASSES))
+    if odd:
+        raise UserError(f"{', '.join(odd)}: compared are {', '.join(compare.PASSES)}.")
+    fields = {setting.partition("=")[0] for setting in flags.set}
+    taken = sorted(fields & set(FLAGS))
+    if taken:
+        given = ", ".join(f"{field} by {FLAGS[field]}" for field in taken)
+        raise UserError(f"--set: give {given}.")
+
+
+def _told(settings: Sequence[str]) -> str:
+    return "".join(f",{setting}" for setting in sorted(settings))
 
 
 def measured(name: str, rate: float, flags: argparse.Namespace, out: epath.Path) -> Row:
@@ -62,13 +101,14 @@ def measured(name: str, rate: float, flags: argparse.Namespace, out: epath.Path)
     config = configured(name, rate, flags)
     run.check(config)
     contestants.prepared(config, out)
-    folder = out / ",".join([f"{rate:g}", *flags.set])
+    folder = out / f"{rate:g}{_told(flags.set)}"
     (one,) = contestants.runs(config, folder)
     if name in registry.ON_CODES:  # one codec for all
         one.config.codec.path = str(out / contestants.CODEC / workdir.CODEC)
     found = measures.measured(contestants.trained(config, folder, one), config)
     figures = {figure: estimate.value for figure, estimate in found.figures.items()}
-    return {"paradigm": name, "rate": rate, "set": flags.set, "figures": figures}
+    tried = (name, rate, sorted(flags.set), flags.seed, config.flops, config.samples)
+    return {**dict(zip(TRIED, tried, strict=True)), "figures": figures}
 
 
 def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collections.ConfigDict:
@@ -76,8 +116,9 @@ def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collecti
     config = compare.get_config("smoke" if flags.smoke else "full")
     for other in set(compare.PASSES) - {name}:
         del config.contestants[other], config.headline[other]
-    config.order, config.seeds = (name,), (0,)
-    config.flops, config.samples = flags.flops, flags.samples
+    config.order, config.seeds = (name,), (flags.seed,)
+    config.flops = config.flops if flags.flops is None else flags.flops
+    config.samples = config.samples if flags.samples is None else flags.samples
     for each in (config.contestants[name], config.text_model):
         each.optimizer.learning_rate = rate
         settings.apply(each, flags.set)
@@ -95,4 +136,4 @@ def table(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

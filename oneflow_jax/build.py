@@ -138,7 +138,8 @@ class System:
         if scorer is None:
             return None
         batches = self._batches(split, workers=0, cache=0)
-        return likelihood.Likelihood(batches, self.model, scorer, self.config.seed)
+        available = len(inputs.documents(self.config, self.layout, split))
+        return likelihood.Likelihood(batches, available, self.model, scorer, self.config.seed)
 
     def _batches(self, split: str, *, workers: int, cache: int) -> streams.Batches:
         return pipeline.batches(

@@ -10,7 +10,7 @@ on what tokens there are: some end documents with one.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ from oneflow_jax.data import streams
 from oneflow_jax.flows import clocks
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.scorers import Scorer
-from oneflow_jax.shapes import PyTree
+from oneflow_jax.shapes import Float, Int, PyTree
 
 DOCUMENTS = 1_024
-"""At least so many are scored."""
+"""So many are scored, or all that there are, but for what does not fill a batch."""
 
 TIMES = 8
 """That each of them is scored at, where the scorer's term depends on the time."""
@@ -33,56 +33,66 @@ TIMES = 8
 
 @dataclasses.dataclass(frozen=True)
 class Nats:
-    """Of each batch its nats, and its number of documents."""
+    """Of each row its nats, and its number of documents."""
 
-    total: Sequence[float]
-    documents: Sequence[int]
+    total: Float[np.ndarray, "rows"]
+    documents: Int[np.ndarray, "rows"]
 
-    def mean(self, batches: Sequence[int] | None = None) -> float:
-        """Nats a document: of all batches, or of some, which may come more than once."""
-        chosen = range(len(self.total)) if batches is None else batches
-        return sum(self.total[n] for n in chosen) / sum(self.documents[n] for n in chosen)
+    def mean(self, rows: Int[np.ndarray, "some"] | slice = slice(None)) -> float:
+        """Nats a document: of all rows, or of some, which may come more than once."""
+        return float(self.total[rows].sum() / self.documents[rows].sum())
 
 
 class Likelihood:
     """Scores the first documents of a split, in the same way at every call."""
 
-    def __init__(self, batches: streams.Batches, model: Model, scorer: Scorer, seed: int) -> None:
+    def __init__(
+        self,
+        batches: streams.Batches,
+        available: int,
+        model: Model,
+        scorer: Scorer,
+        seed: int,
+    ) -> None:
         """Loads the documents.
 
         Args:
             batches: of them the first.
+            available: documents of the split: those after so many have come before.
             model: what is scored.
             scorer: how.
             seed: of what is hidden.
         """
-        self._canvases = list(_first(batches))
+        self._batches = list(_first(batches, min(DOCUMENTS, available)))
         self._times = 1 if scorer.exact else TIMES
         self._key = jax.random.key(seed)
-        score = functools.partial(step.eval_step, model=model, paradigm=scorer.paradigm)
+        score = functools.partial(step.eval_rows, model=model, paradigm=scorer.paradigm)
         self._step = jax.jit(score)
 
     def __call__(self, params: PyTree) -> Nats:
-        """What each batch costs."""
+        """What each row costs."""
         totals = [
-            float(np.mean([self._at(params, n, k, canvas) for k in range(self._times)]))
-            for n, (canvas, _) in enumerate(self._canvases)
+            np.mean([self._at(params, n, k, canvas) for k in range(self._times)], axis=0)
+            for n, (canvas, _) in enumerate(self._batches)
         ]
-        return Nats(totals, [documents for _, documents in self._canvases])
+        documents = [documents for _, documents in self._batches]
+        return Nats(np.concatenate(totals), np.concatenate(documents))
 
-    def _at(self, params: PyTree, n: int, k: int, canvas: Canvas) -> float:
+    def _at(self, params: PyTree, n: int, k: int, canvas: Canvas) -> Float[np.ndarray, "B"]:
         key = jax.random.fold_in(jax.random.fold_in(self._key, n), k)
         u = jnp.float32((k + (n + 1) * clocks.GOLDEN % 1) / self._times)
         terms = processes.fetched(self._step(params, key, u, canvas))
-        return float(terms["text"].total)
+        return np.asarray(terms["text"].total, np.float64)
 
 
-def _first(batches: streams.Batches) -> Iterator[tuple[Canvas, int]]:
-    """Batches with their numbers of documents."""
+def _first(batches: streams.Batches, most: int) -> Iterator[tuple[Canvas, Int[np.ndarray, "B"]]]:
+    """Batches with the numbers of documents of their rows: one, and more within `most`."""
     data, seen = iter(batches), 0
-    while seen < DOCUMENTS:
+    while True:
         canvas = next(data)
-        documents = int(processes.fetched(jnp.sum(jnp.max(canvas.segment, axis=1))))
-        seen += documents
+        documents = processes.fetched(jnp.max(canvas.segment, axis=1))
+        seen += int(documents.sum())
+        if seen > max(most, documents.sum()):
+            break
         yield canvas, documents
     data.close()

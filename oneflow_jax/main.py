@@ -201,7 +201,6 @@ def _of_contestants(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             f"This configuration compares paradigms in one process, and is run in "
             f"{jax.process_count()}: unset {', '.join(processes.ENVIRONMENT)}; run it on one host."
         )
-    workdir.keep_config(folder, config)
     _say(f"Page: {comparison.run(config, folder)}")
     _say(f"Figures: {folder / comparison.FIGURES}")
 
@@ -262,7 +261,8 @@ def main() -> None:
         _say(stopped)
         sys.exit(STOPPED)
     except KeyboardInterrupt:
-        processes.leave("\nstopped; the same command goes on from the newest checkpoint")
+        told = "\nstopped; the same command goes on from the newest checkpoint, if there is one"
+        processes.leave(told, at_once=True)
     except Exception:
         if not processes.several():
             raise

@@ -160,10 +160,13 @@ def mourned(checkpoints: epath.Path) -> Iterator[None]:
     watcher.communicate(mourner.DONE)
 
 
-def leave(message: str, code: int = 1) -> NoReturn:
-    """Ends this process with a message; does not wait for others, who will notice."""
+def leave(message: str, code: int = 1, *, at_once: bool = False) -> NoReturn:
+    """Ends this process with a message; does not wait for others, who will notice.
+
+    `at_once` does without Python's own way out, in which threads that are amid work may crash.
+    """
     print(message, file=sys.stderr, flush=True)
-    if several():
+    if several() or at_once:
         # Python's own way out would first wait for the other processes to end too.
         sys.stdout.flush()
         os._exit(code)

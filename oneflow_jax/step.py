@@ -46,11 +46,24 @@ def row_sums(
     paradigm: Paradigm,
 ) -> Metrics:
     """Loss totals and numbers of scored slots by term, over the given rows."""
+    return update.total(row_losses(params, keys, u, canvas, model=model, paradigm=paradigm))
+
+
+def row_losses(
+    params: PyTree,
+    keys: Key[Array, "B"],
+    u: Float[Array, "B L"],
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: Paradigm,
+) -> Metrics:
+    """The same of each row by itself: totals and numbers `[B]`."""
     table = model.apply({"params": params}, method="table")
     corrupt = jax.vmap(functools.partial(paradigm.corrupt, table=table))
     view, targets = corrupt(keys, u, canvas)
     outputs = model.apply({"params": params}, view)
-    return update.total(jax.vmap(paradigm.loss)(outputs, targets))
+    return jax.vmap(paradigm.loss)(outputs, targets)
 
 
 def train_step(
@@ -105,9 +118,22 @@ def eval_step(
     paradigm: Paradigm,
 ) -> Metrics:
     """Losses of a batch with all documents at the same u: one bucket of the clock."""
+    return update.total(eval_rows(params, key, u, canvas, model=model, paradigm=paradigm))
+
+
+def eval_rows(
+    params: PyTree,
+    key: Key[Array, ""],
+    u: Float[Array, ""],
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: Paradigm,
+) -> Metrics:
+    """The same of each row by itself: totals and numbers `[B]`."""
     keys = update.row_keys(key, canvas.ids.shape[0])
     u = jnp.broadcast_to(u, canvas.ids.shape)
-    return row_sums(params, keys, u, canvas, model=model, paradigm=paradigm)
+    return row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
 
 
 def _at_least_one(counts: Sums) -> Sums:

@@ -41,7 +41,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.evaluation.thorough and missing:
         raise UserError(
             f"evaluation.thorough=True needs {' and '.join(missing)}: pip install -r "
-            "requirements-metrics.txt, or do without, by False."
+            "requirements-metrics.txt, or, but in a comparison, do without, by False."
         )
 
 

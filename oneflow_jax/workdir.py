@@ -149,6 +149,8 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
     """
     path = workdir / CONFIG
     old = _saved(path) if path.exists() else {}
+    if "contestants" in old:
+        raise UserError(f"--workdir={workdir} holds a comparison: choose another --workdir.")
     changed = [
         f"{name}: {was!r} there, {now!r} now"
         for name, was, now in _differences(old, json.loads(config.to_json()))

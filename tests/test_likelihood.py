@@ -27,10 +27,12 @@ class Batches:
             yield tiny.packed()
 
 
-def made(name, batches=None):
+def made(name, batches=None, available=1_000):
     flow = FLOWS[name]
     model = tiny.network(flow.heads)
-    found = likelihoods.Likelihood(batches or Batches(), model, scorers.scorer(flow), seed=0)
+    found = likelihoods.Likelihood(
+        batches or Batches(), available, model, scorers.scorer(flow), seed=0
+    )
     return found, tiny.parameters(model)
 
 
@@ -58,22 +60,30 @@ def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
     np.testing.assert_allclose(found, expected, rtol=rtol)
 
 
-def test_as_many_batches_as_it_takes(monkeypatch):
-    batches, documents = Batches(), documents_of(tiny.packed())
-    monkeypatch.setattr(likelihoods, "DOCUMENTS", 2 * documents + 1)
-    likelihood, params = made("mask_flow", batches)
+@pytest.mark.parametrize(("available", "limit"), [(3, 2), (2, 3)])
+def test_no_document_comes_twice_and_none_beyond_the_limit(available, limit, monkeypatch):
+    canvas, batches = tiny.packed(), Batches()
+    documents, rows = documents_of(canvas), len(canvas.ids)
+    monkeypatch.setattr(likelihoods, "DOCUMENTS", limit * documents + 1)
+    likelihood, params = made("mask_flow", batches, available * documents + 1)
     assert batches.asked == 3
     first = likelihood(params)
     # The same words are hidden otherwise, at other times.
-    assert len(set(first.total)) == 3
-    assert first.documents == [documents] * 3
-    assert likelihood(params) == first
+    assert len(set(first.total)) == len(first.documents) == 2 * rows
+    assert sum(first.documents) == 2 * documents
+    again = likelihood(params)
+    np.testing.assert_array_equal(again.total, first.total)
 
 
-def test_documents_count_alike_whatever_their_batch():
-    nats = likelihoods.Nats([10.0, 2.0], [4, 2])
+def test_a_batch_that_is_more_than_all_is_scored():
+    likelihood, params = made("transfusion", available=1)
+    assert sum(likelihood(params).documents) == documents_of(tiny.packed())
+
+
+def test_documents_count_alike_whatever_their_row():
+    nats = likelihoods.Nats(np.float64([10, 2]), np.int32([4, 2]))
     assert nats.mean() == 2.0
-    assert nats.mean([1, 1]) == 1.0
+    assert nats.mean(np.int32([1, 1])) == 1.0
 
 
 def test_who_has_one():

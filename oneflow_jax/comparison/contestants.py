@@ -60,19 +60,21 @@ class Trained:
 def runs(config: ml_collections.ConfigDict, folder: epath.Path) -> Iterator[Run]:
     """All runs but the codec's and the text models', seed by seed."""
     for seed in config.seeds:
-        for name in config.contestants:
+        for name in config.order:
             yield _run(config, folder, name, seed)
 
 
 def prepared(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """Trains the codec, if one of the contestants needs it and it is not there."""
-    if not any(one.paradigm.name in registry.ON_CODES for one in config.contestants.values()):
+    names = {config.contestants[name].paradigm.name for name in config.order}
+    if not names & set(registry.ON_CODES):
         return
     where, given = folder / CODEC, config.codec
     with workdir.claimed(where):
         workdir.check_config(where, given)
         system = reconstruction.system(given)
         if (where / workdir.EVALUATION).exists():
+            _check_steps(where, given.steps, "codec.steps asks")
             return
         logging.info("The codec of %s.", ", ".join(registry.ON_CODES))
         workdir.keep_config(where, given)
@@ -95,7 +97,9 @@ def alone(run: Run) -> Trained:
         workdir.check_config(run.folder, run.config)
         config, spent = _fitted(run)
         system = build.system(config, run.folder)
-        if not _finished(run.folder, config):
+        if _finished(run.folder, config):
+            logging.info("%s, seed %d: is trained.", run.name, run.seed)
+        else:
             logging.info("%s, seed %d: %d steps.", run.name, run.seed, config.steps)
             workdir.keep_config(run.folder, config)
             train.run(system, run.folder)
@@ -149,10 +153,15 @@ def _fitted(run: Run) -> tuple[ml_collections.ConfigDict, float]:
 def _finished(folder: epath.Path, config: ml_collections.ConfigDict) -> bool:
     with checkpoint.Checkpoints(folder) as checkpoints:
         latest = checkpoints.latest
-    # The learning rate has followed the steps that were planned.
-    if latest is not None and (was := workdir.saved_config(folder).steps) != config.steps:
-        raise UserError(
-            f"{folder} was begun for {was} steps, and flops and language ask for {config.steps} "
-            "now: give the values that were there, or another --workdir."
-        )
+    if latest is not None:
+        _check_steps(folder, config.steps, "flops and language ask")
     return latest == config.steps
+
+
+def _check_steps(folder: epath.Path, steps: int, asking: str) -> None:
+    # The learning rate has followed the steps that were planned.
+    if (was := workdir.saved_config(folder).steps) != steps:
+        raise UserError(
+            f"{folder} was begun for {was} steps, and {asking} for {steps} now: give the values "
+            "that were there, or another --workdir."
+        )

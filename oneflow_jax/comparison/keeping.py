@@ -12,10 +12,17 @@ from oneflow_jax.viewer import comparison as page
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure, and what it would be with other documents; no draws if nobody can tell."""
+    """A figure of one training.
+
+    Attributes:
+        value: the figure.
+        draws: what it would be with other documents; none if nobody can tell.
+        share: whether it lies between 0 and 1, and with it its interval.
+    """
 
     value: float
     draws: Sequence[float] = ()
+    share: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +59,7 @@ def measures(kept: Mapping[str, Any]) -> Measures:
     bars = [page.Bar(**bar) for bar in kept["timeline"]["parts"]]
     return Measures(
         figures={
-            name: Estimate(one["value"], tuple(one["draws"]))
+            name: Estimate(one["value"], tuple(one["draws"]), one["share"])
             for name, one in kept["figures"].items()
         },
         curves={

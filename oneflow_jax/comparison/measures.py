@@ -26,6 +26,9 @@ from oneflow_jax.viewer import comparison as page
 
 FILE = "comparison.json"
 
+VERSION = 2
+"""Raised whenever something else is measured, or otherwise."""
+
 TASKS = ("text_to_image", "image_to_text", "unseen", "document")
 """Of the suite's tasks those that are compared; the last one makes whole documents."""
 
@@ -45,13 +48,16 @@ def measured(trained: Trained, config: ml_collections.ConfigDict) -> Measures:
 
 
 def asked(trained: Trained, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What measures depend on, besides the training: measures of anything else are made anew."""
+    """What measures depend on: measures of anything else are made anew."""
     own = json.loads(trained.system.config.to_json())
+    for elsewhere in ("data.dir", "codec.path", "start"):
+        *path, last = elsewhere.split(".")
+        functools.reduce(dict.__getitem__, path, own).pop(last, None)
     return {
-        "steps": own["steps"],
+        "version": VERSION,
         "headline": config.headline[trained.run.name],
-        "evaluation": own["evaluation"],
-        "sampling": own["sampling"],
+        "compile_fast": config.compile_fast,
+        "run": own,
     }
 
 
@@ -106,8 +112,9 @@ def _measured(trained: Trained, config: ml_collections.ConfigDict) -> Measures:
             if passes == headline:
                 draws = score.spread(trained.run.seed)
                 figures |= {
-                    figure: Estimate(value, [float(x) for x in draws.get(figure, ())])
-                    for figure, value in values.items()
+                    figure: Estimate(value, [float(x) for x in draws.get(figure, ())], share)
+                    for of, share in ((score.figures, True), (score.numbers, False))
+                    for figure, value in of.items()
                 }
                 samples = made[:SHOWN] if task.name == TASKS[-1] else samples
     figures |= _constants(trained)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from oneflow_jax import registry
 from oneflow_jax.comparison import rooflines
 from oneflow_jax.costs import latency, sizes, ways
 from oneflow_jax.viewer import comparison as page
@@ -13,21 +14,51 @@ ON_PICTURES = ("transfusion", "lmfusion")
 """Those whose passes are counted by the picture."""
 
 CAVEATS = (
-    "OneFlow and Mask Flow are told the layout of each document, drawn from those of the data: "
-    "how many runs of words and pictures there are, and how long; the others choose it.",
-    "DALL-E's documents have all words first: of their order only that of names and pictures "
-    "counts.",
-    "LMFusion's FLOPs are counted as if each slot went through its own tower alone; the program "
-    "runs both and picks, so that it takes longer. Its text model takes its share of them.",
-    "The codes of Chameleon and DALL-E come from a VQModel that was trained before, whose FLOPs "
-    "are not counted, and which has seen more emoji than the documents show.",
-    "The data has one picture for each name: what is measured is whether words and pictures agree, "
-    "not whether pictures are new. Intervals over documents are narrow, since names recur.",
-    "Passes and seconds on the curves are of batches of 64, in which rows wait for one another; "
-    "each was timed once.",
-    "Passes of Chameleon, DALL-E, Transfusion and LMFusion are with a cache: most are of one "
-    "slot, while a pass of the concurrent ones is of all slots.",
-    "The documents shown are the first ones, not picked.",
+    (
+        ("oneflow", "mask_flow"),
+        "OneFlow and Mask Flow are told the layout of each document, drawn from those of the data: "
+        "how many runs of words and pictures there are, and how long; the others choose it.",
+    ),
+    (
+        ("dalle",),
+        "DALL-E's documents have all words first: of their order only that of names and pictures "
+        "counts.",
+    ),
+    (
+        ("lmfusion",),
+        "LMFusion's FLOPs are counted as if each slot went through its own tower alone; the "
+        "program runs both and picks, so that it takes longer. Its text model takes its share of "
+        "them.",
+    ),
+    (
+        registry.ON_CODES,
+        "The codes of Chameleon and DALL-E come from a VQModel that was trained before, whose "
+        "FLOPs are not counted, and which has seen more emoji than the documents show.",
+    ),
+    (
+        (),
+        "The data has one picture for each name: what is measured is whether words and pictures "
+        "agree, not whether pictures are new. Intervals over documents are narrow, since names "
+        "recur.",
+    ),
+    (
+        (),
+        "Passes and seconds on the curves are of large batches, in which rows wait for one "
+        "another; each training's were timed once.",
+    ),
+    (
+        ("chameleon", "dalle", "transfusion", "lmfusion"),
+        "Passes of those that write from left to right are with a cache: most are of one slot, "
+        "while a pass of the concurrent ones is of all slots.",
+    ),
+    ((), "The documents shown are the first ones, not picked."),
+)
+"""Of whom they are, and what they say; without names, of all."""
+
+TRAININGS = (
+    "Figures are means over {count} trainings of each, which differ in their seed; intervals are "
+    "Student's, of these, or those over documents if they are wider. Passes and seconds of single "
+    "documents, the documents shown and how they come about are of the first training."
 )
 
 
@@ -45,20 +76,23 @@ def notes(comparison: page.Comparison, headline: Mapping[str, int]) -> list[str]
         if name in ways.WAYS and not ways.WAYS[name].cached
     ]
     pictures = [f"{every[name].title} {headline[name]}" for name in ON_PICTURES if name in every]
-    asked = (
-        f"Figures are of these forward passes, at most: {', '.join(flows)} for a document; "
-        f"{', '.join(pictures)} for each picture, words a pass each. Images are asked for one by "
-        "one, documents from nothing."
-    )
-    return [*_overtaken(every), *_on_chips(every), asked, *_unchanged(every), *CAVEATS]
+    most = [f"{', '.join(flows)} for a document"] * bool(flows)
+    most += [f"{', '.join(pictures)} for each picture, words a pass each"] * bool(pictures)
+    asked = "Images are asked for one by one, documents from nothing."
+    if most:
+        asked = f"Figures are of these forward passes, at most: {'; '.join(most)}. {asked}"
+    count = len(comparison.seeds)
+    trainings = [TRAININGS.format(count=count)] * (count > 1)
+    caveats = [said for of, said in CAVEATS if not of or set(of) & set(every)]
+    both = "oneflow" in every and _cached(every)
+    compared = [*_overtaken(every), *_on_chips(every)] if both else []
+    return [*compared, asked, *trainings, *_unchanged(every), *caveats]
 
 
 def _overtaken(every: Mapping[str, page.Contestant]) -> Iterator[str]:
     """Up to how many passes OneFlow would be faster than the others, here."""
     cached = _cached(every)
     for figure, said in (("seconds_per_document", "one"), ("seconds_per_document_8", "eight")):
-        if "oneflow" not in every or not cached:
-            return
         flow = every["oneflow"].figures
         each = flow[figure].value / flow["passes"].value
         than = [f"{one.title} up to {int(one.figures[figure].value / each)}" for one in cached]
@@ -71,8 +105,6 @@ def _overtaken(every: Mapping[str, page.Contestant]) -> Iterator[str]:
 def _on_chips(every: Mapping[str, page.Contestant]) -> Iterator[str]:
     """The same by roofline."""
     cached = _cached(every)
-    if "oneflow" not in every or not cached:
-        return
     asked = sizes.DOCUMENT
     yield (
         f"The rooflines are of a document of {asked.words} words and {asked.pictures} "

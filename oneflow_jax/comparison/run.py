@@ -42,12 +42,16 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
         UserError: a value in the configuration is wrong, or packages are missing.
     """
     check(config)
+    _check_folder(config, folder)
+    workdir.keep_config(folder, config)
     if config.compile_fast:
         host.compile_fast()
     contestants.prepared(config, folder)
     trained: dict[str, list[contestants.Trained]] = {}
     found: dict[str, list[measures.Measures]] = {}
-    for one in contestants.runs(config, folder):
+    every = list(contestants.runs(config, folder))
+    for number, one in enumerate(every, 1):
+        logging.info("%s, seed %d: training %d of %d.", one.name, one.seed, number, len(every))
         done = contestants.trained(config, folder, one)
         trained.setdefault(one.name, []).append(done)
         found.setdefault(one.name, []).append(measures.measured(done, config))
@@ -72,28 +76,49 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"{field}={config[field]} must be above 0.")
     if not 0 < config.language < 1:
         raise UserError(f"language={config.language} must be a share, above 0 and below 1.")
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
-        raise UserError(f"seeds={config.seeds}: give one or more, each once.")
-    names = set(config.contestants)
-    for field in ("order", "headline"):
-        if set(config[field]) != names:
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in config.seeds)
+    if not config.seeds or not whole or len(set(config.seeds)) < len(config.seeds):
+        raise UserError(f"seeds={config.seeds}: give whole numbers from 0, one or more, each once.")
+    order, names = list(config.order), sorted(config.contestants)
+    if not order or len(set(order)) < len(order) or set(order) - set(names):
+        raise UserError(f"order={tuple(order)}: give some of {', '.join(names)}, each once.")
+    for name in order:
+        one = config.contestants[name]
+        if config.headline.get(name) not in one.evaluation.passes:
             raise UserError(
-                f"{field} names {', '.join(config[field])}; there are {', '.join(sorted(names))}."
-            )
-    for name, one in config.contestants.items():
-        if config.headline[name] not in one.evaluation.passes:
-            raise UserError(
-                f"headline.{name}={config.headline[name]} is none of contestants.{name}."
+                f"headline.{name}={config.headline.get(name)} is none of contestants.{name}."
                 f"evaluation.passes={one.evaluation.passes}."
             )
         if not LEAST <= config.samples <= one.source.documents:
             raise UserError(
-                f"samples={config.samples}: give {LEAST} to contestants.{name}.source.documents="
-                f"{one.source.documents}."
+                f"samples={config.samples}: give {LEAST} to {one.source.documents}, which is "
+                f"contestants.{name}.source.documents."
+            )
+        if not one.evaluation.thorough:
+            raise UserError(
+                f"contestants.{name}.evaluation.thorough=False: a comparison needs the figures "
+                "that take networks (requirements-metrics.txt)."
             )
         storage.check_local(one.data.dir, f"contestants.{name}.data.dir")
         checkpoint.check(one.checkpoint)
         suites.check(one)
+
+
+def _check_folder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    """Refuses to mix what is in the folder with what else is asked for."""
+    if not (folder / workdir.CONFIG).exists():
+        return
+    was = workdir.saved_config(folder)
+    if "contestants" not in was:
+        raise UserError(f"--workdir={folder} holds a run of {was.name}: choose another --workdir.")
+    folders = [contestants.text_model(config, folder, seed).folder for seed in config.seeds]
+    folders += [one.folder for one in contestants.runs(config, folder)]
+    changed = [field for field in ("flops", "language") if was[field] != config[field]]
+    if changed and any(one.exists() for one in folders):
+        there = ", ".join(f"{field}={was[field]:g}" for field in changed)
+        raise UserError(
+            f"--workdir={folder} was begun with {there}: give the same, or another --workdir."
+        )
 
 
 def _latency(
@@ -139,7 +164,7 @@ def _comparison(
         contestants=[tally.contestant(name, found[name], timed[name]) for name in config.order],
         bounds=_bounds(first),
         latency=[
-            page.Latency(tally.ABOUT[name].title, batch, tally.mean([s for s, _ in every]))
+            page.Latency(tally.named(name).title, batch, tally.mean([s for s, _ in every]))
             for name in config.order
             for batch, every in timed[name].items()
         ],
@@ -166,7 +191,7 @@ def _rates(config: ml_collections.ConfigDict) -> str:
     by_rate: dict[float, list[str]] = {}
     for name in config.order:
         rate = config.contestants[name].optimizer.learning_rate
-        by_rate.setdefault(rate, []).append(tally.ABOUT[name].title)
+        by_rate.setdefault(rate, []).append(tally.named(name).title)
     return "; ".join(f"{', '.join(titles)} {rate:g}" for rate, titles in by_rate.items())
 
 

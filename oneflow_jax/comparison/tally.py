@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from oneflow_jax.comparison.keeping import Estimate, Measures
 from oneflow_jax.viewer import comparison as page
@@ -61,7 +62,11 @@ ABOUT = {
         {"text_nats": "no finite bound is known of its likelihood"},
     ),
 }
-"""By name; a contestant that is not here is called by it."""
+
+
+def named(paradigm: str) -> About:
+    """What it is called: by its name, if it is none of these."""
+    return ABOUT.get(paradigm, About(paradigm, paradigm, paradigm))
 
 
 def contestant(
@@ -74,7 +79,7 @@ def contestant(
         every: its measures, seed by seed.
         latency: by batch size, (seconds, passes) of each batch that was timed.
     """
-    about = ABOUT.get(paradigm, About(paradigm, paradigm, paradigm))
+    about = named(paradigm)
     names = [figure for figure in every[0].figures if all(figure in one.figures for one in every)]
     figures = {figure: pooled([one.figures[figure] for one in every]) for figure in names}
     figures |= _timed(latency)
@@ -96,15 +101,21 @@ def contestant(
 def pooled(every: Sequence[Estimate], seed: int = 0) -> page.Figure:
     """The mean over trainings, with its 95 % interval.
 
-    Trainings are drawn with repetition, and documents within each: of one training the interval
-    tells of documents alone; of several, of both.
+    Of one training the interval tells of documents alone. Of several it is Student's, of their
+    values, mean ± t s / √n with n - 1 degrees of freedom, or that of documents if it is wider. Few
+    trainings tell little of others: for three, t is 4.3.
     """
     rng = np.random.default_rng(seed)
-    values = [np.asarray(one.draws if len(one.draws) else [one.value]) for one in every]
-    chosen = rng.integers(0, len(every), (DRAWS, len(every)))
-    means = [np.mean([rng.choice(values[n]) for n in some]) for some in chosen]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return page.Figure(float(np.mean([one.value for one in every])), float(low), float(high))
+    values = [one.draws if len(one.draws) else [one.value] for one in every]
+    draws = np.mean([rng.choice(some, DRAWS) for some in values], axis=0)
+    told = np.asarray([one.value for one in every])
+    low, high = np.percentile(draws, [2.5, 97.5])
+    if len(every) > 1:
+        wide = stats.t.ppf(0.975, len(every) - 1) * stats.sem(told)
+        low, high = min(low, told.mean() - wide), max(high, told.mean() + wide)
+    if every[0].share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return page.Figure(float(told.mean()), float(low), float(high))
 
 
 def mean(values: Sequence[float]) -> page.Figure:

@@ -34,12 +34,12 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from oneflow_jax.data import edits, emoji_concepts, sentences
 from oneflow_jax.data.document import Document, Image
 from oneflow_jax.errors import UserError
-from oneflow_jax.scoring import base
+from oneflow_jax.scoring import base, intervals
 
 Look = Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]]
 """The name of what each picture shows: `matching.Judge.retrieved`, or `emoji.nearest` of each."""
@@ -135,6 +135,22 @@ def figures(made: Sequence[Marks], real: Sequence[Marks]) -> dict[str, float]:
     return found
 
 
+def spread(
+    made: Sequence[Marks], real: Sequence[Marks], seed: int = 0
+) -> dict[str, Float[np.ndarray, "draws"]]:
+    """All figures with other documents: `intervals.drawn`.
+
+    A document drawn twice makes variety less, so the real ones are drawn likewise.
+    """
+
+    def told(numbers: np.ndarray) -> list[float]:
+        again = ([some[n] for n in numbers] for some in (made, real))
+        return list(figures(*again).values())
+
+    draws = intervals.drawn(told, len(made), seed)
+    return dict(zip(figures(made, real), draws.T, strict=True))
+
+
 def bounds(
     documents: Sequence[Document],
     concepts: Sequence[emoji_concepts.Concept],
@@ -154,7 +170,8 @@ def bounds(
 def exchanged(documents: Sequence[Document], share: float, seed: int) -> list[Document]:
     """The documents with a share of all their pictures in the places of one another.
 
-    None of these stays where it was; another of the same name may come there.
+    None of these stays where it was, unless it is the only one; another of the same name may come
+    there.
     """
     pictures = _pictures(documents)
     count = round(share * len(pictures))

@@ -12,7 +12,7 @@ import dataclasses
 import pathlib
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from oneflow_jax.data import emoji_concepts, sentences
 from oneflow_jax.errors import UserError
-from oneflow_jax.scoring import contrastive
+from oneflow_jax.scoring import contrastive, interleaved
 from oneflow_jax.scoring import pictures as fidelity
 
 SQUARES = 8
@@ -94,13 +94,10 @@ class Judge:
         said = contrastive.phrase(self.params, _bags(phrases, self.words))
         return np.asarray(looks @ said.T)
 
-    def retrieved(
-        self, pictures: UInt8[np.ndarray, "n H W 3"], names: Sequence[str] | None = None
-    ) -> list[str]:
-        """For each picture the best matching of `names`, by default of all that training had."""
-        choice = self.names if names is None else tuple(names)
-        near = self.similarity(pictures, [sentences.phrase(name) for name in choice])
-        return [choice[best] for best in near.argmax(axis=1)]
+    def retrieved(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> list[str]:
+        """For each picture the best matching of the names that training had: a `Look`."""
+        near = self.similarity(pictures, [sentences.phrase(name) for name in self.names])
+        return [self.names[best] for best in near.argmax(axis=1)]
 
     def save(self, path: pathlib.Path) -> None:
         """Writes it as a .npz file, which is never seen half written."""
@@ -141,9 +138,7 @@ def features(pictures: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]
 
 
 def accuracy(
-    look: Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]],
-    concepts: Sequence[emoji_concepts.Concept],
-    seed: int,
+    look: interleaved.Look, concepts: Sequence[emoji_concepts.Concept], seed: int
 ) -> float:
     """Share of new rough copies, one of each concept, of which `look` tells the name, 0 to 1.
 

@@ -66,8 +66,9 @@ def score(made: UInt8[np.ndarray, "n H W 3"], real: UInt8[np.ndarray, "n H W 3"]
     everything = dict(zip(names, told(np.arange(len(made))), strict=True))
 
     def spread(seed: int) -> base.Draws:
-        draws = intervals.halved(told, len(made), seed)
-        return dict(zip(names, draws.T, strict=True))
+        draws = dict(zip(names, intervals.halved(told, len(made), seed).T, strict=True))
+        # Moved to the value for all, shares would leave their range.
+        return draws | {name: draws[name].clip(0, 1) for name in ("precision", "recall")}
 
     shares = {name: everything.pop(name) for name in ("precision", "recall")}
     return base.Score(shares, numbers=everything, spread=spread)

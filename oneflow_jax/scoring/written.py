@@ -7,13 +7,14 @@ nearest                how like the words are to their nearest of training, 0 to
                        first `COMPARED` documents of training, for it takes its time
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.data.document import Document
-from oneflow_jax.scoring import base, interleaved, intervals, texts
+from oneflow_jax.scoring import base, interleaved, texts
 
 COMPARED = 5_000
 """Documents of training among which the nearest words are looked for."""
@@ -39,16 +40,6 @@ def score(
     theirs = interleaved.marks(real, concepts, look)
     words = [document.words() for document in made]
     figures = interleaved.figures(own, theirs)
-    names = list(figures)
-
-    def spread(seed: int) -> base.Draws:
-        # A document drawn twice makes variety less, so the real ones are drawn likewise.
-        def told(numbers: np.ndarray) -> list[float]:
-            again = ([some[n] for n in numbers] for some in (own, theirs))
-            return list(interleaved.figures(*again).values())
-
-        return dict(zip(names, intervals.drawn(told, len(made), seed).T, strict=True))
-
     some = training[:COMPARED]
     more = {
         "distinct_1": texts.distinct(words, 1),
@@ -56,6 +47,6 @@ def score(
         "nearest": float(np.mean([like for like, _ in texts.nearest(words, some)])),
     }
     return base.together(
-        base.Score(figures | more, spread=spread),
+        base.Score(figures | more, spread=functools.partial(interleaved.spread, own, theirs)),
         base.shares({"copied": texts.copied(words, training)}),
     )

@@ -89,12 +89,12 @@ def lede(comparison: Comparison) -> str:
         "same documents. "
     )
     scored = {one.name: one for one in comparison.contestants if "interleaved" in one.figures}
-    if not scored:
-        return said.rstrip()
     merit, passes = merits.called("interleaved"), merits.called("passes")
     quality = {name: one.figures["interleaved"] for name, one in scored.items()}
     stars = merits.marks(merit, quality)
-    best = next(name for name in scored if stars[name] == "best")
+    best = next((name for name in scored if stars[name] == "best"), None)
+    if best is None:
+        return said.rstrip()
     said += f"Best interleaved quality: {scored[best].title}, {merit.written(quality[best].value)}"
     if took := scored[best].figures.get("passes"):
         said += f" in {passes.written(took.value)} forward passes"

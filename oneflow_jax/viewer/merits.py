@@ -131,8 +131,11 @@ def listed(names: set[str]) -> list[Merit]:
 
 
 def marks(merit: Merit, figures: Mapping[str, Figure]) -> dict[str, Mark]:
-    """Who is best, and who cannot be told from the best since their intervals overlap."""
-    if not merit.better or not figures:
+    """Who is best, and who cannot be told from the best since their intervals overlap.
+
+    Nobody, if all are the same.
+    """
+    if not merit.better or len({figure.value for figure in figures.values()}) < 2:
         return dict.fromkeys(figures, "")
     choose = max if merit.better == "↑" else min
     best = choose(figures.values(), key=lambda figure: figure.value)

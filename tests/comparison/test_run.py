@@ -1,5 +1,6 @@
 """A comparison, small: what it writes, that it goes on, and what it refuses."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,11 +9,12 @@ import pytest
 from etils import epath
 
 from configs import compare
-from oneflow_jax import train
-from oneflow_jax.comparison import contestants, rooflines, run
+from oneflow_jax import train, workdir
+from oneflow_jax.comparison import contestants, keeping, measures, remarks, rooflines, run, tally
 from oneflow_jax.costs import ways
 from oneflow_jax.errors import UserError
 from oneflow_jax.reconstruction import run as codec_run
+from oneflow_jax.viewer import comparison as page
 from tests import runs
 
 SOME = ("dalle", "lmfusion", "oneflow")
@@ -78,10 +80,12 @@ def test_what_is_finished_is_not_done_again(finished, optimizing, monkeypatch):
     before = (folder / run.FIGURES).read_text()
 
     def refused(*_):
-        raise AssertionError("trained again")
+        raise AssertionError("done again")
 
     monkeypatch.setattr(train, "run", refused)
     monkeypatch.setattr(codec_run, "trained", refused)
+    monkeypatch.setattr(measures, "_measured", refused)
+    monkeypatch.setattr(measures, "Maker", refused)
     (folder / run.FIGURES).unlink()
     run.run(config, folder)
     assert (folder / run.FIGURES).read_text() == before
@@ -108,12 +112,70 @@ def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished):
         ({"seeds": (0, 0)}, "seeds="),
         ({"headline__oneflow": 3}, "headline.oneflow=3"),
         ({"contestants__oneflow__evaluation__score": "none"}, "evaluation.score"),
+        ({"contestants__dalle__evaluation__thorough": False}, "dalle.evaluation.thorough=False"),
+        ({"seeds": ("a",)}, "seeds=.*whole numbers"),
+        ({"order": ("dalle", "dalle")}, "order=.*each once"),
+        ({"order": ("dalle", "gpt")}, "order=.*give some of dalle, lmfusion, oneflow"),
     ],
 )
 def test_mistakes_are_told_before_training(changes, told, tmp_path):
     with pytest.raises(UserError, match=told):
         run.run(small(**changes), epath.Path(tmp_path))
     assert not list(pathlib.Path(tmp_path).iterdir())
+
+
+def test_all_seeds_of_all_that_are_in_order(tmp_path):
+    config = small(seeds=(3, 5), order=("lmfusion", "oneflow"))
+    every = list(contestants.runs(config, epath.Path(tmp_path)))
+    assert [(one.name, one.seed, one.config.seed) for one in every] == [
+        (name, seed, seed) for seed in (3, 5) for name in ("lmfusion", "oneflow")
+    ]
+    assert [one.folder.name for one in every[:2]] == ["lmfusion-3", "oneflow-3"]
+    assert every[2].config.start == str(tmp_path / "language-5")
+
+
+def test_a_folder_is_of_one_comparison(finished, tmp_path):
+    _, folder = finished
+    before = (folder / workdir.CONFIG).read_text()
+    with pytest.raises(UserError, match=r"was begun with flops=4e\+09: give the same"):
+        run.run(small(flops=8e9), folder)
+    assert (folder / workdir.CONFIG).read_text() == before
+    with pytest.raises(UserError, match="holds a run of oneflow"):
+        run.run(small(), folder / "oneflow-0")
+    with pytest.raises(UserError, match="holds a comparison"):
+        workdir.check_config(folder, compare.contestant("oneflow", smoke=True))
+
+
+def test_a_codec_of_other_steps_is_told(finished):
+    _, folder = finished
+    with pytest.raises(UserError, match=r"was begun for 2 steps, and codec\.steps asks for 3"):
+        contestants.prepared(small(codec__steps=3), folder)
+
+
+def test_what_is_said_is_of_who_is_there(finished):
+    config, _ = finished
+
+    nothing = keeping.Measures({}, {}, (), None)
+
+    def said(*names, seeds=(0,)):
+        figures = dict.fromkeys(
+            ("seconds_per_document", "seconds_per_document_8", "passes"), page.Figure(1, 1, 1)
+        )
+        shown = page.Comparison(
+            contestants=[
+                dataclasses.replace(tally.contestant(name, [nothing], {}), figures=figures)
+                for name in names
+            ],
+            pictures=2, budget=1.0, seeds=seeds, machine={}, data={},
+        )  # fmt: skip
+        return "\n".join(remarks.notes(shown, config.headline))
+
+    assert "DALL-E" not in said("oneflow")
+    assert "faster" not in said("oneflow")
+    assert "faster than DALL-E" in said("oneflow", "dalle")
+    assert "for each picture" not in said("oneflow", "dalle")
+    assert "means over" not in said("oneflow")
+    assert "means over 3 trainings" in said("oneflow", seeds=(0, 1, 2))
 
 
 def test_rooflines_are_of_all_paradigms_and_sizes():

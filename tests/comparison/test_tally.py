@@ -34,6 +34,17 @@ def test_trainings_that_differ_widen_the_interval():
     assert figure.high > 0.7
 
 
+def test_the_interval_of_three_trainings_misses_one_time_in_twenty():
+    rng = np.random.default_rng(0)
+    found = [tally.pooled([Estimate(x) for x in rng.normal(0.5, 0.1, 3)]) for _ in range(400)]
+    assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_interval_of_a_share_stays_within_its_range():
+    every = [Estimate(x, share=True) for x in (0.2, 0.8, 0.5)]
+    assert (tally.pooled(every).low, tally.pooled(every).high) == (0, 1)
+
+
 def test_trainings_that_agree_narrow_it():
     one, four = (tally.pooled([normal(0.5, 0.1, seed) for seed in range(n)]) for n in (1, 4))
     assert four.high - four.low == pytest.approx((one.high - one.low) / 2, rel=0.15)

@@ -67,12 +67,6 @@ def test_words_that_it_does_not_know_count_as_nothing(judge, drawn, names):
     assert not judge.similarity(drawn[:3], ["qwzx", ""]).any()
 
 
-def test_the_best_of_some_names(judge, drawn, names):
-    some = names[3:6]
-    assert judge.retrieved(drawn[3:6], some) == some
-    assert set(judge.retrieved(drawn, some)) <= set(some)
-
-
 def test_it_is_kept_in_a_file(judge, drawn, names, tmp_path):
     path = tmp_path / "judge.npz"
     judge.save(path)

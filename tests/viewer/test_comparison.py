@@ -125,6 +125,7 @@ def test_best_and_what_is_not_told_from_it():
     assert merits.marks(lower, given) == {"a": "", "b": "tied", "c": "best"}
     assert merits.marks(merits.called("parameters"), given) == {"a": "", "b": "", "c": ""}
     assert merits.marks(higher, {}) == {}
+    assert merits.marks(higher, dict.fromkeys("ab", given["a"])) == {"a": "", "b": ""}
 
 
 @pytest.mark.parametrize(
