@@ -141,3 +141,12 @@ def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypat
         processes.leave("mine")
     assert codes == [1] * several
     assert capfd.readouterr().err == "mine\n"
+
+
+def test_at_once_is_without_python_s_own_way_out(monkeypatch):
+    """Threads amid work crash in it: Ctrl-C ended in a segmentation fault."""
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with pytest.raises(SystemExit):
+        processes.leave("mine", at_once=True)
+    assert codes == [1]
