@@ -2,6 +2,7 @@ import json
 import math
 
 import jax
+import numpy as np
 import pytest
 
 from oneflow_jax import build, evaluate, likelihood, plans, sharding, suites, workdir
@@ -66,7 +67,9 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
     task = scoring.Task("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
     monkeypatch.setattr(build, "suite", lambda _: scoring.Suite((task,), {"accuracy": 0.9}))
     monkeypatch.setattr(
-        build.System, "likelihood", lambda _: lambda _: likelihood.Nats([8.0, 4.5], [4, 1])
+        build.System,
+        "likelihood",
+        lambda _: lambda _: likelihood.Nats(np.float64([8.0, 4.5]), np.int32([4, 1])),
     )
     figures = evaluate.run(system, folder)
     assert figures["heldout/nats"] == 2.5
