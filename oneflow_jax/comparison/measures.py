@@ -50,9 +50,9 @@ def measured(trained: Trained, config: ml_collections.ConfigDict) -> Measures:
 def asked(trained: Trained, config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What measures depend on: measures of anything else are made anew."""
     own = json.loads(trained.system.config.to_json())
-    for elsewhere in ("data.dir", "codec.path", "start"):
-        *path, last = elsewhere.split(".")
-        functools.reduce(dict.__getitem__, path, own).pop(last, None)
+    # Where things lie changes nothing; a codec of patches has no path.
+    del own["data"]["dir"], own["start"]
+    own["codec"].pop("path", None)
     return {
         "version": VERSION,
         "headline": config.headline[trained.run.name],
