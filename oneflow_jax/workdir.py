@@ -149,6 +149,8 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
     """
     path = workdir / CONFIG
     old = _saved(path) if path.exists() else {}
+    if "contestants" in config:  # It has runs in folders of their own, and looks at them itself.
+        return
     if "contestants" in old:
         raise UserError(f"--workdir={workdir} holds a comparison: choose another --workdir.")
     changed = [

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Kind, Table, View
-from oneflow_jax.flows import predictions
+from oneflow_jax.flows import gaussian, predictions
 from oneflow_jax.paradigms import alone
 from oneflow_jax.paradigms.alone import Network
-from oneflow_jax.samplers import ode, tokens
+from oneflow_jax.samplers import ode, renoising, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 
@@ -74,7 +74,7 @@ class Drawing(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """By an ODE from noise to patches; one more pass puts the clean picture into the cache."""
+    """From noise to patches along a flow; one more pass puts the clean picture into the cache."""
 
     image: predictions.Prediction
     schedule: ode.Schedule
@@ -92,7 +92,7 @@ class Flow:
         """The pictures of all rows; a key for each row's picture."""
         given, source, guidance = place.given, place.source, self.guidance
         read = given[:, None, None]
-        noise = jax.vmap(lambda key: jax.random.normal(key, source.latents.shape[1:]))(keys)
+        draw = jax.vmap(lambda key: jax.random.normal(key, source.latents.shape[1:]))
         cache, _ = guidance.begun(network, table, place.view, place.cache, place.logits)
 
         def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
@@ -103,7 +103,13 @@ class Flow:
             outputs, _ = network.after(view, cache)
             return self.image.clean(guidance.mixed(outputs["image"]), shown, clock)
 
-        solution = ode.solve(lambda t, x: (belief(t, x) - x) / (1 - t), noise, self.schedule)
+        def corrupt(
+            step: Int[Array, ""], s: Float[Array, ""], clean: Float[Array, "B N C"]
+        ) -> Float[Array, "B N C"]:
+            luck = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+            return gaussian.interpolate(draw(luck), clean, jnp.broadcast_to(s, clean.shape[:2]))
+
+        solution = renoising.solve(belief, corrupt, draw(keys), self.schedule)
         made = jnp.where(read, source.latents, belief(solution.times[-1], solution.last))
         outputs, after = network.after(place.view.replace(latents=made), place.cache)
         return Drawn(source.replace(latents=made), outputs["token_logits"][:, -1], after)

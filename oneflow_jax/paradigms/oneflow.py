@@ -2,7 +2,8 @@
 
     text    x_1 = E[id]      x_0 = m + eps         image   x_1 = patch      x_0 = eps
     both    x_t = (1 - t) x_0 + t x_1              slot by slot, with that slot's own t
-    sample  dx/dt = v = (x̂_1 - x_t) / (1 - t)      one solver over the whole canvas
+    sample  dx/dt = v = (x̂_1 - x_t) / (1 - t)      one solver over the whole canvas, or
+            x_s = (1 - s) x_0' + s x̂_1             the belief corrupted anew, step by step
 
 Equations, measurements, and why the seed's printed form fails: docs/oneflow.md.
 """
@@ -21,7 +22,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, gaussian, predictions, relaxation, tasks
 from oneflow_jax.paradigms import base, objectives
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
-from oneflow_jax.samplers import guidance, ode, tokens
+from oneflow_jax.samplers import guidance, ode, renoising, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -165,7 +166,8 @@ class OneFlow:
         """
         table = self.objective.table(table)
         given = State(embeds=table.rows[canvas.ids], latents=canvas.latents)
-        noise = jax.vmap(functools.partial(self._noise, table))(keys, canvas)
+        draw = jax.vmap(functools.partial(self._noise, table))
+        noise = draw(keys, canvas)
         apply = guidance.mutual(
             apply,
             canvas,
@@ -185,12 +187,15 @@ class OneFlow:
             ids = jnp.where(canvas.free & canvas.is_text, ids, canvas.ids)
             return Belief(clean=clean, ids=ids, certainty=jnp.where(canvas.fixed, 1.0, certainty))
 
-        def velocity(t: Float[Array, ""], x: State) -> State:
-            # Where a slot is fixed its belief is what it already is, so it stays where it is.
-            return jax.tree.map(lambda x_1, x_t: (x_1 - x_t) / (1 - t), belief(t, x).clean, x)
+        def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: State) -> State:
+            luck = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+            return _between(draw(luck, canvas), clean, _clock(canvas, s))
 
         start = _between(noise, given, _clock(canvas, jnp.float32(plan.schedule.times[0])))
-        solution = ode.solve(velocity, start, plan.schedule, plan.record)
+        # Where a slot is fixed its belief is what it already is, so it stays where it is.
+        solution = renoising.solve(
+            lambda t, x: belief(t, x).clean, corrupt, start, plan.schedule, plan.record
+        )
         last = belief(solution.times[-1], solution.last)
         image = canvas.free & canvas.is_image
         done = canvas.replace(

@@ -28,13 +28,16 @@ SOLVERS: dict[str, Callable[[], Any]] = {
     "dopri5": diffrax.Dopri5,
 }
 
+RENOISE = "renoise"
+"""Another way along the path, which is no solver of its ODE: see `renoising`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How the ODE is stepped through; hashable, so static under jit.
 
     Attributes:
-        solver: one of `SOLVERS`.
+        solver: one of `SOLVERS`, or `RENOISE`.
         times: where the intervals begin, rising from the start to below 1; the last ends at 1.
     """
 
@@ -49,7 +52,7 @@ class Schedule:
         at the start.
         """
         steps = len(self.times) - 1
-        if self.solver == "euler" or steps == 0:
+        if self.solver in ("euler", RENOISE) or steps == 0:
             return steps + 1
         tableau = SOLVERS[self.solver]().tableau
         return (
@@ -66,8 +69,8 @@ def schedule(
         UserError: no such solver or grid, fewer than one step, a start outside [0, 1), or times
             that do not rise from 0 to below 1.
     """
-    if solver not in SOLVERS:
-        raise UserError(f"sampling.solver={solver!r} is none of {', '.join(SOLVERS)}.")
+    if solver not in (*SOLVERS, RENOISE):
+        raise UserError(f"sampling.solver={solver!r} is none of {', '.join(SOLVERS)}, {RENOISE}.")
     if not 0 <= start < 1:
         raise UserError(f"sampling.start={start} must be at least 0 and below 1.")
     times = grids.times(grid, steps)
@@ -102,7 +105,7 @@ def solve(
     Args:
         velocity: dx/dt, of the structure of `state`.
         state: x at the first of the plan's times; any tree of float32 arrays.
-        plan: solver and times.
+        plan: solver, one of `SOLVERS`, and times.
         record: whether to keep the states at all of the plan's times.
     """
     times = jnp.asarray(plan.times, jnp.float32)

@@ -241,12 +241,12 @@ def test_scale_1_is_no_guidance_and_costs_nothing():
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
-@pytest.mark.parametrize("solver", ["euler", "heun", "codes"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "renoise", "codes"])
 def test_passes_are_counted_as_they_are_made(solver, scale):
     """Of a picture, and of all that is written; two copies of a row are two passes."""
     network, rows = stub(), 3
     network.after_words[vocabs.IMAGE] = network.after_words[vocabs.END] = 5.0
-    plan = base.Plan(ode.schedule("heun" if solver == "heun" else "euler", 3))
+    plan = base.Plan(ode.schedule("euler" if solver == "codes" else solver, 3))
     draw = (
         drawing.Codes(16, CODES, tokens.Choice(), GUIDED(scale))
         if solver == "codes"
@@ -255,7 +255,7 @@ def test_passes_are_counted_as_they_are_made(solver, scale):
     draw(network, table(), keys(SEED, rows), waiting(rows))
     jax.effects_barrier()
     assert sum(network.calls) / rows == draw.passes(PATCHES)
-    once = {"euler": 3, "heun": 5, "codes": PATCHES}[solver]
+    once = {"euler": 3, "heun": 5, "renoise": 3, "codes": PATCHES}[solver]
     guided = once if scale == 1 else 2 * once + 1
     assert draw.passes(PATCHES) == guided + (solver != "codes")
     network.calls.clear()

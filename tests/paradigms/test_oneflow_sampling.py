@@ -36,6 +36,8 @@ def blanked(canvas):
         ("velocity", "clean", "midpoint", 4, "cosine", 1.0),
         ("velocity", "velocity", "tsit5", 2, "uniform", 3.0),
         ("literal", "velocity", "dopri5", 3, (0.0, 0.3, 0.8), 1.0),
+        ("endpoint", "clean", "renoise", 3, "cosine", 1.0),
+        ("velocity", "velocity", "renoise", 3, "uniform", 2.0),
     ],
 )
 def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, guidance):
@@ -45,12 +47,19 @@ def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, 
     out = sample(paradigm, oracle(paradigm, data), blanked(data), plan)
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
-    # All the way the state is on the straight line, and the belief is the data.
+    # All the way the belief is the data, and the state between noise and that.
     moments = out.moments
     line = jnp.array([*plan.schedule.times, 1.0])[:, None, None, None]
     straight = (1 - line) * moments.canvas.latents[:1] + line * data.latents[None]
     at = np.asarray(data.is_image)
-    np.testing.assert_allclose(moments.canvas.latents[:, at], straight[:, at], atol=1e-5)
+    if solver == ode.RENOISE:
+        # The data with noise of the time, other noise each time.
+        noise = np.asarray(moments.canvas.latents - line * data.latents[None])[:-1, at]
+        noise /= 1 - np.asarray(line)[:-1, 0]
+        assert np.abs(noise.std(axis=(1, 2)) - 1).max() < 0.3
+        assert np.abs(np.corrcoef(noise.reshape(len(line) - 1, -1)) - np.eye(3)).max() < 0.3
+    else:
+        np.testing.assert_allclose(moments.canvas.latents[:, at], straight[:, at], atol=1e-5)
     np.testing.assert_allclose(moments.guess[:, at], jnp.stack([data.latents[at]] * len(line)),
                                atol=1e-5)  # fmt: skip
     np.testing.assert_array_equal(moments.times, line[:, 0, 0, 0])
@@ -72,12 +81,12 @@ def prompt():
 
 
 @functools.cache
-def real_sampler(objective="endpoint", guidance=1.0, steps_=3):
+def real_sampler(objective="endpoint", guidance=1.0, steps_=3, solver="euler"):
     """A compiled sampler around a network that knows nothing."""
     paradigm = tiny.paradigm(objective)
     net = tiny.network(paradigm.heads)
     params = tiny.parameters(net)
-    plan = Plan(ode.schedule("euler", steps_), guidance)
+    plan = Plan(ode.schedule(solver, steps_), guidance)
 
     def run(keys, canvas):
         apply = functools.partial(net.apply, {"params": params})
@@ -86,12 +95,12 @@ def real_sampler(objective="endpoint", guidance=1.0, steps_=3):
     return jax.jit(run)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_given_slots_never_change_nor_does_padding(guidance):
+@pytest.mark.parametrize(("solver", "guidance"), [("euler", 1.0), ("euler", 3.0), ("renoise", 1.0)])
+def test_given_slots_never_change_nor_does_padding(solver, guidance):
     canvas = prompt()
     # A stray value in a slot that does not exist must come back untouched, too.
     canvas = canvas.replace(ids=jnp.where(canvas.kind == 0, 5, canvas.ids))
-    out = real_sampler(guidance=guidance)(keys(SEED, 3), canvas)
+    out = real_sampler(guidance=guidance, solver=solver)(keys(SEED, 3), canvas)
     kept = ~np.asarray(canvas.free)
     assert kept.sum() > 20
     np.testing.assert_array_equal(out.ids[kept], canvas.ids[kept])
@@ -119,8 +128,9 @@ def test_samples_depend_on_the_seed_alone():
     assert np.any(np.asarray(other.ids != once.ids)[text])
 
 
-def test_a_sample_does_not_depend_on_its_neighbors():
-    run, canvas = real_sampler(), prompt()
+@pytest.mark.parametrize("solver", ["euler", "renoise"])
+def test_a_sample_does_not_depend_on_its_neighbors(solver):
+    run, canvas = real_sampler(solver=solver), prompt()
     whole = run(keys(SEED, 3), canvas)
     swapped = jax.tree.map(lambda x: x.at[1:].set(x[jnp.array([2, 1])]), canvas)
     first = run(keys(SEED, 3), swapped)
@@ -131,7 +141,7 @@ def test_a_sample_does_not_depend_on_its_neighbors():
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-@pytest.mark.parametrize(("solver", "steps_"), [("euler", 1), ("heun", 3)])
+@pytest.mark.parametrize(("solver", "steps_"), [("euler", 1), ("heun", 3), ("renoise", 3)])
 def test_evaluations_counts_the_rows_that_the_network_sees(solver, steps_, guidance):
     paradigm = tiny.paradigm()
     data = tiny.rows_of(tiny.captions(2))
