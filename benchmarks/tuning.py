@@ -114,8 +114,6 @@ def measured(name: str, rate: float, flags: argparse.Namespace, out: epath.Path)
 def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collections.ConfigDict:
     """The comparison's configuration with one contestant, at that rate and with those settings."""
     config = compare.get_config("smoke" if flags.smoke else "full")
-    for other in set(compare.PASSES) - {name}:
-        del config.contestants[other], config.headline[other]
     config.order, config.seeds = (name,), (flags.seed,)
     config.flops = config.flops if flags.flops is None else flags.flops
     config.samples = config.samples if flags.samples is None else flags.samples

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from clu import metrics
 
-from oneflow_jax import processes, step
+from oneflow_jax import processes, step, update
 from oneflow_jax.data import streams
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
@@ -44,7 +44,8 @@ class Losses:
         data.close()
         self._clocks: Sequence[float] = [(i + 0.5) / clocks for i in range(clocks)]
         self._key = jax.random.key(seed)
-        self._step = jax.jit(functools.partial(step.eval_step, model=model, paradigm=paradigm))
+        losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
+        self._step = jax.jit(lambda *shown: update.total(losses(*shown)))
 
     def __call__(self, params: PyTree) -> dict[str, float]:
         """Mean loss by name: `heldout/text`, and `heldout/text/u=0.1` for one time.

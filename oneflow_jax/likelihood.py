@@ -66,7 +66,7 @@ class Likelihood:
         self._batches = list(_first(batches, min(DOCUMENTS, available)))
         self._times = 1 if scorer.exact else TIMES
         self._key = jax.random.key(seed)
-        score = functools.partial(step.eval_rows, model=model, paradigm=scorer.paradigm)
+        score = functools.partial(step.eval_step, model=model, paradigm=scorer.paradigm)
         self._step = jax.jit(score)
 
     def __call__(self, params: PyTree) -> Nats:

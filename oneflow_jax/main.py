@@ -201,7 +201,9 @@ def _of_contestants(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             f"This configuration compares paradigms in one process, and is run in "
             f"{jax.process_count()}: unset {', '.join(processes.ENVIRONMENT)}; run it on one host."
         )
-    _say(f"Page: {comparison.run(config, folder)}")
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    settings = [f'--config.{name}="{value}"' for name, value in given.items()]
+    _say(f"Page: {comparison.run(config, folder, settings)}")
     _say(f"Figures: {folder / comparison.FIGURES}")
 
 

@@ -36,19 +36,6 @@ def init_state(
     return states.new(key, params, optimizer)
 
 
-def row_sums(
-    params: PyTree,
-    keys: Key[Array, "B"],
-    u: Float[Array, "B L"],
-    canvas: Canvas,
-    *,
-    model: Model,
-    paradigm: Paradigm,
-) -> Metrics:
-    """Loss totals and numbers of scored slots by term, over the given rows."""
-    return update.total(row_losses(params, keys, u, canvas, model=model, paradigm=paradigm))
-
-
 def row_losses(
     params: PyTree,
     keys: Key[Array, "B"],
@@ -58,7 +45,7 @@ def row_losses(
     model: Model,
     paradigm: Paradigm,
 ) -> Metrics:
-    """The same of each row by itself: totals and numbers `[B]`."""
+    """Loss totals and numbers of scored slots by term, of each row by itself: `[B]`."""
     table = model.apply({"params": params}, method="table")
     corrupt = jax.vmap(functools.partial(paradigm.corrupt, table=table))
     view, targets = corrupt(keys, u, canvas)
@@ -97,7 +84,7 @@ def train_step(
 
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
         params = optim.held(params, frozen)
-        sums = row_sums(params, *part, model=model, paradigm=paradigm)
+        sums = update.total(row_losses(params, *part, model=model, paradigm=paradigm))
         return sum(w * sums[k].total / counts[k] for k, w in paradigm.weights), (sums, ())
 
     state, logged, _ = update.updated(
@@ -117,20 +104,7 @@ def eval_step(
     model: Model,
     paradigm: Paradigm,
 ) -> Metrics:
-    """Losses of a batch with all documents at the same u: one bucket of the clock."""
-    return update.total(eval_rows(params, key, u, canvas, model=model, paradigm=paradigm))
-
-
-def eval_rows(
-    params: PyTree,
-    key: Key[Array, ""],
-    u: Float[Array, ""],
-    canvas: Canvas,
-    *,
-    model: Model,
-    paradigm: Paradigm,
-) -> Metrics:
-    """The same of each row by itself: totals and numbers `[B]`."""
+    """Losses of each row, all documents at the same u: one bucket of the clock."""
     keys = update.row_keys(key, canvas.ids.shape[0])
     u = jnp.broadcast_to(u, canvas.ids.shape)
     return row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax import sharding
+from oneflow_jax import sharding, update
 from oneflow_jax import step as steps
 from oneflow_jax.data import toy
 from oneflow_jax.flows import tasks
@@ -47,7 +47,8 @@ def alone(name):
 
     def loss(params, canvas):
         keys = jax.random.split(jax.random.key(5), 8)
-        sums = steps.row_sums(params, keys, u, canvas, model=net, paradigm=paradigm)
+        each = steps.row_losses(params, keys, u, canvas, model=net, paradigm=paradigm)
+        sums = update.total(each)
         return sum(weight * sums[term].total for term, weight in paradigm.weights)
 
     both = jax.value_and_grad(loss)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from oneflow_jax.comparison import tally
 from oneflow_jax.costs import chips, latency, sizes, ways
 
 PASSES = (8, 16, 32, 64)
@@ -13,7 +14,7 @@ def tables() -> dict[str, list[list[str]]]:
     found = {}
     for name, batch, setting in settings():
         rows = [
-            [way, *(f"{latency.seconds(kind, n, setting):.3f}" for n in PASSES)]
+            [tally.named(way).title, *(f"{latency.seconds(kind, n, setting):.3f}" for n in PASSES)]
             for way, kind in ways.WAYS.items()
         ]
         title = f"{name}, batch {batch}, {setting.chips} TPU v4: least seconds a document"

@@ -3,8 +3,8 @@
     x_s = (1 - s) x_0' + s x̂_1(x_t, t)        x_0' is other noise in each step
 
 It is the corruption of training, done to the belief in place of the clean document: multistep
-sampling of Song et al., Consistency Models (2023), algorithm 1; and the non-Markovian process of
-Song et al., DDIM (2021), equation 7, with sigma as large as it can be. A solver of the ODE keeps the
+sampling of Song et al., Consistency Models (2023), algorithm 1; the non-Markovian process of Song
+et al., DDIM (2021), equation 7, with sigma as large as it can be. A solver of the ODE keeps the
 noise that it began with, in which a hasty guess leaves its trace; here a slot remembers nothing but
 what is believed of it, and each step looks at that under noise that it has not seen.
 """

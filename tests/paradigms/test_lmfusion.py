@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from configs import common
-from oneflow_jax import sharding, train
+from oneflow_jax import sharding, train, update
 from oneflow_jax import state as states
 from oneflow_jax import step as steps
 from oneflow_jax.canvas import Attend, Kind
@@ -35,7 +35,7 @@ def corrupted(paradigm, canvas):
 
 
 def sums(paradigm, params, canvas):
-    return steps.row_sums(
+    each = steps.row_losses(
         params,
         keys(SEED, canvas.ids.shape[0]),
         jnp.full(canvas.ids.shape, 0.4),
@@ -43,6 +43,7 @@ def sums(paradigm, params, canvas):
         model=network(),
         paradigm=paradigm,
     )
+    return update.total(each)
 
 
 def test_language_is_shown_no_picture(data):  # noqa: F811
