@@ -25,6 +25,7 @@ SHAPES = (
 )
 """Marks by the number of the contestant, as there are colors in comparison.css."""
 
+_NEAR = (1.0, 3.0)  # percent across and pixels down, within which one mark covers another
 _WIDE_SCALE = 10  # the ratio of values from which a scale of distances is one of ratios
 
 
@@ -124,7 +125,7 @@ def _chart(
     return (
         f"<svg class='plot' role='img' height='{HEIGHT}' aria-label='{label}'>"
         f"{_grid(across, up, merit)}{_bounds(bounds, up)}"
-        f"{''.join(_line(at, line) for at, line in places.items())}"
+        f"{''.join(_line(at, line, _covered(at, places)) for at, line in places.items())}"
         f"<text x='50%' y='{HEIGHT + 37}' text-anchor='middle'>{axis}</text></svg>"
     )
 
@@ -179,15 +180,25 @@ def _bounds(bounds: Mapping[str, Figure], up: Scale) -> str:
     return "".join(drawn)
 
 
-def _line(number: int, places: Sequence[tuple[float, float]]) -> str:
-    """A curve with its marks."""
+def _covered(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> bool:
+    """Whether a mark of those that are drawn later lies on one of its own."""
+    later = [point for other, points in places.items() if other > number for point in points]
+    return any(
+        abs(a - c) < _NEAR[0] and abs(b - d) < _NEAR[1]
+        for (a, b), (c, d) in itertools.product(places[number], later)
+    )
+
+
+def _line(number: int, places: Sequence[tuple[float, float]], covered: bool) -> str:
+    """A curve with its marks, which have a rim to be seen by if they are covered."""
     steps = "".join(
         f"<line x1='{a:.2f}%' y1='{b:.1f}' x2='{c:.2f}%' y2='{d:.1f}'/>"
         for (a, b), (c, d) in itertools.pairwise(places)
     )
     shape = number % len(SHAPES)
     marks = "".join(f"<use href='#mark{shape}' x='{x:.2f}%' y='{y:.1f}'/>" for x, y in places)
-    return f"<g class='curve who{shape}'>{steps}{marks}</g>"
+    rim = " covered" if covered else ""
+    return f"<g class='curve who{shape}{rim}'>{steps}{marks}</g>"
 
 
 def _said(
