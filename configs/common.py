@@ -123,7 +123,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.sampling.samples = 4  # of each prompt
     config.sampling.every = 0  # steps between previews while training; 0: none
     config.sampling.steps = 9  # of Heun's method: 17 forward passes
-    config.sampling.solver = "heun"  # or "euler", "midpoint", "tsit5", "dopri5", "renoise"
+    config.sampling.solver = "heun"  # "euler", "midpoint", "tsit5", "dopri5"; or "renoise"
     config.sampling.grid = "cosine"  # or "uniform", "sine", "learned"
     config.sampling.guidance = 1.0  # of pictures by words; 1 is none
     config.sampling.text_guidance = 1.0  # of words by pictures

@@ -202,8 +202,9 @@ def _of_contestants(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             f"{jax.process_count()}: unset {', '.join(processes.ENVIRONMENT)}; run it on one host."
         )
     given = config_flags.get_override_values(flags.FLAGS["config"])
-    settings = [f'--config.{name}="{value}"' for name, value in given.items()]
-    _say(f"Page: {comparison.run(config, folder, settings)}")
+    # Kept with the configuration: of a later call without --config they are part too.
+    config.command += "".join(f' --config.{name}="{value}"' for name, value in given.items())
+    _say(f"Page: {comparison.run(config, folder)}")
     _say(f"Figures: {folder / comparison.FIGURES}")
 
 

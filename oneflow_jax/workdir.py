@@ -147,10 +147,10 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
     Raises:
         UserError: the folder belongs to a run of another configuration.
     """
-    path = workdir / CONFIG
-    old = _saved(path) if path.exists() else {}
     if "contestants" in config:  # It has runs in folders of their own, and looks at them itself.
         return
+    path = workdir / CONFIG
+    old = _saved(path) if path.exists() else {}
     if "contestants" in old:
         raise UserError(f"--workdir={workdir} holds a comparison: choose another --workdir.")
     changed = [

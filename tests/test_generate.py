@@ -65,6 +65,14 @@ def test_the_batch_does_not_matter(generator, eight):
     np.testing.assert_allclose(canvas.latents, expected.latents, atol=1e-5)
 
 
+def test_renoising_is_the_same_on_one_device(generator):
+    renoised = base.Plan(ode.schedule("renoise", 4))
+    expected = together(made(generator, documents(), renoised))
+    canvas = together(made(alone(generator), documents(), renoised, batch=2))
+    np.testing.assert_array_equal(canvas.ids, expected.ids)
+    np.testing.assert_allclose(canvas.latents, expected.latents, atol=1e-5)
+
+
 def alone(generator):
     """The same generator on one device."""
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])

@@ -97,11 +97,13 @@ def test_given_pictures_come_back_to_the_pixel(made):
         assert [one for one in found if one in given] == given
 
 
-@pytest.mark.parametrize("name", PARADIGMS)
-def test_revision_is_the_same_call_too(name):
+@pytest.mark.parametrize(
+    ("name", "solver"), [*((name, "euler") for name in PARADIGMS), ("oneflow", "renoise")]
+)
+def test_revision_is_the_same_call_too(name, solver):
     generator = generator_of(name)
     document = prompt.parse(["a picture of red:", BLUE], 4)
-    plan = base.Plan(ode.schedule("euler", 3, start=0.6), record=True)
+    plan = base.Plan(ode.schedule(solver, 3, start=0.6), record=True)
     (batch,) = generator([document] * 8, plan, seed=0, batch=8)
     path = batch.moments.canvas
     # BOS stays; all else may change, and what the network knows nothing of does.

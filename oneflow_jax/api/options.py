@@ -18,8 +18,8 @@ class Options(TypedDict, total=False):
 
     Attributes:
         steps: of the solver. A solver of several stages asks the network several times a step.
-        solver: "euler", "heun", "midpoint", "tsit5" or "dopri5", or "renoise"; where words jump,
-            "euler".
+        solver: "euler", "heun", "midpoint", "tsit5" or "dopri5" of the ODE, or "renoise" in its
+            place (docs/oneflow.md); where words jump, "euler".
         grid: where the steps lie: "uniform", "cosine", "sine" or "learned", which is measured on
             documents of training at the first call.
         guidance: of pictures by words; 1 is none, and else each step asks once more.

@@ -35,15 +35,8 @@ Timed = dict[int, list[tuple[float, int]]]
 """By batch size: seconds and passes of each batch."""
 
 
-def run(
-    config: ml_collections.ConfigDict, folder: epath.Path, settings: Sequence[str] = ()
-) -> epath.Path:
+def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
     """Trains and measures what is not yet, writes everything, and returns the page's path.
-
-    Args:
-        config: of the comparison.
-        folder: where everything goes.
-        settings: of the command line, as the page is to tell them: '--config.samples="64"'.
 
     Raises:
         UserError: a value in the configuration is wrong, or packages are missing.
@@ -63,8 +56,7 @@ def run(
         trained.setdefault(one.name, []).append(done)
         found.setdefault(one.name, []).append(measures.measured(done, config))
     timed, machine = _latency(config, folder, {name: each[0] for name, each in trained.items()})
-    command = f"python -m oneflow_jax.main --config={config.command}"
-    shown = _comparison(config, folder, found, timed, machine, " ".join((command, *settings)))
+    shown = _comparison(config, folder, found, timed, machine)
     told = tally.trimmed(shown)
     page.write(folder / PAGE, told)
     workdir.write_atomically(folder / TABLES, page.markdown(told))
@@ -166,7 +158,6 @@ def _comparison(
     found: Mapping[str, Sequence[measures.Measures]],
     timed: Mapping[str, Timed],
     machine: Mapping[str, str],
-    command: str,
 ) -> page.Comparison:
     first = next(contestants.runs(config, folder)).config
     shown = page.Comparison(
@@ -188,7 +179,7 @@ def _comparison(
             "pictures": f"{first.source.concepts} emoji of {first.source.pixels} x "
             f"{first.source.pixels} pixels",
             "learning rates": _rates(config),
-            "command": command,
+            "command": f"python -m oneflow_jax.main --config={config.command}",
         },
         attribution=[emoji_concepts.ATTRIBUTION],
     )

@@ -14,7 +14,7 @@ from oneflow_jax.canvas import Kind, Table, View
 from oneflow_jax.flows import gaussian, predictions
 from oneflow_jax.paradigms import alone
 from oneflow_jax.paradigms.alone import Network
-from oneflow_jax.samplers import ode, renoising, tokens
+from oneflow_jax.samplers import ode, paths, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 
@@ -106,10 +106,10 @@ class Flow:
         def corrupt(
             step: Int[Array, ""], s: Float[Array, ""], clean: Float[Array, "B N C"]
         ) -> Float[Array, "B N C"]:
-            luck = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-            return gaussian.interpolate(draw(luck), clean, jnp.broadcast_to(s, clean.shape[:2]))
+            fresh = draw(paths.keys_of_step(keys, step))
+            return gaussian.interpolate(fresh, clean, jnp.broadcast_to(s, clean.shape[:2]))
 
-        solution = renoising.solve(belief, corrupt, draw(keys), self.schedule)
+        solution = paths.solve(belief, corrupt, draw(keys), self.schedule)
         made = jnp.where(read, source.latents, belief(solution.times[-1], solution.last))
         outputs, after = network.after(place.view.replace(latents=made), place.cache)
         return Drawn(source.replace(latents=made), outputs["token_logits"][:, -1], after)

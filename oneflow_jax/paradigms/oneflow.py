@@ -1,4 +1,4 @@
-"""`oneflow`: one ODE moves words and pictures of a document at once, from corrupted to clean.
+"""`oneflow`: one flow moves words and pictures of a document at once, from corrupted to clean.
 
     text    x_1 = E[id]      x_0 = m + eps         image   x_1 = patch      x_0 = eps
     both    x_t = (1 - t) x_0 + t x_1              slot by slot, with that slot's own t
@@ -22,7 +22,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.flows import clocks, gaussian, predictions, relaxation, tasks
 from oneflow_jax.paradigms import base, objectives
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
-from oneflow_jax.samplers import guidance, ode, renoising, tokens
+from oneflow_jax.samplers import guidance, ode, paths, tokens
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -188,12 +188,12 @@ class OneFlow:
             return Belief(clean=clean, ids=ids, certainty=jnp.where(canvas.fixed, 1.0, certainty))
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: State) -> State:
-            luck = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-            return _between(draw(luck, canvas), clean, _clock(canvas, s))
+            fresh = draw(paths.keys_of_step(keys, step), canvas)
+            return _between(fresh, clean, _clock(canvas, s))
 
         start = _between(noise, given, _clock(canvas, jnp.float32(plan.schedule.times[0])))
         # Where a slot is fixed its belief is what it already is, so it stays where it is.
-        solution = renoising.solve(
+        solution = paths.solve(
             lambda t, x: belief(t, x).clean, corrupt, start, plan.schedule, plan.record
         )
         last = belief(solution.times[-1], solution.last)

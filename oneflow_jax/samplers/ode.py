@@ -29,12 +29,12 @@ SOLVERS: dict[str, Callable[[], Any]] = {
 }
 
 RENOISE = "renoise"
-"""Another way along the path, which is no solver of its ODE: see `renoising`."""
+"""Another way along the path, which is no solver of its ODE: see `paths`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How the ODE is stepped through; hashable, so static under jit.
+    """How to get from noise to data; hashable, so static under jit.
 
     Attributes:
         solver: one of `SOLVERS`, or `RENOISE`.

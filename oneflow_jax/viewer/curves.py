@@ -180,25 +180,28 @@ def _bounds(bounds: Mapping[str, Figure], up: Scale) -> str:
     return "".join(drawn)
 
 
-def _covered(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> bool:
-    """Whether a mark of those that are drawn later lies on one of its own."""
-    later = [point for other, points in places.items() if other > number for point in points]
-    return any(
-        abs(a - c) < _NEAR[0] and abs(b - d) < _NEAR[1]
-        for (a, b), (c, d) in itertools.product(places[number], later)
-    )
+def _covered(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> int:
+    """How many of those that are drawn later have a mark on one of its own."""
+
+    def near(points: Sequence[tuple[float, float]]) -> bool:
+        return any(
+            abs(a - c) < _NEAR[0] and abs(b - d) < _NEAR[1]
+            for (a, b), (c, d) in itertools.product(places[number], points)
+        )
+
+    return sum(near(points) for other, points in places.items() if other > number)
 
 
-def _line(number: int, places: Sequence[tuple[float, float]], covered: bool) -> str:
-    """A curve with its marks, which have a rim to be seen by if they are covered."""
+def _line(number: int, places: Sequence[tuple[float, float]], covered: int) -> str:
+    """A curve with its marks, with a rim for each that covers them, to be seen by."""
     steps = "".join(
         f"<line x1='{a:.2f}%' y1='{b:.1f}' x2='{c:.2f}%' y2='{d:.1f}'/>"
         for (a, b), (c, d) in itertools.pairwise(places)
     )
     shape = number % len(SHAPES)
     marks = "".join(f"<use href='#mark{shape}' x='{x:.2f}%' y='{y:.1f}'/>" for x, y in places)
-    rim = " covered" if covered else ""
-    return f"<g class='curve who{shape}{rim}'>{steps}{marks}</g>"
+    rim = f" style='--rim:{covered}'" if covered else ""
+    return f"<g class='curve who{shape}'{rim}>{steps}{marks}</g>"
 
 
 def _said(

@@ -197,7 +197,12 @@ def test_the_command_goes_on_in_its_folder_and_is_told_with_its_settings(finishe
     file = runs.REPOSITORY / "configs" / "compare.py"
     cli(f"--config={file}:smoke", f"--workdir={folder}", f"--config.order={SOME}")
     told = (folder / run.TABLES).read_text()
-    assert f'compare.py:smoke --config.order="{SOME}"' in told.replace("\\", "")
+    command = f'compare.py:smoke --config.order="{SOME}"'
+    assert command in told.replace("\\", "")
+    # Also by its folder alone.
+    (folder / run.TABLES).unlink()
+    cli(f"--workdir={folder}")
+    assert (folder / run.TABLES).read_text() == told
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import flax.struct
 import jax
@@ -15,7 +16,7 @@ from oneflow_jax.data.document import Document, Text
 from oneflow_jax.flows import predictions
 from oneflow_jax.nn import bound
 from oneflow_jax.paradigms import drawing
-from oneflow_jax.samplers import ode, tokens
+from oneflow_jax.samplers import ode, paths, tokens
 from tests import tiny
 from tests.nn.test_cache import cut
 from tests.nn.test_towers import HEADS
@@ -97,19 +98,24 @@ def drawn(kind, drawing_, place=None, rows=slice(None)):
     return jax.jit(lambda k, p: drawing_(net, table, k, p))(keys(SEED, len(TEXTS))[rows], place)
 
 
-@pytest.mark.parametrize("scale", [0.0, 2.5])
-def test_a_guided_flow_is_that_of_a_network_without_a_cache(scale):
-    plan = ode.schedule("euler", 3)
+@pytest.mark.parametrize(("solver", "scale"), [("euler", 0.0), ("euler", 2.5), ("renoise", 2.5)])
+def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
+    plan = ode.schedule(solver, 3)
     made = drawn("flow", drawing.Flow(predictions.Clean(), plan, GUIDED(scale)))
     place = setting("flow").place
     shape = place.source.latents.shape[1:]
     x = jax.vmap(lambda key: jax.random.normal(key, shape))(keys(SEED, len(TEXTS)))
-    for t, until in zip(plan.times, (*plan.times[1:], 1.0), strict=True):
+    for n, (t, until) in enumerate(itertools.pairwise((*plan.times, 1.0)), 1):
         clock = jnp.full((len(TEXTS), PATCHES), t)
         after, alone_ = (told[:, 1:] for told in asked("flow", "image", latents=x, clock=clock))
         assert np.abs(after - alone_).max() > 1e-2
         clean = alone_ + scale * (after - alone_)
-        x = x + (until - t) / (1 - t) * (clean - x)
+        if solver == "renoise":
+            luck = paths.keys_of_step(keys(SEED, len(TEXTS)), n)
+            fresh = jax.vmap(lambda key: jax.random.normal(key, shape))(luck)
+            x = (1 - until) * fresh + until * clean
+        else:
+            x = x + (until - t) / (1 - t) * (clean - x)
     np.testing.assert_allclose(made.picture.latents[:-1], x[:-1], atol=1e-5)
     np.testing.assert_array_equal(made.picture.latents[-1], place.source.latents[-1])
     # What comes after the picture is not guided.
@@ -140,11 +146,11 @@ def test_guided_codes_are_those_of_a_network_without_a_cache(scale):
     np.testing.assert_array_equal(made.cache.length, place.cache.length)
 
 
-@pytest.mark.parametrize("kind", ["flow", "codes"])
-def test_pictures_do_not_depend_on_neighbours(kind):
+@pytest.mark.parametrize(("kind", "solver"), [("flow", "heun"), ("flow", "renoise"), ("codes", "")])
+def test_pictures_do_not_depend_on_neighbours(kind, solver):
     codes = of_kind("chameleon")[0].codes
     draw = (
-        drawing.Flow(predictions.Clean(), ode.schedule("heun", 2), GUIDED(2.0))
+        drawing.Flow(predictions.Clean(), ode.schedule(solver, 2), GUIDED(2.0))
         if kind == "flow"
         else drawing.Codes(tiny.VOCAB, codes, tokens.Choice(), GUIDED(2.0))
     )

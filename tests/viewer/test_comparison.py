@@ -224,19 +224,19 @@ def test_a_curve_stands_where_its_numbers_say():
     assert "Text to image against forward passes. OneFlow: 0.200 at 4.00 to 0.800 at" in drawn
 
 
-def test_who_lies_below_another_has_a_rim():
+def test_who_lies_below_others_has_a_rim_for_each():
     def rims(*curves_):
-        names = ("chameleon", "dalle")
+        names = ("chameleon", "dalle", "transfusion")
         contestants = [
             dataclasses.replace(one, curves={"kid": points})
             for one, points in zip(examples.compared(names=names).contestants, curves_, strict=True)
         ]
         drawn = curves.charts(examples.compared(contestants=contestants, bounds={}))
-        return re.findall(r"class='curve (.*?)'", drawn)
+        return re.findall(r"<g class='curve who(\d)'(?: style='--rim:(\d)')?>", drawn)
 
     here, there = [Point(50, 0.1, 0.2)], [Point(50, 0.1, 0.3)]
-    assert rims(here, here) == ["who0 covered", "who1"] * 2
-    assert rims(here, there) == ["who0", "who1"] * 2
+    assert rims(here, here, here) == [("0", "2"), ("1", "1"), ("2", "")] * 2
+    assert rims(here, there, here) == [("0", "1"), ("1", ""), ("2", "")] * 2
 
 
 def test_values_far_apart_are_on_a_scale_of_ratios():
