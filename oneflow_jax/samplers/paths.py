@@ -35,5 +35,6 @@ def solve(
 
 
 def keys_of_step(keys: Key[Array, "B"], step: Int[Array, ""]) -> Key[Array, "B"]:
-    """Each row's key for a step's noise: none of those that `split` makes two of."""
-    return jax.vmap(lambda key: jax.random.fold_in(jax.random.split(key, 3)[2], step))(keys)
+    """Each row's key for a step's noise: neither of the two that `split` makes of it."""
+    # What is folded in must not be 0 or 1: these are they.
+    return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 2), step))(keys)

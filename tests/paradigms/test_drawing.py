@@ -111,7 +111,7 @@ def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
         assert np.abs(after - alone_).max() > 1e-2
         clean = alone_ + scale * (after - alone_)
         if solver == "renoise":
-            luck = paths.keys_of_step(keys(SEED, len(TEXTS)), n)
+            luck = paths.keys_of_step(keys(SEED, len(TEXTS)), jnp.int32(n))
             fresh = jax.vmap(lambda key: jax.random.normal(key, shape))(luck)
             x = (1 - until) * fresh + until * clean
         else:
