@@ -6,7 +6,7 @@ Zhou et al., Transfusion: Predict the Next Token and Diffuse Images with One Mul
     shown    words as they are; each picture at a time t of its own, x_t = (1 - t) eps + t patch
     network  a slot sees what comes before it, and all of its own picture       canvas.Attend.MIXED
     loss     -log p(next token), of every slot that a word comes after  +  |v̂ - v|^2 of patches
-    sample   token by token with a cache; after <image> a picture, by one ODE   paradigms/writing.py
+    sample   token by token with a cache; after <image> a picture, by its flow  paradigms/writing.py
 
 In documents of the task `image_to_text` the pictures are clean, so that words are learned beside
 what sampling shows them; Transfusion limits the noise of pictures before their captions instead. In
