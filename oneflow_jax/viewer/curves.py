@@ -125,7 +125,7 @@ def _chart(
     return (
         f"<svg class='plot' role='img' height='{HEIGHT}' aria-label='{label}'>"
         f"{_grid(across, up, merit)}{_bounds(bounds, up)}"
-        f"{''.join(_line(at, line, _covered(at, places)) for at, line in places.items())}"
+        f"{''.join(_line(at, places) for at in places)}"
         f"<text x='50%' y='{HEIGHT + 37}' text-anchor='middle'>{axis}</text></svg>"
     )
 
@@ -180,28 +180,35 @@ def _bounds(bounds: Mapping[str, Figure], up: Scale) -> str:
     return "".join(drawn)
 
 
-def _covered(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> int:
-    """How many of those that are drawn later have a mark on one of its own."""
+def _covering(
+    number: int, place: tuple[float, float], places: Mapping[int, Sequence[tuple[float, float]]]
+) -> int:
+    """How many of those that are drawn later have a mark there."""
+    x, y = place
+    return sum(
+        any(abs(x - a) < _NEAR[0] and abs(y - b) < _NEAR[1] for a, b in points)
+        for other, points in places.items()
+        if other > number
+    )
 
-    def near(points: Sequence[tuple[float, float]]) -> bool:
-        return any(
-            abs(a - c) < _NEAR[0] and abs(b - d) < _NEAR[1]
-            for (a, b), (c, d) in itertools.product(places[number], points)
-        )
 
-    return sum(near(points) for other, points in places.items() if other > number)
-
-
-def _line(number: int, places: Sequence[tuple[float, float]], covered: int) -> str:
-    """A curve with its marks, with a rim for each that covers them, to be seen by."""
+def _line(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> str:
+    """A curve with its marks; one that is covered has a rim for each that covers it."""
     steps = "".join(
         f"<line x1='{a:.2f}%' y1='{b:.1f}' x2='{c:.2f}%' y2='{d:.1f}'/>"
-        for (a, b), (c, d) in itertools.pairwise(places)
+        for (a, b), (c, d) in itertools.pairwise(places[number])
     )
     shape = number % len(SHAPES)
-    marks = "".join(f"<use href='#mark{shape}' x='{x:.2f}%' y='{y:.1f}'/>" for x, y in places)
-    rim = f" style='--rim:{covered}'" if covered else ""
-    return f"<g class='curve who{shape}'{rim}>{steps}{marks}</g>"
+    marks = "".join(
+        f"<use href='#mark{shape}' x='{place[0]:.2f}%' y='{place[1]:.1f}'{_rim(covering)}/>"
+        for place in places[number]
+        for covering in [_covering(number, place, places)]
+    )
+    return f"<g class='curve who{shape}'>{steps}{marks}</g>"
+
+
+def _rim(covering: int) -> str:
+    return f" style='--rim:{covering}'" if covering else ""
 
 
 def _said(

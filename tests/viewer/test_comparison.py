@@ -232,11 +232,16 @@ def test_who_lies_below_others_has_a_rim_for_each():
             for one, points in zip(examples.compared(names=names).contestants, curves_, strict=True)
         ]
         drawn = curves.charts(examples.compared(contestants=contestants, bounds={}))
-        return re.findall(r"<g class='curve who(\d)'(?: style='--rim:(\d)')?>", drawn)
+        return re.findall(r"<use href='#mark(\d)'[^>]*?(?: style='--rim:(\d)')?/>", drawn)
 
-    here, there = [Point(50, 0.1, 0.2)], [Point(50, 0.1, 0.3)]
-    assert rims(here, here, here) == [("0", "2"), ("1", "1"), ("2", "")] * 2
-    assert rims(here, there, here) == [("0", "1"), ("1", ""), ("2", "")] * 2
+    here, there = Point(50, 0.1, 0.2), Point(90, 0.3, 0.3)
+    assert rims([here], [here], [here]) == [("0", "2"), ("1", "1"), ("2", "")] * 2
+    assert rims([here, there], [here], [there]) == [
+        ("0", "1"), ("0", "1"), ("1", ""), ("2", "")
+    ] * 2  # fmt: skip
+    assert rims([here, there], [here], [here]) == [
+        ("0", "2"), ("0", ""), ("1", "1"), ("2", "")
+    ] * 2  # fmt: skip
 
 
 def test_values_far_apart_are_on_a_scale_of_ratios():
