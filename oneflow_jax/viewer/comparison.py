@@ -5,7 +5,6 @@ The page needs no script: its charts and lanes are drawn here, and nothing waits
 
 import html
 import os
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -56,7 +55,6 @@ def write(path: str | os.PathLike[str], comparison: Comparison) -> None:
                 f"<dt>{html.escape(title)}</dt><dd>{html.escape(meaning)}</dd>"
                 for title, meaning in _definitions(comparison).items()
             ),
-            "commands": _commands(every),
             "attribution": "".join(
                 f"<p>{html.escape(line)}</p>" for line in comparison.attribution
             ),
@@ -99,7 +97,7 @@ def lede(comparison: Comparison) -> str:
     if took := scored[best].figures.get("passes"):
         said += f" in {passes.written(took.value)} forward passes"
     level = [one.title for one in scored.values() if stars[one.name] and one.name != best]
-    return f"{said}; not told from it: {', '.join(level)}." if level else f"{said}."
+    return f"{said}; intervals that overlap its own: {', '.join(level)}." if level else f"{said}."
 
 
 def _who(number: int, one: Contestant) -> str:
@@ -160,9 +158,3 @@ def _definitions(comparison: Comparison) -> dict[str, str]:
         for merit in merits.listed(names)
     }
     return {title: meaning for title, meaning in meanings.items() if meaning}
-
-
-def _commands(contestants: Sequence[Contestant]) -> str:
-    """The commands that made the figures, below the names of the contestants."""
-    blocks = ("\n".join((f"# {one.title}", *one.commands)) for one in contestants if one.commands)
-    return html.escape("\n\n".join(blocks))

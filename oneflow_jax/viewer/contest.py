@@ -78,7 +78,6 @@ class Contestant:
         curves: figures by name, in order of passes; a paradigm without a choice has one point.
         samples: finished documents, of text and pixels.
         timeline: of one of them; None if it was not recorded.
-        commands: that made all this, line by line.
     """
 
     name: str
@@ -90,7 +89,6 @@ class Contestant:
     curves: Mapping[str, Sequence[Point]] = dataclasses.field(default_factory=dict)
     samples: Sequence[document.Document] = ()
     timeline: Timeline | None = None
-    commands: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)

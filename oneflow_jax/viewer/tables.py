@@ -42,7 +42,9 @@ class Table:
         return any(cell.mark for row in self.rows for cell in row)
 
 
-KEY = "★ best of its kind; ☆ not told from the best: the 95 % intervals overlap."
+KEY = (
+    "★ best; ☆ its 95 % interval overlaps that of the best, which does not say that both are equal."
+)
 
 
 def as_html(table: Table) -> str:

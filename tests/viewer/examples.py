@@ -199,10 +199,6 @@ def contestant(name, at):
         curves=curves,
         samples=[sample(10 * at + n) for n in range(4)],
         timeline=timeline(name),
-        commands=[
-            f"oneflow train --config=configs/compare.py:{name} --workdir=/tmp/compare/{name}",
-            f"oneflow evaluate --config=configs/compare.py:{name} --workdir=/tmp/compare/{name}",
-        ],
     )
 
 
