@@ -149,7 +149,7 @@ def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch,
         return one
 
     def measured(one, config):
-        assert list(config.headline) == [one.name]
+        assert config.order == (one.name,)
         return keeping.Measures({"kid": keeping.Estimate(0.25)}, {}, (), None)
 
     monkeypatch.setattr(contestants, "prepared", lambda config, folder: None)
