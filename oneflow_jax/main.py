@@ -90,11 +90,12 @@ def run(config: ml_collections.ConfigDict) -> None:
         return
     build.check_platform(config)
     with processes.mourned(folder / workdir.CHECKPOINTS), workdir.claimed(folder):
+        if "contestants" in config:  # It holds its folder against what is asked for itself.
+            _of_contestants(config, folder)
+            return
         with processes.leader_first():
             workdir.check_config(folder, config)
-        if "contestants" in config:
-            _of_contestants(config, folder)
-        elif "autoencoder" in config:
+        if "autoencoder" in config:
             _of_pictures(config, folder)
         else:
             _of_documents(config, folder)

@@ -147,8 +147,6 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
     Raises:
         UserError: the folder belongs to a run of another configuration.
     """
-    if "contestants" in config:  # It has runs in folders of their own, and looks at them itself.
-        return
     path = workdir / CONFIG
     old = _saved(path) if path.exists() else {}
     if "contestants" in old:

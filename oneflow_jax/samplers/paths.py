@@ -1,16 +1,16 @@
 """From noise to data by the way that a schedule names: a solver of the ODE, or renoising."""
 
-from collections.abc import Callable
-
 import jax
+import jax.numpy as jnp
 
+from oneflow_jax.flows import gaussian
 from oneflow_jax.samplers import ode, renoising
 from oneflow_jax.shapes import Array, Float, Int, Key, PyTree
 
 
 def solve(
-    belief: Callable[[Float[Array, ""], PyTree], PyTree],
-    corrupt: Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree],
+    belief: renoising.Belief,
+    corrupt: renoising.Corrupt,
     state: PyTree,
     plan: ode.Schedule,
     record: bool = False,
@@ -18,16 +18,18 @@ def solve(
     """Carries `state` through all intervals of `plan` but the last.
 
     Args:
-        belief: from t and x_t to x̂_1, the clean state that the network believes in.
-        corrupt: from the number of a step, s and x̂_1 to x_s, with noise of its own in each step;
-            a solver of the ODE does not ask for it.
-        state: x at the first of the plan's times; any tree of float32 arrays.
+        belief: what the network makes of a state.
+        corrupt: takes that to the next time; a solver of the ODE does not ask for it.
+        state: x at the first of the plan's times; any tree of float32 arrays `[*b L n]`.
         plan: solver and times.
         record: whether to keep the states at all of the plan's times.
     """
 
     def velocity(t: Float[Array, ""], x: PyTree) -> PyTree:
-        return jax.tree.map(lambda x_1, x_t: (x_1 - x_t) / (1 - t), belief(t, x), x)
+        def moved(x_1: Array, x_t: Array) -> Array:
+            return gaussian.velocity(x_1, x_t, jnp.broadcast_to(t, x_t.shape[:-1]))
+
+        return jax.tree.map(moved, belief(t, x), x)
 
     if plan.solver == ode.RENOISE:
         return renoising.solve(belief, corrupt, state, plan.times, record)

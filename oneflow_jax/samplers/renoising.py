@@ -19,10 +19,16 @@ import jax.numpy as jnp
 from oneflow_jax.samplers import ode
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
+Belief = Callable[[Float[Array, ""], PyTree], PyTree]
+"""From t and x_t to x̂_1, the clean state that the network believes in."""
+
+Corrupt = Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree]
+"""From the number of a step, 1 and up, s and x̂_1 to x_s, with noise of its own in each step."""
+
 
 def solve(
-    belief: Callable[[Float[Array, ""], PyTree], PyTree],
-    corrupt: Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree],
+    belief: Belief,
+    corrupt: Corrupt,
     state: PyTree,
     times: tuple[float, ...],
     record: bool = False,
@@ -30,8 +36,8 @@ def solve(
     """Carries `state` through all intervals but the last.
 
     Args:
-        belief: from t and x_t to x̂_1.
-        corrupt: from the number of the step, 1 and up, s and x̂_1 to x_s.
+        belief: what the network makes of a state.
+        corrupt: takes that to the next time.
         state: x at the first of the times; any tree of float32 arrays.
         times: where the intervals begin, rising.
         record: whether to keep the states at all of the times.

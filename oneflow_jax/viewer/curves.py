@@ -180,16 +180,16 @@ def _bounds(bounds: Mapping[str, Figure], up: Scale) -> str:
     return "".join(drawn)
 
 
-def _covering(
-    number: int, place: tuple[float, float], places: Mapping[int, Sequence[tuple[float, float]]]
-) -> int:
-    """How many of those that are drawn later have a mark there."""
-    x, y = place
-    return sum(
+def _rim(
+    number: int, x: float, y: float, places: Mapping[int, Sequence[tuple[float, float]]]
+) -> str:
+    """The style of a mark: a rim for each of those drawn later that have a mark there too."""
+    covering = sum(
         any(abs(x - a) < _NEAR[0] and abs(y - b) < _NEAR[1] for a, b in points)
         for other, points in places.items()
         if other > number
     )
+    return f" style='--rim:{covering}'" if covering else ""
 
 
 def _line(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> str:
@@ -200,15 +200,10 @@ def _line(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> s
     )
     shape = number % len(SHAPES)
     marks = "".join(
-        f"<use href='#mark{shape}' x='{place[0]:.2f}%' y='{place[1]:.1f}'{_rim(covering)}/>"
-        for place in places[number]
-        for covering in [_covering(number, place, places)]
+        f"<use href='#mark{shape}' x='{x:.2f}%' y='{y:.1f}'{_rim(number, x, y, places)}/>"
+        for x, y in places[number]
     )
     return f"<g class='curve who{shape}'>{steps}{marks}</g>"
-
-
-def _rim(covering: int) -> str:
-    return f" style='--rim:{covering}'" if covering else ""
 
 
 def _said(

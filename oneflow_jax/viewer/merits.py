@@ -131,7 +131,7 @@ def listed(names: set[str]) -> list[Merit]:
 
 
 def marks(merit: Merit, figures: Mapping[str, Figure]) -> dict[str, Mark]:
-    """Who is best, and who cannot be told from the best since their intervals overlap.
+    """Who is best, and whose interval overlaps that of the best.
 
     Nobody, if all are the same.
     """
