@@ -33,7 +33,7 @@ parity: $(PARITY)/ready
 	$(PARITY)/bin/python -m pytest tests/parity
 
 aot: $(AOT)/ready
-	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest tests/compiling
+	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest tests/aot
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .

@@ -1,6 +1,6 @@
 """The process that makes units of own data, which also notes each file that it opens.
 
-`benchmarks.fuzz` starts it as it would start `oneflow_jax.data.own.worker`; what it opens of the
+`benchmarks.fuzz` starts it as it would start `oneflow_jax.data.custom.worker`; what it opens of the
 folder above that of the prepared data goes to `opened.txt` there.
 """
 
@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 
-from oneflow_jax.data.own import worker
+from oneflow_jax.data.custom import worker
 
 LOG = "opened.txt"
 

@@ -13,9 +13,9 @@ import numpy as np
 from etils import epath
 
 from benchmarks import report, timing
-from oneflow_jax import host
-from oneflow_jax.autoencoders import models, weights
-from oneflow_jax.autoencoders.architecture import Architecture
+from oneflow_jax.codecs.autoencoder import diffusers_weights, models
+from oneflow_jax.codecs.autoencoder.config import Architecture
+from oneflow_jax.runtime import host
 from oneflow_jax.shapes import PyTree
 
 try:
@@ -127,7 +127,7 @@ def _diffusers(
     for layout in LAYOUTS:
         order = torch.channels_last if layout == "channels last" else torch.contiguous_format
         with tempfile.TemporaryDirectory() as folder:
-            weights.save(epath.Path(folder), architecture, params)
+            diffusers_weights.save(epath.Path(folder), architecture, params)
             network = getattr(diffusers, architecture.kind).from_pretrained(folder)
         network = network.eval().to(memory_format=order)
 

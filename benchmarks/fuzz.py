@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 from benchmarks import audited, corpus, report
-from oneflow_jax.data.own.raw import Settings
-from oneflow_jax.intake import prepare
+from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom.reader import Settings
 
 COMMAND = (sys.executable, "-m", "benchmarks.audited")
 SOUND = 12

@@ -20,10 +20,11 @@ from etils import epath
 
 from benchmarks import report, timing
 from configs import common, own
-from oneflow_jax import build, host, sharding, train
-from oneflow_jax import state as states
-from oneflow_jax.data.own.raw import Settings
-from oneflow_jax.intake import prepare
+from oneflow_jax.build import system as system_lib
+from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom.reader import Settings
+from oneflow_jax.runtime import host, sharding
+from oneflow_jax.training import loop, train_state
 
 WORKERS = (1, 2)
 DRAWN = 32
@@ -106,11 +107,11 @@ def read(top: pathlib.Path, rounds: int, *, smoke: bool) -> dict[str, timing.Spr
         config.batch = 8
     folder = epath.Path(top / "run")
     folder.mkdir()
-    system = build.system(config.lock(), folder)
+    system = system_lib.system(config.lock(), folder)
     with sharding.use(system.mesh):
         batches = iter(system.batches())
         canvas = next(batches)
-        state, step = states.initial(system), train.compiled(system)
+        state, step = train_state.initial(system), loop.compiled(system)
 
         def draw() -> object:
             return [next(batches) for _ in range(DRAWN)][-1]

@@ -12,9 +12,10 @@ import numpy as np
 
 from benchmarks import report
 from configs import compare
-from oneflow_jax import host, logs, suites
+from oneflow_jax.build import evaluation
 from oneflow_jax.data import emoji_concepts
-from oneflow_jax.scoring import emoji, interleaved, matching, thorough
+from oneflow_jax.evaluation import emoji, full_suite, image_name_judge, interleaved
+from oneflow_jax.runtime import host, metric_writer
 
 SHARES = (0.0, 0.1, 0.5, 1.0)
 """Of the pictures, that are exchanged."""
@@ -31,11 +32,11 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags.add_argument("--smoke", action="store_true", help="few concepts and documents")
     flags = flags.parse_args(argv)
-    logs.to_terminal()
+    metric_writer.to_terminal()
     config = compare.contestant("oneflow", flags.smoke)
     config.data.dir = flags.data
     config.evaluation.samples = min(flags.documents, config.source.documents)
-    known = suites.known(config)
+    known = evaluation.known(config)
     real = interleaved.marks(known.real, known.concepts, known.look)
     judges = {"trained judge": known.look, "nearest in pixels": nearest(known.concepts)}
     results = {
@@ -43,7 +44,9 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         "documents": len(known.real),
         "interleaved": {f"{share:g}": _scored(known, real, share) for share in SHARES},
         "named": {
-            name: float(np.mean([matching.accuracy(look, known.concepts, seed) for seed in SEEDS]))
+            name: float(
+                np.mean([image_name_judge.accuracy(look, known.concepts, seed) for seed in SEEDS])
+            )
             for name, look in judges.items()
         },
     }
@@ -65,7 +68,7 @@ def nearest(concepts: Sequence[emoji_concepts.Concept]) -> interleaved.Look:
 
 
 def _scored(
-    known: thorough.Known, real: Sequence[interleaved.Marks], share: float
+    known: full_suite.Known, real: Sequence[interleaved.Marks], share: float
 ) -> tuple[float, float, float]:
     """The figure `interleaved` of the real documents, and its 95 % interval."""
     documents = interleaved.exchanged(known.real, share, seed=0)

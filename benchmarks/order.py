@@ -13,10 +13,13 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import quality, report
-from oneflow_jax import build, evaluate, generate, host, inputs, logs, plans
+from oneflow_jax import evaluate, generate
+from oneflow_jax.build import data, sampling
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap
-from oneflow_jax.viewer import arrivals, telling
+from oneflow_jax.runtime import host, metric_writer
+from oneflow_jax.viewer import from_samples, token_times
 
 CLASSES = ("naming", "grammar", "picture")
 
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--runs", default="runs", help="folder of the runs, which must be trained")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
-    logs.to_terminal()
+    metric_writer.to_terminal()
     results = {"machine": host.machine(), "runs": {}}
     for name in flags.configs:
         results["runs"][name] = found = measured(name, flags)
@@ -49,28 +52,30 @@ def measured(name: str, flags: argparse.Namespace) -> dict[str, object]:
     """Times of arrival by class of word, with standard errors."""
     config = quality.configured(name, [*flags.set, f"sampling.steps={flags.steps}"])
     folder = quality.folder_of(config, flags.runs)
-    system = build.system(config, folder)
+    system = system_lib.system(config, folder)
     params = evaluate.averaged(system, folder)
-    plan = plans.sampling(config, system.paradigm, evaluate.spacing(system, params))
+    plan = sampling.sampling(config, system.paradigm, evaluate.spacing(system, params))
     gaps = (Gap("document"),) if system.layout.grows else (Gap("text"), Gap("image"))
     prompts = [Document(gaps)] * flags.samples
-    every: list[arrivals.Arrival] = []
+    every: list[token_times.Arrival] = []
     for made in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
         titles = [""] * len(made.documents)
         end = max(1.0, float(made.moments.times[-1]))  # Stories run from 0 to 1.
-        for told in telling.stories(system.layout, made.moments, titles, titles):
+        for told in from_samples.stories(system.layout, made.moments, titles, titles):
             every += [
-                arrivals.Arrival(one.word, min(1.0, end * one.time))
-                for one in arrivals.arrivals(told)
+                token_times.Arrival(one.word, min(1.0, end * one.time))
+                for one in token_times.arrivals(told)
             ]
     times = collections.defaultdict(list)
     for one in every:
         times[class_of(one.word)].append(one.time)
-    shown = inputs.source(config, "train")
+    shown = data.source(config, "train")
     counts = collections.Counter(
         word for n in range(min(len(shown), 2_000)) for word in shown[n].words().split()
     )
-    means = {word: mean for word, (mean, _) in arrivals.mean_times(every).items() if word in counts}
+    means = {
+        word: mean for word, (mean, _) in token_times.mean_times(every).items() if word in counts
+    }
     often = [np.log(counts[word]) for word in means]
     return {
         "mean": {
@@ -85,7 +90,7 @@ def measured(name: str, flags: argparse.Namespace) -> dict[str, object]:
 
 def class_of(word: str) -> str:
     """Whether a word names something, or is one that all sentences share."""
-    if word == arrivals.PICTURE:
+    if word == token_times.PICTURE:
         return "picture"
     return "grammar" if word.strip(":,") in sentences.GRAMMAR else "naming"
 

@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 
 from benchmarks import problem, report, sample, timing
-from oneflow_jax import host, sharding
 from oneflow_jax.paradigms import base
+from oneflow_jax.runtime import host, sharding
 from oneflow_jax.samplers import ode
 
 NAMES = ("oneflow", "mask_flow", "edit_flow")

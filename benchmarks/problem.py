@@ -11,16 +11,18 @@ import numpy as np
 import optax
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax import optim, sharding
-from oneflow_jax import step as steps
 from oneflow_jax.canvas import Canvas, Kind, Opening
-from oneflow_jax.flows import clocks, predictions, schedules, tasks
+from oneflow_jax.flows import predictions, tasks, time_couplings, time_samplers
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn import model as models
-from oneflow_jax.paradigms import base, edit_flow, growth, mask_flow, objectives, oneflow
-from oneflow_jax.state import TrainState
+from oneflow_jax.paradigms import base, edit_flow, mask_flow, objectives, oneflow
+from oneflow_jax.runtime import sharding
+from oneflow_jax.samplers import edit
+from oneflow_jax.training import optimizer as optimizer_lib
+from oneflow_jax.training import step as step_lib
+from oneflow_jax.training.train_state import TrainState
 
-SETTINGS = optim.Settings(
+SETTINGS = optimizer_lib.Settings(
     learning_rate=1e-3,
     warmup=100,
     steps=10_000,
@@ -102,7 +104,7 @@ class Problem:
             "image": predictions.Clean(),
             "channels": s.channels,
             "mix": MIX,
-            "clock": clocks.Power(),
+            "clock": time_samplers.Power(),
         }
         words, flat = (6, s.vocab), (("text", 1.0), ("image", 1.0))
         if self.name == "oneflow":
@@ -111,8 +113,8 @@ class Problem:
             return mask_flow.MaskFlow(s.vocab, (words,), cap=10.0, weights=flat, **shared)
         side = round(s.image**0.5)
         return edit_flow.EditFlow(
-            growth.Alphabet(s.vocab, words, image_token=3, grid=(side, side)),
-            schedules=schedules.Schedules((0.3, 0.1, 0.4, 0.2), shared.pop("clock")),
+            edit.Alphabet(s.vocab, words, image_token=3, grid=(side, side)),
+            schedules=time_couplings.Schedules((0.3, 0.1, 0.4, 0.2), shared.pop("clock")),
             text_clock=False,
             weights=tuple((term, 1.0) for term in edit_flow.TERMS),
             **shared,
@@ -131,7 +133,7 @@ class Problem:
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
         """The project's own."""
-        return optim.optimizer(SETTINGS)
+        return optimizer_lib.optimizer(SETTINGS)
 
     def canvas(self, batch: int) -> Canvas:
         """`batch` documents of random content: BOS and words, then one picture."""
@@ -188,14 +190,14 @@ class Problem:
         embeds = jnp.zeros((*canvas.ids.shape, self.sizes.embed))
         view = canvases.view(canvas, embeds, canvas.latents, jnp.ones(canvas.ids.shape))
         init = functools.partial(
-            steps.init_state, model=self.model, optimizer=self.optimizer, view=view
+            step_lib.init_state, model=self.model, optimizer=self.optimizer, view=view
         )
         return jax.jit(lambda key: nn.unbox(init(key)))(jax.random.key(0))
 
     def train_step(self) -> jax.stages.Wrapped:
         """The jitted step (state, canvas) -> (state, metrics); donates the state."""
         step = functools.partial(
-            steps.train_step,
+            step_lib.train_step,
             model=self.model,
             paradigm=self.paradigm,
             optimizer=self.optimizer,

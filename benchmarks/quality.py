@@ -19,8 +19,11 @@ import ml_collections
 from etils import epath
 
 from benchmarks import report, settings
-from oneflow_jax import build, checkpoint, evaluate, generate, host, logs, train, workdir
+from oneflow_jax import evaluate, generate
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import host, metric_writer, workdir
+from oneflow_jax.training import checkpoint, loop
 from oneflow_jax.viewer import plots
 
 CONFIGURED = "configured"
@@ -40,7 +43,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("--runs", default="runs", help="folder of the runs")
     flags.add_argument("--out", default="runs/quality", help="folder for the figures")
     flags = flags.parse_args(argv)
-    logs.to_terminal()
+    metric_writer.to_terminal()
     out = epath.Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)
     rows = [row for name in flags.configs for row in measured(configured(name, flags.set), flags)]
@@ -82,15 +85,15 @@ def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> It
     folder = folder_of(config, flags.runs)
     with workdir.claimed(folder):
         workdir.check_config(folder, config)
-        system = build.system(config, folder)
+        system = system_lib.system(config, folder)
         with checkpoint.Checkpoints(folder) as checkpoints:
             done = checkpoints.latest == config.steps
         if not done:
             workdir.keep_config(folder, config)
-            train.run(system, folder)
+            loop.run(system, folder)
         params = evaluate.averaged(system, folder)
     generator, own = generate.Generator(system, params), config.sampling.grid
-    tasks = [t for t in build.suite(system).tasks if not flags.tasks or t.name in flags.tasks]
+    tasks = [t for t in system_lib.suite(system).tasks if not flags.tasks or t.name in flags.tasks]
     if not tasks:
         raise UserError(f"--tasks {' '.join(flags.tasks)}: {config.name} has none of them.")
     for grid in flags.grids:

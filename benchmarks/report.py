@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import problem
-from oneflow_jax import host
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import host
 
 Row = tuple[str, str]
 """A name and its value, as printed."""

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import problem, report, timing
-from oneflow_jax import host, sharding, update
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.costs import flops
 from oneflow_jax.paradigms import base
+from oneflow_jax.runtime import host, sharding
 from oneflow_jax.samplers import ode
 from oneflow_jax.shapes import Array, Float, Int, PyTree
+from oneflow_jax.training import update
 
 EVALUATIONS = (8, 16, 32)
 

@@ -6,8 +6,8 @@ import dataclasses
 import jax
 
 from benchmarks import problem, report, timing
-from oneflow_jax import host, sharding
 from oneflow_jax.costs import flops
+from oneflow_jax.runtime import host, sharding
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:

@@ -18,9 +18,10 @@ from etils import epath
 
 from benchmarks import report, settings
 from configs import compare
-from oneflow_jax import host, logs, registry, workdir
-from oneflow_jax.comparison import contestants, measures, run
+from oneflow_jax.build import paradigms
+from oneflow_jax.compare import measure, run, runs
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import host, metric_writer, workdir
 
 SHOWN = (
     "interleaved",
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("--smoke", action="store_true", help="tiny sizes; figures mean nothing")
     flags = flags.parse_args(argv)
     _check(flags)
-    logs.to_terminal()
+    metric_writer.to_terminal()
     host.keep_freed_memory()
     out = epath.Path(flags.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -100,12 +101,12 @@ def measured(name: str, rate: float, flags: argparse.Namespace, out: epath.Path)
     """The figures of one paradigm at one rate."""
     config = configured(name, rate, flags)
     run.check(config)
-    contestants.prepared(config, out)
+    runs.prepared(config, out)
     folder = out / f"{rate:g}{_told(flags.set)}"
-    (one,) = contestants.runs(config, folder)
-    if name in registry.ON_CODES:  # one codec for all
-        one.config.codec.path = str(out / contestants.CODEC / workdir.CODEC)
-    found = measures.measured(contestants.trained(config, folder, one), config)
+    (one,) = runs.runs(config, folder)
+    if name in paradigms.ON_CODES:  # one codec for all
+        one.config.codec.path = str(out / runs.CODEC / workdir.CODEC)
+    found = measure.measured(runs.trained(config, folder, one), config)
     figures = {figure: estimate.value for figure, estimate in found.figures.items()}
     tried = (name, rate, sorted(flags.set), flags.seed, config.flops, config.samples)
     return {**dict(zip(TRIED, tried, strict=True)), "figures": figures}

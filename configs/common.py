@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from oneflow_jax.nn import towers
+from oneflow_jax.nn import two_tower
 
 
 def run(name: str) -> ml_collections.ConfigDict:
@@ -157,9 +157,9 @@ def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "dalle":
         config.paradigm.text_weight, config.paradigm.image_weight = 1 / 8, 7 / 8
     if paradigm == "language":
-        config.optimizer.frozen = towers.OF_PICTURES
+        config.optimizer.frozen = two_tower.OF_PICTURES
     if paradigm == "lmfusion":
-        config.optimizer.frozen = towers.OF_WORDS
+        config.optimizer.frozen = two_tower.OF_WORDS
     if paradigm in ("transfusion", "language", "lmfusion"):
         config.sampling.solver = "heun"  # of each picture; words take a pass each, besides
         config.sampling.steps = 5
@@ -237,5 +237,5 @@ def size(
     model.remat = "none"
     model.unroll = layers
     model.dtype = "float32"
-    model.attention = "dense"  # or "blocks", for long rows; "splash", for TPUs: nn/attending.py
+    model.attention = "dense"  # or "blocks", for long rows; "splash", for TPUs: nn/attention_ops.py
     return model

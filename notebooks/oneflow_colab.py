@@ -76,12 +76,14 @@ from matplotlib import patches as shapes
 
 import oneflow_jax as of
 from configs import common, digits, quickstart
-from oneflow_jax import build, evaluate, host, logs, train, workdir
-from oneflow_jax import state as states
+from oneflow_jax import evaluate
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.flows import gaussian
+from oneflow_jax.runtime import host, metric_writer, workdir
 from oneflow_jax.samplers import ode
+from oneflow_jax.training import loop, train_state
 
-logs.to_terminal()
+metric_writer.to_terminal()
 host.keep_freed_memory()
 PAPER, INK, WORDS, PICTURES = "#fffdf8", "#26231d", "#1f6f6b", "#b4430f"
 plt.rcParams.update(
@@ -118,8 +120,8 @@ def untrained(paradigm: str, slots: int) -> of.Model:
     config.model.update(SMALL)
     config.data.length = slots
     config.batch = jax.device_count()
-    system = build.system(config.lock(), folder)
-    return of.Model(system, states.initial(system).ema)
+    system = system_lib.system(config.lock(), folder)
+    return of.Model(system, train_state.initial(system).ema)
 
 
 def cost(model: of.Model, prompt: str) -> tuple[int, float]:
@@ -395,12 +397,12 @@ if QUICK:
 config.lock()
 with workdir.claimed(RUN):
     workdir.check_config(RUN, config)
-    system = build.system(config, RUN)
+    system = system_lib.system(config, RUN)
     workdir.keep_config(RUN, config)
-    train.run(system, RUN)
+    loop.run(system, RUN)
 
 # %%
-curves = logs.curves(RUN / workdir.LOGS, ["train/text", "train/image"])
+curves = metric_writer.curves(RUN / workdir.LOGS, ["train/text", "train/image"])
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 for (name, points), color in zip(curves.items(), (WORDS, PICTURES), strict=True):
     axes.plot(*zip(*points, strict=True), color=color, label=name.removeprefix("train/"))

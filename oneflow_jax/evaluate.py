@@ -7,13 +7,16 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from oneflow_jax import build, generate, logs, plans, processes, release, sharding, workdir
-from oneflow_jax import state as states
+from oneflow_jax import generate
+from oneflow_jax.build import sampling
+from oneflow_jax.build import system as system_lib
+from oneflow_jax.evaluation import base as base_lib
 from oneflow_jax.paradigms import base
-from oneflow_jax.samplers import grids, guidance
-from oneflow_jax.scoring import base as scoring
+from oneflow_jax.runtime import distributed, metric_writer, sharding, workdir
+from oneflow_jax.samplers import guidance, time_grids
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import plots, sheet
+from oneflow_jax.training import export, train_state
+from oneflow_jax.viewer import contact_sheet, plots
 
 COLUMNS = 8
 """Cells in a row of the contact sheets."""
@@ -22,7 +25,7 @@ CLOCKS = 16
 """Stretches of the clock in which a learned grid's steps are spread evenly."""
 
 
-def run(system: build.System, folder: epath.Path) -> dict[str, float]:
+def run(system: system_lib.System, folder: epath.Path) -> dict[str, float]:
     """Evaluates the newest checkpoint in `folder`; prints the figures, and leaves them there.
 
     Writes `evaluation.json`, figure -> value, with the number of forward passes after an @; a
@@ -40,12 +43,12 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
     config = system.config.evaluation
     grid = spacing(system, params)
     generator = generate.Generator(system, params)
-    suite = build.suite(system)
+    suite = system_lib.suite(system)
     figures |= suite.constants
     shares: dict[str, float] = {}
     asked = itertools.product(config.passes, suite.tasks)
     to_do = [(n, task) for n, task in asked if steps_of(system, task, n) > 0]
-    progress = logs.Progress("evaluating", len(to_do), unit="task")
+    progress = metric_writer.Progress("evaluating", len(to_do), unit="task")
     for done, (passes, task) in enumerate(to_do, 1):
         plan = plan_of(system, task, passes, grid)
         made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
@@ -56,11 +59,13 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
         progress.report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         figures |= found
         shares |= {name: found[name] for name in found if name.split("@")[0] in score.figures}
-        if score.cells and processes.leads():
+        if score.cells and distributed.leads():
             path = folder / f"{task.name}@{passes}.png"
-            sheet.contact_sheet(path, score.cells, COLUMNS, f"{system.config.name}: {path.stem}")
+            contact_sheet.contact_sheet(
+                path, score.cells, COLUMNS, f"{system.config.name}: {path.stem}"
+            )
     progress.close()
-    if len(config.passes) > 1 and suite.tasks and processes.leads():
+    if len(config.passes) > 1 and suite.tasks and distributed.leads():
         plots.lines(folder / "evaluation.png", curves(shares), system.config.name, up="share")
     workdir.write_atomically(
         folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
@@ -69,14 +74,14 @@ def run(system: build.System, folder: epath.Path) -> dict[str, float]:
 
 
 def plan_of(
-    system: build.System, task: scoring.Task, passes: int, grid: grids.Spacing
+    system: system_lib.System, task: base_lib.Task, passes: int, grid: time_grids.Spacing
 ) -> base.Plan:
     """How to make what a task asks for in at most so many passes, which must be possible."""
     steps = steps_of(system, task, passes)
-    return plans.evaluation(system.config, system.paradigm, steps, grid, revise=task.revises)
+    return sampling.evaluation(system.config, system.paradigm, steps, grid, revise=task.revises)
 
 
-def steps_of(system: build.System, task: scoring.Task, passes: int) -> int:
+def steps_of(system: system_lib.System, task: base_lib.Task, passes: int) -> int:
     """Passes to plan for, so that no more than `passes` are taken; 0 if that cannot be.
 
     A picture that is born at the last moment has all of its own time still before it; but where
@@ -89,23 +94,23 @@ def steps_of(system: build.System, task: scoring.Task, passes: int) -> int:
     return passes // 2 if passes // 2 >= least else 0
 
 
-def check_prompts(system: build.System) -> None:
+def check_prompts(system: system_lib.System) -> None:
     """Lays out what evaluation will ask for, so that what does not fit is told before training.
 
     Raises:
         UserError: a document is too long for the canvas.
     """
-    for task in build.suite(system).tasks:
+    for task in system_lib.suite(system).tasks:
         for document in task.prompts:
             generate.row(system.layout, document, revise=task.revises)
 
 
-def spacing(system: build.System, params: PyTree) -> grids.Spacing:
+def spacing(system: system_lib.System, params: PyTree) -> time_grids.Spacing:
     """The grid that the configuration names; measured on training documents if to be learned.
 
     It follows the loss in words of documents that are shown at one time as a whole.
     """
-    if system.config.sampling.grid != plans.LEARNED:
+    if system.config.sampling.grid != sampling.LEARNED:
         return system.config.sampling.grid
     in_step = dataclasses.replace(system, paradigm=system.paradigm.in_step)
     losses, words = in_step.losses("train"), in_step.paradigm.weights[0][0]
@@ -115,12 +120,12 @@ def spacing(system: build.System, params: PyTree) -> grids.Spacing:
         found = {t: losses.at(params, t)[words] for t in shown}
     # Where no word happened to be asked for there is nothing to go by.
     known = {t: float(term.compute()) for t, term in found.items() if term.count > 0}
-    return grids.learned(list(known), list(known.values()))
+    return time_grids.learned(list(known), list(known.values()))
 
 
-def averaged(system: build.System, folder: epath.Path) -> PyTree:
+def averaged(system: system_lib.System, folder: epath.Path) -> PyTree:
     """The newest averaged parameters in `folder`, that of a run or of a release."""
-    return release.averaged(folder, states.abstract(system).ema)
+    return export.averaged(folder, train_state.abstract(system).ema)
 
 
 def curves(figures: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:

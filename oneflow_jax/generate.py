@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from oneflow_jax import build, processes, sharding
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import edits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
-from oneflow_jax.nn import bound
+from oneflow_jax.nn import bound_model
 from oneflow_jax.paradigms import base
+from oneflow_jax.runtime import distributed, sharding
 from oneflow_jax.shapes import Array, Int, PyTree
 
 LENGTH_STEP = 16
@@ -49,7 +50,7 @@ class Generator:
         params: laid out over the system's mesh.
     """
 
-    def __init__(self, system: build.System, params: PyTree) -> None:
+    def __init__(self, system: system_lib.System, params: PyTree) -> None:
         """Binds the parameters."""
         self.system = system
         self.params = params
@@ -102,11 +103,11 @@ class Generator:
         canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
         with sharding.use(self.system.mesh, sharding.SAMPLING):
             sample = self._sample(self.params, canvas, numbers, seed, plan=plan)
-        return processes.fetched(sample)
+        return distributed.fetched(sample)
 
 
 def sampled(
-    system: build.System,
+    system: system_lib.System,
     params: PyTree,
     canvas: Canvas,
     numbers: Int[Array, "B"],
@@ -127,7 +128,7 @@ def sampled(
     model, paradigm = system.model, system.paradigm
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
     table = model.apply({"params": params}, method="table")
-    return paradigm.sample(bound.Bound(model, params), table, keys, canvas, plan)
+    return paradigm.sample(bound_model.Bound(model, params), table, keys, canvas, plan)
 
 
 def _first(moments: base.Moments, count: int) -> base.Moments:

@@ -14,30 +14,19 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from oneflow_jax import (
-    build,
-    checkpoint,
-    evaluate,
-    host,
-    inputs,
-    logs,
-    processes,
-    profiling,
-    release,
-    sample,
-    storage,
-    train,
-    workdir,
-)
-from oneflow_jax import state as states
-from oneflow_jax.comparison import run as comparison
-from oneflow_jax.compiling import run as compiling
-from oneflow_jax.compiling import topologies
-from oneflow_jax.data.own import plan as plans
+from oneflow_jax import evaluate, sample
+from oneflow_jax.aot import run as aot_run
+from oneflow_jax.aot import topologies
+from oneflow_jax.autoencoder_training import run as autoencoder_run
+from oneflow_jax.autoencoder_training import system as autoencoder_system
+from oneflow_jax.build import data
+from oneflow_jax.build import system as system_lib
+from oneflow_jax.compare import run as compare_run
+from oneflow_jax.data.custom import manifest
 from oneflow_jax.errors import Stopped, UserError
-from oneflow_jax.intake import report
-from oneflow_jax.reconstruction import build as reconstruction
-from oneflow_jax.reconstruction import run as codec_run
+from oneflow_jax.runtime import distributed, host, metric_writer, storage, workdir
+from oneflow_jax.training import checkpoint, export, loop, profiler, train_state
+from oneflow_jax.viewer import data_report
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a run that was told to leave: it is not finished, and supervisors start it again."""
@@ -76,7 +65,7 @@ ROWS_PER_CHIP = flags.DEFINE_integer(
     "rows_per_chip", None, "Compile for a batch of so many rows on each chip.", lower_bound=1
 )
 PROGRAMS = flags.DEFINE_multi_enum(
-    "program", compiling.PROGRAMS, compiling.PROGRAMS, "What to compile; both if left out."
+    "program", aot_run.PROGRAMS, aot_run.PROGRAMS, "What to compile; both if left out."
 )
 
 
@@ -88,12 +77,12 @@ def run(config: ml_collections.ConfigDict) -> None:
     if MODE.value == "compile":
         _for_devices_elsewhere(config, folder)
         return
-    build.check_platform(config)
-    with processes.mourned(folder / workdir.CHECKPOINTS), workdir.claimed(folder):
+    system_lib.check_platform(config)
+    with distributed.mourned(folder / workdir.CHECKPOINTS), workdir.claimed(folder):
         if "contestants" in config:  # It holds its folder against what is asked for itself.
             _of_contestants(config, folder)
             return
-        with processes.leader_first():
+        with distributed.leader_first():
             workdir.check_config(folder, config)
         if "autoencoder" in config:
             _of_pictures(config, folder)
@@ -106,7 +95,7 @@ def _for_devices_elsewhere(config: ml_collections.ConfigDict, folder: epath.Path
         raise UserError("--mode=compile is for configurations of models of documents.")
     topologies.prepare()
     with workdir.claimed(folder):
-        compiling.run(
+        aot_run.run(
             config,
             folder,
             TOPOLOGY.value,
@@ -122,7 +111,7 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
             f"and --config.start={folder} to begin from it."
         )
     _started(config, folder)
-    system = build.system(config, folder)
+    system = system_lib.system(config, folder)
     if MODE.value == "release":
         _released(system, folder)
         return
@@ -137,13 +126,11 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
     if MODE.value in ("train", "prepare"):
         workdir.keep_config(folder, config)
     if MODE.value == "prepare":
-        _say(inputs.prepared(config, system.layout))
-    if MODE.value in ("train", "prepare") and config.source.name == plans.NAME:
-        _say(f"Intake: {report.write(config, system.layout, folder)}")
+        _say(data.prepared(config, system.layout))
+    if MODE.value in ("train", "prepare") and config.source.name == manifest.NAME:
+        _say(f"Intake: {data_report.write(config, system.layout, folder)}")
     if MODE.value == "train":
-        train.run(
-            system, folder, sample.Previews(system, folder) if config.sampling.every else None
-        )
+        loop.run(system, folder, sample.Previews(system, folder) if config.sampling.every else None)
     if MODE.value in ("train", "evaluate"):
         figures = evaluate.run(system, folder)
         _say(evaluate.table(figures))
@@ -152,9 +139,9 @@ def _of_documents(config: ml_collections.ConfigDict, folder: epath.Path) -> None
         _say(f"Page: {sample.run(system, folder, prompts, revise=revise)}")
 
 
-def _released(system: build.System, folder: epath.Path) -> None:
-    like = states.abstract(system).ema
-    _say(f"Release: {release.write(system.config, folder, epath.Path(INTO.value), like)}")
+def _released(system: system_lib.System, folder: epath.Path) -> None:
+    like = train_state.abstract(system).ema
+    _say(f"Release: {export.write(system.config, folder, epath.Path(INTO.value), like)}")
 
 
 def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -165,27 +152,27 @@ def _of_pictures(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     if MODE.value == "release":
         raise UserError(f"A codec is given away as it is: {folder / workdir.CODEC}.")
     _started(config, folder)
-    system = reconstruction.system(config, trains=MODE.value == "train")
+    system = autoencoder_system.system(config, trains=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
-        with processes.leader_first():
+        with distributed.leader_first():
             count = len(system.source("train"))  # A mistake is told before anything is kept.
         workdir.keep_config(folder, config)
     if MODE.value == "prepare":
         _say(f"Prepared: {count} documents of 'train', in {config.data.dir}")
     if MODE.value == "train":
-        codec_run.trained(system, folder)
+        autoencoder_run.trained(system, folder)
     if MODE.value in ("train", "evaluate"):
-        _say(codec_run.table(codec_run.evaluated(system, folder)))
+        _say(autoencoder_run.table(autoencoder_run.evaluated(system, folder)))
         _say(f"Figures: {folder / workdir.EVALUATION}")
         _say(f"Page: {folder / workdir.PAGE}")
     if MODE.value == "sample":
-        _say(f"Page: {codec_run.sampled(system, folder, PROMPT.value)}")
+        _say(f"Page: {autoencoder_run.sampled(system, folder, PROMPT.value)}")
 
 
 def _started(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """What a run wants of its process, before anything is compiled."""
     storage.check_local(config.data.dir, "data.dir")
-    profiling.check(config.profile, config.steps)
+    profiler.check(config.profile, config.steps)
     checkpoint.check(config.checkpoint)
     if config.keep_compiled:
         host.keep_compiled(folder / workdir.COMPILED)
@@ -197,16 +184,17 @@ def _of_contestants(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             "This configuration compares paradigms, all in one go: give no --mode, --prompt or "
             "--revise. Its runs are folders of their own: give one of them as --workdir."
         )
-    if processes.several():
+    if distributed.several():
         raise UserError(
             f"This configuration compares paradigms in one process, and is run in "
-            f"{jax.process_count()}: unset {', '.join(processes.ENVIRONMENT)}; run it on one host."
+            f"{jax.process_count()}: "
+            f"unset {', '.join(distributed.ENVIRONMENT)}; run it on one host."
         )
     given = config_flags.get_override_values(flags.FLAGS["config"])
     # Kept with the configuration: of a later call without --config they are part too.
     config.command += "".join(f' --config.{name}="{value}"' for name, value in given.items())
-    _say(f"Page: {comparison.run(config, folder)}")
-    _say(f"Figures: {folder / comparison.FIGURES}")
+    _say(f"Page: {compare_run.run(config, folder)}")
+    _say(f"Figures: {folder / compare_run.FIGURES}")
 
 
 def parse(argv: list[str]) -> ml_collections.ConfigDict:
@@ -244,33 +232,33 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
 
 def _say(what: object) -> None:
     """Tells people; one process does for all."""
-    if processes.leads():
+    if distributed.leads():
         print(what)
 
 
 def main() -> None:
     """Runs, and says a user's mistake in one message, without a traceback."""
-    logs.to_terminal()
+    metric_writer.to_terminal()
     try:
         host.keep_freed_memory()
         config = parse(sys.argv)
         if MODE.value not in ALONE:
-            processes.join()
-        if not processes.leads():
-            logs.only_warnings()
+            distributed.join()
+        if not distributed.leads():
+            metric_writer.only_warnings()
         run(config)
     except UserError as error:
-        processes.leave(f"error: {error}")
+        distributed.leave(f"error: {error}")
     except Stopped as stopped:
         _say(stopped)
         sys.exit(STOPPED)
     except KeyboardInterrupt:
         told = "\nstopped; the same command goes on from the newest checkpoint, if there is one"
-        processes.leave(told, at_once=True)
+        distributed.leave(told, at_once=True)
     except Exception:
-        if not processes.several():
+        if not distributed.several():
             raise
-        processes.leave(traceback.format_exc())
+        distributed.leave(traceback.format_exc())
 
 
 if __name__ == "__main__":

@@ -5,20 +5,23 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from oneflow_jax import build, evaluate, generate, logs, plans, processes, workdir
+from oneflow_jax import evaluate, generate
+from oneflow_jax.build import sampling
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import emoji_concepts, prompt
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import distributed, metric_writer, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import page, sheet, story, telling
+from oneflow_jax.viewer import contact_sheet, from_samples, page, trajectory
 
 ROWS = 5
 """Moments on the film strip."""
 
 
 def run(
-    system: build.System, folder: epath.Path, prompts: Sequence[str], *, revise: bool = False
+    system: system_lib.System, folder: epath.Path, prompts: Sequence[str], *, revise: bool = False
 ) -> epath.Path:
     """Fills the gaps of each prompt, several times over, and returns the path of the page.
 
@@ -41,7 +44,7 @@ def run(
 class Previews:
     """The same of the configured prompts while a run trains: `previews/<step>.html`."""
 
-    def __init__(self, system: build.System, folder: epath.Path) -> None:
+    def __init__(self, system: system_lib.System, folder: epath.Path) -> None:
         """Of the run in `folder`; compiles when it is first asked."""
         self._generator = generate.Generator(system, None)
         self._folder = folder
@@ -69,27 +72,27 @@ def _shown(
     repeated = [document for document in given for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
     grid = evaluate.spacing(system, generator.params)
-    plan = plans.sampling(config, system.paradigm, grid, revise=revise)
+    plan = sampling.sampling(config, system.paradigm, grid, revise=revise)
     passes = 0
     batch = generate.rows_at_once(system.mesh, len(repeated), config.evaluation.batch)
     stories = []
     for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
         here = slice(len(stories), len(stories) + len(made.documents))
         titles = [f"{n + 1}" for n in range(here.start, here.stop)]
-        stories += telling.stories(system.layout, made.moments, titles, shown[here])
+        stories += from_samples.stories(system.layout, made.moments, titles, shown[here])
         passes = max(passes, made.passes)
         _tell(system.layout, shown[here], repeated[here], made, revise=revise)
-    if processes.leads():
+    if distributed.leads():
         _write(system, folder, path, stories, passes, revise=revise)
     logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
     return path
 
 
 def _write(
-    system: build.System,
+    system: system_lib.System,
     folder: epath.Path,
     path: epath.Path,
-    stories: Sequence[story.Story],
+    stories: Sequence[trajectory.Story],
     passes: int,
     *,
     revise: bool,
@@ -98,11 +101,11 @@ def _write(
     config = system.config
     last = len(stories[0].frames) - 1
     moments = [round(i * last / (ROWS - 1)) for i in range(ROWS)]
-    sheet.filmstrip(path.with_suffix(".png"), stories[0], moments)
+    contact_sheet.filmstrip(path.with_suffix(".png"), stories[0], moments)
     page.write(
         path,
         stories,
-        curves=logs.curves(folder / workdir.LOGS, _curves(system)),
+        curves=metric_writer.curves(folder / workdir.LOGS, _curves(system)),
         settings=workdir.settings(config) | {"forward passes": str(passes)},
         heading=f"{config.name}: words and pictures in {passes} forward passes",
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
@@ -111,7 +114,7 @@ def _write(
 
 
 def requests(
-    system: build.System, prompts: Sequence[str], *, revise: bool = False
+    system: system_lib.System, prompts: Sequence[str], *, revise: bool = False
 ) -> list[Document]:
     """The documents that the prompts describe, held against the canvas.
 
@@ -120,7 +123,7 @@ def requests(
     """
     if not prompts:
         raise UserError("sampling.prompts is empty: give a prompt, there or with --prompt.")
-    plans.sampling(system.config, system.paradigm, "uniform", revise=revise)
+    sampling.sampling(system.config, system.paradigm, "uniform", revise=revise)
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
         generate.row(system.layout, document, revise=revise)
@@ -157,13 +160,13 @@ def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> No
         logging.info("    nothing changed")
 
 
-def _lede(system: build.System, *, revise: bool) -> str:
+def _lede(system: system_lib.System, *, revise: bool) -> str:
     if revise:
         return page.REVISED
     return page.SEQUENTIAL if system.layout.markers else page.CONCURRENT
 
 
-def _curves(system: build.System) -> list[str]:
+def _curves(system: system_lib.System) -> list[str]:
     """The loss, each of its terms, and two of the terms held out."""
     terms = [term for term, _ in system.paradigm.weights]
     held_out = [f"heldout/{term}" for term in (terms[0], "image")]

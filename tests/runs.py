@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from oneflow_jax import build, checkpoint, logs, sharding, train, workdir
-from oneflow_jax import state as states
+from oneflow_jax.build import system as system_lib
+from oneflow_jax.runtime import metric_writer, sharding, workdir
+from oneflow_jax.training import checkpoint, loop, train_state
 from tests import tiny_config
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -41,7 +42,7 @@ def prepared(folder, given):
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     workdir.check_config(folder, given)
-    system = build.system(given, folder)
+    system = system_lib.system(given, folder)
     workdir.keep_config(folder, given)
     return system
 
@@ -52,7 +53,7 @@ def trained(workers=0):
     folder = tempfile.mkdtemp(prefix="oneflow_jax-run-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     system = prepared(folder, config(data__workers=workers))
-    train.run(system, epath.Path(folder))
+    loop.run(system, epath.Path(folder))
     return system, epath.Path(folder)
 
 
@@ -75,7 +76,7 @@ def state(system, folder):
     """The newest state in a folder and where the data stood, as numpy arrays."""
     data = iter(system.batches())
     with sharding.use(system.mesh), checkpoint.Checkpoints(folder, 10) as checkpoints:
-        newest = checkpoints.restore(states.abstract(system), data)
+        newest = checkpoints.restore(train_state.abstract(system), data)
     key = jax.random.key_data(newest.key)
     position = data.position
     data.close()
@@ -92,7 +93,7 @@ def assert_same(one, other):
 
 def reports(folder):
     """The step and the kind of each report in the logs."""
-    rows = logs.read_scalars(folder / workdir.LOGS)
+    rows = metric_writer.read_scalars(folder / workdir.LOGS)
     return [(row["step"], sorted(row)[0].split("/")[0]) for row in rows]
 
 

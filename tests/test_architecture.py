@@ -36,7 +36,7 @@ MAY_IMPORT = {
 """Part of the package -> the parts that it may import. Parts that are not named here put the
 others together, and so may import all of them."""
 
-BRIDGES = {"viewer/telling.py": {"canvas", "paradigms"}}
+BRIDGES = {"viewer/from_samples.py": {"canvas", "paradigms"}}
 """Modules that may import more than their part: this one turns samples into what people look at."""
 
 # These parts deal in numpy: an accelerator library would be started by each worker process.

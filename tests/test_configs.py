@@ -21,19 +21,22 @@ from configs import (
     shipped,
     tpu_v4,
 )
-from oneflow_jax import build, checkpoint, evaluate, logs, sample, train, workdir
-from oneflow_jax.autoencoders import weights
-from oneflow_jax.autoencoders.architecture import Architecture
-from oneflow_jax.autoencoders.codec import Learned
+from oneflow_jax import evaluate, sample
+from oneflow_jax.autoencoder_training import metrics
+from oneflow_jax.autoencoder_training import run as autoencoder_run
+from oneflow_jax.autoencoder_training import system as autoencoder_system
+from oneflow_jax.build import system as system_lib
+from oneflow_jax.codecs.autoencoder import diffusers_weights
+from oneflow_jax.codecs.autoencoder.codec import Learned
+from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.data import latents
-from oneflow_jax.flows import schedules, tasks
+from oneflow_jax.flows import tasks, time_couplings
 from oneflow_jax.paradigms import chameleon, edit_flow
-from oneflow_jax.reconstruction import build as reconstruction
-from oneflow_jax.reconstruction import fidelity
-from oneflow_jax.reconstruction import run as codec_run
+from oneflow_jax.runtime import metric_writer, workdir
+from oneflow_jax.training import checkpoint, loop
 from tests import runs
-from tests.autoencoders import small
-from tests.data.own import examples
+from tests.codecs.autoencoder import small_models
+from tests.data.custom import examples
 
 CONFIGS = {
     "quickstart": quickstart.get_config,
@@ -85,7 +88,9 @@ def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
         mid_block_add_attention=False,
     )
     config.codec.path = str(tmp_path / "codec")
-    weights.save(epath.Path(config.codec.path), tiny_codec, small.params(tiny_codec))
+    diffusers_weights.save(
+        epath.Path(config.codec.path), tiny_codec, small_models.params(tiny_codec)
+    )
     folder = epath.Path(tmp_path / "run")
     system = goes_through(config.lock(), folder)
     assert isinstance(system.layout.codec, Learned)
@@ -96,7 +101,7 @@ def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
     shutil.rmtree(tmp_path / "data")
     (folder / workdir.PAGE).unlink()
     saved = workdir.saved_config(folder).lock()
-    again = build.system(saved, folder)
+    again = system_lib.system(saved, folder)
     assert again.layout.codec.mean == system.layout.codec.mean
     assert sample.run(again, folder, saved.sampling.prompts).stat().length > 0
     assert not (tmp_path / "data").exists()
@@ -105,7 +110,7 @@ def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
 def goes_through(config, folder):
     """Trains, evaluates and samples; what is left is what a run leaves. Returns the system."""
     system = runs.prepared(folder, config)
-    train.run(system, folder)
+    loop.run(system, folder)
     figures = evaluate.run(system, folder)
     page = sample.run(system, folder, config.sampling.prompts)
 
@@ -113,7 +118,7 @@ def goes_through(config, folder):
     assert runs.evaluation(folder) == figures
     scored = {"digits": {"valid@2"}, "emoji": {"text_to_image@2", "image_to_text@2", "joint@2"}}
     assert scored.get(config.evaluation.score, set()) <= set(figures)
-    rows = logs.read_scalars(folder / workdir.LOGS)
+    rows = metric_writer.read_scalars(folder / workdir.LOGS)
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
@@ -132,23 +137,23 @@ def goes_through(config, folder):
 def test_a_codec_in_two_steps_then_evaluated(name, tmp_path, data_dir):
     config = common.debug(CODECS[name]())
     config.data.dir = data_dir
-    if fidelity.missing():
+    if metrics.missing():
         config.objective.perceptual_weight = 0.0
     assert config.data.pixels == config.source.pixels == 32
     folder = epath.Path(tmp_path)
-    system = reconstruction.system(config.lock())
+    system = autoencoder_system.system(config.lock())
     workdir.keep_config(folder, config)
-    codec_run.trained(system, folder)
-    figures = codec_run.evaluated(system, folder)
+    autoencoder_run.trained(system, folder)
+    figures = autoencoder_run.evaluated(system, folder)
 
     assert all(math.isfinite(value) for value in figures.values())
     assert runs.evaluation(folder) == figures
     expected = {"psnr", "ssim", "linear/psnr", "linear/ssim", "trained/psnr", "n"}
     expected |= {"codes", "perplexity"} if name == "codec:vq" else set()
     assert expected <= set(figures)
-    if not fidelity.missing():
+    if not metrics.missing():
         assert {"lpips", "kid", "fd", "linear/lpips"} <= set(figures)
-    rows = logs.read_scalars(folder / workdir.LOGS)
+    rows = metric_writer.read_scalars(folder / workdir.LOGS)
     terms = [term for term, _ in system.objective.weights]
     losses = [[row[f"train/{term}"] for term in terms] for row in rows if "train/loss" in row]
     assert len(losses) == 2
@@ -197,7 +202,7 @@ SECTIONS_PASSED_ON = (
 
 def package_source():
     """But for networks of others, which have configurations of their own."""
-    package = pathlib.Path(build.__file__).parent
+    package = pathlib.Path(system_lib.__file__).parent.parent
     ours = [path for path in sorted(package.rglob("*.py")) if path.parent.name != "pretrained"]
     return "\n".join(path.read_text() for path in ours)
 
@@ -205,7 +210,7 @@ def package_source():
 def test_every_key_is_read():
     source = package_source()
     # Sections that go by a shorter name within a function.
-    shares = [*tasks.NAMES, *schedules.NAMES]
+    shares = [*tasks.NAMES, *time_couplings.NAMES]
     weights = [f"{term}_weight" for term in (*chameleon.TERMS, *edit_flow.TERMS)]
     for key in every_key():
         section, _, name = key.rpartition(".")
@@ -235,7 +240,7 @@ def test_codecs_are_trained_on_all_their_keys():
     """What a section of weights has is what the objective of its kind is told, and no more."""
     for make in CODECS.values():
         config = make()
-        assert set(config.objective) == set(reconstruction.WEIGHTS[config.autoencoder.kind])
+        assert set(config.objective) == set(autoencoder_system.WEIGHTS[config.autoencoder.kind])
 
 
 def test_debug_shrinks_what_it_is_given():

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from oneflow_jax import registry
+from oneflow_jax.build import paradigms
 from tests import runs
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -84,7 +84,7 @@ def beside_a_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page, request, monkeypatch):
     """From first to last, as in a notebook; a paradigm that is added is forgotten again."""
-    monkeypatch.setattr(registry, "MAKERS", dict(registry.MAKERS))
+    monkeypatch.setattr(paradigms, "MAKERS", dict(paradigms.MAKERS))
     found = blocks(page, "python")
     if any("runs/quickstart" in block for block in found):
         request.getfixturevalue("beside_a_run")

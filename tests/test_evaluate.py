@@ -5,10 +5,14 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax import build, evaluate, likelihood, plans, sharding, suites, workdir
+from oneflow_jax import evaluate
+from oneflow_jax.build import evaluation, sampling
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
-from oneflow_jax.scoring import base as scoring
+from oneflow_jax.evaluation import base
+from oneflow_jax.runtime import sharding, workdir
+from oneflow_jax.training import likelihood
 from tests import runs
 
 
@@ -57,17 +61,17 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
     system, finished = runs.trained()
     folder = runs.copied(finished, tmp_path)
     changed = runs.config(evaluation__passes=(2, 3))
-    system = build.system(changed, folder)
+    system = system_lib.system(changed, folder)
     seen = []
 
     def score(made):
         seen.append(len(made))
-        return scoring.Score({"valid": len(seen) / 4})
+        return base.Score({"valid": len(seen) / 4})
 
-    task = scoring.Task("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
-    monkeypatch.setattr(build, "suite", lambda _: scoring.Suite((task,), {"accuracy": 0.9}))
+    task = base.Task("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
+    monkeypatch.setattr(system_lib, "suite", lambda _: base.Suite((task,), {"accuracy": 0.9}))
     monkeypatch.setattr(
-        build.System,
+        system_lib.System,
         "likelihood",
         lambda _: lambda _: likelihood.Nats(np.float64([8.0, 4.5]), np.int32([4, 1])),
     )
@@ -84,14 +88,14 @@ def test_passes_that_not_even_one_step_takes():
     _, folder = runs.trained()
     given = runs.config(evaluation__passes=(1,), sampling__guidance=2.0)
     with pytest.raises(UserError, match=r"evaluation.passes=1.*guidance=2.0"):
-        build.system(given, folder)
+        system_lib.system(given, folder)
 
 
 def test_what_bears_a_number_of_passes_takes_no_more():
     system, _ = runs.trained()
     for solver, passes, taken in (("euler", 16, 16), ("heun", 16, 15), ("heun", 9, 9)):
         given = runs.config(sampling__solver=solver)
-        plan = plans.evaluation(given, system.paradigm, passes, "uniform")
+        plan = sampling.evaluation(given, system.paradigm, passes, "uniform")
         assert system.paradigm.evaluations(plan) == taken
 
 
@@ -99,25 +103,25 @@ def revising(prompts):
     """A suite of one task, to revise documents."""
 
     def score(made):
-        return scoring.Score({"right": float(len(made))})
+        return base.Score({"right": float(len(made))})
 
-    task = scoring.Task("revise", tuple(prompts), score, births=True, revises=True)
-    return lambda config, layout: scoring.Suite((task,), {})
+    task = base.Task("revise", tuple(prompts), score, births=True, revises=True)
+    return lambda config, layout: base.Suite((task,), {})
 
 
 def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
-    monkeypatch.setattr(suites, "suite", revising([prompt.parse("a red", 4)]))
+    monkeypatch.setattr(evaluation, "suite", revising([prompt.parse("a red", 4)]))
     given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
     can = runs.prepared(tmp_path / "can", runs.config(**given))
     shares = {"paradigm__revised": 0.0, "paradigm__together": 0.6}
     cannot = runs.prepared(tmp_path / "cannot", runs.config(**given, **shares))
-    assert len(build.suite(can).tasks) == 1
-    assert build.suite(cannot).tasks == ()
+    assert len(system_lib.suite(can).tasks) == 1
+    assert system_lib.suite(cannot).tasks == ()
 
 
 def test_prompts_that_do_not_fit_are_told_before_training(monkeypatch):
     system, _ = runs.trained()
-    monkeypatch.setattr(suites, "suite", revising([prompt.parse("red " * 70, 4)]))
+    monkeypatch.setattr(evaluation, "suite", revising([prompt.parse("red " * 70, 4)]))
     with pytest.raises(UserError, match=r"data\.length=64"):
         evaluate.check_prompts(system)
 

@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax import evaluate, generate, plans, sharding
+from oneflow_jax import evaluate, generate
+from oneflow_jax.build import sampling
 from oneflow_jax.canvas import Kind
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.errors import UserError
 from oneflow_jax.paradigms import base
+from oneflow_jax.runtime import sharding
 from oneflow_jax.samplers import ode
 from tests import runs
 
@@ -156,7 +158,7 @@ def test_passes_are_counted():
     assert paradigm.evaluations(plan(steps=5)) == 5
     assert paradigm.evaluations(dataclasses.replace(plan(steps=5), guidance=2.0)) == 10
     for passes in (1, 4):
-        planned = plans.evaluation(system.config, system.paradigm, passes, "uniform")
+        planned = sampling.evaluation(system.config, system.paradigm, passes, "uniform")
         assert paradigm.evaluations(planned) == passes
 
 

@@ -12,10 +12,12 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from oneflow_jax import checkpoint, main, workdir
+from oneflow_jax import main
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import workdir
+from oneflow_jax.training import checkpoint
 from tests import runs
-from tests.reconstruction.test_build import without_packages  # noqa: F401 - a fixture
+from tests.autoencoder_training.test_system import without_packages  # noqa: F401 - a fixture
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ import re
 import pytest
 from PIL import Image
 
-from oneflow_jax import build, sample, workdir
+from oneflow_jax import sample
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import workdir
 from tests import runs
 
 PROMPTS = ("<text> <image>", "a picture of red: <image>")
@@ -18,7 +20,7 @@ def written(tmp_path_factory):
     _, finished = runs.trained()
     folder = runs.copied(finished, tmp_path_factory.mktemp("sample"))
     config = runs.config(sampling__samples=2, sampling__steps=3)
-    path = sample.run(build.system(config, folder), folder, PROMPTS)
+    path = sample.run(system_lib.system(config, folder), folder, PROMPTS)
     return folder, path
 
 
@@ -72,7 +74,7 @@ def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
     Image.new("RGB", (4, 4), "red").save(red)
     with caplog.at_level(logging.INFO):
         path = sample.run(
-            build.system(config, folder), folder, [f"red red <image:{red}>"], revise=True
+            system_lib.system(config, folder), folder, [f"red red <image:{red}>"], revise=True
         )
     told = [record.getMessage() for record in caplog.records]
     # Nearly all of it was taken away; what came back is not what stood there.

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from oneflow_jax import generate
-from oneflow_jax import state as states
 from oneflow_jax.canvas import Kind
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.data.document import Gap, Image, Text
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ode
+from oneflow_jax.training import train_state
 from tests import runs
 
 RED, BLUE = (np.full((4, 4, 3), toy.COLORS[name], np.uint8) for name in ("red", "blue"))
@@ -35,7 +35,7 @@ def generator_of(name):
         paradigm__name=name, data__text_slots=PARADIGMS[name], paradigm__image="velocity"
     )
     system = runs.prepared(tempfile.mkdtemp(prefix="oneflow_jax-tasks-"), given)
-    return generate.Generator(system, states.initial(system).params)
+    return generate.Generator(system, train_state.initial(system).params)
 
 
 @pytest.fixture(scope="module", params=PARADIGMS)

@@ -13,16 +13,17 @@ import numpy as np
 import optax
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax import optim, sharding
-from oneflow_jax import step as steps
 from oneflow_jax.canvas import Canvas, Head, View
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import document, layout, pipeline, toy, vocab
-from oneflow_jax.flows import clocks, predictions, tasks
+from oneflow_jax.flows import predictions, tasks, time_samplers
 from oneflow_jax.nn import backbone, model
 from oneflow_jax.paradigms import objectives, oneflow
-from oneflow_jax.state import TrainState
+from oneflow_jax.runtime import sharding
+from oneflow_jax.training import optimizer as optimizer_lib
+from oneflow_jax.training import step as step_lib
+from oneflow_jax.training.train_state import TrainState
 
 EMBED = 16
 VOCAB = 128
@@ -41,7 +42,7 @@ SIZE = backbone.Size(
 )
 CODEC = patches.Patches(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
 MIX = tasks.Mix(shares=(0.3, 0.25, 0.2, 0.15, 0.1), drop=0.2)
-SETTINGS = optim.Settings(
+SETTINGS = optimizer_lib.Settings(
     learning_rate=5e-3,
     warmup=5,
     steps=200,
@@ -107,7 +108,7 @@ def paradigm(objective: str = "endpoint", image: str = "clean", **changes: Any) 
         "image": IMAGES[image],
         "channels": CODEC.channels,
         "mix": MIX,
-        "clock": clocks.Power(),
+        "clock": time_samplers.Power(),
         "weights": (("text", 1.0), ("image", 2.0)),
     }
     return oneflow.OneFlow(**settings | changes)
@@ -149,7 +150,7 @@ class System:
     paradigm: oneflow.OneFlow = dataclasses.field(default_factory=paradigm)
     network: model.Model = dataclasses.field(default_factory=network)
     optimizer: optax.GradientTransformation = dataclasses.field(
-        default_factory=lambda: optim.optimizer(SETTINGS)
+        default_factory=lambda: optimizer_lib.optimizer(SETTINGS)
     )
     decay: float = SETTINGS.ema
     parts: int = 1
@@ -158,7 +159,7 @@ class System:
         """The function from a key to a boxed state."""
         view = noisy_view(batch)
         return functools.partial(
-            steps.init_state, model=self.network, optimizer=self.optimizer, view=view
+            step_lib.init_state, model=self.network, optimizer=self.optimizer, view=view
         )
 
     def state(self, batch: Canvas, seed: int = 0) -> TrainState:
@@ -167,7 +168,7 @@ class System:
     def update(self) -> Any:
         """The function `(state, canvas) -> (state, metrics)`."""
         return functools.partial(
-            steps.train_step,
+            step_lib.train_step,
             model=self.network,
             paradigm=self.paradigm,
             optimizer=self.optimizer,

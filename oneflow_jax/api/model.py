@@ -10,18 +10,21 @@ from typing import Any, Unpack
 import jax
 import ml_collections
 
-from oneflow_jax import build, evaluate, host, plans, storage, workdir
+from oneflow_jax import evaluate
 from oneflow_jax import generate as generation
 from oneflow_jax.api import options as ways
 from oneflow_jax.api import state as states
 from oneflow_jax.api.document import Document, Prompt, Revision, shown, taken
 from oneflow_jax.api.options import Options
 from oneflow_jax.api.state import State
+from oneflow_jax.build import sampling
+from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.errors import UserError
-from oneflow_jax.samplers import grids
+from oneflow_jax.runtime import host, storage, workdir
+from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import telling
+from oneflow_jax.viewer import from_samples
 
 ON_ALL_DEVICES = {"data": -1, "fsdp": 1, "tensor": 1}
 
@@ -54,14 +57,14 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
         raise UserError(f"workdir={folder} has no checkpoint: train first, with --mode=train.")
     saved.mesh.update(ON_ALL_DEVICES)
     given = ways.changed(saved, config or {})
-    build.check_platform(given)
+    system_lib.check_platform(given)
     # In a release nobody trains; and it may be where nothing can be written.
     unchanging = workdir.is_release(folder)
     with contextlib.nullcontext() if unchanging else workdir.claimed(folder):
         workdir.check_config(folder, given)
         if given.keep_compiled:
             host.keep_compiled(folder / workdir.COMPILED)
-        system = build.system(_without_training(given), folder)
+        system = system_lib.system(_without_training(given), folder)
         return Model(system, evaluate.averaged(system, folder))
 
 
@@ -73,7 +76,7 @@ class Model:
     Later calls alike use it again, whatever the prompts and the seed.
     """
 
-    def __init__(self, system: build.System, params: PyTree) -> None:
+    def __init__(self, system: system_lib.System, params: PyTree) -> None:
         """Of a system and averaged parameters; `load` has them from a folder."""
         self._system = system
         self._generator = generation.Generator(system, params)
@@ -151,7 +154,7 @@ class Model:
 
     def _states(self, batches: Iterator[generation.Made]) -> Iterator[State]:
         (made,) = batches
-        (told,) = telling.stories(self._system.layout, made.moments, [""], [""])
+        (told,) = from_samples.stories(self._system.layout, made.moments, [""], [""])
         for frame in told.frames[:-1]:
             yield states.of(frame)
         yield states.of(told.frames[-1], _documents(made)[0])
@@ -174,15 +177,15 @@ class Model:
         """The batches, made when they are asked for; a wrong plan is told at once."""
         system = self._system
         named = config.sampling.grid
-        grid = self._learned if named == plans.LEARNED else named
-        plan = plans.sampling(config, system.paradigm, grid, revise=revise, record=record)
+        grid = self._learned if named == sampling.LEARNED else named
+        plan = sampling.sampling(config, system.paradigm, grid, revise=revise, record=record)
         batch = generation.rows_at_once(system.mesh, len(documents), config.evaluation.batch)
         return self._generator(documents, plan, seed=config.sampling.seed, batch=batch)
 
     @functools.cached_property
-    def _learned(self) -> grids.Spacing:
+    def _learned(self) -> time_grids.Spacing:
         """Measured once: a program is compiled for each grid."""
-        config = ways.changed(self._system.config, {"sampling.grid": plans.LEARNED})
+        config = ways.changed(self._system.config, {"sampling.grid": sampling.LEARNED})
         system = dataclasses.replace(self._system, config=config)
         return evaluate.spacing(system, self._generator.params)
 

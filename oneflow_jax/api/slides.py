@@ -9,7 +9,7 @@ import PIL.Image
 from oneflow_jax.api import markup
 from oneflow_jax.api.state import State
 from oneflow_jax.errors import UserError
-from oneflow_jax.viewer import story, typeface
+from oneflow_jax.viewer import fonts, trajectory
 
 _MOVE = (
     "const all=this.closest('[data-slides]').querySelectorAll('[data-slide]');"
@@ -17,11 +17,11 @@ _MOVE = (
 )
 """What the slider does: handlers in the markup work wherever scripts of their own are left out."""
 
-_BOX = f"max-width: 44em; padding: .8em 1.2em; background: {typeface.PAPER}; color: {typeface.INK}"
+_BOX = f"max-width: 44em; padding: .8em 1.2em; background: {fonts.PAPER}; color: {fonts.INK}"
 _LETTERS = "font: 1.15em/1.6 serif; margin: .3em 0; overflow-wrap: anywhere"
 _PAIR = "display: inline-flex; gap: .8em; margin: .3em 1.6em .3em 0"
-_SLIDER = f"width: 24em; max-width: 60%; vertical-align: middle; accent-color: {typeface.ACCENT}"
-_CAPTION = f"font: .75em sans-serif; color: {typeface.MUTED}"
+_SLIDER = f"width: 24em; max-width: 60%; vertical-align: middle; accent-color: {fonts.ACCENT}"
+_CAPTION = f"font: .75em sans-serif; color: {fonts.MUTED}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,27 +66,27 @@ class Slides:
 
 def _drawn(state: State) -> str:
     body = "".join(
-        _words(part) if isinstance(part, story.TextRun) else _picture(part)
+        _words(part) if isinstance(part, trajectory.TextRun) else _picture(part)
         for part in state.frame.parts
     )
     return f'<p style="{_CAPTION}">t = {state.t:.2f}</p>{body}'
 
 
-def _words(run: story.TextRun) -> str:
+def _words(run: trajectory.TextRun) -> str:
     spoken = "".join(_word(word) for word in run.words)
     return f'<p style="{_LETTERS}">{spoken}</p>' if spoken.strip() else ""
 
 
-def _word(word: story.Word) -> str:
+def _word(word: trajectory.Word) -> str:
     sure = word.legibility()
-    ink = typeface.mixed(typeface.MASK, typeface.INK, sure)
-    color = typeface.GIVEN if word.given else f"rgb{ink}"
-    block = "transparent" if sure > 0.5 else typeface.MASK
+    ink = fonts.mixed(fonts.MASK, fonts.INK, sure)
+    color = fonts.GIVEN if word.given else f"rgb{ink}"
+    block = "transparent" if sure > 0.5 else fonts.MASK
     text = html.escape(word.text)
     return f'<span style="color: {color}; background: {block}">{text}</span>'
 
 
-def _picture(part: story.Picture) -> str:
+def _picture(part: trajectory.Picture) -> str:
     shown = [(part.state, "as it stands")]
     if part.guess is not None and not part.given:
         shown.append((part.guess, "what the network expects"))

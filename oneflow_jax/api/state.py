@@ -5,7 +5,7 @@ import dataclasses
 import PIL.Image
 
 from oneflow_jax.api.document import Document, Part
-from oneflow_jax.viewer import story
+from oneflow_jax.viewer import trajectory
 
 HIDDEN = "▒"
 """What a word that is not read yet is written as."""
@@ -27,8 +27,8 @@ class State:
     t: float
     document: Document
     noisy: tuple[PIL.Image.Image, ...]
-    words: tuple[story.Word, ...]
-    frame: story.Frame = dataclasses.field(repr=False, compare=False)
+    words: tuple[trajectory.Word, ...]
+    frame: trajectory.Frame = dataclasses.field(repr=False, compare=False)
 
     @property
     def certainty(self) -> float:
@@ -41,7 +41,7 @@ class State:
         return f"<div>t = {self.t:.2f}</div>{self.document._repr_html_()}"
 
 
-def of(frame: story.Frame, document: Document | None = None) -> State:
+def of(frame: trajectory.Frame, document: Document | None = None) -> State:
     """The state that a frame tells; `document` is what it came to, if it is the last."""
     return State(
         t=frame.clock,
@@ -52,17 +52,17 @@ def of(frame: story.Frame, document: Document | None = None) -> State:
     )
 
 
-def _parts(frame: story.Frame) -> tuple[Part, ...]:
+def _parts(frame: trajectory.Frame) -> tuple[Part, ...]:
     seen = [
         _reading(part)
-        if isinstance(part, story.TextRun)
+        if isinstance(part, trajectory.TextRun)
         else PIL.Image.fromarray(part.state if part.guess is None else part.guess)
         for part in frame.parts
     ]
     return tuple(part for part in seen if part != "")
 
 
-def _reading(run: story.TextRun) -> str:
+def _reading(run: trajectory.TextRun) -> str:
     hidden = f" {HIDDEN}"
     pieces = [word.text if word.given or word.certainty > 0 else hidden for word in run.words]
     return "".join(pieces).strip()

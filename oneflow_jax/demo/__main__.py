@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from oneflow_jax import host, logs
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import host, metric_writer
 
 PORT = 7860
 
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     flags.add_argument("workdir", nargs="*", help="folders of runs, besides the shipped model")
     flags.add_argument("--port", type=int, default=PORT)
     given = flags.parse_args(argv)
-    logs.to_terminal()
+    metric_writer.to_terminal()
     try:
         run(given.workdir, given.port)
     except UserError as error:

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import PIL.Image
 
-from oneflow_jax import storage, workdir
 from oneflow_jax.api.model import Model, load
 from oneflow_jax.api.slides import Slides
 from oneflow_jax.data import prompt as prompts
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import storage, workdir
 from oneflow_jax.shipped import SHIPPED
-from oneflow_jax.viewer import typeface
+from oneflow_jax.viewer import fonts
 
 PAUSE = 0.12
 """Seconds that each step is shown, so that the eye can follow."""
@@ -24,10 +24,10 @@ MOST_STEPS = 64
 
 _GIVEN = re.compile(r"<image:([^<>]*)>")
 _TOLD = (
-    f"padding: .8em 1.2em; border-left: .3em solid {typeface.ACCENT}; "
-    f"background: {typeface.PAPER}; color: {typeface.INK}"
+    f"padding: .8em 1.2em; border-left: .3em solid {fonts.ACCENT}; "
+    f"background: {fonts.PAPER}; color: {fonts.INK}"
 )
-_QUIET = f"color: {typeface.MUTED}; font-size: .85em"
+_QUIET = f"color: {fonts.MUTED}; font-size: .85em"
 
 
 class Models:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from oneflow_jax.nn import attending, layers, placement
-from oneflow_jax.nn.sight import Sight
+from oneflow_jax.nn import attention_ops, layers, partitioning
+from oneflow_jax.nn.attention_mask import Sight
 from oneflow_jax.shapes import Array, Float, Int
 
 Rotation = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
@@ -98,8 +98,8 @@ def gathered(
     if before is not None:
         before = _written(before, key, value)
         key, value = before.key, before.value
-    found = attending.attend(query, key, value, sight, way)
-    return placement.constrained(found, attending.QUERIES), before
+    found = attention_ops.attend(query, key, value, sight, way)
+    return partitioning.constrained(found, attention_ops.QUERIES), before
 
 
 def _written(cache: Cache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]) -> Cache:

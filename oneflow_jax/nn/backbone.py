@@ -7,8 +7,8 @@ import flax.struct
 import jax
 from jax.typing import DTypeLike
 
-from oneflow_jax.nn import attention, layers, placement
-from oneflow_jax.nn.sight import Sight
+from oneflow_jax.nn import attention, layers, partitioning
+from oneflow_jax.nn.attention_mask import Sight
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
 REMAT = {
@@ -80,7 +80,7 @@ class Layer(nn.Module):
         gathered, cache = attention.gathered(asked, around.sight, cache, way)
         x = self.tells(x, around, gathered)
         kept = None if cache is None else (cache.key, cache.value)
-        return placement.constrained(x, ("rows", "slots", "act_width")), kept
+        return partitioning.constrained(x, ("rows", "slots", "act_width")), kept
 
     def asks(self, x: Float[Array, "B L D"], around: Around) -> attention.Asked:
         """Queries, keys and values."""

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from oneflow_jax.nn import placement
+from oneflow_jax.nn import partitioning
 from oneflow_jax.shapes import Array, Float, Int
 
 ORDER_BASE = 10_000.0
@@ -51,7 +51,7 @@ class Linear(nn.Module):
         # Two-axis matrices: XLA's CPU backend takes 1.7 times as long for the same product, forward
         # and backward, with the axes apart.
         flat = x.reshape(-1, math.prod(shape[:n])).astype(self.dtype)
-        kernel = placement.gathered(kernel.astype(self.dtype), self.axes)
+        kernel = partitioning.gathered(kernel.astype(self.dtype), self.axes)
         y = flat @ kernel.reshape(flat.shape[-1], -1)
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
@@ -78,7 +78,7 @@ class SwiGLU(nn.Module):
         axes = ("width", "hidden")
         gate = Linear((self.hidden,), axes, self.dtype, name="gate")(x)
         up = Linear((self.hidden,), axes, self.dtype, name="up")(x)
-        x = placement.constrained(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
+        x = partitioning.constrained(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
         return Linear((width,), ("hidden", "width"), self.dtype, name="down")(x)
 
 
@@ -97,7 +97,7 @@ class ClockEmbedding(nn.Module):
         out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
         # Without this XLA leaves the hidden width where the kernel's is, along fsdp, and gathers
         # the rows of the whole batch for it.
-        hidden = placement.constrained(nn.silu(up(x)), ("rows", "slots", "act_width"))
+        hidden = partitioning.constrained(nn.silu(up(x)), ("rows", "slots", "act_width"))
         return out(hidden)
 
 

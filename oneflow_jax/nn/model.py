@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Attend, Head, Kind, Table, View
-from oneflow_jax.nn import attention, backbone, layers, placement, sight
-from oneflow_jax.nn.sight import Sight
+from oneflow_jax.nn import attention, attention_mask, backbone, layers, partitioning
+from oneflow_jax.nn.attention_mask import Sight
 from oneflow_jax.shapes import Array, Float, Outputs
 
 
@@ -52,7 +52,7 @@ class Model(nn.Module):
 
     def table(self) -> Table:
         """The vocabulary as vectors."""
-        rows = placement.gathered(self.rows, ("vocab", "token_width"))
+        rows = partitioning.gathered(self.rows, ("vocab", "token_width"))
         return Table(rows=rows, mask=self.mask)
 
     def __call__(self, view: View) -> Outputs:
@@ -60,12 +60,12 @@ class Model(nn.Module):
 
         A head speaks for every slot; the paradigm reads it where it makes sense.
         """
-        x, _ = self._run(view, sight.of(view, self.attend), None)
+        x, _ = self._run(view, attention_mask.of(view, self.attend), None)
         return self._told(x)
 
     def prefill(self, view: View, cache: attention.Cache) -> tuple[Outputs, attention.Cache]:
         """The same, and the cache, empty before, with all slots in it; none is counted as valid."""
-        seen = sight.of(view, self.attend).padded(cache.key.shape[2])
+        seen = attention_mask.of(view, self.attend).padded(cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
@@ -75,7 +75,7 @@ class Model(nn.Module):
         They are one after another, or one picture. Until `Cache.advanced` counts them as valid they
         are overwritten by the next call.
         """
-        seen = sight.after(view, cache.length, cache.key.shape[2])
+        seen = attention_mask.after(view, cache.length, cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._told(x), cache
 
@@ -95,7 +95,7 @@ class Model(nn.Module):
     def _run(
         self, view: View, seen: Sight, cache: attention.Cache | None
     ) -> tuple[Float[Array, "B L D"], attention.Cache | None]:
-        x = placement.constrained(self.embedded(view), ("rows", "slots", "act_width"))
+        x = partitioning.constrained(self.embedded(view), ("rows", "slots", "act_width"))
         around = backbone.Around(
             sight=seen,
             rotation=layers.rotations(view.position, self.size.head_width),

@@ -13,7 +13,7 @@ from clu import metrics
 
 from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.errors import UserError
-from oneflow_jax.samplers import guidance, ode, tokens
+from oneflow_jax.samplers import guidance, ode, token_sampling
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree, Sums
 
 
@@ -32,7 +32,7 @@ class Plan:
     schedule: ode.Schedule
     guidance: float = 1.0
     text_guidance: float = 1.0
-    words: tokens.Choice = dataclasses.field(default_factory=tokens.Choice)
+    words: token_sampling.Choice = dataclasses.field(default_factory=token_sampling.Choice)
     record: bool = False
 
     @property
@@ -130,7 +130,7 @@ def check_left_to_right(name: str, plan: Plan) -> None:
     """
     if plan.revises:
         raise UserError(f"{name} writes from left to right, and cannot revise a document.")
-    if (plan.words.order, plan.words.remask) != (tokens.Choice().order, 0.0):
+    if (plan.words.order, plan.words.remask) != (token_sampling.Choice().order, 0.0):
         raise UserError(
             f"sampling.order and remask are for mask_flow; {name} writes from left to right. "
             f"Given: {plan.words}."

@@ -2,7 +2,7 @@
 
     shown    tokens as they are; a slot sees what comes before it and itself    canvas.Attend.CAUSAL
     loss     -log p(next token), of words and of codes; and (log Z)^2, which holds logits down
-    sample   token by token with a cache; after <image> the codes of a picture  paradigms/writing.py
+    sample   token by token with a cache; then an image's codes   samplers/autoregressive.py
 
 Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024: documents in reading
 order, normalized queries and keys (here all paradigms have them), z-loss of weight 1e-5. Ramesh et
@@ -18,9 +18,10 @@ from clu import metrics
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Attend, Canvas, Head, Kind, Table, View
-from oneflow_jax.flows import following, losses, tasks
-from oneflow_jax.paradigms import alone, base, drawing, pages, writing
+from oneflow_jax.flows import losses, next_token, tasks
+from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.base import Plan, Sample
+from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, autoregressive
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 TERMS = ("text", "image", "z")
@@ -47,7 +48,7 @@ class Chameleon:
         weights: of `TERMS`.
     """
 
-    alphabet: pages.Alphabet
+    alphabet: ar_state.Alphabet
     codes: tuple[int, int]
     mix: tasks.Mix
     weights: tuple[tuple[str, float], ...]
@@ -79,9 +80,9 @@ class Chameleon:
         shown = canvases.view(
             canvas.replace(kind=told), table.rows[canvas.ids], canvas.latents, clock
         )
-        shown, bereft = alone.shown(shown, canvas, dropped, self.alphabet.image_token)
-        ids, words = following.next_words(canvas)
-        targets = Targets(ids=ids, text=words & ~bereft, image=following.next_codes(canvas))
+        shown, bereft = ar_guidance.shown(shown, canvas, dropped, self.alphabet.image_token)
+        ids, words = next_token.next_words(canvas)
+        targets = Targets(ids=ids, text=words & ~bereft, image=next_token.next_codes(canvas))
         return shown, targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
@@ -109,13 +110,13 @@ class Chameleon:
 
     def sample(
         self,
-        apply: alone.Network,
+        apply: ar_guidance.Network,
         table: Table,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: Plan,
     ) -> Sample:
         """Writes documents until all are finished."""
-        guidance = alone.Guidance(plan.guidance, self.alphabet.image_token)
-        codes = drawing.Codes(self.alphabet.vocab, self.codes, plan.words, guidance)
-        return writing.Sampler(self.alphabet, codes, plan)(apply, table, keys, canvas)
+        guidance = ar_guidance.Guidance(plan.guidance, self.alphabet.image_token)
+        codes = ar_images.Codes(self.alphabet.vocab, self.codes, plan.words, guidance)
+        return autoregressive.Sampler(self.alphabet, codes, plan)(apply, table, keys, canvas)

@@ -4,7 +4,7 @@ The published OneFlow (Nguyen et al., 2025), whose text is an Edit Flow (Havasi 
 
     corrupt  each token is kept with probability κ(t) = t, else deleted          flows/deletion.py
              pictures are noised to times of their own, or absent before their birth
-             or, to learn to revise: items are missing, wrong, or too many       flows/mistakes.py
+             or, to learn to revise: items are missing, wrong, or extra   flows/edit_corruption.py
     network  for the gap after each item: π = P(nothing missing), λ = expected number missing if
              any, Q = which tokens; `<image>` is one of them. For patches: v or the clean patch
              for each item: P(keep), P(delete), P(replace), R = by which token
@@ -32,16 +32,16 @@ from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import (
     deletion,
+    edit_corruption,
     gaussian,
     losses,
-    mistakes,
     predictions,
-    schedules,
     tasks,
+    time_couplings,
 )
-from oneflow_jax.paradigms import base, growth
+from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.base import Plan, Sample
-from oneflow_jax.samplers import guidance
+from oneflow_jax.samplers import edit, guidance
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 TERMS = ("tokens", "count", "empty", "fate", "words", "image")
@@ -89,8 +89,8 @@ class EditFlow:
         weights: of `TERMS`.
     """
 
-    alphabet: growth.Alphabet
-    schedules: schedules.Schedules
+    alphabet: edit.Alphabet
+    schedules: time_couplings.Schedules
     text_clock: bool
     image: predictions.Prediction
     channels: int
@@ -105,7 +105,7 @@ class EditFlow:
             Head("gap_empty", 1, "channels"),
             Head("gap_count", 1, "channels"),
             Head("gap_logits", self.alphabet.vocab, "vocab"),
-            Head("fate", len(mistakes.Fate), "channels"),
+            Head("fate", len(edit_corruption.Fate), "channels"),
             Head("word_logits", self.alphabet.vocab, "vocab"),
             Head("image", self.channels, "channels", zero=True),
         )
@@ -118,7 +118,7 @@ class EditFlow:
     @property
     def in_step(self) -> "EditFlow":
         """The same, showing all of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, schedules=schedules.TOGETHER)
+        return dataclasses.replace(self, mix=tasks.ALL, schedules=time_couplings.TOGETHER)
 
     def counts(self, canvas: Canvas) -> Sums:
         """Items that are not given, for all terms of the gaps and fates; slots for pictures."""
@@ -134,7 +134,7 @@ class EditFlow:
         draw = self.mix.draw(key_task, u, canvas)
         dropped = canvas.free & ~draw.scored & (draw.clock == 0)
         times = self.schedules.draw(key_times, u, canvas, draw.task)
-        wrong = mistakes.draw(key_wrong, times.text, canvas, words, times.revised)
+        wrong = edit_corruption.draw(key_wrong, times.text, canvas, words, times.revised)
         time = jnp.where(canvas.is_image, times.image, times.text)
         time = jnp.where(draw.scored & ~times.revised, time, 1.0)
         lives = jax.random.uniform(key_kept, u.shape) < time
@@ -142,14 +142,16 @@ class EditFlow:
         clock = jnp.where(wrong.noisy, wrong.time, jnp.clip(time, 0.0, 1.0))
         gaps = deletion.gaps(canvas, kept)
         left = deletion.left_over(canvas.replace(ids=wrong.ids, latents=wrong.latents), kept)
-        shown, owner = mistakes.with_extra(
+        shown, owner = edit_corruption.with_extra(
             key_extra, times.text, left, gaps.anchor & times.revised, words
         )
         extra = owner >= 0
         editable = draw.scored & (canvas.is_text | times.births | times.revised)
         same = canvas.segment == jnp.roll(canvas.segment, -1)
         noise = jax.random.normal(key_image, canvas.latents.shape)
-        fate = jnp.where(wrong.wrong, int(mistakes.Fate.REPLACE), int(mistakes.Fate.KEEP))
+        fate = jnp.where(
+            wrong.wrong, int(edit_corruption.Fate.REPLACE), int(edit_corruption.Fate.KEEP)
+        )
         targets = Targets(
             ids=jnp.where(canvas.is_image, self.alphabet.image_token, canvas.ids),
             noise=noise,
@@ -160,11 +162,11 @@ class EditFlow:
             open=extra | (gaps.anchor & (editable | (jnp.roll(editable, -1) & same))),
             # A finished picture is context: nothing of its noise is left to be told.
             image=draw.scored & canvas.is_image & kept & (clock < 1),
-            fate=jnp.where(extra, int(mistakes.Fate.DELETE), fate),
+            fate=jnp.where(extra, int(edit_corruption.Fate.DELETE), fate),
             judged=extra | (gaps.anchor & times.revised & canvas.free & ~wrong.noisy),
         )
         latents = gaussian.interpolate(noise, shown.latents, clock)
-        told = growth.told(
+        told = edit.told(
             shown,
             clock,
             jnp.where(extra, times.text[owner], times.text),
@@ -178,13 +180,13 @@ class EditFlow:
         gaps = targets.gaps
         some = gaps.size > 0
         is_word = targets.ids != self.alphabet.image_token
-        replaced = targets.judged & (targets.fate == mistakes.Fate.REPLACE) & is_word
+        replaced = targets.judged & (targets.fate == edit_corruption.Fate.REPLACE) & is_word
         return {
             "tokens": losses.cross_entropy(
                 outputs["gap_logits"][gaps.gap], targets.ids, targets.missing
             ),
             "count": losses.poisson(
-                growth.log_count(outputs["gap_count"]), gaps.size, targets.open & some
+                edit.log_count(outputs["gap_count"]), gaps.size, targets.open & some
             ),
             "empty": losses.binary_cross_entropy(outputs["gap_empty"][:, 0], ~some, targets.open),
             "fate": losses.cross_entropy(outputs["fate"], targets.fate, targets.judged),
@@ -208,10 +210,10 @@ class EditFlow:
                 "paradigm.revised=0: this model was not trained on mistakes, and cannot revise "
                 "documents; train one with a share above 0."
             )
-        if plan.revises and start < schedules.EARLIEST:
+        if plan.revises and start < time_couplings.EARLIEST:
             raise UserError(
                 f"sampling.start={start}: edit_flow is trained on documents of which at least "
-                f"{schedules.EARLIEST} is right; give that or more."
+                f"{time_couplings.EARLIEST} is right; give that or more."
             )
 
     def evaluations(self, plan: Plan) -> int:
@@ -227,5 +229,5 @@ class EditFlow:
         plan: Plan,
     ) -> Sample:
         """Grows documents out of their prompts until every clock has run out."""
-        sampler = growth.Sampler(self.alphabet, self.image, self.text_clock, plan)
+        sampler = edit.Sampler(self.alphabet, self.image, self.text_clock, plan)
         return sampler(apply, table, keys, canvas)

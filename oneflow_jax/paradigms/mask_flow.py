@@ -21,10 +21,10 @@ from clu import metrics
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
-from oneflow_jax.flows import clocks, gaussian, losses, masking, predictions, tasks
+from oneflow_jax.flows import gaussian, losses, masking, predictions, tasks, time_samplers
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
-from oneflow_jax.samplers import guidance, tokens
+from oneflow_jax.samplers import guidance, token_sampling
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -79,7 +79,7 @@ class MaskFlow:
     image: predictions.Prediction
     channels: int
     mix: tasks.Mix
-    clock: clocks.Clock
+    clock: time_samplers.Clock
     cap: float
     weights: tuple[tuple[str, float], ...]
     attend = Attend.BIDIRECTIONAL
@@ -100,7 +100,7 @@ class MaskFlow:
     @property
     def in_step(self) -> "MaskFlow":
         """The same, showing all of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())
+        return dataclasses.replace(self, mix=tasks.ALL, clock=time_samplers.Power())
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
@@ -208,7 +208,7 @@ class MaskFlow:
 
     def _words(
         self,
-        choice: tokens.Choice,
+        choice: token_sampling.Choice,
         interval: Interval,
         key: Key[Array, ""],
         logits: Float[Array, "L V"],
@@ -217,12 +217,14 @@ class MaskFlow:
     ) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
         """Tokens and what is hidden of them after a step, for one row."""
         key_token, key_order, key_again = jax.random.split(key, 3)
-        legal = tokens.allowed(self.legal, self.vocab)
-        drawn = jax.random.categorical(key_token, tokens.log_probabilities(logits, legal, choice))
+        legal = token_sampling.allowed(self.legal, self.vocab)
+        drawn = jax.random.categorical(
+            key_token, token_sampling.log_probabilities(logits, legal, choice)
+        )
         sigma = masking.hidden_again(interval.t, interval.s, choice.remask)
         share = masking.revealed(interval.t, interval.s, sigma)
-        certainty = tokens.probability(logits, drawn)
-        now = tokens.read_now(key_order, state.hidden, share, certainty, choice.order)
+        certainty = token_sampling.probability(logits, drawn)
+        now = token_sampling.read_now(key_order, state.hidden, share, certainty, choice.order)
         again = canvas.free & canvas.is_text & ~state.hidden
         again &= jax.random.uniform(key_again, again.shape) < sigma
         return jnp.where(now, drawn, state.ids), (state.hidden & ~now) | again

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax.canvas import Head, Table
-from oneflow_jax.flows import losses, predictions, relaxation
+from oneflow_jax.flows import losses, predictions, token_embeddings
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 
@@ -71,7 +71,7 @@ class Endpoint:
 
     def table(self, table: Table) -> Table:
         """Rows of norm sqrt(E), learned."""
-        return relaxation.normalized(table)
+        return token_embeddings.normalized(table)
 
     def corrupted(
         self, key: Key[Array, ""], table: Table, ids: Int[Array, "L"]
@@ -81,7 +81,7 @@ class Endpoint:
 
     def start(self, key: Key[Array, ""], table: Table, slots: int) -> Float[Array, "L E"]:
         """Noise around the mask."""
-        return relaxation.masked_noise(key, table, slots)
+        return token_embeddings.masked_noise(key, table, slots)
 
     def loss(
         self,
@@ -105,7 +105,7 @@ class Endpoint:
     ) -> tuple[Float[Array, "*b L E"], Float[Array, "*b L V"]]:
         """softmax(logits) E, and the logits."""
         del x_t, t
-        return relaxation.expected(output, table), output
+        return token_embeddings.expected(output, table), output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Velocity:
 
     def table(self, table: Table) -> Table:
         """Rows of norm sqrt(E) that never change."""
-        return jax.lax.stop_gradient(relaxation.normalized(table))
+        return jax.lax.stop_gradient(token_embeddings.normalized(table))
 
     def corrupted(
         self, key: Key[Array, ""], table: Table, ids: Int[Array, "L"]
@@ -131,7 +131,7 @@ class Velocity:
 
     def start(self, key: Key[Array, ""], table: Table, slots: int) -> Float[Array, "L E"]:
         """Noise around the mask."""
-        return relaxation.masked_noise(key, table, slots)
+        return token_embeddings.masked_noise(key, table, slots)
 
     def loss(
         self,
@@ -155,7 +155,7 @@ class Velocity:
     ) -> tuple[Float[Array, "*b L E"], Float[Array, "*b L V"]]:
         """x_t + (1 - t) v̂, and how close it is to each row."""
         x_1 = predictions.Velocity().clean(output, x_t, t)
-        return x_1, relaxation.closeness(x_1, table)
+        return x_1, token_embeddings.closeness(x_1, table)
 
 
 @dataclasses.dataclass(frozen=True)

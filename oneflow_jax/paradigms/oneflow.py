@@ -19,10 +19,10 @@ from clu import metrics
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import clocks, gaussian, predictions, relaxation, tasks
+from oneflow_jax.flows import gaussian, predictions, tasks, time_samplers, token_embeddings
 from oneflow_jax.paradigms import base, objectives
 from oneflow_jax.paradigms.base import Moments, Plan, Sample
-from oneflow_jax.samplers import guidance, ode, paths, tokens
+from oneflow_jax.samplers import guidance, ode, solve, token_sampling
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -72,7 +72,7 @@ class OneFlow:
     image: predictions.Prediction
     channels: int
     mix: tasks.Mix
-    clock: clocks.Clock
+    clock: time_samplers.Clock
     weights: tuple[tuple[str, float], ...]
     attend = Attend.BIDIRECTIONAL
 
@@ -89,7 +89,7 @@ class OneFlow:
     @property
     def in_step(self) -> "OneFlow":
         """The same, showing all of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())
+        return dataclasses.replace(self, mix=tasks.ALL, clock=time_samplers.Power())
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
@@ -141,7 +141,7 @@ class OneFlow:
         Raises:
             UserError: the plan says how to draw them.
         """
-        if plan.words != tokens.Choice():
+        if plan.words != token_sampling.Choice():
             raise UserError(
                 "sampling.temperature, top_p, order and remask are for paradigms that draw tokens "
                 f"(mask_flow, edit_flow); oneflow reads them off its flow. Given: {plan.words}."
@@ -181,19 +181,19 @@ class OneFlow:
             outputs = apply(canvases.view(canvas, x.embeds, x.latents, clock))
             text = outputs[self.objective.head.name]
             embeds, logits = self.objective.clean(text, x.embeds, clock, table)
-            ids, certainty = relaxation.reading(logits)
+            ids, certainty = token_embeddings.reading(logits)
             latents = self.image.clean(outputs["image"], x.latents, clock)
             clean = _where(canvas.free, State(embeds=embeds, latents=latents), given)
             ids = jnp.where(canvas.free & canvas.is_text, ids, canvas.ids)
             return Belief(clean=clean, ids=ids, certainty=jnp.where(canvas.fixed, 1.0, certainty))
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: State) -> State:
-            fresh = draw(paths.keys_of_step(keys, step), canvas)
+            fresh = draw(solve.keys_of_step(keys, step), canvas)
             return _between(fresh, clean, _clock(canvas, s))
 
         start = _between(noise, given, _clock(canvas, jnp.float32(plan.schedule.times[0])))
         # Where a slot is fixed its belief is what it already is, so it stays where it is.
-        solution = paths.solve(
+        solution = solve.solve(
             lambda t, x: belief(t, x).clean, corrupt, start, plan.schedule, plan.record
         )
         last = belief(solution.times[-1], solution.last)

@@ -6,7 +6,7 @@ Zhou et al., Transfusion: Predict the Next Token and Diffuse Images with One Mul
     shown    words as they are; each picture at a time t of its own, x_t = (1 - t) eps + t patch
     network  a slot sees what comes before it, and all of its own picture       canvas.Attend.MIXED
     loss     -log p(next token), of every slot that a word comes after  +  |v̂ - v|^2 of patches
-    sample   token by token with a cache; after <image> a picture, by its flow  paradigms/writing.py
+    sample   token by token with a cache; then an image's flow   samplers/autoregressive.py
 
 In documents of the task `image_to_text` the pictures are clean, so that words are learned beside
 what sampling shows them; Transfusion limits the noise of pictures before their captions instead. In
@@ -22,9 +22,10 @@ from clu import metrics
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
-from oneflow_jax.flows import clocks, following, gaussian, losses, predictions, tasks
-from oneflow_jax.paradigms import alone, base, drawing, pages, writing
+from oneflow_jax.flows import gaussian, losses, next_token, predictions, tasks, time_samplers
+from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.base import Plan, Sample
+from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, autoregressive
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -56,11 +57,11 @@ class Transfusion:
         weights: of the terms `text` and `image`; Transfusion has 1 and 5.
     """
 
-    alphabet: pages.Alphabet
+    alphabet: ar_state.Alphabet
     image: predictions.Prediction
     channels: int
     mix: tasks.Mix
-    clock: clocks.Clock
+    clock: time_samplers.Clock
     weights: tuple[tuple[str, float], ...]
     attend = Attend.MIXED
     revises = False
@@ -76,7 +77,7 @@ class Transfusion:
     @property
     def in_step(self) -> "Transfusion":
         """The same, with all pictures of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, clock=clocks.Power())
+        return dataclasses.replace(self, mix=tasks.ALL, clock=time_samplers.Power())
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
@@ -95,10 +96,10 @@ class Transfusion:
         clock = jnp.where(flows, own, 1.0)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         latents = gaussian.interpolate(noise, canvas.latents, clock)
-        ids, words = following.next_words(canvas)
+        ids, words = next_token.next_words(canvas)
         shown = canvases.view(canvas, table.rows[canvas.ids], latents, clock)
         dropped = canvas.is_text & (draw.clock < 1)
-        shown, bereft = alone.shown(shown, canvas, dropped, self.alphabet.image_token)
+        shown, bereft = ar_guidance.shown(shown, canvas, dropped, self.alphabet.image_token)
         return shown, Targets(
             ids=ids,
             noise=noise,
@@ -132,15 +133,17 @@ class Transfusion:
 
     def sample(
         self,
-        apply: alone.Network,
+        apply: ar_guidance.Network,
         table: Table,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: Plan,
     ) -> Sample:
         """Writes documents until all are finished."""
-        return writing.Sampler(self.alphabet, self._flow(plan), plan)(apply, table, keys, canvas)
+        return autoregressive.Sampler(self.alphabet, self._flow(plan), plan)(
+            apply, table, keys, canvas
+        )
 
-    def _flow(self, plan: Plan) -> drawing.Flow:
-        guidance = alone.Guidance(plan.guidance, self.alphabet.image_token)
-        return drawing.Flow(self.image, plan.schedule, guidance)
+    def _flow(self, plan: Plan) -> ar_images.Flow:
+        guidance = ar_guidance.Guidance(plan.guidance, self.alphabet.image_token)
+        return ar_images.Flow(self.image, plan.schedule, guidance)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.samplers import grids
+from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import Array, Float, PyTree
 
 SOLVERS: dict[str, Callable[[], Any]] = {
@@ -61,7 +61,7 @@ class Schedule:
 
 
 def schedule(
-    solver: str, steps: int, grid: grids.Spacing = "uniform", start: float = 0.0
+    solver: str, steps: int, grid: time_grids.Spacing = "uniform", start: float = 0.0
 ) -> Schedule:
     """The schedule with `steps` intervals from `start` to 1, spaced by a grid or as given.
 
@@ -73,7 +73,7 @@ def schedule(
         raise UserError(f"sampling.solver={solver!r} is none of {', '.join(SOLVERS)}, {RENOISE}.")
     if not 0 <= start < 1:
         raise UserError(f"sampling.start={start} must be at least 0 and below 1.")
-    times = grids.times(grid, steps)
+    times = time_grids.times(grid, steps)
     return Schedule(solver, tuple(float(start + (1 - start) * t) for t in times))
 
 

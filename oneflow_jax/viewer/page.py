@@ -15,7 +15,7 @@ from typing import Any
 
 from etils import epath
 
-from oneflow_jax.viewer import arrivals, atlas, story
+from oneflow_jax.viewer import sprite_sheet, token_times, trajectory
 
 PICTURE_BYTES = (
     2_300_000  # of data URIs; 16 documents of 40 steps then stay below 3 MB with their text
@@ -46,7 +46,7 @@ Curve = Sequence[tuple[float, float]]
 
 def write(
     path: str | os.PathLike[str],
-    stories: Sequence[story.Story],
+    stories: Sequence[trajectory.Story],
     curves: Mapping[str, Curve],
     settings: Mapping[str, str],
     heading: str,
@@ -64,7 +64,7 @@ def write(
       notes: lines for the foot of the page, such as the attribution of pictures.
       lede: HTML: what the reader sees happen.
     """
-    tiles = atlas.Atlas()
+    tiles = sprite_sheet.Atlas()
     told = [_story(tiles, index, told) for index, told in enumerate(stories)]
     sheets, remark = tiles.packed(PICTURE_BYTES)
     fill(
@@ -136,11 +136,11 @@ def setting(item: tuple[str, str]) -> str:
     return f"<tr><th scope='row'>{html.escape(item[0])}</th><td>{html.escape(item[1])}</td></tr>"
 
 
-def _order(stories: Sequence[story.Story]) -> str:
+def _order(stories: Sequence[trajectory.Story]) -> str:
     """Which words come first: a column for each part of the time, words in it by their mean."""
-    every = [arrival for told in stories for arrival in arrivals.arrivals(told)]
+    every = [arrival for told in stories for arrival in token_times.arrivals(told)]
     columns: list[list[str]] = [[] for _ in range(ORDER_COLUMNS)]
-    for word, (time, count) in arrivals.mean_times(every).items():
+    for word, (time, count) in token_times.mean_times(every).items():
         at = min(int(time * ORDER_COLUMNS), ORDER_COLUMNS - 1)
         times = f"{count} times, mean" if count > 1 else "once,"
         columns[at].append(
@@ -165,7 +165,7 @@ def curve(name: str, given: Curve) -> dict[str, Any]:
     return {"name": name, "every": every, "points": points}
 
 
-def _story(tiles: atlas.Atlas, index: int, told: story.Story) -> dict[str, Any]:
+def _story(tiles: sprite_sheet.Atlas, index: int, told: trajectory.Story) -> dict[str, Any]:
     """A story for the page.
 
     Words repeat from frame to frame, so each distinct (key, text, given) is listed once in `words`
@@ -173,7 +173,7 @@ def _story(tiles: atlas.Atlas, index: int, told: story.Story) -> dict[str, Any]:
     """
     numbers: dict[tuple[int, str, int], int] = {}
 
-    def text_run(run: story.TextRun) -> list[Any]:
+    def text_run(run: trajectory.TextRun) -> list[Any]:
         words = [
             numbers.setdefault((word.key, word.text, int(word.given)), len(numbers))
             for word in run.words
@@ -181,7 +181,7 @@ def _story(tiles: atlas.Atlas, index: int, told: story.Story) -> dict[str, Any]:
         percents = [math.ceil(100 * word.legibility()) for word in run.words]  # 0 is a block
         return [0, run.key, int(run.given), round(run.clock, 4), words, percents]
 
-    def picture(shown: story.Picture, last: bool) -> list[Any]:
+    def picture(shown: trajectory.Picture, last: bool) -> list[Any]:
         both = (shown.state, shown.state if shown.guess is None else shown.guess)
         places = [tiles.place(pixels, (index, shown.key), shown.given or last) for pixels in both]
         where = [number for place in places for number in (place.sheet, place.row)]
@@ -191,7 +191,7 @@ def _story(tiles: atlas.Atlas, index: int, told: story.Story) -> dict[str, Any]:
     for frame in told.frames:
         last = frame is told.frames[-1]
         parts = [
-            text_run(part) if isinstance(part, story.TextRun) else picture(part, last)
+            text_run(part) if isinstance(part, trajectory.TextRun) else picture(part, last)
             for part in frame.parts
         ]
         frames.append([round(frame.clock, 4), parts])

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 from matplotlib import figure, ticker
 
-from oneflow_jax.viewer import typeface
+from oneflow_jax.viewer import fonts
 
 PLACES = 9
 """So many different x are all written down; of more, round numbers."""
 
-HUES = (typeface.ACCENT, typeface.GIVEN, "#4a4fa8", "#8a6d00", "#973a74", "#5f6b57", typeface.INK)
+HUES = (fonts.ACCENT, fonts.GIVEN, "#4a4fa8", "#8a6d00", "#973a74", "#5f6b57", fonts.INK)
 
 
 def lines(
@@ -31,8 +31,8 @@ def lines(
       across: label of the x axis.
       up: label of the y axis.
     """
-    drawn = figure.Figure(figsize=(8, 4.6), dpi=200, facecolor=typeface.PAPER, layout="constrained")
-    axes = drawn.add_subplot(facecolor=typeface.PAPER)
+    drawn = figure.Figure(figsize=(8, 4.6), dpi=200, facecolor=fonts.PAPER, layout="constrained")
+    axes = drawn.add_subplot(facecolor=fonts.PAPER)
     for number, (name, points) in enumerate(curves.items()):
         axes.plot(
             [x for x, _ in points],
@@ -51,14 +51,14 @@ def lines(
         axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel(across, color=typeface.MUTED)
-    axes.set_ylabel(up, color=typeface.MUTED)
-    axes.set_title(title, loc="left", color=typeface.INK, pad=14)
-    axes.grid(axis="y", color=typeface.LINE)
+    axes.set_xlabel(across, color=fonts.MUTED)
+    axes.set_ylabel(up, color=fonts.MUTED)
+    axes.set_title(title, loc="left", color=fonts.INK, pad=14)
+    axes.grid(axis="y", color=fonts.LINE)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=typeface.MUTED, length=0)
+    axes.tick_params(colors=fonts.MUTED, length=0)
     axes.spines[:].set_visible(False)
-    axes.legend(frameon=False, labelcolor=typeface.INK)
+    axes.legend(frameon=False, labelcolor=fonts.INK)
     file = io.BytesIO()
     drawn.savefig(file, format="png")
     target = epath.Path(path)

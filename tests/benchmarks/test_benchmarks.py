@@ -21,10 +21,11 @@ from benchmarks import (
     tuning,
 )
 from benchmarks import input as reading
-from oneflow_jax.comparison import contestants, keeping, measures
+from oneflow_jax.compare import measure, serialize
+from oneflow_jax.compare import runs as runs_lib
 from oneflow_jax.errors import UserError
+from oneflow_jax.evaluation import image_name_judge
 from oneflow_jax.samplers import ode
-from oneflow_jax.scoring import matching
 from tests import runs
 
 SPREAD = {"median", "low", "high"}
@@ -150,11 +151,11 @@ def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch,
 
     def measured(one, config):
         assert config.order == (one.name,)
-        return keeping.Measures({"kid": keeping.Estimate(0.25)}, {}, (), None)
+        return serialize.Measures({"kid": serialize.Estimate(0.25)}, {}, (), None)
 
-    monkeypatch.setattr(contestants, "prepared", lambda config, folder: None)
-    monkeypatch.setattr(contestants, "trained", trained)
-    monkeypatch.setattr(measures, "measured", measured)
+    monkeypatch.setattr(runs_lib, "prepared", lambda config, folder: None)
+    monkeypatch.setattr(runs_lib, "trained", trained)
+    monkeypatch.setattr(measure, "measured", measured)
     asked = ["dalle", "lmfusion", "--rates", "1e-3", "2e-3", "--flops", "9e8"]
     clock = "paradigm.clock=('power', 3.0)"
     rows = tuning.main([*asked, "--set", clock, "--out", str(tmp_path)])
@@ -174,8 +175,8 @@ def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch,
 
 
 def test_judge_tells_real_documents_from_exchanged_ones(tmp_path, monkeypatch, capsys):
-    quick = functools.partial(matching.Judge.train, copies=8, steps=150)
-    monkeypatch.setattr(matching.Judge, "train", quick)
+    quick = functools.partial(image_name_judge.Judge.train, copies=8, steps=150)
+    monkeypatch.setattr(image_name_judge.Judge, "train", quick)
     path = tmp_path / "judge.json"
     judge.main(["--smoke", "--data", str(tmp_path / "data"), "--json", str(path)])
     results = json.loads(path.read_text())

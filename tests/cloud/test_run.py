@@ -8,8 +8,8 @@ import pytest
 from etils import epath
 
 import oneflow_jax as of
-from oneflow_jax import logs, storage, workdir
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import metric_writer, storage, workdir
 from tests import runs
 from tests.cloud import conftest
 
@@ -37,7 +37,7 @@ def started(folder):
 
 def rows(folder):
     """What was reported of training, by step."""
-    told = logs.read_scalars(folder / workdir.LOGS)
+    told = metric_writer.read_scalars(folder / workdir.LOGS)
     return {row["step"]: row["train/loss"] for row in told if "train/loss" in row}
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from oneflow_jax import checkpoint, inputs, logs, storage, workdir
-from oneflow_jax.autoencoders import weights
+from oneflow_jax.build import data as data_lib
+from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.errors import UserError
-from oneflow_jax.viewer import page, plots, sheet
+from oneflow_jax.runtime import metric_writer, storage, workdir
+from oneflow_jax.training import checkpoint
+from oneflow_jax.viewer import contact_sheet, page, plots
 from tests import runs
-from tests.autoencoders import small
 from tests.cloud import conftest
+from tests.codecs.autoencoder import small_models
 
 
 def names(folder):
@@ -64,14 +66,17 @@ def test_a_file_is_written_at_once(remote, data):
 
 def test_logs_grow_and_go_on(remote):
     for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        writer = logs.Writer(remote, resume_at=start)
+        writer = metric_writer.Writer(remote, resume_at=start)
         for step in steps:
             writer.write_scalars(step, {"train/loss": step + start})
             writer.flush()
             # What is killed now has left all of it.
-            assert logs.read_scalars(remote)[-1] == {"step": step, "train/loss": step + start}
+            assert metric_writer.read_scalars(remote)[-1] == {
+                "step": step,
+                "train/loss": step + start,
+            }
         writer.close()
-    told = [(row["step"], row["train/loss"]) for row in logs.read_scalars(remote)]
+    told = [(row["step"], row["train/loss"]) for row in metric_writer.read_scalars(remote)]
     assert told == [(1, 1), (2, 2), (3, 5), (4, 6)]
     events = list(remote.glob("events.out.tfevents.*"))
     assert events
@@ -123,10 +128,10 @@ def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
 
 
 def test_a_codec_comes_back(remote):
-    params = small.params(small.KL)
-    weights.save(remote, small.KL, params)
-    architecture, found = weights.load(remote)
-    assert architecture == small.KL
+    params = small_models.params(small_models.KL)
+    diffusers_weights.save(remote, small_models.KL, params)
+    architecture, found = diffusers_weights.load(remote)
+    assert architecture == small_models.KL
     for (path, one), (_, other) in zip(
         jax.tree.leaves_with_path(params), jax.tree.leaves_with_path(found), strict=True
     ):
@@ -135,16 +140,16 @@ def test_a_codec_comes_back(remote):
 
 def test_a_tokenizer_comes_back_and_is_taken_over(remote):
     config = runs.config()
-    made = inputs.layout(config, remote / "first").vocab
-    assert inputs.layout(config, remote / "first").vocab == made
+    made = data_lib.layout(config, remote / "first").vocab
+    assert data_lib.layout(config, remote / "first").vocab == made
     other = runs.config(start=str(remote / "first"), data__vocab=90)
-    assert inputs.layout(other, remote / "second").vocab == made
+    assert data_lib.layout(other, remote / "second").vocab == made
 
 
 def test_pictures_and_pages(remote):
     plots.lines(remote / "plots" / "lines.png", {"a": [(1, 0.5), (2, 0.7)]}, "title")
     cell = (np.zeros((4, 4, 3), np.uint8), "caption", "")
-    sheet.contact_sheet(remote / "sheets" / "sheet.png", [cell], 1, "title")
+    contact_sheet.contact_sheet(remote / "sheets" / "sheet.png", [cell], 1, "title")
     page.fill(
         remote / "page.html",
         "page.html",

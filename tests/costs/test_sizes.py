@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs import tpu_v4
-from oneflow_jax import build
+from oneflow_jax.build import system
 from oneflow_jax.costs import flops, sizes
 
 
@@ -15,7 +15,7 @@ def test_sizes_are_those_that_are_trained(name):
     """But for patches, which are those of the codec: here of pixels, in `sizes` also of latents."""
     config = tpu_v4.get_config(name)
     config.mesh.fsdp = 1
-    model = build.planned(config.lock(), jax.devices()).model
+    model = system.planned(config.lock(), jax.devices()).model
     channels = config.codec.colors * config.codec.patch**2
     plain = sizes.NETWORKS[name]
     outputs = plain.outputs - plain.channels + channels

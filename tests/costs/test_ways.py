@@ -44,7 +44,7 @@ def test_words_alone_are_words_alone():
 
 
 def test_as_many_passes_as_the_sampler_makes():
-    """`tests/paradigms/test_writing.py` counts them: BOS, 10, 11, <image>, its flow of 2, <end>."""
+    """`tests/samplers/test_autoregressive.py` counts BOS, 10, 11, <image>, its flow of 2, <end>."""
     document = ways.Shape(words=5, pictures=1, patches=4, codes=4)
     assert len(spread(ways.flows_after_words, 2, document)) == 1 + 3 + (2 + 1) + 1
 

@@ -8,13 +8,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from oneflow_jax import (
-    demo,  # noqa: F401 - imports without Gradio
-    workdir,
-)
 from oneflow_jax.data import toy
 from oneflow_jax.demo import answers
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import workdir
 from tests import runs
 
 

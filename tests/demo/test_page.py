@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
-from oneflow_jax import host
 from oneflow_jax.demo import __main__ as command
 from oneflow_jax.demo import answers
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import host
 from tests import runs
 from tests.viewer.test_browser import browser  # noqa: F401 - a fixture
 

@@ -57,7 +57,7 @@ class Cloud:
 
     def _stand_in(self, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        program = pathlib.Path(__file__).with_name("stand_in.py").read_text()
+        program = pathlib.Path(__file__).with_name("fake_gcloud.py").read_text()
         path.write_text(f"#!{sys.executable} -IS\n{program}")
         path.chmod(0o755)
 

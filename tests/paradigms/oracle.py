@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax import update
 from oneflow_jax.canvas import Table
+from oneflow_jax.training import update
 from tests import tiny
 
 SEED = 7

@@ -11,21 +11,21 @@ import pytest
 from etils import epath
 
 from configs import common
-from oneflow_jax import generate, train
-from oneflow_jax import state as states
-from oneflow_jax.autoencoders import weights
-from oneflow_jax.autoencoders.codec import Codes
+from oneflow_jax import generate
 from oneflow_jax.canvas import Attend, Kind
+from oneflow_jax.codecs.autoencoder import diffusers_weights
+from oneflow_jax.codecs.autoencoder.codec import Codes
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Image, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import losses, tasks
-from oneflow_jax.paradigms import alone, base, drawing, pages
+from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.chameleon import Chameleon
-from oneflow_jax.samplers import ode, tokens
+from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, ode, token_sampling
+from oneflow_jax.training import loop, train_state
 from tests import runs, tiny
-from tests.autoencoders import small
+from tests.codecs.autoencoder import small_models
 from tests.paradigms.oracle import SEED, TABLE, keys
 
 CODES = 11  # of small.VQ
@@ -38,7 +38,7 @@ def layout(text_first=False):
     return dataclasses.replace(
         lay,
         vocab=dataclasses.replace(lay.vocab, code_count=CODES),
-        codec=Codes(small.trained(small.VQ), pixels=4),
+        codec=Codes(small_models.trained(small_models.VQ), pixels=4),
         markers=True,
         text_first=text_first,
     )
@@ -47,7 +47,7 @@ def layout(text_first=False):
 def paradigm():
     ids = layout().vocab
     return Chameleon(
-        alphabet=pages.Alphabet(
+        alphabet=ar_state.Alphabet(
             tiny.VOCAB, (ids.text.start, ids.text.stop), vocabs.IMAGE, vocabs.END, (2, 2)
         ),
         codes=(ids.codes.start, ids.codes.stop),
@@ -77,7 +77,7 @@ def test_pictures_are_codes_in_the_one_vocabulary(data):
     document = toy.Toy(documents=30)[0]
     canvas = layout().canvas([layout().row(document)])
     (read,) = layout().read(canvas)
-    autoencoder = small.trained(small.VQ)
+    autoencoder = small_models.trained(small_models.VQ)
     for made, picture in zip(read.pictures(), document.pictures(), strict=True):
         wanted = autoencoder.decode_codes(autoencoder.codes(picture[None]))[0]
         np.testing.assert_array_equal(made, wanted)
@@ -162,15 +162,17 @@ def test_codes_are_drawn_as_the_network_says():
     shares = np.array([0.5, 0.3, 0.2])
     logits = np.full(10, 4.0)  # Words would be likelier by far.
     logits[5:8] = np.log(shares)
-    source = drawing.Picture(jnp.full((rows, patches), 9), jnp.zeros((rows, patches, 1)))
+    source = ar_images.Picture(jnp.full((rows, patches), 9), jnp.zeros((rows, patches, 1)))
     given = jnp.arange(rows) < 10
     view = jax.tree.map(lambda x: jnp.repeat(x[:1, :patches], rows, axis=0), tiny_view())
-    draw = drawing.Codes(10, codes, tokens.Choice(), alone.Guidance(1.0, vocabs.IMAGE))
+    draw = ar_images.Codes(
+        10, codes, token_sampling.Choice(), ar_guidance.Guidance(1.0, vocabs.IMAGE)
+    )
     drawn = draw(
         Fixed(logits),
         base.Table(rows=jnp.zeros((10, tiny.EMBED)), mask=jnp.zeros(tiny.EMBED)),
         jax.random.split(jax.random.key(0), rows),
-        drawing.Place(
+        ar_images.Place(
             view=view,
             source=source,
             given=given,
@@ -197,7 +199,7 @@ def tiny_view():
 def system(request, tmp_path_factory):
     """A run on toy data and a small VQModel, trained for two steps."""
     folder = epath.Path(tmp_path_factory.mktemp(request.param))
-    weights.save(folder / "vq", small.VQ, small.params(small.VQ))
+    diffusers_weights.save(folder / "vq", small_models.VQ, small_models.params(small_models.VQ))
     config = runs.config().copy_and_resolve_references().unlock()
     config.codec = common.codes(str(folder / "vq"), pixels=4)
     config.data.dir = str(folder / "data")
@@ -205,12 +207,12 @@ def system(request, tmp_path_factory):
     config.steps = 2
     common.choose(config, request.param)
     built = runs.prepared(folder / "run", config.lock())
-    train.run(built, folder / "run")
+    loop.run(built, folder / "run")
     return built
 
 
 def test_it_trains_and_writes_words_and_pictures(system):
-    generator = generate.Generator(system, states.initial(system).params)
+    generator = generate.Generator(system, train_state.initial(system).params)
     given = np.full((4, 4, 3), 200, np.uint8)
     asked = [["a picture of red:", "<image>"], ["<text> <image>"], [given, "<document>"]]
     documents = [prompt.parse(pieces, 4) for pieces in asked]
@@ -236,4 +238,4 @@ def test_codecs_and_paradigms_that_do_not_go_together_are_told(system, tmp_path)
     with pytest.raises(UserError, match=r"codec.name='patches' does not go with .*'chameleon'"):
         runs.prepared(tmp_path / "plain", plain)
     with pytest.raises(UserError, match=r"codec.name='codes' wants a VQModel"):
-        Codes(small.trained(small.KL), pixels=4)
+        Codes(small_models.trained(small_models.KL), pixels=4)

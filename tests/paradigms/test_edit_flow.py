@@ -7,10 +7,11 @@ import pytest
 
 from oneflow_jax.canvas import Kind, Table
 from oneflow_jax.data import toy
-from oneflow_jax.flows import clocks, deletion, predictions, schedules, tasks
-from oneflow_jax.flows.mistakes import Fate
-from oneflow_jax.paradigms import edit_flow, growth
+from oneflow_jax.flows import deletion, predictions, tasks, time_couplings, time_samplers
+from oneflow_jax.flows.edit_corruption import Fate
+from oneflow_jax.paradigms import edit_flow
 from oneflow_jax.paradigms.edit_flow import EditFlow
+from oneflow_jax.samplers import edit
 from tests import tiny
 from tests.paradigms.oracle import SEED, keys
 
@@ -20,10 +21,10 @@ ALL = (1.0, 0.0, 0.0, 0.0, 0.0)
 
 def paradigm(shares=ALL, times=(1.0, 0.0, 0.0, 0.0), drop=0.0, **changes):
     settings = {
-        "alphabet": growth.Alphabet(
+        "alphabet": edit.Alphabet(
             vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
         ),
-        "schedules": schedules.Schedules(times, clocks.Power()),
+        "schedules": time_couplings.Schedules(times, time_samplers.Power()),
         "text_clock": False,
         "image": predictions.Clean(),
         "channels": tiny.CODEC.channels,

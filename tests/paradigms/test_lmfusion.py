@@ -10,14 +10,13 @@ import pytest
 from etils import epath
 
 from configs import common
-from oneflow_jax import sharding, train, update
-from oneflow_jax import state as states
-from oneflow_jax import step as steps
 from oneflow_jax.canvas import Attend, Kind
-from oneflow_jax.nn import towers
+from oneflow_jax.nn import two_tower
 from oneflow_jax.paradigms import lmfusion, transfusion
+from oneflow_jax.runtime import sharding
+from oneflow_jax.training import loop, step, train_state, update
 from tests import runs, tiny
-from tests.nn.test_towers import changed, named, network
+from tests.nn.test_two_tower import changed, named, network
 from tests.paradigms import test_transfusion
 from tests.paradigms.oracle import SEED, keys
 from tests.paradigms.test_transfusion import data  # noqa: F401 - a fixture
@@ -35,7 +34,7 @@ def corrupted(paradigm, canvas):
 
 
 def sums(paradigm, params, canvas):
-    each = steps.row_losses(
+    each = step.row_losses(
         params,
         keys(SEED, canvas.ids.shape[0]),
         jnp.full(canvas.ids.shape, 0.4),
@@ -79,14 +78,14 @@ def test_language_depends_on_nothing_of_pictures(data):  # noqa: F811
     expected = total(params, data)
     assert expected["text"].count > 100
     other = data.replace(latents=jnp.where(data.is_image[..., None], 7.0, data.latents))
-    for found in (total(params, other), total(changed(params, towers.OF_PICTURES), data)):
+    for found in (total(params, other), total(changed(params, two_tower.OF_PICTURES), data)):
         assert found["text"].total == expected["text"].total
     assert (expected["image"].total, expected["image"].count) == (0, 0)
     grad = jax.jit(jax.grad(lambda p: total(p, data)["text"].total + total(p, data)["image"].total))
     moved = {name for name, by in named(grad(params)).items() if by.any()}
-    assert not any(re.search(towers.OF_PICTURES, name) for name in moved)
+    assert not any(re.search(two_tower.OF_PICTURES, name) for name in moved)
     assert moved == {
-        name for name in named(params) if re.search(towers.OF_WORDS, name) and name != "mask"
+        name for name in named(params) if re.search(two_tower.OF_WORDS, name) and name != "mask"
     }
 
 
@@ -127,11 +126,11 @@ class Told:
 def ran(folder, config):
     system = runs.prepared(folder, config)
     with sharding.use(system.mesh):
-        first = system.begun(states.initial(system))
-    train.run(system, folder)
+        first = system.begun(train_state.initial(system))
+    loop.run(system, folder)
     batches = iter(system.batches())
-    with sharding.use(system.mesh), train.checkpoint.Checkpoints(folder, 3) as checkpoints:
-        last = checkpoints.restore(states.abstract(system), batches)
+    with sharding.use(system.mesh), loop.checkpoint.Checkpoints(folder, 3) as checkpoints:
+        last = checkpoints.restore(train_state.abstract(system), batches)
     batches.close()
     return Told(system, first, last)
 
@@ -153,7 +152,7 @@ def test_the_text_model_learns_and_leaves_pictures_alone(both):
     before, after = named(text.first.params), named(text.last.params)
     for name in before:
         same = before[name].tobytes() == after[name].tobytes()
-        assert same == (name == "mask" or bool(re.search(towers.OF_PICTURES, name))), name
+        assert same == (name == "mask" or bool(re.search(two_tower.OF_PICTURES, name))), name
 
 
 def test_what_the_text_model_says_stays_to_the_last_bit(both):
@@ -170,14 +169,14 @@ def test_what_the_text_model_says_stays_to_the_last_bit(both):
     for tree in (pictures.last.params, pictures.last.ema):
         for name, leaf in named(tree).items():
             same = leaf.tobytes() == trained[name].tobytes()
-            assert same == bool(re.search(towers.OF_WORDS, name)), name
+            assert same == bool(re.search(two_tower.OF_WORDS, name)), name
 
 
 def test_pictures_begin_as_a_copy_of_words_and_are_learned(both):
     text, pictures = both
     blocks = pictures.first.params["backbone"]["blocks"]
     tiny.assert_trees_close(blocks["image"], blocks["text"], atol=0)
-    assert isinstance(pictures.system.model, towers.TwoTowers)
+    assert isinstance(pictures.system.model, two_tower.TwoTowers)
     losses = pictures.system.losses()
     before, after = losses(pictures.first.ema), losses(pictures.last.ema)
     assert after["heldout/image"] < 0.8 * before["heldout/image"]

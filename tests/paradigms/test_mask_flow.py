@@ -9,13 +9,13 @@ import pytest
 
 from oneflow_jax.data.document import Document, Gap, Text
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import clocks, predictions, tasks
+from oneflow_jax.flows import predictions, tasks, time_samplers
 from oneflow_jax.paradigms.base import Plan
 from oneflow_jax.paradigms.mask_flow import MaskFlow
 from oneflow_jax.samplers import ode
-from oneflow_jax.samplers.tokens import Choice
+from oneflow_jax.samplers.token_sampling import Choice
 from tests import tiny
-from tests.paradigms import language
+from tests.paradigms import small_language
 from tests.paradigms.oracle import SEED, TABLE, keys
 
 ALL = (1.0, 0.0, 0.0, 0.0, 0.0)
@@ -28,7 +28,7 @@ def paradigm(shares=ALL, drop=0.0, **changes):
         "image": predictions.Clean(),
         "channels": tiny.CODEC.channels,
         "mix": tasks.Mix(shares, drop),
-        "clock": clocks.Power(),
+        "clock": time_samplers.Power(),
         "cap": 20.0,
         "weights": (("text", 1.0), ("image", 1.0)),
     }
@@ -168,13 +168,19 @@ def test_given_slots_never_change():
 
 
 def language_flow():
-    return paradigm(vocab=language.VOCAB, legal=language.LEGAL, channels=language.CHANNELS)
+    return paradigm(
+        vocab=small_language.VOCAB, legal=small_language.LEGAL, channels=small_language.CHANNELS
+    )
 
 
 def frequencies(steps, rows=4000, **choice):
-    lang = language.THREE
+    lang = small_language.THREE
     out = language_flow().sample(
-        lang.masked, language.TABLE, keys(SEED, rows), lang.canvas(rows), plan(steps, **choice)
+        lang.masked,
+        small_language.TABLE,
+        keys(SEED, rows),
+        lang.canvas(rows),
+        plan(steps, **choice),
     )
     return lang.frequencies(out.canvas.ids)
 
@@ -182,7 +188,7 @@ def frequencies(steps, rows=4000, **choice):
 @pytest.mark.parametrize("choice", [{}, {"remask": 0.05}])
 def test_an_exact_network_samples_its_language(choice):
     rows = 4000
-    expected = np.array([*language.THREE.shares, 0.0])
+    expected = np.array([*small_language.THREE.shares, 0.0])
     sigma = np.sqrt(expected * (1 - expected) / rows)
     found = frequencies(400, rows, **choice)
     assert np.all(np.abs(found - expected)[:-1] <= 4 * sigma[:-1]), found

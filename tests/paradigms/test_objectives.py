@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from oneflow_jax import update
 from oneflow_jax.canvas import Canvas, Kind, Table
 from oneflow_jax.flows import tasks
 from oneflow_jax.paradigms.base import Plan
 from oneflow_jax.samplers import ode
+from oneflow_jax.training import update
 from tests import tiny
 
 WORDS, LENGTH = 8, 5

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.flows import clocks, tasks
+from oneflow_jax.flows import tasks, time_samplers
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, keys
 
@@ -16,7 +16,7 @@ IMAGES = ("clean", "velocity")
 
 
 def corrupted(paradigm, canvas, seed=SEED):
-    u = clocks.per_document(
+    u = time_samplers.per_document(
         jax.random.uniform(jax.random.key(3), canvas.ids.shape[:1]), canvas.segment
     )
     corrupt = jax.vmap(functools.partial(paradigm.corrupt, table=TABLE))
@@ -49,7 +49,7 @@ def test_oracle_has_zero_loss(objective, image):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_clock_matches_noise_level(objective):
     """The time that the network is told is the one that the noise was mixed in by, slot by slot."""
-    paradigm = tiny.paradigm(objective, clock=clocks.LogitNormal(0.3, 1.2))
+    paradigm = tiny.paradigm(objective, clock=time_samplers.LogitNormal(0.3, 1.2))
     view, targets = corrupted(paradigm, tiny.packed())
     shown = {"text": view.embeds, "image": view.latents}
     for kind, x_0, x_1 in (
@@ -85,7 +85,7 @@ def test_the_clock_of_training_follows_its_distribution():
     joint = tasks.Mix((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
     canvas = jax.tree.map(lambda x: x[0], tiny.packed())
     u = jnp.full(canvas.ids.shape, 0.3)
-    for clock, t in ((clocks.Power(), 0.3), (clocks.Power(3.0), 0.027)):
+    for clock, t in ((time_samplers.Power(), 0.3), (time_samplers.Power(3.0), 0.027)):
         view, _ = tiny.paradigm(mix=joint, clock=clock).corrupt(jax.random.key(0), u, canvas, TABLE)
         np.testing.assert_allclose(view.clock[canvas.free], t, rtol=1e-5)
 

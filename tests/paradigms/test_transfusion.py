@@ -11,10 +11,10 @@ from oneflow_jax.canvas import Attend, Kind
 from oneflow_jax.data import toy
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import clocks, gaussian, predictions, tasks
-from oneflow_jax.paradigms import base, pages
+from oneflow_jax.flows import gaussian, predictions, tasks, time_samplers
+from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.transfusion import Transfusion
-from oneflow_jax.samplers import ode, tokens
+from oneflow_jax.samplers import ar_state, ode, token_sampling
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, keys
 
@@ -23,11 +23,11 @@ MIXES = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.0, 0.
 
 def paradigm(task="joint"):
     return Transfusion(
-        alphabet=pages.Alphabet(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
+        alphabet=ar_state.Alphabet(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
         image=predictions.Clean(),
         channels=tiny.CODEC.channels,
         mix=tasks.Mix(MIXES[task], 0.0),
-        clock=clocks.Power(),
+        clock=time_samplers.Power(),
         weights=(("text", 1.0), ("image", 5.0)),
     )
 
@@ -130,10 +130,10 @@ def test_what_it_cannot_do_is_told():
     assert (flow.attend, flow.revises) == (Attend.MIXED, False)
     refused = {
         "cannot revise": base.Plan(ode.schedule("euler", 2, start=0.5)),
-        "remask": base.Plan(ode.schedule("euler", 2), words=tokens.Choice(remask=0.1)),
+        "remask": base.Plan(ode.schedule("euler", 2), words=token_sampling.Choice(remask=0.1)),
         "guidance": base.Plan(ode.schedule("euler", 2), text_guidance=2.0),
     }
     for message, plan in refused.items():
         with pytest.raises(UserError, match=message):
             flow.check(plan)
-    flow.check(base.Plan(ode.schedule("heun", 3), words=tokens.Choice(temperature=0.5)))
+    flow.check(base.Plan(ode.schedule("heun", 3), words=token_sampling.Choice(temperature=0.5)))

@@ -12,7 +12,7 @@ from etils import epath
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import codec
-from oneflow_jax.autoencoders import layers, models, weights
+from oneflow_jax.codecs.autoencoder import diffusers_weights, layers, models
 
 TOLERANCE = 1e-4
 
@@ -136,7 +136,7 @@ def from_torch(x):
 
 def ours_in(folder):
     """Functions of the model in a folder: name -> jitted method."""
-    architecture, params = weights.load(folder)
+    architecture, params = diffusers_weights.load(folder)
     module = models.model(architecture)
 
     def method(name):
@@ -210,7 +210,7 @@ def test_codes_agree(tmp_path, name):
 @pytest.mark.parametrize("axes", [2, 4])
 def test_attention_by_its_old_names_agrees(tmp_path, axes):
     theirs, folder = saved(tmp_path, "AutoencoderKL", KL["sd1"])
-    path = folder / weights.FILE
+    path = folder / diffusers_weights.FILE
     tensors = load_file(path)
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = 0
@@ -238,7 +238,7 @@ def test_half_precision_files_agree(tmp_path, dtype):
 def test_what_we_save_is_read_by_diffusers(tmp_path, kind, name):
     settings = (KL if kind == "AutoencoderKL" else VQ)[name]
     theirs, folder = saved(tmp_path / "theirs", kind, settings)
-    weights.save(folder.parent / "ours", *weights.load(folder))
+    diffusers_weights.save(folder.parent / "ours", *diffusers_weights.load(folder))
     again, told = getattr(diffusers, kind).from_pretrained(
         tmp_path / "ours", output_loading_info=True
     )
@@ -255,7 +255,7 @@ def test_what_we_save_is_read_by_diffusers(tmp_path, kind, name):
 
 def test_bfloat16_computes_nearly_the_same(tmp_path):
     _, folder = saved(tmp_path, "AutoencoderKL", KL["ours"])
-    architecture, params = weights.load(folder)
+    architecture, params = diffusers_weights.load(folder)
     pixels = pictures(*PICTURES[0])
     exact, rough = (
         models.model(architecture, dtype).apply({"params": params}, pixels)
@@ -275,7 +275,7 @@ def test_the_benchmark_refuses_to_compare_what_differs(monkeypatch):
     def other(folder, architecture, params):
         weights_save(folder, architecture, jax.tree.map(lambda leaf: 1.5 * leaf, params))
 
-    weights_save = weights.save
-    monkeypatch.setattr(weights, "save", other)
+    weights_save = diffusers_weights.save
+    monkeypatch.setattr(diffusers_weights, "save", other)
     with pytest.raises(AssertionError, match="diffusers, as it comes: encode"):
         codec.main(["--smoke", "--batch", "1"])

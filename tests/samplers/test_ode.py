@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.samplers import grids, ode
+from oneflow_jax.samplers import ode, time_grids
 
 ORDERS = {"euler": 1, "heun": 2, "midpoint": 2}
 
@@ -75,7 +75,7 @@ def test_a_single_step_has_a_path_of_its_start():
 
 
 def test_grids_rise_from_the_start_to_below_one():
-    for grid in grids.NAMED:
+    for grid in time_grids.NAMED:
         times = ode.schedule("euler", 8, grid, start=0.25).times
         assert len(times) == 8
         assert times[0] == 0.25

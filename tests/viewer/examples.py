@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 
+from oneflow_jax.compare import page
 from oneflow_jax.data.document import Document, Image, Text
-from oneflow_jax.viewer import comparison, story
+from oneflow_jax.viewer import trajectory
 
 STEPS = 6
 CLEAN = {"red": (220, 40, 30), "blue": (30, 60, 210)}
@@ -35,38 +36,38 @@ def masked_story(title="masked", steps=STEPS, text=("A", " red", " square")):
     frames = []
     for t in clocks(steps):
         words = tuple(
-            story.Word(i, word if t > 0.4 else " perhaps", min(1.0, t * (1.6 - 0.3 * i)))
+            trajectory.Word(i, word if t > 0.4 else " perhaps", min(1.0, t * (1.6 - 0.3 * i)))
             for i, word in enumerate(text)
         )
-        picture = story.Picture(1, noised(clean, t, 0), noised(clean, t**0.5, 1), t)
-        frames.append(story.Frame(t, (story.TextRun(0, words, t), picture)))
-    return story.Story(title, "draw a square", tuple(frames))
+        picture = trajectory.Picture(1, noised(clean, t, 0), noised(clean, t**0.5, 1), t)
+        frames.append(trajectory.Frame(t, (trajectory.TextRun(0, words, t), picture)))
+    return trajectory.Story(title, "draw a square", tuple(frames))
 
 
 def given_story():
     """The picture is given, the words are not, except for the first."""
-    picture = story.Picture(0, square("blue"), None, 1.0, given=True)
+    picture = trajectory.Picture(0, square("blue"), None, 1.0, given=True)
     frames = []
     for t in clocks():
-        words = (story.Word(0, "Blue", 1.0, given=True), story.Word(1, " it is", t))
-        frames.append(story.Frame(t, (picture, story.TextRun(1, words, t))))
-    return story.Story("given", "", tuple(frames))
+        words = (trajectory.Word(0, "Blue", 1.0, given=True), trajectory.Word(1, " it is", t))
+        frames.append(trajectory.Frame(t, (picture, trajectory.TextRun(1, words, t))))
+    return trajectory.Story("given", "", tuple(frames))
 
 
 def revised_story():
     """With mistakes: one word is replaced, one is taken out, and the picture is made anew."""
     a, cat, cow, too = (
-        story.Word(key, text, 1.0)
+        trajectory.Word(key, text, 1.0)
         for key, text in ((1, " a"), (2, " cat"), (2, " cow"), (3, " too"))
     )
-    wrong = story.Picture(9, square("red"), None, 1.0)
-    begun = story.Picture(9, noised(square("blue"), 0.1, 3), square("blue"), 0.1)
-    done = story.Picture(9, square("blue"), None, 1.0)
-    return story.Story(
+    wrong = trajectory.Picture(9, square("red"), None, 1.0)
+    begun = trajectory.Picture(9, noised(square("blue"), 0.1, 3), square("blue"), 0.1)
+    done = trajectory.Picture(9, square("blue"), None, 1.0)
+    return trajectory.Story(
         "revised",
         "a cat too <image>",
         tuple(
-            story.Frame(t, (story.TextRun(-1, words, t), picture))
+            trajectory.Frame(t, (trajectory.TextRun(-1, words, t), picture))
             for t, words, picture in (
                 (0.8, (a, cat, too), wrong),
                 (0.9, (a, cow, too), begun),
@@ -79,23 +80,32 @@ def revised_story():
 def edited_story():
     """Empty; then two words; then a third between them; then a picture splits the run."""
     here, there, now = (
-        story.Word(i, text, 1.0) for i, text in enumerate((" here", " there", " now"))
+        trajectory.Word(i, text, 1.0) for i, text in enumerate((" here", " there", " now"))
     )
-    picture = story.Picture(9, noised(square("red"), 0.2, 2), None, 0.2)
-    done = story.Picture(9, square("red"), None, 1.0)
-    return story.Story(
+    picture = trajectory.Picture(9, noised(square("red"), 0.2, 2), None, 0.2)
+    done = trajectory.Picture(9, square("red"), None, 1.0)
+    return trajectory.Story(
         "edited",
         "",
         (
-            story.Frame(0.0, ()),
-            story.Frame(0.25, (story.TextRun(0, (here, there), 0.25),)),
-            story.Frame(0.5, (story.TextRun(0, (here, now, there), 0.5),)),
-            story.Frame(
+            trajectory.Frame(0.0, ()),
+            trajectory.Frame(0.25, (trajectory.TextRun(0, (here, there), 0.25),)),
+            trajectory.Frame(0.5, (trajectory.TextRun(0, (here, now, there), 0.5),)),
+            trajectory.Frame(
                 0.75,
-                (story.TextRun(0, (here, now), 0.75), picture, story.TextRun(1, (there,), 0.75)),
+                (
+                    trajectory.TextRun(0, (here, now), 0.75),
+                    picture,
+                    trajectory.TextRun(1, (there,), 0.75),
+                ),
             ),
-            story.Frame(
-                1.0, (story.TextRun(0, (here, now), 1.0), done, story.TextRun(1, (there,), 1.0))
+            trajectory.Frame(
+                1.0,
+                (
+                    trajectory.TextRun(0, (here, now), 1.0),
+                    done,
+                    trajectory.TextRun(1, (there,), 1.0),
+                ),
             ),
         ),
     )
@@ -115,7 +125,7 @@ LENGTHS = {"chameleon": 140, "dalle": 128, "transfusion": 75, "lmfusion": 75}
 
 
 def measured(value, spread=0.02):
-    return comparison.Figure(value, value - spread * abs(value), value + spread * abs(value))
+    return page.Figure(value, value - spread * abs(value), value + spread * abs(value))
 
 
 def timeline(name):
@@ -134,11 +144,11 @@ def timeline(name):
             order = [0, 3, 1, 4, 2, 5]
             ends = [(float(marks[n]), float(marks[n + 1])) for n in order]
     bars = [
-        comparison.Bar(kind, label or f"picture {at // 2 + 1}", *between)
+        page.Bar(kind, label or f"picture {at // 2 + 1}", *between)
         for at, (kind, label, between) in enumerate(zip(kinds, labels, ends, strict=True))
     ]
     passes = max(end for _, end in ends)
-    return comparison.Timeline(passes, passes * 0.0123, bars)
+    return page.Timeline(passes, passes * 0.0123, bars)
 
 
 def sample(seed):
@@ -155,10 +165,10 @@ def contestant(name, at):
     passes = LENGTHS.get(name, 16)
     good = 0.62 + 0.04 * at
     figures = {
-        "passes": comparison.Figure(passes, passes, passes),
+        "passes": page.Figure(passes, passes, passes),
         "seconds_per_document": measured(passes * 0.0123),
         "seconds_per_document_8": measured(passes * 0.0041),
-        "kid": comparison.Figure(0.031 - 0.004 * at, 0.0275 - 0.004 * at, 0.0345 - 0.004 * at),
+        "kid": page.Figure(0.031 - 0.004 * at, 0.0275 - 0.004 * at, 0.0345 - 0.004 * at),
         "fd": measured(60 - 4.2 * at, 0.05),
         "precision": measured(0.71 + 0.01 * at),
         "recall": measured(0.52 + 0.02 * at, 0.05),
@@ -169,9 +179,9 @@ def contestant(name, at):
         "text_to_image": measured(0.8 + 0.01 * at),
         "image_to_text": measured(0.95 - 0.01 * at),
         "joint": measured(0.7 + 0.03 * at),
-        "train_flops": comparison.Figure(1.2e15, 1.2e15, 1.2e15),
+        "train_flops": page.Figure(1.2e15, 1.2e15, 1.2e15),
         "train_seconds": measured(3100 + 57 * at),
-        "parameters": comparison.Figure(3_145_728 + at, 3_145_728 + at, 3_145_728 + at),
+        "parameters": page.Figure(3_145_728 + at, 3_145_728 + at, 3_145_728 + at),
     }
     absent = {}
     if name == "dalle":
@@ -182,14 +192,14 @@ def contestant(name, at):
         asked = [passes - 60, passes - 30, passes, passes + 60]
     curves = {
         figure: [
-            comparison.Point(n, n * 0.0123, end * (1 - away * 8 / n)) for n in sorted(asked)
+            page.Point(n, n * 0.0123, end * (1 - away * 8 / n)) for n in sorted(asked)
         ]
         for figure, end, away in (
             ("kid", 0.03 - 0.004 * at, -2), ("fd", 60 - 4.2 * at, -8), ("interleaved", good, 0.4),
             ("text_valid", 0.93 + 0.01 * at, 0.1),
         )
     }  # fmt: skip
-    return comparison.Contestant(
+    return page.Contestant(
         name=name,
         title=title,
         family=family,
@@ -218,7 +228,7 @@ def compared(names=tuple(FAMILIES), **changes):
             },
         },
         "latency": [
-            comparison.Latency(one.title, batch, measured(one.figures["passes"].value * cost))
+            page.Latency(one.title, batch, measured(one.figures["passes"].value * cost))
             for one in contestants
             for batch, cost in ((1, 0.0123), (8, 0.033))
         ],
@@ -238,4 +248,4 @@ def compared(names=tuple(FAMILIES), **changes):
         "data": {"documents": "10,000 of emoji, 64 names, 24 pixels"},
         "attribution": ["Pictures: OpenMoji, CC BY-SA 4.0"],
     }  # fmt: skip
-    return comparison.Comparison(**given | changes)
+    return page.Comparison(**given | changes)

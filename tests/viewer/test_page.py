@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneflow_jax.viewer import page, story
+from oneflow_jax.viewer import page, trajectory
 from tests.viewer import examples
 
 NASTY = "</script><script>document.title='owned'</script><!-- & \u2028 \"'{{data}}"
@@ -73,10 +73,10 @@ def test_frames_keep_their_own_lists(tmp_path):
 
 def test_a_word_less_certain_than_the_threshold_is_a_block_and_a_bit_more_is_not(tmp_path):
     def frame(certainty):
-        words = (story.Word(0, "a", certainty),)
-        return story.Frame(0.0, (story.TextRun(0, words, 0.0),))
+        words = (trajectory.Word(0, "a", certainty),)
+        return trajectory.Frame(0.0, (trajectory.TextRun(0, words, 0.0),))
 
-    told = story.Story("", "", tuple(map(frame, (0.0, 0.0999, 0.101, 1.0))))
+    told = trajectory.Story("", "", tuple(map(frame, (0.0, 0.0999, 0.101, 1.0))))
     frames = data(written(tmp_path / "page.html", [told]))["stories"][0]["frames"]
     assert [parts[0][5] for _, parts in frames] == [[0], [0], [1], [100]]
 
@@ -116,16 +116,16 @@ def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch
 
     def picture(key, t):
         state, guess = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-        return story.Picture(key, state, guess, t)
+        return trajectory.Picture(key, state, guess, t)
 
     def told(name):
         times = examples.clocks(23)
-        words = [tuple(story.Word(i, f" word{i}", t) for i in range(60)) for t in times]
+        words = [tuple(trajectory.Word(i, f" word{i}", t) for i in range(60)) for t in times]
         frames = (
-            story.Frame(t, (story.TextRun(0, w, t), picture(1, t), picture(2, t)))
+            trajectory.Frame(t, (trajectory.TextRun(0, w, t), picture(1, t), picture(2, t)))
             for t, w in zip(times, words, strict=True)
         )
-        return story.Story(name, "", tuple(frames))
+        return trajectory.Story(name, "", tuple(frames))
 
     path = tmp_path / "page.html"
     text = written(path, [told(str(i)) for i in range(4)])

@@ -1,0 +1,1 @@
+"""Build typed objects from a configuration: the only package that reads one."""

@@ -1,0 +1,206 @@
+"""Autoencoders on disk, as diffusers saves them: `config.json` and one file of tensors.
+
+| here                                        | there                                       |
+|---------------------------------------------|---------------------------------------------|
+| down_blocks_0/resnets_1/conv1/kernel [HWIO] | down_blocks.0.resnets.1.conv1.weight [OIHW] |
+| mid_block/attentions_0/to_out_0/kernel [IO] | mid_block.attentions.0.to_out.0.weight [OI] |
+| conv_norm_out/scale                         | conv_norm_out.weight                        |
+| quantize/embedding/embedding                | quantize.embedding.weight                   |
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+from flax import traverse_util
+
+from oneflow_jax.codecs.autoencoder import config, models
+from oneflow_jax.codecs.autoencoder.config import Architecture
+from oneflow_jax.errors import UserError
+from oneflow_jax.shapes import PyTree
+
+FILE = "diffusion_pytorch_model.safetensors"
+
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pickle", ".pkl")
+
+_TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+"""By safetensors' names, the types that weights may be stored in."""
+
+_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""What attention's matrices were called when Stable Diffusion 1 was published."""
+
+_OLD_NAME = re.compile(rf"(?<=\.attentions\.)(\d+)\.({'|'.join(_OLD)})(?=\.)")
+
+_LEAF = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
+_TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+"""By the number of a kernel's axes, the order that turns PyTorch's into linen's."""
+
+
+def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
+    """The architecture and float32 parameters of an autoencoder in a folder.
+
+    Raises:
+        UserError: a file is missing or none of diffusers', or the tensors are not those that
+            `config.json` asks for; the message names file, tensor and shape.
+    """
+    architecture = config.read(folder)
+    path = _file(folder)
+    stored = _stored(path)
+    params = {}
+    for ours, shape in _flat(models.shapes(architecture)).items():
+        name = _theirs(ours)
+        if name not in stored:
+            raise UserError(
+                f"{path}: tensor {name} {_turned_back(ours, shape.shape)} is missing. Is "
+                f"{config.CONFIG} beside it that of this file?"
+            )
+        params[ours] = jnp.asarray(_placed(path, ours, stored.pop(name), shape.shape))
+    if stored:
+        name, value = min(stored.items())
+        raise UserError(
+            f"{path}: tensor {name} {value.shape} ({len(stored)} such in all) is no part of what "
+            f"{config.CONFIG} describes. Is it that of this file?"
+        )
+    return architecture, traverse_util.unflatten_dict(params)
+
+
+def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None:
+    """Writes an autoencoder so that `load` and diffusers read it; float32.
+
+    Each file is whole or as it was before; the one of tensors comes last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for ours, value in _flat(params).items():
+        value = np.asarray(value, np.float32)
+        if ours[-1] == "kernel":
+            value = value.transpose(np.argsort(_TO_OURS[value.ndim]))
+        tensors[_theirs(ours)] = np.ascontiguousarray(value)
+    # diffusers refuses files that do not say which library's layout they have.
+    data = safetensors.numpy.save(tensors, {"format": "pt"})
+    _write(folder / config.CONFIG, architecture.to_json().encode())
+    _write(folder / FILE, data)
+
+
+def fingerprint(architecture: Architecture, params: PyTree) -> str:
+    """16 hex digits that change with the architecture and with any bit of any parameter.
+
+    Fields of the architecture that have their default do not count, so that a field that comes to
+    be later leaves the fingerprints of older models alone.
+    """
+    settings = {
+        field.name: getattr(architecture, field.name)
+        for field in dataclasses.fields(architecture)
+        if getattr(architecture, field.name) != field.default
+    }
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8)
+    for ours, value in sorted(_flat(params).items()):
+        value = np.ascontiguousarray(value, "<f4")
+        digest.update(f"{_theirs(ours)}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _flat(params: PyTree) -> dict[tuple[str, ...], PyTree]:
+    return traverse_util.flatten_dict(params)
+
+
+def _theirs(ours: tuple[str, ...]) -> str:
+    """The name of a parameter in diffusers' files, as in the table above."""
+    *modules, leaf = ours
+    return ".".join([*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), _LEAF[leaf]])
+
+
+def _turned_back(ours: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a parameter has in diffusers' files."""
+    if ours[-1] != "kernel":
+        return shape
+    return tuple(shape[axis] for axis in np.argsort(_TO_OURS[len(shape)]))
+
+
+def _placed(
+    path: epath.Path, ours: tuple[str, ...], value: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """A stored tensor as the parameter it is."""
+    wanted = _turned_back(ours, shape)
+    found = value.shape
+    if len(wanted) == 2 and found[2:] == (1, 1):  # Old files have matrices as convolutions.
+        value = value[:, :, 0, 0]
+    if value.shape != wanted:
+        raise UserError(
+            f"{path}: tensor {_theirs(ours)} is {found}, but {config.CONFIG} asks for "
+            f"{wanted}. Is it that of this file?"
+        )
+    if ours[-1] == "kernel":
+        value = value.transpose(_TO_OURS[value.ndim])
+    return value.astype(np.float32)
+
+
+def _file(folder: epath.Path) -> epath.Path:
+    """The one file of tensors in a folder."""
+    if (folder / FILE).exists():
+        return folder / FILE
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise UserError(
+            f"{folder}: there are several files of tensors ({names}); which one is meant? Leave "
+            f"only that one, or name it {FILE}."
+        )
+    pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
+    if pickles:
+        raise UserError(f"{folder / min(pickles)} is a pickle. {_how_to_convert(folder)}")
+    raise UserError(f"{folder}: there is no .safetensors file. {_how_to_convert(folder)}")
+
+
+def _stored(path: epath.Path) -> dict[str, np.ndarray]:
+    """The tensors of a file, by their present names."""
+    try:
+        entries = safetensors.deserialize(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path} is cut off, or no safetensors file ({error}). Fetch it again. "
+            f"{_how_to_convert(path.parent)}"
+        ) from error
+    return dict(_tensors(path, entries))
+
+
+def _tensors(path: epath.Path, entries: list[tuple[str, dict]]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, entry in entries:
+        if entry["dtype"] not in _TYPES:
+            raise UserError(
+                f"{path}: tensor {name} is of type {entry['dtype']}; weights may be of "
+                f"{', '.join(_TYPES)}. Convert it."
+            )
+        value = np.frombuffer(entry["data"], _TYPES[entry["dtype"]]).reshape(entry["shape"])
+        yield _OLD_NAME.sub(lambda found: f"{found[1]}.{_OLD[found[2]]}", name), value
+
+
+def _how_to_convert(folder: epath.Path) -> str:
+    return (
+        "Only safetensors files are read, since to read a pickle is to run what is in it. To "
+        'convert one that you trust, with diffusers installed: python -c "import diffusers; '
+        f"diffusers.AutoencoderKL.from_pretrained('{folder}', use_safetensors=False)"
+        f".save_pretrained('{folder}')\" (or VQModel)."
+    )
+
+
+def _write(path: epath.Path, data: bytes) -> None:
+    if "://" in os.fspath(path):  # In an object store: it appears whole.
+        path.write_bytes(data)
+        return
+    draft = path.with_name(path.name + ".draft")
+    draft.write_bytes(data)
+    draft.replace(path)

@@ -1,0 +1,25 @@
+"""The network of an architecture, and the shapes of its parameters."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from oneflow_jax.codecs.autoencoder.config import Architecture
+from oneflow_jax.codecs.autoencoder.kl import AutoencoderKL
+from oneflow_jax.codecs.autoencoder.vq import VQModel
+from oneflow_jax.shapes import PyTree
+
+Model = AutoencoderKL | VQModel
+
+
+def model(architecture: Architecture, dtype: DTypeLike = jnp.float32) -> Model:
+    """The linen module; computes in `dtype`."""
+    kinds = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+    return kinds[architecture.kind](architecture, dtype)
+
+
+def shapes(architecture: Architecture) -> PyTree:
+    """Shape and type of each parameter, without making any."""
+    side = architecture.factor  # The smallest picture: one latent.
+    pixels = jax.ShapeDtypeStruct((1, side, side, architecture.in_channels), jnp.float32)
+    return jax.eval_shape(model(architecture).init, jax.random.key(0), pixels)["params"]

@@ -1,0 +1,178 @@
+"""From the measures of all trainings to one comparison: seeds together, each figure's interval."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from oneflow_jax.compare import metrics, page
+from oneflow_jax.compare.serialize import Estimate, Measures
+
+DRAWS = 2_000
+
+CURVES = ("interleaved", "text_valid", "text_to_image", "kid", "fd")
+"""Figures that are drawn against passes and seconds."""
+
+DIGITS = 6
+"""Of numbers in the JSON, so that what is the same reads the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a paradigm is called.
+
+    Attributes:
+        title: its name.
+        family: of paradigms, as the second table has it.
+        mode: how it generates, as the first table has it.
+        absent: why it lacks a figure, by figure.
+    """
+
+    title: str
+    family: str
+    mode: str
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+_AR, _BOTH, _FLOW = "Sequential AR", "AR + flow", "Concurrent flow"
+
+ABOUT = {
+    "chameleon": About("Chameleon", _AR, "text and image codes, one after another"),
+    "dalle": About(
+        "DALL-E",
+        _AR,
+        "all text, then image codes, one after another",
+        dict.fromkeys(("image_to_text", "cider"), "its words come before its pictures"),
+    ),
+    "transfusion": About("Transfusion", _BOTH, "text one token after another, then flow images"),
+    "lmfusion": About("LMFusion", _BOTH, "as Transfusion, beside a frozen text model"),
+    "oneflow": About(
+        "OneFlow",
+        _FLOW,
+        "all at once, words as vectors",
+        {"text_nats": "its words are points of a continuous flow, without a probability"},
+    ),
+    "mask_flow": About("Mask Flow", _FLOW, "all at once, words unmasked"),
+    "edit_flow": About(
+        "Edit Flow",
+        _FLOW,
+        "all at once, words and pictures inserted",
+        {"text_nats": "no finite bound is known of its likelihood"},
+    ),
+}
+
+
+def named(paradigm: str) -> About:
+    """What it is called: by its name, if it is none of these."""
+    return ABOUT.get(paradigm, About(paradigm, paradigm, paradigm))
+
+
+def contestant(
+    paradigm: str, every: Sequence[Measures], latency: Mapping[int, Sequence[tuple[float, int]]]
+) -> page.Contestant:
+    """All that was measured of one paradigm.
+
+    Args:
+        paradigm: its name.
+        every: its measures, seed by seed.
+        latency: by batch size, (seconds, passes) of each batch that was timed.
+    """
+    about = named(paradigm)
+    names = [figure for figure in every[0].figures if all(figure in one.figures for one in every)]
+    figures = {figure: pooled([one.figures[figure] for one in every]) for figure in names}
+    figures |= _timed(latency)
+    return page.Contestant(
+        name=paradigm,
+        title=about.title,
+        family=about.family,
+        mode=about.mode,
+        figures=figures,
+        absent=about.absent,
+        curves={
+            figure: _curve([one.curves[figure] for one in every]) for figure in every[0].curves
+        },
+        samples=every[0].samples,
+        timeline=every[0].timeline,
+    )
+
+
+def pooled(every: Sequence[Estimate], seed: int = 0) -> page.Figure:
+    """The mean over trainings, with its 95 % interval.
+
+    Of one training the interval tells of documents alone. Of several it is Student's, of their
+    values, mean ± t s / √n with n - 1 degrees of freedom, or that of documents if it is wider. Few
+    trainings tell little of others: for three, t is 4.3.
+    """
+    rng = np.random.default_rng(seed)
+    values = [one.draws if len(one.draws) else [one.value] for one in every]
+    draws = np.mean([rng.choice(some, DRAWS) for some in values], axis=0)
+    told = np.asarray([one.value for one in every])
+    low, high = np.percentile(draws, [2.5, 97.5])
+    if len(every) > 1:
+        wide = stats.t.ppf(0.975, len(every) - 1) * stats.sem(told)
+        low, high = min(low, told.mean() - wide), max(high, told.mean() + wide)
+    if every[0].share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return page.Figure(float(told.mean()), float(low), float(high))
+
+
+def mean(values: Sequence[float]) -> page.Figure:
+    """The mean of some values, with its 95 % interval by drawing them anew."""
+    many = np.asarray(values, np.float64)
+    rng = np.random.default_rng(0)
+    means = many[rng.integers(0, len(many), (DRAWS, len(many)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return page.Figure(float(many.mean()), float(low), float(high))
+
+
+def plain(comparison: page.Comparison) -> dict[str, dict[str, dict[str, float]]]:
+    """Paradigm -> figure -> value, low, high: what `compare.json` holds."""
+    return {
+        one.name: {
+            name: {key: _rounded(x) for key, x in dataclasses.asdict(figure).items()}
+            for name, figure in one.figures.items()
+        }
+        for one in comparison.contestants
+    }
+
+
+def trimmed(comparison: page.Comparison) -> page.Comparison:
+    """What is told people: the figures that `merits` explains, and curves of a few."""
+    known = {merit.name for merit in metrics.MERITS}
+    contestants = [
+        dataclasses.replace(
+            one,
+            figures={name: figure for name, figure in one.figures.items() if name in known},
+            curves={name: one.curves[name] for name in CURVES if name in one.curves},
+        )
+        for one in comparison.contestants
+    ]
+    bounds = {
+        title: {name: figure for name, figure in figures.items() if name in known}
+        for title, figures in comparison.bounds.items()
+    }
+    return dataclasses.replace(comparison, contestants=contestants, bounds=bounds)
+
+
+def _timed(latency: Mapping[int, Sequence[tuple[float, int]]]) -> dict[str, page.Figure]:
+    found = {}
+    for batch, timed in latency.items():
+        suffix = "" if batch == 1 else f"_{batch}"
+        each = [seconds / batch for seconds, _ in timed]
+        found[f"seconds_per_document{suffix}"] = mean(each)
+        if batch == 1:
+            found["passes"] = mean([float(passes) for _, passes in timed])
+    return found
+
+
+def _curve(every: Sequence[Sequence[page.Point]]) -> list[page.Point]:
+    """The mean of the trainings' points, one by one."""
+    return [
+        page.Point(*(float(np.mean(some)) for some in zip(*points, strict=True)))
+        for points in zip(*every, strict=True)
+    ]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

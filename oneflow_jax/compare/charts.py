@@ -1,0 +1,215 @@
+"""Charts of figures against what they cost, as SVG that is as wide as the page lets it be.
+
+Across, places are shares of the width, so that letters keep their size on a phone; down, they are
+pixels. Who is who is told by color and by the shape of the marks.
+"""
+
+import dataclasses
+import html
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from oneflow_jax.compare import metrics
+from oneflow_jax.compare.results import Comparison, Figure, Point
+
+HEIGHT = 210
+SHAPES = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",  # circle
+    "M-3.6-3.6h7.2v7.2h-7.2z",  # square
+    "M0-5.2 5.2 0 0 5.2-5.2 0z",  # diamond
+    "M0-5 4.8 3.6h-9.6z",  # triangle
+    "M0 5 4.8-3.6h-9.6z",  # triangle upside down
+    "M-1.6-5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4z",  # plus
+    "M0-5.4 1.5-1.9 5.3-1.6 2.4.8 3.3 4.5 0 2.5-3.3 4.5-2.4.8-5.3-1.6-1.5-1.9z",  # star
+)
+"""Marks by the number of the contestant, as there are colors in comparison.css."""
+
+_NEAR = (1.0, 3.0)  # percent across and pixels down, within which one mark covers another
+_WIDE_SCALE = 10  # the ratio of values from which a scale of distances is one of ratios
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """From values between two ends to shares of a length; of their logarithms, if `log`."""
+
+    low: float
+    high: float
+    log: bool
+
+    def __call__(self, value: float) -> float:
+        """The share at which a value lies."""
+        level, low, high = map(self._level, (value, self.low, self.high))
+        return (level - low) / (high - low)
+
+    def _level(self, value: float) -> float:
+        return math.log(value) if self.log else value
+
+    def ticks(self) -> list[float]:
+        """Round numbers on it, between three and nine or so."""
+        if not self.log:
+            rough = (self.high - self.low) / 4
+            unit = 10 ** math.floor(math.log10(rough))
+            unit *= next(factor for factor in (1, 2, 5, 10) if factor * unit >= rough)
+            first, last = math.ceil(self.low / unit - 1e-9), math.floor(self.high / unit + 1e-9)
+            return [n * unit for n in range(first, last + 1)]
+        decades = math.log10(self.high / self.low)
+        factors = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        found = [factor * 10.0**power for power in powers for factor in factors]
+        return [at for at in found if self.low * 0.999 <= at <= self.high * 1.001]
+
+
+def shapes() -> str:
+    """The marks, to be put once into a page and used as `#mark0` and so on."""
+    marks = (f"<path id='mark{n}' d='{shape}'/>" for n, shape in enumerate(SHAPES))
+    return f"<svg class='shapes' aria-hidden='true'><defs>{''.join(marks)}</defs></svg>"
+
+
+def mark(number: int) -> str:
+    """A contestant's mark, to stand in a line of text."""
+    shape = f"<use href='#mark{number % len(SHAPES)}'/>"
+    return f"<svg class='mark' viewBox='-6 -6 12 12' aria-hidden='true'>{shape}</svg>"
+
+
+def charts(comparison: Comparison) -> str:
+    """A pair of charts for each figure that has curves: against passes, and against seconds."""
+    names = {name for one in comparison.contestants for name in one.curves}
+    return "".join(_pair(comparison, merit) for merit in metrics.listed(names))
+
+
+def _pair(comparison: Comparison, merit: metrics.Merit) -> str:
+    curves = {
+        at: one.curves[merit.name]
+        for at, one in enumerate(comparison.contestants)
+        if one.curves.get(merit.name)
+    }
+    titles = [one.title for one in comparison.contestants]
+    bounds = {
+        title: figures[merit.name]
+        for title, figures in comparison.bounds.items()
+        if merit.name in figures
+    }
+    way = {"↑": "higher is better", "↓": "lower is better", "": ""}[merit.better]
+    drawn = "".join(
+        _chart(merit, curves, titles, bounds, *axis)
+        for axis in (
+            ("forward passes", lambda point: point.passes),
+            ("seconds a document", lambda point: point.seconds),
+        )
+    )
+    return (
+        f"<figure class='pair'><figcaption><b>{html.escape(merit.headline())}</b> {way}"
+        f"</figcaption>{drawn}</figure>"
+    )
+
+
+def _chart(
+    merit: metrics.Merit,
+    curves: Mapping[int, Sequence[Point]],
+    titles: Sequence[str],
+    bounds: Mapping[str, Figure],
+    axis: str,
+    cost: Callable[[Point], float],
+) -> str:
+    costs = [cost(point) for points in curves.values() for point in points]
+    values = [point.value for points in curves.values() for point in points]
+    across = _padded(min(costs), max(costs))
+    up = _upward(values, [figure.value for figure in bounds.values()])
+    places = {
+        at: [(100 * across(cost(point)), HEIGHT * (1 - up(point.value))) for point in points]
+        for at, points in curves.items()
+    }
+    said = " ".join(_said(titles[at], points, cost, merit) for at, points in curves.items())
+    label = html.escape(f"{merit.title} against {axis}. {said}", quote=True)
+    return (
+        f"<svg class='plot' role='img' height='{HEIGHT}' aria-label='{label}'>"
+        f"{_grid(across, up, merit)}{_bounds(bounds, up)}"
+        f"{''.join(_line(at, places) for at in places)}"
+        f"<text x='50%' y='{HEIGHT + 37}' text-anchor='middle'>{axis}</text></svg>"
+    )
+
+
+def _padded(low: float, high: float) -> Scale:
+    """A scale of ratios with some room at both ends."""
+    room = max(1.08, (high / low) ** 0.04)
+    return Scale(low / room, high * room, log=True)
+
+
+def _upward(values: Sequence[float], bounds: Sequence[float]) -> Scale:
+    """A scale from 0 unless all is far above it; one of ratios if values lie very far apart."""
+    low, high = min(*values, *bounds), max(*values, *bounds)
+    if low > 0 and max(values) / min(values) > _WIDE_SCALE:
+        return _padded(low, high)
+    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    return Scale(low - room if low > high / 2 or low < 0 else 0.0, high + room, log=False)
+
+
+def _grid(across: Scale, up: Scale, merit: metrics.Merit) -> str:
+    drawn = []
+    for value in up.ticks():
+        y = HEIGHT * (1 - up(value))
+        drawn.append(
+            f"<line class='grid' x2='100%' y1='{y:.1f}' y2='{y:.1f}'/>"
+            f"<text x='-8' y='{y:.1f}' dy='.32em' text-anchor='end'>{_tick(value)}</text>"
+        )
+    for value in across.ticks():
+        x = 100 * across(value)
+        drawn.append(
+            f"<line class='tick' x1='{x:.2f}%' x2='{x:.2f}%' y1='{HEIGHT}' y2='{HEIGHT + 4}'/>"
+            f"<text x='{x:.2f}%' y='{HEIGHT + 18}' text-anchor='middle'>{_tick(value)}</text>"
+        )
+    return "".join(drawn)
+
+
+def _tick(value: float) -> str:
+    return f"{round(value, 12):,.10g}".replace("-", "−")
+
+
+def _bounds(bounds: Mapping[str, Figure], up: Scale) -> str:
+    """Dashed lines with their names: at the left the best to hope for, at the right the others."""
+    drawn = []
+    for number, (title, figure) in enumerate(bounds.items()):
+        y = HEIGHT * (1 - up(figure.value))
+        x, anchor = ("100%", "end") if number else ("0", "start")
+        drawn.append(
+            f"<line class='bound' x2='100%' y1='{y:.1f}' y2='{y:.1f}'/>"
+            f"<text class='name' x='{x}' y='{y - 5:.1f}' text-anchor='{anchor}'>"
+            f"{html.escape(title)}</text>"
+        )
+    return "".join(drawn)
+
+
+def _rim(
+    number: int, x: float, y: float, places: Mapping[int, Sequence[tuple[float, float]]]
+) -> str:
+    """The style of a mark: a rim for each of those drawn later that have a mark there too."""
+    covering = sum(
+        any(abs(x - a) < _NEAR[0] and abs(y - b) < _NEAR[1] for a, b in points)
+        for other, points in places.items()
+        if other > number
+    )
+    return f" style='--rim:{covering}'" if covering else ""
+
+
+def _line(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> str:
+    """A curve with its marks; one that is covered has a rim for each that covers it."""
+    steps = "".join(
+        f"<line x1='{a:.2f}%' y1='{b:.1f}' x2='{c:.2f}%' y2='{d:.1f}'/>"
+        for (a, b), (c, d) in itertools.pairwise(places[number])
+    )
+    shape = number % len(SHAPES)
+    marks = "".join(
+        f"<use href='#mark{shape}' x='{x:.2f}%' y='{y:.1f}'{_rim(number, x, y, places)}/>"
+        for x, y in places[number]
+    )
+    return f"<g class='curve who{shape}'>{steps}{marks}</g>"
+
+
+def _said(
+    title: str, points: Sequence[Point], cost: Callable[[Point], float], merit: metrics.Merit
+) -> str:
+    """A curve in words."""
+    ends = dict.fromkeys((points[0], points[-1]))
+    told = (f"{merit.written(point.value)} at {metrics.digits(cost(point))}" for point in ends)
+    return f"{title}: {' to '.join(told)}."

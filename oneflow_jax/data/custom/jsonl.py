@@ -1,0 +1,155 @@
+"""JSON lines, a document each, with pictures in files beside them: three layouts.
+
+{"document": [{"text": "a cat"}, {"image": "pictures/cat.png"}]}     ours; "text" and "image"
+                                                                     alone, in order, also do
+{"text_list": [...], "image_info": [{"image_name": ..., "matched_text_index": ...}]}     MMC4
+{"texts": ["a cat", null], "images": [null, "cat.png"]}                               OBELICS
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from oneflow_jax import errors
+from oneflow_jax.data.custom.errors import Fault
+from oneflow_jax.data.custom.reader import Picture, Raw, Settings, Unit, stored
+from oneflow_jax.data.custom.sandbox import Folder
+
+ENDINGS = (".jsonl", ".ndjson")
+
+UNIT_BYTES = 4 * 2**20
+"""Of a file that one process reads in one go, at most."""
+
+UNITS = 32
+LEAST_BYTES = 16 * 2**10
+"""Few data make smaller units, down to this, so that there are some to share out."""
+
+MOST_BYTES = 64 * 2**20
+"""Of a line."""
+
+Part = str | bytes | Picture | Fault
+
+
+class Jsonl:
+    """JSON lines; see above."""
+
+    def units(self, settings: Settings) -> list[Unit]:
+        """Ranges of bytes; a line belongs to that in which it begins."""
+        folder = settings.folder
+        files = settings.listed(ENDINGS)
+        sizes = {}
+        for name in files:
+            with folder.opened(name) as file:
+                sizes[name] = file.seek(0, 2)
+        each = min(UNIT_BYTES, max(LEAST_BYTES, sum(sizes.values()) // UNITS))
+        units = [
+            Unit((name,), start, min(start + each, size))
+            for name, size in sizes.items()
+            for start in range(0, size, each)
+        ]
+        if not units:
+            raise errors.UserError(
+                f"source.path={settings.path}: no line in any file whose name ends in "
+                f"{' or '.join(ENDINGS)}"
+            )
+        return units
+
+    def read(self, settings: Settings, unit: Unit) -> Iterator[Raw]:
+        """A document a line; empty lines are passed over."""
+        folder, (name,) = settings.folder, unit.files
+        with folder.opened(name) as file:
+            for start, line in _lines(file, unit):
+                where = f"{name}, byte {start:,}"
+                if line is None:
+                    yield Raw(where, fault=Fault("line too long"))
+                elif line.strip():
+                    yield _document(settings, folder, name, where, line)
+
+
+def _lines(file: Any, unit: Unit) -> Iterator[tuple[int, bytes | None]]:  # noqa: ANN401 - a file
+    """Lines that begin within the unit, each with its first byte; None for one that is too long."""
+    # The byte before tells whether a line begins here.
+    file.seek(max(unit.start - 1, 0))
+    if unit.start:
+        _skip(file)
+    while (start := file.tell()) < unit.stop:
+        line = file.readline(MOST_BYTES)
+        if not line:
+            return
+        if len(line) == MOST_BYTES and not line.endswith(b"\n"):
+            _skip(file)
+            yield start, None
+        else:
+            yield start, line.removeprefix(b"\xef\xbb\xbf") if start == 0 else line
+
+
+def _skip(file: Any) -> None:  # noqa: ANN401 - a file
+    """To the beginning of the next line."""
+    while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
+        pass
+
+
+def _document(settings: Settings, folder: Folder, name: str, where: str, line: bytes) -> Raw:
+    try:
+        # Bytes that are no UTF-8 stay to be seen in the words: `words.cleaned` counts them.
+        found = json.loads(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        return Raw(where, fault=Fault("malformed line", str(error)))
+    try:
+        parts = _parts(found)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        return Raw(where, fault=Fault("unknown layout", f"{type(error).__name__}: {error}"))
+
+    def picture(path: object) -> Part:
+        if settings.images:
+            return stored(folder, path, f"{settings.images}/.")
+        return stored(folder, path, name)
+
+    return Raw(where, tuple(value if kind == "text" else picture(value) for kind, value in parts))
+
+
+def _parts(found: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - whatever JSON holds
+    """The parts as ("text", words) and ("image", path), in reading order."""
+    if isinstance(found, dict) and "text_list" in found:
+        return _mmc4(found)
+    if isinstance(found, dict) and "texts" in found:
+        return _obelics(found)
+    if isinstance(found, dict) and "document" in found:
+        found = found["document"]
+    items = [{key: value} for key, value in found.items()] if isinstance(found, dict) else found
+    if not isinstance(items, list):
+        raise TypeError(f"a {type(found).__name__} is no document")
+    parts = []
+    for item in items:
+        if isinstance(item, str):
+            parts.append(("text", item))
+            continue
+        parts += [(key, item[key]) for key in item if key in ("text", "image")]
+    if items and not parts:
+        raise KeyError("neither text nor image")
+    return parts
+
+
+def _mmc4(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """A picture stands before the sentence that it was matched with."""
+    before: dict[int, list[Any]] = {}
+    for picture in found.get("image_info") or []:
+        at = picture.get("matched_text_index", 0)
+        if not isinstance(at, int):
+            raise TypeError(f"matched_text_index={at!r}")
+        path = picture.get("image_name") or picture.get("raw_url")
+        before.setdefault(min(max(at, 0), len(found["text_list"])), []).append(path)
+    parts: list[tuple[str, Any]] = []
+    for number, text in enumerate([*found["text_list"], None]):
+        parts += [("image", path) for path in before.get(number, ())]
+        parts += [] if text is None else [("text", text)]
+    return parts
+
+
+def _obelics(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Two lists of one length; where one has nothing, the other has something."""
+    parts: list[tuple[str, Any]] = []
+    for text, path in zip(found["texts"], found["images"], strict=True):
+        parts += [] if path is None else [("image", path)]
+        parts += [] if text is None else [("text", text)]
+    return parts

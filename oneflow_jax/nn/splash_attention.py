@@ -1,0 +1,69 @@
+"""Attention by JAX's own kernel for TPUs, which skips what no slot sees.
+
+The kernel knows segments, and rules that all rows share: so it is for slots that see all of their
+document, or what comes before. Scores never leave the chip; of those that no rule lets be seen,
+whole blocks are not computed.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+from oneflow_jax.canvas import Attend
+from oneflow_jax.nn.attention_mask import NOBODY, Sight
+from oneflow_jax.shapes import Array, Float
+
+PATTERNS = {Attend.BIDIRECTIONAL: masks.FullMask, Attend.CAUSAL: masks.CausalMask}
+"""Rules that the kernel knows."""
+
+LANES = 128
+"""Slots and heads' widths are filled up to a multiple of so many."""
+
+BLOCKS = (512, 384, 256, LANES)
+"""Slots at a time: the first of these that divides the row."""
+
+
+def attend(
+    query: Float[Array, "B L H A"],
+    key: Float[Array, "B L K A"],
+    value: Float[Array, "B L K A"],
+    sight: Sight,
+    *,
+    interpret: bool,
+) -> Float[Array, "B L H A"]:
+    """softmax(query . key / sqrt(A)) value over the slots in sight, whose pattern the kernel knows.
+
+    `interpret` runs it step by step on any device: to test it.
+    """
+    _, length, heads, width = query.shape
+    slots, channels = -length % LANES, -width % LANES
+    query = query * width**-0.5
+
+    def filled(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, slots), (0, 0), (0, channels)))
+        return jnp.moveaxis(x, 2, 1)
+
+    # Slots that are filled in see one another, and are cut off again.
+    segment = jnp.pad(sight.segment, ((0, 0), (0, slots)), constant_values=NOBODY)
+    kernel = _kernel(sight.pattern, length + slots, heads, interpret)
+    found = jax.vmap(kernel)(
+        filled(query), filled(key), filled(value), kernels.SegmentIds(segment, segment)
+    )
+    return jnp.moveaxis(found, 1, 2)[:, :length, :, :width]
+
+
+def _kernel(
+    pattern: Attend, length: int, heads: int, interpret: bool
+) -> kernels.SplashAttentionKernel:
+    size = next(size for size in BLOCKS if length % size == 0)
+    sizes = kernels.BlockSizes(
+        block_q=size,
+        block_kv=size,
+        block_q_dkv=size,
+        block_kv_dkv=size,
+        block_q_dq=size,
+        block_kv_dq=size,
+    )
+    mask = masks.MultiHeadMask([PATTERNS[pattern]((length, length))] * heads)
+    return kernels.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)

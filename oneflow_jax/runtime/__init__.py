@@ -1,0 +1,1 @@
+"""Process-level services: start-up, preemption, storage, run folders, metrics, the mesh."""

@@ -1,0 +1,1 @@
+"""The training loop, its step, optimizer, checkpoints, held-out losses and reports."""

@@ -1,0 +1,115 @@
+"""One update of the mixed-modal transformer, the same for every paradigm.
+
+The step knows its paradigm by `counts`, `corrupt` and `loss` alone. Every row has its own key, a
+function of (seed, step, row), so that neither microbatches nor devices change what is drawn.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from oneflow_jax.canvas import Canvas, View
+from oneflow_jax.flows import time_samplers
+from oneflow_jax.nn.model import Model
+from oneflow_jax.paradigms.base import Paradigm
+from oneflow_jax.shapes import Array, Float, Key, PyTree, Sums
+from oneflow_jax.training import optimizer as optimizer_lib
+from oneflow_jax.training import train_state, update
+from oneflow_jax.training.train_state import TrainState
+from oneflow_jax.training.update import Metrics
+
+
+def init_state(
+    key: Key[Array, ""], *, model: Model, optimizer: optax.GradientTransformation, view: View
+) -> TrainState:
+    """The state before the first step, with parameters boxed in linen's partitioning metadata.
+
+    Args:
+        key: the run's root key.
+        model: to be initialized.
+        optimizer: to be initialized.
+        view: any view of the right shapes.
+    """
+    params = model.init(train_state.init_key(key), view)["params"]
+    return train_state.new(key, params, optimizer)
+
+
+def row_losses(
+    params: PyTree,
+    keys: Key[Array, "B"],
+    u: Float[Array, "B L"],
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: Paradigm,
+) -> Metrics:
+    """Loss totals and numbers of scored slots by term, of each row by itself: `[B]`."""
+    table = model.apply({"params": params}, method="table")
+    corrupt = jax.vmap(functools.partial(paradigm.corrupt, table=table))
+    view, targets = corrupt(keys, u, canvas)
+    outputs = model.apply({"params": params}, view)
+    return jax.vmap(paradigm.loss)(outputs, targets)
+
+
+def train_step(
+    state: TrainState,
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: Paradigm,
+    optimizer: optax.GradientTransformation,
+    decay: float,
+    parts: int,
+    frozen: str = "",
+) -> tuple[TrainState, Metrics]:
+    """The state after one update, and what to log of it.
+
+    Args:
+        state: may be donated.
+        canvas: the clean global batch, `[B L ...]`.
+        model: what is trained.
+        paradigm: how.
+        optimizer: how its gradients become updates.
+        decay: of the average of parameters.
+        parts: microbatches, run one after another; B is a multiple of it.
+        frozen: names of parameters that get no gradient (`optim.Settings`).
+    """
+    rows = canvas.ids.shape[0]
+    key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, state.step))
+    keys = update.row_keys(key_rows, rows)
+    u = time_samplers.per_document(time_samplers.stratified(key_clock, rows), canvas.segment)
+    counts = _at_least_one(update.total(jax.vmap(paradigm.counts)(canvas)))
+
+    def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
+        params = optimizer_lib.held(params, frozen)
+        sums = update.total(row_losses(params, *part, model=model, paradigm=paradigm))
+        return sum(w * sums[k].total / counts[k] for k, w in paradigm.weights), (sums, ())
+
+    state, logged, _ = update.updated(
+        state, loss, (keys, u, canvas), optimizer=optimizer, decay=decay, parts=parts
+    )
+    documents = jnp.sum(jnp.max(canvas.segment, axis=1)).astype(jnp.float32)
+    slots = jnp.float32(canvas.ids.size)
+    return state, logged | {"documents": update.once(documents), "slots": update.once(slots)}
+
+
+def eval_step(
+    params: PyTree,
+    key: Key[Array, ""],
+    u: Float[Array, ""],
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: Paradigm,
+) -> Metrics:
+    """Losses of each row, all documents at the same u: one bucket of the clock."""
+    keys = update.row_keys(key, canvas.ids.shape[0])
+    u = jnp.broadcast_to(u, canvas.ids.shape)
+    return row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
+
+
+def _at_least_one(counts: Sums) -> Sums:
+    # A batch without any picture has nothing to divide by.
+    return {name: jnp.maximum(count, 1.0) for name, count in counts.items()}

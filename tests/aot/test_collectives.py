@@ -1,0 +1,145 @@
+"""Collectives of real programs of 8 devices, of known numbers and bytes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from oneflow_jax.aot import collectives, hlo
+
+SHARE = 4 * 256  # bytes of float32[1, 256]
+
+
+def found(function, out, *, slice_of=(0,) * 8, mesh=None):
+    """The collectives of a function of f32[1, 256] on each of 8 devices in two rows of four."""
+    mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mapped = jax.shard_map(
+        function, mesh=mesh, in_specs=P(("a", "b")), out_specs=out, check_vma=False
+    )
+    text = jax.jit(mapped).lower(jnp.ones((8, 256))).compile().as_text()
+    return collectives.collectives(hlo.parse(text), slice_of)
+
+
+ALL = ("a", "b")
+CASES = {
+    "all-gather": (lambda x: jax.lax.all_gather(x, "b", tiled=True), P("a"), 3 * SHARE, 4),
+    "all-reduce": (lambda x: jax.lax.psum(x, ALL), P(), 2 * 7 / 8 * SHARE, 8),
+    "reduce-scatter": (
+        lambda x: jax.lax.psum_scatter(x, "b", scatter_dimension=1, tiled=True),
+        P("a", "b"),
+        3 / 4 * SHARE,
+        4,
+    ),
+    "all-to-all": (
+        lambda x: jax.lax.all_to_all(x, "a", split_axis=1, concat_axis=0, tiled=True),
+        P(None, ALL),
+        1 / 2 * SHARE,
+        2,
+    ),
+    "collective-permute": (
+        lambda x: jax.lax.ppermute(x, "b", [(0, 1), (1, 2), (2, 3), (3, 0)]),
+        P(ALL),
+        SHARE,
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_kind_bytes_and_group(kind):
+    function, out, sent, chips = CASES[kind]
+    (one,) = found(function, out)
+    assert (one.kind, one.bytes, one.chips, one.times) == (kind, sent, chips, 1)
+    assert collectives.by_kind([one]) == {kind: {"count": 1, "bytes": sent}}
+
+
+def test_in_a_loop_they_count_as_often_as_it_runs():
+    def function(x):
+        return jax.lax.scan(lambda y, _: (jax.lax.psum(y, "b") / 4, None), x, length=6)[0]
+
+    (one,) = found(function, P(ALL))
+    assert (one.times, one.bytes) == (6, 6 * 2 * 3 / 4 * SHARE)
+    assert collectives.by_kind([one])["all-reduce"]["count"] == 6
+
+
+@pytest.mark.parametrize(("axis", "slices"), [("a", 2), ("b", 1)])
+def test_what_crosses_slices_is_told(axis, slices):
+    function = functools.partial(jax.lax.psum, axis_name=axis)
+    (one,) = found(function, P(ALL), slice_of=(0, 0, 0, 0, 1, 1, 1, 1))
+    assert one.slices == slices
+
+
+FORMS = {
+    "replica_groups={{0,1},{2,3}}, x": [[0, 1], [2, 3]],
+    "replica_groups=[2,2]<=[4], x": [[0, 1], [2, 3]],
+    "replica_groups=[2,2]<=[2,2]T(1,0), x": [[0, 2], [1, 3]],
+    "replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0'}, x": [[0, 2], [1, 3]],
+    "replica_groups=mesh['axis_0'=4] {'axis_0':(1)2}, x": [[0, 2], [1, 3]],
+    "replica_groups=mesh['axis_0'=4] {'axis_0':(2)2}, x": [[0, 1], [2, 3]],
+    "replica_groups={}, x": [[0, 1, 2, 3]],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_groups_in_every_form(form):
+    line = hlo.Instruction("all-reduce.1", "all-reduce", (), (), form, root=False)
+    np.testing.assert_array_equal(collectives._groups(line, 4), FORMS[form])
+
+
+FUSED = """HloModule step
+%all-reduce-scatter.7 (x: bf16[512,64]) -> bf16[128,64] {
+  %x = bf16[512,64]{1,0:T(8,128)(2,1)} parameter(0)
+  %sum = bf16[512,64]{1,0:T(8,128)(2,1)} all-reduce(%x), replica_groups={{0,1,2,3}}, to_apply=%add
+  %me = u32[] partition-id()
+  %none = u32[] constant(0)
+  ROOT %mine = bf16[128,64]{1,0} dynamic-slice(%sum, %me, %none), dynamic_slice_sizes={128,64}
+}
+ENTRY %main (a: bf16[512,64]) -> bf16[128,64] {
+  %a = bf16[512,64]{1,0} parameter(0)
+  ROOT %f = bf16[128,64]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.7
+}
+"""
+
+
+def test_an_all_reduce_of_which_one_slice_is_kept_is_a_reduce_scatter():
+    (one,) = collectives.collectives(hlo.parse(FUSED), (0,) * 4)
+    assert (one.kind, one.bytes, one.shape) == ("reduce-scatter", 3 / 4 * 65536, "bf16[512,64]")
+
+
+STARTED = """HloModule step
+ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
+  %a = bf16[4,64]{1,0} parameter(0)
+  %s = (bf16[4,64]{1,0}, bf16[16,64]{1,0}) all-gather-start(%a), replica_groups=[1,4]<=[4]
+  ROOT %d = bf16[16,64]{1,0} all-gather-done(%s)
+}
+"""
+
+
+def test_what_is_started_and_done_counts_once():
+    (one,) = collectives.collectives(hlo.parse(STARTED), (0,) * 4)
+    assert (one.kind, one.bytes, one.shape) == ("all-gather", 3 * 512, "bf16[16,64]")
+
+
+BEHIND = """HloModule step
+%begun (x: bf16[4,64]) -> bf16[16,64] {
+  %x = bf16[4,64]{1,0} parameter(0)
+  ROOT %g = bf16[16,64] all-gather(%x), channel_id=5, replica_groups=[1,4]<=[4], dimensions={0}
+}
+%ended (y: bf16[4,64]) -> bf16[16,64] {
+  %y = bf16[4,64]{1,0} parameter(0)
+  ROOT %h = bf16[16,64] all-gather(%y), channel_id=5, replica_groups=[1,4]<=[4], dimensions={0}
+}
+ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
+  %a = bf16[4,64]{1,0} parameter(0)
+  %b = bf16[16,64] fusion(%a), kind=kCustom, calls=%begun, metadata={op_name="jit(step)/mlp/up"}
+  ROOT %c = bf16[16,64] fusion(%a), kind=kCustom, calls=%ended
+}
+"""
+
+
+def test_what_goes_on_behind_products_counts_once_and_tells_its_place():
+    (one,) = collectives.collectives(hlo.parse(BEHIND), (0,) * 4)
+    assert (one.bytes, one.path) == (3 * 512, "jit(step)/mlp/up")

@@ -1,0 +1,134 @@
+"""FLOPs and bytes of real programs, against what can be counted by hand or by XLA."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from oneflow_jax.aot import hlo, op_costs
+from oneflow_jax.costs.chips import Chip
+
+CHIP = Chip(peak=1e9, bandwidth=1e6, memory=1e9, interconnect=1e6, axes=3, clock=1e9)
+
+
+def compiled(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile()
+
+
+def work_of(function, *arguments):
+    return op_costs.work(hlo.parse(compiled(function, *arguments).as_text()), CHIP)
+
+
+def test_a_product_of_matrices():
+    done = work_of(jnp.matmul, jnp.ones((64, 32)), jnp.ones((32, 16)))
+    assert done.flops == 2 * 64 * 32 * 16
+    assert done.bytes == 4 * (64 * 32 + 32 * 16 + 64 * 16)
+    # 65,536 FLOPs take 66 µs, 14,336 bytes 14 ms.
+    assert done.seconds == pytest.approx(done.bytes / 1e6)
+
+
+def test_products_in_batches_and_loops():
+    def function(x, y):
+        return jax.lax.scan(lambda x, _: (jnp.einsum("bij,bjk->bik", x, y), None), x, length=7)[0]
+
+    done = work_of(function, jnp.ones((4, 16, 16)), jnp.ones((4, 16, 16)))
+    assert done.flops == 7 * 2 * 4 * 16**3
+
+
+CONVOLUTIONS = {
+    "plain": {"window_strides": (1,), "padding": "VALID"},
+    "padded": {"window_strides": (1,), "padding": [(5, 3)]},
+    "strided": {"window_strides": (3,), "padding": [(1, 1)]},
+    "dilated": {"window_strides": (1,), "padding": [(2, 2)], "rhs_dilation": (2,)},
+    "spread": {"window_strides": (2,), "padding": [(2, 2)], "lhs_dilation": (3,)},
+    "grouped": {"window_strides": (1,), "padding": "SAME", "feature_group_count": 2},
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_are_counted_as_xla_does(name):
+    settings = CONVOLUTIONS[name]
+    groups = settings.get("feature_group_count", 1)
+    x, kernel = jnp.ones((2, 8, 13)), jnp.ones((4, 8 // groups, 5))
+
+    def function(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, **settings)
+
+    program = compiled(function, x, kernel)
+    done = op_costs.work(hlo.parse(program.as_text()), None)
+    assert done.seconds is None
+    assert done.flops == program.cost_analysis()["flops"]
+
+
+SLICED = """HloModule step
+%sliced (p0: f32[24,64,64], p1: s32[]) -> bf16[1,64,64] {
+  %p0 = f32[24,64,64]{2,1,0:T(8,128)} parameter(0)
+  %p1 = s32[]{:T(128)} parameter(1)
+  %zero = s32[]{:T(128)} constant(0)
+  %one = f32[1,64,64]{2,1,0} dynamic-slice(%p0, %p1, %zero, %zero), dynamic_slice_sizes={1,64,64}
+  ROOT %narrow = bf16[1,64,64]{2,1,0:S(1)} convert(%one)
+}
+%updated (q0: f32[24,64,64], q1: f32[1,64,64], q2: s32[]) -> f32[24,64,64] {
+  %q0 = f32[24,64,64]{2,1,0:T(8,128)} parameter(0)
+  %q1 = f32[1,64,64]{2,1,0:T(8,128)S(1)} parameter(1)
+  %q2 = s32[]{:T(128)} parameter(2)
+  %zero.1 = s32[]{:T(128)} constant(0)
+  ROOT %put = f32[24,64,64]{2,1,0} dynamic-update-slice(%q0, %q1, %q2, %zero.1, %zero.1)
+}
+ENTRY %main (a: f32[24,64,64], b: f32[1,64,64], c: s32[]) -> f32[24,64,64] {
+  %a = f32[24,64,64]{2,1,0} parameter(0)
+  %b = f32[1,64,64]{2,1,0:S(1)} parameter(1)
+  %c = s32[] parameter(2)
+  %f = bf16[1,64,64]{2,1,0:S(1)} fusion(%a, %c), kind=kLoop, calls=%sliced
+  ROOT %g = f32[24,64,64]{2,1,0} fusion(%a, %b, %c), kind=kLoop, calls=%updated
+}
+"""
+
+
+def test_of_what_is_sliced_or_updated_in_place_only_the_slice_moves():
+    done = op_costs.work(hlo.parse(SLICED), CHIP)
+    layer, index = 4 * 64 * 64, 4
+    # Read: one layer, and the number of it, twice. What is on the chip is free. Written: one layer.
+    assert done.bytes == layer + index + layer + index
+
+
+KERNEL = """HloModule step
+ENTRY %main (a: bf16[2,16,64,128], b: bf16[2,4,256,128]) -> bf16[2,16,64,128] {
+  %a = bf16[2,16,64,128] parameter(0)
+  %b = bf16[2,4,256,128] parameter(1)
+  %seen = s8[1,4,4]{2,1,0:T(4,128)S(1)} iota(), iota_dimension=0
+  %splash_mha_dq.1 = (f32[16]{0:S(1)}, bf16[2,16,64,128]) custom-call(%seen, %a, %b, %b), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{}"
+}}, metadata={op_name="jit(step)/attention/pallas_call"}, backend_config={}
+  ROOT %q = bf16[2,16,64,128] get-tuple-element(%splash_mha_dq.1), index=1
+}
+"""  # noqa: E501 - as XLA writes it
+
+
+def test_kernels_tell_of_themselves_in_several_lines():
+    kernel = hlo.parse(KERNEL).computations["main"]["splash_mha_dq.1"]
+    assert kernel.path == "jit(step)/attention/pallas_call"
+
+
+def test_kernels_count_by_their_names_and_at_half_the_peak():
+    """Three products of 2 x 16 heads, of 64 queries with 256 keys."""
+    done = op_costs.work(hlo.parse(KERNEL), CHIP)
+    assert done.flops == 3 * 2 * 2 * 16 * 64 * 256 * 128
+    query, key = 2 * 2 * 16 * 64 * 128, 2 * 2 * 4 * 256 * 128
+    assert done.bytes == 2 * query + 2 * key
+    fast = dataclasses.replace(CHIP, bandwidth=1e12)
+    quick = op_costs.work(hlo.parse(KERNEL), fast)
+    assert quick.seconds == quick.scheduled == done.flops / 0.5e9
+
+
+CYCLES = """HloModule step
+ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {
+  %a = bf16[64,64]{1,0} parameter(0)
+  ROOT %k = bf16[64,64]{1,0} copy(%a), backend_config={"estimated_cycles":"77"}
+}
+"""
+
+
+def test_the_compiler_tells_its_own_cycles():
+    assert op_costs.work(hlo.parse(CYCLES), CHIP).scheduled == 77 / CHIP.clock

@@ -1,0 +1,77 @@
+"""What evaluation asks, from a configuration; and that what it needs is told before training."""
+
+import pytest
+
+from configs import quickstart
+from oneflow_jax.build import evaluation
+from oneflow_jax.codecs.patches import Patches
+from oneflow_jax.data import layout as layouts
+from oneflow_jax.data import vocab
+from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.errors import UserError
+from oneflow_jax.evaluation import image_set_distance
+from tests.autoencoder_training.test_system import without_packages  # noqa: F401 - a fixture
+
+
+def config(**changes):
+    given = quickstart.get_config()
+    given.source.concepts = 16
+    given.source.documents = 64
+    given.evaluation.samples = 8
+    given.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return given.lock()
+
+
+@pytest.fixture(scope="module")
+def layout():
+    forms = ["a picture of {}:", "three animals: first {}, then {}, last {}", "this here is {} and"]
+    names = [concept.name for concept in concepts()]
+    words = (form.format(*[name] * 3) for form in forms for name in names)
+    codec = Patches(pixels=24, patch=8, colors=3, mean=0.0, deviation=1.0)
+    return layouts.Layout(vocab.train_vocab(words, 128), codec, length=96, text_slots=6)
+
+
+def test_a_skeleton_has_the_slots_of_its_document(layout):
+    pixels = concepts()[0].pixels
+    for words in ("a fox", "a picture of a fox: a fox", "three animals: a fox and an owl"):
+        document = Document((Text(words), Image(pixels), Text("a fox"), Image(pixels)))
+        bare = evaluation.skeleton(document, layout)
+        assert all(isinstance(part, Gap) for part in bare.parts)
+        made, asked = layout.row(document), layout.prompt(bare)
+        for name in ("kind", "position", "span"):
+            assert made[name].tolist() == asked[name].tolist(), name
+        assert asked["fixed"].tolist() == (asked["position"][:, 0] == 0).tolist()
+
+
+def concepts():
+    return evaluation.emoji_settings(config()).drawn()
+
+
+def test_thorough_asks_for_documents_and_names_never_shown(layout, tmp_path):
+    plain = evaluation.suite(config(data__dir=str(tmp_path)), layout)
+    whole = evaluation.suite(config(data__dir=str(tmp_path), evaluation__thorough=True), layout)
+    more = {task.name for task in whole.tasks} - {task.name for task in plain.tasks}
+    assert more == {"document", "unseen"}
+    document = next(task for task in whole.tasks if task.name == "document")
+    assert len(document.prompts) == 8
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_missing_packages_are_told():
+    assert image_set_distance.missing()
+    with pytest.raises(UserError, match=r"evaluation.thorough=True needs efficientnet.*False"):
+        evaluation.check(config(evaluation__thorough=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"evaluation__score": "nothing"}, "evaluation.score='nothing'"),
+        ({"evaluation__score": "", "evaluation__thorough": True}, "evaluation.thorough=True"),
+        ({"evaluation__inception": "/nowhere.pth"}, "evaluation.inception=/nowhere.pth"),
+        ({"evaluation__clip": "/nowhere"}, "evaluation.clip=/nowhere"),
+    ],
+)
+def test_mistakes_are_told(changes, told):
+    with pytest.raises(UserError, match=told):
+        evaluation.check(config(**changes))

@@ -1,0 +1,55 @@
+"""Small autoencoders with parameters that are all in use."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oneflow_jax.codecs.autoencoder import models
+from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
+from oneflow_jax.codecs.autoencoder.config import Architecture
+
+KL = Architecture(
+    kind="AutoencoderKL", block_out_channels=(4, 8), norm_num_groups=2, latent_channels=3
+)
+VQ = Architecture(
+    kind="VQModel",
+    block_out_channels=(4, 8),
+    norm_num_groups=2,
+    latent_channels=3,
+    num_vq_embeddings=11,
+    vq_embed_dim=2,
+)
+
+
+def params(architecture, seed=0):
+    """Random numbers of deviation 0.3 for every parameter."""
+    draws = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * draws.standard_normal(leaf.shape), jnp.float32),
+        models.shapes(architecture),
+    )
+
+
+def pixels(batch, height, width):
+    return np.random.default_rng(1).uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
+
+
+@functools.cache
+def method(architecture, name, dtype=jnp.float32):
+    """A jitted method of the model: (params, x) -> its result."""
+    module = models.model(architecture, dtype)
+    return jax.jit(lambda params, x: module.apply({"params": params}, x, method=name))
+
+
+@functools.cache
+def trained(architecture, seed=0):
+    """An autoencoder in use, which nobody may change."""
+    return Autoencoder(architecture, params(architecture, seed))
+
+
+def shown(count, height=8, width=8, seed=2):
+    """Pictures as people see them, uint8."""
+    draws = np.random.default_rng(seed)
+    return draws.integers(0, 256, (count, height, width, 3)).astype(np.uint8)

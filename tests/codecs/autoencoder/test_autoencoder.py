@@ -1,0 +1,168 @@
+import pickle
+import pickletools
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from oneflow_jax.codecs.autoencoder import autoencoder as autoencoder_lib
+from oneflow_jax.codecs.autoencoder import diffusers_weights, tiling
+from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
+from oneflow_jax.errors import UserError
+from tests.codecs.autoencoder import small_models
+
+EVERY = {"kl": small_models.KL, "vq": small_models.VQ}
+
+
+def values(pictures):
+    return pictures.astype(np.float32) / 127.5 - 1
+
+
+def applied(architecture, name, x):
+    return np.asarray(small_models.method(architecture, name)(small_models.params(architecture), x))
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Method and shape of each program that is made; networks are replaced by something simple."""
+    made = []
+
+    def simple(model, method, params, x):
+        made.append((method, x.shape))
+        return {"encoded": lambda: halved(x), "decoded": lambda: doubled(x)}[method]()
+
+    monkeypatch.setattr(autoencoder_lib, "_applied", simple)
+    return made
+
+
+def halved(x):
+    """Sees the whole of what it is given, and which row it is."""
+    some = x[:, ::2, ::2] - x[:, 1::2, 1::2]
+    return some + x.mean(axis=(1, 2), keepdims=True)
+
+
+def doubled(x):
+    return x.repeat(2, axis=1).repeat(2, axis=2) * 0.5 + x.mean(axis=(1, 2), keepdims=True)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_it_is_the_model_on_pictures_as_people_see_them(kind):
+    architecture, pictures = EVERY[kind], small_models.shown(3)
+    autoencoder = small_models.trained(architecture)
+    latents = autoencoder.encode(pictures)
+    assert latents.dtype == np.float32
+    assert latents.shape == (3, 4, 4, architecture.channels)
+    np.testing.assert_allclose(
+        latents, applied(architecture, "encoded", values(pictures)), atol=1e-5
+    )
+    back = autoencoder.decode(latents)
+    wanted = applied(architecture, "__call__", values(pictures))
+    assert back.dtype == np.uint8
+    assert back.shape == pictures.shape
+    exact = np.clip((wanted + 1) * 127.5, 0, 255)
+    assert np.abs(back - exact).max() < 0.51
+    assert len(np.unique(back)) > 20
+
+
+def test_batches_change_nothing():
+    autoencoder, pictures = small_models.trained(small_models.KL), small_models.shown(65, 4, 4)
+    singly = np.concatenate([autoencoder.encode(one[None]) for one in pictures])
+    assert len(np.unique(singly, axis=0)) == 65
+    shown = np.concatenate([autoencoder.decode(one[None]) for one in singly])
+    for count in (1, 3, 64, 65):
+        found = autoencoder.encode(pictures[:count])
+        np.testing.assert_allclose(found, singly[:count], atol=1e-5)
+        found = autoencoder.decode(singly[:count])
+        # Half a grey level may be rounded either way.
+        assert np.abs(found.astype(int) - shown[:count]).max() <= 1
+        assert np.mean(found != shown[:count]) < 1e-2
+
+
+def test_seven_programs_do_for_any_number(traced):
+    autoencoder, pictures = (
+        Autoencoder(small_models.KL, small_models.params(small_models.KL)),
+        small_models.shown(200),
+    )
+    wanted = np.asarray(halved(values(pictures)))
+    for count in (5, 2, 12, 3, 9, 40, 17, 63, 1, 8, 33, 70, 65, 64, 200):
+        np.testing.assert_allclose(autoencoder.encode(pictures[:count]), wanted[:count], atol=1e-5)
+        assert len(autoencoder.decode(wanted[:count])) == count
+    for method in ("encoded", "decoded"):
+        sizes = sorted(shape[0] for name, shape in traced if name == method)
+        assert sizes == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_codes_are_those_of_the_model():
+    autoencoder, pictures = small_models.trained(small_models.VQ), small_models.shown(3)
+    codes = autoencoder.codes(pictures)
+    assert np.issubdtype(codes.dtype, np.integer)
+    np.testing.assert_array_equal(codes, applied(small_models.VQ, "encode", values(pictures)))
+    table = np.asarray(autoencoder.params["quantize"]["embedding"]["embedding"])
+    np.testing.assert_allclose(table[codes], autoencoder.encode(pictures), atol=1e-6)
+
+
+def test_programs_are_made_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        autoencoder_lib,
+        "_applied",
+        lambda model, method, params, x: made.append(method) or x[..., 0],
+    )
+    autoencoder = Autoencoder(small_models.VQ, small_models.params(small_models.VQ))
+    for _ in range(2):
+        autoencoder.codes(small_models.shown(3))
+    assert made == ["encode"]
+
+
+def test_large_pictures_go_through_in_tiles(monkeypatch, traced):
+    monkeypatch.setattr(tiling, "TILE", 8)
+    autoencoder, pictures = (
+        Autoencoder(small_models.KL, small_models.params(small_models.KL)),
+        small_models.shown(2, 12, 16),
+    )
+    latents = autoencoder.encode(pictures)
+    assert traced == [("encoded", (2, 8, 8, 3))]
+    wanted = tiling.encode(halved, values(pictures), 2, tile=8)
+    np.testing.assert_allclose(latents, wanted, atol=1e-5)
+    assert np.abs(latents - halved(values(pictures))).max() > 0.01
+    shown = autoencoder.decode(latents)
+    assert traced[1:] == [("decoded", (2, 4, 4, 3))]
+    assert shown.shape == pictures.shape
+    wanted = np.asarray(tiling.decode(doubled, latents, 2, tile=8))
+    assert np.abs(shown - np.clip((wanted + 1) * 127.5, 0, 255)).max() < 0.51
+
+
+def test_pictures_that_do_not_divide_are_told():
+    with pytest.raises(UserError, match=r"height=7: give a multiple of 2"):
+        small_models.trained(small_models.KL).encode(small_models.shown(1, 7, 8))
+
+
+def test_it_comes_back_from_a_folder(tmp_path):
+    one = small_models.trained(small_models.KL)
+    diffusers_weights.save(epath.Path(tmp_path), one.shape, one.params)
+    other = Autoencoder.load(epath.Path(tmp_path))
+    assert (
+        other.fingerprint == one.fingerprint == diffusers_weights.fingerprint(one.shape, one.params)
+    )
+    assert other.shape == one.shape
+    jax.tree.map(np.testing.assert_array_equal, other.params, one.params)
+
+
+def test_it_pickles_after_use_without_what_is_on_devices():
+    autoencoder, pictures = (
+        Autoencoder(small_models.KL, small_models.params(small_models.KL)),
+        small_models.shown(1),
+    )
+    fresh = pickle.dumps(autoencoder)
+    wanted = autoencoder.encode(pictures)
+    _ = autoencoder.fingerprint
+    used = pickle.dumps(autoencoder)
+    assert used == fresh
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(autoencoder.params))
+    named = [value for _, value, _ in pickletools.genops(used) if isinstance(value, str)]
+    assert not [name for name in named if name.startswith(("jax", "flax"))]
+    again = pickle.loads(used)
+    assert vars(again).keys() == {"shape", "params"}
+    np.testing.assert_array_equal(again.encode(pictures), wanted)
+    assert again.fingerprint == autoencoder.fingerprint

@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.codecs.autoencoder import kl
+from tests.codecs.autoencoder import small_models
+
+
+def gaussian(mean, log_variance):
+    return kl.Gaussian(jnp.full((1, 1, 1, 1), mean), jnp.full((1, 1, 1, 1), log_variance))
+
+
+@pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (0.7, -1.3), (-2.0, 0.8)])
+def test_divergence_is_the_integral(mean, log_variance):
+    x = np.linspace(-25, 25, 200_001)
+    deviation = np.exp(log_variance / 2)
+    log_density = -(((x - mean) / deviation) ** 2) / 2 - np.log(deviation)
+    density = np.exp(log_density) / np.sqrt(2 * np.pi)
+    wanted = np.sum(density * (log_density + x**2 / 2)) * (x[1] - x[0])
+    found = gaussian(mean, log_variance).divergence()
+    np.testing.assert_allclose(found.item(), wanted, atol=1e-5)
+
+
+def test_samples_have_the_mean_and_deviation():
+    shape = (1, 100, 100, 2)
+    wide = kl.Gaussian(jnp.full(shape, 3.0), jnp.full(shape, 2 * np.log(0.5)))
+    draws = wide.sample(jax.random.key(0))
+    np.testing.assert_allclose([draws.mean(), draws.std()], [3, 0.5], atol=0.02)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 10)])
+def test_shapes(height, width):
+    encode, decode, whole = (
+        small_models.method(small_models.KL, n) for n in ("encode", "decode", "__call__")
+    )
+    params, x = small_models.params(small_models.KL), small_models.pixels(2, height, width)
+    found = encode(params, x)
+    assert found.mean.shape == found.log_variance.shape == (2, height // 2, width // 2, 3)
+    pixels = decode(params, found.mean)
+    assert pixels.shape == x.shape
+    np.testing.assert_allclose(whole(params, x), pixels, atol=1e-6)
+
+
+def test_log_variances_are_kept_in_range():
+    params = small_models.params(small_models.KL)
+    params["quant_conv"]["bias"] = jnp.array([0, 0, 0, 1e4, -1e4, 0.0])
+    found = small_models.method(small_models.KL, "encode")(params, small_models.pixels(2, 8, 8))
+    assert found.log_variance.max() == 20
+    assert found.log_variance.min() == -30
+
+
+def test_results_are_float32_though_computed_in_bfloat16():
+    encode, decode = (
+        small_models.method(small_models.KL, n, jnp.bfloat16) for n in ("encode", "decode")
+    )
+    params = small_models.params(small_models.KL)
+    found = encode(params, small_models.pixels(2, 8, 8))
+    assert found.mean.dtype == found.log_variance.dtype == jnp.float32
+    assert decode(params, found.mean).dtype == jnp.float32

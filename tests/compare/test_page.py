@@ -1,0 +1,382 @@
+"""The page of a comparison: its tables and drawings, and itself in a real Chromium."""
+
+import dataclasses
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from oneflow_jax.compare import charts, metrics, page, result_tables, timeline_chart
+from oneflow_jax.compare.page import Figure, Point
+from oneflow_jax.data.document import Document, Gap, Text
+from tests.viewer import examples, test_page
+from tests.viewer.test_browser import browser  # noqa: F401 - a fixture
+
+SECTIONS = (
+    "tables", "timelines", "curves", "samples", "figures", "costs", "notes", "method",
+)  # fmt: skip
+
+
+def write(path, **changes):
+    page.write(path, examples.compared(**changes))
+    return path.read_text("utf-8")
+
+
+def only(**changes):
+    return [dataclasses.replace(examples.contestant("oneflow", 0), **changes)]
+
+
+def column(table, number):
+    return [row[number].text for row in table.rows]
+
+
+def test_the_page_refers_to_nothing_outside_itself(tmp_path):
+    text = write(tmp_path / "new" / "page.html")
+    found = test_page.Links()
+    found.feed(text)
+    marks = {f"#mark{n}" for n in range(7)}
+    assert all(link.startswith("data:") or link in marks for link in found.seen)
+    assert sum(link.startswith("data:image/png") for link in found.seen) == 7 * 4 * 3
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
+    assert "default-src 'none'" in text
+    assert "<script" not in text
+    assert not re.search(r"\{\{\w+\}\}", text)
+
+
+def test_text_cannot_leave_its_place(tmp_path):
+    nasty = test_page.NASTY
+    bar = page.Bar("text", nasty, 0, 1)
+    one = examples.measured(1.0)
+    changes = {
+        "heading": nasty,
+        "contestants": only(
+            name=nasty, title=nasty, family=nasty, mode=nasty,
+            figures={nasty: one}, absent={"kid": nasty}, curves={nasty: [Point(1, 1.0, 1.0)]},
+            samples=[Document((Text(nasty), *examples.sample(0).parts))],
+            timeline=page.Timeline(1, 1.0, [bar]),
+        ),
+        "bounds": {nasty: {nasty: one}},
+        "latency": [page.Latency(nasty, 1, one)],
+        "roofline": {nasty: [(nasty,), (nasty,)]},
+        "notes": [nasty], "definitions": {nasty: nasty}, "machine": {nasty: nasty},
+        "data": {nasty: nasty}, "attribution": [nasty],
+    }  # fmt: skip
+    text = write(tmp_path / "page.html", **changes)
+    assert "<script" not in text
+    assert "<!--" not in text
+    found = test_page.Links()
+    found.feed(text)
+    assert len(found.seen) == 1 + 2 + 2 + 3  # Icon, marks beside titles, in charts, pictures.
+    written = page.markdown(examples.compared(**changes))
+    assert "<script" not in written
+    assert written.count(r"{{data}}") > 10
+    assert "a\\|b" in page.markdown(examples.compared(notes=["a|b"]))
+
+
+def test_the_seed_s_first_table():
+    table = result_tables.by_model(examples.compared())
+    assert [name.replace("\u00a0", " ") for name in table.columns] == [
+        "Model", "Generation mode", "KID of 2,000 pictures ↓", "FD of 2,000 pictures ↓",
+        "Interleaved quality ↑", "Forward passes ↓",
+    ]  # fmt: skip
+    assert column(table, 0)[2:5] == ["Transfusion", "LMFusion", "OneFlow"]
+    assert column(table, 5) == ["140", "128", "75", "75", "16", "16", "16"]
+    assert [row[5].mark for row in table.rows] == [""] * 4 + ["best"] * 3
+    assert "FID" not in " ".join(table.columns)
+    last = table.rows[-1][2]
+    assert (last.text, last.detail, last.mark) == ("0.0070", "0.0035–0.0105", "best")
+    assert last.exact == examples.compared().contestants[-1].figures["kid"].value
+
+
+def test_the_seed_s_second_table():
+    table = result_tables.by_family(examples.compared())
+    rows = [[cell.text for cell in row] for row in table.rows]
+    assert rows == [
+        ["Sequential AR", "Chameleon, DALL-E", "128–140 passes", "0.620–0.660"],
+        ["AR + flow", "Transfusion, LMFusion", "75 passes", "0.700–0.740"],
+        ["Concurrent flow", "OneFlow, Mask flow, Edit flow", "16 passes", "0.780–0.860"],
+    ]
+    assert [row[3].mark for row in table.rows] == ["", "", "best"]
+    assert table.rows[0][2].detail == "1.57–1.72 s a document"
+    bare = result_tables.by_family(examples.compared(contestants=only(figures={})))
+    assert [cell.text for cell in bare.rows[0][1:]] == ["OneFlow", "–", "–"]
+
+
+def test_every_figure_has_a_row_and_what_is_missing_a_reason():
+    given = examples.compared()
+    table = result_tables.everything(given)
+    assert len(table.rows) == len(given.contestants[0].figures)
+    assert table.columns[-2:] == ("real data", "shuffled")
+    (row,) = (row for row in table.rows if row[0].text.startswith("Image to text"))
+    assert row[2].text == "–"
+    assert table.notes() == ["DALL-E: words come before pictures, so it cannot caption"]
+    (row,) = (row for row in table.rows if row[0].text.startswith("KID"))
+    assert [cell.text for cell in row[-2:]] == ["0.0002", "0.0003"]
+    # A bound is not one of those among which there is a best; nor do all have every figure.
+    assert not any(cell.mark for cell in row[-2:])
+    assert table.rows[0][-1].text == ""
+
+
+def test_best_and_what_is_not_told_from_it():
+    higher, lower = metrics.called("shown"), metrics.called("kid")
+    given = {"a": Figure(0.9, 0.8, 1.0), "b": Figure(0.7, 0.6, 0.8), "c": Figure(0.5, 0.4, 0.6)}
+    assert metrics.marks(higher, given) == {"a": "best", "b": "tied", "c": ""}
+    assert metrics.marks(lower, given) == {"a": "", "b": "tied", "c": "best"}
+    assert metrics.marks(metrics.called("parameters"), given) == {"a": "", "b": "", "c": ""}
+    assert metrics.marks(higher, {}) == {}
+    assert metrics.marks(higher, dict.fromkeys("ab", given["a"])) == {"a": "", "b": ""}
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "expected"),
+    [
+        (metrics.digits, 0.012345, "0.0123"), (metrics.digits, 0.9996, "1.00"),
+        (metrics.digits, 123456, "123,000"), (metrics.digits, 0, "0"),
+        (metrics.digits, -2.5, "−2.50"), (metrics.decimals(4), -0.00001, "0.0000"),
+        (metrics.decimals(3), -0.5, "−0.500"), (metrics.whole, 16.0, "16"),
+        (metrics.whole, 151.25, "151.2"), (metrics.power, 1.2e15, "1.20 · 10¹⁵"),
+    ],
+)  # fmt: skip
+def test_numbers_as_people_read_them(write, value, expected):
+    assert write(value) == expected
+
+
+def test_figures_and_timelines_that_cannot_be():
+    for wrong in ((float("nan"), 0, 1), (0, 2, 1), (0, 0, float("inf"))):
+        with pytest.raises(ValueError, match="not a finite number"):
+            Figure(*wrong)
+    with pytest.raises(ValueError, match="within the 3 passes"):
+        page.Timeline(3, 1.0, [page.Bar("text", "a", 2, 4)])
+    with pytest.raises(ValueError, match="more than 0 passes"):
+        page.Timeline(0, 1.0, [])
+    with pytest.raises(ValueError, match="each once"):
+        examples.compared(names=("oneflow", "oneflow"))
+    with pytest.raises(ValueError, match="words and pixels"):
+        page.write("unused", examples.compared(contestants=only(samples=[_unfinished()])))
+
+
+def _unfinished():
+    return Document((Gap("text"),))
+
+
+def test_the_lede_says_who_is_best_and_who_is_not_told_from_it():
+    assert "Edit flow, 0.860 in 16 forward passes." in page.lede(examples.compared())
+    close = [
+        dataclasses.replace(one, figures={"interleaved": Figure(value, 0.5, 0.9)})
+        for one, value in zip(examples.compared().contestants, np.arange(7) / 10 + 0.2, strict=True)
+    ]
+    said = page.lede(examples.compared(contestants=close))
+    assert said.endswith(
+        "Edit flow, 0.800; intervals that overlap its own: Chameleon, DALL-E, Transfusion, "
+        "LMFusion, OneFlow, Mask flow."
+    )
+    assert "quality" not in page.lede(examples.compared(contestants=only(figures={})))
+
+
+def test_markdown_has_the_page_s_tables():
+    given = examples.compared()
+    text = page.markdown(given)
+    for table in result_tables.tables(given):
+        assert f"**{table.title}**" in text
+        for row in table.rows:
+            assert f"\n| {row[0].text} |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| OneFlow")]
+    assert rows[0].endswith("| 0.780 (0.764–0.796) | ★ **16** |")
+    assert "| –<sup>1</sup> |" in text
+    assert "\n1. DALL-E: words come before pictures, so it cannot caption\n" in text
+    assert "seeds: 0, 1, 2" in text
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (charts.Scale(0, 140, log=False), [0, 50, 100]),
+        (charts.Scale(4, 140, log=True), [5, 10, 20, 50, 100]),
+        (charts.Scale(0.002, 5, log=True), [0.01, 0.1, 1]),
+        (charts.Scale(-0.2, 0.9, log=False), [0, 0.5]),
+    ],
+)
+def test_ticks_are_round_numbers_within(scale, expected):
+    assert scale.ticks() == pytest.approx(expected)
+    assert all(0 <= scale(tick) <= 1 for tick in scale.ticks())
+
+
+def test_a_curve_stands_where_its_numbers_say():
+    points = [Point(4, 0.4, 0.2), Point(16, 1.6, 0.8)]
+    drawn = charts.charts(
+        examples.compared(contestants=only(curves={"text_to_image": points}), bounds={})
+    )
+    assert drawn.count("<svg") == 2
+    places = [
+        [
+            (float(x), float(y))
+            for x, y in re.findall(r"<use href='#mark0' x='(.*?)%' y='(.*?)'", svg)
+        ]
+        for svg in drawn.split("<svg")[1:]
+    ]
+    # Equal ratios of costs are equal distances, and what is higher is drawn higher.
+    assert places[0] == places[1]
+    (x0, y0), (x1, y1) = places[0]
+    assert 0 < x0 < 10 < 90 < x1 < 100
+    assert y0 / charts.HEIGHT == pytest.approx(1 - 0.2 / (0.8 + 0.6 * 0.08), abs=0.01)
+    assert 0 < y1 < y0 < charts.HEIGHT
+    assert "Text to image against forward passes. OneFlow: 0.200 at 4.00 to 0.800 at" in drawn
+
+
+def test_who_lies_below_others_has_a_rim_for_each():
+    def rims(*curves_):
+        names = ("chameleon", "dalle", "transfusion")
+        contestants = [
+            dataclasses.replace(one, curves={"kid": points})
+            for one, points in zip(examples.compared(names=names).contestants, curves_, strict=True)
+        ]
+        drawn = charts.charts(examples.compared(contestants=contestants, bounds={}))
+        return re.findall(r"<use href='#mark(\d)'[^>]*?(?: style='--rim:(\d)')?/>", drawn)
+
+    here, there = Point(50, 0.1, 0.2), Point(90, 0.3, 0.3)
+    assert rims([here], [here], [here]) == [("0", "2"), ("1", "1"), ("2", "")] * 2
+    assert rims([here, there], [here], [there]) == [
+        ("0", "1"), ("0", "1"), ("1", ""), ("2", "")
+    ] * 2  # fmt: skip
+    assert rims([here, there], [here], [here]) == [
+        ("0", "2"), ("0", ""), ("1", "1"), ("2", "")
+    ] * 2  # fmt: skip
+
+
+def test_values_far_apart_are_on_a_scale_of_ratios():
+    def ticks(values):
+        points = [Point(n, n, value) for n, value in enumerate(values, 1)]
+        given = examples.compared(contestants=only(curves={"fd": points}), bounds={})
+        return re.findall(r"<text x='-8'.*?>(.*?)</text>", charts.charts(given).split("<svg")[1])
+
+    assert ticks([700, 30, 20]) == ["20", "50", "100", "200", "500"]
+    assert ticks([90, 30, 20]) == ["0", "50"]
+    assert ticks([90, 85]) == ["86", "88", "90"]
+
+
+def test_a_bar_is_as_long_as_its_part_took():
+    drawn = timeline_chart.lanes(examples.compared(names=("chameleon", "oneflow")).contestants)
+    shared = re.findall(r"<svg class='shared' .*?</svg>", drawn)
+    own = re.findall(r"<svg class='own' .*?</svg>", drawn)
+    bars = [
+        [(float(x), float(width)) for x, width in re.findall(r"x='([\d.]*)%' width='(.*?)%'", svg)]
+        for svg in shared + own
+    ]
+    assert [len(found) for found in bars] == [6, 6, 6, 6]
+    # One after another: each begins where the one before it ends, up to the end of the axis.
+    for (x, width), (following, _) in itertools.pairwise(bars[0]):
+        assert x + width == pytest.approx(following, abs=0.02)
+    assert sum(bars[0][-1]) == pytest.approx(100, abs=0.02)
+    # All at once: all begin and end together, on the same axis and on one of their own.
+    assert bars[1] == [(0, pytest.approx(100 * 16 / 140, abs=0.01))] * 6
+    assert bars[3] == [(0, 100)] * 6
+    assert "three animals: a fox: 0 to 7; picture 1: 7 to 49;" in drawn
+
+
+def test_a_label_stands_where_there_is_room():
+    def place(started, finished):
+        told = page.Timeline(10, 1.0, [page.Bar("text", "words " * 9, started, finished)])
+        return re.search(
+            r"<text class='(\w+)'.*?>(.*?)<", timeline_chart.lanes(only(timeline=told))[300:]
+        )
+
+    assert [place(*ends)[1] for ends in ((0, 3), (7, 10), (1, 10))] == ["after", "before", "on"]
+    assert place(0, 3)[2] == "words words words wor…"
+
+
+def test_what_there_is_nothing_of_is_left_out(tmp_path):
+    bare = only(figures={}, curves={}, samples=(), timeline=None)
+    text = write(
+        tmp_path / "page.html", contestants=bare, bounds={}, latency=(), roofline={}, notes=()
+    )
+    assert "<figure" not in text
+    assert "<article" not in text
+    assert page.markdown(examples.compared(contestants=bare, notes=()))
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture(params=[(1280, 900), (375, 800)], ids=["wide", "narrow"])
+def opened(browser, scheme, request, tmp_path):  # noqa: F811
+    """The page, ready; anything it complains about or asks for fails the test when it is done."""
+    write(tmp_path / "page.html")
+    address = (tmp_path / "page.html").as_uri()
+    width, height = request.param
+    context = browser.new_context(
+        offline=True, color_scheme=scheme, viewport={"width": width, "height": height}
+    )
+    tab = context.new_page()
+    complaints, asked = [], []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda sent: asked.append(sent.url))
+    tab.goto(address)
+    yield tab
+    context.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("data:", address))] == []
+
+
+def test_in_a_browser(opened):
+    given = examples.compared()
+    width = opened.viewport_size["width"]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    for section in SECTIONS:
+        assert opened.locator(f"#{section}").is_visible(), section
+    # Every figure is there as it was given, to the last digit.
+    found = opened.locator("#figures data").evaluate_all("all => all.map(one => +one.value)")
+    every = [one.figures for one in given.contestants] + list(given.bounds.values())
+    assert sorted(found) == sorted(f.value for figures in every for f in figures.values())
+    # A mark for each point of each chart, in the color of its curve.
+    points = sum(len(c) for one in given.contestants for c in one.curves.values())
+    assert opened.locator(".plot use").count() == 2 * points
+    assert opened.locator(".plot .bound").count() == 2 * 2 * 4
+    hues = opened.locator(".who .mark").evaluate_all(
+        "all => all.map(x => getComputedStyle(x).fill)"
+    )
+    assert len(set(hues)) == 7
+    lines = opened.locator(".plot").first.locator(".curve").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).stroke)"
+    )  # fmt: skip
+    assert lines == hues
+    assert all(box["width"] > 200 for box in boxes(opened, ".plot"))
+    bars = boxes(opened, ".lane svg.shared:not(.axis) rect")
+    assert len(bars) == 7 * 6
+    assert all(box["width"] >= 1 for box in bars)
+
+
+def boxes(tab, selector):
+    return tab.locator(selector).evaluate_all(
+        "all => all.map(one => ({width: one.getBoundingClientRect().width}))"
+    )
+
+
+def test_pictures_are_pixels_with_words_for_who_cannot_see_them(opened):
+    pictures = opened.locator("#samples img")
+    assert pictures.count() == 7 * 4 * 3
+    shown = pictures.evaluate_all(
+        "all => all.map(one => one.complete && one.naturalWidth === 8 && one.clientWidth > 40"
+        " && getComputedStyle(one).imageRendering === 'pixelated')"
+    )
+    assert all(shown)
+    alt = "Picture 2 of 3 in: three squares: a red one a blue one and a red one"
+    assert opened.get_by_alt_text(alt).count() == 7 * 4
+    drawings = opened.get_by_role("img").and_(opened.locator("svg"))
+    assert drawings.count() == 2 * 4 + 7
+    labels = drawings.evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+    assert all(labels)
+    assert labels[4].startswith("OneFlow, 16 passes, 0.197 s. three animals")
+
+
+def test_what_is_wider_than_the_page_is_reached_by_keyboard(opened):
+    wide = opened.locator("#figures .wide")
+    if opened.viewport_size["width"] < 400:
+        wide.focus()
+        opened.keyboard.press("ArrowRight")
+        opened.wait_for_function("one => one.scrollLeft > 0", arg=wide.element_handle())
+    # The names of the rows stay.
+    assert wide.locator("tbody th").first.bounding_box()["x"] >= 0

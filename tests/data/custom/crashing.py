@@ -1,0 +1,30 @@
+"""A process that makes units, and that some words are the end of."""
+
+import os
+import signal
+import time
+
+from oneflow_jax.data.custom import text_clean, worker
+
+cleaned = text_clean.cleaned
+
+
+def lethal(text):
+    if "deadly" in text:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "endless" in text:
+        time.sleep(999)
+    if "once" in text and not os.path.exists(os.environ["ONCE"]):
+        open(os.environ["ONCE"], "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "faulty" in text:
+        raise RuntimeError("a mistake of ours")
+    if "full" in text:
+        raise OSError(28, "No space left on device")
+    return cleaned(text)
+
+
+text_clean.cleaned = lethal
+
+if __name__ == "__main__":
+    worker.main()

@@ -1,0 +1,104 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oneflow_jax.data.custom import image_decode
+from oneflow_jax.data.custom.errors import Fault
+from tests.data.custom import examples
+
+
+def read(data, name="a.png", pixels=4, megapixels=1.0):
+    return image_decode.read(data, name, pixels, megapixels)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def header(width, height):
+    """A PNG of that size, says its header."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+def test_a_plain_picture_keeps_its_proportions_on_white():
+    pixels, repairs = read(examples.png("red", (4, 2)))
+    assert (pixels[1:3] == (255, 0, 0)).all()
+    assert (pixels[[0, 3]] == 255).all()
+    assert not repairs
+
+
+def saved(picture, form, **how):
+    file = io.BytesIO()
+    picture.save(file, form, **how)
+    return file.getvalue()
+
+
+def test_what_is_odd_is_put_right_and_told():
+    red, blue = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
+    pixels, repairs = read(saved(red, "GIF", save_all=True, append_images=[blue]), "a.gif")
+    assert (pixels == (255, 0, 0)).all()
+    assert repairs == {"first frame"}
+    pixels, repairs = read(saved(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "JPEG"), "a.jpg")
+    assert (pixels < 10).all()
+    assert repairs == {"CMYK"}
+    pixels, repairs = read(saved(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), "PNG"))
+    assert (pixels == 255).all()
+    assert repairs == {"transparency"}
+    pixels, repairs = read(saved(Image.fromarray(np.full((4, 4), 32768, np.uint16)), "PNG"))
+    assert (abs(pixels.astype(int) - 127) < 2).all()
+    assert repairs == {"16 bits"}
+    assert read(examples.png(form="JPEG"), "a.png")[1] == {"wrong extension"}
+    assert read(examples.png(form="JPEG"), "a")[1] == set()
+
+
+def noise(form):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    return saved(Image.fromarray(pixels), form)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty picture"),
+        (b"no picture", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (examples.png()[:50], "damaged picture"),
+        (noise("JPEG")[:-3000], "damaged picture"),
+        (noise("GIF")[:-3000], "damaged picture"),
+        (noise("WEBP")[:-3000], "damaged picture"),
+        (header(1001, 1000), "too large"),
+        (header(60_000, 60_000), "too large"),
+        (header(0, 5), "not a picture"),
+        (b"P6 0 5 255\n", "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_told(data, reason):
+    with pytest.raises(Fault) as fault:
+        read(data)
+    assert fault.value.reason == reason
+
+
+def test_a_program_is_never_run_for_a_format():
+    """Pillow hands EPS to Ghostscript."""
+    assert set(image_decode.FORMATS).isdisjoint(
+        {"EPS", "WMF", "PSD", "FITS", "HDF5", "GRIB", "BUFR"}
+    )
+
+
+@pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (1, 1)])
+def test_any_proportions_will_do(size):
+    assert read(examples.png("red", size))[0].shape == (4, 4, 3)
+
+
+def test_photographs_are_unpacked_small_and_look_the_same():
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    large = Image.fromarray(noise).resize((400, 400), Image.Resampling.BICUBIC)
+    whole = np.array(large.resize((8, 8), Image.Resampling.LANCZOS)).astype(int)
+    found = read(saved(large, "JPEG", quality=95), "a.jpg", pixels=8)[0].astype(int)
+    assert abs(found - whole).mean() < 6

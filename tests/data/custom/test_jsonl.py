@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from oneflow_jax.data.custom import jsonl
+from oneflow_jax.errors import UserError
+from tests.data.custom import examples
+
+LAYOUTS = {
+    "ours": (
+        {"document": [{"text": "a"}, {"image": "x.png"}, "b"]},
+        ["a", "<x.png>", "b"],
+    ),
+    "a list": ([{"image": "x.png"}, {"text": "a"}], ["<x.png>", "a"]),
+    "a pair": ({"id": 3, "image": "x.png", "text": "a"}, ["<x.png>", "a"]),
+    "the other way round": ({"text": "a", "image": "x.png"}, ["a", "<x.png>"]),
+    "MMC4": (
+        {
+            "text_list": ["a", "b"],
+            "image_info": [
+                {"image_name": "x.png", "matched_text_index": 1},
+                {"image_name": "y.png", "matched_text_index": 0},
+                {"raw_url": "http://h/z.png", "matched_text_index": 1},
+            ],
+        },
+        ["<y.png>", "a", "<x.png>", "[address, not a file]", "b"],
+    ),
+    "MMC4 without pictures": ({"text_list": ["a"]}, ["a"]),
+    "OBELICS": (
+        {"texts": [None, "a", None], "images": ["x.png", None, "http://h/z.png"]},
+        ["<x.png>", "a", "[address, not a file]"],
+    ),
+    "of other lengths": ({"texts": ["a"], "images": []}, ["[unknown layout]"]),
+    "of nothing we know": ({"url": "x"}, ["[unknown layout]"]),
+    "a number": (7, ["[unknown layout]"]),
+    "wrong inside": ({"document": [7]}, ["[unknown layout]"]),
+    "MMC4 gone wrong": ({"text_list": ["a"], "image_info": [7]}, ["[unknown layout]"]),
+    "text_list of no list": ({"text_list": 7}, ["[unknown layout]"]),
+    "traversal": ({"image": "../x.png", "text": "a"}, ["[outside the folder]", "a"]),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(tmp_path, name):
+    line, wanted = LAYOUTS[name]
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    (raw,) = examples.read(jsonl.Jsonl(), examples.settings(tmp_path))
+    assert examples.shown(raw) == wanted
+    assert raw.where == "a.jsonl, byte 0"
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"\xff\xff", b"[" * 100_000, b'{"text": "a"} x', b"9" * 9999]
+)
+def test_a_bad_line_costs_itself_alone(tmp_path, line):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n' + line + b'\n\n{"text": "two"}\n')
+    found = list(map(examples.shown, examples.read(jsonl.Jsonl(), examples.settings(tmp_path))))
+    assert found == [["one"], ["[malformed line]"], ["two"]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16, 100])
+def test_each_line_is_in_one_unit(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(jsonl, "UNIT_BYTES", size)
+    texts = ["a", "bb", "größer", "d" * 30, "", "e"]
+    for end in ("", "\n"):
+        body = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + end
+        (tmp_path / "a.jsonl").write_text("\ufeff" + body)
+        found = examples.read(jsonl.Jsonl(), examples.settings(tmp_path))
+        assert [raw.parts[0] for raw in found] == texts
+
+
+def test_a_line_that_is_too_long_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl, "MOST_BYTES", 50)
+    lines = [json.dumps({"text": "x" * length}) for length in (5, 5000, 6)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    found = list(map(examples.shown, examples.read(jsonl.Jsonl(), examples.settings(tmp_path))))
+    assert found == [["xxxxx"], ["[line too long]"], ["xxxxxx"]]
+
+
+def test_pictures_lie_beside_the_lines_or_where_it_is_said(tmp_path):
+    for folder in ("lines", "pictures"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(folder.encode())
+    (tmp_path / "lines" / "a.jsonl").write_text(json.dumps({"image": "x.png"}))
+    for images, wanted in (("", b"lines"), ("pictures", b"pictures")):
+        given = examples.settings(tmp_path, images=images)
+        (raw,) = examples.read(jsonl.Jsonl(), given)
+        assert raw.parts[0].load() == wanted
+
+
+def test_one_file_may_be_given(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"text": name}))
+    found = examples.read(jsonl.Jsonl(), examples.settings(tmp_path / "b.jsonl"))
+    assert list(map(examples.shown, found)) == [["b.jsonl"]]
+
+
+def test_nothing_to_read_is_told(tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"no line in any file whose name ends in \.jsonl"):
+        jsonl.Jsonl().units(examples.settings(tmp_path))

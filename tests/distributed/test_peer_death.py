@@ -1,0 +1,152 @@
+"""What can be seen of several processes in one."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from oneflow_jax.errors import Stopped, UserError
+from oneflow_jax.runtime import distributed, watchdog
+
+ADDRESS, COUNT, INDEX = distributed.ENVIRONMENT
+
+
+@pytest.fixture
+def initialized(monkeypatch):
+    """What JAX is told, instead of being told."""
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **rest: told.append(args))
+    monkeypatch.setattr(distributed, "TPUS", ())
+    for name in distributed.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, []),
+        ({ADDRESS: "", COUNT: "", INDEX: ""}, []),
+        ({ADDRESS: "there:12", COUNT: "4", INDEX: "3"}, [("there:12", 4, 3)]),
+    ],
+)
+def test_the_environment_says_whether_there_are_several(
+    environment, expected, initialized, monkeypatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    distributed.join()
+    assert initialized == expected
+
+
+@pytest.mark.parametrize(
+    ("platforms", "there", "installed", "expected"),
+    [
+        (None, True, True, [()]),
+        ("tpu,cpu", True, True, [()]),
+        ("cpu", True, True, []),
+        (None, False, True, []),
+        (None, True, False, []),
+    ],
+)
+def test_who_has_tpus_to_run_on_asks_jax(
+    platforms, there, installed, expected, initialized, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if installed else None)
+    if there:
+        (tmp_path / "accel0").touch()
+    monkeypatch.setattr(distributed, "TPUS", (str(tmp_path / "nothing*"), str(tmp_path / "accel*")))
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", platforms)
+    try:
+        distributed.join()
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert initialized == expected
+
+
+def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
+    def refused(**_):
+        raise ValueError("unsupported worker-network-endpoints format")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refused)
+    monkeypatch.setattr(distributed, "_on_tpus", lambda: True)
+    for name in distributed.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="endpoints"):
+        distributed.join()
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({COUNT: "2"}, f"{COUNT}=2, but no {ADDRESS} and no {INDEX}"),
+        ({ADDRESS: "there:1", INDEX: "0"}, f"but no {COUNT}"),
+        ({ADDRESS: "there:1", COUNT: "2", INDEX: "2"}, f"{INDEX}=2: the last two"),
+        ({ADDRESS: "there:1", COUNT: "two", INDEX: "1"}, f"{COUNT}=two"),
+        ({ADDRESS: "there", COUNT: "2", INDEX: "1"}, "HOST:PORT"),
+    ],
+)
+def test_mistakes_in_it_are_told(environment, told, initialized, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as error:
+        distributed.join()
+    assert told in str(error.value)
+    assert not initialized
+
+
+def test_one_process_waits_for_nobody():
+    assert distributed.leads()
+    distributed.meet()
+    with distributed.leader_first():
+        pass
+    assert distributed.together({"1": [2]}) == {"1": [2]}
+
+
+def mourned(given, *arguments):
+    """What the mourner says when its input ends after this."""
+    command = [sys.executable, "-I", watchdog.__file__, *map(str, arguments)]
+    return subprocess.run(command, input=given, capture_output=True, check=True).stderr.decode()
+
+
+def test_who_ends_too_early_is_mourned(tmp_path):
+    for name in ("9", "10", "11.orbax-checkpoint-tmp"):
+        (tmp_path / name).mkdir()
+    assert mourned(watchdog.DONE, 1, 2, tmp_path) == ""
+    told = mourned(b"", 1, 2, tmp_path)
+    assert told.startswith("error: process 1 of this run of 2 stopped before the end")
+    assert told.endswith("newest checkpoint, step 10.\n")
+    assert mourned(b"", 1, 2, tmp_path / "nothing").endswith("checkpoint, if there is one.\n")
+
+
+@pytest.mark.parametrize("error", [UserError("mine"), Stopped("mine"), KeyboardInterrupt()])
+def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    with pytest.raises(type(error)), distributed.mourned(tmp_path):
+        raise error
+    assert "error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypatch, capfd):
+    """Python's own way out meets the others, who may be waiting for this one elsewhere."""
+    codes = []
+    monkeypatch.setattr(distributed, "several", lambda: several)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with pytest.raises(SystemExit, match="1"):
+        distributed.leave("mine")
+    assert codes == [1] * several
+    assert capfd.readouterr().err == "mine\n"
+
+
+def test_at_once_is_without_python_s_own_way_out(monkeypatch):
+    """Threads amid work crash in it: Ctrl-C ended in a segmentation fault."""
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with pytest.raises(SystemExit):
+        distributed.leave("mine", at_once=True)
+    assert codes == [1]

@@ -1,0 +1,85 @@
+import importlib.util
+import math
+
+import pytest
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.evaluation import caption_metrics
+
+NAMES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"]
+PEOPLE = [
+    ["a black cat on a sofa", "a cat lies on the sofa"],
+    ["two dogs in the snow", "dogs run in deep snow"],
+    ["an old red train at a station", "a train stands at the station"],
+]
+
+
+@pytest.fixture
+def scorers():
+    if caption_metrics.missing():
+        pytest.skip("pip install -r requirements-metrics.txt")
+
+
+@pytest.mark.usefixtures("scorers")
+def test_what_people_wrote_is_best():
+    found = caption_metrics.figures([one[0] for one in PEOPLE], [one[:1] for one in PEOPLE])
+    assert list(found) == NAMES
+    assert found == pytest.approx(dict.fromkeys(NAMES[:5], 1.0) | {"cider": 10.0})
+
+
+@pytest.mark.usefixtures("scorers")
+def test_by_hand():
+    """5 of 6 words, 2 of 5 pairs; longest common run: 'a cat on a sofa', 5 of 6."""
+    made, right = ["a cat sat on a sofa"], [["a big cat on a sofa"]]
+    found = caption_metrics.figures(made, right)
+    assert found["bleu1"] == pytest.approx(5 / 6)
+    assert found["bleu2"] == pytest.approx(math.sqrt(5 / 6 * 2 / 5))
+    assert found["rouge_l"] == pytest.approx(5 / 6)
+    assert found["cider"] == 0  # A single picture's words tell it from no other.
+
+
+@pytest.mark.usefixtures("scorers")
+def test_short_captions_are_punished():
+    found = caption_metrics.figures(["a cat"], [["a cat on a sofa"]])
+    assert found["bleu1"] == pytest.approx(math.exp(1 - 5 / 2))
+
+
+@pytest.mark.usefixtures("scorers")
+def test_worse_captions_score_less():
+    right = [one[0] for one in PEOPLE]
+    near = ["a cat on a chair", "a dog in the snow", "a red train"]
+    crossed = right[1:] + right[:1]
+    levels = [caption_metrics.figures(made, PEOPLE) for made in (right, near, crossed, [""] * 3)]
+    for name in NAMES:
+        values = [level[name] for level in levels]
+        assert values == sorted(values, reverse=True), (name, values)
+        assert values[0] > values[1] > values[2] >= values[3], (name, values)
+    assert levels[3]["rouge_l"] == levels[3]["cider"] == 0
+    assert levels[3]["bleu1"] < 1e-6
+
+
+@pytest.mark.usefixtures("scorers")
+def test_case_punctuation_and_spaces_do_not_count():
+    loud = [f"  {one[0].upper()}, !" for one in PEOPLE]
+    assert caption_metrics.figures(loud, PEOPLE) == caption_metrics.figures(
+        [one[0] for one in PEOPLE], PEOPLE
+    )
+
+
+def test_words_and_punctuation():
+    assert caption_metrics.plain("A dog's t-shirt: it’s (quite) RED, isn't it?") == (
+        "a dog's t-shirt it’s quite red isn't it"
+    )
+    assert caption_metrics.plain(" ... ") == ""
+
+
+def test_without_the_package_figures_are_left_out(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert caption_metrics.missing()
+    assert caption_metrics.figures(["a"], [["a"]]) == {}
+
+
+@pytest.mark.parametrize(("made", "right"), [([], []), (["a"], [["a"], ["b"]]), (["a"], [[]])])
+def test_what_cannot_be_scored(made, right):
+    with pytest.raises(UserError, match="one caption or more"):
+        caption_metrics.figures(made, right)

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from oneflow_jax.evaluation import contrastive
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Twelve things, each of four looks around its own; and a phrase for each, of shared words."""
+    centers = rng(0).standard_normal((12, 1, 20))
+    seen = (centers + 0.2 * rng(1).standard_normal((12, 4, 20))).astype(np.float32)
+    # Each phrase has two of seven words, and no two have the same two.
+    bags = np.zeros((12, 7), np.float32)
+    twos = [(i, j) for i in range(7) for j in range(i)][:12]
+    for n, two in enumerate(twos):
+        bags[n, list(two)] = 0.5
+    return seen, bags
+
+
+@pytest.fixture(scope="module")
+def params(pairs):
+    return contrastive.trained(*pairs, rng(), steps=150)
+
+
+def right(params, seen, bags):
+    near = contrastive.picture(params, seen) @ contrastive.phrase(params, bags).T
+    return np.mean(np.asarray(near).argmax(axis=1) == np.arange(len(seen)))
+
+
+def test_training_finds_whose_phrase_is_whose(pairs, params):
+    seen, bags = pairs
+    fresh = seen.mean(axis=1) + 0.2 * rng(2).standard_normal((12, 20)).astype(np.float32)
+    assert right(params, fresh, bags) == 1
+    crossed = contrastive.trained(seen, bags[::-1], rng(), steps=150)
+    assert right(crossed, fresh, bags) == 0
+    assert right(crossed, fresh, bags[::-1]) == 1
+    assert right(params, fresh[::-1], bags) < 0.5
+
+
+def test_vectors_have_length_1(pairs, params):
+    seen, bags = pairs
+    for vectors in (contrastive.picture(params, seen[:, 0]), contrastive.phrase(params, bags)):
+        assert vectors.shape == (12, contrastive.WIDTH)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-4)
+
+
+def test_loss_by_the_definition(pairs, params):
+    seen, bags = pairs
+    some = seen[:5, 0]
+    near = contrastive.picture(params, some) @ contrastive.phrase(params, bags[:5]).T
+    logits = np.asarray(near, np.float64) * np.exp(float(params["sharpness"]))
+    rows = np.log(np.exp(logits).sum(axis=1)) - np.diag(logits)
+    columns = np.log(np.exp(logits).sum(axis=0)) - np.diag(logits)
+    expected = (rows.mean() + columns.mean()) / 2
+    assert contrastive.loss(params, some, bags[:5]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_loss_of_five_that_are_all_alike(pairs, params):
+    seen, bags = (np.repeat(one[:1], 5, axis=0) for one in (pairs[0][:, 0], pairs[1]))
+    assert contrastive.loss(params, seen, bags) == pytest.approx(np.log(5), rel=1e-4)
+
+
+def test_sharpness_is_learned_and_has_a_limit(pairs, params):
+    # Of two pairs that are crossed, so that the loss is not small.
+    seen, bags = pairs[0][:2, 0], pairs[1][1::-1]
+    assert abs(float(params["sharpness"]) - np.log(1 / 0.07)) > 1e-3
+    values = [
+        float(contrastive.loss(dict(params, sharpness=np.log(sharp)), seen, bags))
+        for sharp in (50.0, 100.0, 1000.0)
+    ]
+    assert values[0] != values[1] == values[2]
+
+
+def test_features_are_brought_to_one_scale(pairs, params):
+    seen, bags = pairs
+    np.testing.assert_allclose(params["mean"], seen.mean(axis=(0, 1)))
+    scale = np.geomspace(0.01, 100, 20).astype(np.float32)
+    other = contrastive.trained(seen * scale, bags, rng(), steps=150)
+    assert right(other, seen[:, 0] * scale, bags) == 1
+
+
+def test_the_seed_decides(pairs):
+    first, again, other = (
+        contrastive.trained(*pairs, rng(seed), steps=5)["words"] for seed in (0, 0, 1)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)

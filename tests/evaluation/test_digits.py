@@ -1,0 +1,102 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from oneflow_jax.data import digits as data
+from oneflow_jax.data import sources
+from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.evaluation import base, digits
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {split: sources.open_source("digits", folder, split) for split in ("train", "heldout")}
+
+
+@pytest.fixture(scope="module")
+def suite(scans):
+    return digits.suite(scans["train"], scans["heldout"], samples=7)
+
+
+def named(document, digit):
+    """The same picture with a caption that names another digit."""
+    caption = data.TEMPLATES[0].format(data.NAMES[digit])
+    return dataclasses.replace(document, parts=(Text(caption), document.parts[1]))
+
+
+def digit(document):
+    return data.digit_in(document.words())
+
+
+def test_the_classifier_reads_digits_that_it_has_not_seen(suite):
+    assert suite.constants["classifier_accuracy"] >= 0.93
+
+
+def test_prompts_ask_for_a_caption_and_a_picture(suite):
+    (task,) = suite.tasks
+    assert [part.kind for part in task.prompts[0].parts] == ["text", "image"]
+    assert all(isinstance(part, Gap) for part in task.prompts[0].parts)
+    assert len(task.prompts) == 7
+
+
+def test_all_right(suite, scans):
+    score = suite.tasks[0].score([scans["train"][i] for i in range(100)])
+    assert score.figures["valid"] == 1
+    assert score.figures["match"] >= 0.98
+    assert len(score.cells) == digits.SHOWN
+    assert {cell[2] for cell in score.cells[:20]} == {"right"}
+
+
+def test_all_captions_wrong(suite, scans):
+    made = [scans["train"][i] for i in range(50)]
+    score = suite.tasks[0].score([named(item, (digit(item) + 1) % 10) for item in made])
+    assert score.figures["valid"] == 1
+    assert score.figures["match"] <= 0.02
+
+
+def test_no_caption_is_one_of_the_forms(suite, scans):
+    picture = scans["train"][0].parts[1]
+    babble = ["", "a drawing of the digit", "a drawing of the digit two ", "seven"]
+    score = suite.tasks[0].score([Document((Text(words), picture)) for words in babble])
+    # There is no match of nothing.
+    assert score.figures["valid"] == 0.0
+    assert "match" not in score.figures
+
+
+def test_match_is_a_share_of_the_valid_ones(suite, scans):
+    right = [scans["train"][i] for i in range(4)]
+    wrong = named(right[0], (digit(right[0]) + 1) % 10)
+    babble = Document((Text("no digit"), right[0].parts[1]))
+    score = suite.tasks[0].score([*right[:3], wrong, babble, babble, babble, babble])
+    assert (score.figures["valid"], score.figures["match"]) == (0.5, 0.75)
+    assert [cell[2] for cell in score.cells] == ["right"] * 3 + ["wrong"] * 5
+
+
+def test_pictures_count_and_not_their_order(suite, scans):
+    """A picture of noise is no digit in particular."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
+    made = [Document((scans["train"][i].parts[0], Image(noise[i]))) for i in range(40)]
+    assert suite.tasks[0].score(made).figures["match"] < 0.4
+
+
+def test_variety_tells_one_caption_from_all(suite, scans):
+    picture = scans["train"][0].parts[1]
+
+    def variety(captions):
+        made = [Document((Text(words), picture)) for words in captions]
+        return suite.tasks[0].score(made).figures["variety"]
+
+    every = list(data.CAPTIONS)
+    assert variety(every) == pytest.approx(1)
+    assert variety([*every[:10], "babble"]) == pytest.approx(10 / 40)
+    assert variety([every[0]] * 50) == pytest.approx(1 / 40)
+    assert 1 / 40 < variety([every[0]] * 50 + [every[1]]) < 2 / 40
+
+
+def test_distance_of_two_counts():
+    assert base.distance([3, 3, 5, 5], [3, 5]) == 0
+    assert base.distance([3, 3], [5, 5]) == 1
+    assert base.distance([3, 3, 3, 5], [3, 5]) == 0.25
+    assert base.distance([], []) == 0

@@ -1,0 +1,112 @@
+"""What thorough evaluation adds to the tasks of emoji, and that it tells good answers from bad."""
+
+import numpy as np
+import pytest
+
+from oneflow_jax.data import emoji as data
+from oneflow_jax.data import sentences
+from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.evaluation import emoji, full_suite, image_set_distance
+from oneflow_jax.pretrained import clip, inception
+
+pytestmark = pytest.mark.skipif(
+    image_set_distance.missing(), reason="needs requirements-metrics.txt"
+)
+
+SAMPLES = 20
+
+
+@pytest.fixture(scope="module")
+def concepts():
+    return data.Settings(concepts=18).drawn()
+
+
+def known(concepts, **more):
+    vectors = {one.name: emoji.features(one.pixels) for one in concepts}
+    real = [named(one) for one in concepts if not one.held_out] * 2
+    unseen = data.Settings(concepts=60).drawn()[-7:]
+    return full_suite.Known(
+        concepts=concepts,
+        unseen=unseen,
+        real=real,
+        training=[document.words() for document in real],
+        look=lambda some: [emoji.nearest(pixels, vectors) for pixels in some],
+        **more,
+    )
+
+
+def named(concept):
+    return Document((emoji.caption(concept.name), Image(concept.pixels)))
+
+
+def tasks(concepts, layouts=(), **more):
+    plain = emoji.suite(concepts, (), (), SAMPLES, grows=not layouts)
+    suite = full_suite.extended(plain, known(concepts, **more), layouts, SAMPLES)
+    return {task.name: task for task in suite.tasks}
+
+
+def answers(concepts, task):
+    """The right picture for each caption."""
+    shown = {emoji.caption(one.name).text: one for one in concepts}
+    return [named(shown[prompt.words()]) for prompt in task.prompts]
+
+
+def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
+    task = tasks(concepts)["text_to_image"]
+    right = task.score(answers(concepts, task))
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    wrong = task.score([Document((Text("a fox"), Image(noise)))] * SAMPLES)
+    assert right.figures["text_to_image"] == right.figures["precision"] == 1.0
+    assert right.numbers["fd"] < 1e-3 < wrong.numbers["fd"]
+    assert "fid" not in right.numbers
+    assert {"kid", "fd", "text_to_image"} <= right.spread(0).keys()
+
+
+def test_captions_are_held_against_all_right_ones(concepts):
+    task = tasks(concepts)["image_to_text"]
+    seen = [one for one in concepts if not one.held_out]
+    names = emoji.asked(seen, SAMPLES)
+    right = [
+        Document((Image(seen[0].pixels), Text(f"this is {sentences.phrase(n)}"))) for n in names
+    ]
+    wrong = [Document((Image(seen[0].pixels), Text("a violin plays"))) for _ in names]
+    assert task.score(right).numbers["bleu4"] == pytest.approx(1.0, abs=1e-3)
+    assert task.score(wrong).numbers["bleu4"] < 0.1
+
+
+def test_copies_of_training_are_found_out(concepts):
+    """Asked for names it never saw, a model that answers with pictures of training is too close."""
+    task = tasks(concepts)["unseen"]
+    held_out = {one.name for one in concepts if one.held_out}
+    for prompt in task.prompts:
+        assert sentences.mentioned(prompt.words(), held_out)
+    seen = next(one for one in concepts if not one.held_out)
+    copied = task.score([named(seen)] * SAMPLES)
+    assert copied.figures == {"unseen_named": 0.0, "unseen_close": 1.0}
+    assert copied.numbers["unseen_ratio"] == pytest.approx(0, abs=1e-3)
+    new = task.score(answers(concepts, task))
+    assert new.figures["unseen_named"] == 1.0
+    assert new.numbers["unseen_ratio"] > 0.5
+
+
+def test_models_that_do_not_choose_are_given_layouts(concepts):
+    layout = Document((Gap("text"), Gap("image")))
+    task = tasks(concepts, layouts=[layout] * SAMPLES)["document"]
+    assert task.prompts == (layout,) * SAMPLES
+    score = task.score([named(one) for one in concepts if not one.held_out][:18])
+    assert score.figures["shown"] == 1.0
+
+
+def test_with_the_user_s_weights_there_are_fid_and_clip_score(concepts, monkeypatch):
+    def mean_colors(network, some):
+        assert network == "weights.pth"
+        return some.mean(axis=(1, 2))
+
+    monkeypatch.setattr(inception, "load", lambda path: path)
+    monkeypatch.setattr(inception, "features", mean_colors)
+    monkeypatch.setattr(clip, "load", lambda path: path)
+    monkeypatch.setattr(clip, "scores", lambda network, some, words: np.array([20.0, 30.0]))
+    task = tasks(concepts, inception="weights.pth", clip="folder")["text_to_image"]
+    score = task.score(answers(concepts, task))
+    assert score.numbers["fid"] == pytest.approx(0, abs=1e-3)
+    assert score.numbers["clip_score"] == 25.0

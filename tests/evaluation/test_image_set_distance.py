@@ -1,0 +1,66 @@
+"""Distances and coverage of sets of pictures, by the network that a package brings."""
+
+import numpy as np
+import pytest
+
+from oneflow_jax.data import emoji
+from oneflow_jax.evaluation import image_set_distance
+
+pytestmark = pytest.mark.skipif(
+    image_set_distance.missing(), reason="needs requirements-metrics.txt"
+)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    concepts = emoji.Settings(concepts=20).drawn()
+    return np.stack([concept.pixels for concept in concepts if not concept.held_out])
+
+
+def noisy(drawn, deviation):
+    noise = np.random.default_rng(0).normal(0, deviation, drawn.shape)
+    return np.clip(drawn + noise, 0, 255).astype(np.uint8)
+
+
+def test_a_picture_that_comes_twice_has_the_same_features(drawn):
+    twice = image_set_distance.features(np.concatenate([drawn[:3], drawn[:3]]))
+    np.testing.assert_array_equal(twice[:3], twice[3:])
+    np.testing.assert_allclose(twice[:3], image_set_distance.features(drawn[:3]), atol=1e-4)
+
+
+def test_a_set_covers_itself(drawn):
+    score = image_set_distance.score(drawn, drawn)
+    assert score.figures == {"precision": 1.0, "recall": 1.0}
+    assert score.numbers["fd"] == pytest.approx(0, abs=1e-3)
+    assert score.numbers["kid"] < 0.01
+
+
+def test_the_noisier_the_farther(drawn):
+    scores = [image_set_distance.score(noisy(drawn, deviation), drawn) for deviation in (0, 20, 80)]
+    for name in ("kid", "fd"):
+        values = [score.numbers[name] for score in scores]
+        assert values == sorted(values)
+        assert values[2] > values[1] + 0.01
+    assert scores[2].figures["precision"] < scores[0].figures["precision"]
+
+
+def test_other_pictures_would_give_values_around_these(drawn):
+    score = image_set_distance.score(noisy(drawn, 40), drawn)
+    draws = score.spread(0)
+    assert set(draws) == {*score.figures, *score.numbers}
+    for name, value in score.numbers.items():
+        assert np.mean(draws[name]) == pytest.approx(value, rel=1e-6, abs=1e-6)
+    assert np.std(draws["fd"]) > 0
+    for name, share in score.figures.items():
+        assert 0 <= np.min(draws[name]) <= share <= np.max(draws[name]) <= 1
+
+
+def test_pictures_that_come_again_still_have_neighbors(drawn):
+    """Four of each, slightly noisy: as good as one of each."""
+    made = np.concatenate([noisy(drawn, 2)] * 4)
+    score = image_set_distance.score(made, np.concatenate([drawn] * 4))
+    assert (
+        score.figures["precision"]
+        == image_set_distance.score(made[:20], drawn).figures["precision"]
+    )
+    assert score.figures["precision"] > 0.9

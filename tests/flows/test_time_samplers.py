@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.flows import time_samplers
+
+DRAWS = 4000
+
+
+@pytest.mark.parametrize("rows", [1, 5, 8, 64])
+def test_stratified_has_exactly_one_number_in_each_stratum(rows):
+    u = jax.vmap(lambda key: time_samplers.stratified(key, rows))(
+        jax.random.split(jax.random.key(0), 50)
+    )
+    assert u.shape == (50, rows)
+    assert u.min() >= 0
+    np.testing.assert_array_equal(
+        np.sort(np.floor(np.asarray(u) * rows)), np.tile(np.arange(rows), (50, 1))
+    )
+
+
+def test_stratified_is_uniform_in_each_row_of_the_batch():
+    keys = jax.random.split(jax.random.key(1), DRAWS)
+    u = np.asarray(jax.vmap(lambda key: time_samplers.stratified(key, 8))(keys))
+    for row in u.T:
+        assert_uniform(row)
+    # Not one number for all strata: the places within them are drawn one by one.
+    assert (u * 8 % 1).std(axis=1).mean() > 0.2
+
+
+def test_documents_of_a_row_have_numbers_of_their_own_all_uniform():
+    segment = jnp.array([1, 1, 2, 2, 3, 0])
+    keys = jax.random.split(jax.random.key(2), DRAWS // 8)
+    u = jax.vmap(lambda key: time_samplers.stratified(key, 8))(keys).reshape(-1)
+    t = np.asarray(time_samplers.per_document(u, jnp.broadcast_to(segment, (len(u), 6))))
+    np.testing.assert_allclose(t[:, 0], u, atol=1e-7)
+    np.testing.assert_array_equal(t[:, 0], t[:, 1])
+    np.testing.assert_array_equal(t[:, 2], t[:, 3])
+    for one, other in ((0, 2), (0, 4), (2, 4)):
+        apart = np.abs(t[:, one] - t[:, other])
+        assert np.minimum(apart, 1 - apart).min() > 0.1
+    for slot in (0, 2, 4):
+        assert t[:, slot].min() >= 0
+        assert t[:, slot].max() < 1
+        assert_uniform(t[:, slot])
+
+
+def test_logit_normal_has_the_quantiles_of_its_name():
+    below = jnp.array([0.022750132, 0.15865526, 0.5, 0.8413447, 0.97724986])  # P(z < -2 .. 2)
+    mean, deviation = -0.4, 1.3
+    expected = jax.nn.sigmoid(mean + deviation * jnp.arange(-2.0, 3.0))
+    np.testing.assert_allclose(
+        time_samplers.LogitNormal(mean, deviation)(below), expected, atol=1e-4
+    )
+
+
+def test_logit_normal_stays_inside_the_interval():
+    t = np.asarray(time_samplers.LogitNormal(0.0, 1.0)(jnp.array([0.0, 1e-9, 1 - 1e-7, 1.0])))
+    assert np.all(np.isfinite(t))
+    assert t.min() > 0
+    assert t.max() < 1
+
+
+def test_power_favors_early_times_above_one_and_is_uniform_at_one():
+    u = jnp.array([0.0, 0.25, 0.5, 1.0])
+    np.testing.assert_array_equal(time_samplers.Power()(u), u)
+    np.testing.assert_allclose(time_samplers.Power(2.0)(u), [0, 0.0625, 0.25, 1])
+
+
+def assert_uniform(values):
+    """Shares of tenths of the interval are within 4 standard deviations of a tenth."""
+    shares = np.histogram(values, 10, (0.0, 1.0))[0] / len(values)
+    assert np.abs(shares - 0.1).max() < 4 * np.sqrt(0.1 * 0.9 / len(values))

@@ -1,0 +1,111 @@
+"""Slots of a row shared out among devices: the same losses and gradients, in less memory each."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.data import toy
+from oneflow_jax.flows import tasks
+from oneflow_jax.nn import blockwise_attention
+from oneflow_jax.runtime import sharding
+from oneflow_jax.training import step as step_lib
+from oneflow_jax.training import update
+from tests import tiny
+from tests.paradigms import test_edit_flow
+from tests.samplers import test_ar_guidance
+
+LENGTH = 48
+MIX = {"data": 2, "sequence": 2, "tensor": 2}
+
+
+def paradigm_and_layout(name):
+    """All tasks come, and documents with mistakes and without."""
+    if name == "oneflow":
+        return tiny.paradigm(), tiny.layout_of(LENGTH)
+    if name == "edit_flow":
+        times = (0.25, 0.25, 0.25, 0.25)
+        return test_edit_flow.paradigm(tiny.MIX.shares, times), tiny.layout_of(LENGTH, 0)
+    return test_ar_guidance.of_kind(name, tasks.Mix((0.5, 0.5, 0.0, 0.0, 0.0), 0.5))
+
+
+@functools.cache
+def alone(name):
+    """The function from parameters and a batch to loss and gradient; both; what one device says."""
+    paradigm, layout = paradigm_and_layout(name)
+    size = dataclasses.replace(tiny.SIZE, layers=1, heads=4, head_width=8)
+    net = tiny.network(heads=paradigm.heads)
+    net = dataclasses.replace(net, size=size, attend=paradigm.attend)
+    rows = map(dataclasses.replace(layout, length=2 * LENGTH).row, toy.Toy(documents=40))
+    rows = [row for row in rows if len(row["kind"]) <= LENGTH][:8]
+    canvas = jax.tree.map(jnp.asarray, dataclasses.replace(layout, length=LENGTH).canvas(rows))
+    if name == "chameleon":  # Codes have no latents.
+        canvas = canvas.replace(latents=jnp.zeros((*canvas.ids.shape, tiny.CODEC.channels)))
+    u = jnp.broadcast_to(jnp.linspace(0.1, 0.8, 8)[:, None], canvas.ids.shape)
+
+    def loss(params, canvas):
+        keys = jax.random.split(jax.random.key(5), 8)
+        each = step_lib.row_losses(params, keys, u, canvas, model=net, paradigm=paradigm)
+        sums = update.total(each)
+        return sum(weight * sums[term].total for term, weight in paradigm.weights)
+
+    both = jax.value_and_grad(loss)
+    params = tiny.parameters(net)
+    return both, params, canvas, jax.jit(both)(params, canvas)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        *((name, MIX) for name in ("oneflow", "edit_flow", "transfusion", "chameleon")),
+        ("oneflow", {"sequence": 8}),
+        ("transfusion", {"fsdp": 2, "sequence": 4}),
+    ],
+    ids=str,
+)
+def test_devices_that_share_out_slots_learn_the_same(name, sizes):
+    both, params, canvas, (loss, slopes) = alone(name)
+    mesh = sharding.make_mesh({"data": 1} | sizes)
+    with sharding.use(mesh):
+        where = (sharding.replicated(mesh), sharding.of_slots(mesh))
+        # A function of its own: what was traced without a mesh is not traced again.
+        on_mesh = jax.jit(lambda *given: both(*given), in_shardings=where)
+        found, found_slopes = on_mesh(params, jax.device_put(canvas, where[1]))
+    np.testing.assert_allclose(found, loss, rtol=1e-5)
+    greatest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(slopes))
+    tiny.assert_trees_close(found_slopes, slopes, atol=1e-5 * greatest)
+
+
+def temporaries(length, sizes, devices):
+    """Bytes that a training step takes on each device, besides its arguments."""
+    size = dataclasses.replace(tiny.SIZE, attention="blocks", remat="full", layers=1)
+    system = tiny.System(network=dataclasses.replace(tiny.network(), size=size))
+    mesh = sharding.make_mesh({"data": 1} | sizes, jax.devices()[:devices])
+    canvas = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, length, *x.shape[2:]), x.dtype), tiny.packed()
+    )
+    with sharding.use(mesh):
+        state = jax.eval_shape(
+            lambda key, canvas: nn.unbox(system.initializer(canvas)(key)), jax.random.key(0), canvas
+        )
+        step = jax.jit(
+            system.update(), in_shardings=(sharding.replicated(mesh), sharding.of_slots(mesh))
+        )
+        analysis = step.lower(state, canvas).compile().memory_analysis()
+    # That the analysis is of one device shows in its arguments, which all but the canvas are whole.
+    whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
+    assert 3 * whole < analysis.argument_size_in_bytes < 6 * whole + 2e5
+    return analysis.temp_size_in_bytes
+
+
+def test_a_row_eight_times_as_long_takes_no_more_memory_on_each_of_eight_devices(monkeypatch):
+    monkeypatch.setattr(blockwise_attention, "BLOCK", 64)
+    one = temporaries(256, {}, 1)
+    each = temporaries(8 * 256, {"sequence": 8}, 8)
+    assert each < 1.2 * one
+    # Which is not because nothing grows with the row.
+    assert temporaries(512, {}, 1) > 1.5 * one

@@ -1,8 +1,0 @@
-"""`oneflow_jax.main` that trains and does no more: `python -m tests.processes.training FLAGS`."""
-
-from oneflow_jax import main
-
-if __name__ == "__main__":
-    main.evaluate.run = lambda system, folder: {}
-    main.sample.run = lambda system, folder, prompts, revise: folder
-    main.main()

@@ -1,0 +1,125 @@
+import io
+import json
+import logging
+import math
+import re
+
+import pytest
+from etils import epath
+
+from oneflow_jax.runtime import metric_writer
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return epath.Path(tmp_path / "logs")
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / metric_writer.SCALARS).read_text().splitlines()]
+
+
+def written(folder, steps, resume_at=0):
+    writer = metric_writer.Writer(folder, resume_at)
+    for step in steps:
+        writer.write_scalars(step, {"train/loss": 1.0 / step})
+    writer.close()
+
+
+def test_scalars_go_to_lines_and_events(folder):
+    writer = metric_writer.Writer(folder)
+    writer.write_scalars(3, {"train/loss": 0.5, "heldout/text/u=0.25": math.inf})
+    writer.write_texts(3, {"note": "words"})
+    writer.flush()
+    # A number that is not finite must not make the line unreadable.
+    assert lines(folder) == [{"step": 3, "train/loss": 0.5, "heldout/text/u=0.25": None}]
+    writer.close()
+    (events,) = folder.glob("events.out.tfevents.*")
+    assert b"train/loss" in events.read_bytes()
+
+
+def test_a_resume_forgets_what_will_be_reported_again(folder):
+    written(folder, range(1, 6))
+    written(folder, range(4, 7), resume_at=3)
+    assert [row["step"] for row in lines(folder)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_run_forgets_all(folder):
+    written(folder, range(1, 6))
+    written(folder, [1])
+    assert [row["step"] for row in lines(folder)] == [1]
+
+
+def test_a_line_that_was_cut_short_is_left_out_and_said(folder, caplog):
+    written(folder, [1, 2])
+    path = folder / metric_writer.SCALARS
+    path.write_text(path.read_text()[:-9])
+    assert [row["step"] for row in metric_writer.read_scalars(folder)] == [1]
+    assert "cut short" in caplog.text
+    written(folder, [3], resume_at=2)
+    assert [row["step"] for row in lines(folder)] == [1, 3]
+
+
+def test_no_file_no_rows(folder):
+    assert metric_writer.read_scalars(folder) == []
+
+
+def test_curves_by_name_in_order_with_holes(folder):
+    writer = metric_writer.Writer(folder)
+    for step, row in [(1, {"a": 1.0}), (2, {"b": 5.0}), (3, {"a": math.inf, "b": 6.0, "c": 7.0})]:
+        writer.write_scalars(step, row)
+    writer.close()
+    found = metric_writer.curves(folder, ["b", "a", "never"])
+    assert found["b"] == [(2, 5.0), (3, 6.0)]
+    assert found["a"][0] == (1, 1.0)
+    assert found["a"][1][0] == 3
+    assert math.isnan(found["a"][1][1])
+    assert set(found) == {"a", "b"}
+    assert metric_writer.curves(folder / "nowhere", ["a"]) == {}
+
+
+def test_progress_writes_lines_where_nobody_watches(monkeypatch, caplog):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    with caplog.at_level(logging.INFO):
+        progress = metric_writer.Progress("training", 10)
+        progress.advance(5)
+        progress.report(5, "loss 0.5")
+        progress.close()
+    assert re.fullmatch(r"training 5/10 \| loss 0.5 \| \d+:\d\d left", caplog.messages[0])
+    assert "%" not in stream.getvalue()
+
+
+def test_progress_draws_a_bar_on_a_terminal(monkeypatch, caplog):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with caplog.at_level(logging.INFO):
+        progress = metric_writer.Progress("training", 10, start=3)
+        progress.advance(5)
+        progress.report(5, "loss 0.5")
+        progress.close()
+    drawn = terminal.getvalue()
+    assert "training:  50%" in drawn
+    assert "5/10" in drawn
+    assert "loss 0.5" in drawn
+    assert not caplog.messages
+
+
+def test_time_left_counts_from_where_the_run_went_on(monkeypatch, caplog):
+    """10 of 20 steps were there before; 5 more took 50 s: 5 are left, and 50 s."""
+    now = iter([0.0, 50.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with caplog.at_level(logging.INFO):
+        metric_writer.Progress("training", 20, start=10).report(15, "fine")
+    assert caplog.messages[0].endswith("| 0:50 left")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.6, "1:02"), (3661, "1:01:01")])
+def test_clock(seconds, text):
+    assert metric_writer._clock(seconds) == text

@@ -1,0 +1,268 @@
+"""Where arrays lie, and that it does not change what is computed.
+
+`tests/golden/sharding/` holds the layout of every parameter of every configuration: of its real
+shapes, on a small mesh. After a change that is meant to alter it, write it anew, and read the
+difference:
+
+    pytest tests/runtime/test_sharding.py --regenerate-golden
+"""
+
+import functools
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from configs import codec, digits, documents, own, quickstart, shipped, tpu_v4
+from oneflow_jax.autoencoder_training import system as autoencoder_system
+from oneflow_jax.build import system as system_lib
+from oneflow_jax.data import vocab
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import sharding
+from oneflow_jax.training import train_state
+from tests import tiny
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "sharding"
+CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
+LONG = {"data": 2, "sequence": 2, "tensor": 2}
+
+CONFIGS = {
+    # Three heads are not for two devices.
+    "digits": (digits.get_config, {"data": 4, "fsdp": 2}),
+    "quickstart": (quickstart.get_config, CUBE),
+    "transfusion": (lambda: quickstart.get_config("transfusion"), CUBE),
+    "documents": (documents.get_config, CUBE),
+    "own": (own.get_config, CUBE),
+    "shipped": (shipped.get_config, CUBE),
+    "tpu_v4": (tpu_v4.get_config, {"fsdp": 2, "sequence": 2, "tensor": 2}),
+}
+
+
+def shardings(sizes, system=None):
+    system = system or tiny.System()
+    mesh = sharding.make_mesh(sizes)
+    with sharding.use(mesh):
+        boxed = jax.eval_shape(system.initializer(tiny.packed()), jax.random.key(0))
+        return sharding.of_state(mesh, boxed)
+
+
+def name_of(path):
+    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+
+
+def written(params):
+    """A line for each array: its name, its shape, and along which axes each dimension lies."""
+    rows = []
+    for path, leaf in jax.tree.leaves_with_path(params):
+        spec = [*leaf.sharding.spec, *[None] * (leaf.ndim - len(leaf.sharding.spec))]
+        shape = " x ".join(map(str, leaf.shape))
+        rows.append((name_of(path), shape, ", ".join(axis or "-" for axis in spec)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)) for row in rows]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_where_every_parameter_lies(name, tmp_path, monkeypatch, request):
+    """Of the configuration's own shapes; only its words are those of toy data."""
+    make, sizes = CONFIGS[name]
+    config = make()
+    config.mesh.update({"data": 1} | sizes)
+    config.platform, config.source, config.evaluation.score = "any", {"name": "toy"}, ""
+    monkeypatch.setattr(vocab.Vocab, "size_padded", lambda self: config.data.vocab)
+    state = train_state.abstract(system_lib.system(config.lock(), epath.Path(tmp_path)))
+    mesh = ", ".join(f"{axis} {size}" for axis, size in config.mesh.items())
+    found = f"{mesh}\n\n{written(state.params)}"
+    path = GOLDEN / f"{name}.txt"
+    if request.config.getoption("--regenerate-golden"):
+        path.write_text(found)
+    assert found == path.read_text()
+    # The rest of the state lies beside its parameters, or is but a number.
+    specs = {path: leaf.sharding.spec for path, leaf in jax.tree.leaves_with_path(state.params)}
+    moments = 0
+    for path, leaf in jax.tree.leaves_with_path((state.ema, state.opt_state)):
+        of = [spec for name, spec in specs.items() if path[-len(name) :] == name]
+        moments += len(of)
+        assert [leaf.sharding.spec] == of or leaf.ndim == 0, name_of(path)
+    assert moments == 3 * len(specs)
+
+
+def test_no_configuration_of_a_transformer_is_forgotten():
+    files = {path.stem for path in pathlib.Path(codec.__file__).parent.glob("*.py")}
+    of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
+    others = {"__init__", "common", "codec", "compare"} | of_the_same_models
+    assert files - others <= set(CONFIGS)
+    assert {path.stem for path in GOLDEN.iterdir()} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_autoencoders_are_copied_to_every_device(kind):
+    state = train_state.abstract(
+        autoencoder_system.system(codec.get_config(kind).lock(), trains=False)
+    )
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+
+
+@functools.cache
+def history(sizes, devices):
+    """Losses of 5 steps on a mesh, where the state was to lie, and the state."""
+    with tiny.on_mesh(tiny.System(), tiny.packed(), dict(sizes), devices) as placed:
+        state, losses = placed.state, []
+        for _ in range(5):
+            state, metrics = placed.step(state, placed.batch)
+            losses.append(tiny.losses(metrics))
+        return losses, placed.shardings, state
+
+
+ONE = tuple(dict.fromkeys(sharding.AXES, 1).items())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"data": 8}, {"fsdp": 8}, CUBE],
+    ids=str,
+)
+def test_one_device_and_eight_compute_the_same(sizes):
+    alone, together = history(ONE, 1)[0], history(tuple(sizes.items()), 8)[0]
+    for one, other in zip(alone, together, strict=True):
+        for name in ("loss", "text", "image"):
+            np.testing.assert_allclose(other[name], one[name], rtol=2e-5, err_msg=name)
+
+
+def test_the_state_stays_where_it_was_planned():
+    _, planned, state = history(tuple(CUBE.items()), 8)
+    for (path, before), after in zip(
+        jax.tree_util.tree_leaves_with_path(planned), jax.tree.leaves(state), strict=True
+    ):
+        assert after.sharding.is_equivalent_to(before, after.ndim), jax.tree_util.keystr(path)
+    kernel = state.params["backbone"]["blocks"]["mlp"]["down"]["kernel"]
+    # [layers, hidden, width]: two parts along tensor, two along fsdp.
+    assert kernel.addressable_shards[0].data.shape == (
+        kernel.shape[0], kernel.shape[1] // 2, kernel.shape[2] // 2,
+    )  # fmt: skip
+
+
+def test_constraints_on_activations_hold():
+    mesh = sharding.make_mesh(CUBE)
+    axes = ("rows", "slots", "act_hidden")
+    with sharding.use(mesh):
+        x = jax.jit(lambda x: nn.with_logical_constraint(x, axes))(jnp.zeros((8, 4, 6)))
+    assert x.addressable_shards[0].data.shape == (2, 4, 3)
+
+
+def test_mesh_takes_the_sizes_given_and_fills_in_the_rest():
+    mesh = sharding.make_mesh({"data": 2, "fsdp": -1, "tensor": 2})
+    assert dict(mesh.shape) == {"slices": 1, "sequence": 1} | CUBE
+    assert mesh.axis_names == sharding.AXES
+    mesh = sharding.make_mesh({"sequence": 2}, jax.devices()[:2])
+    assert mesh.shape["sequence"] == mesh.size == 2
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"data": 3},
+        {"data": 4},
+        {"data": -1, "fsdp": 3},
+        {"data": -1, "fsdp": -1},
+        {"data": -1, "fsdp": 0},
+        {"data": -2, "fsdp": -4},
+        {"data": 8, "model": 1},
+    ],
+    ids=str,
+)
+def test_a_mesh_that_does_not_fit_is_refused(sizes):
+    with pytest.raises(UserError, match="8 cpu device"):
+        sharding.make_mesh(sizes)
+
+
+class Chip:
+    """As much of a device as it takes to make a mesh of."""
+
+    platform, device_kind, process_index, client = "cpu", "chip", 0, None
+
+    def __init__(self, number, slices):
+        self.id, self.slice_index = number, number % slices
+
+    def __repr__(self):
+        return f"{self.id} of slice {self.slice_index}"
+
+
+@pytest.mark.parametrize("sizes", [{"slices": 2, "data": -1, "tensor": 2}, {"slices": -1}])
+def test_only_the_axis_of_slices_leaves_a_slice(sizes):
+    mesh = sharding.make_mesh(sizes, [Chip(n, slices=mesh_slices(sizes)) for n in range(8)])
+    found = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    assert mesh.shape["slices"] == mesh_slices(sizes)
+    for number, within in enumerate(found):
+        assert (within == number).all()
+
+
+def mesh_slices(sizes):
+    return 8 if sizes["slices"] == -1 else sizes["slices"]
+
+
+@pytest.mark.parametrize("sizes", [{"data": 8}, {"slices": 4, "data": 2}, {"slices": 1, "data": 8}])
+def test_slices_that_are_not_the_devices_own_are_refused(sizes):
+    with pytest.raises(UserError, match=r"mesh\.slices=\d.* 2 TPU slice.*give mesh\.slices=2"):
+        sharding.make_mesh(sizes, [Chip(n, slices=2) for n in range(8)])
+
+
+def test_a_size_that_does_not_divide_is_refused_by_name():
+    heads = tiny.System(network=tiny.network(kv_heads=1))
+    with pytest.raises(UserError, match=r"\['key'\]\['kernel'\].*shape \(2, 32, 1, 16\).*tensor"):
+        shardings(CUBE, heads)
+
+
+@pytest.mark.parametrize(
+    ("names", "rules", "told"),
+    [
+        (("width", "depth"), (), r"\['w'\].*'depth' has no rule; there are rows, slots"),
+        (("hidden", "heads"), (), r"\['w'\] of axes .*\['tensor', 'tensor'\], one of them twice"),
+        (("width", "both"), (("both", ("tensor", "fsdp")),), r"\['w'\].*one of them twice"),
+        (("width", "embed"), (("depth", "expert"),), r"'depth' -> 'expert'.*no axis .*fsdp"),
+    ],
+)
+def test_names_without_a_rule_and_rules_without_an_axis_are_refused(names, rules, told):
+    mesh = sharding.make_mesh({"data": 8})
+    boxed = {"w": nn.LogicallyPartitioned(jax.ShapeDtypeStruct((8, 8), jnp.float32), names)}
+    with pytest.raises(UserError, match=told):
+        sharding.of_state(mesh, boxed, sharding.RULES + rules)
+
+
+def test_rows_must_cut_into_devices_and_parts():
+    mesh = sharding.make_mesh(CUBE)
+    sharding.check_rows(mesh, 16, 4)
+    for rows, parts in ((6, 1), (8, 4), (12, 2)):
+        with pytest.raises(UserError, match=f"batch={rows} .*parts={parts}"):
+            sharding.check_rows(mesh, rows, parts)
+    # Whoever shares out slots in training takes rows of its own in sampling.
+    mesh = sharding.make_mesh(LONG)
+    sharding.check_rows(mesh, 2)
+    with pytest.raises(UserError, match=r"batch=2 .*sequence = 1 x 2 x 1 x 2 .*multiple of 4"):
+        sharding.check_rows(mesh, 2, rules=sharding.SAMPLING)
+
+
+def test_sizes_of_the_configuration_must_cut_into_devices():
+    mesh = sharding.make_mesh({"data": 1, "sequence": 4, "tensor": 2})
+    sharding.check_divides(mesh, "data.length", 96, "slots")
+    with pytest.raises(UserError, match=r"data\.length=66 .*mesh\.sequence=4 .*multiple of 4"):
+        sharding.check_divides(mesh, "data.length", 66, "slots")
+
+
+@pytest.mark.parametrize(
+    ("where", "shape"),
+    [
+        (lambda mesh: sharding.of_slots(mesh), (4, 2, 3)),
+        (lambda mesh: sharding.of_rows(mesh), (4, 4, 3)),
+        (lambda mesh: sharding.of_rows(mesh, sharding.SAMPLING), (2, 4, 3)),
+        (lambda mesh: sharding.replicated(mesh), (8, 4, 3)),
+    ],
+    ids=["slots", "rows", "sampling", "replicated"],
+)
+def test_a_batch_lies_over_the_axes_that_share_it_out(where, shape):
+    x = jax.device_put(jnp.zeros((8, 4, 3)), where(sharding.make_mesh(LONG)))
+    assert x.addressable_shards[0].data.shape == shape

@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from etils import epath
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import workdir
+from tests import runs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return epath.Path(tmp_path)
+
+
+def test_the_configuration_comes_back_as_it_was(folder):
+    config = runs.config(sampling__start=0.0, source__name="toy")
+    workdir.keep_config(folder, config)
+    saved = workdir.saved_config(folder)
+    assert saved.to_json() == config.to_json()
+    assert saved.paradigm.clock == ("power", 1.0)
+    assert isinstance(saved.evaluation.passes, tuple)
+    workdir.check_config(folder, saved)
+
+
+def kept_with_checkpoint(folder):
+    workdir.keep_config(folder, runs.config())
+    (folder / workdir.TOKENIZER).write_text("learned")
+    (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
+
+
+def test_another_configuration_is_refused_and_told(folder):
+    kept_with_checkpoint(folder)
+    before = (folder / workdir.CONFIG).read_text()
+    with pytest.raises(UserError) as raised:
+        workdir.check_config(folder, runs.config(model__width=64, optimizer__clip=2.0))
+    assert "model.width: 32 there, 64 now" in str(raised.value)
+    assert "optimizer.clip: 1.0 there, 2.0 now" in str(raised.value)
+    assert "batch" not in str(raised.value)
+    assert (folder / workdir.CONFIG).read_text() == before
+    assert (folder / workdir.TOKENIZER).exists()
+
+
+def test_a_key_that_is_new_counts_as_another_configuration(folder):
+    kept_with_checkpoint(folder)
+    old = json.loads((folder / workdir.CONFIG).read_text())
+    del old["model"]["width"]
+    (folder / workdir.CONFIG).write_text(json.dumps(old))
+    with pytest.raises(UserError, match=r"model.width: None there, 32 now"):
+        workdir.check_config(folder, runs.config())
+
+
+def test_a_run_of_an_earlier_version_goes_on(folder):
+    kept_with_checkpoint(folder)
+    old = json.loads((folder / workdir.CONFIG).read_text())
+    del old["start"], old["optimizer"]["frozen"], old["sampling"]["top_k"]
+    (folder / workdir.CONFIG).write_text(json.dumps(old))
+    assert json.loads(workdir.saved_config(folder).to_json()) == json.loads(runs.config().to_json())
+    workdir.check_config(folder, runs.config())
+    with pytest.raises(UserError, match=r"optimizer.frozen: '' there, 'tower' now"):
+        workdir.check_config(folder, runs.config(optimizer__frozen="tower"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 12}, {"sampling__steps": 9}, {"mesh__data": 1}, {"evaluation__passes": (1,)}],
+)
+def test_some_values_may_change(folder, change):
+    kept_with_checkpoint(folder)
+    workdir.check_config(folder, runs.config(**change))
+    assert (folder / workdir.TOKENIZER).exists()
+
+
+def test_before_a_checkpoint_all_may_change_and_the_tokenizer_goes(folder):
+    workdir.keep_config(folder, runs.config())
+    (folder / workdir.TOKENIZER).write_text("learned")
+    workdir.check_config(folder, runs.config())
+    assert (folder / workdir.TOKENIZER).exists()
+    workdir.check_config(folder, runs.config(data__vocab=99))
+    assert not (folder / workdir.TOKENIZER).exists()
+
+
+def test_a_tokenizer_of_nobody_goes(folder):
+    """A run was killed after it learned the tokenizer and before it wrote its configuration."""
+    (folder / workdir.TOKENIZER).write_text("learned")
+    workdir.check_config(folder, runs.config())
+    assert not (folder / workdir.TOKENIZER).exists()
+
+
+def test_one_at_a_time(folder):
+    with (
+        workdir.claimed(folder / "run"),
+        pytest.raises(UserError, match="in use by another run"),
+        workdir.claimed(folder / "run"),
+    ):
+        pass
+    with workdir.claimed(folder / "run"):
+        pass
+
+
+def test_a_killed_process_lets_go(folder):
+    holder = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.flock(f,2); print(1,flush=True)"
+    line = [sys.executable, "-c", f"{holder}; time.sleep(60)", str(folder / ".lock")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(UserError, match="in use"), workdir.claimed(folder):
+            pass
+        process.kill()
+    with workdir.claimed(folder):
+        pass
+
+
+def test_mistakes_of_ours_are_not_explained_away(folder):
+    with pytest.raises(FileNotFoundError), workdir.claimed(folder):
+        (folder / "nowhere" / "file").read_text()
+
+
+def test_a_file_is_never_half_written(folder):
+    path = folder / "figures.json"
+    workdir.write_atomically(path, "first")
+    workdir.write_atomically(path, "old")
+    with pytest.raises(TypeError):
+        workdir.write_atomically(path, None)
+    assert path.read_text() == "old"

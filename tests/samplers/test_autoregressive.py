@@ -1,0 +1,317 @@
+"""Writing from left to right: what is drawn where, and that no row knows of the others."""
+
+import dataclasses
+import functools
+import itertools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax import canvas as canvases
+from oneflow_jax.canvas import Attend, Kind, Table
+from oneflow_jax.data import vocab as vocabs
+from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.flows import predictions
+from oneflow_jax.nn import bound_model
+from oneflow_jax.paradigms import base
+from oneflow_jax.samplers import (
+    ar_guidance,
+    ar_images,
+    ar_state,
+    autoregressive,
+    ode,
+    token_sampling,
+)
+from tests import tiny
+
+LENGTH = 24
+PATCHES = 4
+WORDS = (10, 20)
+VOCAB = 24
+ALPHABET = ar_state.Alphabet(VOCAB, WORDS, vocabs.IMAGE, vocabs.END, (2, 2))
+UNGUIDED = ar_guidance.Guidance(1.0, vocabs.IMAGE)
+PICTURE = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+
+
+def plan(temperature=1.0, steps=2, **changes):
+    words = token_sampling.Choice(temperature=temperature)
+    return base.Plan(ode.schedule("euler", steps), words=words, **changes)
+
+
+@flax.struct.dataclass
+class Remembered:
+    """A cache of ids: what was shown, in order."""
+
+    ids: jax.Array
+    length: jax.Array
+
+    def advanced(self, by):
+        return self.replace(length=self.length + by)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Script:
+    """A network whose next token goes by the last one: `logits[last]`; pictures become `clean`."""
+
+    logits: np.ndarray
+    clean: float = 0.5
+
+    def cache(self, rows, slots):
+        return Remembered(jnp.zeros((rows, slots), int), jnp.zeros(rows, int))
+
+    def prefill(self, view, cache):
+        return self.after(view, cache)
+
+    def after(self, view, cache):
+        ids = jnp.argmax(view.embeds, axis=-1)
+        last = jnp.where(view.kind == Kind.IMAGE, VOCAB - 1, ids)  # A picture is known as that.
+        put = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice(row, new, (at,)))
+        outputs = {
+            "token_logits": jnp.asarray(self.logits)[last],
+            "image": jnp.full(view.latents.shape, self.clean),
+        }
+        return outputs, cache.replace(ids=put(cache.ids, ids, cache.length))
+
+
+def table():
+    return Table(rows=jnp.eye(VOCAB), mask=jnp.zeros(VOCAB))
+
+
+def prompts(*rows, length=LENGTH):
+    """Rows of (kind, id or latent, opening) after BOS, as a batch of canvases."""
+    made = []
+    for row in rows:
+        slots = [("w", vocabs.BOS, 0, True), *row]
+        fields = {name: [] for name in ("ids", "latents", "kind", "span", "fixed", "opening")}
+        fields["position"] = []
+        order = -1
+        for n, (kind, value, opening, fixed) in enumerate(slots):
+            picture = kind == "p"
+            order += not (picture and slots[n - 1][0] == "p" and fields["position"])
+            fields["ids"].append(0 if picture else value)
+            fields["latents"].append([value if picture else 0.0])
+            fields["kind"].append(int(Kind.IMAGE if picture else Kind.TEXT))
+            fields["span"].append(n + 1)
+            fields["fixed"].append(fixed)
+            fields["opening"].append(opening)
+            fields["position"].append([order, 0, 0])
+        made.append({name: np.array(values) for name, values in fields.items()})
+    lay = tiny.layout_of(length, 0)
+    return jax.tree.map(jnp.asarray, lay.canvas(made))
+
+
+def word(token, opening=0, fixed=True):
+    return ("w", token, opening, fixed)
+
+
+def picture(value=0.0, fixed=False, opening=0):
+    slots = [("p", value, 0, fixed)] * (PATCHES - 1)
+    return [word(vocabs.IMAGE), *slots, ("p", value, opening, fixed)]
+
+
+def opened(row, opening):
+    """The prompt whose BOS is open."""
+    return row.replace(opening=row.opening.at[:, 0].set(opening))
+
+
+def chain(*ids):
+    """Logits by which each of the ids follows the one before, and <end> the last."""
+    logits = np.full((VOCAB, VOCAB), -30.0)
+    for last, following in itertools.pairwise((vocabs.BOS, *ids, vocabs.END)):
+        logits[last, following] = 30.0
+    return logits
+
+
+@functools.partial(jax.jit, static_argnames=("network", "plan"))
+def written(network, prompt, plan, keys):
+    flow = ar_images.Flow(predictions.Clean(), plan.schedule, UNGUIDED)
+    sampler = autoregressive.Sampler(ALPHABET, flow, plan)
+    return sampler(network, table(), keys, prompt)
+
+
+def write(network, prompt, given=None, seed=0):
+    keys = jax.random.split(jax.random.key(seed), prompt.ids.shape[0])
+    return written(network, prompt, given or plan(), keys)
+
+
+def ids_of(sample, row=0):
+    """Tokens of a row, 0 for patches."""
+    kind = np.asarray(sample.canvas.kind[row])
+    return np.asarray(sample.canvas.ids[row])[kind != Kind.PAD].tolist()
+
+
+def test_words_until_the_end():
+    sample = write(Script(chain(10, 11, 12)), opened(prompts([]), 1))
+    assert ids_of(sample) == [vocabs.BOS, 10, 11, 12, vocabs.END]
+    position = np.asarray(sample.canvas.position[0, :5, 0])
+    np.testing.assert_array_equal(position, range(5))
+    assert int(sample.passes) == 1 + 4
+    assert not sample.full[0]
+
+
+def test_words_then_the_picture_of_the_prompt():
+    """<text> <image>: the gap is closed by <image>, and the picture is made."""
+    row = opened(prompts([*picture(), word(vocabs.END)]), 1)
+    sample = write(Script(chain(10, 11, vocabs.IMAGE)), row)
+    assert ids_of(sample) == [vocabs.BOS, 10, 11, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
+    canvas = jax.tree.map(lambda x: np.asarray(x[0, :9]), sample.canvas)
+    np.testing.assert_array_equal(canvas.latents[4:8], 0.5)
+    np.testing.assert_array_equal(canvas.position[:, 0], [0, 1, 2, 3, 4, 4, 4, 4, 5])
+    np.testing.assert_array_equal(canvas.position[4:8, 1:], [[0, 0], [0, 1], [1, 0], [1, 1]])
+    np.testing.assert_array_equal(canvas.fixed, [1, 0, 0, 1, 0, 0, 0, 0, 1])
+    # The beginning, 3 tokens, the flow of 2 steps and the cache, <end>.
+    assert int(sample.passes) == 1 + 3 + (2 + 1) + 1
+
+
+def test_a_given_picture_stays_and_is_told_of():
+    row = prompts(picture(0.25, fixed=True, opening=1))
+    logits = chain(10)
+    logits[VOCAB - 1, 13] = 30.0
+    logits[13, vocabs.END] = 30.0
+    sample = write(Script(logits), row)
+    assert ids_of(sample) == [vocabs.BOS, vocabs.IMAGE, 0, 0, 0, 0, 13, vocabs.END]
+    np.testing.assert_array_equal(sample.canvas.latents[0, 2:6, 0], 0.25)
+
+
+def test_a_given_picture_after_a_gap_stays():
+    row = opened(prompts([*picture(0.25, fixed=True), word(vocabs.END)]), 1)
+    sample = write(Script(chain(10, vocabs.IMAGE)), row)
+    assert ids_of(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
+    np.testing.assert_array_equal(sample.canvas.latents[0, 3:7, 0], 0.25)
+
+
+def test_pictures_are_born_in_a_gap_for_anything():
+    logits = chain(10, vocabs.IMAGE)
+    logits[VOCAB - 1, 11] = 30.0
+    logits[11, vocabs.END] = 30.0
+    sample = write(Script(logits), opened(prompts([]), 2))
+    assert ids_of(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, 11, vocabs.END]
+    np.testing.assert_array_equal(sample.canvas.latents[0, 3:7], 0.5)
+    assert not sample.canvas.fixed[0, 1:9].any()
+
+
+def test_no_picture_is_born_in_a_gap_for_words():
+    logits = chain(10, vocabs.IMAGE)
+    logits[10, 12], logits[12, vocabs.END] = 20.0, 30.0
+    sample = write(Script(logits), opened(prompts([]), 1))
+    assert ids_of(sample) == [vocabs.BOS, 10, 12, vocabs.END]
+
+
+@pytest.mark.parametrize("opening", [1, 2])
+def test_at_the_brim_all_of_the_prompt_still_comes(opening):
+    """A network that never stops: words fill the row, and what must come has its room."""
+    logits = np.full((VOCAB, VOCAB), -30.0)
+    logits[:, 10] = 30.0
+    logits[:, vocabs.IMAGE] = 30.0 if opening == 2 else -30.0
+    row = opened(prompts([*picture(), word(15), word(vocabs.END)]), opening)
+    sample = write(Script(logits), row)
+    ids = ids_of(sample)
+    assert len(ids) <= LENGTH
+    assert ids[-2:] == [15, vocabs.END]
+    kinds = np.asarray(sample.canvas.kind[0])
+    assert np.sum(kinds == Kind.IMAGE) % PATCHES == 0
+    assert np.sum(kinds == Kind.IMAGE) >= PATCHES
+    assert sample.full[0] or opening == 2
+
+
+def test_rows_do_not_know_of_each_other():
+    """Alone or beside a longer row, whose pictures come at other times: the same document."""
+    logits = np.full((VOCAB, VOCAB), -30.0)
+    logits[:, 10:16] = 0.0
+    logits[:, vocabs.END] = -1.0
+    logits[:, vocabs.IMAGE] = -0.5
+    script = Script(logits)
+    rows = opened(prompts([], [], [], [word(12)]), 2)
+    keys = jax.random.split(jax.random.key(3), 4)
+    together = written(script, rows, plan(), keys)
+    assert len({tuple(ids_of(together, row)) for row in range(4)}) > 1
+    for row in range(4):
+        one = jax.tree.map(lambda x, row=row: x[row : row + 1], rows)
+        alone = written(script, one, plan(), keys[row : row + 1])
+        for name in ("ids", "kind", "latents", "position"):
+            expected = getattr(together.canvas, name)[row]
+            np.testing.assert_array_equal(getattr(alone.canvas, name)[0], expected)
+
+
+def test_frequencies_are_those_of_the_network():
+    """Texts of a chain of three words, listed."""
+    share = {vocabs.BOS: {10: 0.7, 11: 0.3}, 10: {11: 0.4, vocabs.END: 0.6}, 11: {vocabs.END: 1.0}}
+    logits = np.full((VOCAB, VOCAB), -60.0)
+    for last, following in share.items():
+        for token, p in following.items():
+            logits[last, token] = np.log(p)
+    rows = 4000
+    row = opened(prompts([], length=8), 1)
+    batch = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), row)
+    sample = write(Script(logits), batch)
+    found = {}
+    for b in range(rows):
+        text = tuple(ids_of(sample, b)[1:-1])
+        found[text] = found.get(text, 0) + 1
+    expected = {(10,): 0.42, (10, 11): 0.28, (11,): 0.3}
+    assert set(found) == set(expected)
+    for text, p in expected.items():
+        sigma = np.sqrt(rows * p * (1 - p))
+        assert abs(found[text] - rows * p) < 4 * sigma
+
+
+def test_moments_end_with_the_finished_document():
+    row = opened(prompts([*picture(), word(vocabs.END)]), 1)
+    sample = write(Script(chain(10, 11, vocabs.IMAGE)), row, plan(record=True))
+    moments = sample.moments
+    times = np.asarray(moments.times)
+    came = np.flatnonzero(times >= 0)
+    assert times[came[-1]] == 1.0
+    assert (np.diff(times[came]) > 0).all()
+    np.testing.assert_array_equal(moments.canvas.ids[came[-1]], sample.canvas.ids)
+    written_slots = np.sum(np.asarray(moments.canvas.kind)[came, 0] != Kind.PAD, axis=1)
+    assert (np.diff(written_slots) >= 0).all()
+    # The beginning; then 3 tokens, a picture of 4 patches, and <end>, each at a time of its own.
+    np.testing.assert_array_equal(written_slots, [1, 2, 3, 4, 8, 9])
+    np.testing.assert_allclose(times[came], np.arange(6) / 5, atol=1e-6)
+
+
+def test_greedy_tokens_are_those_of_the_network_without_a_cache():
+    """The real network: every word that was written is the likeliest, given all before it."""
+    lay = dataclasses.replace(tiny.layout_of(32, 0), markers=True)
+    vocab = lay.vocab
+    alphabet = ar_state.Alphabet(
+        tiny.VOCAB, (vocab.text.start, vocab.text.stop), vocabs.IMAGE, vocabs.END, lay.codec.grid
+    )
+    heads = (
+        base.Head("token_logits", tiny.VOCAB, "vocab"),
+        base.Head("image", lay.codec.channels, "channels"),
+    )
+    model = dataclasses.replace(tiny.network(heads), attend=Attend.MIXED)
+    net = bound_model.Bound(model, tiny.parameters(tiny.network(heads)))
+    given = [
+        Document((Text("a red"), Gap("text"), Image(PICTURE.pixels), Gap("document"))),
+        Document((Image(PICTURE.pixels), Gap("document"))),
+        Document((Gap("text"), Gap("image"))),
+    ]
+    prompt = jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in given]))
+    rows = model.apply({"params": net.params}, method="table")
+    given_plan = plan(temperature=0.0)
+    flow = ar_images.Flow(predictions.Clean(), given_plan.schedule, UNGUIDED)
+    sampler = autoregressive.Sampler(alphabet, flow, given_plan)
+    keys = jax.random.split(jax.random.key(0), len(given))
+    sample = jax.jit(lambda p: sampler(net, rows, keys, p))(prompt)
+    canvas = sample.canvas
+    view = canvases.view(canvas, rows.rows[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape))
+    logits = np.asarray(jax.jit(net)(view)["token_logits"])
+    words = np.arange(tiny.VOCAB)
+    words = (words >= vocab.text.start) & (words < vocab.text.stop)
+    checked = 0
+    for b, slot in zip(*np.nonzero(np.asarray(canvas.is_text & ~canvas.fixed)), strict=True):
+        token = int(canvas.ids[b, slot])
+        if words[token]:
+            best = np.flatnonzero(words)[np.argmax(logits[b, slot - 1][words])]
+            assert token == best, (b, slot)
+            checked += 1
+    assert checked > 5
+    kept = lay.read(jax.tree.map(np.asarray, canvas))
+    np.testing.assert_array_equal(kept[1].pictures()[0], PICTURE.pixels)
+    assert kept[0].words().startswith("a red")

@@ -1,0 +1,82 @@
+"""Renoising and the ODE on a flow whose belief is known: two points, one of them rarer."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.flows import gaussian
+from oneflow_jax.samplers import ode, solve
+
+COUNT, WIDTH = 4_096, 4
+CENTER = 1.5
+"""Data is at plus or minus this, in all numbers."""
+
+OFTEN = 0.8
+"""Share of the data that is at plus."""
+
+
+def belief(t, x):
+    """E[x_1 | x_t] of the two points."""
+    odds = CENTER * t * jnp.sum(x, axis=-1, keepdims=True) / (1 - t) ** 2
+    odds += 0.5 * math.log(OFTEN / (1 - OFTEN))
+    return CENTER * jnp.tanh(odds) * jnp.ones_like(x)
+
+
+def noise(step):
+    return jax.random.normal(jax.random.key(step), (COUNT, WIDTH))
+
+
+def corrupt(step, s, x_1):
+    return gaussian.interpolate(noise(step), x_1, jnp.full(COUNT, s))
+
+
+def made(solver, steps, record=False):
+    plan = ode.schedule(solver, steps)
+    solution = solve.solve(belief, corrupt, noise(0), plan, record)
+    return belief(solution.times[-1], solution.last), solution
+
+
+@pytest.mark.parametrize(("solver", "often"), [("euler", OFTEN), (ode.RENOISE, 0.88)])
+def test_the_ode_ends_in_the_data_s_shares_and_renoising_favors_what_is_frequent(solver, often):
+    """At the data both do; more steps do not bring renoising nearer to its shares."""
+    end, _ = made(solver, 200)
+    np.testing.assert_allclose(np.abs(end), CENTER, atol=0.02)
+    assert np.mean(end[:, 0] > 0) == pytest.approx(often, abs=0.02)
+
+
+def test_the_ode_keeps_its_first_noise_and_renoising_does_not():
+    def kept(solver):
+        _, solution = made(solver, 24, record=True)
+        early = np.asarray(solution.path[1], np.float64).ravel()
+        return np.corrcoef(np.asarray(noise(0)).ravel(), early)[0, 1]
+
+    assert kept("euler") > 0.9
+    assert abs(kept(ode.RENOISE)) < 0.1
+
+
+def test_the_path_is_that_of_what_is_not_recorded():
+    _, told = made(ode.RENOISE, 5, record=True)
+    _, quiet = made(ode.RENOISE, 5)
+    assert told.path.shape == (5, COUNT, WIDTH)
+    np.testing.assert_array_equal(told.path[0], noise(0))
+    np.testing.assert_allclose(told.path[-1], quiet.last, rtol=1e-6)
+    assert quiet.path is None
+    _, one = made(ode.RENOISE, 1, record=True)
+    np.testing.assert_array_equal(one.path, noise(0)[None])
+
+
+def test_evaluations_counts_the_calls():
+    calls = []
+
+    def counted(t, x):
+        jax.debug.callback(lambda: calls.append(1))
+        return belief(t, x)
+
+    plan = ode.schedule(ode.RENOISE, 7)
+    solve.solve(counted, corrupt, noise(0), plan)
+    jax.effects_barrier()
+    # The last interval is closed by the caller's own look at the network.
+    assert len(calls) + 1 == plan.evaluations == 7

@@ -1,0 +1,91 @@
+"""How likely held-out words are: of which documents, divided by what, and for whom at all."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneflow_jax.paradigms import likelihood as paradigms_likelihood
+from oneflow_jax.training import likelihood as likelihood_lib
+from tests import runs, tiny
+from tests.paradigms import test_mask_flow, test_transfusion
+
+FLOWS = {"mask_flow": test_mask_flow.paradigm(), "transfusion": test_transfusion.paradigm()}
+
+
+class Batches:
+    """The same batch again and again; knows how often it was asked."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __iter__(self):
+        for self.asked in itertools.count(1):
+            yield tiny.packed()
+
+
+def made(name, batches=None, available=1_000):
+    flow = FLOWS[name]
+    model = tiny.network(flow.heads)
+    found = likelihood_lib.Likelihood(
+        batches or Batches(), available, model, paradigms_likelihood.scorer(flow), seed=0
+    )
+    return found, tiny.parameters(model)
+
+
+def without_opinion(params):
+    """All tokens are equally likely everywhere."""
+    changed = {
+        name: jax.tree.map(jnp.zeros_like, part) if "logits" in name else part
+        for name, part in params.items()
+    }
+    assert any("logits" in name for name in params)
+    return changed
+
+
+def documents_of(canvas):
+    return int(np.sum(np.max(canvas.segment, axis=1)))
+
+
+@pytest.mark.parametrize(("name", "rtol"), [("transfusion", 1e-5), ("mask_flow", 0.05)])
+def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
+    likelihood, params = made(name)
+    canvas = tiny.packed()
+    words = np.sum(canvas.free & canvas.is_text)
+    found = likelihood(without_opinion(params)).mean()
+    expected = words * math.log(tiny.VOCAB) / documents_of(canvas)
+    np.testing.assert_allclose(found, expected, rtol=rtol)
+
+
+@pytest.mark.parametrize(("available", "limit"), [(3, 2), (2, 3)])
+def test_no_document_comes_twice_and_none_beyond_the_limit(available, limit, monkeypatch):
+    canvas, batches = tiny.packed(), Batches()
+    documents, rows = documents_of(canvas), len(canvas.ids)
+    monkeypatch.setattr(likelihood_lib, "DOCUMENTS", limit * documents + 1)
+    likelihood, params = made("mask_flow", batches, available * documents + 1)
+    assert batches.asked == 3
+    first = likelihood(params)
+    # The same words are hidden otherwise, at other times.
+    assert len(set(first.total)) == len(first.documents) == 2 * rows
+    assert sum(first.documents) == 2 * documents
+    again = likelihood(params)
+    np.testing.assert_array_equal(again.total, first.total)
+
+
+def test_a_batch_that_is_more_than_all_is_scored():
+    likelihood, params = made("transfusion", available=1)
+    assert sum(likelihood(params).documents) == documents_of(tiny.packed())
+
+
+def test_documents_count_alike_whatever_their_row():
+    nats = likelihood_lib.Nats(np.float64([10, 2]), np.int32([4, 2]))
+    assert nats.mean() == 2.0
+    assert nats.mean(np.int32([1, 1])) == 1.0
+
+
+def test_who_has_one():
+    system, _ = runs.trained()  # oneflow
+    assert system.likelihood() is None

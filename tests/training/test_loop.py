@@ -1,0 +1,147 @@
+"""The loop: what it reports, and that it stops where it must."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from clu import metrics
+
+from oneflow_jax.build import system as system_lib
+from oneflow_jax.data import toy
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import metric_writer, workdir
+from oneflow_jax.training import loop, reporter
+from tests import runs
+
+
+def test_reports():
+    _system, folder = runs.trained()
+    rows = metric_writer.read_scalars(folder / workdir.LOGS)
+    steps = [row for row in rows if "train/loss" in row]
+    names = ("loss", "text", "image", "grad_norm", "param_norm", "update_norm")
+    names += ("documents_per_second", "slots_per_second", "learning_rate", "step_seconds")
+    names += ("step_spread", "waiting", "goodput", "model_flops_per_second")
+    assert all({f"train/{name}" for name in names} < set(row) for row in steps)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
+
+
+def report(tmp_path, **changes):
+    system, _ = runs.trained()
+    given = system_lib.system(runs.config(**changes), runs.trained()[1])
+    assert given.mesh == system.mesh
+    return reporter.Report(given, workdir.epath.Path(tmp_path), start=0)
+
+
+def test_speeds_leave_pauses_out(tmp_path, monkeypatch):
+    """Steps of 1, 1, 4 and 2 seconds, one of which half is waiting; and 10 of other work."""
+    now = [100.0]
+    monkeypatch.setattr(reporter.time, "monotonic", lambda: now[0])
+    log = report(tmp_path, logging__every=4)
+
+    def step(number, seconds, waiting=0.0):
+        with log.waiting():
+            now[0] += waiting
+        now[0] += seconds - waiting
+        log.add(number, measured(1.0))
+        log.settle()
+
+    step(1, 1.0)
+    step(2, 1.0)
+    with log.paused():
+        now[0] += 10.0
+    step(3, 4.0, waiting=2.0)
+    step(4, 2.0)
+    log.close()
+    (row,) = metric_writer.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    told = {name.removeprefix("train/"): value for name, value in row.items()}
+    assert told["step_seconds"] == 1.5
+    assert told["step_spread"] == 4 / 1.5
+    assert told["waiting"] == 2 / 8
+    assert told["documents_per_second"] == 8 * 4 / 8
+    assert told["goodput"] == 4 * 1.5 / 18
+    system, _ = runs.trained()
+    assert told["model_flops_per_second"] == pytest.approx(system.flops / 1.5)
+    assert "mfu" not in told  # Nobody knows a CPU's peak.
+
+
+def test_mfu_where_the_peak_is_known(tmp_path, monkeypatch):
+    kind = jax.devices()[0].device_kind
+    monkeypatch.setitem(reporter.chips.KINDS, kind, "v4")
+    log = report(tmp_path, logging__every=1)
+    log.add(1, measured(1.0))
+    log.close()
+    (row,) = metric_writer.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    peak = 275e12 * jax.device_count()
+    assert row["train/mfu"] == pytest.approx(row["train/model_flops_per_second"] / peak)
+
+
+def measured(loss, documents=8.0):
+    """One step's measurements."""
+    return {
+        "loss": metrics.Average(total=jnp.float32(loss), count=jnp.float32(1)),
+        "text": metrics.Average(total=jnp.float32(10 * loss), count=jnp.float32(5)),
+        "documents": metrics.Average(total=jnp.float32(documents), count=jnp.float32(1)),
+        "slots": metrics.Average(total=jnp.float32(512), count=jnp.float32(1)),
+    }
+
+
+def test_means_since_the_last_report(tmp_path):
+    log = report(tmp_path, logging__every=2)
+    for number, loss in enumerate([1.0, 3.0, 5.0, 6.0], 1):
+        log.add(number, measured(loss))
+    log.close()
+    rows = metric_writer.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    assert [(row["step"], row["train/loss"], row["train/text"]) for row in rows] == [
+        (2, 2.0, 4.0),
+        (4, 5.5, 11.0),
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_not_finite_is_told_with_its_step(tmp_path, value):
+    log = report(tmp_path)
+    log.add(1, measured(1.0))
+    log.add(2, measured(value))
+    with pytest.raises(UserError, match=r"Step 2: .*loss.* is not finite"):
+        log.settle()
+
+
+@pytest.mark.parametrize("every", [1, 2])  # Saved in the step of the NaN, or in the next.
+def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_path, monkeypatch):
+    """The codec's deviation cannot be NaN, but a picture's latents can: as from a broken file."""
+    system, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    longer = runs.prepared(folder, runs.config(steps=12, checkpoint__every=every))
+    before = runs.files(folder)
+    batches = system_lib.System.batches
+
+    def spoilt(given):
+        whole = batches(given)
+
+        def place(pieces):
+            canvas = whole.place(pieces)
+            return canvas.replace(latents=jnp.full_like(canvas.latents, jnp.nan))
+
+        return dataclasses.replace(whole, place=place)
+
+    monkeypatch.setattr(system_lib.System, "batches", spoilt)
+    with pytest.raises(UserError, match=r"Step 7: .*not finite.*optimizer.learning_rate"):
+        loop.run(longer, folder)
+    monkeypatch.undo()
+    assert runs.files(folder) == before
+    state, _ = runs.state(system, folder)
+    assert int(state.step) == 6
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_training_document_that_is_too_long_is_told(monkeypatch, tmp_path):
+    _, finished = runs.trained()
+    folder = runs.copied(finished, tmp_path)
+    system = system_lib.system(runs.config(data__length=6), folder)
+    with pytest.raises(UserError, match=r"data.length=6"):
+        next(iter(system.batches()))
+    assert toy.Toy()[0].words()

@@ -1,0 +1,229 @@
+"""Parameters that are frozen by name: no gradient, no moments, no change; and all else as ever."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from etils import epath
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import sharding, workdir
+from oneflow_jax.training import loop
+from oneflow_jax.training import optimizer as optimizer_lib
+from tests import runs, tiny
+from tests.training import test_resume
+
+FROZEN = "backbone/blocks/attention|^rows"
+NAMES = {
+    "rows",
+    *(f"backbone/blocks/attention/{map_}/kernel" for map_ in ("key", "out", "query", "value")),
+    *(f"backbone/blocks/attention/{norm}/scale" for norm in ("key_norm", "query_norm")),
+    "backbone/blocks/attention_norm/scale",
+}
+
+
+def settings(frozen=FROZEN, **changes):
+    return dataclasses.replace(tiny.SETTINGS, frozen=frozen, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class System(tiny.System):
+    """The tiny system with some of its parameters frozen."""
+
+    optimizer: optax.GradientTransformation = dataclasses.field(
+        default_factory=lambda: optimizer_lib.optimizer(settings())
+    )
+    frozen: str = FROZEN
+
+    def update(self):
+        return functools.partial(super().update(), frozen=self.frozen)
+
+
+def named(tree):
+    """The arrays of a tree of parameters by name."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+@functools.cache
+def stepped():
+    """A state, the same after 3 steps, and what was logged of the last."""
+    system, batch = System(), tiny.packed()
+    params = tiny.parameters(system.network)
+    before = system.state(batch).replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    state, step = before, system.step()
+    for _ in range(3):
+        state, logged = step(state, batch)
+    return before, state, tiny.losses(logged)
+
+
+def test_what_is_frozen_stays_to_the_last_bit_and_all_else_moves():
+    before, after, _ = stepped()
+    for tree in ("params", "ema"):
+        old, new = named(getattr(before, tree)), named(getattr(after, tree))
+        same = {name for name in old if old[name].tobytes() == new[name].tobytes()}
+        assert same == NAMES
+
+
+def test_of_what_is_frozen_no_moments_are_kept():
+    _, after, _ = stepped()
+    whole = optimizer_lib.optimizer(settings(frozen="")).init(after.params)
+    count = sum(leaf.size for leaf in jax.tree.leaves(after.params))
+    held = sum(leaf.size for name, leaf in named(after.params).items() if name in NAMES)
+    sizes = [sum(x.size for x in jax.tree.leaves(kept)) for kept in (whole, after.opt_state)]
+    counters = [sum(x.size == 1 for x in jax.tree.leaves(t)) for t in (whole, after.opt_state)]
+    assert sizes[0] - counters[0] == 2 * count
+    assert sizes[1] - counters[1] == 2 * (count - held)
+
+
+def test_the_gradient_is_that_of_the_rest_alone():
+    """Its norm, which clipping goes by, too; and the rest learns as if nothing else were there."""
+    batch = tiny.packed()
+    free = tiny.System(optimizer=optax.sgd(1.0))
+    held = System(optimizer=optax.sgd(1.0))
+    start = free.state(batch).replace(params=tiny.parameters(free.network))
+    whole, _ = free.step()(start, batch)
+    some, logged = held.step()(start, batch)
+    # With plain descent at rate 1 the parameters move by the gradient.
+    moved = named(jax.tree.map(jnp.subtract, start.params, whole.params))
+    for name, by in named(jax.tree.map(jnp.subtract, start.params, some.params)).items():
+        expected = np.zeros_like(by) if name in NAMES else moved[name]
+        np.testing.assert_allclose(by, expected, atol=1e-6)
+    norm = np.sqrt(sum(np.sum(by**2) for name, by in moved.items() if name not in NAMES))
+    total = np.sqrt(sum(np.sum(by**2) for by in moved.values()))
+    np.testing.assert_allclose(tiny.losses(logged)["grad_norm"], norm, rtol=1e-4)
+    assert norm < 0.95 * total
+
+
+def test_updates_are_those_of_the_rest_trained_alone():
+    """Clipped by its own norm, and decayed: not even gradients that are there count."""
+    changes = {"warmup": 0, "weight_decay": 0.5, "clip": 0.1}
+    params = {"a": {"kernel": jnp.full((2, 2), 3.0)}, "b": {"kernel": jnp.full((2, 2), 2.0)}}
+    grads = jax.tree.map(lambda x: 10 * x, params)
+    partly = optimizer_lib.optimizer(settings(frozen="^a/", **changes))
+    alone = optimizer_lib.optimizer(settings(frozen="", **changes))
+    updates, _ = partly.update(grads, partly.init(params), params)
+    rest = {"b": params["b"]}
+    expected, _ = alone.update({"b": grads["b"]}, alone.init(rest), rest)
+    np.testing.assert_array_equal(updates["b"]["kernel"], expected["b"]["kernel"])
+    np.testing.assert_array_equal(updates["a"]["kernel"], 0.0)
+    assert (expected["b"]["kernel"] != 0).all()
+
+
+def test_the_average_of_what_does_not_change_stays_to_the_last_bit():
+    """Over many updates, at any step; and of what changes it is the average."""
+    values = jax.random.normal(jax.random.key(0), (1000,)) * 10.0 ** jnp.linspace(-6, 6, 1000)
+    params = {"held": values, "free": values}
+
+    @jax.jit
+    def once(step, ema):
+        moved = params | {"free": values + step}
+        return optimizer_lib.averaged(ema, moved, step, 0.999)
+
+    ema, expected = params, np.asarray(values, np.float64)
+    for step in range(1000):
+        ema = once(jnp.int32(step), ema)
+        weight = min(0.999, (1 + step) / (10 + step))
+        expected = weight * expected + (1 - weight) * (np.asarray(values, np.float64) + step)
+    assert np.asarray(ema["held"]).tobytes() == np.asarray(values).tobytes()
+    np.testing.assert_allclose(ema["free"], expected, rtol=1e-4)
+
+
+def test_a_pattern_is_found_anywhere_in_a_name():
+    params = {"text_in": {"kernel": jnp.ones(2)}, "image_in": {"kernel": jnp.ones(2)}}
+
+    def trains(frozen):
+        grad = jax.grad(lambda p: sum(map(jnp.sum, jax.tree.leaves(optimizer_lib.held(p, frozen)))))
+        return {name.split("/")[0] for name, by in named(grad(params)).items() if by.any()}
+
+    assert trains("") == {"text_in", "image_in"}
+    assert trains("text") == trains("^text_in/kernel$") == {"image_in"}
+    assert trains("^in/") == {"text_in", "image_in"}
+    assert trains("kernel") == set()
+
+
+@pytest.mark.parametrize("frozen", ["(", "*", "[a"])
+def test_what_is_no_regular_expression_is_told(frozen):
+    with pytest.raises(UserError) as error:
+        optimizer_lib.optimizer(settings(frozen))
+    assert f"optimizer.frozen={frozen!r} is no regular expression: " in str(error.value)
+
+
+@pytest.mark.parametrize(("frozen", "which"), [("blocks/words", "none"), (".", "all")])
+def test_nothing_or_everything_frozen_is_told_with_the_names_there_are(frozen, which):
+    params = tiny.parameters(tiny.network())
+    with pytest.raises(UserError) as error:
+        optimizer_lib.optimizer(settings(frozen)).init(params)
+    said = str(error.value)
+    assert f"optimizer.frozen={frozen!r} names {which} of the parameters, which are " in said
+    assert all(name in said for name in named(params))
+
+
+def test_eight_devices_hold_the_state_as_they_should():
+    """Moments beside their parameters, and none of what is frozen; and they compute the same."""
+    sizes = {"data": 2, "fsdp": 2, "tensor": 2}
+    with tiny.on_mesh(System(), tiny.packed(), sizes) as placed:
+        planned = dict(jax.tree.leaves_with_path(placed.shardings))
+        assert planned.keys() == dict(jax.tree.leaves_with_path(placed.state)).keys()
+        params = dict(jax.tree.leaves_with_path(placed.shardings.params))
+        moments = 0
+        for path, where in jax.tree.leaves_with_path(placed.shardings.opt_state):
+            for name, of_parameter in params.items():
+                if path[-len(name) :] == name:
+                    assert where.spec == of_parameter.spec
+                    moments += 1
+        assert moments == 2 * (len(params) - len(NAMES))
+        state = placed.state
+        for _ in range(3):
+            state, metrics = placed.step(state, placed.batch)
+        for path, leaf in jax.tree.leaves_with_path(state):
+            assert leaf.sharding.is_equivalent_to(planned[path], leaf.ndim), path
+        found = tiny.losses(metrics)
+    alone = {"data": 1, "fsdp": 1, "tensor": 1}
+    with tiny.on_mesh(System(), tiny.packed(), alone, 1) as placed:
+        state = placed.state
+        for _ in range(3):
+            state, metrics = placed.step(state, placed.batch)
+    np.testing.assert_allclose(found["loss"], tiny.losses(metrics)["loss"], rtol=2e-5)
+
+
+def test_the_layout_of_an_empty_box_is_empty():
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "tensor": 1})
+    names = ("width", "embed")
+
+    def box(value):
+        return nn.LogicallyPartitioned(value, names)
+
+    shapes = {"full": box(jax.ShapeDtypeStruct((16, 4), jnp.float32)), "empty": box(())}
+    found = sharding.of_state(mesh, shapes)
+    assert found["empty"] == ()
+    assert found["full"].spec[0] == "fsdp"
+
+
+def test_a_run_with_frozen_parameters_goes_on_bit_for_bit(tmp_path):
+    given = runs.config(optimizer__frozen=FROZEN, steps=4, evaluation__every=4)
+    whole, folder = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "run")
+    system = runs.prepared(whole, given)
+    loop.run(system, whole)
+    runs.shutil.copytree(whole, folder)
+    test_resume.cut_back(folder, 2)
+    middle, _ = runs.state(system, folder)
+    assert int(middle.step) == 2
+    loop.run(system, folder)
+    (state, position), (expected, there) = (runs.state(system, at) for at in (folder, whole))
+    runs.assert_same(state, expected)
+    assert position == there
+    same = {
+        name
+        for name, leaf in named(state.params).items()
+        if leaf.tobytes() == named(middle.params)[name].tobytes()
+    }
+    assert same == NAMES
+    assert workdir.saved_config(folder).optimizer.frozen == FROZEN

@@ -1,0 +1,249 @@
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from clu.metrics import Average
+
+from oneflow_jax.data.document import Document, Text
+from oneflow_jax.training import optimizer as optimizer_lib
+from oneflow_jax.training import step as step_lib
+from oneflow_jax.training import update
+from tests import tiny
+
+SGD = tiny.System(optimizer=optax.sgd(1.0))
+
+
+@functools.cache
+def compiled(parts=1):
+    return dataclasses.replace(SGD, parts=parts).step()
+
+
+@functools.cache
+def start():
+    return SGD.state(tiny.packed()).replace(params=tiny.parameters(SGD.network))
+
+
+def run(system, batch, count):
+    state, step, history = system.state(batch), system.step(), []
+    for _ in range(count):
+        state, metrics = step(state, batch)
+        history.append(tiny.losses(metrics))
+    return state, history
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_step_is_invariant_to_parts(parts):
+    """The microbatches here hold different numbers of words and pictures, and of scored ones."""
+    whole, metrics = compiled()(start(), tiny.packed())
+    cut, cut_metrics = compiled(parts)(start(), tiny.packed())
+    # With plain descent at rate 1 the parameters move by the gradient.
+    tiny.assert_trees_close(cut.params, whole.params, atol=1e-5, rtol=1e-5)
+    tiny.assert_trees_close(tiny.losses(cut_metrics), tiny.losses(metrics), rtol=1e-5)
+    assert float(metrics["grad_norm"].compute()) > 0.1
+
+
+def test_parts_are_dealt_out_like_cards():
+    parts = update.split_rows({"x": jnp.arange(8)}, 2)["x"]
+    np.testing.assert_array_equal(parts, [[0, 2, 4, 6], [1, 3, 5, 7]])
+
+
+def test_same_state_same_step_and_the_next_step_has_other_noise():
+    once, first = compiled()(start(), tiny.packed())
+    again, same = compiled()(start(), tiny.packed())
+    tiny.assert_trees_close(once.params, again.params, atol=0)
+    assert tiny.losses(first) == tiny.losses(same)
+    later = start().replace(step=jnp.int32(1))
+    _, other = compiled()(later, tiny.packed())
+    seeded = start().replace(key=jax.random.key(5))
+    _, reseeded = compiled()(seeded, tiny.packed())
+    for metrics in (other, reseeded):
+        for term in ("text", "image"):
+            assert float(metrics[term].compute()) != float(first[term].compute())
+
+
+def test_the_root_key_stays_and_the_step_counts():
+    state, _ = compiled()(start(), tiny.packed())
+    assert state.step == 1
+    np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(start().key))
+
+
+def test_rows_have_keys_of_their_own_whatever_their_number():
+    few, many = (update.row_keys(jax.random.key(0), n) for n in (3, 8))
+    data = jax.random.key_data(many)
+    np.testing.assert_array_equal(jax.random.key_data(few), data[:3])
+    assert len({tuple(row) for row in data.tolist()}) == 8
+
+
+class Spy:
+    """A paradigm that passes on what it is given as its losses."""
+
+    weights = (("text", 0.0), ("image", 0.0))
+
+    def __init__(self, inner):
+        self.counts, self.corrupt, self.inner, self.seen = inner.counts, self._corrupt, inner, {}
+
+    def _corrupt(self, key, u, canvas, table):
+        view, _ = self.inner.corrupt(key, u, canvas, table)
+        return view, (u, view)
+
+    def loss(self, outputs, targets):
+        u, view = targets
+        free = (view.kind > 0) & (view.position[..., 0] > 0)
+        one = jnp.float32(1)
+        average = Average
+        return {
+            # The row's own u, and how much its noise differs: sums over rows tell them apart.
+            "text": average(total=jnp.sum(jnp.where(free, u, 0)) / jnp.sum(free), count=one),
+            "image": average(total=jnp.mean(view.embeds) ** 2, count=one),
+        }
+
+
+def test_rows_of_a_step_have_clocks_and_noise_of_their_own():
+    """Equal documents in all rows: the clocks are one in each stratum, and noise averages out."""
+    rows = 8
+    same = tiny.rows_of(tiny.captions(1) * rows)
+    system = dataclasses.replace(SGD, paradigm=Spy(tiny.paradigm()))
+    _, metrics = system.step()(system.state(same), same)
+    mean = float(metrics["text"].compute())
+    # One number for all rows would have a standard deviation of 0.29.
+    assert abs(mean - 0.5) <= 0.5 / rows
+    corrupt = jax.vmap(functools.partial(tiny.paradigm().corrupt, table=table()))
+    u = jnp.full(same.ids.shape, 0.1)
+    view, _ = corrupt(update.row_keys(jax.random.key(0), rows), u, same)
+    noisy = np.asarray(view.embeds)[np.asarray(view.clock == np.float32(0.1))]
+    assert len(np.unique(noisy[:, 0])) == len(noisy)
+
+
+def table():
+    return SGD.network.apply({"params": start().params}, method="table")
+
+
+def test_step_is_traced_once_and_takes_its_state_s_memory():
+    traces = []
+    batch = jax.device_put(tiny.packed(), jax.devices()[0])
+    system = tiny.System()
+    state = jax.device_put(system.state(batch), jax.devices()[0])
+
+    def counted(state, canvas):
+        traces.append(1)
+        return system.update()(state, canvas)
+
+    step = jax.jit(counted, donate_argnums=0)
+    first = state
+    for _ in range(3):
+        state, _ = step(state, batch)
+    assert len(traces) == 1
+    # The donated state is gone: its memory is that of the next.
+    assert all(x.is_deleted() for x in jax.tree.leaves((first.params, first.opt_state, first.ema)))
+
+
+def test_average_of_parameters_follows_its_formula():
+    one, _ = compiled()(start(), tiny.packed())
+    # min(decay, (1 + step) / (10 + step)) of the old average, at step 0.
+    expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, start().ema, one.params)
+    tiny.assert_trees_close(one.ema, expected, atol=1e-5)
+    late = start().replace(step=jnp.int32(100_000))
+    one, _ = compiled()(late, tiny.packed())
+    expected = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, late.ema, one.params)
+    tiny.assert_trees_close(one.ema, expected, atol=1e-5)
+
+
+def test_loss_falls_on_toy_data():
+    _, history = run(tiny.System(), tiny.packed(), 60)
+    early, late = (
+        np.mean([[losses["text"], losses["image"]] for losses in part], axis=0)
+        for part in (history[:5], history[-10:])
+    )
+    assert np.all(late < 0.6 * early), (early, late)
+
+
+def test_metrics_are_means_over_what_was_scored():
+    state, batch = start(), tiny.packed()
+    one, logged = compiled()(state, batch)
+    rows = batch.ids.shape[0]
+    key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, 0))
+    u = step_lib.clocks.per_document(step_lib.clocks.stratified(key_clock, rows), batch.segment)
+    corrupt = jax.vmap(functools.partial(SGD.paradigm.corrupt, table=table()))
+    view, targets = corrupt(update.row_keys(key_rows, rows), u, batch)
+    assert logged["text"].count == targets.text.sum()
+    assert logged["image"].count == targets.image.sum()
+    outputs = SGD.network.apply({"params": state.params}, view)
+    nats = optax.softmax_cross_entropy_with_integer_labels(outputs["text_logits"], batch.ids)
+    text = float(jnp.sum(nats * targets.text))
+    values = tiny.losses(logged)
+    np.testing.assert_allclose(values["text"], text / targets.text.sum(), rtol=1e-4)
+    # The loss that is minimized divides by all free slots of the clean batch instead.
+    free = {"text": batch.free & batch.is_text, "image": batch.free & batch.is_image}
+    by_count = {name: float(logged[name].total / free[name].sum()) for name in free}
+    np.testing.assert_allclose(values["loss"], by_count["text"] + 2 * by_count["image"], rtol=1e-4)
+    np.testing.assert_allclose(values["param_norm"], optax.global_norm(one.params), rtol=1e-4)
+    np.testing.assert_allclose(values["update_norm"], values["grad_norm"], rtol=1e-5)
+    assert values["documents"] == batch.segment.max(1).sum()
+
+
+def test_a_batch_without_pictures_trains():
+    words = tiny.rows_of([Document((Text("a picture of red"),))] * 4, length=96)
+    batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), words)
+    state, metrics = compiled()(start(), batch)
+    values = tiny.losses({name: metrics[name] for name in ("text", "loss", "grad_norm")})
+    assert metrics["image"].count == 0
+    assert metrics["image"].total == 0
+    assert np.all(np.isfinite(list(values.values())))
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state.params))
+
+
+def test_padding_rows_change_nothing():
+    batch = tiny.packed()
+    half = jax.tree.map(lambda x: x[:4], batch)
+    padded = jax.tree.map(lambda x: x.at[4:].set(jnp.zeros_like(x[4:])), batch)
+    u = jnp.full(batch.ids.shape, 0.4)
+
+    def sums(canvas, rows):
+        keys = update.row_keys(jax.random.key(1), rows)
+        each = step_lib.row_losses(
+            start().params, keys, u[:rows], canvas, model=SGD.network, paradigm=SGD.paradigm
+        )
+        return update.total(each)
+
+    tiny.assert_trees_close(jax.jit(sums, static_argnums=1)(padded, 8),
+                            jax.jit(sums, static_argnums=1)(half, 4), rtol=1e-5)  # fmt: skip
+
+
+def test_evaluation_shows_all_documents_at_one_time():
+    spy = Spy(tiny.paradigm())
+    run_ = functools.partial(
+        step_lib.eval_step, start().params, canvas=tiny.packed(), model=SGD.network, paradigm=spy
+    )
+    rows = run_(key=jax.random.key(0), u=jnp.float32(0.25))
+    np.testing.assert_allclose(update.total(rows)["text"].compute(), 0.25, rtol=1e-5)
+    again = run_(key=jax.random.key(0), u=jnp.float32(0.25))
+    np.testing.assert_array_equal(rows["image"].total, again["image"].total)
+
+
+def test_the_start_does_not_use_the_key_of_a_step():
+    """Parameters that shared their noise with a step's would be correlated with it."""
+    batch = tiny.packed()
+    params = SGD.state(batch).params
+    view = tiny.noisy_view(batch)
+    for step in range(3):
+        key = jax.random.fold_in(jax.random.key(0), step)
+        other = nn.unbox(SGD.network.init(key, view)["params"])
+        assert jnp.any(other["rows"] != params["rows"])
+
+
+def test_optimizer_decays_matrices_alone():
+    settings = dataclasses.replace(tiny.SETTINGS, weight_decay=0.5, warmup=0)
+    optimizer = optimizer_lib.optimizer(settings)
+    params = start().params
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    moved = {
+        jax.tree_util.keystr(path): bool(jnp.any(x != 0))
+        for path, x in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    assert {name: "kernel" in name for name in moved} == moved

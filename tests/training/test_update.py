@@ -1,0 +1,83 @@
+"""The update that all training shares, held against a linear model whose gradients are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from clu import metrics
+
+from oneflow_jax.training import train_state, update
+from tests import tiny
+
+ROWS = 8
+X = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
+START = {"w": jnp.asarray([1.0, -2.0, 0.5])}
+
+
+def loss(params, part):
+    """Half the squared sum of each row, by the rows of the whole batch."""
+    rows, keys = part
+    made = rows @ params["w"]
+    total = jnp.sum(made**2) / 2
+    sums = {"half": metrics.Average(total=total, count=jnp.float32(len(rows)))}
+    return total / ROWS, (sums, {"made": made, "drawn": jax.vmap(jax.random.uniform)(keys)})
+
+
+def updated(parts, optimizer=None, step=0):
+    optimizer = optimizer or optax.sgd(0.1)
+    state = train_state.new(jax.random.key(0), START, optimizer).replace(step=jnp.int32(step))
+
+    def run(state):
+        rows = (X, update.row_keys(jax.random.fold_in(state.key, state.step), ROWS))
+        return update.updated(state, loss, rows, optimizer=optimizer, decay=0.9, parts=parts)
+
+    return jax.jit(run)(state)
+
+
+def gradient():
+    return X.T @ (X @ np.asarray(START["w"])) / ROWS
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_gradients_add_up_to_those_of_the_batch(parts):
+    after, logged, seen = updated(parts)
+    expected = START["w"] - 0.1 * gradient()
+    np.testing.assert_allclose(after.params["w"], expected, rtol=1e-5)
+    assert after.step == 1
+    made = X @ np.asarray(START["w"])
+    values = tiny.losses(logged)
+    np.testing.assert_allclose(values["loss"], np.sum(made**2) / 2 / ROWS, rtol=1e-5)
+    np.testing.assert_allclose(values["half"], values["loss"], rtol=1e-5)
+    assert logged["half"].count == ROWS
+    np.testing.assert_allclose(values["grad_norm"], np.linalg.norm(gradient()), rtol=1e-5)
+    np.testing.assert_allclose(values["update_norm"], 0.1 * values["grad_norm"], rtol=1e-5)
+    np.testing.assert_allclose(values["param_norm"], np.linalg.norm(expected), rtol=1e-5)
+    # What was seen of each microbatch, whose rows are dealt out like cards.
+    assert seen["made"].shape == (parts, ROWS // parts)
+    np.testing.assert_allclose(np.asarray(seen["made"]).T.reshape(-1), made, rtol=1e-4)
+
+
+def test_each_row_keeps_its_key_whatever_the_parts():
+    drawn = [np.asarray(updated(parts)[2]["drawn"]).T.reshape(-1) for parts in (1, 2, 4)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    assert len(set(drawn[0].tolist())) == ROWS
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.1), (1_000, 0.9)])
+def test_the_average_follows_the_new_parameters(step, weight):
+    after, _, _ = updated(1, step=step)
+    expected = weight * START["w"] + (1 - weight) * after.params["w"]
+    np.testing.assert_allclose(after.ema["w"], expected, rtol=1e-5)
+
+
+def test_the_optimizer_s_state_goes_on():
+    after, _, _ = updated(2, optax.trace(0.9))
+    np.testing.assert_allclose(after.opt_state.trace["w"], gradient(), rtol=1e-5)
+
+
+def test_the_root_key_stays():
+    after, _, _ = updated(1)
+    expected = jax.random.key_data(jax.random.key(0))
+    np.testing.assert_array_equal(jax.random.key_data(after.key), expected)

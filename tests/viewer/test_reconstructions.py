@@ -1,0 +1,172 @@
+"""The page of a codec: its text, and itself in a real Chromium without a network."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oneflow_jax.viewer import reconstructions
+from tests.viewer import test_page
+from tests.viewer.test_browser import browser  # noqa: F401 - a fixture
+
+CURVES = {
+    "training": [(step, 20 + step / 100) for step in range(100)],
+    "held <out>": [(0, 18.0), (50, float("nan")), (90, 19.0)],
+}
+
+
+def pictures(count=3, side=16):
+    shape = (2, count, side, side, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write(path, side=16, **changes):
+    originals, rebuilt = pictures(side=side)
+    given = {
+        "originals": originals,
+        "rebuilt": rebuilt,
+        "captions": ["first", "second", "third"],
+        "columns": ["ours", "theirs"],
+        "figures": {"PSNR, dB": ("25.1", "21.2"), "pictures": ("3",)},
+        "axis": "PSNR, dB",
+        "curves": CURVES,
+        "settings": {"steps": "6", "batch": "8"},
+        "heading": "A codec",
+        "lede": "What comes back.",
+        "notes": ["A note"],
+    }
+    reconstructions.write(path, **given | changes)
+    return path.read_text("utf-8")
+
+
+def images(text):
+    """The pictures of each figure, in order."""
+    figures = re.findall(r"<figure>(.*?)</figure>", text)
+    uris = [re.findall(r"src='data:image/png;base64,([^']*)'", figure) for figure in figures]
+    return [
+        [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri)))) for uri in three]
+        for three in uris
+    ]
+
+
+def test_the_page_refers_to_nothing_outside_itself(tmp_path):
+    text = write(tmp_path / "new" / "page.html")
+    found = test_page.Links()
+    found.feed(text)
+    assert len(found.seen) == 1 + 9
+    assert all(link.startswith("data:") for link in found.seen)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
+    assert "default-src 'none'" in text
+    assert not re.search(r"\{\{\w+\}\}", text)
+
+
+def test_three_pictures_each_original_rebuilt_and_difference(tmp_path):
+    found = images(write(tmp_path / "page.html"))
+    originals, rebuilt = pictures()
+    assert [len(three) for three in found] == [3, 3, 3]
+    for three, real, made in zip(found, originals, rebuilt, strict=True):
+        # Enlarged by a whole factor: each pixel is a square.
+        assert three[0].shape == (128, 128, 3)
+        small = [image[::8, ::8] for image in three]
+        np.testing.assert_array_equal(np.kron(small[0], np.ones((8, 8, 1), int)), three[0])
+        np.testing.assert_array_equal(small[0], real)
+        np.testing.assert_array_equal(small[1], made)
+        expected = np.clip(128 + made.astype(int) - real, 0, 255)
+        np.testing.assert_array_equal(small[2], expected)
+
+
+def test_large_pictures_stay_as_they_are(tmp_path):
+    assert images(write(tmp_path / "page.html", side=200))[0][0].shape == (200, 200, 3)
+
+
+def test_text_cannot_leave_its_place(tmp_path):
+    nasty = test_page.NASTY
+    text = write(
+        tmp_path / "page.html",
+        captions=[nasty, nasty, "'"],
+        columns=[nasty],
+        figures={nasty: (nasty,)},
+        axis=nasty,
+        curves={nasty: [(0, 1.0)]},
+        settings={nasty: nasty},
+        heading=nasty,
+        lede=nasty,
+        notes=[nasty],
+    )
+    assert text.count("<script") == 2
+    assert "<!--" not in text
+    read = test_page.data(text)
+    assert read["axis"] == nasty
+    assert read["curves"][0]["name"] == nasty
+
+
+def test_figures_and_settings_are_shown(tmp_path):
+    text = write(tmp_path / "page.html")
+    assert "<th scope='col'>ours</th><th scope='col'>theirs</th>" in text
+    assert "<tr><th scope='row'>PSNR, dB</th><td>25.1</td><td>21.2</td></tr>" in text
+    # The line below goes on where there is no number.
+    assert "<tr><th scope='row'>pictures</th><td>3</td><td></td></tr>" in text
+    assert "<tr><th scope='row'>batch</th><td>8</td></tr>" in text
+    assert "<figcaption>second</figcaption>" in text
+    assert "<p>A note</p>" in text
+
+
+def test_as_many_captions_as_pictures(tmp_path):
+    with pytest.raises(ValueError, match="shorter"):
+        write(tmp_path / "page.html", captions=["one"])
+
+
+@pytest.fixture(params=[{}, {"curves": {}}], ids=["curves", "no curves"])
+def changes(request):
+    return request.param
+
+
+@pytest.fixture(params=[(1200, 900), (360, 740)], ids=["wide", "narrow"])
+def opened(browser, changes, request, tmp_path):  # noqa: F811
+    """The page, ready; anything it complains about or asks for fails the test when it is done."""
+    write(tmp_path / "page.html", **changes)
+    address = (tmp_path / "page.html").as_uri()
+    width, height = request.param
+    context = browser.new_context(offline=True, viewport={"width": width, "height": height})
+    tab = context.new_page()
+    complaints, asked = [], []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda sent: asked.append(sent.url))
+    tab.goto(address)
+    yield tab
+    context.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("data:", address))] == []
+
+
+def test_in_a_browser(opened, changes):
+    width = opened.viewport_size["width"]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.locator("figure img").count() == 9
+    shown = opened.locator("figure img").evaluate_all(
+        "all => all.map(one => one.complete && one.naturalWidth === 128 && one.clientWidth > 60)"
+    )
+    assert shown == [True] * 9
+    # Three beside one another, the caption below them.
+    boxes = [opened.locator("figure img").nth(n).bounding_box() for n in range(3)]
+    assert len({box["y"] for box in boxes}) == 1
+    assert opened.locator("figcaption").first.bounding_box()["y"] > boxes[0]["y"] + 60
+    chart = opened.locator("#learning")
+    assert chart.is_visible() == ("curves" not in changes)
+    if "curves" in changes:
+        return
+    assert opened.locator("#chart .curve").count() == 2
+    assert "PSNR, dB against training step" in opened.locator("#chart svg").get_attribute(
+        "aria-label"
+    )
+    assert "PSNR, dB" in opened.locator("#chart text").all_text_contents()
+    opened.locator("#chart").hover(position={"x": 60, "y": 100})
+    legend = opened.locator("#legend-curves").text_content()
+    assert "held <out>18 at step 0" in legend
+    assert not opened.locator("#settings table").is_visible()
+    opened.locator("#settings summary").click()
+    assert opened.locator("#settings table").is_visible()
