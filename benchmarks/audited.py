@@ -10,13 +10,13 @@ import sys
 
 from oneflow_jax.data.custom import worker
 
-LOG = "opened.txt"
+LOG_FILE = "opened.txt"
 
 
 def main() -> None:
     """Makes units."""
     top = pathlib.Path(sys.argv[1]).resolve().parents[2]
-    log = os.open(top / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(top / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(event: str, arguments: tuple[object, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str | bytes):

@@ -26,7 +26,7 @@ except ImportError:
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
+class AutoencoderSize:
     """An autoencoder, and the pixels that its pictures are high and wide."""
 
     architecture: Architecture
@@ -35,19 +35,19 @@ class Size:
 
 _SD1 = (128, 256, 512, 512)
 SIZES = {
-    "small": Size(Architecture(kind="AutoencoderKL", block_out_channels=(32, 64, 128),
+    "small": AutoencoderSize(Architecture(kind="AutoencoderKL", block_out_channels=(32, 64, 128),
                                norm_num_groups=8), 64),
-    "sd1": Size(Architecture(kind="AutoencoderKL", block_out_channels=_SD1,
+    "sd1": AutoencoderSize(Architecture(kind="AutoencoderKL", block_out_channels=_SD1,
                              layers_per_block=2), 128),
 }  # fmt: skip
 """The project's own, and that of Stable Diffusion 1."""
 
-TINY = Size(
+TINY = AutoencoderSize(
     Architecture(kind="AutoencoderKL", block_out_channels=(8, 16), norm_num_groups=4), pixels=16
 )
 """For --smoke."""
 
-WAYS = ("encode", "decode")
+METHODS = ("encode", "decode")
 
 LAYOUTS = ("as it comes", "channels last")
 """Of diffusers' arrays: how it loads them, and how oneDNN likes them better."""
@@ -55,7 +55,7 @@ LAYOUTS = ("as it comes", "channels last")
 TOLERANCE = 1e-3
 """By which two that are to do the same may differ."""
 
-Contestants = dict[str, Callable[[], object]]
+Candidates = dict[str, Callable[[], object]]
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
@@ -67,27 +67,29 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
     flags = flags.parse_args(argv)
-    host.keep_freed_memory()
+    host.configure_malloc()
     sizes = {"tiny": TINY} if flags.smoke else {name: SIZES[name] for name in flags.sizes}
     rounds = 1 if flags.smoke else flags.rounds
-    results = {"machine": host.machine() | _torch(), "rounds": rounds, "cases": []}
-    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
+    results = {"machine": host.machine_info() | _torch_info(), "rounds": rounds, "cases": []}
+    report.print_table(
+        "machine", [(name, str(value)) for name, value in results["machine"].items()]
+    )
     if torch is None:
         print("\ndiffusers is not installed (requirements-parity.txt): only ours is measured.")
     for name, size in sizes.items():
         for batch in flags.batch:
             case = {"size": name, "pixels": size.pixels, "batch": batch}
-            case |= measured(size, batch, rounds)
+            case |= measure(size, batch, rounds)
             title = f"{name}, {size.pixels} x {size.pixels}, batch {batch}: median (min-max)"
-            report.show(title, _rows(case))
+            report.print_table(title, _rows(case))
             results["cases"].append(case)
-    report.keep(flags.json, results)
+    report.save_json(flags.json, results)
     return results
 
 
-def measured(size: Size, batch: int, rounds: int) -> dict[str, object]:
+def measure(size: AutoencoderSize, batch: int, rounds: int) -> dict[str, object]:
     """Pictures a second of everyone, and how much faster ours is than the others."""
-    module = models.model(size.architecture)
+    module = models.make_model(size.architecture)
     side = size.pixels // size.architecture.factor
     draws = np.random.default_rng(0)
     given = {
@@ -101,27 +103,27 @@ def measured(size: Size, batch: int, rounds: int) -> dict[str, object]:
         run = jax.jit(lambda params, x: module.apply({"params": params}, x, method=way))
         return functools.partial(run, params, given[way])
 
-    contestants = {f"ours {way}": ours(way) for way in WAYS}
+    contestants = {f"ours {way}": ours(way) for way in METHODS}
     if torch is not None:
-        others = _diffusers(size.architecture, params, given)
-        _check(contestants, others)
+        others = _diffusers_candidates(size.architecture, params, given)
+        _check_outputs_match(contestants, others)
         contestants |= others
-    seconds = timing.interleaved(contestants, rounds)
+    seconds = timing.time_interleaved(contestants, rounds)
     ratios = {
-        name: timing.spread(
+        name: timing.summarize(
             theirs / mine
             for theirs, mine in zip(times, seconds[f"ours {name.split()[-1]}"], strict=True)
         )
         for name, times in seconds.items()
         if not name.startswith("ours")
     }
-    rates = {name: timing.spread(batch / s for s in times) for name, times in seconds.items()}
+    rates = {name: timing.summarize(batch / s for s in times) for name, times in seconds.items()}
     return {"pictures_per_second": rates, "ours_over": ratios}
 
 
-def _diffusers(
-    architecture: Architecture, params: PyTree, given: dict[str, jax.Array]
-) -> Contestants:
+def _diffusers_candidates(
+    architecture: Architecture, params: PyTree, inputs: dict[str, jax.Array]
+) -> Candidates:
     """The same network and inputs in diffusers, in each layout."""
     contestants = {}
     for layout in LAYOUTS:
@@ -135,17 +137,17 @@ def _diffusers(
             with torch.inference_mode():
                 return method(x, return_dict=False)[0]
 
-        for way in WAYS:
-            x = torch.from_numpy(np.array(given[way]).transpose(0, 3, 1, 2))
+        for way in METHODS:
+            x = torch.from_numpy(np.array(inputs[way]).transpose(0, 3, 1, 2))
             x = x.contiguous(memory_format=order)
             name = f"diffusers, {layout}: {way}"
             contestants[name] = functools.partial(run, getattr(network, way), x)
     return contestants
 
 
-def _check(ours: Contestants, others: Contestants) -> None:
+def _check_outputs_match(ours: Candidates, references: Candidates) -> None:
     """Times of networks that do not do the same would tell nothing."""
-    for name, run in others.items():
+    for name, run in references.items():
         way = name.split()[-1]
         mine, theirs = ours[f"ours {way}"](), run()
         if way == "encode":
@@ -154,7 +156,7 @@ def _check(ours: Contestants, others: Contestants) -> None:
         assert difference < TOLERANCE, f"{name}: {difference}"
 
 
-def _torch() -> dict[str, str | int]:
+def _torch_info() -> dict[str, str | int]:
     if torch is None:
         return {}
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
@@ -169,4 +171,4 @@ def _rows(case: dict[str, object]) -> list[report.Row]:
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

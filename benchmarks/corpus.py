@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import PIL.Image
 
-SECRET = "CANARY"
+CANARY = "CANARY"
 """A word that stands outside of what may be read."""
 
-TOKENS = (
+BAD_BYTES = (
     *(b"../secret/canary.png", b"../secret/canary.txt", b"/etc/passwd", b"link.png", b"pipe.png"),
     *(b"http://127.0.0.1:9/x.png", b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800", b"\\u0000"),
     *(b"[" * 3000, b"<div>" * 3000, b"<!--", b"NaN", b"1e999", b"-1", b"99999999999", b'"', b"\n"),
@@ -22,38 +22,38 @@ TOKENS = (
 )
 
 
-def picture(draws: random.Random, form: str = "PNG", mode: str = "RGB") -> bytes:
+def make_image(rng: random.Random, image_format: str = "PNG", mode: str = "RGB") -> bytes:
     """A picture of noise."""
-    size = (draws.randint(1, 40), draws.randint(1, 40))
-    noise = np.random.default_rng(draws.randrange(2**32)).integers(0, 256, (*size, 3), np.uint8)
+    size = (rng.randint(1, 40), rng.randint(1, 40))
+    noise = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (*size, 3), np.uint8)
     made = PIL.Image.fromarray(noise).convert(mode)
     file = io.BytesIO()
-    frames = {"save_all": True, "append_images": [made.rotate(90)]} if form == "GIF" else {}
-    made.save(file, form, **frames)
+    frames = {"save_all": True, "append_images": [made.rotate(90)]} if image_format == "GIF" else {}
+    made.save(file, image_format, **frames)
     return file.getvalue()
 
 
-def any_picture(draws: random.Random) -> tuple[str, bytes]:
+def make_any_image(rng: random.Random) -> tuple[str, bytes]:
     """A picture of any format, and its extension."""
     forms = (
         *(("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB")),
         *(("JPEG", "CMYK"), ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB")),
         *(("TIFF", "CMYK"), ("TIFF", "F"), ("PPM", "L")),
     )
-    form, mode = draws.choice(forms)
+    form, mode = rng.choice(forms)
     if mode == "I;16":
-        deep = np.random.default_rng(draws.randrange(2**32)).integers(0, 2**16, (9, 7), np.uint16)
+        deep = np.random.default_rng(rng.randrange(2**32)).integers(0, 2**16, (9, 7), np.uint16)
         file = io.BytesIO()
         PIL.Image.fromarray(deep).save(file, form)
         return ".png", file.getvalue()
-    return f".{form.lower()}", picture(draws, form, mode)
+    return f".{form.lower()}", make_image(rng, form, mode)
 
 
-def jsonl(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+def jsonl(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
     """A file of lines in all three layouts, and two pictures."""
     names = []
     for each in range(2):
-        ending, data = any_picture(draws)
+        ending, data = make_any_image(rng)
         names.append(f"pictures/{number}-{each}{ending}")
         yield names[-1], data
     lines = (
@@ -68,13 +68,13 @@ def jsonl(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
     yield f"{number}.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def webdataset(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+def webdataset(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
     """A tar file."""
     file = io.BytesIO()
-    form = draws.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT))
+    form = rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT))
     with tarfile.open(fileobj=file, mode="w", format=form) as tar:
         for each in range(3):
-            ending, data = any_picture(draws)
+            ending, data = make_any_image(rng)
             long = "x" * (150 if form == tarfile.GNU_FORMAT else 5)
             for name, content in (
                 (f"{long}{each}{ending}", data),
@@ -88,35 +88,35 @@ def webdataset(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]
     yield f"{number}.tar", file.getvalue()
 
 
-def parquet(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+def parquet(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
     """A table."""
     import pyarrow
     import pyarrow.parquet
 
     rows = [
         {
-            "image": {"bytes": any_picture(draws)[1], "path": f"{each}.png"},
+            "image": {"bytes": make_any_image(rng)[1], "path": f"{each}.png"},
             "text": f"row {each} of {number}",
         }
         for each in range(4)
     ]
     file = io.BytesIO()
-    codec = draws.choice(("snappy", "zstd", "gzip", "none"))
+    codec = rng.choice(("snappy", "zstd", "gzip", "none"))
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, file, compression=codec, row_group_size=2)
     yield f"{number}.parquet", file.getvalue()
 
 
-def pages(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+def pages(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
     """A page, in HTML or Markdown, and its picture."""
-    ending, data = any_picture(draws)
+    ending, data = make_any_image(rng)
     name = f"img/{number}{ending}"
     yield name, data
-    if draws.random() < 0.3:
+    if rng.random() < 0.3:
         words = f"# Page {number}\n\nsome *words*\n\n![a]({name})\n\n- and\n- more `code`\n"
         yield f"{number}.md", words.encode()
         return
-    encoding = draws.choice(("utf-8", "latin-1", "utf-16"))
+    encoding = rng.choice(("utf-8", "latin-1", "utf-16"))
     page = (
         f'<!doctype html><html><head><meta charset="{encoding}"><title>t</title></head><body>'
         f"<nav>menu</nav><main><h1>Page {number}</h1><p>größer &amp; more<img src='{name}'>"
@@ -125,14 +125,14 @@ def pages(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
     yield f"{number}.html", page.encode(encoding)
 
 
-def pairs(draws: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+def pairs(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
     """A picture and its words."""
-    ending, data = any_picture(draws)
+    ending, data = make_any_image(rng)
     yield f"{number}{ending}", data
     yield f"{number}.txt", f"a picture, number {number}".encode()
 
 
-KINDS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] = {
+FORMATS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] = {
     "jsonl": jsonl,
     "webdataset": webdataset,
     "parquet": parquet,
@@ -141,7 +141,7 @@ KINDS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] = 
 }
 
 
-def lured(draws: random.Random, name: str, data: bytes, secret: pathlib.Path) -> bytes:
+def with_path_traversal(rng: random.Random, name: str, data: bytes, secret: pathlib.Path) -> bytes:
     """The file, with names of pictures that lead to the secret, or to what is no file."""
     lures = (
         *("../secret/canary.png", "../inside/../secret/canary.png", "link.png", "away/canary.png"),
@@ -149,45 +149,47 @@ def lured(draws: random.Random, name: str, data: bytes, secret: pathlib.Path) ->
         *(str(secret / "canary.png"), f"file://{secret}/canary.png", "/etc/passwd", "~/.profile"),
     )
     if name.endswith(".tar"):
-        return _lured_tar(draws, lures, secret)
+        return _path_traversal_tar(rng, lures, secret)
     names = re.compile(rb"(?:pictures|img)/[0-9-]+\.\w+")
-    return names.sub(lambda found: draws.choice(lures).encode(), data)
+    return names.sub(lambda found: rng.choice(lures).encode(), data)
 
 
-def _lured_tar(draws: random.Random, lures: Sequence[str], secret: pathlib.Path) -> bytes:
+def _path_traversal_tar(
+    rng: random.Random, traversal_paths: Sequence[str], secret: pathlib.Path
+) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for number in range(4):
-            info = tarfile.TarInfo(f"{number}{draws.choice(('.png', '.txt'))}")
-            info.type = draws.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE))
-            info.linkname = draws.choice((*lures, str(secret / "canary.txt")))
+            info = tarfile.TarInfo(f"{number}{rng.choice(('.png', '.txt'))}")
+            info.type = rng.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE))
+            info.linkname = rng.choice((*traversal_paths, str(secret / "canary.txt")))
             tar.addfile(info)
-            info = tarfile.TarInfo(draws.choice(lures))
+            info = tarfile.TarInfo(rng.choice(traversal_paths))
             tar.addfile(info)
     return file.getvalue()
 
 
-def spoiled(draws: random.Random, data: bytes) -> bytes:
+def corrupt(rng: random.Random, data: bytes) -> bytes:
     """The file with one to four things wrong."""
     found = bytearray(data)
-    for _ in range(draws.randint(1, 4)):
-        at = draws.randrange(len(found) + 1)
-        length = min(draws.choice((1, 2, 4, 16, 64, 512)), len(found) - at)
-        match draws.randrange(8):
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(found) + 1)
+        length = min(rng.choice((1, 2, 4, 16, 64, 512)), len(found) - at)
+        match rng.randrange(8):
             case 0:
                 del found[at:]
             case 1:
-                found[at : at + length] = draws.randbytes(length)
+                found[at : at + length] = rng.randbytes(length)
             case 2:
                 found[at : at + length] = bytes(length)
             case 3:
-                found[at:at] = draws.choice(TOKENS)
+                found[at:at] = rng.choice(BAD_BYTES)
             case 4:
-                found[at : at + length] = draws.choice(TOKENS)
+                found[at : at + length] = rng.choice(BAD_BYTES)
             case 5:
                 del found[at : at + length]
             case 6:
-                found[at:at] = found[: draws.randrange(min(len(found), 4096) + 1)]
+                found[at:at] = found[: rng.randrange(min(len(found), 4096) + 1)]
             case 7 if at < len(found):
-                found[at] ^= 1 << draws.randrange(8)
+                found[at] ^= 1 << rng.randrange(8)
     return bytes(found)

@@ -19,11 +19,11 @@ from benchmarks import audited, corpus, report
 from oneflow_jax.data.custom import prepare
 from oneflow_jax.data.custom.reader import Settings
 
-COMMAND = (sys.executable, "-m", "benchmarks.audited")
-SOUND = 12
+WORKER_COMMAND = (sys.executable, "-m", "benchmarks.audited")
+NUM_VALID = 12
 """Documents of each kind that are left as they are: both splits get some."""
 
-LURED = 0.2
+TRAVERSAL_FRACTION = 0.2
 """Share of the other files in which names lead to the secret; the rest is spoiled."""
 
 
@@ -32,40 +32,46 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--files", type=int, default=1_000, help="spoiled ones of each kind")
     flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--kinds", nargs="+", choices=list(corpus.KINDS), default=list(corpus.KINDS))
+    flags.add_argument(
+        "--kinds", nargs="+", choices=list(corpus.FORMATS), default=list(corpus.FORMATS)
+    )
     flags.add_argument("--patience", type=float, default=20.0, help="seconds over one document")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     given = flags.parse_args(argv)
     found = {}
     for kind in given.kinds:
         with tempfile.TemporaryDirectory(prefix=f"fuzz-{kind}-") as top:
-            found[kind] = tried(
+            found[kind] = run_trial(
                 pathlib.Path(top).resolve(), kind, given.files, given.seed, given.patience
             )
         rows = [(name, str(value)) for name, value in found[kind].items()]
-        report.show(f"{kind}, seed {given.seed}", rows)
+        report.print_table(f"{kind}, seed {given.seed}", rows)
     total = {
         name: sum(each[name] for each in found.values())
         for name in ("files", "crashes", "hangs", "unexpected", "outside")
     }
-    report.show("all", [(name, str(value)) for name, value in total.items()])
+    report.print_table("all", [(name, str(value)) for name, value in total.items()])
     results = {"seed": given.seed, "kinds": found, "total": total}
-    report.keep(given.json, results)
+    report.save_json(given.json, results)
     return results
 
 
-def tried(top: pathlib.Path, kind: str, files: int, seed: int, patience: float) -> dict[str, Any]:
+def run_trial(
+    root: pathlib.Path, data_format: str, num_files: int, seed: int, timeout_s: float
+) -> dict[str, Any]:
     """What came of so many spoiled files of a kind, in an empty folder."""
-    inside = top / "inside"
-    write(inside, kind, files, seed)
-    settings = Settings(path=str(inside), kind=kind, held_out=0.3, pixels=8, patience=patience)
+    inside = root / "inside"
+    write_files(inside, data_format, num_files, seed)
+    settings = Settings(
+        path=str(inside), kind=data_format, held_out=0.3, pixels=8, patience=timeout_s
+    )
     began = time.monotonic()
-    prepared = prepare.prepared(settings, str(top / "data"), 1, COMMAND)
+    prepared = prepare.prepare(settings, str(root / "data"), 1, WORKER_COMMAND)
     seconds = time.monotonic() - began
-    tally = prepare.tally(prepared)
-    opened = (top / audited.LOG).read_bytes().decode("utf-8", "surrogateescape").splitlines()
-    allowed = (f"{inside}{os.sep}", f"{top / 'data'}{os.sep}")
-    secret = str(top / "secret")
+    tally = prepare.load_stats(prepared)
+    opened = (root / audited.LOG_FILE).read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    allowed = (f"{inside}{os.sep}", f"{root / 'data'}{os.sep}")
+    secret = str(root / "secret")
     # What else Python opens, as for the names of character sets, is no user's.
     outside = {
         path
@@ -73,12 +79,12 @@ def tried(top: pathlib.Path, kind: str, files: int, seed: int, patience: float) 
         if not path.startswith(allowed) and (path.startswith(secret) or path == "/etc/passwd")
     }
     told = sum(
-        corpus.SECRET in document.words()
+        corpus.CANARY in document.words()
         for split in ("train", "heldout")
-        for document in prepare.source(settings, str(top / "data"), split, 1)
+        for document in prepare.open_split(settings, str(root / "data"), split, 1)
     )
     return {
-        "files": files,
+        "files": num_files,
         "documents": tally.seen,
         "kept": tally.documents.total(),
         "crashes": tally.dropped["the reader died"],
@@ -97,28 +103,28 @@ def tried(top: pathlib.Path, kind: str, files: int, seed: int, patience: float) 
     }
 
 
-def write(inside: pathlib.Path, kind: str, files: int, seed: int) -> None:
+def write_files(folder: pathlib.Path, data_format: str, num_files: int, seed: int) -> None:
     """Writes sound and spoiled files into a folder, and a secret beside it."""
-    secret = inside.parent / "secret"
+    secret = folder.parent / "secret"
     secret.mkdir()
-    draws = random.Random(f"fuzz/{kind}/{seed}")
-    (secret / "canary.png").write_bytes(corpus.picture(draws))
-    (secret / "canary.txt").write_text(corpus.SECRET)
-    inside.mkdir()
-    (inside / "link.png").symlink_to(secret / "canary.png")
-    (inside / "link.txt").symlink_to(secret / "canary.txt")
-    (inside / "away").symlink_to(secret)
-    os.mkfifo(inside / "pipe.png")
+    draws = random.Random(f"fuzz/{data_format}/{seed}")
+    (secret / "canary.png").write_bytes(corpus.make_image(draws))
+    (secret / "canary.txt").write_text(corpus.CANARY)
+    folder.mkdir()
+    (folder / "link.png").symlink_to(secret / "canary.png")
+    (folder / "link.txt").symlink_to(secret / "canary.txt")
+    (folder / "away").symlink_to(secret)
+    os.mkfifo(folder / "pipe.png")
     made = number = 0
-    while made < files:
-        for name, data in corpus.KINDS[kind](draws, number):
-            path = inside / name
+    while made < num_files:
+        for name, data in corpus.FORMATS[data_format](draws, number):
+            path = folder / name
             path.parent.mkdir(exist_ok=True)
-            sound = number < SOUND
-            if not sound and draws.random() < LURED:
-                data = corpus.lured(draws, name, data, secret)
+            sound = number < NUM_VALID
+            if not sound and draws.random() < TRAVERSAL_FRACTION:
+                data = corpus.with_path_traversal(draws, name, data, secret)
             elif not sound:
-                data = corpus.spoiled(draws, data)
+                data = corpus.corrupt(draws, data)
             path.write_bytes(data)
             made += not sound
         number += 1

@@ -26,8 +26,8 @@ from oneflow_jax.data.custom.reader import Settings
 from oneflow_jax.runtime import host, sharding
 from oneflow_jax.training import loop, train_state
 
-WORKERS = (1, 2)
-DRAWN = 32
+WORKER_COUNTS = (1, 2)
+BATCHES_PER_ROUND = 32
 """Batches drawn in a round: many more than are ready beforehand."""
 
 
@@ -44,11 +44,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         given.documents, given.side, given.rounds = 30, 20, 1
     with tempfile.TemporaryDirectory(prefix="input-") as folder:
         top = pathlib.Path(folder)
-        size = written(top / "own", given.documents, given.side)
-        preparing = {workers: prepared(top, workers, given.documents, size) for workers in WORKERS}
-        reading = read(top, given.rounds, smoke=given.smoke)
+        size = write_documents(top / "own", given.documents, given.side)
+        preparing = {
+            workers: measure_preparation(top, workers, given.documents, size)
+            for workers in WORKER_COUNTS
+        }
+        reading = measure_reading(top, given.rounds, smoke=given.smoke)
     results = {
-        "machine": host.machine(),
+        "machine": host.machine_info(),
         "documents": given.documents,
         "megabytes": size / 1e6,
         "preparing": preparing,
@@ -56,23 +59,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
     for workers, rates in preparing.items():
         rows = [(name, f"{value:.1f}") for name, value in rates.items()]
-        report.show(f"preparing, {workers} processes", rows)
+        report.print_table(f"preparing, {workers} processes", rows)
     rows = [(name, spread.text(digits=2)) for name, spread in reading.items()]
-    report.show("reading and training, median of rounds (min-max)", rows)
-    report.keep(given.json, results)
+    report.print_table("reading and training, median of rounds (min-max)", rows)
+    report.save_json(given.json, results)
     return results
 
 
-def written(folder: pathlib.Path, documents: int, side: int) -> int:
+def write_documents(folder: pathlib.Path, num_documents: int, image_size: int) -> int:
     """Writes JSON lines and JPEGs; returns how many bytes."""
     folder.mkdir()
     size = 0
     draws, noise = random.Random(0), np.random.default_rng(0)
     words = ("small", "red", "dog", "sits", "old", "green", "door", "looks", "two", "birds")
     lines = []
-    for number in range(documents):
+    for number in range(num_documents):
         coarse = PIL.Image.fromarray(noise.integers(0, 256, (12, 12, 3), np.uint8))
-        picture = coarse.resize((side, side), PIL.Image.Resampling.BICUBIC)
+        picture = coarse.resize((image_size, image_size), PIL.Image.Resampling.BICUBIC)
         path = folder / f"{number}.jpg"
         picture.save(path, quality=90)
         size += path.stat().st_size
@@ -83,54 +86,56 @@ def written(folder: pathlib.Path, documents: int, side: int) -> int:
     return size + (folder / "documents.jsonl").stat().st_size
 
 
-def prepared(top: pathlib.Path, workers: int, documents: int, size: int) -> dict[str, float]:
+def measure_preparation(
+    root: pathlib.Path, num_workers: int, num_documents: int, num_bytes: int
+) -> dict[str, float]:
     """Rates of a preparation, with the start of its processes."""
-    settings = Settings(path=str(top / "own"), pixels=32)
+    settings = Settings(path=str(root / "own"), pixels=32)
     began = time.perf_counter()
-    prepare.prepared(settings, str(top / f"data-{workers}"), workers)
+    prepare.prepare(settings, str(root / f"data-{num_workers}"), num_workers)
     seconds = time.perf_counter() - began
     return {
-        "documents a second": documents / seconds,
-        "megabytes a second": size / 1e6 / seconds,
+        "documents a second": num_documents / seconds,
+        "megabytes a second": num_bytes / 1e6 / seconds,
         "seconds": seconds,
     }
 
 
-def read(top: pathlib.Path, rounds: int, *, smoke: bool) -> dict[str, timing.Spread]:
+def measure_reading(root: pathlib.Path, rounds: int, *, smoke: bool) -> dict[str, timing.Quantiles]:
     """Seconds of a batch from the pipeline, never seen before, and of a step; and their ratio."""
     config = own.get_config()
-    config.source.path = str(top / "own")
-    config.data.dir = str(top / "data-1")
+    config.source.path = str(root / "own")
+    config.data.dir = str(root / "data-1")
     config.data.cache = 0
     if smoke:
-        config.model.update(common.size(layers=1, width=32, heads=2))
+        config.model.update(common.transformer_config(layers=1, width=32, heads=2))
         config.batch = 8
-    folder = epath.Path(top / "run")
+    folder = epath.Path(root / "run")
     folder.mkdir()
     system = system_lib.system(config.lock(), folder)
-    with sharding.use(system.mesh):
+    with sharding.mesh_context(system.mesh):
         batches = iter(system.batches())
         canvas = next(batches)
-        state, step = train_state.initial(system), loop.compiled(system)
+        state, step = train_state.init_sharded(system), loop.jit_train_step(system)
 
         def draw() -> object:
-            return [next(batches) for _ in range(DRAWN)][-1]
+            return [next(batches) for _ in range(BATCHES_PER_ROUND)][-1]
 
         def learn() -> object:
             nonlocal state
             state, metrics = step(state, canvas)
             return metrics
 
-        seconds = timing.interleaved({"draw": draw, "step": learn}, rounds)
+        seconds = timing.time_interleaved({"draw": draw, "step": learn}, rounds)
         batches.close()
-    seconds["batch"] = [each / DRAWN for each in seconds["draw"]]
+    seconds["batch"] = [each / BATCHES_PER_ROUND for each in seconds["draw"]]
     pairs = zip(seconds["batch"], seconds["step"], strict=True)
     return {
-        "a batch, ms": timing.spread(1e3 * each for each in seconds["batch"]),
-        "a step, ms": timing.spread(1e3 * each for each in seconds["step"]),
-        "a step by a batch": timing.spread(step / batch for batch, step in pairs),
+        "a batch, ms": timing.summarize(1e3 * each for each in seconds["batch"]),
+        "a step, ms": timing.summarize(1e3 * each for each in seconds["step"]),
+        "a step by a batch": timing.summarize(step / batch for batch, step in pairs),
     }
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

@@ -17,7 +17,7 @@ from oneflow_jax.data import emoji_concepts
 from oneflow_jax.evaluation import emoji, full_suite, image_name_judge, interleaved
 from oneflow_jax.runtime import host, metric_writer
 
-SHARES = (0.0, 0.1, 0.5, 1.0)
+SHUFFLED_FRACTIONS = (0.0, 0.1, 0.5, 1.0)
 """Of the pictures, that are exchanged."""
 
 SEEDS = range(1, 6)
@@ -32,17 +32,22 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags.add_argument("--smoke", action="store_true", help="few concepts and documents")
     flags = flags.parse_args(argv)
-    metric_writer.to_terminal()
-    config = compare.contestant("oneflow", flags.smoke)
+    metric_writer.setup_logging()
+    config = compare.paradigm_config("oneflow", flags.smoke)
     config.data.dir = flags.data
     config.evaluation.samples = min(flags.documents, config.source.documents)
-    known = evaluation.known(config)
-    real = interleaved.marks(known.real, known.concepts, known.look)
-    judges = {"trained judge": known.look, "nearest in pixels": nearest(known.concepts)}
+    known = evaluation.reference_data(config)
+    real = interleaved.score_documents(known.real, known.concepts, known.look)
+    judges = {
+        "trained judge": known.look,
+        "nearest in pixels": nearest_image_classifier(known.concepts),
+    }
     results = {
-        "machine": host.machine(),
+        "machine": host.machine_info(),
         "documents": len(known.real),
-        "interleaved": {f"{share:g}": _scored(known, real, share) for share in SHARES},
+        "interleaved": {
+            f"{share:g}": _score_shuffled(known, real, share) for share in SHUFFLED_FRACTIONS
+        },
         "named": {
             name: float(
                 np.mean([image_name_judge.accuracy(look, known.concepts, seed) for seed in SEEDS])
@@ -54,28 +59,36 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         (f"{float(share):4.0%} exchanged", "{:.2f} ({:.2f} to {:.2f})".format(*each))
         for share, each in results["interleaved"].items()
     ]
-    report.show(f"interleaved, {len(known.real)} documents", rows)
+    report.print_table(f"interleaved, {len(known.real)} documents", rows)
     rows = [(name, f"{share:.2f}") for name, share in results["named"].items()]
-    report.show(f"rough copies of {len(known.concepts)} concepts that are named rightly", rows)
-    report.keep(flags.json, results)
+    report.print_table(
+        f"rough copies of {len(known.concepts)} concepts that are named rightly", rows
+    )
+    report.save_json(flags.json, results)
     return results
 
 
-def nearest(concepts: Sequence[emoji_concepts.Concept]) -> interleaved.Look:
+def nearest_image_classifier(
+    concepts: Sequence[emoji_concepts.Concept],
+) -> interleaved.ImageClassifier:
     """The judge that names the picture nearest in pixels."""
     known = {concept.name: emoji.features(concept.pixels) for concept in concepts}
-    return lambda pictures: [emoji.nearest(pixels, known) for pixels in pictures]
+    return lambda pictures: [emoji.nearest_neighbor(pixels, known) for pixels in pictures]
 
 
-def _scored(
-    known: full_suite.Known, real: Sequence[interleaved.Marks], share: float
+def _score_shuffled(
+    references: full_suite.ReferenceData,
+    real_scores: Sequence[interleaved.DocumentScores],
+    fraction: float,
 ) -> tuple[float, float, float]:
     """The figure `interleaved` of the real documents, and its 95 % interval."""
-    documents = interleaved.exchanged(known.real, share, seed=0)
-    made = interleaved.marks(documents, known.concepts, known.look)
-    low, high = np.percentile(interleaved.spread(made, real)["interleaved"], (2.5, 97.5))
-    return interleaved.figures(made, real)["interleaved"], float(low), float(high)
+    documents = interleaved.shuffle_images(references.real, fraction, seed=0)
+    made = interleaved.score_documents(documents, references.concepts, references.look)
+    low, high = np.percentile(
+        interleaved.bootstrap_metrics(made, real_scores)["interleaved"], (2.5, 97.5)
+    )
+    return interleaved.compute_metrics(made, real_scores)["interleaved"], float(low), float(high)
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

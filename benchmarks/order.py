@@ -21,7 +21,7 @@ from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.runtime import host, metric_writer
 from oneflow_jax.viewer import from_samples, token_times
 
-CLASSES = ("naming", "grammar", "picture")
+WORD_CLASSES = ("naming", "grammar", "picture")
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
@@ -34,53 +34,53 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--runs", default="runs", help="folder of the runs, which must be trained")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
-    metric_writer.to_terminal()
-    results = {"machine": host.machine(), "runs": {}}
+    metric_writer.setup_logging()
+    results = {"machine": host.machine_info(), "runs": {}}
     for name in flags.configs:
-        results["runs"][name] = found = measured(name, flags)
+        results["runs"][name] = found = measure(name, flags)
         rows = [
             (kind, f"{mean:.3f} +- {error:.3f}") for kind, (mean, error) in found["mean"].items()
         ]
         rows.append(("rank correlation with frequency", f"{found['correlation']:.2f}"))
         rows.append(("words compared", str(found["words"])))
-        report.show(f"{name}: mean time of arrival, t", rows)
-    report.keep(flags.json, results)
+        report.print_table(f"{name}: mean time of arrival, t", rows)
+    report.save_json(flags.json, results)
     return results
 
 
-def measured(name: str, flags: argparse.Namespace) -> dict[str, object]:
+def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
     """Times of arrival by class of word, with standard errors."""
-    config = quality.configured(name, [*flags.set, f"sampling.steps={flags.steps}"])
-    folder = quality.folder_of(config, flags.runs)
+    config = quality.load_config(name, [*flags.set, f"sampling.steps={flags.steps}"])
+    folder = quality.run_dir(config, flags.runs)
     system = system_lib.system(config, folder)
-    params = evaluate.averaged(system, folder)
-    plan = sampling.sampling(config, system.paradigm, evaluate.spacing(system, params))
+    params = evaluate.load_ema_params(system, folder)
+    plan = sampling.sampling_plan(config, system.paradigm, evaluate.time_grid(system, params))
     gaps = (Gap("document"),) if system.layout.grows else (Gap("text"), Gap("image"))
     prompts = [Document(gaps)] * flags.samples
-    every: list[token_times.Arrival] = []
+    every: list[token_times.WordTime] = []
     for made in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
         titles = [""] * len(made.documents)
         end = max(1.0, float(made.moments.times[-1]))  # Stories run from 0 to 1.
-        for told in from_samples.stories(system.layout, made.moments, titles, titles):
+        for told in from_samples.build_views(system.layout, made.moments, titles, titles):
             every += [
-                token_times.Arrival(one.word, min(1.0, end * one.time))
-                for one in token_times.arrivals(told)
+                token_times.WordTime(one.word, min(1.0, end * one.time))
+                for one in token_times.compute_word_times(told)
             ]
     times = collections.defaultdict(list)
     for one in every:
-        times[class_of(one.word)].append(one.time)
-    shown = data.source(config, "train")
+        times[classify_word(one.word)].append(one.time)
+    shown = data.open_split(config, "train")
     counts = collections.Counter(
         word for n in range(min(len(shown), 2_000)) for word in shown[n].words().split()
     )
     means = {
-        word: mean for word, (mean, _) in token_times.mean_times(every).items() if word in counts
+        word: mean for word, (mean, _) in token_times.average_times(every).items() if word in counts
     }
     often = [np.log(counts[word]) for word in means]
     return {
         "mean": {
             kind: (float(np.mean(times[kind])), float(stats.sem(times[kind])))
-            for kind in CLASSES
+            for kind in WORD_CLASSES
             if len(times[kind]) > 1
         },
         "correlation": float(stats.spearmanr(often, list(means.values())).statistic),
@@ -88,12 +88,12 @@ def measured(name: str, flags: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def class_of(word: str) -> str:
+def classify_word(word: str) -> str:
     """Whether a word names something, or is one that all sentences share."""
-    if word == token_times.PICTURE:
+    if word == token_times.IMAGE_LABEL:
         return "picture"
-    return "grammar" if word.strip(":,") in sentences.GRAMMAR else "naming"
+    return "grammar" if word.strip(":,") in sentences.TEMPLATE_WORDS else "naming"
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

@@ -4,52 +4,54 @@ import argparse
 import dataclasses
 
 from benchmarks import problem, report, sample, timing
-from oneflow_jax.paradigms import base
 from oneflow_jax.runtime import host, sharding
 from oneflow_jax.samplers import ode
+from oneflow_jax.samplers.base import SamplingPlan
 
 NAMES = ("oneflow", "mask_flow", "edit_flow")
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measures, prints, and returns what --json writes."""
-    flags = report.parser(__doc__, rounds=15)
+    flags = report.make_parser(__doc__, rounds=15)
     flags.add_argument("--nfe", type=int, default=16, help="forward passes")
     flags = flags.parse_args(argv)
-    sizes = report.prepare(flags)
-    with sharding.use(problem.mesh()):
-        results = measured(sizes, flags)
-    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
+    sizes = report.setup(flags)
+    with sharding.mesh_context(problem.single_device_mesh()):
+        results = measure(sizes, flags)
+    report.print_table(
+        "machine", [(name, str(value)) for name, value in results["machine"].items()]
+    )
     title = f"batch {sizes.batch}, {flags.nfe} passes, median of rounds (min-max)"
     for name, case in results["cases"].items():
-        report.show(f"{name}: {title}", [
+        report.print_table(f"{name}: {title}", [
             ("compile, s", f"{case['compile_seconds']:.1f}"),
             ("ms per pass", case["seconds_per_pass"].text(1000)),
             ("times oneflow's", case["ratio"].text(digits=2)),
         ])  # fmt: skip
-    report.keep(flags.json, results)
+    report.save_json(flags.json, results)
     return results
 
 
-def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, object]:
+def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
     """All figures, a case for each paradigm; ratios are taken within a round."""
-    plan = base.Plan(ode.schedule("euler", flags.nfe))
+    plan = SamplingPlan(ode.make_schedule("euler", flags.nfe))
     contestants, compile_seconds = {}, {}
     for name in NAMES:
-        task = problem.Problem(sizes, name)
+        task = problem.Workload(sizes, name)
         params, prompt = task.state().params, task.prompt(sizes.batch)
-        run, compile_seconds[name] = sample.sampler(task, plan, params, prompt)
+        run, compile_seconds[name] = sample.compile_sampler(task, plan, params, prompt)
         contestants[name] = lambda run=run, given=(params, prompt): run(*given)
-    seconds = timing.interleaved(contestants, flags.rounds)
+    seconds = timing.time_interleaved(contestants, flags.rounds)
     return {
-        "machine": host.machine(),
+        "machine": host.machine_info(),
         "sizes": dataclasses.asdict(sizes),
         "rounds": flags.rounds,
         "cases": {
             name: {
                 "compile_seconds": compile_seconds[name],
-                "seconds_per_pass": timing.spread(s / flags.nfe for s in seconds[name]),
-                "ratio": timing.spread(
+                "seconds_per_pass": timing.summarize(s / flags.nfe for s in seconds[name]),
+                "ratio": timing.summarize(
                     s / o for s, o in zip(seconds[name], seconds["oneflow"], strict=True)
                 ),
             }
@@ -59,4 +61,4 @@ def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, objec
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Canvas, Kind, Opening
+from oneflow_jax.canvas import Canvas, InsertPolicy, Modality
 from oneflow_jax.flows import predictions, tasks, time_couplings, time_samplers
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn import model as models
@@ -22,7 +22,7 @@ from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import step as step_lib
 from oneflow_jax.training.train_state import TrainState
 
-SETTINGS = optimizer_lib.Settings(
+OPTIMIZER_CONFIG = optimizer_lib.OptimizerConfig(
     learning_rate=1e-3,
     warmup=100,
     steps=10_000,
@@ -33,11 +33,11 @@ SETTINGS = optimizer_lib.Settings(
     clip=1.0,
     ema=0.999,
 )
-MIX = tasks.Mix(shares=(0.4, 0.2, 0.2, 0.1, 0.1), drop=0.1)
+TASK_MIXTURE = tasks.TaskMixture(shares=(0.4, 0.2, 0.2, 0.1, 0.1), drop=0.1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class WorkloadSizes:
     """Sizes of network and batch; every name is also a flag of the command line.
 
     Attributes:
@@ -69,7 +69,7 @@ class Sizes:
         return self.text + self.image
 
 
-TINY = Sizes(
+TINY = WorkloadSizes(
     layers=2, width=32, heads=2, head_width=16, hidden=64, unroll=2, vocab=32, embed=16,
     channels=12, text=8, image=4, batch=2,
 )  # fmt: skip
@@ -77,23 +77,23 @@ TINY = Sizes(
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds a flag for each field of `Sizes`."""
-    for field in dataclasses.fields(Sizes):
+    """Adds a flag for each field of `WorkloadSizes`."""
+    for field in dataclasses.fields(WorkloadSizes):
         parser.add_argument(f"--{field.name}", type=int, metavar="N", help=f"{field.default}")
 
 
-def sizes_of(flags: argparse.Namespace) -> Sizes:
-    """The sizes that the command line asks for: `Sizes`, or `TINY` with --smoke, and changes."""
-    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Sizes)}
+def parse_sizes(flags: argparse.Namespace) -> WorkloadSizes:
+    """Return the sizes of the command line: `WorkloadSizes`, or `TINY` for --smoke, and changes."""
+    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(WorkloadSizes)}
     changes = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(TINY if flags.smoke else Sizes(), **changes)
+    return dataclasses.replace(TINY if flags.smoke else WorkloadSizes(), **changes)
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class Workload:
     """A network, its paradigm and optimizer at given sizes."""
 
-    sizes: Sizes
+    sizes: WorkloadSizes
     name: str = "oneflow"
 
     @functools.cached_property
@@ -101,22 +101,24 @@ class Problem:
         """As users run it: clean patches, all tasks; `oneflow` with its endpoint objective."""
         s = self.sizes
         shared = {
-            "image": predictions.Clean(),
+            "image": predictions.X1Prediction(),
             "channels": s.channels,
-            "mix": MIX,
-            "clock": time_samplers.Power(),
+            "mix": TASK_MIXTURE,
+            "clock": time_samplers.PowerTimeSampler(),
         }
         words, flat = (6, s.vocab), (("text", 1.0), ("image", 1.0))
         if self.name == "oneflow":
-            return oneflow.OneFlow(objectives.Endpoint(s.vocab), weights=flat, **shared)
+            return oneflow.OneFlow(
+                objectives.CrossEntropyObjective(s.vocab), weights=flat, **shared
+            )
         if self.name == "mask_flow":
             return mask_flow.MaskFlow(s.vocab, (words,), cap=10.0, weights=flat, **shared)
         side = round(s.image**0.5)
         return edit_flow.EditFlow(
-            edit.Alphabet(s.vocab, words, image_token=3, grid=(side, side)),
-            schedules=time_couplings.Schedules((0.3, 0.1, 0.4, 0.2), shared.pop("clock")),
+            edit.TokenSpace(s.vocab, words, image_token=3, grid=(side, side)),
+            schedules=time_couplings.TimeCoupling((0.3, 0.1, 0.4, 0.2), shared.pop("clock")),
             text_clock=False,
-            weights=tuple((term, 1.0) for term in edit_flow.TERMS),
+            weights=tuple((term, 1.0) for term in edit_flow.LOSS_TERMS),
             **shared,
         )
 
@@ -124,7 +126,7 @@ class Problem:
     def model(self) -> models.Model:
         """In float32, with all activations saved for the backward pass."""
         s = self.sizes
-        size = backbone.Size(
+        size = backbone.TransformerConfig(
             s.layers, s.width, s.heads, s.heads, s.head_width, s.hidden, "none", s.unroll,
             jnp.float32,
         )  # fmt: skip
@@ -133,7 +135,7 @@ class Problem:
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
         """The project's own."""
-        return optimizer_lib.optimizer(SETTINGS)
+        return optimizer_lib.optimizer(OPTIMIZER_CONFIG)
 
     def canvas(self, batch: int) -> Canvas:
         """`batch` documents of random content: BOS and words, then one picture."""
@@ -151,7 +153,7 @@ class Problem:
         )
         span = np.where(slot == 0, 1, np.where(is_text, 2, 3))
         row = {
-            "kind": np.where(is_text, Kind.TEXT, Kind.IMAGE).astype(np.int32),
+            "kind": np.where(is_text, Modality.TEXT, Modality.IMAGE).astype(np.int32),
             "segment": np.ones(s.slots, np.int32),
             "span": span.astype(np.int32),
             "position": position.astype(np.int32),
@@ -175,20 +177,20 @@ class Problem:
             return canvas
         exists = canvas.fixed | canvas.is_image
         return canvas.replace(
-            kind=jnp.where(exists, canvas.kind, int(Kind.PAD)),
+            kind=jnp.where(exists, canvas.kind, int(Modality.PAD)),
             segment=jnp.where(exists, canvas.segment, 0),
             span=jnp.where(exists, canvas.span, 0),
             position=jnp.where(exists[..., None], canvas.position, 0)
             .at[..., 0]
             .set(jnp.where(canvas.is_image, 1, 0)),
-            opening=jnp.where(canvas.fixed, int(Opening.WORDS), 0),
+            opening=jnp.where(canvas.fixed, int(InsertPolicy.WORDS), 0),
         )
 
     def state(self) -> TrainState:
         """The state before the first step."""
         canvas = self.canvas(1)
         embeds = jnp.zeros((*canvas.ids.shape, self.sizes.embed))
-        view = canvases.view(canvas, embeds, canvas.latents, jnp.ones(canvas.ids.shape))
+        view = canvases.noisy_canvas(canvas, embeds, canvas.latents, jnp.ones(canvas.ids.shape))
         init = functools.partial(
             step_lib.init_state, model=self.model, optimizer=self.optimizer, view=view
         )
@@ -201,12 +203,12 @@ class Problem:
             model=self.model,
             paradigm=self.paradigm,
             optimizer=self.optimizer,
-            decay=SETTINGS.ema,
-            parts=1,
+            ema_decay=OPTIMIZER_CONFIG.ema,
+            num_microbatches=1,
         )
         return jax.jit(step, donate_argnums=0)
 
 
-def mesh() -> jax.sharding.Mesh:
+def single_device_mesh() -> jax.sharding.Mesh:
     """One device: the whole machine, if it is a CPU."""
     return sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])

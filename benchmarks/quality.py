@@ -26,7 +26,7 @@ from oneflow_jax.runtime import host, metric_writer, workdir
 from oneflow_jax.training import checkpoint, loop
 from oneflow_jax.viewer import plots
 
-CONFIGURED = "configured"
+CONFIGURED_GRID = "configured"
 """The grid that the configuration names."""
 
 Row = dict[str, object]
@@ -37,30 +37,34 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("configs", nargs="+", help="of configs/, as in quickstart:edit_flow")
     flags.add_argument("--passes", type=int, nargs="+", default=[2, 4, 8, 16, 40])
-    flags.add_argument("--grids", nargs="+", default=[CONFIGURED])
+    flags.add_argument("--grids", nargs="+", default=[CONFIGURED_GRID])
     flags.add_argument("--tasks", nargs="+", help="only these; all if left out")
     flags.add_argument("--set", nargs="*", default=[], help="settings, as in sampling.guidance=2.0")
     flags.add_argument("--runs", default="runs", help="folder of the runs")
     flags.add_argument("--out", default="runs/quality", help="folder for the figures")
     flags = flags.parse_args(argv)
-    metric_writer.to_terminal()
+    metric_writer.setup_logging()
     out = epath.Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)
-    rows = [row for name in flags.configs for row in measured(configured(name, flags.set), flags)]
-    report.keep(pathlib.Path(out / "quality.json"), {"machine": host.machine(), "rows": rows})
+    rows = [row for name in flags.configs for row in measure(load_config(name, flags.set), flags)]
+    report.save_json(
+        pathlib.Path(out / "quality.json"), {"machine": host.machine_info(), "rows": rows}
+    )
     for figure in sorted({name for row in rows for name in row["figures"]}):
-        print(f"\n{figure}\n{table(rows, figure)}")
+        print(f"\n{figure}\n{format_table(rows, figure)}")
         for across in ("passes", "seconds"):
             path = out / f"{figure}_{across}.png"
-            plots.lines(path, curves(rows, figure, across), figure, LABELS[across], "share")
+            plots.plot_lines(
+                path, metric_curves(rows, figure, across), figure, AXIS_LABELS[across], "share"
+            )
     print(f"\nFigures: {out}")
     return rows
 
 
-LABELS = {"passes": "forward passes", "seconds": "seconds a document"}
+AXIS_LABELS = {"passes": "forward passes", "seconds": "seconds a document"}
 
 
-def configured(name: str, changes: Sequence[str]) -> ml_collections.ConfigDict:
+def load_config(name: str, assignments: Sequence[str]) -> ml_collections.ConfigDict:
     """The configuration of that name, with some of its values changed.
 
     Raises:
@@ -71,39 +75,43 @@ def configured(name: str, changes: Sequence[str]) -> ml_collections.ConfigDict:
         raise UserError(f"{name}: there is no configs/{module}.py.")
     make = importlib.import_module(f"configs.{module}").get_config
     config = make(argument) if argument else make()
-    settings.apply(config, changes)
+    settings.apply_overrides(config, assignments)
     return config
 
 
-def folder_of(config: ml_collections.ConfigDict, runs: str) -> epath.Path:
+def run_dir(config: ml_collections.ConfigDict, runs: str) -> epath.Path:
     """The folder of the run of that configuration."""
     return epath.Path(runs).resolve() / config.name
 
 
-def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Iterator[Row]:
+def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Iterator[Row]:
     """One run, trained if need be: a row for each task, grid and number of passes."""
-    folder = folder_of(config, flags.runs)
-    with workdir.claimed(folder):
+    folder = run_dir(config, flags.runs)
+    with workdir.lock(folder):
         workdir.check_config(folder, config)
         system = system_lib.system(config, folder)
         with checkpoint.Checkpoints(folder) as checkpoints:
             done = checkpoints.latest == config.steps
         if not done:
-            workdir.keep_config(folder, config)
+            workdir.save_config(folder, config)
             loop.run(system, folder)
-        params = evaluate.averaged(system, folder)
+        params = evaluate.load_ema_params(system, folder)
     generator, own = generate.Generator(system, params), config.sampling.grid
-    tasks = [t for t in system_lib.suite(system).tasks if not flags.tasks or t.name in flags.tasks]
+    tasks = [
+        t
+        for t in system_lib.supported_suite(system).tasks
+        if not flags.tasks or t.name in flags.tasks
+    ]
     if not tasks:
         raise UserError(f"--tasks {' '.join(flags.tasks)}: {config.name} has none of them.")
     for grid in flags.grids:
-        config.sampling.grid = own if grid == CONFIGURED else grid
-        spacing = evaluate.spacing(system, params)
+        config.sampling.grid = own if grid == CONFIGURED_GRID else grid
+        spacing = evaluate.time_grid(system, params)
         for task in tasks:
             for passes in flags.passes:
-                if evaluate.steps_of(system, task, passes) == 0:
+                if evaluate.affordable_nfe(system, task, passes) == 0:
                     continue
-                plan = evaluate.plan_of(system, task, passes, spacing)
+                plan = evaluate.task_plan(system, task, passes, spacing)
                 batch = config.evaluation.batch
                 run = functools.partial(generator, task.prompts, plan, seed=0, batch=batch)
                 next(run())  # compiles
@@ -116,27 +124,29 @@ def measured(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> It
                 yield row | {"figures": figures}
 
 
-def table(rows: Sequence[Row], figure: str) -> str:
+def format_table(rows: Sequence[Row], metric: str) -> str:
     """A line for each run and grid, a column for each number of passes."""
     passes = sorted({row["passes"] for row in rows})
     lines = ["".ljust(36) + "".join(f"{n:>8}" for n in passes)]
-    for name, points in curves(rows, figure, "passes").items():
+    for name, points in metric_curves(rows, metric, "passes").items():
         found = dict(points)
         cells = (f"{found[n]:8.3f}" if n in found else f"{'-':>8}" for n in passes)
         lines.append(name.ljust(36) + "".join(cells))
     return "\n".join(lines)
 
 
-def curves(rows: Sequence[Row], figure: str, across: str) -> dict[str, list[tuple[float, float]]]:
+def metric_curves(
+    rows: Sequence[Row], metric: str, x_key: str
+) -> dict[str, list[tuple[float, float]]]:
     """Points of each run and grid, in order."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if figure in row["figures"]:
-            grid = "" if row["grid"] == CONFIGURED else f", {row['grid']}"
+        if metric in row["figures"]:
+            grid = "" if row["grid"] == CONFIGURED_GRID else f", {row['grid']}"
             points = found.setdefault(f"{row['run']}{grid}", [])
-            points.append((row[across], row["figures"][figure]))
+            points.append((row[x_key], row["figures"][metric]))
     return {name: sorted(points) for name, points in found.items()}
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

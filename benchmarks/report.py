@@ -15,7 +15,7 @@ Row = tuple[str, str]
 """A name and its value, as printed."""
 
 
-def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+def make_parser(description: str, rounds: int) -> argparse.ArgumentParser:
     """A command line with the flags that all benchmarks share."""
     flags = argparse.ArgumentParser(description=description)
     flags.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds; {rounds}")
@@ -30,16 +30,16 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
     return flags
 
 
-def prepare(flags: argparse.Namespace) -> problem.Sizes:
+def setup(flags: argparse.Namespace) -> problem.WorkloadSizes:
     """The sizes to measure, after this process has been set up as `oneflow_jax` itself is."""
     if flags.smoke:
         flags.rounds = 1
     if not flags.plain_malloc:
-        host.keep_freed_memory()
-    return problem.sizes_of(flags)
+        host.configure_malloc()
+    return problem.parse_sizes(flags)
 
 
-def show(title: str, rows: list[Row]) -> None:
+def print_table(title: str, rows: list[Row]) -> None:
     """Prints a titled table of two columns."""
     width = max(len(name) for name, _ in rows)
     print(f"\n{title}")
@@ -47,14 +47,14 @@ def show(title: str, rows: list[Row]) -> None:
         print(f"  {name:<{width}}  {value}")
 
 
-def keep(path: pathlib.Path | None, results: dict[str, object]) -> None:
+def save_json(path: pathlib.Path | None, results: dict[str, object]) -> None:
     """Writes the results as JSON, if a path is given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2, default=dataclasses.asdict) + "\n")
 
 
-def run(main: Callable[[], object]) -> None:
+def run_main(main: Callable[[], object]) -> None:
     """Runs a benchmark; a user's mistake ends it with a line, and no traceback."""
     try:
         main()

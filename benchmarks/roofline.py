@@ -14,23 +14,27 @@ from oneflow_jax.costs import chips, latency, sizes, ways
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Computes, prints, and returns what --json writes."""
-    flags = _parser().parse_args(argv)
+    flags = _make_parser().parse_args(argv)
     cases = [
-        _case(name, batch, flags) for name in sizes.NETWORKS for batch in dict.fromkeys(flags.batch)
+        _compute_case(name, batch, flags)
+        for name in sizes.NETWORKS
+        for batch in dict.fromkeys(flags.batch)
     ]
     results = {"document": dataclasses.asdict(sizes.DOCUMENT), "cases": cases}
-    report.show("document", [(name, f"{n:,}") for name, n in results["document"].items()])
+    report.print_table("document", [(name, f"{n:,}") for name, n in results["document"].items()])
     for case in cases:
         where = f"{case['network']}, batch {case['batch']}, {case['chips']} x {case['chip']}"
         heads = "".join(f"{passes:>9}" for passes in case["passes"])
-        report.show(f"{where}: seconds per document by passes", [("", heads), *_seconds(case)])
+        report.print_table(
+            f"{where}: seconds per document by passes", [("", heads), *_latency_rows(case)]
+        )
         title = f"{where}: faster up to so many passes than ..., {flags.picture} a picture"
-        report.show(title, _overtaking(case))
-    report.keep(flags.json, results)
+        report.print_table(title, _crossover_rows(case))
+    report.save_json(flags.json, results)
     return results
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--chip", choices=chips.CHIPS, default="v4", help="v4")
     flags.add_argument("--batch", type=int, nargs="+", default=(1, 8, 64), help="1 8 64")
@@ -45,14 +49,16 @@ def _parser() -> argparse.ArgumentParser:
     return flags
 
 
-def _case(name: str, batch: int, flags: argparse.Namespace) -> dict[str, object]:
+def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str, object]:
     """One network and batch, all ways on as many chips as the one that needs most."""
-    setting = latency.Setting(sizes.NETWORKS[name], sizes.DOCUMENT, batch, chips.CHIPS[flags.chip])
-    needed = {n: latency.chips_needed(way, setting) for n, way in ways.WAYS.items()}
-    setting = latency.with_chips(setting, ways.WAYS.values())
+    setting = latency.Deployment(
+        sizes.NETWORKS[name], sizes.DOCUMENT, batch, chips.CHIPS[flags.chip]
+    )
+    needed = {n: latency.min_chips(way, setting) for n, way in ways.PROFILES.items()}
+    setting = latency.fit_chips(setting, ways.PROFILES.values())
     limits = {
         n: latency.seconds(way, flags.picture, setting)
-        for n, way in ways.WAYS.items()
+        for n, way in ways.PROFILES.items()
         if way.cached
     }
     return {
@@ -65,30 +71,32 @@ def _case(name: str, batch: int, flags: argparse.Namespace) -> dict[str, object]
         "passes": flags.passes,
         "seconds": {
             n: [latency.seconds(way, passes, setting) for passes in flags.passes]
-            for n, way in ways.WAYS.items()
+            for n, way in ways.PROFILES.items()
         },
         "overtaking": {
-            n: {other: latency.overtaking(way, limit, setting) for other, limit in limits.items()}
-            for n, way in ways.WAYS.items()
+            n: {
+                other: latency.crossover_nfe(way, limit, setting) for other, limit in limits.items()
+            }
+            for n, way in ways.PROFILES.items()
             if not way.cached
         },
     }
 
 
-def _seconds(case: dict[str, object]) -> list[report.Row]:
+def _latency_rows(case: dict[str, object]) -> list[report.Row]:
     rows = {name: "".join(f"{s:9.3f}" for s in times) for name, times in case["seconds"].items()}
-    return _together(rows)
+    return _group_equal_rows(rows)
 
 
-def _overtaking(case: dict[str, object]) -> list[report.Row]:
+def _crossover_rows(case: dict[str, object]) -> list[report.Row]:
     rows = {
-        name: ", ".join(f"{other} {most or 'never'}" for other, most in _together(than))
+        name: ", ".join(f"{other} {most or 'never'}" for other, most in _group_equal_rows(than))
         for name, than in case["overtaking"].items()
     }
-    return _together(rows)
+    return _group_equal_rows(rows)
 
 
-def _together(rows: dict[str, Hashable]) -> list[tuple[str, Hashable]]:
+def _group_equal_rows(rows: dict[str, Hashable]) -> list[tuple[str, Hashable]]:
     """The rows, those that say the same under one name."""
     names: dict[Hashable, list[str]] = {}
     for name, value in rows.items():
@@ -97,4 +105,4 @@ def _together(rows: dict[str, Hashable]) -> list[tuple[str, Hashable]]:
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

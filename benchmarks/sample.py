@@ -13,122 +13,124 @@ import jax.numpy as jnp
 from benchmarks import problem, report, timing
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.costs import flops
-from oneflow_jax.paradigms import base
 from oneflow_jax.runtime import host, sharding
 from oneflow_jax.samplers import ode
+from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 from oneflow_jax.training import update
 
-EVALUATIONS = (8, 16, 32)
+NFE_VALUES = (8, 16, 32)
 
 
-def bare(
+def euler_loop(
     velocity: Callable[[Float[Array, ""], PyTree], PyTree],
     state: PyTree,
-    plan: ode.Schedule,
-    record: bool = False,
+    schedule: ode.SolverSchedule,
+    return_trajectory: bool = False,
 ) -> ode.Solution:
     """`ode.solve` by Euler's method in the plainest loop there is; records nothing."""
-    del record
-    times = jnp.asarray(plan.times, jnp.float32)
+    del return_trajectory
+    times = jnp.asarray(schedule.times, jnp.float32)
 
     def advance(i: Int[Array, ""], x: PyTree) -> PyTree:
         step = times[i + 1] - times[i]
         return jax.tree.map(lambda x, v: x + step * v, x, velocity(times[i], x))
 
-    last = jax.lax.fori_loop(0, len(plan.times) - 1, advance, state)
+    last = jax.lax.fori_loop(0, len(schedule.times) - 1, advance, state)
     return ode.Solution(last=last, times=times, path=None)
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measures, prints, and returns what --json writes."""
-    flags = report.parser(__doc__, rounds=7)
-    flags.add_argument("--nfe", type=int, nargs="+", default=EVALUATIONS, help="forward passes")
+    flags = report.make_parser(__doc__, rounds=7)
+    flags.add_argument("--nfe", type=int, nargs="+", default=NFE_VALUES, help="forward passes")
     flags = flags.parse_args(argv)
-    sizes = report.prepare(flags)
-    with sharding.use(problem.mesh()):
-        results = measured(sizes, flags)
-    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
+    sizes = report.setup(flags)
+    with sharding.mesh_context(problem.single_device_mesh()):
+        results = measure(sizes, flags)
+    report.print_table(
+        "machine", [(name, str(value)) for name, value in results["machine"].items()]
+    )
     for case in results["cases"]:
         title = f"batch {case['batch']}, {case['nfe']} passes, median of rounds (min-max)"
-        report.show(title, _rows(case))
-    report.keep(flags.json, results)
+        report.print_table(title, _rows(case))
+    report.save_json(flags.json, results)
     return results
 
 
-def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, object]:
+def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
     """All figures of sampling, a case for each batch and number of passes."""
-    task = problem.Problem(sizes)
+    task = problem.Workload(sizes)
     params = task.state().params
-    squares = (64,) if flags.smoke else timing.MATMULS
+    squares = (64,) if flags.smoke else timing.MATMUL_SIZES
     cases = [
-        _case(task, params, batch, nfe, squares, flags.rounds)
+        _measure_case(task, params, batch, nfe, squares, flags.rounds)
         for batch in dict.fromkeys((sizes.batch, 1))
         for nfe in flags.nfe
     ]
     return {
-        "machine": host.machine(),
+        "machine": host.machine_info(),
         "sizes": dataclasses.asdict(sizes),
         "rounds": flags.rounds,
         "cases": cases,
     }
 
 
-def _case(
-    task: problem.Problem,
+def _measure_case(
+    workload: problem.Workload,
     params: PyTree,
     batch: int,
     nfe: int,
-    squares: tuple[int, ...],
+    matmul_sizes: tuple[int, ...],
     rounds: int,
 ) -> dict[str, object]:
-    canvas = task.canvas(batch)
-    plan = base.Plan(ode.schedule("euler", nfe))
-    through, compile_seconds = sampler(task, plan, params, canvas)
-    with mock.patch.object(ode, "solve", bare):
-        beside, _ = sampler(task, plan, params, canvas)
+    canvas = workload.canvas(batch)
+    plan = SamplingPlan(ode.make_schedule("euler", nfe))
+    through, compile_seconds = compile_sampler(workload, plan, params, canvas)
+    with mock.patch.object(ode, "solve", euler_loop):
+        beside, _ = compile_sampler(workload, plan, params, canvas)
     contestants = {
         "diffrax": lambda: through(params, canvas),
         "bare": lambda: beside(params, canvas),
     }
-    seconds = timing.interleaved(contestants | timing.matmuls(squares), rounds)
-    network, slots = flops.of(task.model, task.sizes.channels), task.sizes.slots
+    seconds = timing.time_interleaved(contestants | timing.matmul_candidates(matmul_sizes), rounds)
+    network, slots = flops.from_model(workload.model, workload.sizes.channels), workload.sizes.slots
     work = nfe * flops.forward(network, batch * slots, keys=slots)
-    peaks = timing.peaks(seconds)
+    peaks = timing.peak_flops(seconds)
     both = list(zip(seconds["diffrax"], seconds["bare"], strict=True))
     return {
         "batch": batch,
         "nfe": nfe,
         "compile_seconds": compile_seconds,
-        "seconds_per_document": timing.spread(s / batch for s in seconds["diffrax"]),
-        "bare_seconds_per_document": timing.spread(s / batch for s in seconds["bare"]),
-        "overhead": timing.spread(one / other - 1 for one, other in both),
+        "seconds_per_document": timing.summarize(s / batch for s in seconds["diffrax"]),
+        "bare_seconds_per_document": timing.summarize(s / batch for s in seconds["bare"]),
+        "overhead": timing.summarize(one / other - 1 for one, other in both),
         "overhead_of_medians": statistics.median(seconds["diffrax"])
         / statistics.median(seconds["bare"])
         - 1,
-        "tokens_per_second": timing.spread(
-            batch * task.sizes.slots / s for s in seconds["diffrax"]
+        "tokens_per_second": timing.summarize(
+            batch * workload.sizes.slots / s for s in seconds["diffrax"]
         ),
-        "peak_flops_per_second": timing.spread(peaks),
-        "share_of_peak": timing.spread(
+        "peak_flops_per_second": timing.summarize(peaks),
+        "share_of_peak": timing.summarize(
             work / s / peak for s, peak in zip(seconds["diffrax"], peaks, strict=True)
         ),
-        "memory": timing.memory(through),
+        "memory": timing.memory_usage(through),
     }
 
 
-def sampler(
-    task: problem.Problem, plan: base.Plan, params: PyTree, canvas: Canvas
+def compile_sampler(
+    workload: problem.Workload, plan: SamplingPlan, params: PyTree, canvas: Canvas
 ) -> tuple[Callable[[PyTree, Canvas], Canvas], float]:
     """The compiled sampler (params, canvas) -> canvas, and the seconds that compiling took."""
 
     def sample(params: PyTree, canvas: Canvas) -> Canvas:
-        apply = functools.partial(task.model.apply, {"params": params})
-        keys = update.row_keys(jax.random.key(1), canvas.ids.shape[0])
+        apply = functools.partial(workload.model.apply, {"params": params})
+        keys = update.per_row_keys(jax.random.key(1), canvas.ids.shape[0])
         table = apply(method="table")
-        return task.paradigm.sample(apply, table, keys, canvas, plan).canvas
+        return workload.paradigm.sample(apply, table, keys, canvas, plan).canvas
 
-    return timing.compiled(jax.jit(sample), params, canvas)
+    return timing.compile_timed(jax.jit(sample), params, canvas)
 
 
 def _rows(case: dict[str, object]) -> list[report.Row]:
@@ -148,4 +150,4 @@ def _rows(case: dict[str, object]) -> list[report.Row]:
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

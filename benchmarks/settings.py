@@ -8,18 +8,18 @@ import ml_collections
 from oneflow_jax.errors import UserError
 
 
-def apply(config: ml_collections.ConfigDict, settings: Sequence[str]) -> None:
+def apply_overrides(config: ml_collections.ConfigDict, assignments: Sequence[str]) -> None:
     """Changes values of the configuration.
 
     Args:
         config: changed in place, and locked: a misspelt field would else be a new one.
-        settings: each is field=value, the value a Python literal or a word.
+        assignments: each is field=value, the value a Python literal or a word.
 
     Raises:
         UserError: there is no such field, or its values are of another type.
     """
     config.lock()
-    for setting in settings:
+    for setting in assignments:
         field, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"--set {setting}: give field=value, as in sampling.guidance=2.0.")

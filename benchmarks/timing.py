@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 
-MATMULS = (512, 1024, 2048)
+MATMUL_SIZES = (512, 1024, 2048)
 """Sizes of the square float32 products; the fastest stands for the machine's peak."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class Quantiles:
     """Median, least and greatest of the rounds."""
 
     median: float
@@ -32,34 +32,34 @@ class Spread:
         return f"{median} ({low}-{high})"
 
 
-def spread(values: Iterable[float]) -> Spread:
+def summarize(values: Iterable[float]) -> Quantiles:
     """The spread of some rounds."""
     values = list(values)
-    return Spread(statistics.median(values), min(values), max(values))
+    return Quantiles(statistics.median(values), min(values), max(values))
 
 
 Rounds = dict[str, list[float]]
 """Seconds of each contestant in each round."""
 
 
-def interleaved(contestants: dict[str, Callable[[], object]], rounds: int) -> Rounds:
+def time_interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> Rounds:
     """Seconds that each contestant takes in each round; all of them warm up once before.
 
     A contestant returns arrays, which are waited for.
     """
-    for run in contestants.values():
+    for run in candidates.values():
         jax.block_until_ready(run())
-    seconds: Rounds = {name: [] for name in contestants}
+    seconds: Rounds = {name: [] for name in candidates}
     for _ in range(rounds):
-        for name, run in contestants.items():
+        for name, run in candidates.items():
             start = time.perf_counter()
             jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def matmuls(sizes: tuple[int, ...] = MATMULS) -> dict[str, Callable[[], jax.Array]]:
-    """Contestants for `interleaved`: products of n x n matrices, 2 n^3 FLOPs each."""
+def matmul_candidates(sizes: tuple[int, ...] = MATMUL_SIZES) -> dict[str, Callable[[], jax.Array]]:
+    """Contestants for `time_interleaved`: products of n x n matrices, 2 n^3 FLOPs each."""
     product = jax.jit(jnp.matmul)
 
     def run(n: int) -> Callable[[], jax.Array]:
@@ -69,8 +69,8 @@ def matmuls(sizes: tuple[int, ...] = MATMULS) -> dict[str, Callable[[], jax.Arra
     return {f"matmul_{n}": run(n) for n in sizes}
 
 
-def peaks(seconds: Rounds) -> list[float]:
-    """FLOP/s of the fastest of `matmuls` (by its median) in each round."""
+def peak_flops(seconds: Rounds) -> list[float]:
+    """FLOP/s of the fastest of `matmul_candidates` (by its median) in each round."""
     rates = {
         name: [2 * int(name.removeprefix("matmul_")) ** 3 / s for s in times]
         for name, times in seconds.items()
@@ -79,13 +79,13 @@ def peaks(seconds: Rounds) -> list[float]:
     return max(rates.values(), key=statistics.median)
 
 
-def compiled(step: jax.stages.Wrapped, *args: object) -> tuple[jax.stages.Compiled, float]:
+def compile_timed(step: jax.stages.Wrapped, *args: object) -> tuple[jax.stages.Compiled, float]:
     """The function compiled for these arguments, and the seconds that tracing and XLA took."""
     start = time.perf_counter()
     return step.lower(*args).compile(), time.perf_counter() - start
 
 
-def memory(step: jax.stages.Compiled) -> dict[str, float]:
+def memory_usage(step: jax.stages.Compiled) -> dict[str, float]:
     """MiB: the executable's arguments and temporaries, and this process's peak so far."""
     analysis = step.memory_analysis()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,49 +12,53 @@ from oneflow_jax.runtime import host, sharding
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measures, prints, and returns what --json writes."""
-    flags = report.parser(__doc__, rounds=15).parse_args(argv)
-    sizes = report.prepare(flags)
-    with sharding.use(problem.mesh()):
-        results = measured(sizes, flags)
-    report.show("machine", [(name, str(value)) for name, value in results["machine"].items()])
-    report.show("train step, median of rounds (min-max)", _rows(results))
-    report.keep(flags.json, results)
+    flags = report.make_parser(__doc__, rounds=15).parse_args(argv)
+    sizes = report.setup(flags)
+    with sharding.mesh_context(problem.single_device_mesh()):
+        results = measure(sizes, flags)
+    report.print_table(
+        "machine", [(name, str(value)) for name, value in results["machine"].items()]
+    )
+    report.print_table("train step, median of rounds (min-max)", _rows(results))
+    report.save_json(flags.json, results)
     return results
 
 
-def measured(sizes: problem.Sizes, flags: argparse.Namespace) -> dict[str, object]:
+def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
     """All figures of the step, by name."""
-    task = problem.Problem(sizes)
+    task = problem.Workload(sizes)
     canvas, state = task.canvas(sizes.batch), task.state()
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    step, compile_seconds = timing.compiled(task.train_step(), state, canvas)
+    step, compile_seconds = timing.compile_timed(task.train_step(), state, canvas)
 
     def run() -> object:
         nonlocal state
         state, metrics = step(state, canvas)
         return metrics
 
-    squares = (64,) if flags.smoke else timing.MATMULS
-    seconds = timing.interleaved({"step": run} | timing.matmuls(squares), flags.rounds)
-    peaks = timing.peaks(seconds)
-    work = flops.train(flops.of(task.model, sizes.channels), sizes.batch, sizes.slots)
+    squares = (64,) if flags.smoke else timing.MATMUL_SIZES
+    seconds = timing.time_interleaved(
+        {"step": run} | timing.matmul_candidates(squares), flags.rounds
+    )
+    peaks = timing.peak_flops(seconds)
+    work = flops.train(flops.from_model(task.model, sizes.channels), sizes.batch, sizes.slots)
     tokens = sizes.batch * sizes.slots
     return {
-        "machine": host.machine(),
+        "machine": host.machine_info(),
         "sizes": dataclasses.asdict(sizes),
         "rounds": flags.rounds,
         "parameters": parameters,
         "flops": work,
         "compile_seconds": compile_seconds,
-        "seconds": timing.spread(seconds["step"]),
-        "tokens_per_second": timing.spread(tokens / s for s in seconds["step"]),
-        "documents_per_second": timing.spread(sizes.batch / s for s in seconds["step"]),
-        "flops_per_second": timing.spread(work / s for s in seconds["step"]),
-        "peak_flops_per_second": timing.spread(peaks),
-        "share_of_peak": timing.spread(
+        "seconds": timing.summarize(seconds["step"]),
+        "tokens_per_second": timing.summarize(tokens / s for s in seconds["step"]),
+        "documents_per_second": timing.summarize(sizes.batch / s for s in seconds["step"]),
+        "flops_per_second": timing.summarize(work / s for s in seconds["step"]),
+        "peak_flops_per_second": timing.summarize(peaks),
+        "share_of_peak": timing.summarize(
             work / s / peak for s, peak in zip(seconds["step"], peaks, strict=True)
         ),
-        "memory": timing.memory(step),
+        "memory": timing.memory_usage(step),
     }
 
 
@@ -77,4 +81,4 @@ def _rows(results: dict[str, object]) -> list[report.Row]:
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

@@ -23,7 +23,7 @@ from oneflow_jax.compare import measure, run, runs
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import host, metric_writer, workdir
 
-SHOWN = (
+REPORTED_METRICS = (
     "interleaved",
     "text_valid",
     "text_to_image",
@@ -33,7 +33,7 @@ SHOWN = (
     "heldout_image",
 )
 
-FLAGS = {
+DEDICATED_FLAGS = {
     "optimizer.learning_rate": "--rates",
     "seed": "--seed",
     "steps": "--flops",
@@ -41,7 +41,7 @@ FLAGS = {
 }
 """Fields that have flags of their own."""
 
-TRIED = ("paradigm", "rate", "set", "seed", "flops", "samples")
+ROW_KEYS = ("paradigm", "rate", "set", "seed", "flops", "samples")
 """What tells one row from another."""
 
 Row = dict[str, object]
@@ -59,25 +59,25 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("--out", default="runs/tuning", help="folder of runs and figures")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes; figures mean nothing")
     flags = flags.parse_args(argv)
-    _check(flags)
-    metric_writer.to_terminal()
-    host.keep_freed_memory()
+    _check_flags(flags)
+    metric_writer.setup_logging()
+    host.configure_malloc()
     out = epath.Path(flags.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for name in flags.names:
         for rate in flags.rates:
-            rows.append(measured(name, rate, flags, out))
-            print(table(rows), flush=True)
+            rows.append(measure_rate(name, rate, flags, out))
+            print(format_table(rows), flush=True)
     path = pathlib.Path(out / "tuning.json")
     before = json.loads(path.read_text())["rows"] if path.exists() else []
     # Beside what other calls have found.
-    every = {json.dumps([row[field] for field in TRIED]): row for row in (*before, *rows)}
-    report.keep(path, {"machine": host.machine(), "rows": [*every.values()]})
+    every = {json.dumps([row[field] for field in ROW_KEYS]): row for row in (*before, *rows)}
+    report.save_json(path, {"machine": host.machine_info(), "rows": [*every.values()]})
     return rows
 
 
-def _check(flags: argparse.Namespace) -> None:
+def _check_flags(flags: argparse.Namespace) -> None:
     """Refuses what would train something else than it is called.
 
     Raises:
@@ -87,32 +87,32 @@ def _check(flags: argparse.Namespace) -> None:
     if odd:
         raise UserError(f"{', '.join(odd)}: compared are {', '.join(compare.PASSES)}.")
     fields = {setting.partition("=")[0] for setting in flags.set}
-    taken = sorted(fields & set(FLAGS))
+    taken = sorted(fields & set(DEDICATED_FLAGS))
     if taken:
-        given = ", ".join(f"{field} by {FLAGS[field]}" for field in taken)
+        given = ", ".join(f"{field} by {DEDICATED_FLAGS[field]}" for field in taken)
         raise UserError(f"--set: give {given}.")
 
 
-def _told(settings: Sequence[str]) -> str:
-    return "".join(f",{setting}" for setting in sorted(settings))
+def _override_suffix(assignments: Sequence[str]) -> str:
+    return "".join(f",{setting}" for setting in sorted(assignments))
 
 
-def measured(name: str, rate: float, flags: argparse.Namespace, out: epath.Path) -> Row:
+def measure_rate(name: str, rate: float, flags: argparse.Namespace, out: epath.Path) -> Row:
     """The figures of one paradigm at one rate."""
-    config = configured(name, rate, flags)
-    run.check(config)
-    runs.prepared(config, out)
-    folder = out / f"{rate:g}{_told(flags.set)}"
-    (one,) = runs.runs(config, folder)
-    if name in paradigms.ON_CODES:  # one codec for all
-        one.config.codec.path = str(out / runs.CODEC / workdir.CODEC)
-    found = measure.measured(runs.trained(config, folder, one), config)
+    config = make_config(name, rate, flags)
+    run.validate(config)
+    runs.ensure_codec(config, out)
+    folder = out / f"{rate:g}{_override_suffix(flags.set)}"
+    (one,) = runs.iter_runs(config, folder)
+    if name in paradigms.USES_IMAGE_TOKENS:  # one codec for all
+        one.config.codec.path = str(out / runs.CODEC_DIR / workdir.CODEC)
+    found = measure.measure(runs.train_run(config, folder, one), config)
     figures = {figure: estimate.value for figure, estimate in found.figures.items()}
     tried = (name, rate, sorted(flags.set), flags.seed, config.flops, config.samples)
-    return {**dict(zip(TRIED, tried, strict=True)), "figures": figures}
+    return {**dict(zip(ROW_KEYS, tried, strict=True)), "figures": figures}
 
 
-def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collections.ConfigDict:
+def make_config(name: str, rate: float, flags: argparse.Namespace) -> ml_collections.ConfigDict:
     """The comparison's configuration with one contestant, at that rate and with those settings."""
     config = compare.get_config("smoke" if flags.smoke else "full")
     config.order, config.seeds = (name,), (flags.seed,)
@@ -120,19 +120,22 @@ def configured(name: str, rate: float, flags: argparse.Namespace) -> ml_collecti
     config.samples = config.samples if flags.samples is None else flags.samples
     for each in (config.contestants[name], config.text_model):
         each.optimizer.learning_rate = rate
-        settings.apply(each, flags.set)
+        settings.apply_overrides(each, flags.set)
     return config
 
 
-def table(rows: list[Row]) -> str:
+def format_table(rows: list[Row]) -> str:
     """The rows as a table of Markdown."""
-    lines = ["| paradigm | rate | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
+    lines = [
+        "| paradigm | rate | " + " | ".join(REPORTED_METRICS) + " |",
+        "|---" * (len(REPORTED_METRICS) + 2) + "|",
+    ]
     for row in rows:
         figures = row["figures"]
-        values = (f"{figures[name]:.3f}" if name in figures else "–" for name in SHOWN)
+        values = (f"{figures[name]:.3f}" if name in figures else "–" for name in REPORTED_METRICS)
         lines.append(f"| {row['paradigm']} | {row['rate']:g} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    report.run(main)
+    report.run_main(main)

@@ -18,7 +18,7 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     """The configuration; `kind` is "kl" or "vq"."""
     if kind not in ("kl", "vq"):
         raise ValueError(f"configs/codec.py:{kind}: the kinds are kl and vq.")
-    config = common.run(f"codec-{kind}")
+    config = common.base_config(f"codec-{kind}")
     config.steps = 3_000
     config.batch = 8
 

@@ -5,7 +5,7 @@ import ml_collections
 from oneflow_jax.nn import two_tower
 
 
-def run(name: str) -> ml_collections.ConfigDict:
+def base_config(name: str) -> ml_collections.ConfigDict:
     """What all runs share, whatever they train; `name` is the run's."""
     config = ml_collections.ConfigDict()
     config.name = name
@@ -65,9 +65,9 @@ def run(name: str) -> ml_collections.ConfigDict:
     return config
 
 
-def base(name: str) -> ml_collections.ConfigDict:
+def document_model_config(name: str) -> ml_collections.ConfigDict:
     """The configuration of models of documents that the others change; `name` is the run's."""
-    config = run(name)
+    config = base_config(name)
     config.start = ""  # folder of a run whose averaged parameters to begin from
     config.data.length = 64  # slots of a row
     config.data.text_slots = 8  # text runs are multiples of this long; 0: any length
@@ -83,10 +83,10 @@ def base(name: str) -> ml_collections.ConfigDict:
     config.codec.mean = 0.0  # of the data's pixel values, -1 to 1
     config.codec.deviation = 1.0
 
-    config.model = size(layers=4, width=128, heads=2)
+    config.model = transformer_config(layers=4, width=128, heads=2)
 
     config.paradigm = ml_collections.ConfigDict()
-    config.paradigm.name = "oneflow"  # or another of `registry`
+    config.paradigm.name = "oneflow"  # or another of `build.paradigms`
     config.paradigm.objective = "endpoint"  # of oneflow's words; or "velocity", "literal"
     config.paradigm.cap = 10.0  # highest weight of a hidden token of mask_flow
     config.paradigm.image = "clean"  # what is predicted of a patch; or "velocity"
@@ -138,7 +138,7 @@ def base(name: str) -> ml_collections.ConfigDict:
     return config
 
 
-def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
+def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
     """Sets the paradigm, and with it how it samples best in few passes (docs/passes.md)."""
     config.paradigm.name = paradigm
     if paradigm == "oneflow":
@@ -157,16 +157,16 @@ def choose(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "dalle":
         config.paradigm.text_weight, config.paradigm.image_weight = 1 / 8, 7 / 8
     if paradigm == "language":
-        config.optimizer.frozen = two_tower.OF_PICTURES
+        config.optimizer.frozen = two_tower.IMAGE_PARAMS
     if paradigm == "lmfusion":
-        config.optimizer.frozen = two_tower.OF_WORDS
+        config.optimizer.frozen = two_tower.TEXT_PARAMS
     if paradigm in ("transfusion", "language", "lmfusion"):
         config.sampling.solver = "heun"  # of each picture; words take a pass each, besides
         config.sampling.steps = 5
         config.sampling.grid = "cosine"
 
 
-def learned(path: str, pixels: int, patch: int) -> ml_collections.ConfigDict:
+def latent_codec(path: str, pixels: int, patch: int) -> ml_collections.ConfigDict:
     """The codec of an autoencoder in the layout of diffusers, in a folder of yours."""
     codec = ml_collections.ConfigDict()
     codec.name = "learned"
@@ -177,12 +177,12 @@ def learned(path: str, pixels: int, patch: int) -> ml_collections.ConfigDict:
     return codec
 
 
-def codes(path: str, pixels: int) -> ml_collections.ConfigDict:
+def vq_codec(path: str, pixels: int) -> ml_collections.ConfigDict:
     """The codec of a VQModel's codes, for chameleon and dalle."""
     return ml_collections.ConfigDict({"name": "codes", "path": path, "pixels": pixels})
 
 
-def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Any configuration, shrunk to train for two steps on any machine within seconds."""
     config.platform = "any"
     config.steps = 2
@@ -191,8 +191,8 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.streams = min(config.data.streams, 2)
     config.mesh.update({"slices": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})
     if "autoencoder" in config:
-        return _debug_codec(config)
-    config.model.update(size(layers=2, width=32, heads=2))
+        return _shrink_codec(config)
+    config.model.update(transformer_config(layers=2, width=32, heads=2))
     config.model.dtype = "float32"
     if "documents" in config.source:
         config.source.documents = 64
@@ -210,7 +210,7 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def _debug_codec(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def _shrink_codec(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.source.update({"documents": 16, "held_out_documents": 8, "concepts": 16, "pixels": 32})
     config.autoencoder.block_out_channels = (8,) * len(config.autoencoder.block_out_channels)
     if "num_vq_embeddings" in config.autoencoder:
@@ -222,7 +222,7 @@ def _debug_codec(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
     return config
 
 
-def size(
+def transformer_config(
     layers: int, width: int, heads: int, kv_heads: int | None = None, hidden: int | None = None
 ) -> ml_collections.ConfigDict:
     """The shape of a transformer, computing in float32 and straight-line, as CPUs like it."""

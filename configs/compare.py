@@ -73,11 +73,11 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     config.compile_fast = smoke  # and run slowly
     config.order = names  # in which they are shown
     config.headline = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})
-    config.codec = _codec(smoke)
+    config.codec = _codec_config(smoke)
     config.contestants = ml_collections.ConfigDict(
-        {name: contestant(name, smoke) for name in names}
+        {name: paradigm_config(name, smoke) for name in names}
     )
-    config.text_model = contestant("language", smoke)
+    config.text_model = paradigm_config("language", smoke)
     if smoke:
         config.flops = 4e9
         config.samples = 16
@@ -85,7 +85,7 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     return config
 
 
-def contestant(name: str, smoke: bool) -> ml_collections.ConfigDict:
+def paradigm_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
     """The configuration of one paradigm; the comparison fills in steps, seed and codec."""
     config = quickstart.get_config(name)
     config.name = name
@@ -112,13 +112,13 @@ def contestant(name: str, smoke: bool) -> ml_collections.ConfigDict:
         config.sampling.solver, config.sampling.grid = "renoise", "learned"
         config.sampling.steps = HEADLINE[name]
     if name in ("chameleon", "dalle"):
-        config.codec = common.codes("", pixels=24)
+        config.codec = common.vq_codec("", pixels=24)
         config.source.pixels = 24
         # 36 codes a picture: rows twice as long, half as many.
         config.batch = 8
         config.data.length = 208
     if smoke:
-        common.debug(config)
+        common.shrink_for_debugging(config)
         config.data.length = min(config.data.length, 208)
         config.evaluation.passes = (HEADLINE.get(name, 1),)
         # Most of its time goes into compiling.
@@ -127,7 +127,7 @@ def contestant(name: str, smoke: bool) -> ml_collections.ConfigDict:
     return config
 
 
-def _codec(smoke: bool) -> ml_collections.ConfigDict:
+def _codec_config(smoke: bool) -> ml_collections.ConfigDict:
     """Of all emoji that could be in the documents, but those held out."""
     config = codec.get_config("vq")
     config.name = "codec"
@@ -137,6 +137,6 @@ def _codec(smoke: bool) -> ml_collections.ConfigDict:
     config.source.categories = ("Animals & Nature", "Food & Drink")
     config.objective.perceptual_weight = 0.0  # LPIPS wants larger pictures
     if smoke:
-        common.debug(config)
+        common.shrink_for_debugging(config)
         config.source.pixels = 24
     return config

@@ -19,7 +19,7 @@ from configs import common
 
 def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
     """The configuration; `kind` is an objective of oneflow, or another paradigm's name."""
-    config = common.base(f"digits-{kind}")
+    config = common.document_model_config(f"digits-{kind}")
     config.steps = 3_000
     config.batch = 64
 
@@ -36,10 +36,10 @@ def get_config(kind: str = "endpoint") -> ml_collections.ConfigDict:
     # and over enough of the flow that a few steps see them hesitate.
     config.codec.deviation = 1.5
 
-    config.model = common.size(layers=3, width=96, heads=3)
+    config.model = common.transformer_config(layers=3, width=96, heads=3)
     config.model.embed_width = 32
     if kind in ("mask_flow", "edit_flow"):
-        common.choose(config, kind)
+        common.set_paradigm(config, kind)
     else:
         config.paradigm.objective = kind
     config.paradigm.image = "velocity"  # four numbers a patch are few enough to carry

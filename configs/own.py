@@ -14,7 +14,7 @@ from configs import common
 
 def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     """The configuration; `paradigm` is a paradigm's name."""
-    config = common.base("own" if paradigm == "oneflow" else f"own-{paradigm}")
+    config = common.document_model_config("own" if paradigm == "oneflow" else f"own-{paradigm}")
     config.steps = 2_000
     config.batch = 16
 
@@ -43,11 +43,11 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.data.coverage = 0.9995  # of the text's symbols: any script, but no rare ideograph
     config.data.long = "cut"
 
-    config.model = common.size(layers=4, width=128, heads=2, hidden=384)
+    config.model = common.transformer_config(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 256
 
     config.paradigm.image_weight = 3.0
-    common.choose(config, paradigm)
+    common.set_paradigm(config, paradigm)
     config.paradigm.joint = 0.5
     config.paradigm.text_to_image = 0.2
     config.paradigm.image_to_text = 0.2

@@ -27,7 +27,9 @@ LANGUAGE = "runs/quickstart-language"
 
 def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     """The configuration; `kind` is a paradigm's name, or "latents"."""
-    config = common.base("quickstart" if kind == "oneflow" else f"quickstart-{kind}")
+    config = common.document_model_config(
+        "quickstart" if kind == "oneflow" else f"quickstart-{kind}"
+    )
     config.steps = 2_600
     config.batch = 16
 
@@ -54,11 +56,11 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.data.text_slots = 6
     config.data.vocab = 400
 
-    config.model = common.size(layers=4, width=128, heads=2, hidden=384)
+    config.model = common.transformer_config(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 512  # the wider, the clearer a word in its noise
 
     config.paradigm.image_weight = 3.0  # for patches of a third of unit variance
-    common.choose(config, "oneflow" if kind == "latents" else kind)
+    common.set_paradigm(config, "oneflow" if kind == "latents" else kind)
     config.paradigm.joint = 0.5
     config.paradigm.text_to_image = 0.15
     config.paradigm.image_to_text = 0.25
@@ -87,7 +89,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     if kind in ("transfusion", "lmfusion"):
         config.sampling.prompts = ("<document>", "<text> <image>", "a picture of a tiger: <image>")
     if kind == "latents":
-        config.codec = common.learned(CODEC, pixels=64, patch=4)
+        config.codec = common.latent_codec(CODEC, pixels=64, patch=4)
         config.codec.deviation = 2.0
         config.source.pixels = 64
         config.source.interleaved = 0.0

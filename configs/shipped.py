@@ -1,4 +1,4 @@
-"""Trains the small model that comes with the project, `of.load(of.SHIPPED)`.
+"""Trains the small model that comes with the project, `of.load(of.PRETRAINED)`.
 
     python -m oneflow_jax.main --config=configs/shipped.py
     python -m oneflow_jax.main --mode=release --workdir=runs/shipped --into=oneflow_jax/shipped

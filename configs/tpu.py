@@ -27,22 +27,25 @@ PARAMETERS = {
 """How many numbers are learned."""
 
 
-def config_of(generation: str, size: str, plans: dict[str, dict]) -> ml_collections.ConfigDict:
+def make_config(
+    generation: str, size: str, overrides_by_size: dict[str, dict]
+) -> ml_collections.ConfigDict:
     """The configuration of one size on one generation of TPUs.
 
     Args:
         generation: as in "v4".
         size: one of `SIZES`.
-        plans: by size, what is set for this generation: full names and values.
+        overrides_by_size: by size, what is set for this generation: full names and values.
 
     Raises:
         UserError: there is no such size.
     """
-    if size not in plans:
+    if size not in overrides_by_size:
         raise UserError(
-            f"--config: size {size!r} of tpu_{generation}.py is none of {', '.join(plans)}."
+            f"--config: size {size!r} of tpu_{generation}.py is none of "
+            f"{', '.join(overrides_by_size)}."
         )
-    config = common.base(f"tpu_{generation}-{size}")
+    config = common.document_model_config(f"tpu_{generation}-{size}")
     config.platform = "tpu"
     config.steps = 100_000
     _set_size(config, *SIZES[size])
@@ -61,7 +64,7 @@ def config_of(generation: str, size: str, plans: dict[str, dict]) -> ml_collecti
     config.evaluation.samples = 512
     config.evaluation.batch = 128
     config.sampling.prompts = ("<text> <image>", "a picture of a tiger: <image>")
-    config.update_from_flattened_dict(plans[size])
+    config.update_from_flattened_dict(overrides_by_size[size])
     config.data.streams = min(128, config.batch)
     slices = " or ".join((config.topologies[0], config.topologies[-1]))
     config.needs = (
@@ -82,7 +85,7 @@ def _set_size(
     embed_width: int,
     learning_rate: float,
 ) -> None:
-    config.model.update(common.size(layers, width, heads, kv_heads, hidden))
+    config.model.update(common.transformer_config(layers, width, heads, kv_heads, hidden))
     config.model.embed_width = embed_width
     config.model.unroll = 1
     config.model.dtype = "bfloat16"

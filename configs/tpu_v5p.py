@@ -44,4 +44,4 @@ PLANS = {
 
 def get_config(size: str = "1B") -> ml_collections.ConfigDict:
     """The configuration of one of the sizes."""
-    return tpu.config_of("v5p", size, PLANS)
+    return tpu.make_config("v5p", size, PLANS)

@@ -83,8 +83,8 @@ from oneflow_jax.runtime import host, metric_writer, workdir
 from oneflow_jax.samplers import ode
 from oneflow_jax.training import loop, train_state
 
-metric_writer.to_terminal()
-host.keep_freed_memory()
+metric_writer.setup_logging()
+host.configure_malloc()
 PAPER, INK, WORDS, PICTURES = "#fffdf8", "#26231d", "#1f6f6b", "#b4430f"
 plt.rcParams.update(
     {
@@ -109,19 +109,19 @@ print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}, JAX {jax.__versio
 
 # %%
 SECTION, SLOTS = "<text:11> <image>", 11 + 1 + 9  # words, their end, patches
-SMALL = common.size(layers=1, width=32, heads=2) if QUICK else {}
+SMALL = common.transformer_config(layers=1, width=32, heads=2) if QUICK else {}
 
 
 def untrained(paradigm: str, slots: int) -> of.Model:
     """A model as it is before its first step, with the tokenizer of the shipped one."""
     folder = epath.Path(tempfile.mkdtemp())
-    shutil.copy(of.SHIPPED / workdir.TOKENIZER, folder)
+    shutil.copy(of.PRETRAINED / workdir.TOKENIZER, folder)
     config = quickstart.get_config(paradigm)
     config.model.update(SMALL)
     config.data.length = slots
     config.batch = jax.device_count()
     system = system_lib.system(config.lock(), folder)
-    return of.Model(system, train_state.initial(system).ema)
+    return of.Model(system, train_state.init_sharded(system).ema)
 
 
 def cost(model: of.Model, prompt: str) -> tuple[int, float]:
@@ -249,9 +249,9 @@ def field(t: jax.Array, x: jax.Array) -> jax.Array:
 
 def follow(steps: int, count: int = 1_500) -> tuple[np.ndarray, np.ndarray]:
     """Times, and where the points are at each of them, `[T count 2]`, by Euler's method."""
-    schedule = ode.schedule("euler", steps)
+    schedule = ode.make_schedule("euler", steps)
     start = jax.random.normal(jax.random.key(2), (count, 2))
-    solution = jax.jit(lambda x: ode.solve(field, x, schedule, record=True))(start)
+    solution = jax.jit(lambda x: ode.solve(field, x, schedule, return_trajectory=True))(start)
     # The last interval is closed apart, as everywhere in the project.
     end = solution.last + (1 - schedule.times[-1]) * field(schedule.times[-1], solution.last)
     return np.array([*solution.times, 1.0]), np.concatenate([solution.path, end[None]])
@@ -305,10 +305,10 @@ plt.show()
 # alone, or a form that is given, comes out well.
 
 # %%
-model = of.load(of.SHIPPED)
+model = of.load(of.PRETRAINED)
 print(model)
 moments = list(model.stream("<text> <image> and <text> <image>", steps=9, seed=7))
-of.Slides(moments)
+of.TrajectoryViewer(moments)
 
 # %% [markdown]
 # The same as a strip, for pages on which nothing moves. Above is the picture as it stands, below
@@ -316,7 +316,7 @@ of.Slides(moments)
 
 
 # %%
-def strip(moments: list[of.State], columns: int = 5) -> None:
+def strip(moments: list[of.SamplingStep], columns: int = 5) -> None:
     """Some states of a document side by side."""
     chosen = [moments[round(n * (len(moments) - 1) / (columns - 1))] for n in range(columns)]
     count = len(chosen[-1].noisy)
@@ -395,14 +395,14 @@ if QUICK:
     shutil.rmtree(RUN, ignore_errors=True)
 
 config.lock()
-with workdir.claimed(RUN):
+with workdir.lock(RUN):
     workdir.check_config(RUN, config)
     system = system_lib.system(config, RUN)
-    workdir.keep_config(RUN, config)
+    workdir.save_config(RUN, config)
     loop.run(system, RUN)
 
 # %%
-curves = metric_writer.curves(RUN / workdir.LOGS, ["train/text", "train/image"])
+curves = metric_writer.read_curves(RUN / workdir.LOGS, ["train/text", "train/image"])
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 for (name, points), color in zip(curves.items(), (WORDS, PICTURES), strict=True):
     axes.plot(*zip(*points, strict=True), color=color, label=name.removeprefix("train/"))
@@ -450,9 +450,9 @@ plt.show()
 # further: `docs/passes.md`.)
 
 # %%
-with workdir.claimed(RUN):
+with workdir.lock(RUN):
     figures = evaluate.run(system, RUN)
-curves = evaluate.curves(figures)
+curves = evaluate.metrics_by_nfe(figures)
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 for name, color in (("valid", WORDS), ("match", PICTURES), ("variety", INK)):
     if name in curves:
@@ -487,13 +487,13 @@ plt.show()
 # %%
 SHOW = """
 import jax
-from oneflow_jax import sharding
+from oneflow_jax.runtime import sharding
 
 count = len(jax.devices())
 two = 2 if count % 2 == 0 else 1
 mesh = sharding.make_mesh({"data": count // two, "tensor": two})
 rules = dict(sharding.RULES)
-batch = jax.device_put(jax.numpy.zeros((64, 96)), sharding.of_slots(mesh))
+batch = jax.device_put(jax.numpy.zeros((64, 96)), sharding.batch_sharding(mesh))
 print("a batch, 64 rows of 96 slots: rows over 'data'")
 jax.debug.visualize_array_sharding(batch)
 hidden = jax.sharding.NamedSharding(mesh, jax.P(rules["width"], rules["hidden"]))

@@ -13,48 +13,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oneflow_jax.api.document import DOCUMENT, IMAGE, TEXT, Document, Revision, text
+    from oneflow_jax.api.document import DOCUMENT, IMAGE, TEXT, Document, EditResult, text
     from oneflow_jax.api.model import Model, load
-    from oneflow_jax.api.options import Options
-    from oneflow_jax.api.slides import Slides
-    from oneflow_jax.api.state import State
+    from oneflow_jax.api.options import SamplingOptions
+    from oneflow_jax.api.slides import TrajectoryViewer
+    from oneflow_jax.api.state import SamplingStep
     from oneflow_jax.data.document import Gap
     from oneflow_jax.errors import UserError
-    from oneflow_jax.shipped import SHIPPED
+    from oneflow_jax.shipped import PRETRAINED
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DOCUMENT",
     "IMAGE",
-    "SHIPPED",
+    "PRETRAINED",
     "TEXT",
     "Document",
+    "EditResult",
     "Gap",
     "Model",
-    "Options",
-    "Revision",
-    "Slides",
-    "State",
+    "SamplingOptions",
+    "SamplingStep",
+    "TrajectoryViewer",
     "UserError",
     "load",
     "text",
 ]
 
-_HOMES = {
-    "oneflow_jax.api.document": ("DOCUMENT", "IMAGE", "TEXT", "Document", "Revision", "text"),
+_LAZY_EXPORTS = {
+    "oneflow_jax.api.document": ("DOCUMENT", "IMAGE", "TEXT", "Document", "EditResult", "text"),
     "oneflow_jax.api.model": ("Model", "load"),
-    "oneflow_jax.api.options": ("Options",),
-    "oneflow_jax.api.slides": ("Slides",),
-    "oneflow_jax.api.state": ("State",),
+    "oneflow_jax.api.options": ("SamplingOptions",),
+    "oneflow_jax.api.slides": ("TrajectoryViewer",),
+    "oneflow_jax.api.state": ("SamplingStep",),
     "oneflow_jax.data.document": ("Gap",),
     "oneflow_jax.errors": ("UserError",),
-    "oneflow_jax.shipped": ("SHIPPED",),
+    "oneflow_jax.shipped": ("PRETRAINED",),
 }
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
-    for home, names in _HOMES.items():
+    for home, names in _LAZY_EXPORTS.items():
         if name in names:
             return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ import flax.struct
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
 
-class Kind(enum.IntEnum):
+class Modality(enum.IntEnum):
     """What a slot holds."""
 
     PAD = 0
@@ -28,7 +28,7 @@ class Kind(enum.IntEnum):
     IMAGE = 2
 
 
-class Attend(enum.Enum):
+class AttentionPattern(enum.Enum):
     """What a slot may see of its own document."""
 
     BIDIRECTIONAL = "all of it"
@@ -36,7 +36,7 @@ class Attend(enum.Enum):
     MIXED = "what comes before it, and all of its own picture"
 
 
-class Opening(enum.IntEnum):
+class InsertPolicy(enum.IntEnum):
     """What may be missing right after a slot, in a document whose length is not given."""
 
     CLOSED = 0
@@ -51,12 +51,12 @@ class Canvas:
     Attributes:
         ids: token of a text slot; 0 elsewhere.
         latents: patch of an image slot, about unit variance; 0 elsewhere.
-        kind: a `Kind`.
+        kind: a `Modality`.
         segment: number of the slot's document within the row, from 1; 0 = PAD.
         span: number of the slot's text run or picture within the row, from 1; 0 = PAD.
         position: (order, row, column); row and column are 0 for text.
         fixed: given: never corrupted, never scored, never changed by a sampler.
-        opening: an `Opening`; heeded by paradigms that insert, in sampling.
+        opening: an `InsertPolicy`; heeded by paradigms that insert, in sampling.
     """
 
     ids: Int[Array, "*b L"]
@@ -71,21 +71,21 @@ class Canvas:
     @property
     def is_text(self) -> Bool[Array, "*b L"]:
         """True where the slot holds a token."""
-        return self.kind == Kind.TEXT
+        return self.kind == Modality.TEXT
 
     @property
     def is_image(self) -> Bool[Array, "*b L"]:
         """True where the slot holds a patch."""
-        return self.kind == Kind.IMAGE
+        return self.kind == Modality.IMAGE
 
     @property
     def free(self) -> Bool[Array, "*b L"]:
         """True where the slot exists and is the model's to make."""
-        return (self.kind != Kind.PAD) & ~self.fixed
+        return (self.kind != Modality.PAD) & ~self.fixed
 
 
 @flax.struct.dataclass
-class View:
+class NoisyCanvas:
     """What the network is shown: the layout of a canvas, and its content at some time.
 
     Attributes:
@@ -121,7 +121,7 @@ class Head:
 
 
 @flax.struct.dataclass
-class Table:
+class EmbeddingTable:
     """The vocabulary as vectors.
 
     Attributes:
@@ -133,18 +133,18 @@ class Table:
     mask: Float[Array, "E"]
 
 
-def view(
+def noisy_canvas(
     canvas: Canvas,
     embeds: Float[Array, "*b L E"],
     latents: Float[Array, "*b L C"],
-    clock: Float[Array, "*b L"],
-) -> View:
-    """The view that shows `embeds` and `latents` at time `clock` in the layout of `canvas`."""
-    return View(
+    time: Float[Array, "*b L"],
+) -> NoisyCanvas:
+    """The view that shows `embeds` and `latents` at time `time` in the layout of `canvas`."""
+    return NoisyCanvas(
         kind=canvas.kind,
         segment=canvas.segment,
         position=canvas.position,
         embeds=embeds,
         latents=latents,
-        clock=clock,
+        clock=time,
     )

@@ -8,5 +8,5 @@ class UserError(Exception):
     """
 
 
-class Stopped(Exception):
+class Preempted(Exception):
     """The run was told to leave before its end, and has saved what it had."""

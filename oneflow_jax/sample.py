@@ -16,12 +16,12 @@ from oneflow_jax.runtime import distributed, metric_writer, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import contact_sheet, from_samples, page, trajectory
 
-ROWS = 5
+FILMSTRIP_ROWS = 5
 """Moments on the film strip."""
 
 
 def run(
-    system: system_lib.System, folder: epath.Path, prompts: Sequence[str], *, revise: bool = False
+    system: system_lib.System, folder: epath.Path, prompts: Sequence[str], *, edit: bool = False
 ) -> epath.Path:
     """Fills the gaps of each prompt, several times over, and returns the path of the page.
 
@@ -32,16 +32,16 @@ def run(
         system: of the run in `folder`.
         folder: where the checkpoint is, and where the page goes.
         prompts: in the language of `data.prompt`.
-        revise: whether they are finished documents to be revised.
+        edit: whether they are finished documents to be revised.
 
     Raises:
         UserError: there is no checkpoint, or a prompt is wrong.
     """
-    generator = generate.Generator(system, evaluate.averaged(system, folder))
-    return _shown(generator, folder, folder / workdir.PAGE, prompts, revise=revise)
+    generator = generate.Generator(system, evaluate.load_ema_params(system, folder))
+    return _generate_page(generator, folder, folder / workdir.SAMPLES_PAGE, prompts, edit=edit)
 
 
-class Previews:
+class PreviewWriter:
     """The same of the configured prompts while a run trains: `previews/<step>.html`."""
 
     def __init__(self, system: system_lib.System, folder: epath.Path) -> None:
@@ -54,67 +54,67 @@ class Previews:
         """Shows what the parameters after a step make."""
         (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
         path = self._folder / workdir.PREVIEWS / f"{step}.html"
-        _shown(self._generator.of(params), self._folder, path, self._prompts)
+        _generate_page(self._generator.of(params), self._folder, path, self._prompts)
 
 
-def _shown(
+def _generate_page(
     generator: generate.Generator,
     folder: epath.Path,
     path: epath.Path,
     prompts: Sequence[str],
     *,
-    revise: bool = False,
+    edit: bool = False,
 ) -> epath.Path:
     system = generator.system
     config = system.config
     samples = config.sampling.samples
-    given = requests(system, prompts, revise=revise)
+    given = parse_prompts(system, prompts, edit=edit)
     repeated = [document for document in given for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
-    grid = evaluate.spacing(system, generator.params)
-    plan = sampling.sampling(config, system.paradigm, grid, revise=revise)
+    grid = evaluate.time_grid(system, generator.params)
+    plan = sampling.sampling_plan(config, system.paradigm, grid, edit=edit)
     passes = 0
-    batch = generate.rows_at_once(system.mesh, len(repeated), config.evaluation.batch)
+    batch = generate.padded_batch_size(system.mesh, len(repeated), config.evaluation.batch)
     stories = []
     for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
         here = slice(len(stories), len(stories) + len(made.documents))
         titles = [f"{n + 1}" for n in range(here.start, here.stop)]
-        stories += from_samples.stories(system.layout, made.moments, titles, shown[here])
+        stories += from_samples.build_views(system.layout, made.moments, titles, shown[here])
         passes = max(passes, made.passes)
-        _tell(system.layout, shown[here], repeated[here], made, revise=revise)
-    if distributed.leads():
-        _write(system, folder, path, stories, passes, revise=revise)
+        _log_documents(system.layout, shown[here], repeated[here], made, edit=edit)
+    if distributed.is_primary():
+        _write_page(system, folder, path, stories, passes, edit=edit)
     logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
     return path
 
 
-def _write(
+def _write_page(
     system: system_lib.System,
     folder: epath.Path,
     path: epath.Path,
-    stories: Sequence[trajectory.Story],
-    passes: int,
+    views: Sequence[trajectory.TrajectoryView],
+    nfe: int,
     *,
-    revise: bool,
+    edit: bool,
 ) -> None:
     """Writes the page and the film strip beside it."""
     config = system.config
-    last = len(stories[0].frames) - 1
-    moments = [round(i * last / (ROWS - 1)) for i in range(ROWS)]
-    contact_sheet.filmstrip(path.with_suffix(".png"), stories[0], moments)
+    last = len(views[0].frames) - 1
+    moments = [round(i * last / (FILMSTRIP_ROWS - 1)) for i in range(FILMSTRIP_ROWS)]
+    contact_sheet.write_filmstrip(path.with_suffix(".png"), views[0], moments)
     page.write(
         path,
-        stories,
-        curves=metric_writer.curves(folder / workdir.LOGS, _curves(system)),
-        settings=workdir.settings(config) | {"forward passes": str(passes)},
-        heading=f"{config.name}: words and pictures in {passes} forward passes",
+        views,
+        curves=metric_writer.read_curves(folder / workdir.LOGS, _curve_names(system)),
+        settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
+        heading=f"{config.name}: words and pictures in {nfe} forward passes",
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
-        lede=_lede(system, revise=revise),
+        intro=_intro_text(system, edit=edit),
     )
 
 
-def requests(
-    system: system_lib.System, prompts: Sequence[str], *, revise: bool = False
+def parse_prompts(
+    system: system_lib.System, prompts: Sequence[str], *, edit: bool = False
 ) -> list[Document]:
     """The documents that the prompts describe, held against the canvas.
 
@@ -123,27 +123,27 @@ def requests(
     """
     if not prompts:
         raise UserError("sampling.prompts is empty: give a prompt, there or with --prompt.")
-    sampling.sampling(system.config, system.paradigm, "uniform", revise=revise)
+    sampling.sampling_plan(system.config, system.paradigm, "uniform", edit=edit)
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
-        generate.row(system.layout, document, revise=revise)
+        generate.prompt_row(system.layout, document, edit=edit)
     return documents
 
 
-def _tell(
+def _log_documents(
     layout: layouts.Layout,
     prompts: Sequence[str],
-    given: Sequence[Document],
-    made: generate.Made,
+    prompt_documents: Sequence[Document],
+    generated: generate.GeneratedBatch,
     *,
-    revise: bool,
+    edit: bool,
 ) -> None:
     """Logs what became of the prompts of a batch."""
-    everything = zip(prompts, given, made.documents, made.full, strict=True)
+    everything = zip(prompts, prompt_documents, generated.documents, generated.full, strict=True)
     for text, before, document, full in everything:
         logging.info("%s  ->  %s", text, prompt.format(document))
-        if revise:
-            _tell_edits(layout, before, document)
+        if edit:
+            _log_edits(layout, before, document)
         if full:
             logging.warning(
                 "The document above filled its canvas of data.length=%d slots, those of what "
@@ -152,21 +152,21 @@ def _tell(
             )
 
 
-def _tell_edits(layout: layouts.Layout, before: Document, after: Document) -> None:
-    changes = generate.changes(layout, before, after)
+def _log_edits(layout: layouts.Layout, before: Document, after: Document) -> None:
+    changes = generate.diff_documents(layout, before, after)
     for change in changes:
         logging.info("    %s", change)
     if not changes:
         logging.info("    nothing changed")
 
 
-def _lede(system: system_lib.System, *, revise: bool) -> str:
-    if revise:
-        return page.REVISED
-    return page.SEQUENTIAL if system.layout.markers else page.CONCURRENT
+def _intro_text(system: system_lib.System, *, edit: bool) -> str:
+    if edit:
+        return page.INTRO_EDIT
+    return page.INTRO_AUTOREGRESSIVE if system.layout.markers else page.INTRO_CONCURRENT
 
 
-def _curves(system: system_lib.System) -> list[str]:
+def _curve_names(system: system_lib.System) -> list[str]:
     """The loss, each of its terms, and two of the terms held out."""
     terms = [term for term, _ in system.paradigm.weights]
     held_out = [f"heldout/{term}" for term in (terms[0], "image")]

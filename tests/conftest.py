@@ -29,7 +29,7 @@ def pytest_addoption(parser):
     )
 
 
-LONGEST = (
+SLOW_FILES = (
     "test_configs.py",
     "test_resume.py",
     "test_main.py",
@@ -42,7 +42,7 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
 
 
 @pytest.fixture
@@ -55,11 +55,11 @@ def cli():
     """Parses and runs a command line in this process."""
 
     def call(*arguments):
-        _forget()
-        main.run(main.parse(["main", *arguments]))
+        _reset_flags()
+        main.run(main.parse_config(["main", *arguments]))
 
     yield call
-    _forget()
+    _reset_flags()
     flags.FLAGS.mark_as_parsed()
 
 
@@ -68,15 +68,15 @@ def parse():
     """Parses a command line in this process."""
 
     def call(*arguments):
-        _forget()
-        return main.parse(["main", *arguments])
+        _reset_flags()
+        return main.parse_config(["main", *arguments])
 
     yield call
-    _forget()
+    _reset_flags()
     flags.FLAGS.mark_as_parsed()
 
 
-def _forget():
+def _reset_flags():
     """As if nothing had been parsed yet; `--config` is defined anew by each parse."""
     for name in list(flags.FLAGS):
         if name.split(".")[0] == "config":

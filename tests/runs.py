@@ -30,34 +30,34 @@ jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def config(**changes):
+def make_config(**changes):
     """The tiny configuration; a change of `a.b` is given as `a__b`."""
     tiny = tiny_config.get_config()
     tiny.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return tiny.lock()
 
 
-def prepared(folder, given):
+def prepare_system(folder, config):
     """The system of a run, its folder made ready as `main` does."""
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    workdir.check_config(folder, given)
-    system = system_lib.system(given, folder)
-    workdir.keep_config(folder, given)
+    workdir.check_config(folder, config)
+    system = system_lib.system(config, folder)
+    workdir.save_config(folder, config)
     return system
 
 
 @functools.cache
-def trained(workers=0):
+def trained_run(workers=0):
     """The system and the folder of a finished run, which nobody may change."""
     folder = tempfile.mkdtemp(prefix="oneflow_jax-run-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    system = prepared(folder, config(data__workers=workers))
+    system = prepare_system(folder, make_config(data__workers=workers))
     loop.run(system, epath.Path(folder))
     return system, epath.Path(folder)
 
 
-def copied(folder, tmp_path):
+def copy_run(folder, tmp_path):
     """A copy of a run, to be changed."""
     return epath.Path(shutil.copytree(folder, tmp_path / "run"))
 
@@ -72,32 +72,34 @@ def copy_newest(folder, target):
     shutil.copytree(folder, target, ignore=older)
 
 
-def state(system, folder):
+def load_state(system, folder):
     """The newest state in a folder and where the data stood, as numpy arrays."""
     data = iter(system.batches())
-    with sharding.use(system.mesh), checkpoint.Checkpoints(folder, 10) as checkpoints:
-        newest = checkpoints.restore(train_state.abstract(system), data)
+    with sharding.mesh_context(system.mesh), checkpoint.Checkpoints(folder, 10) as checkpoints:
+        newest = checkpoints.restore(train_state.abstract_state(system), data)
     key = jax.random.key_data(newest.key)
     position = data.position
     data.close()
     return jax.tree.map(np.asarray, newest.replace(key=key)), position
 
 
-def assert_same(one, other):
+def assert_identical(actual, expected):
     """Bit for bit."""
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for (path, x), y in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for (path, x), y in zip(
+        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    ):
         assert x.dtype == y.dtype, path
         assert x.tobytes() == y.tobytes(), path
 
 
-def reports(folder):
+def list_reports(folder):
     """The step and the kind of each report in the logs."""
-    rows = metric_writer.read_scalars(folder / workdir.LOGS)
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
     return [(row["step"], sorted(row)[0].split("/")[0]) for row in rows]
 
 
-def files(folder):
+def read_files(folder):
     """What must survive a mistake: checkpoints, tokenizer and configuration, byte for byte."""
     kept = [folder / workdir.CONFIG, folder / workdir.TOKENIZER]
     checkpoints = pathlib.Path(folder, workdir.CHECKPOINTS)
@@ -105,7 +107,7 @@ def files(folder):
     return {str(path): path.read_bytes() for path in kept}
 
 
-def command(*arguments):
+def popen_kwargs(*arguments):
     """The command line, its environment and its folder, for a process of its own."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": _CACHE,
@@ -118,8 +120,8 @@ def command(*arguments):
 
 def run(*arguments):
     """Runs the command line to its end."""
-    return subprocess.run(**command(*arguments), capture_output=True, check=False, timeout=300)
+    return subprocess.run(**popen_kwargs(*arguments), capture_output=True, check=False, timeout=300)
 
 
-def evaluation(folder):
+def load_evaluation(folder):
     return json.loads((folder / workdir.EVALUATION).read_text())

@@ -2,13 +2,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from tests import tiny
 
 
 def test_free_slots_exist_and_are_not_given():
-    canvas = tiny.rows_of(tiny.captions(1))
-    kind = jnp.array([[Kind.TEXT, Kind.TEXT, Kind.IMAGE, Kind.IMAGE, Kind.PAD, Kind.PAD]])
+    canvas = tiny.training_rows(tiny.captions(1))
+    kind = jnp.array(
+        [[Modality.TEXT, Modality.TEXT, Modality.IMAGE, Modality.IMAGE, Modality.PAD, Modality.PAD]]
+    )
     canvas = canvas.replace(kind=kind, fixed=jnp.array([[True, False] * 3]))
     np.testing.assert_array_equal(canvas.free, [[False, True, False, True, False, False]])
     np.testing.assert_array_equal(canvas.is_text, [[True, True] + [False] * 4])
@@ -16,11 +18,11 @@ def test_free_slots_exist_and_are_not_given():
 
 
 def test_a_view_keeps_the_layout_and_takes_the_content():
-    canvas = tiny.rows_of(tiny.captions(2))
-    view = tiny.noisy_view(canvas)
+    canvas = tiny.training_rows(tiny.captions(2))
+    view = tiny.noisy_canvas(canvas)
     for name in ("kind", "segment", "position"):
         np.testing.assert_array_equal(getattr(view, name), getattr(canvas, name))
-    again = canvases.view(canvas, view.embeds, canvas.latents, view.clock)
+    again = canvases.noisy_canvas(canvas, view.embeds, canvas.latents, view.clock)
     np.testing.assert_array_equal(again.latents, canvas.latents)
     np.testing.assert_array_equal(again.embeds, view.embeds)
     np.testing.assert_array_equal(again.clock, view.clock)

@@ -27,7 +27,7 @@ from oneflow_jax.autoencoder_training import run as autoencoder_run
 from oneflow_jax.autoencoder_training import system as autoencoder_system
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.codecs.autoencoder import diffusers_weights
-from oneflow_jax.codecs.autoencoder.codec import Learned
+from oneflow_jax.codecs.autoencoder.codec import LatentCodec
 from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.data import latents
 from oneflow_jax.flows import tasks, time_couplings
@@ -68,16 +68,16 @@ def test_no_file_is_forgotten():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
-    config = common.debug(CONFIGS[name]())
+    config = common.shrink_for_debugging(CONFIGS[name]())
     config.data.dir = data_dir
     if name == "own":
-        config.source.path = str(examples.lines(tmp_path / "mine"))
+        config.source.path = str(examples.write_jsonl(tmp_path / "mine"))
     goes_through(config.lock(), epath.Path(tmp_path))
 
 
 def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
     """The quickstart on a codec; what a run keeps of its latents is all that sampling needs."""
-    config = common.debug(quickstart.get_config("latents"))
+    config = common.shrink_for_debugging(quickstart.get_config("latents"))
     config.data.dir = str(tmp_path / "data")
     config.codec.pixels = config.source.pixels = 32
     config.source.documents = 160  # In fewer, a letter of some name is missing.
@@ -89,18 +89,20 @@ def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
     )
     config.codec.path = str(tmp_path / "codec")
     diffusers_weights.save(
-        epath.Path(config.codec.path), tiny_codec, small_models.params(tiny_codec)
+        epath.Path(config.codec.path), tiny_codec, small_models.random_params(tiny_codec)
     )
     folder = epath.Path(tmp_path / "run")
     system = goes_through(config.lock(), folder)
-    assert isinstance(system.layout.codec, Learned)
+    assert isinstance(system.layout.codec, LatentCodec)
     assert system.layout.codec.grid == (2, 2)
-    index = latents.read_index(folder / latents.INDEX, system.layout.codec.autoencoder.fingerprint)
+    index = latents.read_index(
+        folder / latents.INDEX_FILE, system.layout.codec.autoencoder.fingerprint
+    )
     assert index.documents == {"train": 160, "heldout": 64}
 
     shutil.rmtree(tmp_path / "data")
-    (folder / workdir.PAGE).unlink()
-    saved = workdir.saved_config(folder).lock()
+    (folder / workdir.SAMPLES_PAGE).unlink()
+    saved = workdir.load_config(folder).lock()
     again = system_lib.system(saved, folder)
     assert again.layout.codec.mean == system.layout.codec.mean
     assert sample.run(again, folder, saved.sampling.prompts).stat().length > 0
@@ -109,51 +111,57 @@ def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
 
 def goes_through(config, folder):
     """Trains, evaluates and samples; what is left is what a run leaves. Returns the system."""
-    system = runs.prepared(folder, config)
+    system = runs.prepare_system(folder, config)
     loop.run(system, folder)
     figures = evaluate.run(system, folder)
     page = sample.run(system, folder, config.sampling.prompts)
 
     assert all(math.isfinite(value) for value in figures.values())
-    assert runs.evaluation(folder) == figures
+    assert runs.load_evaluation(folder) == figures
     scored = {"digits": {"valid@2"}, "emoji": {"text_to_image@2", "image_to_text@2", "joint@2"}}
     assert scored.get(config.evaluation.score, set()) <= set(figures)
-    rows = metric_writer.read_scalars(folder / workdir.LOGS)
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
         assert checkpoints.latest == 2
-    written = (workdir.CONFIG, workdir.TOKENIZER, workdir.EVALUATION, workdir.PAGE, "samples.png")
+    written = (
+        workdir.CONFIG,
+        workdir.TOKENIZER,
+        workdir.EVALUATION,
+        workdir.SAMPLES_PAGE,
+        "samples.png",
+    )
     assert all((folder / file).stat().length > 0 for file in written)
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
-    assert page == folder / workdir.PAGE
+    assert page == folder / workdir.SAMPLES_PAGE
     # The folder alone says what was run.
-    assert workdir.saved_config(folder).to_json() == config.to_json()
+    assert workdir.load_config(folder).to_json() == config.to_json()
     return system
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_codec_in_two_steps_then_evaluated(name, tmp_path, data_dir):
-    config = common.debug(CODECS[name]())
+    config = common.shrink_for_debugging(CODECS[name]())
     config.data.dir = data_dir
-    if metrics.missing():
+    if metrics.missing_packages():
         config.objective.perceptual_weight = 0.0
     assert config.data.pixels == config.source.pixels == 32
     folder = epath.Path(tmp_path)
     system = autoencoder_system.system(config.lock())
-    workdir.keep_config(folder, config)
-    autoencoder_run.trained(system, folder)
-    figures = autoencoder_run.evaluated(system, folder)
+    workdir.save_config(folder, config)
+    autoencoder_run.train_autoencoder(system, folder)
+    figures = autoencoder_run.evaluate(system, folder)
 
     assert all(math.isfinite(value) for value in figures.values())
-    assert runs.evaluation(folder) == figures
+    assert runs.load_evaluation(folder) == figures
     expected = {"psnr", "ssim", "linear/psnr", "linear/ssim", "trained/psnr", "n"}
     expected |= {"codes", "perplexity"} if name == "codec:vq" else set()
     assert expected <= set(figures)
-    if not metrics.missing():
+    if not metrics.missing_packages():
         assert {"lpips", "kid", "fd", "linear/lpips"} <= set(figures)
-    rows = metric_writer.read_scalars(folder / workdir.LOGS)
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
     terms = [term for term, _ in system.objective.weights]
     losses = [[row[f"train/{term}"] for term in terms] for row in rows if "train/loss" in row]
     assert len(losses) == 2
@@ -161,8 +169,8 @@ def test_a_codec_in_two_steps_then_evaluated(name, tmp_path, data_dir):
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
         assert checkpoints.latest == 2
     assert (folder / workdir.CODEC).exists()
-    assert "OpenMoji" in (folder / workdir.PAGE).read_text("utf-8")
-    assert workdir.saved_config(folder).to_json() == config.to_json()
+    assert "OpenMoji" in (folder / workdir.SAMPLES_PAGE).read_text("utf-8")
+    assert workdir.load_config(folder).to_json() == config.to_json()
 
 
 def keys(config, prefix=""):
@@ -178,7 +186,7 @@ def every_key():
     """Of all kinds of configurations."""
     kinds = (
         own.get_config(),
-        common.base("any"),
+        common.document_model_config("any"),
         *(make() for make in CODECS.values()),
         compare.get_config(),
     )
@@ -211,7 +219,7 @@ def test_every_key_is_read():
     source = package_source()
     # Sections that go by a shorter name within a function.
     shares = [*tasks.NAMES, *time_couplings.NAMES]
-    weights = [f"{term}_weight" for term in (*chameleon.TERMS, *edit_flow.TERMS)]
+    weights = [f"{term}_weight" for term in (*chameleon.LOSS_TERMS, *edit_flow.LOSS_TERMS)]
     for key in every_key():
         section, _, name = key.rpartition(".")
         if key.startswith(SECTIONS_PASSED_ON) or name in shares + weights:
@@ -240,10 +248,12 @@ def test_codecs_are_trained_on_all_their_keys():
     """What a section of weights has is what the objective of its kind is told, and no more."""
     for make in CODECS.values():
         config = make()
-        assert set(config.objective) == set(autoencoder_system.WEIGHTS[config.autoencoder.kind])
+        assert set(config.objective) == set(
+            autoencoder_system.OBJECTIVE_KEYS[config.autoencoder.kind]
+        )
 
 
 def test_debug_shrinks_what_it_is_given():
-    config = common.debug(tpu_v4.get_config())
+    config = common.shrink_for_debugging(tpu_v4.get_config())
     assert (config.steps, config.batch, config.model.layers) == (2, 8, 2)
     assert config.platform == "any"

@@ -51,7 +51,7 @@ def test_commands_name_configurations_and_keys_that_exist(words):
             if config is None:
                 scope = {}
                 exec((ROOT / "configs/common.py").read_text(), scope)
-                config = scope["base"]("any")
+                config = scope["document_model_config"]("any")
             functools.reduce(operator.getitem, key.split("."), config)
         else:
             assert name in FLAGS, word
@@ -77,14 +77,14 @@ CLAIMS = {"add_a_paradigm.md": learned}
 def beside_a_run(tmp_path, monkeypatch):
     """A folder in which a tiny run stands where the docs have that of `make quickstart`."""
     (tmp_path / "runs").mkdir()
-    runs.copy_newest(runs.trained()[1], tmp_path / "runs" / "quickstart")
+    runs.copy_newest(runs.trained_run()[1], tmp_path / "runs" / "quickstart")
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page, request, monkeypatch):
     """From first to last, as in a notebook; a paradigm that is added is forgotten again."""
-    monkeypatch.setattr(paradigms, "MAKERS", dict(paradigms.MAKERS))
+    monkeypatch.setattr(paradigms, "BUILDERS", dict(paradigms.BUILDERS))
     found = blocks(page, "python")
     if any("runs/quickstart" in block for block in found):
         request.getfixturevalue("beside_a_run")

@@ -18,14 +18,14 @@ from tests import runs
 
 @pytest.fixture(scope="module")
 def losses():
-    system, _ = runs.trained()
-    with sharding.use(system.mesh):
+    system, _ = runs.trained_run()
+    with sharding.mesh_context(system.mesh):
         yield system.losses()
 
 
 @pytest.fixture(scope="module")
 def ema():
-    return evaluate.averaged(*runs.trained())
+    return evaluate.load_ema_params(*runs.trained_run())
 
 
 def test_losses_are_the_same_at_every_call(losses, ema):
@@ -40,8 +40,8 @@ def test_losses_are_the_same_at_every_call(losses, ema):
 
 
 def test_losses_are_the_same_for_another_object(losses, ema):
-    system, _ = runs.trained()
-    with sharding.use(system.mesh):
+    system, _ = runs.trained_run()
+    with sharding.mesh_context(system.mesh):
         assert system.losses()(ema) == losses(ema)
 
 
@@ -58,22 +58,24 @@ def test_the_whole_lies_between_the_buckets(losses, ema):
 
 
 def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch):
-    system, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
-    changed = runs.config(evaluation__passes=(2, 3))
+    system, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
+    changed = runs.make_config(evaluation__passes=(2, 3))
     system = system_lib.system(changed, folder)
     seen = []
 
     def score(made):
         seen.append(len(made))
-        return base.Score({"valid": len(seen) / 4})
+        return base.MetricResult({"valid": len(seen) / 4})
 
-    task = base.Task("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
-    monkeypatch.setattr(system_lib, "suite", lambda _: base.Suite((task,), {"accuracy": 0.9}))
+    task = base.EvalTask("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
+    monkeypatch.setattr(
+        system_lib, "supported_suite", lambda _: base.EvalSuite((task,), {"accuracy": 0.9})
+    )
     monkeypatch.setattr(
         system_lib.System,
         "likelihood",
-        lambda _: lambda _: likelihood.Nats(np.float64([8.0, 4.5]), np.int32([4, 1])),
+        lambda _: lambda _: likelihood.NatsPerDocument(np.float64([8.0, 4.5]), np.int32([4, 1])),
     )
     figures = evaluate.run(system, folder)
     assert figures["heldout/nats"] == 2.5
@@ -85,17 +87,17 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
 
 
 def test_passes_that_not_even_one_step_takes():
-    _, folder = runs.trained()
-    given = runs.config(evaluation__passes=(1,), sampling__guidance=2.0)
+    _, folder = runs.trained_run()
+    given = runs.make_config(evaluation__passes=(1,), sampling__guidance=2.0)
     with pytest.raises(UserError, match=r"evaluation.passes=1.*guidance=2.0"):
         system_lib.system(given, folder)
 
 
 def test_what_bears_a_number_of_passes_takes_no_more():
-    system, _ = runs.trained()
+    system, _ = runs.trained_run()
     for solver, passes, taken in (("euler", 16, 16), ("heun", 16, 15), ("heun", 9, 9)):
-        given = runs.config(sampling__solver=solver)
-        plan = sampling.evaluation(given, system.paradigm, passes, "uniform")
+        given = runs.make_config(sampling__solver=solver)
+        plan = sampling.eval_plan(given, system.paradigm, passes, "uniform")
         assert system.paradigm.evaluations(plan) == taken
 
 
@@ -103,25 +105,25 @@ def revising(prompts):
     """A suite of one task, to revise documents."""
 
     def score(made):
-        return base.Score({"right": float(len(made))})
+        return base.MetricResult({"right": float(len(made))})
 
-    task = base.Task("revise", tuple(prompts), score, births=True, revises=True)
-    return lambda config, layout: base.Suite((task,), {})
+    task = base.EvalTask("revise", tuple(prompts), score, births=True, revises=True)
+    return lambda config, layout: base.EvalSuite((task,), {})
 
 
 def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "suite", revising([prompt.parse("a red", 4)]))
+    monkeypatch.setattr(evaluation, "make_suite", revising([prompt.parse("a red", 4)]))
     given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
-    can = runs.prepared(tmp_path / "can", runs.config(**given))
+    can = runs.prepare_system(tmp_path / "can", runs.make_config(**given))
     shares = {"paradigm__revised": 0.0, "paradigm__together": 0.6}
-    cannot = runs.prepared(tmp_path / "cannot", runs.config(**given, **shares))
-    assert len(system_lib.suite(can).tasks) == 1
-    assert system_lib.suite(cannot).tasks == ()
+    cannot = runs.prepare_system(tmp_path / "cannot", runs.make_config(**given, **shares))
+    assert len(system_lib.supported_suite(can).tasks) == 1
+    assert system_lib.supported_suite(cannot).tasks == ()
 
 
 def test_prompts_that_do_not_fit_are_told_before_training(monkeypatch):
-    system, _ = runs.trained()
-    monkeypatch.setattr(evaluation, "suite", revising([prompt.parse("red " * 70, 4)]))
+    system, _ = runs.trained_run()
+    monkeypatch.setattr(evaluation, "make_suite", revising([prompt.parse("red " * 70, 4)]))
     with pytest.raises(UserError, match=r"data\.length=64"):
         evaluate.check_prompts(system)
 
@@ -129,17 +131,19 @@ def test_prompts_that_do_not_fit_are_told_before_training(monkeypatch):
 def test_births_take_twice_the_passes_and_need_as_many(tmp_path):
     given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
     (task,) = revising([])(None, None).tasks
-    grows = runs.prepared(tmp_path / "run", runs.config(**given))
-    assert [evaluate.steps_of(grows, task, n) for n in (1, 2, 16)] == [0, 1, 8]
-    guided = runs.prepared(tmp_path / "run", runs.config(**given, sampling__guidance=2.0))
-    assert [evaluate.steps_of(guided, task, n) for n in (2, 4)] == [0, 2]
-    system, _ = runs.trained()
-    assert evaluate.steps_of(system, task, 1) == 1
+    grows = runs.prepare_system(tmp_path / "run", runs.make_config(**given))
+    assert [evaluate.affordable_nfe(grows, task, n) for n in (1, 2, 16)] == [0, 1, 8]
+    guided = runs.prepare_system(
+        tmp_path / "run", runs.make_config(**given, sampling__guidance=2.0)
+    )
+    assert [evaluate.affordable_nfe(guided, task, n) for n in (2, 4)] == [0, 2]
+    system, _ = runs.trained_run()
+    assert evaluate.affordable_nfe(system, task, 1) == 1
 
 
 def test_table():
     figures = {"valid@16": 0.5, "match@4": 0.25, "valid@4": 1.0, "heldout/text": 2.0}
-    lines = evaluate.table(figures).splitlines()
+    lines = evaluate.format_table(figures).splitlines()
     assert lines[-3].split() == ["passes", "4", "16"]
     assert lines[-2].split() == ["match", "0.250", "-"]
     assert lines[-1].split() == ["valid", "1.000", "0.500"]

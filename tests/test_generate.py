@@ -8,12 +8,12 @@ import pytest
 
 from oneflow_jax import evaluate, generate
 from oneflow_jax.build import sampling
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.errors import UserError
-from oneflow_jax.paradigms import base
 from oneflow_jax.runtime import sharding
 from oneflow_jax.samplers import ode
+from oneflow_jax.samplers.base import SamplingPlan
 from tests import runs
 
 PROMPTS = (
@@ -26,7 +26,7 @@ PROMPTS = (
 
 
 def plan(steps=2, start=0.0, record=False):
-    return base.Plan(ode.schedule("euler", steps, start=start), record=record)
+    return SamplingPlan(ode.make_schedule("euler", steps, start=start), record=record)
 
 
 def documents():
@@ -37,8 +37,8 @@ def documents():
 
 @pytest.fixture(scope="module")
 def generator():
-    system, folder = runs.trained()
-    return generate.Generator(system, evaluate.averaged(system, folder))
+    system, folder = runs.trained_run()
+    return generate.Generator(system, evaluate.load_ema_params(system, folder))
 
 
 def made(generator, prompts, chosen, seed=0, batch=8):
@@ -68,7 +68,7 @@ def test_the_batch_does_not_matter(generator, eight):
 
 
 def test_renoising_is_the_same_on_one_device(generator):
-    renoised = base.Plan(ode.schedule("renoise", 4))
+    renoised = SamplingPlan(ode.make_schedule("renoise", 4))
     expected = together(made(generator, documents(), renoised))
     canvas = together(made(alone(generator), documents(), renoised, batch=2))
     np.testing.assert_array_equal(canvas.ids, expected.ids)
@@ -79,7 +79,7 @@ def alone(generator):
     """The same generator on one device."""
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
     system = dataclasses.replace(generator.system, mesh=mesh)
-    params = jax.device_put(generator.params, sharding.replicated(mesh))
+    params = jax.device_put(generator.params, sharding.replicated_sharding(mesh))
     return generate.Generator(system, params)
 
 
@@ -123,13 +123,13 @@ def test_the_last_batch_is_not_padded_with_documents(generator):
 def test_moments(eight, generator):
     (batch,) = eight
     rows, length = batch.canvas.ids.shape
-    assert length % generate.LENGTH_STEP == 0
+    assert length % generate.LENGTH_MULTIPLE == 0
     assert batch.moments.canvas.ids.shape == (3, rows, length)
     assert batch.moments.certainty.shape == (3, rows, length)
     assert batch.moments.canvas.latents.shape == (3, rows, length, 12)
     assert batch.moments.guess.shape == (3, rows, length, 12)
     np.testing.assert_array_equal(batch.moments.canvas.ids[-1], batch.canvas.ids)
-    image = (batch.canvas.kind == Kind.IMAGE) & ~batch.canvas.fixed
+    image = (batch.canvas.kind == Modality.IMAGE) & ~batch.canvas.fixed
     np.testing.assert_allclose(
         batch.moments.canvas.latents[-1][image], batch.canvas.latents[image], atol=1e-6
     )
@@ -144,7 +144,7 @@ def test_revision_leaves_bos_and_changes_the_rest(generator):
     count = len(row["ids"])
     assert batch.canvas.ids[0, 0] == row["ids"][0]
     assert batch.canvas.fixed[0, :count].tolist() == [True] + [False] * (count - 1)
-    image = row["kind"] == Kind.IMAGE
+    image = row["kind"] == Modality.IMAGE
     assert not np.any(np.isclose(batch.canvas.latents[0, :count][image], row["latents"][image]))
     # Near the end there is little time left to move away.
     late = made(generator, [document], plan(steps=1, start=0.999))[0].canvas
@@ -153,12 +153,12 @@ def test_revision_leaves_bos_and_changes_the_rest(generator):
 
 
 def test_passes_are_counted():
-    system, _ = runs.trained()
+    system, _ = runs.trained_run()
     paradigm = system.paradigm
     assert paradigm.evaluations(plan(steps=5)) == 5
     assert paradigm.evaluations(dataclasses.replace(plan(steps=5), guidance=2.0)) == 10
     for passes in (1, 4):
-        planned = sampling.evaluation(system.config, system.paradigm, passes, "uniform")
+        planned = sampling.eval_plan(system.config, system.paradigm, passes, "uniform")
         assert paradigm.evaluations(planned) == passes
 
 

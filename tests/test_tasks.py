@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from oneflow_jax import generate
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.data.document import Gap, Image, Text
-from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ode
+from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.training import train_state
 from tests import runs
 
@@ -31,11 +31,11 @@ PARADIGMS = {"oneflow": 8, "mask_flow": 8, "edit_flow": 0}
 
 def generator_of(name):
     """Of a network that knows nothing: what it makes is as wild as can be."""
-    given = runs.config(
+    given = runs.make_config(
         paradigm__name=name, data__text_slots=PARADIGMS[name], paradigm__image="velocity"
     )
-    system = runs.prepared(tempfile.mkdtemp(prefix="oneflow_jax-tasks-"), given)
-    return generate.Generator(system, train_state.initial(system).params)
+    system = runs.prepare_system(tempfile.mkdtemp(prefix="oneflow_jax-tasks-"), given)
+    return generate.Generator(system, train_state.init_sharded(system).params)
 
 
 @pytest.fixture(scope="module", params=PARADIGMS)
@@ -49,7 +49,7 @@ def made(request):
         for task, pieces in (TASKS | OWN.get(name, {})).items()
     }
     documents = {task: prompt.parse(pieces, 4) for task, pieces in asked.items()}
-    plan = base.Plan(ode.schedule("euler", 3), guidance=2.0, text_guidance=1.5, record=True)
+    plan = SamplingPlan(ode.make_schedule("euler", 3), guidance=2.0, text_guidance=1.5, record=True)
     (batch,) = generator(list(documents.values()), plan, seed=0, batch=8)
     return name, documents, batch, generator
 
@@ -103,14 +103,14 @@ def test_given_pictures_come_back_to_the_pixel(made):
 def test_revision_is_the_same_call_too(name, solver):
     generator = generator_of(name)
     document = prompt.parse(["a picture of red:", BLUE], 4)
-    plan = base.Plan(ode.schedule(solver, 3, start=0.6), record=True)
+    plan = SamplingPlan(ode.make_schedule(solver, 3, start=0.6), record=True)
     (batch,) = generator([document] * 8, plan, seed=0, batch=8)
     path = batch.moments.canvas
     # BOS stays; all else may change, and what the network knows nothing of does.
     assert np.all(np.asarray(path.ids)[:, :, 0] == path.ids[0, 0, 0])
     texts = {finished.words() for finished in batch.documents}
     assert texts != {"a picture of red:"}
-    exists = np.asarray(path.kind)[-1] != Kind.PAD
+    exists = np.asarray(path.kind)[-1] != Modality.PAD
     assert exists[:, 0].all()
     assert np.isfinite(np.asarray(batch.canvas.latents)).all()
 
@@ -119,7 +119,7 @@ def test_randomness_is_of_seed_and_place_alone():
     """Also where rows grow at different speeds."""
     generator = generator_of("edit_flow")
     prompts = [prompt.parse(["<document>"], 4)] * 16
-    plan = base.Plan(ode.schedule("euler", 4))
+    plan = SamplingPlan(ode.make_schedule("euler", 4))
     whole = [m.canvas for m in generator(prompts, plan, seed=3, batch=16)]
     halves = [m.canvas for m in generator(prompts, plan, seed=3, batch=8)]
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), *halves)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Canvas, Head, View
+from oneflow_jax.canvas import Canvas, Head, NoisyCanvas
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import document, layout, pipeline, toy, vocab
@@ -29,7 +29,7 @@ EMBED = 16
 VOCAB = 128
 """More than the tokenizer has ids, so that a mesh divides the table."""
 
-SIZE = backbone.Size(
+TRANSFORMER_CONFIG = backbone.TransformerConfig(
     layers=2,
     width=32,
     heads=2,
@@ -40,9 +40,9 @@ SIZE = backbone.Size(
     unroll=1,
     dtype=jnp.float32,
 )
-CODEC = patches.Patches(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
-MIX = tasks.Mix(shares=(0.3, 0.25, 0.2, 0.15, 0.1), drop=0.2)
-SETTINGS = optimizer_lib.Settings(
+CODEC = patches.PatchCodec(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
+TASK_MIXTURE = tasks.TaskMixture(shares=(0.3, 0.25, 0.2, 0.15, 0.1), drop=0.2)
+OPTIMIZER_CONFIG = optimizer_lib.OptimizerConfig(
     learning_rate=5e-3,
     warmup=5,
     steps=200,
@@ -54,46 +54,49 @@ SETTINGS = optimizer_lib.Settings(
     ema=0.99,
 )
 OBJECTIVES = {
-    "endpoint": objectives.Endpoint(VOCAB),
-    "velocity": objectives.Velocity(EMBED),
-    "literal": objectives.Literal(EMBED),
+    "endpoint": objectives.CrossEntropyObjective(VOCAB),
+    "velocity": objectives.VelocityObjective(EMBED),
+    "literal": objectives.NaiveObjective(EMBED),
 }
-IMAGES = {"clean": predictions.Clean(), "velocity": predictions.Velocity()}
+IMAGE_PREDICTIONS = {
+    "clean": predictions.X1Prediction(),
+    "velocity": predictions.VelocityPrediction(),
+}
 
 
 @functools.cache
 def vocabulary() -> vocab.Vocab:
     texts = (item.words() for item in toy.Toy(documents=300))
-    return vocab.train_vocab(texts, 100)
+    return vocab.train_sentencepiece(texts, 100)
 
 
-def layout_of(length: int = 96, text_slots: int = 8) -> layout.Layout:
+def make_layout(length: int = 96, text_slots: int = 8) -> layout.Layout:
     return layout.Layout(vocabulary(), CODEC, length, text_slots)
 
 
 @functools.cache
-def packed(rows: int = 8, length: int = 96) -> Canvas:
+def packed_batch(rows: int = 8, length: int = 96) -> Canvas:
     """A batch of training rows with several documents in most of them."""
-    batches = pipeline.batches(
+    batches = pipeline.canvas_batches(
         toy.Toy(),
-        layout_of(length),
-        rows=rows,
+        make_layout(length),
+        batch_size=rows,
         seed=0,
-        workers=0,
+        num_workers=0,
         sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
     )
     return next(iter(batches))
 
 
-def rows_of(documents: Sequence[document.Document], length: int = 32) -> Canvas:
+def training_rows(documents: Sequence[document.Document], length: int = 32) -> Canvas:
     """Training rows, a document in each."""
-    lay = layout_of(length)
+    lay = make_layout(length)
     return jax.tree.map(jnp.asarray, lay.canvas([lay.row(item) for item in documents]))
 
 
 def prompts(documents: Sequence[document.Document], length: int = 64) -> Canvas:
     """Prompts for the sampler, a document in each row."""
-    lay = layout_of(length)
+    lay = make_layout(length)
     return jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in documents]))
 
 
@@ -105,10 +108,10 @@ def captions(count: int = 4) -> list[document.Document]:
 def paradigm(objective: str = "endpoint", image: str = "clean", **changes: Any) -> oneflow.OneFlow:
     settings = {
         "objective": OBJECTIVES[objective],
-        "image": IMAGES[image],
+        "image": IMAGE_PREDICTIONS[image],
         "channels": CODEC.channels,
-        "mix": MIX,
-        "clock": time_samplers.Power(),
+        "mix": TASK_MIXTURE,
+        "clock": time_samplers.PowerTimeSampler(),
         "weights": (("text", 1.0), ("image", 2.0)),
     }
     return oneflow.OneFlow(**settings | changes)
@@ -118,13 +121,13 @@ def network(
     heads: tuple[Head, ...] | None = None, vocab_size: int = VOCAB, **changes: Any
 ) -> model.Model:
     heads = paradigm().heads if heads is None else heads
-    return model.Model(dataclasses.replace(SIZE, **changes), vocab_size, EMBED, heads)
+    return model.Model(dataclasses.replace(TRANSFORMER_CONFIG, **changes), vocab_size, EMBED, heads)
 
 
-def noisy_view(canvas: Canvas, seed: int = 1) -> View:
+def noisy_canvas(canvas: Canvas, seed: int = 1) -> NoisyCanvas:
     """Some view of the canvas with random content at random times."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    return canvases.view(
+    return canvases.noisy_canvas(
         canvas,
         jax.random.normal(keys[0], (*canvas.ids.shape, EMBED)),
         jax.random.normal(keys[1], canvas.latents.shape),
@@ -135,7 +138,7 @@ def noisy_view(canvas: Canvas, seed: int = 1) -> View:
 @functools.cache
 def parameters(net: model.Model) -> Any:
     """Parameters away from their start, where some are zero."""
-    view = noisy_view(rows_of(captions(1)))
+    view = noisy_canvas(training_rows(captions(1)))
     params = nn.unbox(jax.jit(net.init)(jax.random.key(2), view)["params"])
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(3), len(leaves))
@@ -150,14 +153,14 @@ class System:
     paradigm: oneflow.OneFlow = dataclasses.field(default_factory=paradigm)
     network: model.Model = dataclasses.field(default_factory=network)
     optimizer: optax.GradientTransformation = dataclasses.field(
-        default_factory=lambda: optimizer_lib.optimizer(SETTINGS)
+        default_factory=lambda: optimizer_lib.optimizer(OPTIMIZER_CONFIG)
     )
-    decay: float = SETTINGS.ema
+    decay: float = OPTIMIZER_CONFIG.ema
     parts: int = 1
 
     def initializer(self, batch: Canvas) -> Any:
         """The function from a key to a boxed state."""
-        view = noisy_view(batch)
+        view = noisy_canvas(batch)
         return functools.partial(
             step_lib.init_state, model=self.network, optimizer=self.optimizer, view=view
         )
@@ -172,8 +175,8 @@ class System:
             model=self.network,
             paradigm=self.paradigm,
             optimizer=self.optimizer,
-            decay=self.decay,
-            parts=self.parts,
+            ema_decay=self.decay,
+            num_microbatches=self.parts,
         )
 
     def step(self) -> Any:
@@ -182,7 +185,7 @@ class System:
 
 
 @dataclasses.dataclass(frozen=True)
-class Placed:
+class ShardedSystem:
     """A system on a mesh."""
 
     state: TrainState
@@ -192,27 +195,27 @@ class Placed:
 
 
 @contextlib.contextmanager
-def on_mesh(
-    system: System, batch: Canvas, sizes: dict[str, int], devices: int = 8
-) -> Iterator[Placed]:
-    """The system on a mesh of the first `devices` devices, inside its context."""
-    mesh = sharding.make_mesh(sizes, jax.devices()[:devices])
-    slots = sharding.of_slots(mesh)
-    with sharding.use(mesh):
-        key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
+def shard_system(
+    system: System, batch: Canvas, sizes: dict[str, int], num_devices: int = 8
+) -> Iterator[ShardedSystem]:
+    """The system on a mesh of the first `num_devices` devices, inside its context."""
+    mesh = sharding.make_mesh(sizes, jax.devices()[:num_devices])
+    slots = sharding.batch_sharding(mesh)
+    with sharding.mesh_context(mesh):
+        key = jax.device_put(jax.random.key(0), sharding.replicated_sharding(mesh))
         initializer = system.initializer(jax.device_put(batch, slots))
-        shardings = sharding.of_state(mesh, jax.eval_shape(initializer, key))
+        shardings = sharding.state_sharding(mesh, jax.eval_shape(initializer, key))
         state = jax.jit(lambda k: nn.unbox(initializer(k)), out_shardings=shardings)(key)
         step = jax.jit(
             system.update(),
             in_shardings=(shardings, slots),
-            out_shardings=(shardings, sharding.replicated(mesh)),
+            out_shardings=(shardings, sharding.replicated_sharding(mesh)),
             donate_argnums=0,
         )
-        yield Placed(state, jax.device_put(batch, slots), shardings, step)
+        yield ShardedSystem(state, jax.device_put(batch, slots), shardings, step)
 
 
-class Counting:
+class CountingCodec:
     """A codec that counts how many pictures it decodes, call by call."""
 
     def __init__(self, codec: Codec) -> None:
@@ -226,13 +229,13 @@ class Counting:
         return self.codec.decode(latents)
 
 
-def losses(metrics: dict[str, Any]) -> dict[str, float]:
+def compute_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: float(value.compute()) for name, value in metrics.items()}
 
 
-def assert_trees_close(one: Any, other: Any, **tolerance: float) -> None:
+def assert_trees_close(actual: Any, expected: Any, **tolerance: float) -> None:
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(np.asarray(x), np.asarray(y), **tolerance),
-        one,
-        other,
+        actual,
+        expected,
     )

@@ -4,7 +4,7 @@ from configs import codec, common
 
 
 def get_config(kind="kl"):
-    config = common.debug(codec.get_config(kind))
+    config = common.shrink_for_debugging(codec.get_config(kind))
     config.name = f"tiny-{kind}"
     config.steps = 4
     config.source = common.ml_collections.ConfigDict(

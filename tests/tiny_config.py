@@ -7,9 +7,9 @@ from configs import common
 
 
 def get_config(paradigm="oneflow"):
-    config = common.base("tiny")
-    common.choose(config, paradigm)
-    config = common.debug(config)
+    config = common.document_model_config("tiny")
+    common.set_paradigm(config, paradigm)
+    config = common.shrink_for_debugging(config)
     config.steps = 6
     config.checkpoint.keep = 3
     config.sampling.update({"solver": "euler", "grid": "uniform"})

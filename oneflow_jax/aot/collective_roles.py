@@ -19,12 +19,12 @@ from oneflow_jax.training import train_state
 
 PARAMETERS, GRADIENTS, ACTIVATIONS, SMALL = "parameters", "gradients", "activations", "small"
 
-FEW = 2**20
+SMALL_BYTES = 2**20
 """Bytes below which nobody need ask what it was."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Traffic:
+class CollectiveTraffic:
     """Collectives of one kind and role, in one place of the model.
 
     Attributes:
@@ -42,41 +42,47 @@ class Traffic:
     where: str
 
 
-def summed(found: Sequence[Collective], system: system_lib.System) -> list[Traffic]:
+def aggregate(
+    collectives: Sequence[Collective], system: system_lib.System
+) -> list[CollectiveTraffic]:
     """What is sent by kind, role and place, most first."""
-    sizes = _sizes(system)
+    sizes = _parameter_sizes(system)
     totals: dict[tuple[str, str, str], tuple[int, float]] = {}
-    for one in found:
-        key = one.kind, role(one, sizes), _place(one.path)
+    for one in collectives:
+        key = one.kind, classify(one, sizes), _module_path(one.path)
         count, sent = totals.get(key, (0, 0.0))
         totals[key] = count + one.times, sent + one.bytes
-    traffic = [Traffic(kind, of, *totals[kind, of, at], at) for kind, of, at in totals]
+    traffic = [CollectiveTraffic(kind, of, *totals[kind, of, at], at) for kind, of, at in totals]
     return sorted(traffic, key=lambda one: -one.bytes)
 
 
-def role(one: Collective, sizes: set[int]) -> str:
-    """What a collective is for; `sizes` are those of parameters."""
-    if one.bytes / one.times < FEW:
+def classify(collective: Collective, parameter_sizes: set[int]) -> str:
+    """What a collective is for; `parameter_sizes` are those of parameters."""
+    if collective.bytes / collective.times < SMALL_BYTES:
         return SMALL
-    if one.kind == "all-gather":
-        dims = re.search(r"\[([\d,]*)\]", one.shape)[1]
-        return PARAMETERS if math.prod(map(int, dims.split(","))) in sizes else ACTIVATIONS
-    if one.kind in ("reduce-scatter", "all-reduce", "collective-permute"):
+    if collective.kind == "all-gather":
+        dims = re.search(r"\[([\d,]*)\]", collective.shape)[1]
+        return (
+            PARAMETERS if math.prod(map(int, dims.split(","))) in parameter_sizes else ACTIVATIONS
+        )
+    if collective.kind in ("reduce-scatter", "all-reduce", "collective-permute"):
         return GRADIENTS
     return ACTIVATIONS
 
 
-def _sizes(system: system_lib.System) -> set[int]:
+def _parameter_sizes(system: system_lib.System) -> set[int]:
     """Numbers in each parameter, and in its part along every axis but fsdp."""
     found = set()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(train_state.abstract(system).params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+        train_state.abstract_state(system).params
+    ):
         stacked = "blocks" in jax.tree_util.keystr(path)
         count = math.prod(leaf.shape[1:] if stacked else leaf.shape)
         found |= {count // ways for ways in {1, system.mesh.shape["tensor"]}}
     return found
 
 
-def _place(path: str) -> str:
+def _module_path(path: str) -> str:
     """The modules that a path of JAX's names, without how they were transformed."""
     inside = re.findall(
         r"(?<![\w.])(?!jit|jvp|while|body|closed_call|checkpoint|remat)[\w]+(?=/)", path

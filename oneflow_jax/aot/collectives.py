@@ -46,7 +46,7 @@ class Collective:
     path: str
 
 
-def collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
+def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
     """All collectives of a program, those that send most first.
 
     Args:
@@ -61,7 +61,7 @@ def collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
             if kind not in KINDS:
                 continue
             within = program.fusions.get(name)
-            one = _collective(computation, line, kind, times, slice_of)
+            one = _to_collective(computation, line, kind, times, slice_of)
             if not one.path and within:
                 one = dataclasses.replace(one, path=within.path)
             # What goes on behind products is written thrice, in the fusions that begin it, go on
@@ -72,29 +72,31 @@ def collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
     return sorted((one for one in found.values() if one.bytes), key=lambda one: -one.bytes)
 
 
-def by_kind(found: Sequence[Collective]) -> dict[str, dict[str, float]]:
+def sum_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
     """How many there are of each kind in one call, with their bytes."""
     totals = {}
     for kind in KINDS:
-        own = [one for one in found if one.kind == kind]
+        own = [one for one in collectives if one.kind == kind]
         if own:
             count, sent = sum(one.times for one in own), sum(one.bytes for one in own)
             totals[kind] = {"count": count, "bytes": sent}
     return totals
 
 
-def _collective(
+def _to_collective(
     computation: Computation,
-    line: Instruction,
+    instruction: Instruction,
     kind: str,
-    times: int,
+    count: int,
     slice_of: Sequence[int],
 ) -> Collective:
-    operand = sum(shape.bytes for name in line.operands for shape in computation[name].shapes)
-    groups = _groups(line, len(slice_of))
+    operand = sum(
+        shape.bytes for name in instruction.operands for shape in computation[name].shapes
+    )
+    groups = _device_groups(instruction, len(slice_of))
     n = groups.shape[1]
     if kind == "all-reduce" and any(
-        use.opcode == "dynamic-slice" and use.root and use.operands[0] == line.name
+        use.opcode == "dynamic-slice" and use.root and use.operands[0] == instruction.name
         for use in computation.values()
     ):
         kind = "reduce-scatter"
@@ -106,40 +108,44 @@ def _collective(
         "collective-permute": 1,
     }[kind]
     result = (
-        line.shapes[min(1, len(line.shapes) - 1)] if "-start" in line.opcode else line.shapes[0]
+        instruction.shapes[min(1, len(instruction.shapes) - 1)]
+        if "-start" in instruction.opcode
+        else instruction.shapes[0]
     )
     return Collective(
         kind=kind,
-        times=times,
-        bytes=times * share * operand,
+        times=count,
+        bytes=count * share * operand,
         chips=n,
         slices=len({slice_of[device] for device in groups[0]}),
         shape=f"{result.dtype}[{','.join(map(str, result.dims))}]",
-        path=line.path,
+        path=instruction.path,
     )
 
 
-def _groups(line: Instruction, devices: int) -> np.ndarray:
+def _device_groups(instruction: Instruction, num_devices: int) -> np.ndarray:
     """The devices that send to one another, a row for each group of them."""
-    pairs = re.search(r"source_target_pairs=\{\{(\d+,\d+(?:\},\{\d+,\d+)*)\}\}", line.rest)
+    pairs = re.search(r"source_target_pairs=\{\{(\d+,\d+(?:\},\{\d+,\d+)*)\}\}", instruction.rest)
     if pairs:
         return np.array([pair.split(",") for pair in pairs[1].split("},{")], int)
-    listed = re.search(r"replica_groups=\{\{([\d,]+(?:\},\{[\d,]+)*)\}\}", line.rest)
+    listed = re.search(r"replica_groups=\{\{([\d,]+(?:\},\{[\d,]+)*)\}\}", instruction.rest)
     if listed:
         return np.array([group.split(",") for group in listed[1].split("},{")], int)
-    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line.rest)
+    iota = re.search(
+        r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", instruction.rest
+    )
     if iota:
-        ids = np.arange(devices).reshape([int(n) for n in iota[3].split(",")])
+        ids = np.arange(num_devices).reshape([int(n) for n in iota[3].split(",")])
         if iota[4]:
             ids = ids.transpose([int(n) for n in iota[4].split(",")])
         return ids.reshape(int(iota[1]), int(iota[2]))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line.rest)
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.rest)
     if named:
-        return _of_mesh(named[1], named[2])
-    return np.arange(devices)[None]
+        return _groups_from_mesh(named[1], named[2])
+    return np.arange(num_devices)[None]
 
 
-def _of_mesh(mesh: str, axes: str) -> np.ndarray:
+def _groups_from_mesh(mesh: str, axes: str) -> np.ndarray:
     """Groups along some axes of a mesh, as in `'a'=2,'b'=4` and `'b'`, or part of one, `'b':(1)2`.
 
     Raises:

@@ -22,7 +22,7 @@ from oneflow_jax.runtime import sharding
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import loop, train_state
 
-_FULL = re.compile(r"(Used|HLO temporaries \() ?([\d.]+)([KMG])")
+_OOM_PATTERN = re.compile(r"(Used|HLO temporaries \() ?([\d.]+)([KMG])")
 """In XLA's words that there is no room: all that a program needs, or its temporaries alone."""
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -48,7 +48,7 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compiled:
+class CompiledProgram:
     """A program as the compiler made it.
 
     Attributes:
@@ -60,47 +60,49 @@ class Compiled:
     text: str
 
 
-def training(system: system_lib.System) -> Compiled:
+def compile_train_step(system: system_lib.System) -> CompiledProgram:
     """The training step: its state is donated."""
-    state = train_state.abstract(system)
-    canvas = canvases(system, system.config.batch, system.placement)
-    with _tracing(system.mesh, sharding.RULES):
-        traced = loop.compiled(system).trace(state, canvas)
+    state = train_state.abstract_state(system)
+    canvas = abstract_canvas(system, system.config.batch, system.placement)
+    with _abstract_mesh_context(system.mesh, sharding.RULES):
+        traced = loop.jit_train_step(system).trace(state, canvas)
     arguments = {
         "parameters": state.params,
         "moments": state.opt_state,
         "average": state.ema,
         "batch": (canvas, state.step, state.key),
     }
-    return _compiled(traced, system.mesh, arguments)
+    return _compile(traced, system.mesh, arguments)
 
 
-def sampling(system: system_lib.System, rows: int) -> Compiled:
+def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
     """The sampler, with averaged parameters, of rows that are all to be made."""
     config = system.config
     given = config.sampling.grid
-    plan = sampling_lib.evaluation(
+    plan = sampling_lib.eval_plan(
         config,
         system.paradigm,
         config.evaluation.passes[0],
-        "uniform" if given == sampling_lib.LEARNED else given,
+        "uniform" if given == sampling_lib.LEARNED_GRID else given,
     )
-    where = sharding.of_rows(system.mesh, sharding.SAMPLING)
-    params, canvas = train_state.abstract(system).ema, canvases(system, rows, where)
+    where = sharding.row_sharding(system.mesh, sharding.SAMPLING_RULES)
+    params, canvas = train_state.abstract_state(system).ema, abstract_canvas(system, rows, where)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
-    sample = jax.jit(functools.partial(generate.sampled, system), static_argnames="plan")
+    sample = jax.jit(functools.partial(generate.sample_batch, system), static_argnames="plan")
     seed = jax.ShapeDtypeStruct((), jnp.int32)
-    with _tracing(system.mesh, sharding.SAMPLING):
+    with _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES):
         traced = sample.trace(params, canvas, numbers, seed, plan=plan)
-    return _compiled(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
+    return _compile(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
 
 
-def canvases(system: system_lib.System, rows: int, where: jax.sharding.NamedSharding) -> Canvas:
-    """The shapes of a batch that is laid out over the mesh as `where` says."""
+def abstract_canvas(
+    system: system_lib.System, rows: int, canvas_sharding: jax.sharding.NamedSharding
+) -> Canvas:
+    """The shapes of a batch that is laid out over the mesh as `canvas_sharding` says."""
     layout = system.layout
 
     def of(dtype: jnp.dtype, *more: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, layout.length, *more), dtype, sharding=where)
+        return jax.ShapeDtypeStruct((rows, layout.length, *more), dtype, sharding=canvas_sharding)
 
     return Canvas(
         ids=of(jnp.int32),
@@ -114,7 +116,7 @@ def canvases(system: system_lib.System, rows: int, where: jax.sharding.NamedShar
     )
 
 
-def local_bytes(tree: PyTree) -> float:
+def bytes_per_device(tree: PyTree) -> float:
     """Bytes of a tree of shapes on each chip, by its shardings; without padding."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -123,16 +125,16 @@ def local_bytes(tree: PyTree) -> float:
 
 
 @contextlib.contextmanager
-def _tracing(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> Iterator[None]:
+def _abstract_mesh_context(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> Iterator[None]:
     """`sharding.use` with devices that are only named: what tracing computes, this machine does."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
         yield
 
 
-def _compiled(
+def _compile(
     traced: jax.stages.Traced, mesh: jax.sharding.Mesh, arguments: dict[str, PyTree]
-) -> Compiled:
-    categories = {name: local_bytes(tree) for name, tree in arguments.items()}
+) -> CompiledProgram:
+    categories = {name: bytes_per_device(tree) for name, tree in arguments.items()}
     platform = mesh.devices.flat[0].platform
     lowered = traced.lower(lowering_platforms=(platform,))
     with tempfile.TemporaryDirectory() as folder:
@@ -140,9 +142,11 @@ def _compiled(
         try:
             compiled = lowered.compile(dumped if platform == "tpu" else None)
         except jax.errors.JaxRuntimeError as error:
-            temporaries = without_room(str(error), sum(categories.values()))
-            return Compiled(Memory(categories | {"temporaries": temporaries}, fits=False), "")
-        text = _text(compiled, pathlib.Path(folder))
+            temporaries = parse_oom_temporaries(str(error), sum(categories.values()))
+            return CompiledProgram(
+                Memory(categories | {"temporaries": temporaries}, fits=False), ""
+            )
+        text = _optimized_hlo(compiled, pathlib.Path(folder))
     told = compiled.memory_analysis()
     # Padding to tiles, and results that are no donated argument, are there beside them.
     padding = told.argument_size_in_bytes - sum(categories.values())
@@ -152,27 +156,27 @@ def _compiled(
         "padding": max(padding, 0.0),
         "code": float(told.generated_code_size_in_bytes),
     }
-    return Compiled(Memory(categories), text)
+    return CompiledProgram(Memory(categories), text)
 
 
-def without_room(told: str, arguments: float) -> float:
+def parse_oom_temporaries(message: str, argument_bytes: float) -> float:
     """Bytes of temporaries of a program that XLA refuses for want of memory.
 
     Args:
-        told: XLA's words.
-        arguments: bytes of all else.
+        message: XLA's words.
+        argument_bytes: bytes of all else.
 
     Raises:
         UserError: it refuses the program for another reason.
     """
-    used = _FULL.search(told)
-    if "RESOURCE_EXHAUSTED" not in told or not used:
-        raise UserError(f"XLA could not compile this: {told.splitlines()[0]}")
+    used = _OOM_PATTERN.search(message)
+    if "RESOURCE_EXHAUSTED" not in message or not used:
+        raise UserError(f"XLA could not compile this: {message.splitlines()[0]}")
     needed = float(used[2]) * _UNITS[used[3]]
-    return needed - arguments if used[1] == "Used" else needed
+    return needed - argument_bytes if used[1] == "Used" else needed
 
 
-def _text(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
+def _optimized_hlo(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
     """The optimized program as the compiler for TPUs has written it, or else as JAX tells it.
 
     JAX 0.10 cannot read programs in which a v6e's sparse cores gather while others work.

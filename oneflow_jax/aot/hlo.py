@@ -11,18 +11,18 @@ import math
 import re
 from collections.abc import Iterator
 
-WIDTHS = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0, "opaque": 0}
+BYTES_PER_ELEMENT = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0, "opaque": 0}
 """Bytes of a number, where its name does not tell its bits."""
 
 _SHAPE = re.compile(r"([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
-_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_BEGINS = re.compile(r"^\s+(ROOT )?%?[\w.\-]+ = ")
+_COMPUTATION_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION_START = re.compile(r"^\s+(ROOT )?%?[\w.\-]+ = ")
 _NAMES = re.compile(r"%([\w.\-]+)")
-_CALLED = re.compile(
+_CALLEES = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_KNOWN_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _PATH = re.compile(r'op_name="([^"]*)"')
 
 
@@ -38,7 +38,7 @@ class Shape:
     def bytes(self) -> float:
         """Without padding."""
         bits = re.search(r"\d+", self.dtype)
-        width = WIDTHS.get(self.dtype, int(bits[0]) / 8 if bits else 0)
+        width = BYTES_PER_ELEMENT.get(self.dtype, int(bits[0]) / 8 if bits else 0)
         return width * math.prod(self.dims)
 
 
@@ -68,11 +68,11 @@ class Instruction:
         return found[1] if found else ""
 
     @property
-    def called(self) -> tuple[str, ...]:
+    def callees(self) -> tuple[str, ...]:
         """Names of the computations that it runs or applies."""
         branches = _BRANCHES.search(self.rest)
         more = _NAMES.findall(branches[1]) if branches else []
-        return (*_CALLED.findall(self.rest.partition(", metadata=")[0]), *more)
+        return (*_CALLEES.findall(self.rest.partition(", metadata=")[0]), *more)
 
 
 Computation = dict[str, Instruction]
@@ -122,7 +122,7 @@ class Program:
             for computation in self.computations.values()
             for line in computation.values()
             if line.opcode == "fusion"
-            for called in line.called
+            for called in line.callees
         }
 
     def _visit(self, name: str, times: int, runs: dict[str, int]) -> None:
@@ -132,19 +132,19 @@ class Program:
                 body = re.search(r"body=%?([\w.\-]+)", line.rest)
                 self._visit(body[1], times * (self._rounds(line) or 1), runs)
             elif line.opcode in ("fusion", "call", "conditional", "async-start"):
-                for called in line.called:
+                for called in line.callees:
                     self._visit(called, times, runs)
 
     def _rounds(self, loop: Instruction) -> int | None:
         """How often the body of a loop runs, if that is known."""
-        known = _KNOWN.search(loop.rest)
+        known = _KNOWN_TRIP_COUNT.search(loop.rest)
         if known:
             return int(known[1])
         condition, body = (
             self.computations[re.search(rf"{part}=%?([\w.\-]+)", loop.rest)[1]]
             for part in ("condition", "body")
         )
-        ends, done = root(condition), root(body)
+        ends, done = root_instruction(condition), root_instruction(body)
         if ends.opcode != "compare" or "direction=LT" not in ends.rest:
             return None
         counter, limit = (condition.get(name) for name in ends.operands)
@@ -160,7 +160,7 @@ class Program:
         return -(-int(limit.operands[0]) // steps[0])
 
 
-def root(computation: Computation) -> Instruction:
+def root_instruction(computation: Computation) -> Instruction:
     """The instruction whose result is that of the computation."""
     (last,) = (line for line in computation.values() if line.root)
     return last
@@ -171,47 +171,48 @@ def parse(text: str) -> Program:
     written: dict[str, list[str]] = {}
     entry, current = "", None
     for line in text.splitlines():
-        header = _HEADER.match(line)
+        header = _COMPUTATION_HEADER.match(line)
         if header:
             current = written.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
         elif line == "}":
             current = None
-        elif current is not None and _BEGINS.match(line):
+        elif current is not None and _INSTRUCTION_START.match(line):
             current.append(line)
         elif current:  # Kernels tell of themselves in several lines.
             current[-1] += line
     computations = {
-        name: {one.name: one for one in map(_instruction, lines)} for name, lines in written.items()
+        name: {one.name: one for one in map(_parse_instruction, lines)}
+        for name, lines in written.items()
     }
     return Program(computations, entry)
 
 
-def _instruction(line: str) -> Instruction:
+def _parse_instruction(line: str) -> Instruction:
     left, _, right = line.strip().partition(" = ")
-    end = _closing(right, 0) + 1 if right.startswith("(") else right.index(" ")
+    end = _closing_paren(right, 0) + 1 if right.startswith("(") else right.index(" ")
     types, right = right[:end], right[end:].strip()
     opcode, _, _ = right.partition("(")
-    close = _closing(right, len(opcode))
+    close = _closing_paren(right, len(opcode))
     inside, rest = right[len(opcode) + 1 : close], right[close + 1 :]
     operands = [inside] if opcode in ("constant", "parameter") else _NAMES.findall(inside)
     return Instruction(
         name=left.removeprefix("ROOT ").lstrip("%"),
         opcode=opcode,
-        shapes=tuple(_shape(found) for found in _SHAPE.finditer(types)),
+        shapes=tuple(_parse_shape(found) for found in _SHAPE.finditer(types)),
         operands=tuple(operands),
         rest=rest,
         root=left.startswith("ROOT "),
     )
 
 
-def _shape(found: re.Match[str]) -> Shape:
-    dims = tuple(int(n) for n in found[2].split(",") if n)
+def _parse_shape(match: re.Match[str]) -> Shape:
+    dims = tuple(int(n) for n in match[2].split(",") if n)
     # S(0), or none, is HBM; others are memories on the chip.
-    return Shape(found[1], dims, not re.search(r"S\([1-9]", found[3] or ""))
+    return Shape(match[1], dims, not re.search(r"S\([1-9]", match[3] or ""))
 
 
-def _closing(text: str, opening: int) -> int:
+def _closing_paren(text: str, opening: int) -> int:
     """Where the parenthesis that opens at `opening` is closed."""
     depth = 0
     for place in range(opening, len(text)):

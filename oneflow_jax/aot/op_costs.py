@@ -23,27 +23,27 @@ from oneflow_jax.aot import hlo
 from oneflow_jax.aot.hlo import Computation, Instruction, Program, Shape
 from oneflow_jax.costs.chips import Chip
 
-FREE = {
+ZERO_COST_OPCODES = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
     "call", "iota", "after-all", "partition-id", "replica-id", "async-start", "add-dependency",
     "opt-barrier",
 }  # fmt: skip
 """What moves nothing itself."""
 
-SLICES = ("dynamic-slice", "slice", "gather")
-STEPS = ("stride", "lhs_dilate", "rhs_dilate")
+SLICE_OPCODES = ("dynamic-slice", "slice", "gather")
+WINDOW_STRIDE_KEYS = ("stride", "lhs_dilate", "rhs_dilate")
 
-KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+KERNEL_MATMULS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 """Products of queries or what is like them with keys or values, by what the kernel's name has."""
 
-KERNEL_SHARE = 0.5
+KERNEL_PEAK_FRACTION = 0.5
 """Of the peak, in a kernel."""
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class OpCosts:
     """What one chip does in one call of a program, apart from talking to others.
 
     Attributes:
@@ -61,145 +61,175 @@ class Work:
     scheduled: float | None
 
 
-def work(program: Program, chip: Chip | None) -> Work:
+def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
     """The work of a program."""
     flops, moved, seconds, scheduled = 0.0, 0.0, 0.0, 0.0
     for computation, line, times in program.running():
-        own, read = flops_of(program, computation, line), bytes_of(program, computation, line)
+        own, read = (
+            instruction_flops(program, computation, line),
+            instruction_bytes(program, computation, line),
+        )
         flops += times * own
         moved += times * read
         if chip:
             kernel = line.opcode == "custom-call"
-            peak = chip.peak * (KERNEL_SHARE if kernel else 1.0)
+            peak = chip.peak * (KERNEL_PEAK_FRACTION if kernel else 1.0)
             least = max(own / peak, read / chip.bandwidth)
             seconds += times * least
             told = _CYCLES.search(line.rest)
             # Of kernels it has no estimate.
             scheduled += times * (least if kernel else int(told[1]) / chip.clock if told else 0.0)
-    return Work(flops, moved, seconds, scheduled) if chip else Work(flops, moved, None, None)
+    return OpCosts(flops, moved, seconds, scheduled) if chip else OpCosts(flops, moved, None, None)
 
 
-def flops_of(program: Program, computation: Computation, line: Instruction) -> float:
+def instruction_flops(
+    program: Program, computation: Computation, instruction: Instruction
+) -> float:
     """FLOPs of one instruction, run once; of a fusion with all that is in it."""
-    if line.opcode == "fusion":
-        inside = (program.computations[name] for name in line.called)
-        return sum(flops_of(program, body, part) for body in inside for part in body.values())
-    if line.opcode == "dot":
-        left = computation[line.operands[0]].shapes[0]
-        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)[1]
+    if instruction.opcode == "fusion":
+        inside = (program.computations[name] for name in instruction.callees)
+        return sum(
+            instruction_flops(program, body, part) for body in inside for part in body.values()
+        )
+    if instruction.opcode == "dot":
+        left = computation[instruction.operands[0]].shapes[0]
+        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)[1]
         summed = (int(n) for n in axes.split(",") if n)
-        return 2.0 * math.prod(line.shapes[0].dims) * math.prod(left.dims[n] for n in summed)
-    if line.opcode == "convolution":
-        return _convolution(computation, line)
-    if line.opcode == "custom-call" and 'custom_call_target="tpu_custom_call"' in line.rest:
-        return _kernel(computation, line)
+        return 2.0 * math.prod(instruction.shapes[0].dims) * math.prod(left.dims[n] for n in summed)
+    if instruction.opcode == "convolution":
+        return _convolution_flops(computation, instruction)
+    if (
+        instruction.opcode == "custom-call"
+        and 'custom_call_target="tpu_custom_call"' in instruction.rest
+    ):
+        return _kernel_flops(computation, instruction)
     return 0.0
 
 
-def bytes_of(program: Program, computation: Computation, line: Instruction) -> float:
+def instruction_bytes(
+    program: Program, computation: Computation, instruction: Instruction
+) -> float:
     """Bytes to and from HBM of one instruction, run once."""
-    if line.opcode in FREE or line.opcode.endswith("-done"):
+    if instruction.opcode in ZERO_COST_OPCODES or instruction.opcode.endswith("-done"):
         return 0.0
-    if line.opcode == "fusion":
-        return _fusion(program, line)
-    operands = [computation[name].shapes for name in line.operands if name in computation]
-    if line.opcode in SLICES:
-        return 2 * sum(map(_in_hbm, line.shapes))
-    if line.opcode == "dynamic-update-slice":
-        return 2 * sum(map(_in_hbm, operands[1]))
-    if line.opcode == "slice-start":  # (operand, slice, ...)
-        return 2 * line.shapes[1].bytes
-    if line.opcode.endswith("-start"):  # (operand, result, ...): a copy, or between chips.
-        return sum(map(_in_hbm, line.shapes[:2]))
-    return sum(_in_hbm(shape) for shapes in (*operands, line.shapes) for shape in shapes)
+    if instruction.opcode == "fusion":
+        return _fusion_bytes(program, instruction)
+    operands = [computation[name].shapes for name in instruction.operands if name in computation]
+    if instruction.opcode in SLICE_OPCODES:
+        return 2 * sum(map(_hbm_bytes, instruction.shapes))
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * sum(map(_hbm_bytes, operands[1]))
+    if instruction.opcode == "slice-start":  # (operand, slice, ...)
+        return 2 * instruction.shapes[1].bytes
+    if instruction.opcode.endswith("-start"):  # (operand, result, ...): a copy, or between chips.
+        return sum(map(_hbm_bytes, instruction.shapes[:2]))
+    return sum(_hbm_bytes(shape) for shapes in (*operands, instruction.shapes) for shape in shapes)
 
 
-def _kernel(computation: Computation, line: Instruction) -> float:
+def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
     """2 x rows x heads x queries x keys x width for each product."""
-    products = next((n for name, n in KERNELS.items() if name in line.name), 0)
-    arrays = [computation[name].shapes[0] for name in line.operands]
+    products = next((n for name, n in KERNEL_MATMULS.items() if name in instruction.name), 0)
+    arrays = [computation[name].shapes[0] for name in instruction.operands]
     query, key, *_ = (shape.dims for shape in arrays if len(shape.dims) == 4)
     return products * 2.0 * math.prod(query) * key[2]
 
 
-def _fusion(program: Program, fusion: Instruction) -> float:
+def _fusion_bytes(program: Program, fusion: Instruction) -> float:
     """What a fusion reads of its operands, and writes."""
-    body = program.computations[fusion.called[0]]
-    read = sum(_read(program, body, line) for line in body.values() if line.opcode == "parameter")
-    root = hlo.root(body)
+    body = program.computations[fusion.callees[0]]
+    read = sum(
+        _bytes_read(program, body, line) for line in body.values() if line.opcode == "parameter"
+    )
+    root = hlo.root_instruction(body)
     parts = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
     written = zip(parts, fusion.shapes, strict=False)
-    return read + sum(_written(program, body, line) for line, shape in written if shape.in_hbm)
+    return read + sum(
+        _bytes_written(program, body, line) for line, shape in written if shape.in_hbm
+    )
 
 
-def _read(program: Program, body: Computation, line: Instruction) -> float:
+def _bytes_read(program: Program, body: Computation, instruction: Instruction) -> float:
     """Bytes that a computation reads of one of its values: all, or those of its slices."""
-    if not line.shapes or not line.shapes[0].in_hbm:
+    if not instruction.shapes or not instruction.shapes[0].in_hbm:
         return 0.0
-    whole, total = sum(map(_in_hbm, line.shapes)), 0.0
-    for use in (other for other in body.values() if line.name in other.operands):
-        first = use.operands[0] == line.name
+    whole, total = sum(map(_hbm_bytes, instruction.shapes)), 0.0
+    for use in (other for other in body.values() if instruction.name in other.operands):
+        first = use.operands[0] == instruction.name
         if use.opcode == "bitcast":
-            total += _read(program, body, use)
-        elif use.opcode in SLICES and first:
+            total += _bytes_read(program, body, use)
+        elif use.opcode in SLICE_OPCODES and first:
             total += use.shapes[0].bytes
         elif use.opcode == "fusion":
-            inner = program.computations[use.called[0]]
+            inner = program.computations[use.callees[0]]
             total += sum(
-                _read(program, inner, parameter)
+                _bytes_read(program, inner, parameter)
                 for parameter in inner.values()
                 if parameter.opcode == "parameter"
-                and use.operands[int(parameter.operands[0])] == line.name
+                and use.operands[int(parameter.operands[0])] == instruction.name
             )
         elif not (use.opcode == "dynamic-update-slice" and first):
             return whole
     return min(total, whole)
 
 
-def _written(program: Program, body: Computation, line: Instruction) -> float:
+def _bytes_written(program: Program, body: Computation, instruction: Instruction) -> float:
     """Bytes of a result: all of it, or the update of what is updated in place."""
-    if line.opcode == "bitcast" and line.operands[0] in body:
-        return _written(program, body, body[line.operands[0]])
-    if line.opcode == "dynamic-update-slice":
-        return body[line.operands[1]].shapes[0].bytes
-    if line.opcode == "fusion":
-        inner = program.computations[line.called[0]]
-        root = hlo.root(inner)
+    if instruction.opcode == "bitcast" and instruction.operands[0] in body:
+        return _bytes_written(program, body, body[instruction.operands[0]])
+    if instruction.opcode == "dynamic-update-slice":
+        return body[instruction.operands[1]].shapes[0].bytes
+    if instruction.opcode == "fusion":
+        inner = program.computations[instruction.callees[0]]
+        root = hlo.root_instruction(inner)
         if root.opcode != "tuple":
-            return _written(program, inner, root)
-    return sum(shape.bytes for shape in line.shapes)
+            return _bytes_written(program, inner, root)
+    return sum(shape.bytes for shape in instruction.shapes)
 
 
-def _convolution(computation: Computation, line: Instruction) -> float:
+def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
     """2 x rows x features out x features in x places of the window that fall on something."""
-    left, right = (computation[name].shapes[0].dims for name in line.operands[:2])
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", line.rest)
+    left, right = (computation[name].shapes[0].dims for name in instruction.operands[:2])
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
     ins, kernel, outs = labels.groups()
-    out = line.shapes[0].dims
+    out = instruction.shapes[0].dims
     total = 2.0 * out[outs.index("b")] * out[outs.index("f")] * right[kernel.index("i")]
     spatial = sorted(set(outs) - {"b", "f"})
     window = dict(
-        re.findall(r"(\w+)=([\d_x\-]+)", re.search(r"window=\{([^}]*)\}|$", line.rest)[0])
+        re.findall(r"(\w+)=([\d_x\-]+)", re.search(r"window=\{([^}]*)\}|$", instruction.rest)[0])
     )
     for n, label in enumerate(spatial):
-        total *= _places(
-            size=right[kernel.index(label)],
-            ins=left[ins.index(label)],
-            outs=out[outs.index(label)],
-            **{name: int(window[name].split("x")[n]) if name in window else 1 for name in STEPS},
-            before=int(window["pad"].split("x")[n].split("_")[0]) if "pad" in window else 0,
+        total *= _count_window_products(
+            kernel_size=right[kernel.index(label)],
+            input_size=left[ins.index(label)],
+            output_size=out[outs.index(label)],
+            **{
+                name: int(window[name].split("x")[n]) if name in window else 1
+                for name in WINDOW_STRIDE_KEYS
+            },
+            padding_before=int(window["pad"].split("x")[n].split("_")[0]) if "pad" in window else 0,
         )
     return total
 
 
-def _places(
-    *, size: int, ins: int, outs: int, stride: int, lhs_dilate: int, rhs_dilate: int, before: int
+def _count_window_products(
+    *,
+    kernel_size: int,
+    input_size: int,
+    output_size: int,
+    stride: int,
+    lhs_dilate: int,
+    rhs_dilate: int,
+    padding_before: int,
 ) -> int:
     """Pairs of an output and a place of the window that meet an input, along one axis."""
-    place = np.arange(outs)[:, None] * stride + np.arange(size)[None] * rhs_dilate - before
-    inside = (place >= 0) & (place <= (ins - 1) * lhs_dilate)
+    place = (
+        np.arange(output_size)[:, None] * stride
+        + np.arange(kernel_size)[None] * rhs_dilate
+        - padding_before
+    )
+    inside = (place >= 0) & (place <= (input_size - 1) * lhs_dilate)
     return int(np.sum(inside & (place % lhs_dilate == 0)))
 
 
-def _in_hbm(shape: Shape) -> float:
+def _hbm_bytes(shape: Shape) -> float:
     return shape.bytes if shape.in_hbm else 0.0

@@ -9,23 +9,23 @@ the slower of the two as a rule.
 
 A chip sends along one ring of each of its torus' dimensions that a group of chips spans; here it is
 taken to send along a single one, in both directions: `interconnect / axes / 2`. Between slices go
-`NETWORK` bytes/s from each chip.
+`DCN_BYTES_PER_S` bytes/s from each chip.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
 from oneflow_jax.aot.collectives import Collective
-from oneflow_jax.aot.op_costs import Work
+from oneflow_jax.aot.op_costs import OpCosts
 from oneflow_jax.costs.chips import Chip
 
-NETWORK = 6.25e9
+DCN_BYTES_PER_S = 6.25e9
 """Bytes/s that a chip sends to another slice: 25 GB/s of a host of v4, for its 4 chips ("How to
 Scale Your Model", jax-ml.github.io/scaling-book/tpus)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class StepEstimate:
     """Of one step.
 
     Attributes:
@@ -48,28 +48,32 @@ class Estimate:
 
 
 def estimate(
-    work: Work, found: Sequence[Collective], chip: Chip, chips: int, model_flops: float
-) -> Estimate:
+    op_costs: OpCosts,
+    collectives: Sequence[Collective],
+    chip: Chip,
+    num_chips: int,
+    model_flops: float,
+) -> StepEstimate:
     """How long a step takes.
 
     Args:
-        work: of one chip.
-        found: collectives of one chip.
+        op_costs: of one chip.
+        collectives: collectives of one chip.
         chip: what it can do.
-        chips: in all slices.
+        num_chips: in all slices.
         model_flops: of the whole batch, `costs.flops.train`.
     """
-    sending = sum(one.bytes / speed(one, chip) for one in found)
-    ideal = model_flops / chips / chip.peak
-    return Estimate(
-        computing=work.seconds,
+    sending = sum(one.bytes / link_bandwidth(one, chip) for one in collectives)
+    ideal = model_flops / num_chips / chip.peak
+    return StepEstimate(
+        computing=op_costs.seconds,
         sending=sending,
-        scheduled=work.scheduled,
-        mfu=ideal / (work.seconds + sending),
-        scheduled_mfu=ideal / (work.scheduled + sending),
+        scheduled=op_costs.scheduled,
+        mfu=ideal / (op_costs.seconds + sending),
+        scheduled_mfu=ideal / (op_costs.scheduled + sending),
     )
 
 
-def speed(one: Collective, chip: Chip) -> float:
+def link_bandwidth(collective: Collective, chip: Chip) -> float:
     """Bytes/s at which a chip sends its part of a collective."""
-    return NETWORK if one.slices > 1 else chip.interconnect / chip.axes / 2
+    return DCN_BYTES_PER_S if collective.slices > 1 else chip.interconnect / chip.axes / 2

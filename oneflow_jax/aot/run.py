@@ -32,50 +32,50 @@ PROGRAMS = ("train", "sample")
 def run(
     config: ml_collections.ConfigDict,
     folder: epath.Path,
-    names: Sequence[str],
+    topology_names: Sequence[str],
     *,
-    rows_per_chip: int | None = None,
-    which: Sequence[str] = PROGRAMS,
+    per_device_batch: int | None = None,
+    program_names: Sequence[str] = PROGRAMS,
 ) -> None:
     """Compiles for each topology, prints a table, and keeps its figures in the folder.
 
     Args:
         config: of a model of documents.
         folder: where `compile.json` goes.
-        names: of topologies; those of the configuration if there is none.
-        rows_per_chip: the batch is so many rows for each chip; without it, the configured one.
-        which: of `PROGRAMS`.
+        topology_names: of topologies; those of the configuration if there is none.
+        per_device_batch: the batch is so many rows for each chip; without it, the configured one.
+        program_names: of `PROGRAMS`.
 
     Raises:
         UserError: a name or a value is wrong, or a program does not fit a chip's memory; that is
             told after all have been compiled.
     """
-    chosen = [topologies.named(name) for name in names or config.topologies]
+    chosen = [topologies.parse_topology(name) for name in topology_names or config.topologies]
     if not chosen:
         raise UserError("--topology is missing, and config.topologies is empty: give e.g. v4-64.")
     figures = {}
     for topology in chosen:
         logging.info("Compiling %s for %s.", config.name, topology.name)
-        figures[topology.name] = figures_of(
-            config, topology, rows_per_chip=rows_per_chip, which=which
+        figures[topology.name] = topology_report(
+            config, topology, per_device_batch=per_device_batch, program_names=program_names
         )
-        print(report.line(topology.name, figures[topology.name]), flush=True)
-    workdir.write_atomically(folder / workdir.COMPILE, json.dumps(figures, indent=1) + "\n")
-    report.draw(folder / workdir.MEMORY, config.name, figures)
-    print(report.table(figures))
-    print(f"Figures: {folder / workdir.COMPILE}")
-    print(f"Memory: {folder / workdir.MEMORY}")
-    problems = [line for name in figures for line in report.problems(name, figures[name])]
+        print(report.summary_line(topology.name, figures[topology.name]), flush=True)
+    workdir.write_atomically(folder / workdir.AOT_REPORT, json.dumps(figures, indent=1) + "\n")
+    report.plot_memory(folder / workdir.AOT_MEMORY_PLOT, config.name, figures)
+    print(report.format_table(figures))
+    print(f"Figures: {folder / workdir.AOT_REPORT}")
+    print(f"Memory: {folder / workdir.AOT_MEMORY_PLOT}")
+    problems = [line for name in figures for line in report.oom_messages(name, figures[name])]
     if problems:
         raise UserError("\n".join(["not everything fits:", *problems]))
 
 
-def figures_of(
+def topology_report(
     config: ml_collections.ConfigDict,
     topology: Topology,
     *,
-    rows_per_chip: int | None = None,
-    which: Sequence[str] = PROGRAMS,
+    per_device_batch: int | None = None,
+    program_names: Sequence[str] = PROGRAMS,
 ) -> dict[str, Any]:
     """All there is to tell of one topology, as it stands in `compile.json`.
 
@@ -83,8 +83,8 @@ def figures_of(
         UserError: the configuration does not go with so many devices.
     """
     devices = topology.devices()
-    config = fitted(config, len(devices), topology.slices, rows_per_chip)
-    system = system_lib.planned(config, devices)
+    config = fit_config(config, len(devices), topology.slices, per_device_batch)
+    system = system_lib.abstract_system(config, devices)
     told: dict[str, Any] = {
         "chips": len(devices),
         "mesh": dict(system.mesh.shape),
@@ -92,19 +92,19 @@ def figures_of(
         "parts": config.parts,
         "hbm_limit_bytes": topology.chip.memory if topology.chip else None,
     }
-    if "train" in which:
-        told |= _of_training(system, topology)
-    if "sample" in which:
-        told["sampling"] = _of_sampling(system)
+    if "train" in program_names:
+        told |= _train_report(system, topology)
+    if "sample" in program_names:
+        told["sampling"] = _sample_report(system)
     return told
 
 
-def fitted(
-    config: ml_collections.ConfigDict, chips: int, slices: int, rows_per_chip: int | None
+def fit_config(
+    config: ml_collections.ConfigDict, num_chips: int, num_slices: int, per_device_batch: int | None
 ) -> ml_collections.ConfigDict:
     """The configuration for so many chips: as many slices, fsdp within one, the batch as asked."""
     config = ml_collections.ConfigDict(config.to_dict())
-    fits = {"slices": slices, "fsdp": math.gcd(config.mesh.fsdp, chips // slices)}
+    fits = {"slices": num_slices, "fsdp": math.gcd(config.mesh.fsdp, num_chips // num_slices)}
     for axis, size in fits.items():
         if size != config.mesh[axis]:
             logging.warning(
@@ -113,22 +113,22 @@ def fitted(
                 *(axis, config.mesh[axis], size, axis, size),
             )
             config.mesh[axis] = size
-    if rows_per_chip:
-        config.batch = rows_per_chip * chips
+    if per_device_batch:
+        config.batch = per_device_batch * num_chips
     return config.lock()
 
 
-def _of_training(system: system_lib.System, topology: Topology) -> dict[str, Any]:
-    compiled = compile.training(system)
-    told = _memory(compiled)
-    config, network = system.config, flops.of(system.model, system.layout.codec.channels)
+def _train_report(system: system_lib.System, topology: Topology) -> dict[str, Any]:
+    compiled = compile.compile_train_step(system)
+    told = _memory_report(compiled)
+    config, network = system.config, flops.from_model(system.model, system.layout.codec.channels)
     model_flops = flops.train(network, config.batch, system.layout.length)
     told["parameters"] = network.parameters
     told["model_flops_per_chip"] = model_flops / system.mesh.size
     if not compiled.text:
         return told
     program = hlo.parse(compiled.text)
-    done = op_costs.work(program, topology.chip)
+    done = op_costs.sum_op_costs(program, topology.chip)
     if program.unknown_loops or done.flops < 0.97 * told["model_flops_per_chip"]:
         logging.warning(
             "The program was not understood: %d loops of unknown length, %.3g FLOPs read of %.3g; "
@@ -136,12 +136,12 @@ def _of_training(system: system_lib.System, topology: Topology) -> dict[str, Any
             *(len(program.unknown_loops), done.flops, told["model_flops_per_chip"]),
         )
     slices = [getattr(device, "slice_index", 0) or 0 for device in system.mesh.devices.flat]
-    found = collectives.collectives(program, slices)
-    traffic = collective_roles.summed(found, system)
+    found = collectives.find_collectives(program, slices)
+    traffic = collective_roles.aggregate(found, system)
     told |= {
         "flops_per_chip": done.flops,
         "bytes_per_chip": done.bytes,
-        "collectives": collectives.by_kind(found),
+        "collectives": collectives.sum_by_kind(found),
         "traffic": [dataclasses.asdict(one) for one in traffic],
         "activations_gathered": sum(
             one.bytes for one in traffic if one.role == collective_roles.ACTIVATIONS
@@ -162,14 +162,14 @@ def _of_training(system: system_lib.System, topology: Topology) -> dict[str, Any
     return told
 
 
-def _of_sampling(system: system_lib.System) -> dict[str, Any]:
+def _sample_report(system: system_lib.System) -> dict[str, Any]:
     config = system.config
-    ways = sharding.ways(system.mesh, "rows", sharding.SAMPLING)
+    ways = sharding.num_shards(system.mesh, "rows", sharding.SAMPLING_RULES)
     rows = -(-config.evaluation.batch // ways) * ways
-    return {"batch": rows, **_memory(compile.sampling(system, rows))}
+    return {"batch": rows, **_memory_report(compile.compile_sampler(system, rows))}
 
 
-def _memory(compiled: compile.Compiled) -> dict[str, Any]:
+def _memory_report(compiled: compile.CompiledProgram) -> dict[str, Any]:
     return {
         "fits": compiled.memory.fits,
         "hbm_bytes_per_chip": compiled.memory.total,

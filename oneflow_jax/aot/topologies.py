@@ -23,14 +23,14 @@ from oneflow_jax.errors import UserError
 
 HOST = "host"
 
-_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
+_SHAPES_3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
           "8x16x16")  # fmt: skip
-_SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SHAPES_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 
-SHAPES = {"v4": _CUBES, "v5p": _CUBES, "v5e": _SQUARES, "v6e": _SQUARES}
+SLICE_SHAPES = {"v4": _SHAPES_3D, "v5p": _SHAPES_3D, "v5e": _SHAPES_2D, "v6e": _SHAPES_2D}
 """By generation, from the smallest slice to the largest."""
 
-CORES = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}
+CORES_PER_CHIP = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}
 """What the number in a slice's name counts of each chip."""
 
 
@@ -63,7 +63,7 @@ class Topology:
         """
         if not self.generation:
             return jax.devices()
-        _find_compiler()
+        _configure_libtpu()
         # Rings are closed from 4 x 4 x 4 on; of flat slices along sides of 16.
         flat = len(self.shape) == 2
         closed = not any(side % 4 for side in self.shape)
@@ -73,7 +73,7 @@ class Topology:
             "chips_per_host_bounds": (*(min(side, 2) for side in self.shape[:2]), 1),
             "wrap": wrap,
         }
-        if CORES[self.generation] > 1:
+        if CORES_PER_CHIP[self.generation] > 1:
             settings["chip_config_name"] = "megacore"  # Both TensorCores as one device.
         shape = "x".join(map(str, self.shape))
         described = topologies.get_topology_desc(
@@ -82,12 +82,12 @@ class Topology:
         return list(described.devices)
 
 
-def _names() -> dict[str, Topology]:
+def _single_slice_topologies() -> dict[str, Topology]:
     known = {}
-    for generation, shapes in SHAPES.items():
+    for generation, shapes in SLICE_SHAPES.items():
         for shape in shapes:
             sides = tuple(map(int, shape.split("x")))
-            count = CORES[generation]
+            count = CORES_PER_CHIP[generation]
             for side in sides:
                 count *= side
             name = f"{generation}-{count}"
@@ -95,11 +95,11 @@ def _names() -> dict[str, Topology]:
     return known
 
 
-NAMES = _names()
+TOPOLOGIES = _single_slice_topologies()
 """All single slices."""
 
 
-def named(name: str) -> Topology:
+def parse_topology(name: str) -> Topology:
     """The topology of that name.
 
     Raises:
@@ -108,24 +108,24 @@ def named(name: str) -> Topology:
     if name == HOST:
         return Topology(HOST)
     found = re.fullmatch(r"(?:([1-9]\d*)x)?(v\d\w*-\d+)", name)
-    if not found or found[2] not in NAMES:
+    if not found or found[2] not in TOPOLOGIES:
         listed = "; ".join(
-            ", ".join(known for known in NAMES if known.startswith(f"{generation}-"))
-            for generation in SHAPES
+            ", ".join(known for known in TOPOLOGIES if known.startswith(f"{generation}-"))
+            for generation in SLICE_SHAPES
         )
         raise UserError(
             f"--topology={name!r} is none of {listed}; several slices are written 2xv4-128, the "
             f"devices of this machine {HOST!r}."
         )
-    return dataclasses.replace(NAMES[found[2]], name=name, slices=int(found[1] or 1))
+    return dataclasses.replace(TOPOLOGIES[found[2]], name=name, slices=int(found[1] or 1))
 
 
-def prepare() -> None:
+def force_cpu_backend() -> None:
     """Call before anything of JAX runs: this process describes TPUs, but starts none."""
     jax.config.update("jax_platforms", "cpu")
 
 
-def _find_compiler() -> None:
+def _configure_libtpu() -> None:
     """Tells libtpu that it is on no TPU machine; it reads this when it is loaded.
 
     Raises:

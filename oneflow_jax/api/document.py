@@ -60,7 +60,7 @@ class Document:
 
     def __post_init__(self) -> None:
         parts = self.parts if isinstance(self.parts, list | tuple) else [self.parts]
-        object.__setattr__(self, "parts", tuple(map(_part, parts)))
+        object.__setattr__(self, "parts", tuple(map(_check_part, parts)))
 
     @property
     def text(self) -> str:
@@ -82,20 +82,22 @@ class Document:
         if path.suffix != ".html":
             raise UserError(f"save: {str(path)!r} must end in .html.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(markup.page(self.text, markup.block(self.parts)), encoding="utf-8")
+        path.write_text(
+            markup.render_page(self.text, markup.render_parts(self.parts)), encoding="utf-8"
+        )
         return path
 
     def __str__(self) -> str:
         """One line, in the language of prompts; pictures are told by their sizes."""
-        return " ".join(map(_line, self.parts))
+        return " ".join(map(_format_part, self.parts))
 
     def _repr_html_(self) -> str:
         """What notebooks show."""
-        return markup.block(self.parts)
+        return markup.render_parts(self.parts)
 
 
 @dataclasses.dataclass(frozen=True)
-class Revision(Document):
+class EditResult(Document):
     """A document that was looked over.
 
     Attributes:
@@ -106,25 +108,25 @@ class Revision(Document):
     edits: tuple[Edit, ...] = dataclasses.field(default=(), compare=False)
 
 
-Prompt = Document | prompt.Piece | Sequence[prompt.Piece]
+Prompt = Document | prompt.PromptPart | Sequence[prompt.PromptPart]
 """What may be asked for: a string in the language of prompts, such as "a tiger: <image>"; a picture
 or gap; a list of those; or a `Document`."""
 
 
-def taken(given: Prompt, pixels: int) -> inner.Document:
+def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:
     """The document of slots' side that a prompt describes, its pictures brought to one size.
 
     Raises:
         UserError: there is nothing in it, or something wrong: see `data.prompt.parse`.
     """
-    if not isinstance(given, Document):
-        return prompt.parse(given, pixels)
-    if not given.parts:
+    if not isinstance(user_prompt, Document):
+        return prompt.parse(user_prompt, pixels)
+    if not user_prompt.parts:
         raise UserError("The document is empty: give it words, a picture, or a gap.")
-    return inner.Document(tuple(_inner(part, pixels) for part in given.parts))
+    return inner.Document(tuple(_to_internal_part(part, pixels) for part in user_prompt.parts))
 
 
-def shown(parts: Sequence[inner.Part]) -> tuple[Part, ...]:
+def to_public(parts: Sequence[inner.Part]) -> tuple[Part, ...]:
     """The parts of a finished document as users see them; runs without a word are left out."""
     seen = [
         part.text if isinstance(part, inner.Text) else PIL.Image.fromarray(part.pixels)
@@ -133,9 +135,9 @@ def shown(parts: Sequence[inner.Part]) -> tuple[Part, ...]:
     return tuple(part for part in seen if part != "")
 
 
-def _part(part: object) -> Part:
+def _check_part(part: object) -> Part:
     if isinstance(part, np.ndarray):
-        return PIL.Image.fromarray(prompt.checked(part))
+        return PIL.Image.fromarray(prompt.validate_image(part))
     if not isinstance(part, Part):
         raise UserError(
             f"Document: {part!r} is a {type(part).__name__}; its parts are strings, pictures of "
@@ -144,13 +146,13 @@ def _part(part: object) -> Part:
     return part
 
 
-def _inner(part: Part, pixels: int) -> inner.Part:
+def _to_internal_part(part: Part, pixels: int) -> inner.Part:
     if isinstance(part, str):
         return inner.Text(part)
-    return part if isinstance(part, Gap) else inner.Image(prompt.given(part, pixels))
+    return part if isinstance(part, Gap) else inner.Image(prompt.prepare_image(part, pixels))
 
 
-def _line(part: Part) -> str:
+def _format_part(part: Part) -> str:
     if isinstance(part, PIL.Image.Image):
         return f"<image:{part.width}x{part.height}>"
     return part if isinstance(part, str) else str(part)

@@ -9,20 +9,20 @@ import PIL.Image
 
 from oneflow_jax.data.document import Gap
 
-_LEAST = 96
+_MIN_IMAGE_WIDTH = 96
 """Smaller pictures are shown at this width, in CSS pixels."""
 
-_BLOCK = "max-width: 40em; font: 1.1em/1.5 serif; overflow-wrap: anywhere"
-_PICTURE = "display: block; margin: .4em 0; max-width: 100%; image-rendering: pixelated"
-_GAP = "border: 1px dashed; border-radius: .3em; padding: 0 .3em"
+_BLOCK_STYLE = "max-width: 40em; font: 1.1em/1.5 serif; overflow-wrap: anywhere"
+_IMAGE_STYLE = "display: block; margin: .4em 0; max-width: 100%; image-rendering: pixelated"
+_GAP_STYLE = "border: 1px dashed; border-radius: .3em; padding: 0 .3em"
 
 
-def block(parts: Iterable[str | PIL.Image.Image | Gap]) -> str:
+def render_parts(parts: Iterable[str | PIL.Image.Image | Gap]) -> str:
     """The parts below one another; words are escaped, gaps are boxes with their tags."""
-    return f'<div style="{_BLOCK}">{"".join(map(_element, parts))}</div>'
+    return f'<div style="{_BLOCK_STYLE}">{"".join(map(_render_part, parts))}</div>'
 
 
-def page(title: str, body: str) -> str:
+def render_page(title: str, body: str) -> str:
     """A whole page."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
@@ -30,18 +30,18 @@ def page(title: str, body: str) -> str:
     )
 
 
-def _element(part: str | PIL.Image.Image | Gap) -> str:
+def _render_part(part: str | PIL.Image.Image | Gap) -> str:
     if isinstance(part, PIL.Image.Image):
-        return picture(part)
+        return render_image(part)
     if isinstance(part, Gap):
-        return f'<span style="{_GAP}">{html.escape(str(part))}</span>'
+        return f'<span style="{_GAP_STYLE}">{html.escape(str(part))}</span>'
     return f"<p>{html.escape(part)}</p>"
 
 
-def picture(shown: PIL.Image.Image) -> str:
+def render_image(image: PIL.Image.Image) -> str:
     """One picture, enlarged if it is small."""
     file = io.BytesIO()
-    shown.save(file, "PNG")
+    image.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
-    width = max(_LEAST, shown.width)
-    return f'<img style="{_PICTURE}" width="{width}" alt="" src="data:image/png;base64,{data}">'
+    width = max(_MIN_IMAGE_WIDTH, image.width)
+    return f'<img style="{_IMAGE_STYLE}" width="{width}" alt="" src="data:image/png;base64,{data}">'

@@ -14,9 +14,9 @@ from oneflow_jax import evaluate
 from oneflow_jax import generate as generation
 from oneflow_jax.api import options as ways
 from oneflow_jax.api import state as states
-from oneflow_jax.api.document import Document, Prompt, Revision, shown, taken
-from oneflow_jax.api.options import Options
-from oneflow_jax.api.state import State
+from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, to_public
+from oneflow_jax.api.options import SamplingOptions
+from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
@@ -26,7 +26,7 @@ from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
 
-ON_ALL_DEVICES = {"data": -1, "fsdp": 1, "tensor": 1}
+ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 
 
 def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> "Model":
@@ -36,8 +36,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     changed.
 
     Args:
-        path: the folder of the run, its `--workdir`, gs:// too; or `SHIPPED`, the small model that
-            comes with the project, or another that `--mode=release` made.
+        path: the folder of the run, its `--workdir`, gs:// too; or `PRETRAINED`, the small model
+            that comes with the project, or another that `--mode=release` made.
         config: other values for its configuration, by full names, as in `{"sampling.steps": 8}`:
             defaults of sampling, or `{"mesh.fsdp": 4}` for parameters that do not fit one device,
             or `{"platform": "any"}` for those of a TPU elsewhere.
@@ -46,8 +46,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
         UserError: there is no such folder or no checkpoint in it, a training is under way there (on
             this machine), it is the run of a codec, or a value is wrong.
     """
-    folder = storage.located(os.path.expanduser(os.fspath(path)), "workdir")
-    saved = workdir.saved_config(folder, field="workdir")
+    folder = storage.resolve_path(os.path.expanduser(os.fspath(path)), "workdir")
+    saved = workdir.load_config(folder, field="workdir")
     if "autoencoder" in saved or "contestants" in saved:
         raise UserError(
             f"workdir={folder} holds no model of documents: it trained a codec, or compared "
@@ -55,17 +55,17 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
         )
     if not workdir.has_checkpoints(folder):
         raise UserError(f"workdir={folder} has no checkpoint: train first, with --mode=train.")
-    saved.mesh.update(ON_ALL_DEVICES)
-    given = ways.changed(saved, config or {})
+    saved.mesh.update(ALL_DEVICES_MESH)
+    given = ways.override_config(saved, config or {})
     system_lib.check_platform(given)
     # In a release nobody trains; and it may be where nothing can be written.
-    unchanging = workdir.is_release(folder)
-    with contextlib.nullcontext() if unchanging else workdir.claimed(folder):
+    unchanging = workdir.is_export(folder)
+    with contextlib.nullcontext() if unchanging else workdir.lock(folder):
         workdir.check_config(folder, given)
         if given.keep_compiled:
-            host.keep_compiled(folder / workdir.COMPILED)
-        system = system_lib.system(_without_training(given), folder)
-        return Model(system, evaluate.averaged(system, folder))
+            host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
+        system = system_lib.system(_inference_config(given), folder)
+        return Model(system, evaluate.load_ema_params(system, folder))
 
 
 class Model:
@@ -90,7 +90,7 @@ class Model:
         return self._system.config.copy_and_resolve_references()
 
     def generate(
-        self, prompt: Prompt, *, samples: int = 1, **options: Unpack[Options]
+        self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]
     ) -> list[Document]:
         """Fills the gaps of one prompt, `samples` times over.
 
@@ -99,10 +99,10 @@ class Model:
         """
         if not isinstance(samples, int) or samples < 1:
             raise UserError(f"samples={samples!r} must be a whole number above 0.")
-        return self._finished([self._taken(prompt)] * samples, options)
+        return self._generate_documents([self._to_internal(prompt)] * samples, options)
 
     def generate_batch(
-        self, prompts: Sequence[Prompt], **options: Unpack[Options]
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[Document]:
         """Fills the gaps of several prompts at once, each once.
 
@@ -114,11 +114,11 @@ class Model:
         """
         if not isinstance(prompts, list | tuple):
             raise UserError(f"generate_batch wants a list of prompts, not {prompts!r}.")
-        return self._finished([self._taken(prompt) for prompt in prompts], options)
+        return self._generate_documents([self._to_internal(prompt) for prompt in prompts], options)
 
     def revise(
-        self, document: Prompt, *, start: float | None = None, **options: Unpack[Options]
-    ) -> Revision:
+        self, document: Prompt, *, start: float | None = None, **options: Unpack[SamplingOptions]
+    ) -> EditResult:
         """Looks over a finished document, by models that can: edit_flow, oneflow, mask_flow.
 
         Args:
@@ -130,14 +130,14 @@ class Model:
         Raises:
             UserError: the document has gaps, an option is wrong, or the model cannot revise.
         """
-        before = self._taken(document)
-        config = ways.applied(self._system.config, options, start)
-        (made,) = self._made([before], config, revise=True)
+        before = self._to_internal(document)
+        config = ways.apply_options(self._system.config, options, start)
+        (made,) = self._generate_batches([before], config, revise=True)
         (after,) = made.documents
-        changes = generation.changes(self._system.layout, before, after)
-        return Revision(shown(after.parts), made.passes, made.full[0], tuple(changes))
+        changes = generation.diff_documents(self._system.layout, before, after)
+        return EditResult(to_public(after.parts), made.passes, made.full[0], tuple(changes))
 
-    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Iterator[State]:
+    def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[SamplingStep]:
         """Fills the gaps of one prompt, and yields each step of it, the finished document last.
 
         All steps run on the device as one program, so the first state comes when the last is
@@ -147,50 +147,58 @@ class Model:
         Raises:
             UserError: the prompt or an option is wrong; at once, not at the first state.
         """
-        config = ways.applied(self._system.config, options)
-        document = self._taken(prompt)
-        generation.row(self._system.layout, document, revise=False)
-        return self._states(self._made([document], config, record=True))
+        config = ways.apply_options(self._system.config, options)
+        document = self._to_internal(prompt)
+        generation.prompt_row(self._system.layout, document, edit=False)
+        return self._states(self._generate_batches([document], config, record=True))
 
-    def _states(self, batches: Iterator[generation.Made]) -> Iterator[State]:
+    def _states(self, batches: Iterator[generation.GeneratedBatch]) -> Iterator[SamplingStep]:
         (made,) = batches
-        (told,) = from_samples.stories(self._system.layout, made.moments, [""], [""])
+        (told,) = from_samples.build_views(self._system.layout, made.moments, [""], [""])
         for frame in told.frames[:-1]:
-            yield states.of(frame)
-        yield states.of(told.frames[-1], _documents(made)[0])
+            yield states.from_frame(frame)
+        yield states.from_frame(told.frames[-1], _to_documents(made)[0])
 
-    def _taken(self, prompt: Prompt) -> inner.Document:
-        return taken(prompt, self._system.layout.codec.pixels)
+    def _to_internal(self, prompt: Prompt) -> inner.Document:
+        return to_internal(prompt, self._system.layout.codec.pixels)
 
-    def _finished(self, documents: Sequence[inner.Document], given: Options) -> list[Document]:
-        config = ways.applied(self._system.config, given)
-        return [document for made in self._made(documents, config) for document in _documents(made)]
+    def _generate_documents(
+        self, documents: Sequence[inner.Document], given: SamplingOptions
+    ) -> list[Document]:
+        config = ways.apply_options(self._system.config, given)
+        return [
+            document
+            for made in self._generate_batches(documents, config)
+            for document in _to_documents(made)
+        ]
 
-    def _made(
+    def _generate_batches(
         self,
         documents: Sequence[inner.Document],
         config: ml_collections.ConfigDict,
         *,
         revise: bool = False,
         record: bool = False,
-    ) -> Iterator[generation.Made]:
+    ) -> Iterator[generation.GeneratedBatch]:
         """The batches, made when they are asked for; a wrong plan is told at once."""
         system = self._system
         named = config.sampling.grid
-        grid = self._learned if named == sampling.LEARNED else named
-        plan = sampling.sampling(config, system.paradigm, grid, revise=revise, record=record)
-        batch = generation.rows_at_once(system.mesh, len(documents), config.evaluation.batch)
+        grid = self._learned_grid if named == sampling.LEARNED_GRID else named
+        plan = sampling.sampling_plan(
+            config, system.paradigm, grid, edit=revise, return_trajectory=record
+        )
+        batch = generation.padded_batch_size(system.mesh, len(documents), config.evaluation.batch)
         return self._generator(documents, plan, seed=config.sampling.seed, batch=batch)
 
     @functools.cached_property
-    def _learned(self) -> time_grids.Spacing:
+    def _learned_grid(self) -> time_grids.GridSpec:
         """Measured once: a program is compiled for each grid."""
-        config = ways.changed(self._system.config, {"sampling.grid": sampling.LEARNED})
+        config = ways.override_config(self._system.config, {"sampling.grid": sampling.LEARNED_GRID})
         system = dataclasses.replace(self._system, config=config)
-        return evaluate.spacing(system, self._generator.params)
+        return evaluate.time_grid(system, self._generator.params)
 
 
-def _without_training(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Batches that fit the devices here, and no figures, which may need files and packages."""
     changed = config.copy_and_resolve_references()
     devices = jax.device_count()
@@ -201,8 +209,8 @@ def _without_training(config: ml_collections.ConfigDict) -> ml_collections.Confi
     return changed.lock()
 
 
-def _documents(made: generation.Made) -> list[Document]:
+def _to_documents(batch: generation.GeneratedBatch) -> list[Document]:
     return [
-        Document(shown(document.parts), made.passes, full)
-        for document, full in zip(made.documents, made.full, strict=True)
+        Document(to_public(document.parts), batch.passes, full)
+        for document, full in zip(batch.documents, batch.full, strict=True)
     ]

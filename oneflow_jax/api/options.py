@@ -8,10 +8,10 @@ import numpy as np
 
 from oneflow_jax.errors import UserError
 
-SEEDS = 2**31
+NUM_SEEDS = 2**31
 
 
-class Options(TypedDict, total=False):
+class SamplingOptions(TypedDict, total=False):
     """What may be said of a call; what is not said is as the run's configuration has it.
 
     The keys of `config.sampling`, which configs/common.py explains.
@@ -42,8 +42,8 @@ class Options(TypedDict, total=False):
     seed: int
 
 
-def changed(
-    config: ml_collections.ConfigDict, values: Mapping[str, Any]
+def override_config(
+    config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
     """A copy of the configuration with other values, given under their full names.
 
@@ -51,11 +51,11 @@ def changed(
         UserError: there is no such key, or a value is of another type.
     """
     copy = config.copy_and_resolve_references().lock()
-    for name, value in values.items():
+    for name, value in overrides.items():
         # ml_collections would take None for anything, and a truth for a number.
         plain = value.item() if isinstance(value, np.generic) else value
         try:
-            before = _value(copy, name)
+            before = _get_value(copy, name)
             if plain is None or isinstance(plain, bool) != isinstance(before, bool):
                 raise TypeError(f"it must be a {type(before).__name__}, as {before!r} is")
             copy.update_from_flattened_dict({name: plain})
@@ -68,28 +68,28 @@ def changed(
     return copy
 
 
-def applied(
-    config: ml_collections.ConfigDict, given: Options, start: float | None = None
+def apply_options(
+    config: ml_collections.ConfigDict, options: SamplingOptions, start: float | None = None
 ) -> ml_collections.ConfigDict:
     """The configuration with what is said of one call.
 
     Raises:
         UserError: there is no such option, or its value is of another type.
     """
-    unknown = given.keys() - Options.__annotations__.keys()
+    unknown = options.keys() - SamplingOptions.__annotations__.keys()
     if unknown:
         raise UserError(
             f"There is no option {', '.join(sorted(unknown))}: there are "
-            f"{', '.join(Options.__annotations__)}."
+            f"{', '.join(SamplingOptions.__annotations__)}."
         )
-    values = dict(given) | ({} if start is None else {"start": start})
-    new = changed(config, {f"sampling.{name}": value for name, value in values.items()})
-    if not 0 <= new.sampling.seed < SEEDS:
-        raise UserError(f"sampling.seed={new.sampling.seed} must be from 0 to {SEEDS - 1}.")
+    values = dict(options) | ({} if start is None else {"start": start})
+    new = override_config(config, {f"sampling.{name}": value for name, value in values.items()})
+    if not 0 <= new.sampling.seed < NUM_SEEDS:
+        raise UserError(f"sampling.seed={new.sampling.seed} must be from 0 to {NUM_SEEDS - 1}.")
     return new
 
 
-def _value(config: ml_collections.ConfigDict, name: str) -> Any:  # noqa: ANN401 - of any key
+def _get_value(config: ml_collections.ConfigDict, name: str) -> Any:  # noqa: ANN401 - of any key
     *sections, key = name.split(".")
     for section in sections:
         config = config[section]

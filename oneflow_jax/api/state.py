@@ -7,12 +7,12 @@ import PIL.Image
 from oneflow_jax.api.document import Document, Part
 from oneflow_jax.viewer import trajectory
 
-HIDDEN = "▒"
+MASK_SYMBOL = "▒"
 """What a word that is not read yet is written as."""
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class SamplingStep:
     """A document at one step.
 
     Attributes:
@@ -27,7 +27,7 @@ class State:
     t: float
     document: Document
     noisy: tuple[PIL.Image.Image, ...]
-    words: tuple[trajectory.Word, ...]
+    words: tuple[trajectory.TokenView, ...]
     frame: trajectory.Frame = dataclasses.field(repr=False, compare=False)
 
     @property
@@ -41,28 +41,28 @@ class State:
         return f"<div>t = {self.t:.2f}</div>{self.document._repr_html_()}"
 
 
-def of(frame: trajectory.Frame, document: Document | None = None) -> State:
+def from_frame(frame: trajectory.Frame, document: Document | None = None) -> SamplingStep:
     """The state that a frame tells; `document` is what it came to, if it is the last."""
-    return State(
+    return SamplingStep(
         t=frame.clock,
-        document=document or Document(_parts(frame)),
+        document=document or Document(_to_parts(frame)),
         noisy=tuple(PIL.Image.fromarray(picture.state) for picture in frame.pictures()),
         words=frame.words(),
         frame=frame,
     )
 
 
-def _parts(frame: trajectory.Frame) -> tuple[Part, ...]:
+def _to_parts(frame: trajectory.Frame) -> tuple[Part, ...]:
     seen = [
-        _reading(part)
-        if isinstance(part, trajectory.TextRun)
+        _read_tokens(part)
+        if isinstance(part, trajectory.TextSpan)
         else PIL.Image.fromarray(part.state if part.guess is None else part.guess)
         for part in frame.parts
     ]
     return tuple(part for part in seen if part != "")
 
 
-def _reading(run: trajectory.TextRun) -> str:
-    hidden = f" {HIDDEN}"
-    pieces = [word.text if word.given or word.certainty > 0 else hidden for word in run.words]
+def _read_tokens(span: trajectory.TextSpan) -> str:
+    hidden = f" {MASK_SYMBOL}"
+    pieces = [word.text if word.given or word.certainty > 0 else hidden for word in span.words]
     return "".join(pieces).strip()

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from oneflow_jax.shapes import Array, Float, Int, Key
 
 
-def counts(codes: Int[Array, "*b"], size: int) -> Float[Array, "K"]:
-    """How often each of `size` codes was chosen."""
-    return jnp.zeros(size).at[codes.reshape(-1)].add(1.0)
+def count_codes(codes: Int[Array, "*b"], num_codes: int) -> Float[Array, "K"]:
+    """How often each of `num_codes` codes was chosen."""
+    return jnp.zeros(num_codes).at[codes.reshape(-1)].add(1.0)
 
 
-def scarcity(vectors: Float[Array, "n C"], table: Float[Array, "K C"]) -> Float[Array, ""]:
+def codebook_entropy_loss(
+    vectors: Float[Array, "n C"], table: Float[Array, "K C"]
+) -> Float[Array, ""]:
     """Log K - H(mean probability of each code), in nats: 0 if all are wanted equally often.
 
     A vector wants code k with probability softmax_k(-|v - e_k|^2 / s), s being the mean squared
@@ -28,31 +30,31 @@ def scarcity(vectors: Float[Array, "n C"], table: Float[Array, "K C"]) -> Float[
     return jnp.log(table.shape[0]) + jnp.sum(mean * jnp.log(mean + 1e-10))
 
 
-def badly_served(
+def sample_high_error_vectors(
     key: Key[Array, ""],
     vectors: Float[Array, "B h w C"],
-    chosen: Float[Array, "B h w C"],
-    size: int,
+    quantized: Float[Array, "B h w C"],
+    num_vectors: int,
 ) -> Float[Array, "K C"]:
-    """`size` of the vectors, drawn in proportion to the squared distance from their codes.
+    """`num_vectors` of the vectors, drawn in proportion to the squared distance from their codes.
 
     It is how k-means++ places its centers (Arthur and Vassilvitskii, 2007). A vector that lies on
     its code is never drawn, unless all do.
     """
     flat = vectors.reshape(-1, vectors.shape[-1])
-    error = jnp.sum((flat - chosen.reshape(flat.shape)) ** 2, axis=-1)
+    error = jnp.sum((flat - quantized.reshape(flat.shape)) ** 2, axis=-1)
     likely = jnp.where(jnp.any(error > 0), jnp.log(error), 0.0)
-    at = jax.random.categorical(key, likely, shape=(size,))
+    at = jax.random.categorical(key, likely, shape=(num_vectors,))
     return flat[at]
 
 
-def revived(
+def restart_dead_codes(
     key: Key[Array, ""],
     table: Float[Array, "K C"],
     counts: Float[Array, "K"],
-    vectors: Float[Array, "K C"],
+    replacements: Float[Array, "K C"],
     probability: Float[Array, ""] | float,
 ) -> Float[Array, "K C"]:
     """The table, with unchosen codes replaced by the vectors given, each with that probability."""
     lucky = jax.random.uniform(key, counts.shape) < probability
-    return jnp.where(((counts == 0) & lucky)[:, None], vectors, table)
+    return jnp.where(((counts == 0) & lucky)[:, None], replacements, table)

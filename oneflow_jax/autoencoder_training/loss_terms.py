@@ -9,7 +9,7 @@ from oneflow_jax.pretrained import lpips
 from oneflow_jax.shapes import Array, Float
 
 
-class Term(Protocol):
+class LossTerm(Protocol):
     """A distance of pictures with values from -1 to 1.
 
     Attributes:

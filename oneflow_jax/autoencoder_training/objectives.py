@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax.autoencoder_training import codebook as codebook_lib
-from oneflow_jax.autoencoder_training.loss_terms import Term
+from oneflow_jax.autoencoder_training.loss_terms import LossTerm
 from oneflow_jax.codecs.autoencoder import kl, vq
 from oneflow_jax.shapes import Array, Float, Key, PyTree
 
-Sums = dict[str, metrics.Average]
+LossSums = dict[str, metrics.Average]
 
 
 class Objective(Protocol):
@@ -32,10 +32,10 @@ class Objective(Protocol):
 
     def sums(
         self, params: PyTree, keys: Key[Array, "B"], pixels: Float[Array, "B H W 3"]
-    ) -> tuple[Sums, PyTree]:
+    ) -> tuple[LossSums, PyTree]:
         """Totals and numbers of pictures of each term; and what `tended` wants to see."""
 
-    def tended(
+    def post_update(
         self, params: PyTree, key: Key[Array, ""], seen: PyTree, left: Float[Array, ""]
     ) -> PyTree:
         """The parameters after an update, or their average, once more looked after.
@@ -59,27 +59,27 @@ class KL:
     """
 
     model: kl.AutoencoderKL
-    terms: tuple[Term, ...]
+    terms: tuple[LossTerm, ...]
     divergence: float
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
         """Of the distances, and of `divergence`."""
-        return (*_weights(self.terms), ("divergence", self.divergence))
+        return (*_term_weights(self.terms), ("divergence", self.divergence))
 
     def sums(
         self, params: PyTree, keys: Key[Array, "B"], pixels: Float[Array, "B H W 3"]
-    ) -> tuple[Sums, tuple[()]]:
+    ) -> tuple[LossSums, tuple[()]]:
         """The distances and the divergence."""
         variables = {"params": params}
         latents = self.model.apply(variables, pixels, method="encode")
-        drawn = jax.vmap(kl.Gaussian.sample)(latents, keys)
+        drawn = jax.vmap(kl.DiagonalGaussian.sample)(latents, keys)
         made = self.model.apply(variables, drawn, method="decode")
         found = {term.name: term(made, pixels) for term in self.terms}
         found["divergence"] = jnp.sum(latents.divergence(), axis=(1, 2, 3))
-        return _sums(found), ()
+        return _to_averages(found), ()
 
-    def tended(
+    def post_update(
         self, params: PyTree, key: Key[Array, ""], seen: tuple[()], left: Float[Array, ""]
     ) -> PyTree:
         """The parameters as they are."""
@@ -88,7 +88,7 @@ class KL:
 
 
 @flax.struct.dataclass
-class Seen:
+class CodebookStats:
     """Of a microbatch: how often each code was chosen, and vectors that dead codes may take."""
 
     counts: Float[Array, "*b K"]
@@ -106,7 +106,8 @@ class VQ:
         commitment  |v - sg(e)|^2       vectors stay by their codes
 
     and `entropy`, log K minus the entropy of the codes' mean probability, which is 0 when all are
-    wanted equally often (`codebooks.scarcity`). A code that no vector of the batch chose is given,
+    wanted equally often (`codebook.codebook_entropy_loss`). A code that no vector of the batch
+    chose is given,
     with a small probability, the place of a vector that is badly served. Both depend on how many
     vectors are looked at together, and so, unlike all else, on the number of microbatches.
 
@@ -119,7 +120,7 @@ class VQ:
     """
 
     model: vq.VQModel
-    terms: tuple[Term, ...]
+    terms: tuple[LossTerm, ...]
     codebook: float
     commitment: float
     entropy: float
@@ -129,11 +130,11 @@ class VQ:
     def weights(self) -> tuple[tuple[str, float], ...]:
         """Of the distances and of the three terms of the codebook."""
         own = ("codebook", "commitment", "entropy")
-        return (*_weights(self.terms), *((name, getattr(self, name)) for name in own))
+        return (*_term_weights(self.terms), *((name, getattr(self, name)) for name in own))
 
     def sums(
         self, params: PyTree, keys: Key[Array, "B"], pixels: Float[Array, "B H W 3"]
-    ) -> tuple[Sums, Seen]:
+    ) -> tuple[LossSums, CodebookStats]:
         """The distances and the codebook's terms."""
         variables, hold = {"params": params}, jax.lax.stop_gradient
         vectors = self.model.apply(variables, pixels, method="vectors")
@@ -146,32 +147,36 @@ class VQ:
         found = {term.name: term(made, pixels) for term in self.terms}
         found["codebook"] = jnp.mean((hold(vectors) - chosen) ** 2, axis=places)
         found["commitment"] = jnp.mean((vectors - hold(chosen)) ** 2, axis=places)
-        scarcity = codebook_lib.scarcity(hold(vectors).reshape(-1, table.shape[1]), table)
-        found["entropy"] = jnp.full(pixels.shape[:1], scarcity)
-        seen = Seen(
-            counts=codebook_lib.counts(codes, table.shape[0]),
-            vectors=codebook_lib.badly_served(keys[0], hold(vectors), hold(chosen), table.shape[0]),
+        scarcity = codebook_lib.codebook_entropy_loss(
+            hold(vectors).reshape(-1, table.shape[1]), table
         )
-        return _sums(found), seen
+        found["entropy"] = jnp.full(pixels.shape[:1], scarcity)
+        seen = CodebookStats(
+            counts=codebook_lib.count_codes(codes, table.shape[0]),
+            vectors=codebook_lib.sample_high_error_vectors(
+                keys[0], hold(vectors), hold(chosen), table.shape[0]
+            ),
+        )
+        return _to_averages(found), seen
 
-    def tended(
-        self, params: PyTree, key: Key[Array, ""], seen: Seen, left: Float[Array, ""]
+    def post_update(
+        self, params: PyTree, key: Key[Array, ""], seen: CodebookStats, left: Float[Array, ""]
     ) -> PyTree:
         """The parameters with some of the codes that nobody chose placed anew."""
         table = params["quantize"]["embedding"]["embedding"]
         # Any microbatch's vectors will do; the first one's are as random as all.
-        table = codebook_lib.revived(
+        table = codebook_lib.restart_dead_codes(
             key, table, jnp.sum(seen.counts, axis=0), seen.vectors[0], self.revival * left
         )
         return params | {"quantize": {"embedding": {"embedding": table}}}
 
 
-def _weights(terms: tuple[Term, ...]) -> tuple[tuple[str, float], ...]:
-    return tuple((term.name, term.weight) for term in terms)
+def _term_weights(loss_terms: tuple[LossTerm, ...]) -> tuple[tuple[str, float], ...]:
+    return tuple((term.name, term.weight) for term in loss_terms)
 
 
-def _sums(found: dict[str, Float[Array, "B"]]) -> Sums:
+def _to_averages(losses: dict[str, Float[Array, "B"]]) -> LossSums:
     return {
         name: metrics.Average(total=jnp.sum(values), count=jnp.float32(values.shape[0]))
-        for name, values in found.items()
+        for name, values in losses.items()
     }

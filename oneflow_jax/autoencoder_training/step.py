@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from oneflow_jax.autoencoder_training.objectives import Objective
-from oneflow_jax.codecs.autoencoder.pixels import centered
+from oneflow_jax.codecs.autoencoder.pixels import from_uint8
 from oneflow_jax.shapes import Array, Float, Key, PyTree, UInt8
 from oneflow_jax.training import train_state, update
 from oneflow_jax.training.train_state import TrainState
@@ -22,57 +22,57 @@ def init_state(
     shape = objective.model.shape
     picture = jnp.zeros((1, pixels, pixels, shape.in_channels))
     params = objective.model.init(train_state.init_key(key), picture)["params"]
-    return train_state.new(key, params, optimizer)
+    return train_state.create(key, params, optimizer)
 
 
 def train_step(
     state: TrainState,
-    pictures: UInt8[Array, "B H W 3"],
+    images: UInt8[Array, "B H W 3"],
     *,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    decay: float,
-    parts: int,
-    steps: int,
+    ema_decay: float,
+    num_microbatches: int,
+    total_steps: int,
 ) -> tuple[TrainState, update.Metrics]:
     """The state after one update, and what to log of it.
 
     Args:
         state: may be donated.
-        pictures: the global batch.
+        images: the global batch.
         objective: what is trained, and how.
         optimizer: how its gradients become updates.
-        decay: of the average of parameters.
-        parts: microbatches, run one after another; B is a multiple of it.
-        steps: of the whole run.
+        ema_decay: of the average of parameters.
+        num_microbatches: microbatches, run one after another; B is a multiple of it.
+        total_steps: of the whole run.
     """
-    rows = pictures.shape[0]
+    rows = images.shape[0]
     key_rows, key_tended = jax.random.split(jax.random.fold_in(state.key, state.step))
 
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], PyTree]:
         keys, some = part
         both = jax.vmap(jax.random.split)(keys)
-        shown = jax.vmap(mirrored)(both[:, 0], centered(some))
+        shown = jax.vmap(random_flip)(both[:, 0], from_uint8(some))
         sums, seen = objective.sums(params, both[:, 1], shown)
         return sum(w * sums[k].total / rows for k, w in objective.weights), (sums, seen)
 
-    state, logged, seen = update.updated(
+    state, logged, seen = update.accumulate_and_apply(
         state,
         loss,
-        (update.row_keys(key_rows, rows), pictures),
+        (update.per_row_keys(key_rows, rows), images),
         optimizer=optimizer,
-        decay=decay,
-        parts=parts,
+        ema_decay=ema_decay,
+        num_microbatches=num_microbatches,
     )
-    left = 1 - state.step / steps
+    left = 1 - state.step / total_steps
     # With one key, so that what is placed anew is so in the average too, at the same place.
     again = jax.random.clone(key_tended)
-    params = objective.tended(state.params, key_tended, seen, left)
-    ema = objective.tended(state.ema, again, seen, left)
+    params = objective.post_update(state.params, key_tended, seen, left)
+    ema = objective.post_update(state.ema, again, seen, left)
     state = state.replace(params=params, ema=ema)
-    return state, logged | {"pictures": update.once(jnp.float32(rows))}
+    return state, logged | {"pictures": update.single(jnp.float32(rows))}
 
 
-def mirrored(key: Key[Array, ""], pixels: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
+def random_flip(key: Key[Array, ""], pixels: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
     """The picture, or its mirror image: what is left may as well be right."""
     return jnp.where(jax.random.bernoulli(key), pixels, pixels[:, ::-1])

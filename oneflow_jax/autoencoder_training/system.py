@@ -24,7 +24,7 @@ from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import update
 from oneflow_jax.training.train_state import TrainState
 
-COUNTS = (
+POSITIVE_KEYS = (
     "steps",
     "batch",
     "parts",
@@ -44,9 +44,9 @@ COUNTS = (
 )
 """What there must be one of at least, where it is given."""
 
-COLORS = ("in_channels", "out_channels")
+IMAGE_CHANNEL_KEYS = ("in_channels", "out_channels")
 
-WEIGHTS = {
+OBJECTIVE_KEYS = {
     "AutoencoderKL": ("perceptual_weight", "divergence_weight"),
     "VQModel": (
         "perceptual_weight",
@@ -73,7 +73,7 @@ class System:
     config: ml_collections.ConfigDict
     mesh: jax.sharding.Mesh
     objective: objectives.Objective
-    settings: optimizer_lib.Settings
+    settings: optimizer_lib.OptimizerConfig
     optimizer: optax.GradientTransformation
     amounts = ("pictures",)
     flops = 0.0  # Nobody has counted those of convolutions.
@@ -81,7 +81,7 @@ class System:
     @property
     def placement(self) -> jax.sharding.NamedSharding:
         """Where training batches lie."""
-        return sharding.of_rows(self.mesh)
+        return sharding.row_sharding(self.mesh)
 
     @property
     def shape(self) -> Architecture:
@@ -99,17 +99,17 @@ class System:
         """The first state as it is."""
         return state
 
-    def batches(self) -> streams.Batches:
+    def batches(self) -> streams.BatchStreams:
         """The endless training batches, on the devices."""
         config = self.config
-        return pipeline.pictures(
+        return pipeline.image_batches(
             self.source("train"),
             pixels=config.data.pixels,
-            rows=config.batch,
-            streams=config.data.streams,
+            batch_size=config.batch,
+            num_streams=config.data.streams,
             seed=config.seed,
-            workers=config.data.workers,
-            cache=config.data.cache,
+            num_workers=config.data.workers,
+            cache_size=config.data.cache,
             sharding=self.placement,
         )
 
@@ -122,21 +122,21 @@ class System:
             pictures,
             objective=self.objective,
             optimizer=self.optimizer,
-            decay=self.settings.ema,
-            parts=self.config.parts,
-            steps=self.settings.steps,
+            ema_decay=self.settings.ema,
+            num_microbatches=self.config.parts,
+            total_steps=self.settings.steps,
         )
 
     def losses(self) -> Callable[[PyTree], dict[str, float]]:
         """What tells how well held-out pictures are brought back."""
         given = self.config.evaluation
         shown = self.pictures("heldout", given.samples)
-        return functools.partial(metrics.held_out, self.objective.model, shown, given.batch)
+        return functools.partial(metrics.heldout_psnr, self.objective.model, shown, given.batch)
 
     def source(self, split: str) -> sources.Source:
         """The documents of one split, prepared if need be."""
         config = self.config
-        return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
+        return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
 
     def pictures(self, split: str, count: int) -> UInt8[np.ndarray, "n H W 3"]:
         """The first `count` pictures of a split that differ from one another.
@@ -147,7 +147,7 @@ class System:
         found: dict[bytes, np.ndarray] = {}
         documents = self.source(split)
         for index in range(len(documents)):
-            for picture in pipeline.sized(self.config.data.pixels, documents[index]):
+            for picture in pipeline.check_image_size(self.config.data.pixels, documents[index]):
                 found.setdefault(picture.tobytes(), picture)
             if len(found) >= count:
                 break
@@ -156,32 +156,32 @@ class System:
         return np.stack(list(found.values())[:count])
 
 
-def system(config: ml_collections.ConfigDict, trains: bool = True) -> System:
+def system(config: ml_collections.ConfigDict, for_training: bool = True) -> System:
     """Everything that a run is made of.
 
     Args:
         config: the configuration.
-        trains: whether to train; else what only training needs, networks that judge pictures, is
-            left out.
+        for_training: whether to train; else what only training needs, networks that judge
+            pictures, is left out.
 
     Raises:
         UserError: a value in the configuration is wrong, alone or beside another.
     """
-    _check_counts(config)
+    _check_positive(config)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     if mesh.shape["sequence"] > 1:
         raise UserError(
             f"mesh.sequence={config.mesh.sequence}: a picture lies on one device; give 1, and "
             "share out rows over mesh.data."
         )
-    sharding.check_rows(mesh, config.batch, config.parts)
-    streams.check(config.batch, config.data.streams)
-    settings = optimizer_lib.Settings(steps=config.steps, **config.optimizer)
+    sharding.check_batch_divides(mesh, config.batch, config.parts)
+    streams.check_divisible(config.batch, config.data.streams)
+    settings = optimizer_lib.OptimizerConfig(steps=config.steps, **config.optimizer)
     shape = architecture(config)
     return System(
         config=config,
         mesh=mesh,
-        objective=_objective(config, shape, trains),
+        objective=_make_objective(config, shape, for_training),
         settings=settings,
         optimizer=optimizer_lib.optimizer(settings),
     )
@@ -197,7 +197,7 @@ def architecture(config: ml_collections.ConfigDict) -> Architecture:
     for name, value in config.autoencoder.items():
         if name not in known:
             raise UserError(f"autoencoder.{name}={value!r} is unknown; there are {known}.")
-        if name in COLORS and value != 3:
+        if name in IMAGE_CHANNEL_KEYS and value != 3:
             raise UserError(f"autoencoder.{name}={value!r}: pictures have 3 colors.")
     shape = Architecture(**config.autoencoder)
     if config.data.pixels % shape.factor:
@@ -209,9 +209,9 @@ def architecture(config: ml_collections.ConfigDict) -> Architecture:
     return shape
 
 
-def _check_counts(config: ml_collections.ConfigDict) -> None:
+def _check_positive(config: ml_collections.ConfigDict) -> None:
     values = config.to_dict()
-    for field in COUNTS:
+    for field in POSITIVE_KEYS:
         *sections, name = field.split(".")
         value = functools.reduce(operator.getitem, sections, values).get(name)
         if value is not None and value < 1:
@@ -224,11 +224,11 @@ def _check_counts(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _objective(
-    config: ml_collections.ConfigDict, shape: Architecture, trains: bool
+def _make_objective(
+    config: ml_collections.ConfigDict, shape: Architecture, for_training: bool
 ) -> objectives.Objective:
     given = config.objective
-    needed = WEIGHTS[shape.kind]
+    needed = OBJECTIVE_KEYS[shape.kind]
     missing = [name for name in needed if name not in given]
     if missing:
         raise UserError(
@@ -240,7 +240,7 @@ def _objective(
             raise UserError(f"objective.{name}={given[name]} must be 0 or more.")
     if given.get("revival", 0) > 1:
         raise UserError(f"objective.revival={given.revival} is a probability, 0 to 1.")
-    compared = _terms(config) if trains else ()
+    compared = _make_loss_terms(config) if for_training else ()
     if shape.kind == "AutoencoderKL":
         return objectives.KL(kl.AutoencoderKL(shape), compared, given.divergence_weight)
     return objectives.VQ(
@@ -253,14 +253,15 @@ def _objective(
     )
 
 
-def _terms(config: ml_collections.ConfigDict) -> tuple[loss_terms.Term, ...]:
+def _make_loss_terms(config: ml_collections.ConfigDict) -> tuple[loss_terms.LossTerm, ...]:
     weight, pixels = config.objective.perceptual_weight, config.data.pixels
     squares = loss_terms.SquaredError(weight=1.0)
     if weight == 0:
         return (squares,)
-    if pixels < lpips.LEAST:
+    if pixels < lpips.MIN_IMAGE_SIZE:
         raise UserError(
-            f"objective.perceptual_weight={weight} wants pictures of {lpips.LEAST} pixels or more, "
+            f"objective.perceptual_weight={weight} wants pictures of {lpips.MIN_IMAGE_SIZE} pixels "
+            "or more, "
             f"not data.pixels={pixels}; 0 does without."
         )
     try:

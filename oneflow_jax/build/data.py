@@ -13,7 +13,7 @@ from etils import epath
 from oneflow_jax.build import paradigms
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
-from oneflow_jax.codecs.autoencoder.codec import AsCodes, Codes, Learned
+from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import encode_latents, fitting, latents, sources, splits
 from oneflow_jax.data import layout as layouts
@@ -22,22 +22,22 @@ from oneflow_jax.data.custom import manifest, prepare
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, storage, workdir
 
-ENCODED = ("train", "heldout")
+ENCODED_SPLITS = ("train", "heldout")
 """Splits that training and held-out losses read, as latents if the codec is a learned one."""
 
-VOCAB_DOCUMENTS = 20_000
+TOKENIZER_TRAINING_DOCUMENTS = 20_000
 """The tokenizer is learned from so many documents at most."""
 
 
-def source(config: ml_collections.ConfigDict, split: str) -> sources.Source:
+def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
     """The documents of one split of the configured data set, prepared if need be."""
-    if config.source.name == manifest.NAME:
-        settings = prepare.settings_of(config.source)
-        return prepare.source(settings, config.data.dir, split, config.data.preparing)
-    return sources.open_source(data_dir=config.data.dir, split=split, **config.source)
+    if config.source.name == manifest.DATASET_NAME:
+        settings = prepare.parse_config(config.source)
+        return prepare.open_split(settings, config.data.dir, split, config.data.preparing)
+    return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
 
 
-def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Layout:
+def make_layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Layout:
     """How documents become slots.
 
     What the run keeps of its inputs is in `folder`: the tokenizer, and what there is to know of a
@@ -46,24 +46,24 @@ def layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Lay
     Raises:
         UserError: a value is wrong, or the codec is another than the run's.
     """
-    kept = _keeps_inputs(config, folder)
-    distributed.meet()  # Nobody makes what another has yet to look for.
+    kept = _has_saved_inputs(config, folder)
+    distributed.barrier()  # Nobody makes what another has yet to look for.
     if not kept:
-        with distributed.leader_first():
-            source(config, "train")
-    codec = _codec(config, folder)
-    with distributed.leader_first():
-        vocab = _vocab(config, folder, codec.codes)
-    return _layout(config, vocab, codec)
+        with distributed.primary_first():
+            open_split(config, "train")
+    codec = _load_codec(config, folder)
+    with distributed.primary_first():
+        vocab = _load_or_train_vocab(config, folder, codec.codes)
+    return _build_layout(config, vocab, codec)
 
 
-def _keeps_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
+def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
     """Whether the folder alone tells how to lay documents out, and no data is needed for that."""
     needed = [workdir.TOKENIZER] + [workdir.LATENTS] * (config.codec.get("name") != "patches")
     return all((folder / name).exists() for name in needed)
 
 
-def planned_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
+def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
     """The layout's sizes, without data or tokenizer: it can lay out no words, and decode nothing.
 
     The vocabulary is as large as it may become, and a learned codec knows no scale.
@@ -71,39 +71,43 @@ def planned_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
     Raises:
         UserError: a value is wrong.
     """
-    codec = _new_codec(config)
+    codec = _codec_without_stats(config)
     text = range(len(vocabs.SPECIALS), config.data.vocab)
-    return _layout(config, vocabs.Planned(text, codec.codes), codec)
+    return _build_layout(config, vocabs.AbstractVocab(text, codec.codes), codec)
 
 
-def _layout(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec) -> layouts.Layout:
+def _build_layout(
+    config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
+) -> layouts.Layout:
     return layouts.Layout(
         vocab=vocab,
         codec=codec,
         length=config.data.length,
         text_slots=config.data.text_slots,
-        markers=config.paradigm.name in paradigms.FROM_LEFT_TO_RIGHT,
+        markers=config.paradigm.name in paradigms.AUTOREGRESSIVE,
         text_first=config.paradigm.name in paradigms.TEXT_FIRST,
     )
 
 
-def prepared(config: ml_collections.ConfigDict, layout: layouts.Layout) -> str:
+def prepare_data(config: ml_collections.ConfigDict, layout: layouts.Layout) -> str:
     """Makes what is missing of the data, if anything, and says in a line what there is."""
     codec = layout.codec
-    if _fits(config):
-        counts = {split: len(documents(config, layout, split)) for split in ENCODED}
+    if _filters_length(config):
+        counts = {
+            split: len(open_pipeline_split(config, layout, split)) for split in ENCODED_SPLITS
+        }
         where = config.data.dir
-    elif isinstance(codec, patches.Patches):
-        counts = {"train": len(source(config, "train"))}
+    elif isinstance(codec, patches.PatchCodec):
+        counts = {"train": len(open_split(config, "train"))}
         where = config.data.dir
     else:
-        stored = _latents(config, codec)
+        stored = _latent_dataset(config, codec)
         counts, where = stored.index().documents, stored.folder
     told = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
     return f"Prepared: {told}, in {where}"
 
 
-def documents(
+def open_pipeline_split(
     config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
 ) -> sources.Source:
     """The documents of a split as the pipeline reads them.
@@ -111,26 +115,28 @@ def documents(
     With latents, if the codec learned; and none of them too long, unless that is an error.
     """
     codec = layout.codec
-    if isinstance(codec, patches.Patches):
-        found = source(config, split)
+    if isinstance(codec, patches.PatchCodec):
+        found = open_split(config, split)
     else:
-        found = _latents(config, codec).opened(split)
-    if not _fits(config):
+        found = _latent_dataset(config, codec).opened(split)
+    if not _filters_length(config):
         return found
-    return fitting.Fitted(found, layout, pieces(config, layout, split))
+    return fitting.ChunkedSource(found, layout, chunk_counts(config, layout, split))
 
 
-def pieces(config: ml_collections.ConfigDict, layout: layouts.Layout, split: str) -> np.ndarray:
+def chunk_counts(
+    config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
+) -> np.ndarray:
     """In how many pieces each document of a split is used; told once, and kept with the data."""
     made = (
-        _name_of_source(config), split, config.data.long, layout.length, layout.text_slots,
+        _source_id(config), split, config.data.long, layout.length, layout.text_slots,
         layout.markers, layout.text_first, layout.codec.grid, layout.vocab.model,
     )  # fmt: skip
-    mark = splits.bucket(repr(made), 16**8)
-    path = epath.Path(config.data.dir) / "fitted" / f"{_name_of_source(config)}_{mark:08x}.npy"
-    with distributed.leader_first():
+    mark = splits.hash_bucket(repr(made), 16**8)
+    path = epath.Path(config.data.dir) / "fitted" / f"{_source_id(config)}_{mark:08x}.npy"
+    with distributed.primary_first():
         if not path.exists():
-            counted = fitting.counts(source(config, split), layout, config.data.long)
+            counted = fitting.count_chunks(open_split(config, split), layout, config.data.long)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, counted)
@@ -144,31 +150,31 @@ def pieces(config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
     return counted
 
 
-def _fits(config: ml_collections.ConfigDict) -> bool:
-    return config.source.name == manifest.NAME or config.data.long != "error"
+def _filters_length(config: ml_collections.ConfigDict) -> bool:
+    return config.source.name == manifest.DATASET_NAME or config.data.long != "error"
 
 
-def _codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
+def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
     """The configured codec; what a learned one needs to know of the data is kept in the run."""
-    codec = _new_codec(config)
-    if isinstance(codec, patches.Patches):
+    codec = _codec_without_stats(config)
+    if isinstance(codec, patches.PatchCodec):
         return codec
-    index = _kept(config, folder, codec)
-    if isinstance(codec, Codes):
+    index = _load_latent_index(config, folder, codec)
+    if isinstance(codec, VQCodec):
         return codec
     return dataclasses.replace(codec, mean=index.mean, scale=index.deviation)
 
 
-def _new_codec(config: ml_collections.ConfigDict) -> Codec:
+def _codec_without_stats(config: ml_collections.ConfigDict) -> Codec:
     """The configured codec before it knows the data."""
     given = config.codec.to_dict()
     name = given.pop("name", None)
     makers: dict[str, Callable[..., Codec]] = {
-        "patches": patches.Patches,
-        "learned": _unscaled,
-        "codes": _codes,
+        "patches": patches.PatchCodec,
+        "learned": _uncalibrated_codec,
+        "codes": _vq_codec,
     }
-    maker = paradigms.chosen("codec.name", name, makers)
+    maker = paradigms.choose("codec.name", name, makers)
     wanted = inspect.signature(maker).parameters.keys()
     if given.keys() != wanted:
         raise UserError(
@@ -179,20 +185,20 @@ def _new_codec(config: ml_collections.ConfigDict) -> Codec:
     return maker(**given)
 
 
-def _unscaled(path: str, pixels: int, patch: int, deviation: float) -> Learned:
+def _uncalibrated_codec(path: str, pixels: int, patch: int, deviation: float) -> LatentCodec:
     """The codec before it knows the data: what does not fit is told before latents are made."""
-    autoencoder = _autoencoder(path)
+    autoencoder = _load_autoencoder(path)
     channels = autoencoder.shape.channels
     zeros, ones = (0.0,) * channels, (1.0,) * channels
-    return Learned(autoencoder, pixels, patch, mean=zeros, scale=ones, deviation=deviation)
+    return LatentCodec(autoencoder, pixels, patch, mean=zeros, scale=ones, deviation=deviation)
 
 
-def _codes(path: str, pixels: int) -> Codes:
-    return Codes(_autoencoder(path), pixels)
+def _vq_codec(path: str, pixels: int) -> VQCodec:
+    return VQCodec(_load_autoencoder(path), pixels)
 
 
-def _autoencoder(path: str) -> Autoencoder:
-    folder = storage.located(path, "codec.path")
+def _load_autoencoder(path: str) -> Autoencoder:
+    folder = storage.resolve_path(path, "codec.path")
     if not folder.exists():
         raise UserError(
             f"codec.path={path}: there is no such folder. Train an autoencoder, with "
@@ -202,48 +208,52 @@ def _autoencoder(path: str) -> Autoencoder:
     return Autoencoder.load(folder)
 
 
-def _kept(
-    config: ml_collections.ConfigDict, folder: epath.Path, codec: Learned | Codes
-) -> latents.Index:
+def _load_latent_index(
+    config: ml_collections.ConfigDict, folder: epath.Path, codec: LatentCodec | VQCodec
+) -> latents.LatentIndex:
     """What the run has kept of its codec, held against the codec that is there."""
     kept = folder / workdir.LATENTS
-    stored = _latents(config, codec)
+    stored = _latent_dataset(config, codec)
     known = kept.exists()
-    distributed.meet()  # Nobody makes what another has yet to look for.
+    distributed.barrier()  # Nobody makes what another has yet to look for.
     if not known:
         workdir.write_atomically(kept, stored.index().to_json())
-        distributed.meet()
+        distributed.barrier()
     return latents.read_index(kept, stored.autoencoder.fingerprint)
 
 
-def _latents(config: ml_collections.ConfigDict, codec: Learned | Codes) -> encode_latents.Latents:
-    autoencoder = AsCodes(codec.autoencoder) if codec.codes else codec.autoencoder
-    return encode_latents.Latents(
+def _latent_dataset(
+    config: ml_collections.ConfigDict, codec: LatentCodec | VQCodec
+) -> encode_latents.LatentDataset:
+    autoencoder = TokenEncoder(codec.autoencoder) if codec.codes else codec.autoencoder
+    return encode_latents.LatentDataset(
         folder=epath.Path(config.data.dir)
         / "latents"
-        / f"{_name_of_source(config)}_{autoencoder.fingerprint}",
+        / f"{_source_id(config)}_{autoencoder.fingerprint}",
         autoencoder=autoencoder,
-        splits={split: functools.partial(source, config, split) for split in ENCODED},
+        splits={split: functools.partial(open_split, config, split) for split in ENCODED_SPLITS},
         pixels=config.codec.pixels,
     )
 
 
-def _name_of_source(config: ml_collections.ConfigDict) -> str:
+def _source_id(config: ml_collections.ConfigDict) -> str:
     """For folders and files: another one for other settings."""
     given = config.source.to_dict()
-    return f"{given['name']}_{splits.bucket(repr(sorted(given.items())), 16**8):08x}"
+    return f"{given['name']}_{splits.hash_bucket(repr(sorted(given.items())), 16**8):08x}"
 
 
-def _vocab(config: ml_collections.ConfigDict, folder: epath.Path, codes: int) -> vocabs.Vocab:
+def _load_or_train_vocab(
+    config: ml_collections.ConfigDict, folder: epath.Path, num_codes: int
+) -> vocabs.Vocab:
     """The run's vocabulary: learned from its training text at the first call, or taken over."""
     path = folder / workdir.TOKENIZER
     given = epath.Path(config.start) / workdir.TOKENIZER
     if not path.exists() and config.start and given.exists():
         workdir.write_atomically(path, given.read_bytes())
     if not path.exists():
-        documents = source(config, "train")
-        count = min(len(documents), VOCAB_DOCUMENTS)
+        documents = open_split(config, "train")
+        count = min(len(documents), TOKENIZER_TRAINING_DOCUMENTS)
         words = (documents[i].words() for i in range(count))
-        vocab = vocabs.train_vocab(words, config.data.vocab, config.data.coverage)
+        vocab = vocabs.train_sentencepiece(words, config.data.vocab, config.data.coverage)
         workdir.write_atomically(path, vocab.model)
-    return vocabs.Vocab.load(path, codes)
+    return vocabs.Vocab.load(path, num_codes)

@@ -14,7 +14,7 @@ from oneflow_jax.training import export, train_state
 from oneflow_jax.training.train_state import TrainState
 
 
-def check(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """Holds `config.start` against the paradigm, and looks whether there is such a run.
 
     Once the run in `folder` has a checkpoint of its own it needs the other no more.
@@ -22,17 +22,17 @@ def check(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     Raises:
         UserError: there is none; or the paradigm cannot do without one.
     """
-    before, after = paradigms.WIDENS
+    before, after = paradigms.TEXT_PRETRAINING
     if config.paradigm.name == after and not config.start:
         raise UserError(
             f"paradigm.name={after!r} begins from a text model: train one first, with "
             f"paradigm.name={before!r} and all else the same, and give its folder as start."
         )
     if config.start and not workdir.has_checkpoints(folder):
-        workdir.saved_config(storage.located(config.start, "start"), field="start")
+        workdir.load_config(storage.resolve_path(config.start, "start"), field="start")
 
 
-def begun(system: train_state.Stateful, state: TrainState) -> TrainState:
+def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -> TrainState:
     """The first state, with the averaged parameters of the run in `config.start`, if one is named.
 
     Where that run has trained a text model and this one adds pictures, their tower begins as a copy
@@ -44,21 +44,21 @@ def begun(system: train_state.Stateful, state: TrainState) -> TrainState:
     config = system.config
     if not config.start:
         return state
-    folder = storage.located(config.start, "start")
-    kept = workdir.saved_config(folder, field="start")
-    params = _averaged(folder, state.params)
-    if (kept.paradigm.name, config.paradigm.name) == paradigms.WIDENS:
-        params = two_tower.widened(params)
+    folder = storage.resolve_path(config.start, "start")
+    kept = workdir.load_config(folder, field="start")
+    params = _load_ema(folder, state.params)
+    if (kept.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
+        params = two_tower.init_image_tower_from_text(params)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
-def _averaged(folder: epath.Path, params: PyTree) -> PyTree:
+def _load_ema(folder: epath.Path, params: PyTree) -> PyTree:
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params
     )
     try:
-        return export.averaged(folder, like)
+        return export.load_ema_params(folder, like)
     except (ValueError, KeyError) as error:
         raise UserError(
             f"start={folder}: its parameters are others than those of this configuration; "

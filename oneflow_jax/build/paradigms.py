@@ -24,48 +24,50 @@ from oneflow_jax.paradigms import (
 )
 from oneflow_jax.samplers import ar_state, edit
 
-ON_CODES = ("chameleon", "dalle")
+USES_IMAGE_TOKENS = ("chameleon", "dalle")
 """Paradigms whose pictures are codes."""
 
-IN_TOWERS = ("language", "lmfusion")
+TWO_TOWER = ("language", "lmfusion")
 """Paradigms with weights of their own for words and for pictures."""
 
-WIDENS = ("language", "lmfusion")
+TEXT_PRETRAINING = ("language", "lmfusion")
 """The paradigm of a text model, and the one that begins from it and adds pictures."""
 
-FROM_LEFT_TO_RIGHT = ("transfusion", *IN_TOWERS, *ON_CODES)
+AUTOREGRESSIVE = ("transfusion", *TWO_TOWER, *USES_IMAGE_TOKENS)
 """Paradigms that must be told in so many tokens where pictures begin and documents end."""
 
 TEXT_FIRST = ("dalle",)
 """Paradigms whose words all stand before their pictures."""
 
-ANY_LENGTH = ("edit_flow", *FROM_LEFT_TO_RIGHT)
+VARIABLE_LENGTH = ("edit_flow", *AUTOREGRESSIVE)
 """Paradigms whose text has no slots laid out for it."""
 
 
-def paradigm(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec) -> base.Paradigm:
+def paradigm(
+    config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
+) -> base.Paradigm:
     """The configured paradigm.
 
     Raises:
         UserError: a name that is none of those there are, or shares that do not add up.
     """
     name = config.paradigm.name
-    maker = chosen("paradigm.name", name, MAKERS)
+    maker = choose("paradigm.name", name, BUILDERS)
     slots = config.data.text_slots
-    if (name in ANY_LENGTH) != (slots == 0) or slots < 0:
+    if (name in VARIABLE_LENGTH) != (slots == 0) or slots < 0:
         raise UserError(
             f"data.text_slots={slots} does not go with paradigm.name={name!r}: 0, for text of any "
-            f"length, is for {', '.join(ANY_LENGTH)}; the others need runs of 1 slot or more."
+            f"length, is for {', '.join(VARIABLE_LENGTH)}; the others need runs of 1 slot or more."
         )
-    if (name in ON_CODES) != (codec.codes > 0):
+    if (name in USES_IMAGE_TOKENS) != (codec.codes > 0):
         raise UserError(
             f"codec.name={config.codec.name!r} does not go with paradigm.name={name!r}: 'codes' is "
-            f"for {', '.join(ON_CODES)}; the others need 'patches' or 'learned'."
+            f"for {', '.join(USES_IMAGE_TOKENS)}; the others need 'patches' or 'learned'."
         )
     return maker(config, vocab, codec)
 
 
-def chosen(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
+def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
     """The choice of that name.
 
     Raises:
@@ -76,85 +78,89 @@ def chosen(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: A
     return choices[name]
 
 
-def _oneflow(config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec) -> oneflow.OneFlow:
-    makers: dict[str, Callable[[], objectives.Objective]] = {
-        "endpoint": lambda: objectives.Endpoint(vocab.size_padded()),
-        "velocity": lambda: objectives.Velocity(config.model.embed_width),
-        "literal": lambda: objectives.Literal(config.model.embed_width),
+def _oneflow(
+    config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
+) -> oneflow.OneFlow:
+    makers: dict[str, Callable[[], objectives.TextObjective]] = {
+        "endpoint": lambda: objectives.CrossEntropyObjective(vocab.padded_size()),
+        "velocity": lambda: objectives.VelocityObjective(config.model.embed_width),
+        "literal": lambda: objectives.NaiveObjective(config.model.embed_width),
     }
     name = config.paradigm.objective
-    objective = chosen("paradigm.objective", name, makers)()
+    objective = choose("paradigm.objective", name, makers)()
     return oneflow.OneFlow(
-        objective=objective, weights=weights(config, "text", "image"), **shared(config, codec)
+        objective=objective,
+        weights=loss_weights(config, "text", "image"),
+        **flow_kwargs(config, codec),
     )
 
 
 def _mask_flow(
-    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> mask_flow.MaskFlow:
     return mask_flow.MaskFlow(
-        vocab=vocab.size_padded(),
+        vocab=vocab.padded_size(),
         legal=((vocabs.END, vocabs.END + 1), (vocab.text.start, vocab.text.stop)),
         cap=config.paradigm.cap,
-        weights=weights(config, "text", "image"),
-        **shared(config, codec),
+        weights=loss_weights(config, "text", "image"),
+        **flow_kwargs(config, codec),
     )
 
 
 def _edit_flow(
-    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> edit_flow.EditFlow:
-    given = shared(config, codec)
+    given = flow_kwargs(config, codec)
     return edit_flow.EditFlow(
-        alphabet=edit.Alphabet(
-            vocab=vocab.size_padded(),
+        alphabet=edit.TokenSpace(
+            vocab=vocab.padded_size(),
             words=(vocab.text.start, vocab.text.stop),
             image_token=vocabs.IMAGE,
             grid=codec.grid,
         ),
-        schedules=time_couplings.Schedules(
-            _shares(config, time_couplings.NAMES), given.pop("clock")
+        schedules=time_couplings.TimeCoupling(
+            _probabilities(config, time_couplings.NAMES), given.pop("clock")
         ),
         text_clock=config.paradigm.text_clock,
-        weights=weights(config, *edit_flow.TERMS),
+        weights=loss_weights(config, *edit_flow.LOSS_TERMS),
         **given,
     )
 
 
 def _transfusion(
-    make: type[transfusion.Transfusion],
+    flow_class: type[transfusion.Transfusion],
     config: ml_collections.ConfigDict,
-    vocab: vocabs.Ids,
+    vocab: vocabs.IdRanges,
     codec: Codec,
 ) -> transfusion.Transfusion:
-    return make(
-        alphabet=_alphabet(vocab, codec),
-        weights=weights(config, "text", "image"),
-        **shared(config, codec),
+    return flow_class(
+        alphabet=_token_space(vocab, codec),
+        weights=loss_weights(config, "text", "image"),
+        **flow_kwargs(config, codec),
     )
 
 
 def _language(
-    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> lmfusion.Language:
     flow = _transfusion(lmfusion.Language, config, vocab, codec)
-    return dataclasses.replace(flow, mix=tasks.ALL)
+    return dataclasses.replace(flow, mix=tasks.ALL_TARGETS)
 
 
 def _chameleon(
-    config: ml_collections.ConfigDict, vocab: vocabs.Ids, codec: Codec
+    config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> chameleon.Chameleon:
     return chameleon.Chameleon(
-        alphabet=_alphabet(vocab, codec),
+        alphabet=_token_space(vocab, codec),
         codes=(vocab.codes.start, vocab.codes.stop),
-        mix=_mix(config),
-        weights=weights(config, *chameleon.TERMS),
+        mix=_task_mixture(config),
+        weights=loss_weights(config, *chameleon.LOSS_TERMS),
     )
 
 
-def _alphabet(vocab: vocabs.Ids, codec: Codec) -> ar_state.Alphabet:
-    return ar_state.Alphabet(
-        vocab=vocab.size_padded(),
+def _token_space(vocab: vocabs.IdRanges, codec: Codec) -> ar_state.TokenSpace:
+    return ar_state.TokenSpace(
+        vocab=vocab.padded_size(),
         words=(vocab.text.start, vocab.text.stop),
         image_token=vocabs.IMAGE,
         end=vocabs.END,
@@ -162,12 +168,12 @@ def _alphabet(vocab: vocabs.Ids, codec: Codec) -> ar_state.Alphabet:
     )
 
 
-def weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
+def loss_weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
     """The weight of each loss term, by name."""
     return tuple((term, config.paradigm[f"{term}_weight"]) for term in terms)
 
 
-def _shares(config: ml_collections.ConfigDict, names: Sequence[str]) -> tuple[float, ...]:
+def _probabilities(config: ml_collections.ConfigDict, names: Sequence[str]) -> tuple[float, ...]:
     shares = tuple(config.paradigm[name] for name in names)
     if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
         raise UserError(
@@ -176,28 +182,30 @@ def _shares(config: ml_collections.ConfigDict, names: Sequence[str]) -> tuple[fl
     return shares
 
 
-def _mix(config: ml_collections.ConfigDict) -> tasks.Mix:
-    return tasks.Mix(_shares(config, tasks.NAMES), config.paradigm.drop)
+def _task_mixture(config: ml_collections.ConfigDict) -> tasks.TaskMixture:
+    return tasks.TaskMixture(_probabilities(config, tasks.NAMES), config.paradigm.drop)
 
 
-def shared(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
+def flow_kwargs(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
     """What all paradigms that flow pictures have in common."""
     given = config.paradigm
-    images: dict[str, Callable[[], predictions.Prediction]] = {
-        "clean": lambda: predictions.Clean(given.floor),
-        "velocity": predictions.Velocity,
+    images: dict[str, Callable[[], predictions.PredictionType]] = {
+        "clean": lambda: predictions.X1Prediction(given.floor),
+        "velocity": predictions.VelocityPrediction,
     }
     return {
-        "image": chosen("paradigm.image", given.image, images)(),
+        "image": choose("paradigm.image", given.image, images)(),
         "channels": codec.channels,
-        "mix": _mix(config),
-        "clock": chosen("paradigm.clock", given.clock[0], time_samplers.BY_NAME)(*given.clock[1:]),
+        "mix": _task_mixture(config),
+        "clock": choose("paradigm.clock", given.clock[0], time_samplers.TIME_SAMPLERS)(
+            *given.clock[1:]
+        ),
     }
 
 
-Maker = Callable[[ml_collections.ConfigDict, vocabs.Ids, Codec], base.Paradigm]
+Builder = Callable[[ml_collections.ConfigDict, vocabs.IdRanges, Codec], base.Paradigm]
 
-MAKERS: dict[str, Maker] = {
+BUILDERS: dict[str, Builder] = {
     "oneflow": _oneflow,
     "mask_flow": _mask_flow,
     "edit_flow": _edit_flow,

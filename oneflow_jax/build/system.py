@@ -1,8 +1,8 @@
-"""From configuration to objects.
+"""Build the objects of a run from its configuration.
 
-`inputs` does it for data and codecs, `registry` for paradigms, `plans` for sampling; for the
-training of autoencoders it is `reconstruction.build`. Below these modules there are objects with
-typed fields.
+`build.data` does it for data and codecs, `build.paradigms` for paradigms, `build.sampling` for
+sampling; `autoencoder_training.system` for the training of autoencoders. Below these modules there
+are objects with typed fields.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import optax
 from etils import epath
 
 from oneflow_jax.build import data, evaluation, init_from, paradigms, sampling
-from oneflow_jax.canvas import Canvas, View
+from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
@@ -32,7 +32,7 @@ from oneflow_jax.training import eval_loss, likelihood, step, update
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training.train_state import TrainState
 
-COUNTS = (
+POSITIVE_KEYS = (
     "steps",
     "batch",
     "parts",
@@ -67,26 +67,26 @@ class System:
     layout: layouts.Layout
     model: Model
     paradigm: base.Paradigm
-    settings: optimizer_lib.Settings
+    settings: optimizer_lib.OptimizerConfig
     optimizer: optax.GradientTransformation
     amounts = ("documents", "slots")
 
     @property
     def flops(self) -> float:
         """Of the matrix products of one step."""
-        network = flops.of(self.model, self.layout.codec.channels)
+        network = flops.from_model(self.model, self.layout.codec.channels)
         return flops.train(network, self.config.batch, self.config.data.length)
 
     @property
     def placement(self) -> jax.sharding.NamedSharding:
         """Where training batches lie."""
-        return sharding.of_slots(self.mesh)
+        return sharding.batch_sharding(self.mesh)
 
     def first_state(self, key: Key[Array, ""]) -> TrainState:
         """The state before the first step, boxed in linen's partitioning metadata."""
         # As many rows as a batch has, since devices share them out; nothing is computed of them.
         lengths = (self.config.batch, self.layout.length)
-        view = View(
+        view = NoisyCanvas(
             kind=jnp.zeros(lengths, jnp.int32),
             segment=jnp.zeros(lengths, jnp.int32),
             position=jnp.zeros((*lengths, 3), jnp.int32),
@@ -98,9 +98,9 @@ class System:
 
     def begun(self, state: TrainState) -> TrainState:
         """The first state with what it takes over from the run in `config.start`."""
-        return init_from.begun(self, state)
+        return init_from.init_from_checkpoint(self, state)
 
-    def batches(self) -> streams.Batches:
+    def batches(self) -> streams.BatchStreams:
         """The endless training batches, on the devices."""
         given = self.config.data
         return self._batches("train", workers=given.workers, cache=given.cache)
@@ -113,35 +113,35 @@ class System:
             model=self.model,
             paradigm=self.paradigm,
             optimizer=self.optimizer,
-            decay=self.settings.ema,
-            parts=self.config.parts,
-            frozen=self.settings.frozen,
+            ema_decay=self.settings.ema,
+            num_microbatches=self.config.parts,
+            freeze=self.settings.frozen,
         )
 
-    def losses(self, split: str = "heldout") -> eval_loss.Losses:
+    def losses(self, split: str = "heldout") -> eval_loss.EvalLosses:
         """What tells the losses of a batch of one split."""
         batches = self._batches(split, workers=0, cache=0)
         clocks = self.config.evaluation.clocks
-        return eval_loss.Losses(batches, self.model, self.paradigm, clocks, self.config.seed)
+        return eval_loss.EvalLosses(batches, self.model, self.paradigm, clocks, self.config.seed)
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
         """What tells how likely a split's words are; None if the paradigm cannot."""
-        scorer = likelihood_lib.scorer(self.paradigm)
+        scorer = likelihood_lib.likelihood_bound(self.paradigm)
         if scorer is None:
             return None
         batches = self._batches(split, workers=0, cache=0)
-        available = len(data.documents(self.config, self.layout, split))
+        available = len(data.open_pipeline_split(self.config, self.layout, split))
         return likelihood.Likelihood(batches, available, self.model, scorer, self.config.seed)
 
-    def _batches(self, split: str, *, workers: int, cache: int) -> streams.Batches:
-        return pipeline.batches(
-            data.documents(self.config, self.layout, split),
+    def _batches(self, split: str, *, workers: int, cache: int) -> streams.BatchStreams:
+        return pipeline.canvas_batches(
+            data.open_pipeline_split(self.config, self.layout, split),
             self.layout,
-            rows=self.config.batch,
-            streams=self.config.data.streams,
+            batch_size=self.config.batch,
+            num_streams=self.config.data.streams,
             seed=self.config.seed,
-            workers=workers,
-            cache=cache,
+            num_workers=workers,
+            cache_size=cache,
             sharding=self.placement,
         )
 
@@ -155,17 +155,17 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         UserError: a value in the configuration is wrong, alone or beside another.
     """
     check_platform(config)
-    _check_counts(config)
-    init_from.check(config, folder)
-    mesh = _mesh(config, jax.devices())
-    streams.check(config.batch, config.data.streams)
-    built = _assembled(config, mesh, data.layout(config, folder))
+    _check_positive(config)
+    init_from.validate(config, folder)
+    mesh = _make_mesh(config, jax.devices())
+    streams.check_divisible(config.batch, config.data.streams)
+    built = _assemble(config, mesh, data.make_layout(config, folder))
     # What would fail after training is refused before.
-    evaluation.check(config)
+    evaluation.validate(config)
     return built
 
 
-def planned(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
+def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
     """The system as it would be on other devices: to be compiled for them, and not to be run.
 
     It needs neither them nor data nor tokenizer.
@@ -173,14 +173,14 @@ def planned(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> Sys
     Raises:
         UserError: a value in the configuration is wrong, alone or beside another.
     """
-    _check_counts(config)
-    mesh = _mesh(config, devices)
-    return _assembled(config, mesh, data.planned_layout(config))
+    _check_positive(config)
+    mesh = _make_mesh(config, devices)
+    return _assemble(config, mesh, data.abstract_layout(config))
 
 
-def _mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> jax.sharding.Mesh:
+def _make_mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> jax.sharding.Mesh:
     mesh = sharding.make_mesh(config.mesh.to_dict(), devices)
-    sharding.check_rows(mesh, config.batch, config.parts)
+    sharding.check_batch_divides(mesh, config.batch, config.parts)
     for field, size, axis in (
         ("data.length", config.data.length, "slots"),
         ("model.heads", config.model.heads, "heads"),
@@ -190,18 +190,18 @@ def _mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> jax.s
     return mesh
 
 
-def _assembled(
+def _assemble(
     config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, layout: layouts.Layout
 ) -> System:
     paradigm = paradigms.paradigm(config, layout.vocab, layout.codec)
     _check_attention(config, paradigm, mesh)
-    settings = optimizer_lib.Settings(steps=config.steps, **config.optimizer)
-    sampling.check(config, paradigm)
+    settings = optimizer_lib.OptimizerConfig(steps=config.steps, **config.optimizer)
+    sampling.validate(config, paradigm)
     return System(
         config=config,
         mesh=mesh,
         layout=layout,
-        model=_model(config, layout.vocab.size_padded(), paradigm),
+        model=_make_model(config, layout.vocab.padded_size(), paradigm),
         paradigm=paradigm,
         settings=settings,
         optimizer=optimizer_lib.optimizer(settings),
@@ -226,27 +226,29 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def suite(built: System) -> base_lib.Suite:
+def supported_suite(system: System) -> base_lib.EvalSuite:
     """What the configured data set asks of a model, as far as it can do that at all."""
-    whole = evaluation.suite(built.config, built.layout)
+    whole = evaluation.make_suite(system.config, system.layout)
     able = tuple(
         task
         for task in whole.tasks
-        if (built.paradigm.revises or not task.revises)
+        if (system.paradigm.revises or not task.revises)
         # Who writes all words first has not seen the pictures then.
-        and not (built.layout.text_first and task.captions)
+        and not (system.layout.text_first and task.captions)
     )
     return dataclasses.replace(whole, tasks=able)
 
 
-def _check_counts(config: ml_collections.ConfigDict) -> None:
-    for field in COUNTS:
+def _check_positive(config: ml_collections.ConfigDict) -> None:
+    for field in POSITIVE_KEYS:
         value = operator.attrgetter(field)(config)
         if value < 1:
             raise UserError(f"{field}={value} must be at least 1.")
 
 
-def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradigm) -> Model:
+def _make_model(
+    config: ml_collections.ConfigDict, vocab_size: int, paradigm: base.Paradigm
+) -> Model:
     values = config.model.to_dict()
     embed_width = values.pop("embed_width")
     if values["remat"] not in backbone.REMAT:
@@ -256,11 +258,11 @@ def _model(config: ml_collections.ConfigDict, vocab: int, paradigm: base.Paradig
             f"model: head_width={values['head_width']} must be a multiple of 8, and heads="
             f"{values['heads']} one of kv_heads={values['kv_heads']}."
         )
-    size = backbone.Size(**values | {"dtype": jnp.dtype(values["dtype"])})
-    make = two_tower.TwoTowers if config.paradigm.name in paradigms.IN_TOWERS else Model
+    size = backbone.TransformerConfig(**values | {"dtype": jnp.dtype(values["dtype"])})
+    make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
     return make(
         size=size,
-        vocab=vocab,
+        vocab=vocab_size,
         embed_width=embed_width,
         heads=paradigm.heads,
         attend=paradigm.attend,
@@ -271,9 +273,11 @@ def _check_attention(
     config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
 ) -> None:
     way, platform = config.model.attention, mesh.devices.flat[0].platform
-    if way not in attention_ops.WAYS:
-        raise UserError(f"model.attention={way!r} is none of {', '.join(attention_ops.WAYS)}.")
-    if way == "splash" and paradigm.attend not in splash_attention.PATTERNS:
+    if way not in attention_ops.IMPLEMENTATIONS:
+        raise UserError(
+            f"model.attention={way!r} is none of {', '.join(attention_ops.IMPLEMENTATIONS)}."
+        )
+    if way == "splash" and paradigm.attend not in splash_attention.SUPPORTED_MASKS:
         raise UserError(
             f"model.attention='splash' is a kernel for rules that all rows share; in "
             f"{config.paradigm.name} a slot sees {paradigm.attend.value}. Give 'blocks'."

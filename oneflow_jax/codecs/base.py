@@ -36,15 +36,15 @@ class Codec(Protocol):
         """Pictures, uint8 `[... H W 3]`, of latents `[... N C]`, clipped; or of codes `[... N]`."""
 
 
-def check_size(picture: np.ndarray, pixels: int) -> None:
+def check_image_size(image: np.ndarray, pixels: int) -> None:
     """Refuses a picture that is not uint8 `[pixels pixels 3]`.
 
     Raises:
         UserError: as said.
     """
     wanted = (pixels, pixels, 3)
-    if picture.shape != wanted:
+    if image.shape != wanted:
         raise UserError(
-            f"A picture of shape {picture.shape} does not fit the codec, which wants {wanted}: set "
+            f"A picture of shape {image.shape} does not fit the codec, which wants {wanted}: set "
             "codec.pixels, or resize it."
         )

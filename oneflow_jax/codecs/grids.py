@@ -4,18 +4,18 @@ import numpy as np
 from einops import rearrange
 
 
-def cut(values: np.ndarray, side: int) -> np.ndarray:
-    """Squares of `side` x `side` places in reading order, `[N side*side*c]`, of `[H W c]`."""
-    return rearrange(values, "(r p) (s q) c -> (r s) (p q c)", p=side, q=side)
+def to_patches(values: np.ndarray, patch_size: int) -> np.ndarray:
+    """Cut `[H W c]` into squares of `patch_size`, in reading order: `[N side*side*c]`."""
+    return rearrange(values, "(r p) (s q) c -> (r s) (p q c)", p=patch_size, q=patch_size)
 
 
-def joined(rows: np.ndarray, grid: tuple[int, int], side: int) -> np.ndarray:
-    """What `cut` has cut, `[... H W c]` of `[... N side*side*c]`; `grid` counts squares."""
+def from_patches(patches: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
+    """What `to_patches` has cut, `[... H W c]` of `[... N side*side*c]`; `grid` counts squares."""
     return rearrange(
-        rows,
+        patches,
         "... (r s) (p q c) -> ... (r p) (s q) c",
         r=grid[0],
         s=grid[1],
-        p=side,
-        q=side,
+        p=patch_size,
+        q=patch_size,
     )

@@ -10,7 +10,7 @@ from oneflow_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Patches:
+class PatchCodec:
     """Squares of `patch` x `patch` pixels, scaled to zero mean and unit variance.
 
     Attributes:
@@ -54,7 +54,7 @@ class Patches:
         Raises:
             UserError: the picture has another size.
         """
-        base.check_size(pixels, self.pixels)
+        base.check_image_size(pixels, self.pixels)
         values = pixels.astype(np.float32) / 127.5 - 1
         if self.colors == 1:
             values = reduce(values, "h w c -> h w 1", "mean")
@@ -62,11 +62,11 @@ class Patches:
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
         """Patches, float32 `[N C]`, of pixel values from -1 to 1, `[H W colors]`."""
-        return grids.cut((values - self.mean) / self.deviation, self.patch)
+        return grids.to_patches((values - self.mean) / self.deviation, self.patch)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Pictures, uint8 `[... H W 3]`, of patches `[... N C]`."""
-        values = grids.joined(np.asarray(latents, np.float32), self.grid, self.patch)
+        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch)
         values = values * self.deviation + self.mean
         pixels = np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8)
         return np.repeat(pixels, 3 // self.colors, axis=-1)

@@ -7,19 +7,19 @@ import numpy as np
 from scipy import stats
 
 from oneflow_jax.compare import metrics, page
-from oneflow_jax.compare.serialize import Estimate, Measures
+from oneflow_jax.compare.serialize import Measurement, RunMeasurements
 
-DRAWS = 2_000
+NUM_RESAMPLES = 2_000
 
-CURVES = ("interleaved", "text_valid", "text_to_image", "kid", "fd")
+CURVE_METRICS = ("interleaved", "text_valid", "text_to_image", "kid", "fd")
 """Figures that are drawn against passes and seconds."""
 
-DIGITS = 6
+SIGNIFICANT_DIGITS = 6
 """Of numbers in the JSON, so that what is the same reads the same."""
 
 
 @dataclasses.dataclass(frozen=True)
-class About:
+class ModelInfo:
     """What a paradigm is called.
 
     Attributes:
@@ -35,26 +35,28 @@ class About:
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-_AR, _BOTH, _FLOW = "Sequential AR", "AR + flow", "Concurrent flow"
+_AR, _HYBRID, _FLOW = "Sequential AR", "AR + flow", "Concurrent flow"
 
-ABOUT = {
-    "chameleon": About("Chameleon", _AR, "text and image codes, one after another"),
-    "dalle": About(
+MODEL_INFO = {
+    "chameleon": ModelInfo("Chameleon", _AR, "text and image codes, one after another"),
+    "dalle": ModelInfo(
         "DALL-E",
         _AR,
         "all text, then image codes, one after another",
         dict.fromkeys(("image_to_text", "cider"), "its words come before its pictures"),
     ),
-    "transfusion": About("Transfusion", _BOTH, "text one token after another, then flow images"),
-    "lmfusion": About("LMFusion", _BOTH, "as Transfusion, beside a frozen text model"),
-    "oneflow": About(
+    "transfusion": ModelInfo(
+        "Transfusion", _HYBRID, "text one token after another, then flow images"
+    ),
+    "lmfusion": ModelInfo("LMFusion", _HYBRID, "as Transfusion, beside a frozen text model"),
+    "oneflow": ModelInfo(
         "OneFlow",
         _FLOW,
         "all at once, words as vectors",
         {"text_nats": "its words are points of a continuous flow, without a probability"},
     ),
-    "mask_flow": About("Mask Flow", _FLOW, "all at once, words unmasked"),
-    "edit_flow": About(
+    "mask_flow": ModelInfo("Mask Flow", _FLOW, "all at once, words unmasked"),
+    "edit_flow": ModelInfo(
         "Edit Flow",
         _FLOW,
         "all at once, words and pictures inserted",
@@ -63,26 +65,34 @@ ABOUT = {
 }
 
 
-def named(paradigm: str) -> About:
+def model_info(paradigm: str) -> ModelInfo:
     """What it is called: by its name, if it is none of these."""
-    return ABOUT.get(paradigm, About(paradigm, paradigm, paradigm))
+    return MODEL_INFO.get(paradigm, ModelInfo(paradigm, paradigm, paradigm))
 
 
-def contestant(
-    paradigm: str, every: Sequence[Measures], latency: Mapping[int, Sequence[tuple[float, int]]]
-) -> page.Contestant:
+def aggregate_model(
+    paradigm: str,
+    measurements: Sequence[RunMeasurements],
+    latency: Mapping[int, Sequence[tuple[float, int]]],
+) -> page.ModelResult:
     """All that was measured of one paradigm.
 
     Args:
         paradigm: its name.
-        every: its measures, seed by seed.
+        measurements: its measures, seed by seed.
         latency: by batch size, (seconds, passes) of each batch that was timed.
     """
-    about = named(paradigm)
-    names = [figure for figure in every[0].figures if all(figure in one.figures for one in every)]
-    figures = {figure: pooled([one.figures[figure] for one in every]) for figure in names}
-    figures |= _timed(latency)
-    return page.Contestant(
+    about = model_info(paradigm)
+    names = [
+        figure
+        for figure in measurements[0].figures
+        if all(figure in one.figures for one in measurements)
+    ]
+    figures = {
+        figure: aggregate_seeds([one.figures[figure] for one in measurements]) for figure in names
+    }
+    figures |= _latency_metrics(latency)
+    return page.ModelResult(
         name=paradigm,
         title=about.title,
         family=about.family,
@@ -90,14 +100,15 @@ def contestant(
         figures=figures,
         absent=about.absent,
         curves={
-            figure: _curve([one.curves[figure] for one in every]) for figure in every[0].curves
+            figure: _average_curves([one.curves[figure] for one in measurements])
+            for figure in measurements[0].curves
         },
-        samples=every[0].samples,
-        timeline=every[0].timeline,
+        samples=measurements[0].samples,
+        timeline=measurements[0].timeline,
     )
 
 
-def pooled(every: Sequence[Estimate], seed: int = 0) -> page.Figure:
+def aggregate_seeds(measurements: Sequence[Measurement], seed: int = 0) -> page.Estimate:
     """The mean over trainings, with its 95 % interval.
 
     Of one training the interval tells of documents alone. Of several it is Student's, of their
@@ -105,46 +116,46 @@ def pooled(every: Sequence[Estimate], seed: int = 0) -> page.Figure:
     trainings tell little of others: for three, t is 4.3.
     """
     rng = np.random.default_rng(seed)
-    values = [one.draws if len(one.draws) else [one.value] for one in every]
-    draws = np.mean([rng.choice(some, DRAWS) for some in values], axis=0)
-    told = np.asarray([one.value for one in every])
+    values = [one.draws if len(one.draws) else [one.value] for one in measurements]
+    draws = np.mean([rng.choice(some, NUM_RESAMPLES) for some in values], axis=0)
+    told = np.asarray([one.value for one in measurements])
     low, high = np.percentile(draws, [2.5, 97.5])
-    if len(every) > 1:
-        wide = stats.t.ppf(0.975, len(every) - 1) * stats.sem(told)
+    if len(measurements) > 1:
+        wide = stats.t.ppf(0.975, len(measurements) - 1) * stats.sem(told)
         low, high = min(low, told.mean() - wide), max(high, told.mean() + wide)
-    if every[0].share:
+    if measurements[0].share:
         low, high = max(low, 0.0), min(high, 1.0)
-    return page.Figure(float(told.mean()), float(low), float(high))
+    return page.Estimate(float(told.mean()), float(low), float(high))
 
 
-def mean(values: Sequence[float]) -> page.Figure:
+def bootstrap_mean(values: Sequence[float]) -> page.Estimate:
     """The mean of some values, with its 95 % interval by drawing them anew."""
     many = np.asarray(values, np.float64)
     rng = np.random.default_rng(0)
-    means = many[rng.integers(0, len(many), (DRAWS, len(many)))].mean(axis=1)
+    means = many[rng.integers(0, len(many), (NUM_RESAMPLES, len(many)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return page.Figure(float(many.mean()), float(low), float(high))
+    return page.Estimate(float(many.mean()), float(low), float(high))
 
 
-def plain(comparison: page.Comparison) -> dict[str, dict[str, dict[str, float]]]:
+def to_json(comparison: page.ComparisonResult) -> dict[str, dict[str, dict[str, float]]]:
     """Paradigm -> figure -> value, low, high: what `compare.json` holds."""
     return {
         one.name: {
-            name: {key: _rounded(x) for key, x in dataclasses.asdict(figure).items()}
+            name: {key: _round_sig(x) for key, x in dataclasses.asdict(figure).items()}
             for name, figure in one.figures.items()
         }
         for one in comparison.contestants
     }
 
 
-def trimmed(comparison: page.Comparison) -> page.Comparison:
+def published_subset(comparison: page.ComparisonResult) -> page.ComparisonResult:
     """What is told people: the figures that `merits` explains, and curves of a few."""
-    known = {merit.name for merit in metrics.MERITS}
+    known = {merit.name for merit in metrics.METRICS}
     contestants = [
         dataclasses.replace(
             one,
             figures={name: figure for name, figure in one.figures.items() if name in known},
-            curves={name: one.curves[name] for name in CURVES if name in one.curves},
+            curves={name: one.curves[name] for name in CURVE_METRICS if name in one.curves},
         )
         for one in comparison.contestants
     ]
@@ -155,24 +166,26 @@ def trimmed(comparison: page.Comparison) -> page.Comparison:
     return dataclasses.replace(comparison, contestants=contestants, bounds=bounds)
 
 
-def _timed(latency: Mapping[int, Sequence[tuple[float, int]]]) -> dict[str, page.Figure]:
+def _latency_metrics(
+    latency: Mapping[int, Sequence[tuple[float, int]]],
+) -> dict[str, page.Estimate]:
     found = {}
     for batch, timed in latency.items():
         suffix = "" if batch == 1 else f"_{batch}"
         each = [seconds / batch for seconds, _ in timed]
-        found[f"seconds_per_document{suffix}"] = mean(each)
+        found[f"seconds_per_document{suffix}"] = bootstrap_mean(each)
         if batch == 1:
-            found["passes"] = mean([float(passes) for _, passes in timed])
+            found["passes"] = bootstrap_mean([float(passes) for _, passes in timed])
     return found
 
 
-def _curve(every: Sequence[Sequence[page.Point]]) -> list[page.Point]:
+def _average_curves(curves: Sequence[Sequence[page.CurvePoint]]) -> list[page.CurvePoint]:
     """The mean of the trainings' points, one by one."""
     return [
-        page.Point(*(float(np.mean(some)) for some in zip(*points, strict=True)))
-        for points in zip(*every, strict=True)
+        page.CurvePoint(*(float(np.mean(some)) for some in zip(*points, strict=True)))
+        for points in zip(*curves, strict=True)
     ]
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+def _round_sig(value: float) -> float:
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")

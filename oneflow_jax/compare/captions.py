@@ -6,10 +6,10 @@ from oneflow_jax.build import paradigms
 from oneflow_jax.compare import page, rooflines
 from oneflow_jax.costs import latency, sizes, ways
 
-PICTURE = 9
+IMAGE_NFE = 9
 """Passes of a picture's flow, from left to right."""
 
-ON_PICTURES = ("transfusion", "lmfusion")
+NFE_PER_IMAGE_MODELS = ("transfusion", "lmfusion")
 """Those whose passes are counted by the picture."""
 
 CAVEATS = (
@@ -30,7 +30,7 @@ CAVEATS = (
         "them.",
     ),
     (
-        paradigms.ON_CODES,
+        paradigms.USES_IMAGE_TOKENS,
         "The codes of Chameleon and DALL-E come from a VQModel that was trained before, whose "
         "FLOPs are not counted, and which has seen more emoji than the documents show.",
     ),
@@ -54,45 +54,49 @@ CAVEATS = (
 )
 """Of whom they are, and what they say; without names, of all."""
 
-TRAININGS = (
+SEEDS_NOTE = (
     "Figures are means over {count} trainings of each, which differ in their seed; intervals are "
     "Student's, of these, or those over documents if they are wider. Passes and seconds of single "
     "documents, the documents shown and how they come about are of the first training."
 )
 
 
-def notes(comparison: page.Comparison, headline: Mapping[str, int]) -> list[str]:
+def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int]) -> list[str]:
     """Who wins where, and what to keep in mind.
 
     Args:
         comparison: with its figures.
-        headline: forward passes that figures are of, by contestant.
+        reported_nfe: forward passes that figures are of, by contestant.
     """
     every = {one.name: one for one in comparison.contestants}
     flows = [
-        f"{one.title} {headline[name]}"
+        f"{one.title} {reported_nfe[name]}"
         for name, one in every.items()
-        if name in ways.WAYS and not ways.WAYS[name].cached
+        if name in ways.PROFILES and not ways.PROFILES[name].cached
     ]
-    pictures = [f"{every[name].title} {headline[name]}" for name in ON_PICTURES if name in every]
+    pictures = [
+        f"{every[name].title} {reported_nfe[name]}"
+        for name in NFE_PER_IMAGE_MODELS
+        if name in every
+    ]
     most = [f"{', '.join(flows)} for a document"] * bool(flows)
     most += [f"{', '.join(pictures)} for each picture, words a pass each"] * bool(pictures)
     asked = "Images are asked for one by one, documents from nothing."
     if most:
         asked = f"Figures are of these forward passes, at most: {'; '.join(most)}. {asked}"
     count = len(comparison.seeds)
-    trainings = [TRAININGS.format(count=count)] * (count > 1)
+    trainings = [SEEDS_NOTE.format(count=count)] * (count > 1)
     caveats = [said for of, said in CAVEATS if not of or set(of) & set(every)]
-    both = "oneflow" in every and _cached(every)
-    compared = [*_overtaken(every), *_on_chips(every)] if both else []
-    return [*compared, asked, *trainings, *_unchanged(every), *caveats]
+    both = "oneflow" in every and _cached_models(every)
+    compared = [*_crossover_notes(every), *_roofline_notes(every)] if both else []
+    return [*compared, asked, *trainings, *_frozen_text_notes(every), *caveats]
 
 
-def _overtaken(every: Mapping[str, page.Contestant]) -> Iterator[str]:
+def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     """Up to how many passes OneFlow would be faster than the others, here."""
-    cached = _cached(every)
+    cached = _cached_models(models)
     for figure, said in (("seconds_per_document", "one"), ("seconds_per_document_8", "eight")):
-        flow = every["oneflow"].figures
+        flow = models["oneflow"].figures
         each = flow[figure].value / flow["passes"].value
         than = [f"{one.title} up to {int(one.figures[figure].value / each)}" for one in cached]
         yield (
@@ -101,33 +105,34 @@ def _overtaken(every: Mapping[str, page.Contestant]) -> Iterator[str]:
         )
 
 
-def _on_chips(every: Mapping[str, page.Contestant]) -> Iterator[str]:
+def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     """The same by roofline."""
-    cached = _cached(every)
+    cached = _cached_models(models)
     asked = sizes.DOCUMENT
     yield (
         f"The rooflines are of a document of {asked.words} words and {asked.pictures} "
         f"pictures, each of {asked.patches} patches or {asked.codes:,} codes. Passes are of "
         "the whole document, but of each picture for Transfusion and LMFusion."
     )
-    for name, batch, setting in rooflines.settings():
-        flow = ways.WAYS["oneflow"]
+    for name, batch, setting in rooflines.iter_workloads():
+        flow = ways.PROFILES["oneflow"]
         limits = {
-            one.title: latency.seconds(ways.WAYS[one.name], PICTURE, setting) for one in cached
+            one.title: latency.seconds(ways.PROFILES[one.name], IMAGE_NFE, setting)
+            for one in cached
         }
         than = [
-            f"{title} up to {latency.overtaking(flow, limit, setting) or 'no'}"
+            f"{title} up to {latency.crossover_nfe(flow, limit, setting) or 'no'}"
             for title, limit in limits.items()
         ]
         yield (
-            f"By roofline on TPU v4 with {name} parameters, batch {batch}, {PICTURE} passes a "
+            f"By roofline on TPU v4 with {name} parameters, batch {batch}, {IMAGE_NFE} passes a "
             f"picture for the others: OneFlow is faster than {', '.join(than)} passes."
         )
 
 
-def _unchanged(every: Mapping[str, page.Contestant]) -> Iterator[str]:
+def _frozen_text_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     """What learning pictures has done to the words of a frozen text model: nothing."""
-    for one in every.values():
+    for one in models.values():
         if "text_loss_after" in one.figures:
             before, after = (one.figures[f"text_loss_{when}"].value for when in ("before", "after"))
             yield (
@@ -137,6 +142,8 @@ def _unchanged(every: Mapping[str, page.Contestant]) -> Iterator[str]:
             )
 
 
-def _cached(every: Mapping[str, page.Contestant]) -> list[page.Contestant]:
+def _cached_models(models: Mapping[str, page.ModelResult]) -> list[page.ModelResult]:
     """Those that write from left to right."""
-    return [one for name, one in every.items() if name in ways.WAYS and ways.WAYS[name].cached]
+    return [
+        one for name, one in models.items() if name in ways.PROFILES and ways.PROFILES[name].cached
+    ]

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from oneflow_jax.compare import metrics
-from oneflow_jax.compare.results import Comparison, Figure, Point
+from oneflow_jax.compare.results import ComparisonResult, CurvePoint, Estimate
 
 HEIGHT = 210
-SHAPES = (
+MARKER_SHAPES = (
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",  # circle
     "M-3.6-3.6h7.2v7.2h-7.2z",  # square
     "M0-5.2 5.2 0 0 5.2-5.2 0z",  # diamond
@@ -25,12 +25,15 @@ SHAPES = (
 )
 """Marks by the number of the contestant, as there are colors in comparison.css."""
 
-_NEAR = (1.0, 3.0)  # percent across and pixels down, within which one mark covers another
-_WIDE_SCALE = 10  # the ratio of values from which a scale of distances is one of ratios
+_OVERLAP_TOLERANCE = (
+    1.0,
+    3.0,
+)  # percent across and pixels down, within which one mark covers another
+_MIN_LOG_SCALE_RATIO = 10  # the ratio of values from which a scale of distances is one of ratios
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """From values between two ends to shares of a length; of their logarithms, if `log`."""
 
     low: float
@@ -60,117 +63,120 @@ class Scale:
         return [at for at in found if self.low * 0.999 <= at <= self.high * 1.001]
 
 
-def shapes() -> str:
+def render_marker_defs() -> str:
     """The marks, to be put once into a page and used as `#mark0` and so on."""
-    marks = (f"<path id='mark{n}' d='{shape}'/>" for n, shape in enumerate(SHAPES))
+    marks = (f"<path id='mark{n}' d='{shape}'/>" for n, shape in enumerate(MARKER_SHAPES))
     return f"<svg class='shapes' aria-hidden='true'><defs>{''.join(marks)}</defs></svg>"
 
 
-def mark(number: int) -> str:
+def render_marker(index: int) -> str:
     """A contestant's mark, to stand in a line of text."""
-    shape = f"<use href='#mark{number % len(SHAPES)}'/>"
+    shape = f"<use href='#mark{index % len(MARKER_SHAPES)}'/>"
     return f"<svg class='mark' viewBox='-6 -6 12 12' aria-hidden='true'>{shape}</svg>"
 
 
-def charts(comparison: Comparison) -> str:
+def render_charts(comparison: ComparisonResult) -> str:
     """A pair of charts for each figure that has curves: against passes, and against seconds."""
     names = {name for one in comparison.contestants for name in one.curves}
-    return "".join(_pair(comparison, merit) for merit in metrics.listed(names))
+    return "".join(_render_chart_pair(comparison, merit) for merit in metrics.select(names))
 
 
-def _pair(comparison: Comparison, merit: metrics.Merit) -> str:
+def _render_chart_pair(comparison: ComparisonResult, metric: metrics.MetricInfo) -> str:
     curves = {
-        at: one.curves[merit.name]
+        at: one.curves[metric.name]
         for at, one in enumerate(comparison.contestants)
-        if one.curves.get(merit.name)
+        if one.curves.get(metric.name)
     }
     titles = [one.title for one in comparison.contestants]
     bounds = {
-        title: figures[merit.name]
+        title: figures[metric.name]
         for title, figures in comparison.bounds.items()
-        if merit.name in figures
+        if metric.name in figures
     }
-    way = {"↑": "higher is better", "↓": "lower is better", "": ""}[merit.better]
+    way = {"↑": "higher is better", "↓": "lower is better", "": ""}[metric.better]
     drawn = "".join(
-        _chart(merit, curves, titles, bounds, *axis)
+        _render_chart(metric, curves, titles, bounds, *axis)
         for axis in (
             ("forward passes", lambda point: point.passes),
             ("seconds a document", lambda point: point.seconds),
         )
     )
     return (
-        f"<figure class='pair'><figcaption><b>{html.escape(merit.headline())}</b> {way}"
+        f"<figure class='pair'><figcaption><b>{html.escape(metric.headline())}</b> {way}"
         f"</figcaption>{drawn}</figure>"
     )
 
 
-def _chart(
-    merit: metrics.Merit,
-    curves: Mapping[int, Sequence[Point]],
+def _render_chart(
+    metric: metrics.MetricInfo,
+    curves: Mapping[int, Sequence[CurvePoint]],
     titles: Sequence[str],
-    bounds: Mapping[str, Figure],
-    axis: str,
-    cost: Callable[[Point], float],
+    bounds: Mapping[str, Estimate],
+    xlabel: str,
+    cost: Callable[[CurvePoint], float],
 ) -> str:
     costs = [cost(point) for points in curves.values() for point in points]
     values = [point.value for points in curves.values() for point in points]
-    across = _padded(min(costs), max(costs))
-    up = _upward(values, [figure.value for figure in bounds.values()])
+    across = _pad_range(min(costs), max(costs))
+    up = _y_scale(values, [figure.value for figure in bounds.values()])
     places = {
         at: [(100 * across(cost(point)), HEIGHT * (1 - up(point.value))) for point in points]
         for at, points in curves.items()
     }
-    said = " ".join(_said(titles[at], points, cost, merit) for at, points in curves.items())
-    label = html.escape(f"{merit.title} against {axis}. {said}", quote=True)
+    said = " ".join(
+        _describe_curve(titles[at], points, cost, metric) for at, points in curves.items()
+    )
+    label = html.escape(f"{metric.title} against {xlabel}. {said}", quote=True)
     return (
         f"<svg class='plot' role='img' height='{HEIGHT}' aria-label='{label}'>"
-        f"{_grid(across, up, merit)}{_bounds(bounds, up)}"
-        f"{''.join(_line(at, places) for at in places)}"
-        f"<text x='50%' y='{HEIGHT + 37}' text-anchor='middle'>{axis}</text></svg>"
+        f"{_render_grid(across, up, metric)}{_render_bounds(bounds, up)}"
+        f"{''.join(_render_curve(at, places) for at in places)}"
+        f"<text x='50%' y='{HEIGHT + 37}' text-anchor='middle'>{xlabel}</text></svg>"
     )
 
 
-def _padded(low: float, high: float) -> Scale:
+def _pad_range(low: float, high: float) -> AxisScale:
     """A scale of ratios with some room at both ends."""
     room = max(1.08, (high / low) ** 0.04)
-    return Scale(low / room, high * room, log=True)
+    return AxisScale(low / room, high * room, log=True)
 
 
-def _upward(values: Sequence[float], bounds: Sequence[float]) -> Scale:
+def _y_scale(values: Sequence[float], bounds: Sequence[float]) -> AxisScale:
     """A scale from 0 unless all is far above it; one of ratios if values lie very far apart."""
     low, high = min(*values, *bounds), max(*values, *bounds)
-    if low > 0 and max(values) / min(values) > _WIDE_SCALE:
-        return _padded(low, high)
+    if low > 0 and max(values) / min(values) > _MIN_LOG_SCALE_RATIO:
+        return _pad_range(low, high)
     room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    return Scale(low - room if low > high / 2 or low < 0 else 0.0, high + room, log=False)
+    return AxisScale(low - room if low > high / 2 or low < 0 else 0.0, high + room, log=False)
 
 
-def _grid(across: Scale, up: Scale, merit: metrics.Merit) -> str:
+def _render_grid(x_scale: AxisScale, y_scale: AxisScale, metric: metrics.MetricInfo) -> str:
     drawn = []
-    for value in up.ticks():
-        y = HEIGHT * (1 - up(value))
+    for value in y_scale.ticks():
+        y = HEIGHT * (1 - y_scale(value))
         drawn.append(
             f"<line class='grid' x2='100%' y1='{y:.1f}' y2='{y:.1f}'/>"
-            f"<text x='-8' y='{y:.1f}' dy='.32em' text-anchor='end'>{_tick(value)}</text>"
+            f"<text x='-8' y='{y:.1f}' dy='.32em' text-anchor='end'>{_format_tick(value)}</text>"
         )
-    for value in across.ticks():
-        x = 100 * across(value)
+    for value in x_scale.ticks():
+        x = 100 * x_scale(value)
         drawn.append(
             f"<line class='tick' x1='{x:.2f}%' x2='{x:.2f}%' y1='{HEIGHT}' y2='{HEIGHT + 4}'/>"
-            f"<text x='{x:.2f}%' y='{HEIGHT + 18}' text-anchor='middle'>{_tick(value)}</text>"
+            f"<text x='{x:.2f}%' y='{HEIGHT + 18}' "
+            f"text-anchor='middle'>{_format_tick(value)}</text>"
         )
     return "".join(drawn)
 
 
-def _tick(value: float) -> str:
+def _format_tick(value: float) -> str:
     return f"{round(value, 12):,.10g}".replace("-", "−")
 
 
-def _bounds(bounds: Mapping[str, Figure], up: Scale) -> str:
+def _render_bounds(bounds: Mapping[str, Estimate], y_scale: AxisScale) -> str:
     """Dashed lines with their names: at the left the best to hope for, at the right the others."""
     drawn = []
     for number, (title, figure) in enumerate(bounds.items()):
-        y = HEIGHT * (1 - up(figure.value))
+        y = HEIGHT * (1 - y_scale(figure.value))
         x, anchor = ("100%", "end") if number else ("0", "start")
         drawn.append(
             f"<line class='bound' x2='100%' y1='{y:.1f}' y2='{y:.1f}'/>"
@@ -180,36 +186,46 @@ def _bounds(bounds: Mapping[str, Figure], up: Scale) -> str:
     return "".join(drawn)
 
 
-def _rim(
-    number: int, x: float, y: float, places: Mapping[int, Sequence[tuple[float, float]]]
+def _outline_style(
+    index: int, x: float, y: float, positions: Mapping[int, Sequence[tuple[float, float]]]
 ) -> str:
     """The style of a mark: a rim for each of those drawn later that have a mark there too."""
     covering = sum(
-        any(abs(x - a) < _NEAR[0] and abs(y - b) < _NEAR[1] for a, b in points)
-        for other, points in places.items()
-        if other > number
+        any(
+            abs(x - a) < _OVERLAP_TOLERANCE[0] and abs(y - b) < _OVERLAP_TOLERANCE[1]
+            for a, b in points
+        )
+        for other, points in positions.items()
+        if other > index
     )
     return f" style='--rim:{covering}'" if covering else ""
 
 
-def _line(number: int, places: Mapping[int, Sequence[tuple[float, float]]]) -> str:
+def _render_curve(index: int, positions: Mapping[int, Sequence[tuple[float, float]]]) -> str:
     """A curve with its marks; one that is covered has a rim for each that covers it."""
     steps = "".join(
         f"<line x1='{a:.2f}%' y1='{b:.1f}' x2='{c:.2f}%' y2='{d:.1f}'/>"
-        for (a, b), (c, d) in itertools.pairwise(places[number])
+        for (a, b), (c, d) in itertools.pairwise(positions[index])
     )
-    shape = number % len(SHAPES)
+    shape = index % len(MARKER_SHAPES)
     marks = "".join(
-        f"<use href='#mark{shape}' x='{x:.2f}%' y='{y:.1f}'{_rim(number, x, y, places)}/>"
-        for x, y in places[number]
+        f"<use href='#mark{shape}' x='{x:.2f}%' "
+        f"y='{y:.1f}'{_outline_style(index, x, y, positions)}/>"
+        for x, y in positions[index]
     )
     return f"<g class='curve who{shape}'>{steps}{marks}</g>"
 
 
-def _said(
-    title: str, points: Sequence[Point], cost: Callable[[Point], float], merit: metrics.Merit
+def _describe_curve(
+    title: str,
+    points: Sequence[CurvePoint],
+    cost: Callable[[CurvePoint], float],
+    metric: metrics.MetricInfo,
 ) -> str:
     """A curve in words."""
     ends = dict.fromkeys((points[0], points[-1]))
-    told = (f"{merit.written(point.value)} at {metrics.digits(cost(point))}" for point in ends)
+    told = (
+        f"{metric.format_value(point.value)} at {metrics.format_significant(cost(point))}"
+        for point in ends
+    )
     return f"{title}: {' to '.join(told)}."

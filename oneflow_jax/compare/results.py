@@ -9,7 +9,7 @@ from oneflow_jax.data import document
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A measured number with its 95 % interval; what has none has `low == high == value`."""
 
     value: float
@@ -25,12 +25,12 @@ class Figure:
         """Whether there is nothing to doubt, as in a count of parameters."""
         return self.low == self.high
 
-    def overlaps(self, other: "Figure") -> bool:
+    def overlaps(self, other: "Estimate") -> bool:
         """Whether the intervals have a point in common."""
         return self.low <= other.high and other.low <= self.high
 
 
-class Point(NamedTuple):
+class CurvePoint(NamedTuple):
     """A place on a curve: a value, and the passes and seconds a document, above 0, that it took."""
 
     passes: float
@@ -39,7 +39,7 @@ class Point(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bar:
+class TimelineBar:
     """A text run or a picture of one document, begun and finished after so many forward passes."""
 
     kind: Literal["text", "image"]
@@ -54,7 +54,7 @@ class Timeline:
 
     passes: float
     seconds: float
-    parts: Sequence[Bar]
+    parts: Sequence[TimelineBar]
 
     def __post_init__(self) -> None:
         if self.passes <= 0:
@@ -65,7 +65,7 @@ class Timeline:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Contestant:
+class ModelResult:
     """One paradigm and all that was measured of it.
 
     Attributes:
@@ -84,24 +84,24 @@ class Contestant:
     title: str
     family: str
     mode: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Estimate]
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    curves: Mapping[str, Sequence[Point]] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Sequence[CurvePoint]] = dataclasses.field(default_factory=dict)
     samples: Sequence[document.Document] = ()
     timeline: Timeline | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Latency:
+class LatencyResult:
     """Seconds from the prompt to all documents of a batch."""
 
     title: str
     batch: int
-    seconds: Figure
+    seconds: Estimate
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Comparison:
+class ComparisonResult:
     """All paradigms side by side, and how they were measured.
 
     Attributes:
@@ -122,9 +122,9 @@ class Comparison:
     """
 
     heading: str = "Words and pictures: one after another, or all at once"
-    contestants: Sequence[Contestant]
-    bounds: Mapping[str, Mapping[str, Figure]] = dataclasses.field(default_factory=dict)
-    latency: Sequence[Latency] = ()
+    contestants: Sequence[ModelResult]
+    bounds: Mapping[str, Mapping[str, Estimate]] = dataclasses.field(default_factory=dict)
+    latency: Sequence[LatencyResult] = ()
     roofline: Mapping[str, Sequence[Sequence[str]]] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     definitions: Mapping[str, str] = dataclasses.field(default_factory=dict)

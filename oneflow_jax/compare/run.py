@@ -24,15 +24,20 @@ from oneflow_jax.evaluation import interleaved
 from oneflow_jax.runtime import host, storage, workdir
 from oneflow_jax.training import checkpoint
 
-PAGE, TABLES, FIGURES, LATENCY = "compare.html", "compare.md", "compare.json", "latency.json"
+PAGE_FILE, TABLES_FILE, METRICS_FILE, LATENCY_FILE = (
+    "compare.html",
+    "compare.md",
+    "compare.json",
+    "latency.json",
+)
 
-BATCHES = (1, 8)
+BATCH_SIZES = (1, 8)
 """Documents at a time whose latency is measured."""
 
-LEAST = 16
+MIN_SAMPLES = 16
 """Samples of which half can still be compared with half."""
 
-Timed = dict[int, list[tuple[float, int]]]
+BatchTimings = dict[int, list[tuple[float, int]]]
 """By batch size: seconds and passes of each batch."""
 
 
@@ -42,31 +47,33 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
     Raises:
         UserError: a value in the configuration is wrong, or packages are missing.
     """
-    check(config)
+    validate(config)
     _check_folder(config, folder)
-    workdir.keep_config(folder, config)
+    workdir.save_config(folder, config)
     if config.compile_fast:
-        host.compile_fast()
-    runs.prepared(config, folder)
-    trained: dict[str, list[runs.Trained]] = {}
-    found: dict[str, list[measure.Measures]] = {}
-    every = list(runs.runs(config, folder))
+        host.disable_xla_optimizations()
+    runs.ensure_codec(config, folder)
+    trained: dict[str, list[runs.FinishedRun]] = {}
+    found: dict[str, list[measure.RunMeasurements]] = {}
+    every = list(runs.iter_runs(config, folder))
     for number, one in enumerate(every, 1):
         logging.info("%s, seed %d: training %d of %d.", one.name, one.seed, number, len(every))
-        done = runs.trained(config, folder, one)
+        done = runs.train_run(config, folder, one)
         trained.setdefault(one.name, []).append(done)
-        found.setdefault(one.name, []).append(measure.measured(done, config))
-    timed, machine = _latency(config, folder, {name: each[0] for name, each in trained.items()})
-    shown = _comparison(config, folder, found, timed, machine)
-    told = aggregate.trimmed(shown)
-    page.write(folder / PAGE, told)
-    workdir.write_atomically(folder / TABLES, page.markdown(told))
-    text = json.dumps(aggregate.plain(shown), indent=2) + "\n"
-    workdir.write_atomically(folder / FIGURES, text)
-    return folder / PAGE
+        found.setdefault(one.name, []).append(measure.measure(done, config))
+    timed, machine = _measure_latency(
+        config, folder, {name: each[0] for name, each in trained.items()}
+    )
+    shown = _make_comparison(config, folder, found, timed, machine)
+    told = aggregate.published_subset(shown)
+    page.write(folder / PAGE_FILE, told)
+    workdir.write_atomically(folder / TABLES_FILE, page.render_markdown(told))
+    text = json.dumps(aggregate.to_json(shown), indent=2) + "\n"
+    workdir.write_atomically(folder / METRICS_FILE, text)
+    return folder / PAGE_FILE
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict) -> None:
     """Looks for mistakes before anything is trained.
 
     Raises:
@@ -90,9 +97,9 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"headline.{name}={config.headline.get(name)} is none of contestants.{name}."
                 f"evaluation.passes={one.evaluation.passes}."
             )
-        if not LEAST <= config.samples <= one.source.documents:
+        if not MIN_SAMPLES <= config.samples <= one.source.documents:
             raise UserError(
-                f"samples={config.samples}: give {LEAST} to {one.source.documents}, which is "
+                f"samples={config.samples}: give {MIN_SAMPLES} to {one.source.documents}, which is "
                 f"contestants.{name}.source.documents."
             )
         if not one.evaluation.thorough:
@@ -100,20 +107,20 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"contestants.{name}.evaluation.thorough=False: a comparison needs the figures "
                 "that take networks (requirements-metrics.txt)."
             )
-        storage.check_local(one.data.dir, f"contestants.{name}.data.dir")
-        checkpoint.check(one.checkpoint)
-        evaluation.check(one)
+        storage.require_local(one.data.dir, f"contestants.{name}.data.dir")
+        checkpoint.validate(one.checkpoint)
+        evaluation.validate(one)
 
 
 def _check_folder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """Refuses to mix what is in the folder with what else is asked for."""
     if not (folder / workdir.CONFIG).exists():
         return
-    was = workdir.saved_config(folder)
+    was = workdir.load_config(folder)
     if "contestants" not in was:
         raise UserError(f"--workdir={folder} holds a run of {was.name}: choose another --workdir.")
-    folders = [runs.text_model(config, folder, seed).folder for seed in config.seeds]
-    folders += [one.folder for one in runs.runs(config, folder)]
+    folders = [runs.make_text_model_run(config, folder, seed).folder for seed in config.seeds]
+    folders += [one.folder for one in runs.iter_runs(config, folder)]
     changed = [field for field in ("flops", "language") if was[field] != config[field]]
     if changed and any(one.exists() for one in folders):
         there = ", ".join(f"{field}={was[field]:g}" for field in changed)
@@ -122,29 +129,29 @@ def _check_folder(config: ml_collections.ConfigDict, folder: epath.Path) -> None
         )
 
 
-def _latency(
+def _measure_latency(
     config: ml_collections.ConfigDict,
     folder: epath.Path,
-    trained: Mapping[str, runs.Trained],
-) -> tuple[dict[str, Timed], dict[str, str]]:
+    finished_runs: Mapping[str, runs.FinishedRun],
+) -> tuple[dict[str, BatchTimings], dict[str, str]]:
     """Of each contestant's first training, timed in turn, so that all see the same machine.
 
     And which machine it was.
     """
-    path = folder / LATENCY
-    key = {name: measure.asked(one, config) for name, one in trained.items()}
-    key = json.loads(json.dumps({"runs": key, "times": config.latency, "batches": BATCHES}))
+    path = folder / LATENCY_FILE
+    key = {name: measure.cache_key(one, config) for name, one in finished_runs.items()}
+    key = json.loads(json.dumps({"runs": key, "times": config.latency, "batches": BATCH_SIZES}))
     if path.exists() and (kept := json.loads(path.read_text()))["key"] == key:
         found = {
             name: {int(batch): [tuple(x) for x in timed] for batch, timed in every.items()}
             for name, every in kept["seconds"].items()
         }
         return found, kept["machine"]
-    logging.info("Timing %s.", ", ".join(trained))
-    machine = {name: str(value) for name, value in host.machine().items()}
-    makers = {name: measure.Maker(one, config) for name, one in trained.items()}
-    found: dict[str, Timed] = {name: {batch: [] for batch in BATCHES} for name in makers}
-    for batch in BATCHES:
+    logging.info("Timing %s.", ", ".join(finished_runs))
+    machine = {name: str(value) for name, value in host.machine_info().items()}
+    makers = {name: measure.TimedGenerator(one, config) for name, one in finished_runs.items()}
+    found: dict[str, BatchTimings] = {name: {batch: [] for batch in BATCH_SIZES} for name in makers}
+    for batch in BATCH_SIZES:
         for n in range(config.latency):
             for name, make in makers.items():
                 found[name][batch].append(make(n * batch, batch))
@@ -153,23 +160,29 @@ def _latency(
     return found, machine
 
 
-def _comparison(
+def _make_comparison(
     config: ml_collections.ConfigDict,
     folder: epath.Path,
-    found: Mapping[str, Sequence[measure.Measures]],
-    timed: Mapping[str, Timed],
+    results: Mapping[str, Sequence[measure.RunMeasurements]],
+    timings: Mapping[str, BatchTimings],
     machine: Mapping[str, str],
-) -> page.Comparison:
-    first = next(runs.runs(config, folder)).config
-    shown = page.Comparison(
-        contestants=[aggregate.contestant(name, found[name], timed[name]) for name in config.order],
-        bounds=_bounds(first),
-        latency=[
-            page.Latency(aggregate.named(name).title, batch, aggregate.mean([s for s, _ in every]))
-            for name in config.order
-            for batch, every in timed[name].items()
+) -> page.ComparisonResult:
+    first = next(runs.iter_runs(config, folder)).config
+    shown = page.ComparisonResult(
+        contestants=[
+            aggregate.aggregate_model(name, results[name], timings[name]) for name in config.order
         ],
-        roofline=rooflines.tables(),
+        bounds=_reference_bounds(first),
+        latency=[
+            page.LatencyResult(
+                aggregate.model_info(name).title,
+                batch,
+                aggregate.bootstrap_mean([s for s, _ in every]),
+            )
+            for name in config.order
+            for batch, every in timings[name].items()
+        ],
+        roofline=rooflines.make_tables(),
         pictures=config.samples,
         budget=config.flops,
         seeds=config.seeds,
@@ -179,29 +192,29 @@ def _comparison(
             "them with 2 to 4 pictures",
             "pictures": f"{first.source.concepts} emoji of {first.source.pixels} x "
             f"{first.source.pixels} pixels",
-            "learning rates": _rates(config),
+            "learning rates": _learning_rates(config),
             "command": f"python -m oneflow_jax.main --config={config.command}",
         },
         attribution=[emoji_concepts.ATTRIBUTION],
     )
-    return dataclasses.replace(shown, notes=captions.notes(shown, config.headline))
+    return dataclasses.replace(shown, notes=captions.make_notes(shown, config.headline))
 
 
-def _rates(config: ml_collections.ConfigDict) -> str:
+def _learning_rates(config: ml_collections.ConfigDict) -> str:
     """As in "DALL-E, OneFlow 0.012; LMFusion 0.006"."""
     by_rate: dict[float, list[str]] = {}
     for name in config.order:
         rate = config.contestants[name].optimizer.learning_rate
-        by_rate.setdefault(rate, []).append(aggregate.named(name).title)
+        by_rate.setdefault(rate, []).append(aggregate.model_info(name).title)
     return "; ".join(f"{', '.join(titles)} {rate:g}" for rate, titles in by_rate.items())
 
 
-def _bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Figure]]:
+def _reference_bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Estimate]]:
     """What real documents get, and real ones with their pictures exchanged."""
-    known = evaluation.known(config)
-    found = interleaved.bounds(known.real, known.concepts, known.look)
+    known = evaluation.reference_data(config)
+    found = interleaved.compute_bounds(known.real, known.concepts, known.look)
     titles = {"upper": "real documents", "lower": "their pictures exchanged"}
     return {
-        titles[name]: {figure: page.Figure(x, x, x) for figure, x in values.items()}
+        titles[name]: {figure: page.Estimate(x, x, x) for figure, x in values.items()}
         for name, values in found.items()
     }

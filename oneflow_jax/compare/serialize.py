@@ -11,7 +11,7 @@ from oneflow_jax.data.document import Document, Image, Part, Text
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class Measurement:
     """A figure of one training.
 
     Attributes:
@@ -26,7 +26,7 @@ class Estimate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measures:
+class RunMeasurements:
     """All that was measured of one training.
 
     Attributes:
@@ -36,48 +36,50 @@ class Measures:
         timeline: how one of them came about.
     """
 
-    figures: Mapping[str, Estimate]
-    curves: Mapping[str, Sequence[page.Point]]
+    figures: Mapping[str, Measurement]
+    curves: Mapping[str, Sequence[page.CurvePoint]]
     samples: Sequence[Document]
     timeline: page.Timeline
 
 
-def plain(found: Measures) -> dict[str, Any]:
+def to_json(measurements: RunMeasurements) -> dict[str, Any]:
     """What JSON can hold of them: all."""
     return {
-        "figures": {name: dataclasses.asdict(one) for name, one in found.figures.items()},
+        "figures": {name: dataclasses.asdict(one) for name, one in measurements.figures.items()},
         "curves": {
-            name: [list(point) for point in points] for name, points in found.curves.items()
+            name: [list(point) for point in points] for name, points in measurements.curves.items()
         },
-        "samples": [[_part(part) for part in document.parts] for document in found.samples],
-        "timeline": dataclasses.asdict(found.timeline),
+        "samples": [
+            [_part_to_json(part) for part in document.parts] for document in measurements.samples
+        ],
+        "timeline": dataclasses.asdict(measurements.timeline),
     }
 
 
-def measures(kept: Mapping[str, Any]) -> Measures:
-    """The measures of what `plain` has made."""
-    bars = [page.Bar(**bar) for bar in kept["timeline"]["parts"]]
-    return Measures(
+def from_json(data: Mapping[str, Any]) -> RunMeasurements:
+    """The measures of what `to_json` has made."""
+    bars = [page.TimelineBar(**bar) for bar in data["timeline"]["parts"]]
+    return RunMeasurements(
         figures={
-            name: Estimate(one["value"], tuple(one["draws"]), one["share"])
-            for name, one in kept["figures"].items()
+            name: Measurement(one["value"], tuple(one["draws"]), one["share"])
+            for name, one in data["figures"].items()
         },
         curves={
-            name: [page.Point(*point) for point in points]
-            for name, points in kept["curves"].items()
+            name: [page.CurvePoint(*point) for point in points]
+            for name, points in data["curves"].items()
         },
-        samples=[Document(tuple(map(_read, parts))) for parts in kept["samples"]],
-        timeline=page.Timeline(**{**kept["timeline"], "parts": bars}),
+        samples=[Document(tuple(map(_part_from_json, parts))) for parts in data["samples"]],
+        timeline=page.Timeline(**{**data["timeline"], "parts": bars}),
     )
 
 
-def _part(part: Part) -> dict[str, str]:
+def _part_to_json(part: Part) -> dict[str, str]:
     if isinstance(part, Text):
         return {"text": part.text}
     return {"png": base64.b64encode(pictures.to_png(part.pixels)).decode("ascii")}
 
 
-def _read(kept: Mapping[str, str]) -> Part:
-    if "text" in kept:
-        return Text(kept["text"])
-    return Image(pictures.from_png(base64.b64decode(kept["png"])))
+def _part_from_json(data: Mapping[str, str]) -> Part:
+    if "text" in data:
+        return Text(data["text"])
+    return Image(pictures.from_png(base64.b64decode(data["png"])))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from oneflow_jax.compare import metrics
 
-STARS = {"best": "★", "tied": "☆", "": ""}
+MARK_SYMBOLS = {"best": "★", "tied": "☆", "": ""}
 
 
 class Cell(NamedTuple):
@@ -37,26 +37,26 @@ class Table:
         """The notes of its cells, each once."""
         return list(dict.fromkeys(cell.note for row in self.rows for cell in row if cell.note))
 
-    def marked(self) -> bool:
+    def has_marks(self) -> bool:
         """Whether some cell is best."""
         return any(cell.mark for row in self.rows for cell in row)
 
 
-KEY = (
+MARK_LEGEND = (
     "★ best; ☆ its 95 % interval overlaps that of the best, which does not say that both are equal."
 )
 
 
-def as_html(table: Table) -> str:
+def to_html(table: Table) -> str:
     """The table, which scrolls sideways by itself if it is wide, and its notes."""
     notes = table.notes()
     head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in table.columns)
     body = "".join(
-        f"<tr>{_html_cell(row[0], notes, 'th')}"
-        f"{''.join(_html_cell(cell, notes, 'td') for cell in row[1:])}</tr>"
+        f"<tr>{_cell_to_html(row[0], notes, 'th')}"
+        f"{''.join(_cell_to_html(cell, notes, 'td') for cell in row[1:])}</tr>"
         for row in table.rows
     )
-    foot = "".join(f"<p class='foot'>{html.escape(line)}</p>" for line in _foot(table))
+    foot = "".join(f"<p class='foot'>{html.escape(line)}</p>" for line in _footer_lines(table))
     name = html.escape(table.title)
     return (
         f"<div class='wide' role='region' tabindex='0' aria-label='{name}'><table>"
@@ -65,30 +65,36 @@ def as_html(table: Table) -> str:
     )
 
 
-def as_markdown(table: Table) -> str:
+def to_markdown(table: Table) -> str:
     """The table with its title above and its notes below."""
     notes = table.notes()
     lines = [
-        f"**{plain(table.title)}**",
+        f"**{escape_markdown(table.title)}**",
         "",
-        _line(map(plain, table.columns)),
+        _format_markdown_row(map(escape_markdown, table.columns)),
         "|" + "---|" * len(table.columns),
-        *(_line(_markdown_cell(cell, notes) for cell in row) for row in table.rows),
+        *(
+            _format_markdown_row(_cell_to_markdown(cell, notes) for cell in row)
+            for row in table.rows
+        ),
     ]
-    return "\n\n".join(["\n".join(lines), *map(plain, _foot(table))])
+    return "\n\n".join(["\n".join(lines), *map(escape_markdown, _footer_lines(table))])
 
 
-def _foot(table: Table) -> list[str]:
+def _footer_lines(table: Table) -> list[str]:
     """What its marks mean, and its notes."""
-    return [KEY] * table.marked() + [f"{n}. {note}" for n, note in enumerate(table.notes(), 1)]
+    return [MARK_LEGEND] * table.has_marks() + [
+        f"{n}. {note}" for n, note in enumerate(table.notes(), 1)
+    ]
 
 
-def _html_cell(cell: Cell, notes: Sequence[str], tag: str) -> str:
+def _cell_to_html(cell: Cell, notes: Sequence[str], tag: str) -> str:
     text = html.escape(cell.text)
     if cell.exact is not None:
         text = f"<data value='{cell.exact!r}'>{text}</data>"
     if cell.mark:
-        star = f"<span class='star' role='img' aria-label='{cell.mark}'>{STARS[cell.mark]}</span>"
+        symbol = MARK_SYMBOLS[cell.mark]
+        star = f"<span class='star' role='img' aria-label='{cell.mark}'>{symbol}</span>"
         text = f"{star} {text}"
     if cell.note:
         text += f"<sup>{notes.index(cell.note) + 1}</sup>"
@@ -98,20 +104,20 @@ def _html_cell(cell: Cell, notes: Sequence[str], tag: str) -> str:
     return f"<{tag}{kind}>{text}</{tag}>"
 
 
-def _markdown_cell(cell: Cell, notes: Sequence[str]) -> str:
-    text = plain(cell.text)
+def _cell_to_markdown(cell: Cell, notes: Sequence[str]) -> str:
+    text = escape_markdown(cell.text)
     if cell.mark == "best":
         text = f"**{text}**"
-    text = f"{STARS[cell.mark]} {text}".strip()
+    text = f"{MARK_SYMBOLS[cell.mark]} {text}".strip()
     if cell.note:
         text += f"<sup>{notes.index(cell.note) + 1}</sup>"
-    return f"{text} ({plain(cell.detail)})" if cell.detail else text
+    return f"{text} ({escape_markdown(cell.detail)})" if cell.detail else text
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that markdown leaves as it is, within a row of a table too."""
     return re.sub(r"([\\`*_|\[\]#~])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
 
 
-def _line(cells: Iterable[str]) -> str:
+def _format_markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"

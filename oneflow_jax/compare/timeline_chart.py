@@ -7,64 +7,71 @@ import html
 from collections.abc import Sequence
 
 from oneflow_jax.compare import charts, metrics
-from oneflow_jax.compare.results import Bar, Contestant, Timeline
+from oneflow_jax.compare.results import ModelResult, Timeline, TimelineBar
 
-ROW = 17  # pixels from one part to the next
-THICK = 11
-LETTERS = 22  # of a label; a third of a phone's width
-LEAST = 0.4  # percent: a bar of one pass is still seen
+ROW_HEIGHT = 17  # pixels from one part to the next
+BAR_HEIGHT = 11
+MAX_LABEL_LENGTH = 22  # of a label; a third of a phone's width
+MIN_BAR_PERCENT = 0.4  # percent: a bar of one pass is still seen
 
 
-def lanes(contestants: Sequence[Contestant]) -> str:
+def render_timelines(models: Sequence[ModelResult]) -> str:
     """The lanes, all on one axis, and beside them each stretched to its own length."""
-    recorded = [(at, one) for at, one in enumerate(contestants) if one.timeline]
+    recorded = [(at, one) for at, one in enumerate(models) if one.timeline]
     if not recorded:
         return ""
     longest = max(one.timeline.passes for _, one in recorded)
-    axis = charts.Scale(0, longest, log=False)
+    axis = charts.AxisScale(0, longest, log=False)
     return (
         f"<div class='lane head'><p class='shared'>on one axis: forward passes</p>"
-        f"<p class='own'>stretched to its own length</p>{_ticks(axis)}</div>"
-        f"{''.join(_lane(at, one.title, one.timeline, axis) for at, one in recorded)}"
-        f"<div class='lane'>{_ticks(axis)}</div>"
+        f"<p class='own'>stretched to its own length</p>{_render_ticks(axis)}</div>"
+        f"{''.join(_render_timeline(at, one.title, one.timeline, axis) for at, one in recorded)}"
+        f"<div class='lane'>{_render_ticks(axis)}</div>"
     )
 
 
-def _lane(number: int, title: str, told: Timeline, axis: charts.Scale) -> str:
-    own = charts.Scale(0, told.passes, log=False)
-    took = f"{metrics.whole(told.passes)} passes, {metrics.digits(told.seconds)} s"
-    said = " ".join(f"{part.label}: {_span(part)};" for part in told.parts)
+def _render_timeline(index: int, title: str, timeline: Timeline, axis: charts.AxisScale) -> str:
+    own = charts.AxisScale(0, timeline.passes, log=False)
+    took = (
+        f"{metrics.format_count(timeline.passes)} passes, "
+        f"{metrics.format_significant(timeline.seconds)} s"
+    )
+    said = " ".join(f"{part.label}: {_format_span(part)};" for part in timeline.parts)
     label = html.escape(f"{title}, {took}. {said}", quote=True)
     return (
-        f"<figure class='lane who{number % len(charts.SHAPES)}'>"
+        f"<figure class='lane who{index % len(charts.MARKER_SHAPES)}'>"
         f"<figcaption><b>{html.escape(title)}</b> {took}</figcaption>"
-        f"{_drawn(told.parts, axis, 'shared', label)}{_drawn(told.parts, own, 'own')}</figure>"
+        f"{_render_bars(timeline.parts, axis, 'shared', label)}"
+        f"{_render_bars(timeline.parts, own, 'own')}</figure>"
     )
 
 
-def _span(part: Bar) -> str:
-    return f"{metrics.whole(part.started)} to {metrics.whole(part.finished)}"
+def _format_span(part: TimelineBar) -> str:
+    return f"{metrics.format_count(part.started)} to {metrics.format_count(part.finished)}"
 
 
-def _drawn(parts: Sequence[Bar], axis: charts.Scale, name: str, label: str = "") -> str:
+def _render_bars(
+    parts: Sequence[TimelineBar], axis: charts.AxisScale, css_class: str, label: str = ""
+) -> str:
     """The parts of a document, each in a row of its own; without a label it repeats another."""
     known = f"role='img' aria-label='{label}'" if label else "aria-hidden='true'"
     places = (f"{100 * axis(value):.2f}%" for value in axis.ticks())
     grid = "".join(f"<line class='grid' x1='{x}' x2='{x}' y2='100%'/>" for x in places)
     rows = "".join(
-        _row(part, axis, ROW * at, part.label if label else "") for at, part in enumerate(parts)
+        _render_bar(part, axis, ROW_HEIGHT * at, part.label if label else "")
+        for at, part in enumerate(parts)
     )
-    return f"<svg class='{name}' height='{ROW * len(parts)}' {known}>{grid}{rows}</svg>"
+    return f"<svg class='{css_class}' height='{ROW_HEIGHT * len(parts)}' {known}>{grid}{rows}</svg>"
 
 
-def _row(part: Bar, axis: charts.Scale, top: int, label: str) -> str:
+def _render_bar(part: TimelineBar, axis: charts.AxisScale, top: int, label: str) -> str:
     """A bar, and its label where most room is: after it, before it, or on it."""
     start = 100 * axis(part.started)
-    width = max(LEAST, 100 * axis(part.finished) - start)
+    width = max(MIN_BAR_PERCENT, 100 * axis(part.finished) - start)
     start = min(start, 100 - width)
     bar = (
         f"<rect class='{part.kind}' x='{start:.2f}%' width='{width:.2f}%' y='{top + 3}' "
-        f"height='{THICK}' rx='2'/>"
+        f"height='{BAR_HEIGHT}' rx='2'/>"
     )
     if not label:
         return bar
@@ -74,14 +81,14 @@ def _row(part: Bar, axis: charts.Scale, top: int, label: str) -> str:
         (width, "on", start, 6, "start"),
     )
     _, place, x, move, anchor = max(places)
-    text = label if len(label) <= LETTERS else f"{label[: LETTERS - 1].rstrip()}…"
+    text = label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1].rstrip()}…"
     return (
-        f"{bar}<text class='{place}' x='{x:.2f}%' dx='{move}' y='{top + 3 + THICK / 2}' "
+        f"{bar}<text class='{place}' x='{x:.2f}%' dx='{move}' y='{top + 3 + BAR_HEIGHT / 2}' "
         f"dy='.34em' text-anchor='{anchor}'>{html.escape(text)}</text>"
     )
 
 
-def _ticks(axis: charts.Scale) -> str:
+def _render_ticks(axis: charts.AxisScale) -> str:
     """The numbers of the shared axis; those at its ends do not stand out over them."""
     drawn = []
     for value in axis.ticks():
@@ -89,6 +96,6 @@ def _ticks(axis: charts.Scale) -> str:
         anchor = "start" if share < 0.03 else "end" if share > 0.97 else "middle"
         drawn.append(
             f"<text x='{100 * share:.2f}%' y='12' text-anchor='{anchor}'>"
-            f"{metrics.whole(value)}</text>"
+            f"{metrics.format_count(value)}</text>"
         )
     return f"<svg class='shared axis' height='16' aria-hidden='true'>{''.join(drawn)}</svg>"

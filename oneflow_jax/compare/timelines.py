@@ -5,53 +5,57 @@ import time
 from collections.abc import Iterator
 
 from oneflow_jax import evaluate, generate
-from oneflow_jax.canvas import Kind
-from oneflow_jax.compare.page import Bar, Timeline
-from oneflow_jax.compare.runs import Trained
+from oneflow_jax.canvas import Modality
+from oneflow_jax.compare.page import Timeline, TimelineBar
+from oneflow_jax.compare.runs import FinishedRun
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.evaluation import base
 from oneflow_jax.viewer import from_samples, token_times, trajectory
 
 
-def timeline(trained: Trained, task: base.Task, passes: int) -> Timeline:
+def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) -> Timeline:
     """How the first document of a task comes about, by itself."""
-    system = trained.system
-    grid = evaluate.spacing(system, trained.params)
-    plan = evaluate.plan_of(system, task, passes, grid)
-    generator = generate.Generator(system, trained.params)
-    run = {"seed": trained.run.seed, "batch": system.mesh.size}
+    system = finished_run.system
+    grid = evaluate.time_grid(system, finished_run.params)
+    plan = evaluate.task_plan(system, task, nfe, grid)
+    generator = generate.Generator(system, finished_run.params)
+    run = {"seed": finished_run.run.seed, "batch": system.mesh.size}
     (_,) = generator(task.prompts[:1], plan, **run)  # compiles
     began = time.monotonic()
     (made,) = generator(task.prompts[:1], plan, **run)
     seconds = time.monotonic() - began
     if system.layout.markers:
-        return Timeline(made.passes, seconds, list(_in_order(system.layout, made)))
+        return Timeline(made.passes, seconds, list(_autoregressive_bars(system.layout, made)))
     (moved,) = generator(task.prompts[:1], dataclasses.replace(plan, record=True), **run)
-    (told,) = from_samples.stories(system.layout, moved.moments, [""], [""])
-    return Timeline(made.passes, seconds, list(_as_told(told, made.passes)))
+    (told,) = from_samples.build_views(system.layout, moved.moments, [""], [""])
+    return Timeline(made.passes, seconds, list(_concurrent_bars(told, made.passes)))
 
 
-def _in_order(layout: layouts.Layout, made: generate.Made) -> Iterator[Bar]:
+def _autoregressive_bars(
+    layout: layouts.Layout, batch: generate.GeneratedBatch
+) -> Iterator[TimelineBar]:
     """Of a document that was written from left to right: a pass a token, the rest for pictures."""
-    canvas = made.canvas
-    runs = list(layouts.parts(canvas.kind[0], canvas.span[0], canvas.position[0]))
-    words = sum(len(at) for what, at in runs if what == Kind.TEXT)
-    pictures = sum(what == Kind.IMAGE for what, _ in runs)
+    canvas = batch.canvas
+    runs = list(layouts.iter_parts(canvas.kind[0], canvas.span[0], canvas.position[0]))
+    words = sum(len(at) for what, at in runs if what == Modality.TEXT)
+    pictures = sum(what == Modality.IMAGE for what, _ in runs)
     done = 1  # BOS has been read
-    each = (made.passes - done - words) / max(1, pictures)
+    each = (batch.passes - done - words) / max(1, pictures)
     for what, at in runs:
-        took = each if what == Kind.IMAGE else len(at)
-        if what == Kind.IMAGE:
-            yield Bar("image", "picture", done, done + took)
+        took = each if what == Modality.IMAGE else len(at)
+        if what == Modality.IMAGE:
+            yield TimelineBar("image", "picture", done, done + took)
         elif label := layout.vocab.decode(canvas.ids[0][at].tolist()):
-            yield Bar("text", label, done, done + took)
+            yield TimelineBar("text", label, done, done + took)
         done += took
 
 
-def _as_told(told: trajectory.Story, passes: int) -> Iterator[Bar]:
+def _concurrent_bars(view: trajectory.TrajectoryView, nfe: int) -> Iterator[TimelineBar]:
     """Of a document that formed all at once: the passes are spread over the frames."""
-    each = passes / max(1, len(told.frames) - 1)
-    for part, first, last in token_times.stretches(told):
-        picture = isinstance(part, trajectory.Picture)
+    each = nfe / max(1, len(view.frames) - 1)
+    for part, first, last in token_times.compute_formation_intervals(view):
+        picture = isinstance(part, trajectory.ImageView)
         label = "picture" if picture else part.reading()
-        yield Bar("image" if picture else "text", label, first * each, min(last * each, passes))
+        yield TimelineBar(
+            "image" if picture else "text", label, first * each, min(last * each, nfe)
+        )

@@ -51,7 +51,7 @@ CHIPS = {
 }
 """By the name of the generation."""
 
-KINDS = {
+DEVICE_KINDS = {
     "TPU v4": "v4",
     "TPU v5 lite": "v5e",
     "TPU v5e": "v5e",

@@ -16,10 +16,10 @@ import dataclasses
 
 from oneflow_jax.nn.model import Model
 
-FREQUENCIES = 256
+TIME_FREQUENCIES = 256
 """Numbers in the clock's sinusoids: `layers.ClockEmbedding.frequencies` cosines and sines."""
 
-WIDE = 2
+BF16_BYTES = 2
 """Bytes of a number in bfloat16."""
 
 
@@ -61,12 +61,12 @@ class Network:
         tower of a kind that is not there.
         """
         table = self.vocab * self.embed_width
-        return WIDE * (self._parameters(min(kinds, self.towers)) - table)
+        return BF16_BYTES * (self._parameters(min(kinds, self.towers)) - table)
 
     @property
-    def remembered(self) -> int:
+    def kv_bytes_per_slot(self) -> int:
         """Bytes of bfloat16 that one slot takes in a cache: keys and values of all layers."""
-        return WIDE * self.layers * 2 * self.kv_heads * self.head_width
+        return BF16_BYTES * self.layers * 2 * self.kv_heads * self.head_width
 
     def _parameters(self, towers: int) -> int:
         d, a = self.width, self.head_width
@@ -74,11 +74,11 @@ class Network:
         layer = attention + 3 * d * self.hidden + 2 * d
         table = (self.vocab + 1) * self.embed_width
         inputs = (self.embed_width + 1) * d + (self.channels + 1) * d
-        clock = (FREQUENCIES + 1) * d + (d + 1) * d
+        clock = (TIME_FREQUENCIES + 1) * d + (d + 1) * d
         return towers * self.layers * layer + d + table + inputs + clock + (d + 1) * self.outputs
 
 
-def of(model: Model, channels: int) -> Network:
+def from_model(model: Model, channels: int) -> Network:
     """The shape of a model of patches of so many channels."""
     size = model.size
     return Network(
@@ -100,15 +100,15 @@ def forward(network: Network, slots: int, keys: int) -> float:
     n, d = network, network.width
     maps = 2 * d * (n.heads + n.kv_heads) * n.head_width
     layer = maps + 2 * keys * n.heads * n.head_width + 3 * d * n.hidden
-    slot = n.layers * layer + n.embed_width * d + d * d + d * n.outputs + _from_data(n)
+    slot = n.layers * layer + n.embed_width * d + d * d + d * n.outputs + _input_params(n)
     return 2.0 * slots * slot
 
 
 def train(network: Network, rows: int, length: int) -> float:
     """FLOPs of the forward and backward passes of one step over rows of `length` slots."""
     slots = rows * length
-    return 3 * forward(network, slots, length) - 2.0 * slots * _from_data(network)
+    return 3 * forward(network, slots, length) - 2.0 * slots * _input_params(network)
 
 
-def _from_data(network: Network) -> int:
-    return (network.channels + FREQUENCIES) * network.width
+def _input_params(network: Network) -> int:
+    return (network.channels + TIME_FREQUENCIES) * network.width

@@ -27,11 +27,11 @@ from collections.abc import Iterable
 from oneflow_jax.costs import flops
 from oneflow_jax.costs.chips import Chip
 from oneflow_jax.costs.flops import Network
-from oneflow_jax.costs.ways import Pass, Shape, Way
+from oneflow_jax.costs.ways import DocumentShape, ForwardPass, GenerationProfile
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class Deployment:
     """What is asked of what.
 
     Attributes:
@@ -39,55 +39,59 @@ class Setting:
         document: to generate.
         batch: documents at a time.
         chip: the kind of chip.
-        chips: how many share the work; `chips_needed` says how many must.
+        chips: how many share the work; `min_chips` says how many must.
     """
 
     network: Network
-    document: Shape
+    document: DocumentShape
     batch: int
     chip: Chip
     chips: int = 1
 
 
-def seconds(way: Way, passes: int, setting: Setting) -> float:
+def seconds(profile: GenerationProfile, nfe: int, deployment: Deployment) -> float:
     """Seconds per document: those of a batch, divided by its documents.
 
     Args:
-        way: of generating.
-        passes: forward passes of the whole document, or of each picture's flow.
-        setting: of which network, on what.
+        profile: of generating.
+        nfe: forward passes of the whole document, or of each picture's flow.
+        deployment: of which network, on what.
     """
-    network = way.network(setting.network)
-    schedule = way.schedule(setting.document, passes)
-    total = sum(one.times * _pass_seconds(network, one, setting) for one in schedule)
-    return total / setting.batch
+    network = profile.network(deployment.network)
+    schedule = profile.schedule(deployment.document, nfe)
+    total = sum(one.times * _forward_seconds(network, one, deployment) for one in schedule)
+    return total / deployment.batch
 
 
-def overtaking(way: Way, limit: float, setting: Setting) -> int | None:
+def crossover_nfe(profile: GenerationProfile, limit: float, deployment: Deployment) -> int | None:
     """The most passes in which a way takes less than `limit` seconds per document.
 
     Of a way whose passes are all alike, without a cache; None if one pass already takes as long.
     """
-    return math.ceil(limit / seconds(way, 1, setting)) - 1 or None
+    return math.ceil(limit / seconds(profile, 1, deployment)) - 1 or None
 
 
-def chips_needed(way: Way, setting: Setting) -> int:
+def min_chips(profile: GenerationProfile, deployment: Deployment) -> int:
     """The least power of two of chips whose memory holds all weights and full caches."""
-    network = way.network(setting.network)
-    last = max(one.before + one.slots for one in way.schedule(setting.document, 1))
-    cache = setting.batch * last * network.remembered if way.cached else 0
-    full = flops.WIDE * network.parameters + cache
-    return 2 ** max(math.ceil(math.log2(full / setting.chip.memory)), 0)
+    network = profile.network(deployment.network)
+    last = max(one.before + one.slots for one in profile.schedule(deployment.document, 1))
+    cache = deployment.batch * last * network.kv_bytes_per_slot if profile.cached else 0
+    full = flops.BF16_BYTES * network.parameters + cache
+    return 2 ** max(math.ceil(math.log2(full / deployment.chip.memory)), 0)
 
 
-def with_chips(setting: Setting, every: Iterable[Way]) -> Setting:
+def fit_chips(deployment: Deployment, profiles: Iterable[GenerationProfile]) -> Deployment:
     """The setting with as many chips as the way needs that needs most."""
-    return dataclasses.replace(setting, chips=max(chips_needed(way, setting) for way in every))
+    return dataclasses.replace(
+        deployment, chips=max(min_chips(way, deployment) for way in profiles)
+    )
 
 
-def _pass_seconds(network: Network, one: Pass, setting: Setting) -> float:
-    keys, rows = one.before + one.slots, setting.batch
-    work = flops.forward(network, rows * one.slots, keys)
-    read = network.weights(one.kinds) + rows * one.before * network.remembered
-    chip = setting.chip
-    return max(work / chip.peak, read / chip.bandwidth) / setting.chips
+def _forward_seconds(network: Network, forward_pass: ForwardPass, deployment: Deployment) -> float:
+    keys, rows = forward_pass.before + forward_pass.slots, deployment.batch
+    work = flops.forward(network, rows * forward_pass.slots, keys)
+    read = (
+        network.weights(forward_pass.kinds) + rows * forward_pass.before * network.kv_bytes_per_slot
+    )
+    chip = deployment.chip
+    return max(work / chip.peak, read / chip.bandwidth) / deployment.chips

@@ -1,7 +1,7 @@
 """Networks to ask about that this project has not trained: one head for words, one for patches."""
 
 from oneflow_jax.costs.flops import Network
-from oneflow_jax.costs.ways import Shape
+from oneflow_jax.costs.ways import DocumentShape
 
 ONE_BILLION = Network(
     layers=24,
@@ -37,5 +37,5 @@ thousand fewer."""
 NETWORKS = {"1B": ONE_BILLION, "8B": EIGHT_BILLION}
 """By how they are spoken of."""
 
-DOCUMENT = Shape(words=256, pictures=4, patches=256, codes=1_024)
+DOCUMENT = DocumentShape(words=256, pictures=4, patches=256, codes=1_024)
 """What is generated where latencies are told."""

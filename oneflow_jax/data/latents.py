@@ -20,17 +20,17 @@ from array_record.python import array_record_module
 from etils import epath
 from grain.sources import ArrayRecordDataSource
 
-from oneflow_jax.data.document import Document, Encoded, Part, Text
+from oneflow_jax.data.document import Document, EncodedImage, Part, Text
 from oneflow_jax.errors import UserError
 
-INDEX = "latents.json"
+INDEX_FILE = "latents.json"
 
-SHARD = 1_000
+SHARD_SIZE = 1_000
 """Documents in a shard: what is lost when a preparation is killed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Index:
+class LatentIndex:
     """What a folder of latents holds.
 
     Attributes:
@@ -86,10 +86,10 @@ class Shard:
         writer = array_record_module.ArrayRecordWriter(str(draft), "group_size:1")
         written, count, total, squares = 0, 0, np.float64(0), np.float64(0)
         for document in documents:
-            writer.write(_record(document))
+            writer.write(_to_record(document))
             written += 1
             for part in document.parts:
-                if isinstance(part, Encoded):
+                if isinstance(part, EncodedImage):
                     values = part.latents.reshape(-1, part.latents.shape[-1]).astype(np.float64)
                     count += len(values)
                     total, squares = total + values.sum(0), squares + (values**2).sum(0)
@@ -107,22 +107,22 @@ class Shard:
         draft.replace(self.told)
 
 
-def shards(folder: epath.Path, split: str, documents: int) -> list[Shard]:
+def list_shards(folder: epath.Path, split: str, num_documents: int) -> list[Shard]:
     """The shards of a split of so many documents."""
-    count = math.ceil(documents / SHARD)
+    count = math.ceil(num_documents / SHARD_SIZE)
     return [Shard(folder, split, number, count) for number in range(count)]
 
 
-def whole(folder: epath.Path, index: Index) -> bool:
+def all_complete(folder: epath.Path, index: LatentIndex) -> bool:
     """Whether all shards of all splits are whole."""
     return all(
         shard.whole
         for split, count in index.documents.items()
-        for shard in shards(folder, split, count)
+        for shard in list_shards(folder, split, count)
     )
 
 
-def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int]) -> Index:
+def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int]) -> LatentIndex:
     """Writes and returns the index of finished shards.
 
     Args:
@@ -134,21 +134,23 @@ def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int])
         UserError: there is no picture in the first split.
     """
     first = next(iter(documents))
-    told = [json.loads(shard.told.read_text()) for shard in shards(folder, first, documents[first])]
+    told = [
+        json.loads(shard.told.read_text()) for shard in list_shards(folder, first, documents[first])
+    ]
     count = sum(each["latents"] for each in told)
     if count == 0:
         raise UserError(f"{folder}: the split {first!r} has no picture to make latents of.")
     mean = np.sum([each["total"] for each in told if each["latents"]], axis=0) / count
     square = np.sum([each["squares"] for each in told if each["latents"]], axis=0) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
-    index = Index(fingerprint, documents, tuple(mean.tolist()), tuple(deviation.tolist()))
-    draft = (folder / INDEX).with_suffix(".draft")
+    index = LatentIndex(fingerprint, documents, tuple(mean.tolist()), tuple(deviation.tolist()))
+    draft = (folder / INDEX_FILE).with_suffix(".draft")
     draft.write_text(index.to_json())
-    draft.replace(folder / INDEX)
+    draft.replace(folder / INDEX_FILE)
     return index
 
 
-def read_index(path: epath.Path, fingerprint: str) -> Index:
+def read_index(path: epath.Path, fingerprint: str) -> LatentIndex:
     """An index, of latents that the codec with this fingerprint made.
 
     Raises:
@@ -156,7 +158,7 @@ def read_index(path: epath.Path, fingerprint: str) -> Index:
     """
     try:
         values = json.loads(path.read_text())
-        index = Index(
+        index = LatentIndex(
             values["fingerprint"],
             values["documents"],
             tuple(values["mean"]),
@@ -174,7 +176,7 @@ def read_index(path: epath.Path, fingerprint: str) -> Index:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class LatentSource:
     """The documents of one split, in random access; picklable.
 
     Attributes:
@@ -193,43 +195,43 @@ class Stored:
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
         try:
-            return _document(self.records[index])
+            return _to_document(self.records[index])
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise _damaged(self.paths[index // SHARD], error) from error
+            raise _corrupt_error(self.paths[index // SHARD_SIZE], error) from error
 
 
-def opened(folder: epath.Path, split: str, documents: int) -> Stored:
+def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSource:
     """The documents of a split.
 
     Raises:
         UserError: a shard is missing or was cut short; the message names it.
     """
-    wanted: Sequence[Shard] = shards(folder, split, documents)
+    wanted: Sequence[Shard] = list_shards(folder, split, num_documents)
     for shard in wanted:
         if not shard.whole:
             raise UserError(
                 f"{shard.path} is missing or was cut short: --mode=prepare makes it anew."
             )
     paths = tuple(str(shard.path) for shard in wanted)
-    return Stored(_records(paths), paths)
+    return LatentSource(_open_records(paths), paths)
 
 
-def _records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
+def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
     try:
         return ArrayRecordDataSource(paths)
     except (RuntimeError, ValueError) as error:
         if len(paths) > 1:  # One by one, to name it.
             for path in paths:
-                _records((path,))
-        raise _damaged(paths[0], error) from error
+                _open_records((path,))
+        raise _corrupt_error(paths[0], error) from error
 
 
-def _damaged(path: str, error: Exception) -> UserError:
+def _corrupt_error(path: str, error: Exception) -> UserError:
     why = str(error).splitlines()[0][:120]
     return UserError(f"{path} is damaged: delete it, and the same command makes it anew ({why}).")
 
 
-def _record(document: Document) -> bytes:
+def _to_record(document: Document) -> bytes:
     """The words as JSON and the latents as they are, in one npz file."""
     parts: list[dict[str, str | int]] = []
     latents: list[np.ndarray] = []
@@ -237,7 +239,7 @@ def _record(document: Document) -> bytes:
         match part:
             case Text(text):
                 parts.append({"text": text})
-            case Encoded(values):
+            case EncodedImage(values):
                 parts.append({"image": len(latents)})
                 latents.append(values.astype(np.float32))
             case _:
@@ -248,10 +250,10 @@ def _record(document: Document) -> bytes:
     return file.getvalue()
 
 
-def _document(record: bytes) -> Document:
+def _to_document(record: bytes) -> Document:
     with np.load(io.BytesIO(record), allow_pickle=False) as stored:
         parts: list[Part] = [
-            Text(part["text"]) if "text" in part else Encoded(stored[f"image_{part['image']}"])
+            Text(part["text"]) if "text" in part else EncodedImage(stored[f"image_{part['image']}"])
             for part in json.loads(stored["parts"].tobytes())
         ]
     return Document(tuple(parts))

@@ -14,16 +14,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from oneflow_jax.canvas import Canvas, Kind, Opening
+from oneflow_jax.canvas import Canvas, InsertPolicy, Modality
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.data.document import Document, Encoded, Gap, Image, Text
+from oneflow_jax.data.document import Document, EncodedImage, Gap, Image, Text
 from oneflow_jax.errors import UserError
 
-_OPENINGS = {"text": int(Opening.WORDS), "document": int(Opening.ANYTHING)}
+_INSERT_POLICIES = {"text": int(InsertPolicy.WORDS), "document": int(InsertPolicy.ANYTHING)}
 
-Row = dict[str, np.ndarray]
+RowFields = dict[str, np.ndarray]
 """The fields of one `Canvas` row but `segment`, of the document's own length."""
 
 
@@ -41,7 +41,7 @@ class Layout:
             models that write from left to right.
     """
 
-    vocab: vocabs.Ids
+    vocab: vocabs.IdRanges
     codec: Codec
     length: int
     text_slots: int
@@ -58,7 +58,7 @@ class Layout:
         """Tokens that only mark where something begins or ends."""
         return (vocabs.IMAGE, vocabs.END) if self.markers else ()
 
-    def row(self, document: Document) -> Row:
+    def row(self, document: Document) -> RowFields:
         """The slots of a training document: all of it is the model's to learn, but BOS.
 
         Raises:
@@ -69,7 +69,7 @@ class Layout:
         row = self._row(document, allow_unknown=True)
         return row | {"fixed": row["position"][:, 0] == 0}
 
-    def prompt(self, document: Document) -> Row:
+    def prompt(self, document: Document) -> RowFields:
         """The slots of a document with gaps: what is given is fixed, the gaps are free.
 
         Raises:
@@ -78,7 +78,7 @@ class Layout:
         """
         return self._row(document, allow_unknown=False)
 
-    def revision(self, document: Document) -> Row:
+    def revision(self, document: Document) -> RowFields:
         """The slots of a finished document that is to be looked over: all but BOS may change.
 
         Raises:
@@ -87,12 +87,12 @@ class Layout:
         row = self._row(document, allow_unknown=False)
         return row | {"fixed": row["position"][:, 0] == 0}
 
-    def canvas(self, rows: Sequence[Row]) -> Canvas:
+    def canvas(self, rows: Sequence[RowFields]) -> Canvas:
         """A batch with one document in each row, padded to the row's length."""
         stacked = {
-            name: np.stack([_padded(row[name], self.length) for row in rows]) for name in rows[0]
+            name: np.stack([_pad(row[name], self.length) for row in rows]) for name in rows[0]
         }
-        return Canvas(segment=(stacked["kind"] != Kind.PAD).astype(np.int32), **stacked)
+        return Canvas(segment=(stacked["kind"] != Modality.PAD).astype(np.int32), **stacked)
 
     def read(self, canvas: Canvas) -> list[Document]:
         """The document in each row of a finished batch with one document in each row."""
@@ -109,7 +109,7 @@ class Layout:
             (row["ids"][at], row["latents"][at])
             for row, runs in zip(rows, found, strict=True)
             for kind, at in runs
-            if kind == Kind.IMAGE
+            if kind == Modality.IMAGE
         ]
         stacked = map(np.stack, zip(*content, strict=True))
         pictures = iter(self.pictures(*stacked) if content else ())
@@ -117,7 +117,7 @@ class Layout:
             Document(
                 tuple(
                     Text(self._words(row["ids"][at], row["fixed"][at]))
-                    if kind == Kind.TEXT
+                    if kind == Modality.TEXT
                     else Image(next(pictures))
                     for kind, at in runs
                 )
@@ -132,14 +132,14 @@ class Layout:
         # A slot that was never written holds no code.
         return self.codec.decode(np.clip(ids - self.vocab.codes.start, 0, self.codec.codes - 1))
 
-    def _content(self, encoded: np.ndarray) -> Row:
+    def _content(self, encoded: np.ndarray) -> RowFields:
         if not self.codec.codes:
             return {"latents": encoded}
         return {"ids": self.vocab.codes.start + encoded}
 
-    def _parts(self, row: Row) -> list[tuple[Kind, np.ndarray]]:
+    def _parts(self, row: RowFields) -> list[tuple[Modality, np.ndarray]]:
         """The runs of words and the pictures of a row; markers alone are no words."""
-        every = parts(row["kind"], row["span"], row["position"])
+        every = iter_parts(row["kind"], row["span"], row["position"])
         return [(kind, at) for kind, at in every if not np.isin(row["ids"][at], self.silent).all()]
 
     def _words(self, ids: np.ndarray, fixed: np.ndarray) -> str:
@@ -149,14 +149,14 @@ class Layout:
         kept = [token for token in ids[:upto].tolist() if token != vocabs.END]
         return self.vocab.decode(kept + ids[upto:].tolist())
 
-    def _row(self, document: Document, *, allow_unknown: bool) -> Row:
+    def _row(self, document: Document, *, allow_unknown: bool) -> RowFields:
         if not document.parts:
             raise UserError("The document is empty: give it words, a picture, or a gap.")
         pieces = [self._start()]
         inside = document.parts
         if self.text_first:
             inside = sorted(inside, key=lambda part: not documents.is_text(part))
-        for run in documents.runs(inside):
+        for run in documents.group_runs(inside):
             order = int(pieces[-1]["position"][-1, 0]) + 1
             if not documents.is_text(run[0]) and self.markers:
                 added = [self._marker(vocabs.IMAGE, order), self._picture(run[0], order + 1)]
@@ -183,23 +183,23 @@ class Layout:
             for name, values in row.items()
         }
 
-    def _start(self) -> Row:
-        slot = self._slots(Kind.TEXT, np.array([vocabs.BOS]), np.array([True]))
+    def _start(self) -> RowFields:
+        slot = self._slots(Modality.TEXT, np.array([vocabs.BOS]), np.array([True]))
         return slot | {"position": np.zeros((1, 3)), "span": np.ones(1)}
 
-    def _marker(self, token: int, order: int) -> Row:
-        slot = self._slots(Kind.TEXT, np.array([token]), np.array([True]))
+    def _marker(self, token: int, order: int) -> RowFields:
+        slot = self._slots(Modality.TEXT, np.array([token]), np.array([True]))
         return slot | {"position": _positions(np.array([order]))}
 
     def _open_text(
-        self, run: Sequence[Text | Gap], order: int, before: Row, allow_unknown: bool
-    ) -> list[Row]:
+        self, run: Sequence[Text | Gap], order: int, before: RowFields, allow_unknown: bool
+    ) -> list[RowFields]:
         """The words of a run; each gap opens the slot that it follows, `before` at first."""
-        pieces: list[Row] = []
+        pieces: list[RowFields] = []
         for part in run:
             if isinstance(part, Text):
                 ids = np.array(self.vocab.encode(part.text, allow_unknown=allow_unknown))
-                piece = self._slots(Kind.TEXT, ids, np.ones(len(ids), bool))
+                piece = self._slots(Modality.TEXT, ids, np.ones(len(ids), bool))
                 piece["position"] = _positions(order + np.arange(len(ids)))
                 order += len(ids)
                 pieces.append(piece)
@@ -208,10 +208,10 @@ class Layout:
                     f"<text:{part.slots}>: this model chooses lengths itself; write <text>."
                 )
             else:
-                (pieces or [before])[-1]["opening"][-1] = _OPENINGS[part.kind]
+                (pieces or [before])[-1]["opening"][-1] = _INSERT_POLICIES[part.kind]
         return pieces
 
-    def _text(self, run: Sequence[Text | Gap], order: int, allow_unknown: bool) -> Row:
+    def _text(self, run: Sequence[Text | Gap], order: int, allow_unknown: bool) -> RowFields:
         """One run of words and gaps for words."""
         if Gap("document") in run:
             raise UserError(
@@ -237,49 +237,49 @@ class Layout:
         slots = -(-at_least // self.text_slots) * self.text_slots
         rest = slots - len(ids)
         row = self._slots(
-            Kind.TEXT,
+            Modality.TEXT,
             np.array(ids + [vocabs.END] * rest),
             np.array(given + [not open_ended[-1]] * rest),
         )
         return row | {"position": _positions(order + np.arange(slots))}
 
-    def _picture(self, part: Image | Encoded | Gap, order: int) -> Row:
+    def _picture(self, part: Image | EncodedImage | Gap, order: int) -> RowFields:
         """One picture, given or to be made; all of its slots bear one order."""
         rows, columns = self.codec.grid
         slots = rows * columns
         given = not isinstance(part, Gap)
-        row = self._slots(Kind.IMAGE, np.zeros(slots), np.full(slots, given))
+        row = self._slots(Modality.IMAGE, np.zeros(slots), np.full(slots, given))
         if isinstance(part, Image):
             row |= self._content(self.codec.encode(part.pixels))
-        elif isinstance(part, Encoded):
+        elif isinstance(part, EncodedImage):
             row |= self._content(self.codec.arrange(part.latents))
         at_row, at_column = np.divmod(np.arange(slots), columns)
         return row | {"position": _positions(np.full(slots, order), at_row, at_column)}
 
-    def _slots(self, kind: Kind, ids: np.ndarray, fixed: np.ndarray) -> Row:
+    def _slots(self, kind: Modality, ids: np.ndarray, fixed: np.ndarray) -> RowFields:
         return {
             "ids": ids,
             "latents": np.zeros((len(ids), self.codec.channels)),
             "kind": np.full(len(ids), kind),
             "fixed": fixed,
-            "opening": np.full(len(ids), int(Opening.CLOSED)),
+            "opening": np.full(len(ids), int(InsertPolicy.CLOSED)),
         }
 
 
-def parts(
+def iter_parts(
     kind: np.ndarray, span: np.ndarray, position: np.ndarray
-) -> Iterator[tuple[Kind, np.ndarray]]:
+) -> Iterator[tuple[Modality, np.ndarray]]:
     """The kind and the slots of each text run and picture of a row, in reading order, without BOS.
 
     Where slots lie does not matter: `position` is their order. Text between two pictures is one
     run.
     """
-    exists = np.flatnonzero((kind != Kind.PAD) & (position[:, 0] > 0))
+    exists = np.flatnonzero((kind != Modality.PAD) & (position[:, 0] > 0))
     inside = exists[np.lexsort(position[exists].T[::-1])]
-    pictures = np.where(kind[inside] == Kind.IMAGE, span[inside], 0)
+    pictures = np.where(kind[inside] == Modality.IMAGE, span[inside], 0)
     for _, run in itertools.groupby(zip(pictures, inside, strict=True), operator.itemgetter(0)):
         at = np.array([slot for _, slot in run])
-        yield Kind(int(kind[at[0]])), at
+        yield Modality(int(kind[at[0]])), at
 
 
 def _positions(order: np.ndarray, *grid: np.ndarray) -> np.ndarray:
@@ -287,7 +287,7 @@ def _positions(order: np.ndarray, *grid: np.ndarray) -> np.ndarray:
     return np.stack([order, row, column], axis=-1)
 
 
-def _padded(values: np.ndarray, length: int) -> np.ndarray:
+def _pad(values: np.ndarray, length: int) -> np.ndarray:
     return np.pad(values, [(0, length - len(values))] + [(0, 0)] * (values.ndim - 1))
 
 

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from oneflow_jax import errors
 
-UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+READ_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """What Pillow raises when it is first asked for the pixels of a file."""
 
 _WHITE = (255, 255, 255)
@@ -31,21 +31,21 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
         raise errors.UserError(f"picture {str(path)!r}: there is no such file")
     try:
         with PIL.Image.open(path) as picture:
-            return fit(picture, pixels)
-    except UNREADABLE as error:
+            return to_square(picture, pixels)
+    except READ_ERRORS as error:
         message = f"picture {str(path)!r} cannot be read; give a PNG, JPEG, WebP or GIF file"
         raise errors.UserError(f"{message} ({error})") from error
 
 
-def fit(picture: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
-    """Returns a picture of Pillow's as `load` does one in a file; raises one of `UNREADABLE`."""
-    picture.load()
-    return _square(_on_white(PIL.ImageOps.exif_transpose(picture)), pixels)
+def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
+    """Returns a picture of Pillow's as `load` does one in a file; raises one of `READ_ERRORS`."""
+    image.load()
+    return _pad_to_square(_composite_on_white(PIL.ImageOps.exif_transpose(image)), pixels)
 
 
-def resize(picture: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:
-    """Returns `picture` at `pixels` x `pixels`, proportions kept, padded with white."""
-    return _square(PIL.Image.fromarray(picture), pixels)
+def resize(image: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:
+    """Returns `image` at `pixels` x `pixels`, proportions kept, padded with white."""
+    return _pad_to_square(PIL.Image.fromarray(image), pixels)
 
 
 def to_png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -58,27 +58,27 @@ def to_png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
 def from_png(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the pixels of a PNG file as RGB on white."""
     with PIL.Image.open(io.BytesIO(data)) as picture:
-        return np.array(_on_white(picture))
+        return np.array(_composite_on_white(picture))
 
 
-def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
-    if picture.mode.startswith("I"):
+def _composite_on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith("I"):
         # Pillow clips 16-bit grey at 255 on conversion, which would turn nearly all of it white.
-        deep = np.asarray(picture).astype(np.int64)
-        picture = PIL.Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8))
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    ground = PIL.Image.new("RGBA", picture.size, (*_WHITE, 255))
-    return PIL.Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+        deep = np.asarray(image).astype(np.int64)
+        image = PIL.Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    ground = PIL.Image.new("RGBA", image.size, (*_WHITE, 255))
+    return PIL.Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
 
-def _square(picture: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
-    if picture.size == (pixels, pixels):
-        return np.array(picture)
+def _pad_to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
+    if image.size == (pixels, pixels):
+        return np.array(image)
     # As PIL.ImageOps.pad does, which fails where a side would shrink to nothing.
-    longer = max(picture.size)
-    width, height = (max(1, round(side / longer * pixels)) for side in picture.size)
-    shrunk = picture.resize((width, height), PIL.Image.Resampling.LANCZOS)
+    longer = max(image.size)
+    width, height = (max(1, round(side / longer * pixels)) for side in image.size)
+    shrunk = image.resize((width, height), PIL.Image.Resampling.LANCZOS)
     ground = PIL.Image.new("RGB", (pixels, pixels), _WHITE)
     ground.paste(shrunk, (round((pixels - width) / 2), round((pixels - height) / 2)))
     return np.array(ground)

@@ -17,73 +17,75 @@ import grain
 import jax
 import numpy as np
 
-from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.canvas import Canvas, Modality
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import streams as streaming
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree, UInt8
 
-BINS = 64
+PACKING_BINS = 64
 """Rows that are packed together: more leave fewer slots empty, and make a resume slower."""
 
-READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
 """Documents read ahead. grain looks at all of them for each that it hands on, so that its default
 of 500 costs more than to read a small document."""
 
 
-def batches(
+def canvas_batches(
     source: Sequence[Document],
     layout: layouts.Layout,
     *,
-    rows: int,
-    streams: int = 1,
+    batch_size: int,
+    num_streams: int = 1,
     seed: int,
-    workers: int,
-    cache: int = 0,
+    num_workers: int,
+    cache_size: int = 0,
     sharding: jax.sharding.Sharding,
-) -> streaming.Batches:
+) -> streaming.BatchStreams:
     """Endless batches of packed rows, `Canvas`, in an order drawn anew each epoch.
 
     Args:
         source: random access to documents; picklable if there are workers.
         layout: how a document becomes slots.
-        rows: of the global batch, B.
-        streams: independent parts of the batch, S, a divisor of B. With fewer than processes, some
-            of these read the same documents and take different rows of theirs.
+        batch_size: of the global batch, B.
+        num_streams: independent parts of the batch, S, a divisor of B. With fewer than processes,
+            some of these read the same documents and take different rows of theirs.
         seed: of the order.
-        workers: processes that lay out and pack, at most one a stream; 0 does it in a thread of
+        num_workers: processes that lay out and pack, at most one a stream; 0 does it in a thread of
             this one.
-        cache: how many documents, laid out, each process may keep in memory.
+        cache_size: how many documents, laid out, each process may keep in memory.
         sharding: where the rows go.
     """
-    documents = _shuffled(_Cached(source, layout.row, cache), seed)
+    documents = _shuffle_repeat(_CachedSource(source, layout.row, cache_size), seed)
 
     def stream(number: int) -> grain.IterDataset[Canvas]:
         packed = grain.experimental.FirstFitPackIterDataset(
-            documents[number::streams].to_iter_dataset(READING),
+            documents[number::num_streams].to_iter_dataset(READ_OPTIONS),
             length_struct=dict.fromkeys(
                 ("ids", "latents", "kind", "span", "position", "fixed", "opening"), layout.length
             ),
-            num_packing_bins=BINS,
+            num_packing_bins=PACKING_BINS,
             seed=seed,
         )
-        return packed.map(_canvas).batch(rows // streams, drop_remainder=True)
+        return packed.map(_to_canvas).batch(batch_size // num_streams, drop_remainder=True)
 
-    return _of_streams(stream, _Share((rows, layout.length), streams, sharding), workers)
+    return _make_streams(
+        stream, _HostShard((batch_size, layout.length), num_streams, sharding), num_workers
+    )
 
 
-def pictures(
+def image_batches(
     source: Sequence[Document],
     *,
     pixels: int,
-    rows: int,
-    streams: int = 1,
+    batch_size: int,
+    num_streams: int = 1,
     seed: int,
-    workers: int,
-    cache: int = 0,
+    num_workers: int,
+    cache_size: int = 0,
     sharding: jax.sharding.Sharding,
-) -> streaming.Batches:
+) -> streaming.BatchStreams:
     """Endless batches of pictures, uint8 `[B pixels pixels 3]`; the other arguments as above.
 
     Each document that has pictures shows one of them, drawn anew each time.
@@ -91,28 +93,32 @@ def pictures(
     Args:
         source: random access to documents; picklable if there are workers.
         pixels: height and width of all pictures.
-        rows: pictures of the global batch, B.
-        streams: independent parts of the batch.
+        batch_size: pictures of the global batch, B.
+        num_streams: independent parts of the batch.
         seed: of the order.
-        workers: processes that read; 0 does it in a thread of this one.
-        cache: how many documents' pictures each process may keep in memory.
+        num_workers: processes that read; 0 does it in a thread of this one.
+        cache_size: how many documents' pictures each process may keep in memory.
         sharding: where the pictures go.
 
     Raises:
         UserError: a picture has another size, when it comes.
     """
-    read = functools.partial(sized, pixels)
+    read = functools.partial(check_image_size, pixels)
     # Drawn by the place among all documents: streams would else all draw the same numbers.
-    shown = _shuffled(_Cached(source, read, cache), seed).random_map(_one_of)
+    shown = _shuffle_repeat(_CachedSource(source, read, cache_size), seed).random_map(_pick_image)
 
     def stream(number: int) -> grain.IterDataset[UInt8[np.ndarray, "n pixels pixels 3"]]:
-        mine = shown[number::streams].to_iter_dataset(READING)
-        return mine.batch(rows // streams, drop_remainder=True)
+        mine = shown[number::num_streams].to_iter_dataset(READ_OPTIONS)
+        return mine.batch(batch_size // num_streams, drop_remainder=True)
 
-    return _of_streams(stream, _Share((rows, pixels), streams, sharding), workers)
+    return _make_streams(
+        stream, _HostShard((batch_size, pixels), num_streams, sharding), num_workers
+    )
 
 
-def sized(pixels: int, document: Document) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], ...]:
+def check_image_size(
+    pixels: int, document: Document
+) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], ...]:
     """The pictures of a document, all of them `pixels` high and wide.
 
     Raises:
@@ -128,21 +134,21 @@ def sized(pixels: int, document: Document) -> tuple[UInt8[np.ndarray, "pixels pi
     return found
 
 
-def _shuffled(documents: Sequence[Any], seed: int) -> grain.MapDataset:
+def _shuffle_repeat(documents: Sequence[Any], seed: int) -> grain.MapDataset:
     """Endlessly, each epoch in another order."""
     return grain.MapDataset.source(documents).seed(seed).shuffle().repeat()
 
 
-def _of_streams(
-    stream: Callable[[int], grain.IterDataset], share: "_Share", workers: int
-) -> streaming.Batches:
-    """Batches of this process's streams, which `stream` makes by number."""
-    mine = {number: stream(number) for number in share.numbers()}
-    return streaming.Batches(mine, workers, share.placed)
+def _make_streams(
+    make_stream: Callable[[int], grain.IterDataset], shard: "_HostShard", num_workers: int
+) -> streaming.BatchStreams:
+    """Batches of this process's streams, which `make_stream` makes by number."""
+    mine = {number: make_stream(number) for number in shard.numbers()}
+    return streaming.BatchStreams(mine, num_workers, shard.placed)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Share:
+class _HostShard:
     """What this process holds of a batch, of this many rows and slots, cut into `streams`."""
 
     shape: tuple[int, int]
@@ -179,7 +185,7 @@ class _Share:
         return jax.make_array_from_callback(shape, self.sharding, chosen)
 
 
-class _Cached:
+class _CachedSource:
     """What is made of the documents of a source; the first `cache` that are asked for are kept.
 
     To read and lay out a small picture takes longer than a small model takes to learn from it.
@@ -203,16 +209,16 @@ class _Cached:
         return made
 
 
-def _one_of(found: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray | None:
+def _pick_image(images: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray | None:
     # grain leaves out what is None.
-    return found[rng.integers(len(found))] if found else None
+    return images[rng.integers(len(images))] if images else None
 
 
-def _canvas(packed: dict[str, np.ndarray]) -> Canvas:
+def _to_canvas(packed: dict[str, np.ndarray]) -> Canvas:
     """One packed row; its span numbers, which began anew with each document, run through."""
     kind, segment = packed["kind"], packed["kind_segment_ids"]
     changes = np.diff(packed["span"], prepend=0) != 0
-    span = np.where(kind != Kind.PAD, np.cumsum(changes), 0)
+    span = np.where(kind != Modality.PAD, np.cumsum(changes), 0)
     return Canvas(
         ids=packed["ids"],
         latents=packed["latents"],

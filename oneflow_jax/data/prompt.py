@@ -17,13 +17,13 @@ TAGS = (
     ("<document>", "words and pictures to be made, as many as the model sees fit (edit_flow)"),
 )
 
-Piece = str | np.ndarray | PIL.Image.Image | document.Gap
+PromptPart = str | np.ndarray | PIL.Image.Image | document.Gap
 """Words with tags in them, a given picture (an array is uint8 `[height width 3]`), or a gap."""
 
 _TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
 
 
-def parse(prompt: Piece | Sequence[Piece], pixels: int) -> document.Document:
+def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Document:
     """Returns the document that a prompt describes.
 
     Args:
@@ -32,7 +32,8 @@ def parse(prompt: Piece | Sequence[Piece], pixels: int) -> document.Document:
       pixels: given pictures are brought to this width and height.
 
     Raises:
-      UserError: nothing in the prompt or something that is no `Piece`, a '<' that begins no tag, a
+      UserError: nothing in the prompt or something that is no `PromptPart`, a '<' that begins no
+          tag, a
         count that is no whole number above 0, or a picture that cannot be read.
     """
     pieces = prompt if isinstance(prompt, list | tuple) else [prompt]
@@ -40,13 +41,13 @@ def parse(prompt: Piece | Sequence[Piece], pixels: int) -> document.Document:
     for piece in pieces:
         match piece:
             case str():
-                parts.extend(_parse_words(piece, pixels))
+                parts.extend(_parse_text(piece, pixels))
             case document.Gap():
                 parts.append(piece)
             case _:
-                parts.append(document.Image(given(piece, pixels)))
+                parts.append(document.Image(prepare_image(piece, pixels)))
     if not parts:
-        raise errors.UserError(f"prompt {prompt!r} is empty; give words or a tag. {_known()}")
+        raise errors.UserError(f"prompt {prompt!r} is empty; give words or a tag. {_syntax_help()}")
     return document.Document(tuple(parts))
 
 
@@ -55,47 +56,47 @@ def format(document_: document.Document) -> str:
     return " ".join(map(_format_part, document_.parts))
 
 
-def given(picture: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarray:
+def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarray:
     """Returns the pixels of a given picture, brought to this width and height.
 
     Raises:
       UserError: it cannot be read, or is no picture at all.
     """
-    if isinstance(picture, PIL.Image.Image):
-        if 0 in picture.size:
-            raise errors.UserError(f"prompt: a picture of {picture.size} pixels is empty")
+    if isinstance(image, PIL.Image.Image):
+        if 0 in image.size:
+            raise errors.UserError(f"prompt: a picture of {image.size} pixels is empty")
         try:
-            return pictures.fit(picture, pixels)
-        except pictures.UNREADABLE as error:
+            return pictures.to_square(image, pixels)
+        except pictures.READ_ERRORS as error:
             raise errors.UserError(f"prompt: a picture cannot be read ({error})") from error
-    if not isinstance(picture, np.ndarray):
+    if not isinstance(image, np.ndarray):
         raise errors.UserError(
-            f"prompt: {picture!r} is a {type(picture).__name__}; give strings, pictures of "
+            f"prompt: {image!r} is a {type(image).__name__}; give strings, pictures of "
             "Pillow's or NumPy's, and gaps"
         )
-    return pictures.resize(checked(picture), pixels)
+    return pictures.resize(validate_image(image), pixels)
 
 
-def checked(picture: np.ndarray) -> np.ndarray:
+def validate_image(image: np.ndarray) -> np.ndarray:
     """Returns an array that is a picture.
 
     Raises:
       UserError: it is not.
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        found = f"{picture.dtype} {list(picture.shape)}"
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        found = f"{image.dtype} {list(image.shape)}"
         raise errors.UserError(f"prompt: a picture must be uint8 [height width 3], not {found}")
-    return picture
+    return image
 
 
-def _parse_words(words: str, pixels: int) -> list[document.Part]:
+def _parse_text(text: str, pixels: int) -> list[document.Part]:
     parts: list[document.Part] = []
     end = 0
-    for tag in _TAG.finditer(words):
-        parts.extend(_text(words[end : tag.start()]))
+    for tag in _TAG.finditer(text):
+        parts.extend(_text_parts(text[end : tag.start()]))
         parts.append(_parse_tag(tag, pixels))
         end = tag.end()
-    return [*parts, *_text(words[end:])]
+    return [*parts, *_text_parts(text[end:])]
 
 
 def _parse_tag(tag: re.Match[str], pixels: int) -> document.Part:
@@ -113,13 +114,13 @@ def _parse_tag(tag: re.Match[str], pixels: int) -> document.Part:
             return document.Gap("text", int(count))
 
 
-def _text(words: str) -> list[document.Part]:
+def _text_parts(text: str) -> list[document.Part]:
     """Returns the words as one part with single spaces, or nothing if there are none."""
-    if "<" in words:
-        message = f"prompt: {words[words.index('<') :].strip()!r} begins no known tag"
-        raise errors.UserError(f"{message}. {_known()}")
-    words = " ".join(words.split())
-    return [document.Text(words)] if words else []
+    if "<" in text:
+        message = f"prompt: {text[text.index('<') :].strip()!r} begins no known tag"
+        raise errors.UserError(f"{message}. {_syntax_help()}")
+    text = " ".join(text.split())
+    return [document.Text(text)] if text else []
 
 
 def _format_part(part: document.Part) -> str:
@@ -132,5 +133,5 @@ def _format_part(part: document.Part) -> str:
             return str(part)
 
 
-def _known() -> str:
+def _syntax_help() -> str:
     return "Tags: " + "; ".join(f"{tag} = {meaning}" for tag, meaning in TAGS)

@@ -36,7 +36,7 @@ INTERLEAVED_TEMPLATES = (
 )
 """Documents of 2 to 4 pictures of one kind; counts and orders hold for words and pictures alike."""
 
-GRAMMAR = frozenset(
+TEMPLATE_WORDS = frozenset(
     word.strip(":,")
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES)
     for word in template.split()
@@ -48,12 +48,12 @@ _UNCOUNTABLE = re.compile(
     "bacon|bread|broccoli|bubble tea|butter|canned food|cooked rice|curry rice|fondue|fried shrimp"
     "|garlic|ginger root|ice|mate|popcorn|sake|salt|shaved ice|spaghetti|sushi"
 )
-_NUMBERS = ("two", "three", "four")
-_PICTURE = re.compile(r"\s*\[(\d)\]\s*")
+_NUMBER_WORDS = ("two", "three", "four")
+_IMAGE_FIELD = re.compile(r"\s*\[(\d)\]\s*")
 _FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
 
 
-def phrase(name: str) -> str:
+def noun_phrase(name: str) -> str:
     """Returns `name` as a sentence needs it: 'a fox', 'an owl', 'grapes'."""
     plural = name.endswith("s") and not name.endswith(("ss", "us", "os"))
     if plural or _UNCOUNTABLE.fullmatch(name):
@@ -62,54 +62,56 @@ def phrase(name: str) -> str:
     return f"an {name}" if vowel_sound else f"a {name}"
 
 
-def names_needed(template: str) -> int:
+def num_names(template: str) -> int:
     """Returns how many different names a template speaks of."""
-    return len(set(_PICTURE.findall(template)))
+    return len(set(_IMAGE_FIELD.findall(template)))
 
 
-def compose(template: str, names: Sequence[str], kind: str) -> tuple[str | int, ...]:
+def render(template: str, names: Sequence[str], kind: str) -> tuple[str | int, ...]:
     """Returns the parts of a document: words, and for each picture the index of its name.
 
     `kind` is what all `names` are, in the singular ('animal').
     """
-    pieces = _PICTURE.split(template)
+    pieces = _IMAGE_FIELD.split(template)
     words = {"kinds": f"{kind}s"}
     parts = [
-        int(piece) if index % 2 else piece.format(*map(phrase, names), **words)
+        int(piece) if index % 2 else piece.format(*map(noun_phrase, names), **words)
         for index, piece in enumerate(pieces)
     ]
     return tuple(part for part in parts if part != "")
 
 
-def name_in(caption: str, names: Collection[str]) -> str | None:
+def parse_name(caption: str, names: Collection[str]) -> str | None:
     """Returns the one of `names` that a single picture's words name.
 
     None unless `caption` is, word for word, one of `CAPTION_TEMPLATES` with exactly one of `names`.
     """
     kinds = tuple((name, "picture") for name in names)
     for template in CAPTION_TEMPLATES:
-        words = " ".join(filter(None, _PICTURE.split(template)[::2]))
-        found = _pattern(words, kinds).fullmatch(caption)
+        words = " ".join(filter(None, _IMAGE_FIELD.split(template)[::2]))
+        found = _template_regex(words, kinds).fullmatch(caption)
         if found:
-            return _by_phrase(kinds)[found["n0"]]
+            return _phrases_to_names(kinds)[found["n0"]]
     return None
 
 
-def mentioned(words: str, names: Collection[str]) -> list[str]:
+def extract_names(text: str, names: Collection[str]) -> list[str]:
     """Returns the names that words speak of, in their order; 'a red apple' speaks of no other."""
     kinds = tuple((name, "") for name in names)
-    phrases = sorted(_by_phrase(kinds), key=len, reverse=True)
-    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", words)
-    return [_by_phrase(kinds)[phrase] for phrase in found]
+    phrases = sorted(_phrases_to_names(kinds), key=len, reverse=True)
+    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", text)
+    return [_phrases_to_names(kinds)[phrase] for phrase in found]
 
 
-def counted(words: str) -> int | None:
+def parse_count(text: str) -> int | None:
     """Returns how many things words promise: 3 for 'three animals: ...'; None if they do not."""
-    found = re.match(r"(two|three|four) \w+:", words)
-    return _NUMBERS.index(found[1]) + 2 if found else None
+    found = re.match(r"(two|three|four) \w+:", text)
+    return _NUMBER_WORDS.index(found[1]) + 2 if found else None
 
 
-def pictured(document: documents.Document, kinds: Mapping[str, str]) -> tuple[str, ...] | None:
+def expected_names(
+    document: documents.Document, kinds: Mapping[str, str]
+) -> tuple[str, ...] | None:
     """Returns the name that each picture of a document should show, in reading order.
 
     Args:
@@ -120,65 +122,65 @@ def pictured(document: documents.Document, kinds: Mapping[str, str]) -> tuple[st
       None unless the document is one of the forms above word for word, its pictures in their
       places, its names all different, and its count and its kind true.
     """
-    flat = _flat(document)
+    flat = _flatten(document)
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
-        shape = " ".join(_PICTURE.sub(" <image> ", template).split())
-        names = _filled(shape, flat, kinds)
+        shape = " ".join(_IMAGE_FIELD.sub(" <image> ", template).split())
+        names = _match_fields(shape, flat, kinds)
         if names is not None:
-            return tuple(names[int(index)] for index in _PICTURE.findall(template))
+            return tuple(names[int(index)] for index in _IMAGE_FIELD.findall(template))
     return None
 
 
-def form(words: str, kinds: Mapping[str, str]) -> str | None:
+def match_template(text: str, kinds: Mapping[str, str]) -> str | None:
     """Returns the template that words alone follow to the letter, wherever their pictures are.
 
     Of two with the same words, as '{0} [0]' and '[0] {0}' are, it is the first. A space ahead of a
     comma does not count: it is what a picture leaves behind.
 
     Args:
-      words: all of a document's.
+      text: all of a document's.
       kinds: all names, each with its kind ('animal').
 
     Returns:
       None unless the words are those of one of the forms, their names all different, and their
       count and their kind true.
     """
-    flat = words.replace(" ,", ",")
+    flat = text.replace(" ,", ",")
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
-        shape = " ".join(filter(None, _PICTURE.split(template)[::2])).replace(" ,", ",")
-        if _filled(shape, flat, kinds) is not None:
+        shape = " ".join(filter(None, _IMAGE_FIELD.split(template)[::2])).replace(" ,", ",")
+        if _match_fields(shape, flat, kinds) is not None:
             return template
     return None
 
 
-def _flat(document: documents.Document) -> str:
+def _flatten(document: documents.Document) -> str:
     return " ".join(
         part.text if isinstance(part, documents.Text) else "<image>" for part in document.parts
     )
 
 
-def _filled(shape: str, words: str, kinds: Mapping[str, str]) -> list[str] | None:
-    """Returns the names that make `words` of `shape`, by number; None if no true ones do."""
+def _match_fields(shape: str, text: str, kinds: Mapping[str, str]) -> list[str] | None:
+    """Returns the names that make `text` of `shape`, by number; None if no true ones do."""
     known = tuple(kinds.items())
-    found = _pattern(shape, known).fullmatch(words)
+    found = _template_regex(shape, known).fullmatch(text)
     if not found:
         return None
     fields = found.groupdict()
     kind = fields.pop("kinds", None)
-    names = [_by_phrase(known)[fields[key]] for key in sorted(fields)]
+    names = [_phrases_to_names(known)[fields[key]] for key in sorted(fields)]
     true_kind = kind is None or all(f"{kinds[name]}s" == kind for name in names)
     return names if true_kind and len(set(names)) == len(names) else None
 
 
 @functools.lru_cache(maxsize=8)
-def _by_phrase(kinds: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    return {phrase(name): name for name, _ in kinds}
+def _phrases_to_names(kinds: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    return {noun_phrase(name): name for name, _ in kinds}
 
 
 @functools.lru_cache(maxsize=128)
-def _pattern(template: str, kinds: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
+def _template_regex(template: str, kinds: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
     """Returns what matches a template filled in; groups `n0`, `n1`, ... hold the phrases."""
-    phrases = "|".join(map(re.escape, _by_phrase(kinds)))
+    phrases = "|".join(map(re.escape, _phrases_to_names(kinds)))
     plurals = "|".join(sorted({re.escape(f"{kind}s") for _, kind in kinds}))
     seen: set[str] = set()
 

@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
+class RecordSource:
     """The documents of stored records."""
 
     records: Sequence[Mapping[str, Any]]
@@ -45,7 +45,7 @@ class Records:
         return records.decode(self.records[index])
 
 
-def open_source(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
+def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
     """Returns the documents of one split, after preparing the data set if need be.
 
     A data set is prepared once, in `data_dir`, in a temporary folder that is renamed when whole: a
@@ -69,14 +69,14 @@ def open_source(name: str, data_dir: str | pathlib.Path, split: str, **settings:
     _check_settings(name, settings, emoji.Settings if name == "emoji" else None)
     # Its bars would be drawn by every process of a pod.
     tfds.disable_progress_bar()
-    builder = _prepared(name, data_dir, settings)
+    builder = _prepare(name, data_dir, settings)
     if split not in builder.info.splits:
         known = ", ".join(builder.info.splits)
         raise errors.UserError(f"data set {name!r} has no split {split!r}; choose from {known}")
-    return Records(builder.as_data_source(split))
+    return RecordSource(builder.as_data_source(split))
 
 
-def _prepared(
+def _prepare(
     name: str, data_dir: str | pathlib.Path, settings: Mapping[str, object]
 ) -> tfds.core.DatasetBuilder:
     builder = _BUILDERS[name](data_dir, **settings)
@@ -88,8 +88,8 @@ def _prepared(
     return builder
 
 
-def _check_settings(name: str, settings: Mapping[str, object], owner: type | None) -> None:
-    known = [] if owner is None else list(inspect.signature(owner).parameters)
+def _check_settings(name: str, settings: Mapping[str, object], schema: type | None) -> None:
+    known = [] if schema is None else list(inspect.signature(schema).parameters)
     for key in settings:
         if key not in known or key == "split":
             allowed = ", ".join(field for field in known if field != "split") or "none"

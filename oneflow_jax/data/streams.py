@@ -13,28 +13,29 @@ import grain
 
 from oneflow_jax.errors import UserError
 
-State = dict[str, Any] | None
+StreamState = dict[str, Any] | None
 """Where a stream stands, in values that JSON has; None is the beginning."""
 
-AHEAD = 2
+PREFETCH = 2
 """Batches that are on the devices before they are asked for."""
 
 
-def check(rows: int, streams: int) -> None:
+def check_divisible(batch_size: int, num_streams: int) -> None:
     """Refuses a batch that does not cut into streams.
 
     Raises:
         UserError: as said.
     """
-    if rows % streams:
+    if batch_size % num_streams:
         raise UserError(
-            f"data.streams={streams} does not divide batch={rows}: each stream fills the same "
+            f"data.streams={num_streams} does not divide batch={batch_size}: each stream fills the "
+            "same "
             "number of its rows."
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class Batches:
+class BatchStreams:
     """Endless batches, of the streams that this process runs.
 
     Attributes:
@@ -47,10 +48,10 @@ class Batches:
     workers: int
     place: Callable[[dict[int, Any]], Any]
 
-    def __iter__(self) -> "Reader":
-        return Reader(self)
+    def __iter__(self) -> "BatchIterator":
+        return BatchIterator(self)
 
-    def opened(self, states: Mapping[str, State]) -> grain.DatasetIterator:
+    def opened(self, states: Mapping[str, StreamState]) -> grain.DatasetIterator:
         """Goes on from these states; yields each batch with the states after it."""
         numbers = sorted(self.streams)
         groups = min(self.workers, len(numbers)) or 1
@@ -58,28 +59,30 @@ class Batches:
         for group in range(groups):
             chosen = numbers[group::groups]
             begun = [(n, self.streams[n], states[str(n)]) for n in chosen]
-            told.append(_Told(*zip(*begun, strict=True)))
+            told.append(_WithState(*zip(*begun, strict=True)))
         if self.workers:
             one = grain.MultiprocessingOptions(num_workers=1)
             told = [dataset.mp_prefetch(one) for dataset in told]
-        joined = grain.experimental.ZipIterDataset(told).map(self._joined)
+        joined = grain.experimental.ZipIterDataset(told).map(self._assemble_groups)
         return iter(
-            grain.experimental.ThreadPrefetchIterDataset(joined, prefetch_buffer_size=AHEAD)
+            grain.experimental.ThreadPrefetchIterDataset(joined, prefetch_buffer_size=PREFETCH)
         )
 
-    def _joined(self, groups: Sequence[Sequence[tuple[int, Any, State]]]) -> tuple[Any, dict]:
+    def _assemble_groups(
+        self, groups: Sequence[Sequence[tuple[int, Any, StreamState]]]
+    ) -> tuple[Any, dict]:
         each = [one for group in groups for one in group]
         states = {str(number): state for number, _, state in each}
         return self.place({number: rows for number, rows, _ in each}), states
 
 
-class Reader(Iterator[Any]):
+class BatchIterator(Iterator[Any]):
     """Batches one after another; nothing is read before the first is asked for."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: BatchStreams) -> None:
         """Begins at the beginning of each stream."""
         self._batches = batches
-        self._states: dict[str, State] = dict.fromkeys(map(str, sorted(batches.streams)))
+        self._states: dict[str, StreamState] = dict.fromkeys(map(str, sorted(batches.streams)))
         self._opened: grain.DatasetIterator | None = None
 
     def __next__(self) -> Any:  # noqa: ANN401 - whatever `place` makes
@@ -89,11 +92,11 @@ class Reader(Iterator[Any]):
         return batch
 
     @property
-    def position(self) -> dict[str, State]:
+    def position(self) -> dict[str, StreamState]:
         """Where each stream that this process runs stands after the last batch, by number."""
         return self._states
 
-    def seek(self, position: Mapping[str, State]) -> None:
+    def seek(self, position: Mapping[str, StreamState]) -> None:
         """Goes on from there; `position` may be of more streams than this process runs."""
         self.close()
         self._states = {number: position[number] for number in self._states}
@@ -105,7 +108,7 @@ class Reader(Iterator[Any]):
             self._opened = None
 
 
-class _Told(grain.IterDataset):
+class _WithState(grain.IterDataset):
     """Of each of some streams its number, its next element and its state after it.
 
     The state travels with the element. Grain's own state of datasets that run in workers tells
@@ -116,25 +119,25 @@ class _Told(grain.IterDataset):
         self,
         numbers: Sequence[int],
         streams: Sequence[grain.IterDataset],
-        states: Sequence[State],
+        states: Sequence[StreamState],
     ) -> None:
         super().__init__(streams)
         self._numbers, self._states = numbers, states
 
-    def __iter__(self) -> "_ToldIterator":
+    def __iter__(self) -> "_WithStateIterator":
         iterators = [iter(stream) for stream in self._parents]
         for iterator, state in zip(iterators, self._states, strict=True):
             if state is not None:
                 iterator.set_state(state)
-        return _ToldIterator(self._numbers, iterators)
+        return _WithStateIterator(self._numbers, iterators)
 
 
-class _ToldIterator(grain.DatasetIterator):
+class _WithStateIterator(grain.DatasetIterator):
     def __init__(self, numbers: Sequence[int], streams: Sequence[grain.DatasetIterator]) -> None:
         super().__init__(streams)
         self._numbers = numbers
 
-    def __next__(self) -> list[tuple[int, Any, State]]:
+    def __next__(self) -> list[tuple[int, Any, StreamState]]:
         pairs = zip(self._numbers, self._parents, strict=True)
         return [(number, next(stream), stream.get_state()) for number, stream in pairs]
 

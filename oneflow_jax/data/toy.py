@@ -47,22 +47,22 @@ class Toy:
         several = rng.random() < self.interleaved
         forms = sentences.INTERLEAVED_TEMPLATES if several else sentences.CAPTION_TEMPLATES
         template = rng.choice(forms)
-        names = rng.sample(sorted(COLORS), sentences.names_needed(template))
+        names = rng.sample(sorted(COLORS), sentences.num_names(template))
         return document.Document(
             tuple(
                 document.Text(part)
                 if isinstance(part, str)
-                else document.Image(_plain(names[part], self.pixels))
-                for part in sentences.compose(template, names, "color")
+                else document.Image(_solid_image(names[part], self.pixels))
+                for part in sentences.render(template, names, "color")
             )
         )
 
 
-def color_in(picture: np.ndarray) -> str:
+def nearest_color(image: np.ndarray) -> str:
     """Returns the name of the color nearest to the mean of a picture `[h w 3]`."""
-    mean = picture.reshape(-1, 3).mean(axis=0)
+    mean = image.reshape(-1, 3).mean(axis=0)
     return min(COLORS, key=lambda name: float(np.sum((mean - COLORS[name]) ** 2)))
 
 
-def _plain(name: str, pixels: int) -> np.ndarray:
+def _solid_image(name: str, pixels: int) -> np.ndarray:
     return np.full((pixels, pixels, 3), COLORS[name], np.uint8)

@@ -22,13 +22,13 @@ UNKNOWN = 5  # a symbol that the tokenizer has not seen; SentencePiece's own id 
 SPECIALS = ("<pad>", "<bos>", "<end>", "<image>", "<mask>", "<unknown>")
 
 # From here on, symbols outside the corpus are spelled in bytes, which takes 256 pieces.
-_BYTES_FROM = 2048
+_BYTE_FALLBACK_MIN_SIZE = 2048
 
 # SentencePiece passes over lines of more than 4,192 bytes; a character takes 4 at most.
-_LONGEST = 1_000
+_MAX_LINE_CHARACTERS = 1_000
 
 
-class Ids:
+class IdRanges:
     """The table of ids: 0 to 5 specials, `text` pieces, then `codes` of a picture tokenizer.
 
     Attributes:
@@ -49,13 +49,13 @@ class Ids:
         """How many ids there are."""
         return self.codes.stop
 
-    def size_padded(self, multiple: int = 128) -> int:
+    def padded_size(self, multiple: int = 128) -> int:
         """Returns `size` rounded up to a multiple, so that a mesh can divide the table."""
         return -(-self.size // multiple) * multiple
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned(Ids):
+class AbstractVocab(IdRanges):
     """The ids that there will be when a vocabulary is learned: without words."""
 
     text: range
@@ -63,7 +63,7 @@ class Planned(Ids):
 
 
 @dataclasses.dataclass(frozen=True)
-class Vocab(Ids):
+class Vocab(IdRanges):
     """A learned vocabulary: words to ids and back.
 
     `model` is a SentencePiece model as bytes, so that a Vocab can be pickled and compared.
@@ -74,7 +74,7 @@ class Vocab(Ids):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], code_count: int = 0) -> "Vocab":
-        """Returns the vocabulary in a file of the `model` that `train_vocab` made.
+        """Returns the vocabulary in a file of the `model` that `train_sentencepiece` made.
 
         Args:
           path: the file, `tokenizer.model` of a run.
@@ -129,7 +129,7 @@ class Vocab(Ids):
             raise errors.UserError(f"text {text!r} is empty; give at least one word")
         ids = self._pieces.encode(text)
         if not allow_unknown and 0 in ids:
-            symbols = " ".join(map(_shown, self._unknown_symbols(text)))
+            symbols = " ".join(map(_describe_symbol, self._unknown_symbols(text)))
             message = "the tokenizer, made from the training text, has no symbol for"
             raise errors.UserError(f"text {text!r}: {message} {symbols}")
         return [UNKNOWN + piece for piece in ids]
@@ -154,59 +154,67 @@ class Vocab(Ids):
         return [symbol for symbol in dict.fromkeys(text) if 0 in self._pieces.encode(symbol)]
 
 
-def train_vocab(texts: Iterable[str], size: int, coverage: float = 1.0) -> Vocab:
+def train_sentencepiece(
+    texts: Iterable[str], vocab_size: int, character_coverage: float = 1.0
+) -> Vocab:
     """Returns the vocabulary of a SentencePiece model of `texts`.
 
-    The same texts in the same order give the same bytes. A corpus that has fewer than `size` pieces
+    The same texts in the same order give the same bytes. A corpus that has fewer than `vocab_size`
+    pieces
     to offer gets a smaller vocabulary. From 2,048 on, symbols outside the corpus are spelled in
     bytes; below, they are unknown.
 
     Args:
       texts: the words of the corpus.
-      size: how many ids at most, specials included.
-      coverage: share of the symbols that get pieces, from the most frequent; 0.98 to 1.
+      vocab_size: how many ids at most, specials included.
+      character_coverage: share of the symbols that get pieces, from the most frequent; 0.98 to 1.
 
     Raises:
-      UserError: a coverage that cannot be, no text at all, or more symbols in it than `size` has
+      UserError: a coverage that cannot be, no text at all, or more symbols in it than `vocab_size`
+          has
         room for.
     """
-    if not 0.98 <= coverage <= 1:
-        raise errors.UserError(f"data.coverage={coverage}: give a share of 0.98 to 1")
+    if not 0.98 <= character_coverage <= 1:
+        raise errors.UserError(f"data.coverage={character_coverage}: give a share of 0.98 to 1")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(line for text in texts for line in _lines(text)),
+            sentence_iterator=(line for text in texts for line in _split_lines(text)),
             model_writer=model,
             # At 512 ids BPE gives each word of a small corpus one token; unigram leaves them split.
             model_type="bpe",
             # Our UNKNOWN is SentencePiece's id 0; our other specials come before it.
-            vocab_size=max(size - UNKNOWN, 1),
+            vocab_size=max(vocab_size - UNKNOWN, 1),
             unk_id=0,
             bos_id=-1,
             eos_id=-1,
             pad_id=-1,
             hard_vocab_limit=False,
-            character_coverage=coverage,
-            byte_fallback=size >= _BYTES_FROM,
+            character_coverage=character_coverage,
+            byte_fallback=vocab_size >= _BYTE_FALLBACK_MIN_SIZE,
             num_threads=1,
             minloglevel=2,
         )
     except RuntimeError as error:
-        message = f"vocabulary size={size}: no tokenizer can be made from these texts"
+        message = f"vocabulary size={vocab_size}: no tokenizer can be made from these texts"
         raise errors.UserError(f"{message}; give more ids, or more text ({error})") from error
     return Vocab(model.getvalue())
 
 
-def _lines(text: str) -> Iterator[str]:
+def _split_lines(text: str) -> Iterator[str]:
     """The text, in pieces that SentencePiece does not pass over for their length."""
     words = text.strip()
-    while len(words) > _LONGEST:
-        space = words.rfind(" ", 1, _LONGEST) if " " in words[:_LONGEST] else _LONGEST
+    while len(words) > _MAX_LINE_CHARACTERS:
+        space = (
+            words.rfind(" ", 1, _MAX_LINE_CHARACTERS)
+            if " " in words[:_MAX_LINE_CHARACTERS]
+            else _MAX_LINE_CHARACTERS
+        )
         yield words[:space]
         words = words[space:].strip()
     if words:
         yield words
 
 
-def _shown(symbol: str) -> str:
+def _describe_symbol(symbol: str) -> str:
     return f"{symbol!r} ({unicodedata.name(symbol, 'unnamed')})"

@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     flags.add_argument("workdir", nargs="*", help="folders of runs, besides the shipped model")
     flags.add_argument("--port", type=int, default=PORT)
     given = flags.parse_args(argv)
-    metric_writer.to_terminal()
+    metric_writer.setup_logging()
     try:
         run(given.workdir, given.port)
     except UserError as error:
@@ -39,8 +39,8 @@ def run(folders: list[str], port: int) -> None:
         raise UserError(
             "The page needs Gradio: `make demo`, or pip install -r requirements-demo.txt."
         ) from error
-    host.keep_freed_memory()
-    built = page.page(answers.Models(folders), emoji_concepts.ATTRIBUTION)
+    host.configure_malloc()
+    built = page.make_page(answers.ModelRegistry(folders), emoji_concepts.ATTRIBUTION)
     print(f"Open http://127.0.0.1:{port} (Ctrl-C ends it).")
     try:
         page.serve(built, port, wait=True)

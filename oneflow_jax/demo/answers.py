@@ -10,27 +10,27 @@ from collections.abc import Iterator, Sequence
 import PIL.Image
 
 from oneflow_jax.api.model import Model, load
-from oneflow_jax.api.slides import Slides
+from oneflow_jax.api.slides import TrajectoryViewer
 from oneflow_jax.data import prompt as prompts
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import storage, workdir
-from oneflow_jax.shipped import SHIPPED
+from oneflow_jax.shipped import PRETRAINED
 from oneflow_jax.viewer import fonts
 
-PAUSE = 0.12
+STEP_PAUSE_S = 0.12
 """Seconds that each step is shown, so that the eye can follow."""
 
-MOST_STEPS = 64
+MAX_STEPS = 64
 
-_GIVEN = re.compile(r"<image:([^<>]*)>")
-_TOLD = (
-    f"padding: .8em 1.2em; border-left: .3em solid {fonts.ACCENT}; "
-    f"background: {fonts.PAPER}; color: {fonts.INK}"
+_IMAGE_TAG = re.compile(r"<image:([^<>]*)>")
+_ERROR_STYLE = (
+    f"padding: .8em 1.2em; border-left: .3em solid {fonts.ACCENT_COLOR}; "
+    f"background: {fonts.BACKGROUND_COLOR}; color: {fonts.TEXT_COLOR}"
 )
-_QUIET = f"color: {fonts.MUTED}; font-size: .85em"
+_STATUS_STYLE = f"color: {fonts.MUTED_COLOR}; font-size: .85em"
 
 
-class Models:
+class ModelRegistry:
     """The models that may be chosen, by what the page calls them; each is loaded when first asked.
 
     Attributes:
@@ -44,9 +44,9 @@ class Models:
             UserError: a folder is not that of a run with a checkpoint.
         """
         self._folders = {}
-        for folder in (SHIPPED, *folders):
-            where = storage.located(os.path.expanduser(os.fspath(folder)), "workdir")
-            config = workdir.saved_config(where, field="workdir")
+        for folder in (PRETRAINED, *folders):
+            where = storage.resolve_path(os.path.expanduser(os.fspath(folder)), "workdir")
+            config = workdir.load_config(where, field="workdir")
             if "paradigm" not in config or not workdir.has_checkpoints(where):
                 raise UserError(
                     f"workdir={where} has no trained model of documents: give the folder of a run "
@@ -65,7 +65,7 @@ class Models:
         return self._loaded[name]
 
 
-def asked(text: str, files: Sequence[str]) -> list[prompts.Piece]:
+def parse_prompt(text: str, files: Sequence[str]) -> list[prompts.PromptPart]:
     """The prompt that was written, its `<image:NAME>` replaced by pictures that came with it.
 
     No other file is ever opened: the page may be seen by others than who owns the machine.
@@ -81,8 +81,8 @@ def asked(text: str, files: Sequence[str]) -> list[prompts.Piece]:
         raise UserError("The document is empty: write words, and <image> or <text> for gaps.")
     known = {pathlib.Path(path).name: path for path in files}
     known |= {str(number): path for number, path in enumerate(files, 1)}
-    pieces: list[prompts.Piece] = []
-    for at, piece in enumerate(_GIVEN.split(text)):
+    pieces: list[prompts.PromptPart] = []
+    for at, piece in enumerate(_IMAGE_TAG.split(text)):
         if at % 2 == 0:
             pieces += [piece] if piece.strip() else []
             continue
@@ -96,8 +96,8 @@ def asked(text: str, files: Sequence[str]) -> list[prompts.Piece]:
     return pieces
 
 
-def answers(
-    models: Models,
+def stream_html(
+    models: ModelRegistry,
     name: str,
     text: str,
     files: Sequence[str] | None,
@@ -112,7 +112,7 @@ def answers(
         name: of the chosen one.
         text: in the language of prompts.
         files: paths of pictures that came with it.
-        steps: of the solver, 1 to `MOST_STEPS`.
+        steps: of the solver, 1 to `MAX_STEPS`.
         guidance: of pictures by words; 1 is none.
         seed: of all randomness.
 
@@ -121,13 +121,13 @@ def answers(
         document, and in the end all of them under a slider.
     """
     try:
-        yield from _formed(models, name, text, files or (), steps, guidance, seed)
+        yield from _generate(models, name, text, files or (), steps, guidance, seed)
     except UserError as error:
-        yield f'<div role="alert" style="{_TOLD}">{html.escape(str(error))}</div>'
+        yield f'<div role="alert" style="{_ERROR_STYLE}">{html.escape(str(error))}</div>'
 
 
-def _formed(
-    models: Models,
+def _generate(
+    models: ModelRegistry,
     name: str,
     text: str,
     files: Sequence[str],
@@ -135,32 +135,32 @@ def _formed(
     guidance: float,
     seed: float,
 ) -> Iterator[str]:
-    prompt = asked(text, files)
+    prompt = parse_prompt(text, files)
     for field, value, least, most in (
-        ("steps", steps, 1, MOST_STEPS),
+        ("steps", steps, 1, MAX_STEPS),
         ("seed", seed, 0, 2**31 - 1),
         ("guidance", guidance, 0, 20),
     ):
         if value is None or not least <= value <= most:
             raise UserError(f"{field}={value} must be from {least} to {most}.")
-    yield _said(f"Loading {name} ...")
+    yield _render_status(f"Loading {name} ...")
     model = models[name]
     options = {"steps": int(steps), "seed": int(seed), "guidance": float(guidance)}
     # What cannot be is told before anything is compiled.
     stream = model.stream(prompt, **options)
-    yield _said("Making it; the first time with these settings a program is compiled ...")
+    yield _render_status("Making it; the first time with these settings a program is compiled ...")
     began = time.monotonic()
     states = list(stream)
     seconds = time.monotonic() - began
     for state in states:
-        yield Slides([state]).html()
-        time.sleep(PAUSE)
+        yield TrajectoryViewer([state]).html()
+        time.sleep(STEP_PAUSE_S)
     made = states[-1].document
     full = " The document ran out of room: something was left out." if made.full else ""
-    yield Slides(states).html() + _said(
+    yield TrajectoryViewer(states).html() + _render_status(
         f"{made.passes} forward passes, {seconds:.2f} s with all that was compiled.{full}"
     )
 
 
-def _said(what: str) -> str:
-    return f'<p role="status" style="{_QUIET}">{html.escape(what)}</p>'
+def _render_status(message: str) -> str:
+    return f'<p role="status" style="{_STATUS_STYLE}">{html.escape(message)}</p>'

@@ -21,7 +21,7 @@ _HELP = (
 )
 
 
-def page(models: answers.Models, note: str) -> gradio.Blocks:
+def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
     """The page; `note` stands at its end."""
     with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as built:
         gradio.Markdown("# Text and images at the same time")
@@ -31,7 +31,7 @@ def page(models: answers.Models, note: str) -> gradio.Blocks:
                 make = gradio.Button("Make it", variant="primary")
                 gradio.Examples([[example] for example in EXAMPLES], inputs=[text])
                 name = gradio.Dropdown(list(models.names), label="Model", value=models.names[0])
-                steps = gradio.Slider(1, answers.MOST_STEPS, 9, step=1, label="Steps")
+                steps = gradio.Slider(1, answers.MAX_STEPS, 9, step=1, label="Steps")
                 guidance = gradio.Slider(1, 5, 1, step=0.25, label="Guidance of pictures by words")
                 seed = gradio.Number(0, precision=0, label="Seed")
                 files = gradio.File(
@@ -42,24 +42,24 @@ def page(models: answers.Models, note: str) -> gradio.Blocks:
         gradio.Markdown(_HELP)
         gradio.Markdown(note)
         inputs = [name, text, files, steps, guidance, seed]
-        follow = functools.partial(answers.answers, models)
+        follow = functools.partial(answers.stream_html, models)
         # One at a time: all of them want the same devices.
         gradio.on([make.click, text.submit], follow, inputs, shown, concurrency_limit=1)
     return built
 
 
-def serve(built: gradio.Blocks, port: int, *, wait: bool) -> str:
+def serve(blocks: gradio.Blocks, port: int, *, wait: bool) -> str:
     """Shows the page on this machine alone, and returns its address.
 
     Args:
-        built: by `page`.
+        blocks: by `make_page`.
         port: 0 for any that is free.
         wait: whether to return only when the server is stopped.
     """
     theme = gradio.themes.Base(
         primary_hue="orange", font=["Georgia", "serif"], font_mono=["monospace"]
     )
-    _, address, _ = built.queue().launch(
+    _, address, _ = blocks.queue().launch(
         server_name="127.0.0.1",
         server_port=port or None,
         prevent_thread_lock=not wait,

@@ -10,21 +10,21 @@ from scipy import stats
 from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import bootstrap
 
-Cell = tuple[np.ndarray, str, str]
+GalleryCell = tuple[np.ndarray, str, str]
 """A picture, its caption, and "right" or "wrong": one cell of a contact sheet."""
 
 
-Draws = Mapping[str, np.ndarray]
+BootstrapSamples = Mapping[str, np.ndarray]
 """Of figures by name the values `[D]` that they would have with other documents (`intervals`)."""
 
 
-def _unknown(seed: int) -> Draws:
+def _no_bootstrap(seed: int) -> BootstrapSamples:
     del seed
     return {}
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class MetricResult:
     """How good some documents are.
 
     Attributes:
@@ -36,44 +36,48 @@ class Score:
     """
 
     figures: Mapping[str, float]
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[GalleryCell, ...] = ()
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    spread: Callable[[int], Draws] = _unknown
+    spread: Callable[[int], BootstrapSamples] = _no_bootstrap
 
 
-def shares(right: Mapping[str, Sequence[bool]], cells: tuple[Cell, ...] = ()) -> Score:
+def score_fractions(
+    outcomes: Mapping[str, Sequence[bool]], gallery: tuple[GalleryCell, ...] = ()
+) -> MetricResult:
     """The score whose figures are shares: of each, what is right."""
 
-    def spread(seed: int) -> Draws:
+    def spread(seed: int) -> BootstrapSamples:
         return {
-            name: bootstrap.drawn(functools.partial(_share_of, each), len(each), seed)
-            for name, each in right.items()
+            name: bootstrap.resample(functools.partial(_fraction_of_subset, each), len(each), seed)
+            for name, each in outcomes.items()
             if len(each)
         }
 
-    return Score({name: share(each) for name, each in right.items()}, cells, spread=spread)
+    return MetricResult(
+        {name: fraction(each) for name, each in outcomes.items()}, gallery, spread=spread
+    )
 
 
-def _share_of(right: Sequence[bool], numbers: np.ndarray) -> float:
-    return float(np.asarray(right)[numbers].mean())
+def _fraction_of_subset(outcomes: Sequence[bool], indices: np.ndarray) -> float:
+    return float(np.asarray(outcomes)[indices].mean())
 
 
-def together(*scores: Score) -> Score:
+def merge(*results: MetricResult) -> MetricResult:
     """All figures of several scores of the same documents."""
 
-    def spread(seed: int) -> Draws:
-        return {name: values for one in scores for name, values in one.spread(seed).items()}
+    def spread(seed: int) -> BootstrapSamples:
+        return {name: values for one in results for name, values in one.spread(seed).items()}
 
-    return Score(
-        figures={name: x for one in scores for name, x in one.figures.items()},
-        cells=tuple(cell for one in scores for cell in one.cells),
-        numbers={name: x for one in scores for name, x in one.numbers.items()},
+    return MetricResult(
+        figures={name: x for one in results for name, x in one.figures.items()},
+        cells=tuple(cell for one in results for cell in one.cells),
+        numbers={name: x for one in results for name, x in one.numbers.items()},
         spread=spread,
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class EvalTask:
     """Documents with gaps or mistakes, and the judge of those that a model makes of them.
 
     Attributes:
@@ -87,36 +91,36 @@ class Task:
 
     name: str
     prompts: tuple[Document, ...]
-    score: Callable[[Sequence[Document]], Score]
+    score: Callable[[Sequence[Document]], MetricResult]
     births: bool = False
     revises: bool = False
     captions: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Suite:
+class EvalSuite:
     """All tasks of a data set; and figures of the judge's own, whatever the model."""
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[EvalTask, ...]
     constants: Mapping[str, float]
 
 
-def variety(made: Sequence[str], kinds: int) -> float:
-    """How many of `kinds` there would be if all that come came equally often, as a share.
+def diversity(labels: Sequence[str], num_labels: int) -> float:
+    """How many of `num_labels` there would be if all that come came equally often, as a share.
 
     exp(entropy) / kinds: 1 if all come equally often, 1 / kinds if always the same; 0 of none.
     """
-    _, counts = np.unique(made, return_counts=True)
-    return float(np.exp(stats.entropy(counts)) / kinds) if len(made) else 0.0
+    _, counts = np.unique(labels, return_counts=True)
+    return float(np.exp(stats.entropy(counts)) / num_labels) if len(labels) else 0.0
 
 
-def distance(made: Sequence[int], real: Sequence[int]) -> float:
+def total_variation(generated: Sequence[int], real: Sequence[int]) -> float:
     """Total variation between how often each number comes: 0 if equally, 1 if none is in both."""
-    upto = max([*made, *real], default=0) + 1
-    shares = [np.bincount(one, minlength=upto) / max(1, len(one)) for one in (made, real)]
+    upto = max([*generated, *real], default=0) + 1
+    shares = [np.bincount(one, minlength=upto) / max(1, len(one)) for one in (generated, real)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
-def share(right: Sequence[bool]) -> float:
+def fraction(outcomes: Sequence[bool]) -> float:
     """How many of them are right, 0 to 1; 0 of none."""
-    return float(np.mean(right)) if len(right) else 0.0
+    return float(np.mean(outcomes)) if len(outcomes) else 0.0

@@ -11,8 +11,8 @@ Statistic = Callable[[Int[np.ndarray, "n"]], "float | Float[np.ndarray, 'f']"]
 """A figure, or several, of the documents with these numbers, some of them more than once."""
 
 
-def drawn(
-    statistic: Statistic, count: int, seed: int = 0, draws: int = 1000
+def resample(
+    statistic: Statistic, count: int, seed: int = 0, num_resamples: int = 1000
 ) -> Float[np.ndarray, "draws *f"]:
     """Values for `count` documents drawn with repetition, again and again.
 
@@ -25,19 +25,21 @@ def drawn(
         statistic: gets the numbers of the documents, 0 to `count` - 1.
         count: documents.
         seed: of the draws.
-        draws: how many.
+        num_resamples: how many.
 
     Raises:
         UserError: nothing to draw from, or too few draws.
     """
-    if count < 1 or draws < 2:
-        raise UserError(f"count={count}, draws={draws}: give a document and two draws or more.")
+    if count < 1 or num_resamples < 2:
+        raise UserError(
+            f"count={count}, draws={num_resamples}: give a document and two draws or more."
+        )
     rng = np.random.default_rng(seed)
-    return np.asarray([statistic(rng.integers(0, count, count)) for _ in range(draws)])
+    return np.asarray([statistic(rng.integers(0, count, count)) for _ in range(num_resamples)])
 
 
-def halved(
-    statistic: Statistic, count: int, seed: int = 0, draws: int = 100
+def half_sample(
+    statistic: Statistic, count: int, seed: int = 0, num_resamples: int = 100
 ) -> Float[np.ndarray, "draws *f"]:
     """The same for figures that repetition would bias, as distances of sets are.
 
@@ -48,9 +50,11 @@ def halved(
     Raises:
         UserError: fewer than 2 documents or draws.
     """
-    if count < 2 or draws < 2:
-        raise UserError(f"count={count}, draws={draws}: give 2 documents and draws or more.")
+    if count < 2 or num_resamples < 2:
+        raise UserError(
+            f"count={count}, draws={num_resamples}: give 2 documents and draws or more."
+        )
     rng = np.random.default_rng(seed)
-    every = [statistic(rng.permutation(count)[: count // 2]) for _ in range(draws)]
+    every = [statistic(rng.permutation(count)[: count // 2]) for _ in range(num_resamples)]
     values = np.asarray(every)
     return values - values.mean(axis=0) + np.asarray(statistic(np.arange(count)))

@@ -24,53 +24,61 @@ PACKAGE = "pycocoevalcap"
 """The optional package with the scorers."""
 
 
-def missing() -> bool:
+def is_missing() -> bool:
     """Whether the optional package is not there, so that there are no figures."""
     return importlib.util.find_spec(PACKAGE) is None
 
 
-def figures(made: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """All figures of the captions together; empty without the optional package, see `missing`.
+def compute_metrics(
+    generated: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """All figures of the captions together; empty without the optional package, see `is_missing`.
 
     Args:
-        made: a caption for each picture, perhaps empty.
+        generated: a caption for each picture, perhaps empty.
         references: of each picture, in their order, one right caption or more.
 
     Raises:
         UserError: no captions, not as many lists of references, or one of them empty.
     """
-    if not made or len(made) != len(references) or not all(references):
+    if not generated or len(generated) != len(references) or not all(references):
         raise UserError(
-            f"{len(made)} captions and {len(references)} lists of references: give one caption or "
+            f"{len(generated)} captions and {len(references)} lists of references: give one "
+            "caption or "
             "more, and of each a list that is not empty."
         )
-    if missing():
+    if is_missing():
         return {}
     from pycocoevalcap.bleu.bleu import Bleu
 
-    bleu, _ = Bleu(4).compute_score(*_numbered(made, references), verbose=0)
-    means = {name: float(np.mean(values)) for name, values in each(made, references).items()}
+    bleu, _ = Bleu(4).compute_score(*_index_captions(generated, references), verbose=0)
+    means = {
+        name: float(np.mean(values))
+        for name, values in compute_per_caption(generated, references).items()
+    }
     return {f"bleu{n}": float(value) for n, value in enumerate(bleu, 1)} | means
 
 
-def each(made: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+def compute_per_caption(
+    generated: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, np.ndarray]:
     """`rouge_l` and `cider` of each caption, whose means are those of all; needs the package."""
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    both = _numbered(made, references)
+    both = _index_captions(generated, references)
     scorers = {"rouge_l": Rouge(), "cider": Cider()}
     return {name: np.asarray(scorer.compute_score(*both)[1]) for name, scorer in scorers.items()}
 
 
-def _numbered(
-    made: Sequence[str], references: Sequence[Sequence[str]]
+def _index_captions(
+    generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
     """Right captions and made ones by number, as COCO's scorers want them."""
-    right = {n: [plain(one) for one in captions] for n, captions in enumerate(references)}
-    return right, {n: [plain(caption)] for n, caption in enumerate(made)}
+    right = {n: [normalize(one) for one in captions] for n, captions in enumerate(references)}
+    return right, {n: [normalize(caption)] for n, caption in enumerate(generated)}
 
 
-def plain(caption: str) -> str:
+def normalize(caption: str) -> str:
     """The words in lower case, without punctuation, single spaces between them."""
     return " ".join(re.findall(r"\w+(?:['’-]\w+)*", caption.lower()))

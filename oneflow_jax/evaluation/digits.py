@@ -16,50 +16,52 @@ from oneflow_jax.data import digits
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.evaluation import base
 
-SHOWN = 40
+GALLERY_SIZE = 40
 """Cells of the contact sheet."""
 
 
-def suite(train: Sequence[Document], heldout: Sequence[Document], samples: int) -> base.Suite:
-    """Joint generation of `samples` captions and pictures, judged by a classifier.
+def make_suite(
+    train: Sequence[Document], heldout: Sequence[Document], num_samples: int
+) -> base.EvalSuite:
+    """Joint generation of `num_samples` captions and pictures, judged by a classifier.
 
     Args:
         train: digits that the classifier learns from.
         heldout: digits that it is tested on: `classifier_accuracy`.
-        samples: how many documents to make.
+        num_samples: how many documents to make.
     """
-    classifier = svm.SVC(gamma=0.02).fit(*_labelled(train))
-    accuracy = float(classifier.score(*_labelled(heldout)))
+    classifier = svm.SVC(gamma=0.02).fit(*_features_and_labels(train))
+    accuracy = float(classifier.score(*_features_and_labels(heldout)))
 
     real = [len(train[i].words().split()) for i in range(len(train))]
 
-    def score(made: Sequence[Document]) -> base.Score:
-        named = [digits.digit_in(document.words()) for document in made]
+    def score(made: Sequence[Document]) -> base.MetricResult:
+        named = [digits.parse_digit(document.words()) for document in made]
         read = classifier.predict(np.stack([_features(document) for document in made]))
         agrees = [name == digit for name, digit in zip(named, read, strict=True)]
         valid = [name is not None for name in named]
         lengths = [len(document.words().split()) for document in made]
-        figures = {"valid": base.share(valid), "lengths": base.distance(lengths, real)}
+        figures = {"valid": base.fraction(valid), "lengths": base.total_variation(lengths, real)}
         if any(valid):
-            figures["match"] = base.share([a for a, v in zip(agrees, valid, strict=True) if v])
+            figures["match"] = base.fraction([a for a, v in zip(agrees, valid, strict=True) if v])
             captions = [document.words() for document, v in zip(made, valid, strict=True) if v]
-            figures["variety"] = base.variety(captions, len(digits.CAPTIONS))
+            figures["variety"] = base.diversity(captions, len(digits.CAPTIONS))
         cells = tuple(
             (document.pictures()[0], document.words(), "right" if agree else "wrong")
-            for document, agree in zip(made[:SHOWN], agrees, strict=False)
+            for document, agree in zip(made[:GALLERY_SIZE], agrees, strict=False)
         )
-        return base.Score(figures, cells)
+        return base.MetricResult(figures, cells)
 
     prompt = Document((Gap("text"), Gap("image")))
-    return base.Suite((base.Task("joint", (prompt,) * samples, score),), {
+    return base.EvalSuite((base.EvalTask("joint", (prompt,) * num_samples, score),), {
         "classifier_accuracy": accuracy
     })  # fmt: skip
 
 
-def _labelled(documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray]:
+def _features_and_labels(documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray]:
     every = [documents[i] for i in range(len(documents))]
     features = np.stack([_features(document) for document in every])
-    return features, np.array([digits.digit_in(document.words()) for document in every])
+    return features, np.array([digits.parse_digit(document.words()) for document in every])
 
 
 def _features(document: Document) -> np.ndarray:

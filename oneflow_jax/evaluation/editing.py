@@ -24,15 +24,15 @@ from oneflow_jax.data import edits
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.evaluation import base
 
-WRONG = 0.2
+CORRUPTION_RATE = 0.2
 """Share of the words that are made wrong."""
 
-Name = Callable[[np.ndarray], str]
+SingleImageClassifier = Callable[[np.ndarray], str]
 """What a picture shows."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Broken:
+class CorruptedDocument:
     """A document with mistakes.
 
     Attributes:
@@ -48,54 +48,57 @@ class Broken:
     extra: frozenset[int]
 
 
-def task(
-    documents: Sequence[Document], pictures: Mapping[str, np.ndarray], name: Name, seed: int
-) -> base.Task:
+def make_task(
+    documents: Sequence[Document],
+    images: Mapping[str, np.ndarray],
+    classifier: SingleImageClassifier,
+    seed: int,
+) -> base.EvalTask:
     """Mistakes in each of the documents, to be put right.
 
     Args:
         documents: without mistakes.
-        pictures: by name, those that are put in the place of others.
-        name: what a picture shows.
+        images: by name, those that are put in the place of others.
+        classifier: what a picture shows.
         seed: of the mistakes.
     """
     words = sorted({word for one in documents for word in one.words().split()})
     broken = [
-        break_(one, random.Random(f"{seed}/{n}"), words, pictures, name)
+        inject_errors(one, random.Random(f"{seed}/{n}"), words, images, classifier)
         for n, one in enumerate(documents)
     ]
-    return base.Task(
+    return base.EvalTask(
         "revise",
         tuple(one.document for one in broken),
-        functools.partial(score, broken, name),
+        functools.partial(score, broken, classifier),
         births=True,
         revises=True,
     )
 
 
-def break_(
+def inject_errors(
     document: Document,
     rng: random.Random,
     words: Sequence[str],
-    pictures: Mapping[str, np.ndarray],
-    name: Name,
-) -> Broken:
+    images: Mapping[str, np.ndarray],
+    classifier: SingleImageClassifier,
+) -> CorruptedDocument:
     """The document with mistakes in it, at least one in its words if it has any.
 
     Args:
         document: of more than one item.
         rng: randomness.
         words: at least four different ones, that others are drawn from.
-        pictures: by name, at least two.
-        name: what a picture shows.
+        images: by name, at least two.
+        classifier: what a picture shows.
     """
-    whole = _items(document)
-    right = _named(whole, name)
+    whole = _to_items(document)
+    right = _with_names(whole, classifier)
     is_word = [isinstance(item, str) for item in whole]
     items = [[item] for item in whole]
     mistaken: set[int] = set()
     extra: set[int] = set()
-    count = min(sum(is_word), max(1, round(WRONG * sum(is_word))))
+    count = min(sum(is_word), max(1, round(CORRUPTION_RATE * sum(is_word))))
     for n in rng.sample(np.flatnonzero(is_word).tolist(), count):
         if n in mistaken:
             continue
@@ -117,20 +120,24 @@ def break_(
     if not all(is_word):
         n = rng.choice([n for n, word in enumerate(is_word) if not word])
         mistaken.add(n)
-        items[n] = [pictures[rng.choice([other for other in pictures if f"<{other}>" != right[n]])]]
-    return Broken(right, _joined(items), frozenset(mistaken), frozenset(extra))
+        items[n] = [images[rng.choice([other for other in images if f"<{other}>" != right[n]])]]
+    return CorruptedDocument(right, _from_items(items), frozenset(mistaken), frozenset(extra))
 
 
-def score(broken: Sequence[Broken], name: Name, made: Sequence[Document]) -> base.Score:
+def score(
+    corrupted: Sequence[CorruptedDocument],
+    classifier: SingleImageClassifier,
+    generated: Sequence[Document],
+) -> base.MetricResult:
     """How the documents that were made of broken ones compare with the right ones."""
     words: list[bool] = []
     pictures: list[bool] = []
     harmed: list[bool] = []
     untouched: list[bool] = []
     whole: list[bool] = []
-    for one, document in zip(broken, made, strict=True):
-        found, surplus = _matched(one, document, name)
-        before, _ = _matched(one, one.document, name)
+    for one, document in zip(corrupted, generated, strict=True):
+        found, surplus = _align(one, document, classifier)
+        before, _ = _align(one, one.document, classifier)
         for n, item in enumerate(one.right):
             untouched.append(n in before)
             if n not in one.mistaken:
@@ -143,25 +150,29 @@ def score(broken: Sequence[Broken], name: Name, made: Sequence[Document]) -> bas
             elif n not in before:
                 words.append(n in found)
         whole.append(len(found) == len(one.right) and not surplus)
-    return base.Score({
-        "revise_words": base.share(words),
-        "revise_pictures": base.share(pictures),
-        "revise_harm": base.share(harmed),
-        "revise_untouched": base.share(untouched),
-        "revise_document": base.share(whole),
+    return base.MetricResult({
+        "revise_words": base.fraction(words),
+        "revise_pictures": base.fraction(pictures),
+        "revise_harm": base.fraction(harmed),
+        "revise_untouched": base.fraction(untouched),
+        "revise_document": base.fraction(whole),
     })  # fmt: skip
 
 
-def _matched(one: Broken, document: Document, name: Name) -> tuple[set[int], set[int]]:
+def _align(
+    corrupted: CorruptedDocument, document: Document, classifier: SingleImageClassifier
+) -> tuple[set[int], set[int]]:
     """Which right items are there; and after which something else comes that should not."""
-    blocks = edits.matcher(one.right, _named(_items(document), name)).get_opcodes()
+    blocks = edits.align(
+        corrupted.right, _with_names(_to_items(document), classifier)
+    ).get_opcodes()
     found = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
     # Where more stands than should, it counts against what comes before, and what it stands for.
     more = [(i, j) for what, i, j, m, n in blocks if n - m > j - i]
     return found, {at for i, j in more for at in range(i - 1, j)}
 
 
-def _items(document: Document) -> list[str | np.ndarray]:
+def _to_items(document: Document) -> list[str | np.ndarray]:
     """Words and pictures, in reading order."""
     items: list[str | np.ndarray] = []
     for part in document.parts:
@@ -169,11 +180,13 @@ def _items(document: Document) -> list[str | np.ndarray]:
     return items
 
 
-def _named(items: Sequence[str | np.ndarray], name: Name) -> tuple[str, ...]:
-    return tuple(item if isinstance(item, str) else f"<{name(item)}>" for item in items)
+def _with_names(
+    items: Sequence[str | np.ndarray], classifier: SingleImageClassifier
+) -> tuple[str, ...]:
+    return tuple(item if isinstance(item, str) else f"<{classifier(item)}>" for item in items)
 
 
-def _joined(items: Sequence[Sequence[str | np.ndarray]]) -> Document:
+def _from_items(items: Sequence[Sequence[str | np.ndarray]]) -> Document:
     """Items as a document: words that stand together are one part."""
     parts: list[Text | Image] = []
     for item in (item for group in items for item in group):

@@ -33,80 +33,82 @@ from oneflow_jax.data import edits, emoji_concepts, sentences
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.evaluation import base, editing
 
-SHOWN = 64
+GALLERY_SIZE = 64
 """Cells of the contact sheet."""
 
 
-def suite(
+def make_suite(
     concepts: Sequence[emoji_concepts.Concept],
-    shown: Sequence[Document],
-    unseen: Sequence[Document],
-    samples: int,
+    train_documents: Sequence[Document],
+    heldout_documents: Sequence[Document],
+    num_samples: int,
     *,
-    grows: bool,
-) -> base.Suite:
-    """The tasks, each with `samples` documents, over the concepts that training shows.
+    variable_length: bool,
+) -> base.EvalSuite:
+    """The tasks, each with `num_samples` documents, over the concepts that training shows.
 
     Args:
         concepts: all that there are.
-        shown: documents of training, to compare with.
-        unseen: documents that put them together as training never does, for `revision`.
-        samples: documents of each task.
-        grows: whether the model chooses the number of pictures itself.
+        train_documents: documents of training, to compare with.
+        heldout_documents: documents that put them together as training never does, for `revision`.
+        num_samples: documents of each task.
+        variable_length: whether the model chooses the number of pictures itself.
     """
     seen = [concept for concept in concepts if not concept.held_out]
     pictures = {concept.name: concept.pixels for concept in seen}
     known = {name: features(pixels) for name, pixels in pictures.items()}
-    names = asked(seen, samples)
+    names = prompt_names(seen, num_samples)
     tasks = [
-        base.Task(
+        base.EvalTask(
             "text_to_image",
-            tuple(Document((caption(name), Gap("image"))) for name in names),
-            functools.partial(_text_to_image, known, names),
+            tuple(Document((caption_prompt(name), Gap("image"))) for name in names),
+            functools.partial(_score_text_to_image, known, names),
         ),
-        base.Task(
+        base.EvalTask(
             "image_to_text",
             tuple(Document((Image(pictures[name]), Gap("text"))) for name in names),
-            functools.partial(_image_to_text, known, names),
+            functools.partial(_score_image_to_text, known, names),
             captions=True,
         ),
-        base.Task(
+        base.EvalTask(
             "joint",
-            (Document((Gap("text"), Gap("image"))),) * samples,
-            functools.partial(_joint, known),
+            (Document((Gap("text"), Gap("image"))),) * num_samples,
+            functools.partial(_score_joint, known),
         ),
     ]
-    if unseen:
-        documents = [unseen[i] for i in range(min(samples, len(unseen)))]
-        named = functools.partial(nearest, known=known)
-        tasks.append(editing.task(documents, pictures, named, seed=0))
-    if grows:
+    if heldout_documents:
+        documents = [heldout_documents[i] for i in range(min(num_samples, len(heldout_documents)))]
+        named = functools.partial(nearest_neighbor, references=known)
+        tasks.append(editing.make_task(documents, pictures, named, seed=0))
+    if variable_length:
         kinds = {concept.name: concept.kind for concept in concepts if not concept.held_out}
-        prompts = (Document((Gap("document"),)),) * samples
-        judge = functools.partial(_document, known, kinds)
-        tasks.append(base.Task("document", prompts, judge, births=True))
-    return base.Suite(tuple(tasks), _pictures("data", shown) if grows else {})
+        prompts = (Document((Gap("document"),)),) * num_samples
+        judge = functools.partial(_score_documents, known, kinds)
+        tasks.append(base.EvalTask("document", prompts, judge, births=True))
+    return base.EvalSuite(
+        tuple(tasks), _image_count_fractions("data", train_documents) if variable_length else {}
+    )
 
 
-def asked(concepts: Sequence[emoji_concepts.Concept], samples: int) -> list[str]:
+def prompt_names(concepts: Sequence[emoji_concepts.Concept], num_prompts: int) -> list[str]:
     """The names that so many prompts are about: all in turn."""
-    return [concepts[n % len(concepts)].name for n in range(samples)]
+    return [concepts[n % len(concepts)].name for n in range(num_prompts)]
 
 
-def caption(name: str) -> Text:
+def caption_prompt(name: str) -> Text:
     """What pictures are asked for with."""
-    return Text(f"a picture of {sentences.phrase(name)}:")
+    return Text(f"a picture of {sentences.noun_phrase(name)}:")
 
 
-def nearest(pixels: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
+def nearest_neighbor(pixels: np.ndarray, references: Mapping[str, np.ndarray]) -> str:
     """The name of the known picture at the least distance.
 
     Args:
         pixels: uint8 `[H W 3]`.
-        known: `features` of pictures of the same size, by name.
+        references: `features` of pictures of the same size, by name.
     """
     wanted = features(pixels)
-    distance = {name: float(np.sum((wanted - other) ** 2)) for name, other in known.items()}
+    distance = {name: float(np.sum((wanted - other) ** 2)) for name, other in references.items()}
     return min(distance, key=distance.__getitem__)
 
 
@@ -126,83 +128,90 @@ def features(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([scale / np.sqrt(scale.size) for scale in scales])
 
 
-def _text_to_image(
-    known: Mapping[str, np.ndarray], names: Sequence[str], made: Sequence[Document]
-) -> base.Score:
-    pictures = [document.pictures()[0] for document in made]
-    right = [nearest(p, known) == name for p, name in zip(pictures, names, strict=True)]
-    return base.shares({"text_to_image": right}, _cells(pictures, names, right))
-
-
-def _image_to_text(
-    known: Mapping[str, np.ndarray], names: Sequence[str], made: Sequence[Document]
-) -> base.Score:
-    captions = [document.words() for document in made]
+def _score_text_to_image(
+    references: Mapping[str, np.ndarray], names: Sequence[str], generated: Sequence[Document]
+) -> base.MetricResult:
+    pictures = [document.pictures()[0] for document in generated]
     right = [
-        sentences.name_in(words, known) == name for words, name in zip(captions, names, strict=True)
+        nearest_neighbor(p, references) == name for p, name in zip(pictures, names, strict=True)
     ]
-    pictures = [document.pictures()[0] for document in made]
-    return base.shares({"image_to_text": right}, _cells(pictures, captions, right))
+    return base.score_fractions({"text_to_image": right}, _gallery_cells(pictures, names, right))
 
 
-def _joint(known: Mapping[str, np.ndarray], made: Sequence[Document]) -> base.Score:
-    captions = [document.words() for document in made]
-    pictures = [document.pictures()[0] for document in made]
-    named = [sentences.name_in(words, known) for words in captions]
-    right = [name == nearest(p, known) for p, name in zip(pictures, named, strict=True)]
-    variety = base.variety([name for name in named if name], len(known))
-    return base.together(
-        base.shares(
+def _score_image_to_text(
+    references: Mapping[str, np.ndarray], names: Sequence[str], generated: Sequence[Document]
+) -> base.MetricResult:
+    captions = [document.words() for document in generated]
+    right = [
+        sentences.parse_name(words, references) == name
+        for words, name in zip(captions, names, strict=True)
+    ]
+    pictures = [document.pictures()[0] for document in generated]
+    return base.score_fractions({"image_to_text": right}, _gallery_cells(pictures, captions, right))
+
+
+def _score_joint(
+    references: Mapping[str, np.ndarray], generated: Sequence[Document]
+) -> base.MetricResult:
+    captions = [document.words() for document in generated]
+    pictures = [document.pictures()[0] for document in generated]
+    named = [sentences.parse_name(words, references) for words in captions]
+    right = [
+        name == nearest_neighbor(p, references) for p, name in zip(pictures, named, strict=True)
+    ]
+    variety = base.diversity([name for name in named if name], len(references))
+    return base.merge(
+        base.score_fractions(
             {"joint": right, "joint_valid": [name is not None for name in named]},
-            _cells(pictures, captions, right),
+            _gallery_cells(pictures, captions, right),
         ),
-        base.Score({"joint_variety": variety}),
+        base.MetricResult({"joint_variety": variety}),
     )
 
 
-def _document(
-    known: Mapping[str, np.ndarray], kinds: Mapping[str, str], made: Sequence[Document]
-) -> base.Score:
+def _score_documents(
+    references: Mapping[str, np.ndarray], kinds: Mapping[str, str], generated: Sequence[Document]
+) -> base.MetricResult:
     hits, places, cells = [], [], []
-    forms = [sentences.pictured(document, kinds) for document in made]
-    for document, form in zip(made, forms, strict=True):
-        looks = [nearest(pixels, known) for pixels in document.pictures()]
-        places += _in_place(sentences.mentioned(document.words(), known), looks)
+    forms = [sentences.expected_names(document, kinds) for document in generated]
+    for document, form in zip(generated, forms, strict=True):
+        looks = [nearest_neighbor(pixels, references) for pixels in document.pictures()]
+        places += _match_in_order(sentences.extract_names(document.words(), references), looks)
         right = [form is not None and form[n] == look for n, look in enumerate(looks)]
         hits += right
-        cells += _cells(document.pictures(), [document.words()] * len(looks), right)
+        cells += _gallery_cells(document.pictures(), [document.words()] * len(looks), right)
     promised = [
-        sentences.counted(document.words()) == len(document.pictures())
-        for document in made
-        if sentences.counted(document.words())
+        sentences.parse_count(document.words()) == len(document.pictures())
+        for document in generated
+        if sentences.parse_count(document.words())
     ]
-    named = [sentences.mentioned(document.words(), known) for document in made]
+    named = [sentences.extract_names(document.words(), references) for document in generated]
     figures = {
-        "document": base.share(hits),
-        "document_places": base.share(places),
-        "document_counted": base.share(promised),
-        "document_valid": base.share([form is not None for form in forms]),
-        "document_variety": base.variety(list(itertools.chain(*named)), len(known)),
-        **_pictures("document", made),
+        "document": base.fraction(hits),
+        "document_places": base.fraction(places),
+        "document_counted": base.fraction(promised),
+        "document_valid": base.fraction([form is not None for form in forms]),
+        "document_variety": base.diversity(list(itertools.chain(*named)), len(references)),
+        **_image_count_fractions("document", generated),
     }
-    return base.Score(figures, tuple(cells[:SHOWN]))
+    return base.MetricResult(figures, tuple(cells[:GALLERY_SIZE]))
 
 
-def _in_place(names: Sequence[str], looks: Sequence[str]) -> list[bool]:
+def _match_in_order(names: Sequence[str], predictions: Sequence[str]) -> list[bool]:
     """For each picture, whether it looks like the name in its place."""
-    blocks = edits.matcher(names, looks).get_matching_blocks()
+    blocks = edits.align(names, predictions).get_matching_blocks()
     there = {n for block in blocks for n in range(block.b, block.b + block.size)}
-    return [n in there for n in range(len(looks))]
+    return [n in there for n in range(len(predictions))]
 
 
-def _pictures(name: str, documents: Sequence[Document]) -> dict[str, float]:
+def _image_count_fractions(prefix: str, documents: Sequence[Document]) -> dict[str, float]:
     """Shares of documents with 1 to 4 pictures."""
     counts = [len(documents[i].pictures()) for i in range(len(documents))]
-    return {f"{name}_{n}": base.share([count == n for count in counts]) for n in range(1, 5)}
+    return {f"{prefix}_{n}": base.fraction([count == n for count in counts]) for n in range(1, 5)}
 
 
-def _cells(
-    pictures: Sequence[np.ndarray], captions: Sequence[str], right: Sequence[bool]
-) -> tuple[base.Cell, ...]:
-    cells = zip(pictures, captions, right, strict=True)
-    return tuple((p, words, "right" if ok else "wrong") for p, words, ok in cells)[:SHOWN]
+def _gallery_cells(
+    images: Sequence[np.ndarray], captions: Sequence[str], outcomes: Sequence[bool]
+) -> tuple[base.GalleryCell, ...]:
+    cells = zip(images, captions, outcomes, strict=True)
+    return tuple((p, words, "right" if ok else "wrong") for p, words, ok in cells)[:GALLERY_SIZE]

@@ -12,14 +12,14 @@ from jaxtyping import Float
 from oneflow_jax.errors import UserError
 
 
-class Estimate(NamedTuple):
+class KernelDistance(NamedTuple):
     """A mean, and its standard error."""
 
     mean: float
     error: float
 
 
-def frechet(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> float:
+def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
     """Fréchet distance, squared, of the Gaussians with the sets' means and covariances.
 
     |mean - mean'|² + tr(S + S' - 2 (S S')^½), as Heusel et al., GANs Trained by a Two Time-Scale
@@ -29,9 +29,9 @@ def frechet(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> f
     Raises:
         UserError: sets that cannot be compared, or of less than two vectors.
     """
-    one, other = pair(one, other)
-    mean, root = _gaussian(one)
-    other_mean, other_root = _gaussian(other)
+    x, y = validate_pair(x, y)
+    mean, root = _gaussian(x)
+    other_mean, other_root = _gaussian(y)
     # With S = R' R and S' = Q' Q, the eigenvalues of S S' are the squared singular values of R Q':
     # none is negative or complex by rounding, as they come out of a matrix's root when n < d.
     cross = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
@@ -39,21 +39,21 @@ def frechet(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> f
     return float(np.square(mean - other_mean).sum() + spread - 2 * cross)
 
 
-def kernel(
-    one: Float[np.ndarray, "n d"],
-    other: Float[np.ndarray, "m d"],
+def kernel_distance(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "m d"],
     size: int,
     subsets: int = 100,
     seed: int = 0,
-) -> Estimate:
+) -> KernelDistance:
     """Kernel distance: squared maximum mean discrepancy with the kernel (x.y / d + 1)³.
 
     Binkowski et al., Demystifying MMD GANs (2018): the unbiased estimate, which is about 0, also
     below it, for two samples of one source, however few.
 
     Args:
-        one: feature vectors.
-        other: likewise, perhaps more or fewer.
+        x: feature vectors.
+        y: likewise, perhaps more or fewer.
         size: how many vectors of each a subset has.
         subsets: how many times to draw subsets, each without repetition.
         seed: of the draws.
@@ -65,37 +65,35 @@ def kernel(
     Raises:
         UserError: sets that cannot be compared; a size below 2 or above n or m; subsets below 2.
     """
-    one, other = pair(one, other)
-    if not 2 <= size <= min(len(one), len(other)):
-        raise UserError(f"size={size}: give 2 to {min(len(one), len(other))}, the smaller set's.")
+    x, y = validate_pair(x, y)
+    if not 2 <= size <= min(len(x), len(y)):
+        raise UserError(f"size={size}: give 2 to {min(len(x), len(y))}, the smaller set's.")
     if subsets < 2:
         raise UserError(f"subsets={subsets}: give 2 or more.")
     rng = np.random.default_rng(seed)
     values = [
-        _discrepancy(
-            one[rng.choice(len(one), size, replace=False)],
-            other[rng.choice(len(other), size, replace=False)],
+        _mmd(
+            x[rng.choice(len(x), size, replace=False)],
+            y[rng.choice(len(y), size, replace=False)],
         )
         for _ in range(subsets)
     ]
-    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets)))
+    return KernelDistance(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets)))
 
 
-def pair(
-    one: np.ndarray, other: np.ndarray, least: int = 2
+def validate_pair(
+    x: np.ndarray, y: np.ndarray, min_count: int = 2
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
     """Both sets in float64, if they can be compared.
 
     Raises:
-        UserError: vectors of different widths, or fewer than `least` in one of the sets.
+        UserError: vectors of different widths, or fewer than `min_count` in one of the sets.
     """
-    if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
-        raise UserError(f"Give vectors [n d] of one width, not {one.shape} and {other.shape}.")
-    if min(len(one), len(other)) < least:
-        raise UserError(
-            f"Give {least} vectors or more of each set, not {len(one)} and {len(other)}."
-        )
-    return one.astype(np.float64), other.astype(np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise UserError(f"Give vectors [n d] of one width, not {x.shape} and {y.shape}.")
+    if min(len(x), len(y)) < min_count:
+        raise UserError(f"Give {min_count} vectors or more of each set, not {len(x)} and {len(y)}.")
+    return x.astype(np.float64), y.astype(np.float64)
 
 
 def _gaussian(
@@ -107,15 +105,15 @@ def _gaussian(
     return mean, root / np.sqrt(len(vectors) - 1)
 
 
-def _discrepancy(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "n d"]) -> float:
+def _mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> float:
     """Mean of the kernel within each set, no vector with itself, less twice that between them."""
-    within = [_cubes(same, same) for same in (one, other)]
-    count = len(one)
+    within = [_cubic_kernel(same, same) for same in (x, y)]
+    count = len(x)
     own = sum((values.sum() - np.trace(values)) / (count * (count - 1)) for values in within)
-    return float(own - 2 * _cubes(one, other).mean())
+    return float(own - 2 * _cubic_kernel(x, y).mean())
 
 
-def _cubes(
-    one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]
+def _cubic_kernel(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "n m"]:
-    return (one @ other.T / one.shape[1] + 1) ** 3
+    return (x @ y.T / x.shape[1] + 1) ** 3

@@ -11,7 +11,8 @@ And of what training never showed:
 
     unseen_named   share of pictures, made for names that training has not, that show what they name
     unseen_close   share of them that are closer to a picture of training than real ones are
-    unseen_ratio   how far they are from training by how far real ones are (`coverage.copies`)
+    unseen_ratio   how far they are from training by how far real ones are
+    (`precision_recall.measure_memorization`)
 """
 
 import dataclasses
@@ -37,14 +38,16 @@ from oneflow_jax.pretrained import clip, inception
 from oneflow_jax.pretrained.clip import Clip
 from oneflow_jax.pretrained.inception import Inception
 
-CAPTIONS = [form.removeprefix("[0] ") for form in sentences.CAPTION_TEMPLATES if form[0] == "["]
+CAPTION_TEMPLATES = [
+    form.removeprefix("[0] ") for form in sentences.CAPTION_TEMPLATES if form[0] == "["
+]
 """Forms of a caption after its picture."""
 
-Extra = Callable[[Sequence[Document]], base.Score]
+ScoreFn = Callable[[Sequence[Document]], base.MetricResult]
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class ReferenceData:
     """What the figures compare with.
 
     Attributes:
@@ -61,12 +64,12 @@ class Known:
     unseen: Sequence[emoji_concepts.Concept]
     real: Sequence[Document]
     training: Sequence[str]
-    look: interleaved.Look
+    look: interleaved.ImageClassifier
     inception: str = ""
     clip: str = ""
 
     @property
-    def seen(self) -> list[emoji_concepts.Concept]:
+    def train_concepts(self) -> list[emoji_concepts.Concept]:
         """The concepts of training."""
         return [concept for concept in self.concepts if not concept.held_out]
 
@@ -83,91 +86,104 @@ class Known:
         return clip.load(self.clip)
 
 
-def extended(
-    suite: base.Suite, known: Known, layouts: Sequence[Document], samples: int
-) -> base.Suite:
+def extend_suite(
+    suite: base.EvalSuite, reference: ReferenceData, layouts: Sequence[Document], num_samples: int
+) -> base.EvalSuite:
     """The suite with these figures too.
 
     Args:
         suite: of `emoji.suite`.
-        known: what to compare with.
+        reference: what to compare with.
         layouts: of documents to be made by models that do not choose how many pictures there are;
             empty for the others, who have that among their tasks.
-        samples: documents of each task.
+        num_samples: documents of each task.
     """
     extras = {
-        "text_to_image": functools.partial(_pictures, known, samples),
-        "image_to_text": functools.partial(_captions, known, samples),
-        "document": functools.partial(_documents, known),
+        "text_to_image": functools.partial(_score_images, reference, num_samples),
+        "image_to_text": functools.partial(_score_captions, reference, num_samples),
+        "document": functools.partial(_score_documents, reference),
     }
     tasks = [
-        _with(task, extras[task.name]) if task.name in extras else task for task in suite.tasks
+        _add_metrics(task, extras[task.name]) if task.name in extras else task
+        for task in suite.tasks
     ]
     if layouts:
-        tasks.append(base.Task("document", tuple(layouts), extras["document"]))
-    if any(concept.held_out for concept in known.concepts):
-        names = emoji.asked([one for one in known.concepts if one.held_out], samples)
-        prompts = tuple(Document((emoji.caption(name), Gap("image"))) for name in names)
-        score = functools.partial(_unseen, known, names)
-        tasks.append(base.Task("unseen", prompts, score))
+        tasks.append(base.EvalTask("document", tuple(layouts), extras["document"]))
+    if any(concept.held_out for concept in reference.concepts):
+        names = emoji.prompt_names([one for one in reference.concepts if one.held_out], num_samples)
+        prompts = tuple(Document((emoji.caption_prompt(name), Gap("image"))) for name in names)
+        score = functools.partial(_score_unseen_concepts, reference, names)
+        tasks.append(base.EvalTask("unseen", prompts, score))
     return dataclasses.replace(suite, tasks=tuple(tasks))
 
 
-def _with(task: base.Task, extra: Extra) -> base.Task:
-    def score(made: Sequence[Document]) -> base.Score:
-        return base.together(task.score(made), extra(made))
+def _add_metrics(task: base.EvalTask, score_fn: ScoreFn) -> base.EvalTask:
+    def score(made: Sequence[Document]) -> base.MetricResult:
+        return base.merge(task.score(made), score_fn(made))
 
     return dataclasses.replace(task, score=score)
 
 
-def _pictures(known: Known, samples: int, made: Sequence[Document]) -> base.Score:
-    shown = {concept.name: concept.pixels for concept in known.seen}
-    names = emoji.asked(known.seen, samples)
-    real, ours = np.stack([shown[name] for name in names]), _all(made)
+def _score_images(
+    reference: ReferenceData, num_samples: int, generated: Sequence[Document]
+) -> base.MetricResult:
+    shown = {concept.name: concept.pixels for concept in reference.train_concepts}
+    names = emoji.prompt_names(reference.train_concepts, num_samples)
+    real, ours = np.stack([shown[name] for name in names]), _stack_images(generated)
     found = {}
-    if known.inception:
-        seen = (inception.features(known.inception_network, some) for some in (ours, real))
-        found["fid"] = fid_kid.frechet(*seen)
-    if known.clip:
-        words = [emoji.caption(name).text for name in names]
-        found["clip_score"] = float(np.mean(clip.scores(known.clip_network, ours, words)))
-    return base.together(image_set_distance.score(ours, real), base.Score({}, numbers=found))
+    if reference.inception:
+        seen = (inception.features(reference.inception_network, some) for some in (ours, real))
+        found["fid"] = fid_kid.frechet_distance(*seen)
+    if reference.clip:
+        words = [emoji.caption_prompt(name).text for name in names]
+        found["clip_score"] = float(np.mean(clip.scores(reference.clip_network, ours, words)))
+    return base.merge(image_set_distance.score(ours, real), base.MetricResult({}, numbers=found))
 
 
-def _captions(known: Known, samples: int, made: Sequence[Document]) -> base.Score:
-    phrases = map(sentences.phrase, emoji.asked(known.seen, samples))
-    right = [[form.format(phrase) for form in CAPTIONS] for phrase in phrases]
-    words = [document.words() for document in made]
-    each = caption_metrics.each(words, right)
+def _score_captions(
+    reference: ReferenceData, num_samples: int, generated: Sequence[Document]
+) -> base.MetricResult:
+    phrases = map(sentences.noun_phrase, emoji.prompt_names(reference.train_concepts, num_samples))
+    right = [[form.format(phrase) for form in CAPTION_TEMPLATES] for phrase in phrases]
+    words = [document.words() for document in generated]
+    each = caption_metrics.compute_per_caption(words, right)
 
-    def spread(seed: int) -> base.Draws:
+    def spread(seed: int) -> base.BootstrapSamples:
         return {
-            name: bootstrap.drawn(lambda n, x=x: float(x[n].mean()), len(x), seed)
+            name: bootstrap.resample(lambda n, x=x: float(x[n].mean()), len(x), seed)
             for name, x in each.items()
         }
 
-    return base.Score({}, numbers=caption_metrics.figures(words, right), spread=spread)
+    return base.MetricResult(
+        {}, numbers=caption_metrics.compute_metrics(words, right), spread=spread
+    )
 
 
-def _documents(known: Known, made: Sequence[Document]) -> base.Score:
-    return from_scratch.score(known.concepts, known.real, known.training, known.look, made)
+def _score_documents(reference: ReferenceData, generated: Sequence[Document]) -> base.MetricResult:
+    return from_scratch.score(
+        reference.concepts, reference.real, reference.training, reference.look, generated
+    )
 
 
-def _unseen(known: Known, names: Sequence[str], made: Sequence[Document]) -> base.Score:
-    looks = known.look(_all(made))
-    named = base.shares({"unseen_named": [a == b for a, b in zip(looks, names, strict=True)]})
+def _score_unseen_concepts(
+    reference: ReferenceData, names: Sequence[str], generated: Sequence[Document]
+) -> base.MetricResult:
+    looks = reference.look(_stack_images(generated))
+    named = base.score_fractions(
+        {"unseen_named": [a == b for a, b in zip(looks, names, strict=True)]}
+    )
     ours, training, other = (
         image_set_distance.features(some)
         for some in (
-            _all(made),
-            np.stack([concept.pixels for concept in known.seen]),
-            np.stack([concept.pixels for concept in known.unseen]),
+            _stack_images(generated),
+            np.stack([concept.pixels for concept in reference.train_concepts]),
+            np.stack([concept.pixels for concept in reference.unseen]),
         )
     )
-    found = precision_recall.copies(ours, training, other)
-    new = base.Score({"unseen_close": found.close}, numbers={"unseen_ratio": found.ratio})
-    return base.together(named, new)
+    found = precision_recall.measure_memorization(ours, training, other)
+    new = base.MetricResult({"unseen_close": found.close}, numbers={"unseen_ratio": found.ratio})
+    return base.merge(named, new)
 
 
-def _all(made: Sequence[Document]) -> np.ndarray:
-    return np.stack([pixels for document in made for pixels in document.pictures()])
+def _stack_images(documents: Sequence[Document]) -> np.ndarray:
+    return np.stack([pixels for document in documents for pixels in document.pictures()])

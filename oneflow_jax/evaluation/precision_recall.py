@@ -13,14 +13,14 @@ from scipy.spatial import distance
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import fid_kid
 
-NEIGHBORS = 3
+NUM_NEIGHBORS = 3
 """As in the paper of improved precision and recall."""
 
 PERCENTILE = 5.0
 """One held-out picture in twenty is as close to training as that; it takes 20 or more to tell."""
 
 
-class Coverage(NamedTuple):
+class PrecisionRecall(NamedTuple):
     """Shares, 0 to 1; both about the same, and far above 0, for two samples of one source.
 
     Attributes:
@@ -32,7 +32,7 @@ class Coverage(NamedTuple):
     recall: float
 
 
-class Copies(NamedTuple):
+class MemorizationResult(NamedTuple):
     """How much closer to training than held-out real pictures the made ones are.
 
     Attributes:
@@ -47,8 +47,10 @@ class Copies(NamedTuple):
 
 
 def precision_recall(
-    real: Float[np.ndarray, "n d"], made: Float[np.ndarray, "m d"], neighbors: int = NEIGHBORS
-) -> Coverage:
+    real: Float[np.ndarray, "n d"],
+    generated: Float[np.ndarray, "m d"],
+    neighbors: int = NUM_NEIGHBORS,
+) -> PrecisionRecall:
     """Improved precision and recall: Kynkäänniemi et al. (2019), eq. 1 and 2.
 
     A vector is among a set if it is in the ball around one of the set's vectors that reaches to
@@ -57,25 +59,25 @@ def precision_recall(
     Raises:
         UserError: vectors of different widths, or no more than `neighbors` of them.
     """
-    real, made = fid_kid.pair(real, made, least=neighbors + 1)
+    real, generated = fid_kid.validate_pair(real, generated, min_count=neighbors + 1)
     if neighbors < 1:
         raise UserError(f"neighbors={neighbors}: give 1 or more.")
-    between = distance.cdist(real, made)
-    in_real = between <= _reach(real, neighbors)[:, None]
-    in_made = between <= _reach(made, neighbors)[None]
-    return Coverage(float(in_real.any(axis=0).mean()), float(in_made.any(axis=1).mean()))
+    between = distance.cdist(real, generated)
+    in_real = between <= _knn_radius(real, neighbors)[:, None]
+    in_made = between <= _knn_radius(generated, neighbors)[None]
+    return PrecisionRecall(float(in_real.any(axis=0).mean()), float(in_made.any(axis=1).mean()))
 
 
-def copies(
-    made: Float[np.ndarray, "n d"],
+def measure_memorization(
+    generated: Float[np.ndarray, "n d"],
     training: Float[np.ndarray, "m d"],
     heldout: Float[np.ndarray, "k d"],
     percentile: float = PERCENTILE,
-) -> Copies:
+) -> MemorizationResult:
     """Whether made pictures are nearer to those of training than new real pictures are.
 
     Args:
-        made: pictures of the model.
+        generated: pictures of the model.
         training: pictures that it was trained on, all of them.
         heldout: real pictures of the same source that it was not trained on.
         percentile: of held-out distances, below which a picture counts as too close.
@@ -83,16 +85,16 @@ def copies(
     Raises:
         UserError: vectors of different widths or none; or half of `heldout` is in training.
     """
-    made, training = fid_kid.pair(made, training, least=1)
-    heldout, _ = fid_kid.pair(heldout, training, least=1)
-    far, usual = (distance.cdist(some, training).min(axis=1) for some in (made, heldout))
+    generated, training = fid_kid.validate_pair(generated, training, min_count=1)
+    heldout, _ = fid_kid.validate_pair(heldout, training, min_count=1)
+    far, usual = (distance.cdist(some, training).min(axis=1) for some in (generated, heldout))
     if not np.median(usual):
         raise UserError("heldout: half of it or more is in training; give pictures that are not.")
     close = far < np.percentile(usual, percentile)
-    return Copies(float(np.median(far) / np.median(usual)), float(close.mean()))
+    return MemorizationResult(float(np.median(far) / np.median(usual)), float(close.mean()))
 
 
-def _reach(vectors: Float[np.ndarray, "n d"], neighbors: int) -> Float[np.ndarray, "n"]:
+def _knn_radius(vectors: Float[np.ndarray, "n d"], neighbors: int) -> Float[np.ndarray, "n"]:
     """Distance of each vector to its k-th nearest neighbor among the others."""
     # The nearest of all is the vector itself.
     apart = distance.cdist(vectors, vectors)

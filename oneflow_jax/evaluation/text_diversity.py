@@ -18,7 +18,7 @@ from jaxtyping import Int
 from oneflow_jax.errors import UserError
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
+def distinct_n(texts: Sequence[str], n: int) -> float:
     """How many different runs of `n` words there are, by all; 0 if there is none.
 
     Raises:
@@ -31,7 +31,7 @@ def distinct(texts: Sequence[str], n: int) -> float:
     return len(set(runs)) / len(runs) if runs else 0.0
 
 
-def nearest(texts: Sequence[str], training: Sequence[str]) -> list[tuple[float, str]]:
+def nearest_neighbors(texts: Sequence[str], training: Sequence[str]) -> list[tuple[float, str]]:
     """Of each text the most similar one of training, the first of several, and how like it is.
 
     256 texts and 5,000 different ones of ten words take some seconds.
@@ -52,19 +52,19 @@ def nearest(texts: Sequence[str], training: Sequence[str]) -> list[tuple[float, 
     for text in dict.fromkeys(texts):
         words = [place.get(word, -1) for word in text.split()]
         longer = np.maximum(np.maximum(lengths, len(words)), 1)
-        alike = 1 - _distances(words, table, lengths) / longer
+        alike = 1 - _levenshtein_distances(words, table, lengths) / longer
         found[text] = float(alike.max()), known[alike.argmax()]
     return [found[text] for text in texts]
 
 
-def copied(texts: Sequence[str], training: Sequence[str]) -> list[bool]:
+def exact_matches(texts: Sequence[str], training: Sequence[str]) -> list[bool]:
     """Which of `texts` are in `training` to the letter."""
     known = set(training)
     return [text in known for text in texts]
 
 
-def _distances(
-    words: Sequence[int], table: Int[np.ndarray, "w m"], lengths: Int[np.ndarray, "m"]
+def _levenshtein_distances(
+    word_ids: Sequence[int], table: Int[np.ndarray, "w m"], lengths: Int[np.ndarray, "m"]
 ) -> Int[np.ndarray, "m"]:
     """Levenshtein distances of one text and each column of the table, all at once.
 
@@ -72,7 +72,7 @@ def _distances(
     the words so far and the first j of each column.
     """
     far = np.repeat(np.arange(len(table) + 1)[:, None], table.shape[1], axis=1)
-    for word in words:
+    for word in word_ids:
         changed = far[:-1] + (table != word)
         kept = far[0] + 1
         far = np.concatenate([kept[None], np.minimum(changed, far[1:] + 1)])

@@ -18,7 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.canvas import Canvas, Modality
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
 
@@ -39,53 +39,53 @@ class Gaps:
     size: Int[Array, "*b L"]
 
 
-def interleaved(u: Float[Array, "L"], birth: Float[Array, "L"]) -> Float[Array, "L"]:
-    """Times (12) of pictures born at text time `birth`, at τ = 2u; below 0 where not yet born."""
-    return jnp.minimum(2 * u - birth, 1.0)
+def interleaved_time(u: Float[Array, "L"], start_time: Float[Array, "L"]) -> Float[Array, "L"]:
+    """Times (12) of images inserted at text time `start_time`, at τ = 2u; below 0 if not yet."""
+    return jnp.minimum(2 * u - start_time, 1.0)
 
 
-def inserted(
-    t: Float[Array, ""], s: Float[Array, ""], count: Float[Array, "*gaps"]
+def insert_probability(
+    t: Float[Array, ""], s: Float[Array, ""], num_missing: Float[Array, "*gaps"]
 ) -> Float[Array, "*gaps"]:
-    """Probability (11) that something comes into a gap that lacks `count` items; 1 where s=1."""
+    """Probability (11) of an insertion into a gap that lacks `num_missing` items; 1 where s=1."""
     left = jnp.where(s < 1, (1 - s) / jnp.where(t < 1, 1 - t, 1.0), 0.0)
-    return 1 - left**count
+    return 1 - left**num_missing
 
 
-def first_slots(canvas: Canvas) -> Bool[Array, "L"]:
+def item_starts(canvas: Canvas) -> Bool[Array, "L"]:
     """True for every token and for the first slot of each picture of a clean row."""
     new = jnp.diff(canvas.span, prepend=0) != 0
     return canvas.is_text | (canvas.is_image & new)
 
 
-def last_slots(canvas: Canvas) -> Bool[Array, "L"]:
+def item_ends(canvas: Canvas) -> Bool[Array, "L"]:
     """True for every token and for the last slot of each picture."""
     ends = jnp.diff(canvas.span, append=-1) != 0
     return canvas.is_text | (canvas.is_image & ends)
 
 
-def gaps(canvas: Canvas, kept: Bool[Array, "L"]) -> Gaps:
-    """The gaps of a clean row of which only `kept` is left; BOS must be kept.
+def gaps(canvas: Canvas, keep: Bool[Array, "L"]) -> Gaps:
+    """The gaps of a clean row of which only `keep` is left; BOS must be kept.
 
     Every document begins with BOS, so that no gap lacks an anchor and none crosses into another
     document. If a picture is absent, what is missing on both of its sides falls into one gap.
     """
-    slots = jnp.arange(kept.shape[0])
-    anchor = kept & last_slots(canvas)
-    missing = (canvas.kind != Kind.PAD) & first_slots(canvas) & ~kept
+    slots = jnp.arange(keep.shape[0])
+    anchor = keep & item_ends(canvas)
+    missing = (canvas.kind != Modality.PAD) & item_starts(canvas) & ~keep
     gap = jax.lax.cummax(jnp.where(anchor, slots, 0))
     size = jnp.zeros_like(slots).at[gap].add(missing.astype(slots.dtype))
     return Gaps(anchor=anchor, missing=missing, gap=gap, size=size)
 
 
-def left_over(canvas: Canvas, kept: Bool[Array, "L"]) -> Canvas:
+def compact(canvas: Canvas, keep: Bool[Array, "L"]) -> Canvas:
     """The row without what was deleted: PAD there, and orders counted anew in each document."""
-    items = jnp.cumsum(kept & first_slots(canvas))
+    items = jnp.cumsum(keep & item_starts(canvas))
     begins = canvas.is_text & (canvas.position[:, 0] == 0)
     base = jax.lax.cummax(jnp.where(begins, items, 0))
-    order = jnp.where(kept, items - base, 0)
+    order = jnp.where(keep, items - base, 0)
     return canvas.replace(
-        kind=jnp.where(kept, canvas.kind, int(Kind.PAD)),
-        segment=jnp.where(kept, canvas.segment, 0),
+        kind=jnp.where(keep, canvas.kind, int(Modality.PAD)),
+        segment=jnp.where(keep, canvas.segment, 0),
         position=canvas.position.at[:, 0].set(order),
     )

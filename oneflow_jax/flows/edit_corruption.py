@@ -27,18 +27,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.canvas import Canvas, Modality
 from oneflow_jax.flows import deletion, tasks
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
-KINDS = 3
+NUM_CORRUPTION_KINDS = 3
 """Kinds of mistakes for words, and for pictures."""
 
-EXTRA = 0.25
+SPURIOUS_RATE = 0.25
 """Words too many at t=0, for each item."""
 
 
-class Fate(enum.IntEnum):
+class EditOp(enum.IntEnum):
     """What is to become of an item."""
 
     KEEP = 0
@@ -47,7 +47,7 @@ class Fate(enum.IntEnum):
 
 
 @flax.struct.dataclass
-class Mistakes:
+class EditCorruption:
     """Mistakes for the items of a row; `missing`, `noisy` and `wrong` never hold together.
 
     Attributes:
@@ -66,74 +66,74 @@ class Mistakes:
     time: Float[Array, "*b L"]
 
 
-def draw(
+def sample(
     key: Key[Array, ""],
     t: Float[Array, "L"],
     canvas: Canvas,
-    words: tuple[int, int],
-    where: Bool[Array, "L"],
-) -> Mistakes:
+    text_id_range: tuple[int, int],
+    eligible: Bool[Array, "L"],
+) -> EditCorruption:
     """Mistakes in the items of a clean row.
 
     Args:
         key: randomness.
         t: time of each slot's document.
         canvas: the clean row.
-        words: range of the ids that wrong words are drawn from.
-        where: True where there may be mistakes.
+        text_id_range: range of the ids that wrong words are drawn from.
+        eligible: True where there may be mistakes.
     """
     key_item, key_slot, key_word, key_shift, key_time = jax.random.split(key, 5)
     # What concerns a picture is drawn once for all its slots.
     by_item = jnp.where(
         canvas.is_text,
         jax.random.uniform(key_slot, t.shape),
-        tasks.uniform(key_item, canvas.span),
+        tasks.uniform_per_group(key_item, canvas.span),
     )
-    free = canvas.free & where
+    free = canvas.free & eligible
     mistaken = free & (by_item >= t)
     # Given a mistake, what is left of its number is uniform again.
-    kind = jnp.floor(KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
+    kind = jnp.floor(NUM_CORRUPTION_KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
     word, picture = mistaken & canvas.is_text, mistaken & canvas.is_image
-    partner = _next(word & (kind == 1), canvas.segment)
+    partner = _next_in_document(word & (kind == 1), canvas.segment)
     swapped = word & (kind == 1) & (canvas.ids[partner] != canvas.ids)
-    random = jax.random.randint(key_word, t.shape, *words)
+    random = jax.random.randint(key_word, t.shape, *text_id_range)
     ids = jnp.where(word & (kind <= 1), random, canvas.ids)
     ids = jnp.where(swapped, canvas.ids[partner], ids)
-    other = _other_picture(key_shift, canvas)
+    other = _other_image_slots(key_shift, canvas)
     differs = jnp.any(canvas.latents[other] != canvas.latents, axis=-1)
     differs = jnp.zeros(t.shape[0] + 1, bool).at[canvas.span].max(differs)[canvas.span]
     strange = picture & (kind == 0) & differs
     noisy = picture & ((kind == 2) | ((kind == 0) & ~differs))
-    return Mistakes(
+    return EditCorruption(
         ids=ids,
         latents=jnp.where(strange[:, None], canvas.latents[other], canvas.latents),
         wrong=(word & (ids != canvas.ids)) | strange,
         missing=(word & (kind == 2)) | (picture & (kind == 1)),
         noisy=noisy,
-        time=jnp.where(noisy, tasks.uniform(key_time, canvas.span), 1.0),
+        time=jnp.where(noisy, tasks.uniform_per_group(key_time, canvas.span), 1.0),
     )
 
 
-def with_extra(
+def insert_spurious(
     key: Key[Array, ""],
     t: Float[Array, "L"],
-    shown: Canvas,
-    where: Bool[Array, "L"],
-    words: tuple[int, int],
+    canvas: Canvas,
+    anchors: Bool[Array, "L"],
+    text_id_range: tuple[int, int],
 ) -> tuple[Canvas, Int[Array, "L"]]:
     """The row with words too many; and for each of their slots, the slot they stand after, else -1.
 
     Args:
         key: randomness.
         t: time of each slot's document.
-        shown: a row in the order of its slots, what is missing from it PAD.
-        where: True for the items, at their last slots, after which there may be one.
-        words: range of the ids that they are drawn from.
+        canvas: a row in the order of its slots, what is missing from it PAD.
+        anchors: True for the items, at their last slots, after which there may be one.
+        text_id_range: range of the ids that they are drawn from.
     """
     key_luck, key_word = jax.random.split(key)
     luck = jax.random.uniform(key_luck, t.shape)
-    room = shown.kind == Kind.PAD
-    after = where & ~room & (luck < EXTRA * (1 - t))
+    room = canvas.kind == Modality.PAD
+    after = anchors & ~room & (luck < SPURIOUS_RATE * (1 - t))
     after &= jnp.cumsum(after) <= jnp.sum(room)
     # The n-th word too many takes the n-th slot that is empty.
     slots = jnp.arange(t.shape[0])
@@ -146,39 +146,39 @@ def with_extra(
     extra = room & (rank < jnp.sum(after))
     source = owner[jnp.maximum(rank, 0)]
     before = jnp.cumsum(after) - after
-    begins = shown.is_text & (shown.position[:, 0] == 0)
+    begins = canvas.is_text & (canvas.position[:, 0] == 0)
     inside = before - jax.lax.cummax(jnp.where(begins, before, 0))
-    order = jnp.where(room, 0, shown.position[:, 0] + inside)
+    order = jnp.where(room, 0, canvas.position[:, 0] + inside)
     order = jnp.where(extra, order[source] + 1, order)
-    random = jax.random.randint(key_word, t.shape, *words)
-    grown = shown.replace(
-        ids=jnp.where(extra, random, shown.ids),
-        kind=jnp.where(extra, int(Kind.TEXT), shown.kind),
-        segment=jnp.where(extra, shown.segment[source], shown.segment),
+    random = jax.random.randint(key_word, t.shape, *text_id_range)
+    grown = canvas.replace(
+        ids=jnp.where(extra, random, canvas.ids),
+        kind=jnp.where(extra, int(Modality.TEXT), canvas.kind),
+        segment=jnp.where(extra, canvas.segment[source], canvas.segment),
         # Unique: clean rows number their spans below the number of slots.
-        span=jnp.where(extra, slots.size + slots, shown.span),
-        position=jnp.where(extra[:, None], 0, shown.position).at[:, 0].set(order),
+        span=jnp.where(extra, slots.size + slots, canvas.span),
+        position=jnp.where(extra[:, None], 0, canvas.position).at[:, 0].set(order),
     )
     return grown, jnp.where(extra, source, -1)
 
 
-def _next(chosen: Bool[Array, "L"], segment: Int[Array, "L"]) -> Int[Array, "L"]:
+def _next_in_document(selected: Bool[Array, "L"], segment: Int[Array, "L"]) -> Int[Array, "L"]:
     """The next chosen slot of the same document after each slot; after the last, the first."""
-    length = chosen.shape[0]
-    at = jnp.where(chosen, jnp.arange(length), length)
+    length = selected.shape[0]
+    at = jnp.where(selected, jnp.arange(length), length)
     first = jnp.full(length + 1, length).at[segment].min(at)[segment]
     upcoming = jnp.append(jax.lax.cummin(at, reverse=True)[1:], length)
     inside = (upcoming < length) & (segment[jnp.minimum(upcoming, length - 1)] == segment)
     return jnp.minimum(jnp.where(inside, upcoming, first), length - 1)
 
 
-def _other_picture(key: Key[Array, ""], canvas: Canvas) -> Int[Array, "L"]:
+def _other_image_slots(key: Key[Array, ""], canvas: Canvas) -> Int[Array, "L"]:
     """For each patch, the slot of the same patch in another picture of the row, if there is one.
 
     All pictures have equally many patches.
     """
     slots = jnp.arange(canvas.kind.shape[0])
-    first = canvas.is_image & deletion.first_slots(canvas)
+    first = canvas.is_image & deletion.item_starts(canvas)
     count = jnp.sum(first)
     number = jnp.maximum(jnp.cumsum(first) - 1, 0)
     start = jnp.zeros_like(slots).at[jnp.where(first, number, slots.size)].set(slots, mode="drop")

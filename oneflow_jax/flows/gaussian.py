@@ -24,27 +24,27 @@ def velocity(
     x_1: Float[Array, "*b L n"],
     x_t: Float[Array, "*b L n"],
     t: Float[Array, "*b L"],
-    min_remaining: float = 0.0,
+    min_one_minus_t: float = 0.0,
 ) -> Float[Array, "*b L n"]:
     """V by (3), from the clean vector or a prediction of it.
 
     Args:
         x_1: the clean vector or its prediction.
         x_t: the state.
-        t: time of each slot, below 1 unless `min_remaining` is positive.
-        min_remaining: floor of 1 - t.
+        t: time of each slot, below 1 unless `min_one_minus_t` is positive.
+        min_one_minus_t: floor of 1 - t.
     """
-    return (x_1 - x_t) / jnp.maximum(1 - t, min_remaining)[..., None]
+    return (x_1 - x_t) / jnp.maximum(1 - t, min_one_minus_t)[..., None]
 
 
-def clean(
+def x1_from_velocity(
     v: Float[Array, "*b L n"], x_t: Float[Array, "*b L n"], t: Float[Array, "*b L"]
 ) -> Float[Array, "*b L n"]:
     """The x_1 at which the straight line from x_t with velocity v ends: (3) solved for x_1."""
     return x_t + (1 - t[..., None]) * v
 
 
-def toward(
+def euler_step(
     x_t: Float[Array, "*b L n"],
     x_1: Float[Array, "*b L n"],
     t: Float[Array, "*b L"],

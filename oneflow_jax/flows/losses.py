@@ -17,7 +17,7 @@ def squared_error(
 ) -> metrics.Average:
     """Sum over scored slots of the mean squared difference of their n numbers."""
     error = jnp.mean(jnp.square(prediction - target), axis=-1)
-    return _over(scored, error)
+    return _masked_sum(scored, error)
 
 
 def cross_entropy(
@@ -31,29 +31,31 @@ def cross_entropy(
     The number of slots is weighted too, so that the mean is one of nats.
     """
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
-    return _over(scored, nats, weight)
+    return _masked_sum(scored, nats, weight)
 
 
 def poisson(
     log_rate: Float[Array, "L"], count: Int[Array, "L"], scored: Bool[Array, "L"]
 ) -> metrics.Average:
     """Sum over scored slots of λ - k log λ, least at λ = E[k] (OneFlow, eq. 4)."""
-    return _over(scored, jnp.exp(log_rate) - count * log_rate)
+    return _masked_sum(scored, jnp.exp(log_rate) - count * log_rate)
 
 
 def binary_cross_entropy(
-    logits: Float[Array, "L"], true: Bool[Array, "L"], scored: Bool[Array, "L"]
+    logits: Float[Array, "L"], labels: Bool[Array, "L"], scored: Bool[Array, "L"]
 ) -> metrics.Average:
-    """Sum over scored slots of -log of the probability given to what is `true`, in nats."""
-    return _over(scored, optax.sigmoid_binary_cross_entropy(logits, true.astype(logits.dtype)))
+    """Sum over scored slots of -log of the probability given to what is `labels`, in nats."""
+    return _masked_sum(
+        scored, optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
+    )
 
 
-def squared_normalizer(logits: Float[Array, "L V"], scored: Bool[Array, "L"]) -> metrics.Average:
+def z_loss(logits: Float[Array, "L V"], scored: Bool[Array, "L"]) -> metrics.Average:
     """Sum over scored slots of (log Z)^2, Z being the sum of exp(logits): z-loss."""
-    return _over(scored, jnp.square(jax.nn.logsumexp(logits, axis=-1)))
+    return _masked_sum(scored, jnp.square(jax.nn.logsumexp(logits, axis=-1)))
 
 
-def _over(
+def _masked_sum(
     scored: Bool[Array, "L"], values: Float[Array, "L"], weight: Float[Array, "L"] | float = 1.0
 ) -> metrics.Average:
     # where, not a product: an infinite value in a slot that is not scored must not become NaN.

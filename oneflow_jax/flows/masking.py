@@ -17,24 +17,28 @@ import jax.numpy as jnp
 from oneflow_jax.shapes import Array, Bool, Float, Key
 
 
-def kept(key: Key[Array, ""], t: Float[Array, "L"]) -> Bool[Array, "L"]:
+def keep_mask(key: Key[Array, ""], t: Float[Array, "L"]) -> Bool[Array, "L"]:
     """True where a slot is still readable at its time: by (4), always at t=1 and never at t=0."""
     return jax.random.uniform(key, t.shape) < t
 
 
-def rate(t: Float[Array, "L"], cap: float) -> Float[Array, "L"]:
-    """The rate of (5), at most `cap`: it has no bound as t nears 1.
+def unmask_rate(t: Float[Array, "L"], max_rate: float) -> Float[Array, "L"]:
+    """The rate of (5), at most `max_rate`: it has no bound as t nears 1.
 
     As the weight of a hidden token's cross-entropy it makes the loss a bound on -log p(text).
     """
-    return 1 / jnp.maximum(1 - t, 1 / cap)
+    return 1 / jnp.maximum(1 - t, 1 / max_rate)
 
 
-def revealed(t: Float[Array, ""], s: Float[Array, ""], sigma: Float[Array, ""]) -> Float[Array, ""]:
+def unmask_probability(
+    t: Float[Array, ""], s: Float[Array, ""], sigma: Float[Array, ""]
+) -> Float[Array, ""]:
     """Probability (7) that a slot that is hidden at t is read at s; 1 where s=1."""
     return jnp.where(s < 1, (s - (1 - sigma) * t) / (1 - t), 1.0)
 
 
-def hidden_again(t: Float[Array, ""], s: Float[Array, ""], remask: float) -> Float[Array, ""]:
-    """σ: as much of `remask` as (8) allows; 0 where s=1."""
-    return jnp.minimum(remask, (1 - s) / jnp.maximum(t, 1e-6)) * (t > 0)
+def remask_probability(
+    t: Float[Array, ""], s: Float[Array, ""], remask_prob: float
+) -> Float[Array, ""]:
+    """σ: as much of `remask_prob` as (8) allows; 0 where s=1."""
+    return jnp.minimum(remask_prob, (1 - s) / jnp.maximum(t, 1e-6)) * (t > 0)

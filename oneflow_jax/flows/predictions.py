@@ -15,7 +15,7 @@ from oneflow_jax.shapes import Array, Bool, Float
 
 
 @dataclasses.dataclass(frozen=True)
-class Clean:
+class X1Prediction:
     """The network puts out x̂_1; v̂ = (x̂_1 - x_t) / (1 - t).
 
     Attributes:
@@ -48,14 +48,14 @@ class Clean:
 
 
 @dataclasses.dataclass(frozen=True)
-class Velocity:
+class VelocityPrediction:
     """The network puts out v̂; x̂_1 = x_t + (1 - t) v̂."""
 
     def clean(
         self, output: Float[Array, "*b L n"], x_t: Float[Array, "*b L n"], t: Float[Array, "*b L"]
     ) -> Float[Array, "*b L n"]:
         """x̂_1."""
-        return gaussian.clean(output, x_t, t)
+        return gaussian.x1_from_velocity(output, x_t, t)
 
     def loss(
         self,
@@ -70,4 +70,4 @@ class Velocity:
         return losses.squared_error(output, x_1 - x_0, scored)
 
 
-Prediction = Clean | Velocity
+PredictionType = X1Prediction | VelocityPrediction

@@ -27,7 +27,7 @@ NAMES = ("joint", "text_to_image", "image_to_text", "spans", "scattered")
 
 
 @flax.struct.dataclass
-class Draw:
+class TaskDraw:
     """What one training row must make; `scored` and `dropped` never hold together.
 
     Attributes:
@@ -42,7 +42,7 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mix:
+class TaskMixture:
     """How often each task is drawn.
 
     Attributes:
@@ -54,12 +54,12 @@ class Mix:
     shares: tuple[float, ...]
     drop: float
 
-    def draw(self, key: Key[Array, ""], t: Float[Array, "L"], canvas: Canvas) -> Draw:
+    def draw(self, key: Key[Array, ""], t: Float[Array, "L"], canvas: Canvas) -> TaskDraw:
         """The task of each document of one row, at the times `t` of its slots."""
         key_task, key_drop, key_share, key_span, key_slot = jax.random.split(key, 5)
-        task = drawn(key_task, self.shares, canvas.segment)
-        share = uniform(key_share, canvas.segment)
-        by_span = uniform(key_span, canvas.span) < share
+        task = sample_per_group(key_task, self.shares, canvas.segment)
+        share = uniform_per_group(key_share, canvas.segment)
+        by_span = uniform_per_group(key_span, canvas.span) < share
         by_slot = jax.random.uniform(key_slot, t.shape) < share
         chosen = jnp.select(
             [task == NAMES.index(name) for name in NAMES],
@@ -76,23 +76,27 @@ class Mix:
         condition = (canvas.is_text & (task == NAMES.index("text_to_image"))) | (
             canvas.is_image & (task == NAMES.index("image_to_text"))
         )
-        dropped = canvas.free & condition & (uniform(key_drop, canvas.segment) < self.drop)
+        dropped = (
+            canvas.free & condition & (uniform_per_group(key_drop, canvas.segment) < self.drop)
+        )
         clock = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
-        return Draw(scored=scored, clock=clock, task=task)
+        return TaskDraw(scored=scored, clock=clock, task=task)
 
 
-ALL = Mix(shares=(1.0, 0.0, 0.0, 0.0, 0.0), drop=0.0)
+ALL_TARGETS = TaskMixture(shares=(1.0, 0.0, 0.0, 0.0, 0.0), drop=0.0)
 """Everything is the model's to make."""
 
 
-def drawn(
-    key: Key[Array, ""], shares: tuple[float, ...], number: Int[Array, "L"]
+def sample_per_group(
+    key: Key[Array, ""], probs: tuple[float, ...], group_ids: Int[Array, "L"]
 ) -> Int[Array, "L"]:
     """One choice, with these shares, for all slots that bear the same document or span number."""
-    return jnp.searchsorted(jnp.cumsum(jnp.array(shares[:-1])), uniform(key, number), "right")
+    return jnp.searchsorted(
+        jnp.cumsum(jnp.array(probs[:-1])), uniform_per_group(key, group_ids), "right"
+    )
 
 
-def uniform(key: Key[Array, ""], number: Int[Array, "L"]) -> Float[Array, "L"]:
+def uniform_per_group(key: Key[Array, ""], group_ids: Int[Array, "L"]) -> Float[Array, "L"]:
     """One uniform number for all slots that bear the same document or span number."""
     # Numbers run from 0 to at most L, so L + 1 draws serve any row.
-    return jax.random.uniform(key, (number.shape[0] + 1,))[number]
+    return jax.random.uniform(key, (group_ids.shape[0] + 1,))[group_ids]

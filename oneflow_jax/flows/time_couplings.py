@@ -20,12 +20,12 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 NAMES = ("interleaved", "independent", "together", "revised")
 
-EARLIEST = 0.5
+MIN_EDIT_TIME = 0.5
 """First time of revised documents: nothing of one more than half wrong is worth revising."""
 
 
 @flax.struct.dataclass
-class Times:
+class CoupledTimes:
     """When a row is shown; `births` and `revised` never hold together.
 
     Attributes:
@@ -42,7 +42,7 @@ class Times:
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedules:
+class TimeCoupling:
     """How often each is drawn.
 
     Attributes:
@@ -51,7 +51,7 @@ class Schedules:
     """
 
     shares: tuple[float, ...]
-    clock: time_samplers.Clock
+    clock: time_samplers.TimeSampler
 
     @property
     def revises(self) -> bool:
@@ -60,26 +60,26 @@ class Schedules:
 
     def draw(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, task: Int[Array, "L"]
-    ) -> Times:
+    ) -> CoupledTimes:
         """The times of one row; `u` and `task`, of `tasks.NAMES`, are each document's."""
         key_schedule, key_birth, key_text, key_image = jax.random.split(key, 4)
-        which = tasks.drawn(key_schedule, self.shares, canvas.segment)
+        which = tasks.sample_per_group(key_schedule, self.shares, canvas.segment)
         joint = task == tasks.NAMES.index("joint")
         births, _, together, revised = (joint & (which == n) for n in range(len(NAMES)))
         # Sums of a stratified and a free number, modulo 1, are uniform and independent.
-        apart_text = jnp.mod(u + tasks.uniform(key_text, canvas.segment), 1.0)
-        apart_image = jnp.mod(u + tasks.uniform(key_image, canvas.span), 1.0)
+        apart_text = jnp.mod(u + tasks.uniform_per_group(key_text, canvas.segment), 1.0)
+        apart_image = jnp.mod(u + tasks.uniform_per_group(key_image, canvas.span), 1.0)
         text = self.clock(jnp.where(together, u, apart_text))
         image = self.clock(jnp.where(together, u, apart_image))
         text = jnp.where(births, jnp.minimum(2 * u, 1.0), text)
-        birth = tasks.uniform(key_birth, canvas.span)
-        return Times(
-            text=jnp.where(revised, EARLIEST + (1 - EARLIEST) * u, text),
-            image=jnp.where(births, deletion.interleaved(u, birth), image),
+        birth = tasks.uniform_per_group(key_birth, canvas.span)
+        return CoupledTimes(
+            text=jnp.where(revised, MIN_EDIT_TIME + (1 - MIN_EDIT_TIME) * u, text),
+            image=jnp.where(births, deletion.interleaved_time(u, birth), image),
             births=births,
             revised=revised,
         )
 
 
-TOGETHER = Schedules(shares=(0.0, 0.0, 1.0, 0.0), clock=time_samplers.Power())
+SHARED = TimeCoupling(shares=(0.0, 0.0, 1.0, 0.0), clock=time_samplers.PowerTimeSampler())
 """Everything at the document's own time."""

@@ -7,31 +7,33 @@ import jax.numpy as jnp
 
 from oneflow_jax.shapes import Array, Float, Int, Key
 
-GOLDEN = 0.6180339887498949
+GOLDEN_RATIO_CONJUGATE = 0.6180339887498949
 """Fraction of the golden ratio: multiples of it, modulo 1, spread evenly however many are taken."""
 
 
-def stratified(key: Key[Array, ""], rows: int) -> Float[Array, "B"]:
+def sample_stratified(key: Key[Array, ""], batch_size: int) -> Float[Array, "B"]:
     """Numbers u in [0, 1), one in each B-th of the interval, in random order over the rows.
 
     Each is uniform by itself; together they cover the interval, which lowers the variance of the
     loss (low-discrepancy sampling of Kingma et al., Variational Diffusion Models, appendix I.1).
     """
     key_shift, key_order = jax.random.split(key)
-    strata = jax.random.permutation(key_order, rows)
-    return (strata + jax.random.uniform(key_shift, (rows,))) / rows
+    strata = jax.random.permutation(key_order, batch_size)
+    return (strata + jax.random.uniform(key_shift, (batch_size,))) / batch_size
 
 
-def per_document(u: Float[Array, "*b"], segment: Int[Array, "*b L"]) -> Float[Array, "*b L"]:
+def spread_over_documents(
+    u: Float[Array, "*b"], segment: Int[Array, "*b L"]
+) -> Float[Array, "*b L"]:
     """A number in [0, 1) for each document of a row, spread over its slots; u for the first.
 
     Documents packed into one row would else share their row's number. Each is uniform by itself.
     """
-    return jnp.mod(u[..., None] + GOLDEN * (segment - 1), 1.0)
+    return jnp.mod(u[..., None] + GOLDEN_RATIO_CONJUGATE * (segment - 1), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Power:
+class PowerTimeSampler:
     """Times t = u^exponent: uniform for 1; above it, early and noisy times come more often.
 
     What a picture is to show is settled early: the fewer the pictures and the more numbers in
@@ -46,7 +48,7 @@ class Power:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogitNormal:
+class LogitNormalTimeSampler:
     """Times t = sigmoid(mean + deviation * z), z standard normal: mostly in the middle.
 
     Esser et al., Scaling Rectified Flow Transformers, eq. 19, drawn by inversion, so that
@@ -63,5 +65,8 @@ class LogitNormal:
         return jax.nn.sigmoid(self.mean + self.deviation * quantile)
 
 
-Clock = Power | LogitNormal
-BY_NAME: dict[str, type[Clock]] = {"power": Power, "logit_normal": LogitNormal}
+TimeSampler = PowerTimeSampler | LogitNormalTimeSampler
+TIME_SAMPLERS: dict[str, type[TimeSampler]] = {
+    "power": PowerTimeSampler,
+    "logit_normal": LogitNormalTimeSampler,
+}

@@ -7,18 +7,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from oneflow_jax.nn import attention_ops, layers, partitioning
-from oneflow_jax.nn.attention_mask import Sight
+from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float, Int
 
-Rotation = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
+RopeAngles = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
 """Cosine and sine of the slots' positions: `layers.rotations`."""
 
-Asked = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L K A"]]
+QKV = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L K A"]]
 """Queries, keys and values."""
 
 
 @flax.struct.dataclass
-class Cache:
+class KVCache:
     """Keys and values of the slots that came before, by layer; `length` of them are valid.
 
     Beyond `length` there may be anything: it is never seen, and overwritten by what comes.
@@ -28,27 +28,28 @@ class Cache:
     value: Float[Array, "N B S K A"]
     length: Int[Array, "B"]
 
-    def advanced(self, by: Int[Array, "B"]) -> "Cache":
+    def advanced(self, by: Int[Array, "B"]) -> "KVCache":
         """The cache with the next `by` slots of each row counted as valid."""
         return self.replace(length=self.length + by)
 
-    def above(self, other: "Cache") -> "Cache":
+    def above(self, other: "KVCache") -> "KVCache":
         """The rows of both, these first; they have room for equally many slots."""
-        return Cache(
+        return KVCache(
             jnp.concatenate([self.key, other.key], axis=1),
             jnp.concatenate([self.value, other.value], axis=1),
             jnp.concatenate([self.length, other.length]),
         )
 
-    def top(self, rows: int) -> "Cache":
+    def top(self, rows: int) -> "KVCache":
         """The first so many rows."""
-        return Cache(self.key[:, :rows], self.value[:, :rows], self.length[:rows])
+        return KVCache(self.key[:, :rows], self.value[:, :rows], self.length[:rows])
 
 
 class Attention(nn.Module):
     """Multi-head attention with normalized queries and keys, and rotary positions.
 
-    In two halves, of what each slot does by itself; between them `gathered` brings slots together.
+    In two halves, of what each slot does by itself; between them `attend_with_cache` brings slots
+    together.
     """
 
     heads: int
@@ -73,36 +74,38 @@ class Attention(nn.Module):
         axes = ("heads", "head_width", "width")
         self.out = layers.Linear((self.width,), axes, self.dtype, inputs=2)
 
-    def asks(self, x: Float[Array, "B L D"], rotation: Rotation) -> Asked:
+    def asks(self, x: Float[Array, "B L D"], rotation: RopeAngles) -> QKV:
         """Queries, keys and values of the slots."""
         query, key = self.query_norm(self.query(x)), self.key_norm(self.key(x))
-        return layers.rotate(query, rotation), layers.rotate(key, rotation), self.value(x)
+        return layers.apply_rope(query, rotation), layers.apply_rope(key, rotation), self.value(x)
 
     def tells(self, gathered: Float[Array, "B L H A"]) -> Float[Array, "B L D"]:
         """What becomes of what each slot has gathered."""
         return self.out(gathered)
 
 
-def gathered(
-    asked: Asked, sight: Sight, before: Cache | None, way: str
-) -> tuple[Float[Array, "B L H A"], Cache | None]:
+def attend_with_cache(
+    qkv: QKV, mask: AttentionMask, cache: KVCache | None, implementation: str
+) -> tuple[Float[Array, "B L H A"], KVCache | None]:
     """What each slot gathers from the slots it may see, and the cache with these slots in it.
 
     Args:
-        asked: queries, keys and values.
-        sight: who sees whom; with a cache, all of its slots.
-        before: one layer's cache, without its first axis.
-        way: one of `attending.WAYS`.
+        qkv: queries, keys and values.
+        mask: who sees whom; with a cache, all of its slots.
+        cache: one layer's cache, without its first axis.
+        implementation: one of `attention_ops.IMPLEMENTATIONS`.
     """
-    query, key, value = asked
-    if before is not None:
-        before = _written(before, key, value)
-        key, value = before.key, before.value
-    found = attention_ops.attend(query, key, value, sight, way)
-    return partitioning.constrained(found, attention_ops.QUERIES), before
+    query, key, value = qkv
+    if cache is not None:
+        cache = _append(cache, key, value)
+        key, value = cache.key, cache.value
+    found = attention_ops.dot_product_attention(query, key, value, mask, implementation)
+    return partitioning.with_logical_constraint(found, attention_ops.QUERY_AXES), cache
 
 
-def _written(cache: Cache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]) -> Cache:
+def _append(
+    cache: KVCache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]
+) -> KVCache:
     """The cache of one layer with new keys and values right after the valid ones."""
 
     @jax.vmap

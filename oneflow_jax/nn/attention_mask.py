@@ -9,15 +9,15 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Attend, Kind, View
+from oneflow_jax.canvas import AttentionPattern, Modality, NoisyCanvas
 from oneflow_jax.shapes import Array, Bool, Int
 
-NOBODY = -1
+INVISIBLE = -1
 """The segment of what no slot sees."""
 
 
 @flax.struct.dataclass
-class Sight:
+class AttentionMask:
     """Slot i sees slot j if both are of one segment, and j is numbered `until_i` at most.
 
     Every slot sees one at least, if only itself: no row of a softmax is empty.
@@ -34,24 +34,24 @@ class Sight:
     until: Int[Array, "B L"]
     key_segment: Int[Array, "B S"]
     number: Int[Array, "B S"]
-    pattern: Attend | None = flax.struct.field(pytree_node=False, default=None)
+    pattern: AttentionPattern | None = flax.struct.field(pytree_node=False, default=None)
 
     def visible(self) -> Bool[Array, "B L S"]:
         """True where a slot may see a slot."""
         together = self.segment[:, :, None] == self.key_segment[:, None, :]
         return together & (self.number[:, None, :] <= self.until[:, :, None])
 
-    def padded(self, slots: int) -> "Sight":
+    def padded(self, slots: int) -> "AttentionMask":
         """The same among `slots` slots to look at, of which nobody sees those that are added."""
         beyond = ((0, 0), (0, slots - self.number.shape[1]))
         return self.replace(
-            key_segment=jnp.pad(self.key_segment, beyond, constant_values=NOBODY),
+            key_segment=jnp.pad(self.key_segment, beyond, constant_values=INVISIBLE),
             number=jnp.pad(self.number, beyond),
             pattern=None,
         )
 
 
-def of(view: View, attend: Attend) -> Sight:
+def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
     """Who sees whom in a view; never one of another document.
 
     What comes before lies before: rows of paradigms that look back are in reading order, and the
@@ -59,27 +59,27 @@ def of(view: View, attend: Attend) -> Sight:
     """
     segment, last = view.segment, view.segment.shape[1] - 1
     slots = jnp.broadcast_to(jnp.arange(last + 1), segment.shape)
-    if attend is Attend.BIDIRECTIONAL:
+    if pattern is AttentionPattern.BIDIRECTIONAL:
         until = jnp.full_like(slots, last)
-    elif attend is Attend.CAUSAL:
+    elif pattern is AttentionPattern.CAUSAL:
         until = slots
     else:
         # All slots of a picture bear one order; a word's own number is below zero.
-        picture = jnp.where(view.kind == Kind.IMAGE, view.position[..., 0], -1 - slots)
+        picture = jnp.where(view.kind == Modality.IMAGE, view.position[..., 0], -1 - slots)
         ends = (picture != jnp.roll(picture, -1, axis=1)) | (segment != jnp.roll(segment, -1, 1))
         ends |= slots == last
         until = jax.lax.cummin(jnp.where(ends, slots, last), axis=1, reverse=True)
-    return Sight(segment, until, segment, slots, attend)
+    return AttentionMask(segment, until, segment, slots, pattern)
 
 
-def after(view: View, length: Int[Array, "B"], slots: int) -> Sight:
+def for_decode(view: NoisyCanvas, length: Int[Array, "B"], num_keys: int) -> AttentionMask:
     """Who sees which slots of a cache, among c slots that come after the `length` valid ones.
 
     A word sees what is before it and itself; a picture's slots, of which all come at once, see one
     another too.
     """
     rows, count = view.kind.shape
-    own = jnp.where(view.kind == Kind.IMAGE, count - 1, jnp.arange(count)[None])
-    one = jnp.zeros((rows, slots), jnp.int32)
-    number = jnp.broadcast_to(jnp.arange(slots), one.shape)
-    return Sight(jnp.zeros_like(own), length[:, None] + own, one, number)
+    own = jnp.where(view.kind == Modality.IMAGE, count - 1, jnp.arange(count)[None])
+    one = jnp.zeros((rows, num_keys), jnp.int32)
+    number = jnp.broadcast_to(jnp.arange(num_keys), one.shape)
+    return AttentionMask(jnp.zeros_like(own), length[:, None] + own, one, number)

@@ -15,21 +15,21 @@ import functools
 import jax
 
 from oneflow_jax.nn import blockwise_attention, partitioning, ring_attention, splash_attention
-from oneflow_jax.nn.attention_mask import Sight
+from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float
 
-WAYS = ("dense", "blocks", "splash")
+IMPLEMENTATIONS = ("dense", "blocks", "splash")
 
-QUERIES = ("rows", "slots", "act_heads", "head_width")
-BY_DEVICE = (QUERIES, QUERIES, QUERIES, ("rows", "slots"))
+QUERY_AXES = ("rows", "slots", "act_heads", "head_width")
+SHARD_AXES = (QUERY_AXES, QUERY_AXES, QUERY_AXES, ("rows", "slots"))
 
 
-def attend(
+def dot_product_attention(
     query: Float[Array, "B L H A"],
     key: Float[Array, "B S K A"],
     value: Float[Array, "B S K A"],
-    sight: Sight,
-    way: str,
+    mask: AttentionMask,
+    implementation: str,
 ) -> Float[Array, "B L H A"]:
     """softmax(query . key / sqrt(A)) value over the slots in sight; K divides H.
 
@@ -37,17 +37,21 @@ def attend(
         query: of the slots that look.
         key: of the slots that are looked at.
         value: of the same.
-        sight: who sees whom.
-        way: one of `WAYS`.
+        mask: who sees whom.
+        implementation: one of `IMPLEMENTATIONS`.
     """
-    if axis := partitioning.shared_out("slots"):
+    if axis := partitioning.sharded_axis("slots"):
         around = functools.partial(ring_attention.attend, axis=axis)
-        return partitioning.by_device(around, BY_DEVICE, QUERIES)(query, key, value, sight)
-    if way == "dense":
-        return jax.nn.dot_product_attention(query, key, value, mask=sight.visible()[:, None])
-    if way == "splash" and sight.pattern in splash_attention.PATTERNS:
-        kernel = functools.partial(
-            splash_attention.attend, interpret=partitioning.platform() != "tpu"
+        return partitioning.logical_shard_map(around, SHARD_AXES, QUERY_AXES)(
+            query, key, value, mask
         )
-        return partitioning.by_device(kernel, BY_DEVICE, QUERIES)(query, key, value, sight)
-    return blockwise_attention.attend(query, key, value, sight)
+    if implementation == "dense":
+        return jax.nn.dot_product_attention(query, key, value, mask=mask.visible()[:, None])
+    if implementation == "splash" and mask.pattern in splash_attention.SUPPORTED_MASKS:
+        kernel = functools.partial(
+            splash_attention.attend, interpret=partitioning.target_platform() != "tpu"
+        )
+        return partitioning.logical_shard_map(kernel, SHARD_AXES, QUERY_AXES)(
+            query, key, value, mask
+        )
+    return blockwise_attention.attend(query, key, value, mask)

@@ -8,7 +8,7 @@ import jax
 from jax.typing import DTypeLike
 
 from oneflow_jax.nn import attention, layers, partitioning
-from oneflow_jax.nn.attention_mask import Sight
+from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
 REMAT = {
@@ -20,7 +20,7 @@ REMAT = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
+class TransformerConfig:
     """Shape of the transformer.
 
     Attributes:
@@ -30,7 +30,7 @@ class Size:
         unroll: how many layers each round of the scan runs; all of them makes straight-line code,
             which compiles longer and runs faster on CPUs.
         dtype: what matrices are multiplied in; parameters are always float32.
-        attention: one of `attending.WAYS`.
+        attention: one of `attention_ops.IMPLEMENTATIONS`.
     """
 
     layers: int
@@ -46,7 +46,7 @@ class Size:
 
 
 @flax.struct.dataclass
-class Around:
+class LayerInputs:
     """What is the same for all layers.
 
     Attributes:
@@ -56,44 +56,44 @@ class Around:
         length: with a cache, how many of its slots are valid.
     """
 
-    sight: Sight
-    rotation: attention.Rotation
+    sight: AttentionMask
+    rotation: attention.RopeAngles
     pictured: Bool[Array, "B L"]
     length: Int[Array, "B"] | None = None
 
 
-Kept = tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]] | None
+LayerKV = tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]] | None
 """Keys and values of one layer's cache, if there is one."""
 
 
-class Layer(nn.Module):
+class TransformerLayer(nn.Module):
     """Slots by themselves, together, and by themselves again; subclasses say what they do alone."""
 
-    size: Size
+    size: TransformerConfig
 
     def __call__(
-        self, x: Float[Array, "B L D"], around: Around, kept: Kept
-    ) -> tuple[Float[Array, "B L D"], Kept]:
+        self, x: Float[Array, "B L D"], around: LayerInputs, kept: LayerKV
+    ) -> tuple[Float[Array, "B L D"], LayerKV]:
         """The next layer's input and this one's cache, in the form that `nn.scan` wants."""
-        cache = None if kept is None else attention.Cache(*kept, around.length)
+        cache = None if kept is None else attention.KVCache(*kept, around.length)
         asked, way = self.asks(x, around), self.size.attention
-        gathered, cache = attention.gathered(asked, around.sight, cache, way)
+        gathered, cache = attention.attend_with_cache(asked, around.sight, cache, way)
         x = self.tells(x, around, gathered)
         kept = None if cache is None else (cache.key, cache.value)
-        return partitioning.constrained(x, ("rows", "slots", "act_width")), kept
+        return partitioning.with_logical_constraint(x, ("rows", "slots", "act_width")), kept
 
-    def asks(self, x: Float[Array, "B L D"], around: Around) -> attention.Asked:
+    def asks(self, x: Float[Array, "B L D"], around: LayerInputs) -> attention.QKV:
         """Queries, keys and values."""
         raise NotImplementedError
 
     def tells(
-        self, x: Float[Array, "B L D"], around: Around, gathered: Float[Array, "B L H A"]
+        self, x: Float[Array, "B L D"], around: LayerInputs, gathered: Float[Array, "B L H A"]
     ) -> Float[Array, "B L D"]:
         """The slots after having gathered."""
         raise NotImplementedError
 
 
-class Block(Layer):
+class Block(TransformerLayer):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def setup(self) -> None:
@@ -106,12 +106,12 @@ class Block(Layer):
         self.mlp_norm = layers.rms_norm(size.dtype)
         self.mlp = layers.SwiGLU(size.hidden, size.dtype)
 
-    def asks(self, x: Float[Array, "B L D"], around: Around) -> attention.Asked:
+    def asks(self, x: Float[Array, "B L D"], around: LayerInputs) -> attention.QKV:
         """Queries, keys and values."""
         return self.attention.asks(self.attention_norm(x), around.rotation)
 
     def tells(
-        self, x: Float[Array, "B L D"], around: Around, gathered: Float[Array, "B L H A"]
+        self, x: Float[Array, "B L D"], around: LayerInputs, gathered: Float[Array, "B L H A"]
     ) -> Float[Array, "B L D"]:
         """The slots after having gathered."""
         del around
@@ -122,16 +122,16 @@ class Block(Layer):
 class Backbone(nn.Module):
     """`size.layers` layers; parameters of all of them are stacked along a first axis."""
 
-    size: Size
-    layer: type[Layer] = Block
+    size: TransformerConfig
+    layer: type[TransformerLayer] = Block
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        around: Around,
-        cache: attention.Cache | None = None,
-    ) -> tuple[Float[Array, "B L D"], attention.Cache | None]:
+        around: LayerInputs,
+        cache: attention.KVCache | None = None,
+    ) -> tuple[Float[Array, "B L D"], attention.KVCache | None]:
         """Every slot after having seen what it may, normalized; and the cache with the slots."""
         size, layer = self.size, self.layer
         if REMAT[size.remat] is not None:

@@ -12,21 +12,21 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.nn.attention_mask import NOBODY, Sight
+from oneflow_jax.nn.attention_mask import INVISIBLE, AttentionMask
 from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
 
-BLOCK = 512
+BLOCK_K = 512
 """Keys at a time."""
 
-LOWEST = jnp.finfo(jnp.float32).min
+MASK_VALUE = jnp.finfo(jnp.float32).min
 """The greatest of no scores: finite, so that it can be subtracted from itself."""
 
-Grouped = Float[Array, "B L K G A"]
+GroupedHeads = Float[Array, "B L K G A"]
 """Queries, or what is of their shape, by the key head that they read: H = K G."""
 
 
 @flax.struct.dataclass
-class Held:
+class KVBlock:
     """Keys and values, and who sees them: what goes from device to device in a ring."""
 
     key: Float[Array, "B S K A"]
@@ -36,7 +36,7 @@ class Held:
 
 
 @flax.struct.dataclass
-class Partial:
+class OnlineSoftmax:
     """A softmax after some of the keys.
 
     Attributes:
@@ -55,64 +55,66 @@ def attend(
     query: Float[Array, "B L H A"],
     key: Float[Array, "B S K A"],
     value: Float[Array, "B S K A"],
-    sight: Sight,
+    mask: AttentionMask,
 ) -> Float[Array, "B L H A"]:
     """softmax(query . key / sqrt(A)) value over the slots in sight; K divides H."""
-    return _forward(query, key, value, sight)[0]
+    return _forward(query, key, value, mask)[0]
 
 
-def held(key: Float[Array, "B S K A"], value: Float[Array, "B S K A"], sight: Sight) -> Held:
+def make_kv_block(
+    key: Float[Array, "B S K A"], value: Float[Array, "B S K A"], mask: AttentionMask
+) -> KVBlock:
     """Keys and values with who sees them."""
-    return Held(key, value, sight.key_segment, sight.number)
+    return KVBlock(key, value, mask.key_segment, mask.number)
 
 
-def met(sight: Sight, other: Array) -> Sight:
-    """The same, but not known before `other` is.
+def add_barrier(mask: AttentionMask, dependency: Array) -> AttentionMask:
+    """The same, but not known before `dependency` is.
 
     `nn.scan` takes out of its loop what depends on nothing within: the masks of all blocks at once.
     """
-    return jax.lax.optimization_barrier((sight, other))[0]
+    return jax.lax.optimization_barrier((mask, dependency))[0]
 
 
-def nothing(query: Grouped) -> Partial:
+def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
     """The softmax before the first key."""
     rows, slots, heads, group, width = query.shape
     over = (rows, heads, group, slots)
-    return Partial(jnp.zeros((*over, width)), jnp.full(over, LOWEST), jnp.zeros(over))
+    return OnlineSoftmax(jnp.zeros((*over, width)), jnp.full(over, MASK_VALUE), jnp.zeros(over))
 
 
-def absorbed(partial: Partial, query: Grouped, given: Held, sight: Sight) -> Partial:
-    """The softmax after these keys too; of `sight`, only what is of the queries counts."""
+def update_softmax(
+    state: OnlineSoftmax, query: GroupedHeads, kv: KVBlock, mask: AttentionMask
+) -> OnlineSoftmax:
+    """The softmax after these keys too; of `mask`, only what is of the queries counts."""
 
-    def absorb(so_far: Partial, block: Held) -> tuple[Partial, None]:
-        scores, seen = _scores(query, block, sight)
+    def absorb(so_far: OnlineSoftmax, block: KVBlock) -> tuple[OnlineSoftmax, None]:
+        scores, seen = _masked_scores(query, block, mask)
         greatest = jnp.maximum(
-            so_far.greatest, jnp.max(scores, axis=-1, where=seen, initial=LOWEST)
+            so_far.greatest, jnp.max(scores, axis=-1, where=seen, initial=MASK_VALUE)
         )
         weights = jnp.where(seen, jnp.exp(scores - greatest[..., None]), 0.0)
         shrunk = jnp.exp(so_far.greatest - greatest)
-        values = _product("bkgls,bska->bkgla", weights.astype(block.value.dtype), block.value)
-        return Partial(
+        values = _einsum_f32("bkgls,bska->bkgla", weights.astype(block.value.dtype), block.value)
+        return OnlineSoftmax(
             gathered=so_far.gathered * shrunk[..., None] + values,
             greatest=greatest,
             total=so_far.total * shrunk + jnp.sum(weights, axis=-1),
         ), None
 
-    return jax.lax.scan(absorb, partial, _cut(given))[0]
+    return jax.lax.scan(absorb, state, _split_blocks(kv))[0]
 
 
-def finished(
-    partial: Partial, query: Float[Array, "B L H A"]
+def finalize_softmax(
+    state: OnlineSoftmax, query: Float[Array, "B L H A"]
 ) -> tuple[Float[Array, "B L H A"], Float[Array, "B K G L"]]:
     """What each query has gathered after all keys, and the logarithm of its sum."""
-    gathered = jnp.moveaxis(partial.gathered / partial.total[..., None], 3, 1)
-    return gathered.reshape(query.shape).astype(query.dtype), partial.greatest + jnp.log(
-        partial.total
-    )
+    gathered = jnp.moveaxis(state.gathered / state.total[..., None], 3, 1)
+    return gathered.reshape(query.shape).astype(query.dtype), state.greatest + jnp.log(state.total)
 
 
 @flax.struct.dataclass
-class Answered:
+class BackwardInputs:
     """What the backward pass knows of the queries.
 
     Attributes:
@@ -122,69 +124,71 @@ class Answered:
         mean: of the slope along the values, as the softmax weighs them.
     """
 
-    query: Grouped
-    slope: Grouped
+    query: GroupedHeads
+    slope: GroupedHeads
     log_total: Float[Array, "B K G L"]
     mean: Float[Array, "B K G L"]
 
 
-def answered(
+def prepare_backward(
     query: Float[Array, "B L H A"],
-    found: Float[Array, "B L H A"],
-    log_total: Float[Array, "B K G L"],
-    slope: Float[Array, "B L H A"],
-) -> Answered:
+    out: Float[Array, "B L H A"],
+    logsumexp: Float[Array, "B K G L"],
+    grad_out: Float[Array, "B L H A"],
+) -> BackwardInputs:
     """The queries with what they found, and the slope of the loss by that."""
-    heads = log_total.shape[1]
-    mean = jnp.sum(found.astype(jnp.float32) * slope.astype(jnp.float32), axis=-1)
-    mean = jnp.moveaxis(grouped(mean[..., None], heads)[..., 0], 1, 3)
-    return Answered(grouped(query, heads), grouped(slope, heads), log_total, mean)
+    heads = logsumexp.shape[1]
+    mean = jnp.sum(out.astype(jnp.float32) * grad_out.astype(jnp.float32), axis=-1)
+    mean = jnp.moveaxis(group_heads(mean[..., None], heads)[..., 0], 1, 3)
+    return BackwardInputs(group_heads(query, heads), group_heads(grad_out, heads), logsumexp, mean)
 
 
-def slopes(
-    given: Held, sight: Sight, of: Answered
-) -> tuple[Grouped, tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]]]:
+def block_gradients(
+    kv: KVBlock, mask: AttentionMask, inputs: BackwardInputs
+) -> tuple[GroupedHeads, tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]]]:
     """The loss's slopes, as far as it goes by these keys: queries'; and keys', values', float32."""
-    scale = 1 / math.sqrt(of.query.shape[-1])
-    dtype = of.query.dtype
+    scale = 1 / math.sqrt(inputs.query.shape[-1])
+    dtype = inputs.query.dtype
 
-    def add(by_query: Grouped, block: Held) -> tuple[Grouped, tuple[Array, Array]]:
-        scores, seen = _scores(of.query, block, sight)
-        weights = jnp.where(seen, jnp.exp(scores - of.log_total[..., None]), 0.0)
-        by_weight = _product("blkga,bska->bkgls", of.slope, block.value)
-        by_score = (weights * (by_weight - of.mean[..., None]) * scale).astype(dtype)
-        by_value = _product("bkgls,blkga->bska", weights.astype(dtype), of.slope)
-        by_key = _product("bkgls,blkga->bska", by_score, of.query)
-        by_query = by_query + _product("bkgls,bska->blkga", by_score, block.key)
+    def add(by_query: GroupedHeads, block: KVBlock) -> tuple[GroupedHeads, tuple[Array, Array]]:
+        scores, seen = _masked_scores(inputs.query, block, mask)
+        weights = jnp.where(seen, jnp.exp(scores - inputs.log_total[..., None]), 0.0)
+        by_weight = _einsum_f32("blkga,bska->bkgls", inputs.slope, block.value)
+        by_score = (weights * (by_weight - inputs.mean[..., None]) * scale).astype(dtype)
+        by_value = _einsum_f32("bkgls,blkga->bska", weights.astype(dtype), inputs.slope)
+        by_key = _einsum_f32("bkgls,blkga->bska", by_score, inputs.query)
+        by_query = by_query + _einsum_f32("bkgls,bska->blkga", by_score, block.key)
         return by_query, (by_key, by_value)
 
-    start = jnp.zeros(of.query.shape, jnp.float32)
-    by_query, by_blocks = jax.lax.scan(add, start, _cut(given))
-    slots = given.key.shape[1]
-    return by_query, jax.tree.map(lambda x: _joined(x, slots), by_blocks)
+    start = jnp.zeros(inputs.query.shape, jnp.float32)
+    by_query, by_blocks = jax.lax.scan(add, start, _split_blocks(kv))
+    slots = kv.key.shape[1]
+    return by_query, jax.tree.map(lambda x: _merge_blocks(x, slots), by_blocks)
 
 
-def grouped(x: Float[Array, "B L H A"], heads: int) -> Grouped:
-    """By key head, of which there are `heads`."""
-    return x.reshape(*x.shape[:2], heads, -1, x.shape[-1])
+def group_heads(x: Float[Array, "B L H A"], kv_heads: int) -> GroupedHeads:
+    """By key head, of which there are `kv_heads`."""
+    return x.reshape(*x.shape[:2], kv_heads, -1, x.shape[-1])
 
 
 def _forward(
     query: Float[Array, "B L H A"],
     key: Float[Array, "B S K A"],
     value: Float[Array, "B S K A"],
-    sight: Sight,
+    mask: AttentionMask,
 ) -> tuple[Float[Array, "B L H A"], PyTree]:
-    queries, near = grouped(query, key.shape[2]), met(sight, query)
-    whole = absorbed(nothing(queries), queries, held(key, value, near), near)
-    found, log_total = finished(whole, query)
-    return found, (query, key, value, sight, found, log_total)
+    queries, near = group_heads(query, key.shape[2]), add_barrier(mask, query)
+    whole = update_softmax(init_softmax(queries), queries, make_kv_block(key, value, near), near)
+    found, log_total = finalize_softmax(whole, query)
+    return found, (query, key, value, mask, found, log_total)
 
 
-def _backward(kept: PyTree, slope: Float[Array, "B L H A"]) -> tuple[Array, Array, Array, None]:
-    query, key, value, sight, found, log_total = kept
-    of, near = answered(query, found, log_total, slope), met(sight, slope)
-    by_query, (by_key, by_value) = slopes(held(key, value, near), near, of)
+def _backward(
+    residuals: PyTree, grad_out: Float[Array, "B L H A"]
+) -> tuple[Array, Array, Array, None]:
+    query, key, value, sight, found, log_total = residuals
+    of, near = prepare_backward(query, found, log_total, grad_out), add_barrier(sight, grad_out)
+    by_query, (by_key, by_value) = block_gradients(make_kv_block(key, value, near), near, of)
     by_query = by_query.reshape(query.shape).astype(query.dtype)
     return by_query, by_key.astype(key.dtype), by_value.astype(value.dtype), None
 
@@ -192,23 +196,23 @@ def _backward(kept: PyTree, slope: Float[Array, "B L H A"]) -> tuple[Array, Arra
 attend.defvjp(_forward, _backward)
 
 
-def _scores(
-    query: Grouped, block: Held, sight: Sight
+def _masked_scores(
+    query: GroupedHeads, block: KVBlock, mask: AttentionMask
 ) -> tuple[Float[Array, "B K G L S"], Bool[Array, "B 1 1 L S"]]:
     """The scores of a block's keys, and which of them count."""
-    seen = sight.replace(key_segment=block.segment, number=block.number).visible()
-    scores = _product("blkga,bska->bkgls", query, block.key)
+    seen = mask.replace(key_segment=block.segment, number=block.number).visible()
+    scores = _einsum_f32("blkga,bska->bkgls", query, block.key)
     return scores / math.sqrt(query.shape[-1]), seen[:, None, None]
 
 
-def _product(axes: str, one: Array, other: Array) -> Array:
-    return jnp.einsum(axes, one, other, preferred_element_type=jnp.float32)
+def _einsum_f32(subscripts: str, lhs: Array, rhs: Array) -> Array:
+    return jnp.einsum(subscripts, lhs, rhs, preferred_element_type=jnp.float32)
 
 
-def _cut(given: Held) -> Held:
+def _split_blocks(kv: KVBlock) -> KVBlock:
     """Blocks of keys, `[n B block ...]`; what fills up the last is seen by nobody."""
-    slots = given.number.shape[1]
-    size = min(BLOCK, slots)
+    slots = kv.number.shape[1]
+    size = min(BLOCK_K, slots)
     more = -slots % size
 
     def cut(x: Array, fill: int = 0) -> Array:
@@ -216,10 +220,10 @@ def _cut(given: Held) -> Held:
         x = jnp.pad(x, around, constant_values=fill)
         return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
 
-    return Held(cut(given.key), cut(given.value), cut(given.segment, NOBODY), cut(given.number))
+    return KVBlock(cut(kv.key), cut(kv.value), cut(kv.segment, INVISIBLE), cut(kv.number))
 
 
-def _joined(blocks: Float[Array, "n B block K A"], slots: int) -> Float[Array, "B S K A"]:
+def _merge_blocks(blocks: Float[Array, "n B block K A"], num_keys: int) -> Float[Array, "B S K A"]:
     """The first so many keys of blocks."""
     x = jnp.moveaxis(blocks, 0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :slots]
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :num_keys]

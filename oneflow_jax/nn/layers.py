@@ -9,11 +9,11 @@ from jax.typing import DTypeLike
 from oneflow_jax.nn import partitioning
 from oneflow_jax.shapes import Array, Float, Int
 
-ORDER_BASE = 10_000.0
-GRID_BASE = 100.0
+ROPE_THETA_ORDER = 10_000.0
+ROPE_THETA_GRID = 100.0
 """Longest wavelength over 2 pi of the rotations: documents are long, pictures are not."""
 
-CLOCK_SCALE = 1000.0
+TIME_SCALE = 1000.0
 """Sinusoids made for diffusion's 1,000 steps hardly change over [0, 1]; the clock is stretched."""
 
 
@@ -51,7 +51,7 @@ class Linear(nn.Module):
         # Two-axis matrices: XLA's CPU backend takes 1.7 times as long for the same product, forward
         # and backward, with the axes apart.
         flat = x.reshape(-1, math.prod(shape[:n])).astype(self.dtype)
-        kernel = partitioning.gathered(kernel.astype(self.dtype), self.axes)
+        kernel = partitioning.all_gather_fsdp(kernel.astype(self.dtype), self.axes)
         y = flat @ kernel.reshape(flat.shape[-1], -1)
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[n:])
@@ -78,11 +78,13 @@ class SwiGLU(nn.Module):
         axes = ("width", "hidden")
         gate = Linear((self.hidden,), axes, self.dtype, name="gate")(x)
         up = Linear((self.hidden,), axes, self.dtype, name="up")(x)
-        x = partitioning.constrained(nn.silu(gate) * up, ("rows", "slots", "act_hidden"))
+        x = partitioning.with_logical_constraint(
+            nn.silu(gate) * up, ("rows", "slots", "act_hidden")
+        )
         return Linear((width,), ("hidden", "width"), self.dtype, name="down")(x)
 
 
-class ClockEmbedding(nn.Module):
+class TimestepEmbedding(nn.Module):
     """A vector for the time of each slot: sinusoids of 1000 t through a small MLP."""
 
     width: int
@@ -92,23 +94,25 @@ class ClockEmbedding(nn.Module):
     @nn.compact
     def __call__(self, clock: Float[Array, "B L"]) -> Float[Array, "B L D"]:
         """The embedding that is added to every slot."""
-        x = sinusoids(CLOCK_SCALE * clock, self.frequencies).astype(self.dtype)
+        x = sinusoidal_embedding(TIME_SCALE * clock, self.frequencies).astype(self.dtype)
         up = Linear((self.width,), (None, "width"), self.dtype, use_bias=True, name="up")
         out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
         # Without this XLA leaves the hidden width where the kernel's is, along fsdp, and gathers
         # the rows of the whole batch for it.
-        hidden = partitioning.constrained(nn.silu(up(x)), ("rows", "slots", "act_width"))
+        hidden = partitioning.with_logical_constraint(
+            nn.silu(up(x)), ("rows", "slots", "act_width")
+        )
         return out(hidden)
 
 
-def sinusoids(values: Float[Array, "*b"], frequencies: int) -> Float[Array, "*b n"]:
+def sinusoidal_embedding(values: Float[Array, "*b"], frequencies: int) -> Float[Array, "*b n"]:
     """Cosines and sines of `values` at wavelengths from 2 pi to 10,000 * 2 pi, in float32."""
     rates = jnp.exp(-math.log(10_000.0) * jnp.arange(frequencies) / frequencies)
     angles = jnp.multiply.outer(values.astype(jnp.float32), rates.astype(jnp.float32))
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def rotations(
+def rope_angles(
     position: Int[Array, "B L 3"], head_width: int
 ) -> tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]:
     """Cosine and sine of each slot's rotary angles: half for order, a quarter each row, column.
@@ -123,20 +127,20 @@ def rotations(
     angles = [
         jnp.multiply.outer(position[..., axis].astype(jnp.float32), base ** -(jnp.arange(n) / n))
         for axis, base, n in (
-            (0, ORDER_BASE, 2 * quarter),
-            (1, GRID_BASE, quarter),
-            (2, GRID_BASE, quarter),
+            (0, ROPE_THETA_ORDER, 2 * quarter),
+            (1, ROPE_THETA_GRID, quarter),
+            (2, ROPE_THETA_GRID, quarter),
         )
     ]
     angle = jnp.concatenate(angles, axis=-1)[..., None, :]
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(
-    x: Float[Array, "B L H A"], rotation: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
+def apply_rope(
+    x: Float[Array, "B L H A"], rope: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
 ) -> Float[Array, "B L H A"]:
     """Rotary embedding: (x_i, x_{i + A/2}) turned by angle i, Su et al., RoFormer, eq. 34."""
-    cos, sin = rotation
+    cos, sin = rope
     cos = jnp.concatenate([cos, cos], axis=-1)
     sin = jnp.concatenate([-sin, sin], axis=-1)
     whole = x.astype(jnp.float32)

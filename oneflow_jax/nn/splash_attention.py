@@ -10,17 +10,20 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-from oneflow_jax.canvas import Attend
-from oneflow_jax.nn.attention_mask import NOBODY, Sight
+from oneflow_jax.canvas import AttentionPattern
+from oneflow_jax.nn.attention_mask import INVISIBLE, AttentionMask
 from oneflow_jax.shapes import Array, Float
 
-PATTERNS = {Attend.BIDIRECTIONAL: masks.FullMask, Attend.CAUSAL: masks.CausalMask}
+SUPPORTED_MASKS = {
+    AttentionPattern.BIDIRECTIONAL: masks.FullMask,
+    AttentionPattern.CAUSAL: masks.CausalMask,
+}
 """Rules that the kernel knows."""
 
 LANES = 128
 """Slots and heads' widths are filled up to a multiple of so many."""
 
-BLOCKS = (512, 384, 256, LANES)
+BLOCK_SIZES = (512, 384, 256, LANES)
 """Slots at a time: the first of these that divides the row."""
 
 
@@ -28,7 +31,7 @@ def attend(
     query: Float[Array, "B L H A"],
     key: Float[Array, "B L K A"],
     value: Float[Array, "B L K A"],
-    sight: Sight,
+    mask: AttentionMask,
     *,
     interpret: bool,
 ) -> Float[Array, "B L H A"]:
@@ -45,18 +48,18 @@ def attend(
         return jnp.moveaxis(x, 2, 1)
 
     # Slots that are filled in see one another, and are cut off again.
-    segment = jnp.pad(sight.segment, ((0, 0), (0, slots)), constant_values=NOBODY)
-    kernel = _kernel(sight.pattern, length + slots, heads, interpret)
+    segment = jnp.pad(mask.segment, ((0, 0), (0, slots)), constant_values=INVISIBLE)
+    kernel = _make_kernel(mask.pattern, length + slots, heads, interpret)
     found = jax.vmap(kernel)(
         filled(query), filled(key), filled(value), kernels.SegmentIds(segment, segment)
     )
     return jnp.moveaxis(found, 1, 2)[:, :length, :, :width]
 
 
-def _kernel(
-    pattern: Attend, length: int, heads: int, interpret: bool
+def _make_kernel(
+    pattern: AttentionPattern, length: int, heads: int, interpret: bool
 ) -> kernels.SplashAttentionKernel:
-    size = next(size for size in BLOCKS if length % size == 0)
+    size = next(size for size in BLOCK_SIZES if length % size == 0)
     sizes = kernels.BlockSizes(
         block_q=size,
         block_kv=size,
@@ -65,5 +68,5 @@ def _kernel(
         block_q_dq=size,
         block_kv_dq=size,
     )
-    mask = masks.MultiHeadMask([PATTERNS[pattern]((length, length))] * heads)
+    mask = masks.MultiHeadMask([SUPPORTED_MASKS[pattern]((length, length))] * heads)
     return kernels.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)

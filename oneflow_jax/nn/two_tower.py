@@ -9,20 +9,20 @@ pictures does not change, to the last bit.
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Kind, View
+from oneflow_jax.canvas import Modality, NoisyCanvas
 from oneflow_jax.nn import attention, backbone
 from oneflow_jax.nn.model import Model
 from oneflow_jax.shapes import Array, Float, PyTree
 
-OF_PICTURES = r"backbone/blocks/image/|image_in/|clock/|outputs_image/"
+IMAGE_PARAMS = r"backbone/blocks/image/|image_in/|clock/|outputs_image/"
 """Names of the parameters that are for pictures alone; all others are the text model's."""
 
-OF_WORDS = rf"^(?!{OF_PICTURES})"
+TEXT_PARAMS = rf"^(?!{IMAGE_PARAMS})"
 """Names of the text model's. The last norm is among them: its scale means nothing to pictures,
 since the map to patches follows it."""
 
 
-class Towers(backbone.Layer):
+class ModalityBlock(backbone.TransformerLayer):
     """A block for words and one for pictures; each slot asks and tells by its own."""
 
     def setup(self) -> None:
@@ -30,18 +30,21 @@ class Towers(backbone.Layer):
         self.text = backbone.Block(self.size)
         self.image = backbone.Block(self.size)
 
-    def asks(self, x: Float[Array, "B L D"], around: backbone.Around) -> attention.Asked:
+    def asks(self, x: Float[Array, "B L D"], around: backbone.LayerInputs) -> attention.QKV:
         """Queries, keys and values."""
-        return self._picked(around, self.image.asks(x, around), self.text.asks(x, around))
+        return self._select(around, self.image.asks(x, around), self.text.asks(x, around))
 
     def tells(
-        self, x: Float[Array, "B L D"], around: backbone.Around, gathered: Float[Array, "B L H A"]
+        self,
+        x: Float[Array, "B L D"],
+        around: backbone.LayerInputs,
+        gathered: Float[Array, "B L H A"],
     ) -> Float[Array, "B L D"]:
         """The slots after having gathered."""
         by_image = self.image.tells(x, around, gathered)
-        return self._picked(around, by_image, self.text.tells(x, around, gathered))
+        return self._select(around, by_image, self.text.tells(x, around, gathered))
 
-    def _picked(self, around: backbone.Around, image: PyTree, text: PyTree) -> PyTree:
+    def _select(self, around: backbone.LayerInputs, image: PyTree, text: PyTree) -> PyTree:
         def pick(one: Array, other: Array) -> Array:
             shape = around.pictured.shape + (1,) * (one.ndim - 2)
             return jnp.where(around.pictured.reshape(shape), one, other)
@@ -49,18 +52,20 @@ class Towers(backbone.Layer):
         return jax.tree.map(pick, image, text)
 
 
-class TwoTowers(Model):
+class TwoTowerModel(Model):
     """The mixed-modal transformer with two towers; words know no time."""
 
-    layer = Towers
+    layer = ModalityBlock
 
-    def embedded(self, view: View) -> Float[Array, "B L D"]:
+    def embedded(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
         """Every slot as the first layer sees it."""
         pictures = self.image_in(view.latents) + self.clock(view.clock)
-        return jnp.where((view.kind == Kind.TEXT)[..., None], self.text_in(view.embeds), pictures)
+        return jnp.where(
+            (view.kind == Modality.TEXT)[..., None], self.text_in(view.embeds), pictures
+        )
 
 
-def widened(params: PyTree) -> PyTree:
+def init_image_tower_from_text(params: PyTree) -> PyTree:
     """The parameters with the text's blocks copied to the pictures', as image training begins."""
     blocks = params["backbone"]["blocks"]
     copied = jax.tree.map(jnp.copy, blocks["text"])

@@ -17,14 +17,14 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Attend, Canvas, Head, Kind, Table, View
+from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, Modality, NoisyCanvas
 from oneflow_jax.flows import losses, next_token, tasks
 from oneflow_jax.paradigms import base
-from oneflow_jax.paradigms.base import Plan, Sample
 from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, autoregressive
+from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
-TERMS = ("text", "image", "z")
+LOSS_TERMS = ("text", "image", "z")
 """Of the loss."""
 
 
@@ -45,14 +45,14 @@ class Chameleon:
         alphabet: what may be written.
         codes: range of the ids of codes.
         mix: how many documents are of the task `text_to_image`, and show their pictures alone.
-        weights: of `TERMS`.
+        weights: of `LOSS_TERMS`.
     """
 
-    alphabet: ar_state.Alphabet
+    alphabet: ar_state.TokenSpace
     codes: tuple[int, int]
-    mix: tasks.Mix
+    mix: tasks.TaskMixture
     weights: tuple[tuple[str, float], ...]
-    attend = Attend.CAUSAL
+    attend = AttentionPattern.CAUSAL
     revises = False
 
     @property
@@ -63,60 +63,64 @@ class Chameleon:
     @property
     def in_step(self) -> "Chameleon":
         """The same with whole documents alone: it knows no time."""
-        return dataclasses.replace(self, mix=tasks.ALL)
+        return dataclasses.replace(self, mix=tasks.ALL_TARGETS)
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given, and of both."""
-        made = base.slots_to_make(canvas)
+        made = base.target_counts(canvas)
         return made | {"z": made["text"] + made["image"]}
 
     def corrupt(
-        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
-    ) -> tuple[View, Targets]:
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
+    ) -> tuple[NoisyCanvas, Targets]:
         """The row as it is, but for pictures that are shown alone."""
         clock = jnp.ones_like(u)
         dropped = canvas.is_text & (self.mix.draw(key, clock, canvas).clock < 1)
-        told = jnp.where(canvas.is_image, int(Kind.TEXT), canvas.kind)
-        shown = canvases.view(
+        told = jnp.where(canvas.is_image, int(Modality.TEXT), canvas.kind)
+        shown = canvases.noisy_canvas(
             canvas.replace(kind=told), table.rows[canvas.ids], canvas.latents, clock
         )
-        shown, bereft = ar_guidance.shown(shown, canvas, dropped, self.alphabet.image_token)
-        ids, words = next_token.next_words(canvas)
-        targets = Targets(ids=ids, text=words & ~bereft, image=next_token.next_codes(canvas))
+        shown, bereft = ar_guidance.image_only_view(
+            shown, canvas, dropped, self.alphabet.image_token
+        )
+        ids, words = next_token.next_text_targets(canvas)
+        targets = Targets(
+            ids=ids, text=words & ~bereft, image=next_token.next_image_token_mask(canvas)
+        )
         return shown, targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """One of each of `TERMS`; the first two in nats."""
+        """One of each of `LOSS_TERMS`; the first two in nats."""
         logits = outputs["token_logits"]
         return {
             "text": losses.cross_entropy(logits, targets.ids, targets.text),
             "image": losses.cross_entropy(logits, targets.ids, targets.image),
-            "z": losses.squared_normalizer(logits, targets.text | targets.image),
+            "z": losses.z_loss(logits, targets.text | targets.image),
         }
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SamplingPlan) -> None:
         """Tokens are written for good, and one after another.
 
         Raises:
             UserError: the plan is to revise, to remask, to read in another order, or to
                 guide words.
         """
-        base.check_left_to_right("chameleon or dalle", plan)
+        base.validate_autoregressive("chameleon or dalle", plan)
 
-    def evaluations(self, plan: Plan) -> int:
+    def evaluations(self, plan: SamplingPlan) -> int:
         """None that are of the plan's choosing: each token takes one."""
         del plan
         return 0
 
     def sample(
         self,
-        apply: ar_guidance.Network,
-        table: Table,
+        apply: ar_guidance.CachedModel,
+        table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
-        plan: Plan,
-    ) -> Sample:
+        plan: SamplingPlan,
+    ) -> SampleOutput:
         """Writes documents until all are finished."""
-        guidance = ar_guidance.Guidance(plan.guidance, self.alphabet.image_token)
-        codes = ar_images.Codes(self.alphabet.vocab, self.codes, plan.words, guidance)
-        return autoregressive.Sampler(self.alphabet, codes, plan)(apply, table, keys, canvas)
+        guidance = ar_guidance.ARGuidance(plan.guidance, self.alphabet.image_token)
+        codes = ar_images.TokenImageSampler(self.alphabet.vocab, self.codes, plan.words, guidance)
+        return autoregressive.ARSampler(self.alphabet, codes, plan)(apply, table, keys, canvas)

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
+from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import (
     deletion,
@@ -40,11 +40,11 @@ from oneflow_jax.flows import (
     time_couplings,
 )
 from oneflow_jax.paradigms import base
-from oneflow_jax.paradigms.base import Plan, Sample
 from oneflow_jax.samplers import edit, guidance
+from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, euler_nfe
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
-TERMS = ("tokens", "count", "empty", "fate", "words", "image")
+LOSS_TERMS = ("tokens", "count", "empty", "fate", "words", "image")
 """Of the loss."""
 
 
@@ -86,17 +86,17 @@ class EditFlow:
         image: what is predicted of patches.
         channels: numbers in a patch, C.
         mix: the tasks of training.
-        weights: of `TERMS`.
+        weights: of `LOSS_TERMS`.
     """
 
-    alphabet: edit.Alphabet
-    schedules: time_couplings.Schedules
+    alphabet: edit.TokenSpace
+    schedules: time_couplings.TimeCoupling
     text_clock: bool
-    image: predictions.Prediction
+    image: predictions.PredictionType
     channels: int
-    mix: tasks.Mix
+    mix: tasks.TaskMixture
     weights: tuple[tuple[str, float], ...]
-    attend = Attend.BIDIRECTIONAL
+    attend = AttentionPattern.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -105,7 +105,7 @@ class EditFlow:
             Head("gap_empty", 1, "channels"),
             Head("gap_count", 1, "channels"),
             Head("gap_logits", self.alphabet.vocab, "vocab"),
-            Head("fate", len(edit_corruption.Fate), "channels"),
+            Head("fate", len(edit_corruption.EditOp), "channels"),
             Head("word_logits", self.alphabet.vocab, "vocab"),
             Head("image", self.channels, "channels", zero=True),
         )
@@ -118,31 +118,31 @@ class EditFlow:
     @property
     def in_step(self) -> "EditFlow":
         """The same, showing all of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, schedules=time_couplings.TOGETHER)
+        return dataclasses.replace(self, mix=tasks.ALL_TARGETS, schedules=time_couplings.SHARED)
 
     def counts(self, canvas: Canvas) -> Sums:
         """Items that are not given, for all terms of the gaps and fates; slots for pictures."""
-        items = jnp.sum(canvas.free & deletion.first_slots(canvas)).astype(jnp.float32)
-        return dict.fromkeys(TERMS, items) | {"image": base.slots_to_make(canvas)["image"]}
+        items = jnp.sum(canvas.free & deletion.item_starts(canvas)).astype(jnp.float32)
+        return dict.fromkeys(LOSS_TERMS, items) | {"image": base.target_counts(canvas)["image"]}
 
     def corrupt(
-        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
-    ) -> tuple[View, Targets]:
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
+    ) -> tuple[NoisyCanvas, Targets]:
         """The row with some items deleted or wrong, and some pictures moved toward noise."""
         key_task, key_times, key_kept, key_image, key_wrong, key_extra = jax.random.split(key, 6)
         words = self.alphabet.words
         draw = self.mix.draw(key_task, u, canvas)
         dropped = canvas.free & ~draw.scored & (draw.clock == 0)
         times = self.schedules.draw(key_times, u, canvas, draw.task)
-        wrong = edit_corruption.draw(key_wrong, times.text, canvas, words, times.revised)
+        wrong = edit_corruption.sample(key_wrong, times.text, canvas, words, times.revised)
         time = jnp.where(canvas.is_image, times.image, times.text)
         time = jnp.where(draw.scored & ~times.revised, time, 1.0)
         lives = jax.random.uniform(key_kept, u.shape) < time
         kept = jnp.where(canvas.is_text, lives, time >= 0) & ~dropped & ~wrong.missing
         clock = jnp.where(wrong.noisy, wrong.time, jnp.clip(time, 0.0, 1.0))
         gaps = deletion.gaps(canvas, kept)
-        left = deletion.left_over(canvas.replace(ids=wrong.ids, latents=wrong.latents), kept)
-        shown, owner = edit_corruption.with_extra(
+        left = deletion.compact(canvas.replace(ids=wrong.ids, latents=wrong.latents), kept)
+        shown, owner = edit_corruption.insert_spurious(
             key_extra, times.text, left, gaps.anchor & times.revised, words
         )
         extra = owner >= 0
@@ -150,7 +150,7 @@ class EditFlow:
         same = canvas.segment == jnp.roll(canvas.segment, -1)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         fate = jnp.where(
-            wrong.wrong, int(edit_corruption.Fate.REPLACE), int(edit_corruption.Fate.KEEP)
+            wrong.wrong, int(edit_corruption.EditOp.REPLACE), int(edit_corruption.EditOp.KEEP)
         )
         targets = Targets(
             ids=jnp.where(canvas.is_image, self.alphabet.image_token, canvas.ids),
@@ -162,31 +162,31 @@ class EditFlow:
             open=extra | (gaps.anchor & (editable | (jnp.roll(editable, -1) & same))),
             # A finished picture is context: nothing of its noise is left to be told.
             image=draw.scored & canvas.is_image & kept & (clock < 1),
-            fate=jnp.where(extra, int(edit_corruption.Fate.DELETE), fate),
+            fate=jnp.where(extra, int(edit_corruption.EditOp.DELETE), fate),
             judged=extra | (gaps.anchor & times.revised & canvas.free & ~wrong.noisy),
         )
         latents = gaussian.interpolate(noise, shown.latents, clock)
-        told = edit.told(
+        told = edit.network_times(
             shown,
             clock,
             jnp.where(extra, times.text[owner], times.text),
             times.revised | extra,
             self.text_clock,
         )
-        return canvases.view(shown, table.rows[shown.ids], latents, told), targets
+        return canvases.noisy_canvas(shown, table.rows[shown.ids], latents, told), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """One of each of `TERMS`."""
+        """One of each of `LOSS_TERMS`."""
         gaps = targets.gaps
         some = gaps.size > 0
         is_word = targets.ids != self.alphabet.image_token
-        replaced = targets.judged & (targets.fate == edit_corruption.Fate.REPLACE) & is_word
+        replaced = targets.judged & (targets.fate == edit_corruption.EditOp.REPLACE) & is_word
         return {
             "tokens": losses.cross_entropy(
                 outputs["gap_logits"][gaps.gap], targets.ids, targets.missing
             ),
             "count": losses.poisson(
-                edit.log_count(outputs["gap_count"]), gaps.size, targets.open & some
+                edit.log_num_missing(outputs["gap_count"]), gaps.size, targets.open & some
             ),
             "empty": losses.binary_cross_entropy(outputs["gap_empty"][:, 0], ~some, targets.open),
             "fate": losses.cross_entropy(outputs["fate"], targets.fate, targets.judged),
@@ -196,38 +196,38 @@ class EditFlow:
             ),
         }
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SamplingPlan) -> None:
         """Words jump, so pictures beside them can only take plain steps.
 
         Raises:
             UserError: the plan has another solver than Euler's, or revises from a time at which
                 the model was never shown mistakes.
         """
-        base.check_euler("edit_flow", plan)
+        base.require_euler("edit_flow", plan)
         start = plan.schedule.times[0]
         if plan.revises and not self.revises:
             raise UserError(
                 "paradigm.revised=0: this model was not trained on mistakes, and cannot revise "
                 "documents; train one with a share above 0."
             )
-        if plan.revises and start < time_couplings.EARLIEST:
+        if plan.revises and start < time_couplings.MIN_EDIT_TIME:
             raise UserError(
                 f"sampling.start={start}: edit_flow is trained on documents of which at least "
-                f"{time_couplings.EARLIEST} is right; give that or more."
+                f"{time_couplings.MIN_EDIT_TIME} is right; give that or more."
             )
 
-    def evaluations(self, plan: Plan) -> int:
+    def evaluations(self, plan: SamplingPlan) -> int:
         """NFE of documents whose pictures are laid out; those born on the way take up to twice."""
-        return base.one_pass_a_step(plan)
+        return euler_nfe(plan)
 
     def sample(
         self,
-        apply: guidance.Apply,
-        table: Table,
+        apply: guidance.ApplyFn,
+        table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
-        plan: Plan,
-    ) -> Sample:
+        plan: SamplingPlan,
+    ) -> SampleOutput:
         """Grows documents out of their prompts until every clock has run out."""
-        sampler = edit.Sampler(self.alphabet, self.image, self.text_clock, plan)
+        sampler = edit.EditSampler(self.alphabet, self.image, self.text_clock, plan)
         return sampler(apply, table, keys, canvas)

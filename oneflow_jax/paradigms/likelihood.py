@@ -25,7 +25,7 @@ from oneflow_jax.paradigms.base import Paradigm
 
 
 @dataclasses.dataclass(frozen=True)
-class Scorer:
+class LikelihoodBound:
     """What scores words.
 
     Attributes:
@@ -38,23 +38,25 @@ class Scorer:
 
 
 @functools.singledispatch
-def scorer(paradigm: Paradigm) -> Scorer | None:
+def likelihood_bound(paradigm: Paradigm) -> LikelihoodBound | None:
     """What scores its words; None if their likelihood has no known bound."""
     del paradigm
 
 
-@scorer.register
-def _(paradigm: chameleon.Chameleon) -> Scorer:
-    return Scorer(paradigm.in_step, exact=True)
+@likelihood_bound.register
+def _(paradigm: chameleon.Chameleon) -> LikelihoodBound:
+    return LikelihoodBound(paradigm.in_step, exact=True)
 
 
-@scorer.register
-def _(paradigm: transfusion.Transfusion) -> Scorer:
-    always_clean = time_samplers.Power(0.0)
-    return Scorer(dataclasses.replace(paradigm, mix=tasks.ALL, clock=always_clean), exact=True)
+@likelihood_bound.register
+def _(paradigm: transfusion.Transfusion) -> LikelihoodBound:
+    always_clean = time_samplers.PowerTimeSampler(0.0)
+    return LikelihoodBound(
+        dataclasses.replace(paradigm, mix=tasks.ALL_TARGETS, clock=always_clean), exact=True
+    )
 
 
-@scorer.register
-def _(paradigm: mask_flow.MaskFlow) -> Scorer:
+@likelihood_bound.register
+def _(paradigm: mask_flow.MaskFlow) -> LikelihoodBound:
     # The cap is of training alone.
-    return Scorer(dataclasses.replace(paradigm.in_step, cap=math.inf), exact=False)
+    return LikelihoodBound(dataclasses.replace(paradigm.in_step, cap=math.inf), exact=False)

@@ -16,7 +16,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Canvas, Kind, Table, View
+from oneflow_jax.canvas import Canvas, EmbeddingTable, Modality, NoisyCanvas
 from oneflow_jax.paradigms import transfusion
 from oneflow_jax.shapes import Array, Float, Key
 
@@ -31,13 +31,13 @@ class Language(transfusion.Transfusion):
     """Next tokens, as if there were no pictures; `mix` is to be `tasks.ALL`, so that none are."""
 
     def corrupt(
-        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
-    ) -> tuple[View, transfusion.Targets]:
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
+    ) -> tuple[NoisyCanvas, transfusion.Targets]:
         """The row without its pictures, whose slots tell of nothing."""
         view, targets = super().corrupt(key, u, canvas, table)
         hidden = canvas.is_image
         view = view.replace(
-            kind=jnp.where(hidden, int(Kind.PAD), view.kind),
+            kind=jnp.where(hidden, int(Modality.PAD), view.kind),
             segment=jnp.where(hidden, 0, view.segment),
         )
         nothing = jnp.zeros_like(targets.image)

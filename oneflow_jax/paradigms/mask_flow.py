@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
+from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
 from oneflow_jax.flows import gaussian, losses, masking, predictions, tasks, time_samplers
 from oneflow_jax.paradigms import base
-from oneflow_jax.paradigms.base import Moments, Plan, Sample
 from oneflow_jax.samplers import guidance, token_sampling
+from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, euler_nfe, make_output
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -42,7 +42,7 @@ class Targets:
 
 
 @flax.struct.dataclass
-class State:
+class NoisyState:
     """A document on its way: its tokens, which of them are hidden, and its patches."""
 
     ids: Int[Array, "*b L"]
@@ -76,13 +76,13 @@ class MaskFlow:
 
     vocab: int
     legal: tuple[tuple[int, int], ...]
-    image: predictions.Prediction
+    image: predictions.PredictionType
     channels: int
-    mix: tasks.Mix
-    clock: time_samplers.Clock
+    mix: tasks.TaskMixture
+    clock: time_samplers.TimeSampler
     cap: float
     weights: tuple[tuple[str, float], ...]
-    attend = Attend.BIDIRECTIONAL
+    attend = AttentionPattern.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -100,19 +100,21 @@ class MaskFlow:
     @property
     def in_step(self) -> "MaskFlow":
         """The same, showing all of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, clock=time_samplers.Power())
+        return dataclasses.replace(
+            self, mix=tasks.ALL_TARGETS, clock=time_samplers.PowerTimeSampler()
+        )
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
-        return base.slots_to_make(canvas)
+        return base.target_counts(canvas)
 
     def corrupt(
-        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
-    ) -> tuple[View, Targets]:
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
+    ) -> tuple[NoisyCanvas, Targets]:
         """The row with some of its words hidden and some of its pictures moved toward noise."""
         key_task, key_text, key_image = jax.random.split(key, 3)
         draw = self.mix.draw(key_task, self.clock(u), canvas)
-        hidden = canvas.is_text & ~masking.kept(key_text, draw.clock)
+        hidden = canvas.is_text & ~masking.keep_mask(key_text, draw.clock)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         latents = gaussian.interpolate(noise, canvas.latents, draw.clock)
         targets = Targets(
@@ -120,11 +122,13 @@ class MaskFlow:
             noise=noise,
             latents=canvas.latents,
             clock=draw.clock,
-            weight=masking.rate(draw.clock, self.cap),
+            weight=masking.unmask_rate(draw.clock, self.cap),
             text=draw.scored & hidden,
             image=draw.scored & canvas.is_image,
         )
-        return _view(canvas, State(canvas.ids, hidden, latents), draw.clock, table), targets
+        return _make_noisy_canvas(
+            canvas, NoisyState(canvas.ids, hidden, latents), draw.clock, table
+        ), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
         """The terms `text`, a bound on -log p in nats, and `image`."""
@@ -137,26 +141,26 @@ class MaskFlow:
             ),
         }
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SamplingPlan) -> None:
         """Words jump, so pictures beside them can only take plain steps.
 
         Raises:
             UserError: the plan has another solver than Euler's.
         """
-        base.check_euler("mask_flow", plan)
+        base.require_euler("mask_flow", plan)
 
-    def evaluations(self, plan: Plan) -> int:
+    def evaluations(self, plan: SamplingPlan) -> int:
         """NFE: one pass a step; each kind of guidance asks the network once more."""
-        return base.one_pass_a_step(plan)
+        return euler_nfe(plan)
 
     def sample(
         self,
-        apply: guidance.Apply,
-        table: Table,
+        apply: guidance.ApplyFn,
+        table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
-        plan: Plan,
-    ) -> Sample:
+        plan: SamplingPlan,
+    ) -> SampleOutput:
         """Reads hidden words and carries patches from noise to data, all at the same time t.
 
         With a start above 0, the given content of free slots is partly hidden and partly turned to
@@ -168,31 +172,31 @@ class MaskFlow:
             jax.vmap(functools.partial(jax.random.split, num=3))(keys), 1, 0
         )
         noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(key_noise, canvas.latents)
-        apply = guidance.mutual(
+        apply = guidance.cross_modal_cfg(
             apply,
             canvas,
             heads=("text_logits", "image"),
-            corrupted=(table.mask.reshape(1, 1, -1), noise),
+            placeholders=(table.mask.reshape(1, 1, -1), noise),
             scales=(plan.guidance, plan.text_guidance),
         )
 
-        def step(state: State, interval: Interval) -> tuple[State, State | None]:
+        def step(state: NoisyState, interval: Interval) -> tuple[NoisyState, NoisyState | None]:
             clock = jnp.where(canvas.free, interval.t, 1.0)
-            outputs = apply(_view(canvas, state, clock, table))
+            outputs = apply(_make_noisy_canvas(canvas, state, clock, table))
             luck = jax.vmap(jax.random.fold_in, (0, None))(key_steps, interval.n)
             read = functools.partial(self._words, plan.words, interval)
             ids, hidden = jax.vmap(read)(luck, outputs["text_logits"], state, canvas)
             guess = self.image.clean(outputs["image"], state.latents, clock)
             guess = jnp.where((canvas.free & canvas.is_image)[..., None], guess, canvas.latents)
             until = jnp.where(canvas.free, interval.s, 1.0)
-            latents = gaussian.toward(state.latents, guess, clock, until)
-            return State(ids, hidden, latents), (state, guess) if plan.record else None
+            latents = gaussian.euler_step(state.latents, guess, clock, until)
+            return NoisyState(ids, hidden, latents), (state, guess) if plan.record else None
 
         start = self._start(key_kept, noise, canvas, times[0])
         last, path = jax.lax.scan(step, start, Interval(steps, times[:-1], times[1:]))
         done = canvas.replace(ids=last.ids, latents=last.latents)
-        moments = _moments(done, path, last, times) if path else None
-        return base.finished(done, moments, self.evaluations(plan))
+        moments = _make_trajectory(done, path, last, times) if path else None
+        return make_output(done, moments, self.evaluations(plan))
 
     def _start(
         self,
@@ -200,59 +204,63 @@ class MaskFlow:
         noise: Float[Array, "B L C"],
         canvas: Canvas,
         t: Float[Array, ""],
-    ) -> State:
+    ) -> NoisyState:
         clock = jnp.where(canvas.free, t, 1.0)
-        kept = jax.vmap(masking.kept)(keys, clock)
+        kept = jax.vmap(masking.keep_mask)(keys, clock)
         latents = gaussian.interpolate(noise, canvas.latents, clock)
-        return State(canvas.ids, canvas.is_text & ~kept, latents)
+        return NoisyState(canvas.ids, canvas.is_text & ~kept, latents)
 
     def _words(
         self,
-        choice: token_sampling.Choice,
+        choice: token_sampling.TokenSampling,
         interval: Interval,
         key: Key[Array, ""],
         logits: Float[Array, "L V"],
-        state: State,
+        state: NoisyState,
         canvas: Canvas,
     ) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
         """Tokens and what is hidden of them after a step, for one row."""
         key_token, key_order, key_again = jax.random.split(key, 3)
-        legal = token_sampling.allowed(self.legal, self.vocab)
+        legal = token_sampling.allowed_ids(self.legal, self.vocab)
         drawn = jax.random.categorical(
-            key_token, token_sampling.log_probabilities(logits, legal, choice)
+            key_token, token_sampling.sampling_log_probs(logits, legal, choice)
         )
-        sigma = masking.hidden_again(interval.t, interval.s, choice.remask)
-        share = masking.revealed(interval.t, interval.s, sigma)
-        certainty = token_sampling.probability(logits, drawn)
-        now = token_sampling.read_now(key_order, state.hidden, share, certainty, choice.order)
+        sigma = masking.remask_probability(interval.t, interval.s, choice.remask)
+        share = masking.unmask_probability(interval.t, interval.s, sigma)
+        certainty = token_sampling.token_probability(logits, drawn)
+        now = token_sampling.select_to_unmask(
+            key_order, state.hidden, share, certainty, choice.order
+        )
         again = canvas.free & canvas.is_text & ~state.hidden
         again &= jax.random.uniform(key_again, again.shape) < sigma
         return jnp.where(now, drawn, state.ids), (state.hidden & ~now) | again
 
 
-def _view(canvas: Canvas, state: State, clock: Float[Array, "*b L"], table: Table) -> View:
+def _make_noisy_canvas(
+    canvas: Canvas, state: NoisyState, time: Float[Array, "*b L"], table: EmbeddingTable
+) -> NoisyCanvas:
     """What the network is shown: hidden tokens as the mask at t=0, the others clean at t=1."""
     mask = table.mask.reshape((1,) * canvas.ids.ndim + table.mask.shape)
     embeds = jnp.where(state.hidden[..., None], mask, table.rows[state.ids])
     text = jnp.where(state.hidden, 0.0, 1.0)
-    clock = jnp.where(canvas.is_text, text, clock)
-    return canvases.view(canvas, embeds, state.latents, clock)
+    time = jnp.where(canvas.is_text, text, time)
+    return canvases.noisy_canvas(canvas, embeds, state.latents, time)
 
 
-def _moments(
-    done: Canvas,
-    path: tuple[State, Float[Array, "S B L C"]],
-    last: State,
+def _make_trajectory(
+    final_canvas: Canvas,
+    path: tuple[NoisyState, Float[Array, "S B L C"]],
+    final_state: NoisyState,
     times: Float[Array, "T"],
-) -> Moments:
+) -> Trajectory:
     """The states before each step, closed by the finished sample at t=1."""
     states, guesses = path
-    states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), states, last)
-    canvas = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), done)
-    return Moments(
+    states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), states, final_state)
+    canvas = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), final_canvas)
+    return Trajectory(
         canvas=canvas.replace(ids=states.ids, latents=states.latents),
-        clock=jnp.where(done.free, times[:, None, None], 1.0),
+        clock=jnp.where(final_canvas.free, times[:, None, None], 1.0),
         certainty=jnp.where(states.hidden, 0.0, 1.0),
-        guess=jnp.concatenate([guesses, last.latents[None]]),
+        guess=jnp.concatenate([guesses, final_state.latents[None]]),
         times=times,
     )

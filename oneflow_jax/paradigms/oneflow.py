@@ -17,17 +17,17 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
+from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import gaussian, predictions, tasks, time_samplers, token_embeddings
 from oneflow_jax.paradigms import base, objectives
-from oneflow_jax.paradigms.base import Moments, Plan, Sample
 from oneflow_jax.samplers import guidance, ode, solve, token_sampling
+from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, make_output
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
 @flax.struct.dataclass
-class State:
+class FlowState:
     """A point of the flow: vectors of the text slots and patches of the image slots."""
 
     embeds: Float[Array, "*b L E"]
@@ -39,18 +39,18 @@ class Targets:
     """What one corrupted row is scored against; `text` and `image` are True where scored."""
 
     ids: Int[Array, "L"]
-    noise: State
-    clean: State
+    noise: FlowState
+    clean: FlowState
     clock: Float[Array, "L"]
     text: Bool[Array, "L"]
     image: Bool[Array, "L"]
 
 
 @flax.struct.dataclass
-class Belief:
+class Prediction:
     """What the network makes of a state: the clean one, and how its text reads."""
 
-    clean: State
+    clean: FlowState
     ids: Int[Array, "*b L"]
     certainty: Float[Array, "*b L"]
 
@@ -68,13 +68,13 @@ class OneFlow:
         weights: weight of the terms `text` and `image`.
     """
 
-    objective: objectives.Objective
-    image: predictions.Prediction
+    objective: objectives.TextObjective
+    image: predictions.PredictionType
     channels: int
-    mix: tasks.Mix
-    clock: time_samplers.Clock
+    mix: tasks.TaskMixture
+    clock: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
-    attend = Attend.BIDIRECTIONAL
+    attend = AttentionPattern.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -89,25 +89,27 @@ class OneFlow:
     @property
     def in_step(self) -> "OneFlow":
         """The same, showing all of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, clock=time_samplers.Power())
+        return dataclasses.replace(
+            self, mix=tasks.ALL_TARGETS, clock=time_samplers.PowerTimeSampler()
+        )
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
-        return base.slots_to_make(canvas)
+        return base.target_counts(canvas)
 
     def corrupt(
-        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
-    ) -> tuple[View, Targets]:
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
+    ) -> tuple[NoisyCanvas, Targets]:
         """The row with some of it moved toward noise, slot by slot to that slot's own time."""
         key_task, key_text, key_image = jax.random.split(key, 3)
         table = self.objective.table(table)
         draw = self.mix.draw(key_task, self.clock(u), canvas)
-        clean = State(embeds=table.rows[canvas.ids], latents=canvas.latents)
-        noise = State(
-            embeds=self.objective.corrupted(key_text, table, canvas.ids),
+        clean = FlowState(embeds=table.rows[canvas.ids], latents=canvas.latents)
+        noise = FlowState(
+            embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
-        shown = _between(noise, clean, draw.clock)
+        shown = _interpolate(noise, clean, draw.clock)
         targets = Targets(
             ids=canvas.ids,
             noise=noise,
@@ -116,7 +118,7 @@ class OneFlow:
             text=draw.scored & canvas.is_text,
             image=draw.scored & canvas.is_image,
         )
-        return canvases.view(canvas, shown.embeds, shown.latents, draw.clock), targets
+        return canvases.noisy_canvas(canvas, shown.embeds, shown.latents, draw.clock), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
         """The terms `text` and `image`."""
@@ -135,63 +137,65 @@ class OneFlow:
             ),
         }
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SamplingPlan) -> None:
         """Words are read off a flow, not drawn.
 
         Raises:
             UserError: the plan says how to draw them.
         """
-        if plan.words != token_sampling.Choice():
+        if plan.words != token_sampling.TokenSampling():
             raise UserError(
                 "sampling.temperature, top_p, order and remask are for paradigms that draw tokens "
                 f"(mask_flow, edit_flow); oneflow reads them off its flow. Given: {plan.words}."
             )
 
-    def evaluations(self, plan: Plan) -> int:
+    def evaluations(self, plan: SamplingPlan) -> int:
         """NFE; each kind of guidance asks the network once more."""
-        return plan.schedule.evaluations * guidance.passes(plan.guidance, plan.text_guidance)
+        return plan.schedule.evaluations * guidance.nfe_factor(plan.guidance, plan.text_guidance)
 
     def sample(
         self,
-        apply: guidance.Apply,
-        table: Table,
+        apply: guidance.ApplyFn,
+        table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
-        plan: Plan,
-    ) -> Sample:
+        plan: SamplingPlan,
+    ) -> SampleOutput:
         """Carries the free slots from noise to data, all at the same time t.
 
         Fixed slots stay at t=1. With a start above 0, free slots begin as their given content
         partly turned to noise: that is how a document is revised.
         """
         table = self.objective.table(table)
-        given = State(embeds=table.rows[canvas.ids], latents=canvas.latents)
+        given = FlowState(embeds=table.rows[canvas.ids], latents=canvas.latents)
         draw = jax.vmap(functools.partial(self._noise, table))
         noise = draw(keys, canvas)
-        apply = guidance.mutual(
+        apply = guidance.cross_modal_cfg(
             apply,
             canvas,
             heads=(self.objective.head.name, "image"),
-            corrupted=(noise.embeds, noise.latents),
+            placeholders=(noise.embeds, noise.latents),
             scales=(plan.guidance, plan.text_guidance),
         )
 
-        def belief(t: Float[Array, ""], x: State) -> Belief:
-            clock = _clock(canvas, t)
-            outputs = apply(canvases.view(canvas, x.embeds, x.latents, clock))
+        def belief(t: Float[Array, ""], x: FlowState) -> Prediction:
+            clock = _slot_times(canvas, t)
+            outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, clock))
             text = outputs[self.objective.head.name]
             embeds, logits = self.objective.clean(text, x.embeds, clock, table)
-            ids, certainty = token_embeddings.reading(logits)
+            ids, certainty = token_embeddings.greedy_decode(logits)
             latents = self.image.clean(outputs["image"], x.latents, clock)
-            clean = _where(canvas.free, State(embeds=embeds, latents=latents), given)
+            clean = _select(canvas.free, FlowState(embeds=embeds, latents=latents), given)
             ids = jnp.where(canvas.free & canvas.is_text, ids, canvas.ids)
-            return Belief(clean=clean, ids=ids, certainty=jnp.where(canvas.fixed, 1.0, certainty))
+            return Prediction(
+                clean=clean, ids=ids, certainty=jnp.where(canvas.fixed, 1.0, certainty)
+            )
 
-        def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: State) -> State:
-            fresh = draw(solve.keys_of_step(keys, step), canvas)
-            return _between(fresh, clean, _clock(canvas, s))
+        def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
+            fresh = draw(solve.step_keys(keys, step), canvas)
+            return _interpolate(fresh, clean, _slot_times(canvas, s))
 
-        start = _between(noise, given, _clock(canvas, jnp.float32(plan.schedule.times[0])))
+        start = _interpolate(noise, given, _slot_times(canvas, jnp.float32(plan.schedule.times[0])))
         # Where a slot is fixed its belief is what it already is, so it stays where it is.
         solution = solve.solve(
             lambda t, x: belief(t, x).clean, corrupt, start, plan.schedule, plan.record
@@ -204,31 +208,33 @@ class OneFlow:
         )
         passes = self.evaluations(plan)
         if not plan.record:
-            return base.finished(done, None, passes)
+            return make_output(done, None, passes)
         beliefs = jax.lax.map(lambda moment: belief(*moment), (solution.times, solution.path))
-        return base.finished(done, _moments(canvas, solution, beliefs, last), passes)
+        return make_output(done, _make_trajectory(canvas, solution, beliefs, last), passes)
 
-    def _noise(self, table: Table, key: Key[Array, ""], canvas: Canvas) -> State:
+    def _noise(self, table: EmbeddingTable, key: Key[Array, ""], canvas: Canvas) -> FlowState:
         key_text, key_image = jax.random.split(key)
-        return State(
+        return FlowState(
             embeds=self.objective.start(key_text, table, canvas.ids.shape[0]),
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
 
 
-def _between(noise: State, clean: State, clock: Float[Array, "*b L"]) -> State:
-    return jax.tree.map(lambda x_0, x_1: gaussian.interpolate(x_0, x_1, clock), noise, clean)
+def _interpolate(x0: FlowState, x1: FlowState, time: Float[Array, "*b L"]) -> FlowState:
+    return jax.tree.map(lambda x_0, x_1: gaussian.interpolate(x_0, x_1, time), x0, x1)
 
 
-def _where(chosen: Bool[Array, "*b L"], one: State, other: State) -> State:
-    return jax.tree.map(lambda x, y: jnp.where(chosen[..., None], x, y), one, other)
+def _select(mask: Bool[Array, "*b L"], on_true: FlowState, on_false: FlowState) -> FlowState:
+    return jax.tree.map(lambda x, y: jnp.where(mask[..., None], x, y), on_true, on_false)
 
 
-def _clock(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
+def _slot_times(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
     return jnp.where(canvas.free, t, 1.0)
 
 
-def _moments(canvas: Canvas, solution: ode.Solution, beliefs: Belief, last: Belief) -> Moments:
+def _make_trajectory(
+    canvas: Canvas, solution: ode.Solution, path_predictions: Prediction, final: Prediction
+) -> Trajectory:
     """The path and what was believed on it, closed by the finished sample at t=1."""
 
     def close(path: Array, end: Array) -> Array:
@@ -236,13 +242,13 @@ def _moments(canvas: Canvas, solution: ode.Solution, beliefs: Belief, last: Beli
 
     times = close(solution.times, jnp.float32(1.0))
     path = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), canvas)
-    return Moments(
+    return Trajectory(
         canvas=path.replace(
-            ids=close(beliefs.ids, last.ids),
-            latents=close(solution.path.latents, last.clean.latents),
+            ids=close(path_predictions.ids, final.ids),
+            latents=close(solution.path.latents, final.clean.latents),
         ),
-        clock=jax.vmap(functools.partial(_clock, canvas))(times),
-        certainty=close(beliefs.certainty, last.certainty),
-        guess=close(beliefs.clean.latents, last.clean.latents),
+        clock=jax.vmap(functools.partial(_slot_times, canvas))(times),
+        certainty=close(path_predictions.certainty, final.certainty),
+        guess=close(path_predictions.clean.latents, final.clean.latents),
         times=times,
     )

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Attend, Canvas, Head, Table, View
+from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
 from oneflow_jax.flows import gaussian, losses, next_token, predictions, tasks, time_samplers
 from oneflow_jax.paradigms import base
-from oneflow_jax.paradigms.base import Plan, Sample
 from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, autoregressive
+from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -57,13 +57,13 @@ class Transfusion:
         weights: of the terms `text` and `image`; Transfusion has 1 and 5.
     """
 
-    alphabet: ar_state.Alphabet
-    image: predictions.Prediction
+    alphabet: ar_state.TokenSpace
+    image: predictions.PredictionType
     channels: int
-    mix: tasks.Mix
-    clock: time_samplers.Clock
+    mix: tasks.TaskMixture
+    clock: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
-    attend = Attend.MIXED
+    attend = AttentionPattern.MIXED
     revises = False
 
     @property
@@ -77,29 +77,33 @@ class Transfusion:
     @property
     def in_step(self) -> "Transfusion":
         """The same, with all pictures of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL, clock=time_samplers.Power())
+        return dataclasses.replace(
+            self, mix=tasks.ALL_TARGETS, clock=time_samplers.PowerTimeSampler()
+        )
 
     def counts(self, canvas: Canvas) -> Sums:
         """The slots of each kind that are not given."""
-        return base.slots_to_make(canvas)
+        return base.target_counts(canvas)
 
     def corrupt(
-        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: Table
-    ) -> tuple[View, Targets]:
+        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
+    ) -> tuple[NoisyCanvas, Targets]:
         """The row with some of its pictures moved toward noise."""
         key_task, key_time, key_image = jax.random.split(key, 3)
         # At t=1 all that is below is what was dropped.
         draw = self.mix.draw(key_task, jnp.ones_like(u), canvas)
         flows = canvas.free & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
         # Sums of a stratified and a free number, modulo 1, are uniform and independent.
-        own = self.clock(jnp.mod(u + tasks.uniform(key_time, canvas.span), 1.0))
+        own = self.clock(jnp.mod(u + tasks.uniform_per_group(key_time, canvas.span), 1.0))
         clock = jnp.where(flows, own, 1.0)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         latents = gaussian.interpolate(noise, canvas.latents, clock)
-        ids, words = next_token.next_words(canvas)
-        shown = canvases.view(canvas, table.rows[canvas.ids], latents, clock)
+        ids, words = next_token.next_text_targets(canvas)
+        shown = canvases.noisy_canvas(canvas, table.rows[canvas.ids], latents, clock)
         dropped = canvas.is_text & (draw.clock < 1)
-        shown, bereft = ar_guidance.shown(shown, canvas, dropped, self.alphabet.image_token)
+        shown, bereft = ar_guidance.image_only_view(
+            shown, canvas, dropped, self.alphabet.image_token
+        )
         return shown, Targets(
             ids=ids,
             noise=noise,
@@ -118,32 +122,32 @@ class Transfusion:
             ),
         }
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SamplingPlan) -> None:
         """Words are written for good, and one after another.
 
         Raises:
             UserError: the plan is to revise, to remask, to read in another order, or to
                 guide words.
         """
-        base.check_left_to_right(type(self).__name__.lower(), plan)
+        base.validate_autoregressive(type(self).__name__.lower(), plan)
 
-    def evaluations(self, plan: Plan) -> int:
+    def evaluations(self, plan: SamplingPlan) -> int:
         """NFE of one picture; besides, words take one each, and so does a picture for the cache."""
         return self._flow(plan).passes(self.alphabet.patches) - 1
 
     def sample(
         self,
-        apply: ar_guidance.Network,
-        table: Table,
+        apply: ar_guidance.CachedModel,
+        table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
-        plan: Plan,
-    ) -> Sample:
+        plan: SamplingPlan,
+    ) -> SampleOutput:
         """Writes documents until all are finished."""
-        return autoregressive.Sampler(self.alphabet, self._flow(plan), plan)(
+        return autoregressive.ARSampler(self.alphabet, self._flow(plan), plan)(
             apply, table, keys, canvas
         )
 
-    def _flow(self, plan: Plan) -> ar_images.Flow:
-        guidance = ar_guidance.Guidance(plan.guidance, self.alphabet.image_token)
-        return ar_images.Flow(self.image, plan.schedule, guidance)
+    def _flow(self, plan: SamplingPlan) -> ar_images.FlowImageSampler:
+        guidance = ar_guidance.ARGuidance(plan.guidance, self.alphabet.image_token)
+        return ar_images.FlowImageSampler(self.image, plan.schedule, guidance)

@@ -22,17 +22,17 @@ from PIL import Image
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import batches, clip_config, clip_network
-from oneflow_jax.pretrained.clip_config import LEGACY_END, Config
+from oneflow_jax.pretrained.clip_config import LEGACY_EOS, ClipConfig
 from oneflow_jax.pretrained.clip_network import TextParams, VisionParams
-from oneflow_jax.pretrained.tensors import Stored
-from oneflow_jax.pretrained.weights import INSTALL
+from oneflow_jax.pretrained.tensors import TensorFile
+from oneflow_jax.pretrained.weights import INSTALL_HINT
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Files of weights; the first that is there is read."""
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 
-_UNUSED = ("logit_scale", ".embeddings.position_ids")
+_IGNORED_TENSORS = ("logit_scale", ".embeddings.position_ids")
 """What is stored beside: the temperature of the training, and 0, 1, 2, ..."""
 
 
@@ -45,7 +45,7 @@ class Clip(NamedTuple):
         tokenizer: a `tokenizers.Tokenizer` that cuts captions to the model's length.
     """
 
-    config: Config
+    config: ClipConfig
     text: TextParams
     vision: VisionParams
     tokenizer: Any
@@ -60,87 +60,92 @@ def load(folder: str | os.PathLike) -> Clip:
     """
     folder = epath.Path(folder)
     config = clip_config.read(folder)
-    tokenizer = _tokenizer(folder / TOKENIZER, config.text.max_position_embeddings)
-    here = [folder / name for name in WEIGHTS if (folder / name).exists()]
-    stored = Stored(here[0] if here else folder / WEIGHTS[0])
-    text = clip_network.text_params(stored, config)
-    vision = clip_network.vision_params(stored, config)
-    stored.drop(*_UNUSED)
+    tokenizer = _load_tokenizer(folder / TOKENIZER_FILE, config.text.max_position_embeddings)
+    here = [folder / name for name in WEIGHT_FILES if (folder / name).exists()]
+    stored = TensorFile(here[0] if here else folder / WEIGHT_FILES[0])
+    text = clip_network.read_text_params(stored, config)
+    vision = clip_network.read_vision_params(stored, config)
+    stored.drop(*_IGNORED_TENSORS)
     stored.finish()
     return Clip(config, text, vision, tokenizer)
 
 
 def scores(
-    clip: Clip, pictures: UInt8[np.ndarray, "n h w 3"], captions: Sequence[str], batch: int = 16
+    clip: Clip, images: UInt8[np.ndarray, "n h w 3"], captions: Sequence[str], batch_size: int = 16
 ) -> Float[np.ndarray, "n"]:
     """CLIP score of each picture with its caption: 100 max(cosine, 0), so 0 to 100.
 
     Args:
         clip: of `load`.
-        pictures: in RGB, 0 to 255, of any one size.
+        images: in RGB, 0 to 255, of any one size.
         captions: one for each.
-        batch: how many go through the networks at once.
+        batch_size: how many go through the networks at once.
 
     Raises:
-        UserError: no uint8 pictures in RGB, not as many captions, or as `tokens` does.
+        UserError: no uint8 pictures in RGB, not as many captions, or as `tokenize` does.
     """
-    batches.check(pictures, "CLIP")
-    if len(pictures) != len(captions):
-        raise UserError(f"CLIP wants a caption a picture, not {len(captions)} to {len(pictures)}.")
-    seen, read = picture_vectors(clip, pictures, batch), caption_vectors(clip, captions, batch)
+    batches.validate_images(images, "CLIP")
+    if len(images) != len(captions):
+        raise UserError(f"CLIP wants a caption a picture, not {len(captions)} to {len(images)}.")
+    seen, read = (
+        image_embeddings(clip, images, batch_size),
+        text_embeddings(clip, captions, batch_size),
+    )
     return 100 * np.maximum(np.sum(seen * read, axis=1), 0)
 
 
-def picture_vectors(
-    clip: Clip, pictures: UInt8[np.ndarray, "n h w 3"], batch: int = 16
+def image_embeddings(
+    clip: Clip, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16
 ) -> Float[np.ndarray, "n P"]:
     """Pictures as vectors of length 1.
 
     Raises:
         UserError: no uint8 pictures in RGB, or a batch below 1.
     """
-    batches.check(pictures, "CLIP")
+    batches.validate_images(images, "CLIP")
     config = clip.config
 
     def look(some: UInt8[np.ndarray, "B h w 3"]) -> Float[np.ndarray, "B P"]:
-        squares = prepared(some, config.vision.image_size)
-        return clip_network.look(clip.vision, config, squares)
+        squares = preprocess(some, config.vision.image_size)
+        return clip_network.encode_image(clip.vision, config, squares)
 
-    return batches.through(look, pictures, batch, config.projection_dim)
+    return batches.apply_batched(look, images, batch_size, config.projection_dim)
 
 
-def caption_vectors(
-    clip: Clip, captions: Sequence[str], batch: int = 16
+def text_embeddings(
+    clip: Clip, captions: Sequence[str], batch_size: int = 16
 ) -> Float[np.ndarray, "n P"]:
     """Captions as vectors of length 1.
 
     Raises:
-        UserError: a batch below 1, or as `tokens` does.
+        UserError: a batch below 1, or as `tokenize` does.
     """
-    read = functools.partial(clip_network.read, clip.text, clip.config.text)
-    return batches.through(read, tokens(clip, captions), batch, clip.config.projection_dim)
+    read = functools.partial(clip_network.encode_text, clip.text, clip.config.text)
+    return batches.apply_batched(
+        read, tokenize(clip, captions), batch_size, clip.config.projection_dim
+    )
 
 
-def prepared(
-    pictures: UInt8[np.ndarray, "n h w 3"], size: int
+def preprocess(
+    images: UInt8[np.ndarray, "n h w 3"], image_size: int
 ) -> UInt8[np.ndarray, "n size size 3"]:
     """The square in the middle of each picture, as CLIP has it.
 
-    Pillow brings the shorter side to `size` pixels, bicubically, and rounds to whole numbers, as
-    in the model's training: another library's resizing would change the score.
+    Pillow brings the shorter side to `image_size` pixels, bicubically, and rounds to whole
+    numbers, as in the model's training: another library's resizing would change the score.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     shorter = min(height, width)
-    high, wide = (int(size * side / shorter) for side in (height, width))
-    top, left = (high - size) // 2, (wide - size) // 2
-    squares = np.empty((len(pictures), size, size, 3), np.uint8)
-    for square, picture in zip(squares, pictures, strict=True):
+    high, wide = (int(image_size * side / shorter) for side in (height, width))
+    top, left = (high - image_size) // 2, (wide - image_size) // 2
+    squares = np.empty((len(images), image_size, image_size, 3), np.uint8)
+    for square, picture in zip(squares, images, strict=True):
         resized = Image.fromarray(picture).resize((wide, high), Image.Resampling.BICUBIC)
-        square[:] = np.asarray(resized)[top : top + size, left : left + size]
+        square[:] = np.asarray(resized)[top : top + image_size, left : left + image_size]
     return squares
 
 
-def tokens(clip: Clip, captions: Sequence[str]) -> Int[np.ndarray, "n L"]:
+def tokenize(clip: Clip, captions: Sequence[str]) -> Int[np.ndarray, "n L"]:
     """Tokens of each caption, cut to the model's length; the one at the end is repeated.
 
     Raises:
@@ -150,23 +155,24 @@ def tokens(clip: Clip, captions: Sequence[str]) -> Int[np.ndarray, "n L"]:
     rows = np.zeros((len(captions), shape.max_position_embeddings), np.int32)
     for row, encoding in zip(rows, clip.tokenizer.encode_batch(list(captions)), strict=True):
         found = encoding.ids
-        end = max(found, default=-1) if shape.eos_token_id == LEGACY_END else shape.eos_token_id
+        end = max(found, default=-1) if shape.eos_token_id == LEGACY_EOS else shape.eos_token_id
         if found[-1:] != [end] or max(found) >= shape.vocab_size:
             raise UserError(
-                f"{TOKENIZER} makes {found} of a caption, but the model wants its end to be told "
+                f"{TOKENIZER_FILE} makes {found} of a caption, but the model wants its end to be "
+                "told "
                 f"by the token {end}, and all below vocab_size={shape.vocab_size}. Are "
-                f"{clip_config.CONFIG} and {TOKENIZER} of one model?"
+                f"{clip_config.CONFIG_FILE} and {TOKENIZER_FILE} of one model?"
             )
         row[: len(found)] = found
         row[len(found) :] = end
     return rows
 
 
-def _tokenizer(path: epath.Path, length: int) -> Any:  # noqa: ANN401 - of an optional package
+def _load_tokenizer(path: epath.Path, max_length: int) -> Any:  # noqa: ANN401 - of an optional package
     try:
         import tokenizers
     except ImportError as error:
-        raise UserError(f"The package tokenizers is not installed: {INSTALL}") from error
+        raise UserError(f"The package tokenizers is not installed: {INSTALL_HINT}") from error
     if not path.exists():
         raise UserError(f"{path}: there is no such file. Fetch it from where the model is from.")
     try:
@@ -174,5 +180,5 @@ def _tokenizer(path: epath.Path, length: int) -> Any:  # noqa: ANN401 - of an op
     except Exception as error:  # The package raises no narrower class.
         raise UserError(f"{path} is no tokenizer ({error}). Fetch it again.") from error
     tokenizer.no_padding()
-    tokenizer.enable_truncation(length)
+    tokenizer.enable_truncation(max_length)
     return tokenizer

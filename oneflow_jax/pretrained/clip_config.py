@@ -8,25 +8,25 @@ from etils import epath
 
 from oneflow_jax.errors import UserError
 
-CONFIG = "config.json"
+CONFIG_FILE = "config.json"
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 
-PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 """Where it may be said how pictures are prepared; in the latter under "image_processor"."""
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+STD = (0.26862954, 0.26130258, 0.27577711)
 """Of the colors of OpenAI's pictures, 0 to 1, which a model has unless it says otherwise."""
 
-LEGACY_END = 2
+LEGACY_EOS = 2
 """The `eos_token_id` that OpenAI's models were converted with, by mistake: the highest is meant."""
 
 _BICUBIC = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tower:
+class TowerConfig:
     """Shape of one of the two transformers; names of fields are transformers'.
 
     Attributes:
@@ -47,13 +47,13 @@ class Tower:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Text(Tower):
+class TextConfig(TowerConfig):
     """Shape of the transformer for captions; defaults are transformers'.
 
     Attributes:
         vocab_size: tokens that there are.
         max_position_embeddings: tokens in a caption, with those at its start and end.
-        eos_token_id: the token at the end, where the caption is read; or `LEGACY_END`.
+        eos_token_id: the token at the end, where the caption is read; or `LEGACY_EOS`.
     """
 
     hidden_size: int = 512
@@ -65,7 +65,7 @@ class Text(Tower):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Vision(Tower):
+class VisionConfig(TowerConfig):
     """Shape of the transformer for pictures; defaults are transformers'.
 
     Attributes:
@@ -83,7 +83,7 @@ class Vision(Tower):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class ClipConfig:
     """Shape of a CLIP model.
 
     Attributes:
@@ -92,41 +92,43 @@ class Config:
         mean, deviation: that colors, 0 to 1, are normalized with.
     """
 
-    text: Text
-    vision: Vision
+    text: TextConfig
+    vision: VisionConfig
     projection_dim: int
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
 
-def read(folder: epath.Path) -> Config:
+def read(folder: epath.Path) -> ClipConfig:
     """The shape of the model in a folder.
 
     Raises:
         UserError: there is no `config.json`, it is not JSON, or describes something that is not
             built here; the message names the file, the key and its value.
     """
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     if not path.exists():
         raise UserError(
-            f"{path}: there is no such file. Give the folder of a CLIP model, with {CONFIG}, "
+            f"{path}: there is no such file. Give the folder of a CLIP model, with {CONFIG_FILE}, "
             "model.safetensors and tokenizer.json, as Hugging Face has them."
         )
-    values = _json(path)
+    values = _read_json(path)
     if values.get("model_type") != "clip":
         raise UserError(f"{path}: model_type={values.get('model_type')!r}: only 'clip' is read.")
-    vision = _tower(path, values, "vision_config", Vision)
-    mean, deviation = _colors(folder, vision.image_size)
-    return Config(
-        text=_tower(path, values, "text_config", Text),
+    vision = _parse_tower(path, values, "vision_config", VisionConfig)
+    mean, deviation = _image_normalization(folder, vision.image_size)
+    return ClipConfig(
+        text=_parse_tower(path, values, "text_config", TextConfig),
         vision=vision,
-        projection_dim=_positive(path, "projection_dim", values.get("projection_dim", 512), int),
+        projection_dim=_positive_value(
+            path, "projection_dim", values.get("projection_dim", 512), int
+        ),
         mean=mean,
         deviation=deviation,
     )
 
 
-def _tower(path: epath.Path, values: dict, key: str, kind: type[Tower]) -> Any:  # noqa: ANN401 - a `kind`
+def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfig]) -> Any:  # noqa: ANN401 - a `kind`
     """The transformer that a part of `config.json` describes."""
     # Some of OpenAI's have a second copy, which counts where there is one.
     second = values.get(f"{key}_dict")
@@ -134,7 +136,7 @@ def _tower(path: epath.Path, values: dict, key: str, kind: type[Tower]) -> Any: 
     if not isinstance(told, dict):
         raise UserError(f"{path}: {key}={told!r}: only an object is read.")
     tower = kind(**{
-        field.name: _positive(path, f"{key}.{field.name}", told[field.name], field.type)
+        field.name: _positive_value(path, f"{key}.{field.name}", told[field.name], field.type)
         for field in dataclasses.fields(kind)
         if field.name in told
     })  # fmt: skip
@@ -148,7 +150,7 @@ def _tower(path: epath.Path, values: dict, key: str, kind: type[Tower]) -> Any: 
             f"{path}: {key}.hidden_act={tower.hidden_act!r}: only {', '.join(ACTIVATIONS)} are "
             "built here."
         )
-    if kind is Vision and (tower.num_channels != 3 or tower.patch_size > tower.image_size):
+    if kind is VisionConfig and (tower.num_channels != 3 or tower.patch_size > tower.image_size):
         raise UserError(
             f"{path}: {key} has num_channels={tower.num_channels}, patch_size={tower.patch_size}, "
             f"image_size={tower.image_size}: only patches inside of pictures in RGB are read."
@@ -156,20 +158,22 @@ def _tower(path: epath.Path, values: dict, key: str, kind: type[Tower]) -> Any: 
     return tower
 
 
-def _positive(path: epath.Path, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - a `kind`
+def _positive_value(path: epath.Path, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - a `kind`
     """The value, if it is of that kind, and above 0 if a number."""
     if type(value) is not kind or (kind is not str and not value > 0):
         raise UserError(f"{path}: {key}={value!r}: only a {kind.__name__} above 0 is read.")
     return value
 
 
-def _colors(folder: epath.Path, pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _image_normalization(
+    folder: epath.Path, image_size: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of colors; refuses other preparations than CLIP's."""
-    here = [folder / name for name in PREPROCESSORS if (folder / name).exists()]
+    here = [folder / name for name in PREPROCESSOR_FILES if (folder / name).exists()]
     if not here:
-        return MEAN, DEVIATION
+        return MEAN, STD
     path = here[0]
-    values = _json(path)
+    values = _read_json(path)
     values = values.get("image_processor", values)
     only = {
         "do_resize": (True,),
@@ -177,24 +181,24 @@ def _colors(folder: epath.Path, pixels: int) -> tuple[tuple[float, ...], tuple[f
         "do_rescale": (True,),
         "do_normalize": (True,),
         "resample": (_BICUBIC,),
-        "size": (pixels, {"shortest_edge": pixels}),
-        "crop_size": (pixels, {"height": pixels, "width": pixels}),
+        "size": (image_size, {"shortest_edge": image_size}),
+        "crop_size": (image_size, {"height": image_size, "width": image_size}),
     }
     for key, allowed in only.items():
         if key in values and values[key] not in allowed:
             raise UserError(f"{path}: {key}={values[key]!r}: only {allowed[-1]!r} is read.")
-    mean = _color(path, "image_mean", values.get("image_mean", MEAN))
-    return mean, _color(path, "image_std", values.get("image_std", DEVIATION))
+    mean = _rgb(path, "image_mean", values.get("image_mean", MEAN))
+    return mean, _rgb(path, "image_std", values.get("image_std", STD))
 
 
-def _color(path: epath.Path, key: str, value: object) -> tuple[float, ...]:
+def _rgb(path: epath.Path, key: str, value: object) -> tuple[float, ...]:
     is_list = isinstance(value, list | tuple) and len(value) == 3
     if not (is_list and all(isinstance(number, int | float) for number in value)):
         raise UserError(f"{path}: {key}={value!r}: only a list of 3 numbers is read.")
     return tuple(value)
 
 
-def _json(path: epath.Path) -> dict[str, Any]:
+def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

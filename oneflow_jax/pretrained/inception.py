@@ -7,7 +7,7 @@ Inception distance. The weights are the user's: the file that pytorch-fid downlo
 pytorch-fid's too, and differs from torchvision's in two ways, as TensorFlow's graph does: average
 pools do not count what is outside, and the last block's pool takes the greatest.
 
-`scoring.distances.frechet` of two sets of these features is FID; `kernel` of them is KID.
+`evaluation.fid_kid.frechet_distance` of two sets of these features is FID; `kernel` of them is KID.
 """
 
 import functools
@@ -23,22 +23,22 @@ from jax import lax
 from jaxtyping import UInt8
 
 from oneflow_jax.pretrained import batches
-from oneflow_jax.pretrained.tensors import Stored
+from oneflow_jax.pretrained.tensors import TensorFile
 from oneflow_jax.shapes import Array, Float
 
-PIXELS = 299
+IMAGE_SIZE = 299
 """Height and width that pictures are brought to."""
 
-WIDTH = 2048
+NUM_FEATURES = 2048
 
-_CLASSES = 1008
+_NUM_CLASSES = 1008
 """Outputs of the last layer, which FID does not look at; torchvision's network has 1,000."""
 
 _EPSILON = 1e-3
 """Added to the variance by batch normalization, as TensorFlow does unless told otherwise."""
 
 _Size = int | tuple[int, int]
-_Convolve = Callable[..., Float[Array, "B r s o"]]
+_ConvFn = Callable[..., Float[Array, "B r s o"]]
 """(x, name, outputs, size, stride=1, padding="SAME"): a convolution and the ReLU after it."""
 
 
@@ -71,36 +71,40 @@ def load(path: str | os.PathLike) -> Inception:
         UserError: there is no such file, or it is not of FID's network; the message names the file
             and the tensor.
     """
-    stored = Stored(epath.Path(path))
-    convs = {name: _folded(stored, name, shape) for name, shape in _shapes().items()}
+    stored = TensorFile(epath.Path(path))
+    convs = {
+        name: _fold_batch_norm(stored, name, shape) for name, shape in _kernel_shapes().items()
+    }
     # So that the ImageNet network of torchvision is not taken for FID's.
-    stored.take("fc.weight", (_CLASSES, WIDTH))
-    stored.take("fc.bias", (_CLASSES,))
+    stored.take("fc.weight", (_NUM_CLASSES, NUM_FEATURES))
+    stored.take("fc.bias", (_NUM_CLASSES,))
     stored.drop(".bn.num_batches_tracked")
     stored.finish()
     return Inception(convs)
 
 
 def features(
-    inception: Inception, pictures: UInt8[np.ndarray, "n h w 3"], batch: int = 16
+    inception: Inception, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16
 ) -> Float[np.ndarray, "n 2048"]:
     """What the network sees in each picture, by itself: means over places, none negative.
 
     Args:
         inception: of `load`.
-        pictures: in RGB, 0 to 255, of any one size. They are brought to 299 x 299 pixels as
+        images: in RGB, 0 to 255, of any one size. They are brought to 299 x 299 pixels as
             pytorch-fid does: bilinearly, corners not aligned, and without smoothing, so that
             pictures much larger than that should be made smaller beforehand.
-        batch: how many go through the network at once.
+        batch_size: how many go through the network at once.
 
     Raises:
         UserError: no uint8 pictures in RGB, or a batch below 1.
     """
-    batches.check(pictures, "Inception")
-    return batches.through(functools.partial(_seen, inception), pictures, batch, WIDTH)
+    batches.validate_images(images, "Inception")
+    return batches.apply_batched(
+        functools.partial(_features, inception), images, batch_size, NUM_FEATURES
+    )
 
 
-def _shapes() -> dict[str, tuple[int, int, int, int]]:
+def _kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
     """Of each convolution the shape of its kernel in PyTorch's order: OIHW."""
     shapes = {}
 
@@ -110,18 +114,18 @@ def _shapes() -> dict[str, tuple[int, int, int, int]]:
         height, width = np.broadcast_to(size, 2).tolist()
         shapes[name] = (outputs, x.shape[-1], height, width)
         kernel = jnp.zeros((height, width, x.shape[-1], outputs))
-        return _convolved(x, Conv(kernel, jnp.zeros(outputs)), stride, padding)
+        return _conv_relu(x, Conv(kernel, jnp.zeros(outputs)), stride, padding)
 
-    picture = jax.ShapeDtypeStruct((1, PIXELS, PIXELS, 3), jnp.float32)
-    jax.eval_shape(functools.partial(_network, conv=noted), picture)
+    picture = jax.ShapeDtypeStruct((1, IMAGE_SIZE, IMAGE_SIZE, 3), jnp.float32)
+    jax.eval_shape(functools.partial(_forward, conv=noted), picture)
     return shapes
 
 
-def _folded(stored: Stored, name: str, shape: tuple[int, int, int, int]) -> Conv:
+def _fold_batch_norm(tensors: TensorFile, name: str, shape: tuple[int, int, int, int]) -> Conv:
     """The convolution that does what one without bias and the normalization after it do."""
-    kernel = stored.take(f"{name}.conv.weight", shape)
+    kernel = tensors.take(f"{name}.conv.weight", shape)
     gain, bias, mean, variance = (
-        stored.take(f"{name}.bn.{part}", shape[:1])
+        tensors.take(f"{name}.bn.{part}", shape[:1])
         for part in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gain / np.sqrt(variance + _EPSILON)
@@ -130,78 +134,78 @@ def _folded(stored: Stored, name: str, shape: tuple[int, int, int, int]) -> Conv
 
 
 @jax.jit
-def _seen(inception: Inception, pictures: UInt8[Array, "B h w 3"]) -> Float[Array, "B 2048"]:
+def _features(inception: Inception, images: UInt8[Array, "B h w 3"]) -> Float[Array, "B 2048"]:
     def conv(
         x: Array, name: str, outputs: int, size: _Size, stride: int = 1, padding: str = "SAME"
     ) -> Array:
         del outputs, size  # They are in the kernel.
-        return _convolved(x, inception.convs[name], stride, padding)
+        return _conv_relu(x, inception.convs[name], stride, padding)
 
-    shape = (len(pictures), PIXELS, PIXELS, 3)
-    x = pictures.astype(jnp.float32) / 255
-    return _network(2 * jax.image.resize(x, shape, "bilinear", antialias=False) - 1, conv)
+    shape = (len(images), IMAGE_SIZE, IMAGE_SIZE, 3)
+    x = images.astype(jnp.float32) / 255
+    return _forward(2 * jax.image.resize(x, shape, "bilinear", antialias=False) - 1, conv)
 
 
-def _network(x: Float[Array, "B 299 299 3"], conv: _Convolve) -> Float[Array, "B 2048"]:
+def _forward(x: Float[Array, "B 299 299 3"], conv: _ConvFn) -> Float[Array, "B 2048"]:
     x = conv(x, "Conv2d_1a_3x3", 32, 3, 2, "VALID")
     x = conv(x, "Conv2d_2a_3x3", 32, 3, 1, "VALID")
-    x = _greatest(conv(x, "Conv2d_2b_3x3", 64, 3), 2, "VALID")
+    x = _max_pool(conv(x, "Conv2d_2b_3x3", 64, 3), 2, "VALID")
     x = conv(x, "Conv2d_3b_1x1", 80, 1)
-    x = _greatest(conv(x, "Conv2d_4a_3x3", 192, 3, 1, "VALID"), 2, "VALID")
+    x = _max_pool(conv(x, "Conv2d_4a_3x3", 192, 3, 1, "VALID"), 2, "VALID")
     for name, pooled in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
         x = _block_a(x, conv, name, pooled)
     x = _block_b(x, conv, "Mixed_6a")
     for name, inner in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
         x = _block_c(x, conv, name, inner)
     x = _block_d(x, conv, "Mixed_7a")
-    x = _block_e(x, conv, "Mixed_7b", _mean)
-    x = _block_e(x, conv, "Mixed_7c", functools.partial(_greatest, stride=1, padding="SAME"))
+    x = _block_e(x, conv, "Mixed_7b", _avg_pool)
+    x = _block_e(x, conv, "Mixed_7c", functools.partial(_max_pool, stride=1, padding="SAME"))
     return jnp.mean(x, axis=(1, 2))
 
 
-def _block_a(x: Array, conv: _Convolve, name: str, pooled: int) -> Array:
+def _block_a(x: Array, conv: _ConvFn, name: str, pool_features: int) -> Array:
     return jnp.concatenate([
         conv(x, f"{name}.branch1x1", 64, 1),
-        _chain(x, conv, f"{name}.branch5x5", (48, 1), (64, 5)),
-        _chain(x, conv, f"{name}.branch3x3dbl", (64, 1), (96, 3), (96, 3)),
-        conv(_mean(x), f"{name}.branch_pool", pooled, 1),
+        _sequence(x, conv, f"{name}.branch5x5", (48, 1), (64, 5)),
+        _sequence(x, conv, f"{name}.branch3x3dbl", (64, 1), (96, 3), (96, 3)),
+        conv(_avg_pool(x), f"{name}.branch_pool", pool_features, 1),
     ], axis=-1)  # fmt: skip
 
 
-def _block_b(x: Array, conv: _Convolve, name: str) -> Array:
+def _block_b(x: Array, conv: _ConvFn, name: str) -> Array:
     """Halves height and width."""
     halved = (96, 3, 2, "VALID")
     return jnp.concatenate([
         conv(x, f"{name}.branch3x3", 384, 3, 2, "VALID"),
-        _chain(x, conv, f"{name}.branch3x3dbl", (64, 1), (96, 3), halved),
-        _greatest(x, 2, "VALID"),
+        _sequence(x, conv, f"{name}.branch3x3dbl", (64, 1), (96, 3), halved),
+        _max_pool(x, 2, "VALID"),
     ], axis=-1)  # fmt: skip
 
 
-def _block_c(x: Array, conv: _Convolve, name: str, inner: int) -> Array:
-    wide, high = (inner, (1, 7)), (inner, (7, 1))
-    double = ((inner, 1), high, wide, high, (192, (1, 7)))
+def _block_c(x: Array, conv: _ConvFn, name: str, channels: int) -> Array:
+    wide, high = (channels, (1, 7)), (channels, (7, 1))
+    double = ((channels, 1), high, wide, high, (192, (1, 7)))
     return jnp.concatenate([
         conv(x, f"{name}.branch1x1", 192, 1),
-        _chain(x, conv, f"{name}.branch7x7", (inner, 1), wide, (192, (7, 1))),
-        _chain(x, conv, f"{name}.branch7x7dbl", *double),
-        conv(_mean(x), f"{name}.branch_pool", 192, 1),
+        _sequence(x, conv, f"{name}.branch7x7", (channels, 1), wide, (192, (7, 1))),
+        _sequence(x, conv, f"{name}.branch7x7dbl", *double),
+        conv(_avg_pool(x), f"{name}.branch_pool", 192, 1),
     ], axis=-1)  # fmt: skip
 
 
-def _block_d(x: Array, conv: _Convolve, name: str) -> Array:
+def _block_d(x: Array, conv: _ConvFn, name: str) -> Array:
     """Halves height and width."""
     wide, high, halved = (192, (1, 7)), (192, (7, 1)), (192, 3, 2, "VALID")
     return jnp.concatenate([
-        _chain(x, conv, f"{name}.branch3x3", (192, 1), (320, 3, 2, "VALID")),
-        _chain(x, conv, f"{name}.branch7x7x3", (192, 1), wide, high, halved),
-        _greatest(x, 2, "VALID"),
+        _sequence(x, conv, f"{name}.branch3x3", (192, 1), (320, 3, 2, "VALID")),
+        _sequence(x, conv, f"{name}.branch7x7x3", (192, 1), wide, high, halved),
+        _max_pool(x, 2, "VALID"),
     ], axis=-1)  # fmt: skip
 
 
-def _block_e(x: Array, conv: _Convolve, name: str, pool: Callable[[Array], Array]) -> Array:
+def _block_e(x: Array, conv: _ConvFn, name: str, pool: Callable[[Array], Array]) -> Array:
     single = conv(x, f"{name}.branch3x3_1", 384, 1)
-    double = _chain(x, conv, f"{name}.branch3x3dbl", (448, 1), (384, 3))
+    double = _sequence(x, conv, f"{name}.branch3x3dbl", (448, 1), (384, 3))
     return jnp.concatenate([
         conv(x, f"{name}.branch1x1", 320, 1),
         conv(single, f"{name}.branch3x3_2a", 384, (1, 3)),
@@ -212,14 +216,14 @@ def _block_e(x: Array, conv: _Convolve, name: str, pool: Callable[[Array], Array
     ], axis=-1)  # fmt: skip
 
 
-def _chain(x: Array, conv: _Convolve, name: str, *layers: tuple) -> Array:
+def _sequence(x: Array, conv: _ConvFn, name: str, *layers: tuple) -> Array:
     """Convolutions one after the other, numbered from 1."""
     for number, layer in enumerate(layers, 1):
         x = conv(x, f"{name}_{number}", *layer)
     return x
 
 
-def _convolved(
+def _conv_relu(
     x: Float[Array, "B h w i"], conv: Conv, stride: int, padding: str
 ) -> Float[Array, "B r s o"]:
     y = lax.conv_general_dilated(
@@ -234,12 +238,12 @@ def _convolved(
     return jax.nn.relu(y + conv.bias.reshape(1, 1, 1, -1))
 
 
-def _greatest(x: Float[Array, "B h w c"], stride: int, padding: str) -> Float[Array, "B r s c"]:
+def _max_pool(x: Float[Array, "B h w c"], stride: int, padding: str) -> Float[Array, "B r s c"]:
     """The greatest in windows of 3 x 3."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), padding)
 
 
-def _mean(x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
+def _avg_pool(x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
     """The mean over those of a window of 3 x 3 that are inside the picture."""
     total, count = (
         lax.reduce_window(y, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")

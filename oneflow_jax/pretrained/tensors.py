@@ -10,7 +10,7 @@ from oneflow_jax.pretrained import weights
 from oneflow_jax.shapes import Float
 
 
-class Stored:
+class TensorFile:
     """The tensors of one file, which are taken out one by one until none is left."""
 
     def __init__(self, path: epath.Path) -> None:
@@ -22,7 +22,11 @@ class Stored:
         if not path.is_file():
             raise UserError(f"{path}: there is no such file. Fetch it, or correct the path.")
         self.path = path
-        self.tensors = _safe(path) if path.suffix == ".safetensors" else weights.torch_pickle(path)
+        self.tensors = (
+            _read_safetensors(path)
+            if path.suffix == ".safetensors"
+            else weights.read_torch_pickle(path)
+        )
 
     def take(self, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
         """The tensor of that name in float32.
@@ -61,7 +65,7 @@ class Stored:
             )
 
 
-def _safe(path: epath.Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load(path.read_bytes())
     except safetensors.SafetensorError as error:

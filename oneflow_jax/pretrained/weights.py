@@ -20,14 +20,14 @@ import numpy as np
 
 from oneflow_jax.errors import UserError
 
-INSTALL = "pip install -r requirements-metrics.txt"
+INSTALL_HINT = "pip install -r requirements-metrics.txt"
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """The number at the head of what PyTorch's `save` wrote before version 1.6."""
 
 _ZIP_MAGIC = b"PK\x03\x04"
 
 # What unpickling may raise by the standard library's word, and what the stand-ins do.
-_BROKEN = (
+_UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
     AttributeError,
@@ -42,7 +42,7 @@ _BROKEN = (
 )
 
 
-def locate(package: str, file: str) -> pathlib.Path:
+def find_package_file(package: str, file: str) -> pathlib.Path:
     """The path of `file` inside an installed package, which is not imported.
 
     Raises:
@@ -50,14 +50,16 @@ def locate(package: str, file: str) -> pathlib.Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise UserError(f"The package {package} is not installed: {INSTALL}")
+        raise UserError(f"The package {package} is not installed: {INSTALL_HINT}")
     for folder in spec.submodule_search_locations or ():
         if (path := pathlib.Path(folder, file)).is_file():
             return path
-    raise UserError(f"The package {package} has no {file}. Get the version that has: {INSTALL}")
+    raise UserError(
+        f"The package {package} has no {file}. Get the version that has: {INSTALL_HINT}"
+    )
 
 
-def numpy_pickle(path: pathlib.Path) -> Any:  # noqa: ANN401 - whatever tree the file has
+def read_numpy_pickle(path: pathlib.Path) -> Any:  # noqa: ANN401 - whatever tree the file has
     """A tree of dicts, lists and tuples of float32 arrays, as NumPy pickles them.
 
     Raises:
@@ -65,12 +67,12 @@ def numpy_pickle(path: pathlib.Path) -> Any:  # noqa: ANN401 - whatever tree the
     """
     with path.open("rb") as file:
         try:
-            return _plain(_Reader(file, path).load())
-        except _BROKEN as error:
+            return _unwrap(_Unpickler(file, path).load())
+        except _UNPICKLING_ERRORS as error:
             raise UserError(f"{path} is no pickle of float32 arrays: {error!r}") from error
 
 
-def torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Arrays by name, of a state dict that PyTorch's `save` wrote, in either of its formats.
 
     Raises:
@@ -80,30 +82,30 @@ def torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
         zipped = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
         file.seek(0)
         try:
-            tensors, storages = (_in_zip if zipped else _in_a_row)(file, path)
+            tensors, storages = (_read_zip if zipped else _read_legacy)(file, path)
             return {name: tensor.read(storages) for name, tensor in tensors.items()}
-        except _BROKEN as error:
+        except _UNPICKLING_ERRORS as error:
             raise UserError(f"{path} is no state dict of PyTorch: {error!r}") from error
 
 
-def _in_a_row(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
+def _read_legacy(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
     """What PyTorch before 1.6 wrote: stand-ins of tensors by name, and storages by key.
 
     Such a file is five pickles: a magic number, a version, the machine's word sizes, the dict of
     how tensors lie in storages, the storages' keys; then comes each storage, its count first.
     """
-    if _Reader(file, path).load() != TORCH_MAGIC:
+    if _Unpickler(file, path).load() != TORCH_MAGIC:
         raise UserError(f"{path} is no state dict of PyTorch's.")
-    version, sizes = _Reader(file, path).load(), _Reader(file, path).load()
+    version, sizes = _Unpickler(file, path).load(), _Unpickler(file, path).load()
     if version != 1001 or not sizes["little_endian"]:
         raise UserError(f"{path} is of another version, {version}, or byte order.")
-    reader = _Reader(file, path)
+    reader = _Unpickler(file, path)
     tensors = reader.load()
-    keys = _Reader(file, path).load()
+    keys = _Unpickler(file, path).load()
     return tensors, {key: reader.storages[key].read(file) for key in keys}
 
 
-def _in_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
+def _read_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
     """What PyTorch from 1.6 on writes, likewise: one pickle, and a file for each storage."""
     with zipfile.ZipFile(file) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
@@ -115,7 +117,7 @@ def _in_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarr
         if order in names and archive.read(order) != b"little":
             raise UserError(f"{path} is of another byte order, {archive.read(order)!r}.")
         with archive.open(pickled) as member:
-            reader = _Reader(member, path)
+            reader = _Unpickler(member, path)
             tensors = reader.load()
         storages = {}
         for key, storage in reader.storages.items():
@@ -127,7 +129,7 @@ def _in_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarr
 
 
 @dataclasses.dataclass
-class _Kind:
+class _DType:
     """Stands for a NumPy dtype."""
 
     name: str
@@ -139,7 +141,7 @@ class _Kind:
         self.order = state[1]
 
 
-class _Numbers:
+class _NDArray:
     """Stands for a NumPy array."""
 
     values: np.ndarray
@@ -201,12 +203,12 @@ class _Tensor:
         return np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps).copy()
 
 
-_KNOWN = {
+_ALLOWED_CLASSES = {
     "collections.OrderedDict": collections.OrderedDict,
-    "numpy.dtype": _Kind,
-    "numpy.ndarray": _Numbers,
-    "numpy.core.multiarray._reconstruct": _Numbers,
-    "numpy._core.multiarray._reconstruct": _Numbers,
+    "numpy.dtype": _DType,
+    "numpy.ndarray": _NDArray,
+    "numpy.core.multiarray._reconstruct": _NDArray,
+    "numpy._core.multiarray._reconstruct": _NDArray,
     "torch.DoubleStorage": "<f8",
     "torch.FloatStorage": "<f4",
     "torch.HalfStorage": "<f2",
@@ -215,8 +217,8 @@ _KNOWN = {
 }
 
 
-class _Reader(pickle.Unpickler):
-    """Reads one pickle of a file; what that calls must be `_KNOWN`."""
+class _Unpickler(pickle.Unpickler):
+    """Reads one pickle of a file; what that calls must be `_ALLOWED_CLASSES`."""
 
     def __init__(self, file: BinaryIO, path: pathlib.Path) -> None:
         super().__init__(file)
@@ -230,12 +232,12 @@ class _Reader(pickle.Unpickler):
             UserError: it has none.
         """
         full = f"{module}.{name}"
-        if full not in _KNOWN:
+        if full not in _ALLOWED_CLASSES:
             raise UserError(
                 f"{self.path} wants to call {full}, which weights have no need of. Do not use the "
-                f"file; get it anew, or the package that it is in: {INSTALL}"
+                f"file; get it anew, or the package that it is in: {INSTALL_HINT}"
             )
-        return _KNOWN[full]
+        return _ALLOWED_CLASSES[full]
 
     def persistent_load(self, pid: tuple) -> _Storage:
         """The storage that a tensor's numbers are in."""
@@ -243,12 +245,12 @@ class _Reader(pickle.Unpickler):
         return self.storages.setdefault(key, _Storage(code, key, count))
 
 
-def _plain(tree: object) -> object:
+def _unwrap(tree: object) -> object:
     """The tree with arrays in the place of their stand-ins."""
-    if isinstance(tree, _Numbers):
+    if isinstance(tree, _NDArray):
         return tree.values
     if isinstance(tree, dict):
-        return {key: _plain(branch) for key, branch in tree.items()}
+        return {key: _unwrap(branch) for key, branch in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(map(_plain, tree))
+        return type(tree)(map(_unwrap, tree))
     return tree

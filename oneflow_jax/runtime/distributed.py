@@ -22,62 +22,68 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from oneflow_jax.errors import Stopped, UserError
+from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import watchdog
 from oneflow_jax.shapes import PyTree
 
-ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+ENV_VARS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Set all of them to run several processes on CPUs or GPUs; a TPU pod tells JAX by itself."""
 
-TPUS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
+TPU_DEVICE_GLOBS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 """What there is on hosts of TPUs: the former up to v4, the latter from v5e on."""
 
-HEARTBEAT = 30
+HEARTBEAT_TIMEOUT_S = 30
 """Seconds without a sign of life after which a process counts as dead, and the others stop."""
 
-PATIENCE = 24 * 3600
+BARRIER_TIMEOUT_S = 24 * 3600
 """Seconds that processes wait for one that prepares data, say. If it dies they wait no longer."""
 
-TOLD = (UserError, Stopped, KeyboardInterrupt)
+EXPECTED_ERRORS = (UserError, Preempted, KeyboardInterrupt)
 """What `main` tells of by itself."""
 
-_meetings = itertools.count()
+_barrier_ids = itertools.count()
 
 
-def join() -> None:
+def initialize() -> None:
     """Makes this one of the processes of a run, if there are several; before JAX runs.
 
     Raises:
         UserError: the environment tells a part of what it must, or what cannot be.
     """
-    given = {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
+    given = {name: os.environ[name] for name in ENV_VARS if os.environ.get(name)}
     if given:
-        address, count, index = _of_environment(given)
-        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT)
-    elif _on_tpus():
+        address, count, index = _parse_env(given)
+        jax.distributed.initialize(
+            address, count, index, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
+        )
+    elif _running_on_tpu():
         try:  # JAX asks Google's metadata server, or GKE's environment.
-            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S)
         except ValueError as error:
             if "coordinator_address should be defined" not in str(error):
                 raise
             # Neither knows of this host: it is alone.
 
 
-def _on_tpus() -> bool:
+def _running_on_tpu() -> bool:
     """Whether JAX will run on TPUs that are here; starts no devices."""
     allowed = "tpu" in (jax.config.jax_platforms or "tpu")
-    return allowed and bool(importlib.util.find_spec("libtpu")) and any(map(glob.glob, TPUS))
+    return (
+        allowed
+        and bool(importlib.util.find_spec("libtpu"))
+        and any(map(glob.glob, TPU_DEVICE_GLOBS))
+    )
 
 
-def _of_environment(given: dict[str, str]) -> tuple[str, int, int]:
-    told = ", ".join(f"{name}={value}" for name, value in given.items())
-    missing = [name for name in ENVIRONMENT if name not in given]
+def _parse_env(env: dict[str, str]) -> tuple[str, int, int]:
+    told = ", ".join(f"{name}={value}" for name, value in env.items())
+    missing = [name for name in ENV_VARS if name not in env]
     if missing:
         raise UserError(
             f"{told}, but no {' and no '.join(missing)}: several processes want all of "
-            f"{', '.join(ENVIRONMENT)}; one alone wants none."
+            f"{', '.join(ENV_VARS)}; one alone wants none."
         )
-    address, count, index = given.values()
+    address, count, index = env.values()
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
         raise UserError(
             f"{told}: the last two must be whole numbers, how many processes there are and which "
@@ -88,40 +94,40 @@ def _of_environment(given: dict[str, str]) -> tuple[str, int, int]:
     return address, int(count), int(index)
 
 
-def several() -> bool:
+def is_multi_process() -> bool:
     """Whether this is one of several processes; starts no devices."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def leads() -> bool:
+def is_primary() -> bool:
     """Whether this process writes and tells for all; starts no devices."""
-    return not several() or jax.process_index() == 0
+    return not is_multi_process() or jax.process_index() == 0
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits for all processes; each must call this as often as the others."""
-    if several():
+    if is_multi_process():
         # Not by way of the devices, where waiting ends after half a minute.
         everyone = set(range(jax.process_count()))
-        name = f"oneflow_jax {next(_meetings)}"
-        multihost.sync_global_processes(name, timeout=PATIENCE, processes=everyone)
+        name = f"oneflow_jax {next(_barrier_ids)}"
+        multihost.sync_global_processes(name, timeout=BARRIER_TIMEOUT_S, processes=everyone)
 
 
 @contextlib.contextmanager
-def leader_first() -> Iterator[None]:
+def primary_first() -> Iterator[None]:
     """The leader goes through this alone; then the others do, who find what it has made."""
-    if not leads():
-        meet()
+    if not is_primary():
+        barrier()
     yield
-    if leads():
-        meet()
+    if is_primary():
+        barrier()
 
 
-def together(told: dict[str, Any]) -> dict[str, Any]:
+def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
     """What all processes tell, in values that JSON has; all of them must call this."""
-    if not several():
-        return told
-    text = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    if not is_multi_process():
+        return values
+    text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
     # Each new length would be compiled anew.
     room = 1 << int(max(lengths)).bit_length()
@@ -130,44 +136,46 @@ def together(told: dict[str, Any]) -> dict[str, Any]:
     return dict(collections.ChainMap(*(json.loads(bytes(row[:length])) for row, length in rows)))
 
 
-def fetched(tree: PyTree) -> PyTree:
+def to_host(tree: PyTree) -> PyTree:
     """Arrays that lie on devices of all processes, as numpy arrays; all of them must call this."""
     return (
-        multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
+        multihost_utils.process_allgather(tree, tiled=True)
+        if is_multi_process()
+        else jax.device_get(tree)
     )
 
 
 @contextlib.contextmanager
-def mourned(checkpoints: epath.Path) -> Iterator[None]:
+def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
     """Around the whole of a run: if it ends too early in one process, all say how to go on.
 
     JAX kills a process whose companions are dead, from a thread of its own that no Python code can
     stop or follow; so another small process, which does nothing else, waits for that.
     """
-    if not several():
+    if not is_multi_process():
         yield
         return
-    told = [str(jax.process_index()), str(jax.process_count()), str(checkpoints)]
+    told = [str(jax.process_index()), str(jax.process_count()), str(checkpoint_dir)]
     command = [sys.executable, "-I", str(watchdog.__file__), *told]
     # In a session of its own, Ctrl-C does not reach it. Its input ends with this process.
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
-        meet()  # Nobody leaves while the leader still writes.
-    except TOLD:
-        watcher.communicate(watchdog.DONE)
+        barrier()  # Nobody leaves while the leader still writes.
+    except EXPECTED_ERRORS:
+        watcher.communicate(watchdog.EXITED_CLEANLY)
         raise
-    watcher.communicate(watchdog.DONE)
+    watcher.communicate(watchdog.EXITED_CLEANLY)
 
 
-def leave(message: str, code: int = 1, *, at_once: bool = False) -> NoReturn:
+def exit_process(message: str, exit_code: int = 1, *, immediately: bool = False) -> NoReturn:
     """Ends this process with a message; does not wait for others, who will notice.
 
-    `at_once` does without Python's own way out, in which threads that are amid work may crash.
+    `immediately` does without Python's own way out, in which threads that are amid work may crash.
     """
     print(message, file=sys.stderr, flush=True)
-    if several() or at_once:
+    if is_multi_process() or immediately:
         # Python's own way out would first wait for the other processes to end too.
         sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+        os._exit(exit_code)
+    sys.exit(exit_code)

@@ -11,10 +11,10 @@ from etils import epath
 
 # Parameters of mallopt(3), from malloc.h; glibc's numbers are part of its ABI.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
-_LARGEST = 2**31 - 1
+_MAX_THRESHOLD = 2**31 - 1
 
 
-def keep_freed_memory() -> None:
+def configure_malloc() -> None:
     """Has glibc's malloc keep what is freed, on Linux; elsewhere nothing changes.
 
     XLA's CPU backend allocates its scratch memory anew at every step. glibc maps and unmaps blocks
@@ -28,27 +28,27 @@ def keep_freed_memory() -> None:
         return
     for parameter, value in (
         (_M_MMAP_MAX, 0),
-        (_M_TRIM_THRESHOLD, _LARGEST),
+        (_M_TRIM_THRESHOLD, _MAX_THRESHOLD),
         (_M_TOP_PAD, 256 * 2**20),
         (_M_ARENA_MAX, 1),
     ):
         mallopt(parameter, value)
 
 
-def keep_compiled(folder: epath.Path) -> None:
+def enable_compilation_cache(folder: epath.Path) -> None:
     """Keeps compiled programs in a folder, so that the next start need not compile them again."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def compile_fast() -> None:
+def disable_xla_optimizations() -> None:
     """Compiles without optimizing, in two thirds of the time: for what computes next to nothing."""
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-def machine() -> dict[str, str | int]:
+def machine_info() -> dict[str, str | int]:
     """What was measured on."""
     return {
-        "cpu": _cpu(),
+        "cpu": _cpu_name(),
         "cores": os.cpu_count() or 1,
         "load": round(os.getloadavg()[0], 1),
         "platform": jax.devices()[0].device_kind,
@@ -57,7 +57,7 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

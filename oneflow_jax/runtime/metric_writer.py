@@ -13,11 +13,11 @@ from etils import epath
 
 from oneflow_jax.runtime import distributed, storage
 
-SCALARS = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 """One line for each report: {"step": 100, "train/loss": 1.2, ...}."""
 
 
-def to_terminal() -> None:
+def setup_logging() -> None:
     """Lets this process tell people what it does, and keeps its libraries from telling theirs."""
     # force: libraries imported before have put handlers of their own in place.
     logging.basicConfig(
@@ -32,13 +32,13 @@ def to_terminal() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def only_warnings() -> None:
+def set_quiet() -> None:
     """Leaves it to another process to tell how it goes."""
     logging.getLogger().setLevel(logging.WARNING)
 
 
-class Silent:
-    """What has the methods of `Writer` and writes nothing: that of processes that do not lead."""
+class NullWriter:
+    """Write nothing: the `MetricWriter` of processes other than the primary one."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Does nothing, like the others."""
@@ -50,7 +50,7 @@ class Silent:
         """Does nothing."""
 
 
-class Writer:
+class MetricWriter:
     """Writes scalars as JSON lines and as TensorBoard events.
 
     It has the methods of `clu.metric_writers.MetricWriter` that training calls; clu's own writers
@@ -64,9 +64,9 @@ class Writer:
             directory: where the files go; made if need be.
             resume_at: the step that training goes on from.
         """
-        self._staged = storage.Staged(directory)
-        kept = [row for row in read_scalars(directory) if row["step"] <= resume_at]
-        path = self._staged.local / SCALARS
+        self._staged = storage.StagedDirectory(directory)
+        kept = [row for row in read_metrics(directory) if row["step"] <= resume_at]
+        path = self._staged.local / METRICS_FILE
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._lines = path.open("a")
         where = str(self._staged.local)
@@ -98,9 +98,9 @@ class Writer:
         self._staged.close()
 
 
-def read_scalars(directory: epath.Path) -> list[dict[str, float]]:
+def read_metrics(directory: epath.Path) -> list[dict[str, float]]:
     """All reports in a folder, in order; a line that a kill cut short is left out."""
-    path = directory / SCALARS
+    path = directory / METRICS_FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -110,10 +110,12 @@ def read_scalars(directory: epath.Path) -> list[dict[str, float]]:
     return rows
 
 
-def curves(directory: epath.Path, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+def read_curves(
+    directory: epath.Path, names: Sequence[str]
+) -> dict[str, list[tuple[float, float]]]:
     """What was reported under these names: (step, value) in order; NaN where it was not finite."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for row in read_scalars(directory):
+    for row in read_metrics(directory):
         for name in names:
             if name in row:
                 value = float("nan") if row[name] is None else row[name]
@@ -121,12 +123,12 @@ def curves(directory: epath.Path, names: Sequence[str]) -> dict[str, list[tuple[
     return found
 
 
-class Progress:
+class ProgressBar:
     """How far something long has come: a live bar on a terminal, lines in a log."""
 
     def __init__(self, title: str, total: int, start: int = 0, unit: str = "step") -> None:
         """Begins at `start` of `total` units."""
-        self._live = sys.stderr.isatty() and distributed.leads()
+        self._live = sys.stderr.isatty() and distributed.is_primary()
         self._title, self._total, self._start = title, total, start
         self._began = self._last = time.monotonic()
         self._bar = tqdm.tqdm(
@@ -149,14 +151,16 @@ class Progress:
             return
         elapsed = time.monotonic() - self._began
         left = elapsed / max(1, done - self._start) * (self._total - done)
-        logging.info("%s %d/%d | %s | %s left", self._title, done, self._total, text, _clock(left))
+        logging.info(
+            "%s %d/%d | %s | %s left", self._title, done, self._total, text, _format_duration(left)
+        )
 
     def close(self) -> None:
         """Leaves the bar where it stands."""
         self._bar.close()
 
 
-def _clock(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
-from oneflow_jax.errors import Stopped
+from oneflow_jax.errors import Preempted
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[Callable[[int], bool]]:
+def sigterm_handler() -> Iterator[Callable[[int], bool]]:
     """Within it SIGTERM does not kill, but is told to whoever asks.
 
     Yields:
@@ -34,13 +34,13 @@ def noticed() -> Iterator[Callable[[int], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def leave(step: int) -> None:
+def raise_preempted(step: int) -> None:
     """Ends a run that has saved its state after `step`.
 
     Raises:
         Stopped: always.
     """
-    raise Stopped(
+    raise Preempted(
         f"Stopped after step {step}, as told by SIGTERM, and saved: the same command goes on from "
         "there."
     )

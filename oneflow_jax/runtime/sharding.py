@@ -51,7 +51,7 @@ RULES: Rules = (
 """Logical axis -> mesh axes. Activations have names of their own, so that the width of a
 parameter and that of an activation can be laid out differently."""
 
-SAMPLING: Rules = (
+SAMPLING_RULES: Rules = (
     ("rows", ("slices", "data", "fsdp", "sequence")),
     ("slots", None),
     *RULES[2:],
@@ -83,7 +83,7 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
         )
     rest = len(devices) // known
     shape = [rest if sizes.get(axis, 1) == -1 else sizes.get(axis, 1) for axis in AXES]
-    if slices := _slices(devices):
+    if slices := _num_slices(devices):
         if shape[0] != slices:
             raise UserError(
                 f"mesh.slices={shape[0]}, and the {len(devices)} devices are in {slices} TPU "
@@ -99,28 +99,28 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 
 
 @contextlib.contextmanager
-def use(mesh: Mesh, rules: Rules = RULES) -> Iterator[None]:
-    """The one context in which models are initialized, traced and run; `SAMPLING` to sample."""
+def mesh_context(mesh: Mesh, rules: Rules = RULES) -> Iterator[None]:
+    """Enter the one context in which models are initialized, traced and run."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
         yield
 
 
-def of_rows(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
+def row_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
     """Arrays of rows: over all devices that hold different rows."""
     return NamedSharding(mesh, PartitionSpec(dict(rules)["rows"]))
 
 
-def of_slots(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Training canvases, `[B L ...]`: rows, and each row's slots, over devices."""
     return NamedSharding(mesh, PartitionSpec(dict(RULES)["rows"], dict(RULES)["slots"]))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """The same value on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def of_state(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
+def state_sharding(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
     """The sharding of every array in a tree whose parameters bear logical axis names.
 
     Args:
@@ -133,34 +133,42 @@ def of_state(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
             array would lie along one mesh axis in two ways, or a rule names no axis of the mesh.
     """
     _check_rules(mesh, rules)
-    jax.tree.map_with_path(lambda *leaf: _check_names(rules, *leaf), boxed, is_leaf=_is_box)
+    jax.tree.map_with_path(
+        lambda *leaf: _check_logical_axes(rules, *leaf), boxed, is_leaf=_is_partitioned
+    )
     named = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, rules)
     # A box may be empty: the optimizer keeps no moments of what is frozen.
     shardings = jax.tree.map(
-        lambda leaf, where: jax.tree.map(lambda _: where, unboxed(leaf)),
+        lambda leaf, where: jax.tree.map(lambda _: where, unbox(leaf)),
         boxed,
         named,
-        is_leaf=_is_box,
+        is_leaf=_is_partitioned,
     )
-    jax.tree.map_with_path(_check_divides, unboxed(boxed), shardings)
+    jax.tree.map_with_path(_check_divides, unbox(boxed), shardings)
     return shardings
 
 
-def unboxed(tree: PyTree) -> PyTree:
+def unbox(tree: PyTree) -> PyTree:
     """The tree without linen's partitioning metadata.
 
     (`nn.unbox` also constrains how each value is laid out, which a shape, having none, cannot be.)
     """
-    return jax.tree.map(lambda leaf: leaf.value if _is_box(leaf) else leaf, tree, is_leaf=_is_box)
+    return jax.tree.map(
+        lambda leaf: leaf.value if _is_partitioned(leaf) else leaf, tree, is_leaf=_is_partitioned
+    )
 
 
-def ways(mesh: Mesh, name: str, rules: Rules = RULES) -> int:
+def num_shards(mesh: Mesh, logical_axis: str, rules: Rules = RULES) -> int:
     """Into how many parts the mesh cuts a logical axis."""
-    return math.prod(mesh.shape[axis] for axis in _axes(dict(rules)[name]))
+    return math.prod(mesh.shape[axis] for axis in _mesh_axes(dict(rules)[logical_axis]))
 
 
-def check_rows(
-    mesh: Mesh, rows: int, parts: int = 1, field: str = "batch", rules: Rules = RULES
+def check_batch_divides(
+    mesh: Mesh,
+    batch_size: int,
+    num_microbatches: int = 1,
+    field: str = "batch",
+    rules: Rules = RULES,
 ) -> None:
     """Refuses a batch that does not cut into the devices that hold rows, and into microbatches.
 
@@ -169,57 +177,59 @@ def check_rows(
     Raises:
         UserError: as said.
     """
-    cut = ways(mesh, "rows", rules)
-    if rows % (cut * parts):
+    cut = num_shards(mesh, "rows", rules)
+    if batch_size % (cut * num_microbatches):
         axes = dict(rules)["rows"]
         raise UserError(
-            f"{field}={rows} rows cannot be cut into parts={parts} microbatches over "
+            f"{field}={batch_size} rows cannot be cut into parts={num_microbatches} microbatches "
+            "over "
             f"{' x '.join(axes)} = {' x '.join(str(mesh.shape[axis]) for axis in axes)} devices: "
-            f"choose a multiple of {cut * parts}."
+            f"choose a multiple of {cut * num_microbatches}."
         )
 
 
-def check_divides(mesh: Mesh, field: str, size: int, name: str) -> None:
+def check_divides(mesh: Mesh, field: str, size: int, logical_axis: str) -> None:
     """Refuses a size of the configuration that the mesh does not cut into equal parts.
 
-    `field` is what the configuration calls it, `name` the logical axis.
+    `field` is what the configuration calls it, `logical_axis` the logical axis.
 
     Raises:
         UserError: as said.
     """
-    if size % ways(mesh, name):
-        axes = " x ".join(f"mesh.{axis}" for axis in _axes(dict(RULES)[name]))
+    if size % num_shards(mesh, logical_axis):
+        axes = " x ".join(f"mesh.{axis}" for axis in _mesh_axes(dict(RULES)[logical_axis]))
         raise UserError(
-            f"{field}={size} cannot be cut into {axes}={ways(mesh, name)} equal parts: choose a "
-            f"multiple of {ways(mesh, name)}, or another mesh."
+            f"{field}={size} cannot be cut into {axes}={num_shards(mesh, logical_axis)} equal "
+            "parts: choose a "
+            f"multiple of {num_shards(mesh, logical_axis)}, or another mesh."
         )
 
 
-def _axes(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def _mesh_axes(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """The mesh axes of a rule, or of one entry of a PartitionSpec."""
     return rule if isinstance(rule, tuple) else (rule,) if rule else ()
 
 
-def _slices(devices: Sequence[jax.Device]) -> int:
+def _num_slices(devices: Sequence[jax.Device]) -> int:
     """How many TPU slices they are in; 0 for devices that know no slices."""
     return len({device.slice_index for device in devices if hasattr(device, "slice_index")})
 
 
-def _is_box(leaf: object) -> bool:
+def _is_partitioned(leaf: object) -> bool:
     return isinstance(leaf, nn.LogicallyPartitioned)
 
 
 def _check_rules(mesh: Mesh, rules: Rules) -> None:
     for name, rule in rules:
-        if unknown := set(_axes(rule)) - set(mesh.axis_names):
+        if unknown := set(_mesh_axes(rule)) - set(mesh.axis_names):
             raise UserError(
                 f"sharding rule {name!r} -> {rule!r}: the mesh has no axis {sorted(unknown)}, but "
                 f"{', '.join(mesh.axis_names)}."
             )
 
 
-def _check_names(rules: Rules, path: jax.tree_util.KeyPath, leaf: object) -> None:
-    if not _is_box(leaf):
+def _check_logical_axes(rules: Rules, path: jax.tree_util.KeyPath, leaf: object) -> None:
+    if not _is_partitioned(leaf):
         return
     where, table = jax.tree_util.keystr(path), dict(rules)
     names = [name for name in leaf.names if name is not None]
@@ -228,7 +238,7 @@ def _check_names(rules: Rules, path: jax.tree_util.KeyPath, leaf: object) -> Non
             raise UserError(
                 f"{where}: its logical axis {name!r} has no rule; there are {', '.join(table)}."
             )
-    axes = [axis for name in names for axis in _axes(table[name])]
+    axes = [axis for name in names for axis in _mesh_axes(table[name])]
     if len(axes) > len(set(axes)):
         raise UserError(f"{where} of axes {leaf.names} would lie along {axes}, one of them twice.")
 
@@ -237,10 +247,11 @@ def _check_divides(
     path: jax.tree_util.KeyPath, shape: jax.ShapeDtypeStruct, sharding: NamedSharding
 ) -> None:
     for size, axes in zip(shape.shape, sharding.spec, strict=False):
-        cut = math.prod(sharding.mesh.shape[name] for name in _axes(axes))
+        cut = math.prod(sharding.mesh.shape[name] for name in _mesh_axes(axes))
         if size % cut:
             raise UserError(
                 f"{jax.tree_util.keystr(path)} of shape {shape.shape}: {size} does not divide "
-                f"into {cut} parts along mesh axes {_axes(axes)}; change the model's size or the "
+                f"into {cut} parts along mesh axes {_mesh_axes(axes)}; change the model's size or "
+                "the "
                 "mesh."
             )

@@ -22,11 +22,11 @@ from etils import epath
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
 
-OWNER = "owner.txt"
+LEASE_FILE = "owner.txt"
 """Names the process that began, last of all, to train in a folder of an object store."""
 
 
-def located(path: str, field: str) -> epath.Path:
+def resolve_path(path: str, field: str) -> epath.Path:
     """The path, once it is known that something can be stored there.
 
     Args:
@@ -39,11 +39,11 @@ def located(path: str, field: str) -> epath.Path:
     if "://" in path and not path.startswith("gs://"):
         raise UserError(f"{field}={path}: give gs://BUCKET/FOLDER, or a folder of this machine.")
     if "://" in path:
-        _reach(path.removeprefix("gs://").partition("/")[0], f"{field}={path}")
+        _check_bucket(path.removeprefix("gs://").partition("/")[0], f"{field}={path}")
     return epath.Path(path)
 
 
-def check_local(path: str, field: str) -> None:
+def require_local(path: str, field: str) -> None:
     """Refuses a remote folder.
 
     Raises:
@@ -61,7 +61,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
-class Staged:
+class StagedDirectory:
     """A folder that is written on this machine; if it is a remote one, then copied by `upload`.
 
     For what writes with the operating system's own calls, or bit by bit.
@@ -93,7 +93,7 @@ class Staged:
             shutil.rmtree(self.local)
 
 
-class Owner:
+class TrainingLease:
     """Marks a remote folder as this process's to train in, until another does the same.
 
     It is no lock, which a killed run would leave behind: whoever comes last goes on at once, and
@@ -102,8 +102,8 @@ class Owner:
 
     def __init__(self, folder: epath.Path) -> None:
         """Takes over; of several processes of a run, the leader does."""
-        marks = is_remote(folder) and distributed.leads()
-        self._path = folder / OWNER if marks else None
+        marks = is_remote(folder) and distributed.is_primary()
+        self._path = folder / LEASE_FILE if marks else None
         self._name = f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex})\n"
         if self._path:
             self._path.write_text(self._name)
@@ -122,9 +122,9 @@ class Owner:
             )
 
 
-def _reach(bucket: str, given: str) -> None:
+def _check_bucket(bucket: str, flag: str) -> None:
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{given} needs gcsfs: pip install -r requirements-cloud.txt.")
+        raise UserError(f"{flag} needs gcsfs: pip install -r requirements-cloud.txt.")
     # It brings these along.
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
@@ -134,7 +134,7 @@ def _reach(bucket: str, given: str) -> None:
         storage.Client().get_bucket(bucket)  # As orbax does first of all.
     except (api.GoogleAPIError, auth.GoogleAuthError, ValueError) as error:
         raise UserError(
-            f"{given}: the bucket {bucket!r} cannot be used. Is it there (gcloud storage buckets "
+            f"{flag}: the bucket {bucket!r} cannot be used. Is it there (gcloud storage buckets "
             "create), are you logged in (gcloud auth application-default login), and may you do "
             "storage.buckets.get on it, besides reading and writing objects? "
             f"{' '.join(str(error).split())}"

@@ -1,15 +1,15 @@
 """Waits for a process of a run to end, and says what to do if that was too early.
 
-Run as a script of its own, with nothing but the standard library; see `processes.mourned`.
+Run as a script of its own, with nothing but the standard library; see `distributed.watch_peers`.
 """
 
 import pathlib
 import sys
 
-DONE = b"done"
+EXITED_CLEANLY = b"done"
 
 
-def message(index: str, count: str, checkpoints: str) -> str:
+def peer_death_message(index: str, count: str, checkpoints: str) -> str:
     """What to say of process `index` of `count`, whose checkpoints are in a folder."""
     steps = [path.name for path in pathlib.Path(checkpoints).glob("*") if path.name.isdecimal()]
     newest = f"step {max(map(int, steps))}" if steps else "if there is one"
@@ -22,5 +22,5 @@ def message(index: str, count: str, checkpoints: str) -> str:
 
 
 if __name__ == "__main__":
-    if sys.stdin.buffer.read() != DONE:
-        print(message(*sys.argv[1:]), file=sys.stderr)
+    if sys.stdin.buffer.read() != EXITED_CLEANLY:
+        print(peer_death_message(*sys.argv[1:]), file=sys.stderr)

@@ -40,20 +40,20 @@ from oneflow_jax.runtime import distributed, storage
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
-INTAKE = "intake.json"
+DATA_REPORT = "intake.json"
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"
 LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
-COMPILE = "compile.json"
-MEMORY = "compile.png"
-PAGE = "samples.html"
+AOT_REPORT = "compile.json"
+AOT_MEMORY_PLOT = "compile.png"
+SAMPLES_PAGE = "samples.html"
 PREVIEWS = "previews"
 PROFILE = "profile"
-COMPILED = "compiled"
+COMPILATION_CACHE = "compiled"
 
-FREE = (
+MUTABLE_KEYS = (
     "name",
     "steps",
     "mesh",
@@ -74,7 +74,7 @@ FREE = (
 )
 """Keys and sections of the configuration that a run may be continued with other values of."""
 
-ADDED = {
+DEFAULTS_FOR_OLD_RUNS = {
     "profile": (),
     "keep_compiled": False,
     "topologies": (),
@@ -87,7 +87,7 @@ ADDED = {
 }
 """Keys that came after runs had been saved, with the values that these runs in fact had."""
 
-ADDED_TO_DOCUMENTS = {
+DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "start": "",
     "data.coverage": 1.0,
     "data.long": "error",
@@ -100,7 +100,7 @@ ADDED_TO_DOCUMENTS = {
 }
 """The same, of models of documents alone."""
 
-_OF_DISKS = (
+_DISK_ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,
@@ -111,13 +111,13 @@ _OF_DISKS = (
 
 
 @contextlib.contextmanager
-def claimed(workdir: epath.Path) -> Iterator[None]:
+def lock(workdir: epath.Path) -> Iterator[None]:
     """Holds the folder, made if need be, for this run alone; a killed process lets go of it.
 
     Raises:
         UserError: another run holds it; or the disk is full or closed to us, then or later.
     """
-    with _explained(workdir):
+    with _translate_os_errors(workdir):
         try:
             workdir.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, FileNotFoundError) as error:
@@ -126,7 +126,7 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
             ) from error
         # Object stores have no locks (see `storage.Owner`); and the leader holds the folder for all
         # processes of a run.
-        if storage.is_remote(workdir) or not distributed.leads():
+        if storage.is_remote(workdir) or not distributed.is_primary():
             yield
             return
         with pathlib.Path(workdir, ".lock").open("w") as lock:
@@ -148,13 +148,13 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
         UserError: the folder belongs to a run of another configuration.
     """
     path = workdir / CONFIG
-    old = _saved(path) if path.exists() else {}
+    old = _read_config(path) if path.exists() else {}
     if "contestants" in old:
         raise UserError(f"--workdir={workdir} holds a comparison: choose another --workdir.")
     changed = [
         f"{name}: {was!r} there, {now!r} now"
-        for name, was, now in _differences(old, json.loads(config.to_json()))
-        if name not in FREE and name.split(".")[0] not in FREE
+        for name, was, now in _diff_configs(old, json.loads(config.to_json()))
+        if name not in MUTABLE_KEYS and name.split(".")[0] not in MUTABLE_KEYS
     ]
     trained = has_checkpoints(workdir)
     if changed and trained:
@@ -170,21 +170,21 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
 
 def has_checkpoints(workdir: epath.Path) -> bool:
     """Whether something has been saved there, whole or not."""
-    return is_release(workdir) or any((workdir / CHECKPOINTS).glob("*"))
+    return is_export(workdir) or any((workdir / CHECKPOINTS).glob("*"))
 
 
-def is_release(workdir: epath.Path) -> bool:
+def is_export(workdir: epath.Path) -> bool:
     """Whether it holds weights alone, to sample from: see `release`."""
     return (workdir / WEIGHTS).exists()
 
 
-def keep_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+def save_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
     """Writes the configuration into the folder, as that of its run."""
     text = json.dumps(json.loads(config.to_json()), indent=2) + "\n"
     write_atomically(workdir / CONFIG, text)
 
 
-def saved_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections.ConfigDict:
+def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections.ConfigDict:
     """The configuration of the run in a folder; `field` is what named it.
 
     Raises:
@@ -195,15 +195,15 @@ def saved_config(workdir: epath.Path, field: str = "--workdir") -> ml_collection
         raise UserError(
             f"{field}={workdir} has no {CONFIG}: give the folder of a run, or --config to train."
         )
-    return ml_collections.ConfigDict(_tuples(_saved(path)))
+    return ml_collections.ConfigDict(_lists_to_tuples(_read_config(path)))
 
 
-def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
+def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
     """All settings, each under its full name."""
     rows: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):
-            rows |= {f"{name}.{key}": text for key, text in settings(value).items()}
+            rows |= {f"{name}.{key}": text for key, text in flatten_config(value).items()}
         else:
             rows[name] = str(value)
     return rows
@@ -211,7 +211,7 @@ def settings(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 def write_atomically(path: epath.Path, data: str | bytes) -> None:
     """Writes a file that is never seen half written; of several processes the leader does."""
-    if not distributed.leads():
+    if not distributed.is_primary():
         return
     data = data.encode() if isinstance(data, str) else data
     if storage.is_remote(path):  # An object appears whole.
@@ -223,11 +223,11 @@ def write_atomically(path: epath.Path, data: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def _explained(workdir: epath.Path) -> Iterator[None]:
+def _translate_os_errors(workdir: epath.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _OF_DISKS:
+        if error.errno not in _DISK_ERRNOS:
             raise
         raise UserError(
             f"{error.filename or workdir}: {error.strerror}. Free some space, give the right to "
@@ -236,37 +236,37 @@ def _explained(workdir: epath.Path) -> Iterator[None]:
         ) from error
 
 
-def _saved(path: epath.Path) -> dict[str, Any]:
+def _read_config(path: epath.Path) -> dict[str, Any]:
     """What a file of a configuration holds, of an earlier version too."""
     saved = json.loads(path.read_text())
     # Comparisons have theirs in the folders of their runs.
     if "paradigm" in saved:
-        _complete(saved, ADDED | ADDED_TO_DOCUMENTS)
+        _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
     elif "autoencoder" in saved:
-        _complete(saved, ADDED)
+        _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS)
     return saved
 
 
-def _complete(saved: dict[str, Any], added: Mapping[str, Any]) -> None:
-    for name, value in added.items():
+def _fill_missing_keys(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for name, value in defaults.items():
         *sections, key = name.split(".")
-        section = functools.reduce(operator.getitem, sections, saved)
+        section = functools.reduce(operator.getitem, sections, config)
         section.setdefault(key, value)
 
 
-def _differences(
+def _diff_configs(
     old: dict[str, Any], new: dict[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     for name in sorted(old.keys() | new.keys()):
         was, now = old.get(name), new.get(name)
         if isinstance(was, dict) and isinstance(now, dict):
-            yield from _differences(was, now, f"{prefix}{name}.")
+            yield from _diff_configs(was, now, f"{prefix}{name}.")
         elif was != now:
             yield f"{prefix}{name}", was, now
 
 
-def _tuples(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _lists_to_tuples(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
     """JSON has lists where configurations have tuples."""
     if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {name: _lists_to_tuples(item) for name, item in value.items()}
+    return tuple(map(_lists_to_tuples, value)) if isinstance(value, list) else value

@@ -12,47 +12,47 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Canvas, Kind, Table, View
+from oneflow_jax.canvas import Canvas, EmbeddingTable, Modality, NoisyCanvas
 from oneflow_jax.shapes import Array, Bool, Float, Outputs, PyTree
 
 
-class Network(Protocol):
+class CachedModel(Protocol):
     """The network with a cache, which is opaque here but for `advanced`, `above` and `top`."""
 
     def cache(self, rows: int, slots: int) -> PyTree:
         """An empty cache."""
 
-    def prefill(self, view: View, cache: PyTree) -> tuple[Outputs, PyTree]:
+    def prefill(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
         """What it says of a beginning, and the cache with it."""
 
-    def after(self, view: View, cache: PyTree) -> tuple[Outputs, PyTree]:
+    def after(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
         """What it says of slots that come next, and the cache with them."""
 
 
-def shown(
-    view: View, canvas: Canvas, dropped: Bool[Array, "L"], image_token: int
-) -> tuple[View, Bool[Array, "L"]]:
+def image_only_view(
+    view: NoisyCanvas, canvas: Canvas, dropped: Bool[Array, "L"], image_token_id: int
+) -> tuple[NoisyCanvas, Bool[Array, "L"]]:
     """The view with the pictures of some documents alone, and which slots tell nothing of words.
 
     Args:
         view: of one row.
         canvas: the row.
         dropped: True for the words that are to go; of a document all or none.
-        image_token: what stands before each picture, and stays.
+        image_token_id: what stands before each picture, and stays.
     """
     together = canvas.segment[:, None] == canvas.segment[None, :]
     bereft = jnp.any(together & dropped[None, :], axis=1)
     # Numbers of pictures, above those of documents.
     number = canvas.ids.shape[0] + canvas.span
-    opens = canvas.is_text & (canvas.ids == image_token)
+    opens = canvas.is_text & (canvas.ids == image_token_id)
     alone = jnp.where(canvas.is_image, number, jnp.where(opens, jnp.roll(number, -1), 0))
     segment = jnp.where(bereft, alone, view.segment)
-    kind = jnp.where(segment > 0, view.kind, int(Kind.PAD))
+    kind = jnp.where(segment > 0, view.kind, int(Modality.PAD))
     return view.replace(segment=segment, kind=kind), bereft
 
 
 @dataclasses.dataclass(frozen=True)
-class Guidance:
+class ARGuidance:
     """Of pictures by what comes before them.
 
     Attributes:
@@ -72,11 +72,11 @@ class Guidance:
         """NFE of a picture that takes so many without guidance; one more shows <image> alone."""
         return count if self.copies == 1 else 2 * count + 1
 
-    def begun(
+    def init_unconditional(
         self,
-        network: Network,
-        table: Table,
-        view: View,
+        network: CachedModel,
+        table: EmbeddingTable,
+        view: NoisyCanvas,
         cache: PyTree,
         logits: Float[Array, "B V"],
     ) -> tuple[PyTree, Float[Array, "b V"]]:
@@ -93,7 +93,7 @@ class Guidance:
             return cache, logits
         first = jax.tree.map(lambda x: x[:, :1], view)
         opening = first.replace(
-            kind=jnp.full_like(first.kind, int(Kind.TEXT)),
+            kind=jnp.full_like(first.kind, int(Modality.TEXT)),
             embeds=jnp.broadcast_to(table.rows[self.image_token], first.embeds.shape),
             position=first.position - jnp.array([[[1, 0, 0]]]),
             clock=jnp.ones_like(first.clock),
@@ -104,11 +104,11 @@ class Guidance:
         alone = alone.advanced(jnp.ones(rows, jnp.int32))
         return cache.above(alone), jnp.concatenate([logits, outputs["token_logits"][:, 0]])
 
-    def repeated(self, view: View) -> View:
+    def repeat(self, view: NoisyCanvas) -> NoisyCanvas:
         """The view of each row, as often as the network is to be shown it."""
         return jax.tree.map(lambda x: jnp.concatenate([x] * self.copies), view)
 
-    def mixed(self, told: Float[Array, "b *e"]) -> Float[Array, "B *e"]:
+    def combine(self, told: Float[Array, "b *e"]) -> Float[Array, "B *e"]:
         """What is said of each row: u + scale (c - u), c after all that comes before, u alone."""
         if self.copies == 1:
             return told

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Canvas, Kind, Opening, Table, View
+from oneflow_jax.canvas import Canvas, EmbeddingTable, InsertPolicy, Modality, NoisyCanvas
 from oneflow_jax.samplers import ar_guidance, ar_images, canvas_append, token_sampling
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class Alphabet:
+class TokenSpace:
     """What may be written.
 
     Attributes:
@@ -41,7 +41,7 @@ class Alphabet:
 
 
 @flax.struct.dataclass
-class Written:
+class DecodeState:
     """Documents as far as they are written; fields bear a first axis B.
 
     Attributes:
@@ -68,7 +68,7 @@ class Written:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Page:
+class DecodeProgram:
     """One batch that is being written: the steps, bound to what never changes.
 
     Attributes:
@@ -81,86 +81,94 @@ class Page:
         prompt: documents with gaps, in the slots from the first on.
     """
 
-    alphabet: Alphabet
-    pictures: ar_images.Drawing
-    choice: token_sampling.Choice
-    network: ar_guidance.Network
-    table: Table
+    alphabet: TokenSpace
+    pictures: ar_images.ImageSampler
+    choice: token_sampling.TokenSampling
+    network: ar_guidance.CachedModel
+    table: EmbeddingTable
     keys: Key[Array, "B"]
     prompt: Canvas
 
     @property
     def asked(self) -> Int[Array, "B"]:
         """Slots of each row's prompt."""
-        return jnp.sum(self.prompt.kind != Kind.PAD, axis=1)
+        return jnp.sum(self.prompt.kind != Modality.PAD, axis=1)
 
     @property
     def length(self) -> int:
         """Slots of a row, L."""
         return self.prompt.ids.shape[1]
 
-    def begun(self) -> Written:
+    def begun(self) -> DecodeState:
         """The prompt up to its first gap, read in one pass."""
         prompt, rows = self.prompt, self.asked.shape[0]
         open_before = jnp.cumsum(prompt.opening > 0, axis=1) - (prompt.opening > 0)
-        inside = jnp.cumprod(prompt.fixed & (prompt.kind != Kind.PAD) & (open_before == 0), axis=1)
+        inside = jnp.cumprod(
+            prompt.fixed & (prompt.kind != Modality.PAD) & (open_before == 0), axis=1
+        )
         count = jnp.sum(inside, axis=1)
         kept = inside.astype(bool)
-        canvas = canvas_append.masked(prompt, kept)
+        canvas = canvas_append.keep_slots(prompt, kept)
         cache = self.network.cache(rows, self.length + self.alphabet.patches)
         outputs, cache = self.network.prefill(self._view(canvas), cache)
         last = count - 1
-        return Written(
+        return DecodeState(
             canvas=canvas,
             used=count,
             source=count,
-            opening=canvas_append.at(prompt.opening, last),
+            opening=canvas_append.gather_rows(prompt.opening, last),
             born=jnp.zeros(rows, bool),
-            order=canvas_append.at(prompt.position, last)[:, 0],
+            order=canvas_append.gather_rows(prompt.position, last)[:, 0],
             full=jnp.zeros(rows, bool),
-            logits=canvas_append.at(outputs["token_logits"], last),
+            logits=canvas_append.gather_rows(outputs["token_logits"], last),
             cache=cache.advanced(count),
         )
 
-    def done(self, written: Written) -> Bool[Array, "B"]:
+    def done(self, written: DecodeState) -> Bool[Array, "B"]:
         """Whether all of the prompt is written and no gap is open."""
-        return (written.opening == Opening.CLOSED) & (written.source >= self.asked) & ~written.born
+        return (
+            (written.opening == InsertPolicy.CLOSED)
+            & (written.source >= self.asked)
+            & ~written.born
+        )
 
-    def wants_picture(self, written: Written) -> Bool[Array, "B"]:
+    def wants_picture(self, written: DecodeState) -> Bool[Array, "B"]:
         """Whether a picture comes next."""
         given = (written.source < self.asked) & (
-            canvas_append.at(self.prompt.kind, self._next(written)) == Kind.IMAGE
+            canvas_append.gather_rows(self.prompt.kind, self._next(written)) == Modality.IMAGE
         )
-        return written.born | ((written.opening == Opening.CLOSED) & given)
+        return written.born | ((written.opening == InsertPolicy.CLOSED) & given)
 
-    def write(self, written: Written, writing: Bool[Array, "B"]) -> Written:
+    def write(self, written: DecodeState, writing: Bool[Array, "B"]) -> DecodeState:
         """The next token of the rows that are writing."""
         alphabet, prompt = self.alphabet, self.prompt
         at = self._next(written)
         left = self.asked - written.source
-        closing = jnp.where(left > 0, canvas_append.at(prompt.ids, at), alphabet.end)
+        closing = jnp.where(left > 0, canvas_append.gather_rows(prompt.ids, at), alphabet.end)
         # What must still come: the rest of the prompt, or <end>.
         room = self.length - written.used - jnp.maximum(left, 1)
-        drawn = self._drawn(written, closing, room)
-        in_gap = written.opening != Opening.CLOSED
+        drawn = self._sample_token(written, closing, room)
+        in_gap = written.opening != InsertPolicy.CLOSED
         token = jnp.where(in_gap, drawn, closing)
         copied = ~in_gap | (token == closing)
         from_prompt = copied & (left > 0)
         order = written.order + 1
-        grown = canvas_append.appended(
+        grown = canvas_append.append(
             written.canvas,
             written.used,
             writing,
             ids=token[:, None],
             latents=jnp.zeros((*token.shape, 1, prompt.latents.shape[-1])),
-            kind=Kind.TEXT,
-            fixed=(from_prompt & canvas_append.at(prompt.fixed, at))[:, None],
+            kind=Modality.TEXT,
+            given=(from_prompt & canvas_append.gather_rows(prompt.fixed, at))[:, None],
             position=jnp.stack([order, 0 * order, 0 * order], axis=-1)[:, None],
         )
-        view = self._view(canvas_append.cut(grown, written.used, 1))
+        view = self._view(canvas_append.slice_rows(grown, written.used, 1))
         outputs, cache = self.network.after(view, written.cache)
-        opened = jnp.where(from_prompt, canvas_append.at(prompt.opening, at), int(Opening.CLOSED))
-        after = Written(
+        opened = jnp.where(
+            from_prompt, canvas_append.gather_rows(prompt.opening, at), int(InsertPolicy.CLOSED)
+        )
+        after = DecodeState(
             canvas=grown,
             used=written.used + 1,
             source=written.source + from_prompt,
@@ -173,31 +181,31 @@ class Page:
         )
         return self._chosen(writing, after, written, cache, 1)
 
-    def draw(self, written: Written, pictured: Bool[Array, "B"]) -> Written:
+    def draw(self, written: DecodeState, pictured: Bool[Array, "B"]) -> DecodeState:
         """The pictures of the rows that wait for one: made, or as the prompt gives them."""
         alphabet, prompt = self.alphabet, self.prompt
         patches, place = alphabet.patches, self._next(written)
-        given = ~written.born & canvas_append.at(prompt.fixed, place)
-        source = ar_images.Picture(
-            *canvas_append.cut((prompt.ids, prompt.latents), written.source, patches)
+        given = ~written.born & canvas_append.gather_rows(prompt.fixed, place)
+        source = ar_images.ImageContent(
+            *canvas_append.slice_rows((prompt.ids, prompt.latents), written.source, patches)
         )
         order = written.order + 1
-        grown = canvas_append.appended(
+        grown = canvas_append.append(
             written.canvas,
             written.used,
             pictured,
             ids=source.ids,
             latents=source.latents,
-            kind=Kind.IMAGE,
-            fixed=jnp.broadcast_to(given[:, None], source.ids.shape),
-            position=canvas_append.grid(order, alphabet.grid),
+            kind=Modality.IMAGE,
+            given=jnp.broadcast_to(given[:, None], source.ids.shape),
+            position=canvas_append.image_positions(order, alphabet.grid),
         )
         made = self.pictures(
             self.network,
             self.table,
             jax.vmap(jax.random.fold_in)(self.keys, written.used),
-            ar_images.Place(
-                view=self._view(canvas_append.cut(grown, written.used, patches)),
+            ar_images.ImageContext(
+                view=self._view(canvas_append.slice_rows(grown, written.used, patches)),
                 source=source,
                 given=given,
                 logits=written.logits,
@@ -206,8 +214,8 @@ class Page:
         )
         after = written.replace(
             canvas=grown.replace(
-                ids=canvas_append.put(grown.ids, written.used, pictured, made.picture.ids),
-                latents=canvas_append.put(
+                ids=canvas_append.write_slots(grown.ids, written.used, pictured, made.picture.ids),
+                latents=canvas_append.write_slots(
                     grown.latents, written.used, pictured, made.picture.latents
                 ),
             ),
@@ -217,7 +225,9 @@ class Page:
             opening=jnp.where(
                 written.born,
                 written.opening,
-                canvas_append.at(prompt.opening, jnp.minimum(place + patches - 1, self.length - 1)),
+                canvas_append.gather_rows(
+                    prompt.opening, jnp.minimum(place + patches - 1, self.length - 1)
+                ),
             ),
             born=jnp.zeros_like(written.born),
             order=order,
@@ -225,40 +235,42 @@ class Page:
         )
         return self._chosen(pictured, after, written, made.cache, patches)
 
-    def _drawn(
-        self, written: Written, closing: Int[Array, "B"], room: Int[Array, "B"]
+    def _sample_token(
+        self, written: DecodeState, closing: Int[Array, "B"], room: Int[Array, "B"]
     ) -> Int[Array, "B"]:
         """A token for each row: a word if there is room, what closes the gap, or <image>."""
         alphabet = self.alphabet
         ids = jnp.arange(alphabet.vocab)
-        word = token_sampling.allowed((alphabet.words,), alphabet.vocab)
+        word = token_sampling.allowed_ids((alphabet.words,), alphabet.vocab)
         legal = word[None] & (room > 0)[:, None]
-        born = (written.opening == Opening.ANYTHING) & (room > alphabet.patches)
+        born = (written.opening == InsertPolicy.ANYTHING) & (room > alphabet.patches)
         legal |= born[:, None] & (ids == alphabet.image_token)[None]
         legal |= ids[None] == closing[:, None]
         choice = self.choice
         log_p = jax.vmap(
-            lambda logits, legal: token_sampling.log_probabilities(logits[None], legal, choice)[0]
+            lambda logits, legal: token_sampling.sampling_log_probs(logits[None], legal, choice)[0]
         )(written.logits, legal)
         keys = jax.vmap(jax.random.fold_in)(self.keys, written.used)
         return jax.vmap(jax.random.categorical)(keys, log_p)
 
-    def _next(self, written: Written) -> Int[Array, "B"]:
+    def _next(self, written: DecodeState) -> Int[Array, "B"]:
         return jnp.minimum(written.source, self.length - 1)
 
-    def _view(self, canvas: Canvas) -> View:
+    def _view(self, canvas: Canvas) -> NoisyCanvas:
         shown = jnp.where(canvas.is_image, int(self.pictures.shown), canvas.kind)
         embeds, clock = self.table.rows[canvas.ids], jnp.ones(canvas.ids.shape)
-        return canvases.view(canvas.replace(kind=shown), embeds, canvas.latents, clock)
+        return canvases.noisy_canvas(canvas.replace(kind=shown), embeds, canvas.latents, clock)
 
     def _chosen(
         self,
         rows: Bool[Array, "B"],
-        after: Written,
-        before: Written,
+        after: DecodeState,
+        before: DecodeState,
         cache: PyTree,
         slots: int,
-    ) -> Written:
+    ) -> DecodeState:
         """The chosen rows after a step, the others before it; the cache is advanced for those."""
-        picked = canvas_append.pick(rows, after.replace(cache=None), before.replace(cache=None))
+        picked = canvas_append.select_rows(
+            rows, after.replace(cache=None), before.replace(cache=None)
+        )
         return picked.replace(cache=cache.advanced(slots * rows.astype(jnp.int32)))

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Canvas, Kind, View
+from oneflow_jax.canvas import Canvas, Modality, NoisyCanvas
 from oneflow_jax.shapes import Array, Bool, Float, Outputs
 
-Apply = Callable[[View], Outputs]
+ApplyFn = Callable[[NoisyCanvas], Outputs]
 """The network bound to its parameters; a view is batched `[B L ...]`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Branch:
+class GuidanceBranch:
     """One kind of guidance.
 
     Attributes:
@@ -26,10 +26,10 @@ class Branch:
 
     outputs: tuple[str, ...]
     scale: float
-    without: Callable[[View], View]
+    without: Callable[[NoisyCanvas], NoisyCanvas]
 
 
-def guided(apply: Apply, branches: Sequence[Branch]) -> Apply:
+def apply_cfg(apply: ApplyFn, branches: Sequence[GuidanceBranch]) -> ApplyFn:
     """`apply` with the outputs of each branch replaced by u + scale * (c - u).
 
     c is the output for the view, u for the view without a part (Ho and Salimans, Classifier-Free
@@ -41,11 +41,12 @@ def guided(apply: Apply, branches: Sequence[Branch]) -> Apply:
     if not branches:
         return apply
 
-    def call(view: View) -> Outputs:
+    def call(view: NoisyCanvas) -> Outputs:
         views = [view, *(branch.without(view) for branch in branches)]
-        every = apply(jax.tree.map(_neighbors, *views))
+        every = apply(jax.tree.map(_interleave, *views))
         told = [
-            {name: _each(x, n, len(views)) for name, x in every.items()} for n in range(len(views))
+            {name: _deinterleave(x, n, len(views)) for name, x in every.items()}
+            for n in range(len(views))
         ]
         conditional = told[0]
         changed = dict(conditional)
@@ -58,13 +59,13 @@ def guided(apply: Apply, branches: Sequence[Branch]) -> Apply:
     return call
 
 
-def mutual(
-    apply: Apply,
+def cross_modal_cfg(
+    apply: ApplyFn,
     canvas: Canvas,
     heads: tuple[str, str],
-    corrupted: tuple[Float[Array, "*e"], Float[Array, "B L C"]],
+    placeholders: tuple[Float[Array, "*e"], Float[Array, "B L C"]],
     scales: tuple[float, float],
-) -> Apply:
+) -> ApplyFn:
     """`apply` with pictures guided by words, and words by pictures.
 
     Without means hidden: given ones too, as they are at t=0. BOS stays.
@@ -73,14 +74,14 @@ def mutual(
         apply: the network.
         canvas: the layout.
         heads: names of the outputs for words and for patches.
-        corrupted: what hidden words and hidden patches look like, embeds (for each slot, or one
+        placeholders: what hidden words and hidden patches look like, embeds (for each slot, or one
             for all) and latents.
         scales: for pictures and for words.
     """
-    embeds, latents = corrupted
+    embeds, latents = placeholders
     words = canvas.is_text & (canvas.position[..., 0] > 0)
 
-    def without(hidden: Bool[Array, "B L"], view: View) -> View:
+    def without(hidden: Bool[Array, "B L"], view: NoisyCanvas) -> NoisyCanvas:
         return view.replace(
             embeds=jnp.where(hidden[..., None], embeds, view.embeds),
             latents=jnp.where(hidden[..., None], latents, view.latents),
@@ -88,21 +89,21 @@ def mutual(
         )
 
     text, image = heads
-    return guided(
+    return apply_cfg(
         apply,
         (
-            Branch((image,), scales[0], functools.partial(without, words)),
-            Branch((text,), scales[1], functools.partial(without, canvas.is_image)),
+            GuidanceBranch((image,), scales[0], functools.partial(without, words)),
+            GuidanceBranch((text,), scales[1], functools.partial(without, canvas.is_image)),
         ),
     )
 
 
-def by_absence(
-    apply: Apply,
+def cfg_by_removal(
+    apply: ApplyFn,
     heads: tuple[tuple[str, ...], tuple[str, ...]],
     scales: tuple[float, float],
-) -> Apply:
-    """As `mutual`, where without means not there at all: for paradigms that delete.
+) -> ApplyFn:
+    """As `cross_modal_cfg`, where without means not there at all: for paradigms that delete.
 
     Args:
         apply: the network.
@@ -110,32 +111,32 @@ def by_absence(
         scales: for pictures and for words.
     """
 
-    def without(kind: Kind, view: View) -> View:
+    def without(kind: Modality, view: NoisyCanvas) -> NoisyCanvas:
         gone = (view.kind == kind) & (view.position[..., 0] > 0)
         return view.replace(
-            kind=jnp.where(gone, int(Kind.PAD), view.kind),
+            kind=jnp.where(gone, int(Modality.PAD), view.kind),
             segment=jnp.where(gone, 0, view.segment),
         )
 
     text, image = heads
-    return guided(
+    return apply_cfg(
         apply,
         (
-            Branch(image, scales[0], functools.partial(without, Kind.TEXT)),
-            Branch(text, scales[1], functools.partial(without, Kind.IMAGE)),
+            GuidanceBranch(image, scales[0], functools.partial(without, Modality.TEXT)),
+            GuidanceBranch(text, scales[1], functools.partial(without, Modality.IMAGE)),
         ),
     )
 
 
-def passes(*scales: float) -> int:
+def nfe_factor(*scales: float) -> int:
     """How often as much the network is asked with guidance of these scales."""
     return 1 + sum(scale != 1.0 for scale in scales)
 
 
-def _neighbors(*copies: Array) -> Array:
+def _interleave(*arrays: Array) -> Array:
     # Neighbors, not blocks, so that a batch sharded over devices stays where it is.
-    return jnp.stack(copies, axis=1).reshape(-1, *copies[0].shape[1:])
+    return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
 
 
-def _each(every: Array, which: int, count: int) -> Array:
-    return every.reshape(-1, count, *every.shape[1:])[:, which]
+def _deinterleave(interleaved: Array, index: int, count: int) -> Array:
+    return interleaved.reshape(-1, count, *interleaved.shape[1:])[:, index]

@@ -7,16 +7,16 @@ a slot is the same token or picture as long as it exists.
 import flax.struct
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Canvas, Kind, Opening
+from oneflow_jax.canvas import Canvas, InsertPolicy, Modality
 from oneflow_jax.flows import deletion
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
-ROUNDING = 1e-5
+TIME_EPS = 1e-5
 """Sums of times in float32 miss 1 by less than this."""
 
 
 @flax.struct.dataclass
-class Growing:
+class GrowingCanvas:
     """A row that things are put into.
 
     Attributes:
@@ -34,60 +34,62 @@ class Growing:
     def clock(self, tau: Float[Array, ""]) -> Float[Array, "*b L"]:
         """The time of each slot at time τ of the run: of free pictures since birth, else 1."""
         age = tau - self.birth
-        age = jnp.where(age > 1 - ROUNDING, 1.0, jnp.maximum(age, 0.0))
+        age = jnp.where(age > 1 - TIME_EPS, 1.0, jnp.maximum(age, 0.0))
         return jnp.where(self.canvas.free & self.canvas.is_image, age, 1.0)
 
 
-def started(canvas: Canvas, noise: Float[Array, "L C"]) -> Growing:
+def from_prompt(canvas: Canvas, noise: Float[Array, "L C"]) -> GrowingCanvas:
     """A prompt at τ=0, its free pictures turned to noise."""
     free = canvas.free & canvas.is_image
     latents = jnp.where(free[:, None], noise, canvas.latents)
-    return _growing(canvas.replace(latents=latents), jnp.zeros(canvas.ids.shape))
+    return _init(canvas.replace(latents=latents), jnp.zeros(canvas.ids.shape))
 
 
-def opened(canvas: Canvas) -> Growing:
+def from_document(canvas: Canvas) -> GrowingCanvas:
     """A finished document, its pictures done, that anything may come into anywhere."""
-    opening = jnp.where(deletion.last_slots(canvas), int(Opening.ANYTHING), int(Opening.CLOSED))
-    return _growing(canvas.replace(opening=opening), jnp.full(canvas.ids.shape, -1.0))
+    opening = jnp.where(
+        deletion.item_ends(canvas), int(InsertPolicy.ANYTHING), int(InsertPolicy.CLOSED)
+    )
+    return _init(canvas.replace(opening=opening), jnp.full(canvas.ids.shape, -1.0))
 
 
-def _growing(canvas: Canvas, birth: Float[Array, "L"]) -> Growing:
-    used = jnp.sum(canvas.kind != Kind.PAD)
-    return Growing(canvas=canvas, birth=birth, used=used, full=jnp.zeros((), bool))
+def _init(canvas: Canvas, image_start_time: Float[Array, "L"]) -> GrowingCanvas:
+    used = jnp.sum(canvas.kind != Modality.PAD)
+    return GrowingCanvas(canvas=canvas, birth=image_start_time, used=used, full=jnp.zeros((), bool))
 
 
 def insert(
-    row: Growing,
-    wanted: Bool[Array, "L"],
+    row: GrowingCanvas,
+    anchors: Bool[Array, "L"],
     ids: Int[Array, "L"],
     *,
-    image_token: int,
+    image_token_id: int,
     grid: tuple[int, int],
     noise: Float[Array, "L C"],
-    now: Float[Array, ""],
-) -> Growing:
+    run_time: Float[Array, ""],
+) -> GrowingCanvas:
     """The row with one item put in right after each wanted slot.
 
-    Where `ids` is `image_token` a picture is born, of pure noise; else the token comes in. What
+    Where `ids` is `image_token_id` a picture is born, of pure noise; else the token comes in. What
     does not fit whole is left out, and told by `full`. A new item's gap is open like the one that
     it was put into.
 
     Args:
         row: one row.
-        wanted: anchors: tokens, and last slots of pictures.
+        anchors: anchors: tokens, and last slots of pictures.
         ids: what to put in, for each slot.
-        image_token: the id that stands for a picture.
+        image_token_id: the id that stands for a picture.
         grid: rows and columns of a picture, in patches.
         noise: what each slot would hold at t=0.
-        now: time of the run from which the newborn's clocks count.
+        run_time: time of the run from which the newborn's clocks count.
     """
     canvas, patches = row.canvas, grid[0] * grid[1]
-    is_picture = ids == image_token
-    size = jnp.where(wanted, jnp.where(is_picture, patches, 1), 0)
+    is_picture = ids == image_token_id
+    size = jnp.where(anchors, jnp.where(is_picture, patches, 1), 0)
     stop = row.used + jnp.cumsum(size)
-    fits = wanted & (stop <= size.shape[0])
-    shifted = _shifted(canvas.position[:, 0], fits)
-    source, offset = _sources(fits, stop - size, size, patches)
+    fits = anchors & (stop <= size.shape[0])
+    shifted = _shift_orders(canvas.position[:, 0], fits)
+    source, offset = _slot_sources(fits, stop - size, size, patches)
     new = source >= 0
     picture = new & is_picture[source]
     last = ~picture | (offset == patches - 1)
@@ -96,39 +98,41 @@ def insert(
     grown = canvas.replace(
         ids=jnp.where(new, jnp.where(picture, 0, ids[source]), canvas.ids),
         latents=jnp.where(picture[:, None], noise, canvas.latents),
-        kind=jnp.where(new, jnp.where(picture, int(Kind.IMAGE), int(Kind.TEXT)), canvas.kind),
+        kind=jnp.where(
+            new, jnp.where(picture, int(Modality.IMAGE), int(Modality.TEXT)), canvas.kind
+        ),
         segment=jnp.where(new, canvas.segment[source], canvas.segment),
         # Unique: prompts number their spans below the number of slots.
         span=jnp.where(new, size.shape[0] + (stop - size)[source], canvas.span),
         position=jnp.where(new[:, None], spread, canvas.position.at[:, 0].set(order)),
         opening=jnp.where(
-            new, jnp.where(last, canvas.opening[source], int(Opening.CLOSED)), canvas.opening
+            new, jnp.where(last, canvas.opening[source], int(InsertPolicy.CLOSED)), canvas.opening
         ),
         fixed=canvas.fixed & ~new,
     )
-    return Growing(
+    return GrowingCanvas(
         canvas=grown,
-        birth=jnp.where(new, now, row.birth),
+        birth=jnp.where(new, run_time, row.birth),
         used=row.used + jnp.sum(jnp.where(fits, size, 0)),
-        full=row.full | jnp.any(wanted & ~fits),
+        full=row.full | jnp.any(anchors & ~fits),
     )
 
 
-def _shifted(order: Int[Array, "L"], fits: Bool[Array, "L"]) -> Int[Array, "L"]:
+def _shift_orders(order: Int[Array, "L"], fits: Bool[Array, "L"]) -> Int[Array, "L"]:
     """Orders after the insertions: each item goes up by the insertions before it."""
     after = jnp.zeros_like(order).at[order].add(fits.astype(order.dtype))
     return order + (jnp.cumsum(after) - after)[order]
 
 
-def _sources(
-    fits: Bool[Array, "L"], start: Int[Array, "L"], size: Int[Array, "L"], patches: int
+def _slot_sources(
+    fits: Bool[Array, "L"], start: Int[Array, "L"], size: Int[Array, "L"], num_patches: int
 ) -> tuple[Int[Array, "L"], Int[Array, "L"]]:
     """For each slot that is taken now: after which slot its item comes, and which part it is.
 
     -1 where nothing is taken.
     """
     length = fits.shape[0]
-    parts = jnp.arange(patches)[None]
+    parts = jnp.arange(num_patches)[None]
     taken = fits[:, None] & (parts < size[:, None])
     slots = jnp.where(taken, start[:, None] + parts, length)
     which = jnp.broadcast_to(jnp.arange(length)[:, None], slots.shape)

@@ -33,7 +33,7 @@ RENOISE = "renoise"
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
+class SolverSchedule:
     """How to get from noise to data; hashable, so static under jit.
 
     Attributes:
@@ -60,10 +60,10 @@ class Schedule:
         ) + 1
 
 
-def schedule(
-    solver: str, steps: int, grid: time_grids.Spacing = "uniform", start: float = 0.0
-) -> Schedule:
-    """The schedule with `steps` intervals from `start` to 1, spaced by a grid or as given.
+def make_schedule(
+    solver: str, num_steps: int, grid: time_grids.GridSpec = "uniform", start: float = 0.0
+) -> SolverSchedule:
+    """The schedule with `num_steps` intervals from `start` to 1, spaced by a grid or as given.
 
     Raises:
         UserError: no such solver or grid, fewer than one step, a start outside [0, 1), or times
@@ -73,8 +73,8 @@ def schedule(
         raise UserError(f"sampling.solver={solver!r} is none of {', '.join(SOLVERS)}, {RENOISE}.")
     if not 0 <= start < 1:
         raise UserError(f"sampling.start={start} must be at least 0 and below 1.")
-    times = time_grids.times(grid, steps)
-    return Schedule(solver, tuple(float(start + (1 - start) * t) for t in times))
+    times = time_grids.step_times(grid, num_steps)
+    return SolverSchedule(solver, tuple(float(start + (1 - start) * t) for t in times))
 
 
 @flax.struct.dataclass
@@ -95,35 +95,35 @@ class Solution:
 def solve(
     velocity: Callable[[Float[Array, ""], PyTree], PyTree],
     state: PyTree,
-    plan: Schedule,
-    record: bool = False,
+    schedule: SolverSchedule,
+    return_trajectory: bool = False,
 ) -> Solution:
-    """Carries `state` along `velocity(t, state)` through all intervals of `plan` but the last.
+    """Carry `state` along `velocity(t, state)` through all intervals of `schedule` but the last.
 
     The state may be sharded over a mesh with Auto axes; it stays so.
 
     Args:
         velocity: dx/dt, of the structure of `state`.
         state: x at the first of the plan's times; any tree of float32 arrays.
-        plan: solver, one of `SOLVERS`, and times.
-        record: whether to keep the states at all of the plan's times.
+        schedule: solver, one of `SOLVERS`, and times.
+        return_trajectory: whether to keep the states at all of the plan's times.
     """
-    times = jnp.asarray(plan.times, jnp.float32)
-    if len(plan.times) == 1:
-        path = jax.tree.map(lambda x: x[None], state) if record else None
+    times = jnp.asarray(schedule.times, jnp.float32)
+    if len(schedule.times) == 1:
+        path = jax.tree.map(lambda x: x[None], state) if return_trajectory else None
         return Solution(last=state, times=times, path=path)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, x, _: velocity(t, x)),
-        SOLVERS[plan.solver](),
+        SOLVERS[schedule.solver](),
         t0=times[0],
         t1=times[-1],
         dt0=None,
         y0=state,
         stepsize_controller=diffrax.StepTo(ts=times),
-        saveat=diffrax.SaveAt(ts=times) if record else diffrax.SaveAt(t1=True),
-        max_steps=len(plan.times) - 1,
+        saveat=diffrax.SaveAt(ts=times) if return_trajectory else diffrax.SaveAt(t1=True),
+        max_steps=len(schedule.times) - 1,
         # With throw=True the solution comes back replicated on every device of the mesh.
         throw=False,
     )
     last = jax.tree.map(lambda x: x[-1], solution.ys)
-    return Solution(last=last, times=times, path=solution.ys if record else None)
+    return Solution(last=last, times=times, path=solution.ys if return_trajectory else None)

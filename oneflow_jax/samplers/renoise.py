@@ -19,37 +19,37 @@ import jax.numpy as jnp
 from oneflow_jax.samplers import ode
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
-Belief = Callable[[Float[Array, ""], PyTree], PyTree]
+PredictX1Fn = Callable[[Float[Array, ""], PyTree], PyTree]
 """From t and x_t to x̂_1, the clean state that the network believes in."""
 
-Corrupt = Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree]
+CorruptFn = Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree]
 """From the number of a step, 1 and up, s and x̂_1 to x_s, with noise of its own in each step."""
 
 
 def solve(
-    belief: Belief,
-    corrupt: Corrupt,
+    predict_x1: PredictX1Fn,
+    corrupt: CorruptFn,
     state: PyTree,
     times: tuple[float, ...],
-    record: bool = False,
+    return_trajectory: bool = False,
 ) -> ode.Solution:
     """Carries `state` through all intervals but the last.
 
     Args:
-        belief: what the network makes of a state.
+        predict_x1: what the network makes of a state.
         corrupt: takes that to the next time.
         state: x at the first of the times; any tree of float32 arrays.
         times: where the intervals begin, rising.
-        record: whether to keep the states at all of the times.
+        return_trajectory: whether to keep the states at all of the times.
     """
     at = jnp.asarray(times, jnp.float32)
     moves = (jnp.arange(1, len(times)), at[:-1], at[1:])
 
     def step(x: PyTree, move: tuple[Array, Array, Array]) -> tuple[PyTree, PyTree]:
         number, t, s = move
-        return corrupt(number, s, belief(t, x)), x if record else None
+        return corrupt(number, s, predict_x1(t, x)), x if return_trajectory else None
 
     last, path = jax.lax.scan(step, state, moves)
-    if record:
+    if return_trajectory:
         path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, last)
     return ode.Solution(last=last, times=at, path=path)

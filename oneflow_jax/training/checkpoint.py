@@ -25,18 +25,18 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.training.train_state import TrainState
 
 
-def check(given: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict) -> None:
     """Refuses to save never, and milestones at which nothing is saved.
 
     Raises:
         UserError: as said.
     """
-    if given.every < 1:
-        raise UserError(f"checkpoint.every={given.every} must be at least 1.")
-    if given.milestones % given.every:
+    if config.every < 1:
+        raise UserError(f"checkpoint.every={config.every} must be at least 1.")
+    if config.milestones % config.every:
         raise UserError(
-            f"checkpoint.milestones={given.milestones} must be a multiple of checkpoint.every="
-            f"{given.every}, or 0 for none."
+            f"checkpoint.milestones={config.milestones} must be a multiple of checkpoint.every="
+            f"{config.every}, or 0 for none."
         )
 
 
@@ -75,7 +75,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._explained():
+        with self._translate_errors():
             self._checkpointer.close()
 
     @property
@@ -84,15 +84,15 @@ class Checkpoints:
         newest = self._checkpointer.latest
         return None if newest is None else newest.step
 
-    def save(self, state: TrainState, step: int, data: streams.Reader) -> None:
+    def save(self, state: TrainState, step: int, data: streams.BatchIterator) -> None:
         """Begins to save; arrays are copied before this returns, so that they may be donated.
 
         Raises:
             UserError: this save or the one before it could not be written.
         """
-        position = distributed.together(data.position)
+        position = distributed.all_gather_json(data.position)
         items = {"ema": state.ema, "train": _without_ema(state), "data": position}
-        with self._explained():
+        with self._translate_errors():
             self._checkpointer.save_checkpointables_async(step, items)
 
     def wait(self) -> None:
@@ -101,10 +101,10 @@ class Checkpoints:
         Raises:
             UserError: it could not be written.
         """
-        with self._explained():
+        with self._translate_errors():
             self._checkpointer.wait()
 
-    def restore(self, like: TrainState, data: streams.Reader) -> TrainState:
+    def restore(self, like: TrainState, data: streams.BatchIterator) -> TrainState:
         """The newest state, laid out as `like`; `data` is set to where it stood.
 
         Args:
@@ -120,7 +120,7 @@ class Checkpoints:
         data.seek(items["data"])
         return TrainState(ema=items["ema"], **items["train"])
 
-    def restore_averaged(self, like: PyTree) -> PyTree:
+    def restore_ema(self, like: PyTree) -> PyTree:
         """The newest averaged parameters, laid out as `like`.
 
         Raises:
@@ -142,7 +142,7 @@ class Checkpoints:
             )
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from oneflow_jax.training import step, update
 from oneflow_jax.training.update import Metrics
 
 
-class Losses:
+class EvalLosses:
     """Losses of one batch of documents, by term and by clock.
 
     The same documents, the same noise and the same times at every call, so that two calls differ
@@ -25,7 +25,7 @@ class Losses:
 
     def __init__(
         self,
-        batches: streams.Batches,
+        batches: streams.BatchStreams,
         model: Model,
         paradigm: Paradigm,
         clocks: int,
@@ -46,7 +46,7 @@ class Losses:
         self._clocks: Sequence[float] = [(i + 0.5) / clocks for i in range(clocks)]
         self._key = jax.random.key(seed)
         losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
-        self._step = jax.jit(lambda *shown: update.total(losses(*shown)))
+        self._step = jax.jit(lambda *shown: update.sum_leading(losses(*shown)))
 
     def __call__(self, params: PyTree) -> dict[str, float]:
         """Mean loss by name: `heldout/text`, and `heldout/text/u=0.1` for one time.
@@ -66,4 +66,4 @@ class Losses:
 
     def at(self, params: PyTree, u: float) -> Metrics:
         """Totals and numbers of scored slots by term, with all documents at the same u."""
-        return distributed.fetched(self._step(params, self._key, jnp.float32(u), self._canvas))
+        return distributed.to_host(self._step(params, self._key, jnp.float32(u), self._canvas))

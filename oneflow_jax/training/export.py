@@ -23,65 +23,68 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import checkpoint
 
 
-def write(
-    config: ml_collections.ConfigDict, run: epath.Path, into: epath.Path, like: PyTree
+def export(
+    config: ml_collections.ConfigDict,
+    run_dir: epath.Path,
+    output: epath.Path,
+    abstract_params: PyTree,
 ) -> epath.Path:
     """Keeps the newest averaged parameters of a run, and what they need, in another folder.
 
     Args:
         config: of the run.
-        run: its folder.
-        into: made if need be; an earlier release there is replaced.
-        like: shapes, types and shardings of the averaged parameters.
+        run_dir: its folder.
+        output: made if need be; an earlier release there is replaced.
+        abstract_params: shapes, types and shardings of the averaged parameters.
 
     Returns:
         The path of the weights, which are written last.
 
     Raises:
-        UserError: the run has no checkpoint, `into` holds a run, several processes share the
+        UserError: the run has no checkpoint, `output` holds a run, several processes share the
             parameters, or float16 cannot hold one of them.
     """
-    if distributed.several():
+    if distributed.is_multi_process():
         raise UserError("--mode=release wants all parameters in one process: run it on one host.")
-    if (into / workdir.CHECKPOINTS).exists():
-        raise UserError(f"--into={into} is the folder of a run: choose another.")
-    params = traverse_util.flatten_dict(averaged(run, like), sep="/")
+    if (output / workdir.CHECKPOINTS).exists():
+        raise UserError(f"--into={output} is the folder of a run: choose another.")
+    params = traverse_util.flatten_dict(load_ema_params(run_dir, abstract_params), sep="/")
     with np.errstate(over="ignore"):  # It is told below.
         halves = {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
     for name, value in halves.items():
         if not np.isfinite(value).all():
-            raise UserError(f"{run}: the parameter {name} has values that float16 cannot hold.")
-    into.mkdir(parents=True, exist_ok=True)
+            raise UserError(f"{run_dir}: the parameter {name} has values that float16 cannot hold.")
+    output.mkdir(parents=True, exist_ok=True)
     for name in (workdir.TOKENIZER, workdir.LATENTS):
-        if (run / name).exists():
-            workdir.write_atomically(into / name, (run / name).read_bytes())
-    workdir.keep_config(into, config)
-    path = into / workdir.WEIGHTS
+        if (run_dir / name).exists():
+            workdir.write_atomically(output / name, (run_dir / name).read_bytes())
+    workdir.save_config(output, config)
+    path = output / workdir.WEIGHTS
     workdir.write_atomically(path, safetensors.numpy.save(halves, {"name": config.name}))
     return path
 
 
-def averaged(folder: epath.Path, like: PyTree) -> PyTree:
+def load_ema_params(folder: epath.Path, abstract_params: PyTree) -> PyTree:
     """The averaged parameters in the folder of a run, its newest, or in that of a release.
 
     Args:
         folder: of either.
-        like: shapes, types and shardings.
+        abstract_params: shapes, types and shardings.
 
     Raises:
         UserError: there is no checkpoint; or a release's weights are damaged, or are not those of
             the configuration beside them.
     """
-    if not workdir.is_release(folder):
+    if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:
-            return checkpoints.restore_averaged(like)
+            return checkpoints.restore_ema(abstract_params)
     path = folder / workdir.WEIGHTS
     try:
         stored = safetensors.numpy.load(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} cannot be read ({error}): get it anew.") from error
-    wanted = traverse_util.flatten_dict(like, sep="/")
-    _check(path, stored, wanted)
+    wanted = traverse_util.flatten_dict(abstract_params, sep="/")
+    _check_shapes(path, stored, wanted)
     placed = {
         name: jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding)
         for name, leaf in wanted.items()
@@ -89,9 +92,9 @@ def averaged(folder: epath.Path, like: PyTree) -> PyTree:
     return traverse_util.unflatten_dict(placed, sep="/")
 
 
-def _check(path: epath.Path, stored: PyTree, wanted: PyTree) -> None:
+def _check_shapes(path: epath.Path, stored: PyTree, expected: PyTree) -> None:
     there = {name: value.shape for name, value in stored.items()}
-    asked = {name: leaf.shape for name, leaf in wanted.items()}
+    asked = {name: leaf.shape for name, leaf in expected.items()}
     for name in sorted(there.keys() | asked.keys()):
         if there.get(name) != asked.get(name):
             raise UserError(

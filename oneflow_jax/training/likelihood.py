@@ -20,20 +20,20 @@ from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import streams
 from oneflow_jax.flows import time_samplers
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms.likelihood import Scorer
+from oneflow_jax.paradigms.likelihood import LikelihoodBound
 from oneflow_jax.runtime import distributed
 from oneflow_jax.shapes import Float, Int, PyTree
 from oneflow_jax.training import step
 
-DOCUMENTS = 1_024
+MAX_DOCUMENTS = 1_024
 """So many are scored, or all that there are, but for what does not fill a batch."""
 
-TIMES = 8
+TIME_SAMPLES = 8
 """That each of them is scored at, where the scorer's term depends on the time."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Nats:
+class NatsPerDocument:
     """Of each row its nats, and its number of documents."""
 
     total: Float[np.ndarray, "rows"]
@@ -49,10 +49,10 @@ class Likelihood:
 
     def __init__(
         self,
-        batches: streams.Batches,
+        batches: streams.BatchStreams,
         available: int,
         model: Model,
-        scorer: Scorer,
+        scorer: LikelihoodBound,
         seed: int,
     ) -> None:
         """Loads the documents.
@@ -64,36 +64,38 @@ class Likelihood:
             scorer: how.
             seed: of what is hidden.
         """
-        self._batches = list(_first(batches, min(DOCUMENTS, available)))
-        self._times = 1 if scorer.exact else TIMES
+        self._batches = list(_take(batches, min(MAX_DOCUMENTS, available)))
+        self._times = 1 if scorer.exact else TIME_SAMPLES
         self._key = jax.random.key(seed)
         score = functools.partial(step.eval_step, model=model, paradigm=scorer.paradigm)
         self._step = jax.jit(score)
 
-    def __call__(self, params: PyTree) -> Nats:
+    def __call__(self, params: PyTree) -> NatsPerDocument:
         """What each row costs."""
         totals = [
             np.mean([self._at(params, n, k, canvas) for k in range(self._times)], axis=0)
             for n, (canvas, _) in enumerate(self._batches)
         ]
         documents = [documents for _, documents in self._batches]
-        return Nats(np.concatenate(totals), np.concatenate(documents))
+        return NatsPerDocument(np.concatenate(totals), np.concatenate(documents))
 
     def _at(self, params: PyTree, n: int, k: int, canvas: Canvas) -> Float[np.ndarray, "B"]:
         key = jax.random.fold_in(jax.random.fold_in(self._key, n), k)
-        u = jnp.float32((k + (n + 1) * time_samplers.GOLDEN % 1) / self._times)
-        terms = distributed.fetched(self._step(params, key, u, canvas))
+        u = jnp.float32((k + (n + 1) * time_samplers.GOLDEN_RATIO_CONJUGATE % 1) / self._times)
+        terms = distributed.to_host(self._step(params, key, u, canvas))
         return np.asarray(terms["text"].total, np.float64)
 
 
-def _first(batches: streams.Batches, most: int) -> Iterator[tuple[Canvas, Int[np.ndarray, "B"]]]:
-    """Batches with the numbers of documents of their rows: one, and more within `most`."""
+def _take(
+    batches: streams.BatchStreams, max_documents: int
+) -> Iterator[tuple[Canvas, Int[np.ndarray, "B"]]]:
+    """Batches with the numbers of documents of their rows: one, and more within `max_documents`."""
     data, seen = iter(batches), 0
     while True:
         canvas = next(data)
-        documents = distributed.fetched(jnp.max(canvas.segment, axis=1))
+        documents = distributed.to_host(jnp.max(canvas.segment, axis=1))
         seen += int(documents.sum())
-        if seen > max(most, documents.sum()):
+        if seen > max(max_documents, documents.sum()):
             break
         yield canvas, documents
     data.close()

@@ -32,7 +32,7 @@ class System(Protocol):
     config: ml_collections.ConfigDict
     mesh: jax.sharding.Mesh
     placement: jax.sharding.Sharding
-    settings: optimizer.Settings
+    settings: optimizer.OptimizerConfig
     amounts: tuple[str, ...]
 
     @property
@@ -45,7 +45,7 @@ class System(Protocol):
     def begun(self, state: TrainState) -> TrainState:
         """The first state with what it takes over from another run, if any."""
 
-    def batches(self) -> streams.Batches:
+    def batches(self) -> streams.BatchStreams:
         """The endless training batches, on the devices."""
 
     def update(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -71,62 +71,62 @@ def run(
         Stopped: SIGTERM came; the state is saved.
     """
     config, kept = system.config, system.config.checkpoint
-    owner = storage.Owner(folder)
+    owner = storage.TrainingLease(folder)
     with (
-        sharding.use(system.mesh),
+        sharding.mesh_context(system.mesh),
         contextlib.closing(iter(system.batches())) as data,
         checkpoint.Checkpoints(folder, kept.keep, kept.milestones) as checkpoints,
-        preemption.noticed() as must_leave,
+        preemption.sigterm_handler() as must_leave,
     ):
-        state = restored_or_new(system, checkpoints, data)
-        train_step = profiler.Profiled(compiled(system), folder, config.profile)
+        state = restore_or_init(system, checkpoints, data)
+        train_step = profiler.ProfiledStep(jit_train_step(system), folder, config.profile)
         losses = system.losses()
-        report = reporter.Report(system, folder, int(state.step))
+        report = reporter.Reporter(system, folder, int(state.step))
         for number in range(int(state.step) + 1, config.steps + 1):
             with report.waiting():
                 batch = next(data)
             state, measured = train_step(number, state, batch)
             report.add(number, measured)
             if number % config.evaluation.every == 0:
-                with report.paused():
+                with report.pause_timer():
                     report.write(number, losses(state.ema))
             last = number == config.steps or must_leave(number)
             if number % config.checkpoint.every == 0 or last:
-                with report.paused():  # A state that is not finite is never saved.
+                with report.pause_timer():  # A state that is not finite is never saved.
                     owner.check()
                     # The iterator must stand where the state does: nothing is drawn before.
                     checkpoints.save(state, number, data)
             if preview and number % config.sampling.every == 0:
-                with report.paused():
+                with report.pause_timer():
                     preview(number, state.ema)
             if last:
                 break
         checkpoints.wait()
         report.close()
     if int(state.step) < config.steps:
-        preemption.leave(int(state.step))
+        preemption.raise_preempted(int(state.step))
 
 
-def restored_or_new(
-    system: System, checkpoints: checkpoint.Checkpoints, data: streams.Reader
+def restore_or_init(
+    system: System, checkpoints: checkpoint.Checkpoints, data: streams.BatchIterator
 ) -> TrainState:
     """The newest checkpoint's state, with `data` set to where it stood; else the first state."""
     if checkpoints.latest is None:
-        state = system.begun(train_state.initial(system))
+        state = system.begun(train_state.init_sharded(system))
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
         return state
     logging.info("Going on from step %d.", checkpoints.latest)
-    return checkpoints.restore(train_state.abstract(system), data)
+    return checkpoints.restore(train_state.abstract_state(system), data)
 
 
-def compiled(
+def jit_train_step(
     system: System,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
     """The training step as one program over the mesh; it consumes the state it is given."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, train_state.abstract(system))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, train_state.abstract_state(system))
     return jax.jit(
         system.update,
         in_shardings=(shardings, system.placement),
-        out_shardings=(shardings, sharding.replicated(system.mesh)),
+        out_shardings=(shardings, sharding.replicated_sharding(system.mesh)),
         donate_argnums=0,
     )

@@ -16,7 +16,7 @@ from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class OptimizerConfig:
     """Settings of AdamW.
 
     Attributes:
@@ -44,63 +44,63 @@ class Settings:
     frozen: str = ""
 
 
-def schedule(settings: Settings) -> optax.Schedule:
+def schedule(config: OptimizerConfig) -> optax.Schedule:
     """The learning rate by step."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
-        peak_value=settings.learning_rate,
-        warmup_steps=settings.warmup,
-        decay_steps=max(settings.steps, settings.warmup + 1),
-        end_value=settings.learning_rate * settings.final,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup,
+        decay_steps=max(config.steps, config.warmup + 1),
+        end_value=config.learning_rate * config.final,
     )
 
 
-def optimizer(settings: Settings) -> optax.GradientTransformation:
+def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping, then AdamW; norms, biases and token vectors are not decayed.
 
     Raises:
         UserError: `frozen` is no regular expression; in `init`, it names no parameter, or all.
     """
     adamw = optax.chain(
-        optax.clip_by_global_norm(settings.clip),
+        optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            schedule(settings),
-            b1=settings.b1,
-            b2=settings.b2,
-            weight_decay=settings.weight_decay,
-            mask=_matrices,
+            schedule(config),
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=_weight_decay_mask,
         ),
     )
-    if not settings.frozen:
+    if not config.frozen:
         return adamw
-    pattern = _pattern(settings.frozen)
+    pattern = _compile_pattern(config.frozen)
     # Of what is frozen there are no moments to keep either.
     return optax.partition(
         {"frozen": optax.set_to_zero(), "trained": adamw},
-        lambda params: _labels(pattern, params),
+        lambda params: _partition_labels(pattern, params),
     )
 
 
-def held(params: PyTree, frozen: str) -> PyTree:
-    """The parameters, with no gradient into those that `frozen` names."""
-    if not frozen:
+def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
+    """The parameters, with no gradient into those that `freeze` names."""
+    if not freeze:
         return params
-    pattern = _pattern(frozen)
+    pattern = _compile_pattern(freeze)
 
     def hold(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
-        return jax.lax.stop_gradient(leaf) if pattern.search(_name(path)) else leaf
+        return jax.lax.stop_gradient(leaf) if pattern.search(_param_name(path)) else leaf
 
     return jax.tree.map_with_path(hold, params)
 
 
-def averaged(ema: PyTree, params: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
+def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: float) -> PyTree:
     """The running average of parameters after an update.
 
     Early on the window grows with the step, min(decay, (1 + step) / (10 + step)), so that the
     initial parameters are soon forgotten.
     """
     step = step.astype(jnp.float32)
-    weight: Float[Array, ""] = jnp.minimum(decay, (1 + step) / (10 + step))
+    weight: Float[Array, ""] = jnp.minimum(ema_decay, (1 + step) / (10 + step))
 
     def average(old: Array, new: Array) -> Array:
         # What does not change is averaged to itself, to the last bit.
@@ -109,22 +109,22 @@ def averaged(ema: PyTree, params: PyTree, step: Int[Array, ""], decay: float) ->
     return jax.tree.map(average, ema, params)
 
 
-def _matrices(params: PyTree) -> PyTree:
+def _weight_decay_mask(params: PyTree) -> PyTree:
     # Boxed parameters bear one key more than plain ones, so "kernel" may not be the last.
     return jax.tree.map_with_path(lambda path, _: jax.tree_util.DictKey("kernel") in path, params)
 
 
-def _pattern(frozen: str) -> re.Pattern[str]:
+def _compile_pattern(freeze: str) -> re.Pattern[str]:
     try:
-        return re.compile(frozen)
+        return re.compile(freeze)
     except re.error as error:
         raise UserError(
-            f"optimizer.frozen={frozen!r} is no regular expression: {error}."
+            f"optimizer.frozen={freeze!r} is no regular expression: {error}."
         ) from error
 
 
-def _labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
-    names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+def _partition_labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
+    names = [_param_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     found = [name for name in names if pattern.search(name)]
     if len(found) in (0, len(names)):
         which = "all" if found else "none"
@@ -133,11 +133,11 @@ def _labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
             f"{', '.join(names)}."
         )
     return jax.tree.map_with_path(
-        lambda path, _: "frozen" if pattern.search(_name(path)) else "trained", params
+        lambda path, _: "frozen" if pattern.search(_param_name(path)) else "trained", params
     )
 
 
-def _name(path: jax.tree_util.KeyPath) -> str:
+def _param_name(path: jax.tree_util.KeyPath) -> str:
     """As in "backbone/norm/scale"."""
     # Boxed parameters bear one key more than plain ones, an attribute.
     keys = [key for key in path if isinstance(key, jax.tree_util.DictKey)]

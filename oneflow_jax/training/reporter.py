@@ -33,12 +33,12 @@ from oneflow_jax.training import optimizer
 from oneflow_jax.training.update import Metrics
 
 
-class Told(Protocol):
-    """What a report is about: see `train.System`."""
+class ReportedSystem(Protocol):
+    """What a report is about: see `loop.System`."""
 
     config: ml_collections.ConfigDict
     mesh: jax.sharding.Mesh
-    settings: optimizer.Settings
+    settings: optimizer.OptimizerConfig
     amounts: tuple[str, ...]
 
     @property
@@ -46,13 +46,13 @@ class Told(Protocol):
         """Of the matrix products of one step; 0 if nobody has counted them."""
 
 
-class Report:
+class Reporter:
     """Reports training, one step late, so that the devices never wait for the host.
 
     Means over the steps since the last report go to the logs and beside the progress bar.
     """
 
-    def __init__(self, system: Told, folder: epath.Path, start: int) -> None:
+    def __init__(self, system: ReportedSystem, folder: epath.Path, start: int) -> None:
         """Goes on from step `start`."""
         config = system.config
         self._folder = folder
@@ -60,13 +60,13 @@ class Report:
         self._rate = optimizer.schedule(system.settings)
         self._amounts = system.amounts
         self._flops = system.flops
-        self._peak = _peak(system.mesh)
+        self._peak = _peak_flops(system.mesh)
         self._writer = (
-            metric_writer.Writer(folder / workdir.LOGS, resume_at=start)
-            if distributed.leads()
-            else metric_writer.Silent()
+            metric_writer.MetricWriter(folder / workdir.LOGS, resume_at=start)
+            if distributed.is_primary()
+            else metric_writer.NullWriter()
         )
-        self._progress = metric_writer.Progress("training", config.steps, start)
+        self._progress = metric_writer.ProgressBar("training", config.steps, start)
         self._pending: tuple[int, Metrics] | None = None
         self._sums: Metrics = {}
         self._seconds: list[float] = []
@@ -82,7 +82,7 @@ class Report:
         self._waited += time.monotonic() - began
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
+    def pause_timer(self) -> Iterator[None]:
         """Around other work between two steps, which is not to count as theirs."""
         self.settle()
         yield
@@ -114,7 +114,7 @@ class Report:
                 f"{self._folder} are from before and are whole. Lower optimizer.learning_rate or "
                 "optimizer.clip, and run the same command again to go on from the newest."
             )
-        self._sums = _merged(self._sums, measured)
+        self._sums = _merge(self._sums, measured)
         self._progress.advance(number)
         if number % self._every == 0:
             self._report(number)
@@ -155,7 +155,7 @@ class Report:
         found = {f"{name}_per_second": x * count / seconds for name, x in amounts.items()}
         found["step_seconds"] = median
         found["step_spread"] = max(self._seconds) / median
-        found |= _slowest(self._waited / seconds)
+        found |= _max_data_wait(self._waited / seconds)
         found["goodput"] = (number - self._start) * median / (time.monotonic() - self._began)
         if self._flops:
             found["model_flops_per_second"] = self._flops / median
@@ -164,23 +164,27 @@ class Report:
         return found
 
 
-def _slowest(waiting: float) -> dict[str, float]:
+def _max_data_wait(data_wait: float) -> dict[str, float]:
     """The longest that a process waits for its data, and which one, if there are several.
 
     All processes take their steps together: what a slow one makes the others wait is not seen in
     their steps, but in what it waited for itself.
     """
     if jax.process_count() == 1:
-        return {"waiting": waiting}
-    every = multihost_utils.process_allgather(np.float32(waiting))
+        return {"waiting": data_wait}
+    every = multihost_utils.process_allgather(np.float32(data_wait))
     return {"waiting": float(np.max(every)), "slowest_process": float(np.argmax(every))}
 
 
-def _peak(mesh: jax.sharding.Mesh) -> float:
+def _peak_flops(mesh: jax.sharding.Mesh) -> float:
     """FLOP/s of all devices; 0 if it is not known."""
     kind = mesh.devices.flat[0].device_kind
-    return chips.CHIPS[chips.KINDS[kind]].peak * mesh.size if kind in chips.KINDS else 0.0
+    return (
+        chips.CHIPS[chips.DEVICE_KINDS[kind]].peak * mesh.size
+        if kind in chips.DEVICE_KINDS
+        else 0.0
+    )
 
 
-def _merged(sums: Metrics, more: Metrics) -> dict[str, metrics.Average]:
-    return {name: value.merge(sums[name]) if sums else value for name, value in more.items()}
+def _merge(sums: Metrics, new: Metrics) -> dict[str, metrics.Average]:
+    return {name: value.merge(sums[name]) if sums else value for name, value in new.items()}

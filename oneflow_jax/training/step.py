@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from oneflow_jax.canvas import Canvas, View
+from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.flows import time_samplers
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
@@ -22,7 +22,7 @@ from oneflow_jax.training.update import Metrics
 
 
 def init_state(
-    key: Key[Array, ""], *, model: Model, optimizer: optax.GradientTransformation, view: View
+    key: Key[Array, ""], *, model: Model, optimizer: optax.GradientTransformation, view: NoisyCanvas
 ) -> TrainState:
     """The state before the first step, with parameters boxed in linen's partitioning metadata.
 
@@ -33,10 +33,10 @@ def init_state(
         view: any view of the right shapes.
     """
     params = model.init(train_state.init_key(key), view)["params"]
-    return train_state.new(key, params, optimizer)
+    return train_state.create(key, params, optimizer)
 
 
-def row_losses(
+def per_row_losses(
     params: PyTree,
     keys: Key[Array, "B"],
     u: Float[Array, "B L"],
@@ -60,9 +60,9 @@ def train_step(
     model: Model,
     paradigm: Paradigm,
     optimizer: optax.GradientTransformation,
-    decay: float,
-    parts: int,
-    frozen: str = "",
+    ema_decay: float,
+    num_microbatches: int,
+    freeze: str = "",
 ) -> tuple[TrainState, Metrics]:
     """The state after one update, and what to log of it.
 
@@ -72,27 +72,34 @@ def train_step(
         model: what is trained.
         paradigm: how.
         optimizer: how its gradients become updates.
-        decay: of the average of parameters.
-        parts: microbatches, run one after another; B is a multiple of it.
-        frozen: names of parameters that get no gradient (`optim.Settings`).
+        ema_decay: of the average of parameters.
+        num_microbatches: microbatches, run one after another; B is a multiple of it.
+        freeze: names of parameters that get no gradient (`optimizer.OptimizerConfig`).
     """
     rows = canvas.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, state.step))
-    keys = update.row_keys(key_rows, rows)
-    u = time_samplers.per_document(time_samplers.stratified(key_clock, rows), canvas.segment)
-    counts = _at_least_one(update.total(jax.vmap(paradigm.counts)(canvas)))
+    keys = update.per_row_keys(key_rows, rows)
+    u = time_samplers.spread_over_documents(
+        time_samplers.sample_stratified(key_clock, rows), canvas.segment
+    )
+    counts = _clamp_counts(update.sum_leading(jax.vmap(paradigm.counts)(canvas)))
 
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
-        params = optimizer_lib.held(params, frozen)
-        sums = update.total(row_losses(params, *part, model=model, paradigm=paradigm))
+        params = optimizer_lib.stop_gradient_where(params, freeze)
+        sums = update.sum_leading(per_row_losses(params, *part, model=model, paradigm=paradigm))
         return sum(w * sums[k].total / counts[k] for k, w in paradigm.weights), (sums, ())
 
-    state, logged, _ = update.updated(
-        state, loss, (keys, u, canvas), optimizer=optimizer, decay=decay, parts=parts
+    state, logged, _ = update.accumulate_and_apply(
+        state,
+        loss,
+        (keys, u, canvas),
+        optimizer=optimizer,
+        ema_decay=ema_decay,
+        num_microbatches=num_microbatches,
     )
     documents = jnp.sum(jnp.max(canvas.segment, axis=1)).astype(jnp.float32)
     slots = jnp.float32(canvas.ids.size)
-    return state, logged | {"documents": update.once(documents), "slots": update.once(slots)}
+    return state, logged | {"documents": update.single(documents), "slots": update.single(slots)}
 
 
 def eval_step(
@@ -105,11 +112,11 @@ def eval_step(
     paradigm: Paradigm,
 ) -> Metrics:
     """Losses of each row, all documents at the same u: one bucket of the clock."""
-    keys = update.row_keys(key, canvas.ids.shape[0])
+    keys = update.per_row_keys(key, canvas.ids.shape[0])
     u = jnp.broadcast_to(u, canvas.ids.shape)
-    return row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
+    return per_row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
 
 
-def _at_least_one(counts: Sums) -> Sums:
+def _clamp_counts(counts: Sums) -> Sums:
     # A batch without any picture has nothing to divide by.
     return {name: jnp.maximum(count, 1.0) for name, count in counts.items()}

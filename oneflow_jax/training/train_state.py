@@ -23,7 +23,7 @@ class TrainState:
     ema: PyTree
 
 
-class Stateful(Protocol):
+class Initializable(Protocol):
     """What has a state: `config.seed` is its seed, `mesh` where it lives."""
 
     config: ml_collections.ConfigDict
@@ -33,7 +33,9 @@ class Stateful(Protocol):
         """The state before the first step, perhaps boxed in linen's partitioning metadata."""
 
 
-def new(key: Key[Array, ""], params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+def create(
+    key: Key[Array, ""], params: PyTree, optimizer: optax.GradientTransformation
+) -> TrainState:
     """The state before the first step of these parameters."""
     return TrainState(
         step=jnp.int32(0),
@@ -50,24 +52,22 @@ def init_key(key: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(key, jnp.iinfo(jnp.int32).max)
 
 
-def abstract(system: Stateful) -> TrainState:
+def abstract_state(system: Initializable) -> TrainState:
     """Shapes, types and shardings of the training state, without its values."""
-    with sharding.use(system.mesh):
+    with sharding.mesh_context(system.mesh):
         # The key too is made in the abstract: the mesh may be of devices that are not here.
         boxed = jax.eval_shape(lambda: system.first_state(jax.random.key(system.config.seed)))
-    shardings = sharding.of_state(system.mesh, boxed)
+    shardings = sharding.state_sharding(system.mesh, boxed)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        sharding.unboxed(boxed),
+        sharding.unbox(boxed),
         shardings,
     )
 
 
-def initial(system: Stateful) -> TrainState:
+def init_sharded(system: Initializable) -> TrainState:
     """The state before the first step, each device holding its share from the start."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract(system))
-    with sharding.use(system.mesh):
-        init = jax.jit(
-            lambda key: sharding.unboxed(system.first_state(key)), out_shardings=shardings
-        )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(system))
+    with sharding.mesh_context(system.mesh):
+        init = jax.jit(lambda key: sharding.unbox(system.first_state(key)), out_shardings=shardings)
         return init(jax.random.key(system.config.seed))

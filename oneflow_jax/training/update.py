@@ -23,14 +23,14 @@ Loss = Callable[[PyTree, PyTree], tuple[Float[Array, ""], tuple[Metrics, PyTree]
 """(parameters, a microbatch) -> its share of the loss, and (sums by term, what else was seen)."""
 
 
-def updated(
+def accumulate_and_apply(
     state: TrainState,
     loss: Loss,
     rows: PyTree,
     *,
     optimizer: optax.GradientTransformation,
-    decay: float,
-    parts: int,
+    ema_decay: float,
+    num_microbatches: int,
 ) -> tuple[TrainState, Metrics, PyTree]:
     """The state after one update, what to log of it, and what the loss has seen besides.
 
@@ -39,8 +39,8 @@ def updated(
         loss: of a microbatch; those of all microbatches add up to that of the batch.
         rows: of the global batch, every leaf `[B ...]`.
         optimizer: how gradients become updates.
-        decay: of the average of parameters.
-        parts: microbatches, run one after another; B is a multiple of it.
+        ema_decay: of the average of parameters.
+        num_microbatches: microbatches, run one after another; B is a multiple of it.
     """
 
     def accumulate(grads: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
@@ -48,56 +48,60 @@ def updated(
         return jax.tree.map(jnp.add, grads, more), (value, sums, seen)
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    grads, (values, sums, seen) = _looped(accumulate, zeros, split_rows(rows, parts), parts)
+    grads, (values, sums, seen) = _scan_or_once(
+        accumulate, zeros, split_microbatches(rows, num_microbatches), num_microbatches
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    logged = total(sums) | {
-        "loss": once(jnp.sum(values)),
-        "grad_norm": once(optax.global_norm(grads)),
-        "param_norm": once(optax.global_norm(params)),
-        "update_norm": once(optax.global_norm(updates)),
+    logged = sum_leading(sums) | {
+        "loss": single(jnp.sum(values)),
+        "grad_norm": single(optax.global_norm(grads)),
+        "param_norm": single(optax.global_norm(params)),
+        "update_norm": single(optax.global_norm(updates)),
     }
     after = TrainState(
         step=state.step + 1,
         key=state.key,
         params=params,
         opt_state=opt_state,
-        ema=optimizer_lib.averaged(state.ema, params, state.step, decay),
+        ema=optimizer_lib.update_ema(state.ema, params, state.step, ema_decay),
     )
     return after, logged, seen
 
 
-def row_keys(key: Key[Array, ""], rows: int) -> Key[Array, "B"]:
+def per_row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, "B"]:
     """A key for each row, whatever the number of rows."""
-    return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(rows))
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_rows))
 
 
-def split_rows(tree: PyTree, parts: int) -> PyTree:
-    """The tree's rows in `parts` microbatches, `[parts B/parts ...]`, dealt out like cards.
+def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
+    """Split the tree's rows into `num_microbatches`, `[parts B/parts ...]`, dealt out like cards.
 
     Consecutive rows lie on one device; dealt out, each microbatch has rows on every device and
     none need move. Cutting the batch into consecutive runs would gather it on all devices.
     """
-    return jax.tree.map(lambda x: rearrange(x, "(m g) ... -> g m ...", g=parts), tree)
+    return jax.tree.map(lambda x: rearrange(x, "(m g) ... -> g m ...", g=num_microbatches), tree)
 
 
-def _looped(body: Callable, carry: PyTree, rows: PyTree, parts: int) -> tuple[PyTree, PyTree]:
+def _scan_or_once(
+    body: Callable, carry: PyTree, rows: PyTree, num_microbatches: int
+) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan`, but that one round is no loop.
 
     Inside loops, also in those that it finds to have one round, XLA's CPU backend convolves 20
     times slower.
     """
-    if parts > 1:
+    if num_microbatches > 1:
         return jax.lax.scan(body, carry, rows)
     carry, out = body(carry, jax.tree.map(lambda x: x[0], rows))
     return carry, jax.tree.map(lambda x: x[None], out)
 
 
-def total(stacked: PyTree) -> PyTree:
+def sum_leading(stacked: PyTree) -> PyTree:
     """Sums over the first axis."""
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
 
 
-def once(value: Float[Array, ""]) -> metrics.Average:
+def single(value: Float[Array, ""]) -> metrics.Average:
     """A value that came once."""
     return metrics.Average(total=value, count=jnp.float32(1.0))

@@ -3,68 +3,71 @@
 import base64
 import html
 import json
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
+import numpy as np
 from etils import epath
 
-from oneflow_jax.build import data
-from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.custom import errors, manifest, prepare
-from oneflow_jax.data.custom.stats import Tally
+from oneflow_jax.data.custom.stats import DatasetStats
+from oneflow_jax.data.document import Document
 from oneflow_jax.runtime import workdir
 from oneflow_jax.viewer import data_plots, fonts
 
-PICTURES = 48
+MAX_IMAGES = 48
 """On the contact sheet."""
 
 
-def write(
-    config: ml_collections.ConfigDict, layout: layouts.Layout, folder: epath.Path
+def write_report(
+    source_path: str,
+    prepared: pathlib.Path,
+    source: Sequence[Document],
+    slot_usage: Mapping[str, Any],
+    folder: epath.Path,
 ) -> epath.Path:
-    """Writes the three files; returns the path of the page.
+    """Write the three files; return the path of the page.
 
     Args:
-        config: whose source is own data, prepared.
-        layout: of the run.
-        folder: of the run.
+        source_path: `source.path` as the user gave it.
+        prepared: folder of the prepared data set.
+        source: its training documents.
+        slot_usage: the result of `summarize_slots`.
+        folder: the run's folder.
     """
-    source = data.source(config, "train")  # Prepared now, if need be.
-    settings = prepare.settings_of(config.source)
-    prepared = prepare.folder_of(settings, config.data.dir)
-    tally = prepare.tally(prepared)
-    figures = figures_of(tally) | {
-        "path": settings.path,
+    tally = prepare.load_stats(prepared)
+    figures = summarize(tally) | {
+        "path": source_path,
         "kind": manifest.load(prepared).settings.kind,
         "prepared": str(prepared),
-        "canvas": _canvas(config, layout),
+        "canvas": dict(slot_usage),
     }
-    step = max(1, len(source) // PICTURES)
+    step = max(1, len(source) // MAX_IMAGES)
     shown = [
         picture for index in range(0, len(source), step) for picture in source[index].pictures()[:1]
-    ][:PICTURES]
-    picture = data_plots.overview(figures, shown)
-    base = folder / workdir.INTAKE
+    ][:MAX_IMAGES]
+    picture = data_plots.plot_overview(figures, shown)
+    base = folder / workdir.DATA_REPORT
     workdir.write_atomically(base, json.dumps(figures, indent=2) + "\n")
     workdir.write_atomically(base.with_suffix(".png"), picture)
-    workdir.write_atomically(base.with_suffix(".html"), page(figures, picture))
+    workdir.write_atomically(base.with_suffix(".html"), render_page(figures, picture))
     return base.with_suffix(".html")
 
 
-def figures_of(tally: Tally) -> dict[str, Any]:
+def summarize(stats: DatasetStats) -> dict[str, Any]:
     """The counts, and the shares that people ask for."""
-    counted = tally.to_dict()
+    counted = stats.to_dict()
     places = counted.pop("places")
-    told = tally.dropped.keys() | tally.lost.keys() | tally.repaired.keys()
+    told = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
     return {
         **counted,
         "reasons": {
             name: {
-                "documents dropped": tally.dropped[name],
-                "parts dropped": tally.lost[name],
-                "put right": tally.repaired[name],
-                "what": (errors.DROPPED | errors.REPAIRED)[name],
+                "documents dropped": stats.dropped[name],
+                "parts dropped": stats.lost[name],
+                "put right": stats.repaired[name],
+                "what": (errors.DROP_REASONS | errors.REPAIRS)[name],
                 "first": places.get(name, []),
             }
             for name in sorted(told)
@@ -72,54 +75,65 @@ def figures_of(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _canvas(config: ml_collections.ConfigDict, layout: layouts.Layout) -> dict[str, Any]:
-    """How the documents of each split fit the rows of slots."""
-    found: dict[str, Any] = {"data.length": layout.length, "data.long": config.data.long}
-    for split in manifest.SPLITS:
-        counts = data.pieces(config, layout, split)
-        found[split] = {
+def summarize_slots(
+    row_length: int, overflow: str, chunk_counts: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Count how the documents of each split fit the rows of slots.
+
+    Args:
+        row_length: slots of a row, `data.length`.
+        overflow: what happens to longer documents, `data.long`.
+        chunk_counts: by split, in how many pieces each document is used; 0 for dropped ones.
+    """
+    usage: dict[str, Any] = {"data.length": row_length, "data.long": overflow}
+    for split, counts in chunk_counts.items():
+        usage[split] = {
             "documents": len(counts),
             "laid out whole": int((counts == 1).sum()),
             "cut": int((counts > 1).sum()),
             "pieces of those": int(counts[counts > 1].sum()),
             "dropped": int((counts == 0).sum()),
         }
-    return found
+    return usage
 
 
-def page(figures: Mapping[str, Any], picture: bytes) -> str:
+def render_page(stats: Mapping[str, Any], overview_png: bytes) -> str:
     """The report as one HTML page; all that comes from the data is escaped."""
-    kept = sum(figures["documents"].values())
+    kept = sum(stats["documents"].values())
     rows = {
-        "read": f"{html.escape(figures['path'])} (kind {html.escape(figures['kind'])})",
-        "documents found": f"{figures['seen']:,}",
+        "read": f"{html.escape(stats['path'])} (kind {html.escape(stats['kind'])})",
+        "documents found": f"{stats['seen']:,}",
         "documents kept": f"{kept:,} ("
-        + ", ".join(f"{n:,} {split}" for split, n in figures["documents"].items())
+        + ", ".join(f"{n:,} {split}" for split, n in stats["documents"].items())
         + ")",
-        "documents dropped": f"{sum(figures['dropped'].values()):,}",
-        "words": f"{figures['words']:,}",
-        "pictures kept": f"{figures['pictures']:,}",
-        "pictures and texts dropped": f"{sum(figures['lost'].values()):,}",
+        "documents dropped": f"{sum(stats['dropped'].values()):,}",
+        "words": f"{stats['words']:,}",
+        "pictures kept": f"{stats['pictures']:,}",
+        "pictures and texts dropped": f"{sum(stats['lost'].values()):,}",
     }
-    canvas = figures["canvas"]
+    canvas = stats["canvas"]
     for split in manifest.SPLITS:
         told = ", ".join(f"{value:,} {name}" for name, value in canvas[split].items())
         rows[f"{split}, rows of {canvas['data.length']} slots"] = told
     summary = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
-    reasons = "".join(_reason(name, told) for name, told in figures["reasons"].items())
-    image = base64.b64encode(picture).decode()
+    reasons = "".join(_reason_row(name, told) for name, told in stats["reasons"].items())
+    image = base64.b64encode(overview_png).decode()
     return _PAGE.format(
-        paper=fonts.PAPER, ink=fonts.INK, line=fonts.LINE, muted=fonts.MUTED,
+        paper=fonts.BACKGROUND_COLOR,
+        ink=fonts.TEXT_COLOR,
+        line=fonts.LINE_COLOR,
+        muted=fonts.MUTED_COLOR,
         summary=summary, reasons=reasons or "<tr><td>nothing</td></tr>", image=image,
     )  # fmt: skip
 
 
-def _reason(name: str, told: Mapping[str, Any]) -> str:
+def _reason_row(name: str, entry: Mapping[str, Any]) -> str:
     counts = "".join(
-        f"<td>{told[key] or ''}</td>" for key in ("documents dropped", "parts dropped", "put right")
+        f"<td>{entry[key] or ''}</td>"
+        for key in ("documents dropped", "parts dropped", "put right")
     )
-    first = "<br>".join(html.escape(place) for place in told["first"])
-    return f"<tr><th>{name}<br><small>{told['what']}</small></th>{counts}<td>{first}</td></tr>"
+    first = "<br>".join(html.escape(place) for place in entry["first"])
+    return f"<tr><th>{name}<br><small>{entry['what']}</small></th>{counts}<td>{first}</td></tr>"
 
 
 _PAGE = """<!doctype html>

@@ -8,17 +8,17 @@ from typing import Literal
 import matplotlib
 from PIL import ImageFont
 
-PAPER = "#fffdf8"
-INK = "#26231d"
-MUTED = "#716a5d"
-LINE = "#e2dccd"
-MASK = "#d6cfbf"
-ACCENT = "#b4430f"
-GIVEN = "#1f6f6b"
+BACKGROUND_COLOR = "#fffdf8"
+TEXT_COLOR = "#26231d"
+MUTED_COLOR = "#716a5d"
+LINE_COLOR = "#e2dccd"
+MASK_COLOR = "#d6cfbf"
+ACCENT_COLOR = "#b4430f"
+GIVEN_COLOR = "#1f6f6b"
 
 Color = tuple[int, int, int]
 Face = Literal["text", "italic", "label"]
-_FILES = {
+_FONT_FILES = {
     "text": "STIXGeneral.ttf",
     "italic": "STIXGeneralItalic.ttf",
     "label": "DejaVuSans.ttf",
@@ -26,14 +26,14 @@ _FILES = {
 
 
 @functools.cache
-def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
+def load_font(face: Face, size: int) -> ImageFont.FreeTypeFont:
     """A font of `size` pixels."""
     folder = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
-    return ImageFont.truetype(str(folder / _FILES[face]), size)
+    return ImageFont.truetype(str(folder / _FONT_FILES[face]), size)
 
 
-def lines(
-    pieces: Iterable[str], face: ImageFont.FreeTypeFont, width: float
+def break_lines(
+    texts: Iterable[str], face: ImageFont.FreeTypeFont, width: float
 ) -> list[list[tuple[int, float]]]:
     """Where each piece stands when the pieces are joined and broken into lines.
 
@@ -41,7 +41,7 @@ def lines(
     even if it alone is wider than the line.
 
     Args:
-      pieces: texts with their leading spaces.
+      texts: texts with their leading spaces.
       face: the font that measures them.
       width: of a line, in pixels.
 
@@ -50,7 +50,7 @@ def lines(
       piece that opens a line starts one space to the left of it.
     """
     groups: list[list[tuple[int, str]]] = []
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(texts):
         if piece.startswith(" ") or not groups:
             groups.append([])
         groups[-1].append((index, piece))
@@ -69,11 +69,11 @@ def lines(
     return broken
 
 
-def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """The lines of a text, none wider than `width` pixels unless a single word is."""
     words = text.split()
     pieces = [" " * (index > 0) + word for index, word in enumerate(words)]
-    return [" ".join(words[i] for i, _ in line) for line in lines(pieces, face, width)]
+    return [" ".join(words[i] for i, _ in line) for line in break_lines(pieces, face, width)]
 
 
 def rgb(color: str) -> Color:
@@ -81,8 +81,8 @@ def rgb(color: str) -> Color:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
-def mixed(low: str, high: str, share: float) -> Color:
-    """The color that lies `share` of the way from `low` to `high`."""
+def mix_colors(low: str, high: str, fraction: float) -> Color:
+    """The color that lies `fraction` of the way from `low` to `high`."""
     both = zip(rgb(low), rgb(high), strict=True)
-    red, green, blue = (round(a + (b - a) * share) for a, b in both)
+    red, green, blue = (round(a + (b - a) * fraction) for a, b in both)
     return red, green, blue

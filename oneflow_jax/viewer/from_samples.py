@@ -4,57 +4,58 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.paradigms import base
+from oneflow_jax.samplers.base import Trajectory
 from oneflow_jax.viewer import trajectory
 
 
-def stories(
+def build_views(
     layout: layouts.Layout,
-    moments: base.Moments,
+    batch_trajectory: Trajectory,
     titles: Sequence[str],
     prompts: Sequence[str],
-) -> list[trajectory.Story]:
+) -> list[trajectory.TrajectoryView]:
     """How each document of a batch came about.
 
     Args:
         layout: how slots become words and pictures.
-        moments: of the batch, on the host.
+        batch_trajectory: of the batch, on the host.
         titles: of each document.
         prompts: of each document.
     """
-    end = max(1.0, float(moments.times[-1]))
-    shown = _pictures(layout, moments)
+    end = max(1.0, float(batch_trajectory.times[-1]))
+    shown = _decode_images(layout, batch_trajectory)
     return [
-        trajectory.Story(
+        trajectory.TrajectoryView(
             title=titles[b],
             prompt=prompts[b],
             frames=tuple(
                 trajectory.Frame(
-                    clock=float(t) / end, parts=_parts(layout, moments, shown, moment, b)
+                    clock=float(t) / end,
+                    parts=_make_parts(layout, batch_trajectory, shown, moment, b),
                 )
-                for moment, t in enumerate(moments.times)
+                for moment, t in enumerate(batch_trajectory.times)
             ),
         )
         for b in range(len(titles))
     ]
 
 
-Pictures = dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]]
+DecodedImages = dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]]
 """State and guess of a picture, by moment, document and first slot."""
 
 
-def _pictures(layout: layouts.Layout, moments: base.Moments) -> Pictures:
+def _decode_images(layout: layouts.Layout, batch_trajectory: Trajectory) -> DecodedImages:
     """All pictures at all moments, decoded at once, since a codec may be a network."""
-    canvas = moments.canvas
+    canvas = batch_trajectory.canvas
     found: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
     for at_moment in np.ndindex(canvas.kind.shape[:2]):
         layers = (x[at_moment] for x in (canvas.kind, canvas.span, canvas.position))
-        for kind, at in layouts.parts(*layers):
-            if kind == Kind.IMAGE:
+        for kind, at in layouts.iter_parts(*layers):
+            if kind == Modality.IMAGE:
                 place = (*at_moment, int(at[0]))
-                whole = (canvas.ids, canvas.latents, moments.guess)
+                whole = (canvas.ids, canvas.latents, batch_trajectory.guess)
                 found[place] = tuple(x[at_moment][at] for x in whole)
     if not found:
         return {}
@@ -63,27 +64,31 @@ def _pictures(layout: layouts.Layout, moments: base.Moments) -> Pictures:
     return dict(zip(found, zip(states, guesses, strict=True), strict=True))
 
 
-def _parts(
-    layout: layouts.Layout, moments: base.Moments, shown: Pictures, moment: int, b: int
-) -> tuple[trajectory.TextRun | trajectory.Picture, ...]:
+def _make_parts(
+    layout: layouts.Layout,
+    batch_trajectory: Trajectory,
+    decoded_images: DecodedImages,
+    step: int,
+    b: int,
+) -> tuple[trajectory.TextSpan | trajectory.ImageView, ...]:
     """One document at one moment.
 
     A word's key is its slot, a picture's its first slot, and a run's that of the picture before it,
     below zero: what stays keeps its key when words are inserted.
     """
-    canvas, at_moment = moments.canvas, (moment, b)
+    canvas, at_moment = batch_trajectory.canvas, (step, b)
     ids, fixed = canvas.ids[at_moment], canvas.fixed[at_moment]
     layers = (x[at_moment] for x in (canvas.kind, canvas.span, canvas.position))
-    parts: list[trajectory.TextRun | trajectory.Picture] = []
+    parts: list[trajectory.TextSpan | trajectory.ImageView] = []
     before = 0
-    for kind, at in layouts.parts(*layers):
+    for kind, at in layouts.iter_parts(*layers):
         given = bool(fixed[at].all())
-        clock = 1.0 if given else float(np.mean(moments.clock[at_moment][at[~fixed[at]]]))
-        if kind == Kind.IMAGE:
+        clock = 1.0 if given else float(np.mean(batch_trajectory.clock[at_moment][at[~fixed[at]]]))
+        if kind == Modality.IMAGE:
             before = int(at[0])
-            state, guess = shown[moment, b, before]
+            state, guess = decoded_images[step, b, before]
             parts.append(
-                trajectory.Picture(
+                trajectory.ImageView(
                     key=before,
                     state=state,
                     guess=guess,
@@ -93,14 +98,14 @@ def _parts(
             )
         elif not np.isin(ids[at], layout.silent).all():
             words = tuple(
-                trajectory.Word(
+                trajectory.TokenView(
                     key=int(slot),
                     text=layout.vocab.piece(int(ids[slot])),
-                    certainty=float(np.clip(moments.certainty[at_moment][slot], 0, 1)),
+                    certainty=float(np.clip(batch_trajectory.certainty[at_moment][slot], 0, 1)),
                     given=bool(fixed[slot]),
                 )
                 for slot in at
                 if ids[slot] not in layout.silent
             )
-            parts.append(trajectory.TextRun(key=~before, words=words, clock=clock, given=given))
+            parts.append(trajectory.TextSpan(key=~before, words=words, clock=clock, given=given))
     return tuple(parts)

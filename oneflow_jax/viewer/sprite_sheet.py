@@ -17,22 +17,22 @@ from PIL import Image
 
 from oneflow_jax.viewer import trajectory
 
-SHEET_PIXELS = 8192  # browsers refuse images taller than 16k to 32k pixels
+MAX_SHEET_HEIGHT = 8192  # browsers refuse images taller than 16k to 32k pixels
 
 
-def _png(sheet: Image.Image) -> tuple[str, bytes]:
+def _encode_png(sheet: Image.Image) -> tuple[str, bytes]:
     """The sheet as PNG, without loss."""
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return "image/png", file.getvalue()
 
 
-def _palette(sheet: Image.Image) -> tuple[str, bytes]:
+def _encode_palette_png(sheet: Image.Image) -> tuple[str, bytes]:
     """The sheet as PNG with the 256 colors that suit it best: a third of the bytes of noise."""
-    return _png(sheet.quantize(256, dither=Image.Dither.NONE))
+    return _encode_png(sheet.quantize(256, dither=Image.Dither.NONE))
 
 
-def _webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
+def _encode_webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
     """The sheet as lossy WebP."""
     file = io.BytesIO()
     sheet.save(file, "WEBP", quality=quality)
@@ -40,28 +40,36 @@ def _webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoding:
+class SheetEncoding:
     """A way to store sheets, and what to tell the reader about it ("" if nothing is lost)."""
 
     encode: Callable[[Image.Image], tuple[str, bytes]]
     remark: str
 
 
-def _lossy(what: str) -> str:
-    return f"Pictures between the first and the last step are stored {what} to keep the page small."
+def _lossy_note(method: str) -> str:
+    return (
+        f"Pictures between the first and the last step are stored {method} to keep the page small."
+    )
 
 
 ENCODINGS = (
-    Encoding(_png, ""),
-    Encoding(_palette, _lossy("with 256 colors each")),
-    Encoding(functools.partial(_webp, quality=80), _lossy("as WebP of quality 80")),
-    Encoding(functools.partial(_webp, quality=50), _lossy("as WebP of quality 50")),
-    Encoding(functools.partial(_webp, quality=20), _lossy("as WebP of quality 20")),
+    SheetEncoding(_encode_png, ""),
+    SheetEncoding(_encode_palette_png, _lossy_note("with 256 colors each")),
+    SheetEncoding(
+        functools.partial(_encode_webp, quality=80), _lossy_note("as WebP of quality 80")
+    ),
+    SheetEncoding(
+        functools.partial(_encode_webp, quality=50), _lossy_note("as WebP of quality 50")
+    ),
+    SheetEncoding(
+        functools.partial(_encode_webp, quality=20), _lossy_note("as WebP of quality 20")
+    ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class TilePosition:
     """Where a tile is: row `row` (in tiles, from the top) of sheet number `sheet`."""
 
     sheet: int
@@ -78,15 +86,15 @@ class _Sheet:
         return Image.fromarray(np.concatenate(self.tiles))
 
 
-class Atlas:
+class SpritePacker:
     """Collects tiles, each distinct one once, and packs them."""
 
     def __init__(self) -> None:
         self._sheets: list[_Sheet] = []
-        self._places: dict[Hashable, Place] = {}
+        self._places: dict[Hashable, TilePosition] = {}
         self._open: dict[Hashable, int] = {}
 
-    def place(self, pixels: trajectory.Pixels, group: Hashable, exact: bool) -> Place:
+    def place(self, pixels: trajectory.Pixels, group: Hashable, exact: bool) -> TilePosition:
         """The place of a tile, which is added if it is new.
 
         Args:
@@ -99,18 +107,18 @@ class Atlas:
             self._places[tile] = self._append(pixels, group, exact)
         return self._places[tile]
 
-    def _append(self, pixels: trajectory.Pixels, group: Hashable, exact: bool) -> Place:
+    def _append(self, pixels: trajectory.Pixels, group: Hashable, exact: bool) -> TilePosition:
         """The place of a new tile, on a new sheet if the open one of its group is full."""
         kind = (exact, pixels.shape, None if exact else group)
-        full = max(1, SHEET_PIXELS // pixels.shape[0])
+        full = max(1, MAX_SHEET_HEIGHT // pixels.shape[0])
         if kind not in self._open or len(self._sheets[self._open[kind]].tiles) == full:
             self._open[kind] = len(self._sheets)
             self._sheets.append(_Sheet(exact, []))
         sheet = self._open[kind]
         self._sheets[sheet].tiles.append(pixels)
-        return Place(sheet, len(self._sheets[sheet].tiles) - 1)
+        return TilePosition(sheet, len(self._sheets[sheet].tiles) - 1)
 
-    def packed(self, budget: int) -> tuple[list[dict[str, int | str]], str]:
+    def encode(self, budget: int) -> tuple[list[dict[str, int | str]], str]:
         """The sheets for the page, and a remark for its reader if tiles lost precision.
 
         Args:
@@ -120,7 +128,10 @@ class Atlas:
           For each sheet the width and height of *one tile* in pixels and the data URI.
         """
         for encoding in ENCODINGS:
-            uris = [_uri((_png if s.exact else encoding.encode)(s.image())) for s in self._sheets]
+            uris = [
+                _data_uri((_encode_png if s.exact else encoding.encode)(s.image()))
+                for s in self._sheets
+            ]
             if sum(map(len, uris)) <= budget:
                 break
         remark = "" if all(sheet.exact for sheet in self._sheets) else encoding.remark
@@ -131,6 +142,6 @@ class Atlas:
         ], remark
 
 
-def _uri(typed: tuple[str, bytes]) -> str:
+def _data_uri(encoded: tuple[str, bytes]) -> str:
     """A data URI of (media type, bytes)."""
-    return f"data:{typed[0]};base64,{base64.b64encode(typed[1]).decode('ascii')}"
+    return f"data:{encoded[0]};base64,{base64.b64encode(encoded[1]).decode('ascii')}"

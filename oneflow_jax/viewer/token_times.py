@@ -9,45 +9,48 @@ import numpy as np
 
 from oneflow_jax.viewer import trajectory
 
-SETTLED = 0.5
+CONFIDENT = 0.5
 """Certainty from which a word counts as there."""
 
-PICTURE = "<image>"
+IMAGE_LABEL = "<image>"
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrival:
+class WordTime:
     """A word, or a picture that was born on the way, and the time of the run when it came."""
 
     word: str
     time: float
 
 
-def arrivals(told: trajectory.Story) -> list[Arrival]:
+def compute_word_times(view: trajectory.TrajectoryView) -> list[WordTime]:
     """The words of the finished document that were not given, in reading order.
 
     A word has come when it reads as it does at the end, and does so from then on. One of several
     pieces has come with the last of them.
     """
-    times = [frame.clock for frame in told.frames]
-    at_piece = [{word.key: word for word in frame.words()} for frame in told.frames]
-    at_picture = [{picture.key for picture in frame.pictures()} for frame in told.frames]
-    found: list[Arrival] = []
-    for part in told.frames[-1].parts:
-        if isinstance(part, trajectory.Picture):
+    times = [frame.clock for frame in view.frames]
+    at_piece = [{word.key: word for word in frame.words()} for frame in view.frames]
+    at_picture = [{picture.key for picture in frame.pictures()} for frame in view.frames]
+    found: list[WordTime] = []
+    for part in view.frames[-1].parts:
+        if isinstance(part, trajectory.ImageView):
             if part.key not in at_picture[0]:
                 there = [part.key in keys for keys in at_picture]
-                found.append(Arrival(PICTURE, times[_since(there)]))
+                found.append(WordTime(IMAGE_LABEL, times[_first_stable(there)]))
             continue
-        for pieces in _words(part.words):
+        for pieces in _group_into_words(part.words):
             if not any(piece.given for piece in pieces):
-                since = max(_since([_reads(piece, at) for at in at_piece]) for piece in pieces)
+                since = max(
+                    _first_stable([_reads_as_final(piece, at) for at in at_piece])
+                    for piece in pieces
+                )
                 word = "".join(piece.text for piece in pieces).strip()
-                found.append(Arrival(word, times[since]))
+                found.append(WordTime(word, times[since]))
     return found
 
 
-class Stretch(NamedTuple):
+class FormationInterval(NamedTuple):
     """A text run or picture of a finished document, and the frames from and at which it formed."""
 
     part: trajectory.Part
@@ -55,54 +58,60 @@ class Stretch(NamedTuple):
     last: int
 
 
-def stretches(told: trajectory.Story) -> list[Stretch]:
+def compute_formation_intervals(view: trajectory.TrajectoryView) -> list[FormationInterval]:
     """When each part of a document formed, in reading order.
 
     From the frame that first has something of it, to the one from which on it is as at the end.
 
     A picture is finished with the last frame, unless it was given: it is refined to the end.
     """
-    at_piece = [{word.key: word for word in frame.words()} for frame in told.frames]
-    at_picture = [{picture.key for picture in frame.pictures()} for frame in told.frames]
+    at_piece = [{word.key: word for word in frame.words()} for frame in view.frames]
+    at_picture = [{picture.key for picture in frame.pictures()} for frame in view.frames]
     found = []
-    for part in told.frames[-1].parts:
-        if isinstance(part, trajectory.Picture):
+    for part in view.frames[-1].parts:
+        if isinstance(part, trajectory.ImageView):
             found.append(
-                Stretch(
-                    part, _since([part.key in keys for keys in at_picture]), len(told.frames) - 1
+                FormationInterval(
+                    part,
+                    _first_stable([part.key in keys for keys in at_picture]),
+                    len(view.frames) - 1,
                 )
             )
             continue
-        first = min(_since([piece.key in at for at in at_piece]) for piece in part.words)
-        last = max(_since([_reads(piece, at) for at in at_piece]) for piece in part.words)
-        found.append(Stretch(part, first, max(first, last)))
+        first = min(_first_stable([piece.key in at for at in at_piece]) for piece in part.words)
+        last = max(
+            _first_stable([_reads_as_final(piece, at) for at in at_piece]) for piece in part.words
+        )
+        found.append(FormationInterval(part, first, max(first, last)))
     return found
 
 
-def mean_times(every: Sequence[Arrival]) -> dict[str, tuple[float, int]]:
+def average_times(word_times: Sequence[WordTime]) -> dict[str, tuple[float, int]]:
     """By word: the mean of its times, and how often it came; the earliest first."""
     times = collections.defaultdict(list)
-    for one in every:
+    for one in word_times:
         times[one.word].append(one.time)
     means = {word: (float(np.mean(values)), len(values)) for word, values in times.items()}
     return dict(sorted(means.items(), key=lambda item: item[1]))
 
 
-def _since(there: Sequence[bool]) -> int:
+def _first_stable(is_stable: Sequence[bool]) -> int:
     """The first moment from which on it is true to the end; the last one, if not even then."""
-    trailing = next((n for n, true in enumerate(reversed(there)) if not true), len(there))
-    return len(there) - max(trailing, 1)
+    trailing = next((n for n, true in enumerate(reversed(is_stable)) if not true), len(is_stable))
+    return len(is_stable) - max(trailing, 1)
 
 
-def _reads(piece: trajectory.Word, at: dict[int, trajectory.Word]) -> bool:
-    then = at.get(piece.key)
-    return then is not None and then.text == piece.text and then.certainty >= SETTLED
+def _reads_as_final(
+    token: trajectory.TokenView, tokens_by_key: dict[int, trajectory.TokenView]
+) -> bool:
+    then = tokens_by_key.get(token.key)
+    return then is not None and then.text == token.text and then.certainty >= CONFIDENT
 
 
-def _words(pieces: Sequence[trajectory.Word]) -> list[list[trajectory.Word]]:
+def _group_into_words(tokens: Sequence[trajectory.TokenView]) -> list[list[trajectory.TokenView]]:
     """Pieces that belong together; a leading space begins a word, empty pieces are left out."""
-    words: list[list[trajectory.Word]] = []
-    for piece in pieces:
+    words: list[list[trajectory.TokenView]] = []
+    for piece in tokens:
         if not piece.text.strip():
             continue
         if piece.text.startswith(" ") or not words:

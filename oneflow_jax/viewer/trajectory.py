@@ -15,13 +15,13 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import UInt8
 
-MASKED = 0.1  # a word less certain than this is drawn as a plain block ...
-LEGIBLE = 0.9  # ... and one more certain than this as plain text
+TRANSPARENT_CONFIDENCE = 0.1  # a word less certain than this is drawn as a plain block ...
+OPAQUE_CONFIDENCE = 0.9  # ... and one more certain than this as plain text
 
 Pixels = UInt8[np.ndarray, "H W 3"]
 
 
-def _check_share(owner: str, name: str, value: float) -> None:
+def _check_fraction(owner: str, name: str, value: float) -> None:
     """Raises ValueError unless `value` lies in [0, 1]; not-a-number does not."""
     if not 0 <= value <= 1:
         raise ValueError(f"{owner}: {name}={value} is not in [0, 1]")
@@ -44,7 +44,7 @@ def _check_unique(owner: str, keys: Iterable[int]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Word:
+class TokenView:
     """One token of a text run as it stands at one step.
 
     `text` is the token's piece, with its leading space if it has one: the pieces joined are what
@@ -58,17 +58,24 @@ class Word:
     given: bool = False
 
     def __post_init__(self) -> None:
-        _check_share(f"word {self.key} ({self.text!r})", "certainty", self.certainty)
+        _check_fraction(f"word {self.key} ({self.text!r})", "certainty", self.certainty)
 
     def legibility(self) -> float:
         """How far the word has come out of its mask, from 0 (a plain block) to 1 (plain text)."""
         if self.given:
             return 1.0
-        return min(1.0, max(0.0, (self.certainty - MASKED) / (LEGIBLE - MASKED)))
+        return min(
+            1.0,
+            max(
+                0.0,
+                (self.certainty - TRANSPARENT_CONFIDENCE)
+                / (OPAQUE_CONFIDENCE - TRANSPARENT_CONFIDENCE),
+            ),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Picture:
+class ImageView:
     """One picture at one step: `state` is x_t decoded, `guess` the model's x̂_1, uint8 `[H W 3]`."""
 
     key: int
@@ -78,7 +85,7 @@ class Picture:
     given: bool = False
 
     def __post_init__(self) -> None:
-        _check_share(f"picture {self.key}", "clock", self.clock)
+        _check_fraction(f"picture {self.key}", "clock", self.clock)
         _check_pixels(f"picture {self.key}", "state", self.state)
         if self.guess is not None:
             _check_pixels(f"picture {self.key}", "guess", self.guess)
@@ -90,23 +97,23 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
-class TextRun:
+class TextSpan:
     """Words that stand together, between two pictures or at an end of the document."""
 
     key: int
-    words: tuple[Word, ...]
+    words: tuple[TokenView, ...]
     clock: float
     given: bool = False
 
     def __post_init__(self) -> None:
-        _check_share(f"text run {self.key}", "clock", self.clock)
+        _check_fraction(f"text run {self.key}", "clock", self.clock)
 
     def reading(self) -> str:
         """The pieces joined, as people read them."""
         return "".join(word.text for word in self.words).strip()
 
 
-Part = TextRun | Picture
+Part = TextSpan | ImageView
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,25 +124,25 @@ class Frame:
     parts: tuple[Part, ...]
 
     def __post_init__(self) -> None:
-        _check_share("frame", "clock", self.clock)
+        _check_fraction("frame", "clock", self.clock)
         _check_unique("keys of parts", (part.key for part in self.parts))
         _check_unique("keys of words", (word.key for word in self.words()))
 
-    def words(self) -> tuple[Word, ...]:
+    def words(self) -> tuple[TokenView, ...]:
         """The words of all text runs, in reading order."""
         return tuple(word for run in self.runs() for word in run.words)
 
-    def runs(self) -> tuple[TextRun, ...]:
+    def runs(self) -> tuple[TextSpan, ...]:
         """The text runs, in reading order."""
-        return tuple(part for part in self.parts if isinstance(part, TextRun))
+        return tuple(part for part in self.parts if isinstance(part, TextSpan))
 
-    def pictures(self) -> tuple[Picture, ...]:
+    def pictures(self) -> tuple[ImageView, ...]:
         """The pictures, in reading order."""
-        return tuple(part for part in self.parts if isinstance(part, Picture))
+        return tuple(part for part in self.parts if isinstance(part, ImageView))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Story:
+class TrajectoryView:
     """One document from corrupted to clean: `frames[0]` is the start, `frames[-1]` the result.
 
     `prompt` says in words what was asked for ("" if nothing was).

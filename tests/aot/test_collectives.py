@@ -10,39 +10,39 @@ from jax.sharding import PartitionSpec as P
 
 from oneflow_jax.aot import collectives, hlo
 
-SHARE = 4 * 256  # bytes of float32[1, 256]
+SHARD_BYTES = 4 * 256  # bytes of float32[1, 256]
 
 
-def found(function, out, *, slice_of=(0,) * 8, mesh=None):
+def compile_and_find(function, out_specs, *, slice_of=(0,) * 8, mesh=None):
     """The collectives of a function of f32[1, 256] on each of 8 devices in two rows of four."""
     mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     mapped = jax.shard_map(
-        function, mesh=mesh, in_specs=P(("a", "b")), out_specs=out, check_vma=False
+        function, mesh=mesh, in_specs=P(("a", "b")), out_specs=out_specs, check_vma=False
     )
     text = jax.jit(mapped).lower(jnp.ones((8, 256))).compile().as_text()
-    return collectives.collectives(hlo.parse(text), slice_of)
+    return collectives.find_collectives(hlo.parse(text), slice_of)
 
 
 ALL = ("a", "b")
 CASES = {
-    "all-gather": (lambda x: jax.lax.all_gather(x, "b", tiled=True), P("a"), 3 * SHARE, 4),
-    "all-reduce": (lambda x: jax.lax.psum(x, ALL), P(), 2 * 7 / 8 * SHARE, 8),
+    "all-gather": (lambda x: jax.lax.all_gather(x, "b", tiled=True), P("a"), 3 * SHARD_BYTES, 4),
+    "all-reduce": (lambda x: jax.lax.psum(x, ALL), P(), 2 * 7 / 8 * SHARD_BYTES, 8),
     "reduce-scatter": (
         lambda x: jax.lax.psum_scatter(x, "b", scatter_dimension=1, tiled=True),
         P("a", "b"),
-        3 / 4 * SHARE,
+        3 / 4 * SHARD_BYTES,
         4,
     ),
     "all-to-all": (
         lambda x: jax.lax.all_to_all(x, "a", split_axis=1, concat_axis=0, tiled=True),
         P(None, ALL),
-        1 / 2 * SHARE,
+        1 / 2 * SHARD_BYTES,
         2,
     ),
     "collective-permute": (
         lambda x: jax.lax.ppermute(x, "b", [(0, 1), (1, 2), (2, 3), (3, 0)]),
         P(ALL),
-        SHARE,
+        SHARD_BYTES,
         2,
     ),
 }
@@ -51,28 +51,28 @@ CASES = {
 @pytest.mark.parametrize("kind", CASES)
 def test_kind_bytes_and_group(kind):
     function, out, sent, chips = CASES[kind]
-    (one,) = found(function, out)
+    (one,) = compile_and_find(function, out)
     assert (one.kind, one.bytes, one.chips, one.times) == (kind, sent, chips, 1)
-    assert collectives.by_kind([one]) == {kind: {"count": 1, "bytes": sent}}
+    assert collectives.sum_by_kind([one]) == {kind: {"count": 1, "bytes": sent}}
 
 
 def test_in_a_loop_they_count_as_often_as_it_runs():
     def function(x):
         return jax.lax.scan(lambda y, _: (jax.lax.psum(y, "b") / 4, None), x, length=6)[0]
 
-    (one,) = found(function, P(ALL))
-    assert (one.times, one.bytes) == (6, 6 * 2 * 3 / 4 * SHARE)
-    assert collectives.by_kind([one])["all-reduce"]["count"] == 6
+    (one,) = compile_and_find(function, P(ALL))
+    assert (one.times, one.bytes) == (6, 6 * 2 * 3 / 4 * SHARD_BYTES)
+    assert collectives.sum_by_kind([one])["all-reduce"]["count"] == 6
 
 
 @pytest.mark.parametrize(("axis", "slices"), [("a", 2), ("b", 1)])
 def test_what_crosses_slices_is_told(axis, slices):
     function = functools.partial(jax.lax.psum, axis_name=axis)
-    (one,) = found(function, P(ALL), slice_of=(0, 0, 0, 0, 1, 1, 1, 1))
+    (one,) = compile_and_find(function, P(ALL), slice_of=(0, 0, 0, 0, 1, 1, 1, 1))
     assert one.slices == slices
 
 
-FORMS = {
+GROUP_FORMATS = {
     "replica_groups={{0,1},{2,3}}, x": [[0, 1], [2, 3]],
     "replica_groups=[2,2]<=[4], x": [[0, 1], [2, 3]],
     "replica_groups=[2,2]<=[2,2]T(1,0), x": [[0, 2], [1, 3]],
@@ -83,10 +83,10 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", GROUP_FORMATS)
 def test_groups_in_every_form(form):
     line = hlo.Instruction("all-reduce.1", "all-reduce", (), (), form, root=False)
-    np.testing.assert_array_equal(collectives._groups(line, 4), FORMS[form])
+    np.testing.assert_array_equal(collectives._device_groups(line, 4), GROUP_FORMATS[form])
 
 
 FUSED = """HloModule step
@@ -105,7 +105,7 @@ ENTRY %main (a: bf16[512,64]) -> bf16[128,64] {
 
 
 def test_an_all_reduce_of_which_one_slice_is_kept_is_a_reduce_scatter():
-    (one,) = collectives.collectives(hlo.parse(FUSED), (0,) * 4)
+    (one,) = collectives.find_collectives(hlo.parse(FUSED), (0,) * 4)
     assert (one.kind, one.bytes, one.shape) == ("reduce-scatter", 3 / 4 * 65536, "bf16[512,64]")
 
 
@@ -119,11 +119,11 @@ ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
 
 
 def test_what_is_started_and_done_counts_once():
-    (one,) = collectives.collectives(hlo.parse(STARTED), (0,) * 4)
+    (one,) = collectives.find_collectives(hlo.parse(STARTED), (0,) * 4)
     assert (one.kind, one.bytes, one.shape) == ("all-gather", 3 * 512, "bf16[16,64]")
 
 
-BEHIND = """HloModule step
+OVERLAPPED = """HloModule step
 %begun (x: bf16[4,64]) -> bf16[16,64] {
   %x = bf16[4,64]{1,0} parameter(0)
   ROOT %g = bf16[16,64] all-gather(%x), channel_id=5, replica_groups=[1,4]<=[4], dimensions={0}
@@ -141,5 +141,5 @@ ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
 
 
 def test_what_goes_on_behind_products_counts_once_and_tells_its_place():
-    (one,) = collectives.collectives(hlo.parse(BEHIND), (0,) * 4)
+    (one,) = collectives.find_collectives(hlo.parse(OVERLAPPED), (0,) * 4)
     assert (one.bytes, one.path) == (3 * 512, "jit(step)/mlp/up")

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from oneflow_jax.aot import hlo
 
 
-def compiled(function, *arguments):
+def compile_program(function, *arguments):
     return hlo.parse(jax.jit(function).lower(*arguments).compile().as_text())
 
 
-def times_of_products(program):
+def matmul_run_count(program):
     """The one matrix product of a program may be in a fusion."""
     (times,) = (
         times
@@ -21,7 +21,7 @@ def times_of_products(program):
     return times
 
 
-def scanned(x):
+def nested_scan(x):
     def round_(x, _):
         inner, _ = jax.lax.scan(lambda y, _: (jnp.tanh(y @ y), None), x, length=3)
         return inner, None
@@ -30,18 +30,18 @@ def scanned(x):
 
 
 def test_loops_within_loops_multiply():
-    program = compiled(scanned, jnp.ones((16, 16)))
-    times = times_of_products(program)
+    program = compile_program(nested_scan, jnp.ones((16, 16)))
+    times = matmul_run_count(program)
     assert times == 15
     assert program.unknown_loops == ()
 
 
 def test_a_loop_of_unknown_length_counts_once_and_is_told():
-    program = compiled(
+    program = compile_program(
         lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 9.0, lambda x: jnp.tanh(x @ x), x),
         jnp.ones((16, 16)),
     )
-    times = times_of_products(program)
+    times = matmul_run_count(program)
     assert times == 1
     assert len(program.unknown_loops) == 1
 

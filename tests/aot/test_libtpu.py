@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("name", ["v4-8", "v4-32", "v5p-8", "v5e-1", "v5e-16", "v6e-8", "2xv4-16"])
 def test_as_many_devices_as_chips(name):
-    topology = topologies.named(name)
+    topology = topologies.parse_topology(name)
     devices = topology.devices()
     count = topology.slices
     for side in topology.shape:
@@ -32,13 +32,13 @@ def test_as_many_devices_as_chips(name):
 
 def test_a_mesh_may_split_a_side_of_the_torus():
     """32 is no product of sides of 8 x 8 x 8."""
-    devices = topologies.named("v4-1024").devices()
+    devices = topologies.parse_topology("v4-1024").devices()
     assert sharding.make_mesh({"data": -1, "fsdp": 32}, devices).shape["data"] == 16
 
 
-def small(**changes):
+def small_config(**changes):
     """Heads and widths that the kernel and the chip like; the state spread over four chips."""
-    return runs.config(
+    return runs.make_config(
         **{
             "mesh__fsdp": 4,
             "batch": 16,
@@ -58,8 +58,8 @@ def small(**changes):
 
 def test_a_small_model_on_a_slice(tmp_path, capsys):
     folder = epath.Path(tmp_path)
-    run.run(small(), folder, ["v4-8"])
-    (told,) = json.loads((folder / workdir.COMPILE).read_text()).values()
+    run.run(small_config(), folder, ["v4-8"])
+    (told,) = json.loads((folder / workdir.AOT_REPORT).read_text()).values()
     assert told["chips"] == 4
     assert told["hbm_bytes_per_chip"] < told["hbm_limit_bytes"]
     assert 0 < told["roofline_mfu"] <= told["model_flops_per_chip"] / told["flops_per_chip"] <= 1.0
@@ -72,13 +72,15 @@ def test_a_small_model_on_a_slice(tmp_path, capsys):
 
 def test_flops_are_those_counted_on_paper():
     """Loops of layers and microbatches are counted as often as they run."""
-    config = small(model__attention="dense", model__layers=3, parts=2)
-    told = run.figures_of(config, topologies.named("v4-8"), which=["train"])
+    config = small_config(model__attention="dense", model__layers=3, parts=2)
+    told = run.topology_report(config, topologies.parse_topology("v4-8"), program_names=["train"])
     assert told["flops_per_chip"] == pytest.approx(told["model_flops_per_chip"], rel=0.03)
 
 
 def test_what_crosses_slices_is_told():
-    told = run.figures_of(small(), topologies.named("2xv4-8"), which=["train"])
+    told = run.topology_report(
+        small_config(), topologies.parse_topology("2xv4-8"), program_names=["train"]
+    )
     assert told["mesh"]["slices"] == 2
     assert told["sending_seconds"] > 0
     assert told["between_slices"] > 0
@@ -86,14 +88,14 @@ def test_what_crosses_slices_is_told():
 
 def test_programs_whose_text_jax_cannot_read():
     """A v6e's sparse cores gather rows of large tables while others work."""
-    config = small(data__length=1024, data__vocab=32_768, model__embed_width=512)
-    told = run.figures_of(config, topologies.named("v6e-8"), which=["train"])
+    config = small_config(data__length=1024, data__vocab=32_768, model__embed_width=512)
+    told = run.topology_report(config, topologies.parse_topology("v6e-8"), program_names=["train"])
     assert told["flops_per_chip"] > told["model_flops_per_chip"]
     assert 0 < told["scheduled_mfu"] < told["roofline_mfu"] < 1
 
 
 def test_what_does_not_fit_is_said_so():
-    config = small(batch=4 * 4096, data__length=2_048, mesh__fsdp=1)
-    told = run.figures_of(config, topologies.named("v5e-4"), which=["train"])
+    config = small_config(batch=4 * 4096, data__length=2_048, mesh__fsdp=1)
+    told = run.topology_report(config, topologies.parse_topology("v5e-4"), program_names=["train"])
     assert not told["fits"]
     assert told["hbm_bytes_per_chip"] > told["hbm_limit_bytes"]

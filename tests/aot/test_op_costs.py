@@ -12,16 +12,16 @@ from oneflow_jax.costs.chips import Chip
 CHIP = Chip(peak=1e9, bandwidth=1e6, memory=1e9, interconnect=1e6, axes=3, clock=1e9)
 
 
-def compiled(function, *arguments):
+def compile_function(function, *arguments):
     return jax.jit(function).lower(*arguments).compile()
 
 
-def work_of(function, *arguments):
-    return op_costs.work(hlo.parse(compiled(function, *arguments).as_text()), CHIP)
+def measure_costs(function, *arguments):
+    return op_costs.sum_op_costs(hlo.parse(compile_function(function, *arguments).as_text()), CHIP)
 
 
 def test_a_product_of_matrices():
-    done = work_of(jnp.matmul, jnp.ones((64, 32)), jnp.ones((32, 16)))
+    done = measure_costs(jnp.matmul, jnp.ones((64, 32)), jnp.ones((32, 16)))
     assert done.flops == 2 * 64 * 32 * 16
     assert done.bytes == 4 * (64 * 32 + 32 * 16 + 64 * 16)
     # 65,536 FLOPs take 66 µs, 14,336 bytes 14 ms.
@@ -32,7 +32,7 @@ def test_products_in_batches_and_loops():
     def function(x, y):
         return jax.lax.scan(lambda x, _: (jnp.einsum("bij,bjk->bik", x, y), None), x, length=7)[0]
 
-    done = work_of(function, jnp.ones((4, 16, 16)), jnp.ones((4, 16, 16)))
+    done = measure_costs(function, jnp.ones((4, 16, 16)), jnp.ones((4, 16, 16)))
     assert done.flops == 7 * 2 * 4 * 16**3
 
 
@@ -55,8 +55,8 @@ def test_convolutions_are_counted_as_xla_does(name):
     def function(x, kernel):
         return jax.lax.conv_general_dilated(x, kernel, **settings)
 
-    program = compiled(function, x, kernel)
-    done = op_costs.work(hlo.parse(program.as_text()), None)
+    program = compile_function(function, x, kernel)
+    done = op_costs.sum_op_costs(hlo.parse(program.as_text()), None)
     assert done.seconds is None
     assert done.flops == program.cost_analysis()["flops"]
 
@@ -87,7 +87,7 @@ ENTRY %main (a: f32[24,64,64], b: f32[1,64,64], c: s32[]) -> f32[24,64,64] {
 
 
 def test_of_what_is_sliced_or_updated_in_place_only_the_slice_moves():
-    done = op_costs.work(hlo.parse(SLICED), CHIP)
+    done = op_costs.sum_op_costs(hlo.parse(SLICED), CHIP)
     layer, index = 4 * 64 * 64, 4
     # Read: one layer, and the number of it, twice. What is on the chip is free. Written: one layer.
     assert done.bytes == layer + index + layer + index
@@ -113,12 +113,12 @@ def test_kernels_tell_of_themselves_in_several_lines():
 
 def test_kernels_count_by_their_names_and_at_half_the_peak():
     """Three products of 2 x 16 heads, of 64 queries with 256 keys."""
-    done = op_costs.work(hlo.parse(KERNEL), CHIP)
+    done = op_costs.sum_op_costs(hlo.parse(KERNEL), CHIP)
     assert done.flops == 3 * 2 * 2 * 16 * 64 * 256 * 128
     query, key = 2 * 2 * 16 * 64 * 128, 2 * 2 * 4 * 256 * 128
     assert done.bytes == 2 * query + 2 * key
     fast = dataclasses.replace(CHIP, bandwidth=1e12)
-    quick = op_costs.work(hlo.parse(KERNEL), fast)
+    quick = op_costs.sum_op_costs(hlo.parse(KERNEL), fast)
     assert quick.seconds == quick.scheduled == done.flops / 0.5e9
 
 
@@ -131,4 +131,4 @@ ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {
 
 
 def test_the_compiler_tells_its_own_cycles():
-    assert op_costs.work(hlo.parse(CYCLES), CHIP).scheduled == 77 / CHIP.clock
+    assert op_costs.sum_op_costs(hlo.parse(CYCLES), CHIP).scheduled == 77 / CHIP.clock

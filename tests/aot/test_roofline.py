@@ -4,20 +4,24 @@ import pytest
 
 from oneflow_jax.aot import roofline
 from oneflow_jax.aot.collectives import Collective
-from oneflow_jax.aot.op_costs import Work
+from oneflow_jax.aot.op_costs import OpCosts
 from oneflow_jax.costs.chips import Chip
 
 CHIP = Chip(peak=100.0, bandwidth=10.0, memory=1e9, interconnect=12.0, axes=3, clock=50.0)
 
 
-def sent(number, slices=1):
-    return Collective("all-gather", 1, number, chips=4, slices=slices, shape="f32[4]", path="")
+def make_collective(num_bytes, num_slices=1):
+    return Collective(
+        "all-gather", 1, num_bytes, chips=4, slices=num_slices, shape="f32[4]", path=""
+    )
 
 
 def test_computing_then_sending():
     """3 s of computing; 10 bytes at 12 / 3 / 2 = 2 a second, 5 s; 200 of 4 x 800 FLOPs."""
-    work = Work(flops=300.0, bytes=30.0, seconds=3.0, scheduled=7.0)
-    guess = roofline.estimate(work, [sent(4.0), sent(6.0)], CHIP, chips=4, model_flops=800.0)
+    work = OpCosts(flops=300.0, bytes=30.0, seconds=3.0, scheduled=7.0)
+    guess = roofline.estimate(
+        work, [make_collective(4.0), make_collective(6.0)], CHIP, num_chips=4, model_flops=800.0
+    )
     assert (guess.computing, guess.sending, guess.seconds) == (3.0, 5.0, 8.0)
     assert guess.mfu == pytest.approx(800 / 4 / 100 / 8)
     assert guess.scheduled == 7.0
@@ -25,5 +29,8 @@ def test_computing_then_sending():
 
 
 def test_between_slices_it_is_the_network_that_counts():
-    assert roofline.speed(sent(1.0), CHIP) == 2.0
-    assert roofline.speed(sent(1.0, slices=2), CHIP) == roofline.NETWORK
+    assert roofline.link_bandwidth(make_collective(1.0), CHIP) == 2.0
+    assert (
+        roofline.link_bandwidth(make_collective(1.0, num_slices=2), CHIP)
+        == roofline.DCN_BYTES_PER_S
+    )

@@ -24,18 +24,18 @@ KEYS = {
 }  # fmt: skip
 
 
-def tiny(**changes):
-    return runs.config(**{"mesh__fsdp": 4} | changes)
+def tiny_config(**changes):
+    return runs.make_config(**{"mesh__fsdp": 4} | changes)
 
 
-def figures(folder):
-    return json.loads((folder / workdir.COMPILE).read_text())
+def read_report(folder):
+    return json.loads((folder / workdir.AOT_REPORT).read_text())
 
 
 def test_everything_but_the_roofline_is_told_of_the_host(tmp_path, capsys):
     folder = epath.Path(tmp_path)
-    run.run(tiny(), folder, ["host"])
-    told = figures(folder)["host"]
+    run.run(tiny_config(), folder, ["host"])
+    told = read_report(folder)["host"]
     assert set(told) > KEYS
     assert told["hbm_bytes_per_chip"] == sum(told["categories"].values())
     assert "all-gather" in told["collectives"]
@@ -46,38 +46,44 @@ def test_everything_but_the_roofline_is_told_of_the_host(tmp_path, capsys):
     assert "topology" in printed
     assert "all-gather" in printed
     # Neither data nor tokenizer, nor anything else.
-    assert {path.name for path in folder.iterdir()} == {workdir.COMPILE, workdir.MEMORY}
+    assert {path.name for path in folder.iterdir()} == {workdir.AOT_REPORT, workdir.AOT_MEMORY_PLOT}
 
 
 @pytest.fixture(scope="module")
-def planned():
-    return system_lib.planned(tiny(), jax.devices())
+def abstract_system():
+    return system_lib.abstract_system(tiny_config(), jax.devices())
 
 
-def test_flops_are_those_counted_on_paper(planned):
+def test_flops_are_those_counted_on_paper(abstract_system):
     """But for what is recomputed, of which there is none, and two products of the vocabulary."""
-    told = run.figures_of(tiny(), topologies.named("host"), which=["train"])
-    assert told["flops_per_chip"] * 8 == pytest.approx(planned.flops, rel=0.03)
-    assert told["model_flops_per_chip"] * 8 == planned.flops
+    told = run.topology_report(
+        tiny_config(), topologies.parse_topology("host"), program_names=["train"]
+    )
+    assert told["flops_per_chip"] * 8 == pytest.approx(abstract_system.flops, rel=0.03)
+    assert told["model_flops_per_chip"] * 8 == abstract_system.flops
 
 
-def test_the_state_takes_its_share_of_each_device(planned):
-    state = train_state.abstract(planned)
+def test_the_state_takes_its_share_of_each_device(abstract_system):
+    state = train_state.abstract_state(abstract_system)
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
-    share = compile.local_bytes(state.params)
+    share = compile.bytes_per_device(state.params)
     assert whole / 4 < share < whole / 3.5  # Norms and biases are on every device.
-    compiled = compile.training(planned)
+    compiled = compile.compile_train_step(abstract_system)
     assert compiled.memory.categories["moments"] == pytest.approx(2 * share, rel=0.01)
     assert compiled.memory.categories["average"] == share
 
 
-def test_planned_shapes_are_those_of_real_batches(tmp_path, planned):
+def test_planned_shapes_are_those_of_real_batches(tmp_path, abstract_system):
     """Of a system that has its data."""
-    system = runs.prepared(tmp_path, tiny())
+    system = runs.prepare_system(tmp_path, tiny_config())
     batch = next(iter(system.batches()))
     for (path, real), shape in zip(
         jax.tree_util.tree_leaves_with_path(batch),
-        jax.tree.leaves(compile.canvases(planned, planned.config.batch, planned.placement)),
+        jax.tree.leaves(
+            compile.abstract_canvas(
+                abstract_system, abstract_system.config.batch, abstract_system.placement
+            )
+        ),
         strict=True,
     ):
         assert (real.shape, real.dtype) == (shape.shape, shape.dtype), path
@@ -85,29 +91,31 @@ def test_planned_shapes_are_those_of_real_batches(tmp_path, planned):
 
 
 def test_a_planned_vocabulary_is_as_large_as_it_may_become(tmp_path):
-    config = runs.config()
-    learned = data.layout(config, epath.Path(tmp_path)).vocab
-    planned = data.planned_layout(config).vocab
+    config = runs.make_config()
+    learned = data.make_layout(config, epath.Path(tmp_path)).vocab
+    planned = data.abstract_layout(config).vocab
     assert learned.size <= planned.size == config.data.vocab
-    assert planned.size_padded() % 128 == 0
+    assert planned.padded_size() % 128 == 0
 
 
 def test_the_batch_follows_the_chips_and_fsdp_is_no_wider():
-    config = run.fitted(tiny(mesh__fsdp=32), 16, 2, rows_per_chip=3)
+    config = run.fit_config(tiny_config(mesh__fsdp=32), 16, 2, per_device_batch=3)
     assert (config.batch, config.mesh.slices, config.mesh.fsdp) == (48, 2, 8)
-    assert run.fitted(tiny(), 8, 1, None).batch == tiny().batch
+    assert run.fit_config(tiny_config(), 8, 1, None).batch == tiny_config().batch
 
 
 def test_activations_that_are_gathered_are_told(monkeypatch):
     """Where nothing says how they lie, they follow the kernels, along fsdp, and then must meet."""
-    monkeypatch.setattr(collective_roles, "FEW", 4_096)
+    monkeypatch.setattr(collective_roles, "SMALL_BYTES", 4_096)
 
     def gathered():
-        told = run.figures_of(tiny(), topologies.named("host"), which=["train"])
+        told = run.topology_report(
+            tiny_config(), topologies.parse_topology("host"), program_names=["train"]
+        )
         return told["activations_gathered"]
 
     assert gathered() == 0
-    for name in ("constrained", "gathered"):
+    for name in ("with_logical_constraint", "all_gather_fsdp"):
         monkeypatch.setattr(partitioning, name, lambda x, names: x)
     assert gathered() > 0
 
@@ -123,16 +131,16 @@ def test_activations_that_are_gathered_are_told(monkeypatch):
     ],
 )  # fmt: skip
 def test_what_xla_refuses_for_want_of_memory(told, temporaries):
-    assert compile.without_room(told, 3 * 2**30) / 2**30 == pytest.approx(temporaries)
+    assert compile.parse_oom_temporaries(told, 3 * 2**30) / 2**30 == pytest.approx(temporaries)
 
 
 @pytest.mark.parametrize("told", ["RESOURCE_EXHAUSTED: too many\nlines", "INTERNAL: Used 3G"])
 def test_what_xla_refuses_for_another_reason(told):
     with pytest.raises(UserError, match=f"XLA could not compile this: {told.splitlines()[0]}$"):
-        compile.without_room(told, 0.0)
+        compile.parse_oom_temporaries(told, 0.0)
 
 
-FULL = {
+OOM_REPORT = {
     "chips": 4, "mesh": {"data": 1, "fsdp": 4}, "batch": 8, "parts": 1, "fits": True,
     "hbm_limit_bytes": 10.0, "hbm_bytes_per_chip": 12.0,
     "categories": {"parameters": 1.0, "moments": 2.0, "average": 1.0, "temporaries": 8.0},
@@ -140,47 +148,52 @@ FULL = {
 
 
 def test_what_does_not_fit_is_told_with_what_to_do():
-    (told,) = report.problems("v4-8", FULL)
+    (told,) = report.oom_messages("v4-8", OOM_REPORT)
     assert "training" in told
     assert "--config.model.remat=full" in told
     assert "--config.parts=2" in told
-    state = FULL | {"chips": 8, "categories": {"parameters": 3.0, "moments": 6.0, "average": 3.0}}
-    assert "--config.mesh.fsdp=8" in report.problems("v4-16", state)[0]
-    assert "more of them" in report.problems("v4-8", state | {"chips": 4})[0]
-    sampling = FULL | {"hbm_bytes_per_chip": 9.0, "sampling": FULL}
-    assert "evaluation.batch" in report.problems("v4-8", sampling)[0]
-    assert report.problems("v4-8", FULL | {"hbm_bytes_per_chip": 10.0}) == []
-    assert report.problems("host", FULL | {"hbm_limit_bytes": None}) == []
-    assert report.problems("v4-8", FULL | {"hbm_bytes_per_chip": 1.0, "fits": False})
+    state = OOM_REPORT | {
+        "chips": 8,
+        "categories": {"parameters": 3.0, "moments": 6.0, "average": 3.0},
+    }
+    assert "--config.mesh.fsdp=8" in report.oom_messages("v4-16", state)[0]
+    assert "more of them" in report.oom_messages("v4-8", state | {"chips": 4})[0]
+    sampling = OOM_REPORT | {"hbm_bytes_per_chip": 9.0, "sampling": OOM_REPORT}
+    assert "evaluation.batch" in report.oom_messages("v4-8", sampling)[0]
+    assert report.oom_messages("v4-8", OOM_REPORT | {"hbm_bytes_per_chip": 10.0}) == []
+    assert report.oom_messages("host", OOM_REPORT | {"hbm_limit_bytes": None}) == []
+    assert report.oom_messages("v4-8", OOM_REPORT | {"hbm_bytes_per_chip": 1.0, "fits": False})
 
 
 def test_what_does_not_fit_fails_after_all_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "figures_of", lambda *_, **__: FULL)
+    monkeypatch.setattr(run, "topology_report", lambda *_, **__: OOM_REPORT)
     with pytest.raises(UserError, match=r"v4-8: training(.|\n)*v4-16: training"):
-        run.run(tiny(), epath.Path(tmp_path), ["v4-8", "v4-16"])
-    assert set(figures(epath.Path(tmp_path))) == {"v4-8", "v4-16"}
+        run.run(tiny_config(), epath.Path(tmp_path), ["v4-8", "v4-16"])
+    assert set(read_report(epath.Path(tmp_path))) == {"v4-8", "v4-16"}
 
 
 def test_topologies_may_be_those_of_the_configuration(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "figures_of", lambda *_, **__: FULL | {"hbm_bytes_per_chip": 1.0})
-    run.run(tiny(topologies=("v5e-8",)), epath.Path(tmp_path), [])
-    assert set(figures(epath.Path(tmp_path))) == {"v5e-8"}
+    monkeypatch.setattr(
+        run, "topology_report", lambda *_, **__: OOM_REPORT | {"hbm_bytes_per_chip": 1.0}
+    )
+    run.run(tiny_config(topologies=("v5e-8",)), epath.Path(tmp_path), [])
+    assert set(read_report(epath.Path(tmp_path))) == {"v5e-8"}
     with pytest.raises(UserError, match="--topology is missing"):
-        run.run(tiny(), epath.Path(tmp_path), [])
+        run.run(tiny_config(), epath.Path(tmp_path), [])
 
 
 def test_a_batch_that_does_not_fit_the_chips_is_refused():
     with pytest.raises(UserError, match="batch=12"):
-        run.figures_of(tiny(batch=12), topologies.named("host"))
+        run.topology_report(tiny_config(batch=12), topologies.parse_topology("host"))
 
 
 @pytest.mark.parametrize("size", tpu.SIZES)
 def test_sizes_are_what_they_are_called(size):
     config = tpu_v4.get_config(size)
     config.mesh.fsdp = 1
-    system = system_lib.planned(config.lock(), jax.devices())
-    count = flops.of(system.model, system.layout.codec.channels).parameters
-    shapes = train_state.abstract(system).params
+    system = system_lib.abstract_system(config.lock(), jax.devices())
+    count = flops.from_model(system.model, system.layout.codec.channels).parameters
+    shapes = train_state.abstract_state(system).params
     assert count == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     number, unit = tpu.PARAMETERS[size].split()
     scale = {"million": 1e6, "billion": 1e9}[unit]

@@ -24,32 +24,34 @@ from oneflow_jax.errors import UserError
     ],
 )
 def test_numbers_count_cores_or_chips(name, chips, shape):
-    found = topologies.named(name)
+    found = topologies.parse_topology(name)
     assert (math.prod(found.shape), found.shape, found.slices) == (chips, shape, 1)
     assert found.chip.memory > 1e10
 
 
 def test_several_slices():
-    found = topologies.named("2xv4-128")
+    found = topologies.parse_topology("2xv4-128")
     assert (found.name, found.shape, found.slices) == ("2xv4-128", (4, 4, 4), 2)
 
 
 def test_every_generation_has_chips_and_sizes_double():
-    for generation, shapes in topologies.SHAPES.items():
+    for generation, shapes in topologies.SLICE_SHAPES.items():
         counts = [math.prod(map(int, shape.split("x"))) for shape in shapes]
         steps = {after / before for before, after in itertools.pairwise(counts)}
         assert steps <= {2, 4}, generation
-        assert topologies.named(f"{generation}-{topologies.CORES[generation] * counts[-1]}").chip
+        assert topologies.parse_topology(
+            f"{generation}-{topologies.CORES_PER_CHIP[generation] * counts[-1]}"
+        ).chip
 
 
 @pytest.mark.parametrize("name", ["v4-12", "v9-8", "0xv4-8", "v4", "", "2x2xv4-8"])
 def test_an_unknown_one_is_refused_with_what_there_is(name):
     with pytest.raises(UserError, match=r"v4-8, v4-16.*v5p-8.*v5e-1, .*v6e-256.*2xv4-128.*'host'"):
-        topologies.named(name)
+        topologies.parse_topology(name)
 
 
 def test_the_host_s_devices_have_no_limits_of_a_chip():
-    host = topologies.named("host")
+    host = topologies.parse_topology("host")
     assert host.chip is None
     assert host.devices() == jax.devices()
 
@@ -57,4 +59,4 @@ def test_the_host_s_devices_have_no_limits_of_a_chip():
 def test_without_the_compiler_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"requirements-aot\.txt.*host"):
-        topologies.named("v4-8").devices()
+        topologies.parse_topology("v4-8").devices()

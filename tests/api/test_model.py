@@ -15,7 +15,7 @@ from etils import epath
 import oneflow_jax as of
 from configs import common
 from oneflow_jax import evaluate
-from oneflow_jax.api.document import taken
+from oneflow_jax.api.document import to_internal
 from oneflow_jax.build import sampling as sampling_lib
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.data import document as inner
@@ -31,7 +31,7 @@ RED = np.full((4, 4, 3), toy.COLORS["red"], np.uint8)
 
 @pytest.fixture(scope="module")
 def folder():
-    return runs.trained()[1]
+    return runs.trained_run()[1]
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,16 @@ def test_lists_of_parts_say_the_same_as_strings(model, tmp_path):
         ("red", PIL.Image.fromarray(RED).convert("RGBA"), "<text:3> <image>"),
         of.Document(["red", PIL.Image.open(path), of.text(3), of.IMAGE]),
     ]
-    said = [taken(way, 4) for way in ways]
+    said = [to_internal(way, 4) for way in ways]
     for document in said:
         assert document.parts[2:] == (inner.Gap("text", 3), inner.Gap("image"))
         np.testing.assert_array_equal(document.parts[1].pixels, RED)
         assert document.parts[0] == inner.Text("red")
-    assert taken(of.TEXT, 4) == inner.Document((of.TEXT,))
+    assert to_internal(of.TEXT, 4) == inner.Document((of.TEXT,))
 
 
 def test_strings_of_a_document_are_no_tags():
-    (part,) = taken(of.Document("<image>"), 4).parts
+    (part,) = to_internal(of.Document("<image>"), 4).parts
     assert part == inner.Text("<image>")
 
 
@@ -163,13 +163,15 @@ def test_the_stream_ends_with_the_document(model):
 
 def test_slides_show_every_state_the_last_one_first(model):
     states = list(model.stream("red <image> <text>", seed=7))
-    shown = of.Slides(states)._repr_html_()
+    shown = of.TrajectoryViewer(states)._repr_html_()
     slides = shown.split("data-slide ")[1:]
     assert [re.search(r"t = (\d.\d\d)", slide)[1] for slide in slides] == ["0.00", "0.50", "1.00"]
     assert ["display: none" in slide for slide in slides] == [True, True, False]
     assert 'max="2" value="2"' in shown
-    odd = trajectory.TextRun(0, (trajectory.Word(0, "<b>", 0.9),), 1.0)
-    told = of.Slides([dataclasses.replace(states[0], frame=trajectory.Frame(0.5, (odd,)))]).html()
+    odd = trajectory.TextSpan(0, (trajectory.TokenView(0, "<b>", 0.9),), 1.0)
+    told = of.TrajectoryViewer(
+        [dataclasses.replace(states[0], frame=trajectory.Frame(0.5, (odd,)))]
+    ).html()
     assert "&lt;b&gt;" in told
     assert "<b>" not in told
     # The picture as it stands, and what the network expects; at the end the two are one.
@@ -179,7 +181,7 @@ def test_slides_show_every_state_the_last_one_first(model):
     assert noisy != expected
     assert "http" not in shown
     with pytest.raises(of.UserError, match="no states"):
-        of.Slides([])
+        of.TrajectoryViewer([])
 
 
 def test_a_stream_tells_mistakes_at_once(model):
@@ -193,7 +195,7 @@ def test_revision_lists_its_edits(model):
     document = of.Document(["a picture of red:", RED])
     early, late = (model.revise(document, start=start) for start in (0.001, 0.9))
     assert early != late
-    assert isinstance(early, of.Revision)
+    assert isinstance(early, of.EditResult)
     assert early.passes == 2
     # Next to nothing was left to go by, and the network has learned next to nothing.
     gone = [edit.before for edit in early.edits if edit.before]
@@ -269,7 +271,7 @@ def test_a_picture_that_cannot_be_read(tmp_path):
     PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(of.UserError, match="cannot be read"):
-        taken([PIL.Image.open(path), of.TEXT], 4)
+        to_internal([PIL.Image.open(path), of.TEXT], 4)
 
 
 def test_documents_are_shown_by_themselves(tmp_path):
@@ -299,16 +301,16 @@ def test_configuration_of_a_run_is_its_default(folder):
 
 def test_batches_of_training_need_not_fit_the_devices(folder, tmp_path):
     """A run with 6 rows a batch, as on 2 devices, goes over 8."""
-    copy = runs.copied(folder, tmp_path)
-    config = workdir.saved_config(copy)
+    copy = runs.copy_run(folder, tmp_path)
+    config = workdir.load_config(copy)
     config.batch, config.parts, config.evaluation.batch = 6, 3, 6
     config.evaluation.passes, config.sampling.guidance = (1,), 2.0
     config.evaluation.thorough = True
-    workdir.keep_config(copy, config)
-    before = runs.files(copy)
+    workdir.save_config(copy, config)
+    before = runs.read_files(copy)
     loaded = of.load(copy)
     assert loaded.config.batch == loaded.config.evaluation.batch == 8
-    assert runs.files(copy) == before
+    assert runs.read_files(copy) == before
 
 
 FOLDERS = [
@@ -335,16 +337,16 @@ def test_wrong_folders(folder, tmp_path):
     assert not (tmp_path / "nowhere").exists()
     fresh = epath.Path(tmp_path / "fresh")
     fresh.mkdir()
-    workdir.keep_config(fresh, runs.config())
+    workdir.save_config(fresh, runs.make_config())
     with pytest.raises(of.UserError, match="no checkpoint"):
         of.load(fresh)
     assert not (fresh / workdir.TOKENIZER).exists()
-    config = runs.config().copy_and_resolve_references().unlock()
+    config = runs.make_config().copy_and_resolve_references().unlock()
     config.autoencoder = {"kind": "AutoencoderKL"}
-    workdir.keep_config(fresh, config)
+    workdir.save_config(fresh, config)
     with pytest.raises(of.UserError, match="codec"):
         of.load(fresh)
-    copy = runs.copied(folder, tmp_path)
+    copy = runs.copy_run(folder, tmp_path)
     with pathlib.Path(copy, ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(of.UserError, match="in use"):
@@ -353,15 +355,17 @@ def test_wrong_folders(folder, tmp_path):
 
 def untrained(kind, folder):
     """A model of a paradigm as it is before its first step."""
-    config = runs.config().copy_and_resolve_references().unlock()
+    config = runs.make_config().copy_and_resolve_references().unlock()
     config.data.dir = str(folder / "data")
-    common.choose(config, kind)
+    common.set_paradigm(config, kind)
     if kind == "chameleon":
-        diffusers_weights.save(folder / "vq", small_models.VQ, small_models.params(small_models.VQ))
-        config.codec = common.codes(str(folder / "vq"), pixels=4)
+        diffusers_weights.save(
+            folder / "vq", small_models.VQ, small_models.random_params(small_models.VQ)
+        )
+        config.codec = common.vq_codec(str(folder / "vq"), pixels=4)
     config.sampling.update({"solver": "euler", "grid": "uniform", "steps": 2})
-    system = runs.prepared(folder / "run", config.lock())
-    return of.Model(system, train_state.initial(system).ema)
+    system = runs.prepare_system(folder / "run", config.lock())
+    return of.Model(system, train_state.init_sharded(system).ema)
 
 
 @pytest.mark.parametrize("kind", ["mask_flow", "edit_flow", "chameleon"])
@@ -386,15 +390,15 @@ def test_a_learned_grid_is_measured_once(model, monkeypatch):
         calls.append(system.config.sampling.grid)
         return lambda done: done**2
 
-    monkeypatch.setattr(evaluate, "spacing", measured)
+    monkeypatch.setattr(evaluate, "time_grid", measured)
     planned = []
-    sampling = sampling_lib.sampling
+    sampling = sampling_lib.sampling_plan
 
     def seen(*args, **kwargs):
         planned.append(sampling(*args, **kwargs))
         return planned[-1]
 
-    monkeypatch.setattr(sampling_lib, "sampling", seen)
+    monkeypatch.setattr(sampling_lib, "sampling_plan", seen)
     model.stream("<image>", grid="learned", steps=2)
     model.stream("<image>", grid="learned", steps=4)
     assert [plan.schedule.times for plan in planned] == [(0.0, 0.25), (0.0, 0.0625, 0.25, 0.5625)]

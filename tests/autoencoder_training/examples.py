@@ -25,21 +25,21 @@ VQ = Architecture(kind="VQModel", num_vq_embeddings=16, **SHAPE)
 SQUARES = loss_terms.SquaredError(1.0)
 
 
-def objective(kind, **changes):
+def make_objective(kind, **changes):
     if kind == "kl":
         return objectives.KL(kl.AutoencoderKL(KL), (SQUARES,), **{"divergence": 0.1} | changes)
     given = {"codebook": 1.0, "commitment": 0.25, "entropy": 0.0, "revival": 0.0} | changes
     return objectives.VQ(vq.VQModel(VQ), (SQUARES,), **given)
 
 
-def plain(count):
+def single_color_images(count):
     """Pictures of one color each, of all the toy colors in turn."""
     colors = np.asarray(list(toy.COLORS.values()), np.uint8)
     chosen = colors[np.arange(count) % len(colors)]
     return np.broadcast_to(chosen[:, None, None], (count, PIXELS, PIXELS, 3)).copy()
 
 
-def speckled(count, seed=0):
+def noise_images(count, seed=0):
     """Pictures of random numbers."""
     shape = (count, PIXELS, PIXELS, 3)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
@@ -64,45 +64,45 @@ class System:
             step.train_step,
             objective=self.objective,
             optimizer=self.optimizer,
-            decay=0.9,
-            steps=100,
-            parts=self.parts,
+            ema_decay=0.9,
+            total_steps=100,
+            num_microbatches=self.parts,
         )
         return jax.jit(update)
 
 
 @functools.cache
-def descent(kind, parts=1):
+def sgd_system(kind, num_microbatches=1):
     """Descent at rate 1, by which parameters move by the gradient: the system and its step."""
-    system = System(objective(kind), optax.sgd(1.0), parts)
+    system = System(make_objective(kind), optax.sgd(1.0), num_microbatches)
     return system, system.step()
 
 
-def on_devices(system, state, batch):
+def step_on_mesh(system, state, batch):
     """What a step gives on a mesh of 8 devices."""
     mesh = sharding.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
-    with sharding.use(mesh):
-        state = jax.device_put(state, sharding.replicated(mesh))
-        return system.step()(state, jax.device_put(batch, sharding.of_rows(mesh)))
+    with sharding.mesh_context(mesh):
+        state = jax.device_put(state, sharding.replicated_sharding(mesh))
+        return system.step()(state, jax.device_put(batch, sharding.row_sharding(mesh)))
 
 
-def config(kind, **changes):
+def make_config(kind, **changes):
     """The tiny configuration of a codec; a change of `a.b` is given as `a__b`."""
     given = tiny_codec_config.get_config(kind)
     given.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return given.lock()
 
 
-def prepared(folder, given):
+def prepare_run(folder, config):
     """The system of a run, its folder made ready as `main` does."""
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    workdir.check_config(folder, given)
-    system = autoencoder_system.system(given)
-    workdir.keep_config(folder, given)
+    workdir.check_config(folder, config)
+    system = autoencoder_system.system(config)
+    workdir.save_config(folder, config)
     return system
 
 
-losses = tiny.losses
+losses = tiny.compute_metrics
 assert_close = tiny.assert_trees_close
-array = jnp.asarray
+as_array = jnp.asarray

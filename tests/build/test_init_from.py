@@ -14,12 +14,12 @@ from oneflow_jax.nn import two_tower
 from oneflow_jax.runtime import sharding, workdir
 from oneflow_jax.training import checkpoint, loop, train_state
 from tests import runs, tiny
-from tests.paradigms.test_lmfusion import configured
+from tests.paradigms.test_lmfusion import make_config
 
 
 def saved(folder, config, step=1):
     """A run with a checkpoint, without any training: all of its state is random."""
-    system = runs.prepared(folder, config)
+    system = runs.prepare_system(folder, config)
 
     def random(seed, tree):
         keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(tree))))
@@ -29,8 +29,8 @@ def saved(folder, config, step=1):
 
         return jax.tree.map(draw, tree)
 
-    with sharding.use(system.mesh), checkpoint.Checkpoints(folder, 3) as checkpoints:
-        state = train_state.initial(system)
+    with sharding.mesh_context(system.mesh), checkpoint.Checkpoints(folder, 3) as checkpoints:
+        state = train_state.init_sharded(system)
         state = state.replace(
             step=jax.device_put(jnp.int32(step), state.step.sharding),
             params=random(1, state.params),
@@ -45,10 +45,10 @@ def saved(folder, config, step=1):
 
 def begun(folder, config):
     """The state with which training in a folder begins or goes on."""
-    system = runs.prepared(folder, config)
-    with sharding.use(system.mesh), checkpoint.Checkpoints(folder, 3) as checkpoints:
+    system = runs.prepare_system(folder, config)
+    with sharding.mesh_context(system.mesh), checkpoint.Checkpoints(folder, 3) as checkpoints:
         data = iter(system.batches())
-        state = loop.restored_or_new(system, checkpoints, data)
+        state = loop.restore_or_init(system, checkpoints, data)
         data.close()
     return state
 
@@ -61,18 +61,18 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def language(folder):
     """A text model, and its state."""
-    return str(folder / "language"), saved(folder / "language", configured("language", folder))
+    return str(folder / "language"), saved(folder / "language", make_config("language", folder))
 
 
 @pytest.mark.parametrize("kind", ["language", "lmfusion", "transfusion"])
 def test_parameters_are_the_averages_of_the_other_run(kind, folder, language, tmp_path):
     """To the last bit; all else begins anew. Of the same kind, nothing is widened."""
-    first = configured(kind, folder, start=language[0] if kind == "lmfusion" else "")
+    first = make_config(kind, folder, start=language[0] if kind == "lmfusion" else "")
     other = saved(tmp_path / "first", first)
-    config = configured(kind, folder, start=str(tmp_path / "first"))
-    system = runs.prepared(epath.Path(tmp_path / "run"), config)
-    with sharding.use(system.mesh):
-        new = train_state.initial(system)
+    config = make_config(kind, folder, start=str(tmp_path / "first"))
+    system = runs.prepare_system(epath.Path(tmp_path / "run"), config)
+    with sharding.mesh_context(system.mesh):
+        new = train_state.init_sharded(system)
         state = system.begun(new)
     for tree in (state.params, state.ema):
         tiny.assert_trees_close(tree, other.ema, atol=0)
@@ -87,48 +87,48 @@ def test_parameters_are_the_averages_of_the_other_run(kind, folder, language, tm
 
 
 def test_a_text_model_is_widened_for_pictures(folder, language, tmp_path):
-    state = begun(epath.Path(tmp_path), configured("lmfusion", folder, start=language[0]))
+    state = begun(epath.Path(tmp_path), make_config("lmfusion", folder, start=language[0]))
     for tree in (state.params, state.ema):
-        tiny.assert_trees_close(tree, two_tower.widened(language[1].ema), atol=0)
+        tiny.assert_trees_close(tree, two_tower.init_image_tower_from_text(language[1].ema), atol=0)
     blocks = language[1].ema["backbone"]["blocks"]
     assert np.any(blocks["image"]["mlp"]["up"]["kernel"] != blocks["text"]["mlp"]["up"]["kernel"])
 
 
 def test_nothing_to_begin_from_nothing_changed(folder, tmp_path):
-    system = runs.prepared(epath.Path(tmp_path), configured("transfusion", folder))
+    system = runs.prepare_system(epath.Path(tmp_path), make_config("transfusion", folder))
     state = object()
-    assert init_from.begun(system, state) is state
+    assert init_from.init_from_checkpoint(system, state) is state
 
 
 def test_the_tokenizer_is_taken_over(folder, language, tmp_path):
     """Even where another would be learned; and only where there is none yet."""
     given, run = epath.Path(language[0]), epath.Path(tmp_path / "run")
-    config = configured("lmfusion", folder, start=str(given), **{"data.vocab": 40})
-    learned = runs.prepared(
-        given.parent / "small", configured("language", folder, **{"data.vocab": 40})
+    config = make_config("lmfusion", folder, start=str(given), **{"data.vocab": 40})
+    learned = runs.prepare_system(
+        given.parent / "small", make_config("language", folder, **{"data.vocab": 40})
     )
-    system = runs.prepared(run, config)
+    system = runs.prepare_system(run, config)
     assert (run / workdir.TOKENIZER).read_bytes() == (given / workdir.TOKENIZER).read_bytes()
     assert len(learned.layout.vocab.text) < len(system.layout.vocab.text)
     kept = (given.parent / "small" / workdir.TOKENIZER).read_bytes()
     (run / workdir.TOKENIZER).write_bytes(kept)
-    runs.prepared(run, config)
+    runs.prepare_system(run, config)
     assert (run / workdir.TOKENIZER).read_bytes() == kept
 
 
 def test_another_start_before_the_first_checkpoint_is_another_tokenizer(folder, language, tmp_path):
     """Else parameters and the numbers of words would be of two runs."""
     other = epath.Path(tmp_path / "other")
-    runs.prepared(other, configured("language", folder, **{"data.vocab": 40}))
+    runs.prepare_system(other, make_config("language", folder, **{"data.vocab": 40}))
     run = epath.Path(tmp_path / "run")
     for path in (other, epath.Path(language[0])):
-        runs.prepared(run, configured("lmfusion", folder, start=str(path)))
+        runs.prepare_system(run, make_config("lmfusion", folder, start=str(path)))
         assert (run / workdir.TOKENIZER).read_bytes() == (path / workdir.TOKENIZER).read_bytes()
 
 
 def test_it_goes_on_from_its_own_checkpoint(folder, language, tmp_path):
     run = epath.Path(tmp_path / "run")
-    config = configured("lmfusion", folder, start=language[0])
+    config = make_config("lmfusion", folder, start=language[0])
     own = saved(run, config, step=3)
     state = begun(run, config)
     assert state.step == 3
@@ -141,7 +141,7 @@ def test_once_begun_the_folder_alone_is_enough(folder, language, tmp_path):
     """To go on and to sample: the run that it began from may move or go."""
     first, run = epath.Path(tmp_path / "first"), epath.Path(tmp_path / "run")
     shutil.copytree(language[0], first)
-    config = configured("lmfusion", folder, start=str(first))
+    config = make_config("lmfusion", folder, start=str(first))
     own = saved(run, config, step=3)
     shutil.rmtree(first)
     state = begun(run, config)
@@ -150,7 +150,7 @@ def test_once_begun_the_folder_alone_is_enough(folder, language, tmp_path):
 
 def test_lmfusion_does_not_begin_from_nothing(folder, tmp_path):
     with pytest.raises(UserError) as error:
-        runs.prepared(epath.Path(tmp_path), configured("lmfusion", folder))
+        runs.prepare_system(epath.Path(tmp_path), make_config("lmfusion", folder))
     assert "paradigm.name='lmfusion' begins from a text model" in str(error.value)
     assert "paradigm.name='language'" in str(error.value)
     assert "start" in str(error.value)
@@ -159,16 +159,16 @@ def test_lmfusion_does_not_begin_from_nothing(folder, tmp_path):
 @pytest.mark.parametrize("kind", ["lmfusion", "transfusion"])
 def test_a_folder_that_is_no_run_is_told(kind, folder, tmp_path):
     """Before anything is made."""
-    config = configured(kind, folder, start=str(tmp_path / "nowhere"))
+    config = make_config(kind, folder, start=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=rf"start={tmp_path}/nowhere has no config\.json"):
-        runs.prepared(epath.Path(tmp_path / "run"), config)
+        runs.prepare_system(epath.Path(tmp_path / "run"), config)
     assert not (tmp_path / "run" / workdir.TOKENIZER).exists()
 
 
 def test_a_run_without_a_checkpoint_is_told(folder, tmp_path):
     first = epath.Path(tmp_path / "first")
-    runs.prepared(first, configured("language", folder))
-    config = configured("lmfusion", folder, start=str(first))
+    runs.prepare_system(first, make_config("language", folder))
+    config = make_config("lmfusion", folder, start=str(first))
     with pytest.raises(UserError, match=rf"no checkpoint in {first}/checkpoints"):
         begun(epath.Path(tmp_path / "run"), config)
 
@@ -186,7 +186,7 @@ def test_a_run_without_a_checkpoint_is_told(folder, tmp_path):
     ids=str,
 )
 def test_other_parameters_are_told(changes, folder, language, tmp_path):
-    config = configured("lmfusion", folder, start=language[0], **changes)
+    config = make_config("lmfusion", folder, start=language[0], **changes)
     with pytest.raises(UserError) as error:
         begun(epath.Path(tmp_path), config)
     told = f"start={language[0]}: its parameters are others than those of this configuration"

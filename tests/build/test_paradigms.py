@@ -6,7 +6,7 @@ import pytest
 
 from configs import common, digits, quickstart
 from oneflow_jax.build import paradigms
-from oneflow_jax.codecs.autoencoder.codec import Codes
+from oneflow_jax.codecs.autoencoder.codec import VQCodec
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import tasks
 from oneflow_jax.nn import two_tower
@@ -23,8 +23,8 @@ def made(config):
 
 def on_codes(config):
     """Of a paradigm whose pictures are codes."""
-    config.codec = common.codes("anywhere", pixels=4)
-    codec = Codes(small_models.trained(small_models.VQ), pixels=4)
+    config.codec = common.vq_codec("anywhere", pixels=4)
+    codec = VQCodec(small_models.random_autoencoder(small_models.VQ), pixels=4)
     vocab = dataclasses.replace(tiny.vocabulary(), code_count=codec.codes)
     return paradigms.paradigm(config, vocab, codec)
 
@@ -48,28 +48,30 @@ def test_the_text_model_and_what_is_made_of_it():
         assert type(made(config)) is kind
         usual = made(quickstart.get_config("transfusion"))
         # Words are learned in all documents, never left out.
-        expected = dataclasses.replace(usual, mix=tasks.ALL) if name == "language" else usual
+        expected = (
+            dataclasses.replace(usual, mix=tasks.ALL_TARGETS) if name == "language" else usual
+        )
         assert dataclasses.asdict(made(config)) == dataclasses.asdict(expected)
-        assert (config.paradigm.name in paradigms.IN_TOWERS) == (name != "transfusion")
-    text, both = (quickstart.get_config(name) for name in paradigms.WIDENS)
+        assert (config.paradigm.name in paradigms.TWO_TOWER) == (name != "transfusion")
+    text, both = (quickstart.get_config(name) for name in paradigms.TEXT_PRETRAINING)
     assert (text.optimizer.frozen, both.optimizer.frozen) == (
-        two_tower.OF_PICTURES,
-        two_tower.OF_WORDS,
+        two_tower.IMAGE_PARAMS,
+        two_tower.TEXT_PARAMS,
     )
     assert both.start.endswith(text.name)
     assert not text.start
 
 
 def test_tasks_of_chameleon_are_those_of_the_configuration():
-    for name in paradigms.ON_CODES:
-        config = common.base("any")
-        common.choose(config, name)
+    for name in paradigms.USES_IMAGE_TOKENS:
+        config = common.document_model_config("any")
+        common.set_paradigm(config, name)
         config.paradigm.update(SHARES | {"drop": 0.25})
         paradigm = on_codes(config)
         assert isinstance(paradigm, chameleon.Chameleon)
-        assert paradigm.mix == tasks.Mix((0.2, 0.3, 0.1, 0.0, 0.4), 0.25)
-        assert paradigm.in_step.mix == tasks.ALL
-        assert dict(paradigm.weights).keys() == set(chameleon.TERMS)
+        assert paradigm.mix == tasks.TaskMixture((0.2, 0.3, 0.1, 0.0, 0.4), 0.25)
+        assert paradigm.in_step.mix == tasks.ALL_TARGETS
+        assert dict(paradigm.weights).keys() == set(chameleon.LOSS_TERMS)
         config.paradigm.joint = 0.9
         with pytest.raises(UserError, match=r"joint, text_to_image, .* must add up to 1"):
             on_codes(config)
@@ -95,7 +97,7 @@ def test_tasks_of_chameleon_are_those_of_the_configuration():
     ],
 )
 def test_what_makes_no_sense_is_told(change, told):
-    config = common.base("any")
+    config = common.document_model_config("any")
     with config.ignore_type():
         config.update_from_flattened_dict(change)
     with pytest.raises(UserError) as raised:

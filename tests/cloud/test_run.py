@@ -29,7 +29,7 @@ OPTIONS = (
 def started(folder):
     """A run that is on its way; the caller ends it."""
     return subprocess.Popen(
-        **runs.command(runs.CONFIG, f"--workdir={folder}", *OPTIONS),
+        **runs.popen_kwargs(runs.CONFIG, f"--workdir={folder}", *OPTIONS),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -37,7 +37,7 @@ def started(folder):
 
 def rows(folder):
     """What was reported of training, by step."""
-    told = metric_writer.read_scalars(folder / workdir.LOGS)
+    told = metric_writer.read_metrics(folder / workdir.LOGS)
     return {row["step"]: row["train/loss"] for row in told if "train/loss" in row}
 
 
@@ -67,7 +67,7 @@ def history(emulator):
     (folder / workdir.CHECKPOINTS / str(STEPS) / "ema" / "half").write_text("of a killed save")
     with started(folder) as second:
         wait(second, lambda: max(rows(folder)) > max(killed))
-        (folder / storage.OWNER).write_text("process 1 on elsewhere\n")
+        (folder / storage.LEASE_FILE).write_text("process 1 on elsewhere\n")
         taken = second.communicate()[0]
     code = second.returncode
     last = runs.run(runs.CONFIG, f"--workdir={folder}", *OPTIONS)
@@ -101,14 +101,14 @@ def test_old_checkpoints_go_and_milestones_stay(history):
 
 def test_everything_is_there(history):
     folder, *_, last = history
-    assert f"Page: {folder / workdir.PAGE}" in last.stdout
+    assert f"Page: {folder / workdir.SAMPLES_PAGE}" in last.stdout
     assert "heldout" in str(json.loads((folder / workdir.EVALUATION).read_text()))
     for path in (folder, folder / workdir.PREVIEWS / str(STEPS)):
-        stem = path / workdir.PAGE if path == folder else path.with_suffix(".html")
+        stem = path / workdir.SAMPLES_PAGE if path == folder else path.with_suffix(".html")
         assert stem.read_text().startswith("<!doctype html>")
         assert stem.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert list((folder / workdir.PROFILE).glob("plugins/profile/*/*.xplane.pb"))
-    assert list((folder / workdir.COMPILED).glob("*-cache"))
+    assert list((folder / workdir.COMPILATION_CACHE).glob("*-cache"))
     assert len(list((folder / workdir.LOGS).glob("events.out.tfevents.*"))) == 3
 
 
@@ -118,23 +118,23 @@ def test_nothing_is_left_on_this_machine(history):
 
 def test_a_run_is_sampled_from_elsewhere_while_it_goes_on(history):
     folder = history[0]
-    owner = (folder / storage.OWNER).read_text()
-    before = (folder / workdir.PAGE).read_bytes()
+    owner = (folder / storage.LEASE_FILE).read_text()
+    before = (folder / workdir.SAMPLES_PAGE).read_bytes()
     saving = folder / workdir.CHECKPOINTS / "70" / "ema" / "half"
     saving.write_text("of a save that goes on")
     done = runs.run("--mode=sample", f"--workdir={folder}", "--prompt=red: <image>")
     assert done.returncode == 0, done.stderr
-    assert (folder / workdir.PAGE).read_bytes() != before
+    assert (folder / workdir.SAMPLES_PAGE).read_bytes() != before
     assert saving.exists()
-    assert (folder / storage.OWNER).read_text() == owner
+    assert (folder / storage.LEASE_FILE).read_text() == owner
 
 
 def test_python_loads_it(history):
     folder = history[0]
-    owner = (folder / storage.OWNER).read_text()
+    owner = (folder / storage.LEASE_FILE).read_text()
     (document,) = of.load(str(folder)).generate("red: <image>", steps=2)
     assert len(document.images) == 1
-    assert (folder / storage.OWNER).read_text() == owner
+    assert (folder / storage.LEASE_FILE).read_text() == owner
     with pytest.raises(UserError, match="the bucket 'none' cannot be used"):
         of.load("gs://none/run")
 

@@ -30,29 +30,29 @@ def names(folder):
 
 def test_places_that_can_be_used(emulator, tmp_path):
     for path in (f"gs://{conftest.BUCKET}/a/run", str(tmp_path), "runs/a"):
-        assert str(storage.located(path, "--workdir")) == path
+        assert str(storage.resolve_path(path, "--workdir")) == path
 
 
 def test_another_kind_of_store_is_refused():
     with pytest.raises(UserError, match=r"--workdir=s3://b/run: give gs://BUCKET/FOLDER"):
-        storage.located("s3://b/run", "--workdir")
+        storage.resolve_path("s3://b/run", "--workdir")
 
 
 def test_a_bucket_that_is_not_there_is_told(emulator):
     with pytest.raises(UserError, match=r"start=gs://none/run: the bucket 'none' cannot be used"):
-        storage.located("gs://none/run", "start")
+        storage.resolve_path("gs://none/run", "start")
 
 
 def test_a_package_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs gcsfs: pip install -r requirements-cloud.txt"):
-        storage.located("gs://b/run", "--workdir")
+        storage.resolve_path("gs://b/run", "--workdir")
 
 
 def test_prepared_data_stay_here():
     with pytest.raises(UserError, match=r"data.dir=gs://b/data: give a folder of this machine"):
-        storage.check_local("gs://b/data", "data.dir")
-    storage.check_local("runs/data", "data.dir")
+        storage.require_local("gs://b/data", "data.dir")
+    storage.require_local("runs/data", "data.dir")
 
 
 @pytest.mark.parametrize("data", ["words", b"\x00bytes"])
@@ -66,17 +66,17 @@ def test_a_file_is_written_at_once(remote, data):
 
 def test_logs_grow_and_go_on(remote):
     for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        writer = metric_writer.Writer(remote, resume_at=start)
+        writer = metric_writer.MetricWriter(remote, resume_at=start)
         for step in steps:
             writer.write_scalars(step, {"train/loss": step + start})
             writer.flush()
             # What is killed now has left all of it.
-            assert metric_writer.read_scalars(remote)[-1] == {
+            assert metric_writer.read_metrics(remote)[-1] == {
                 "step": step,
                 "train/loss": step + start,
             }
         writer.close()
-    told = [(row["step"], row["train/loss"]) for row in metric_writer.read_scalars(remote)]
+    told = [(row["step"], row["train/loss"]) for row in metric_writer.read_metrics(remote)]
     assert told == [(1, 1), (2, 2), (3, 5), (4, 6)]
     events = list(remote.glob("events.out.tfevents.*"))
     assert events
@@ -84,7 +84,7 @@ def test_logs_grow_and_go_on(remote):
 
 
 def test_staged_files_go_up_with_their_folders_and_leave_nothing_here(remote):
-    staged = storage.Staged(remote)
+    staged = storage.StagedDirectory(remote)
     (staged.local / "a").mkdir()
     (staged.local / "a" / "b").write_text("one")
     staged.upload()
@@ -96,16 +96,16 @@ def test_staged_files_go_up_with_their_folders_and_leave_nothing_here(remote):
 
 
 def test_whoever_comes_last_owns_a_folder(remote):
-    first = storage.Owner(remote)
+    first = storage.TrainingLease(remote)
     first.check()
-    second = storage.Owner(remote)
+    second = storage.TrainingLease(remote)
     second.check()
     with pytest.raises(UserError, match=r"another run has taken over --workdir, process \d+ on"):
         first.check()
 
 
 def test_folders_of_this_machine_bear_no_mark(tmp_path):
-    storage.Owner(epath.Path(tmp_path)).check()
+    storage.TrainingLease(epath.Path(tmp_path)).check()
     assert not list(tmp_path.iterdir())
 
 
@@ -128,7 +128,7 @@ def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
 
 
 def test_a_codec_comes_back(remote):
-    params = small_models.params(small_models.KL)
+    params = small_models.random_params(small_models.KL)
     diffusers_weights.save(remote, small_models.KL, params)
     architecture, found = diffusers_weights.load(remote)
     assert architecture == small_models.KL
@@ -139,18 +139,18 @@ def test_a_codec_comes_back(remote):
 
 
 def test_a_tokenizer_comes_back_and_is_taken_over(remote):
-    config = runs.config()
-    made = data_lib.layout(config, remote / "first").vocab
-    assert data_lib.layout(config, remote / "first").vocab == made
-    other = runs.config(start=str(remote / "first"), data__vocab=90)
-    assert data_lib.layout(other, remote / "second").vocab == made
+    config = runs.make_config()
+    made = data_lib.make_layout(config, remote / "first").vocab
+    assert data_lib.make_layout(config, remote / "first").vocab == made
+    other = runs.make_config(start=str(remote / "first"), data__vocab=90)
+    assert data_lib.make_layout(other, remote / "second").vocab == made
 
 
 def test_pictures_and_pages(remote):
-    plots.lines(remote / "plots" / "lines.png", {"a": [(1, 0.5), (2, 0.7)]}, "title")
+    plots.plot_lines(remote / "plots" / "lines.png", {"a": [(1, 0.5), (2, 0.7)]}, "title")
     cell = (np.zeros((4, 4, 3), np.uint8), "caption", "")
-    contact_sheet.contact_sheet(remote / "sheets" / "sheet.png", [cell], 1, "title")
-    page.fill(
+    contact_sheet.write_contact_sheet(remote / "sheets" / "sheet.png", [cell], 1, "title")
+    page.render_template(
         remote / "page.html",
         "page.html",
         styles=(),

@@ -5,14 +5,14 @@ from oneflow_jax.codecs import grids, patches
 from oneflow_jax.errors import UserError
 
 
-def numbered(height, width, channels):
+def coordinate_values(height, width, channels):
     """Every number says where it is: row, column, channel."""
     row, column, channel = np.indices((height, width, channels))
     return 100 * row + 10 * column + channel
 
 
 def test_squares_come_in_reading_order_and_so_do_the_places_in_them():
-    rows = grids.cut(numbered(4, 6, 2), 2)
+    rows = grids.to_patches(coordinate_values(4, 6, 2), 2)
     assert rows.shape == (6, 8)
     np.testing.assert_array_equal(rows[0], [0, 1, 10, 11, 100, 101, 110, 111])
     # The second square is to the right of the first, the fourth below it.
@@ -22,18 +22,18 @@ def test_squares_come_in_reading_order_and_so_do_the_places_in_them():
 
 @pytest.mark.parametrize(("height", "width", "side"), [(4, 6, 2), (6, 4, 2), (3, 6, 3), (5, 2, 1)])
 def test_what_was_cut_is_joined(height, width, side):
-    values = numbered(height, width, 3)
-    rows, grid = grids.cut(values, side), (height // side, width // side)
-    np.testing.assert_array_equal(grids.joined(rows, grid, side), values)
+    values = coordinate_values(height, width, 3)
+    rows, grid = grids.to_patches(values, side), (height // side, width // side)
+    np.testing.assert_array_equal(grids.from_patches(rows, grid, side), values)
     many = np.stack([rows, rows + 1, rows + 2] * 2).reshape(2, 3, *rows.shape)
-    joined = grids.joined(many, grid, side)
+    joined = grids.from_patches(many, grid, side)
     assert joined.shape == (2, 3, height, width, 3)
     np.testing.assert_array_equal(joined[1, 2], values + 2)
 
 
 @pytest.mark.parametrize("colors", [1, 3])
 def test_patches_lose_nothing(colors):
-    codec = patches.Patches(pixels=6, patch=2, colors=colors, mean=0.3, deviation=0.7)
+    codec = patches.PatchCodec(pixels=6, patch=2, colors=colors, mean=0.3, deviation=0.7)
     picture = np.random.default_rng(0).integers(0, 256, (6, 6, colors)).astype(np.uint8)
     picture = np.repeat(picture, 3 // colors, axis=-1)
     latents = codec.encode(picture)
@@ -53,6 +53,6 @@ def test_sizes_of_patches_are_told():
         ({"colors": 2}, r"codec\.colors=2"),
     ):
         with pytest.raises(UserError, match=said):
-            patches.Patches(**given | change)
+            patches.PatchCodec(**given | change)
     with pytest.raises(UserError, match=r"\(4, 6, 3\).*\(6, 6, 3\).*codec\.pixels"):
-        patches.Patches(**given).encode(np.zeros((4, 6, 3), np.uint8))
+        patches.PatchCodec(**given).encode(np.zeros((4, 6, 3), np.uint8))

@@ -4,30 +4,30 @@ import numpy as np
 import pytest
 
 from oneflow_jax.compare import aggregate, page
-from oneflow_jax.compare.serialize import Estimate, Measures
+from oneflow_jax.compare.serialize import Measurement, RunMeasurements
 
 
-def normal(mean, deviation, seed=0):
-    draws = np.random.default_rng(seed).normal(mean, deviation, 4_000)
-    return Estimate(mean, list(draws))
+def normal_measurement(mean, std, seed=0):
+    draws = np.random.default_rng(seed).normal(mean, std, 4_000)
+    return Measurement(mean, list(draws))
 
 
-def measures(**figures):
-    curves = {"interleaved": [page.Point(8, 0.1, 0.25), page.Point(16, 0.2, 0.75)]}
-    timeline = page.Timeline(2, 1.0, [page.Bar("text", "a fox", 0, 2)])
-    return Measures(figures, curves, [], timeline)
+def make_measurements(**metrics):
+    curves = {"interleaved": [page.CurvePoint(8, 0.1, 0.25), page.CurvePoint(16, 0.2, 0.75)]}
+    timeline = page.Timeline(2, 1.0, [page.TimelineBar("text", "a fox", 0, 2)])
+    return RunMeasurements(metrics, curves, [], timeline)
 
 
 def test_one_training_has_the_interval_of_its_documents():
-    figure = aggregate.pooled([normal(0.5, 0.1)])
+    figure = aggregate.aggregate_seeds([normal_measurement(0.5, 0.1)])
     assert figure.value == 0.5
     assert (figure.low, figure.high) == pytest.approx((0.5 - 0.196, 0.5 + 0.196), abs=0.02)
 
 
 def test_trainings_that_differ_widen_the_interval():
     """Between 0.2 and 0.8, each sure of itself, three trainings say little of a fourth."""
-    every = [normal(mean, 0.01, seed) for seed, mean in enumerate((0.2, 0.5, 0.8))]
-    figure = aggregate.pooled(every)
+    every = [normal_measurement(mean, 0.01, seed) for seed, mean in enumerate((0.2, 0.5, 0.8))]
+    figure = aggregate.aggregate_seeds(every)
     assert figure.value == pytest.approx(0.5)
     assert figure.low < 0.3
     assert figure.high > 0.7
@@ -35,53 +35,62 @@ def test_trainings_that_differ_widen_the_interval():
 
 def test_the_interval_of_three_trainings_misses_one_time_in_twenty():
     rng = np.random.default_rng(0)
-    found = [aggregate.pooled([Estimate(x) for x in rng.normal(0.5, 0.1, 3)]) for _ in range(400)]
+    found = [
+        aggregate.aggregate_seeds([Measurement(x) for x in rng.normal(0.5, 0.1, 3)])
+        for _ in range(400)
+    ]
     assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.03)
 
 
 def test_the_interval_of_a_share_stays_within_its_range():
-    every = [Estimate(x, share=True) for x in (0.2, 0.8, 0.5)]
-    assert (aggregate.pooled(every).low, aggregate.pooled(every).high) == (0, 1)
+    every = [Measurement(x, share=True) for x in (0.2, 0.8, 0.5)]
+    assert (aggregate.aggregate_seeds(every).low, aggregate.aggregate_seeds(every).high) == (0, 1)
 
 
 def test_trainings_that_agree_narrow_it():
-    one, four = (aggregate.pooled([normal(0.5, 0.1, seed) for seed in range(n)]) for n in (1, 4))
+    one, four = (
+        aggregate.aggregate_seeds([normal_measurement(0.5, 0.1, seed) for seed in range(n)])
+        for n in (1, 4)
+    )
     assert four.high - four.low == pytest.approx((one.high - one.low) / 2, rel=0.15)
 
 
 def test_what_does_not_vary_has_no_interval():
-    assert aggregate.pooled([Estimate(7.0)]) == page.Figure(7.0, 7.0, 7.0)
+    assert aggregate.aggregate_seeds([Measurement(7.0)]) == page.Estimate(7.0, 7.0, 7.0)
 
 
 def test_a_contestant_has_the_figures_that_all_its_trainings_have():
-    every = [measures(kid=Estimate(0.1), fd=Estimate(3.0)), measures(kid=Estimate(0.3))]
+    every = [
+        make_measurements(kid=Measurement(0.1), fd=Measurement(3.0)),
+        make_measurements(kid=Measurement(0.3)),
+    ]
     latency = {1: [(2.0, 30), (4.0, 50)], 8: [(8.0, 50)]}
-    found = aggregate.contestant("transfusion", every, latency)
+    found = aggregate.aggregate_model("transfusion", every, latency)
     assert (found.title, found.family) == ("Transfusion", "AR + flow")
     assert found.figures["kid"].value == pytest.approx(0.2)
     assert "fd" not in found.figures
     assert found.figures["seconds_per_document"].value == 3.0
     assert found.figures["seconds_per_document_8"].value == 1.0
-    assert found.figures["passes"] == page.Figure(40.0, 30.0, 50.0)
+    assert found.figures["passes"] == page.Estimate(40.0, 30.0, 50.0)
 
 
 def test_curves_are_means_over_trainings():
-    one, other = measures(), measures()
-    other.curves["interleaved"][0] = page.Point(8, 0.3, 0.75)
-    found = aggregate.contestant("oneflow", [one, other], {})
+    one, other = make_measurements(), make_measurements()
+    other.curves["interleaved"][0] = page.CurvePoint(8, 0.3, 0.75)
+    found = aggregate.aggregate_model("oneflow", [one, other], {})
     assert found.curves["interleaved"] == [
-        page.Point(8, pytest.approx(0.2), 0.5), page.Point(16, pytest.approx(0.2), 0.75)
+        page.CurvePoint(8, pytest.approx(0.2), 0.5), page.CurvePoint(16, pytest.approx(0.2), 0.75)
     ]  # fmt: skip
 
 
 def test_an_unknown_paradigm_is_called_by_its_name():
-    assert aggregate.contestant("mine", [measures()], {}).title == "mine"
+    assert aggregate.aggregate_model("mine", [make_measurements()], {}).title == "mine"
 
 
 def test_the_json_is_paradigm_figure_value_and_interval():
-    every = [measures(kid=Estimate(1 / 3))]
-    shown = page.Comparison(
-        contestants=[aggregate.contestant("oneflow", every, {})],
+    every = [make_measurements(kid=Measurement(1 / 3))]
+    shown = page.ComparisonResult(
+        contestants=[aggregate.aggregate_model("oneflow", every, {})],
         pictures=2,
         budget=1.0,
         seeds=(0,),
@@ -89,4 +98,4 @@ def test_the_json_is_paradigm_figure_value_and_interval():
         data={},
     )
     third = {"value": 0.333333, "low": 0.333333, "high": 0.333333}
-    assert aggregate.plain(shown) == {"oneflow": {"kid": third}}
+    assert aggregate.to_json(shown) == {"oneflow": {"kid": third}}

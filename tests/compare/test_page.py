@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax.compare import charts, metrics, page, result_tables, timeline_chart
-from oneflow_jax.compare.page import Figure, Point
+from oneflow_jax.compare.page import CurvePoint, Estimate
 from oneflow_jax.data.document import Document, Gap, Text
 from tests.viewer import examples, test_page
 from tests.viewer.test_browser import browser  # noqa: F401 - a fixture
@@ -18,26 +18,26 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def write(path, **changes):
-    page.write(path, examples.compared(**changes))
+def write_page(path, **changes):
+    page.write(path, examples.make_comparison(**changes))
     return path.read_text("utf-8")
 
 
-def only(**changes):
-    return [dataclasses.replace(examples.contestant("oneflow", 0), **changes)]
+def make_single_model(**changes):
+    return [dataclasses.replace(examples.make_model_result("oneflow", 0), **changes)]
 
 
-def column(table, number):
-    return [row[number].text for row in table.rows]
+def read_column(table, index):
+    return [row[index].text for row in table.rows]
 
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):
-    text = write(tmp_path / "new" / "page.html")
-    found = test_page.Links()
+    text = write_page(tmp_path / "new" / "page.html")
+    found = test_page.LinkCollector()
     found.feed(text)
     marks = {f"#mark{n}" for n in range(7)}
-    assert all(link.startswith("data:") or link in marks for link in found.seen)
-    assert sum(link.startswith("data:image/png") for link in found.seen) == 7 * 4 * 3
+    assert all(link.startswith("data:") or link in marks for link in found.links)
+    assert sum(link.startswith("data:image/png") for link in found.links) == 7 * 4 * 3
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
     assert "default-src 'none'" in text
     assert "<script" not in text
@@ -45,52 +45,52 @@ def test_the_page_refers_to_nothing_outside_itself(tmp_path):
 
 
 def test_text_cannot_leave_its_place(tmp_path):
-    nasty = test_page.NASTY
-    bar = page.Bar("text", nasty, 0, 1)
-    one = examples.measured(1.0)
+    nasty = test_page.MALICIOUS_TEXT
+    bar = page.TimelineBar("text", nasty, 0, 1)
+    one = examples.make_estimate(1.0)
     changes = {
         "heading": nasty,
-        "contestants": only(
+        "contestants": make_single_model(
             name=nasty, title=nasty, family=nasty, mode=nasty,
-            figures={nasty: one}, absent={"kid": nasty}, curves={nasty: [Point(1, 1.0, 1.0)]},
-            samples=[Document((Text(nasty), *examples.sample(0).parts))],
+            figures={nasty: one}, absent={"kid": nasty}, curves={nasty: [CurvePoint(1, 1.0, 1.0)]},
+            samples=[Document((Text(nasty), *examples.make_sample(0).parts))],
             timeline=page.Timeline(1, 1.0, [bar]),
         ),
         "bounds": {nasty: {nasty: one}},
-        "latency": [page.Latency(nasty, 1, one)],
+        "latency": [page.LatencyResult(nasty, 1, one)],
         "roofline": {nasty: [(nasty,), (nasty,)]},
         "notes": [nasty], "definitions": {nasty: nasty}, "machine": {nasty: nasty},
         "data": {nasty: nasty}, "attribution": [nasty],
     }  # fmt: skip
-    text = write(tmp_path / "page.html", **changes)
+    text = write_page(tmp_path / "page.html", **changes)
     assert "<script" not in text
     assert "<!--" not in text
-    found = test_page.Links()
+    found = test_page.LinkCollector()
     found.feed(text)
-    assert len(found.seen) == 1 + 2 + 2 + 3  # Icon, marks beside titles, in charts, pictures.
-    written = page.markdown(examples.compared(**changes))
+    assert len(found.links) == 1 + 2 + 2 + 3  # Icon, marks beside titles, in charts, pictures.
+    written = page.render_markdown(examples.make_comparison(**changes))
     assert "<script" not in written
     assert written.count(r"{{data}}") > 10
-    assert "a\\|b" in page.markdown(examples.compared(notes=["a|b"]))
+    assert "a\\|b" in page.render_markdown(examples.make_comparison(notes=["a|b"]))
 
 
 def test_the_seed_s_first_table():
-    table = result_tables.by_model(examples.compared())
+    table = result_tables.make_model_table(examples.make_comparison())
     assert [name.replace("\u00a0", " ") for name in table.columns] == [
         "Model", "Generation mode", "KID of 2,000 pictures ↓", "FD of 2,000 pictures ↓",
         "Interleaved quality ↑", "Forward passes ↓",
     ]  # fmt: skip
-    assert column(table, 0)[2:5] == ["Transfusion", "LMFusion", "OneFlow"]
-    assert column(table, 5) == ["140", "128", "75", "75", "16", "16", "16"]
+    assert read_column(table, 0)[2:5] == ["Transfusion", "LMFusion", "OneFlow"]
+    assert read_column(table, 5) == ["140", "128", "75", "75", "16", "16", "16"]
     assert [row[5].mark for row in table.rows] == [""] * 4 + ["best"] * 3
     assert "FID" not in " ".join(table.columns)
     last = table.rows[-1][2]
     assert (last.text, last.detail, last.mark) == ("0.0070", "0.0035–0.0105", "best")
-    assert last.exact == examples.compared().contestants[-1].figures["kid"].value
+    assert last.exact == examples.make_comparison().contestants[-1].figures["kid"].value
 
 
 def test_the_seed_s_second_table():
-    table = result_tables.by_family(examples.compared())
+    table = result_tables.make_family_table(examples.make_comparison())
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows == [
         ["Sequential AR", "Chameleon, DALL-E", "128–140 passes", "0.620–0.660"],
@@ -99,13 +99,15 @@ def test_the_seed_s_second_table():
     ]
     assert [row[3].mark for row in table.rows] == ["", "", "best"]
     assert table.rows[0][2].detail == "1.57–1.72 s a document"
-    bare = result_tables.by_family(examples.compared(contestants=only(figures={})))
+    bare = result_tables.make_family_table(
+        examples.make_comparison(contestants=make_single_model(figures={}))
+    )
     assert [cell.text for cell in bare.rows[0][1:]] == ["OneFlow", "–", "–"]
 
 
 def test_every_figure_has_a_row_and_what_is_missing_a_reason():
-    given = examples.compared()
-    table = result_tables.everything(given)
+    given = examples.make_comparison()
+    table = result_tables.make_metrics_table(given)
     assert len(table.rows) == len(given.contestants[0].figures)
     assert table.columns[-2:] == ("real data", "shuffled")
     (row,) = (row for row in table.rows if row[0].text.startswith("Image to text"))
@@ -119,23 +121,29 @@ def test_every_figure_has_a_row_and_what_is_missing_a_reason():
 
 
 def test_best_and_what_is_not_told_from_it():
-    higher, lower = metrics.called("shown"), metrics.called("kid")
-    given = {"a": Figure(0.9, 0.8, 1.0), "b": Figure(0.7, 0.6, 0.8), "c": Figure(0.5, 0.4, 0.6)}
-    assert metrics.marks(higher, given) == {"a": "best", "b": "tied", "c": ""}
-    assert metrics.marks(lower, given) == {"a": "", "b": "tied", "c": "best"}
-    assert metrics.marks(metrics.called("parameters"), given) == {"a": "", "b": "", "c": ""}
-    assert metrics.marks(higher, {}) == {}
-    assert metrics.marks(higher, dict.fromkeys("ab", given["a"])) == {"a": "", "b": ""}
+    higher, lower = metrics.get("shown"), metrics.get("kid")
+    given = {
+        "a": Estimate(0.9, 0.8, 1.0),
+        "b": Estimate(0.7, 0.6, 0.8),
+        "c": Estimate(0.5, 0.4, 0.6),
+    }
+    assert metrics.best_marks(higher, given) == {"a": "best", "b": "tied", "c": ""}
+    assert metrics.best_marks(lower, given) == {"a": "", "b": "tied", "c": "best"}
+    assert metrics.best_marks(metrics.get("parameters"), given) == {"a": "", "b": "", "c": ""}
+    assert metrics.best_marks(higher, {}) == {}
+    assert metrics.best_marks(higher, dict.fromkeys("ab", given["a"])) == {"a": "", "b": ""}
 
 
 @pytest.mark.parametrize(
     ("write", "value", "expected"),
     [
-        (metrics.digits, 0.012345, "0.0123"), (metrics.digits, 0.9996, "1.00"),
-        (metrics.digits, 123456, "123,000"), (metrics.digits, 0, "0"),
-        (metrics.digits, -2.5, "−2.50"), (metrics.decimals(4), -0.00001, "0.0000"),
-        (metrics.decimals(3), -0.5, "−0.500"), (metrics.whole, 16.0, "16"),
-        (metrics.whole, 151.25, "151.2"), (metrics.power, 1.2e15, "1.20 · 10¹⁵"),
+        (metrics.format_significant, 0.012345, "0.0123"),
+        (metrics.format_significant, 0.9996, "1.00"),
+        (metrics.format_significant, 123456, "123,000"), (metrics.format_significant, 0, "0"),
+        (metrics.format_significant, -2.5, "−2.50"),
+        (metrics.decimal_formatter(4), -0.00001, "0.0000"),
+        (metrics.decimal_formatter(3), -0.5, "−0.500"), (metrics.format_count, 16.0, "16"),
+        (metrics.format_count, 151.25, "151.2"), (metrics.format_scientific, 1.2e15, "1.20 · 10¹⁵"),
     ],
 )  # fmt: skip
 def test_numbers_as_people_read_them(write, value, expected):
@@ -145,39 +153,48 @@ def test_numbers_as_people_read_them(write, value, expected):
 def test_figures_and_timelines_that_cannot_be():
     for wrong in ((float("nan"), 0, 1), (0, 2, 1), (0, 0, float("inf"))):
         with pytest.raises(ValueError, match="not a finite number"):
-            Figure(*wrong)
+            Estimate(*wrong)
     with pytest.raises(ValueError, match="within the 3 passes"):
-        page.Timeline(3, 1.0, [page.Bar("text", "a", 2, 4)])
+        page.Timeline(3, 1.0, [page.TimelineBar("text", "a", 2, 4)])
     with pytest.raises(ValueError, match="more than 0 passes"):
         page.Timeline(0, 1.0, [])
     with pytest.raises(ValueError, match="each once"):
-        examples.compared(names=("oneflow", "oneflow"))
+        examples.make_comparison(names=("oneflow", "oneflow"))
     with pytest.raises(ValueError, match="words and pixels"):
-        page.write("unused", examples.compared(contestants=only(samples=[_unfinished()])))
+        page.write(
+            "unused",
+            examples.make_comparison(
+                contestants=make_single_model(samples=[_make_incomplete_document()])
+            ),
+        )
 
 
-def _unfinished():
+def _make_incomplete_document():
     return Document((Gap("text"),))
 
 
 def test_the_lede_says_who_is_best_and_who_is_not_told_from_it():
-    assert "Edit flow, 0.860 in 16 forward passes." in page.lede(examples.compared())
+    assert "Edit flow, 0.860 in 16 forward passes." in page.format_intro(examples.make_comparison())
     close = [
-        dataclasses.replace(one, figures={"interleaved": Figure(value, 0.5, 0.9)})
-        for one, value in zip(examples.compared().contestants, np.arange(7) / 10 + 0.2, strict=True)
+        dataclasses.replace(one, figures={"interleaved": Estimate(value, 0.5, 0.9)})
+        for one, value in zip(
+            examples.make_comparison().contestants, np.arange(7) / 10 + 0.2, strict=True
+        )
     ]
-    said = page.lede(examples.compared(contestants=close))
+    said = page.format_intro(examples.make_comparison(contestants=close))
     assert said.endswith(
         "Edit flow, 0.800; intervals that overlap its own: Chameleon, DALL-E, Transfusion, "
         "LMFusion, OneFlow, Mask flow."
     )
-    assert "quality" not in page.lede(examples.compared(contestants=only(figures={})))
+    assert "quality" not in page.format_intro(
+        examples.make_comparison(contestants=make_single_model(figures={}))
+    )
 
 
 def test_markdown_has_the_page_s_tables():
-    given = examples.compared()
-    text = page.markdown(given)
-    for table in result_tables.tables(given):
+    given = examples.make_comparison()
+    text = page.render_markdown(given)
+    for table in result_tables.make_tables(given):
         assert f"**{table.title}**" in text
         for row in table.rows:
             assert f"\n| {row[0].text} |" in text
@@ -191,10 +208,10 @@ def test_markdown_has_the_page_s_tables():
 @pytest.mark.parametrize(
     ("scale", "expected"),
     [
-        (charts.Scale(0, 140, log=False), [0, 50, 100]),
-        (charts.Scale(4, 140, log=True), [5, 10, 20, 50, 100]),
-        (charts.Scale(0.002, 5, log=True), [0.01, 0.1, 1]),
-        (charts.Scale(-0.2, 0.9, log=False), [0, 0.5]),
+        (charts.AxisScale(0, 140, log=False), [0, 50, 100]),
+        (charts.AxisScale(4, 140, log=True), [5, 10, 20, 50, 100]),
+        (charts.AxisScale(0.002, 5, log=True), [0.01, 0.1, 1]),
+        (charts.AxisScale(-0.2, 0.9, log=False), [0, 0.5]),
     ],
 )
 def test_ticks_are_round_numbers_within(scale, expected):
@@ -203,9 +220,11 @@ def test_ticks_are_round_numbers_within(scale, expected):
 
 
 def test_a_curve_stands_where_its_numbers_say():
-    points = [Point(4, 0.4, 0.2), Point(16, 1.6, 0.8)]
-    drawn = charts.charts(
-        examples.compared(contestants=only(curves={"text_to_image": points}), bounds={})
+    points = [CurvePoint(4, 0.4, 0.2), CurvePoint(16, 1.6, 0.8)]
+    drawn = charts.render_charts(
+        examples.make_comparison(
+            contestants=make_single_model(curves={"text_to_image": points}), bounds={}
+        )
     )
     assert drawn.count("<svg") == 2
     places = [
@@ -229,12 +248,14 @@ def test_who_lies_below_others_has_a_rim_for_each():
         names = ("chameleon", "dalle", "transfusion")
         contestants = [
             dataclasses.replace(one, curves={"kid": points})
-            for one, points in zip(examples.compared(names=names).contestants, curves_, strict=True)
+            for one, points in zip(
+                examples.make_comparison(names=names).contestants, curves_, strict=True
+            )
         ]
-        drawn = charts.charts(examples.compared(contestants=contestants, bounds={}))
+        drawn = charts.render_charts(examples.make_comparison(contestants=contestants, bounds={}))
         return re.findall(r"<use href='#mark(\d)'[^>]*?(?: style='--rim:(\d)')?/>", drawn)
 
-    here, there = Point(50, 0.1, 0.2), Point(90, 0.3, 0.3)
+    here, there = CurvePoint(50, 0.1, 0.2), CurvePoint(90, 0.3, 0.3)
     assert rims([here], [here], [here]) == [("0", "2"), ("1", "1"), ("2", "")] * 2
     assert rims([here, there], [here], [there]) == [
         ("0", "1"), ("0", "1"), ("1", ""), ("2", "")
@@ -246,9 +267,13 @@ def test_who_lies_below_others_has_a_rim_for_each():
 
 def test_values_far_apart_are_on_a_scale_of_ratios():
     def ticks(values):
-        points = [Point(n, n, value) for n, value in enumerate(values, 1)]
-        given = examples.compared(contestants=only(curves={"fd": points}), bounds={})
-        return re.findall(r"<text x='-8'.*?>(.*?)</text>", charts.charts(given).split("<svg")[1])
+        points = [CurvePoint(n, n, value) for n, value in enumerate(values, 1)]
+        given = examples.make_comparison(
+            contestants=make_single_model(curves={"fd": points}), bounds={}
+        )
+        return re.findall(
+            r"<text x='-8'.*?>(.*?)</text>", charts.render_charts(given).split("<svg")[1]
+        )
 
     assert ticks([700, 30, 20]) == ["20", "50", "100", "200", "500"]
     assert ticks([90, 30, 20]) == ["0", "50"]
@@ -256,7 +281,9 @@ def test_values_far_apart_are_on_a_scale_of_ratios():
 
 
 def test_a_bar_is_as_long_as_its_part_took():
-    drawn = timeline_chart.lanes(examples.compared(names=("chameleon", "oneflow")).contestants)
+    drawn = timeline_chart.render_timelines(
+        examples.make_comparison(names=("chameleon", "oneflow")).contestants
+    )
     shared = re.findall(r"<svg class='shared' .*?</svg>", drawn)
     own = re.findall(r"<svg class='own' .*?</svg>", drawn)
     bars = [
@@ -276,9 +303,10 @@ def test_a_bar_is_as_long_as_its_part_took():
 
 def test_a_label_stands_where_there_is_room():
     def place(started, finished):
-        told = page.Timeline(10, 1.0, [page.Bar("text", "words " * 9, started, finished)])
+        told = page.Timeline(10, 1.0, [page.TimelineBar("text", "words " * 9, started, finished)])
         return re.search(
-            r"<text class='(\w+)'.*?>(.*?)<", timeline_chart.lanes(only(timeline=told))[300:]
+            r"<text class='(\w+)'.*?>(.*?)<",
+            timeline_chart.render_timelines(make_single_model(timeline=told))[300:],
         )
 
     assert [place(*ends)[1] for ends in ((0, 3), (7, 10), (1, 10))] == ["after", "before", "on"]
@@ -286,13 +314,13 @@ def test_a_label_stands_where_there_is_room():
 
 
 def test_what_there_is_nothing_of_is_left_out(tmp_path):
-    bare = only(figures={}, curves={}, samples=(), timeline=None)
-    text = write(
+    bare = make_single_model(figures={}, curves={}, samples=(), timeline=None)
+    text = write_page(
         tmp_path / "page.html", contestants=bare, bounds={}, latency=(), roofline={}, notes=()
     )
     assert "<figure" not in text
     assert "<article" not in text
-    assert page.markdown(examples.compared(contestants=bare, notes=()))
+    assert page.render_markdown(examples.make_comparison(contestants=bare, notes=()))
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -301,9 +329,9 @@ def scheme(request):
 
 
 @pytest.fixture(params=[(1280, 900), (375, 800)], ids=["wide", "narrow"])
-def opened(browser, scheme, request, tmp_path):  # noqa: F811
+def tab(browser, scheme, request, tmp_path):  # noqa: F811
     """The page, ready; anything it complains about or asks for fails the test when it is done."""
-    write(tmp_path / "page.html")
+    write_page(tmp_path / "page.html")
     address = (tmp_path / "page.html").as_uri()
     width, height = request.param
     context = browser.new_context(
@@ -321,42 +349,40 @@ def opened(browser, scheme, request, tmp_path):  # noqa: F811
     assert [url for url in asked if not url.startswith(("data:", address))] == []
 
 
-def test_in_a_browser(opened):
-    given = examples.compared()
-    width = opened.viewport_size["width"]
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+def test_in_a_browser(tab):
+    given = examples.make_comparison()
+    width = tab.viewport_size["width"]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
     for section in SECTIONS:
-        assert opened.locator(f"#{section}").is_visible(), section
+        assert tab.locator(f"#{section}").is_visible(), section
     # Every figure is there as it was given, to the last digit.
-    found = opened.locator("#figures data").evaluate_all("all => all.map(one => +one.value)")
+    found = tab.locator("#figures data").evaluate_all("all => all.map(one => +one.value)")
     every = [one.figures for one in given.contestants] + list(given.bounds.values())
     assert sorted(found) == sorted(f.value for figures in every for f in figures.values())
     # A mark for each point of each chart, in the color of its curve.
     points = sum(len(c) for one in given.contestants for c in one.curves.values())
-    assert opened.locator(".plot use").count() == 2 * points
-    assert opened.locator(".plot .bound").count() == 2 * 2 * 4
-    hues = opened.locator(".who .mark").evaluate_all(
-        "all => all.map(x => getComputedStyle(x).fill)"
-    )
+    assert tab.locator(".plot use").count() == 2 * points
+    assert tab.locator(".plot .bound").count() == 2 * 2 * 4
+    hues = tab.locator(".who .mark").evaluate_all("all => all.map(x => getComputedStyle(x).fill)")
     assert len(set(hues)) == 7
-    lines = opened.locator(".plot").first.locator(".curve").evaluate_all(
+    lines = tab.locator(".plot").first.locator(".curve").evaluate_all(
         "all => all.map(one => getComputedStyle(one).stroke)"
     )  # fmt: skip
     assert lines == hues
-    assert all(box["width"] > 200 for box in boxes(opened, ".plot"))
-    bars = boxes(opened, ".lane svg.shared:not(.axis) rect")
+    assert all(box["width"] > 200 for box in measure_boxes(tab, ".plot"))
+    bars = measure_boxes(tab, ".lane svg.shared:not(.axis) rect")
     assert len(bars) == 7 * 6
     assert all(box["width"] >= 1 for box in bars)
 
 
-def boxes(tab, selector):
+def measure_boxes(tab, selector):
     return tab.locator(selector).evaluate_all(
         "all => all.map(one => ({width: one.getBoundingClientRect().width}))"
     )
 
 
-def test_pictures_are_pixels_with_words_for_who_cannot_see_them(opened):
-    pictures = opened.locator("#samples img")
+def test_pictures_are_pixels_with_words_for_who_cannot_see_them(tab):
+    pictures = tab.locator("#samples img")
     assert pictures.count() == 7 * 4 * 3
     shown = pictures.evaluate_all(
         "all => all.map(one => one.complete && one.naturalWidth === 8 && one.clientWidth > 40"
@@ -364,19 +390,19 @@ def test_pictures_are_pixels_with_words_for_who_cannot_see_them(opened):
     )
     assert all(shown)
     alt = "Picture 2 of 3 in: three squares: a red one a blue one and a red one"
-    assert opened.get_by_alt_text(alt).count() == 7 * 4
-    drawings = opened.get_by_role("img").and_(opened.locator("svg"))
+    assert tab.get_by_alt_text(alt).count() == 7 * 4
+    drawings = tab.get_by_role("img").and_(tab.locator("svg"))
     assert drawings.count() == 2 * 4 + 7
     labels = drawings.evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
     assert all(labels)
     assert labels[4].startswith("OneFlow, 16 passes, 0.197 s. three animals")
 
 
-def test_what_is_wider_than_the_page_is_reached_by_keyboard(opened):
-    wide = opened.locator("#figures .wide")
-    if opened.viewport_size["width"] < 400:
+def test_what_is_wider_than_the_page_is_reached_by_keyboard(tab):
+    wide = tab.locator("#figures .wide")
+    if tab.viewport_size["width"] < 400:
         wide.focus()
-        opened.keyboard.press("ArrowRight")
-        opened.wait_for_function("one => one.scrollLeft > 0", arg=wide.element_handle())
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_function("one => one.scrollLeft > 0", arg=wide.element_handle())
     # The names of the rows stay.
     assert wide.locator("tbody th").first.bounding_box()["x"] >= 0

@@ -18,29 +18,29 @@ from oneflow_jax.runtime import workdir
 from oneflow_jax.training import loop
 from tests import runs
 
-SOME = ("dalle", "lmfusion", "oneflow")
+PARADIGMS = ("dalle", "lmfusion", "oneflow")
 """One of each family."""
 
 
-def small(**changes):
+def make_smoke_config(**changes):
     config = compare.get_config("smoke")
-    config.order = SOME
+    config.order = PARADIGMS
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config.lock()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished_comparison(tmp_path_factory):
     folder = epath.Path(tmp_path_factory.mktemp("compared"))
-    config = small()
+    config = make_smoke_config()
     run.run(config, folder)
     return config, folder
 
 
-def test_the_figures_lie_beside_the_page(finished):
-    config, folder = finished
-    figures = json.loads((folder / run.FIGURES).read_text())
-    assert set(figures) == set(SOME)
+def test_the_figures_lie_beside_the_page(finished_comparison):
+    config, folder = finished_comparison
+    figures = json.loads((folder / run.METRICS_FILE).read_text())
+    assert set(figures) == set(PARADIGMS)
     for name, found in figures.items():
         for figure in ("passes", "seconds_per_document", "kid", "fd", "interleaved", "text_valid"):
             assert found[figure]["low"] <= found[figure]["high"], (name, figure)
@@ -49,57 +49,61 @@ def test_the_figures_lie_beside_the_page(finished):
         assert ("text_nats" in found) == (name != "oneflow")
 
 
-def test_the_page_shows_every_paradigm(finished):
-    _, folder = finished
-    page = (folder / run.PAGE).read_text()
+def test_the_page_shows_every_paradigm(finished_comparison):
+    _, folder = finished_comparison
+    page = (folder / run.PAGE_FILE).read_text()
     assert all(title in page for title in ("DALL-E", "LMFusion", "OneFlow"))
     assert "TPU v4" in page
     assert "DALL-E, OneFlow 0.012; LMFusion 0.006" in page
-    tables = (folder / run.TABLES).read_text()
+    tables = (folder / run.TABLES_FILE).read_text()
     assert tables.count("| LMFusion |") >= 2
 
 
-def test_flows_take_the_passes_that_were_asked_for_and_codes_one_each(finished):
-    _, folder = finished
-    figures = json.loads((folder / run.FIGURES).read_text())
+def test_flows_take_the_passes_that_were_asked_for_and_codes_one_each(finished_comparison):
+    _, folder = finished_comparison
+    figures = json.loads((folder / run.METRICS_FILE).read_text())
     assert figures["oneflow"]["passes"]["value"] <= compare.HEADLINE["oneflow"]
     assert figures["dalle"]["passes"]["value"] > compare.HEADLINE["dalle"]
 
 
 @pytest.fixture
-def optimizing():
+def full_xla_optimization():
     """JAX as users have it: tests else compile fast."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-def test_what_is_finished_is_not_done_again(finished, optimizing, monkeypatch):
-    config, folder = finished
-    before = (folder / run.FIGURES).read_text()
+def test_what_is_finished_is_not_done_again(
+    finished_comparison, full_xla_optimization, monkeypatch
+):
+    config, folder = finished_comparison
+    before = (folder / run.METRICS_FILE).read_text()
 
     def refused(*_):
         raise AssertionError("done again")
 
     monkeypatch.setattr(loop, "run", refused)
-    monkeypatch.setattr(autoencoder_run, "trained", refused)
-    monkeypatch.setattr(measure, "_measured", refused)
-    monkeypatch.setattr(measure, "Maker", refused)
-    (folder / run.FIGURES).unlink()
+    monkeypatch.setattr(autoencoder_run, "train_autoencoder", refused)
+    monkeypatch.setattr(measure, "_run_measurements", refused)
+    monkeypatch.setattr(measure, "TimedGenerator", refused)
+    (folder / run.METRICS_FILE).unlink()
     run.run(config, folder)
-    assert (folder / run.FIGURES).read_text() == before
+    assert (folder / run.METRICS_FILE).read_text() == before
     # As `compile_fast` asks for.
     assert jax.config.read("jax_disable_most_optimizations")
 
 
-def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished):
-    config, folder = finished
-    text = runs_lib.text_model(config, folder, 0)
-    (fused,) = (one for one in runs_lib.runs(config, folder) if one.name == "lmfusion")
-    before, after = runs_lib.text_losses(runs_lib.alone(text), runs_lib.alone(fused))
+def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished_comparison):
+    config, folder = finished_comparison
+    text = runs_lib.make_text_model_run(config, folder, 0)
+    (fused,) = (one for one in runs_lib.iter_runs(config, folder) if one.name == "lmfusion")
+    before, after = runs_lib.measure_text_losses(
+        runs_lib.train_one(text), runs_lib.train_one(fused)
+    )
     assert before == after
     assert before > 0
-    figures = json.loads((folder / run.FIGURES).read_text())["lmfusion"]
+    figures = json.loads((folder / run.METRICS_FILE).read_text())["lmfusion"]
     assert figures["text_loss_before"] == figures["text_loss_after"]
 
 
@@ -119,13 +123,13 @@ def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished):
 )
 def test_mistakes_are_told_before_training(changes, told, tmp_path):
     with pytest.raises(UserError, match=told):
-        run.run(small(**changes), epath.Path(tmp_path))
+        run.run(make_smoke_config(**changes), epath.Path(tmp_path))
     assert not list(pathlib.Path(tmp_path).iterdir())
 
 
 def test_all_seeds_of_all_that_are_in_order(tmp_path):
-    config = small(seeds=(3, 5), order=("lmfusion", "oneflow"))
-    every = list(runs_lib.runs(config, epath.Path(tmp_path)))
+    config = make_smoke_config(seeds=(3, 5), order=("lmfusion", "oneflow"))
+    every = list(runs_lib.iter_runs(config, epath.Path(tmp_path)))
     assert [(one.name, one.seed, one.config.seed) for one in every] == [
         (name, seed, seed) for seed in (3, 5) for name in ("lmfusion", "oneflow")
     ]
@@ -133,41 +137,41 @@ def test_all_seeds_of_all_that_are_in_order(tmp_path):
     assert every[2].config.start == str(tmp_path / "language-5")
 
 
-def test_a_folder_is_of_one_comparison(finished, tmp_path):
-    _, folder = finished
+def test_a_folder_is_of_one_comparison(finished_comparison, tmp_path):
+    _, folder = finished_comparison
     before = (folder / workdir.CONFIG).read_text()
     with pytest.raises(UserError, match=r"was begun with flops=4e\+09: give the same"):
-        run.run(small(flops=8e9), folder)
+        run.run(make_smoke_config(flops=8e9), folder)
     assert (folder / workdir.CONFIG).read_text() == before
     with pytest.raises(UserError, match="holds a run of oneflow"):
-        run.run(small(), folder / "oneflow-0")
+        run.run(make_smoke_config(), folder / "oneflow-0")
     with pytest.raises(UserError, match="holds a comparison"):
-        workdir.check_config(folder, compare.contestant("oneflow", smoke=True))
+        workdir.check_config(folder, compare.paradigm_config("oneflow", smoke=True))
 
 
-def test_a_codec_of_other_steps_is_told(finished):
-    _, folder = finished
+def test_a_codec_of_other_steps_is_told(finished_comparison):
+    _, folder = finished_comparison
     with pytest.raises(UserError, match=r"was begun for 2 steps, and codec\.steps asks for 3"):
-        runs_lib.prepared(small(codec__steps=3), folder)
+        runs_lib.ensure_codec(make_smoke_config(codec__steps=3), folder)
 
 
-def test_what_is_said_is_of_who_is_there(finished):
-    config, _ = finished
+def test_what_is_said_is_of_who_is_there(finished_comparison):
+    config, _ = finished_comparison
 
-    nothing = serialize.Measures({}, {}, (), None)
+    nothing = serialize.RunMeasurements({}, {}, (), None)
 
     def said(*names, seeds=(0,)):
         figures = dict.fromkeys(
-            ("seconds_per_document", "seconds_per_document_8", "passes"), page.Figure(1, 1, 1)
+            ("seconds_per_document", "seconds_per_document_8", "passes"), page.Estimate(1, 1, 1)
         )
-        shown = page.Comparison(
+        shown = page.ComparisonResult(
             contestants=[
-                dataclasses.replace(aggregate.contestant(name, [nothing], {}), figures=figures)
+                dataclasses.replace(aggregate.aggregate_model(name, [nothing], {}), figures=figures)
                 for name in names
             ],
             pictures=2, budget=1.0, seeds=seeds, machine={}, data={},
         )  # fmt: skip
-        return "\n".join(captions.notes(shown, config.headline))
+        return "\n".join(captions.make_notes(shown, config.headline))
 
     assert "DALL-E" not in said("oneflow")
     assert "faster" not in said("oneflow")
@@ -178,34 +182,34 @@ def test_what_is_said_is_of_who_is_there(finished):
 
 
 def test_rooflines_are_of_all_paradigms_and_sizes():
-    tables = rooflines.tables()
+    tables = rooflines.make_tables()
     assert len(tables) == 6
     for rows in tables.values():
         assert {row[0] for row in rows[1:]} == {
-            aggregate.named(name).title for name in compare.PASSES
+            aggregate.model_info(name).title for name in compare.PASSES
         }
 
 
 def test_all_of_them_are_configured():
     for kind in ("full", "longer", "smoke"):
         config = compare.get_config(kind)
-        run.check(config)
+        run.validate(config)
         assert config.compile_fast == (kind == "smoke")
-        every = set(compare.PAIR if kind == "longer" else ways.WAYS)
+        every = set(compare.PAIR if kind == "longer" else ways.PROFILES)
         assert set(config.order) == set(config.contestants) == every
 
 
-def test_the_command_goes_on_in_its_folder_and_is_told_with_its_settings(finished, cli):
-    _, folder = finished
+def test_the_command_goes_on_in_its_folder_and_is_told_with_its_settings(finished_comparison, cli):
+    _, folder = finished_comparison
     file = runs.REPOSITORY / "configs" / "compare.py"
-    cli(f"--config={file}:smoke", f"--workdir={folder}", f"--config.order={SOME}")
-    told = (folder / run.TABLES).read_text()
-    command = f'compare.py:smoke --config.order="{SOME}"'
+    cli(f"--config={file}:smoke", f"--workdir={folder}", f"--config.order={PARADIGMS}")
+    told = (folder / run.TABLES_FILE).read_text()
+    command = f'compare.py:smoke --config.order="{PARADIGMS}"'
     assert command in told.replace("\\", "")
     # Also by its folder alone.
-    (folder / run.TABLES).unlink()
+    (folder / run.TABLES_FILE).unlink()
     cli(f"--workdir={folder}")
-    assert (folder / run.TABLES).read_text() == told
+    assert (folder / run.TABLES_FILE).read_text() == told
 
 
 @pytest.mark.parametrize(

@@ -6,27 +6,27 @@ import itertools
 import numpy as np
 
 from oneflow_jax import generate
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.compare import timelines
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.viewer import trajectory
 from tests import tiny
 
 
-def written(document, pictures, each):
+def autoregressive_sample(document, num_images, nfe_per_image):
     """A finished document of a model that writes from left to right."""
-    layout = dataclasses.replace(tiny.layout_of(48, 0), markers=True)
+    layout = dataclasses.replace(tiny.make_layout(48, 0), markers=True)
     canvas = layout.canvas([layout.row(document)])
-    words = int(np.sum(canvas.kind[0] == Kind.TEXT)) - 1  # without BOS
-    passes = 1 + words + pictures * each
-    return layout, generate.Made([], canvas, None, passes, [False])
+    words = int(np.sum(canvas.kind[0] == Modality.TEXT)) - 1  # without BOS
+    passes = 1 + words + num_images * nfe_per_image
+    return layout, generate.GeneratedBatch([], canvas, None, passes, [False])
 
 
 def test_words_take_a_pass_each_and_pictures_the_rest():
     picture = Image(np.full((4, 4, 3), 200, np.uint8))
     document = Document((Text("a red circle"), picture, Text("a red circle"), picture))
-    layout, made = written(document, pictures=2, each=7)
-    bars = list(timelines._in_order(layout, made))
+    layout, made = autoregressive_sample(document, num_images=2, nfe_per_image=7)
+    bars = list(timelines._autoregressive_bars(layout, made))
     assert [bar.kind for bar in bars] == ["text", "image", "text", "image"]
     assert [bar.label for bar in bars[::2]] == ["a red circle", "a red circle"]
     assert all(bar.finished - bar.started == 7 for bar in bars[1::2])
@@ -40,15 +40,15 @@ def test_what_forms_at_once_lasts_from_its_first_frame_to_the_one_that_settles_i
     pixels = np.zeros((2, 2, 3), np.uint8)
 
     def frame(certainty, born):
-        words = tuple(trajectory.Word(n, f" w{n}", c) for n, c in enumerate(certainty))
-        parts = [trajectory.TextRun(-1, words, 0.5)]
-        parts += [trajectory.Picture(9, pixels, None, 0.5)] if born else []
+        words = tuple(trajectory.TokenView(n, f" w{n}", c) for n, c in enumerate(certainty))
+        parts = [trajectory.TextSpan(-1, words, 0.5)]
+        parts += [trajectory.ImageView(9, pixels, None, 0.5)] if born else []
         return trajectory.Frame(0.5, tuple(parts))
 
     frames = (
         frame((0.1, 0.1), False), frame((0.9, 0.2), False), frame((0.9, 0.9), True),
         frame((1.0, 1.0), True), frame((1.0, 1.0), True),
     )  # fmt: skip
-    text, image = timelines._as_told(trajectory.Story("", "", frames), passes=8)
+    text, image = timelines._concurrent_bars(trajectory.TrajectoryView("", "", frames), nfe=8)
     assert (text.kind, text.label, text.started, text.finished) == ("text", "w0 w1", 0, 4)
     assert (image.kind, image.started, image.finished) == ("image", 4, 8)

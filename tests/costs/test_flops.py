@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from oneflow_jax.canvas import Head, Kind, View
+from oneflow_jax.canvas import Head, Modality, NoisyCanvas
 from oneflow_jax.costs import flops
 from oneflow_jax.nn import backbone, model
 
 CHANNELS = 48
 HEADS = (Head("words", 500, "vocab"), Head("image", CHANNELS, "channels"))
-SIZE = backbone.Size(
+SIZE = backbone.TransformerConfig(
     layers=2,
     width=256,
     heads=4,
@@ -25,7 +25,7 @@ SIZE = backbone.Size(
     dtype=jnp.float32,
 )
 MODEL = model.Model(SIZE, vocab=500, embed_width=128, heads=HEADS)
-NETWORK = flops.of(MODEL, CHANNELS)
+NETWORK = flops.from_model(MODEL, CHANNELS)
 UNIT = flops.Network(
     layers=1, width=1, heads=1, kv_heads=1, head_width=1, hidden=1, vocab=1, embed_width=1,
     channels=1, outputs=1,
@@ -34,8 +34,8 @@ UNIT = flops.Network(
 
 def view(rows, length):
     shape = (rows, length)
-    return View(
-        kind=jnp.full(shape, Kind.TEXT),
+    return NoisyCanvas(
+        kind=jnp.full(shape, Modality.TEXT),
         segment=jnp.ones(shape, jnp.int32),
         position=jnp.zeros((*shape, 3), jnp.int32),
         embeds=jnp.zeros((*shape, MODEL.embed_width)),
@@ -93,7 +93,7 @@ def test_all_parameters_but_the_table_are_read():
 def test_cache_is_as_large_as_the_model_makes_it():
     cache = jax.eval_shape(lambda: MODEL.cache(3, 10))
     numbers = cache.key.size + cache.value.size
-    assert 3 * 10 * NETWORK.remembered == flops.WIDE * numbers
+    assert 3 * 10 * NETWORK.kv_bytes_per_slot == flops.BF16_BYTES * numbers
 
 
 @pytest.mark.parametrize("length", [64, 256])

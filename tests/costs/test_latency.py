@@ -7,29 +7,29 @@ import math
 import pytest
 
 from oneflow_jax.costs import chips, flops, latency, sizes, ways
-from oneflow_jax.costs.ways import WAYS
+from oneflow_jax.costs.ways import PROFILES
 
-DOCUMENT = ways.Shape(words=256, pictures=4, patches=256, codes=1_024)
+DOCUMENT = ways.DocumentShape(words=256, pictures=4, patches=256, codes=1_024)
 V4 = chips.CHIPS["v4"]
-SETTING = latency.Setting(sizes.EIGHT_BILLION, DOCUMENT, batch=1, chip=V4)
+SETTING = latency.Deployment(sizes.EIGHT_BILLION, DOCUMENT, batch=1, chip=V4)
 FAST = chips.Chip(math.inf, 1.0, math.inf, math.inf, axes=3, clock=1e9)
 """Computes in no time, and reads a byte a second."""
 WIDE = chips.Chip(1.0, math.inf, math.inf, math.inf, axes=3, clock=1e9)
 """Reads in no time, and multiplies or adds once a second."""
-SMALL = latency.Setting(sizes.ONE_BILLION, ways.Shape(3, 1, 2, 4), batch=2, chip=FAST)
+SMALL = latency.Deployment(sizes.ONE_BILLION, ways.DocumentShape(3, 1, 2, 4), batch=2, chip=FAST)
 
-NAMES = list(WAYS)
-LEFT_TO_RIGHT = [name for name, way in WAYS.items() if way.cached]
-TOGETHER = [name for name, way in WAYS.items() if not way.cached]
+NAMES = list(PROFILES)
+LEFT_TO_RIGHT = [name for name, way in PROFILES.items() if way.cached]
+TOGETHER = [name for name, way in PROFILES.items() if not way.cached]
 
 
 def seconds(name, passes=16, setting=SETTING, **changes):
-    return latency.seconds(WAYS[name], passes, dataclasses.replace(setting, **changes))
+    return latency.seconds(PROFILES[name], passes, dataclasses.replace(setting, **changes))
 
 
 def test_bytes_by_hand():
     network = sizes.ONE_BILLION
-    weights, slot = network.weights(1), network.remembered
+    weights, slot = network.weights(1), network.kv_bytes_per_slot
     # Two rows: each slot that is in a cache is read in both; per document that is once.
     assert seconds("oneflow", 5, SMALL) == 5 * weights / 2
     # 3 words and 4 codes: 7 passes, that see 0 to 6 slots before them.
@@ -95,19 +95,19 @@ def test_edit_flow_takes_twice_the_passes_and_a_head_more():
 def test_overtaking_is_where_seconds_cross(name, other, batch):
     setting = dataclasses.replace(SETTING, batch=batch)
     limit = seconds(other, setting=setting)
-    most = latency.overtaking(WAYS[name], limit, setting)
+    most = latency.crossover_nfe(PROFILES[name], limit, setting)
     assert seconds(name, most, setting) < limit <= seconds(name, most + 1, setting)
 
 
 def test_nothing_overtakes_what_takes_no_longer_than_one_pass():
     one = seconds("oneflow", 1)
-    assert latency.overtaking(WAYS["oneflow"], one, SETTING) is None
-    assert latency.overtaking(WAYS["oneflow"], 1.5 * one, SETTING) == 1
+    assert latency.crossover_nfe(PROFILES["oneflow"], one, SETTING) is None
+    assert latency.crossover_nfe(PROFILES["oneflow"], 1.5 * one, SETTING) == 1
 
 
 def test_chips_needed_hold_weights_and_caches():
     def needed(name, **changes):
-        return latency.chips_needed(WAYS[name], dataclasses.replace(SETTING, **changes))
+        return latency.min_chips(PROFILES[name], dataclasses.replace(SETTING, **changes))
 
     assert needed("oneflow") == needed("oneflow", batch=64) == 1
     # 15 GB of weights; 64 rows of 4,352 slots of 131 kB are 37 GB, beside 34 of one chip's.

@@ -15,12 +15,12 @@ def test_sizes_are_those_that_are_trained(name):
     """But for patches, which are those of the codec: here of pixels, in `sizes` also of latents."""
     config = tpu_v4.get_config(name)
     config.mesh.fsdp = 1
-    model = system.planned(config.lock(), jax.devices()).model
+    model = system.abstract_system(config.lock(), jax.devices()).model
     channels = config.codec.colors * config.codec.patch**2
     plain = sizes.NETWORKS[name]
     outputs = plain.outputs - plain.channels + channels
     expected = dataclasses.replace(plain, channels=channels, outputs=outputs)
-    assert flops.of(model, channels) == expected
+    assert flops.from_model(model, channels) == expected
 
 
 @pytest.mark.parametrize(

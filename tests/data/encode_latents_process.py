@@ -1,6 +1,6 @@
-"""One of several processes that encode a data set together: `python encoding_process.py N OF PORT`.
+"""One of several processes that encode a data set together: `N OF PORT FOLDER`.
 
-Run by test_encoding in processes of their own, with the folder as the last argument.
+Run by test_encode_latents in processes of their own, with the folder as the last argument.
 """
 
 import sys
@@ -15,10 +15,10 @@ def main(number: int, count: int, port: int, folder: str) -> None:
     from oneflow_jax.data import encode_latents, latents, toy
     from tests.codecs.autoencoder import small_models
 
-    latents.SHARD = 8
+    latents.SHARD_SIZE = 8
     splits = {"train": lambda: toy.Toy(documents=40), "heldout": lambda: toy.Toy(documents=12)}
-    stored = encode_latents.Latents(
-        epath.Path(folder), small_models.trained(small_models.KL), splits, pixels=4
+    stored = encode_latents.LatentDataset(
+        epath.Path(folder), small_models.random_autoencoder(small_models.KL), splits, pixels=4
     )
     index = stored.index()
     print(jax.process_index(), jax.process_count(), index.fingerprint, index.mean[0])

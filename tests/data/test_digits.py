@@ -11,7 +11,7 @@ from oneflow_jax.data import digits, sources
 def documents(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     return {
-        split: [*sources.open_source("digits", folder, split)] for split in ("train", "heldout")
+        split: [*sources.open_dataset("digits", folder, split)] for split in ("train", "heldout")
     }
 
 
@@ -22,9 +22,9 @@ def test_there_are_forty_captions_of_six_words():
 
 
 def test_digit_in_is_exact():
-    assert digits.digit_in("a drawing of the digit seven") == 7
+    assert digits.parse_digit("a drawing of the digit seven") == 7
     for near in ("a drawing of the digit", "a drawing of the digit seven ", "seven", ""):
-        assert digits.digit_in(near) is None
+        assert digits.parse_digit(near) is None
 
 
 def test_splits_hold_every_scan_once_with_its_true_caption(documents):
@@ -37,7 +37,7 @@ def test_splits_hold_every_scan_once_with_its_true_caption(documents):
     for document in documents["train"] + documents["heldout"]:
         (picture,) = document.pictures()
         ink = np.round(picture[:, :, 0] / 255 * 16).astype(int)
-        found[ink.tobytes(), digits.digit_in(document.words())] += 1
+        found[ink.tobytes(), digits.parse_digit(document.words())] += 1
     assert found == truth
     assert 1450 < len(documents["train"]) < 1550
 

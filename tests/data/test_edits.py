@@ -30,7 +30,7 @@ def document(*parts):
     ],
 )
 def test_each_kind_of_edit_has_its_line(before, after, lines):
-    assert [str(one) for one in edits.edits(document(*before), document(*after))] == lines
+    assert [str(one) for one in edits.diff_documents(document(*before), document(*after))] == lines
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -38,9 +38,9 @@ def test_the_edits_lead_from_one_document_to_the_other(seed):
     rng = random.Random(seed)
     pieces = ["a", "b", "c", RED, BLUE, GREEN]
     before, after = (document(*rng.choices(pieces, k=rng.randint(1, 9))) for _ in range(2))
-    names = [item if isinstance(item, str) else "<image>" for item in edits.items(before)]
+    names = [item if isinstance(item, str) else "<image>" for item in edits.diff_items(before)]
     gone, changed, added = set(), {}, {}
-    for one in edits.edits(before, after):
+    for one in edits.diff_documents(before, after):
         if one.before is None:
             added.setdefault(one.place, []).append(one.after)
         elif one.after is None:
@@ -53,5 +53,5 @@ def test_the_edits_lead_from_one_document_to_the_other(seed):
     for place, name in enumerate(names, 1):
         rebuilt += [] if place in gone else [changed.get(place, name)]
         rebuilt += added.get(place, [])
-    expected = [item if isinstance(item, str) else "<image>" for item in edits.items(after)]
+    expected = [item if isinstance(item, str) else "<image>" for item in edits.diff_items(after)]
     assert rebuilt == expected

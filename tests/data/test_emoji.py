@@ -19,23 +19,23 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def documents(folder):
     splits = ("train", "heldout", "combinations")
-    return {split: [*sources.open_source("emoji", folder, split, **SETTINGS)] for split in splits}
+    return {split: [*sources.open_dataset("emoji", folder, split, **SETTINGS)] for split in splits}
 
 
 @pytest.fixture(scope="module")
 def concepts():
-    drawn = emoji_concepts.concepts(16, 24, emoji.Settings().categories)
+    drawn = emoji_concepts.load(16, 24, emoji.Settings().categories)
     return {concept.name: concept for concept in drawn}
 
 
-def names_of(document, concepts):
+def expected_names(document, concepts):
     kinds = {name: concept.kind for name, concept in concepts.items()}
-    return sentences.pictured(document, kinds)
+    return sentences.expected_names(document, kinds)
 
 
 def test_words_and_pictures_agree_in_every_document(documents, concepts):
     for document in itertools.chain(*documents.values()):
-        names = names_of(document, concepts)
+        names = expected_names(document, concepts)
         assert names is not None, document.words()
         for name, picture in zip(names, document.pictures(), strict=True):
             np.testing.assert_array_equal(picture, concepts[name].pixels)
@@ -43,13 +43,15 @@ def test_words_and_pictures_agree_in_every_document(documents, concepts):
 
 def test_documents_stay_within_one_category(documents, concepts):
     for document in itertools.chain(*documents.values()):
-        names = names_of(document, concepts)
+        names = expected_names(document, concepts)
         assert len({(concepts[name].category, concepts[name].kind) for name in names}) == 1
 
 
 def test_held_out_concepts_never_occur_in_training(documents, concepts):
     shown = {
-        split: {name for document in documents[split] for name in names_of(document, concepts)}
+        split: {
+            name for document in documents[split] for name in expected_names(document, concepts)
+        }
         for split in documents
     }
     assert not shown["train"] & shown["heldout"]
@@ -59,9 +61,9 @@ def test_held_out_concepts_never_occur_in_training(documents, concepts):
 
 
 def test_combinations_are_new(documents, concepts):
-    seen = {names_of(document, concepts) for document in documents["train"]}
+    seen = {expected_names(document, concepts) for document in documents["train"]}
     for document in documents["combinations"]:
-        names = names_of(document, concepts)
+        names = expected_names(document, concepts)
         assert len(names) > 1
         assert names not in seen
 
@@ -75,7 +77,7 @@ def test_forms_and_shares(documents):
 
 def test_the_same_settings_give_the_same_bytes(tmp_path, folder, documents):
     del documents  # It prepares `folder`.
-    sources.open_source("emoji", tmp_path, "train", **SETTINGS)
+    sources.open_dataset("emoji", tmp_path, "train", **SETTINGS)
     name = emoji.Settings(**SETTINGS).name
 
     def stored(root: pathlib.Path) -> dict[str, bytes]:
@@ -88,10 +90,10 @@ def test_the_same_settings_give_the_same_bytes(tmp_path, folder, documents):
 
 def test_captions_can_be_chosen(tmp_path):
     chosen = {"concepts": 8, "documents": 30, "held_out_documents": 2, "interleaved": 0}
-    source = sources.open_source("emoji", tmp_path, "train", captions=["[0] {0}"], **chosen)
+    source = sources.open_dataset("emoji", tmp_path, "train", captions=["[0] {0}"], **chosen)
     assert all(document.words().startswith(("a ", "an ")) for document in source)
     with pytest.raises(errors.UserError, match="no split 'combinations'"):
-        sources.open_source("emoji", tmp_path, "combinations", captions=["[0] {0}"], **chosen)
+        sources.open_dataset("emoji", tmp_path, "combinations", captions=["[0] {0}"], **chosen)
 
 
 def test_other_settings_have_another_folder():
@@ -120,4 +122,4 @@ def test_the_attribution_is_stored(folder, documents):
 )
 def test_mistakes_are_named(tmp_path, settings, message):
     with pytest.raises(errors.UserError, match=message):
-        sources.open_source("emoji", tmp_path, "train", **settings)
+        sources.open_dataset("emoji", tmp_path, "train", **settings)

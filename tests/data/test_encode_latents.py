@@ -14,15 +14,15 @@ import pytest
 from etils import epath
 
 from oneflow_jax.data import encode_latents, latents
-from oneflow_jax.data.document import Document, Encoded, Image, Text
-from oneflow_jax.data.encode_latents import Encoder, Latents
+from oneflow_jax.data.document import Document, EncodedImage, Image, Text
+from oneflow_jax.data.encode_latents import CachingEncoder, LatentDataset
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
 from tests import runs
 from tests.codecs.autoencoder import small_models
 
 PIXELS = 8
-POOL = small_models.shown(12, PIXELS, PIXELS)
+POOL = small_models.random_images(12, PIXELS, PIXELS)
 """All pictures there are: many come again."""
 
 SHARD = 8
@@ -33,8 +33,8 @@ OF_TRAIN = 6
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(latents, "SHARD", SHARD)
-    monkeypatch.setattr(encode_latents, "AT_ONCE", 3)
+    monkeypatch.setattr(latents, "SHARD_SIZE", SHARD)
+    monkeypatch.setattr(encode_latents, "BATCH", 3)
 
 
 class Means:
@@ -69,7 +69,7 @@ def documents(split):
 
 def made_of(folder, autoencoder, pixels=PIXELS):
     splits = {split: lambda split=split: list(documents(split)) for split in COUNTS}
-    return Latents(epath.Path(folder), autoencoder, splits, pixels)
+    return LatentDataset(epath.Path(folder), autoencoder, splits, pixels)
 
 
 def files(folder):
@@ -90,7 +90,7 @@ def undisturbed(tmp_path):
 
 
 def shard(folder, split, number):
-    return latents.shards(epath.Path(folder), split, COUNTS[split])[number]
+    return latents.list_shards(epath.Path(folder), split, COUNTS[split])[number]
 
 
 def test_every_document_is_there_with_its_latents(tmp_path):
@@ -100,7 +100,9 @@ def test_every_document_is_there_with_its_latents(tmp_path):
     for split in COUNTS:
         for found, wanted in zip(made.opened(split), documents(split), strict=True):
             assert found.words() == wanted.words()
-            assert [type(part) for part in found.parts[1:]] == [Encoded] * len(wanted.pictures())
+            assert [type(part) for part in found.parts[1:]] == [EncodedImage] * len(
+                wanted.pictures()
+            )
             for part, picture in zip(found.parts[1:], wanted.pictures(), strict=True):
                 (latent,) = Means(last_bits=False).encode(picture[None])
                 np.testing.assert_array_equal(part.latents, latent)
@@ -122,7 +124,7 @@ def test_what_was_killed_is_gone_on_with(tmp_path, undisturbed):
     """Some shards are whole, one is half written, one is not told, and there is no index."""
     folder = tmp_path / "killed"
     made_of(folder, Means()).index()
-    (folder / latents.INDEX).unlink()
+    (folder / latents.INDEX_FILE).unlink()
     half = shard(folder, "train", 2)
     half.path.rename(half.path.with_suffix(".draft"))
     half.told.unlink()
@@ -139,10 +141,9 @@ def test_what_was_killed_is_gone_on_with(tmp_path, undisturbed):
 
 SLOWLY = """
 import sys
-from oneflow_jax import encoding
-from oneflow_jax.data import latents
-from tests import test_encoding as tests
-latents.SHARD, encoding.AT_ONCE = tests.SHARD, 3
+from oneflow_jax.data import encode_latents, latents
+from tests.data import test_encode_latents as tests
+latents.SHARD_SIZE, encode_latents.BATCH = tests.SHARD, 3
 tests.made_of(sys.argv[1], tests.Means(seconds=0.05)).index()
 """
 
@@ -160,7 +161,7 @@ def test_a_process_that_is_killed_leaves_what_is_whole(tmp_path, undisturbed):
     assert process.wait() == -signal.SIGKILL
     left = [n for n in range(OF_TRAIN) if not shard(folder, "train", n).whole]
     assert 0 < len(left) <= OF_TRAIN - 2
-    assert not (folder / latents.INDEX).exists()
+    assert not (folder / latents.INDEX_FILE).exists()
     autoencoder = Means()
     made_of(folder, autoencoder).index()
     wanted = {picture for n in left for picture in pictures_of("train", n)}
@@ -175,7 +176,7 @@ def test_a_shard_that_was_cut_short_is_made_anew_with_a_word(tmp_path, undisturb
     cut = shard(folder, "train", 3)
     cut.path.write_bytes(cut.path.read_bytes()[:-5])
     with pytest.raises(UserError, match=cut.path.name):
-        latents.opened(epath.Path(folder), "train", COUNTS["train"])
+        latents.open_split(epath.Path(folder), "train", COUNTS["train"])
     autoencoder = Means()
     with caplog.at_level(logging.INFO):
         assert len(made_of(folder, autoencoder).opened("train")) == COUNTS["train"]
@@ -218,7 +219,7 @@ class Pod:
         monkeypatch.setattr(jax, "process_count", lambda: 2)
         monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(jax, "process_index", lambda: getattr(self._where, "index", 0))
-        monkeypatch.setattr(distributed, "meet", lambda: self._barrier.wait())
+        monkeypatch.setattr(distributed, "barrier", lambda: self._barrier.wait())
         monkeypatch.setattr(latents.Shard, "write", written)
         monkeypatch.setattr(latents, "write_index", index_written)
 
@@ -260,13 +261,13 @@ def test_all_processes_of_a_pod_see_what_is_missing(tmp_path, undisturbed, monke
     folder = tmp_path / "pod"
     made_of(folder, Means()).index()
     shard(folder, "train", 0).told.unlink()
-    pod, whole = Pod(monkeypatch), latents.whole
+    pod, whole = Pod(monkeypatch), latents.all_complete
 
     def late(*arguments):
         time.sleep(0.5 * jax.process_index())
         return whole(*arguments)
 
-    monkeypatch.setattr(latents, "whole", late)
+    monkeypatch.setattr(latents, "all_complete", late)
     monkeypatch.setattr(pod, "_barrier", threading.Barrier(2, timeout=3))
     indexes = pod.run(lambda index: made_of(folder, Means()).index())
     assert indexes[0] == indexes[1] is not None
@@ -296,11 +297,11 @@ def test_memory_is_bounded_and_changes_nothing(monkeypatch, remembered):
         return found, max(sizes)
 
     unbounded = Means(last_bits=False)
-    wanted, most = encoded(Encoder(unbounded, PIXELS))
+    wanted, most = encoded(CachingEncoder(unbounded, PIXELS))
     assert most == len(POOL) == len(unbounded.seen())
-    monkeypatch.setattr(encode_latents, "REMEMBERED", remembered)
+    monkeypatch.setattr(encode_latents, "CACHE_SIZE", remembered)
     bounded = Means(last_bits=False)
-    found, most = encoded(Encoder(bounded, PIXELS))
+    found, most = encoded(CachingEncoder(bounded, PIXELS))
     assert most <= max(remembered, 6)  # Three documents have six pictures at most.
     assert len(bounded.seen()) > len(POOL)
     for one, other in zip(found, wanted, strict=True):
@@ -313,7 +314,7 @@ def test_a_picture_of_another_size_is_told_and_leaves_nothing_that_looks_whole(t
     made = made_of(tmp_path, Means(), pixels=16)
     with pytest.raises(UserError, match=r"\(8, 8, 3\).*codec\.pixels=16.*\(16, 16, 3\)"):
         made.index()
-    assert not (tmp_path / latents.INDEX).exists()
+    assert not (tmp_path / latents.INDEX_FILE).exists()
     assert not shard(tmp_path, "train", 0).whole
 
 

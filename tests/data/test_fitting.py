@@ -8,23 +8,23 @@ from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
 
-PICTURE = Image(np.zeros((4, 4, 3), np.uint8))
-WORDS = "a red square and a blue one, then green and yellow and black"
+IMAGE = Image(np.zeros((4, 4, 3), np.uint8))
+TEXT = "a red square and a blue one, then green and yellow and black"
 
 LAYOUTS = {
-    "of fixed runs": tiny.layout_of(32, 8),
-    "growing": tiny.layout_of(32, 0),
-    "with markers": dataclasses.replace(tiny.layout_of(32, 0), markers=True),
-    "text first": dataclasses.replace(tiny.layout_of(32, 0), markers=True, text_first=True),
+    "of fixed runs": tiny.make_layout(32, 8),
+    "growing": tiny.make_layout(32, 0),
+    "with markers": dataclasses.replace(tiny.make_layout(32, 0), markers=True),
+    "text first": dataclasses.replace(tiny.make_layout(32, 0), markers=True, text_first=True),
 }
 
 DOCUMENTS = [
     Document(parts)
     for parts in (
         (Text("a red square"),),
-        (PICTURE,),
-        (PICTURE, PICTURE, Text("red")),
-        (Text("a"), Text("b"), PICTURE, Text("red and blue"), PICTURE, Text("c")),
+        (IMAGE,),
+        (IMAGE, IMAGE, Text("red")),
+        (Text("a"), Text("b"), IMAGE, Text("red and blue"), IMAGE, Text("c")),
     )
 ]
 
@@ -33,14 +33,14 @@ DOCUMENTS = [
 @pytest.mark.parametrize("document", DOCUMENTS, ids=range(len(DOCUMENTS)))
 def test_needed_is_what_is_laid_out(name, document):
     layout = dataclasses.replace(LAYOUTS[name], length=500)
-    assert fitting.needed(layout, document.parts) == len(layout.row(document)["kind"])
+    assert fitting.num_slots(layout, document.parts) == len(layout.row(document)["kind"])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_pieces_fit_and_leave_nothing_out(name):
     layout = LAYOUTS[name]
-    long = Document((Text(WORDS), PICTURE, PICTURE, Text(WORDS + " " + WORDS * 4), PICTURE) * 2)
-    pieces = fitting.pieces(layout, long)
+    long = Document((Text(TEXT), IMAGE, IMAGE, Text(TEXT + " " + TEXT * 4), IMAGE) * 2)
+    pieces = fitting.split_document(layout, long)
     assert len(pieces) > 4
     for piece in pieces:
         assert len(layout.row(piece)["kind"]) <= layout.length
@@ -50,8 +50,10 @@ def test_pieces_fit_and_leave_nothing_out(name):
 
 def test_what_fits_stays_whole_and_order_is_kept():
     layout = LAYOUTS["growing"]
-    assert fitting.pieces(layout, DOCUMENTS[3]) == [DOCUMENTS[3]]
-    pieces = fitting.pieces(layout, Document((Text(WORDS), PICTURE, Text("end"), PICTURE, PICTURE)))
+    assert fitting.split_document(layout, DOCUMENTS[3]) == [DOCUMENTS[3]]
+    pieces = fitting.split_document(
+        layout, Document((Text(TEXT), IMAGE, Text("end"), IMAGE, IMAGE))
+    )
     kinds = [type(part) for piece in pieces for part in piece.parts]
     assert kinds == [Text, Image, Text, Image, Image]
 
@@ -59,36 +61,36 @@ def test_what_fits_stays_whole_and_order_is_kept():
 @pytest.mark.parametrize("text", ["x" * 3000, "漢字" * 500, "a " * 999 + "b" * 999])
 def test_words_without_end_are_cut_within(text):
     layout = LAYOUTS["growing"]
-    pieces = fitting.pieces(layout, Document((Text(text),)))
+    pieces = fitting.split_document(layout, Document((Text(text),)))
     assert "".join(piece.words() for piece in pieces).replace(" ", "") == text.replace(" ", "")
     assert all(len(layout.row(piece)["kind"]) <= layout.length for piece in pieces)
 
 
 def test_words_that_are_nothing_to_the_tokenizer_are_left_out():
     layout = LAYOUTS["growing"]
-    assert fitting.pieces(layout, Document((Text("\u2581"),))) == []
-    (piece,) = fitting.pieces(layout, Document((Text("\ufffd"), PICTURE)))
-    assert piece.parts == (PICTURE,)
+    assert fitting.split_document(layout, Document((Text("\u2581"),))) == []
+    (piece,) = fitting.split_document(layout, Document((Text("\ufffd"), IMAGE)))
+    assert piece.parts == (IMAGE,)
 
 
 def test_policies():
     layout = LAYOUTS["growing"]
-    source = [DOCUMENTS[0], Document((Text(WORDS * 9),)), DOCUMENTS[1], Document((Text("\ufffd"),))]
-    cut = fitting.counts(source, layout, "cut")
+    source = [DOCUMENTS[0], Document((Text(TEXT * 9),)), DOCUMENTS[1], Document((Text("\ufffd"),))]
+    cut = fitting.count_chunks(source, layout, "cut")
     assert (cut[0], cut[2], cut[3]) == (1, 1, 0)
     assert cut[1] > 3
-    assert fitting.counts(source, layout, "drop").tolist() == [1, 0, 1, 0]
+    assert fitting.count_chunks(source, layout, "drop").tolist() == [1, 0, 1, 0]
     with pytest.raises(UserError, match=r"Document 1 needs \d+ slots, but data\.length=32"):
-        fitting.counts(source, layout, "error")
+        fitting.count_chunks(source, layout, "error")
     with pytest.raises(UserError, match=r"data\.long='trim' is none of error, cut, drop"):
-        fitting.counts(source, layout, "trim")
+        fitting.count_chunks(source, layout, "trim")
 
-    fitted = fitting.Fitted(source, layout, cut)
+    fitted = fitting.ChunkedSource(source, layout, cut)
     assert len(fitted) == cut.sum()
     assert fitted[0] == DOCUMENTS[0]
     assert fitted[len(fitted) - 1] == DOCUMENTS[1]
     middle = [fitted[n] for n in range(1, len(fitted) - 1)]
-    assert " ".join(piece.words() for piece in middle).split() == (WORDS * 9).split()
+    assert " ".join(piece.words() for piece in middle).split() == (TEXT * 9).split()
     for index in (-1, len(fitted)):
         with pytest.raises(IndexError):
             fitted[index]
@@ -96,4 +98,4 @@ def test_policies():
 
 def test_a_picture_that_has_no_room_is_told():
     with pytest.raises(UserError, match="A picture alone needs 5 slots"):
-        fitting.pieces(tiny.layout_of(4, 0), Document((PICTURE,)))
+        fitting.split_document(tiny.make_layout(4, 0), Document((IMAGE,)))

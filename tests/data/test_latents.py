@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from oneflow_jax.data import latents
-from oneflow_jax.data.document import Document, Encoded, Gap, Image, Text
+from oneflow_jax.data.document import Document, EncodedImage, Gap, Image, Text
 from oneflow_jax.errors import UserError
 
 FINGERPRINT = "0123456789abcdef"
@@ -20,12 +20,12 @@ def folder(tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Four documents in each."""
-    monkeypatch.setattr(latents, "SHARD", 4)
+    monkeypatch.setattr(latents, "SHARD_SIZE", 4)
 
 
-def picture(draws):
+def encoded_image(rng):
     scale, shift = np.array([1.0, 2.0, 0.1]), np.array([0.0, 5.0, -3.0])
-    return Encoded((draws.standard_normal((2, 3, 3)) * scale + shift).astype(np.float32))
+    return EncodedImage((rng.standard_normal((2, 3, 3)) * scale + shift).astype(np.float32))
 
 
 def documents(count, seed=0):
@@ -33,22 +33,28 @@ def documents(count, seed=0):
     draws = np.random.default_rng(seed)
     forms = (
         lambda n: (Text(f"größer {n} <3"),),
-        lambda n: (picture(draws), picture(draws)),
-        lambda n: (Text(f"a {n}"), picture(draws), Text(""), picture(draws), picture(draws)),
+        lambda n: (encoded_image(draws), encoded_image(draws)),
+        lambda n: (
+            Text(f"a {n}"),
+            encoded_image(draws),
+            Text(""),
+            encoded_image(draws),
+            encoded_image(draws),
+        ),
     )
     return [Document(forms[n % 3](n)) for n in range(count)]
 
 
-def write(folder, split, some):
-    for shard in latents.shards(folder, split, len(some)):
-        first = shard.number * latents.SHARD
-        shard.write(some[first : first + latents.SHARD])
+def write_shards(folder, split, items):
+    for shard in latents.list_shards(folder, split, len(items)):
+        first = shard.number * latents.SHARD_SIZE
+        shard.write(items[first : first + latents.SHARD_SIZE])
 
 
-def assert_same(found, wanted):
-    assert [type(part) for part in found.parts] == [type(part) for part in wanted.parts]
-    for one, other in zip(found.parts, wanted.parts, strict=True):
-        if isinstance(other, Encoded):
+def assert_same(actual, expected):
+    assert [type(part) for part in actual.parts] == [type(part) for part in expected.parts]
+    for one, other in zip(actual.parts, expected.parts, strict=True):
+        if isinstance(other, EncodedImage):
             assert one.latents.dtype == np.float32
             assert one.latents.shape == other.latents.shape
             assert one.latents.tobytes() == other.latents.tobytes()
@@ -59,8 +65,8 @@ def assert_same(found, wanted):
 @pytest.mark.usefixtures("small_shards")
 def test_documents_come_back_bit_by_bit_and_in_order(folder):
     wanted = documents(11)
-    write(folder, "train", wanted)
-    stored = latents.opened(folder, "train", 11)
+    write_shards(folder, "train", wanted)
+    stored = latents.open_split(folder, "train", 11)
     assert len(stored) == 11
     for found, document in zip(stored, wanted, strict=True):
         assert_same(found, document)
@@ -73,7 +79,7 @@ def test_documents_come_back_bit_by_bit_and_in_order(folder):
 
 @pytest.mark.usefixtures("small_shards")
 def test_shards_are_named_by_number_and_count(folder):
-    write(folder, "train", documents(9))
+    write_shards(folder, "train", documents(9))
     names = [f"train-0000{n}-of-00003" for n in range(3)]
     found = sorted(path.name for path in folder.iterdir())
     assert found == sorted(f"{name}.{end}" for name in names for end in ("array_record", "json"))
@@ -84,8 +90,8 @@ def test_shards_are_named_by_number_and_count(folder):
 @pytest.mark.usefixtures("small_shards")
 def test_mean_and_deviation_are_numpy_s(folder):
     train, heldout = documents(11), documents(5, seed=1)
-    write(folder, "train", train)
-    write(folder, "heldout", heldout)
+    write_shards(folder, "train", train)
+    write_shards(folder, "heldout", heldout)
     counts = {"train": 11, "heldout": 5}
     index = latents.write_index(folder, FINGERPRINT, counts)
     every = np.concatenate(
@@ -93,38 +99,40 @@ def test_mean_and_deviation_are_numpy_s(folder):
             part.latents.reshape(-1, 3).astype(np.float64)
             for document in train
             for part in document.parts
-            if isinstance(part, Encoded)
+            if isinstance(part, EncodedImage)
         ]
     )
     np.testing.assert_allclose(index.mean, every.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(index.deviation, every.std(axis=0), rtol=1e-10)
     assert index.documents == counts
-    assert latents.whole(folder, index)
+    assert latents.all_complete(folder, index)
     # The index says all that there is to say.
-    assert latents.read_index(folder / latents.INDEX, FINGERPRINT) == index
+    assert latents.read_index(folder / latents.INDEX_FILE, FINGERPRINT) == index
     copy = folder / "copy.json"
     copy.write_text(index.to_json())
     assert latents.read_index(copy, FINGERPRINT) == index
 
 
 def test_a_split_without_pictures_is_told(folder):
-    write(folder, "train", [Document((Text("a"),))])
+    write_shards(folder, "train", [Document((Text("a"),))])
     with pytest.raises(UserError, match=r"'train' has no picture"):
         latents.write_index(folder, FINGERPRINT, {"train": 1})
 
 
 def test_a_channel_that_never_changes_does_not_divide_by_zero(folder):
-    write(folder, "train", [Document((Encoded(np.full((2, 2, 1), 0.1, np.float32)),))] * 3)
+    write_shards(
+        folder, "train", [Document((EncodedImage(np.full((2, 2, 1), 0.1, np.float32)),))] * 3
+    )
     index = latents.write_index(folder, FINGERPRINT, {"train": 3})
     assert 0 < index.deviation[0] < 1e-3
 
 
-def truncated(shard):
+def truncate(shard):
     shard.path.write_bytes(shard.path.read_bytes()[:-1])
 
 
-SPOILED = {
-    "cut short": truncated,
+CORRUPTIONS = {
+    "cut short": truncate,
     "missing": lambda shard: shard.path.unlink(),
     "not told": lambda shard: shard.told.unlink(),
     "told in part": lambda shard: shard.told.write_text(shard.told.read_text()[:20]),
@@ -132,26 +140,26 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.parametrize("how", CORRUPTIONS)
 @pytest.mark.usefixtures("small_shards")
 def test_a_shard_that_is_not_whole_is_told_and_made_anew(folder, how):
     wanted = documents(9)
-    write(folder, "train", wanted)
+    write_shards(folder, "train", wanted)
     index = latents.write_index(folder, FINGERPRINT, {"train": 9})
-    shards = latents.shards(folder, "train", 9)
+    shards = latents.list_shards(folder, "train", 9)
     before = shards[1].path.read_bytes()
-    SPOILED[how](shards[1])
+    CORRUPTIONS[how](shards[1])
     assert [shard.whole for shard in shards] == [True, False, True]
-    assert not latents.whole(folder, index)
+    assert not latents.all_complete(folder, index)
     with pytest.raises(UserError, match=r"train-00001-of-00003\.array_record is missing or .* cut"):
-        latents.opened(folder, "train", 9)
+        latents.open_split(folder, "train", 9)
     shards[1].write(wanted[4:8])
     assert shards[1].path.read_bytes() == before
-    assert latents.whole(folder, index)
+    assert latents.all_complete(folder, index)
 
 
 def test_what_was_killed_on_the_way_is_not_whole(folder):
-    (shard,) = latents.shards(folder, "train", 3)
+    (shard,) = latents.list_shards(folder, "train", 3)
     shard.write(documents(3))
     wanted = shard.path.read_bytes()
 
@@ -171,11 +179,11 @@ def test_what_was_killed_on_the_way_is_not_whole(folder):
 
 
 def test_latents_of_another_codec_are_refused(folder):
-    write(folder, "train", documents(3))
+    write_shards(folder, "train", documents(3))
     latents.write_index(folder, FINGERPRINT, {"train": 3})
     with pytest.raises(UserError) as error:
-        latents.read_index(folder / latents.INDEX, "fedcba9876543210")
-    for said in (str(folder / latents.INDEX), FINGERPRINT, "fedcba9876543210", "codec.path"):
+        latents.read_index(folder / latents.INDEX_FILE, "fedcba9876543210")
+    for said in (str(folder / latents.INDEX_FILE), FINGERPRINT, "fedcba9876543210", "codec.path"):
         assert said in str(error.value)
 
 
@@ -184,7 +192,7 @@ def test_latents_of_another_codec_are_refused(folder):
 )
 def test_what_is_no_index_is_told(folder, text):
     folder.mkdir()
-    path = folder / latents.INDEX
+    path = folder / latents.INDEX_FILE
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"latents\.json is not an index of latents"):
         latents.read_index(path, FINGERPRINT)
@@ -192,7 +200,7 @@ def test_what_is_no_index_is_told(folder, text):
 
 @pytest.mark.parametrize("part", [Gap("image"), Image(np.zeros((2, 2, 3), np.uint8))])
 def test_only_what_is_encoded_is_stored(folder, part):
-    (shard,) = latents.shards(folder, "train", 1)
+    (shard,) = latents.list_shards(folder, "train", 1)
     with pytest.raises(TypeError, match=f"whole and encoded; here is {type(part).__name__}"):
         shard.write([Document((part,))])
     assert not shard.whole
@@ -202,12 +210,12 @@ def test_only_what_is_encoded_is_stored(folder, part):
 @pytest.mark.parametrize("where", ["documents", "list"])
 def test_a_shard_that_was_overwritten_is_told_by_its_name(folder, where):
     """Of the right size, so that only reading tells."""
-    write(folder, "train", documents(12))
-    shard = latents.shards(folder, "train", 12)[1]
+    write_shards(folder, "train", documents(12))
+    shard = latents.list_shards(folder, "train", 12)[1]
     content = bytearray(shard.path.read_bytes())
     # Documents come first; in the middle of so small a file they are listed.
     first = {"documents": 200, "list": len(content) // 2}[where]
     content[first : first + 200] = bytes(200)
     shard.path.write_bytes(bytes(content))
     with pytest.raises(UserError, match=rf"{shard.path.name} is damaged: delete it"):
-        list(latents.opened(folder, "train", 12))
+        list(latents.open_split(folder, "train", 12))

@@ -3,29 +3,29 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data import layout, vocab
-from oneflow_jax.data.document import Document, Encoded, Gap, Image, Text
+from oneflow_jax.data.document import Document, EncodedImage, Gap, Image, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
-OTHER = np.random.default_rng(1).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+OTHER_IMAGE = np.random.default_rng(1).integers(0, 256, (4, 4, 3)).astype(np.uint8)
 RED, BLUE = "a picture of red", "a picture of blue"
 
 
 @pytest.fixture
 def lay():
-    return tiny.layout_of(length=40, text_slots=8)
+    return tiny.make_layout(length=40, text_slots=8)
 
 
-def ids(text):
+def encode(text):
     return tiny.vocabulary().encode(text)
 
 
 def test_words_and_pictures_come_back(lay):
-    parts = (Text(RED), Image(PICTURE), Image(OTHER), Text(BLUE))
-    documents = [Document(parts), Document((Image(OTHER),)), Document((Text(BLUE),))]
+    parts = (Text(RED), Image(IMAGE), Image(OTHER_IMAGE), Text(BLUE))
+    documents = [Document(parts), Document((Image(OTHER_IMAGE),)), Document((Text(BLUE),))]
     back = lay.read(lay.canvas([lay.row(document) for document in documents]))
     for given, read in zip(documents, back, strict=True):
         assert [type(part) for part in read.parts] == [type(part) for part in given.parts]
@@ -35,24 +35,26 @@ def test_words_and_pictures_come_back(lay):
 
 
 def test_a_row_is_what_the_picture_in_the_docstring_says(lay):
-    row = lay.row(Document((Text(RED), Image(PICTURE), Text(BLUE))))
-    red = ids(RED)
+    row = lay.row(Document((Text(RED), Image(IMAGE), Text(BLUE))))
+    red = encode(RED)
     run = [*red, *[vocab.END] * (8 - len(red))]
     np.testing.assert_array_equal(row["ids"][:9], [vocab.BOS, *run])
     np.testing.assert_array_equal(row["ids"][9:13], 0)
-    np.testing.assert_array_equal(row["kind"], [Kind.TEXT] * 9 + [Kind.IMAGE] * 4 + [Kind.TEXT] * 8)
+    np.testing.assert_array_equal(
+        row["kind"], [Modality.TEXT] * 9 + [Modality.IMAGE] * 4 + [Modality.TEXT] * 8
+    )
     np.testing.assert_array_equal(row["span"], [1] + [2] * 8 + [3] * 4 + [4] * 8)
     np.testing.assert_array_equal(row["position"][:, 0], [*range(9), 9, 9, 9, 9, *range(10, 18)])
     np.testing.assert_array_equal(row["position"][9:13, 1:], [[0, 0], [0, 1], [1, 0], [1, 1]])
     np.testing.assert_array_equal(np.delete(row["position"][:, 1:], range(9, 13), 0), 0)
-    np.testing.assert_array_equal(row["latents"][9:13], tiny.CODEC.encode(PICTURE))
+    np.testing.assert_array_equal(row["latents"][9:13], tiny.CODEC.encode(IMAGE))
     np.testing.assert_array_equal(np.delete(row["latents"], range(9, 13), 0), 0)
     # In training BOS alone is given.
     np.testing.assert_array_equal(row["fixed"], [True] + [False] * 20)
 
 
 def test_padding_is_zero_in_every_field(lay):
-    canvas = lay.canvas([lay.row(Document((Text(RED),))), lay.row(Document((Image(PICTURE),)))])
+    canvas = lay.canvas([lay.row(Document((Text(RED),))), lay.row(Document((Image(IMAGE),)))])
     for name in ("ids", "latents", "kind", "segment", "span", "position", "fixed"):
         values = getattr(canvas, name)
         assert values.shape[:2] == (2, 40)
@@ -63,24 +65,24 @@ def test_padding_is_zero_in_every_field(lay):
 
 def test_a_text_that_fills_its_slots_gets_room_for_the_end(lay):
     words = "red " * 20
-    assert len(ids(words)) % 8 != 7
-    exact = " ".join(["red"] * (8 // len(ids("red"))))
-    assert len(ids(exact)) == 8
+    assert len(encode(words)) % 8 != 7
+    exact = " ".join(["red"] * (8 // len(encode("red"))))
+    assert len(encode(exact)) == 8
     row = lay.row(Document((Text(exact),)))
-    np.testing.assert_array_equal(row["ids"][1:], [*ids(exact), *[vocab.END] * 8])
+    np.testing.assert_array_equal(row["ids"][1:], [*encode(exact), *[vocab.END] * 8])
 
 
 def test_neighboring_texts_are_one_run(lay):
-    row = lay.row(Document((Text("a picture"), Text("of red"), Image(PICTURE))))
+    row = lay.row(Document((Text("a picture"), Text("of red"), Image(IMAGE))))
     assert row["span"].max() == 3
-    assert list(row["ids"][1:9][: len(ids("a picture"))]) == ids("a picture")
+    assert list(row["ids"][1:9][: len(encode("a picture"))]) == encode("a picture")
 
 
 def test_a_document_that_is_too_long_names_the_field(lay):
-    parts = (Image(PICTURE),) * 9 + (Text(RED),)
+    parts = (Image(IMAGE),) * 9 + (Text(RED),)
     with pytest.raises(UserError, match=r"needs 45 slots, but data\.length=40.*a picture of red"):
         lay.row(Document(parts))
-    assert len(lay.row(Document((Image(PICTURE),) * 9))["kind"]) == 37
+    assert len(lay.row(Document((Image(IMAGE),) * 9))["kind"]) == 37
 
 
 def test_what_cannot_be_laid_out_is_refused(lay):
@@ -97,26 +99,26 @@ def test_what_cannot_be_laid_out_is_refused(lay):
 
 
 def test_a_prompt_fixes_what_is_given_up_to_the_end_of_its_run(lay):
-    row = lay.prompt(Document((Text(RED), Image(PICTURE))))
+    row = lay.prompt(Document((Text(RED), Image(IMAGE))))
     assert row["fixed"].all()
-    np.testing.assert_array_equal(row["ids"][1 + len(ids(RED)) : 9], vocab.END)
+    np.testing.assert_array_equal(row["ids"][1 + len(encode(RED)) : 9], vocab.END)
 
 
 def test_a_gap_for_a_picture_is_free_and_empty(lay):
-    row = lay.prompt(Document((Text(RED), Gap("image"), Image(PICTURE))))
+    row = lay.prompt(Document((Text(RED), Gap("image"), Image(IMAGE))))
     np.testing.assert_array_equal(row["fixed"], [True] * 9 + [False] * 4 + [True] * 4)
     assert not row["latents"][9:13].any()
-    np.testing.assert_array_equal(row["kind"][9:17], Kind.IMAGE)
+    np.testing.assert_array_equal(row["kind"][9:17], Modality.IMAGE)
     np.testing.assert_array_equal(row["span"][9:17], [3] * 4 + [4] * 4)
 
 
 def test_a_gap_of_given_length_is_free_and_the_rest_of_its_run_is_not(lay):
     row = lay.prompt(Document((Text("a"), Gap("text", 3), Text("red"))))
-    a, red = len(ids("a")), len(ids("red"))
+    a, red = len(encode("a")), len(encode("red"))
     free = np.flatnonzero(~row["fixed"])
     np.testing.assert_array_equal(free, 1 + a + np.arange(3))
-    assert list(row["ids"][1 : 1 + a]) == ids("a")
-    assert list(row["ids"][4 + a : 4 + a + red]) == ids("red")
+    assert list(row["ids"][1 : 1 + a]) == encode("a")
+    assert list(row["ids"][4 + a : 4 + a + red]) == encode("red")
     np.testing.assert_array_equal(row["ids"][4 + a + red :], vocab.END)
 
 
@@ -124,7 +126,7 @@ def test_an_open_gap_is_free_to_the_end_of_its_run(lay):
     row = lay.prompt(Document((Gap("text"),)))
     np.testing.assert_array_equal(row["fixed"], [True] + [False] * 8)
     row = lay.prompt(Document((Text(RED), Gap("text"))))
-    given = 1 + len(ids(RED))
+    given = 1 + len(encode(RED))
     assert row["fixed"][:given].all()
     assert not row["fixed"][given:].any()
     # Room for more than <end>.
@@ -133,15 +135,15 @@ def test_an_open_gap_is_free_to_the_end_of_its_run(lay):
 
 
 def test_parts_come_in_reading_order_wherever_they_lie(lay):
-    row = lay.row(Document((Image(PICTURE), Text(RED), Image(OTHER))))
+    row = lay.row(Document((Image(IMAGE), Text(RED), Image(OTHER_IMAGE))))
     there = lay.canvas([row])
     shuffled = np.random.default_rng(0).permutation(lay.length)
     for order in (np.arange(lay.length), shuffled):
         kind, span, position = (
             getattr(there, name)[0][order] for name in ("kind", "span", "position")
         )
-        found = list(layout.parts(kind, span, position))
-        assert [kind for kind, _ in found] == [Kind.IMAGE, Kind.TEXT, Kind.IMAGE]
+        found = list(layout.iter_parts(kind, span, position))
+        assert [kind for kind, _ in found] == [Modality.IMAGE, Modality.TEXT, Modality.IMAGE]
         slots = [order[at].tolist() for _, at in found]
         assert slots == [list(range(1, 5)), list(range(5, 13)), list(range(13, 17))]
 
@@ -155,26 +157,26 @@ def test_words_given_after_a_gap_outlive_an_end_in_it(lay):
 
 def test_a_picture_that_was_encoded_before_lies_as_if_it_were_now(lay):
     def values(picture):
-        return Encoded(picture.astype(np.float32) / 127.5 - 1)
+        return EncodedImage(picture.astype(np.float32) / 127.5 - 1)
 
-    row = lay.row(Document((Text(RED), Image(PICTURE), Image(OTHER), Text(BLUE))))
-    same = lay.row(Document((Text(RED), values(PICTURE), values(OTHER), Text(BLUE))))
+    row = lay.row(Document((Text(RED), Image(IMAGE), Image(OTHER_IMAGE), Text(BLUE))))
+    same = lay.row(Document((Text(RED), values(IMAGE), values(OTHER_IMAGE), Text(BLUE))))
     assert row.keys() == same.keys()
     for name in row:
         np.testing.assert_allclose(same[name], row[name], atol=1e-6, err_msg=name)
         assert same[name].dtype == row[name].dtype
-    prompt = lay.prompt(Document((values(PICTURE), Gap("text"))))
+    prompt = lay.prompt(Document((values(IMAGE), Gap("text"))))
     assert prompt["fixed"][:5].all()
-    np.testing.assert_allclose(prompt["latents"][1:5], tiny.CODEC.encode(PICTURE), atol=1e-6)
+    np.testing.assert_allclose(prompt["latents"][1:5], tiny.CODEC.encode(IMAGE), atol=1e-6)
 
 
 def test_the_pictures_of_a_batch_are_decoded_at_once(lay):
-    codec = tiny.Counting(lay.codec)
+    codec = tiny.CountingCodec(lay.codec)
     lay = dataclasses.replace(lay, codec=codec)
     documents = [
-        Document((Text(RED), Image(PICTURE), Text(BLUE), Image(OTHER))),
+        Document((Text(RED), Image(IMAGE), Text(BLUE), Image(OTHER_IMAGE))),
         Document((Text(BLUE),)),
-        Document((Image(OTHER), Image(OTHER), Image(PICTURE))),
+        Document((Image(OTHER_IMAGE), Image(OTHER_IMAGE), Image(IMAGE))),
     ]
     read = lay.read(lay.canvas([lay.row(document) for document in documents]))
     assert codec.decoded == [5]

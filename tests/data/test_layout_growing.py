@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind, Opening
+from oneflow_jax.canvas import InsertPolicy, Modality
 from oneflow_jax.data import vocab
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
-from tests.data.test_layout import BLUE, OTHER, PICTURE, RED, ids
+from tests.data.test_layout import BLUE, IMAGE, OTHER_IMAGE, RED, encode
 
 
 @pytest.fixture
 def lay():
-    return tiny.layout_of(length=40, text_slots=0)
+    return tiny.make_layout(length=40, text_slots=0)
 
 
 def test_a_row_has_the_slots_of_its_words_and_pictures(lay):
-    row = lay.row(Document((Text(RED), Image(PICTURE), Text(BLUE))))
-    red, blue = ids(RED), ids(BLUE)
+    row = lay.row(Document((Text(RED), Image(IMAGE), Text(BLUE))))
+    red, blue = encode(RED), encode(BLUE)
     np.testing.assert_array_equal(row["ids"], [vocab.BOS, *red, 0, 0, 0, 0, *blue])
     assert vocab.END not in row["ids"]
     n = len(red)
@@ -29,35 +29,35 @@ def test_a_row_has_the_slots_of_its_words_and_pictures(lay):
 
 
 def test_words_and_pictures_come_back(lay):
-    given = Document((Text(RED), Image(PICTURE), Image(OTHER), Text(BLUE)))
+    given = Document((Text(RED), Image(IMAGE), Image(OTHER_IMAGE), Text(BLUE)))
     (read,) = lay.read(lay.canvas([lay.row(given)]))
     assert read.words() == given.words()
     assert [type(part) for part in read.parts] == [type(part) for part in given.parts]
 
 
 def test_a_gap_opens_what_it_follows_and_nothing_else(lay):
-    red = len(ids(RED))
-    prompt = Document((Gap("text"), Text(RED), Gap("document"), Image(PICTURE), Gap("text")))
+    red = len(encode(RED))
+    prompt = Document((Gap("text"), Text(RED), Gap("document"), Image(IMAGE), Gap("text")))
     row = lay.prompt(prompt)
     opening = np.zeros(1 + red + 4, int)
-    opening[0] = Opening.WORDS
-    opening[red] = Opening.ANYTHING
-    opening[-1] = Opening.WORDS
+    opening[0] = InsertPolicy.WORDS
+    opening[red] = InsertPolicy.ANYTHING
+    opening[-1] = InsertPolicy.WORDS
     np.testing.assert_array_equal(row["opening"], opening)
     assert row["fixed"].all()
 
 
 def test_a_gap_between_words_stands_between_them(lay):
     row = lay.prompt(Document((Text(RED), Gap("text"), Text(BLUE))))
-    assert np.flatnonzero(row["opening"]).tolist() == [len(ids(RED))]
-    np.testing.assert_array_equal(row["ids"], [vocab.BOS, *ids(RED), *ids(BLUE)])
+    assert np.flatnonzero(row["opening"]).tolist() == [len(encode(RED))]
+    np.testing.assert_array_equal(row["ids"], [vocab.BOS, *encode(RED), *encode(BLUE)])
 
 
 def test_a_gap_for_a_picture_is_laid_out(lay):
     row = lay.prompt(Document((Gap("image"), Gap("text"))))
-    np.testing.assert_array_equal(row["kind"], [Kind.TEXT, *[Kind.IMAGE] * 4])
+    np.testing.assert_array_equal(row["kind"], [Modality.TEXT, *[Modality.IMAGE] * 4])
     np.testing.assert_array_equal(row["fixed"], [True, *[False] * 4])
-    np.testing.assert_array_equal(row["opening"], [0, 0, 0, 0, Opening.WORDS])
+    np.testing.assert_array_equal(row["opening"], [0, 0, 0, 0, InsertPolicy.WORDS])
 
 
 def test_a_length_cannot_be_asked_for(lay):
@@ -66,6 +66,6 @@ def test_a_length_cannot_be_asked_for(lay):
 
 
 def test_a_model_of_fixed_length_must_be_told_the_pictures():
-    lay = tiny.layout_of(length=40, text_slots=8)
+    lay = tiny.make_layout(length=40, text_slots=8)
     with pytest.raises(UserError, match=r"write <text> and <image> in order.*edit_flow"):
         lay.prompt(Document((Text(RED), Gap("document"))))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data import pipeline, streams, toy
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
@@ -25,7 +25,7 @@ class Distinct:
 
     @classmethod
     def make(cls, count):
-        by_content = {content(row_of(item)): item for item in toy.Toy(documents=200)}
+        by_content = {content(make_row(item)): item for item in toy.Toy(documents=200)}
         return cls(tuple(itertools.islice(by_content.values(), count)))
 
     def __len__(self):
@@ -35,21 +35,21 @@ class Distinct:
         return self.documents[index]
 
 
-def row_of(document):
-    return tiny.layout_of(LENGTH).row(document)
+def make_row(document):
+    return tiny.make_layout(LENGTH).row(document)
 
 
 def content(row):
     return (row["ids"].tobytes(), row["latents"].tobytes())
 
 
-def dataset(source=None, seed=0, workers=0):
-    return pipeline.batches(
+def make_batches(source=None, seed=0, num_workers=0):
+    return pipeline.canvas_batches(
         source or toy.Toy(documents=50),
-        tiny.layout_of(LENGTH),
-        rows=ROWS,
+        tiny.make_layout(LENGTH),
+        batch_size=ROWS,
         seed=seed,
-        workers=workers,
+        num_workers=num_workers,
         sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
     )
 
@@ -58,12 +58,12 @@ def take(iterator, count):
     return [jax.tree.map(np.asarray, next(iterator)) for _ in range(count)]
 
 
-def assert_same(batches, others):
-    for one, other in zip(batches, others, strict=True):
+def assert_same(batches, expected):
+    for one, other in zip(batches, expected, strict=True):
         tiny.assert_trees_close(one, other, atol=0)
 
 
-def documents_in(batch):
+def iter_documents(batch):
     """Each packed document's own slots, its spans numbered from 1 again."""
     for b in range(len(batch.ids)):
         for number in range(1, batch.segment[b].max() + 1):
@@ -75,9 +75,9 @@ def documents_in(batch):
 
 def test_packing_keeps_documents_whole_and_apart():
     source = Distinct.make(30)
-    known = {content(row_of(item)): row_of(item) for item in source}
-    batches = take(iter(dataset(source)), 4)
-    found = [row for batch in batches for row in documents_in(batch)]
+    known = {content(make_row(item)): make_row(item) for item in source}
+    batches = take(iter(make_batches(source)), 4)
+    found = [row for batch in batches for row in iter_documents(batch)]
     assert len(found) > 4 * ROWS, "nothing was packed together"
     for row in found:
         original = known[content(row)]
@@ -94,42 +94,42 @@ def test_packing_keeps_documents_whole_and_apart():
             assert set(np.diff(shown)) <= {0, 1}
             pairs = set(zip(batch.segment[b, ~padding], shown, strict=True))
             assert len(pairs) == shown.max()
-            assert np.all((batch.kind[b] == Kind.PAD) == padding)
+            assert np.all((batch.kind[b] == Modality.PAD) == padding)
 
 
 def test_same_seed_same_batches():
-    first, again, other = (take(iter(dataset(seed=seed)), 3) for seed in (0, 0, 1))
+    first, again, other = (take(iter(make_batches(seed=seed)), 3) for seed in (0, 0, 1))
     assert_same(first, again)
     assert any(np.any(x.ids != y.ids) for x, y in zip(first, other, strict=True))
 
 
-def read_order(source, seed=0):
+def iter_contents(source, seed=0):
     """Contents of all packed documents, row after row."""
-    for batch in iter(dataset(source, seed=seed)):
-        yield from (content(row) for row in documents_in(jax.tree.map(np.asarray, batch)))
+    for batch in iter(make_batches(source, seed=seed)):
+        yield from (content(row) for row in iter_documents(jax.tree.map(np.asarray, batch)))
 
 
 @pytest.fixture
 def one_bin(monkeypatch):
     """Rows are filled one after another, so that documents come out as they went in."""
-    monkeypatch.setattr(pipeline, "BINS", 1)
+    monkeypatch.setattr(pipeline, "PACKING_BINS", 1)
 
 
 @pytest.mark.usefixtures("one_bin")
 def test_epochs_are_shuffled_anew():
     source = Distinct.make(12)
-    reads = list(itertools.islice(read_order(source), 24))
+    reads = list(itertools.islice(iter_contents(source), 24))
     first, second = reads[:12], reads[12:]
     assert sorted(first) == sorted(second)
     assert first != second
-    assert first != [content(row_of(item)) for item in source]
-    assert first != list(itertools.islice(read_order(source, seed=1), 12))
+    assert first != [content(make_row(item)) for item in source]
+    assert first != list(itertools.islice(iter_contents(source, seed=1), 12))
 
 
 @pytest.mark.usefixtures("one_bin")
 def test_no_document_is_lost_within_an_epoch():
     source = Distinct.make(23)
-    reads = list(itertools.islice(read_order(source), 5 * 23))
+    reads = list(itertools.islice(iter_contents(source), 5 * 23))
     for epoch in range(5):
         counts = collections.Counter(reads[23 * epoch : 23 * (epoch + 1)])
         assert len(counts) == 23
@@ -139,11 +139,11 @@ def test_no_document_is_lost_within_an_epoch():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_iterator_resume(workers):
     """A saved state brings back the very next batch, in the middle of an epoch."""
-    iterator = iter(dataset(workers=workers))
+    iterator = iter(make_batches(num_workers=workers))
     take(iterator, 3)
     state = iterator.position
     expected = take(iterator, 3)
-    fresh = iter(dataset(workers=workers))
+    fresh = iter(make_batches(num_workers=workers))
     fresh.seek(state)
     assert_same(take(fresh, 3), expected)
     # And not because all batches are alike.
@@ -154,9 +154,14 @@ def test_iterator_resume(workers):
 
 def test_batches_lie_as_told():
     mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "sequence": 2})
-    where = tiny.sharding.of_slots(mesh)
-    batches = pipeline.batches(
-        toy.Toy(documents=50), tiny.layout_of(LENGTH), rows=8, seed=0, workers=0, sharding=where
+    where = tiny.sharding.batch_sharding(mesh)
+    batches = pipeline.canvas_batches(
+        toy.Toy(documents=50),
+        tiny.make_layout(LENGTH),
+        batch_size=8,
+        seed=0,
+        num_workers=0,
+        sharding=where,
     )
     batch = next(iter(batches))
     assert all(x.sharding.is_equivalent_to(where, x.ndim) for x in jax.tree.leaves(batch))
@@ -167,28 +172,28 @@ def test_batches_lie_as_told():
 SIDE = 2
 
 
-def picture(number):
+def make_image(number):
     return np.full((SIDE, SIDE, 3), number, np.uint8)
 
 
-def albums(count=12, most=3):
-    """Documents of 0 to `most` pictures; the pictures of document n have numbers from 10 n on."""
+def make_albums(count=12, max_images=3):
+    """Documents of 0 to `max_images` images; those of document n have numbers from 10 n on."""
     return [
-        Document((Text("a"), *(Image(picture(10 * n + k)) for k in range(n % (most + 1)))))
+        Document((Text("a"), *(Image(make_image(10 * n + k)) for k in range(n % (max_images + 1)))))
         for n in range(count)
     ]
 
 
-def shown(source, rows=3, **given):
-    given = {"pixels": SIDE, "seed": 0, "workers": 0} | given
+def make_image_batches(source, batch_size=3, **overrides):
+    overrides = {"pixels": SIDE, "seed": 0, "num_workers": 0} | overrides
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return pipeline.pictures(source, rows=rows, sharding=where, **given)
+    return pipeline.image_batches(source, batch_size=batch_size, sharding=where, **overrides)
 
 
-def numbers(iterator, batches):
+def take_image_ids(iterator, num_batches):
     """The numbers of the pictures that come next, one batch after another."""
     found = []
-    for batch in take(iterator, batches):
+    for batch in take(iterator, num_batches):
         assert batch.dtype == np.uint8
         assert batch.shape[1:] == (SIDE, SIDE, 3)
         assert np.all(batch == batch[:, :1, :1, :1])
@@ -197,7 +202,9 @@ def numbers(iterator, batches):
 
 
 def test_each_document_with_pictures_shows_one_of_them_in_each_epoch():
-    found = numbers(iter(shown(albums())), 3 * 40)  # 9 of the 12 documents have pictures.
+    found = take_image_ids(
+        iter(make_image_batches(make_albums())), 3 * 40
+    )  # 9 of the 12 documents have pictures.
     have = [n for n in range(12) if n % 4]
     for epoch in range(40):
         assert sorted(number // 10 for number in found[9 * epoch : 9 * (epoch + 1)]) == have
@@ -206,14 +213,16 @@ def test_each_document_with_pictures_shows_one_of_them_in_each_epoch():
 
 
 def test_pictures_of_a_document_come_equally_often():
-    found = numbers(iter(shown(albums(4), rows=60)), 20)
+    found = take_image_ids(iter(make_image_batches(make_albums(4), batch_size=60)), 20)
     counts = collections.Counter(number for number in found if number >= 30)
     assert sum(counts.values()) == 400
     assert all(abs(counts[30 + k] - 400 / 3) < 4 * np.sqrt(400 * 2 / 9) for k in range(3))
 
 
 def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
-    first, again, other = (numbers(iter(shown(albums(), seed=seed)), 6) for seed in (0, 0, 1))
+    first, again, other = (
+        take_image_ids(iter(make_image_batches(make_albums(), seed=seed)), 6) for seed in (0, 0, 1)
+    )
     assert first == again
     assert first != other
     order = [number // 10 for number in first]
@@ -222,27 +231,30 @@ def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pictures_go_on_in_the_middle_of_an_epoch(workers):
-    iterator = iter(shown(albums(), rows=2, workers=workers))
-    numbers(iterator, 3)
+    iterator = iter(make_image_batches(make_albums(), batch_size=2, num_workers=workers))
+    take_image_ids(iterator, 3)
     state = iterator.position
-    expected = numbers(iterator, 6)
-    fresh = iter(shown(albums(), rows=2, workers=workers))
+    expected = take_image_ids(iterator, 6)
+    fresh = iter(make_image_batches(make_albums(), batch_size=2, num_workers=workers))
     fresh.seek(state)
-    assert numbers(fresh, 6) == expected
+    assert take_image_ids(fresh, 6) == expected
     assert len(set(expected)) > 4
     for opened in (iterator, fresh):
         opened.close()
 
 
 def test_what_is_kept_in_memory_changes_no_picture():
-    kept, read = (numbers(iter(shown(albums(), cache=cache)), 9) for cache in (100, 0))
+    kept, read = (
+        take_image_ids(iter(make_image_batches(make_albums(), cache_size=cache)), 9)
+        for cache in (100, 0)
+    )
     assert kept == read
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_of_another_size_is_told(workers):
     odd = Document((Image(np.zeros((SIDE, SIDE + 1, 3), np.uint8)),))
-    iterator = iter(shown([odd] * 8, workers=workers))
+    iterator = iter(make_image_batches([odd] * 8, num_workers=workers))
     with pytest.raises(UserError, match=r"\(2, 3, 3\).*data\.pixels=2"):
         next(iterator)
     iterator.close()
@@ -250,38 +262,42 @@ def test_a_picture_of_another_size_is_told(workers):
 
 def test_pictures_lie_as_told():
     mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
-    where = tiny.sharding.of_rows(mesh)
+    where = tiny.sharding.row_sharding(mesh)
     batch = next(
-        iter(pipeline.pictures(albums(), pixels=SIDE, rows=8, seed=0, workers=0, sharding=where))
+        iter(
+            pipeline.image_batches(
+                make_albums(), pixels=SIDE, batch_size=8, seed=0, num_workers=0, sharding=where
+            )
+        )
     )
     assert batch.sharding.is_equivalent_to(where, batch.ndim)
 
 
-def of_streams(source, streams=2, workers=0, rows=ROWS, where=None):
-    return pipeline.batches(
+def make_streams(source, num_streams=2, num_workers=0, batch_size=ROWS, sharding=None):
+    return pipeline.canvas_batches(
         source,
-        tiny.layout_of(LENGTH),
-        rows=rows,
-        streams=streams,
+        tiny.make_layout(LENGTH),
+        batch_size=batch_size,
+        num_streams=num_streams,
         seed=0,
-        workers=workers,
-        sharding=where or jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        num_workers=num_workers,
+        sharding=sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0]),
     )
 
 
-def piece(batches, number):
+def select_stream(batches, stream_id):
     """The same batches of one stream alone, as a process sees it that has no other."""
     return dataclasses.replace(
         batches,
-        streams={number: batches.streams[number]},
-        place=lambda pieces: pieces[number],
+        streams={stream_id: batches.streams[stream_id]},
+        place=lambda pieces: pieces[stream_id],
     )
 
 
 def test_a_batch_is_what_its_streams_yield_one_after_another():
-    whole = of_streams(toy.Toy(documents=200), streams=4, rows=8)
+    whole = make_streams(toy.Toy(documents=200), num_streams=4, batch_size=8)
     batches = take(iter(whole), 3)
-    parts = [take(iter(piece(whole, number)), 3) for number in range(4)]
+    parts = [take(iter(select_stream(whole, number)), 3) for number in range(4)]
     for batch, *pieces in zip(batches, *parts, strict=True):
         joined = jax.tree.map(lambda *rows: np.concatenate(rows), *pieces)
         tiny.assert_trees_close(batch, joined, atol=0)
@@ -291,27 +307,27 @@ def test_a_batch_is_what_its_streams_yield_one_after_another():
 @pytest.mark.usefixtures("one_bin")
 def test_streams_share_the_documents_of_an_epoch():
     source = Distinct.make(12)
-    whole = of_streams(source, streams=3, rows=3)
+    whole = make_streams(source, num_streams=3, batch_size=3)
     reads = []
     for number in range(3):
         rows = itertools.chain.from_iterable(
-            documents_in(batch) for batch in iter(piece(whole, number))
+            iter_documents(batch) for batch in iter(select_stream(whole, number))
         )
         reads.append([content(row) for row in itertools.islice(rows, 4)])
     assert sorted(itertools.chain.from_iterable(reads)) == sorted(
-        content(row_of(item)) for item in source
+        content(make_row(item)) for item in source
     )
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_neither_batches_nor_the_place_in_them_depend_on_the_workers(workers):
     source = toy.Toy(documents=50)
-    thread, others = iter(of_streams(source)), iter(of_streams(source, workers=workers))
+    thread, others = iter(make_streams(source)), iter(make_streams(source, num_workers=workers))
     assert_same(take(others, 2), take(thread, 2))
     assert others.position == thread.position
     expected = take(thread, 2)
     # Gone on with in another way than it was left.
-    fresh = iter(of_streams(source))
+    fresh = iter(make_streams(source))
     fresh.seek(others.position)
     assert_same(take(fresh, 2), expected)
     for opened in (thread, others, fresh):
@@ -319,10 +335,10 @@ def test_neither_batches_nor_the_place_in_them_depend_on_the_workers(workers):
 
 
 def test_a_process_goes_on_with_streams_that_another_has_left():
-    whole = of_streams(toy.Toy(documents=50))
+    whole = make_streams(toy.Toy(documents=50))
     both = iter(whole)
     take(both, 2)
-    one = iter(piece(whole, 1))
+    one = iter(select_stream(whole, 1))
     one.seek(both.position)
     assert list(one.position) == ["1"]
     expected = take(both, 1)
@@ -335,14 +351,14 @@ def test_a_process_goes_on_with_streams_that_another_has_left():
 def test_a_stream_goes_to_whoever_holds_some_of_its_rows():
     """Also where devices share a stream, hold several, or the same rows as others."""
     source = toy.Toy(documents=50)
-    expected = take(iter(of_streams(source, rows=8)), 1)
+    expected = take(iter(make_streams(source, batch_size=8)), 1)
     for axes in ({"data": 8, "fsdp": 1, "tensor": 1}, {"data": 1, "fsdp": 2, "tensor": 4}):
-        where = tiny.sharding.of_rows(tiny.sharding.make_mesh(axes))
-        assert_same(take(iter(of_streams(source, rows=8, where=where)), 1), expected)
+        where = tiny.sharding.row_sharding(tiny.sharding.make_mesh(axes))
+        assert_same(take(iter(make_streams(source, batch_size=8, sharding=where)), 1), expected)
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
+class FakeSharding:
     """A sharding whose devices of this process hold the given rows."""
 
     held: tuple[slice, ...]
@@ -362,11 +378,13 @@ class Held:
     ],
 )
 def test_a_process_runs_the_streams_of_its_rows(held, numbers):
-    batches = of_streams(toy.Toy(documents=50), streams=4, rows=16, where=Held(held))
+    batches = make_streams(
+        toy.Toy(documents=50), num_streams=4, batch_size=16, sharding=FakeSharding(held)
+    )
     assert sorted(batches.streams) == numbers
 
 
 def test_streams_that_do_not_divide_the_batch_are_told():
-    streams.check(8, 4)
+    streams.check_divisible(8, 4)
     with pytest.raises(UserError, match=r"data\.streams=3 does not divide batch=8"):
-        streams.check(8, 3)
+        streams.check_divisible(8, 3)

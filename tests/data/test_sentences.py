@@ -17,8 +17,8 @@ KINDS = {
 TEMPLATES = sentences.CAPTION_TEMPLATES + sentences.INTERLEAVED_TEMPLATES
 
 
-def written(template, names, kind):
-    parts = sentences.compose(template, names, kind)
+def render_document(template, names, kind):
+    parts = sentences.render(template, names, kind)
     return document.Document(
         tuple(
             document.Text(part) if isinstance(part, str) else document.Gap("image")
@@ -43,28 +43,28 @@ def written(template, names, kind):
     ],
 )
 def test_articles(name, expected):
-    assert sentences.phrase(name) == expected
+    assert sentences.noun_phrase(name) == expected
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_what_is_written_is_read_back(template):
     for kind in ("animal", "food"):
         names = [name for name in KINDS if KINDS[name] == kind]
-        for chosen in itertools.permutations(names, sentences.names_needed(template)):
-            composed, shown = written(template, chosen, kind)
-            assert sentences.pictured(composed, KINDS) == shown
+        for chosen in itertools.permutations(names, sentences.num_names(template)):
+            composed, shown = render_document(template, chosen, kind)
+            assert sentences.expected_names(composed, KINDS) == shown
 
 
 @pytest.mark.parametrize("template", sentences.INTERLEAVED_TEMPLATES)
 def test_stated_counts_are_the_counts(template):
     stated = {"two": 2, "three": 3, "four": 4}.get(template.split()[0])
-    shown = len(sentences._PICTURE.findall(template))
+    shown = len(sentences._IMAGE_FIELD.findall(template))
     assert 2 <= shown <= 4
     assert stated in (None, shown)
 
 
 def test_composed_text_has_no_stray_spaces():
-    parts = sentences.compose("[0] [1] on the left {0}, on the right {1}", ["owl", "cat"], "animal")
+    parts = sentences.render("[0] [1] on the left {0}, on the right {1}", ["owl", "cat"], "animal")
     assert parts == (0, 1, "on the left an owl, on the right a cat")
 
 
@@ -89,28 +89,28 @@ def test_near_misses_are_not_read(parts):
             for part in parts
         )
     )
-    assert sentences.pictured(near, KINDS) is None
+    assert sentences.expected_names(near, KINDS) is None
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_words_alone_tell_their_form(template):
     for kind in ("animal", "food"):
         names = [name for name in KINDS if KINDS[name] == kind]
-        for chosen in itertools.permutations(names, sentences.names_needed(template)):
-            composed, _ = written(template, chosen, kind)
-            found = sentences.form(composed.words(), KINDS)
-            same, _ = written(found, chosen, kind)
+        for chosen in itertools.permutations(names, sentences.num_names(template)):
+            composed, _ = render_document(template, chosen, kind)
+            found = sentences.match_template(composed.words(), KINDS)
+            same, _ = render_document(found, chosen, kind)
             assert same.words() == composed.words()
             # As a person would write it, without the pictures that stood between.
-            assert sentences.form(composed.words().replace(" ,", ","), KINDS) == found
+            assert sentences.match_template(composed.words().replace(" ,", ","), KINDS) == found
 
 
 def test_forms_differ_unless_their_words_are_the_same():
     names = ["tiger", "owl", "cat", "black cat"]
-    words = [written(template, names, "animal")[0].words() for template in TEMPLATES]
-    found = [sentences.form(one, KINDS) for one in words]
+    words = [render_document(template, names, "animal")[0].words() for template in TEMPLATES]
+    found = [sentences.match_template(one, KINDS) for one in words]
     assert len(set(found)) == len(set(words)) == len(TEMPLATES) - 1
-    assert sentences.form("a tiger", KINDS) == "{0} [0]"
+    assert sentences.match_template("a tiger", KINDS) == "{0} [0]"
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_forms_differ_unless_their_words_are_the_same():
     ],
 )
 def test_words_that_are_nearly_a_form_are_none(words):
-    assert sentences.form(words, KINDS) is None
+    assert sentences.match_template(words, KINDS) is None
 
 
 @pytest.mark.parametrize("template", sentences.CAPTION_TEMPLATES)
 def test_name_in_reads_every_caption(template):
     for name, kind in KINDS.items():
-        composed, _ = written(template, [name], kind)
-        assert sentences.name_in(composed.words(), KINDS) == name
+        composed, _ = render_document(template, [name], kind)
+        assert sentences.parse_name(composed.words(), KINDS) == name
 
 
 @pytest.mark.parametrize(
@@ -145,20 +145,20 @@ def test_name_in_reads_every_caption(template):
     ["a owl", "a picture of an owl: a tiger", "owl", "an owl ", "", "a picture of a bear:"],
 )
 def test_name_in_is_exact(caption):
-    assert sentences.name_in(caption, KINDS) is None
+    assert sentences.parse_name(caption, KINDS) is None
 
 
 def test_names_are_found_in_their_order():
     names = ("apple", "red apple", "fox", "owl")
     words = "first a red apple , then an owl then a fox again and an apple"
-    assert sentences.mentioned(words, names) == ["red apple", "owl", "fox", "apple"]
-    assert sentences.mentioned("a foxglove and the owl in the sea fox", names) == []
+    assert sentences.extract_names(words, names) == ["red apple", "owl", "fox", "apple"]
+    assert sentences.extract_names("a foxglove and the owl in the sea fox", names) == []
 
 
 def test_names_that_end_with_a_sign_are_found():
     names = ("a button (blood type)", "on! arrow", "keycap #")
-    words = " and ".join(map(sentences.phrase, names))
-    assert sentences.mentioned(f"{words}:", names) == list(names)
+    words = " and ".join(map(sentences.noun_phrase, names))
+    assert sentences.extract_names(f"{words}:", names) == list(names)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +171,4 @@ def test_names_that_end_with_a_sign_are_found():
     ],
 )
 def test_promised_numbers_are_read(words, count):
-    assert sentences.counted(words) == count
+    assert sentences.parse_count(words) == count

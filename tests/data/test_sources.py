@@ -9,7 +9,7 @@ from oneflow_jax.data import digits, sources
 
 
 def test_documents_survive_pickling(tmp_path):
-    source = sources.open_source("digits", tmp_path, "heldout")
+    source = sources.open_dataset("digits", tmp_path, "heldout")
     copy = pickle.loads(pickle.dumps(source))
     assert len(copy) == len(source)
     assert copy[5].words() == source[5].words()
@@ -17,16 +17,16 @@ def test_documents_survive_pickling(tmp_path):
 
 
 def test_an_index_out_of_range_ends_a_loop(tmp_path):
-    source = sources.open_source("digits", tmp_path, "heldout")
+    source = sources.open_dataset("digits", tmp_path, "heldout")
     assert len(list(source)) == len(source)
     with pytest.raises(IndexError):
         source[-1]
 
 
 def test_a_prepared_data_set_is_not_prepared_again(tmp_path, monkeypatch):
-    before = sources.open_source("digits", tmp_path, "train")
+    before = sources.open_dataset("digits", tmp_path, "train")
     monkeypatch.setattr(digits.Digits, "_generate_examples", None)
-    after = sources.open_source("digits", tmp_path, "train")
+    after = sources.open_dataset("digits", tmp_path, "train")
     assert [after[i].words() for i in range(9)] == [before[i].words() for i in range(9)]
 
 
@@ -40,16 +40,16 @@ def test_a_preparation_that_died_is_done_anew(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(digits.Digits, "_generate_examples", dying)
         with pytest.raises(KeyboardInterrupt):
-            sources.open_source("digits", tmp_path, "train")
+            sources.open_dataset("digits", tmp_path, "train")
     # What SIGKILL leaves behind: a temporary folder that nobody removed.
     (tmp_path / "digits" / "incomplete.ABCDEF_1.0.0").mkdir(parents=True)
-    assert len(sources.open_source("digits", tmp_path, "train")) > 1400
+    assert len(sources.open_dataset("digits", tmp_path, "train")) > 1400
 
 
 def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatch):
     whole = digits.Digits._generate_examples
     rival = tmp_path / "rival"
-    sources.open_source("digits", rival, "train")
+    sources.open_dataset("digits", rival, "train")
 
     def overtaken(self, held_out):
         yield from whole(self, held_out)
@@ -57,7 +57,7 @@ def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatc
             shutil.copytree(rival / "digits", tmp_path / "mine" / "digits", dirs_exist_ok=True)
 
     monkeypatch.setattr(digits.Digits, "_generate_examples", overtaken)
-    assert len(sources.open_source("digits", tmp_path / "mine", "train")) > 1400
+    assert len(sources.open_dataset("digits", tmp_path / "mine", "train")) > 1400
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatc
 )
 def test_mistakes_are_named(tmp_path, name, split, settings, message):
     with pytest.raises(errors.UserError, match=message):
-        sources.open_source(name, tmp_path, split, **settings)
+        sources.open_dataset(name, tmp_path, split, **settings)

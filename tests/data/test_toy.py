@@ -10,8 +10,8 @@ def test_captions_name_the_colors_of_their_pictures():
     kinds = dict.fromkeys(toy.COLORS, "color")
     source = toy.Toy(documents=200)
     for document in source:
-        names = sentences.pictured(document, kinds)
-        assert names == tuple(map(toy.color_in, document.pictures())), document.words()
+        names = sentences.expected_names(document, kinds)
+        assert names == tuple(map(toy.nearest_color, document.pictures())), document.words()
     assert {len(document.pictures()) for document in source} == {1, 2, 3, 4}
 
 
@@ -35,4 +35,4 @@ def test_fields_are_honored():
 
 def test_color_in_bears_noise():
     noise = np.random.default_rng(0).integers(-15, 15, (4, 4, 3))
-    assert toy.color_in(np.array(toy.COLORS["blue"]) + noise) == "blue"
+    assert toy.nearest_color(np.array(toy.COLORS["blue"]) + noise) == "blue"

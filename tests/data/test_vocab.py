@@ -13,7 +13,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def trained(texts):
-    return vocab.train_vocab(texts, 200)
+    return vocab.train_sentencepiece(texts, 200)
 
 
 def test_round_trip(texts, trained):
@@ -46,13 +46,13 @@ def test_codes_follow_the_text(trained):
 
 
 def test_size_is_padded_up(trained):
-    assert trained.size_padded(128) % 128 == 0
-    assert 0 <= trained.size_padded(128) - trained.size < 128
-    assert trained.size_padded(1) == trained.size
+    assert trained.padded_size(128) % 128 == 0
+    assert 0 <= trained.padded_size(128) - trained.size < 128
+    assert trained.padded_size(1) == trained.size
 
 
 def test_training_is_deterministic_and_loads_again(texts, trained, tmp_path):
-    again = vocab.train_vocab(texts, 200)
+    again = vocab.train_sentencepiece(texts, 200)
     assert again == trained
     path = tmp_path / "tokenizer.model"
     path.write_bytes(again.model)
@@ -77,21 +77,21 @@ def test_empty_text_is_refused(trained, text):
 
 
 def test_a_size_beyond_the_corpus_gives_a_smaller_vocabulary(texts):
-    large = vocab.train_vocab(texts, 1500)
+    large = vocab.train_sentencepiece(texts, 1500)
     assert large.size < 1500
     assert large.encode("three colors") == large.encode("three colors ")
     assert len(large.encode("three colors")) == 2
 
 
 def test_a_large_vocabulary_spells_any_symbol_in_bytes(texts):
-    large = vocab.train_vocab(texts, 2048)
+    large = vocab.train_sentencepiece(texts, 2048)
     assert large.decode(large.encode("a 猫")) == "a 猫"
 
 
 @pytest.mark.parametrize(("texts_given", "size"), [(["abc def"], 7), ([], 200), ([" "], 200)])
 def test_impossible_training_is_named(texts_given, size):
     with pytest.raises(errors.UserError, match=f"size={size}"):
-        vocab.train_vocab(texts_given, size)
+        vocab.train_sentencepiece(texts_given, size)
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense"])
@@ -106,15 +106,19 @@ def test_a_wrong_file_is_named(tmp_path, content):
 def test_long_texts_are_learned_from_too():
     """SentencePiece passes over lines of more than 4,192 bytes."""
     text = " ".join(["zebra", "xylophone"] * 1000)
-    made = vocab.train_vocab([text, "a"], 60)
+    made = vocab.train_sentencepiece([text, "a"], 60)
     assert len(made.encode("zebra xylophone")) < 5
-    without_spaces = vocab.train_vocab(["漢字" * 5000, "a"], 30)
+    without_spaces = vocab.train_sentencepiece(["漢字" * 5000, "a"], 30)
     assert vocab.UNKNOWN not in without_spaces.encode("漢字", allow_unknown=True)
 
 
 def test_rare_symbols_may_be_left_out():
     texts = ["abcdefgh" * 40] * 50 + ["漢"]
-    assert vocab.UNKNOWN in vocab.train_vocab(texts, 40, 0.999).encode("漢", allow_unknown=True)
-    assert vocab.UNKNOWN not in vocab.train_vocab(texts, 40).encode("漢", allow_unknown=True)
+    assert vocab.UNKNOWN in vocab.train_sentencepiece(texts, 40, 0.999).encode(
+        "漢", allow_unknown=True
+    )
+    assert vocab.UNKNOWN not in vocab.train_sentencepiece(texts, 40).encode(
+        "漢", allow_unknown=True
+    )
     with pytest.raises(errors.UserError, match=r"data\.coverage=0\.5: give a share of 0\.98 to 1"):
-        vocab.train_vocab(texts, 40, 0.5)
+        vocab.train_sentencepiece(texts, 40, 0.5)

@@ -19,9 +19,9 @@ from tests import runs
 def models():
     """The tiny run in place of the shipped model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "SHIPPED", runs.trained()[1])
-        patch.setattr(answers, "PAUSE", 0.0)
-        yield answers.Models([])
+        patch.setattr(answers, "PRETRAINED", runs.trained_run()[1])
+        patch.setattr(answers, "STEP_PAUSE_S", 0.0)
+        yield answers.ModelRegistry([])
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def picture(tmp_path):
 
 def said(models, text="red <image> and <text>", files=None, steps=2, guidance=1, seed=0, name=None):
     return list(
-        answers.answers(models, name or models.names[0], text, files, steps, guidance, seed)
+        answers.stream_html(models, name or models.names[0], text, files, steps, guidance, seed)
     )
 
 
@@ -53,7 +53,7 @@ def test_a_picture_that_was_added_is_given(models, picture):
         *_, last = said(models, f"<image:{name}> is <text>", [picture])
         assert "forward passes" in last
         assert last.count("what the network expects") == 0
-    (piece,) = answers.asked("<image:1>", [picture])
+    (piece,) = answers.parse_prompt("<image:1>", [picture])
     assert piece.size == (4, 4)
 
 
@@ -88,12 +88,12 @@ def test_what_is_no_picture(models, tmp_path):
 
 
 def test_runs_beside_the_shipped_model(models, tmp_path):
-    run = runs.trained()[1]
-    both = answers.Models([run])
+    run = runs.trained_run()[1]
+    both = answers.ModelRegistry([run])
     assert both.names == ("oneflow: tiny", f"oneflow: tiny, in {run}")
     assert both[both.names[1]].config.name == "tiny"
     fresh = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(fresh / workdir.CHECKPOINTS)
     for folder in (fresh, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=folder.name):
-            answers.Models([folder])
+            answers.ModelRegistry([folder])

@@ -19,8 +19,8 @@ def address():
     from oneflow_jax.demo import page
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "SHIPPED", runs.trained()[1])
-        built = page.page(answers.Models([]), "An attribution")
+        patch.setattr(answers, "PRETRAINED", runs.trained_run()[1])
+        built = page.make_page(answers.ModelRegistry([]), "An attribution")
         yield page.serve(built, 0, wait=False)
         built.close()
 
@@ -81,9 +81,9 @@ def test_a_mistake_is_told_and_mended(opened):
 
 def test_a_port_that_is_taken(monkeypatch):
     monkeypatch.setattr(
-        host, "keep_freed_memory", lambda: None
+        host, "configure_malloc", lambda: None
     )  # Of this process, which is many tests'.
-    monkeypatch.setattr(answers, "SHIPPED", runs.trained()[1])
+    monkeypatch.setattr(answers, "PRETRAINED", runs.trained_run()[1])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

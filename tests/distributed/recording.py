@@ -13,8 +13,8 @@ from oneflow_jax.data import toy
 from oneflow_jax.training import loop
 
 
-def noting(run):
-    """Trains as `run` does, and notes what is read meanwhile."""
+def record_reads(train_run):
+    """Trains as `train_run` does, and notes what is read meanwhile."""
     document = toy.Toy.__getitem__
 
     def noted(system, folder, preview):
@@ -26,7 +26,7 @@ def noting(run):
             return document(source, index)
 
         toy.Toy.__getitem__ = noticed
-        run(system, folder, preview)
+        train_run(system, folder, preview)
         toy.Toy.__getitem__ = document
         (folder / f"read-{jax.process_index()}.json").write_text(json.dumps(sorted(read)))
 
@@ -34,5 +34,5 @@ def noting(run):
 
 
 if __name__ == "__main__":
-    loop.run = noting(loop.run)
+    loop.run = record_reads(loop.run)
     main.main()

@@ -22,41 +22,43 @@ from tests.codecs.autoencoder import small_models
 from tests.distributed import config, pods
 
 PARADIGMS = ("oneflow", "mask_flow", "edit_flow", "transfusion", "chameleon", "dalle", "language")
-TRAINING = "tests.distributed.training"
+TRAINING_MODULE = "tests.distributed.training"
 LAYOUTS = ((1, 1), (1, 8), (2, 8), (4, 8))
 """Processes, and devices of all of them."""
 
-CODES = """
+CODES_CONFIG = """
 from configs import common
-from tests.processes import config
+from tests.distributed import config
 
 def get_config(paradigm):
     given = config.get_config(paradigm)
-    given.codec = common.codes({path!r}, pixels=4)
+    given.codec = common.vq_codec({path!r}, pixels=4)
     return given
 """
 
 
-def figures(folder):
+def read_reports(folder):
     """All that a run has reported of training and of held-out losses: (step, name) -> value."""
     told = ("per_second", "waiting", "slowest", "goodput", "step")
     return {
         (row["step"], name): x
-        for row in metric_writer.read_scalars(folder / workdir.LOGS)
+        for row in metric_writer.read_metrics(folder / workdir.LOGS)
         for name, x in row.items()
         if not any(part in name for part in told)
     }
 
 
-def curves(names):
+def compare_curves(paradigms):
     """Prints the greatest relative difference from one process of one device, by layout."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         diffusers_weights.save(
-            epath.Path(scratch / "codec"), small_models.VQ, small_models.params(small_models.VQ)
+            epath.Path(scratch / "codec"),
+            small_models.VQ,
+            small_models.random_params(small_models.VQ),
         )
-        (scratch / "codes.py").write_text(CODES.format(path=str(scratch / "codec")))
-        for name in names:
+        (scratch / "codes.py").write_text(CODES_CONFIG.format(path=str(scratch / "codec")))
+        for name in paradigms:
             file = "tests/distributed/config.py"
             if name in ("chameleon", "dalle"):
                 file = scratch / "codes.py"
@@ -66,8 +68,10 @@ def curves(names):
             found = {}
             for count, devices in LAYOUTS:
                 folder = epath.Path(scratch / f"{name}-{count}-{devices}")
-                pods.run(count, *given, f"--workdir={folder}", devices=devices, module=TRAINING)
-                found[count, devices] = figures(folder)
+                pods.run(
+                    count, *given, f"--workdir={folder}", devices=devices, module=TRAINING_MODULE
+                )
+                found[count, devices] = read_reports(folder)
             first = found.pop(LAYOUTS[0])
             for layout, other in found.items():
                 assert other.keys() == first.keys()
@@ -77,8 +81,8 @@ def curves(names):
                 print(f"{name:12}", *layout, f"{worst[0]:.1e} in {worst[1]}", flush=True)
 
 
-def killed(count, kills, steps, seed=0):
-    """Kills a run of `count` processes so often, and holds what comes of it against another."""
+def run_kill_test(num_processes, num_kills, steps, seed=0):
+    """Kill a run of `num_processes` processes so often, and compare its result with another's."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, broken = (epath.Path(scratch) / name for name in ("whole", "broken"))
@@ -88,20 +92,20 @@ def killed(count, kills, steps, seed=0):
             "--config.checkpoint.every=1",
             "--config.evaluation.every=7",
         ]
-        layout = {"devices": count, "module": TRAINING}
-        pods.run(count, *given, f"--workdir={whole}", **layout)
+        layout = {"devices": num_processes, "module": TRAINING_MODULE}
+        pods.run(num_processes, *given, f"--workdir={whole}", **layout)
         done, went_on = 0, 0
-        while done < kills:
-            with pods.Pod(count, *given, f"--workdir={broken}", **layout) as pod:
+        while done < num_kills:
+            with pods.Pod(num_processes, *given, f"--workdir={broken}", **layout) as pod:
                 started = time.monotonic()
-                wanted = max(1, round(newest(broken) + 1 + rng.random() * steps / kills))
+                wanted = max(1, round(latest_step(broken) + 1 + rng.random() * steps / num_kills))
                 if not pod.wait_for(f"training {wanted}/{steps}"):
-                    print(count, "ended before its kill at", wanted, pod.codes())
+                    print(num_processes, "ended before its kill at", wanted, pod.codes())
                     break
                 time.sleep(rng.random() * 0.3)  # Every step is saved, in the background.
-                victim = rng.randrange(count)
+                victim = rng.randrange(num_processes)
                 if any(process.poll() is not None for process in pod.all):
-                    print(count, "had ended already", pod.codes())
+                    print(num_processes, "had ended already", pod.codes())
                     break
                 pod.kill(victim)
                 killed_at = time.monotonic()
@@ -110,38 +114,41 @@ def killed(count, kills, steps, seed=0):
                 went_on += "Going on from step" in pod.said(0)
                 half = sorted(path.name for path in (broken / "checkpoints").glob("*tmp*"))
                 print(
-                    f"{count} processes, kill {done}: process {victim} at step {wanted} after "
+                    f"{num_processes} processes, kill {done}: process {victim} at step {wanted} "
+                    "after "
                     f"{killed_at - started:.0f} s; all gone {time.monotonic() - killed_at:.1f} s "
-                    f"later with {codes}; newest {newest(broken)}; half saved {half}",
+                    f"later with {codes}; newest {latest_step(broken)}; half saved {half}",
                     flush=True,
                 )
-        (leader, *_) = pods.run(count, *given, f"--workdir={broken}", **layout)
-        print(f"{count} processes: {done} kills, {went_on} starts went on from a checkpoint")
+        (leader, *_) = pods.run(num_processes, *given, f"--workdir={broken}", **layout)
+        print(
+            f"{num_processes} processes: {done} kills, {went_on} starts went on from a checkpoint"
+        )
         print([line for line in leader.splitlines() if "Going on" in line])
-        same(whole, broken, steps)
+        check_identical(whole, broken, steps)
 
 
-def newest(folder):
+def latest_step(folder):
     """The newest step that is saved whole; 0 if there is none."""
     names = [path.name for path in (folder / workdir.CHECKPOINTS).glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def same(whole, broken, steps):
+def check_identical(expected_dir, actual_dir, steps):
     """Prints whether two runs have ended with the same bits and the same reports."""
-    system = runs.prepared(broken, configured(steps))
-    state, position = runs.state(system, broken)
-    expected, there = runs.state(system, whole)
-    runs.assert_same(state, expected)
+    system = runs.prepare_system(actual_dir, make_config(steps))
+    state, position = runs.load_state(system, actual_dir)
+    expected, there = runs.load_state(system, expected_dir)
+    runs.assert_identical(state, expected)
     assert int(state.step) == steps
     assert position == there
-    one, other = figures(broken), figures(whole)
+    one, other = read_reports(actual_dir), read_reports(expected_dir)
     assert one.keys() == other.keys()
     np.testing.assert_array_equal(list(one.values()), list(other.values()))
     print("the same bits, the same place in the data, each step reported once", flush=True)
 
 
-def configured(steps):
+def make_config(steps):
     given = config.get_config("oneflow")
     given.steps = steps
     given.checkpoint.every = 1
@@ -157,10 +164,10 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     given = parser.parse_args()
     if given.what == "curves":
-        curves(given.paradigms)
+        compare_curves(given.paradigms)
         return
     for count in given.processes:
-        killed(count, given.kills, steps=2 * given.kills + 4)
+        run_kill_test(count, given.kills, steps=2 * given.kills + 4)
 
 
 if __name__ == "__main__":

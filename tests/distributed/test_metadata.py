@@ -17,22 +17,22 @@ import jax
 # As JAX finds it where there are TPUs.
 cloud_tpu_cluster.running_in_cloud_tpu_vm = "GCE_METADATA_IP" in os.environ
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)
-from oneflow_jax import processes
-processes._on_tpus = lambda: True
-processes.join()
+from oneflow_jax.runtime import distributed
+distributed._running_on_tpu = lambda: True
+distributed.initialize()
 jax.config.update("jax_platforms", "cpu")
 print(jax.distributed.is_initialized(), jax.process_index(), jax.process_count())
-print(processes.several(), processes.leads())
+print(distributed.is_multi_process(), distributed.is_primary())
 """
 
 
 @contextlib.contextmanager
-def metadata(number, hosts):
+def metadata_server(index, num_hosts):
     """The address of a server that tells a host its number, and where all of them are."""
     told = {
-        "agent-worker-number": str(number),
-        "worker-network-endpoints": ",".join(["unknown:unknown:127.0.0.1"] * hosts),
-        "tpu-env": f"WORKER_ID: '{number}'\nACCELERATOR_TYPE: 'v4-16'",
+        "agent-worker-number": str(index),
+        "worker-network-endpoints": ",".join(["unknown:unknown:127.0.0.1"] * num_hosts),
+        "tpu-env": f"WORKER_ID: '{index}'\nACCELERATOR_TYPE: 'v4-16'",
     }
 
     class Answer(http.server.BaseHTTPRequestHandler):
@@ -52,39 +52,42 @@ def metadata(number, hosts):
         server.shutdown()
 
 
-def bare():
+def clean_environment():
     """The environment, with nothing of processes and devices."""
-    never = (*distributed.ENVIRONMENT, "JAX_PLATFORMS", "GCE_METADATA_IP")
+    never = (*distributed.ENV_VARS, "JAX_PLATFORMS", "GCE_METADATA_IP")
     return {name: value for name, value in os.environ.items() if name not in never}
 
 
-def hosts(count):
+def run_hosts(num_hosts):
     """What each of so many hosts says of itself."""
-    environment = bare() | {"JAX_COORDINATOR_PORT": str(pods.free_port())}
+    environment = clean_environment() | {"JAX_COORDINATOR_PORT": str(pods.find_free_port())}
     with contextlib.ExitStack() as servers:
         begun = [
-            started(environment | {"GCE_METADATA_IP": servers.enter_context(metadata(n, count))})
-            for n in range(count)
+            start_host(
+                environment
+                | {"GCE_METADATA_IP": servers.enter_context(metadata_server(n, num_hosts))}
+            )
+            for n in range(num_hosts)
         ]
-        return [process.communicate(timeout=pods.PATIENCE)[0].split() for process in begun]
+        return [process.communicate(timeout=pods.TIMEOUT_S)[0].split() for process in begun]
 
 
-def started(environment):
+def start_host(env):
     command = [sys.executable, "-c", HOST]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_hosts_are_one_run():
-    leader, other = hosts(2)
+    leader, other = run_hosts(2)
     assert leader == ["True", "0", "2", "True", "True"]
     assert other == ["True", "1", "2", "True", "False"]
 
 
 def test_one_host_is_alone():
-    assert hosts(1) == [["True", "0", "1", "False", "True"]]
+    assert run_hosts(1) == [["True", "0", "1", "False", "True"]]
 
 
 def test_a_host_of_no_pod_joins_nobody():
     """It has files like those of TPUs, and JAX asks nobody about it."""
-    told, _ = started(bare()).communicate(timeout=pods.PATIENCE)
+    told, _ = start_host(clean_environment()).communicate(timeout=pods.TIMEOUT_S)
     assert told.split() == ["False", "0", "1", "False", "True"]

@@ -8,19 +8,19 @@ import sys
 import jax
 import pytest
 
-from oneflow_jax.errors import Stopped, UserError
+from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import distributed, watchdog
 
-ADDRESS, COUNT, INDEX = distributed.ENVIRONMENT
+ADDRESS, COUNT, INDEX = distributed.ENV_VARS
 
 
 @pytest.fixture
-def initialized(monkeypatch):
+def initialize_calls(monkeypatch):
     """What JAX is told, instead of being told."""
     told = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **rest: told.append(args))
-    monkeypatch.setattr(distributed, "TPUS", ())
-    for name in distributed.ENVIRONMENT:
+    monkeypatch.setattr(distributed, "TPU_DEVICE_GLOBS", ())
+    for name in distributed.ENV_VARS:
         monkeypatch.delenv(name, raising=False)
     return told
 
@@ -34,12 +34,12 @@ def initialized(monkeypatch):
     ],
 )
 def test_the_environment_says_whether_there_are_several(
-    environment, expected, initialized, monkeypatch
+    environment, expected, initialize_calls, monkeypatch
 ):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    distributed.join()
-    assert initialized == expected
+    distributed.initialize()
+    assert initialize_calls == expected
 
 
 @pytest.mark.parametrize(
@@ -53,19 +53,21 @@ def test_the_environment_says_whether_there_are_several(
     ],
 )
 def test_who_has_tpus_to_run_on_asks_jax(
-    platforms, there, installed, expected, initialized, tmp_path, monkeypatch
+    platforms, there, installed, expected, initialize_calls, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if installed else None)
     if there:
         (tmp_path / "accel0").touch()
-    monkeypatch.setattr(distributed, "TPUS", (str(tmp_path / "nothing*"), str(tmp_path / "accel*")))
+    monkeypatch.setattr(
+        distributed, "TPU_DEVICE_GLOBS", (str(tmp_path / "nothing*"), str(tmp_path / "accel*"))
+    )
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", platforms)
     try:
-        distributed.join()
+        distributed.initialize()
     finally:
         jax.config.update("jax_platforms", before)
-    assert initialized == expected
+    assert initialize_calls == expected
 
 
 def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
@@ -73,11 +75,11 @@ def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
         raise ValueError("unsupported worker-network-endpoints format")
 
     monkeypatch.setattr(jax.distributed, "initialize", refused)
-    monkeypatch.setattr(distributed, "_on_tpus", lambda: True)
-    for name in distributed.ENVIRONMENT:
+    monkeypatch.setattr(distributed, "_running_on_tpu", lambda: True)
+    for name in distributed.ENV_VARS:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match="endpoints"):
-        distributed.join()
+        distributed.initialize()
 
 
 @pytest.mark.parametrize(
@@ -90,43 +92,43 @@ def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
         ({ADDRESS: "there", COUNT: "2", INDEX: "1"}, "HOST:PORT"),
     ],
 )
-def test_mistakes_in_it_are_told(environment, told, initialized, monkeypatch):
+def test_mistakes_in_it_are_told(environment, told, initialize_calls, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as error:
-        distributed.join()
+        distributed.initialize()
     assert told in str(error.value)
-    assert not initialized
+    assert not initialize_calls
 
 
 def test_one_process_waits_for_nobody():
-    assert distributed.leads()
-    distributed.meet()
-    with distributed.leader_first():
+    assert distributed.is_primary()
+    distributed.barrier()
+    with distributed.primary_first():
         pass
-    assert distributed.together({"1": [2]}) == {"1": [2]}
+    assert distributed.all_gather_json({"1": [2]}) == {"1": [2]}
 
 
-def mourned(given, *arguments):
+def run_watchdog(stdin, *arguments):
     """What the mourner says when its input ends after this."""
     command = [sys.executable, "-I", watchdog.__file__, *map(str, arguments)]
-    return subprocess.run(command, input=given, capture_output=True, check=True).stderr.decode()
+    return subprocess.run(command, input=stdin, capture_output=True, check=True).stderr.decode()
 
 
 def test_who_ends_too_early_is_mourned(tmp_path):
     for name in ("9", "10", "11.orbax-checkpoint-tmp"):
         (tmp_path / name).mkdir()
-    assert mourned(watchdog.DONE, 1, 2, tmp_path) == ""
-    told = mourned(b"", 1, 2, tmp_path)
+    assert run_watchdog(watchdog.EXITED_CLEANLY, 1, 2, tmp_path) == ""
+    told = run_watchdog(b"", 1, 2, tmp_path)
     assert told.startswith("error: process 1 of this run of 2 stopped before the end")
     assert told.endswith("newest checkpoint, step 10.\n")
-    assert mourned(b"", 1, 2, tmp_path / "nothing").endswith("checkpoint, if there is one.\n")
+    assert run_watchdog(b"", 1, 2, tmp_path / "nothing").endswith("checkpoint, if there is one.\n")
 
 
-@pytest.mark.parametrize("error", [UserError("mine"), Stopped("mine"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [UserError("mine"), Preempted("mine"), KeyboardInterrupt()])
 def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(distributed, "several", lambda: True)
-    with pytest.raises(type(error)), distributed.mourned(tmp_path):
+    monkeypatch.setattr(distributed, "is_multi_process", lambda: True)
+    with pytest.raises(type(error)), distributed.watch_peers(tmp_path):
         raise error
     assert "error" not in capfd.readouterr().err
 
@@ -135,10 +137,10 @@ def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd
 def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypatch, capfd):
     """Python's own way out meets the others, who may be waiting for this one elsewhere."""
     codes = []
-    monkeypatch.setattr(distributed, "several", lambda: several)
+    monkeypatch.setattr(distributed, "is_multi_process", lambda: several)
     monkeypatch.setattr(os, "_exit", codes.append)
     with pytest.raises(SystemExit, match="1"):
-        distributed.leave("mine")
+        distributed.exit_process("mine")
     assert codes == [1] * several
     assert capfd.readouterr().err == "mine\n"
 
@@ -148,5 +150,5 @@ def test_at_once_is_without_python_s_own_way_out(monkeypatch):
     codes = []
     monkeypatch.setattr(os, "_exit", codes.append)
     with pytest.raises(SystemExit):
-        distributed.leave("mine", at_once=True)
+        distributed.exit_process("mine", immediately=True)
     assert codes == [1]

@@ -15,37 +15,39 @@ from tests import runs
 from tests.distributed import config, pods
 
 
-def of(paradigm):
+def config_flag(paradigm):
     return f"--config=tests/distributed/config.py:{paradigm}"
 
 
-def alone(paradigm, folder):
+def run_single_process(paradigm, folder):
     """A run of the same by this process, which has 8 devices; it goes on if it was begun."""
-    system = runs.prepared(folder, config.get_config(paradigm).lock())
+    system = runs.prepare_system(folder, config.get_config(paradigm).lock())
     loop.run(system, folder)
     return system
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory):
+def two_process_run(tmp_path_factory):
     """A run of two processes from first to last: what they said, and its folder."""
     folder = epath.Path(tmp_path_factory.mktemp("two") / "run")
-    said = pods.run(2, of("oneflow"), f"--workdir={folder}", module="tests.distributed.recording")
+    said = pods.run(
+        2, config_flag("oneflow"), f"--workdir={folder}", module="tests.distributed.recording"
+    )
     return said, folder
 
 
-def losses(folder):
+def read_losses(folder):
     """All that training reported, but for its speed."""
-    rows = metric_writer.read_scalars(folder / workdir.LOGS)
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
     quick = re.compile("step|per_second|waiting|slowest|goodput")
     return [
         (row["step"], name, x) for row in rows for name, x in row.items() if not quick.search(name)
     ]
 
 
-def assert_same_curve(one, other):
+def assert_same_curve(actual, reference):
     """Each report once in both, with the same numbers."""
-    found, expected = losses(one), losses(other)
+    found, expected = read_losses(actual), read_losses(reference)
     assert [row[:2] for row in found] == [row[:2] for row in expected]
     assert len({row[:2] for row in found}) == len(found)
     assert len({step for step, _, _ in found}) == 6
@@ -54,21 +56,21 @@ def assert_same_curve(one, other):
     )
 
 
-def test_two_processes_train_what_one_does(by_two, tmp_path):
-    _, folder = by_two
+def test_two_processes_train_what_one_does(two_process_run, tmp_path):
+    _, folder = two_process_run
     whole = epath.Path(tmp_path / "whole")
-    system = alone("oneflow", whole)
+    system = run_single_process("oneflow", whole)
     assert_same_curve(folder, whole)
-    state, position = runs.state(system, folder)
-    expected, there = runs.state(system, whole)
+    state, position = runs.load_state(system, folder)
+    expected, there = runs.load_state(system, whole)
     assert position == there
     assert sorted(position) == ["0", "1", "2", "3"]
     for x, y in zip(*map(jax.tree.leaves, (state.params, expected.params)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-4)
 
 
-def test_each_reads_its_share_alone(by_two):
-    _, folder = by_two
+def test_each_reads_its_share_alone(two_process_run):
+    _, folder = two_process_run
     first, second = (set(json.loads((folder / f"read-{n}.json").read_text())) for n in (0, 1))
     assert not first & second
     # What is read ahead differs, but not by much.
@@ -76,27 +78,29 @@ def test_each_reads_its_share_alone(by_two):
     assert len(first | second) < 2_000
 
 
-def test_the_leader_alone_tells_and_writes(by_two):
-    said, folder = by_two
+def test_the_leader_alone_tells_and_writes(two_process_run):
+    said, folder = two_process_run
     assert all(word in said[0] for word in ("training 6/6", "Figures: ", "Page: "))
     assert not re.search("training|Figures|Page", said[1])
-    assert (folder / workdir.PAGE).exists()
+    assert (folder / workdir.SAMPLES_PAGE).exists()
     assert (folder / workdir.EVALUATION).exists()
-    assert [step for step, name, _ in losses(folder) if name == "train/loss"] == list(range(1, 7))
+    assert [step for step, name, _ in read_losses(folder) if name == "train/loss"] == list(
+        range(1, 7)
+    )
 
 
-def test_one_goes_on_from_what_two_have_saved(by_two, tmp_path):
-    _, finished = by_two
+def test_one_goes_on_from_what_two_have_saved(two_process_run, tmp_path):
+    _, finished = two_process_run
     folder = epath.Path(shutil.copytree(finished, tmp_path / "run"))
     for step in (4, 6):
         shutil.rmtree(folder / workdir.CHECKPOINTS / str(step))
-    alone("oneflow", folder)
+    run_single_process("oneflow", folder)
     assert_same_curve(folder, finished)
 
 
 def test_if_one_dies_the_other_says_so_and_one_goes_on_from_what_is_saved(tmp_path):
     folder, whole = (epath.Path(tmp_path / name) for name in ("run", "whole"))
-    given = (of("edit_flow"), f"--workdir={folder}")
+    given = (config_flag("edit_flow"), f"--workdir={folder}")
     with pods.Pod(2, *given, module="tests.distributed.training") as pod:
         assert pod.wait_for("training 5/6")
         pod.kill(1)
@@ -106,6 +110,6 @@ def test_if_one_dies_the_other_says_so_and_one_goes_on_from_what_is_saved(tmp_pa
     saved = max(int(path.name) for path in (folder / workdir.CHECKPOINTS).glob("[0-9]"))
     assert said.startswith("error: process 0 of this run of 2 stopped before the end")
     assert said.endswith(f"goes on from the newest checkpoint, step {saved}.")
-    alone("edit_flow", folder)
-    alone("edit_flow", whole)
+    run_single_process("edit_flow", folder)
+    run_single_process("edit_flow", whole)
     assert_same_curve(folder, whole)

@@ -5,53 +5,58 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import bootstrap as bootstrap_lib
 
 
-def bootstrap(statistic, count, seed=0, draws=1000, level=0.95):
+def percentile_interval(statistic, count, seed=0, num_resamples=1000, level=0.95):
     outside = 50 * (1 - level)
-    values = bootstrap_lib.drawn(statistic, count, seed, draws)
+    values = bootstrap_lib.resample(statistic, count, seed, num_resamples)
     return tuple(np.percentile(values, [outside, 100 - outside], axis=0))
 
 
-def mean_of(values):
+def mean_statistic(values):
     return lambda numbers: values[numbers].mean()
 
 
 def test_interval_of_a_mean_is_that_of_the_normal_distribution():
     values = np.random.default_rng(0).normal(3, 2, 400)
-    low, high = bootstrap(mean_of(values), len(values), draws=4000)
+    low, high = percentile_interval(mean_statistic(values), len(values), num_resamples=4000)
     error = values.std() / np.sqrt(len(values))
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
-    inner = bootstrap(mean_of(values), len(values), draws=4000, level=0.6827)
+    inner = percentile_interval(
+        mean_statistic(values), len(values), num_resamples=4000, level=0.6827
+    )
     assert inner[1] - inner[0] == pytest.approx(2 * error, rel=0.05)
 
 
 def test_it_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     samples = rng.exponential(1.0, (300, 80))
-    ends = [bootstrap(mean_of(s), 80, seed, 300) for seed, s in enumerate(samples)]
+    ends = [percentile_interval(mean_statistic(s), 80, seed, 300) for seed, s in enumerate(samples)]
     held = np.mean([low <= 1 <= high for low, high in ends])
     assert 0.9 < held < 0.97
 
 
 def test_several_figures_at_once_are_drawn_together():
     values = np.random.default_rng(0).random((50, 3))
-    low, high = bootstrap(lambda numbers: values[numbers].mean(axis=0), 50, draws=200)
+    low, high = percentile_interval(
+        lambda numbers: values[numbers].mean(axis=0), 50, num_resamples=200
+    )
     assert low.shape == high.shape == (3,)
     for n in range(3):
-        alone = bootstrap(mean_of(values[:, n]), 50, draws=200)
+        alone = percentile_interval(mean_statistic(values[:, n]), 50, num_resamples=200)
         assert (low[n], high[n]) == pytest.approx(alone)
 
 
 def test_the_seed_decides():
     values = np.random.default_rng(0).random(50)
     first, again, other = (
-        bootstrap(mean_of(values), 50, seed=seed, draws=100) for seed in (0, 0, 1)
+        percentile_interval(mean_statistic(values), 50, seed=seed, num_resamples=100)
+        for seed in (0, 0, 1)
     )
     assert first == again != other
 
 
 def test_all_alike_have_no_width():
-    assert bootstrap(mean_of(np.ones(9)), 9, draws=20) == (1, 1)
+    assert percentile_interval(mean_statistic(np.ones(9)), 9, num_resamples=20) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -63,4 +68,4 @@ def test_all_alike_have_no_width():
 )
 def test_what_cannot_be_drawn(told, choices):
     with pytest.raises(UserError, match=told):
-        bootstrap_lib.drawn(mean_of(np.ones(3)), **choices)
+        bootstrap_lib.resample(mean_statistic(np.ones(3)), **choices)

@@ -7,7 +7,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import caption_metrics
 
 NAMES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"]
-PEOPLE = [
+REFERENCES = [
     ["a black cat on a sofa", "a cat lies on the sofa"],
     ["two dogs in the snow", "dogs run in deep snow"],
     ["an old red train at a station", "a train stands at the station"],
@@ -16,13 +16,15 @@ PEOPLE = [
 
 @pytest.fixture
 def scorers():
-    if caption_metrics.missing():
+    if caption_metrics.is_missing():
         pytest.skip("pip install -r requirements-metrics.txt")
 
 
 @pytest.mark.usefixtures("scorers")
 def test_what_people_wrote_is_best():
-    found = caption_metrics.figures([one[0] for one in PEOPLE], [one[:1] for one in PEOPLE])
+    found = caption_metrics.compute_metrics(
+        [one[0] for one in REFERENCES], [one[:1] for one in REFERENCES]
+    )
     assert list(found) == NAMES
     assert found == pytest.approx(dict.fromkeys(NAMES[:5], 1.0) | {"cider": 10.0})
 
@@ -31,7 +33,7 @@ def test_what_people_wrote_is_best():
 def test_by_hand():
     """5 of 6 words, 2 of 5 pairs; longest common run: 'a cat on a sofa', 5 of 6."""
     made, right = ["a cat sat on a sofa"], [["a big cat on a sofa"]]
-    found = caption_metrics.figures(made, right)
+    found = caption_metrics.compute_metrics(made, right)
     assert found["bleu1"] == pytest.approx(5 / 6)
     assert found["bleu2"] == pytest.approx(math.sqrt(5 / 6 * 2 / 5))
     assert found["rouge_l"] == pytest.approx(5 / 6)
@@ -40,16 +42,19 @@ def test_by_hand():
 
 @pytest.mark.usefixtures("scorers")
 def test_short_captions_are_punished():
-    found = caption_metrics.figures(["a cat"], [["a cat on a sofa"]])
+    found = caption_metrics.compute_metrics(["a cat"], [["a cat on a sofa"]])
     assert found["bleu1"] == pytest.approx(math.exp(1 - 5 / 2))
 
 
 @pytest.mark.usefixtures("scorers")
 def test_worse_captions_score_less():
-    right = [one[0] for one in PEOPLE]
+    right = [one[0] for one in REFERENCES]
     near = ["a cat on a chair", "a dog in the snow", "a red train"]
     crossed = right[1:] + right[:1]
-    levels = [caption_metrics.figures(made, PEOPLE) for made in (right, near, crossed, [""] * 3)]
+    levels = [
+        caption_metrics.compute_metrics(made, REFERENCES)
+        for made in (right, near, crossed, [""] * 3)
+    ]
     for name in NAMES:
         values = [level[name] for level in levels]
         assert values == sorted(values, reverse=True), (name, values)
@@ -60,26 +65,26 @@ def test_worse_captions_score_less():
 
 @pytest.mark.usefixtures("scorers")
 def test_case_punctuation_and_spaces_do_not_count():
-    loud = [f"  {one[0].upper()}, !" for one in PEOPLE]
-    assert caption_metrics.figures(loud, PEOPLE) == caption_metrics.figures(
-        [one[0] for one in PEOPLE], PEOPLE
+    loud = [f"  {one[0].upper()}, !" for one in REFERENCES]
+    assert caption_metrics.compute_metrics(loud, REFERENCES) == caption_metrics.compute_metrics(
+        [one[0] for one in REFERENCES], REFERENCES
     )
 
 
 def test_words_and_punctuation():
-    assert caption_metrics.plain("A dog's t-shirt: it’s (quite) RED, isn't it?") == (
+    assert caption_metrics.normalize("A dog's t-shirt: it’s (quite) RED, isn't it?") == (
         "a dog's t-shirt it’s quite red isn't it"
     )
-    assert caption_metrics.plain(" ... ") == ""
+    assert caption_metrics.normalize(" ... ") == ""
 
 
 def test_without_the_package_figures_are_left_out(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert caption_metrics.missing()
-    assert caption_metrics.figures(["a"], [["a"]]) == {}
+    assert caption_metrics.is_missing()
+    assert caption_metrics.compute_metrics(["a"], [["a"]]) == {}
 
 
 @pytest.mark.parametrize(("made", "right"), [([], []), (["a"], [["a"], ["b"]]), (["a"], [[]])])
 def test_what_cannot_be_scored(made, right):
     with pytest.raises(UserError, match="one caption or more"):
-        caption_metrics.figures(made, right)
+        caption_metrics.compute_metrics(made, right)

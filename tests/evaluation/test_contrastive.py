@@ -23,35 +23,38 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def params(pairs):
-    return contrastive.trained(*pairs, rng(), steps=150)
+    return contrastive.train(*pairs, rng(), steps=150)
 
 
-def right(params, seen, bags):
-    near = contrastive.picture(params, seen) @ contrastive.phrase(params, bags).T
-    return np.mean(np.asarray(near).argmax(axis=1) == np.arange(len(seen)))
+def retrieval_accuracy(params, features, bags):
+    near = contrastive.encode_image(params, features) @ contrastive.encode_text(params, bags).T
+    return np.mean(np.asarray(near).argmax(axis=1) == np.arange(len(features)))
 
 
 def test_training_finds_whose_phrase_is_whose(pairs, params):
     seen, bags = pairs
     fresh = seen.mean(axis=1) + 0.2 * rng(2).standard_normal((12, 20)).astype(np.float32)
-    assert right(params, fresh, bags) == 1
-    crossed = contrastive.trained(seen, bags[::-1], rng(), steps=150)
-    assert right(crossed, fresh, bags) == 0
-    assert right(crossed, fresh, bags[::-1]) == 1
-    assert right(params, fresh[::-1], bags) < 0.5
+    assert retrieval_accuracy(params, fresh, bags) == 1
+    crossed = contrastive.train(seen, bags[::-1], rng(), steps=150)
+    assert retrieval_accuracy(crossed, fresh, bags) == 0
+    assert retrieval_accuracy(crossed, fresh, bags[::-1]) == 1
+    assert retrieval_accuracy(params, fresh[::-1], bags) < 0.5
 
 
 def test_vectors_have_length_1(pairs, params):
     seen, bags = pairs
-    for vectors in (contrastive.picture(params, seen[:, 0]), contrastive.phrase(params, bags)):
-        assert vectors.shape == (12, contrastive.WIDTH)
+    for vectors in (
+        contrastive.encode_image(params, seen[:, 0]),
+        contrastive.encode_text(params, bags),
+    ):
+        assert vectors.shape == (12, contrastive.EMBED_DIM)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-4)
 
 
 def test_loss_by_the_definition(pairs, params):
     seen, bags = pairs
     some = seen[:5, 0]
-    near = contrastive.picture(params, some) @ contrastive.phrase(params, bags[:5]).T
+    near = contrastive.encode_image(params, some) @ contrastive.encode_text(params, bags[:5]).T
     logits = np.asarray(near, np.float64) * np.exp(float(params["sharpness"]))
     rows = np.log(np.exp(logits).sum(axis=1)) - np.diag(logits)
     columns = np.log(np.exp(logits).sum(axis=0)) - np.diag(logits)
@@ -79,13 +82,13 @@ def test_features_are_brought_to_one_scale(pairs, params):
     seen, bags = pairs
     np.testing.assert_allclose(params["mean"], seen.mean(axis=(0, 1)))
     scale = np.geomspace(0.01, 100, 20).astype(np.float32)
-    other = contrastive.trained(seen * scale, bags, rng(), steps=150)
-    assert right(other, seen[:, 0] * scale, bags) == 1
+    other = contrastive.train(seen * scale, bags, rng(), steps=150)
+    assert retrieval_accuracy(other, seen[:, 0] * scale, bags) == 1
 
 
 def test_the_seed_decides(pairs):
     first, again, other = (
-        contrastive.trained(*pairs, rng(seed), steps=5)["words"] for seed in (0, 0, 1)
+        contrastive.train(*pairs, rng(seed), steps=5)["words"] for seed in (0, 0, 1)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -12,22 +12,22 @@ from oneflow_jax.evaluation import base, digits
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    return {split: sources.open_source("digits", folder, split) for split in ("train", "heldout")}
+    return {split: sources.open_dataset("digits", folder, split) for split in ("train", "heldout")}
 
 
 @pytest.fixture(scope="module")
 def suite(scans):
-    return digits.suite(scans["train"], scans["heldout"], samples=7)
+    return digits.make_suite(scans["train"], scans["heldout"], num_samples=7)
 
 
-def named(document, digit):
+def replace_caption(document, digit):
     """The same picture with a caption that names another digit."""
     caption = data.TEMPLATES[0].format(data.NAMES[digit])
     return dataclasses.replace(document, parts=(Text(caption), document.parts[1]))
 
 
-def digit(document):
-    return data.digit_in(document.words())
+def caption_digit(document):
+    return data.parse_digit(document.words())
 
 
 def test_the_classifier_reads_digits_that_it_has_not_seen(suite):
@@ -45,13 +45,15 @@ def test_all_right(suite, scans):
     score = suite.tasks[0].score([scans["train"][i] for i in range(100)])
     assert score.figures["valid"] == 1
     assert score.figures["match"] >= 0.98
-    assert len(score.cells) == digits.SHOWN
+    assert len(score.cells) == digits.GALLERY_SIZE
     assert {cell[2] for cell in score.cells[:20]} == {"right"}
 
 
 def test_all_captions_wrong(suite, scans):
     made = [scans["train"][i] for i in range(50)]
-    score = suite.tasks[0].score([named(item, (digit(item) + 1) % 10) for item in made])
+    score = suite.tasks[0].score(
+        [replace_caption(item, (caption_digit(item) + 1) % 10) for item in made]
+    )
     assert score.figures["valid"] == 1
     assert score.figures["match"] <= 0.02
 
@@ -67,7 +69,7 @@ def test_no_caption_is_one_of_the_forms(suite, scans):
 
 def test_match_is_a_share_of_the_valid_ones(suite, scans):
     right = [scans["train"][i] for i in range(4)]
-    wrong = named(right[0], (digit(right[0]) + 1) % 10)
+    wrong = replace_caption(right[0], (caption_digit(right[0]) + 1) % 10)
     babble = Document((Text("no digit"), right[0].parts[1]))
     score = suite.tasks[0].score([*right[:3], wrong, babble, babble, babble, babble])
     assert (score.figures["valid"], score.figures["match"]) == (0.5, 0.75)
@@ -96,7 +98,7 @@ def test_variety_tells_one_caption_from_all(suite, scans):
 
 
 def test_distance_of_two_counts():
-    assert base.distance([3, 3, 5, 5], [3, 5]) == 0
-    assert base.distance([3, 3], [5, 5]) == 1
-    assert base.distance([3, 3, 3, 5], [3, 5]) == 0.25
-    assert base.distance([], []) == 0
+    assert base.total_variation([3, 3, 5, 5], [3, 5]) == 0
+    assert base.total_variation([3, 3], [5, 5]) == 1
+    assert base.total_variation([3, 3, 3, 5], [3, 5]) == 0.25
+    assert base.total_variation([], []) == 0

@@ -18,7 +18,7 @@ def test_frechet_of_numbers():
     """On a line it is (mean - mean')² + (deviation - deviation')², by n - 1."""
     one, other = np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])
     expected = 2**2 + (np.sqrt(2) - np.sqrt(8)) ** 2
-    assert fid_kid.frechet(one, other) == pytest.approx(expected)
+    assert fid_kid.frechet_distance(one, other) == pytest.approx(expected)
 
 
 def test_frechet_by_the_root_of_a_matrix():
@@ -27,30 +27,31 @@ def test_frechet_by_the_root_of_a_matrix():
     root = linalg.sqrtm(np.cov(one.T) @ np.cov(other.T)).real
     gap = np.square(one.mean(axis=0) - other.mean(axis=0)).sum()
     expected = gap + np.trace(np.cov(one.T) + np.cov(other.T) - 2 * root)
-    assert fid_kid.frechet(one, other) == pytest.approx(expected, rel=1e-5)
-    assert fid_kid.frechet(other, one) == pytest.approx(expected, rel=1e-5)
+    assert fid_kid.frechet_distance(one, other) == pytest.approx(expected, rel=1e-5)
+    assert fid_kid.frechet_distance(other, one) == pytest.approx(expected, rel=1e-5)
 
 
 def test_frechet_of_fewer_vectors_than_features():
     """Axes that neither set has change nothing; the root of so singular a matrix is no help."""
     one, other = normal(0, 6, 4), normal(1, 9, 4)
     turn = np.linalg.qr(normal(2, 60, 60).astype(float))[0][:4]
-    assert fid_kid.frechet(one @ turn, other @ turn) == pytest.approx(
-        fid_kid.frechet(one, other), rel=1e-9
+    assert fid_kid.frechet_distance(one @ turn, other @ turn) == pytest.approx(
+        fid_kid.frechet_distance(one, other), rel=1e-9
     )
     few = normal(3, 5, 300)
-    assert fid_kid.frechet(few, few) == pytest.approx(0, abs=1e-9)
-    assert fid_kid.frechet(few, few + 1) == pytest.approx(300, rel=1e-5)
+    assert fid_kid.frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
+    assert fid_kid.frechet_distance(few, few + 1) == pytest.approx(300, rel=1e-5)
 
 
 def test_frechet_is_biased_upward_and_less_with_more():
     values = [
-        fid_kid.frechet(normal(0, n, 8, scale=2), normal(1, n, 8, scale=2)) for n in (12, 100, 2000)
+        fid_kid.frechet_distance(normal(0, n, 8, scale=2), normal(1, n, 8, scale=2))
+        for n in (12, 100, 2000)
     ]
     assert values[0] > 4 * values[1] > 16 * values[2] > 0
 
 
-def by_hand(one, other):
+def kernel_distance_by_definition(x_set, y_set):
     """The unbiased estimate, pair by pair."""
 
     def cube(x, y):
@@ -59,44 +60,48 @@ def by_hand(one, other):
     def within(vectors):
         return np.mean([cube(x, y) for x, y in itertools.permutations(vectors, 2)])
 
-    between = np.mean([cube(x, y) for x, y in itertools.product(one, other)])
-    return within(one) + within(other) - 2 * between
+    between = np.mean([cube(x, y) for x, y in itertools.product(x_set, y_set)])
+    return within(x_set) + within(y_set) - 2 * between
 
 
 def test_kernel_of_two_numbers():
     """Kernels 1 and 1 within, (0 and 0), (1 and 1): 1 + 8 - 2 * 1."""
     zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
-    estimate = fid_kid.kernel(zeros, ones, size=2, subsets=3)
+    estimate = fid_kid.kernel_distance(zeros, ones, size=2, subsets=3)
     assert estimate == pytest.approx((1 + 8 - 2, 0))
 
 
 def test_kernel_pair_by_pair():
     one, other = normal(0, 6, 3), normal(1, 6, 3, shift=0.7)
-    estimate = fid_kid.kernel(one, other, size=6, subsets=4)
-    assert estimate.mean == pytest.approx(by_hand(one.astype(float), other.astype(float)))
+    estimate = fid_kid.kernel_distance(one, other, size=6, subsets=4)
+    assert estimate.mean == pytest.approx(
+        kernel_distance_by_definition(one.astype(float), other.astype(float))
+    )
     # All subsets are the whole.
     assert estimate.error == pytest.approx(0, abs=1e-12)
-    back = fid_kid.kernel(other, one, size=6, subsets=4)
+    back = fid_kid.kernel_distance(other, one, size=6, subsets=4)
     assert back.mean == pytest.approx(estimate.mean)
 
 
 def test_kernel_s_subsets():
     """Means of draws come to the estimate from all, within the standard error's reach."""
     one, other = normal(0, 40, 3), normal(1, 50, 3, shift=0.5)
-    whole = by_hand(one.astype(float), other.astype(float))
-    estimate = fid_kid.kernel(one, other, size=10, subsets=400)
+    whole = kernel_distance_by_definition(one.astype(float), other.astype(float))
+    estimate = fid_kid.kernel_distance(one, other, size=10, subsets=400)
     assert abs(estimate.mean - whole) < 3 * estimate.error
-    again = fid_kid.kernel(one, other, size=10, subsets=400)
-    other_seed = fid_kid.kernel(one, other, size=10, subsets=400, seed=1)
+    again = fid_kid.kernel_distance(one, other, size=10, subsets=400)
+    other_seed = fid_kid.kernel_distance(one, other, size=10, subsets=400, seed=1)
     assert again == estimate
     assert other_seed.mean != estimate.mean
-    fewer = fid_kid.kernel(one, other, size=10, subsets=25)
+    fewer = fid_kid.kernel_distance(one, other, size=10, subsets=25)
     assert fewer.error / estimate.error == pytest.approx(4, rel=0.4)
 
 
 def test_kernel_is_not_biased():
     values = [
-        fid_kid.kernel(normal(2 * i, 8, 4), normal(2 * i + 1, 8, 4), size=8, subsets=2).mean
+        fid_kid.kernel_distance(
+            normal(2 * i, 8, 4), normal(2 * i + 1, 8, 4), size=8, subsets=2
+        ).mean
         for i in range(300)
     ]
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(300)
@@ -107,12 +112,12 @@ def test_kernel_is_not_biased():
 def levels():
     """Features of emoji; and of the same, worse and worse, by kind."""
     params = efficientnet.load()
-    drawn = np.stack([concept.pixels for concept in emoji_concepts.concepts(64, 40)])
+    drawn = np.stack([concept.pixels for concept in emoji_concepts.load(64, 40)])
     grain = np.random.default_rng(0).standard_normal(drawn.shape)
 
     def seen(pictures):
         pixels = np.clip(np.rint(pictures), 0, 255).astype(np.uint8)
-        return efficientnet.features(params, pixels, pixels=64, batch=len(drawn))
+        return efficientnet.features(params, pixels, image_size=64, batch_size=len(drawn))
 
     worse = {
         "blur": [ndimage.gaussian_filter(drawn.astype(float), (0, s, s, 0)) for s in (0.5, 1, 2)],
@@ -124,29 +129,34 @@ def levels():
 @pytest.mark.parametrize("kind", ["blur", "noise"])
 def test_worse_is_farther(levels, kind):
     whole, worse = levels
-    far = [fid_kid.frechet(whole, level) for level in worse[kind]]
+    far = [fid_kid.frechet_distance(whole, level) for level in worse[kind]]
     assert 0 < far[0] < 0.8 * far[1] < 0.64 * far[2], far
-    far = [fid_kid.kernel(whole, level, size=30, subsets=20) for level in worse[kind]]
+    far = [fid_kid.kernel_distance(whole, level, size=30, subsets=20) for level in worse[kind]]
     assert far[0].mean < 0.8 * far[1].mean < 0.64 * far[2].mean, far
 
 
 def test_halves_of_the_emoji_are_nearer_than_blurred_ones(levels):
     whole, worse = levels
     blurred = worse["blur"][2]
-    near = fid_kid.kernel(whole[::2], whole[1::2], size=20, subsets=20)
-    far = fid_kid.kernel(whole[::2], blurred[1::2], size=20, subsets=20)
+    near = fid_kid.kernel_distance(whole[::2], whole[1::2], size=20, subsets=20)
+    far = fid_kid.kernel_distance(whole[::2], blurred[1::2], size=20, subsets=20)
     assert near.mean < far.mean / 4
-    assert fid_kid.frechet(whole[::2], whole[1::2]) < fid_kid.frechet(whole[::2], blurred[1::2])
+    assert fid_kid.frechet_distance(whole[::2], whole[1::2]) < fid_kid.frechet_distance(
+        whole[::2], blurred[1::2]
+    )
 
 
 def test_sets_that_cannot_be_compared():
     four = np.zeros((4, 3))
-    for measure in (fid_kid.frechet, lambda one, other: fid_kid.kernel(one, other, size=2)):
+    for measure in (
+        fid_kid.frechet_distance,
+        lambda one, other: fid_kid.kernel_distance(one, other, size=2),
+    ):
         with pytest.raises(UserError, match="one width"):
             measure(four, np.zeros((4, 2)))
         with pytest.raises(UserError, match="2 vectors or more"):
             measure(four, four[:1])
     with pytest.raises(UserError, match="size=4: give 2 to 3"):
-        fid_kid.kernel(four, four[:3], size=4)
+        fid_kid.kernel_distance(four, four[:3], size=4)
     with pytest.raises(UserError, match="subsets=1"):
-        fid_kid.kernel(four, four, size=2, subsets=1)
+        fid_kid.kernel_distance(four, four, size=2, subsets=1)

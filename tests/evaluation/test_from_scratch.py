@@ -19,22 +19,22 @@ def concepts():
 @pytest.fixture(scope="module")
 def score(concepts):
     known = {one.name: emoji.features(one.pixels) for one in concepts}
-    real = [named(one) for one in concepts]
+    real = [make_document(one) for one in concepts]
 
     def look(pictures):
-        return [emoji.nearest(pixels, known) for pixels in pictures]
+        return [emoji.nearest_neighbor(pixels, known) for pixels in pictures]
 
     training = [document.words() for document in real]
     return functools.partial(from_scratch.score, concepts, real, training, look)
 
 
-def named(concept, pixels=None):
-    words = Text(f"here is {sentences.phrase(concept.name)}:")
+def make_document(concept, pixels=None):
+    words = Text(f"here is {sentences.noun_phrase(concept.name)}:")
     return Document((words, Image(concept.pixels if pixels is None else pixels)))
 
 
 def test_documents_of_training_are_right_and_copied(score, concepts):
-    figures = score([named(one) for one in concepts]).figures
+    figures = score([make_document(one) for one in concepts]).figures
     assert figures["shown"] == figures["text_valid"] == 1.0
     assert figures["copied"] == figures["nearest"] == 1.0
 
@@ -48,14 +48,14 @@ def test_new_words_are_not_copied_but_have_a_nearest(score, concepts):
 
 
 def test_the_same_document_again_and_again_is_not_distinct(score, concepts):
-    varied = score([named(one) for one in concepts]).figures
-    same = score([named(concepts[0])] * len(concepts)).figures
+    varied = score([make_document(one) for one in concepts]).figures
+    same = score([make_document(concepts[0])] * len(concepts)).figures
     for figure in ("distinct_1", "distinct_2", "varied"):
         assert same[figure] < varied[figure], figure
 
 
 def test_figures_of_documents_have_a_spread(score, concepts):
-    made = [named(one, concepts[0].pixels) for one in concepts]
+    made = [make_document(one, concepts[0].pixels) for one in concepts]
     found = score(made)
     draws = found.spread(0)
     assert np.mean(draws["shown"]) == pytest.approx(1 / len(concepts), abs=0.02)

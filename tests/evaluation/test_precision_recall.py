@@ -53,22 +53,28 @@ def test_bad_pictures_lose_precision_and_few_kinds_recall():
 def test_copies_by_hand():
     """Held-out: 1, 1, 1, 4 away from training; made: 0.5, 0.5, 2."""
     training, heldout = line(0, 10, 20), line(1, 11, 19, 24)
-    found = precision_recall.copies(line(0.5, 10.5, 22), training, heldout, percentile=50)
+    found = precision_recall.measure_memorization(
+        line(0.5, 10.5, 22), training, heldout, percentile=50
+    )
     assert found == pytest.approx((0.5, 2 / 3))
 
 
 def test_new_pictures_are_no_copies_and_copies_are():
     training, heldout, new = (normal(seed, 1000) for seed in range(3))
-    found = precision_recall.copies(new, training, heldout)
+    found = precision_recall.measure_memorization(new, training, heldout)
     assert found.ratio == pytest.approx(1, abs=0.05)
     assert found.close == pytest.approx(0.05, abs=0.025)
-    assert precision_recall.copies(training[:50], training, heldout) == (0, 1)
-    near = precision_recall.copies(training[:50] + normal(3, 50, scale=0.05), training, heldout)
+    assert precision_recall.measure_memorization(training[:50], training, heldout) == (0, 1)
+    near = precision_recall.measure_memorization(
+        training[:50] + normal(3, 50, scale=0.05), training, heldout
+    )
     assert near.ratio < 0.2
     assert near.close > 0.9
-    half = precision_recall.copies(np.concatenate([training[:500], new[:500]]), training, heldout)
+    half = precision_recall.measure_memorization(
+        np.concatenate([training[:500], new[:500]]), training, heldout
+    )
     assert half.close == pytest.approx(0.525, abs=0.02)
-    assert precision_recall.copies(new + 5, training, heldout).ratio > 2
+    assert precision_recall.measure_memorization(new + 5, training, heldout).ratio > 2
 
 
 def test_what_cannot_be_compared():
@@ -80,8 +86,8 @@ def test_what_cannot_be_compared():
     with pytest.raises(UserError, match="neighbors=0"):
         precision_recall.precision_recall(four, four, neighbors=0)
     with pytest.raises(UserError, match="one width"):
-        precision_recall.copies(four, four, four[:, :2])
+        precision_recall.measure_memorization(four, four, four[:, :2])
     with pytest.raises(UserError, match="Give 1 vectors"):
-        precision_recall.copies(four[:0], four, four)
+        precision_recall.measure_memorization(four[:0], four, four)
     with pytest.raises(UserError, match="heldout"):
-        precision_recall.copies(four, four, four)
+        precision_recall.measure_memorization(four, four, four)

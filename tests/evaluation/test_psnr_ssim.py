@@ -7,7 +7,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import psnr_ssim
 
 
-def pair(height, width):
+def make_image_pair(height, width):
     """Two pictures that anyone can make again."""
     rng = np.random.default_rng(0)
     one = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -17,7 +17,7 @@ def pair(height, width):
 
 @pytest.fixture(scope="module")
 def emoji():
-    return np.stack([concept.pixels for concept in emoji_concepts.concepts(64, 40)])
+    return np.stack([concept.pixels for concept in emoji_concepts.load(64, 40)])
 
 
 # scikit-image 0.26.0: skimage.metrics.structural_similarity(one[0], other[0], channel_axis=2,
@@ -31,7 +31,7 @@ def emoji():
     ],
 )
 def test_agrees_with_scikit_image(height, width, ssim, psnr):
-    one, other = pair(height, width)
+    one, other = make_image_pair(height, width)
     np.testing.assert_allclose(psnr_ssim.ssim(one, other), [ssim], rtol=1e-12)
     np.testing.assert_allclose(psnr_ssim.psnr(one, other), [psnr], rtol=1e-12)
 
@@ -56,7 +56,7 @@ def test_ssim_of_flat_pictures_is_about_brightness():
 
 
 def test_ssim_of_a_negative_is_below_zero():
-    one, _ = pair(20, 20)
+    one, _ = make_image_pair(20, 20)
     assert psnr_ssim.ssim(one, 255 - one)[0] < -0.5
 
 

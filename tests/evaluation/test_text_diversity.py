@@ -8,43 +8,43 @@ from oneflow_jax.evaluation import text_diversity
 
 
 def test_distinct():
-    assert text_diversity.distinct(["a b c", "d e f"], 1) == 1
-    assert text_diversity.distinct(["a b a b"], 1) == 0.5
-    assert text_diversity.distinct(["a b a b"], 2) == pytest.approx(2 / 3)
+    assert text_diversity.distinct_n(["a b c", "d e f"], 1) == 1
+    assert text_diversity.distinct_n(["a b a b"], 1) == 0.5
+    assert text_diversity.distinct_n(["a b a b"], 2) == pytest.approx(2 / 3)
     # A run does not go from one text to the next; what two texts share counts once.
-    assert text_diversity.distinct(["a b", "b c", "a b"], 2) == pytest.approx(2 / 3)
-    assert text_diversity.distinct(["a", "b"], 2) == text_diversity.distinct([], 1) == 0
+    assert text_diversity.distinct_n(["a b", "b c", "a b"], 2) == pytest.approx(2 / 3)
+    assert text_diversity.distinct_n(["a", "b"], 2) == text_diversity.distinct_n([], 1) == 0
     with pytest.raises(UserError, match="n=0"):
-        text_diversity.distinct(["a"], 0)
+        text_diversity.distinct_n(["a"], 0)
 
 
-def by_hand(one, other):
+def edit_distance(x, y):
     """Levenshtein distance in words, by the definition."""
-    if not one or not other:
-        return len(one) + len(other)
+    if not x or not y:
+        return len(x) + len(y)
     return min(
-        by_hand(one[1:], other[1:]) + (one[0] != other[0]),
-        by_hand(one[1:], other) + 1,
-        by_hand(one, other[1:]) + 1,
+        edit_distance(x[1:], y[1:]) + (x[0] != y[0]),
+        edit_distance(x[1:], y) + 1,
+        edit_distance(x, y[1:]) + 1,
     )
 
 
 def test_nearest_is_by_words_put_in_taken_out_and_changed():
     training = ["first a fox , then an owl", "two animals: a fox and a cat", "a fox"]
-    assert text_diversity.nearest(["a fox"], training) == [(1.0, "a fox")]
-    assert text_diversity.nearest(["first a fox , then an eel"], training) == [
+    assert text_diversity.nearest_neighbors(["a fox"], training) == [(1.0, "a fox")]
+    assert text_diversity.nearest_neighbors(["first a fox , then an eel"], training) == [
         (pytest.approx(1 - 1 / 7), training[0])
     ]
-    assert text_diversity.nearest(["two animals: a fox and a big cat"], training) == [
+    assert text_diversity.nearest_neighbors(["two animals: a fox and a big cat"], training) == [
         (pytest.approx(1 - 1 / 8), training[1])
     ]
-    assert text_diversity.nearest(["fox"], training) == [(0.5, "a fox")]
-    assert text_diversity.nearest(["zzz"], training)[0][0] == 0
-    assert text_diversity.nearest([""], training)[0][0] == 0
-    assert text_diversity.nearest(["", "a"], ["", "a"]) == [(1.0, ""), (1.0, "a")]
-    assert text_diversity.nearest(["a b"], ["a c", "c b"]) == [(0.5, "a c")]
+    assert text_diversity.nearest_neighbors(["fox"], training) == [(0.5, "a fox")]
+    assert text_diversity.nearest_neighbors(["zzz"], training)[0][0] == 0
+    assert text_diversity.nearest_neighbors([""], training)[0][0] == 0
+    assert text_diversity.nearest_neighbors(["", "a"], ["", "a"]) == [(1.0, ""), (1.0, "a")]
+    assert text_diversity.nearest_neighbors(["a b"], ["a c", "c b"]) == [(0.5, "a c")]
     with pytest.raises(UserError, match="training"):
-        text_diversity.nearest(["a"], [])
+        text_diversity.nearest_neighbors(["a"], [])
 
 
 def test_nearest_by_the_definition():
@@ -55,9 +55,11 @@ def test_nearest_by_the_definition():
 
     training = [text() for _ in range(20)]
     made = [text() for _ in range(20)] + [["x", "a", "y"]]
-    found = text_diversity.nearest(list(map(" ".join, made)), list(map(" ".join, training)))
+    found = text_diversity.nearest_neighbors(
+        list(map(" ".join, made)), list(map(" ".join, training))
+    )
     for one, (alike, which) in zip(made, found, strict=True):
-        likeness = [1 - by_hand(one, t) / max(len(one), len(t)) for t in training]
+        likeness = [1 - edit_distance(one, t) / max(len(one), len(t)) for t in training]
         assert alike == pytest.approx(max(likeness))
         assert which == " ".join(training[likeness.index(max(likeness))])
 
@@ -67,12 +69,12 @@ def test_nearest_is_fast_enough():
     words = [f"w{n}" for n in range(200)]
     training = [" ".join(rng.choices(words, k=12)) for _ in range(5000)]
     start = time.process_time()
-    found = text_diversity.nearest(training[:32] * 8, training)
+    found = text_diversity.nearest_neighbors(training[:32] * 8, training)
     assert time.process_time() - start < 10
     assert [text for _, text in found] == training[:32] * 8
 
 
 def test_copied():
     made = ["a fox", "a  fox", "an owl", "a fox"]
-    assert text_diversity.copied(made, ["a fox", "a cat"]) == [True, False, False, True]
-    assert text_diversity.copied([], ["a"]) == []
+    assert text_diversity.exact_matches(made, ["a fox", "a cat"]) == [True, False, False, True]
+    assert text_diversity.exact_matches([], ["a"]) == []

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data import pipeline, toy
 from oneflow_jax.data.document import Document
 from oneflow_jax.flows import deletion
@@ -17,13 +17,13 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def row():
     """Three documents of words and pictures in one row, as they are packed in training."""
-    lay = tiny.layout_of(length=96, text_slots=0)
-    batches = pipeline.batches(
+    lay = tiny.make_layout(length=96, text_slots=0)
+    batches = pipeline.canvas_batches(
         list(toy.Toy(documents=40, interleaved=0.7)),
         lay,
-        rows=1,
+        batch_size=1,
         seed=0,
-        workers=0,
+        num_workers=0,
         sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
     )
     canvas = jax.tree.map(lambda x: x[0], next(iter(batches)))
@@ -31,45 +31,45 @@ def row():
     return canvas
 
 
-def kept_at_random(row, seed, share=0.5):
+def random_keep_mask(row, seed, fraction=0.5):
     """BOS and some items; a picture is kept or deleted whole."""
     rng = np.random.default_rng(seed)
-    items = np.cumsum(np.asarray(deletion.first_slots(row)))
-    kept = rng.random(items.max() + 1)[items] < share
-    exists = np.asarray(row.kind) != Kind.PAD
+    items = np.cumsum(np.asarray(deletion.item_starts(row)))
+    kept = rng.random(items.max() + 1)[items] < fraction
+    exists = np.asarray(row.kind) != Modality.PAD
     return exists & (kept | np.asarray(row.fixed))
 
 
-def items_of(row, chosen):
+def list_items(row, selected):
     """Tokens (their id) and pictures (their first slot, below zero) of a row, in order."""
-    first = np.asarray(deletion.first_slots(row)) & chosen
+    first = np.asarray(deletion.item_starts(row)) & selected
     ids, image = np.asarray(row.ids), np.asarray(row.is_image)
     return [(-slot if image[slot] else int(ids[slot])) for slot in np.flatnonzero(first)]
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_is_left_and_what_is_missing_rebuild_the_row(row, seed):
-    kept = kept_at_random(row, seed)
+    kept = random_keep_mask(row, seed)
     gaps = deletion.gaps(row, jnp.asarray(kept))
     missing, gap = np.asarray(gaps.missing), np.asarray(gaps.gap)
     assert int(gaps.size.sum()) == missing.sum()
-    assert missing.sum() + (kept & np.asarray(deletion.first_slots(row))).sum() == len(
-        items_of(row, np.ones_like(kept))
+    assert missing.sum() + (kept & np.asarray(deletion.item_starts(row))).sum() == len(
+        list_items(row, np.ones_like(kept))
     )
     rebuilt = []
     for slot in np.flatnonzero(kept):
-        rebuilt += items_of(row, np.arange(len(kept)) == slot)
+        rebuilt += list_items(row, np.arange(len(kept)) == slot)
         if gaps.anchor[slot]:
             bag = missing & (gap == slot)
             assert gaps.size[slot] == bag.sum()
             # Nothing of another document.
             assert set(np.asarray(row.segment)[bag]) <= {int(row.segment[slot])}
-            rebuilt += items_of(row, bag)
-    assert rebuilt == items_of(row, np.ones_like(kept))
+            rebuilt += list_items(row, bag)
+    assert rebuilt == list_items(row, np.ones_like(kept))
 
 
 def test_anchors_are_tokens_and_last_slots_of_pictures(row):
-    kept = kept_at_random(row, 3)
+    kept = random_keep_mask(row, 3)
     anchor = np.asarray(deletion.gaps(row, jnp.asarray(kept)).anchor)
     text, image, span = (np.asarray(x) for x in (row.is_text, row.is_image, row.span))
     np.testing.assert_array_equal(anchor[text], kept[text])
@@ -81,28 +81,28 @@ def test_anchors_are_tokens_and_last_slots_of_pictures(row):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_left_is_counted_anew_in_each_document(row, seed):
-    kept = kept_at_random(row, seed)
-    left = deletion.left_over(row, jnp.asarray(kept))
-    np.testing.assert_array_equal(np.asarray(left.kind) != Kind.PAD, kept)
+    kept = random_keep_mask(row, seed)
+    left = deletion.compact(row, jnp.asarray(kept))
+    np.testing.assert_array_equal(np.asarray(left.kind) != Modality.PAD, kept)
     np.testing.assert_array_equal(left.segment, np.where(kept, row.segment, 0))
     for document in range(1, int(row.segment.max()) + 1):
         at = np.flatnonzero(kept & (np.asarray(row.segment) == document))
         orders = np.asarray(left.position)[at, 0]
-        first = np.asarray(deletion.first_slots(row))[at]
+        first = np.asarray(deletion.item_starts(row))[at]
         np.testing.assert_array_equal(orders[first], np.arange(first.sum()))
         np.testing.assert_array_equal(np.diff(orders)[~first[1:]], 0)  # Patches of one picture.
     np.testing.assert_array_equal(left.position[:, 1:], row.position[:, 1:])
 
 
 def test_a_whole_row_is_left_as_it_is(row):
-    whole = np.asarray(row.kind) != Kind.PAD
-    left = deletion.left_over(row, jnp.asarray(whole))
+    whole = np.asarray(row.kind) != Modality.PAD
+    left = deletion.compact(row, jnp.asarray(whole))
     jax.tree.map(np.testing.assert_array_equal, left, row)
 
 
 def test_interleaved_times_are_absent_flowing_and_done_by_quarters():
     u, birth = (jax.random.uniform(key, (200_000,)) for key in jax.random.split(jax.random.key(0)))
-    time = np.asarray(deletion.interleaved(u, birth))
+    time = np.asarray(deletion.interleaved_time(u, birth))
     flowing = time[(time >= 0) & (time < 1)]
     shares = np.array([np.mean(time < 0), len(flowing) / len(time), np.mean(time == 1)])
     np.testing.assert_allclose(shares, [1 / 4, 1 / 2, 1 / 4], atol=4 * np.sqrt(0.25 / len(time)))
@@ -116,15 +116,17 @@ def test_many_small_steps_insert_as_one_large_one():
     times = np.linspace(0.2, 0.9, 30)
     left = 1.0
     for t, s in itertools.pairwise(times):
-        left = left * (1 - deletion.inserted(jnp.float32(t), jnp.float32(s), count))
-    whole = deletion.inserted(jnp.float32(0.2), jnp.float32(0.9), count)
+        left = left * (1 - deletion.insert_probability(jnp.float32(t), jnp.float32(s), count))
+    whole = deletion.insert_probability(jnp.float32(0.2), jnp.float32(0.9), count)
     np.testing.assert_allclose(1 - left, whole, rtol=1e-4)
     np.testing.assert_allclose(whole[0], 1 - 0.1 / 0.8, rtol=1e-5)
-    np.testing.assert_array_equal(deletion.inserted(jnp.float32(0.9), jnp.float32(1.0), count), 1)
+    np.testing.assert_array_equal(
+        deletion.insert_probability(jnp.float32(0.9), jnp.float32(1.0), count), 1
+    )
 
 
 def test_an_empty_document_has_one_gap():
-    lay = tiny.layout_of(length=32, text_slots=0)
+    lay = tiny.make_layout(length=32, text_slots=0)
     item = toy.Toy(documents=1, interleaved=0.0)[0]
     canvas = jax.tree.map(jnp.asarray, lay.canvas([lay.row(Document(item.parts))]))
     canvas = jax.tree.map(lambda x: x[0], canvas)

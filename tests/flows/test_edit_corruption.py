@@ -8,23 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data import pipeline, toy
 from oneflow_jax.flows import deletion, edit_corruption
 from tests import tiny
 
-WORDS = (6, tiny.VOCAB)
+TEXT_ID_RANGE = (6, tiny.VOCAB)
 
 
 @pytest.fixture(scope="module")
 def row():
     """Several documents of words and pictures in one row, as they are packed in training."""
-    batches = pipeline.batches(
+    batches = pipeline.canvas_batches(
         list(toy.Toy(documents=40, interleaved=0.7)),
-        tiny.layout_of(length=96, text_slots=0),
-        rows=1,
+        tiny.make_layout(length=96, text_slots=0),
+        batch_size=1,
         seed=0,
-        workers=0,
+        num_workers=0,
         sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
     )
     canvas = jax.tree.map(lambda x: x[0], next(iter(batches)))
@@ -33,7 +33,7 @@ def row():
     return canvas
 
 
-def everywhere(row):
+def all_eligible(row):
     return jnp.ones(row.kind.shape, bool)
 
 
@@ -42,22 +42,24 @@ def times(row, t):
 
 
 @jax.jit
-def drawn(key, row, t, where):
-    return edit_corruption.draw(key, t, row, WORDS, where)
+def sample_corruption(key, row, t, eligible):
+    return edit_corruption.sample(key, t, row, TEXT_ID_RANGE, eligible)
 
 
-def many(row, t, count=2000):
-    keys = jax.random.split(jax.random.key(3), count)
-    found = jax.vmap(drawn, (0, None, None, None))(keys, row, times(row, t), everywhere(row))
+def sample_corruptions(row, t, num_samples=2000):
+    keys = jax.random.split(jax.random.key(3), num_samples)
+    found = jax.vmap(sample_corruption, (0, None, None, None))(
+        keys, row, times(row, t), all_eligible(row)
+    )
     return types.SimpleNamespace(**{
         field.name: np.asarray(getattr(found, field.name)) for field in dataclasses.fields(found)
     })  # fmt: skip
 
 
-def items(row, chosen):
+def list_items(row, selected):
     """Tokens, and pictures by their latents, in their order in each document."""
     order = np.lexsort((np.asarray(row.position[:, 0]), np.asarray(row.segment)))
-    first = np.asarray(deletion.first_slots(row)) & np.asarray(chosen)
+    first = np.asarray(deletion.item_starts(row)) & np.asarray(selected)
     image = np.asarray(row.is_image)
     return [
         np.asarray(row.latents)[slot].tobytes() if image[slot] else int(row.ids[slot])
@@ -66,19 +68,19 @@ def items(row, chosen):
     ]
 
 
-def shown(key, row, t):
-    wrong = drawn(key, row, times(row, t), everywhere(row))
-    kept = (row.kind != Kind.PAD) & ~wrong.missing
+def corrupt_row(key, row, t):
+    wrong = sample_corruption(key, row, times(row, t), all_eligible(row))
+    kept = (row.kind != Modality.PAD) & ~wrong.missing
     gaps = deletion.gaps(row, kept)
-    left = deletion.left_over(row.replace(ids=wrong.ids, latents=wrong.latents), kept)
-    grown, owner = edit_corruption.with_extra(
-        jax.random.fold_in(key, 1), times(row, t), left, gaps.anchor, WORDS
+    left = deletion.compact(row.replace(ids=wrong.ids, latents=wrong.latents), kept)
+    grown, owner = edit_corruption.insert_spurious(
+        jax.random.fold_in(key, 1), times(row, t), left, gaps.anchor, TEXT_ID_RANGE
     )
     return wrong, kept, gaps, grown, owner
 
 
 def test_at_the_end_nothing_is_wrong(row):
-    wrong, _, _, grown, owner = shown(jax.random.key(0), row, 1.0)
+    wrong, _, _, grown, owner = corrupt_row(jax.random.key(0), row, 1.0)
     assert not (wrong.wrong | wrong.missing | wrong.noisy).any()
     assert np.all(np.asarray(owner) == -1)
     jax.tree.map(np.testing.assert_array_equal, grown, row)
@@ -86,15 +88,15 @@ def test_at_the_end_nothing_is_wrong(row):
 
 def test_each_kind_of_mistake_has_a_third_of_what_is_due(row):
     t, count = 0.7, 2000
-    found = many(row, t, count)
-    first = np.asarray(deletion.first_slots(row) & row.free)
+    found = sample_corruptions(row, t, count)
+    first = np.asarray(deletion.item_starts(row) & row.free)
     text, image = first & np.asarray(row.is_text), first & np.asarray(row.is_image)
     third = (1 - t) / 3
     # Random words are the right ones now and then.
     assert abs(found.missing[:, text].mean() - third) < 4 * np.sqrt(
         third / found.missing[:, text].size
     )
-    same = 1 / (WORDS[1] - WORDS[0])
+    same = 1 / (TEXT_ID_RANGE[1] - TEXT_ID_RANGE[0])
     wrong = found.wrong[:, text].mean()
     assert third * (1 - same) < wrong <= 2 * third * 1.03
     n = count * image.sum()
@@ -106,7 +108,7 @@ def test_each_kind_of_mistake_has_a_third_of_what_is_due(row):
 
 
 def test_a_picture_s_slots_share_its_lot_and_a_wrong_one_is_another_whole(row):
-    found = many(row, 0.5, 50)
+    found = sample_corruptions(row, 0.5, 50)
     latents, span = np.asarray(row.latents), np.asarray(row.span)
     pictures = [np.flatnonzero(span == n) for n in np.unique(span[np.asarray(row.is_image)])]
     whole = {latents[at].tobytes() for at in pictures}
@@ -120,7 +122,7 @@ def test_a_picture_s_slots_share_its_lot_and_a_wrong_one_is_another_whole(row):
 
 
 def test_swapped_words_change_places(row):
-    found = many(row, 0.6, 200)
+    found = sample_corruptions(row, 0.6, 200)
     text = np.asarray(row.is_text & row.free)
     moved = found.wrong & text & (found.ids != np.asarray(row.ids))
     # Where two next to each other are swapped, each stands where the other should.
@@ -131,7 +133,7 @@ def test_swapped_words_change_places(row):
 
 
 def test_swapped_words_stay_in_their_document(row):
-    partner = edit_corruption._next(row.is_text & row.free, row.segment)
+    partner = edit_corruption._next_in_document(row.is_text & row.free, row.segment)
     segment, chosen = np.asarray(row.segment), np.asarray(row.is_text & row.free)
     partner = np.asarray(partner)
     np.testing.assert_array_equal(segment[partner[chosen]], segment[chosen])
@@ -147,9 +149,9 @@ def test_a_picture_like_the_other_is_not_called_wrong(row):
     same = row.replace(
         latents=jnp.where(image[:, None], jnp.tile(row.latents[first], (24, 1)), row.latents)
     )
-    alone = row.replace(kind=jnp.where(jnp.asarray(image & ~first), int(Kind.PAD), row.kind))
+    alone = row.replace(kind=jnp.where(jnp.asarray(image & ~first), int(Modality.PAD), row.kind))
     for other in (same, alone):
-        found = many(other, 0.4, 100)
+        found = sample_corruptions(other, 0.4, 100)
         there = np.asarray(other.is_image)
         assert not found.wrong[:, there].any()
         assert abs(found.noisy[:, first].mean() - 0.4) < 0.2
@@ -157,7 +159,7 @@ def test_a_picture_like_the_other_is_not_called_wrong(row):
 
 def test_only_where_asked_and_never_in_what_is_given(row):
     where = row.segment == 2
-    found = drawn(jax.random.key(1), row, times(row, 0.0), where)
+    found = sample_corruption(jax.random.key(1), row, times(row, 0.0), where)
     touched = np.asarray(found.wrong | found.missing | found.noisy)
     assert touched.any()
     assert not touched[~np.asarray(where)].any()
@@ -166,11 +168,11 @@ def test_only_where_asked_and_never_in_what_is_given(row):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_putting_everything_right_gives_the_document_back(row, seed):
-    wrong, kept, gaps, grown, owner = shown(jax.random.key(seed), row, 0.5)
+    wrong, kept, gaps, grown, owner = corrupt_row(jax.random.key(seed), row, 0.5)
     extra = np.asarray(owner) >= 0
     assert extra.any()
     order = np.lexsort((np.asarray(grown.position[:, 0]), np.asarray(grown.segment)))
-    first = np.asarray(deletion.first_slots(row)) & np.asarray(kept)
+    first = np.asarray(deletion.item_starts(row)) & np.asarray(kept)
     last = {}  # The gap of a picture is that of its last slot.
     span, image = np.asarray(row.span), np.asarray(row.is_image)
     for slot in np.flatnonzero(first):
@@ -189,20 +191,20 @@ def test_putting_everything_right_gives_the_document_back(row, seed):
             rebuilt.append(item(slot))  # Kept, or replaced by what should be there.
             rebuilt += [item(m) for m in np.flatnonzero(missing & (gap == last[slot]))]
     assert seen == extra.sum()
-    assert rebuilt == items(row, row.kind != Kind.PAD)
+    assert rebuilt == list_items(row, row.kind != Modality.PAD)
     # What is not wrong already stands there.
     right = first & ~np.asarray(wrong.wrong | wrong.noisy)
     np.testing.assert_array_equal(np.asarray(grown.ids)[right], ids[right])
 
 
 def test_words_too_many_stand_in_documents_of_their_own(row):
-    _, kept, _, grown, owner = shown(jax.random.key(4), row, 0.5)
+    _, kept, _, grown, owner = corrupt_row(jax.random.key(4), row, 0.5)
     owner = np.asarray(owner)
     segment, order = np.asarray(grown.segment), np.asarray(grown.position[:, 0])
     for slot in np.flatnonzero(owner >= 0):
         assert segment[slot] == segment[owner[slot]]
         assert order[slot] == order[owner[slot]] + 1
-    there = np.asarray(deletion.first_slots(grown)) & ((owner >= 0) | np.asarray(kept))
+    there = np.asarray(deletion.item_starts(grown)) & ((owner >= 0) | np.asarray(kept))
     for document in np.unique(segment[there]):
         at = there & (segment == document)
         np.testing.assert_array_equal(np.sort(order[at]), np.arange(at.sum()))
@@ -210,25 +212,25 @@ def test_words_too_many_stand_in_documents_of_their_own(row):
 
 def test_words_too_many_come_as_often_as_they_should(row):
     padded = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), row)
-    anchors = np.asarray(deletion.gaps(padded, padded.kind != Kind.PAD).anchor)
+    anchors = np.asarray(deletion.gaps(padded, padded.kind != Modality.PAD).anchor)
     t = 0.6
     count = jax.vmap(
         lambda key: jnp.sum(
-            edit_corruption.with_extra(key, times(padded, t), padded, jnp.asarray(anchors), WORDS)[
-                1
-            ]
+            edit_corruption.insert_spurious(
+                key, times(padded, t), padded, jnp.asarray(anchors), TEXT_ID_RANGE
+            )[1]
             >= 0
         )
     )(jax.random.split(jax.random.key(5), 400))
-    expected = anchors.sum() * edit_corruption.EXTRA * (1 - t)
+    expected = anchors.sum() * edit_corruption.SPURIOUS_RATE * (1 - t)
     assert abs(np.mean(count) - expected) < 4 * np.sqrt(expected / 400)
 
 
 def test_where_there_is_no_room_there_is_no_word_too_many(row):
-    full = jax.tree.map(lambda x: x[: int((row.kind != Kind.PAD).sum())], row)
-    anchors = deletion.gaps(full, full.kind != Kind.PAD).anchor
-    grown, owner = edit_corruption.with_extra(
-        jax.random.key(6), times(full, 0.0), full, anchors, WORDS
+    full = jax.tree.map(lambda x: x[: int((row.kind != Modality.PAD).sum())], row)
+    anchors = deletion.gaps(full, full.kind != Modality.PAD).anchor
+    grown, owner = edit_corruption.insert_spurious(
+        jax.random.key(6), times(full, 0.0), full, anchors, TEXT_ID_RANGE
     )
     assert np.all(np.asarray(owner) == -1)
     jax.tree.map(np.testing.assert_array_equal, grown, full)

@@ -31,7 +31,7 @@ def test_velocity_is_the_slope_of_the_path():
 
 def test_clean_undoes_velocity():
     x_t = gaussian.interpolate(X_0, X_1, T)
-    np.testing.assert_allclose(gaussian.clean(X_1 - X_0, x_t, T), X_1, atol=1e-5)
+    np.testing.assert_allclose(gaussian.x1_from_velocity(X_1 - X_0, x_t, T), X_1, atol=1e-5)
 
 
 def test_velocity_is_bounded_by_the_floor_near_the_end():
@@ -45,7 +45,7 @@ def test_a_step_toward_the_end_is_eulers_and_exact_at_both_ends():
     keys = jax.random.split(jax.random.key(0), 2)
     x_t, x_1 = (jax.random.normal(key, (5, 3)) for key in keys)
     t, s = jnp.array([0.2, 0.2, 0.7, 1.0, 0.9]), jnp.array([0.2, 0.5, 1.0, 1.0, 1.0])
-    x_s = gaussian.toward(x_t, x_1, t, s)
+    x_s = gaussian.euler_step(x_t, x_1, t, s)
     np.testing.assert_array_equal(x_s[0], x_t[0])
     v = gaussian.velocity(x_1[1:2], x_t[1:2], t[1:2])
     np.testing.assert_allclose(x_s[1], x_t[1] + 0.3 * v[0], rtol=1e-5)

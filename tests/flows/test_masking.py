@@ -10,15 +10,15 @@ GRID = np.linspace(0, 0.95, 20)
 
 def test_kept_is_certain_at_the_ends_and_follows_the_schedule_between():
     start, middle, end = jax.random.split(jax.random.key(0), 3)
-    assert masking.kept(end, jnp.ones(10_000)).all()
-    assert not masking.kept(start, jnp.zeros(10_000)).any()
-    share = float(masking.kept(middle, jnp.full(10_000, 0.3)).mean())
+    assert masking.keep_mask(end, jnp.ones(10_000)).all()
+    assert not masking.keep_mask(start, jnp.zeros(10_000)).any()
+    share = float(masking.keep_mask(middle, jnp.full(10_000, 0.3)).mean())
     assert abs(share - 0.3) < 4 * np.sqrt(0.21 / 10_000)
 
 
 def test_rate_is_the_hazard_of_the_schedule_up_to_its_cap():
     t = jnp.array([0.0, 0.5, 0.75, 0.99, 1.0])
-    np.testing.assert_allclose(masking.rate(t, 10.0), [1, 2, 4, 10, 10], rtol=1e-6)
+    np.testing.assert_allclose(masking.unmask_rate(t, 10.0), [1, 2, 4, 10, 10], rtol=1e-6)
 
 
 @pytest.mark.parametrize("remask", [0.0, 0.3, 0.99])
@@ -26,14 +26,14 @@ def test_a_step_leaves_the_share_that_the_schedule_says(remask):
     for t in GRID:
         for s in (t + 0.01, t + 0.04, 1.0):
             t_, s_ = jnp.float32(t), jnp.float32(s)
-            sigma = masking.hidden_again(t_, s_, remask)
+            sigma = masking.remask_probability(t_, s_, remask)
             assert 0 <= sigma <= remask
-            p = masking.revealed(t_, s_, sigma)
+            p = masking.unmask_probability(t_, s_, sigma)
             assert 0 <= p <= 1 + 1e-6
             np.testing.assert_allclose((1 - t) * p + t * (1 - sigma), s, atol=1e-5)
 
 
 def test_the_last_step_reads_all_and_hides_nothing():
     last = jnp.float32(0.9), jnp.float32(1.0)
-    assert masking.hidden_again(*last, 0.5) == 0
-    assert masking.revealed(*last, jnp.float32(0.0)) == 1
+    assert masking.remask_probability(*last, 0.5) == 0
+    assert masking.unmask_probability(*last, jnp.float32(0.0)) == 1

@@ -13,7 +13,7 @@ T = jax.random.uniform(KEYS[3], (20,), maxval=0.9)
 LATE = T.at[:5].set(0.999)
 X_T = gaussian.interpolate(X_0, X_1, T)
 SCORED = jnp.arange(20) % 3 > 0
-PREDICTIONS = {"clean": predictions.Clean(), "velocity": predictions.Velocity()}
+PREDICTIONS = {"clean": predictions.X1Prediction(), "velocity": predictions.VelocityPrediction()}
 TRUTH = {"clean": X_1, "velocity": X_1 - X_0}
 
 
@@ -28,7 +28,7 @@ def test_the_truth_costs_nothing_and_ends_at_the_data(name):
 
 
 def test_both_score_the_same_guess_alike():
-    clean, velocity = predictions.Clean(), predictions.Velocity()
+    clean, velocity = predictions.X1Prediction(), predictions.VelocityPrediction()
     as_clean = velocity.clean(WRONG, X_T, T)
     np.testing.assert_allclose(
         clean.loss(as_clean, X_0, X_1, T, SCORED).total,
@@ -41,7 +41,7 @@ def test_the_weight_of_a_clean_guess_is_floored_near_the_end():
     t = jnp.array([0.0, 0.5, 0.95, 0.999, 1.0])
     x = jnp.zeros((5, 3))
     losses = [
-        predictions.Clean(floor=0.1).loss(x + 1, x, x, t, jnp.arange(5) == slot).total
+        predictions.X1Prediction(floor=0.1).loss(x + 1, x, x, t, jnp.arange(5) == slot).total
         for slot in range(5)
     ]
     np.testing.assert_allclose(losses, [1, 4, 100, 100, 100], rtol=1e-4)

@@ -3,30 +3,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Canvas, Kind
+from oneflow_jax.canvas import Canvas, Modality
 from oneflow_jax.flows import tasks
 
-DRAWS = 4000
+NUM_SAMPLES = 4000
 T_FIRST, T_SECOND = 0.3, 0.6
 
 # Documents: BOS, words, picture, words, a picture that is given; BOS, words, picture; then PAD.
 RUNS = (
-    (Kind.TEXT, 1, 1),
-    (Kind.TEXT, 5, 1),
-    (Kind.IMAGE, 4, 1),
-    (Kind.TEXT, 4, 1),
-    (Kind.IMAGE, 4, 1),
-    (Kind.TEXT, 1, 2),
-    (Kind.TEXT, 3, 2),
-    (Kind.IMAGE, 4, 2),
-    (Kind.PAD, 3, 0),
+    (Modality.TEXT, 1, 1),
+    (Modality.TEXT, 5, 1),
+    (Modality.IMAGE, 4, 1),
+    (Modality.TEXT, 4, 1),
+    (Modality.IMAGE, 4, 1),
+    (Modality.TEXT, 1, 2),
+    (Modality.TEXT, 3, 2),
+    (Modality.IMAGE, 4, 2),
+    (Modality.PAD, 3, 0),
 )
 
 
 @pytest.fixture(scope="module")
 def canvas():
     slots = [
-        (kind, segment, 0 if kind == Kind.PAD else span)
+        (kind, segment, 0 if kind == Modality.PAD else span)
         for span, (kind, count, segment) in enumerate(RUNS, 1)
         for _ in range(count)
     ]
@@ -43,27 +43,27 @@ def canvas():
     )
 
 
-def drawn(canvas, shares, drop=0.0, seed=0):
+def sample_tasks(canvas, probs, cond_drop_prob=0.0, seed=0):
     """`scored` and `clock` of many draws, `[DRAWS L]`, for the slots at two documents' times."""
-    mix = tasks.Mix(shares, drop)
+    mix = tasks.TaskMixture(probs, cond_drop_prob)
     t = jnp.where(canvas.segment == 1, T_FIRST, T_SECOND)
-    keys = jax.random.split(jax.random.key(seed), DRAWS)
+    keys = jax.random.split(jax.random.key(seed), NUM_SAMPLES)
     draws = jax.jit(jax.vmap(lambda key: mix.draw(key, t, canvas)))(keys)
     return np.asarray(draws.scored), np.asarray(draws.clock)
 
 
-def only(name):
+def one_hot_probs(name):
     return tuple(float(name == other) for other in tasks.NAMES)
 
 
-def assert_share(happened, expected):
-    share, n = np.mean(happened), len(happened)
+def assert_fraction(outcomes, expected):
+    share, n = np.mean(outcomes), len(outcomes)
     assert abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / n), (share, expected)
 
 
 @pytest.mark.parametrize("name", tasks.NAMES)
 def test_clock_is_the_documents_where_scored_and_one_elsewhere(canvas, name):
-    scored, clock = drawn(canvas, only(name))
+    scored, clock = sample_tasks(canvas, one_hot_probs(name))
     t = np.where(canvas.segment == 1, np.float32(T_FIRST), np.float32(T_SECOND))
     np.testing.assert_array_equal(clock, np.where(scored, t, 1))
     # Neither BOS, nor what is given, nor what does not exist.
@@ -77,69 +77,69 @@ def test_joint_and_the_two_directions_corrupt_what_they_say(canvas):
         ("text_to_image", np.asarray(canvas.is_image)),
         ("image_to_text", np.asarray(canvas.is_text)),
     ):
-        scored, _ = drawn(canvas, only(name))
-        np.testing.assert_array_equal(scored, np.tile(free & kind, (DRAWS, 1)))
+        scored, _ = sample_tasks(canvas, one_hot_probs(name))
+        np.testing.assert_array_equal(scored, np.tile(free & kind, (NUM_SAMPLES, 1)))
 
 
 def test_spans_are_corrupted_whole_and_by_a_share_drawn_for_the_document(canvas):
-    scored, _ = drawn(canvas, only("spans"))
+    scored, _ = sample_tasks(canvas, one_hot_probs("spans"))
     span = np.asarray(canvas.span)
     hit = {}
     for number in (2, 3, 4, 7, 8):
         inside = scored[:, span == number]
         assert np.all(inside == inside[:, :1])
         hit[number] = inside[:, 0]
-        assert_share(hit[number], 1 / 2)
+        assert_fraction(hit[number], 1 / 2)
     # Two spans under one share s: both are hit with E[s^2] = 1/3; those of two documents, 1/4.
-    assert_share(hit[2] & hit[3], 1 / 3)
-    assert_share(hit[2] & hit[7], 1 / 4)
+    assert_fraction(hit[2] & hit[3], 1 / 3)
+    assert_fraction(hit[2] & hit[7], 1 / 4)
 
 
 def test_scattered_corrupts_single_words_and_whole_pictures(canvas):
-    scored, _ = drawn(canvas, only("scattered"))
+    scored, _ = sample_tasks(canvas, one_hot_probs("scattered"))
     span = np.asarray(canvas.span)
     picture = scored[:, span == 3]
     assert np.all(picture == picture[:, :1])
     words = scored[:, span == 2]
-    assert_share(words[:, 0], 1 / 2)
-    assert_share(words[:, 0] & words[:, 1], 1 / 3)
+    assert_fraction(words[:, 0], 1 / 2)
+    assert_fraction(words[:, 0] & words[:, 1], 1 / 3)
     # All of five words alike: E[s^5 + (1 - s)^5] = 2/6.
-    assert_share(np.all(words == words[:, :1], axis=1), 2 / 6)
+    assert_fraction(np.all(words == words[:, :1], axis=1), 2 / 6)
 
 
 def test_tasks_are_drawn_by_their_shares(canvas):
-    scored, _ = drawn(canvas, (0.35, 0.3, 0.2, 0.1, 0.05))
+    scored, _ = sample_tasks(canvas, (0.35, 0.3, 0.2, 0.1, 0.05))
     free = np.asarray(canvas.free & (canvas.segment == 1))
     words = scored[:, free & np.asarray(canvas.is_text)]
     picture = scored[:, free & np.asarray(canvas.is_image)]
     # The last two tasks hit, by a share s, the same slots as the first three now and then: two runs
     # and a picture with E[s^3] = 1/4, E[s (1-s)^2] = E[s^2 (1-s)] = 1/12; nine words and a picture
     # with E[s^10] = 1/11, E[s (1-s)^9] = E[s^9 (1-s)] = 1/110.
-    assert_share(words.all(1) & picture.all(1), 0.35 + 0.1 / 4 + 0.05 / 11)
-    assert_share(~words.any(1) & picture.all(1), 0.3 + 0.1 / 12 + 0.05 / 110)
-    assert_share(words.all(1) & ~picture.any(1), 0.2 + 0.1 / 12 + 0.05 / 110)
+    assert_fraction(words.all(1) & picture.all(1), 0.35 + 0.1 / 4 + 0.05 / 11)
+    assert_fraction(~words.any(1) & picture.all(1), 0.3 + 0.1 / 12 + 0.05 / 110)
+    assert_fraction(words.all(1) & ~picture.any(1), 0.2 + 0.1 / 12 + 0.05 / 110)
     run = words[:, :5]
-    assert_share(run.any(1) & ~run.all(1), 0.05 * 4 / 6)
+    assert_fraction(run.any(1) & ~run.all(1), 0.05 * 4 / 6)
 
 
 def test_packed_documents_draw_apart(canvas):
-    scored, _ = drawn(canvas, (0.5, 0.5, 0.0, 0.0, 0.0))
+    scored, _ = sample_tasks(canvas, (0.5, 0.5, 0.0, 0.0, 0.0))
     span = np.asarray(canvas.span)
     first, second = (scored[:, span == number][:, 0] for number in (2, 7))
-    assert_share(first, 1 / 2)
-    assert_share(second, 1 / 2)
-    assert_share(first & second, 1 / 4)
+    assert_fraction(first, 1 / 2)
+    assert_fraction(second, 1 / 2)
+    assert_fraction(first & second, 1 / 4)
 
 
 def test_words_are_dropped_by_their_share_of_text_to_image(canvas):
-    scored, clock = drawn(canvas, (0.0, 0.5, 0.5, 0.0, 0.0), drop=0.3)
+    scored, clock = sample_tasks(canvas, (0.0, 0.5, 0.5, 0.0, 0.0), cond_drop_prob=0.3)
     span = np.asarray(canvas.span)
     words = clock[:, span == 2]
     assert np.all(words == words[:, :1])
     dropped = {number: clock[:, span == number][:, 0] == 0 for number in (2, 4, 7)}
     np.testing.assert_array_equal(dropped[2], dropped[4])
-    assert_share(dropped[2], 0.5 * 0.3)
-    assert_share(dropped[2] & dropped[7], (0.5 * 0.3) ** 2)
+    assert_fraction(dropped[2], 0.5 * 0.3)
+    assert_fraction(dropped[2] & dropped[7], (0.5 * 0.3) ** 2)
     # Shown as noise, not scored; BOS stays; pictures are scored as ever.
     assert not (scored & (clock == 0)).any()
     assert np.all(clock[:, ~np.asarray(canvas.free)] == 1)
@@ -147,11 +147,11 @@ def test_words_are_dropped_by_their_share_of_text_to_image(canvas):
 
 
 def test_pictures_are_dropped_by_their_share_of_image_to_text(canvas):
-    scored, clock = drawn(canvas, (0.0, 0.0, 1.0, 0.0, 0.0), drop=0.3)
+    scored, clock = sample_tasks(canvas, (0.0, 0.0, 1.0, 0.0, 0.0), cond_drop_prob=0.3)
     span = np.asarray(canvas.span)
     dropped = {number: clock[:, span == number][:, 0] == 0 for number in (3, 8)}
-    assert_share(dropped[3], 0.3)
-    assert_share(dropped[3] & dropped[8], 0.3**2)
+    assert_fraction(dropped[3], 0.3)
+    assert_fraction(dropped[3] & dropped[8], 0.3**2)
     # A given picture stays, and the words are scored as ever.
     assert np.all(clock[:, span == 5] == 1)
     assert scored[:, span == 2].all()

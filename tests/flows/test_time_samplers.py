@@ -5,12 +5,12 @@ import pytest
 
 from oneflow_jax.flows import time_samplers
 
-DRAWS = 4000
+NUM_SAMPLES = 4000
 
 
 @pytest.mark.parametrize("rows", [1, 5, 8, 64])
 def test_stratified_has_exactly_one_number_in_each_stratum(rows):
-    u = jax.vmap(lambda key: time_samplers.stratified(key, rows))(
+    u = jax.vmap(lambda key: time_samplers.sample_stratified(key, rows))(
         jax.random.split(jax.random.key(0), 50)
     )
     assert u.shape == (50, rows)
@@ -21,8 +21,8 @@ def test_stratified_has_exactly_one_number_in_each_stratum(rows):
 
 
 def test_stratified_is_uniform_in_each_row_of_the_batch():
-    keys = jax.random.split(jax.random.key(1), DRAWS)
-    u = np.asarray(jax.vmap(lambda key: time_samplers.stratified(key, 8))(keys))
+    keys = jax.random.split(jax.random.key(1), NUM_SAMPLES)
+    u = np.asarray(jax.vmap(lambda key: time_samplers.sample_stratified(key, 8))(keys))
     for row in u.T:
         assert_uniform(row)
     # Not one number for all strata: the places within them are drawn one by one.
@@ -31,9 +31,9 @@ def test_stratified_is_uniform_in_each_row_of_the_batch():
 
 def test_documents_of_a_row_have_numbers_of_their_own_all_uniform():
     segment = jnp.array([1, 1, 2, 2, 3, 0])
-    keys = jax.random.split(jax.random.key(2), DRAWS // 8)
-    u = jax.vmap(lambda key: time_samplers.stratified(key, 8))(keys).reshape(-1)
-    t = np.asarray(time_samplers.per_document(u, jnp.broadcast_to(segment, (len(u), 6))))
+    keys = jax.random.split(jax.random.key(2), NUM_SAMPLES // 8)
+    u = jax.vmap(lambda key: time_samplers.sample_stratified(key, 8))(keys).reshape(-1)
+    t = np.asarray(time_samplers.spread_over_documents(u, jnp.broadcast_to(segment, (len(u), 6))))
     np.testing.assert_allclose(t[:, 0], u, atol=1e-7)
     np.testing.assert_array_equal(t[:, 0], t[:, 1])
     np.testing.assert_array_equal(t[:, 2], t[:, 3])
@@ -51,12 +51,14 @@ def test_logit_normal_has_the_quantiles_of_its_name():
     mean, deviation = -0.4, 1.3
     expected = jax.nn.sigmoid(mean + deviation * jnp.arange(-2.0, 3.0))
     np.testing.assert_allclose(
-        time_samplers.LogitNormal(mean, deviation)(below), expected, atol=1e-4
+        time_samplers.LogitNormalTimeSampler(mean, deviation)(below), expected, atol=1e-4
     )
 
 
 def test_logit_normal_stays_inside_the_interval():
-    t = np.asarray(time_samplers.LogitNormal(0.0, 1.0)(jnp.array([0.0, 1e-9, 1 - 1e-7, 1.0])))
+    t = np.asarray(
+        time_samplers.LogitNormalTimeSampler(0.0, 1.0)(jnp.array([0.0, 1e-9, 1 - 1e-7, 1.0]))
+    )
     assert np.all(np.isfinite(t))
     assert t.min() > 0
     assert t.max() < 1
@@ -64,8 +66,8 @@ def test_logit_normal_stays_inside_the_interval():
 
 def test_power_favors_early_times_above_one_and_is_uniform_at_one():
     u = jnp.array([0.0, 0.25, 0.5, 1.0])
-    np.testing.assert_array_equal(time_samplers.Power()(u), u)
-    np.testing.assert_allclose(time_samplers.Power(2.0)(u), [0, 0.0625, 0.25, 1])
+    np.testing.assert_array_equal(time_samplers.PowerTimeSampler()(u), u)
+    np.testing.assert_allclose(time_samplers.PowerTimeSampler(2.0)(u), [0, 0.0625, 0.25, 1])
 
 
 def assert_uniform(values):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Table
+from oneflow_jax.canvas import EmbeddingTable
 from oneflow_jax.flows import token_embeddings
 
 V, E = 11, 6
@@ -13,15 +13,15 @@ V, E = 11, 6
 def table():
     key_rows, key_mask = jax.random.split(jax.random.key(0))
     rows = 5 * jax.random.normal(key_rows, (V, E))
-    return Table(rows=rows, mask=2 + jax.random.normal(key_mask, (E,)))
+    return EmbeddingTable(rows=rows, mask=2 + jax.random.normal(key_mask, (E,)))
 
 
 def test_normalized_rows_have_unit_mean_square_and_their_own_direction(table):
-    rows = token_embeddings.normalized(table).rows
+    rows = token_embeddings.normalize(table).rows
     np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), np.sqrt(E), rtol=1e-5)
     cosine = jnp.sum(rows * table.rows, -1) / jnp.linalg.norm(table.rows, axis=-1) / np.sqrt(E)
     np.testing.assert_allclose(cosine, 1, rtol=1e-5)
-    np.testing.assert_array_equal(token_embeddings.normalized(table).mask, table.mask)
+    np.testing.assert_array_equal(token_embeddings.normalize(table).mask, table.mask)
 
 
 def test_noise_is_unit_around_the_mask_and_apart_in_each_slot(key, table):
@@ -34,12 +34,14 @@ def test_expected_weighs_rows_by_probability(table):
     probability = jnp.array([0.3, 0.7])
     logits = jnp.full((1, V), -1e9).at[0, jnp.array([2, 5])].set(jnp.log(probability))
     mixed = 0.3 * table.rows[2] + 0.7 * table.rows[5]
-    np.testing.assert_allclose(token_embeddings.expected(logits, table)[0], mixed, rtol=1e-5)
+    np.testing.assert_allclose(
+        token_embeddings.expected_embedding(logits, table)[0], mixed, rtol=1e-5
+    )
 
 
 def test_closeness_is_the_likelihood_under_unit_noise(table):
     x = jax.random.normal(jax.random.key(3), (4, E))
-    logits = token_embeddings.closeness(x, table)
+    logits = token_embeddings.token_log_likelihood(x, table)
     distance = jnp.sum((x[:, None] - table.rows[None]) ** 2, -1)
     # Up to a constant in each slot.
     difference = logits + 0.5 * distance
@@ -48,8 +50,10 @@ def test_closeness_is_the_likelihood_under_unit_noise(table):
 
 def test_reading_a_row_gives_its_token(table):
     ids = jnp.array([3, 0, 10])
-    read, certainty = token_embeddings.reading(token_embeddings.closeness(table.rows[ids], table))
+    read, certainty = token_embeddings.greedy_decode(
+        token_embeddings.token_log_likelihood(table.rows[ids], table)
+    )
     np.testing.assert_array_equal(read, ids)
     assert np.all((certainty > 0.9) & (certainty <= 1))
-    _, even = token_embeddings.reading(jnp.zeros((2, V)))
+    _, even = token_embeddings.greedy_decode(jnp.zeros((2, V)))
     np.testing.assert_allclose(even, 1 / V, rtol=1e-5)

@@ -61,7 +61,7 @@ def test_a_pod_that_leaves_early_has_all_begin_anew(jobset, job, pod):
     assert pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] >= 60
     # Kubernetes takes 0 for finished.
-    assert main.STOPPED != 0
+    assert main.EXIT_PREEMPTED != 0
 
 
 def test_hosts_find_each_other_and_slices_do_not_share_nodes(jobset, pod):

@@ -87,7 +87,7 @@ def test_a_second_run_is_refused(cloud, state, code):
     [
         ("active", "0", "running"),
         ("deactivating", "0", "running"),
-        ("failed", str(main.STOPPED), "stopped"),
+        ("failed", str(main.EXIT_PREEMPTED), "stopped"),
         ("failed", "1", "failed with code 1"),
         ("inactive", "0", "idle"),
     ],

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Attend, Kind, View
+from oneflow_jax.canvas import AttentionPattern, Modality, NoisyCanvas
 from oneflow_jax.data import toy
 from oneflow_jax.nn import attention_mask
 from tests import tiny
 
 
-def seen_by_definition(view, attend, row):
+def reference_mask(view, pattern, row):
     kind, segment, order = (
         np.asarray(x)[row] for x in (view.kind, view.segment, view.position[..., 0])
     )
@@ -20,71 +20,71 @@ def seen_by_definition(view, attend, row):
     def sees(i, j):
         if segment[i] != segment[j]:
             return False
-        picture = kind[i] == kind[j] == Kind.IMAGE and order[i] == order[j]
+        picture = kind[i] == kind[j] == Modality.IMAGE and order[i] == order[j]
         before = j <= i
         return {
-            Attend.BIDIRECTIONAL: True,
-            Attend.CAUSAL: before,
-            Attend.MIXED: before or picture,
-        }[attend]
+            AttentionPattern.BIDIRECTIONAL: True,
+            AttentionPattern.CAUSAL: before,
+            AttentionPattern.MIXED: before or picture,
+        }[pattern]
 
     slots = range(len(kind))
     return [[sees(i, j) for j in slots] for i in slots]
 
 
-def view_of(kind, segment, order):
+def make_view(modality, segment, order):
     """A view without content; arguments of one row or of several."""
-    kind, segment, order = (jnp.atleast_2d(jnp.asarray(x)) for x in (kind, segment, order))
+    modality, segment, order = (jnp.atleast_2d(jnp.asarray(x)) for x in (modality, segment, order))
     position = jnp.stack([order, 0 * order, 0 * order], axis=-1)
-    empty = jnp.zeros((*kind.shape, 1))
-    return View(kind, segment, position, empty, empty, empty[..., 0])
+    empty = jnp.zeros((*modality.shape, 1))
+    return NoisyCanvas(modality, segment, position, empty, empty, empty[..., 0])
 
 
-def random_rows(seed, rows=6, slots=48):
+def random_view(seed, batch_size=6, num_slots=48):
     """Documents of words and pictures, packed, some side by side with others of the same order."""
     rng = np.random.default_rng(seed)
-    fields = np.zeros((3, rows, slots), np.int32)
-    for row in range(rows):
+    fields = np.zeros((3, batch_size, num_slots), np.int32)
+    for row in range(batch_size):
         used = 0
         for segment in range(1, rng.integers(2, 6)):
             for order in range(rng.integers(1, 8)):
-                kind = rng.choice([Kind.TEXT, Kind.IMAGE])
-                size = 1 if kind == Kind.TEXT else rng.integers(1, 7)
+                kind = rng.choice([Modality.TEXT, Modality.IMAGE])
+                size = 1 if kind == Modality.TEXT else rng.integers(1, 7)
                 fields[:, row, used : used + size] = np.array([[kind], [segment], [order]])
                 used += size
-    return view_of(*fields)
+    return make_view(*fields)
 
 
-@pytest.mark.parametrize("attend", Attend)
+@pytest.mark.parametrize("attend", AttentionPattern)
 def test_who_sees_whom_in_random_rows(attend):
-    view = random_rows(seed=0)
-    found = np.asarray(attention_mask.of(view, attend).visible())
-    expected = np.array([seen_by_definition(view, attend, row) for row in range(6)])
+    view = random_view(seed=0)
+    found = np.asarray(attention_mask.from_canvas(view, attend).visible())
+    expected = np.array([reference_mask(view, attend, row) for row in range(6)])
     np.testing.assert_array_equal(found, expected)
     assert found.any(axis=-1).all()  # No row of a softmax is empty.
     assert len({tuple(row) for row in np.asarray(view.segment)}) == 6
 
 
-@pytest.mark.parametrize("attend", Attend)
+@pytest.mark.parametrize("attend", AttentionPattern)
 def test_who_sees_whom_in_documents_as_they_are_laid_out(attend):
     """Packed documents with pictures side by side, and empty slots."""
     documents = [item for item in toy.Toy(documents=12) if len(item.pictures()) > 1][:2]
-    lay = dataclasses.replace(tiny.layout_of(64, 0), markers=True)
+    lay = dataclasses.replace(tiny.make_layout(64, 0), markers=True)
     rows = [lay.row(item) for item in documents]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     segment = np.repeat([1, 2], [len(row["kind"]) for row in rows])
     canvas = lay.canvas([joined])
     segment = np.pad(segment, (0, 64 - len(segment)))[None]
-    view = tiny.noisy_view(canvas).replace(segment=segment)
-    expected = np.array(seen_by_definition(view, attend, 0))
-    np.testing.assert_array_equal(attention_mask.of(view, attend).visible()[0], expected)
+    view = tiny.noisy_canvas(canvas).replace(segment=segment)
+    expected = np.array(reference_mask(view, attend, 0))
+    np.testing.assert_array_equal(attention_mask.from_canvas(view, attend).visible()[0], expected)
     assert expected.sum() < expected.size
 
 
 def test_documents_see_themselves_in_both_directions_and_nothing_else():
-    view = view_of([1, 1, 1, 0], [1, 1, 2, 0], [0, 1, 0, 0])
+    view = make_view([1, 1, 1, 0], [1, 1, 2, 0], [0, 1, 0, 0])
     np.testing.assert_array_equal(
-        attention_mask.of(view, Attend.BIDIRECTIONAL).visible()[0],
+        attention_mask.from_canvas(view, AttentionPattern.BIDIRECTIONAL).visible()[0],
         [
             [True, True, False, False],
             [True, True, False, False],
@@ -95,19 +95,19 @@ def test_documents_see_themselves_in_both_directions_and_nothing_else():
 
 
 def test_after_a_cache_words_see_back_and_pictures_all_of_themselves():
-    words = view_of([[1, 1, 1], [2, 2, 2]], [[1, 1, 1], [1, 1, 1]], [[5, 6, 7], [5, 5, 5]])
+    words = make_view([[1, 1, 1], [2, 2, 2]], [[1, 1, 1], [1, 1, 1]], [[5, 6, 7], [5, 5, 5]])
     length = np.array([2, 4])
-    found = attention_mask.after(words, jnp.asarray(length), slots=9)
+    found = attention_mask.for_decode(words, jnp.asarray(length), num_keys=9)
     last = [[length[0] + i for i in range(3)], [length[1] + 2] * 3]
     expected = [[[slot <= upto for slot in range(9)] for upto in row] for row in last]
     np.testing.assert_array_equal(found.visible(), expected)
     assert found.pattern is None
 
 
-@pytest.mark.parametrize("attend", Attend)
+@pytest.mark.parametrize("attend", AttentionPattern)
 def test_nobody_sees_the_room_in_a_cache(attend):
-    view = random_rows(seed=1)
-    whole = attention_mask.of(view, attend)
+    view = random_view(seed=1)
+    whole = attention_mask.from_canvas(view, attend)
     padded = whole.padded(60)
     np.testing.assert_array_equal(padded.visible()[..., :48], whole.visible())
     assert not padded.visible()[..., 48:].any()

@@ -26,18 +26,18 @@ MIX = {"data": 2, "sequence": 2, "tensor": 2}
 def paradigm_and_layout(name):
     """All tasks come, and documents with mistakes and without."""
     if name == "oneflow":
-        return tiny.paradigm(), tiny.layout_of(LENGTH)
+        return tiny.paradigm(), tiny.make_layout(LENGTH)
     if name == "edit_flow":
         times = (0.25, 0.25, 0.25, 0.25)
-        return test_edit_flow.paradigm(tiny.MIX.shares, times), tiny.layout_of(LENGTH, 0)
-    return test_ar_guidance.of_kind(name, tasks.Mix((0.5, 0.5, 0.0, 0.0, 0.0), 0.5))
+        return test_edit_flow.paradigm(tiny.TASK_MIXTURE.shares, times), tiny.make_layout(LENGTH, 0)
+    return test_ar_guidance.make_paradigm(name, tasks.TaskMixture((0.5, 0.5, 0.0, 0.0, 0.0), 0.5))
 
 
 @functools.cache
 def alone(name):
     """The function from parameters and a batch to loss and gradient; both; what one device says."""
     paradigm, layout = paradigm_and_layout(name)
-    size = dataclasses.replace(tiny.SIZE, layers=1, heads=4, head_width=8)
+    size = dataclasses.replace(tiny.TRANSFORMER_CONFIG, layers=1, heads=4, head_width=8)
     net = tiny.network(heads=paradigm.heads)
     net = dataclasses.replace(net, size=size, attend=paradigm.attend)
     rows = map(dataclasses.replace(layout, length=2 * LENGTH).row, toy.Toy(documents=40))
@@ -49,8 +49,8 @@ def alone(name):
 
     def loss(params, canvas):
         keys = jax.random.split(jax.random.key(5), 8)
-        each = step_lib.row_losses(params, keys, u, canvas, model=net, paradigm=paradigm)
-        sums = update.total(each)
+        each = step_lib.per_row_losses(params, keys, u, canvas, model=net, paradigm=paradigm)
+        sums = update.sum_leading(each)
         return sum(weight * sums[term].total for term, weight in paradigm.weights)
 
     both = jax.value_and_grad(loss)
@@ -70,8 +70,8 @@ def alone(name):
 def test_devices_that_share_out_slots_learn_the_same(name, sizes):
     both, params, canvas, (loss, slopes) = alone(name)
     mesh = sharding.make_mesh({"data": 1} | sizes)
-    with sharding.use(mesh):
-        where = (sharding.replicated(mesh), sharding.of_slots(mesh))
+    with sharding.mesh_context(mesh):
+        where = (sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh))
         # A function of its own: what was traced without a mesh is not traced again.
         on_mesh = jax.jit(lambda *given: both(*given), in_shardings=where)
         found, found_slopes = on_mesh(params, jax.device_put(canvas, where[1]))
@@ -82,18 +82,19 @@ def test_devices_that_share_out_slots_learn_the_same(name, sizes):
 
 def temporaries(length, sizes, devices):
     """Bytes that a training step takes on each device, besides its arguments."""
-    size = dataclasses.replace(tiny.SIZE, attention="blocks", remat="full", layers=1)
+    size = dataclasses.replace(tiny.TRANSFORMER_CONFIG, attention="blocks", remat="full", layers=1)
     system = tiny.System(network=dataclasses.replace(tiny.network(), size=size))
     mesh = sharding.make_mesh({"data": 1} | sizes, jax.devices()[:devices])
     canvas = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((1, length, *x.shape[2:]), x.dtype), tiny.packed()
+        lambda x: jax.ShapeDtypeStruct((1, length, *x.shape[2:]), x.dtype), tiny.packed_batch()
     )
-    with sharding.use(mesh):
+    with sharding.mesh_context(mesh):
         state = jax.eval_shape(
             lambda key, canvas: nn.unbox(system.initializer(canvas)(key)), jax.random.key(0), canvas
         )
         step = jax.jit(
-            system.update(), in_shardings=(sharding.replicated(mesh), sharding.of_slots(mesh))
+            system.update(),
+            in_shardings=(sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh)),
         )
         analysis = step.lower(state, canvas).compile().memory_analysis()
     # That the analysis is of one device shows in its arguments, which all but the canvas are whole.
@@ -103,7 +104,7 @@ def temporaries(length, sizes, devices):
 
 
 def test_a_row_eight_times_as_long_takes_no_more_memory_on_each_of_eight_devices(monkeypatch):
-    monkeypatch.setattr(blockwise_attention, "BLOCK", 64)
+    monkeypatch.setattr(blockwise_attention, "BLOCK_K", 64)
     one = temporaries(256, {}, 1)
     each = temporaries(8 * 256, {"sequence": 8}, 8)
     assert each < 1.2 * one

@@ -7,24 +7,24 @@ import pytest
 from oneflow_jax.nn import layers
 
 
-def positions(*triples):
+def make_positions(*triples):
     return jnp.array([triples], jnp.int32)
 
 
-def scores(query, key, position):
+def rope_scores(query, key, position):
     """Products of all rotated queries with all rotated keys, `[L L]`."""
-    rotation = layers.rotations(position, query.shape[-1])
-    query, key = layers.rotate(query, rotation), layers.rotate(key, rotation)
+    rotation = layers.rope_angles(position, query.shape[-1])
+    query, key = layers.apply_rope(query, rotation), layers.apply_rope(key, rotation)
     return jnp.einsum("blha,bmha->lm", query, key)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_rope_at_large_positions(dtype):
     """bfloat16 cannot tell 257 from 256; the angles must."""
-    cos, sin = layers.rotations(positions((256, 0, 0), (257, 0, 0)), 16)
+    cos, sin = layers.rope_angles(make_positions((256, 0, 0), (257, 0, 0)), 16)
     assert cos.dtype == sin.dtype == jnp.float32
     x = jnp.ones((1, 2, 1, 16), dtype)
-    turned = layers.rotate(x, (cos, sin)).astype(jnp.float32)
+    turned = layers.apply_rope(x, (cos, sin)).astype(jnp.float32)
     assert jnp.abs(turned[:, 0] - turned[:, 1]).max() > 0.3
 
 
@@ -33,16 +33,16 @@ def test_rope_knows_distances_alone_along_each_axis(axis):
     keys = jax.random.split(jax.random.key(0), 3)
     query, key = (jax.random.normal(k, (1, 6, 1, 16)) for k in keys[:2])
     position = jax.random.randint(keys[2], (1, 6, 3), 0, 20)
-    start = scores(query, key, position)
-    shifted = scores(query, key, position.at[..., axis].add(300))
+    start = rope_scores(query, key, position)
+    shifted = rope_scores(query, key, position.at[..., axis].add(300))
     np.testing.assert_allclose(shifted, start, atol=2e-3)
-    stretched = scores(query, key, position.at[..., axis].multiply(2))
+    stretched = rope_scores(query, key, position.at[..., axis].multiply(2))
     assert jnp.abs(stretched - start).max() > 0.1
 
 
 def test_rope_keeps_lengths_and_leaves_the_origin():
     x = jax.random.normal(jax.random.key(0), (1, 2, 3, 16))
-    turned = layers.rotate(x, layers.rotations(positions((0, 0, 0), (5, 2, 3)), 16))
+    turned = layers.apply_rope(x, layers.rope_angles(make_positions((0, 0, 0), (5, 2, 3)), 16))
     np.testing.assert_allclose(turned[:, 0], x[:, 0], atol=1e-6)
     np.testing.assert_allclose(
         jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5
@@ -73,7 +73,7 @@ def test_linear_starts_at_unit_variance_or_zero(key):
 
 def test_clock_embedding_tells_near_times_apart(key):
     """Sinusoids of t itself would hardly move over [0, 1]."""
-    embedding = layers.ClockEmbedding(32, jnp.float32)
+    embedding = layers.TimestepEmbedding(32, jnp.float32)
     clock = jnp.array([[0.0, 0.01, 0.5, 0.51, 1.0]])
     out, _ = embedding.init_with_output(key, clock)
     apart = jnp.linalg.norm(out[0, :, None] - out[0, None], axis=-1)
@@ -82,7 +82,9 @@ def test_clock_embedding_tells_near_times_apart(key):
 
 
 def test_sinusoids_are_float32_cosines_and_sines():
-    waves = layers.sinusoids(jnp.array([257.0, 256.0], jnp.bfloat16).astype(jnp.float32), 4)
+    waves = layers.sinusoidal_embedding(
+        jnp.array([257.0, 256.0], jnp.bfloat16).astype(jnp.float32), 4
+    )
     assert waves.dtype == jnp.float32
     rates = 10_000.0 ** -(np.arange(4) / 4)
     angle = 256.0 * rates

@@ -9,18 +9,18 @@ from tests import tiny
 
 
 @functools.cache
-def run(**changes):
+def jit_model(**overrides):
     """The compiled network of some size, on parameters that fit every size here."""
-    net, params = tiny.network(**changes), tiny.parameters(tiny.network())
+    net, params = tiny.network(**overrides), tiny.parameters(tiny.network())
     return jax.jit(lambda view: net.apply({"params": params}, view))
 
 
-def row_view(rows=1):
-    canvas = jax.tree.map(lambda x: x[:rows], tiny.packed())
-    return tiny.noisy_view(canvas)
+def make_view(batch_size=1):
+    canvas = jax.tree.map(lambda x: x[:batch_size], tiny.packed_batch())
+    return tiny.noisy_canvas(canvas)
 
 
-def loss_and_gradients(net, view):
+def compute_loss_and_gradients(net, view):
     def loss(params):
         outputs = net.apply({"params": params}, view)
         return sum(jnp.mean(jnp.square(x)) for x in outputs.values())
@@ -29,8 +29,8 @@ def loss_and_gradients(net, view):
 
 
 def test_outputs_are_float32_and_named_by_the_heads():
-    view = row_view()
-    outputs = run(dtype=jnp.bfloat16)(view)
+    view = make_view()
+    outputs = jit_model(dtype=jnp.bfloat16)(view)
     widths = {name: (x.shape[-1], x.dtype) for name, x in outputs.items()}
     assert widths == {
         "text_logits": (tiny.VOCAB, jnp.float32),
@@ -44,15 +44,15 @@ def test_parameters_are_float32_whatever_is_computed_in():
 
 
 def test_bfloat16_is_close_to_float32():
-    view = row_view()
-    full, half = run()(view), run(dtype=jnp.bfloat16)(view)
+    view = make_view()
+    full, half = jit_model()(view), jit_model(dtype=jnp.bfloat16)(view)
     for name in full:
         error = jnp.linalg.norm(half[name] - full[name]) / jnp.linalg.norm(full[name])
         assert 0 < error < 0.05, name
 
 
 def test_slots_reach_all_of_their_document_and_nothing_beyond():
-    view = row_view()
+    view = make_view()
     segment = np.asarray(view.segment[0])
     assert set(segment) >= {0, 1, 2, 3}, "the batch should be packed, with room left"
     direction = jax.random.normal(jax.random.key(5), (tiny.VOCAB + tiny.CODEC.channels,))
@@ -61,7 +61,7 @@ def test_slots_reach_all_of_their_document_and_nothing_beyond():
     def reach(slot):
         def output(content):
             embeds, latents = content
-            out = run()(view.replace(embeds=embeds, latents=latents))
+            out = jit_model()(view.replace(embeds=embeds, latents=latents))
             told = jnp.concatenate([out["text_logits"], out["image"]], -1)[0, slot]
             return told @ direction
 
@@ -77,8 +77,8 @@ def test_slots_reach_all_of_their_document_and_nothing_beyond():
 
 
 def test_packed_documents_come_out_as_if_alone():
-    view = row_view()
-    together = run()(view)
+    view = make_view()
+    together = jit_model()(view)
     segment = np.asarray(view.segment[0])
     for number in range(1, segment.max() + 1):
         at = np.flatnonzero(segment == number)
@@ -87,7 +87,7 @@ def test_packed_documents_come_out_as_if_alone():
             left = jnp.zeros_like(x).at[:, : len(at)].set(x[:, at])
             return left
 
-        apart = run()(jax.tree.map(alone, view))
+        apart = jit_model()(jax.tree.map(alone, view))
         for name in together:
             np.testing.assert_allclose(
                 apart[name][0, : len(at)], together[name][0, at], atol=1e-5, rtol=1e-5
@@ -95,9 +95,9 @@ def test_packed_documents_come_out_as_if_alone():
 
 
 def test_rows_do_not_see_each_other_nor_padding_rows():
-    view = row_view(2)
-    both = run()(view)
-    padded = run()(jax.tree.map(lambda x: x.at[1].set(jnp.zeros_like(x[1])), view))
+    view = make_view(2)
+    both = jit_model()(view)
+    padded = jit_model()(jax.tree.map(lambda x: x.at[1].set(jnp.zeros_like(x[1])), view))
     for name in both:
         np.testing.assert_allclose(padded[name][0], both[name][0], atol=1e-6)
 
@@ -105,36 +105,36 @@ def test_rows_do_not_see_each_other_nor_padding_rows():
 @pytest.mark.parametrize("field", ["embeds", "latents"])
 def test_each_kind_of_slot_reads_its_own_content(field):
     """Patches carry no token vector, words no latent: what stands there must not matter."""
-    view = row_view()
-    out = run()(view)
+    view = make_view()
+    out = jit_model()(view)
     foreign = view.kind == (2 if field == "embeds" else 1)
     other = jnp.where(foreign[..., None], 99.0, getattr(view, field))
-    again = run()(view.replace(**{field: other}))
+    again = jit_model()(view.replace(**{field: other}))
     np.testing.assert_array_equal(again["image"], out["image"])
 
 
 def test_the_clock_and_the_position_are_heard():
-    view = row_view()
-    out = run()(view)["image"]
+    view = make_view()
+    out = jit_model()(view)["image"]
     for changed in (
         view.replace(clock=1 - view.clock),
         *(view.replace(position=view.position.at[0, 3, axis].add(1)) for axis in range(3)),
     ):
-        assert jnp.abs(run()(changed)["image"] - out).max() > 1e-4
+        assert jnp.abs(jit_model()(changed)["image"] - out).max() > 1e-4
 
 
 @pytest.mark.parametrize("changes", [{"unroll": 2}, {"remat": "dots"}, {"remat": "full"}], ids=str)
 def test_unrolling_and_recomputing_change_nothing(changes):
-    view = row_view()
-    loss, gradients = loss_and_gradients(tiny.network(), view)
-    other_loss, other_gradients = loss_and_gradients(tiny.network(**changes), view)
+    view = make_view()
+    loss, gradients = compute_loss_and_gradients(tiny.network(), view)
+    other_loss, other_gradients = compute_loss_and_gradients(tiny.network(**changes), view)
     np.testing.assert_allclose(other_loss, loss, rtol=1e-6)
     tiny.assert_trees_close(other_gradients, gradients, atol=1e-6, rtol=1e-4)
 
 
 def test_remat_recomputes():
     """The test above would pass if the setting did nothing."""
-    view = row_view()
+    view = make_view()
 
     def products(net):
         def loss(params):

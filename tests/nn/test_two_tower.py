@@ -9,42 +9,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Attend, Head, Kind
+from oneflow_jax.canvas import AttentionPattern, Head, Modality
 from oneflow_jax.data import toy
 from oneflow_jax.data.document import Document, Text
 from oneflow_jax.nn import bound_model, model, two_tower
 from tests import tiny
 
-SLOTS = 40
+NUM_SLOTS = 40
 HEADS = (Head("token_logits", tiny.VOCAB, "vocab"), Head("image", tiny.CODEC.channels, "channels"))
-WORDS = ("a picture of red", "here is blue")
+TEXTS = ("a picture of red", "here is blue")
 
 
-def network(make=two_tower.TwoTowers, **changes):
-    size = dataclasses.replace(tiny.SIZE, **changes)
-    return make(size, tiny.VOCAB, tiny.EMBED, HEADS, Attend.MIXED)
+def make_model(model_class=two_tower.TwoTowerModel, **overrides):
+    size = dataclasses.replace(tiny.TRANSFORMER_CONFIG, **overrides)
+    return model_class(size, tiny.VOCAB, tiny.EMBED, HEADS, AttentionPattern.MIXED)
 
 
 @functools.cache
-def shown():
+def make_canvas():
     """Documents of words and pictures, and two of words alone; and how long each is."""
-    lay = dataclasses.replace(tiny.layout_of(SLOTS, 0), markers=True)
-    rows = [row for row in map(lay.row, toy.Toy(documents=20)) if len(row["kind"]) <= SLOTS][:3]
-    rows += [lay.row(Document((Text(text),))) for text in WORDS]
+    lay = dataclasses.replace(tiny.make_layout(NUM_SLOTS, 0), markers=True)
+    rows = [row for row in map(lay.row, toy.Toy(documents=20)) if len(row["kind"]) <= NUM_SLOTS][:3]
+    rows += [lay.row(Document((Text(text),))) for text in TEXTS]
     return jax.tree.map(jnp.asarray, lay.canvas(rows)), [len(row["kind"]) for row in rows]
 
 
 @functools.cache
-def compiled(net):
+def jit_apply(net):
     return jax.jit(lambda params, view: net.apply({"params": params}, view))
 
 
-def told(params, view, net=None):
-    outputs = compiled(net or network())(params, view)
+def run_model(params, view, net=None):
+    outputs = jit_apply(net or make_model())(params, view)
     return {name: np.asarray(values) for name, values in outputs.items()}
 
 
-def named(tree):
+def flatten_params(tree):
     """The arrays of a tree of parameters by name."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
@@ -52,21 +52,21 @@ def named(tree):
     }
 
 
-def changed(params, pattern):
+def perturb_params(params, pattern):
     """Other values for every parameter whose name the pattern finds."""
-    found = iter(named(params))
+    found = iter(flatten_params(params))
     return jax.tree.map(lambda x: 1.5 * x + 0.3 if re.search(pattern, next(found)) else x, params)
 
 
-def places(canvas):
+def modality_masks(canvas):
     """Where words, and where patches, are."""
     return np.asarray(canvas.is_text), np.asarray(canvas.is_image)
 
 
 def test_every_parameter_is_of_words_or_of_pictures():
-    whole = named(tiny.parameters(network()))
-    pictures = {name for name in whole if re.search(two_tower.OF_PICTURES, name)}
-    words = {name for name in whole if re.search(two_tower.OF_WORDS, name)}
+    whole = flatten_params(tiny.parameters(make_model()))
+    pictures = {name for name in whole if re.search(two_tower.IMAGE_PARAMS, name)}
+    words = {name for name in whole if re.search(two_tower.TEXT_PARAMS, name)}
     assert pictures.isdisjoint(words)
     assert pictures | words == set(whole)
     assert {name.split("/")[0] for name in pictures - words} == {
@@ -81,39 +81,39 @@ def test_every_parameter_is_of_words_or_of_pictures():
     }
     assert tower["image"] == tower["text"]
     assert "attention/query/kernel" in tower["text"]
-    one_tower = named(tiny.parameters(network(model.Model)))
+    one_tower = flatten_params(tiny.parameters(make_model(model.Model)))
     inside = {name.removeprefix("backbone/blocks/") for name in one_tower if "/blocks/" in name}
     assert inside == tower["text"]
 
 
 def test_documents_without_pictures_do_not_depend_on_what_is_for_pictures():
     """To the last bit; and it is what is for pictures that pictures depend on."""
-    canvas, lengths = shown()
-    view, params = tiny.noisy_view(canvas), tiny.parameters(network())
-    before = told(params, view)
-    after = told(changed(params, two_tower.OF_PICTURES), view)
-    for row, length in list(enumerate(lengths))[-len(WORDS) :]:
+    canvas, lengths = make_canvas()
+    view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
+    before = run_model(params, view)
+    after = run_model(perturb_params(params, two_tower.IMAGE_PARAMS), view)
+    for row, length in list(enumerate(lengths))[-len(TEXTS) :]:
         logits = (outputs["token_logits"][row, :length] for outputs in (before, after))
         np.testing.assert_array_equal(*logits)
-    _, image = places(canvas)
+    _, image = modality_masks(canvas)
     assert (before["image"][image] != after["image"][image]).all()
 
 
 @pytest.mark.parametrize("pattern", ["blocks/image/", "image_in/", "clock/", "blocks/text/"])
 def test_what_slots_tell_of_themselves_goes_by_their_own_tower(pattern):
     """Keys and values of the first layer, as its cache has them."""
-    canvas, _ = shown()
-    view, params = tiny.noisy_view(canvas), tiny.parameters(network())
+    canvas, _ = make_canvas()
+    view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
 
     @jax.jit
     def kept(params):
-        net = bound_model.Bound(network(), params)
-        _, cache = net.prefill(view, net.cache(view.kind.shape[0], SLOTS))
+        net = bound_model.BoundModel(make_model(), params)
+        _, cache = net.prefill(view, net.cache(view.kind.shape[0], NUM_SLOTS))
         return cache.key[0], cache.value[0]
 
-    text, image = places(canvas)
+    text, image = modality_masks(canvas)
     same, other = (image, text) if "text" in pattern else (text, image)
-    for one, two in zip(kept(params), kept(changed(params, pattern)), strict=True):
+    for one, two in zip(kept(params), kept(perturb_params(params, pattern)), strict=True):
         equal = np.all(np.asarray(one) == np.asarray(two), axis=(-1, -2))
         assert equal[same].all()
         assert not equal[other].any()
@@ -122,14 +122,14 @@ def test_what_slots_tell_of_themselves_goes_by_their_own_tower(pattern):
 @pytest.mark.parametrize("tower", ["text", "image"])
 def test_what_slots_ask_and_make_of_it_goes_by_their_own_tower(tower):
     """All that a last layer does but its keys and values, which others see."""
-    canvas, _ = shown()
-    view, net = tiny.noisy_view(canvas), network(layers=1)
+    canvas, _ = make_canvas()
+    view, net = tiny.noisy_canvas(canvas), make_model(layers=1)
     params = tiny.parameters(net)
-    text, image = places(canvas)
+    text, image = modality_masks(canvas)
     same, other = (image, text) if tower == "text" else (text, image)
     for part in ("attention/query", "attention/out", "mlp_norm", "mlp/"):
-        found = told(changed(params, f"blocks/{tower}/{part}"), view, net)
-        for name, expected in told(params, view, net).items():
+        found = run_model(perturb_params(params, f"blocks/{tower}/{part}"), view, net)
+        for name, expected in run_model(params, view, net).items():
             equal = np.all(found[name] == expected, axis=-1)
             assert equal[same].all()
             assert not equal[other].all()
@@ -137,37 +137,37 @@ def test_what_slots_ask_and_make_of_it_goes_by_their_own_tower(tower):
 
 def test_attention_is_joint():
     """A patch changes what later words see, and a word what later patches see; not the reverse."""
-    canvas, lengths = shown()
-    view, params = tiny.noisy_view(canvas), tiny.parameters(network())
+    canvas, lengths = make_canvas()
+    view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     first = int(np.flatnonzero(canvas.is_image[0])[0])
     after = first + tiny.CODEC.grid[0] * tiny.CODEC.grid[1]
-    assert canvas.kind[0, after] == Kind.TEXT
-    before = told(params, view)
+    assert canvas.kind[0, after] == Modality.TEXT
+    before = run_model(params, view)
     patch = view.replace(latents=view.latents.at[0, first].add(1.0))
-    by_patch = told(params, patch)["token_logits"][0] != before["token_logits"][0]
+    by_patch = run_model(params, patch)["token_logits"][0] != before["token_logits"][0]
     assert by_patch[first : lengths[0]].any(-1).all()
     assert not by_patch[:first].any()
     word = view.replace(embeds=view.embeds.at[0, first - 1].add(1.0))
-    by_word = told(params, word)["image"][0] != before["image"][0]
+    by_word = run_model(params, word)["image"][0] != before["image"][0]
     assert by_word[first:after].any(-1).all()
     assert not by_word[: first - 1].any()
 
 
 def test_words_know_no_time():
-    canvas, _ = shown()
-    view, params = tiny.noisy_view(canvas), tiny.parameters(network())
-    text, image = places(canvas)
-    before = told(params, view)
-    elsewhen = told(params, view.replace(clock=jnp.where(canvas.is_text, 0.5, view.clock)))
+    canvas, _ = make_canvas()
+    view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
+    text, image = modality_masks(canvas)
+    before = run_model(params, view)
+    elsewhen = run_model(params, view.replace(clock=jnp.where(canvas.is_text, 0.5, view.clock)))
     exists = text | image
     np.testing.assert_array_equal(before["token_logits"][exists], elsewhen["token_logits"][exists])
-    later = told(params, view.replace(clock=jnp.where(canvas.is_image, 0.5, view.clock)))
+    later = run_model(params, view.replace(clock=jnp.where(canvas.is_image, 0.5, view.clock)))
     assert (before["image"][image] != later["image"][image]).any(-1).all()
 
 
 def test_widened_copies_the_tower_of_words():
-    params = tiny.parameters(network())
-    wide = two_tower.widened(params)
+    params = tiny.parameters(make_model())
+    wide = two_tower.init_image_tower_from_text(params)
     blocks = wide["backbone"]["blocks"]
     tiny.assert_trees_close(blocks["image"], params["backbone"]["blocks"]["text"], atol=0)
     kept, old = jax.tree.map(lambda x: x, wide), jax.tree.map(lambda x: x, params)
@@ -184,10 +184,10 @@ def test_widened_copies_the_tower_of_words():
 
 def test_equal_towers_are_one_tower():
     """What the one-tower model adds to clean words for their time is a bias."""
-    canvas, _ = shown()
-    one = network(model.Model)
+    canvas, _ = make_canvas()
+    one = make_model(model.Model)
     params = tiny.parameters(one)
-    view = tiny.noisy_view(canvas)
+    view = tiny.noisy_canvas(canvas)
     view = view.replace(clock=jnp.where(canvas.is_text, 1.0, view.clock))
     clean = one.apply(
         {"params": params}, jnp.ones((1, 1)), method=lambda net, clock: net.clock(clock)
@@ -197,32 +197,34 @@ def test_equal_towers_are_one_tower():
         "backbone": params["backbone"] | {"blocks": {"text": blocks, "image": blocks}},
         "text_in": params["text_in"] | {"bias": params["text_in"]["bias"] + clean},
     }
-    exists = np.asarray(canvas.kind) != Kind.PAD
-    expected, made = told(params, view, one), told(equal, view)
+    exists = np.asarray(canvas.kind) != Modality.PAD
+    expected, made = run_model(params, view, one), run_model(equal, view)
     for name, values in expected.items():
         np.testing.assert_allclose(made[name][exists], values[exists], atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_recomputed_or_kept_it_is_the_same(remat):
-    view, params = tiny.noisy_view(shown()[0]), tiny.parameters(network())
-    tiny.assert_trees_close(told(params, view, network(remat=remat)), told(params, view), atol=1e-6)
+    view, params = tiny.noisy_canvas(make_canvas()[0]), tiny.parameters(make_model())
+    tiny.assert_trees_close(
+        run_model(params, view, make_model(remat=remat)), run_model(params, view), atol=1e-6
+    )
 
 
 def test_with_a_cache_it_is_all_at_once():
     """A beginning of each row, then words one by one and pictures whole."""
-    canvas, lengths = shown()
-    view, params = tiny.noisy_view(canvas), tiny.parameters(network())
-    net, whole = bound_model.Bound(network(), params), told(params, view)
+    canvas, lengths = make_canvas()
+    view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
+    net, whole = bound_model.BoundModel(make_model(), params), run_model(params, view)
     prefill, after = jax.jit(net.prefill), jax.jit(net.after)
-    _, empty = prefill(view, net.cache(len(lengths), SLOTS + 8))
-    checked = {Kind.TEXT: 0, Kind.IMAGE: 0}
+    _, empty = prefill(view, net.cache(len(lengths), NUM_SLOTS + 8))
+    checked = {Modality.TEXT: 0, Modality.IMAGE: 0}
     for row in (0, len(lengths) - 1):
         cache = jax.tree.map(lambda x: x[:, row : row + 1], (empty.key, empty.value))  # noqa: B023
         cache = empty.replace(key=cache[0], value=cache[1], length=jnp.array([2]))
         slot, kind, span = 2, np.asarray(canvas.kind[row]), np.asarray(canvas.span[row])
         while slot < lengths[row]:
-            count = int(np.sum(span == span[slot])) if kind[slot] == Kind.IMAGE else 1
+            count = int(np.sum(span == span[slot])) if kind[slot] == Modality.IMAGE else 1
             piece = jax.tree.map(lambda x: x[row : row + 1, slot : slot + count], view)  # noqa: B023
             outputs, cache = after(piece, cache)
             cache = cache.advanced(jnp.array([count]))
@@ -230,6 +232,6 @@ def test_with_a_cache_it_is_all_at_once():
                 np.testing.assert_allclose(
                     outputs[name][0], expected[row, slot : slot + count], atol=1e-5
                 )
-            checked[Kind(kind[slot])] += count
+            checked[Modality(kind[slot])] += count
             slot += count
     assert min(checked.values()) >= 4

@@ -31,7 +31,7 @@ def executed(tmp_path_factory):
     )
     here = {"ONEFLOW_QUICK": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": ""}
     # Programs are compiled as those of other processes of tests are; and shown as in a notebook.
-    client.execute(env=runs.command()["env"] | here | {"MPLBACKEND": ""})
+    client.execute(env=runs.popen_kwargs()["env"] | here | {"MPLBACKEND": ""})
     assert pathlib.Path(clone, "runs").exists()
     return notebook
 

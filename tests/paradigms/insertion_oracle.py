@@ -8,36 +8,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oneflow_jax.canvas import Canvas, Kind, Opening, Table
+from oneflow_jax.canvas import Canvas, EmbeddingTable, InsertPolicy, Modality
 
 BOS = 1
 
 
-def prompts(rows: int, length: int, channels: int = 2, opening=Opening.WORDS) -> Canvas:
+def empty_prompts(
+    rows: int, length: int, channels: int = 2, insertable=InsertPolicy.WORDS
+) -> Canvas:
     """Empty documents: BOS, and room."""
     first = jnp.tile(jnp.arange(length) == 0, (rows, 1))
     return Canvas(
         ids=jnp.where(first, BOS, 0),
         latents=jnp.zeros((rows, length, channels)),
-        kind=jnp.where(first, int(Kind.TEXT), int(Kind.PAD)),
+        kind=jnp.where(first, int(Modality.TEXT), int(Modality.PAD)),
         segment=jnp.where(first, 1, 0),
         span=jnp.where(first, 1, 0),
         position=jnp.zeros((rows, length, 3), int),
         fixed=first,
-        opening=jnp.where(first, int(opening), 0),
+        opening=jnp.where(first, int(insertable), 0),
     )
 
 
-def table(vocab: int) -> Table:
+def one_hot_table(vocab: int) -> EmbeddingTable:
     """Rows from which ids can be read back."""
-    return Table(rows=jnp.eye(vocab), mask=jnp.zeros(vocab))
+    return EmbeddingTable(rows=jnp.eye(vocab), mask=jnp.zeros(vocab))
 
 
-def ids_of(view) -> jax.Array:
+def decode_ids(view) -> jax.Array:
     return jnp.argmax(view.embeds, axis=-1)
 
 
-def heads(view, empty, count, logits):
+def head_outputs(view, empty, count, logits):
     """The outputs for π (True where nothing is missing), λ and Q of each slot's gap."""
     raw = jnp.log(jnp.expm1(jnp.maximum(count - 1, 1e-6)))  # softplus of it is λ - 1.
     return {
@@ -48,17 +50,17 @@ def heads(view, empty, count, logits):
     }
 
 
-def counting(last: int, vocab: int):
+def counting_model(last: int, vocab: int):
     """The network that knows the text BOS, 2, 3, ... `last`."""
 
     def apply(view):
-        ids = jnp.where(view.kind == Kind.TEXT, ids_of(view), vocab)
+        ids = jnp.where(view.kind == Modality.TEXT, decode_ids(view), vocab)
         after = jnp.where(ids[:, None, :] > ids[:, :, None], ids[:, None, :], last + 1)
         following = jnp.min(after, axis=-1)
         missing = following - ids - 1
         number = jnp.arange(vocab)[None, None]
         inside = (number > ids[..., None]) & (number < following[..., None])
-        return heads(view, missing <= 0, missing.astype(float), jnp.where(inside, 0.0, -1e9))
+        return head_outputs(view, missing <= 0, missing.astype(float), jnp.where(inside, 0.0, -1e9))
 
     return apply
 
@@ -121,11 +123,11 @@ class Language:
             )
 
         def apply(view):
-            text = view.kind == Kind.TEXT
+            text = view.kind == Modality.TEXT
             # At t=0 nothing is there, and the weights are those of the whole language.
             clock = jnp.clip(view.clock, 1e-4, 1 - 1e-4)
-            found = jax.vmap(row)(ids_of(view), view.position[..., 0], text, clock)
-            return heads(view, found[0][..., None], found[1], found[2])
+            found = jax.vmap(row)(decode_ids(view), view.position[..., 0], text, clock)
+            return head_outputs(view, found[0][..., None], found[1], found[2])
 
         return apply
 

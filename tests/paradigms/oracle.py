@@ -3,19 +3,19 @@
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.canvas import Table
+from oneflow_jax.canvas import EmbeddingTable
 from oneflow_jax.training import update
 from tests import tiny
 
 SEED = 7
-TABLE = Table(
+TABLE = EmbeddingTable(
     rows=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)),
     mask=jax.random.normal(jax.random.key(9), (tiny.EMBED,)),
 )
 
 
-def keys(seed, rows):
-    return update.row_keys(jax.random.key(seed), rows)
+def row_keys(seed, rows):
+    return update.per_row_keys(jax.random.key(seed), rows)
 
 
 def oracle(paradigm, canvas, table=TABLE):
@@ -30,7 +30,7 @@ def oracle(paradigm, canvas, table=TABLE):
             "text_logits": 1e4 * jax.nn.one_hot(ids, tiny.VOCAB),
             "text_velocity": (rows[ids] - view.embeds) / remaining,
             "image": latents
-            if paradigm.image == tiny.IMAGES["clean"]
+            if paradigm.image == tiny.IMAGE_PREDICTIONS["clean"]
             else (latents - view.latents) / remaining,
         }
 

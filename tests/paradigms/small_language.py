@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oneflow_jax.canvas import Canvas, Kind, Table
+from oneflow_jax.canvas import Canvas, EmbeddingTable, Modality
 
 A, B = 6, 7
 """The language's two tokens: the first that are not special."""
 
 VOCAB = 8
-LEGAL = ((A, VOCAB),)
+ALLOWED_RANGES = ((A, VOCAB),)
 CHANNELS = 2
-TABLE = Table(rows=jnp.eye(VOCAB), mask=jnp.full(VOCAB, -1.0))
+TABLE = EmbeddingTable(rows=jnp.eye(VOCAB), mask=jnp.full(VOCAB, -1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Language:
         return Canvas(
             ids=jnp.where(order == 0, 1, 0),
             latents=jnp.zeros((rows, length, CHANNELS)),
-            kind=jnp.full((rows, length), int(Kind.TEXT)),
+            kind=jnp.full((rows, length), int(Modality.TEXT)),
             segment=jnp.ones((rows, length), int),
             span=jnp.where(order == 0, 1, 2),
             position=jnp.stack([order, order * 0, order * 0], axis=-1),
@@ -63,5 +63,5 @@ class Language:
         return np.array([*hits, 1 - sum(hits)])
 
 
-THREE = Language(((A, A, A), (A, B, B), (B, A, B), (B, B, A)), (0.4, 0.3, 0.2, 0.1))
+PARITY = Language(((A, A, A), (A, B, B), (B, A, B), (B, B, A)), (0.4, 0.3, 0.2, 0.1))
 """Any two tokens are dependent, so that what is read at once matters."""

@@ -5,36 +5,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind, Table
+from oneflow_jax.canvas import EmbeddingTable, Modality
 from oneflow_jax.data import toy
 from oneflow_jax.flows import deletion, predictions, tasks, time_couplings, time_samplers
-from oneflow_jax.flows.edit_corruption import Fate
+from oneflow_jax.flows.edit_corruption import EditOp
 from oneflow_jax.paradigms import edit_flow
 from oneflow_jax.paradigms.edit_flow import EditFlow
 from oneflow_jax.samplers import edit
 from tests import tiny
-from tests.paradigms.oracle import SEED, keys
+from tests.paradigms.oracle import SEED, row_keys
 
 IMAGE = 3
-ALL = (1.0, 0.0, 0.0, 0.0, 0.0)
+JOINT_ONLY = (1.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def paradigm(shares=ALL, times=(1.0, 0.0, 0.0, 0.0), drop=0.0, **changes):
+def paradigm(
+    task_probs=JOINT_ONLY, coupling_probs=(1.0, 0.0, 0.0, 0.0), cond_drop_prob=0.0, **overrides
+):
     settings = {
-        "alphabet": edit.Alphabet(
+        "alphabet": edit.TokenSpace(
             vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
         ),
-        "schedules": time_couplings.Schedules(times, time_samplers.Power()),
+        "schedules": time_couplings.TimeCoupling(coupling_probs, time_samplers.PowerTimeSampler()),
         "text_clock": False,
-        "image": predictions.Clean(),
+        "image": predictions.X1Prediction(),
         "channels": tiny.CODEC.channels,
-        "mix": tasks.Mix(shares, drop),
-        "weights": tuple((term, 1.0) for term in edit_flow.TERMS),
+        "mix": tasks.TaskMixture(task_probs, cond_drop_prob),
+        "weights": tuple((term, 1.0) for term in edit_flow.LOSS_TERMS),
     }
-    return EditFlow(**settings | changes)
+    return EditFlow(**settings | overrides)
 
 
-TABLE = Table(
+TABLE = EmbeddingTable(
     rows=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)), mask=jnp.zeros(tiny.EMBED)
 )
 
@@ -42,21 +44,23 @@ TABLE = Table(
 @pytest.fixture(scope="module")
 def data():
     """200 copies of documents of three items or more."""
-    lay = tiny.layout_of(length=48, text_slots=0)
+    lay = tiny.make_layout(length=48, text_slots=0)
     documents = list(toy.Toy(documents=4, interleaved=0.5))
     rows = lay.canvas([lay.row(item) for item in documents] * 50)
     return jax.tree.map(jnp.asarray, rows)
 
 
-def corrupted(flow, canvas, u=None, seed=SEED):
+def corrupt_rows(flow, canvas, u=None, seed=SEED):
     rows = canvas.ids.shape[0]
     spread = (np.arange(rows) + 0.5) / rows if u is None else np.full(rows, u)
     at = jnp.broadcast_to(jnp.asarray(spread, jnp.float32)[:, None], canvas.ids.shape)
-    return jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))(keys(seed, rows), at, canvas)
+    return jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))(
+        row_keys(seed, rows), at, canvas
+    )
 
 
 def test_at_the_end_of_the_run_nothing_is_missing_and_nothing_is_noisy(data):
-    view, targets = corrupted(paradigm(), data, u=0.9999999)
+    view, targets = corrupt_rows(paradigm(), data, u=0.9999999)
     np.testing.assert_array_equal(view.kind, data.kind)
     assert not targets.missing.any()
     assert np.asarray(targets.open)[np.asarray(data.is_text)].all()
@@ -67,9 +71,9 @@ def test_at_the_end_of_the_run_nothing_is_missing_and_nothing_is_noisy(data):
 
 
 def test_at_its_beginning_only_bos_is_there_and_all_is_missing(data):
-    view, targets = corrupted(paradigm(), data, u=0.0)
-    np.testing.assert_array_equal(np.asarray(view.kind) != Kind.PAD, data.fixed)
-    items = np.asarray(jax.vmap(deletion.first_slots)(data) & data.free)
+    view, targets = corrupt_rows(paradigm(), data, u=0.0)
+    np.testing.assert_array_equal(np.asarray(view.kind) != Modality.PAD, data.fixed)
+    items = np.asarray(jax.vmap(deletion.item_starts)(data) & data.free)
     np.testing.assert_array_equal(targets.missing, items)
     np.testing.assert_array_equal(targets.gaps.size[:, 0], items.sum(1))
     wanted = np.asarray(targets.ids)[items & np.asarray(data.is_image)]
@@ -79,9 +83,9 @@ def test_at_its_beginning_only_bos_is_there_and_all_is_missing(data):
 
 def test_pictures_are_absent_flowing_and_done_by_quarters(data):
     many = jax.tree.map(lambda x: jnp.concatenate([x] * 10), data)
-    view, targets = corrupted(paradigm(), many)
-    first = np.asarray(jax.vmap(deletion.first_slots)(many) & many.is_image)
-    there = np.asarray(view.kind)[first] != Kind.PAD
+    view, targets = corrupt_rows(paradigm(), many)
+    first = np.asarray(jax.vmap(deletion.item_starts)(many) & many.is_image)
+    there = np.asarray(view.kind)[first] != Modality.PAD
     clock = np.asarray(view.clock)[first]
     n = first.sum()
     for share, expected in (
@@ -95,12 +99,12 @@ def test_pictures_are_absent_flowing_and_done_by_quarters(data):
 
 def test_together_all_times_are_one_and_independent_ones_are_not(data):
     image = np.asarray(data.is_image)
-    view, _ = corrupted(paradigm(times=(0.0, 0.0, 1.0, 0.0)), data, u=0.3)
+    view, _ = corrupt_rows(paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0)), data, u=0.3)
     np.testing.assert_allclose(np.asarray(view.clock)[image], 0.3, atol=1e-6)
     text = np.asarray(data.free & data.is_text)
-    share = np.mean((np.asarray(view.kind) == Kind.TEXT)[text])
+    share = np.mean((np.asarray(view.kind) == Modality.TEXT)[text])
     assert abs(share - 0.3) < 4 * np.sqrt(0.21 / text.sum())
-    view, _ = corrupted(paradigm(times=(0.0, 1.0, 0.0, 0.0)), data, u=0.3)
+    view, _ = corrupt_rows(paradigm(coupling_probs=(0.0, 1.0, 0.0, 0.0)), data, u=0.3)
     times = np.unique(np.asarray(view.clock)[image])
     assert len(times) > 50
     assert abs(times.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(times))
@@ -108,14 +112,14 @@ def test_together_all_times_are_one_and_independent_ones_are_not(data):
 
 def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
     only_pictures = paradigm((0.0, 1.0, 0.0, 0.0, 0.0))
-    view, targets = corrupted(only_pictures, data)
+    view, targets = corrupt_rows(only_pictures, data)
     np.testing.assert_array_equal(view.kind, data.kind)
     assert not targets.open.any()
     assert not targets.missing.any()
     only_words = paradigm((0.0, 0.0, 1.0, 0.0, 0.0))
-    view, targets = corrupted(only_words, data)
+    view, targets = corrupt_rows(only_words, data)
     image = np.asarray(data.is_image)
-    np.testing.assert_array_equal(np.asarray(view.kind)[image], Kind.IMAGE)
+    np.testing.assert_array_equal(np.asarray(view.kind)[image], Modality.IMAGE)
     np.testing.assert_array_equal(np.asarray(view.clock)[image], 1)
     assert not targets.image.any()
     missing = np.asarray(targets.missing)
@@ -124,9 +128,9 @@ def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
 
 
 def test_for_guidance_what_is_given_is_sometimes_deleted(data):
-    view, targets = corrupted(paradigm((0.0, 1.0, 0.0, 0.0, 0.0), drop=0.5), data)
+    view, targets = corrupt_rows(paradigm((0.0, 1.0, 0.0, 0.0, 0.0), cond_drop_prob=0.5), data)
     words = np.asarray(data.free & data.is_text)
-    gone = (np.asarray(view.kind) == Kind.PAD) & words
+    gone = (np.asarray(view.kind) == Modality.PAD) & words
     rows = gone.any(1)
     np.testing.assert_array_equal(gone.sum(1)[rows], words.sum(1)[rows])  # All of them, or none.
     assert abs(rows.mean() - 0.5) < 4 * np.sqrt(0.25 / len(rows))
@@ -136,7 +140,9 @@ def test_for_guidance_what_is_given_is_sometimes_deleted(data):
 
 def test_bos_is_told_the_time_only_if_asked(data):
     for told in (False, True):
-        view, _ = corrupted(paradigm(times=(0.0, 0.0, 1.0, 0.0), text_clock=told), data, u=0.3)
+        view, _ = corrupt_rows(
+            paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0), text_clock=told), data, u=0.3
+        )
         np.testing.assert_allclose(view.clock[:, 0], 0.3 if told else 1.0, atol=1e-6)
         text = np.asarray(data.free & data.is_text)
         assert np.all(np.asarray(view.clock)[text] == 1)
@@ -144,7 +150,7 @@ def test_bos_is_told_the_time_only_if_asked(data):
 
 def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
     flow = paradigm()
-    _, targets = corrupted(flow, data)
+    _, targets = corrupt_rows(flow, data)
     size = targets.gaps.size.astype(float)
     raw = jnp.log(jnp.expm1(jnp.maximum(size - 1, 1e-4)))[..., None]
     bag = jax.vmap(lambda gap, ids, missing: jnp.zeros((48, tiny.VOCAB)).at[gap, ids].add(missing))(
@@ -182,30 +188,30 @@ def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
 
 def test_mistakes_are_told_right(data):
     """Each shown item of a revised document has its fate, and what replaces it."""
-    flow = paradigm(times=(0.0, 0.0, 0.0, 1.0))
-    view, targets = corrupted(flow, data, u=0.2)
+    flow = paradigm(coupling_probs=(0.0, 0.0, 0.0, 1.0))
+    view, targets = corrupt_rows(flow, data, u=0.2)
     fate, judged = np.asarray(targets.fate), np.asarray(targets.judged)
     text = np.asarray(data.is_text & data.free)
     ids = np.asarray(data.ids)
-    there = judged & (np.asarray(view.kind) == Kind.TEXT)
-    extra = fate == Fate.DELETE
+    there = judged & (np.asarray(view.kind) == Modality.TEXT)
+    extra = fate == EditOp.DELETE
     assert {int(one) for one in np.unique(fate[there])} == {0, 1, 2}
     right = np.all(np.asarray(view.embeds) == np.asarray(TABLE.rows)[ids], axis=-1)
-    wrong = fate == Fate.REPLACE
+    wrong = fate == EditOp.REPLACE
     np.testing.assert_array_equal(~right[there & ~extra], wrong[there & ~extra])
     np.testing.assert_array_equal(np.asarray(targets.ids)[text], ids[text])
     np.testing.assert_array_equal(np.asarray(view.clock)[there], np.float32(0.6))
     # Nothing is asked of what is absent, given, or on its way.
     assert not judged[np.asarray(data.fixed)].any()
-    assert not (judged & (np.asarray(view.kind) == Kind.PAD)).any()
+    assert not (judged & (np.asarray(view.kind) == Modality.PAD)).any()
     noisy = np.asarray(targets.image)
     assert noisy.any()
     assert not (judged & noisy).any()
     assert np.asarray(targets.missing).any()
     assert np.asarray(targets.open)[extra].all()
     assert not np.asarray(targets.gaps.size)[extra].any()
-    wrong = np.asarray(data.is_image) & judged & (fate == Fate.REPLACE)
-    right = np.asarray(data.is_image) & judged & (fate == Fate.KEEP)
+    wrong = np.asarray(data.is_image) & judged & (fate == EditOp.REPLACE)
+    right = np.asarray(data.is_image) & judged & (fate == EditOp.KEEP)
     assert wrong.any()
     same = np.all(np.asarray(view.latents) == np.asarray(data.latents), axis=-1)
     assert same[right].all()
@@ -213,13 +219,13 @@ def test_mistakes_are_told_right(data):
 
 
 def test_documents_without_mistakes_are_not_judged(data):
-    _, targets = corrupted(paradigm(times=(0.4, 0.3, 0.3, 0.0)), data)
+    _, targets = corrupt_rows(paradigm(coupling_probs=(0.4, 0.3, 0.3, 0.0)), data)
     assert not targets.judged.any()
 
 
 def test_counts_are_items_of_the_clean_canvas(data):
     counts = jax.vmap(paradigm().counts)(data)
-    first = np.asarray(jax.vmap(deletion.first_slots)(data) & data.free)
-    for term in set(edit_flow.TERMS) - {"image"}:
+    first = np.asarray(jax.vmap(deletion.item_starts)(data) & data.free)
+    for term in set(edit_flow.LOSS_TERMS) - {"image"}:
         np.testing.assert_array_equal(counts[term], first.sum(1))
     np.testing.assert_array_equal(counts["image"], np.asarray(data.is_image).sum(1))

@@ -4,42 +4,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.flows import predictions
-from oneflow_jax.flows.edit_corruption import Fate
-from oneflow_jax.paradigms.base import Plan
+from oneflow_jax.flows.edit_corruption import EditOp
 from oneflow_jax.samplers import edit, ode
+from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 from tests.paradigms import insertion_oracle
-from tests.paradigms.oracle import SEED, keys
+from tests.paradigms.oracle import SEED, row_keys
 
 IMAGE = 3
 VOCAB = 40
 FIRST, LAST = 4, 23
 
 
-def sampler(steps, start, **plan):
-    alphabet = edit.Alphabet(vocab=VOCAB, words=(4, VOCAB), image_token=IMAGE, grid=(2, 2))
-    how = Plan(ode.schedule("euler", steps, start=start), **plan)
-    return edit.Sampler(alphabet, predictions.Clean(), False, plan=how)
+def make_sampler(steps, start, **plan):
+    alphabet = edit.TokenSpace(vocab=VOCAB, words=(4, VOCAB), image_token=IMAGE, grid=(2, 2))
+    how = SamplingPlan(ode.make_schedule("euler", steps, start=start), **plan)
+    return edit.EditSampler(alphabet, predictions.X1Prediction(), False, plan=how)
 
 
-def text_of(canvas, b):
+def text_ids(canvas, b):
     text = np.asarray(canvas.is_text[b])
     order = np.asarray(canvas.position[b, :, 0])[text]
     return np.asarray(canvas.ids[b])[text][np.argsort(order)].tolist()
 
 
-def broken(rows, length, ids):
+def make_documents(rows, length, ids):
     """Texts as they were handed in, free but for BOS."""
     count = len(ids)
-    canvas = insertion_oracle.prompts(rows, length)
+    canvas = insertion_oracle.empty_prompts(rows, length)
     there = jnp.arange(length) < count
     order = jnp.where(there, jnp.arange(length), 0)
     return canvas.replace(
         ids=jnp.tile(jnp.pad(jnp.array(ids), (0, length - count)), (rows, 1)),
-        kind=jnp.tile(jnp.where(there, int(Kind.TEXT), int(Kind.PAD)), (rows, 1)),
+        kind=jnp.tile(jnp.where(there, int(Modality.TEXT), int(Modality.PAD)), (rows, 1)),
         segment=jnp.tile(there.astype(int), (rows, 1)),
         position=jnp.tile(jnp.stack([order, order * 0, order * 0], -1), (rows, 1, 1)),
     )
@@ -50,7 +50,7 @@ def corrector(view):
 
     30 is one too many; 31 and up stand for the word 20 below, as it were.
     """
-    ids = jnp.where(view.kind == Kind.TEXT, insertion_oracle.ids_of(view), VOCAB)
+    ids = jnp.where(view.kind == Modality.TEXT, insertion_oracle.decode_ids(view), VOCAB)
     ids = jnp.where(ids == 1, FIRST - 1, ids)
     meant = jnp.where((ids > 30) & (ids < VOCAB), ids - 20, ids)
     number = jnp.arange(VOCAB)[None, None]
@@ -60,8 +60,8 @@ def corrector(view):
     upcoming = jnp.min(jnp.where(following > meant[:, :, None], following, LAST + 1), axis=-1)
     missing = jnp.where(usable, jnp.minimum(upcoming, LAST + 1) - meant - 1, 0)
     inside = (number > meant[..., None]) & (number < upcoming[..., None])
-    fate = jnp.where(ids == 30, int(Fate.DELETE), jnp.where(ids > 30, int(Fate.REPLACE), 0))
-    return insertion_oracle.heads(
+    fate = jnp.where(ids == 30, int(EditOp.DELETE), jnp.where(ids > 30, int(EditOp.REPLACE), 0))
+    return insertion_oracle.head_outputs(
         view, missing <= 0, missing.astype(float), jnp.where(inside, 0.0, -1e9)
     ) | {
         "fate": 60.0 * jax.nn.one_hot(fate, 3),
@@ -72,40 +72,42 @@ def corrector(view):
 def test_who_knows_what_is_wrong_puts_it_right():
     right = list(range(FIRST, LAST + 1))
     handed_in = [1, 4, 5, 30, 6, 7, 8, 9, 10, 30, 30, 14, 15, 36, 17, 38, 19, 21, 22, 23]
-    canvas = broken(8, 48, handed_in)
-    out = sampler(16, 0.5)(corrector, insertion_oracle.table(VOCAB), keys(SEED, 8), canvas)
+    canvas = make_documents(8, 48, handed_in)
+    out = make_sampler(16, 0.5)(
+        corrector, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 8), canvas
+    )
     for b in range(8):
-        assert text_of(out.canvas, b) == [1, *right]
+        assert text_ids(out.canvas, b) == [1, *right]
     assert not out.full.any()
     assert int(out.passes) == 16
 
 
 def test_a_right_document_is_left_alone():
-    canvas = broken(4, 48, [1, *range(FIRST, LAST + 1)])
-    out = sampler(8, 0.5, record=True)(
-        corrector, insertion_oracle.table(VOCAB), keys(SEED, 4), canvas
+    canvas = make_documents(4, 48, [1, *range(FIRST, LAST + 1)])
+    out = make_sampler(8, 0.5, record=True)(
+        corrector, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 4), canvas
     )
     np.testing.assert_array_equal(out.canvas.ids, canvas.ids)
     np.testing.assert_array_equal(out.canvas.kind, canvas.kind)
     assert int(out.passes) == 8
 
 
-def pictured():
-    lay = tiny.layout_of(length=24, text_slots=0)
+def image_rows():
+    lay = tiny.make_layout(length=24, text_slots=0)
     pixels = [np.full((4, 4, 3), shade, np.uint8) for shade in (50, 200)]
     document = Document((Text("a red"), Image(pixels[0]), Text("blue"), Image(pixels[1])))
     return jax.tree.map(jnp.asarray, lay.canvas([lay.row(document)] * 4))
 
 
-def judge(canvas, wrong_span, target):
+def image_critic(canvas, wrong_span, target):
     """Knows which picture is wrong, until it is not, and what it should be."""
 
     def apply(view):
         anew = jnp.all(jnp.abs(view.latents - canvas.latents) < 1e-6, axis=-1)
         wrong = (canvas.span == wrong_span) & canvas.is_image & anew
-        fate = jnp.where(wrong, int(Fate.REPLACE), int(Fate.KEEP))
+        fate = jnp.where(wrong, int(EditOp.REPLACE), int(EditOp.KEEP))
         none = jnp.zeros(view.kind.shape)
-        return insertion_oracle.heads(
+        return insertion_oracle.head_outputs(
             view, none == 0, none, jnp.zeros((*view.kind.shape, tiny.VOCAB))
         ) | {
             "fate": 60.0 * jax.nn.one_hot(fate, 3),
@@ -117,15 +119,15 @@ def judge(canvas, wrong_span, target):
 
 
 def test_a_wrong_picture_is_made_anew_and_the_other_stays():
-    canvas = pictured()
+    canvas = image_rows()
     spans = np.unique(np.asarray(canvas.span)[np.asarray(canvas.is_image)])
-    alphabet = edit.Alphabet(
+    alphabet = edit.TokenSpace(
         vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
     )
-    how = Plan(ode.schedule("euler", 8, start=0.5), record=True)
-    run = edit.Sampler(alphabet, predictions.Clean(), False, plan=how)
-    table = insertion_oracle.table(tiny.VOCAB)
-    out = run(judge(canvas, int(spans[0]), 0.3), table, keys(SEED, 4), canvas)
+    how = SamplingPlan(ode.make_schedule("euler", 8, start=0.5), record=True)
+    run = edit.EditSampler(alphabet, predictions.X1Prediction(), False, plan=how)
+    table = insertion_oracle.one_hot_table(tiny.VOCAB)
+    out = run(image_critic(canvas, int(spans[0]), 0.3), table, row_keys(SEED, 4), canvas)
     first = np.asarray(canvas.span == spans[0])
     np.testing.assert_allclose(np.asarray(out.canvas.latents)[first], 0.3, atol=1e-5)
     np.testing.assert_array_equal(
@@ -141,7 +143,7 @@ def test_a_wrong_picture_is_made_anew_and_the_other_stays():
 
 
 def test_words_are_told_the_time_of_the_document_as_in_training():
-    canvas = broken(2, 32, [1, *range(FIRST, 12)])
+    canvas = make_documents(2, 32, [1, *range(FIRST, 12)])
     told = []
 
     def spy(view):
@@ -149,7 +151,7 @@ def test_words_are_told_the_time_of_the_document_as_in_training():
         jax.debug.callback(lambda clock: told.append(np.asarray(clock)), view.clock)
         return corrector(view)
 
-    sampler(4, 0.6)(spy, insertion_oracle.table(VOCAB), keys(SEED, 2), canvas)
+    make_sampler(4, 0.6)(spy, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 2), canvas)
     jax.effects_barrier()
     text = np.asarray(canvas.is_text)
     times = [0.6, 0.7, 0.8, 0.9]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.paradigms import likelihood
 from tests import tiny
 from tests.paradigms import (
@@ -15,38 +15,38 @@ from tests.paradigms import (
     test_mask_flow,
     test_transfusion,
 )
-from tests.paradigms.oracle import SEED, TABLE, keys
+from tests.paradigms.oracle import SEED, TABLE, row_keys
 
 ROWS = 8_000
 
 
-def entropy(shares):
-    return float(-np.sum(np.array(shares) * np.log(shares)))
+def entropy(probs):
+    return float(-np.sum(np.array(probs) * np.log(probs)))
 
 
-def corrupted(scorer, canvas, table):
+def corrupt_rows(paradigm, canvas, table):
     """Each row at a time of its own; together they cover all times."""
     rows, length = canvas.ids.shape
     u = np.random.default_rng(SEED).permutation((np.arange(rows) + 0.5) / rows)
     at = jnp.broadcast_to(jnp.array(u, jnp.float32)[:, None], (rows, length))
-    corrupt = jax.vmap(lambda k, u, row: scorer.corrupt(k, u, row, table))
-    return corrupt(keys(SEED, rows), at, canvas)
+    corrupt = jax.vmap(lambda k, u, row: paradigm.corrupt(k, u, row, table))
+    return corrupt(row_keys(SEED, rows), at, canvas)
 
 
-def scored(scorer, apply, canvas, table):
+def row_nats(paradigm, apply, canvas, table):
     """Nats of each row."""
-    view, targets = corrupted(scorer, canvas, table)
-    return np.asarray(jax.vmap(scorer.loss)(apply(view), targets)["text"].total)
+    view, targets = corrupt_rows(paradigm, canvas, table)
+    return np.asarray(jax.vmap(paradigm.loss)(apply(view), targets)["text"].total)
 
 
-def close(nats, expected):
+def assert_mean_close(nats, expected):
     error = nats.std() / np.sqrt(len(nats))
     assert error < 0.04
     assert abs(nats.mean() - expected) < 4 * error, (nats.mean(), expected, error)
 
 
 def test_masks_of_an_exact_network_cost_the_entropy():
-    lang = small_language.THREE
+    lang = small_language.PARITY
     rows = np.repeat(np.array(lang.texts), np.round(np.array(lang.shares) * ROWS).astype(int), 0)
     canvas = lang.canvas(ROWS)
     canvas = canvas.replace(ids=canvas.ids.at[:, 1:].set(rows))
@@ -54,16 +54,18 @@ def test_masks_of_an_exact_network_cost_the_entropy():
     flow = test_mask_flow.paradigm(
         vocab=small_language.VOCAB, channels=small_language.CHANNELS, cap=2.0
     )
-    nats = scored(likelihood.scorer(flow).paradigm, lang.masked, canvas, small_language.TABLE)
-    close(nats, entropy(lang.shares))
+    nats = row_nats(
+        likelihood.likelihood_bound(flow).paradigm, lang.masked, canvas, small_language.TABLE
+    )
+    assert_mean_close(nats, entropy(lang.shares))
 
 
 @pytest.mark.parametrize("made", [test_transfusion, test_chameleon])
 def test_from_left_to_right_it_is_the_sum_over_next_tokens(made):
     canvas = made.data.__wrapped__()
-    scorer = likelihood.scorer(made.paradigm()).paradigm
+    scorer = likelihood.likelihood_bound(made.paradigm()).paradigm
     rows, length = canvas.ids.shape
-    _, targets = corrupted(scorer, canvas, TABLE)
+    _, targets = corrupt_rows(scorer, canvas, TABLE)
     logits = jax.random.normal(jax.random.key(1), (rows, length, tiny.VOCAB))
     outputs = {"token_logits": logits, "image": jnp.zeros_like(canvas.latents)}
     found = jax.vmap(scorer.loss)(outputs, targets)["text"].total
@@ -73,7 +75,7 @@ def test_from_left_to_right_it_is_the_sum_over_next_tokens(made):
         followed = [
             slot
             for slot in range(length - 1)
-            if kind[slot + 1] == Kind.TEXT and segment[slot] == segment[slot + 1] > 0
+            if kind[slot + 1] == Modality.TEXT and segment[slot] == segment[slot + 1] > 0
         ]
         ids = np.asarray(canvas.ids[row])
         expected = sum(float(nats[row, slot, ids[slot + 1]]) for slot in followed)
@@ -82,12 +84,12 @@ def test_from_left_to_right_it_is_the_sum_over_next_tokens(made):
 
 def test_pictures_before_words_are_clean():
     canvas = test_transfusion.data.__wrapped__()
-    scorer = likelihood.scorer(test_transfusion.paradigm()).paradigm
-    view, _ = corrupted(scorer, canvas, TABLE)
+    scorer = likelihood.likelihood_bound(test_transfusion.paradigm()).paradigm
+    view, _ = corrupt_rows(scorer, canvas, TABLE)
     np.testing.assert_array_equal(view.latents, canvas.latents)
     assert np.all(np.asarray(view.clock)[np.asarray(canvas.is_image)] == 1)
 
 
 @pytest.mark.parametrize("made", [tiny.paradigm("endpoint", "clean"), test_edit_flow.paradigm()])
 def test_who_has_none(made):
-    assert likelihood.scorer(made) is None
+    assert likelihood.likelihood_bound(made) is None

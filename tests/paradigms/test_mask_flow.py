@@ -10,36 +10,36 @@ import pytest
 from oneflow_jax.data.document import Document, Gap, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import predictions, tasks, time_samplers
-from oneflow_jax.paradigms.base import Plan
 from oneflow_jax.paradigms.mask_flow import MaskFlow
 from oneflow_jax.samplers import ode
-from oneflow_jax.samplers.token_sampling import Choice
+from oneflow_jax.samplers.base import SamplingPlan
+from oneflow_jax.samplers.token_sampling import TokenSampling
 from tests import tiny
 from tests.paradigms import small_language
-from tests.paradigms.oracle import SEED, TABLE, keys
+from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-ALL = (1.0, 0.0, 0.0, 0.0, 0.0)
+JOINT_ONLY = (1.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def paradigm(shares=ALL, drop=0.0, **changes):
+def paradigm(task_probs=JOINT_ONLY, cond_drop_prob=0.0, **overrides):
     settings = {
         "vocab": tiny.VOCAB,
         "legal": ((0, tiny.VOCAB),),
-        "image": predictions.Clean(),
+        "image": predictions.X1Prediction(),
         "channels": tiny.CODEC.channels,
-        "mix": tasks.Mix(shares, drop),
-        "clock": time_samplers.Power(),
+        "mix": tasks.TaskMixture(task_probs, cond_drop_prob),
+        "clock": time_samplers.PowerTimeSampler(),
         "cap": 20.0,
         "weights": (("text", 1.0), ("image", 1.0)),
     }
-    return MaskFlow(**settings | changes)
+    return MaskFlow(**settings | overrides)
 
 
-def plan(steps, **choice):
-    return Plan(ode.schedule("euler", steps), words=Choice(**choice))
+def plan(steps, **token_sampling):
+    return SamplingPlan(ode.make_schedule("euler", steps), words=TokenSampling(**token_sampling))
 
 
-def truth(canvas):
+def oracle(canvas):
     """The network that knows `canvas`."""
 
     def apply(view):
@@ -50,20 +50,22 @@ def truth(canvas):
     return apply
 
 
-def corrupted(flow, canvas, u, seed=SEED):
+def corrupt_rows(flow, canvas, u, seed=SEED):
     rows = canvas.ids.shape[0]
     at = jnp.full(canvas.ids.shape, u)
-    return jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))(keys(seed, rows), at, canvas)
+    return jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))(
+        row_keys(seed, rows), at, canvas
+    )
 
 
 @pytest.fixture(scope="module")
 def data():
-    return tiny.rows_of(tiny.captions(3))
+    return tiny.training_rows(tiny.captions(3))
 
 
 def test_words_are_hidden_by_the_schedule_and_bear_clocks_of_their_own(data):
     many = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), data)
-    view, targets = corrupted(paradigm(), many, 0.3)
+    view, targets = corrupt_rows(paradigm(), many, 0.3)
     text = np.asarray(many.free & many.is_text)
     hidden = np.asarray(view.clock == 0) & text
     n = text.sum()
@@ -80,8 +82,8 @@ def test_words_are_hidden_by_the_schedule_and_bear_clocks_of_their_own(data):
 
 def test_the_truth_costs_nothing_and_ignorance_the_bound(data):
     flow = paradigm()
-    _, targets = corrupted(flow, data, 0.5)
-    found = jax.vmap(flow.loss)(truth(data)(tiny.noisy_view(data)), targets)
+    _, targets = corrupt_rows(flow, data, 0.5)
+    found = jax.vmap(flow.loss)(oracle(data)(tiny.noisy_canvas(data)), targets)
     for term in found.values():
         np.testing.assert_allclose(np.asarray(term.total), 0, atol=1e-4)
     flat = {
@@ -98,20 +100,20 @@ def test_the_truth_costs_nothing_and_ignorance_the_bound(data):
 
 def test_the_weight_is_capped_near_the_end(data):
     flow = paradigm(cap=4.0)
-    _, targets = corrupted(flow, data, 0.999)
+    _, targets = corrupt_rows(flow, data, 0.999)
     assert float(targets.weight.max()) == 4.0
 
 
 @pytest.mark.parametrize("choice", [{}, {"order": "confidence"}, {"temperature": 0.0}])
 @pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (5, 2.0)])
 def test_the_truth_is_sampled(data, choice, steps, guidance):
-    flow, schedule = paradigm(), ode.schedule("euler", steps)
-    how = Plan(schedule, guidance, guidance, words=Choice(**choice), record=True)
+    flow, schedule = paradigm(), ode.make_schedule("euler", steps)
+    how = SamplingPlan(schedule, guidance, guidance, words=TokenSampling(**choice), record=True)
     blank = data.replace(
         ids=jnp.where(data.free, 0, data.ids),
         latents=jnp.where(data.free[..., None], 0, data.latents),
     )
-    out = flow.sample(truth(data), TABLE, keys(SEED, 3), blank, how)
+    out = flow.sample(oracle(data), TABLE, row_keys(SEED, 3), blank, how)
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
     moments = out.moments
@@ -139,7 +141,7 @@ def test_what_is_read_never_changes_unless_remasking_is_asked_for(data):
 
     for remask, changes in ((0.0, False), (0.5, True)):
         how = dataclasses.replace(plan(12, remask=remask), record=True)
-        path = flow.sample(fickle, TABLE, keys(SEED, 3), data, how).moments
+        path = flow.sample(fickle, TABLE, row_keys(SEED, 3), data, how).moments
         ids, read = np.asarray(path.canvas.ids), np.asarray(path.certainty) == 1
         text = np.asarray(data.free & data.is_text)
         changed = read[:-1] & read[1:] & (ids[:-1] != ids[1:]) & text
@@ -159,7 +161,7 @@ def test_given_slots_never_change():
         return net.apply({"params": params}, view)
 
     table = net.apply({"params": params}, method="table")
-    out = flow.sample(apply, table, keys(SEED, 1), canvas, plan(3, remask=0.3)).canvas
+    out = flow.sample(apply, table, row_keys(SEED, 1), canvas, plan(3, remask=0.3)).canvas
     fixed = np.asarray(canvas.fixed)
     np.testing.assert_array_equal(out.ids[fixed], canvas.ids[fixed])
     np.testing.assert_array_equal(out.latents[fixed], canvas.latents[fixed])
@@ -169,18 +171,20 @@ def test_given_slots_never_change():
 
 def language_flow():
     return paradigm(
-        vocab=small_language.VOCAB, legal=small_language.LEGAL, channels=small_language.CHANNELS
+        vocab=small_language.VOCAB,
+        legal=small_language.ALLOWED_RANGES,
+        channels=small_language.CHANNELS,
     )
 
 
-def frequencies(steps, rows=4000, **choice):
-    lang = small_language.THREE
+def frequencies(steps, rows=4000, **token_sampling):
+    lang = small_language.PARITY
     out = language_flow().sample(
         lang.masked,
         small_language.TABLE,
-        keys(SEED, rows),
+        row_keys(SEED, rows),
         lang.canvas(rows),
-        plan(steps, **choice),
+        plan(steps, **token_sampling),
     )
     return lang.frequencies(out.canvas.ids)
 
@@ -188,7 +192,7 @@ def frequencies(steps, rows=4000, **choice):
 @pytest.mark.parametrize("choice", [{}, {"remask": 0.05}])
 def test_an_exact_network_samples_its_language(choice):
     rows = 4000
-    expected = np.array([*small_language.THREE.shares, 0.0])
+    expected = np.array([*small_language.PARITY.shares, 0.0])
     sigma = np.sqrt(expected * (1 - expected) / rows)
     found = frequencies(400, rows, **choice)
     assert np.all(np.abs(found - expected)[:-1] <= 4 * sigma[:-1]), found
@@ -210,14 +214,14 @@ def test_temperature_and_top_p_sharpen():
 
 def test_a_late_start_hides_only_part_of_what_is_there(data):
     seen = []
-    how = Plan(ode.schedule("euler", 1, start=0.75))
+    how = SamplingPlan(ode.make_schedule("euler", 1, start=0.75))
     many = jax.tree.map(lambda x: jnp.repeat(x, 50, axis=0), data)
 
     def spy(view):
         jax.debug.callback(lambda clock: seen.append(clock), view.clock)
-        return truth(many)(view)
+        return oracle(many)(view)
 
-    paradigm().sample(spy, TABLE, keys(3, 150), many, how)
+    paradigm().sample(spy, TABLE, row_keys(3, 150), many, how)
     jax.effects_barrier()
     (clock,) = seen
     text = np.asarray(many.free & many.is_text)
@@ -229,6 +233,6 @@ def test_other_solvers_than_eulers_are_refused():
     flow = paradigm()
     flow.check(plan(2))
     with pytest.raises(UserError, match=r"sampling\.solver='heun'"):
-        flow.check(Plan(ode.schedule("heun", 2)))
+        flow.check(SamplingPlan(ode.make_schedule("heun", 2)))
     assert flow.evaluations(plan(7)) == 7
     assert flow.evaluations(dataclasses.replace(plan(7), guidance=2.0, text_guidance=2.0)) == 21

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from oneflow_jax.canvas import Canvas, Kind, Table
+from oneflow_jax.canvas import Canvas, EmbeddingTable, Modality
 from oneflow_jax.flows import tasks
-from oneflow_jax.paradigms.base import Plan
 from oneflow_jax.samplers import ode
+from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.training import update
 from tests import tiny
 
@@ -23,7 +23,7 @@ TRAINING_STEPS = 600
 @pytest.fixture
 def table():
     rows, mask = jax.random.split(jax.random.key(0))
-    return Table(
+    return EmbeddingTable(
         rows=3 * jax.random.normal(rows, (tiny.VOCAB, tiny.EMBED)),
         mask=jax.random.normal(mask, (tiny.EMBED,)),
     )
@@ -34,7 +34,7 @@ def test_text_starts_from_noise_around_the_mask(name, table):
     objective = tiny.OBJECTIVES[name]
     ids = jnp.zeros(5000, jnp.int32)
     first, second = jax.random.split(jax.random.key(1))
-    for x_0 in (objective.corrupted(first, table, ids), objective.start(second, table, 5000)):
+    for x_0 in (objective.sample_x0_train(first, table, ids), objective.start(second, table, 5000)):
         noise = np.asarray(x_0 - table.mask[None])
         assert np.abs(noise.mean(0)).max() < 0.08
         np.testing.assert_allclose(noise.std(0), 1, atol=0.05)
@@ -45,7 +45,7 @@ def test_literal_masks_a_random_subset_in_training_and_all_of_it_in_sampling(tab
     ids = jnp.arange(100) % tiny.VOCAB
     shares = []
     for key in jax.random.split(jax.random.key(1), 40):
-        x_0 = np.asarray(objective.corrupted(key, table, ids))
+        x_0 = np.asarray(objective.sample_x0_train(key, table, ids))
         masked = np.all(x_0 == np.asarray(table.mask), axis=-1)
         clean = np.all(x_0 == np.asarray(table.rows[ids]), axis=-1)
         assert np.all(masked ^ clean)
@@ -76,7 +76,7 @@ def test_rows_are_normed_and_learned_as_the_objective_says(name, normed, learned
 
 
 @flax.struct.dataclass
-class Trained:
+class TrainingResult:
     rows_before: jax.Array
     rows_after: jax.Array
     texts: np.ndarray
@@ -92,7 +92,7 @@ def language(rows):
     return Canvas(
         ids=ids,
         latents=jnp.zeros((*ids.shape, 1)),
-        kind=Kind.TEXT * ones,
+        kind=Modality.TEXT * ones,
         segment=ones,
         span=1 + (order > 0),
         position=jnp.stack([order, 0 * order, 0 * order], axis=-1),
@@ -102,13 +102,13 @@ def language(rows):
 
 
 @functools.cache
-def trained(name):
+def train_objective(name):
     """The rows of E before and after training on `language`, and samples from noise."""
     objective = {
-        "endpoint": tiny.objectives.Endpoint(WORDS + 1),
+        "endpoint": tiny.objectives.CrossEntropyObjective(WORDS + 1),
         "literal": tiny.OBJECTIVES["literal"],
     }[name]
-    joint = tasks.Mix((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
+    joint = tasks.TaskMixture((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
     paradigm = dataclasses.replace(tiny.paradigm(channels=1, mix=joint), objective=objective)
     net = tiny.network(paradigm.heads, vocab_size=WORDS + 1, unroll=2)
     rate = optax.cosine_decay_schedule(2e-2, TRAINING_STEPS)
@@ -121,13 +121,15 @@ def trained(name):
     apply = functools.partial(net.apply, {"params": state.ema})
     table = net.apply({"params": state.ema}, method="table")
     draw = jax.jit(lambda keys, canvas: paradigm.sample(
-        apply, table, keys, canvas, Plan(ode.schedule("euler", 16))
+        apply, table, keys, canvas, SamplingPlan(ode.make_schedule("euler", 16))
     ).canvas.ids)  # fmt: skip
-    texts = draw(update.row_keys(jax.random.key(11), 64), batch)
-    return Trained(before.params["rows"][:WORDS], table.rows[:WORDS], np.asarray(texts)[:, 1:])
+    texts = draw(update.per_row_keys(jax.random.key(11), 64), batch)
+    return TrainingResult(
+        before.params["rows"][:WORDS], table.rows[:WORDS], np.asarray(texts)[:, 1:]
+    )
 
 
-def spread(rows):
+def mean_distance(rows):
     """Mean distance of two rows."""
     distance = jnp.linalg.norm(rows[:, None] - rows[None], axis=-1)
     return float(distance.sum() / (len(rows) * (len(rows) - 1)))
@@ -140,16 +142,16 @@ def test_literal_collapses():
     same. And where sampling starts from the mask in every slot, the ODE has one trajectory: all
     documents get the same text, however well the rest works.
     """
-    result = trained("literal")
-    assert spread(result.rows_after) < 0.05 * spread(result.rows_before)
+    result = train_objective("literal")
+    assert mean_distance(result.rows_after) < 0.05 * mean_distance(result.rows_before)
     assert len({tuple(text) for text in result.texts.tolist()}) == 1
 
 
 def test_endpoint_does_not_collapse():
     """Cross-entropy tells words apart, and the randomness is in x_0: valid texts, and diverse."""
-    result = trained("endpoint")
+    result = train_objective("endpoint")
     rows = result.rows_after / jnp.linalg.norm(result.rows_after, axis=-1, keepdims=True)
-    assert spread(rows) > 1.0
+    assert mean_distance(rows) > 1.0
     texts = [tuple(text) for text in result.texts.tolist()]
     assert np.mean([text in LANGUAGE for text in texts]) > 0.6
     assert len(set(texts) & LANGUAGE) >= 6

@@ -9,17 +9,17 @@ import pytest
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.data.document import Document, Gap, Text
-from oneflow_jax.paradigms.base import Plan
 from oneflow_jax.samplers import ode
+from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
-from tests.paradigms.oracle import SEED, TABLE, keys, oracle
+from tests.paradigms.oracle import SEED, TABLE, oracle, row_keys
 
 
 def sample(paradigm, apply, canvas, plan):
-    return paradigm.sample(apply, TABLE, keys(SEED, canvas.ids.shape[0]), canvas, plan)
+    return paradigm.sample(apply, TABLE, row_keys(SEED, canvas.ids.shape[0]), canvas, plan)
 
 
-def blanked(canvas):
+def blank_targets(canvas):
     """The canvas without what is to be made."""
     return canvas.replace(
         ids=jnp.where(canvas.free, 0, canvas.ids),
@@ -42,9 +42,9 @@ def blanked(canvas):
 )
 def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, guidance):
     paradigm = tiny.paradigm(objective, image)
-    data = tiny.rows_of(tiny.captions(3))
-    plan = Plan(ode.schedule(solver, steps, grid), guidance, record=True)
-    out = sample(paradigm, oracle(paradigm, data), blanked(data), plan)
+    data = tiny.training_rows(tiny.captions(3))
+    plan = SamplingPlan(ode.make_schedule(solver, steps, grid), guidance, record=True)
+    out = sample(paradigm, oracle(paradigm, data), blank_targets(data), plan)
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
     # All the way the belief is the data, and the state between noise and that.
@@ -86,7 +86,7 @@ def real_sampler(objective="endpoint", guidance=1.0, steps_=3, solver="euler"):
     paradigm = tiny.paradigm(objective)
     net = tiny.network(paradigm.heads)
     params = tiny.parameters(net)
-    plan = Plan(ode.schedule(solver, steps_), guidance)
+    plan = SamplingPlan(ode.make_schedule(solver, steps_), guidance)
 
     def run(keys, canvas):
         apply = functools.partial(net.apply, {"params": params})
@@ -100,7 +100,7 @@ def test_given_slots_never_change_nor_does_padding(solver, guidance):
     canvas = prompt()
     # A stray value in a slot that does not exist must come back untouched, too.
     canvas = canvas.replace(ids=jnp.where(canvas.kind == 0, 5, canvas.ids))
-    out = real_sampler(guidance=guidance, solver=solver)(keys(SEED, 3), canvas)
+    out = real_sampler(guidance=guidance, solver=solver)(row_keys(SEED, 3), canvas)
     kept = ~np.asarray(canvas.free)
     assert kept.sum() > 20
     np.testing.assert_array_equal(out.ids[kept], canvas.ids[kept])
@@ -119,8 +119,8 @@ def test_given_slots_never_change_nor_does_padding(solver, guidance):
 
 def test_samples_depend_on_the_seed_alone():
     run, canvas = real_sampler(), prompt()
-    once, again = (run(keys(SEED, 3), canvas) for _ in range(2))
-    other = run(keys(99, 3), canvas)
+    once, again = (run(row_keys(SEED, 3), canvas) for _ in range(2))
+    other = run(row_keys(99, 3), canvas)
     tiny.assert_trees_close(once, again, atol=0)
     image = np.asarray(canvas.free & canvas.is_image)
     text = np.asarray(canvas.free & canvas.is_text)
@@ -131,10 +131,10 @@ def test_samples_depend_on_the_seed_alone():
 @pytest.mark.parametrize("solver", ["euler", "renoise"])
 def test_a_sample_does_not_depend_on_its_neighbors(solver):
     run, canvas = real_sampler(solver=solver), prompt()
-    whole = run(keys(SEED, 3), canvas)
+    whole = run(row_keys(SEED, 3), canvas)
     swapped = jax.tree.map(lambda x: x.at[1:].set(x[jnp.array([2, 1])]), canvas)
-    first = run(keys(SEED, 3), swapped)
-    alone = run(keys(SEED, 1), jax.tree.map(lambda x: x[:1], canvas))
+    first = run(row_keys(SEED, 3), swapped)
+    alone = run(row_keys(SEED, 1), jax.tree.map(lambda x: x[:1], canvas))
     for other in (first, alone):
         np.testing.assert_array_equal(other.ids[0], whole.ids[0])
         np.testing.assert_allclose(other.latents[0], whole.latents[0], atol=1e-5)
@@ -144,7 +144,7 @@ def test_a_sample_does_not_depend_on_its_neighbors(solver):
 @pytest.mark.parametrize(("solver", "steps_"), [("euler", 1), ("heun", 3), ("renoise", 3)])
 def test_evaluations_counts_the_rows_that_the_network_sees(solver, steps_, guidance):
     paradigm = tiny.paradigm()
-    data = tiny.rows_of(tiny.captions(2))
+    data = tiny.training_rows(tiny.captions(2))
     calls = []
 
     def counted(view):
@@ -152,7 +152,7 @@ def test_evaluations_counts_the_rows_that_the_network_sees(solver, steps_, guida
         jax.debug.callback(lambda: calls.append(copies))
         return oracle(paradigm, data)(view)
 
-    plan = Plan(ode.schedule(solver, steps_), guidance)
+    plan = SamplingPlan(ode.make_schedule(solver, steps_), guidance)
     jax.block_until_ready(sample(paradigm, counted, data, plan))
     jax.effects_barrier()
     assert sum(calls) == paradigm.evaluations(plan)
@@ -167,7 +167,7 @@ def test_without_words_means_noise_at_time_zero_as_in_training():
         return oracle(tiny.paradigm(), jax.tree.map(lambda x: x, canvas))(view)
 
     # In one step no solver is in between.
-    sample(tiny.paradigm(), spy, canvas, Plan(ode.schedule("euler", 1), 2.0))
+    sample(tiny.paradigm(), spy, canvas, SamplingPlan(ode.make_schedule("euler", 1), 2.0))
     (both,) = seen
     conditional, without = (jax.tree.map(lambda x, i=i: x[i::2], both) for i in (0, 1))
     words = np.asarray(canvas.is_text & (canvas.position[..., 0] > 0))
@@ -186,13 +186,13 @@ def test_without_words_means_noise_at_time_zero_as_in_training():
 
 def test_every_row_starts_from_noise_of_its_own():
     paradigm, seen = tiny.paradigm(), []
-    data = tiny.rows_of(tiny.captions(1) * 2)
+    data = tiny.training_rows(tiny.captions(1) * 2)
 
     def spy(view):
         seen.append(view)
         return oracle(paradigm, data)(view)
 
-    sample(paradigm, spy, data, Plan(ode.schedule("euler", 1)))
+    sample(paradigm, spy, data, SamplingPlan(ode.make_schedule("euler", 1)))
     (view,) = seen
     for kind, content in ((data.is_text, view.embeds), (data.is_image, view.latents)):
         one, other = (content[b][np.asarray((data.free & kind)[b])] for b in (0, 1))
@@ -201,16 +201,16 @@ def test_every_row_starts_from_noise_of_its_own():
 
 def test_a_late_start_keeps_part_of_what_is_there():
     paradigm = tiny.paradigm()
-    data, seen = tiny.rows_of(tiny.captions(2)), []
+    data, seen = tiny.training_rows(tiny.captions(2)), []
 
     def spy(view):
         seen.append(view)
         return oracle(paradigm, data)(view)
 
-    sample(paradigm, spy, data, Plan(ode.schedule("euler", 1, start=0.9)))
+    sample(paradigm, spy, data, SamplingPlan(ode.make_schedule("euler", 1, start=0.9)))
     (view,) = seen
     image = np.asarray(data.is_image)
     np.testing.assert_allclose(view.clock[np.asarray(data.free)], 0.9)
     noise = np.asarray(view.latents - 0.9 * data.latents)[image]
     assert abs(noise.std() - 0.1) < 0.03
-    assert isinstance(view, canvases.View)
+    assert isinstance(view, canvases.NoisyCanvas)

@@ -7,27 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Attend, Kind
+from oneflow_jax.canvas import AttentionPattern, Modality
 from oneflow_jax.data import toy
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import gaussian, predictions, tasks, time_samplers
-from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.transfusion import Transfusion
 from oneflow_jax.samplers import ar_state, ode, token_sampling
+from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
-from tests.paradigms.oracle import SEED, TABLE, keys
+from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-MIXES = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.0, 0.0, 0.0)}
+TASK_PROBS = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.0, 0.0, 0.0)}
 
 
 def paradigm(task="joint"):
     return Transfusion(
-        alphabet=ar_state.Alphabet(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
-        image=predictions.Clean(),
+        alphabet=ar_state.TokenSpace(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
+        image=predictions.X1Prediction(),
         channels=tiny.CODEC.channels,
-        mix=tasks.Mix(MIXES[task], 0.0),
-        clock=time_samplers.Power(),
+        mix=tasks.TaskMixture(TASK_PROBS[task], 0.0),
+        clock=time_samplers.PowerTimeSampler(),
         weights=(("text", 1.0), ("image", 5.0)),
     )
 
@@ -35,33 +35,34 @@ def paradigm(task="joint"):
 @pytest.fixture(scope="module")
 def data():
     """Rows of one document each, with pictures between their words."""
-    lay = dataclasses.replace(tiny.layout_of(48, 0), markers=True)
+    lay = dataclasses.replace(tiny.make_layout(48, 0), markers=True)
     rows = [row for row in map(lay.row, toy.Toy(documents=40)) if len(row["kind"]) <= 48]
     return jax.tree.map(jnp.asarray, lay.canvas(rows[:16]))
 
 
-def corrupted(flow, canvas, seed=SEED):
+def corrupt_rows(flow, canvas, seed=SEED):
     u = jnp.broadcast_to(jnp.linspace(0, 0.9, canvas.ids.shape[0])[:, None], canvas.ids.shape)
     corrupt = jax.vmap(lambda k, u, row: flow.corrupt(k, u, row, TABLE))
-    return corrupt(keys(seed, canvas.ids.shape[0]), u, canvas)
+    return corrupt(row_keys(seed, canvas.ids.shape[0]), u, canvas)
 
 
 def test_layout_tells_where_pictures_begin_and_documents_end(data):
     kind, ids = np.asarray(data.kind), np.asarray(data.ids)
     for row in range(len(kind)):
-        filled = np.flatnonzero(kind[row] != Kind.PAD)
+        filled = np.flatnonzero(kind[row] != Modality.PAD)
         assert ids[row, filled[-1]] == vocabs.END
         firsts = [
             slot
             for slot in filled
-            if kind[row, slot] == Kind.IMAGE and data.span[row, slot] != data.span[row, slot - 1]
+            if kind[row, slot] == Modality.IMAGE
+            and data.span[row, slot] != data.span[row, slot - 1]
         ]
         assert firsts
         assert all(ids[row, slot - 1] == vocabs.IMAGE for slot in firsts)
 
 
 def test_words_are_shown_and_pictures_flow(data):
-    view, targets = corrupted(paradigm(), data)
+    view, targets = corrupt_rows(paradigm(), data)
     text, image = np.asarray(data.is_text), np.asarray(data.is_image)
     np.testing.assert_array_equal(view.clock[text], 1.0)
     np.testing.assert_array_equal(view.embeds[text], TABLE.rows[data.ids][text])
@@ -80,7 +81,7 @@ def test_words_are_shown_and_pictures_flow(data):
 
 
 def test_each_picture_of_a_document_has_its_own_time(data):
-    view, _ = corrupted(paradigm(), data)
+    view, _ = corrupt_rows(paradigm(), data)
     several = 0
     for row in range(data.ids.shape[0]):
         image = np.asarray(data.is_image[row])
@@ -92,7 +93,7 @@ def test_each_picture_of_a_document_has_its_own_time(data):
 
 
 def test_captions_are_learned_beside_clean_pictures(data):
-    view, targets = corrupted(paradigm("image_to_text"), data)
+    view, targets = corrupt_rows(paradigm("image_to_text"), data)
     image = np.asarray(data.is_image)
     np.testing.assert_array_equal(view.latents[image], data.latents[image])
     np.testing.assert_array_equal(view.clock, 1.0)
@@ -101,18 +102,18 @@ def test_captions_are_learned_beside_clean_pictures(data):
 
 
 def test_what_is_asked_is_the_next_word(data):
-    _, targets = corrupted(paradigm(), data)
+    _, targets = corrupt_rows(paradigm(), data)
     ids, scored = np.asarray(data.ids), np.asarray(targets.text)
     for row, slot in zip(*np.nonzero(scored), strict=True):
         assert targets.ids[row, slot] == ids[row, slot + 1]
-        assert data.kind[row, slot + 1] == Kind.TEXT
+        assert data.kind[row, slot + 1] == Modality.TEXT
     # Every token but BOS is asked for once.
     assert scored.sum() == np.sum(np.asarray(data.is_text)) - len(ids)
 
 
 def test_oracle_has_no_loss(data):
     flow = paradigm()
-    _, targets = corrupted(flow, data)
+    _, targets = corrupt_rows(flow, data)
     outputs = {
         "token_logits": 1e4 * jax.nn.one_hot(targets.ids, tiny.VOCAB),
         "image": data.latents,
@@ -127,13 +128,19 @@ def test_oracle_has_no_loss(data):
 
 def test_what_it_cannot_do_is_told():
     flow = paradigm()
-    assert (flow.attend, flow.revises) == (Attend.MIXED, False)
+    assert (flow.attend, flow.revises) == (AttentionPattern.MIXED, False)
     refused = {
-        "cannot revise": base.Plan(ode.schedule("euler", 2, start=0.5)),
-        "remask": base.Plan(ode.schedule("euler", 2), words=token_sampling.Choice(remask=0.1)),
-        "guidance": base.Plan(ode.schedule("euler", 2), text_guidance=2.0),
+        "cannot revise": SamplingPlan(ode.make_schedule("euler", 2, start=0.5)),
+        "remask": SamplingPlan(
+            ode.make_schedule("euler", 2), words=token_sampling.TokenSampling(remask=0.1)
+        ),
+        "guidance": SamplingPlan(ode.make_schedule("euler", 2), text_guidance=2.0),
     }
     for message, plan in refused.items():
         with pytest.raises(UserError, match=message):
             flow.check(plan)
-    flow.check(base.Plan(ode.schedule("heun", 3), words=token_sampling.Choice(temperature=0.5)))
+    flow.check(
+        SamplingPlan(
+            ode.make_schedule("heun", 3), words=token_sampling.TokenSampling(temperature=0.5)
+        )
+    )

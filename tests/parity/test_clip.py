@@ -28,31 +28,33 @@ SIZES = ((30, 30), (47, 64), (20, 13))
 """Heights and widths of pictures, for a model of 30 x 30."""
 
 
-def prepared_by_theirs(folder, captions, pictures):
+def preprocess_with_transformers(folder, captions, images):
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30}
     )
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
     read = tokenizer(list(captions), padding=True, truncation=True, max_length=24,
                      return_tensors="pt")  # fmt: skip
-    return processor(list(pictures), return_tensors="pt"), read
+    return processor(list(images), return_tensors="pt"), read
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", MODELS)
 def test_vectors_and_scores_agree(tmp_path, name):
-    folder = random_clip.write(tmp_path / "model", **MODELS[name])
+    folder = random_clip.write_model(tmp_path / "model", **MODELS[name])
     theirs, told = transformers.CLIPModel.from_pretrained(folder, output_loading_info=True)
     assert not any(told.values()), told
     theirs.eval()
     ours = clip.load(folder)
     captions = random_clip.CAPTIONS
     for size in SIZES:
-        pictures = random_inception.pictures(len(captions), *size)
-        looked_at, read = prepared_by_theirs(folder, captions, pictures)
+        pictures = random_inception.smooth_images(len(captions), *size)
+        looked_at, read = preprocess_with_transformers(folder, captions, pictures)
         out = theirs(**looked_at, **read)
-        close(clip.caption_vectors(ours, captions, 2), out.text_embeds, f"{name} captions")
-        close(clip.picture_vectors(ours, pictures, 2), out.image_embeds, f"{name} {size} pictures")
+        assert_close(clip.text_embeddings(ours, captions, 2), out.text_embeds, f"{name} captions")
+        assert_close(
+            clip.image_embeddings(ours, pictures, 2), out.image_embeds, f"{name} {size} pictures"
+        )
         cosine = (out.text_embeds * out.image_embeds).sum(-1)
         found = clip.scores(ours, pictures, captions)
         np.testing.assert_allclose(found, 100 * cosine.clamp(min=0), atol=100 * TOLERANCE)
@@ -62,7 +64,7 @@ def test_vectors_and_scores_agree(tmp_path, name):
 @pytest.mark.parametrize("end", [2, 7])
 def test_captions_are_read_where_theirs_are(tmp_path, end):
     """Tokens with no order, as no tokenizer makes them, so that the rules differ."""
-    folder = random_clip.write(tmp_path / "model", text_config={"eos_token_id": end})
+    folder = random_clip.write_model(tmp_path / "model", text_config={"eos_token_id": end})
     theirs = transformers.CLIPModel.from_pretrained(folder).eval()
     ours = clip.load(folder)
     tokens = np.random.default_rng(0).integers(8, 522, (6, 24))
@@ -70,11 +72,11 @@ def test_captions_are_read_where_theirs_are(tmp_path, end):
     tokens[:, 20] = 7
     wanted = theirs.get_text_features(torch.from_numpy(tokens)).pooler_output
     wanted = wanted / wanted.norm(dim=-1, keepdim=True)
-    found = clip_network.read(ours.text, ours.config.text, tokens)
-    close(np.asarray(found), wanted, f"end {end}")
+    found = clip_network.encode_text(ours.text, ours.config.text, tokens)
+    assert_close(np.asarray(found), wanted, f"end {end}")
 
 
-def close(ours, theirs, name):
+def assert_close(ours, theirs, name):
     theirs = theirs.numpy()
     assert ours.shape == theirs.shape
     # If they hardly differed from row to row, to agree would be no achievement.
@@ -87,29 +89,29 @@ def close(ours, theirs, name):
 @pytest.mark.parametrize("size", [*SIZES, (31, 90), (301, 200)])
 def test_pictures_are_prepared_alike(size):
     """To the last bit, but for the order of the arithmetic on colors."""
-    pictures = random_inception.pictures(2, *size)
+    pictures = random_inception.smooth_images(2, *size)
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30}
     )
     wanted = processor(list(pictures), return_tensors="np")["pixel_values"]
-    mean, deviation = np.asarray(clip_config.MEAN), np.asarray(clip_config.DEVIATION)
-    found = (clip.prepared(pictures, 30) / 255 - mean) / deviation
+    mean, deviation = np.asarray(clip_config.MEAN), np.asarray(clip_config.STD)
+    found = (clip.preprocess(pictures, 30) / 255 - mean) / deviation
     np.testing.assert_allclose(found.transpose(0, 3, 1, 2), wanted, atol=1e-6)
 
 
 def test_tokens_agree(tmp_path):
-    folder = random_clip.write(tmp_path / "model")
+    folder = random_clip.write_model(tmp_path / "model")
     theirs = transformers.CLIPTokenizer.from_pretrained(folder)
     wanted = theirs(list(random_clip.CAPTIONS), padding="max_length", truncation=True,
                     max_length=24, return_tensors="np")  # fmt: skip
-    found = clip.tokens(clip.load(folder), random_clip.CAPTIONS)
+    found = clip.tokenize(clip.load(folder), random_clip.CAPTIONS)
     np.testing.assert_array_equal(found, wanted["input_ids"])
     assert len(np.unique(found)) > 40
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
 def test_colors_are_found_where_theirs_are_saved(tmp_path, name):
-    folder = random_clip.write(tmp_path / "model")
+    folder = random_clip.write_model(tmp_path / "model")
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30},
         image_mean=[0.5, 0.4, 0.3], image_std=[0.1, 0.2, 0.3],
@@ -122,28 +124,28 @@ def test_colors_are_found_where_theirs_are_saved(tmp_path, name):
     assert (folder / name).exists(), sorted(path.name for path in folder.iterdir())
     config = clip.load(folder).config
     assert (config.mean, config.deviation) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
-    clip.tokens(clip.load(folder), random_clip.CAPTIONS)
+    clip.tokenize(clip.load(folder), random_clip.CAPTIONS)
 
 
 def test_pickled_weights_are_read_alike(tmp_path):
-    folder = random_clip.write(tmp_path / "model")
-    before = clip.caption_vectors(clip.load(folder), random_clip.CAPTIONS)
+    folder = random_clip.write_model(tmp_path / "model")
+    before = clip.text_embeddings(clip.load(folder), random_clip.CAPTIONS)
     path = folder / "model.safetensors"
     state = transformers.CLIPModel.from_pretrained(folder).state_dict()
     torch.save(state | {"text_model.embeddings.position_ids": torch.arange(24)[None]},
                folder / "pytorch_model.bin")  # fmt: skip
     path.unlink()
-    after = clip.caption_vectors(clip.load(folder), random_clip.CAPTIONS)
+    after = clip.text_embeddings(clip.load(folder), random_clip.CAPTIONS)
     np.testing.assert_array_equal(before, after)
 
 
 def test_what_they_save_is_read_alike(tmp_path):
     """Whatever else transformers writes down beside."""
-    folder = random_clip.write(tmp_path / "model")
-    before = clip.caption_vectors(clip.load(folder), random_clip.CAPTIONS)
+    folder = random_clip.write_model(tmp_path / "model")
+    before = clip.text_embeddings(clip.load(folder), random_clip.CAPTIONS)
     again = tmp_path / "again"
     transformers.CLIPModel.from_pretrained(folder).save_pretrained(again)
     transformers.CLIPTokenizer.from_pretrained(folder).save_pretrained(again)
     ours = clip.load(again)
-    np.testing.assert_array_equal(before, clip.caption_vectors(ours, random_clip.CAPTIONS))
+    np.testing.assert_array_equal(before, clip.text_embeddings(ours, random_clip.CAPTIONS))
     assert ours.config == clip.load(folder).config

@@ -16,11 +16,11 @@ from oneflow_jax.codecs.autoencoder import diffusers_weights, layers, models
 
 TOLERANCE = 1e-4
 
-PICTURES = ((2, 32, 48), (1, 48, 32))
+IMAGE_SHAPES = ((2, 32, 48), (1, 48, 32))
 """Batch, height and width; not square, so that neither can stand for the other."""
 
 
-def blocks(count):
+def block_types(count):
     return {
         "down_block_types": ("DownEncoderBlock2D",) * count,
         "up_block_types": ("UpDecoderBlock2D",) * count,
@@ -90,7 +90,7 @@ VQ = {
 }
 
 
-def randomized(module):
+def randomize(module):
     """The model with every parameter moved, and so that no part of it can be left out unseen."""
     generator = torch.Generator().manual_seed(0)
     for name, value in module.state_dict().items():
@@ -107,13 +107,15 @@ def randomized(module):
 
 
 @torch.no_grad()
-def saved(folder, kind, settings):
+def save_random_model(folder, kind, settings):
     """A random model of diffusers', and the folder that it is saved in."""
     torch.manual_seed(0)
-    theirs = getattr(diffusers, kind)(**settings, **blocks(len(settings["block_out_channels"])))
-    theirs = randomized(theirs)
+    theirs = getattr(diffusers, kind)(
+        **settings, **block_types(len(settings["block_out_channels"]))
+    )
+    theirs = randomize(theirs)
     if kind == "VQModel":  # Codes where the vectors are, so that many are the nearest of some.
-        vectors = theirs.encode(to_torch(pictures(*PICTURES[0]))).latents
+        vectors = theirs.encode(to_torch(random_pixels(*IMAGE_SHAPES[0]))).latents
         vectors = vectors.permute(0, 2, 3, 1).flatten(0, 2)
         codebook = theirs.quantize.embedding.weight
         chosen = torch.arange(len(codebook)) % len(vectors)
@@ -122,7 +124,7 @@ def saved(folder, kind, settings):
     return theirs, epath.Path(folder)
 
 
-def pictures(batch, height, width):
+def random_pixels(batch, height, width):
     return np.random.default_rng(0).uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
 
 
@@ -134,10 +136,10 @@ def from_torch(x):
     return x.numpy().transpose(0, 2, 3, 1)
 
 
-def ours_in(folder):
+def load_ours(folder):
     """Functions of the model in a folder: name -> jitted method."""
     architecture, params = diffusers_weights.load(folder)
-    module = models.model(architecture)
+    module = models.make_model(architecture)
 
     def method(name):
         return jax.jit(lambda x: module.apply({"params": params}, x, method=name))
@@ -145,7 +147,7 @@ def ours_in(folder):
     return architecture, method
 
 
-def close(ours, theirs, name):
+def assert_close(ours, theirs, name):
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     # If they hardly differed from place to place, to agree would be no achievement.
@@ -156,61 +158,61 @@ def close(ours, theirs, name):
 
 
 @torch.no_grad()
-def kl_agrees(theirs, folder, name):
-    _, method = ours_in(folder)
+def assert_kl_agrees(theirs, folder, name):
+    _, method = load_ours(folder)
     encode, decode = method("encode"), method("decode")
-    for size in PICTURES:
-        pixels = pictures(*size)
+    for size in IMAGE_SHAPES:
+        pixels = random_pixels(*size)
         wanted = theirs.encode(to_torch(pixels)).latent_dist
         found = encode(pixels)
-        close(found.mean, from_torch(wanted.mean), f"{name} {size} mean")
-        close(found.log_variance, from_torch(wanted.logvar), f"{name} {size} logvar")
+        assert_close(found.mean, from_torch(wanted.mean), f"{name} {size} mean")
+        assert_close(found.log_variance, from_torch(wanted.logvar), f"{name} {size} logvar")
         latents = np.random.default_rng(1).standard_normal(found.mean.shape).astype(np.float32)
         wanted = theirs.decode(to_torch(latents)).sample
-        close(decode(latents), from_torch(wanted), f"{name} {size} decode")
+        assert_close(decode(latents), from_torch(wanted), f"{name} {size} decode")
 
 
 @torch.no_grad()
-def vq_agrees(theirs, folder, name):
-    architecture, method = ours_in(folder)
+def assert_vq_agrees(theirs, folder, name):
+    architecture, method = load_ours(folder)
     vectors, encode, lookup, decode = map(method, ("vectors", "encode", "lookup", "decode"))
-    for size in PICTURES:
-        pixels = pictures(*size)
+    for size in IMAGE_SHAPES:
+        pixels = random_pixels(*size)
         wanted = theirs.encode(to_torch(pixels)).latents
-        close(vectors(pixels), from_torch(wanted), f"{name} {size} vectors")
+        assert_close(vectors(pixels), from_torch(wanted), f"{name} {size} vectors")
         quantized, _, (_, _, codes) = theirs.quantize(wanted)
         found = np.asarray(encode(pixels))
         np.testing.assert_array_equal(found, codes.numpy().reshape(found.shape))
         assert len(np.unique(found)) > 4
-        close(lookup(found), from_torch(quantized), f"{name} {size} lookup")
+        assert_close(lookup(found), from_torch(quantized), f"{name} {size} lookup")
         shape = (size[0], *found.shape[1:])
         codes = np.random.default_rng(1).integers(0, architecture.num_vq_embeddings, shape)
         wanted = theirs.decode(to_torch(lookup(codes)), force_not_quantize=True).sample
-        close(decode(lookup(codes)), from_torch(wanted), f"{name} {size} decode")
+        assert_close(decode(lookup(codes)), from_torch(wanted), f"{name} {size} decode")
 
 
 def test_some_layoutsare_wide():
     for layouts in (KL, VQ):
         widths = [model["block_out_channels"][-1] for model in layouts.values()]
-        assert min(widths) < layers.WIDE <= max(widths)
+        assert min(widths) < layers.WINOGRAD_MIN_CHANNELS <= max(widths)
 
 
 @pytest.mark.parametrize("name", KL)
 def test_gaussians_agree(tmp_path, name):
-    theirs, folder = saved(tmp_path, "AutoencoderKL", KL[name])
-    kl_agrees(theirs, folder, name)
+    theirs, folder = save_random_model(tmp_path, "AutoencoderKL", KL[name])
+    assert_kl_agrees(theirs, folder, name)
 
 
 @pytest.mark.parametrize("name", VQ)
 def test_codes_agree(tmp_path, name):
-    theirs, folder = saved(tmp_path, "VQModel", VQ[name])
-    vq_agrees(theirs, folder, name)
+    theirs, folder = save_random_model(tmp_path, "VQModel", VQ[name])
+    assert_vq_agrees(theirs, folder, name)
 
 
 @pytest.mark.parametrize("axes", [2, 4])
 def test_attention_by_its_old_names_agrees(tmp_path, axes):
-    theirs, folder = saved(tmp_path, "AutoencoderKL", KL["sd1"])
-    path = folder / diffusers_weights.FILE
+    theirs, folder = save_random_model(tmp_path, "AutoencoderKL", KL["sd1"])
+    path = folder / diffusers_weights.WEIGHTS_FILE
     tensors = load_file(path)
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = 0
@@ -223,21 +225,21 @@ def test_attention_by_its_old_names_agrees(tmp_path, axes):
             renamed += 1
     assert renamed == 16
     save_file(tensors, path, {"format": "pt"})
-    kl_agrees(theirs, folder, f"old names, {axes} axes")
+    assert_kl_agrees(theirs, folder, f"old names, {axes} axes")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_files_agree(tmp_path, dtype):
-    theirs, folder = saved(tmp_path, "AutoencoderKL", KL["sdxl"])
+    theirs, folder = save_random_model(tmp_path, "AutoencoderKL", KL["sdxl"])
     theirs.to(dtype).save_pretrained(folder, safe_serialization=True)
-    kl_agrees(theirs.to(torch.float32), folder, str(dtype))
+    assert_kl_agrees(theirs.to(torch.float32), folder, str(dtype))
 
 
 @pytest.mark.parametrize(("kind", "name"), [*(("AutoencoderKL", n) for n in KL),
                                             *(("VQModel", n) for n in VQ)])  # fmt: skip
 def test_what_we_save_is_read_by_diffusers(tmp_path, kind, name):
     settings = (KL if kind == "AutoencoderKL" else VQ)[name]
-    theirs, folder = saved(tmp_path / "theirs", kind, settings)
+    theirs, folder = save_random_model(tmp_path / "theirs", kind, settings)
     diffusers_weights.save(folder.parent / "ours", *diffusers_weights.load(folder))
     again, told = getattr(diffusers, kind).from_pretrained(
         tmp_path / "ours", output_loading_info=True
@@ -249,16 +251,16 @@ def test_what_we_save_is_read_by_diffusers(tmp_path, kind, name):
         if key != "_class_name":
             values = (again.config[key], theirs.config[key])
             assert len({json.dumps(value) for value in values}) == 1, key
-    agrees = kl_agrees if kind == "AutoencoderKL" else vq_agrees
+    agrees = assert_kl_agrees if kind == "AutoencoderKL" else assert_vq_agrees
     agrees(again.eval(), folder, name)
 
 
 def test_bfloat16_computes_nearly_the_same(tmp_path):
-    _, folder = saved(tmp_path, "AutoencoderKL", KL["ours"])
+    _, folder = save_random_model(tmp_path, "AutoencoderKL", KL["ours"])
     architecture, params = diffusers_weights.load(folder)
-    pixels = pictures(*PICTURES[0])
+    pixels = random_pixels(*IMAGE_SHAPES[0])
     exact, rough = (
-        models.model(architecture, dtype).apply({"params": params}, pixels)
+        models.make_model(architecture, dtype).apply({"params": params}, pixels)
         for dtype in (jnp.float32, jnp.bfloat16)
     )
     assert 0 < np.abs(exact - rough).mean() < 0.1 * np.std(exact)

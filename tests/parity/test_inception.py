@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def tensors():
-    return random_inception.tensors()
+    return random_inception.random_tensors()
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,16 @@ def ours(tensors, tmp_path_factory):
 
 
 @torch.no_grad()
-def seen(network, pictures):
-    pixels = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).float() / 255
+def reference_features(network, images):
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
     return network(pixels)[0].numpy()[:, :, 0, 0]
 
 
 @pytest.mark.parametrize("size", [(64, 48), (299, 299), (400, 310)])
 def test_features_agree(network, ours, size):
-    pictures = random_inception.pictures(3, *size)
-    wanted = seen(network, pictures)
-    found = inception.features(ours, pictures, batch=2)
+    pictures = random_inception.smooth_images(3, *size)
+    wanted = reference_features(network, pictures)
+    found = inception.features(ours, pictures, batch_size=2)
     assert found.shape == wanted.shape == (3, 2048)
     # If pictures hardly differed, to agree would be no achievement.
     assert wanted.std(axis=0).mean() > 0.05 * wanted.mean()

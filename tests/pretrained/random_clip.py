@@ -53,7 +53,7 @@ def config(**changes):
     }
 
 
-def tensors(config):
+def random_tensors(config):
     """All that `model.safetensors` has, by its names: random, and no part so that it is unseen."""
     shapes = {"logit_scale": ()}
     for kind in ("text", "vision"):
@@ -85,17 +85,17 @@ def tensors(config):
     return {name: np.asarray(_random(name, shape)) for name, shape in shapes.items()}
 
 
-def write(folder, **changes):
+def write_model(folder, **changes):
     """A model's folder."""
     folder.mkdir(exist_ok=True)
     values = config(**changes)
     (folder / "config.json").write_text(json.dumps(values))
-    save_file(tensors(values), folder / "model.safetensors", {"format": "pt"})
-    tokenizer().save(str(folder / "tokenizer.json"))
+    save_file(random_tensors(values), folder / "model.safetensors", {"format": "pt"})
+    make_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
 
 
-def tokenizer():
+def make_tokenizer():
     """As CLIP's, of all bytes and a few merges."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = letters + [f"{letter}</w>" for letter in letters]

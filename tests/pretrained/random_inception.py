@@ -7,10 +7,10 @@ import numpy as np
 from oneflow_jax.pretrained import inception
 
 
-def tensors():
+def random_tensors():
     """All that pytorch-fid's file has, by its names: random, and no part so that it goes unseen."""
     made = {"fc.weight": np.zeros((1008, 2048), "f4"), "fc.bias": np.zeros(1008, "f4")}
-    for name, shape in inception._shapes().items():
+    for name, shape in inception._kernel_shapes().items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         deviation = float(np.sqrt(0.8 / np.prod(shape[1:])))
         made[f"{name}.conv.weight"] = deviation * rng.standard_normal(shape, np.float32)
@@ -23,7 +23,7 @@ def tensors():
     return made
 
 
-def pictures(count, height, width):
+def smooth_images(count, height, width):
     """Smooth colors with grain."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:height, :width]

@@ -14,7 +14,7 @@ def test_every_row_goes_through_in_its_order(count, calls):
         return rows * 2
 
     rows = np.arange(2 * count, dtype="i4").reshape(count, 2)
-    said = batches.through(network, rows, 2, 2)
+    said = batches.apply_batched(network, rows, 2, 2)
     assert said.dtype == np.float32
     np.testing.assert_array_equal(said, 2 * rows)
     assert sizes == [2] * calls
@@ -22,7 +22,7 @@ def test_every_row_goes_through_in_its_order(count, calls):
 
 def test_a_batch_of_none():
     with pytest.raises(UserError, match="batch=0: give 1 or more"):
-        batches.through(np.asarray, np.zeros((2, 2)), 0, 2)
+        batches.apply_batched(np.asarray, np.zeros((2, 2)), 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_a_batch_of_none():
 )
 def test_pictures_that_are_none(pictures):
     with pytest.raises(UserError, match=r"Eye wants uint8 pictures \[n H W 3\], not"):
-        batches.check(pictures, "Eye")
+        batches.validate_images(pictures, "Eye")

@@ -17,17 +17,17 @@ MIXED = {"vision_config": {"hidden_act": "gelu"}}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return clip.load(random_clip.write(tmp_path_factory.mktemp("clip") / "model", **MIXED))
+    return clip.load(random_clip.write_model(tmp_path_factory.mktemp("clip") / "model", **MIXED))
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return random_inception.pictures(len(CAPTIONS), 47, 64)
+def images():
+    return random_inception.smooth_images(len(CAPTIONS), 47, 64)
 
 
-def changed(folder, file="config.json", **changes):
+def write_with_changes(folder, file="config.json", **changes):
     """A model's folder, with changes in one of its files of JSON after the tensors were made."""
-    random_clip.write(folder)
+    random_clip.write_model(folder)
     path = folder / file
     values = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(values | changes))
@@ -35,22 +35,22 @@ def changed(folder, file="config.json", **changes):
 
 
 # An evaluation of the same folder by transformers 5.24 with PyTorch 2.13, in float64.
-def test_agrees_with_others(model, pictures):
+def test_agrees_with_others(model, images):
     wanted = [30.96002766, 22.26877861, -38.85772614, -15.31642769, 10.36112715]
-    found = clip.scores(model, pictures, CAPTIONS, batch=2)
+    found = clip.scores(model, images, CAPTIONS, batch_size=2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, np.maximum(wanted, 0), atol=1e-3)
-    seen = clip.picture_vectors(model, pictures)
-    read = clip.caption_vectors(model, CAPTIONS)
+    seen = clip.image_embeddings(model, images)
+    read = clip.text_embeddings(model, CAPTIONS)
     np.testing.assert_allclose(100 * (seen * read).sum(axis=1), wanted, atol=1e-3)
     np.testing.assert_allclose(read[1, :3], [-0.02091621, -0.35225048, -0.20514808], atol=1e-5)
     np.testing.assert_allclose(seen[1, :3], [-0.12931865, 0.16170286, 0.31722485], atol=1e-5)
 
 
-def test_vectors_have_length_1_and_their_rows_order(model, pictures):
+def test_vectors_have_length_1_and_their_rows_order(model, images):
     for vectors, one in (
-        (clip.picture_vectors(model, pictures, 2), clip.picture_vectors(model, pictures[3:4])),
-        (clip.caption_vectors(model, CAPTIONS, 2), clip.caption_vectors(model, CAPTIONS[3:4])),
+        (clip.image_embeddings(model, images, 2), clip.image_embeddings(model, images[3:4])),
+        (clip.text_embeddings(model, CAPTIONS, 2), clip.text_embeddings(model, CAPTIONS[3:4])),
     ):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
         np.testing.assert_allclose(vectors[3:4], one, atol=1e-5)
@@ -58,17 +58,18 @@ def test_vectors_have_length_1_and_their_rows_order(model, pictures):
 
 
 def test_what_follows_the_end_changes_nothing(model):
-    tokens = clip.tokens(model, CAPTIONS[:1])
+    tokens = clip.tokenize(model, CAPTIONS[:1])
     length = 1 + int(np.argmax(tokens == random_clip.END))
     other = np.concatenate([tokens[:, :length], tokens[:, 1 : 25 - length]], axis=1)
     shape = model.config.text
     np.testing.assert_array_equal(
-        clip_network.read(model.text, shape, tokens), clip_network.read(model.text, shape, other)
+        clip_network.encode_text(model.text, shape, tokens),
+        clip_network.encode_text(model.text, shape, other),
     )
 
 
 def test_tokens(model):
-    tokens = clip.tokens(model, CAPTIONS)
+    tokens = clip.tokenize(model, CAPTIONS)
     assert tokens.shape == (5, 24)
     assert tokens[0, :10].tolist() == [520, 320, 513, 82, 80, 84, 64, 81, 324, 521]
     assert set(tokens[0, 10:]) == {521}
@@ -80,17 +81,17 @@ def test_tokens(model):
 @pytest.mark.parametrize(("end", "place"), [(2, 5), (7, 3)])
 def test_where_captions_are_read(model, tmp_path, end, place):
     """At the highest token if the end is 2, else at the first that is the end."""
-    shape = clip.load(changed(tmp_path / "m", text_config=random_clip.config(
+    shape = clip.load(write_with_changes(tmp_path / "m", text_config=random_clip.config(
         text_config={"eos_token_id": end})["text_config"])).config.text  # fmt: skip
     tokens = np.full((1, 24), 3)
     tokens[0, 3], tokens[0, 5:9] = 7, [500, 7, 2, 500]
-    before = clip_network.read(model.text, shape, tokens)
+    before = clip_network.encode_text(model.text, shape, tokens)
     for position in range(9):
         other = tokens.copy()
         other[0, position] = 4 if tokens[0, position] == 3 else tokens[0, position] - 1
         if position in (3, 5):
             continue
-        same = np.array_equal(before, clip_network.read(model.text, shape, other))
+        same = np.array_equal(before, clip_network.encode_text(model.text, shape, other))
         assert same == (position > place), position
 
 
@@ -101,39 +102,40 @@ def test_no_pictures(model):
 def test_the_middle_of_a_picture_is_seen():
     picture = np.zeros((1, 8, 20, 3), np.uint8)
     picture[:, :, 6:14] = 200
-    np.testing.assert_array_equal(clip.prepared(picture, 8), np.full((1, 8, 8, 3), 200))
+    np.testing.assert_array_equal(clip.preprocess(picture, 8), np.full((1, 8, 8, 3), 200))
     picture = picture.transpose(0, 2, 1, 3)
-    np.testing.assert_array_equal(clip.prepared(picture, 8), np.full((1, 8, 8, 3), 200))
+    np.testing.assert_array_equal(clip.preprocess(picture, 8), np.full((1, 8, 8, 3), 200))
     # Bicubic: beyond 200 next to an edge. Half as large, each pixel is of more than its four.
-    enlarged = clip.prepared(picture[:, 2:18], 32)
+    enlarged = clip.preprocess(picture[:, 2:18], 32)
     assert enlarged.max() > 205
     dot = np.full((1, 16, 16, 3), 100, np.uint8)
     dot[:, 8, 8] = 255
-    assert (clip.prepared(dot, 8)[0, :, :, 0] != 100).sum() > 4
+    assert (clip.preprocess(dot, 8)[0, :, :, 0] != 100).sum() > 4
 
 
-def test_colors_are_normalized_as_the_folder_says(model, pictures, tmp_path):
-    folder = changed(tmp_path / "m", "preprocessor_config.json", image_mean=[0.5, 0.4, 0.3],
+def test_colors_are_normalized_as_the_folder_says(model, images, tmp_path):
+    folder = write_with_changes(tmp_path / "m", "preprocessor_config.json",
+                     image_mean=[0.5, 0.4, 0.3],
                      image_std=[1, 1, 1], do_resize=True, size=30)  # fmt: skip
     config = clip.load(folder).config
     assert (config.mean, config.deviation) == ((0.5, 0.4, 0.3), (1, 1, 1))
-    squares = clip.prepared(pictures, 30)
+    squares = clip.preprocess(images, 30)
     config = dataclasses.replace(model.config, mean=config.mean, deviation=config.deviation)
     told, usual = (
-        clip_network.look(model.vision, other, squares) for other in (config, model.config)
+        clip_network.encode_image(model.vision, other, squares) for other in (config, model.config)
     )
     assert np.abs(told - usual).max() > 0.01
     # The same colors, brought to where the others were.
     mean, deviation = np.asarray(model.config.mean), np.asarray(model.config.deviation)
     moved = 255 * ((squares / 255 - mean) / deviation + [0.5, 0.4, 0.3])
     np.testing.assert_allclose(
-        clip_network.look(model.vision, config, moved.astype(np.float32)), usual, atol=1e-5
+        clip_network.encode_image(model.vision, config, moved.astype(np.float32)), usual, atol=1e-5
     )
 
 
 def test_where_else_a_folder_says_it(tmp_path):
     """The second copies of OpenAI's first models, and the file of transformers 5."""
-    folder = changed(tmp_path / "m", "processor_config.json",
+    folder = write_with_changes(tmp_path / "m", "processor_config.json",
                      image_processor={"image_std": [0.1, 0.2, 0.3]})  # fmt: skip
     second = random_clip.config()["text_config"] | {"hidden_act": "gelu"}
     values = json.loads((folder / "config.json").read_text())
@@ -159,7 +161,7 @@ def test_where_else_a_folder_says_it(tmp_path):
 )
 def test_models_that_are_not_built_here(tmp_path, changes, message):
     with pytest.raises(UserError, match=rf"config\.json: .*{message}"):
-        clip.load(changed(tmp_path / "m", **changes))
+        clip.load(write_with_changes(tmp_path / "m", **changes))
 
 
 @pytest.mark.parametrize(
@@ -175,12 +177,12 @@ def test_models_that_are_not_built_here(tmp_path, changes, message):
 )
 def test_preparations_that_are_not_built_here(tmp_path, changes, message):
     with pytest.raises(UserError, match=rf"preprocessor_config\.json: .*{message}"):
-        clip.load(changed(tmp_path / "m", "preprocessor_config.json", **changes))
+        clip.load(write_with_changes(tmp_path / "m", "preprocessor_config.json", **changes))
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_missing_and_broken_files(tmp_path, file):
-    folder = random_clip.write(tmp_path / "m")
+    folder = random_clip.write_model(tmp_path / "m")
     (folder / file).write_text("{")
     with pytest.raises(UserError, match=file):
         clip.load(folder)
@@ -190,7 +192,7 @@ def test_missing_and_broken_files(tmp_path, file):
 
 
 def test_weights_that_do_not_fit(tmp_path):
-    folder = random_clip.write(tmp_path / "m")
+    folder = random_clip.write_model(tmp_path / "m")
     path = folder / "model.safetensors"
     tensors = load_file(path)
     for change, message in (
@@ -209,39 +211,41 @@ def test_weights_that_do_not_fit(tmp_path):
 
 
 def test_pickled_weights(model, tmp_path):
-    folder = random_clip.write(tmp_path / "m", **MIXED)
-    torch_zip.write(folder / "pytorch_model.bin", load_file(folder / "model.safetensors"))
+    folder = random_clip.write_model(tmp_path / "m", **MIXED)
+    torch_zip.write_state_dict(
+        folder / "pytorch_model.bin", load_file(folder / "model.safetensors")
+    )
     (folder / "model.safetensors").unlink()
-    read = clip.caption_vectors(clip.load(folder), CAPTIONS)
-    np.testing.assert_array_equal(read, clip.caption_vectors(model, CAPTIONS))
+    read = clip.text_embeddings(clip.load(folder), CAPTIONS)
+    np.testing.assert_array_equal(read, clip.text_embeddings(model, CAPTIONS))
 
 
 @pytest.mark.parametrize("end", [2, 7])
 def test_another_model_s_tokenizer(tmp_path, end):
-    folder = random_clip.write(tmp_path / "m", text_config={"eos_token_id": end})
-    other = random_clip.tokenizer()
+    folder = random_clip.write_model(tmp_path / "m", text_config={"eos_token_id": end})
+    other = random_clip.make_tokenizer()
     other.post_processor = None
     other.save(str(folder / "tokenizer.json"))
     with pytest.raises(UserError, match=r"tokenizer\.json makes \[.*\] of a caption"):
-        clip.tokens(clip.load(folder), ["", "a red square"])
-    folder = random_clip.write(tmp_path / "n", text_config={"vocab_size": 521})
+        clip.tokenize(clip.load(folder), ["", "a red square"])
+    folder = random_clip.write_model(tmp_path / "n", text_config={"vocab_size": 521})
     with pytest.raises(UserError, match="below vocab_size=521"):
-        clip.tokens(clip.load(folder), ["a red square"])
+        clip.tokenize(clip.load(folder), ["a red square"])
 
 
-def test_pictures_and_captions_that_are_none(model, pictures):
+def test_pictures_and_captions_that_are_none(model, images):
     with pytest.raises(UserError, match="CLIP wants uint8 pictures"):
-        clip.scores(model, pictures / 255, CAPTIONS)
+        clip.scores(model, images / 255, CAPTIONS)
     with pytest.raises(UserError, match="CLIP wants uint8 pictures"):
-        clip.picture_vectors(model, pictures[0])
+        clip.image_embeddings(model, images[0])
     with pytest.raises(UserError, match="a caption a picture, not 4 to 5"):
-        clip.scores(model, pictures, CAPTIONS[1:])
+        clip.scores(model, images, CAPTIONS[1:])
     with pytest.raises(UserError, match="batch=0"):
-        clip.scores(model, pictures, CAPTIONS, 0)
+        clip.scores(model, images, CAPTIONS, 0)
 
 
 def test_without_the_package(tmp_path, monkeypatch):
-    folder = random_clip.write(tmp_path / "m")
+    folder = random_clip.write_model(tmp_path / "m")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UserError, match=r"tokenizers is not installed: pip install -r require"):
         clip.load(folder)

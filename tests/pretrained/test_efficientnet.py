@@ -16,25 +16,27 @@ def params():
     return efficientnet.load()
 
 
-def noise(pixels):
-    return np.random.default_rng(0).integers(0, 256, (2, pixels, pixels, 3)).astype(np.uint8)
+def noise_images(image_size):
+    return (
+        np.random.default_rng(0).integers(0, 256, (2, image_size, image_size, 3)).astype(np.uint8)
+    )
 
 
-def middle(picture):
+def center_crop(image):
     """The square in the middle, at 224 pixels."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
-    return np.asarray(Image.fromarray(picture).resize((224, 224), Image.Resampling.BILINEAR, box))
+    return np.asarray(Image.fromarray(image).resize((224, 224), Image.Resampling.BILINEAR, box))
 
 
 def test_photographs_are_what_they_are(params):
     china, flower = sklearn.datasets.load_sample_images().images
     folder = pathlib.Path(matplotlib.get_data_path(), "sample_data")
     hopper = np.asarray(Image.open(folder / "grace_hopper.jpg").convert("RGB"))
-    pictures = np.stack([middle(picture) for picture in (china, flower, hopper)])
-    seen = efficientnet.features(params, pictures, batch=3)
+    pictures = np.stack([center_crop(picture) for picture in (china, flower, hopper)])
+    seen = efficientnet.features(params, pictures, batch_size=3)
     read = efficientnet.classify(params, seen).argmax(axis=1)
     # By ImageNet's numbers: palace, daisy, military uniform.
     np.testing.assert_array_equal(read, [698, 985, 652])
@@ -52,19 +54,21 @@ def test_photographs_are_what_they_are(params):
 )
 def test_agrees_with_others(params, pixels, sums, first, last):
     """The pictures have 80 pixels, and are made smaller, or not."""
-    seen = efficientnet.features(params, noise(80), pixels, batch=2)
+    seen = efficientnet.features(params, noise_images(80), pixels, batch_size=2)
     assert seen.shape == (2, 1280)
     np.testing.assert_allclose(seen.sum(axis=1), sums, rtol=1e-4)
     np.testing.assert_allclose([seen[0, 2], seen[1, -2]], [first, last], rtol=1e-3)
 
 
 def test_pictures_count_by_themselves_and_in_their_order(params):
-    pictures = np.concatenate([noise(32), 255 - noise(32), noise(32)[::-1]])[:5]
-    seen = efficientnet.features(params, pictures, 32, batch=2)
+    pictures = np.concatenate([noise_images(32), 255 - noise_images(32), noise_images(32)[::-1]])[
+        :5
+    ]
+    seen = efficientnet.features(params, pictures, 32, batch_size=2)
     np.testing.assert_allclose(seen[4], seen[1], rtol=1e-4, atol=1e-5)
     assert np.abs(seen[0] - seen[1]).max() > 0.1
     for i in range(5):
-        alone = efficientnet.features(params, pictures[i : i + 1], 32, batch=2)
+        alone = efficientnet.features(params, pictures[i : i + 1], 32, batch_size=2)
         np.testing.assert_allclose(seen[i], alone[0], rtol=1e-4, atol=1e-5)
 
 
@@ -78,7 +82,7 @@ def test_pictures_that_are_none(params):
     with pytest.raises(UserError, match=r"\(1, 8, 8, 1\)"):
         efficientnet.features(params, np.zeros((1, 8, 8, 1), np.uint8))
     with pytest.raises(UserError, match="pixels=31"):
-        efficientnet.features(params, noise(8), pixels=31)
+        efficientnet.features(params, noise_images(8), image_size=31)
 
 
 def test_without_the_package(monkeypatch):

@@ -11,12 +11,14 @@ FILE = "pt_inception-2015-12-05-6726825d.pth"
 
 @pytest.fixture(scope="module")
 def tensors():
-    return random_inception.tensors()
+    return random_inception.random_tensors()
 
 
 @pytest.fixture(scope="module")
 def network(tensors, tmp_path_factory):
-    return inception.load(torch_zip.write(tmp_path_factory.mktemp("weights") / FILE, tensors))
+    return inception.load(
+        torch_zip.write_state_dict(tmp_path_factory.mktemp("weights") / FILE, tensors)
+    )
 
 
 # An evaluation of the same weights by pytorch-fid 0.3.0 with PyTorch 2.13, in float64.
@@ -29,7 +31,7 @@ def network(tensors, tmp_path_factory):
 )
 def test_agrees_with_others(network, size, sums, first, last):
     """Pictures are made larger, or smaller."""
-    seen = inception.features(network, random_inception.pictures(2, *size), batch=2)
+    seen = inception.features(network, random_inception.smooth_images(2, *size), batch_size=2)
     assert seen.shape == (2, 2048)
     assert seen.dtype == np.float32
     np.testing.assert_allclose(seen.sum(axis=1, dtype=float), sums, rtol=1e-5)
@@ -37,9 +39,9 @@ def test_agrees_with_others(network, size, sums, first, last):
 
 
 def test_pictures_count_by_themselves_and_in_their_order(network):
-    pictures = random_inception.pictures(3, 40, 56)
-    seen = inception.features(network, pictures, batch=2)
-    alone = inception.features(network, pictures[2:], batch=2)
+    pictures = random_inception.smooth_images(3, 40, 56)
+    seen = inception.features(network, pictures, batch_size=2)
+    alone = inception.features(network, pictures[2:], batch_size=2)
     np.testing.assert_allclose(seen[2:], alone, rtol=1e-4, atol=1e-3)
     assert np.abs(seen[0] - seen[2]).max() > 1
 

@@ -11,7 +11,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import lpips
 
 distance = jax.jit(lpips.distance)
-slopes = jax.jit(jax.grad(lambda *args: lpips.distance(*args).sum(), argnums=(1, 2)))
+gradients = jax.jit(jax.grad(lambda *args: lpips.distance(*args).sum(), argnums=(1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +21,11 @@ def params():
 
 @pytest.fixture(scope="module")
 def emoji():
-    drawn = emoji_concepts.concepts(64, 24)
+    drawn = emoji_concepts.load(64, 24)
     return np.stack([concept.pixels for concept in drawn[:24]]).astype(np.float32) / 127.5 - 1
 
 
-def noise(height, width):
+def noise_pairs(height, width):
     """Two pairs of pictures that anyone can make again."""
     one = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3))
     other = np.tanh(np.random.default_rng(1).standard_normal((2, height, width, 3)))
@@ -39,11 +39,11 @@ def noise(height, width):
     [(31, 40, (0.08570308, 0.07278385)), (64, 64, (0.11833500, 0.11648255))],
 )
 def test_agrees_with_others(params, height, width, known):
-    np.testing.assert_allclose(distance(params, *noise(height, width)), known, rtol=3e-6)
+    np.testing.assert_allclose(distance(params, *noise_pairs(height, width)), known, rtol=3e-6)
 
 
 def test_no_distance_from_itself_and_the_same_both_ways(params):
-    one, other = noise(32, 32)
+    one, other = noise_pairs(32, 32)
     np.testing.assert_array_equal(distance(params, one, one), [0, 0])
     there, back = distance(params, one, other), distance(params, other, one)
     assert np.all(np.asarray(there) > 0.01)
@@ -51,7 +51,7 @@ def test_no_distance_from_itself_and_the_same_both_ways(params):
 
 
 def test_each_pair_counts_by_itself(params):
-    one, other = noise(32, 32)
+    one, other = noise_pairs(32, 32)
     whole = distance(params, one, other)
     np.testing.assert_allclose(distance(params, one[1:], other[1:]), whole[1:], rtol=1e-5)
 
@@ -77,9 +77,9 @@ def test_another_emoji_is_farther_than_a_blurred_one(params, emoji):
 
 
 def test_slopes_are_true(params):
-    one, other = noise(32, 32)
+    one, other = noise_pairs(32, 32)
     one, other = one[:1], other[:1]
-    slope, _ = slopes(params, one, other)
+    slope, _ = gradients(params, one, other)
     way = np.asarray(slope) / np.linalg.norm(slope)
     step = 0.02
     rise = distance(params, one + step * way, other) - distance(params, one - step * way, other)
@@ -89,15 +89,15 @@ def test_slopes_are_true(params):
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
 def test_slopes_are_finite_for_flat_pictures(params, value):
     flat = jnp.full((1, 32, 32, 3), value)
-    assert all(np.isfinite(slope).all() for slope in slopes(params, flat, flat))
+    assert all(np.isfinite(slope).all() for slope in gradients(params, flat, flat))
 
 
 def test_all_is_finite_where_nothing_is_seen(params):
     """Biases far below zero leave no feature above it."""
     blind = params._replace(biases=tuple(b - 1e3 for b in params.biases))
-    one, other = noise(32, 32)
+    one, other = noise_pairs(32, 32)
     np.testing.assert_array_equal(distance(blind, one, other), 0)
-    for slope in slopes(blind, one[:1], other[:1]):
+    for slope in gradients(blind, one[:1], other[:1]):
         np.testing.assert_array_equal(slope, 0)
 
 

@@ -6,25 +6,25 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.pretrained.tensors import Stored
+from oneflow_jax.pretrained.tensors import TensorFile
 from tests.pretrained import torch_zip
 
-KINDS = ("a.safetensors", "a.pth")
+FILE_NAMES = ("a.safetensors", "a.pth")
 
 
-def stored(folder, name, tensors):
+def write_tensors(folder, name, tensors):
     path = epath.Path(folder) / name
     if path.suffix == ".safetensors":
         save_file(tensors, path)
     else:
-        torch_zip.write(path, tensors)
-    return Stored(path)
+        torch_zip.write_state_dict(path, tensors)
+    return TensorFile(path)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", FILE_NAMES)
 def test_tensors_are_taken_until_none_is_left(tmp_path, name):
     matrix = np.arange(6, dtype="f4").reshape(2, 3)
-    tensors = stored(tmp_path, name, {"w": matrix, "bias": matrix[0], "n": np.asarray(3)})
+    tensors = write_tensors(tmp_path, name, {"w": matrix, "bias": matrix[0], "n": np.asarray(3)})
     np.testing.assert_array_equal(tensors.take("w", (2, 3)), matrix)
     tensors.drop(".n", "n")
     with pytest.raises(UserError, match=rf"{name}: tensor bias \(3,\) \(1 such in all\)"):
@@ -33,9 +33,9 @@ def test_tensors_are_taken_until_none_is_left(tmp_path, name):
     tensors.finish()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", FILE_NAMES)
 def test_what_does_not_fit_is_told(tmp_path, name):
-    tensors = stored(tmp_path, name, {"w": np.ones((2, 3), "f4"), "n": np.ones(2, "i8")})
+    tensors = write_tensors(tmp_path, name, {"w": np.ones((2, 3), "f4"), "n": np.ones(2, "i8")})
     with pytest.raises(UserError, match=rf"{name}: tensor v \(2,\) is missing"):
         tensors.take("v", (2,))
     with pytest.raises(UserError, match=rf"{name}: tensor w is float32 \(2, 3\).*\(3, 2\)"):
@@ -45,20 +45,20 @@ def test_what_does_not_fit_is_told(tmp_path, name):
 
 
 def test_half_precision_becomes_float32(tmp_path):
-    value = stored(tmp_path, "a.safetensors", {"w": np.ones(2, "f2") / 3}).take("w", (2,))
+    value = write_tensors(tmp_path, "a.safetensors", {"w": np.ones(2, "f2") / 3}).take("w", (2,))
     assert value.dtype == np.float32
     np.testing.assert_array_equal(value, np.ones(2, "f2") / 3)
 
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"none\.pth: there is no such file"):
-        Stored(epath.Path(tmp_path) / "none.pth")
+        TensorFile(epath.Path(tmp_path) / "none.pth")
     path = epath.Path(tmp_path) / "cut.safetensors"
     save_file({"w": np.ones(9, "f4")}, path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"cut\.safetensors is cut off"):
-        Stored(path)
+        TensorFile(path)
     header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(UserError, match=r"type 'BF16'\. Convert them to F32"):
-        Stored(path)
+        TensorFile(path)

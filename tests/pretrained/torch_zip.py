@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-KINDS = {
+STORAGE_CLASSES = {
     "<f2": b"HalfStorage",
     "<f4": b"FloatStorage",
     "<f8": b"DoubleStorage",
@@ -13,7 +13,7 @@ KINDS = {
 }
 
 
-def write(path, tensors, order="little", offset=0, packing=zipfile.ZIP_STORED):
+def write_state_dict(path, tensors, order="little", offset=0, compression=zipfile.ZIP_STORED):
     """Each tensor in a storage of its own, `offset` numbers after its start."""
     pickled, storages = b"\x80\x02}(", []
     for key, (name, value) in enumerate(tensors.items()):
@@ -21,7 +21,12 @@ def write(path, tensors, order="little", offset=0, packing=zipfile.ZIP_STORED):
         size = value.size + offset
         storages.append(np.zeros(offset, value.dtype).tobytes() + value.tobytes())
         storage = (
-            b"(" + _text("storage") + b"ctorch\n" + KINDS[value.dtype.str] + b"\n" + _text(str(key))
+            b"("
+            + _text("storage")
+            + b"ctorch\n"
+            + STORAGE_CLASSES[value.dtype.str]
+            + b"\n"
+            + _text(str(key))
         )
         storage += _text("cpu") + _int(size) + b"tQ"
         strides = [step // value.itemsize for step in np.empty(value.shape, value.dtype).strides]
@@ -29,12 +34,12 @@ def write(path, tensors, order="little", offset=0, packing=zipfile.ZIP_STORED):
         pickled += _tuple(value.shape) + _tuple(strides) + b"I00\nccollections\nOrderedDict\n)RtR"
     members = {"data.pkl": pickled + b"u.", "byteorder": order.encode(), "version": b"3\n"}
     members |= {f"data/{key}": data for key, data in enumerate(storages)}
-    return archive(path, members, packing)
+    return write_archive(path, members, compression)
 
 
-def archive(path, members, packing=zipfile.ZIP_STORED):
+def write_archive(path, members, compression=zipfile.ZIP_STORED):
     """A file of the members by name, as PyTorch puts them into one folder."""
-    with zipfile.ZipFile(path, "w", packing) as file:
+    with zipfile.ZipFile(path, "w", compression) as file:
         for name, data in members.items():
             file.writestr(f"archive/{name}", data)
     return path

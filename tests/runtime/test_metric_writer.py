@@ -21,18 +21,20 @@ def folder(tmp_path):
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / metric_writer.SCALARS).read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / metric_writer.METRICS_FILE).read_text().splitlines()
+    ]
 
 
 def written(folder, steps, resume_at=0):
-    writer = metric_writer.Writer(folder, resume_at)
+    writer = metric_writer.MetricWriter(folder, resume_at)
     for step in steps:
         writer.write_scalars(step, {"train/loss": 1.0 / step})
     writer.close()
 
 
 def test_scalars_go_to_lines_and_events(folder):
-    writer = metric_writer.Writer(folder)
+    writer = metric_writer.MetricWriter(folder)
     writer.write_scalars(3, {"train/loss": 0.5, "heldout/text/u=0.25": math.inf})
     writer.write_texts(3, {"note": "words"})
     writer.flush()
@@ -57,37 +59,37 @@ def test_a_new_run_forgets_all(folder):
 
 def test_a_line_that_was_cut_short_is_left_out_and_said(folder, caplog):
     written(folder, [1, 2])
-    path = folder / metric_writer.SCALARS
+    path = folder / metric_writer.METRICS_FILE
     path.write_text(path.read_text()[:-9])
-    assert [row["step"] for row in metric_writer.read_scalars(folder)] == [1]
+    assert [row["step"] for row in metric_writer.read_metrics(folder)] == [1]
     assert "cut short" in caplog.text
     written(folder, [3], resume_at=2)
     assert [row["step"] for row in lines(folder)] == [1, 3]
 
 
 def test_no_file_no_rows(folder):
-    assert metric_writer.read_scalars(folder) == []
+    assert metric_writer.read_metrics(folder) == []
 
 
 def test_curves_by_name_in_order_with_holes(folder):
-    writer = metric_writer.Writer(folder)
+    writer = metric_writer.MetricWriter(folder)
     for step, row in [(1, {"a": 1.0}), (2, {"b": 5.0}), (3, {"a": math.inf, "b": 6.0, "c": 7.0})]:
         writer.write_scalars(step, row)
     writer.close()
-    found = metric_writer.curves(folder, ["b", "a", "never"])
+    found = metric_writer.read_curves(folder, ["b", "a", "never"])
     assert found["b"] == [(2, 5.0), (3, 6.0)]
     assert found["a"][0] == (1, 1.0)
     assert found["a"][1][0] == 3
     assert math.isnan(found["a"][1][1])
     assert set(found) == {"a", "b"}
-    assert metric_writer.curves(folder / "nowhere", ["a"]) == {}
+    assert metric_writer.read_curves(folder / "nowhere", ["a"]) == {}
 
 
 def test_progress_writes_lines_where_nobody_watches(monkeypatch, caplog):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     with caplog.at_level(logging.INFO):
-        progress = metric_writer.Progress("training", 10)
+        progress = metric_writer.ProgressBar("training", 10)
         progress.advance(5)
         progress.report(5, "loss 0.5")
         progress.close()
@@ -99,7 +101,7 @@ def test_progress_draws_a_bar_on_a_terminal(monkeypatch, caplog):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     with caplog.at_level(logging.INFO):
-        progress = metric_writer.Progress("training", 10, start=3)
+        progress = metric_writer.ProgressBar("training", 10, start=3)
         progress.advance(5)
         progress.report(5, "loss 0.5")
         progress.close()
@@ -116,10 +118,10 @@ def test_time_left_counts_from_where_the_run_went_on(monkeypatch, caplog):
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with caplog.at_level(logging.INFO):
-        metric_writer.Progress("training", 20, start=10).report(15, "fine")
+        metric_writer.ProgressBar("training", 20, start=10).report(15, "fine")
     assert caplog.messages[0].endswith("| 0:50 left")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.6, "1:02"), (3661, "1:01:01")])
 def test_clock(seconds, text):
-    assert metric_writer._clock(seconds) == text
+    assert metric_writer._format_duration(seconds) == text

@@ -14,7 +14,7 @@ from tests import runs
 def stopped(arguments):
     """Runs the command, and sends SIGTERM when it trains; its exit code and what it printed."""
     process = subprocess.Popen(
-        **runs.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        **runs.popen_kwargs(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     for line in process.stderr:
         if "training 5/" in line:
@@ -28,7 +28,7 @@ def test_sigterm_saves_and_leaves_and_the_end_is_the_same(tmp_path):
     given = [runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000"]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))
     code, printed, told = stopped([*given, f"--workdir={broken}"])
-    assert code == main.STOPPED == 143, told
+    assert code == main.EXIT_PREEMPTED == 143, told
     (step,) = [int(path.name) for path in (broken / workdir.CHECKPOINTS).iterdir()]
     assert 5 <= step < 200
     assert f"Stopped after step {step}" in printed
@@ -37,15 +37,17 @@ def test_sigterm_saves_and_leaves_and_the_end_is_the_same(tmp_path):
         done = runs.run(*given, f"--workdir={folder}")
         assert done.returncode == 0, done.stderr
         assert (f"Going on from step {step}" in done.stderr) == (folder == broken)
-    system = runs.prepared(broken, runs.config(steps=200, checkpoint__every=1000))
-    (state, position), (expected, at) = (runs.state(system, folder) for folder in (broken, whole))
-    runs.assert_same(state, expected)
+    system = runs.prepare_system(broken, runs.make_config(steps=200, checkpoint__every=1000))
+    (state, position), (expected, at) = (
+        runs.load_state(system, folder) for folder in (broken, whole)
+    )
+    runs.assert_identical(state, expected)
     assert position == at
 
 
 def test_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
-    with preemption.noticed() as must_leave:
+    with preemption.sigterm_handler() as must_leave:
         assert not must_leave(1)
         signal.raise_signal(signal.SIGTERM)
         assert must_leave(2)
@@ -56,7 +58,7 @@ def test_in_another_thread_nothing_is_noticed():
     answers = []
 
     def asked():
-        with preemption.noticed() as must_leave:
+        with preemption.sigterm_handler() as must_leave:
             answers.append(must_leave(1))
 
     thread = threading.Thread(target=asked)

@@ -45,9 +45,9 @@ CONFIGS = {
 def shardings(sizes, system=None):
     system = system or tiny.System()
     mesh = sharding.make_mesh(sizes)
-    with sharding.use(mesh):
-        boxed = jax.eval_shape(system.initializer(tiny.packed()), jax.random.key(0))
-        return sharding.of_state(mesh, boxed)
+    with sharding.mesh_context(mesh):
+        boxed = jax.eval_shape(system.initializer(tiny.packed_batch()), jax.random.key(0))
+        return sharding.state_sharding(mesh, boxed)
 
 
 def name_of(path):
@@ -73,8 +73,8 @@ def test_where_every_parameter_lies(name, tmp_path, monkeypatch, request):
     config = make()
     config.mesh.update({"data": 1} | sizes)
     config.platform, config.source, config.evaluation.score = "any", {"name": "toy"}, ""
-    monkeypatch.setattr(vocab.Vocab, "size_padded", lambda self: config.data.vocab)
-    state = train_state.abstract(system_lib.system(config.lock(), epath.Path(tmp_path)))
+    monkeypatch.setattr(vocab.Vocab, "padded_size", lambda self: config.data.vocab)
+    state = train_state.abstract_state(system_lib.system(config.lock(), epath.Path(tmp_path)))
     mesh = ", ".join(f"{axis} {size}" for axis, size in config.mesh.items())
     found = f"{mesh}\n\n{written(state.params)}"
     path = GOLDEN / f"{name}.txt"
@@ -101,8 +101,8 @@ def test_no_configuration_of_a_transformer_is_forgotten():
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_autoencoders_are_copied_to_every_device(kind):
-    state = train_state.abstract(
-        autoencoder_system.system(codec.get_config(kind).lock(), trains=False)
+    state = train_state.abstract_state(
+        autoencoder_system.system(codec.get_config(kind).lock(), for_training=False)
     )
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
 
@@ -110,11 +110,11 @@ def test_autoencoders_are_copied_to_every_device(kind):
 @functools.cache
 def history(sizes, devices):
     """Losses of 5 steps on a mesh, where the state was to lie, and the state."""
-    with tiny.on_mesh(tiny.System(), tiny.packed(), dict(sizes), devices) as placed:
+    with tiny.shard_system(tiny.System(), tiny.packed_batch(), dict(sizes), devices) as placed:
         state, losses = placed.state, []
         for _ in range(5):
             state, metrics = placed.step(state, placed.batch)
-            losses.append(tiny.losses(metrics))
+            losses.append(tiny.compute_metrics(metrics))
         return losses, placed.shardings, state
 
 
@@ -149,7 +149,7 @@ def test_the_state_stays_where_it_was_planned():
 def test_constraints_on_activations_hold():
     mesh = sharding.make_mesh(CUBE)
     axes = ("rows", "slots", "act_hidden")
-    with sharding.use(mesh):
+    with sharding.mesh_context(mesh):
         x = jax.jit(lambda x: nn.with_logical_constraint(x, axes))(jnp.zeros((8, 4, 6)))
     assert x.addressable_shards[0].data.shape == (2, 4, 3)
 
@@ -230,20 +230,20 @@ def test_names_without_a_rule_and_rules_without_an_axis_are_refused(names, rules
     mesh = sharding.make_mesh({"data": 8})
     boxed = {"w": nn.LogicallyPartitioned(jax.ShapeDtypeStruct((8, 8), jnp.float32), names)}
     with pytest.raises(UserError, match=told):
-        sharding.of_state(mesh, boxed, sharding.RULES + rules)
+        sharding.state_sharding(mesh, boxed, sharding.RULES + rules)
 
 
 def test_rows_must_cut_into_devices_and_parts():
     mesh = sharding.make_mesh(CUBE)
-    sharding.check_rows(mesh, 16, 4)
+    sharding.check_batch_divides(mesh, 16, 4)
     for rows, parts in ((6, 1), (8, 4), (12, 2)):
         with pytest.raises(UserError, match=f"batch={rows} .*parts={parts}"):
-            sharding.check_rows(mesh, rows, parts)
+            sharding.check_batch_divides(mesh, rows, parts)
     # Whoever shares out slots in training takes rows of its own in sampling.
     mesh = sharding.make_mesh(LONG)
-    sharding.check_rows(mesh, 2)
+    sharding.check_batch_divides(mesh, 2)
     with pytest.raises(UserError, match=r"batch=2 .*sequence = 1 x 2 x 1 x 2 .*multiple of 4"):
-        sharding.check_rows(mesh, 2, rules=sharding.SAMPLING)
+        sharding.check_batch_divides(mesh, 2, rules=sharding.SAMPLING_RULES)
 
 
 def test_sizes_of_the_configuration_must_cut_into_devices():
@@ -256,10 +256,10 @@ def test_sizes_of_the_configuration_must_cut_into_devices():
 @pytest.mark.parametrize(
     ("where", "shape"),
     [
-        (lambda mesh: sharding.of_slots(mesh), (4, 2, 3)),
-        (lambda mesh: sharding.of_rows(mesh), (4, 4, 3)),
-        (lambda mesh: sharding.of_rows(mesh, sharding.SAMPLING), (2, 4, 3)),
-        (lambda mesh: sharding.replicated(mesh), (8, 4, 3)),
+        (lambda mesh: sharding.batch_sharding(mesh), (4, 2, 3)),
+        (lambda mesh: sharding.row_sharding(mesh), (4, 4, 3)),
+        (lambda mesh: sharding.row_sharding(mesh, sharding.SAMPLING_RULES), (2, 4, 3)),
+        (lambda mesh: sharding.replicated_sharding(mesh), (8, 4, 3)),
     ],
     ids=["slots", "rows", "sampling", "replicated"],
 )

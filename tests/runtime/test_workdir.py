@@ -16,9 +16,9 @@ def folder(tmp_path):
 
 
 def test_the_configuration_comes_back_as_it_was(folder):
-    config = runs.config(sampling__start=0.0, source__name="toy")
-    workdir.keep_config(folder, config)
-    saved = workdir.saved_config(folder)
+    config = runs.make_config(sampling__start=0.0, source__name="toy")
+    workdir.save_config(folder, config)
+    saved = workdir.load_config(folder)
     assert saved.to_json() == config.to_json()
     assert saved.paradigm.clock == ("power", 1.0)
     assert isinstance(saved.evaluation.passes, tuple)
@@ -26,7 +26,7 @@ def test_the_configuration_comes_back_as_it_was(folder):
 
 
 def kept_with_checkpoint(folder):
-    workdir.keep_config(folder, runs.config())
+    workdir.save_config(folder, runs.make_config())
     (folder / workdir.TOKENIZER).write_text("learned")
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
 
@@ -35,7 +35,7 @@ def test_another_configuration_is_refused_and_told(folder):
     kept_with_checkpoint(folder)
     before = (folder / workdir.CONFIG).read_text()
     with pytest.raises(UserError) as raised:
-        workdir.check_config(folder, runs.config(model__width=64, optimizer__clip=2.0))
+        workdir.check_config(folder, runs.make_config(model__width=64, optimizer__clip=2.0))
     assert "model.width: 32 there, 64 now" in str(raised.value)
     assert "optimizer.clip: 1.0 there, 2.0 now" in str(raised.value)
     assert "batch" not in str(raised.value)
@@ -49,7 +49,7 @@ def test_a_key_that_is_new_counts_as_another_configuration(folder):
     del old["model"]["width"]
     (folder / workdir.CONFIG).write_text(json.dumps(old))
     with pytest.raises(UserError, match=r"model.width: None there, 32 now"):
-        workdir.check_config(folder, runs.config())
+        workdir.check_config(folder, runs.make_config())
 
 
 def test_a_run_of_an_earlier_version_goes_on(folder):
@@ -57,10 +57,12 @@ def test_a_run_of_an_earlier_version_goes_on(folder):
     old = json.loads((folder / workdir.CONFIG).read_text())
     del old["start"], old["optimizer"]["frozen"], old["sampling"]["top_k"]
     (folder / workdir.CONFIG).write_text(json.dumps(old))
-    assert json.loads(workdir.saved_config(folder).to_json()) == json.loads(runs.config().to_json())
-    workdir.check_config(folder, runs.config())
+    assert json.loads(workdir.load_config(folder).to_json()) == json.loads(
+        runs.make_config().to_json()
+    )
+    workdir.check_config(folder, runs.make_config())
     with pytest.raises(UserError, match=r"optimizer.frozen: '' there, 'tower' now"):
-        workdir.check_config(folder, runs.config(optimizer__frozen="tower"))
+        workdir.check_config(folder, runs.make_config(optimizer__frozen="tower"))
 
 
 @pytest.mark.parametrize(
@@ -69,34 +71,34 @@ def test_a_run_of_an_earlier_version_goes_on(folder):
 )
 def test_some_values_may_change(folder, change):
     kept_with_checkpoint(folder)
-    workdir.check_config(folder, runs.config(**change))
+    workdir.check_config(folder, runs.make_config(**change))
     assert (folder / workdir.TOKENIZER).exists()
 
 
 def test_before_a_checkpoint_all_may_change_and_the_tokenizer_goes(folder):
-    workdir.keep_config(folder, runs.config())
+    workdir.save_config(folder, runs.make_config())
     (folder / workdir.TOKENIZER).write_text("learned")
-    workdir.check_config(folder, runs.config())
+    workdir.check_config(folder, runs.make_config())
     assert (folder / workdir.TOKENIZER).exists()
-    workdir.check_config(folder, runs.config(data__vocab=99))
+    workdir.check_config(folder, runs.make_config(data__vocab=99))
     assert not (folder / workdir.TOKENIZER).exists()
 
 
 def test_a_tokenizer_of_nobody_goes(folder):
     """A run was killed after it learned the tokenizer and before it wrote its configuration."""
     (folder / workdir.TOKENIZER).write_text("learned")
-    workdir.check_config(folder, runs.config())
+    workdir.check_config(folder, runs.make_config())
     assert not (folder / workdir.TOKENIZER).exists()
 
 
 def test_one_at_a_time(folder):
     with (
-        workdir.claimed(folder / "run"),
+        workdir.lock(folder / "run"),
         pytest.raises(UserError, match="in use by another run"),
-        workdir.claimed(folder / "run"),
+        workdir.lock(folder / "run"),
     ):
         pass
-    with workdir.claimed(folder / "run"):
+    with workdir.lock(folder / "run"):
         pass
 
 
@@ -105,15 +107,15 @@ def test_a_killed_process_lets_go(folder):
     line = [sys.executable, "-c", f"{holder}; time.sleep(60)", str(folder / ".lock")]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        with pytest.raises(UserError, match="in use"), workdir.claimed(folder):
+        with pytest.raises(UserError, match="in use"), workdir.lock(folder):
             pass
         process.kill()
-    with workdir.claimed(folder):
+    with workdir.lock(folder):
         pass
 
 
 def test_mistakes_of_ours_are_not_explained_away(folder):
-    with pytest.raises(FileNotFoundError), workdir.claimed(folder):
+    with pytest.raises(FileNotFoundError), workdir.lock(folder):
         (folder / "nowhere" / "file").read_text()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax import canvas as canvases
-from oneflow_jax.canvas import Attend, Kind, Table
+from oneflow_jax.canvas import AttentionPattern, EmbeddingTable, Modality
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.flows import predictions
@@ -25,24 +25,25 @@ from oneflow_jax.samplers import (
     ode,
     token_sampling,
 )
+from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 
 LENGTH = 24
 PATCHES = 4
-WORDS = (10, 20)
+TEXT_ID_RANGE = (10, 20)
 VOCAB = 24
-ALPHABET = ar_state.Alphabet(VOCAB, WORDS, vocabs.IMAGE, vocabs.END, (2, 2))
-UNGUIDED = ar_guidance.Guidance(1.0, vocabs.IMAGE)
-PICTURE = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+TOKEN_SPACE = ar_state.TokenSpace(VOCAB, TEXT_ID_RANGE, vocabs.IMAGE, vocabs.END, (2, 2))
+NO_GUIDANCE = ar_guidance.ARGuidance(1.0, vocabs.IMAGE)
+TOY_IMAGE = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 
-def plan(temperature=1.0, steps=2, **changes):
-    words = token_sampling.Choice(temperature=temperature)
-    return base.Plan(ode.schedule("euler", steps), words=words, **changes)
+def make_plan(temperature=1.0, steps=2, **overrides):
+    words = token_sampling.TokenSampling(temperature=temperature)
+    return SamplingPlan(ode.make_schedule("euler", steps), words=words, **overrides)
 
 
 @flax.struct.dataclass
-class Remembered:
+class IdCache:
     """A cache of ids: what was shown, in order."""
 
     ids: jax.Array
@@ -53,21 +54,21 @@ class Remembered:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Script:
+class ScriptedModel:
     """A network whose next token goes by the last one: `logits[last]`; pictures become `clean`."""
 
     logits: np.ndarray
     clean: float = 0.5
 
     def cache(self, rows, slots):
-        return Remembered(jnp.zeros((rows, slots), int), jnp.zeros(rows, int))
+        return IdCache(jnp.zeros((rows, slots), int), jnp.zeros(rows, int))
 
     def prefill(self, view, cache):
         return self.after(view, cache)
 
     def after(self, view, cache):
         ids = jnp.argmax(view.embeds, axis=-1)
-        last = jnp.where(view.kind == Kind.IMAGE, VOCAB - 1, ids)  # A picture is known as that.
+        last = jnp.where(view.kind == Modality.IMAGE, VOCAB - 1, ids)  # A picture is known as that.
         put = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice(row, new, (at,)))
         outputs = {
             "token_logits": jnp.asarray(self.logits)[last],
@@ -76,11 +77,11 @@ class Script:
         return outputs, cache.replace(ids=put(cache.ids, ids, cache.length))
 
 
-def table():
-    return Table(rows=jnp.eye(VOCAB), mask=jnp.zeros(VOCAB))
+def one_hot_table():
+    return EmbeddingTable(rows=jnp.eye(VOCAB), mask=jnp.zeros(VOCAB))
 
 
-def prompts(*rows, length=LENGTH):
+def make_prompts(*rows, length=LENGTH):
     """Rows of (kind, id or latent, opening) after BOS, as a batch of canvases."""
     made = []
     for row in rows:
@@ -93,31 +94,31 @@ def prompts(*rows, length=LENGTH):
             order += not (picture and slots[n - 1][0] == "p" and fields["position"])
             fields["ids"].append(0 if picture else value)
             fields["latents"].append([value if picture else 0.0])
-            fields["kind"].append(int(Kind.IMAGE if picture else Kind.TEXT))
+            fields["kind"].append(int(Modality.IMAGE if picture else Modality.TEXT))
             fields["span"].append(n + 1)
             fields["fixed"].append(fixed)
             fields["opening"].append(opening)
             fields["position"].append([order, 0, 0])
         made.append({name: np.array(values) for name, values in fields.items()})
-    lay = tiny.layout_of(length, 0)
+    lay = tiny.make_layout(length, 0)
     return jax.tree.map(jnp.asarray, lay.canvas(made))
 
 
-def word(token, opening=0, fixed=True):
-    return ("w", token, opening, fixed)
+def text_slot(token, insertable=0, given=True):
+    return ("w", token, insertable, given)
 
 
-def picture(value=0.0, fixed=False, opening=0):
-    slots = [("p", value, 0, fixed)] * (PATCHES - 1)
-    return [word(vocabs.IMAGE), *slots, ("p", value, opening, fixed)]
+def image_slots(value=0.0, given=False, insertable=0):
+    slots = [("p", value, 0, given)] * (PATCHES - 1)
+    return [text_slot(vocabs.IMAGE), *slots, ("p", value, insertable, given)]
 
 
-def opened(row, opening):
+def open_bos(row, insertable):
     """The prompt whose BOS is open."""
-    return row.replace(opening=row.opening.at[:, 0].set(opening))
+    return row.replace(opening=row.opening.at[:, 0].set(insertable))
 
 
-def chain(*ids):
+def chain_logits(*ids):
     """Logits by which each of the ids follows the one before, and <end> the last."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     for last, following in itertools.pairwise((vocabs.BOS, *ids, vocabs.END)):
@@ -126,26 +127,26 @@ def chain(*ids):
 
 
 @functools.partial(jax.jit, static_argnames=("network", "plan"))
-def written(network, prompt, plan, keys):
-    flow = ar_images.Flow(predictions.Clean(), plan.schedule, UNGUIDED)
-    sampler = autoregressive.Sampler(ALPHABET, flow, plan)
-    return sampler(network, table(), keys, prompt)
+def run_sampler(network, prompt, plan, keys):
+    flow = ar_images.FlowImageSampler(predictions.X1Prediction(), plan.schedule, NO_GUIDANCE)
+    sampler = autoregressive.ARSampler(TOKEN_SPACE, flow, plan)
+    return sampler(network, one_hot_table(), keys, prompt)
 
 
-def write(network, prompt, given=None, seed=0):
+def generate(network, prompt, sampling_plan=None, seed=0):
     keys = jax.random.split(jax.random.key(seed), prompt.ids.shape[0])
-    return written(network, prompt, given or plan(), keys)
+    return run_sampler(network, prompt, sampling_plan or make_plan(), keys)
 
 
-def ids_of(sample, row=0):
+def token_ids(sample, row=0):
     """Tokens of a row, 0 for patches."""
     kind = np.asarray(sample.canvas.kind[row])
-    return np.asarray(sample.canvas.ids[row])[kind != Kind.PAD].tolist()
+    return np.asarray(sample.canvas.ids[row])[kind != Modality.PAD].tolist()
 
 
 def test_words_until_the_end():
-    sample = write(Script(chain(10, 11, 12)), opened(prompts([]), 1))
-    assert ids_of(sample) == [vocabs.BOS, 10, 11, 12, vocabs.END]
+    sample = generate(ScriptedModel(chain_logits(10, 11, 12)), open_bos(make_prompts([]), 1))
+    assert token_ids(sample) == [vocabs.BOS, 10, 11, 12, vocabs.END]
     position = np.asarray(sample.canvas.position[0, :5, 0])
     np.testing.assert_array_equal(position, range(5))
     assert int(sample.passes) == 1 + 4
@@ -154,9 +155,9 @@ def test_words_until_the_end():
 
 def test_words_then_the_picture_of_the_prompt():
     """<text> <image>: the gap is closed by <image>, and the picture is made."""
-    row = opened(prompts([*picture(), word(vocabs.END)]), 1)
-    sample = write(Script(chain(10, 11, vocabs.IMAGE)), row)
-    assert ids_of(sample) == [vocabs.BOS, 10, 11, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
+    row = open_bos(make_prompts([*image_slots(), text_slot(vocabs.END)]), 1)
+    sample = generate(ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row)
+    assert token_ids(sample) == [vocabs.BOS, 10, 11, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
     canvas = jax.tree.map(lambda x: np.asarray(x[0, :9]), sample.canvas)
     np.testing.assert_array_equal(canvas.latents[4:8], 0.5)
     np.testing.assert_array_equal(canvas.position[:, 0], [0, 1, 2, 3, 4, 4, 4, 4, 5])
@@ -167,37 +168,37 @@ def test_words_then_the_picture_of_the_prompt():
 
 
 def test_a_given_picture_stays_and_is_told_of():
-    row = prompts(picture(0.25, fixed=True, opening=1))
-    logits = chain(10)
+    row = make_prompts(image_slots(0.25, given=True, insertable=1))
+    logits = chain_logits(10)
     logits[VOCAB - 1, 13] = 30.0
     logits[13, vocabs.END] = 30.0
-    sample = write(Script(logits), row)
-    assert ids_of(sample) == [vocabs.BOS, vocabs.IMAGE, 0, 0, 0, 0, 13, vocabs.END]
+    sample = generate(ScriptedModel(logits), row)
+    assert token_ids(sample) == [vocabs.BOS, vocabs.IMAGE, 0, 0, 0, 0, 13, vocabs.END]
     np.testing.assert_array_equal(sample.canvas.latents[0, 2:6, 0], 0.25)
 
 
 def test_a_given_picture_after_a_gap_stays():
-    row = opened(prompts([*picture(0.25, fixed=True), word(vocabs.END)]), 1)
-    sample = write(Script(chain(10, vocabs.IMAGE)), row)
-    assert ids_of(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
+    row = open_bos(make_prompts([*image_slots(0.25, given=True), text_slot(vocabs.END)]), 1)
+    sample = generate(ScriptedModel(chain_logits(10, vocabs.IMAGE)), row)
+    assert token_ids(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
     np.testing.assert_array_equal(sample.canvas.latents[0, 3:7, 0], 0.25)
 
 
 def test_pictures_are_born_in_a_gap_for_anything():
-    logits = chain(10, vocabs.IMAGE)
+    logits = chain_logits(10, vocabs.IMAGE)
     logits[VOCAB - 1, 11] = 30.0
     logits[11, vocabs.END] = 30.0
-    sample = write(Script(logits), opened(prompts([]), 2))
-    assert ids_of(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, 11, vocabs.END]
+    sample = generate(ScriptedModel(logits), open_bos(make_prompts([]), 2))
+    assert token_ids(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, 11, vocabs.END]
     np.testing.assert_array_equal(sample.canvas.latents[0, 3:7], 0.5)
     assert not sample.canvas.fixed[0, 1:9].any()
 
 
 def test_no_picture_is_born_in_a_gap_for_words():
-    logits = chain(10, vocabs.IMAGE)
+    logits = chain_logits(10, vocabs.IMAGE)
     logits[10, 12], logits[12, vocabs.END] = 20.0, 30.0
-    sample = write(Script(logits), opened(prompts([]), 1))
-    assert ids_of(sample) == [vocabs.BOS, 10, 12, vocabs.END]
+    sample = generate(ScriptedModel(logits), open_bos(make_prompts([]), 1))
+    assert token_ids(sample) == [vocabs.BOS, 10, 12, vocabs.END]
 
 
 @pytest.mark.parametrize("opening", [1, 2])
@@ -206,14 +207,14 @@ def test_at_the_brim_all_of_the_prompt_still_comes(opening):
     logits = np.full((VOCAB, VOCAB), -30.0)
     logits[:, 10] = 30.0
     logits[:, vocabs.IMAGE] = 30.0 if opening == 2 else -30.0
-    row = opened(prompts([*picture(), word(15), word(vocabs.END)]), opening)
-    sample = write(Script(logits), row)
-    ids = ids_of(sample)
+    row = open_bos(make_prompts([*image_slots(), text_slot(15), text_slot(vocabs.END)]), opening)
+    sample = generate(ScriptedModel(logits), row)
+    ids = token_ids(sample)
     assert len(ids) <= LENGTH
     assert ids[-2:] == [15, vocabs.END]
     kinds = np.asarray(sample.canvas.kind[0])
-    assert np.sum(kinds == Kind.IMAGE) % PATCHES == 0
-    assert np.sum(kinds == Kind.IMAGE) >= PATCHES
+    assert np.sum(kinds == Modality.IMAGE) % PATCHES == 0
+    assert np.sum(kinds == Modality.IMAGE) >= PATCHES
     assert sample.full[0] or opening == 2
 
 
@@ -223,14 +224,14 @@ def test_rows_do_not_know_of_each_other():
     logits[:, 10:16] = 0.0
     logits[:, vocabs.END] = -1.0
     logits[:, vocabs.IMAGE] = -0.5
-    script = Script(logits)
-    rows = opened(prompts([], [], [], [word(12)]), 2)
+    script = ScriptedModel(logits)
+    rows = open_bos(make_prompts([], [], [], [text_slot(12)]), 2)
     keys = jax.random.split(jax.random.key(3), 4)
-    together = written(script, rows, plan(), keys)
-    assert len({tuple(ids_of(together, row)) for row in range(4)}) > 1
+    together = run_sampler(script, rows, make_plan(), keys)
+    assert len({tuple(token_ids(together, row)) for row in range(4)}) > 1
     for row in range(4):
         one = jax.tree.map(lambda x, row=row: x[row : row + 1], rows)
-        alone = written(script, one, plan(), keys[row : row + 1])
+        alone = run_sampler(script, one, make_plan(), keys[row : row + 1])
         for name in ("ids", "kind", "latents", "position"):
             expected = getattr(together.canvas, name)[row]
             np.testing.assert_array_equal(getattr(alone.canvas, name)[0], expected)
@@ -244,12 +245,12 @@ def test_frequencies_are_those_of_the_network():
         for token, p in following.items():
             logits[last, token] = np.log(p)
     rows = 4000
-    row = opened(prompts([], length=8), 1)
+    row = open_bos(make_prompts([], length=8), 1)
     batch = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), row)
-    sample = write(Script(logits), batch)
+    sample = generate(ScriptedModel(logits), batch)
     found = {}
     for b in range(rows):
-        text = tuple(ids_of(sample, b)[1:-1])
+        text = tuple(token_ids(sample, b)[1:-1])
         found[text] = found.get(text, 0) + 1
     expected = {(10,): 0.42, (10, 11): 0.28, (11,): 0.3}
     assert set(found) == set(expected)
@@ -259,15 +260,17 @@ def test_frequencies_are_those_of_the_network():
 
 
 def test_moments_end_with_the_finished_document():
-    row = opened(prompts([*picture(), word(vocabs.END)]), 1)
-    sample = write(Script(chain(10, 11, vocabs.IMAGE)), row, plan(record=True))
+    row = open_bos(make_prompts([*image_slots(), text_slot(vocabs.END)]), 1)
+    sample = generate(
+        ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row, make_plan(record=True)
+    )
     moments = sample.moments
     times = np.asarray(moments.times)
     came = np.flatnonzero(times >= 0)
     assert times[came[-1]] == 1.0
     assert (np.diff(times[came]) > 0).all()
     np.testing.assert_array_equal(moments.canvas.ids[came[-1]], sample.canvas.ids)
-    written_slots = np.sum(np.asarray(moments.canvas.kind)[came, 0] != Kind.PAD, axis=1)
+    written_slots = np.sum(np.asarray(moments.canvas.kind)[came, 0] != Modality.PAD, axis=1)
     assert (np.diff(written_slots) >= 0).all()
     # The beginning; then 3 tokens, a picture of 4 patches, and <end>, each at a time of its own.
     np.testing.assert_array_equal(written_slots, [1, 2, 3, 4, 8, 9])
@@ -276,31 +279,33 @@ def test_moments_end_with_the_finished_document():
 
 def test_greedy_tokens_are_those_of_the_network_without_a_cache():
     """The real network: every word that was written is the likeliest, given all before it."""
-    lay = dataclasses.replace(tiny.layout_of(32, 0), markers=True)
+    lay = dataclasses.replace(tiny.make_layout(32, 0), markers=True)
     vocab = lay.vocab
-    alphabet = ar_state.Alphabet(
+    alphabet = ar_state.TokenSpace(
         tiny.VOCAB, (vocab.text.start, vocab.text.stop), vocabs.IMAGE, vocabs.END, lay.codec.grid
     )
     heads = (
         base.Head("token_logits", tiny.VOCAB, "vocab"),
         base.Head("image", lay.codec.channels, "channels"),
     )
-    model = dataclasses.replace(tiny.network(heads), attend=Attend.MIXED)
-    net = bound_model.Bound(model, tiny.parameters(tiny.network(heads)))
+    model = dataclasses.replace(tiny.network(heads), attend=AttentionPattern.MIXED)
+    net = bound_model.BoundModel(model, tiny.parameters(tiny.network(heads)))
     given = [
-        Document((Text("a red"), Gap("text"), Image(PICTURE.pixels), Gap("document"))),
-        Document((Image(PICTURE.pixels), Gap("document"))),
+        Document((Text("a red"), Gap("text"), Image(TOY_IMAGE.pixels), Gap("document"))),
+        Document((Image(TOY_IMAGE.pixels), Gap("document"))),
         Document((Gap("text"), Gap("image"))),
     ]
     prompt = jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in given]))
     rows = model.apply({"params": net.params}, method="table")
-    given_plan = plan(temperature=0.0)
-    flow = ar_images.Flow(predictions.Clean(), given_plan.schedule, UNGUIDED)
-    sampler = autoregressive.Sampler(alphabet, flow, given_plan)
+    given_plan = make_plan(temperature=0.0)
+    flow = ar_images.FlowImageSampler(predictions.X1Prediction(), given_plan.schedule, NO_GUIDANCE)
+    sampler = autoregressive.ARSampler(alphabet, flow, given_plan)
     keys = jax.random.split(jax.random.key(0), len(given))
     sample = jax.jit(lambda p: sampler(net, rows, keys, p))(prompt)
     canvas = sample.canvas
-    view = canvases.view(canvas, rows.rows[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape))
+    view = canvases.noisy_canvas(
+        canvas, rows.rows[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape)
+    )
     logits = np.asarray(jax.jit(net)(view)["token_logits"])
     words = np.arange(tiny.VOCAB)
     words = (words >= vocab.text.start) & (words < vocab.text.stop)
@@ -313,5 +318,5 @@ def test_greedy_tokens_are_those_of_the_network_without_a_cache():
             checked += 1
     assert checked > 5
     kept = lay.read(jax.tree.map(np.asarray, canvas))
-    np.testing.assert_array_equal(kept[1].pictures()[0], PICTURE.pixels)
+    np.testing.assert_array_equal(kept[1].pictures()[0], TOY_IMAGE.pixels)
     assert kept[0].words().startswith("a red")

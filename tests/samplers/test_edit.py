@@ -5,39 +5,41 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind, Opening
+from oneflow_jax.canvas import InsertPolicy, Modality
 from oneflow_jax.data.document import Document, Gap, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import predictions
-from oneflow_jax.paradigms.base import Plan
 from oneflow_jax.samplers import edit, ode
+from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 from tests.paradigms import insertion_oracle
-from tests.paradigms.oracle import SEED, keys
+from tests.paradigms.oracle import SEED, row_keys
 from tests.paradigms.test_edit_flow import paradigm
 
 IMAGE = 3
 
 
-def sampler(steps, vocab, text_clock=False, grid="uniform", **plan):
-    alphabet = edit.Alphabet(vocab=vocab, words=(4, vocab), image_token=IMAGE, grid=(2, 2))
-    how = Plan(ode.schedule("euler", steps, grid), **plan)
-    return edit.Sampler(alphabet, predictions.Clean(), text_clock, plan=how)
+def make_sampler(steps, vocab_size, condition_on_text_time=False, grid="uniform", **plan):
+    alphabet = edit.TokenSpace(
+        vocab=vocab_size, words=(4, vocab_size), image_token=IMAGE, grid=(2, 2)
+    )
+    how = SamplingPlan(ode.make_schedule("euler", steps, grid), **plan)
+    return edit.EditSampler(alphabet, predictions.X1Prediction(), condition_on_text_time, plan=how)
 
 
-def written(grid):
+def written_fraction(grid):
     """The share of 256 tokens that 16 steps write, with a network that knows them; mean of 8."""
     first, last, rows = 4, 259, 8
     vocab = last + 1
 
     def shifted(view):
         # The text is BOS=1, then 4, 5, ... 259.
-        ids = insertion_oracle.ids_of(view)
+        ids = insertion_oracle.decode_ids(view)
         moved = jax.nn.one_hot(jnp.where(ids == 1, first - 1, ids), vocab)
-        return insertion_oracle.counting(last, vocab)(view.replace(embeds=moved))
+        return insertion_oracle.counting_model(last, vocab)(view.replace(embeds=moved))
 
-    run, canvas = sampler(16, vocab, grid=grid), insertion_oracle.prompts(rows, 300)
-    out = run(shifted, insertion_oracle.table(vocab), keys(SEED, rows), canvas)
+    run, canvas = make_sampler(16, vocab, grid=grid), insertion_oracle.empty_prompts(rows, 300)
+    out = run(shifted, insertion_oracle.one_hot_table(vocab), row_keys(SEED, rows), canvas)
     assert int(out.passes) == 16
     count = 0
     for b in range(rows):
@@ -51,25 +53,34 @@ def written(grid):
 
 def test_who_knows_256_tokens_writes_them_in_16_steps():
     # At most one token comes into a gap in a step: small steps last leave time for the rest.
-    assert written("uniform") < 0.97
-    assert written("sine") >= 0.99
+    assert written_fraction("uniform") < 0.97
+    assert written_fraction("sine") >= 0.99
 
 
-FIXED = insertion_oracle.Language(
+FIXED_LENGTH = insertion_oracle.Language(
     ((4, 4, 4), (4, 5, 5), (5, 4, 5), (5, 5, 4)), (0.4, 0.3, 0.2, 0.1), vocab=6
 )
-VARIABLE = insertion_oracle.Language(((4,), (5, 4), (4, 5, 5), (5,)), (0.4, 0.3, 0.2, 0.1), vocab=6)
+VARIABLE_LENGTH = insertion_oracle.Language(
+    ((4,), (5, 4), (4, 5, 5), (5,)), (0.4, 0.3, 0.2, 0.1), vocab=6
+)
 
 
-def frequencies(language, steps, rows, text_clock):
-    canvas = insertion_oracle.prompts(rows, 12)
-    run = sampler(steps, language.vocab, text_clock)
-    apply, table = language.network(text_clock), insertion_oracle.table(language.vocab)
-    out = jax.jit(lambda keys, canvas: run(apply, table, keys, canvas))(keys(SEED, rows), canvas)
+def frequencies(language, steps, rows, condition_on_text_time):
+    canvas = insertion_oracle.empty_prompts(rows, 12)
+    run = make_sampler(steps, language.vocab, condition_on_text_time)
+    apply, table = (
+        language.network(condition_on_text_time),
+        insertion_oracle.one_hot_table(language.vocab),
+    )
+    out = jax.jit(lambda keys, canvas: run(apply, table, keys, canvas))(
+        row_keys(SEED, rows), canvas
+    )
     return language.frequencies(out.canvas)
 
 
-@pytest.mark.parametrize(("language", "text_clock"), [(FIXED, False), (VARIABLE, True)])
+@pytest.mark.parametrize(
+    ("language", "text_clock"), [(FIXED_LENGTH, False), (VARIABLE_LENGTH, True)]
+)
 def test_an_exact_network_samples_its_language(language, text_clock):
     rows = 3000
     expected = np.array([*language.shares, 0.0])
@@ -87,14 +98,14 @@ def test_documents_of_pictures_and_words_run_until_every_clock_is_out():
 
     def eager(view):
         shape = view.clock.shape
-        outputs = insertion_oracle.heads(
+        outputs = insertion_oracle.head_outputs(
             view, jnp.zeros(shape, bool), jnp.full(shape, 1.2), jnp.zeros((*shape, vocab))
         )
         return outputs | {"image": jnp.ones_like(view.latents)}
 
-    canvas = insertion_oracle.prompts(rows, length, opening=Opening.ANYTHING)
-    run = sampler(steps, vocab, record=True)
-    out = run(eager, insertion_oracle.table(vocab), keys(SEED, rows), canvas)
+    canvas = insertion_oracle.empty_prompts(rows, length, insertable=InsertPolicy.ANYTHING)
+    run = make_sampler(steps, vocab, record=True)
+    out = run(eager, insertion_oracle.one_hot_table(vocab), row_keys(SEED, rows), canvas)
     image = np.asarray(out.canvas.is_image)
     assert image.any()
     # Every picture went all its way to what the network believes in.
@@ -105,14 +116,14 @@ def test_documents_of_pictures_and_words_run_until_every_clock_is_out():
     assert came == int(out.passes) + 1
     clock, kind = np.asarray(moments.clock[:came]), np.asarray(moments.canvas.kind[:came])
     for b, slot in zip(*np.nonzero(image), strict=True):
-        there = kind[:, b, slot] == Kind.IMAGE
+        there = kind[:, b, slot] == Modality.IMAGE
         born = int(np.argmax(there))
         assert there[born:].all()
         own = clock[born:, b, slot]
         # Its own clock begins at 0 and takes as many steps as any.
         np.testing.assert_allclose(own, np.minimum(np.arange(len(own)) / steps, 1), atol=1e-5)
     # Words came only while text was written.
-    text = kind == Kind.TEXT
+    text = kind == Modality.TEXT
     np.testing.assert_array_equal(text[steps], text[-1])
 
 
@@ -120,10 +131,12 @@ def test_where_only_words_are_asked_for_no_picture_is_born():
     def eager(view):
         shape = view.clock.shape
         want = jnp.zeros((*shape, 8)).at[..., IMAGE].set(50.0)
-        return insertion_oracle.heads(view, jnp.zeros(shape, bool), jnp.full(shape, 2.0), want)
+        return insertion_oracle.head_outputs(
+            view, jnp.zeros(shape, bool), jnp.full(shape, 2.0), want
+        )
 
-    canvas = insertion_oracle.prompts(2, 32, opening=Opening.WORDS)
-    out = sampler(4, 8)(eager, insertion_oracle.table(8), keys(SEED, 2), canvas)
+    canvas = insertion_oracle.empty_prompts(2, 32, insertable=InsertPolicy.WORDS)
+    out = make_sampler(4, 8)(eager, insertion_oracle.one_hot_table(8), row_keys(SEED, 2), canvas)
     assert not np.asarray(out.canvas.is_image).any()
     assert np.asarray(out.canvas.ids)[np.asarray(out.canvas.free)].min() >= 4
     assert int(out.passes) == 4
@@ -133,10 +146,12 @@ def test_at_the_brim_it_says_so_and_what_is_there_is_whole():
     def eager(view):
         shape = view.clock.shape
         want = jnp.zeros((*shape, 8))
-        return insertion_oracle.heads(view, jnp.zeros(shape, bool), jnp.full(shape, 9.0), want)
+        return insertion_oracle.head_outputs(
+            view, jnp.zeros(shape, bool), jnp.full(shape, 9.0), want
+        )
 
-    canvas = insertion_oracle.prompts(8, 16, opening=Opening.ANYTHING)
-    out = sampler(8, 8)(eager, insertion_oracle.table(8), keys(SEED, 8), canvas)
+    canvas = insertion_oracle.empty_prompts(8, 16, insertable=InsertPolicy.ANYTHING)
+    out = make_sampler(8, 8)(eager, insertion_oracle.one_hot_table(8), row_keys(SEED, 8), canvas)
     assert np.asarray(out.full).all()
     span, image = np.asarray(out.canvas.span), np.asarray(out.canvas.is_image)
     for b in range(8):
@@ -144,7 +159,7 @@ def test_at_the_brim_it_says_so_and_what_is_there_is_whole():
         assert set(patches.tolist()) <= {4}
 
 
-def network(flow):
+def make_network(flow):
     net = tiny.network(flow.heads)
     params = tiny.parameters(net)
     return (lambda view: net.apply({"params": params}, view)), net.apply(
@@ -153,7 +168,7 @@ def network(flow):
 
 
 def prompt_rows(documents):
-    lay = tiny.layout_of(length=48, text_slots=0)
+    lay = tiny.make_layout(length=48, text_slots=0)
     return jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in documents]))
 
 
@@ -168,8 +183,8 @@ def test_what_is_given_never_changes_and_closed_gaps_stay_closed(guidance):
         Document((Gap("image"), red, Gap("text"))),
     ]
     canvas = prompt_rows(documents)
-    plan = Plan(ode.schedule("euler", 3), guidance, guidance)
-    out = flow.sample(*network(flow), keys(SEED, 4), canvas, plan)
+    plan = SamplingPlan(ode.make_schedule("euler", 3), guidance, guidance)
+    out = flow.sample(*make_network(flow), row_keys(SEED, 4), canvas, plan)
     fixed = np.asarray(canvas.fixed)
     for name in ("ids", "latents", "kind", "segment", "span"):
         before, after = (np.asarray(getattr(c, name))[fixed] for c in (canvas, out.canvas))
@@ -190,11 +205,11 @@ def test_what_is_given_never_changes_and_closed_gaps_stay_closed(guidance):
 def test_a_sample_does_not_depend_on_its_neighbors():
     flow = paradigm()
     canvas = prompt_rows([Document((Gap("document"),))] * 4)
-    plan = Plan(ode.schedule("euler", 4))
-    apply, table = network(flow)
-    both = flow.sample(apply, table, keys(SEED, 4), canvas, plan).canvas
+    plan = SamplingPlan(ode.make_schedule("euler", 4))
+    apply, table = make_network(flow)
+    both = flow.sample(apply, table, row_keys(SEED, 4), canvas, plan).canvas
     alone = flow.sample(
-        apply, table, keys(SEED, 4)[2:3], jax.tree.map(lambda x: x[2:3], canvas), plan
+        apply, table, row_keys(SEED, 4)[2:3], jax.tree.map(lambda x: x[2:3], canvas), plan
     ).canvas
     np.testing.assert_array_equal(both.ids[2], alone.ids[0])
     np.testing.assert_allclose(both.latents[2], alone.latents[0], atol=1e-4)
@@ -203,11 +218,11 @@ def test_a_sample_does_not_depend_on_its_neighbors():
 
 def test_other_solvers_and_late_starts_are_refused():
     with pytest.raises(UserError, match="its solver is 'euler'"):
-        paradigm().check(Plan(ode.schedule("heun", 2)))
+        paradigm().check(SamplingPlan(ode.make_schedule("heun", 2)))
     with pytest.raises(UserError, match=r"paradigm\.revised=0"):
-        paradigm().check(Plan(ode.schedule("euler", 2, start=0.5)))
-    revises = paradigm(times=(0.0, 0.0, 0.5, 0.5))
-    revises.check(Plan(ode.schedule("euler", 2, start=0.5)))
+        paradigm().check(SamplingPlan(ode.make_schedule("euler", 2, start=0.5)))
+    revises = paradigm(coupling_probs=(0.0, 0.0, 0.5, 0.5))
+    revises.check(SamplingPlan(ode.make_schedule("euler", 2, start=0.5)))
     with pytest.raises(UserError, match=r"sampling\.start=0\.4"):
-        revises.check(Plan(ode.schedule("euler", 2, start=0.4)))
-    assert paradigm().evaluations(Plan(ode.schedule("euler", 5), guidance=2.0)) == 10
+        revises.check(SamplingPlan(ode.make_schedule("euler", 2, start=0.4)))
+    assert paradigm().evaluations(SamplingPlan(ode.make_schedule("euler", 5), guidance=2.0)) == 10

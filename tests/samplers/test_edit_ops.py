@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Kind, Opening
+from oneflow_jax.canvas import InsertPolicy, Modality
 from oneflow_jax.data.document import Document, Image, Text
-from oneflow_jax.flows.edit_corruption import Fate
+from oneflow_jax.flows.edit_corruption import EditOp
 from oneflow_jax.samplers import edit_ops, insertion
 from tests import tiny
 
@@ -18,42 +18,44 @@ NOISE = jax.random.normal(jax.random.key(2), (LENGTH, tiny.CODEC.channels))
 @pytest.fixture(scope="module")
 def row():
     """Words, a picture, words, a picture; all finished, and room at the end."""
-    lay = tiny.layout_of(length=LENGTH, text_slots=0)
+    lay = tiny.make_layout(length=LENGTH, text_slots=0)
     pixels = [np.full((4, 4, 3), shade, np.uint8) for shade in (50, 200)]
     document = Document((Text("a red"), Image(pixels[0]), Text("blue"), Image(pixels[1])))
     canvas = jax.tree.map(lambda x: jnp.asarray(x[0]), lay.canvas([lay.row(document)]))
-    return insertion.opened(canvas)
+    return insertion.from_document(canvas)
 
 
-def kept(row, slots):
+def remaining_slots(row, slots):
     return [
         slot
         for slot in range(LENGTH)
-        if int(row.canvas.kind[slot]) != Kind.PAD and slot not in slots
+        if int(row.canvas.kind[slot]) != Modality.PAD and slot not in slots
     ]
 
 
-def met(row, fates, ids=9, now=0.75):
+def apply_ops(row, ops, ids=9, run_time=0.75):
     fate = jnp.zeros(LENGTH, int)
-    for slot, one in fates.items():
+    for slot, one in ops.items():
         fate = fate.at[slot].set(int(one))
-    return edit_ops.correct(row, fate, jnp.full(LENGTH, ids), noise=NOISE, now=jnp.float32(now))
+    return edit_ops.apply_edit_ops(
+        row, fate, jnp.full(LENGTH, ids), noise=NOISE, run_time=jnp.float32(run_time)
+    )
 
 
 def test_an_opened_document_is_finished_and_open_everywhere(row):
     np.testing.assert_array_equal(row.clock(jnp.float32(0.5)), np.ones(LENGTH))
     opening = np.asarray(row.canvas.opening)
     text = np.asarray(row.canvas.is_text)
-    assert np.all(opening[text] == Opening.ANYTHING)
-    assert (opening[np.asarray(row.canvas.is_image)] == Opening.ANYTHING).sum() == 2
+    assert np.all(opening[text] == InsertPolicy.ANYTHING)
+    assert (opening[np.asarray(row.canvas.is_image)] == InsertPolicy.ANYTHING).sum() == 2
 
 
 def test_a_word_goes_and_orders_close_up(row):
-    gone = met(row, {2: Fate.DELETE})
-    assert int(gone.canvas.kind[2]) == Kind.PAD
-    assert int(gone.canvas.opening[2]) == Opening.CLOSED
+    gone = apply_ops(row, {2: EditOp.DELETE})
+    assert int(gone.canvas.kind[2]) == Modality.PAD
+    assert int(gone.canvas.opening[2]) == InsertPolicy.CLOSED
     order = np.asarray(gone.canvas.position[:, 0])
-    stays = kept(row, {2})
+    stays = remaining_slots(row, {2})
     before = np.asarray(row.canvas.position[:, 0])
     np.testing.assert_array_equal(order[stays], before[stays] - (before[stays] > before[2]))
     for name in ("ids", "latents", "kind", "segment"):
@@ -65,14 +67,14 @@ def test_a_word_goes_and_orders_close_up(row):
 
 
 def test_a_replaced_word_changes_in_its_place(row):
-    changed = met(row, {1: Fate.REPLACE}, ids=77)
+    changed = apply_ops(row, {1: EditOp.REPLACE}, ids=77)
     np.testing.assert_array_equal(changed.canvas.ids, row.canvas.ids.at[1].set(77))
     np.testing.assert_array_equal(changed.canvas.position, row.canvas.position)
 
 
 def test_a_replaced_picture_becomes_noise_with_a_clock_of_its_own(row):
     first = np.flatnonzero(np.asarray(row.canvas.is_image))[:4]
-    anew = met(row, dict.fromkeys(first.tolist(), Fate.REPLACE), now=0.75)
+    anew = apply_ops(row, dict.fromkeys(first.tolist(), EditOp.REPLACE), run_time=0.75)
     np.testing.assert_array_equal(np.asarray(anew.canvas.latents)[first], NOISE[first])
     clock = np.asarray(anew.clock(jnp.float32(1.0)))
     np.testing.assert_allclose(clock[first], 0.25)
@@ -81,15 +83,17 @@ def test_a_replaced_picture_becomes_noise_with_a_clock_of_its_own(row):
 
 
 def test_nothing_changes_where_all_is_kept(row):
-    for before, after in zip(jax.tree.leaves(row), jax.tree.leaves(met(row, {})), strict=True):
+    for before, after in zip(
+        jax.tree.leaves(row), jax.tree.leaves(apply_ops(row, {})), strict=True
+    ):
         np.testing.assert_array_equal(before, after)
 
 
-def drawn(row, logits, share, judged=True, count=4000):
+def sample_ops(row, logits, step_fraction, editable=True, count=4000):
     keys = jax.random.split(jax.random.key(8), count)
     every = jax.vmap(
-        lambda key: edit_ops.drawn(
-            key, logits, jnp.float32(share), jnp.full(LENGTH, judged), row.canvas
+        lambda key: edit_ops.sample_edit_ops(
+            key, logits, jnp.float32(step_fraction), jnp.full(LENGTH, editable), row.canvas
         )
     )
     return np.asarray(every(keys))
@@ -97,19 +101,19 @@ def drawn(row, logits, share, judged=True, count=4000):
 
 def test_fates_come_as_often_as_they_are_likely_and_due(row):
     odds = jnp.tile(jnp.log(jnp.array([0.5, 0.2, 0.3])), (LENGTH, 1))
-    fate = drawn(row, odds, share=0.5)[:, 1]
-    for which, expected in ((Fate.DELETE, 0.1), (Fate.REPLACE, 0.15), (Fate.KEEP, 0.75)):
+    fate = sample_ops(row, odds, step_fraction=0.5)[:, 1]
+    for which, expected in ((EditOp.DELETE, 0.1), (EditOp.REPLACE, 0.15), (EditOp.KEEP, 0.75)):
         share = np.mean(fate == which)
         assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / len(fate))
-    assert not drawn(row, odds, share=0.5, judged=False, count=50).any()
+    assert not sample_ops(row, odds, step_fraction=0.5, editable=False, count=50).any()
 
 
 def test_a_picture_meets_one_fate_and_is_never_deleted(row):
     odds = jnp.tile(jnp.log(jnp.array([0.2, 0.5, 0.3])), (LENGTH, 1))
     last = np.flatnonzero(np.asarray(row.canvas.is_image))[3]
     odds = odds.at[: int(last)].set(jnp.array([0.0, -9.0, -9.0]))  # Only its last slot speaks.
-    fate = drawn(row, odds, share=1.0)[:, last - 3 : last + 1]
+    fate = sample_ops(row, odds, step_fraction=1.0)[:, last - 3 : last + 1]
     assert np.all(fate == fate[:, :1])
-    assert not np.any(fate == Fate.DELETE)
-    share = np.mean(fate[:, 0] == Fate.REPLACE)
+    assert not np.any(fate == EditOp.DELETE)
+    share = np.mean(fate[:, 0] == EditOp.REPLACE)
     assert abs(share - 0.6) < 4 * np.sqrt(0.24 / len(fate))

@@ -10,28 +10,28 @@ def apply(view):
     return {"image": view.latents * view.clock[..., None], "text": view.embeds + 1}
 
 
-def without(view):
+def drop_condition(view):
     return view.replace(clock=0.5 * view.clock, embeds=view.embeds * 0)
 
 
-def branch(scale, outputs=("image",), without=without):
-    return guidance.Branch(outputs, scale, without)
+def make_branch(scale, outputs=("image",), drop_condition=drop_condition):
+    return guidance.GuidanceBranch(outputs, scale, drop_condition)
 
 
 def test_guidance_goes_from_unconditional_past_conditional():
-    view = tiny.noisy_view(tiny.rows_of(tiny.captions(3)))
-    out = guidance.guided(apply, [branch(3.0)])(view)
-    c, u = apply(view), apply(without(view))
+    view = tiny.noisy_canvas(tiny.training_rows(tiny.captions(3)))
+    out = guidance.apply_cfg(apply, [make_branch(3.0)])(view)
+    c, u = apply(view), apply(drop_condition(view))
     np.testing.assert_allclose(out["image"], u["image"] + 3 * (c["image"] - u["image"]), atol=1e-5)
     # Only the named output is guided.
     np.testing.assert_array_equal(out["text"], c["text"])
 
 
 def test_scale_zero_is_unconditional_and_one_is_the_network_itself():
-    view = tiny.noisy_view(tiny.rows_of(tiny.captions(3)))
-    out = guidance.guided(apply, [branch(0.0)])(view)
-    np.testing.assert_allclose(out["image"], apply(without(view))["image"])
-    assert guidance.guided(apply, [branch(1.0), branch(1.0)]) is apply
+    view = tiny.noisy_canvas(tiny.training_rows(tiny.captions(3)))
+    out = guidance.apply_cfg(apply, [make_branch(0.0)])(view)
+    np.testing.assert_allclose(out["image"], apply(drop_condition(view))["image"])
+    assert guidance.apply_cfg(apply, [make_branch(1.0), make_branch(1.0)]) is apply
 
 
 def test_both_views_of_a_row_are_neighbors_in_one_call():
@@ -41,8 +41,8 @@ def test_both_views_of_a_row_are_neighbors_in_one_call():
         seen.append(view)
         return apply(view)
 
-    view = tiny.noisy_view(tiny.rows_of(tiny.captions(3)))
-    guidance.guided(spy, [branch(1.0), branch(2.0)])(view)
+    view = tiny.noisy_canvas(tiny.training_rows(tiny.captions(3)))
+    guidance.apply_cfg(spy, [make_branch(1.0), make_branch(2.0)])(view)
     (both,) = seen
     expected = jnp.stack([view.clock, 0.5 * view.clock], 1).reshape(6, -1)
     np.testing.assert_array_equal(both.clock, expected)
@@ -53,14 +53,14 @@ def test_each_branch_changes_its_own_outputs_by_its_own_view():
     def still(view):
         return view.replace(latents=view.latents * 0, embeds=view.embeds * 3)
 
-    view = tiny.noisy_view(tiny.rows_of(tiny.captions(3)))
-    out = guidance.guided(apply, [branch(2.0), branch(0.5, ("text",), still)])(view)
-    c, first, second = apply(view), apply(without(view)), apply(still(view))
+    view = tiny.noisy_canvas(tiny.training_rows(tiny.captions(3)))
+    out = guidance.apply_cfg(apply, [make_branch(2.0), make_branch(0.5, ("text",), still)])(view)
+    c, first, second = apply(view), apply(drop_condition(view)), apply(still(view))
     np.testing.assert_allclose(
         out["image"], first["image"] + 2 * (c["image"] - first["image"]), atol=1e-5
     )
     np.testing.assert_allclose(
         out["text"], second["text"] + 0.5 * (c["text"] - second["text"]), atol=1e-5
     )
-    assert guidance.passes(2.0, 0.5) == 3
-    assert guidance.passes(1.0, 1.0) == 1
+    assert guidance.nfe_factor(2.0, 0.5) == 3
+    assert guidance.nfe_factor(1.0, 1.0) == 1

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.canvas import Canvas, Kind, Opening
+from oneflow_jax.canvas import Canvas, InsertPolicy, Modality
 from oneflow_jax.samplers import insertion
 
 IMAGE = 3
@@ -13,38 +13,40 @@ GRID = (2, 2)
 LENGTH = 24
 
 
-def empty(opening=Opening.ANYTHING, length=LENGTH):
+def empty_row(insertable=InsertPolicy.ANYTHING, length=LENGTH):
     """A row with BOS alone."""
     first = jnp.arange(length) == 0
     canvas = Canvas(
         ids=jnp.where(first, 1, 0),
         latents=jnp.zeros((length, 2)),
-        kind=jnp.where(first, int(Kind.TEXT), int(Kind.PAD)),
+        kind=jnp.where(first, int(Modality.TEXT), int(Modality.PAD)),
         segment=jnp.where(first, 1, 0),
         span=jnp.where(first, 1, 0),
         position=jnp.zeros((length, 3), int),
         fixed=first,
-        opening=jnp.where(first, int(opening), 0),
+        opening=jnp.where(first, int(insertable), 0),
     )
-    return insertion.Growing(canvas, jnp.zeros(length), jnp.int32(1), jnp.bool_(False))
+    return insertion.GrowingCanvas(canvas, jnp.zeros(length), jnp.int32(1), jnp.bool_(False))
 
 
 NOISE = jax.random.normal(jax.random.key(0), (LENGTH, 2))
 
 
 @jax.jit
-def put(row, wanted, ids, now):
-    noise = NOISE[: wanted.shape[0]]
-    return insertion.insert(row, wanted, ids, image_token=IMAGE, grid=GRID, noise=noise, now=now)
+def insert_items(row, anchors, ids, run_time):
+    noise = NOISE[: anchors.shape[0]]
+    return insertion.insert(
+        row, anchors, ids, image_token_id=IMAGE, grid=GRID, noise=noise, run_time=run_time
+    )
 
 
-def read(row):
+def list_items(row):
     """The items in order: (slot of the item's gap, token or 'picture')."""
     kind, order = np.asarray(row.canvas.kind), np.asarray(row.canvas.position[:, 0])
     items = []
     for number in range(order.max() + 1):
-        at = np.flatnonzero((kind != Kind.PAD) & (order == number))
-        if kind[at[0]] == Kind.TEXT:
+        at = np.flatnonzero((kind != Modality.PAD) & (order == number))
+        if kind[at[0]] == Modality.TEXT:
             assert len(at) == 1
             items.append((at[0], int(row.canvas.ids[at[0]])))
         else:
@@ -60,7 +62,7 @@ def read(row):
 @pytest.mark.parametrize("seed", range(6))
 def test_items_come_in_where_they_are_wanted(seed):
     rng = np.random.default_rng(seed)
-    row, model, full = empty(), [(0, 1)], False
+    row, model, full = empty_row(), [(0, 1)], False
     for _ in range(5):
         choices = {
             slot: int(rng.choice([IMAGE, 6, 7, 8], p=[0.2, 0.3, 0.3, 0.2])) for slot, _ in model
@@ -75,20 +77,20 @@ def test_items_come_in_where_they_are_wanted(seed):
             used += 4 if choices[slot] == IMAGE else 1
             fits |= {slot} if used <= LENGTH else set()
             full |= used > LENGTH
-        row = put(row, jnp.asarray(wanted), jnp.asarray(ids), jnp.float32(0.5))
+        row = insert_items(row, jnp.asarray(wanted), jnp.asarray(ids), jnp.float32(0.5))
         expected = []
         for slot, item in model:
             expected.append(item)
             if slot in fits:
                 expected.append("picture" if choices[slot] == IMAGE else choices[slot])
-        model = read(row)
+        model = list_items(row)
         assert [item for _, item in model] == expected
         assert bool(row.full) == full
 
 
 def test_a_newborn_picture_is_noise_and_its_clock_starts_now():
     wanted = jnp.arange(LENGTH) == 0
-    row = put(empty(), wanted, jnp.full(LENGTH, IMAGE), jnp.float32(0.25))
+    row = insert_items(empty_row(), wanted, jnp.full(LENGTH, IMAGE), jnp.float32(0.25))
     at = slice(1, 5)
     np.testing.assert_array_equal(row.canvas.latents[at], NOISE[at])
     np.testing.assert_array_equal(row.birth[at], 0.25)
@@ -98,23 +100,25 @@ def test_a_newborn_picture_is_noise_and_its_clock_starts_now():
 
 def test_a_word_s_gap_is_open_like_the_one_it_came_into():
     wanted = jnp.arange(LENGTH) == 0
-    row = put(empty(Opening.WORDS), wanted, jnp.full(LENGTH, 7), jnp.float32(0.25))
+    row = insert_items(
+        empty_row(InsertPolicy.WORDS), wanted, jnp.full(LENGTH, 7), jnp.float32(0.25)
+    )
     np.testing.assert_array_equal(row.canvas.opening[:3], [1, 1, 0])
 
 
 def test_nothing_wanted_nothing_changed():
-    row = empty()
-    same = put(row, jnp.zeros(LENGTH, bool), jnp.zeros(LENGTH, int), jnp.float32(0.5))
+    row = empty_row()
+    same = insert_items(row, jnp.zeros(LENGTH, bool), jnp.zeros(LENGTH, int), jnp.float32(0.5))
     for before, after in zip(jax.tree.leaves(row), jax.tree.leaves(same), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
 def test_at_the_brim_a_picture_comes_whole_or_not_at_all():
-    row = empty(length=4)
+    row = empty_row(length=4)
     wanted = jnp.arange(4) == 0
-    refused = put(row, wanted, jnp.full(4, IMAGE), jnp.float32(0.5))
+    refused = insert_items(row, wanted, jnp.full(4, IMAGE), jnp.float32(0.5))
     assert bool(refused.full)
     jax.tree.map(np.testing.assert_array_equal, refused.canvas, row.canvas)
-    word = put(row, wanted, jnp.full(4, 7), jnp.float32(0.5))
+    word = insert_items(row, wanted, jnp.full(4, 7), jnp.float32(0.5))
     assert not bool(word.full)
-    assert [item for _, item in read(word)] == [1, 7]
+    assert [item for _, item in list_items(word)] == [1, 7]

@@ -8,33 +8,33 @@ import pytest
 from oneflow_jax.errors import UserError
 from oneflow_jax.samplers import ode, time_grids
 
-ORDERS = {"euler": 1, "heun": 2, "midpoint": 2}
+SOLVER_ORDERS = {"euler": 1, "heun": 2, "midpoint": 2}
 
 
-def slope(t, x):
+def velocity(t, x):
     """dx/dt = x cos 3t, solved by x(0) exp(sin(3t) / 3)."""
     return jax.tree.map(lambda value: value * jnp.cos(3 * t), x)
 
 
-def error(solver, steps):
+def solver_error(solver, steps):
     """How far off the solver is at t = 0.8, after equal steps."""
-    plan = ode.schedule(solver, 0, tuple(np.linspace(0, 0.8, steps + 1)))
-    solution = ode.solve(slope, jnp.ones(2), plan)
+    plan = ode.make_schedule(solver, 0, tuple(np.linspace(0, 0.8, steps + 1)))
+    solution = ode.solve(velocity, jnp.ones(2), plan)
     truth = np.exp(np.sin(3 * 0.8) / 3)
     return float(np.abs(np.asarray(solution.last) - truth).max())
 
 
-@pytest.mark.parametrize("solver", ORDERS)
+@pytest.mark.parametrize("solver", SOLVER_ORDERS)
 def test_the_error_falls_with_the_order_of_the_solver(solver):
     steps = [8, 16, 32, 64]
-    errors = [error(solver, n) for n in steps]
+    errors = [solver_error(solver, n) for n in steps]
     order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    assert abs(order - ORDERS[solver]) < 0.25, errors
+    assert abs(order - SOLVER_ORDERS[solver]) < 0.25, errors
 
 
 @pytest.mark.parametrize("solver", ["tsit5", "dopri5"])
 def test_solvers_of_order_five_are_exact_to_rounding(solver):
-    assert error(solver, 8) < 1e-5
+    assert solver_error(solver, 8) < 1e-5
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -46,9 +46,9 @@ def test_evaluations_counts_the_calls(solver, steps):
         # Without arguments: to read numbers inside the callback can deadlock on few cores.
         jax.debug.callback(lambda: calls.append(1))
         # v is 0/0 at t=1.
-        return jnp.where(t < 1, slope(t, x), jnp.nan)
+        return jnp.where(t < 1, velocity(t, x), jnp.nan)
 
-    plan = ode.schedule(solver, steps)
+    plan = ode.make_schedule(solver, steps)
     solution = ode.solve(counted, jnp.ones(2), plan)
     jax.effects_barrier()
     # The last interval is closed by the caller's own look at the network.
@@ -57,8 +57,8 @@ def test_evaluations_counts_the_calls(solver, steps):
 
 
 def test_the_path_is_recorded_at_the_times_of_the_plan():
-    plan = ode.schedule("midpoint", 5, "cosine", start=0.2)
-    solve = functools.partial(ode.solve, slope, {"x": jnp.ones(2), "y": jnp.zeros((3, 1))}, plan)
+    plan = ode.make_schedule("midpoint", 5, "cosine", start=0.2)
+    solve = functools.partial(ode.solve, velocity, {"x": jnp.ones(2), "y": jnp.zeros((3, 1))}, plan)
     whole, last = solve(True), solve(False)
     np.testing.assert_allclose(whole.times, plan.times, rtol=1e-6)
     assert whole.path["x"].shape == (5, 2)
@@ -68,26 +68,28 @@ def test_the_path_is_recorded_at_the_times_of_the_plan():
 
 
 def test_a_single_step_has_a_path_of_its_start():
-    solution = ode.solve(slope, jnp.full(2, 7.0), ode.schedule("euler", 1, start=0.5), record=True)
+    solution = ode.solve(
+        velocity, jnp.full(2, 7.0), ode.make_schedule("euler", 1, start=0.5), return_trajectory=True
+    )
     np.testing.assert_array_equal(solution.last, 7.0)
     np.testing.assert_array_equal(solution.path, [[7.0, 7.0]])
     np.testing.assert_array_equal(solution.times, [0.5])
 
 
 def test_grids_rise_from_the_start_to_below_one():
-    for grid in time_grids.NAMED:
-        times = ode.schedule("euler", 8, grid, start=0.25).times
+    for grid in time_grids.TIME_GRIDS:
+        times = ode.make_schedule("euler", 8, grid, start=0.25).times
         assert len(times) == 8
         assert times[0] == 0.25
         assert np.all(np.diff(times) > 0)
         assert times[-1] < 1
-    even = ode.schedule("euler", 4).times
+    even = ode.make_schedule("euler", 4).times
     np.testing.assert_allclose(even, [0, 0.25, 0.5, 0.75])
-    assert ode.schedule("euler", 4, "cosine").times[1] < 0.25 < ode.schedule(
+    assert ode.make_schedule("euler", 4, "cosine").times[1] < 0.25 < ode.make_schedule(
         "euler", 4, "sine"
     ).times[1]  # fmt: skip
     np.testing.assert_allclose(
-        ode.schedule("euler", 9, (0.0, 0.1, 0.5), 0.5).times, (0.5, 0.55, 0.75)
+        ode.make_schedule("euler", 9, (0.0, 0.1, 0.5), 0.5).times, (0.5, 0.55, 0.75)
     )
 
 
@@ -107,4 +109,4 @@ def test_grids_rise_from_the_start_to_below_one():
 )
 def test_a_schedule_that_makes_no_sense_is_refused(arguments, field):
     with pytest.raises(UserError, match=field):
-        ode.schedule(*arguments)
+        ode.make_schedule(*arguments)

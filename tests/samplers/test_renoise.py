@@ -14,58 +14,58 @@ COUNT, WIDTH = 4_096, 4
 CENTER = 1.5
 """Data is at plus or minus this, in all numbers."""
 
-OFTEN = 0.8
+PLUS_FRACTION = 0.8
 """Share of the data that is at plus."""
 
 
-def belief(t, x):
+def predict_x1(t, x):
     """E[x_1 | x_t] of the two points."""
     odds = CENTER * t * jnp.sum(x, axis=-1, keepdims=True) / (1 - t) ** 2
-    odds += 0.5 * math.log(OFTEN / (1 - OFTEN))
+    odds += 0.5 * math.log(PLUS_FRACTION / (1 - PLUS_FRACTION))
     return CENTER * jnp.tanh(odds) * jnp.ones_like(x)
 
 
-def noise(step):
+def sample_noise(step):
     return jax.random.normal(jax.random.key(step), (COUNT, WIDTH))
 
 
 def corrupt(step, s, x_1):
-    return gaussian.interpolate(noise(step), x_1, jnp.full(COUNT, s))
+    return gaussian.interpolate(sample_noise(step), x_1, jnp.full(COUNT, s))
 
 
-def made(solver, steps, record=False):
-    plan = ode.schedule(solver, steps)
-    solution = solve.solve(belief, corrupt, noise(0), plan, record)
-    return belief(solution.times[-1], solution.last), solution
+def run_solver(solver, steps, return_trajectory=False):
+    plan = ode.make_schedule(solver, steps)
+    solution = solve.solve(predict_x1, corrupt, sample_noise(0), plan, return_trajectory)
+    return predict_x1(solution.times[-1], solution.last), solution
 
 
-@pytest.mark.parametrize(("solver", "often"), [("euler", OFTEN), (ode.RENOISE, 0.88)])
+@pytest.mark.parametrize(("solver", "often"), [("euler", PLUS_FRACTION), (ode.RENOISE, 0.88)])
 def test_the_ode_ends_in_the_data_s_shares_and_renoising_favors_what_is_frequent(solver, often):
     """At the data both do; more steps do not bring renoising nearer to its shares."""
-    end, _ = made(solver, 200)
+    end, _ = run_solver(solver, 200)
     np.testing.assert_allclose(np.abs(end), CENTER, atol=0.02)
     assert np.mean(end[:, 0] > 0) == pytest.approx(often, abs=0.02)
 
 
 def test_the_ode_keeps_its_first_noise_and_renoising_does_not():
     def kept(solver):
-        _, solution = made(solver, 24, record=True)
+        _, solution = run_solver(solver, 24, return_trajectory=True)
         early = np.asarray(solution.path[1], np.float64).ravel()
-        return np.corrcoef(np.asarray(noise(0)).ravel(), early)[0, 1]
+        return np.corrcoef(np.asarray(sample_noise(0)).ravel(), early)[0, 1]
 
     assert kept("euler") > 0.9
     assert abs(kept(ode.RENOISE)) < 0.1
 
 
 def test_the_path_is_that_of_what_is_not_recorded():
-    _, told = made(ode.RENOISE, 5, record=True)
-    _, quiet = made(ode.RENOISE, 5)
+    _, told = run_solver(ode.RENOISE, 5, return_trajectory=True)
+    _, quiet = run_solver(ode.RENOISE, 5)
     assert told.path.shape == (5, COUNT, WIDTH)
-    np.testing.assert_array_equal(told.path[0], noise(0))
+    np.testing.assert_array_equal(told.path[0], sample_noise(0))
     np.testing.assert_allclose(told.path[-1], quiet.last, rtol=1e-6)
     assert quiet.path is None
-    _, one = made(ode.RENOISE, 1, record=True)
-    np.testing.assert_array_equal(one.path, noise(0)[None])
+    _, one = run_solver(ode.RENOISE, 1, return_trajectory=True)
+    np.testing.assert_array_equal(one.path, sample_noise(0)[None])
 
 
 def test_evaluations_counts_the_calls():
@@ -73,10 +73,10 @@ def test_evaluations_counts_the_calls():
 
     def counted(t, x):
         jax.debug.callback(lambda: calls.append(1))
-        return belief(t, x)
+        return predict_x1(t, x)
 
-    plan = ode.schedule(ode.RENOISE, 7)
-    solve.solve(counted, corrupt, noise(0), plan)
+    plan = ode.make_schedule(ode.RENOISE, 7)
+    solve.solve(counted, corrupt, sample_noise(0), plan)
     jax.effects_barrier()
     # The last interval is closed by the caller's own look at the network.
     assert len(calls) + 1 == plan.evaluations == 7

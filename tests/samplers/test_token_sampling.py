@@ -5,67 +5,73 @@ import pytest
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.samplers import token_sampling
-from oneflow_jax.samplers.token_sampling import Choice
+from oneflow_jax.samplers.token_sampling import TokenSampling
 
-P = np.array([0.4, 0.05, 0.3, 0.15, 0.1], np.float32)
-LOGITS = jnp.log(P)[None]
-ANY = jnp.ones(5, bool)
+PROBS = np.array([0.4, 0.05, 0.3, 0.15, 0.1], np.float32)
+LOGITS = jnp.log(PROBS)[None]
+ALL_ALLOWED = jnp.ones(5, bool)
 
 
-def probabilities(choice, legal=ANY):
-    return np.exp(token_sampling.log_probabilities(LOGITS, legal, choice))[0]
+def sampling_probs(sampling, allowed=ALL_ALLOWED):
+    return np.exp(token_sampling.sampling_log_probs(LOGITS, allowed, sampling))[0]
 
 
 def test_nothing_asked_for_nothing_changed():
-    np.testing.assert_allclose(probabilities(Choice()), P, rtol=1e-5)
+    np.testing.assert_allclose(sampling_probs(TokenSampling()), PROBS, rtol=1e-5)
 
 
 def test_what_is_not_legal_is_never_drawn():
-    legal = token_sampling.allowed(((1, 3), (4, 5)), 5)
+    legal = token_sampling.allowed_ids(((1, 3), (4, 5)), 5)
     np.testing.assert_array_equal(legal, [False, True, True, False, True])
-    np.testing.assert_allclose(probabilities(Choice(), legal), P * legal / 0.45, rtol=1e-5)
-    cold = probabilities(Choice(temperature=0.0), legal)
+    np.testing.assert_allclose(
+        sampling_probs(TokenSampling(), legal), PROBS * legal / 0.45, rtol=1e-5
+    )
+    cold = sampling_probs(TokenSampling(temperature=0.0), legal)
     np.testing.assert_array_equal(cold, [0, 0, 1, 0, 0])
 
 
 def test_temperature_raises_probabilities_to_its_inverse():
-    expected = P**2 / np.sum(P**2)
-    np.testing.assert_allclose(probabilities(Choice(temperature=0.5)), expected, rtol=1e-5)
+    expected = PROBS**2 / np.sum(PROBS**2)
+    np.testing.assert_allclose(sampling_probs(TokenSampling(temperature=0.5)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("top_p", "left"), [(0.3, [0]), (0.5, [0, 2]), (0.9, [0, 2, 3, 4])])
 def test_top_p_keeps_the_likeliest_that_add_up_to_it(top_p, left):
     kept = np.isin(np.arange(5), left)
-    expected = P * kept / np.sum(P * kept)
-    np.testing.assert_allclose(probabilities(Choice(top_p=top_p)), expected, rtol=1e-4, atol=1e-7)
+    expected = PROBS * kept / np.sum(PROBS * kept)
+    np.testing.assert_allclose(
+        sampling_probs(TokenSampling(top_p=top_p)), expected, rtol=1e-4, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(("top_k", "left"), [(1, [0]), (2, [0, 2]), (4, [0, 2, 3, 4])])
 def test_top_k_keeps_exactly_so_many_of_the_likeliest(top_k, left):
     kept = np.isin(np.arange(5), left)
-    found = probabilities(Choice(top_k=top_k))
+    found = sampling_probs(TokenSampling(top_k=top_k))
     np.testing.assert_array_equal(found > 0, kept)
-    np.testing.assert_allclose(found, P * kept / np.sum(P * kept), rtol=1e-5)
+    np.testing.assert_allclose(found, PROBS * kept / np.sum(PROBS * kept), rtol=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [0, 5, 6, 100])
 def test_top_k_of_all_changes_nothing(top_k):
-    np.testing.assert_allclose(probabilities(Choice(top_k=top_k)), P, rtol=1e-5)
+    np.testing.assert_allclose(sampling_probs(TokenSampling(top_k=top_k)), PROBS, rtol=1e-5)
 
 
 def test_top_k_counts_legal_tokens_alone():
     """The likeliest of all is not legal; and where fewer are legal than k, they all stay."""
     legal = jnp.array([False, True, True, False, True])
-    found = probabilities(Choice(top_k=2), legal)
+    found = sampling_probs(TokenSampling(top_k=2), legal)
     np.testing.assert_allclose(found, [0, 0, 0.75, 0, 0.25], rtol=1e-5)
-    expected = P * np.asarray(legal) / 0.45
-    np.testing.assert_allclose(probabilities(Choice(top_k=4), legal), expected, rtol=1e-5)
+    expected = PROBS * np.asarray(legal) / 0.45
+    np.testing.assert_allclose(sampling_probs(TokenSampling(top_k=4), legal), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
 def test_top_k_keeps_exactly_so_many_of_equals_too(top_k):
     logits = jnp.zeros((2, 3, 5)).at[..., 0].set(-1.0)
-    log_p = np.asarray(token_sampling.log_probabilities(logits, ANY, Choice(top_k=top_k)))
+    log_p = np.asarray(
+        token_sampling.sampling_log_probs(logits, ALL_ALLOWED, TokenSampling(top_k=top_k))
+    )
     np.testing.assert_array_equal(np.sum(log_p > -np.inf, axis=-1), top_k)
     np.testing.assert_allclose(np.exp(log_p).max(-1), 1 / top_k, rtol=1e-5)
     assert (log_p[..., 0] == -np.inf).all()
@@ -73,46 +79,48 @@ def test_top_k_keeps_exactly_so_many_of_equals_too(top_k):
 
 def test_top_p_is_of_what_top_k_and_temperature_have_left():
     """0.4 and 0.3 are left, as 4 and 3 of 7: the first alone has more than half of it."""
-    both = probabilities(Choice(top_k=2, top_p=0.5))
+    both = sampling_probs(TokenSampling(top_k=2, top_p=0.5))
     np.testing.assert_allclose(both, [1, 0, 0, 0, 0], atol=1e-6)
-    np.testing.assert_array_equal(probabilities(Choice(top_p=0.5)) > 0, [1, 0, 1, 0, 0])
-    sharp = probabilities(Choice(top_k=2, temperature=0.5))
+    np.testing.assert_array_equal(sampling_probs(TokenSampling(top_p=0.5)) > 0, [1, 0, 1, 0, 0])
+    sharp = sampling_probs(TokenSampling(top_k=2, temperature=0.5))
     np.testing.assert_allclose(sharp, [16 / 25, 0, 9 / 25, 0, 0], rtol=1e-5)
-    cold = probabilities(Choice(top_k=2, top_p=0.5, temperature=0.0))
+    cold = sampling_probs(TokenSampling(top_k=2, top_p=0.5, temperature=0.0))
     np.testing.assert_array_equal(cold, [1, 0, 0, 0, 0])
 
 
 def test_probability_is_the_network_s_own():
-    given = token_sampling.probability(jnp.stack([LOGITS[0], LOGITS[0]]), jnp.array([0, 3]))
+    given = token_sampling.token_probability(jnp.stack([LOGITS[0], LOGITS[0]]), jnp.array([0, 3]))
     np.testing.assert_allclose(given, [0.4, 0.15], rtol=1e-5)
 
 
-def read(share, order, hidden, confidence, count=4000):
+def select_many(unmask_prob, unmask_order, masked, confidence, count=4000):
     keys = jax.random.split(jax.random.key(0), count)
 
     def one(key):
-        return token_sampling.read_now(key, hidden, jnp.float32(share), confidence, order)
+        return token_sampling.select_to_unmask(
+            key, masked, jnp.float32(unmask_prob), confidence, unmask_order
+        )
 
     return np.asarray(jax.vmap(one)(keys))
 
 
-HIDDEN = jnp.array([True, False, True, True, False, True])
-SURE = jnp.array([0.1, 1.0, 0.9, 0.3, 1.0, 0.5])
+MASKED = jnp.array([True, False, True, True, False, True])
+CONFIDENCE = jnp.array([0.1, 1.0, 0.9, 0.3, 1.0, 0.5])
 
 
-@pytest.mark.parametrize("order", token_sampling.ORDERS)
+@pytest.mark.parametrize("order", token_sampling.UNMASK_ORDERS)
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_as_many_are_read_as_the_share_says(order, share):
-    found = read(share, order, HIDDEN, SURE)
-    assert not found[:, ~np.asarray(HIDDEN)].any()
+    found = select_many(share, order, MASKED, CONFIDENCE)
+    assert not found[:, ~np.asarray(MASKED)].any()
     counts = found.sum(1)
     assert abs(counts.mean() - 4 * share) < 4 * counts.std() / np.sqrt(len(counts))
-    assert read(1.0, order, HIDDEN, SURE)[:, np.asarray(HIDDEN)].all()
-    assert not read(0.0, order, HIDDEN, SURE).any()
+    assert select_many(1.0, order, MASKED, CONFIDENCE)[:, np.asarray(MASKED)].all()
+    assert not select_many(0.0, order, MASKED, CONFIDENCE).any()
 
 
 def test_by_confidence_the_surest_come_first():
-    found = read(0.5, "confidence", HIDDEN, SURE)
+    found = select_many(0.5, "confidence", MASKED, CONFIDENCE)
     np.testing.assert_array_equal(
         found, np.tile([False, False, True, False, False, True], (4000, 1))
     )
@@ -131,4 +139,4 @@ def test_by_confidence_the_surest_come_first():
 )
 def test_values_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(UserError, match=rf"sampling\.{field}={value!r}"):
-        Choice(**{field: value})
+        TokenSampling(**{field: value})

@@ -10,25 +10,25 @@ from tests import runs
 
 
 def test_only_the_newest_are_kept(tmp_path):
-    system, finished = runs.trained()
-    state, _ = runs.state(system, finished)
+    system, finished = runs.trained_run()
+    state, _ = runs.load_state(system, finished)
     assert sorted(path.name for path in (finished / workdir.CHECKPOINTS).iterdir()) == list("246")
-    folder = runs.copied(finished, tmp_path)
+    folder = runs.copy_run(finished, tmp_path)
     with checkpoint.Checkpoints(folder, keep=2) as checkpoints:
         data = iter(system.batches())
-        restored = checkpoints.restore(train_state.abstract(system), data)
+        restored = checkpoints.restore(train_state.abstract_state(system), data)
         checkpoints.save(restored, 8, data)
         checkpoints.wait()
         assert checkpoints.latest == 8
         data.close()
     assert sorted(path.name for path in (folder / workdir.CHECKPOINTS).iterdir()) == list("68")
-    again, _ = runs.state(system, folder)
-    runs.assert_same(again, state)
+    again, _ = runs.load_state(system, folder)
+    runs.assert_identical(again, state)
 
 
 def test_a_save_that_was_cut_short_does_not_count(tmp_path):
-    _system, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
+    _system, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
     half = folder / workdir.CHECKPOINTS / "9.orbax-checkpoint-tmp"
     half.mkdir()
     (half / "ema").write_text("half")
@@ -37,11 +37,11 @@ def test_a_save_that_was_cut_short_does_not_count(tmp_path):
 
 
 def test_averaged_parameters_alone(tmp_path):
-    system, finished = runs.trained()
-    state, _ = runs.state(system, finished)
+    system, finished = runs.trained_run()
+    state, _ = runs.load_state(system, finished)
     with checkpoint.Checkpoints(finished, 3) as checkpoints:
-        ema = checkpoints.restore_averaged(train_state.abstract(system).ema)
-    runs.assert_same(jax.tree.map(np.asarray, ema), state.ema)
+        ema = checkpoints.restore_ema(train_state.abstract_state(system).ema)
+    runs.assert_identical(jax.tree.map(np.asarray, ema), state.ema)
     # They are not the parameters themselves.
     differs = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.ema, state.params)
     assert all(jax.tree.leaves(differs))
@@ -49,14 +49,14 @@ def test_averaged_parameters_alone(tmp_path):
 
 def test_another_mesh(tmp_path):
     """Saved from 8 devices by rows, brought back on 2 x 4 with parameters divided."""
-    system, finished = runs.trained()
-    other = runs.prepared(tmp_path, runs.config(mesh__data=2, mesh__fsdp=4))
-    moved, position = runs.state(other, finished)
-    state, expected_position = runs.state(system, finished)
-    runs.assert_same(moved, state)
+    system, finished = runs.trained_run()
+    other = runs.prepare_system(tmp_path, runs.make_config(mesh__data=2, mesh__fsdp=4))
+    moved, position = runs.load_state(other, finished)
+    state, expected_position = runs.load_state(system, finished)
+    runs.assert_identical(moved, state)
     assert position == expected_position
-    with sharding.use(other.mesh):
-        like = train_state.abstract(other)
+    with sharding.mesh_context(other.mesh):
+        like = train_state.abstract_state(other)
     ways = {leaf.sharding.num_devices for leaf in jax.tree.leaves(like.params)}
     assert ways == {8}
     assert any("fsdp" in str(leaf.sharding.spec) for leaf in jax.tree.leaves(like.params))
@@ -66,32 +66,32 @@ def test_no_checkpoint_is_told(tmp_path):
     with checkpoint.Checkpoints(epath.Path(tmp_path), 3) as checkpoints:
         assert checkpoints.latest is None
         with pytest.raises(UserError, match=r"no checkpoint in .*--mode=train"):
-            checkpoints.restore_averaged({})
+            checkpoints.restore_ema({})
 
 
 def test_other_errors_are_not_explained_away(tmp_path):
     checkpoints = checkpoint.Checkpoints(epath.Path(tmp_path), 3)
-    with checkpoints, pytest.raises(ValueError, match="mine"), checkpoints._explained():
+    with checkpoints, pytest.raises(ValueError, match="mine"), checkpoints._translate_errors():
         raise ValueError("mine")
 
 
 def test_a_relative_folder_will_do(tmp_path, monkeypatch):
-    system, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
+    system, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
     monkeypatch.chdir(tmp_path)
-    state, _ = runs.state(system, epath.Path(folder.name))
-    expected, _ = runs.state(system, finished)
-    runs.assert_same(state, expected)
+    state, _ = runs.load_state(system, epath.Path(folder.name))
+    expected, _ = runs.load_state(system, finished)
+    runs.assert_identical(state, expected)
 
 
 def test_a_checkpoint_of_an_earlier_version_can_be_sampled_from_but_not_gone_on_with(tmp_path):
-    system, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
+    system, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
     data = folder / workdir.CHECKPOINTS / "6" / "data"
     (data / "data.json").rename(data / "process_0-of-1.json")
     with pytest.raises(UserError, match=r"earlier version.*another --workdir, or with start="):
-        runs.state(system, folder)
+        runs.load_state(system, folder)
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
-        ema = checkpoints.restore_averaged(train_state.abstract(system).ema)
-    state, _ = runs.state(system, finished)
-    runs.assert_same(jax.tree.map(np.asarray, ema), state.ema)
+        ema = checkpoints.restore_ema(train_state.abstract_state(system).ema)
+    state, _ = runs.load_state(system, finished)
+    runs.assert_identical(jax.tree.map(np.asarray, ema), state.ema)

@@ -29,21 +29,21 @@ LARGEST = 20e6
 
 @pytest.fixture
 def folder(tmp_path):
-    return runs.copied(runs.trained()[1], tmp_path)
+    return runs.copy_run(runs.trained_run()[1], tmp_path)
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
     """A release of the tiny run, closed to writing as installed packages are."""
-    system, run = runs.trained()
+    system, run = runs.trained_run()
     into = epath.Path(tmp_path_factory.mktemp("release") / "given")
-    export.write(system.config, run, into, train_state.abstract(system).ema)
+    export.export(system.config, run, into, train_state.abstract_state(system).ema)
     return into
 
 
 def test_it_samples_as_its_run_does(released, monkeypatch, tmp_path):
     prompt = "a picture of red: <image> and <text>"
-    expected = of.load(runs.trained()[1]).generate(prompt, steps=2, seed=3)
+    expected = of.load(runs.trained_run()[1]).generate(prompt, steps=2, seed=3)
     monkeypatch.chdir(tmp_path)
     (made,) = of.load(released).generate(prompt, steps=2, seed=3)
     assert made.text == expected[0].text
@@ -56,9 +56,9 @@ def test_it_samples_as_its_run_does(released, monkeypatch, tmp_path):
 
 
 def test_parameters_come_back_rounded_and_laid_out(released):
-    system, run = runs.trained()
-    like = train_state.abstract(system).ema
-    ours, theirs = export.averaged(released, like), export.averaged(run, like)
+    system, run = runs.trained_run()
+    like = train_state.abstract_state(system).ema
+    ours, theirs = export.load_ema_params(released, like), export.load_ema_params(run, like)
     for got, kept in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert got.dtype == kept.dtype
         assert got.sharding == kept.sharding
@@ -69,15 +69,15 @@ def test_nothing_is_written_where_it_lies(released, monkeypatch):
     def refused(*_):
         raise AssertionError("the folder was claimed")
 
-    monkeypatch.setattr(workdir, "claimed", refused)
+    monkeypatch.setattr(workdir, "lock", refused)
     of.load(released)
 
 
 def test_a_training_begins_from_it(released, tmp_path):
-    system = runs.prepared(tmp_path, runs.config(start=str(released)))
-    begun = init_from.begun(system, train_state.initial(system))
-    expected = export.averaged(released, train_state.abstract(system).ema)
-    runs.assert_same(jax.device_get(begun.params), jax.device_get(expected))
+    system = runs.prepare_system(tmp_path, runs.make_config(start=str(released)))
+    begun = init_from.init_from_checkpoint(system, train_state.init_sharded(system))
+    expected = export.load_ema_params(released, train_state.abstract_state(system).ema)
+    runs.assert_identical(jax.device_get(begun.params), jax.device_get(expected))
     assert (tmp_path / workdir.TOKENIZER).read_bytes() == (
         released / workdir.TOKENIZER
     ).read_bytes()
@@ -85,9 +85,9 @@ def test_a_training_begins_from_it(released, tmp_path):
 
 def test_by_the_command_line(folder, tmp_path, cli):
     cli("--mode=release", f"--workdir={folder}", f"--into={tmp_path / 'given'}")
-    assert workdir.is_release(epath.Path(tmp_path / "given"))
+    assert workdir.is_export(epath.Path(tmp_path / "given"))
     cli("--mode=sample", f"--workdir={tmp_path / 'given'}", "--prompt=red <image>")
-    assert (tmp_path / "given" / workdir.PAGE).exists()
+    assert (tmp_path / "given" / workdir.SAMPLES_PAGE).exists()
 
 
 REFUSED = [
@@ -123,21 +123,21 @@ def test_damaged_weights_are_told(released, tmp_path):
 
 
 def test_what_float16_cannot_hold_is_told(tmp_path, monkeypatch):
-    system, run = runs.trained()
-    monkeypatch.setattr(export, "averaged", lambda *_: {"a": {"b": np.float32([1e6])}})
+    system, run = runs.trained_run()
+    monkeypatch.setattr(export, "load_ema_params", lambda *_: {"a": {"b": np.float32([1e6])}})
     with pytest.raises(of.UserError, match="a/b"):
-        export.write(system.config, run, epath.Path(tmp_path), None)
+        export.export(system.config, run, epath.Path(tmp_path), None)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
 def shipped():
-    return of.load(of.SHIPPED)
+    return of.load(of.PRETRAINED)
 
 
 def test_the_shipped_model_is_small_and_says_whose_pictures_it_saw():
-    assert sum(path.stat().st_size for path in of.SHIPPED.iterdir() if path.is_file()) < LARGEST
-    readme = (of.SHIPPED / "README.md").read_text()
+    assert sum(path.stat().st_size for path in of.PRETRAINED.iterdir() if path.is_file()) < LARGEST
+    readme = (of.PRETRAINED / "README.md").read_text()
     assert emoji_concepts.ATTRIBUTION in readme
     assert emoji_concepts.LICENSE in readme
 
@@ -146,7 +146,7 @@ def test_it_is_installed_with_the_package():
     """Every file of its folder is named by a pattern of setup.py."""
     setup = (runs.REPOSITORY / "setup.py").read_text()
     patterns = re.search(r'"oneflow_jax.shipped": (\[[^]]+\])', setup)[1]
-    files = {path.name for path in of.SHIPPED.iterdir() if path.suffix not in ("", ".py")}
+    files = {path.name for path in of.PRETRAINED.iterdir() if path.suffix not in ("", ".py")}
     unnamed = [f for f in files if not any(fnmatch.fnmatch(f, p) for p in json.loads(patterns))]
     assert files >= {workdir.CONFIG, workdir.TOKENIZER, workdir.WEIGHTS, "README.md"}
     assert unnamed == []
@@ -163,7 +163,7 @@ def test_the_shipped_configuration_is_that_of_its_file(shipped):
 
 def test_the_shipped_model_draws_what_it_is_told_and_names_it(shipped):
     names = ["tiger", "fox", "watermelon", "cactus", "zebra", "pizza", "whale", "rose"]
-    drawn = {one.name: one.pixels for one in emoji_concepts.concepts(24, 64, CATEGORIES)}
+    drawn = {one.name: one.pixels for one in emoji_concepts.load(24, 64, CATEGORIES)}
     pictures = shipped.generate_batch([f"a picture of a {name}: <image>" for name in names])
     for name, document in zip(names, pictures, strict=True):
         (picture,) = (np.asarray(image, float) for image in document.images)

@@ -24,14 +24,14 @@ class Batches:
 
     def __iter__(self):
         for self.asked in itertools.count(1):
-            yield tiny.packed()
+            yield tiny.packed_batch()
 
 
 def made(name, batches=None, available=1_000):
     flow = FLOWS[name]
     model = tiny.network(flow.heads)
     found = likelihood_lib.Likelihood(
-        batches or Batches(), available, model, paradigms_likelihood.scorer(flow), seed=0
+        batches or Batches(), available, model, paradigms_likelihood.likelihood_bound(flow), seed=0
     )
     return found, tiny.parameters(model)
 
@@ -53,7 +53,7 @@ def documents_of(canvas):
 @pytest.mark.parametrize(("name", "rtol"), [("transfusion", 1e-5), ("mask_flow", 0.05)])
 def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
     likelihood, params = made(name)
-    canvas = tiny.packed()
+    canvas = tiny.packed_batch()
     words = np.sum(canvas.free & canvas.is_text)
     found = likelihood(without_opinion(params)).mean()
     expected = words * math.log(tiny.VOCAB) / documents_of(canvas)
@@ -62,9 +62,9 @@ def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
 
 @pytest.mark.parametrize(("available", "limit"), [(3, 2), (2, 3)])
 def test_no_document_comes_twice_and_none_beyond_the_limit(available, limit, monkeypatch):
-    canvas, batches = tiny.packed(), Batches()
+    canvas, batches = tiny.packed_batch(), Batches()
     documents, rows = documents_of(canvas), len(canvas.ids)
-    monkeypatch.setattr(likelihood_lib, "DOCUMENTS", limit * documents + 1)
+    monkeypatch.setattr(likelihood_lib, "MAX_DOCUMENTS", limit * documents + 1)
     likelihood, params = made("mask_flow", batches, available * documents + 1)
     assert batches.asked == 3
     first = likelihood(params)
@@ -77,15 +77,15 @@ def test_no_document_comes_twice_and_none_beyond_the_limit(available, limit, mon
 
 def test_a_batch_that_is_more_than_all_is_scored():
     likelihood, params = made("transfusion", available=1)
-    assert sum(likelihood(params).documents) == documents_of(tiny.packed())
+    assert sum(likelihood(params).documents) == documents_of(tiny.packed_batch())
 
 
 def test_documents_count_alike_whatever_their_row():
-    nats = likelihood_lib.Nats(np.float64([10, 2]), np.int32([4, 2]))
+    nats = likelihood_lib.NatsPerDocument(np.float64([10, 2]), np.int32([4, 2]))
     assert nats.mean() == 2.0
     assert nats.mean(np.int32([1, 1])) == 1.0
 
 
 def test_who_has_one():
-    system, _ = runs.trained()  # oneflow
+    system, _ = runs.trained_run()  # oneflow
     assert system.likelihood() is None

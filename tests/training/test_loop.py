@@ -18,8 +18,8 @@ from tests import runs
 
 
 def test_reports():
-    _system, folder = runs.trained()
-    rows = metric_writer.read_scalars(folder / workdir.LOGS)
+    _system, folder = runs.trained_run()
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
     steps = [row for row in rows if "train/loss" in row]
     names = ("loss", "text", "image", "grad_norm", "param_norm", "update_norm")
     names += ("documents_per_second", "slots_per_second", "learning_rate", "step_seconds")
@@ -30,10 +30,10 @@ def test_reports():
 
 
 def report(tmp_path, **changes):
-    system, _ = runs.trained()
-    given = system_lib.system(runs.config(**changes), runs.trained()[1])
+    system, _ = runs.trained_run()
+    given = system_lib.system(runs.make_config(**changes), runs.trained_run()[1])
     assert given.mesh == system.mesh
-    return reporter.Report(given, workdir.epath.Path(tmp_path), start=0)
+    return reporter.Reporter(given, workdir.epath.Path(tmp_path), start=0)
 
 
 def test_speeds_leave_pauses_out(tmp_path, monkeypatch):
@@ -51,30 +51,30 @@ def test_speeds_leave_pauses_out(tmp_path, monkeypatch):
 
     step(1, 1.0)
     step(2, 1.0)
-    with log.paused():
+    with log.pause_timer():
         now[0] += 10.0
     step(3, 4.0, waiting=2.0)
     step(4, 2.0)
     log.close()
-    (row,) = metric_writer.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    (row,) = metric_writer.read_metrics(workdir.epath.Path(tmp_path) / workdir.LOGS)
     told = {name.removeprefix("train/"): value for name, value in row.items()}
     assert told["step_seconds"] == 1.5
     assert told["step_spread"] == 4 / 1.5
     assert told["waiting"] == 2 / 8
     assert told["documents_per_second"] == 8 * 4 / 8
     assert told["goodput"] == 4 * 1.5 / 18
-    system, _ = runs.trained()
+    system, _ = runs.trained_run()
     assert told["model_flops_per_second"] == pytest.approx(system.flops / 1.5)
     assert "mfu" not in told  # Nobody knows a CPU's peak.
 
 
 def test_mfu_where_the_peak_is_known(tmp_path, monkeypatch):
     kind = jax.devices()[0].device_kind
-    monkeypatch.setitem(reporter.chips.KINDS, kind, "v4")
+    monkeypatch.setitem(reporter.chips.DEVICE_KINDS, kind, "v4")
     log = report(tmp_path, logging__every=1)
     log.add(1, measured(1.0))
     log.close()
-    (row,) = metric_writer.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    (row,) = metric_writer.read_metrics(workdir.epath.Path(tmp_path) / workdir.LOGS)
     peak = 275e12 * jax.device_count()
     assert row["train/mfu"] == pytest.approx(row["train/model_flops_per_second"] / peak)
 
@@ -94,7 +94,7 @@ def test_means_since_the_last_report(tmp_path):
     for number, loss in enumerate([1.0, 3.0, 5.0, 6.0], 1):
         log.add(number, measured(loss))
     log.close()
-    rows = metric_writer.read_scalars(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    rows = metric_writer.read_metrics(workdir.epath.Path(tmp_path) / workdir.LOGS)
     assert [(row["step"], row["train/loss"], row["train/text"]) for row in rows] == [
         (2, 2.0, 4.0),
         (4, 5.5, 11.0),
@@ -113,10 +113,10 @@ def test_not_finite_is_told_with_its_step(tmp_path, value):
 @pytest.mark.parametrize("every", [1, 2])  # Saved in the step of the NaN, or in the next.
 def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_path, monkeypatch):
     """The codec's deviation cannot be NaN, but a picture's latents can: as from a broken file."""
-    system, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
-    longer = runs.prepared(folder, runs.config(steps=12, checkpoint__every=every))
-    before = runs.files(folder)
+    system, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
+    longer = runs.prepare_system(folder, runs.make_config(steps=12, checkpoint__every=every))
+    before = runs.read_files(folder)
     batches = system_lib.System.batches
 
     def spoilt(given):
@@ -132,16 +132,16 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_pa
     with pytest.raises(UserError, match=r"Step 7: .*not finite.*optimizer.learning_rate"):
         loop.run(longer, folder)
     monkeypatch.undo()
-    assert runs.files(folder) == before
-    state, _ = runs.state(system, folder)
+    assert runs.read_files(folder) == before
+    state, _ = runs.load_state(system, folder)
     assert int(state.step) == 6
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 def test_a_training_document_that_is_too_long_is_told(monkeypatch, tmp_path):
-    _, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
-    system = system_lib.system(runs.config(data__length=6), folder)
+    _, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
+    system = system_lib.system(runs.make_config(data__length=6), folder)
     with pytest.raises(UserError, match=r"data.length=6"):
         next(iter(system.batches()))
     assert toy.Toy()[0].words()

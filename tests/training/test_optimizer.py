@@ -28,7 +28,7 @@ NAMES = {
 
 
 def settings(frozen=FROZEN, **changes):
-    return dataclasses.replace(tiny.SETTINGS, frozen=frozen, **changes)
+    return dataclasses.replace(tiny.OPTIMIZER_CONFIG, frozen=frozen, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,13 @@ def named(tree):
 @functools.cache
 def stepped():
     """A state, the same after 3 steps, and what was logged of the last."""
-    system, batch = System(), tiny.packed()
+    system, batch = System(), tiny.packed_batch()
     params = tiny.parameters(system.network)
     before = system.state(batch).replace(params=params, ema=jax.tree.map(jnp.copy, params))
     state, step = before, system.step()
     for _ in range(3):
         state, logged = step(state, batch)
-    return before, state, tiny.losses(logged)
+    return before, state, tiny.compute_metrics(logged)
 
 
 def test_what_is_frozen_stays_to_the_last_bit_and_all_else_moves():
@@ -85,7 +85,7 @@ def test_of_what_is_frozen_no_moments_are_kept():
 
 def test_the_gradient_is_that_of_the_rest_alone():
     """Its norm, which clipping goes by, too; and the rest learns as if nothing else were there."""
-    batch = tiny.packed()
+    batch = tiny.packed_batch()
     free = tiny.System(optimizer=optax.sgd(1.0))
     held = System(optimizer=optax.sgd(1.0))
     start = free.state(batch).replace(params=tiny.parameters(free.network))
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_rest_alone():
         np.testing.assert_allclose(by, expected, atol=1e-6)
     norm = np.sqrt(sum(np.sum(by**2) for name, by in moved.items() if name not in NAMES))
     total = np.sqrt(sum(np.sum(by**2) for by in moved.values()))
-    np.testing.assert_allclose(tiny.losses(logged)["grad_norm"], norm, rtol=1e-4)
+    np.testing.assert_allclose(tiny.compute_metrics(logged)["grad_norm"], norm, rtol=1e-4)
     assert norm < 0.95 * total
 
 
@@ -125,7 +125,7 @@ def test_the_average_of_what_does_not_change_stays_to_the_last_bit():
     @jax.jit
     def once(step, ema):
         moved = params | {"free": values + step}
-        return optimizer_lib.averaged(ema, moved, step, 0.999)
+        return optimizer_lib.update_ema(ema, moved, step, 0.999)
 
     ema, expected = params, np.asarray(values, np.float64)
     for step in range(1000):
@@ -140,7 +140,11 @@ def test_a_pattern_is_found_anywhere_in_a_name():
     params = {"text_in": {"kernel": jnp.ones(2)}, "image_in": {"kernel": jnp.ones(2)}}
 
     def trains(frozen):
-        grad = jax.grad(lambda p: sum(map(jnp.sum, jax.tree.leaves(optimizer_lib.held(p, frozen)))))
+        grad = jax.grad(
+            lambda p: sum(
+                map(jnp.sum, jax.tree.leaves(optimizer_lib.stop_gradient_where(p, frozen)))
+            )
+        )
         return {name.split("/")[0] for name, by in named(grad(params)).items() if by.any()}
 
     assert trains("") == {"text_in", "image_in"}
@@ -169,7 +173,7 @@ def test_nothing_or_everything_frozen_is_told_with_the_names_there_are(frozen, w
 def test_eight_devices_hold_the_state_as_they_should():
     """Moments beside their parameters, and none of what is frozen; and they compute the same."""
     sizes = {"data": 2, "fsdp": 2, "tensor": 2}
-    with tiny.on_mesh(System(), tiny.packed(), sizes) as placed:
+    with tiny.shard_system(System(), tiny.packed_batch(), sizes) as placed:
         planned = dict(jax.tree.leaves_with_path(placed.shardings))
         assert planned.keys() == dict(jax.tree.leaves_with_path(placed.state)).keys()
         params = dict(jax.tree.leaves_with_path(placed.shardings.params))
@@ -185,13 +189,13 @@ def test_eight_devices_hold_the_state_as_they_should():
             state, metrics = placed.step(state, placed.batch)
         for path, leaf in jax.tree.leaves_with_path(state):
             assert leaf.sharding.is_equivalent_to(planned[path], leaf.ndim), path
-        found = tiny.losses(metrics)
+        found = tiny.compute_metrics(metrics)
     alone = {"data": 1, "fsdp": 1, "tensor": 1}
-    with tiny.on_mesh(System(), tiny.packed(), alone, 1) as placed:
+    with tiny.shard_system(System(), tiny.packed_batch(), alone, 1) as placed:
         state = placed.state
         for _ in range(3):
             state, metrics = placed.step(state, placed.batch)
-    np.testing.assert_allclose(found["loss"], tiny.losses(metrics)["loss"], rtol=2e-5)
+    np.testing.assert_allclose(found["loss"], tiny.compute_metrics(metrics)["loss"], rtol=2e-5)
 
 
 def test_the_layout_of_an_empty_box_is_empty():
@@ -202,23 +206,23 @@ def test_the_layout_of_an_empty_box_is_empty():
         return nn.LogicallyPartitioned(value, names)
 
     shapes = {"full": box(jax.ShapeDtypeStruct((16, 4), jnp.float32)), "empty": box(())}
-    found = sharding.of_state(mesh, shapes)
+    found = sharding.state_sharding(mesh, shapes)
     assert found["empty"] == ()
     assert found["full"].spec[0] == "fsdp"
 
 
 def test_a_run_with_frozen_parameters_goes_on_bit_for_bit(tmp_path):
-    given = runs.config(optimizer__frozen=FROZEN, steps=4, evaluation__every=4)
+    given = runs.make_config(optimizer__frozen=FROZEN, steps=4, evaluation__every=4)
     whole, folder = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "run")
-    system = runs.prepared(whole, given)
+    system = runs.prepare_system(whole, given)
     loop.run(system, whole)
     runs.shutil.copytree(whole, folder)
     test_resume.cut_back(folder, 2)
-    middle, _ = runs.state(system, folder)
+    middle, _ = runs.load_state(system, folder)
     assert int(middle.step) == 2
     loop.run(system, folder)
-    (state, position), (expected, there) = (runs.state(system, at) for at in (folder, whole))
-    runs.assert_same(state, expected)
+    (state, position), (expected, there) = (runs.load_state(system, at) for at in (folder, whole))
+    runs.assert_identical(state, expected)
     assert position == there
     same = {
         name
@@ -226,4 +230,4 @@ def test_a_run_with_frozen_parameters_goes_on_bit_for_bit(tmp_path):
         if leaf.tobytes() == named(middle.params)[name].tobytes()
     }
     assert same == NAMES
-    assert workdir.saved_config(folder).optimizer.frozen == FROZEN
+    assert workdir.load_config(folder).optimizer.frozen == FROZEN

@@ -26,34 +26,34 @@ def cut_back(folder, step):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stopped_and_continued_is_bit_for_bit_the_same(workers, tmp_path):
-    system, finished = runs.trained(workers)
-    folder = runs.copied(finished, tmp_path)
+    system, finished = runs.trained_run(workers)
+    folder = runs.copy_run(finished, tmp_path)
     cut_back(folder, 2)
-    before, _ = runs.state(system, folder)
+    before, _ = runs.load_state(system, folder)
     assert int(before.step) == 2
     loop.run(system, folder)
-    state, position = runs.state(system, folder)
-    expected, expected_position = runs.state(system, finished)
-    runs.assert_same(state, expected)
+    state, position = runs.load_state(system, folder)
+    expected, expected_position = runs.load_state(system, finished)
+    runs.assert_identical(state, expected)
     assert position == expected_position
     assert int(state.step) == runs.STEPS
-    assert runs.reports(folder) == runs.reports(finished)
+    assert runs.list_reports(folder) == runs.list_reports(finished)
 
 
 def test_each_step_is_reported_once():
-    _, finished = runs.trained()
-    assert sorted(runs.reports(finished)) == sorted(
+    _, finished = runs.trained_run()
+    assert sorted(runs.list_reports(finished)) == sorted(
         [(n, "step") for n in range(1, 7)] + [(n, "heldout") for n in (2, 4, 6)]
     )
 
 
 def test_the_state_moves(tmp_path):
     """Else all of the above would hold of a run that does nothing."""
-    system, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
-    last, last_position = runs.state(system, folder)
+    system, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
+    last, last_position = runs.load_state(system, folder)
     cut_back(folder, 2)
-    early, early_position = runs.state(system, folder)
+    early, early_position = runs.load_state(system, folder)
     assert early_position != last_position
     for one, other in ((last.params, early.params), (last.ema, early.ema)):
         moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), one, other)
@@ -61,16 +61,16 @@ def test_the_state_moves(tmp_path):
 
 
 def test_a_finished_run_is_left_alone(tmp_path):
-    system, finished = runs.trained()
-    folder = runs.copied(finished, tmp_path)
-    before = runs.files(folder)
+    system, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
+    before = runs.read_files(folder)
     loop.run(system, folder)
-    assert runs.files(folder) == before
+    assert runs.read_files(folder) == before
 
 
 def killed(arguments, lines, rng):
     """Runs the command, kills it after so many lines of its progress; whether it was in time."""
-    process = subprocess.Popen(**runs.command(*arguments), stderr=subprocess.PIPE)
+    process = subprocess.Popen(**runs.popen_kwargs(*arguments), stderr=subprocess.PIPE)
     seen = 0
     for line in process.stderr:
         seen += "training" in line
@@ -94,11 +94,11 @@ def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     done = runs.run(*given, f"--workdir={broken}")
     assert done.returncode == 0, done.stderr
     assert "Going on from step" in done.stderr
-    system = runs.prepared(broken, runs.config(steps=40, evaluation__every=7))
-    state, position = runs.state(system, broken)
-    expected, expected_position = runs.state(system, whole)
-    runs.assert_same(state, expected)
+    system = runs.prepare_system(broken, runs.make_config(steps=40, evaluation__every=7))
+    state, position = runs.load_state(system, broken)
+    expected, expected_position = runs.load_state(system, whole)
+    runs.assert_identical(state, expected)
     assert position == expected_position
     assert int(state.step) == 40
-    assert runs.reports(broken) == runs.reports(whole)
-    assert max(collections.Counter(runs.reports(broken)).values()) == 1
+    assert runs.list_reports(broken) == runs.list_reports(whole)
+    assert max(collections.Counter(runs.list_reports(broken)).values()) == 1

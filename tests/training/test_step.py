@@ -10,6 +10,7 @@ import pytest
 from clu.metrics import Average
 
 from oneflow_jax.data.document import Document, Text
+from oneflow_jax.flows import time_samplers
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import step as step_lib
 from oneflow_jax.training import update
@@ -25,55 +26,57 @@ def compiled(parts=1):
 
 @functools.cache
 def start():
-    return SGD.state(tiny.packed()).replace(params=tiny.parameters(SGD.network))
+    return SGD.state(tiny.packed_batch()).replace(params=tiny.parameters(SGD.network))
 
 
 def run(system, batch, count):
     state, step, history = system.state(batch), system.step(), []
     for _ in range(count):
         state, metrics = step(state, batch)
-        history.append(tiny.losses(metrics))
+        history.append(tiny.compute_metrics(metrics))
     return state, history
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_step_is_invariant_to_parts(parts):
     """The microbatches here hold different numbers of words and pictures, and of scored ones."""
-    whole, metrics = compiled()(start(), tiny.packed())
-    cut, cut_metrics = compiled(parts)(start(), tiny.packed())
+    whole, metrics = compiled()(start(), tiny.packed_batch())
+    cut, cut_metrics = compiled(parts)(start(), tiny.packed_batch())
     # With plain descent at rate 1 the parameters move by the gradient.
     tiny.assert_trees_close(cut.params, whole.params, atol=1e-5, rtol=1e-5)
-    tiny.assert_trees_close(tiny.losses(cut_metrics), tiny.losses(metrics), rtol=1e-5)
+    tiny.assert_trees_close(
+        tiny.compute_metrics(cut_metrics), tiny.compute_metrics(metrics), rtol=1e-5
+    )
     assert float(metrics["grad_norm"].compute()) > 0.1
 
 
 def test_parts_are_dealt_out_like_cards():
-    parts = update.split_rows({"x": jnp.arange(8)}, 2)["x"]
+    parts = update.split_microbatches({"x": jnp.arange(8)}, 2)["x"]
     np.testing.assert_array_equal(parts, [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
 def test_same_state_same_step_and_the_next_step_has_other_noise():
-    once, first = compiled()(start(), tiny.packed())
-    again, same = compiled()(start(), tiny.packed())
+    once, first = compiled()(start(), tiny.packed_batch())
+    again, same = compiled()(start(), tiny.packed_batch())
     tiny.assert_trees_close(once.params, again.params, atol=0)
-    assert tiny.losses(first) == tiny.losses(same)
+    assert tiny.compute_metrics(first) == tiny.compute_metrics(same)
     later = start().replace(step=jnp.int32(1))
-    _, other = compiled()(later, tiny.packed())
+    _, other = compiled()(later, tiny.packed_batch())
     seeded = start().replace(key=jax.random.key(5))
-    _, reseeded = compiled()(seeded, tiny.packed())
+    _, reseeded = compiled()(seeded, tiny.packed_batch())
     for metrics in (other, reseeded):
         for term in ("text", "image"):
             assert float(metrics[term].compute()) != float(first[term].compute())
 
 
 def test_the_root_key_stays_and_the_step_counts():
-    state, _ = compiled()(start(), tiny.packed())
+    state, _ = compiled()(start(), tiny.packed_batch())
     assert state.step == 1
     np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(start().key))
 
 
 def test_rows_have_keys_of_their_own_whatever_their_number():
-    few, many = (update.row_keys(jax.random.key(0), n) for n in (3, 8))
+    few, many = (update.per_row_keys(jax.random.key(0), n) for n in (3, 8))
     data = jax.random.key_data(many)
     np.testing.assert_array_equal(jax.random.key_data(few), data[:3])
     assert len({tuple(row) for row in data.tolist()}) == 8
@@ -106,7 +109,7 @@ class Spy:
 def test_rows_of_a_step_have_clocks_and_noise_of_their_own():
     """Equal documents in all rows: the clocks are one in each stratum, and noise averages out."""
     rows = 8
-    same = tiny.rows_of(tiny.captions(1) * rows)
+    same = tiny.training_rows(tiny.captions(1) * rows)
     system = dataclasses.replace(SGD, paradigm=Spy(tiny.paradigm()))
     _, metrics = system.step()(system.state(same), same)
     mean = float(metrics["text"].compute())
@@ -114,7 +117,7 @@ def test_rows_of_a_step_have_clocks_and_noise_of_their_own():
     assert abs(mean - 0.5) <= 0.5 / rows
     corrupt = jax.vmap(functools.partial(tiny.paradigm().corrupt, table=table()))
     u = jnp.full(same.ids.shape, 0.1)
-    view, _ = corrupt(update.row_keys(jax.random.key(0), rows), u, same)
+    view, _ = corrupt(update.per_row_keys(jax.random.key(0), rows), u, same)
     noisy = np.asarray(view.embeds)[np.asarray(view.clock == np.float32(0.1))]
     assert len(np.unique(noisy[:, 0])) == len(noisy)
 
@@ -125,7 +128,7 @@ def table():
 
 def test_step_is_traced_once_and_takes_its_state_s_memory():
     traces = []
-    batch = jax.device_put(tiny.packed(), jax.devices()[0])
+    batch = jax.device_put(tiny.packed_batch(), jax.devices()[0])
     system = tiny.System()
     state = jax.device_put(system.state(batch), jax.devices()[0])
 
@@ -143,18 +146,18 @@ def test_step_is_traced_once_and_takes_its_state_s_memory():
 
 
 def test_average_of_parameters_follows_its_formula():
-    one, _ = compiled()(start(), tiny.packed())
+    one, _ = compiled()(start(), tiny.packed_batch())
     # min(decay, (1 + step) / (10 + step)) of the old average, at step 0.
     expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, start().ema, one.params)
     tiny.assert_trees_close(one.ema, expected, atol=1e-5)
     late = start().replace(step=jnp.int32(100_000))
-    one, _ = compiled()(late, tiny.packed())
+    one, _ = compiled()(late, tiny.packed_batch())
     expected = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, late.ema, one.params)
     tiny.assert_trees_close(one.ema, expected, atol=1e-5)
 
 
 def test_loss_falls_on_toy_data():
-    _, history = run(tiny.System(), tiny.packed(), 60)
+    _, history = run(tiny.System(), tiny.packed_batch(), 60)
     early, late = (
         np.mean([[losses["text"], losses["image"]] for losses in part], axis=0)
         for part in (history[:5], history[-10:])
@@ -163,19 +166,21 @@ def test_loss_falls_on_toy_data():
 
 
 def test_metrics_are_means_over_what_was_scored():
-    state, batch = start(), tiny.packed()
+    state, batch = start(), tiny.packed_batch()
     one, logged = compiled()(state, batch)
     rows = batch.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, 0))
-    u = step_lib.clocks.per_document(step_lib.clocks.stratified(key_clock, rows), batch.segment)
+    u = time_samplers.spread_over_documents(
+        time_samplers.sample_stratified(key_clock, rows), batch.segment
+    )
     corrupt = jax.vmap(functools.partial(SGD.paradigm.corrupt, table=table()))
-    view, targets = corrupt(update.row_keys(key_rows, rows), u, batch)
+    view, targets = corrupt(update.per_row_keys(key_rows, rows), u, batch)
     assert logged["text"].count == targets.text.sum()
     assert logged["image"].count == targets.image.sum()
     outputs = SGD.network.apply({"params": state.params}, view)
     nats = optax.softmax_cross_entropy_with_integer_labels(outputs["text_logits"], batch.ids)
     text = float(jnp.sum(nats * targets.text))
-    values = tiny.losses(logged)
+    values = tiny.compute_metrics(logged)
     np.testing.assert_allclose(values["text"], text / targets.text.sum(), rtol=1e-4)
     # The loss that is minimized divides by all free slots of the clean batch instead.
     free = {"text": batch.free & batch.is_text, "image": batch.free & batch.is_image}
@@ -187,10 +192,10 @@ def test_metrics_are_means_over_what_was_scored():
 
 
 def test_a_batch_without_pictures_trains():
-    words = tiny.rows_of([Document((Text("a picture of red"),))] * 4, length=96)
+    words = tiny.training_rows([Document((Text("a picture of red"),))] * 4, length=96)
     batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), words)
     state, metrics = compiled()(start(), batch)
-    values = tiny.losses({name: metrics[name] for name in ("text", "loss", "grad_norm")})
+    values = tiny.compute_metrics({name: metrics[name] for name in ("text", "loss", "grad_norm")})
     assert metrics["image"].count == 0
     assert metrics["image"].total == 0
     assert np.all(np.isfinite(list(values.values())))
@@ -198,17 +203,17 @@ def test_a_batch_without_pictures_trains():
 
 
 def test_padding_rows_change_nothing():
-    batch = tiny.packed()
+    batch = tiny.packed_batch()
     half = jax.tree.map(lambda x: x[:4], batch)
     padded = jax.tree.map(lambda x: x.at[4:].set(jnp.zeros_like(x[4:])), batch)
     u = jnp.full(batch.ids.shape, 0.4)
 
     def sums(canvas, rows):
-        keys = update.row_keys(jax.random.key(1), rows)
-        each = step_lib.row_losses(
+        keys = update.per_row_keys(jax.random.key(1), rows)
+        each = step_lib.per_row_losses(
             start().params, keys, u[:rows], canvas, model=SGD.network, paradigm=SGD.paradigm
         )
-        return update.total(each)
+        return update.sum_leading(each)
 
     tiny.assert_trees_close(jax.jit(sums, static_argnums=1)(padded, 8),
                             jax.jit(sums, static_argnums=1)(half, 4), rtol=1e-5)  # fmt: skip
@@ -217,19 +222,23 @@ def test_padding_rows_change_nothing():
 def test_evaluation_shows_all_documents_at_one_time():
     spy = Spy(tiny.paradigm())
     run_ = functools.partial(
-        step_lib.eval_step, start().params, canvas=tiny.packed(), model=SGD.network, paradigm=spy
+        step_lib.eval_step,
+        start().params,
+        canvas=tiny.packed_batch(),
+        model=SGD.network,
+        paradigm=spy,
     )
     rows = run_(key=jax.random.key(0), u=jnp.float32(0.25))
-    np.testing.assert_allclose(update.total(rows)["text"].compute(), 0.25, rtol=1e-5)
+    np.testing.assert_allclose(update.sum_leading(rows)["text"].compute(), 0.25, rtol=1e-5)
     again = run_(key=jax.random.key(0), u=jnp.float32(0.25))
     np.testing.assert_array_equal(rows["image"].total, again["image"].total)
 
 
 def test_the_start_does_not_use_the_key_of_a_step():
     """Parameters that shared their noise with a step's would be correlated with it."""
-    batch = tiny.packed()
+    batch = tiny.packed_batch()
     params = SGD.state(batch).params
-    view = tiny.noisy_view(batch)
+    view = tiny.noisy_canvas(batch)
     for step in range(3):
         key = jax.random.fold_in(jax.random.key(0), step)
         other = nn.unbox(SGD.network.init(key, view)["params"])
@@ -237,7 +246,7 @@ def test_the_start_does_not_use_the_key_of_a_step():
 
 
 def test_optimizer_decays_matrices_alone():
-    settings = dataclasses.replace(tiny.SETTINGS, weight_decay=0.5, warmup=0)
+    settings = dataclasses.replace(tiny.OPTIMIZER_CONFIG, weight_decay=0.5, warmup=0)
     optimizer = optimizer_lib.optimizer(settings)
     params = start().params
     zeros = jax.tree.map(jnp.zeros_like, params)

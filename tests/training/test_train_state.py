@@ -23,7 +23,7 @@ class System:
     def first_state(self, key):
         matrix = jax.random.normal(train_state.init_key(key), (16, 4))
         params = {"w": nn.LogicallyPartitioned(matrix, ("width", "embed")), "b": jnp.zeros(3)}
-        return train_state.new(key, params, optax.adam(0.1))
+        return train_state.create(key, params, optax.adam(0.1))
 
 
 def system(seed=0, **sizes):
@@ -33,7 +33,7 @@ def system(seed=0, **sizes):
 
 def test_the_first_state_is_as_foretold_and_lies_where_it_is_to_lie():
     given = system(data=2, fsdp=4)
-    foretold, state = train_state.abstract(given), train_state.initial(given)
+    foretold, state = train_state.abstract_state(given), train_state.init_sharded(given)
     assert jax.tree.structure(foretold) == jax.tree.structure(state)
     for told, leaf in zip(jax.tree.leaves(foretold), jax.tree.leaves(state), strict=True):
         assert (told.shape, told.dtype) == (leaf.shape, leaf.dtype)
@@ -44,13 +44,13 @@ def test_the_first_state_is_as_foretold_and_lies_where_it_is_to_lie():
 
 
 def test_a_mesh_changes_no_number():
-    one, other = (train_state.initial(system(**sizes)) for sizes in ({"data": 8}, {"fsdp": 8}))
+    one, other = (train_state.init_sharded(system(**sizes)) for sizes in ({"data": 8}, {"fsdp": 8}))
     tiny.assert_trees_close(one.params, other.params, atol=0)
 
 
 def test_the_average_begins_as_a_copy_in_memory_of_its_own():
     params = {"w": jnp.arange(3.0)}
-    state = train_state.new(jax.random.key(0), params, optax.sgd(0.1))
+    state = train_state.create(jax.random.key(0), params, optax.sgd(0.1))
     tiny.assert_trees_close(state.params, state.ema, atol=0)
     pointers = {tree["w"].unsafe_buffer_pointer() for tree in (state.params, state.ema)}
     assert len(pointers) == 2
@@ -59,7 +59,7 @@ def test_the_average_begins_as_a_copy_in_memory_of_its_own():
 
 
 def test_the_seed_decides_and_the_root_key_is_its_own():
-    first, again, other = (train_state.initial(system(seed, data=8)) for seed in (0, 0, 1))
+    first, again, other = (train_state.init_sharded(system(seed, data=8)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.params["w"], again.params["w"])
     assert np.any(first.params["w"] != other.params["w"])
     expected = jax.random.key_data(jax.random.key(1))

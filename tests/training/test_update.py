@@ -26,11 +26,13 @@ def loss(params, part):
 
 def updated(parts, optimizer=None, step=0):
     optimizer = optimizer or optax.sgd(0.1)
-    state = train_state.new(jax.random.key(0), START, optimizer).replace(step=jnp.int32(step))
+    state = train_state.create(jax.random.key(0), START, optimizer).replace(step=jnp.int32(step))
 
     def run(state):
-        rows = (X, update.row_keys(jax.random.fold_in(state.key, state.step), ROWS))
-        return update.updated(state, loss, rows, optimizer=optimizer, decay=0.9, parts=parts)
+        rows = (X, update.per_row_keys(jax.random.fold_in(state.key, state.step), ROWS))
+        return update.accumulate_and_apply(
+            state, loss, rows, optimizer=optimizer, ema_decay=0.9, num_microbatches=parts
+        )
 
     return jax.jit(run)(state)
 
@@ -46,7 +48,7 @@ def test_gradients_add_up_to_those_of_the_batch(parts):
     np.testing.assert_allclose(after.params["w"], expected, rtol=1e-5)
     assert after.step == 1
     made = X @ np.asarray(START["w"])
-    values = tiny.losses(logged)
+    values = tiny.compute_metrics(logged)
     np.testing.assert_allclose(values["loss"], np.sum(made**2) / 2 / ROWS, rtol=1e-5)
     np.testing.assert_allclose(values["half"], values["loss"], rtol=1e-5)
     assert logged["half"].count == ROWS

@@ -18,7 +18,7 @@ CURVES = {
 }
 
 
-def chromium():
+def find_chromium():
     """The path of a Chromium; without one the test is skipped, on CI it fails."""
     found = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not found:
@@ -29,7 +29,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def browser():
-    path = chromium()
+    path = find_chromium()
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield started
@@ -37,20 +37,20 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def page_url(tmp_path_factory):
     path = tmp_path_factory.mktemp("viewer") / "page.html"
     stories = [
-        examples.masked_story(),
-        examples.given_story(),
-        examples.edited_story(),
-        examples.revised_story(),
+        examples.make_masked_view(),
+        examples.make_given_view(),
+        examples.make_insertion_view(),
+        examples.make_edit_view(),
     ]
     page.write(path, stories, CURVES, {"steps": "6"}, "Four documents", ["An attribution"])
     return path.as_uri()
 
 
 @pytest.fixture
-def opened(browser, address, request):
+def tab(browser, page_url, request):
     """The page, ready; anything it complains about or asks for fails the test when it is done."""
     wishes = {"viewport": {"width": 1200, "height": 900}, **getattr(request, "param", {})}
     context = browser.new_context(offline=True, **wishes)
@@ -59,19 +59,19 @@ def opened(browser, address, request):
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda sent: asked.append(sent.url))
-    tab.goto(address)
+    tab.goto(page_url)
     tab.wait_for_selector("body[data-ready]")
     yield tab
     context.close()
     assert complaints == []
-    assert [url for url in asked if not url.startswith(("data:", address))] == []
+    assert [url for url in asked if not url.startswith(("data:", page_url))] == []
 
 
-def spoken(tab, card=0):
+def read_spoken_text(tab, card=0):
     return tab.locator(".spoken").nth(card).text_content()
 
 
-def pixels(tab, card=0):
+def read_pixels(tab, card=0):
     """The pixels of a card's first picture, as the browser holds them."""
     return tab.evaluate(
         """card => {
@@ -88,100 +88,100 @@ def pixels(tab, card=0):
     )
 
 
-def blocks(tab, card=0):
+def read_mask_opacities(tab, card=0):
     """How opaque the masks of a card's words are."""
     return tab.locator(".card").nth(card).locator(".ink").evaluate_all(
         "inks => inks.map(ink => 1 - getComputedStyle(ink).getPropertyValue('--shown'))"
     )  # fmt: skip
 
 
-def step(tab):
+def read_step(tab):
     return int(tab.locator("#step").input_value())
 
 
-def drag(tab, to):
-    tab.locator("#step").fill(str(to))
+def set_step(tab, step):
+    tab.locator("#step").fill(str(step))
 
 
-def test_words_and_pictures_change_at_the_same_time(opened):
-    told = examples.masked_story()
+def test_words_and_pictures_change_at_the_same_time(tab):
+    told = examples.make_masked_view()
     words, pictures = [], []
     for at in range(examples.STEPS + 1):
-        drag(opened, at)
-        words.append(blocks(opened))
-        pictures.append(pixels(opened))
+        set_step(tab, at)
+        words.append(read_mask_opacities(tab))
+        pictures.append(read_pixels(tab))
         assert pictures[-1] == told.frames[at].pictures()[0].state.flatten().tolist()
     assert words[0] == [1, 1, 1]
     assert words[-1] == [0, 0, 0]
     for before, after in itertools.pairwise(words):
         assert all(b >= a for b, a in zip(before, after, strict=True))
         assert sum(before) > sum(after)
-    assert spoken(opened) == "A red square"
+    assert read_spoken_text(tab) == "A red square"
 
 
-def test_masked_words_are_not_read_out(opened):
-    assert spoken(opened) == "▁ ▁ ▁"
-    assert opened.locator(".card").first.locator(".masked").count() == 3
-    drag(opened, examples.STEPS)
-    assert opened.locator(".card").first.locator(".masked").count() == 0
+def test_masked_words_are_not_read_out(tab):
+    assert read_spoken_text(tab) == "▁ ▁ ▁"
+    assert tab.locator(".card").first.locator(".masked").count() == 3
+    set_step(tab, examples.STEPS)
+    assert tab.locator(".card").first.locator(".masked").count() == 0
 
 
-def test_keyboard(opened):
+def test_keyboard(tab):
     for key, expected in (
         ("ArrowLeft", 0), ("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 6),
         ("ArrowRight", 6), ("Home", 0),
     ):  # fmt: skip
-        opened.keyboard.press(key)
-        assert step(opened) == expected, key
-    readout = opened.locator("#readout").text_content()
+        tab.keyboard.press(key)
+        assert read_step(tab) == expected, key
+    readout = tab.locator("#readout").text_content()
     assert " ".join(readout.split()) == "step 0 of 6 · t = 0.00"
 
 
-def test_play_reaches_the_end_and_space_pauses(opened):
-    opened.locator("#speed").select_option("4")
-    opened.locator("h1").click()
-    opened.keyboard.press("Space")
-    assert opened.locator("#play").get_attribute("aria-label") == "Pause"
-    sync_api.expect(opened.locator("#step")).not_to_have_value("0")
-    opened.keyboard.press("Space")
-    paused = step(opened)
-    opened.wait_for_timeout(400)
-    assert step(opened) == paused
-    opened.locator("#play").click()
-    sync_api.expect(opened.locator("#step")).to_have_value("6")
-    assert opened.locator("#play").get_attribute("aria-label") == "Play"
-    assert spoken(opened) == "A red square"
+def test_play_reaches_the_end_and_space_pauses(tab):
+    tab.locator("#speed").select_option("4")
+    tab.locator("h1").click()
+    tab.keyboard.press("Space")
+    assert tab.locator("#play").get_attribute("aria-label") == "Pause"
+    sync_api.expect(tab.locator("#step")).not_to_have_value("0")
+    tab.keyboard.press("Space")
+    paused = read_step(tab)
+    tab.wait_for_timeout(400)
+    assert read_step(tab) == paused
+    tab.locator("#play").click()
+    sync_api.expect(tab.locator("#step")).to_have_value("6")
+    assert tab.locator("#play").get_attribute("aria-label") == "Play"
+    assert read_spoken_text(tab) == "A red square"
 
 
-def test_belief_shows_the_guess(opened):
-    frame = examples.masked_story().frames[1]
-    drag(opened, 1)
-    opened.locator("#belief").click()
-    assert pixels(opened) == frame.pictures()[0].guess.flatten().tolist()
-    assert spoken(opened) == "perhaps perhaps perhaps"
-    opened.keyboard.press("b")
-    assert pixels(opened) == frame.pictures()[0].state.flatten().tolist()
+def test_belief_shows_the_guess(tab):
+    frame = examples.make_masked_view().frames[1]
+    set_step(tab, 1)
+    tab.locator("#belief").click()
+    assert read_pixels(tab) == frame.pictures()[0].guess.flatten().tolist()
+    assert read_spoken_text(tab) == "perhaps perhaps perhaps"
+    tab.keyboard.press("b")
+    assert read_pixels(tab) == frame.pictures()[0].state.flatten().tolist()
 
 
-def test_what_is_given_is_marked_and_never_changes(opened):
-    first = pixels(opened, card=1)
-    assert opened.locator(".card").nth(1).locator("figcaption").text_content() == "given"
-    assert opened.locator(".card").nth(1).locator(".word.given").text_content() == "Blue"
-    drag(opened, 3)
-    assert pixels(opened, card=1) == first
+def test_what_is_given_is_marked_and_never_changes(tab):
+    first = read_pixels(tab, card=1)
+    assert tab.locator(".card").nth(1).locator("figcaption").text_content() == "given"
+    assert tab.locator(".card").nth(1).locator(".word.given").text_content() == "Blue"
+    set_step(tab, 3)
+    assert read_pixels(tab, card=1) == first
 
 
-def test_insertions_push_words_apart_and_open_pictures(opened):
-    card = opened.locator(".card").nth(2)
+def test_insertions_push_words_apart_and_open_pictures(tab):
+    card = tab.locator(".card").nth(2)
     assert card.locator(".word").count() == 0
-    opened.keyboard.press("ArrowRight")
-    opened.evaluate("for (const w of document.querySelectorAll('.word')) w.known = true")
-    opened.keyboard.press("ArrowRight")
-    assert spoken(opened, 2) == "here now there"
+    tab.keyboard.press("ArrowRight")
+    tab.evaluate("for (const w of document.querySelectorAll('.word')) w.known = true")
+    tab.keyboard.press("ArrowRight")
+    assert read_spoken_text(tab, 2) == "here now there"
     known = card.locator(".word").evaluate_all("words => words.map(word => !!word.known)")
     assert known == [True, False, True]
     assert card.locator(".word.fresh.entering").text_content() == " now"
-    opened.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
     assert card.locator(".picture.entering").count() == 1
     assert card.locator("figcaption").text_content() == "t 0.20"
     known = card.locator(".word").evaluate_all("words => words.map(word => !!word.known)")
@@ -189,28 +189,28 @@ def test_insertions_push_words_apart_and_open_pictures(opened):
     assert card.locator(".document > *").evaluate_all("all => all.map(one => one.tagName)") == [
         "P", "FIGURE", "P",
     ]  # fmt: skip
-    opened.keyboard.press("ArrowLeft")
+    tab.keyboard.press("ArrowLeft")
     assert card.locator(".picture, .run").count() == 1
     assert card.locator(".entering").count() == 0
 
 
-def test_revision_shows_what_changes_and_takes_out_what_goes(opened):
-    card = opened.locator(".card").nth(3)
-    assert spoken(opened, 3) == "a cat too"
+def test_revision_shows_what_changes_and_takes_out_what_goes(tab):
+    card = tab.locator(".card").nth(3)
+    assert read_spoken_text(tab, 3) == "a cat too"
     assert card.locator(".fresh").count() == 0
-    opened.keyboard.press("ArrowRight")
-    assert spoken(opened, 3) == "a cow too"
+    tab.keyboard.press("ArrowRight")
+    assert read_spoken_text(tab, 3) == "a cow too"
     assert card.locator(".fresh").all_text_contents() == [" cow"]
     assert card.locator(".entering").count() == 0  # It stands where the other stood.
     assert card.locator("figcaption").text_content() == "t 0.10"
-    opened.keyboard.press("ArrowRight")
-    assert spoken(opened, 3) == "a cow"
+    tab.keyboard.press("ArrowRight")
+    assert read_spoken_text(tab, 3) == "a cow"
     assert card.locator(".fresh").count() == 0
     assert card.locator("figcaption").text_content() == "t 1.00"
 
 
-def test_which_words_come_first_stands_under_their_times(opened):
-    order = opened.locator("#order")
+def test_which_words_come_first_stands_under_their_times(tab):
+    order = tab.locator("#order")
     assert order.is_visible()
     columns = order.locator(".columns > div")
     assert columns.count() == 10
@@ -225,67 +225,67 @@ def test_which_words_come_first_stands_under_their_times(opened):
     assert {"here", "there"} <= set(found["0.2"])
 
 
-def background(tab):
+def read_background_color(tab):
     return tab.evaluate("getComputedStyle(document.body).backgroundColor")
 
 
 @pytest.mark.parametrize(
-    "opened", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True
+    "tab", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True
 )
-def test_theme_follows_the_system_until_toggled(opened):
-    system = opened.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+def test_theme_follows_the_system_until_toggled(tab):
+    system = tab.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     light, dark = "rgb(245, 242, 234)", "rgb(20, 19, 17)"
-    assert background(opened) == (dark if system else light)
-    opened.locator("#theme").click()
-    assert background(opened) == (light if system else dark)
-    opened.keyboard.press("d")
-    assert background(opened) == (dark if system else light)
+    assert read_background_color(tab) == (dark if system else light)
+    tab.locator("#theme").click()
+    assert read_background_color(tab) == (light if system else dark)
+    tab.keyboard.press("d")
+    assert read_background_color(tab) == (dark if system else light)
 
 
-@pytest.mark.parametrize("opened", [{"reduced_motion": "reduce"}], indirect=True)
-def test_reduced_motion_has_no_animations(opened):
-    opened.keyboard.press("ArrowRight")
-    opened.keyboard.press("ArrowRight")
-    assert opened.locator(".entering").count() == 0
-    assert opened.evaluate("document.getAnimations().length") == 0
+@pytest.mark.parametrize("tab", [{"reduced_motion": "reduce"}], indirect=True)
+def test_reduced_motion_has_no_animations(tab):
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator(".entering").count() == 0
+    assert tab.evaluate("document.getAnimations().length") == 0
 
 
-def test_pictures_have_the_words_as_alternative_text(opened):
-    drag(opened, examples.STEPS)
-    picture = opened.get_by_role("img", name="Picture at t 1.00 in: A red square")
+def test_pictures_have_the_words_as_alternative_text(tab):
+    set_step(tab, examples.STEPS)
+    picture = tab.get_by_role("img", name="Picture at t 1.00 in: A red square")
     assert picture.count() == 1
 
 
-def test_nothing_moves_below_a_document_that_grows(opened):
-    tops = [opened.locator("#learning").bounding_box()["y"]]
+def test_nothing_moves_below_a_document_that_grows(tab):
+    tops = [tab.locator("#learning").bounding_box()["y"]]
     for at in range(1, examples.STEPS + 1):
-        drag(opened, at)
-        tops.append(opened.locator("#learning").bounding_box()["y"])
+        set_step(tab, at)
+        tops.append(tab.locator("#learning").bounding_box()["y"])
     assert max(tops) - min(tops) < 0.5
 
 
-def test_one_document_alone(opened):
-    opened.get_by_role("button", name="Show edited alone").click()
-    assert opened.locator(".card:visible h2").all_text_contents() == ["edited"]
-    opened.keyboard.press("Escape")
-    assert opened.locator(".card:visible").count() == 4
+def test_one_document_alone(tab):
+    tab.get_by_role("button", name="Show edited alone").click()
+    assert tab.locator(".card:visible h2").all_text_contents() == ["edited"]
+    tab.keyboard.press("Escape")
+    assert tab.locator(".card:visible").count() == 4
 
 
-def test_curves(opened):
-    lines = opened.locator("#chart .curve")
+def test_curves(tab):
+    lines = tab.locator("#chart .curve")
     assert lines.count() == 2
     assert lines.nth(1).get_attribute("d").count("M") == 2  # the hole breaks the line
-    assert "NaN" not in opened.locator("#chart").inner_html()
+    assert "NaN" not in tab.locator("#chart").inner_html()
     before = lines.first.get_attribute("d")
-    opened.locator("#log").click()
+    tab.locator("#log").click()
     assert lines.first.get_attribute("d") != before
-    opened.locator("#chart").hover(position={"x": 60, "y": 100})
-    legend = opened.locator("#legend-curves").text_content()
+    tab.locator("#chart").hover(position={"x": 60, "y": 100})
+    legend = tab.locator("#legend-curves").text_content()
     assert "held <out>4 at step 0" in legend
-    assert opened.locator("#chart .dot").count() == 2
+    assert tab.locator("#chart .dot").count() == 2
 
 
-@pytest.mark.parametrize("opened", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
-def test_a_phone_needs_no_sideways_scrolling(opened):
-    drag(opened, examples.STEPS)
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+@pytest.mark.parametrize("tab", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
+def test_a_phone_needs_no_sideways_scrolling(tab):
+    set_step(tab, examples.STEPS)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360

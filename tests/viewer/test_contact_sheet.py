@@ -6,85 +6,90 @@ from oneflow_jax.viewer import contact_sheet, fonts, trajectory
 from tests.viewer import examples
 
 
-def colors(path):
+def read_colors(path):
     """The set of colors of a picture."""
     return {color for _, color in Image.open(path).convert("RGB").getcolors(maxcolors=1 << 24)}
 
 
 def test_contact_sheet_enlarges_crisply(tmp_path):
     path = tmp_path / "new" / "sheet.png"
-    contact_sheet.contact_sheet(
-        path, [(examples.square("red"), "", ""), (examples.square("blue"), "", "")], 2, ""
+    contact_sheet.write_contact_sheet(
+        path, [(examples.make_square("red"), "", ""), (examples.make_square("blue"), "", "")], 2, ""
     )
     image = np.asarray(Image.open(path).convert("RGB"))
-    for color in examples.CLEAN.values():
+    for color in examples.COLORS.values():
         assert (image == color).all(
             -1
         ).sum() == 16 * 22**2  # 4x4 of 8x8 pixels, 176 wide: factor 22
 
 
-@pytest.mark.parametrize(("mark", "color"), contact_sheet.MARKS.items())
+@pytest.mark.parametrize(("mark", "color"), contact_sheet.MARK_COLORS.items())
 def test_the_mark_colors_the_caption(tmp_path, mark, color):
     path = tmp_path / "sheet.png"
-    contact_sheet.contact_sheet(path, [(examples.square("red"), "HHHH", mark)], 1, "")
-    assert [c for c in contact_sheet.MARKS.values() if ImageColor.getrgb(c) in colors(path)] == [
-        color
-    ]
+    contact_sheet.write_contact_sheet(path, [(examples.make_square("red"), "HHHH", mark)], 1, "")
+    assert [
+        c for c in contact_sheet.MARK_COLORS.values() if ImageColor.getrgb(c) in read_colors(path)
+    ] == [color]
 
 
 def test_long_captions_and_many_rows_fit(tmp_path):
-    cells = [(examples.square("red"), "a caption of several lines " * i, "") for i in range(5)]
+    cells = [(examples.make_square("red"), "a caption of several lines " * i, "") for i in range(5)]
     path = tmp_path / "sheet.png"
-    contact_sheet.contact_sheet(
+    contact_sheet.write_contact_sheet(
         path, cells, 2, "A title that is longer than the sheet is wide " * 2
     )
     edge = np.asarray(Image.open(path).convert("RGB"))
-    paper = ImageColor.getrgb(fonts.PAPER)
+    paper = ImageColor.getrgb(fonts.BACKGROUND_COLOR)
     for border in (edge[:8], edge[-8:], edge[:, :8], edge[:, -8:]):
         assert (border == paper).all()
 
 
 def test_on_a_filmstrip_words_and_pictures_form_together(tmp_path):
-    told = examples.masked_story()
+    told = examples.make_masked_view()
     for at in (0, 2, -1):
         path = tmp_path / f"{at}.png"
-        contact_sheet.filmstrip(path, told, [at])
-        seen = colors(path)
+        contact_sheet.write_filmstrip(path, told, [at])
+        seen = read_colors(path)
         frame = told.frames[at]
         assert set(map(tuple, frame.pictures()[0].state.reshape(-1, 3).tolist())) <= seen
         for word in frame.words():
-            assert fonts.mixed(fonts.MASK, fonts.PAPER, word.legibility()) in seen
-        assert (ImageColor.getrgb(fonts.MASK) in seen) == (at == 0)
+            assert (
+                fonts.mix_colors(fonts.MASK_COLOR, fonts.BACKGROUND_COLOR, word.legibility())
+                in seen
+            )
+        assert (ImageColor.getrgb(fonts.MASK_COLOR) in seen) == (at == 0)
 
 
 def test_a_masked_word_lets_no_letter_show(tmp_path):
     def strip(text):
-        words = (trajectory.Word(0, text, 0.0),)
-        frames = (trajectory.Frame(0.0, (trajectory.TextRun(0, words, 0.0),)),)
-        contact_sheet.filmstrip(tmp_path / "film.png", trajectory.Story("", "", frames), [0])
+        words = (trajectory.TokenView(0, text, 0.0),)
+        frames = (trajectory.Frame(0.0, (trajectory.TextSpan(0, words, 0.0),)),)
+        contact_sheet.write_filmstrip(
+            tmp_path / "film.png", trajectory.TrajectoryView("", "", frames), [0]
+        )
         return np.asarray(Image.open(tmp_path / "film.png"))
 
     np.testing.assert_array_equal(strip("pqpq"), strip("bdbd"))  # as wide, but without descenders
 
 
 def test_filmstrip_has_a_row_for_each_step_and_takes_inserted_parts(tmp_path):
-    told = examples.edited_story()
+    told = examples.make_insertion_view()
     heights = []
     for steps in ([0], [0, 1, 3, -1]):
-        contact_sheet.filmstrip(tmp_path / "film.png", told, steps)
+        contact_sheet.write_filmstrip(tmp_path / "film.png", told, steps)
         heights.append(Image.open(tmp_path / "film.png").height)
     assert heights[1] > 3 * heights[0]
-    assert examples.CLEAN["red"] in colors(tmp_path / "film.png")
+    assert examples.COLORS["red"] in read_colors(tmp_path / "film.png")
 
 
 def test_lines_break_before_words_and_never_inside():
-    face = fonts.font("text", 20)
+    face = fonts.load_font("text", 20)
     pieces = ["one", " two", "three", " four"]
     width = face.getlength("one twothree") + 1
-    broken = fonts.lines(pieces, face, width)
+    broken = fonts.break_lines(pieces, face, width)
     assert [[index for index, _ in line] for line in broken] == [[0, 1, 2], [3]]
     assert broken[1][0][1] == -face.getlength(
         " "
     )  # the space hangs, so the word starts at the edge
-    narrow = fonts.lines(pieces, face, 5)
+    narrow = fonts.break_lines(pieces, face, 5)
     assert [[index for index, _ in line] for line in narrow] == [[0], [1, 2], [3]]

@@ -14,7 +14,7 @@ CONFIG = "--config=configs/own.py"
 @pytest.fixture
 def own(tmp_path):
     """Forty documents, and things that are wrong."""
-    folder = examples.lines(tmp_path / "mine")
+    folder = examples.write_jsonl(tmp_path / "mine")
     with (folder / "documents.jsonl").open("a") as file:
         file.write('{"text": "<b>evil</b>", "image": "<script>.png"}\n{oops\n')
         file.write(json.dumps({"text": "many words of a long story " * 30}) + "\n")
@@ -37,7 +37,7 @@ def test_a_folder_is_one_value_away(cli, own, tmp_path, capsys):
     cli(*arguments(own, tmp_path))
     said = capsys.readouterr().out
     assert f"Intake: {tmp_path / 'run' / 'intake.html'}" in said
-    told = json.loads((tmp_path / "run" / workdir.INTAKE).read_text())
+    told = json.loads((tmp_path / "run" / workdir.DATA_REPORT).read_text())
     assert (told["seen"], told["kind"], sum(told["documents"].values())) == (43, "jsonl", 41)
     assert told["dropped"] == {"malformed line": 1, "no picture left": 1}
     assert told["reasons"]["missing file"]["parts dropped"] == 1

@@ -8,12 +8,12 @@ def test_bars_are_as_long_as_there_are_gibibytes(tmp_path):
     """Of two categories the second is three times as large; a mark stands where the limit is."""
     path = tmp_path / "memory.png"
     rows = {"v4-8": {"parameters": 4.0, "temporaries": 12.0}}
-    memory_bars.bars(path, rows, {"v4-8": 32.0}, "A small one")
+    memory_bars.plot_bars(path, rows, {"v4-8": 32.0}, "A small one")
     image = np.asarray(Image.open(path).convert("RGB"))
     row = image[image.shape[0] // 3]
-    first, second = ((row == ImageColor.getrgb(hue)).all(-1).sum() for hue in plots.HUES[:2])
+    first, second = ((row == ImageColor.getrgb(hue)).all(-1).sum() for hue in plots.COLORS[:2])
     assert 2.9 < second / first < 3.1
-    memory_bars.bars(path, rows, {"v4-8": None}, "A small one")
+    memory_bars.plot_bars(path, rows, {"v4-8": None}, "A small one")
     without = np.asarray(Image.open(path).convert("RGB"))
     assert image.shape == without.shape
     assert (image != without).any()

@@ -11,57 +11,66 @@ from PIL import Image
 from oneflow_jax.viewer import page, trajectory
 from tests.viewer import examples
 
-NASTY = "</script><script>document.title='owned'</script><!-- & \u2028 \"'{{data}}"
+MALICIOUS_TEXT = "</script><script>document.title='owned'</script><!-- & \u2028 \"'{{data}}"
 
 
-class Links(html.parser.HTMLParser):
+class LinkCollector(html.parser.HTMLParser):
     """Collects what the page's elements point to."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.links = []
 
     def handle_starttag(self, tag, attrs):
         pointing = ("src", "srcset", "href", "action", "poster", "data")
-        self.seen += [value for name, value in attrs if name in pointing]
+        self.links += [value for name, value in attrs if name in pointing]
 
 
-def written(path, stories, curves=None, **settings):
-    page.write(path, stories, curves or {}, settings, "A heading", ["A note"])
+def write_page(path, views, curves=None, **settings):
+    page.write(path, views, curves or {}, settings, "A heading", ["A note"])
     return path.read_text("utf-8")
 
 
-def data(text):
+def extract_data(text):
     return json.loads(
         re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
     )
 
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):
-    text = written(tmp_path / "new" / "page.html", [examples.masked_story()])
-    found = Links()
+    text = write_page(tmp_path / "new" / "page.html", [examples.make_masked_view()])
+    found = LinkCollector()
     found.feed(text)
-    assert found.seen == ["data:,"]
+    assert found.links == ["data:,"]
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
     assert "default-src 'none'" in text
     assert not re.search(r"\{\{\w+\}\}", text)
 
 
 def test_text_cannot_leave_its_place(tmp_path):
-    told = examples.masked_story(title=NASTY, text=(NASTY, " b"))
+    told = examples.make_masked_view(title=MALICIOUS_TEXT, text=(MALICIOUS_TEXT, " b"))
     path = tmp_path / "page.html"
-    page.write(path, [told], {NASTY: [(0, 1.0)]}, {NASTY: NASTY}, NASTY, [NASTY])
+    page.write(
+        path,
+        [told],
+        {MALICIOUS_TEXT: [(0, 1.0)]},
+        {MALICIOUS_TEXT: MALICIOUS_TEXT},
+        MALICIOUS_TEXT,
+        [MALICIOUS_TEXT],
+    )
     text = path.read_text("utf-8")
     assert text.count("<script") == 2
     assert "<!--" not in text
-    read = data(text)
-    assert read["stories"][0]["title"] == NASTY
-    assert read["curves"][0]["name"] == NASTY
-    assert [0, NASTY, 0] in read["stories"][0]["words"]
+    read = extract_data(text)
+    assert read["stories"][0]["title"] == MALICIOUS_TEXT
+    assert read["curves"][0]["name"] == MALICIOUS_TEXT
+    assert [0, MALICIOUS_TEXT, 0] in read["stories"][0]["words"]
 
 
 def test_frames_keep_their_own_lists(tmp_path):
-    (told,) = data(written(tmp_path / "page.html", [examples.edited_story()]))["stories"]
+    (told,) = extract_data(write_page(tmp_path / "page.html", [examples.make_insertion_view()]))[
+        "stories"
+    ]
     runs = [[part for part in parts if part[0] == 0] for _, parts in told["frames"]]
     texts = [[[told["words"][unit][1] for unit in run[4]] for run in found] for found in runs]
     assert texts == [
@@ -73,33 +82,33 @@ def test_frames_keep_their_own_lists(tmp_path):
 
 def test_a_word_less_certain_than_the_threshold_is_a_block_and_a_bit_more_is_not(tmp_path):
     def frame(certainty):
-        words = (trajectory.Word(0, "a", certainty),)
-        return trajectory.Frame(0.0, (trajectory.TextRun(0, words, 0.0),))
+        words = (trajectory.TokenView(0, "a", certainty),)
+        return trajectory.Frame(0.0, (trajectory.TextSpan(0, words, 0.0),))
 
-    told = trajectory.Story("", "", tuple(map(frame, (0.0, 0.0999, 0.101, 1.0))))
-    frames = data(written(tmp_path / "page.html", [told]))["stories"][0]["frames"]
+    told = trajectory.TrajectoryView("", "", tuple(map(frame, (0.0, 0.0999, 0.101, 1.0))))
+    frames = extract_data(write_page(tmp_path / "page.html", [told]))["stories"][0]["frames"]
     assert [parts[0][5] for _, parts in frames] == [[0], [0], [1], [100]]
 
 
 def test_curves_with_holes_and_many_points(tmp_path):
     curve = [(step, float("nan") if step == 0 else 1 / step) for step in range(12345)]
-    (read,) = data(written(tmp_path / "page.html", [], {"loss": curve}))["curves"]
+    (read,) = extract_data(write_page(tmp_path / "page.html", [], {"loss": curve}))["curves"]
     assert read["points"][0] == [0, None]
     assert read["points"][-1][0] == 12344
-    assert len(read["points"]) <= page.CURVE_POINTS + 1
+    assert len(read["points"]) <= page.MAX_CURVE_POINTS + 1
     assert read["points"][1] == [read["every"], pytest.approx(1 / read["every"], rel=1e-4)]
 
 
 def test_settings_and_notes_are_shown(tmp_path):
-    text = written(tmp_path / "page.html", [], sampler="Euler <1>")
+    text = write_page(tmp_path / "page.html", [], sampler="Euler <1>")
     assert "<tr><th scope='row'>sampler</th><td>Euler &lt;1&gt;</td></tr>" in text
     assert "<p>A note</p>" in text
 
 
 def test_given_and_finished_pictures_are_exact_even_above_the_budget(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "PICTURE_BYTES", 1)
-    stories = [examples.masked_story(), examples.given_story()]
-    read = data(written(tmp_path / "page.html", stories))
+    monkeypatch.setattr(page, "MAX_IMAGE_BYTES", 1)
+    stories = [examples.make_masked_view(), examples.make_given_view()]
+    read = extract_data(write_page(tmp_path / "page.html", stories))
     finished, given = ((read["stories"][i]["frames"][-1][1][1 - i], stories[i]) for i in (0, 1))
     for (_, _, _, _, number, row, *_), told in (finished, given):
         sheet = read["sheets"][number]
@@ -111,23 +120,23 @@ def test_given_and_finished_pictures_are_exact_even_above_the_budget(tmp_path, m
 
 def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch):
     # A quarter of 16 stories x 24 frames x 2 pictures x (state, guess), in a quarter of the bytes.
-    monkeypatch.setattr(page, "PICTURE_BYTES", page.PICTURE_BYTES // 4)
+    monkeypatch.setattr(page, "MAX_IMAGE_BYTES", page.MAX_IMAGE_BYTES // 4)
     rng = np.random.default_rng(0)
 
     def picture(key, t):
         state, guess = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-        return trajectory.Picture(key, state, guess, t)
+        return trajectory.ImageView(key, state, guess, t)
 
     def told(name):
-        times = examples.clocks(23)
-        words = [tuple(trajectory.Word(i, f" word{i}", t) for i in range(60)) for t in times]
+        times = examples.uniform_times(23)
+        words = [tuple(trajectory.TokenView(i, f" word{i}", t) for i in range(60)) for t in times]
         frames = (
-            trajectory.Frame(t, (trajectory.TextRun(0, w, t), picture(1, t), picture(2, t)))
+            trajectory.Frame(t, (trajectory.TextSpan(0, w, t), picture(1, t), picture(2, t)))
             for t, w in zip(times, words, strict=True)
         )
-        return trajectory.Story(name, "", tuple(frames))
+        return trajectory.TrajectoryView(name, "", tuple(frames))
 
     path = tmp_path / "page.html"
-    text = written(path, [told(str(i)) for i in range(4)])
+    text = write_page(path, [told(str(i)) for i in range(4)])
     assert path.stat().st_size < 750_000
     assert "to keep the page small" in text

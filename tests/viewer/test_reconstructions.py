@@ -18,13 +18,13 @@ CURVES = {
 }
 
 
-def pictures(count=3, side=16):
-    shape = (2, count, side, side, 3)
+def random_images(count=3, size=16):
+    shape = (2, count, size, size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def write(path, side=16, **changes):
-    originals, rebuilt = pictures(side=side)
+def write_page(path, size=16, **changes):
+    originals, rebuilt = random_images(size=size)
     given = {
         "originals": originals,
         "rebuilt": rebuilt,
@@ -42,7 +42,7 @@ def write(path, side=16, **changes):
     return path.read_text("utf-8")
 
 
-def images(text):
+def extract_images(text):
     """The pictures of each figure, in order."""
     figures = re.findall(r"<figure>(.*?)</figure>", text)
     uris = [re.findall(r"src='data:image/png;base64,([^']*)'", figure) for figure in figures]
@@ -53,19 +53,19 @@ def images(text):
 
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):
-    text = write(tmp_path / "new" / "page.html")
-    found = test_page.Links()
+    text = write_page(tmp_path / "new" / "page.html")
+    found = test_page.LinkCollector()
     found.feed(text)
-    assert len(found.seen) == 1 + 9
-    assert all(link.startswith("data:") for link in found.seen)
+    assert len(found.links) == 1 + 9
+    assert all(link.startswith("data:") for link in found.links)
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
     assert "default-src 'none'" in text
     assert not re.search(r"\{\{\w+\}\}", text)
 
 
 def test_three_pictures_each_original_rebuilt_and_difference(tmp_path):
-    found = images(write(tmp_path / "page.html"))
-    originals, rebuilt = pictures()
+    found = extract_images(write_page(tmp_path / "page.html"))
+    originals, rebuilt = random_images()
     assert [len(three) for three in found] == [3, 3, 3]
     for three, real, made in zip(found, originals, rebuilt, strict=True):
         # Enlarged by a whole factor: each pixel is a square.
@@ -79,12 +79,12 @@ def test_three_pictures_each_original_rebuilt_and_difference(tmp_path):
 
 
 def test_large_pictures_stay_as_they_are(tmp_path):
-    assert images(write(tmp_path / "page.html", side=200))[0][0].shape == (200, 200, 3)
+    assert extract_images(write_page(tmp_path / "page.html", size=200))[0][0].shape == (200, 200, 3)
 
 
 def test_text_cannot_leave_its_place(tmp_path):
-    nasty = test_page.NASTY
-    text = write(
+    nasty = test_page.MALICIOUS_TEXT
+    text = write_page(
         tmp_path / "page.html",
         captions=[nasty, nasty, "'"],
         columns=[nasty],
@@ -98,13 +98,13 @@ def test_text_cannot_leave_its_place(tmp_path):
     )
     assert text.count("<script") == 2
     assert "<!--" not in text
-    read = test_page.data(text)
+    read = test_page.extract_data(text)
     assert read["axis"] == nasty
     assert read["curves"][0]["name"] == nasty
 
 
 def test_figures_and_settings_are_shown(tmp_path):
-    text = write(tmp_path / "page.html")
+    text = write_page(tmp_path / "page.html")
     assert "<th scope='col'>ours</th><th scope='col'>theirs</th>" in text
     assert "<tr><th scope='row'>PSNR, dB</th><td>25.1</td><td>21.2</td></tr>" in text
     # The line below goes on where there is no number.
@@ -116,7 +116,7 @@ def test_figures_and_settings_are_shown(tmp_path):
 
 def test_as_many_captions_as_pictures(tmp_path):
     with pytest.raises(ValueError, match="shorter"):
-        write(tmp_path / "page.html", captions=["one"])
+        write_page(tmp_path / "page.html", captions=["one"])
 
 
 @pytest.fixture(params=[{}, {"curves": {}}], ids=["curves", "no curves"])
@@ -125,9 +125,9 @@ def changes(request):
 
 
 @pytest.fixture(params=[(1200, 900), (360, 740)], ids=["wide", "narrow"])
-def opened(browser, changes, request, tmp_path):  # noqa: F811
+def tab(browser, changes, request, tmp_path):  # noqa: F811
     """The page, ready; anything it complains about or asks for fails the test when it is done."""
-    write(tmp_path / "page.html", **changes)
+    write_page(tmp_path / "page.html", **changes)
     address = (tmp_path / "page.html").as_uri()
     width, height = request.param
     context = browser.new_context(offline=True, viewport={"width": width, "height": height})
@@ -143,30 +143,28 @@ def opened(browser, changes, request, tmp_path):  # noqa: F811
     assert [url for url in asked if not url.startswith(("data:", address))] == []
 
 
-def test_in_a_browser(opened, changes):
-    width = opened.viewport_size["width"]
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    assert opened.locator("figure img").count() == 9
-    shown = opened.locator("figure img").evaluate_all(
+def test_in_a_browser(tab, changes):
+    width = tab.viewport_size["width"]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.locator("figure img").count() == 9
+    shown = tab.locator("figure img").evaluate_all(
         "all => all.map(one => one.complete && one.naturalWidth === 128 && one.clientWidth > 60)"
     )
     assert shown == [True] * 9
     # Three beside one another, the caption below them.
-    boxes = [opened.locator("figure img").nth(n).bounding_box() for n in range(3)]
+    boxes = [tab.locator("figure img").nth(n).bounding_box() for n in range(3)]
     assert len({box["y"] for box in boxes}) == 1
-    assert opened.locator("figcaption").first.bounding_box()["y"] > boxes[0]["y"] + 60
-    chart = opened.locator("#learning")
+    assert tab.locator("figcaption").first.bounding_box()["y"] > boxes[0]["y"] + 60
+    chart = tab.locator("#learning")
     assert chart.is_visible() == ("curves" not in changes)
     if "curves" in changes:
         return
-    assert opened.locator("#chart .curve").count() == 2
-    assert "PSNR, dB against training step" in opened.locator("#chart svg").get_attribute(
-        "aria-label"
-    )
-    assert "PSNR, dB" in opened.locator("#chart text").all_text_contents()
-    opened.locator("#chart").hover(position={"x": 60, "y": 100})
-    legend = opened.locator("#legend-curves").text_content()
+    assert tab.locator("#chart .curve").count() == 2
+    assert "PSNR, dB against training step" in tab.locator("#chart svg").get_attribute("aria-label")
+    assert "PSNR, dB" in tab.locator("#chart text").all_text_contents()
+    tab.locator("#chart").hover(position={"x": 60, "y": 100})
+    legend = tab.locator("#legend-curves").text_content()
     assert "held <out>18 at step 0" in legend
-    assert not opened.locator("#settings table").is_visible()
-    opened.locator("#settings summary").click()
-    assert opened.locator("#settings table").is_visible()
+    assert not tab.locator("#settings table").is_visible()
+    tab.locator("#settings summary").click()
+    assert tab.locator("#settings table").is_visible()

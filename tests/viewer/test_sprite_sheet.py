@@ -7,63 +7,63 @@ from PIL import Image
 
 from oneflow_jax.viewer import sprite_sheet
 
-PLENTY = 10**9
+LARGE_BUDGET = 10**9
 
 
-def noise(seed, height=8, width=6):
+def make_noise(seed, height=8, width=6):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def tile(sheets, place):
+def read_tile(sheets, position):
     """The pixels of a tile, read back from its data URI."""
-    sheet = sheets[place.sheet]
+    sheet = sheets[position.sheet]
     image = Image.open(io.BytesIO(base64.b64decode(sheet["uri"].split(",")[1]))).convert("RGB")
-    top = place.row * sheet["height"]
+    top = position.row * sheet["height"]
     return np.asarray(image)[top : top + sheet["height"], : sheet["width"]]
 
 
 def test_tiles_come_back_exactly_when_there_is_room():
-    tiles = sprite_sheet.Atlas()
-    pictures = [noise(i) for i in range(5)] + [noise(9, 4, 12)]
+    tiles = sprite_sheet.SpritePacker()
+    pictures = [make_noise(i) for i in range(5)] + [make_noise(9, 4, 12)]
     places = [tiles.place(pixels, i % 2, exact=i == 0) for i, pixels in enumerate(pictures)]
-    sheets, remark = tiles.packed(PLENTY)
+    sheets, remark = tiles.encode(LARGE_BUDGET)
     assert remark == ""
     for pixels, place in zip(pictures, places, strict=True):
-        np.testing.assert_array_equal(tile(sheets, place), pixels)
+        np.testing.assert_array_equal(read_tile(sheets, place), pixels)
 
 
 def test_the_same_tile_is_stored_once():
-    tiles = sprite_sheet.Atlas()
-    assert tiles.place(noise(0), 0, exact=False) == tiles.place(noise(0), 1, exact=False)
-    (sheet,), _ = tiles.packed(PLENTY)
+    tiles = sprite_sheet.SpritePacker()
+    assert tiles.place(make_noise(0), 0, exact=False) == tiles.place(make_noise(0), 1, exact=False)
+    (sheet,), _ = tiles.encode(LARGE_BUDGET)
     assert Image.open(io.BytesIO(base64.b64decode(sheet["uri"].split(",")[1]))).size == (6, 8)
 
 
 @pytest.mark.parametrize("share", [0.8, 0.1])
 def test_over_budget_only_exact_tiles_stay_exact_and_the_reader_is_told(share):
-    tiles = sprite_sheet.Atlas()
-    exact = tiles.place(noise(0, 32, 32), 0, exact=True)
-    between = [tiles.place(noise(i, 32, 32), 0, exact=False) for i in range(1, 20)]
-    full = sum(len(sheet["uri"]) for sheet in tiles.packed(PLENTY)[0])
-    sheets, remark = tiles.packed(round(full * share))
+    tiles = sprite_sheet.SpritePacker()
+    exact = tiles.place(make_noise(0, 32, 32), 0, exact=True)
+    between = [tiles.place(make_noise(i, 32, 32), 0, exact=False) for i in range(1, 20)]
+    full = sum(len(sheet["uri"]) for sheet in tiles.encode(LARGE_BUDGET)[0])
+    sheets, remark = tiles.encode(round(full * share))
     assert sum(len(sheet["uri"]) for sheet in sheets) < full
     assert "stored" in remark
-    np.testing.assert_array_equal(tile(sheets, exact), noise(0, 32, 32))
-    assert (tile(sheets, between[0]) != noise(1, 32, 32)).any()
+    np.testing.assert_array_equal(read_tile(sheets, exact), make_noise(0, 32, 32))
+    assert (read_tile(sheets, between[0]) != make_noise(1, 32, 32)).any()
 
 
 def test_tiles_that_differ_in_one_value_or_in_shape_are_different():
-    last = noise(0)
+    last = make_noise(0)
     last[-1, -1, -1] ^= 1
-    tiles = sprite_sheet.Atlas()
-    shown = (noise(0), last, noise(0).reshape(6, 8, 3))
+    tiles = sprite_sheet.SpritePacker()
+    shown = (make_noise(0), last, make_noise(0).reshape(6, 8, 3))
     places = [tiles.place(pixels, 0, exact=True) for pixels in shown]
     assert len(set(places)) == 3
 
 
 def test_sheets_stay_small_enough_for_browsers():
-    tiles = sprite_sheet.Atlas()
-    places = [tiles.place(noise(i, 3000, 1), 0, exact=True) for i in range(5)]
+    tiles = sprite_sheet.SpritePacker()
+    places = [tiles.place(make_noise(i, 3000, 1), 0, exact=True) for i in range(5)]
     assert [(place.sheet, place.row) for place in places] == [
         (0, 0),
         (0, 1),

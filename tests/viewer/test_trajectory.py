@@ -7,21 +7,21 @@ from tests.viewer import examples
 PIXELS = np.zeros((4, 6, 3), np.uint8)
 
 
-def words(*keys):
-    return tuple(trajectory.Word(key, f" {key}", 1.0) for key in keys)
+def make_tokens(*keys):
+    return tuple(trajectory.TokenView(key, f" {key}", 1.0) for key in keys)
 
 
 @pytest.mark.parametrize("certainty", [-0.01, 1.01, float("nan")])
 def test_certainty_outside_0_1_is_refused(certainty):
     with pytest.raises(ValueError, match="certainty"):
-        trajectory.Word(0, "a", certainty)
+        trajectory.TokenView(0, "a", certainty)
 
 
 @pytest.mark.parametrize("clock", [-0.01, 1.01, float("nan")])
 def test_clock_outside_0_1_is_refused_everywhere(clock):
     for make in (
-        lambda: trajectory.TextRun(0, (), clock),
-        lambda: trajectory.Picture(0, PIXELS, None, clock),
+        lambda: trajectory.TextSpan(0, (), clock),
+        lambda: trajectory.ImageView(0, PIXELS, None, clock),
         lambda: trajectory.Frame(clock, ()),
     ):
         with pytest.raises(ValueError, match="not in"):
@@ -33,43 +33,47 @@ def test_clock_outside_0_1_is_refused_everywhere(clock):
 )
 def test_picture_wants_uint8_rgb(pixels):
     with pytest.raises(ValueError, match="state is"):
-        trajectory.Picture(0, pixels, None, 0.5)
+        trajectory.ImageView(0, pixels, None, 0.5)
     with pytest.raises(ValueError, match="guess is"):
-        trajectory.Picture(0, PIXELS, pixels, 0.5)
+        trajectory.ImageView(0, PIXELS, pixels, 0.5)
 
 
 def test_guess_has_the_shape_of_the_state():
     with pytest.raises(ValueError, match="differ"):
-        trajectory.Picture(0, PIXELS, PIXELS[:2], 0.5)
+        trajectory.ImageView(0, PIXELS, PIXELS[:2], 0.5)
 
 
 def test_keys_are_unique_in_a_frame():
     with pytest.raises(ValueError, match=r"parts.*\[3\]"):
         trajectory.Frame(
-            0.0, (trajectory.TextRun(3, (), 0.0), trajectory.Picture(3, PIXELS, None, 0.0))
+            0.0, (trajectory.TextSpan(3, (), 0.0), trajectory.ImageView(3, PIXELS, None, 0.0))
         )
     with pytest.raises(ValueError, match=r"words.*\[7\]"):
         trajectory.Frame(
-            0.0, (trajectory.TextRun(0, words(7), 0.0), trajectory.TextRun(1, words(7), 0.0))
+            0.0,
+            (
+                trajectory.TextSpan(0, make_tokens(7), 0.0),
+                trajectory.TextSpan(1, make_tokens(7), 0.0),
+            ),
         )
 
 
 def test_a_key_keeps_its_kind_through_the_story():
     frames = (
-        trajectory.Frame(0.0, (trajectory.TextRun(0, (), 0.0),)),
-        trajectory.Frame(1.0, (trajectory.Picture(0, PIXELS, None, 1.0),)),
+        trajectory.Frame(0.0, (trajectory.TextSpan(0, (), 0.0),)),
+        trajectory.Frame(1.0, (trajectory.ImageView(0, PIXELS, None, 1.0),)),
     )
     with pytest.raises(ValueError, match="key 0"):
-        trajectory.Story("title", "", frames)
+        trajectory.TrajectoryView("title", "", frames)
 
 
 def test_a_story_has_frames():
     with pytest.raises(ValueError, match="no frames"):
-        trajectory.Story("title", "", ())
+        trajectory.TrajectoryView("title", "", ())
 
 
 def test_frames_may_have_different_parts():
-    told = examples.edited_story()
+    told = examples.make_insertion_view()
     assert [len(frame.words()) for frame in told.frames] == [0, 2, 3, 3, 3]
     assert told.reading() == "here now there"
 
@@ -79,4 +83,4 @@ def test_frames_may_have_different_parts():
     [(0.0, False, 0.0), (0.1, False, 0.0), (0.5, False, 0.5), (0.95, False, 1.0), (0.0, True, 1.0)],
 )
 def test_legibility(certainty, given, legibility):
-    assert trajectory.Word(0, "a", certainty, given).legibility() == pytest.approx(legibility)
+    assert trajectory.TokenView(0, "a", certainty, given).legibility() == pytest.approx(legibility)

@@ -10,7 +10,7 @@ from oneflow_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class AsCodes:
+class TokenEncoder:
     """A VQModel that encodes pictures as numbers of codes, for storage: float32 `[n h w 1]`."""
 
     autoencoder: Autoencoder
@@ -26,7 +26,7 @@ class AsCodes:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Codes:
+class VQCodec:
     """A picture as codes, one in a slot.
 
     Attributes:
@@ -68,7 +68,7 @@ class Codes:
         Raises:
             UserError: the picture has another size.
         """
-        base.check_size(pixels, self.pixels)
+        base.check_image_size(pixels, self.pixels)
         return self.autoencoder.codes(pixels[None])[0].reshape(-1)
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ class Codes:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Learned:
+class LatentCodec:
     """Squares of `patch` x `patch` latents, scaled to zero mean and a deviation of 1 / `deviation`.
 
     Attributes:
@@ -138,17 +138,17 @@ class Learned:
         Raises:
             UserError: the picture has another size.
         """
-        base.check_size(pixels, self.pixels)
+        base.check_image_size(pixels, self.pixels)
         return self.arrange(self.autoencoder.encode(pixels[None])[0])
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
         """Slots, float32 `[N C]`, of the autoencoder's latents `[h w c]`."""
         scaled = (values - np.float32(self.mean)) / (np.float32(self.scale) * self.deviation)
-        return grids.cut(scaled.astype(np.float32), self.patch)
+        return grids.to_patches(scaled.astype(np.float32), self.patch)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Pictures, uint8 `[... H W 3]`, of slots `[... N C]`."""
-        values = grids.joined(np.asarray(latents, np.float32), self.grid, self.patch)
+        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch)
         values = values * np.float32(self.scale) * self.deviation + np.float32(self.mean)
         flat = values.reshape(-1, *values.shape[-3:]).astype(np.float32)
         pictures = self.autoencoder.decode(flat)

@@ -9,13 +9,13 @@ from etils import epath
 
 from oneflow_jax.errors import UserError
 
-CONFIG = "config.json"
+CONFIG_FILE = "config.json"
 
 KINDS = ("AutoencoderKL", "VQModel")
 
-_PLAIN = ("DownEncoderBlock2D", "UpDecoderBlock2D")
+_BLOCK_TYPES = ("DownEncoderBlock2D", "UpDecoderBlock2D")
 
-_ONLY = {
+_SUPPORTED_VALUES = {
     "act_fn": ("silu",),
     "norm_type": ("group",),
     "lookup_from_codebook": (False,),
@@ -24,9 +24,9 @@ _ONLY = {
 }
 """Variations of diffusers that are not built here, and the values that are."""
 
-_BLOCKS = ("down_block_types", "up_block_types")
+_BLOCK_TYPE_KEYS = ("down_block_types", "up_block_types")
 
-_FREE = ("sample_size", "force_upcast")
+_IGNORED_KEYS = ("sample_size", "force_upcast")
 """What diffusers keeps there that changes no network."""
 
 
@@ -102,7 +102,10 @@ class Architecture:
         for name in vq_only if kind == "AutoencoderKL" else kl_only:
             del values[name]
         levels = len(self.block_out_channels)
-        blocks = {name: [plain] * levels for name, plain in zip(_BLOCKS, _PLAIN, strict=True)}
+        blocks = {
+            name: [plain] * levels
+            for name, plain in zip(_BLOCK_TYPE_KEYS, _BLOCK_TYPES, strict=True)
+        }
         return json.dumps({"_class_name": kind, **values, **blocks}, indent=2) + "\n"
 
 
@@ -113,10 +116,11 @@ def read(folder: epath.Path) -> Architecture:
         UserError: there is none, it is not JSON, or it describes something that is not built here;
             the message names the key and its value.
     """
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     if not path.exists():
         raise UserError(
-            f"{path}: there is no such file. Give the folder of an autoencoder, with {CONFIG} and "
+            f"{path}: there is no such file. Give the folder of an autoencoder, with {CONFIG_FILE} "
+            "and "
             "a .safetensors file, as diffusers saves them."
         )
     try:
@@ -125,22 +129,30 @@ def read(folder: epath.Path) -> Architecture:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, Mapping):
         raise UserError(f"{path} holds no settings.")
-    return _architecture(path, values)
+    return _parse_architecture(path, values)
 
 
-def _architecture(path: epath.Path, values: Mapping[str, Any]) -> Architecture:
+def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architecture:
     fields = {field.name for field in dataclasses.fields(Architecture)} - {"kind"}
     kind = values.get("_class_name", "AutoencoderKL")
     if kind not in KINDS:
         raise UserError(f"{path}: _class_name={kind!r} is none of {', '.join(KINDS)}.")
     for name, value in values.items():
-        odd = name not in fields and name not in (*_ONLY, *_BLOCKS, *_FREE)
+        odd = name not in fields and name not in (
+            *_SUPPORTED_VALUES,
+            *_BLOCK_TYPE_KEYS,
+            *_IGNORED_KEYS,
+        )
         if odd and not name.startswith("_"):
             raise UserError(f"{path}: {name}={value!r} is not known here, and may matter.")
-        if value not in _ONLY.get(name, (value,)):
-            raise UserError(f"{path}: {name}={value!r} is not built here; only {_ONLY[name]} is.")
-        if name in _BLOCKS and not set(value) <= set(_PLAIN):
-            raise UserError(f"{path}: {name}={value!r}: only {', '.join(_PLAIN)} are built here.")
+        if value not in _SUPPORTED_VALUES.get(name, (value,)):
+            raise UserError(
+                f"{path}: {name}={value!r} is not built here; only {_SUPPORTED_VALUES[name]} is."
+            )
+        if name in _BLOCK_TYPE_KEYS and not set(value) <= set(_BLOCK_TYPES):
+            raise UserError(
+                f"{path}: {name}={value!r}: only {', '.join(_BLOCK_TYPES)} are built here."
+            )
     given = {name: values[name] for name in fields if name in values}
     # Models that have statistics of their own, not one scale, say so by None.
     given = {name: value for name, value in given.items() if value is not None}

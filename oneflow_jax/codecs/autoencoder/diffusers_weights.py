@@ -28,21 +28,21 @@ from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
 
-FILE = "diffusion_pytorch_model.safetensors"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pickle", ".pkl")
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pickle", ".pkl")
 
-_TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 """By safetensors' names, the types that weights may be stored in."""
 
-_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_LEGACY_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """What attention's matrices were called when Stable Diffusion 1 was published."""
 
-_OLD_NAME = re.compile(rf"(?<=\.attentions\.)(\d+)\.({'|'.join(_OLD)})(?=\.)")
+_LEGACY_NAME_PATTERN = re.compile(rf"(?<=\.attentions\.)(\d+)\.({'|'.join(_LEGACY_NAMES)})(?=\.)")
 
-_LEAF = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+_TORCH_LEAF_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
-_TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+_TORCH_TO_FLAX_AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 """By the number of a kernel's axes, the order that turns PyTorch's into linen's."""
 
 
@@ -54,22 +54,22 @@ def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
             `config.json` asks for; the message names file, tensor and shape.
     """
     architecture = config.read(folder)
-    path = _file(folder)
-    stored = _stored(path)
+    path = _find_file(folder)
+    stored = _read_tensors(path)
     params = {}
-    for ours, shape in _flat(models.shapes(architecture)).items():
-        name = _theirs(ours)
+    for ours, shape in _flatten(models.param_shapes(architecture)).items():
+        name = _diffusers_name(ours)
         if name not in stored:
             raise UserError(
-                f"{path}: tensor {name} {_turned_back(ours, shape.shape)} is missing. Is "
-                f"{config.CONFIG} beside it that of this file?"
+                f"{path}: tensor {name} {_torch_shape(ours, shape.shape)} is missing. Is "
+                f"{config.CONFIG_FILE} beside it that of this file?"
             )
-        params[ours] = jnp.asarray(_placed(path, ours, stored.pop(name), shape.shape))
+        params[ours] = jnp.asarray(_convert_tensor(path, ours, stored.pop(name), shape.shape))
     if stored:
         name, value = min(stored.items())
         raise UserError(
             f"{path}: tensor {name} {value.shape} ({len(stored)} such in all) is no part of what "
-            f"{config.CONFIG} describes. Is it that of this file?"
+            f"{config.CONFIG_FILE} describes. Is it that of this file?"
         )
     return architecture, traverse_util.unflatten_dict(params)
 
@@ -81,15 +81,15 @@ def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
-    for ours, value in _flat(params).items():
+    for ours, value in _flatten(params).items():
         value = np.asarray(value, np.float32)
         if ours[-1] == "kernel":
-            value = value.transpose(np.argsort(_TO_OURS[value.ndim]))
-        tensors[_theirs(ours)] = np.ascontiguousarray(value)
+            value = value.transpose(np.argsort(_TORCH_TO_FLAX_AXES[value.ndim]))
+        tensors[_diffusers_name(ours)] = np.ascontiguousarray(value)
     # diffusers refuses files that do not say which library's layout they have.
     data = safetensors.numpy.save(tensors, {"format": "pt"})
-    _write(folder / config.CONFIG, architecture.to_json().encode())
-    _write(folder / FILE, data)
+    _write(folder / config.CONFIG_FILE, architecture.to_json().encode())
+    _write(folder / WEIGHTS_FILE, data)
 
 
 def fingerprint(architecture: Architecture, params: PyTree) -> str:
@@ -104,52 +104,55 @@ def fingerprint(architecture: Architecture, params: PyTree) -> str:
         if getattr(architecture, field.name) != field.default
     }
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8)
-    for ours, value in sorted(_flat(params).items()):
+    for ours, value in sorted(_flatten(params).items()):
         value = np.ascontiguousarray(value, "<f4")
-        digest.update(f"{_theirs(ours)}{value.shape}".encode())
+        digest.update(f"{_diffusers_name(ours)}{value.shape}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
 
 
-def _flat(params: PyTree) -> dict[tuple[str, ...], PyTree]:
+def _flatten(params: PyTree) -> dict[tuple[str, ...], PyTree]:
     return traverse_util.flatten_dict(params)
 
 
-def _theirs(ours: tuple[str, ...]) -> str:
+def _diffusers_name(param_path: tuple[str, ...]) -> str:
     """The name of a parameter in diffusers' files, as in the table above."""
-    *modules, leaf = ours
-    return ".".join([*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), _LEAF[leaf]])
+    *modules, leaf = param_path
+    return ".".join(
+        [*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), _TORCH_LEAF_NAMES[leaf]]
+    )
 
 
-def _turned_back(ours: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _torch_shape(param_path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a parameter has in diffusers' files."""
-    if ours[-1] != "kernel":
+    if param_path[-1] != "kernel":
         return shape
-    return tuple(shape[axis] for axis in np.argsort(_TO_OURS[len(shape)]))
+    return tuple(shape[axis] for axis in np.argsort(_TORCH_TO_FLAX_AXES[len(shape)]))
 
 
-def _placed(
-    path: epath.Path, ours: tuple[str, ...], value: np.ndarray, shape: tuple[int, ...]
+def _convert_tensor(
+    path: epath.Path, param_path: tuple[str, ...], value: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
     """A stored tensor as the parameter it is."""
-    wanted = _turned_back(ours, shape)
+    wanted = _torch_shape(param_path, shape)
     found = value.shape
     if len(wanted) == 2 and found[2:] == (1, 1):  # Old files have matrices as convolutions.
         value = value[:, :, 0, 0]
     if value.shape != wanted:
         raise UserError(
-            f"{path}: tensor {_theirs(ours)} is {found}, but {config.CONFIG} asks for "
+            f"{path}: tensor {_diffusers_name(param_path)} is {found}, but {config.CONFIG_FILE} "
+            "asks for "
             f"{wanted}. Is it that of this file?"
         )
-    if ours[-1] == "kernel":
-        value = value.transpose(_TO_OURS[value.ndim])
+    if param_path[-1] == "kernel":
+        value = value.transpose(_TORCH_TO_FLAX_AXES[value.ndim])
     return value.astype(np.float32)
 
 
-def _file(folder: epath.Path) -> epath.Path:
+def _find_file(folder: epath.Path) -> epath.Path:
     """The one file of tensors in a folder."""
-    if (folder / FILE).exists():
-        return folder / FILE
+    if (folder / WEIGHTS_FILE).exists():
+        return folder / WEIGHTS_FILE
     found = sorted(folder.glob("*.safetensors"))
     if len(found) == 1:
         return found[0]
@@ -157,38 +160,43 @@ def _file(folder: epath.Path) -> epath.Path:
         names = ", ".join(path.name for path in found)
         raise UserError(
             f"{folder}: there are several files of tensors ({names}); which one is meant? Leave "
-            f"only that one, or name it {FILE}."
+            f"only that one, or name it {WEIGHTS_FILE}."
         )
-    pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
+    pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES]
     if pickles:
-        raise UserError(f"{folder / min(pickles)} is a pickle. {_how_to_convert(folder)}")
-    raise UserError(f"{folder}: there is no .safetensors file. {_how_to_convert(folder)}")
+        raise UserError(f"{folder / min(pickles)} is a pickle. {_conversion_hint(folder)}")
+    raise UserError(f"{folder}: there is no .safetensors file. {_conversion_hint(folder)}")
 
 
-def _stored(path: epath.Path) -> dict[str, np.ndarray]:
+def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
     """The tensors of a file, by their present names."""
     try:
         entries = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path} is cut off, or no safetensors file ({error}). Fetch it again. "
-            f"{_how_to_convert(path.parent)}"
+            f"{_conversion_hint(path.parent)}"
         ) from error
-    return dict(_tensors(path, entries))
+    return dict(_iter_tensors(path, entries))
 
 
-def _tensors(path: epath.Path, entries: list[tuple[str, dict]]) -> Iterator[tuple[str, np.ndarray]]:
+def _iter_tensors(
+    path: epath.Path, entries: list[tuple[str, dict]]
+) -> Iterator[tuple[str, np.ndarray]]:
     for name, entry in entries:
-        if entry["dtype"] not in _TYPES:
+        if entry["dtype"] not in _DTYPES:
             raise UserError(
                 f"{path}: tensor {name} is of type {entry['dtype']}; weights may be of "
-                f"{', '.join(_TYPES)}. Convert it."
+                f"{', '.join(_DTYPES)}. Convert it."
             )
-        value = np.frombuffer(entry["data"], _TYPES[entry["dtype"]]).reshape(entry["shape"])
-        yield _OLD_NAME.sub(lambda found: f"{found[1]}.{_OLD[found[2]]}", name), value
+        value = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        yield (
+            _LEGACY_NAME_PATTERN.sub(lambda found: f"{found[1]}.{_LEGACY_NAMES[found[2]]}", name),
+            value,
+        )
 
 
-def _how_to_convert(folder: epath.Path) -> str:
+def _conversion_hint(folder: epath.Path) -> str:
     return (
         "Only safetensors files are read, since to read a pickle is to run what is in it. To "
         'convert one that you trust, with diffusers installed: python -c "import diffusers; '

@@ -8,7 +8,7 @@ from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.shapes import Array, Float
 
 
-class Level(nn.Module):
+class Stage(nn.Module):
     """Residual blocks, then a change of size, if any.
 
     Attributes:
@@ -37,7 +37,7 @@ class Level(nn.Module):
         return resizer(self.dtype, name=f"{self.resize}_0")(x)
 
 
-class Middle(nn.Module):
+class MidBlock(nn.Module):
     """The innermost level: two residual blocks, and attention between them."""
 
     features: int
@@ -70,8 +70,8 @@ class Encoder(nn.Module):
         for n, width in enumerate(widths):
             resize = "" if n == len(widths) - 1 else "downsamplers"
             name = f"down_blocks_{n}"
-            x = Level(width, shape.layers_per_block, groups, resize, dtype, name=name)(x)
-        x = Middle(widths[-1], groups, shape.mid_block_add_attention, dtype, name="mid_block")(x)
+            x = Stage(width, shape.layers_per_block, groups, resize, dtype, name=name)(x)
+        x = MidBlock(widths[-1], groups, shape.mid_block_add_attention, dtype, name="mid_block")(x)
         x = nn.silu(layers.group_norm(groups, dtype, "conv_norm_out")(x))
         return layers.conv(self.out_channels, dtype, "conv_out")(x)
 
@@ -88,10 +88,10 @@ class Decoder(nn.Module):
         shape, dtype = self.shape, self.dtype
         widths, groups = shape.block_out_channels[::-1], shape.norm_num_groups
         x = layers.conv(widths[0], dtype, "conv_in")(latents)
-        x = Middle(widths[0], groups, shape.mid_block_add_attention, dtype, name="mid_block")(x)
+        x = MidBlock(widths[0], groups, shape.mid_block_add_attention, dtype, name="mid_block")(x)
         for n, width in enumerate(widths):
             resize = "" if n == len(widths) - 1 else "upsamplers"
             name = f"up_blocks_{n}"
-            x = Level(width, shape.layers_per_block + 1, groups, resize, dtype, name=name)(x)
+            x = Stage(width, shape.layers_per_block + 1, groups, resize, dtype, name=name)(x)
         x = nn.silu(layers.group_norm(groups, dtype, "conv_norm_out")(x))
         return layers.conv(shape.out_channels, dtype, "conv_out")(x)

@@ -15,7 +15,7 @@ from oneflow_jax.shapes import Array, Float, Key
 
 
 @flax.struct.dataclass
-class Gaussian:
+class DiagonalGaussian:
     """A normal distribution for each latent: its mean, and the logarithm of its variance."""
 
     mean: Float[Array, "B h w C"]
@@ -49,17 +49,17 @@ class AutoencoderKL(nn.Module):
         self.encoder = encoder_decoder.Encoder(self.shape, 2 * channels, self.dtype)
         self.decoder = encoder_decoder.Decoder(self.shape, self.dtype)
         if self.shape.use_quant_conv:
-            self.quant_conv = layers.conv(2 * channels, self.dtype, None, size=1)
+            self.quant_conv = layers.conv(2 * channels, self.dtype, None, kernel_size=1)
         if self.shape.use_post_quant_conv:
-            self.post_quant_conv = layers.conv(channels, self.dtype, None, size=1)
+            self.post_quant_conv = layers.conv(channels, self.dtype, None, kernel_size=1)
 
-    def encode(self, pixels: Float[Array, "B H W 3"]) -> Gaussian:
+    def encode(self, pixels: Float[Array, "B H W 3"]) -> DiagonalGaussian:
         """What the latents may be; pixels are from -1 to 1."""
         moments = self.encoder(pixels)
         if self.shape.use_quant_conv:
             moments = self.quant_conv(moments)
         mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
-        return Gaussian(mean=mean, log_variance=jnp.clip(log_variance, -30.0, 20.0))
+        return DiagonalGaussian(mean=mean, log_variance=jnp.clip(log_variance, -30.0, 20.0))
 
     def decode(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
         """Pixels, about -1 to 1, of latents as `encode` gives them, unscaled."""

@@ -14,24 +14,24 @@ from oneflow_jax.shapes import Array, Float
 EPSILON = 1e-6
 """Of all group normalizations."""
 
-WIDE = 64
-"""Channels of the result from which on `paired` pays: on a CPU with AVX-512 it takes 0.76 to 0.94
+WINOGRAD_MIN_CHANNELS = 64
+"""Output channels from which `winograd_conv` is faster: on a CPU with AVX-512 it takes 0.76 to 0.94
 of the time of XLA's convolution with 64 and 128 channels, forward and backward; 1.07 with 32."""
 
 
-def conv(features: int, dtype: DTypeLike, name: str | None, size: int = 3) -> nn.Module:
+def conv(features: int, dtype: DTypeLike, name: str | None, kernel_size: int = 3) -> nn.Module:
     """A convolution that keeps height and width."""
-    if size == 1:
-        return Pointwise(features, dtype, name=name)
-    return Convolution(features, dtype, name=name)
+    if kernel_size == 1:
+        return Conv1x1(features, dtype, name=name)
+    return Conv3x3(features, dtype, name=name)
 
 
-def group_norm(groups: int, dtype: DTypeLike, name: str) -> nn.Module:
+def group_norm(num_groups: int, dtype: DTypeLike, name: str) -> nn.Module:
     """Group normalization; statistics in float32."""
-    return GroupNorm(groups, dtype, name=name)
+    return GroupNorm(num_groups, dtype, name=name)
 
 
-class Convolution(nn.Module):
+class Conv3x3(nn.Module):
     """A 3 x 3 convolution that keeps height and width, with linen's parameters for one."""
 
     features: int
@@ -43,15 +43,17 @@ class Convolution(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        pays = self.features >= WIDE and jax.default_backend() == "cpu"
+        pays = self.features >= WINOGRAD_MIN_CHANNELS and jax.default_backend() == "cpu"
         if pays and jnp.dtype(self.dtype) == jnp.float32 and x.shape[1] % 2 == 0:
-            y = paired(x.astype(self.dtype), kernel)
+            y = winograd_conv(x.astype(self.dtype), kernel)
         else:
-            y = _convolved(x.astype(self.dtype), kernel.astype(self.dtype), ((1, 1), (1, 1)))
+            y = _conv2d(x.astype(self.dtype), kernel.astype(self.dtype), ((1, 1), (1, 1)))
         return y + bias.astype(self.dtype)[None, None, None]
 
 
-def paired(x: Float[Array, "B H W c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "B H W d"]:
+def winograd_conv(
+    x: Float[Array, "B H W c"], kernel: Float[Array, "3 3 c d"]
+) -> Float[Array, "B H W d"]:
     """A 3 x 3 convolution, two rows at once by four products where there are six; H is even.
 
     Winograd's F(2, 3), Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016,
@@ -64,7 +66,7 @@ def paired(x: Float[Array, "B H W c"], kernel: Float[Array, "3 3 c d"]) -> Float
     )
     top, middle, bottom = kernel
     products = (
-        _convolved(rows, taps[None], ((0, 0), (1, 1)))
+        _conv2d(rows, taps[None], ((0, 0), (1, 1)))
         for rows, taps in (
             (above - second, top),
             (first + second, 0.5 * (top + bottom + middle)),
@@ -76,7 +78,7 @@ def paired(x: Float[Array, "B H W c"], kernel: Float[Array, "3 3 c d"]) -> Float
     return jnp.stack([a + b + c, b - c - d], axis=2).reshape(*x.shape[:3], -1)
 
 
-def _convolved(
+def _conv2d(
     x: Float[Array, "B H W c"],
     kernel: Float[Array, "h w c d"],
     padding: tuple[tuple[int, int], ...],
@@ -86,7 +88,7 @@ def _convolved(
     )
 
 
-class Pointwise(nn.Module):
+class Conv1x1(nn.Module):
     """A 1 x 1 convolution, with linen's parameters for one.
 
     Multiplied as a matrix of two axes: XLA's CPU backend takes 1.3 to 1.9 times as long for the
@@ -151,7 +153,7 @@ class ResnetBlock(nn.Module):
         y = nn.silu(group_norm(self.groups, self.dtype, "norm2")(y))
         y = conv(self.features, self.dtype, "conv2")(y)
         if x.shape[-1] != self.features:
-            x = conv(self.features, self.dtype, "conv_shortcut", size=1)(x)
+            x = conv(self.features, self.dtype, "conv_shortcut", kernel_size=1)(x)
         return x + y
 
 
@@ -202,10 +204,10 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
         """The picture at twice its height and width."""
-        return Doubled(self.dtype, name="conv")(x)
+        return UpsampleConv(self.dtype, name="conv")(x)
 
 
-class Doubled(nn.Module):
+class UpsampleConv(nn.Module):
     """A 3 x 3 convolution of a picture whose every place stands four times.
 
     Of the nine places that a kernel sees there, only four differ. So each of the four places that
@@ -224,17 +226,17 @@ class Doubled(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
 
         def corner(row: int, column: int) -> Float[Array, "B h w c"]:
-            taps = _halved(_halved(kernel, 0, row), 1, column).astype(self.dtype)
+            taps = _fold_kernel(_fold_kernel(kernel, 0, row), 1, column).astype(self.dtype)
             padding = ((1 - row, row), (1 - column, column))
-            return _convolved(x.astype(self.dtype), taps, padding)
+            return _conv2d(x.astype(self.dtype), taps, padding)
 
         rows = [jnp.stack([corner(row, 0), corner(row, 1)], axis=3) for row in (0, 1)]
         y = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, channels)
         return y + bias.astype(self.dtype)[None, None, None]
 
 
-def _halved(kernel: Float[Array, "..."], axis: int, odd: int) -> Float[Array, "..."]:
+def _fold_kernel(kernel: Float[Array, "..."], axis: int, phase: int) -> Float[Array, "..."]:
     """Three taps of an axis as two: at even places the last two see the same, else the first."""
     first, second, third = jnp.split(kernel, 3, axis=axis)
-    taps = (first + second, third) if odd else (first, second + third)
+    taps = (first + second, third) if phase else (first, second + third)
     return jnp.concatenate(taps, axis=axis)

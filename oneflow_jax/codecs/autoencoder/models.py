@@ -12,14 +12,14 @@ from oneflow_jax.shapes import PyTree
 Model = AutoencoderKL | VQModel
 
 
-def model(architecture: Architecture, dtype: DTypeLike = jnp.float32) -> Model:
+def make_model(architecture: Architecture, dtype: DTypeLike = jnp.float32) -> Model:
     """The linen module; computes in `dtype`."""
     kinds = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
     return kinds[architecture.kind](architecture, dtype)
 
 
-def shapes(architecture: Architecture) -> PyTree:
+def param_shapes(architecture: Architecture) -> PyTree:
     """Shape and type of each parameter, without making any."""
     side = architecture.factor  # The smallest picture: one latent.
     pixels = jax.ShapeDtypeStruct((1, side, side, architecture.in_channels), jnp.float32)
-    return jax.eval_shape(model(architecture).init, jax.random.key(0), pixels)["params"]
+    return jax.eval_shape(make_model(architecture).init, jax.random.key(0), pixels)["params"]

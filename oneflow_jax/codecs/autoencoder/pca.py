@@ -8,29 +8,31 @@ from jaxtyping import UInt8
 from oneflow_jax.codecs import grids
 
 
-def fitted(
-    pictures: UInt8[np.ndarray, "n H W 3"], side: int, numbers: int
+def fit(
+    images: UInt8[np.ndarray, "n H W 3"], patch_size: int, num_components: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The codec that keeps `numbers` numbers of every square of `side` x `side` pixels.
+    """Fit the codec that keeps `num_components` numbers of each `patch_size` x `patch_size` square.
 
     No linear codec loses less of these pictures in squared error. Returns what rebuilds pictures,
     uint8 `[n H W 3]` of the same.
     """
-    squares = _cut(pictures, side)
+    squares = _to_patches(images, patch_size)
     # In float64: a float32 loses count of so many.
     mean = squares.mean(axis=0, dtype=np.float64).astype(np.float32)
     _, vectors = np.linalg.eigh(np.cov(squares - mean, rowvar=False))
-    basis = vectors[:, ::-1][:, :numbers]
+    basis = vectors[:, ::-1][:, :num_components]
 
     def rebuilt(shown: np.ndarray) -> np.ndarray:
-        kept = (_cut(shown, side) - mean) @ basis @ basis.T + mean
-        grid = (shown.shape[1] // side, shown.shape[2] // side)
-        pixels = grids.joined(kept.reshape(len(shown), grid[0] * grid[1], -1), grid, side)
+        kept = (_to_patches(shown, patch_size) - mean) @ basis @ basis.T + mean
+        grid = (shown.shape[1] // patch_size, shown.shape[2] // patch_size)
+        pixels = grids.from_patches(
+            kept.reshape(len(shown), grid[0] * grid[1], -1), grid, patch_size
+        )
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
     return rebuilt
 
 
-def _cut(pictures: np.ndarray, side: int) -> np.ndarray:
-    rows = [grids.cut(picture.astype(np.float32), side) for picture in pictures]
+def _to_patches(images: np.ndarray, patch_size: int) -> np.ndarray:
+    rows = [grids.to_patches(picture.astype(np.float32), patch_size) for picture in images]
     return np.concatenate(rows)

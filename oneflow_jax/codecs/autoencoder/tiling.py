@@ -17,7 +17,7 @@ from jax import lax
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
-TILE = 512
+TILE_SIZE = 512
 """Pixels that a tile is high and wide."""
 
 OVERLAP = 0.25
@@ -27,54 +27,59 @@ OVERLAP = 0.25
 def encode(
     encoder: Callable[[Float[Array, "B t u 3"]], PyTree],
     pixels: Float[Array, "B H W 3"],
-    factor: int,
-    tile: int = TILE,
+    downscale_factor: int,
+    tile_size: int = TILE_SIZE,
     overlap: float = OVERLAP,
 ) -> PyTree:
     """Latents, or whatever arrays `[B h w c]` the encoder makes of pictures; no codes.
 
     Args:
-        encoder: its arrays are 1 / factor as high and wide as the picture, which is `tile` pixels
-            high and wide, or as the whole if that is less.
-        pixels: pictures, H and W multiples of `factor`.
-        factor: pixels that a latent is high and wide.
-        tile: pixels, a multiple of `factor`.
+        encoder: its arrays are 1 / factor as high and wide as the picture, which is `tile_size`
+            pixels high and wide, or as the whole if that is less.
+        pixels: pictures, H and W multiples of `downscale_factor`.
+        downscale_factor: pixels that a latent is high and wide.
+        tile_size: pixels, a multiple of `downscale_factor`.
         overlap: see `OVERLAP`.
 
     Raises:
         UserError: a size is no such multiple, or the overlap is out of range.
     """
     height, width = pixels.shape[1:3]
-    _check(factor, overlap, {"height": height, "width": width, "tile": tile})
-    rows, columns = (axis(size // factor, tile // factor, overlap) for size in (height, width))
-    return _tiled(encoder, pixels, (factor, rows, columns), (1, rows, columns))
+    _validate(downscale_factor, overlap, {"height": height, "width": width, "tile_size": tile_size})
+    rows, columns = (
+        tile_axis(size // downscale_factor, tile_size // downscale_factor, overlap)
+        for size in (height, width)
+    )
+    return _apply_tiled(encoder, pixels, (downscale_factor, rows, columns), (1, rows, columns))
 
 
 def decode(
     decoder: Callable[[Float[Array, "B s r C"]], PyTree],
     latents: Float[Array, "B h w C"],
-    factor: int,
-    tile: int = TILE,
+    downscale_factor: int,
+    tile_size: int = TILE_SIZE,
     overlap: float = OVERLAP,
 ) -> PyTree:
     """Pictures of latents.
 
     Args:
-        decoder: from latents to pictures, `factor` times as high and wide.
+        decoder: from latents to pictures, `downscale_factor` times as high and wide.
         latents: as `encode` makes them.
-        factor: pixels that a latent is high and wide.
-        tile: pixels, a multiple of `factor`.
+        downscale_factor: pixels that a latent is high and wide.
+        tile_size: pixels, a multiple of `downscale_factor`.
         overlap: see `OVERLAP`.
 
     Raises:
-        UserError: `tile` is no such multiple, or the overlap is out of range.
+        UserError: `tile_size` is no such multiple, or the overlap is out of range.
     """
-    _check(factor, overlap, {"tile": tile})
-    rows, columns = (axis(size, tile // factor, overlap) for size in latents.shape[1:3])
-    return _tiled(decoder, latents, (1, rows, columns), (factor, rows, columns))
+    _validate(downscale_factor, overlap, {"tile_size": tile_size})
+    rows, columns = (
+        tile_axis(size, tile_size // downscale_factor, overlap) for size in latents.shape[1:3]
+    )
+    return _apply_tiled(decoder, latents, (1, rows, columns), (downscale_factor, rows, columns))
 
 
-class Axis(NamedTuple):
+class AxisTiling(NamedTuple):
     """Tiles along one axis, in places of the latent grid.
 
     Attributes:
@@ -106,25 +111,27 @@ class Axis(NamedTuple):
         return np.stack(cuts).astype(np.float32)
 
 
-def axis(length: int, tile: int, overlap: float) -> Axis:
+def tile_axis(length: int, tile_size: int, overlap: float) -> AxisTiling:
     """As few tiles as cover an axis and overlap enough, spaced evenly; one if it is no longer."""
-    tile = min(length, tile)
-    step = max(1, tile - int(np.ceil(tile * overlap)))
-    count = 1 + -(-(length - tile) // step)
-    starts = np.linspace(0, length - tile, count).astype(int)
-    return Axis(length, tile, tuple(starts.tolist()))
+    tile_size = min(length, tile_size)
+    step = max(1, tile_size - int(np.ceil(tile_size * overlap)))
+    count = 1 + -(-(length - tile_size) // step)
+    starts = np.linspace(0, length - tile_size, count).astype(int)
+    return AxisTiling(length, tile_size, tuple(starts.tolist()))
 
 
-Grid = tuple[int, Axis, Axis]
+TileGrid = tuple[int, AxisTiling, AxisTiling]
 """Numbers of an array to a place of the latent grid, and the tiles along its height and width."""
 
 
-def _tiled(apply: Callable[[Array], PyTree], x: Array, ins: Grid, outs: Grid) -> PyTree:
+def _apply_tiled(
+    apply: Callable[[Array], PyTree], x: Array, input_grid: TileGrid, output_grid: TileGrid
+) -> PyTree:
     """`apply` on each tile of x, and the results blended."""
-    zoom, rows, columns = ins
+    zoom, rows, columns = input_grid
     if len(rows.starts) == len(columns.starts) == 1:
         return apply(x)
-    scale = outs[0]
+    scale = output_grid[0]
     size = (x.shape[0], rows.tile * zoom, columns.tile * zoom, x.shape[-1])
     whole = (x.shape[0], rows.length * scale, columns.length * scale)
     canvas = None
@@ -134,21 +141,21 @@ def _tiled(apply: Callable[[Array], PyTree], x: Array, ins: Grid, outs: Grid) ->
             tile = apply(lax.dynamic_slice(x, (0, top * zoom, left * zoom, 0), size))
             if canvas is None:
                 canvas = jax.tree.map(lambda y: jnp.zeros((*whole, y.shape[-1]), y.dtype), tile)
-            canvas = _added(canvas, tile, by_row, by_column, top * scale, left * scale)
+            canvas = _add_tile(canvas, tile, by_row, by_column, top * scale, left * scale)
     return canvas
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _added(
+def _add_tile(
     canvas: PyTree,
     tile: PyTree,
-    by_row: Float[Array, "t"],
-    by_column: Float[Array, "u"],
+    row_weights: Float[Array, "t"],
+    column_weights: Float[Array, "u"],
     top: Int[Array, ""],
     left: Int[Array, ""],
 ) -> PyTree:
     """The canvas with a weighted tile added at a corner, in the canvas's own memory."""
-    weight = (by_row[:, None] * by_column[None])[None, :, :, None]
+    weight = (row_weights[:, None] * column_weights[None])[None, :, :, None]
 
     def add(canvas: Array, tile: Array) -> Array:
         corner = (0, top, left, 0)
@@ -159,9 +166,11 @@ def _added(
     return jax.tree.map(add, canvas, tile)
 
 
-def _check(factor: int, overlap: float, sizes: dict[str, int]) -> None:
+def _validate(downscale_factor: int, overlap: float, sizes: dict[str, int]) -> None:
     for name, size in sizes.items():
-        if size % factor or not size:
-            raise UserError(f"{name}={size}: give a multiple of {factor}, a latent's pixels.")
+        if size % downscale_factor or not size:
+            raise UserError(
+                f"{name}={size}: give a multiple of {downscale_factor}, a latent's pixels."
+            )
     if not 0 <= overlap < 1:
         raise UserError(f"overlap={overlap}: give a share of a tile's side, from 0 to below 1.")

@@ -58,8 +58,8 @@ class VQModel(nn.Module):
         self.encoder = encoder_decoder.Encoder(shape, shape.latent_channels, self.dtype)
         self.decoder = encoder_decoder.Decoder(shape, self.dtype)
         self.quantize = Codebook(shape.num_vq_embeddings, shape.channels)
-        self.quant_conv = layers.conv(shape.channels, self.dtype, None, size=1)
-        self.post_quant_conv = layers.conv(shape.latent_channels, self.dtype, None, size=1)
+        self.quant_conv = layers.conv(shape.channels, self.dtype, None, kernel_size=1)
+        self.post_quant_conv = layers.conv(shape.latent_channels, self.dtype, None, kernel_size=1)
 
     def vectors(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         """What is to be replaced by the nearest code; pixels are from -1 to 1."""

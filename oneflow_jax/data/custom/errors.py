@@ -3,7 +3,7 @@
 Nothing that is found in data stops a preparation: it is left out, or put right, and counted.
 """
 
-DROPPED = {
+DROP_REASONS = {
     # Of a document, or of what was to be one.
     "malformed line": "not JSON, or nested too deeply",
     "unknown layout": "JSON, but none of the layouts in docs/own_data.md",
@@ -30,7 +30,7 @@ DROPPED = {
 }
 """Why something is left out."""
 
-REPAIRED = {
+REPAIRS = {
     "invalid UTF-8": "bytes that are no UTF-8 became U+FFFD",
     "lone surrogates": "halves of characters became U+FFFD",
     "control characters": "taken out",
@@ -44,17 +44,17 @@ REPAIRED = {
 """What is put right and kept."""
 
 
-class Fault(Exception):
+class DataError(Exception):
     """Something in the data cannot be used.
 
     Attributes:
-        reason: a key of `DROPPED`.
+        reason: a key of `DROP_REASONS`.
         detail: what was seen, in a few words; may be empty.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         """Refuses a reason that nobody has explained."""
-        if reason not in DROPPED:
+        if reason not in DROP_REASONS:
             raise KeyError(reason)
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail[:200]

@@ -3,7 +3,7 @@
 import html.parser
 import urllib.parse
 
-SKIPPED = frozenset(
+SKIP_ELEMENTS = frozenset(
     (
         *("script", "style", "noscript", "template", "head", "nav", "header", "footer", "aside"),
         *("form", "button", "select", "option", "textarea", "svg", "math", "iframe", "object"),
@@ -12,23 +12,21 @@ SKIPPED = frozenset(
 )
 """Elements whose insides are no part of the text."""
 
-SKIPPED_ROLES = frozenset(
-    ("navigation", "banner", "search", "contentinfo", "complementary", "dialog")
-)
-SKIPPED_CLASSES = frozenset(
+SKIP_ROLES = frozenset(("navigation", "banner", "search", "contentinfo", "complementary", "dialog"))
+SKIP_CLASSES = frozenset(
     (
         *("navheader", "navfooter", "sidebar", "sphinxsidebar", "related", "toc", "navbar"),
         *("breadcrumbs", "footer", "headerlink", "sphx-glr-download"),
     )
 )
 
-VOID = frozenset(
+VOID_ELEMENTS = frozenset(
     (
         *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param"),
         *("source", "track", "wbr"),
     )
 )
-INLINE = frozenset(
+INLINE_ELEMENTS = frozenset(
     (
         *("a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em"),
         *("font", "i", "img", "ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span"),
@@ -37,38 +35,38 @@ INLINE = frozenset(
 )
 """Elements that do not part words."""
 
-DEEPEST = 512
+MAX_DEPTH = 512
 """Elements within elements; what is open beyond is forgotten."""
 
-Found = tuple[str, str]
+HtmlPart = tuple[str, str]
 """("text", words) or ("image", address)."""
 
 
-class _Reader(html.parser.HTMLParser):
+class _PageParser(html.parser.HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.everything: list[Found] = []
-        self.main: list[Found] = []
+        self.everything: list[HtmlPart] = []
+        self.main: list[HtmlPart] = []
         self._open: list[tuple[str, str]] = []  # element, and what it begins
         self._skipping = self._inside = 0
         self._words: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
-        if tag not in INLINE:
+        if tag not in INLINE_ELEMENTS:
             self._words.append(" ")
         if tag == "img" and not self._skipping:
             address = values.get("src") or values.get("data-src")
             if address:
                 self._add(("image", address))
-        if tag in VOID or len(self._open) >= DEEPEST:
+        if tag in VOID_ELEMENTS or len(self._open) >= MAX_DEPTH:
             return
         role = values.get("role", "")
         begins = ""
         if (
-            tag in SKIPPED
-            or role in SKIPPED_ROLES
-            or not SKIPPED_CLASSES.isdisjoint(values.get("class", "").split())
+            tag in SKIP_ELEMENTS
+            or role in SKIP_ROLES
+            or not SKIP_CLASSES.isdisjoint(values.get("class", "").split())
         ):
             begins = "skip"
         elif tag in ("main", "article") or role == "main":
@@ -77,7 +75,7 @@ class _Reader(html.parser.HTMLParser):
         self._count(begins, 1)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in INLINE:
+        if tag not in INLINE_ELEMENTS:
             self._words.append(" ")
         if all(tag != name for name, _ in self._open):
             return
@@ -108,31 +106,31 @@ class _Reader(html.parser.HTMLParser):
         if words.strip():
             self._keep(("text", words))
 
-    def _add(self, found: Found) -> None:
+    def _add(self, found: HtmlPart) -> None:
         self._flush()
         self._keep(found)
 
-    def _keep(self, found: Found) -> None:
+    def _keep(self, found: HtmlPart) -> None:
         self.everything.append(found)
         if self._inside:
             self.main.append(found)
 
 
-def parts(page: str) -> list[Found]:
+def extract_parts(page: str) -> list[HtmlPart]:
     """Words and addresses of pictures of a page.
 
     If there is a `<main>`, an `<article>` or something of the role main, what is outside is left
     out; scripts, navigation and the like always are.
     """
-    reader = _Reader()
+    reader = _PageParser()
     reader.feed(page)
     reader.close()
     return reader.main or reader.everything
 
 
-def path_of(address: str) -> str:
+def url_to_path(url: str) -> str:
     """The path of a file that an address on a page means; other addresses stay as they are."""
-    address = address.strip()
-    if urllib.parse.urlsplit(address).scheme or address.startswith("//"):
-        return address
-    return urllib.parse.unquote(address.partition("#")[0].partition("?")[0])
+    url = url.strip()
+    if urllib.parse.urlsplit(url).scheme or url.startswith("//"):
+        return url
+    return urllib.parse.unquote(url.partition("#")[0].partition("?")[0])

@@ -11,114 +11,120 @@ from collections.abc import Iterator
 from typing import Any
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.reader import Picture, Raw, Settings, Unit, stored
-from oneflow_jax.data.custom.sandbox import Folder
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import RawDocument, RawImage, Settings, WorkUnit, locate_image
+from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
-ENDINGS = (".jsonl", ".ndjson")
+EXTENSIONS = (".jsonl", ".ndjson")
 
-UNIT_BYTES = 4 * 2**20
+MAX_UNIT_BYTES = 4 * 2**20
 """Of a file that one process reads in one go, at most."""
 
-UNITS = 32
-LEAST_BYTES = 16 * 2**10
+TARGET_NUM_UNITS = 32
+MIN_UNIT_BYTES = 16 * 2**10
 """Few data make smaller units, down to this, so that there are some to share out."""
 
-MOST_BYTES = 64 * 2**20
+MAX_LINE_BYTES = 64 * 2**20
 """Of a line."""
 
-Part = str | bytes | Picture | Fault
+Part = str | bytes | RawImage | DataError
 
 
-class Jsonl:
+class JsonlReader:
     """JSON lines; see above."""
 
-    def units(self, settings: Settings) -> list[Unit]:
+    def units(self, settings: Settings) -> list[WorkUnit]:
         """Ranges of bytes; a line belongs to that in which it begins."""
         folder = settings.folder
-        files = settings.listed(ENDINGS)
+        files = settings.list_files(EXTENSIONS)
         sizes = {}
         for name in files:
             with folder.opened(name) as file:
                 sizes[name] = file.seek(0, 2)
-        each = min(UNIT_BYTES, max(LEAST_BYTES, sum(sizes.values()) // UNITS))
+        each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, sum(sizes.values()) // TARGET_NUM_UNITS))
         units = [
-            Unit((name,), start, min(start + each, size))
+            WorkUnit((name,), start, min(start + each, size))
             for name, size in sizes.items()
             for start in range(0, size, each)
         ]
         if not units:
             raise errors.UserError(
                 f"source.path={settings.path}: no line in any file whose name ends in "
-                f"{' or '.join(ENDINGS)}"
+                f"{' or '.join(EXTENSIONS)}"
             )
         return units
 
-    def read(self, settings: Settings, unit: Unit) -> Iterator[Raw]:
+    def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """A document a line; empty lines are passed over."""
         folder, (name,) = settings.folder, unit.files
         with folder.opened(name) as file:
-            for start, line in _lines(file, unit):
+            for start, line in _iter_lines(file, unit):
                 where = f"{name}, byte {start:,}"
                 if line is None:
-                    yield Raw(where, fault=Fault("line too long"))
+                    yield RawDocument(where, fault=DataError("line too long"))
                 elif line.strip():
-                    yield _document(settings, folder, name, where, line)
+                    yield _parse_line(settings, folder, name, where, line)
 
 
-def _lines(file: Any, unit: Unit) -> Iterator[tuple[int, bytes | None]]:  # noqa: ANN401 - a file
+def _iter_lines(file: Any, unit: WorkUnit) -> Iterator[tuple[int, bytes | None]]:  # noqa: ANN401 - a file
     """Lines that begin within the unit, each with its first byte; None for one that is too long."""
     # The byte before tells whether a line begins here.
     file.seek(max(unit.start - 1, 0))
     if unit.start:
-        _skip(file)
+        _skip_to_newline(file)
     while (start := file.tell()) < unit.stop:
-        line = file.readline(MOST_BYTES)
+        line = file.readline(MAX_LINE_BYTES)
         if not line:
             return
-        if len(line) == MOST_BYTES and not line.endswith(b"\n"):
-            _skip(file)
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            _skip_to_newline(file)
             yield start, None
         else:
             yield start, line.removeprefix(b"\xef\xbb\xbf") if start == 0 else line
 
 
-def _skip(file: Any) -> None:  # noqa: ANN401 - a file
+def _skip_to_newline(file: Any) -> None:  # noqa: ANN401 - a file
     """To the beginning of the next line."""
     while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
         pass
 
 
-def _document(settings: Settings, folder: Folder, name: str, where: str, line: bytes) -> Raw:
+def _parse_line(
+    settings: Settings, folder: SandboxedFolder, name: str, location: str, line: bytes
+) -> RawDocument:
     try:
-        # Bytes that are no UTF-8 stay to be seen in the words: `words.cleaned` counts them.
+        # Bytes that are no UTF-8 stay to be seen in the words: `text_clean.clean_text` counts them.
         found = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
-        return Raw(where, fault=Fault("malformed line", str(error)))
+        return RawDocument(location, fault=DataError("malformed line", str(error)))
     try:
-        parts = _parts(found)
+        parts = _parse_parts(found)
     except (AttributeError, TypeError, KeyError, ValueError) as error:
-        return Raw(where, fault=Fault("unknown layout", f"{type(error).__name__}: {error}"))
+        return RawDocument(
+            location, fault=DataError("unknown layout", f"{type(error).__name__}: {error}")
+        )
 
     def picture(path: object) -> Part:
         if settings.images:
-            return stored(folder, path, f"{settings.images}/.")
-        return stored(folder, path, name)
+            return locate_image(folder, path, f"{settings.images}/.")
+        return locate_image(folder, path, name)
 
-    return Raw(where, tuple(value if kind == "text" else picture(value) for kind, value in parts))
+    return RawDocument(
+        location, tuple(value if kind == "text" else picture(value) for kind, value in parts)
+    )
 
 
-def _parts(found: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - whatever JSON holds
+def _parse_parts(data: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - whatever JSON holds
     """The parts as ("text", words) and ("image", path), in reading order."""
-    if isinstance(found, dict) and "text_list" in found:
-        return _mmc4(found)
-    if isinstance(found, dict) and "texts" in found:
-        return _obelics(found)
-    if isinstance(found, dict) and "document" in found:
-        found = found["document"]
-    items = [{key: value} for key, value in found.items()] if isinstance(found, dict) else found
+    if isinstance(data, dict) and "text_list" in data:
+        return _parse_mmc4(data)
+    if isinstance(data, dict) and "texts" in data:
+        return _parse_obelics(data)
+    if isinstance(data, dict) and "document" in data:
+        data = data["document"]
+    items = [{key: value} for key, value in data.items()] if isinstance(data, dict) else data
     if not isinstance(items, list):
-        raise TypeError(f"a {type(found).__name__} is no document")
+        raise TypeError(f"a {type(data).__name__} is no document")
     parts = []
     for item in items:
         if isinstance(item, str):
@@ -130,26 +136,26 @@ def _parts(found: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - whatever JSON
     return parts
 
 
-def _mmc4(found: dict[str, Any]) -> list[tuple[str, Any]]:
+def _parse_mmc4(data: dict[str, Any]) -> list[tuple[str, Any]]:
     """A picture stands before the sentence that it was matched with."""
     before: dict[int, list[Any]] = {}
-    for picture in found.get("image_info") or []:
+    for picture in data.get("image_info") or []:
         at = picture.get("matched_text_index", 0)
         if not isinstance(at, int):
             raise TypeError(f"matched_text_index={at!r}")
         path = picture.get("image_name") or picture.get("raw_url")
-        before.setdefault(min(max(at, 0), len(found["text_list"])), []).append(path)
+        before.setdefault(min(max(at, 0), len(data["text_list"])), []).append(path)
     parts: list[tuple[str, Any]] = []
-    for number, text in enumerate([*found["text_list"], None]):
+    for number, text in enumerate([*data["text_list"], None]):
         parts += [("image", path) for path in before.get(number, ())]
         parts += [] if text is None else [("text", text)]
     return parts
 
 
-def _obelics(found: dict[str, Any]) -> list[tuple[str, Any]]:
+def _parse_obelics(data: dict[str, Any]) -> list[tuple[str, Any]]:
     """Two lists of one length; where one has nothing, the other has something."""
     parts: list[tuple[str, Any]] = []
-    for text, path in zip(found["texts"], found["images"], strict=True):
+    for text, path in zip(data["texts"], data["images"], strict=True):
         parts += [] if path is None else [("image", path)]
         parts += [] if text is None else [("text", text)]
     return parts

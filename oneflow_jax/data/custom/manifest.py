@@ -14,19 +14,19 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from oneflow_jax.data.custom.reader import Settings, Unit
-from oneflow_jax.data.custom.stats import Tally
+from oneflow_jax.data.custom.reader import Settings, WorkUnit
+from oneflow_jax.data.custom.stats import DatasetStats
 
 SPLITS = ("train", "heldout")
-NAME = "own"
-PLAN = "plan.json"
-SEAL = "prepared.json"
+DATASET_NAME = "own"
+MANIFEST_FILE = "plan.json"
+COMPLETE_FILE = "prepared.json"
 VERSION = 1
 """Raised whenever the same data would be read as other documents."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Manifest:
     """What is to be made, and where.
 
     Attributes:
@@ -38,13 +38,13 @@ class Plan:
 
     folder: pathlib.Path
     settings: Settings
-    units: tuple[Unit, ...]
+    units: tuple[WorkUnit, ...]
     stamp: str
 
     def shard(self, split: str, number: int) -> pathlib.Path:
         """The file of a unit's documents of one split."""
         count = len(self.units)
-        return self.folder / f"{NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
+        return self.folder / f"{DATASET_NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
 
     def told(self, number: int) -> pathlib.Path:
         """The file that says that a unit is whole."""
@@ -59,22 +59,22 @@ class Plan:
             return None
         return told if told["bytes"] == sizes else None
 
-    def tell(self, number: int, tally: Tally) -> None:
+    def tell(self, number: int, tally: DatasetStats) -> None:
         """Says that a unit is whole."""
         sizes = {split: self.shard(split, number).stat().st_size for split in SPLITS}
         told = {"unit": str(self.units[number]), "bytes": sizes, "tally": tally.to_dict()}
-        write(self.told(number), told)
+        write_json(self.told(number), told)
 
     def save(self) -> None:
         """Writes the plan."""
         values = dataclasses.asdict(self) | {"folder": "", "version": VERSION}
-        write(self.folder / PLAN, values)
+        write_json(self.folder / MANIFEST_FILE, values)
 
 
-def load(folder: pathlib.Path) -> Plan | None:
+def load(folder: pathlib.Path) -> Manifest | None:
     """The plan in a folder; None if there is none of this version."""
     try:
-        values = json.loads((folder / PLAN).read_text("utf-8"))
+        values = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     if values.pop("version", None) != VERSION:
@@ -82,12 +82,12 @@ def load(folder: pathlib.Path) -> Plan | None:
     settings = values["settings"]
     settings["fields"] = tuple(settings["fields"])
     units = tuple(
-        Unit(tuple(unit["files"]), unit["start"], unit["stop"]) for unit in values["units"]
+        WorkUnit(tuple(unit["files"]), unit["start"], unit["stop"]) for unit in values["units"]
     )
-    return Plan(folder, Settings(**settings), units, values["stamp"])
+    return Manifest(folder, Settings(**settings), units, values["stamp"])
 
 
-def write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
     """Writes JSON that is never seen half written."""
     draft = path.with_name(path.name + ".draft")
     draft.write_text(json.dumps(values, indent=1) + "\n", "utf-8")

@@ -6,7 +6,7 @@ import types
 from oneflow_jax.errors import UserError
 
 
-def needed(module: str, package: str, kind: str) -> types.ModuleType:
+def require(module: str, package: str, kind: str) -> types.ModuleType:
     """The module, imported.
 
     Args:

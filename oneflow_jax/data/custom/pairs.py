@@ -13,127 +13,133 @@ from collections.abc import Callable, Iterator, Sequence
 
 from oneflow_jax import errors
 from oneflow_jax.data.custom import image_decode
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.reader import MOST_BYTES, Picture, Raw, Settings, Unit
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, RawImage, Settings, WorkUnit
 
-WORDS = (".txt", ".text", ".caption")
-TABLE = ".json"
-ENDINGS = (*image_decode.ENDINGS, *WORDS, TABLE)
+TEXT_EXTENSIONS = (".txt", ".text", ".caption")
+JSON_EXTENSION = ".json"
+EXTENSIONS = (*image_decode.EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION)
 
-AT_ONCE = 256
+DOCUMENTS_PER_UNIT = 256
 """Documents in a unit."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
+class GroupMember:
     """One file of a group; `ending` is all that follows the key, as in `.0.png`."""
 
     name: str
     ending: str
     load: Callable[[], bytes]
 
-    def picture(self) -> Picture:
+    def picture(self) -> RawImage:
         """It, as a picture."""
-        return Picture(self.name, self.load)
+        return RawImage(self.name, self.load)
 
 
-def key_of(name: str) -> tuple[str, str]:
+def split_key(name: str) -> tuple[str, str]:
     """The key and the ending of a file's name: its first dot parts them."""
     folder, base = posixpath.split(name)
     stem, dot, ending = base.partition(".")
     return posixpath.join(folder, stem), (dot + ending).lower()
 
 
-def document(where: str, members: Sequence[Member], fields: Sequence[str]) -> Raw:
+def make_document(
+    location: str, members: Sequence[GroupMember], fields: Sequence[str]
+) -> RawDocument:
     """The document of a group.
 
     Args:
-        where: for people.
+        location: for people.
         members: in the order of their names.
         fields: endings in reading order, as in ("txt", "png"); () for pictures first.
     """
     try:
-        table = next((each for each in members if each.ending == TABLE), None)
-        values = _table(table) if table else {}
+        table = next((each for each in members if each.ending == JSON_EXTENSION), None)
+        values = _read_json(table) if table else {}
         if isinstance(values.get("document"), list):
-            return Raw(where, tuple(_told(values["document"], members)))
-        parts = [part for each in _ordered(members, fields) for part in _parts(each)]
-        if not any(each.ending.endswith(WORDS) for each in members):
+            return RawDocument(location, tuple(_resolve_items(values["document"], members)))
+        parts = [part for each in _sort_members(members, fields) for part in _to_parts(each)]
+        if not any(each.ending.endswith(TEXT_EXTENSIONS) for each in members):
             parts += [values[key] for key in ("caption", "text") if key in values][:1]
-    except Fault as fault:
-        return Raw(where, fault=fault)
-    return Raw(where, tuple(parts))
+    except DataError as fault:
+        return RawDocument(location, fault=fault)
+    return RawDocument(location, tuple(parts))
 
 
-def _ordered(members: Sequence[Member], fields: Sequence[str]) -> list[Member]:
+def _sort_members(members: Sequence[GroupMember], fields: Sequence[str]) -> list[GroupMember]:
     if not fields:
-        return sorted(members, key=lambda each: not each.ending.endswith(image_decode.ENDINGS))
+        return sorted(members, key=lambda each: not each.ending.endswith(image_decode.EXTENSIONS))
     wanted = ["." + field.lstrip(".").lower() for field in fields]
     return [
         each for ending in wanted for each in members if each.ending.endswith(ending)
     ]  # fmt: skip
 
 
-def _parts(member: Member) -> Iterator[Picture | bytes | Fault]:
-    if member.ending.endswith(image_decode.ENDINGS):
+def _to_parts(member: GroupMember) -> Iterator[RawImage | bytes | DataError]:
+    if member.ending.endswith(image_decode.EXTENSIONS):
         yield member.picture()
-    elif member.ending.endswith(WORDS):
+    elif member.ending.endswith(TEXT_EXTENSIONS):
         try:
             yield member.load()
-        except Fault as fault:
+        except DataError as fault:
             yield fault
 
 
-def _table(member: Member) -> dict[str, object]:
+def _read_json(member: GroupMember) -> dict[str, object]:
     try:
         found = json.loads(member.load().decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
-        raise Fault("malformed line", f"{member.name}: {error}") from error
+        raise DataError("malformed line", f"{member.name}: {error}") from error
     return found if isinstance(found, dict) else {}
 
 
-def _told(items: Sequence[object], members: Sequence[Member]) -> Iterator[Picture | str | Fault]:
+def _resolve_items(
+    items: Sequence[object], members: Sequence[GroupMember]
+) -> Iterator[RawImage | str | DataError]:
     by_ending = {each.ending: each for each in members}
     for item in items:
         if isinstance(item, str):
             yield item
         elif isinstance(item, dict) and "image" in item:
             named = by_ending.get(f".{item['image']}".lower())
-            yield named.picture() if named else Fault("missing file", str(item["image"])[:80])
+            yield named.picture() if named else DataError("missing file", str(item["image"])[:80])
         elif isinstance(item, dict) and "text" in item:
             yield item["text"]
         else:
-            yield Fault("not words", repr(item)[:80])
+            yield DataError("not words", repr(item)[:80])
 
 
-class Pairs:
+class PairsReader:
     """A folder of such files."""
 
-    def units(self, settings: Settings) -> list[Unit]:
+    def units(self, settings: Settings) -> list[WorkUnit]:
         """Files of so many documents each; groups are never parted."""
         keys: dict[str, list[str]] = {}
-        for name in settings.listed(ENDINGS):
-            keys.setdefault(key_of(name)[0], []).append(name)
+        for name in settings.list_files(EXTENSIONS):
+            keys.setdefault(split_key(name)[0], []).append(name)
         if not keys:
             raise errors.UserError(
                 f"source.path={settings.path}: no pictures or texts there (endings "
-                f"{', '.join(ENDINGS)})"
+                f"{', '.join(EXTENSIONS)})"
             )
         groups = [files for _, files in sorted(keys.items())]
         return [
-            Unit(tuple(name for files in groups[at : at + AT_ONCE] for name in files))
-            for at in range(0, len(groups), AT_ONCE)
+            WorkUnit(
+                tuple(name for files in groups[at : at + DOCUMENTS_PER_UNIT] for name in files)
+            )
+            for at in range(0, len(groups), DOCUMENTS_PER_UNIT)
         ]
 
-    def read(self, settings: Settings, unit: Unit) -> Iterator[Raw]:
+    def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """A document a group."""
         folder = settings.folder
 
-        def member(name: str) -> Member:
-            return Member(name, key_of(name)[1], lambda: folder.bytes(name, MOST_BYTES))
+        def member(name: str) -> GroupMember:
+            return GroupMember(name, split_key(name)[1], lambda: folder.bytes(name, MAX_FILE_BYTES))
 
         groups: dict[str, list[str]] = {}
         for name in unit.files:
-            groups.setdefault(key_of(name)[0], []).append(name)
+            groups.setdefault(split_key(name)[0], []).append(name)
         for key, names in groups.items():
-            yield document(key, [member(name) for name in sorted(names)], settings.fields)
+            yield make_document(key, [member(name) for name in sorted(names)], settings.fields)

@@ -15,150 +15,161 @@ from collections.abc import Iterator, Mapping, Sequence
 import tensorflow_datasets as tfds
 
 from oneflow_jax.data import records, sources, splits
-from oneflow_jax.data.custom import formats, manifest, worker_pool
-from oneflow_jax.data.custom.manifest import Plan
-from oneflow_jax.data.custom.reader import Settings, Unit
-from oneflow_jax.data.custom.stats import Tally
+from oneflow_jax.data.custom import formats, worker_pool
+from oneflow_jax.data.custom import manifest as manifest_lib
+from oneflow_jax.data.custom.manifest import Manifest
+from oneflow_jax.data.custom.reader import Settings, WorkUnit
+from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import metric_writer
 
-_LOCK = ".lock"
-_TELL = 5.0  # seconds between reports
+_LOCK_FILE = ".lock"
+_LOG_INTERVAL_S = 5.0  # seconds between reports
 
 
-def settings_of(given: Mapping[str, object]) -> Settings:
+def parse_config(source_config: Mapping[str, object]) -> Settings:
     """The settings that `config.source` gives.
 
     Raises:
         UserError: an unknown setting, or a value that cannot be.
     """
     known = list(inspect.signature(Settings).parameters)
-    for key in given:
+    for key in source_config:
         if key not in (*known, "name"):
             raise UserError(f"data set 'own' has no setting {key!r}; it has: {', '.join(known)}")
-    chosen = {key: value for key, value in given.items() if key != "name"}
+    chosen = {key: value for key, value in source_config.items() if key != "name"}
     chosen["fields"] = tuple(chosen.get("fields", ()))
     return Settings(**chosen)
 
 
-def source(settings: Settings, data_dir: str, split: str, workers: int) -> sources.Source:
+def open_split(settings: Settings, data_dir: str, split: str, num_workers: int) -> sources.Source:
     """The documents of one split, prepared if need be.
 
     Raises:
         UserError: there are no such data, or nothing is left of them; or they changed since.
     """
-    if split not in manifest.SPLITS:
-        known = ", ".join(manifest.SPLITS)
+    if split not in manifest_lib.SPLITS:
+        known = ", ".join(manifest_lib.SPLITS)
         raise UserError(f"data set 'own' has no split {split!r}; choose from {known}")
-    folder = prepared(settings, data_dir, workers)
-    return sources.Records(tfds.builder_from_directory(folder).as_data_source(split))
+    folder = prepare(settings, data_dir, num_workers)
+    return sources.RecordSource(tfds.builder_from_directory(folder).as_data_source(split))
 
 
-def folder_of(settings: Settings, data_dir: str) -> pathlib.Path:
+def dataset_dir(settings: Settings, data_dir: str) -> pathlib.Path:
     """Where the prepared data of these settings are, or will be."""
     path = pathlib.Path(settings.path).expanduser()
     if settings.kind != "tfds":  # Which may be a name.
         path = path.absolute()
     named = dataclasses.replace(settings, path=str(path))
-    mark = splits.bucket(repr(named), 16**8)
-    return pathlib.Path(data_dir).expanduser() / manifest.NAME / f"{path.name}_{mark:08x}"
+    mark = splits.hash_bucket(repr(named), 16**8)
+    return (
+        pathlib.Path(data_dir).expanduser() / manifest_lib.DATASET_NAME / f"{path.name}_{mark:08x}"
+    )
 
 
-def prepared(
-    settings: Settings, data_dir: str, workers: int, command: Sequence[str] = worker_pool.COMMAND
+def prepare(
+    settings: Settings,
+    data_dir: str,
+    num_workers: int,
+    command: Sequence[str] = worker_pool.COMMAND,
 ) -> pathlib.Path:
     """The folder of the prepared data, made now as far as something is missing.
 
     Args:
         settings: what to read, and how.
         data_dir: where prepared data sets live.
-        workers: processes; their number has no say in what comes out.
+        num_workers: processes; their number has no say in what comes out.
         command: starts one of them.
 
     Raises:
-        UserError: as for `source`.
+        UserError: as for `open_split`.
     """
-    if workers < 1:
-        raise UserError(f"data.preparing={workers}: give 1 process or more")
-    folder = folder_of(settings, data_dir)
-    if (folder / manifest.SEAL).exists():
+    if num_workers < 1:
+        raise UserError(f"data.preparing={num_workers}: give 1 process or more")
+    folder = dataset_dir(settings, data_dir)
+    if (folder / manifest_lib.COMPLETE_FILE).exists():
         _check_unchanged(folder, settings)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as lock:
-        if not (folder / manifest.SEAL).exists():  # Another process was faster.
-            plan = _planned(folder, settings)
-            _make(plan, workers, lock, command)
-            _seal(plan)
+    with _lock(folder) as lock:
+        if not (folder / manifest_lib.COMPLETE_FILE).exists():  # Another process was faster.
+            plan = _load_or_create_manifest(folder, settings)
+            _run_workers(plan, num_workers, lock, command)
+            _write_tfds_metadata(plan)
     return folder
 
 
-def tally(folder: pathlib.Path) -> Tally:
+def load_stats(folder: pathlib.Path) -> DatasetStats:
     """What came of all units of prepared data, in their order."""
-    return Tally.from_dict(json.loads((folder / manifest.SEAL).read_text("utf-8")))
+    return DatasetStats.from_dict(
+        json.loads((folder / manifest_lib.COMPLETE_FILE).read_text("utf-8"))
+    )
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[int]:
+def _lock(folder: pathlib.Path) -> Iterator[int]:
     """Holds the folder, as do the processes that are started meanwhile."""
-    with (folder / _LOCK).open("w") as lock:
+    with (folder / _LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
 
 
-def _planned(folder: pathlib.Path, settings: Settings) -> Plan:
+def _load_or_create_manifest(folder: pathlib.Path, settings: Settings) -> Manifest:
     """The plan to go on with; what was made by another one is deleted."""
-    known = formats.kind(settings)
+    known = formats.detect_format(settings)
     if settings.kind == "auto":
         logging.info("source.kind=auto: %s holds data of kind %r.", settings.path, known)
     settings = dataclasses.replace(settings, kind=known)
-    units = tuple(formats.reader(known).units(settings))
-    plan = Plan(folder, settings, units, _stamp(settings, units))
-    before = manifest.load(folder)
+    units = tuple(formats.get_reader(known).units(settings))
+    plan = Manifest(folder, settings, units, _fingerprint(settings, units))
+    before = manifest_lib.load(folder)
     if before == plan:
         return plan
     for path in folder.iterdir():
-        if path.name != _LOCK:
+        if path.name != _LOCK_FILE:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     plan.save()
     return plan
 
 
-def _make(plan: Plan, workers: int, lock: int, command: Sequence[str]) -> None:
-    missing = [number for number in range(len(plan.units)) if plan.done(number) is None]
-    count = len(plan.units)
+def _run_workers(
+    manifest: Manifest, num_workers: int, lock_fd: int, command: Sequence[str]
+) -> None:
+    missing = [number for number in range(len(manifest.units)) if manifest.done(number) is None]
+    count = len(manifest.units)
     if len(missing) < count:
         logging.info("%d of %d units are there already.", count - len(missing), count)
-    progress = metric_writer.Progress("preparing", count, count - len(missing), unit="unit")
+    progress = metric_writer.ProgressBar("preparing", count, count - len(missing), unit="unit")
     kept, dropped, told = 0, 0, time.monotonic()
-    with worker_pool.Pool(plan, workers, (lock,), command) as making:
+    with worker_pool.WorkerPool(manifest, num_workers, (lock_fd,), command) as making:
         for done, number in enumerate(making.made(missing), count - len(missing) + 1):
-            came = Tally.from_dict(plan.done(number)["tally"])
+            came = DatasetStats.from_dict(manifest.done(number)["tally"])
             kept, dropped = kept + came.documents.total(), dropped + came.dropped.total()
             progress.advance(done)
-            if time.monotonic() - told > _TELL or done == count:
+            if time.monotonic() - told > _LOG_INTERVAL_S or done == count:
                 told = time.monotonic()
                 progress.report(done, f"{kept:,} documents, {dropped:,} dropped")
     progress.close()
 
 
-def _seal(plan: Plan) -> None:
+def _write_tfds_metadata(manifest: Manifest) -> None:
     """Writes what makes the files a data set of TFDS.
 
     Raises:
         UserError: nothing is left of the data, or of one split.
     """
-    told = [plan.done(number) for number in range(len(plan.units))]
-    total = Tally()
+    told = [manifest.done(number) for number in range(len(manifest.units))]
+    total = DatasetStats()
     for each in told:
-        total.add(Tally.from_dict(each["tally"]))
-    empty = [split for split in manifest.SPLITS if not total.documents[split]]
+        total.add(DatasetStats.from_dict(each["tally"]))
+    empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
     if empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in total.dropped.most_common())
         raise UserError(
-            f"source.path={plan.settings.path}: {total.documents.total()} documents, and none of "
+            f"source.path={manifest.settings.path}: {total.documents.total()} documents, and none "
+            "of "
             f"them in {' and '.join(map(repr, empty))} with source.held_out="
-            f"{plan.settings.held_out} (dropped: {reasons or 'none'}). Give more documents, or "
+            f"{manifest.settings.held_out} (dropped: {reasons or 'none'}). Give more documents, or "
             "another share."
         )
     infos = [
@@ -167,32 +178,32 @@ def _seal(plan: Plan) -> None:
             shard_lengths=[each["tally"]["documents"].get(split, 0) for each in told],
             num_bytes=sum(each["bytes"][split] for each in told),
             filename_template=tfds.core.ShardedFileTemplate(
-                data_dir=plan.folder,
-                dataset_name=manifest.NAME,
+                data_dir=manifest.folder,
+                dataset_name=manifest_lib.DATASET_NAME,
                 split=split,
                 filetype_suffix="array_record",
                 template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
             ),
         )
-        for split in manifest.SPLITS
+        for split in manifest_lib.SPLITS
     ]
     tfds.folder_dataset.write_metadata(
-        data_dir=plan.folder,
+        data_dir=manifest.folder,
         features=records.features(),
         split_infos=infos,
-        description=f"Documents of {plan.settings.path}, prepared by oneflow_jax.",
+        description=f"Documents of {manifest.settings.path}, prepared by oneflow_jax.",
         check_data=False,
     )
-    manifest.write(plan.folder / manifest.SEAL, total.to_dict())
+    manifest_lib.write_json(manifest.folder / manifest_lib.COMPLETE_FILE, total.to_dict())
 
 
 def _check_unchanged(folder: pathlib.Path, settings: Settings) -> None:
     """Data that have gone away since are no matter; others than were prepared are."""
-    plan = manifest.load(folder)
+    plan = manifest_lib.load(folder)
     if plan is None:
         raise UserError(f"{folder} was prepared by another version: delete it.")
     try:
-        now = _stamp(plan.settings, plan.units)
+        now = _fingerprint(plan.settings, plan.units)
     except OSError:
         return
     if now != plan.stamp:
@@ -202,7 +213,7 @@ def _check_unchanged(folder: pathlib.Path, settings: Settings) -> None:
         )
 
 
-def _stamp(settings: Settings, units: Sequence[Unit]) -> str:
+def _fingerprint(settings: Settings, units: Sequence[WorkUnit]) -> str:
     """Of the files that units are read from: names, sizes, times."""
     digest = hashlib.blake2b(digest_size=16)
     root = settings.folder.root

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.sandbox import Folder
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
-MOST_BYTES = 256 * 2**20
+MAX_FILE_BYTES = 256 * 2**20
 """Files of pictures and pages are read up to this size."""
 
 
@@ -20,7 +20,7 @@ class Settings:
 
     Attributes:
         path: a folder or one file; of `kind` "tfds" the data set's name.
-        kind: one of `kinds.KINDS`, or "auto" to tell by the files' names.
+        kind: one of `formats.READERS`, or "auto" to tell by the files' names.
         pixels: height and width that pictures are resized to.
         files: a pattern of the relative paths of what is read, as in "guide/*".
         images: folder of the pictures that JSON lines name, below `path`; "" for the lines' own.
@@ -60,12 +60,12 @@ class Settings:
                 raise errors.UserError(f"source.{field}={value}: give {least} or more")
 
     @property
-    def folder(self) -> Folder:
+    def folder(self) -> SandboxedFolder:
         """The folder to read in: `path`, or that of the one file."""
         path = pathlib.Path(self.path).expanduser()
-        return Folder.at(path.parent if path.is_file() else path)
+        return SandboxedFolder.at(path.parent if path.is_file() else path)
 
-    def listed(self, endings: Sequence[str]) -> list[str]:
+    def list_files(self, endings: Sequence[str]) -> list[str]:
         """Relative paths of the files to read: of those that end so, or the one that `path` is."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
@@ -75,7 +75,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """What one process reads in one go, and what is lost when it is killed.
 
     Attributes:
@@ -95,7 +95,7 @@ class Unit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class RawImage:
     """A picture that has not been looked at.
 
     Attributes:
@@ -108,21 +108,21 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Raw:
+class RawDocument:
     """One document as found; `where` is for people, `parts` are in reading order.
 
     A fault among the parts is a part that is lost; a `fault` is the whole document.
     """
 
     where: str
-    parts: tuple[str | bytes | Picture | Fault, ...] = ()
-    fault: Fault | None = None
+    parts: tuple[str | bytes | RawImage | DataError, ...] = ()
+    fault: DataError | None = None
 
 
-class Reader(Protocol):
+class FormatReader(Protocol):
     """One kind of data. Its methods are given the same settings always."""
 
-    def units(self, settings: Settings) -> list[Unit]:
+    def units(self, settings: Settings) -> list[WorkUnit]:
         """All there is to read, in an order that depends on the files alone.
 
         Raises:
@@ -130,7 +130,7 @@ class Reader(Protocol):
         """
         ...
 
-    def read(self, settings: Settings, unit: Unit) -> Iterator[Raw]:
+    def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """The documents of a unit, in order.
 
         Raises:
@@ -139,10 +139,10 @@ class Reader(Protocol):
         ...
 
 
-def stored(folder: Folder, path: object, beside: str = "") -> Picture | Fault:
+def locate_image(folder: SandboxedFolder, path: object, referrer: str = "") -> RawImage | DataError:
     """The picture in a file that data name; a path that may not be is told at once."""
     try:
-        folder.located(path, beside)
-    except Fault as fault:
+        folder.resolve(path, referrer)
+    except DataError as fault:
         return fault
-    return Picture(str(path), lambda: folder.bytes(path, MOST_BYTES, beside))
+    return RawImage(str(path), lambda: folder.bytes(path, MAX_FILE_BYTES, referrer))

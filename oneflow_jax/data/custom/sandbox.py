@@ -10,19 +10,19 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from oneflow_jax.data.custom.errors import Fault
+from oneflow_jax.data.custom.errors import DataError
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder:
+class SandboxedFolder:
     """A folder that readers may read in, and nowhere else; `root` is absolute, without links."""
 
     root: pathlib.Path
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> "Folder":
+    def at(cls, path: str | os.PathLike[str]) -> "SandboxedFolder":
         """The folder at a path, which may itself be a link."""
         return cls(pathlib.Path(path).expanduser().resolve())
 
@@ -38,12 +38,12 @@ class Folder:
                 if name.startswith(".") or not name.lower().endswith(tuple(endings)):
                     continue
                 path = os.path.relpath(os.path.join(folder, name), self.root)
-                with contextlib.suppress(Fault, OSError):  # Links that lead nowhere, say.
-                    if stat.S_ISREG(os.stat(self.located(path)).st_mode):
+                with contextlib.suppress(DataError, OSError):  # Links that lead nowhere, say.
+                    if stat.S_ISREG(os.stat(self.resolve(path)).st_mode):
                         found.append(path)
         return sorted(found)
 
-    def located(self, path: object, beside: str = "") -> str:
+    def resolve(self, path: object, beside: str = "") -> str:
         """The absolute path, without links, of a relative one that data names.
 
         Args:
@@ -54,17 +54,17 @@ class Folder:
             Fault: no path, an address, or one that leads out of the folder.
         """
         if not isinstance(path, str) or not path.strip() or "\0" in path:
-            raise Fault("bad path", repr(path)[:80])
-        if _ADDRESS.match(path):
-            raise Fault("address, not a file", path[:80])
+            raise DataError("bad path", repr(path)[:80])
+        if _URL.match(path):
+            raise DataError("address, not a file", path[:80])
         if os.path.isabs(path) or path.startswith(("~", "\\")):
-            raise Fault("outside the folder", path[:80])
+            raise DataError("outside the folder", path[:80])
         try:
             real = os.path.realpath(self.root / os.path.dirname(beside) / path)
         except (OSError, ValueError) as error:
-            raise Fault("bad path", f"{path[:60]!r}: {error}") from error
+            raise DataError("bad path", f"{path[:60]!r}: {error}") from error
         if not pathlib.Path(real).is_relative_to(self.root):
-            raise Fault("outside the folder", path[:80])
+            raise DataError("outside the folder", path[:80])
         return real
 
     @contextlib.contextmanager
@@ -74,15 +74,15 @@ class Folder:
         Raises:
             Fault: as for `located`; or there is none, or it is no regular file.
         """
-        real = self.located(path, beside)
+        real = self.resolve(path, beside)
         try:
             # A pipe that nobody writes to would be waited for; a link may be new here.
             number = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            raise Fault(_reason(error), str(path)[:80]) from error
+            raise DataError(_os_error_reason(error), str(path)[:80]) from error
         if not stat.S_ISREG(os.fstat(number).st_mode):
             os.close(number)
-            raise Fault("not a file", str(path)[:80])
+            raise DataError("not a file", str(path)[:80])
         with os.fdopen(number, "rb") as file:
             yield file
 
@@ -96,13 +96,13 @@ class Folder:
             try:
                 data = file.read(most + 1)
             except OSError as error:
-                raise Fault("unreadable file", f"{str(path)[:60]}: {error}") from error
+                raise DataError("unreadable file", f"{str(path)[:60]}: {error}") from error
         if len(data) > most:
-            raise Fault("too large", f"{str(path)[:60]}: above {most:,} bytes")
+            raise DataError("too large", f"{str(path)[:60]}: above {most:,} bytes")
         return data
 
 
-def _reason(error: OSError) -> str:
+def _os_error_reason(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return "missing file"
     if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):

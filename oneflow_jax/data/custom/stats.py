@@ -4,21 +4,21 @@ import collections
 import dataclasses
 from typing import Any
 
-from oneflow_jax.data.custom.errors import Fault
+from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.document import Document
 
-EXAMPLES = 5
+MAX_EXAMPLES = 5
 """Places that are told for each reason: the first ones."""
 
-Places = dict[str, list[str]]
+Examples = dict[str, list[str]]
 
 
-def _counter() -> collections.Counter[str]:
+def _empty_counter() -> collections.Counter[str]:
     return collections.Counter()
 
 
 @dataclasses.dataclass
-class Tally:
+class DatasetStats:
     """Counts of one unit, or of several.
 
     Attributes:
@@ -33,16 +33,16 @@ class Tally:
         shown: documents by pictures.
     """
 
-    documents: collections.Counter[str] = dataclasses.field(default_factory=_counter)
+    documents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
     words: int = 0
     pictures: int = 0
     seen: int = 0
-    dropped: collections.Counter[str] = dataclasses.field(default_factory=_counter)
-    lost: collections.Counter[str] = dataclasses.field(default_factory=_counter)
-    repaired: collections.Counter[str] = dataclasses.field(default_factory=_counter)
-    places: Places = dataclasses.field(default_factory=dict)
-    lengths: collections.Counter[str] = dataclasses.field(default_factory=_counter)
-    shown: collections.Counter[str] = dataclasses.field(default_factory=_counter)
+    dropped: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    lost: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    repaired: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    places: Examples = dataclasses.field(default_factory=dict)
+    lengths: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    shown: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
 
     def keep(self, document: Document, split: str) -> None:
         """Counts a document that is stored."""
@@ -53,12 +53,12 @@ class Tally:
         self.lengths[str(words.bit_length())] += 1
         self.shown[str(pictures)] += 1
 
-    def drop(self, fault: Fault, where: str) -> None:
+    def drop(self, fault: DataError, where: str) -> None:
         """Counts a document that is left out."""
         self.dropped[fault.reason] += 1
         self._place(fault.reason, f"{where}: {fault.detail}" if fault.detail else where)
 
-    def lose(self, fault: Fault, where: str) -> None:
+    def lose(self, fault: DataError, where: str) -> None:
         """Counts a part of a document that is left out."""
         self.lost[fault.reason] += 1
         self._place(fault.reason, f"{where}: {fault.detail}" if fault.detail else where)
@@ -68,7 +68,7 @@ class Tally:
         self.repaired[what] += 1
         self._place(what, where)
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "DatasetStats") -> None:
         """Counts what another has counted after this one."""
         for field in dataclasses.fields(self):
             value = getattr(other, field.name)
@@ -88,7 +88,7 @@ class Tally:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Tally":
+    def from_dict(cls, values: dict[str, Any]) -> "DatasetStats":
         """What `to_dict` gave."""
         counted = {
             name: collections.Counter(value)
@@ -100,6 +100,6 @@ class Tally:
 
     def _place(self, reason: str, where: str) -> None:
         places = self.places.setdefault(reason, [])
-        if len(places) < EXAMPLES:
+        if len(places) < MAX_EXAMPLES:
             # Names of files may hold bytes that are no text.
             places.append(where.encode("utf-8", "backslashreplace").decode())

@@ -5,55 +5,55 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from oneflow_jax.data.custom.errors import Fault
+from oneflow_jax.data.custom.errors import DataError
 
 SECTION_WORDS = 20_000
 SECTION_CHARACTERS = 100_000
 """Longer texts are cut, since a document is laid out whole each time that it is read."""
 
-_HALVES = re.compile("[\ud800-\udfff]")
-_BYTES = re.compile("[\udc80-\udcff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
 """Halves that `surrogateescape` makes of bytes. JSON may write any."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters that are no white space."""
 
-_INVISIBLE = ("C", "Z")
+_INVISIBLE_CATEGORIES = ("C", "Z")
 """Unicode's categories of control, format, unassigned and separating characters."""
 
-_NOTHING = "\ufffd"
-_SPACES = (_NOTHING, "\u2581")
+_REPLACEMENT_CHARACTER = "\ufffd"
+_SPACE_LIKE = (_REPLACEMENT_CHARACTER, "\u2581")
 """SentencePiece makes them spaces."""
 
 
-def cleaned(words: object) -> tuple[str, set[str]]:
-    """Words with single spaces, and what had to be put right: keys of `faults.REPAIRED`.
+def clean_text(text: object) -> tuple[str, set[str]]:
+    """Words with single spaces, and what had to be put right: keys of `errors.REPAIRS`.
 
     Raises:
         Fault: no words, or nothing to see in them.
     """
     repairs: set[str] = set()
-    if isinstance(words, bytes):
-        words = words.decode("utf-8", "surrogateescape")
-    if not isinstance(words, str):
-        raise Fault("not words", repr(words)[:80])
-    if _HALVES.search(words):
-        repairs.add("invalid UTF-8" if _BYTES.search(words) else "lone surrogates")
-        words = _HALVES.sub(_NOTHING, words)
-    if _CONTROL.search(words):
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    if not isinstance(text, str):
+        raise DataError("not words", repr(text)[:80])
+    if _SURROGATES.search(text):
+        repairs.add("invalid UTF-8" if _ESCAPED_BYTES.search(text) else "lone surrogates")
+        text = _SURROGATES.sub(_REPLACEMENT_CHARACTER, text)
+    if _CONTROL_CHARACTERS.search(text):
         repairs.add("control characters")
-        words = _CONTROL.sub("", words)
-    words = " ".join(words.split())
-    if all(_blank(letter) for letter in words):
-        raise Fault("blank words")
-    return words, repairs
+        text = _CONTROL_CHARACTERS.sub("", text)
+    text = " ".join(text.split())
+    if all(_is_blank(letter) for letter in text):
+        raise DataError("blank words")
+    return text, repairs
 
 
-def sections(words: str) -> Iterator[str]:
+def split_long_text(text: str) -> Iterator[str]:
     """The words in pieces that are not too long, cut between words if they can be."""
     short = itertools.chain.from_iterable(
         (word[at : at + SECTION_CHARACTERS] for at in range(0, len(word), SECTION_CHARACTERS))
-        for word in words.split(" ")
+        for word in text.split(" ")
     )
     held: list[str] = []
     size = 0
@@ -66,5 +66,5 @@ def sections(words: str) -> Iterator[str]:
     yield " ".join(held)
 
 
-def _blank(letter: str) -> bool:
-    return letter in _SPACES or unicodedata.category(letter)[0] in _INVISIBLE
+def _is_blank(character: str) -> bool:
+    return character in _SPACE_LIKE or unicodedata.category(character)[0] in _INVISIBLE_CATEGORIES

@@ -15,55 +15,60 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.reader import Picture, Raw, Settings, Unit
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import RawDocument, RawImage, Settings, WorkUnit
 
-INFO = "dataset_info.json"
+INFO_FILE = "dataset_info.json"
 
-AT_ONCE = 1_000
+EXAMPLES_PER_UNIT = 1_000
 """Examples in a unit."""
 
 
-class Named:
+class TfdsReader:
     """Data sets of TFDS; see above."""
 
-    def units(self, settings: Settings) -> list[Unit]:
+    def units(self, settings: Settings) -> list[WorkUnit]:
         """Ranges of examples."""
-        builder = _builder(settings)
+        builder = _open_builder(settings)
         if settings.split not in builder.info.splits:
             known = ", ".join(builder.info.splits)
             raise errors.UserError(
                 f"source.split={settings.split!r}: {settings.path} has {known or 'no splits'}"
             )
-        taken = _taken(builder, settings)
+        taken = _select_features(builder, settings)
         if not taken:
             raise errors.UserError(
                 f"source.fields={settings.fields}: {settings.path} has "
                 f"{', '.join(builder.info.features)}, none of it pictures or words"
             )
         count = builder.info.splits[settings.split].num_examples
-        info = os.path.join(builder.data_dir, INFO)
-        return [Unit((info,), at, min(at + AT_ONCE, count)) for at in range(0, count, AT_ONCE)]
+        info = os.path.join(builder.data_dir, INFO_FILE)
+        return [
+            WorkUnit((info,), at, min(at + EXAMPLES_PER_UNIT, count))
+            for at in range(0, count, EXAMPLES_PER_UNIT)
+        ]
 
-    def read(self, settings: Settings, unit: Unit) -> Iterator[Raw]:
+    def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """A document an example."""
-        builder = _builder(settings)
-        taken = _taken(builder, settings)
+        builder = _open_builder(settings)
+        taken = _select_features(builder, settings)
         examples = builder.as_data_source(settings.split)
         for index in range(unit.start, unit.stop):
             where = f"{settings.path}, {settings.split} {index:,}"
             try:
                 values = examples[index]
             except (RuntimeError, ValueError, OSError, SyntaxError) as error:
-                yield Raw(where, fault=Fault("unreadable file", f"{type(error).__name__}: {error}"))
+                yield RawDocument(
+                    where, fault=DataError("unreadable file", f"{type(error).__name__}: {error}")
+                )
                 continue
             parts = [
-                part for name, feature in taken.items() for part in _parts(feature, values[name])
+                part for name, feature in taken.items() for part in _to_parts(feature, values[name])
             ]
-            yield Raw(where, tuple(parts))
+            yield RawDocument(where, tuple(parts))
 
 
-def _builder(settings: Settings) -> tfds.core.DatasetBuilder:
+def _open_builder(settings: Settings) -> tfds.core.DatasetBuilder:
     path = pathlib.Path(settings.path).expanduser()
     if path.exists():
         try:
@@ -87,28 +92,30 @@ def _builder(settings: Settings) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def _taken(builder: tfds.core.DatasetBuilder, settings: Settings) -> dict[str, Any]:
+def _select_features(builder: tfds.core.DatasetBuilder, settings: Settings) -> dict[str, Any]:
     """The features to take, in reading order."""
-    usable = {name: feature for name, feature in builder.info.features.items() if _kind(feature)}
+    usable = {
+        name: feature for name, feature in builder.info.features.items() if _feature_type(feature)
+    }
     if settings.fields:
         return {name: usable[name] for name in settings.fields if name in usable}
-    return dict(sorted(usable.items(), key=lambda pair: _kind(pair[1]) != "picture"))
+    return dict(sorted(usable.items(), key=lambda pair: _feature_type(pair[1]) != "picture"))
 
 
-def _kind(feature: Any) -> str:  # noqa: ANN401 - of TFDS
+def _feature_type(feature: Any) -> str:  # noqa: ANN401 - of TFDS
     inner = getattr(feature, "feature", feature)
     if isinstance(inner, tfds.features.Image):
         return "picture"
     return "words" if isinstance(inner, tfds.features.Text | tfds.features.ClassLabel) else ""
 
 
-def _parts(feature: Any, value: Any) -> Iterator[str | bytes | Picture]:  # noqa: ANN401 - of TFDS
+def _to_parts(feature: Any, value: Any) -> Iterator[str | bytes | RawImage]:  # noqa: ANN401 - of TFDS
     inner = getattr(feature, "feature", None)
     if inner is not None:
         for each in value:
-            yield from _parts(inner, each)
+            yield from _to_parts(inner, each)
     elif isinstance(feature, tfds.features.Image):
-        yield Picture("", lambda: _png(value))
+        yield RawImage("", lambda: _to_png(value))
     elif isinstance(feature, tfds.features.ClassLabel):
         if value >= 0:  # -1: not known
             yield feature.int2str(int(value)).replace("_", " ")
@@ -116,7 +123,7 @@ def _parts(feature: Any, value: Any) -> Iterator[str | bytes | Picture]:  # noqa
         yield value
 
 
-def _png(value: np.ndarray) -> bytes:
+def _to_png(value: np.ndarray) -> bytes:
     file = io.BytesIO()
     grey = value.ndim == 3 and value.shape[2] == 1
     PIL.Image.fromarray(value[:, :, 0] if grey else value).save(file, "PNG")

@@ -6,80 +6,85 @@ from collections.abc import Iterator
 
 from oneflow_jax import errors
 from oneflow_jax.data.custom import html_text, packages
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.reader import Raw, Settings, Unit, stored
-from oneflow_jax.data.custom.sandbox import Folder
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit, locate_image
+from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
-HTML = (".html", ".htm", ".xhtml")
-MARKDOWN = (".md", ".markdown")
-ENDINGS = (*HTML, *MARKDOWN)
+HTML_EXTENSIONS = (".html", ".htm", ".xhtml")
+MARKDOWN_EXTENSIONS = (".md", ".markdown")
+EXTENSIONS = (*HTML_EXTENSIONS, *MARKDOWN_EXTENSIONS)
 
-AT_ONCE = 32
+PAGES_PER_UNIT = 32
 """Pages in a unit."""
 
-MOST_BYTES = 16 * 2**20
+MAX_PAGE_BYTES = 16 * 2**20
 """Of a page."""
 
-_MARKS = {
+_BOM_ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_NAMED = re.compile(
+_DECLARED_ENCODING = re.compile(
     rb"""<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?([\w.:-]{1,40})"""
 )
-_ALLOWED = re.compile(r"(iso8859-\d+|cp125\d|latin.*|shift_jis|euc_.*|gb.*|big5|koi8.*|utf-16)")
+_ALLOWED_ENCODINGS = re.compile(
+    r"(iso8859-\d+|cp125\d|latin.*|shift_jis|euc_.*|gb.*|big5|koi8.*|utf-16)"
+)
 """Python has others that are no character sets, or slow on purpose-made bytes."""
 
 
-class Pages:
+class WebPagesReader:
     """Pages; see above."""
 
-    def units(self, settings: Settings) -> list[Unit]:
+    def units(self, settings: Settings) -> list[WorkUnit]:
         """So many pages each."""
-        files = settings.listed(ENDINGS)
+        files = settings.list_files(EXTENSIONS)
         if not files:
             raise errors.UserError(
-                f"source.path={settings.path}: no page there (endings {', '.join(ENDINGS)})"
+                f"source.path={settings.path}: no page there (endings {', '.join(EXTENSIONS)})"
             )
-        if any(name.lower().endswith(MARKDOWN) for name in files):
-            packages.needed("markdown_it", "markdown-it-py", "pages")
-        return [Unit(tuple(files[at : at + AT_ONCE])) for at in range(0, len(files), AT_ONCE)]
+        if any(name.lower().endswith(MARKDOWN_EXTENSIONS) for name in files):
+            packages.require("markdown_it", "markdown-it-py", "pages")
+        return [
+            WorkUnit(tuple(files[at : at + PAGES_PER_UNIT]))
+            for at in range(0, len(files), PAGES_PER_UNIT)
+        ]
 
-    def read(self, settings: Settings, unit: Unit) -> Iterator[Raw]:
+    def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """A document a page."""
         folder = settings.folder
         for name in unit.files:
             try:
-                yield Raw(name, tuple(_parts(folder, name)))
-            except Fault as fault:
-                yield Raw(name, fault=fault)
+                yield RawDocument(name, tuple(_to_parts(folder, name)))
+            except DataError as fault:
+                yield RawDocument(name, fault=fault)
             except (AssertionError, ValueError, RecursionError) as error:  # Of the parsers.
                 message = f"{type(error).__name__}: {error}"
-                yield Raw(name, fault=Fault("unreadable file", message))
+                yield RawDocument(name, fault=DataError("unreadable file", message))
 
 
-def _parts(folder: Folder, name: str) -> Iterator[object]:
-    page = decoded(folder.bytes(name, MOST_BYTES))
-    if name.lower().endswith(MARKDOWN):
-        page = packages.needed("markdown_it", "markdown-it-py", "pages").MarkdownIt().render(page)
-    for kind, value in html_text.parts(page):
-        yield value if kind == "text" else stored(folder, html_text.path_of(value), name)
+def _to_parts(folder: SandboxedFolder, name: str) -> Iterator[object]:
+    page = decode_page(folder.bytes(name, MAX_PAGE_BYTES))
+    if name.lower().endswith(MARKDOWN_EXTENSIONS):
+        page = packages.require("markdown_it", "markdown-it-py", "pages").MarkdownIt().render(page)
+    for kind, value in html_text.extract_parts(page):
+        yield value if kind == "text" else locate_image(folder, html_text.url_to_path(value), name)
 
 
-def decoded(data: bytes) -> str:
+def decode_page(data: bytes) -> str:
     """The text of a page, by its byte order mark, by what it says itself, or as UTF-8.
 
-    Bytes that are no UTF-8 stay to be seen in the words: `words.cleaned` counts them.
+    Bytes that are no UTF-8 stay to be seen in the words: `text_clean.clean_text` counts them.
     """
-    for mark, name in _MARKS.items():
+    for mark, name in _BOM_ENCODINGS.items():
         if data.startswith(mark):
             return data.decode(name, "replace")
-    if named := _NAMED.search(data[:2_048]):
+    if named := _DECLARED_ENCODING.search(data[:2_048]):
         try:
             name = codecs.lookup(named[1].decode("ascii")).name
         except (LookupError, ValueError):
             name = ""
-        if _ALLOWED.fullmatch(name):
+        if _ALLOWED_ENCODINGS.fullmatch(name):
             return data.decode(name, "replace")
     return data.decode("utf-8", "surrogateescape")

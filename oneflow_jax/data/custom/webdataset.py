@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 from oneflow_jax import errors
 from oneflow_jax.data.custom import pairs
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.reader import MOST_BYTES, Raw, Settings, Unit
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, Settings, WorkUnit
 
-ENDINGS = (".tar",)
+EXTENSIONS = (".tar",)
 
-_BLOCK = 512
+_BLOCK_BYTES = 512
 
 
-class _Info(tarfile.TarInfo):
+class _SafeTarInfo(tarfile.TarInfo):
     """Refuses sizes below zero, which send Python's reader in circles (CVE-2025-8194)."""
 
     def _block(self, count: int) -> int:
@@ -27,65 +27,67 @@ class _Info(tarfile.TarInfo):
         return super()._block(count)
 
 
-class WebDataset:
+class WebDatasetReader:
     """Tar files; see above."""
 
-    def units(self, settings: Settings) -> list[Unit]:
+    def units(self, settings: Settings) -> list[WorkUnit]:
         """A tar file each."""
-        files = settings.listed(ENDINGS)
+        files = settings.list_files(EXTENSIONS)
         if not files:
             raise errors.UserError(f"source.path={settings.path}: no file there ends in .tar")
-        return [Unit((name,)) for name in files]
+        return [WorkUnit((name,)) for name in files]
 
-    def read(self, settings: Settings, unit: Unit) -> Iterator[Raw]:
+    def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """A document a group of members; what is no plain file, or has a bad path, is told."""
         (name,) = unit.files
         with settings.folder.opened(name) as file:
             try:
-                tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_Info)  # noqa: SIM115 - closed with `file`
+                tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_SafeTarInfo)  # noqa: SIM115 - closed with `file`
             except (tarfile.TarError, EOFError, ValueError) as error:
-                raise Fault("unreadable file", f"{name}: {error}") from error
-            found = _members(tar)
-            for key, group in itertools.groupby(found, key=lambda pair: pairs.key_of(pair[0])[0]):
+                raise DataError("unreadable file", f"{name}: {error}") from error
+            found = _iter_members(tar)
+            for key, group in itertools.groupby(
+                found, key=lambda pair: pairs.split_key(pair[0])[0]
+            ):
                 members, faults = [], []
                 for path, got in group:
-                    if isinstance(got, Fault):
+                    if isinstance(got, DataError):
                         faults.append(got)
                     else:
-                        members.append(pairs.Member(path, pairs.key_of(path)[1], got))
-                raw = pairs.document(f"{name}, {key}", members, settings.fields)
-                yield Raw(raw.where, (*raw.parts, *faults), raw.fault)
-            _check_end(tar, name)
+                        members.append(pairs.GroupMember(path, pairs.split_key(path)[1], got))
+                raw = pairs.make_document(f"{name}, {key}", members, settings.fields)
+                yield RawDocument(raw.where, (*raw.parts, *faults), raw.fault)
+            _check_archive_end(tar, name)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, "Loader | Fault"]]:
+def _iter_members(tar: tarfile.TarFile) -> Iterator[tuple[str, "MemberLoader | DataError"]]:
     """Names, and what loads them or why it cannot be done."""
     last = -1
-    while (member := _next(tar)) is not None:
+    while (member := _next_member(tar)) is not None:
         tar.members = []  # It would keep all of them.
         if member.offset_data <= last:
-            raise Fault("unreadable file", f"at byte {last:,}: a header that leads back")
+            raise DataError("unreadable file", f"at byte {last:,}: a header that leads back")
         last = member.offset_data
         if member.isdir():
             continue
         parts = posixpath.normpath(member.name).split("/")
         if posixpath.isabs(member.name) or ".." in parts:
-            yield member.name, Fault("outside the folder", member.name[:80])
+            yield member.name, DataError("outside the folder", member.name[:80])
         elif not member.isreg():
-            yield member.name, Fault("not a file", member.name[:80])
+            yield member.name, DataError("not a file", member.name[:80])
         else:
-            yield member.name, Loader(tar, member)
+            yield member.name, MemberLoader(tar, member)
 
 
-def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+def _next_member(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
         return tar.next()
     except Exception as error:  # Hostile headers lead tarfile to errors of many kinds.
         message = f"at byte {tar.offset:,}: {type(error).__name__}: {error}"
-        raise Fault("unreadable file", message) from error
+        raise DataError("unreadable file", message) from error
 
 
-class Loader:
+class MemberLoader:
     """Gives the bytes of a member of a tar file that is open."""
 
     def __init__(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -94,18 +96,18 @@ class Loader:
 
     def __call__(self) -> bytes:
         """All bytes; raises `Fault`."""
-        if self._member.size > MOST_BYTES:
-            raise Fault("too large", f"{self._member.size:,} bytes")
+        if self._member.size > MAX_FILE_BYTES:
+            raise DataError("too large", f"{self._member.size:,} bytes")
         try:
             return self._tar.extractfile(self._member).read()
         except Exception as error:  # As above.
             message = f"{self._member.name[:80]}: {type(error).__name__}: {error}"
-            raise Fault("unreadable file", message) from error
+            raise DataError("unreadable file", message) from error
 
 
-def _check_end(tar: tarfile.TarFile, name: str) -> None:
+def _check_archive_end(tar: tarfile.TarFile, name: str) -> None:
     """Tarfile takes a damaged header for the end of all."""
     tar.fileobj.seek(tar.offset)
-    block = tar.fileobj.read(_BLOCK)
+    block = tar.fileobj.read(_BLOCK_BYTES)
     if block.strip(b"\0"):
-        raise Fault("unreadable file", f"{name}, at byte {tar.offset:,}: a damaged header")
+        raise DataError("unreadable file", f"{name}, at byte {tar.offset:,}: a damaged header")

@@ -15,14 +15,14 @@ from typing import TextIO
 
 from oneflow_jax.data.custom import manifest, shard
 
-MOST_MEMORY = 8 * 2**30
+MAX_MEMORY_BYTES = 8 * 2**30
 """Bytes that it may take: what wants more is refused, before the machine kills whom it likes."""
 
 
 def main() -> None:
     """Makes units until its input ends."""
     with contextlib.suppress(ValueError, OSError):  # Not everywhere can it be set.
-        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     # Libraries print; what is said to the one who listens goes another way.
     said = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -33,19 +33,21 @@ def main() -> None:
         task = json.loads(line)
         number = task["unit"]
         skip = {int(place): reason for place, reason in task["skip"].items()}
-        _say(said, "began", number)
+        _send(said, "began", number)
         try:
-            shard.make(plan, number, skip, tuple(task["stop"]), lambda *what: _say(said, *what))
+            shard.write_shard(
+                plan, number, skip, tuple(task["stop"]), lambda *what: _send(said, *what)
+            )
         except OSError as error:  # Hostile files are told of elsewhere; this is the disk.
-            _say(said, "full", str(error))
+            _send(said, "full", str(error))
         except Exception:
-            _say(said, "failed", traceback.format_exc())
+            _send(said, "failed", traceback.format_exc())
         else:
-            _say(said, "done", number)
+            _send(said, "done", number)
 
 
-def _say(said: TextIO, what: str, value: int | str) -> None:
-    said.write(json.dumps([what, value]) + "\n")
+def _send(stream: TextIO, event: str, value: int | str) -> None:
+    stream.write(json.dumps([event, value]) + "\n")
 
 
 if __name__ == "__main__":

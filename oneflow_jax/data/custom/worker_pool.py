@@ -17,16 +17,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import oneflow_jax
-from oneflow_jax.data.custom.manifest import Plan
+from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.errors import UserError
 
-TRIES = 2
+MAX_ATTEMPTS = 2
 """A machine may be short of memory once."""
 
 COMMAND = (sys.executable, "-m", "oneflow_jax.data.custom.worker")
 
-_MEANWHILE = 0.2  # seconds between looks at processes that say nothing
-_START = 60.0  # seconds that a process may take to begin, beyond its patience
+_POLL_INTERVAL_S = 0.2  # seconds between looks at processes that say nothing
+_STARTUP_GRACE_S = 60.0  # seconds that a process may take to begin, beyond its patience
 
 
 @dataclasses.dataclass
@@ -40,10 +40,10 @@ class _Task:
         default_factory=collections.Counter
     )
 
-    def died(self, at: tuple[str, int], reason: str) -> None:
+    def record_crash(self, at: tuple[str, int], reason: str) -> None:
         """Takes note; a place where it happens again is passed over from now on."""
         self.deaths[at] += 1
-        if self.deaths[at] < TRIES:
+        if self.deaths[at] < MAX_ATTEMPTS:
             return
         doing, place = at
         if doing == "making":
@@ -57,7 +57,7 @@ class _Task:
 class _Worker:
     """One process; makes one unit at a time."""
 
-    def __init__(self, plan: Plan, held: Sequence[int], command: Sequence[str]) -> None:
+    def __init__(self, plan: Manifest, held: Sequence[int], command: Sequence[str]) -> None:
         package = str(pathlib.Path(oneflow_jax.__file__).parent.parent)
         before = os.environ.get("PYTHONPATH")
         path = os.pathsep.join([package, before] if before else [package])
@@ -101,7 +101,7 @@ class _Worker:
 
     def hangs(self) -> bool:
         """Whether it has been silent for too long."""
-        allowed = self._plan.settings.patience + (_START if self.at[0] == "start" else 0)
+        allowed = self._plan.settings.patience + (_STARTUP_GRACE_S if self.at[0] == "start" else 0)
         return time.monotonic() - self.heard > allowed
 
     def end(self) -> None:
@@ -112,12 +112,12 @@ class _Worker:
         self._process.stdout.close()
 
 
-class Pool:
+class WorkerPool:
     """Makes units; a context, which leaves no process behind."""
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Manifest,
         workers: int,
         held: Sequence[int] = (),
         command: Sequence[str] = COMMAND,
@@ -135,7 +135,7 @@ class Pool:
         self._working: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -154,7 +154,7 @@ class Pool:
         for _ in range(min(self._workers, len(waiting))):
             self._start(waiting.popleft())
         while self._working:
-            for key, _ in self._selector.select(_MEANWHILE):
+            for key, _ in self._selector.select(_POLL_INTERVAL_S):
                 yield from self._heard(key.data, waiting)
             for worker in [each for each in self._working if each.hangs()]:
                 self._again(worker, "the reader hung")
@@ -191,7 +191,7 @@ class Pool:
         """Ends the worker, and has another one make its unit."""
         task = worker.task
         self._end(worker)
-        task.died(worker.at, reason)
+        task.record_crash(worker.at, reason)
         self._start(task)
 
     def _end(self, worker: _Worker) -> None:

@@ -23,33 +23,33 @@ VQ = Architecture(
 )
 
 
-def params(architecture, seed=0):
+def random_params(architecture, seed=0):
     """Random numbers of deviation 0.3 for every parameter."""
     draws = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: jnp.asarray(0.3 * draws.standard_normal(leaf.shape), jnp.float32),
-        models.shapes(architecture),
+        models.param_shapes(architecture),
     )
 
 
-def pixels(batch, height, width):
+def random_pixels(batch, height, width):
     return np.random.default_rng(1).uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
 
 
 @functools.cache
-def method(architecture, name, dtype=jnp.float32):
+def jit_method(architecture, name, dtype=jnp.float32):
     """A jitted method of the model: (params, x) -> its result."""
-    module = models.model(architecture, dtype)
+    module = models.make_model(architecture, dtype)
     return jax.jit(lambda params, x: module.apply({"params": params}, x, method=name))
 
 
 @functools.cache
-def trained(architecture, seed=0):
+def random_autoencoder(architecture, seed=0):
     """An autoencoder in use, which nobody may change."""
-    return Autoencoder(architecture, params(architecture, seed))
+    return Autoencoder(architecture, random_params(architecture, seed))
 
 
-def shown(count, height=8, width=8, seed=2):
+def random_images(count, height=8, width=8, seed=2):
     """Pictures as people see them, uint8."""
     draws = np.random.default_rng(seed)
     return draws.integers(0, 256, (count, height, width, 3)).astype(np.uint8)

@@ -12,52 +12,54 @@ from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.errors import UserError
 from tests.codecs.autoencoder import small_models
 
-EVERY = {"kl": small_models.KL, "vq": small_models.VQ}
+ARCHITECTURES = {"kl": small_models.KL, "vq": small_models.VQ}
 
 
-def values(pictures):
-    return pictures.astype(np.float32) / 127.5 - 1
+def to_float(images):
+    return images.astype(np.float32) / 127.5 - 1
 
 
-def applied(architecture, name, x):
-    return np.asarray(small_models.method(architecture, name)(small_models.params(architecture), x))
+def apply_method(architecture, name, x):
+    return np.asarray(
+        small_models.jit_method(architecture, name)(small_models.random_params(architecture), x)
+    )
 
 
 @pytest.fixture
-def traced(monkeypatch):
+def traced_calls(monkeypatch):
     """Method and shape of each program that is made; networks are replaced by something simple."""
     made = []
 
     def simple(model, method, params, x):
         made.append((method, x.shape))
-        return {"encoded": lambda: halved(x), "decoded": lambda: doubled(x)}[method]()
+        return {"encoded": lambda: downsample(x), "decoded": lambda: upsample(x)}[method]()
 
-    monkeypatch.setattr(autoencoder_lib, "_applied", simple)
+    monkeypatch.setattr(autoencoder_lib, "_apply_method", simple)
     return made
 
 
-def halved(x):
+def downsample(x):
     """Sees the whole of what it is given, and which row it is."""
     some = x[:, ::2, ::2] - x[:, 1::2, 1::2]
     return some + x.mean(axis=(1, 2), keepdims=True)
 
 
-def doubled(x):
+def upsample(x):
     return x.repeat(2, axis=1).repeat(2, axis=2) * 0.5 + x.mean(axis=(1, 2), keepdims=True)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_it_is_the_model_on_pictures_as_people_see_them(kind):
-    architecture, pictures = EVERY[kind], small_models.shown(3)
-    autoencoder = small_models.trained(architecture)
+    architecture, pictures = ARCHITECTURES[kind], small_models.random_images(3)
+    autoencoder = small_models.random_autoencoder(architecture)
     latents = autoencoder.encode(pictures)
     assert latents.dtype == np.float32
     assert latents.shape == (3, 4, 4, architecture.channels)
     np.testing.assert_allclose(
-        latents, applied(architecture, "encoded", values(pictures)), atol=1e-5
+        latents, apply_method(architecture, "encoded", to_float(pictures)), atol=1e-5
     )
     back = autoencoder.decode(latents)
-    wanted = applied(architecture, "__call__", values(pictures))
+    wanted = apply_method(architecture, "__call__", to_float(pictures))
     assert back.dtype == np.uint8
     assert back.shape == pictures.shape
     exact = np.clip((wanted + 1) * 127.5, 0, 255)
@@ -66,7 +68,10 @@ def test_it_is_the_model_on_pictures_as_people_see_them(kind):
 
 
 def test_batches_change_nothing():
-    autoencoder, pictures = small_models.trained(small_models.KL), small_models.shown(65, 4, 4)
+    autoencoder, pictures = (
+        small_models.random_autoencoder(small_models.KL),
+        small_models.random_images(65, 4, 4),
+    )
     singly = np.concatenate([autoencoder.encode(one[None]) for one in pictures])
     assert len(np.unique(singly, axis=0)) == 65
     shown = np.concatenate([autoencoder.decode(one[None]) for one in singly])
@@ -79,25 +84,30 @@ def test_batches_change_nothing():
         assert np.mean(found != shown[:count]) < 1e-2
 
 
-def test_seven_programs_do_for_any_number(traced):
+def test_seven_programs_do_for_any_number(traced_calls):
     autoencoder, pictures = (
-        Autoencoder(small_models.KL, small_models.params(small_models.KL)),
-        small_models.shown(200),
+        Autoencoder(small_models.KL, small_models.random_params(small_models.KL)),
+        small_models.random_images(200),
     )
-    wanted = np.asarray(halved(values(pictures)))
+    wanted = np.asarray(downsample(to_float(pictures)))
     for count in (5, 2, 12, 3, 9, 40, 17, 63, 1, 8, 33, 70, 65, 64, 200):
         np.testing.assert_allclose(autoencoder.encode(pictures[:count]), wanted[:count], atol=1e-5)
         assert len(autoencoder.decode(wanted[:count])) == count
     for method in ("encoded", "decoded"):
-        sizes = sorted(shape[0] for name, shape in traced if name == method)
+        sizes = sorted(shape[0] for name, shape in traced_calls if name == method)
         assert sizes == [1, 2, 4, 8, 16, 32, 64]
 
 
 def test_codes_are_those_of_the_model():
-    autoencoder, pictures = small_models.trained(small_models.VQ), small_models.shown(3)
+    autoencoder, pictures = (
+        small_models.random_autoencoder(small_models.VQ),
+        small_models.random_images(3),
+    )
     codes = autoencoder.codes(pictures)
     assert np.issubdtype(codes.dtype, np.integer)
-    np.testing.assert_array_equal(codes, applied(small_models.VQ, "encode", values(pictures)))
+    np.testing.assert_array_equal(
+        codes, apply_method(small_models.VQ, "encode", to_float(pictures))
+    )
     table = np.asarray(autoencoder.params["quantize"]["embedding"]["embedding"])
     np.testing.assert_allclose(table[codes], autoencoder.encode(pictures), atol=1e-6)
 
@@ -106,40 +116,40 @@ def test_programs_are_made_once(monkeypatch):
     made = []
     monkeypatch.setattr(
         autoencoder_lib,
-        "_applied",
+        "_apply_method",
         lambda model, method, params, x: made.append(method) or x[..., 0],
     )
-    autoencoder = Autoencoder(small_models.VQ, small_models.params(small_models.VQ))
+    autoencoder = Autoencoder(small_models.VQ, small_models.random_params(small_models.VQ))
     for _ in range(2):
-        autoencoder.codes(small_models.shown(3))
+        autoencoder.codes(small_models.random_images(3))
     assert made == ["encode"]
 
 
-def test_large_pictures_go_through_in_tiles(monkeypatch, traced):
-    monkeypatch.setattr(tiling, "TILE", 8)
+def test_large_pictures_go_through_in_tiles(monkeypatch, traced_calls):
+    monkeypatch.setattr(tiling, "TILE_SIZE", 8)
     autoencoder, pictures = (
-        Autoencoder(small_models.KL, small_models.params(small_models.KL)),
-        small_models.shown(2, 12, 16),
+        Autoencoder(small_models.KL, small_models.random_params(small_models.KL)),
+        small_models.random_images(2, 12, 16),
     )
     latents = autoencoder.encode(pictures)
-    assert traced == [("encoded", (2, 8, 8, 3))]
-    wanted = tiling.encode(halved, values(pictures), 2, tile=8)
+    assert traced_calls == [("encoded", (2, 8, 8, 3))]
+    wanted = tiling.encode(downsample, to_float(pictures), 2, tile_size=8)
     np.testing.assert_allclose(latents, wanted, atol=1e-5)
-    assert np.abs(latents - halved(values(pictures))).max() > 0.01
+    assert np.abs(latents - downsample(to_float(pictures))).max() > 0.01
     shown = autoencoder.decode(latents)
-    assert traced[1:] == [("decoded", (2, 4, 4, 3))]
+    assert traced_calls[1:] == [("decoded", (2, 4, 4, 3))]
     assert shown.shape == pictures.shape
-    wanted = np.asarray(tiling.decode(doubled, latents, 2, tile=8))
+    wanted = np.asarray(tiling.decode(upsample, latents, 2, tile_size=8))
     assert np.abs(shown - np.clip((wanted + 1) * 127.5, 0, 255)).max() < 0.51
 
 
 def test_pictures_that_do_not_divide_are_told():
     with pytest.raises(UserError, match=r"height=7: give a multiple of 2"):
-        small_models.trained(small_models.KL).encode(small_models.shown(1, 7, 8))
+        small_models.random_autoencoder(small_models.KL).encode(small_models.random_images(1, 7, 8))
 
 
 def test_it_comes_back_from_a_folder(tmp_path):
-    one = small_models.trained(small_models.KL)
+    one = small_models.random_autoencoder(small_models.KL)
     diffusers_weights.save(epath.Path(tmp_path), one.shape, one.params)
     other = Autoencoder.load(epath.Path(tmp_path))
     assert (
@@ -151,8 +161,8 @@ def test_it_comes_back_from_a_folder(tmp_path):
 
 def test_it_pickles_after_use_without_what_is_on_devices():
     autoencoder, pictures = (
-        Autoencoder(small_models.KL, small_models.params(small_models.KL)),
-        small_models.shown(1),
+        Autoencoder(small_models.KL, small_models.random_params(small_models.KL)),
+        small_models.random_images(1),
     )
     fresh = pickle.dumps(autoencoder)
     wanted = autoencoder.encode(pictures)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from oneflow_jax.canvas import Kind
+from oneflow_jax.canvas import Modality
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
-from oneflow_jax.codecs.autoencoder.codec import Learned
+from oneflow_jax.codecs.autoencoder.codec import LatentCodec
 from oneflow_jax.data import latents, pipeline
-from oneflow_jax.data.document import Document, Encoded, Text
+from oneflow_jax.data.document import Document, EncodedImage, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
 from tests.codecs.autoencoder import small_models
@@ -22,18 +22,23 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "scale": (1.0, 1.0, 1.0), "deviation": 1.0}
 def codec(architecture=small_models.KL, **changes):
     """One of 8 x 8 pixels, 4 x 4 latents, 2 x 2 slots."""
     given = {"pixels": 8, "patch": 2, **PLAIN} | changes
-    return Learned(small_models.trained(architecture), **given)
+    return LatentCodec(small_models.random_autoencoder(architecture), **given)
 
 
-def as_documents(many):
-    return [Document((Text(f"a {n}"), Encoded(values))) for n, values in enumerate(many)]
+def to_documents(encoded_images):
+    return [
+        Document((Text(f"a {n}"), EncodedImage(values))) for n, values in enumerate(encoded_images)
+    ]
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_it_rebuilds_what_the_autoencoder_does(kind):
     architecture = {"kl": small_models.KL, "vq": small_models.VQ}[kind]
     channels = architecture.channels
-    pictures, autoencoder = small_models.shown(5), small_models.trained(architecture)
+    pictures, autoencoder = (
+        small_models.random_images(5),
+        small_models.random_autoencoder(architecture),
+    )
     wanted = np.concatenate([autoencoder.decode(autoencoder.encode(x[None])) for x in pictures])
     plain = codec(architecture, mean=(0.0,) * channels, scale=(1.0,) * channels)
     scaled = codec(
@@ -65,12 +70,12 @@ def test_many_are_decoded_as_one_by_one():
 @pytest.mark.parametrize("deviation", [1.0, 2.0])
 def test_latents_of_the_train_split_are_scaled_to_a_deviation(tmp_path, deviation):
     folder = epath.Path(tmp_path)
-    made = small_models.trained(small_models.KL).encode(small_models.shown(40))
+    made = small_models.random_autoencoder(small_models.KL).encode(small_models.random_images(40))
     for split, some in (("train", made[:32]), ("heldout", made[32:])):
-        latents.Shard(folder, split, 0, 1).write(as_documents(some))
+        latents.Shard(folder, split, 0, 1).write(to_documents(some))
     index = latents.write_index(folder, "f", {"train": 32, "heldout": 8})
     learned = codec(mean=index.mean, scale=index.deviation, deviation=deviation)
-    stored = latents.opened(folder, "train", 32)
+    stored = latents.open_split(folder, "train", 32)
     slots = np.stack([learned.arrange(stored[n].parts[1].latents) for n in range(32)])
     by_channel = slots.reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(by_channel.mean(axis=0), 0, atol=1e-5)
@@ -80,7 +85,7 @@ def test_latents_of_the_train_split_are_scaled_to_a_deviation(tmp_path, deviatio
 def test_slots_come_in_the_order_of_patches():
     given = {"pixels": 12, "patch": 2}
     learned = codec(**given | {"pixels": 24})
-    plain = patches.Patches(**given, colors=3, mean=0.0, deviation=1.0)
+    plain = patches.PatchCodec(**given, colors=3, mean=0.0, deviation=1.0)
     values = np.random.default_rng(0).standard_normal((12, 12, 3)).astype(np.float32)
     assert learned.grid == plain.grid == (6, 6)
     assert learned.channels == plain.channels == 12
@@ -98,11 +103,13 @@ def test_sizes_that_do_not_fit_are_told():
         shape = dataclasses.replace(small_models.KL, **odd)
         name, value = next(iter(odd.items()))
         with pytest.raises(UserError, match=f"{name}={value}.*3 colors"):
-            Learned(Autoencoder(shape, small_models.params(shape)), pixels=8, patch=2, **PLAIN)
+            LatentCodec(
+                Autoencoder(shape, small_models.random_params(shape)), pixels=8, patch=2, **PLAIN
+            )
 
 
 def test_it_pickles():
-    learned, picture = codec(deviation=2.0), small_models.shown(1)[0]
+    learned, picture = codec(deviation=2.0), small_models.random_images(1)[0]
     wanted = learned.encode(picture)
     again = pickle.loads(pickle.dumps(learned))
     np.testing.assert_array_equal(again.encode(picture), wanted)
@@ -111,14 +118,14 @@ def test_it_pickles():
 
 def test_a_worker_process_reads_latents(tmp_path):
     folder, learned = epath.Path(tmp_path), codec(deviation=2.0)
-    made = small_models.trained(small_models.KL).encode(small_models.shown(8))
-    latents.Shard(folder, "train", 0, 1).write(as_documents(made))
-    batches = pipeline.batches(
-        latents.opened(folder, "train", 8),
-        dataclasses.replace(tiny.layout_of(16), codec=learned),
-        rows=2,
+    made = small_models.random_autoencoder(small_models.KL).encode(small_models.random_images(8))
+    latents.Shard(folder, "train", 0, 1).write(to_documents(made))
+    batches = pipeline.canvas_batches(
+        latents.open_split(folder, "train", 8),
+        dataclasses.replace(tiny.make_layout(16), codec=learned),
+        batch_size=2,
         seed=0,
-        workers=1,
+        num_workers=1,
         sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
     )
     iterator = iter(batches)
@@ -126,5 +133,5 @@ def test_a_worker_process_reads_latents(tmp_path):
     iterator.close()
     known = {learned.arrange(values).tobytes() for values in made}
     for row in range(2):
-        slots = canvas.latents[row][canvas.kind[row] == Kind.IMAGE]
+        slots = canvas.latents[row][canvas.kind[row] == Modality.IMAGE]
         assert slots.tobytes() in known

@@ -27,7 +27,7 @@ def path(tmp_path):
     return epath.Path(tmp_path) / "config.json"
 
 
-def refusal(path, text):
+def error_message(path, text):
     path.write_text(text)
     with pytest.raises(UserError) as error:
         config.read(path.parent)
@@ -82,12 +82,12 @@ def test_vectors_of_codes_are_as_wide_as_latents_unless_told():
     ids=str,
 )
 def test_what_is_not_built_is_refused(path, change, said):
-    assert said in refusal(path, json.dumps(SD1 | change))
+    assert said in error_message(path, json.dumps(SD1 | change))
 
 
 def test_other_files_are_refused(path):
-    assert "is not JSON" in refusal(path, "{")
-    assert "holds no settings" in refusal(path, "[1]")
+    assert "is not JSON" in error_message(path, "{")
+    assert "holds no settings" in error_message(path, "[1]")
     path.unlink()
     with pytest.raises(UserError, match="there is no such file"):
         config.read(path.parent)

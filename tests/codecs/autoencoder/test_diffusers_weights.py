@@ -12,45 +12,51 @@ from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.errors import UserError
 from tests.codecs.autoencoder import small_models
 
-EVERY = {"kl": small_models.KL, "vq": small_models.VQ}
+ARCHITECTURES = {"kl": small_models.KL, "vq": small_models.VQ}
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A folder with a small autoencoder."""
     folder = epath.Path(tmp_path)
-    diffusers_weights.save(folder, small_models.KL, small_models.params(small_models.KL))
+    diffusers_weights.save(folder, small_models.KL, small_models.random_params(small_models.KL))
     return folder
 
 
-def changed(folder, change):
+def rewrite_tensors(folder, change):
     """Rewrites the file of tensors as `change`, given the tensors, leaves them."""
-    tensors = load_file(folder / diffusers_weights.FILE)
+    tensors = load_file(folder / diffusers_weights.WEIGHTS_FILE)
     change(tensors)
-    save_file(tensors, folder / diffusers_weights.FILE, {"format": "pt"})
+    save_file(tensors, folder / diffusers_weights.WEIGHTS_FILE, {"format": "pt"})
 
 
-def complaint(folder):
+def load_error(folder):
     with pytest.raises(UserError) as error:
         diffusers_weights.load(folder)
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_is_saved_is_loaded_bit_by_bit(tmp_path, name):
-    folder, wanted = epath.Path(tmp_path) / "new" / "one", small_models.params(EVERY[name])
-    diffusers_weights.save(folder, EVERY[name], wanted)
+    folder, wanted = (
+        epath.Path(tmp_path) / "new" / "one",
+        small_models.random_params(ARCHITECTURES[name]),
+    )
+    diffusers_weights.save(folder, ARCHITECTURES[name], wanted)
     architecture, params = diffusers_weights.load(folder)
-    assert architecture == EVERY[name]
+    assert architecture == ARCHITECTURES[name]
     assert jax.tree.structure(params) == jax.tree.structure(wanted)
     jax.tree.map(np.testing.assert_array_equal, params, wanted)
-    assert {path.name for path in folder.iterdir()} == {"config.json", diffusers_weights.FILE}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        diffusers_weights.WEIGHTS_FILE,
+    }
 
 
 def test_names_and_axes_are_those_of_diffusers(folder):
     tensors, params = (
-        load_file(folder / diffusers_weights.FILE),
-        small_models.params(small_models.KL),
+        load_file(folder / diffusers_weights.WEIGHTS_FILE),
+        small_models.random_params(small_models.KL),
     )
     conv = tensors["decoder.up_blocks.1.resnets.0.conv1.weight"]
     kernel = params["decoder"]["up_blocks_1"]["resnets_0"]["conv1"]["kernel"]
@@ -64,21 +70,21 @@ def test_names_and_axes_are_those_of_diffusers(folder):
 
 
 def test_codes_are_not_transposed(tmp_path):
-    folder, params = epath.Path(tmp_path), small_models.params(small_models.VQ)
+    folder, params = epath.Path(tmp_path), small_models.random_params(small_models.VQ)
     diffusers_weights.save(folder, small_models.VQ, params)
-    table = load_file(folder / diffusers_weights.FILE)["quantize.embedding.weight"]
+    table = load_file(folder / diffusers_weights.WEIGHTS_FILE)["quantize.embedding.weight"]
     np.testing.assert_array_equal(table, params["quantize"]["embedding"]["embedding"])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
 def test_other_precisions_become_float32(folder, dtype):
-    changed(
+    rewrite_tensors(
         folder, lambda tensors: tensors.update({k: v.astype(dtype) for k, v in tensors.items()})
     )
     _, params = diffusers_weights.load(folder)
     wanted = jax.tree.map(
         lambda leaf: np.asarray(leaf).astype(dtype).astype(np.float32),
-        small_models.params(small_models.KL),
+        small_models.random_params(small_models.KL),
     )
     jax.tree.map(np.testing.assert_array_equal, params, wanted)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
@@ -93,17 +99,17 @@ def test_attention_may_have_its_old_names(folder):
                 value = value[:, :, None, None] if value.ndim == 2 else value
                 tensors[name.replace(new, old)] = value
 
-    changed(folder, age)
+    rewrite_tensors(folder, age)
     _, params = diffusers_weights.load(folder)
-    jax.tree.map(np.testing.assert_array_equal, params, small_models.params(small_models.KL))
+    jax.tree.map(np.testing.assert_array_equal, params, small_models.random_params(small_models.KL))
 
 
 def test_the_only_file_may_have_any_name(folder):
-    (folder / diffusers_weights.FILE).rename(folder / "vae.safetensors")
+    (folder / diffusers_weights.WEIGHTS_FILE).rename(folder / "vae.safetensors")
     jax.tree.map(
         np.testing.assert_array_equal,
         diffusers_weights.load(folder)[1],
-        small_models.params(small_models.KL),
+        small_models.random_params(small_models.KL),
     )
 
 
@@ -113,79 +119,87 @@ def test_the_standard_name_wins(folder):
 
 
 def test_several_files_are_refused(folder):
-    (folder / diffusers_weights.FILE).rename(folder / "a.safetensors")
+    (folder / diffusers_weights.WEIGHTS_FILE).rename(folder / "a.safetensors")
     (folder / "b.safetensors").write_bytes(b"nothing")
-    assert "a.safetensors, b.safetensors" in complaint(folder)
+    assert "a.safetensors, b.safetensors" in load_error(folder)
 
 
 NAME = "encoder.mid_block.resnets.0.conv1.weight"
 
 
 def test_missing_tensors_are_named(folder):
-    changed(folder, lambda tensors: tensors.pop(NAME))
-    said = complaint(folder)
-    assert f"{folder / diffusers_weights.FILE}: tensor {NAME} (8, 8, 3, 3) is missing" in said
+    rewrite_tensors(folder, lambda tensors: tensors.pop(NAME))
+    said = load_error(folder)
+    assert (
+        f"{folder / diffusers_weights.WEIGHTS_FILE}: tensor {NAME} (8, 8, 3, 3) is missing" in said
+    )
 
 
 def test_extra_tensors_are_named(folder):
-    changed(folder, lambda tensors: tensors.update({"decoder.extra": np.ones((2, 5), np.float32)}))
-    said = complaint(folder)
-    assert f"{folder / diffusers_weights.FILE}: tensor decoder.extra (2, 5)" in said
+    rewrite_tensors(
+        folder, lambda tensors: tensors.update({"decoder.extra": np.ones((2, 5), np.float32)})
+    )
+    said = load_error(folder)
+    assert f"{folder / diffusers_weights.WEIGHTS_FILE}: tensor decoder.extra (2, 5)" in said
     assert "(1 such in all)" in said
 
 
 def test_shapes_are_named(folder):
-    changed(folder, lambda tensors: tensors.update({NAME: np.ones((8, 4, 3, 3), np.float32)}))
-    said = complaint(folder)
-    assert f"{folder / diffusers_weights.FILE}: tensor {NAME} is (8, 4, 3, 3)" in said
+    rewrite_tensors(
+        folder, lambda tensors: tensors.update({NAME: np.ones((8, 4, 3, 3), np.float32)})
+    )
+    said = load_error(folder)
+    assert f"{folder / diffusers_weights.WEIGHTS_FILE}: tensor {NAME} is (8, 4, 3, 3)" in said
     assert "(8, 8, 3, 3)" in said
 
 
 def test_a_square_matrix_with_a_window_is_none(folder):
     name = "encoder.mid_block.attentions.0.to_q.weight"
-    changed(folder, lambda tensors: tensors.update({name: np.ones((8, 8, 3, 3), np.float32)}))
-    assert f"tensor {name} is (8, 8, 3, 3)" in complaint(folder)
+    rewrite_tensors(
+        folder, lambda tensors: tensors.update({name: np.ones((8, 8, 3, 3), np.float32)})
+    )
+    assert f"tensor {name} is (8, 8, 3, 3)" in load_error(folder)
 
 
 def test_whole_numbers_are_no_weights(folder):
-    changed(folder, lambda tensors: tensors.update({NAME: np.ones((8, 8, 3, 3), np.int32)}))
-    assert f"tensor {NAME} is of type I32" in complaint(folder)
+    rewrite_tensors(folder, lambda tensors: tensors.update({NAME: np.ones((8, 8, 3, 3), np.int32)}))
+    assert f"tensor {NAME} is of type I32" in load_error(folder)
 
 
 def test_a_config_of_another_model_is_refused(folder):
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"layers_per_block": 2}))
-    assert "is missing. Is config.json beside it that of this file?" in complaint(folder)
+    assert "is missing. Is config.json beside it that of this file?" in load_error(folder)
 
 
 def test_a_truncated_file_is_refused(folder):
-    path = folder / diffusers_weights.FILE
+    path = folder / diffusers_weights.WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:-1])
-    said = complaint(folder)
+    said = load_error(folder)
     assert f"{path} is cut off" in said
     assert "save_pretrained" in said
 
 
 @pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "model.ckpt"])
 def test_pickles_are_refused(folder, name):
-    (folder / diffusers_weights.FILE).rename(folder / name)
-    said = complaint(folder)
+    (folder / diffusers_weights.WEIGHTS_FILE).rename(folder / name)
+    said = load_error(folder)
     assert f"{folder / name} is a pickle. Only safetensors" in said
     assert "use_safetensors=False" in said
 
 
 def test_a_pickle_by_the_name_of_another_is_refused(folder):
-    (folder / diffusers_weights.FILE).write_bytes(b"\x80\x02}q\x00." * 20)
-    assert "no safetensors file" in complaint(folder)
+    (folder / diffusers_weights.WEIGHTS_FILE).write_bytes(b"\x80\x02}q\x00." * 20)
+    assert "no safetensors file" in load_error(folder)
 
 
 def test_an_empty_folder_says_what_it_wants(folder):
-    (folder / diffusers_weights.FILE).unlink()
-    assert f"{folder}: there is no .safetensors file" in complaint(folder)
+    (folder / diffusers_weights.WEIGHTS_FILE).unlink()
+    assert f"{folder}: there is no .safetensors file" in load_error(folder)
 
 
 def test_saving_replaces_what_was_there(folder):
-    wanted = small_models.params(small_models.VQ, seed=5)
+    wanted = small_models.random_params(small_models.VQ, seed=5)
     diffusers_weights.save(folder, small_models.VQ, wanted)
     architecture, params = diffusers_weights.load(folder)
     assert architecture == small_models.VQ
@@ -197,14 +211,18 @@ def test_fingerprints_stay(folder):
     mark = diffusers_weights.fingerprint(*diffusers_weights.load(folder))
     assert (
         mark
-        == diffusers_weights.fingerprint(small_models.KL, small_models.params(small_models.KL))
+        == diffusers_weights.fingerprint(
+            small_models.KL, small_models.random_params(small_models.KL)
+        )
         == "44dbaa697d43eea6"
     )
 
 
 def test_fingerprints_tell_one_bit_of_one_parameter():
-    marks = {diffusers_weights.fingerprint(small_models.KL, small_models.params(small_models.KL))}
-    leaves, tree = jax.tree.flatten(small_models.params(small_models.KL))
+    marks = {
+        diffusers_weights.fingerprint(small_models.KL, small_models.random_params(small_models.KL))
+    }
+    leaves, tree = jax.tree.flatten(small_models.random_params(small_models.KL))
     for n, leaf in enumerate(leaves):
         flat = np.array(leaf).reshape(-1)
         flat[-1] = np.nextafter(flat[-1], np.float32(9))
@@ -214,7 +232,7 @@ def test_fingerprints_tell_one_bit_of_one_parameter():
 
 
 def test_fingerprints_tell_architectures():
-    params = small_models.params(small_models.KL)
+    params = small_models.random_params(small_models.KL)
     other = dataclasses.replace(small_models.KL, scaling_factor=0.5)
     assert diffusers_weights.fingerprint(other, params) != diffusers_weights.fingerprint(
         small_models.KL, params

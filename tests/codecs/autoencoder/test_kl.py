@@ -8,7 +8,7 @@ from tests.codecs.autoencoder import small_models
 
 
 def gaussian(mean, log_variance):
-    return kl.Gaussian(jnp.full((1, 1, 1, 1), mean), jnp.full((1, 1, 1, 1), log_variance))
+    return kl.DiagonalGaussian(jnp.full((1, 1, 1, 1), mean), jnp.full((1, 1, 1, 1), log_variance))
 
 
 @pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (0.7, -1.3), (-2.0, 0.8)])
@@ -24,7 +24,7 @@ def test_divergence_is_the_integral(mean, log_variance):
 
 def test_samples_have_the_mean_and_deviation():
     shape = (1, 100, 100, 2)
-    wide = kl.Gaussian(jnp.full(shape, 3.0), jnp.full(shape, 2 * np.log(0.5)))
+    wide = kl.DiagonalGaussian(jnp.full(shape, 3.0), jnp.full(shape, 2 * np.log(0.5)))
     draws = wide.sample(jax.random.key(0))
     np.testing.assert_allclose([draws.mean(), draws.std()], [3, 0.5], atol=0.02)
 
@@ -32,9 +32,12 @@ def test_samples_have_the_mean_and_deviation():
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 10)])
 def test_shapes(height, width):
     encode, decode, whole = (
-        small_models.method(small_models.KL, n) for n in ("encode", "decode", "__call__")
+        small_models.jit_method(small_models.KL, n) for n in ("encode", "decode", "__call__")
     )
-    params, x = small_models.params(small_models.KL), small_models.pixels(2, height, width)
+    params, x = (
+        small_models.random_params(small_models.KL),
+        small_models.random_pixels(2, height, width),
+    )
     found = encode(params, x)
     assert found.mean.shape == found.log_variance.shape == (2, height // 2, width // 2, 3)
     pixels = decode(params, found.mean)
@@ -43,18 +46,20 @@ def test_shapes(height, width):
 
 
 def test_log_variances_are_kept_in_range():
-    params = small_models.params(small_models.KL)
+    params = small_models.random_params(small_models.KL)
     params["quant_conv"]["bias"] = jnp.array([0, 0, 0, 1e4, -1e4, 0.0])
-    found = small_models.method(small_models.KL, "encode")(params, small_models.pixels(2, 8, 8))
+    found = small_models.jit_method(small_models.KL, "encode")(
+        params, small_models.random_pixels(2, 8, 8)
+    )
     assert found.log_variance.max() == 20
     assert found.log_variance.min() == -30
 
 
 def test_results_are_float32_though_computed_in_bfloat16():
     encode, decode = (
-        small_models.method(small_models.KL, n, jnp.bfloat16) for n in ("encode", "decode")
+        small_models.jit_method(small_models.KL, n, jnp.bfloat16) for n in ("encode", "decode")
     )
-    params = small_models.params(small_models.KL)
-    found = encode(params, small_models.pixels(2, 8, 8))
+    params = small_models.random_params(small_models.KL)
+    found = encode(params, small_models.random_pixels(2, 8, 8))
     assert found.mean.dtype == found.log_variance.dtype == jnp.float32
     assert decode(params, found.mean).dtype == jnp.float32

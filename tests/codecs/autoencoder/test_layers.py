@@ -9,9 +9,9 @@ import pytest
 from oneflow_jax.codecs.autoencoder import layers
 
 
-def agree(ours, plain, x):
+def assert_agree(ours, reference, x):
     """Outputs and gradients are the same, and so is what they start from."""
-    start = plain.init(jax.random.key(0), x)
+    start = reference.init(jax.random.key(0), x)
     jax.tree.map(np.testing.assert_array_equal, ours.init(jax.random.key(0), x), start)
     draws = np.random.default_rng(0)
     params = jax.tree.map(
@@ -22,7 +22,7 @@ def agree(ours, plain, x):
         y, pull = jax.vjp(module.apply, params, x)
         return y, pull(jnp.sin(3 * y))
 
-    found, wanted = (jax.jit(lambda m=module: results(m))() for module in (ours, plain))
+    found, wanted = (jax.jit(lambda m=module: results(m))() for module in (ours, reference))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
 
 
@@ -32,31 +32,38 @@ def x():
 
 
 def test_pointwise_is_a_convolution(x):
-    agree(layers.conv(4, jnp.float32, None, size=1), nn.Conv(4, (1, 1)), x)
+    assert_agree(layers.conv(4, jnp.float32, None, kernel_size=1), nn.Conv(4, (1, 1)), x)
 
 
 def test_group_norm_is_linen_s(x):
-    agree(layers.group_norm(3, jnp.float32, None), nn.GroupNorm(3, epsilon=1e-6), x)
+    assert_agree(layers.group_norm(3, jnp.float32, None), nn.GroupNorm(3, epsilon=1e-6), x)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 5), (2, 8), (7, 4)])
 def test_wide_convolutions_are_linen_s(height, width):
     x = jax.random.normal(jax.random.key(1), (2, height, width, 6))
-    agree(layers.conv(layers.WIDE, jnp.float32, None), nn.Conv(layers.WIDE, (3, 3), padding=1), x)
+    assert_agree(
+        layers.conv(layers.WINOGRAD_MIN_CHANNELS, jnp.float32, None),
+        nn.Conv(layers.WINOGRAD_MIN_CHANNELS, (3, 3), padding=1),
+        x,
+    )
 
 
 def test_pairs_of_rows_are_what_wide_convolutions_compute(monkeypatch):
     """Else the test above would compare linen's convolution with itself."""
     called = []
-    monkeypatch.setattr(layers, "paired", lambda x, kernel: called.append(x.shape) or x[..., :1])
-    for width, height, dtype in ((layers.WIDE, 4, jnp.float32), (layers.WIDE, 5, jnp.float32),
-                                 (layers.WIDE, 4, jnp.bfloat16), (8, 4, jnp.float32)):  # fmt: skip
+    monkeypatch.setattr(
+        layers, "winograd_conv", lambda x, kernel: called.append(x.shape) or x[..., :1]
+    )
+    channels = layers.WINOGRAD_MIN_CHANNELS
+    for width, height, dtype in ((channels, 4, jnp.float32), (channels, 5, jnp.float32),
+                                 (channels, 4, jnp.bfloat16), (8, 4, jnp.float32)):  # fmt: skip
         module = layers.conv(width, dtype, None)
         jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, height, 3, 2)))
     assert called == [(1, 4, 3, 2)]
 
 
-class Plain(nn.Module):
+class UpsampleReference(nn.Module):
     """Every place four times, then a convolution."""
 
     @nn.compact
@@ -66,7 +73,7 @@ class Plain(nn.Module):
 
 
 def test_upsample_is_a_convolution_of_repeated_places(x):
-    agree(layers.Upsample(jnp.float32), Plain(), x)
+    assert_agree(layers.Upsample(jnp.float32), UpsampleReference(), x)
 
 
 def test_norms_are_exact_enough_in_bfloat16():

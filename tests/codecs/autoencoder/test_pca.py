@@ -5,10 +5,10 @@ from oneflow_jax.codecs import grids
 from oneflow_jax.codecs.autoencoder import pca
 from tests.codecs.autoencoder import small_models
 
-SIDE, NUMBERS = 2, 12
+SIDE, NUM_COMPONENTS = 2, 12
 
 
-def pictures(count=60):
+def smooth_images(count=60):
     """Smooth ones, far from black and white, so that nothing has to be clipped."""
     draws = np.random.default_rng(0)
     coarse = draws.uniform(80, 170, (count, 3, 4, 3)).repeat(4, axis=1).repeat(2, axis=2)
@@ -16,29 +16,29 @@ def pictures(count=60):
     return np.rint(coarse + ramp + draws.normal(0, 4, coarse.shape)).astype(np.uint8)
 
 
-def squares(shown):
-    return np.concatenate([grids.cut(one.astype(np.float64), SIDE) for one in shown])
+def to_patches(images):
+    return np.concatenate([grids.to_patches(one.astype(np.float64), SIDE) for one in images])
 
 
-def loss(shown, rebuilt):
+def loss(images, reconstructions):
     """Mean squared error of a square's numbers, summed."""
-    return np.mean(np.sum((squares(shown) - squares(rebuilt)) ** 2, axis=1))
+    return np.mean(np.sum((to_patches(images) - to_patches(reconstructions)) ** 2, axis=1))
 
 
 def test_all_numbers_lose_nothing():
-    shown = small_models.shown(20, 8, 12)
-    rebuilt = pca.fitted(shown, SIDE, NUMBERS)
+    shown = small_models.random_images(20, 8, 12)
+    rebuilt = pca.fit(shown, SIDE, NUM_COMPONENTS)
     np.testing.assert_array_equal(rebuilt(shown), shown)
     # Also of pictures that it was not fitted to, and of another size.
-    others = small_models.shown(3, 4, 6, seed=9)
+    others = small_models.random_images(3, 4, 6, seed=9)
     np.testing.assert_array_equal(rebuilt(others), others)
 
 
 @pytest.mark.parametrize("numbers", [1, 3, 7, 11])
 def test_the_loss_is_what_the_left_out_eigenvalues_say(numbers):
-    shown = pictures()
-    found = loss(shown, pca.fitted(shown, SIDE, numbers)(shown))
-    left_out = np.linalg.eigvalsh(np.cov(squares(shown), rowvar=False, bias=True))[:-numbers]
+    shown = smooth_images()
+    found = loss(shown, pca.fit(shown, SIDE, numbers)(shown))
+    left_out = np.linalg.eigvalsh(np.cov(to_patches(shown), rowvar=False, bias=True))[:-numbers]
     # To round adds a twelfth to each of the numbers, which are 12, or less where it brings it back.
     assert found == pytest.approx(left_out.sum(), rel=1e-3, abs=1.1)
     assert left_out.sum() > 10
@@ -46,26 +46,28 @@ def test_the_loss_is_what_the_left_out_eigenvalues_say(numbers):
 
 @pytest.mark.parametrize("numbers", [1, 4])
 def test_no_other_basis_loses_less(numbers):
-    shown = pictures()
-    found = loss(shown, pca.fitted(shown, SIDE, numbers)(shown))
-    around = squares(shown) - squares(shown).mean(axis=0)
+    shown = smooth_images()
+    found = loss(shown, pca.fit(shown, SIDE, numbers)(shown))
+    around = to_patches(shown) - to_patches(shown).mean(axis=0)
     draws = np.random.default_rng(1)
     best = np.linalg.svd(around, full_matrices=False)[2][:numbers].T
     for n in range(50):
         # Some anywhere, some close by.
-        basis, _ = np.linalg.qr(best * (n % 2) * 20 + draws.standard_normal((NUMBERS, numbers)))
+        basis, _ = np.linalg.qr(
+            best * (n % 2) * 20 + draws.standard_normal((NUM_COMPONENTS, numbers))
+        )
         lost = np.mean(np.sum((around - around @ basis @ basis.T) ** 2, axis=1))
         assert found < lost + 1.1
 
 
 def test_no_numbers_leave_the_mean():
-    shown = pictures()
-    (one,) = np.unique(squares(pca.fitted(shown, SIDE, 0)(shown)), axis=0)
-    np.testing.assert_array_equal(one, np.rint(squares(shown).mean(axis=0)))
+    shown = smooth_images()
+    (one,) = np.unique(to_patches(pca.fit(shown, SIDE, 0)(shown)), axis=0)
+    np.testing.assert_array_equal(one, np.rint(to_patches(shown).mean(axis=0)))
 
 
 def test_the_mean_of_many_squares_is_exact():
     """A float32 loses count of them: beyond 2 ** 26 it adds 200 where there are 203."""
     shown = np.full((1, 1024, 1024, 3), 203, np.uint8)
-    rebuilt = pca.fitted(shown, 1, 0)
+    rebuilt = pca.fit(shown, 1, 0)
     np.testing.assert_array_equal(rebuilt(shown[:, :2, :2]), shown[:, :2, :2])

@@ -10,7 +10,7 @@ from oneflow_jax.errors import UserError
 FACTOR = 4
 
 
-def convolved(x, kernel):
+def convolve(x, kernel):
     return lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -19,7 +19,7 @@ def convolved(x, kernel):
 KERNELS = [jax.random.normal(jax.random.key(n), (3, 3, 3, 3)) / 5 for n in range(2)]
 
 
-class Local:
+class LocalModel:
     """A decoder or encoder that sees no further than two places; counts how often it is traced."""
 
     def __init__(self):
@@ -29,7 +29,7 @@ class Local:
 
     def _decode(self, latents):
         self.shapes.append(latents.shape)
-        y = jnp.tanh(convolved(convolved(latents, KERNELS[0]), KERNELS[1]))
+        y = jnp.tanh(convolve(convolve(latents, KERNELS[0]), KERNELS[1]))
         return jnp.repeat(jnp.repeat(y, FACTOR, axis=1), FACTOR, axis=2)
 
     def _encode(self, pixels):
@@ -37,14 +37,14 @@ class Local:
         batch, height, width, _ = pixels.shape
         shape = (batch, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3)
         y = pixels.reshape(shape).mean(axis=(2, 4))
-        return jnp.tanh(convolved(convolved(y, KERNELS[0]), KERNELS[1]))
+        return jnp.tanh(convolve(convolve(y, KERNELS[0]), KERNELS[1]))
 
 
-def random(*shape):
+def random_normal(*shape):
     return jax.random.normal(jax.random.key(7), shape)
 
 
-def far_from(axis, reach):
+def far_from_tile_edges(axis, reach):
     """Places where no tile that has a say is cut closer than `reach`."""
     place = np.arange(axis.length)
     far = np.ones(axis.length, bool)
@@ -55,55 +55,57 @@ def far_from(axis, reach):
 
 
 def test_a_picture_no_larger_than_a_tile_is_untouched():
-    local = Local()
-    latents = random(2, 5, 8, 3)
-    found = tiling.decode(local.decode, latents, FACTOR, tile=8 * FACTOR)
+    local = LocalModel()
+    latents = random_normal(2, 5, 8, 3)
+    found = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
     np.testing.assert_array_equal(found, local.decode(latents))
-    pixels = random(2, 32, 20, 3)
-    found = tiling.encode(local.encode, pixels, FACTOR, tile=32)
+    pixels = random_normal(2, 32, 20, 3)
+    found = tiling.encode(local.encode, pixels, FACTOR, tile_size=32)
     np.testing.assert_array_equal(found, local.encode(pixels))
     assert local.shapes == [(2, 5, 8, 3), (2, 32, 20, 3)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(19, 9), (8, 23), (17, 30)])
 def test_local_networks_give_the_same_away_from_edges(height, width):
-    local = Local()
-    latents = random(2, height, width, 3)
-    found = tiling.decode(local.decode, latents, FACTOR, tile=8 * FACTOR)
-    wanted = Local().decode(latents)
+    local = LocalModel()
+    latents = random_normal(2, height, width, 3)
+    found = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
+    wanted = LocalModel().decode(latents)
     assert found.shape == wanted.shape
-    rows, columns = (far_from(tiling.axis(size, 8, 0.25), 2) for size in (height, width))
+    rows, columns = (
+        far_from_tile_edges(tiling.tile_axis(size, 8, 0.25), 2) for size in (height, width)
+    )
     far = np.ix_(range(2), rows.repeat(FACTOR), columns.repeat(FACTOR), range(3))
     assert rows.sum() >= 3
     assert columns.sum() >= 3
     np.testing.assert_allclose(found[far], wanted[far], atol=2e-6)
-    pixels = random(2, height * FACTOR, width * FACTOR, 3)
-    found = tiling.encode(local.encode, pixels, FACTOR, tile=8 * FACTOR)
-    wanted = Local().encode(pixels)
+    pixels = random_normal(2, height * FACTOR, width * FACTOR, 3)
+    found = tiling.encode(local.encode, pixels, FACTOR, tile_size=8 * FACTOR)
+    wanted = LocalModel().encode(pixels)
     far = np.ix_(range(2), rows, columns, range(3))
     np.testing.assert_allclose(found[far], wanted[far], atol=2e-6)
 
 
 def test_networks_that_see_one_place_give_the_same_everywhere():
-    latents = random(1, 21, 13, 3)
+    latents = random_normal(1, 21, 13, 3)
 
     def decode(x):
         return jnp.repeat(jnp.repeat(x, FACTOR, axis=1), FACTOR, axis=2)
 
-    found = tiling.decode(decode, latents, FACTOR, tile=8 * FACTOR)
+    found = tiling.decode(decode, latents, FACTOR, tile_size=8 * FACTOR)
     np.testing.assert_allclose(found, decode(latents), atol=1e-6)
 
 
 def test_all_tiles_are_of_one_shape_and_traced_once():
-    local = Local()
-    tiling.decode(local.decode, random(1, 27, 13, 3), FACTOR, tile=8 * FACTOR)
-    tiling.decode(local.decode, random(1, 40, 9, 3), FACTOR, tile=8 * FACTOR)
+    local = LocalModel()
+    tiling.decode(local.decode, random_normal(1, 27, 13, 3), FACTOR, tile_size=8 * FACTOR)
+    tiling.decode(local.decode, random_normal(1, 40, 9, 3), FACTOR, tile_size=8 * FACTOR)
     assert local.shapes == [(1, 8, 8, 3)]
 
 
 def test_several_arrays_are_blended_alike():
-    pixels = random(1, 40, 44, 3)
-    found = tiling.encode(lambda x: {"a": x, "b": 2 * x[..., :1]}, pixels, 1, tile=16)
+    pixels = random_normal(1, 40, 44, 3)
+    found = tiling.encode(lambda x: {"a": x, "b": 2 * x[..., :1]}, pixels, 1, tile_size=16)
     np.testing.assert_allclose(found["a"], pixels, atol=1e-6)
     np.testing.assert_allclose(found["b"], 2 * pixels[..., :1], atol=1e-6)
 
@@ -112,7 +114,7 @@ def test_several_arrays_are_blended_alike():
 @pytest.mark.parametrize("scale", [1, 4])
 def test_weights_sum_to_one_and_never_fall_below_zero(overlap, scale):
     for length in (7, 8, 9, 15, 16, 31, 100):
-        axis = tiling.axis(length, 8, overlap)
+        axis = tiling.tile_axis(length, 8, overlap)
         total = np.zeros(length * scale)
         for start, weight in zip(axis.starts, axis.weights(scale), strict=True):
             assert weight.min() >= 0
@@ -123,7 +125,7 @@ def test_weights_sum_to_one_and_never_fall_below_zero(overlap, scale):
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.8])
 def test_tiles_cover_all_and_overlap_enough(overlap):
     for length in range(1, 60):
-        axis = tiling.axis(length, 8, overlap)
+        axis = tiling.tile_axis(length, 8, overlap)
         assert axis.tile == min(length, 8)
         assert axis.starts[0] == 0
         assert axis.starts[-1] == length - axis.tile
@@ -132,7 +134,7 @@ def test_tiles_cover_all_and_overlap_enough(overlap):
 
 
 def test_weights_change_in_a_straight_line():
-    axis = tiling.axis(14, 8, 0.25)
+    axis = tiling.tile_axis(14, 8, 0.25)
     assert axis.starts == (0, 6)
     first, second = axis.weights(2)
     np.testing.assert_allclose(first[-4:], [0.875, 0.625, 0.375, 0.125])
@@ -140,17 +142,17 @@ def test_weights_change_in_a_straight_line():
 
 
 def test_mistakes_are_named():
-    pixels = random(1, 18, 20, 3)
+    pixels = random_normal(1, 18, 20, 3)
     for sizes, said in (
-        ({"tile": 16}, "height=18"),
-        ({"tile": 15}, "tile=15|height=18"),
-        ({"tile": 16, "overlap": 1.0}, "overlap=1.0|height=18"),
+        ({"tile_size": 16}, "height=18"),
+        ({"tile_size": 15}, "tile_size=15|height=18"),
+        ({"tile_size": 16, "overlap": 1.0}, "overlap=1.0|height=18"),
     ):
         with pytest.raises(UserError, match=said):
             tiling.encode(lambda x: x, pixels, FACTOR, **sizes)
     for sizes, said in (
-        ({"tile": 15}, "tile=15"),
-        ({"tile": 0}, "tile=0"),
+        ({"tile_size": 15}, "tile_size=15"),
+        ({"tile_size": 0}, "tile_size=0"),
         ({"overlap": 1.0}, "overlap=1.0"),
         ({"overlap": -0.1}, "overlap=-0.1"),
     ):

@@ -6,12 +6,12 @@ import json
 import numpy as np
 from PIL import Image
 
-from oneflow_jax.data.custom.reader import Picture, Settings
+from oneflow_jax.data.custom.reader import RawImage, Settings
 
 
-def png(color="red", size=(6, 4), form="PNG", mode="RGB"):
+def png(color="red", size=(6, 4), image_format="PNG", mode="RGB"):
     file = io.BytesIO()
-    Image.new("RGB", size, color).convert(mode).save(file, form)
+    Image.new("RGB", size, color).convert(mode).save(file, image_format)
     return file.getvalue()
 
 
@@ -19,12 +19,12 @@ def settings(path, **changes):
     return Settings(path=str(path), **{"pixels": 4, "held_out": 0.3} | changes)
 
 
-def read(reader, given):
+def read_all(reader, config):
     """All that a reader finds, unit after unit."""
-    return [raw for unit in reader.units(given) for raw in reader.read(given, unit)]
+    return [raw for unit in reader.units(config) for raw in reader.read(config, unit)]
 
 
-def shown(raw):
+def describe_parts(raw):
     """Its parts, readable: words, <name of a picture>, or a reason in brackets."""
     if raw.fault is not None:
         return [f"[{raw.fault.reason}]"]
@@ -34,13 +34,13 @@ def shown(raw):
         else part.decode()
         if isinstance(part, bytes)
         else f"<{part.name}>"
-        if isinstance(part, Picture)
+        if isinstance(part, RawImage)
         else f"[{part.reason}]"
         for part in raw.parts
     ]
 
 
-def lines(folder, count=40):
+def write_jsonl(folder, count=40):
     """A folder of JSON lines with pictures, all different."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "documents.jsonl").open("w") as file:

@@ -7,58 +7,64 @@ import pytest
 from PIL import Image
 
 from oneflow_jax.data.custom import image_decode
-from oneflow_jax.data.custom.errors import Fault
+from oneflow_jax.data.custom.errors import DataError
 from tests.data.custom import examples
 
 
-def read(data, name="a.png", pixels=4, megapixels=1.0):
-    return image_decode.read(data, name, pixels, megapixels)
+def decode(data, name="a.png", pixels=4, max_megapixels=1.0):
+    return image_decode.decode_image(data, name, pixels, max_megapixels)
 
 
-def chunk(kind, data):
+def png_chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def header(width, height):
+def png_header(width, height):
     """A PNG of that size, says its header."""
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0"))
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", size) + png_chunk(b"IDAT", zlib.compress(b"\0"))
+    )
 
 
 def test_a_plain_picture_keeps_its_proportions_on_white():
-    pixels, repairs = read(examples.png("red", (4, 2)))
+    pixels, repairs = decode(examples.png("red", (4, 2)))
     assert (pixels[1:3] == (255, 0, 0)).all()
     assert (pixels[[0, 3]] == 255).all()
     assert not repairs
 
 
-def saved(picture, form, **how):
+def encode_image(image, image_format, **options):
     file = io.BytesIO()
-    picture.save(file, form, **how)
+    image.save(file, image_format, **options)
     return file.getvalue()
 
 
 def test_what_is_odd_is_put_right_and_told():
     red, blue = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
-    pixels, repairs = read(saved(red, "GIF", save_all=True, append_images=[blue]), "a.gif")
+    pixels, repairs = decode(encode_image(red, "GIF", save_all=True, append_images=[blue]), "a.gif")
     assert (pixels == (255, 0, 0)).all()
     assert repairs == {"first frame"}
-    pixels, repairs = read(saved(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "JPEG"), "a.jpg")
+    pixels, repairs = decode(
+        encode_image(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "JPEG"), "a.jpg"
+    )
     assert (pixels < 10).all()
     assert repairs == {"CMYK"}
-    pixels, repairs = read(saved(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), "PNG"))
+    pixels, repairs = decode(encode_image(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), "PNG"))
     assert (pixels == 255).all()
     assert repairs == {"transparency"}
-    pixels, repairs = read(saved(Image.fromarray(np.full((4, 4), 32768, np.uint16)), "PNG"))
+    pixels, repairs = decode(
+        encode_image(Image.fromarray(np.full((4, 4), 32768, np.uint16)), "PNG")
+    )
     assert (abs(pixels.astype(int) - 127) < 2).all()
     assert repairs == {"16 bits"}
-    assert read(examples.png(form="JPEG"), "a.png")[1] == {"wrong extension"}
-    assert read(examples.png(form="JPEG"), "a")[1] == set()
+    assert decode(examples.png(image_format="JPEG"), "a.png")[1] == {"wrong extension"}
+    assert decode(examples.png(image_format="JPEG"), "a")[1] == set()
 
 
-def noise(form):
+def encode_noise(image_format):
     pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
-    return saved(Image.fromarray(pixels), form)
+    return encode_image(Image.fromarray(pixels), image_format)
 
 
 @pytest.mark.parametrize(
@@ -69,18 +75,18 @@ def noise(form):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (examples.png()[:50], "damaged picture"),
-        (noise("JPEG")[:-3000], "damaged picture"),
-        (noise("GIF")[:-3000], "damaged picture"),
-        (noise("WEBP")[:-3000], "damaged picture"),
-        (header(1001, 1000), "too large"),
-        (header(60_000, 60_000), "too large"),
-        (header(0, 5), "not a picture"),
+        (encode_noise("JPEG")[:-3000], "damaged picture"),
+        (encode_noise("GIF")[:-3000], "damaged picture"),
+        (encode_noise("WEBP")[:-3000], "damaged picture"),
+        (png_header(1001, 1000), "too large"),
+        (png_header(60_000, 60_000), "too large"),
+        (png_header(0, 5), "not a picture"),
         (b"P6 0 5 255\n", "not a picture"),
     ],
 )
 def test_what_is_no_picture_is_told(data, reason):
-    with pytest.raises(Fault) as fault:
-        read(data)
+    with pytest.raises(DataError) as fault:
+        decode(data)
     assert fault.value.reason == reason
 
 
@@ -93,12 +99,12 @@ def test_a_program_is_never_run_for_a_format():
 
 @pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (1, 1)])
 def test_any_proportions_will_do(size):
-    assert read(examples.png("red", size))[0].shape == (4, 4, 3)
+    assert decode(examples.png("red", size))[0].shape == (4, 4, 3)
 
 
 def test_photographs_are_unpacked_small_and_look_the_same():
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     large = Image.fromarray(noise).resize((400, 400), Image.Resampling.BICUBIC)
     whole = np.array(large.resize((8, 8), Image.Resampling.LANCZOS)).astype(int)
-    found = read(saved(large, "JPEG", quality=95), "a.jpg", pixels=8)[0].astype(int)
+    found = decode(encode_image(large, "JPEG", quality=95), "a.jpg", pixels=8)[0].astype(int)
     assert abs(found - whole).mean() < 6

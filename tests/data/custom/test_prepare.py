@@ -17,25 +17,27 @@ from tests.data.custom import examples
 
 @pytest.fixture(autouse=True)
 def several_units(monkeypatch):
-    monkeypatch.setattr(jsonl, "UNIT_BYTES", 1000)
+    monkeypatch.setattr(jsonl, "MAX_UNIT_BYTES", 1000)
 
 
-def files(folder):
+def read_files(folder):
     """All that was made, but for the names of folders."""
     return {
         path.name: path.read_bytes().replace(str(folder).encode(), b"")
         for path in sorted(folder.iterdir())
-        if path.name not in (".lock", manifest.PLAN)
+        if path.name not in (".lock", manifest.MANIFEST_FILE)
     }
 
 
 def test_documents_come_back_and_the_number_of_workers_has_no_say(tmp_path):
-    given = examples.settings(examples.lines(tmp_path / "own"))
-    one, two = (prepare.prepared(given, str(tmp_path / str(n)), n) for n in (1, 2))
+    given = examples.settings(examples.write_jsonl(tmp_path / "own"))
+    one, two = (prepare.prepare(given, str(tmp_path / str(n)), n) for n in (1, 2))
     assert len(manifest.load(one).units) == 3
-    assert files(one) == files(two)
+    assert read_files(one) == read_files(two)
 
-    split = {side: prepare.source(given, str(tmp_path / "1"), side, 1) for side in manifest.SPLITS}
+    split = {
+        side: prepare.open_split(given, str(tmp_path / "1"), side, 1) for side in manifest.SPLITS
+    }
     assert len(split["train"]) + len(split["heldout"]) == 40
     found = [document for source in split.values() for document in source]
     numbers = sorted(int(document.words().split()[-1]) for document in found)
@@ -44,27 +46,26 @@ def test_documents_come_back_and_the_number_of_workers_has_no_say(tmp_path):
 
     # Prepared data are enough.
     shutil.rmtree(tmp_path / "own")
-    assert len(prepare.source(given, str(tmp_path / "1"), "train", 1)) == len(split["train"])
+    assert len(prepare.open_split(given, str(tmp_path / "1"), "train", 1)) == len(split["train"])
     with pytest.raises(UserError, match="no split 'test'; choose from train, heldout"):
-        prepare.source(given, str(tmp_path / "1"), "test", 1)
+        prepare.open_split(given, str(tmp_path / "1"), "test", 1)
 
 
 _KILLED = """
 import sys
-from oneflow_jax.data.custom import jsonl
-from oneflow_jax.intake import prepare
+from oneflow_jax.data.custom import jsonl, prepare
 from tests.data.custom import examples
-jsonl.UNIT_BYTES = 1000
-prepare.prepared(examples.settings(sys.argv[1]), sys.argv[2], 1)
+jsonl.MAX_UNIT_BYTES = 1000
+prepare.prepare(examples.settings(sys.argv[1]), sys.argv[2], 1)
 """
 
 
 def test_what_was_killed_goes_on_where_it_was(tmp_path, caplog):
-    own = examples.lines(tmp_path / "own")
+    own = examples.write_jsonl(tmp_path / "own")
     given = examples.settings(own)
-    whole = prepare.prepared(given, str(tmp_path / "whole"), 1)
+    whole = prepare.prepare(given, str(tmp_path / "whole"), 1)
     command = [sys.executable, "-c", _KILLED, str(own), str(tmp_path / "data")]
-    folder = prepare.folder_of(given, str(tmp_path / "data"))
+    folder = prepare.dataset_dir(given, str(tmp_path / "data"))
     process = subprocess.Popen(command, cwd=runs.REPOSITORY, start_new_session=True)
     while not (folder / "unit-00000.json").exists():
         assert process.poll() is None
@@ -72,35 +73,35 @@ def test_what_was_killed_goes_on_where_it_was(tmp_path, caplog):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     made = (folder / "unit-00000.json").stat().st_mtime_ns
-    (folder / manifest.SEAL).unlink(missing_ok=True)  # If it was faster than we.
+    (folder / manifest.COMPLETE_FILE).unlink(missing_ok=True)  # If it was faster than we.
     for path in folder.glob("*-00002*"):
         path.unlink()
     (folder / "unit-00001.json").write_text("{")
     with caplog.at_level(logging.INFO):
-        assert prepare.prepared(given, str(tmp_path / "data"), 1) == folder
+        assert prepare.prepare(given, str(tmp_path / "data"), 1) == folder
     assert "1 of 3 units are there already" in caplog.text
     assert (folder / "unit-00000.json").stat().st_mtime_ns == made
-    assert files(folder) == files(whole)
+    assert read_files(folder) == read_files(whole)
 
 
 def test_data_that_changed_are_told(tmp_path):
-    own = examples.lines(tmp_path / "own")
+    own = examples.write_jsonl(tmp_path / "own")
     given = examples.settings(own)
-    folder = prepare.prepared(given, str(tmp_path / "data"), 1)
+    folder = prepare.prepare(given, str(tmp_path / "data"), 1)
     with (own / "documents.jsonl").open("a") as file:
         file.write(json.dumps({"text": "new"}))
     with pytest.raises(UserError, match=f"has changed since it was prepared: delete {folder}"):
-        prepare.prepared(given, str(tmp_path / "data"), 1)
+        prepare.prepare(given, str(tmp_path / "data"), 1)
     # A preparation that never came to its end begins anew.
-    (folder / manifest.SEAL).unlink()
-    prepare.prepared(given, str(tmp_path / "data"), 1)
-    assert prepare.tally(folder).seen == 41
+    (folder / manifest.COMPLETE_FILE).unlink()
+    prepare.prepare(given, str(tmp_path / "data"), 1)
+    assert prepare.load_stats(folder).seen == 41
 
 
 def test_nothing_left_is_told_with_the_reasons(tmp_path):
     (tmp_path / "a.jsonl").write_text("{\n" * 3 + '{"text": "a"}\n')
     with pytest.raises(UserError, match=r"1 documents, and none of them in .*3 malformed line"):
-        prepare.prepared(examples.settings(tmp_path), str(tmp_path / "data"), 1)
+        prepare.prepare(examples.settings(tmp_path), str(tmp_path / "data"), 1)
 
 
 @pytest.mark.parametrize(
@@ -114,4 +115,4 @@ def test_nothing_left_is_told_with_the_reasons(tmp_path):
 )
 def test_mistakes_are_told(given, said):
     with pytest.raises(UserError, match=said):
-        prepare.settings_of({"name": "own"} | given)
+        prepare.parse_config({"name": "own"} | given)

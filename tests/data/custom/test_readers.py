@@ -17,7 +17,7 @@ from oneflow_jax.data.custom import (
     web_pages,
     webdataset,
 )
-from oneflow_jax.data.custom.errors import Fault
+from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.errors import UserError
 from tests.data.custom import examples
 
@@ -25,13 +25,14 @@ pyarrow = pytest.importorskip("pyarrow")
 tables = pytest.importorskip("pyarrow.parquet")
 
 
-def read(reader, path, **changes):
+def describe_all(reader, path, **changes):
     return [
-        examples.shown(raw) for raw in examples.read(reader, examples.settings(path, **changes))
+        examples.describe_parts(raw)
+        for raw in examples.read_all(reader, examples.settings(path, **changes))
     ]
 
 
-def tar(path, members):
+def write_tar(path, members):
     """Names and contents, or kinds of what is no file."""
     with tarfile.open(path, "w") as file:
         for name, content in members:
@@ -46,7 +47,7 @@ def tar(path, members):
 
 def test_members_of_one_key_are_a_document(tmp_path):
     document = {"document": ["x", {"image": "0.png"}, {"text": "y"}, {"image": "9.png"}]}
-    tar(
+    write_tar(
         tmp_path / "a.tar",
         [
             ("s/1.txt", b"one"),
@@ -59,18 +60,21 @@ def test_members_of_one_key_are_a_document(tmp_path):
             ("s/3.json", json.dumps(document).encode()),
         ],
     )
-    assert read(webdataset.WebDataset(), tmp_path) == [
+    assert describe_all(webdataset.WebDatasetReader(), tmp_path) == [
         ["<s/1.jpg>", "one"],
         ["<s/2.1.png>", "<s/2.0.png>", "two"],
         ["x", "<s/3.0.png>", "y", "[missing file]"],
     ]
-    assert read(webdataset.WebDataset(), tmp_path, fields=("txt", "jpg"))[0] == ["one", "<s/1.jpg>"]
-    raw = next(iter(examples.read(webdataset.WebDataset(), examples.settings(tmp_path))))
+    assert describe_all(webdataset.WebDatasetReader(), tmp_path, fields=("txt", "jpg"))[0] == [
+        "one",
+        "<s/1.jpg>",
+    ]
+    raw = next(iter(examples.read_all(webdataset.WebDatasetReader(), examples.settings(tmp_path))))
     assert raw.where == "a.tar, s/1"
 
 
 def test_what_is_no_plain_member_is_told(tmp_path):
-    tar(
+    write_tar(
         tmp_path / "a.tar",
         [
             ("../1.png", b"x"),
@@ -82,30 +86,34 @@ def test_what_is_no_plain_member_is_told(tmp_path):
         ],
     )
     reasons = ["outside the folder"] * 2 + ["not a file"] * 3
-    assert read(webdataset.WebDataset(), tmp_path) == [[f"[{r}]"] for r in reasons] + [["fine"]]
+    assert describe_all(webdataset.WebDatasetReader(), tmp_path) == [
+        [f"[{r}]"] for r in reasons
+    ] + [["fine"]]
 
 
 def test_a_tar_file_is_read_as_far_as_it_goes(tmp_path):
     path = tmp_path / "a.tar"
-    tar(path, [(f"{n}.txt", b"x" * 600) for n in range(3)])
+    write_tar(path, [(f"{n}.txt", b"x" * 600) for n in range(3)])
     whole = path.read_bytes()
     for data, documents in ((whole[:1000], 0), (whole[:2000], 1), (whole[:3700], 2), (b"no", 0)):
         path.write_bytes(data)
         found = []
-        with pytest.raises(Fault, match="unreadable file"):
-            read_into(found, path)
+        with pytest.raises(DataError, match="unreadable file"):
+            append_documents(found, path)
         assert len(found) == documents
     path.write_bytes(whole[:1536] + b"?" * 512 + whole[2048:])
-    with pytest.raises(Fault, match="a damaged header"):
-        list(webdataset.WebDataset().read(*of_one_unit(webdataset.WebDataset(), path)))
+    with pytest.raises(DataError, match="a damaged header"):
+        list(webdataset.WebDatasetReader().read(*single_unit(webdataset.WebDatasetReader(), path)))
 
 
-def read_into(found, path):
-    for raw in webdataset.WebDataset().read(*of_one_unit(webdataset.WebDataset(), path)):
-        found.append(raw)
+def append_documents(documents, path):
+    for raw in webdataset.WebDatasetReader().read(
+        *single_unit(webdataset.WebDatasetReader(), path)
+    ):
+        documents.append(raw)
 
 
-def of_one_unit(reader, path):
+def single_unit(reader, path):
     given = examples.settings(path)
     (unit,) = reader.units(given)
     return given, unit
@@ -117,42 +125,50 @@ def test_a_size_below_zero_does_not_send_it_in_circles(tmp_path):
         info = tarfile.TarInfo("a.txt")
         info.pax_headers = {"size": "-2048"}
         file.addfile(info)
-    with pytest.raises(Fault, match="unreadable file"):
-        list(webdataset.WebDataset().read(*of_one_unit(webdataset.WebDataset(), path)))
+    with pytest.raises(DataError, match="unreadable file"):
+        list(webdataset.WebDatasetReader().read(*single_unit(webdataset.WebDatasetReader(), path)))
 
 
-def table(path, rows):
+def write_table(path, rows):
     tables.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 def test_pictures_and_words_of_a_table(tmp_path):
     picture = {"bytes": b"p", "path": "p.png"}
-    table(
+    write_table(
         tmp_path / "a.parquet",
         [
             {"caption": "one", "image": picture, "url": "http://h", "n": 1},
             {"caption": None, "image": None, "url": "http://h", "n": 2},
         ],
     )
-    assert read(parquet.Parquet(), tmp_path) == [["<p.png>", "one"], []]
-    assert read(parquet.Parquet(), tmp_path, fields=("caption", "image"))[0] == ["one", "<p.png>"]
-    with pytest.raises(Fault, match="no column x; there are: caption, image, url, n"):
-        read(parquet.Parquet(), tmp_path, fields=("x",))
+    assert describe_all(parquet.ParquetReader(), tmp_path) == [["<p.png>", "one"], []]
+    assert describe_all(parquet.ParquetReader(), tmp_path, fields=("caption", "image"))[0] == [
+        "one",
+        "<p.png>",
+    ]
+    with pytest.raises(DataError, match="no column x; there are: caption, image, url, n"):
+        describe_all(parquet.ParquetReader(), tmp_path, fields=("x",))
 
 
 def test_tables_of_documents(tmp_path):
     picture = {"bytes": b"p", "path": None}
-    table(tmp_path / "a.parquet", [{"texts": ["a", None], "images": [None, picture]}])
-    assert read(parquet.Parquet(), tmp_path) == [["a", "<>"]]
-    table(tmp_path / "a.parquet", [{"texts": ["a", None], "images": [None, "http://h/x.png"]}])
-    assert read(parquet.Parquet(), tmp_path) == [["a", "[address, not a file]"]]
+    write_table(tmp_path / "a.parquet", [{"texts": ["a", None], "images": [None, picture]}])
+    assert describe_all(parquet.ParquetReader(), tmp_path) == [["a", "<>"]]
+    write_table(
+        tmp_path / "a.parquet", [{"texts": ["a", None], "images": [None, "http://h/x.png"]}]
+    )
+    assert describe_all(parquet.ParquetReader(), tmp_path) == [["a", "[address, not a file]"]]
     elsewhere = {"bytes": None, "path": "../x.png"}
     rows = [{"image": elsewhere, "text": "b"}, {"image": picture, "text": "c"}]
-    table(tmp_path / "a.parquet", rows)
-    assert read(parquet.Parquet(), tmp_path) == [["[outside the folder]", "b"], ["<>", "c"]]
+    write_table(tmp_path / "a.parquet", rows)
+    assert describe_all(parquet.ParquetReader(), tmp_path) == [
+        ["[outside the folder]", "b"],
+        ["<>", "c"],
+    ]
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no PAR1")
-    with pytest.raises(Fault, match="unreadable"):
-        read(parquet.Parquet(), tmp_path)
+    with pytest.raises(DataError, match="unreadable"):
+        describe_all(parquet.ParquetReader(), tmp_path)
 
 
 def test_a_missing_package_is_told_with_the_command(tmp_path, monkeypatch):
@@ -163,10 +179,10 @@ def test_a_missing_package_is_told_with_the_command(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"")
     said = r"source\.kind='parquet' needs pyarrow: pip install -r requirements-data\.txt"
     with pytest.raises(UserError, match=said):
-        parquet.Parquet().units(examples.settings(tmp_path))
+        parquet.ParquetReader().units(examples.settings(tmp_path))
     (tmp_path / "a.md").write_bytes(b"")
     with pytest.raises(UserError, match="needs markdown-it-py"):
-        web_pages.Pages().units(examples.settings(tmp_path))
+        web_pages.WebPagesReader().units(examples.settings(tmp_path))
 
 
 PAGES = {
@@ -191,43 +207,43 @@ PAGES = {
 def test_pages(tmp_path, name):
     page, wanted = PAGES[name]
     (tmp_path / name).write_text(page)
-    (found,) = read(web_pages.Pages(), tmp_path)
+    (found,) = describe_all(web_pages.WebPagesReader(), tmp_path)
     tidy = [" ".join(part.split()) for part in found]
     assert tidy == wanted if wanted is not None else tidy[-1].endswith("deep")
 
 
 def test_pages_in_the_character_set_that_they_name():
     page = "<meta charset='latin-1'>größer"
-    assert web_pages.decoded(page.encode("latin-1")) == page
-    assert web_pages.decoded("größer".encode("utf-16")) == "größer"
-    assert web_pages.decoded(b"<meta charset='rot13'>a\xff") == "<meta charset='rot13'>a\udcff"
-    assert web_pages.decoded(b"<meta charset='nonsense'>a") == "<meta charset='nonsense'>a"
+    assert web_pages.decode_page(page.encode("latin-1")) == page
+    assert web_pages.decode_page("größer".encode("utf-16")) == "größer"
+    assert web_pages.decode_page(b"<meta charset='rot13'>a\xff") == "<meta charset='rot13'>a\udcff"
+    assert web_pages.decode_page(b"<meta charset='nonsense'>a") == "<meta charset='nonsense'>a"
 
 
 def test_addresses_stay_addresses():
-    assert html_text.path_of("http://h/a?b") == "http://h/a?b"
-    assert html_text.path_of("a%2e%2e/b.png?c") == "a../b.png"
+    assert html_text.url_to_path("http://h/a?b") == "http://h/a?b"
+    assert html_text.url_to_path("a%2e%2e/b.png?c") == "a../b.png"
 
 
 def test_pairs(tmp_path, monkeypatch):
-    monkeypatch.setattr(pairs, "AT_ONCE", 1)
+    monkeypatch.setattr(pairs, "DOCUMENTS_PER_UNIT", 1)
     for name in ("b.png", "b.txt", "a.0.png", "a.1.png", "a.txt", "c.txt", "d.exe"):
         (tmp_path / name).write_bytes(name.encode())
-    assert read(pairs.Pairs(), tmp_path) == [
+    assert describe_all(pairs.PairsReader(), tmp_path) == [
         ["<a.0.png>", "<a.1.png>", "a.txt"],
         ["<b.png>", "b.txt"],
         ["c.txt"],
     ]
-    assert len(pairs.Pairs().units(examples.settings(tmp_path))) == 3
-    assert read(pairs.Pairs(), tmp_path, files="b*") == [["<b.png>", "b.txt"]]
+    assert len(pairs.PairsReader().units(examples.settings(tmp_path))) == 3
+    assert describe_all(pairs.PairsReader(), tmp_path, files="b*") == [["<b.png>", "b.txt"]]
 
 
 def test_data_sets_of_tfds(tmp_path):
     builder = digits.builder(tmp_path)
     builder.download_and_prepare()
     given = examples.settings(builder.data_dir, split="heldout", fields=("images", "document"))
-    reader = tfds.Named()
-    assert formats.kind(given) == "tfds"
+    reader = tfds.TfdsReader()
+    assert formats.detect_format(given) == "tfds"
     unit = reader.units(given)[0]
     raw = next(iter(reader.read(given, unit)))
     assert len(raw.parts) == 2
@@ -252,17 +268,17 @@ def test_data_sets_of_tfds(tmp_path):
 def test_the_kind_is_told_by_the_files(tmp_path, names, kind):
     for name in names:
         (tmp_path / name).write_bytes(b"x")
-    assert formats.kind(examples.settings(tmp_path)) == kind
+    assert formats.detect_format(examples.settings(tmp_path)) == kind
 
 
 def test_a_kind_that_cannot_be_told_is_asked_for(tmp_path):
     with pytest.raises(UserError, match="no file there tells"):
-        formats.kind(examples.settings(tmp_path))
+        formats.detect_format(examples.settings(tmp_path))
     for name in ("a.jsonl", "b.tar", "c.tar"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=r"1 of 'jsonl', 2 of 'webdataset'.*set source\.kind"):
-        formats.kind(examples.settings(tmp_path))
+        formats.detect_format(examples.settings(tmp_path))
     with pytest.raises(UserError, match=r"source\.kind='csv' is unknown; choose from auto, jsonl"):
-        formats.kind(examples.settings(tmp_path, kind="csv"))
+        formats.detect_format(examples.settings(tmp_path, kind="csv"))
     with pytest.raises(UserError, match="there is no such file or folder"):
-        formats.kind(examples.settings(tmp_path / "none"))
+        formats.detect_format(examples.settings(tmp_path / "none"))

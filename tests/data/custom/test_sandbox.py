@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.sandbox import Folder
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def inside(tmp_path):
 
 
 def test_files_of_the_folder_are_read(inside):
-    folder = Folder.at(inside)
+    folder = SandboxedFolder.at(inside)
     assert folder.bytes("a.png", 9) == b"a"
     assert folder.bytes("b.png", 9, beside="deep/page.html") == b"b"
     assert folder.bytes("../a.png", 9, beside="deep/page.html") == b"a"
@@ -59,24 +59,29 @@ def test_files_of_the_folder_are_read(inside):
     ],
 )
 def test_nothing_else_is(inside, path, reason):
-    with pytest.raises(Fault) as fault:
-        Folder.at(inside).bytes(path, 9)
+    with pytest.raises(DataError) as fault:
+        SandboxedFolder.at(inside).bytes(path, 9)
     assert fault.value.reason == reason
 
 
 def test_a_file_above_the_limit_is_not_read_whole(inside):
     (inside / "large.png").write_bytes(bytes(100))
-    with pytest.raises(Fault, match="too large"):
-        Folder.at(inside).bytes("large.png", 99)
-    assert len(Folder.at(inside).bytes("large.png", 100)) == 100
+    with pytest.raises(DataError, match="too large"):
+        SandboxedFolder.at(inside).bytes("large.png", 99)
+    assert len(SandboxedFolder.at(inside).bytes("large.png", 100)) == 100
 
 
 def test_only_plain_files_of_the_folder_are_listed(inside):
     (inside / ".hidden.png").write_bytes(b"")
     (inside / "C.PNG").write_bytes(b"c")
-    assert Folder.at(inside).files((".png",)) == ["C.PNG", "a.png", "deep/b.png", "near.png"]
+    assert SandboxedFolder.at(inside).files((".png",)) == [
+        "C.PNG",
+        "a.png",
+        "deep/b.png",
+        "near.png",
+    ]
 
 
 def test_the_folder_itself_may_be_a_link(inside, tmp_path):
     (tmp_path / "link").symlink_to(inside)
-    assert Folder.at(tmp_path / "link").bytes("a.png", 9) == b"a"
+    assert SandboxedFolder.at(tmp_path / "link").bytes("a.png", 9) == b"a"

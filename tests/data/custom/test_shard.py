@@ -4,25 +4,27 @@ import numpy as np
 import pytest
 
 from oneflow_jax.data.custom import errors, shard
-from oneflow_jax.data.custom.errors import Fault
-from oneflow_jax.data.custom.reader import Picture, Raw
-from oneflow_jax.data.custom.stats import EXAMPLES, Tally
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import RawDocument, RawImage
+from oneflow_jax.data.custom.stats import MAX_EXAMPLES, DatasetStats
 from oneflow_jax.data.document import Document, Image, Text
 from tests.data.custom import examples
 
 
-def built(*parts, fault=None):
-    tally = Tally()
-    document = shard.built(Raw("here", parts, fault), examples.settings("x"), tally)
+def clean(*parts, error=None):
+    tally = DatasetStats()
+    document = shard.clean_document(
+        RawDocument("here", parts, error), examples.settings("x"), tally
+    )
     return document, tally
 
 
-def picture(data=None):
-    return Picture("a.png", lambda: examples.png() if data is None else data)
+def raw_image(data=None):
+    return RawImage("a.png", lambda: examples.png() if data is None else data)
 
 
 def test_words_and_pictures_are_kept_in_order():
-    document, tally = built("a", picture(), b"b")
+    document, tally = clean("a", raw_image(), b"b")
     assert [type(part) for part in document.parts] == [Text, Image, Text]
     assert document.words() == "a b"
     assert document.pictures()[0].shape == (4, 4, 3)
@@ -30,7 +32,7 @@ def test_words_and_pictures_are_kept_in_order():
 
 
 def test_a_document_goes_on_without_what_is_broken():
-    document, tally = built("a", picture(b""), picture(), Fault("missing file"), 7)
+    document, tally = clean("a", raw_image(b""), raw_image(), DataError("missing file"), 7)
     assert [type(part) for part in document.parts] == [Text, Image]
     assert tally.lost == {"empty picture": 1, "missing file": 1, "not words": 1}
     assert tally.places["missing file"] == ["here"]
@@ -41,52 +43,56 @@ def test_a_document_goes_on_without_what_is_broken():
     [
         ((), "empty document"),
         (("",), "empty document"),
-        (("words", picture(b"x")), "no picture left"),
-        (("words", Fault("address, not a file")), "no picture left"),
+        (("words", raw_image(b"x")), "no picture left"),
+        (("words", DataError("address, not a file")), "no picture left"),
     ],
 )
 def test_a_document_of_which_nothing_is_left_is_dropped(parts, reason):
-    document, tally = built(*parts)
+    document, tally = clean(*parts)
     assert document is None
     assert tally.dropped == {reason: 1}
 
 
 def test_words_without_any_picture_are_a_document():
-    assert built("words")[0] == Document((Text("words"),))
+    assert clean("words")[0] == Document((Text("words"),))
 
 
 def test_copies_are_on_one_side_and_shares_are_as_wanted():
     def document(n):
         return Document((Text(f"number {n}"), Image(np.full((2, 2, 3), n % 256, np.uint8))))
 
-    sides = [shard.side(document(n), 0.25) for n in range(2000)]
-    assert sides == [shard.side(document(n), 0.25) for n in range(2000)]
+    sides = [shard.assign_split(document(n), 0.25) for n in range(2000)]
+    assert sides == [shard.assign_split(document(n), 0.25) for n in range(2000)]
     assert 0.2 < sides.count("heldout") / 2000 < 0.3
     ours, theirs = document(1), Document((Text("number 1"), Image(np.zeros((2, 2, 3), np.uint8))))
-    assert {shard.side(ours, share) for share in (0.001, 0.999)} == {"train", "heldout"}
+    assert {shard.assign_split(ours, share) for share in (0.001, 0.999)} == {"train", "heldout"}
     thresholds = [
-        next(share for share in np.linspace(0, 1, 1000) if shard.side(each, share) == "heldout")
+        next(
+            share
+            for share in np.linspace(0, 1, 1000)
+            if shard.assign_split(each, share) == "heldout"
+        )
         for each in (ours, theirs)
     ]
     assert thresholds[0] != thresholds[1]
 
 
 def test_only_the_first_places_are_told_and_counts_add_up():
-    whole = Tally()
+    whole = DatasetStats()
     for n in range(4):
-        part = Tally()
-        part.drop(Fault("malformed line", "why"), f"line {2 * n}")
-        part.drop(Fault("malformed line"), f"line {2 * n + 1}")
+        part = DatasetStats()
+        part.drop(DataError("malformed line", "why"), f"line {2 * n}")
+        part.drop(DataError("malformed line"), f"line {2 * n + 1}")
         part.keep(Document((Text("a b c"),)), "train")
-        whole.add(Tally.from_dict(part.to_dict()))
+        whole.add(DatasetStats.from_dict(part.to_dict()))
     assert whole.dropped == {"malformed line": 8}
     first = ["line 0: why", "line 1", "line 2: why", "line 3", "line 4: why"]
     assert whole.places["malformed line"] == first
-    assert len(first) == EXAMPLES
+    assert len(first) == MAX_EXAMPLES
     assert (whole.documents["train"], whole.words, whole.lengths["2"]) == (4, 12, 4)
 
 
 def test_every_reason_is_explained():
     with pytest.raises(KeyError):
-        Fault("some other reason")
-    assert not errors.DROPPED.keys() & errors.REPAIRED.keys()
+        DataError("some other reason")
+    assert not errors.DROP_REASONS.keys() & errors.REPAIRS.keys()

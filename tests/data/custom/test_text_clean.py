@@ -4,7 +4,7 @@ import pytest
 
 from oneflow_jax.data import vocab
 from oneflow_jax.data.custom import text_clean
-from oneflow_jax.data.custom.errors import Fault
+from oneflow_jax.data.custom.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from oneflow_jax.data.custom.errors import Fault
     ],
 )
 def test_words_are_put_right(given, wanted, repairs):
-    assert text_clean.cleaned(given) == (wanted, repairs)
+    assert text_clean.clean_text(given) == (wanted, repairs)
 
 
 @pytest.mark.parametrize(
@@ -35,15 +35,15 @@ def test_words_are_put_right(given, wanted, repairs):
     ],
 )
 def test_what_is_no_words_is_told(given, reason):
-    with pytest.raises(Fault) as fault:
-        text_clean.cleaned(given)
+    with pytest.raises(DataError) as fault:
+        text_clean.clean_text(given)
     assert fault.value.reason == reason
 
 
 def test_what_is_left_can_be_written():
     """Every character that there is."""
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    text, repairs = text_clean.cleaned(everything)
+    text, repairs = text_clean.clean_text(everything)
     assert text.encode()
     assert repairs == {"invalid UTF-8", "control characters"}
     assert not set(text) & set(map(chr, [*range(32), *range(127, 160), 0xD800, 0xDFFF]))
@@ -51,12 +51,12 @@ def test_what_is_left_can_be_written():
 
 def test_hardly_any_character_that_is_kept_is_nothing_to_a_tokenizer():
     """Else a document of it would have no slot; `fitting` leaves out those few."""
-    made = vocab.train_vocab(["a b c words of some kind"] * 9, 2100)
+    made = vocab.train_sentencepiece(["a b c words of some kind"] * 9, 2100)
     nothing = []
     for number in range(0x3100):
         try:
-            text, _ = text_clean.cleaned(chr(number))
-        except Fault:
+            text, _ = text_clean.clean_text(chr(number))
+        except DataError:
             continue
         if not made.encode(text, allow_unknown=True):
             nothing.append(hex(number))
@@ -66,11 +66,11 @@ def test_hardly_any_character_that_is_kept_is_nothing_to_a_tokenizer():
 def test_long_words_are_cut_into_sections(monkeypatch):
     monkeypatch.setattr(text_clean, "SECTION_WORDS", 3)
     monkeypatch.setattr(text_clean, "SECTION_CHARACTERS", 10)
-    assert list(text_clean.sections("a b c d e")) == ["a b c", "d e"]
-    assert list(text_clean.sections("aaaa bbbb cccc")) == ["aaaa bbbb", "cccc"]
-    assert list(text_clean.sections("x" * 25)) == ["x" * 10, "x" * 10, "x" * 5]
+    assert list(text_clean.split_long_text("a b c d e")) == ["a b c", "d e"]
+    assert list(text_clean.split_long_text("aaaa bbbb cccc")) == ["aaaa bbbb", "cccc"]
+    assert list(text_clean.split_long_text("x" * 25)) == ["x" * 10, "x" * 10, "x" * 5]
 
 
 def test_a_megabyte_in_one_line_is_no_matter():
-    text, _ = text_clean.cleaned("漢" * 350_000)
-    assert "".join(text_clean.sections(text)) == text
+    text, _ = text_clean.clean_text("漢" * 350_000)
+    assert "".join(text_clean.split_long_text(text)) == text

@@ -13,39 +13,39 @@ COMMAND = (sys.executable, "-m", "tests.data.custom.crashing")
 
 
 @pytest.fixture(autouse=True)
-def at_home(monkeypatch, tmp_path):
+def repository_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(runs.REPOSITORY))
     monkeypatch.setenv("ONCE", str(tmp_path / "once"))
 
 
-def prepared(tmp_path, *texts, **changes):
+def prepare_texts(tmp_path, *texts, **changes):
     own = tmp_path / "own"
     own.mkdir()
     lines = [*texts, *(f"fine {n}" for n in range(20))]
     (own / "a.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     given = examples.settings(own, **changes)
-    return prepare.tally(prepare.prepared(given, str(tmp_path / "data"), 2, COMMAND))
+    return prepare.load_stats(prepare.prepare(given, str(tmp_path / "data"), 2, COMMAND))
 
 
 def test_a_document_that_kills_its_reader_twice_is_dropped_by_name(tmp_path):
-    tally = prepared(tmp_path, "good", "deadly", "once", "better")
+    tally = prepare_texts(tmp_path, "good", "deadly", "once", "better")
     assert tally.dropped == {"the reader died": 1}
     assert tally.places["the reader died"] == ["a.jsonl, byte 17"]
     assert tally.documents.total() == 23
 
 
 def test_one_that_never_ends_is_stopped(tmp_path):
-    tally = prepared(tmp_path, "good", "endless", patience=1.0)
+    tally = prepare_texts(tmp_path, "good", "endless", patience=1.0)
     assert tally.dropped == {"the reader hung": 1}
     assert tally.documents.total() == 21
 
 
 def test_mistakes_of_ours_and_a_full_disk_are_no_fault_of_the_data(tmp_path):
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        prepared(tmp_path, "faulty")
+        prepare_texts(tmp_path, "faulty")
     (tmp_path / "own" / "a.jsonl").unlink()
     (tmp_path / "own").rmdir()
     with pytest.raises(UserError, match=r"No space left on device.*Free some space"):
-        prepared(tmp_path, "full")
+        prepare_texts(tmp_path, "full")
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False)
     assert left.stdout == b""
