@@ -27,15 +27,15 @@ def write_page(path, size=16, **changes):
     originals, rebuilt = random_images(size=size)
     given = {
         "originals": originals,
-        "rebuilt": rebuilt,
+        "reconstructions": rebuilt,
         "captions": ["first", "second", "third"],
         "columns": ["ours", "theirs"],
-        "figures": {"PSNR, dB": ("25.1", "21.2"), "pictures": ("3",)},
-        "axis": "PSNR, dB",
+        "metrics": {"PSNR, dB": ("25.1", "21.2"), "pictures": ("3",)},
+        "ylabel": "PSNR, dB",
         "curves": CURVES,
         "settings": {"steps": "6", "batch": "8"},
         "heading": "A codec",
-        "lede": "What comes back.",
+        "intro": "What comes back.",
         "notes": ["A note"],
     }
     reconstructions.write(path, **given | changes)
@@ -88,12 +88,12 @@ def test_text_cannot_leave_its_place(tmp_path):
         tmp_path / "page.html",
         captions=[nasty, nasty, "'"],
         columns=[nasty],
-        figures={nasty: (nasty,)},
-        axis=nasty,
+        metrics={nasty: (nasty,)},
+        ylabel=nasty,
         curves={nasty: [(0, 1.0)]},
         settings={nasty: nasty},
         heading=nasty,
-        lede=nasty,
+        intro=nasty,
         notes=[nasty],
     )
     assert text.count("<script") == 2
