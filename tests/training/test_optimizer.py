@@ -41,7 +41,7 @@ class System(tiny.System):
     frozen: str = FROZEN
 
     def update(self):
-        return functools.partial(super().update(), frozen=self.frozen)
+        return functools.partial(super().update(), freeze=self.frozen)
 
 
 def named(tree):
