@@ -32,7 +32,7 @@ def resample(
     """
     if count < 1 or num_resamples < 2:
         raise UserError(
-            f"count={count}, draws={num_resamples}: give a document and two draws or more."
+            f"count={count}, num_resamples={num_resamples}: give a document and two draws or more."
         )
     rng = np.random.default_rng(seed)
     return np.asarray([statistic(rng.integers(0, count, count)) for _ in range(num_resamples)])
@@ -52,7 +52,7 @@ def half_sample(
     """
     if count < 2 or num_resamples < 2:
         raise UserError(
-            f"count={count}, draws={num_resamples}: give 2 documents and draws or more."
+            f"count={count}, num_resamples={num_resamples}: give 2 documents and draws or more."
         )
     rng = np.random.default_rng(seed)
     every = [statistic(rng.permutation(count)[: count // 2]) for _ in range(num_resamples)]

@@ -63,7 +63,7 @@ def test_all_alike_have_no_width():
     ("told", "choices"),
     [
         ("count=0", {"count": 0}),
-        ("draws=1", {"count": 3, "draws": 1}),
+        ("num_resamples=1", {"count": 3, "num_resamples": 1}),
     ],
 )
 def test_what_cannot_be_drawn(told, choices):
