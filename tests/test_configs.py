@@ -237,7 +237,7 @@ def config_reads(node, is_config_dict=True):
         types = [ast.unparse(a.annotation) for a in node.args.args if a.arg == "config"]
         is_config_dict = "ConfigDict" in types[0] if types else is_config_dict
     if isinstance(node, ast.Attribute) and is_config_dict:
-        names = ast.unparse(node).split(".")
+        names = re.sub(r"[\[(].*?[\])]", "", ast.unparse(node)).split(".")
         if "config" in names[:-1] and names[0] != "jax":
             place = names.index("config")
             yield tuple(names[place + 1 : place + 3])

@@ -25,18 +25,18 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.training.train_state import TrainState
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(section: ml_collections.ConfigDict) -> None:
     """Refuses to save never, and milestones at which nothing is saved.
 
     Raises:
         UserError: as said.
     """
-    if config.every < 1:
-        raise UserError(f"checkpoint.every={config.every} must be at least 1.")
-    if config.milestones % config.every:
+    if section.every < 1:
+        raise UserError(f"checkpoint.every={section.every} must be at least 1.")
+    if section.milestones % section.every:
         raise UserError(
-            f"checkpoint.milestones={config.milestones} must be a multiple of checkpoint.every="
-            f"{config.every}, or 0 for none."
+            f"checkpoint.milestones={section.milestones} must be a multiple of checkpoint.every="
+            f"{section.every}, or 0 for none."
         )
 
 
