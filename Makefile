@@ -12,7 +12,7 @@ DOCS := .venv/docs
 # Folders of runs that the demo's page offers besides the shipped model.
 RUNS ?=
 
-.PHONY: quickstart demo docs notebook test parity aot lint clean
+.PHONY: quickstart demo docs notebook test test-fast parity aot lint clean
 
 quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
@@ -28,6 +28,11 @@ notebook: $(TEST)/ready
 
 test: $(TEST)/ready lint
 	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/parity
+
+# The inner loop of development: everything but whole runs, other processes, pages and clouds.
+test-fast: $(TEST)/ready
+	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		--ignore=tests/parity -m "not slow"
 
 parity: $(PARITY)/ready
 	$(PARITY)/bin/python -m pytest tests/parity

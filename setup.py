@@ -12,7 +12,7 @@ VERSION = re.search(
 
 
 def requirements(name: str) -> list[str]:
-    """The lines of a requirements file, without comments and references to other files."""
+    """Return the lines of a requirements file without comments and references to other files."""
     lines = (HERE / name).read_text().splitlines()
     return [line for line in lines if line and not line.startswith(("#", "-"))]
 

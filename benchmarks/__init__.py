@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, each in one process with this machine's own limits."""
+"""Benchmarks of speed, memory and quality. Each runs in a single process."""

@@ -1,7 +1,7 @@
-"""The process that makes units of own data, which also notes each file that it opens.
+"""Worker process of data preparation that also logs every file that it opens.
 
-`benchmarks.fuzz` starts it as it would start `oneflow_jax.data.custom.worker`; what it opens of the
-folder above that of the prepared data goes to `opened.txt` there.
+`benchmarks.fuzz` starts it in place of `oneflow_jax.data.custom.worker`. It writes the paths of
+opened files under the trial's root folder, and under /etc, to `opened.txt` in the root folder.
 """
 
 import os
@@ -14,7 +14,7 @@ LOG_FILE = "opened.txt"
 
 
 def main() -> None:
-    """Makes units."""
+    """Run the worker with an audit hook on opened files."""
     top = pathlib.Path(sys.argv[1]).resolve().parents[2]
     log = os.open(top / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -1,4 +1,4 @@
-"""Speed of autoencoders, beside diffusers' on the same weights: `python -m benchmarks.codec`."""
+"""Speed of autoencoders compared with diffusers, same weights: `python -m benchmarks.codec`."""
 
 import argparse
 import dataclasses
@@ -27,7 +27,7 @@ except ImportError:
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderSize:
-    """An autoencoder, and the pixels that its pictures are high and wide."""
+    """An autoencoder, and the height and width of its images in pixels."""
 
     architecture: Architecture
     pixels: int
@@ -40,30 +40,30 @@ SIZES = {
     "sd1": AutoencoderSize(Architecture(kind="AutoencoderKL", block_out_channels=_SD1,
                              layers_per_block=2), 128),
 }  # fmt: skip
-"""The project's own, and that of Stable Diffusion 1."""
+"""The autoencoders to measure: the project's own, and that of Stable Diffusion 1."""
 
 TINY = AutoencoderSize(
     Architecture(kind="AutoencoderKL", block_out_channels=(8, 16), norm_num_groups=4), pixels=16
 )
-"""For --smoke."""
+"""The autoencoder that --smoke measures."""
 
 METHODS = ("encode", "decode")
 
 LAYOUTS = ("as it comes", "channels last")
-"""Of diffusers' arrays: how it loads them, and how oneDNN likes them better."""
+"""Memory layouts of diffusers' arrays: its default, and the one that is faster in oneDNN."""
 
 TOLERANCE = 1e-3
-"""By which two that are to do the same may differ."""
+"""Maximum absolute difference between the outputs of two implementations."""
 
 Candidates = dict[str, Callable[[], object]]
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
-    """Measures, prints, and returns what --json writes."""
+    """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--rounds", type=int, default=10, help="interleaved rounds; 10")
-    flags.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="all")
-    flags.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="pictures; 1 and 8")
+    flags.add_argument("--rounds", type=int, default=10, help="rounds (default: 10)")
+    flags.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    flags.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images (default: 1 8)")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
     flags = flags.parse_args(argv)
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         "machine", [(name, str(value)) for name, value in results["machine"].items()]
     )
     if torch is None:
-        print("\ndiffusers is not installed (requirements-parity.txt): only ours is measured.")
+        print("\ndiffusers (requirements-parity.txt) is missing: only our codec is measured.")
     for name, size in sizes.items():
         for batch in flags.batch:
             case = {"size": name, "pixels": size.pixels, "batch": batch}
@@ -88,9 +88,9 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 
 
 def measure(size: AutoencoderSize, batch: int, rounds: int) -> dict[str, object]:
-    """Pictures a second of everyone, and how much faster ours is than the others."""
+    """Return images per second of every implementation, and ratios of our speed to the others'."""
     module = models.make_model(size.architecture)
-    side = size.pixels // size.architecture.factor
+    side = size.pixels // size.architecture.downscale_factor
     draws = np.random.default_rng(0)
     given = {
         "encode": draws.uniform(-1, 1, (batch, size.pixels, size.pixels, 3)),
@@ -118,13 +118,13 @@ def measure(size: AutoencoderSize, batch: int, rounds: int) -> dict[str, object]
         if not name.startswith("ours")
     }
     rates = {name: timing.summarize(batch / s for s in times) for name, times in seconds.items()}
-    return {"pictures_per_second": rates, "ours_over": ratios}
+    return {"images_per_second": rates, "ours_over": ratios}
 
 
 def _diffusers_candidates(
     architecture: Architecture, params: PyTree, inputs: dict[str, jax.Array]
 ) -> Candidates:
-    """The same network and inputs in diffusers, in each layout."""
+    """Return functions that run the same weights on the same inputs in diffusers, by layout."""
     contestants = {}
     for layout in LAYOUTS:
         order = torch.channels_last if layout == "channels last" else torch.contiguous_format
@@ -146,7 +146,7 @@ def _diffusers_candidates(
 
 
 def _check_outputs_match(ours: Candidates, references: Candidates) -> None:
-    """Times of networks that do not do the same would tell nothing."""
+    """Check that all implementations return the same outputs, so that their times compare."""
     for name, run in references.items():
         way = name.split()[-1]
         mine, theirs = ours[f"ours {way}"](), run()
@@ -164,10 +164,10 @@ def _torch_info() -> dict[str, str | int]:
 
 
 def _rows(case: dict[str, object]) -> list[report.Row]:
-    rates = case["pictures_per_second"].items()
-    rows = [(f"{name}, pictures/s", rate.text(digits=2)) for name, rate in rates]
+    rates = case["images_per_second"].items()
+    rows = [(f"{name}, images/s", rate.format(digits=2)) for name, rate in rates]
     ratios = case["ours_over"].items()
-    return rows + [(f"ours / {name}", ratio.text(digits=2)) for name, ratio in ratios]
+    return rows + [(f"ours / {name}", ratio.format(digits=2)) for name, ratio in ratios]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small sound files of every kind of own data, and ways to spoil them."""
+"""Small valid files of every format of custom data, and functions that corrupt them."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 CANARY = "CANARY"
-"""A word that stands outside of what may be read."""
+"""A word in a file outside the folder that may be read."""
 
 BAD_BYTES = (
     *(b"../secret/canary.png", b"../secret/canary.txt", b"/etc/passwd", b"link.png", b"pipe.png"),
@@ -23,7 +23,7 @@ BAD_BYTES = (
 
 
 def make_image(rng: random.Random, image_format: str = "PNG", mode: str = "RGB") -> bytes:
-    """A picture of noise."""
+    """Return an encoded image of noise."""
     size = (rng.randint(1, 40), rng.randint(1, 40))
     noise = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (*size, 3), np.uint8)
     made = PIL.Image.fromarray(noise).convert(mode)
@@ -34,7 +34,7 @@ def make_image(rng: random.Random, image_format: str = "PNG", mode: str = "RGB")
 
 
 def make_any_image(rng: random.Random) -> tuple[str, bytes]:
-    """A picture of any format, and its extension."""
+    """Return the extension and the content of a noise image in a random format."""
     forms = (
         *(("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB")),
         *(("JPEG", "CMYK"), ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB")),
@@ -50,7 +50,7 @@ def make_any_image(rng: random.Random) -> tuple[str, bytes]:
 
 
 def jsonl(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """A file of lines in all three layouts, and two pictures."""
+    """Yield a file of JSON lines in all supported layouts, and two images."""
     names = []
     for each in range(2):
         ending, data = make_any_image(rng)
@@ -69,7 +69,7 @@ def jsonl(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def webdataset(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """A tar file."""
+    """Yield a tar file of three image-text pairs."""
     file = io.BytesIO()
     form = rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT))
     with tarfile.open(fileobj=file, mode="w", format=form) as tar:
@@ -78,7 +78,7 @@ def webdataset(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
             long = "x" * (150 if form == tarfile.GNU_FORMAT else 5)
             for name, content in (
                 (f"{long}{each}{ending}", data),
-                (f"{long}{each}.txt", f"picture {each} of {number}".encode()),
+                (f"{long}{each}.txt", f"image {each} of {number}".encode()),
             ):
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
@@ -89,7 +89,7 @@ def webdataset(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def parquet(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """A table."""
+    """Yield a Parquet table of images and text."""
     import pyarrow
     import pyarrow.parquet
 
@@ -108,7 +108,7 @@ def parquet(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def pages(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """A page, in HTML or Markdown, and its picture."""
+    """Yield a page in HTML or Markdown, and its image."""
     ending, data = make_any_image(rng)
     name = f"img/{number}{ending}"
     yield name, data
@@ -126,10 +126,10 @@ def pages(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def pairs(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """A picture and its words."""
+    """Yield an image and its text file."""
     ending, data = make_any_image(rng)
     yield f"{number}{ending}", data
-    yield f"{number}.txt", f"a picture, number {number}".encode()
+    yield f"{number}.txt", f"image number {number}".encode()
 
 
 FORMATS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] = {
@@ -142,7 +142,7 @@ FORMATS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] 
 
 
 def with_path_traversal(rng: random.Random, name: str, data: bytes, secret: pathlib.Path) -> bytes:
-    """The file, with names of pictures that lead to the secret, or to what is no file."""
+    """Replace the image names in a file by paths to the secret or to objects that are not files."""
     lures = (
         *("../secret/canary.png", "../inside/../secret/canary.png", "link.png", "away/canary.png"),
         *("pipe.png", ".", "", "../pipe.png", "../link.png", "../away/canary.png"),
@@ -170,7 +170,7 @@ def _path_traversal_tar(
 
 
 def corrupt(rng: random.Random, data: bytes) -> bytes:
-    """The file with one to four things wrong."""
+    """Corrupt the content of a file in one to four random ways."""
     found = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(found) + 1)

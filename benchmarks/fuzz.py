@@ -1,8 +1,8 @@
-"""Spoiled data of every kind through the real preparation: `python -m benchmarks.fuzz`.
+"""Fuzzing of data preparation with corrupted files of every format: `python -m benchmarks.fuzz`.
 
-What is counted is what must not happen: processes that die or hang, errors that no reader knows,
-and files opened outside the folder. Beside the folder lies a secret; in it are links to that, a
-pipe, and names that lead there.
+It counts what must not happen: processes that die or hang, unexpected errors, and files opened
+outside the data folder. Next to the data folder there is a secret folder. The data folder has
+links to it, a named pipe, and files with paths that lead to the secret folder.
 """
 
 import argparse
@@ -21,21 +21,21 @@ from oneflow_jax.data.custom.reader import Settings
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.audited")
 NUM_VALID = 12
-"""Documents of each kind that are left as they are: both splits get some."""
+"""Number of documents of each format that stay valid, so that both splits have some."""
 
 TRAVERSAL_FRACTION = 0.2
-"""Share of the other files in which names lead to the secret; the rest is spoiled."""
+"""Fraction of the other files whose paths lead to the secret; the rest is corrupted."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Tries, prints, and returns what --json writes."""
+    """Run all trials, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--files", type=int, default=1_000, help="spoiled ones of each kind")
+    flags.add_argument("--files", type=int, default=1_000, help="corrupted files of each format")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument(
         "--kinds", nargs="+", choices=list(corpus.FORMATS), default=list(corpus.FORMATS)
     )
-    flags.add_argument("--patience", type=float, default=20.0, help="seconds over one document")
+    flags.add_argument("--patience", type=float, default=20.0, help="seconds per document")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     given = flags.parse_args(argv)
     found = {}
@@ -59,11 +59,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def run_trial(
     root: pathlib.Path, data_format: str, num_files: int, seed: int, timeout_s: float
 ) -> dict[str, Any]:
-    """What came of so many spoiled files of a kind, in an empty folder."""
+    """Prepare `num_files` corrupted files of a format in an empty folder, and count failures."""
     inside = root / "inside"
     write_files(inside, data_format, num_files, seed)
     settings = Settings(
-        path=str(inside), kind=data_format, held_out=0.3, pixels=8, patience=timeout_s
+        path=str(inside), format=data_format, heldout_fraction=0.3, pixels=8, read_timeout=timeout_s
     )
     began = time.monotonic()
     prepared = prepare.prepare(settings, str(root / "data"), 1, WORKER_COMMAND)
@@ -72,14 +72,14 @@ def run_trial(
     opened = (root / audited.LOG_FILE).read_bytes().decode("utf-8", "surrogateescape").splitlines()
     allowed = (f"{inside}{os.sep}", f"{root / 'data'}{os.sep}")
     secret = str(root / "secret")
-    # What else Python opens, as for the names of character sets, is no user's.
+    # Python also opens other files, for example for codec names; they hold no user data.
     outside = {
         path
         for path in opened
         if not path.startswith(allowed) and (path.startswith(secret) or path == "/etc/passwd")
     }
     told = sum(
-        corpus.CANARY in document.words()
+        corpus.CANARY in document.text()
         for split in ("train", "heldout")
         for document in prepare.open_split(settings, str(root / "data"), split, 1)
     )
@@ -104,7 +104,7 @@ def run_trial(
 
 
 def write_files(folder: pathlib.Path, data_format: str, num_files: int, seed: int) -> None:
-    """Writes sound and spoiled files into a folder, and a secret beside it."""
+    """Write valid and corrupted files to a folder, and a secret folder next to it."""
     secret = folder.parent / "secret"
     secret.mkdir()
     draws = random.Random(f"fuzz/{data_format}/{seed}")

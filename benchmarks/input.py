@@ -1,9 +1,10 @@
-"""Speed of preparing own data, and of reading it beside the training step: `benchmarks.input`.
+"""Speed of preparing custom data, and of the input pipeline relative to the training step.
 
     python -m benchmarks.input
 
-Documents of a picture and some words are written, prepared with one process and with two, and read
-by the pipeline; the step of configs/own.py on such batches runs in the same rounds.
+The benchmark writes documents of one image and some text, prepares them with one and with two
+processes, and reads them through the input pipeline. The training step of configs/own.py runs on
+such batches in the same rounds.
 """
 
 import argparse
@@ -28,16 +29,16 @@ from oneflow_jax.training import loop, train_state
 
 WORKER_COUNTS = (1, 2)
 BATCHES_PER_ROUND = 32
-"""Batches drawn in a round: many more than are ready beforehand."""
+"""Batches read in a round, many more than are prefetched."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measures, prints, and returns what --json writes."""
+    """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--documents", type=int, default=2_000)
-    flags.add_argument("--side", type=int, default=400, help="height and width of a picture")
+    flags.add_argument("--side", type=int, default=400, help="height and width of an image")
     flags.add_argument("--rounds", type=int, default=15)
-    flags.add_argument("--smoke", action="store_true", help="few, small, one round")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     given = flags.parse_args(argv)
     if given.smoke:
@@ -60,14 +61,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     for workers, rates in preparing.items():
         rows = [(name, f"{value:.1f}") for name, value in rates.items()]
         report.print_table(f"preparing, {workers} processes", rows)
-    rows = [(name, spread.text(digits=2)) for name, spread in reading.items()]
+    rows = [(name, spread.format(digits=2)) for name, spread in reading.items()]
     report.print_table("reading and training, median of rounds (min-max)", rows)
     report.save_json(given.json, results)
     return results
 
 
 def write_documents(folder: pathlib.Path, num_documents: int, image_size: int) -> int:
-    """Writes JSON lines and JPEGs; returns how many bytes."""
+    """Write JSON lines and JPEGs, and return their total size in bytes."""
     folder.mkdir()
     size = 0
     draws, noise = random.Random(0), np.random.default_rng(0)
@@ -89,7 +90,7 @@ def write_documents(folder: pathlib.Path, num_documents: int, image_size: int) -
 def measure_preparation(
     root: pathlib.Path, num_workers: int, num_documents: int, num_bytes: int
 ) -> dict[str, float]:
-    """Rates of a preparation, with the start of its processes."""
+    """Measure the speed of one preparation, including the start of its processes."""
     settings = Settings(path=str(root / "own"), pixels=32)
     began = time.perf_counter()
     prepare.prepare(settings, str(root / f"data-{num_workers}"), num_workers)
@@ -102,19 +103,19 @@ def measure_preparation(
 
 
 def measure_reading(root: pathlib.Path, rounds: int, *, smoke: bool) -> dict[str, timing.Quantiles]:
-    """Seconds of a batch from the pipeline, never seen before, and of a step; and their ratio."""
+    """Measure the time of a new batch from the pipeline and of a step, and their ratio."""
     config = own.get_config()
     config.source.path = str(root / "own")
     config.data.dir = str(root / "data-1")
-    config.data.cache = 0
+    config.data.cache_size = 0
     if smoke:
         config.model.update(common.transformer_config(layers=1, width=32, heads=2))
-        config.batch = 8
+        config.batch_size = 8
     folder = epath.Path(root / "run")
     folder.mkdir()
     system = system_lib.system(config.lock(), folder)
     with sharding.mesh_context(system.mesh):
-        batches = iter(system.batches())
+        batches = iter(system.train_batches())
         canvas = next(batches)
         state, step = train_state.init_sharded(system), loop.jit_train_step(system)
 

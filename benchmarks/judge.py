@@ -1,7 +1,9 @@
-"""How well the scores of interleaved documents tell good from bad: `python -m benchmarks.judge`.
+"""Validity of the metrics of interleaved documents: `python -m benchmarks.judge`.
 
-Scores real documents with more and more of their pictures exchanged, with intervals, and lets both
-judges of pictures name rough copies of them: the trained one, and the nearest picture in pixels.
+The benchmark computes the metric `interleaved_score`, with a bootstrap interval, of real documents
+in which an increasing fraction of the images is exchanged. It also measures how often two image
+classifiers name distorted copies of the images correctly: the trained one, and the nearest neighbor
+in pixel space.
 """
 
 import argparse
@@ -18,14 +20,14 @@ from oneflow_jax.evaluation import emoji, full_suite, image_name_judge, interlea
 from oneflow_jax.runtime import host, metric_writer
 
 SHUFFLED_FRACTIONS = (0.0, 0.1, 0.5, 1.0)
-"""Of the pictures, that are exchanged."""
+"""Fractions of the images that are exchanged."""
 
 SEEDS = range(1, 6)
-"""Of the rough copies."""
+"""RNG seeds of the distorted copies."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
-    """Measures, prints, and returns what --json holds."""
+    """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--documents", type=int, default=256)
     flags.add_argument("--data", default="runs/data", help="folder of prepared data sets")
@@ -35,17 +37,17 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     metric_writer.setup_logging()
     config = compare.paradigm_config("oneflow", flags.smoke)
     config.data.dir = flags.data
-    config.evaluation.samples = min(flags.documents, config.source.documents)
+    config.evaluation.num_samples = min(flags.documents, config.source.documents)
     known = evaluation.reference_data(config)
-    real = interleaved.score_documents(known.real, known.concepts, known.look)
+    real = interleaved.score_documents(known.real, known.concepts, known.classifier)
     judges = {
-        "trained judge": known.look,
+        "trained judge": known.classifier,
         "nearest in pixels": nearest_image_classifier(known.concepts),
     }
     results = {
         "machine": host.machine_info(),
         "documents": len(known.real),
-        "interleaved": {
+        "interleaved_score": {
             f"{share:g}": _score_shuffled(known, real, share) for share in SHUFFLED_FRACTIONS
         },
         "named": {
@@ -57,12 +59,12 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     }
     rows = [
         (f"{float(share):4.0%} exchanged", "{:.2f} ({:.2f} to {:.2f})".format(*each))
-        for share, each in results["interleaved"].items()
+        for share, each in results["interleaved_score"].items()
     ]
-    report.print_table(f"interleaved, {len(known.real)} documents", rows)
+    report.print_table(f"interleaved_score, {len(known.real)} documents", rows)
     rows = [(name, f"{share:.2f}") for name, share in results["named"].items()]
     report.print_table(
-        f"rough copies of {len(known.concepts)} concepts that are named rightly", rows
+        f"fraction of distorted copies of {len(known.concepts)} concepts named correctly", rows
     )
     report.save_json(flags.json, results)
     return results
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 def nearest_image_classifier(
     concepts: Sequence[emoji_concepts.Concept],
 ) -> interleaved.ImageClassifier:
-    """The judge that names the picture nearest in pixels."""
+    """Return a classifier that names the nearest neighbor in pixel space."""
     known = {concept.name: emoji.features(concept.pixels) for concept in concepts}
     return lambda pictures: [emoji.nearest_neighbor(pixels, known) for pixels in pictures]
 
@@ -81,13 +83,17 @@ def _score_shuffled(
     real_scores: Sequence[interleaved.DocumentScores],
     fraction: float,
 ) -> tuple[float, float, float]:
-    """The figure `interleaved` of the real documents, and its 95 % interval."""
+    """Return `interleaved_score` of real documents with exchanged images, and its 95 % interval."""
     documents = interleaved.shuffle_images(references.real, fraction, seed=0)
-    made = interleaved.score_documents(documents, references.concepts, references.look)
+    made = interleaved.score_documents(documents, references.concepts, references.classifier)
     low, high = np.percentile(
-        interleaved.bootstrap_metrics(made, real_scores)["interleaved"], (2.5, 97.5)
+        interleaved.bootstrap_metrics(made, real_scores)["interleaved_score"], (2.5, 97.5)
     )
-    return interleaved.compute_metrics(made, real_scores)["interleaved"], float(low), float(high)
+    return (
+        interleaved.compute_metrics(made, real_scores)["interleaved_score"],
+        float(low),
+        float(high),
+    )
 
 
 if __name__ == "__main__":

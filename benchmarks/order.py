@@ -1,8 +1,11 @@
-"""Which words come first: `python -m benchmarks.order documents quickstart quickstart:mask_flow`.
+"""Order in which a model generates words.
 
-Makes documents of words and pictures from nothing, and prints when the words came: those that name
-things, those that only hold a sentence together, and pictures that were born on the way; and how
-the mean time of a word goes with how often training shows it (Spearman's rank correlation).
+    python -m benchmarks.order documents quickstart quickstart:mask_flow
+
+The benchmark samples documents of text and images without a prompt. It prints the mean time t at
+which words appear, separately for content words, for words of the sentence templates, and for
+inserted images. It also prints Spearman's rank correlation between the mean time of a word and its
+frequency in the training data.
 """
 
 import argparse
@@ -25,13 +28,15 @@ WORD_CLASSES = ("naming", "grammar", "picture")
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
-    """Measures, prints, and returns what --json writes."""
+    """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("configs", nargs="+", help="of configs/, as in quickstart:edit_flow")
+    flags.add_argument("configs", nargs="+", help="names in configs/, as in quickstart:edit_flow")
     flags.add_argument("--samples", type=int, default=128)
     flags.add_argument("--steps", type=int, default=32)
-    flags.add_argument("--set", nargs="*", default=[], help="settings, as in sampling.guidance=2.0")
-    flags.add_argument("--runs", default="runs", help="folder of the runs, which must be trained")
+    flags.add_argument(
+        "--set", nargs="*", default=[], help="overrides, as in sampling.image_guidance_scale=2.0"
+    )
+    flags.add_argument("--runs", default="runs", help="folder of the trained runs")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
@@ -43,25 +48,25 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         ]
         rows.append(("rank correlation with frequency", f"{found['correlation']:.2f}"))
         rows.append(("words compared", str(found["words"])))
-        report.print_table(f"{name}: mean time of arrival, t", rows)
+        report.print_table(f"{name}: mean time t at which words appear", rows)
     report.save_json(flags.json, results)
     return results
 
 
 def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
-    """Times of arrival by class of word, with standard errors."""
+    """Measure the mean times at which words appear, by word class, with standard errors."""
     config = quality.load_config(name, [*flags.set, f"sampling.steps={flags.steps}"])
     folder = quality.run_dir(config, flags.runs)
     system = system_lib.system(config, folder)
     params = evaluate.load_ema_params(system, folder)
     plan = sampling.sampling_plan(config, system.paradigm, evaluate.time_grid(system, params))
-    gaps = (Gap("document"),) if system.layout.grows else (Gap("text"), Gap("image"))
+    gaps = (Gap("document"),) if system.layout.variable_length else (Gap("text"), Gap("image"))
     prompts = [Document(gaps)] * flags.samples
     every: list[token_times.WordTime] = []
     for made in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
         titles = [""] * len(made.documents)
-        end = max(1.0, float(made.moments.times[-1]))  # Stories run from 0 to 1.
-        for told in from_samples.build_views(system.layout, made.moments, titles, titles):
+        end = max(1.0, float(made.trajectory.run_times[-1]))  # Views scale times to [0, 1].
+        for told in from_samples.build_views(system.layout, made.trajectory, titles, titles):
             every += [
                 token_times.WordTime(one.word, min(1.0, end * one.time))
                 for one in token_times.compute_word_times(told)
@@ -71,7 +76,7 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
         times[classify_word(one.word)].append(one.time)
     shown = data.open_split(config, "train")
     counts = collections.Counter(
-        word for n in range(min(len(shown), 2_000)) for word in shown[n].words().split()
+        word for n in range(min(len(shown), 2_000)) for word in shown[n].text().split()
     )
     means = {
         word: mean for word, (mean, _) in token_times.average_times(every).items() if word in counts
@@ -89,7 +94,7 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
 
 
 def classify_word(word: str) -> str:
-    """Whether a word names something, or is one that all sentences share."""
+    """Return the word class: an image, a word of the sentence templates, or a content word."""
     if word == token_times.IMAGE_LABEL:
         return "picture"
     return "grammar" if word.strip(":,") in sentences.TEMPLATE_WORDS else "naming"

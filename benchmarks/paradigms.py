@@ -1,4 +1,4 @@
-"""What a step of sampling costs in each paradigm: `python -m benchmarks.paradigms`."""
+"""Time of a forward pass in sampling, by paradigm: `python -m benchmarks.paradigms`."""
 
 import argparse
 import dataclasses
@@ -12,9 +12,9 @@ NAMES = ("oneflow", "mask_flow", "edit_flow")
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
-    """Measures, prints, and returns what --json writes."""
+    """Measure, print, and return the results that --json writes."""
     flags = report.make_parser(__doc__, rounds=15)
-    flags.add_argument("--nfe", type=int, default=16, help="forward passes")
+    flags.add_argument("--nfe", type=int, default=16, help="number of forward passes")
     flags = flags.parse_args(argv)
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
@@ -22,24 +22,24 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     report.print_table(
         "machine", [(name, str(value)) for name, value in results["machine"].items()]
     )
-    title = f"batch {sizes.batch}, {flags.nfe} passes, median of rounds (min-max)"
+    title = f"batch {sizes.batch}, NFE {flags.nfe}, median of rounds (min-max)"
     for name, case in results["cases"].items():
         report.print_table(f"{name}: {title}", [
             ("compile, s", f"{case['compile_seconds']:.1f}"),
-            ("ms per pass", case["seconds_per_pass"].text(1000)),
-            ("times oneflow's", case["ratio"].text(digits=2)),
+            ("ms per forward pass", case["seconds_per_pass"].format(1000)),
+            ("ratio to oneflow", case["ratio"].format(digits=2)),
         ])  # fmt: skip
     report.save_json(flags.json, results)
     return results
 
 
 def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
-    """All figures, a case for each paradigm; ratios are taken within a round."""
+    """Measure every paradigm; ratios are taken within a round."""
     plan = SamplingPlan(ode.make_schedule("euler", flags.nfe))
     contestants, compile_seconds = {}, {}
     for name in NAMES:
         task = problem.Workload(sizes, name)
-        params, prompt = task.state().params, task.prompt(sizes.batch)
+        params, prompt = task.init_state().params, task.prompt(sizes.batch)
         run, compile_seconds[name] = sample.compile_sampler(task, plan, params, prompt)
         contestants[name] = lambda run=run, given=(params, prompt): run(*given)
     seconds = timing.time_interleaved(contestants, flags.rounds)

@@ -1,4 +1,4 @@
-"""What is measured: documents of one text run and one picture, without data files."""
+"""The workload of the benchmarks: random documents of one text span and one image."""
 
 import argparse
 import dataclasses
@@ -24,30 +24,30 @@ from oneflow_jax.training.train_state import TrainState
 
 OPTIMIZER_CONFIG = optimizer_lib.OptimizerConfig(
     learning_rate=1e-3,
-    warmup=100,
-    steps=10_000,
-    final=0.1,
+    warmup_steps=100,
+    total_steps=10_000,
+    end_lr_fraction=0.1,
     b1=0.9,
     b2=0.95,
     weight_decay=0.01,
-    clip=1.0,
-    ema=0.999,
+    max_grad_norm=1.0,
+    ema_decay=0.999,
 )
-TASK_MIXTURE = tasks.TaskMixture(shares=(0.4, 0.2, 0.2, 0.1, 0.1), drop=0.1)
+TASK_MIXTURE = tasks.TaskMixture(probs=(0.4, 0.2, 0.2, 0.1, 0.1), cond_drop_prob=0.1)
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkloadSizes:
-    """Sizes of network and batch; every name is also a flag of the command line.
+    """Sizes of the network and the batch; every name is also a command-line flag.
 
     Attributes:
-        layers, width, heads, head_width, hidden: of the transformer (`backbone.Size`).
-        unroll: layers in each round of the scan over layers.
-        vocab: number of tokens.
-        embed: width of a token's vector.
-        channels: numbers in a patch.
-        text, image: slots of each kind in a document; `image` is a square number.
-        batch: documents.
+        layers, width, heads, head_width, hidden: sizes of `backbone.TransformerConfig`.
+        unroll: number of layers in each iteration of the scan over layers.
+        vocab: vocabulary size.
+        embed: width of token embeddings.
+        channels: number of values in a patch.
+        text, image: number of text and image slots in a document; `image` is a square number.
+        batch: number of documents.
     """
 
     layers: int = 6
@@ -64,8 +64,8 @@ class WorkloadSizes:
     batch: int = 8
 
     @property
-    def slots(self) -> int:
-        """Slots of a document."""
+    def num_slots(self) -> int:
+        """Number of slots of a document."""
         return self.text + self.image
 
 
@@ -73,17 +73,17 @@ TINY = WorkloadSizes(
     layers=2, width=32, heads=2, head_width=16, hidden=64, unroll=2, vocab=32, embed=16,
     channels=12, text=8, image=4, batch=2,
 )  # fmt: skip
-"""For a quick check that the benchmarks run; its times say nothing."""
+"""Sizes for a quick check that the benchmarks run; the measured times are meaningless."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds a flag for each field of `WorkloadSizes`."""
+    """Add a flag for each field of `WorkloadSizes`."""
     for field in dataclasses.fields(WorkloadSizes):
         parser.add_argument(f"--{field.name}", type=int, metavar="N", help=f"{field.default}")
 
 
 def parse_sizes(flags: argparse.Namespace) -> WorkloadSizes:
-    """Return the sizes of the command line: `WorkloadSizes`, or `TINY` for --smoke, and changes."""
+    """Return `WorkloadSizes`, or `TINY` for --smoke, with the sizes given on the command line."""
     given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(WorkloadSizes)}
     changes = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(TINY if flags.smoke else WorkloadSizes(), **changes)
@@ -98,13 +98,13 @@ class Workload:
 
     @functools.cached_property
     def paradigm(self) -> base.Paradigm:
-        """As users run it: clean patches, all tasks; `oneflow` with its endpoint objective."""
+        """The paradigm with its default settings: x1 prediction, all tasks, cross-entropy loss."""
         s = self.sizes
         shared = {
-            "image": predictions.X1Prediction(),
+            "image_prediction": predictions.X1Prediction(),
             "channels": s.channels,
-            "mix": TASK_MIXTURE,
-            "clock": time_samplers.PowerTimeSampler(),
+            "task_mixture": TASK_MIXTURE,
+            "time_sampler": time_samplers.PowerTimeSampler(),
         }
         words, flat = (6, s.vocab), (("text", 1.0), ("image", 1.0))
         if self.name == "oneflow":
@@ -112,19 +112,23 @@ class Workload:
                 objectives.CrossEntropyObjective(s.vocab), weights=flat, **shared
             )
         if self.name == "mask_flow":
-            return mask_flow.MaskFlow(s.vocab, (words,), cap=10.0, weights=flat, **shared)
+            return mask_flow.MaskFlow(
+                s.vocab, (words,), max_mask_weight=10.0, weights=flat, **shared
+            )
         side = round(s.image**0.5)
         return edit_flow.EditFlow(
-            edit.TokenSpace(s.vocab, words, image_token=3, grid=(side, side)),
-            schedules=time_couplings.TimeCoupling((0.3, 0.1, 0.4, 0.2), shared.pop("clock")),
-            text_clock=False,
+            edit.TokenSpace(s.vocab, words, image_token_id=3, grid=(side, side)),
+            time_coupling=time_couplings.TimeCoupling(
+                (0.3, 0.1, 0.4, 0.2), shared.pop("time_sampler")
+            ),
+            condition_on_text_time=False,
             weights=tuple((term, 1.0) for term in edit_flow.LOSS_TERMS),
             **shared,
         )
 
     @functools.cached_property
     def model(self) -> models.Model:
-        """In float32, with all activations saved for the backward pass."""
+        """The network, in float32 and without rematerialization."""
         s = self.sizes
         size = backbone.TransformerConfig(
             s.layers, s.width, s.heads, s.heads, s.head_width, s.hidden, "none", s.unroll,
@@ -134,13 +138,13 @@ class Workload:
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """The project's own."""
+        """The project's optimizer, with `OPTIMIZER_CONFIG`."""
         return optimizer_lib.optimizer(OPTIMIZER_CONFIG)
 
     def canvas(self, batch: int) -> Canvas:
-        """`batch` documents of random content: BOS and words, then one picture."""
+        """Return `batch` documents of random content: BOS and text, then one image."""
         s, rng = self.sizes, np.random.default_rng(0)
-        slot = np.arange(s.slots)
+        slot = np.arange(s.num_slots)
         is_text = slot < s.text
         patch, side = slot - s.text, round(s.image**0.5)
         position = np.stack(
@@ -153,15 +157,15 @@ class Workload:
         )
         span = np.where(slot == 0, 1, np.where(is_text, 2, 3))
         row = {
-            "kind": np.where(is_text, Modality.TEXT, Modality.IMAGE).astype(np.int32),
-            "segment": np.ones(s.slots, np.int32),
+            "modality": np.where(is_text, Modality.TEXT, Modality.IMAGE).astype(np.int32),
+            "segment": np.ones(s.num_slots, np.int32),
             "span": span.astype(np.int32),
             "position": position.astype(np.int32),
-            "fixed": slot == 0,
-            "opening": np.zeros(s.slots, np.int32),
+            "is_given": slot == 0,
+            "insertable": np.zeros(s.num_slots, np.int32),
         }
-        latents = rng.standard_normal((batch, s.slots, s.channels), np.float32)
-        ids = rng.integers(0, s.vocab, (batch, s.slots), np.int32)
+        latents = rng.standard_normal((batch, s.num_slots, s.channels), np.float32)
+        ids = rng.integers(0, s.vocab, (batch, s.num_slots), np.int32)
         rows = {name: np.stack([value] * batch) for name, value in row.items()}
         canvas = Canvas(
             ids=np.where(is_text, ids, 0).astype(np.int32),
@@ -171,23 +175,23 @@ class Workload:
         return jax.tree.map(jnp.asarray, canvas)
 
     def prompt(self, batch: int) -> Canvas:
-        """As many slots with nothing given but BOS; for `edit_flow` the text has none yet."""
+        """Return canvases to sample, in which only BOS is given; `edit_flow` has no text yet."""
         canvas = self.canvas(batch)
         if self.name != "edit_flow":
             return canvas
-        exists = canvas.fixed | canvas.is_image
+        exists = canvas.is_given | canvas.is_image
         return canvas.replace(
-            kind=jnp.where(exists, canvas.kind, int(Modality.PAD)),
+            modality=jnp.where(exists, canvas.modality, int(Modality.PAD)),
             segment=jnp.where(exists, canvas.segment, 0),
             span=jnp.where(exists, canvas.span, 0),
             position=jnp.where(exists[..., None], canvas.position, 0)
             .at[..., 0]
             .set(jnp.where(canvas.is_image, 1, 0)),
-            opening=jnp.where(canvas.fixed, int(InsertPolicy.WORDS), 0),
+            insertable=jnp.where(canvas.is_given, int(InsertPolicy.TEXT), 0),
         )
 
-    def state(self) -> TrainState:
-        """The state before the first step."""
+    def init_state(self) -> TrainState:
+        """Return the initial training state."""
         canvas = self.canvas(1)
         embeds = jnp.zeros((*canvas.ids.shape, self.sizes.embed))
         view = canvases.noisy_canvas(canvas, embeds, canvas.latents, jnp.ones(canvas.ids.shape))
@@ -197,18 +201,18 @@ class Workload:
         return jax.jit(lambda key: nn.unbox(init(key)))(jax.random.key(0))
 
     def train_step(self) -> jax.stages.Wrapped:
-        """The jitted step (state, canvas) -> (state, metrics); donates the state."""
+        """Return the jitted step (state, canvas) -> (state, metrics); it donates the state."""
         step = functools.partial(
             step_lib.train_step,
             model=self.model,
             paradigm=self.paradigm,
             optimizer=self.optimizer,
-            ema_decay=OPTIMIZER_CONFIG.ema,
+            ema_decay=OPTIMIZER_CONFIG.ema_decay,
             num_microbatches=1,
         )
         return jax.jit(step, donate_argnums=0)
 
 
 def single_device_mesh() -> jax.sharding.Mesh:
-    """One device: the whole machine, if it is a CPU."""
+    """Return a mesh of one device; a CPU is one device with all its cores."""
     return sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])

@@ -1,7 +1,7 @@
-"""Quality against forward passes and seconds: `python -m benchmarks.quality quickstart digits`.
+"""Metrics as functions of NFE and of time: `python -m benchmarks.quality quickstart digits`.
 
-Trains what is not trained yet, evaluates each run at each number of passes with each grid of times,
-and writes a table and two plots for each figure of merit.
+The benchmark trains runs that are not trained yet, evaluates each run at each NFE with each time
+grid, and writes a table and two plots for each metric.
 
     python -m benchmarks.quality quickstart quickstart:mask_flow quickstart:edit_flow
     python -m benchmarks.quality digits:edit_flow --passes 2 4 8 16 --grids uniform sine learned
@@ -27,21 +27,23 @@ from oneflow_jax.training import checkpoint, loop
 from oneflow_jax.viewer import plots
 
 CONFIGURED_GRID = "configured"
-"""The grid that the configuration names."""
+"""Name of the time grid in the configuration."""
 
 Row = dict[str, object]
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
-    """Measures, prints, writes, and returns what --out holds as JSON."""
+    """Measure, print, write, and return the rows of `quality.json` in --out."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("configs", nargs="+", help="of configs/, as in quickstart:edit_flow")
+    flags.add_argument("configs", nargs="+", help="names in configs/, as in quickstart:edit_flow")
     flags.add_argument("--passes", type=int, nargs="+", default=[2, 4, 8, 16, 40])
     flags.add_argument("--grids", nargs="+", default=[CONFIGURED_GRID])
-    flags.add_argument("--tasks", nargs="+", help="only these; all if left out")
-    flags.add_argument("--set", nargs="*", default=[], help="settings, as in sampling.guidance=2.0")
+    flags.add_argument("--tasks", nargs="+", help="tasks to evaluate (default: all)")
+    flags.add_argument(
+        "--set", nargs="*", default=[], help="overrides, as in sampling.image_guidance_scale=2.0"
+    )
     flags.add_argument("--runs", default="runs", help="folder of the runs")
-    flags.add_argument("--out", default="runs/quality", help="folder for the figures")
+    flags.add_argument("--out", default="runs/quality", help="folder of tables and plots")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
     out = epath.Path(flags.out)
@@ -65,14 +67,14 @@ AXIS_LABELS = {"passes": "forward passes", "seconds": "seconds a document"}
 
 
 def load_config(name: str, assignments: Sequence[str]) -> ml_collections.ConfigDict:
-    """The configuration of that name, with some of its values changed.
+    """Load a configuration by name and apply overrides.
 
     Raises:
-        UserError: there is no such file of configs/, or no such field.
+        UserError: there is no such file in configs/, or no such key.
     """
     module, _, argument = name.partition(":")
     if importlib.util.find_spec(f"configs.{module}") is None:
-        raise UserError(f"{name}: there is no configs/{module}.py.")
+        raise UserError(f"{name}: there is no configs/{module}.py. Give a name in configs/.")
     make = importlib.import_module(f"configs.{module}").get_config
     config = make(argument) if argument else make()
     settings.apply_overrides(config, assignments)
@@ -80,52 +82,52 @@ def load_config(name: str, assignments: Sequence[str]) -> ml_collections.ConfigD
 
 
 def run_dir(config: ml_collections.ConfigDict, runs: str) -> epath.Path:
-    """The folder of the run of that configuration."""
+    """Return the folder of the configuration's run."""
     return epath.Path(runs).resolve() / config.name
 
 
 def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Iterator[Row]:
-    """One run, trained if need be: a row for each task, grid and number of passes."""
+    """Evaluate one run, trained if necessary; yield a row for each task, time grid and NFE."""
     folder = run_dir(config, flags.runs)
     with workdir.lock(folder):
         workdir.check_config(folder, config)
         system = system_lib.system(config, folder)
         with checkpoint.Checkpoints(folder) as checkpoints:
-            done = checkpoints.latest == config.steps
+            done = checkpoints.latest_step == config.steps
         if not done:
             workdir.save_config(folder, config)
             loop.run(system, folder)
         params = evaluate.load_ema_params(system, folder)
-    generator, own = generate.Generator(system, params), config.sampling.grid
+    generator, own = generate.Generator(system, params), config.sampling.time_grid
     tasks = [
         t
         for t in system_lib.supported_suite(system).tasks
         if not flags.tasks or t.name in flags.tasks
     ]
     if not tasks:
-        raise UserError(f"--tasks {' '.join(flags.tasks)}: {config.name} has none of them.")
+        raise UserError(f"--tasks {' '.join(flags.tasks)}: {config.name} has none of these tasks.")
     for grid in flags.grids:
-        config.sampling.grid = own if grid == CONFIGURED_GRID else grid
+        config.sampling.time_grid = own if grid == CONFIGURED_GRID else grid
         spacing = evaluate.time_grid(system, params)
         for task in tasks:
             for passes in flags.passes:
                 if evaluate.affordable_nfe(system, task, passes) == 0:
                     continue
                 plan = evaluate.task_plan(system, task, passes, spacing)
-                batch = config.evaluation.batch
+                batch = config.evaluation.batch_size
                 run = functools.partial(generator, task.prompts, plan, seed=0, batch=batch)
-                next(run())  # compiles
+                next(run())  # The first batch includes compilation.
                 began = time.monotonic()
                 documents = [document for made in run() for document in made.documents]
                 seconds = (time.monotonic() - began) / len(documents)
-                figures = dict(task.score(documents).figures)
+                figures = dict(task.score(documents).metrics)
                 row = {"run": config.name, "grid": grid, "passes": passes, "seconds": seconds}
                 print(row, figures, flush=True)
                 yield row | {"figures": figures}
 
 
 def format_table(rows: Sequence[Row], metric: str) -> str:
-    """A line for each run and grid, a column for each number of passes."""
+    """Format one metric as a table with a line for each run and grid, and a column for each NFE."""
     passes = sorted({row["passes"] for row in rows})
     lines = ["".ljust(36) + "".join(f"{n:>8}" for n in passes)]
     for name, points in metric_curves(rows, metric, "passes").items():
@@ -138,7 +140,7 @@ def format_table(rows: Sequence[Row], metric: str) -> str:
 def metric_curves(
     rows: Sequence[Row], metric: str, x_key: str
 ) -> dict[str, list[tuple[float, float]]]:
-    """Points of each run and grid, in order."""
+    """Return the points (x, metric) of each run and grid, sorted by x."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if metric in row["figures"]:

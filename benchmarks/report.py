@@ -1,4 +1,4 @@
-"""What all benchmarks say of the machine, and how they print and keep results."""
+"""Command line, tables and JSON files of the benchmarks."""
 
 import argparse
 import dataclasses
@@ -16,22 +16,22 @@ Row = tuple[str, str]
 
 
 def make_parser(description: str, rounds: int) -> argparse.ArgumentParser:
-    """A command line with the flags that all benchmarks share."""
+    """Return a parser with the flags that all benchmarks share."""
     flags = argparse.ArgumentParser(description=description)
-    flags.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds; {rounds}")
+    flags.add_argument("--rounds", type=int, default=rounds, help=f"rounds (default: {rounds})")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
     flags.add_argument(
         "--plain_malloc",
         action="store_true",
-        help="leave glibc's malloc as it is (see oneflow_jax.host)",
+        help="do not configure glibc's malloc (see oneflow_jax.runtime.host)",
     )
     problem.add_flags(flags)
     return flags
 
 
 def setup(flags: argparse.Namespace) -> problem.WorkloadSizes:
-    """The sizes to measure, after this process has been set up as `oneflow_jax` itself is."""
+    """Configure malloc as `oneflow_jax.main` does, and return the sizes to measure."""
     if flags.smoke:
         flags.rounds = 1
     if not flags.plain_malloc:
@@ -40,7 +40,7 @@ def setup(flags: argparse.Namespace) -> problem.WorkloadSizes:
 
 
 def print_table(title: str, rows: list[Row]) -> None:
-    """Prints a titled table of two columns."""
+    """Print a table of two columns with a title."""
     width = max(len(name) for name, _ in rows)
     print(f"\n{title}")
     for name, value in rows:
@@ -48,14 +48,14 @@ def print_table(title: str, rows: list[Row]) -> None:
 
 
 def save_json(path: pathlib.Path | None, results: dict[str, object]) -> None:
-    """Writes the results as JSON, if a path is given."""
+    """Write the results as JSON, if a path is given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2, default=dataclasses.asdict) + "\n")
 
 
 def run_main(main: Callable[[], object]) -> None:
-    """Runs a benchmark; a user's mistake ends it with a line, and no traceback."""
+    """Run a benchmark, and report a `UserError` in one line without a traceback."""
     try:
         main()
     except UserError as error:

@@ -1,6 +1,6 @@
-"""Least seconds per document on TPUs, by paradigm and passes: `python -m benchmarks.roofline`.
+"""Roofline time per document on TPUs, by paradigm and NFE: `python -m benchmarks.roofline`.
 
-Computed, not measured: `oneflow_jax.costs` says what is counted and what is left out.
+The times are computed, not measured; `oneflow_jax.costs` describes what the model includes.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from oneflow_jax.costs import chips, latency, sizes, ways
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
-    """Computes, prints, and returns what --json writes."""
+    """Compute, print, and return the results that --json writes."""
     flags = _make_parser().parse_args(argv)
     cases = [
         _compute_case(name, batch, flags)
@@ -26,9 +26,11 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         where = f"{case['network']}, batch {case['batch']}, {case['chips']} x {case['chip']}"
         heads = "".join(f"{passes:>9}" for passes in case["passes"])
         report.print_table(
-            f"{where}: seconds per document by passes", [("", heads), *_latency_rows(case)]
+            f"{where}: seconds per document by NFE", [("", heads), *_latency_rows(case)]
         )
-        title = f"{where}: faster up to so many passes than ..., {flags.picture} a picture"
+        title = (
+            f"{where}: largest NFE that beats another paradigm with NFE {flags.picture} per image"
+        )
         report.print_table(title, _crossover_rows(case))
     report.save_json(flags.json, results)
     return results
@@ -36,21 +38,25 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 
 def _make_parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--chip", choices=chips.CHIPS, default="v4", help="v4")
-    flags.add_argument("--batch", type=int, nargs="+", default=(1, 8, 64), help="1 8 64")
+    flags.add_argument(
+        "--chip", choices=chips.CHIPS, default="v4", help="kind of chip (default: v4)"
+    )
+    flags.add_argument(
+        "--batch", type=int, nargs="+", default=(1, 8, 64), help="documents (default: 1 8 64)"
+    )
     flags.add_argument(
         "--passes", type=int, nargs="+", default=(8, 16, 32, 64),
-        help="of the document, or of each picture where words come first; 8 16 32 64",
+        help="NFE per document, or per image if text is autoregressive (default: 8 16 32 64)",
     )  # fmt: skip
     flags.add_argument(
-        "--picture", type=int, default=16, help="passes of each picture to overtake; 16"
+        "--picture", type=int, default=16, help="NFE per image to beat (default: 16)"
     )
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     return flags
 
 
 def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str, object]:
-    """One network and batch, all ways on as many chips as the one that needs most."""
+    """Compute all sampling methods of a network and batch, on the most chips that one needs."""
     setting = latency.Deployment(
         sizes.NETWORKS[name], sizes.DOCUMENT, batch, chips.CHIPS[flags.chip]
     )
@@ -59,14 +65,14 @@ def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str,
     limits = {
         n: latency.seconds(way, flags.picture, setting)
         for n, way in ways.PROFILES.items()
-        if way.cached
+        if way.uses_kv_cache
     }
     return {
         "network": name,
-        "parameters": setting.network.parameters,
+        "parameters": setting.network.num_parameters,
         "batch": batch,
         "chip": flags.chip,
-        "chips": setting.chips,
+        "chips": setting.num_chips,
         "chips_needed": needed,
         "passes": flags.passes,
         "seconds": {
@@ -78,7 +84,7 @@ def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str,
                 other: latency.crossover_nfe(way, limit, setting) for other, limit in limits.items()
             }
             for n, way in ways.PROFILES.items()
-            if not way.cached
+            if not way.uses_kv_cache
         },
     }
 
@@ -97,7 +103,7 @@ def _crossover_rows(case: dict[str, object]) -> list[report.Row]:
 
 
 def _group_equal_rows(rows: dict[str, Hashable]) -> list[tuple[str, Hashable]]:
-    """The rows, those that say the same under one name."""
+    """Merge rows with equal values under one joined name."""
     names: dict[Hashable, list[str]] = {}
     for name, value in rows.items():
         names.setdefault(value, []).append(name)

@@ -1,4 +1,4 @@
-"""Speed of sampling, and what diffrax costs: `python -m benchmarks.sample`."""
+"""Speed of sampling, and the overhead of diffrax: `python -m benchmarks.sample`."""
 
 import argparse
 import dataclasses
@@ -28,7 +28,7 @@ def euler_loop(
     schedule: ode.SolverSchedule,
     return_trajectory: bool = False,
 ) -> ode.Solution:
-    """`ode.solve` by Euler's method in the plainest loop there is; records nothing."""
+    """Solve by Euler's method in a `fori_loop`, in place of `ode.solve`, without a trajectory."""
     del return_trajectory
     times = jnp.asarray(schedule.times, jnp.float32)
 
@@ -37,13 +37,15 @@ def euler_loop(
         return jax.tree.map(lambda x, v: x + step * v, x, velocity(times[i], x))
 
     last = jax.lax.fori_loop(0, len(schedule.times) - 1, advance, state)
-    return ode.Solution(last=last, times=times, path=None)
+    return ode.Solution(final=last, times=times, trajectory=None)
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
-    """Measures, prints, and returns what --json writes."""
+    """Measure, print, and return the results that --json writes."""
     flags = report.make_parser(__doc__, rounds=7)
-    flags.add_argument("--nfe", type=int, nargs="+", default=NFE_VALUES, help="forward passes")
+    flags.add_argument(
+        "--nfe", type=int, nargs="+", default=NFE_VALUES, help="numbers of forward passes"
+    )
     flags = flags.parse_args(argv)
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
@@ -52,16 +54,16 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         "machine", [(name, str(value)) for name, value in results["machine"].items()]
     )
     for case in results["cases"]:
-        title = f"batch {case['batch']}, {case['nfe']} passes, median of rounds (min-max)"
+        title = f"batch {case['batch']}, NFE {case['nfe']}, median of rounds (min-max)"
         report.print_table(title, _rows(case))
     report.save_json(flags.json, results)
     return results
 
 
 def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
-    """All figures of sampling, a case for each batch and number of passes."""
+    """Measure sampling at each batch size and NFE."""
     task = problem.Workload(sizes)
-    params = task.state().params
+    params = task.init_state().params
     squares = (64,) if flags.smoke else timing.MATMUL_SIZES
     cases = [
         _measure_case(task, params, batch, nfe, squares, flags.rounds)
@@ -94,7 +96,10 @@ def _measure_case(
         "bare": lambda: beside(params, canvas),
     }
     seconds = timing.time_interleaved(contestants | timing.matmul_candidates(matmul_sizes), rounds)
-    network, slots = flops.from_model(workload.model, workload.sizes.channels), workload.sizes.slots
+    network, slots = (
+        flops.from_model(workload.model, workload.sizes.channels),
+        workload.sizes.num_slots,
+    )
     work = nfe * flops.forward(network, batch * slots, keys=slots)
     peaks = timing.peak_flops(seconds)
     both = list(zip(seconds["diffrax"], seconds["bare"], strict=True))
@@ -109,7 +114,7 @@ def _measure_case(
         / statistics.median(seconds["bare"])
         - 1,
         "tokens_per_second": timing.summarize(
-            batch * workload.sizes.slots / s for s in seconds["diffrax"]
+            batch * workload.sizes.num_slots / s for s in seconds["diffrax"]
         ),
         "peak_flops_per_second": timing.summarize(peaks),
         "share_of_peak": timing.summarize(
@@ -122,12 +127,12 @@ def _measure_case(
 def compile_sampler(
     workload: problem.Workload, plan: SamplingPlan, params: PyTree, canvas: Canvas
 ) -> tuple[Callable[[PyTree, Canvas], Canvas], float]:
-    """The compiled sampler (params, canvas) -> canvas, and the seconds that compiling took."""
+    """Compile the sampler (params, canvas) -> canvas; return it and the compile time in seconds."""
 
     def sample(params: PyTree, canvas: Canvas) -> Canvas:
         apply = functools.partial(workload.model.apply, {"params": params})
         keys = update.per_row_keys(jax.random.key(1), canvas.ids.shape[0])
-        table = apply(method="table")
+        table = apply(method="embedding_table")
         return workload.paradigm.sample(apply, table, keys, canvas, plan).canvas
 
     return timing.compile_timed(jax.jit(sample), params, canvas)
@@ -137,12 +142,12 @@ def _rows(case: dict[str, object]) -> list[report.Row]:
     memory = case["memory"]
     return [
         ("compile, s", f"{case['compile_seconds']:.1f}"),
-        ("s per document", case["seconds_per_document"].text(digits=3)),
-        ("s per document, bare loop", case["bare_seconds_per_document"].text(digits=3)),
-        ("diffrax's overhead, %", case["overhead"].text(100)),
-        ("tokens/s", case["tokens_per_second"].text(digits=0)),
-        ("matmul peak, GFLOP/s", case["peak_flops_per_second"].text(1e-9)),
-        ("share of peak, %", case["share_of_peak"].text(100)),
+        ("s per document", case["seconds_per_document"].format(digits=3)),
+        ("s per document, bare loop", case["bare_seconds_per_document"].format(digits=3)),
+        ("diffrax's overhead, %", case["overhead"].format(100)),
+        ("tokens/s", case["tokens_per_second"].format(digits=0)),
+        ("matmul peak, GFLOP/s", case["peak_flops_per_second"].format(1e-9)),
+        ("fraction of peak, %", case["share_of_peak"].format(100)),
         ("arguments, temporaries, MiB",
          f"{memory['arguments_mib']:.0f}, {memory['temporaries_mib']:.0f}"),
         ("process's peak, MiB", f"{memory['process_peak_mib']:.0f}"),

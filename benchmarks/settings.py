@@ -1,4 +1,4 @@
-"""Settings on a command line: `--set sampling.guidance=2.0 "paradigm.clock=('power', 3.0)"`."""
+"""Configuration overrides on a command line, as in `--set sampling.image_guidance_scale=2.0`."""
 
 import ast
 from collections.abc import Sequence
@@ -9,24 +9,29 @@ from oneflow_jax.errors import UserError
 
 
 def apply_overrides(config: ml_collections.ConfigDict, assignments: Sequence[str]) -> None:
-    """Changes values of the configuration.
+    """Apply overrides to a configuration.
 
     Args:
-        config: changed in place, and locked: a misspelt field would else be a new one.
-        assignments: each is field=value, the value a Python literal or a word.
+        config: configuration to change in place. It is locked, so that a misspelt key is an error
+            instead of a new key.
+        assignments: overrides of the form key=value, where the value is a Python literal or a
+            plain string.
 
     Raises:
-        UserError: there is no such field, or its values are of another type.
+        UserError: there is no such key, or its values have another type.
     """
     config.lock()
     for setting in assignments:
         field, equals, value = setting.partition("=")
         if not equals:
-            raise UserError(f"--set {setting}: give field=value, as in sampling.guidance=2.0.")
+            raise UserError(
+                f"--set {setting}: there is no '='. Give key=value, as in "
+                "sampling.image_guidance_scale=2.0."
+            )
         try:
             given = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            given = value  # a word
+            given = value  # It is a plain string.
         try:
             config.update_from_flattened_dict({field: given})
         except (KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""Timing in interleaved rounds, beside the fastest matrix product of the same rounds.
+"""Timing in interleaved rounds, together with matrix products as a reference.
 
-A machine's speed wanders with its temperature and its other users. So every round runs every
-contestant once, and ratios are taken within a round.
+The speed of a machine changes with its temperature and its other load. Therefore every round runs
+each candidate once, and ratios are taken within a round.
 """
 
 import dataclasses
@@ -15,37 +15,37 @@ import jax
 import jax.numpy as jnp
 
 MATMUL_SIZES = (512, 1024, 2048)
-"""Sizes of the square float32 products; the fastest stands for the machine's peak."""
+"""Sizes of square float32 matrix products; the fastest one is taken as the machine's peak."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantiles:
-    """Median, least and greatest of the rounds."""
+    """Median, minimum and maximum over the rounds."""
 
     median: float
     low: float
     high: float
 
-    def text(self, scale: float = 1.0, digits: int = 1) -> str:
-        """`median (low-high)` in units of 1 / scale."""
+    def format(self, scale: float = 1.0, digits: int = 1) -> str:
+        """Format as `median (low-high)`, with values multiplied by `scale`."""
         median, low, high = (f"{scale * x:.{digits}f}" for x in dataclasses.astuple(self))
         return f"{median} ({low}-{high})"
 
 
 def summarize(values: Iterable[float]) -> Quantiles:
-    """The spread of some rounds."""
+    """Return median, minimum and maximum of the values of all rounds."""
     values = list(values)
     return Quantiles(statistics.median(values), min(values), max(values))
 
 
 Rounds = dict[str, list[float]]
-"""Seconds of each contestant in each round."""
+"""Seconds of each candidate in each round."""
 
 
 def time_interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> Rounds:
-    """Seconds that each contestant takes in each round; all of them warm up once before.
+    """Time each candidate once per round, after one warm-up call of each.
 
-    A contestant returns arrays, which are waited for.
+    A candidate returns arrays; the time ends when they are ready.
     """
     for run in candidates.values():
         jax.block_until_ready(run())
@@ -59,7 +59,7 @@ def time_interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -
 
 
 def matmul_candidates(sizes: tuple[int, ...] = MATMUL_SIZES) -> dict[str, Callable[[], jax.Array]]:
-    """Contestants for `time_interleaved`: products of n x n matrices, 2 n^3 FLOPs each."""
+    """Return candidates for `time_interleaved`: n x n matrix products of 2 n^3 FLOPs."""
     product = jax.jit(jnp.matmul)
 
     def run(n: int) -> Callable[[], jax.Array]:
@@ -70,7 +70,7 @@ def matmul_candidates(sizes: tuple[int, ...] = MATMUL_SIZES) -> dict[str, Callab
 
 
 def peak_flops(seconds: Rounds) -> list[float]:
-    """FLOP/s of the fastest of `matmul_candidates` (by its median) in each round."""
+    """Return the FLOP/s in each round of the `matmul_candidates` with the highest median."""
     rates = {
         name: [2 * int(name.removeprefix("matmul_")) ** 3 / s for s in times]
         for name, times in seconds.items()
@@ -80,19 +80,19 @@ def peak_flops(seconds: Rounds) -> list[float]:
 
 
 def compile_timed(step: jax.stages.Wrapped, *args: object) -> tuple[jax.stages.Compiled, float]:
-    """The function compiled for these arguments, and the seconds that tracing and XLA took."""
+    """Compile the function for these arguments; return it and the seconds of tracing and XLA."""
     start = time.perf_counter()
     return step.lower(*args).compile(), time.perf_counter() - start
 
 
 def memory_usage(step: jax.stages.Compiled) -> dict[str, float]:
-    """MiB: the executable's arguments and temporaries, and this process's peak so far."""
+    """Return MiB of the executable's arguments and temporaries, and of this process's peak."""
     analysis = step.memory_analysis()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     mib = 2**20
     return {
         "arguments_mib": analysis.argument_size_in_bytes / mib,
         "temporaries_mib": analysis.temp_size_in_bytes / mib,
-        # Linux counts in KiB, macOS in bytes.
+        # Linux reports KiB, macOS reports bytes.
         "process_peak_mib": peak / (mib if sys.platform == "darwin" else 1024),
     }

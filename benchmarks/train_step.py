@@ -11,7 +11,7 @@ from oneflow_jax.runtime import host, sharding
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
-    """Measures, prints, and returns what --json writes."""
+    """Measure, print, and return the results that --json writes."""
     flags = report.make_parser(__doc__, rounds=15).parse_args(argv)
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
@@ -25,9 +25,9 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 
 
 def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
-    """All figures of the step, by name."""
+    """Measure the training step; return the results by name."""
     task = problem.Workload(sizes)
-    canvas, state = task.canvas(sizes.batch), task.state()
+    canvas, state = task.canvas(sizes.batch), task.init_state()
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     step, compile_seconds = timing.compile_timed(task.train_step(), state, canvas)
 
@@ -41,8 +41,8 @@ def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str
         {"step": run} | timing.matmul_candidates(squares), flags.rounds
     )
     peaks = timing.peak_flops(seconds)
-    work = flops.train(flops.from_model(task.model, sizes.channels), sizes.batch, sizes.slots)
-    tokens = sizes.batch * sizes.slots
+    work = flops.train(flops.from_model(task.model, sizes.channels), sizes.batch, sizes.num_slots)
+    tokens = sizes.batch * sizes.num_slots
     return {
         "machine": host.machine_info(),
         "sizes": dataclasses.asdict(sizes),
@@ -67,13 +67,13 @@ def _rows(results: dict[str, object]) -> list[report.Row]:
     return [
         ("parameters", f"{results['parameters']:,}"),
         ("compile, s", f"{results['compile_seconds']:.1f}"),
-        ("step, ms", results["seconds"].text(1e3)),
-        ("tokens/s", results["tokens_per_second"].text(digits=0)),
-        ("documents/s", results["documents_per_second"].text()),
-        ("GFLOP a step", f"{results['flops'] / 1e9:.1f}"),
-        ("GFLOP/s", results["flops_per_second"].text(1e-9)),
-        ("matmul peak, GFLOP/s", results["peak_flops_per_second"].text(1e-9)),
-        ("share of peak, %", results["share_of_peak"].text(100)),
+        ("step, ms", results["seconds"].format(1e3)),
+        ("tokens/s", results["tokens_per_second"].format(digits=0)),
+        ("documents/s", results["documents_per_second"].format()),
+        ("GFLOP per step", f"{results['flops'] / 1e9:.1f}"),
+        ("GFLOP/s", results["flops_per_second"].format(1e-9)),
+        ("matmul peak, GFLOP/s", results["peak_flops_per_second"].format(1e-9)),
+        ("fraction of peak, %", results["share_of_peak"].format(100)),
         ("step's arguments, MiB", f"{memory['arguments_mib']:.0f}"),
         ("step's temporaries, MiB", f"{memory['temporaries_mib']:.0f}"),
         ("process's peak, MiB", f"{memory['process_peak_mib']:.0f}"),

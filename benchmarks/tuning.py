@@ -1,11 +1,12 @@
-"""The settings of configs/compare.py, tuned alike: `python -m benchmarks.tuning`.
+"""Tuning of the learning rates in configs/compare.py: `python -m benchmarks.tuning`.
 
-Each paradigm is trained at each learning rate, by default with the FLOPs of the comparison, and
-measured as it is there, once. With fewer FLOPs higher rates look better than they are. What is
-finished is not done again, so that one rate after another may be asked for.
+The benchmark trains each paradigm once at each learning rate, by default with the FLOPs of the
+comparison, and computes the metrics of the comparison. A smaller FLOPs budget favors learning rates
+that are too high for the full budget. Finished runs are not repeated, so further learning rates can
+be added later.
 
     python -m benchmarks.tuning oneflow transfusion --rates 6e-3 1.2e-2
-    python -m benchmarks.tuning oneflow --rates 6e-3 --set "paradigm.clock=('power', 3.0)"
+    python -m benchmarks.tuning oneflow --rates 6e-3 --set "paradigm.time_sampler=('power', 3.0)"
 """
 
 import argparse
@@ -24,40 +25,40 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import host, metric_writer, workdir
 
 REPORTED_METRICS = (
-    "interleaved",
-    "text_valid",
+    "interleaved_score",
+    "template_validity",
     "text_to_image",
     "image_to_text",
-    "kid",
-    "heldout_text",
-    "heldout_image",
+    "kid_efficientnet",
+    "eval_loss_text",
+    "eval_loss_image",
 )
 
 DEDICATED_FLAGS = {
     "optimizer.learning_rate": "--rates",
     "seed": "--seed",
     "steps": "--flops",
-    "evaluation.samples": "--samples",
+    "evaluation.num_samples": "--samples",
 }
-"""Fields that have flags of their own."""
+"""Keys that have a separate flag, and that flag."""
 
 ROW_KEYS = ("paradigm", "rate", "set", "seed", "flops", "samples")
-"""What tells one row from another."""
+"""Keys that identify a row."""
 
 Row = dict[str, object]
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
-    """Trains, measures, prints, writes, and returns the rows: of each paradigm at each rate."""
+    """Train, measure, print, write, and return a row for each paradigm and learning rate."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("names", nargs="*", default=[*compare.PASSES], help="all if left out")
+    flags.add_argument("names", nargs="*", default=[*compare.PASSES], help="default: all")
     flags.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
-    flags.add_argument("--set", nargs="*", default=[], help="other settings, of all their runs")
-    flags.add_argument("--seed", type=int, default=0, help="of parameters, batches and noise")
-    flags.add_argument("--flops", type=float, help="of each training")
-    flags.add_argument("--samples", type=int, help="documents that figures are of")
-    flags.add_argument("--out", default="runs/tuning", help="folder of runs and figures")
-    flags.add_argument("--smoke", action="store_true", help="tiny sizes; figures mean nothing")
+    flags.add_argument("--set", nargs="*", default=[], help="overrides for all runs")
+    flags.add_argument("--seed", type=int, default=0, help="RNG seed of the runs")
+    flags.add_argument("--flops", type=float, help="training FLOPs of each run")
+    flags.add_argument("--samples", type=int, help="number of documents for metrics")
+    flags.add_argument("--out", default="runs/tuning", help="folder of runs and metrics")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes, meaningless metrics")
     flags = flags.parse_args(argv)
     _check_flags(flags)
     metric_writer.setup_logging()
@@ -71,26 +72,29 @@ def main(argv: list[str] | None = None) -> list[Row]:
             print(format_table(rows), flush=True)
     path = pathlib.Path(out / "tuning.json")
     before = json.loads(path.read_text())["rows"] if path.exists() else []
-    # Beside what other calls have found.
+    # Rows of earlier calls are kept.
     every = {json.dumps([row[field] for field in ROW_KEYS]): row for row in (*before, *rows)}
     report.save_json(path, {"machine": host.machine_info(), "rows": [*every.values()]})
     return rows
 
 
 def _check_flags(flags: argparse.Namespace) -> None:
-    """Refuses what would train something else than it is called.
+    """Check the names of paradigms and the overrides.
 
     Raises:
-        UserError: a paradigm that is not compared, or a setting that has a flag of its own.
+        UserError: a paradigm is not part of the comparison, or an override has a separate flag.
     """
     odd = sorted(set(flags.names) - set(compare.PASSES))
     if odd:
-        raise UserError(f"{', '.join(odd)}: compared are {', '.join(compare.PASSES)}.")
+        raise UserError(
+            f"{', '.join(odd)}: not part of the comparison. Choose from "
+            f"{', '.join(compare.PASSES)}."
+        )
     fields = {setting.partition("=")[0] for setting in flags.set}
     taken = sorted(fields & set(DEDICATED_FLAGS))
     if taken:
-        given = ", ".join(f"{field} by {DEDICATED_FLAGS[field]}" for field in taken)
-        raise UserError(f"--set: give {given}.")
+        given = ", ".join(f"{field} with {DEDICATED_FLAGS[field]}" for field in taken)
+        raise UserError(f"--set: these keys have separate flags. Set {given}.")
 
 
 def _override_suffix(assignments: Sequence[str]) -> str:
@@ -98,34 +102,34 @@ def _override_suffix(assignments: Sequence[str]) -> str:
 
 
 def measure_rate(name: str, rate: float, flags: argparse.Namespace, out: epath.Path) -> Row:
-    """The figures of one paradigm at one rate."""
+    """Train one paradigm at one learning rate and return its row of metrics."""
     config = make_config(name, rate, flags)
     run.validate(config)
     runs.ensure_codec(config, out)
     folder = out / f"{rate:g}{_override_suffix(flags.set)}"
     (one,) = runs.iter_runs(config, folder)
-    if name in paradigms.USES_IMAGE_TOKENS:  # one codec for all
+    if name in paradigms.USES_IMAGE_TOKENS:  # All runs share one codec.
         one.config.codec.path = str(out / runs.CODEC_DIR / workdir.CODEC)
     found = measure.measure(runs.train_run(config, folder, one), config)
-    figures = {figure: estimate.value for figure, estimate in found.figures.items()}
-    tried = (name, rate, sorted(flags.set), flags.seed, config.flops, config.samples)
+    figures = {figure: estimate.value for figure, estimate in found.metrics.items()}
+    tried = (name, rate, sorted(flags.set), flags.seed, config.train_flops, config.num_samples)
     return {**dict(zip(ROW_KEYS, tried, strict=True)), "figures": figures}
 
 
 def make_config(name: str, rate: float, flags: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The comparison's configuration with one contestant, at that rate and with those settings."""
+    """Return the comparison's configuration with one model, its learning rate and overrides."""
     config = compare.get_config("smoke" if flags.smoke else "full")
-    config.order, config.seeds = (name,), (flags.seed,)
-    config.flops = config.flops if flags.flops is None else flags.flops
-    config.samples = config.samples if flags.samples is None else flags.samples
-    for each in (config.contestants[name], config.text_model):
+    config.models_shown, config.seeds = (name,), (flags.seed,)
+    config.train_flops = config.train_flops if flags.flops is None else flags.flops
+    config.num_samples = config.num_samples if flags.samples is None else flags.samples
+    for each in (config.models[name], config.text_model):
         each.optimizer.learning_rate = rate
         settings.apply_overrides(each, flags.set)
     return config
 
 
 def format_table(rows: list[Row]) -> str:
-    """The rows as a table of Markdown."""
+    """Format the rows as a Markdown table."""
     lines = [
         "| paradigm | rate | " + " | ".join(REPORTED_METRICS) + " |",
         "|---" * (len(REPORTED_METRICS) + 2) + "|",

@@ -1,11 +1,11 @@
 """Trains an autoencoder of the Stable Diffusion family on all emoji, 64 x 64 pixels.
 
     python -m oneflow_jax.main --config=configs/codec.py:kl     latents of 16 x 16 x 4
-    python -m oneflow_jax.main --config=configs/codec.py:vq     16 x 16 codes out of 1,024
+    python -m oneflow_jax.main --config=configs/codec.py:vq     16 x 16 image tokens of 1,024 codes
 
-One emoji in ten is held out: reconstructions of those are scored. The run writes a page with
-originals beside reconstructions, and `codec/`, the autoencoder in the layout of diffusers, which
-`codec.path` of other configurations names.
+One emoji in ten is held out, and reconstructions of those are scored. The run writes a page with
+originals next to reconstructions, and the folder `codec/`: the autoencoder in diffusers format, to
+which `codec.path` of other configurations points.
 """
 
 import ml_collections
@@ -15,12 +15,12 @@ from oneflow_jax.data import emoji_concepts
 
 
 def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
-    """The configuration; `kind` is "kl" or "vq"."""
+    """Return the configuration; `kind` is "kl" or "vq"."""
     if kind not in ("kl", "vq"):
-        raise ValueError(f"configs/codec.py:{kind}: the kinds are kl and vq.")
+        raise ValueError(f"configs/codec.py:{kind}: there is no such kind. Give kl or vq.")
     config = common.base_config(f"codec-{kind}")
     config.steps = 3_000
-    config.batch = 8
+    config.batch_size = 8
 
     config.source = ml_collections.ConfigDict()
     config.source.name = "emoji"
@@ -32,7 +32,7 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     config.source.interleaved = 0.0
     config.data.pixels = config.source.get_ref("pixels")
 
-    # As in a config.json of diffusers.
+    # The keys and values are those of a config.json of diffusers.
     config.autoencoder = ml_collections.ConfigDict()
     config.autoencoder.kind = {"kl": "AutoencoderKL", "vq": "VQModel"}[kind]
     config.autoencoder.block_out_channels = (16, 32, 64)
@@ -42,20 +42,21 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     config.autoencoder.mid_block_add_attention = False
 
     config.objective = ml_collections.ConfigDict()
-    config.objective.perceptual_weight = 0.02  # of LPIPS; 0 does without its package
+    config.objective.perceptual_weight = 0.02  # loss weight of LPIPS; 0 needs no LPIPS package
     if kind == "kl":
-        config.objective.divergence_weight = 1e-6
+        config.objective.kl_weight = 1e-6
     else:
         config.autoencoder.num_vq_embeddings = 1_024
         config.objective.codebook_weight = 1.0
         config.objective.commitment_weight = 0.25
         config.objective.entropy_weight = 0.01
-        config.objective.revival = 0.01
+        config.objective.dead_code_restart_prob = 0.01
 
     config.optimizer.learning_rate = 1.5e-3
-    config.optimizer.warmup = 200
-    config.optimizer.ema = 0.998
-    config.evaluation.samples = 256
-    config.evaluation.fitted = 2_000  # pictures of training that the linear codec is fitted to
+    config.optimizer.warmup_steps = 200
+    config.optimizer.ema_decay = 0.998
+    config.evaluation.num_samples = 256
+    # Training images that the linear baseline codec is fitted to.
+    config.evaluation.pca_images = 2_000
     config.checkpoint.every = 500
     return config

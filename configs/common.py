@@ -1,4 +1,4 @@
-"""What all configurations share: every key there is, with a value for a small machine."""
+"""Defaults shared by all configurations: every key, with a value for a small machine."""
 
 import ml_collections
 
@@ -6,207 +6,250 @@ from oneflow_jax.nn import two_tower
 
 
 def base_config(name: str) -> ml_collections.ConfigDict:
-    """What all runs share, whatever they train; `name` is the run's."""
+    """Return the keys of all runs, documents and codecs alike; `name` is the run's name."""
     config = ml_collections.ConfigDict()
     config.name = name
     config.seed = 0
     config.steps = 1_000  # updates of the parameters
-    config.batch = 64  # rows of the global batch: of slots, or pictures
-    config.parts = 1  # microbatches that a batch is cut into
-    config.platform = "any"  # "tpu": refuse to start on anything else ...
-    config.needs = ""  # ... and say that this is needed
-    config.topologies = ()  # TPU slices that --mode=compile is for, as in ("v4-64",)
+    config.batch_size = 64  # rows of slots, or images, in the global batch
+    config.grad_accum_steps = 1  # microbatches that a batch is split into
+    # Required platform: "any", or "tpu" to refuse to start on anything else.
+    # Required platform: "any", or "tpu" to refuse to start on anything else.
+    config.platform = "any"
+    config.platform_help = ""  # sentence added to the error if the platform is another
+    # TPU slices that --mode=aot compiles for by default, e.g. ("v4-64",).
+    # TPU slices that --mode=aot compiles for by default, e.g. ("v4-64",).
+    config.aot_topologies = ()
 
-    config.profile = ()  # first and last step to profile, as in (100, 105)
-    config.keep_compiled = False  # whether programs are kept in the run's folder for the next start
+    config.profile_steps = ()  # first and last step to profile, e.g. (100, 105)
+    config.compilation_cache = False  # whether to keep compiled programs in the run's folder
 
-    # What `data.sources` is to open: its name, and settings of its own.
+    # The data source: its name in `data.sources`, and its own settings.
     config.source = ml_collections.ConfigDict({"name": "toy"})
 
     config.data = ml_collections.ConfigDict()
-    config.data.dir = "runs/data"  # prepared data sets, shared by runs
-    # Independent parts of a batch, each of which reads and packs documents of its own. They divide
-    # batch; a multiple of the number of hosts, so that each host reads its share alone.
-    config.data.streams = 1
-    config.data.workers = 0  # processes that lay out and pack, at most one a stream; 0 is a thread
-    config.data.cache = 20_000  # documents that each of them may keep in memory, laid out
-    config.data.preparing = 1  # processes that prepare data of yours (configs/own.py)
+    config.data.dir = "runs/data"  # folder of prepared data sets, shared by runs
+    # Data loader streams: independent parts of the batch that read and pack their own documents.
+    # The number divides batch_size. Use a multiple of the number of hosts, so that each host reads
+    # only its own part.
+    config.data.num_streams = 1
+    # Worker processes for layout and packing, at most one per stream; 0: a thread.
+    # Worker processes for layout and packing, at most one per stream; 0: a thread.
+    config.data.num_workers = 0
+    config.data.cache_size = 20_000  # laid-out documents that each process may keep in memory
+    config.data.num_prepare_workers = 1  # processes that prepare user data (configs/own.py)
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup = 100
-    config.optimizer.final = 0.05  # the last rate, as a share of the highest
+    config.optimizer.warmup_steps = 100
+    config.optimizer.end_lr_fraction = 0.05  # final learning rate, as a fraction of the peak
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.98
     config.optimizer.weight_decay = 0.01
-    config.optimizer.clip = 1.0
-    config.optimizer.ema = 0.999
-    config.optimizer.frozen = ""  # regular expression: names of parameters that do not change
+    config.optimizer.max_grad_norm = 1.0  # gradients are clipped to this global norm
+    config.optimizer.ema_decay = 0.999  # decay of the moving average of the parameters
+    config.optimizer.freeze = ""  # regular expression: names of parameters that are not trained
 
-    config.mesh = ml_collections.ConfigDict()  # sizes that multiply to the number of devices ...
-    config.mesh.slices = 1  # ... TPU slices; each of these shares out rows ...
-    config.mesh.data = -1  # ... -1: the rest ...
-    config.mesh.fsdp = 1  # ... rows, and parameters ...
-    config.mesh.sequence = 1  # ... slots of each row, for long ones ...
-    config.mesh.tensor = 1  # ... and heads, hidden widths and the vocabulary
+    # Sizes of the mesh axes; their product is the number of devices.
+    # Sizes of the mesh axes; their product is the number of devices.
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.slices = 1  # data parallelism across TPU slices
+    config.mesh.data = -1  # data parallelism within a slice; -1: all remaining devices
+    config.mesh.fsdp = 1  # shards the batch and the parameters
+    config.mesh.context = 1  # shards the slots of each row, for long rows
+    config.mesh.tensor = 1  # shards heads, hidden widths and the vocabulary
 
     config.logging = ml_collections.ConfigDict()
-    config.logging.every = 50  # steps
+    config.logging.every = 50  # steps between log entries
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = 500  # steps
-    config.checkpoint.keep = 2  # the newest ...
-    config.checkpoint.milestones = 0  # ... and those of every so many steps; 0: none
+    config.checkpoint.every = 500  # steps between checkpoints
+    config.checkpoint.max_to_keep = 2  # number of newest checkpoints to keep
+    # Checkpoints of multiples of this step are kept forever; 0: none.
+    # Checkpoints of multiples of this step are kept forever; 0: none.
+    config.checkpoint.keep_period = 0
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.every = 500  # steps between held-out losses
-    config.evaluation.samples = 128  # documents of each task, or pictures
-    config.evaluation.batch = 64
+    config.evaluation.num_samples = 128  # documents of each task, or images
+    config.evaluation.batch_size = 64  # documents, or images, in a batch of evaluation
     return config
 
 
 def document_model_config(name: str) -> ml_collections.ConfigDict:
-    """The configuration of models of documents that the others change; `name` is the run's."""
+    """Return the default configuration of document models; `name` is the run's name."""
     config = base_config(name)
-    config.start = ""  # folder of a run whose averaged parameters to begin from
-    config.data.length = 64  # slots of a row
-    config.data.text_slots = 8  # text runs are multiples of this long; 0: any length
-    config.data.vocab = 512  # pieces that the tokenizer learns
-    config.data.coverage = 1.0  # share of the text's symbols that it has pieces for, from 0.98
-    config.data.long = "error"  # documents that a row has no room for; or "cut", "drop"
+    config.init_from = ""  # folder of a run whose averaged parameters initialize this one
+    config.data.sequence_length = 64  # slots of a row
+    # Text spans are padded to multiples of this length; 0: any length.
+    # Text spans are padded to multiples of this length; 0: any length.
+    config.data.text_slot_multiple = 8
+    config.data.vocab_size = 512  # tokens that the tokenizer learns
+    config.data.character_coverage = 1.0  # fraction of the text's characters with tokens, from 0.98
+    # What to do with documents longer than a row: "error", "split" or "drop".
+    # What to do with documents longer than a row: "error", "split" or "drop".
+    config.data.overflow = "error"
 
     config.codec = ml_collections.ConfigDict()
-    config.codec.name = "patches"  # or "learned", "codes": see below
-    config.codec.pixels = 4  # height and width of a picture
-    config.codec.patch = 2  # height and width of a patch, in pixels
-    config.codec.colors = 3
-    config.codec.mean = 0.0  # of the data's pixel values, -1 to 1
-    config.codec.deviation = 1.0
+    config.codec.name = "patches"  # or "vae", "vq": see latent_codec and vq_codec below
+    config.codec.pixels = 4  # height and width of an image
+    config.codec.patch_size = 2  # height and width of a patch, in pixels
+    config.codec.image_channels = 3
+    config.codec.mean = 0.0  # subtracted from pixel values, which are from -1 to 1
+    config.codec.std = 1.0  # pixel values are divided by this
 
     config.model = transformer_config(layers=4, width=128, heads=2)
 
     config.paradigm = ml_collections.ConfigDict()
-    config.paradigm.name = "oneflow"  # or another of `build.paradigms`
-    config.paradigm.objective = "endpoint"  # of oneflow's words; or "velocity", "literal"
-    config.paradigm.cap = 10.0  # highest weight of a hidden token of mask_flow
-    config.paradigm.image = "clean"  # what is predicted of a patch; or "velocity"
-    config.paradigm.joint = 0.4  # shares of the training tasks
-    config.paradigm.text_to_image = 0.25
-    config.paradigm.image_to_text = 0.2
-    config.paradigm.spans = 0.1
-    config.paradigm.scattered = 0.05
-    config.paradigm.drop = 0.1  # share of both that hides what is given, for guidance
-    config.paradigm.floor = 0.05  # of 1 - t, where a clean patch is scored
-    config.paradigm.clock = ("power", 1.0)  # how often each time comes; 1.0 is uniform
-    config.paradigm.interleaved = 0.3  # share of edit_flow's joint documents: pictures are born ...
-    config.paradigm.independent = 0.1  # ... have times of their own, all there from the start ...
-    config.paradigm.together = 0.4  # ... or one time with the words ...
-    config.paradigm.revised = 0.2  # ... or all is there, with mistakes in it
-    config.paradigm.text_clock = False  # whether edit_flow tells the network the text's time
-    config.paradigm.text_weight = 1.0
-    config.paradigm.tokens_weight = 1.0  # of edit_flow: which tokens are missing ...
-    config.paradigm.count_weight = 1.0  # ... how many ...
-    config.paradigm.empty_weight = 1.0  # ... and whether any ...
-    config.paradigm.fate_weight = 1.0  # ... which items are wrong or too many ...
-    config.paradigm.words_weight = 1.0  # ... and what should stand there
-    config.paradigm.image_weight = 1.0
-    config.paradigm.z_weight = 1e-5  # of chameleon and dalle: z-loss
+    config.paradigm.name = "oneflow"  # one of build.paradigms
+    config.paradigm.objective = "cross_entropy"  # text objective of oneflow; or "velocity", "naive"
+    # Upper limit of the loss weight of a masked token of mask_flow.
+    # Upper limit of the loss weight of a masked token of mask_flow.
+    config.paradigm.max_mask_weight = 10.0
+    config.paradigm.image_prediction = "x1"  # what the network predicts for patches; or "velocity"
+    # Probabilities of the training tasks; they add up to 1.
+    # Probabilities of the training tasks; they add up to 1.
+    config.paradigm.tasks = ml_collections.ConfigDict()
+    config.paradigm.tasks.joint = 0.4  # text and images are generated
+    config.paradigm.tasks.text_to_image = 0.25  # images are generated from text
+    config.paradigm.tasks.image_to_text = 0.2  # text is generated from images
+    config.paradigm.tasks.spans = 0.1  # some text spans and images are generated
+    config.paradigm.tasks.scattered = 0.05  # some tokens and images are generated
+    # Probability of dropping the condition of text_to_image and image_to_text.
+    # Probability of dropping the condition of text_to_image and image_to_text.
+    config.paradigm.cond_drop_prob = 0.1
+    config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
+    # Distribution of t in training; ("power", 1.0) is uniform.
+    # Distribution of t in training; ("power", 1.0) is uniform.
+    config.paradigm.time_sampler = ("power", 1.0)
+    # Probabilities for joint documents of edit_flow; they add up to 1.
+    # Probabilities for joint documents of edit_flow; they add up to 1.
+    config.paradigm.time_coupling = ml_collections.ConfigDict()
+    config.paradigm.time_coupling.interleaved = 0.3  # images are inserted at random times
+    config.paradigm.time_coupling.independent = 0.1  # text and each image have independent times
+    config.paradigm.time_coupling.together = 0.4  # text and images share one time
+    config.paradigm.time_coupling.edited = 0.2  # finished documents with errors to correct
+    # Whether the network of edit_flow gets the text's time.
+    # Whether the network of edit_flow gets the text's time.
+    config.paradigm.condition_on_text_time = False
+    config.paradigm.text_weight = 1.0  # loss weight of text, except for edit_flow
+    config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
+    # Edit_flow: loss weight of the number of items missing in a gap.
+    # Edit_flow: loss weight of the number of items missing in a gap.
+    # Edit_flow: loss weight of the number of missing items.
+    config.paradigm.insert_count_weight = 1.0
+    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
+    config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
+    config.paradigm.substitute_weight = 1.0  # edit_flow: loss weight of the substitutes
+    config.paradigm.image_weight = 1.0  # loss weight of images
+    config.paradigm.z_loss_weight = 1e-5  # chameleon and dalle: loss weight of the z-loss
 
-    config.evaluation.clocks = 5  # buckets of the clock
-    config.evaluation.score = ""  # figures of merit: "", "digits" or "emoji"
-    config.evaluation.thorough = False  # also figures that take networks: requirements-metrics.txt
-    config.evaluation.inception = ""  # ... and FID, by pytorch-fid's file of weights
-    config.evaluation.clip = ""  # ... and CLIP score, by a CLIP's folder in Hugging Face's layout
-    config.evaluation.passes = (16,)  # numbers of forward passes to score
+    config.evaluation.time_bins = 5  # bins of t for the held-out loss
+    config.evaluation.suite = ""  # metrics of generated documents: "", "digits" or "emoji"
+    # Also metrics that need networks: requirements-metrics.txt.
+    # Also metrics that need networks: requirements-metrics.txt.
+    config.evaluation.full_metrics = False
+    # For full_metrics: file of pytorch-fid's weights, for FID.
+    # For full_metrics: file of pytorch-fid's weights, for FID.
+    config.evaluation.inception_weights = ""
+    # For full_metrics: folder of a CLIP model in Hugging Face format.
+    # For full_metrics: folder of a CLIP model in Hugging Face format.
+    config.evaluation.clip_dir = ""
+    config.evaluation.nfe = (16,)  # numbers of forward passes to evaluate with
 
     config.sampling = ml_collections.ConfigDict()
-    config.sampling.samples = 4  # of each prompt
-    config.sampling.every = 0  # steps between previews while training; 0: none
-    config.sampling.steps = 9  # of Heun's method: 17 forward passes
-    config.sampling.solver = "heun"  # "euler", "midpoint", "tsit5", "dopri5"; or "renoise"
-    config.sampling.grid = "cosine"  # or "uniform", "sine", "learned"
-    config.sampling.guidance = 1.0  # of pictures by words; 1 is none
-    config.sampling.text_guidance = 1.0  # of words by pictures
-    config.sampling.temperature = 1.0  # of words, where they are drawn: all but oneflow
-    config.sampling.top_p = 1.0  # ... from the likeliest, that add up to this
-    config.sampling.top_k = 0  # ... or from so many of the likeliest; 0: from all
-    config.sampling.order = "random"  # in which mask_flow reads words; or "confidence"
-    config.sampling.remask = 0.0  # probability in a step to hide a read word again
-    config.sampling.start = 0.8  # of a revision: the share of the document taken to be right
+    config.sampling.num_samples = 4  # documents per prompt
+    config.sampling.preview_every = 0  # steps between previews during training; 0: none
+    config.sampling.steps = 9  # steps of the solver; 9 steps of Heun's method are NFE 17
+    config.sampling.solver = "heun"  # or "euler", "midpoint", "tsit5", "dopri5", "renoise"
+    config.sampling.time_grid = "cosine"  # or "uniform", "sine", "learned"
+    config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 is none
+    config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 is none
+    config.sampling.temperature = 1.0  # temperature of text tokens, except for oneflow
+    config.sampling.top_p = 1.0  # probability mass of the most likely tokens to draw from
+    config.sampling.top_k = 0  # number of the most likely tokens to draw from; 0: all
+    # Order in which mask_flow unmasks tokens; or "confidence".
+    # Order in which mask_flow unmasks tokens; or "confidence".
+    config.sampling.unmask_order = "random"
+    config.sampling.remask_prob = 0.0  # probability per step that mask_flow masks a token again
+    config.sampling.edit_start = 0.8  # time t from which a document is edited
     config.sampling.seed = 0
     config.sampling.prompts = ("<text> <image>",)
     return config
 
 
 def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
-    """Sets the paradigm, and with it how it samples best in few passes (docs/passes.md)."""
+    """Set the paradigm, and its best sampler for a small NFE (docs/passes.md)."""
     config.paradigm.name = paradigm
     if paradigm == "oneflow":
         return
-    config.sampling.solver = "euler"  # words jump
+    config.sampling.solver = "euler"  # tokens jump at each step
     config.sampling.steps = 16
-    config.sampling.grid = "uniform"
-    config.sampling.temperature = 0.7  # what is written cannot be taken back
+    config.sampling.time_grid = "uniform"
+    config.sampling.temperature = 0.7  # tokens that are drawn cannot be changed later
     if paradigm == "edit_flow":
-        config.data.text_slots = 0
-        config.sampling.grid = "sine"  # small steps last: one word a step comes into a gap
+        config.data.text_slot_multiple = 0
+        config.sampling.time_grid = "sine"  # small last steps: a gap gets one token a step
     if paradigm in ("chameleon", "dalle", "transfusion", "language", "lmfusion"):
-        config.data.text_slots = 0
+        config.data.text_slot_multiple = 0
     if paradigm == "chameleon":
         config.paradigm.text_weight = config.paradigm.image_weight = 1.0
     if paradigm == "dalle":
         config.paradigm.text_weight, config.paradigm.image_weight = 1 / 8, 7 / 8
     if paradigm == "language":
-        config.optimizer.frozen = two_tower.IMAGE_PARAMS
+        config.optimizer.freeze = two_tower.IMAGE_PARAMS
     if paradigm == "lmfusion":
-        config.optimizer.frozen = two_tower.TEXT_PARAMS
+        config.optimizer.freeze = two_tower.TEXT_PARAMS
     if paradigm in ("transfusion", "language", "lmfusion"):
-        config.sampling.solver = "heun"  # of each picture; words take a pass each, besides
+        config.sampling.solver = "heun"  # solver of each image; each token takes a forward pass
         config.sampling.steps = 5
-        config.sampling.grid = "cosine"
+        config.sampling.time_grid = "cosine"
 
 
 def latent_codec(path: str, pixels: int, patch: int) -> ml_collections.ConfigDict:
-    """The codec of an autoencoder in the layout of diffusers, in a folder of yours."""
+    """Return the configuration of a VAE codec: a folder with an autoencoder in diffusers format."""
     codec = ml_collections.ConfigDict()
-    codec.name = "learned"
+    codec.name = "vae"
     codec.path = path
-    codec.pixels = pixels  # height and width of a picture
-    codec.patch = patch  # height and width of a slot, in latents
-    codec.deviation = 1.0  # how much fainter than unit variance latents are to be
+    codec.pixels = pixels  # height and width of an image
+    codec.patch_size = patch  # height and width of a slot, in latents
+    codec.divisor = 1.0  # latents of unit variance are divided by this
     return codec
 
 
 def vq_codec(path: str, pixels: int) -> ml_collections.ConfigDict:
-    """The codec of a VQModel's codes, for chameleon and dalle."""
-    return ml_collections.ConfigDict({"name": "codes", "path": path, "pixels": pixels})
+    """Return the configuration of a VQModel codec, for chameleon and dalle."""
+    return ml_collections.ConfigDict({"name": "vq", "path": path, "pixels": pixels})
 
 
 def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Any configuration, shrunk to train for two steps on any machine within seconds."""
+    """Shrink any configuration so that it trains for two steps within seconds."""
     config.platform = "any"
     config.steps = 2
-    config.batch = 8
-    config.parts = min(config.parts, 2)
-    config.data.streams = min(config.data.streams, 2)
-    config.mesh.update({"slices": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})
+    config.batch_size = 8
+    config.grad_accum_steps = min(config.grad_accum_steps, 2)
+    config.data.num_streams = min(config.data.num_streams, 2)
+    config.mesh.update({"slices": 1, "data": -1, "fsdp": 1, "context": 1, "tensor": 1})
     if "autoencoder" in config:
         return _shrink_codec(config)
     config.model.update(transformer_config(layers=2, width=32, heads=2))
+    config.model.scan_unroll = 1  # Most of the time goes into compiling.
     config.model.dtype = "float32"
     if "documents" in config.source:
         config.source.documents = 64
         config.source.held_out_documents = 64
         config.source.concepts = 16
     if config.codec.name == "patches":
-        config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch)
-    config.data.length = min(config.data.length, 256)
-    config.data.workers = 0
-    config.optimizer.warmup = 1
+        config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch_size)
+    config.data.sequence_length = min(config.data.sequence_length, 256)
+    config.data.num_workers = 0
+    config.optimizer.warmup_steps = 1
     config.logging.every = 1
-    config.evaluation.update({"every": 2, "clocks": 2, "passes": (2,), "samples": 8, "batch": 8})
+    config.evaluation.update(
+        {"every": 2, "time_bins": 2, "nfe": (2,), "num_samples": 8, "batch_size": 8}
+    )
     config.checkpoint.every = 2
-    config.sampling.update({"steps": 2, "samples": 1})
+    config.sampling.update({"steps": 2, "num_samples": 1})
     return config
 
 
@@ -215,9 +258,9 @@ def _shrink_codec(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     config.autoencoder.block_out_channels = (8,) * len(config.autoencoder.block_out_channels)
     if "num_vq_embeddings" in config.autoencoder:
         config.autoencoder.num_vq_embeddings = 16
-    config.optimizer.warmup = 1
+    config.optimizer.warmup_steps = 1
     config.logging.every = 1
-    config.evaluation.update({"every": 2, "samples": 12, "fitted": 16, "batch": 8})
+    config.evaluation.update({"every": 2, "num_samples": 12, "pca_images": 16, "batch_size": 8})
     config.checkpoint.every = 2
     return config
 
@@ -225,7 +268,7 @@ def _shrink_codec(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
 def transformer_config(
     layers: int, width: int, heads: int, kv_heads: int | None = None, hidden: int | None = None
 ) -> ml_collections.ConfigDict:
-    """The shape of a transformer, computing in float32 and straight-line, as CPUs like it."""
+    """Return the shape of a transformer in float32, with all layers unrolled as suits CPUs."""
     model = ml_collections.ConfigDict()
     model.layers = layers
     model.width = width
@@ -235,7 +278,7 @@ def transformer_config(
     model.hidden = hidden or round(width * 8 / 3 / 64) * 64
     model.embed_width = min(width, 128)
     model.remat = "none"
-    model.unroll = layers
+    model.scan_unroll = layers
     model.dtype = "float32"
-    model.attention = "dense"  # or "blocks", for long rows; "splash", for TPUs: nn/attention_ops.py
+    model.attention = "xla"  # or "blockwise" for long rows, "splash" for TPUs: nn/attention_ops.py
     return model

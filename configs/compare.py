@@ -1,14 +1,14 @@
-"""Trains seven paradigms at equal FLOPs on the same documents, and shows them side by side.
+"""Trains seven paradigms with equal FLOPs on the same documents, and compares them.
 
     python -m oneflow_jax.main --config=configs/compare.py          (4 hours on two CPU cores)
-    python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, for longer)
-    python -m oneflow_jax.main --config=configs/compare.py:smoke    (minutes: does it all run?)
+    python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, trained longer)
+    python -m oneflow_jax.main --config=configs/compare.py:smoke    (a test that takes minutes)
 
 The documents are those of configs/documents.py: emoji of 24 x 24 pixels, half of the documents with
-2 to 4 of them. Same backbone, optimizer, tasks and data for all; the learning rate tuned alike for
-each; three trainings of each. First a VQModel is trained, for `chameleon` and `dalle`; then the
-paradigms, one after another; what is finished is not done again. Needs the packages of
-requirements-metrics.txt.
+2 to 4 of them. Backbone, optimizer, tasks and data are the same for all; the learning rate of each
+is tuned in the same way; each is trained with three seeds. A VQModel is trained first, for
+`chameleon` and `dalle`, then the paradigms, one after another. A second call skips what is
+finished. Needs the packages of requirements-metrics.txt.
 """
 
 import ml_collections
@@ -16,15 +16,15 @@ import ml_collections
 from configs import codec, common, quickstart
 
 PASSES = {
-    "chameleon": (1,),  # a pass for each token, whatever is asked for
+    "chameleon": (1,),  # a label only: each token takes a forward pass
     "dalle": (1,),
-    "transfusion": (3, 5, 9),  # of each picture
+    "transfusion": (3, 5, 9),  # per image
     "lmfusion": (3, 5, 9),
     "oneflow": (4, 8, 16, 32),
     "mask_flow": (4, 8, 16, 32),
     "edit_flow": (8, 16, 32),
 }
-"""Forward passes to evaluate with, of each paradigm."""
+"""NFEs to evaluate each paradigm with."""
 
 HEADLINE = {
     "chameleon": 1,
@@ -35,7 +35,7 @@ HEADLINE = {
     "mask_flow": 16,
     "edit_flow": 32,
 }
-"""With which of them a paradigm stands in the tables."""
+"""The NFE that the tables report for each paradigm."""
 
 RATES = {
     "chameleon": 1.2e-2,
@@ -46,96 +46,98 @@ RATES = {
     "mask_flow": 6e-3,
     "edit_flow": 6e-3,
 }
-"""Learning rates, each paradigm's best of those that benchmarks/tuning.py tried."""
+"""Learning rates: for each paradigm the best of those that benchmarks/tuning.py tried."""
 
 PAIR = ("transfusion", "oneflow")
-"""Who is trained for longer: is what flows lack a matter of training?"""
+"""Paradigms to train longer, to see whether longer training closes the gap between them."""
 
 
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
-    """The configuration; `kind` is "full", "longer" or "smoke"."""
+    """Return the configuration; `kind` is "full", "longer" or "smoke"."""
     if kind not in ("full", "longer", "smoke"):
-        raise ValueError(f"configs/compare.py:{kind}: there are full, longer and smoke.")
+        raise ValueError(f"configs/compare.py:{kind}: no such kind. Give full, longer or smoke.")
     smoke = kind == "smoke"
     names = PAIR if kind == "longer" else tuple(PASSES)
     end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")
     config = ml_collections.ConfigDict()
     config.name = name
-    config.command = f"configs/compare.py{end}"  # for the page
+    config.command = f"configs/compare.py{end}"  # the page shows this command
     config.platform = "any"
-    config.needs = ""
-    # Of each paradigm's training, and of what it makes.
+    config.platform_help = ""
+    # Seeds of each paradigm's training and sampling.
     config.seeds = (0, 1, 2) if kind == "full" else (0,)
-    config.flops = 1e14 if kind == "longer" else 3e13  # of each paradigm's training
-    config.language = 1 / 3  # share of it for the text model of lmfusion
-    config.samples = 256  # documents, or pictures, that figures are of
-    config.latency = 8  # documents, or batches of 8, that are timed
-    config.compile_fast = smoke  # and run slowly
-    config.order = names  # in which they are shown
-    config.headline = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})
+    config.train_flops = 1e14 if kind == "longer" else 3e13  # training FLOPs of each paradigm
+    config.text_pretrain_fraction = 1 / 3  # fraction for lmfusion's text model
+    config.num_samples = 256  # documents, or images, that metrics are measured on
+    config.latency_repeats = 8  # documents, or batches of 8, to time
+    config.compile_fast = smoke  # skip XLA optimizations: programs compile fast and run slowly
+    config.models_shown = names  # order of the models in tables and plots
+    config.reported_nfe = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})
     config.codec = _codec_config(smoke)
-    config.contestants = ml_collections.ConfigDict(
+    config.models = ml_collections.ConfigDict(
         {name: paradigm_config(name, smoke) for name in names}
     )
     config.text_model = paradigm_config("language", smoke)
     if smoke:
-        config.flops = 4e9
-        config.samples = 16
-        config.latency = 1
+        config.train_flops = 4e9
+        config.num_samples = 16
+        config.latency_repeats = 1
     return config
 
 
 def paradigm_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
-    """The configuration of one paradigm; the comparison fills in steps, seed and codec."""
+    """Return the configuration of one paradigm; the comparison sets its steps, seed and codec."""
     config = quickstart.get_config(name)
     config.name = name
     config.source.documents = 10_000
     config.source.interleaved = 0.5
     config.optimizer.learning_rate = RATES["lmfusion" if name == "language" else name]
 
-    config.paradigm.joint = 0.6
-    config.paradigm.text_to_image = 0.15
-    config.paradigm.image_to_text = 0.15
-    config.paradigm.spans = 0.05
-    config.paradigm.scattered = 0.05
-    config.paradigm.interleaved = 0.6  # of edit_flow: no documents with mistakes in them
-    config.paradigm.independent = 0.1
-    config.paradigm.together = 0.3
-    config.paradigm.revised = 0.0
+    config.paradigm.tasks.joint = 0.6
+    config.paradigm.tasks.text_to_image = 0.15
+    config.paradigm.tasks.image_to_text = 0.15
+    config.paradigm.tasks.spans = 0.05
+    config.paradigm.tasks.scattered = 0.05
+    config.paradigm.time_coupling.interleaved = 0.6
+    config.paradigm.time_coupling.independent = 0.1
+    config.paradigm.time_coupling.together = 0.3
+    config.paradigm.time_coupling.edited = 0.0  # no documents with errors for edit_flow
 
     config.evaluation.every = 500
-    config.evaluation.thorough = name != "language"
-    config.evaluation.passes = PASSES.get(name, (1,))
-    config.start = ""  # the comparison knows where the text model is
+    config.evaluation.full_metrics = name != "language"
+    config.evaluation.nfe = PASSES.get(name, (1,))
+    config.init_from = ""  # the comparison sets the folder of the text model
     if name == "oneflow":
-        # Better documents in few passes; no other pictures of transfusion: docs/passes.md.
-        config.sampling.solver, config.sampling.grid = "renoise", "learned"
+        # Renoising with a learned grid gives better documents at a small NFE; for transfusion's
+        # images it makes no difference: docs/passes.md.
+        config.sampling.solver, config.sampling.time_grid = "renoise", "learned"
         config.sampling.steps = HEADLINE[name]
     if name in ("chameleon", "dalle"):
         config.codec = common.vq_codec("", pixels=24)
         config.source.pixels = 24
-        # 36 codes a picture: rows twice as long, half as many.
-        config.batch = 8
-        config.data.length = 208
+        # An image is 36 image tokens: rows are twice as long, and there are half as many.
+        config.batch_size = 8
+        config.data.sequence_length = 208
     if smoke:
         common.shrink_for_debugging(config)
-        config.data.length = min(config.data.length, 208)
-        config.evaluation.passes = (HEADLINE.get(name, 1),)
-        # Most of its time goes into compiling.
-        config.model.unroll = 1
+        config.data.sequence_length = min(config.data.sequence_length, 208)
+        config.evaluation.nfe = (HEADLINE.get(name, 1),)
         config.evaluation.every = config.checkpoint.every = 1_000
     return config
 
 
 def _codec_config(smoke: bool) -> ml_collections.ConfigDict:
-    """Of all emoji that could be in the documents, but those held out."""
+    """Return the configuration of the codec, trained on all emoji that documents may show.
+
+    Held-out emoji are not among them.
+    """
     config = codec.get_config("vq")
     config.name = "codec"
     config.steps = 4_000
-    config.batch = 16
+    config.batch_size = 16
     config.source.pixels = 24
     config.source.categories = ("Animals & Nature", "Food & Drink")
-    config.objective.perceptual_weight = 0.0  # LPIPS wants larger pictures
+    config.objective.perceptual_weight = 0.0  # LPIPS needs larger images
     if smoke:
         common.shrink_for_debugging(config)
         config.source.pixels = 24

@@ -1,6 +1,6 @@
-"""What all configurations for Cloud TPUs share: sizes of models, data, optimizer.
+"""Shared parts of the configurations for Cloud TPUs: model sizes, data, optimizer.
 
-Each generation has a file of its own, with what fits it: `configs/tpu_v4.py:8B` and the like.
+Each TPU generation has a file with the settings that fit it: `configs/tpu_v4.py:8B` and others.
 """
 
 import ml_collections
@@ -9,14 +9,14 @@ from configs import common
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.errors import UserError
 
-#         layers  width  heads  kv  hidden  vocabulary  its width  learning rate
+# Columns: layers, width, heads, KV heads, hidden, vocabulary, embedding width, learning rate.
 SIZES = {
     "150M": (12, 1_024, 8, 8, 2_304, 8_192, 512, 6e-4),
     "1B": (24, 2_048, 16, 16, 5_632, 8_192, 512, 3e-4),
     "3B": (28, 3_072, 24, 8, 8_192, 32_768, 1_024, 2e-4),
     "8B": (32, 4_096, 32, 8, 14_336, 128_256, 1_024, 1.5e-4),
 }
-"""Backbones: 1B is wide for its depth, as TPUs like it; 3B and 8B are those of Llama 3."""
+"""Backbones: 1B is wide for its depth, which suits TPUs; 3B and 8B have the shapes of Llama 3."""
 
 PARAMETERS = {
     "150M": "150 million",
@@ -24,25 +24,25 @@ PARAMETERS = {
     "3B": "2.97 billion",
     "8B": "7.66 billion",
 }
-"""How many numbers are learned."""
+"""Number of trained parameters."""
 
 
 def make_config(
     generation: str, size: str, overrides_by_size: dict[str, dict]
 ) -> ml_collections.ConfigDict:
-    """The configuration of one size on one generation of TPUs.
+    """Return the configuration of one model size on one TPU generation.
 
     Args:
-        generation: as in "v4".
+        generation: TPU generation, e.g. "v4".
         size: one of `SIZES`.
-        overrides_by_size: by size, what is set for this generation: full names and values.
+        overrides_by_size: settings for this generation by size: full names and values.
 
     Raises:
         UserError: there is no such size.
     """
     if size not in overrides_by_size:
         raise UserError(
-            f"--config: size {size!r} of tpu_{generation}.py is none of "
+            f"--config=configs/tpu_{generation}.py:{size}: there is no such size. Give one of "
             f"{', '.join(overrides_by_size)}."
         )
     config = common.document_model_config(f"tpu_{generation}-{size}")
@@ -50,26 +50,26 @@ def make_config(
     config.steps = 100_000
     _set_size(config, *SIZES[size])
     _set_data(config)
-    config.paradigm.floor = 0.1
-    config.paradigm.clock = ("logit_normal", -0.5, 1.0)
-    config.optimizer.warmup = 2_000
+    config.paradigm.min_one_minus_t = 0.1
+    config.paradigm.time_sampler = ("logit_normal", -0.5, 1.0)
+    config.optimizer.warmup_steps = 2_000
     config.optimizer.weight_decay = 0.1
     config.optimizer.b2 = 0.95
-    config.optimizer.ema = 0.9999
+    config.optimizer.ema_decay = 0.9999
     config.logging.every = 100
     config.checkpoint.every = 2_000
-    config.checkpoint.keep = 3
+    config.checkpoint.max_to_keep = 3
     config.evaluation.every = 2_000
-    config.evaluation.score = "emoji"
-    config.evaluation.samples = 512
-    config.evaluation.batch = 128
+    config.evaluation.suite = "emoji"
+    config.evaluation.num_samples = 512
+    config.evaluation.batch_size = 128
     config.sampling.prompts = ("<text> <image>", "a picture of a tiger: <image>")
     config.update_from_flattened_dict(overrides_by_size[size])
-    config.data.streams = min(128, config.batch)
-    slices = " or ".join((config.topologies[0], config.topologies[-1]))
-    config.needs = (
-        f"It trains {PARAMETERS[size]} parameters on TPU {generation}, on {slices} or between: see "
-        "launch/README.md, and docs/tpu.md for what it needs."
+    config.data.num_streams = min(128, config.batch_size)
+    slices = " to ".join((config.aot_topologies[0], config.aot_topologies[-1]))
+    config.platform_help = (
+        f"This configuration trains {PARAMETERS[size]} parameters on TPU {generation}, on slices "
+        f"from {slices}: see launch/README.md, and docs/tpu.md for memory and time."
     )
     return config
 
@@ -87,19 +87,22 @@ def _set_size(
 ) -> None:
     config.model.update(common.transformer_config(layers, width, heads, kv_heads, hidden))
     config.model.embed_width = embed_width
-    config.model.unroll = 1
+    config.model.scan_unroll = 1
     config.model.dtype = "bfloat16"
     config.model.attention = "splash"
-    config.data.vocab = vocab
+    config.data.vocab_size = vocab
     config.optimizer.learning_rate = learning_rate
 
 
 def _set_data(config: ml_collections.ConfigDict) -> None:
-    """All of OpenMoji at 64 x 64 pixels: 273 slots a picture with its name, 7 to a row."""
+    """Set the data: all of OpenMoji at 64 x 64 pixels.
+
+    An image with its name takes 273 slots, and 7 of them fit in a row.
+    """
     config.codec.pixels = 64
-    config.codec.patch = 4
+    config.codec.patch_size = 4
     config.codec.mean = 0.6
-    config.codec.deviation = 0.6
+    config.codec.std = 0.6
     config.source = ml_collections.ConfigDict()
     config.source.name = "emoji"
     config.source.concepts = None
@@ -108,7 +111,7 @@ def _set_data(config: ml_collections.ConfigDict) -> None:
     config.source.documents = 200_000
     config.source.held_out_documents = 5_000
     config.source.interleaved = 0.5
-    config.data.length = 2_048
-    config.data.text_slots = 16
-    config.data.workers = 16
-    config.data.cache = 0
+    config.data.sequence_length = 2_048
+    config.data.text_slot_multiple = 16
+    config.data.num_workers = 16
+    config.data.cache_size = 0

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Asks for a TPU pod and waits until it is there; run again, goes on waiting.
+# Requests a TPU pod and waits until it is active. If it is run again, it continues to wait.
 #
 #     launch/create_pod.sh [--dry-run]
 #
-# In launch/pod.env: ACCELERATOR and SLICES say which; SPOT=1 or RESERVED=1 of which kind, on demand
-# otherwise; VALID_UNTIL ends the request, TIMEOUT only the waiting.
+# Variables in launch/pod.env: ACCELERATOR and SLICES set the size. SPOT=1 or RESERVED=1 set the
+# kind; the default is on demand. VALID_UNTIL ends the request, TIMEOUT ends only the waiting.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT
@@ -40,12 +40,12 @@ while true; do
         ACTIVE) break ;;
         FAILED | SUSPENDING | SUSPENDED)
             queued_resource describe >&2
-            fail "$NAME is $STATE, for which the reason is above; launch/delete_pod.sh, then again."
+            fail "$NAME is $STATE, for the reason above. Run launch/delete_pod.sh, then try again."
             ;;
     esac
     if ((SECONDS >= TIMEOUT)); then
-        fail "$NAME is $STATE after $TIMEOUT seconds. The request stands: run this again to wait" \
-            "on, or launch/delete_pod.sh to take it back."
+        fail "$NAME is $STATE after $TIMEOUT seconds. The request is still pending: run this" \
+            "script again to continue to wait, or launch/delete_pod.sh to cancel it."
     fi
     sleep "$POLL"
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives the pod back, which ends its costs; what the run saved stays in the bucket.
+# Deletes the pod, which ends its costs; the run's files stay in the bucket.
 #
 #     launch/delete_pod.sh [--dry-run]
 set -euo pipefail
@@ -9,7 +9,7 @@ no_arguments "$@"
 
 pod_state ACTIVE
 if [[ "$STATE" == NONE ]]; then
-    echo "$NAME: there is none in $ZONE"
+    echo "$NAME: there is no such pod in $ZONE"
 else
     queued_resource delete --force --quiet
 fi

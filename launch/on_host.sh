@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the hosts do. pod.sh sends one function at a time, so each stands alone; bash runs them.
-# The run is a service of systemd: it outlives the connection, a second one cannot start, and when
-# the machine is taken away it gets SIGTERM, upon which it saves.
+# Functions that run on the hosts, in bash. pod.sh sends one function at a time, so no function may
+# call another. The run is a systemd service: it survives the end of the connection, a second run
+# cannot start, and when the machine is preempted the run receives SIGTERM and saves a checkpoint.
 
-# set_up REPOSITORY REVISION PYTHON
+# set_up REPOSITORY REVISION PYTHON: installs the project and its packages.
 set_up() {
     set -euo pipefail
     local uv=0.13.9
@@ -19,24 +19,25 @@ set_up() {
     uv venv --quiet --allow-existing --python "$3" .venv/run
     uv pip install --quiet --python .venv/run/bin/python -r requirements.txt \
         -r launch/requirements.txt
-    # Hosts wait for each other in here.
+    # The hosts wait for each other in jax.distributed.initialize().
     .venv/run/bin/python -c 'import jax; jax.distributed.initialize()
 print(f"{jax.local_device_count()} of {jax.device_count()} chips, JAX {jax.__version__}")'
 }
 
 must_be_idle() {
     if [[ "$(systemctl is-active oneflow)" =~ ^(active|activating|deactivating)$ ]]; then
-        echo "error: $HOSTNAME has a run already; launch/stop_pod.sh ends it." >&2
+        echo "error: $HOSTNAME has a run already; stop it with launch/stop_pod.sh." >&2
         return 1
     fi
 }
 
-# start_run LIBTPU_INIT_ARGS [ARGUMENT...]: the arguments are the program's.
+# start_run LIBTPU_INIT_ARGS [ARGUMENT...]: starts the program with these arguments.
 start_run() {
     set -euo pipefail
     local command="$HOME/oneflow.command" log="append:$HOME/oneflow.log" words
-    # Through a file, because systemd would read the dollar signs in a service's arguments. With
-    # exec the program itself is the service's main process, which alone is told to stop.
+    # The command is written to a file, because systemd would expand dollar signs in a service's
+    # arguments. With exec the program itself is the service's main process, and only this process
+    # receives SIGTERM.
     {
         printf 'export LIBTPU_INIT_ARGS=%q\n' "$1"
         shift
@@ -44,7 +45,7 @@ start_run() {
         echo "exec .venv/run/bin/python -m oneflow_jax.main$words"
     } >"$command"
     sudo systemctl reset-failed oneflow 2>/dev/null || true
-    # TPUs are reached through locked memory.
+    # TPU drivers need locked memory.
     sudo systemd-run --unit=oneflow --uid="$(id -u)" --working-directory="$HOME/oneflow_jax" \
         --property=Type=exec --property=KillMode=mixed --property=TimeoutStopSec=600 \
         --property=LimitMEMLOCK=infinity --property=LimitNOFILE=65536 \
@@ -52,7 +53,7 @@ start_run() {
         --setenv=PYTHONUNBUFFERED=1 /bin/bash "$command"
 }
 
-# Prints "oneflow on HOST: STATE" and the log's last line. 143 is the code of a run that was told to stop.
+# Prints "oneflow on HOST: STATE" and the log's last line. After SIGTERM the program exits with 143.
 host_state() {
     local state
     state="$(systemctl show oneflow --property=ActiveState --value):"
@@ -67,12 +68,12 @@ host_state() {
     tail -qn 1 "$HOME/oneflow.log" 2>/dev/null || true
 }
 
-# follow LINES
+# follow LINES: prints the last lines of the log and follows it.
 follow() {
     tail -n "$1" -F "$HOME/oneflow.log"
 }
 
-# Waits until the run has saved and left.
+# Stops the run and waits until it has saved and exited.
 stop_run() {
     if [[ "$(systemctl is-active oneflow)" =~ ^(active|activating|deactivating)$ ]]; then
         sudo systemctl stop oneflow

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: their options, and how they reach the pod and its hosts.
-# Bash 3.2 is enough, which is what macOS has.
+# Common part of the scripts in this folder: options, and functions that access the pod and its
+# hosts. It works with bash 3.2, the version of macOS.
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=pod.env
@@ -12,9 +12,9 @@ source "$HERE/on_host.sh"
 while [[ "$BUCKET" == gs://?*/ ]]; do BUCKET=${BUCKET%/}; done
 WORKDIR="$BUCKET/runs/$RUN"
 export DRY_RUN="${DRY_RUN:-}"
-exec 3>&1 # Where --dry-run prints, also from within $(...).
+exec 3>&1 # --dry-run prints to descriptor 3, even from within $(...).
 
-# The script's arguments, without those that are for every script; after -- all are left alone.
+# Remove the options of all scripts from the script's arguments; arguments after -- are kept.
 ours=1
 for argument in "$@"; do
     shift
@@ -26,12 +26,12 @@ for argument in "$@"; do
     esac
 done
 
-# run COMMAND...: with --dry-run prints it instead.
+# run COMMAND...: runs the command, or prints it with --dry-run.
 run() {
     if [[ -n "$DRY_RUN" ]]; then quoted "$@" >&3; else "$@"; fi
 }
 
-# queued_resource VERB [FLAG...]
+# queued_resource VERB [FLAG...]: calls gcloud on the pod's queued resource.
 queued_resource() {
     local verb=$1
     shift
@@ -39,8 +39,8 @@ queued_resource() {
         --project="$PROJECT" --zone="$ZONE" "$@"
 }
 
-# ask COMMAND...: sets ANSWER to what gcloud says; if it refuses, sets ERROR, and fails. When the
-# connection fails it is asked again, because some of the scripts look for days.
+# ask COMMAND...: sets ANSWER to the output of gcloud; on an error, sets ERROR and fails. Connection
+# errors are retried, because some of the scripts poll for days.
 ask() {
     local file tries
     file=$(mktemp)
@@ -48,14 +48,14 @@ ask() {
         if ANSWER=$("$@" 2>"$file"); then rm "$file" && return; fi
         ERROR=$(<"$file")
         if ((tries == 5)) || ! of_the_connection "$ERROR"; then break; fi
-        if ((tries == 1)); then echo "$ERROR (asking again, every $POLL seconds)" >&2; fi
+        if ((tries == 1)); then echo "$ERROR (retrying every $POLL seconds)" >&2; fi
         sleep "$POLL"
     done
     rm "$file"
     return 1
 }
 
-# of_the_connection ERROR: whether it may be gone at the next try.
+# of_the_connection ERROR: whether it is a connection error, which a retry may solve.
 of_the_connection() {
     if grep -qE "PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|NOT_FOUND" <<<"$1"; then
         return 1
@@ -67,8 +67,8 @@ could not (connect|reach)|(transport|ssl|socket) ?error" \
         <<<"$1"
 }
 
-# pod_state SUPPOSED: sets STATE to that of the queued resource, or to NONE; --dry-run supposes one.
-# A zone or project that does not exist is no missing pod.
+# pod_state SUPPOSED: sets STATE to the state of the queued resource, or to NONE if there is none;
+# --dry-run assumes the state SUPPOSED. A missing zone or project is an error, not a missing pod.
 pod_state() {
     if ask queued_resource describe --format="value(state.state)"; then
         STATE=$ANSWER
@@ -77,13 +77,13 @@ pod_state() {
     elif [[ "$ERROR" == *NOT_FOUND* ]] && ! grep -qiE "project|location|zone" <<<"$ERROR"; then
         STATE=NONE
     else
-        fail "gcloud cannot tell the state of $NAME: $ERROR"
+        fail "gcloud cannot get the state of $NAME: $ERROR"
     fi
     if [[ -n "$DRY_RUN" ]]; then STATE=$1; fi
-    if [[ -z "$STATE" ]]; then fail "gcloud tells no state of $NAME."; fi
+    if [[ -z "$STATE" ]]; then fail "gcloud returned no state of $NAME."; fi
 }
 
-# on_hosts SLICE HOST FUNCTION [ARGUMENT...]: a function of on_host.sh, there or on "all".
+# on_hosts SLICE HOST FUNCTION [ARGUMENT...]: runs a function of on_host.sh on a host, or on "all".
 on_hosts() {
     local slice=$1 host=$2 flags=()
     shift 2
@@ -92,7 +92,8 @@ on_hosts() {
         ${flags[@]+"${flags[@]}"} --command="$(declare -f "$1"); $(quoted "$@")"
 }
 
-# Sets HOSTS to what the run does: of several answers the last one here counts.
+# hosts_state: sets HOSTS to the state of the run. If the hosts differ, the last one of idle,
+# running, stopped and failed counts.
 # shellcheck disable=SC2034  # Scripts read it.
 hosts_state() {
     local told state
@@ -103,22 +104,22 @@ hosts_state() {
     done
 }
 
-# The bucket is looked at before anything is rented or started for it.
+# check_bucket: checks access to the bucket, before anything is rented or started.
 check_bucket() {
     local bucket
     bucket=gs://$(cut -d / -f 3 <<<"$BUCKET")
     if ask run gcloud storage ls "$bucket"; then return; fi
     if [[ "$ERROR" == *"matched no objects"* ]]; then return; fi
-    fail "BUCKET=$BUCKET: you cannot list $bucket; create it, or ask for access to it. $ERROR"
+    fail "BUCKET=$BUCKET: you cannot list $bucket; create it, or request access to it. $ERROR"
 }
 
-# Whether the run's page is there, which is the last thing that a run writes.
+# finished: whether the run's page exists, the last file that a run writes.
 finished() {
     if ask run gcloud storage ls "$WORKDIR/samples.html"; then
         [[ -z "$DRY_RUN" ]]
     elif [[ "$ERROR" == *"matched no objects"* ]]; then
         return 1
     else
-        fail "gcloud cannot tell whether there is $WORKDIR/samples.html: $ERROR"
+        fail "gcloud cannot check whether $WORKDIR/samples.html exists: $ERROR"
     fi
 }

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Sees a run through to its end: creates the pod, sets it up and starts the run, and does so again
-# whenever the pod was taken away.
+# Runs a training to its end: creates the pod, sets it up and starts the run, and repeats this
+# whenever the pod was preempted.
 #
 #     launch/resume_pod.sh [--dry-run] [ARGUMENT...]
 #
-# Arguments are the program's own. A run is finished when its page, samples.html, is in the bucket.
-# Gives up when the pod cannot be had, the run was stopped by hand, its hosts cannot be reached, or
-# it ended three times on the same pod. --dry-run prints one round, from a pod that was taken away.
+# The arguments are flags of the program. A run is finished when its page, samples.html, is in the
+# bucket. The script gives up if the pod cannot be created, the run was stopped by hand, its hosts
+# cannot be reached, or the run ended three times on one pod. --dry-run prints one round, for a
+# preempted pod.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT BUCKET REPOSITORY
@@ -16,20 +17,20 @@ check_pod
 check_bucket
 starts=0 setbacks=0
 
-# start [ARGUMENT...]: a failure may be a pod that is being taken away, so the next look decides.
+# start [ARGUMENT...]: starts the run. Failures are ignored: the next check sees a preempted pod.
 start() {
     starts=$((starts + 1))
-    if ((starts > 3)); then fail "it ended three times on this pod; see launch/watch_pod.sh"; fi
-    # Stopped first, because where one host failed others may wait for it.
+    if ((starts > 3)); then fail "the run ended three times on this pod; see launch/watch_pod.sh"; fi
+    # The run is stopped first, because other hosts may still wait for a host that failed.
     "$HERE/stop_pod.sh" && "$HERE/setup_pod.sh" && "$HERE/run_pod.sh" -- "$@" ||
-        echo "not started" >&2
+        echo "the run was not started" >&2
 }
 
-# setback REASON: the fifth in a row is one too many.
+# setback REASON: prints the reason, and fails at the fifth setback in a row.
 setback() {
     echo "$1" >&2
     setbacks=$((setbacks + 1))
-    if ((setbacks == 5)); then fail "$1, and stays so; launch/status_pod.sh tells more."; fi
+    if ((setbacks == 5)); then fail "$1, five times in a row; see launch/status_pod.sh."; fi
 }
 
 until finished; do
@@ -40,7 +41,7 @@ until finished; do
             case "$HOSTS" in
                 running) setbacks=0 ;;
                 idle | failed) start "$@" ;;
-                stopped) setback "the run was told to stop" ;;
+                stopped) setback "the run was stopped" ;;
                 unreachable) setback "the hosts cannot be reached" ;;
             esac
             ;;
@@ -55,5 +56,5 @@ until finished; do
     if [[ -n "$DRY_RUN" ]]; then exit; fi
     sleep "$POLL"
 done
-echo "finished: $WORKDIR/samples.html (to train further, remove this page first)"
+echo "finished: $WORKDIR/samples.html (to train further, delete this page first)"
 if [[ -n "$DELETE_WHEN_FINISHED" ]]; then "$HERE/delete_pod.sh"; fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Starts the run on all hosts and returns; it goes on from the newest checkpoint, if there is one.
+# Starts the run on all hosts and returns. The run resumes from the newest checkpoint, if any.
 #
 #     launch/run_pod.sh [--dry-run] [ARGUMENT...]
 #
-# Arguments are the program's own, as --config.steps=1000. In launch/pod.env: CONFIG says what is
-# trained, on a pod of ACCELERATOR; BUCKET and RUN where it is kept. A pod that has a run already is
-# left alone.
+# The arguments are flags of the program, as --config.steps=1000. Variables in launch/pod.env:
+# CONFIG is the configuration, for the generation of ACCELERATOR; BUCKET and RUN set the run's
+# folder. The script fails if the pod has a run already.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT BUCKET

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts this project, Python and JAX for TPUs on every host of the pod; run again to update.
+# Installs this project, Python and JAX for TPUs on every host of the pod. Run it again to update.
 #
 #     launch/setup_pod.sh [--dry-run]
 #
-# In launch/pod.env: REPOSITORY and REVISION say which code, PYTHON which Python.
+# Variables in launch/pod.env: REPOSITORY and REVISION set the code, PYTHON the Python version.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT REPOSITORY

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Says in what state the pod is, what each host does with its last line of log, and whether the run
-# is finished.
+# Prints the state of the pod, the state and the last log line of each host, and whether the run is
+# finished.
 #
 #     launch/status_pod.sh [--dry-run]
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tells the run to save and leave, and waits until it has; launch/run_pod.sh goes on from there.
+# Stops the run and waits until it has saved a checkpoint; launch/run_pod.sh resumes from there.
 #
 #     launch/stop_pod.sh [--dry-run]
 set -euo pipefail

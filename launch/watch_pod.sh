@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Follows the log of one host, or of all; Ctrl-C ends the watching, not the run.
+# Follows the log of one host, or of all hosts. Ctrl-C ends this script, not the run.
 #
 #     launch/watch_pod.sh [--dry-run] [HOST [SLICE]]
 #
-# HOST and SLICE are numbers from 0, or "all"; left out, 0.
+# HOST and SLICE are numbers from 0, or "all". The default is 0.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT

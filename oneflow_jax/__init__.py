@@ -1,12 +1,12 @@
-"""Text and images generated at the same time, by one flow from corrupted to clean documents.
+"""Text and images generated at the same time, by one flow from noise to data.
 
     import oneflow_jax as of
 
     model = of.load("runs/quickstart")
     (document,) = model.generate("a picture of a tiger: <image>")
 
-What is named here is imported when it is first asked for: processes that only read data import
-this package too, and must not start an accelerator.
+The public names are imported lazily: data loader workers import this package too, and must not
+start an accelerator.
 """
 
 import importlib
@@ -53,7 +53,7 @@ _LAZY_EXPORTS = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
     for home, names in _LAZY_EXPORTS.items():
         if name in names:
             return getattr(importlib.import_module(home), name)

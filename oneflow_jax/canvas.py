@@ -1,15 +1,16 @@
-"""A document as one row of slots, and what the network is shown and asked of it.
+"""A document as one row of slots, and the input and heads of the network.
 
     slot       0     1      2     3      4      5      6      7     8      9
                BOS   a      cat   <end>  patch  patch  patch  patch PAD    PAD
-    kind       TEXT  TEXT   TEXT  TEXT   IMAGE  IMAGE  IMAGE  IMAGE PAD    PAD
-    segment    1     1      1     1      1      1      1      1     0      0      which document
-    span       1     2      2     2      3      3      3      3     0      0      which run of it
+    modality   TEXT  TEXT   TEXT  TEXT   IMAGE  IMAGE  IMAGE  IMAGE PAD    PAD
+    segment    1     1      1     1      1      1      1      1     0      0      document
+    span       1     2      2     2      3      3      3      3     0      0      text run or image
     position   0,0,0 1,0,0  2,0,0 3,0,0  4,0,0  4,0,1  4,1,0  4,1,1 0      0      order, row, column
-    fixed      True  False  ...                                                   given, not made
+    is_given   True  False  ...                                                   not generated
 
-Slots are storage, `position` is order, `kind == PAD` is non-existence. Several short documents
-share a row; `segment` keeps them apart. All slots of one picture bear the same order.
+Slots are storage, `position` is reading order, and a slot with `modality == PAD` does not exist.
+Several short documents share a row; `segment` separates them. All slots of an image have the same
+order.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int
 
 
 class Modality(enum.IntEnum):
-    """What a slot holds."""
+    """The content of a slot."""
 
     PAD = 0
     TEXT = 1
@@ -29,108 +30,109 @@ class Modality(enum.IntEnum):
 
 
 class AttentionPattern(enum.Enum):
-    """What a slot may see of its own document."""
+    """The slots of its own document that a slot may attend to."""
 
-    BIDIRECTIONAL = "all of it"
-    CAUSAL = "what comes before it, and itself"
-    MIXED = "what comes before it, and all of its own picture"
+    BIDIRECTIONAL = "all slots"
+    CAUSAL = "earlier slots, and itself"
+    MIXED = "earlier slots, itself, and all slots of its own image"
 
 
 class InsertPolicy(enum.IntEnum):
-    """What may be missing right after a slot, in a document whose length is not given."""
+    """What may be inserted right after a slot, in a document whose length is not given."""
 
-    CLOSED = 0
-    WORDS = 1
-    ANYTHING = 2
+    NONE = 0
+    TEXT = 1
+    ANY = 2
 
 
 @flax.struct.dataclass
 class Canvas:
-    """Clean data or a sample; every field bears the same leading batch axes.
+    """Clean data or a sample; all fields have the same leading batch axes.
 
     Attributes:
         ids: token of a text slot; 0 elsewhere.
         latents: patch of an image slot, about unit variance; 0 elsewhere.
-        kind: a `Modality`.
-        segment: number of the slot's document within the row, from 1; 0 = PAD.
-        span: number of the slot's text run or picture within the row, from 1; 0 = PAD.
+        modality: a `Modality`.
+        segment: number of the slot's document within the row, from 1; 0 for PAD.
+        span: number of the slot's text run or image within the row, from 1; 0 for PAD.
         position: (order, row, column); row and column are 0 for text.
-        fixed: given: never corrupted, never scored, never changed by a sampler.
-        opening: an `InsertPolicy`; heeded by paradigms that insert, in sampling.
+        is_given: True for slots that are never corrupted, never scored and never changed by a
+            sampler.
+        insertable: an `InsertPolicy`, used by samplers of paradigms that insert.
     """
 
     ids: Int[Array, "*b L"]
     latents: Float[Array, "*b L C"]
-    kind: Int[Array, "*b L"]
+    modality: Int[Array, "*b L"]
     segment: Int[Array, "*b L"]
     span: Int[Array, "*b L"]
     position: Int[Array, "*b L 3"]
-    fixed: Bool[Array, "*b L"]
-    opening: Int[Array, "*b L"]
+    is_given: Bool[Array, "*b L"]
+    insertable: Int[Array, "*b L"]
 
     @property
     def is_text(self) -> Bool[Array, "*b L"]:
         """True where the slot holds a token."""
-        return self.kind == Modality.TEXT
+        return self.modality == Modality.TEXT
 
     @property
     def is_image(self) -> Bool[Array, "*b L"]:
         """True where the slot holds a patch."""
-        return self.kind == Modality.IMAGE
+        return self.modality == Modality.IMAGE
 
     @property
-    def free(self) -> Bool[Array, "*b L"]:
-        """True where the slot exists and is the model's to make."""
-        return (self.kind != Modality.PAD) & ~self.fixed
+    def to_generate(self) -> Bool[Array, "*b L"]:
+        """True where the slot exists and is not given."""
+        return (self.modality != Modality.PAD) & ~self.is_given
 
 
 @flax.struct.dataclass
 class NoisyCanvas:
-    """What the network is shown: the layout of a canvas, and its content at some time.
+    """The network's input: the layout of a canvas, with its content at some time.
 
     Attributes:
-        kind, segment, position: as in `Canvas`.
+        modality, segment, position: as in `Canvas`.
         embeds: x_t of text slots, a vector in the space of token embeddings.
         latents: x_t of image slots.
-        clock: each slot's own time, 0 (corrupted) to 1 (clean).
+        time: time of each slot, 0 (corrupted) to 1 (clean).
     """
 
-    kind: Int[Array, "*b L"]
+    modality: Int[Array, "*b L"]
     segment: Int[Array, "*b L"]
     position: Int[Array, "*b L 3"]
     embeds: Float[Array, "*b L E"]
     latents: Float[Array, "*b L C"]
-    clock: Float[Array, "*b L"]
+    time: Float[Array, "*b L"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """One thing that a paradigm asks the network to predict of every slot.
+    """An output head of the network, applied to every slot.
 
     Attributes:
         name: key in the network's outputs.
-        width: how many numbers.
+        width: size of the output.
         axis: logical name of that axis, for `sharding.RULES`.
-        zero: whether the head starts at zero.
+        zero_init: whether the head is initialized to zero.
     """
 
     name: str
     width: int
     axis: str
-    zero: bool = False
+    zero_init: bool = False
 
 
 @flax.struct.dataclass
 class EmbeddingTable:
-    """The vocabulary as vectors.
+    """Token embeddings.
 
     Attributes:
-        rows: a vector for each token, as learned.
-        mask: the vector that stands for "some word".
+        embedding: the learned vector of each token.
+        mask_embedding: the learned vector of a masked token.
     """
 
-    rows: Float[Array, "V E"]
-    mask: Float[Array, "E"]
+    embedding: Float[Array, "V E"]
+    mask_embedding: Float[Array, "E"]
 
 
 def noisy_canvas(
@@ -139,12 +141,12 @@ def noisy_canvas(
     latents: Float[Array, "*b L C"],
     time: Float[Array, "*b L"],
 ) -> NoisyCanvas:
-    """The view that shows `embeds` and `latents` at time `time` in the layout of `canvas`."""
+    """Build the network's input from `embeds` and `latents` at time `time`."""
     return NoisyCanvas(
-        kind=canvas.kind,
+        modality=canvas.modality,
         segment=canvas.segment,
         position=canvas.position,
         embeds=embeds,
         latents=latents,
-        clock=time,
+        time=time,
     )

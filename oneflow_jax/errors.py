@@ -1,12 +1,67 @@
-"""The exceptions that `main` tells in one message, without a traceback."""
+"""Exceptions that `main` prints as one message, without a traceback, and checks that raise them."""
+
+from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What the user gave cannot be used: `main` prints the message alone, without a traceback.
+    """Unusable input of the user: `main` prints the message without a traceback.
 
     The message names the file or field, its value, and what to do about it.
     """
 
 
 class Preempted(Exception):
-    """The run was told to leave before its end, and has saved what it had."""
+    """A stop of the run before its last step, after it saved a checkpoint."""
+
+
+def check_at_least(field: str, value: float, minimum: float) -> None:
+    """Check that a number is not below a minimum.
+
+    Raises:
+        UserError: the value is below the minimum, or NaN.
+    """
+    if not value >= minimum:
+        raise UserError(f"{field}={value}: too small. Give {minimum} or more.")
+
+
+def check_between(field: str, value: float | None, minimum: float, maximum: float) -> None:
+    """Check that a number is between two numbers, or equal to one of them.
+
+    Raises:
+        UserError: the value is outside, NaN or None.
+    """
+    if value is None or not minimum <= value <= maximum:
+        raise UserError(f"{field}={value}: out of range. Give {minimum} to {maximum}.")
+
+
+def check_fraction(
+    field: str, value: float, *, allow_zero: bool = True, allow_one: bool = True
+) -> None:
+    """Check that a number is from 0 to 1.
+
+    Args:
+        field: the name of the value, for the message.
+        value: the value to check.
+        allow_zero: whether the value may be 0.
+        allow_one: whether the value may be 1.
+
+    Raises:
+        UserError: the value is outside, or NaN.
+    """
+    if 0 < value < 1 or (allow_zero and value == 0) or (allow_one and value == 1):
+        return
+    low = "at least 0" if allow_zero else "above 0"
+    high = "at most 1" if allow_one else "below 1"
+    raise UserError(f"{field}={value}: out of range. Give a number {low} and {high}.")
+
+
+def check_one_of(field: str, value: object, choices: Iterable[object]) -> None:
+    """Check that a value is one of the choices.
+
+    Raises:
+        UserError: the value is not among them.
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        known = ", ".join(map(str, choices))
+        raise UserError(f"{field}={value!r}: unknown value. Choose one of {known}.")

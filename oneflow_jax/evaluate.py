@@ -1,4 +1,4 @@
-"""How good a model is: held-out losses by clock, and figures of merit of what it makes."""
+"""Evaluation of a checkpoint: held-out losses by time, and metrics of generated documents."""
 
 import dataclasses
 import itertools
@@ -21,53 +21,55 @@ from oneflow_jax.viewer import contact_sheet, plots
 GRID_COLUMNS = 8
 """Cells in a row of the contact sheets."""
 
+NAME_WIDTH = 28
+"""Width of the column of metric names in the table; the longest name has 26 characters."""
+
 TIME_BINS = 16
-"""Stretches of the clock in which a learned grid's steps are spread evenly."""
+"""Number of times at which the loss is measured for a learned time grid."""
 
 
 def run(system: system_lib.System, folder: epath.Path) -> dict[str, float]:
-    """Evaluates the newest checkpoint in `folder`; prints the figures, and leaves them there.
+    """Evaluate the newest checkpoint in `folder`, and return and write the metrics.
 
-    Writes `evaluation.json`, figure -> value, with the number of forward passes after an @; a
-    contact sheet of what was scored, where there is something to see; and, if there are several
-    numbers of passes, a plot of the figures against them.
+    It writes `evaluation.json`, metric name -> value, where the NFE follows an @; contact sheets of
+    the scored images; and, if there are several NFEs, a plot of the metrics over NFE.
 
     Raises:
         UserError: there is no checkpoint.
     """
     params = load_ema_params(system, folder)
     with sharding.mesh_context(system.mesh):
-        figures = system.losses()(params)
+        figures = system.eval_losses()(params)
         if likelihood := system.likelihood():
-            figures["heldout/nats"] = likelihood(params).mean()
+            figures["eval/nats_per_document"] = likelihood(params).mean()
     config = system.config.evaluation
     grid = time_grid(system, params)
     generator = generate.Generator(system, params)
     suite = system_lib.supported_suite(system)
-    figures |= suite.constants
+    figures |= suite.reference_metrics
     shares: dict[str, float] = {}
-    asked = itertools.product(config.passes, suite.tasks)
+    asked = itertools.product(config.nfe, suite.tasks)
     to_do = [(n, task) for n, task in asked if affordable_nfe(system, task, n) > 0]
     progress = metric_writer.ProgressBar("evaluating", len(to_do), unit="task")
     for done, (passes, task) in enumerate(to_do, 1):
         plan = task_plan(system, task, passes, grid)
-        made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch)
+        made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch_size)
         score = task.score([document for batch in made for document in batch.documents])
-        every = {**score.figures, **score.numbers}
+        every = {**score.metrics, **score.unbounded}
         found = {f"{name}@{passes}": value for name, value in every.items()}
         progress.advance(done)
         progress.report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         figures |= found
-        shares |= {name: found[name] for name in found if name.split("@")[0] in score.figures}
-        if score.cells and distributed.is_primary():
+        shares |= {name: found[name] for name in found if name.split("@")[0] in score.metrics}
+        if score.gallery and distributed.is_primary():
             path = folder / f"{task.name}@{passes}.png"
             contact_sheet.write_contact_sheet(
-                path, score.cells, GRID_COLUMNS, f"{system.config.name}: {path.stem}"
+                path, score.gallery, GRID_COLUMNS, f"{system.config.name}: {path.stem}"
             )
     progress.close()
-    if len(config.passes) > 1 and suite.tasks and distributed.is_primary():
+    if len(config.nfe) > 1 and suite.tasks and distributed.is_primary():
         plots.plot_lines(
-            folder / "evaluation.png", metrics_by_nfe(shares), system.config.name, ylabel="share"
+            folder / "evaluation.png", metrics_by_nfe(shares), system.config.name, ylabel="fraction"
         )
     workdir.write_atomically(
         folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
@@ -78,60 +80,65 @@ def run(system: system_lib.System, folder: epath.Path) -> dict[str, float]:
 def task_plan(
     system: system_lib.System, task: base_lib.EvalTask, nfe: int, grid_spec: time_grids.GridSpec
 ) -> SamplingPlan:
-    """How to make what a task asks for in at most so many passes, which must be possible."""
+    """Return the sampling plan of a task with at most `nfe` forward passes.
+
+    The caller must have checked with `affordable_nfe` that a step fits.
+    """
     steps = affordable_nfe(system, task, nfe)
-    return sampling.eval_plan(system.config, system.paradigm, steps, grid_spec, edit=task.revises)
+    return sampling.eval_plan(
+        system.config, system.paradigm, steps, grid_spec, edit=task.is_editing
+    )
 
 
 def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int) -> int:
-    """Passes to plan for, so that no more than `nfe` are taken; 0 if that cannot be.
+    """Return the NFE to plan for so that at most `nfe` passes are taken; 0 if that is impossible.
 
-    A picture that is born at the last moment has all of its own time still before it; but where
-    words come one after another, passes are those of one picture.
+    An image that is inserted at the last step still has its whole time to run, which doubles the
+    NFE. For autoregressive models the NFE is that of one image.
     """
-    if not (task.births and system.layout.grows) or system.layout.markers:
+    if not (task.may_insert_images and system.layout.variable_length) or system.layout.has_markers:
         return nfe
     given = system.config.sampling
-    least = guidance.nfe_factor(given.guidance, given.text_guidance)
+    least = guidance.nfe_factor(given.image_guidance_scale, given.text_guidance_scale)
     return nfe // 2 if nfe // 2 >= least else 0
 
 
 def check_prompts(system: system_lib.System) -> None:
-    """Lays out what evaluation will ask for, so that what does not fit is told before training.
+    """Lay out all evaluation prompts, so that those that do not fit are reported before training.
 
     Raises:
         UserError: a document is too long for the canvas.
     """
     for task in system_lib.supported_suite(system).tasks:
         for document in task.prompts:
-            generate.prompt_row(system.layout, document, edit=task.revises)
+            generate.prompt_row(system.layout, document, edit=task.is_editing)
 
 
 def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
-    """The grid that the configuration names; measured on training documents if to be learned.
+    """Return the configured time grid; a learned one is measured on training documents.
 
-    It follows the loss in words of documents that are shown at one time as a whole.
+    The learned grid follows the text loss of documents whose slots share one time.
     """
-    if system.config.sampling.grid != sampling.LEARNED_GRID:
-        return system.config.sampling.grid
-    in_step = dataclasses.replace(system, paradigm=system.paradigm.in_step)
-    losses, words = in_step.losses("train"), in_step.paradigm.weights[0][0]
-    # At t=1 itself nothing is left to be asked.
+    if system.config.sampling.time_grid != sampling.LEARNED_GRID:
+        return system.config.sampling.time_grid
+    in_step = dataclasses.replace(system, paradigm=system.paradigm.at_shared_time)
+    losses, words = in_step.eval_losses("train"), in_step.paradigm.weights[0][0]
+    # No slot is corrupted at t=1, and a loss needs corrupted slots.
     shown = [*(n / TIME_BINS for n in range(TIME_BINS)), 1 - 1 / (4 * TIME_BINS)]
     with sharding.mesh_context(system.mesh):
-        found = {t: losses.at(params, t)[words] for t in shown}
-    # Where no word happened to be asked for there is nothing to go by.
+        found = {t: losses.at_time(params, t)[words] for t in shown}
+    # Times at which no token happened to be scored have no loss.
     known = {t: float(term.compute()) for t, term in found.items() if term.count > 0}
     return time_grids.loss_adaptive_grid(list(known), list(known.values()))
 
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:
-    """The newest averaged parameters in `folder`, that of a run or of a release."""
+    """Load the newest averaged parameters of a run or an export."""
     return export.load_ema_params(folder, train_state.abstract_state(system).ema)
 
 
 def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
-    """Figures that bear a number of forward passes, by name: (passes, value) in order."""
+    """Group the metrics whose name has an NFE, by name: (NFE, value) in order."""
     points: dict[str, list[tuple[int, float]]] = {}
     for name, value in metrics.items():
         if "@" in name:
@@ -141,14 +148,14 @@ def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, fl
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
-    """The figures for people: a row for each name, a column for each number of passes."""
+    """Format the metrics as a table: a row for each name, a column for each NFE."""
     by_name = metrics_by_nfe(metrics)
     if not by_name:
-        return "Held-out losses alone: nothing is known of what these documents ought to say."
+        return "No metrics of generated documents: this data set has no evaluation suite."
     passes = sorted({n for points in by_name.values() for n, _ in points})
-    lines = ["passes".ljust(20) + "".join(f"{n:>8}" for n in passes)]
+    lines = ["NFE".ljust(NAME_WIDTH) + "".join(f"{n:>8}" for n in passes)]
     lines += [
-        name.ljust(20) + "".join(_format_cell(dict(points).get(n)) for n in passes)
+        name.ljust(NAME_WIDTH) + "".join(_format_cell(dict(points).get(n)) for n in passes)
         for name, points in by_name.items()
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Documents from a trained model: its parameters bound, its gaps filled."""
+"""Generation with a trained model: it fills the gaps of documents."""
 
 import copy
 import dataclasses
@@ -22,11 +22,11 @@ from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory
 from oneflow_jax.shapes import Array, Int, PyTree
 
 LENGTH_MULTIPLE = 16
-"""Rows are cut to a multiple of so many slots: few lengths to compile, few slots to waste."""
+"""Rows are cut to a multiple of this many slots: few lengths to compile, and few unused slots."""
 
 
 class GenerativeSystem(Protocol):
-    """What generation needs of a run: no configuration, optimizer or data set."""
+    """The parts of a run that generation needs: no configuration, optimizer or data set."""
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -34,7 +34,7 @@ class GenerativeSystem(Protocol):
 
     @property
     def layout(self) -> layouts.Layout:
-        """How documents become slots, with vocabulary and codec."""
+        """The map from documents to slots, with vocabulary and codec."""
 
     @property
     def model(self) -> Model:
@@ -42,7 +42,7 @@ class GenerativeSystem(Protocol):
 
     @property
     def paradigm(self) -> Paradigm:
-        """How a canvas is sampled."""
+        """The paradigm, which samples canvases."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,30 +50,30 @@ class GeneratedBatch:
     """A batch of finished documents.
 
     Attributes:
-        documents: without gaps.
-        canvas: the same as slots, on the host.
-        moments: how they came about, on the host, if that was asked for.
-        passes: forward passes that the batch took.
-        full: which documents ran out of room: something that was to be inserted was left out.
+        documents: the documents, without gaps.
+        canvas: their slots, on the host.
+        trajectory: each step of sampling, on the host, if the plan asks for it.
+        nfe: forward passes of the batch.
+        truncated: for each document, whether an insertion was left out because the canvas was full.
     """
 
     documents: list[Document]
     canvas: Canvas
-    moments: Trajectory | None
-    passes: int
-    full: list[bool]
+    trajectory: Trajectory | None
+    nfe: int
+    truncated: list[bool]
 
 
 class Generator:
-    """A trained model, ready to fill the gaps of documents.
+    """A trained model that fills the gaps of documents.
 
     Attributes:
-        system: of its run.
-        params: laid out over the system's mesh.
+        system: the model's parts.
+        params: parameters, sharded over the system's mesh.
     """
 
     def __init__(self, system: GenerativeSystem, params: PyTree) -> None:
-        """Binds the parameters."""
+        """Bind the parameters."""
         self.system = system
         self.params = params
         self._sample = jax.jit(functools.partial(sample_batch, system), static_argnames="plan")
@@ -81,52 +81,52 @@ class Generator:
     def __call__(
         self, prompts: Sequence[Document], plan: SamplingPlan, *, seed: int, batch: int
     ) -> Iterator[GeneratedBatch]:
-        """The prompts with their gaps filled, batch by batch.
+        """Fill the gaps of the prompts, batch by batch.
 
-        A document depends on the seed and on its place among `prompts`, not on the batch.
+        A document depends on the seed and on its index among `prompts`, not on the batch size.
 
         Args:
-            prompts: documents with gaps; with a plan that starts above t=0, documents to revise.
-            plan: solver, times, guidance, and whether to record the moments.
-            seed: of all randomness.
-            batch: documents at a time, on all devices together.
+            prompts: documents with gaps; documents to edit if the plan starts above t=0.
+            plan: solver, times, guidance, and whether to record the trajectory.
+            seed: random seed.
+            batch: documents in a batch, on all devices together.
 
         Raises:
-            UserError: a prompt has nothing to be made or does not fit the canvas, or the batch
-                does not fit the devices.
+            UserError: a prompt has no gap or does not fit the canvas, or the batch size does not
+                fit the devices.
         """
         mesh, rules = self.system.mesh, sharding.SAMPLING_RULES
-        sharding.check_batch_divides(mesh, batch, field="evaluation.batch", rules=rules)
-        rows = [prompt_row(self.system.layout, prompt, edit=plan.revises) for prompt in prompts]
+        sharding.check_batch_divides(mesh, batch, field="evaluation.batch_size", rules=rules)
+        rows = [prompt_row(self.system.layout, prompt, edit=plan.is_edit) for prompt in prompts]
         layout = self.system.layout
-        if not layout.grows:
-            longest = max((len(slots["kind"]) for slots in rows), default=0)
+        if not layout.variable_length:
+            longest = max((len(slots["modality"]) for slots in rows), default=0)
             length = min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, layout.length)
             layout = dataclasses.replace(layout, length=length)
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             count = len(chosen)
-            # The last batch is filled up with copies that nobody will see.
+            # The last batch is padded with copies, which are dropped below.
             canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - count)])
             sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
-            moments = sample.moments and _take_rows(sample.moments, count)
-            full = sample.full[:count].tolist()
-            yield GeneratedBatch(layout.read(canvas), canvas, moments, int(sample.passes), full)
+            moments = sample.trajectory and _take_rows(sample.trajectory, count)
+            full = sample.truncated[:count].tolist()
+            yield GeneratedBatch(layout.decode(canvas), canvas, moments, int(sample.nfe), full)
 
-    def of(self, params: PyTree) -> "Generator":
-        """The same with other parameters: what was compiled need not be compiled again."""
+    def with_params(self, params: PyTree) -> "Generator":
+        """Return a copy with other parameters, which shares the compiled programs."""
         other = copy.copy(self)
         other.params = params
         return other
 
     def _run(
-        self, canvas: Canvas, numbers: np.ndarray, seed: int, plan: SamplingPlan
+        self, canvas: Canvas, document_ids: np.ndarray, seed: int, plan: SamplingPlan
     ) -> SampleOutput:
         rows = sharding.row_sharding(self.system.mesh, sharding.SAMPLING_RULES)
-        canvas, numbers = jax.device_put((canvas, numbers.astype(np.int32)), rows)
+        canvas, document_ids = jax.device_put((canvas, document_ids.astype(np.int32)), rows)
         with sharding.mesh_context(self.system.mesh, sharding.SAMPLING_RULES):
-            sample = self._sample(self.params, canvas, numbers, seed, plan=plan)
+            sample = self._sample(self.params, canvas, document_ids, seed, plan=plan)
         return distributed.to_host(sample)
 
 
@@ -139,34 +139,35 @@ def sample_batch(
     *,
     plan: SamplingPlan,
 ) -> SampleOutput:
-    """The program that fills the gaps of a batch of canvases.
+    """Fill the gaps of a batch of canvases; this function is compiled.
 
     Args:
         system: model and paradigm.
-        params: to fill them with.
-        canvas: laid out, with gaps.
-        document_ids: the place of each document among all, which with the seed is its key.
-        seed: of all randomness.
+        params: the model's parameters.
+        canvas: canvases with gaps.
+        document_ids: index of each document among all prompts; with the seed it gives its random
+            key.
+        seed: random seed.
         plan: how to sample.
     """
     model, paradigm = system.model, system.paradigm
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), document_ids)
-    table = model.apply({"params": params}, method="table")
+    table = model.apply({"params": params}, method="embedding_table")
     return paradigm.sample(bound_model.BoundModel(model, params), table, keys, canvas, plan)
 
 
 def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:
-    """The moments, as far as they came, of the first `count` documents of a batch."""
-    came = trajectory.times >= 0
-    fewer = jax.tree.map(lambda x: x[came, :count], trajectory.replace(times=None))
-    return fewer.replace(times=trajectory.times[came])
+    """Return the frames that were reached, of the first `count` documents of a batch."""
+    came = trajectory.run_times >= 0
+    fewer = jax.tree.map(lambda x: x[came, :count], trajectory.replace(run_times=None))
+    return fewer.replace(run_times=trajectory.run_times[came])
 
 
 def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int) -> int:
-    """Rows of a batch for `num_documents` documents, `max_rows` at most.
+    """Return the batch size for `num_documents` documents, at most `max_rows`.
 
-    Each device gets 1, 2, 3, 4, 6, 8, 12, ... of them: few numbers to compile programs for, and at
-    most a third of the rows beyond what the devices must be filled up with goes to waste.
+    Each device gets 1, 2, 3, 4, 6, 8, 12, ... rows: few batch sizes to compile programs for, and at
+    most a third of the rows is padding, apart from those that make the batch divide the devices.
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     each = -(-num_documents // ways)
@@ -176,29 +177,29 @@ def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int
 
 
 def diff_documents(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:
-    """What a revision changed of the document that was given."""
-    # Read back from slots, as `after` was, so that words and pixels that stayed are the same.
-    (read,) = layout.read(layout.canvas([layout.revision(before)]))
+    """List the edits between a given document and its edited version."""
+    # `before` is decoded from slots like `after`, so that unchanged text and pixels are equal.
+    (read,) = layout.decode(layout.canvas([layout.edit_row(before)]))
     return edits.diff_documents(read, after)
 
 
 def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layouts.RowFields:
-    """The slots of a prompt, or of a document to revise.
+    """Lay out a prompt, or a document to edit, as slots.
 
     Raises:
-        UserError: there is nothing to be made, or it does not fit the canvas.
+        UserError: a prompt has no gap, a document to edit has one, or it does not fit the canvas.
     """
     gaps = any(isinstance(part, Gap) for part in prompt.parts)
     if edit and gaps:
         raise UserError(
-            f"The document {prompt.words()!r} has a gap in it, and can only be revised without: "
+            f"The document {prompt.text()!r} has a gap, and only finished documents can be edited: "
             "fill it first, with --prompt."
         )
     if edit:
-        return layout.revision(prompt)
+        return layout.edit_row(prompt)
     if not gaps:
         raise UserError(
-            f"The prompt {prompt.words()!r} has no gap to fill: write <image> or <text> where "
-            "something is to be made, or give it to --revise to have all of it looked over."
+            f"The prompt {prompt.text()!r} has no gap to fill: write <image> or <text> where "
+            "something is to be generated, or give the document to --edit to edit all of it."
         )
-    return layout.prompt(prompt)
+    return layout.prompt_row(prompt)

@@ -1,12 +1,14 @@
 """The command line: `python -m oneflow_jax.main --config=configs/quickstart.py`.
 
-Kept short: what is done is in `train`, `evaluate` and `sample`, which tests and notebooks call.
+This module only dispatches: the work is done in `training`, `evaluate` and `sample`, which tests
+and notebooks call directly.
 """
 
 import re
 import signal
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import jax
 import ml_collections
@@ -14,73 +16,70 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from oneflow_jax import evaluate, sample
-from oneflow_jax.aot import run as aot_run
-from oneflow_jax.aot import topologies
-from oneflow_jax.autoencoder_training import run as autoencoder_run
-from oneflow_jax.autoencoder_training import system as autoencoder_system
-from oneflow_jax.build import data
-from oneflow_jax.build import system as system_lib
-from oneflow_jax.compare import run as compare_run
-from oneflow_jax.data import layout as layouts
-from oneflow_jax.data.custom import manifest, prepare
 from oneflow_jax.errors import Preempted, UserError
-from oneflow_jax.runtime import distributed, host, metric_writer, storage, workdir
-from oneflow_jax.training import checkpoint, export, loop, profiler, train_state
-from oneflow_jax.viewer import data_report
+from oneflow_jax.runtime import distributed, host, metric_writer, renamed_keys, storage, workdir
+
+if TYPE_CHECKING:
+    from oneflow_jax.build import system as system_lib
+    from oneflow_jax.data import layout as layouts
+
+# Each mode imports its modules when it runs, so that a mistyped flag is reported at once: importing
+# the modules of all modes takes several seconds.
 
 EXIT_PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a run that was told to leave: it is not finished, and supervisors start it again."""
+"""Exit code of a preempted run. It is not 0, so that supervisors restart the unfinished run."""
 
-SINGLE_PROCESS_MODES = ("compile", "release")
-"""Modes that are one process's, where a host of a pod does not wait for the others."""
+SINGLE_PROCESS_MODES = ("aot", "export")
+"""Modes that run in one process, without waiting for other hosts."""
 
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ("train", "evaluate", "sample", "prepare", "release", "compile"),
-    "train: prepare, train (or go on), evaluate and sample; the others do that part alone. "
-    "release: keep in --into what sampling needs. "
-    "compile: what training and sampling need, and take, on TPUs that are not here.",
+    ("train", "evaluate", "sample", "prepare", "export", "aot"),
+    "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: only that "
+    "part. export: write to --output the files that sampling needs. aot: compile for TPUs that are "
+    "not attached, and report memory and time.",
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; runs/<name of the config> if left out."
+    "workdir", None, "Folder of the run; default: runs/<name of the config>."
 )
 PROMPT = flags.DEFINE_multi_string(
     "prompt",
     [],
-    'A document with gaps, e.g. "a picture of a tiger: <image>", "<image:tiger.png> <text>"; may '
-    "be given several times.",
+    'A document with gaps to fill, e.g. "a picture of a tiger: <image>" or "<image:tiger.png> '
+    '<text>"; may be given several times.',
 )
 EDIT = flags.DEFINE_multi_string(
-    "revise",
+    "edit",
     [],
-    'A finished document to look over, e.g. "a picture of a tiger: <image:fox.png>": the edits are '
-    "listed; may be given several times, in place of --prompt.",
+    'A finished document to edit, e.g. "a picture of a tiger: <image:fox.png>", in place of '
+    "--prompt; the edits are listed; may be given several times.",
 )
-OUTPUT = flags.DEFINE_string("into", None, "Folder that --mode=release writes.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder that --mode=export writes.")
 TOPOLOGY = flags.DEFINE_list(
-    "topology", [], "TPU slices to compile for, as in v4-64,2xv4-128; or 'host', for this machine."
+    "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
 )
 PER_DEVICE_BATCH = flags.DEFINE_integer(
-    "rows_per_chip", None, "Compile for a batch of so many rows on each chip.", lower_bound=1
+    "per_device_batch", None, "Rows of the batch on each chip to compile for.", lower_bound=1
 )
 PROGRAMS = flags.DEFINE_multi_enum(
-    "program", aot_run.PROGRAMS, aot_run.PROGRAMS, "What to compile; both if left out."
+    "program", ("train", "sample"), ("train", "sample"), "Programs to compile; default: both."
 )
 
 
 def run(config: ml_collections.ConfigDict) -> None:
-    """Does what the flags say."""
+    """Run the mode that the flags select."""
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
-    if (MODE.value == "release") != bool(OUTPUT.value):
-        raise UserError("--mode=release and --into=FOLDER, which it writes, go together.")
-    if MODE.value == "compile":
+    if (MODE.value == "export") != bool(OUTPUT.value):
+        raise UserError("--mode=export requires --output=FOLDER; no other mode accepts it.")
+    if MODE.value == "aot":
         _run_aot(config, folder)
         return
+    from oneflow_jax.build import system as system_lib
+
     system_lib.check_platform(config)
     with distributed.watch_peers(folder / workdir.CHECKPOINTS), workdir.lock(folder):
-        if "contestants" in config:  # It holds its folder against what is asked for itself.
+        if "models" in config:  # compare.run checks the configuration of its folder.
             _run_comparison(config, folder)
             return
         with distributed.primary_first():
@@ -92,8 +91,11 @@ def run(config: ml_collections.ConfigDict) -> None:
 
 
 def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    if "contestants" in config or "autoencoder" in config:
-        raise UserError("--mode=compile is for configurations of models of documents.")
+    from oneflow_jax.aot import run as aot_run
+    from oneflow_jax.aot import topologies
+
+    if "models" in config or "autoencoder" in config:
+        raise UserError("--mode=aot: this configuration does not train a document model.")
     topologies.force_cpu_backend()
     with workdir.lock(folder):
         aot_run.run(
@@ -106,21 +108,27 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    from oneflow_jax import evaluate, sample
+    from oneflow_jax.build import data
+    from oneflow_jax.build import system as system_lib
+    from oneflow_jax.data.custom import manifest
+    from oneflow_jax.training import loop
+
     if MODE.value in ("train", "prepare") and workdir.is_export(folder):
         raise UserError(
-            f"--workdir={folder} is a release, and nobody trains there: give another --workdir, "
-            f"and --config.start={folder} to begin from it."
+            f"--workdir={folder} is an export and cannot be trained. Give another --workdir, "
+            f"and --config.init_from={folder} to initialize from it."
         )
     _configure_process(config, folder)
     system = system_lib.system(config, folder)
-    if MODE.value == "release":
+    if MODE.value == "export":
         _export(system, folder)
         return
     if PROMPT.value and EDIT.value:
-        raise UserError("--prompt and --revise: give one or the other.")
+        raise UserError("--prompt and --edit exclude each other: give one or the other.")
     prompts = EDIT.value or PROMPT.value or config.sampling.prompts
     revise = bool(EDIT.value)
-    # A mistake in them is told before training, not after.
+    # Errors in the prompts are reported before training.
     sample.parse_prompts(system, prompts, edit=revise)
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
@@ -129,52 +137,65 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value == "prepare":
         _print(data.prepare_data(config, system.layout))
     if MODE.value in ("train", "prepare") and config.source.name == manifest.DATASET_NAME:
-        _print(f"Intake: {_report_data(config, system.layout, folder)}")
+        _print(f"Data report: {_report_data(config, system.layout, folder)}")
     if MODE.value == "train":
         loop.run(
-            system, folder, sample.PreviewWriter(system, folder) if config.sampling.every else None
+            system,
+            folder,
+            sample.PreviewWriter(system, folder) if config.sampling.preview_every else None,
         )
     if MODE.value in ("train", "evaluate"):
         figures = evaluate.run(system, folder)
         _print(evaluate.format_table(figures))
-        _print(f"Figures: {folder / workdir.EVALUATION}")
+        _print(f"Metrics: {folder / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
         _print(f"Page: {sample.run(system, folder, prompts, edit=revise)}")
 
 
-def _export(system: system_lib.System, folder: epath.Path) -> None:
+def _export(system: "system_lib.System", folder: epath.Path) -> None:
+    from oneflow_jax.training import export, train_state
+
     like = train_state.abstract_state(system).ema
-    _print(f"Release: {export.export(system.config, folder, epath.Path(OUTPUT.value), like)}")
+    _print(f"Export: {export.export(system.config, folder, epath.Path(OUTPUT.value), like)}")
 
 
 def _report_data(
-    config: ml_collections.ConfigDict, layout: layouts.Layout, folder: epath.Path
+    config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
-    """Write what became of the user's data; return the page's path."""
-    source = data.open_split(config, "train")  # Prepared now, if need be.
+    """Write the report on the user's data; return the path of its page."""
+    from oneflow_jax.build import data
+    from oneflow_jax.data.custom import manifest, prepare
+    from oneflow_jax.viewer import data_report
+
+    source = data.open_split(config, "train")  # Prepares the data if necessary.
     settings = prepare.parse_config(config.source)
     counts = {split: data.chunk_counts(config, layout, split) for split in manifest.SPLITS}
     return data_report.write_report(
         settings.path,
         prepare.dataset_dir(settings, config.data.dir),
         source,
-        data_report.summarize_slots(layout.length, config.data.long, counts),
+        data_report.summarize_slots(layout.length, config.data.overflow, counts),
         folder,
     )
 
 
 def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    from oneflow_jax.autoencoder_training import run as autoencoder_run
+    from oneflow_jax.build import autoencoder_system
+
     if EDIT.value:
-        raise UserError("--revise is for models of documents; this configuration trains a codec.")
+        raise UserError("--edit: this configuration trains a codec. Give it with a document model.")
     if PROMPT.value and MODE.value != "sample":
-        raise UserError("--prompt is for --mode=sample, when this configuration trains a codec.")
-    if MODE.value == "release":
-        raise UserError(f"A codec is given away as it is: {folder / workdir.CODEC}.")
+        raise UserError("--prompt: for a codec, it is valid with --mode=sample only.")
+    if MODE.value == "export":
+        raise UserError(
+            f"--mode=export: a codec needs none. Use {folder / workdir.CODEC} as it is."
+        )
     _configure_process(config, folder)
     system = autoencoder_system.system(config, for_training=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
         with distributed.primary_first():
-            count = len(system.source("train"))  # A mistake is told before anything is kept.
+            count = len(system.source("train"))  # Errors are reported before anything is written.
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
         _print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
@@ -182,81 +203,85 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         autoencoder_run.train_autoencoder(system, folder)
     if MODE.value in ("train", "evaluate"):
         _print(autoencoder_run.format_table(autoencoder_run.evaluate(system, folder)))
-        _print(f"Figures: {folder / workdir.EVALUATION}")
+        _print(f"Metrics: {folder / workdir.EVALUATION}")
         _print(f"Page: {folder / workdir.SAMPLES_PAGE}")
     if MODE.value == "sample":
         _print(f"Page: {autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value)}")
 
 
 def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """What a run wants of its process, before anything is compiled."""
+    """Validate process-level settings, and enable the compilation cache."""
+    from oneflow_jax.build.loop_config import make_loop_config
+
     storage.require_local(config.data.dir, "data.dir")
-    profiler.validate_range(config.profile, config.steps)
-    checkpoint.validate(config.checkpoint)
-    if config.keep_compiled:
+    make_loop_config(config)  # Report mistakes before anything is computed.
+    if config.compilation_cache:
         host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
 
 
 def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    from oneflow_jax.compare import run as compare_run
+
     if MODE.value != "train" or PROMPT.value or EDIT.value:
         raise UserError(
-            "This configuration compares paradigms, all in one go: give no --mode, --prompt or "
-            "--revise. Its runs are folders of their own: give one of them as --workdir."
+            "This configuration compares paradigms in one command: give no --mode, --prompt or "
+            "--edit. To sample from one of its runs, give the run's folder as --workdir."
         )
     if distributed.is_multi_process():
         raise UserError(
-            f"This configuration compares paradigms in one process, and is run in "
-            f"{jax.process_count()}: "
-            f"unset {', '.join(distributed.ENV_VARS)}; run it on one host."
+            f"This configuration compares paradigms in one process, not in {jax.process_count()}. "
+            f"Unset {', '.join(distributed.ENV_VARS)}, and run it on one host."
         )
     given = config_flags.get_override_values(flags.FLAGS["config"])
-    # Kept with the configuration: of a later call without --config they are part too.
+    # The page shows this command. It is saved with the configuration, so that a later call without
+    # --config still shows the overrides.
     config.command += "".join(f' --config.{name}="{value}"' for name, value in given.items())
     _print(f"Page: {compare_run.run(config, folder)}")
-    _print(f"Figures: {folder / compare_run.METRICS_FILE}")
+    _print(f"Metrics: {folder / compare_run.METRICS_FILE}")
 
 
 def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
-    """The configuration that the flags give; without --config, that of the run in --workdir.
+    """Parse the configuration from the flags; without --config, load that of the run in --workdir.
 
     Raises:
         UserError: an unknown flag or configuration key, or a value of the wrong type.
     """
     app.define_help_flags()
+    renamed_keys.check_flags(argv)
     try:
         rest = flags.FLAGS(argv, known_only=True)
         if WORKDIR.value is None or any(re.match("--?config(=|$)", arg) for arg in rest):
             config_flags.DEFINE_config_file(
-                "config", help_string="A file of configs/.", sys_argv=argv
+                "config", help_string="File of configs/, e.g. configs/own.py.", sys_argv=argv
             )
             flags.mark_flag_as_required("config")
         else:
             saved = workdir.load_config(storage.resolve_path(WORKDIR.value, "--workdir"))
             config_flags.DEFINE_config_dict("config", saved, sys_argv=argv)
         rest = flags.FLAGS(rest)
-        config = flags.FLAGS["config"].value.lock()  # A missing file is told at the first touch.
+        config = flags.FLAGS["config"].value.lock()  # A missing file raises here.
     except (AttributeError, KeyError) as error:
-        told = getattr(error.args[0], "args", error.args)[0]  # ml_collections wraps one in another.
+        told = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
         raise UserError(
-            f"--config has no key {' '.join(told.split())}. configs/common.py has them all, and "
+            f"--config has no key {' '.join(told.split())}. configs/common.py lists all keys, and "
             "configs/codec.py those of codecs."
         ) from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         first, *_, last = [*str(error).strip().splitlines()] * 2
         raise UserError(first if first == last else f"{first} {last.strip()}") from error
     if len(rest) > 1:
-        raise UserError(f"Unknown argument {rest[1]!r}: flags begin with --.")
+        raise UserError(f"Unknown argument {rest[1]!r}. Flags start with --.")
     return config
 
 
 def _print(message: object) -> None:
-    """Tells people; one process does for all."""
+    """Print a message in the primary process."""
     if distributed.is_primary():
         print(message)
 
 
 def main() -> None:
-    """Runs, and says a user's mistake in one message, without a traceback."""
+    """Run the command line; print each `UserError` as a message without a traceback."""
     metric_writer.setup_logging()
     try:
         host.configure_malloc()
@@ -272,7 +297,7 @@ def main() -> None:
         _print(stopped)
         sys.exit(EXIT_PREEMPTED)
     except KeyboardInterrupt:
-        told = "\nstopped; the same command goes on from the newest checkpoint, if there is one"
+        told = "\nstopped; the same command resumes from the newest checkpoint, if there is one"
         distributed.exit_process(told, immediately=True)
     except Exception:
         if not distributed.is_multi_process():

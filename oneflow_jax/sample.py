@@ -1,4 +1,4 @@
-"""`--mode=sample`: prompts in, finished documents and the page that shows them out."""
+"""`--mode=sample`: fills the gaps of prompts, and writes a page that shows every step."""
 
 import logging
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import contact_sheet, from_samples, page, trajectory
 
 FILMSTRIP_ROWS = 5
-"""Moments on the film strip."""
+"""Steps that the film strip shows."""
 
 
 def run(
     system: system_lib.System, folder: epath.Path, prompts: Sequence[str], *, edit: bool = False
 ) -> epath.Path:
-    """Fills the gaps of each prompt, several times over, and returns the path of the page.
+    """Fill the gaps of each prompt several times, and return the path of the page.
 
-    The page shows every step; a film strip shows a few of the first document's; the finished texts
-    are logged too, and what was changed of documents that were revised.
+    The page shows every step, and a film strip shows some steps of the first document. The finished
+    documents are logged, and for edited documents the edits.
 
     Args:
-        system: of the run in `folder`.
-        folder: where the checkpoint is, and where the page goes.
-        prompts: in the language of `data.prompt`.
-        edit: whether they are finished documents to be revised.
+        system: system of the run in `folder`.
+        folder: folder with the checkpoint, where the page is written.
+        prompts: prompts in the format of `data.prompt`.
+        edit: whether the prompts are finished documents to edit.
 
     Raises:
         UserError: there is no checkpoint, or a prompt is wrong.
@@ -42,19 +42,19 @@ def run(
 
 
 class PreviewWriter:
-    """The same of the configured prompts while a run trains: `previews/<step>.html`."""
+    """Writes pages of the configured prompts during training: `previews/<step>.html`."""
 
     def __init__(self, system: system_lib.System, folder: epath.Path) -> None:
-        """Of the run in `folder`; compiles when it is first asked."""
+        """Prepare previews of the run in `folder`; the first one compiles."""
         self._generator = generate.Generator(system, None)
         self._folder = folder
         self._prompts = system.config.sampling.prompts
 
     def __call__(self, step: int, params: PyTree) -> None:
-        """Shows what the parameters after a step make."""
+        """Write the page of the parameters after a step."""
         (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
         path = self._folder / workdir.PREVIEWS / f"{step}.html"
-        _generate_page(self._generator.of(params), self._folder, path, self._prompts)
+        _generate_page(self._generator.with_params(params), self._folder, path, self._prompts)
 
 
 def _generate_page(
@@ -67,24 +67,24 @@ def _generate_page(
 ) -> epath.Path:
     system = generator.system
     config = system.config
-    samples = config.sampling.samples
+    samples = config.sampling.num_samples
     given = parse_prompts(system, prompts, edit=edit)
     repeated = [document for document in given for _ in range(samples)]
     shown = [text for text in prompts for _ in range(samples)]
     grid = evaluate.time_grid(system, generator.params)
     plan = sampling.sampling_plan(config, system.paradigm, grid, edit=edit)
     passes = 0
-    batch = generate.padded_batch_size(system.mesh, len(repeated), config.evaluation.batch)
+    batch = generate.padded_batch_size(system.mesh, len(repeated), config.evaluation.batch_size)
     stories = []
     for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
         here = slice(len(stories), len(stories) + len(made.documents))
         titles = [f"{n + 1}" for n in range(here.start, here.stop)]
-        stories += from_samples.build_views(system.layout, made.moments, titles, shown[here])
-        passes = max(passes, made.passes)
+        stories += from_samples.build_views(system.layout, made.trajectory, titles, shown[here])
+        passes = max(passes, made.nfe)
         _log_documents(system.layout, shown[here], repeated[here], made, edit=edit)
     if distributed.is_primary():
         _write_page(system, folder, path, stories, passes, edit=edit)
-    logging.info("%d documents, at most %d forward passes a batch.", len(stories), passes)
+    logging.info("%d documents, at most %d forward passes per batch.", len(stories), passes)
     return path
 
 
@@ -97,7 +97,7 @@ def _write_page(
     *,
     edit: bool,
 ) -> None:
-    """Writes the page and the film strip beside it."""
+    """Write the page, and the film strip next to it."""
     config = system.config
     last = len(views[0].frames) - 1
     moments = [round(i * last / (FILMSTRIP_ROWS - 1)) for i in range(FILMSTRIP_ROWS)]
@@ -107,7 +107,7 @@ def _write_page(
         views,
         curves=metric_writer.read_curves(folder / workdir.LOGS, _curve_names(system)),
         settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
-        heading=f"{config.name}: words and pictures in {nfe} forward passes",
+        heading=f"{config.name}: text and images in {nfe} forward passes",
         notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
         intro=_intro_text(system, edit=edit),
     )
@@ -116,13 +116,13 @@ def _write_page(
 def parse_prompts(
     system: system_lib.System, prompts: Sequence[str], *, edit: bool = False
 ) -> list[Document]:
-    """The documents that the prompts describe, held against the canvas.
+    """Parse the prompts, and check that they fit the canvas.
 
     Raises:
-        UserError: a prompt is wrong or too long, or there is none; or the model cannot revise.
+        UserError: there is no prompt, a prompt is wrong or too long, or the model cannot edit.
     """
     if not prompts:
-        raise UserError("sampling.prompts is empty: give a prompt, there or with --prompt.")
+        raise UserError("sampling.prompts is empty. Give a prompt there or with --prompt.")
     sampling.sampling_plan(system.config, system.paradigm, "uniform", edit=edit)
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
@@ -138,16 +138,18 @@ def _log_documents(
     *,
     edit: bool,
 ) -> None:
-    """Logs what became of the prompts of a batch."""
-    everything = zip(prompts, prompt_documents, generated.documents, generated.full, strict=True)
+    """Log the generated documents of a batch with their prompts."""
+    everything = zip(
+        prompts, prompt_documents, generated.documents, generated.truncated, strict=True
+    )
     for text, before, document, full in everything:
         logging.info("%s  ->  %s", text, prompt.format(document))
         if edit:
             _log_edits(layout, before, document)
         if full:
             logging.warning(
-                "The document above filled its canvas of data.length=%d slots, those of what "
-                "was taken out included; what did not fit whole was left out.",
+                "The document above filled its canvas of data.sequence_length=%d slots, which "
+                "include those of deleted items; insertions that did not fit were left out.",
                 layout.length,
             )
 
@@ -163,11 +165,11 @@ def _log_edits(layout: layouts.Layout, before: Document, after: Document) -> Non
 def _intro_text(system: system_lib.System, *, edit: bool) -> str:
     if edit:
         return page.INTRO_EDIT
-    return page.INTRO_AUTOREGRESSIVE if system.layout.markers else page.INTRO_CONCURRENT
+    return page.INTRO_AUTOREGRESSIVE if system.layout.has_markers else page.INTRO_CONCURRENT
 
 
 def _curve_names(system: system_lib.System) -> list[str]:
-    """The loss, each of its terms, and two of the terms held out."""
+    """List the curves of the page: the loss, each term, and two held-out terms."""
     terms = [term for term, _ in system.paradigm.weights]
-    held_out = [f"heldout/{term}" for term in (terms[0], "image")]
+    held_out = [f"eval/loss_{term}" for term in (terms[0], "image")]
     return ["train/loss", *(f"train/{term}" for term in terms), *held_out]

@@ -1,16 +1,16 @@
-"""The letters of all array shapes, and the array types written with them.
+"""Letters of all array shapes, and the array types written with them.
 
 | letter | size of                              | letter | size of                        |
 |--------|--------------------------------------|--------|--------------------------------|
 | B      | rows of a batch                      | K      | key and value heads            |
 | L      | slots of a row                       | H      | query heads                    |
 | D      | width of the transformer             | A      | width of one head              |
-| E      | width of a token's embedding         | F      | hidden width of the MLP        |
+| E      | width of a token embedding           | F      | hidden width of the MLP        |
 | C      | numbers in one image latent (patch)  | N      | layers, or patches of an image |
-| V      | vocabulary                           | T      | moments of a trajectory        |
+| V      | vocabulary                           | T      | frames of a trajectory         |
 
-A leading `*b` stands for any batch axes, also none. Time runs from t=0, corrupted, to t=1, clean.
-In a boolean mask, True means "use it".
+A leading `*b` stands for any number of batch axes. Time runs from t=0, corrupted, to t=1, clean. In
+a boolean mask, True means "use it".
 """
 
 from typing import Any
@@ -21,6 +21,6 @@ PyTree = Any
 Sums = dict[str, Float[Array, ""]]
 """Totals by loss term."""
 Outputs = dict[str, Float[Array, "*b L n"]]
-"""What the network says of every slot, by the name of the head."""
+"""Outputs of the network for every slot, by the name of the head."""
 
 __all__ = ["Array", "Bool", "Float", "Int", "Key", "Outputs", "PyTree", "Sums", "UInt8"]

@@ -1,48 +1,88 @@
-"""What every test needs: 8 devices on the CPU, and JAX's strict modes, set before JAX starts."""
+"""Setup for all tests: 8 CPU devices and JAX's strict modes, set before JAX initializes."""
+
+import os
+import pathlib
 
 import jax
+import jaxlib
 import pytest
 from absl import flags
 from jax.experimental.key_reuse import _core as key_reuse
 
+# The same programs are compiled again and again: by both workers, by the processes that tests start
+# (which read the variables), and by the next run.
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+_VERSIONS = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "oneflow_jax-tests" / _VERSIONS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update(
+    "jax_persistent_cache_min_compile_time_secs",
+    float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
+)
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Tests compile much and compute little.
+# Tests spend more time on compilation than on computation.
 jax.config.update("jax_disable_most_optimizations", True)
 
-# JAX's checker does not know that to transpose keys is not to draw from them.
+# JAX's key-reuse checker does not know that transposing keys does not consume them.
 key_reuse.key_reuse_signatures[jax.lax.transpose_p] = key_reuse.KeyReuseSignature(
     key_reuse.Forward(0, 0)
 )
 
-# What follows starts no devices.
+# The imports below do not initialize devices.
 from oneflow_jax import main  # noqa: E402
 
-# grain's worker processes read absl's flags, which only `absl.app.run` parses.
+# grain's worker processes read absl flags, which only `absl.app.run` parses.
 flags.FLAGS.mark_as_parsed()
 
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--regenerate-golden", action="store_true", help="write tests/golden/* anew, then compare"
+        "--regenerate-golden", action="store_true", help="rewrite tests/golden/*, then compare"
     )
 
 
-SLOW_FILES = (
+SLOW = (
+    "compare/test_run.py",
+    "paradigms/test_lmfusion.py",
     "test_configs.py",
-    "test_resume.py",
+    "notebooks",
+    "distributed",
+    "cloud",
+    "training/test_resume.py",
+    "runtime/test_preemption.py",
+    "training/test_profiler.py",
+    "training/test_optimizer.py",
     "test_main.py",
-    "test_sharding.py",
-    "test_run.py",
-    "test_lmfusion.py",
-    "test_optim.py",
+    "runtime/test_sharding.py",
+    "autoencoder_training/test_run.py",
+    "aot",
+    "benchmarks",
+    "test_docs.py",
+    "test_site.py",
+    "viewer/test_browser.py",
 )
+"""Files and folders of tests that take a minute or more, the longest first.
+
+`make test-fast` leaves them out: whole runs, other processes, compilers, and pages in a browser.
+"""
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that no worker is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+    """Mark slow tests, and run them first, so that no worker starts one of them last."""
+    root = pathlib.Path(__file__).parent
+
+    def rank(item):
+        path = item.path.relative_to(root).as_posix()
+        return next((n for n, name in enumerate(SLOW) if path.startswith(name)), len(SLOW))
+
+    for item in items:
+        if rank(item) < len(SLOW):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=rank)
 
 
 @pytest.fixture
@@ -52,7 +92,7 @@ def key():
 
 @pytest.fixture
 def cli():
-    """Parses and runs a command line in this process."""
+    """Return a function that parses and runs a command line in this process."""
 
     def call(*arguments):
         _reset_flags()
@@ -65,7 +105,7 @@ def cli():
 
 @pytest.fixture
 def parse():
-    """Parses a command line in this process."""
+    """Return a function that parses a command line in this process."""
 
     def call(*arguments):
         _reset_flags()
@@ -77,7 +117,7 @@ def parse():
 
 
 def _reset_flags():
-    """As if nothing had been parsed yet; `--config` is defined anew by each parse."""
+    """Mark the flags as unparsed, and remove `--config.*`, which each parse defines again."""
     for name in list(flags.FLAGS):
         if name.split(".")[0] == "config":
             delattr(flags.FLAGS, name)

@@ -1,4 +1,4 @@
-"""The rules of the layout, held by the source alone: who imports whom, names, and sizes."""
+"""Tests of the architecture by source alone: imports, names and sizes."""
 
 import ast
 import functools
@@ -37,8 +37,8 @@ MAY_IMPORT = {
     | {"codecs", "codecs/autoencoder", "data", "evaluation", "pretrained", "runtime"}
     | {"training", "viewer"},
     "build": DEVICE
-    | {"codecs", "codecs/autoencoder", "costs", "data", "data/custom", "evaluation", "flows"}
-    | {"nn", "paradigms", "runtime", "samplers", "training"},
+    | {"autoencoder_training", "codecs", "codecs/autoencoder", "costs", "data", "data/custom"}
+    | {"evaluation", "flows", "nn", "paradigms", "pretrained", "runtime", "samplers", "training"},
     "aot": DEVICE | {"build", "costs", "generate", "runtime", "training", "viewer"},
     "evaluate": LEAVES
     | {"build", "evaluation", "generate", "runtime", "samplers", "training", "viewer"},
@@ -54,16 +54,19 @@ MAY_IMPORT = {
     | {"runtime", "sample", "training", "viewer"},
     "": {"api", "data", "errors", "shipped"},
 }
-"""Folder, or module at the root -> what it may import besides itself; "" is the package itself."""
+"""Folder, or module at the root -> what it may import beyond itself; "" is the package itself."""
+
+READ_CONFIGURATIONS = {"build", "compare", "api", "main"}
+"""Folders and root modules that know ml_collections; so does runtime/workdir, which saves it."""
 
 MAX_LEVELS = 11
 MAX_ROOT_MODULES = 9
 
-# These folders deal in numpy: an accelerator library would be started by each worker process.
+# These folders use numpy only: each worker process would initialize an accelerator library.
 HOST_SIDE = {"codecs", "data", "data/custom", "viewer"}
 ON_DEVICE = {"jax", "flax", "optax", "diffrax", "clu", "orbax"}
 PLACES_BATCHES = {"data/pipeline.py", "data/encode_latents.py"}
-"""Modules of the host's side that hand arrays to devices."""
+"""Modules of these folders that put arrays on devices."""
 
 
 def folder_of(path):
@@ -74,7 +77,7 @@ def folder_of(path):
 
 
 def imported_names(path):
-    """Full names of all that a module imports, wherever in it."""
+    """Yield the full names of all imports of a module, at any depth."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -85,8 +88,8 @@ def imported_names(path):
 
 @functools.cache
 def folder_imports():
-    """Folder -> the other folders of the package that it imports, with an example of each."""
-    found = {folder_of(path): {} for path in MODULES}
+    """Map each folder to the folders that it imports, with an example of each."""
+    imports = {folder_of(path): {} for path in MODULES}
     for path in MODULES:
         for name in imported_names(path):
             if name.startswith("oneflow_jax."):
@@ -95,8 +98,8 @@ def folder_imports():
                     target = target.parent
                 module = target / "__init__.py" if target.is_dir() else target.with_suffix(".py")
                 if folder_of(module) != folder_of(path):
-                    found[folder_of(path)].setdefault(folder_of(module), f"{path}: {name}")
-    return found
+                    imports[folder_of(path)].setdefault(folder_of(module), f"{path}: {name}")
+    return imports
 
 
 def functions():
@@ -119,12 +122,23 @@ def test_imports_follow_the_arrows():
 
 def test_the_import_graph_has_few_levels_and_no_cycle():
     @functools.cache
-    def level(folder):
-        return 1 + max((level(target) for target in folder_imports()[folder]), default=0)
+    def depth(folder):
+        return 1 + max((depth(target) for target in folder_imports()[folder]), default=0)
 
-    # A cycle would recurse for ever.
-    assert max(map(level, folder_imports())) <= MAX_LEVELS
+    # A cycle would recurse forever.
+    assert max(map(depth, folder_imports())) <= MAX_LEVELS
     assert len(list(PACKAGE.glob("*.py"))) <= MAX_ROOT_MODULES
+
+
+def test_configuration_ends_at_build():
+    modules = {
+        path.relative_to(PACKAGE) for path in MODULES if "ml_collections" in path.read_text()
+    }
+    allowed = {pathlib.Path("runtime/workdir.py")}
+    allowed |= {
+        path for path in modules if path.parts[0].removesuffix(".py") in READ_CONFIGURATIONS
+    }
+    assert modules == allowed
 
 
 def test_host_side_modules_import_no_accelerator_library():
@@ -166,8 +180,8 @@ def test_silenced_checks_give_a_reason():
     silenced = re.compile(r"#\s*(type:\s*ignore|noqa)(\S*)\s*(.*)")
     for path in MODULES:
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            if found := silenced.search(line):
-                reason = re.sub(r"^:?\s*[A-Z]+\d+", "", found[3]).strip(" -#")
+            if match := silenced.search(line):
+                reason = re.sub(r"^:?\s*[A-Z]+\d+", "", match[3]).strip(" -#")
                 assert reason, f"{path}:{number}: {line.strip()}"
 
 

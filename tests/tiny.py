@@ -1,4 +1,4 @@
-"""A tiny system on toy data: the smallest of everything that still has all its parts."""
+"""A tiny system on toy data: small, but with all parts of a real one."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from oneflow_jax.training.train_state import TrainState
 
 EMBED = 16
 VOCAB = 128
-"""More than the tokenizer has ids, so that a mesh divides the table."""
+"""More than the tokenizer's ids, so that the mesh divides the embedding table."""
 
 TRANSFORMER_CONFIG = backbone.TransformerConfig(
     layers=2,
@@ -37,36 +37,36 @@ TRANSFORMER_CONFIG = backbone.TransformerConfig(
     head_width=16,
     hidden=64,
     remat="none",
-    unroll=1,
+    scan_unroll=1,
     dtype=jnp.float32,
 )
-CODEC = patches.PatchCodec(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
-TASK_MIXTURE = tasks.TaskMixture(shares=(0.3, 0.25, 0.2, 0.15, 0.1), drop=0.2)
+CODEC = patches.PatchCodec(pixels=4, patch_size=2, image_channels=3, mean=0.0, std=1.0)
+TASK_MIXTURE = tasks.TaskMixture(probs=(0.3, 0.25, 0.2, 0.15, 0.1), cond_drop_prob=0.2)
 OPTIMIZER_CONFIG = optimizer_lib.OptimizerConfig(
     learning_rate=5e-3,
-    warmup=5,
-    steps=200,
-    final=0.1,
+    warmup_steps=5,
+    total_steps=200,
+    end_lr_fraction=0.1,
     b1=0.9,
     b2=0.95,
     weight_decay=0.01,
-    clip=1.0,
-    ema=0.99,
+    max_grad_norm=1.0,
+    ema_decay=0.99,
 )
 OBJECTIVES = {
-    "endpoint": objectives.CrossEntropyObjective(VOCAB),
+    "cross_entropy": objectives.CrossEntropyObjective(VOCAB),
     "velocity": objectives.VelocityObjective(EMBED),
-    "literal": objectives.NaiveObjective(EMBED),
+    "naive": objectives.NaiveObjective(EMBED),
 }
 IMAGE_PREDICTIONS = {
-    "clean": predictions.X1Prediction(),
+    "x1": predictions.X1Prediction(),
     "velocity": predictions.VelocityPrediction(),
 }
 
 
 @functools.cache
 def vocabulary() -> vocab.Vocab:
-    texts = (item.words() for item in toy.Toy(documents=300))
+    texts = (item.text() for item in toy.Toy(documents=300))
     return vocab.train_sentencepiece(texts, 100)
 
 
@@ -76,7 +76,7 @@ def make_layout(length: int = 96, text_slots: int = 8) -> layout.Layout:
 
 @functools.cache
 def packed_batch(rows: int = 8, length: int = 96) -> Canvas:
-    """A batch of training rows with several documents in most of them."""
+    """Return a batch of training rows, most of them with several documents."""
     batches = pipeline.canvas_batches(
         toy.Toy(),
         make_layout(length),
@@ -89,29 +89,31 @@ def packed_batch(rows: int = 8, length: int = 96) -> Canvas:
 
 
 def training_rows(documents: Sequence[document.Document], length: int = 32) -> Canvas:
-    """Training rows, a document in each."""
+    """Return training rows of one document each."""
     lay = make_layout(length)
     return jax.tree.map(jnp.asarray, lay.canvas([lay.row(item) for item in documents]))
 
 
 def prompts(documents: Sequence[document.Document], length: int = 64) -> Canvas:
-    """Prompts for the sampler, a document in each row."""
+    """Return prompts for the sampler, one document per row."""
     lay = make_layout(length)
-    return jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in documents]))
+    return jax.tree.map(jnp.asarray, lay.canvas([lay.prompt_row(item) for item in documents]))
 
 
 def captions(count: int = 4) -> list[document.Document]:
-    """Documents of one text and one picture."""
+    """Return documents of one text and one image."""
     return list(toy.Toy(documents=count, interleaved=0.0))
 
 
-def paradigm(objective: str = "endpoint", image: str = "clean", **changes: Any) -> oneflow.OneFlow:
+def paradigm(
+    objective: str = "cross_entropy", image: str = "x1", **changes: Any
+) -> oneflow.OneFlow:
     settings = {
         "objective": OBJECTIVES[objective],
-        "image": IMAGE_PREDICTIONS[image],
+        "image_prediction": IMAGE_PREDICTIONS[image],
         "channels": CODEC.channels,
-        "mix": TASK_MIXTURE,
-        "clock": time_samplers.PowerTimeSampler(),
+        "task_mixture": TASK_MIXTURE,
+        "time_sampler": time_samplers.PowerTimeSampler(),
         "weights": (("text", 1.0), ("image", 2.0)),
     }
     return oneflow.OneFlow(**settings | changes)
@@ -125,7 +127,7 @@ def network(
 
 
 def noisy_canvas(canvas: Canvas, seed: int = 1) -> NoisyCanvas:
-    """Some view of the canvas with random content at random times."""
+    """Return a view of the canvas with random content at random times."""
     keys = jax.random.split(jax.random.key(seed), 3)
     return canvases.noisy_canvas(
         canvas,
@@ -137,7 +139,7 @@ def noisy_canvas(canvas: Canvas, seed: int = 1) -> NoisyCanvas:
 
 @functools.cache
 def parameters(net: model.Model) -> Any:
-    """Parameters away from their start, where some are zero."""
+    """Return parameters with added noise, since some are initialized to zero."""
     view = noisy_canvas(training_rows(captions(1)))
     params = nn.unbox(jax.jit(net.init)(jax.random.key(2), view)["params"])
     leaves, structure = jax.tree.flatten(params)
@@ -148,40 +150,40 @@ def parameters(net: model.Model) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """All that a training step needs."""
+    """A paradigm, a network and an optimizer: what a training step needs."""
 
     paradigm: oneflow.OneFlow = dataclasses.field(default_factory=paradigm)
     network: model.Model = dataclasses.field(default_factory=network)
     optimizer: optax.GradientTransformation = dataclasses.field(
         default_factory=lambda: optimizer_lib.optimizer(OPTIMIZER_CONFIG)
     )
-    decay: float = OPTIMIZER_CONFIG.ema
-    parts: int = 1
+    ema_decay: float = OPTIMIZER_CONFIG.ema_decay
+    num_microbatches: int = 1
 
     def initializer(self, batch: Canvas) -> Any:
-        """The function from a key to a boxed state."""
+        """Return the function from a key to a boxed state."""
         view = noisy_canvas(batch)
         return functools.partial(
             step_lib.init_state, model=self.network, optimizer=self.optimizer, view=view
         )
 
-    def state(self, batch: Canvas, seed: int = 0) -> TrainState:
+    def init_state(self, batch: Canvas, seed: int = 0) -> TrainState:
         return jax.jit(lambda k: nn.unbox(self.initializer(batch)(k)))(jax.random.key(seed))
 
-    def update(self) -> Any:
-        """The function `(state, canvas) -> (state, metrics)`."""
+    def train_step(self) -> Any:
+        """Return the function `(state, canvas) -> (state, metrics)`."""
         return functools.partial(
             step_lib.train_step,
             model=self.network,
             paradigm=self.paradigm,
             optimizer=self.optimizer,
-            ema_decay=self.decay,
-            num_microbatches=self.parts,
+            ema_decay=self.ema_decay,
+            num_microbatches=self.num_microbatches,
         )
 
-    def step(self) -> Any:
-        """`update`, compiled."""
-        return jax.jit(self.update())
+    def jit_train_step(self) -> Any:
+        """Return the jitted `train_step`."""
+        return jax.jit(self.train_step())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +200,7 @@ class ShardedSystem:
 def shard_system(
     system: System, batch: Canvas, sizes: dict[str, int], num_devices: int = 8
 ) -> Iterator[ShardedSystem]:
-    """The system on a mesh of the first `num_devices` devices, inside its context."""
+    """Yield the system on a mesh of the first `num_devices` devices, inside the mesh context."""
     mesh = sharding.make_mesh(sizes, jax.devices()[:num_devices])
     slots = sharding.batch_sharding(mesh)
     with sharding.mesh_context(mesh):
@@ -207,7 +209,7 @@ def shard_system(
         shardings = sharding.state_sharding(mesh, jax.eval_shape(initializer, key))
         state = jax.jit(lambda k: nn.unbox(initializer(k)), out_shardings=shardings)(key)
         step = jax.jit(
-            system.update(),
+            system.train_step(),
             in_shardings=(shardings, slots),
             out_shardings=(shardings, sharding.replicated_sharding(mesh)),
             donate_argnums=0,
@@ -216,16 +218,16 @@ def shard_system(
 
 
 class CountingCodec:
-    """A codec that counts how many pictures it decodes, call by call."""
+    """A codec that records how many images each call decodes."""
 
     def __init__(self, codec: Codec) -> None:
-        self.codec, self.decoded = codec, []
+        self.codec, self.decode_counts = codec, []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.codec, name)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        self.decoded.append(len(latents))
+        self.decode_counts.append(len(latents))
         return self.codec.decode(latents)
 
 

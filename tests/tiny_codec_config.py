@@ -1,4 +1,4 @@
-"""The smallest codec, for runs by the command line: `--config=tests/tiny_codec_config.py:vq`."""
+"""The smallest codec, for command line tests: `--config=tests/tiny_codec_config.py:vq`."""
 
 from configs import codec, common
 
@@ -13,5 +13,5 @@ def get_config(kind="kl"):
     config.data.pixels = 8
     config.autoencoder.block_out_channels = (8,)
     config.objective.perceptual_weight = 0.0
-    config.evaluation.samples = 6
+    config.evaluation.num_samples = 6
     return config

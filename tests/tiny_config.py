@@ -1,6 +1,6 @@
-"""The smallest configuration, for runs by the command line: `--config=tests/tiny_config.py`.
+"""The smallest configuration, for command line tests: `--config=tests/tiny_config.py`.
 
-Of another paradigm: `--config=tests/tiny_config.py:edit_flow`.
+Another paradigm: `--config=tests/tiny_config.py:edit_flow`.
 """
 
 from configs import common
@@ -11,6 +11,6 @@ def get_config(paradigm="oneflow"):
     common.set_paradigm(config, paradigm)
     config = common.shrink_for_debugging(config)
     config.steps = 6
-    config.checkpoint.keep = 3
-    config.sampling.update({"solver": "euler", "grid": "uniform"})
+    config.checkpoint.max_to_keep = 3
+    config.sampling.update({"solver": "euler", "time_grid": "uniform"})
     return config

@@ -1,7 +1,7 @@
-"""What MkDocs does not do by itself: pages that stand elsewhere, links that lead out of docs/.
+"""Hooks for MkDocs: adds pages from outside docs/, and rewrites links that lead out of docs/.
 
 README.md is the first page, and the READMEs of launch/ and benchmarks/ have pages of their own. On
-the site, links to them lead there; links to source files, which are no pages, become plain text.
+the site, links to them lead there. Links to source files, which have no page, become plain text.
 """
 
 import pathlib
@@ -16,13 +16,13 @@ ELSEWHERE = {
     "launch.md": "launch/README.md",
     "benchmarks.md": "benchmarks/README.md",
 }
-"""Page of the site -> the file that it is made of."""
+"""Source file of each page from outside docs/, by the name of the page."""
 
 _LINK = re.compile(r"\[([^\]\[]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that stand outside docs/."""
+    """Add the pages whose sources are outside docs/."""
     for page, source in ELSEWHERE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         here = pathlib.PurePosixPath(source).parent
@@ -31,12 +31,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Leads links that leave docs/ to where their files are on the site."""
+    """Rewrite links that leave docs/ to the pages of the site."""
     return _moved(markdown, pathlib.PurePosixPath("docs"))
 
 
 def _moved(text: str, folder: pathlib.PurePosixPath) -> str:
-    """The text of a page of some folder of the project, as a page of the site."""
+    """Return the text of a Markdown file of `folder` with its links rewritten for the site."""
     pages = {source: page for page, source in ELSEWHERE.items()}
 
     def led(link: re.Match[str]) -> str:

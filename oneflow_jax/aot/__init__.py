@@ -1,1 +1,1 @@
-"""`--mode=compile`: what a run would need and take on TPUs that are not here, from XLA itself."""
+"""Ahead-of-time compilation for TPUs (`--mode=aot`): memory, FLOPs and step time without TPUs."""

@@ -1,9 +1,10 @@
-"""What is sent for: whether a collective moves parameters, gradients, activations or a few numbers.
+"""Classify collectives by what they move: parameters, gradients, activations, or small values.
 
-The table of rules asks for these: where parameters are spread over fsdp, each layer's are
-gathered before it runs, forward and backward, and their gradients are summed over all rows, each
-chip keeping its share. Whatever else is gathered was not asked for. What is gathered is told by
-its size: that of a parameter, of one layer if layers are stacked, or of its part along tensor.
+The sharding rules imply these collectives: if parameters are sharded over fsdp, the parameters of
+each layer are all-gathered before it runs, forward and backward, and their gradients are
+reduce-scattered over all rows. Any other all-gather is unintended. The classification uses the
+size: an all-gather moves parameters if its size is that of a parameter, of one layer of stacked
+parameters, or of their shard along the tensor axis.
 """
 
 import dataclasses
@@ -20,45 +21,45 @@ from oneflow_jax.training import train_state
 PARAMETERS, GRADIENTS, ACTIVATIONS, SMALL = "parameters", "gradients", "activations", "small"
 
 SMALL_BYTES = 2**20
-"""Bytes below which nobody need ask what it was."""
+"""Collectives of fewer bytes are classified as small."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CollectiveTraffic:
-    """Collectives of one kind and role, in one place of the model.
+    """Collectives of one kind and role in one module of the model.
 
     Attributes:
-        kind: of collective.
-        role: one of the above.
-        count: how many run in one step.
-        bytes: that each chip sends.
-        where: the place, as in "backbone/mlp/gate".
+        kind: kind of collective.
+        role: one of the roles above.
+        count: number of collectives in one step.
+        bytes: bytes that each chip sends.
+        module: path of the module, for example "backbone/mlp/gate".
     """
 
     kind: str
     role: str
     count: int
     bytes: float
-    where: str
+    module: str
 
 
 def aggregate(
     collectives: Sequence[Collective], system: system_lib.System
 ) -> list[CollectiveTraffic]:
-    """What is sent by kind, role and place, most first."""
+    """Sum up the collectives by kind, role and module; the largest come first."""
     sizes = _parameter_sizes(system)
     totals: dict[tuple[str, str, str], tuple[int, float]] = {}
     for one in collectives:
         key = one.kind, classify(one, sizes), _module_path(one.path)
         count, sent = totals.get(key, (0, 0.0))
-        totals[key] = count + one.times, sent + one.bytes
+        totals[key] = count + one.count, sent + one.bytes
     traffic = [CollectiveTraffic(kind, of, *totals[kind, of, at], at) for kind, of, at in totals]
     return sorted(traffic, key=lambda one: -one.bytes)
 
 
 def classify(collective: Collective, parameter_sizes: set[int]) -> str:
-    """What a collective is for; `parameter_sizes` are those of parameters."""
-    if collective.bytes / collective.times < SMALL_BYTES:
+    """Return the role of a collective; `parameter_sizes` are the sizes of parameters."""
+    if collective.bytes / collective.count < SMALL_BYTES:
         return SMALL
     if collective.kind == "all-gather":
         dims = re.search(r"\[([\d,]*)\]", collective.shape)[1]
@@ -71,7 +72,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Numbers in each parameter, and in its part along every axis but fsdp."""
+    """Return the size of each parameter, whole and sharded along every axis but fsdp."""
     found = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         train_state.abstract_state(system).params
@@ -83,7 +84,7 @@ def _parameter_sizes(system: system_lib.System) -> set[int]:
 
 
 def _module_path(path: str) -> str:
-    """The modules that a path of JAX's names, without how they were transformed."""
+    """Return the module names in a JAX op path, without the names of transformations."""
     inside = re.findall(
         r"(?<![\w.])(?!jit|jvp|while|body|closed_call|checkpoint|remat)[\w]+(?=/)", path
     )

@@ -1,13 +1,13 @@
-"""What chips tell one another in one call of a program: collectives by kind, with their bytes.
+"""Collectives of a compiled program: kinds, counts and bytes per call.
 
-Bytes are those that each chip sends, if rings carry them: with n chips in a group
+The bytes are what each chip sends if ring algorithms are used. With n chips in a group:
 
-    all-gather          (n - 1) x its own share        reduce-scatter   (n - 1) / n of the operand
+    all-gather          (n - 1) x the chip's shard     reduce-scatter   (n - 1) / n of the operand
     all-reduce      2 (n - 1) / n of the operand       all-to-all       (n - 1) / n of the operand
     collective-permute  the operand
 
-An all-reduce of which each chip keeps one slice, which XLA's TPU compiler fuses, is a
-reduce-scatter.
+XLA's TPU compiler fuses an all-reduce with the slice that each chip keeps. Such an all-reduce is
+counted as a reduce-scatter.
 """
 
 import dataclasses
@@ -25,36 +25,36 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One instruction that sends.
+    """One collective instruction.
 
     Attributes:
         kind: one of `KINDS`.
-        times: how often it runs.
-        bytes: that each chip sends, all times together.
-        chips: in a group.
-        slices: that a group spans.
-        shape: of what comes out, as in "bf16[16,128,2048]".
-        path: where in the model it comes from.
+        count: number of times it runs.
+        bytes: bytes that each chip sends, summed over all runs.
+        group_size: number of chips in a group.
+        num_slices: number of TPU slices that a group spans.
+        shape: shape of the result, for example "bf16[16,128,2048]".
+        path: JAX op path, which names the module it comes from.
     """
 
     kind: str
-    times: int
+    count: int
     bytes: float
-    chips: int
-    slices: int
+    group_size: int
+    num_slices: int
     shape: str
     path: str
 
 
 def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
-    """All collectives of a program, those that send most first.
+    """Find all collectives of a program, sorted by the bytes they send, largest first.
 
     Args:
-        program: compiled for as many devices as there are in `slice_of`.
-        slice_of: the slice of each device, in the program's order.
+        program: program compiled for `len(slice_of)` devices.
+        slice_of: slice index of each device, in the program's order.
     """
     found: dict[Any, Collective] = {}
-    for name, times in program.times.items():
+    for name, times in program.run_counts.items():
         computation = program.computations[name]
         for line in computation.values():
             kind = line.opcode.removesuffix("-start")
@@ -64,21 +64,21 @@ def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collecti
             one = _to_collective(computation, line, kind, times, slice_of)
             if not one.path and within:
                 one = dataclasses.replace(one, path=within.path)
-            # What goes on behind products is written thrice, in the fusions that begin it, go on
-            # with it and end it, but has one channel.
-            channel = re.search(r"channel_id=\d+", line.rest) if within else None
+            # An asynchronous collective that overlaps with matrix products appears three times, in
+            # the fusions that start, continue and finish it. All three have the same channel id.
+            channel = re.search(r"channel_id=\d+", line.attributes) if within else None
             found.setdefault((kind, times, channel[0]) if channel else (name, line.name), one)
-    # What sends nothing is between a chip and itself.
+    # Leave out collectives that send nothing: their groups have a single chip.
     return sorted((one for one in found.values() if one.bytes), key=lambda one: -one.bytes)
 
 
 def sum_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
-    """How many there are of each kind in one call, with their bytes."""
+    """Sum up the counts and bytes of the collectives of one call, by kind."""
     totals = {}
     for kind in KINDS:
         own = [one for one in collectives if one.kind == kind]
         if own:
-            count, sent = sum(one.times for one in own), sum(one.bytes for one in own)
+            count, sent = sum(one.count for one in own), sum(one.bytes for one in own)
             totals[kind] = {"count": count, "bytes": sent}
     return totals
 
@@ -96,7 +96,7 @@ def _to_collective(
     groups = _device_groups(instruction, len(slice_of))
     n = groups.shape[1]
     if kind == "all-reduce" and any(
-        use.opcode == "dynamic-slice" and use.root and use.operands[0] == instruction.name
+        use.opcode == "dynamic-slice" and use.is_root and use.operands[0] == instruction.name
         for use in computation.values()
     ):
         kind = "reduce-scatter"
@@ -114,45 +114,49 @@ def _to_collective(
     )
     return Collective(
         kind=kind,
-        times=count,
+        count=count,
         bytes=count * share * operand,
-        chips=n,
-        slices=len({slice_of[device] for device in groups[0]}),
+        group_size=n,
+        num_slices=len({slice_of[device] for device in groups[0]}),
         shape=f"{result.dtype}[{','.join(map(str, result.dims))}]",
         path=instruction.path,
     )
 
 
 def _device_groups(instruction: Instruction, num_devices: int) -> np.ndarray:
-    """The devices that send to one another, a row for each group of them."""
-    pairs = re.search(r"source_target_pairs=\{\{(\d+,\d+(?:\},\{\d+,\d+)*)\}\}", instruction.rest)
+    """Return the device groups of a collective, one row per group."""
+    pairs = re.search(
+        r"source_target_pairs=\{\{(\d+,\d+(?:\},\{\d+,\d+)*)\}\}", instruction.attributes
+    )
     if pairs:
         return np.array([pair.split(",") for pair in pairs[1].split("},{")], int)
-    listed = re.search(r"replica_groups=\{\{([\d,]+(?:\},\{[\d,]+)*)\}\}", instruction.rest)
+    listed = re.search(r"replica_groups=\{\{([\d,]+(?:\},\{[\d,]+)*)\}\}", instruction.attributes)
     if listed:
         return np.array([group.split(",") for group in listed[1].split("},{")], int)
     iota = re.search(
-        r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", instruction.rest
+        r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", instruction.attributes
     )
     if iota:
         ids = np.arange(num_devices).reshape([int(n) for n in iota[3].split(",")])
         if iota[4]:
             ids = ids.transpose([int(n) for n in iota[4].split(",")])
         return ids.reshape(int(iota[1]), int(iota[2]))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.rest)
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.attributes)
     if named:
         return _groups_from_mesh(named[1], named[2])
     return np.arange(num_devices)[None]
 
 
 def _groups_from_mesh(mesh: str, axes: str) -> np.ndarray:
-    """Groups along some axes of a mesh, as in `'a'=2,'b'=4` and `'b'`, or part of one, `'b':(1)2`.
+    """Return the groups along some axes of a mesh.
+
+    The mesh is written `'a'=2,'b'=4` and the axes `'b'`, or `'b':(1)2` for part of an axis.
 
     Raises:
-        ValueError: the devices are in another order than that of the mesh.
+        ValueError: the devices are not in the order of the mesh.
     """
     if "device_ids" in mesh:
-        raise ValueError(f"unknown form of replica_groups: mesh[{mesh}]")
+        raise ValueError(f"unsupported form of replica_groups: mesh[{mesh}]")
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
     split = {
         name: (int(before), int(size))

@@ -1,4 +1,4 @@
-"""The programs of a run, compiled for devices that need not be here, on shapes alone."""
+"""Ahead-of-time compilation of a run's programs from shapes, for devices that need not exist."""
 
 import contextlib
 import dataclasses
@@ -23,19 +23,19 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import loop, train_state
 
 _OOM_PATTERN = re.compile(r"(Used|HLO temporaries \() ?([\d.]+)([KMG])")
-"""In XLA's words that there is no room: all that a program needs, or its temporaries alone."""
+"""Numbers in XLA's out-of-memory errors: the program's total memory, or its temporaries alone."""
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of each chip while a program runs.
+    """Memory of each chip while a program runs.
 
     Attributes:
-        categories: what they are for, by name.
-        fits: whether the compiler found room for it. If not, all else but the arguments is one
-            category.
+        categories: bytes by category.
+        fits: whether the program compiled without running out of memory. If not, there is a single
+            category, temporaries, in addition to those of the arguments.
     """
 
     categories: dict[str, float]
@@ -43,17 +43,17 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All categories together."""
+        """Sum of all categories, in bytes."""
         return sum(self.categories.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledProgram:
-    """A program as the compiler made it.
+    """Result of compiling a program.
 
     Attributes:
-        memory: that it needs.
-        text: of the optimized program; "" if there was no room for it.
+        memory: memory that the program needs.
+        text: text of the optimized program; "" if it ran out of memory.
     """
 
     memory: Memory
@@ -61,9 +61,9 @@ class CompiledProgram:
 
 
 def compile_train_step(system: system_lib.System) -> CompiledProgram:
-    """The training step: its state is donated."""
+    """Compile the training step, which donates its state."""
     state = train_state.abstract_state(system)
-    canvas = abstract_canvas(system, system.config.batch, system.placement)
+    canvas = abstract_canvas(system, system.config.batch_size, system.batch_sharding)
     with _abstract_mesh_context(system.mesh, sharding.RULES):
         traced = loop.jit_train_step(system).trace(state, canvas)
     arguments = {
@@ -76,13 +76,13 @@ def compile_train_step(system: system_lib.System) -> CompiledProgram:
 
 
 def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
-    """The sampler, with averaged parameters, of rows that are all to be made."""
+    """Compile the sampler with the EMA parameters, for `rows` rows that are fully generated."""
     config = system.config
-    given = config.sampling.grid
+    given = config.sampling.time_grid
     plan = sampling_lib.eval_plan(
         config,
         system.paradigm,
-        config.evaluation.passes[0],
+        config.evaluation.nfe[0],
         "uniform" if given == sampling_lib.LEARNED_GRID else given,
     )
     where = sharding.row_sharding(system.mesh, sharding.SAMPLING_RULES)
@@ -98,7 +98,7 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
 def abstract_canvas(
     system: system_lib.System, rows: int, canvas_sharding: jax.sharding.NamedSharding
 ) -> Canvas:
-    """The shapes of a batch that is laid out over the mesh as `canvas_sharding` says."""
+    """Return the shapes of a batch of `rows` rows with the given sharding."""
     layout = system.layout
 
     def of(dtype: jnp.dtype, *more: int) -> jax.ShapeDtypeStruct:
@@ -107,17 +107,17 @@ def abstract_canvas(
     return Canvas(
         ids=of(jnp.int32),
         latents=of(jnp.float32, layout.codec.channels),
-        kind=of(jnp.int32),
+        modality=of(jnp.int32),
         segment=of(jnp.int32),
         span=of(jnp.int32),
         position=of(jnp.int32, 3),
-        fixed=of(jnp.bool_),
-        opening=of(jnp.int32),
+        is_given=of(jnp.bool_),
+        insertable=of(jnp.int32),
     )
 
 
 def bytes_per_device(tree: PyTree) -> float:
-    """Bytes of a tree of shapes on each chip, by its shardings; without padding."""
+    """Return the bytes per device of a tree of sharded shapes, without padding."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -126,7 +126,7 @@ def bytes_per_device(tree: PyTree) -> float:
 
 @contextlib.contextmanager
 def _abstract_mesh_context(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> Iterator[None]:
-    """`sharding.use` with devices that are only named: what tracing computes, this machine does."""
+    """Enter `sharding.use` with an abstract mesh: values computed while tracing are on the host."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
         yield
 
@@ -148,7 +148,7 @@ def _compile(
             )
         text = _optimized_hlo(compiled, pathlib.Path(folder))
     told = compiled.memory_analysis()
-    # Padding to tiles, and results that are no donated argument, are there beside them.
+    # The categories also include padding to tiles and results that do not alias a donated argument.
     padding = told.argument_size_in_bytes - sum(categories.values())
     categories |= {
         "temporaries": float(told.temp_size_in_bytes),
@@ -160,28 +160,28 @@ def _compile(
 
 
 def parse_oom_temporaries(message: str, argument_bytes: float) -> float:
-    """Bytes of temporaries of a program that XLA refuses for want of memory.
+    """Return the bytes of temporaries from XLA's out-of-memory error.
 
     Args:
-        message: XLA's words.
-        argument_bytes: bytes of all else.
+        message: XLA's error message.
+        argument_bytes: bytes of the program's arguments.
 
     Raises:
-        UserError: it refuses the program for another reason.
+        UserError: the program failed to compile for another reason.
     """
     used = _OOM_PATTERN.search(message)
     if "RESOURCE_EXHAUSTED" not in message or not used:
-        raise UserError(f"XLA could not compile this: {message.splitlines()[0]}")
+        raise UserError(f"XLA could not compile this program: {message.splitlines()[0]}")
     needed = float(used[2]) * _UNITS[used[3]]
     return needed - argument_bytes if used[1] == "Used" else needed
 
 
 def _optimized_hlo(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
-    """The optimized program as the compiler for TPUs has written it, or else as JAX tells it.
+    """Return the optimized program that the TPU compiler dumped, or else JAX's text of it.
 
-    JAX 0.10 cannot read programs in which a v6e's sparse cores gather while others work.
+    JAX 0.10 cannot parse v6e programs whose sparse cores run gathers concurrently.
     """
-    # There may be small ones beside it, of what runs on other cores.
+    # The compiler may dump further, smaller programs, which run on other cores.
     written = [*folder.glob("*.after_codegen.txt")]
     if not written:
         return compiled.as_text()

@@ -1,8 +1,8 @@
-"""The text of a compiled program, read as what it runs and how often.
+"""Parser of optimized HLO text: instructions, and how often each one runs.
 
-XLA's `cost_analysis` counts the body of a loop once, however often it runs, and tells nothing of
-what goes between chips. Its text tells both: each instruction has its shapes, and each loop, of
-those that `jax.lax.scan` makes, a condition that compares a counter with a constant.
+XLA's `cost_analysis` counts the body of a loop once, regardless of the trip count, and says nothing
+about communication. The HLO text contains both: each instruction has its shapes, and each loop that
+`jax.lax.scan` makes has a condition that compares a counter with a constant.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 BYTES_PER_ELEMENT = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0, "opaque": 0}
-"""Bytes of a number, where its name does not tell its bits."""
+"""Bytes per element of types whose name does not contain the number of bits."""
 
 _SHAPE = re.compile(r"([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _COMPUTATION_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -28,7 +28,7 @@ _PATH = re.compile(r'op_name="([^"]*)"')
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array: the type of its numbers, its dimensions, and whether it lies on the chip's HBM."""
+    """One array: element type, dimensions, and whether it is stored in HBM."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -36,7 +36,7 @@ class Shape:
 
     @property
     def bytes(self) -> float:
-        """Without padding."""
+        """Size in bytes, without padding."""
         bits = re.search(r"\d+", self.dtype)
         width = BYTES_PER_ELEMENT.get(self.dtype, int(bits[0]) / 8 if bits else 0)
         return width * math.prod(self.dims)
@@ -47,76 +47,76 @@ class Instruction:
     """One line of the program.
 
     Attributes:
-        name, opcode: as written.
-        shapes: of its results.
-        operands: names of the instructions whose results it takes.
-        rest: its attributes, as written.
-        root: whether its result is that of its computation.
+        name, opcode: name and opcode in the text.
+        shapes: shapes of its results.
+        operands: names of the instructions whose results are its operands.
+        attributes: text of its attributes.
+        is_root: whether its result is the result of its computation.
     """
 
     name: str
     opcode: str
     shapes: tuple[Shape, ...]
     operands: tuple[str, ...]
-    rest: str
-    root: bool
+    attributes: str
+    is_root: bool
 
     @property
     def path(self) -> str:
-        """Where in the model it comes from, as JAX tells it."""
-        found = _PATH.search(self.rest)
+        """JAX op path, which names the module it comes from; "" if unknown."""
+        found = _PATH.search(self.attributes)
         return found[1] if found else ""
 
     @property
     def callees(self) -> tuple[str, ...]:
-        """Names of the computations that it runs or applies."""
-        branches = _BRANCHES.search(self.rest)
+        """Names of the computations that it calls or applies."""
+        branches = _BRANCHES.search(self.attributes)
         more = _NAMES.findall(branches[1]) if branches else []
-        return (*_CALLEES.findall(self.rest.partition(", metadata=")[0]), *more)
+        return (*_CALLEES.findall(self.attributes.partition(", metadata=")[0]), *more)
 
 
 Computation = dict[str, Instruction]
-"""Instructions by name, in order."""
+"""Instructions by name, in the order of the text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A whole program: computations by name, one of them the entry."""
+    """A whole program: computations by name, and the name of the entry computation."""
 
     computations: dict[str, Computation]
     entry: str
 
     @functools.cached_property
-    def times(self) -> dict[str, int]:
-        """How often each computation runs in one call; those inside fusions count too.
+    def run_counts(self) -> dict[str, int]:
+        """Number of times that each computation runs in one call, including those in fusions.
 
-        A loop of unknown length counts as one round: see `unknown_loops`. Both branches of a
-        conditional count.
+        A loop of unknown trip count is counted as one iteration (`dynamic_loops`). Both branches of
+        a conditional are counted.
         """
         runs: dict[str, int] = {}
-        self._visit(self.entry, 1, runs)
+        self._count_runs(self.entry, 1, runs)
         return runs
 
     @functools.cached_property
-    def unknown_loops(self) -> tuple[str, ...]:
-        """Names of loops whose number of rounds the program does not tell beforehand."""
+    def dynamic_loops(self) -> tuple[str, ...]:
+        """Names of the loops whose trip count is unknown at compile time."""
         return tuple(
             line.name
-            for name in self.times
+            for name in self.run_counts
             for line in self.computations[name].values()
-            if line.opcode == "while" and self._rounds(line) is None
+            if line.opcode == "while" and self._trip_count(line) is None
         )
 
-    def running(self) -> Iterator[tuple[Computation, Instruction, int]]:
-        """Every instruction outside of fusions with its computation, and how often it runs."""
-        for name, times in self.times.items():
+    def iter_instructions(self) -> Iterator[tuple[Computation, Instruction, int]]:
+        """Yield every instruction outside fusions, with its computation and run count."""
+        for name, times in self.run_counts.items():
             if name not in self.fusions:
                 for line in self.computations[name].values():
                     yield self.computations[name], line, times
 
     @functools.cached_property
     def fusions(self) -> dict[str, Instruction]:
-        """The computations that are fusions, by name, each with the instruction that runs it."""
+        """Fused computations by name, each with the fusion instruction that calls it."""
         return {
             called: line
             for computation in self.computations.values()
@@ -125,33 +125,33 @@ class Program:
             for called in line.callees
         }
 
-    def _visit(self, name: str, times: int, runs: dict[str, int]) -> None:
-        runs[name] = runs.get(name, 0) + times
+    def _count_runs(self, name: str, count: int, runs: dict[str, int]) -> None:
+        runs[name] = runs.get(name, 0) + count
         for line in self.computations[name].values():
             if line.opcode == "while":
-                body = re.search(r"body=%?([\w.\-]+)", line.rest)
-                self._visit(body[1], times * (self._rounds(line) or 1), runs)
+                body = re.search(r"body=%?([\w.\-]+)", line.attributes)
+                self._count_runs(body[1], count * (self._trip_count(line) or 1), runs)
             elif line.opcode in ("fusion", "call", "conditional", "async-start"):
                 for called in line.callees:
-                    self._visit(called, times, runs)
+                    self._count_runs(called, count, runs)
 
-    def _rounds(self, loop: Instruction) -> int | None:
-        """How often the body of a loop runs, if that is known."""
-        known = _KNOWN_TRIP_COUNT.search(loop.rest)
+    def _trip_count(self, loop: Instruction) -> int | None:
+        """Return the trip count of a loop, or None if it is unknown."""
+        known = _KNOWN_TRIP_COUNT.search(loop.attributes)
         if known:
             return int(known[1])
         condition, body = (
-            self.computations[re.search(rf"{part}=%?([\w.\-]+)", loop.rest)[1]]
+            self.computations[re.search(rf"{part}=%?([\w.\-]+)", loop.attributes)[1]]
             for part in ("condition", "body")
         )
         ends, done = root_instruction(condition), root_instruction(body)
-        if ends.opcode != "compare" or "direction=LT" not in ends.rest:
+        if ends.opcode != "compare" or "direction=LT" not in ends.attributes:
             return None
         counter, limit = (condition.get(name) for name in ends.operands)
-        place = re.search(r"index=(\d+)", counter.rest) if counter else None
+        place = re.search(r"index=(\d+)", counter.attributes) if counter else None
         if place is None or limit is None or limit.opcode != "constant":
             return None
-        # Counters begin at zero; XLA unrolls some loops, and counts on by two.
+        # Counters start at zero; after XLA unrolls a loop, its counter has a larger increment.
         after = body[done.operands[int(place[1])]]
         steps = [body[name] for name in after.operands if name in body]
         steps = [int(line.operands[0]) for line in steps if line.opcode == "constant"]
@@ -161,13 +161,13 @@ class Program:
 
 
 def root_instruction(computation: Computation) -> Instruction:
-    """The instruction whose result is that of the computation."""
-    (last,) = (line for line in computation.values() if line.root)
+    """Return the instruction whose result is the result of the computation."""
+    (last,) = (line for line in computation.values() if line.is_root)
     return last
 
 
 def parse(text: str) -> Program:
-    """The program in the text that `Compiled.as_text` gives."""
+    """Parse the text of a program, in the format of `Compiled.as_text`."""
     written: dict[str, list[str]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -179,7 +179,7 @@ def parse(text: str) -> Program:
             current = None
         elif current is not None and _INSTRUCTION_START.match(line):
             current.append(line)
-        elif current:  # Kernels tell of themselves in several lines.
+        elif current:  # Kernels have attributes of several lines.
             current[-1] += line
     computations = {
         name: {one.name: one for one in map(_parse_instruction, lines)}
@@ -201,19 +201,19 @@ def _parse_instruction(line: str) -> Instruction:
         opcode=opcode,
         shapes=tuple(_parse_shape(found) for found in _SHAPE.finditer(types)),
         operands=tuple(operands),
-        rest=rest,
-        root=left.startswith("ROOT "),
+        attributes=rest,
+        is_root=left.startswith("ROOT "),
     )
 
 
 def _parse_shape(match: re.Match[str]) -> Shape:
     dims = tuple(int(n) for n in match[2].split(",") if n)
-    # S(0), or none, is HBM; others are memories on the chip.
+    # Memory space S(0), or none, is HBM; other spaces are on-chip memories.
     return Shape(match[1], dims, not re.search(r"S\([1-9]", match[3] or ""))
 
 
 def _closing_paren(text: str, opening: int) -> int:
-    """Where the parenthesis that opens at `opening` is closed."""
+    """Return the index of the parenthesis that closes the one at `opening`."""
     depth = 0
     for place in range(opening, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)

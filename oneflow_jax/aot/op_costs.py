@@ -1,16 +1,17 @@
-"""FLOPs and bytes of each instruction of a program, and the seconds that they take at least.
+"""FLOPs and HBM bytes of each instruction of a program, and a lower bound on their time.
 
 FLOPs are those of matrix products, as in `costs.flops`: a multiplication and an addition each.
-XLA's TPU compiler writes them all as convolutions, with batch axes as windows of which most places
-fall on padding or between dilated rows; places that fall on nothing are not counted.
+XLA's TPU compiler writes all of them as convolutions. It writes batch dimensions as window
+dimensions, of which most positions fall on padding or between dilated rows; these positions are not
+counted.
 
-Of what is in a kernel the compiler tells nothing but operands, results and a name. Those of splash
-attention are counted as if every slot saw every other, which in causal attention is twice too many,
-and all kernels are taken to reach half of the chip's peak.
+The HLO text of a kernel contains only its operands, results and name. Splash attention kernels are
+counted without a mask, which is twice the FLOPs of causal attention. All kernels are assumed to
+reach half of the chip's peak.
 
-Bytes are those that an instruction reads from and writes to the chip's HBM: operands and results as
-a whole, but of what is only sliced the slices, and of what is updated in place the update. Fusions
-are one instruction. What the compiler keeps in memories on the chip is free.
+Bytes are those that an instruction reads from and writes to HBM: whole operands and results, except
+that a slice reads only its slices and an in-place update writes only the update. A fusion counts as
+one instruction. Arrays that the compiler keeps in on-chip memory are free.
 """
 
 import dataclasses
@@ -28,43 +29,43 @@ ZERO_COST_OPCODES = {
     "call", "iota", "after-all", "partition-id", "replica-id", "async-start", "add-dependency",
     "opt-barrier",
 }  # fmt: skip
-"""What moves nothing itself."""
+"""Opcodes of instructions that move no data themselves."""
 
 SLICE_OPCODES = ("dynamic-slice", "slice", "gather")
 WINDOW_STRIDE_KEYS = ("stride", "lhs_dilate", "rhs_dilate")
 
 KERNEL_MATMULS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Products of queries or what is like them with keys or values, by what the kernel's name has."""
+"""Number of query-key-sized matrix products of a kernel, by a substring of its name."""
 
 KERNEL_PEAK_FRACTION = 0.5
-"""Of the peak, in a kernel."""
+"""Fraction of the chip's peak that a kernel is assumed to reach."""
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
 class OpCosts:
-    """What one chip does in one call of a program, apart from talking to others.
+    """Work of one chip in one call of a program, without communication.
 
     Attributes:
-        flops: of matrix products.
-        bytes: to and from HBM.
-        seconds: of all instructions one after another, each as long as the slower of its matrix
-            products and its bytes takes; None without a chip.
-        scheduled: the same by the cycles that the compiler tells of each instruction, which also
-            knows vector units and tiles.
+        flops: FLOPs of matrix products.
+        bytes: bytes read from and written to HBM.
+        roofline_s: roofline estimate in seconds: the instructions run one after another, each for
+            the larger of its compute time and its memory time; None without a chip.
+        compiler_s: the sum of the compiler's cycle estimates, in seconds, which also account for
+            vector units and tiles; None without a chip.
     """
 
     flops: float
     bytes: float
-    seconds: float | None
-    scheduled: float | None
+    roofline_s: float | None
+    compiler_s: float | None
 
 
 def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
-    """The work of a program."""
+    """Sum up the costs of all instructions of a program."""
     flops, moved, seconds, scheduled = 0.0, 0.0, 0.0, 0.0
-    for computation, line, times in program.running():
+    for computation, line, times in program.iter_instructions():
         own, read = (
             instruction_flops(program, computation, line),
             instruction_bytes(program, computation, line),
@@ -73,19 +74,21 @@ def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
         moved += times * read
         if chip:
             kernel = line.opcode == "custom-call"
-            peak = chip.peak * (KERNEL_PEAK_FRACTION if kernel else 1.0)
-            least = max(own / peak, read / chip.bandwidth)
+            peak = chip.peak_flops * (KERNEL_PEAK_FRACTION if kernel else 1.0)
+            least = max(own / peak, read / chip.hbm_bandwidth)
             seconds += times * least
-            told = _CYCLES.search(line.rest)
-            # Of kernels it has no estimate.
-            scheduled += times * (least if kernel else int(told[1]) / chip.clock if told else 0.0)
+            told = _CYCLES.search(line.attributes)
+            # The compiler has no estimate for kernels.
+            scheduled += times * (
+                least if kernel else int(told[1]) / chip.clock_hz if told else 0.0
+            )
     return OpCosts(flops, moved, seconds, scheduled) if chip else OpCosts(flops, moved, None, None)
 
 
 def instruction_flops(
     program: Program, computation: Computation, instruction: Instruction
 ) -> float:
-    """FLOPs of one instruction, run once; of a fusion with all that is in it."""
+    """Return the FLOPs of one run of an instruction, including all instructions in a fusion."""
     if instruction.opcode == "fusion":
         inside = (program.computations[name] for name in instruction.callees)
         return sum(
@@ -93,14 +96,14 @@ def instruction_flops(
         )
     if instruction.opcode == "dot":
         left = computation[instruction.operands[0]].shapes[0]
-        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)[1]
+        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)[1]
         summed = (int(n) for n in axes.split(",") if n)
         return 2.0 * math.prod(instruction.shapes[0].dims) * math.prod(left.dims[n] for n in summed)
     if instruction.opcode == "convolution":
         return _convolution_flops(computation, instruction)
     if (
         instruction.opcode == "custom-call"
-        and 'custom_call_target="tpu_custom_call"' in instruction.rest
+        and 'custom_call_target="tpu_custom_call"' in instruction.attributes
     ):
         return _kernel_flops(computation, instruction)
     return 0.0
@@ -109,7 +112,7 @@ def instruction_flops(
 def instruction_bytes(
     program: Program, computation: Computation, instruction: Instruction
 ) -> float:
-    """Bytes to and from HBM of one instruction, run once."""
+    """Return the bytes that one run of an instruction reads from and writes to HBM."""
     if instruction.opcode in ZERO_COST_OPCODES or instruction.opcode.endswith("-done"):
         return 0.0
     if instruction.opcode == "fusion":
@@ -121,13 +124,13 @@ def instruction_bytes(
         return 2 * sum(map(_hbm_bytes, operands[1]))
     if instruction.opcode == "slice-start":  # (operand, slice, ...)
         return 2 * instruction.shapes[1].bytes
-    if instruction.opcode.endswith("-start"):  # (operand, result, ...): a copy, or between chips.
+    if instruction.opcode.endswith("-start"):  # (operand, result, ...): a copy or a collective.
         return sum(map(_hbm_bytes, instruction.shapes[:2]))
     return sum(_hbm_bytes(shape) for shapes in (*operands, instruction.shapes) for shape in shapes)
 
 
 def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
-    """2 x rows x heads x queries x keys x width for each product."""
+    """Return 2 x rows x heads x queries x keys x width FLOPs for each matrix product."""
     products = next((n for name, n in KERNEL_MATMULS.items() if name in instruction.name), 0)
     arrays = [computation[name].shapes[0] for name in instruction.operands]
     query, key, *_ = (shape.dims for shape in arrays if len(shape.dims) == 4)
@@ -135,7 +138,7 @@ def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
 
 
 def _fusion_bytes(program: Program, fusion: Instruction) -> float:
-    """What a fusion reads of its operands, and writes."""
+    """Return the bytes that a fusion reads from its operands and writes to its results."""
     body = program.computations[fusion.callees[0]]
     read = sum(
         _bytes_read(program, body, line) for line in body.values() if line.opcode == "parameter"
@@ -149,7 +152,7 @@ def _fusion_bytes(program: Program, fusion: Instruction) -> float:
 
 
 def _bytes_read(program: Program, body: Computation, instruction: Instruction) -> float:
-    """Bytes that a computation reads of one of its values: all, or those of its slices."""
+    """Return the bytes of a value that a computation reads: all of it, or only its slices."""
     if not instruction.shapes or not instruction.shapes[0].in_hbm:
         return 0.0
     whole, total = sum(map(_hbm_bytes, instruction.shapes)), 0.0
@@ -173,7 +176,7 @@ def _bytes_read(program: Program, body: Computation, instruction: Instruction) -
 
 
 def _bytes_written(program: Program, body: Computation, instruction: Instruction) -> float:
-    """Bytes of a result: all of it, or the update of what is updated in place."""
+    """Return the bytes written for a result: all of it, or only the update if it is in place."""
     if instruction.opcode == "bitcast" and instruction.operands[0] in body:
         return _bytes_written(program, body, body[instruction.operands[0]])
     if instruction.opcode == "dynamic-update-slice":
@@ -187,15 +190,17 @@ def _bytes_written(program: Program, body: Computation, instruction: Instruction
 
 
 def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
-    """2 x rows x features out x features in x places of the window that fall on something."""
+    """Return 2 x batch x output features x input features x valid window positions."""
     left, right = (computation[name].shapes[0].dims for name in instruction.operands[:2])
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     ins, kernel, outs = labels.groups()
     out = instruction.shapes[0].dims
     total = 2.0 * out[outs.index("b")] * out[outs.index("f")] * right[kernel.index("i")]
     spatial = sorted(set(outs) - {"b", "f"})
     window = dict(
-        re.findall(r"(\w+)=([\d_x\-]+)", re.search(r"window=\{([^}]*)\}|$", instruction.rest)[0])
+        re.findall(
+            r"(\w+)=([\d_x\-]+)", re.search(r"window=\{([^}]*)\}|$", instruction.attributes)[0]
+        )
     )
     for n, label in enumerate(spatial):
         total *= _count_window_products(
@@ -221,7 +226,7 @@ def _count_window_products(
     rhs_dilate: int,
     padding_before: int,
 ) -> int:
-    """Pairs of an output and a place of the window that meet an input, along one axis."""
+    """Count the pairs of an output and a window position that hit an input, along one axis."""
     place = (
         np.arange(output_size)[:, None] * stride
         + np.arange(kernel_size)[None] * rhs_dilate

@@ -1,4 +1,4 @@
-"""What compiling told, for people: a line and a table, and what to do about what does not fit."""
+"""Text report of `--mode=aot`: summary lines, a table, and advice on programs that do not fit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,22 +14,22 @@ COLUMNS = (
 )  # fmt: skip
 
 LEGEND = (
-    "Of each chip, in GiB: state (parameters, moments, averages), temporaries, what training\n"
-    "takes of HBM, of what a program may use, and what sampling takes. Of a step: TFLOP of each\n"
-    "chip, what it sends, seconds with their MFU, by roofline and by the compiler's own cycles\n"
-    "(scheduled); hours of all steps by the latter. docs/tpu.md says how. A line of libtpu\n"
-    "about host bounds means nothing here."
+    "Per chip, in GiB: state (parameters, Adam moments, EMA), temporaries, HBM that training\n"
+    "needs, HBM that a program may use (of), and HBM that sampling needs. Per step: TFLOP of\n"
+    "each chip, GB that it sends, seconds and MFU by roofline and by the compiler's cycle\n"
+    "estimates (scheduled). Hours are for all steps, by the latter. docs/tpu.md has the details.\n"
+    "Ignore libtpu's message about host bounds."
 )
 
 MAX_TRAFFIC_ROWS = 12
-"""Kinds of traffic that the table tells one by one; `compile.json` has all."""
+"""Maximum number of rows of traffic in the table; `aot.json` has all of them."""
 
 
 def summary_line(name: str, metrics: Mapping[str, Any]) -> str:
-    """One topology in a sentence."""
+    """Summarize the metrics of one topology in a sentence."""
     told = [f"{name}: {metrics['chips']} chips"]
     if "hbm_bytes_per_chip" in metrics:
-        told.append(f"training {_format_gib(metrics['hbm_bytes_per_chip'])} GiB a chip")
+        told.append(f"training {_format_gib(metrics['hbm_bytes_per_chip'])} GiB per chip")
     if "sampling" in metrics:
         told.append(f"sampling {_format_gib(metrics['sampling']['hbm_bytes_per_chip'])} GiB")
     if "roofline_mfu" in metrics:
@@ -38,17 +38,17 @@ def summary_line(name: str, metrics: Mapping[str, Any]) -> str:
 
 
 def format_table(metrics_by_topology: Mapping[str, Mapping[str, Any]]) -> str:
-    """All topologies: a row each, GiB and seconds of a chip; then what is sent, of the last."""
+    """Format a table with a row per topology, and the traffic of the last topology."""
     rows = [COLUMNS, *(_table_row(name, told) for name, told in metrics_by_topology.items())]
     widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
     lines = ["  ".join(cell.rjust(n) for cell, n in zip(row, widths, strict=True)) for row in rows]
     lines += ["", LEGEND]
     last, told = list(metrics_by_topology.items())[-1]
     if told.get("traffic"):
-        lines += ["", f"What each chip of {last} sends in a step:"]
+        lines += ["", f"Traffic that each chip of {last} sends per step:"]
         lines += [
             f"{one['bytes'] / 1e9:9.3f} GB  {one['count']:>5} x {one['kind']:18} {one['role']:11} "
-            f"{one['where']}"
+            f"{one['module']}"
             for one in told["traffic"][:MAX_TRAFFIC_ROWS]
         ]
     return "\n".join(lines)
@@ -57,7 +57,7 @@ def format_table(metrics_by_topology: Mapping[str, Mapping[str, Any]]) -> str:
 def plot_memory(
     path: epath.Path, name: str, metrics_by_topology: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """A picture of what fills the memory of a chip of each topology, in training and sampling."""
+    """Plot the memory of a chip by category, for each topology, in training and sampling."""
     rows, limits = {}, {}
     for topology, told in metrics_by_topology.items():
         limit = told["hbm_limit_bytes"]
@@ -66,11 +66,11 @@ def plot_memory(
                 row = f"{topology} {program}"
                 rows[row] = {key: size / GIB for key, size in of["categories"].items()}
                 limits[row] = limit and limit / GIB
-    memory_bars.plot_bars(path, rows, limits, f"{name}: memory of a chip")
+    memory_bars.plot_bars(path, rows, limits, f"{name}: memory per chip")
 
 
 def oom_messages(name: str, metrics: Mapping[str, Any]) -> list[str]:
-    """What does not fit, each with what to do."""
+    """Return a message for each program that does not fit, with a suggestion."""
     found = []
     programs = {"training": metrics, "sampling": metrics.get("sampling", {})}
     limit = metrics["hbm_limit_bytes"]
@@ -78,9 +78,9 @@ def oom_messages(name: str, metrics: Mapping[str, Any]) -> list[str]:
         needed = told.get("hbm_bytes_per_chip")
         if needed is None or (told["fits"] and (limit is None or needed <= limit)):
             continue
-        room = "there is" if limit is None else f"a chip has {_format_gib(limit)} GiB"
+        room = "it does not fit" if limit is None else f"a chip has {_format_gib(limit)} GiB"
         found.append(
-            f"{name}: {program} needs {_format_gib(needed)} GiB a chip, and {room}: "
+            f"{name}: {program} needs {_format_gib(needed)} GiB per chip; {room}. "
             f"{_suggestion(program, metrics, told)}"
         )
     return found
@@ -92,15 +92,15 @@ def _suggestion(
     categories = program_metrics["categories"]
     state = sum(categories.get(name, 0) for name in ("parameters", "moments", "average"))
     if program == "sampling":
-        return "take a smaller evaluation.batch or shorter data.length, or more chips."
+        return "Reduce evaluation.batch_size or data.sequence_length, or use more chips."
     if state > program_metrics["hbm_bytes_per_chip"] / 2:
         wider = min(2 * metrics["mesh"]["fsdp"], metrics["chips"])
         if wider > metrics["mesh"]["fsdp"]:
-            return f"spread the state wider, by --config.mesh.fsdp={wider}, or take more chips."
-        return "the state alone is too large for so few chips: take more of them."
+            return f"Shard the state further with --config.mesh.fsdp={wider}, or use more chips."
+        return "The state alone exceeds this number of chips. Use more chips."
     return (
-        f"keep less for the backward pass, by --config.model.remat=full, run more microbatches, by "
-        f"--config.parts={2 * metrics['parts']}, or take fewer rows."
+        f"Store fewer activations with --config.model.remat=full, use more microbatches with "
+        f"--config.grad_accum_steps={2 * metrics['grad_accum_steps']}, or reduce batch_size."
     )
 
 

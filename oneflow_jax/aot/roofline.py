@@ -1,15 +1,14 @@
-"""Seconds that a step takes at least, from what its program does and sends.
+"""Estimates of step time from the instructions and collectives of a program.
 
-A step is taken to do one thing after another: each instruction for as long as its matrix products
-take at the chip's peak or its bytes take to and from HBM, whichever is longer; then all
-collectives, none of them hidden behind computing. That is pessimistic about overlap, for XLA runs
-many of them meanwhile, and optimistic about the instructions themselves. The second estimate takes
-these from the compiler, which counts cycles of each one, vector units and tiles included; it is
-the slower of the two as a rule.
+The model assumes that nothing overlaps: each instruction takes the longer of its matrix products at
+the chip's peak and its bytes at HBM bandwidth; then all collectives run, none of them hidden behind
+compute. That is pessimistic about overlap, since XLA runs many collectives concurrently, and
+optimistic about the instructions. The second estimate takes the time of the instructions from the
+compiler's cycle counts, which account for vector units and tiles; it is usually the slower one.
 
-A chip sends along one ring of each of its torus' dimensions that a group of chips spans; here it is
-taken to send along a single one, in both directions: `interconnect / axes / 2`. Between slices go
-`DCN_BYTES_PER_S` bytes/s from each chip.
+A chip can send along one ring in each torus dimension that a group of chips spans. The model
+assumes a single ring, used in both directions: `ici_bandwidth / torus_dims / 2`. Between slices
+each chip sends `DCN_BYTES_PER_S` bytes/s.
 """
 
 import dataclasses
@@ -20,31 +19,34 @@ from oneflow_jax.aot.op_costs import OpCosts
 from oneflow_jax.costs.chips import Chip
 
 DCN_BYTES_PER_S = 6.25e9
-"""Bytes/s that a chip sends to another slice: 25 GB/s of a host of v4, for its 4 chips ("How to
-Scale Your Model", jax-ml.github.io/scaling-book/tpus)."""
+"""Bandwidth of a chip to other slices, in bytes/s: 25 GB/s per v4 host, shared by its 4 chips.
+
+Source: "How to Scale Your Model", jax-ml.github.io/scaling-book/tpus.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepEstimate:
-    """Of one step.
+    """Estimated time and MFU of one step.
 
     Attributes:
-        computing, sending: seconds.
-        scheduled: seconds of computing by the compiler's own count.
-        mfu: FLOPs of the model, recomputation not counted, over what all chips could do meanwhile.
-        scheduled_mfu: the same with `scheduled`.
+        compute_s, comm_s: roofline seconds of compute and of communication.
+        compiler_s: seconds of compute by the compiler's cycle estimates.
+        mfu: FLOPs of the model, without recomputation, divided by the peak FLOPs of all chips in
+            the time of a step.
+        compiler_mfu: MFU with `compiler_s` instead of `compute_s`.
     """
 
-    computing: float
-    sending: float
-    scheduled: float
+    compute_s: float
+    comm_s: float
+    compiler_s: float
     mfu: float
-    scheduled_mfu: float
+    compiler_mfu: float
 
     @property
-    def seconds(self) -> float:
-        """One after the other."""
-        return self.computing + self.sending
+    def step_s(self) -> float:
+        """Seconds of compute and communication, without overlap."""
+        return self.compute_s + self.comm_s
 
 
 def estimate(
@@ -54,26 +56,28 @@ def estimate(
     num_chips: int,
     model_flops: float,
 ) -> StepEstimate:
-    """How long a step takes.
+    """Estimate the time and MFU of a step.
 
     Args:
-        op_costs: of one chip.
+        op_costs: work of one chip.
         collectives: collectives of one chip.
-        chip: what it can do.
-        num_chips: in all slices.
-        model_flops: of the whole batch, `costs.flops.train`.
+        chip: type of the chips.
+        num_chips: number of chips in all slices.
+        model_flops: FLOPs of the whole batch, as in `costs.flops.train`.
     """
     sending = sum(one.bytes / link_bandwidth(one, chip) for one in collectives)
-    ideal = model_flops / num_chips / chip.peak
+    ideal = model_flops / num_chips / chip.peak_flops
     return StepEstimate(
-        computing=op_costs.seconds,
-        sending=sending,
-        scheduled=op_costs.scheduled,
-        mfu=ideal / (op_costs.seconds + sending),
-        scheduled_mfu=ideal / (op_costs.scheduled + sending),
+        compute_s=op_costs.roofline_s,
+        comm_s=sending,
+        compiler_s=op_costs.compiler_s,
+        mfu=ideal / (op_costs.roofline_s + sending),
+        compiler_mfu=ideal / (op_costs.compiler_s + sending),
     )
 
 
 def link_bandwidth(collective: Collective, chip: Chip) -> float:
-    """Bytes/s at which a chip sends its part of a collective."""
-    return DCN_BYTES_PER_S if collective.slices > 1 else chip.interconnect / chip.axes / 2
+    """Return the bytes/s at which a chip sends its part of a collective."""
+    return (
+        DCN_BYTES_PER_S if collective.num_slices > 1 else chip.ici_bandwidth / chip.torus_dims / 2
+    )

@@ -1,12 +1,13 @@
-"""TPU slices by the names that Google Cloud rents them by, as devices to compile for.
+"""TPU slices by their names in Google Cloud, as devices to compile for.
 
-    v4-64      32 chips: of v4 and v5p the number counts TensorCores, two to a chip
-    v5e-64     64 chips: of v5e and v6e it counts chips
-    2xv4-128   two slices of 64 chips each, joined by the data center's network
-    host       the devices of this machine, whatever they are: the same figures without a roofline
+    v4-64      32 chips: for v4 and v5p the number counts TensorCores, two per chip
+    v5e-64     64 chips: for v5e and v6e the number counts chips
+    2xv4-128   two slices of 64 chips each, connected by the data center network
+    host       the devices of this machine; the report has no roofline then
 
-Shapes of slices are those of Google Cloud's documentation (docs.cloud.google.com/tpu/docs/v4 and
-the like); where several shapes have equally many chips, the one that is the default there.
+The shapes of slices are those of Google Cloud's documentation (docs.cloud.google.com/tpu/docs/v4
+and the pages of the other generations). If several shapes have the same number of chips, the
+default shape is used.
 """
 
 import dataclasses
@@ -28,10 +29,10 @@ _SHAPES_3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x
 _SHAPES_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 
 SLICE_SHAPES = {"v4": _SHAPES_3D, "v5p": _SHAPES_3D, "v5e": _SHAPES_2D, "v6e": _SHAPES_2D}
-"""By generation, from the smallest slice to the largest."""
+"""Shapes of slices by generation, from the smallest slice to the largest."""
 
 CORES_PER_CHIP = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}
-"""What the number in a slice's name counts of each chip."""
+"""By generation, how much each chip adds to the number in a slice's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,42 +40,42 @@ class Topology:
     """Devices to compile for.
 
     Attributes:
-        name: as given.
-        generation: of the chips, as in `costs.chips`; "" of the host's devices.
-        shape: chips of one slice along each dimension; () of the host's devices.
-        slices: how many.
+        name: name as given by the user.
+        generation: generation of the chips, as in `costs.chips`; "" for the host's devices.
+        shape: chips of one slice along each dimension; () for the host's devices.
+        num_slices: number of slices.
     """
 
     name: str
     generation: str = ""
     shape: tuple[int, ...] = ()
-    slices: int = 1
+    num_slices: int = 1
 
     @property
     def chip(self) -> chips.Chip | None:
-        """What one chip can do; None of the host's devices."""
+        """Type of the chips; None for the host's devices."""
         return chips.CHIPS.get(self.generation)
 
     def devices(self) -> list[jax.Device]:
-        """As many devices as there are chips: described, not there.
+        """Return one device per chip; TPU devices are only described and need not exist.
 
         Raises:
-            UserError: the compiler is not installed.
+            UserError: the TPU compiler is not installed.
         """
         if not self.generation:
             return jax.devices()
         _configure_libtpu()
-        # Rings are closed from 4 x 4 x 4 on; of flat slices along sides of 16.
+        # The torus wraps around from 4 x 4 x 4 on; in 2-D slices only along sides of 16 chips.
         flat = len(self.shape) == 2
         closed = not any(side % 4 for side in self.shape)
         wrap = (*(side == 16 for side in self.shape), False) if flat else (closed,) * 3
         settings = {
-            "num_slices": self.slices,
+            "num_slices": self.num_slices,
             "chips_per_host_bounds": (*(min(side, 2) for side in self.shape[:2]), 1),
             "wrap": wrap,
         }
         if CORES_PER_CHIP[self.generation] > 1:
-            settings["chip_config_name"] = "megacore"  # Both TensorCores as one device.
+            settings["chip_config_name"] = "megacore"  # Both TensorCores form one device.
         shape = "x".join(map(str, self.shape))
         described = topologies.get_topology_desc(
             f"{self.generation}:{shape}", platform="tpu", **settings
@@ -96,14 +97,14 @@ def _single_slice_topologies() -> dict[str, Topology]:
 
 
 TOPOLOGIES = _single_slice_topologies()
-"""All single slices."""
+"""All topologies of a single slice, by name."""
 
 
 def parse_topology(name: str) -> Topology:
-    """The topology of that name.
+    """Return the topology of a name.
 
     Raises:
-        UserError: there is none; the message lists what there is.
+        UserError: the name is unknown; the message lists the known names.
     """
     if name == HOST:
         return Topology(HOST)
@@ -114,31 +115,31 @@ def parse_topology(name: str) -> Topology:
             for generation in SLICE_SHAPES
         )
         raise UserError(
-            f"--topology={name!r} is none of {listed}; several slices are written 2xv4-128, the "
-            f"devices of this machine {HOST!r}."
+            f"--topology={name!r}: unknown. Give one of {listed}; several slices, e.g. 2xv4-128; "
+            f"or {HOST!r} for the devices of this machine."
         )
-    return dataclasses.replace(TOPOLOGIES[found[2]], name=name, slices=int(found[1] or 1))
+    return dataclasses.replace(TOPOLOGIES[found[2]], name=name, num_slices=int(found[1] or 1))
 
 
 def force_cpu_backend() -> None:
-    """Call before anything of JAX runs: this process describes TPUs, but starts none."""
+    """Select JAX's CPU backend; call it before JAX initializes, since no TPU may be started."""
     jax.config.update("jax_platforms", "cpu")
 
 
 def _configure_libtpu() -> None:
-    """Tells libtpu that it is on no TPU machine; it reads this when it is loaded.
+    """Configure libtpu for a machine without TPUs, before libtpu is loaded.
 
     Raises:
-        UserError: it is not installed.
+        UserError: libtpu is not installed.
     """
     package = importlib.util.find_spec("libtpu")
     if package is None:
         raise UserError(
-            "--mode=compile for TPUs needs their compiler, which is not installed: pip install -r "
-            f"requirements-aot.txt (no TPU needed), or give --topology={HOST}."
+            "--mode=aot for TPUs needs the TPU compiler, which is not installed. Run pip install "
+            f"-r requirements-aot.txt (no TPU needed), or give --topology={HOST}."
         )
     library = pathlib.Path(package.submodule_search_locations[0], "libtpu.so")
     os.environ.setdefault("TPU_LIBRARY_PATH", str(library))
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # No device is held.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # No process holds a device.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

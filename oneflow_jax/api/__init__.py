@@ -1,1 +1,1 @@
-"""The Python interface: `oneflow_jax` itself names what is public of it. See docs/python.md."""
+"""Python interface; its public names are exported by `oneflow_jax`. See docs/python.md."""

@@ -1,4 +1,4 @@
-"""Documents as Python's users write and read them: strings, pictures of Pillow's, and gaps."""
+"""Documents of the Python interface: strings, Pillow images and gaps."""
 
 import dataclasses
 import os
@@ -18,45 +18,46 @@ from oneflow_jax.errors import UserError
 Part = str | PIL.Image.Image | Gap
 
 IMAGE = Gap("image")
-"""A picture to be made."""
+"""Gap for one generated image."""
 
 TEXT = Gap("text")
-"""Words to be made, as many as the model sees fit."""
+"""Gap for generated text whose length the model chooses."""
 
 DOCUMENT = Gap("document")
-"""Words and pictures to be made, as many as the model sees fit, by models that grow (edit_flow)."""
+"""Gap for any number of generated texts and images; only edit_flow supports it."""
 
 
 def text(tokens: int) -> Gap:
-    """Words to be made, in so many tokens; `TEXT` leaves their number to the model.
+    """Return a gap for generated text of `tokens` tokens; with `TEXT` the model chooses the length.
 
     Raises:
-        UserError: it is no whole number above 0.
+        UserError: `tokens` is not a positive integer.
     """
     if not isinstance(tokens, int) or tokens < 1:
-        raise UserError(f"text({tokens!r}): give a whole number above 0.")
+        raise UserError(f"text({tokens!r}): must be a positive integer.")
     return Gap("text", tokens)
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """Words and pictures in reading order, perhaps with gaps; two are equal if their parts are.
+    """Text and images in reading order, optionally with gaps.
 
-    As a prompt it is taken literally: a "<" in its strings is only that.
+    Two documents are equal if their parts are equal. In a prompt, the strings of a `Document` are
+    taken literally: "<" has no special meaning.
 
     Attributes:
-        parts: strings, pictures of Pillow's and gaps; uint8 arrays `[height width 3]` become
-            pictures.
-        passes: forward passes of the network that it was made in; 0 of one that was not made.
-        full: whether it ran out of room, so that something that was to be inserted was left out.
+        parts: strings, Pillow images and gaps; uint8 arrays `[height width 3]` are converted to
+            images.
+        nfe: number of forward passes that generated the document; 0 if it was not generated.
+        truncated: whether some insertions were dropped because the document had no room for them.
 
     Raises:
-        UserError: a part is something else.
+        UserError: a part has another type.
     """
 
     parts: tuple[Part, ...]
-    passes: int = dataclasses.field(default=0, compare=False)
-    full: bool = dataclasses.field(default=False, compare=False)
+    nfe: int = dataclasses.field(default=0, compare=False)
+    truncated: bool = dataclasses.field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         parts = self.parts if isinstance(self.parts, list | tuple) else [self.parts]
@@ -64,23 +65,23 @@ class Document:
 
     @property
     def text(self) -> str:
-        """All words, the strings joined by single spaces."""
+        """All strings, joined by single spaces."""
         return " ".join(part for part in self.parts if isinstance(part, str))
 
     @property
     def images(self) -> tuple[PIL.Image.Image, ...]:
-        """The pictures, in reading order."""
+        """The images, in reading order."""
         return tuple(part for part in self.parts if isinstance(part, PIL.Image.Image))
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Writes one self-contained HTML file, and returns its path; folders are made if need be.
+        """Write one self-contained HTML file and return its path; missing folders are created.
 
         Raises:
-            UserError: the name does not end in .html.
+            UserError: the file name does not end in .html.
         """
         path = pathlib.Path(path)
         if path.suffix != ".html":
-            raise UserError(f"save: {str(path)!r} must end in .html.")
+            raise UserError(f"path={str(path)!r}: must end in .html.")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
             markup.render_page(self.text, markup.render_parts(self.parts)), encoding="utf-8"
@@ -88,46 +89,46 @@ class Document:
         return path
 
     def __str__(self) -> str:
-        """One line, in the language of prompts; pictures are told by their sizes."""
+        """Return one line in prompt syntax, with the sizes of the images."""
         return " ".join(map(_format_part, self.parts))
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """Return the HTML that notebooks show."""
         return markup.render_parts(self.parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class EditResult(Document):
-    """A document that was looked over.
+    """A document after editing.
 
     Attributes:
-        edits: what was changed, in reading order; each has a `place`, what stood there `before`
-            and what stands there `after`, and reads as one line.
+        edits: the changes in reading order. Each has the content before (`old`) and after (`new`)
+            the edit; its `str` is one line.
     """
 
     edits: tuple[Edit, ...] = dataclasses.field(default=(), compare=False)
 
 
 Prompt = Document | prompt.PromptPart | Sequence[prompt.PromptPart]
-"""What may be asked for: a string in the language of prompts, such as "a tiger: <image>"; a picture
-or gap; a list of those; or a `Document`."""
+"""A prompt: a string in prompt syntax such as "a tiger: <image>", an image, a gap, a list of
+those, or a `Document`."""
 
 
 def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:
-    """The document of slots' side that a prompt describes, its pictures brought to one size.
+    """Convert a prompt to a document of `oneflow_jax.data`, with images resized to `pixels`.
 
     Raises:
-        UserError: there is nothing in it, or something wrong: see `data.prompt.parse`.
+        UserError: the prompt is empty or invalid, see `data.prompt.parse`.
     """
     if not isinstance(user_prompt, Document):
         return prompt.parse(user_prompt, pixels)
     if not user_prompt.parts:
-        raise UserError("The document is empty: give it words, a picture, or a gap.")
+        raise UserError("The document is empty. Give it text, an image or a gap.")
     return inner.Document(tuple(_to_internal_part(part, pixels) for part in user_prompt.parts))
 
 
 def to_public(parts: Sequence[inner.Part]) -> tuple[Part, ...]:
-    """The parts of a finished document as users see them; runs without a word are left out."""
+    """Convert the parts of a finished document to strings and Pillow images; drop empty text."""
     seen = [
         part.text if isinstance(part, inner.Text) else PIL.Image.fromarray(part.pixels)
         for part in parts
@@ -140,8 +141,8 @@ def _check_part(part: object) -> Part:
         return PIL.Image.fromarray(prompt.validate_image(part))
     if not isinstance(part, Part):
         raise UserError(
-            f"Document: {part!r} is a {type(part).__name__}; its parts are strings, pictures of "
-            "Pillow's or NumPy's, and gaps."
+            f"Document: the part {part!r} is a {type(part).__name__}. Parts must be strings, "
+            "Pillow images, uint8 arrays or gaps."
         )
     return part
 

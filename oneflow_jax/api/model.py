@@ -1,4 +1,4 @@
-"""A trained model in the hands of Python: loaded from its run's folder, asked for documents."""
+"""Trained models in Python: load one from the folder of its run and generate documents."""
 
 import contextlib
 import dataclasses
@@ -30,54 +30,55 @@ ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 
 
 def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> "Model":
-    """The model that a run has trained: its newest averaged parameters, on all devices.
+    """Load the model of a run: the EMA parameters of its newest checkpoint, on all devices.
 
-    The folder is held while they are read, so that no training may change it; nothing in it is
-    changed.
+    The folder is locked while the parameters are read, so that no training process changes it.
+    Its configuration and checkpoints are not changed.
 
     Args:
-        path: the folder of the run, its `--workdir`, gs:// too; or `PRETRAINED`, the small model
-            that comes with the project, or another that `--mode=release` made.
-        config: other values for its configuration, by full names, as in `{"sampling.steps": 8}`:
-            defaults of sampling, or `{"mesh.fsdp": 4}` for parameters that do not fit one device,
-            or `{"platform": "any"}` for those of a TPU elsewhere.
+        path: folder of the run (its `--workdir`), local or gs://; `PRETRAINED`, the small model
+            that is part of this package; or the folder of another export of `--mode=export`.
+        config: overrides of the run's configuration by full key. Examples:
+            `{"sampling.steps": 8}` changes a default of sampling, `{"mesh.fsdp": 4}` shards
+            parameters that do not fit one device, and `{"platform": "any"}` loads a model that was
+            trained on TPUs on another platform.
 
     Raises:
-        UserError: there is no such folder or no checkpoint in it, a training is under way there (on
-            this machine), it is the run of a codec, or a value is wrong.
+        UserError: the folder or its checkpoint does not exist, a training process on this machine
+            uses the folder, the run trained a codec or compared models, or an override is invalid.
     """
     folder = storage.resolve_path(os.path.expanduser(os.fspath(path)), "workdir")
     saved = workdir.load_config(folder, field="workdir")
-    if "autoencoder" in saved or "contestants" in saved:
+    if "autoencoder" in saved or "models" in saved:
         raise UserError(
-            f"workdir={folder} holds no model of documents: it trained a codec, or compared "
-            "paradigms, which have folders of their own."
+            f"workdir={folder}: this run trained a codec or compared models. Give the folder of a "
+            "run that trained a document model."
         )
     if not workdir.has_checkpoints(folder):
-        raise UserError(f"workdir={folder} has no checkpoint: train first, with --mode=train.")
+        raise UserError(f"workdir={folder}: no checkpoint. Train first, with --mode=train.")
     saved.mesh.update(ALL_DEVICES_MESH)
     given = ways.override_config(saved, config or {})
     system_lib.check_platform(given)
-    # In a release nobody trains; and it may be where nothing can be written.
+    # An export is not locked: no process trains in it, and it may be on a read-only file system.
     unchanging = workdir.is_export(folder)
     with contextlib.nullcontext() if unchanging else workdir.lock(folder):
         workdir.check_config(folder, given)
-        if given.keep_compiled:
+        if given.compilation_cache:
             host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
         system = system_lib.system(_inference_config(given), folder)
         return Model(system, evaluate.load_ema_params(system, folder))
 
 
 class Model:
-    """A trained model, which fills the gaps of documents and looks over finished ones.
+    """A trained model that fills the gaps of documents and edits finished documents.
 
-    The first call with some options compiles a program for the number of documents (1, 2, 3, 4, 6,
-    8, 12, ... on each device; others are rounded up) and their length (a multiple of 16 slots).
-    Later calls alike use it again, whatever the prompts and the seed.
+    A call compiles a program for its sampling options, the number of documents per device (rounded
+    up to 1, 2, 3, 4, 6, 8, 12, ...) and their length (rounded up to a multiple of 16 slots). Later
+    calls with the same options and sizes reuse the program, for any prompts and seed.
     """
 
     def __init__(self, system: system_lib.System, params: PyTree) -> None:
-        """Of a system and averaged parameters; `load` has them from a folder."""
+        """Create a model from a system and EMA parameters; `load` reads both from a folder."""
         self._system = system
         self._generator = generation.Generator(system, params)
 
@@ -86,75 +87,77 @@ class Model:
 
     @property
     def config(self) -> ml_collections.ConfigDict:
-        """The configuration of its run, with what `load` was given; a copy."""
+        """A copy of the run's configuration, with the overrides that `load` was given."""
         return self._system.config.copy_and_resolve_references()
 
     def generate(
         self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]
     ) -> list[Document]:
-        """Fills the gaps of one prompt, `samples` times over.
+        """Fill the gaps of one prompt; return `samples` documents.
 
         Raises:
-            UserError: the prompt or an option is wrong.
+            UserError: the prompt or an option is invalid.
         """
         if not isinstance(samples, int) or samples < 1:
-            raise UserError(f"samples={samples!r} must be a whole number above 0.")
+            raise UserError(f"samples={samples!r}: must be a positive integer.")
         return self._generate_documents([self._to_internal(prompt)] * samples, options)
 
     def generate_batch(
         self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[Document]:
-        """Fills the gaps of several prompts at once, each once.
+        """Fill the gaps of several prompts; return one document for each.
 
-        A document depends on the seed and its place among the prompts. More than
-        `evaluation.batch` of them are made one batch after another.
+        Each document depends on the seed and on the index of its prompt in the list. More than
+        `evaluation.batch_size` prompts are processed in several batches.
 
         Raises:
-            UserError: a prompt or an option is wrong.
+            UserError: a prompt or an option is invalid.
         """
         if not isinstance(prompts, list | tuple):
-            raise UserError(f"generate_batch wants a list of prompts, not {prompts!r}.")
+            raise UserError(f"prompts={prompts!r}: must be a list of prompts.")
         return self._generate_documents([self._to_internal(prompt) for prompt in prompts], options)
 
-    def revise(
+    def edit(
         self, document: Prompt, *, start: float | None = None, **options: Unpack[SamplingOptions]
     ) -> EditResult:
-        """Looks over a finished document, by models that can: edit_flow, oneflow, mask_flow.
+        """Edit a finished document; supported by edit_flow, oneflow and mask_flow.
 
         Args:
-            document: without gaps; all of it may change.
-            start: above 0 and below 1: the share of it that is taken to be right; the closer to
-                0, the more is made anew. `sampling.start` if left out.
-            **options: see `Options`.
+            document: document without gaps; any part of it may change.
+            start: time t at which sampling starts from the document, above 0 and below 1. The
+                closer to 0, the more changes. The default is `sampling.edit_start`.
+            **options: see `SamplingOptions`.
 
         Raises:
-            UserError: the document has gaps, an option is wrong, or the model cannot revise.
+            UserError: the document has gaps, an option is invalid, or the model does not support
+                editing.
         """
         before = self._to_internal(document)
         config = ways.apply_options(self._system.config, options, start)
-        (made,) = self._generate_batches([before], config, revise=True)
+        (made,) = self._generate_batches([before], config, edit=True)
         (after,) = made.documents
         changes = generation.diff_documents(self._system.layout, before, after)
-        return EditResult(to_public(after.parts), made.passes, made.full[0], tuple(changes))
+        return EditResult(to_public(after.parts), made.nfe, made.truncated[0], tuple(changes))
 
     def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[SamplingStep]:
-        """Fills the gaps of one prompt, and yields each step of it, the finished document last.
+        """Fill the gaps of one prompt and yield every sampling step; the last is the result.
 
-        All steps run on the device as one program, so the first state comes when the last is
-        there: this is to watch how a document came about, not to see it earlier. The document is
-        that of `generate` with the same options.
+        All steps run on the device as one program, so the first step is yielded only after the last
+        one is computed: the steps show how the document was generated, but not earlier. The
+        document equals that of `generate` with the same options.
 
         Raises:
-            UserError: the prompt or an option is wrong; at once, not at the first state.
+            UserError: the prompt or an option is invalid; raised by the call itself, before the
+                first step is requested.
         """
         config = ways.apply_options(self._system.config, options)
         document = self._to_internal(prompt)
         generation.prompt_row(self._system.layout, document, edit=False)
-        return self._states(self._generate_batches([document], config, record=True))
+        return self._iter_steps(self._generate_batches([document], config, return_trajectory=True))
 
-    def _states(self, batches: Iterator[generation.GeneratedBatch]) -> Iterator[SamplingStep]:
+    def _iter_steps(self, batches: Iterator[generation.GeneratedBatch]) -> Iterator[SamplingStep]:
         (made,) = batches
-        (told,) = from_samples.build_views(self._system.layout, made.moments, [""], [""])
+        (told,) = from_samples.build_views(self._system.layout, made.trajectory, [""], [""])
         for frame in told.frames[:-1]:
             yield states.from_frame(frame)
         yield states.from_frame(told.frames[-1], _to_documents(made)[0])
@@ -163,9 +166,9 @@ class Model:
         return to_internal(prompt, self._system.layout.codec.pixels)
 
     def _generate_documents(
-        self, documents: Sequence[inner.Document], given: SamplingOptions
+        self, documents: Sequence[inner.Document], options: SamplingOptions
     ) -> list[Document]:
-        config = ways.apply_options(self._system.config, given)
+        config = ways.apply_options(self._system.config, options)
         return [
             document
             for made in self._generate_batches(documents, config)
@@ -177,40 +180,50 @@ class Model:
         documents: Sequence[inner.Document],
         config: ml_collections.ConfigDict,
         *,
-        revise: bool = False,
-        record: bool = False,
+        edit: bool = False,
+        return_trajectory: bool = False,
     ) -> Iterator[generation.GeneratedBatch]:
-        """The batches, made when they are asked for; a wrong plan is told at once."""
+        """Return an iterator that generates the batches lazily; check the plan immediately."""
         system = self._system
-        named = config.sampling.grid
+        named = config.sampling.time_grid
         grid = self._learned_grid if named == sampling.LEARNED_GRID else named
         plan = sampling.sampling_plan(
-            config, system.paradigm, grid, edit=revise, return_trajectory=record
+            config, system.paradigm, grid, edit=edit, return_trajectory=return_trajectory
         )
-        batch = generation.padded_batch_size(system.mesh, len(documents), config.evaluation.batch)
+        batch = generation.padded_batch_size(
+            system.mesh, len(documents), config.evaluation.batch_size
+        )
         return self._generator(documents, plan, seed=config.sampling.seed, batch=batch)
 
     @functools.cached_property
     def _learned_grid(self) -> time_grids.GridSpec:
-        """Measured once: a program is compiled for each grid."""
-        config = ways.override_config(self._system.config, {"sampling.grid": sampling.LEARNED_GRID})
+        """The learned time grid; measured only once because each grid compiles a program."""
+        config = ways.override_config(
+            self._system.config, {"sampling.time_grid": sampling.LEARNED_GRID}
+        )
         system = dataclasses.replace(self._system, config=config)
         return evaluate.time_grid(system, self._generator.params)
 
 
 def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Batches that fit the devices here, and no figures, which may need files and packages."""
+    """Return a configuration for inference on the devices of this process.
+
+    Batch sizes are rounded up to a multiple of the number of devices. Metrics are disabled because
+    they may need files and packages that are not installed.
+    """
     changed = config.copy_and_resolve_references()
     devices = jax.device_count()
-    changed.parts = 1
+    changed.grad_accum_steps = 1
     for given in (changed, changed.evaluation):
-        given.batch = -(-given.batch // devices) * devices
-    changed.evaluation.update({"passes": (), "thorough": False, "inception": "", "clip": ""})
+        given.batch_size = -(-given.batch_size // devices) * devices
+    changed.evaluation.update(
+        {"nfe": (), "full_metrics": False, "inception_weights": "", "clip_dir": ""}
+    )
     return changed.lock()
 
 
 def _to_documents(batch: generation.GeneratedBatch) -> list[Document]:
     return [
-        Document(to_public(document.parts), batch.passes, full)
-        for document, full in zip(batch.documents, batch.full, strict=True)
+        Document(to_public(document.parts), batch.nfe, full)
+        for document, full in zip(batch.documents, batch.truncated, strict=True)
     ]

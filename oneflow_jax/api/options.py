@@ -1,4 +1,4 @@
-"""How to sample, as keywords: each is the value of the same name in the configuration."""
+"""Sampling options as keyword arguments, with the names of the keys of `config.sampling`."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -6,62 +6,71 @@ from typing import Any, TypedDict
 import ml_collections
 import numpy as np
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_between
+from oneflow_jax.runtime.renamed_keys import RENAMED
 
 NUM_SEEDS = 2**31
 
 
 class SamplingOptions(TypedDict, total=False):
-    """What may be said of a call; what is not said is as the run's configuration has it.
+    """Options of one sampling call; the run's configuration has the defaults.
 
-    The keys of `config.sampling`, which configs/common.py explains.
+    The options are keys of `config.sampling`, see configs/common.py.
 
     Attributes:
-        steps: of the solver. A solver of several stages asks the network several times a step.
-        solver: "euler", "heun", "midpoint", "tsit5" or "dopri5" of the ODE, or "renoise" in its
-            place (docs/oneflow.md); where words jump, "euler".
-        grid: where the steps lie: "uniform", "cosine", "sine" or "learned", which is measured on
-            documents of training at the first call.
-        guidance: of pictures by words; 1 is none, and else each step asks once more.
-        text_guidance: of words by pictures.
-        temperature, top_p, top_k: how words are drawn, where they are.
-        order, remask: in which order mask_flow reads words, and how often it hides them again.
-        seed: of all randomness, 0 to 2**31 - 1.
+        steps: number of solver steps. A solver with several stages uses several forward passes per
+            step.
+        solver: ODE solver "euler", "heun", "midpoint", "tsit5" or "dopri5", or "renoise"
+            (docs/oneflow.md). Paradigms with discrete text only support "euler".
+        time_grid: spacing of the steps: "uniform", "cosine", "sine" or "learned". The first call
+            with "learned" derives the spacing from losses on training documents.
+        image_guidance_scale: scale of classifier-free guidance of images by text. 1 disables it;
+            any other value adds one forward pass to each step.
+        text_guidance_scale: scale of classifier-free guidance of text by images.
+        temperature, top_p, top_k: parameters of token sampling, for paradigms that sample tokens.
+        unmask_order: order in which mask_flow unmasks tokens, "random" or "confidence".
+        remask_prob: probability that mask_flow masks an unmasked token again in one step.
+        seed: RNG seed of the call, 0 to 2**31 - 1.
     """
 
     steps: int
     solver: str
-    grid: str
-    guidance: float
-    text_guidance: float
+    time_grid: str
+    image_guidance_scale: float
+    text_guidance_scale: float
     temperature: float
     top_p: float
     top_k: int
-    order: str
-    remask: float
+    unmask_order: str
+    remask_prob: float
     seed: int
 
 
 def override_config(
     config: ml_collections.ConfigDict, overrides: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-    """A copy of the configuration with other values, given under their full names.
+    """Return a copy of the configuration with some values replaced.
+
+    Args:
+        config: configuration to copy.
+        overrides: new values by full key, such as "sampling.steps".
 
     Raises:
-        UserError: there is no such key, or a value is of another type.
+        UserError: a key does not exist, or a value has the wrong type.
     """
     copy = config.copy_and_resolve_references().lock()
     for name, value in overrides.items():
-        # ml_collections would take None for anything, and a truth for a number.
+        # ml_collections accepts None for every type, and a bool for a number.
         plain = value.item() if isinstance(value, np.generic) else value
         try:
             before = _get_value(copy, name)
             if plain is None or isinstance(plain, bool) != isinstance(before, bool):
-                raise TypeError(f"it must be a {type(before).__name__}, as {before!r} is")
+                raise TypeError(f"must be of type {type(before).__name__}, like {before!r}.")
             copy.update_from_flattened_dict({name: plain})
         except (KeyError, AttributeError) as error:
+            hint = f"It is now called {RENAMED[name]}. " if name in RENAMED else ""
             raise UserError(
-                f"There is no {name!r} in the configuration: configs/common.py has all keys."
+                f"{name}={value!r}: unknown key. {hint}configs/common.py lists all keys."
             ) from error
         except (TypeError, ValueError) as error:
             raise UserError(f"{name}={value!r}: {error}") from error
@@ -71,25 +80,35 @@ def override_config(
 def apply_options(
     config: ml_collections.ConfigDict, options: SamplingOptions, start: float | None = None
 ) -> ml_collections.ConfigDict:
-    """The configuration with what is said of one call.
+    """Return the configuration with the options of one call.
+
+    Args:
+        config: configuration of the run.
+        options: options of the call.
+        start: value of `sampling.edit_start`; None leaves it unchanged.
 
     Raises:
-        UserError: there is no such option, or its value is of another type.
+        UserError: an option does not exist, or its value has the wrong type.
     """
     unknown = options.keys() - SamplingOptions.__annotations__.keys()
     if unknown:
+        keys = {name: f"sampling.{name}" for name in sorted(unknown)}
         raise UserError(
-            f"There is no option {', '.join(sorted(unknown))}: there are "
-            f"{', '.join(SamplingOptions.__annotations__)}."
+            f"Unknown option{'s' * (len(keys) > 1)}: {', '.join(keys)}. "
+            + "".join(
+                f"{name} is now called {RENAMED[key].removeprefix('sampling.')}. "
+                for name, key in keys.items()
+                if key in RENAMED
+            )
+            + f"The options are {', '.join(SamplingOptions.__annotations__)}."
         )
-    values = dict(options) | ({} if start is None else {"start": start})
+    values = dict(options) | ({} if start is None else {"edit_start": start})
     new = override_config(config, {f"sampling.{name}": value for name, value in values.items()})
-    if not 0 <= new.sampling.seed < NUM_SEEDS:
-        raise UserError(f"sampling.seed={new.sampling.seed} must be from 0 to {NUM_SEEDS - 1}.")
+    check_between("sampling.seed", new.sampling.seed, 0, NUM_SEEDS - 1)
     return new
 
 
-def _get_value(config: ml_collections.ConfigDict, name: str) -> Any:  # noqa: ANN401 - of any key
+def _get_value(config: ml_collections.ConfigDict, name: str) -> Any:  # noqa: ANN401 - any type
     *sections, key = name.split(".")
     for section in sections:
         config = config[section]

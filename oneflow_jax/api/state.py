@@ -1,4 +1,4 @@
-"""A document on its way: what a step of sampling looks like to those who watch."""
+"""Sampling steps of a document, as yielded by `Model.stream`."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from oneflow_jax.api.document import Document, Part
 from oneflow_jax.viewer import trajectory
 
 MASK_SYMBOL = "▒"
-"""What a word that is not read yet is written as."""
+"""Symbol that is printed in place of a masked token."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,38 +16,38 @@ class SamplingStep:
     """A document at one step.
 
     Attributes:
-        t: time of the run as a whole, 0 (nothing but what was given) to 1 (finished).
-        document: what it reads as now, with the clean pictures that the network believes in;
-            words that are still hidden are `▒`.
-        noisy: the pictures of `document` as they really stand: x_t, decoded.
-        words: all of its words, each with its `text`, its `certainty` and whether it was `given`.
-        frame: all of that as it is drawn, part by part.
+        t: global time, from 0 (only the given parts are clean) to 1 (finished).
+        document: the document at this step, with the x1 predictions of its images; masked tokens
+            are `▒`.
+        noisy_images: the decoded states x_t of the images of `document`.
+        tokens: all tokens, each with its `text`, its `confidence` and whether it was `given`.
+        frame: the content of the step, part by part, as the viewer draws it.
     """
 
     t: float
     document: Document
-    noisy: tuple[PIL.Image.Image, ...]
-    words: tuple[trajectory.TokenView, ...]
+    noisy_images: tuple[PIL.Image.Image, ...]
+    tokens: tuple[trajectory.TokenView, ...]
     frame: trajectory.Frame = dataclasses.field(repr=False, compare=False)
 
     @property
-    def certainty(self) -> float:
-        """The mean certainty of the words that are to be made, 0 to 1; 1 if there are none."""
-        every = [word.certainty for word in self.words if not word.given]
+    def confidence(self) -> float:
+        """Mean confidence of the generated tokens, 0 to 1; 1 if no token is generated."""
+        every = [word.confidence for word in self.tokens if not word.given]
         return sum(every) / len(every) if every else 1.0
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """Return the HTML that notebooks show."""
         return f"<div>t = {self.t:.2f}</div>{self.document._repr_html_()}"
 
 
 def from_frame(frame: trajectory.Frame, document: Document | None = None) -> SamplingStep:
-    """The state that a frame tells; `document` is what it came to, if it is the last."""
+    """Convert a frame to a sampling step; `document` is the result if the frame is the last one."""
     return SamplingStep(
-        t=frame.clock,
+        t=frame.time,
         document=document or Document(_to_parts(frame)),
-        noisy=tuple(PIL.Image.fromarray(picture.state) for picture in frame.pictures()),
-        words=frame.words(),
+        noisy_images=tuple(PIL.Image.fromarray(picture.x_t) for picture in frame.images()),
+        tokens=frame.tokens(),
         frame=frame,
     )
 
@@ -56,7 +56,7 @@ def _to_parts(frame: trajectory.Frame) -> tuple[Part, ...]:
     seen = [
         _read_tokens(part)
         if isinstance(part, trajectory.TextSpan)
-        else PIL.Image.fromarray(part.state if part.guess is None else part.guess)
+        else PIL.Image.fromarray(part.x_t if part.x1_hat is None else part.x1_hat)
         for part in frame.parts
     ]
     return tuple(part for part in seen if part != "")
@@ -64,5 +64,5 @@ def _to_parts(frame: trajectory.Frame) -> tuple[Part, ...]:
 
 def _read_tokens(span: trajectory.TextSpan) -> str:
     hidden = f" {MASK_SYMBOL}"
-    pieces = [word.text if word.given or word.certainty > 0 else hidden for word in span.words]
+    pieces = [word.text if word.given or word.confidence > 0 else hidden for word in span.tokens]
     return "".join(pieces).strip()

@@ -1,1 +1,1 @@
-"""Training autoencoders on pictures, and how well they bring them back."""
+"""Autoencoder training and its evaluation by reconstruction quality."""

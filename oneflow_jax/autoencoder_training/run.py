@@ -1,18 +1,20 @@
-"""What the command line does with the configuration of an autoencoder."""
+"""Entry points of the command line for autoencoders: train, evaluate, reconstruct images."""
 
 import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
 from oneflow_jax.autoencoder_training import metrics as metrics_lib
-from oneflow_jax.autoencoder_training import system as autoencoder_system
+from oneflow_jax.autoencoder_training.objectives import Objective
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
+from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.data import emoji_concepts, prompt
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import psnr_ssim
@@ -22,55 +24,74 @@ from oneflow_jax.training import checkpoint, loop, train_state
 from oneflow_jax.viewer import reconstructions as reconstructions_page
 
 MAX_IMAGES = 60
-"""Pictures on the page."""
+"""Maximum number of images on the page."""
 
 METRIC_LABELS = {
     "psnr": "PSNR, dB ↑",
     "ssim": "SSIM ↑",
     "lpips": "LPIPS (AlexNet) ↓",
-    "kid": "KID (EfficientNet-Lite0) ↓",
-    "fd": "FD (EfficientNet-Lite0) ↓",
-    "trained/psnr": "PSNR of pictures of training, dB ↑",
-    "codes": "share of codes in use ↑",
+    "kid_efficientnet": "KID (EfficientNet-Lite0) ↓",
+    "fd_efficientnet": "FD (EfficientNet-Lite0) ↓",
+    "train/psnr": "PSNR of training images, dB ↑",
+    "codebook_usage": "fraction of codes in use ↑",
     "perplexity": "perplexity of codes ↑",
-    "n": "held-out pictures",
+    "num_images": "held-out images",
 }
-"""What figures are called, in order, and which way is better."""
+"""Labels of the metrics in order; the arrow shows which direction is better."""
 
 COLUMNS = ("this codec", "best linear codec")
-"""Whose figures there are; those of the second begin with `linear/`."""
+"""Column titles of the metrics; metrics of the second column begin with `pca/`."""
 
 CURVE_LABEL = "PSNR, dB"
 
 PCA_NOTE = (
-    "The best linear codec keeps as many numbers of each square of pixels: principal components of "
-    "the pictures of training."
+    "The best linear codec is a PCA of image patches, fitted to training images, with the same "
+    "number of values per patch."
 )
 
 
-def train_autoencoder(system: autoencoder_system.System, folder: epath.Path) -> None:
-    """Trains, goes on or finds it done; and writes the averaged autoencoder to `codec/`."""
+class AutoencoderSystem(loop.System, Protocol):
+    """Interface of the objects of a run; implemented by `build.autoencoder_system.System`.
+
+    Attributes:
+        config: configuration of the run.
+        objective: network and loss.
+    """
+
+    config: workdir.Config
+    objective: Objective
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of the autoencoder."""
+
+    def images(self, split: str, count: int) -> UInt8[np.ndarray, "n H W 3"]:
+        """Return the first `count` distinct images of a split."""
+
+
+def train_autoencoder(system: AutoencoderSystem, folder: epath.Path) -> None:
+    """Train, or resume training, and write the autoencoder's EMA parameters to `codec/`."""
     loop.run(system, folder)
     like = train_state.abstract_state(system).ema
     with checkpoint.Checkpoints(folder) as checkpoints:
         averaged = checkpoints.restore_ema(like)
     averaged = distributed.to_host(averaged)
     if distributed.is_primary():
-        diffusers_weights.save(folder / workdir.CODEC, system.shape, averaged)
+        diffusers_weights.save(folder / workdir.CODEC, system.architecture, averaged)
     distributed.barrier()
-    logging.info("The autoencoder, in the layout of diffusers: %s", folder / workdir.CODEC)
+    logging.info("Wrote the autoencoder in the layout of diffusers: %s", folder / workdir.CODEC)
 
 
-def evaluate(system: autoencoder_system.System, folder: epath.Path) -> dict[str, float]:
-    """Scores held-out pictures, and writes `evaluation.json` and the page.
+def evaluate(system: AutoencoderSystem, folder: epath.Path) -> dict[str, float]:
+    """Evaluate reconstructions of held-out images, and write `evaluation.json` and the page.
 
     Raises:
-        UserError: nothing was trained yet.
+        UserError: there is no trained autoencoder yet.
     """
     autoencoder = _load_autoencoder(folder)
-    shown = system.pictures("heldout", system.config.evaluation.samples)
+    shown = system.images("heldout", system.config.evaluation.num_samples)
     rebuilt = autoencoder.decode(autoencoder.encode(shown))
-    seen = system.pictures("train", system.config.evaluation.fitted)
+    seen = system.images("train", system.config.evaluation.pca_images)
     figures = metrics_lib.measure(autoencoder, shown, rebuilt, seen)
     text = json.dumps(figures, indent=2, sort_keys=True) + "\n"
     workdir.write_atomically(folder / workdir.EVALUATION, text)
@@ -81,52 +102,57 @@ def evaluate(system: autoencoder_system.System, folder: epath.Path) -> dict[str,
         shown[:MAX_IMAGES],
         rebuilt[:MAX_IMAGES],
         figures,
-        description="that the codec was not trained on",
+        description="that were not used for training",
         notes=[PCA_NOTE, *([emoji_concepts.ATTRIBUTION] if from_emoji else [])],
     )
     return figures
 
 
 def reconstruct_prompts(
-    system: autoencoder_system.System, folder: epath.Path, prompts: Sequence[str]
+    system: AutoencoderSystem, folder: epath.Path, prompts: Sequence[str]
 ) -> epath.Path:
-    """Shows what becomes of pictures of the user's, `<image:cat.png>`; returns the page's path.
+    """Reconstruct the images in the user's prompts, such as `<image:cat.png>`, on a page.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        UserError: nothing was trained yet, or a prompt is no picture.
+        UserError: there is no trained autoencoder yet, or the prompts contain no image.
     """
     autoencoder = _load_autoencoder(folder)
     pixels = system.config.data.pixels
-    named = [(text, x) for text in prompts for x in prompt.parse(text, pixels).pictures()]
+    named = [(text, x) for text in prompts for x in prompt.parse(text, pixels).images()]
     found = [picture for _, picture in named]
     if not found:
-        raise UserError('Give pictures to rebuild: --prompt="<image:cat.png>".')
+        raise UserError('Give images to reconstruct: --prompt="<image:cat.png>".')
     shown = np.stack(found)
     rebuilt = autoencoder.decode(autoencoder.encode(shown))
     figures = metrics_lib.pairwise_metrics(shown, rebuilt)
     names = [f"{text}: " for text, _ in named]
     return _write_page(
-        system, folder, shown, rebuilt, figures, description="that were given", names=names
+        system, folder, shown, rebuilt, figures, description="from the prompts", names=names
     )
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
-    """The figures for people, a line each; and what is missing for want of a package."""
+    """Format the metrics as text, one per line, and name the packages that are missing."""
     rows = {"": COLUMNS} | _metric_cells(metrics)
     lines = [f"{name:<38}" + "".join(f"{x:>20}" for x in row) for name, row in rows.items()]
     if missing := metrics_lib.missing_packages():
-        lines.append(f"Not measured, for want of {' and '.join(missing)}: {INSTALL_HINT}")
+        lines.append(
+            f"Some metrics were not computed: {' and '.join(missing)} not installed. {INSTALL_HINT}"
+        )
     return "\n".join(lines)
 
 
 def _load_autoencoder(folder: epath.Path) -> Autoencoder:
     if not (folder / workdir.CODEC).exists():
-        raise UserError(f"There is no codec in {folder}: train first, with --mode=train.")
+        raise UserError(f"There is no codec in {folder}. Train it first, with --mode=train.")
     return Autoencoder.load(folder / workdir.CODEC)
 
 
 def _write_page(
-    system: autoencoder_system.System,
+    system: AutoencoderSystem,
     folder: epath.Path,
     images: UInt8[np.ndarray, "n H W 3"],
     reconstructions: UInt8[np.ndarray, "n H W 3"],
@@ -136,9 +162,9 @@ def _write_page(
     names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> epath.Path:
-    config, shape = system.config, system.shape
-    grid = _size_label(config.data.pixels // shape.factor)
-    made = f"{grid} places of {shape.channels} numbers"
+    config, shape = system.config, system.architecture
+    grid = _size_label(config.data.pixels // shape.downscale_factor)
+    made = f"{grid} latents with {shape.channels} channels"
     if shape.kind == "VQModel":
         made = f"{grid} codes out of {shape.num_vq_embeddings:,}"
     told = _metric_cells(metrics)
@@ -160,9 +186,9 @@ def _write_page(
         ylabel=CURVE_LABEL,
         curves=_psnr_curves(folder),
         settings=workdir.flatten_config(config),
-        heading=f"{config.name}: pictures as {made}",
-        intro=f"Pictures of {_size_label(config.data.pixels)} pixels {description}, "
-        "and what comes back of them.",
+        heading=f"{config.name}: images as {made}",
+        intro=f"Images of {_size_label(config.data.pixels)} pixels {description}, "
+        "and their reconstructions.",
         notes=notes,
     )
     return path
@@ -177,24 +203,24 @@ def _psnr_label(psnr: float) -> str:
 
 
 def _psnr_curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:
-    """How well pictures were brought back as training went on."""
-    found = metric_writer.read_curves(folder / workdir.LOGS, ["train/pixels", "heldout/psnr"])
-    # The mean square of a difference of numbers that are 2 apart at most.
+    """Return the PSNR of training and held-out images at each logged step."""
+    found = metric_writer.read_curves(folder / workdir.LOGS, ["train/pixels", "eval/psnr"])
+    # The mean squared error is of values in [-1, 1], so the peak is 2 and its square 4.
     trained = [
         (step, 10 * math.log10(4 / error) if error > 0 else math.nan)
         for step, error in found.get("train/pixels", [])
     ]
     both = {
-        "training, of a mean squared error": trained,
-        "held out, mean over pictures": found.get("heldout/psnr", []),
+        "training images, from the mean squared error": trained,
+        "held-out images, mean of PSNR": found.get("eval/psnr", []),
     }
     return {name: curve for name, curve in both.items() if curve}
 
 
 def _metric_cells(metrics: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
-    """The figures as people read them: of this codec, and of the linear one if it has them."""
+    """Format each metric: of this codec, and of the linear codec where it has the metric."""
     return {
-        text: tuple(f"{metrics[key]:.4g}" for key in (name, f"linear/{name}") if key in metrics)
+        text: tuple(f"{metrics[key]:.4g}" for key in (name, f"pca/{name}") if key in metrics)
         for name, text in METRIC_LABELS.items()
         if name in metrics
     }

@@ -1,4 +1,4 @@
-"""One update of an autoencoder, the same for every objective."""
+"""The training step of autoencoders, for all objectives."""
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ def init_state(
     optimizer: optax.GradientTransformation,
     pixels: int,
 ) -> TrainState:
-    """The state before the first step, for pictures of `pixels` x `pixels`."""
-    shape = objective.model.shape
+    """Initialize the training state, for images of `pixels` x `pixels`."""
+    shape = objective.model.architecture
     picture = jnp.zeros((1, pixels, pixels, shape.in_channels))
     params = objective.model.init(train_state.init_key(key), picture)["params"]
     return train_state.create(key, params, optimizer)
@@ -35,16 +35,19 @@ def train_step(
     num_microbatches: int,
     total_steps: int,
 ) -> tuple[TrainState, update.Metrics]:
-    """The state after one update, and what to log of it.
+    """Take a training step on a global batch.
 
     Args:
-        state: may be donated.
-        images: the global batch.
-        objective: what is trained, and how.
-        optimizer: how its gradients become updates.
-        ema_decay: of the average of parameters.
-        num_microbatches: microbatches, run one after another; B is a multiple of it.
-        total_steps: of the whole run.
+        state: state before the step; its buffers may be donated.
+        images: global batch.
+        objective: network and loss.
+        optimizer: optimizer of the parameters.
+        ema_decay: decay rate of the parameters' exponential moving average.
+        num_microbatches: number of microbatches for gradient accumulation; divides B.
+        total_steps: number of steps of the whole run.
+
+    Returns:
+        The state after the step, and metrics to log.
     """
     rows = images.shape[0]
     key_rows, key_tended = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -53,7 +56,7 @@ def train_step(
         keys, some = part
         both = jax.vmap(jax.random.split)(keys)
         shown = jax.vmap(random_flip)(both[:, 0], from_uint8(some))
-        sums, seen = objective.sums(params, both[:, 1], shown)
+        sums, seen = objective.loss_sums(params, both[:, 1], shown)
         return sum(w * sums[k].total / rows for k, w in objective.weights), (sums, seen)
 
     state, logged, seen = update.accumulate_and_apply(
@@ -65,14 +68,14 @@ def train_step(
         num_microbatches=num_microbatches,
     )
     left = 1 - state.step / total_steps
-    # With one key, so that what is placed anew is so in the average too, at the same place.
+    # The same key restarts the same codes at the same vectors in the EMA as in the parameters.
     again = jax.random.clone(key_tended)
     params = objective.post_update(state.params, key_tended, seen, left)
     ema = objective.post_update(state.ema, again, seen, left)
     state = state.replace(params=params, ema=ema)
-    return state, logged | {"pictures": update.single(jnp.float32(rows))}
+    return state, logged | {"images": update.single(jnp.float32(rows))}
 
 
 def random_flip(key: Key[Array, ""], pixels: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
-    """The picture, or its mirror image: what is left may as well be right."""
+    """Flip an image left to right with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key), pixels, pixels[:, ::-1])

@@ -1,1 +1,1 @@
-"""Build typed objects from a configuration: the only package that reads one."""
+"""Builders of typed objects from a configuration; no other package reads a configuration."""

@@ -1,4 +1,4 @@
-"""From configuration to what goes in: documents, tokenizer, codec, latents."""
+"""Builders of documents, tokenizer, codec and latents from a configuration."""
 
 import dataclasses
 import functools
@@ -23,57 +23,61 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
-"""Splits that training and held-out losses read, as latents if the codec is a learned one."""
+"""Splits that training and held-out losses read; an autoencoder codec reads them as latents."""
 
 TOKENIZER_TRAINING_DOCUMENTS = 20_000
-"""The tokenizer is learned from so many documents at most."""
+"""Maximum number of documents that the tokenizer is trained on."""
 
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
-    """The documents of one split of the configured data set, prepared if need be."""
+    """Return the documents of one split of the configured data set; prepare them if necessary."""
     if config.source.name == manifest.DATASET_NAME:
         settings = prepare.parse_config(config.source)
-        return prepare.open_split(settings, config.data.dir, split, config.data.preparing)
+        return prepare.open_split(settings, config.data.dir, split, config.data.num_prepare_workers)
     return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
 
 
 def make_layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Layout:
-    """How documents become slots.
+    """Build the layout, which converts documents to slots.
 
-    What the run keeps of its inputs is in `folder`: the tokenizer, and what there is to know of a
-    learned codec's latents. It is made at the first call, and with it the data.
+    The run's folder keeps the tokenizer and, for an autoencoder codec, the statistics of its
+    latents. The first call creates both, and prepares the data.
+
+    Args:
+        config: the run's configuration.
+        folder: the run's folder.
 
     Raises:
-        UserError: a value is wrong, or the codec is another than the run's.
+        UserError: a value is wrong, or the codec differs from that of the run.
     """
     kept = _has_saved_inputs(config, folder)
-    distributed.barrier()  # Nobody makes what another has yet to look for.
+    distributed.barrier()  # All processes check for the files before any process writes them.
     if not kept:
         with distributed.primary_first():
             open_split(config, "train")
     codec = _load_codec(config, folder)
     with distributed.primary_first():
-        vocab = _load_or_train_vocab(config, folder, codec.codes)
+        vocab = _load_or_train_vocab(config, folder, codec.num_codes)
     return _build_layout(config, vocab, codec)
 
 
 def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
-    """Whether the folder alone tells how to lay documents out, and no data is needed for that."""
+    """Return whether the layout can be built from the run's folder alone, without the data."""
     needed = [workdir.TOKENIZER] + [workdir.LATENTS] * (config.codec.get("name") != "patches")
     return all((folder / name).exists() for name in needed)
 
 
 def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
-    """The layout's sizes, without data or tokenizer: it can lay out no words, and decode nothing.
+    """Return a layout with all sizes, but without data, tokenizer and statistics of latents.
 
-    The vocabulary is as large as it may become, and a learned codec knows no scale.
+    It cannot encode text or decode images. The vocabulary has its maximum size.
 
     Raises:
         UserError: a value is wrong.
     """
     codec = _codec_without_stats(config)
-    text = range(len(vocabs.SPECIALS), config.data.vocab)
-    return _build_layout(config, vocabs.AbstractVocab(text, codec.codes), codec)
+    text = range(len(vocabs.SPECIALS), config.data.vocab_size)
+    return _build_layout(config, vocabs.AbstractVocab(text, codec.num_codes), codec)
 
 
 def _build_layout(
@@ -82,15 +86,15 @@ def _build_layout(
     return layouts.Layout(
         vocab=vocab,
         codec=codec,
-        length=config.data.length,
-        text_slots=config.data.text_slots,
-        markers=config.paradigm.name in paradigms.AUTOREGRESSIVE,
+        length=config.data.sequence_length,
+        text_slots=config.data.text_slot_multiple,
+        has_markers=config.paradigm.name in paradigms.AUTOREGRESSIVE,
         text_first=config.paradigm.name in paradigms.TEXT_FIRST,
     )
 
 
 def prepare_data(config: ml_collections.ConfigDict, layout: layouts.Layout) -> str:
-    """Makes what is missing of the data, if anything, and says in a line what there is."""
+    """Prepare missing data and return a one-line summary of all prepared data."""
     codec = layout.codec
     if _filters_length(config):
         counts = {
@@ -102,7 +106,7 @@ def prepare_data(config: ml_collections.ConfigDict, layout: layouts.Layout) -> s
         where = config.data.dir
     else:
         stored = _latent_dataset(config, codec)
-        counts, where = stored.index().documents, stored.folder
+        counts, where = stored.build_index().documents, stored.folder
     told = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
     return f"Prepared: {told}, in {where}"
 
@@ -110,15 +114,16 @@ def prepare_data(config: ml_collections.ConfigDict, layout: layouts.Layout) -> s
 def open_pipeline_split(
     config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
 ) -> sources.Source:
-    """The documents of a split as the pipeline reads them.
+    """Return the documents of a split as the input pipeline reads them.
 
-    With latents, if the codec learned; and none of them too long, unless that is an error.
+    With an autoencoder codec they contain latents. Documents that are too long are split or dropped
+    by `data.overflow`; with "error" they are kept, and the pipeline raises an error.
     """
     codec = layout.codec
     if isinstance(codec, patches.PatchCodec):
         found = open_split(config, split)
     else:
-        found = _latent_dataset(config, codec).opened(split)
+        found = _latent_dataset(config, codec).open_split(split)
     if not _filters_length(config):
         return found
     return fitting.ChunkedSource(found, layout, chunk_counts(config, layout, split))
@@ -127,16 +132,22 @@ def open_pipeline_split(
 def chunk_counts(
     config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
 ) -> np.ndarray:
-    """In how many pieces each document of a split is used; told once, and kept with the data."""
+    """Return the number of chunks of each document of a split.
+
+    The numbers are computed once and stored with the data.
+
+    Raises:
+        UserError: no document fits the sequence length.
+    """
     made = (
-        _source_id(config), split, config.data.long, layout.length, layout.text_slots,
-        layout.markers, layout.text_first, layout.codec.grid, layout.vocab.model,
+        _source_id(config), split, config.data.overflow, layout.length, layout.text_slots,
+        layout.has_markers, layout.text_first, layout.codec.grid, layout.vocab.model,
     )  # fmt: skip
     mark = splits.hash_bucket(repr(made), 16**8)
     path = epath.Path(config.data.dir) / "fitted" / f"{_source_id(config)}_{mark:08x}.npy"
     with distributed.primary_first():
         if not path.exists():
-            counted = fitting.count_chunks(open_split(config, split), layout, config.data.long)
+            counted = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, counted)
@@ -144,53 +155,54 @@ def chunk_counts(
     counted = np.load(io.BytesIO(path.read_bytes()))
     if not counted.any():
         raise UserError(
-            f"No document of {split!r} fits data.length={layout.length} with data.long="
-            f"{config.data.long!r}: raise data.length, or set data.long='cut'."
+            f"data.sequence_length={layout.length}: no document of {split!r} fits with "
+            f"data.overflow={config.data.overflow!r}. Increase data.sequence_length, or set "
+            "data.overflow='split'."
         )
     return counted
 
 
 def _filters_length(config: ml_collections.ConfigDict) -> bool:
-    return config.source.name == manifest.DATASET_NAME or config.data.long != "error"
+    return config.source.name == manifest.DATASET_NAME or config.data.overflow != "error"
 
 
 def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
-    """The configured codec; what a learned one needs to know of the data is kept in the run."""
+    """Build the configured codec, with the statistics of latents in the run's folder."""
     codec = _codec_without_stats(config)
     if isinstance(codec, patches.PatchCodec):
         return codec
     index = _load_latent_index(config, folder, codec)
     if isinstance(codec, VQCodec):
         return codec
-    return dataclasses.replace(codec, mean=index.mean, scale=index.deviation)
+    return dataclasses.replace(codec, mean=index.mean, std=index.deviation)
 
 
 def _codec_without_stats(config: ml_collections.ConfigDict) -> Codec:
-    """The configured codec before it knows the data."""
+    """Build the configured codec, without statistics of latents."""
     given = config.codec.to_dict()
     name = given.pop("name", None)
     makers: dict[str, Callable[..., Codec]] = {
         "patches": patches.PatchCodec,
-        "learned": _uncalibrated_codec,
-        "codes": _vq_codec,
+        "vae": _uncalibrated_codec,
+        "vq": _vq_codec,
     }
     maker = paradigms.choose("codec.name", name, makers)
     wanted = inspect.signature(maker).parameters.keys()
     if given.keys() != wanted:
         raise UserError(
-            f"codec.name={name!r} goes with the keys {', '.join(wanted)} of codec, all of them; "
+            f"codec.name={name!r} requires exactly the keys {', '.join(wanted)} of codec; "
             f"missing: {', '.join(sorted(wanted - given.keys())) or 'none'}; unknown: "
             f"{', '.join(sorted(given.keys() - wanted)) or 'none'}."
         )
     return maker(**given)
 
 
-def _uncalibrated_codec(path: str, pixels: int, patch: int, deviation: float) -> LatentCodec:
-    """The codec before it knows the data: what does not fit is told before latents are made."""
+def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
+    """Build a latent codec with mean 0 and std 1, so that errors appear before data is encoded."""
     autoencoder = _load_autoencoder(path)
-    channels = autoencoder.shape.channels
+    channels = autoencoder.architecture.channels
     zeros, ones = (0.0,) * channels, (1.0,) * channels
-    return LatentCodec(autoencoder, pixels, patch, mean=zeros, scale=ones, deviation=deviation)
+    return LatentCodec(autoencoder, pixels, patch_size, mean=zeros, std=ones, divisor=divisor)
 
 
 def _vq_codec(path: str, pixels: int) -> VQCodec:
@@ -201,8 +213,8 @@ def _load_autoencoder(path: str) -> Autoencoder:
     folder = storage.resolve_path(path, "codec.path")
     if not folder.exists():
         raise UserError(
-            f"codec.path={path}: there is no such folder. Train an autoencoder, with "
-            "--config=configs/codec.py:kl or :vq, or give the folder of one that you have, with "
+            f"codec.path={path}: there is no such folder. Train an autoencoder with "
+            "--config=configs/codec.py:kl or :vq, or give the folder of an existing one with "
             "its config.json and .safetensors file."
         )
     return Autoencoder.load(folder)
@@ -211,13 +223,16 @@ def _load_autoencoder(path: str) -> Autoencoder:
 def _load_latent_index(
     config: ml_collections.ConfigDict, folder: epath.Path, codec: LatentCodec | VQCodec
 ) -> latents.LatentIndex:
-    """What the run has kept of its codec, held against the codec that is there."""
+    """Load the statistics of latents in the run's folder; create them at the first call.
+
+    The fingerprint in this file must be that of the codec.
+    """
     kept = folder / workdir.LATENTS
     stored = _latent_dataset(config, codec)
     known = kept.exists()
-    distributed.barrier()  # Nobody makes what another has yet to look for.
+    distributed.barrier()  # All processes check for the file before any process writes it.
     if not known:
-        workdir.write_atomically(kept, stored.index().to_json())
+        workdir.write_atomically(kept, stored.build_index().to_json())
         distributed.barrier()
     return latents.read_index(kept, stored.autoencoder.fingerprint)
 
@@ -225,7 +240,7 @@ def _load_latent_index(
 def _latent_dataset(
     config: ml_collections.ConfigDict, codec: LatentCodec | VQCodec
 ) -> encode_latents.LatentDataset:
-    autoencoder = TokenEncoder(codec.autoencoder) if codec.codes else codec.autoencoder
+    autoencoder = TokenEncoder(codec.autoencoder) if codec.num_codes else codec.autoencoder
     return encode_latents.LatentDataset(
         folder=epath.Path(config.data.dir)
         / "latents"
@@ -237,7 +252,7 @@ def _latent_dataset(
 
 
 def _source_id(config: ml_collections.ConfigDict) -> str:
-    """For folders and files: another one for other settings."""
+    """Return a name for folders and files that is unique to the settings of the source."""
     given = config.source.to_dict()
     return f"{given['name']}_{splits.hash_bucket(repr(sorted(given.items())), 16**8):08x}"
 
@@ -245,15 +260,20 @@ def _source_id(config: ml_collections.ConfigDict) -> str:
 def _load_or_train_vocab(
     config: ml_collections.ConfigDict, folder: epath.Path, num_codes: int
 ) -> vocabs.Vocab:
-    """The run's vocabulary: learned from its training text at the first call, or taken over."""
+    """Load the run's vocabulary.
+
+    The first call copies the tokenizer of `config.init_from`, or trains one on the training split.
+    """
     path = folder / workdir.TOKENIZER
-    given = epath.Path(config.start) / workdir.TOKENIZER
-    if not path.exists() and config.start and given.exists():
+    given = epath.Path(config.init_from) / workdir.TOKENIZER
+    if not path.exists() and config.init_from and given.exists():
         workdir.write_atomically(path, given.read_bytes())
     if not path.exists():
         documents = open_split(config, "train")
         count = min(len(documents), TOKENIZER_TRAINING_DOCUMENTS)
-        words = (documents[i].words() for i in range(count))
-        vocab = vocabs.train_sentencepiece(words, config.data.vocab, config.data.coverage)
+        words = (documents[i].text() for i in range(count))
+        vocab = vocabs.train_sentencepiece(
+            words, config.data.vocab_size, config.data.character_coverage
+        )
         workdir.write_atomically(path, vocab.model)
     return vocabs.Vocab.load(path, num_codes)

@@ -1,4 +1,4 @@
-"""From configuration to what evaluation asks: `scoring` knows how it is judged."""
+"""Builders of evaluation suites from a configuration; `evaluation` computes the metrics."""
 
 import functools
 import json
@@ -30,18 +30,18 @@ from oneflow_jax.runtime import distributed
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Refuses what cannot be scored, so that it is told before training.
+    """Check the settings of evaluation, so that errors appear before training.
 
     Raises:
-        UserError: an unknown score, or one that needs packages that are not there.
+        UserError: the suite is unknown, or its files or packages are missing.
     """
-    paradigms.choose("evaluation.score", config.evaluation.score, _BUILDERS)
-    if config.evaluation.thorough and config.evaluation.score != "emoji":
+    paradigms.choose("evaluation.suite", config.evaluation.suite, _BUILDERS)
+    if config.evaluation.full_metrics and config.evaluation.suite != "emoji":
         raise UserError(
-            f"evaluation.thorough=True is for evaluation.score='emoji', not "
-            f"{config.evaluation.score!r}."
+            f"evaluation.full_metrics=True requires evaluation.suite='emoji', not "
+            f"{config.evaluation.suite!r}."
         )
-    for field in ("inception", "clip"):
+    for field in ("inception_weights", "clip_dir"):
         path = config.evaluation[field]
         if path and not epath.Path(path).exists():
             raise UserError(f"evaluation.{field}={path}: there is no such file or folder.")
@@ -50,16 +50,17 @@ def validate(config: ml_collections.ConfigDict) -> None:
         caption_metrics.PACKAGE: caption_metrics,
     }
     missing = [name for name, module in needed.items() if module.is_missing()]
-    if config.evaluation.thorough and missing:
+    if config.evaluation.full_metrics and missing:
         raise UserError(
-            f"evaluation.thorough=True needs {' and '.join(missing)}: pip install -r "
-            "requirements-metrics.txt, or, but in a comparison, do without, by False."
+            f"evaluation.full_metrics=True needs {' and '.join(missing)}. Run pip install -r "
+            "requirements-metrics.txt, or set evaluation.full_metrics=False (not possible in a "
+            "comparison)."
         )
 
 
 def make_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
-    """What the configured data set asks of a model."""
-    return _BUILDERS[config.evaluation.score](config, layout)
+    """Build the evaluation suite of the configured data set."""
+    return _BUILDERS[config.evaluation.suite](config, layout)
 
 
 def _empty_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
@@ -70,23 +71,27 @@ def _empty_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> b
 def _digits_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
     del layout
     train, heldout = (data.open_split(config, split) for split in ("train", "heldout"))
-    return digits.make_suite(train, heldout, config.evaluation.samples)
+    return digits.make_suite(train, heldout, config.evaluation.num_samples)
 
 
 def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
     settings = emoji_config(config)
-    samples, train = config.evaluation.samples, data.open_split(config, "train")
+    samples, train = config.evaluation.num_samples, data.open_split(config, "train")
     several = data.open_split(config, "combinations") if settings.interleaved else ()
     plain = emoji.make_suite(
-        settings.drawn(),
-        train if layout.grows else (),
+        settings.load_concepts(),
+        train if layout.variable_length else (),
         several,
         samples,
-        variable_length=layout.grows,
+        variable_length=layout.variable_length,
     )
-    if not config.evaluation.thorough:
+    if not config.evaluation.full_metrics:
         return plain
-    ours = () if layout.grows else [layout_template(train[n], layout) for n in range(samples)]
+    ours = (
+        ()
+        if layout.variable_length
+        else [layout_template(train[n], layout) for n in range(samples)]
+    )
     return full_suite.extend_suite(plain, reference_data(config), ours, samples)
 
 
@@ -98,37 +103,37 @@ _BUILDERS: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], base.
 
 
 def emoji_config(config: ml_collections.ConfigDict) -> emoji_data.Settings:
-    """Of the documents about emoji."""
+    """Return the settings of the emoji data set."""
     given = {name: value for name, value in config.source.items() if name != "name"}
     return emoji_data.Settings(**given)
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
-    """What thorough figures compare with: documents of training, their last first."""
+    """Return the reference data of the full metrics: training documents, the last ones first."""
     settings, train = emoji_config(config), data.open_split(config, "train")
-    concepts = settings.drawn()
+    concepts = settings.load_concepts()
     every = emoji_concepts.load(settings.pixels, None, settings.categories)
     count = len(train)
     return full_suite.ReferenceData(
         concepts=concepts,
-        unseen=[concept for concept in every if concept.held_out],
-        real=[train[count - 1 - n] for n in range(min(count, config.evaluation.samples))],
-        training=_training_texts(config.data.dir, config.source.to_json()),
-        look=_image_classifier(config, concepts),
-        inception=config.evaluation.inception,
-        clip=config.evaluation.clip,
+        heldout_concepts=[concept for concept in every if concept.held_out],
+        real=[train[count - 1 - n] for n in range(min(count, config.evaluation.num_samples))],
+        train_texts=_training_texts(config.data.dir, config.source.to_json()),
+        classifier=_image_classifier(config, concepts),
+        inception_weights=config.evaluation.inception_weights,
+        clip_dir=config.evaluation.clip_dir,
     )
 
 
 @functools.lru_cache(maxsize=2)
 def _training_texts(data_dir: str, source: str) -> tuple[str, ...]:
-    """The words of all documents of training, which take some seconds to read."""
+    """Return the text of all training documents; reading them takes some seconds."""
     train = sources.open_dataset(data_dir=data_dir, split="train", **json.loads(source))
-    return tuple(train[n].words() for n in range(len(train)))
+    return tuple(train[n].text() for n in range(len(train)))
 
 
 def layout_template(document: Document, layout: layouts.Layout) -> Document:
-    """The layout of a document: gaps for its pictures, and for its runs of words of their slots."""
+    """Return a document's layout: a gap for each image, and gaps of as many slots for its text."""
     parts: list[documents.Part] = []
     for run in documents.group_runs(document.parts):
         if not documents.is_text(run[0]):
@@ -144,7 +149,7 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
 def _image_classifier(
     config: ml_collections.ConfigDict, concepts: Sequence[emoji_concepts.Concept]
 ) -> interleaved.ImageClassifier:
-    """What pictures show, by a judge that is trained when it is first asked, and kept."""
+    """Return the classifier of emoji images; its first call trains it or loads it from disk."""
     folder = pathlib.Path(config.data.dir) / "judges"
     path = folder / f"{emoji_config(config).name}.npz"
 
@@ -153,7 +158,7 @@ def _image_classifier(
         with distributed.primary_first():
             if path.exists():
                 return image_name_judge.Judge.load(path)
-            logging.info("Training the judge of pictures and names; it is kept in %s.", path)
+            logging.info("Training the classifier of emoji images; it is saved to %s.", path)
             trained = image_name_judge.Judge.train(concepts)
             folder.mkdir(parents=True, exist_ok=True)
             trained.save(path)

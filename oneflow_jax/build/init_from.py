@@ -1,4 +1,4 @@
-"""Training that begins from another run: `config.start`."""
+"""Initialization from the EMA parameters of another run: `config.init_from`."""
 
 import jax
 import jax.numpy as jnp
@@ -15,37 +15,38 @@ from oneflow_jax.training.train_state import TrainState
 
 
 def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Holds `config.start` against the paradigm, and looks whether there is such a run.
+    """Check that `config.init_from` fits the paradigm and that its run exists.
 
-    Once the run in `folder` has a checkpoint of its own it needs the other no more.
+    The other run is not needed once the run in `folder` has a checkpoint.
 
     Raises:
-        UserError: there is none; or the paradigm cannot do without one.
+        UserError: the run does not exist, or the paradigm requires one and none is configured.
     """
     before, after = paradigms.TEXT_PRETRAINING
-    if config.paradigm.name == after and not config.start:
+    if config.paradigm.name == after and not config.init_from:
         raise UserError(
-            f"paradigm.name={after!r} begins from a text model: train one first, with "
-            f"paradigm.name={before!r} and all else the same, and give its folder as start."
+            f"paradigm.name={after!r}: it initializes from a text model, but init_from is empty. "
+            f"Train one with paradigm.name={before!r} and otherwise the same configuration, and "
+            "set init_from to its folder."
         )
-    if config.start and not workdir.has_checkpoints(folder):
-        workdir.load_config(storage.resolve_path(config.start, "start"), field="start")
+    if config.init_from and not workdir.has_checkpoints(folder):
+        workdir.load_config(storage.resolve_path(config.init_from, "init_from"), field="init_from")
 
 
 def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -> TrainState:
-    """The first state, with the averaged parameters of the run in `config.start`, if one is named.
+    """Return the initial state with the EMA parameters of the run in `config.init_from`.
 
-    Where that run has trained a text model and this one adds pictures, their tower begins as a copy
-    of the words'.
+    If that run trained a text model and this one adds images, the image tower is initialized as a
+    copy of the text tower.
 
     Raises:
-        UserError: there is no such run, or its parameters are others than these.
+        UserError: the run does not exist, or its parameters do not match.
     """
     config = system.config
-    if not config.start:
+    if not config.init_from:
         return state
-    folder = storage.resolve_path(config.start, "start")
-    kept = workdir.load_config(folder, field="start")
+    folder = storage.resolve_path(config.init_from, "init_from")
+    kept = workdir.load_config(folder, field="init_from")
     params = _load_ema(folder, state.params)
     if (kept.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
         params = two_tower.init_image_tower_from_text(params)
@@ -61,6 +62,6 @@ def _load_ema(folder: epath.Path, params: PyTree) -> PyTree:
         return export.load_ema_params(folder, like)
     except (ValueError, KeyError) as error:
         raise UserError(
-            f"start={folder}: its parameters are others than those of this configuration; "
-            f"model, paradigm and data must agree. {error}"
+            f"init_from={folder}: its parameters do not match this configuration. Use the same "
+            f"model, paradigm and data. {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""The paradigms by name, each made from its part of the configuration."""
+"""Builders of the paradigms from a configuration, by name."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import ml_collections
 
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_one_of
 from oneflow_jax.flows import predictions, tasks, time_couplings, time_samplers
 from oneflow_jax.paradigms import (
     base,
@@ -25,56 +25,62 @@ from oneflow_jax.paradigms import (
 from oneflow_jax.samplers import ar_state, edit
 
 USES_IMAGE_TOKENS = ("chameleon", "dalle")
-"""Paradigms whose pictures are codes."""
+"""Paradigms that represent images as tokens of a VQ model."""
 
 TWO_TOWER = ("language", "lmfusion")
-"""Paradigms with weights of their own for words and for pictures."""
+"""Paradigms with separate parameters for text and for images."""
 
 TEXT_PRETRAINING = ("language", "lmfusion")
-"""The paradigm of a text model, and the one that begins from it and adds pictures."""
+"""The paradigm of a text model, and the one that initializes from it and adds images."""
 
 AUTOREGRESSIVE = ("transfusion", *TWO_TOWER, *USES_IMAGE_TOKENS)
-"""Paradigms that must be told in so many tokens where pictures begin and documents end."""
+"""Autoregressive paradigms, whose sequences have tokens that start images and end documents."""
 
 TEXT_FIRST = ("dalle",)
-"""Paradigms whose words all stand before their pictures."""
+"""Paradigms whose sequences have all text before all images."""
 
 VARIABLE_LENGTH = ("edit_flow", *AUTOREGRESSIVE)
-"""Paradigms whose text has no slots laid out for it."""
+"""Paradigms whose text has any length, without a fixed number of slots."""
 
 
 def paradigm(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> base.Paradigm:
-    """The configured paradigm.
+    """Build the configured paradigm.
 
     Raises:
-        UserError: a name that is none of those there are, or shares that do not add up.
+        UserError: a name is unknown, settings do not fit the paradigm, or probabilities do not add
+            up to 1.
     """
     name = config.paradigm.name
     maker = choose("paradigm.name", name, BUILDERS)
-    slots = config.data.text_slots
+    slots = config.data.text_slot_multiple
     if (name in VARIABLE_LENGTH) != (slots == 0) or slots < 0:
         raise UserError(
-            f"data.text_slots={slots} does not go with paradigm.name={name!r}: 0, for text of any "
-            f"length, is for {', '.join(VARIABLE_LENGTH)}; the others need runs of 1 slot or more."
+            f"data.text_slot_multiple={slots}: it does not fit paradigm.name={name!r}. Set 0, for "
+            f"text of any length, with {', '.join(VARIABLE_LENGTH)}, and 1 or more with the other "
+            "paradigms."
         )
-    if (name in USES_IMAGE_TOKENS) != (codec.codes > 0):
+    if (name in USES_IMAGE_TOKENS) != (codec.num_codes > 0):
         raise UserError(
-            f"codec.name={config.codec.name!r} does not go with paradigm.name={name!r}: 'codes' is "
-            f"for {', '.join(USES_IMAGE_TOKENS)}; the others need 'patches' or 'learned'."
+            f"codec.name={config.codec.name!r}: it does not fit paradigm.name={name!r}. Use 'vq' "
+            f"with {', '.join(USES_IMAGE_TOKENS)}, and 'patches' or 'vae' with the other paradigms."
         )
     return maker(config, vocab, codec)
 
 
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
-    """The choice of that name.
+    """Return the choice with the name `name`.
+
+    Args:
+        field: the key of the configuration, for the message.
+        name: the name to look up.
+        choices: the choices by name.
 
     Raises:
-        UserError: there is none; the message names the field and the choices.
+        UserError: the name is unknown.
     """
-    if name not in choices:
-        raise UserError(f"{field}={name!r} is none of {', '.join(choices)}.")
+    check_one_of(field, name, choices)
     return choices[name]
 
 
@@ -82,9 +88,9 @@ def _oneflow(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> oneflow.OneFlow:
     makers: dict[str, Callable[[], objectives.TextObjective]] = {
-        "endpoint": lambda: objectives.CrossEntropyObjective(vocab.padded_size()),
+        "cross_entropy": lambda: objectives.CrossEntropyObjective(vocab.padded_size()),
         "velocity": lambda: objectives.VelocityObjective(config.model.embed_width),
-        "literal": lambda: objectives.NaiveObjective(config.model.embed_width),
+        "naive": lambda: objectives.NaiveObjective(config.model.embed_width),
     }
     name = config.paradigm.objective
     objective = choose("paradigm.objective", name, makers)()
@@ -99,9 +105,9 @@ def _mask_flow(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> mask_flow.MaskFlow:
     return mask_flow.MaskFlow(
-        vocab=vocab.padded_size(),
-        legal=((vocabs.END, vocabs.END + 1), (vocab.text.start, vocab.text.stop)),
-        cap=config.paradigm.cap,
+        vocab_size=vocab.padded_size(),
+        allowed_ranges=((vocabs.END, vocabs.END + 1), (vocab.text.start, vocab.text.stop)),
+        max_mask_weight=config.paradigm.max_mask_weight,
         weights=loss_weights(config, "text", "image"),
         **flow_kwargs(config, codec),
     )
@@ -112,16 +118,16 @@ def _edit_flow(
 ) -> edit_flow.EditFlow:
     given = flow_kwargs(config, codec)
     return edit_flow.EditFlow(
-        alphabet=edit.TokenSpace(
-            vocab=vocab.padded_size(),
-            words=(vocab.text.start, vocab.text.stop),
-            image_token=vocabs.IMAGE,
+        token_space=edit.TokenSpace(
+            vocab_size=vocab.padded_size(),
+            text_id_range=(vocab.text.start, vocab.text.stop),
+            image_token_id=vocabs.IMAGE,
             grid=codec.grid,
         ),
-        schedules=time_couplings.TimeCoupling(
-            _probabilities(config, time_couplings.NAMES), given.pop("clock")
+        time_coupling=time_couplings.TimeCoupling(
+            _probabilities(config, "time_coupling", time_couplings.NAMES), given.pop("time_sampler")
         ),
-        text_clock=config.paradigm.text_clock,
+        condition_on_text_time=config.paradigm.condition_on_text_time,
         weights=loss_weights(config, *edit_flow.LOSS_TERMS),
         **given,
     )
@@ -134,7 +140,7 @@ def _transfusion(
     codec: Codec,
 ) -> transfusion.Transfusion:
     return flow_class(
-        alphabet=_token_space(vocab, codec),
+        token_space=_token_space(vocab, codec),
         weights=loss_weights(config, "text", "image"),
         **flow_kwargs(config, codec),
     )
@@ -144,62 +150,68 @@ def _language(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> lmfusion.Language:
     flow = _transfusion(lmfusion.Language, config, vocab, codec)
-    return dataclasses.replace(flow, mix=tasks.ALL_TARGETS)
+    return dataclasses.replace(flow, task_mixture=tasks.ALL_TARGETS)
 
 
 def _chameleon(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> chameleon.Chameleon:
     return chameleon.Chameleon(
-        alphabet=_token_space(vocab, codec),
-        codes=(vocab.codes.start, vocab.codes.stop),
-        mix=_task_mixture(config),
+        token_space=_token_space(vocab, codec),
+        code_id_range=(vocab.codes.start, vocab.codes.stop),
+        task_mixture=_task_mixture(config),
         weights=loss_weights(config, *chameleon.LOSS_TERMS),
     )
 
 
 def _token_space(vocab: vocabs.IdRanges, codec: Codec) -> ar_state.TokenSpace:
     return ar_state.TokenSpace(
-        vocab=vocab.padded_size(),
-        words=(vocab.text.start, vocab.text.stop),
-        image_token=vocabs.IMAGE,
-        end=vocabs.END,
+        vocab_size=vocab.padded_size(),
+        text_id_range=(vocab.text.start, vocab.text.stop),
+        image_token_id=vocabs.IMAGE,
+        end_token_id=vocabs.END,
         grid=codec.grid,
     )
 
 
 def loss_weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
-    """The weight of each loss term, by name."""
+    """Return the weight of each loss term, by name."""
     return tuple((term, config.paradigm[f"{term}_weight"]) for term in terms)
 
 
-def _probabilities(config: ml_collections.ConfigDict, names: Sequence[str]) -> tuple[float, ...]:
-    shares = tuple(config.paradigm[name] for name in names)
-    if min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+def _probabilities(
+    config: ml_collections.ConfigDict, section: str, names: Sequence[str]
+) -> tuple[float, ...]:
+    """Read one probability for each name from `paradigm.<section>`."""
+    probs = tuple(config.paradigm[section][name] for name in names)
+    if min(probs) < 0 or not math.isclose(sum(probs), 1.0, abs_tol=1e-6):
         raise UserError(
-            f"paradigm: the shares of {', '.join(names)} are {shares}; they must add up to 1."
+            f"paradigm.{section}={dict(zip(names, probs, strict=True))}: the values must be "
+            "probabilities that add up to 1."
         )
-    return shares
+    return probs
 
 
 def _task_mixture(config: ml_collections.ConfigDict) -> tasks.TaskMixture:
-    return tasks.TaskMixture(_probabilities(config, tasks.NAMES), config.paradigm.drop)
+    return tasks.TaskMixture(
+        _probabilities(config, "tasks", tasks.NAMES), config.paradigm.cond_drop_prob
+    )
 
 
 def flow_kwargs(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
-    """What all paradigms that flow pictures have in common."""
+    """Return the arguments that all paradigms with a flow of images have in common."""
     given = config.paradigm
     images: dict[str, Callable[[], predictions.PredictionType]] = {
-        "clean": lambda: predictions.X1Prediction(given.floor),
+        "x1": lambda: predictions.X1Prediction(given.min_one_minus_t),
         "velocity": predictions.VelocityPrediction,
     }
     return {
-        "image": choose("paradigm.image", given.image, images)(),
+        "image_prediction": choose("paradigm.image_prediction", given.image_prediction, images)(),
         "channels": codec.channels,
-        "mix": _task_mixture(config),
-        "clock": choose("paradigm.clock", given.clock[0], time_samplers.TIME_SAMPLERS)(
-            *given.clock[1:]
-        ),
+        "task_mixture": _task_mixture(config),
+        "time_sampler": choose(
+            "paradigm.time_sampler", given.time_sampler[0], time_samplers.TIME_SAMPLERS
+        )(*given.time_sampler[1:]),
     }
 
 
@@ -215,7 +227,7 @@ BUILDERS: dict[str, Builder] = {
     "chameleon": _chameleon,
     "dalle": _chameleon,
 }
-"""By the name of each paradigm what makes it of a configuration, a vocabulary and a codec.
+"""Builder of each paradigm, by name.
 
-One of yours is named here to be trained like the others: docs/add_a_paradigm.md.
+Add your own paradigm here to train it like the others: docs/add_a_paradigm.md.
 """

@@ -1,28 +1,28 @@
-"""How to sample, from the configuration."""
+"""Builders of sampling plans from a configuration."""
 
 import ml_collections
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_fraction
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ode, time_grids, token_sampling
 from oneflow_jax.samplers.base import SamplingPlan
 
 LEARNED_GRID = "learned"
-"""The grid that is measured, not given: see `evaluate.spacing`."""
+"""Name of the time grid that is estimated from the model; see `evaluate.time_grid`."""
 
 
 def validate(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> None:
-    """Makes every plan that may be asked for, so that mistakes are told before training.
+    """Build every plan that sampling and evaluation need, so that errors appear before training.
 
     Raises:
-        UserError: a value is wrong, or not for this paradigm.
+        UserError: a value is wrong or not supported by this paradigm.
     """
-    given = config.sampling.grid
+    given = config.sampling.time_grid
     spacing = "uniform" if given == LEARNED_GRID else given
     sampling_plan(config, paradigm, spacing)
-    if paradigm.revises:
+    if paradigm.supports_editing:
         sampling_plan(config, paradigm, spacing, edit=True)
-    for passes in config.evaluation.passes:
+    for passes in config.evaluation.nfe:
         eval_plan(config, paradigm, passes, spacing)
 
 
@@ -34,15 +34,22 @@ def sampling_plan(
     edit: bool = False,
     return_trajectory: bool = True,
 ) -> SamplingPlan:
-    """For people to look at: all moments on the way are kept, unless `return_trajectory` is False.
+    """Build the configured plan for sampling.
+
+    Args:
+        config: the run's configuration.
+        paradigm: the paradigm that samples.
+        grid_spec: the time grid.
+        edit: whether to edit a document instead of starting from noise.
+        return_trajectory: whether to return the samples of all steps.
 
     Raises:
-        UserError: a value is wrong, or not for this paradigm.
+        UserError: a value is wrong or not supported by this paradigm.
     """
     plan = _make_plan(
         config, config.sampling.steps, grid_spec, edit=edit, return_trajectory=return_trajectory
     )
-    paradigm.check(plan)
+    paradigm.validate(plan)
     return plan
 
 
@@ -54,25 +61,34 @@ def eval_plan(
     *,
     edit: bool = False,
 ) -> SamplingPlan:
-    """With at most so many forward passes; all else as configured for sampling.
+    """Build the plan with the most steps whose NFE is at most `nfe`.
 
-    A solver of several stages, or guidance, may not come out at exactly as many.
+    All other settings are those for sampling. The plan's NFE may be below `nfe`, since a step takes
+    several forward passes with multi-stage solvers or guidance.
+
+    Args:
+        config: the run's configuration.
+        paradigm: the paradigm that samples.
+        nfe: maximum number of forward passes for one document.
+        grid_spec: the time grid.
+        edit: whether to edit a document instead of starting from noise.
 
     Raises:
-        UserError: not even one step takes so few, or a value is wrong.
+        UserError: a single step takes more forward passes than `nfe`, or a value is wrong.
     """
     if not isinstance(nfe, int):
-        raise UserError(f"evaluation.passes={nfe!r} must be whole numbers, as in '(4,16)'.")
+        raise UserError(f"evaluation.nfe={nfe!r}: it must be whole numbers, as in '(4,16)'.")
     for steps in range(nfe, 0, -1):
         plan = _make_plan(config, steps, grid_spec, edit=edit, return_trajectory=False)
-        if paradigm.evaluations(plan) <= nfe:
-            paradigm.check(plan)
+        if paradigm.nfe(plan) <= nfe:
+            paradigm.validate(plan)
             return plan
     given = config.sampling
     raise UserError(
-        f"evaluation.passes={nfe}: one step of sampling.solver={given.solver!r} with "
-        f"sampling.guidance={given.guidance} and text_guidance={given.text_guidance} takes "
-        "more forward passes."
+        f"evaluation.nfe={nfe}: one step of sampling.solver={given.solver!r} with "
+        f"sampling.image_guidance_scale={given.image_guidance_scale} and "
+        f"text_guidance_scale={given.text_guidance_scale} takes more forward passes. Increase "
+        "evaluation.nfe."
     )
 
 
@@ -85,18 +101,17 @@ def _make_plan(
     return_trajectory: bool,
 ) -> SamplingPlan:
     given = config.sampling
-    if not 0 < given.start < 1:
-        raise UserError(f"sampling.start={given.start} must be above 0 and below 1.")
+    check_fraction("sampling.edit_start", given.edit_start, allow_zero=False, allow_one=False)
     return SamplingPlan(
-        ode.make_schedule(given.solver, steps, grid_spec, given.start if edit else 0.0),
-        guidance=float(given.guidance),
-        text_guidance=float(given.text_guidance),
-        words=token_sampling.TokenSampling(
+        ode.make_schedule(given.solver, steps, grid_spec, given.edit_start if edit else 0.0),
+        image_guidance_scale=float(given.image_guidance_scale),
+        text_guidance_scale=float(given.text_guidance_scale),
+        token_sampling=token_sampling.TokenSampling(
             temperature=float(given.temperature),
             top_p=float(given.top_p),
             top_k=int(given.top_k),
-            order=given.order,
-            remask=float(given.remask),
+            unmask_order=given.unmask_order,
+            remask_prob=float(given.remask_prob),
         ),
-        record=return_trajectory,
+        return_trajectory=return_trajectory,
     )

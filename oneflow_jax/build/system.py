@@ -1,11 +1,12 @@
-"""Build the objects of a run from its configuration.
+"""Builder of a run's objects from its configuration.
 
-`build.data` does it for data and codecs, `build.paradigms` for paradigms, `build.sampling` for
-sampling; `autoencoder_training.system` for the training of autoencoders. Below these modules there
-are objects with typed fields.
+`build.data` builds data and codecs, `build.paradigms` paradigms, `build.sampling` sampling plans,
+and `build.autoencoder_system` the training of autoencoders. All other modules take typed objects
+instead of a configuration.
 """
 
 import dataclasses
+import functools
 import logging
 import operator
 
@@ -16,11 +17,12 @@ import optax
 from etils import epath
 
 from oneflow_jax.build import data, evaluation, init_from, paradigms, sampling
+from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_at_least, check_one_of
 from oneflow_jax.evaluation import base as base_lib
 from oneflow_jax.nn import attention_ops, backbone, splash_attention, two_tower
 from oneflow_jax.nn.model import Model
@@ -30,36 +32,39 @@ from oneflow_jax.runtime import sharding
 from oneflow_jax.shapes import Array, Key
 from oneflow_jax.training import eval_loss, likelihood, step, update
 from oneflow_jax.training import optimizer as optimizer_lib
+from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
 
 POSITIVE_KEYS = (
     "steps",
-    "batch",
-    "parts",
-    "data.length",
-    "data.streams",
+    "batch_size",
+    "grad_accum_steps",
+    "data.sequence_length",
+    "data.num_streams",
     "logging.every",
-    "checkpoint.keep",
+    "checkpoint.max_to_keep",
     "evaluation.every",
-    "evaluation.clocks",
-    "evaluation.samples",
-    "evaluation.batch",
-    "sampling.samples",
+    "evaluation.time_bins",
+    "evaluation.num_samples",
+    "evaluation.batch_size",
+    "sampling.num_samples",
     "sampling.steps",
 )
-"""What there must be one of at least."""
+"""Keys whose values must be at least 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """Everything that a run is made of, but its state.
+    """All objects of a run, except its training state.
 
     Attributes:
-        config: the configuration it was built from, for the record.
-        mesh: the devices.
-        layout: how documents become slots, with vocabulary and codec.
-        model, paradigm: what is trained, and how.
-        settings, optimizer: of training.
+        config: the configuration from which the system was built.
+        mesh: the device mesh.
+        layout: converter of documents to slots, with vocabulary and codec.
+        model: the network.
+        paradigm: the paradigm that the network is trained with.
+        optimizer_config: settings of the optimizer.
+        optimizer: the optimizer.
     """
 
     config: ml_collections.ConfigDict
@@ -67,111 +72,119 @@ class System:
     layout: layouts.Layout
     model: Model
     paradigm: base.Paradigm
-    settings: optimizer_lib.OptimizerConfig
+    optimizer_config: optimizer_lib.OptimizerConfig
     optimizer: optax.GradientTransformation
-    amounts = ("documents", "slots")
+    throughput_keys = ("documents", "slots")
 
     @property
     def flops(self) -> float:
-        """Of the matrix products of one step."""
+        """FLOPs of the matrix products of one training step."""
         network = flops.from_model(self.model, self.layout.codec.channels)
-        return flops.train(network, self.config.batch, self.config.data.length)
+        return flops.train(network, self.config.batch_size, self.config.data.sequence_length)
+
+    @functools.cached_property
+    def loop_config(self) -> LoopConfig:
+        """Settings of the training loop."""
+        return make_loop_config(self.config)
 
     @property
-    def placement(self) -> jax.sharding.NamedSharding:
-        """Where training batches lie."""
+    def batch_sharding(self) -> jax.sharding.NamedSharding:
+        """The sharding of training batches."""
         return sharding.batch_sharding(self.mesh)
 
-    def first_state(self, key: Key[Array, ""]) -> TrainState:
-        """The state before the first step, boxed in linen's partitioning metadata."""
-        # As many rows as a batch has, since devices share them out; nothing is computed of them.
-        lengths = (self.config.batch, self.layout.length)
+    def init_state(self, key: Key[Array, ""]) -> TrainState:
+        """Return the initial state, boxed in linen's partitioning metadata."""
+        # The input has the rows of a batch because rows are sharded; only its shape matters.
+        lengths = (self.config.batch_size, self.layout.length)
         view = NoisyCanvas(
-            kind=jnp.zeros(lengths, jnp.int32),
+            modality=jnp.zeros(lengths, jnp.int32),
             segment=jnp.zeros(lengths, jnp.int32),
             position=jnp.zeros((*lengths, 3), jnp.int32),
             embeds=jnp.zeros((*lengths, self.config.model.embed_width)),
             latents=jnp.zeros((*lengths, self.layout.codec.channels)),
-            clock=jnp.zeros(lengths),
+            time=jnp.zeros(lengths),
         )
         return step.init_state(key, model=self.model, optimizer=self.optimizer, view=view)
 
-    def begun(self, state: TrainState) -> TrainState:
-        """The first state with what it takes over from the run in `config.start`."""
+    def initialize_from(self, state: TrainState) -> TrainState:
+        """Return the initial state with the parameters of the run in `config.init_from`."""
         return init_from.init_from_checkpoint(self, state)
 
-    def batches(self) -> streams.BatchStreams:
-        """The endless training batches, on the devices."""
+    def train_batches(self) -> streams.BatchStreams:
+        """Return the endless training batches, as arrays on the devices."""
         given = self.config.data
-        return self._batches("train", workers=given.workers, cache=given.cache)
+        return self._batches("train", num_workers=given.num_workers, cache_size=given.cache_size)
 
-    def update(self, state: TrainState, canvas: Canvas) -> tuple[TrainState, update.Metrics]:
-        """The state after one step on a batch, and what to log of it."""
+    def train_step(self, state: TrainState, canvas: Canvas) -> tuple[TrainState, update.Metrics]:
+        """Return the state after one step on a batch, and the metrics to log."""
         return step.train_step(
             state,
             canvas,
             model=self.model,
             paradigm=self.paradigm,
             optimizer=self.optimizer,
-            ema_decay=self.settings.ema,
-            num_microbatches=self.config.parts,
-            freeze=self.settings.frozen,
+            ema_decay=self.optimizer_config.ema_decay,
+            num_microbatches=self.config.grad_accum_steps,
+            freeze=self.optimizer_config.freeze,
         )
 
-    def losses(self, split: str = "heldout") -> eval_loss.EvalLosses:
-        """What tells the losses of a batch of one split."""
-        batches = self._batches(split, workers=0, cache=0)
-        clocks = self.config.evaluation.clocks
+    def eval_losses(self, split: str = "heldout") -> eval_loss.EvalLosses:
+        """Return a function from parameters to the losses of one batch of a split."""
+        batches = self._batches(split, num_workers=0, cache_size=0)
+        clocks = self.config.evaluation.time_bins
         return eval_loss.EvalLosses(batches, self.model, self.paradigm, clocks, self.config.seed)
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
-        """What tells how likely a split's words are; None if the paradigm cannot."""
+        """Return a function from parameters to the likelihood of a split's text.
+
+        It is None if the paradigm has no likelihood or bound.
+        """
         scorer = likelihood_lib.likelihood_bound(self.paradigm)
         if scorer is None:
             return None
-        batches = self._batches(split, workers=0, cache=0)
+        batches = self._batches(split, num_workers=0, cache_size=0)
         available = len(data.open_pipeline_split(self.config, self.layout, split))
         return likelihood.Likelihood(batches, available, self.model, scorer, self.config.seed)
 
-    def _batches(self, split: str, *, workers: int, cache: int) -> streams.BatchStreams:
+    def _batches(self, split: str, *, num_workers: int, cache_size: int) -> streams.BatchStreams:
         return pipeline.canvas_batches(
             data.open_pipeline_split(self.config, self.layout, split),
             self.layout,
-            batch_size=self.config.batch,
-            num_streams=self.config.data.streams,
+            batch_size=self.config.batch_size,
+            num_streams=self.config.data.num_streams,
             seed=self.config.seed,
-            num_workers=workers,
-            cache_size=cache,
-            sharding=self.placement,
+            num_workers=num_workers,
+            cache_size=cache_size,
+            sharding=self.batch_sharding,
         )
 
 
 def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
-    """Everything that a run in `folder` is made of.
+    """Build the objects of the run in `folder`.
 
-    The data set is prepared and the tokenizer learned if they are not there yet.
+    The data set is prepared and the tokenizer is trained if they do not exist yet.
 
     Raises:
-        UserError: a value in the configuration is wrong, alone or beside another.
+        UserError: a value in the configuration is wrong, or contradicts another one.
     """
     check_platform(config)
     _check_positive(config)
     init_from.validate(config, folder)
     mesh = _make_mesh(config, jax.devices())
-    streams.check_divisible(config.batch, config.data.streams)
+    streams.check_divisible(config.batch_size, config.data.num_streams)
     built = _assemble(config, mesh, data.make_layout(config, folder))
-    # What would fail after training is refused before.
+    # Evaluation is checked now, since its errors would otherwise appear after training.
     evaluation.validate(config)
     return built
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
-    """The system as it would be on other devices: to be compiled for them, and not to be run.
+    """Build the system for devices that may be absent, to compile programs and not to run them.
 
-    It needs neither them nor data nor tokenizer.
+    It needs neither data nor tokenizer.
 
     Raises:
-        UserError: a value in the configuration is wrong, alone or beside another.
+        UserError: a value in the configuration is wrong, or contradicts another one.
     """
     _check_positive(config)
     mesh = _make_mesh(config, devices)
@@ -180,9 +193,9 @@ def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]
 
 def _make_mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> jax.sharding.Mesh:
     mesh = sharding.make_mesh(config.mesh.to_dict(), devices)
-    sharding.check_batch_divides(mesh, config.batch, config.parts)
+    sharding.check_batch_divides(mesh, config.batch_size, config.grad_accum_steps)
     for field, size, axis in (
-        ("data.length", config.data.length, "slots"),
+        ("data.sequence_length", config.data.sequence_length, "slots"),
         ("model.heads", config.model.heads, "heads"),
         ("model.kv_heads", config.model.kv_heads, "kv_heads"),
     ):
@@ -195,7 +208,7 @@ def _assemble(
 ) -> System:
     paradigm = paradigms.paradigm(config, layout.vocab, layout.codec)
     _check_attention(config, paradigm, mesh)
-    settings = optimizer_lib.OptimizerConfig(steps=config.steps, **config.optimizer)
+    settings = optimizer_lib.OptimizerConfig(total_steps=config.steps, **config.optimizer)
     sampling.validate(config, paradigm)
     return System(
         config=config,
@@ -203,47 +216,45 @@ def _assemble(
         layout=layout,
         model=_make_model(config, layout.vocab.padded_size(), paradigm),
         paradigm=paradigm,
-        settings=settings,
+        optimizer_config=settings,
         optimizer=optimizer_lib.optimizer(settings),
     )
 
 
 def check_platform(config: ml_collections.ConfigDict) -> None:
-    """Refuses to start where the configuration cannot run.
+    """Check that this machine has the kind of device that the configuration needs.
 
     Raises:
-        UserError: the configuration is for another kind of device; it says which, and what else
-            to run.
+        UserError: the configuration needs another kind of device.
     """
     needs = config.platform
     found = jax.devices()
     if needs not in ("any", found[0].platform):
         raise UserError(
-            f"{config.name} needs {needs.upper()} devices, and JAX found {len(found)} "
-            f"{found[0].platform.upper()} device(s) here ({found[0].device_kind}). {config.needs} "
+            f"platform={needs}: {config.name} needs {needs.upper()} devices, but JAX found "
+            f"{len(found)} {found[0].platform.upper()} device(s) ({found[0].device_kind}). "
+            f"{config.platform_help} "
             "On this machine run --config=configs/quickstart.py (15 minutes on 2 cores) or "
             "--config=configs/digits.py instead."
         )
 
 
 def supported_suite(system: System) -> base_lib.EvalSuite:
-    """What the configured data set asks of a model, as far as it can do that at all."""
+    """Return the evaluation suite of the data set, with the tasks that the model supports."""
     whole = evaluation.make_suite(system.config, system.layout)
     able = tuple(
         task
         for task in whole.tasks
-        if (system.paradigm.revises or not task.revises)
-        # Who writes all words first has not seen the pictures then.
-        and not (system.layout.text_first and task.captions)
+        if (system.paradigm.supports_editing or not task.is_editing)
+        # A model that writes all text first cannot caption images.
+        and not (system.layout.text_first and task.is_captioning)
     )
     return dataclasses.replace(whole, tasks=able)
 
 
 def _check_positive(config: ml_collections.ConfigDict) -> None:
     for field in POSITIVE_KEYS:
-        value = operator.attrgetter(field)(config)
-        if value < 1:
-            raise UserError(f"{field}={value} must be at least 1.")
+        check_at_least(field, operator.attrgetter(field)(config), 1)
 
 
 def _make_model(
@@ -251,21 +262,20 @@ def _make_model(
 ) -> Model:
     values = config.model.to_dict()
     embed_width = values.pop("embed_width")
-    if values["remat"] not in backbone.REMAT:
-        raise UserError(f"model.remat={values['remat']!r} is none of {', '.join(backbone.REMAT)}.")
+    check_one_of("model.remat", values["remat"], backbone.REMAT)
     if values["head_width"] % 8 or values["heads"] % values["kv_heads"]:
         raise UserError(
             f"model: head_width={values['head_width']} must be a multiple of 8, and heads="
-            f"{values['heads']} one of kv_heads={values['kv_heads']}."
+            f"{values['heads']} must be a multiple of kv_heads={values['kv_heads']}."
         )
     size = backbone.TransformerConfig(**values | {"dtype": jnp.dtype(values["dtype"])})
     make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
     return make(
-        size=size,
+        config=size,
         vocab=vocab_size,
         embed_width=embed_width,
         heads=paradigm.heads,
-        attend=paradigm.attend,
+        attention_pattern=paradigm.attention_pattern,
     )
 
 
@@ -273,17 +283,18 @@ def _check_attention(
     config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
 ) -> None:
     way, platform = config.model.attention, mesh.devices.flat[0].platform
-    if way not in attention_ops.IMPLEMENTATIONS:
+    check_one_of("model.attention", way, attention_ops.IMPLEMENTATIONS)
+    if way == "splash" and paradigm.attention_pattern not in splash_attention.SUPPORTED_MASKS:
         raise UserError(
-            f"model.attention={way!r} is none of {', '.join(attention_ops.IMPLEMENTATIONS)}."
+            "model.attention='splash': the kernel supports only causal and bidirectional masks. In "
+            f"{config.paradigm.name} a slot attends to {paradigm.attention_pattern.value}. Use "
+            "'blockwise'."
         )
-    if way == "splash" and paradigm.attend not in splash_attention.SUPPORTED_MASKS:
-        raise UserError(
-            f"model.attention='splash' is a kernel for rules that all rows share; in "
-            f"{config.paradigm.name} a slot sees {paradigm.attend.value}. Give 'blocks'."
-        )
-    if mesh.shape["sequence"] > 1:
-        count = mesh.shape["sequence"]
-        logging.info("mesh.sequence=%d: in training attention is a ring of 'blocks'.", count)
+    if mesh.shape["context"] > 1:
+        count = mesh.shape["context"]
+        logging.info("mesh.context=%d: training uses ring attention over 'blockwise'.", count)
     elif way == "splash" and platform != "tpu":
-        logging.warning("model.attention='splash' on %s is interpreted: very slow.", platform)
+        logging.warning(
+            "model.attention='splash': on %s the kernel is interpreted, which is very slow.",
+            platform,
+        )

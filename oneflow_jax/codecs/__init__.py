@@ -1,1 +1,1 @@
-"""Pictures as rows of latents, and back."""
+"""Codecs, which turn images into rows of patches, latents or codes, and back."""

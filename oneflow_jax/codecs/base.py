@@ -1,4 +1,4 @@
-"""What the rest of the system asks of a codec."""
+"""Interface of codecs."""
 
 from typing import Protocol
 
@@ -8,43 +8,46 @@ from oneflow_jax.errors import UserError
 
 
 class Codec(Protocol):
-    """Turns pictures into rows of latents, about unit variance, or of codes; and back."""
+    """Turns images into rows of codes or of latents with about unit variance, and back."""
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of latents in one picture; N is their product."""
+        """Rows and columns of latents in one image; N is their product."""
 
     @property
     def channels(self) -> int:
-        """Numbers in one latent, C."""
+        """The number of values in one latent, C."""
 
     @property
     def pixels(self) -> int:
-        """Height and width of the pictures, in pixels."""
+        """Height and width of the images, in pixels."""
 
     @property
-    def codes(self) -> int:
-        """How many codes there are, of a codec that makes codes; else 0."""
+    def num_codes(self) -> int:
+        """The size of the codebook, or 0 for a codec without codes."""
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Latents, float32 `[N C]`, or codes, int `[N]`, in reading order, of a uint8 `[H W 3]`."""
+        """Encode a uint8 image `[H W 3]` as latents, float32 `[N C]`, or codes, int `[N]`.
 
-    def arrange(self, values: np.ndarray) -> np.ndarray:
-        """Latents, as `encode` gives them, of a picture that was turned into `[h w c]` before."""
+        Both are in reading order.
+        """
+
+    def from_stored(self, values: np.ndarray) -> np.ndarray:
+        """Convert an image that is stored as `[h w c]` to the result of `encode`."""
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Pictures, uint8 `[... H W 3]`, of latents `[... N C]`, clipped; or of codes `[... N]`."""
+        """Decode latents `[... N C]` or codes `[... N]` to images, clipped, uint8 `[... H W 3]`."""
 
 
 def check_image_size(image: np.ndarray, pixels: int) -> None:
-    """Refuses a picture that is not uint8 `[pixels pixels 3]`.
+    """Check that the shape of an image is `[pixels pixels 3]`.
 
     Raises:
-        UserError: as said.
+        UserError: the image has another shape.
     """
     wanted = (pixels, pixels, 3)
     if image.shape != wanted:
         raise UserError(
-            f"A picture of shape {image.shape} does not fit the codec, which wants {wanted}: set "
-            "codec.pixels, or resize it."
+            f"An image has shape {image.shape}, but the codec needs {wanted}. Set codec.pixels, or "
+            "resize the image."
         )

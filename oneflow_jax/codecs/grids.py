@@ -1,16 +1,22 @@
-"""Squares of a grid as rows of numbers, and back."""
+"""Converts grids to rows of flattened patches, and back."""
 
 import numpy as np
 from einops import rearrange
 
 
 def to_patches(values: np.ndarray, patch_size: int) -> np.ndarray:
-    """Cut `[H W c]` into squares of `patch_size`, in reading order: `[N side*side*c]`."""
+    """Cut `[H W c]` into flattened patches in reading order, `[N patch_size*patch_size*c]`."""
     return rearrange(values, "(r p) (s q) c -> (r s) (p q c)", p=patch_size, q=patch_size)
 
 
 def from_patches(patches: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
-    """What `to_patches` has cut, `[... H W c]` of `[... N side*side*c]`; `grid` counts squares."""
+    """Join flattened patches to `[... H W c]`; this is the inverse of `to_patches`.
+
+    Args:
+        patches: patches in reading order, `[... N patch_size*patch_size*c]`.
+        grid: rows and columns of patches.
+        patch_size: height and width of a patch.
+    """
     return rearrange(
         patches,
         "... (r s) (p q c) -> ... (r p) (s q) c",

@@ -1,4 +1,4 @@
-"""Pictures as patches: each square of pixels is one latent, nothing is lost."""
+"""Lossless codec without a network: each patch of pixels is one latent."""
 
 import dataclasses
 
@@ -6,67 +6,68 @@ import numpy as np
 from einops import reduce
 
 from oneflow_jax.codecs import base, grids
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_one_of
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchCodec:
-    """Squares of `patch` x `patch` pixels, scaled to zero mean and unit variance.
+    """Images as patches of `patch_size` x `patch_size` pixels with zero mean and unit variance.
 
     Attributes:
-        pixels: height and width of a picture.
-        patch: height and width of a square; divides `pixels`.
-        colors: 3, or 1 for pictures in grey.
-        mean, deviation: of the data's pixel values, themselves between -1 and 1.
+        pixels: height and width of an image, in pixels.
+        patch_size: height and width of a patch, in pixels; divides `pixels`.
+        image_channels: 3 for RGB, or 1 for grayscale.
+        mean, std: mean and standard deviation of the data set's pixel values, which are in [-1, 1].
     """
 
     pixels: int
-    patch: int
-    colors: int
+    patch_size: int
+    image_channels: int
     mean: float
-    deviation: float
-    codes = 0
+    std: float
+    num_codes = 0
 
     def __post_init__(self) -> None:
-        """Refuses sizes that do not fit.
+        """Check the patch size and the number of channels.
 
         Raises:
-            UserError: as said.
+            UserError: `patch_size` does not divide `pixels`, or `image_channels` is not 1 or 3.
         """
-        if self.patch < 1 or self.pixels % self.patch:
-            raise UserError(f"codec.patch={self.patch} does not divide codec.pixels={self.pixels}.")
-        if self.colors not in (1, 3):
-            raise UserError(f"codec.colors={self.colors} is neither 1 (grey) nor 3 (RGB).")
+        if self.patch_size < 1 or self.pixels % self.patch_size:
+            raise UserError(
+                f"codec.patch_size={self.patch_size} does not divide codec.pixels={self.pixels}."
+            )
+        check_one_of("codec.image_channels", self.image_channels, (1, 3))
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return (self.pixels // self.patch,) * 2
+        return (self.pixels // self.patch_size,) * 2
 
     @property
     def channels(self) -> int:
-        """Numbers in a patch."""
-        return self.colors * self.patch**2
+        """The number of values in a patch."""
+        return self.image_channels * self.patch_size**2
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Patches, float32 `[N C]`, of a uint8 picture `[H W 3]`.
+        """Encode a uint8 image `[H W 3]` as patches, float32 `[N C]`.
 
         Raises:
-            UserError: the picture has another size.
+            UserError: the image has another size.
         """
         base.check_image_size(pixels, self.pixels)
         values = pixels.astype(np.float32) / 127.5 - 1
-        if self.colors == 1:
+        if self.image_channels == 1:
             values = reduce(values, "h w c -> h w 1", "mean")
-        return self.arrange(values)
+        return self.from_stored(values)
 
-    def arrange(self, values: np.ndarray) -> np.ndarray:
-        """Patches, float32 `[N C]`, of pixel values from -1 to 1, `[H W colors]`."""
-        return grids.to_patches((values - self.mean) / self.deviation, self.patch)
+    def from_stored(self, values: np.ndarray) -> np.ndarray:
+        """Convert pixels in [-1, 1], `[H W image_channels]`, to patches, float32 `[N C]`."""
+        return grids.to_patches((values - self.mean) / self.std, self.patch_size)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Pictures, uint8 `[... H W 3]`, of patches `[... N C]`."""
-        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch)
-        values = values * self.deviation + self.mean
+        """Decode patches `[... N C]` to images, uint8 `[... H W 3]`."""
+        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
+        values = values * self.std + self.mean
         pixels = np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8)
-        return np.repeat(pixels, 3 // self.colors, axis=-1)
+        return np.repeat(pixels, 3 // self.image_channels, axis=-1)

@@ -1,1 +1,1 @@
-"""Paradigms trained at equal FLOPs on the same documents, measured and shown side by side."""
+"""Comparison of paradigms: trained with equal FLOPs on the same documents, shown side by side."""

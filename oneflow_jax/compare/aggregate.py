@@ -1,4 +1,4 @@
-"""From the measures of all trainings to one comparison: seeds together, each figure's interval."""
+"""Aggregates the measurements of all training runs over seeds, with an interval per metric."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,62 +11,66 @@ from oneflow_jax.compare.serialize import Measurement, RunMeasurements
 
 NUM_RESAMPLES = 2_000
 
-CURVE_METRICS = ("interleaved", "text_valid", "text_to_image", "kid", "fd")
-"""Figures that are drawn against passes and seconds."""
+CURVE_METRICS = (
+    "interleaved_score",
+    "template_validity",
+    "text_to_image",
+    "kid_efficientnet",
+    "fd_efficientnet",
+)
+"""Metrics that are plotted against forward passes and seconds."""
 
 SIGNIFICANT_DIGITS = 6
-"""Of numbers in the JSON, so that what is the same reads the same."""
+"""Number of significant digits in the JSON, so that equal results are written alike."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What a paradigm is called.
+    """Texts that describe a paradigm.
 
     Attributes:
-        title: its name.
-        family: of paradigms, as the second table has it.
-        mode: how it generates, as the first table has it.
-        absent: why it lacks a figure, by figure.
+        title: display name.
+        family: family of paradigms, in the table of families.
+        mode: how the paradigm generates, in the table of models.
+        absence_reasons: reason why a metric is missing, by metric.
     """
 
     title: str
     family: str
     mode: str
-    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    absence_reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _AR, _HYBRID, _FLOW = "Sequential AR", "AR + flow", "Concurrent flow"
 
 MODEL_INFO = {
-    "chameleon": ModelInfo("Chameleon", _AR, "text and image codes, one after another"),
+    "chameleon": ModelInfo("Chameleon", _AR, "text and image codes, left to right"),
     "dalle": ModelInfo(
         "DALL-E",
         _AR,
-        "all text, then image codes, one after another",
-        dict.fromkeys(("image_to_text", "cider"), "its words come before its pictures"),
+        "all text, then image codes, left to right",
+        dict.fromkeys(("image_to_text", "cider"), "text comes before images, so it cannot caption"),
     ),
-    "transfusion": ModelInfo(
-        "Transfusion", _HYBRID, "text one token after another, then flow images"
-    ),
-    "lmfusion": ModelInfo("LMFusion", _HYBRID, "as Transfusion, beside a frozen text model"),
+    "transfusion": ModelInfo("Transfusion", _HYBRID, "text left to right, images by flow matching"),
+    "lmfusion": ModelInfo("LMFusion", _HYBRID, "as Transfusion, with a frozen text model"),
     "oneflow": ModelInfo(
         "OneFlow",
         _FLOW,
-        "all at once, words as vectors",
-        {"text_nats": "its words are points of a continuous flow, without a probability"},
+        "all at once, tokens as embedding vectors",
+        {"nats_per_document": "its tokens are points of a continuous flow and have no probability"},
     ),
-    "mask_flow": ModelInfo("Mask Flow", _FLOW, "all at once, words unmasked"),
+    "mask_flow": ModelInfo("Mask Flow", _FLOW, "all at once, tokens unmasked"),
     "edit_flow": ModelInfo(
         "Edit Flow",
         _FLOW,
-        "all at once, words and pictures inserted",
-        {"text_nats": "no finite bound is known of its likelihood"},
+        "all at once, tokens and images inserted",
+        {"nats_per_document": "no finite bound on its likelihood is known"},
     ),
 }
 
 
 def model_info(paradigm: str) -> ModelInfo:
-    """What it is called: by its name, if it is none of these."""
+    """Return the texts of a paradigm; an unlisted one has its name as title."""
     return MODEL_INFO.get(paradigm, ModelInfo(paradigm, paradigm, paradigm))
 
 
@@ -75,21 +79,21 @@ def aggregate_model(
     measurements: Sequence[RunMeasurements],
     latency: Mapping[int, Sequence[tuple[float, int]]],
 ) -> page.ModelResult:
-    """All that was measured of one paradigm.
+    """Aggregate all measurements of a paradigm.
 
     Args:
-        paradigm: its name.
-        measurements: its measures, seed by seed.
-        latency: by batch size, (seconds, passes) of each batch that was timed.
+        paradigm: name of the paradigm.
+        measurements: measurements of its training runs, one per seed.
+        latency: (seconds, forward passes) of each timed batch, by batch size.
     """
     about = model_info(paradigm)
     names = [
         figure
-        for figure in measurements[0].figures
-        if all(figure in one.figures for one in measurements)
+        for figure in measurements[0].metrics
+        if all(figure in one.metrics for one in measurements)
     ]
     figures = {
-        figure: aggregate_seeds([one.figures[figure] for one in measurements]) for figure in names
+        figure: aggregate_seeds([one.metrics[figure] for one in measurements]) for figure in names
     }
     figures |= _latency_metrics(latency)
     return page.ModelResult(
@@ -97,8 +101,8 @@ def aggregate_model(
         title=about.title,
         family=about.family,
         mode=about.mode,
-        figures=figures,
-        absent=about.absent,
+        metrics=figures,
+        absence_reasons=about.absence_reasons,
         curves={
             figure: _average_curves([one.curves[figure] for one in measurements])
             for figure in measurements[0].curves
@@ -109,11 +113,11 @@ def aggregate_model(
 
 
 def aggregate_seeds(measurements: Sequence[Measurement], seed: int = 0) -> page.Estimate:
-    """The mean over trainings, with its 95 % interval.
+    """Return the mean over training runs, with a 95 % interval.
 
-    Of one training the interval tells of documents alone. Of several it is Student's, of their
-    values, mean ± t s / √n with n - 1 degrees of freedom, or that of documents if it is wider. Few
-    trainings tell little of others: for three, t is 4.3.
+    For a single run, it is the bootstrap interval over documents. For n runs, it is Student's t
+    interval, mean ± t s / √n with n - 1 degrees of freedom, or the bootstrap interval over
+    documents if that is wider. The t interval of a few runs is wide: for n = 3, t is 4.3.
     """
     rng = np.random.default_rng(seed)
     values = [one.draws if len(one.draws) else [one.value] for one in measurements]
@@ -129,7 +133,7 @@ def aggregate_seeds(measurements: Sequence[Measurement], seed: int = 0) -> page.
 
 
 def bootstrap_mean(values: Sequence[float]) -> page.Estimate:
-    """The mean of some values, with its 95 % interval by drawing them anew."""
+    """Return the mean of the values with its 95 % bootstrap interval."""
     many = np.asarray(values, np.float64)
     rng = np.random.default_rng(0)
     means = many[rng.integers(0, len(many), (NUM_RESAMPLES, len(many)))].mean(axis=1)
@@ -138,32 +142,32 @@ def bootstrap_mean(values: Sequence[float]) -> page.Estimate:
 
 
 def to_json(comparison: page.ComparisonResult) -> dict[str, dict[str, dict[str, float]]]:
-    """Paradigm -> figure -> value, low, high: what `compare.json` holds."""
+    """Return the content of `compare.json`: value, low and high by paradigm and metric."""
     return {
         one.name: {
             name: {key: _round_sig(x) for key, x in dataclasses.asdict(figure).items()}
-            for name, figure in one.figures.items()
+            for name, figure in one.metrics.items()
         }
-        for one in comparison.contestants
+        for one in comparison.models
     }
 
 
 def published_subset(comparison: page.ComparisonResult) -> page.ComparisonResult:
-    """What is told people: the figures that `merits` explains, and curves of a few."""
+    """Keep what the page shows: the metrics in `METRICS` and the curves of `CURVE_METRICS`."""
     known = {merit.name for merit in metrics.METRICS}
-    contestants = [
+    models = [
         dataclasses.replace(
             one,
-            figures={name: figure for name, figure in one.figures.items() if name in known},
+            metrics={name: figure for name, figure in one.metrics.items() if name in known},
             curves={name: one.curves[name] for name in CURVE_METRICS if name in one.curves},
         )
-        for one in comparison.contestants
+        for one in comparison.models
     ]
-    bounds = {
+    reference_bounds = {
         title: {name: figure for name, figure in figures.items() if name in known}
-        for title, figures in comparison.bounds.items()
+        for title, figures in comparison.reference_bounds.items()
     }
-    return dataclasses.replace(comparison, contestants=contestants, bounds=bounds)
+    return dataclasses.replace(comparison, models=models, reference_bounds=reference_bounds)
 
 
 def _latency_metrics(
@@ -175,12 +179,12 @@ def _latency_metrics(
         each = [seconds / batch for seconds, _ in timed]
         found[f"seconds_per_document{suffix}"] = bootstrap_mean(each)
         if batch == 1:
-            found["passes"] = bootstrap_mean([float(passes) for _, passes in timed])
+            found["nfe"] = bootstrap_mean([float(passes) for _, passes in timed])
     return found
 
 
 def _average_curves(curves: Sequence[Sequence[page.CurvePoint]]) -> list[page.CurvePoint]:
-    """The mean of the trainings' points, one by one."""
+    """Average the curves of several training runs, point by point."""
     return [
         page.CurvePoint(*(float(np.mean(some)) for some in zip(*points, strict=True)))
         for points in zip(*curves, strict=True)

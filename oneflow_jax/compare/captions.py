@@ -1,4 +1,4 @@
-"""What a comparison says of itself in words: who is faster where, by its figures; its caveats."""
+"""Notes on a comparison as sentences: which model is faster, and caveats."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,72 +7,72 @@ from oneflow_jax.compare import page, rooflines
 from oneflow_jax.costs import latency, sizes, ways
 
 IMAGE_NFE = 9
-"""Passes of a picture's flow, from left to right."""
+"""Forward passes per image of autoregressive models that generate images by a flow."""
 
 NFE_PER_IMAGE_MODELS = ("transfusion", "lmfusion")
-"""Those whose passes are counted by the picture."""
+"""Models whose number of forward passes is set per image."""
 
 CAVEATS = (
     (
         ("oneflow", "mask_flow"),
-        "OneFlow and Mask Flow are told the layout of each document, drawn from those of the data: "
-        "how many runs of words and pictures there are, and how long; the others choose it.",
+        "OneFlow and Mask Flow are given the layout of each document, sampled from the data: the "
+        "number and the lengths of text spans and images. The other models choose it.",
     ),
     (
         ("dalle",),
-        "DALL-E's documents have all words first: of their order only that of names and pictures "
-        "counts.",
+        "DALL-E writes all text before all images, so metrics only score the order of names and "
+        "the order of images.",
     ),
     (
         ("lmfusion",),
-        "LMFusion's FLOPs are counted as if each slot went through its own tower alone; the "
-        "program runs both and picks, so that it takes longer. Its text model takes its share of "
-        "them.",
+        "LMFusion's FLOPs are counted as if each slot passed through its own tower only. The "
+        "program computes both towers and selects one, so it takes longer. The FLOPs include "
+        "those of its text model.",
     ),
     (
         paradigms.USES_IMAGE_TOKENS,
-        "The codes of Chameleon and DALL-E come from a VQModel that was trained before, whose "
-        "FLOPs are not counted, and which has seen more emoji than the documents show.",
+        "The codes of Chameleon and DALL-E come from a VQModel that was trained beforehand. Its "
+        "FLOPs are not counted, and it was trained on more emoji than the documents show.",
     ),
     (
         (),
-        "The data has one picture for each name: what is measured is whether words and pictures "
-        "agree, not whether pictures are new. Intervals over documents are narrow, since names "
-        "recur.",
+        "The data has one image for each name: the metrics measure whether text and images agree, "
+        "not whether images are novel. Intervals over documents are narrow, because names recur.",
     ),
     (
         (),
-        "Passes and seconds on the curves are of large batches, in which rows wait for one "
-        "another; each training's were timed once.",
+        "Forward passes and seconds on the curves are of large batches, in which all rows wait "
+        "for the slowest one. They were timed once for each training run.",
     ),
     (
         ("chameleon", "dalle", "transfusion", "lmfusion"),
-        "Passes of those that write from left to right are with a cache: most are of one slot, "
-        "while a pass of the concurrent ones is of all slots.",
+        "Autoregressive models use a KV cache: most of their forward passes process one slot, "
+        "whereas a forward pass of the concurrent models processes all slots.",
     ),
-    ((), "The documents shown are the first ones, not picked."),
+    ((), "The documents shown are the first ones, not selected."),
 )
-"""Of whom they are, and what they say; without names, of all."""
+"""(names of the models, caveat); a caveat without names is about all models."""
 
 SEEDS_NOTE = (
-    "Figures are means over {count} trainings of each, which differ in their seed; intervals are "
-    "Student's, of these, or those over documents if they are wider. Passes and seconds of single "
-    "documents, the documents shown and how they come about are of the first training."
+    "Metrics are means over {count} training runs of each model, which differ in their seed. "
+    "Intervals are Student's t intervals over the runs, or bootstrap intervals over documents if "
+    "those are wider. Forward passes and seconds of single documents, the documents shown and "
+    "their timelines are of the first run."
 )
 
 
 def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int]) -> list[str]:
-    """Who wins where, and what to keep in mind.
+    """Write the notes: which model is faster, how metrics were measured, and caveats.
 
     Args:
-        comparison: with its figures.
-        reported_nfe: forward passes that figures are of, by contestant.
+        comparison: results of the comparison.
+        reported_nfe: number of forward passes for the tables, by model.
     """
-    every = {one.name: one for one in comparison.contestants}
+    every = {one.name: one for one in comparison.models}
     flows = [
         f"{one.title} {reported_nfe[name]}"
         for name, one in every.items()
-        if name in ways.PROFILES and not ways.PROFILES[name].cached
+        if name in ways.PROFILES and not ways.PROFILES[name].uses_kv_cache
     ]
     pictures = [
         f"{every[name].title} {reported_nfe[name]}"
@@ -80,10 +80,12 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
         if name in every
     ]
     most = [f"{', '.join(flows)} for a document"] * bool(flows)
-    most += [f"{', '.join(pictures)} for each picture, words a pass each"] * bool(pictures)
-    asked = "Images are asked for one by one, documents from nothing."
+    most += [f"{', '.join(pictures)} for each image, and one per token"] * bool(pictures)
+    asked = "Each image has its own prompt; documents have no prompt."
     if most:
-        asked = f"Figures are of these forward passes, at most: {'; '.join(most)}. {asked}"
+        asked = (
+            f"Metrics are of at most these numbers of forward passes: {'; '.join(most)}. {asked}"
+        )
     count = len(comparison.seeds)
     trainings = [SEEDS_NOTE.format(count=count)] * (count > 1)
     caveats = [said for of, said in CAVEATS if not of or set(of) & set(every)]
@@ -93,26 +95,26 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
 
 
 def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Up to how many passes OneFlow would be faster than the others, here."""
+    """Yield notes on the number of forward passes up to which OneFlow is faster, as measured."""
     cached = _cached_models(models)
-    for figure, said in (("seconds_per_document", "one"), ("seconds_per_document_8", "eight")):
-        flow = models["oneflow"].figures
-        each = flow[figure].value / flow["passes"].value
-        than = [f"{one.title} up to {int(one.figures[figure].value / each)}" for one in cached]
+    for figure, said in (("seconds_per_document", "1"), ("seconds_per_document_8", "8")):
+        flow = models["oneflow"].metrics
+        each = flow[figure].value / flow["nfe"].value
+        than = [f"{one.title} up to {int(one.metrics[figure].value / each)}" for one in cached]
         yield (
-            f"Measured here, {said} at a time, a pass of OneFlow takes {each:.4f} s a document: it "
-            f"is faster than {', '.join(than)} passes."
+            f"Measured at batch size {said}, a forward pass of OneFlow takes {each:.4f} s per "
+            f"document, so it is faster than {', '.join(than)} forward passes."
         )
 
 
 def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """The same by roofline."""
+    """Yield notes on the number of forward passes up to which OneFlow is faster, by roofline."""
     cached = _cached_models(models)
     asked = sizes.DOCUMENT
     yield (
-        f"The rooflines are of a document of {asked.words} words and {asked.pictures} "
-        f"pictures, each of {asked.patches} patches or {asked.codes:,} codes. Passes are of "
-        "the whole document, but of each picture for Transfusion and LMFusion."
+        f"Rooflines are of a document of {asked.num_text_tokens} tokens and {asked.num_images} "
+        f"images, each of {asked.patches_per_image} patches or {asked.codes_per_image:,} codes. "
+        "Forward passes are per document, but per image for Transfusion and LMFusion."
     )
     for name, batch, setting in rooflines.iter_workloads():
         flow = ways.PROFILES["oneflow"]
@@ -125,25 +127,30 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
             for title, limit in limits.items()
         ]
         yield (
-            f"By roofline on TPU v4 with {name} parameters, batch {batch}, {IMAGE_NFE} passes a "
-            f"picture for the others: OneFlow is faster than {', '.join(than)} passes."
+            f"By roofline on TPU v4 with {name} parameters, batch size {batch}, and {IMAGE_NFE} "
+            "forward passes per image for the other models, OneFlow is faster than "
+            f"{', '.join(than)} forward passes."
         )
 
 
 def _frozen_text_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """What learning pictures has done to the words of a frozen text model: nothing."""
+    """Yield the text losses of a frozen text model before and after image training: equal."""
     for one in models.values():
-        if "text_loss_after" in one.figures:
-            before, after = (one.figures[f"text_loss_{when}"].value for when in ("before", "after"))
+        if "text_loss_finetuned" in one.metrics:
+            before, after = (
+                one.metrics[f"text_loss_{when}"].value for when in ("pretrained", "finetuned")
+            )
             yield (
-                f"{one.title}'s loss in words of held-out documents without pictures, whose names "
-                f"training never showed: {before!r} nats a token before it learned pictures, "
+                f"{one.title}'s text loss on held-out documents without images, whose names are "
+                f"not in the training data: {before!r} nats per token before training on images, "
                 f"{after!r} after."
             )
 
 
 def _cached_models(models: Mapping[str, page.ModelResult]) -> list[page.ModelResult]:
-    """Those that write from left to right."""
+    """Return the models with a KV cache, which generate left to right."""
     return [
-        one for name, one in models.items() if name in ways.PROFILES and ways.PROFILES[name].cached
+        one
+        for name, one in models.items()
+        if name in ways.PROFILES and ways.PROFILES[name].uses_kv_cache
     ]

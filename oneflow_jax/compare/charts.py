@@ -1,7 +1,7 @@
-"""Charts of figures against what they cost, as SVG that is as wide as the page lets it be.
+"""Charts of metrics against cost, as SVG of the full width of the page.
 
-Across, places are shares of the width, so that letters keep their size on a phone; down, they are
-pixels. Who is who is told by color and by the shape of the marks.
+Horizontal positions are percentages of the width, so that text keeps its size on a phone; vertical
+positions are pixels. Models differ by color and by the shape of their markers.
 """
 
 import dataclasses
@@ -23,33 +23,33 @@ MARKER_SHAPES = (
     "M-1.6-5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4z",  # plus
     "M0-5.4 1.5-1.9 5.3-1.6 2.4.8 3.3 4.5 0 2.5-3.3 4.5-2.4.8-5.3-1.6-1.5-1.9z",  # star
 )
-"""Marks by the number of the contestant, as there are colors in comparison.css."""
+"""Marker shapes by index of the model; comparison.css has the colors in the same order."""
 
 _OVERLAP_TOLERANCE = (
     1.0,
     3.0,
-)  # percent across and pixels down, within which one mark covers another
-_MIN_LOG_SCALE_RATIO = 10  # the ratio of values from which a scale of distances is one of ratios
+)  # distance in percent across and pixels down below which a marker covers another
+_MIN_LOG_SCALE_RATIO = 10  # ratio of the greatest to the least value above which y is logarithmic
 
 
 @dataclasses.dataclass(frozen=True)
 class AxisScale:
-    """From values between two ends to shares of a length; of their logarithms, if `log`."""
+    """Maps values in [`low`, `high`] to [0, 1], linearly or logarithmically."""
 
     low: float
     high: float
     log: bool
 
     def __call__(self, value: float) -> float:
-        """The share at which a value lies."""
-        level, low, high = map(self._level, (value, self.low, self.high))
+        """Return the position of a value on the axis, 0 to 1."""
+        level, low, high = map(self._log_or_linear, (value, self.low, self.high))
         return (level - low) / (high - low)
 
-    def _level(self, value: float) -> float:
+    def _log_or_linear(self, value: float) -> float:
         return math.log(value) if self.log else value
 
     def ticks(self) -> list[float]:
-        """Round numbers on it, between three and nine or so."""
+        """Return round numbers on the axis, about three to nine of them."""
         if not self.log:
             rough = (self.high - self.low) / 4
             unit = 10 ** math.floor(math.log10(rough))
@@ -64,45 +64,45 @@ class AxisScale:
 
 
 def render_marker_defs() -> str:
-    """The marks, to be put once into a page and used as `#mark0` and so on."""
+    """Render the definitions of the markers `#mark0`, `#mark1`, ..., which a page needs once."""
     marks = (f"<path id='mark{n}' d='{shape}'/>" for n, shape in enumerate(MARKER_SHAPES))
     return f"<svg class='shapes' aria-hidden='true'><defs>{''.join(marks)}</defs></svg>"
 
 
 def render_marker(index: int) -> str:
-    """A contestant's mark, to stand in a line of text."""
+    """Render a model's marker for use in a line of text."""
     shape = f"<use href='#mark{index % len(MARKER_SHAPES)}'/>"
     return f"<svg class='mark' viewBox='-6 -6 12 12' aria-hidden='true'>{shape}</svg>"
 
 
 def render_charts(comparison: ComparisonResult) -> str:
-    """A pair of charts for each figure that has curves: against passes, and against seconds."""
-    names = {name for one in comparison.contestants for name in one.curves}
+    """Render two charts for each metric with curves: against forward passes and seconds."""
+    names = {name for one in comparison.models for name in one.curves}
     return "".join(_render_chart_pair(comparison, merit) for merit in metrics.select(names))
 
 
 def _render_chart_pair(comparison: ComparisonResult, metric: metrics.MetricInfo) -> str:
     curves = {
         at: one.curves[metric.name]
-        for at, one in enumerate(comparison.contestants)
+        for at, one in enumerate(comparison.models)
         if one.curves.get(metric.name)
     }
-    titles = [one.title for one in comparison.contestants]
+    titles = [one.title for one in comparison.models]
     bounds = {
         title: figures[metric.name]
-        for title, figures in comparison.bounds.items()
+        for title, figures in comparison.reference_bounds.items()
         if metric.name in figures
     }
-    way = {"↑": "higher is better", "↓": "lower is better", "": ""}[metric.better]
+    way = {"↑": "higher is better", "↓": "lower is better", "": ""}[metric.direction]
     drawn = "".join(
         _render_chart(metric, curves, titles, bounds, *axis)
         for axis in (
-            ("forward passes", lambda point: point.passes),
-            ("seconds a document", lambda point: point.seconds),
+            ("forward passes", lambda point: point.nfe),
+            ("seconds per document", lambda point: point.seconds),
         )
     )
     return (
-        f"<figure class='pair'><figcaption><b>{html.escape(metric.headline())}</b> {way}"
+        f"<figure class='pair'><figcaption><b>{html.escape(metric.heading())}</b> {way}"
         f"</figcaption>{drawn}</figure>"
     )
 
@@ -136,13 +136,16 @@ def _render_chart(
 
 
 def _pad_range(low: float, high: float) -> AxisScale:
-    """A scale of ratios with some room at both ends."""
+    """Return a logarithmic scale with a margin at both ends."""
     room = max(1.08, (high / low) ** 0.04)
     return AxisScale(low / room, high * room, log=True)
 
 
 def _y_scale(values: Sequence[float], bounds: Sequence[float]) -> AxisScale:
-    """A scale from 0 unless all is far above it; one of ratios if values lie very far apart."""
+    """Choose the y scale: logarithmic if values span a large ratio, else linear.
+
+    A linear scale starts at 0 unless all values are far above 0.
+    """
     low, high = min(*values, *bounds), max(*values, *bounds)
     if low > 0 and max(values) / min(values) > _MIN_LOG_SCALE_RATIO:
         return _pad_range(low, high)
@@ -173,7 +176,7 @@ def _format_tick(value: float) -> str:
 
 
 def _render_bounds(bounds: Mapping[str, Estimate], y_scale: AxisScale) -> str:
-    """Dashed lines with their names: at the left the best to hope for, at the right the others."""
+    """Render reference bounds as dashed lines, with the first one's name at the left end."""
     drawn = []
     for number, (title, figure) in enumerate(bounds.items()):
         y = HEIGHT * (1 - y_scale(figure.value))
@@ -189,7 +192,7 @@ def _render_bounds(bounds: Mapping[str, Estimate], y_scale: AxisScale) -> str:
 def _outline_style(
     index: int, x: float, y: float, positions: Mapping[int, Sequence[tuple[float, float]]]
 ) -> str:
-    """The style of a mark: a rim for each of those drawn later that have a mark there too."""
+    """Return the style of a marker: one rim for each later curve with a marker at its place."""
     covering = sum(
         any(
             abs(x - a) < _OVERLAP_TOLERANCE[0] and abs(y - b) < _OVERLAP_TOLERANCE[1]
@@ -202,7 +205,7 @@ def _outline_style(
 
 
 def _render_curve(index: int, positions: Mapping[int, Sequence[tuple[float, float]]]) -> str:
-    """A curve with its marks; one that is covered has a rim for each that covers it."""
+    """Render a curve with its markers; a covered marker has a rim per curve that covers it."""
     steps = "".join(
         f"<line x1='{a:.2f}%' y1='{b:.1f}' x2='{c:.2f}%' y2='{d:.1f}'/>"
         for (a, b), (c, d) in itertools.pairwise(positions[index])
@@ -222,7 +225,7 @@ def _describe_curve(
     cost: Callable[[CurvePoint], float],
     metric: metrics.MetricInfo,
 ) -> str:
-    """A curve in words."""
+    """Describe a curve in words, for screen readers."""
     ends = dict.fromkeys((points[0], points[-1]))
     told = (
         f"{metric.format_value(point.value)} at {metrics.format_significant(cost(point))}"

@@ -1,4 +1,4 @@
-"""Figures of merit: what each is, which way is better, how it is written, and who is best."""
+"""Metrics of the comparison: description, direction, number format, and marks of the best model."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def decimal_formatter(num_decimals: int) -> Callable[[float], str]:
-    """Writes numbers with so many decimals, with a minus sign only if a digit is left."""
+    """Return a formatter with `num_decimals` decimals, which never writes a negative zero."""
 
     def written(value: float) -> str:
         text = f"{value:,.{num_decimals}f}"
@@ -23,11 +23,11 @@ def decimal_formatter(num_decimals: int) -> Callable[[float], str]:
 
 
 format_fraction = decimal_formatter(3)
-"""Writes a share of 1."""
+"""Formats a fraction."""
 
 
 def format_significant(value: float) -> str:
-    """Three digits that count: 0.0123, 1.20, 1,230."""
+    """Format a number with three significant digits: 0.0123, 1.20, 1,230."""
     if not value:
         return "0"
     rounded = float(f"{value:.2e}")
@@ -35,199 +35,254 @@ def format_significant(value: float) -> str:
 
 
 def format_count(value: float) -> str:
-    """A count; the mean of some with one decimal."""
+    """Format a count without decimals, or a mean of counts with one decimal."""
     return decimal_formatter(0 if value == round(value) else 1)(value)
 
 
 def format_scientific(value: float) -> str:
-    """A large number as 1.20 · 10¹⁵."""
+    """Format a large number as 1.20 · 10¹⁵."""
     factor, exponent = f"{value:.2e}".split("e")
     return f"{factor} · 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
 
 @dataclasses.dataclass(frozen=True)
 class MetricInfo:
-    """A figure of merit: `better` is the arrow that its title bears."""
+    """A metric; `direction` is the arrow in its title: ↑ if higher is better, ↓ if lower is."""
 
     name: str
     title: str
-    better: Literal["↑", "↓", ""]
-    meaning: str
+    direction: Literal["↑", "↓", ""]
+    description: str
     format_value: Callable[[float], str] = format_fraction
 
-    def headline(self, remark: str = "") -> str:
-        """The title, a remark, and the arrow, which stays with the word before it."""
-        return "\u00a0".join(filter(None, (self.title + remark, self.better)))
+    def heading(self, suffix: str = "") -> str:
+        """Return title, suffix and arrow; a no-break space keeps the arrow on the line."""
+        return "\u00a0".join(filter(None, (self.title + suffix, self.direction)))
 
-    def range(self, low: float, high: float) -> str:
-        """Two numbers as one reads them, or one if they are written alike."""
+    def format_range(self, low: float, high: float) -> str:
+        """Format a range, or a single number if both ends are formatted alike."""
         return "–".join(dict.fromkeys((self.format_value(low), self.format_value(high))))
 
-    def interval(self, figure: Estimate) -> str:
-        """The 95 % interval, or nothing where there is none."""
-        if figure.exact:
+    def format_interval(self, estimate: Estimate) -> str:
+        """Format the 95 % interval; return "" for an exact value."""
+        if estimate.exact:
             return ""
-        return f"{self.format_value(figure.low)}–{self.format_value(figure.high)}"
+        return f"{self.format_value(estimate.low)}–{self.format_value(estimate.high)}"
 
 
 METRICS = (
     MetricInfo(
-        "passes",
+        "nfe",
         "Forward passes",
         "↓",
-        "of the network, for one document made by itself, the mean",
+        "number of function evaluations (NFE) of the network for one document, at batch size 1; "
+        "mean over documents",
         format_count,
     ),
     MetricInfo(
-        "seconds_per_document", "Seconds a document", "↓", "one at a time", format_significant
+        "seconds_per_document", "Seconds per document", "↓", "at batch size 1", format_significant
     ),
     MetricInfo(
         "seconds_per_document_8",
-        "Seconds a document, in eights",
+        "Seconds per document, batch 8",
         "↓",
-        "eight at a time, divided by eight",
+        "time of a batch of 8, divided by 8",
         format_significant,
     ),
     MetricInfo(
-        "kid",
+        "kid_efficientnet",
         "KID",
         "↓",
-        "kernel distance of pictures made for captions from real ones, by "
-        "EfficientNet-Lite0; of real ones about 0, and by chance below it",
+        "kernel distance between images generated for captions and real ones, on "
+        "EfficientNet-Lite0 features; about 0 for real images, and slightly negative by chance",
         decimal_formatter(4),
     ),
     MetricInfo(
-        "fd",
+        "fd_efficientnet",
         "FD",
         "↓",
-        "Fréchet distance of the same; it grows as pictures get fewer, and by "
-        "these features it is not FID",
+        "Fréchet distance between images generated for captions and real ones, on "
+        "EfficientNet-Lite0 features; biased upward for few images, and not comparable with FID",
         format_significant,
     ),
     MetricInfo(
-        "precision", "Precision", "↑", "share of generated pictures that are like real ones"
+        "precision", "Precision", "↑", "fraction of generated images that are similar to real ones"
     ),
-    MetricInfo("recall", "Recall", "↑", "share of real pictures that are like generated ones"),
     MetricInfo(
-        "text_valid",
+        "recall", "Recall", "↑", "fraction of real images that are similar to generated ones"
+    ),
+    MetricInfo(
+        "template_validity",
         "Valid text",
         "↑",
-        "share of documents whose words, pictures taken "
-        "out, are one of the data's forms to the letter",
+        "fraction of documents whose text, without the images, matches a template of the data "
+        "exactly",
     ),
     MetricInfo(
-        "interleaved",
+        "interleaved_score",
         "Interleaved quality",
         "↑",
-        "words and pictures of documents made from "
-        "nothing: the geometric mean of the five that follow",
+        "agreement of text and images in documents generated without a prompt: the geometric mean "
+        "of the following five metrics",
     ),
     MetricInfo(
-        "shown", "– shown", "↑", "share of pictures that show the name mentioned in their place"
-    ),
-    MetricInfo(
-        "counted",
-        "– counted",
+        "image_name_alignment",
+        "– image-name alignment",
         "↑",
-        "of documents that promise a number, those with so many names and pictures",
+        "fraction of images that show the name mentioned at their place in the order",
     ),
     MetricInfo(
-        "ordered",
-        "– ordered",
+        "count_accuracy",
+        "– count accuracy",
         "↑",
-        "of documents with several pictures or names, those whose "
-        "pictures show the names one by one",
+        "among documents that state a number, the fraction with that number of names and images",
     ),
     MetricInfo(
-        "agreed",
-        "– agreed",
+        "order_accuracy",
+        "– order accuracy",
         "↑",
-        "of documents that speak of anything, those whose names and pictures are all of one kind",
+        "among documents with several images or names, the fraction whose images show the names "
+        "one by one",
     ),
     MetricInfo(
-        "varied",
-        "– varied",
+        "category_consistency",
+        "– category consistency",
         "↑",
-        "names and forms of words by how many there are in equally many real documents, at most 1",
+        "among documents with a name or a category, the fraction whose names and images are all "
+        "of one category",
+    ),
+    MetricInfo(
+        "diversity",
+        "– diversity",
+        "↑",
+        "effective number of names and of text templates, relative to an equal number of real "
+        "documents, at most 1",
     ),
     MetricInfo(
         "text_to_image",
         "Text to image",
         "↑",
-        "share of pictures, made for given words, that show what these name",
+        "fraction of images generated for a text that show what the text names",
     ),
     MetricInfo(
         "image_to_text",
         "Image to text",
         "↑",
-        "share of captions, made for given pictures, that name what these show",
+        "fraction of captions generated for an image that name what the image shows",
     ),
     MetricInfo(
         "cider", "CIDEr of captions", "↑", "by COCO's scorer, 0 to 10", decimal_formatter(2)
     ),
     MetricInfo(
-        "text_nats",
-        "Nats of words",
+        "nats_per_document",
+        "Text NLL, nats",
         "↓",
-        "of a held-out document, whose names training never "
-        "showed: -log p, and of Mask Flow a bound on it, which is told the layout",
+        "-log p of the text of a held-out document, whose names are not in the training data; for "
+        "Mask Flow an upper bound, given the layout",
         decimal_formatter(1),
     ),
     MetricInfo(
-        "copied",
-        "Copied words",
+        "train_copy_rate",
+        "Copied text",
         "",
-        "share of documents whose words stand in training to the letter",
+        "fraction of documents whose text occurs in the training data exactly",
     ),
-    MetricInfo("fid", "FID", "↓", "by Inception v3, of as many pictures", format_significant),
+    MetricInfo(
+        "fid",
+        "FID",
+        "↓",
+        "Fréchet distance on Inception v3 features, of the same number of images",
+        format_significant,
+    ),
     MetricInfo(
         "clip_score",
         "CLIP score",
         "↑",
-        "of picture and caption, by the CLIP that was given",
+        "similarity of image and caption, by the CLIP model in evaluation.clip_dir",
         decimal_formatter(1),
     ),
     MetricInfo(
-        "unseen_named",
-        "Names never shown",
+        "heldout_concept_accuracy",
+        "Held-out names",
         "↑",
-        "share of pictures, made for names that training never showed, that show them",
+        "fraction of images that show the name they were generated for, for names that are not in "
+        "the training data",
     ),
     MetricInfo(
-        "unseen_close",
-        "Too close to training",
+        "memorization_rate",
+        "Memorization rate",
         "↓",
-        "of the same pictures, those closer to one "
-        "of training than all but 5 % of new real ones are",
+        "fraction of images generated for held-out names that are closer to a training image than "
+        "95 % of new real images are",
     ),
     MetricInfo(
-        "train_flops", "Training FLOPs", "", "the same for all, up to one step", format_scientific
+        "train_flops", "Training FLOPs", "", "equal for all, up to one step", format_scientific
     ),
-    MetricInfo("parameters", "Parameters", "", "that are trained", format_count),
+    MetricInfo("parameters", "Parameters", "", "number of trained parameters", format_count),
 )
-"""In the order in which people read them."""
+"""All metrics with a description, in the order of the tables."""
+
+RENAMED_METRICS = {
+    "passes": "nfe",
+    "kid": "kid_efficientnet",
+    "fd": "fd_efficientnet",
+    "shown": "image_name_alignment",
+    "counted": "count_accuracy",
+    "ordered": "order_accuracy",
+    "agreed": "category_consistency",
+    "varied": "diversity",
+    "interleaved": "interleaved_score",
+    "text_valid": "template_validity",
+    "pictured": "image_rate",
+    "copied": "train_copy_rate",
+    "nearest": "nearest_train_similarity",
+    "unseen_named": "heldout_concept_accuracy",
+    "unseen_close": "memorization_rate",
+    "unseen_ratio": "nn_distance_ratio",
+    "document": "document_accuracy",
+    "document_places": "document_alignment",
+    "document_counted": "document_count_accuracy",
+    "document_valid": "document_template_validity",
+    "document_variety": "document_diversity",
+    "document_1": "document_num_images_1",
+    "document_2": "document_num_images_2",
+    "document_3": "document_num_images_3",
+    "document_4": "document_num_images_4",
+    "heldout_text": "eval_loss_text",
+    "heldout_image": "eval_loss_image",
+    "heldout_z": "eval_loss_z_loss",
+    "heldout_tokens": "eval_loss_insert_token",
+    "heldout_count": "eval_loss_insert_count",
+    "heldout_empty": "eval_loss_insert_zero",
+    "heldout_fate": "eval_loss_edit_op",
+    "heldout_words": "eval_loss_substitute",
+    "text_nats": "nats_per_document",
+    "text_loss_before": "text_loss_pretrained",
+    "text_loss_after": "text_loss_finetuned",
+}
+"""Current names of metrics in measurements that earlier versions saved, by their old names."""
 
 
 def get(name: str) -> MetricInfo:
-    """The merit of that name; of one that is not listed, its bare name."""
+    """Return the metric of that name; an unlisted one has its name as title."""
     listed = {merit.name: merit for merit in METRICS}
     return listed.get(name, MetricInfo(name, name.replace("_", " "), "", "", format_significant))
 
 
 def select(names: set[str]) -> list[MetricInfo]:
-    """The merits of these names, in reading order; those that are not listed come last."""
+    """Return the metrics of these names, in the order of `METRICS`; unlisted ones come last."""
     known = [merit for merit in METRICS if merit.name in names]
     return known + [get(name) for name in sorted(names - {merit.name for merit in known})]
 
 
 def best_marks(metric: MetricInfo, estimates: Mapping[str, Estimate]) -> dict[str, Mark]:
-    """Who is best, and whose interval overlaps that of the best.
+    """Mark the best model, and those whose interval overlaps the best one's.
 
-    Nobody, if all are the same.
+    If all values are equal, or the metric has no direction, no model is marked.
     """
-    if not metric.better or len({figure.value for figure in estimates.values()}) < 2:
+    if not metric.direction or len({figure.value for figure in estimates.values()}) < 2:
         return dict.fromkeys(estimates, "")
-    choose = max if metric.better == "↑" else min
+    choose = max if metric.direction == "↑" else min
     best = choose(estimates.values(), key=lambda figure: figure.value)
 
     def mark(figure: Estimate) -> Mark:

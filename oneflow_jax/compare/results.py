@@ -1,4 +1,4 @@
-"""What a comparison of paradigms found: plain data, ready to be shown."""
+"""Results of a comparison of paradigms, as plain data for tables, charts and pages."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from oneflow_jax.data import document
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A measured number with its 95 % interval; what has none has `low == high == value`."""
+    """A measured value with its 95 % interval; an exact value has `low == high == value`."""
 
     value: float
     low: float
@@ -18,29 +18,29 @@ class Estimate:
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, dataclasses.astuple(self))) or self.low > self.high:
-            raise ValueError(f"{self} is not a finite number with an interval")
+            raise ValueError(f"{self} is not a finite number with an interval around it")
 
     @property
     def exact(self) -> bool:
-        """Whether there is nothing to doubt, as in a count of parameters."""
+        """Whether the value has no uncertainty, such as a number of parameters."""
         return self.low == self.high
 
     def overlaps(self, other: "Estimate") -> bool:
-        """Whether the intervals have a point in common."""
+        """Check whether the two intervals overlap."""
         return self.low <= other.high and other.low <= self.high
 
 
 class CurvePoint(NamedTuple):
-    """A place on a curve: a value, and the passes and seconds a document, above 0, that it took."""
+    """A point of a curve: a metric, and its cost per document in forward passes and seconds."""
 
-    passes: float
+    nfe: float
     seconds: float
     value: float
 
 
 @dataclasses.dataclass(frozen=True)
 class TimelineBar:
-    """A text run or a picture of one document, begun and finished after so many forward passes."""
+    """A text span or an image of a document, and the forward passes at which it starts and ends."""
 
     kind: Literal["text", "image"]
     label: str
@@ -50,7 +50,7 @@ class TimelineBar:
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """How one document came about: its parts in reading order, and the whole."""
+    """When each part of a document was generated; parts are in reading order."""
 
     passes: float
     seconds: float
@@ -58,34 +58,35 @@ class Timeline:
 
     def __post_init__(self) -> None:
         if self.passes <= 0:
-            raise ValueError(f"a document takes more than {self.passes} passes")
+            raise ValueError(f"Timeline.passes={self.passes} must be positive")
         for part in self.parts:
             if not 0 <= part.started <= part.finished <= self.passes:
-                raise ValueError(f"{part} is not within the {self.passes} passes of its document")
+                raise ValueError(f"{part} does not lie within Timeline.passes={self.passes}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ModelResult:
-    """One paradigm and all that was measured of it.
+    """A paradigm and all of its measurements.
 
     Attributes:
-        name: as configurations and commands call it: 'transfusion'.
-        title: as people do: 'Transfusion'.
-        family: the generation paradigm of the seed's second table: 'AR + flow'.
-        mode: how it generates, as in the seed's first table: 'AR text + flow images'.
-        figures: by name; `merits` says what each is.
-        absent: why there is no such figure, by name: 'has no captions to write'.
-        curves: figures by name, in order of passes; a paradigm without a choice has one point.
-        samples: finished documents, of text and pixels.
-        timeline: of one of them; None if it was not recorded.
+        name: name in configurations, such as 'transfusion'.
+        title: display name, such as 'Transfusion'.
+        family: family of paradigms, such as 'AR + flow'.
+        mode: how the paradigm generates, such as 'text left to right, images by flow matching'.
+        metrics: estimates by name of the metric; see `compare.metrics`.
+        absence_reasons: reason why a metric is missing, by name of the metric.
+        curves: points in order of forward passes, by name of the metric; a single point if the
+            number of forward passes cannot be chosen.
+        samples: generated documents, with text and pixels.
+        timeline: timeline of one document; None if it was not recorded.
     """
 
     name: str
     title: str
     family: str
     mode: str
-    figures: Mapping[str, Estimate]
-    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Estimate]
+    absence_reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[CurvePoint]] = dataclasses.field(default_factory=dict)
     samples: Sequence[document.Document] = ()
     timeline: Timeline | None = None
@@ -93,49 +94,49 @@ class ModelResult:
 
 @dataclasses.dataclass(frozen=True)
 class LatencyResult:
-    """Seconds from the prompt to all documents of a batch."""
+    """Seconds from the prompts to the last document of a batch."""
 
     title: str
-    batch: int
+    batch_size: int
     seconds: Estimate
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ComparisonResult:
-    """All paradigms side by side, and how they were measured.
+    """Results of all paradigms, and how they were measured.
 
     Attributes:
-        heading: a line.
-        contestants: in the order in which tables and colors name them.
-        bounds: figures by name of what is not generated: {'real data': ..., 'shuffled': ...}, the
-            best that can be hoped for first.
-        latency: in any order.
-        roofline: tables by title; each has its columns' names as first row.
-        notes: who wins where, a sentence each.
-        definitions: what a figure is, by name, where `merits` says too little.
-        pictures: how many generated pictures the image distances are of.
-        budget: training FLOPs of each paradigm.
-        seeds: of trainings and samples.
-        machine: what was measured on, by name.
-        data: what was trained and evaluated on, by name.
-        attribution: of the pictures, a line each.
+        heading: title of the page.
+        models: results of each model, in the order of tables and colors.
+        reference_bounds: metrics of reference data that no model generated, by title, such as
+            {'real data': ..., 'shuffled': ...}; the upper bound comes first.
+        latency: latency by model and batch size, in any order.
+        roofline: tables by title; the first row has the names of the columns.
+        notes: sentences about the results and the method.
+        definitions: descriptions of metrics by name, which replace those in `compare.metrics`.
+        num_images: number of generated images for the image distances.
+        flops_budget: training FLOPs of each paradigm.
+        seeds: RNG seeds of training runs and samples.
+        machine: properties of the machine that ran the measurements, by name.
+        data: properties of the training and evaluation data, by name.
+        attribution: lines of attribution of the images.
     """
 
-    heading: str = "Words and pictures: one after another, or all at once"
-    contestants: Sequence[ModelResult]
-    bounds: Mapping[str, Mapping[str, Estimate]] = dataclasses.field(default_factory=dict)
+    heading: str = "Text and images: left to right, or all at once"
+    models: Sequence[ModelResult]
+    reference_bounds: Mapping[str, Mapping[str, Estimate]] = dataclasses.field(default_factory=dict)
     latency: Sequence[LatencyResult] = ()
     roofline: Mapping[str, Sequence[Sequence[str]]] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     definitions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    pictures: int
-    budget: float
+    num_images: int
+    flops_budget: float
     seeds: Sequence[int]
     machine: Mapping[str, str]
     data: Mapping[str, str]
     attribution: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        names = [one.name for one in self.contestants]
+        names = [one.name for one in self.models]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"contestants are to be one or more, each once: {names}")
+            raise ValueError(f"models={names}: give one or more, with unique names")

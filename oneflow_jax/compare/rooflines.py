@@ -1,4 +1,4 @@
-"""What each paradigm would take on TPUs at least, at the sizes that people train."""
+"""Roofline estimates of each paradigm's latency on TPUs, at common model sizes."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ from oneflow_jax.compare import aggregate
 from oneflow_jax.costs import chips, latency, sizes, ways
 
 NFE_VALUES = (8, 16, 32, 64)
-"""Of the concurrent paradigms."""
+"""Numbers of forward passes in the tables."""
 
 
 def make_tables() -> dict[str, list[list[str]]]:
-    """Least seconds a document on TPU v4 by size and batch: computed, not measured."""
+    """Compute the minimum seconds per document on TPU v4, a table per model and batch size."""
     found = {}
     for name, batch, setting in iter_workloads():
         rows = [
@@ -20,13 +20,13 @@ def make_tables() -> dict[str, list[list[str]]]:
             ]
             for way, kind in ways.PROFILES.items()
         ]
-        title = f"{name}, batch {batch}, {setting.chips} TPU v4: least seconds a document"
+        title = f"{name}, batch {batch}, {setting.num_chips} TPU v4: minimum seconds per document"
         found[title] = [["", *(f"{n} passes" for n in NFE_VALUES)], *rows]
     return found
 
 
 def iter_workloads() -> Iterator[tuple[str, int, latency.Deployment]]:
-    """Each size and batch, on as many chips as the paradigm that needs most."""
+    """Yield each model size and batch size, on enough chips for every paradigm."""
     for name, network in sizes.NETWORKS.items():
         for batch in (1, 8, 64):
             one = latency.Deployment(network, sizes.DOCUMENT, batch, chips.CHIPS["v4"])

@@ -1,28 +1,30 @@
-"""What `--config=configs/compare.py` does: trains all, measures all, shows all side by side.
+"""Runs `--config=configs/compare.py`: trains and measures all paradigms and writes a page.
 
-| file                       | what it holds                                            |
-|----------------------------|----------------------------------------------------------|
-| compare.html, compare.md   | the page; its tables for documentation                   |
-| compare.json               | paradigm -> figure -> value, low, high                   |
-| latency.json               | seconds and passes of each batch that was timed          |
-| codec/, <paradigm>-<seed>/ | the runs: folders like any other (`workdir`)             |
+| file                       | content                                                     |
+|----------------------------|-------------------------------------------------------------|
+| compare.html               | the page                                                    |
+| compare.md                 | tables and notes of the page as Markdown                    |
+| compare.json               | value, low and high by paradigm and metric                  |
+| latency.json               | seconds and forward passes of each timed batch              |
+| codec/, <paradigm>-<seed>/ | training runs, with the files of any other run (`workdir`)  |
 """
 
 import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 from etils import epath
 
 from oneflow_jax.build import evaluation
+from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.compare import aggregate, captions, measure, page, rooflines, runs
 from oneflow_jax.data import emoji_concepts
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_at_least, check_fraction
 from oneflow_jax.evaluation import interleaved
 from oneflow_jax.runtime import host, storage, workdir
-from oneflow_jax.training import checkpoint
 
 PAGE_FILE, TABLES_FILE, METRICS_FILE, LATENCY_FILE = (
     "compare.html",
@@ -32,20 +34,20 @@ PAGE_FILE, TABLES_FILE, METRICS_FILE, LATENCY_FILE = (
 )
 
 BATCH_SIZES = (1, 8)
-"""Documents at a time whose latency is measured."""
+"""Batch sizes for which latency is measured."""
 
 MIN_SAMPLES = 16
-"""Samples of which half can still be compared with half."""
+"""Minimum number of samples, so that either half of them is large enough for image distances."""
 
 BatchTimings = dict[int, list[tuple[float, int]]]
-"""By batch size: seconds and passes of each batch."""
+"""(seconds, forward passes) of each timed batch, by batch size."""
 
 
 def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
-    """Trains and measures what is not yet, writes everything, and returns the page's path.
+    """Train and measure all models, skip what is finished, and return the path of the page.
 
     Raises:
-        UserError: a value in the configuration is wrong, or packages are missing.
+        UserError: a value of the configuration is invalid, or packages are missing.
     """
     validate(config)
     _check_folder(config, folder)
@@ -74,58 +76,62 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Looks for mistakes before anything is trained.
+    """Check the configuration before anything is trained.
 
     Raises:
-        UserError: a value is wrong, or packages are missing.
+        UserError: a value is invalid, or packages are missing.
     """
-    for field in ("flops", "samples", "latency"):
-        if config[field] <= 0:
-            raise UserError(f"{field}={config[field]} must be above 0.")
-    if not 0 < config.language < 1:
-        raise UserError(f"language={config.language} must be a share, above 0 and below 1.")
+    for field in ("train_flops", "num_samples", "latency_repeats"):
+        check_at_least(field, config[field], 1)
+    check_fraction(
+        "text_pretrain_fraction", config.text_pretrain_fraction, allow_zero=False, allow_one=False
+    )
     whole = all(isinstance(seed, int) and seed >= 0 for seed in config.seeds)
     if not config.seeds or not whole or len(set(config.seeds)) < len(config.seeds):
-        raise UserError(f"seeds={config.seeds}: give whole numbers from 0, one or more, each once.")
-    order, names = list(config.order), sorted(config.contestants)
+        raise UserError(f"seeds={config.seeds}: give one or more different integers, 0 or greater.")
+    order, names = list(config.models_shown), sorted(config.models)
     if not order or len(set(order)) < len(order) or set(order) - set(names):
-        raise UserError(f"order={tuple(order)}: give some of {', '.join(names)}, each once.")
+        raise UserError(
+            f"models_shown={tuple(order)}: give one or more of {', '.join(names)}, each only once."
+        )
     for name in order:
-        one = config.contestants[name]
-        if config.headline.get(name) not in one.evaluation.passes:
+        one = config.models[name]
+        if config.reported_nfe.get(name) not in one.evaluation.nfe:
             raise UserError(
-                f"headline.{name}={config.headline.get(name)} is none of contestants.{name}."
-                f"evaluation.passes={one.evaluation.passes}."
+                f"reported_nfe.{name}={config.reported_nfe.get(name)} is not in models.{name}."
+                f"evaluation.nfe={one.evaluation.nfe}."
             )
-        if not MIN_SAMPLES <= config.samples <= one.source.documents:
+        if not MIN_SAMPLES <= config.num_samples <= one.source.documents:
             raise UserError(
-                f"samples={config.samples}: give {MIN_SAMPLES} to {one.source.documents}, which is "
-                f"contestants.{name}.source.documents."
+                f"num_samples={config.num_samples}: give {MIN_SAMPLES} to {one.source.documents}, "
+                f"the value of models.{name}.source.documents."
             )
-        if not one.evaluation.thorough:
+        if not one.evaluation.full_metrics:
             raise UserError(
-                f"contestants.{name}.evaluation.thorough=False: a comparison needs the figures "
-                "that take networks (requirements-metrics.txt)."
+                f"models.{name}.evaluation.full_metrics=False: a comparison needs the metrics of "
+                "pretrained networks. Set it to True, and install requirements-metrics.txt."
             )
-        storage.require_local(one.data.dir, f"contestants.{name}.data.dir")
-        checkpoint.validate(one.checkpoint)
+        storage.require_local(one.data.dir, f"models.{name}.data.dir")
+        make_loop_config(one)
         evaluation.validate(one)
 
 
 def _check_folder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Refuses to mix what is in the folder with what else is asked for."""
+    """Refuse a folder that holds another run, or models with another FLOPs budget."""
     if not (folder / workdir.CONFIG).exists():
         return
     was = workdir.load_config(folder)
-    if "contestants" not in was:
-        raise UserError(f"--workdir={folder} holds a run of {was.name}: choose another --workdir.")
+    if "models" not in was:
+        raise UserError(f"--workdir={folder} holds a run of {was.name}. Choose another --workdir.")
     folders = [runs.make_text_model_run(config, folder, seed).folder for seed in config.seeds]
     folders += [one.folder for one in runs.iter_runs(config, folder)]
-    changed = [field for field in ("flops", "language") if was[field] != config[field]]
+    fields = ("train_flops", "text_pretrain_fraction")
+    changed = [field for field in fields if was[field] != config[field]]
     if changed and any(one.exists() for one in folders):
         there = ", ".join(f"{field}={was[field]:g}" for field in changed)
         raise UserError(
-            f"--workdir={folder} was begun with {there}: give the same, or another --workdir."
+            f"--workdir={folder} was started with {there}. Give the same values, or choose another "
+            "--workdir."
         )
 
 
@@ -134,14 +140,19 @@ def _measure_latency(
     folder: epath.Path,
     finished_runs: Mapping[str, runs.FinishedRun],
 ) -> tuple[dict[str, BatchTimings], dict[str, str]]:
-    """Of each contestant's first training, timed in turn, so that all see the same machine.
+    """Time the first training run of each model, or read the timings of an earlier call.
 
-    And which machine it was.
+    The models take turns, so that changes of the machine's load affect all of them alike.
+
+    Returns:
+        The timings by model, and the properties of the machine.
     """
     path = folder / LATENCY_FILE
     key = {name: measure.cache_key(one, config) for name, one in finished_runs.items()}
-    key = json.loads(json.dumps({"runs": key, "times": config.latency, "batches": BATCH_SIZES}))
-    if path.exists() and (kept := json.loads(path.read_text()))["key"] == key:
+    key = json.loads(
+        json.dumps({"runs": key, "times": config.latency_repeats, "batches": BATCH_SIZES})
+    )
+    if path.exists() and _upgrade_latency_key((kept := json.loads(path.read_text()))["key"]) == key:
         found = {
             name: {int(batch): [tuple(x) for x in timed] for batch, timed in every.items()}
             for name, every in kept["seconds"].items()
@@ -152,12 +163,17 @@ def _measure_latency(
     makers = {name: measure.TimedGenerator(one, config) for name, one in finished_runs.items()}
     found: dict[str, BatchTimings] = {name: {batch: [] for batch in BATCH_SIZES} for name in makers}
     for batch in BATCH_SIZES:
-        for n in range(config.latency):
+        for n in range(config.latency_repeats):
             for name, make in makers.items():
                 found[name][batch].append(make(n * batch, batch))
     kept = {"key": key, "machine": machine, "seconds": found}
     workdir.write_atomically(path, json.dumps(kept) + "\n")
     return found, machine
+
+
+def _upgrade_latency_key(key: Mapping[str, Any]) -> dict[str, Any]:
+    upgraded = {name: measure.upgrade_key(run_key) for name, run_key in key["runs"].items()}
+    return {**key, "runs": upgraded}
 
 
 def _make_comparison(
@@ -169,27 +185,28 @@ def _make_comparison(
 ) -> page.ComparisonResult:
     first = next(runs.iter_runs(config, folder)).config
     shown = page.ComparisonResult(
-        contestants=[
-            aggregate.aggregate_model(name, results[name], timings[name]) for name in config.order
+        models=[
+            aggregate.aggregate_model(name, results[name], timings[name])
+            for name in config.models_shown
         ],
-        bounds=_reference_bounds(first),
+        reference_bounds=_reference_bounds(first),
         latency=[
             page.LatencyResult(
                 aggregate.model_info(name).title,
                 batch,
                 aggregate.bootstrap_mean([s for s, _ in every]),
             )
-            for name in config.order
+            for name in config.models_shown
             for batch, every in timings[name].items()
         ],
         roofline=rooflines.make_tables(),
-        pictures=config.samples,
-        budget=config.flops,
+        num_images=config.num_samples,
+        flops_budget=config.train_flops,
         seeds=config.seeds,
         machine=machine,
         data={
             "documents": f"{first.source.documents:,} of emoji, {first.source.interleaved:.0%} of "
-            "them with 2 to 4 pictures",
+            "them with 2 to 4 images",
             "pictures": f"{first.source.concepts} emoji of {first.source.pixels} x "
             f"{first.source.pixels} pixels",
             "learning rates": _learning_rates(config),
@@ -197,23 +214,23 @@ def _make_comparison(
         },
         attribution=[emoji_concepts.ATTRIBUTION],
     )
-    return dataclasses.replace(shown, notes=captions.make_notes(shown, config.headline))
+    return dataclasses.replace(shown, notes=captions.make_notes(shown, config.reported_nfe))
 
 
 def _learning_rates(config: ml_collections.ConfigDict) -> str:
-    """As in "DALL-E, OneFlow 0.012; LMFusion 0.006"."""
+    """Format learning rates, such as "DALL-E, OneFlow 0.012; LMFusion 0.006"."""
     by_rate: dict[float, list[str]] = {}
-    for name in config.order:
-        rate = config.contestants[name].optimizer.learning_rate
+    for name in config.models_shown:
+        rate = config.models[name].optimizer.learning_rate
         by_rate.setdefault(rate, []).append(aggregate.model_info(name).title)
     return "; ".join(f"{', '.join(titles)} {rate:g}" for rate, titles in by_rate.items())
 
 
 def _reference_bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Estimate]]:
-    """What real documents get, and real ones with their pictures exchanged."""
+    """Compute the metrics of real documents, and of real documents with shuffled images."""
     known = evaluation.reference_data(config)
-    found = interleaved.compute_bounds(known.real, known.concepts, known.look)
-    titles = {"upper": "real documents", "lower": "their pictures exchanged"}
+    found = interleaved.compute_bounds(known.real, known.concepts, known.classifier)
+    titles = {"upper": "real documents", "lower": "real, images shuffled"}
     return {
         titles[name]: {figure: page.Estimate(x, x, x) for figure, x in values.items()}
         for name, values in found.items()

@@ -1,7 +1,8 @@
-"""What takes part in a comparison, and its training: one run a paradigm and seed, in its folder.
+"""Training runs of a comparison: one per paradigm and seed, each in its own folder.
 
-<workdir>/codec             the VQModel of those whose pictures are codes
-<workdir>/<name>-<seed>     a paradigm; of lmfusion also its text model, language-<seed>
+<workdir>/codec             VQModel of the paradigms with image codes
+<workdir>/<name>-<seed>     run of a paradigm
+<workdir>/language-<seed>   run of the text model that lmfusion is initialized from
 """
 
 import copy
@@ -14,8 +15,7 @@ from etils import epath
 
 from oneflow_jax import evaluate
 from oneflow_jax.autoencoder_training import run as autoencoder_run
-from oneflow_jax.autoencoder_training import system as autoencoder_system
-from oneflow_jax.build import paradigms
+from oneflow_jax.build import autoencoder_system, paradigms
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import sharding, workdir
@@ -27,50 +27,50 @@ CODEC_DIR = "codec"
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-    """One training.
+    """A training run of the comparison.
 
     Attributes:
-        name: of the contestant.
-        seed: of parameters, batches and noise.
-        config: of the run, but for its number of steps.
-        folder: of the run.
-        flops: that it may spend.
+        name: name of the model.
+        seed: RNG seed of parameters, batches and noise.
+        config: configuration of the run, except its number of steps.
+        folder: folder of the run.
+        flops_budget: training FLOPs that the run may use.
     """
 
     name: str
     seed: int
     config: ml_collections.ConfigDict
     folder: epath.Path
-    flops: float
+    flops_budget: float
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """A run that is finished.
+    """A finished training run.
 
     Attributes:
-        run: which.
-        system: that it was made of.
-        params: averaged.
-        flops: that it has spent, its text model's among them.
+        run: the training run.
+        system: objects of the run.
+        params: EMA parameters.
+        flops_spent: training FLOPs of the run, including those of its text model.
     """
 
     run: TrainingRun
     system: system_lib.System
     params: PyTree
-    flops: float
+    flops_spent: float
 
 
 def iter_runs(config: ml_collections.ConfigDict, folder: epath.Path) -> Iterator[TrainingRun]:
-    """All runs but the codec's and the text models', seed by seed."""
+    """Yield all runs seed by seed, except those of the codec and the text models."""
     for seed in config.seeds:
-        for name in config.order:
+        for name in config.models_shown:
             yield _make_run(config, folder, name, seed)
 
 
 def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Trains the codec, if one of the contestants needs it and it is not there."""
-    names = {config.contestants[name].paradigm.name for name in config.order}
+    """Train the codec if a model needs it and it does not exist yet."""
+    names = {config.models[name].paradigm.name for name in config.models_shown}
     if not names & set(paradigms.USES_IMAGE_TOKENS):
         return
     where, given = folder / CODEC_DIR, config.codec
@@ -78,9 +78,9 @@ def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
         workdir.check_config(where, given)
         system = autoencoder_system.system(given)
         if (where / workdir.EVALUATION).exists():
-            _require_same_steps(where, given.steps, "codec.steps asks")
+            _require_same_steps(where, given.steps, "codec.steps requires")
             return
-        logging.info("The codec of %s.", ", ".join(paradigms.USES_IMAGE_TOKENS))
+        logging.info("Training the codec of %s.", ", ".join(paradigms.USES_IMAGE_TOKENS))
         workdir.save_config(where, given)
         autoencoder_run.train_autoencoder(system, where)
         autoencoder_run.evaluate(system, where)
@@ -89,24 +89,24 @@ def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 def train_run(
     config: ml_collections.ConfigDict, folder: epath.Path, run: TrainingRun
 ) -> FinishedRun:
-    """A run, trained to the end: it goes on from where it was, if it was begun."""
+    """Train a run to the end, or resume it; lmfusion's text model is trained first."""
     if run.config.paradigm.name != paradigms.TEXT_PRETRAINING[1]:
         return train_one(run)
     before = train_one(make_text_model_run(config, folder, run.seed))
     after = train_one(run)
-    return dataclasses.replace(after, flops=before.flops + after.flops)
+    return dataclasses.replace(after, flops_spent=before.flops_spent + after.flops_spent)
 
 
 def train_one(run: TrainingRun) -> FinishedRun:
-    """The same of a run that needs no other, or whose other is finished."""
+    """Train or resume a run whose text model, if it needs one, is already trained."""
     with workdir.lock(run.folder):
         workdir.check_config(run.folder, run.config)
         config, spent = _steps_for_flops(run)
         system = system_lib.system(config, run.folder)
         if _is_finished(run.folder, config):
-            logging.info("%s, seed %d: is trained.", run.name, run.seed)
+            logging.info("%s, seed %d: already trained.", run.name, run.seed)
         else:
-            logging.info("%s, seed %d: %d steps.", run.name, run.seed, config.steps)
+            logging.info("%s, seed %d: training to step %d.", run.name, run.seed, config.steps)
             workdir.save_config(run.folder, config)
             loop.run(system, run.folder)
         return FinishedRun(run, system, evaluate.load_ema_params(system, run.folder), spent)
@@ -115,63 +115,66 @@ def train_one(run: TrainingRun) -> FinishedRun:
 def make_text_model_run(
     config: ml_collections.ConfigDict, folder: epath.Path, seed: int
 ) -> TrainingRun:
-    """The run that lmfusion begins from."""
+    """Return the run of the text model that lmfusion is initialized from."""
     given = copy.deepcopy(config.text_model)
     given.seed = seed
     where = run_dir(folder, given.name, seed)
-    return TrainingRun(given.name, seed, given, where, config.language * config.flops)
+    return TrainingRun(
+        given.name, seed, given, where, config.text_pretrain_fraction * config.train_flops
+    )
 
 
 def measure_text_losses(text_run: FinishedRun, fused_run: FinishedRun) -> tuple[float, float]:
-    """Held-out losses of documents without pictures, of the text model and of what began from it.
+    """Measure the held-out text loss of the text model, and of the model initialized from it.
 
-    They are equal, to the last bit: the words' tower is frozen.
+    The documents have no images. The losses are equal to the last bit, because the text tower is
+    frozen.
     """
-    losses = text_run.system.losses()
+    losses = text_run.system.eval_losses()
     with sharding.mesh_context(text_run.system.mesh):
-        return tuple(losses(one.params)["heldout/text"] for one in (text_run, fused_run))
+        return tuple(losses(one.params)["eval/loss_text"] for one in (text_run, fused_run))
 
 
 def run_dir(folder: epath.Path, name: str, seed: int) -> epath.Path:
-    """Where a run is."""
+    """Return the folder of a run."""
     return folder / f"{name}-{seed}"
 
 
 def _make_run(
     config: ml_collections.ConfigDict, folder: epath.Path, name: str, seed: int
 ) -> TrainingRun:
-    given = copy.deepcopy(config.contestants[name])
+    given = copy.deepcopy(config.models[name])
     given.seed = seed
-    given.evaluation.samples = config.samples
+    given.evaluation.num_samples = config.num_samples
     share = 1.0
-    if given.codec.name == "codes":
+    if given.codec.name == "vq":
         given.codec.path = str(folder / CODEC_DIR / workdir.CODEC)
     if given.paradigm.name == paradigms.TEXT_PRETRAINING[1]:
-        given.start = str(run_dir(folder, config.text_model.name, seed))
-        share -= config.language
-    return TrainingRun(name, seed, given, run_dir(folder, name, seed), share * config.flops)
+        given.init_from = str(run_dir(folder, config.text_model.name, seed))
+        share -= config.text_pretrain_fraction
+    return TrainingRun(name, seed, given, run_dir(folder, name, seed), share * config.train_flops)
 
 
 def _steps_for_flops(run: TrainingRun) -> tuple[ml_collections.ConfigDict, float]:
-    """The configuration with as many steps as its FLOPs allow, and how many FLOPs these are."""
+    """Set the number of steps from the FLOPs budget; return configuration and FLOPs."""
     config = copy.deepcopy(run.config)
     system = system_lib.system(config, run.folder)
-    config.steps = max(1, round(run.flops / system.flops))
+    config.steps = max(1, round(run.flops_budget / system.flops))
     return config, config.steps * system.flops
 
 
 def _is_finished(folder: epath.Path, config: ml_collections.ConfigDict) -> bool:
     with checkpoint.Checkpoints(folder) as checkpoints:
-        latest = checkpoints.latest
+        latest = checkpoints.latest_step
     if latest is not None:
-        _require_same_steps(folder, config.steps, "flops and language ask")
+        _require_same_steps(folder, config.steps, "train_flops and text_pretrain_fraction require")
     return latest == config.steps
 
 
 def _require_same_steps(folder: epath.Path, steps: int, setting: str) -> None:
-    # The learning rate has followed the steps that were planned.
+    # The learning rate schedule depends on the total number of steps.
     if (was := workdir.load_config(folder).steps) != steps:
         raise UserError(
-            f"{folder} was begun for {was} steps, and {setting} for {steps} now: give the values "
-            "that were there, or another --workdir."
+            f"{folder} was started for {was} steps, but {setting} {steps} now. Give the earlier "
+            "values, or choose another --workdir."
         )

@@ -1,4 +1,4 @@
-"""Measures of a training, and how they are kept: as JSON, with pictures as PNG."""
+"""Measurements of a training run, and their JSON format, with images as base64 PNG."""
 
 import base64
 import dataclasses
@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneflow_jax.compare import page
+from oneflow_jax.compare.metrics import RENAMED_METRICS
 from oneflow_jax.data import pictures
 from oneflow_jax.data.document import Document, Image, Part, Text
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A figure of one training.
+    """A metric of one training run.
 
     Attributes:
-        value: the figure.
-        draws: what it would be with other documents; none if nobody can tell.
-        share: whether it lies between 0 and 1, and with it its interval.
+        value: value of the metric.
+        draws: bootstrap values over documents; empty if the metric has none.
+        share: whether the metric is a fraction, so that its interval is clipped to [0, 1].
     """
 
     value: float
@@ -27,25 +28,25 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class RunMeasurements:
-    """All that was measured of one training.
+    """All measurements of a training run.
 
     Attributes:
-        figures: with the contestant's number of passes.
-        curves: values by figure, (passes, seconds a document in batches, value).
-        samples: documents made from nothing.
-        timeline: how one of them came about.
+        metrics: metrics at the model's `reported_nfe`, by name.
+        curves: points at each number of forward passes, by name of the metric.
+        samples: documents that were generated without a prompt.
+        timeline: timeline of one document.
     """
 
-    figures: Mapping[str, Measurement]
+    metrics: Mapping[str, Measurement]
     curves: Mapping[str, Sequence[page.CurvePoint]]
     samples: Sequence[Document]
     timeline: page.Timeline
 
 
 def to_json(measurements: RunMeasurements) -> dict[str, Any]:
-    """What JSON can hold of them: all."""
+    """Convert measurements to values that JSON can represent."""
     return {
-        "figures": {name: dataclasses.asdict(one) for name, one in measurements.figures.items()},
+        "figures": {name: dataclasses.asdict(one) for name, one in measurements.metrics.items()},
         "curves": {
             name: [list(point) for point in points] for name, points in measurements.curves.items()
         },
@@ -57,15 +58,17 @@ def to_json(measurements: RunMeasurements) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> RunMeasurements:
-    """The measures of what `to_json` has made."""
+    """Convert the result of `to_json`, perhaps of an earlier version, back to measurements."""
     bars = [page.TimelineBar(**bar) for bar in data["timeline"]["parts"]]
     return RunMeasurements(
-        figures={
-            name: Measurement(one["value"], tuple(one["draws"]), one["share"])
+        metrics={
+            RENAMED_METRICS.get(name, name): Measurement(
+                one["value"], tuple(one["draws"]), one["share"]
+            )
             for name, one in data["figures"].items()
         },
         curves={
-            name: [page.CurvePoint(*point) for point in points]
+            RENAMED_METRICS.get(name, name): [page.CurvePoint(*point) for point in points]
             for name, points in data["curves"].items()
         },
         samples=[Document(tuple(map(_part_from_json, parts))) for parts in data["samples"]],

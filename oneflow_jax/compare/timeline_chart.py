@@ -1,6 +1,6 @@
-"""What of a document is under way after how many forward passes: a lane for each paradigm.
+"""Chart of timelines: which parts of a document each paradigm generates at which forward pass.
 
-Bars are drawn in shares of the width, so that labels keep their size on a phone.
+Bars are drawn in percent of the width, so that labels keep their size on a phone.
 """
 
 import html
@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from oneflow_jax.compare import charts, metrics
 from oneflow_jax.compare.results import ModelResult, Timeline, TimelineBar
 
-ROW_HEIGHT = 17  # pixels from one part to the next
+ROW_HEIGHT = 17  # in pixels, of each part
 BAR_HEIGHT = 11
-MAX_LABEL_LENGTH = 22  # of a label; a third of a phone's width
-MIN_BAR_PERCENT = 0.4  # percent: a bar of one pass is still seen
+MAX_LABEL_LENGTH = 22  # in characters, about a third of a phone's width
+MIN_BAR_PERCENT = 0.4  # minimum width, so that a bar of one forward pass stays visible
 
 
 def render_timelines(models: Sequence[ModelResult]) -> str:
-    """The lanes, all on one axis, and beside them each stretched to its own length."""
+    """Render a lane per model, on a shared axis and on an axis of its own."""
     recorded = [(at, one) for at, one in enumerate(models) if one.timeline]
     if not recorded:
         return ""
     longest = max(one.timeline.passes for _, one in recorded)
     axis = charts.AxisScale(0, longest, log=False)
     return (
-        f"<div class='lane head'><p class='shared'>on one axis: forward passes</p>"
-        f"<p class='own'>stretched to its own length</p>{_render_ticks(axis)}</div>"
+        f"<div class='lane head'><p class='shared'>forward passes, shared axis</p>"
+        f"<p class='own'>forward passes, scaled to full width</p>{_render_ticks(axis)}</div>"
         f"{''.join(_render_timeline(at, one.title, one.timeline, axis) for at, one in recorded)}"
         f"<div class='lane'>{_render_ticks(axis)}</div>"
     )
@@ -53,7 +53,7 @@ def _format_span(part: TimelineBar) -> str:
 def _render_bars(
     parts: Sequence[TimelineBar], axis: charts.AxisScale, css_class: str, label: str = ""
 ) -> str:
-    """The parts of a document, each in a row of its own; without a label it repeats another."""
+    """Render the parts of a document, one per row; screen readers skip it if `label` is ""."""
     known = f"role='img' aria-label='{label}'" if label else "aria-hidden='true'"
     places = (f"{100 * axis(value):.2f}%" for value in axis.ticks())
     grid = "".join(f"<line class='grid' x1='{x}' x2='{x}' y2='100%'/>" for x in places)
@@ -65,7 +65,7 @@ def _render_bars(
 
 
 def _render_bar(part: TimelineBar, axis: charts.AxisScale, top: int, label: str) -> str:
-    """A bar, and its label where most room is: after it, before it, or on it."""
+    """Render a bar with its label at the place with most room: after, before or on the bar."""
     start = 100 * axis(part.started)
     width = max(MIN_BAR_PERCENT, 100 * axis(part.finished) - start)
     start = min(start, 100 - width)
@@ -89,7 +89,7 @@ def _render_bar(part: TimelineBar, axis: charts.AxisScale, top: int, label: str)
 
 
 def _render_ticks(axis: charts.AxisScale) -> str:
-    """The numbers of the shared axis; those at its ends do not stand out over them."""
+    """Render the tick labels of the shared axis, which stay within its ends."""
     drawn = []
     for value in axis.ticks():
         share = axis(value)

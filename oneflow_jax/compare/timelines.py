@@ -1,4 +1,4 @@
-"""What of a document is begun and finished after how many forward passes, by paradigm."""
+"""Records timelines: the forward passes at which each part of a document starts and ends."""
 
 import dataclasses
 import time
@@ -14,48 +14,48 @@ from oneflow_jax.viewer import from_samples, token_times, trajectory
 
 
 def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) -> Timeline:
-    """How the first document of a task comes about, by itself."""
+    """Generate the first document of a task at batch size 1, and record its timeline."""
     system = finished_run.system
     grid = evaluate.time_grid(system, finished_run.params)
     plan = evaluate.task_plan(system, task, nfe, grid)
     generator = generate.Generator(system, finished_run.params)
     run = {"seed": finished_run.run.seed, "batch": system.mesh.size}
-    (_,) = generator(task.prompts[:1], plan, **run)  # compiles
+    (_,) = generator(task.prompts[:1], plan, **run)  # warm-up, which compiles
     began = time.monotonic()
     (made,) = generator(task.prompts[:1], plan, **run)
     seconds = time.monotonic() - began
-    if system.layout.markers:
-        return Timeline(made.passes, seconds, list(_autoregressive_bars(system.layout, made)))
+    if system.layout.has_markers:
+        return Timeline(made.nfe, seconds, list(_autoregressive_bars(system.layout, made)))
     (moved,) = generator(task.prompts[:1], dataclasses.replace(plan, record=True), **run)
-    (told,) = from_samples.build_views(system.layout, moved.moments, [""], [""])
-    return Timeline(made.passes, seconds, list(_concurrent_bars(told, made.passes)))
+    (told,) = from_samples.build_views(system.layout, moved.trajectory, [""], [""])
+    return Timeline(made.nfe, seconds, list(_concurrent_bars(told, made.nfe)))
 
 
 def _autoregressive_bars(
     layout: layouts.Layout, batch: generate.GeneratedBatch
 ) -> Iterator[TimelineBar]:
-    """Of a document that was written from left to right: a pass a token, the rest for pictures."""
+    """Yield the bars of a left-to-right document: one pass per token, the rest for images."""
     canvas = batch.canvas
-    runs = list(layouts.iter_parts(canvas.kind[0], canvas.span[0], canvas.position[0]))
+    runs = list(layouts.iter_parts(canvas.modality[0], canvas.span[0], canvas.position[0]))
     words = sum(len(at) for what, at in runs if what == Modality.TEXT)
     pictures = sum(what == Modality.IMAGE for what, _ in runs)
-    done = 1  # BOS has been read
-    each = (batch.passes - done - words) / max(1, pictures)
+    done = 1  # the forward pass of BOS
+    each = (batch.nfe - done - words) / max(1, pictures)
     for what, at in runs:
         took = each if what == Modality.IMAGE else len(at)
         if what == Modality.IMAGE:
-            yield TimelineBar("image", "picture", done, done + took)
+            yield TimelineBar("image", "image", done, done + took)
         elif label := layout.vocab.decode(canvas.ids[0][at].tolist()):
             yield TimelineBar("text", label, done, done + took)
         done += took
 
 
 def _concurrent_bars(view: trajectory.TrajectoryView, nfe: int) -> Iterator[TimelineBar]:
-    """Of a document that formed all at once: the passes are spread over the frames."""
+    """Yield the bars of a concurrent document; forward passes are spread evenly over frames."""
     each = nfe / max(1, len(view.frames) - 1)
     for part, first, last in token_times.compute_formation_intervals(view):
         picture = isinstance(part, trajectory.ImageView)
-        label = "picture" if picture else part.reading()
+        label = "image" if picture else part.to_text()
         yield TimelineBar(
             "image" if picture else "text", label, first * each, min(last * each, nfe)
         )

@@ -1,1 +1,1 @@
-"""What networks cost, counted on paper: FLOPs, bytes, and seconds on chips that are not here."""
+"""Analytic cost models of networks: FLOPs, bytes, and latency on TPUs."""

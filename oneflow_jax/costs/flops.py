@@ -1,15 +1,17 @@
-"""FLOPs, weights and cache of the network, counted by hand.
+"""Analytic FLOPs, weights and KV cache size of a network.
 
-FLOPs are those of matrix products: a multiplication and an addition for each weight used.
+Only FLOPs of matrix products are counted: a multiplication and an addition for each weight used.
+Multiply-adds per slot:
 
-    layer    2 D H A (query, out) + 2 D K A (key, value) + 2 S H A (scores, gathering) + 3 D F
-    network  N layers + E D (words) + C D (patches) + 256 D + D D (clock) + D O (heads)
+    layer    2 D H A (query, out) + 2 D K A (key, value) + 2 S H A (scores, values) + 3 D F (MLP)
+    network  N layers + E D (tokens) + C D (patches) + 256 D + D D (time) + D O (heads)
 
-multiply-adds for each slot, in the letters of `shapes`; S is the keys that a slot is multiplied
-with, seen or masked, O the numbers that all heads say of it. Every slot goes through both input
-maps and all heads. Training adds twice as much: gradients of inputs and of weights; patches and
-the clock, which are data, need no gradient of inputs. What is not a matrix product (norms,
-softmax, rotations, the optimizer) is not counted, nor what is recomputed (`backbone.REMAT`).
+The letters are those of `shapes`; S is the number of keys that a query is multiplied with, masked
+or not; O is the total output width of all heads. Every slot passes through both input projections
+and all heads. The backward pass costs twice the forward pass: gradients of inputs and of weights.
+Patches and the time are data, so their projections need no gradient of the input. The count
+excludes everything that is not a matrix product (norms, softmax, rotary embeddings, the optimizer)
+and recomputation (`backbone.REMAT`).
 """
 
 import dataclasses
@@ -17,7 +19,8 @@ import dataclasses
 from oneflow_jax.nn.model import Model
 
 TIME_FREQUENCIES = 256
-"""Numbers in the clock's sinusoids: `layers.ClockEmbedding.frequencies` cosines and sines."""
+"""Width of the sinusoidal time embedding: `layers.TimestepEmbedding.frequencies` sines and cosines.
+"""
 
 BF16_BYTES = 2
 """Bytes of a number in bfloat16."""
@@ -25,16 +28,16 @@ BF16_BYTES = 2
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Shape of a whole network.
+    """Shape of a network.
 
     Attributes:
-        layers, width, heads, kv_heads, head_width, hidden: of the backbone (`backbone.Size`).
+        layers, width, heads, kv_heads, head_width, hidden: as in `backbone.TransformerConfig`.
         vocab: number of token ids, V.
-        embed_width: width of a token's vector, E.
-        channels: numbers in a patch, C.
-        outputs: numbers that all heads together say of a slot, O.
-        towers: sets of layers: one for all slots, or 2, for words and for pictures; a slot goes
-            through one of them.
+        embed_width: width of a token embedding, E.
+        channels: values per patch, C.
+        outputs: total output width of all heads, O.
+        towers: number of towers (stacks of layers): 1 for all slots, or 2, one for text and one for
+            images; each slot passes through one tower.
     """
 
     layers: int
@@ -50,25 +53,25 @@ class Network:
     towers: int = 1
 
     @property
-    def parameters(self) -> int:
-        """Numbers that are learned."""
-        return self._parameters(self.towers)
+    def num_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return self._num_parameters(self.towers)
 
-    def weights(self, kinds: int) -> int:
-        """Bytes of bfloat16 that are read for slots of so many kinds, 1 or 2.
+    def weight_bytes(self, num_modalities: int) -> int:
+        """Return the bytes of bfloat16 weights that a pass over 1 or 2 modalities reads.
 
-        All parameters but the vocabulary's vectors, of which only the slots' own are, and but the
-        tower of a kind that is not there.
+        The token embedding table is excluded, since a pass reads only the rows of its own tokens.
+        With two towers, the tower of a modality that does not occur is excluded, too.
         """
         table = self.vocab * self.embed_width
-        return BF16_BYTES * (self._parameters(min(kinds, self.towers)) - table)
+        return BF16_BYTES * (self._num_parameters(min(num_modalities, self.towers)) - table)
 
     @property
     def kv_bytes_per_slot(self) -> int:
-        """Bytes of bfloat16 that one slot takes in a cache: keys and values of all layers."""
+        """KV cache size of one slot in bytes: bfloat16 keys and values of all layers."""
         return BF16_BYTES * self.layers * 2 * self.kv_heads * self.head_width
 
-    def _parameters(self, towers: int) -> int:
+    def _num_parameters(self, towers: int) -> int:
         d, a = self.width, self.head_width
         attention = 2 * d * self.heads * a + 2 * d * self.kv_heads * a + 2 * a
         layer = attention + 3 * d * self.hidden + 2 * d
@@ -79,8 +82,8 @@ class Network:
 
 
 def from_model(model: Model, channels: int) -> Network:
-    """The shape of a model of patches of so many channels."""
-    size = model.size
+    """Return the shape of a model whose patches have `channels` values."""
+    size = model.config
     return Network(
         layers=size.layers,
         width=size.width,
@@ -96,7 +99,7 @@ def from_model(model: Model, channels: int) -> Network:
 
 
 def forward(network: Network, slots: int, keys: int) -> float:
-    """FLOPs of one forward pass over `slots` slots of all rows, each of which meets `keys` keys."""
+    """Compute the FLOPs of a forward pass over `slots` slots in total, each attending to `keys`."""
     n, d = network, network.width
     maps = 2 * d * (n.heads + n.kv_heads) * n.head_width
     layer = maps + 2 * keys * n.heads * n.head_width + 3 * d * n.hidden
@@ -105,7 +108,7 @@ def forward(network: Network, slots: int, keys: int) -> float:
 
 
 def train(network: Network, rows: int, length: int) -> float:
-    """FLOPs of the forward and backward passes of one step over rows of `length` slots."""
+    """Compute the FLOPs of a training step, forward and backward, over rows of `length` slots."""
     slots = rows * length
     return 3 * forward(network, slots, length) - 2.0 * slots * _input_params(network)
 

@@ -1,23 +1,23 @@
-"""Least seconds that a document can take on given chips: a roofline.
+"""Roofline model of latency: a lower bound on the seconds per document on given chips.
 
-A forward pass of all rows of a batch takes max(FLOPs / peak, bytes / bandwidth), where the bytes
-are the network's weights in bfloat16, once (`Network.weights`), and the keys and values of the
-slots that its rows have in their caches. It is a bound from below, for it takes as free:
+A forward pass over a batch takes max(FLOPs / peak, bytes / bandwidth). The bytes are the network's
+bfloat16 weights, read once (`Network.weight_bytes`), and the cached keys and values of all rows. It
+is a lower bound, since the model ignores:
 
-- all that is not a matrix product, and activations, the pass's own keys and values, logits and the
-  choice of tokens among them: they are neither counted nor read from memory.
-- starting a pass, and padding to the chip's tiles: computing and reading overlap perfectly.
-- several chips: they share weights, work and caches evenly (tensor parallel), and what they tell
-  one another is hidden: 8 D bytes for each slot and layer (two all-reduces of D numbers), beside
-  24 D^2 FLOPs or so. In full passes that holds up to 3 D W / peak chips in a ring, with W the
-  bytes/s that one of them sends along it: 4 of v4 at a width of 4,096.
-- the other tower: a slot goes through its own alone. (A program that runs both and picks reads and
-  computes nearly twice as much in each pass of `lmfusion`.)
-- caches longer than what is in them, and rows that wait: all documents of a batch are of one
-  shape, so that all rows are at the same place. (`paradigms.writing` reads its whole cache in every
-  pass, and its rows wait at pictures for one another.)
+- Everything that is not a matrix product; and memory traffic of activations, of the keys and values
+  that the pass computes, of logits and of token sampling.
+- The overhead of starting a pass and padding to tiles: compute and memory traffic overlap fully.
+- Communication. Chips share weights, work and caches evenly (tensor parallelism), and their
+  all-reduces are hidden: two of D values, or 8 D bytes, per slot and layer, compared with about
+  24 D^2 FLOPs. For passes over many slots that holds for up to 3 D W / peak chips in a ring, where
+  W is the bandwidth of a chip along the ring in bytes/s: 4 chips of v4 at D = 4,096.
+- The other tower: a slot passes only through its own. (A program that evaluates both towers and
+  selects one reads and computes nearly twice as much in each pass of `lmfusion`.)
+- Unused cache entries and waiting rows: all documents of a batch have one shape, so that all rows
+  are at the same position. (`samplers.autoregressive` reads its whole cache in every pass, and its
+  rows wait for one another at images.)
 
-What is free here is less free in many small passes than in few large ones.
+The bound is less tight for many small passes than for few large ones.
 """
 
 import dataclasses
@@ -32,66 +32,70 @@ from oneflow_jax.costs.ways import DocumentShape, ForwardPass, GenerationProfile
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """What is asked of what.
+    """A network and the document, batch and chips for which its latency is computed.
 
     Attributes:
-        network: with one head over the vocabulary and one tower; ways add theirs.
-        document: to generate.
-        batch: documents at a time.
-        chip: the kind of chip.
-        chips: how many share the work; `min_chips` says how many must.
+        network: network with one head over the vocabulary and one tower; profiles add theirs.
+        document: shape of the documents to generate.
+        batch: number of documents generated at once.
+        chip: type of the chips.
+        num_chips: number of chips that share the work; must be at least `min_chips`.
     """
 
     network: Network
     document: DocumentShape
     batch: int
     chip: Chip
-    chips: int = 1
+    num_chips: int = 1
 
 
 def seconds(profile: GenerationProfile, nfe: int, deployment: Deployment) -> float:
-    """Seconds per document: those of a batch, divided by its documents.
+    """Return the seconds per document: those of a batch divided by its number of documents.
 
     Args:
-        profile: of generating.
-        nfe: forward passes of the whole document, or of each picture's flow.
-        deployment: of which network, on what.
+        profile: generation profile of a paradigm.
+        nfe: forward passes of the whole document, or of the flow of each image.
+        deployment: network, document, batch and chips.
     """
     network = profile.network(deployment.network)
     schedule = profile.schedule(deployment.document, nfe)
-    total = sum(one.times * _forward_seconds(network, one, deployment) for one in schedule)
+    total = sum(one.repeats * _forward_seconds(network, one, deployment) for one in schedule)
     return total / deployment.batch
 
 
 def crossover_nfe(profile: GenerationProfile, limit: float, deployment: Deployment) -> int | None:
-    """The most passes in which a way takes less than `limit` seconds per document.
+    """Return the largest NFE that takes less than `limit` seconds per document.
 
-    Of a way whose passes are all alike, without a cache; None if one pass already takes as long.
+    It applies to profiles without a KV cache, whose passes are all equal. It is None if a single
+    pass takes `limit` seconds or more.
     """
     return math.ceil(limit / seconds(profile, 1, deployment)) - 1 or None
 
 
 def min_chips(profile: GenerationProfile, deployment: Deployment) -> int:
-    """The least power of two of chips whose memory holds all weights and full caches."""
+    """Return the smallest power of two of chips whose memory holds the weights and full caches."""
     network = profile.network(deployment.network)
-    last = max(one.before + one.slots for one in profile.schedule(deployment.document, 1))
-    cache = deployment.batch * last * network.kv_bytes_per_slot if profile.cached else 0
-    full = flops.BF16_BYTES * network.parameters + cache
-    return 2 ** max(math.ceil(math.log2(full / deployment.chip.memory)), 0)
+    last = max(
+        one.context_length + one.num_slots for one in profile.schedule(deployment.document, 1)
+    )
+    cache = deployment.batch * last * network.kv_bytes_per_slot if profile.uses_kv_cache else 0
+    full = flops.BF16_BYTES * network.num_parameters + cache
+    return 2 ** max(math.ceil(math.log2(full / deployment.chip.hbm_bytes)), 0)
 
 
 def fit_chips(deployment: Deployment, profiles: Iterable[GenerationProfile]) -> Deployment:
-    """The setting with as many chips as the way needs that needs most."""
+    """Return the deployment with enough chips for each of the profiles."""
     return dataclasses.replace(
-        deployment, chips=max(min_chips(way, deployment) for way in profiles)
+        deployment, num_chips=max(min_chips(way, deployment) for way in profiles)
     )
 
 
 def _forward_seconds(network: Network, forward_pass: ForwardPass, deployment: Deployment) -> float:
-    keys, rows = forward_pass.before + forward_pass.slots, deployment.batch
-    work = flops.forward(network, rows * forward_pass.slots, keys)
+    keys, rows = forward_pass.context_length + forward_pass.num_slots, deployment.batch
+    work = flops.forward(network, rows * forward_pass.num_slots, keys)
     read = (
-        network.weights(forward_pass.kinds) + rows * forward_pass.before * network.kv_bytes_per_slot
+        network.weight_bytes(forward_pass.num_modalities)
+        + rows * forward_pass.context_length * network.kv_bytes_per_slot
     )
     chip = deployment.chip
-    return max(work / chip.peak, read / chip.bandwidth) / deployment.chips
+    return max(work / chip.peak_flops, read / chip.hbm_bandwidth) / deployment.num_chips

@@ -1,4 +1,4 @@
-"""Networks to ask about that this project has not trained: one head for words, one for patches."""
+"""Networks for latency estimates, not trained here: one text head and one image head."""
 
 from oneflow_jax.costs.flops import Network
 from oneflow_jax.costs.ways import DocumentShape
@@ -15,7 +15,7 @@ ONE_BILLION = Network(
     channels=48,
     outputs=8_192 + 48,
 )
-"""That of `configs/tpu_v4.py:1B`: 1,260,184,112 parameters."""
+"""The 1B network of `configs/tpu_v4.py:1B`: 1,260,184,112 parameters."""
 
 EIGHT_BILLION = Network(
     layers=32,
@@ -29,13 +29,18 @@ EIGHT_BILLION = Network(
     channels=64,
     outputs=128_256 + 64,
 )
-"""Backbone and vocabulary of Llama 3 8B (The Llama 3 Herd of Models, 2024, table 3; 128,256 tokens
-as released), patches of 2 x 2 latents of 16 channels: 7,658,957,120 parameters. Llama has 8.03
-billion, for its table is of full width; `configs/tpu_v4.py:8B`, with patches of pixels, has 131
-thousand fewer."""
+"""An 8B network with 7,658,957,120 parameters.
+
+Backbone and vocabulary are those of Llama 3 8B (The Llama 3 Herd of Models, 2024, table 3; 128,256
+tokens as released); patches are 2 x 2 latents of 16 channels. Llama has 8.03 billion parameters,
+since its embedding table has full width. `configs/tpu_v4.py:8B`, whose patches are pixels, has
+131 thousand parameters fewer.
+"""
 
 NETWORKS = {"1B": ONE_BILLION, "8B": EIGHT_BILLION}
-"""By how they are spoken of."""
+"""The networks by their size."""
 
-DOCUMENT = DocumentShape(words=256, pictures=4, patches=256, codes=1_024)
-"""What is generated where latencies are told."""
+DOCUMENT = DocumentShape(
+    num_text_tokens=256, num_images=4, patches_per_image=256, codes_per_image=1_024
+)
+"""The document whose latencies are reported."""

@@ -1,18 +1,18 @@
-"""The forward passes that each paradigm makes one document in.
+"""The forward passes with which each paradigm generates a document.
 
-    oneflow, mask_flow    every pass over all slots
-    edit_flow             the same, and up to twice as many passes where pictures are born
-    chameleon, dalle      a pass a token, words and codes, each against a cache of those before
-    transfusion, lmfusion a pass a word; for a picture its flow's passes over all of its slots
-                          against the cache, and one more, which puts it there
+    oneflow, mask_flow     every pass is over all slots
+    edit_flow              every pass is over all slots; up to twice the NFE if images are inserted
+    chameleon, dalle       one pass per token, text tokens and image codes, with a KV cache
+    transfusion, lmfusion  one pass per text token; for an image, the passes of its flow over all
+                           of its slots, with the KV cache, and one more that adds it to the cache
 
-As `paradigms` samples: left-to-right ones take one pass for each token that they write, what opens
-a picture and what ends the document among them, and one for BOS. A document grows under `edit_flow`
-in a row of fixed length, so that its passes too are over all slots; a picture that is born at the
-end of the words has its own time still to run (`growth.Sampler.taus`). That is counted as the
-worst: twice the passes, if there is any picture. All slots of a pass of `lmfusion` are of one kind,
-so that it needs one tower's weights. Nothing is given, and nothing is guided, which would cost up
-to twice as much.
+The numbers are those of the samplers in `samplers`. Autoregressive samplers take one pass per token
+that they write, including <image> and <end>, and one for BOS. In `edit_flow` a document grows in a
+row of fixed length, so its passes are over all slots, too; an image that is inserted at the end of
+the text still has its whole flow to run (`edit.EditSampler.run_times`). The worst case is counted:
+twice the NFE if there are images. In `lmfusion` all slots of a pass have one modality, so a pass
+reads the weights of one tower. There is no prompt and no guidance; guidance would cost up to twice
+as much.
 """
 
 import dataclasses
@@ -23,112 +23,121 @@ from oneflow_jax.costs.flops import Network
 
 @dataclasses.dataclass(frozen=True)
 class DocumentShape:
-    """A document: equal runs of text, each followed by a picture.
+    """Shape of a document: text runs of equal length, each followed by an image.
 
     Attributes:
-        words: text tokens, BOS, <image> and <end> among them.
-        pictures: how many.
-        patches, codes: slots of one picture as patches and as codes.
+        num_text_tokens: number of text tokens, including BOS, <image> and <end>.
+        num_images: number of images.
+        patches_per_image, codes_per_image: slots of one image as patches and as codes.
     """
 
-    words: int
-    pictures: int
-    patches: int
-    codes: int
+    num_text_tokens: int
+    num_images: int
+    patches_per_image: int
+    codes_per_image: int
 
     @property
-    def slots(self) -> int:
-        """Slots of the document, with its pictures as patches."""
-        return self.words + self.pictures * self.patches
+    def num_slots(self) -> int:
+        """Number of slots of the document if its images are patches."""
+        return self.num_text_tokens + self.num_images * self.patches_per_image
 
-    def runs(self) -> Iterator[int]:
-        """Words before each picture, or of the whole document if there is none."""
-        parts = max(self.pictures, 1)
-        return (self.words * (n + 1) // parts - self.words * n // parts for n in range(parts))
+    def text_run_lengths(self) -> Iterator[int]:
+        """Return the number of text tokens before each image, or of the document without images."""
+        parts = max(self.num_images, 1)
+        return (
+            self.num_text_tokens * (n + 1) // parts - self.num_text_tokens * n // parts
+            for n in range(parts)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class ForwardPass:
-    """One row's part in some equal forward passes.
+    """The slots of one row in a group of equal forward passes.
 
     Attributes:
-        slots: that go through the network.
-        before: slots before them that they see in a cache; they see all of each other too.
-        kinds: 2 if both words and pictures are among them, else 1.
-        times: how many such passes there are.
+        num_slots: number of slots that pass through the network; they attend to each other.
+        context_length: number of cached slots that they attend to.
+        num_modalities: 2 if the slots are text and images, else 1.
+        repeats: number of equal passes.
     """
 
-    slots: int
-    before: int = 0
-    kinds: int = 1
-    times: int = 1
+    num_slots: int
+    context_length: int = 0
+    num_modalities: int = 1
+    repeats: int = 1
 
 
 PassSchedule = Callable[[DocumentShape, int], Iterator[ForwardPass]]
-"""The passes of a document, for a number of passes: of the whole, or of each picture's flow."""
+"""A function from a document and an NFE, of the document or of each image, to its passes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationProfile:
-    """How a paradigm generates.
+    """How a paradigm generates documents.
 
     Attributes:
-        schedule: its passes.
-        cached: whether what was before is kept in a cache.
-        vocabularies: heads that speak of all of the vocabulary.
-        towers: as in `Network`.
+        schedule: function that lists the forward passes.
+        uses_kv_cache: whether the sampler uses a KV cache.
+        num_vocab_heads: number of heads over the whole vocabulary.
+        towers: number of towers, as in `Network`.
     """
 
     schedule: PassSchedule
-    cached: bool
-    vocabularies: int = 1
+    uses_kv_cache: bool
+    num_vocab_heads: int = 1
     towers: int = 1
 
-    def network(self, plain: Network) -> Network:
-        """A network of one such head and one tower, with those of this way instead."""
-        more = (self.vocabularies - 1) * plain.vocab
-        return dataclasses.replace(plain, outputs=plain.outputs + more, towers=self.towers)
+    def network(self, base_network: Network) -> Network:
+        """Return `base_network` with the vocabulary heads and towers of the paradigm.
+
+        Args:
+            base_network: network with one vocabulary head and one tower.
+        """
+        more = (self.num_vocab_heads - 1) * base_network.vocab
+        return dataclasses.replace(
+            base_network, outputs=base_network.outputs + more, towers=self.towers
+        )
 
 
 def all_slot_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
-    """All slots in every pass."""
-    kinds = 2 if document.words and document.pictures else 1
-    yield ForwardPass(document.slots, kinds=kinds, times=nfe)
+    """Yield `nfe` passes over all slots."""
+    kinds = 2 if document.num_text_tokens and document.num_images else 1
+    yield ForwardPass(document.num_slots, num_modalities=kinds, repeats=nfe)
 
 
 def insertion_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
-    """The same, twice as often if there are pictures."""
-    return all_slot_passes(document, 2 * nfe if document.pictures else nfe)
+    """Yield passes over all slots: `nfe`, or twice as many if there are images."""
+    return all_slot_passes(document, 2 * nfe if document.num_images else nfe)
 
 
 def token_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
-    """A pass for each word and each code."""
+    """Yield one pass per text token and per image code."""
     del nfe
-    tokens = document.words + document.pictures * document.codes
+    tokens = document.num_text_tokens + document.num_images * document.codes_per_image
     return (ForwardPass(1, before) for before in range(tokens))
 
 
 def token_and_image_flow_passes(document: DocumentShape, nfe: int) -> Iterator[ForwardPass]:
-    """A pass for each word, `nfe` and one more for each picture."""
+    """Yield one pass per text token, and `nfe` + 1 passes per image."""
     before = 0
-    for run in document.runs():
+    for run in document.text_run_lengths():
         yield from (ForwardPass(1, before + n) for n in range(run))
         before += run
-        if document.pictures:
-            yield ForwardPass(document.patches, before, times=nfe + 1)
-            before += document.patches
+        if document.num_images:
+            yield ForwardPass(document.patches_per_image, before, repeats=nfe + 1)
+            before += document.patches_per_image
 
 
-_ALL_SLOTS = GenerationProfile(all_slot_passes, cached=False)
-_AUTOREGRESSIVE = GenerationProfile(token_passes, cached=True)
+_ALL_SLOTS = GenerationProfile(all_slot_passes, uses_kv_cache=False)
+_AUTOREGRESSIVE = GenerationProfile(token_passes, uses_kv_cache=True)
 
 PROFILES = {
     "oneflow": _ALL_SLOTS,
     "mask_flow": _ALL_SLOTS,
-    "edit_flow": GenerationProfile(insertion_passes, cached=False, vocabularies=2),
+    "edit_flow": GenerationProfile(insertion_passes, uses_kv_cache=False, num_vocab_heads=2),
     "chameleon": _AUTOREGRESSIVE,
     "dalle": _AUTOREGRESSIVE,
-    "transfusion": GenerationProfile(token_and_image_flow_passes, cached=True),
-    "lmfusion": GenerationProfile(token_and_image_flow_passes, cached=True, towers=2),
+    "transfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True),
+    "lmfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True, towers=2),
 }
-"""By the name of the paradigm. `dalle` writes all words first, which changes nothing here."""
+"""Profiles by paradigm. `dalle` generates all text first, which does not change the costs."""

@@ -1,1 +1,1 @@
-"""From packages and files to batches of canvases on devices."""
+"""Data loading: from packages and files to batches of canvases on devices."""

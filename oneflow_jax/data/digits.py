@@ -1,4 +1,4 @@
-"""Handwritten digits with captions: 1,797 scans of 8x8 pixels that come with scikit-learn."""
+"""Handwritten digits with captions: 1,797 scans of 8x8 pixels from scikit-learn."""
 
 import pathlib
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
-from sklearn import datasets
 
 from oneflow_jax.data import document, records, splits
 
@@ -23,22 +22,22 @@ TEMPLATES = (
 CAPTIONS = {
     template.format(name): digit for template in TEMPLATES for digit, name in enumerate(NAMES)
 }
-"""All 40 captions, and the digit that each names."""
+"""The digit that each of the 40 captions names."""
 
 _NUM_SPLIT_BUCKETS = 6  # one scan in six is held out
 
 
 def parse_digit(caption: str) -> int | None:
-    """Returns the digit that a caption names, or None unless it is one of `CAPTIONS` exactly."""
+    """Return the digit of a caption, or None if it is not exactly one of `CAPTIONS`."""
     return CAPTIONS.get(caption)
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """Documents of one caption and then one picture: splits 'train' and 'heldout'."""
+    """Documents of one caption followed by one image; splits 'train' and 'heldout'."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded. TFDS 4.9.10 would look for checksums by way of importlib_resources,
-    # which it does not declare as a dependency.
+    # Nothing is downloaded. Without this line TFDS 4.9.10 would look up checksums with
+    # importlib_resources, which it does not declare as a dependency.
     url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -60,6 +59,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, held_out: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        from sklearn import datasets  # It takes 2 s to import.
+
         scans = datasets.load_digits()
         for index, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):
             key = f"{index:04d}"
@@ -68,7 +69,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def builder(data_dir: str | pathlib.Path) -> Digits:
-    """Returns the TFDS builder of the digits in `data_dir`."""
+    """Return the TFDS builder of the digits in `data_dir`."""
     return Digits(data_dir=data_dir, file_format="array_record")
 
 
@@ -79,6 +80,6 @@ def _make_document(key: str, scan: np.ndarray, digit: int) -> document.Document:
 
 
 def _to_rgb(scan: np.ndarray) -> UInt8[np.ndarray, "8 8 3"]:
-    """Returns a scan of ink 0 to 16 as grey RGB, 0 (no ink) to 255."""
+    """Convert a scan with ink values 0 to 16 to gray RGB, 0 (no ink) to 255."""
     grey = np.round(scan * (255 / 16)).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""What turns one document into another: words and pictures put in, taken out or changed."""
+"""Differences of two documents: insertions, deletions and substitutions of words and images."""
 
 import dataclasses
 import difflib
@@ -9,36 +9,36 @@ import numpy as np
 from oneflow_jax.data.document import Document, Image, Text
 
 Item = str | bytes
-"""A word, or the content of a picture."""
+"""A word, or the bytes of the pixels of an image."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """One change.
+    """One insertion, deletion or substitution.
 
     Attributes:
-        place: number of the item in the document before, from 1; of one that is put in, that of
-            the item which it comes after, 0 for the beginning.
-        before, after: the word, or "<image>"; None where there is none.
+        index: number of the item in the original document, counted from 1; for an insertion, the
+            number of the item that it follows, 0 at the beginning.
+        old, new: the word, or "<image>"; `old` is None for an insertion, `new` for a deletion.
     """
 
-    place: int
-    before: str | None
-    after: str | None
+    index: int
+    old: str | None
+    new: str | None
 
     def __str__(self) -> str:
-        """One line for people."""
-        if self.before is None:
-            return f"after {self.place}: put in {self.after}"
-        if self.after is None:
-            return f"{self.place}: took out {self.before}"
-        if self.before == self.after == "<image>":
-            return f"{self.place}: made <image> anew"
-        return f"{self.place}: {self.before} -> {self.after}"
+        """Return one readable line that describes the edit."""
+        if self.old is None:
+            return f"after {self.index}: inserted {self.new}"
+        if self.new is None:
+            return f"{self.index}: deleted {self.old}"
+        if self.old == self.new == "<image>":
+            return f"{self.index}: replaced <image>"
+        return f"{self.index}: {self.old} -> {self.new}"
 
 
 def diff_documents(original: Document, edited: Document) -> list[Edit]:
-    """The changes, in reading order; words and pictures are counted alike, as items."""
+    """Return the edits in reading order. Words and images both count as items."""
     old, new = diff_items(original), diff_items(edited)
     found: list[Edit] = []
     for what, i, j, m, n in align(old, new).get_opcodes():
@@ -48,7 +48,7 @@ def diff_documents(original: Document, edited: Document) -> list[Edit]:
 
 
 def diff_items(document: Document) -> list[Item]:
-    """The words and pictures, in reading order; pictures are equal if all their pixels are."""
+    """Return the words and images in reading order. Images are equal if all their pixels are."""
     found: list[Item] = []
     for part in document.parts:
         if isinstance(part, Text):
@@ -59,12 +59,12 @@ def diff_items(document: Document) -> list[Item]:
 
 
 def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceMatcher:
-    """Aligns two lists of items."""
+    """Align two lists of items."""
     return difflib.SequenceMatcher(None, old, new, autojunk=False)
 
 
 def _diff_span(deleted: Sequence[Item], inserted: Sequence[Item], offset: int) -> Iterator[Edit]:
-    """What replaces what where nothing is the same: words replace words, pictures pictures."""
+    """Yield the edits of a span without equal items: a word replaces a word, an image an image."""
     kinds = [[isinstance(item, str) for item in each] for each in (deleted, inserted)]
     for what, i, j, m, n in align(*kinds).get_opcodes():
         if what == "equal":

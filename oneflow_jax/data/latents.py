@@ -1,11 +1,11 @@
-"""Documents whose pictures a learned codec has encoded once: written and read in array_record.
+"""Storage of documents whose images are encoded as latents of an autoencoder, in array_record.
 
-    <folder>/latents.json                               what made them, and their mean and deviation
-    <folder>/train-00003-of-00010.array_record          documents
-    <folder>/train-00003-of-00010.json                  that shard's size, and sums over its latents
+    <folder>/latents.json                       codec fingerprint; mean and std of the latents
+    <folder>/train-00003-of-00010.array_record  documents of a shard
+    <folder>/train-00003-of-00010.json          size of the shard, and sums over its latents
 
-A shard's own JSON is written when the shard is whole. What was killed on the way is begun anew, one
-shard at a time; a shard that was cut short since is told.
+The JSON file of a shard is written when the shard is complete. Shards that were interrupted are
+written again, one at a time. A shard that was truncated later is reported.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ from oneflow_jax.errors import UserError
 INDEX_FILE = "latents.json"
 
 SHARD_SIZE = 1_000
-"""Documents in a shard: what is lost when a preparation is killed."""
+"""Documents per shard. At most one shard per process is lost when the preparation is killed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentIndex:
-    """What a folder of latents holds.
+    """Index of a folder of latents.
 
     Attributes:
-        fingerprint: of the codec that made them.
-        documents: in each split.
-        mean, deviation: of the first split's latents, by channel.
+        fingerprint: fingerprint of the codec that encoded the latents.
+        documents: number of documents in each split.
+        mean, deviation: mean and std of the latents of the first split, per channel.
     """
 
     fingerprint: str
@@ -45,13 +45,13 @@ class LatentIndex:
     deviation: tuple[float, ...]
 
     def to_json(self) -> str:
-        """What `read_index` reads."""
+        """Return the index as JSON, which `read_index` reads."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of documents, `number` of the split's `count`."""
+    """One file of documents: shard `number` of the `count` shards of a split."""
 
     folder: epath.Path
     split: str
@@ -60,28 +60,28 @@ class Shard:
 
     @property
     def path(self) -> epath.Path:
-        """The file of documents."""
+        """Path of the file of documents."""
         return self.folder / f"{self.split}-{self.number:05d}-of-{self.count:05d}.array_record"
 
     @property
-    def told(self) -> epath.Path:
-        """The file that says that the shard is whole, and what it holds."""
+    def manifest(self) -> epath.Path:
+        """Path of the JSON file that marks the shard as complete and holds its statistics."""
         return self.path.with_suffix(".json")
 
     @property
-    def whole(self) -> bool:
-        """Whether all of it was written, and is still there."""
-        if not (self.told.exists() and self.path.exists()):
+    def is_complete(self) -> bool:
+        """Whether the shard was fully written and still has its full size."""
+        if not (self.manifest.exists() and self.path.exists()):
             return False
         try:
-            return json.loads(self.told.read_text())["bytes"] == self.path.stat().length
-        except ValueError:  # The machine went down before the disk had all of it.
+            return json.loads(self.manifest.read_text())["bytes"] == self.path.stat().length
+        except ValueError:  # The file is truncated, for example after a power failure.
             return False
 
     def write(self, documents: Iterable[Document]) -> None:
-        """Writes the documents, all of whose pictures are encoded."""
+        """Write the documents, whose images must all be encoded."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.told.unlink(missing_ok=True)
+        self.manifest.unlink(missing_ok=True)
         draft = self.path.with_suffix(".draft")
         writer = array_record_module.ArrayRecordWriter(str(draft), "group_size:1")
         written, count, total, squares = 0, 0, np.float64(0), np.float64(0)
@@ -102,44 +102,45 @@ class Shard:
             "total": np.atleast_1d(total).tolist(),
             "squares": np.atleast_1d(squares).tolist(),
         }
-        draft = self.told.with_suffix(".draft")
+        draft = self.manifest.with_suffix(".draft")
         draft.write_text(json.dumps(told) + "\n")
-        draft.replace(self.told)
+        draft.replace(self.manifest)
 
 
 def list_shards(folder: epath.Path, split: str, num_documents: int) -> list[Shard]:
-    """The shards of a split of so many documents."""
+    """Return the shards of a split of `num_documents` documents."""
     count = math.ceil(num_documents / SHARD_SIZE)
     return [Shard(folder, split, number, count) for number in range(count)]
 
 
 def all_complete(folder: epath.Path, index: LatentIndex) -> bool:
-    """Whether all shards of all splits are whole."""
+    """Return whether all shards of all splits are complete."""
     return all(
-        shard.whole
+        shard.is_complete
         for split, count in index.documents.items()
         for shard in list_shards(folder, split, count)
     )
 
 
 def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int]) -> LatentIndex:
-    """Writes and returns the index of finished shards.
+    """Write the index of complete shards and return it.
 
     Args:
-        folder: of the shards.
-        fingerprint: of the codec.
-        documents: in each split; the first one's latents are measured.
+        folder: folder of the shards.
+        fingerprint: fingerprint of the codec.
+        documents: number of documents in each split; mean and std are those of the first split.
 
     Raises:
-        UserError: there is no picture in the first split.
+        UserError: the first split has no image.
     """
     first = next(iter(documents))
     told = [
-        json.loads(shard.told.read_text()) for shard in list_shards(folder, first, documents[first])
+        json.loads(shard.manifest.read_text())
+        for shard in list_shards(folder, first, documents[first])
     ]
     count = sum(each["latents"] for each in told)
     if count == 0:
-        raise UserError(f"{folder}: the split {first!r} has no picture to make latents of.")
+        raise UserError(f"{folder}: split {first!r} has no image to encode.")
     mean = np.sum([each["total"] for each in told if each["latents"]], axis=0) / count
     square = np.sum([each["squares"] for each in told if each["latents"]], axis=0) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
@@ -151,10 +152,10 @@ def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int])
 
 
 def read_index(path: epath.Path, fingerprint: str) -> LatentIndex:
-    """An index, of latents that the codec with this fingerprint made.
+    """Read an index and check that its latents belong to the codec with this fingerprint.
 
     Raises:
-        UserError: another codec made them, or the file is not one of ours.
+        UserError: the latents belong to another codec, or the file is not an index of latents.
     """
     try:
         values = json.loads(path.read_text())
@@ -165,23 +166,23 @@ def read_index(path: epath.Path, fingerprint: str) -> LatentIndex:
             tuple(values["deviation"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not an index of latents ({error!r}): delete it.") from error
+        raise UserError(f"{path} is not an index of latents ({error!r}). Delete it.") from error
     if index.fingerprint != fingerprint:
         raise UserError(
-            f"{path}: its latents were made by the codec {index.fingerprint}, and codec.path holds "
-            f"{fingerprint}. Give the codec that made them, or choose a folder of another name in "
-            f"place of {path.parent}."
+            f"{path}: the latents were encoded by codec {index.fingerprint}, but codec.path holds "
+            f"{fingerprint}. Use the codec that encoded the latents, or a folder other than "
+            f"{path.parent}."
         )
     return index
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentSource:
-    """The documents of one split, in random access; picklable.
+    """Random access to the documents of one split; picklable.
 
     Attributes:
-        records: of all shards.
-        paths: of the shards.
+        records: records of all shards.
+        paths: paths of the shards.
     """
 
     records: ArrayRecordDataSource
@@ -191,7 +192,7 @@ class LatentSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Document:
-        # Python ends a for loop on IndexError.
+        # A Python for loop ends on IndexError.
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
         try:
@@ -201,16 +202,16 @@ class LatentSource:
 
 
 def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSource:
-    """The documents of a split.
+    """Open the documents of a split.
 
     Raises:
-        UserError: a shard is missing or was cut short; the message names it.
+        UserError: a shard is missing or truncated; the message names it.
     """
     wanted: Sequence[Shard] = list_shards(folder, split, num_documents)
     for shard in wanted:
-        if not shard.whole:
+        if not shard.is_complete:
             raise UserError(
-                f"{shard.path} is missing or was cut short: --mode=prepare makes it anew."
+                f"{shard.path} is missing or truncated. Write it again with --mode=prepare."
             )
     paths = tuple(str(shard.path) for shard in wanted)
     return LatentSource(_open_records(paths), paths)
@@ -220,7 +221,7 @@ def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
     try:
         return ArrayRecordDataSource(paths)
     except (RuntimeError, ValueError) as error:
-        if len(paths) > 1:  # One by one, to name it.
+        if len(paths) > 1:  # Open the files one by one to find the damaged one.
             for path in paths:
                 _open_records((path,))
         raise _corrupt_error(paths[0], error) from error
@@ -228,11 +229,11 @@ def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
 
 def _corrupt_error(path: str, error: Exception) -> UserError:
     why = str(error).splitlines()[0][:120]
-    return UserError(f"{path} is damaged: delete it, and the same command makes it anew ({why}).")
+    return UserError(f"{path} is damaged. Delete it and run the same command again ({why}).")
 
 
 def _to_record(document: Document) -> bytes:
-    """The words as JSON and the latents as they are, in one npz file."""
+    """Encode a document as an npz file, with its parts as JSON and its latents as arrays."""
     parts: list[dict[str, str | int]] = []
     latents: list[np.ndarray] = []
     for part in document.parts:
@@ -243,7 +244,7 @@ def _to_record(document: Document) -> bytes:
                 parts.append({"image": len(latents)})
                 latents.append(values.astype(np.float32))
             case _:
-                raise TypeError(f"documents with latents are whole and encoded; here is {part!r}")
+                raise TypeError(f"only text and encoded images can be stored, not {part!r}")
     file = io.BytesIO()
     words = np.frombuffer(json.dumps(parts).encode(), np.uint8)
     np.savez(file, parts=words, **{f"image_{n}": values for n, values in enumerate(latents)})

@@ -1,11 +1,11 @@
-"""From documents to batches on devices, by grain: shuffle, lay out, pack, batch, prefetch.
+"""Input pipeline on grain: shuffle, lay out, pack, batch, and prefetch documents to devices.
 
-Or, for what learns from pictures alone, a picture of each document.
+Models that learn from images alone (autoencoders) get one image of each document instead.
 
-A batch is made of `streams`: stream k of S reads every S-th document, from the k-th on, and fills
-rows k B/S to (k+1) B/S. A process runs those whose rows lie on its devices, so that batches are the
-same whatever the number of processes. The streams' state is saved with each checkpoint and brings
-back the very next batch, also in the middle of an epoch.
+A batch is made of `streams`: stream k of S reads every S-th document, starting with the k-th, and
+fills rows k B/S to (k+1) B/S. A process runs the streams whose rows are on its devices. Batches
+therefore do not depend on the number of processes. The state of the streams is saved with each
+checkpoint; restoring it continues with exactly the next batch, also in the middle of an epoch.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree, UInt8
 
 PACKING_BINS = 64
-"""Rows that are packed together: more leave fewer slots empty, and make a resume slower."""
+"""Rows that are packed at a time. More rows leave fewer slots empty but make resuming slower."""
 
 READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
-"""Documents read ahead. grain looks at all of them for each that it hands on, so that its default
-of 500 costs more than to read a small document."""
+"""Documents to read ahead. For each element that grain returns it iterates over the whole buffer,
+so its default of 500 costs more than reading a small document."""
 
 
 def canvas_batches(
@@ -43,19 +43,19 @@ def canvas_batches(
     cache_size: int = 0,
     sharding: jax.sharding.Sharding,
 ) -> streaming.BatchStreams:
-    """Endless batches of packed rows, `Canvas`, in an order drawn anew each epoch.
+    """Return endless `Canvas` batches of packed rows, shuffled again in each epoch.
 
     Args:
         source: random access to documents; picklable if there are workers.
-        layout: how a document becomes slots.
-        batch_size: of the global batch, B.
-        num_streams: independent parts of the batch, S, a divisor of B. With fewer than processes,
-            some of these read the same documents and take different rows of theirs.
-        seed: of the order.
-        num_workers: processes that lay out and pack, at most one a stream; 0 does it in a thread of
-            this one.
-        cache_size: how many documents, laid out, each process may keep in memory.
-        sharding: where the rows go.
+        layout: mapping from documents to slots.
+        batch_size: number of rows of the global batch, B.
+        num_streams: number of independent parts of the batch, S, a divisor of B. With fewer streams
+            than processes, some processes read the same documents and use different rows of them.
+        seed: RNG seed of the order.
+        num_workers: number of worker processes that lay out and pack, at most one per stream; 0
+            uses a thread of this process.
+        cache_size: maximum number of laid-out documents that each process keeps in memory.
+        sharding: sharding of the rows.
     """
     documents = _shuffle_repeat(_CachedSource(source, layout.row, cache_size), seed)
 
@@ -63,7 +63,8 @@ def canvas_batches(
         packed = grain.experimental.FirstFitPackIterDataset(
             documents[number::num_streams].to_iter_dataset(READ_OPTIONS),
             length_struct=dict.fromkeys(
-                ("ids", "latents", "kind", "span", "position", "fixed", "opening"), layout.length
+                ("ids", "latents", "modality", "span", "position", "is_given", "insertable"),
+                layout.length,
             ),
             num_packing_bins=PACKING_BINS,
             seed=seed,
@@ -86,25 +87,25 @@ def image_batches(
     cache_size: int = 0,
     sharding: jax.sharding.Sharding,
 ) -> streaming.BatchStreams:
-    """Endless batches of pictures, uint8 `[B pixels pixels 3]`; the other arguments as above.
+    """Return endless batches of images, uint8 `[B pixels pixels 3]`.
 
-    Each document that has pictures shows one of them, drawn anew each time.
+    Each document that has images contributes one of them, chosen at random each time.
 
     Args:
         source: random access to documents; picklable if there are workers.
-        pixels: height and width of all pictures.
-        batch_size: pictures of the global batch, B.
-        num_streams: independent parts of the batch.
-        seed: of the order.
-        num_workers: processes that read; 0 does it in a thread of this one.
-        cache_size: how many documents' pictures each process may keep in memory.
-        sharding: where the pictures go.
+        pixels: height and width of all images.
+        batch_size: number of images of the global batch, B.
+        num_streams: number of independent parts of the batch.
+        seed: RNG seed of the order.
+        num_workers: number of worker processes that read; 0 uses a thread of this process.
+        cache_size: maximum number of documents whose images each process keeps in memory.
+        sharding: sharding of the images.
 
     Raises:
-        UserError: a picture has another size, when it comes.
+        UserError: an image has another size. Raised when the image is read.
     """
     read = functools.partial(check_image_size, pixels)
-    # Drawn by the place among all documents: streams would else all draw the same numbers.
+    # Choose images before splitting into streams, which would all get the same random numbers.
     shown = _shuffle_repeat(_CachedSource(source, read, cache_size), seed).random_map(_pick_image)
 
     def stream(number: int) -> grain.IterDataset[UInt8[np.ndarray, "n pixels pixels 3"]]:
@@ -119,66 +120,69 @@ def image_batches(
 def check_image_size(
     pixels: int, document: Document
 ) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], ...]:
-    """The pictures of a document, all of them `pixels` high and wide.
+    """Return the images of a document and check that each is `pixels` x `pixels`.
 
     Raises:
-        UserError: one is not.
+        UserError: an image has another size.
     """
-    found = document.pictures()
+    found = document.images()
     for picture in found:
         if picture.shape != (pixels, pixels, 3):
             raise UserError(
-                f"A picture of shape {picture.shape} in the data set; data.pixels={pixels} wants "
-                f"{(pixels, pixels, 3)}: set it, or the size in the data set's own settings."
+                f"data.pixels={pixels}: the data set has an image of shape {picture.shape} instead "
+                f"of {(pixels, pixels, 3)}. Change data.pixels, or the data set's image size."
             )
     return found
 
 
 def _shuffle_repeat(documents: Sequence[Any], seed: int) -> grain.MapDataset:
-    """Endlessly, each epoch in another order."""
+    """Repeat the documents endlessly, each epoch in another order."""
     return grain.MapDataset.source(documents).seed(seed).shuffle().repeat()
 
 
 def _make_streams(
     make_stream: Callable[[int], grain.IterDataset], shard: "_HostShard", num_workers: int
 ) -> streaming.BatchStreams:
-    """Batches of this process's streams, which `make_stream` makes by number."""
-    mine = {number: make_stream(number) for number in shard.numbers()}
-    return streaming.BatchStreams(mine, num_workers, shard.placed)
+    """Return the batches of this process; `make_stream` makes a stream by its number."""
+    mine = {number: make_stream(number) for number in shard.stream_ids()}
+    return streaming.BatchStreams(mine, num_workers, shard.to_device)
 
 
 @dataclasses.dataclass(frozen=True)
 class _HostShard:
-    """What this process holds of a batch, of this many rows and slots, cut into `streams`."""
+    """The part of a global batch that this process holds.
+
+    `shape` is (rows, slots) of the global batch, which is divided into `num_streams` streams.
+    """
 
     shape: tuple[int, int]
-    streams: int
+    num_streams: int
     sharding: jax.sharding.Sharding
 
-    def numbers(self) -> list[int]:
-        """The streams that have rows, some at least, on this process's devices."""
+    def stream_ids(self) -> list[int]:
+        """Return the streams that have at least one row on this process's devices."""
         rows, _ = self.shape
-        each = rows // self.streams
+        each = rows // self.num_streams
         held = self.sharding.addressable_devices_indices_map(self.shape).values()
         return sorted({row // each for where, _ in held for row in range(rows)[where]})
 
-    def placed(self, pieces: Mapping[int, PyTree]) -> PyTree:
-        """The batch on the devices, of the rows of each of these streams."""
-        numbers = sorted(pieces)
+    def to_device(self, rows_by_stream: Mapping[int, PyTree]) -> PyTree:
+        """Assemble the rows of each stream into a batch on the devices."""
+        numbers = sorted(rows_by_stream)
         return jax.tree.map(
-            lambda *found: self._on_devices(numbers, np.concatenate(found)),
-            *[pieces[number] for number in numbers],
+            lambda *found: self._put_rows(numbers, np.concatenate(found)),
+            *[rows_by_stream[number] for number in numbers],
         )
 
-    def _on_devices(self, numbers: list[int], values: np.ndarray) -> jax.Array:
-        """Puts rows where they belong; `values` has those of the streams with these numbers."""
+    def _put_rows(self, stream_ids: list[int], values: np.ndarray) -> jax.Array:
+        """Put `values`, the rows of the streams `stream_ids`, on the devices."""
         rows, _ = self.shape
-        each = rows // self.streams
+        each = rows // self.num_streams
 
         def chosen(index: tuple[slice, ...]) -> np.ndarray:
-            # A device's rows lie together, and so do the streams that have them.
+            # The rows of a device are contiguous, and so are the streams that they belong to.
             start, stop, _ = index[0].indices(rows)
-            first = numbers.index(start // each) * each + start % each
+            first = stream_ids.index(start // each) * each + start % each
             return values[first : first + stop - start, *index[1:]]
 
         shape = (rows, *values.shape[1:])
@@ -186,46 +190,46 @@ class _HostShard:
 
 
 class _CachedSource:
-    """What is made of the documents of a source; the first `cache` that are asked for are kept.
+    """The transformed documents of a source, with a cache of the first `cache_size` of them.
 
-    To read and lay out a small picture takes longer than a small model takes to learn from it.
+    Reading and laying out a small image takes longer than a training step of a small model on it.
     """
 
     def __init__(
-        self, source: Sequence[Document], make: Callable[[Document], Any], cache: int
+        self, source: Sequence[Document], transform: Callable[[Document], Any], cache_size: int
     ) -> None:
-        self._source, self._make, self._cache = source, make, cache
-        self._kept: dict[int, Any] = {}
+        self._source, self._transform, self._cache_size = source, transform, cache_size
+        self._entries: dict[int, Any] = {}
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> Any:  # noqa: ANN401 - whatever is made
-        made = self._kept.get(index)
+    def __getitem__(self, index: int) -> Any:  # noqa: ANN401 - the type that `transform` returns
+        made = self._entries.get(index)
         if made is None:
-            made = self._make(self._source[index])
-            if len(self._kept) < self._cache:
-                self._kept[index] = made
+            made = self._transform(self._source[index])
+            if len(self._entries) < self._cache_size:
+                self._entries[index] = made
         return made
 
 
 def _pick_image(images: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray | None:
-    # grain leaves out what is None.
+    # grain drops elements that are None.
     return images[rng.integers(len(images))] if images else None
 
 
 def _to_canvas(packed: dict[str, np.ndarray]) -> Canvas:
-    """One packed row; its span numbers, which began anew with each document, run through."""
-    kind, segment = packed["kind"], packed["kind_segment_ids"]
+    """Convert a packed row to a Canvas; span numbers count through all documents of the row."""
+    kind, segment = packed["modality"], packed["modality_segment_ids"]
     changes = np.diff(packed["span"], prepend=0) != 0
     span = np.where(kind != Modality.PAD, np.cumsum(changes), 0)
     return Canvas(
         ids=packed["ids"],
         latents=packed["latents"],
-        kind=kind,
+        modality=kind,
         segment=segment.astype(np.int32),
         span=span.astype(np.int32),
         position=packed["position"],
-        fixed=packed["fixed"],
-        opening=packed["opening"],
+        is_given=packed["is_given"],
+        insertable=packed["insertable"],
     )

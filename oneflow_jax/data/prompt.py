@@ -1,4 +1,4 @@
-"""The language of prompts: words, pictures that are given, and gaps to be filled."""
+"""Prompt syntax: text, given images, and gaps that the model fills."""
 
 import re
 from collections.abc import Sequence
@@ -10,31 +10,31 @@ from oneflow_jax import errors
 from oneflow_jax.data import document, pictures
 
 TAGS = (
-    ("<image>", "a picture to be made"),
-    ("<image:path/to.png>", "a given picture"),
-    ("<text>", "words to be made"),
-    ("<text:5>", "words to be made, in 5 tokens"),
-    ("<document>", "words and pictures to be made, as many as the model sees fit (edit_flow)"),
+    ("<image>", "an image to generate"),
+    ("<image:path/to.png>", "a given image"),
+    ("<text>", "text to generate"),
+    ("<text:5>", "text of 5 tokens to generate"),
+    ("<document>", "any number of texts and images to generate (edit_flow)"),
 )
 
 PromptPart = str | np.ndarray | PIL.Image.Image | document.Gap
-"""Words with tags in them, a given picture (an array is uint8 `[height width 3]`), or a gap."""
+"""Text with tags, a given image (an array is uint8 `[height width 3]`), or a gap."""
 
 _TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
 
 
 def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Document:
-    """Returns the document that a prompt describes.
+    """Parse a prompt and return the document that it describes.
 
     Args:
-      prompt: words with tags in them (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>", a
-        picture, a gap, or a list of them.
-      pixels: given pictures are brought to this width and height.
+      prompt: text with tags (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>"; an image;
+        a gap; or a list of these.
+      pixels: width and height that given images are resized to.
 
     Raises:
-      UserError: nothing in the prompt or something that is no `PromptPart`, a '<' that begins no
-          tag, a
-        count that is no whole number above 0, or a picture that cannot be read.
+      UserError: the prompt is empty, holds something that is not a `PromptPart`, has a '<' that
+        does not begin a tag, has a count that is not a positive integer, or names an image that
+        cannot be read.
     """
     pieces = prompt if isinstance(prompt, list | tuple) else [prompt]
     parts: list[document.Part] = []
@@ -47,45 +47,45 @@ def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Do
             case _:
                 parts.append(document.Image(prepare_image(piece, pixels)))
     if not parts:
-        raise errors.UserError(f"prompt {prompt!r} is empty; give words or a tag. {_syntax_help()}")
+        raise errors.UserError(f"prompt {prompt!r} is empty. Give text or a tag. {_syntax_help()}")
     return document.Document(tuple(parts))
 
 
 def format(document_: document.Document) -> str:
-    """Returns a document as one line in the language of prompts; given pictures lose their path."""
+    """Format a document as a one-line prompt; given images appear as their size."""
     return " ".join(map(_format_part, document_.parts))
 
 
 def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarray:
-    """Returns the pixels of a given picture, brought to this width and height.
+    """Return the pixels of a given image, resized to `pixels` x `pixels`.
 
     Raises:
-      UserError: it cannot be read, or is no picture at all.
+      UserError: the image cannot be read, or the argument is not an image.
     """
     if isinstance(image, PIL.Image.Image):
         if 0 in image.size:
-            raise errors.UserError(f"prompt: a picture of {image.size} pixels is empty")
+            raise errors.UserError(f"prompt: an image of {image.size} pixels is empty")
         try:
             return pictures.to_square(image, pixels)
         except pictures.READ_ERRORS as error:
-            raise errors.UserError(f"prompt: a picture cannot be read ({error})") from error
+            raise errors.UserError(f"prompt: an image cannot be read ({error})") from error
     if not isinstance(image, np.ndarray):
         raise errors.UserError(
-            f"prompt: {image!r} is a {type(image).__name__}; give strings, pictures of "
-            "Pillow's or NumPy's, and gaps"
+            f"prompt: {image!r} is a {type(image).__name__}. Give strings, Pillow images, "
+            "NumPy arrays, or gaps."
         )
     return pictures.resize(validate_image(image), pixels)
 
 
 def validate_image(image: np.ndarray) -> np.ndarray:
-    """Returns an array that is a picture.
+    """Check that an array is an image, and return it.
 
     Raises:
-      UserError: it is not.
+      UserError: the array is not uint8 `[height width 3]`, or is empty.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         found = f"{image.dtype} {list(image.shape)}"
-        raise errors.UserError(f"prompt: a picture must be uint8 [height width 3], not {found}")
+        raise errors.UserError(f"prompt: an image must be uint8 [height width 3], not {found}")
     return image
 
 
@@ -104,20 +104,20 @@ def _parse_tag(tag: re.Match[str], pixels: int) -> document.Part:
         case kind, None:
             return document.Gap(kind)
         case "document", _:
-            raise errors.UserError(f"prompt: {tag[0]!r} takes nothing after its name: <document>")
+            raise errors.UserError(f"prompt: {tag[0]!r} takes no argument. Write <document>.")
         case "image", path:
             return document.Image(pictures.load(path, pixels))
         case _, count:
             if not re.fullmatch("[0-9]+", count) or int(count) == 0:
-                message = f"prompt: {tag[0]!r} needs a whole number above 0, as in <text:5>"
+                message = f"prompt: {tag[0]!r} needs a positive integer, as in <text:5>."
                 raise errors.UserError(message)
             return document.Gap("text", int(count))
 
 
 def _text_parts(text: str) -> list[document.Part]:
-    """Returns the words as one part with single spaces, or nothing if there are none."""
+    """Return the text as one part with single spaces, or an empty list if it is blank."""
     if "<" in text:
-        message = f"prompt: {text[text.index('<') :].strip()!r} begins no known tag"
+        message = f"prompt: {text[text.index('<') :].strip()!r} is not a known tag"
         raise errors.UserError(f"{message}. {_syntax_help()}")
     text = " ".join(text.split())
     return [document.Text(text)] if text else []

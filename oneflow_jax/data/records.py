@@ -1,7 +1,8 @@
-"""The one format in which documents are stored: written here, read here.
+"""The record format of stored documents: encoding and decoding.
 
-A record holds `document`, a JSON list of `{"text": words}` and `{"image": k}` in reading order,
-and `images`, the pictures that the `k` count. TFDS reads it without TensorFlow.
+A record has two fields: `document` is a JSON list of `{"text": words}` and `{"image": k}` in
+reading order, and `images` is the list of images that `k` indexes. TFDS reads records without
+TensorFlow.
 """
 
 import json
@@ -17,7 +18,7 @@ from oneflow_jax.data import pictures
 
 
 def features() -> tfds.features.FeaturesDict:
-    """Returns the TFDS description of a record; pictures may differ in size."""
+    """Return the TFDS features of a record; images may differ in size."""
     picture = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
     return tfds.features.FeaturesDict(
         {"document": tfds.features.Text(), "images": tfds.features.Sequence(picture)}
@@ -25,12 +26,12 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def encode(document: documents.Document) -> dict[str, Any]:
-    """Returns the example that a TFDS builder yields: JSON text and PNG bytes.
+    """Return the example that a TFDS builder yields: JSON text and PNG bytes.
 
     Raises:
-        TypeError: the document has a gap; only whole documents are stored.
+        TypeError: the document has a gap; only documents without gaps can be stored.
     """
-    # Encoded bytes, because TFDS needs TensorFlow to encode an array.
+    # Images are passed as PNG bytes, because TFDS needs TensorFlow to encode an array.
     images: list[bytes] = []
     parts: list[dict[str, str | int]] = []
     for part in document.parts:
@@ -41,23 +42,23 @@ def encode(document: documents.Document) -> dict[str, Any]:
                 parts.append({"image": len(images)})
                 images.append(pictures.to_png(pixels))
             case _:
-                raise TypeError(f"a stored document is whole, but this one holds {part}")
+                raise TypeError(f"a stored document must be whole, but this one holds {part}")
     return {"document": json.dumps(parts), "images": images}
 
 
 def serialize(document: documents.Document) -> bytes:
-    """Returns the record as TFDS stores it; the same bytes for the same document.
+    """Return the record as TFDS stores it; equal documents give equal bytes.
 
     Raises:
-        TypeError: as for `encode`.
+        TypeError: the document has a gap.
     """
     record = features().serialize_example(encode(document))
-    # TFDS leaves the order of features to chance, another one in each process.
+    # TFDS serializes the features in an order that differs between processes.
     return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 
 def decode(record: Mapping[str, Any]) -> documents.Document:
-    """Returns the document of a record as TFDS reads it: JSON bytes and uint8 arrays."""
+    """Return the document of a record that TFDS has read (JSON bytes and uint8 arrays)."""
     parts = json.loads(record["document"])
     return documents.Document(
         tuple(

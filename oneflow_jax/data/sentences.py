@@ -1,7 +1,7 @@
-"""Sentences about named pictures: written for training, and read back word for word for scoring.
+"""Sentences about named images: rendered for training, and parsed exactly for evaluation.
 
-In a template, `{0}` is a name with its article, `[0]` the picture of that name, and `{kinds}` what
-all names are, in the plural. The names of one document all differ.
+In a template, `{0}` is a name with its article, `[0]` is the image of that name, and `{kinds}` is
+the plural noun for all names. The names in one document are all different.
 """
 
 import functools
@@ -18,7 +18,7 @@ CAPTION_TEMPLATES = (
     "[0] this is {0}",
     "[0] a picture of {0}",
 )
-"""Documents of one picture: words first or picture first."""
+"""Templates of documents with one image: text first or image first."""
 
 INTERLEAVED_TEMPLATES = (
     "{0} [0] and {1} [1]",
@@ -34,7 +34,7 @@ INTERLEAVED_TEMPLATES = (
     "four {kinds}: {0} [0], {1} [1], {2} [2] and {3} [3]",
     "four {kinds}: first {0} [0], then {1} [1], then {2} [2], last {3} [3]",
 )
-"""Documents of 2 to 4 pictures of one kind; counts and orders hold for words and pictures alike."""
+"""Templates of documents with 2 to 4 images of one kind; counts and orders in the text are true."""
 
 TEMPLATE_WORDS = frozenset(
     word.strip(":,")
@@ -42,7 +42,7 @@ TEMPLATE_WORDS = frozenset(
     for word in template.split()
     if not re.match(r"[{\[]", word)
 ) | {"a", "an", ""}
-"""The words of the forms themselves, which name nothing; and punctuation."""
+"""Words of the templates that are not part of a name, without punctuation."""
 
 _UNCOUNTABLE = re.compile(
     "bacon|bread|broccoli|bubble tea|butter|canned food|cooked rice|curry rice|fondue|fried shrimp"
@@ -54,7 +54,7 @@ _FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
 
 
 def noun_phrase(name: str) -> str:
-    """Returns `name` as a sentence needs it: 'a fox', 'an owl', 'grapes'."""
+    """Return `name` with its article, if it takes one: 'a fox', 'an owl', 'grapes'."""
     plural = name.endswith("s") and not name.endswith(("ss", "us", "os"))
     if plural or _UNCOUNTABLE.fullmatch(name):
         return name
@@ -63,14 +63,14 @@ def noun_phrase(name: str) -> str:
 
 
 def num_names(template: str) -> int:
-    """Returns how many different names a template speaks of."""
+    """Return the number of different names in a template."""
     return len(set(_IMAGE_FIELD.findall(template)))
 
 
 def render(template: str, names: Sequence[str], kind: str) -> tuple[str | int, ...]:
-    """Returns the parts of a document: words, and for each picture the index of its name.
+    """Fill in a template and return its parts: text, and for each image the index of its name.
 
-    `kind` is what all `names` are, in the singular ('animal').
+    `kind` is the singular noun for all `names`, such as 'animal'.
     """
     pieces = _IMAGE_FIELD.split(template)
     words = {"kinds": f"{kind}s"}
@@ -82,9 +82,9 @@ def render(template: str, names: Sequence[str], kind: str) -> tuple[str | int, .
 
 
 def parse_name(caption: str, names: Collection[str]) -> str | None:
-    """Returns the one of `names` that a single picture's words name.
+    """Return the one of `names` that the caption of a single image contains.
 
-    None unless `caption` is, word for word, one of `CAPTION_TEMPLATES` with exactly one of `names`.
+    Return None if `caption` is not exactly one of `CAPTION_TEMPLATES` with one of `names`.
     """
     kinds = tuple((name, "picture") for name in names)
     for template in CAPTION_TEMPLATES:
@@ -96,7 +96,7 @@ def parse_name(caption: str, names: Collection[str]) -> str | None:
 
 
 def extract_names(text: str, names: Collection[str]) -> list[str]:
-    """Returns the names that words speak of, in their order; 'a red apple' speaks of no other."""
+    """Return the names in a text, in order; of overlapping names, only the longest counts."""
     kinds = tuple((name, "") for name in names)
     phrases = sorted(_phrases_to_names(kinds), key=len, reverse=True)
     found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", text)
@@ -104,7 +104,7 @@ def extract_names(text: str, names: Collection[str]) -> list[str]:
 
 
 def parse_count(text: str) -> int | None:
-    """Returns how many things words promise: 3 for 'three animals: ...'; None if they do not."""
+    """Return the count that a text begins with, such as 3 for 'three animals: ...', or None."""
     found = re.match(r"(two|three|four) \w+:", text)
     return _NUMBER_WORDS.index(found[1]) + 2 if found else None
 
@@ -112,15 +112,15 @@ def parse_count(text: str) -> int | None:
 def expected_names(
     document: documents.Document, kinds: Mapping[str, str]
 ) -> tuple[str, ...] | None:
-    """Returns the name that each picture of a document should show, in reading order.
+    """Return the name that each image of a document should show, in reading order.
 
     Args:
-      document: words and pictures; a gap for a picture counts as a picture.
-      kinds: all names, each with its kind ('animal').
+      document: text and images; an image gap counts as an image.
+      kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      None unless the document is one of the forms above word for word, its pictures in their
-      places, its names all different, and its count and its kind true.
+      The names; or None if the document does not match a template exactly: its text, the places
+      of its images, names that are all different, and a correct count and kind.
     """
     flat = _flatten(document)
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
@@ -132,18 +132,18 @@ def expected_names(
 
 
 def match_template(text: str, kinds: Mapping[str, str]) -> str | None:
-    """Returns the template that words alone follow to the letter, wherever their pictures are.
+    """Return the template that a text matches exactly, regardless of the places of images.
 
-    Of two with the same words, as '{0} [0]' and '[0] {0}' are, it is the first. A space ahead of a
-    comma does not count: it is what a picture leaves behind.
+    If two templates have the same words, such as '{0} [0]' and '[0] {0}', the first is returned. A
+    space before a comma is ignored, since it remains when an image is removed.
 
     Args:
-      text: all of a document's.
-      kinds: all names, each with its kind ('animal').
+      text: all text of a document.
+      kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      None unless the words are those of one of the forms, their names all different, and their
-      count and their kind true.
+      The template; or None if the text does not match one with names that are all different and a
+      correct count and kind.
     """
     flat = text.replace(" ,", ",")
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
@@ -160,7 +160,7 @@ def _flatten(document: documents.Document) -> str:
 
 
 def _match_fields(shape: str, text: str, kinds: Mapping[str, str]) -> list[str] | None:
-    """Returns the names that make `text` of `shape`, by number; None if no true ones do."""
+    """Return the names, by number, with which `shape` gives `text`; None if there are none."""
     known = tuple(kinds.items())
     found = _template_regex(shape, known).fullmatch(text)
     if not found:
@@ -179,7 +179,7 @@ def _phrases_to_names(kinds: tuple[tuple[str, str], ...]) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=128)
 def _template_regex(template: str, kinds: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
-    """Returns what matches a template filled in; groups `n0`, `n1`, ... hold the phrases."""
+    """Return a pattern that matches filled-in templates; groups `n0`, `n1`, ... are phrases."""
     phrases = "|".join(map(re.escape, _phrases_to_names(kinds)))
     plurals = "|".join(sorted({re.escape(f"{kind}s") for _, kind in kinds}))
     seen: set[str] = set()

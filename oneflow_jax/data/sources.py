@@ -1,4 +1,4 @@
-"""Data sets by name: prepared once by TFDS, then read in any order."""
+"""Data sets by name: TFDS prepares them once; documents are then read in any order."""
 
 import dataclasses
 import inspect
@@ -18,20 +18,20 @@ _BUILDERS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
 
 
 class Source(Protocol):
-    """Documents in random access; picklable, so that grain's workers can read them."""
+    """Random access to documents; picklable, so that grain's workers can read them."""
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """Return the number of documents."""
         ...
 
     def __getitem__(self, index: int) -> document.Document:
-        """The document at `index`, 0 to `len` - 1."""
+        """Return the document at `index`, 0 to `len` - 1."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordSource:
-    """The documents of stored records."""
+    """Documents that are stored as records."""
 
     records: Sequence[Mapping[str, Any]]
 
@@ -39,40 +39,36 @@ class RecordSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> document.Document:
-        # Python ends a for loop on IndexError; array_record raises ValueError.
+        # A Python for loop ends on IndexError, but array_record raises ValueError.
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
         return records.decode(self.records[index])
 
 
 def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
-    """Returns the documents of one split, after preparing the data set if need be.
+    """Open one split of a data set, and prepare the data set first if necessary.
 
-    A data set is prepared once, in `data_dir`, in a temporary folder that is renamed when whole: a
-    preparation that was killed is done anew by the next call.
+    A data set is prepared once in `data_dir`, in a temporary folder that is renamed when it is
+    complete. If a preparation was interrupted, the next call starts it again.
 
     Args:
-      name: 'digits', 'emoji' or 'toy'.
-      data_dir: where prepared data sets live; 'toy' has no files.
-      split: 'train', 'heldout', or another that the data set has.
-      **settings: the data set's own, as in `emoji.Settings` and `toy.Toy`.
+      name: name of the data set: 'digits', 'emoji' or 'toy'.
+      data_dir: folder of prepared data sets; 'toy' has no files.
+      split: 'train', 'heldout', or another split of the data set.
+      **settings: settings of the data set, as in `emoji.Settings` and `toy.Toy`.
 
     Raises:
-      UserError: an unknown name, split or setting, or a setting out of range.
+      UserError: the name, the split or a setting is unknown, or a setting is out of range.
     """
     if name == "toy":
         _check_settings(name, settings, toy.Toy)
         return toy.Toy(split=split, **settings)
-    if name not in _BUILDERS:
-        known = ", ".join([*_BUILDERS, "toy"])
-        raise errors.UserError(f"data set name={name!r} is unknown; choose from {known}")
+    errors.check_one_of("data set name", name, (*_BUILDERS, "toy"))
     _check_settings(name, settings, emoji.Settings if name == "emoji" else None)
-    # Its bars would be drawn by every process of a pod.
+    # Otherwise every process would draw a progress bar.
     tfds.disable_progress_bar()
     builder = _prepare(name, data_dir, settings)
-    if split not in builder.info.splits:
-        known = ", ".join(builder.info.splits)
-        raise errors.UserError(f"data set {name!r} has no split {split!r}; choose from {known}")
+    errors.check_one_of(f"data set {name!r}: split", split, builder.info.splits)
     return RecordSource(builder.as_data_source(split))
 
 
@@ -93,4 +89,4 @@ def _check_settings(name: str, settings: Mapping[str, object], schema: type | No
     for key in settings:
         if key not in known or key == "split":
             allowed = ", ".join(field for field in known if field != "split") or "none"
-            raise errors.UserError(f"data set {name!r} has no setting {key!r}; it has: {allowed}")
+            raise errors.UserError(f"data set {name!r} has no setting {key!r}. It has: {allowed}.")

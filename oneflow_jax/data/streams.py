@@ -1,8 +1,8 @@
-"""Streams: the independent parts that batches are made of.
+"""Data loader streams: the independent parts that make up a batch.
 
-Each reads a share of the documents of its own and fills the same rows of every batch. What it
-yields depends on the seed, its number and how many there are; and so does its state, so that any
-process may go on with it, in a thread or in whichever worker.
+Each stream reads its own subset of the documents and fills the same rows of every batch. The output
+and the state of a stream depend only on the RNG seed, the stream's number and the number of
+streams. Any process can therefore resume it, in a thread or in any worker process.
 """
 
 import dataclasses
@@ -14,53 +14,54 @@ import grain
 from oneflow_jax.errors import UserError
 
 StreamState = dict[str, Any] | None
-"""Where a stream stands, in values that JSON has; None is the beginning."""
+"""State of a stream, serializable as JSON; None is its start."""
 
 PREFETCH = 2
-"""Batches that are on the devices before they are asked for."""
+"""Number of batches that are put on the devices ahead of time."""
 
 
 def check_divisible(batch_size: int, num_streams: int) -> None:
-    """Refuses a batch that does not cut into streams.
+    """Check that a batch can be divided into streams of equal size.
 
     Raises:
-        UserError: as said.
+        UserError: `num_streams` does not divide `batch_size`.
     """
     if batch_size % num_streams:
         raise UserError(
-            f"data.streams={num_streams} does not divide batch={batch_size}: each stream fills the "
-            "same "
-            "number of its rows."
+            f"data.num_streams={num_streams} does not divide batch_size={batch_size}: each stream "
+            "fills an equal number of rows. Choose a divisor."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchStreams:
-    """Endless batches, of the streams that this process runs.
+    """Endless batches from the streams that this process runs.
 
     Attributes:
-        streams: by number; each yields its rows of the next batch.
-        workers: processes to run them in, at most one a stream; 0 is a thread of this one.
-        place: makes a batch of what the streams yield, by number.
+        streams: the streams by number; each yields its rows of the next batch.
+        num_workers: number of worker processes, at most one per stream; 0 uses a thread of this
+            process.
+        assemble: function that assembles a batch from the rows of the streams, given as a dict by
+            stream number.
     """
 
     streams: Mapping[int, grain.IterDataset]
-    workers: int
-    place: Callable[[dict[int, Any]], Any]
+    num_workers: int
+    assemble: Callable[[dict[int, Any]], Any]
 
     def __iter__(self) -> "BatchIterator":
         return BatchIterator(self)
 
-    def opened(self, states: Mapping[str, StreamState]) -> grain.DatasetIterator:
-        """Goes on from these states; yields each batch with the states after it."""
+    def iterate(self, states: Mapping[str, StreamState]) -> grain.DatasetIterator:
+        """Resume the streams from `states`; yield (batch, states of the streams after it)."""
         numbers = sorted(self.streams)
-        groups = min(self.workers, len(numbers)) or 1
+        groups = min(self.num_workers, len(numbers)) or 1
         told: list[grain.IterDataset] = []
         for group in range(groups):
             chosen = numbers[group::groups]
             begun = [(n, self.streams[n], states[str(n)]) for n in chosen]
             told.append(_WithState(*zip(*begun, strict=True)))
-        if self.workers:
+        if self.num_workers:
             one = grain.MultiprocessingOptions(num_workers=1)
             told = [dataset.mp_prefetch(one) for dataset in told]
         joined = grain.experimental.ZipIterDataset(told).map(self._assemble_groups)
@@ -73,75 +74,77 @@ class BatchStreams:
     ) -> tuple[Any, dict]:
         each = [one for group in groups for one in group]
         states = {str(number): state for number, _, state in each}
-        return self.place({number: rows for number, rows, _ in each}), states
+        return self.assemble({number: rows for number, rows, _ in each}), states
 
 
 class BatchIterator(Iterator[Any]):
-    """Batches one after another; nothing is read before the first is asked for."""
+    """Iterator over batches; it reads nothing before the first batch is requested."""
 
-    def __init__(self, batches: BatchStreams) -> None:
-        """Begins at the beginning of each stream."""
-        self._batches = batches
-        self._states: dict[str, StreamState] = dict.fromkeys(map(str, sorted(batches.streams)))
-        self._opened: grain.DatasetIterator | None = None
+    def __init__(self, streams: BatchStreams) -> None:
+        """Start at the beginning of each stream."""
+        self._streams = streams
+        self._states: dict[str, StreamState] = dict.fromkeys(map(str, sorted(streams.streams)))
+        self._iterator: grain.DatasetIterator | None = None
 
-    def __next__(self) -> Any:  # noqa: ANN401 - whatever `place` makes
-        if self._opened is None:
-            self._opened = self._batches.opened(self._states)
-        batch, self._states = next(self._opened)
+    def __next__(self) -> Any:  # noqa: ANN401 - the type that `assemble` returns
+        if self._iterator is None:
+            self._iterator = self._streams.iterate(self._states)
+        batch, self._states = next(self._iterator)
         return batch
 
     @property
-    def position(self) -> dict[str, StreamState]:
-        """Where each stream that this process runs stands after the last batch, by number."""
+    def state(self) -> dict[str, StreamState]:
+        """State of each stream of this process after the last batch, by the stream's number."""
         return self._states
 
-    def seek(self, position: Mapping[str, StreamState]) -> None:
-        """Goes on from there; `position` may be of more streams than this process runs."""
+    def set_state(self, state: Mapping[str, StreamState]) -> None:
+        """Continue from `state`, which may also hold streams that this process does not run."""
         self.close()
-        self._states = {number: position[number] for number in self._states}
+        self._states = {number: state[number] for number in self._states}
 
     def close(self) -> None:
-        """Ends threads and workers."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        """Stop threads and workers."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
 
 
 class _WithState(grain.IterDataset):
-    """Of each of some streams its number, its next element and its state after it.
+    """Dataset over several streams: each element is a list with one triple per stream.
 
-    The state travels with the element. Grain's own state of datasets that run in workers tells
-    besides what these have made ahead, and is another for each number of workers.
+    A triple is (stream number, next element of the stream, state of the stream after this element).
+
+    The state is attached to each element because grain's multiprocess state also encodes prefetched
+    elements and depends on the number of workers.
     """
 
     def __init__(
         self,
-        numbers: Sequence[int],
+        stream_ids: Sequence[int],
         streams: Sequence[grain.IterDataset],
         states: Sequence[StreamState],
     ) -> None:
         super().__init__(streams)
-        self._numbers, self._states = numbers, states
+        self._stream_ids, self._states = stream_ids, states
 
     def __iter__(self) -> "_WithStateIterator":
         iterators = [iter(stream) for stream in self._parents]
         for iterator, state in zip(iterators, self._states, strict=True):
             if state is not None:
                 iterator.set_state(state)
-        return _WithStateIterator(self._numbers, iterators)
+        return _WithStateIterator(self._stream_ids, iterators)
 
 
 class _WithStateIterator(grain.DatasetIterator):
-    def __init__(self, numbers: Sequence[int], streams: Sequence[grain.DatasetIterator]) -> None:
+    def __init__(self, stream_ids: Sequence[int], streams: Sequence[grain.DatasetIterator]) -> None:
         super().__init__(streams)
-        self._numbers = numbers
+        self._stream_ids = stream_ids
 
     def __next__(self) -> list[tuple[int, Any, StreamState]]:
-        pairs = zip(self._numbers, self._parents, strict=True)
+        pairs = zip(self._stream_ids, self._parents, strict=True)
         return [(number, next(stream), stream.get_state()) for number, stream in pairs]
 
-    def _stateless(self, _state: None = None) -> dict[str, Any]:
+    def _no_state(self, _state: None = None) -> dict[str, Any]:
         return {}
 
-    get_state = set_state = _stateless  # Grain wants them; the states are in the elements.
+    get_state = set_state = _no_state  # Required by grain. The states are in the elements.

@@ -1,4 +1,4 @@
-"""A data set without files, for tests and first steps: plain colors and their names."""
+"""Toy data set of solid colors and their names: needs no files, for tests and first steps."""
 
 import dataclasses
 import random
@@ -22,9 +22,9 @@ SPLITS = ("train", "heldout")
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """Documents that name the colors of plain pictures; the same for the same fields.
+    """Documents that name the colors of solid images; equal fields give equal documents.
 
-    `interleaved` is the share of documents with several pictures, 0 to 1.
+    `interleaved` is the fraction of documents with several images, 0 to 1.
     """
 
     split: str = "train"
@@ -33,9 +33,8 @@ class Toy:
     interleaved: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses a split that does not exist."""
-        if self.split not in SPLITS:
-            raise errors.UserError(f"toy: split={self.split!r}: choose from {', '.join(SPLITS)}")
+        """Check that the split exists."""
+        errors.check_one_of("toy: split", self.split, SPLITS)
 
     def __len__(self) -> int:
         return self.documents
@@ -59,7 +58,7 @@ class Toy:
 
 
 def nearest_color(image: np.ndarray) -> str:
-    """Returns the name of the color nearest to the mean of a picture `[h w 3]`."""
+    """Return the name of the color that is nearest to the mean of an image `[h w 3]`."""
     mean = image.reshape(-1, 3).mean(axis=0)
     return min(COLORS, key=lambda name: float(np.sum((mean - COLORS[name]) ** 2)))
 

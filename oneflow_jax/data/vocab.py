@@ -1,4 +1,4 @@
-"""Words to ids and back: one table of id ranges, specials first, then text, then picture codes."""
+"""Vocabulary: text to ids and back. Special ids come first, then text tokens, then image codes."""
 
 import dataclasses
 import functools
@@ -12,28 +12,28 @@ from etils import epath
 
 from oneflow_jax import errors
 
-PAD = 0  # an empty slot; never inside text
-BOS = 1  # opens every document
-END = 2  # ends a span of text, and fills the span after it
-IMAGE = 3  # stands for a picture that is yet to be inserted
-MASK = 4  # a hidden token
-UNKNOWN = 5  # a symbol that the tokenizer has not seen; SentencePiece's own id 0
+PAD = 0  # an empty slot; never occurs inside text
+BOS = 1  # first token of every document
+END = 2  # ends a text span and fills the rest of its slots
+IMAGE = 3  # stands for an image that is still to be inserted
+MASK = 4  # replaces a token that is masked out
+UNKNOWN = 5  # a symbol that is not in the tokenizer; id 0 in SentencePiece
 
 SPECIALS = ("<pad>", "<bos>", "<end>", "<image>", "<mask>", "<unknown>")
 
-# From here on, symbols outside the corpus are spelled in bytes, which takes 256 pieces.
+# From this vocabulary size on, symbols outside the corpus are encoded as bytes (256 tokens).
 _BYTE_FALLBACK_MIN_SIZE = 2048
 
-# SentencePiece passes over lines of more than 4,192 bytes; a character takes 4 at most.
+# SentencePiece skips lines of more than 4,192 bytes; a UTF-8 character takes at most 4 bytes.
 _MAX_LINE_CHARACTERS = 1_000
 
 
 class IdRanges:
-    """The table of ids: 0 to 5 specials, `text` pieces, then `codes` of a picture tokenizer.
+    """Id ranges of a vocabulary: specials 0 to 5, then `text` tokens, then image `codes`.
 
     Attributes:
-      text: the ids of text pieces.
-      code_count: how many codes a picture tokenizer has; 0 without one.
+      text: ids of text tokens.
+      code_count: number of codes of the image tokenizer; 0 without one.
     """
 
     text: range
@@ -41,22 +41,22 @@ class IdRanges:
 
     @property
     def codes(self) -> range:
-        """The ids of a picture's codes: code k has id `codes[k]`."""
+        """Ids of the image codes: code k has id `codes[k]`."""
         return range(self.text.stop, self.text.stop + self.code_count)
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
         return self.codes.stop
 
     def padded_size(self, multiple: int = 128) -> int:
-        """Returns `size` rounded up to a multiple, so that a mesh can divide the table."""
+        """Return `size` rounded up to a multiple, so that a mesh can shard the embedding table."""
         return -(-self.size // multiple) * multiple
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractVocab(IdRanges):
-    """The ids that there will be when a vocabulary is learned: without words."""
+    """Id ranges of a vocabulary that has not been trained: it cannot encode or decode text."""
 
     text: range
     code_count: int = 0
@@ -64,9 +64,9 @@ class AbstractVocab(IdRanges):
 
 @dataclasses.dataclass(frozen=True)
 class Vocab(IdRanges):
-    """A learned vocabulary: words to ids and back.
+    """A trained vocabulary: text to ids and back.
 
-    `model` is a SentencePiece model as bytes, so that a Vocab can be pickled and compared.
+    `model` is a serialized SentencePiece model, so that a Vocab can be pickled and compared.
     """
 
     model: bytes = dataclasses.field(repr=False)
@@ -74,35 +74,35 @@ class Vocab(IdRanges):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], code_count: int = 0) -> "Vocab":
-        """Returns the vocabulary in a file of the `model` that `train_sentencepiece` made.
+        """Load the vocabulary from a file that holds the `model` of `train_sentencepiece`.
 
         Args:
-          path: the file, `tokenizer.model` of a run.
-          code_count: how many codes a picture tokenizer has; 0 without one.
+          path: path of the file, `tokenizer.model` of a run.
+          code_count: number of codes of the image tokenizer; 0 without one.
 
         Raises:
-          UserError: no such file, or not a SentencePiece model of ours.
+          UserError: the file does not exist or is not a SentencePiece model of oneflow_jax.
         """
         path = epath.Path(path)
         if not path.is_file():
-            raise errors.UserError(f"tokenizer {str(path)!r}: there is no such file")
+            raise errors.UserError(f"tokenizer {str(path)!r}: no such file")
         vocab = cls(path.read_bytes(), code_count)
         try:
-            ours = vocab._pieces.unk_id() == 0 and vocab._pieces.bos_id() == -1
+            ours = vocab._processor.unk_id() == 0 and vocab._processor.bos_id() == -1
         except RuntimeError as error:
             message = f"tokenizer {str(path)!r} is not a SentencePiece model"
             raise errors.UserError(f"{message}: {error}") from error
         if not ours:
-            message = "has specials of its own; train it with oneflow_jax"
+            message = "defines its own special tokens. Train the tokenizer with oneflow_jax."
             raise errors.UserError(f"tokenizer {str(path)!r} {message}")
         return vocab
 
     @functools.cached_property
-    def _pieces(self) -> sentencepiece.SentencePieceProcessor:
+    def _processor(self) -> sentencepiece.SentencePieceProcessor:
         return sentencepiece.SentencePieceProcessor(model_proto=self.model)
 
     def __getstate__(self) -> tuple[bytes, int]:
-        # The processor is remade by whoever unpickles.
+        # The processor is not pickled; it is created again after unpickling.
         return self.model, self.code_count
 
     def __setstate__(self, state: tuple[bytes, int]) -> None:
@@ -111,79 +111,77 @@ class Vocab(IdRanges):
 
     @property
     def text(self) -> range:
-        """The ids of text pieces."""
-        return range(len(SPECIALS), UNKNOWN + self._pieces.get_piece_size())
+        """Ids of text tokens."""
+        return range(len(SPECIALS), UNKNOWN + self._processor.get_piece_size())
 
     def encode(self, text: str, *, allow_unknown: bool = False) -> list[int]:
-        """Returns the ids of a text, without BOS and END.
+        """Return the ids of a text, without BOS and END.
 
         Args:
-          text: any words; runs of white space count as one space.
-          allow_unknown: whether an unknown symbol becomes UNKNOWN, as in a corpus, or an error, as
-            in a prompt.
+          text: the text to encode; runs of white space count as one space.
+          allow_unknown: whether an unknown symbol is encoded as UNKNOWN (for a corpus) or raises
+            an error (for a prompt).
 
         Raises:
-          UserError: the text is empty, or holds symbols that the tokenizer does not know.
+          UserError: the text is empty, or contains symbols that are not in the vocabulary.
         """
         if not text.strip():
-            raise errors.UserError(f"text {text!r} is empty; give at least one word")
-        ids = self._pieces.encode(text)
+            raise errors.UserError(f"text {text!r} is empty. Give at least one word.")
+        ids = self._processor.encode(text)
         if not allow_unknown and 0 in ids:
-            symbols = " ".join(map(_describe_symbol, self._unknown_symbols(text)))
-            message = "the tokenizer, made from the training text, has no symbol for"
+            symbols = " ".join(map(_describe_symbol, self._missing_symbols(text)))
+            message = "the tokenizer was trained on the training text and has no symbol for"
             raise errors.UserError(f"text {text!r}: {message} {symbols}")
         return [UNKNOWN + piece for piece in ids]
 
-    def piece(self, token: int) -> str:
-        """Returns what one id adds to a text, with its leading space; '' for specials and codes."""
+    def id_to_piece(self, token: int) -> str:
+        """Return the text of one id, with its leading space; '' for specials and codes."""
         if token not in self.text:
             return ""
-        return self._pieces.id_to_piece(token - UNKNOWN).replace("\u2581", " ")
+        return self._processor.id_to_piece(token - UNKNOWN).replace("\u2581", " ")
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the words of `ids` up to the first END; specials and codes are left out."""
+        """Return the text of `ids` up to the first END, without specials and codes."""
         words: list[int] = []
         for token in map(int, ids):
             if token == END:
                 break
             if token in self.text:
                 words.append(token - UNKNOWN)
-        return self._pieces.decode(words)
+        return self._processor.decode(words)
 
-    def _unknown_symbols(self, text: str) -> list[str]:
-        return [symbol for symbol in dict.fromkeys(text) if 0 in self._pieces.encode(symbol)]
+    def _missing_symbols(self, text: str) -> list[str]:
+        return [symbol for symbol in dict.fromkeys(text) if 0 in self._processor.encode(symbol)]
 
 
 def train_sentencepiece(
     texts: Iterable[str], vocab_size: int, character_coverage: float = 1.0
 ) -> Vocab:
-    """Returns the vocabulary of a SentencePiece model of `texts`.
+    """Train a SentencePiece model on `texts` and return its vocabulary.
 
-    The same texts in the same order give the same bytes. A corpus that has fewer than `vocab_size`
-    pieces
-    to offer gets a smaller vocabulary. From 2,048 on, symbols outside the corpus are spelled in
-    bytes; below, they are unknown.
+    Training is deterministic: equal texts in equal order give equal bytes. The vocabulary is
+    smaller than `vocab_size` if the corpus does not yield enough tokens. With a `vocab_size` of
+    2,048 or more, symbols outside the corpus are encoded as bytes; below, they are unknown.
 
     Args:
-      texts: the words of the corpus.
-      vocab_size: how many ids at most, specials included.
-      character_coverage: share of the symbols that get pieces, from the most frequent; 0.98 to 1.
+      texts: texts of the corpus.
+      vocab_size: maximum number of ids, specials included.
+      character_coverage: fraction of the character occurrences that are covered by tokens, most
+        frequent characters first; 0.98 to 1.
 
     Raises:
-      UserError: a coverage that cannot be, no text at all, or more symbols in it than `vocab_size`
-          has
-        room for.
+      UserError: the coverage is out of range, the corpus has no text, or it has more symbols than
+        `vocab_size` has room for.
     """
-    if not 0.98 <= character_coverage <= 1:
-        raise errors.UserError(f"data.coverage={character_coverage}: give a share of 0.98 to 1")
+    errors.check_between("data.character_coverage", character_coverage, 0.98, 1)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(line for text in texts for line in _split_lines(text)),
             model_writer=model,
-            # At 512 ids BPE gives each word of a small corpus one token; unigram leaves them split.
+            # At 512 ids BPE gives each word of a small corpus one token; unigram splits words.
             model_type="bpe",
-            # Our UNKNOWN is SentencePiece's id 0; our other specials come before it.
+            # UNKNOWN is id 0 in SentencePiece; our other specials have the ids before UNKNOWN.
             vocab_size=max(vocab_size - UNKNOWN, 1),
             unk_id=0,
             bos_id=-1,
@@ -196,13 +194,15 @@ def train_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
-        message = f"vocabulary size={vocab_size}: no tokenizer can be made from these texts"
-        raise errors.UserError(f"{message}; give more ids, or more text ({error})") from error
+        message = f"vocabulary size={vocab_size}: no tokenizer can be trained on these texts"
+        raise errors.UserError(
+            f"{message}. Raise data.vocab_size, or give more text ({error})."
+        ) from error
     return Vocab(model.getvalue())
 
 
 def _split_lines(text: str) -> Iterator[str]:
-    """The text, in pieces that SentencePiece does not pass over for their length."""
+    """Yield the text in parts that are short enough for SentencePiece not to skip them."""
     words = text.strip()
     while len(words) > _MAX_LINE_CHARACTERS:
         space = (

@@ -1,1 +1,1 @@
-"""A page on this machine to write documents with gaps, and to watch them form: `make demo`."""
+"""A local web page to fill the gaps of documents and watch every step: `make demo`."""

@@ -1,4 +1,4 @@
-"""`python -m oneflow_jax.demo [WORKDIR ...]`: opens the page of the shipped model and of runs."""
+"""`python -m oneflow_jax.demo [WORKDIR ...]`: serves the page for the shipped model and runs."""
 
 import argparse
 import os
@@ -12,9 +12,9 @@ PORT = 7860
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serves until it is stopped; a mistake is told in one message."""
+    """Serve the page until it is stopped; errors of the user are printed as one message."""
     flags = argparse.ArgumentParser(prog="python -m oneflow_jax.demo", description=__doc__)
-    flags.add_argument("workdir", nargs="*", help="folders of runs, besides the shipped model")
+    flags.add_argument("workdir", nargs="*", help="folders of runs to serve with the shipped model")
     flags.add_argument("--port", type=int, default=PORT)
     given = flags.parse_args(argv)
     metric_writer.setup_logging()
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(folders: list[str], port: int) -> None:
-    """Serves the page until it is stopped.
+    """Serve the page until it is stopped.
 
     Raises:
         UserError: Gradio is not installed, a folder holds no model, or the port is taken.
@@ -37,15 +37,15 @@ def run(folders: list[str], port: int) -> None:
         if error.name != "gradio":
             raise
         raise UserError(
-            "The page needs Gradio: `make demo`, or pip install -r requirements-demo.txt."
+            "The page needs Gradio. Run `make demo`, or pip install -r requirements-demo.txt."
         ) from error
     host.configure_malloc()
     built = page.make_page(answers.ModelRegistry(folders), emoji_concepts.ATTRIBUTION)
-    print(f"Open http://127.0.0.1:{port} (Ctrl-C ends it).")
+    print(f"Open http://127.0.0.1:{port} (Ctrl-C stops the server).")
     try:
         page.serve(built, port, wait=True)
     except OSError as error:
-        raise UserError(f"--port={port}: {error}. Give another.") from error
+        raise UserError(f"--port={port}: {error}. Give another port.") from error
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""What the page says to what it is asked; it knows models and documents, and no widgets."""
+"""The page's logic: from prompts to HTML, independent of widgets."""
 
-import html
 import os
 import pathlib
 import re
@@ -12,33 +11,28 @@ import PIL.Image
 from oneflow_jax.api.model import Model, load
 from oneflow_jax.api.slides import TrajectoryViewer
 from oneflow_jax.data import prompt as prompts
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_between, check_one_of
 from oneflow_jax.runtime import storage, workdir
 from oneflow_jax.shipped import PRETRAINED
-from oneflow_jax.viewer import fonts
+from oneflow_jax.viewer import templates
 
 STEP_PAUSE_S = 0.12
-"""Seconds that each step is shown, so that the eye can follow."""
+"""Seconds for which each step is shown."""
 
 MAX_STEPS = 64
 
 _IMAGE_TAG = re.compile(r"<image:([^<>]*)>")
-_ERROR_STYLE = (
-    f"padding: .8em 1.2em; border-left: .3em solid {fonts.ACCENT_COLOR}; "
-    f"background: {fonts.BACKGROUND_COLOR}; color: {fonts.TEXT_COLOR}"
-)
-_STATUS_STYLE = f"color: {fonts.MUTED_COLOR}; font-size: .85em"
 
 
 class ModelRegistry:
-    """The models that may be chosen, by what the page calls them; each is loaded when first asked.
+    """The models to choose from, by their names on the page; each is loaded at its first use.
 
     Attributes:
-        names: of all, the shipped one first.
+        names: names of all models, the shipped one first.
     """
 
     def __init__(self, folders: Sequence[str | os.PathLike[str]]) -> None:
-        """Of the shipped model and of the runs in some folders.
+        """Register the shipped model and the runs in some folders.
 
         Raises:
             UserError: a folder is not that of a run with a checkpoint.
@@ -49,8 +43,8 @@ class ModelRegistry:
             config = workdir.load_config(where, field="workdir")
             if "paradigm" not in config or not workdir.has_checkpoints(where):
                 raise UserError(
-                    f"workdir={where} has no trained model of documents: give the folder of a run "
-                    "that has saved a checkpoint."
+                    f"workdir={where} has no trained document model. Give the folder of a run that "
+                    "has saved a checkpoint."
                 )
             name = f"{config.paradigm.name}: {config.name}"
             self._folders[f"{name}, in {where}" if name in self._folders else name] = folder
@@ -58,27 +52,27 @@ class ModelRegistry:
         self.names = tuple(self._folders)
 
     def __getitem__(self, name: str) -> Model:
-        if name not in self._folders:
-            raise UserError(f"There is no model {name!r}: choose {', '.join(self.names)}.")
+        check_one_of("model", name, self.names)
         if name not in self._loaded:
             self._loaded[name] = load(self._folders[name], {"platform": "any"})
         return self._loaded[name]
 
 
 def parse_prompt(text: str, files: Sequence[str]) -> list[prompts.PromptPart]:
-    """The prompt that was written, its `<image:NAME>` replaced by pictures that came with it.
+    """Split a prompt into parts, with each `<image:NAME>` replaced by an uploaded image.
 
-    No other file is ever opened: the page may be seen by others than who owns the machine.
+    No other file is opened, since the page may be open to users who must not read the machine's
+    files.
 
     Args:
-        text: in the language of prompts.
-        files: paths of the pictures that came with it; NAME is one's name, or its number from 1.
+        text: the prompt, in the format of `data.prompt`.
+        files: paths of the uploaded images; NAME is a file name, or the number of a file from 1.
 
     Raises:
-        UserError: there is nothing written, no picture of that name, or it cannot be read.
+        UserError: the prompt is empty, or an image is missing or cannot be read.
     """
     if not text.strip():
-        raise UserError("The document is empty: write words, and <image> or <text> for gaps.")
+        raise UserError("The document is empty. Write text, with <image> or <text> for gaps.")
     known = {pathlib.Path(path).name: path for path in files}
     known |= {str(number): path for number, path in enumerate(files, 1)}
     pieces: list[prompts.PromptPart] = []
@@ -88,11 +82,11 @@ def parse_prompt(text: str, files: Sequence[str]) -> list[prompts.PromptPart]:
             continue
         if piece not in known:
             there = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
-            raise UserError(f"<image:{piece}>: add that picture to the page first; there: {there}.")
+            raise UserError(f"<image:{piece}>: add that image to the page first; added: {there}.")
         try:
             pieces.append(PIL.Image.open(known[piece]))
         except (OSError, PIL.Image.DecompressionBombError) as error:
-            raise UserError(f"<image:{piece}> cannot be read as a picture: {error}") from error
+            raise UserError(f"<image:{piece}> cannot be read as an image: {error}") from error
     return pieces
 
 
@@ -105,25 +99,25 @@ def stream_html(
     guidance: float,
     seed: float,
 ) -> Iterator[str]:
-    """HTML that follows a document as it forms; a mistake is told in its place.
+    """Generate a document, and yield HTML of each step; errors are shown in its place.
 
     Args:
-        models: to choose from.
-        name: of the chosen one.
-        text: in the language of prompts.
-        files: paths of pictures that came with it.
-        steps: of the solver, 1 to `MAX_STEPS`.
-        guidance: of pictures by words; 1 is none.
-        seed: of all randomness.
+        models: the models to choose from.
+        name: name of the chosen model.
+        text: the prompt, in the format of `data.prompt`.
+        files: paths of the uploaded images.
+        steps: steps of the solver, 1 to `MAX_STEPS`.
+        guidance: guidance scale of images by text; 1 is none.
+        seed: random seed.
 
     Yields:
-        What to show, each in place of the one before: what is under way, every step of the
-        document, and in the end all of them under a slider.
+        HTML that replaces what was shown before: the progress, every step of the document, and at
+        the end all steps with a slider.
     """
     try:
         yield from _generate(models, name, text, files or (), steps, guidance, seed)
     except UserError as error:
-        yield f'<div role="alert" style="{_ERROR_STYLE}">{html.escape(str(error))}</div>'
+        yield templates.render("message.html", role="alert", message=str(error))
 
 
 def _generate(
@@ -141,14 +135,13 @@ def _generate(
         ("seed", seed, 0, 2**31 - 1),
         ("guidance", guidance, 0, 20),
     ):
-        if value is None or not least <= value <= most:
-            raise UserError(f"{field}={value} must be from {least} to {most}.")
+        check_between(field, value, least, most)
     yield _render_status(f"Loading {name} ...")
     model = models[name]
-    options = {"steps": int(steps), "seed": int(seed), "guidance": float(guidance)}
-    # What cannot be is told before anything is compiled.
+    options = {"steps": int(steps), "seed": int(seed), "image_guidance_scale": float(guidance)}
+    # Errors are raised here, before anything is compiled.
     stream = model.stream(prompt, **options)
-    yield _render_status("Making it; the first time with these settings a program is compiled ...")
+    yield _render_status("Generating; the first time with these settings a program is compiled ...")
     began = time.monotonic()
     states = list(stream)
     seconds = time.monotonic() - began
@@ -156,11 +149,12 @@ def _generate(
         yield TrajectoryViewer([state]).html()
         time.sleep(STEP_PAUSE_S)
     made = states[-1].document
-    full = " The document ran out of room: something was left out." if made.full else ""
+    full = " The canvas was full: some insertions were left out." if made.truncated else ""
     yield TrajectoryViewer(states).html() + _render_status(
-        f"{made.passes} forward passes, {seconds:.2f} s with all that was compiled.{full}"
+        f"{made.nfe} forward passes, {seconds:.2f} s including compilation.{full}"
     )
 
 
 def _render_status(message: str) -> str:
-    return f'<p role="status" style="{_STATUS_STYLE}">{html.escape(message)}</p>'
+    """Render a line about the progress of the generation."""
+    return templates.render("message.html", role="status", message=message)

@@ -1,4 +1,4 @@
-"""The page's widgets, by Gradio."""
+"""The page's widgets, built with Gradio."""
 
 import functools
 
@@ -14,28 +14,29 @@ EXAMPLES = (
 )
 
 _HELP = (
-    "Write a document. **`<image>`** is a picture to be made, **`<text>`** words to be made, "
-    "**`<text:3>`** three tokens of them; models that choose lengths themselves also know "
-    "**`<document>`**. **`<image:NAME>`** is a picture that you add under Pictures. What is given "
-    "never changes. All steps run as one program: when it is done, they are shown in turn."
+    "Write a document with gaps. **`<image>`** is an image to generate, **`<text>`** is text to "
+    "generate, **`<text:3>`** is three tokens of text; models that choose lengths themselves also "
+    "accept **`<document>`**. **`<image:NAME>`** is an image that you add under Images. Text and "
+    "images you provide are kept unchanged. All steps run as one program: when it is done, they "
+    "are shown one after another."
 )
 
 
 def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
-    """The page; `note` stands at its end."""
+    """Build the page; `note` is shown at its end."""
     with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as built:
         gradio.Markdown("# Text and images at the same time")
         with gradio.Row():
             with gradio.Column():
-                text = gradio.Textbox(EXAMPLES[2], lines=3, label="Document", info="with gaps")
-                make = gradio.Button("Make it", variant="primary")
+                text = gradio.Textbox(EXAMPLES[2], lines=3, label="Document", info="text with gaps")
+                make = gradio.Button("Generate", variant="primary")
                 gradio.Examples([[example] for example in EXAMPLES], inputs=[text])
                 name = gradio.Dropdown(list(models.names), label="Model", value=models.names[0])
                 steps = gradio.Slider(1, answers.MAX_STEPS, 9, step=1, label="Steps")
-                guidance = gradio.Slider(1, 5, 1, step=0.25, label="Guidance of pictures by words")
+                guidance = gradio.Slider(1, 5, 1, step=0.25, label="Image guidance scale")
                 seed = gradio.Number(0, precision=0, label="Seed")
                 files = gradio.File(
-                    label="Pictures", file_count="multiple", file_types=["image"], height=120
+                    label="Images", file_count="multiple", file_types=["image"], height=120
                 )
             with gradio.Column():
                 shown = gradio.HTML(label="The document")
@@ -43,17 +44,17 @@ def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
         gradio.Markdown(note)
         inputs = [name, text, files, steps, guidance, seed]
         follow = functools.partial(answers.stream_html, models)
-        # One at a time: all of them want the same devices.
+        # One request at a time, since all use the same devices.
         gradio.on([make.click, text.submit], follow, inputs, shown, concurrency_limit=1)
     return built
 
 
 def serve(blocks: gradio.Blocks, port: int, *, wait: bool) -> str:
-    """Shows the page on this machine alone, and returns its address.
+    """Serve the page on this machine only, and return its address.
 
     Args:
-        blocks: by `make_page`.
-        port: 0 for any that is free.
+        blocks: the page that `make_page` built.
+        port: the port; 0 for any free one.
         wait: whether to return only when the server is stopped.
     """
     theme = gradio.themes.Base(

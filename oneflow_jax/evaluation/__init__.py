@@ -1,1 +1,1 @@
-"""Figures of merit of generated documents, by data set."""
+"""Metrics of generated documents, by data set."""

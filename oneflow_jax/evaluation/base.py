@@ -1,4 +1,4 @@
-"""What evaluation asks of a data set: prompts, and how good the answers are."""
+"""Interface between evaluation and a data set: prompts, and metrics of the generated documents."""
 
 import dataclasses
 import functools
@@ -11,11 +11,11 @@ from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import bootstrap
 
 GalleryCell = tuple[np.ndarray, str, str]
-"""A picture, its caption, and "right" or "wrong": one cell of a contact sheet."""
+"""One cell of a contact sheet: an image, its caption, and "right" or "wrong"."""
 
 
 BootstrapSamples = Mapping[str, np.ndarray]
-"""Of figures by name the values `[D]` that they would have with other documents (`intervals`)."""
+"""Bootstrap values `[D]` of each metric, by name: one value per resampled set of documents."""
 
 
 def _no_bootstrap(seed: int) -> BootstrapSamples:
@@ -25,26 +25,26 @@ def _no_bootstrap(seed: int) -> BootstrapSamples:
 
 @dataclasses.dataclass(frozen=True)
 class MetricResult:
-    """How good some documents are.
+    """Metrics of a set of documents.
 
     Attributes:
-        figures: of merit by name, 0 to 1.
-        cells: what was scored, where there is something to see.
-        numbers: other figures, of any range.
-        spread: what the figures, and numbers, would be with other documents, by a seed; of those
-            that can tell.
+        metrics: metrics in the range 0 to 1, by name.
+        gallery: images and captions that were scored, for a contact sheet; may be empty.
+        unbounded: metrics of any other range, by name.
+        bootstrap: function from an RNG seed to bootstrap values of the metrics. It covers only
+            the metrics, of either kind, for which resampling is implemented.
     """
 
-    figures: Mapping[str, float]
-    cells: tuple[GalleryCell, ...] = ()
-    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    spread: Callable[[int], BootstrapSamples] = _no_bootstrap
+    metrics: Mapping[str, float]
+    gallery: tuple[GalleryCell, ...] = ()
+    unbounded: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    bootstrap: Callable[[int], BootstrapSamples] = _no_bootstrap
 
 
 def score_fractions(
     outcomes: Mapping[str, Sequence[bool]], gallery: tuple[GalleryCell, ...] = ()
 ) -> MetricResult:
-    """The score whose figures are shares: of each, what is right."""
+    """Return a result whose metrics are the fractions of true outcomes, by name."""
 
     def spread(seed: int) -> BootstrapSamples:
         return {
@@ -54,7 +54,7 @@ def score_fractions(
         }
 
     return MetricResult(
-        {name: fraction(each) for name, each in outcomes.items()}, gallery, spread=spread
+        {name: fraction(each) for name, each in outcomes.items()}, gallery, bootstrap=spread
     )
 
 
@@ -63,64 +63,66 @@ def _fraction_of_subset(outcomes: Sequence[bool], indices: np.ndarray) -> float:
 
 
 def merge(*results: MetricResult) -> MetricResult:
-    """All figures of several scores of the same documents."""
+    """Merge the metrics of several results for the same documents."""
 
     def spread(seed: int) -> BootstrapSamples:
-        return {name: values for one in results for name, values in one.spread(seed).items()}
+        return {name: values for one in results for name, values in one.bootstrap(seed).items()}
 
     return MetricResult(
-        figures={name: x for one in results for name, x in one.figures.items()},
-        cells=tuple(cell for one in results for cell in one.cells),
-        numbers={name: x for one in results for name, x in one.numbers.items()},
-        spread=spread,
+        metrics={name: x for one in results for name, x in one.metrics.items()},
+        gallery=tuple(cell for one in results for cell in one.gallery),
+        unbounded={name: x for one in results for name, x in one.unbounded.items()},
+        bootstrap=spread,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalTask:
-    """Documents with gaps or mistakes, and the judge of those that a model makes of them.
+    """Prompts with gaps or errors, and a function that scores a model's answers.
 
     Attributes:
-        name: of the task, for files.
-        prompts: documents with gaps, or with mistakes.
-        score: judges the finished documents, one for each prompt and in their order.
-        births: whether pictures may be born on the way, which takes up to twice the passes.
-        revises: whether the prompts are to be revised.
-        captions: whether words are to be made for pictures that come before them.
+        name: name of the task, used in file names.
+        prompts: documents with gaps to fill or errors to correct.
+        score: function that scores the generated documents, one per prompt, in the same order.
+        may_insert_images: whether images may be inserted during sampling, which takes up to twice
+            the NFE.
+        is_editing: whether the model edits the prompts.
+        is_captioning: whether the model generates text for images that precede it.
     """
 
     name: str
     prompts: tuple[Document, ...]
     score: Callable[[Sequence[Document]], MetricResult]
-    births: bool = False
-    revises: bool = False
-    captions: bool = False
+    may_insert_images: bool = False
+    is_editing: bool = False
+    is_captioning: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalSuite:
-    """All tasks of a data set; and figures of the judge's own, whatever the model."""
+    """All tasks of a data set, and metrics of the classifier or the data alone."""
 
     tasks: tuple[EvalTask, ...]
-    constants: Mapping[str, float]
+    reference_metrics: Mapping[str, float]
 
 
 def diversity(labels: Sequence[str], num_labels: int) -> float:
-    """How many of `num_labels` there would be if all that come came equally often, as a share.
+    """Return the effective number of distinct labels, exp(entropy), divided by `num_labels`.
 
-    exp(entropy) / kinds: 1 if all come equally often, 1 / kinds if always the same; 0 of none.
+    It is 1 if all labels are equally frequent, 1 / `num_labels` if all labels are the same, and 0
+    without labels.
     """
     _, counts = np.unique(labels, return_counts=True)
     return float(np.exp(stats.entropy(counts)) / num_labels) if len(labels) else 0.0
 
 
 def total_variation(generated: Sequence[int], real: Sequence[int]) -> float:
-    """Total variation between how often each number comes: 0 if equally, 1 if none is in both."""
+    """Return the total variation distance of two histograms: 0 if equal, 1 if disjoint."""
     upto = max([*generated, *real], default=0) + 1
     shares = [np.bincount(one, minlength=upto) / max(1, len(one)) for one in (generated, real)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
 def fraction(outcomes: Sequence[bool]) -> float:
-    """How many of them are right, 0 to 1; 0 of none."""
+    """Return the fraction of true outcomes, 0 to 1; 0 without outcomes."""
     return float(np.mean(outcomes)) if len(outcomes) else 0.0

@@ -1,15 +1,15 @@
-"""How captions compare with what people wrote of the same pictures: BLEU, ROUGE-L and CIDEr.
+"""Caption metrics against human references: BLEU, ROUGE-L and CIDEr.
 
-bleu1 ... bleu4  Papineni et al. (2002): precision of runs of 1 to n words, 0 to 1
-rouge_l          Lin (2004): F-measure of the longest common run with gaps, 0 to 1
-cider            Vedantam, Lawrence Zitnick, Parikh (2015): runs of words that tell one picture from
-                 the others, 0 to 10. All captions must be scored at once: what tells pictures apart
-                 is counted in the references, and of a single picture it is 0
+bleu1 ... bleu4  Papineni et al. (2002): precision of n-grams up to n = 1 ... 4, 0 to 1
+rouge_l          Lin (2004): F-measure of the longest common subsequence, 0 to 1
+cider            Vedantam, Lawrence Zitnick, Parikh (2015): TF-IDF weighted n-gram similarity, 0 to
+                 10. All captions must be scored at once: document frequencies are counted over the
+                 references of all images, and for a single image it is 0
 
-They are those of COCO's evaluation (Chen et al., 2015), by its own scorers; its "CIDEr" is what the
-paper calls CIDEr-D. Its tokenizer is a Java program, and not used here: texts are put in lower case
-and split at spaces and punctuation, which is dropped. That is what the other does too, but for
-contractions ("don't"), numbers and the like: do not compare such texts with published figures.
+The scorers are those of the COCO evaluation (Chen et al., 2015); its "CIDEr" is called CIDEr-D in
+the paper. The COCO tokenizer, a Java program, is not used: texts are lowercased, split at spaces
+and punctuation, and punctuation is dropped. COCO's tokenizer differs in contractions ("don't"),
+numbers and the like: do not compare metrics of texts that contain these with published values.
 """
 
 import importlib.util
@@ -25,27 +25,28 @@ PACKAGE = "pycocoevalcap"
 
 
 def is_missing() -> bool:
-    """Whether the optional package is not there, so that there are no figures."""
+    """Return whether the optional package is not installed; then there are no metrics."""
     return importlib.util.find_spec(PACKAGE) is None
 
 
 def compute_metrics(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """All figures of the captions together; empty without the optional package, see `is_missing`.
+    """Compute all metrics of the captions; empty without the optional package (`is_missing`).
 
     Args:
-        generated: a caption for each picture, perhaps empty.
-        references: of each picture, in their order, one right caption or more.
+        generated: one caption per image; a caption may be empty.
+        references: for each image, in the same order, one or more reference captions.
 
     Raises:
-        UserError: no captions, not as many lists of references, or one of them empty.
+        UserError: there are no captions, the numbers of captions and of reference lists differ,
+            or a reference list is empty.
     """
     if not generated or len(generated) != len(references) or not all(references):
         raise UserError(
-            f"{len(generated)} captions and {len(references)} lists of references: give one "
-            "caption or "
-            "more, and of each a list that is not empty."
+            f"{len(generated)} captions and {len(references)} lists of references: the numbers "
+            "must be equal and above 0, and no list may be empty. Give one or more references per "
+            "caption."
         )
     if is_missing():
         return {}
@@ -62,7 +63,7 @@ def compute_metrics(
 def compute_per_caption(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, np.ndarray]:
-    """`rouge_l` and `cider` of each caption, whose means are those of all; needs the package."""
+    """Compute `rouge_l` and `cider` per caption; their means are the corpus metrics."""
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
@@ -74,11 +75,11 @@ def compute_per_caption(
 def _index_captions(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Right captions and made ones by number, as COCO's scorers want them."""
+    """Return reference and generated captions by index, the input format of COCO's scorers."""
     right = {n: [normalize(one) for one in captions] for n, captions in enumerate(references)}
     return right, {n: [normalize(caption)] for n, caption in enumerate(generated)}
 
 
 def normalize(caption: str) -> str:
-    """The words in lower case, without punctuation, single spaces between them."""
+    """Return the lowercased words without punctuation, separated by single spaces."""
     return " ".join(re.findall(r"\w+(?:['’-]\w+)*", caption.lower()))

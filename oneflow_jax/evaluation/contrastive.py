@@ -1,8 +1,8 @@
-"""Two encoders that agree on what belongs together: pictures by their features, phrases by words.
+"""Contrastive image and text encoders: small heads on image features and on bags of words.
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision (CLIP, 2021),
-fig. 3, with small heads in the place of large networks: each side ends in vectors of length 1, and
-the symmetric cross entropy over a batch, its temperature learned, draws those of a pair together.
+fig. 3, with small heads instead of large networks. Each encoder returns vectors of length 1. The
+loss is the symmetric cross entropy over a batch, with a learned temperature.
 """
 
 from collections.abc import Mapping
@@ -15,45 +15,50 @@ import optax
 from oneflow_jax.shapes import Array, Float
 
 EMBED_DIM = 256
-"""Numbers of the vectors that are compared."""
+"""Dimension of the shared embedding space."""
 
 NUM_STEPS = 1200
-"""Of the optimizer: with them the judge of all emoji knows nearly every clean picture."""
+"""Optimizer steps; enough for the emoji classifier to name nearly every clean training image."""
 
 BATCH_SIZE = 512
-"""Pairs of a step, or all if there are fewer. One comes once, not to be its own rival."""
+"""Image-text pairs per step, or all pairs if there are fewer.
+
+Each image occurs at most once in a batch, so that it is never its own negative.
+"""
 
 LEARNING_RATE = 1e-3
-"""Of learning, at first; it falls to 0 like a cosine."""
+"""Initial learning rate; it decays to 0 with a cosine schedule."""
 
 WEIGHT_DECAY, DROPOUT_RATE = 0.1, 0.3
-"""Of weights, by step and rate; and of a picture's numbers, in training, the share that are put at
-their mean. With so few pictures the heads learn them by heart otherwise."""
+"""Weight decay of AdamW, and fraction of image features that training replaces by their mean.
+
+Without them the heads overfit, since there are few images.
+"""
 
 MAX_LOGIT_SCALE = 100.0
-"""Largest inverse temperature, as CLIP's."""
+"""Largest inverse temperature, as in CLIP."""
 
 Params = Mapping[str, Float[Array, "..."]]
-"""Weights by name: of the picture's head, of the phrase's, and the logarithm of the sharpness."""
+"""Weights by name: image head, text head, and the log of the inverse temperature."""
 
 
 def encode_image(params: Params, features: Float[Array, "n f"]) -> Float[Array, "n d"]:
-    """Vectors of length 1, of pictures by their features."""
+    """Encode image features as vectors of length 1."""
     x = (features - params["mean"][None]) / params["deviation"][None]
     return _projection_head(x, params["picture/in"], params["picture/out"])
 
 
 def encode_text(params: Params, bags: Float[Array, "n V"]) -> Float[Array, "n d"]:
-    """Vectors of length 1, of phrases by the shares of their words; 0 if there are no words."""
+    """Encode bags of words (word frequencies) as vectors of length 1; 0 for an empty bag."""
     return _projection_head(bags @ params["words"], params["phrase/in"], params["phrase/out"])
 
 
 def loss(
     params: Params, features: Float[Array, "b f"], bags: Float[Array, "b V"]
 ) -> Float[Array, ""]:
-    """Cross entropy of each picture's phrase among the batch's, and of each phrase's picture.
+    """Return CLIP's symmetric cross entropy (fig. 3) of matching images and phrases of a batch.
 
-    CLIP's, fig. 3: the mean of both, over all pairs.
+    It is the mean of the image-to-phrase and the phrase-to-image cross entropy over all pairs.
     """
     sharpness = jnp.minimum(jnp.exp(params["sharpness"]), MAX_LOGIT_SCALE)
     logits = sharpness * encode_image(params, features) @ encode_text(params, bags).T
@@ -67,13 +72,13 @@ def train(
     rng: np.random.Generator,
     steps: int,
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Weights that tell whose phrase is whose.
+    """Train both heads with the contrastive loss and return their weights.
 
     Args:
-        features: features of each picture's copies, of which a batch takes one.
-        bags: the phrase of each, as shares of words.
-        rng: of the first weights, the batches, and what is left out in them.
-        steps: of the optimizer.
+        features: features of each image and its augmented copies; a batch uses one copy per image.
+        bags: phrase of each image, as word frequencies.
+        rng: random generator of the initial weights, the batches and the dropout.
+        steps: number of optimizer steps.
     """
     params = _init_params(features, bags.shape[1], rng)
     fixed = {name: params[name] for name in ("mean", "deviation")}
@@ -101,7 +106,7 @@ def train(
 def _init_params(
     features: Float[np.ndarray, "n c f"], vocab_size: int, rng: np.random.Generator
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Random weights; and the features' means and deviations, which training leaves as they are."""
+    """Return random weights, and the mean and std of the features, which are not trained."""
     hidden = 2 * EMBED_DIM
 
     def weights(rows: int, columns: int) -> np.ndarray:
@@ -120,6 +125,6 @@ def _init_params(
 
 
 def _projection_head(x: Float[Array, "n w"], w_in: Array, w_out: Array) -> Float[Array, "n d"]:
-    # Without biases, so that nothing comes of nothing.
+    # There are no biases, so that an input of zeros gives an output of zeros.
     y = jax.nn.gelu(x @ w_in) @ w_out
     return y / (jnp.linalg.norm(y, axis=-1, keepdims=True) + 1e-6)

@@ -1,16 +1,14 @@
-"""Revision: documents with mistakes that somebody made on purpose, and what a model makes of them.
+"""Metrics of editing: correct documents into which errors were injected.
 
-One word in five, at least one, is made wrong: another word stands in its place, it is missing, it
-has changed places with the next, or a word too many stands after it. And one picture, if there is
-any, is replaced by another. Then
+One word in five, at least one, is corrupted: it is substituted, deleted, swapped with the next
+word, or followed by a spurious word. One image, if there is any, is replaced by another. Metrics:
 
-    revise_words       share of the mistakes in words that are put right; of two words that changed
-                       places one counts, for the other is where it was
-    revise_pictures    share of the wrong pictures that come to show what they should
-    revise_harm        share of the items without a mistake that are no longer there
-    revise_untouched   as a mark to hold it against: share of all items that are right if nothing
-                       is done at all
-    revise_document    share of documents in which all is right
+    edit_text_recall   fraction of the errors in words that are corrected; two swapped words count
+                       once, since aligning the items leaves one of the two in place
+    edit_image_recall  fraction of the replaced images that show the right content after editing
+    over_edit_rate     fraction of the items without an error that are lost
+    unedited_baseline  fraction of all items that are right without any edit
+    edit_exact_match   fraction of documents that are entirely right
 """
 
 import dataclasses
@@ -25,27 +23,29 @@ from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.evaluation import base
 
 CORRUPTION_RATE = 0.2
-"""Share of the words that are made wrong."""
+"""Fraction of the words that are corrupted."""
 
 SingleImageClassifier = Callable[[np.ndarray], str]
-"""What a picture shows."""
+"""A function from one image to the name of what it shows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedDocument:
-    """A document with mistakes.
+    """A document with injected errors.
 
     Attributes:
-        right: the document without them, as items: words, and for pictures what they show.
-        document: with them.
-        mistaken: numbers of the items of `right` that are wrong, or followed by one too many.
-        extra: of those, the ones that are followed by one too many, and right themselves.
+        reference: items of the document without errors: words, and the names of its images.
+        document: the document with errors.
+        corrupted_indices: indices of the items of `reference` that are wrong or are followed by a
+            spurious word.
+        spurious_after: subset of `corrupted_indices`: the items that are right, but are followed
+            by a spurious word.
     """
 
-    right: tuple[str, ...]
+    reference: tuple[str, ...]
     document: Document
-    mistaken: frozenset[int]
-    extra: frozenset[int]
+    corrupted_indices: frozenset[int]
+    spurious_after: frozenset[int]
 
 
 def make_task(
@@ -54,15 +54,15 @@ def make_task(
     classifier: SingleImageClassifier,
     seed: int,
 ) -> base.EvalTask:
-    """Mistakes in each of the documents, to be put right.
+    """Make the editing task: correct the errors injected into each document.
 
     Args:
-        documents: without mistakes.
-        images: by name, those that are put in the place of others.
-        classifier: what a picture shows.
-        seed: of the mistakes.
+        documents: documents without errors.
+        images: images by name; a replaced image is replaced by one of them.
+        classifier: function that names what an image shows.
+        seed: RNG seed of the errors.
     """
-    words = sorted({word for one in documents for word in one.words().split()})
+    words = sorted({word for one in documents for word in one.text().split()})
     broken = [
         inject_errors(one, random.Random(f"{seed}/{n}"), words, images, classifier)
         for n, one in enumerate(documents)
@@ -71,8 +71,8 @@ def make_task(
         "revise",
         tuple(one.document for one in broken),
         functools.partial(score, broken, classifier),
-        births=True,
-        revises=True,
+        may_insert_images=True,
+        is_editing=True,
     )
 
 
@@ -83,14 +83,14 @@ def inject_errors(
     images: Mapping[str, np.ndarray],
     classifier: SingleImageClassifier,
 ) -> CorruptedDocument:
-    """The document with mistakes in it, at least one in its words if it has any.
+    """Inject errors into a document, at least one in its words if it has words.
 
     Args:
-        document: of more than one item.
-        rng: randomness.
-        words: at least four different ones, that others are drawn from.
-        images: by name, at least two.
-        classifier: what a picture shows.
+        document: a document of two or more items.
+        rng: random generator.
+        words: at least four distinct words from which substitutes are drawn.
+        images: at least two images by name.
+        classifier: function that names what an image shows.
     """
     whole = _to_items(document)
     right = _with_names(whole, classifier)
@@ -114,7 +114,7 @@ def inject_errors(
             items[n], items[n + 1] = items[n + 1], items[n]
         else:
             extra.add(n)
-            # Beside its like it could not be told which of the two is too many.
+            # A spurious word equal to a neighbor would make it ambiguous which one is spurious.
             near = right[n : n + 2]
             items[n] = [*items[n], rng.choice([word for word in words if word not in near])]
     if not all(is_word):
@@ -129,7 +129,7 @@ def score(
     classifier: SingleImageClassifier,
     generated: Sequence[Document],
 ) -> base.MetricResult:
-    """How the documents that were made of broken ones compare with the right ones."""
+    """Score the edited documents against the references."""
     words: list[bool] = []
     pictures: list[bool] = []
     harmed: list[bool] = []
@@ -138,42 +138,42 @@ def score(
     for one, document in zip(corrupted, generated, strict=True):
         found, surplus = _align(one, document, classifier)
         before, _ = _align(one, one.document, classifier)
-        for n, item in enumerate(one.right):
+        for n, item in enumerate(one.reference):
             untouched.append(n in before)
-            if n not in one.mistaken:
+            if n not in one.corrupted_indices:
                 harmed.append(n not in found)
             elif item.startswith("<"):
                 pictures.append(n in found)
-            elif n in one.extra:
-                # A word too many is gone if nothing stands there that should not.
+            elif n in one.spurious_after:
+                # A spurious word counts as deleted if nothing spurious follows the item.
                 words.append(n in found and n not in surplus)
             elif n not in before:
                 words.append(n in found)
-        whole.append(len(found) == len(one.right) and not surplus)
+        whole.append(len(found) == len(one.reference) and not surplus)
     return base.MetricResult({
-        "revise_words": base.fraction(words),
-        "revise_pictures": base.fraction(pictures),
-        "revise_harm": base.fraction(harmed),
-        "revise_untouched": base.fraction(untouched),
-        "revise_document": base.fraction(whole),
+        "edit_text_recall": base.fraction(words),
+        "edit_image_recall": base.fraction(pictures),
+        "over_edit_rate": base.fraction(harmed),
+        "unedited_baseline": base.fraction(untouched),
+        "edit_exact_match": base.fraction(whole),
     })  # fmt: skip
 
 
 def _align(
     corrupted: CorruptedDocument, document: Document, classifier: SingleImageClassifier
 ) -> tuple[set[int], set[int]]:
-    """Which right items are there; and after which something else comes that should not."""
+    """Return the indices of the reference items found, and of those next to a spurious item."""
     blocks = edits.align(
-        corrupted.right, _with_names(_to_items(document), classifier)
+        corrupted.reference, _with_names(_to_items(document), classifier)
     ).get_opcodes()
     found = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
-    # Where more stands than should, it counts against what comes before, and what it stands for.
+    # A surplus of items counts against the item before them, and against the items they replace.
     more = [(i, j) for what, i, j, m, n in blocks if n - m > j - i]
     return found, {at for i, j in more for at in range(i - 1, j)}
 
 
 def _to_items(document: Document) -> list[str | np.ndarray]:
-    """Words and pictures, in reading order."""
+    """Return the words and images of a document in reading order."""
     items: list[str | np.ndarray] = []
     for part in document.parts:
         items += part.text.split() if isinstance(part, Text) else [part.pixels]
@@ -187,7 +187,7 @@ def _with_names(
 
 
 def _from_items(items: Sequence[Sequence[str | np.ndarray]]) -> Document:
-    """Items as a document: words that stand together are one part."""
+    """Build a document from items; consecutive words form one text part."""
     parts: list[Text | Image] = []
     for item in (item for group in items for item in group):
         if not isinstance(item, str):

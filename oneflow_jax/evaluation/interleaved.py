@@ -1,32 +1,35 @@
-"""Interleaved documents: do words and pictures that were made together belong together?
+"""Metrics of interleaved documents: do words and images of a generated document belong together?
 
-No benchmark of free interleaved generation is about this: there, people or large models judge. Here
-the documents speak of known things in known forms, so that all is counted. Each figure is 0 to 1:
+Benchmarks of free interleaved generation rely on human raters or large models. Here documents
+consist of known concepts in known templates, so that everything can be counted. Each metric is in
+the range 0 to 1:
 
-    shown       share of pictures that show the name mentioned in their place: the names and what
-                the pictures show are aligned, both in their order; where between the words they
-                stand does not count, for some models make all words first
-    counted     of documents that promise a number ("three animals: ..."), the share with so many
-                pictures and so many names
-    ordered     of documents with several pictures or names, the share whose pictures show the names
-                one by one, repeated ones included
-    agreed      of documents that speak of anything, the share with a picture whose pictures and
-                names are all of one kind, which is the one that the words give if they do
-    varied      how many names there would be if all that come came equally often, by the same of
-                real documents, at most 1; likewise of forms; their geometric mean
-    text_valid  share of documents whose words, pictures taken out, are one of the forms to the
-                letter, with names, kind and count true
-    pictured    share of documents with a picture
+    image_name_alignment  fraction of images that show the name mentioned in their place. The names
+                          and what the images show are aligned in their order; the positions of
+                          images between the words do not count, since some models generate all
+                          words first
+    count_accuracy        of the documents that state a number ("three animals: ..."): fraction with
+                          that number of images and of names
+    order_accuracy        of the documents with several images or names: fraction whose images show
+                          exactly the names, in order and including repetitions
+    category_consistency  of the documents whose text mentions a name or a kind: fraction with
+                          images where all images and names are of one kind; if the text states a
+                          kind, it must be that one
+    diversity             effective number of names, exp(entropy), divided by that of real
+                          documents, at most 1; likewise of templates; the geometric mean of the two
+    interleaved_score     geometric mean of these five
+    template_validity     fraction of documents whose text without the images matches a template
+                          exactly, with the right names, kind and count
+    image_rate            fraction of documents with an image
 
-    interleaved  geometric mean of shown, counted, ordered, agreed and varied
+The denominator of `count_accuracy`, `order_accuracy` and `category_consistency` is the number of
+documents they apply to, or that number among equally many real documents if it is larger: a model
+that states no counts, or generates single images only, gains nothing. The overall mean is geometric
+because no component makes up for another: a model that always generates one correct document, or
+random images, scores near 0.
 
-`counted`, `ordered` and `agreed` are shares of the documents that they speak of, or of as many as
-among equally many real ones if those are more: whoever promises nothing, or makes single pictures
-alone, gains nothing. The mean is geometric because none of the five makes up for another: what is
-always right about one thing, or varied at random, gets next to nothing.
-
-What a picture shows is for somebody else to say: `ImageClassifier`. Report with these figures what
-real documents get by the same, and real ones with their pictures exchanged: `compute_bounds`.
+An `ImageClassifier` names what an image shows. Report with these metrics those of real documents,
+and of real documents with shuffled images: `compute_bounds`.
 """
 
 import dataclasses
@@ -42,31 +45,43 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base, bootstrap
 
 ImageClassifier = Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]]
-"""The name of what each image shows: `Judge.classify`, or `emoji.nearest_neighbor` of each."""
+"""A function from images to the name of what each shows.
 
-COMPONENTS = ("shown", "counted", "ordered", "agreed", "varied")
-"""The figures that `interleaved` is the mean of."""
+Examples are `Judge.classify`, and `emoji.nearest_neighbor` applied to each image.
+"""
+
+COMPONENTS = (
+    "image_name_alignment",
+    "count_accuracy",
+    "order_accuracy",
+    "category_consistency",
+    "diversity",
+)
+"""The metrics whose geometric mean is `interleaved_score`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DocumentScores:
-    """What one document adds to the figures.
+    """Results of one document, from which the metrics are computed.
 
     Attributes:
-        names: mentioned, in their order.
-        pictures: how many.
-        shown: how many of them show the name in their place.
-        counted, ordered, agreed: whether it does; None if it does not speak of that.
-        form: of its words, or None.
+        names: names mentioned in the text, in their order.
+        num_images: number of images.
+        num_aligned: number of images that show the name in their place.
+        count_correct: whether the stated count is right; None if the text states no count.
+        order_correct: whether the images show the names in order; None unless there are several.
+        category_consistent: whether all names and images are of one kind; None if the text mentions
+            neither a name nor a kind.
+        template: template that the text matches, or None.
     """
 
     names: tuple[str, ...]
-    pictures: int
-    shown: int
-    counted: bool | None
-    ordered: bool | None
-    agreed: bool | None
-    form: str | None
+    num_images: int
+    num_aligned: int
+    count_correct: bool | None
+    order_correct: bool | None
+    category_consistent: bool | None
+    template: str | None
 
 
 def score_documents(
@@ -74,23 +89,24 @@ def score_documents(
     concepts: Sequence[emoji_concepts.Concept],
     classifier: ImageClassifier,
 ) -> list[DocumentScores]:
-    """Marks of each document by itself.
+    """Score each document separately.
 
     Args:
-        documents: made, or real; their pictures of one size.
-        concepts: all that can be named or shown.
-        classifier: what pictures show; it gets those of all documents at once.
+        documents: generated or real documents whose images have one size.
+        concepts: all concepts that can be named or shown.
+        classifier: function that names what images show; called once with the images of all
+            documents.
 
     Raises:
-        UserError: `classifier` gives other things than one of the concepts' names for each picture.
+        UserError: `classifier` does not return one of the concepts' names for each image.
     """
     groups = {concept.name: (concept.category, concept.kind) for concept in concepts}
     kinds = {concept.name: concept.kind for concept in concepts}
     looks = iter(_classify_images(_list_images(documents), classifier, kinds))
     found = []
     for document in documents:
-        shown = tuple(itertools.islice(looks, len(document.pictures())))
-        words = document.words()
+        shown = tuple(itertools.islice(looks, len(document.images())))
+        words = document.text()
         names = tuple(sentences.extract_names(words, kinds))
         promise = sentences.parse_count(words)
         blocks = edits.align(names, shown).get_matching_blocks()
@@ -98,12 +114,12 @@ def score_documents(
         found.append(
             DocumentScores(
                 names=names,
-                pictures=len(shown),
-                shown=sum(block.size for block in blocks),
-                counted=len(names) == len(shown) == promise if promise else None,
-                ordered=names == shown if several else None,
-                agreed=_is_consistent(words, names, shown, groups),
-                form=sentences.match_template(words, kinds),
+                num_images=len(shown),
+                num_aligned=sum(block.size for block in blocks),
+                count_correct=len(names) == len(shown) == promise if promise else None,
+                order_correct=names == shown if several else None,
+                category_consistent=_is_consistent(words, names, shown, groups),
+                template=sentences.match_template(words, kinds),
             )
         )
     return found
@@ -112,36 +128,40 @@ def score_documents(
 def compute_metrics(
     generated: Sequence[DocumentScores], real: Sequence[DocumentScores]
 ) -> dict[str, float]:
-    """All figures of the documents with these marks.
+    """Compute all metrics from the scores of the documents.
 
     Args:
-        generated: marks of what is scored.
-        real: of real documents, at least as many; so many of them, from the first, are compared.
+        generated: scores of generated documents.
+        real: scores of real documents, at least as many; the first `len(generated)` are compared.
 
     Raises:
-        UserError: too few real documents, or none made.
+        UserError: there are no generated documents, or fewer real than generated ones.
     """
     if not 0 < len(generated) <= len(real):
         raise UserError(
-            f"{len(generated)} made and {len(real)} real documents: give as many real ones or "
-            "more, for "
-            "variety grows with the number."
+            f"{len(generated)} generated and {len(real)} real documents: diversity depends on "
+            "their number. Give one or more generated documents and at least as many real ones."
         )
     real = real[: len(generated)]
-    pictures = sum(one.pictures for one in generated)
-    found = {"shown": sum(one.shown for one in generated) / max(1, pictures)}
-    for name in ("counted", "ordered", "agreed"):
-        own, usual = (_defined_values(some, name) for some in (generated, real))
+    pictures = sum(one.num_images for one in generated)
+    found = {"image_name_alignment": sum(one.num_aligned for one in generated) / max(1, pictures)}
+    fields = {
+        "count_accuracy": "count_correct",
+        "order_accuracy": "order_correct",
+        "category_consistency": "category_consistent",
+    }
+    for name, field in fields.items():
+        own, usual = (_defined_values(some, field) for some in (generated, real))
         found[name] = sum(own) / max(1, len(own), len(usual))
-    found["varied"] = float(
+    found["diversity"] = float(
         np.sqrt(
             _relative_diversity(_all_names, generated, real)
             * _relative_diversity(_all_templates, generated, real)
         )
     )
-    found["text_valid"] = base.fraction([one.form is not None for one in generated])
-    found["pictured"] = base.fraction([one.pictures > 0 for one in generated])
-    found["interleaved"] = float(
+    found["template_validity"] = base.fraction([one.template is not None for one in generated])
+    found["image_rate"] = base.fraction([one.num_images > 0 for one in generated])
+    found["interleaved_score"] = float(
         np.prod([found[name] for name in COMPONENTS]) ** (1 / len(COMPONENTS))
     )
     return found
@@ -150,9 +170,9 @@ def compute_metrics(
 def bootstrap_metrics(
     generated: Sequence[DocumentScores], real: Sequence[DocumentScores], seed: int = 0
 ) -> dict[str, Float[np.ndarray, "draws"]]:
-    """All figures with other documents: `bootstrap.resample`.
+    """Return bootstrap values of all metrics (`bootstrap.resample`).
 
-    A document drawn twice makes variety less, so the real ones are drawn likewise.
+    Real documents are resampled, too, since repeated documents reduce the diversity.
     """
 
     def told(numbers: np.ndarray) -> list[float]:
@@ -169,10 +189,11 @@ def compute_bounds(
     classifier: ImageClassifier,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Figures of real documents, "upper", and of the same with exchanged pictures, "lower".
+    """Compute the metrics of real documents ("upper"), and with shuffled images ("lower").
 
-    What "upper" lacks to 1 are mistakes of `classifier`. "lower" is what pictures get that know
-    nothing of the words, though they are as good, as many and as varied as real ones.
+    The difference of "upper" from 1 is due to errors of `classifier`. "lower" is the score of
+    images that are independent of the text, but have the quality, number and diversity of real
+    images.
     """
     real = score_documents(documents, concepts, classifier)
     chance = score_documents(shuffle_images(documents, 1.0, seed), concepts, classifier)
@@ -180,10 +201,10 @@ def compute_bounds(
 
 
 def shuffle_images(documents: Sequence[Document], fraction: float, seed: int) -> list[Document]:
-    """The documents with a share of all their pictures in the places of one another.
+    """Permute a random fraction of all images among their places in all documents.
 
-    None of these stays where it was, unless it is the only one; another of the same name may come
-    there.
+    No chosen image stays in its place, unless it is the only one; it may be replaced by another
+    image of the same name.
     """
     pictures = _list_images(documents)
     count = round(fraction * len(pictures))
@@ -203,7 +224,7 @@ def shuffle_images(documents: Sequence[Document], fraction: float, seed: int) ->
 
 
 def _list_images(documents: Sequence[Document]) -> list[UInt8[np.ndarray, "H W 3"]]:
-    return [pixels for document in documents for pixels in document.pictures()]
+    return [pixels for document in documents for pixels in document.images()]
 
 
 def _classify_images(
@@ -211,13 +232,14 @@ def _classify_images(
     classifier: ImageClassifier,
     kinds: Mapping[str, str],
 ) -> Sequence[str]:
-    """What each picture shows, if these are names that there are."""
+    """Return the name of what each image shows, after checking that the names are known."""
     found = classifier(np.stack(images)) if images else []
     odd = sorted(set(found) - set(kinds))
     if odd or len(found) != len(images):
         raise UserError(
-            f"look: {len(found)} names of {len(images)} pictures, {odd[:3]} no concepts: give "
-            "the concepts that the judge knows, and one name for each picture."
+            f"classifier: it returned {len(found)} names for {len(images)} images, and unknown "
+            f"names {odd[:3]}. Pass the concepts that the classifier knows; return one name per "
+            "image."
         )
     return found
 
@@ -228,9 +250,10 @@ def _is_consistent(
     predictions: Sequence[str],
     groups: Mapping[str, tuple[str, str]],
 ) -> bool | None:
-    """Whether all is of one kind, and of that which the words give; None if they speak of none.
+    """Return whether all names and images are of one kind, which is the kind stated in the text.
 
-    Kinds are compared with their categories, as documents are composed of one category and kind.
+    It is None if the text mentions neither a name nor a kind. Kinds are compared together with
+    their categories, since each document is composed from one category and kind.
     """
     said = text.split(":")[0].split()[1:] if sentences.parse_count(text) else []
     if not names and not said:
@@ -241,7 +264,7 @@ def _is_consistent(
 
 
 def _defined_values(scores: Sequence[DocumentScores], field: str) -> list[bool]:
-    """The marks by this name, of the documents that have one."""
+    """Return the values of a field for the documents where it is not None."""
     return [mark for mark in (getattr(one, field) for one in scores) if mark is not None]
 
 
@@ -250,7 +273,7 @@ def _relative_diversity(
     generated: Sequence[DocumentScores],
     real: Sequence[DocumentScores],
 ) -> float:
-    """How many there would be if all came equally often, by as many of real ones, at most 1."""
+    """Return the effective number of labels divided by that of real documents, at most 1."""
     usual = base.diversity(get_labels(real), 1)
     return min(1.0, base.diversity(get_labels(generated), 1) / usual) if usual else 0.0
 
@@ -260,4 +283,4 @@ def _all_names(scores: Sequence[DocumentScores]) -> list[str]:
 
 
 def _all_templates(scores: Sequence[DocumentScores]) -> list[str]:
-    return [one.form for one in scores if one.form]
+    return [one.template for one in scores if one.template]

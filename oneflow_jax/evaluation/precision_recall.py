@@ -1,7 +1,8 @@
-"""Do made pictures cover the real ones, and no more; and are they copies of those of training?
+"""Precision and recall of generated images, and whether they memorize training images.
 
-On vectors of features, as `pretrained.efficientnet` gives them; distances are Euclidean. Figures
-depend on the network and on the numbers of pictures: compare only what has the same.
+Inputs are feature vectors, for example from `pretrained.efficientnet`; distances are Euclidean.
+Values depend on the network and on the numbers of images: compare only values for which both are
+equal.
 """
 
 from typing import NamedTuple
@@ -10,22 +11,28 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import distance
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_at_least
 from oneflow_jax.evaluation import fid_kid
 
 NUM_NEIGHBORS = 3
-"""As in the paper of improved precision and recall."""
+"""Value of k in the paper on improved precision and recall."""
 
 PERCENTILE = 5.0
-"""One held-out picture in twenty is as close to training as that; it takes 20 or more to tell."""
+"""Percentile of held-out distances below which a generated image counts as memorized.
+
+By definition 5 % of held-out images are that close to training. Estimating it takes 20 held-out
+images or more.
+"""
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares, 0 to 1; both about the same, and far above 0, for two samples of one source.
+    """Improved precision and recall, 0 to 1.
+
+    For two samples of one distribution both are about equal, and far above 0.
 
     Attributes:
-        precision: of made pictures among the real ones: low if they are bad.
-        recall: of real pictures among the made ones: low if they are always the same.
+        precision: fraction of generated images within the real set; low for bad images.
+        recall: fraction of real images within the generated set; low for images without variety.
     """
 
     precision: float
@@ -33,17 +40,19 @@ class PrecisionRecall(NamedTuple):
 
 
 class MemorizationResult(NamedTuple):
-    """How much closer to training than held-out real pictures the made ones are.
+    """Distances of generated images to training images, relative to held-out real images.
 
     Attributes:
-        ratio: median distance of made pictures to their nearest of training, by that of held-out
-            ones: 1 if they are as new as real ones, 0 if they are copies; above 1 also if bad.
-        close: share of made pictures that are closer than the percentile of held-out ones: about
-            that percentile if they are as new, 1 if all are copies.
+        nn_distance_ratio: median distance of generated images to the nearest training image,
+            divided by that of held-out images: 1 if they are as new as real images, 0 if they are
+            copies; above 1 also for bad images.
+        memorization_rate: fraction of generated images that are closer to training than the
+            percentile of held-out images: about that percentile if they are as new, 1 if all are
+            copies.
     """
 
-    ratio: float
-    close: float
+    nn_distance_ratio: float
+    memorization_rate: float
 
 
 def precision_recall(
@@ -51,17 +60,17 @@ def precision_recall(
     generated: Float[np.ndarray, "m d"],
     neighbors: int = NUM_NEIGHBORS,
 ) -> PrecisionRecall:
-    """Improved precision and recall: Kynkäänniemi et al. (2019), eq. 1 and 2.
+    """Compute improved precision and recall: Kynkäänniemi et al. (2019), eq. 1 and 2.
 
-    A vector is among a set if it is in the ball around one of the set's vectors that reaches to
-    that one's k-th nearest neighbor in the set, itself not counted.
+    A vector is within a set if, for some vector of the set, it is no farther from it than that
+    vector's k-th nearest neighbor in the set, not counting the vector itself.
 
     Raises:
-        UserError: vectors of different widths, or no more than `neighbors` of them.
+        UserError: the widths differ, a set has `neighbors` vectors or fewer, or `neighbors` is
+            below 1.
     """
     real, generated = fid_kid.validate_pair(real, generated, min_count=neighbors + 1)
-    if neighbors < 1:
-        raise UserError(f"neighbors={neighbors}: give 1 or more.")
+    check_at_least("neighbors", neighbors, 1)
     between = distance.cdist(real, generated)
     in_real = between <= _knn_radius(real, neighbors)[:, None]
     in_made = between <= _knn_radius(generated, neighbors)[None]
@@ -74,28 +83,30 @@ def measure_memorization(
     heldout: Float[np.ndarray, "k d"],
     percentile: float = PERCENTILE,
 ) -> MemorizationResult:
-    """Whether made pictures are nearer to those of training than new real pictures are.
+    """Measure whether generated images are closer to training images than new real images are.
 
     Args:
-        generated: pictures of the model.
-        training: pictures that it was trained on, all of them.
-        heldout: real pictures of the same source that it was not trained on.
-        percentile: of held-out distances, below which a picture counts as too close.
+        generated: features of generated images.
+        training: features of all images that the model was trained on.
+        heldout: features of real images of the same source that are not in training.
+        percentile: percentile of held-out distances below which an image counts as memorized.
 
     Raises:
-        UserError: vectors of different widths or none; or half of `heldout` is in training.
+        UserError: the widths differ, a set is empty, or half of `heldout` or more is in training.
     """
     generated, training = fid_kid.validate_pair(generated, training, min_count=1)
     heldout, _ = fid_kid.validate_pair(heldout, training, min_count=1)
     far, usual = (distance.cdist(some, training).min(axis=1) for some in (generated, heldout))
     if not np.median(usual):
-        raise UserError("heldout: half of it or more is in training; give pictures that are not.")
+        raise UserError(
+            "heldout: half of its images or more are in training. Give images that are not."
+        )
     close = far < np.percentile(usual, percentile)
     return MemorizationResult(float(np.median(far) / np.median(usual)), float(close.mean()))
 
 
 def _knn_radius(vectors: Float[np.ndarray, "n d"], neighbors: int) -> Float[np.ndarray, "n"]:
-    """Distance of each vector to its k-th nearest neighbor among the others."""
-    # The nearest of all is the vector itself.
+    """Return the distance of each vector to its k-th nearest neighbor among the others."""
+    # Index 0 of the sorted distances is the vector itself.
     apart = distance.cdist(vectors, vectors)
     return np.partition(apart, neighbors, axis=1)[:, neighbors]

@@ -1,4 +1,4 @@
-"""How alike two pictures are, pixel by pixel: PSNR, and SSIM in windows."""
+"""Pixel-level similarity of image pairs: PSNR and SSIM."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -7,9 +7,9 @@ from scipy import ndimage
 from oneflow_jax.errors import UserError
 
 WINDOW = 11
-"""Pixels that SSIM's window is high and wide."""
+"""Height and width of SSIM's window, in pixels."""
 
-_STD = 1.5  # of the window's Gaussian, in pixels
+_STD = 1.5  # std of the window's Gaussian, in pixels
 _DATA_RANGE = 255
 _C1, _C2 = (0.01 * _DATA_RANGE) ** 2, (0.03 * _DATA_RANGE) ** 2
 
@@ -17,13 +17,13 @@ _C1, _C2 = (0.01 * _DATA_RANGE) ** 2, (0.03 * _DATA_RANGE) ** 2
 def psnr(
     x: UInt8[np.ndarray, "B h w 3"], y: UInt8[np.ndarray, "B h w 3"]
 ) -> Float[np.ndarray, "B"]:
-    """Peak signal-to-noise ratio of each pair in dB: 10 log10(255² / mean squared difference).
+    """Compute the peak signal-to-noise ratio of each pair, in dB: 10 log10(255² / MSE).
 
-    Infinite for a picture and itself, and so is then the mean over pictures: take the median, or
-    say how many are the same and average the rest.
+    For identical images it is infinite, and so is a mean that includes them: report the median, or
+    the number of identical images and the mean of the others.
 
     Raises:
-        UserError: no uint8 pictures of one shape.
+        UserError: the images are not uint8 images of one shape.
     """
     x, y = _validate_images(x, y)
     error = np.mean(np.square(x - y), axis=(1, 2, 3))
@@ -34,20 +34,21 @@ def psnr(
 def ssim(
     x: UInt8[np.ndarray, "B h w 3"], y: UInt8[np.ndarray, "B h w 3"]
 ) -> Float[np.ndarray, "B"]:
-    """Structural similarity of each pair: 1 for a picture and itself, about 0 for unlike ones.
+    """Compute the structural similarity of each pair: 1 if identical, about 0 if unrelated.
 
     Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error Visibility to Structural
-    Similarity (2004), eq. 13: a Gaussian window of 11 x 11 pixels with deviation 1.5, K1 = 0.01,
-    K2 = 0.03; the mean over red, green and blue and over all places where the window is inside.
+    Similarity (2004), eq. 13. The window is a Gaussian of 11 x 11 pixels with std 1.5 pixels;
+    K1 = 0.01 and K2 = 0.03. The result is the mean over the color channels and over all windows
+    that lie inside the image.
 
     Raises:
-        UserError: no uint8 pictures of one shape, or smaller than the window.
+        UserError: the images are not uint8 images of one shape, or are smaller than the window.
     """
     x, y = _validate_images(x, y)
     if min(x.shape[1:3]) < WINDOW:
         raise UserError(
-            f"SSIM wants pictures of {WINDOW} x {WINDOW} pixels or larger, not "
-            f"{x.shape[1]} x {x.shape[2]}: enlarge them."
+            f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels, not "
+            f"{x.shape[1]} x {x.shape[2]}. Enlarge them."
         )
     mean, other_mean = _gaussian_blur(x), _gaussian_blur(y)
     variance = _gaussian_blur(x**2) - mean**2
@@ -59,19 +60,17 @@ def ssim(
 
 
 def _validate_images(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float64, if they can be compared."""
+    """Check that two batches of images can be compared, and return them in float64."""
     for pictures in (x, y):
         if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
-            raise UserError(
-                f"Give uint8 pictures [B H W 3], not {pictures.dtype} {pictures.shape}."
-            )
+            raise UserError(f"Give uint8 images [B H W 3], not {pictures.dtype} {pictures.shape}.")
     if x.shape != y.shape:
-        raise UserError(f"Give as many pictures of one size, not {x.shape} and {y.shape}.")
+        raise UserError(f"Give image batches of equal shape, not {x.shape} and {y.shape}.")
     return x.astype(np.float64), y.astype(np.float64)
 
 
 def _gaussian_blur(values: Float[np.ndarray, "B h w 3"]) -> Float[np.ndarray, "B r s 3"]:
-    """Weighted means in the window, wherever it is inside the picture."""
+    """Return Gaussian-weighted means over all windows that lie inside the image."""
     edge = WINDOW // 2
     means = ndimage.gaussian_filter(values, _STD, radius=edge, axes=(1, 2))
     return means[:, edge:-edge, edge:-edge]

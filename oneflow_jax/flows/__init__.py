@@ -1,1 +1,1 @@
-"""The mathematics of corruption and loss, written for one row."""
+"""Corruption processes and losses, written for one row."""

@@ -1,17 +1,18 @@
-"""Text of any length: corrupted by deletion, restored by insertion.
+"""Deletion process for documents of variable length, and the insertions that reverse it.
 
-A document is a list of items: tokens, and pictures, each a block of slots that counts as one.
-Deleted items vanish; what is missing right after a kept item is that item's gap.
+A document is a list of items. An item is a token or an image; an image is a block of slots that
+counts as one item. Deleted items leave the row. The items deleted right after a kept item form
+the gap of that kept item.
 
     P(kept) = κ(t) = t                                        (9)   Nguyen et al., OneFlow, eq. 2
     hazard of a missing item = κ'(t) / (1 - κ(t))             (10)  Havasi et al., Edit Flows
     P(inserted in [t, s]) = 1 - ((1 - κ(s)) / (1 - κ(t)))^λ   (11)  (10) times λ items, integrated
 
-Interleaved times (OneFlow, eq. 10 and 11): the run's time τ goes from 0 to 2; text has time
-min(1, τ); a picture is born at text time κ^-1(u), u uniform, and has time τ - κ^-1(u) from there on
-(12). Before, it is absent, and missing from its gap like a token.
+Interleaved times (OneFlow, eq. 10 and 11): the global time τ goes from 0 to 2. Text has time
+min(1, τ). An image is inserted at text time κ^-1(u) with u uniform, and then has time
+τ - κ^-1(u) (12). Before that it is absent and counts as missing from its gap, like a token.
 
-Nothing moves in memory: deleted slots become PAD, and positions are counted anew.
+Slots do not move in memory: deleted slots become PAD, and positions are renumbered.
 """
 
 import flax.struct
@@ -24,68 +25,75 @@ from oneflow_jax.shapes import Array, Bool, Float, Int
 
 @flax.struct.dataclass
 class Gaps:
-    """What is missing, and where; all of one row.
+    """The gaps of one row: where items are missing, and how many.
 
     Attributes:
-        anchor: True for kept items' last slots: the gaps.
-        missing: True for deleted tokens, and for the first slot of absent pictures.
-        gap: the slot in whose gap an item is missing, where `missing`.
-        size: how many items are missing right after each slot, k.
+        anchor: True at the last slot of each kept item. Each anchor has one gap.
+        deleted: True for deleted tokens and for the first slot of deleted images.
+        gap_slot: anchor slot of the gap that the item belongs to; valid where `deleted` is True.
+        num_missing: number k of items missing right after each slot.
     """
 
     anchor: Bool[Array, "*b L"]
-    missing: Bool[Array, "*b L"]
-    gap: Int[Array, "*b L"]
-    size: Int[Array, "*b L"]
+    deleted: Bool[Array, "*b L"]
+    gap_slot: Int[Array, "*b L"]
+    num_missing: Int[Array, "*b L"]
 
 
 def interleaved_time(u: Float[Array, "L"], start_time: Float[Array, "L"]) -> Float[Array, "L"]:
-    """Times (12) of images inserted at text time `start_time`, at τ = 2u; below 0 if not yet."""
+    """Return the times (12) at τ = 2u of images inserted at text time `start_time`.
+
+    A negative time means that the image is not inserted yet.
+    """
     return jnp.minimum(2 * u - start_time, 1.0)
 
 
 def insert_probability(
     t: Float[Array, ""], s: Float[Array, ""], num_missing: Float[Array, "*gaps"]
 ) -> Float[Array, "*gaps"]:
-    """Probability (11) of an insertion into a gap that lacks `num_missing` items; 1 where s=1."""
+    """Return the probability (11) of an insertion into a gap with `num_missing` missing items.
+
+    It is 1 where s = 1.
+    """
     left = jnp.where(s < 1, (1 - s) / jnp.where(t < 1, 1 - t, 1.0), 0.0)
     return 1 - left**num_missing
 
 
 def item_starts(canvas: Canvas) -> Bool[Array, "L"]:
-    """True for every token and for the first slot of each picture of a clean row."""
+    """Return a mask of every token and the first slot of each image of a clean row."""
     new = jnp.diff(canvas.span, prepend=0) != 0
     return canvas.is_text | (canvas.is_image & new)
 
 
 def item_ends(canvas: Canvas) -> Bool[Array, "L"]:
-    """True for every token and for the last slot of each picture."""
+    """Return a mask of every token and the last slot of each image of a clean row."""
     ends = jnp.diff(canvas.span, append=-1) != 0
     return canvas.is_text | (canvas.is_image & ends)
 
 
 def gaps(canvas: Canvas, keep: Bool[Array, "L"]) -> Gaps:
-    """The gaps of a clean row of which only `keep` is left; BOS must be kept.
+    """Return the gaps of a clean row of which only the slots in `keep` are left.
 
-    Every document begins with BOS, so that no gap lacks an anchor and none crosses into another
-    document. If a picture is absent, what is missing on both of its sides falls into one gap.
+    `keep` must include BOS. Every document begins with BOS, so every gap has an anchor and no gap
+    extends into the next document. If an image is deleted, the items missing on both sides of it
+    belong to one gap.
     """
     slots = jnp.arange(keep.shape[0])
     anchor = keep & item_ends(canvas)
-    missing = (canvas.kind != Modality.PAD) & item_starts(canvas) & ~keep
+    missing = (canvas.modality != Modality.PAD) & item_starts(canvas) & ~keep
     gap = jax.lax.cummax(jnp.where(anchor, slots, 0))
     size = jnp.zeros_like(slots).at[gap].add(missing.astype(slots.dtype))
-    return Gaps(anchor=anchor, missing=missing, gap=gap, size=size)
+    return Gaps(anchor=anchor, deleted=missing, gap_slot=gap, num_missing=size)
 
 
 def compact(canvas: Canvas, keep: Bool[Array, "L"]) -> Canvas:
-    """The row without what was deleted: PAD there, and orders counted anew in each document."""
+    """Set deleted slots to PAD and renumber the items of each document."""
     items = jnp.cumsum(keep & item_starts(canvas))
     begins = canvas.is_text & (canvas.position[:, 0] == 0)
     base = jax.lax.cummax(jnp.where(begins, items, 0))
     order = jnp.where(keep, items - base, 0)
     return canvas.replace(
-        kind=jnp.where(keep, canvas.kind, int(Modality.PAD)),
+        modality=jnp.where(keep, canvas.modality, int(Modality.PAD)),
         segment=jnp.where(keep, canvas.segment, 0),
         position=canvas.position.at[:, 0].set(order),
     )

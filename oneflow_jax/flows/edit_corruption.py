@@ -1,24 +1,27 @@
-"""Documents with mistakes in them, and what puts each right: what a model that revises learns from.
+"""Corruption by edit operations, and the operation that undoes each: training data for editing.
 
-Each item is right with probability κ(t) = t, as in (9). Else it is, with equal chances,
+Each item is left unchanged with probability κ(t) = t, as in (9). Otherwise one of three
+corruptions is drawn with equal probability:
 
-    word       wrong      another word stands there                        replace
-               swapped    the next such word of its document stands there, or, if
-                          there is none, another                           replace
-               missing                                                     insert
-    picture    wrong      another picture of the row stands there          replace: make it anew
-               missing                                                     insert
-               noisy      moved back to a time of its own; also where the
-                          row has no other picture to take its place       let it flow
+    item    corruption   content of its slots                             operation that undoes it
+    token   random       a uniformly random token                         substitute
+    token   swapped      the next swapped token of the same document;     substitute
+                         a random token if both are equal
+    token   deleted      the token is missing                             insert
+    image   replaced     another image of the row, if the row has one     substitute (new noise)
+    image   deleted      the image is missing                             insert
+    image   renoised     noise at a time of its own; also used if the     integrate the flow
+                         row has no other image to replace it with
 
-and after each item that is there stands, with probability (1 - t) / 4, a word too many: delete.
+After each remaining item, a spurious token is inserted with probability (1 - t) / 4. Its
+operation is delete.
 
-The rates of Edit Flows (Havasi et al., 2025, section 3) for such a start: an item that is still
-wrong at time t is put right with hazard κ'/(1-κ), (10), so that the network need only tell how
-likely it is to be wrong.
+Sampling follows the rates of Edit Flows (Havasi et al., 2025, section 3): an item that is still
+wrong at time t is corrected with hazard κ'/(1-κ), see (10). The network therefore predicts only
+the probability that an item is wrong.
 
-A word too many needs a slot that the clean row does not have. It takes that of a missing word, or
-one of the row's empty ones: slots are storage, `position` is order.
+A spurious token needs a slot that the clean row does not have. It takes the slot of a deleted
+item or an empty slot of the row: slots are storage, and `position` gives the order.
 """
 
 import enum
@@ -32,37 +35,39 @@ from oneflow_jax.flows import deletion, tasks
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 NUM_CORRUPTION_KINDS = 3
-"""Kinds of mistakes for words, and for pictures."""
+"""Number of corruptions of a token, and of an image."""
 
 SPURIOUS_RATE = 0.25
-"""Words too many at t=0, for each item."""
+"""Probability of a spurious token after each item at t = 0."""
 
 
 class EditOp(enum.IntEnum):
-    """What is to become of an item."""
+    """Edit operation on one item."""
 
     KEEP = 0
     DELETE = 1
-    REPLACE = 2
+    SUBSTITUTE = 2
 
 
 @flax.struct.dataclass
 class EditCorruption:
-    """Mistakes for the items of a row; `missing`, `noisy` and `wrong` never hold together.
+    """A corrupted row.
+
+    At most one of `deleted`, `renoised` and `substituted` is True in a slot.
 
     Attributes:
-        ids, latents: what stands in each slot, right or wrong.
-        wrong: True where that is not what should.
-        missing: True where the item is absent.
-        noisy: True where a picture has a time of its own ...
-        time: ... namely this; 1 elsewhere.
+        ids, latents: content of each slot after corruption.
+        substituted: True where the content differs from the clean row.
+        deleted: True where the item is missing.
+        renoised: True for the slots of images that are noisy at a time of their own.
+        time: time of each slot where `renoised` is True; 1 elsewhere.
     """
 
     ids: Int[Array, "*b L"]
     latents: Float[Array, "*b L C"]
-    wrong: Bool[Array, "*b L"]
-    missing: Bool[Array, "*b L"]
-    noisy: Bool[Array, "*b L"]
+    substituted: Bool[Array, "*b L"]
+    deleted: Bool[Array, "*b L"]
+    renoised: Bool[Array, "*b L"]
     time: Float[Array, "*b L"]
 
 
@@ -73,25 +78,25 @@ def sample(
     text_id_range: tuple[int, int],
     eligible: Bool[Array, "L"],
 ) -> EditCorruption:
-    """Mistakes in the items of a clean row.
+    """Sample a corruption of a clean row.
 
     Args:
-        key: randomness.
+        key: PRNG key.
         t: time of each slot's document.
-        canvas: the clean row.
-        text_id_range: range of the ids that wrong words are drawn from.
-        eligible: True where there may be mistakes.
+        canvas: clean row.
+        text_id_range: range of ids that random tokens are drawn from.
+        eligible: True for slots that may be corrupted.
     """
     key_item, key_slot, key_word, key_shift, key_time = jax.random.split(key, 5)
-    # What concerns a picture is drawn once for all its slots.
+    # All slots of an image share one random number.
     by_item = jnp.where(
         canvas.is_text,
         jax.random.uniform(key_slot, t.shape),
         tasks.uniform_per_group(key_item, canvas.span),
     )
-    free = canvas.free & eligible
+    free = canvas.to_generate & eligible
     mistaken = free & (by_item >= t)
-    # Given a mistake, what is left of its number is uniform again.
+    # Conditioned on by_item >= t, (by_item - t) / (1 - t) is uniform and selects the corruption.
     kind = jnp.floor(NUM_CORRUPTION_KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
     word, picture = mistaken & canvas.is_text, mistaken & canvas.is_image
     partner = _next_in_document(word & (kind == 1), canvas.segment)
@@ -107,9 +112,9 @@ def sample(
     return EditCorruption(
         ids=ids,
         latents=jnp.where(strange[:, None], canvas.latents[other], canvas.latents),
-        wrong=(word & (ids != canvas.ids)) | strange,
-        missing=(word & (kind == 2)) | (picture & (kind == 1)),
-        noisy=noisy,
+        substituted=(word & (ids != canvas.ids)) | strange,
+        deleted=(word & (kind == 2)) | (picture & (kind == 1)),
+        renoised=noisy,
         time=jnp.where(noisy, tasks.uniform_per_group(key_time, canvas.span), 1.0),
     )
 
@@ -121,21 +126,25 @@ def insert_spurious(
     anchors: Bool[Array, "L"],
     text_id_range: tuple[int, int],
 ) -> tuple[Canvas, Int[Array, "L"]]:
-    """The row with words too many; and for each of their slots, the slot they stand after, else -1.
+    """Insert spurious tokens into a row.
 
     Args:
-        key: randomness.
+        key: PRNG key.
         t: time of each slot's document.
-        canvas: a row in the order of its slots, what is missing from it PAD.
-        anchors: True for the items, at their last slots, after which there may be one.
-        text_id_range: range of the ids that they are drawn from.
+        canvas: row whose slots are in reading order; missing items are PAD.
+        anchors: True at the last slot of each item that a spurious token may follow.
+        text_id_range: range of ids that spurious tokens are drawn from.
+
+    Returns:
+        The row with spurious tokens, and for each slot of a spurious token the slot that it
+        follows; -1 for all other slots.
     """
     key_luck, key_word = jax.random.split(key)
     luck = jax.random.uniform(key_luck, t.shape)
-    room = canvas.kind == Modality.PAD
+    room = canvas.modality == Modality.PAD
     after = anchors & ~room & (luck < SPURIOUS_RATE * (1 - t))
     after &= jnp.cumsum(after) <= jnp.sum(room)
-    # The n-th word too many takes the n-th slot that is empty.
+    # The n-th spurious token takes the n-th empty slot.
     slots = jnp.arange(t.shape[0])
     owner = (
         jnp.zeros_like(slots)
@@ -153,9 +162,9 @@ def insert_spurious(
     random = jax.random.randint(key_word, t.shape, *text_id_range)
     grown = canvas.replace(
         ids=jnp.where(extra, random, canvas.ids),
-        kind=jnp.where(extra, int(Modality.TEXT), canvas.kind),
+        modality=jnp.where(extra, int(Modality.TEXT), canvas.modality),
         segment=jnp.where(extra, canvas.segment[source], canvas.segment),
-        # Unique: clean rows number their spans below the number of slots.
+        # These numbers are unique: the spans of a clean row have numbers up to slots.size - 1.
         span=jnp.where(extra, slots.size + slots, canvas.span),
         position=jnp.where(extra[:, None], 0, canvas.position).at[:, 0].set(order),
     )
@@ -163,7 +172,7 @@ def insert_spurious(
 
 
 def _next_in_document(selected: Bool[Array, "L"], segment: Int[Array, "L"]) -> Int[Array, "L"]:
-    """The next chosen slot of the same document after each slot; after the last, the first."""
+    """Return for each slot the next selected slot of its document, or the first after the last."""
     length = selected.shape[0]
     at = jnp.where(selected, jnp.arange(length), length)
     first = jnp.full(length + 1, length).at[segment].min(at)[segment]
@@ -173,11 +182,12 @@ def _next_in_document(selected: Bool[Array, "L"], segment: Int[Array, "L"]) -> I
 
 
 def _other_image_slots(key: Key[Array, ""], canvas: Canvas) -> Int[Array, "L"]:
-    """For each patch, the slot of the same patch in another picture of the row, if there is one.
+    """Return for each patch the slot of the same patch in another image of the row.
 
-    All pictures have equally many patches.
+    If the row has only one image, this is the patch's own slot. All images have the same number
+    of patches.
     """
-    slots = jnp.arange(canvas.kind.shape[0])
+    slots = jnp.arange(canvas.modality.shape[0])
     first = canvas.is_image & deletion.item_starts(canvas)
     count = jnp.sum(first)
     number = jnp.maximum(jnp.cumsum(first) - 1, 0)

@@ -1,7 +1,7 @@
-"""Losses as totals over the scored slots, with how many were scored.
+"""Losses, as the sum over the scored slots together with the number of scored slots.
 
-Sums travel, means are for people: the training step divides totals by counts of the clean batch,
-so that gradients do not depend on how the batch is cut; logs divide by what was scored.
+The training step divides sums by counts of the clean batch, so gradients do not depend on how the
+batch is split into microbatches and shards. Logs divide sums by the number of scored slots.
 """
 
 import jax
@@ -15,7 +15,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int
 def squared_error(
     prediction: Float[Array, "L n"], target: Float[Array, "L n"], scored: Bool[Array, "L"]
 ) -> metrics.Average:
-    """Sum over scored slots of the mean squared difference of their n numbers."""
+    """Return the sum over scored slots of the squared error, averaged over the n components."""
     error = jnp.mean(jnp.square(prediction - target), axis=-1)
     return _masked_sum(scored, error)
 
@@ -26,9 +26,9 @@ def cross_entropy(
     scored: Bool[Array, "L"],
     weight: Float[Array, "L"] | float = 1.0,
 ) -> metrics.Average:
-    """Sum over scored slots of -log softmax(logits)[id] in nats, times the slot's weight.
+    """Return the sum over scored slots of weight * -log softmax(logits)[id], in nats.
 
-    The number of slots is weighted too, so that the mean is one of nats.
+    The count is the sum of the weights, so the mean is a weighted mean in nats per slot.
     """
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
     return _masked_sum(scored, nats, weight)
@@ -37,28 +37,28 @@ def cross_entropy(
 def poisson(
     log_rate: Float[Array, "L"], count: Int[Array, "L"], scored: Bool[Array, "L"]
 ) -> metrics.Average:
-    """Sum over scored slots of λ - k log λ, least at λ = E[k] (OneFlow, eq. 4)."""
+    """Return the sum over scored slots of λ - k log λ, minimal at λ = E[k] (OneFlow, eq. 4)."""
     return _masked_sum(scored, jnp.exp(log_rate) - count * log_rate)
 
 
 def binary_cross_entropy(
     logits: Float[Array, "L"], labels: Bool[Array, "L"], scored: Bool[Array, "L"]
 ) -> metrics.Average:
-    """Sum over scored slots of -log of the probability given to what is `labels`, in nats."""
+    """Return the sum over scored slots of the binary cross-entropy with `labels`, in nats."""
     return _masked_sum(
         scored, optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
     )
 
 
 def z_loss(logits: Float[Array, "L V"], scored: Bool[Array, "L"]) -> metrics.Average:
-    """Sum over scored slots of (log Z)^2, Z being the sum of exp(logits): z-loss."""
+    """Return the z-loss: the sum over scored slots of (log Z)^2, where Z = sum(exp(logits))."""
     return _masked_sum(scored, jnp.square(jax.nn.logsumexp(logits, axis=-1)))
 
 
 def _masked_sum(
     scored: Bool[Array, "L"], values: Float[Array, "L"], weight: Float[Array, "L"] | float = 1.0
 ) -> metrics.Average:
-    # where, not a product: an infinite value in a slot that is not scored must not become NaN.
+    # Use `where`, not a product: an infinite value in an unscored slot must not become NaN.
     return metrics.Average(
         total=jnp.sum(jnp.where(scored, weight * values, 0.0)),
         count=jnp.sum(jnp.where(scored, weight, 0.0)).astype(jnp.float32),

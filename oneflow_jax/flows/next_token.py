@@ -1,4 +1,4 @@
-"""What comes next: the targets of models that write from left to right."""
+"""Next-token targets of autoregressive models."""
 
 import jax.numpy as jnp
 
@@ -7,21 +7,21 @@ from oneflow_jax.shapes import Array, Bool, Int
 
 
 def next_text_targets(canvas: Canvas) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
-    """For each slot the token of the next one, and whether that is a word that is to be learned.
+    """Return for each slot the next slot's token, and a mask of the scored text targets.
 
-    The row lies in reading order. The last slot of a picture tells the word after it; what comes
-    after the slot before a picture is no word.
+    The row must be in reading order. The target of the last slot of an image is the text token
+    after the image. The slot before an image is not scored.
     """
     return jnp.roll(canvas.ids, -1), _next_is_scored(canvas, canvas.is_text)
 
 
 def next_image_token_mask(canvas: Canvas) -> Bool[Array, "L"]:
-    """For each slot whether the next one is a picture's code that is to be learned."""
+    """Return a mask of the slots whose next slot is an image token that is scored."""
     return _next_is_scored(canvas, canvas.is_image)
 
 
 def _next_is_scored(canvas: Canvas, candidates: Bool[Array, "L"]) -> Bool[Array, "L"]:
-    """True where the next slot is of this kind, of the same document, and not given."""
+    """Return a mask of slots whose next slot is a candidate, not given and in the same document."""
     last = jnp.arange(canvas.ids.shape[0]) == canvas.ids.shape[0] - 1
     same = canvas.segment == jnp.roll(canvas.segment, -1)
-    return jnp.roll(candidates & canvas.free, -1) & same & ~last
+    return jnp.roll(candidates & canvas.to_generate, -1) & same & ~last

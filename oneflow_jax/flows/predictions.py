@@ -1,9 +1,9 @@
-"""What a network may predict of a vector on the straight path, and how it is scored.
+"""Prediction types of the continuous flow: the network predicts x_1 or the velocity v.
 
-The loss is on the velocity in either case, so that the two differ only in what the network must
-put out. A narrow network cannot carry the noise of a wide patch through its layers, which
-predicting v demands; the clean patch it can (Li and He, Back to Basics: Let Denoising Generative
-Models Denoise, 2025).
+The loss is the squared error of the velocity for both types, so they differ only in the output of
+the network. A prediction of v must carry the full noise of a patch through all layers. A network
+whose width is small compared to the patch cannot do that, but it can predict the clean patch (Li
+and He, Back to Basics: Let Denoising Generative Models Denoise, 2025).
 """
 
 import dataclasses
@@ -16,19 +16,20 @@ from oneflow_jax.shapes import Array, Bool, Float
 
 @dataclasses.dataclass(frozen=True)
 class X1Prediction:
-    """The network puts out x̂_1; v̂ = (x̂_1 - x_t) / (1 - t).
+    """x1 prediction: the network outputs x̂_1, and v̂ = (x̂_1 - x_t) / (1 - t).
 
     Attributes:
-        floor: of 1 - t in the loss: an error of x̂_1 weighs 1/(1-t)^2 in v̂, without bound as t
-            nears 1. Li and He take 0.05; the higher, the less do late times count.
+        min_one_minus_t: lower bound of 1 - t in the loss. The velocity loss weights an error of
+            x̂_1 by 1/(1-t)^2, which diverges as t -> 1. Li and He use 0.05; a higher value gives
+            late times less weight.
     """
 
-    floor: float = 0.05
+    min_one_minus_t: float = 0.05
 
-    def clean(
+    def to_x1(
         self, output: Float[Array, "*b L n"], x_t: Float[Array, "*b L n"], t: Float[Array, "*b L"]
     ) -> Float[Array, "*b L n"]:
-        """x̂_1."""
+        """Return the x1 prediction x̂_1."""
         del x_t, t
         return output
 
@@ -40,21 +41,21 @@ class X1Prediction:
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """|v̂ - v|^2, with 1 - t floored in both."""
+        """Return the loss |v̂ - v|^2, where both velocities use the lower bound of 1 - t."""
         x_t = gaussian.interpolate(x_0, x_1, t)
-        predicted = gaussian.velocity(output, x_t, t, self.floor)
-        target = gaussian.velocity(x_1, x_t, t, self.floor)
+        predicted = gaussian.velocity(output, x_t, t, self.min_one_minus_t)
+        target = gaussian.velocity(x_1, x_t, t, self.min_one_minus_t)
         return losses.squared_error(predicted, target, scored)
 
 
 @dataclasses.dataclass(frozen=True)
 class VelocityPrediction:
-    """The network puts out v̂; x̂_1 = x_t + (1 - t) v̂."""
+    """Velocity prediction: the network outputs v̂, and x̂_1 = x_t + (1 - t) v̂."""
 
-    def clean(
+    def to_x1(
         self, output: Float[Array, "*b L n"], x_t: Float[Array, "*b L n"], t: Float[Array, "*b L"]
     ) -> Float[Array, "*b L n"]:
-        """x̂_1."""
+        """Return the x1 prediction x̂_1."""
         return gaussian.x1_from_velocity(output, x_t, t)
 
     def loss(
@@ -65,7 +66,7 @@ class VelocityPrediction:
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """|v̂ - (x_1 - x_0)|^2."""
+        """Return the loss |v̂ - (x_1 - x_0)|^2."""
         del t
         return losses.squared_error(output, x_1 - x_0, scored)
 

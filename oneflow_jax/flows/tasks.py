@@ -1,17 +1,17 @@
-"""Which: the slots of each document that are corrupted in training.
+"""Training tasks: which slots of each document are corrupted.
 
-An edit flow starts from a corrupted version of the document, not from noise alone. One trained
-model serves every task because each training document draws which part of itself it must make:
+One model serves every task, because a task is drawn for each training document:
 
-    joint           all of it                              words and pictures at once
-    text_to_image   its pictures                           the words are given
-    image_to_text   its words                              the pictures are given
-    spans           some of its text runs and pictures     interleaved documents with holes
-    scattered       some tokens and pictures               infilling and revision
+    task            corrupted slots                        trains
+    joint           all slots                              generation of text and images together
+    text_to_image   all images                             images from text
+    image_to_text   all text                               text from images
+    spans           random text runs and images            infilling of interleaved documents
+    scattered       random tokens and images               infilling and editing
 
-What is not corrupted is shown clean, with clock t=1, and is not scored. For classifier-free
-guidance some documents of `text_to_image` have their words *dropped*: shown at t=0, as pure
-noise, and not scored; and some of `image_to_text` their pictures.
+All other slots are shown clean, with time t = 1, and are not scored. For conditioning dropout, a
+fraction of the `text_to_image` documents have their text *dropped*: it is shown at t = 0, as pure
+noise, and is not scored. A fraction of the `image_to_text` documents have their images dropped.
 """
 
 import dataclasses
@@ -28,36 +28,36 @@ NAMES = ("joint", "text_to_image", "image_to_text", "spans", "scattered")
 
 @flax.struct.dataclass
 class TaskDraw:
-    """What one training row must make; `scored` and `dropped` never hold together.
+    """The tasks drawn for one training row.
 
     Attributes:
-        scored: True where the slot is corrupted and its clean content is asked for.
-        clock: time of every slot: the document's where scored, 0 where dropped, else 1.
-        task: of each slot's document, its place in `NAMES`.
+        scored: True where the slot is corrupted and its clean content is a target.
+        time: time of every slot: the document's time where scored, 0 where dropped, 1 elsewhere.
+        task: index into `NAMES` of the task of each slot's document.
     """
 
     scored: Bool[Array, "*b L"]
-    clock: Float[Array, "*b L"]
+    time: Float[Array, "*b L"]
     task: Int[Array, "*b L"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskMixture:
-    """How often each task is drawn.
+    """Distribution of training tasks.
 
     Attributes:
-        shares: probability of each of `NAMES`, in that order; they add up to 1.
-        drop: share of `text_to_image` whose words, and of `image_to_text` whose pictures, are
-            dropped.
+        probs: probabilities of the tasks, in the order of `NAMES`; their sum is 1.
+        cond_drop_prob: probability that the text of a `text_to_image` document, or the images of
+            an `image_to_text` document, are dropped.
     """
 
-    shares: tuple[float, ...]
-    drop: float
+    probs: tuple[float, ...]
+    cond_drop_prob: float
 
-    def draw(self, key: Key[Array, ""], t: Float[Array, "L"], canvas: Canvas) -> TaskDraw:
-        """The task of each document of one row, at the times `t` of its slots."""
+    def sample(self, key: Key[Array, ""], t: Float[Array, "L"], canvas: Canvas) -> TaskDraw:
+        """Sample a task for each document of one row, whose slots have times `t`."""
         key_task, key_drop, key_share, key_span, key_slot = jax.random.split(key, 5)
-        task = sample_per_group(key_task, self.shares, canvas.segment)
+        task = sample_per_group(key_task, self.probs, canvas.segment)
         share = uniform_per_group(key_share, canvas.segment)
         by_span = uniform_per_group(key_span, canvas.span) < share
         by_slot = jax.random.uniform(key_slot, t.shape) < share
@@ -70,33 +70,35 @@ class TaskMixture:
                 by_span,
                 jnp.where(canvas.is_text, by_slot, by_span),
             ],
-            default=False,  # The default default is 0, and would make the mask one of integers.
+            default=False,  # The default is the integer 0, which would promote the mask to int.
         )
-        scored = canvas.free & chosen
+        scored = canvas.to_generate & chosen
         condition = (canvas.is_text & (task == NAMES.index("text_to_image"))) | (
             canvas.is_image & (task == NAMES.index("image_to_text"))
         )
         dropped = (
-            canvas.free & condition & (uniform_per_group(key_drop, canvas.segment) < self.drop)
+            canvas.to_generate
+            & condition
+            & (uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob)
         )
         clock = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
-        return TaskDraw(scored=scored, clock=clock, task=task)
+        return TaskDraw(scored=scored, time=clock, task=task)
 
 
-ALL_TARGETS = TaskMixture(shares=(1.0, 0.0, 0.0, 0.0, 0.0), drop=0.0)
-"""Everything is the model's to make."""
+ALL_TARGETS = TaskMixture(probs=(1.0, 0.0, 0.0, 0.0, 0.0), cond_drop_prob=0.0)
+"""A mixture of the task `joint` alone: every slot that is not given is corrupted."""
 
 
 def sample_per_group(
     key: Key[Array, ""], probs: tuple[float, ...], group_ids: Int[Array, "L"]
 ) -> Int[Array, "L"]:
-    """One choice, with these shares, for all slots that bear the same document or span number."""
+    """Sample one category per document or span: all slots of a group share it."""
     return jnp.searchsorted(
         jnp.cumsum(jnp.array(probs[:-1])), uniform_per_group(key, group_ids), "right"
     )
 
 
 def uniform_per_group(key: Key[Array, ""], group_ids: Int[Array, "L"]) -> Float[Array, "L"]:
-    """One uniform number for all slots that bear the same document or span number."""
-    # Numbers run from 0 to at most L, so L + 1 draws serve any row.
+    """Sample one uniform number per document or span: all slots of a group share it."""
+    # Group ids range from 0 to at most L, so L + 1 samples are enough for any row.
     return jax.random.uniform(key, (group_ids.shape[0] + 1,))[group_ids]

@@ -1,11 +1,12 @@
-"""At what times the words and the pictures of a document that grows are shown.
+"""Time couplings: how the times of text and images of one document depend on each other.
 
-Documents of the task `joint` draw one of these, the others are `independent`:
+Used by paradigms that insert items. A coupling is drawn for each document of the task `joint`;
+documents of all other tasks use `independent`.
 
-    interleaved   pictures are born on the way, at times (12)
-    independent   words and each picture have times of their own; all pictures are there
-    together      one time for all
-    revised       nothing is absent by its time: the document is finished, with mistakes
+    interleaved   images are inserted while text is generated, and have the times (12)
+    independent   text and each image have independent times; all images are present
+    together      text and images share one time
+    edited        the document is complete but has errors, see `edit_corruption`
 """
 
 import dataclasses
@@ -18,68 +19,76 @@ from oneflow_jax.canvas import Canvas
 from oneflow_jax.flows import deletion, tasks, time_samplers
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
-NAMES = ("interleaved", "independent", "together", "revised")
+NAMES = ("interleaved", "independent", "together", "edited")
 
 MIN_EDIT_TIME = 0.5
-"""First time of revised documents: nothing of one more than half wrong is worth revising."""
+"""Lowest time of `edited` documents; at lower times more than half of the items are wrong."""
 
 
 @flax.struct.dataclass
 class CoupledTimes:
-    """When a row is shown; `births` and `revised` never hold together.
+    """Times of one row.
 
     Attributes:
-        text: time of each slot's document.
-        image: time of each picture; below 0 before its birth.
-        births: True in documents whose pictures are born on the way.
-        revised: True in documents with mistakes.
+        text: text time of each slot's document.
+        image: time of each slot's image; negative if the image is not inserted yet.
+        images_inserted: True in documents whose coupling is `interleaved`.
+        edited: True in documents whose coupling is `edited`.
     """
 
     text: Float[Array, "*b L"]
     image: Float[Array, "*b L"]
-    births: Bool[Array, "*b L"]
-    revised: Bool[Array, "*b L"]
+    images_inserted: Bool[Array, "*b L"]
+    edited: Bool[Array, "*b L"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TimeCoupling:
-    """How often each is drawn.
+    """Distribution of time couplings.
 
     Attributes:
-        shares: probability of each of `NAMES`, in that order; they add up to 1.
-        clock: how often each time comes in training, of `independent` and `together`.
+        probs: probabilities of the couplings, in the order of `NAMES`; their sum is 1.
+        time_sampler: distribution of t in training, for `independent` and `together`.
     """
 
-    shares: tuple[float, ...]
-    clock: time_samplers.TimeSampler
+    probs: tuple[float, ...]
+    time_sampler: time_samplers.TimeSampler
 
     @property
-    def revises(self) -> bool:
-        """Whether documents with mistakes are ever shown."""
-        return self.shares[NAMES.index("revised")] > 0
+    def supports_editing(self) -> bool:
+        """Whether training includes documents whose coupling is `edited`."""
+        return self.probs[NAMES.index("edited")] > 0
 
-    def draw(
+    def sample(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, task: Int[Array, "L"]
     ) -> CoupledTimes:
-        """The times of one row; `u` and `task`, of `tasks.NAMES`, are each document's."""
+        """Sample the times of one row.
+
+        Args:
+            key: PRNG key.
+            u: uniform number of each slot's document.
+            canvas: clean row.
+            task: index into `tasks.NAMES` of the task of each slot's document.
+        """
         key_schedule, key_birth, key_text, key_image = jax.random.split(key, 4)
-        which = tasks.sample_per_group(key_schedule, self.shares, canvas.segment)
+        which = tasks.sample_per_group(key_schedule, self.probs, canvas.segment)
         joint = task == tasks.NAMES.index("joint")
         births, _, together, revised = (joint & (which == n) for n in range(len(NAMES)))
-        # Sums of a stratified and a free number, modulo 1, are uniform and independent.
+        # The sum of stratified and independent uniform numbers, modulo 1, is uniform, and
+        # different sums are independent.
         apart_text = jnp.mod(u + tasks.uniform_per_group(key_text, canvas.segment), 1.0)
         apart_image = jnp.mod(u + tasks.uniform_per_group(key_image, canvas.span), 1.0)
-        text = self.clock(jnp.where(together, u, apart_text))
-        image = self.clock(jnp.where(together, u, apart_image))
+        text = self.time_sampler(jnp.where(together, u, apart_text))
+        image = self.time_sampler(jnp.where(together, u, apart_image))
         text = jnp.where(births, jnp.minimum(2 * u, 1.0), text)
         birth = tasks.uniform_per_group(key_birth, canvas.span)
         return CoupledTimes(
             text=jnp.where(revised, MIN_EDIT_TIME + (1 - MIN_EDIT_TIME) * u, text),
             image=jnp.where(births, deletion.interleaved_time(u, birth), image),
-            births=births,
-            revised=revised,
+            images_inserted=births,
+            edited=revised,
         )
 
 
-SHARED = TimeCoupling(shares=(0.0, 0.0, 1.0, 0.0), clock=time_samplers.PowerTimeSampler())
-"""Everything at the document's own time."""
+SHARED = TimeCoupling(probs=(0.0, 0.0, 1.0, 0.0), time_sampler=time_samplers.PowerTimeSampler())
+"""A distribution of the coupling `together` alone: all slots share the document's time."""

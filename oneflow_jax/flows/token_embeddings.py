@@ -1,8 +1,10 @@
-"""Text made continuous: tokens as points, noise around a mask, points read back as tokens.
+"""Continuous text: token embeddings, their noise distribution, and decoding to tokens.
 
-x_1 = E[id]          rows of E of norm sqrt(width), so that each number has about unit variance
-x_0 = m + eps        a learned mask vector, and noise: an ODE that started from one fixed point
-                     would have one trajectory, hence one text
+    x_1 = E[id]      rows of E have norm sqrt(width), so each component has about unit variance
+    x_0 = m + eps    learned mask embedding m plus Gaussian noise eps
+
+The noise is needed because an ODE that starts from one fixed point has only one
+trajectory and so generates only one text.
 """
 
 import jax
@@ -13,33 +15,38 @@ from oneflow_jax.shapes import Array, Float, Int, Key
 
 
 def normalize(table: EmbeddingTable) -> EmbeddingTable:
-    """The table with rows of norm sqrt(E): free rows would grow, or shrink into one another."""
-    mean_square = jnp.mean(jnp.square(table.rows), axis=-1, keepdims=True)
-    return table.replace(rows=table.rows * jax.lax.rsqrt(mean_square + 1e-12))
+    """Scale the rows of the table to norm sqrt(E).
+
+    Without a fixed norm, training would let the embeddings grow or collapse.
+    """
+    mean_square = jnp.mean(jnp.square(table.embedding), axis=-1, keepdims=True)
+    return table.replace(embedding=table.embedding * jax.lax.rsqrt(mean_square + 1e-12))
 
 
 def masked_noise(key: Key[Array, ""], table: EmbeddingTable, num_slots: int) -> Float[Array, "L E"]:
-    """x_0 of `num_slots` text slots."""
-    return table.mask[None] + jax.random.normal(key, (num_slots, *table.mask.shape))
+    """Sample the noise x_0 of `num_slots` text slots."""
+    return table.mask_embedding[None] + jax.random.normal(
+        key, (num_slots, *table.mask_embedding.shape)
+    )
 
 
 def expected_embedding(
     logits: Float[Array, "*b L V"], table: EmbeddingTable
 ) -> Float[Array, "*b L E"]:
-    """The clean vector expected under the predicted tokens: softmax(logits) E."""
-    return jax.nn.softmax(logits) @ table.rows
+    """Return the expected clean embedding under the predicted tokens: softmax(logits) E."""
+    return jax.nn.softmax(logits) @ table.embedding
 
 
 def token_log_likelihood(
     vectors: Float[Array, "*b L E"], table: EmbeddingTable
 ) -> Float[Array, "*b L V"]:
-    """Log-likelihood, up to a constant, of each token as the center of unit noise at `vectors`."""
-    products = vectors @ table.rows.T
-    return products - 0.5 * jnp.broadcast_to(jnp.sum(table.rows**2, axis=-1), products.shape)
+    """Return log N(vectors; E[id], I) of each token id, up to a constant."""
+    products = vectors @ table.embedding.T
+    return products - 0.5 * jnp.broadcast_to(jnp.sum(table.embedding**2, axis=-1), products.shape)
 
 
 def greedy_decode(
     logits: Float[Array, "*b L V"],
 ) -> tuple[Int[Array, "*b L"], Float[Array, "*b L"]]:
-    """The likeliest token of each slot, and its probability."""
+    """Return the most probable token of each slot and its probability."""
     return jnp.argmax(logits, axis=-1), jnp.max(jax.nn.softmax(logits), axis=-1)

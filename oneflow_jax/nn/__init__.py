@@ -1,1 +1,1 @@
-"""The network: functions of a view, in flax linen."""
+"""The network in flax linen: a transformer over the slots of a `NoisyCanvas`."""

@@ -1,4 +1,4 @@
-"""The module around attention: what slots ask and tell, and the cache of what they told."""
+"""The attention module: its projections, and the KV cache."""
 
 import flax.linen as nn
 import flax.struct
@@ -11,7 +11,7 @@ from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float, Int
 
 RopeAngles = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
-"""Cosine and sine of the slots' positions: `layers.rotations`."""
+"""Cosine and sine of the rotary angles: `layers.rope_angles`."""
 
 QKV = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L K A"]]
 """Queries, keys and values."""
@@ -19,37 +19,40 @@ QKV = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L 
 
 @flax.struct.dataclass
 class KVCache:
-    """Keys and values of the slots that came before, by layer; `length` of them are valid.
+    """Keys and values of earlier slots, by layer; the first `length` slots of each row are valid.
 
-    Beyond `length` there may be anything: it is never seen, and overwritten by what comes.
+    Slots from `length` on may hold anything: no query attends to them, and new slots overwrite
+    them.
     """
 
     key: Float[Array, "N B S K A"]
     value: Float[Array, "N B S K A"]
     length: Int[Array, "B"]
 
-    def advanced(self, by: Int[Array, "B"]) -> "KVCache":
-        """The cache with the next `by` slots of each row counted as valid."""
-        return self.replace(length=self.length + by)
+    def advance(self, num_slots: Int[Array, "B"]) -> "KVCache":
+        """Count the next `num_slots` slots of each row as valid."""
+        return self.replace(length=self.length + num_slots)
 
-    def above(self, other: "KVCache") -> "KVCache":
-        """The rows of both, these first; they have room for equally many slots."""
+    def concat_rows(self, other: "KVCache") -> "KVCache":
+        """Concatenate the rows of two caches with equally many slots, this one's first."""
         return KVCache(
             jnp.concatenate([self.key, other.key], axis=1),
             jnp.concatenate([self.value, other.value], axis=1),
             jnp.concatenate([self.length, other.length]),
         )
 
-    def top(self, rows: int) -> "KVCache":
-        """The first so many rows."""
-        return KVCache(self.key[:, :rows], self.value[:, :rows], self.length[:rows])
+    def first_rows(self, batch_size: int) -> "KVCache":
+        """Return the first `batch_size` rows."""
+        return KVCache(
+            self.key[:, :batch_size], self.value[:, :batch_size], self.length[:batch_size]
+        )
 
 
 class Attention(nn.Module):
     """Multi-head attention with normalized queries and keys, and rotary positions.
 
-    In two halves, of what each slot does by itself; between them `attend_with_cache` brings slots
-    together.
+    The module has the projections before and after attention; `attend_with_cache` is called between
+    them.
     """
 
     heads: int
@@ -59,7 +62,7 @@ class Attention(nn.Module):
     dtype: DTypeLike
 
     def setup(self) -> None:
-        """The four maps, and the norms of queries and keys."""
+        """Create the four projections, and the norms of queries and keys."""
 
         def heads_of(count: int, axis: str) -> layers.Linear:
             axes = ("width", axis, "head_width")
@@ -68,31 +71,31 @@ class Attention(nn.Module):
         self.query = heads_of(self.heads, "heads")
         self.key = heads_of(self.kv_heads, "kv_heads")
         self.value = heads_of(self.kv_heads, "kv_heads")
-        # Without normalized queries and keys mixed-modal models diverge: Chameleon, section 2.2.
+        # Mixed-modal models diverge without normalized queries and keys: Chameleon, section 2.2.
         self.query_norm = layers.rms_norm(self.dtype, "head_width")
         self.key_norm = layers.rms_norm(self.dtype, "head_width")
         axes = ("heads", "head_width", "width")
-        self.out = layers.Linear((self.width,), axes, self.dtype, inputs=2)
+        self.out = layers.Linear((self.width,), axes, self.dtype, num_input_axes=2)
 
-    def asks(self, x: Float[Array, "B L D"], rotation: RopeAngles) -> QKV:
-        """Queries, keys and values of the slots."""
+    def qkv_proj(self, x: Float[Array, "B L D"], rope: RopeAngles) -> QKV:
+        """Compute queries, keys and values of the slots."""
         query, key = self.query_norm(self.query(x)), self.key_norm(self.key(x))
-        return layers.apply_rope(query, rotation), layers.apply_rope(key, rotation), self.value(x)
+        return layers.apply_rope(query, rope), layers.apply_rope(key, rope), self.value(x)
 
-    def tells(self, gathered: Float[Array, "B L H A"]) -> Float[Array, "B L D"]:
-        """What becomes of what each slot has gathered."""
-        return self.out(gathered)
+    def out_proj(self, attn_output: Float[Array, "B L H A"]) -> Float[Array, "B L D"]:
+        """Apply the output projection."""
+        return self.out(attn_output)
 
 
 def attend_with_cache(
     qkv: QKV, mask: AttentionMask, cache: KVCache | None, implementation: str
 ) -> tuple[Float[Array, "B L H A"], KVCache | None]:
-    """What each slot gathers from the slots it may see, and the cache with these slots in it.
+    """Compute attention, and write the new keys and values to the KV cache.
 
     Args:
         qkv: queries, keys and values.
-        mask: who sees whom; with a cache, all of its slots.
-        cache: one layer's cache, without its first axis.
+        mask: the attention mask; with a KV cache, over all slots of the cache.
+        cache: one layer of the KV cache, without the layer axis.
         implementation: one of `attention_ops.IMPLEMENTATIONS`.
     """
     query, key, value = qkv
@@ -106,7 +109,7 @@ def attend_with_cache(
 def _append(
     cache: KVCache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]
 ) -> KVCache:
-    """The cache of one layer with new keys and values right after the valid ones."""
+    """Write new keys and values of one layer right after the valid ones."""
 
     @jax.vmap
     def put(old: Array, new: Array, start: Array) -> Array:

@@ -1,8 +1,9 @@
-"""Who sees whom, as a few numbers for each slot.
+"""Attention masks, stored as two integers per slot.
 
-Every rule there is comes down to this: a slot sees those of its own document, up to a last one.
-That is the document's last, itself, or the last of its own picture. So L x L masks need only exist
-where attention is computed by one.
+Every attention pattern here has one form: a slot attends to the slots of its own segment, up to a
+last one. The last one is the segment's last slot (bidirectional), the slot itself (causal), or the
+last slot of its own image (mixed). L x L masks are materialized only by implementations that need
+them.
 """
 
 import flax.struct
@@ -13,49 +14,49 @@ from oneflow_jax.canvas import AttentionPattern, Modality, NoisyCanvas
 from oneflow_jax.shapes import Array, Bool, Int
 
 INVISIBLE = -1
-"""The segment of what no slot sees."""
+"""The segment of slots that no slot attends to."""
 
 
 @flax.struct.dataclass
 class AttentionMask:
-    """Slot i sees slot j if both are of one segment, and j is numbered `until_i` at most.
+    """Attention mask: query i attends to key j of its segment if key_index[j] <= last_visible[i].
 
-    Every slot sees one at least, if only itself: no row of a softmax is empty.
+    Every query attends to at least one key, itself, so that no row of the softmax is empty.
 
     Attributes:
-        segment: of the L slots that look.
-        until: number of the last slot that each of them sees.
-        key_segment: of the S slots that are looked at.
-        number: of each of these, in reading order.
-        pattern: if those who look are those who are looked at, in order: by which rule.
+        segment: segment of each of the L queries.
+        last_visible: index of the last key that each query attends to.
+        key_segment: segment of each of the S keys.
+        key_index: index of each key, in reading order.
+        pattern: the attention pattern, if queries and keys are the same slots in order; else None.
     """
 
     segment: Int[Array, "B L"]
-    until: Int[Array, "B L"]
+    last_visible: Int[Array, "B L"]
     key_segment: Int[Array, "B S"]
-    number: Int[Array, "B S"]
+    key_index: Int[Array, "B S"]
     pattern: AttentionPattern | None = flax.struct.field(pytree_node=False, default=None)
 
-    def visible(self) -> Bool[Array, "B L S"]:
-        """True where a slot may see a slot."""
+    def materialize(self) -> Bool[Array, "B L S"]:
+        """Return the boolean mask: True where a query attends to a key."""
         together = self.segment[:, :, None] == self.key_segment[:, None, :]
-        return together & (self.number[:, None, :] <= self.until[:, :, None])
+        return together & (self.key_index[:, None, :] <= self.last_visible[:, :, None])
 
-    def padded(self, slots: int) -> "AttentionMask":
-        """The same among `slots` slots to look at, of which nobody sees those that are added."""
-        beyond = ((0, 0), (0, slots - self.number.shape[1]))
+    def pad_keys(self, num_keys: int) -> "AttentionMask":
+        """Pad the mask to `num_keys` keys; no query attends to the added ones."""
+        beyond = ((0, 0), (0, num_keys - self.key_index.shape[1]))
         return self.replace(
             key_segment=jnp.pad(self.key_segment, beyond, constant_values=INVISIBLE),
-            number=jnp.pad(self.number, beyond),
+            key_index=jnp.pad(self.key_index, beyond),
             pattern=None,
         )
 
 
 def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
-    """Who sees whom in a view; never one of another document.
+    """Build the attention mask of a canvas; no slot attends to another document.
 
-    What comes before lies before: rows of paradigms that look back are in reading order, and the
-    slots of a picture side by side. PAD slots, of segment 0, see one another.
+    Causal and mixed patterns need rows in reading order, and the slots of an image side by side.
+    PAD slots, of segment 0, attend to one another.
     """
     segment, last = view.segment, view.segment.shape[1] - 1
     slots = jnp.broadcast_to(jnp.arange(last + 1), segment.shape)
@@ -64,8 +65,8 @@ def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
     elif pattern is AttentionPattern.CAUSAL:
         until = slots
     else:
-        # All slots of a picture bear one order; a word's own number is below zero.
-        picture = jnp.where(view.kind == Modality.IMAGE, view.position[..., 0], -1 - slots)
+        # All slots of an image have the same order; a text slot gets a negative number of its own.
+        picture = jnp.where(view.modality == Modality.IMAGE, view.position[..., 0], -1 - slots)
         ends = (picture != jnp.roll(picture, -1, axis=1)) | (segment != jnp.roll(segment, -1, 1))
         ends |= slots == last
         until = jax.lax.cummin(jnp.where(ends, slots, last), axis=1, reverse=True)
@@ -73,13 +74,13 @@ def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
 
 
 def for_decode(view: NoisyCanvas, length: Int[Array, "B"], num_keys: int) -> AttentionMask:
-    """Who sees which slots of a cache, among c slots that come after the `length` valid ones.
+    """Build the mask of c new slots over a KV cache whose first `length` slots are valid.
 
-    A word sees what is before it and itself; a picture's slots, of which all come at once, see one
-    another too.
+    A text slot attends to the slots before it and to itself. The slots of an image come all at
+    once, and attend to one another too.
     """
-    rows, count = view.kind.shape
-    own = jnp.where(view.kind == Modality.IMAGE, count - 1, jnp.arange(count)[None])
+    rows, count = view.modality.shape
+    own = jnp.where(view.modality == Modality.IMAGE, count - 1, jnp.arange(count)[None])
     one = jnp.zeros((rows, num_keys), jnp.int32)
     number = jnp.broadcast_to(jnp.arange(num_keys), one.shape)
     return AttentionMask(jnp.zeros_like(own), length[:, None] + own, one, number)

@@ -1,13 +1,14 @@
-"""The one function that attends, and the ways to compute it.
+"""Dot-product attention, and the implementations of it.
 
-| way      | scores                           | knows        | is for                            |
-|----------|----------------------------------|--------------|-----------------------------------|
-| `dense`  | all at once                      | any `Sight`  | CPUs, short rows                  |
-| `blocks` | a block of keys at a time        | any `Sight`  | long rows, anywhere               |
-| `splash` | in a TPU kernel, never in memory | two patterns | TPUs                              |
+| implementation | scores                            | masks                 | use for            |
+|----------------|-----------------------------------|-----------------------|--------------------|
+| `xla`          | all at once                       | any                   | CPUs, short rows   |
+| `blockwise`    | one block of keys at a time       | any                   | long rows          |
+| `splash`       | in a TPU kernel, never in memory  | bidirectional, causal | TPUs               |
 
-Where the mesh shares out the slots of a row it is a ring of `blocks`, whichever way is configured.
-What comes slot by slot, with a cache, follows no pattern: there `splash` is `blocks`.
+Where the mesh shards the slots of a row, attention is a ring of `blockwise`, also if
+another one is configured. Decoding with a KV cache has no fixed pattern: there `splash` falls back
+to `blockwise`.
 """
 
 import functools
@@ -18,7 +19,7 @@ from oneflow_jax.nn import blockwise_attention, partitioning, ring_attention, sp
 from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float
 
-IMPLEMENTATIONS = ("dense", "blocks", "splash")
+IMPLEMENTATIONS = ("xla", "blockwise", "splash")
 
 QUERY_AXES = ("rows", "slots", "act_heads", "head_width")
 SHARD_AXES = (QUERY_AXES, QUERY_AXES, QUERY_AXES, ("rows", "slots"))
@@ -31,13 +32,13 @@ def dot_product_attention(
     mask: AttentionMask,
     implementation: str,
 ) -> Float[Array, "B L H A"]:
-    """softmax(query . key / sqrt(A)) value over the slots in sight; K divides H.
+    """Compute softmax(query . key / sqrt(A)) value over the keys that the mask allows; K divides H.
 
     Args:
-        query: of the slots that look.
-        key: of the slots that are looked at.
-        value: of the same.
-        mask: who sees whom.
+        query: queries of the L slots.
+        key: keys of the S slots.
+        value: values of the S slots.
+        mask: the attention mask.
         implementation: one of `IMPLEMENTATIONS`.
     """
     if axis := partitioning.sharded_axis("slots"):
@@ -45,8 +46,8 @@ def dot_product_attention(
         return partitioning.logical_shard_map(around, SHARD_AXES, QUERY_AXES)(
             query, key, value, mask
         )
-    if implementation == "dense":
-        return jax.nn.dot_product_attention(query, key, value, mask=mask.visible()[:, None])
+    if implementation == "xla":
+        return jax.nn.dot_product_attention(query, key, value, mask=mask.materialize()[:, None])
     if implementation == "splash" and mask.pattern in splash_attention.SUPPORTED_MASKS:
         kernel = functools.partial(
             splash_attention.attend, interpret=partitioning.target_platform() != "tpu"

@@ -1,4 +1,4 @@
-"""The transformer: a stack of equal blocks, scanned over and recomputed as told."""
+"""The transformer: a stack of equal layers under `nn.scan`, with optional rematerialization."""
 
 import dataclasses
 
@@ -16,7 +16,8 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass finds saved: all, results of weight matrices, or only block inputs."""
+"""Rematerialization policies: save all activations, the results of weight matrices, or only the
+inputs of layers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,9 @@ class TransformerConfig:
         layers, width, heads, kv_heads, head_width, hidden: N, D, H, K, A, F of `shapes`;
             K divides H, A is a multiple of 8.
         remat: one of `REMAT`.
-        unroll: how many layers each round of the scan runs; all of them makes straight-line code,
-            which compiles longer and runs faster on CPUs.
-        dtype: what matrices are multiplied in; parameters are always float32.
+        scan_unroll: number of layers in each iteration of the scan; with all of them the code has
+            no loop, which takes longer to compile and runs faster on CPUs.
+        dtype: type of matrix products; parameters are always float32.
         attention: one of `attention_ops.IMPLEMENTATIONS`.
     """
 
@@ -40,65 +41,73 @@ class TransformerConfig:
     head_width: int
     hidden: int
     remat: str
-    unroll: int
+    scan_unroll: int
     dtype: DTypeLike
-    attention: str = "dense"
+    attention: str = "xla"
 
 
 @flax.struct.dataclass
 class LayerInputs:
-    """What is the same for all layers.
+    """Inputs that all layers share.
 
     Attributes:
-        sight: who sees whom; with a cache, all of its slots.
-        rotation: of the slots' positions.
-        pictured: True for slots of pictures.
-        length: with a cache, how many of its slots are valid.
+        attention_mask: the attention mask; with a KV cache, over all slots of the cache.
+        rope: rotary angles of the slots.
+        is_image: True for image slots.
+        length: with a KV cache, the number of its valid slots.
     """
 
-    sight: AttentionMask
-    rotation: attention.RopeAngles
-    pictured: Bool[Array, "B L"]
+    attention_mask: AttentionMask
+    rope: attention.RopeAngles
+    is_image: Bool[Array, "B L"]
     length: Int[Array, "B"] | None = None
 
 
 LayerKV = tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]] | None
-"""Keys and values of one layer's cache, if there is one."""
+"""Keys and values of one layer of the KV cache, or None without a cache."""
 
 
 class TransformerLayer(nn.Module):
-    """Slots by themselves, together, and by themselves again; subclasses say what they do alone."""
+    """A layer: computation per slot, attention, computation per slot.
 
-    size: TransformerConfig
+    Subclasses implement the computation per slot.
+    """
+
+    config: TransformerConfig
 
     def __call__(
-        self, x: Float[Array, "B L D"], around: LayerInputs, kept: LayerKV
+        self, x: Float[Array, "B L D"], layer_inputs: LayerInputs, layer_kv: LayerKV
     ) -> tuple[Float[Array, "B L D"], LayerKV]:
-        """The next layer's input and this one's cache, in the form that `nn.scan` wants."""
-        cache = None if kept is None else attention.KVCache(*kept, around.length)
-        asked, way = self.asks(x, around), self.size.attention
-        gathered, cache = attention.attend_with_cache(asked, around.sight, cache, way)
-        x = self.tells(x, around, gathered)
-        kept = None if cache is None else (cache.key, cache.value)
-        return partitioning.with_logical_constraint(x, ("rows", "slots", "act_width")), kept
+        """Return the next layer's input and this layer's keys and values, as `nn.scan` needs it."""
+        cache = None if layer_kv is None else attention.KVCache(*layer_kv, layer_inputs.length)
+        asked, way = self.pre_attention(x, layer_inputs), self.config.attention
+        gathered, cache = attention.attend_with_cache(
+            asked, layer_inputs.attention_mask, cache, way
+        )
+        x = self.post_attention(x, layer_inputs, gathered)
+        layer_kv = None if cache is None else (cache.key, cache.value)
+        return partitioning.with_logical_constraint(x, ("rows", "slots", "act_width")), layer_kv
 
-    def asks(self, x: Float[Array, "B L D"], around: LayerInputs) -> attention.QKV:
-        """Queries, keys and values."""
+    def pre_attention(self, x: Float[Array, "B L D"], layer_inputs: LayerInputs) -> attention.QKV:
+        """Compute queries, keys and values."""
         raise NotImplementedError
 
-    def tells(
-        self, x: Float[Array, "B L D"], around: LayerInputs, gathered: Float[Array, "B L H A"]
+    def post_attention(
+        self,
+        x: Float[Array, "B L D"],
+        layer_inputs: LayerInputs,
+        attn_output: Float[Array, "B L H A"],
     ) -> Float[Array, "B L D"]:
-        """The slots after having gathered."""
+        """Compute the layer's output from its input and the output of attention."""
         raise NotImplementedError
 
 
 class Block(TransformerLayer):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """The standard pre-norm layer: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def setup(self) -> None:
-        """Attention, the MLP, and a norm before each."""
-        size = self.size
+        """Create attention, the MLP, and a norm before each."""
+        size = self.config
         self.attention_norm = layers.rms_norm(size.dtype)
         self.attention = attention.Attention(
             size.heads, size.kv_heads, size.head_width, size.width, size.dtype
@@ -106,36 +115,39 @@ class Block(TransformerLayer):
         self.mlp_norm = layers.rms_norm(size.dtype)
         self.mlp = layers.SwiGLU(size.hidden, size.dtype)
 
-    def asks(self, x: Float[Array, "B L D"], around: LayerInputs) -> attention.QKV:
-        """Queries, keys and values."""
-        return self.attention.asks(self.attention_norm(x), around.rotation)
+    def pre_attention(self, x: Float[Array, "B L D"], layer_inputs: LayerInputs) -> attention.QKV:
+        """Compute queries, keys and values."""
+        return self.attention.qkv_proj(self.attention_norm(x), layer_inputs.rope)
 
-    def tells(
-        self, x: Float[Array, "B L D"], around: LayerInputs, gathered: Float[Array, "B L H A"]
+    def post_attention(
+        self,
+        x: Float[Array, "B L D"],
+        layer_inputs: LayerInputs,
+        attn_output: Float[Array, "B L H A"],
     ) -> Float[Array, "B L D"]:
-        """The slots after having gathered."""
-        del around
-        x = x + self.attention.tells(gathered)
+        """Compute the layer's output from its input and the output of attention."""
+        del layer_inputs
+        x = x + self.attention.out_proj(attn_output)
         return x + self.mlp(self.mlp_norm(x))
 
 
 class Backbone(nn.Module):
-    """`size.layers` layers; parameters of all of them are stacked along a first axis."""
+    """`config.layers` layers, whose parameters are stacked along a first axis, and a norm."""
 
-    size: TransformerConfig
+    config: TransformerConfig
     layer: type[TransformerLayer] = Block
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        around: LayerInputs,
+        layer_inputs: LayerInputs,
         cache: attention.KVCache | None = None,
     ) -> tuple[Float[Array, "B L D"], attention.KVCache | None]:
-        """Every slot after having seen what it may, normalized; and the cache with the slots."""
-        size, layer = self.size, self.layer
+        """Return the normalized output for every slot, and the KV cache with the slots."""
+        size, layer = self.config, self.layer
         if REMAT[size.remat] is not None:
-            # The scan already keeps XLA from merging the recomputation away.
+            # prevent_cse is not needed within a scan: XLA cannot merge the recomputation away.
             layer = nn.remat(layer, prevent_cse=False, policy=REMAT[size.remat])
         stack = nn.scan(
             layer,
@@ -143,14 +155,14 @@ class Backbone(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0),
             length=size.layers,
-            unroll=size.unroll,
+            unroll=size.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(size, name="blocks")
         if cache is None:
-            x, _ = stack(x, around, None)
+            x, _ = stack(x, layer_inputs, None)
         else:
             x, (key, value) = stack(
-                x, around.replace(length=cache.length), (cache.key, cache.value)
+                x, layer_inputs.replace(length=cache.length), (cache.key, cache.value)
             )
             cache = cache.replace(key=key, value=value)
         return layers.rms_norm(size.dtype, name="norm")(x), cache

@@ -1,9 +1,9 @@
-"""Attention by blocks of keys, with no more of the L x S scores at a time than one block of them.
+"""Blockwise attention: it holds the scores of one block of keys at a time, not all L x S.
 
-The softmax is kept as it stands after some of the keys: sum, greatest score and weighted values
-(Milakov & Gimelshein, Online Normalizer Calculation for Softmax, 2018). The backward pass makes
-scores anew from the logarithm of the sum (Dao et al., FlashAttention, 2022, algorithm 4), so that
-memory is O(L x block) there too. Scores and sums are float32 whatever the network computes in.
+The softmax is computed online, with the running sum, maximum score and weighted values (Milakov &
+Gimelshein, Online Normalizer Calculation for Softmax, 2018). The backward pass recomputes scores
+from the logsumexp (Dao et al., FlashAttention, 2022, algorithm 4), so that memory is O(L x block)
+there too. Scores and sums are float32 for every dtype of the network.
 """
 
 import math
@@ -16,38 +16,38 @@ from oneflow_jax.nn.attention_mask import INVISIBLE, AttentionMask
 from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
 
 BLOCK_K = 512
-"""Keys at a time."""
+"""Keys in a block."""
 
 MASK_VALUE = jnp.finfo(jnp.float32).min
-"""The greatest of no scores: finite, so that it can be subtracted from itself."""
+"""Running maximum before any key: finite, so that it can be subtracted from itself."""
 
 GroupedHeads = Float[Array, "B L K G A"]
-"""Queries, or what is of their shape, by the key head that they read: H = K G."""
+"""Queries, or an array of their shape, grouped by the key head they use: H = K G."""
 
 
 @flax.struct.dataclass
 class KVBlock:
-    """Keys and values, and who sees them: what goes from device to device in a ring."""
+    """Keys and values with their part of the attention mask: what a ring passes on."""
 
     key: Float[Array, "B S K A"]
     value: Float[Array, "B S K A"]
     segment: Int[Array, "B S"]
-    number: Int[Array, "B S"]
+    index: Int[Array, "B S"]
 
 
 @flax.struct.dataclass
 class OnlineSoftmax:
-    """A softmax after some of the keys.
+    """State of an online softmax after some of the keys.
 
     Attributes:
-        gathered: values, weighted by exp(score - greatest).
-        greatest: score so far; that of nothing seen is very low, but finite.
-        total: of the weights.
+        acc: sum of values, weighted by exp(score - row_max).
+        row_max: maximum score so far; `MASK_VALUE` before the first visible key.
+        row_sum: sum of the weights.
     """
 
-    gathered: Float[Array, "B K G L A"]
-    greatest: Float[Array, "B K G L"]
-    total: Float[Array, "B K G L"]
+    acc: Float[Array, "B K G L A"]
+    row_max: Float[Array, "B K G L"]
+    row_sum: Float[Array, "B K G L"]
 
 
 @jax.custom_vjp
@@ -57,27 +57,28 @@ def attend(
     value: Float[Array, "B S K A"],
     mask: AttentionMask,
 ) -> Float[Array, "B L H A"]:
-    """softmax(query . key / sqrt(A)) value over the slots in sight; K divides H."""
+    """Compute softmax(query . key / sqrt(A)) value over the allowed keys; K divides H."""
     return _forward(query, key, value, mask)[0]
 
 
 def make_kv_block(
     key: Float[Array, "B S K A"], value: Float[Array, "B S K A"], mask: AttentionMask
 ) -> KVBlock:
-    """Keys and values with who sees them."""
-    return KVBlock(key, value, mask.key_segment, mask.number)
+    """Combine keys and values with their part of the attention mask."""
+    return KVBlock(key, value, mask.key_segment, mask.key_index)
 
 
 def add_barrier(mask: AttentionMask, dependency: Array) -> AttentionMask:
-    """The same, but not known before `dependency` is.
+    """Make the mask depend on `dependency`, so that it is not available earlier.
 
-    `nn.scan` takes out of its loop what depends on nothing within: the masks of all blocks at once.
+    `nn.scan` hoists what does not depend on the loop out of it: the boolean masks of all blocks at
+    once.
     """
     return jax.lax.optimization_barrier((mask, dependency))[0]
 
 
 def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
-    """The softmax before the first key."""
+    """Return the state before the first key."""
     rows, slots, heads, group, width = query.shape
     over = (rows, heads, group, slots)
     return OnlineSoftmax(jnp.zeros((*over, width)), jnp.full(over, MASK_VALUE), jnp.zeros(over))
@@ -86,20 +87,20 @@ def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
 def update_softmax(
     state: OnlineSoftmax, query: GroupedHeads, kv: KVBlock, mask: AttentionMask
 ) -> OnlineSoftmax:
-    """The softmax after these keys too; of `mask`, only what is of the queries counts."""
+    """Update the state with a block of keys; only the queries' fields of `mask` are used."""
 
     def absorb(so_far: OnlineSoftmax, block: KVBlock) -> tuple[OnlineSoftmax, None]:
         scores, seen = _masked_scores(query, block, mask)
         greatest = jnp.maximum(
-            so_far.greatest, jnp.max(scores, axis=-1, where=seen, initial=MASK_VALUE)
+            so_far.row_max, jnp.max(scores, axis=-1, where=seen, initial=MASK_VALUE)
         )
         weights = jnp.where(seen, jnp.exp(scores - greatest[..., None]), 0.0)
-        shrunk = jnp.exp(so_far.greatest - greatest)
+        shrunk = jnp.exp(so_far.row_max - greatest)
         values = _einsum_f32("bkgls,bska->bkgla", weights.astype(block.value.dtype), block.value)
         return OnlineSoftmax(
-            gathered=so_far.gathered * shrunk[..., None] + values,
-            greatest=greatest,
-            total=so_far.total * shrunk + jnp.sum(weights, axis=-1),
+            acc=so_far.acc * shrunk[..., None] + values,
+            row_max=greatest,
+            row_sum=so_far.row_sum * shrunk + jnp.sum(weights, axis=-1),
         ), None
 
     return jax.lax.scan(absorb, state, _split_blocks(kv))[0]
@@ -108,26 +109,26 @@ def update_softmax(
 def finalize_softmax(
     state: OnlineSoftmax, query: Float[Array, "B L H A"]
 ) -> tuple[Float[Array, "B L H A"], Float[Array, "B K G L"]]:
-    """What each query has gathered after all keys, and the logarithm of its sum."""
-    gathered = jnp.moveaxis(state.gathered / state.total[..., None], 3, 1)
-    return gathered.reshape(query.shape).astype(query.dtype), state.greatest + jnp.log(state.total)
+    """Return the output of attention after all keys, and the logsumexp of the scores."""
+    gathered = jnp.moveaxis(state.acc / state.row_sum[..., None], 3, 1)
+    return gathered.reshape(query.shape).astype(query.dtype), state.row_max + jnp.log(state.row_sum)
 
 
 @flax.struct.dataclass
 class BackwardInputs:
-    """What the backward pass knows of the queries.
+    """Inputs of the backward pass per query.
 
     Attributes:
-        query: as given.
-        slope: the loss's, by what each query gathered.
-        log_total: of the softmax.
-        mean: of the slope along the values, as the softmax weighs them.
+        query: the queries.
+        grad_out: gradient of the loss with respect to the output.
+        logsumexp: logsumexp of the scores.
+        delta: sum of output times grad_out, per query.
     """
 
     query: GroupedHeads
-    slope: GroupedHeads
-    log_total: Float[Array, "B K G L"]
-    mean: Float[Array, "B K G L"]
+    grad_out: GroupedHeads
+    logsumexp: Float[Array, "B K G L"]
+    delta: Float[Array, "B K G L"]
 
 
 def prepare_backward(
@@ -136,7 +137,7 @@ def prepare_backward(
     logsumexp: Float[Array, "B K G L"],
     grad_out: Float[Array, "B L H A"],
 ) -> BackwardInputs:
-    """The queries with what they found, and the slope of the loss by that."""
+    """Group the backward pass's inputs by key head, and compute delta."""
     heads = logsumexp.shape[1]
     mean = jnp.sum(out.astype(jnp.float32) * grad_out.astype(jnp.float32), axis=-1)
     mean = jnp.moveaxis(group_heads(mean[..., None], heads)[..., 0], 1, 3)
@@ -146,16 +147,16 @@ def prepare_backward(
 def block_gradients(
     kv: KVBlock, mask: AttentionMask, inputs: BackwardInputs
 ) -> tuple[GroupedHeads, tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]]]:
-    """The loss's slopes, as far as it goes by these keys: queries'; and keys', values', float32."""
+    """Compute the gradient contribution of a block of keys: dQ, and (dK, dV), all float32."""
     scale = 1 / math.sqrt(inputs.query.shape[-1])
     dtype = inputs.query.dtype
 
     def add(by_query: GroupedHeads, block: KVBlock) -> tuple[GroupedHeads, tuple[Array, Array]]:
         scores, seen = _masked_scores(inputs.query, block, mask)
-        weights = jnp.where(seen, jnp.exp(scores - inputs.log_total[..., None]), 0.0)
-        by_weight = _einsum_f32("blkga,bska->bkgls", inputs.slope, block.value)
-        by_score = (weights * (by_weight - inputs.mean[..., None]) * scale).astype(dtype)
-        by_value = _einsum_f32("bkgls,blkga->bska", weights.astype(dtype), inputs.slope)
+        weights = jnp.where(seen, jnp.exp(scores - inputs.logsumexp[..., None]), 0.0)
+        by_weight = _einsum_f32("blkga,bska->bkgls", inputs.grad_out, block.value)
+        by_score = (weights * (by_weight - inputs.delta[..., None]) * scale).astype(dtype)
+        by_value = _einsum_f32("bkgls,blkga->bska", weights.astype(dtype), inputs.grad_out)
         by_key = _einsum_f32("bkgls,blkga->bska", by_score, inputs.query)
         by_query = by_query + _einsum_f32("bkgls,bska->blkga", by_score, block.key)
         return by_query, (by_key, by_value)
@@ -167,7 +168,7 @@ def block_gradients(
 
 
 def group_heads(x: Float[Array, "B L H A"], kv_heads: int) -> GroupedHeads:
-    """By key head, of which there are `kv_heads`."""
+    """Group query heads by the key head they use, of which there are `kv_heads`."""
     return x.reshape(*x.shape[:2], kv_heads, -1, x.shape[-1])
 
 
@@ -199,8 +200,8 @@ attend.defvjp(_forward, _backward)
 def _masked_scores(
     query: GroupedHeads, block: KVBlock, mask: AttentionMask
 ) -> tuple[Float[Array, "B K G L S"], Bool[Array, "B 1 1 L S"]]:
-    """The scores of a block's keys, and which of them count."""
-    seen = mask.replace(key_segment=block.segment, number=block.number).visible()
+    """Return the scores of a block's keys, and the mask of those that count."""
+    seen = mask.replace(key_segment=block.segment, key_index=block.index).materialize()
     scores = _einsum_f32("blkga,bska->bkgls", query, block.key)
     return scores / math.sqrt(query.shape[-1]), seen[:, None, None]
 
@@ -210,8 +211,8 @@ def _einsum_f32(subscripts: str, lhs: Array, rhs: Array) -> Array:
 
 
 def _split_blocks(kv: KVBlock) -> KVBlock:
-    """Blocks of keys, `[n B block ...]`; what fills up the last is seen by nobody."""
-    slots = kv.number.shape[1]
+    """Split keys into blocks, `[n B block ...]`; padding of the last block is invisible."""
+    slots = kv.index.shape[1]
     size = min(BLOCK_K, slots)
     more = -slots % size
 
@@ -220,10 +221,10 @@ def _split_blocks(kv: KVBlock) -> KVBlock:
         x = jnp.pad(x, around, constant_values=fill)
         return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
 
-    return KVBlock(cut(kv.key), cut(kv.value), cut(kv.segment, INVISIBLE), cut(kv.number))
+    return KVBlock(cut(kv.key), cut(kv.value), cut(kv.segment, INVISIBLE), cut(kv.index))
 
 
 def _merge_blocks(blocks: Float[Array, "n B block K A"], num_keys: int) -> Float[Array, "B S K A"]:
-    """The first so many keys of blocks."""
+    """Join blocks, and return the first `num_keys` keys."""
     x = jnp.moveaxis(blocks, 0, 1)
     return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :num_keys]

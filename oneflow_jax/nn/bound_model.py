@@ -1,4 +1,4 @@
-"""A model with its parameters: what samplers call."""
+"""A model bound to its parameters: what samplers call."""
 
 import dataclasses
 
@@ -10,23 +10,23 @@ from oneflow_jax.shapes import Outputs, PyTree
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundModel:
-    """`model` with `params`; the methods are the model's."""
+    """`model` with `params`; its methods are those of the model."""
 
     model: Model
     params: PyTree
 
     def __call__(self, view: NoisyCanvas) -> Outputs:
-        """What each head says of every slot."""
+        """Return the output of each head for every slot."""
         return self.model.apply({"params": self.params}, view)
 
-    def cache(self, rows: int, slots: int) -> KVCache:
-        """An empty cache."""
-        return self.model.cache(rows, slots)
+    def init_cache(self, batch_size: int, num_slots: int) -> KVCache:
+        """Create an empty KV cache."""
+        return self.model.init_cache(batch_size, num_slots)
 
     def prefill(self, view: NoisyCanvas, cache: KVCache) -> tuple[Outputs, KVCache]:
-        """What each head says of every slot, and the cache with all of them."""
+        """Run the model on a prompt, and write its slots to an empty KV cache."""
         return self.model.apply({"params": self.params}, view, cache, method="prefill")
 
-    def after(self, view: NoisyCanvas, cache: KVCache) -> tuple[Outputs, KVCache]:
-        """What each head says of slots that come after those in the cache."""
-        return self.model.apply({"params": self.params}, view, cache, method="after")
+    def decode(self, view: NoisyCanvas, cache: KVCache) -> tuple[Outputs, KVCache]:
+        """Run the model on slots that follow those in the KV cache."""
+        return self.model.apply({"params": self.params}, view, cache, method="decode")

@@ -1,4 +1,4 @@
-"""The parts of a transformer block that know nothing of attention, and the clock's embedding."""
+"""Layers of a transformer block except attention, and the embedding of the time t."""
 
 import math
 
@@ -11,45 +11,46 @@ from oneflow_jax.shapes import Array, Float, Int
 
 ROPE_THETA_ORDER = 10_000.0
 ROPE_THETA_GRID = 100.0
-"""Longest wavelength over 2 pi of the rotations: documents are long, pictures are not."""
+"""Longest wavelength of the rotary angles over 2 pi: long for order, short for rows and columns."""
 
 TIME_SCALE = 1000.0
-"""Sinusoids made for diffusion's 1,000 steps hardly change over [0, 1]; the clock is stretched."""
+"""Factor of t in the time embedding: sinusoids made for the 1,000 steps of diffusion hardly change
+over [0, 1]."""
 
 
 class Linear(nn.Module):
-    """x W (+ b) over the last `inputs` axes of x, with named axes for `sharding.RULES`.
+    """Linear map x W (+ b) over the last `num_input_axes` axes of x, with logical axis names.
 
-    (linen's DenseGeneral flattens its kernel to initialize it, which the names of the unflattened
-    kernel do not survive under a mesh.)
+    linen's DenseGeneral initializes a flattened kernel, so that the logical axis names of the
+    unflattened kernel are lost under a mesh.
 
     Attributes:
         features: shape of the output's new axes.
         axes: logical names of the kernel's axes, inputs first.
-        dtype: to multiply in; the parameters are float32.
-        inputs: how many axes of x are summed over.
+        dtype: type of the multiplication; the parameters are float32.
+        num_input_axes: number of axes of x that are contracted.
         use_bias: whether to add b.
-        zero: whether the kernel starts at zero.
+        zero_init: whether the kernel is initialized to zero.
     """
 
     features: tuple[int, ...]
     axes: tuple[str | None, ...]
     dtype: DTypeLike
-    inputs: int = 1
+    num_input_axes: int = 1
     use_bias: bool = False
-    zero: bool = False
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The mapped x; its leading axes stay."""
-        n = self.inputs
+        """Apply the map; the leading axes of x stay."""
+        n = self.num_input_axes
         shape = (*x.shape[-n:], *self.features)
         ins, outs = tuple(range(n)), tuple(range(n, len(shape)))
         init = nn.initializers.lecun_normal(in_axis=ins, out_axis=outs)
-        init = nn.initializers.zeros if self.zero else init
+        init = nn.initializers.zeros if self.zero_init else init
         kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape)
-        # Two-axis matrices: XLA's CPU backend takes 1.7 times as long for the same product, forward
-        # and backward, with the axes apart.
+        # The product of 2-D matrices: XLA's CPU backend takes 1.7 times as long, forward and
+        # backward, if the axes are not flattened.
         flat = x.reshape(-1, math.prod(shape[:n])).astype(self.dtype)
         kernel = partitioning.all_gather_fsdp(kernel.astype(self.dtype), self.axes)
         y = flat @ kernel.reshape(flat.shape[-1], -1)
@@ -60,7 +61,7 @@ class Linear(nn.Module):
 
 
 def rms_norm(dtype: DTypeLike, axis: str = "act_width", name: str | None = None) -> nn.RMSNorm:
-    """Root-mean-square normalization over the last axis; statistics in float32."""
+    """Create an RMSNorm over the last axis; its statistics are float32."""
     init = nn.with_logical_partitioning(nn.initializers.ones, (axis,))
     return nn.RMSNorm(dtype=dtype, scale_init=init, name=name)
 
@@ -73,7 +74,7 @@ class SwiGLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        """The MLP of every slot by itself."""
+        """Apply the MLP to every slot."""
         width = x.shape[-1]
         axes = ("width", "hidden")
         gate = Linear((self.hidden,), axes, self.dtype, name="gate")(x)
@@ -85,20 +86,20 @@ class SwiGLU(nn.Module):
 
 
 class TimestepEmbedding(nn.Module):
-    """A vector for the time of each slot: sinusoids of 1000 t through a small MLP."""
+    """Embedding of each slot's time: sinusoids of 1000 t through a small MLP."""
 
     width: int
     dtype: DTypeLike
     frequencies: int = 128
 
     @nn.compact
-    def __call__(self, clock: Float[Array, "B L"]) -> Float[Array, "B L D"]:
-        """The embedding that is added to every slot."""
-        x = sinusoidal_embedding(TIME_SCALE * clock, self.frequencies).astype(self.dtype)
+    def __call__(self, time: Float[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Return the embedding to add to every slot."""
+        x = sinusoidal_embedding(TIME_SCALE * time, self.frequencies).astype(self.dtype)
         up = Linear((self.width,), (None, "width"), self.dtype, use_bias=True, name="up")
         out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
-        # Without this XLA leaves the hidden width where the kernel's is, along fsdp, and gathers
-        # the rows of the whole batch for it.
+        # Without this constraint XLA shards the hidden width along fsdp, as the kernel is, and
+        # gathers the rows of the whole batch.
         hidden = partitioning.with_logical_constraint(
             nn.silu(up(x)), ("rows", "slots", "act_width")
         )
@@ -106,7 +107,7 @@ class TimestepEmbedding(nn.Module):
 
 
 def sinusoidal_embedding(values: Float[Array, "*b"], frequencies: int) -> Float[Array, "*b n"]:
-    """Cosines and sines of `values` at wavelengths from 2 pi to 10,000 * 2 pi, in float32."""
+    """Return cosines and sines of `values` at wavelengths from 2 pi to 20,000 pi, in float32."""
     rates = jnp.exp(-math.log(10_000.0) * jnp.arange(frequencies) / frequencies)
     angles = jnp.multiply.outer(values.astype(jnp.float32), rates.astype(jnp.float32))
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
@@ -115,9 +116,11 @@ def sinusoidal_embedding(values: Float[Array, "*b"], frequencies: int) -> Float[
 def rope_angles(
     position: Int[Array, "B L 3"], head_width: int
 ) -> tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]:
-    """Cosine and sine of each slot's rotary angles: half for order, a quarter each row, column.
+    """Return cosine and sine of each slot's rotary angles.
 
-    Angles are float32 whatever the network computes in: bfloat16 rounds 257 to 256.
+    Half of the angles encode the order, a quarter each the row and the column.
+
+    Angles are float32 for every dtype of the network: bfloat16 rounds 257 to 256.
 
     Args:
         position: (order, row, column) of each slot.
@@ -139,12 +142,12 @@ def rope_angles(
 def apply_rope(
     x: Float[Array, "B L H A"], rope: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
 ) -> Float[Array, "B L H A"]:
-    """Rotary embedding: (x_i, x_{i + A/2}) turned by angle i, Su et al., RoFormer, eq. 34."""
+    """Rotate each pair (x_i, x_{i + A/2}) by angle i, as in Su et al., RoFormer, eq. 34."""
     cos, sin = rope
     cos = jnp.concatenate([cos, cos], axis=-1)
     sin = jnp.concatenate([-sin, sin], axis=-1)
     whole = x.astype(jnp.float32)
-    # The whole of x times cos, its halves exchanged times sin: XLA's CPU backend takes 1.1 times
-    # as long for a layer whose halves are turned apart and joined.
+    # x times cos plus x with its halves swapped times sin: XLA's CPU backend takes 1.1 times as
+    # long for a layer that rotates the halves separately and concatenates them.
     other = jnp.roll(whole, x.shape[-1] // 2, axis=-1)
     return (whole * cos + other * sin).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""The mixed-modal transformer: slots in, what the paradigm's heads say of every slot out."""
+"""The mixed-modal transformer: slots in, the outputs of the paradigm's heads out."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,26 +10,26 @@ from oneflow_jax.shapes import Array, Float, Outputs
 
 
 class Model(nn.Module):
-    """Embeds a view, runs the backbone, applies the heads.
+    """Embeds a `NoisyCanvas`, runs the backbone, and applies the heads.
 
     Attributes:
-        size: shape of the backbone.
+        config: shape of the backbone.
         vocab: number of token ids, V.
-        embed_width: width of a token's vector, E.
-        heads: what is to be predicted of every slot.
-        attend: what a slot may see.
+        embed_width: width of a token embedding, E.
+        heads: the outputs for every slot.
+        attention_pattern: the slots that a slot may attend to.
     """
 
-    size: backbone.TransformerConfig
+    config: backbone.TransformerConfig
     vocab: int
     embed_width: int
     heads: tuple[Head, ...]
-    attend: AttentionPattern = AttentionPattern.BIDIRECTIONAL
+    attention_pattern: AttentionPattern = AttentionPattern.BIDIRECTIONAL
     layer = backbone.Block
 
     def setup(self) -> None:
-        """The parameters: `rows`, `mask`, three input maps, the backbone, the heads."""
-        dtype, width = self.size.dtype, self.size.width
+        """Create the embeddings `rows` and `mask`, the input projections, backbone and heads."""
+        dtype, width = self.config.dtype, self.config.width
         normal = nn.initializers.normal(1.0)
         self.rows = self.param(
             "rows",
@@ -42,70 +42,71 @@ class Model(nn.Module):
         self.text_in = layers.Linear((width,), ("embed", "width"), dtype, use_bias=True)
         self.image_in = layers.Linear((width,), ("channels", "width"), dtype, use_bias=True)
         self.clock = layers.TimestepEmbedding(width, dtype)
-        self.backbone = backbone.Backbone(self.size, self.layer)
+        self.backbone = backbone.Backbone(self.config, self.layer)
         self.outputs = {
             head.name: layers.Linear(
-                (head.width,), ("width", head.axis), dtype, use_bias=True, zero=head.zero
+                (head.width,), ("width", head.axis), dtype, use_bias=True, zero_init=head.zero_init
             )
             for head in self.heads
         }
 
-    def table(self) -> EmbeddingTable:
-        """The vocabulary as vectors."""
+    def embedding_table(self) -> EmbeddingTable:
+        """Return the token embeddings and the mask embedding."""
         rows = partitioning.all_gather_fsdp(self.rows, ("vocab", "token_width"))
-        return EmbeddingTable(rows=rows, mask=self.mask)
+        return EmbeddingTable(embedding=rows, mask_embedding=self.mask)
 
     def __call__(self, view: NoisyCanvas) -> Outputs:
-        """What each head says of every slot, `[B L head.width]` in float32.
+        """Return the output of each head for every slot, `[B L head.width]` in float32.
 
-        A head speaks for every slot; the paradigm reads it where it makes sense.
+        Every head is applied to every slot; the paradigm uses the outputs that make sense.
         """
-        x, _ = self._run(view, attention_mask.from_canvas(view, self.attend), None)
+        x, _ = self._run(view, attention_mask.from_canvas(view, self.attention_pattern), None)
         return self._apply_heads(x)
 
     def prefill(
         self, view: NoisyCanvas, cache: attention.KVCache
     ) -> tuple[Outputs, attention.KVCache]:
-        """The same, and the cache, empty before, with all slots in it; none is counted as valid."""
-        seen = attention_mask.from_canvas(view, self.attend).padded(cache.key.shape[2])
+        """Run the model on a prompt, and write its slots to an empty KV cache.
+
+        The length of the cache stays 0: `KVCache.advance` counts slots as valid.
+        """
+        seen = attention_mask.from_canvas(view, self.attention_pattern).pad_keys(cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._apply_heads(x), cache
 
-    def after(
+    def decode(
         self, view: NoisyCanvas, cache: attention.KVCache
     ) -> tuple[Outputs, attention.KVCache]:
-        """The same for slots that come after those in a cache, and the cache with them in it.
+        """Run the model on slots that follow those in the KV cache, and write them to the cache.
 
-        They are one after another, or one picture. Until `Cache.advanced` counts them as valid they
-        are overwritten by the next call.
+        The slots are consecutive tokens, or one image. The next call overwrites them unless
+        `KVCache.advance` counts them as valid.
         """
         seen = attention_mask.for_decode(view, cache.length, cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
         return self._apply_heads(x), cache
 
-    def cache(self, rows: int, slots: int) -> attention.KVCache:
-        """An empty cache."""
-        size = self.size
-        shape = (size.layers, rows, slots, size.kv_heads, size.head_width)
+    def init_cache(self, batch_size: int, num_slots: int) -> attention.KVCache:
+        """Create an empty KV cache."""
+        size = self.config
+        shape = (size.layers, batch_size, num_slots, size.kv_heads, size.head_width)
         zeros = jnp.zeros(shape, size.dtype)
-        return attention.KVCache(zeros, zeros, jnp.zeros(rows, jnp.int32))
+        return attention.KVCache(zeros, zeros, jnp.zeros(batch_size, jnp.int32))
 
-    def embedded(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
-        """Every slot as the first layer sees it."""
+    def embed(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
+        """Embed every slot: the input of the first layer."""
         words, patches = self.text_in(view.embeds), self.image_in(view.latents)
-        x = jnp.where((view.kind == Modality.TEXT)[..., None], words, patches)
-        return x + self.clock(view.clock)
+        x = jnp.where((view.modality == Modality.TEXT)[..., None], words, patches)
+        return x + self.clock(view.time)
 
     def _run(
-        self, view: NoisyCanvas, seen: AttentionMask, cache: attention.KVCache | None
+        self, view: NoisyCanvas, mask: AttentionMask, cache: attention.KVCache | None
     ) -> tuple[Float[Array, "B L D"], attention.KVCache | None]:
-        x = partitioning.with_logical_constraint(
-            self.embedded(view), ("rows", "slots", "act_width")
-        )
+        x = partitioning.with_logical_constraint(self.embed(view), ("rows", "slots", "act_width"))
         around = backbone.LayerInputs(
-            sight=seen,
-            rotation=layers.rope_angles(view.position, self.size.head_width),
-            pictured=view.kind == Modality.IMAGE,
+            attention_mask=mask,
+            rope=layers.rope_angles(view.position, self.config.head_width),
+            is_image=view.modality == Modality.IMAGE,
         )
         return self.backbone(x, around, cache)
 

@@ -1,7 +1,7 @@
-"""Where activations lie: logical names of their axes, by the rules of the context they run in.
+"""Sharding of activations by logical axis names, with the mesh and rules of the context.
 
-`sharding.use` sets mesh and rules. Without them all is on one device, and nothing here does
-anything.
+`sharding.mesh_context` sets mesh and rules. Without them all arrays are on one device, and the
+functions here return their arguments unchanged.
 """
 
 import functools
@@ -18,10 +18,10 @@ LogicalAxes = tuple[str | None, ...]
 
 
 def with_logical_constraint(x: Array, logical_axes: LogicalAxes) -> Array:
-    """The array, laid out over the mesh as its axes' names say.
+    """Constrain the sharding of an array by the logical names of its axes.
 
     Raises:
-        UserError: a name has no rule, or two axes would lie along one of the mesh's.
+        UserError: a name has no rule, or two axes would be sharded along the same mesh axis.
     """
     if not _has_mesh():
         return x
@@ -30,11 +30,11 @@ def with_logical_constraint(x: Array, logical_axes: LogicalAxes) -> Array:
 
 
 def all_gather_fsdp(x: Array, logical_axes: LogicalAxes) -> Array:
-    """A parameter as it is used: whole along the axes that the rules spread over fsdp.
+    """Gather a parameter for use: unsharded along the axes that the rules map to fsdp.
 
-    It is gathered as one; of its gradient each device keeps its share. Left to itself XLA
-    multiplies large matrices share by share while they go round the ring, in slivers that TPUs are
-    slow at, and gathers those of attention twice.
+    The parameter is gathered as a whole, and its gradient is scattered back to the shards. Without
+    this, XLA multiplies large matrices shard by shard while they circulate, in thin slices that are
+    slow on TPUs, and gathers the matrices of attention twice.
     """
     if not _has_mesh():
         return x
@@ -58,7 +58,7 @@ _all_gather_fsdp.defvjp(_all_gather_fwd, _all_gather_bwd)
 
 
 def sharded_axis(logical_axis: str) -> str | None:
-    """The mesh axis whose devices share out a logical axis; None if one device holds it whole."""
+    """Return the mesh axis that shards a logical axis, or None if it is not sharded."""
     if not _has_mesh():
         return None
     axis = _axis_rules()[logical_axis]
@@ -68,25 +68,25 @@ def sharded_axis(logical_axis: str) -> str | None:
 def logical_shard_map(
     function: Callable[..., Any], in_axes: tuple[PyTree, ...], out_axes: LogicalAxes
 ) -> Callable[..., Any]:
-    """The function as each device computes it, of its own part of the arguments.
+    """Map a function over the devices, each with its own shard of the arguments.
 
     Args:
-        function: of arrays; it may speak to other devices by the mesh's axes.
-        in_axes: for each argument the names of its axes; for a tree, of all of its leaves.
-        out_axes: names of the result's axes.
+        function: a function of arrays; it may use collectives along the mesh's axes.
+        in_axes: for each argument the logical names of its axes; for a tree, those of all leaves.
+        out_axes: logical names of the result's axes.
     """
     if not _has_mesh():
         return function
     specs = tuple(nn.logical_to_mesh_axes(each) for each in in_axes)
-    # Every value differs from device to device along the axes that its names say, and no others;
-    # JAX's own check of that does not know kernels.
+    # check_vma=False: JAX's check that values vary only along the named axes does not support
+    # Pallas kernels.
     return jax.shard_map(
         function, in_specs=specs, out_specs=nn.logical_to_mesh_axes(out_axes), check_vma=False
     )
 
 
 def target_platform() -> str:
-    """The kind of device that the code is for: the mesh's, which may be another machine's."""
+    """Return the platform of the mesh: code may be compiled for devices of another machine."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()
 
@@ -110,10 +110,10 @@ def _check_axes(logical_axes: LogicalAxes) -> None:
         if name is None:
             continue
         if name not in rules:
-            raise UserError(f"The logical axis {name!r} has no rule; there are {', '.join(rules)}.")
+            raise UserError(f"The logical axis {name!r} has no rule; known: {', '.join(rules)}.")
         axis = rules[name]
         axes += axis if isinstance(axis, tuple) else [axis] if axis else []
     if len(axes) > len(set(axes)):
         raise UserError(
-            f"An array of axes {logical_axes} would lie along {axes}, one of them twice."
+            f"logical_axes={logical_axes}: a mesh axis would shard two of them ({axes})."
         )

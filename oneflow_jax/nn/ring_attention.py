@@ -1,9 +1,10 @@
-"""Attention over slots that devices share out: keys and values go round, queries stay.
+"""Ring attention over sharded slots: keys and values circulate among devices, queries stay.
 
-Each device attends to its own keys, passes them on and attends to its neighbor's, until all have
-come by; in the backward pass their slopes go round with them, and are home after as many rounds
-(Liu et al., Ring Attention with Blockwise Transformers, 2023). So no device ever holds more than
-its share of the row, and passing on takes place beside attending. Within a device it is `blocks`.
+Each device attends to its own keys, passes them on, and attends to its neighbor's, until it has
+seen all of them. In the backward pass the gradients of keys and values circulate with them, and are
+back on their device after a full round (Liu et al., Ring Attention with Blockwise Transformers,
+2023). No device holds the whole row, and communication overlaps with
+computation. Within a device, attention is blockwise.
 """
 
 import functools
@@ -24,9 +25,10 @@ def attend(
     mask: AttentionMask,
     axis: str,
 ) -> Float[Array, "B L H A"]:
-    """softmax(query . key / sqrt(A)) value over the slots in sight, of all devices along `axis`.
+    """Compute softmax(query . key / sqrt(A)) value over the keys of all devices along `axis`.
 
-    Arguments and result are this device's share of the slots; their numbers are of the whole row.
+    Arguments and result are this device's shard of the slots; the indices in the mask are those of
+    the whole row.
     """
     return _forward(query, key, value, mask, axis)[0]
 
@@ -88,7 +90,7 @@ attend.defvjp(_forward, _backward)
 
 
 def _rotate(tree: PyTree, axis: str) -> PyTree:
-    """What the device before had."""
+    """Receive the previous device's values, and pass this device's on."""
     count = jax.lax.axis_size(axis)
     to = [(n, (n + 1) % count) for n in range(count)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to), tree)

@@ -1,8 +1,7 @@
-"""Attention by JAX's own kernel for TPUs, which skips what no slot sees.
+"""Attention by JAX's Pallas kernel for TPUs, which skips blocks that are masked.
 
-The kernel knows segments, and rules that all rows share: so it is for slots that see all of their
-document, or what comes before. Scores never leave the chip; of those that no rule lets be seen,
-whole blocks are not computed.
+The kernel supports segments, and masks that are equal for all rows: bidirectional and causal ones.
+Scores never leave the chip, and blocks that the mask excludes are not computed.
 """
 
 import jax
@@ -18,13 +17,13 @@ SUPPORTED_MASKS = {
     AttentionPattern.BIDIRECTIONAL: masks.FullMask,
     AttentionPattern.CAUSAL: masks.CausalMask,
 }
-"""Rules that the kernel knows."""
+"""The kernel's mask of each attention pattern that it supports."""
 
 LANES = 128
-"""Slots and heads' widths are filled up to a multiple of so many."""
+"""The kernel needs row lengths and head widths that are multiples of this."""
 
 BLOCK_SIZES = (512, 384, 256, LANES)
-"""Slots at a time: the first of these that divides the row."""
+"""Slots in a block: the first of these that divides the row's length is used."""
 
 
 def attend(
@@ -35,9 +34,9 @@ def attend(
     *,
     interpret: bool,
 ) -> Float[Array, "B L H A"]:
-    """softmax(query . key / sqrt(A)) value over the slots in sight, whose pattern the kernel knows.
+    """Compute softmax(query . key / sqrt(A)) value with a mask whose pattern the kernel supports.
 
-    `interpret` runs it step by step on any device: to test it.
+    `interpret` runs the kernel in interpreter mode on any device, for tests.
     """
     _, length, heads, width = query.shape
     slots, channels = -length % LANES, -width % LANES
@@ -47,7 +46,7 @@ def attend(
         x = jnp.pad(x, ((0, 0), (0, slots), (0, 0), (0, channels)))
         return jnp.moveaxis(x, 2, 1)
 
-    # Slots that are filled in see one another, and are cut off again.
+    # Padded slots attend only to one another, and are cut off afterwards.
     segment = jnp.pad(mask.segment, ((0, 0), (0, slots)), constant_values=INVISIBLE)
     kernel = _make_kernel(mask.pattern, length + slots, heads, interpret)
     found = jax.vmap(kernel)(

@@ -1,9 +1,9 @@
-"""Two sets of weights for one transformer: words go by the one, pictures by the other.
+"""A transformer with two towers: separate parameters for text slots and for image slots.
 
 Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024: "modality
-specific" norms, query, key, value and output maps and MLPs; attention over all slots jointly. The
-text's tower can be trained first, alone, and frozen then: what it says of documents without
-pictures does not change, to the last bit.
+specific" norms, query, key, value and output projections and MLPs; attention over all slots
+jointly. The text tower can be trained alone first and frozen then: its outputs for documents
+without images stay bitwise equal.
 """
 
 import jax
@@ -15,58 +15,66 @@ from oneflow_jax.nn.model import Model
 from oneflow_jax.shapes import Array, Float, PyTree
 
 IMAGE_PARAMS = r"backbone/blocks/image/|image_in/|clock/|outputs_image/"
-"""Names of the parameters that are for pictures alone; all others are the text model's."""
+"""Pattern of the names of parameters for images only; all others are the text model's."""
 
 TEXT_PARAMS = rf"^(?!{IMAGE_PARAMS})"
-"""Names of the text model's. The last norm is among them: its scale means nothing to pictures,
-since the map to patches follows it."""
+"""Pattern of the names of the text model's parameters. The last norm is among them: images do not
+need its scale, since the projection to patches follows it."""
 
 
 class ModalityBlock(backbone.TransformerLayer):
-    """A block for words and one for pictures; each slot asks and tells by its own."""
+    """A layer with a block for text and one for images; each slot uses its own."""
 
     def setup(self) -> None:
-        """The two blocks."""
-        self.text = backbone.Block(self.size)
-        self.image = backbone.Block(self.size)
+        """Create the two blocks."""
+        self.text = backbone.Block(self.config)
+        self.image = backbone.Block(self.config)
 
-    def asks(self, x: Float[Array, "B L D"], around: backbone.LayerInputs) -> attention.QKV:
-        """Queries, keys and values."""
-        return self._select(around, self.image.asks(x, around), self.text.asks(x, around))
+    def pre_attention(
+        self, x: Float[Array, "B L D"], layer_inputs: backbone.LayerInputs
+    ) -> attention.QKV:
+        """Compute queries, keys and values."""
+        return self._select(
+            layer_inputs,
+            self.image.pre_attention(x, layer_inputs),
+            self.text.pre_attention(x, layer_inputs),
+        )
 
-    def tells(
+    def post_attention(
         self,
         x: Float[Array, "B L D"],
-        around: backbone.LayerInputs,
-        gathered: Float[Array, "B L H A"],
+        layer_inputs: backbone.LayerInputs,
+        attn_output: Float[Array, "B L H A"],
     ) -> Float[Array, "B L D"]:
-        """The slots after having gathered."""
-        by_image = self.image.tells(x, around, gathered)
-        return self._select(around, by_image, self.text.tells(x, around, gathered))
+        """Compute the layer's output from its input and the output of attention."""
+        by_image = self.image.post_attention(x, layer_inputs, attn_output)
+        return self._select(
+            layer_inputs, by_image, self.text.post_attention(x, layer_inputs, attn_output)
+        )
 
-    def _select(self, around: backbone.LayerInputs, image: PyTree, text: PyTree) -> PyTree:
+    def _select(self, layer_inputs: backbone.LayerInputs, image: PyTree, text: PyTree) -> PyTree:
         def pick(one: Array, other: Array) -> Array:
-            shape = around.pictured.shape + (1,) * (one.ndim - 2)
-            return jnp.where(around.pictured.reshape(shape), one, other)
+            shape = layer_inputs.is_image.shape + (1,) * (one.ndim - 2)
+            return jnp.where(layer_inputs.is_image.reshape(shape), one, other)
 
         return jax.tree.map(pick, image, text)
 
 
 class TwoTowerModel(Model):
-    """The mixed-modal transformer with two towers; words know no time."""
+    """The mixed-modal transformer with two towers; text is not conditioned on time."""
 
     layer = ModalityBlock
 
-    def embedded(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
-        """Every slot as the first layer sees it."""
-        pictures = self.image_in(view.latents) + self.clock(view.clock)
+    def embed(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
+        """Embed every slot: the input of the first layer."""
+        pictures = self.image_in(view.latents) + self.clock(view.time)
         return jnp.where(
-            (view.kind == Modality.TEXT)[..., None], self.text_in(view.embeds), pictures
+            (view.modality == Modality.TEXT)[..., None], self.text_in(view.embeds), pictures
         )
 
 
 def init_image_tower_from_text(params: PyTree) -> PyTree:
-    """The parameters with the text's blocks copied to the pictures', as image training begins."""
+    """Copy the parameters of the text tower's blocks to the image tower."""
     blocks = params["backbone"]["blocks"]
     copied = jax.tree.map(jnp.copy, blocks["text"])
     return params | {"backbone": params["backbone"] | {"blocks": blocks | {"image": copied}}}

@@ -1,1 +1,4 @@
-"""Families of models: how each corrupts, scores and samples a canvas."""
+"""Model families (`base.Paradigm`).
+
+Each one corrupts a canvas, computes the training loss and samples documents.
+"""

@@ -1,4 +1,4 @@
-"""What the training step and the sampler ask of a family of models.
+"""Interface of a paradigm: a family of models that the training step and the sampler can use.
 
 One object owns corruption, loss and sampler, so that training and sampling cannot disagree.
 """
@@ -16,103 +16,109 @@ from oneflow_jax.shapes import Array, Float, Key, Outputs, PyTree, Sums
 
 
 def target_counts(canvas: Canvas) -> Sums:
-    """How many slots of each kind are not given: what loss terms per slot are divided by."""
+    """Count the slots to generate of each modality: loss totals are divided by these counts."""
     return {
-        "text": jnp.sum(canvas.free & canvas.is_text).astype(jnp.float32),
-        "image": jnp.sum(canvas.free & canvas.is_image).astype(jnp.float32),
+        "text": jnp.sum(canvas.to_generate & canvas.is_text).astype(jnp.float32),
+        "image": jnp.sum(canvas.to_generate & canvas.is_image).astype(jnp.float32),
     }
 
 
 def require_euler(name: str, plan: SamplingPlan) -> None:
-    """Refuses other solvers than Euler's for a paradigm whose words jump at each step.
+    """Check that the solver is Euler's: it is the only one for tokens that change in jumps.
 
     Raises:
-        UserError: the plan has another.
+        UserError: the plan has another solver.
     """
     if plan.schedule.solver != "euler":
         raise UserError(
-            f"sampling.solver={plan.schedule.solver!r}: {name} takes one forward pass a step, for "
-            "words and pictures together; its solver is 'euler'."
+            f"sampling.solver={plan.schedule.solver!r}: {name} takes one forward pass per step, "
+            "for text and images together. Give 'euler'."
         )
 
 
 def validate_autoregressive(name: str, plan: SamplingPlan) -> None:
-    """Refuses what a paradigm that writes from left to right cannot do.
+    """Check that an autoregressive paradigm can follow the plan.
 
     Raises:
-        UserError: the plan is to revise, to remask, to read in another order, or to guide words.
+        UserError: the plan edits, remasks, unmasks in another order, or guides text.
     """
-    if plan.revises:
-        raise UserError(f"{name} writes from left to right, and cannot revise a document.")
-    if (plan.words.order, plan.words.remask) != (token_sampling.TokenSampling().order, 0.0):
+    if plan.is_edit:
+        raise UserError(f"{name} writes from left to right and cannot edit a document.")
+    if (plan.token_sampling.unmask_order, plan.token_sampling.remask_prob) != (
+        token_sampling.TokenSampling().unmask_order,
+        0.0,
+    ):
         raise UserError(
-            f"sampling.order and remask are for mask_flow; {name} writes from left to right. "
-            f"Given: {plan.words}."
+            f"sampling.unmask_order and sampling.remask_prob are for mask_flow; {name} writes from "
+            f"left to right. Given: {plan.token_sampling}."
         )
-    if plan.text_guidance != 1.0:
+    if plan.text_guidance_scale != 1.0:
         raise UserError(
-            f"sampling.text_guidance={plan.text_guidance}: {name} has its pictures guided by words "
-            "(sampling.guidance), but not words by pictures; give 1.0."
+            f"sampling.text_guidance_scale={plan.text_guidance_scale}: {name} guides images by "
+            "text (sampling.image_guidance_scale), but not text by images. Give 1.0."
         )
 
 
 class Paradigm(Protocol):
-    """How one family of models corrupts, scores and samples a canvas.
+    """Corruption, loss and sampler of one family of models.
 
     Implementations are frozen, hashable dataclasses without arrays: static under jit. `counts`,
-    `corrupt` and `loss` see one row, `sample` a batch.
+    `corrupt` and `loss` work on one row, `sample` on a batch.
     """
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """What the network must predict of every slot."""
+        """The heads that the network needs for every slot."""
 
     @property
-    def attend(self) -> AttentionPattern:
-        """What a slot may see."""
+    def attention_pattern(self) -> AttentionPattern:
+        """Which slots a slot may attend to."""
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
-        """The weight of each loss term, by name; the words' own first."""
+        """The weight of each loss term, by name; the main text term comes first."""
 
     @property
-    def revises(self) -> bool:
-        """Whether it can look over a finished document: sample from a plan that starts late."""
+    def supports_editing(self) -> bool:
+        """Whether the paradigm can edit a finished document: follow a plan that starts at t > 0."""
 
     @property
-    def in_step(self) -> "Paradigm":
-        """The same, showing all of a document at its time u: as sampling does, not training."""
+    def at_shared_time(self) -> "Paradigm":
+        """Copy of this paradigm in which all slots of a document have the same time, t = u.
+
+        Sampling has such times, too. The copy serves to measure the loss as a function of t.
+        """
 
     def counts(self, canvas: Canvas) -> Sums:
-        """By what each term's total is divided: a function of the clean canvas alone."""
+        """Return the divisor of each loss term's total, counted on the clean canvas."""
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, PyTree]:
-        """What the network is shown, and the targets for `loss`.
+        """Corrupt a row; return the input of the network and the targets for `loss`.
 
         Args:
-            key: the row's own randomness.
-            u: a number in [0, 1) for each document, spread over its slots: its time, before any
-                change of distribution.
+            key: random key of the row.
+            u: time of each document, before the time sampler maps it, broadcast over its slots;
+                uniform in [0, 1).
             canvas: the clean row.
-            table: the vocabulary as vectors, live: gradients flow into it.
+            table: the token embeddings; gradients flow into them.
         """
 
     def loss(self, outputs: Outputs, targets: PyTree) -> dict[str, metrics.Average]:
-        """Totals and numbers of scored slots of each term, for one row."""
+        """Return the total of each loss term of one row and the number of slots in the total."""
 
-    def check(self, plan: SamplingPlan) -> None:
-        """Refuses a plan that asks for what this paradigm cannot do.
+    def validate(self, plan: SamplingPlan) -> None:
+        """Check that the paradigm can follow a plan.
 
         Raises:
-            UserError: it does.
+            UserError: it cannot.
         """
 
-    def evaluations(self, plan: SamplingPlan) -> int:
-        """NFE: the forward passes that `sample` takes for one batch, as far as the plan has a say.
+    def nfe(self, plan: SamplingPlan) -> int:
+        """Return the number of forward passes (NFE) that `sample` will take for one batch.
 
-        0 where it has none; `Sample.passes` says how many there were.
+        It is 0 if the plan does not determine it; `SampleOutput.nfe` is the number actually taken.
         """
 
     def sample(
@@ -123,4 +129,4 @@ class Paradigm(Protocol):
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Makes every slot that is not fixed, of all rows at once; a key for each row."""
+        """Generate all slots that are not given, in all rows at once; `keys` has a key per row."""

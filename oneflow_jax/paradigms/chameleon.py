@@ -1,13 +1,14 @@
-"""`chameleon` and `dalle`: words and codes of pictures in one vocabulary, one after another.
+"""`chameleon` and `dalle`: text tokens and image tokens in one vocabulary, autoregressive.
 
-    shown    tokens as they are; a slot sees what comes before it and itself    canvas.Attend.CAUSAL
-    loss     -log p(next token), of words and of codes; and (log Z)^2, which holds logits down
-    sample   token by token with a cache; then an image's codes   samplers/autoregressive.py
+    input    clean tokens; a slot attends to the slots before it and itself (causal)
+    loss     -log p(next token), for text and image tokens; z-loss (log Z)^2, which keeps logits
+             small
+    sample   token by token with a KV cache, image tokens too      samplers/autoregressive.py
 
 Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024: documents in reading
-order, normalized queries and keys (here all paradigms have them), z-loss of weight 1e-5. Ramesh et
-al., Zero-Shot Text-to-Image Generation, 2021 (DALL-E): the text first, then the codes, and losses
-of weights 1 to 7: that is the layout's and the weights' doing, and nothing here.
+order, normalized queries and keys (all paradigms here have them), z-loss with weight 1e-5. Ramesh
+et al., Zero-Shot Text-to-Image Generation, 2021 (DALL-E): the text first, then the image tokens,
+and loss weights 1:7. Both paradigms use this code; they differ only in layout and loss weights.
 """
 
 import dataclasses
@@ -24,91 +25,93 @@ from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, autoregressiv
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
-LOSS_TERMS = ("text", "image", "z")
-"""Of the loss."""
+LOSS_TERMS = ("text", "image", "z_loss")
+"""Names of the loss terms."""
 
 
 @flax.struct.dataclass
 class Targets:
-    """The tokens of the next slots; `text` and `image` are True where one is to be told."""
+    """The next token of each slot; `text_scored` and `image_scored` are True where scored."""
 
     ids: Int[Array, "L"]
-    text: Bool[Array, "L"]
-    image: Bool[Array, "L"]
+    text_scored: Bool[Array, "L"]
+    image_scored: Bool[Array, "L"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Chameleon:
-    """Next tokens, of words and of codes.
+    """Next-token prediction for text and image tokens.
 
     Attributes:
-        alphabet: what may be written.
-        codes: range of the ids of codes.
-        mix: how many documents are of the task `text_to_image`, and show their pictures alone.
-        weights: of `LOSS_TERMS`.
+        token_space: the tokens that may be generated.
+        code_id_range: range of the ids of image tokens.
+        task_mixture: the training tasks and their probabilities; documents of the task
+            `text_to_image` whose text is dropped show the network their images only.
+        weights: weights of `LOSS_TERMS`.
     """
 
-    alphabet: ar_state.TokenSpace
-    codes: tuple[int, int]
-    mix: tasks.TaskMixture
+    token_space: ar_state.TokenSpace
+    code_id_range: tuple[int, int]
+    task_mixture: tasks.TaskMixture
     weights: tuple[tuple[str, float], ...]
-    attend = AttentionPattern.CAUSAL
-    revises = False
+    attention_pattern = AttentionPattern.CAUSAL
+    supports_editing = False
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """Logits of the next token."""
-        return (Head("token_logits", self.alphabet.vocab, "vocab"),)
+        return (Head("token_logits", self.token_space.vocab_size, "vocab"),)
 
     @property
-    def in_step(self) -> "Chameleon":
-        """The same with whole documents alone: it knows no time."""
-        return dataclasses.replace(self, mix=tasks.ALL_TARGETS)
+    def at_shared_time(self) -> "Chameleon":
+        """Copy of this paradigm that drops no text; slots have no time here."""
+        return dataclasses.replace(self, task_mixture=tasks.ALL_TARGETS)
 
     def counts(self, canvas: Canvas) -> Sums:
-        """The slots of each kind that are not given, and of both."""
+        """Count the slots of each modality to generate, and their sum for the z-loss."""
         made = base.target_counts(canvas)
-        return made | {"z": made["text"] + made["image"]}
+        return made | {"z_loss": made["text"] + made["image"]}
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """The row as it is, but for pictures that are shown alone."""
+        """Return the clean row, without the text of documents with conditioning dropout."""
         clock = jnp.ones_like(u)
-        dropped = canvas.is_text & (self.mix.draw(key, clock, canvas).clock < 1)
-        told = jnp.where(canvas.is_image, int(Modality.TEXT), canvas.kind)
+        dropped = canvas.is_text & (self.task_mixture.sample(key, clock, canvas).time < 1)
+        told = jnp.where(canvas.is_image, int(Modality.TEXT), canvas.modality)
         shown = canvases.noisy_canvas(
-            canvas.replace(kind=told), table.rows[canvas.ids], canvas.latents, clock
+            canvas.replace(modality=told), table.embedding[canvas.ids], canvas.latents, clock
         )
         shown, bereft = ar_guidance.image_only_view(
-            shown, canvas, dropped, self.alphabet.image_token
+            shown, canvas, dropped, self.token_space.image_token_id
         )
         ids, words = next_token.next_text_targets(canvas)
         targets = Targets(
-            ids=ids, text=words & ~bereft, image=next_token.next_image_token_mask(canvas)
+            ids=ids,
+            text_scored=words & ~bereft,
+            image_scored=next_token.next_image_token_mask(canvas),
         )
         return shown, targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """One of each of `LOSS_TERMS`; the first two in nats."""
+        """Return the loss terms, one for each name in `LOSS_TERMS`; the first two in nats."""
         logits = outputs["token_logits"]
         return {
-            "text": losses.cross_entropy(logits, targets.ids, targets.text),
-            "image": losses.cross_entropy(logits, targets.ids, targets.image),
-            "z": losses.z_loss(logits, targets.text | targets.image),
+            "text": losses.cross_entropy(logits, targets.ids, targets.text_scored),
+            "image": losses.cross_entropy(logits, targets.ids, targets.image_scored),
+            "z_loss": losses.z_loss(logits, targets.text_scored | targets.image_scored),
         }
 
-    def check(self, plan: SamplingPlan) -> None:
-        """Tokens are written for good, and one after another.
+    def validate(self, plan: SamplingPlan) -> None:
+        """Check that the plan suits an autoregressive paradigm.
 
         Raises:
-            UserError: the plan is to revise, to remask, to read in another order, or to
-                guide words.
+            UserError: the plan edits, remasks, unmasks in another order, or guides text.
         """
         base.validate_autoregressive("chameleon or dalle", plan)
 
-    def evaluations(self, plan: SamplingPlan) -> int:
-        """None that are of the plan's choosing: each token takes one."""
+    def nfe(self, plan: SamplingPlan) -> int:
+        """Return 0: the plan does not set the NFE, since each token takes a forward pass."""
         del plan
         return 0
 
@@ -120,7 +123,11 @@ class Chameleon:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Writes documents until all are finished."""
-        guidance = ar_guidance.ARGuidance(plan.guidance, self.alphabet.image_token)
-        codes = ar_images.TokenImageSampler(self.alphabet.vocab, self.codes, plan.words, guidance)
-        return autoregressive.ARSampler(self.alphabet, codes, plan)(apply, table, keys, canvas)
+        """Generate documents token by token until all are finished."""
+        guidance = ar_guidance.ARGuidance(
+            plan.image_guidance_scale, self.token_space.image_token_id
+        )
+        codes = ar_images.TokenImageSampler(
+            self.token_space.vocab_size, self.code_id_range, plan.token_sampling, guidance
+        )
+        return autoregressive.ARSampler(self.token_space, codes, plan)(apply, table, keys, canvas)

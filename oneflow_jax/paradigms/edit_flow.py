@@ -1,23 +1,27 @@
-"""`edit_flow`: text and pictures grow out of an empty document by insertion.
+"""`edit_flow`: text and images grow from an empty document by insertion.
 
-The published OneFlow (Nguyen et al., 2025), whose text is an Edit Flow (Havasi et al., 2025).
+This is the published OneFlow (Nguyen et al., 2025), whose text is an Edit Flow (Havasi et al.,
+2025).
 
     corrupt  each token is kept with probability κ(t) = t, else deleted          flows/deletion.py
-             pictures are noised to times of their own, or absent before their birth
-             or, to learn to revise: items are missing, wrong, or extra   flows/edit_corruption.py
-    network  for the gap after each item: π = P(nothing missing), λ = expected number missing if
-             any, Q = which tokens; `<image>` is one of them. For patches: v or the clean patch
-             for each item: P(keep), P(delete), P(replace), R = by which token
-    loss     -log Q of what is missing  +  λ - k log λ where k > 0  +  BCE(π, k = 0)  +  |v̂ - v|^2
-             - log P of what is to become of each item  -  log R of what replaces it
-    sample   in each step one forward pass; into a gap comes a token with probability
-             (1 - π) (1 - ((1-s)/(1-t))^λ); `<image>` gives birth to a picture of pure noise, whose
-             own clock runs from then on; until every clock has run out.
-    revise   the same, and items are deleted or replaced with probability P (s-t)/(1-t)
+             each image is noised to its own time, or absent before its insertion time
+             for editing: items are missing, wrong or spurious     flows/edit_corruption.py
+    network  for the gap after each item: π = P(nothing missing), λ = expected number of missing
+             items if any are missing, Q = distribution of the missing tokens, including `<image>`
+             for each item: P(keep), P(delete), P(substitute), R = distribution of the substitute
+             for patches: v or x_1
+    loss     -log Q of missing tokens  +  λ - k log λ where k > 0  +  BCE(π, k = 0)  +  |v̂ - v|^2
+             - log P of the edit operation of each item  -  log R of the substitute
+    sample   one forward pass per step; a token is inserted into a gap with probability
+             (1 - π) (1 - ((1-s)/(1-t))^λ); `<image>` inserts an image of pure noise, whose own
+             time starts at 0; sampling ends when text and all images are at t=1
+    edit     as sample; in addition, items are deleted or substituted with probability
+             P (s-t)/(1-t)
 
-Totals are divided by the number of items of the clean document, not by 1/n of what is left: near
-t=0 one gap would hold all, with a variance to match. λ is fitted by the plain Poisson term, as
-(1-π) λ must be the expected number missing; a truncated one would insert too little.
+Loss totals are divided by the number of items of the clean document. Dividing by the number of
+remaining items would give a single gap all the weight near t=0, and the variance would be high. λ
+is fitted by the plain Poisson term, since (1-π) λ must be the expected number of missing items; a
+model fitted by a zero-truncated Poisson term would insert too little.
 """
 
 import dataclasses
@@ -44,180 +48,198 @@ from oneflow_jax.samplers import edit, guidance
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, euler_nfe
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
-LOSS_TERMS = ("tokens", "count", "empty", "fate", "words", "image")
-"""Of the loss."""
+LOSS_TERMS = ("insert_token", "insert_count", "insert_zero", "edit_op", "substitute", "image")
+"""Names of the loss terms."""
 
 
 @flax.struct.dataclass
 class Targets:
-    """What one corrupted row is scored against.
+    """Targets of one corrupted row.
 
     Attributes:
-        ids: of tokens; `image_token` where a picture's first slot is.
-        noise, latents, clock: of patches.
-        gaps: what is missing, and where.
-        missing: True for missing items that are scored.
-        open: True for gaps that are scored.
-        image: True for patches that are scored.
-        fate: what is to become of an item of a document with mistakes.
-        judged: True for items whose fate is scored.
+        ids: token ids; `image_token_id` in the first slot of an image.
+        noise, latents, time: noise, clean content and time of patches.
+        gaps: the missing items, and the gap that each belongs to.
+        insert_scored: True for missing items that are scored.
+        gap_scored: True for gaps that are scored.
+        image_scored: True for patches that are scored.
+        edit_op: edit operation that corrects each item.
+        edit_scored: True for items whose edit operation is scored.
     """
 
     ids: Int[Array, "L"]
     noise: Float[Array, "L C"]
     latents: Float[Array, "L C"]
-    clock: Float[Array, "L"]
+    time: Float[Array, "L"]
     gaps: deletion.Gaps
-    missing: Bool[Array, "L"]
-    open: Bool[Array, "L"]
-    image: Bool[Array, "L"]
-    fate: Int[Array, "L"]
-    judged: Bool[Array, "L"]
+    insert_scored: Bool[Array, "L"]
+    gap_scored: Bool[Array, "L"]
+    image_scored: Bool[Array, "L"]
+    edit_op: Int[Array, "L"]
+    edit_scored: Bool[Array, "L"]
 
 
 @dataclasses.dataclass(frozen=True)
 class EditFlow:
-    """Insertions, deletions and replacements beside flowing pictures.
+    """Insertion, deletion and substitution of tokens, with a flow for each image.
 
     Attributes:
-        alphabet: what may be inserted.
-        schedules: what times documents are shown at.
-        text_clock: whether BOS is told the time of the text. The published model is not.
-        image: what is predicted of patches.
+        token_space: the tokens that may be inserted.
+        time_coupling: distribution of the times of text and images of a document.
+        condition_on_text_time: whether the BOS slot carries the time of the text. In the
+            published model it does not.
+        image_prediction: what the network predicts for patches.
         channels: numbers in a patch, C.
-        mix: the tasks of training.
-        weights: of `LOSS_TERMS`.
+        task_mixture: the training tasks and their probabilities.
+        weights: weights of `LOSS_TERMS`.
     """
 
-    alphabet: edit.TokenSpace
-    schedules: time_couplings.TimeCoupling
-    text_clock: bool
-    image: predictions.PredictionType
+    token_space: edit.TokenSpace
+    time_coupling: time_couplings.TimeCoupling
+    condition_on_text_time: bool
+    image_prediction: predictions.PredictionType
     channels: int
-    mix: tasks.TaskMixture
+    task_mixture: tasks.TaskMixture
     weights: tuple[tuple[str, float], ...]
-    attend = AttentionPattern.BIDIRECTIONAL
+    attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """π as a logit, λ - 1 before softplus, logits of Q; of fates and of R; one for patches."""
+        """The heads: logit of π, λ - 1 before softplus, logits of Q, P and R, and patches."""
         return (
             Head("gap_empty", 1, "channels"),
             Head("gap_count", 1, "channels"),
-            Head("gap_logits", self.alphabet.vocab, "vocab"),
+            Head("gap_logits", self.token_space.vocab_size, "vocab"),
             Head("fate", len(edit_corruption.EditOp), "channels"),
-            Head("word_logits", self.alphabet.vocab, "vocab"),
-            Head("image", self.channels, "channels", zero=True),
+            Head("word_logits", self.token_space.vocab_size, "vocab"),
+            Head("image", self.channels, "channels", zero_init=True),
         )
 
     @property
-    def revises(self) -> bool:
-        """If mistakes were shown in training."""
-        return self.schedules.revises
+    def supports_editing(self) -> bool:
+        """Whether training had documents with errors to correct."""
+        return self.time_coupling.supports_editing
 
     @property
-    def in_step(self) -> "EditFlow":
-        """The same, showing all of a document at its time u."""
-        return dataclasses.replace(self, mix=tasks.ALL_TARGETS, schedules=time_couplings.SHARED)
+    def at_shared_time(self) -> "EditFlow":
+        """Copy of this paradigm in which all slots of a document have the same time, t = u."""
+        return dataclasses.replace(
+            self, task_mixture=tasks.ALL_TARGETS, time_coupling=time_couplings.SHARED
+        )
 
     def counts(self, canvas: Canvas) -> Sums:
-        """Items that are not given, for all terms of the gaps and fates; slots for pictures."""
-        items = jnp.sum(canvas.free & deletion.item_starts(canvas)).astype(jnp.float32)
+        """Count image slots to generate for the term `image`, and items for all others."""
+        items = jnp.sum(canvas.to_generate & deletion.item_starts(canvas)).astype(jnp.float32)
         return dict.fromkeys(LOSS_TERMS, items) | {"image": base.target_counts(canvas)["image"]}
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """The row with some items deleted or wrong, and some pictures moved toward noise."""
+        """Delete items, and interpolate images toward noise.
+
+        Documents that train editing are complete, but have errors. Conditions that are dropped are
+        deleted.
+        """
         key_task, key_times, key_kept, key_image, key_wrong, key_extra = jax.random.split(key, 6)
-        words = self.alphabet.words
-        draw = self.mix.draw(key_task, u, canvas)
-        dropped = canvas.free & ~draw.scored & (draw.clock == 0)
-        times = self.schedules.draw(key_times, u, canvas, draw.task)
-        wrong = edit_corruption.sample(key_wrong, times.text, canvas, words, times.revised)
+        words = self.token_space.text_id_range
+        draw = self.task_mixture.sample(key_task, u, canvas)
+        dropped = canvas.to_generate & ~draw.scored & (draw.time == 0)
+        times = self.time_coupling.sample(key_times, u, canvas, draw.task)
+        wrong = edit_corruption.sample(key_wrong, times.text, canvas, words, times.edited)
         time = jnp.where(canvas.is_image, times.image, times.text)
-        time = jnp.where(draw.scored & ~times.revised, time, 1.0)
+        time = jnp.where(draw.scored & ~times.edited, time, 1.0)
         lives = jax.random.uniform(key_kept, u.shape) < time
-        kept = jnp.where(canvas.is_text, lives, time >= 0) & ~dropped & ~wrong.missing
-        clock = jnp.where(wrong.noisy, wrong.time, jnp.clip(time, 0.0, 1.0))
+        kept = jnp.where(canvas.is_text, lives, time >= 0) & ~dropped & ~wrong.deleted
+        clock = jnp.where(wrong.renoised, wrong.time, jnp.clip(time, 0.0, 1.0))
         gaps = deletion.gaps(canvas, kept)
         left = deletion.compact(canvas.replace(ids=wrong.ids, latents=wrong.latents), kept)
         shown, owner = edit_corruption.insert_spurious(
-            key_extra, times.text, left, gaps.anchor & times.revised, words
+            key_extra, times.text, left, gaps.anchor & times.edited, words
         )
         extra = owner >= 0
-        editable = draw.scored & (canvas.is_text | times.births | times.revised)
+        editable = draw.scored & (canvas.is_text | times.images_inserted | times.edited)
         same = canvas.segment == jnp.roll(canvas.segment, -1)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         fate = jnp.where(
-            wrong.wrong, int(edit_corruption.EditOp.REPLACE), int(edit_corruption.EditOp.KEEP)
+            wrong.substituted,
+            int(edit_corruption.EditOp.SUBSTITUTE),
+            int(edit_corruption.EditOp.KEEP),
         )
         targets = Targets(
-            ids=jnp.where(canvas.is_image, self.alphabet.image_token, canvas.ids),
+            ids=jnp.where(canvas.is_image, self.token_space.image_token_id, canvas.ids),
             noise=noise,
             latents=canvas.latents,
-            clock=clock,
+            time=clock,
             gaps=gaps,
-            missing=gaps.missing & editable,
-            open=extra | (gaps.anchor & (editable | (jnp.roll(editable, -1) & same))),
-            # A finished picture is context: nothing of its noise is left to be told.
-            image=draw.scored & canvas.is_image & kept & (clock < 1),
-            fate=jnp.where(extra, int(edit_corruption.EditOp.DELETE), fate),
-            judged=extra | (gaps.anchor & times.revised & canvas.free & ~wrong.noisy),
+            insert_scored=gaps.deleted & editable,
+            gap_scored=extra | (gaps.anchor & (editable | (jnp.roll(editable, -1) & same))),
+            # An image at t=1 has no noise left to predict.
+            image_scored=draw.scored & canvas.is_image & kept & (clock < 1),
+            edit_op=jnp.where(extra, int(edit_corruption.EditOp.DELETE), fate),
+            edit_scored=extra | (gaps.anchor & times.edited & canvas.to_generate & ~wrong.renoised),
         )
         latents = gaussian.interpolate(noise, shown.latents, clock)
         told = edit.network_times(
             shown,
             clock,
             jnp.where(extra, times.text[owner], times.text),
-            times.revised | extra,
-            self.text_clock,
+            times.edited | extra,
+            self.condition_on_text_time,
         )
-        return canvases.noisy_canvas(shown, table.rows[shown.ids], latents, told), targets
+        return canvases.noisy_canvas(shown, table.embedding[shown.ids], latents, told), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """One of each of `LOSS_TERMS`."""
+        """Return the loss terms, one for each name in `LOSS_TERMS`."""
         gaps = targets.gaps
-        some = gaps.size > 0
-        is_word = targets.ids != self.alphabet.image_token
-        replaced = targets.judged & (targets.fate == edit_corruption.EditOp.REPLACE) & is_word
+        some = gaps.num_missing > 0
+        is_word = targets.ids != self.token_space.image_token_id
+        replaced = (
+            targets.edit_scored & (targets.edit_op == edit_corruption.EditOp.SUBSTITUTE) & is_word
+        )
         return {
-            "tokens": losses.cross_entropy(
-                outputs["gap_logits"][gaps.gap], targets.ids, targets.missing
+            "insert_token": losses.cross_entropy(
+                outputs["gap_logits"][gaps.gap_slot], targets.ids, targets.insert_scored
             ),
-            "count": losses.poisson(
-                edit.log_num_missing(outputs["gap_count"]), gaps.size, targets.open & some
+            "insert_count": losses.poisson(
+                edit.log_num_missing(outputs["gap_count"]),
+                gaps.num_missing,
+                targets.gap_scored & some,
             ),
-            "empty": losses.binary_cross_entropy(outputs["gap_empty"][:, 0], ~some, targets.open),
-            "fate": losses.cross_entropy(outputs["fate"], targets.fate, targets.judged),
-            "words": losses.cross_entropy(outputs["word_logits"], targets.ids, replaced),
-            "image": self.image.loss(
-                outputs["image"], targets.noise, targets.latents, targets.clock, targets.image
+            "insert_zero": losses.binary_cross_entropy(
+                outputs["gap_empty"][:, 0], ~some, targets.gap_scored
+            ),
+            "edit_op": losses.cross_entropy(outputs["fate"], targets.edit_op, targets.edit_scored),
+            "substitute": losses.cross_entropy(outputs["word_logits"], targets.ids, replaced),
+            "image": self.image_prediction.loss(
+                outputs["image"], targets.noise, targets.latents, targets.time, targets.image_scored
             ),
         }
 
-    def check(self, plan: SamplingPlan) -> None:
-        """Words jump, so pictures beside them can only take plain steps.
+    def validate(self, plan: SamplingPlan) -> None:
+        """Check that the plan uses Euler's method, and edits only if the model was trained for it.
 
         Raises:
-            UserError: the plan has another solver than Euler's, or revises from a time at which
-                the model was never shown mistakes.
+            UserError: the plan has another solver than Euler's, the model was not trained to edit,
+                or editing would start at a time below those of training.
         """
         base.require_euler("edit_flow", plan)
         start = plan.schedule.times[0]
-        if plan.revises and not self.revises:
+        if plan.is_edit and not self.supports_editing:
             raise UserError(
-                "paradigm.revised=0: this model was not trained on mistakes, and cannot revise "
-                "documents; train one with a share above 0."
+                "paradigm.time_coupling.edited=0: this model was not trained to edit documents. "
+                "Train one with a probability above 0."
             )
-        if plan.revises and start < time_couplings.MIN_EDIT_TIME:
+        if plan.is_edit and start < time_couplings.MIN_EDIT_TIME:
             raise UserError(
-                f"sampling.start={start}: edit_flow is trained on documents of which at least "
-                f"{time_couplings.MIN_EDIT_TIME} is right; give that or more."
+                f"sampling.edit_start={start}: edit_flow is trained to edit documents from "
+                f"t={time_couplings.MIN_EDIT_TIME} on. Give that or more."
             )
 
-    def evaluations(self, plan: SamplingPlan) -> int:
-        """NFE of documents whose pictures are laid out; those born on the way take up to twice."""
+    def nfe(self, plan: SamplingPlan) -> int:
+        """Return the NFE of documents whose images are laid out in the prompt.
+
+        Documents into which the model inserts images take up to twice as many forward passes.
+        """
         return euler_nfe(plan)
 
     def sample(
@@ -228,6 +250,8 @@ class EditFlow:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Grows documents out of their prompts until every clock has run out."""
-        sampler = edit.EditSampler(self.alphabet, self.image, self.text_clock, plan)
+        """Grow documents from their prompts until text and all images are at t=1."""
+        sampler = edit.EditSampler(
+            self.token_space, self.image_prediction, self.condition_on_text_time, plan
+        )
         return sampler(apply, table, keys, canvas)

@@ -1,18 +1,18 @@
-"""How a paradigm's words are scored for their likelihood, where it has one or a bound on it.
+"""Exact likelihoods and likelihood bounds of text, for the paradigms that have one.
 
-A scorer shows and scores a row as the training step does, so that the mean of its term `text` over
-times u, uniform in [0, 1), is -log p of the row's words in nats, or no less:
+A `LikelihoodBound` corrupts and scores a row as the training step does. The mean of its term `text`
+over times u, uniform in [0, 1), is -log p of the row's text in nats, or an upper bound on it:
 
-    left to right   sum of -log p(next token | all before it, pictures clean)          the value
-    mask_flow       E_t [ sum of -log p(token | what is not hidden) / (1 - t) ]        a bound
+    autoregressive  sum of -log p(next token | all before it, images clean)            exact
+    mask_flow       E_t [ sum of -log p(token | tokens that are not masked) / (1 - t) ]    bound
 
-The second is that of masked diffusion (Sahoo et al., MDLM, 2024, eq. 10); it sees pictures at the
-words' time t, and is told how many runs of words and pictures there are, and how long they are.
+The bound is that of masked diffusion (Sahoo et al., MDLM, 2024, eq. 10). It sees images at the time
+t of the text, and the number and length of the text spans and images are given to it.
 
 `edit_flow` has no finite bound. It inserts into a gap with hazard R / (1 - t), and a network's R is
-never 0, so that in continuous time it would insert without end before t=1; only steps of some
-length let documents end. `oneflow` has none either: its words are points of a continuous flow,
-which has a density and no probability.
+never 0, so that in continuous time it would insert without end before t=1; documents end only
+because steps are finite. `oneflow` has no bound either: its text is a point of a continuous flow,
+which has a density and not a probability.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ from oneflow_jax.paradigms.base import Paradigm
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodBound:
-    """What scores words.
+    """A paradigm that scores the likelihood of text.
 
     Attributes:
-        paradigm: corrupts and scores rows, as above.
-        exact: whether its term is the likelihood itself, and the same at all times.
+        paradigm: corrupts and scores rows, as described above.
+        exact: whether its term is the likelihood itself, equal at all times.
     """
 
     paradigm: Paradigm
@@ -39,24 +39,27 @@ class LikelihoodBound:
 
 @functools.singledispatch
 def likelihood_bound(paradigm: Paradigm) -> LikelihoodBound | None:
-    """What scores its words; None if their likelihood has no known bound."""
+    """Return the likelihood bound of a paradigm's text, or None if no bound is known."""
     del paradigm
 
 
 @likelihood_bound.register
 def _(paradigm: chameleon.Chameleon) -> LikelihoodBound:
-    return LikelihoodBound(paradigm.in_step, exact=True)
+    return LikelihoodBound(paradigm.at_shared_time, exact=True)
 
 
 @likelihood_bound.register
 def _(paradigm: transfusion.Transfusion) -> LikelihoodBound:
     always_clean = time_samplers.PowerTimeSampler(0.0)
     return LikelihoodBound(
-        dataclasses.replace(paradigm, mix=tasks.ALL_TARGETS, clock=always_clean), exact=True
+        dataclasses.replace(paradigm, task_mixture=tasks.ALL_TARGETS, time_sampler=always_clean),
+        exact=True,
     )
 
 
 @likelihood_bound.register
 def _(paradigm: mask_flow.MaskFlow) -> LikelihoodBound:
-    # The cap is of training alone.
-    return LikelihoodBound(dataclasses.replace(paradigm.in_step, cap=math.inf), exact=False)
+    # Only the training loss caps the weight of masked tokens.
+    return LikelihoodBound(
+        dataclasses.replace(paradigm.at_shared_time, max_mask_weight=math.inf), exact=False
+    )

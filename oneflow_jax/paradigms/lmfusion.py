@@ -1,15 +1,16 @@
-"""`language` and `lmfusion`: a text model; then, beside it and with it frozen, one of pictures.
+"""`language` trains a text model; `lmfusion` adds an image tower and freezes the text tower.
 
 Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024. Both are
-trained on a network of two towers (`nn.towers`):
+trained on a network of two towers (`nn.two_tower`):
 
-    language   -log p(next word), of documents whose pictures are not there; trains the words' tower
-    lmfusion   as `transfusion`, with the words' tower frozen; trains the pictures', which begins as
-               a copy of the other
+    language   -log p(next token), of documents without their images; trains the text tower
+    lmfusion   as `transfusion`, with the text tower frozen; trains the image tower, which is
+               initialized from the text tower
 
-So lmfusion says of documents without pictures exactly what `language` did. What words come after a
-picture it learns by what the pictures' tower tells the words'. Departures from the paper: flow
-matching in place of DDPM, as in `transfusion`; patches go in and out by linear maps, not a U-Net.
+For documents without images, lmfusion therefore predicts exactly what `language` predicts. For text
+after an image, the image tower learns keys and values that the frozen text tower attends to.
+Differences from the paper: flow matching replaces DDPM, as in `transfusion`; linear maps replace
+the U-Net for patches.
 """
 
 import dataclasses
@@ -23,22 +24,27 @@ from oneflow_jax.shapes import Array, Float, Key
 
 @dataclasses.dataclass(frozen=True)
 class LMFusion(transfusion.Transfusion):
-    """Next tokens and flows of pictures; what differs is the network, and which of it is frozen."""
+    """Transfusion on a network of two towers, with the text tower frozen."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Language(transfusion.Transfusion):
-    """Next tokens, as if there were no pictures; `mix` is to be `tasks.ALL`, so that none are."""
+    """Next-token prediction on documents without their images.
+
+    `task_mixture` must be `tasks.ALL_TARGETS`, so that no document has given images.
+    """
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, transfusion.Targets]:
-        """The row without its pictures, whose slots tell of nothing."""
+        """Return the clean row with its images replaced by padding."""
         view, targets = super().corrupt(key, u, canvas, table)
         hidden = canvas.is_image
         view = view.replace(
-            kind=jnp.where(hidden, int(Modality.PAD), view.kind),
+            modality=jnp.where(hidden, int(Modality.PAD), view.modality),
             segment=jnp.where(hidden, 0, view.segment),
         )
-        nothing = jnp.zeros_like(targets.image)
-        return view, targets.replace(text=targets.text & ~hidden, image=nothing)
+        nothing = jnp.zeros_like(targets.image_scored)
+        return view, targets.replace(
+            text_scored=targets.text_scored & ~hidden, image_scored=nothing
+        )

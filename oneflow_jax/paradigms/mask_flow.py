@@ -1,14 +1,15 @@
-"""`mask_flow`: words come out from behind masks while the pictures beside them flow.
+"""`mask_flow`: masked tokens are unmasked step by step, while images flow from noise to data.
 
-    text    each token is kept with probability κ(t) = t, else the mask       flows/masking.py
+    text    each token is kept with probability κ(t) = t, else masked         flows/masking.py
     image   x_t = (1 - t) eps + t patch                                       flows/gaussian.py
-    loss    κ'/(1-κ) · cross-entropy of hidden tokens (weight capped)  +  |v̂ - v|^2
-    sample  in each step one forward pass; some hidden tokens are read and never change again,
-            unless remasking is asked for; pictures take a step of Euler's method
+    loss    κ'/(1-κ) · cross-entropy of masked tokens (weight capped)  +  |v̂ - v|^2
+    sample  one forward pass per step: some masked tokens are sampled and then stay (unless
+            remasking is on), and images take a step of Euler's method
 
-Discrete flow matching (Gat et al., 2024) in the form that masked diffusion has (Sahoo et al., MDLM,
-2024; Nie et al., LLaDA, 2025). A slot's clock is its own: 0 while hidden, 1 once read. So the words
-are told no time, as those methods can do without, and the pictures are told theirs.
+This is discrete flow matching (Gat et al., 2024) in the form of masked diffusion (Sahoo et al.,
+MDLM, 2024; Nie et al., LLaDA, 2025). As in those methods, text is not conditioned on t: the time
+that the network gets for a text slot is 0 if the token is masked, else 1. Image slots carry their
+t.
 """
 
 import dataclasses
@@ -30,23 +31,23 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 @flax.struct.dataclass
 class Targets:
-    """What one corrupted row is scored against; `text` and `image` are True where scored."""
+    """Targets of one corrupted row; `text_scored` and `image_scored` are True where scored."""
 
     ids: Int[Array, "L"]
     noise: Float[Array, "L C"]
     latents: Float[Array, "L C"]
-    clock: Float[Array, "L"]
+    time: Float[Array, "L"]
     weight: Float[Array, "L"]
-    text: Bool[Array, "L"]
-    image: Bool[Array, "L"]
+    text_scored: Bool[Array, "L"]
+    image_scored: Bool[Array, "L"]
 
 
 @flax.struct.dataclass
 class NoisyState:
-    """A document on its way: its tokens, which of them are hidden, and its patches."""
+    """State of a partly generated document: tokens, where they are masked, and patches."""
 
     ids: Int[Array, "*b L"]
-    hidden: Bool[Array, "*b L"]
+    masked: Bool[Array, "*b L"]
     latents: Float[Array, "*b L C"]
 
 
@@ -54,103 +55,107 @@ class NoisyState:
 class Interval:
     """The n-th step of the sampler, from time t to time s."""
 
-    n: Int[Array, ""]
+    step: Int[Array, ""]
     t: Float[Array, ""]
     s: Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskFlow:
-    """Masked words beside flowing pictures.
+    """Masked diffusion for text, with a flow for images.
 
     Attributes:
-        vocab: number of token ids, V.
-        legal: ranges of the ids that may be written.
-        image: what is predicted of patches.
+        vocab_size: number of token ids, V.
+        allowed_ranges: ranges of the ids that may be generated.
+        image_prediction: what the network predicts for patches.
         channels: numbers in a patch, C.
-        mix: the tasks of training.
-        clock: how often each time comes in training.
-        cap: the highest weight of a hidden token.
-        weights: weight of the terms `text` and `image`.
+        task_mixture: the training tasks and their probabilities.
+        time_sampler: the distribution of t in training.
+        max_mask_weight: upper limit of the loss weight of a masked token.
+        weights: weights of the terms `text` and `image`.
     """
 
-    vocab: int
-    legal: tuple[tuple[int, int], ...]
-    image: predictions.PredictionType
+    vocab_size: int
+    allowed_ranges: tuple[tuple[int, int], ...]
+    image_prediction: predictions.PredictionType
     channels: int
-    mix: tasks.TaskMixture
-    clock: time_samplers.TimeSampler
-    cap: float
+    task_mixture: tasks.TaskMixture
+    time_sampler: time_samplers.TimeSampler
+    max_mask_weight: float
     weights: tuple[tuple[str, float], ...]
-    attend = AttentionPattern.BIDIRECTIONAL
+    attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """Logits of the token behind each mask, and one for patches."""
+        """Two heads: logits of the masked token, and the prediction for patches."""
         return (
-            Head("text_logits", self.vocab, "vocab"),
-            Head("image", self.channels, "channels", zero=True),
+            Head("text_logits", self.vocab_size, "vocab"),
+            Head("image", self.channels, "channels", zero_init=True),
         )
 
     @property
-    def revises(self) -> bool:
-        """By taking a document back to an earlier time."""
+    def supports_editing(self) -> bool:
+        """True: sampling can take a document back to an earlier time."""
         return True
 
     @property
-    def in_step(self) -> "MaskFlow":
-        """The same, showing all of a document at its time u."""
+    def at_shared_time(self) -> "MaskFlow":
+        """Copy of this paradigm in which all slots of a document have the same time, t = u."""
         return dataclasses.replace(
-            self, mix=tasks.ALL_TARGETS, clock=time_samplers.PowerTimeSampler()
+            self, task_mixture=tasks.ALL_TARGETS, time_sampler=time_samplers.PowerTimeSampler()
         )
 
     def counts(self, canvas: Canvas) -> Sums:
-        """The slots of each kind that are not given."""
+        """Count the slots of each modality to generate."""
         return base.target_counts(canvas)
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """The row with some of its words hidden and some of its pictures moved toward noise."""
+        """Mask tokens and interpolate images toward noise, where the drawn task says so.
+
+        All corrupted slots of a document have its time t. Conditions that are dropped are at t=0:
+        masked, or pure noise.
+        """
         key_task, key_text, key_image = jax.random.split(key, 3)
-        draw = self.mix.draw(key_task, self.clock(u), canvas)
-        hidden = canvas.is_text & ~masking.keep_mask(key_text, draw.clock)
+        draw = self.task_mixture.sample(key_task, self.time_sampler(u), canvas)
+        hidden = canvas.is_text & ~masking.keep_mask(key_text, draw.time)
         noise = jax.random.normal(key_image, canvas.latents.shape)
-        latents = gaussian.interpolate(noise, canvas.latents, draw.clock)
+        latents = gaussian.interpolate(noise, canvas.latents, draw.time)
         targets = Targets(
             ids=canvas.ids,
             noise=noise,
             latents=canvas.latents,
-            clock=draw.clock,
-            weight=masking.unmask_rate(draw.clock, self.cap),
-            text=draw.scored & hidden,
-            image=draw.scored & canvas.is_image,
+            time=draw.time,
+            weight=masking.unmask_rate(draw.time, self.max_mask_weight),
+            text_scored=draw.scored & hidden,
+            image_scored=draw.scored & canvas.is_image,
         )
         return _make_noisy_canvas(
-            canvas, NoisyState(canvas.ids, hidden, latents), draw.clock, table
+            canvas, NoisyState(canvas.ids, hidden, latents), draw.time, table
         ), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """The terms `text`, a bound on -log p in nats, and `image`."""
+        """Return the loss terms `text` (a bound on -log p in nats) and `image`."""
         return {
             "text": losses.cross_entropy(
-                outputs["text_logits"], targets.ids, targets.text, targets.weight
+                outputs["text_logits"], targets.ids, targets.text_scored, targets.weight
             ),
-            "image": self.image.loss(
-                outputs["image"], targets.noise, targets.latents, targets.clock, targets.image
+            "image": self.image_prediction.loss(
+                outputs["image"], targets.noise, targets.latents, targets.time, targets.image_scored
             ),
         }
 
-    def check(self, plan: SamplingPlan) -> None:
-        """Words jump, so pictures beside them can only take plain steps.
+    def validate(self, plan: SamplingPlan) -> None:
+        """Check that the plan uses Euler's method, since tokens jump at each step.
 
         Raises:
-            UserError: the plan has another solver than Euler's.
+            UserError: the plan has another solver.
         """
         base.require_euler("mask_flow", plan)
 
-    def evaluations(self, plan: SamplingPlan) -> int:
-        """NFE: one pass a step; each kind of guidance asks the network once more."""
+    def nfe(self, plan: SamplingPlan) -> int:
+        """Return the NFE: each step takes one pass, plus one per guidance scale other than 1."""
         return euler_nfe(plan)
 
     def sample(
@@ -161,10 +166,10 @@ class MaskFlow:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Reads hidden words and carries patches from noise to data, all at the same time t.
+        """Unmask tokens and move patches from noise to data, all at the same time t.
 
-        With a start above 0, the given content of free slots is partly hidden and partly turned to
-        noise first: that is how a document is revised.
+        If the plan starts above t=0, the content of the slots to generate is first masked in part
+        and interpolated with noise: this is how a document is edited.
         """
         times = jnp.array([*plan.schedule.times, 1.0], jnp.float32)
         steps = jnp.arange(len(plan.schedule.times))
@@ -176,73 +181,78 @@ class MaskFlow:
             apply,
             canvas,
             heads=("text_logits", "image"),
-            placeholders=(table.mask.reshape(1, 1, -1), noise),
-            scales=(plan.guidance, plan.text_guidance),
+            placeholders=(table.mask_embedding.reshape(1, 1, -1), noise),
+            scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
 
         def step(state: NoisyState, interval: Interval) -> tuple[NoisyState, NoisyState | None]:
-            clock = jnp.where(canvas.free, interval.t, 1.0)
+            clock = jnp.where(canvas.to_generate, interval.t, 1.0)
             outputs = apply(_make_noisy_canvas(canvas, state, clock, table))
-            luck = jax.vmap(jax.random.fold_in, (0, None))(key_steps, interval.n)
-            read = functools.partial(self._words, plan.words, interval)
+            luck = jax.vmap(jax.random.fold_in, (0, None))(key_steps, interval.step)
+            read = functools.partial(self._unmask_tokens, plan.token_sampling, interval)
             ids, hidden = jax.vmap(read)(luck, outputs["text_logits"], state, canvas)
-            guess = self.image.clean(outputs["image"], state.latents, clock)
-            guess = jnp.where((canvas.free & canvas.is_image)[..., None], guess, canvas.latents)
-            until = jnp.where(canvas.free, interval.s, 1.0)
+            guess = self.image_prediction.to_x1(outputs["image"], state.latents, clock)
+            guess = jnp.where(
+                (canvas.to_generate & canvas.is_image)[..., None], guess, canvas.latents
+            )
+            until = jnp.where(canvas.to_generate, interval.s, 1.0)
             latents = gaussian.euler_step(state.latents, guess, clock, until)
-            return NoisyState(ids, hidden, latents), (state, guess) if plan.record else None
+            return NoisyState(ids, hidden, latents), (
+                state,
+                guess,
+            ) if plan.return_trajectory else None
 
-        start = self._start(key_kept, noise, canvas, times[0])
+        start = self._init_state(key_kept, noise, canvas, times[0])
         last, path = jax.lax.scan(step, start, Interval(steps, times[:-1], times[1:]))
         done = canvas.replace(ids=last.ids, latents=last.latents)
         moments = _make_trajectory(done, path, last, times) if path else None
-        return make_output(done, moments, self.evaluations(plan))
+        return make_output(done, moments, self.nfe(plan))
 
-    def _start(
+    def _init_state(
         self,
         keys: Key[Array, "B"],
         noise: Float[Array, "B L C"],
         canvas: Canvas,
         t: Float[Array, ""],
     ) -> NoisyState:
-        clock = jnp.where(canvas.free, t, 1.0)
+        clock = jnp.where(canvas.to_generate, t, 1.0)
         kept = jax.vmap(masking.keep_mask)(keys, clock)
         latents = gaussian.interpolate(noise, canvas.latents, clock)
         return NoisyState(canvas.ids, canvas.is_text & ~kept, latents)
 
-    def _words(
+    def _unmask_tokens(
         self,
-        choice: token_sampling.TokenSampling,
+        sampling: token_sampling.TokenSampling,
         interval: Interval,
         key: Key[Array, ""],
         logits: Float[Array, "L V"],
         state: NoisyState,
         canvas: Canvas,
     ) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
-        """Tokens and what is hidden of them after a step, for one row."""
+        """Return the tokens of one row after a step, and which are still masked."""
         key_token, key_order, key_again = jax.random.split(key, 3)
-        legal = token_sampling.allowed_ids(self.legal, self.vocab)
+        legal = token_sampling.allowed_ids(self.allowed_ranges, self.vocab_size)
         drawn = jax.random.categorical(
-            key_token, token_sampling.sampling_log_probs(logits, legal, choice)
+            key_token, token_sampling.sampling_log_probs(logits, legal, sampling)
         )
-        sigma = masking.remask_probability(interval.t, interval.s, choice.remask)
+        sigma = masking.remask_probability(interval.t, interval.s, sampling.remask_prob)
         share = masking.unmask_probability(interval.t, interval.s, sigma)
         certainty = token_sampling.token_probability(logits, drawn)
         now = token_sampling.select_to_unmask(
-            key_order, state.hidden, share, certainty, choice.order
+            key_order, state.masked, share, certainty, sampling.unmask_order
         )
-        again = canvas.free & canvas.is_text & ~state.hidden
+        again = canvas.to_generate & canvas.is_text & ~state.masked
         again &= jax.random.uniform(key_again, again.shape) < sigma
-        return jnp.where(now, drawn, state.ids), (state.hidden & ~now) | again
+        return jnp.where(now, drawn, state.ids), (state.masked & ~now) | again
 
 
 def _make_noisy_canvas(
     canvas: Canvas, state: NoisyState, time: Float[Array, "*b L"], table: EmbeddingTable
 ) -> NoisyCanvas:
-    """What the network is shown: hidden tokens as the mask at t=0, the others clean at t=1."""
-    mask = table.mask.reshape((1,) * canvas.ids.ndim + table.mask.shape)
-    embeds = jnp.where(state.hidden[..., None], mask, table.rows[state.ids])
-    text = jnp.where(state.hidden, 0.0, 1.0)
+    """Build the network's input: masked tokens at t=0, other tokens clean at t=1."""
+    mask = table.mask_embedding.reshape((1,) * canvas.ids.ndim + table.mask_embedding.shape)
+    embeds = jnp.where(state.masked[..., None], mask, table.embedding[state.ids])
+    text = jnp.where(state.masked, 0.0, 1.0)
     time = jnp.where(canvas.is_text, text, time)
     return canvases.noisy_canvas(canvas, embeds, state.latents, time)
 
@@ -253,14 +263,14 @@ def _make_trajectory(
     final_state: NoisyState,
     times: Float[Array, "T"],
 ) -> Trajectory:
-    """The states before each step, closed by the finished sample at t=1."""
+    """Collect the states before each step, and append the sample at t=1."""
     states, guesses = path
     states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), states, final_state)
     canvas = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), final_canvas)
     return Trajectory(
         canvas=canvas.replace(ids=states.ids, latents=states.latents),
-        clock=jnp.where(final_canvas.free, times[:, None, None], 1.0),
-        certainty=jnp.where(states.hidden, 0.0, 1.0),
-        guess=jnp.concatenate([guesses, final_state.latents[None]]),
-        times=times,
+        time=jnp.where(final_canvas.to_generate, times[:, None, None], 1.0),
+        confidence=jnp.where(states.masked, 0.0, 1.0),
+        x1_hat=jnp.concatenate([guesses, final_state.latents[None]]),
+        run_times=times,
     )

@@ -1,10 +1,11 @@
-"""How `oneflow` learns to flow text: three objectives, two that work and the seed's printed one.
+"""Training objectives for the text of `oneflow`: two that work, and a naive one that collapses.
 
-endpoint   cross-entropy of the token; v from the expected clean vector; E learned, unit norm
-velocity   one squared error on v, as for pictures; E fixed
-literal    the same with E learned and a random subset of tokens masked: it collapses, because
-           equal rows of E make the error smallest, and starts from one point, so that every
-           document gets the same text (docs/oneflow.md shows both)
+cross_entropy  cross-entropy of the token; v from the expected clean embedding; E learned, with unit
+               variance
+velocity       squared error on v, as for images; E fixed
+naive          squared error on v; E learned; x_0 is the clean text with a random subset of tokens
+               masked. E collapses, because equal rows minimize the error. Sampling starts from a
+               single point, so that every document gets the same text (docs/oneflow.md shows both)
 """
 
 import dataclasses
@@ -20,22 +21,24 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 
 class TextObjective(Protocol):
-    """What text slots start from, what is predicted of them, and how that is scored and read."""
+    """Noise x_0 of text slots, prediction of the network for them, and loss."""
 
     @property
     def head(self) -> Head:
-        """What the network predicts of a text slot."""
+        """The head for text slots."""
 
-    def table(self, table: EmbeddingTable) -> EmbeddingTable:
-        """The vocabulary's vectors as this objective uses them."""
+    def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
+        """Return the token embeddings as this objective uses them."""
 
     def sample_x0_train(
         self, key: Key[Array, ""], table: EmbeddingTable, ids: Int[Array, "L"]
     ) -> Float[Array, "L E"]:
-        """x_0 in training, for a row whose tokens are `ids`."""
+        """Sample x_0 in training, for a row whose tokens are `ids`."""
 
-    def start(self, key: Key[Array, ""], table: EmbeddingTable, slots: int) -> Float[Array, "L E"]:
-        """x_0 in sampling."""
+    def sample_x0(
+        self, key: Key[Array, ""], table: EmbeddingTable, num_slots: int
+    ) -> Float[Array, "L E"]:
+        """Sample x_0 for generation."""
 
     def loss(
         self,
@@ -46,42 +49,44 @@ class TextObjective(Protocol):
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """The text term."""
+        """Return the total text loss of one row and the number of slots in it (`scored`)."""
 
-    def clean(
+    def to_x1(
         self,
         output: Float[Array, "*b L n"],
         x_t: Float[Array, "*b L E"],
         t: Float[Array, "*b L"],
         table: EmbeddingTable,
     ) -> tuple[Float[Array, "*b L E"], Float[Array, "*b L V"]]:
-        """x̂_1, and the logits of the token that each slot reads as."""
+        """Return the x1 prediction, and the logits from which its tokens are decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropyObjective:
-    """Cross-entropy on the clean token; the state still moves by v = (x̂_1 - x_t) / (1 - t)."""
+    """Cross-entropy of the clean token; sampling uses v = (x̂_1 - x_t) / (1 - t)."""
 
-    vocab: int
+    vocab_size: int
 
     @property
     def head(self) -> Head:
-        """Logits."""
-        return Head("text_logits", self.vocab, "vocab")
+        """Logits of the token."""
+        return Head("text_logits", self.vocab_size, "vocab")
 
-    def table(self, table: EmbeddingTable) -> EmbeddingTable:
-        """Rows of norm sqrt(E), learned."""
+    def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
+        """Return learned embeddings, normalized to norm sqrt(E)."""
         return token_embeddings.normalize(table)
 
     def sample_x0_train(
         self, key: Key[Array, ""], table: EmbeddingTable, ids: Int[Array, "L"]
     ) -> Float[Array, "L E"]:
-        """Noise around the mask."""
-        return self.start(key, table, ids.shape[0])
+        """Sample noise around the mask embedding."""
+        return self.sample_x0(key, table, ids.shape[0])
 
-    def start(self, key: Key[Array, ""], table: EmbeddingTable, slots: int) -> Float[Array, "L E"]:
-        """Noise around the mask."""
-        return token_embeddings.masked_noise(key, table, slots)
+    def sample_x0(
+        self, key: Key[Array, ""], table: EmbeddingTable, num_slots: int
+    ) -> Float[Array, "L E"]:
+        """Sample noise around the mask embedding."""
+        return token_embeddings.masked_noise(key, table, num_slots)
 
     def loss(
         self,
@@ -92,46 +97,48 @@ class CrossEntropyObjective:
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """-log p(id)."""
+        """Return the total of -log p(id)."""
         del x_0, x_1, t
         return losses.cross_entropy(output, ids, scored)
 
-    def clean(
+    def to_x1(
         self,
         output: Float[Array, "*b L n"],
         x_t: Float[Array, "*b L E"],
         t: Float[Array, "*b L"],
         table: EmbeddingTable,
     ) -> tuple[Float[Array, "*b L E"], Float[Array, "*b L V"]]:
-        """softmax(logits) E, and the logits."""
+        """Return the expected embedding softmax(logits) E, and the logits."""
         del x_t, t
         return token_embeddings.expected_embedding(output, table), output
 
 
 @dataclasses.dataclass(frozen=True)
 class VelocityObjective:
-    """Squared error on v, against fixed rows."""
+    """Squared error on v, with fixed embeddings."""
 
-    width: int
+    embed_width: int
 
     @property
     def head(self) -> Head:
-        """A velocity in the space of token vectors."""
-        return Head("text_velocity", self.width, "embed")
+        """A velocity in the space of token embeddings."""
+        return Head("text_velocity", self.embed_width, "embed")
 
-    def table(self, table: EmbeddingTable) -> EmbeddingTable:
-        """Rows of norm sqrt(E) that never change."""
+    def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
+        """Return embeddings of norm sqrt(E) that are not trained."""
         return jax.lax.stop_gradient(token_embeddings.normalize(table))
 
     def sample_x0_train(
         self, key: Key[Array, ""], table: EmbeddingTable, ids: Int[Array, "L"]
     ) -> Float[Array, "L E"]:
-        """Noise around the mask."""
-        return self.start(key, table, ids.shape[0])
+        """Sample noise around the mask embedding."""
+        return self.sample_x0(key, table, ids.shape[0])
 
-    def start(self, key: Key[Array, ""], table: EmbeddingTable, slots: int) -> Float[Array, "L E"]:
-        """Noise around the mask."""
-        return token_embeddings.masked_noise(key, table, slots)
+    def sample_x0(
+        self, key: Key[Array, ""], table: EmbeddingTable, num_slots: int
+    ) -> Float[Array, "L E"]:
+        """Sample noise around the mask embedding."""
+        return token_embeddings.masked_noise(key, table, num_slots)
 
     def loss(
         self,
@@ -142,50 +149,52 @@ class VelocityObjective:
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """|v̂ - (x_1 - x_0)|^2."""
+        """Return the total of |v̂ - (x_1 - x_0)|^2."""
         del ids
         return predictions.VelocityPrediction().loss(output, x_0, x_1, t, scored)
 
-    def clean(
+    def to_x1(
         self,
         output: Float[Array, "*b L n"],
         x_t: Float[Array, "*b L E"],
         t: Float[Array, "*b L"],
         table: EmbeddingTable,
     ) -> tuple[Float[Array, "*b L E"], Float[Array, "*b L V"]]:
-        """x_t + (1 - t) v̂, and how close it is to each row."""
-        x_1 = predictions.VelocityPrediction().clean(output, x_t, t)
+        """Return x_t + (1 - t) v̂, and its log-likelihood under each token."""
+        x_1 = predictions.VelocityPrediction().to_x1(output, x_t, t)
         return x_1, token_embeddings.token_log_likelihood(x_1, table)
 
 
 @dataclasses.dataclass(frozen=True)
 class NaiveObjective:
-    """The seed word for word: `VelocityObjective` with learned rows, from a partly masked text.
+    """Squared error on v with learned embeddings and no noise, as the loss is often written.
 
-    Kept as an experiment that shows why it fails: there is no noise in the text, and sampling
-    starts from the mask in every slot.
+    It remains in the code as an experiment that shows why it fails: x_0 is a partly masked text
+    without noise, and sampling starts from the mask embedding in every slot.
     """
 
-    width: int
+    embed_width: int
 
     head = VelocityObjective.head
     loss = VelocityObjective.loss
-    clean = VelocityObjective.clean
+    to_x1 = VelocityObjective.to_x1
 
-    def table(self, table: EmbeddingTable) -> EmbeddingTable:
-        """Rows as they are, learned."""
+    def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
+        """Return the learned embeddings unchanged."""
         return table
 
     def sample_x0_train(
         self, key: Key[Array, ""], table: EmbeddingTable, ids: Int[Array, "L"]
     ) -> Float[Array, "L E"]:
-        """The mask in a random subset of the slots, the clean vectors elsewhere."""
+        """Return the mask embedding in a random subset of the slots, clean embeddings elsewhere."""
         key_share, key_slots = jax.random.split(key)
         share = jax.random.uniform(key_share)
         masked = jax.random.uniform(key_slots, ids.shape) < share
-        return jnp.where(masked[:, None], table.mask[None], table.rows[ids])
+        return jnp.where(masked[:, None], table.mask_embedding[None], table.embedding[ids])
 
-    def start(self, key: Key[Array, ""], table: EmbeddingTable, slots: int) -> Float[Array, "L E"]:
-        """The mask everywhere."""
+    def sample_x0(
+        self, key: Key[Array, ""], table: EmbeddingTable, num_slots: int
+    ) -> Float[Array, "L E"]:
+        """Return the mask embedding in every slot."""
         del key
-        return jnp.broadcast_to(table.mask, (slots, *table.mask.shape))
+        return jnp.broadcast_to(table.mask_embedding, (num_slots, *table.mask_embedding.shape))

@@ -1,11 +1,11 @@
-"""`oneflow`: one flow moves words and pictures of a document at once, from corrupted to clean.
+"""`oneflow`: one flow moves the text and images of a document at once, from noise to data.
 
     text    x_1 = E[id]      x_0 = m + eps         image   x_1 = patch      x_0 = eps
-    both    x_t = (1 - t) x_0 + t x_1              slot by slot, with that slot's own t
-    sample  dx/dt = v = (x̂_1 - x_t) / (1 - t)      one solver over the whole canvas, or
-            x_s = (1 - s) x_0' + s x̂_1             the belief corrupted anew, step by step
+    both    x_t = (1 - t) x_0 + t x_1              each slot has its own t
+    sample  dx/dt = v = (x̂_1 - x_t) / (1 - t)      one ODE solver over the whole canvas, or
+            x_s = (1 - s) x_0' + s x̂_1             renoising: fresh noise x_0' at each step
 
-Equations, measurements, and why the seed's printed form fails: docs/oneflow.md.
+docs/oneflow.md has the equations, the measurements, and why the naive text objective fails.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 @flax.struct.dataclass
 class FlowState:
-    """A point of the flow: vectors of the text slots and patches of the image slots."""
+    """A state x_t of the flow: embeddings of the text slots and patches of the image slots."""
 
     embeds: Float[Array, "*b L E"]
     latents: Float[Array, "*b L C"]
@@ -36,93 +36,97 @@ class FlowState:
 
 @flax.struct.dataclass
 class Targets:
-    """What one corrupted row is scored against; `text` and `image` are True where scored."""
+    """Targets of one corrupted row; `text_scored` and `image_scored` are True where scored."""
 
     ids: Int[Array, "L"]
-    noise: FlowState
-    clean: FlowState
-    clock: Float[Array, "L"]
-    text: Bool[Array, "L"]
-    image: Bool[Array, "L"]
+    x0: FlowState
+    x1: FlowState
+    time: Float[Array, "L"]
+    text_scored: Bool[Array, "L"]
+    image_scored: Bool[Array, "L"]
 
 
 @flax.struct.dataclass
 class Prediction:
-    """What the network makes of a state: the clean one, and how its text reads."""
+    """The x1 prediction for a state, with its text decoded to token ids and their confidence."""
 
-    clean: FlowState
+    x1_hat: FlowState
     ids: Int[Array, "*b L"]
-    certainty: Float[Array, "*b L"]
+    confidence: Float[Array, "*b L"]
 
 
 @dataclasses.dataclass(frozen=True)
 class OneFlow:
-    """The seed's OneFlow.
+    """One flow for text embeddings and image patches.
 
     Attributes:
-        objective: how text is learned.
-        image: what is predicted of patches.
+        objective: noise, prediction and loss of text.
+        image_prediction: what the network predicts for patches.
         channels: numbers in a patch, C.
-        mix: the tasks of training.
-        clock: how often each time comes in training.
-        weights: weight of the terms `text` and `image`.
+        task_mixture: the training tasks and their probabilities.
+        time_sampler: the distribution of t in training.
+        weights: weights of the terms `text` and `image`.
     """
 
     objective: objectives.TextObjective
-    image: predictions.PredictionType
+    image_prediction: predictions.PredictionType
     channels: int
-    mix: tasks.TaskMixture
-    clock: time_samplers.TimeSampler
+    task_mixture: tasks.TaskMixture
+    time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
-    attend = AttentionPattern.BIDIRECTIONAL
+    attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """One for text, as the objective wants it, and one for patches."""
-        return (self.objective.head, Head("image", self.channels, "channels", zero=True))
+        """Two heads: the one for text that the objective defines, and one for patches."""
+        return (self.objective.head, Head("image", self.channels, "channels", zero_init=True))
 
     @property
-    def revises(self) -> bool:
-        """By taking a document back to an earlier time."""
+    def supports_editing(self) -> bool:
+        """True: sampling can take a document back to an earlier time."""
         return True
 
     @property
-    def in_step(self) -> "OneFlow":
-        """The same, showing all of a document at its time u."""
+    def at_shared_time(self) -> "OneFlow":
+        """Copy of this paradigm in which all slots of a document have the same time, t = u."""
         return dataclasses.replace(
-            self, mix=tasks.ALL_TARGETS, clock=time_samplers.PowerTimeSampler()
+            self, task_mixture=tasks.ALL_TARGETS, time_sampler=time_samplers.PowerTimeSampler()
         )
 
     def counts(self, canvas: Canvas) -> Sums:
-        """The slots of each kind that are not given."""
+        """Count the slots of each modality to generate."""
         return base.target_counts(canvas)
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """The row with some of it moved toward noise, slot by slot to that slot's own time."""
+        """Interpolate the slots that the drawn task corrupts toward noise.
+
+        All corrupted slots of a document have its time t. Conditions that are dropped are pure
+        noise, at t=0.
+        """
         key_task, key_text, key_image = jax.random.split(key, 3)
-        table = self.objective.table(table)
-        draw = self.mix.draw(key_task, self.clock(u), canvas)
-        clean = FlowState(embeds=table.rows[canvas.ids], latents=canvas.latents)
+        table = self.objective.prepare_table(table)
+        draw = self.task_mixture.sample(key_task, self.time_sampler(u), canvas)
+        clean = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
         noise = FlowState(
             embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
-        shown = _interpolate(noise, clean, draw.clock)
+        shown = _interpolate(noise, clean, draw.time)
         targets = Targets(
             ids=canvas.ids,
-            noise=noise,
-            clean=clean,
-            clock=draw.clock,
-            text=draw.scored & canvas.is_text,
-            image=draw.scored & canvas.is_image,
+            x0=noise,
+            x1=clean,
+            time=draw.time,
+            text_scored=draw.scored & canvas.is_text,
+            image_scored=draw.scored & canvas.is_image,
         )
-        return canvases.noisy_canvas(canvas, shown.embeds, shown.latents, draw.clock), targets
+        return canvases.noisy_canvas(canvas, shown.embeds, shown.latents, draw.time), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """The terms `text` and `image`."""
-        noise, clean, clock = targets.noise, targets.clean, targets.clock
+        """Return the loss terms `text` and `image`."""
+        noise, clean, clock = targets.x0, targets.x1, targets.time
         return {
             "text": self.objective.loss(
                 outputs[self.objective.head.name],
@@ -130,28 +134,31 @@ class OneFlow:
                 noise.embeds,
                 clean.embeds,
                 clock,
-                targets.text,
+                targets.text_scored,
             ),
-            "image": self.image.loss(
-                outputs["image"], noise.latents, clean.latents, clock, targets.image
+            "image": self.image_prediction.loss(
+                outputs["image"], noise.latents, clean.latents, clock, targets.image_scored
             ),
         }
 
-    def check(self, plan: SamplingPlan) -> None:
-        """Words are read off a flow, not drawn.
+    def validate(self, plan: SamplingPlan) -> None:
+        """Check that the plan has no settings for sampling tokens: oneflow decodes text greedily.
 
         Raises:
-            UserError: the plan says how to draw them.
+            UserError: the plan has such a setting.
         """
-        if plan.words != token_sampling.TokenSampling():
+        if plan.token_sampling != token_sampling.TokenSampling():
             raise UserError(
-                "sampling.temperature, top_p, order and remask are for paradigms that draw tokens "
-                f"(mask_flow, edit_flow); oneflow reads them off its flow. Given: {plan.words}."
+                "sampling.temperature, top_p, top_k, unmask_order and remask_prob are for "
+                "paradigms that sample tokens; oneflow decodes its text greedily. Given: "
+                f"{plan.token_sampling}."
             )
 
-    def evaluations(self, plan: SamplingPlan) -> int:
-        """NFE; each kind of guidance asks the network once more."""
-        return plan.schedule.evaluations * guidance.nfe_factor(plan.guidance, plan.text_guidance)
+    def nfe(self, plan: SamplingPlan) -> int:
+        """Return the NFE; each guidance scale other than 1 adds a forward pass per evaluation."""
+        return plan.schedule.nfe * guidance.nfe_factor(
+            plan.image_guidance_scale, plan.text_guidance_scale
+        )
 
     def sample(
         self,
@@ -161,34 +168,34 @@ class OneFlow:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Carries the free slots from noise to data, all at the same time t.
+        """Move the slots to generate from noise to data, all at the same time t.
 
-        Fixed slots stay at t=1. With a start above 0, free slots begin as their given content
-        partly turned to noise: that is how a document is revised.
+        Given slots stay at t=1. If the plan starts above t=0, the slots to generate start from
+        their content, interpolated with noise to that time: this is how a document is edited.
         """
-        table = self.objective.table(table)
-        given = FlowState(embeds=table.rows[canvas.ids], latents=canvas.latents)
-        draw = jax.vmap(functools.partial(self._noise, table))
+        table = self.objective.prepare_table(table)
+        given = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
+        draw = jax.vmap(functools.partial(self._sample_noise, table))
         noise = draw(keys, canvas)
         apply = guidance.cross_modal_cfg(
             apply,
             canvas,
             heads=(self.objective.head.name, "image"),
             placeholders=(noise.embeds, noise.latents),
-            scales=(plan.guidance, plan.text_guidance),
+            scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
 
         def belief(t: Float[Array, ""], x: FlowState) -> Prediction:
             clock = _slot_times(canvas, t)
             outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, clock))
             text = outputs[self.objective.head.name]
-            embeds, logits = self.objective.clean(text, x.embeds, clock, table)
+            embeds, logits = self.objective.to_x1(text, x.embeds, clock, table)
             ids, certainty = token_embeddings.greedy_decode(logits)
-            latents = self.image.clean(outputs["image"], x.latents, clock)
-            clean = _select(canvas.free, FlowState(embeds=embeds, latents=latents), given)
-            ids = jnp.where(canvas.free & canvas.is_text, ids, canvas.ids)
+            latents = self.image_prediction.to_x1(outputs["image"], x.latents, clock)
+            clean = _select(canvas.to_generate, FlowState(embeds=embeds, latents=latents), given)
+            ids = jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids)
             return Prediction(
-                clean=clean, ids=ids, certainty=jnp.where(canvas.fixed, 1.0, certainty)
+                x1_hat=clean, ids=ids, confidence=jnp.where(canvas.is_given, 1.0, certainty)
             )
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
@@ -196,26 +203,28 @@ class OneFlow:
             return _interpolate(fresh, clean, _slot_times(canvas, s))
 
         start = _interpolate(noise, given, _slot_times(canvas, jnp.float32(plan.schedule.times[0])))
-        # Where a slot is fixed its belief is what it already is, so it stays where it is.
+        # The x1 prediction of a given slot is its own content, so that it does not move.
         solution = solve.solve(
-            lambda t, x: belief(t, x).clean, corrupt, start, plan.schedule, plan.record
+            lambda t, x: belief(t, x).x1_hat, corrupt, start, plan.schedule, plan.return_trajectory
         )
-        last = belief(solution.times[-1], solution.last)
-        image = canvas.free & canvas.is_image
+        last = belief(solution.times[-1], solution.final)
+        image = canvas.to_generate & canvas.is_image
         done = canvas.replace(
             ids=last.ids,
-            latents=jnp.where(image[..., None], last.clean.latents, canvas.latents),
+            latents=jnp.where(image[..., None], last.x1_hat.latents, canvas.latents),
         )
-        passes = self.evaluations(plan)
-        if not plan.record:
+        passes = self.nfe(plan)
+        if not plan.return_trajectory:
             return make_output(done, None, passes)
-        beliefs = jax.lax.map(lambda moment: belief(*moment), (solution.times, solution.path))
+        beliefs = jax.lax.map(lambda moment: belief(*moment), (solution.times, solution.trajectory))
         return make_output(done, _make_trajectory(canvas, solution, beliefs, last), passes)
 
-    def _noise(self, table: EmbeddingTable, key: Key[Array, ""], canvas: Canvas) -> FlowState:
+    def _sample_noise(
+        self, table: EmbeddingTable, key: Key[Array, ""], canvas: Canvas
+    ) -> FlowState:
         key_text, key_image = jax.random.split(key)
         return FlowState(
-            embeds=self.objective.start(key_text, table, canvas.ids.shape[0]),
+            embeds=self.objective.sample_x0(key_text, table, canvas.ids.shape[0]),
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
 
@@ -229,13 +238,13 @@ def _select(mask: Bool[Array, "*b L"], on_true: FlowState, on_false: FlowState) 
 
 
 def _slot_times(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
-    return jnp.where(canvas.free, t, 1.0)
+    return jnp.where(canvas.to_generate, t, 1.0)
 
 
 def _make_trajectory(
     canvas: Canvas, solution: ode.Solution, path_predictions: Prediction, final: Prediction
 ) -> Trajectory:
-    """The path and what was believed on it, closed by the finished sample at t=1."""
+    """Collect the states and predictions of the path, and append the sample at t=1."""
 
     def close(path: Array, end: Array) -> Array:
         return jnp.concatenate([path, end[None]])
@@ -245,10 +254,10 @@ def _make_trajectory(
     return Trajectory(
         canvas=path.replace(
             ids=close(path_predictions.ids, final.ids),
-            latents=close(solution.path.latents, final.clean.latents),
+            latents=close(solution.trajectory.latents, final.x1_hat.latents),
         ),
-        clock=jax.vmap(functools.partial(_slot_times, canvas))(times),
-        certainty=close(path_predictions.certainty, final.certainty),
-        guess=close(path_predictions.clean.latents, final.clean.latents),
-        times=times,
+        time=jax.vmap(functools.partial(_slot_times, canvas))(times),
+        confidence=close(path_predictions.confidence, final.confidence),
+        x1_hat=close(path_predictions.x1_hat.latents, final.x1_hat.latents),
+        run_times=times,
     )

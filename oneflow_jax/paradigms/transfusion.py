@@ -1,16 +1,17 @@
-"""`transfusion`: words one after another, and a flow for each picture between them.
+"""`transfusion`: autoregressive text, and a flow for each image.
 
 Zhou et al., Transfusion: Predict the Next Token and Diffuse Images with One Multi-Modal Model,
-2024, with flow matching in place of its DDPM, as the paradigms here that it is compared with.
+2024. Flow matching replaces DDPM, so that all paradigms here train images in the same way.
 
-    shown    words as they are; each picture at a time t of its own, x_t = (1 - t) eps + t patch
-    network  a slot sees what comes before it, and all of its own picture       canvas.Attend.MIXED
-    loss     -log p(next token), of every slot that a word comes after  +  |v̂ - v|^2 of patches
-    sample   token by token with a cache; then an image's flow   samplers/autoregressive.py
+    input    clean text; each image at its own time t, x_t = (1 - t) eps + t patch
+    network  a slot attends to the slots before it, and to all slots of its own image
+    loss     -log p(next token) at every slot that precedes text  +  |v̂ - v|^2 of patches
+    sample   token by token with a KV cache; a flow for each image     samplers/autoregressive.py
 
-In documents of the task `image_to_text` the pictures are clean, so that words are learned beside
-what sampling shows them; Transfusion limits the noise of pictures before their captions instead. In
-some of the task `text_to_image` pictures are shown alone, for guidance (`alone`).
+In documents of the task `image_to_text` the images are clean, because text attends to clean images
+in sampling; the paper limits the noise of images that precede their captions instead. In a fraction
+of the documents of the task `text_to_image`, the network's input contains only the images, to train
+it for guidance (`samplers.ar_guidance`).
 """
 
 import dataclasses
@@ -31,109 +32,119 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 @flax.struct.dataclass
 class Targets:
-    """What one row is scored against; `text` and `image` are True where scored.
+    """Targets of one row; `text_scored` and `image_scored` are True where scored.
 
-    `ids` are those of the next slots.
+    `ids` are the tokens of the next slots.
     """
 
     ids: Int[Array, "L"]
     noise: Float[Array, "L C"]
     latents: Float[Array, "L C"]
-    clock: Float[Array, "L"]
-    text: Bool[Array, "L"]
-    image: Bool[Array, "L"]
+    time: Float[Array, "L"]
+    text_scored: Bool[Array, "L"]
+    image_scored: Bool[Array, "L"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Transfusion:
-    """Next tokens, and flows of pictures.
+    """Next-token prediction for text, and a flow for each image.
 
     Attributes:
-        alphabet: what may be written.
-        image: what is predicted of patches.
+        token_space: the tokens that may be generated.
+        image_prediction: what the network predicts for patches.
         channels: numbers in a patch, C.
-        mix: the tasks of training.
-        clock: how often each time comes in training.
-        weights: of the terms `text` and `image`; Transfusion has 1 and 5.
+        task_mixture: the training tasks and their probabilities.
+        time_sampler: the distribution of t in training.
+        weights: weights of the terms `text` and `image`; 1 and 5 in the paper.
     """
 
-    alphabet: ar_state.TokenSpace
-    image: predictions.PredictionType
+    token_space: ar_state.TokenSpace
+    image_prediction: predictions.PredictionType
     channels: int
-    mix: tasks.TaskMixture
-    clock: time_samplers.TimeSampler
+    task_mixture: tasks.TaskMixture
+    time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
-    attend = AttentionPattern.MIXED
-    revises = False
+    attention_pattern = AttentionPattern.MIXED
+    supports_editing = False
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """Logits of the next token, and one for patches."""
+        """Two heads: logits of the next token, and the prediction for patches."""
         return (
-            Head("token_logits", self.alphabet.vocab, "vocab"),
-            Head("image", self.channels, "channels", zero=True),
+            Head("token_logits", self.token_space.vocab_size, "vocab"),
+            Head("image", self.channels, "channels", zero_init=True),
         )
 
     @property
-    def in_step(self) -> "Transfusion":
-        """The same, with all pictures of a document at its time u."""
+    def at_shared_time(self) -> "Transfusion":
+        """Copy of this paradigm that noises every image, at its own time, uniform in [0, 1)."""
         return dataclasses.replace(
-            self, mix=tasks.ALL_TARGETS, clock=time_samplers.PowerTimeSampler()
+            self, task_mixture=tasks.ALL_TARGETS, time_sampler=time_samplers.PowerTimeSampler()
         )
 
     def counts(self, canvas: Canvas) -> Sums:
-        """The slots of each kind that are not given."""
+        """Count the slots of each modality to generate."""
         return base.target_counts(canvas)
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """The row with some of its pictures moved toward noise."""
+        """Noise the images to generate, each at its own time, except in image-to-text documents.
+
+        The text of documents with conditioning dropout is hidden.
+        """
         key_task, key_time, key_image = jax.random.split(key, 3)
-        # At t=1 all that is below is what was dropped.
-        draw = self.mix.draw(key_task, jnp.ones_like(u), canvas)
-        flows = canvas.free & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
-        # Sums of a stratified and a free number, modulo 1, are uniform and independent.
-        own = self.clock(jnp.mod(u + tasks.uniform_per_group(key_time, canvas.span), 1.0))
+        # The task mixture is given the time 1 for all slots and sets it to 0 where the condition
+        # is dropped.
+        draw = self.task_mixture.sample(key_task, jnp.ones_like(u), canvas)
+        flows = (
+            canvas.to_generate & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
+        )
+        # u is stratified. Its sum with an independent uniform number, modulo 1, is uniform and
+        # independent of u.
+        own = self.time_sampler(jnp.mod(u + tasks.uniform_per_group(key_time, canvas.span), 1.0))
         clock = jnp.where(flows, own, 1.0)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         latents = gaussian.interpolate(noise, canvas.latents, clock)
         ids, words = next_token.next_text_targets(canvas)
-        shown = canvases.noisy_canvas(canvas, table.rows[canvas.ids], latents, clock)
-        dropped = canvas.is_text & (draw.clock < 1)
+        shown = canvases.noisy_canvas(canvas, table.embedding[canvas.ids], latents, clock)
+        dropped = canvas.is_text & (draw.time < 1)
         shown, bereft = ar_guidance.image_only_view(
-            shown, canvas, dropped, self.alphabet.image_token
+            shown, canvas, dropped, self.token_space.image_token_id
         )
         return shown, Targets(
             ids=ids,
             noise=noise,
             latents=canvas.latents,
-            clock=clock,
-            text=words & ~bereft,
-            image=flows,
+            time=clock,
+            text_scored=words & ~bereft,
+            image_scored=flows,
         )
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """The terms `text`, -log p in nats, and `image`."""
+        """Return the loss terms `text` (-log p in nats) and `image`."""
         return {
-            "text": losses.cross_entropy(outputs["token_logits"], targets.ids, targets.text),
-            "image": self.image.loss(
-                outputs["image"], targets.noise, targets.latents, targets.clock, targets.image
+            "text": losses.cross_entropy(outputs["token_logits"], targets.ids, targets.text_scored),
+            "image": self.image_prediction.loss(
+                outputs["image"], targets.noise, targets.latents, targets.time, targets.image_scored
             ),
         }
 
-    def check(self, plan: SamplingPlan) -> None:
-        """Words are written for good, and one after another.
+    def validate(self, plan: SamplingPlan) -> None:
+        """Check that the plan suits an autoregressive paradigm.
 
         Raises:
-            UserError: the plan is to revise, to remask, to read in another order, or to
-                guide words.
+            UserError: the plan edits, remasks, unmasks in another order, or guides text.
         """
         base.validate_autoregressive(type(self).__name__.lower(), plan)
 
-    def evaluations(self, plan: SamplingPlan) -> int:
-        """NFE of one picture; besides, words take one each, and so does a picture for the cache."""
-        return self._flow(plan).passes(self.alphabet.patches) - 1
+    def nfe(self, plan: SamplingPlan) -> int:
+        """Return the number of forward passes (NFE) of one image's flow, guidance included.
+
+        Not counted: one pass per text token, and one per image, which adds the clean image to the
+        KV cache.
+        """
+        return self._make_image_sampler(plan).nfe(self.token_space.patches_per_image) - 1
 
     def sample(
         self,
@@ -143,11 +154,13 @@ class Transfusion:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Writes documents until all are finished."""
-        return autoregressive.ARSampler(self.alphabet, self._flow(plan), plan)(
+        """Generate documents token by token until all are finished."""
+        return autoregressive.ARSampler(self.token_space, self._make_image_sampler(plan), plan)(
             apply, table, keys, canvas
         )
 
-    def _flow(self, plan: SamplingPlan) -> ar_images.FlowImageSampler:
-        guidance = ar_guidance.ARGuidance(plan.guidance, self.alphabet.image_token)
-        return ar_images.FlowImageSampler(self.image, plan.schedule, guidance)
+    def _make_image_sampler(self, plan: SamplingPlan) -> ar_images.FlowImageSampler:
+        guidance = ar_guidance.ARGuidance(
+            plan.image_guidance_scale, self.token_space.image_token_id
+        )
+        return ar_images.FlowImageSampler(self.image_prediction, plan.schedule, guidance)

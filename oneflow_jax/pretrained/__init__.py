@@ -1,1 +1,1 @@
-"""Networks that others trained, to measure with; weights come in packages, or are the user's."""
+"""Pretrained networks for metrics; their weights come from packages or from the user."""

@@ -1,22 +1,22 @@
-"""Pictures, checked, through a network some at a time."""
+"""Input validation and batched evaluation of pretrained networks."""
 
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_at_least
 
 
 def validate_images(images: UInt8[np.ndarray, "n h w 3"], network_name: str) -> None:
-    """Refuses what is no batch of pictures.
+    """Check that the input is a batch of images.
 
     Raises:
-        UserError: other than uint8 pictures in RGB; the message names the network.
+        UserError: the input is not a batch of uint8 RGB images; the message names the network.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(
-            f"{network_name} wants uint8 pictures [n H W 3], not {images.dtype} {images.shape}."
+            f"{network_name} needs uint8 images [n H W 3], not {images.dtype} {images.shape}."
         )
 
 
@@ -26,21 +26,20 @@ def apply_batched(
     batch_size: int,
     num_features: int,
 ) -> Float[np.ndarray, "n width"]:
-    """What a network says of each row, `batch_size` rows at once.
+    """Apply a network to all rows, `batch_size` rows at a time.
 
-    The last ones are filled up with zeros, so that the network is compiled only once.
+    The last batch is padded with zeros, so that the network is compiled only once.
 
     Args:
-        network: [batch ...] -> [batch width].
-        rows: [n ...]; n may be 0.
-        batch_size: 1 or more.
-        num_features: numbers that the network gives of a row.
+        network: function [batch ...] -> [batch width].
+        rows: array [n ...]; n may be 0.
+        batch_size: rows per batch, 1 or more.
+        num_features: width of the network's output.
 
     Raises:
-        UserError: the batch is smaller.
+        UserError: `batch_size` is below 1.
     """
-    if batch_size < 1:
-        raise UserError(f"batch={batch_size}: give 1 or more.")
+    check_at_least("batch_size", batch_size, 1)
     said = np.empty((len(rows), num_features), np.float32)
     for start in range(0, len(rows), batch_size):
         some = rows[start : start + batch_size]

@@ -1,13 +1,13 @@
-"""CLIP score: how well a picture and its caption fit, as CLIP sees it.
+"""CLIP score: how well an image and its caption match according to CLIP.
 
 Hessel et al., CLIPScore: A Reference-free Evaluation Metric for Image Captioning (2021), eq. 1:
-w max(cos(picture, caption), 0). The authors take w = 2.5 and put "A photo depicts" ahead of each
-caption. Here w is 100 and captions are taken as they are, as torchmetrics defines its CLIPScore
-(whose code, though, takes the greater of 0 and the mean over all pairs; here each pair's is taken,
-as the equation says). Compare only scores by the same model.
+w max(cos(image, caption), 0). The authors use w = 2.5 and prepend "A photo depicts" to each
+caption. Here w = 100 and captions are used unchanged, as in the definition of torchmetrics'
+CLIPScore. (The code of torchmetrics clips the mean over all pairs at 0; here each pair is clipped,
+as in the equation.) Compare only scores of the same CLIP model.
 
-The model is the user's: a folder in Hugging Face's layout, with `config.json`, `model.safetensors`
-(or `pytorch_model.bin`) and `tokenizer.json`.
+The user provides the model: a folder in Hugging Face's layout, with `config.json`,
+`model.safetensors` (or `pytorch_model.bin`) and `tokenizer.json`.
 """
 
 import functools
@@ -28,21 +28,21 @@ from oneflow_jax.pretrained.tensors import TensorFile
 from oneflow_jax.pretrained.weights import INSTALL_HINT
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights; the first that is there is read."""
+"""Names of weight files; the first one that exists is read."""
 
 TOKENIZER_FILE = "tokenizer.json"
 
 _IGNORED_TENSORS = ("logit_scale", ".embeddings.position_ids")
-"""What is stored beside: the temperature of the training, and 0, 1, 2, ..."""
+"""Stored tensors that are not needed: the temperature of training, and the position indices."""
 
 
 class Clip(NamedTuple):
-    """A model.
+    """A CLIP model.
 
     Attributes:
-        config: its shape.
-        text, vision: weights.
-        tokenizer: a `tokenizers.Tokenizer` that cuts captions to the model's length.
+        config: configuration of the model.
+        text, vision: weights of the two transformers.
+        tokenizer: a `tokenizers.Tokenizer` that truncates captions to the model's length.
     """
 
     config: ClipConfig
@@ -52,7 +52,7 @@ class Clip(NamedTuple):
 
 
 def load(folder: str | os.PathLike) -> Clip:
-    """The model in the user's folder.
+    """Load the model in the user's folder.
 
     Raises:
         UserError: a file is missing, broken, or does not fit `config.json`; or the package
@@ -65,28 +65,32 @@ def load(folder: str | os.PathLike) -> Clip:
     stored = TensorFile(here[0] if here else folder / WEIGHT_FILES[0])
     text = clip_network.read_text_params(stored, config)
     vision = clip_network.read_vision_params(stored, config)
-    stored.drop(*_IGNORED_TENSORS)
-    stored.finish()
+    stored.discard(*_IGNORED_TENSORS)
+    stored.assert_empty()
     return Clip(config, text, vision, tokenizer)
 
 
 def scores(
     clip: Clip, images: UInt8[np.ndarray, "n h w 3"], captions: Sequence[str], batch_size: int = 16
 ) -> Float[np.ndarray, "n"]:
-    """CLIP score of each picture with its caption: 100 max(cosine, 0), so 0 to 100.
+    """Compute the CLIP score of each image with its caption: 100 max(cosine, 0), 0 to 100.
 
     Args:
-        clip: of `load`.
-        images: in RGB, 0 to 255, of any one size.
-        captions: one for each.
-        batch_size: how many go through the networks at once.
+        clip: model returned by `load`.
+        images: RGB images, 0 to 255, all of one size.
+        captions: one caption per image.
+        batch_size: number of images or captions per forward pass.
 
     Raises:
-        UserError: no uint8 pictures in RGB, not as many captions, or as `tokenize` does.
+        UserError: the images are not uint8 RGB images, the numbers of images and captions differ,
+            `batch_size` is below 1, or the tokenizer belongs to another model.
     """
     batches.validate_images(images, "CLIP")
     if len(images) != len(captions):
-        raise UserError(f"CLIP wants a caption a picture, not {len(captions)} to {len(images)}.")
+        raise UserError(
+            f"CLIP needs one caption per image, not {len(captions)} captions for {len(images)} "
+            "images."
+        )
     seen, read = (
         image_embeddings(clip, images, batch_size),
         text_embeddings(clip, captions, batch_size),
@@ -97,10 +101,10 @@ def scores(
 def image_embeddings(
     clip: Clip, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16
 ) -> Float[np.ndarray, "n P"]:
-    """Pictures as vectors of length 1.
+    """Encode images as vectors of length 1.
 
     Raises:
-        UserError: no uint8 pictures in RGB, or a batch below 1.
+        UserError: the images are not uint8 RGB images, or `batch_size` is below 1.
     """
     batches.validate_images(images, "CLIP")
     config = clip.config
@@ -115,10 +119,10 @@ def image_embeddings(
 def text_embeddings(
     clip: Clip, captions: Sequence[str], batch_size: int = 16
 ) -> Float[np.ndarray, "n P"]:
-    """Captions as vectors of length 1.
+    """Encode captions as vectors of length 1.
 
     Raises:
-        UserError: a batch below 1, or as `tokenize` does.
+        UserError: `batch_size` is below 1, or the tokenizer belongs to another model.
     """
     read = functools.partial(clip_network.encode_text, clip.text, clip.config.text)
     return batches.apply_batched(
@@ -129,10 +133,10 @@ def text_embeddings(
 def preprocess(
     images: UInt8[np.ndarray, "n h w 3"], image_size: int
 ) -> UInt8[np.ndarray, "n size size 3"]:
-    """The square in the middle of each picture, as CLIP has it.
+    """Resize each image and crop its center square, as in the training of CLIP.
 
-    Pillow brings the shorter side to `image_size` pixels, bicubically, and rounds to whole
-    numbers, as in the model's training: another library's resizing would change the score.
+    Pillow resizes the shorter side to `image_size` pixels with bicubic interpolation and rounds to
+    integers. Another library's resizing would change the score.
     """
     height, width = images.shape[1:3]
     shorter = min(height, width)
@@ -146,10 +150,10 @@ def preprocess(
 
 
 def tokenize(clip: Clip, captions: Sequence[str]) -> Int[np.ndarray, "n L"]:
-    """Tokens of each caption, cut to the model's length; the one at the end is repeated.
+    """Tokenize captions, truncated to the model's length and padded with the end token.
 
     Raises:
-        UserError: the tokenizer is not this model's.
+        UserError: the tokenizer belongs to another model.
     """
     shape = clip.config.text
     rows = np.zeros((len(captions), shape.max_position_embeddings), np.int32)
@@ -158,10 +162,9 @@ def tokenize(clip: Clip, captions: Sequence[str]) -> Int[np.ndarray, "n L"]:
         end = max(found, default=-1) if shape.eos_token_id == LEGACY_EOS else shape.eos_token_id
         if found[-1:] != [end] or max(found) >= shape.vocab_size:
             raise UserError(
-                f"{TOKENIZER_FILE} makes {found} of a caption, but the model wants its end to be "
-                "told "
-                f"by the token {end}, and all below vocab_size={shape.vocab_size}. Are "
-                f"{clip_config.CONFIG_FILE} and {TOKENIZER_FILE} of one model?"
+                f"{TOKENIZER_FILE} tokenizes a caption as {found}, but the model needs {end} as "
+                f"the end token and tokens below vocab_size={shape.vocab_size}. Check that "
+                f"{clip_config.CONFIG_FILE} and {TOKENIZER_FILE} belong to one model."
             )
         row[: len(found)] = found
         row[len(found) :] = end
@@ -174,11 +177,11 @@ def _load_tokenizer(path: epath.Path, max_length: int) -> Any:  # noqa: ANN401 -
     except ImportError as error:
         raise UserError(f"The package tokenizers is not installed: {INSTALL_HINT}") from error
     if not path.exists():
-        raise UserError(f"{path}: there is no such file. Fetch it from where the model is from.")
+        raise UserError(f"{path}: the file does not exist. Get it from the source of the model.")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
     except Exception as error:  # The package raises no narrower class.
-        raise UserError(f"{path} is no tokenizer ({error}). Fetch it again.") from error
+        raise UserError(f"{path}: not a tokenizer file ({error}). Download it again.") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer

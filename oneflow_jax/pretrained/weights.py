@@ -1,8 +1,8 @@
-"""Weights in packages and files: found without importing, and read without trusting, them.
+"""Safe readers of pickled weights, from installed packages or from files.
 
-The files are pickles, and a pickle may call whatever Python can. It gets at what it calls by
-`find_class`; the one here knows a handful of names and gives stand-ins for them, so that reading
-runs nothing of NumPy's or PyTorch's, and PyTorch is not needed.
+A pickle can call any Python function: the unpickler looks it up with `find_class`. The unpickler
+here allows only a few names and returns stand-ins for them. Reading a file therefore runs no code
+of NumPy or PyTorch, does not need PyTorch, and does not import the package that contains the file.
 """
 
 import collections
@@ -22,11 +22,12 @@ from oneflow_jax.errors import UserError
 
 INSTALL_HINT = "pip install -r requirements-metrics.txt"
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-"""The number at the head of what PyTorch's `save` wrote before version 1.6."""
+"""First value in files of PyTorch's `save` before version 1.6."""
 
 _ZIP_MAGIC = b"PK\x03\x04"
 
-# What unpickling may raise by the standard library's word, and what the stand-ins do.
+# Exceptions that unpickling raises according to the standard library, and those that the stand-ins
+# raise.
 _UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -43,10 +44,10 @@ _UNPICKLING_ERRORS = (
 
 
 def find_package_file(package: str, file: str) -> pathlib.Path:
-    """The path of `file` inside an installed package, which is not imported.
+    """Return the path of `file` inside an installed package, without importing the package.
 
     Raises:
-        UserError: the package is not installed, or has no such file.
+        UserError: the package is not installed or has no such file.
     """
     spec = importlib.util.find_spec(package)
     if spec is None:
@@ -55,28 +56,28 @@ def find_package_file(package: str, file: str) -> pathlib.Path:
         if (path := pathlib.Path(folder, file)).is_file():
             return path
     raise UserError(
-        f"The package {package} has no {file}. Get the version that has: {INSTALL_HINT}"
+        f"The package {package} has no {file}. Install the required version: {INSTALL_HINT}"
     )
 
 
-def read_numpy_pickle(path: pathlib.Path) -> Any:  # noqa: ANN401 - whatever tree the file has
-    """A tree of dicts, lists and tuples of float32 arrays, as NumPy pickles them.
+def read_numpy_pickle(path: pathlib.Path) -> Any:  # noqa: ANN401 - any tree
+    """Read a tree of dicts, lists and tuples of float32 arrays, as NumPy pickles them.
 
     Raises:
-        UserError: the file is broken, or wants to call what has no place in it.
+        UserError: the file is broken, or calls a function that is not allowed.
     """
     with path.open("rb") as file:
         try:
             return _unwrap(_Unpickler(file, path).load())
         except _UNPICKLING_ERRORS as error:
-            raise UserError(f"{path} is no pickle of float32 arrays: {error!r}") from error
+            raise UserError(f"{path}: not a pickle of float32 arrays: {error!r}") from error
 
 
 def read_torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Arrays by name, of a state dict that PyTorch's `save` wrote, in either of its formats.
+    """Read the arrays, by name, of a state dict in the old or new format of PyTorch's `save`.
 
     Raises:
-        UserError: the file is broken, or wants to call what has no place in it.
+        UserError: the file is broken, or calls a function that is not allowed.
     """
     with path.open("rb") as file:
         zipped = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
@@ -85,20 +86,27 @@ def read_torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
             tensors, storages = (_read_zip if zipped else _read_legacy)(file, path)
             return {name: tensor.read(storages) for name, tensor in tensors.items()}
         except _UNPICKLING_ERRORS as error:
-            raise UserError(f"{path} is no state dict of PyTorch: {error!r}") from error
+            raise UserError(f"{path}: not a PyTorch state dict: {error!r}") from error
 
 
 def _read_legacy(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """What PyTorch before 1.6 wrote: stand-ins of tensors by name, and storages by key.
+    """Read the format of PyTorch before 1.6.
 
-    Such a file is five pickles: a magic number, a version, the machine's word sizes, the dict of
-    how tensors lie in storages, the storages' keys; then comes each storage, its count first.
+    The file consists of five pickles: a magic number, a version, the machine's word sizes, a dict
+    of tensors that refer to storages, and the storages' keys. Then each storage follows, preceded
+    by its number of elements.
+
+    Returns:
+        Stand-ins of the tensors by name, and the values of the storages by key.
     """
     if _Unpickler(file, path).load() != TORCH_MAGIC:
-        raise UserError(f"{path} is no state dict of PyTorch's.")
+        raise UserError(f"{path}: not a PyTorch state dict.")
     version, sizes = _Unpickler(file, path).load(), _Unpickler(file, path).load()
     if version != 1001 or not sizes["little_endian"]:
-        raise UserError(f"{path} is of another version, {version}, or byte order.")
+        raise UserError(
+            f"{path}: unsupported version {version} or byte order. Save it again with PyTorch 1.6 "
+            "or newer."
+        )
     reader = _Unpickler(file, path)
     tensors = reader.load()
     keys = _Unpickler(file, path).load()
@@ -106,16 +114,23 @@ def _read_legacy(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.
 
 
 def _read_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """What PyTorch from 1.6 on writes, likewise: one pickle, and a file for each storage."""
+    """Read the format of PyTorch 1.6 and newer: a zip of one pickle and a file per storage.
+
+    Returns:
+        Stand-ins of the tensors by name, and the values of the storages by key.
+    """
     with zipfile.ZipFile(file) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("it is compressed, as PyTorch never does")
+            raise ValueError("the archive is compressed, which PyTorch never does")
         names = archive.namelist()
         (pickled,) = (name for name in names if name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")
         order = f"{folder}byteorder"
         if order in names and archive.read(order) != b"little":
-            raise UserError(f"{path} is of another byte order, {archive.read(order)!r}.")
+            raise UserError(
+                f"{path}: unsupported byte order, {archive.read(order)!r}. Save it as "
+                "little-endian."
+            )
         with archive.open(pickled) as member:
             reader = _Unpickler(member, path)
             tensors = reader.load()
@@ -124,13 +139,13 @@ def _read_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.nda
             name = f"{folder}data/{key}"
             count = archive.getinfo(name).file_size // np.dtype(storage.code).itemsize
             with archive.open(name) as member:
-                storages[key] = storage.numbers(member, count)
+                storages[key] = storage.read_values(member, count)
         return tensors, storages
 
 
 @dataclasses.dataclass
 class _DType:
-    """Stands for a NumPy dtype."""
+    """Stand-in for a NumPy dtype."""
 
     name: str
     align: bool = False
@@ -142,42 +157,42 @@ class _DType:
 
 
 class _NDArray:
-    """Stands for a NumPy array."""
+    """Stand-in for a NumPy array."""
 
     values: np.ndarray
 
     def __init__(self, *unused: object) -> None:
-        """What NumPy makes at first is empty; all comes with the state."""
+        """Create an empty array; `__setstate__` receives its values."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, by_columns, data = state
         if (code := kind.order + kind.name) != "<f4":
-            raise ValueError(f"numbers are {code!r}, not '<f4'")
+            raise ValueError(f"array has dtype {code!r}, not '<f4'")
         self.values = np.frombuffer(data, "<f4").reshape(shape, order="CF"[by_columns])
 
 
 @dataclasses.dataclass
 class _Storage:
-    """Stands for a PyTorch storage, of which the pickle has no more than this."""
+    """Stand-in for a PyTorch storage, with what the pickle says about it."""
 
     code: str
     key: str
     count: int
 
     def read(self, file: BinaryIO) -> np.ndarray:
-        """The storage's numbers, where they come next in the file, ahead of them their count."""
-        return self.numbers(file, int.from_bytes(file.read(8), "little", signed=True))
+        """Read the number of elements and then the values at the file's position."""
+        return self.read_values(file, int.from_bytes(file.read(8), "little", signed=True))
 
-    def numbers(self, file: BinaryIO, count: int) -> np.ndarray:
-        """The storage's numbers, of which the file has `count`."""
+    def read_values(self, file: BinaryIO, count: int) -> np.ndarray:
+        """Read the values at the file's position, `count` elements."""
         if count != self.count or count < 1:
-            raise ValueError(f"storage {self.key!r} has {count} numbers, not {self.count}")
+            raise ValueError(f"storage {self.key!r} has {count} elements, not {self.count}")
         return np.frombuffer(file.read(count * np.dtype(self.code).itemsize), self.code, count)
 
 
 @dataclasses.dataclass
 class _Tensor:
-    """Stands for a PyTorch tensor: numbers of a storage, `strides` apart, from `offset` on."""
+    """Stand-in for a PyTorch tensor: a strided view of a storage that starts at `offset`."""
 
     storage: _Storage
     offset: int
@@ -187,9 +202,10 @@ class _Tensor:
     hooks: Mapping
 
     def read(self, storages: Mapping[str, np.ndarray]) -> np.ndarray:
-        """A copy of the tensor's numbers.
+        """Return a copy of the tensor's values.
 
-        NumPy does not check that a view by strides stays inside, and would read other memory.
+        NumPy does not check that a strided view stays within its buffer, and would read other
+        memory. Therefore this method checks it.
         """
         numbers = storages[self.storage.key]
         shape = tuple(operator.index(size) for size in self.shape)
@@ -198,7 +214,7 @@ class _Tensor:
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         least = min((offset, *strides, *(size - 1 for size in shape)))
         if least < 0 or last >= numbers.size or math.prod(shape) > numbers.size:
-            raise ValueError(f"{self} reaches out of its storage of {numbers.size} numbers")
+            raise ValueError(f"{self} extends past its storage of {numbers.size} elements")
         steps = [step * numbers.itemsize for step in strides]
         return np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps).copy()
 
@@ -218,7 +234,10 @@ _ALLOWED_CLASSES = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads one pickle of a file; what that calls must be `_ALLOWED_CLASSES`."""
+    """Unpickler that resolves only the names in `_ALLOWED_CLASSES`.
+
+    One instance reads one pickle; a file may hold several.
+    """
 
     def __init__(self, file: BinaryIO, path: pathlib.Path) -> None:
         super().__init__(file)
@@ -226,27 +245,27 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> object:
-        """The stand-in for what the pickle names.
+        """Return the stand-in for a name in the pickle.
 
         Raises:
-            UserError: it has none.
+            UserError: the name is not allowed.
         """
         full = f"{module}.{name}"
         if full not in _ALLOWED_CLASSES:
             raise UserError(
-                f"{self.path} wants to call {full}, which weights have no need of. Do not use the "
-                f"file; get it anew, or the package that it is in: {INSTALL_HINT}"
+                f"{self.path} calls {full}, which weights do not need. Do not use the file. "
+                f"Download it again, or install the package that contains it: {INSTALL_HINT}"
             )
         return _ALLOWED_CLASSES[full]
 
     def persistent_load(self, pid: tuple) -> _Storage:
-        """The storage that a tensor's numbers are in."""
-        _, code, key, _, count, *_ = pid  # Before 1.6 there is one more.
+        """Return the stand-in for the storage of a tensor."""
+        _, code, key, _, count, *_ = pid  # Before PyTorch 1.6 there is one more element.
         return self.storages.setdefault(key, _Storage(code, key, count))
 
 
 def _unwrap(tree: object) -> object:
-    """The tree with arrays in the place of their stand-ins."""
+    """Replace the stand-ins in a tree by their arrays."""
     if isinstance(tree, _NDArray):
         return tree.values
     if isinstance(tree, dict):

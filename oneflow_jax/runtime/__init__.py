@@ -1,1 +1,1 @@
-"""Process-level services: start-up, preemption, storage, run folders, metrics, the mesh."""
+"""Process-level services: start-up, preemption, storage, run folders, metrics and the mesh."""

@@ -1,7 +1,8 @@
-"""The processes of one run: one alone, or those of several hosts, which take every step together.
+"""Multi-process runs: start-up, barriers, gathers and orderly exits.
 
-Each holds some of the devices. All of them do the same; the first, the leader, also writes what a
-run leaves on disk, which all hosts see, and tells people of it.
+A run has one process, or one per host; all processes take every step together, each with its own
+devices. All processes execute the same program. The first one, the primary process, also writes
+the run's files, which all hosts can read, and the log.
 """
 
 import collections
@@ -20,35 +21,40 @@ import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint import multihost
 
 from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import watchdog
 from oneflow_jax.shapes import PyTree
 
 ENV_VARS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""Set all of them to run several processes on CPUs or GPUs; a TPU pod tells JAX by itself."""
+"""Environment variables of a multi-process run on CPUs or GPUs; all three are required.
+
+On a TPU pod JAX finds these values without them.
+"""
 
 TPU_DEVICE_GLOBS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
-"""What there is on hosts of TPUs: the former up to v4, the latter from v5e on."""
+"""Device files of TPU hosts: the first pattern up to v4, the second from v5e on."""
 
 HEARTBEAT_TIMEOUT_S = 30
-"""Seconds without a sign of life after which a process counts as dead, and the others stop."""
+"""Seconds without a heartbeat after which a process counts as dead and the others stop."""
 
 BARRIER_TIMEOUT_S = 24 * 3600
-"""Seconds that processes wait for one that prepares data, say. If it dies they wait no longer."""
+"""Maximum seconds at a barrier, for example while the primary process prepares data.
+
+A process that dies ends the wait earlier.
+"""
 
 EXPECTED_ERRORS = (UserError, Preempted, KeyboardInterrupt)
-"""What `main` tells of by itself."""
+"""Exceptions that `main` reports with a message of its own."""
 
 _barrier_ids = itertools.count()
 
 
 def initialize() -> None:
-    """Makes this one of the processes of a run, if there are several; before JAX runs.
+    """Join the other processes of the run, if there are any. Call this before JAX runs anything.
 
     Raises:
-        UserError: the environment tells a part of what it must, or what cannot be.
+        UserError: the environment variables `ENV_VARS` are incomplete or invalid.
     """
     given = {name: os.environ[name] for name in ENV_VARS if os.environ.get(name)}
     if given:
@@ -57,16 +63,16 @@ def initialize() -> None:
             address, count, index, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
         )
     elif _running_on_tpu():
-        try:  # JAX asks Google's metadata server, or GKE's environment.
+        try:  # JAX reads Google's metadata server or GKE's environment variables.
             jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S)
         except ValueError as error:
             if "coordinator_address should be defined" not in str(error):
                 raise
-            # Neither knows of this host: it is alone.
+            # Neither of them knows this host, so it runs alone.
 
 
 def _running_on_tpu() -> bool:
-    """Whether JAX will run on TPUs that are here; starts no devices."""
+    """Return whether JAX will run on TPUs of this host. No device is initialized."""
     allowed = "tpu" in (jax.config.jax_platforms or "tpu")
     return (
         allowed
@@ -80,42 +86,47 @@ def _parse_env(env: dict[str, str]) -> tuple[str, int, int]:
     missing = [name for name in ENV_VARS if name not in env]
     if missing:
         raise UserError(
-            f"{told}, but no {' and no '.join(missing)}: several processes want all of "
-            f"{', '.join(ENV_VARS)}; one alone wants none."
+            f"{told}: {' and '.join(missing)} must be set too. Several processes need all of "
+            f"{', '.join(ENV_VARS)}; a single process needs none."
         )
     address, count, index = env.values()
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
         raise UserError(
-            f"{told}: the last two must be whole numbers, how many processes there are and which "
-            "of them this one is, from 0."
+            f"{told}: the last two must be whole numbers. Set the number of processes and the "
+            "index of this process, from 0."
         )
     if not address.rpartition(":")[2].isdecimal():
-        raise UserError(f"{told}: the first must be HOST:PORT, of process 0.")
+        raise UserError(f"{told}: the first must be an address. Set HOST:PORT of process 0.")
     return address, int(count), int(index)
 
 
 def is_multi_process() -> bool:
-    """Whether this is one of several processes; starts no devices."""
+    """Return whether this is one of several processes. No device is initialized."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Whether this process writes and tells for all; starts no devices."""
+    """Return whether this process writes files and logs for all. No device is initialized."""
     return not is_multi_process() or jax.process_index() == 0
 
 
 def barrier() -> None:
-    """Waits for all processes; each must call this as often as the others."""
+    """Wait for all processes. Every process must make the same number of calls."""
     if is_multi_process():
-        # Not by way of the devices, where waiting ends after half a minute.
+        # A barrier over the devices would time out after half a minute.
         everyone = set(range(jax.process_count()))
         name = f"oneflow_jax {next(_barrier_ids)}"
+        from orbax.checkpoint import multihost  # Single processes do without this slow import.
+
         multihost.sync_global_processes(name, timeout=BARRIER_TIMEOUT_S, processes=everyone)
 
 
 @contextlib.contextmanager
 def primary_first() -> Iterator[None]:
-    """The leader goes through this alone; then the others do, who find what it has made."""
+    """Run a `with` block in the primary process first, then in the others.
+
+    The other processes find the files that the primary process wrote.
+    """
     if not is_primary():
         barrier()
     yield
@@ -124,12 +135,12 @@ def primary_first() -> Iterator[None]:
 
 
 def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
-    """What all processes tell, in values that JSON has; all of them must call this."""
+    """Merge the JSON-serializable dictionaries of all processes; every process must call this."""
     if not is_multi_process():
         return values
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
-    # Each new length would be compiled anew.
+    # The texts are padded to powers of two, since every new length is another compilation.
     room = 1 << int(max(lengths)).bit_length()
     texts = multihost_utils.process_allgather(np.pad(text, (0, room - len(text))))
     rows = zip(texts, lengths, strict=True)
@@ -137,7 +148,7 @@ def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Arrays that lie on devices of all processes, as numpy arrays; all of them must call this."""
+    """Gather arrays from the devices of all processes as numpy; every process must call this."""
     return (
         multihost_utils.process_allgather(tree, tiled=True)
         if is_multi_process()
@@ -147,21 +158,23 @@ def to_host(tree: PyTree) -> PyTree:
 
 @contextlib.contextmanager
 def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
-    """Around the whole of a run: if it ends too early in one process, all say how to go on.
+    """Make every process print how to resume if the run in this `with` block ends too early.
 
-    JAX kills a process whose companions are dead, from a thread of its own that no Python code can
-    stop or follow; so another small process, which does nothing else, waits for that.
+    When a process dies, JAX kills the others from a C++ thread, and no Python code runs in them
+    afterwards. So a small separate process, `watchdog`, waits for the end of this one and prints
+    the message.
     """
     if not is_multi_process():
         yield
         return
     told = [str(jax.process_index()), str(jax.process_count()), str(checkpoint_dir)]
     command = [sys.executable, "-I", str(watchdog.__file__), *told]
-    # In a session of its own, Ctrl-C does not reach it. Its input ends with this process.
+    # The watchdog has its own session so that Ctrl-C does not reach it. Its standard input ends
+    # when this process ends.
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
-        barrier()  # Nobody leaves while the leader still writes.
+        barrier()  # No process exits while the primary process still writes.
     except EXPECTED_ERRORS:
         watcher.communicate(watchdog.EXITED_CLEANLY)
         raise
@@ -169,13 +182,16 @@ def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
 
 
 def exit_process(message: str, exit_code: int = 1, *, immediately: bool = False) -> NoReturn:
-    """Ends this process with a message; does not wait for others, who will notice.
+    """Print a message and exit, without waiting for other processes; JAX stops those.
 
-    `immediately` does without Python's own way out, in which threads that are amid work may crash.
+    Args:
+        message: printed to standard error.
+        exit_code: exit code of the process.
+        immediately: whether to skip Python's shutdown, in which busy threads may crash.
     """
     print(message, file=sys.stderr, flush=True)
     if is_multi_process() or immediately:
-        # Python's own way out would first wait for the other processes to end too.
+        # Python's shutdown would first wait for the other processes to end.
         sys.stdout.flush()
         os._exit(exit_code)
     sys.exit(exit_code)

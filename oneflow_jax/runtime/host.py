@@ -1,4 +1,4 @@
-"""The host: its process's memory for XLA's CPU backend, its machine."""
+"""Process-level settings of malloc and XLA, and a description of the machine."""
 
 import ctypes
 import os
@@ -9,22 +9,22 @@ import sys
 import jax
 from etils import epath
 
-# Parameters of mallopt(3), from malloc.h; glibc's numbers are part of its ABI.
+# Parameters of mallopt(3), from malloc.h. These numbers are part of glibc's ABI.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _MAX_THRESHOLD = 2**31 - 1
 
 
 def configure_malloc() -> None:
-    """Has glibc's malloc keep what is freed, on Linux; elsewhere nothing changes.
+    """Configure glibc's malloc to keep freed memory. Other systems than Linux are left unchanged.
 
-    XLA's CPU backend allocates its scratch memory anew at every step. glibc maps and unmaps blocks
-    that large, and the kernel clears every page again: some 27,000 page faults a step, and 1.7
-    times the processor time of a small model (benchmarks/README.md).
+    XLA's CPU backend allocates its scratch memory again at every step. By default glibc maps and
+    unmaps such large blocks, and the kernel clears every page again. This causes some 27,000 page
+    faults per step and takes 1.7 times the CPU time of a small model (benchmarks/README.md).
     """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # A libc other than glibc.
+    if mallopt is None:  # The libc is not glibc.
         return
     for parameter, value in (
         (_M_MMAP_MAX, 0),
@@ -36,17 +36,20 @@ def configure_malloc() -> None:
 
 
 def enable_compilation_cache(folder: epath.Path) -> None:
-    """Keeps compiled programs in a folder, so that the next start need not compile them again."""
+    """Keep compiled programs in a folder, so that the next start does not compile them again."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def disable_xla_optimizations() -> None:
-    """Compiles without optimizing, in two thirds of the time: for what computes next to nothing."""
+    """Disable most XLA optimizations, for programs that compute little.
+
+    Compilation then takes two thirds of the time.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
 
 
 def machine_info() -> dict[str, str | int]:
-    """What was measured on."""
+    """Return the hardware and software on which a benchmark runs."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count() or 1,

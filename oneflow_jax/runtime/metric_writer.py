@@ -1,4 +1,4 @@
-"""What a run reports: scalars to files, progress to people."""
+"""Logging, metric files and progress bars."""
 
 import json
 import logging
@@ -7,113 +7,120 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-import tensorboardX
 import tqdm
 from etils import epath
 
-from oneflow_jax.runtime import distributed, storage
+from oneflow_jax.runtime import distributed, renamed_keys, storage
 
 METRICS_FILE = "metrics.jsonl"
-"""One line for each report: {"step": 100, "train/loss": 1.2, ...}."""
+"""File with one JSON line for each report: {"step": 100, "train/loss": 1.2, ...}."""
 
 
 def setup_logging() -> None:
-    """Lets this process tell people what it does, and keeps its libraries from telling theirs."""
-    # force: libraries imported before have put handlers of their own in place.
+    """Log messages of this project at level INFO, and silence its libraries."""
+    # `force` removes handlers that libraries installed when they were imported.
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax, TFDS: their inner life ...
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax and TFDS log internals.
+    # JAX logs missing platforms; gcsfs and fsspec log the caching of objects.
     for name in (
         "jax",
         "gcsfs",
         "fsspec",
-    ):  # ... which platforms JAX lacks, how objects are cached.
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def set_quiet() -> None:
-    """Leaves it to another process to tell how it goes."""
+    """Log only warnings and errors, in processes other than the primary one."""
     logging.getLogger().setLevel(logging.WARNING)
 
 
 class NullWriter:
-    """Write nothing: the `MetricWriter` of processes other than the primary one."""
+    """A `MetricWriter` that writes nothing, for processes other than the primary one."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Does nothing, like the others."""
+        """Do nothing."""
 
     def flush(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 class MetricWriter:
-    """Writes scalars as JSON lines and as TensorBoard events.
+    """Writer of scalars as JSON lines and as TensorBoard events.
 
     It has the methods of `clu.metric_writers.MetricWriter` that training calls; clu's own writers
     cannot be imported without TensorFlow.
     """
 
-    def __init__(self, directory: epath.Path, resume_at: int = 0) -> None:
-        """Opens `directory`; what was reported beyond step `resume_at` will be reported again.
+    def __init__(self, directory: epath.Path, resume_step: int = 0) -> None:
+        """Open `directory` and delete reports after `resume_step`, which training will repeat.
 
         Args:
-            directory: where the files go; made if need be.
-            resume_at: the step that training goes on from.
+            directory: folder of the files; it is created if it is missing.
+            resume_step: the step from which training resumes.
         """
         self._staged = storage.StagedDirectory(directory)
-        kept = [row for row in read_metrics(directory) if row["step"] <= resume_at]
+        kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
         path = self._staged.local / METRICS_FILE
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._lines = path.open("a")
         where = str(self._staged.local)
-        self._events = tensorboardX.SummaryWriter(where, purge_step=resume_at + 1)
+        import tensorboardX  # It imports the client of Google Cloud Storage.
+
+        self._events = tensorboardX.SummaryWriter(where, purge_step=resume_step + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Adds one report."""
-        # JSON has no word for a number that is not finite.
+        """Write one report."""
+        # JSON cannot represent infinity or NaN.
         row = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         self._lines.write(json.dumps({"step": step} | row) + "\n")
         for name, value in scalars.items():
-            self._events.add_scalar(name.replace("=", "_"), value, step)  # "=" is not allowed.
+            self._events.add_scalar(name.replace("=", "_"), value, step)  # TensorBoard rejects "=".
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Adds texts to the events."""
+        """Write texts to the TensorBoard events."""
         for name, text in texts.items():
             self._events.add_text(name, text, step)
 
     def flush(self) -> None:
-        """Makes everything visible to readers of the files."""
+        """Flush all writes, so that readers of the files see them."""
         self._lines.flush()
         self._events.flush()
-        self._staged.upload()
+        self._staged.sync()
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Flush and close the files."""
         self._lines.close()
         self._events.close()
         self._staged.close()
 
 
 def read_metrics(directory: epath.Path) -> list[dict[str, float]]:
-    """All reports in a folder, in order; a line that a kill cut short is left out."""
+    """Return all reports in a folder, in order, under today's names of metrics.
+
+    A truncated line of a killed run is skipped.
+    """
     path = directory / METRICS_FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            logging.warning("%s: a line was cut short and is left out: %s", path, line[:80])
+            logging.warning("%s: a truncated line is skipped: %s", path, line[:80])
+            continue
+        rows.append({renamed_keys.upgrade_metric(name): value for name, value in row.items()})
     return rows
 
 
 def read_curves(
     directory: epath.Path, names: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
-    """What was reported under these names: (step, value) in order; NaN where it was not finite."""
+    """Return the reported (step, value) pairs of each name, in order; non-finite values are NaN."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in read_metrics(directory):
         for name in names:
@@ -124,13 +131,13 @@ def read_curves(
 
 
 class ProgressBar:
-    """How far something long has come: a live bar on a terminal, lines in a log."""
+    """The progress of a long computation: a live bar on a terminal, otherwise lines in the log."""
 
     def __init__(self, title: str, total: int, start: int = 0, unit: str = "step") -> None:
-        """Begins at `start` of `total` units."""
+        """Start at `start` of `total` units."""
         self._live = sys.stderr.isatty() and distributed.is_primary()
         self._title, self._total, self._start = title, total, start
-        self._began = self._last = time.monotonic()
+        self._start_time = self._last = time.monotonic()
         self._bar = tqdm.tqdm(
             total=total,
             initial=start,
@@ -141,22 +148,22 @@ class ProgressBar:
         )
 
     def advance(self, done: int) -> None:
-        """Says that `done` units of the total are done."""
+        """Set the number of finished units."""
         self._bar.update(done - self._bar.n if self._live else 0)
 
     def report(self, done: int, text: str) -> None:
-        """Says how it goes: behind the bar, or as a line of its own."""
+        """Show a text after the bar, or log it as a line with the estimated remaining time."""
         if self._live:
             self._bar.set_postfix_str(text)
             return
-        elapsed = time.monotonic() - self._began
+        elapsed = time.monotonic() - self._start_time
         left = elapsed / max(1, done - self._start) * (self._total - done)
         logging.info(
             "%s %d/%d | %s | %s left", self._title, done, self._total, text, _format_duration(left)
         )
 
     def close(self) -> None:
-        """Leaves the bar where it stands."""
+        """Close the bar; it stays visible."""
         self._bar.close()
 
 

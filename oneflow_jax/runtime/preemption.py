@@ -1,4 +1,7 @@
-"""Being told to leave: by SIGTERM, which clouds send some 30 seconds before they take a machine."""
+"""Graceful preemption: on SIGTERM, finish the step, save a checkpoint and exit with code 143.
+
+Clouds send SIGTERM some 30 seconds before they take a machine away.
+"""
 
 import contextlib
 import signal
@@ -13,18 +16,19 @@ from oneflow_jax.errors import Preempted
 
 @contextlib.contextmanager
 def sigterm_handler() -> Iterator[Callable[[int], bool]]:
-    """Within it SIGTERM does not kill, but is told to whoever asks.
+    """Handle SIGTERM in a `with` block, instead of dying of it.
 
     Yields:
-        What is asked after each step, with its number, whether to save and leave now. Of several
-        processes all ask and all get the same answer, whichever of them was told.
+        A function to call after each step with its number; it returns whether to save and exit
+        now. All processes of a run must call it. All get the same answer, no matter which of them
+        received the signal.
     """
     if jax.process_count() > 1:
-        # JAX's own handler: the processes agree on a step that none of them has passed.
+        # With JAX's handler the processes agree on a step that none of them has passed.
         yield multihost_utils.reached_preemption_sync_point
         return
     if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False  # Python lets no other thread handle signals.
+        yield lambda step: False  # Only the main thread can handle signals.
         return
     told = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
@@ -35,12 +39,12 @@ def sigterm_handler() -> Iterator[Callable[[int], bool]]:
 
 
 def raise_preempted(step: int) -> None:
-    """Ends a run that has saved its state after `step`.
+    """End a run whose state was saved after `step`.
 
     Raises:
-        Stopped: always.
+        Preempted: always.
     """
     raise Preempted(
-        f"Stopped after step {step}, as told by SIGTERM, and saved: the same command goes on from "
-        "there."
+        f"Stopped after step {step} because of SIGTERM; the state is saved. The same command "
+        "resumes from there."
     )

@@ -1,16 +1,16 @@
-"""Where arrays live: the mesh, the tables of rules from logical axes to its axes, and checks.
+"""Sharding: the device mesh, the rules from logical axes to mesh axes, and checks of sizes.
 
-| axis     | what its devices share out                            | over                          |
+| axis     | what it shards                                        | network                       |
 |----------|-------------------------------------------------------|-------------------------------|
-| slices   | rows of the batch, among TPU slices                   | the data center's network     |
-| data     | rows                                                  | a slice's interconnect        |
-| fsdp     | rows, and parameters by their width                   | a slice's interconnect        |
-| sequence | slots of each row: attention goes round in a ring     | a slice's interconnect        |
+| slices   | rows of the batch, over TPU slices                    | the data center's network     |
+| data     | rows of the batch                                     | a slice's interconnect        |
+| fsdp     | rows of the batch, and parameters by their width      | a slice's interconnect        |
+| context  | slots of each row, with ring attention                | a slice's interconnect        |
 | tensor   | heads, hidden widths and the vocabulary               | a slice's interconnect        |
 
-`pjit` today is `jax.jit` with input and output shardings over a named mesh. The mesh has Auto
-axes and is set with `jax.set_mesh`: with Explicit axes, `jax.make_mesh`'s default, linen's
-constraints raise; under the older `with mesh:` they are silently dropped.
+Programs are compiled by `jax.jit` with input and output shardings over a named mesh. The mesh has
+Auto axes and is set with `jax.set_mesh`. With Explicit axes, the default of `jax.make_mesh`,
+linen's sharding constraints raise an error; under the older `with mesh:` they are silently dropped.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree
 
-AXES = ("slices", "data", "fsdp", "sequence", "tensor")
+AXES = ("slices", "data", "fsdp", "context", "tensor")
 
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 RULES: Rules = (
     # Activations.
     ("rows", ("slices", "data", "fsdp")),
-    ("slots", "sequence"),
+    ("slots", "context"),
     ("act_width", None),
     ("act_hidden", "tensor"),
     ("act_heads", "tensor"),
@@ -48,28 +48,29 @@ RULES: Rules = (
     ("embed", None),
     ("channels", None),
 )
-"""Logical axis -> mesh axes. Activations have names of their own, so that the width of a
-parameter and that of an activation can be laid out differently."""
+"""Logical axis -> mesh axes. Activations have separate names ("act_width"), so that their width can
+be sharded differently from the width of parameters."""
 
 SAMPLING_RULES: Rules = (
-    ("rows", ("slices", "data", "fsdp", "sequence")),
+    ("rows", ("slices", "data", "fsdp", "context")),
     ("slots", None),
     *RULES[2:],
 )
-"""The same in sampling, where slots come one by one, or are few: whoever shared out the slots of a
-row takes rows of its own."""
+"""Logical axis -> mesh axes in sampling, where rows are short or grow by one slot at a time. The
+mesh axis `context` shards rows instead of slots."""
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices with axes `AXES`.
+    """Create the mesh with axes `AXES`.
 
     Args:
-        sizes: of the axes; one may be -1, "what is left", and who is not named has 1.
-        devices: all there are, unless told otherwise.
+        sizes: size by axis name. One size may be -1, for the remaining devices; a missing axis has
+            size 1.
+        devices: devices of the mesh; by default all.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices, or `slices` is not that of
-            the TPU slices that they are in.
+        UserError: the product of the sizes is not the number of devices, or `slices` is not the
+            number of TPU slices of these devices.
     """
     devices = jax.devices() if devices is None else devices
     known = math.prod(size for size in sizes.values() if size != -1)
@@ -78,16 +79,18 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     sound = sound and all(size >= 1 or size == -1 for size in sizes.values())
     if not sound or (len(devices) % known if open_ended else len(devices) != known):
         raise UserError(
-            f"mesh={dict(sizes)} does not fit {len(devices)} {devices[0].platform} device(s): give "
-            f"{', '.join(AXES)} sizes that multiply to {len(devices)}; one may be -1, the rest."
+            f"mesh={dict(sizes)}: it does not fit {len(devices)} {devices[0].platform} device(s). "
+            f"Set sizes of {', '.join(AXES)} whose product is {len(devices)}; one of them may be "
+            "-1, for the remaining devices."
         )
     rest = len(devices) // known
     shape = [rest if sizes.get(axis, 1) == -1 else sizes.get(axis, 1) for axis in AXES]
     if slices := _num_slices(devices):
         if shape[0] != slices:
             raise UserError(
-                f"mesh.slices={shape[0]}, and the {len(devices)} devices are in {slices} TPU "
-                f"slice(s): give mesh.slices={slices}, so that only it crosses their network."
+                f"mesh.slices={shape[0]}: the {len(devices)} devices are in {slices} TPU "
+                f"slice(s). Set mesh.slices={slices}, so that no other axis crosses the network "
+                "between slices."
             )
         within, across = [1, *shape[1:]], [slices, *[1] * len(shape[1:])]
         grid = mesh_utils.create_hybrid_device_mesh(
@@ -100,44 +103,47 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 
 @contextlib.contextmanager
 def mesh_context(mesh: Mesh, rules: Rules = RULES) -> Iterator[None]:
-    """Enter the one context in which models are initialized, traced and run."""
+    """Set the mesh and the sharding rules in a `with` block.
+
+    Models are initialized, traced and run in such a block.
+    """
     with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
         yield
 
 
 def row_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
-    """Arrays of rows: over all devices that hold different rows."""
+    """Return the sharding of arrays of rows: the first axis over all mesh axes of `rows`."""
     return NamedSharding(mesh, PartitionSpec(dict(rules)["rows"]))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Training canvases, `[B L ...]`: rows, and each row's slots, over devices."""
+    """Return the sharding of training canvases, `[B L ...]`, over rows and slots."""
     return NamedSharding(mesh, PartitionSpec(dict(RULES)["rows"], dict(RULES)["slots"]))
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """The same value on every device."""
+    """Return the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def state_sharding(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
-    """The sharding of every array in a tree whose parameters bear logical axis names.
+    """Return the sharding of every array in a tree whose parameters have logical axis names.
 
     Args:
-        mesh: from `make_mesh`.
-        boxed: shapes with linen's partitioning metadata, as `jax.eval_shape` gives them.
+        mesh: mesh of `make_mesh`.
+        boxed: shapes with linen's partitioning metadata, as returned by `jax.eval_shape`.
         rules: logical axis -> mesh axes.
 
     Raises:
-        UserError: a dimension does not divide into its mesh axes, a logical axis has no rule, an
-            array would lie along one mesh axis in two ways, or a rule names no axis of the mesh.
+        UserError: a dimension is not divisible by its mesh axes, a logical axis has no rule, two
+            dimensions of an array use the same mesh axis, or a rule uses an unknown mesh axis.
     """
     _check_rules(mesh, rules)
     jax.tree.map_with_path(
         lambda *leaf: _check_logical_axes(rules, *leaf), boxed, is_leaf=_is_partitioned
     )
     named = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, rules)
-    # A box may be empty: the optimizer keeps no moments of what is frozen.
+    # A box may be empty, because frozen parameters have no optimizer moments.
     shardings = jax.tree.map(
         lambda leaf, where: jax.tree.map(lambda _: where, unbox(leaf)),
         boxed,
@@ -149,9 +155,9 @@ def state_sharding(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
 
 
 def unbox(tree: PyTree) -> PyTree:
-    """The tree without linen's partitioning metadata.
+    """Remove linen's partitioning metadata from a tree.
 
-    (`nn.unbox` also constrains how each value is laid out, which a shape, having none, cannot be.)
+    Unlike `nn.unbox` it adds no sharding constraints, which would fail on abstract shapes.
     """
     return jax.tree.map(
         lambda leaf: leaf.value if _is_partitioned(leaf) else leaf, tree, is_leaf=_is_partitioned
@@ -159,7 +165,7 @@ def unbox(tree: PyTree) -> PyTree:
 
 
 def num_shards(mesh: Mesh, logical_axis: str, rules: Rules = RULES) -> int:
-    """Into how many parts the mesh cuts a logical axis."""
+    """Return the number of shards of a logical axis."""
     return math.prod(mesh.shape[axis] for axis in _mesh_axes(dict(rules)[logical_axis]))
 
 
@@ -167,51 +173,59 @@ def check_batch_divides(
     mesh: Mesh,
     batch_size: int,
     num_microbatches: int = 1,
-    field: str = "batch",
+    field: str = "batch_size",
     rules: Rules = RULES,
 ) -> None:
-    """Refuses a batch that does not cut into the devices that hold rows, and into microbatches.
+    """Check that a batch divides into shards of rows and into microbatches.
 
-    `field` is what the configuration calls it.
+    Args:
+        mesh: the device mesh.
+        batch_size: number of rows of the global batch.
+        num_microbatches: number of gradient accumulation steps.
+        field: the batch size's key in the configuration, for the message.
+        rules: logical axis -> mesh axes.
 
     Raises:
-        UserError: as said.
+        UserError: the batch does not divide.
     """
     cut = num_shards(mesh, "rows", rules)
     if batch_size % (cut * num_microbatches):
         axes = dict(rules)["rows"]
         raise UserError(
-            f"{field}={batch_size} rows cannot be cut into parts={num_microbatches} microbatches "
-            "over "
-            f"{' x '.join(axes)} = {' x '.join(str(mesh.shape[axis]) for axis in axes)} devices: "
-            f"choose a multiple of {cut * num_microbatches}."
+            f"{field}={batch_size}: it does not divide into grad_accum_steps={num_microbatches} "
+            f"microbatches over {' x '.join(axes)} = "
+            f"{' x '.join(str(mesh.shape[axis]) for axis in axes)} devices. "
+            f"Choose a multiple of {cut * num_microbatches}."
         )
 
 
 def check_divides(mesh: Mesh, field: str, size: int, logical_axis: str) -> None:
-    """Refuses a size of the configuration that the mesh does not cut into equal parts.
+    """Check that a size of the configuration divides into the shards of its logical axis.
 
-    `field` is what the configuration calls it, `logical_axis` the logical axis.
+    Args:
+        mesh: the device mesh.
+        field: the size's key in the configuration, for the message.
+        size: the size.
+        logical_axis: name of the logical axis in `RULES`.
 
     Raises:
-        UserError: as said.
+        UserError: the size does not divide.
     """
     if size % num_shards(mesh, logical_axis):
         axes = " x ".join(f"mesh.{axis}" for axis in _mesh_axes(dict(RULES)[logical_axis]))
         raise UserError(
-            f"{field}={size} cannot be cut into {axes}={num_shards(mesh, logical_axis)} equal "
-            "parts: choose a "
-            f"multiple of {num_shards(mesh, logical_axis)}, or another mesh."
+            f"{field}={size}: it does not divide into {axes}={num_shards(mesh, logical_axis)} "
+            f"equal shards. Choose a multiple of {num_shards(mesh, logical_axis)}, or another mesh."
         )
 
 
 def _mesh_axes(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The mesh axes of a rule, or of one entry of a PartitionSpec."""
+    """Return the mesh axes of a rule, or of one entry of a PartitionSpec."""
     return rule if isinstance(rule, tuple) else (rule,) if rule else ()
 
 
 def _num_slices(devices: Sequence[jax.Device]) -> int:
-    """How many TPU slices they are in; 0 for devices that know no slices."""
+    """Return the number of TPU slices of the devices; 0 for devices without slices."""
     return len({device.slice_index for device in devices if hasattr(device, "slice_index")})
 
 
@@ -223,8 +237,8 @@ def _check_rules(mesh: Mesh, rules: Rules) -> None:
     for name, rule in rules:
         if unknown := set(_mesh_axes(rule)) - set(mesh.axis_names):
             raise UserError(
-                f"sharding rule {name!r} -> {rule!r}: the mesh has no axis {sorted(unknown)}, but "
-                f"{', '.join(mesh.axis_names)}."
+                f"sharding rule {name!r} -> {rule!r}: the mesh has no axis {sorted(unknown)}. Its "
+                f"axes are {', '.join(mesh.axis_names)}."
             )
 
 
@@ -236,11 +250,15 @@ def _check_logical_axes(rules: Rules, path: jax.tree_util.KeyPath, leaf: object)
     for name in names:
         if name not in table:
             raise UserError(
-                f"{where}: its logical axis {name!r} has no rule; there are {', '.join(table)}."
+                f"{where}: the logical axis {name!r} has no sharding rule. There are rules for "
+                f"{', '.join(table)}."
             )
     axes = [axis for name in names for axis in _mesh_axes(table[name])]
     if len(axes) > len(set(axes)):
-        raise UserError(f"{where} of axes {leaf.names} would lie along {axes}, one of them twice.")
+        raise UserError(
+            f"{where}: its axes {leaf.names} map to mesh axes {axes}, one of them twice. Change "
+            "the rules."
+        )
 
 
 def _check_divides(
@@ -251,7 +269,6 @@ def _check_divides(
         if size % cut:
             raise UserError(
                 f"{jax.tree_util.keystr(path)} of shape {shape.shape}: {size} does not divide "
-                f"into {cut} parts along mesh axes {_mesh_axes(axes)}; change the model's size or "
-                "the "
-                "mesh."
+                f"into {cut} shards along mesh axes {_mesh_axes(axes)}. Change the model's size or "
+                "the mesh."
             )

@@ -1,13 +1,13 @@
-"""Where a run's files are: folders of this machine, and folders of Google Cloud Storage (gs://).
+"""Storage of a run's files in local folders and in Google Cloud Storage (gs://).
 
-An object appears there whole or not at all, so that a write needs no draft; but it never grows, and
-there are no locks. What appends is staged on this machine; and who trains in a folder is marked by
-an object.
+An object store writes an object completely or not at all, so a write needs no temporary file. But
+objects cannot be appended to, and there are no locks. Files that grow are therefore staged in a
+local folder, and an object marks which process trains in a folder.
 
-| environment              | what it is for                                                    |
+| environment variable     | meaning                                                           |
 |--------------------------|-------------------------------------------------------------------|
-| STORAGE_EMULATOR_HOST    | another address than Google's, for everything but arrays          |
-| TENSORSTORE_GCS_HTTP_URL | the same for the arrays of checkpoints, which TensorStore writes  |
+| STORAGE_EMULATOR_HOST    | address of another server than Google's, except for arrays        |
+| TENSORSTORE_GCS_HTTP_URL | address of another server for the arrays of checkpoints           |
 """
 
 import importlib.util
@@ -23,119 +23,125 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
 
 LEASE_FILE = "owner.txt"
-"""Names the process that began, last of all, to train in a folder of an object store."""
+"""Object with the name of the process that most recently started to train in a remote folder."""
 
 
 def resolve_path(path: str, field: str) -> epath.Path:
-    """The path, once it is known that something can be stored there.
+    """Return the path after checking that it can be used for storage.
 
     Args:
-        path: of a folder, relative, absolute or gs://.
-        field: what named it, as in `--workdir`.
+        path: path of a folder: relative, absolute or gs://.
+        field: the flag or key that contains the path, as in `--workdir`.
 
     Raises:
-        UserError: another kind of store, packages are missing, or the bucket is closed to us.
+        UserError: the scheme is not gs://, packages are missing, or the bucket is not accessible.
     """
     if "://" in path and not path.startswith("gs://"):
-        raise UserError(f"{field}={path}: give gs://BUCKET/FOLDER, or a folder of this machine.")
+        raise UserError(
+            f"{field}={path}: unsupported kind of storage. Give gs://BUCKET/FOLDER or a local "
+            "folder."
+        )
     if "://" in path:
         _check_bucket(path.removeprefix("gs://").partition("/")[0], f"{field}={path}")
     return epath.Path(path)
 
 
 def require_local(path: str, field: str) -> None:
-    """Refuses a remote folder.
+    """Check that a path is local.
 
     Raises:
-        UserError: it is one.
+        UserError: the path is remote.
     """
     if is_remote(path):
         raise UserError(
-            f"{field}={path}: give a folder of this machine; what is kept there is read at random, "
-            "all the time, and made anew where it is missing."
+            f"{field}={path}: this folder must be local, because training reads its files at "
+            "random positions all the time. Give a local folder; missing files are created again."
         )
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether it is in an object store."""
+    """Return whether a path is in an object store."""
     return "://" in os.fspath(path)
 
 
 class StagedDirectory:
-    """A folder that is written on this machine; if it is a remote one, then copied by `upload`.
+    """A local folder to write to; for a remote folder, `sync` uploads the files.
 
-    For what writes with the operating system's own calls, or bit by bit.
+    It serves writers that append to files or use the operating system's file functions.
     """
 
     def __init__(self, folder: epath.Path) -> None:
-        """Makes the folder, or for a remote one an empty one on this machine."""
+        """Create the folder or, for a remote folder, an empty local one."""
         self._folder = folder
-        self._sent: dict[epath.Path, int] = {}
+        self._uploaded_sizes: dict[epath.Path, int] = {}
         self.local = epath.Path(tempfile.mkdtemp()) if is_remote(folder) else folder
         self.local.mkdir(parents=True, exist_ok=True)
 
-    def upload(self) -> None:
-        """Copies the files that have grown since."""
+    def sync(self) -> None:
+        """Upload the files whose size has changed since the last upload."""
         if self.local == self._folder:
             return
         for root, _, names in os.walk(self.local):
             for path in (epath.Path(root) / name for name in names):
                 size = path.stat().length
-                if self._sent.get(path) != size:
+                if self._uploaded_sizes.get(path) != size:
                     target = self._folder / path.relative_to(self.local)
                     target.write_bytes(path.read_bytes())
-                    self._sent[path] = size
+                    self._uploaded_sizes[path] = size
 
     def close(self) -> None:
-        """Uploads, and removes what was only for that."""
-        self.upload()
+        """Upload the files and remove the temporary local folder."""
+        self.sync()
         if self.local != self._folder:
             shutil.rmtree(self.local)
 
 
 class TrainingLease:
-    """Marks a remote folder as this process's to train in, until another does the same.
+    """The mark that this run trains in a remote folder, until another run takes over.
 
-    It is no lock, which a killed run would leave behind: whoever comes last goes on at once, and
-    the one before is told at its next save. Folders of this machine have a lock, in `workdir`.
+    It is not a lock, because a killed run would leave a lock behind. The latest run trains at once,
+    and the earlier one fails at its next save. Local folders have a lock, in `workdir`.
     """
 
     def __init__(self, folder: epath.Path) -> None:
-        """Takes over; of several processes of a run, the leader does."""
+        """Take over the folder; only the primary process of a run writes the mark."""
         marks = is_remote(folder) and distributed.is_primary()
         self._path = folder / LEASE_FILE if marks else None
-        self._name = f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex})\n"
+        self._holder = f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex})\n"
         if self._path:
-            self._path.write_text(self._name)
+            self._path.write_text(self._holder)
 
     def check(self) -> None:
-        """Call before anything is saved.
+        """Check, before anything is saved, that this run still owns the folder.
 
         Raises:
-            UserError: another has taken over.
+            UserError: another run has taken over.
         """
-        found = self._path.read_text() if self._path else self._name
-        if found != self._name:
+        found = self._path.read_text() if self._path else self._holder
+        if found != self._holder:
             raise UserError(
-                f"{self._path}: another run has taken over --workdir, {found.strip()}. This one "
-                "saves nothing more: stop one of the two, or give them folders of their own."
+                f"{self._path}: another run has taken over --workdir, {found.strip()}. This run "
+                "saves nothing more. Stop one of the two, or give them different folders."
             )
 
 
 def _check_bucket(bucket: str, flag: str) -> None:
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{flag} needs gcsfs: pip install -r requirements-cloud.txt.")
-    # It brings these along.
+        raise UserError(
+            f"{flag}: gs:// needs gcsfs, which is not installed. Run pip install -r "
+            "requirements-cloud.txt."
+        )
+    # These packages are dependencies of gcsfs.
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
     from google.cloud import storage
 
     try:
-        storage.Client().get_bucket(bucket)  # As orbax does first of all.
+        storage.Client().get_bucket(bucket)  # Orbax makes the same call.
     except (api.GoogleAPIError, auth.GoogleAuthError, ValueError) as error:
         raise UserError(
-            f"{flag}: the bucket {bucket!r} cannot be used. Is it there (gcloud storage buckets "
-            "create), are you logged in (gcloud auth application-default login), and may you do "
-            "storage.buckets.get on it, besides reading and writing objects? "
+            f"{flag}: the bucket {bucket!r} cannot be used. Check that it exists (gcloud storage "
+            "buckets create), that you are logged in (gcloud auth application-default login), and "
+            "that you have permission for storage.buckets.get and for reading and writing objects. "
             f"{' '.join(str(error).split())}"
         ) from error

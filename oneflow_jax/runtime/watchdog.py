@@ -1,6 +1,6 @@
-"""Waits for a process of a run to end, and says what to do if that was too early.
+"""Watchdog: if a training process dies before the run ends, print how to resume.
 
-Run as a script of its own, with nothing but the standard library; see `distributed.watch_peers`.
+`distributed.watch_peers` starts it as a separate script. It uses only the standard library.
 """
 
 import pathlib
@@ -10,14 +10,20 @@ EXITED_CLEANLY = b"done"
 
 
 def peer_death_message(index: str, count: str, checkpoints: str) -> str:
-    """What to say of process `index` of `count`, whose checkpoints are in a folder."""
+    """Return the message about the death of process `index` of `count`.
+
+    Args:
+        index: index of the process.
+        count: number of processes of the run.
+        checkpoints: folder of the run's checkpoints.
+    """
     steps = [path.name for path in pathlib.Path(checkpoints).glob("*") if path.name.isdecimal()]
     newest = f"step {max(map(int, steps))}" if steps else "if there is one"
     return (
-        f"error: process {index} of this run of {count} stopped before the end, as all of them do "
-        "when one is killed or fails; what they said last, above or on other hosts, tells which "
-        "and why. The same command, given to all of them again, goes on from the newest "
-        f"checkpoint, {newest}."
+        f"error: process {index} of this run of {count} stopped before the end. All processes stop "
+        "when one is killed or fails; the last messages, above or on other hosts, show which one "
+        "and why. To resume, start all processes again with the same command. They resume from the "
+        f"newest checkpoint, {newest}."
     )
 
 

@@ -1,70 +1,72 @@
-"""The folder of one run: its configuration, and the right to write to it.
+"""The folder of one run: its files, its configuration and its lock.
 
-| file            | what it holds                                                           |
-|-----------------|-------------------------------------------------------------------------|
-| config.json     | the resolved configuration; the folder alone is enough to sample from   |
-| tokenizer.model | the SentencePiece model                                                 |
-| intake.json     | of own data: what was read and what was dropped, and why; also .html, .png |
-| latents.json    | of a learned codec: which one, and the mean and deviation of its latents |
-| codec/          | of the training of a codec: the autoencoder, in the layout of diffusers |
-| checkpoints/    | see `checkpoint`                                                        |
-| weights.safetensors | in place of them, in what was made to give away: see `release`      |
-| logs/           | see `logs`                                                              |
-| evaluation.json | figures, name -> value                                                  |
-| compile.json    | what it needs and takes on TPUs, by topology: see `compiling`           |
-| compile.png     | what fills the memory of a chip there                                   |
-| samples.html    | the page                                                                |
-| samples.png     | a film strip of its first document                                      |
-| previews/       | the same, as training went on: <step>.html, <step>.png                  |
-| profile/        | of some steps, for TensorBoard                                          |
-| compiled/       | programs, so that they need not be compiled again                       |
-| owner.txt       | in an object store: who trains here, see `storage.Owner`                |
+| file                | content                                                             |
+|---------------------|---------------------------------------------------------------------|
+| config.json         | the resolved configuration                                          |
+| tokenizer.model     | the SentencePiece model                                             |
+| data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
+| latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
+| codec/              | autoencoder training: the autoencoder, in the layout of diffusers   |
+| checkpoints/        | checkpoints; see `training.checkpoint`                              |
+| weights.safetensors | EMA parameters of an export; see `training.export`                  |
+| logs/               | scalars over time; see `runtime.metric_writer`                      |
+| evaluation.json     | metrics, name -> value                                              |
+| aot.json            | compiled memory, FLOPs and collectives by TPU topology; see `aot`   |
+| aot.png             | plot of the memory of a TPU chip                                    |
+| samples.html        | page of samples                                                     |
+| samples.png         | film strip of the first sample                                      |
+| previews/           | samples during training: <step>.html, <step>.png                    |
+| profile/            | profile of training steps, for TensorBoard                          |
+| compilation_cache/  | compiled programs, for the next start                               |
+| owner.txt           | object stores: which process trains; see `storage.TrainingLease`    |
 """
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import operator
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import filelock
 import ml_collections
 from etils import epath
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, storage
+from oneflow_jax.runtime import distributed, renamed_keys, storage
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
-DATA_REPORT = "intake.json"
+DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"
 LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
-AOT_REPORT = "compile.json"
-AOT_MEMORY_PLOT = "compile.png"
+AOT_REPORT = "aot.json"
+AOT_MEMORY_PLOT = "aot.png"
 SAMPLES_PAGE = "samples.html"
 PREVIEWS = "previews"
 PROFILE = "profile"
-COMPILATION_CACHE = "compiled"
+COMPILATION_CACHE = "compilation_cache"
+
+Config = ml_collections.ConfigDict
+"""The resolved configuration of a run, for modules that hand it on without reading it."""
 
 MUTABLE_KEYS = (
     "name",
     "steps",
     "mesh",
     "platform",
-    "needs",
-    "topologies",
-    "start",
-    "profile",
-    "keep_compiled",
+    "platform_help",
+    "aot_topologies",
+    "init_from",
+    "profile_steps",
+    "compilation_cache",
     "data.dir",
-    "data.preparing",
+    "data.num_prepare_workers",
     "codec.path",
     "model.attention",
     "logging",
@@ -72,33 +74,33 @@ MUTABLE_KEYS = (
     "evaluation",
     "sampling",
 )
-"""Keys and sections of the configuration that a run may be continued with other values of."""
+"""Keys and sections of the configuration that may change when a run is resumed."""
 
 DEFAULTS_FOR_OLD_RUNS = {
-    "profile": (),
-    "keep_compiled": False,
-    "topologies": (),
-    "checkpoint.milestones": 0,
-    "data.streams": 1,
-    "data.preparing": 1,
-    "optimizer.frozen": "",
+    "profile_steps": (),
+    "compilation_cache": False,
+    "aot_topologies": (),
+    "checkpoint.keep_period": 0,
+    "data.num_streams": 1,
+    "data.num_prepare_workers": 1,
+    "optimizer.freeze": "",
     "mesh.slices": 1,
-    "mesh.sequence": 1,
+    "mesh.context": 1,
 }
-"""Keys that came after runs had been saved, with the values that these runs in fact had."""
+"""Default values of keys that are missing in runs of earlier versions."""
 
 DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
-    "start": "",
-    "data.coverage": 1.0,
-    "data.long": "error",
-    "model.attention": "dense",
-    "sampling.every": 0,
+    "init_from": "",
+    "data.character_coverage": 1.0,
+    "data.overflow": "error",
+    "model.attention": "xla",
+    "sampling.preview_every": 0,
     "sampling.top_k": 0,
-    "evaluation.thorough": False,
-    "evaluation.inception": "",
-    "evaluation.clip": "",
+    "evaluation.full_metrics": False,
+    "evaluation.inception_weights": "",
+    "evaluation.clip_dir": "",
 }
-"""The same, of models of documents alone."""
+"""Default values of keys that are missing in earlier runs of document models only."""
 
 _DISK_ERRNOS = (
     errno.ENOSPC,
@@ -112,45 +114,52 @@ _DISK_ERRNOS = (
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-    """Holds the folder, made if need be, for this run alone; a killed process lets go of it.
+    """Lock the folder for this run within a `with` block, and create it if it is missing.
+
+    The lock of a killed process is released.
 
     Raises:
-        UserError: another run holds it; or the disk is full or closed to us, then or later.
+        UserError: another run holds the lock; or the disk is full or not writable, at the start or
+            at any time within the block.
     """
     with _translate_os_errors(workdir):
         try:
             workdir.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, FileNotFoundError) as error:
             raise UserError(
-                f"--workdir={workdir} cannot be made a folder ({error.strerror}): choose another."
+                f"--workdir={workdir}: the folder cannot be created ({error.strerror}). Choose "
+                "another folder."
             ) from error
-        # Object stores have no locks (see `storage.Owner`); and the leader holds the folder for all
-        # processes of a run.
+        # Object stores have no locks (see `storage.TrainingLease`). The primary process holds the
+        # lock for all processes of a run.
         if storage.is_remote(workdir) or not distributed.is_primary():
             yield
             return
-        with pathlib.Path(workdir, ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"--workdir={workdir} is in use by another run: wait for it, or choose another."
-                ) from error
+        # A soft lock would outlive a killed process.
+        lock = filelock.FileLock(workdir / ".lock", fallback_to_soft=False)
+        try:
+            acquired = lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise UserError(
+                f"--workdir={workdir}: the folder is in use by another run. Wait for it, or "
+                "choose another folder."
+            ) from error
+        with acquired:
             yield
 
 
 def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
-    """Holds a configuration against that of the run in the folder, if there is one.
+    """Compare a configuration with that of the run in the folder, if there is one.
 
-    Until a first checkpoint is saved there is nothing to lose, and any value may change.
+    Any value may change until the first checkpoint is saved.
 
     Raises:
-        UserError: the folder belongs to a run of another configuration.
+        UserError: the folder belongs to a run with another configuration.
     """
     path = workdir / CONFIG
     old = _read_config(path) if path.exists() else {}
-    if "contestants" in old:
-        raise UserError(f"--workdir={workdir} holds a comparison: choose another --workdir.")
+    if "models" in old:
+        raise UserError(f"--workdir={workdir}: the folder holds a comparison. Choose another one.")
     changed = [
         f"{name}: {was!r} there, {now!r} now"
         for name, was, now in _diff_configs(old, json.loads(config.to_json()))
@@ -159,47 +168,52 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
     trained = has_checkpoints(workdir)
     if changed and trained:
         raise UserError(
-            f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)})."
-            " Choose another --workdir, or give the values that are there."
+            f"--workdir={workdir}: the folder holds a run with another configuration "
+            f"({'; '.join(changed)}). Choose another --workdir, or use the values of that run."
         )
-    if changed or (not trained and old.get("start") != config.get("start")):
-        # They were made for the old values, or taken over from another run.
+    if changed or (not trained and old.get("init_from") != config.get("init_from")):
+        # These files belong to the old values, or to the run of another `init_from`.
         (workdir / TOKENIZER).unlink(missing_ok=True)
         (workdir / LATENTS).unlink(missing_ok=True)
 
 
 def has_checkpoints(workdir: epath.Path) -> bool:
-    """Whether something has been saved there, whole or not."""
+    """Return whether the folder has an export or any checkpoint, complete or not."""
     return is_export(workdir) or any((workdir / CHECKPOINTS).glob("*"))
 
 
 def is_export(workdir: epath.Path) -> bool:
-    """Whether it holds weights alone, to sample from: see `release`."""
+    """Return whether the folder is an export (`training.export`)."""
     return (workdir / WEIGHTS).exists()
 
 
 def save_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
-    """Writes the configuration into the folder, as that of its run."""
+    """Write the configuration of a run to its folder."""
     text = json.dumps(json.loads(config.to_json()), indent=2) + "\n"
     write_atomically(workdir / CONFIG, text)
 
 
 def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections.ConfigDict:
-    """The configuration of the run in a folder; `field` is what named it.
+    """Load the configuration of the run in a folder.
+
+    Args:
+        workdir: folder of a run.
+        field: the flag or key that contains the path, for the message.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no configuration.
     """
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(
-            f"{field}={workdir} has no {CONFIG}: give the folder of a run, or --config to train."
+            f"{field}={workdir}: there is no {CONFIG} in this folder. Give the folder of a run, or "
+            "--config to train."
         )
     return ml_collections.ConfigDict(_lists_to_tuples(_read_config(path)))
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """All settings, each under its full name."""
+    """Return all values of the configuration as text, by full key."""
     rows: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):
@@ -210,11 +224,11 @@ def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def write_atomically(path: epath.Path, data: str | bytes) -> None:
-    """Writes a file that is never seen half written; of several processes the leader does."""
+    """Write a file so that readers never see a partial one; only the primary process writes."""
     if not distributed.is_primary():
         return
     data = data.encode() if isinstance(data, str) else data
-    if storage.is_remote(path):  # An object appears whole.
+    if storage.is_remote(path):  # An object is written atomically.
         path.write_bytes(data)
         return
     draft = path.with_name(path.name + ".draft")
@@ -230,16 +244,16 @@ def _translate_os_errors(workdir: epath.Path) -> Iterator[None]:
         if error.errno not in _DISK_ERRNOS:
             raise
         raise UserError(
-            f"{error.filename or workdir}: {error.strerror}. Free some space, give the right to "
-            "write there, or choose another --workdir; what was saved before is whole, and the "
-            "same command goes on from there."
+            f"{error.filename or workdir}: {error.strerror}. Free some space, make the folder "
+            "writable, or choose another --workdir. Earlier checkpoints are complete, and the same "
+            "command resumes from the newest one."
         ) from error
 
 
 def _read_config(path: epath.Path) -> dict[str, Any]:
-    """What a file of a configuration holds, of an earlier version too."""
-    saved = json.loads(path.read_text())
-    # Comparisons have theirs in the folders of their runs.
+    """Read a configuration file and upgrade it if an earlier version wrote it."""
+    saved = renamed_keys.upgrade(json.loads(path.read_text()))
+    # A comparison has neither section; the folders of its runs have configurations to fill.
     if "paradigm" in saved:
         _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
     elif "autoencoder" in saved:
@@ -265,8 +279,8 @@ def _diff_configs(
             yield f"{prefix}{name}", was, now
 
 
-def _lists_to_tuples(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """JSON has lists where configurations have tuples."""
+def _lists_to_tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Convert the lists of JSON to the tuples of configurations."""
     if isinstance(value, dict):
         return {name: _lists_to_tuples(item) for name, item in value.items()}
     return tuple(map(_lists_to_tuples, value)) if isinstance(value, list) else value

@@ -1,1 +1,1 @@
-"""How a trained network makes documents."""
+"""Samplers: generation of documents with a trained network."""

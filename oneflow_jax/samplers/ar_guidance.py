@@ -1,9 +1,11 @@
-"""Pictures alone: what classifier-free guidance holds a picture against, from left to right.
+"""Classifier-free guidance of images in autoregressive samplers.
 
-In some documents of the task `text_to_image` the network is shown each picture by itself, after
-<image> and nothing else. In sampling it is asked twice then, for the picture after all that comes
-before it, and alone, in one batch of twice the rows, each with a cache of its own; what it says is
-mixed as u + scale (c - u), as Transfusion does it with patches (section 4) and others with codes.
+In training, a fraction of the `text_to_image` documents shows the network each image after
+`<image>` only, without the text (conditioning dropout). With guidance, sampling runs two branches
+for each image: the conditional branch sees everything before the image, the unconditional branch
+sees `<image>` only. Both run as one batch with twice the rows, each row with its own KV cache. The
+outputs are combined as u + scale (c - u). Transfusion (section 4) does this for patches, other
+models do it for image tokens.
 """
 
 import dataclasses
@@ -17,60 +19,72 @@ from oneflow_jax.shapes import Array, Bool, Float, Outputs, PyTree
 
 
 class CachedModel(Protocol):
-    """The network with a cache, which is opaque here but for `advanced`, `above` and `top`."""
+    """A network with a KV cache.
 
-    def cache(self, rows: int, slots: int) -> PyTree:
-        """An empty cache."""
+    Samplers use only the methods `advance`, `concat_rows` and `first_rows` of the cache.
+    """
+
+    def init_cache(self, batch_size: int, num_slots: int) -> PyTree:
+        """Return an empty cache."""
 
     def prefill(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """What it says of a beginning, and the cache with it."""
+        """Process the beginning of each row; return the outputs and the cache, not advanced."""
 
-    def after(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """What it says of slots that come next, and the cache with them."""
+    def decode(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
+        """Process the next slots; return the outputs and the cache, which is not advanced."""
 
 
 def image_only_view(
     view: NoisyCanvas, canvas: Canvas, dropped: Bool[Array, "L"], image_token_id: int
 ) -> tuple[NoisyCanvas, Bool[Array, "L"]]:
-    """The view with the pictures of some documents alone, and which slots tell nothing of words.
+    """Hide everything but `<image>` and the images in documents with conditioning dropout.
+
+    Each image and the `<image>` before it become a segment of their own, so the image attends to
+    nothing else.
 
     Args:
-        view: of one row.
-        canvas: the row.
-        dropped: True for the words that are to go; of a document all or none.
-        image_token_id: what stands before each picture, and stays.
+        view: network input of one row.
+        canvas: clean row.
+        dropped: True for the text to be hidden; either all text of a document or none of it.
+        image_token_id: id of `<image>`, the token before each image; it stays visible.
+
+    Returns:
+        The changed view, and a mask that is True for all slots of the documents with dropout.
     """
     together = canvas.segment[:, None] == canvas.segment[None, :]
     bereft = jnp.any(together & dropped[None, :], axis=1)
-    # Numbers of pictures, above those of documents.
+    # Segment numbers of images; they are above the segment numbers of documents.
     number = canvas.ids.shape[0] + canvas.span
     opens = canvas.is_text & (canvas.ids == image_token_id)
     alone = jnp.where(canvas.is_image, number, jnp.where(opens, jnp.roll(number, -1), 0))
     segment = jnp.where(bereft, alone, view.segment)
-    kind = jnp.where(segment > 0, view.kind, int(Modality.PAD))
-    return view.replace(segment=segment, kind=kind), bereft
+    kind = jnp.where(segment > 0, view.modality, int(Modality.PAD))
+    return view.replace(segment=segment, modality=kind), bereft
 
 
 @dataclasses.dataclass(frozen=True)
 class ARGuidance:
-    """Of pictures by what comes before them.
+    """Classifier-free guidance of images, conditioned on everything before the image.
 
     Attributes:
-        scale: 1 is none, and costs nothing.
-        image_token: what stands before each picture.
+        scale: guidance scale; 1 disables guidance and adds no forward passes.
+        image_token_id: id of `<image>`, the token before each image.
     """
 
     scale: float
-    image_token: int
+    image_token_id: int
 
     @property
-    def copies(self) -> int:
-        """How many rows the network is shown for each row."""
+    def num_branches(self) -> int:
+        """Number of rows that the network processes per document: 1, or 2 with guidance."""
         return 1 if self.scale == 1 else 2
 
-    def passes(self, count: int) -> int:
-        """NFE of a picture that takes so many without guidance; one more shows <image> alone."""
-        return count if self.copies == 1 else 2 * count + 1
+    def nfe(self, unguided_nfe: int) -> int:
+        """Return the NFE of an image whose NFE without guidance is `unguided_nfe`.
+
+        Guidance doubles it and adds one forward pass for `<image>` in the unconditional branch.
+        """
+        return unguided_nfe if self.num_branches == 1 else 2 * unguided_nfe + 1
 
     def init_unconditional(
         self,
@@ -80,37 +94,41 @@ class ARGuidance:
         cache: PyTree,
         logits: Float[Array, "B V"],
     ) -> tuple[PyTree, Float[Array, "b V"]]:
-        """Cache and logits before a picture: below those of all rows, those of <image> alone.
+        """Append the rows of the unconditional branch to the cache and logits before an image.
 
         Args:
-            network: with a cache.
-            table: the vocabulary as vectors.
-            view: of the picture's slots.
-            cache: of all that comes before.
-            logits: of what comes next.
+            network: network with a KV cache.
+            table: token embeddings.
+            view: network input of the image's slots.
+            cache: KV cache of everything before the image.
+            logits: logits of the next token.
+
+        Returns:
+            The cache and the logits, with the conditional rows first. Without guidance, both are
+            returned unchanged.
         """
-        if self.copies == 1:
+        if self.num_branches == 1:
             return cache, logits
         first = jax.tree.map(lambda x: x[:, :1], view)
         opening = first.replace(
-            kind=jnp.full_like(first.kind, int(Modality.TEXT)),
-            embeds=jnp.broadcast_to(table.rows[self.image_token], first.embeds.shape),
+            modality=jnp.full_like(first.modality, int(Modality.TEXT)),
+            embeds=jnp.broadcast_to(table.embedding[self.image_token_id], first.embeds.shape),
             position=first.position - jnp.array([[[1, 0, 0]]]),
-            clock=jnp.ones_like(first.clock),
+            time=jnp.ones_like(first.time),
         )
-        rows = view.kind.shape[0]
+        rows = view.modality.shape[0]
         empty = jax.tree.map(jnp.zeros_like, cache)
-        outputs, alone = network.after(opening, empty)
-        alone = alone.advanced(jnp.ones(rows, jnp.int32))
-        return cache.above(alone), jnp.concatenate([logits, outputs["token_logits"][:, 0]])
+        outputs, alone = network.decode(opening, empty)
+        alone = alone.advance(jnp.ones(rows, jnp.int32))
+        return cache.concat_rows(alone), jnp.concatenate([logits, outputs["token_logits"][:, 0]])
 
     def repeat(self, view: NoisyCanvas) -> NoisyCanvas:
-        """The view of each row, as often as the network is to be shown it."""
-        return jax.tree.map(lambda x: jnp.concatenate([x] * self.copies), view)
+        """Repeat the rows of a view once for each branch."""
+        return jax.tree.map(lambda x: jnp.concatenate([x] * self.num_branches), view)
 
-    def combine(self, told: Float[Array, "b *e"]) -> Float[Array, "B *e"]:
-        """What is said of each row: u + scale (c - u), c after all that comes before, u alone."""
-        if self.copies == 1:
-            return told
-        conditional, alone = jnp.split(told, 2)
+    def combine(self, outputs: Float[Array, "b *e"]) -> Float[Array, "B *e"]:
+        """Combine conditional outputs c and unconditional outputs u as u + scale (c - u)."""
+        if self.num_branches == 1:
+            return outputs
+        conditional, alone = jnp.split(outputs, 2)
         return alone + self.scale * (conditional - alone)

@@ -1,6 +1,7 @@
-"""How a model that writes from left to right makes the picture that comes next.
+"""Image samplers of autoregressive models.
 
-All rows that wait for one get theirs together: by a flow over all of its slots, or code by code.
+All rows whose next item is an image get it at the same time, either from a flow over all slots of
+the image or image token by image token.
 """
 
 import dataclasses
@@ -19,7 +20,12 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 @flax.struct.dataclass
 class ImageContent:
-    """Slots of a picture: codes or patches, as the paradigm has it, the others 0."""
+    """Content of the slots of an image.
+
+    Attributes:
+        ids: image tokens; 0 if the paradigm uses patches.
+        latents: patches; 0 if the paradigm uses image tokens.
+    """
 
     ids: Int[Array, "B N"]
     latents: Float[Array, "B N C"]
@@ -27,90 +33,93 @@ class ImageContent:
 
 @flax.struct.dataclass
 class ImageContext:
-    """Where the next picture of each row is to be.
+    """Everything that an image sampler needs to know about the rows.
 
     Attributes:
-        view: of the picture's slots, all given.
-        source: the pictures of the rows whose picture is `given`.
-        given: which rows' pictures are only to be read.
-        logits: of the token after the last slot.
-        cache: of all that comes before.
+        view: network input of the image's slots at time 1.
+        prompt_image: image of the prompt; used in rows where `is_given` is True.
+        is_given: True for rows whose image is given by the prompt and is only processed.
+        logits: logits of the next token after the last written slot.
+        cache: KV cache of everything before the image.
     """
 
     view: NoisyCanvas
-    source: ImageContent
-    given: Bool[Array, "B"]
+    prompt_image: ImageContent
+    is_given: Bool[Array, "B"]
     logits: Float[Array, "B V"]
     cache: PyTree
 
 
 @flax.struct.dataclass
 class ImageResult:
-    """A picture that is made; the next token's logits, and the cache with it, not yet advanced."""
+    """A finished image, the logits of the next token, and the KV cache with the image.
 
-    picture: ImageContent
+    The cache is not advanced yet.
+    """
+
+    image: ImageContent
     logits: Float[Array, "B V"]
     cache: PyTree
 
 
 class ImageSampler(Protocol):
-    """Makes pictures.
+    """Generates the next image of each row.
 
     Attributes:
-        shown: the kind that the network is told slots of pictures are of.
+        network_modality: modality that the network sees for the slots of images.
     """
 
-    shown: Modality
+    network_modality: Modality
 
-    def passes(self, patches: int) -> int:
-        """NFE of a picture of so many slots."""
+    def nfe(self, num_patches: int) -> int:
+        """Return the NFE of an image of `num_patches` slots."""
 
     def __call__(
         self,
         network: CachedModel,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
-        place: ImageContext,
+        context: ImageContext,
     ) -> ImageResult:
-        """The pictures of all rows; a key for each row's picture."""
+        """Generate the next image of each row, with one PRNG key per row."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowImageSampler:
-    """From noise to patches along a flow; one more pass puts the clean picture into the cache."""
+    """Generates patches with a flow, then adds the clean image to the KV cache (one more pass)."""
 
-    image: predictions.PredictionType
+    image_prediction: predictions.PredictionType
     schedule: ode.SolverSchedule
     guidance: ar_guidance.ARGuidance
-    shown = Modality.IMAGE
+    network_modality = Modality.IMAGE
 
-    def passes(self, patches: int) -> int:
-        """NFE, however many slots there are."""
-        del patches
-        return self.guidance.passes(self.schedule.evaluations) + 1
+    def nfe(self, num_patches: int) -> int:
+        """Return the NFE, which does not depend on the number of slots."""
+        del num_patches
+        return self.guidance.nfe(self.schedule.nfe) + 1
 
     def __call__(
         self,
         network: CachedModel,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
-        place: ImageContext,
+        context: ImageContext,
     ) -> ImageResult:
-        """The pictures of all rows; a key for each row's picture."""
-        given, source, guidance = place.given, place.source, self.guidance
+        """Generate the next image of each row, with one PRNG key per row."""
+        given, source, guidance = context.is_given, context.prompt_image, self.guidance
         read = given[:, None, None]
         draw = jax.vmap(lambda key: jax.random.normal(key, source.latents.shape[1:]))
         cache, _ = guidance.init_unconditional(
-            network, table, place.view, place.cache, place.logits
+            network, table, context.view, context.cache, context.logits
         )
 
         def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
             clock = jnp.broadcast_to(jnp.where(given, 1.0, t)[:, None], x.shape[:2])
             shown = jnp.where(read, source.latents, x)
-            view = guidance.repeat(place.view.replace(latents=shown, clock=clock))
-            # The cache is not advanced: the next pass overwrites what this one puts there.
-            outputs, _ = network.after(view, cache)
-            return self.image.clean(guidance.combine(outputs["image"]), shown, clock)
+            view = guidance.repeat(context.view.replace(latents=shown, time=clock))
+            # The cache is not advanced, so the next forward pass overwrites these entries.
+            outputs, _ = network.decode(view, cache)
+            return self.image_prediction.to_x1(guidance.combine(outputs["image"]), shown, clock)
 
         def corrupt(
             step: Int[Array, ""], s: Float[Array, ""], clean: Float[Array, "B N C"]
@@ -119,65 +128,69 @@ class FlowImageSampler:
             return gaussian.interpolate(fresh, clean, jnp.broadcast_to(s, clean.shape[:2]))
 
         solution = solve.solve(belief, corrupt, draw(keys), self.schedule)
-        made = jnp.where(read, source.latents, belief(solution.times[-1], solution.last))
-        outputs, after = network.after(place.view.replace(latents=made), place.cache)
+        made = jnp.where(read, source.latents, belief(solution.times[-1], solution.final))
+        outputs, after = network.decode(context.view.replace(latents=made), context.cache)
         return ImageResult(source.replace(latents=made), outputs["token_logits"][:, -1], after)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenImageSampler:
-    """Code by code, in reading order.
+    """Generates image tokens one by one, in reading order.
 
     Attributes:
-        vocab: number of token ids, V.
-        codes: range of the ids of codes.
-        choice: how they are drawn.
-        guidance: of codes by words.
+        vocab_size: number of token ids, V.
+        code_id_range: range of the ids of image tokens.
+        token_sampling: sampling parameters of image tokens.
+        guidance: classifier-free guidance of image tokens.
     """
 
-    vocab: int
-    codes: tuple[int, int]
-    choice: token_sampling.TokenSampling
+    vocab_size: int
+    code_id_range: tuple[int, int]
+    token_sampling: token_sampling.TokenSampling
     guidance: ar_guidance.ARGuidance
-    shown = Modality.TEXT
+    network_modality = Modality.TEXT
 
-    def passes(self, patches: int) -> int:
-        """NFE: one for each slot, or two."""
-        return self.guidance.passes(patches)
+    def nfe(self, num_patches: int) -> int:
+        """Return the NFE: one forward pass per slot without guidance."""
+        return self.guidance.nfe(num_patches)
 
     def __call__(
         self,
         network: CachedModel,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
-        place: ImageContext,
+        context: ImageContext,
     ) -> ImageResult:
-        """The pictures of all rows; a key for each row's picture."""
-        given, source, guidance = place.given, place.source, self.guidance
-        legal = token_sampling.allowed_ids((self.codes,), self.vocab)
+        """Generate the next image of each row, with one PRNG key per row."""
+        given, source, guidance = context.is_given, context.prompt_image, self.guidance
+        legal = token_sampling.allowed_ids((self.code_id_range,), self.vocab_size)
         rows, count = source.ids.shape
         cache, logits = guidance.init_unconditional(
-            network, table, place.view, place.cache, place.logits
+            network, table, context.view, context.cache, context.logits
         )
 
         def write(n: Int[Array, ""], drawn: ImageResult) -> ImageResult:
             logits = guidance.combine(drawn.logits)
-            log_p = token_sampling.sampling_log_probs(logits[:, None], legal, self.choice)[:, 0]
+            log_p = token_sampling.sampling_log_probs(logits[:, None], legal, self.token_sampling)[
+                :, 0
+            ]
             luck = jax.vmap(jax.random.fold_in, (0, None))(keys, n)
             code = jax.vmap(jax.random.categorical)(luck, log_p)
             code = jnp.where(given, source.ids[:, n], code)
-            slot = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, n, 1, axis=1), place.view)
-            slot = guidance.repeat(slot.replace(embeds=table.rows[code][:, None]))
-            outputs, cache = network.after(slot, drawn.cache)
-            picture = drawn.picture.replace(ids=drawn.picture.ids.at[:, n].set(code))
-            one = jnp.ones(slot.kind.shape[0], jnp.int32)
-            return ImageResult(picture, outputs["token_logits"][:, 0], cache.advanced(one))
+            slot = jax.tree.map(
+                lambda x: jax.lax.dynamic_slice_in_dim(x, n, 1, axis=1), context.view
+            )
+            slot = guidance.repeat(slot.replace(embeds=table.embedding[code][:, None]))
+            outputs, cache = network.decode(slot, drawn.cache)
+            picture = drawn.image.replace(ids=drawn.image.ids.at[:, n].set(code))
+            one = jnp.ones(slot.modality.shape[0], jnp.int32)
+            return ImageResult(picture, outputs["token_logits"][:, 0], cache.advance(one))
 
         drawn = jax.lax.fori_loop(0, count, write, ImageResult(source, logits, cache))
-        # What comes after the picture is not guided; and the cache is not yet to be advanced.
-        after = drawn.cache.top(rows)
+        # The token after the image is not guided. The result's cache must not be advanced yet.
+        after = drawn.cache.first_rows(rows)
         return ImageResult(
-            drawn.picture,
+            drawn.image,
             drawn.logits[:rows],
-            after.advanced(jnp.full(rows, -count, jnp.int32)),
+            after.advance(jnp.full(rows, -count, jnp.int32)),
         )

@@ -1,7 +1,7 @@
-"""A page that is being written from left to right: documents of a batch, a slot or picture a step.
+"""State and steps of autoregressive decoding: each step writes one token or one image per row.
 
-`writing` says in which order the steps come. A row's randomness goes by the number of its own
-slots, so that no row depends on the others.
+`autoregressive` has the loop over the steps. The random numbers of a row depend only on the row's
+key and its number of written slots, so a row does not depend on the other rows of the batch.
 """
 
 import dataclasses
@@ -18,259 +18,271 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class TokenSpace:
-    """What may be written.
+    """Token ids that may be sampled, and the size of images.
 
     Attributes:
-        vocab: number of token ids, V.
-        words: range of the ids of words.
-        image_token: the id that opens a picture.
-        end: the id that ends a document.
-        grid: rows and columns of a picture.
+        vocab_size: number of token ids, V.
+        text_id_range: range of the ids of text tokens.
+        image_token_id: id of `<image>`, the token before each image.
+        end_token_id: id of the token that ends a document.
+        grid: rows and columns of an image, in patches.
     """
 
-    vocab: int
-    words: tuple[int, int]
-    image_token: int
-    end: int
+    vocab_size: int
+    text_id_range: tuple[int, int]
+    image_token_id: int
+    end_token_id: int
     grid: tuple[int, int]
 
     @property
-    def patches(self) -> int:
-        """Slots of a picture, N."""
+    def patches_per_image(self) -> int:
+        """Number N of slots of an image."""
         return self.grid[0] * self.grid[1]
 
 
 @flax.struct.dataclass
 class DecodeState:
-    """Documents as far as they are written; fields bear a first axis B.
+    """Partially written documents; every field has the leading axis B.
 
     Attributes:
-        canvas: what is written, in order, from the first slot on; the rest is PAD.
-        used: slots written.
-        source: the next slot of the prompt.
-        opening: an `Opening`: of the gap that is being written into.
-        born: whether a picture comes next that the prompt does not have.
-        order: of the slot written last.
-        full: something was not written because there was no room.
-        logits: of the next token.
-        cache: of all that is written.
+        canvas: written slots in reading order, from the first slot; the rest is PAD.
+        length: number of written slots.
+        prompt_index: index of the next slot of the prompt to copy.
+        open_gap: `InsertPolicy` of the gap that is being filled; NONE outside of gaps.
+        image_pending: True if the model has sampled `<image>` and the image comes next.
+        order: reading order of the last written slot.
+        truncated: True if the row had no room for everything that was to be generated.
+        logits: logits of the next token.
+        cache: KV cache of all written slots.
     """
 
     canvas: Canvas
-    used: Int[Array, "B"]
-    source: Int[Array, "B"]
-    opening: Int[Array, "B"]
-    born: Bool[Array, "B"]
+    length: Int[Array, "B"]
+    prompt_index: Int[Array, "B"]
+    open_gap: Int[Array, "B"]
+    image_pending: Bool[Array, "B"]
     order: Int[Array, "B"]
-    full: Bool[Array, "B"]
+    truncated: Bool[Array, "B"]
     logits: Float[Array, "B V"]
     cache: PyTree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecodeProgram:
-    """One batch that is being written: the steps, bound to what never changes.
+    """The steps of decoding one batch, with everything that is constant during decoding.
 
     Attributes:
-        alphabet: what may be written.
-        pictures: how pictures are made.
-        choice: how words are drawn.
-        network: with a cache.
-        table: the vocabulary as vectors.
-        keys: a key for each row.
-        prompt: documents with gaps, in the slots from the first on.
+        token_space: token ids that may be sampled.
+        image_sampler: sampler of images.
+        token_sampling: sampling parameters of text tokens.
+        network: network with a KV cache.
+        table: token embeddings.
+        keys: one PRNG key per row.
+        prompt: documents with gaps, starting at the first slot of each row.
     """
 
-    alphabet: TokenSpace
-    pictures: ar_images.ImageSampler
-    choice: token_sampling.TokenSampling
+    token_space: TokenSpace
+    image_sampler: ar_images.ImageSampler
+    token_sampling: token_sampling.TokenSampling
     network: ar_guidance.CachedModel
     table: EmbeddingTable
     keys: Key[Array, "B"]
     prompt: Canvas
 
     @property
-    def asked(self) -> Int[Array, "B"]:
-        """Slots of each row's prompt."""
-        return jnp.sum(self.prompt.kind != Modality.PAD, axis=1)
+    def prompt_lengths(self) -> Int[Array, "B"]:
+        """Number of slots of each row's prompt."""
+        return jnp.sum(self.prompt.modality != Modality.PAD, axis=1)
 
     @property
-    def length(self) -> int:
-        """Slots of a row, L."""
+    def max_length(self) -> int:
+        """Number L of slots of a row."""
         return self.prompt.ids.shape[1]
 
-    def begun(self) -> DecodeState:
-        """The prompt up to its first gap, read in one pass."""
-        prompt, rows = self.prompt, self.asked.shape[0]
-        open_before = jnp.cumsum(prompt.opening > 0, axis=1) - (prompt.opening > 0)
+    def prefill(self) -> DecodeState:
+        """Process the prompt up to its first gap in one forward pass."""
+        prompt, rows = self.prompt, self.prompt_lengths.shape[0]
+        open_before = jnp.cumsum(prompt.insertable > 0, axis=1) - (prompt.insertable > 0)
         inside = jnp.cumprod(
-            prompt.fixed & (prompt.kind != Modality.PAD) & (open_before == 0), axis=1
+            prompt.is_given & (prompt.modality != Modality.PAD) & (open_before == 0), axis=1
         )
         count = jnp.sum(inside, axis=1)
         kept = inside.astype(bool)
         canvas = canvas_append.keep_slots(prompt, kept)
-        cache = self.network.cache(rows, self.length + self.alphabet.patches)
-        outputs, cache = self.network.prefill(self._view(canvas), cache)
+        cache = self.network.init_cache(rows, self.max_length + self.token_space.patches_per_image)
+        outputs, cache = self.network.prefill(self._make_noisy_canvas(canvas), cache)
         last = count - 1
         return DecodeState(
             canvas=canvas,
-            used=count,
-            source=count,
-            opening=canvas_append.gather_rows(prompt.opening, last),
-            born=jnp.zeros(rows, bool),
+            length=count,
+            prompt_index=count,
+            open_gap=canvas_append.gather_rows(prompt.insertable, last),
+            image_pending=jnp.zeros(rows, bool),
             order=canvas_append.gather_rows(prompt.position, last)[:, 0],
-            full=jnp.zeros(rows, bool),
+            truncated=jnp.zeros(rows, bool),
             logits=canvas_append.gather_rows(outputs["token_logits"], last),
-            cache=cache.advanced(count),
+            cache=cache.advance(count),
         )
 
-    def done(self, written: DecodeState) -> Bool[Array, "B"]:
-        """Whether all of the prompt is written and no gap is open."""
+    def is_done(self, state: DecodeState) -> Bool[Array, "B"]:
+        """Return which rows are finished: the whole prompt is written and no gap is open."""
         return (
-            (written.opening == InsertPolicy.CLOSED)
-            & (written.source >= self.asked)
-            & ~written.born
+            (state.open_gap == InsertPolicy.NONE)
+            & (state.prompt_index >= self.prompt_lengths)
+            & ~state.image_pending
         )
 
-    def wants_picture(self, written: DecodeState) -> Bool[Array, "B"]:
-        """Whether a picture comes next."""
-        given = (written.source < self.asked) & (
-            canvas_append.gather_rows(self.prompt.kind, self._next(written)) == Modality.IMAGE
+    def is_image_next(self, state: DecodeState) -> Bool[Array, "B"]:
+        """Return which rows have an image as their next item."""
+        given = (state.prompt_index < self.prompt_lengths) & (
+            canvas_append.gather_rows(self.prompt.modality, self._prompt_cursor(state))
+            == Modality.IMAGE
         )
-        return written.born | ((written.opening == InsertPolicy.CLOSED) & given)
+        return state.image_pending | ((state.open_gap == InsertPolicy.NONE) & given)
 
-    def write(self, written: DecodeState, writing: Bool[Array, "B"]) -> DecodeState:
-        """The next token of the rows that are writing."""
-        alphabet, prompt = self.alphabet, self.prompt
-        at = self._next(written)
-        left = self.asked - written.source
-        closing = jnp.where(left > 0, canvas_append.gather_rows(prompt.ids, at), alphabet.end)
-        # What must still come: the rest of the prompt, or <end>.
-        room = self.length - written.used - jnp.maximum(left, 1)
-        drawn = self._sample_token(written, closing, room)
-        in_gap = written.opening != InsertPolicy.CLOSED
+    def decode_token(self, state: DecodeState, selected: Bool[Array, "B"]) -> DecodeState:
+        """Write the next token of each selected row: sampled in a gap, else from the prompt."""
+        alphabet, prompt = self.token_space, self.prompt
+        at = self._prompt_cursor(state)
+        left = self.prompt_lengths - state.prompt_index
+        closing = jnp.where(
+            left > 0, canvas_append.gather_rows(prompt.ids, at), alphabet.end_token_id
+        )
+        # Reserve slots for the rest of the prompt, or for the end token.
+        room = self.max_length - state.length - jnp.maximum(left, 1)
+        drawn = self._sample_token(state, closing, room)
+        in_gap = state.open_gap != InsertPolicy.NONE
         token = jnp.where(in_gap, drawn, closing)
         copied = ~in_gap | (token == closing)
         from_prompt = copied & (left > 0)
-        order = written.order + 1
+        order = state.order + 1
         grown = canvas_append.append(
-            written.canvas,
-            written.used,
-            writing,
+            state.canvas,
+            state.length,
+            selected,
             ids=token[:, None],
             latents=jnp.zeros((*token.shape, 1, prompt.latents.shape[-1])),
             kind=Modality.TEXT,
-            given=(from_prompt & canvas_append.gather_rows(prompt.fixed, at))[:, None],
+            given=(from_prompt & canvas_append.gather_rows(prompt.is_given, at))[:, None],
             position=jnp.stack([order, 0 * order, 0 * order], axis=-1)[:, None],
         )
-        view = self._view(canvas_append.slice_rows(grown, written.used, 1))
-        outputs, cache = self.network.after(view, written.cache)
+        view = self._make_noisy_canvas(canvas_append.slice_rows(grown, state.length, 1))
+        outputs, cache = self.network.decode(view, state.cache)
         opened = jnp.where(
-            from_prompt, canvas_append.gather_rows(prompt.opening, at), int(InsertPolicy.CLOSED)
+            from_prompt, canvas_append.gather_rows(prompt.insertable, at), int(InsertPolicy.NONE)
         )
         after = DecodeState(
             canvas=grown,
-            used=written.used + 1,
-            source=written.source + from_prompt,
-            opening=jnp.where(copied, opened, written.opening),
-            born=~copied & (token == alphabet.image_token),
+            length=state.length + 1,
+            prompt_index=state.prompt_index + from_prompt,
+            open_gap=jnp.where(copied, opened, state.open_gap),
+            image_pending=~copied & (token == alphabet.image_token_id),
             order=order,
-            full=written.full | (in_gap & (room <= 0)),
+            truncated=state.truncated | (in_gap & (room <= 0)),
             logits=outputs["token_logits"][:, 0],
-            cache=written.cache,
+            cache=state.cache,
         )
-        return self._chosen(writing, after, written, cache, 1)
+        return self._update_rows(selected, after, state, cache, 1)
 
-    def draw(self, written: DecodeState, pictured: Bool[Array, "B"]) -> DecodeState:
-        """The pictures of the rows that wait for one: made, or as the prompt gives them."""
-        alphabet, prompt = self.alphabet, self.prompt
-        patches, place = alphabet.patches, self._next(written)
-        given = ~written.born & canvas_append.gather_rows(prompt.fixed, place)
+    def generate_image(self, state: DecodeState, selected: Bool[Array, "B"]) -> DecodeState:
+        """Write the next image of the selected rows: generated, or copied from the prompt."""
+        alphabet, prompt = self.token_space, self.prompt
+        patches, place = alphabet.patches_per_image, self._prompt_cursor(state)
+        given = ~state.image_pending & canvas_append.gather_rows(prompt.is_given, place)
         source = ar_images.ImageContent(
-            *canvas_append.slice_rows((prompt.ids, prompt.latents), written.source, patches)
+            *canvas_append.slice_rows((prompt.ids, prompt.latents), state.prompt_index, patches)
         )
-        order = written.order + 1
+        order = state.order + 1
         grown = canvas_append.append(
-            written.canvas,
-            written.used,
-            pictured,
+            state.canvas,
+            state.length,
+            selected,
             ids=source.ids,
             latents=source.latents,
             kind=Modality.IMAGE,
             given=jnp.broadcast_to(given[:, None], source.ids.shape),
             position=canvas_append.image_positions(order, alphabet.grid),
         )
-        made = self.pictures(
+        made = self.image_sampler(
             self.network,
             self.table,
-            jax.vmap(jax.random.fold_in)(self.keys, written.used),
+            jax.vmap(jax.random.fold_in)(self.keys, state.length),
             ar_images.ImageContext(
-                view=self._view(canvas_append.slice_rows(grown, written.used, patches)),
-                source=source,
-                given=given,
-                logits=written.logits,
-                cache=written.cache,
+                view=self._make_noisy_canvas(
+                    canvas_append.slice_rows(grown, state.length, patches)
+                ),
+                prompt_image=source,
+                is_given=given,
+                logits=state.logits,
+                cache=state.cache,
             ),
         )
-        after = written.replace(
+        after = state.replace(
             canvas=grown.replace(
-                ids=canvas_append.write_slots(grown.ids, written.used, pictured, made.picture.ids),
+                ids=canvas_append.write_slots(grown.ids, state.length, selected, made.image.ids),
                 latents=canvas_append.write_slots(
-                    grown.latents, written.used, pictured, made.picture.latents
+                    grown.latents, state.length, selected, made.image.latents
                 ),
             ),
-            used=written.used + patches,
-            source=written.source + jnp.where(written.born, 0, patches),
-            # A picture that the model began itself stands in a gap for anything.
-            opening=jnp.where(
-                written.born,
-                written.opening,
+            length=state.length + patches,
+            prompt_index=state.prompt_index + jnp.where(state.image_pending, 0, patches),
+            # An image that the model started lies inside an open gap: keep this gap open. After an
+            # image of the prompt, open the gap that follows it, if any.
+            open_gap=jnp.where(
+                state.image_pending,
+                state.open_gap,
                 canvas_append.gather_rows(
-                    prompt.opening, jnp.minimum(place + patches - 1, self.length - 1)
+                    prompt.insertable, jnp.minimum(place + patches - 1, self.max_length - 1)
                 ),
             ),
-            born=jnp.zeros_like(written.born),
+            image_pending=jnp.zeros_like(state.image_pending),
             order=order,
             logits=made.logits,
         )
-        return self._chosen(pictured, after, written, made.cache, patches)
+        return self._update_rows(selected, after, state, made.cache, patches)
 
     def _sample_token(
-        self, written: DecodeState, closing: Int[Array, "B"], room: Int[Array, "B"]
+        self, state: DecodeState, closing_token: Int[Array, "B"], free_slots: Int[Array, "B"]
     ) -> Int[Array, "B"]:
-        """A token for each row: a word if there is room, what closes the gap, or <image>."""
-        alphabet = self.alphabet
-        ids = jnp.arange(alphabet.vocab)
-        word = token_sampling.allowed_ids((alphabet.words,), alphabet.vocab)
-        legal = word[None] & (room > 0)[:, None]
-        born = (written.opening == InsertPolicy.ANYTHING) & (room > alphabet.patches)
-        legal |= born[:, None] & (ids == alphabet.image_token)[None]
-        legal |= ids[None] == closing[:, None]
-        choice = self.choice
+        """Sample a token for each row.
+
+        It is the token that closes the gap, a text token if a slot is free, or `<image>` if the gap
+        allows images and the image fits.
+        """
+        alphabet = self.token_space
+        ids = jnp.arange(alphabet.vocab_size)
+        word = token_sampling.allowed_ids((alphabet.text_id_range,), alphabet.vocab_size)
+        legal = word[None] & (free_slots > 0)[:, None]
+        born = (state.open_gap == InsertPolicy.ANY) & (free_slots > alphabet.patches_per_image)
+        legal |= born[:, None] & (ids == alphabet.image_token_id)[None]
+        legal |= ids[None] == closing_token[:, None]
+        choice = self.token_sampling
         log_p = jax.vmap(
             lambda logits, legal: token_sampling.sampling_log_probs(logits[None], legal, choice)[0]
-        )(written.logits, legal)
-        keys = jax.vmap(jax.random.fold_in)(self.keys, written.used)
+        )(state.logits, legal)
+        keys = jax.vmap(jax.random.fold_in)(self.keys, state.length)
         return jax.vmap(jax.random.categorical)(keys, log_p)
 
-    def _next(self, written: DecodeState) -> Int[Array, "B"]:
-        return jnp.minimum(written.source, self.length - 1)
+    def _prompt_cursor(self, state: DecodeState) -> Int[Array, "B"]:
+        return jnp.minimum(state.prompt_index, self.max_length - 1)
 
-    def _view(self, canvas: Canvas) -> NoisyCanvas:
-        shown = jnp.where(canvas.is_image, int(self.pictures.shown), canvas.kind)
-        embeds, clock = self.table.rows[canvas.ids], jnp.ones(canvas.ids.shape)
-        return canvases.noisy_canvas(canvas.replace(kind=shown), embeds, canvas.latents, clock)
+    def _make_noisy_canvas(self, canvas: Canvas) -> NoisyCanvas:
+        shown = jnp.where(
+            canvas.is_image, int(self.image_sampler.network_modality), canvas.modality
+        )
+        embeds, clock = self.table.embedding[canvas.ids], jnp.ones(canvas.ids.shape)
+        return canvases.noisy_canvas(canvas.replace(modality=shown), embeds, canvas.latents, clock)
 
-    def _chosen(
+    def _update_rows(
         self,
-        rows: Bool[Array, "B"],
+        selected: Bool[Array, "B"],
         after: DecodeState,
         before: DecodeState,
         cache: PyTree,
-        slots: int,
+        num_slots: int,
     ) -> DecodeState:
-        """The chosen rows after a step, the others before it; the cache is advanced for those."""
+        """Apply a step to the selected rows only, and advance their cache by `num_slots`."""
         picked = canvas_append.select_rows(
-            rows, after.replace(cache=None), before.replace(cache=None)
+            selected, after.replace(cache=None), before.replace(cache=None)
         )
-        return picked.replace(cache=cache.advanced(slots * rows.astype(jnp.int32)))
+        return picked.replace(cache=cache.advance(num_slots * selected.astype(jnp.int32)))

@@ -1,10 +1,10 @@
-"""The sampler of paradigms that write from left to right: a cache, and one slot or picture a step.
+"""Sampler of autoregressive paradigms: a KV cache, and one token or image per step.
 
-The prompt's beginning is read in one pass. Then every row takes its next slot: given by the prompt,
-or drawn where there is a gap. A gap is closed by the token that follows it in the prompt, or by
-<end>; what is drawn there is a word, that token or, if the gap is for anything, <image>. Rows that
-have come to a picture wait until all others have too, or are done; then their pictures are made at
-once.
+One forward pass processes the prompt up to its first gap. Then each step writes the next token of
+every row: a copy from the prompt, or a sample inside a gap. Inside a gap the sampler draws a text
+token, the closing token, or `<image>` if the gap may contain images. The closing token is the token
+after the gap in the prompt, or the end token. Rows whose next item is an image wait until every
+other row has reached an image or is finished; then all of these images are generated together.
 """
 
 import dataclasses
@@ -19,31 +19,31 @@ from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, em
 from oneflow_jax.shapes import Array, Int, Key
 
 MAX_FRAMES = 64
-"""Moments that are kept for people to look at: half of them the first, step by step."""
+"""Number of trajectory frames: half for the first steps, the rest evenly spaced over all steps."""
 
 
 @flax.struct.dataclass
 class LoopState:
-    """The documents after n steps, the passes taken, and the moments so far."""
+    """Loop state: step number, NFE so far, documents, and recorded trajectory."""
 
-    n: Int[Array, ""]
-    passes: Int[Array, ""]
+    step: Int[Array, ""]
+    nfe: Int[Array, ""]
     decode_state: ar_state.DecodeState
-    moments: Trajectory | None
+    trajectory: Trajectory | None
 
 
 @dataclasses.dataclass(frozen=True)
 class ARSampler:
-    """Writes documents.
+    """Sampler of autoregressive paradigms.
 
     Attributes:
-        alphabet: what may be written.
-        pictures: how pictures are made.
-        plan: how words are drawn, and whether moments are kept.
+        token_space: token ids that may be sampled.
+        image_sampler: sampler of images.
+        plan: sampling plan; its `token_sampling` and `return_trajectory` are used here.
     """
 
-    alphabet: ar_state.TokenSpace
-    pictures: ar_images.ImageSampler
+    token_space: ar_state.TokenSpace
+    image_sampler: ar_images.ImageSampler
     plan: SamplingPlan
 
     def __call__(
@@ -53,47 +53,53 @@ class ARSampler:
         keys: Key[Array, "B"],
         prompt: Canvas,
     ) -> SampleOutput:
-        """The finished documents; a key for each row."""
+        """Generate the documents of a batch, with one PRNG key per row."""
         length = prompt.ids.shape[1]
         page = ar_state.DecodeProgram(
-            self.alphabet, self.pictures, self.plan.words, network, table, keys, prompt
+            self.token_space,
+            self.image_sampler,
+            self.plan.token_sampling,
+            network,
+            table,
+            keys,
+            prompt,
         )
-        passes_of_picture = self.pictures.passes(self.alphabet.patches)
+        passes_of_picture = self.image_sampler.nfe(self.token_space.patches_per_image)
         most = 2 * length
         every = -(-most // (MAX_FRAMES // 2 - 1))
 
         def step(progress: LoopState) -> LoopState:
             written = progress.decode_state
-            pictured = page.wants_picture(written)
-            writing = ~page.done(written) & ~pictured
-            moments = progress.moments
+            pictured = page.is_image_next(written)
+            writing = ~page.is_done(written) & ~pictured
+            moments = progress.trajectory
             if moments is not None:
-                moments = _record(moments, progress.n, every, written, most)
+                moments = _record(moments, progress.step, every, written, most)
             written, passes = jax.lax.cond(
                 jnp.any(writing),
-                lambda w: (page.write(w, writing), jnp.int32(1)),
-                lambda w: (page.draw(w, pictured), jnp.int32(passes_of_picture)),
+                lambda w: (page.decode_token(w, writing), jnp.int32(1)),
+                lambda w: (page.generate_image(w, pictured), jnp.int32(passes_of_picture)),
                 written,
             )
-            return LoopState(progress.n + 1, progress.passes + passes, written, moments)
+            return LoopState(progress.step + 1, progress.nfe + passes, written, moments)
 
         end = jax.lax.while_loop(
-            lambda p: jnp.any(~page.done(p.decode_state)) & (p.n < most),
+            lambda p: jnp.any(~page.is_done(p.decode_state)) & (p.step < most),
             step,
             LoopState(
                 jnp.int32(0),
                 jnp.int32(1),
-                page.begun(),
-                empty_trajectory(prompt, MAX_FRAMES) if self.plan.record else None,
+                page.prefill(),
+                empty_trajectory(prompt, MAX_FRAMES) if self.plan.return_trajectory else None,
             ),
         )
-        moments = end.moments
+        moments = end.trajectory
         if moments is not None:
             moments = _record(moments, jnp.int32(most), every, end.decode_state, most)
-            # The finished document is one step after the last.
-            share = jnp.minimum(moments.times, end.n) / jnp.maximum(end.n, 1)
-            moments = moments.replace(times=jnp.where(moments.times < 0, -1.0, share))
-        return SampleOutput(end.decode_state.canvas, moments, end.passes, end.decode_state.full)
+            # The last frame is the finished document, after the last step.
+            share = jnp.minimum(moments.run_times, end.step) / jnp.maximum(end.step, 1)
+            moments = moments.replace(run_times=jnp.where(moments.run_times < 0, -1.0, share))
+        return SampleOutput(end.decode_state.canvas, moments, end.nfe, end.decode_state.truncated)
 
 
 def _record(
@@ -103,7 +109,7 @@ def _record(
     state: ar_state.DecodeState,
     max_steps: int,
 ) -> Trajectory:
-    """The moments with this one, if it is one of those that are kept."""
+    """Record this step in the trajectory if it is one of the recorded steps."""
     first = MAX_FRAMES // 2
     later = jnp.where(step % stride == 0, first + step // stride, MAX_FRAMES)
     at = jnp.where(step < first, step, later)
@@ -114,6 +120,6 @@ def _record(
 
     return trajectory.replace(
         canvas=jax.tree.map(keep, trajectory.canvas, state.canvas),
-        guess=keep(trajectory.guess, state.canvas.latents),
-        times=keep(trajectory.times, step.astype(jnp.float32)),
+        x1_hat=keep(trajectory.x1_hat, state.canvas.latents),
+        run_times=keep(trajectory.run_times, step.astype(jnp.float32)),
     )

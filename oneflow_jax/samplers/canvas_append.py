@@ -1,6 +1,6 @@
-"""Rows of slots that are written one after another: put at the end, cut out, picked.
+"""Operations on canvases that are written from left to right: append, slice and select.
 
-Rows of a batch are of different lengths: `used` says how many slots of each are written.
+The rows of a batch have different lengths: `num_used` is the number of written slots of each row.
 """
 
 import jax
@@ -21,26 +21,26 @@ def append(
     given: Bool[Array, "B c"],
     position: Int[Array, "B c 3"],
 ) -> Canvas:
-    """The canvas with c slots of one kind after the used ones, in the chosen rows.
+    """Append c slots of one modality to the selected rows.
 
     Args:
-        canvas: `[B L]`.
-        num_used: slots of each row that are written.
-        selected: which rows are written to.
-        ids: tokens or codes.
-        latents: `[B c C]`.
-        kind: what all of them hold.
-        given: which of them are given.
-        position: order, row and column.
+        canvas: canvas with the axes `[B L]`.
+        num_used: number of written slots of each row.
+        selected: True for rows to append to.
+        ids: text tokens or image tokens.
+        latents: patches `[B c C]`.
+        kind: modality of all new slots.
+        given: True for new slots that are given.
+        position: order, row and column of the new slots.
     """
     fields = {
         "ids": ids,
         "latents": latents,
-        "kind": jnp.full_like(ids, int(kind)),
+        "modality": jnp.full_like(ids, int(kind)),
         "segment": jnp.ones_like(ids),
-        # Unique to what is written together: numbers of slots, from 1.
+        # Slots appended together form one span, numbered by their first slot, from 1.
         "span": jnp.broadcast_to(num_used[:, None] + 1, ids.shape),
-        "fixed": given,
+        "is_given": given,
         "position": position,
     }
     return canvas.replace(
@@ -54,14 +54,14 @@ def append(
 def write_slots(
     field: Array, start: Int[Array, "B"], selected: Bool[Array, "B"], values: Array
 ) -> Array:
-    """A field `[B L ...]` with `values` `[B c ...]` from `start` on, in the chosen rows."""
+    """Write `values` `[B c ...]` to a field `[B L ...]` at slot `start`, in the selected rows."""
     rows, count = values.shape[:2]
     at = jnp.where(selected[:, None], start[:, None] + jnp.arange(count)[None], field.shape[1])
     return field.at[jnp.arange(rows)[:, None], at].set(values.astype(field.dtype), mode="drop")
 
 
 def slice_rows(tree: PyTree, start: Int[Array, "B"], count: int) -> PyTree:
-    """Of every leaf `[B L ...]` the `count` slots from each row's `start` on; beyond L zeros."""
+    """Slice `count` slots from each row's `start` in every leaf `[B L ...]`; zeros beyond L."""
 
     def one(x: Array) -> Array:
         padded = jnp.pad(x, ((0, 0), (0, count), *((0, 0),) * (x.ndim - 2)))
@@ -71,7 +71,7 @@ def slice_rows(tree: PyTree, start: Int[Array, "B"], count: int) -> PyTree:
 
 
 def keep_slots(canvas: Canvas, keep: Bool[Array, "B L"]) -> Canvas:
-    """The canvas with all other slots empty."""
+    """Set all slots that are not in `keep` to zero, that is, to PAD."""
     return jax.tree.map(
         lambda x: jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - 2)), x, jnp.zeros_like(x)),
         canvas,
@@ -79,7 +79,7 @@ def keep_slots(canvas: Canvas, keep: Bool[Array, "B L"]) -> Canvas:
 
 
 def select_rows(selected: Bool[Array, "B"], on_true: PyTree, on_false: PyTree) -> PyTree:
-    """Row by row, one tree's or the other's."""
+    """Select each row from `on_true` or `on_false`."""
 
     def row(x: Array, y: Array) -> Array:
         return jnp.where(selected.reshape(selected.shape + (1,) * (x.ndim - 1)), x, y)
@@ -88,12 +88,12 @@ def select_rows(selected: Bool[Array, "B"], on_true: PyTree, on_false: PyTree) -
 
 
 def gather_rows(x: Array, index: Int[Array, "B"]) -> Array:
-    """Of each row the entry at its index."""
+    """Return the entry at `index` of each row."""
     return jax.vmap(lambda row, i: row[i])(x, index)
 
 
 def image_positions(order: Int[Array, "B"], size: tuple[int, int]) -> Int[Array, "B N 3"]:
-    """Positions of the slots of a picture of `size` rows and columns, at each row's order."""
+    """Return the positions of the slots of an image of `size` rows and columns."""
     row, column = jnp.divmod(jnp.arange(size[0] * size[1]), size[1])
     shape = (order.shape[0], row.shape[0])
     parts = (order[:, None], row[None], column[None])

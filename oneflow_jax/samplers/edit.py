@@ -1,8 +1,9 @@
-"""The sampler of `edit_flow`: documents grow, one forward pass a step, until every clock is at 1.
+"""Sampler of `edit_flow`: tokens and images are inserted until every slot has time t = 1.
 
-The run's time τ follows the plan's grid from 0 to 1 and then once more to 2. Text is written until
-τ=1. A picture that was there from the start has time τ; one born at τ' has time τ - τ'. A revision
-begins at the plan's start, with all that is there at t=1.
+The global time τ follows the plan's time grid from 0 to 1, and then the same grid again from 1 to
+2. Tokens are inserted while τ < 1. An image that the prompt asks for has time τ; an image inserted
+at τ' has time τ - τ'. Editing starts at the first time of the plan, with every item of the document
+at t = 1. Each step takes one forward pass without guidance.
 """
 
 import dataclasses
@@ -21,55 +22,55 @@ from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, em
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs
 
 RowOp = Callable[..., insertion.GrowingCanvas]
-"""Of one row in one step."""
+"""Function that applies one kind of edit operation to one row in one step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenSpace:
-    """What may be inserted.
+    """Token ids that may be inserted, and the size of images.
 
     Attributes:
-        vocab: number of token ids, V.
-        words: range of the ids that may be written.
-        image_token: the id whose insertion is the birth of a picture.
-        grid: rows and columns of a picture, in patches.
+        vocab_size: number of token ids, V.
+        text_id_range: range of the ids of text tokens.
+        image_token_id: id that inserts an image instead of a token.
+        grid: rows and columns of an image, in patches.
     """
 
-    vocab: int
-    words: tuple[int, int]
-    image_token: int
+    vocab_size: int
+    text_id_range: tuple[int, int]
+    image_token_id: int
     grid: tuple[int, int]
 
 
 @flax.struct.dataclass
 class LoopState:
-    """The documents after n steps, each row's key (the same all along), and the moments so far."""
+    """Loop state: step number, keys of the rows (constant), documents, and recorded trajectory."""
 
-    n: Int[Array, ""]
+    step: Int[Array, ""]
     keys: Key[Array, "B"]
     rows: insertion.GrowingCanvas
-    moments: Trajectory | None
+    trajectory: Trajectory | None
 
 
 @dataclasses.dataclass(frozen=True)
 class EditSampler:
-    """Grows documents out of their prompts.
+    """Generates documents from prompts by insertion, and edits finished documents.
 
     Attributes:
-        alphabet: what may be inserted.
-        image: what is predicted of patches.
-        text_clock: whether BOS is told the time of the text.
-        plan: grid, guidance, how tokens are drawn.
+        token_space: token ids that may be inserted.
+        image_prediction: prediction type of patches.
+        condition_on_text_time: whether the network gets the text time as the time of BOS.
+        plan: sampling plan.
     """
 
-    alphabet: TokenSpace
-    image: predictions.PredictionType
-    text_clock: bool
+    token_space: TokenSpace
+    image_prediction: predictions.PredictionType
+    condition_on_text_time: bool
     plan: SamplingPlan
 
     @property
-    def taus(self) -> tuple[float, ...]:
-        """All times of the run that there may be, up to 2: words until 1, then what is left."""
+    def run_times(self) -> tuple[float, ...]:
+        """Global times of all possible steps: text and images until 1, only images from 1 to 2."""
         grid = self.plan.schedule.times
         start = grid[0]
         return (*grid, *(1 + (t - start) / (1 - start) for t in grid), 2.0)
@@ -77,50 +78,60 @@ class EditSampler:
     def __call__(
         self, apply: guidance.ApplyFn, table: EmbeddingTable, keys: Key[Array, "B"], canvas: Canvas
     ) -> SampleOutput:
-        """The finished documents; a key for each row."""
+        """Generate or edit the documents of a batch, with one PRNG key per row."""
         both = jax.vmap(jax.random.split)(keys)
         noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(both[:, 0], canvas.latents)
         apply = self._with_guidance(apply)
-        taus = jnp.array(self.taus, jnp.float32)
+        taus = jnp.array(self.run_times, jnp.float32)
 
         def step(progress: LoopState) -> LoopState:
-            n, rows = progress.n, progress.rows
+            n, rows = progress.step, progress.rows
             t, s = taus[n], taus[n + 1]
-            outputs = apply(self._view(rows, t, table))
-            clock = rows.clock(t)
-            guess = self.image.clean(outputs["image"], rows.canvas.latents, clock)
+            outputs = apply(self._make_noisy_canvas(rows, t, table))
+            clock = rows.slot_times(t)
+            guess = self.image_prediction.to_x1(outputs["image"], rows.canvas.latents, clock)
             guess = jnp.where((clock < 1)[..., None], guess, rows.canvas.latents)
-            latents = gaussian.euler_step(rows.canvas.latents, guess, clock, rows.clock(s))
+            latents = gaussian.euler_step(rows.canvas.latents, guess, clock, rows.slot_times(s))
             grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
             luck = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
-            for n_change, change in enumerate(self._changes):
+            for n_change, change in enumerate(self._ops):
                 key = jax.vmap(jax.random.fold_in, (0, None))(luck, n_change)
                 grown = jax.vmap(functools.partial(change, t, s))(key, outputs, grown, noise)
-            moments = progress.moments and _record(progress.moments, n, rows, clock, guess, t)
-            return progress.replace(n=n + 1, rows=grown, moments=moments)
+            moments = progress.trajectory and _record(progress.trajectory, n, rows, clock, guess, t)
+            return progress.replace(step=n + 1, rows=grown, trajectory=moments)
 
-        if self.plan.revises:
+        if self.plan.is_edit:
             rows = jax.vmap(insertion.from_document)(canvas)
         else:
             rows = jax.vmap(insertion.from_prompt)(canvas, noise)
-        moments = empty_trajectory(rows.canvas, len(self.taus)) if self.plan.record else None
+        moments = (
+            empty_trajectory(rows.canvas, len(self.run_times))
+            if self.plan.return_trajectory
+            else None
+        )
         end = jax.lax.while_loop(
-            lambda p: (p.n < len(self.taus) - 1) & _is_active(p.rows, taus[p.n]),
+            lambda p: (p.step < len(self.run_times) - 1) & _is_active(p.rows, taus[p.step]),
             step,
             LoopState(jnp.int32(0), both[:, 1], rows, moments),
         )
-        last, tau = end.rows, taus[end.n]
-        if end.moments:
-            moments = _record(end.moments, end.n, last, last.clock(tau), last.canvas.latents, tau)
-        passes = end.n * guidance.nfe_factor(self.plan.guidance, self.plan.text_guidance)
-        return SampleOutput(canvas=last.canvas, moments=moments, passes=passes, full=last.full)
+        last, tau = end.rows, taus[end.step]
+        if end.trajectory:
+            moments = _record(
+                end.trajectory, end.step, last, last.slot_times(tau), last.canvas.latents, tau
+            )
+        passes = end.step * guidance.nfe_factor(
+            self.plan.image_guidance_scale, self.plan.text_guidance_scale
+        )
+        return SampleOutput(
+            canvas=last.canvas, trajectory=moments, nfe=passes, truncated=last.truncated
+        )
 
     @property
-    def _changes(self) -> tuple[RowOp, ...]:
-        # First what is there, for of what comes in the network has said nothing yet.
-        return (self._correct, self._write) if self.plan.revises else (self._write,)
+    def _ops(self) -> tuple[RowOp, ...]:
+        # Edit existing items before inserting: the network has no predictions for new items yet.
+        return (self._edit, self._insert) if self.plan.is_edit else (self._insert,)
 
-    def _correct(
+    def _edit(
         self,
         t: Float[Array, ""],
         s: Float[Array, ""],
@@ -129,13 +140,17 @@ class EditSampler:
         row: insertion.GrowingCanvas,
         noise: Float[Array, "L C"],
     ) -> insertion.GrowingCanvas:
-        """One row after the deletions and replacements of a step."""
+        """Apply the deletions and substitutions of one step to one row."""
         key_fate, key_word = jax.random.split(key)
         share = deletion.insert_probability(t, jnp.minimum(s, 1.0), jnp.float32(1.0))
         share = jnp.where(t < 1 - insertion.TIME_EPS, share, 0.0)
-        judged = row.canvas.free & (row.canvas.is_text | (row.clock(t) == 1))
-        legal = token_sampling.allowed_ids((self.alphabet.words,), self.alphabet.vocab)
-        log_p = token_sampling.sampling_log_probs(outputs["word_logits"], legal, self.plan.words)
+        judged = row.canvas.to_generate & (row.canvas.is_text | (row.slot_times(t) == 1))
+        legal = token_sampling.allowed_ids(
+            (self.token_space.text_id_range,), self.token_space.vocab_size
+        )
+        log_p = token_sampling.sampling_log_probs(
+            outputs["word_logits"], legal, self.plan.token_sampling
+        )
         return edit_ops.apply_edit_ops(
             row,
             edit_ops.sample_edit_ops(key_fate, outputs["fate"], share, judged, row.canvas),
@@ -144,7 +159,7 @@ class EditSampler:
             run_time=s,
         )
 
-    def _write(
+    def _insert(
         self,
         t: Float[Array, ""],
         s: Float[Array, ""],
@@ -153,19 +168,21 @@ class EditSampler:
         row: insertion.GrowingCanvas,
         noise: Float[Array, "L C"],
     ) -> insertion.GrowingCanvas:
-        """One row after the insertions of a step."""
+        """Apply the insertions of one step to one row."""
         key_event, key_token = jax.random.split(key)
-        canvas, alphabet = row.canvas, self.alphabet
+        canvas, alphabet = row.canvas, self.token_space
         some = jax.nn.sigmoid(-outputs["gap_empty"][:, 0])
         count = jnp.exp(outputs["gap_log_count"][:, 0])
         chance = some * deletion.insert_probability(t, jnp.minimum(s, 1.0), count)
         happens = jax.random.uniform(key_event, chance.shape) < chance
-        wanted = happens & (canvas.opening != InsertPolicy.CLOSED) & (t < 1 - insertion.TIME_EPS)
-        births = canvas.opening == InsertPolicy.ANYTHING
-        token = alphabet.image_token
-        legal = token_sampling.allowed_ids((alphabet.words, (token, token + 1)), alphabet.vocab)
+        wanted = happens & (canvas.insertable != InsertPolicy.NONE) & (t < 1 - insertion.TIME_EPS)
+        births = canvas.insertable == InsertPolicy.ANY
+        token = alphabet.image_token_id
+        legal = token_sampling.allowed_ids(
+            (alphabet.text_id_range, (token, token + 1)), alphabet.vocab_size
+        )
         logits = outputs["gap_logits"].at[:, token].add(jnp.where(births, 0.0, -jnp.inf))
-        log_p = token_sampling.sampling_log_probs(logits, legal, self.plan.words)
+        log_p = token_sampling.sampling_log_probs(logits, legal, self.plan.token_sampling)
         return insertion.insert(
             row,
             wanted,
@@ -176,16 +193,18 @@ class EditSampler:
             run_time=s,
         )
 
-    def _view(
+    def _make_noisy_canvas(
         self, rows: insertion.GrowingCanvas, t: Float[Array, ""], table: EmbeddingTable
     ) -> NoisyCanvas:
         canvas = rows.canvas
-        revised = canvas.is_text & self.plan.revises
-        clock = network_times(canvas, rows.clock(t), jnp.minimum(t, 1.0), revised, self.text_clock)
-        return canvases.noisy_canvas(canvas, table.rows[canvas.ids], canvas.latents, clock)
+        revised = canvas.is_text & self.plan.is_edit
+        clock = network_times(
+            canvas, rows.slot_times(t), jnp.minimum(t, 1.0), revised, self.condition_on_text_time
+        )
+        return canvases.noisy_canvas(canvas, table.embedding[canvas.ids], canvas.latents, clock)
 
     def _with_guidance(self, apply: guidance.ApplyFn) -> guidance.ApplyFn:
-        """With λ in logarithms, so that guidance mixes rates geometrically (OneFlow, eq. 12)."""
+        """Add guidance; it uses log λ, so rates are combined geometrically (OneFlow, eq. 12)."""
 
         def with_log(view: NoisyCanvas) -> Outputs:
             outputs = apply(view)
@@ -194,12 +213,12 @@ class EditSampler:
         return guidance.cfg_by_removal(
             with_log,
             heads=(("gap_empty", "gap_log_count", "gap_logits"), ("image",)),
-            scales=(self.plan.guidance, self.plan.text_guidance),
+            scales=(self.plan.image_guidance_scale, self.plan.text_guidance_scale),
         )
 
 
 def log_num_missing(raw: Float[Array, "*b L 1"]) -> Float[Array, "*b L"]:
-    """Log of λ = 1 + softplus(raw): of a gap that lacks something, at least one is missing."""
+    """Return log λ, λ = 1 + softplus(raw): a gap with missing items misses at least one."""
     return jnp.log1p(jax.nn.softplus(raw[..., 0]))
 
 
@@ -210,10 +229,15 @@ def network_times(
     edited: Bool[Array, "*r"],
     condition_on_text_time: bool,
 ) -> Float[Array, "*b L"]:
-    """What slots are told: pictures their `time`; text 1, for it is clean, unless it is `edited`.
+    """Return the time of each slot that the network is conditioned on.
 
-    Then it is told the time t of the document; and so is BOS, if there is a
-    `condition_on_text_time`.
+    Args:
+        canvas: layout of the rows.
+        time: time of each image slot.
+        t: text time of the document.
+        edited: True for text that may contain errors; it gets the time t. Other text is clean and
+            gets the time 1.
+        condition_on_text_time: whether BOS gets the time t in every document.
     """
     begins = canvas.is_text & (canvas.position[..., 0] == 0)
     return jnp.where(
@@ -222,10 +246,10 @@ def network_times(
 
 
 def _is_active(rows: insertion.GrowingCanvas, run_time: Float[Array, ""]) -> Bool[Array, ""]:
-    words = jnp.any(rows.canvas.opening != InsertPolicy.CLOSED) & (
+    words = jnp.any(rows.canvas.insertable != InsertPolicy.NONE) & (
         run_time < 1 - insertion.TIME_EPS
     )
-    return words | jnp.any(rows.clock(run_time) < 1)
+    return words | jnp.any(rows.slot_times(run_time) < 1)
 
 
 def _record(
@@ -236,10 +260,10 @@ def _record(
     x1_hat: Float[Array, "B L C"],
     run_time: Float[Array, ""],
 ) -> Trajectory:
-    """The moments with the n-th written down."""
+    """Record frame `step` in the trajectory."""
     return trajectory.replace(
         canvas=jax.tree.map(lambda path, x: path.at[step].set(x), trajectory.canvas, rows.canvas),
-        clock=trajectory.clock.at[step].set(time),
-        guess=trajectory.guess.at[step].set(x1_hat),
-        times=trajectory.times.at[step].set(run_time),
+        time=trajectory.time.at[step].set(time),
+        x1_hat=trajectory.x1_hat.at[step].set(x1_hat),
+        run_times=trajectory.run_times.at[step].set(run_time),
     )

@@ -1,7 +1,8 @@
-"""Tokens and pictures of a row deleted or replaced where they are wrong, all in one step.
+"""Deletion and substitution of wrong tokens and images in a row, all in one step.
 
-A deleted item's slots become empty and are not used again. A replaced word changes in its slot. A
-replaced picture is made anew in its slots: it becomes pure noise, with a clock of its own.
+The slots of a deleted item become PAD and are not used again. A substituted token changes in its
+slot. A substituted image is generated again in its slots: it becomes pure noise at t = 0, and its
+time starts at the current global time.
 """
 
 import jax
@@ -21,23 +22,23 @@ def sample_edit_ops(
     editable: Bool[Array, "L"],
     canvas: Canvas,
 ) -> Int[Array, "L"]:
-    """The `Fate` of each slot in one step; a picture's is that of its last slot.
+    """Sample the `EditOp` of each slot in one step; an image has the operation of its last slot.
 
     Args:
-        key: randomness.
-        logits: what the network makes of each item.
-        step_fraction: of what is wrong, how much is put right in this step: by (11), for one item.
-        editable: True where something may change.
+        key: PRNG key.
+        logits: logits over `EditOp` of each slot.
+        step_fraction: probability that a wrong item is corrected in this step: (11) for one item.
+        editable: True for slots that may change.
         canvas: one row.
     """
-    # A picture too many is not among the mistakes of training.
+    # Images are never deleted: training has no spurious images.
     logits = logits.at[:, EditOp.DELETE].add(jnp.where(canvas.is_text, 0.0, -jnp.inf))
     chance = step_fraction * jax.nn.softmax(logits)
     luck = jax.random.uniform(key, editable.shape)
-    delete, replace = chance[:, EditOp.DELETE], chance[:, EditOp.REPLACE]
+    delete, replace = chance[:, EditOp.DELETE], chance[:, EditOp.SUBSTITUTE]
     fate = jnp.where(luck < delete, int(EditOp.DELETE), int(EditOp.KEEP))
-    fate = jnp.where((luck >= delete) & (luck < delete + replace), int(EditOp.REPLACE), fate)
-    # The last slot of each item, seen from all of them.
+    fate = jnp.where((luck >= delete) & (luck < delete + replace), int(EditOp.SUBSTITUTE), fate)
+    # For each slot, the last slot of its item.
     slots = jnp.arange(editable.shape[0])
     last = jnp.where(deletion.item_ends(canvas), slots, slots.size - 1)
     item = jax.lax.cummin(last, reverse=True)
@@ -52,31 +53,31 @@ def apply_edit_ops(
     noise: Float[Array, "L C"],
     run_time: Float[Array, ""],
 ) -> GrowingCanvas:
-    """The row after its items met their fate.
+    """Apply the edit operations to a row.
 
     Args:
         row: one row.
-        edit_ops: of each slot; the same for all of a picture's.
-        ids: what replaces a word, for each slot.
-        noise: what each slot would hold at t=0.
-        run_time: time of the run from which the clocks of pictures that are made anew count.
+        edit_ops: `EditOp` of each slot; equal for all slots of an image.
+        ids: token that each slot gets if its operation is SUBSTITUTE.
+        noise: noise that each slot has at t = 0.
+        run_time: global time at which the time of substituted images starts.
     """
     canvas = row.canvas
     gone = edit_ops == EditOp.DELETE
-    word = (edit_ops == EditOp.REPLACE) & canvas.is_text
-    anew = (edit_ops == EditOp.REPLACE) & canvas.is_image
-    kept = (canvas.kind != Modality.PAD) & ~gone
-    # Orders are counted anew: all slots of a picture bear one.
+    word = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_text
+    anew = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_image
+    kept = (canvas.modality != Modality.PAD) & ~gone
+    # Renumber the reading order; all slots of an image have the same number.
     taken = jnp.zeros_like(canvas.ids).at[canvas.position[:, 0]].max(kept.astype(canvas.ids.dtype))
     order = jnp.where(kept, (jnp.cumsum(taken) - taken)[canvas.position[:, 0]], 0)
     return row.replace(
         canvas=canvas.replace(
             ids=jnp.where(word, ids, canvas.ids),
             latents=jnp.where(anew[:, None], noise, canvas.latents),
-            kind=jnp.where(gone, int(Modality.PAD), canvas.kind),
+            modality=jnp.where(gone, int(Modality.PAD), canvas.modality),
             segment=jnp.where(gone, 0, canvas.segment),
             position=canvas.position.at[:, 0].set(order),
-            opening=jnp.where(gone, int(InsertPolicy.CLOSED), canvas.opening),
+            insertable=jnp.where(gone, int(InsertPolicy.NONE), canvas.insertable),
         ),
-        birth=jnp.where(anew, run_time, row.birth),
+        image_start_time=jnp.where(anew, run_time, row.image_start_time),
     )

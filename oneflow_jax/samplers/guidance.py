@@ -1,4 +1,4 @@
-"""Classifier-free guidance: away from what the network would say without a part of the document."""
+"""Classifier-free guidance of images by text and of text by images."""
 
 import dataclasses
 import functools
@@ -11,38 +11,39 @@ from oneflow_jax.canvas import Canvas, Modality, NoisyCanvas
 from oneflow_jax.shapes import Array, Bool, Float, Outputs
 
 ApplyFn = Callable[[NoisyCanvas], Outputs]
-"""The network bound to its parameters; a view is batched `[B L ...]`."""
+"""The network with its parameters; its input is batched, with fields `[B L ...]`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GuidanceBranch:
-    """One kind of guidance.
+    """An unconditional branch of guidance.
 
     Attributes:
-        outputs: names of the outputs that it changes.
-        scale: 1 changes nothing; 0 is what the network says without the part.
-        without: the view without the part.
+        outputs: names of the outputs that guidance changes.
+        scale: guidance scale; 1 is the conditional prediction, 0 the unconditional one.
+        drop_condition: function that removes the condition from a view.
     """
 
     outputs: tuple[str, ...]
     scale: float
-    without: Callable[[NoisyCanvas], NoisyCanvas]
+    drop_condition: Callable[[NoisyCanvas], NoisyCanvas]
 
 
 def apply_cfg(apply: ApplyFn, branches: Sequence[GuidanceBranch]) -> ApplyFn:
-    """`apply` with the outputs of each branch replaced by u + scale * (c - u).
+    """Return `apply` with the outputs of each branch replaced by u + scale * (c - u).
 
-    c is the output for the view, u for the view without a part (Ho and Salimans, Classifier-Free
-    Diffusion Guidance, eq. 6, with scale = 1 + w). All come from one call on a batch as many times
-    larger. For logits it mixes probabilities geometrically, Q ∝ Q(c)^w Q(u)^(1-w), as eq. 12 of
-    OneFlow does. Branches of scale 1 cost nothing.
+    c is the output for the view, u the output for the view without the condition (Ho and Salimans,
+    Classifier-Free Diffusion Guidance, eq. 6, with scale = 1 + w). All outputs come from one call
+    on a batch that is 1 + (number of branches) times larger. For logits, this combines
+    probabilities geometrically, Q ∝ Q(c)^scale Q(u)^(1 - scale), as in OneFlow, eq. 12. Branches
+    of scale 1 are skipped.
     """
     branches = [branch for branch in branches if branch.scale != 1.0]
     if not branches:
         return apply
 
     def call(view: NoisyCanvas) -> Outputs:
-        views = [view, *(branch.without(view) for branch in branches)]
+        views = [view, *(branch.drop_condition(view) for branch in branches)]
         every = apply(jax.tree.map(_interleave, *views))
         told = [
             {name: _deinterleave(x, n, len(views)) for name, x in every.items()}
@@ -66,17 +67,18 @@ def cross_modal_cfg(
     placeholders: tuple[Float[Array, "*e"], Float[Array, "B L C"]],
     scales: tuple[float, float],
 ) -> ApplyFn:
-    """`apply` with pictures guided by words, and words by pictures.
+    """Return `apply` with guidance of images by text, and of text by images.
 
-    Without means hidden: given ones too, as they are at t=0. BOS stays.
+    The unconditional branches hide the other modality: its slots, given ones included, are replaced
+    by placeholders at t = 0. BOS stays visible.
 
     Args:
         apply: the network.
-        canvas: the layout.
-        heads: names of the outputs for words and for patches.
-        placeholders: what hidden words and hidden patches look like, embeds (for each slot, or one
-            for all) and latents.
-        scales: for pictures and for words.
+        canvas: layout of the rows.
+        heads: names of the outputs for text and for patches.
+        placeholders: embeddings of hidden text slots (one per slot, or one for all slots) and
+            latents of hidden image slots.
+        scales: guidance scales of images and of text.
     """
     embeds, latents = placeholders
     words = canvas.is_text & (canvas.position[..., 0] > 0)
@@ -85,7 +87,7 @@ def cross_modal_cfg(
         return view.replace(
             embeds=jnp.where(hidden[..., None], embeds, view.embeds),
             latents=jnp.where(hidden[..., None], latents, view.latents),
-            clock=jnp.where(hidden, 0.0, view.clock),
+            time=jnp.where(hidden, 0.0, view.time),
         )
 
     text, image = heads
@@ -103,18 +105,21 @@ def cfg_by_removal(
     heads: tuple[tuple[str, ...], tuple[str, ...]],
     scales: tuple[float, float],
 ) -> ApplyFn:
-    """As `cross_modal_cfg`, where without means not there at all: for paradigms that delete.
+    """Return `apply` with guidance whose unconditional branches remove the other modality.
+
+    This is for paradigms that delete items: slots of the other modality become PAD, whereas
+    `cross_modal_cfg` replaces them by placeholders. BOS stays.
 
     Args:
         apply: the network.
-        heads: names of the outputs for words and for patches.
-        scales: for pictures and for words.
+        heads: names of the outputs for text and for patches.
+        scales: guidance scales of images and of text.
     """
 
     def without(kind: Modality, view: NoisyCanvas) -> NoisyCanvas:
-        gone = (view.kind == kind) & (view.position[..., 0] > 0)
+        gone = (view.modality == kind) & (view.position[..., 0] > 0)
         return view.replace(
-            kind=jnp.where(gone, int(Modality.PAD), view.kind),
+            modality=jnp.where(gone, int(Modality.PAD), view.modality),
             segment=jnp.where(gone, 0, view.segment),
         )
 
@@ -129,12 +134,12 @@ def cfg_by_removal(
 
 
 def nfe_factor(*scales: float) -> int:
-    """How often as much the network is asked with guidance of these scales."""
+    """Return the factor by which guidance with these scales multiplies the NFE."""
     return 1 + sum(scale != 1.0 for scale in scales)
 
 
 def _interleave(*arrays: Array) -> Array:
-    # Neighbors, not blocks, so that a batch sharded over devices stays where it is.
+    # Interleave rows instead of concatenating batches: a sharded batch needs no communication.
     return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
 
 

@@ -1,7 +1,7 @@
-"""Tokens and pictures put into a row where there was a gap, all in one step; nothing moves.
+"""Insertion of tokens and images into the gaps of a row, all in one step.
 
-New items take the next slots that were never used; their place in the text is their `position`. So
-a slot is the same token or picture as long as it exists.
+New items take the next unused slots, and `position` has their place in the reading order. Existing
+items never move to another slot.
 """
 
 import flax.struct
@@ -12,50 +12,53 @@ from oneflow_jax.flows import deletion
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
 TIME_EPS = 1e-5
-"""Sums of times in float32 miss 1 by less than this."""
+"""Tolerance for times that are sums in float32 and should equal 1."""
 
 
 @flax.struct.dataclass
 class GrowingCanvas:
-    """A row that things are put into.
+    """A row that items are inserted into.
 
     Attributes:
-        canvas: as it stands; slots from `used` on are PAD.
-        birth: time of the run at which each picture slot's own clock started.
-        used: slots in use, from the first.
-        full: something was refused because there was no room for all of it.
+        canvas: current content; slots from `num_used` on are PAD.
+        image_start_time: global time at which each image slot had time 0.
+        num_used: number of slots used so far, counted from the first slot.
+        truncated: True if an insertion was dropped because the row had no room for all of it.
     """
 
     canvas: Canvas
-    birth: Float[Array, "*b L"]
-    used: Int[Array, "*b"]
-    full: Bool[Array, "*b"]
+    image_start_time: Float[Array, "*b L"]
+    num_used: Int[Array, "*b"]
+    truncated: Bool[Array, "*b"]
 
-    def clock(self, tau: Float[Array, ""]) -> Float[Array, "*b L"]:
-        """The time of each slot at time τ of the run: of free pictures since birth, else 1."""
-        age = tau - self.birth
+    def slot_times(self, run_time: Float[Array, ""]) -> Float[Array, "*b L"]:
+        """Return each slot's time at global time τ; it is 1 for text and given images."""
+        age = run_time - self.image_start_time
         age = jnp.where(age > 1 - TIME_EPS, 1.0, jnp.maximum(age, 0.0))
-        return jnp.where(self.canvas.free & self.canvas.is_image, age, 1.0)
+        return jnp.where(self.canvas.to_generate & self.canvas.is_image, age, 1.0)
 
 
 def from_prompt(canvas: Canvas, noise: Float[Array, "L C"]) -> GrowingCanvas:
-    """A prompt at τ=0, its free pictures turned to noise."""
-    free = canvas.free & canvas.is_image
+    """Create a row from a prompt at τ = 0, with noise in the images to be generated."""
+    free = canvas.to_generate & canvas.is_image
     latents = jnp.where(free[:, None], noise, canvas.latents)
     return _init(canvas.replace(latents=latents), jnp.zeros(canvas.ids.shape))
 
 
 def from_document(canvas: Canvas) -> GrowingCanvas:
-    """A finished document, its pictures done, that anything may come into anywhere."""
-    opening = jnp.where(
-        deletion.item_ends(canvas), int(InsertPolicy.ANYTHING), int(InsertPolicy.CLOSED)
-    )
-    return _init(canvas.replace(opening=opening), jnp.full(canvas.ids.shape, -1.0))
+    """Create a row from a finished document, with clean images and a gap after every item."""
+    opening = jnp.where(deletion.item_ends(canvas), int(InsertPolicy.ANY), int(InsertPolicy.NONE))
+    return _init(canvas.replace(insertable=opening), jnp.full(canvas.ids.shape, -1.0))
 
 
 def _init(canvas: Canvas, image_start_time: Float[Array, "L"]) -> GrowingCanvas:
-    used = jnp.sum(canvas.kind != Modality.PAD)
-    return GrowingCanvas(canvas=canvas, birth=image_start_time, used=used, full=jnp.zeros((), bool))
+    used = jnp.sum(canvas.modality != Modality.PAD)
+    return GrowingCanvas(
+        canvas=canvas,
+        image_start_time=image_start_time,
+        num_used=used,
+        truncated=jnp.zeros((), bool),
+    )
 
 
 def insert(
@@ -68,25 +71,25 @@ def insert(
     noise: Float[Array, "L C"],
     run_time: Float[Array, ""],
 ) -> GrowingCanvas:
-    """The row with one item put in right after each wanted slot.
+    """Insert one item right after each anchor.
 
-    Where `ids` is `image_token_id` a picture is born, of pure noise; else the token comes in. What
-    does not fit whole is left out, and told by `full`. A new item's gap is open like the one that
-    it was put into.
+    The item is an image of pure noise where `ids` is `image_token_id`, and a token otherwise. Items
+    that do not fit completely are dropped, and `truncated` is set. The gap after a new item has the
+    same `InsertPolicy` as the gap that the item was inserted into.
 
     Args:
         row: one row.
-        anchors: anchors: tokens, and last slots of pictures.
-        ids: what to put in, for each slot.
-        image_token_id: the id that stands for a picture.
-        grid: rows and columns of a picture, in patches.
-        noise: what each slot would hold at t=0.
-        run_time: time of the run from which the newborn's clocks count.
+        anchors: True for slots to insert after: tokens and last slots of images.
+        ids: token to insert after each anchor.
+        image_token_id: id that inserts an image.
+        grid: rows and columns of an image, in patches.
+        noise: noise that each slot has at t = 0.
+        run_time: global time at which new images have time 0.
     """
     canvas, patches = row.canvas, grid[0] * grid[1]
     is_picture = ids == image_token_id
     size = jnp.where(anchors, jnp.where(is_picture, patches, 1), 0)
-    stop = row.used + jnp.cumsum(size)
+    stop = row.num_used + jnp.cumsum(size)
     fits = anchors & (stop <= size.shape[0])
     shifted = _shift_orders(canvas.position[:, 0], fits)
     source, offset = _slot_sources(fits, stop - size, size, patches)
@@ -98,28 +101,30 @@ def insert(
     grown = canvas.replace(
         ids=jnp.where(new, jnp.where(picture, 0, ids[source]), canvas.ids),
         latents=jnp.where(picture[:, None], noise, canvas.latents),
-        kind=jnp.where(
-            new, jnp.where(picture, int(Modality.IMAGE), int(Modality.TEXT)), canvas.kind
+        modality=jnp.where(
+            new, jnp.where(picture, int(Modality.IMAGE), int(Modality.TEXT)), canvas.modality
         ),
         segment=jnp.where(new, canvas.segment[source], canvas.segment),
-        # Unique: prompts number their spans below the number of slots.
+        # These numbers are unique: the spans of a prompt have numbers below the number of slots.
         span=jnp.where(new, size.shape[0] + (stop - size)[source], canvas.span),
         position=jnp.where(new[:, None], spread, canvas.position.at[:, 0].set(order)),
-        opening=jnp.where(
-            new, jnp.where(last, canvas.opening[source], int(InsertPolicy.CLOSED)), canvas.opening
+        insertable=jnp.where(
+            new,
+            jnp.where(last, canvas.insertable[source], int(InsertPolicy.NONE)),
+            canvas.insertable,
         ),
-        fixed=canvas.fixed & ~new,
+        is_given=canvas.is_given & ~new,
     )
     return GrowingCanvas(
         canvas=grown,
-        birth=jnp.where(new, run_time, row.birth),
-        used=row.used + jnp.sum(jnp.where(fits, size, 0)),
-        full=row.full | jnp.any(anchors & ~fits),
+        image_start_time=jnp.where(new, run_time, row.image_start_time),
+        num_used=row.num_used + jnp.sum(jnp.where(fits, size, 0)),
+        truncated=row.truncated | jnp.any(anchors & ~fits),
     )
 
 
 def _shift_orders(order: Int[Array, "L"], fits: Bool[Array, "L"]) -> Int[Array, "L"]:
-    """Orders after the insertions: each item goes up by the insertions before it."""
+    """Increase the order of each item by the number of insertions before it."""
     after = jnp.zeros_like(order).at[order].add(fits.astype(order.dtype))
     return order + (jnp.cumsum(after) - after)[order]
 
@@ -127,9 +132,9 @@ def _shift_orders(order: Int[Array, "L"], fits: Bool[Array, "L"]) -> Int[Array, 
 def _slot_sources(
     fits: Bool[Array, "L"], start: Int[Array, "L"], size: Int[Array, "L"], num_patches: int
 ) -> tuple[Int[Array, "L"], Int[Array, "L"]]:
-    """For each slot that is taken now: after which slot its item comes, and which part it is.
+    """Return for each new slot the anchor of its item, and the index of the slot in the item.
 
-    -1 where nothing is taken.
+    The anchor is -1 for slots that are not new.
     """
     length = fits.shape[0]
     parts = jnp.arange(num_patches)[None]

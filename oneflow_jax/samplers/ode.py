@@ -1,10 +1,10 @@
-"""Solving the flow's ODE with diffrax, on any grid of times.
+"""ODE solvers from diffrax for the flow, on arbitrary time grids.
 
     dx/dt = v(x, t) = (x̂_1(x, t) - x) / (1 - t)
 
-v is 0/0 at t=1. So the solver runs over all intervals but the last, and the last is closed by
-x̂_1 itself, which is what Euler's method would do there: x + (1 - t) v = x̂_1. No solver, of
-whatever order, is ever asked for v at t=1.
+v is 0/0 at t = 1. The solver therefore integrates all intervals except the last one. In the last
+interval the caller takes x̂_1 as the result, which equals an Euler step: x + (1 - t) v = x̂_1. So
+no solver evaluates v at t = 1.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import check_fraction, check_one_of
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import Array, Float, PyTree
 
@@ -29,26 +29,26 @@ SOLVERS: dict[str, Callable[[], Any]] = {
 }
 
 RENOISE = "renoise"
-"""Another way along the path, which is no solver of its ODE: see `paths`."""
+"""Value of `sampling.solver` that selects renoising instead of an ODE solver; see `renoise`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SolverSchedule:
-    """How to get from noise to data; hashable, so static under jit.
+    """Solver and times; hashable, so it can be a static argument of jit.
 
     Attributes:
         solver: one of `SOLVERS`, or `RENOISE`.
-        times: where the intervals begin, rising from the start to below 1; the last ends at 1.
+        times: start times of the intervals, increasing and below 1; the last interval ends at 1.
     """
 
     solver: str
     times: tuple[float, ...]
 
     @property
-    def evaluations(self) -> int:
-        """NFE: how often the network is asked, for one pass without guidance.
+    def nfe(self) -> int:
+        """NFE without guidance.
 
-        A solver that reuses its last stage (FSAL) pays for one stage less a step, and one more
+        A solver that reuses its last stage (FSAL) needs one evaluation less per step, and one more
         at the start.
         """
         steps = len(self.times) - 1
@@ -63,33 +63,37 @@ class SolverSchedule:
 def make_schedule(
     solver: str, num_steps: int, grid: time_grids.GridSpec = "uniform", start: float = 0.0
 ) -> SolverSchedule:
-    """The schedule with `num_steps` intervals from `start` to 1, spaced by a grid or as given.
+    """Create a schedule from `start` to 1.
+
+    Args:
+        solver: one of `SOLVERS`, or `RENOISE`.
+        num_steps: number of intervals; ignored if `grid` is a tuple of times.
+        grid: spacing of the intervals, or the times themselves as if `start` were 0.
+        start: time at which sampling starts.
 
     Raises:
-        UserError: no such solver or grid, fewer than one step, a start outside [0, 1), or times
-            that do not rise from 0 to below 1.
+        UserError: the solver or grid is unknown, `num_steps` is below 1, `start` is outside
+            [0, 1), or the times do not increase from 0 to below 1.
     """
-    if solver not in (*SOLVERS, RENOISE):
-        raise UserError(f"sampling.solver={solver!r} is none of {', '.join(SOLVERS)}, {RENOISE}.")
-    if not 0 <= start < 1:
-        raise UserError(f"sampling.start={start} must be at least 0 and below 1.")
+    check_one_of("sampling.solver", solver, (*SOLVERS, RENOISE))
+    check_fraction("sampling.edit_start", start, allow_one=False)
     times = time_grids.step_times(grid, num_steps)
     return SolverSchedule(solver, tuple(float(start + (1 - start) * t) for t in times))
 
 
 @flax.struct.dataclass
 class Solution:
-    """Where the flow went.
+    """Solution of the flow up to the last interval.
 
     Attributes:
-        last: the state at the last of the schedule's times, one interval before t=1.
-        times: the moments that `path` shows.
-        path: states at `times`, along a new first axis; None unless asked for.
+        final: state at the last time of the schedule, one interval before t = 1.
+        times: times of the schedule.
+        trajectory: states at `times`, stacked along a new first axis; None if not requested.
     """
 
-    last: PyTree
+    final: PyTree
     times: Float[Array, "T"]
-    path: PyTree | None
+    trajectory: PyTree | None
 
 
 def solve(
@@ -98,20 +102,20 @@ def solve(
     schedule: SolverSchedule,
     return_trajectory: bool = False,
 ) -> Solution:
-    """Carry `state` along `velocity(t, state)` through all intervals of `schedule` but the last.
+    """Integrate dx/dt = velocity(t, x) over all intervals of `schedule` except the last.
 
-    The state may be sharded over a mesh with Auto axes; it stays so.
+    The state may be sharded over a mesh with Auto axes; its sharding is preserved.
 
     Args:
-        velocity: dx/dt, of the structure of `state`.
-        state: x at the first of the plan's times; any tree of float32 arrays.
-        schedule: solver, one of `SOLVERS`, and times.
-        return_trajectory: whether to keep the states at all of the plan's times.
+        velocity: function that returns dx/dt, with the tree structure of `state`.
+        state: x at the first time of the schedule; any tree of float32 arrays.
+        schedule: times, and a solver from `SOLVERS`.
+        return_trajectory: whether to return the states at all times of the schedule.
     """
     times = jnp.asarray(schedule.times, jnp.float32)
     if len(schedule.times) == 1:
         path = jax.tree.map(lambda x: x[None], state) if return_trajectory else None
-        return Solution(last=state, times=times, path=path)
+        return Solution(final=state, times=times, trajectory=path)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, x, _: velocity(t, x)),
         SOLVERS[schedule.solver](),
@@ -122,8 +126,8 @@ def solve(
         stepsize_controller=diffrax.StepTo(ts=times),
         saveat=diffrax.SaveAt(ts=times) if return_trajectory else diffrax.SaveAt(t1=True),
         max_steps=len(schedule.times) - 1,
-        # With throw=True the solution comes back replicated on every device of the mesh.
+        # throw=True would replicate the solution on every device of the mesh.
         throw=False,
     )
     last = jax.tree.map(lambda x: x[-1], solution.ys)
-    return Solution(last=last, times=times, path=solution.ys if return_trajectory else None)
+    return Solution(final=last, times=times, trajectory=solution.ys if return_trajectory else None)

@@ -1,14 +1,15 @@
-"""From noise to data without an ODE: what is believed is corrupted anew, to a later time.
+"""Renoising sampler: corrupt the x1 prediction to the next time with fresh noise, without an ODE.
 
-    x_s = (1 - s) x_0' + s x̂_1(x_t, t)        x_0' is other noise in each step
+    x_s = (1 - s) x_0' + s x̂_1(x_t, t)        x_0' is fresh noise in each step
 
-The loop of multistep sampling in Song et al., Consistency Models (2023), algorithm 1, with the
-expected clean state in place of a consistency function; or DDIM (Song, Meng and Ermon, 2021,
-equation 7, with a prediction for x_0) whose sigma is as large as it can be, so that all noise is
-fresh. A slot remembers nothing but what is believed of it, and each step looks at that under noise
-that it has not seen. The price: an expectation is taken for a clean state, so that x_s is nearer to
-what is likely than the path is. However many the steps, this does not sample the data's
-distribution but a sharper one, as words do that are drawn at a low temperature; the ODE would.
+This is the loop of multistep consistency sampling (Song et al., Consistency Models, 2023, algorithm
+1) with the x1 prediction in place of the consistency function. It is also DDIM (Song, Meng and
+Ermon, 2021, equation 7) with the largest possible sigma, so that all noise is fresh.
+
+Only the x1 prediction carries over from one step to the next, and each step sees it under new
+noise. The cost is a bias: x̂_1 is an expectation and not a sample, so x_s is closer to likely states
+than the true path is. For any number of steps, renoising samples a sharper distribution than that
+of the data, as sampling tokens at a low temperature does. The ODE does not have this bias.
 """
 
 from collections.abc import Callable
@@ -20,10 +21,10 @@ from oneflow_jax.samplers import ode
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 PredictX1Fn = Callable[[Float[Array, ""], PyTree], PyTree]
-"""From t and x_t to x̂_1, the clean state that the network believes in."""
+"""Function from (t, x_t) to the x1 prediction x̂_1."""
 
 CorruptFn = Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree]
-"""From the number of a step, 1 and up, s and x̂_1 to x_s, with noise of its own in each step."""
+"""Function from (step number from 1, s, x̂_1) to x_s, with fresh noise in each step."""
 
 
 def solve(
@@ -33,14 +34,14 @@ def solve(
     times: tuple[float, ...],
     return_trajectory: bool = False,
 ) -> ode.Solution:
-    """Carries `state` through all intervals but the last.
+    """Advance `state` through all intervals except the last.
 
     Args:
-        predict_x1: what the network makes of a state.
-        corrupt: takes that to the next time.
-        state: x at the first of the times; any tree of float32 arrays.
-        times: where the intervals begin, rising.
-        return_trajectory: whether to keep the states at all of the times.
+        predict_x1: function that returns the x1 prediction of a state.
+        corrupt: function that corrupts the x1 prediction to the next time.
+        state: x at the first time; any tree of float32 arrays.
+        times: start times of the intervals, increasing.
+        return_trajectory: whether to return the states at all times.
     """
     at = jnp.asarray(times, jnp.float32)
     moves = (jnp.arange(1, len(times)), at[:-1], at[1:])
@@ -52,4 +53,4 @@ def solve(
     last, path = jax.lax.scan(step, state, moves)
     if return_trajectory:
         path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, last)
-    return ode.Solution(last=last, times=at, path=path)
+    return ode.Solution(final=last, times=at, trajectory=path)

@@ -1,4 +1,4 @@
-"""From noise to data by the way that a schedule names: a solver of the ODE, or renoising."""
+"""Solve the flow with the method that a schedule selects: an ODE solver or renoising."""
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,14 @@ def solve(
     schedule: ode.SolverSchedule,
     return_trajectory: bool = False,
 ) -> ode.Solution:
-    """Carries `state` through all intervals of `schedule` but the last.
+    """Advance `state` through all intervals of `schedule` except the last.
 
     Args:
-        predict_x1: what the network makes of a state.
-        corrupt: takes that to the next time; a solver of the ODE does not ask for it.
-        state: x at the first of the plan's times; any tree of float32 arrays `[*b L n]`.
+        predict_x1: function that returns the x1 prediction of a state.
+        corrupt: function that corrupts the x1 prediction to the next time; only renoising uses it.
+        state: x at the first time of the schedule; any tree of float32 arrays `[*b L n]`.
         schedule: solver and times.
-        return_trajectory: whether to keep the states at all of the plan's times.
+        return_trajectory: whether to return the states at all times of the schedule.
     """
 
     def velocity(t: Float[Array, ""], x: PyTree) -> PyTree:
@@ -37,6 +37,7 @@ def solve(
 
 
 def step_keys(keys: Key[Array, "B"], step: Int[Array, ""]) -> Key[Array, "B"]:
-    """Each row's key for a step's noise: neither of the two that `split` makes of it."""
-    # What is folded in must not be 0 or 1: these are they.
+    """Return each row's key for the noise of one step."""
+    # Fold in 2, not 0 or 1: `jax.random.split(key)` returns exactly `fold_in(key, 0)` and
+    # `fold_in(key, 1)` (partitionable threefry).
     return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 2), step))(keys)

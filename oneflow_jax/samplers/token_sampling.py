@@ -1,4 +1,4 @@
-"""Tokens drawn from logits, and which hidden slots are read first."""
+"""Sampling of tokens from logits, and the order in which masked slots are unmasked."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,49 +6,49 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import check_at_least, check_fraction, check_one_of
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 UNMASK_ORDERS = ("random", "confidence")
-"""Each hidden slot by its own luck; or as many as would come on average, the surest first."""
+"""Unmasking orders.
+
+"random" unmasks each masked slot independently. "confidence" unmasks the expected number of slots,
+the most confident ones first.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenSampling:
-    """How tokens are drawn; hashable, so static under jit.
+    """Parameters of token sampling; hashable, so it can be a static argument of jit.
 
     Attributes:
-        temperature: logits are divided by it; 0 takes the likeliest token.
-        top_p: of the probability, from which is drawn: the likeliest tokens that add up to it.
-        top_k: as many of the likeliest tokens, from which is drawn; 0 for all.
-        order: one of `UNMASK_ORDERS`.
-        remask: probability that a token that was read is hidden again in a step.
+        temperature: divisor of the logits; 0 selects the most probable token.
+        top_p: nucleus sampling: only the most probable tokens are sampled, as many as are needed
+            for a total probability of `top_p`; 1 disables it.
+        top_k: number of most probable tokens to sample from; 0 means all.
+        unmask_order: one of `UNMASK_ORDERS`.
+        remask_prob: probability that an unmasked token is masked again in one step.
 
     Raises:
-        UserError: a value outside its range.
+        UserError: a value is outside its range.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    order: str = "random"
-    remask: float = 0.0
+    unmask_order: str = "random"
+    remask_prob: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"sampling.temperature={self.temperature} must not be below 0.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"sampling.top_p={self.top_p} must be above 0 and at most 1.")
-        if self.top_k < 0:
-            raise UserError(f"sampling.top_k={self.top_k} must be 1 or more, or 0 for all tokens.")
-        if self.order not in UNMASK_ORDERS:
-            raise UserError(f"sampling.order={self.order!r} is none of {', '.join(UNMASK_ORDERS)}.")
-        if not 0 <= self.remask < 1:
-            raise UserError(f"sampling.remask={self.remask} must be at least 0 and below 1.")
+        check_at_least("sampling.temperature", self.temperature, 0)
+        check_fraction("sampling.top_p", self.top_p, allow_zero=False)
+        check_at_least("sampling.top_k", self.top_k, 0)
+        check_one_of("sampling.unmask_order", self.unmask_order, UNMASK_ORDERS)
+        check_fraction("sampling.remask_prob", self.remask_prob, allow_one=False)
 
 
 def allowed_ids(ranges: Sequence[tuple[int, int]], vocab_size: int) -> Bool[Array, "V"]:
-    """True for the ids in the ranges, each from its first up to but without its last."""
+    """Return a mask of the ids in any of the half-open ranges (first, stop)."""
     ids = jnp.arange(vocab_size)
     inside = [(first <= ids) & (ids < stop) for first, stop in ranges]
     return jnp.any(jnp.stack(inside), axis=0)
@@ -57,7 +57,7 @@ def allowed_ids(ranges: Sequence[tuple[int, int]], vocab_size: int) -> Bool[Arra
 def sampling_log_probs(
     logits: Float[Array, "*b L V"], allowed: Bool[Array, "V"], token_sampling: TokenSampling
 ) -> Float[Array, "*b L V"]:
-    """What tokens are drawn from: the legal ones, sharpened and cut as `token_sampling` says."""
+    """Return log probabilities of the allowed tokens after temperature, top-k and top-p."""
     shape = (1,) * (logits.ndim - 1) + allowed.shape
     logits = jnp.where(allowed.reshape(shape), logits, -jnp.inf)
     if token_sampling.temperature == 0:
@@ -78,7 +78,7 @@ def sampling_log_probs(
 def token_probability(
     logits: Float[Array, "*b L V"], ids: Int[Array, "*b L"]
 ) -> Float[Array, "*b L"]:
-    """What the network, as it is, gives to each slot's token."""
+    """Return the probability of each slot's token, without temperature, top-k or top-p."""
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1)
     return jnp.exp(chosen[..., 0])
 
@@ -90,10 +90,11 @@ def select_to_unmask(
     confidence: Float[Array, "L"],
     unmask_order: str,
 ) -> Bool[Array, "L"]:
-    """Which of a row's hidden slots are read in this step, each with probability `unmask_prob`.
+    """Select the masked slots of a row that are unmasked in this step.
 
-    By confidence their number is what that makes on average, rounded by chance, so that over many
-    steps it is right also where it is less than one.
+    In "random" order, each masked slot is selected with probability `unmask_prob`. In "confidence"
+    order, the number of selected slots is the expected number, stochastically rounded, so its mean
+    is correct even if the expected number is below 1.
     """
     luck = jax.random.uniform(key, masked.shape)
     if unmask_order == "random":
@@ -104,12 +105,12 @@ def select_to_unmask(
 
 
 def _rank(log_p: Float[Array, "*b L V"]) -> Int[Array, "*b L V"]:
-    """Of each token its place among them, the likeliest 0."""
+    """Return the rank of each token by probability; the most probable token has rank 0."""
     return jnp.argsort(jnp.argsort(-log_p, axis=-1), axis=-1)
 
 
 def _top_p_mask(log_p: Float[Array, "*b L V"], top_p: float) -> Bool[Array, "*b L V"]:
-    """The likeliest tokens, down to the one with which they add up to `top_p`."""
+    """Return a mask of the most probable tokens whose total probability reaches `top_p`."""
     ordered = jnp.exp(-jnp.sort(-log_p, axis=-1))
-    before = jnp.cumsum(ordered, axis=-1) - ordered  # So the first is always in.
+    before = jnp.cumsum(ordered, axis=-1) - ordered  # So the first token is always included.
     return jnp.take_along_axis(before < top_p, _rank(log_p), axis=-1)

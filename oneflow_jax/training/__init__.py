@@ -1,1 +1,1 @@
-"""The training loop, its step, optimizer, checkpoints, held-out losses and reports."""
+"""The training loop, training step, optimizer, checkpoints, held-out losses and reports."""

@@ -1,20 +1,19 @@
-"""Checkpoints by orbax: the training state, the data iterator and the averaged parameters.
+"""Orbax checkpoints of the training state, the data iterator and the EMA parameters.
 
-    <workdir>/checkpoints/<step>/ema      averaged parameters: all that sampling needs
-    <workdir>/checkpoints/<step>/train    step, root key, parameters, optimizer
-    <workdir>/checkpoints/<step>/data     where each stream of the input pipeline stands, as JSON
+    <workdir>/checkpoints/<step>/ema      EMA parameters: all that sampling needs
+    <workdir>/checkpoints/<step>/train    step, root key, parameters and optimizer state
+    <workdir>/checkpoints/<step>/data     position of each stream of the input pipeline, as JSON
 
-Saving goes on in the background; a step's folder gets its name when it is whole, so that a killed
-save leaves no half checkpoint behind. In an object store, where no folder is renamed, a file
-`commit_success.txt` comes last, and what has none does not count. Nothing in a checkpoint depends
-on how many processes saved it.
+Saving is asynchronous. A step's folder is renamed to its final name once it is complete, so a
+killed save leaves no partial checkpoint. An object store cannot rename folders; there orbax writes
+the file `commit_success.txt` last, and a folder without this file is ignored. The content of a
+checkpoint does not depend on the number of processes that saved it.
 """
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import ml_collections
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -25,39 +24,28 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.training.train_state import TrainState
 
 
-def validate(section: ml_collections.ConfigDict) -> None:
-    """Refuses to save never, and milestones at which nothing is saved.
-
-    Raises:
-        UserError: as said.
-    """
-    if section.every < 1:
-        raise UserError(f"checkpoint.every={section.every} must be at least 1.")
-    if section.milestones % section.every:
-        raise UserError(
-            f"checkpoint.milestones={section.milestones} must be a multiple of checkpoint.every="
-            f"{section.every}, or 0 for none."
-        )
-
-
 class Checkpoints:
-    """The checkpoints of one workdir; a context manager, which waits for the last save."""
+    """The checkpoints of one workdir. As a context manager, it waits for the last save."""
 
-    def __init__(self, folder: epath.Path, keep: int | None = None, milestones: int = 0) -> None:
-        """Opens the folder, which need not exist.
+    def __init__(
+        self, folder: epath.Path, max_to_keep: int | None = None, keep_period: int = 0
+    ) -> None:
+        """Open the checkpoints of a run; the folder need not exist yet.
 
         Args:
-            folder: of the run.
-            keep: all but so many newest are deleted, and what a killed save left; None deletes
-                nothing, for whoever only reads: the run may be saving just now, elsewhere.
-            milestones: but not those of every so many steps; 0 for none.
+            folder: the run's folder.
+            max_to_keep: number of newest checkpoints to keep. Older ones and the leftovers of
+                killed saves are deleted. None deletes nothing: use it to read checkpoints while
+                another process may be saving.
+            keep_period: interval in steps at which checkpoints are kept permanently; 0 for none.
         """
         policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(keep)]
-        if milestones:
-            kept.append(policies.EveryNSteps(milestones))
+        kept = [policies.LatestN(max_to_keep)]
+        if keep_period:
+            kept.append(policies.EveryNSteps(keep_period))
         directory = folder / workdir.CHECKPOINTS
-        # Orbax takes no relative path; and absolute() would garble gs://, which is one already.
+        # Orbax needs an absolute path. A gs:// path is absolute already, and absolute() would
+        # corrupt it.
         self._directory = directory if directory.is_absolute() else directory.absolute()
         handlers = ocp.handlers.local_registry()
         handlers.add(ocp.handlers.JsonHandler, checkpointable_name="data")
@@ -65,10 +53,10 @@ class Checkpoints:
         with ocp.Context(checkpointables_options=options):
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory,
-                # The training loop decides when.
+                # Save at every call: the training loop decides when to save.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=policies.AnyPreservationPolicy(kept),
-                cleanup_tmp_directories=keep is not None,
+                cleanup_tmp_directories=max_to_keep is not None,
             )
 
     def __enter__(self) -> "Checkpoints":
@@ -79,66 +67,72 @@ class Checkpoints:
             self._checkpointer.close()
 
     @property
-    def latest(self) -> int | None:
-        """The newest step that is saved whole, or None."""
+    def latest_step(self) -> int | None:
+        """The newest step with a complete checkpoint, or None."""
         newest = self._checkpointer.latest
         return None if newest is None else newest.step
 
     def save(self, state: TrainState, step: int, data: streams.BatchIterator) -> None:
-        """Begins to save; arrays are copied before this returns, so that they may be donated.
+        """Start an asynchronous save; arrays are copied before it returns, so they may be donated.
 
         Raises:
-            UserError: this save or the one before it could not be written.
+            UserError: this save or the previous one could not be written.
         """
-        position = distributed.all_gather_json(data.position)
+        position = distributed.all_gather_json(data.state)
         items = {"ema": state.ema, "train": _without_ema(state), "data": position}
         with self._translate_errors():
             self._checkpointer.save_checkpointables_async(step, items)
 
     def wait(self) -> None:
-        """Returns when everything is written.
+        """Wait until all saves have finished.
 
         Raises:
-            UserError: it could not be written.
+            UserError: a checkpoint could not be written.
         """
         with self._translate_errors():
             self._checkpointer.wait()
 
-    def restore(self, like: TrainState, data: streams.BatchIterator) -> TrainState:
-        """The newest state, laid out as `like`; `data` is set to where it stood.
+    def restore(self, abstract_state: TrainState, data: streams.BatchIterator) -> TrainState:
+        """Restore the newest training state and set `data` to its saved position.
 
         Args:
-            like: shapes and shardings of the state.
-            data: a reader of the same streams, or of some of them, as the saved one.
+            abstract_state: shapes and shardings of the state.
+            data: an iterator over the streams that were saved, or over a subset of them.
 
         Raises:
-            UserError: the checkpoint is of an earlier version, which kept no streams.
+            UserError: an earlier version saved the checkpoint, without stream positions.
         """
         self._check_version()
-        like_items = {"ema": like.ema, "train": _without_ema(like), "data": None}
-        items = self._checkpointer.load_checkpointables(self.latest, like_items)
-        data.seek(items["data"])
+        like_items = {
+            "ema": abstract_state.ema,
+            "train": _without_ema(abstract_state),
+            "data": None,
+        }
+        items = self._checkpointer.load_checkpointables(self.latest_step, like_items)
+        data.set_state(items["data"])
         return TrainState(ema=items["ema"], **items["train"])
 
-    def restore_ema(self, like: PyTree) -> PyTree:
-        """The newest averaged parameters, laid out as `like`.
+    def restore_ema(self, abstract_params: PyTree) -> PyTree:
+        """Restore the newest EMA parameters with the shapes and shardings of `abstract_params`.
 
         Raises:
             UserError: there is no checkpoint.
         """
-        if self.latest is None:
+        if self.latest_step is None:
             raise UserError(
-                f"There is no checkpoint in {self._directory}: train first, with --mode=train."
+                f"{self._directory}: there is no checkpoint. Train first, with --mode=train."
             )
-        return self._checkpointer.load_checkpointables(self.latest, {"ema": like})["ema"]
+        return self._checkpointer.load_checkpointables(self.latest_step, {"ema": abstract_params})[
+            "ema"
+        ]
 
     def _check_version(self) -> None:
-        if any((self._directory / str(self.latest) / "data").glob("process_*.json")):
+        if any((self._directory / str(self.latest_step) / "data").glob("process_*.json")):
             raise UserError(
-                f"The checkpoints in {self._directory} were saved by an earlier version, which "
-                "kept the place in the data otherwise, and training cannot go on from them: train "
-                "anew in another --workdir, or with start=<this folder> to take over its averaged "
-                "parameters. Evaluating and sampling still work."
+                f"{self._directory}: an earlier version saved these checkpoints with data "
+                "positions in another format, and training cannot resume from them. Start a new "
+                "run in another --workdir; with init_from=<this folder> it starts from their EMA "
+                "parameters. Evaluation and sampling still work."
             )
 
     @contextlib.contextmanager
@@ -146,13 +140,13 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            # TensorStore tells of a full disk by a ValueError.
+            # TensorStore reports a full disk as a ValueError.
             if isinstance(error, ValueError) and "os_error_code" not in str(error):
                 raise
             raise UserError(
-                f"A checkpoint could not be written to {self._directory}: {error}. Free some space "
-                f"or choose another --workdir; what was saved before, up to step {self.latest}, is "
-                "whole, and the same command goes on from there."
+                f"{self._directory}: a checkpoint could not be written: {error}. Free some space "
+                "or choose another --workdir. The checkpoints up to step "
+                f"{self.latest_step} are complete, and the same command resumes from there."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Held-out losses: one batch of documents, scored again and again in the same way."""
+"""Held-out losses of one fixed batch of documents, with the same noise at every evaluation."""
 
 import functools
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from oneflow_jax.training.update import Metrics
 
 
 class EvalLosses:
-    """Losses of one batch of documents, by term and by clock.
+    """Losses of one batch of documents, by loss term and by time.
 
-    The same documents, the same noise and the same times at every call, so that two calls differ
-    by the parameters alone.
+    Every call uses the same documents, noise and times, so two calls differ only in the
+    parameters.
     """
 
     def __init__(
@@ -28,42 +28,42 @@ class EvalLosses:
         batches: streams.BatchStreams,
         model: Model,
         paradigm: Paradigm,
-        clocks: int,
+        time_bins: int,
         seed: int,
     ) -> None:
-        """Loads the documents.
+        """Load the documents.
 
         Args:
-            batches: of them the first.
-            model: what is scored.
-            paradigm: how.
-            clocks: how many times u, evenly spread.
-            seed: of the noise.
+            batches: batches of documents, of which the first is used.
+            model: the model to evaluate.
+            paradigm: the paradigm that corrupts the documents and defines the loss.
+            time_bins: number of evenly spaced times u.
+            seed: RNG seed of the noise.
         """
         data = iter(batches)
         self._canvas = next(data)
         data.close()
-        self._clocks: Sequence[float] = [(i + 0.5) / clocks for i in range(clocks)]
+        self._times: Sequence[float] = [(i + 0.5) / time_bins for i in range(time_bins)]
         self._key = jax.random.key(seed)
         losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
-        self._step = jax.jit(lambda *shown: update.sum_leading(losses(*shown)))
+        self._eval_step = jax.jit(lambda *shown: update.sum_leading(losses(*shown)))
 
     def __call__(self, params: PyTree) -> dict[str, float]:
-        """Mean loss by name: `heldout/text`, and `heldout/text/u=0.1` for one time.
+        """Return mean losses by name: `eval/loss_text`, and `eval/loss_text/t=0.1` at one time.
 
-        u is the document's time before any change of distribution; it is the clock itself where
-        the paradigm's clock is uniform.
+        The times in the names are those of documents before the time sampler maps them to another
+        distribution. They equal t with a uniform time sampler.
         """
-        by_clock = [self.at(params, u) for u in self._clocks]
+        by_clock = [self.at_time(params, u) for u in self._times]
         scored: dict[str, metrics.Average] = {}
-        for u, terms in zip(self._clocks, by_clock, strict=True):
-            scored |= {f"heldout/{name}/u={u:.2f}": term for name, term in terms.items()}
+        for u, terms in zip(self._times, by_clock, strict=True):
+            scored |= {f"eval/loss_{name}/t={u:.2f}": term for name, term in terms.items()}
         for name in by_clock[0]:
             every = [terms[name] for terms in by_clock]
-            scored[f"heldout/{name}"] = functools.reduce(lambda a, b: a.merge(b), every)
-        # What nothing was scored for has no mean.
+            scored[f"eval/loss_{name}"] = functools.reduce(lambda a, b: a.merge(b), every)
+        # A term without any scored slot has no mean.
         return {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
 
-    def at(self, params: PyTree, u: float) -> Metrics:
-        """Totals and numbers of scored slots by term, with all documents at the same u."""
-        return distributed.to_host(self._step(params, self._key, jnp.float32(u), self._canvas))
+    def at_time(self, params: PyTree, u: float) -> Metrics:
+        """Return loss totals and numbers of scored slots by term, with all documents at time u."""
+        return distributed.to_host(self._eval_step(params, self._key, jnp.float32(u), self._canvas))

@@ -1,16 +1,16 @@
-"""What is left of a run to give away: enough to sample from, at a tenth of the size.
+"""Export of a run for sampling, at about a tenth of the size of the run's folder.
 
     <folder>/config.json           the resolved configuration
     <folder>/tokenizer.model       the SentencePiece model
-    <folder>/latents.json          of a model on latents: their mean and deviation
-    <folder>/weights.safetensors   the averaged parameters, float16, each under its name
+    <folder>/latents.json          mean and std of the latents, if the codec is an autoencoder
+    <folder>/weights.safetensors   the EMA parameters in float16, by parameter name
 
-A run's folder has `checkpoints/` in place of the last. Whoever samples reads either; nobody trains
-in a release, but a training may begin from one (`start`).
+A run's folder has `checkpoints/` instead of `weights.safetensors`. Sampling and evaluation read
+both kinds of folder. Training cannot resume in an export, but a new run can initialize from one
+(`config.init_from`).
 """
 
 import jax
-import ml_collections
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -24,36 +24,39 @@ from oneflow_jax.training import checkpoint
 
 
 def export(
-    config: ml_collections.ConfigDict,
+    config: workdir.Config,
     run_dir: epath.Path,
     output: epath.Path,
     abstract_params: PyTree,
 ) -> epath.Path:
-    """Keeps the newest averaged parameters of a run, and what they need, in another folder.
+    """Write the newest EMA parameters of a run, with all that sampling needs, to another folder.
 
     Args:
-        config: of the run.
-        run_dir: its folder.
-        output: made if need be; an earlier release there is replaced.
-        abstract_params: shapes, types and shardings of the averaged parameters.
+        config: the run's configuration.
+        run_dir: the run's folder.
+        output: the folder to write. It is created if it is missing, and an earlier export in it is
+            replaced.
+        abstract_params: shapes, dtypes and shardings of the EMA parameters.
 
     Returns:
-        The path of the weights, which are written last.
+        The path of the weights file, which is written last.
 
     Raises:
-        UserError: the run has no checkpoint, `output` holds a run, several processes share the
-            parameters, or float16 cannot hold one of them.
+        UserError: the run has no checkpoint, `output` holds a run, the parameters are spread over
+            several processes, or a parameter has values that float16 cannot represent.
     """
     if distributed.is_multi_process():
-        raise UserError("--mode=release wants all parameters in one process: run it on one host.")
+        raise UserError("--mode=export needs all parameters in one process. Run it on one host.")
     if (output / workdir.CHECKPOINTS).exists():
-        raise UserError(f"--into={output} is the folder of a run: choose another.")
+        raise UserError(f"--output={output}: this is the folder of a run. Choose another folder.")
     params = traverse_util.flatten_dict(load_ema_params(run_dir, abstract_params), sep="/")
-    with np.errstate(over="ignore"):  # It is told below.
+    with np.errstate(over="ignore"):  # Overflow is reported below.
         halves = {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
     for name, value in halves.items():
         if not np.isfinite(value).all():
-            raise UserError(f"{run_dir}: the parameter {name} has values that float16 cannot hold.")
+            raise UserError(
+                f"{run_dir}: the parameter {name} has values that float16 cannot represent."
+            )
     output.mkdir(parents=True, exist_ok=True)
     for name in (workdir.TOKENIZER, workdir.LATENTS):
         if (run_dir / name).exists():
@@ -65,15 +68,15 @@ def export(
 
 
 def load_ema_params(folder: epath.Path, abstract_params: PyTree) -> PyTree:
-    """The averaged parameters in the folder of a run, its newest, or in that of a release.
+    """Load the newest EMA parameters of a run, or the parameters of an export.
 
     Args:
-        folder: of either.
-        abstract_params: shapes, types and shardings.
+        folder: folder of a run or of an export.
+        abstract_params: shapes, dtypes and shardings of the EMA parameters.
 
     Raises:
-        UserError: there is no checkpoint; or a release's weights are damaged, or are not those of
-            the configuration beside them.
+        UserError: there is no checkpoint; or the weights of the export are damaged or do not match
+            its configuration.
     """
     if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:
@@ -82,7 +85,7 @@ def load_ema_params(folder: epath.Path, abstract_params: PyTree) -> PyTree:
     try:
         stored = safetensors.numpy.load(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} cannot be read ({error}): get it anew.") from error
+        raise UserError(f"{path} cannot be read ({error}). Get a new copy.") from error
     wanted = traverse_util.flatten_dict(abstract_params, sep="/")
     _check_shapes(path, stored, wanted)
     placed = {
@@ -98,7 +101,7 @@ def _check_shapes(path: epath.Path, stored: PyTree, expected: PyTree) -> None:
     for name in sorted(there.keys() | asked.keys()):
         if there.get(name) != asked.get(name):
             raise UserError(
-                f"{path}: the parameter {name} is {there.get(name, 'missing')}, and "
-                f"{workdir.CONFIG} beside it asks for {asked.get(name, 'none')}: one of the two "
-                "files is another model's."
+                f"{path}: the shape of the parameter {name} is {there.get(name, 'missing')}, but "
+                f"{workdir.CONFIG} in the same folder requires {asked.get(name, 'none')}. One of "
+                "the two files belongs to another model."
             )

@@ -1,11 +1,11 @@
-"""How likely held-out words are to a model: -log p in nats a document, or an upper bound on it.
+"""Likelihood of held-out text: -log p in nats per document, or an upper bound on it.
 
-    nats a document = 1/N · sum over N documents of E_u [ the term `text` of its scorer ]
+    nats per document = 1/N · sum over N documents of E_u [ the loss term `text` of the scorer ]
 
-u is stratified within each batch, and its strata are shifted from batch to batch by multiples of
-the golden ratio. Which paradigms have a scorer, and which value or bound it stands for:
-`paradigms/likelihood.py`. Nats are per document and not per token, since paradigms disagree on what
-tokens there are: some end documents with one.
+u is stratified within each batch, and the strata are shifted from batch to batch by multiples of
+the golden ratio conjugate. `paradigms/likelihood.py` says which paradigms have a scorer, and
+whether it gives the exact value or a bound. The unit is nats per document and not per token because
+the token sequences of the paradigms differ: some end every document with an END token.
 """
 
 import dataclasses
@@ -26,70 +26,77 @@ from oneflow_jax.shapes import Float, Int, PyTree
 from oneflow_jax.training import step
 
 MAX_DOCUMENTS = 1_024
-"""So many are scored, or all that there are, but for what does not fill a batch."""
+"""Maximum number of documents to score. The last, incomplete batch is not scored."""
 
 TIME_SAMPLES = 8
-"""That each of them is scored at, where the scorer's term depends on the time."""
+"""Number of times u at which each document is scored, if the scorer's loss depends on time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NatsPerDocument:
-    """Of each row its nats, and its number of documents."""
+    """The total nats and the number of documents of each row."""
 
     total: Float[np.ndarray, "rows"]
-    documents: Int[np.ndarray, "rows"]
+    num_documents: Int[np.ndarray, "rows"]
 
     def mean(self, rows: Int[np.ndarray, "some"] | slice = slice(None)) -> float:
-        """Nats a document: of all rows, or of some, which may come more than once."""
-        return float(self.total[rows].sum() / self.documents[rows].sum())
+        """Return nats per document over all rows, or over `rows`, which may contain repeats."""
+        return float(self.total[rows].sum() / self.num_documents[rows].sum())
 
 
 class Likelihood:
-    """Scores the first documents of a split, in the same way at every call."""
+    """Likelihood of the first documents of a split, with the same random numbers at every call."""
 
     def __init__(
         self,
         batches: streams.BatchStreams,
-        available: int,
+        num_documents: int,
         model: Model,
         scorer: LikelihoodBound,
         seed: int,
     ) -> None:
-        """Loads the documents.
+        """Load the documents.
 
         Args:
-            batches: of them the first.
-            available: documents of the split: those after so many have come before.
-            model: what is scored.
-            scorer: how.
-            seed: of what is hidden.
+            batches: batches of the split, of which the first ones are used. They repeat endlessly.
+            num_documents: number of documents in the split; later ones are repeats.
+            model: the model to evaluate.
+            scorer: the scorer of the model's paradigm.
+            seed: RNG seed of the masking and of the noise.
         """
-        self._batches = list(_take(batches, min(MAX_DOCUMENTS, available)))
-        self._times = 1 if scorer.exact else TIME_SAMPLES
+        self._batches = list(_take(batches, min(MAX_DOCUMENTS, num_documents)))
+        self._num_times = 1 if scorer.exact else TIME_SAMPLES
         self._key = jax.random.key(seed)
         score = functools.partial(step.eval_step, model=model, paradigm=scorer.paradigm)
-        self._step = jax.jit(score)
+        self._eval_step = jax.jit(score)
 
     def __call__(self, params: PyTree) -> NatsPerDocument:
-        """What each row costs."""
+        """Return the nats of each row."""
         totals = [
-            np.mean([self._at(params, n, k, canvas) for k in range(self._times)], axis=0)
+            np.mean(
+                [self._score_batch(params, n, k, canvas) for k in range(self._num_times)], axis=0
+            )
             for n, (canvas, _) in enumerate(self._batches)
         ]
         documents = [documents for _, documents in self._batches]
         return NatsPerDocument(np.concatenate(totals), np.concatenate(documents))
 
-    def _at(self, params: PyTree, n: int, k: int, canvas: Canvas) -> Float[np.ndarray, "B"]:
-        key = jax.random.fold_in(jax.random.fold_in(self._key, n), k)
-        u = jnp.float32((k + (n + 1) * time_samplers.GOLDEN_RATIO_CONJUGATE % 1) / self._times)
-        terms = distributed.to_host(self._step(params, key, u, canvas))
+    def _score_batch(
+        self, params: PyTree, batch_index: int, time_index: int, canvas: Canvas
+    ) -> Float[np.ndarray, "B"]:
+        key = jax.random.fold_in(jax.random.fold_in(self._key, batch_index), time_index)
+        u = jnp.float32(
+            (time_index + (batch_index + 1) * time_samplers.GOLDEN_RATIO_CONJUGATE % 1)
+            / self._num_times
+        )
+        terms = distributed.to_host(self._eval_step(params, key, u, canvas))
         return np.asarray(terms["text"].total, np.float64)
 
 
 def _take(
     batches: streams.BatchStreams, max_documents: int
 ) -> Iterator[tuple[Canvas, Int[np.ndarray, "B"]]]:
-    """Batches with the numbers of documents of their rows: one, and more within `max_documents`."""
+    """Yield batches and their documents per row: at least one batch, at most `max_documents`."""
     data, seen = iter(batches), 0
     while True:
         canvas = next(data)

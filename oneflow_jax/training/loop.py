@@ -1,4 +1,4 @@
-"""The training loop, from first to last, whatever it is that is trained."""
+"""The training loop, for every kind of `System`."""
 
 import contextlib
 import logging
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import jax
-import ml_collections
 from clu import parameter_overview
 from etils import epath
 
@@ -14,89 +13,92 @@ from oneflow_jax.data import streams
 from oneflow_jax.runtime import preemption, sharding, storage
 from oneflow_jax.shapes import Key, PyTree
 from oneflow_jax.training import checkpoint, optimizer, profiler, reporter, train_state
+from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
 from oneflow_jax.training.update import Metrics
 
 
 class System(Protocol):
-    """What can be trained.
+    """A model, its data and its optimizer, as the training loop needs them.
 
     Attributes:
-        config: of the run; the loop reads its steps and how often to log, save and evaluate.
-        mesh: the devices.
-        placement: where batches lie on them.
-        settings: of the optimizer.
-        amounts: what `update` logs an amount of, to be told per second, the foremost first.
+        loop_config: number of steps, and intervals of logging, saving and evaluation.
+        mesh: the device mesh.
+        batch_sharding: sharding of training batches.
+        optimizer_config: settings of the optimizer.
+        throughput_keys: names of the amounts logged by `train_step` that are reported per second,
+            the most important first.
     """
 
-    config: ml_collections.ConfigDict
+    loop_config: LoopConfig
     mesh: jax.sharding.Mesh
-    placement: jax.sharding.Sharding
-    settings: optimizer.OptimizerConfig
-    amounts: tuple[str, ...]
+    batch_sharding: jax.sharding.Sharding
+    optimizer_config: optimizer.OptimizerConfig
+    throughput_keys: tuple[str, ...]
 
     @property
     def flops(self) -> float:
-        """Of the matrix products of one step; 0 if nobody has counted them."""
+        """FLOPs of the matrix products of one step, or 0 if they are unknown."""
 
-    def first_state(self, key: Key) -> TrainState:
-        """The state before the first step, perhaps boxed in linen's partitioning metadata."""
+    def init_state(self, key: Key) -> TrainState:
+        """Return the initial state, possibly boxed in linen's partitioning metadata."""
 
-    def begun(self, state: TrainState) -> TrainState:
-        """The first state with what it takes over from another run, if any."""
+    def initialize_from(self, state: TrainState) -> TrainState:
+        """Return the initial state with parameters taken from another run, if configured."""
 
-    def batches(self) -> streams.BatchStreams:
-        """The endless training batches, on the devices."""
+    def train_batches(self) -> streams.BatchStreams:
+        """Return the endless training batches, as arrays on the devices."""
 
-    def update(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
-        """The state after one step, and what to log of it."""
+    def train_step(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        """Return the state after one step, and the metrics to log."""
 
-    def losses(self) -> Callable[[PyTree], dict[str, float]]:
-        """What tells held-out losses by name of averaged parameters."""
+    def eval_losses(self) -> Callable[[PyTree], dict[str, float]]:
+        """Return a function from EMA parameters to held-out losses by name."""
 
 
 def run(
     system: System, folder: epath.Path, preview: Callable[[int, PyTree], None] | None = None
 ) -> None:
-    """Trains to the last step, going on from the newest checkpoint in `folder` if there is one.
+    """Train to the last step, resuming from the newest checkpoint in `folder` if there is one.
 
     Args:
-        system: what is trained.
-        folder: of the run.
-        preview: shows what averaged parameters make, every `sampling.every` steps.
+        system: the system to train.
+        folder: the run's folder.
+        preview: function of step and EMA parameters that writes samples; it is called every
+            `sampling.preview_every` steps.
 
     Raises:
         UserError: the loss is not finite, a checkpoint cannot be written, or another run has taken
             over the folder.
-        Stopped: SIGTERM came; the state is saved.
+        Preempted: the process received SIGTERM; the state is saved.
     """
-    config, kept = system.config, system.config.checkpoint
+    config = system.loop_config
     owner = storage.TrainingLease(folder)
     with (
         sharding.mesh_context(system.mesh),
-        contextlib.closing(iter(system.batches())) as data,
-        checkpoint.Checkpoints(folder, kept.keep, kept.milestones) as checkpoints,
+        contextlib.closing(iter(system.train_batches())) as data,
+        checkpoint.Checkpoints(folder, config.max_to_keep, config.keep_period) as checkpoints,
         preemption.sigterm_handler() as must_leave,
     ):
         state = restore_or_init(system, checkpoints, data)
-        train_step = profiler.ProfiledStep(jit_train_step(system), folder, config.profile)
-        losses = system.losses()
+        train_step = profiler.ProfiledStep(jit_train_step(system), folder, config.profile_steps)
+        losses = system.eval_losses()
         report = reporter.Reporter(system, folder, int(state.step))
         for number in range(int(state.step) + 1, config.steps + 1):
-            with report.waiting():
+            with report.data_wait():
                 batch = next(data)
             state, measured = train_step(number, state, batch)
-            report.add(number, measured)
-            if number % config.evaluation.every == 0:
+            report.record(number, measured)
+            if number % config.eval_every == 0:
                 with report.pause_timer():
                     report.write(number, losses(state.ema))
             last = number == config.steps or must_leave(number)
-            if number % config.checkpoint.every == 0 or last:
-                with report.pause_timer():  # A state that is not finite is never saved.
+            if number % config.checkpoint_every == 0 or last:
+                with report.pause_timer():  # It raises if the loss is not finite.
                     owner.check()
-                    # The iterator must stand where the state does: nothing is drawn before.
+                    # The data position must match the state, so no batch is read ahead here.
                     checkpoints.save(state, number, data)
-            if preview and number % config.sampling.every == 0:
+            if preview and number % config.preview_every == 0:
                 with report.pause_timer():
                     preview(number, state.ema)
             if last:
@@ -110,23 +112,23 @@ def run(
 def restore_or_init(
     system: System, checkpoints: checkpoint.Checkpoints, data: streams.BatchIterator
 ) -> TrainState:
-    """The newest checkpoint's state, with `data` set to where it stood; else the first state."""
-    if checkpoints.latest is None:
-        state = system.begun(train_state.init_sharded(system))
+    """Restore the newest checkpoint and the position of `data`, or return the initial state."""
+    if checkpoints.latest_step is None:
+        state = system.initialize_from(train_state.init_sharded(system))
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
         return state
-    logging.info("Going on from step %d.", checkpoints.latest)
+    logging.info("Resuming from step %d.", checkpoints.latest_step)
     return checkpoints.restore(train_state.abstract_state(system), data)
 
 
 def jit_train_step(
     system: System,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
-    """The training step as one program over the mesh; it consumes the state it is given."""
+    """Jit the training step over the mesh; it donates the input state."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, train_state.abstract_state(system))
     return jax.jit(
-        system.update,
-        in_shardings=(shardings, system.placement),
+        system.train_step,
+        in_shardings=(shardings, system.batch_sharding),
         out_shardings=(shardings, sharding.replicated_sharding(system.mesh)),
         donate_argnums=0,
     )

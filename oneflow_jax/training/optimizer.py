@@ -1,7 +1,7 @@
-"""The optimizer: AdamW with warm-up, cosine decay and clipping; and the average of parameters.
+"""The optimizer, AdamW with warm-up, cosine decay and gradient clipping, and the parameter EMA.
 
-Parameters may be frozen by name: they get no gradient, no decay and no update, and their average
-stays what it is to the last bit.
+Parameters can be frozen by name. Frozen parameters get no gradient, no weight decay and no update,
+and their EMA stays the same to the last bit.
 """
 
 import dataclasses
@@ -20,49 +20,52 @@ class OptimizerConfig:
     """Settings of AdamW.
 
     Attributes:
-        learning_rate: the highest, at the end of the warm-up.
-        warmup: steps from 0 up to it.
-        steps: steps of the whole run; the rate follows a cosine down to `final` times its peak.
-        final: see `steps`.
-        b1, b2: decay of the two moments.
-        weight_decay: of matrices alone, times the learning rate.
-        clip: largest norm of the gradient.
-        ema: decay of the average of parameters that evaluation and sampling use.
-        frozen: regular expression that is found in the names of parameters that are not to change,
-            as in "backbone/blocks/text/"; "" freezes none.
+        learning_rate: peak learning rate, reached at the end of the warm-up.
+        warmup_steps: number of steps of the linear warm-up from 0.
+        total_steps: number of steps of the run, at whose end the cosine decay ends.
+        end_lr_fraction: final learning rate as a fraction of the peak.
+        b1, b2: decay rates of Adam's first and second moments.
+        weight_decay: decoupled weight decay of matrices, multiplied by the learning rate.
+        max_grad_norm: maximum global norm of the gradient.
+        ema_decay: decay of the EMA of the parameters, which evaluation and sampling use.
+        freeze: regular expression searched for in parameter names; matching parameters are frozen,
+            as in "backbone/blocks/text/". "" freezes none.
     """
 
     learning_rate: float
-    warmup: int
-    steps: int
-    final: float
+    warmup_steps: int
+    total_steps: int
+    end_lr_fraction: float
     b1: float
     b2: float
     weight_decay: float
-    clip: float
-    ema: float
-    frozen: str = ""
+    max_grad_norm: float
+    ema_decay: float
+    freeze: str = ""
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
-    """The learning rate by step."""
+    """Return the learning rate schedule: linear warm-up, then cosine decay."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
-        warmup_steps=config.warmup,
-        decay_steps=max(config.steps, config.warmup + 1),
-        end_value=config.learning_rate * config.final,
+        warmup_steps=config.warmup_steps,
+        decay_steps=max(config.total_steps, config.warmup_steps + 1),
+        end_value=config.learning_rate * config.end_lr_fraction,
     )
 
 
 def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping, then AdamW; norms, biases and token vectors are not decayed.
+    """Return gradient clipping followed by AdamW.
+
+    Weight decay applies to matrices only, not to norms, biases and token embeddings.
 
     Raises:
-        UserError: `frozen` is no regular expression; in `init`, it names no parameter, or all.
+        UserError: `freeze` is not a regular expression. The `init` of the result also raises it, if
+            `freeze` matches no parameter or all of them.
     """
     adamw = optax.chain(
-        optax.clip_by_global_norm(config.clip),
+        optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(
             schedule(config),
             b1=config.b1,
@@ -71,10 +74,10 @@ def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             mask=_weight_decay_mask,
         ),
     )
-    if not config.frozen:
+    if not config.freeze:
         return adamw
-    pattern = _compile_pattern(config.frozen)
-    # Of what is frozen there are no moments to keep either.
+    pattern = _compile_pattern(config.freeze)
+    # Frozen parameters also need no optimizer moments.
     return optax.partition(
         {"frozen": optax.set_to_zero(), "trained": adamw},
         lambda params: _partition_labels(pattern, params),
@@ -82,7 +85,7 @@ def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
-    """The parameters, with no gradient into those that `freeze` names."""
+    """Stop the gradient of parameters whose names match `freeze`."""
     if not freeze:
         return params
     pattern = _compile_pattern(freeze)
@@ -94,23 +97,23 @@ def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
 
 
 def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: float) -> PyTree:
-    """The running average of parameters after an update.
+    """Return the EMA of the parameters after an update.
 
-    Early on the window grows with the step, min(decay, (1 + step) / (10 + step)), so that the
+    The decay is min(ema_decay, (1 + step) / (10 + step)): it is small in early steps, so that the
     initial parameters are soon forgotten.
     """
     step = step.astype(jnp.float32)
     weight: Float[Array, ""] = jnp.minimum(ema_decay, (1 + step) / (10 + step))
 
     def average(old: Array, new: Array) -> Array:
-        # What does not change is averaged to itself, to the last bit.
+        # An unchanged parameter keeps its EMA to the last bit.
         return jnp.where(new == old, new, old + (1 - weight) * (new - old))
 
     return jax.tree.map(average, ema, params)
 
 
 def _weight_decay_mask(params: PyTree) -> PyTree:
-    # Boxed parameters bear one key more than plain ones, so "kernel" may not be the last.
+    # The path of a boxed parameter has an additional last key, so "kernel" may not be the last.
     return jax.tree.map_with_path(lambda path, _: jax.tree_util.DictKey("kernel") in path, params)
 
 
@@ -119,7 +122,7 @@ def _compile_pattern(freeze: str) -> re.Pattern[str]:
         return re.compile(freeze)
     except re.error as error:
         raise UserError(
-            f"optimizer.frozen={freeze!r} is no regular expression: {error}."
+            f"optimizer.freeze={freeze!r}: it is not a valid regular expression: {error}."
         ) from error
 
 
@@ -129,8 +132,8 @@ def _partition_labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
     if len(found) in (0, len(names)):
         which = "all" if found else "none"
         raise UserError(
-            f"optimizer.frozen={pattern.pattern!r} names {which} of the parameters, which are "
-            f"{', '.join(names)}."
+            f"optimizer.freeze={pattern.pattern!r}: it matches {which} of the parameters. It must "
+            f"match some, but not all, of {', '.join(names)}."
         )
     return jax.tree.map_with_path(
         lambda path, _: "frozen" if pattern.search(_param_name(path)) else "trained", params
@@ -138,7 +141,7 @@ def _partition_labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
 
 
 def _param_name(path: jax.tree_util.KeyPath) -> str:
-    """As in "backbone/norm/scale"."""
-    # Boxed parameters bear one key more than plain ones, an attribute.
+    """Return the name of a parameter, as in "backbone/norm/scale"."""
+    # The path of a boxed parameter has an additional key, an attribute.
     keys = [key for key in path if isinstance(key, jax.tree_util.DictKey)]
     return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")

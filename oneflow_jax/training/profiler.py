@@ -1,4 +1,4 @@
-"""Profiles of training steps, for TensorBoard's profile page and for xprof."""
+"""Profiles of training steps, for TensorBoard's profile plugin and for xprof."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,48 +11,48 @@ from oneflow_jax.runtime import storage, workdir
 
 
 def validate_range(steps: tuple[int, ...], num_steps: int) -> None:
-    """Refuses what is not the first and last step of a profile of a run of `num_steps` steps.
+    """Check `config.profile_steps`, the first and the last step to profile.
 
     Raises:
-        UserError: as said.
+        UserError: `steps` is neither empty nor a range within 1 to `num_steps`.
     """
     whole = len(steps) == 2 and all(isinstance(step, int) for step in steps)
     if steps and not (whole and 1 <= steps[0] <= steps[1] <= num_steps):
         raise UserError(
-            f"profile={steps!r} must be the first and the last step to be profiled, of 1 to "
-            f"steps={num_steps}, as in '(100,105)'; or '()' for none."
+            f"profile_steps={steps!r}: it must be the first and the last step to profile, from 1 "
+            f"to steps={num_steps}, as in '(100,105)', or '()' for no profile."
         )
 
 
 class ProfiledStep:
-    """A training step that takes its number first, and is profiled if it is one of those asked for.
+    """A training step that writes a profile of a range of steps to `<folder>/profile`.
 
-    Profiles go to `<folder>/profile`.
+    Its first argument is the step's number.
     """
 
     def __init__(
-        self, step: Callable[..., Any], folder: epath.Path, steps: tuple[int, ...]
+        self, step_fn: Callable[..., Any], folder: epath.Path, step_range: tuple[int, ...]
     ) -> None:
-        """Wraps `step`, which takes a state and a batch.
+        """Wrap `step_fn`, a function of a state and a batch.
 
         Args:
-            step: what is profiled.
-            folder: of the run.
-            steps: the first and the last that are asked for; () for none.
+            step_fn: the training step.
+            folder: the run's folder.
+            step_range: first and last step to profile; () for none.
         """
-        self._step, self._folder = step, folder / workdir.PROFILE
-        self._first, self._last = steps or (0, 0)
+        self._step_fn, self._folder = step_fn, folder / workdir.PROFILE
+        self._first_step, self._last_step = step_range or (0, 0)
         self._staged: storage.StagedDirectory | None = None
 
-    def __call__(self, number: int, *given: Any) -> Any:  # noqa: ANN401 - whatever the step takes
-        """The step of this number."""
-        if number == self._first:
+    def __call__(self, step: int, *args: Any) -> Any:  # noqa: ANN401 - arguments of the step
+        """Run step number `step` on `args`."""
+        if step == self._first_step:
             self._staged = storage.StagedDirectory(self._folder)
             jax.profiler.start_trace(str(self._staged.local))
-        with jax.profiler.StepTraceAnnotation("train", step_num=number):
-            after = self._step(*given)
-        # A run that went on from between the two has no profile to end.
-        if self._staged and number == self._last:
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            after = self._step_fn(*args)
+        # A run that resumed within the range has not started a profile.
+        if self._staged and step == self._last_step:
             jax.block_until_ready(after)
             jax.profiler.stop_trace()
             self._staged.close()

@@ -1,15 +1,16 @@
-"""What is told of a training run: means of what its steps measured, and how fast it is.
+"""Reports of a training run: mean metrics of its steps, and its speed.
 
-train/NAME_per_second         of each of `System.amounts`, pauses for other work left out
-train/step_seconds            the median of the steps since the last report
-train/step_spread             the slowest of them by the median: 1 if all are alike
-train/waiting                 share of the time that the slowest process waited for its data
-train/slowest_process         which one that was, where there are several
-train/goodput                 share of the time since this process began to train that its steps
-                              would have taken at their median; the rest went to compiling,
-                              evaluating, saving and waiting
-train/model_flops_per_second  of matrix products, as `costs.flops` counts them, on all devices
-train/mfu                     the same by the devices' peak, where `costs.chips` knows it
+train/NAME_per_second            rate of each of `System.throughput_keys`, without the time of
+                                 pauses for evaluation, saving and previews
+train/step_time                  median duration in seconds of the steps since the last report
+train/step_time_max_over_median  duration of the slowest of these steps divided by the median
+train/data_wait_fraction         fraction of the time spent waiting for data, maximum over processes
+train/data_wait_argmax_process   index of the process with that maximum, if there are several
+train/goodput                    (number of steps x median step duration) / time since this process
+                                 began to train; the rest of the time went to compilation,
+                                 evaluation, saving and waiting
+train/model_flops_per_second     FLOP/s of the matrix products on all devices, by `costs.flops`
+train/mfu                        model FLOP/s divided by the devices' peak, if `costs.chips` has it
 """
 
 import contextlib
@@ -20,7 +21,6 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import jax
-import ml_collections
 import numpy as np
 from clu import metrics
 from etils import epath
@@ -30,74 +30,76 @@ from oneflow_jax.costs import chips
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer, workdir
 from oneflow_jax.training import optimizer
+from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.update import Metrics
 
 
 class ReportedSystem(Protocol):
-    """What a report is about: see `loop.System`."""
+    """The part of `loop.System` that reports need."""
 
-    config: ml_collections.ConfigDict
+    loop_config: LoopConfig
     mesh: jax.sharding.Mesh
-    settings: optimizer.OptimizerConfig
-    amounts: tuple[str, ...]
+    optimizer_config: optimizer.OptimizerConfig
+    throughput_keys: tuple[str, ...]
 
     @property
     def flops(self) -> float:
-        """Of the matrix products of one step; 0 if nobody has counted them."""
+        """FLOPs of the matrix products of one step, or 0 if they are unknown."""
 
 
 class Reporter:
-    """Reports training, one step late, so that the devices never wait for the host.
+    """Writer of training metrics to the logs and to the progress bar.
 
-    Means over the steps since the last report go to the logs and beside the progress bar.
+    It reads the metrics of a step one step late, so that the devices never wait for the host.
+    Reported values are means over the steps since the last report.
     """
 
-    def __init__(self, system: ReportedSystem, folder: epath.Path, start: int) -> None:
-        """Goes on from step `start`."""
-        config = system.config
+    def __init__(self, system: ReportedSystem, folder: epath.Path, start_step: int) -> None:
+        """Start reporting after step `start_step`."""
+        config = system.loop_config
         self._folder = folder
-        self._every = config.logging.every
-        self._rate = optimizer.schedule(system.settings)
-        self._amounts = system.amounts
+        self._every = config.log_every
+        self._lr_schedule = optimizer.schedule(system.optimizer_config)
+        self._throughput_keys = system.throughput_keys
         self._flops = system.flops
-        self._peak = _peak_flops(system.mesh)
+        self._peak_flops = _peak_flops(system.mesh)
         self._writer = (
-            metric_writer.MetricWriter(folder / workdir.LOGS, resume_at=start)
+            metric_writer.MetricWriter(folder / workdir.LOGS, resume_step=start_step)
             if distributed.is_primary()
             else metric_writer.NullWriter()
         )
-        self._progress = metric_writer.ProgressBar("training", config.steps, start)
+        self._progress = metric_writer.ProgressBar("training", config.steps, start_step)
         self._pending: tuple[int, Metrics] | None = None
         self._sums: Metrics = {}
-        self._seconds: list[float] = []
-        self._waited = 0.0
-        self._start, self._began = start, time.monotonic()
-        self._settled = self._began
+        self._step_times: list[float] = []
+        self._data_wait_seconds = 0.0
+        self._start_step, self._start_time = start_step, time.monotonic()
+        self._last_flush_time = self._start_time
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around what the step waits for: its data."""
+    def data_wait(self) -> Iterator[None]:
+        """Measure the time that a step waits for its data, in a `with` block."""
         began = time.monotonic()
         yield
-        self._waited += time.monotonic() - began
+        self._data_wait_seconds += time.monotonic() - began
 
     @contextlib.contextmanager
     def pause_timer(self) -> Iterator[None]:
-        """Around other work between two steps, which is not to count as theirs."""
-        self.settle()
+        """Exclude the time of other work between two steps, in a `with` block."""
+        self.flush_pending()
         yield
-        self._settled = time.monotonic()
+        self._last_flush_time = time.monotonic()
 
-    def add(self, number: int, measured: Metrics) -> None:
-        """Takes what step `number`, perhaps still running, will have measured."""
-        self.settle()
-        self._pending = (number, measured)
+    def record(self, step: int, step_metrics: Metrics) -> None:
+        """Add the metrics of step `step`, which may still be running."""
+        self.flush_pending()
+        self._pending = (step, step_metrics)
 
-    def settle(self) -> None:
-        """Waits for the step last added, and reports it.
+    def flush_pending(self) -> None:
+        """Wait for the step that was added last, and add its metrics to the report.
 
         Raises:
-            UserError: its loss or gradient is not finite.
+            UserError: the loss or the gradient of this step is not finite.
         """
         if self._pending is None:
             return
@@ -105,82 +107,87 @@ class Reporter:
         self._pending = None
         measured = jax.device_get(measured)
         now = time.monotonic()
-        self._seconds.append(now - self._settled)
-        self._settled = now
+        self._step_times.append(now - self._last_flush_time)
+        self._last_flush_time = now
         wrong = [name for name, value in measured.items() if not math.isfinite(value.total)]
         if wrong:
             raise UserError(
                 f"Step {number}: {', '.join(wrong)} is not finite. The checkpoints in "
-                f"{self._folder} are from before and are whole. Lower optimizer.learning_rate or "
-                "optimizer.clip, and run the same command again to go on from the newest."
+                f"{self._folder} were saved before this step and are complete. Lower "
+                "optimizer.learning_rate or optimizer.max_grad_norm, and run the same command "
+                "again to resume from the newest one."
             )
         self._sums = _merge(self._sums, measured)
         self._progress.advance(number)
         if number % self._every == 0:
-            self._report(number)
+            self._write_report(number)
 
-    def write(self, number: int, scalars: Mapping[str, float]) -> None:
-        """Adds scalars of another origin to the logs."""
-        self._writer.write_scalars(number, scalars)
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Write other scalars to the logs."""
+        self._writer.write_scalars(step, scalars)
         self._writer.flush()
 
     def close(self) -> None:
-        """Closes the logs and the bar."""
-        self.settle()
+        """Close the logs and the progress bar."""
+        self.flush_pending()
         self._writer.close()
         self._progress.close()
 
-    def _report(self, number: int) -> None:
-        # What nothing was scored for, as in a task that did not come, has no mean.
+    def _write_report(self, step: int) -> None:
+        # A term without any scored slot has no mean, as when its task was never sampled.
         some = {name: value for name, value in self._sums.items() if value.count > 0}
         means = {name: float(value.compute()) for name, value in some.items()}
-        amounts = {name: means.pop(name) for name in self._amounts}
-        means["learning_rate"] = float(self._rate(number))
-        speeds = self._speeds(number, amounts)
+        amounts = {name: means.pop(name) for name in self._throughput_keys}
+        means["learning_rate"] = float(self._lr_schedule(step))
+        speeds = self._throughput(step, amounts)
         scalars = {f"train/{name}": value for name, value in (means | speeds).items()}
-        self._writer.write_scalars(number, scalars)
+        self._writer.write_scalars(step, scalars)
         self._writer.flush()
         quiet = ("norm", "rate")
         terms = [f"{name} {means[name]:.3f}" for name in means if not name.endswith(quiet)]
-        first = self._amounts[0]
+        first = self._throughput_keys[0]
         told = f"{', '.join(terms)}, {speeds[f'{first}_per_second']:.0f} {first}/s"
         if "mfu" in speeds:
             told += f", MFU {speeds['mfu']:.0%}"
-        self._progress.report(number, told)
-        self._sums, self._seconds, self._waited = {}, [], 0.0
+        self._progress.report(step, told)
+        self._sums, self._step_times, self._data_wait_seconds = {}, [], 0.0
 
-    def _speeds(self, number: int, amounts: Mapping[str, float]) -> dict[str, float]:
-        seconds, count = sum(self._seconds), len(self._seconds)
-        median = statistics.median(self._seconds)
-        found = {f"{name}_per_second": x * count / seconds for name, x in amounts.items()}
-        found["step_seconds"] = median
-        found["step_spread"] = max(self._seconds) / median
-        found |= _max_data_wait(self._waited / seconds)
-        found["goodput"] = (number - self._start) * median / (time.monotonic() - self._began)
+    def _throughput(self, step: int, processed: Mapping[str, float]) -> dict[str, float]:
+        seconds, count = sum(self._step_times), len(self._step_times)
+        median = statistics.median(self._step_times)
+        found = {f"{name}_per_second": x * count / seconds for name, x in processed.items()}
+        found["step_time"] = median
+        found["step_time_max_over_median"] = max(self._step_times) / median
+        found |= _max_data_wait(self._data_wait_seconds / seconds)
+        found["goodput"] = (
+            (step - self._start_step) * median / (time.monotonic() - self._start_time)
+        )
         if self._flops:
             found["model_flops_per_second"] = self._flops / median
-        if self._flops and self._peak:
-            found["mfu"] = found["model_flops_per_second"] / self._peak
+        if self._flops and self._peak_flops:
+            found["mfu"] = found["model_flops_per_second"] / self._peak_flops
         return found
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:
-    """The longest that a process waits for its data, and which one, if there are several.
+    """Return the maximum data wait over processes, and the index of that process if several.
 
-    All processes take their steps together: what a slow one makes the others wait is not seen in
-    their steps, but in what it waited for itself.
+    Steps are synchronous, so a slow host shows up in its data wait and not in the step time.
     """
     if jax.process_count() == 1:
-        return {"waiting": data_wait}
+        return {"data_wait_fraction": data_wait}
     every = multihost_utils.process_allgather(np.float32(data_wait))
-    return {"waiting": float(np.max(every)), "slowest_process": float(np.argmax(every))}
+    return {
+        "data_wait_fraction": float(np.max(every)),
+        "data_wait_argmax_process": float(np.argmax(every)),
+    }
 
 
 def _peak_flops(mesh: jax.sharding.Mesh) -> float:
-    """FLOP/s of all devices; 0 if it is not known."""
+    """Return the peak FLOP/s of all devices together, or 0 if it is unknown."""
     kind = mesh.devices.flat[0].device_kind
     return (
-        chips.CHIPS[chips.DEVICE_KINDS[kind]].peak * mesh.size
+        chips.CHIPS[chips.DEVICE_KINDS[kind]].peak_flops * mesh.size
         if kind in chips.DEVICE_KINDS
         else 0.0
     )

@@ -1,7 +1,8 @@
-"""One update of the mixed-modal transformer, the same for every paradigm.
+"""The training step of the mixed-modal transformer, for every paradigm.
 
-The step knows its paradigm by `counts`, `corrupt` and `loss` alone. Every row has its own key, a
-function of (seed, step, row), so that neither microbatches nor devices change what is drawn.
+The step calls only `counts`, `corrupt` and `loss` of its paradigm. Each row has its own key, a
+function of (seed, step, row), so that neither the number of microbatches nor the number of devices
+changes the random numbers.
 """
 
 import functools
@@ -24,13 +25,13 @@ from oneflow_jax.training.update import Metrics
 def init_state(
     key: Key[Array, ""], *, model: Model, optimizer: optax.GradientTransformation, view: NoisyCanvas
 ) -> TrainState:
-    """The state before the first step, with parameters boxed in linen's partitioning metadata.
+    """Return the initial state, with parameters boxed in linen's partitioning metadata.
 
     Args:
         key: the run's root key.
-        model: to be initialized.
-        optimizer: to be initialized.
-        view: any view of the right shapes.
+        model: the model to initialize.
+        optimizer: the optimizer to initialize.
+        view: any network input of the right shapes.
     """
     params = model.init(train_state.init_key(key), view)["params"]
     return train_state.create(key, params, optimizer)
@@ -45,8 +46,8 @@ def per_row_losses(
     model: Model,
     paradigm: Paradigm,
 ) -> Metrics:
-    """Loss totals and numbers of scored slots by term, of each row by itself: `[B]`."""
-    table = model.apply({"params": params}, method="table")
+    """Return loss totals and numbers of scored slots by term, for each row: `[B]`."""
+    table = model.apply({"params": params}, method="embedding_table")
     corrupt = jax.vmap(functools.partial(paradigm.corrupt, table=table))
     view, targets = corrupt(keys, u, canvas)
     outputs = model.apply({"params": params}, view)
@@ -64,17 +65,17 @@ def train_step(
     num_microbatches: int,
     freeze: str = "",
 ) -> tuple[TrainState, Metrics]:
-    """The state after one update, and what to log of it.
+    """Return the state after one update, and the metrics to log.
 
     Args:
-        state: may be donated.
+        state: the training state; it may be donated.
         canvas: the clean global batch, `[B L ...]`.
-        model: what is trained.
-        paradigm: how.
-        optimizer: how its gradients become updates.
-        ema_decay: of the average of parameters.
-        num_microbatches: microbatches, run one after another; B is a multiple of it.
-        freeze: names of parameters that get no gradient (`optimizer.OptimizerConfig`).
+        model: the model to train.
+        paradigm: the paradigm that corrupts the batch and defines the loss.
+        optimizer: the optimizer.
+        ema_decay: decay of the EMA of the parameters.
+        num_microbatches: number of gradient accumulation steps; B is a multiple of it.
+        freeze: regular expression of parameters without gradient (`optimizer.OptimizerConfig`).
     """
     rows = canvas.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -111,12 +112,12 @@ def eval_step(
     model: Model,
     paradigm: Paradigm,
 ) -> Metrics:
-    """Losses of each row, all documents at the same u: one bucket of the clock."""
+    """Return the losses of each row, with all documents at the same time u."""
     keys = update.per_row_keys(key, canvas.ids.shape[0])
     u = jnp.broadcast_to(u, canvas.ids.shape)
     return per_row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
 
 
 def _clamp_counts(counts: Sums) -> Sums:
-    # A batch without any picture has nothing to divide by.
+    # The count is 0 in a batch without any image.
     return {name: jnp.maximum(count, 1.0) for name, count in counts.items()}

@@ -1,20 +1,20 @@
-"""All that changes from step to step of a training run, laid out over the mesh from the start."""
+"""The training state, and its initialization with every array sharded over the mesh."""
 
 from typing import Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 
 from oneflow_jax.runtime import sharding
 from oneflow_jax.shapes import Array, Int, Key, PyTree
+from oneflow_jax.training.loop_config import LoopConfig
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes from step to step; `key` is the run's root key, and never advances."""
+    """The training state. `key` is the run's root key; it is the same at every step."""
 
     step: Int[Array, ""]
     key: Key[Array, ""]
@@ -24,39 +24,39 @@ class TrainState:
 
 
 class Initializable(Protocol):
-    """What has a state: `config.seed` is its seed, `mesh` where it lives."""
+    """An object with a training state on `mesh`, whose RNG seed is `loop_config.seed`."""
 
-    config: ml_collections.ConfigDict
+    loop_config: LoopConfig
     mesh: jax.sharding.Mesh
 
-    def first_state(self, key: Key[Array, ""]) -> TrainState:
-        """The state before the first step, perhaps boxed in linen's partitioning metadata."""
+    def init_state(self, key: Key[Array, ""]) -> TrainState:
+        """Return the initial state, possibly boxed in linen's partitioning metadata."""
 
 
 def create(
     key: Key[Array, ""], params: PyTree, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The state before the first step of these parameters."""
+    """Return the initial state with these parameters."""
     return TrainState(
         step=jnp.int32(0),
         key=key,
         params=params,
         opt_state=optimizer.init(params),
-        # A copy, because a donated state must not hold one buffer twice.
+        # The EMA is a copy because a donated state must not contain one buffer twice.
         ema=jax.tree.map(jnp.copy, params),
     )
 
 
 def init_key(key: Key[Array, ""]) -> Key[Array, ""]:
-    """The key of first parameters, apart from every step's key."""
+    """Return the key that initializes parameters; no training step has the same key."""
     return jax.random.fold_in(key, jnp.iinfo(jnp.int32).max)
 
 
 def abstract_state(system: Initializable) -> TrainState:
-    """Shapes, types and shardings of the training state, without its values."""
+    """Return shapes, dtypes and shardings of the training state, without its values."""
     with sharding.mesh_context(system.mesh):
-        # The key too is made in the abstract: the mesh may be of devices that are not here.
-        boxed = jax.eval_shape(lambda: system.first_state(jax.random.key(system.config.seed)))
+        # The key is abstract too, because the mesh may consist of devices that are not present.
+        boxed = jax.eval_shape(lambda: system.init_state(jax.random.key(system.loop_config.seed)))
     shardings = sharding.state_sharding(system.mesh, boxed)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -66,8 +66,8 @@ def abstract_state(system: Initializable) -> TrainState:
 
 
 def init_sharded(system: Initializable) -> TrainState:
-    """The state before the first step, each device holding its share from the start."""
+    """Return the initial state; each device creates only its own shards."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(system))
     with sharding.mesh_context(system.mesh):
-        init = jax.jit(lambda key: sharding.unbox(system.first_state(key)), out_shardings=shardings)
-        return init(jax.random.key(system.config.seed))
+        init = jax.jit(lambda key: sharding.unbox(system.init_state(key)), out_shardings=shardings)
+        return init(jax.random.key(system.loop_config.seed))

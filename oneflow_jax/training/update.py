@@ -1,7 +1,7 @@
-"""One update of any model's parameters: gradients over microbatches, optimizer, average.
+"""One update of any model's parameters: gradient accumulation, optimizer step and EMA.
 
-Losses come as sums over rows, divided by counts of the whole batch, so that gradients do not
-depend on how many microbatches or devices the batch is cut into.
+A loss is a sum over the rows of a microbatch, divided by counts of the whole batch. The gradient
+therefore does not depend on the number of microbatches or devices.
 """
 
 import functools
@@ -20,7 +20,7 @@ from oneflow_jax.training.train_state import TrainState
 Metrics = dict[str, metrics.Average]
 
 Loss = Callable[[PyTree, PyTree], tuple[Float[Array, ""], tuple[Metrics, PyTree]]]
-"""(parameters, a microbatch) -> its share of the loss, and (sums by term, what else was seen)."""
+"""(parameters, microbatch) -> its contribution to the loss, and (sums by term, other outputs)."""
 
 
 def accumulate_and_apply(
@@ -32,15 +32,15 @@ def accumulate_and_apply(
     ema_decay: float,
     num_microbatches: int,
 ) -> tuple[TrainState, Metrics, PyTree]:
-    """The state after one update, what to log of it, and what the loss has seen besides.
+    """Return the state after one update, the metrics to log, and the loss's other outputs.
 
     Args:
-        state: may be donated.
-        loss: of a microbatch; those of all microbatches add up to that of the batch.
-        rows: of the global batch, every leaf `[B ...]`.
-        optimizer: how gradients become updates.
-        ema_decay: of the average of parameters.
-        num_microbatches: microbatches, run one after another; B is a multiple of it.
+        state: the training state; it may be donated.
+        loss: loss of a microbatch; the losses of all microbatches add up to that of the batch.
+        rows: the global batch, every leaf `[B ...]`.
+        optimizer: the optimizer.
+        ema_decay: decay of the EMA of the parameters.
+        num_microbatches: number of gradient accumulation steps; B is a multiple of it.
     """
 
     def accumulate(grads: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
@@ -70,15 +70,16 @@ def accumulate_and_apply(
 
 
 def per_row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, "B"]:
-    """A key for each row, whatever the number of rows."""
+    """Return a key for each row; a row's key does not depend on `num_rows`."""
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_rows))
 
 
 def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
-    """Split the tree's rows into `num_microbatches`, `[parts B/parts ...]`, dealt out like cards.
+    """Split the rows into strided microbatches, `[num_microbatches B/num_microbatches ...]`.
 
-    Consecutive rows lie on one device; dealt out, each microbatch has rows on every device and
-    none need move. Cutting the batch into consecutive runs would gather it on all devices.
+    Microbatch g has the rows g, g + num_microbatches, and so on. Consecutive rows are on one
+    device, so each microbatch has rows on every device and no row moves. Contiguous microbatches
+    would gather the batch on all devices.
     """
     return jax.tree.map(lambda x: rearrange(x, "(m g) ... -> g m ...", g=num_microbatches), tree)
 
@@ -86,10 +87,10 @@ def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
 def _scan_or_once(
     body: Callable, carry: PyTree, rows: PyTree, num_microbatches: int
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan`, but that one round is no loop.
+    """Run `jax.lax.scan`, or call `body` directly if there is one microbatch.
 
-    Inside loops, also in those that it finds to have one round, XLA's CPU backend convolves 20
-    times slower.
+    XLA's CPU backend runs convolutions 20 times slower inside loops, even loops that have a single
+    iteration.
     """
     if num_microbatches > 1:
         return jax.lax.scan(body, carry, rows)
@@ -98,10 +99,10 @@ def _scan_or_once(
 
 
 def sum_leading(stacked: PyTree) -> PyTree:
-    """Sums over the first axis."""
+    """Sum every leaf over its first axis."""
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
 
 
 def single(value: Float[Array, ""]) -> metrics.Average:
-    """A value that came once."""
+    """Return an average over the single value `value`."""
     return metrics.Average(total=value, count=jnp.float32(1.0))

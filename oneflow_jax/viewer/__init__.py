@@ -1,1 +1,1 @@
-"""What people look at: the page of a sampling run, contact sheets, film strips and plots."""
+"""HTML pages, contact sheets, film strips and plots of samples, data and results."""

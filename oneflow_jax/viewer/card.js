@@ -1,6 +1,6 @@
-// Draws the stories that page.py has put into #data. Layout of that data: see page.py, _story.
+// Draws the trajectories in #data. The format of the data is in page.py, _serialize_view.
 
-/** Puts `children` into `parent` in this order, moving as few as possible. */
+/** Arranges `children` in `parent` in this order, and moves as few elements as possible. */
 function arrange(parent, children, first = null) {
   let next = first;
   for (const child of children) {
@@ -14,13 +14,13 @@ function arrange(parent, children, first = null) {
   }
 }
 
-/** One document: the elements of its parts and words by key, redrawn from any frame. */
+/** One document: the elements of its parts and tokens by key, which can be redrawn from any frame. */
 class Card {
   constructor(story, index) {
     this.story = story;
     this.parts = new Map();
     this.words = new Map();
-    this.settled = new Map(); // the text a word ends up with, which sets the width of its block
+    this.settled = new Map(); // final text of a token by key, which sets the width of its mask block
     for (const [, parts] of story.frames)
       for (const part of parts)
         if (!part[0]) for (const unit of part[4]) this.settled.set(story.words[unit][0], story.words[unit][1]);
@@ -42,7 +42,7 @@ class Card {
     this.spoken = element("p", "spoken", this.root);
   }
 
-  /** Class names that set each picture beside its text, unless pictures of the result follow one another. */
+  /** Returns class names that place each image beside its text, unless the result has adjacent images. */
   pairing() {
     const parts = this.frame(Infinity)[1];
     if (parts.some((part, at) => part[0] && at && parts[at - 1][0])) return "";
@@ -53,7 +53,7 @@ class Card {
     return this.story.frames[Math.min(step, this.story.frames.length - 1)];
   }
 
-  /** Parts by key, and words with how they read, in the frame before this one; null at the start. */
+  /** Returns the keys of parts and the tokens by key of the previous frame; null at the start. */
   before(step) {
     if (step === 0 || step >= this.story.frames.length) return null;
     const parts = this.story.frames[step - 1][1];
@@ -85,7 +85,7 @@ class Card {
     for (const part of parts) if (part[0]) this.picture(this.parts.get(part[1]), part, belief, words);
   }
 
-  /** The element of a part, made when its key is new. */
+  /** Returns the element of a part, and creates it if its key is new. */
   part(part) {
     if (!this.parts.has(part[1])) {
       const made = element(part[0] ? "figure" : "p", part[0] ? "picture" : "run");
@@ -94,7 +94,7 @@ class Card {
         canvas.setAttribute("role", "img");
         element("i", "", element("span", "clock", made));
         element("figcaption", "", made);
-      } else made.setAttribute("aria-hidden", "true"); // .spoken is read out instead
+      } else made.setAttribute("aria-hidden", "true"); // Screen readers read .spoken instead.
       this.parts.set(part[1], made);
     }
     return this.parts.get(part[1]);
@@ -114,7 +114,7 @@ class Card {
       const made = this.word(key);
       const was = before?.words.get(key);
       const inserted = before !== null && !was;
-      // A word on its way out of its mask reads as many; one that was plain has been replaced.
+      // A partly masked token changes its text often. Only one that was plain counts as replaced.
       const replaced = !!was && was.plain && was.unit !== unit;
       made.className = "word";
       made.classList.toggle("masked", masked);
@@ -132,7 +132,7 @@ class Card {
     reading.push(spoken.join(""));
   }
 
-  /** The element of a word: its leading space stays outside the block. */
+  /** Returns the element of a token; its leading space is outside of its block. */
   word(key) {
     if (!this.words.has(key)) {
       const made = element("span", "word");
@@ -151,10 +151,10 @@ class Card {
     if (ink.textContent !== body) ink.textContent = body;
   }
 
-  /** The width that pictures should have, of which they get the nearest whole multiple of their own. */
+  /** Returns the target width of images, which are enlarged by the integer factor that comes closest. */
   wanted() {
     if (this.root.classList.contains("alone")) return Math.min(256, innerHeight * 0.27);
-    return this.body.classList.contains("paired") ? 132 : 104; // three in a row fit a card
+    return this.body.classList.contains("paired") ? 132 : 104; // three images fit into a card's width
   }
 
   picture(figure, [, , given, clock, stateSheet, stateRow, guessSheet, guessRow], belief, words) {
@@ -164,7 +164,7 @@ class Card {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     figure.style.width = `${width * Math.max(1, Math.round(this.wanted() / width))}px`;
     canvas.getContext("2d").drawImage(image, 0, row * height, width, height, 0, 0, width, height);
-    canvas.setAttribute("aria-label", `${given ? "Given picture" : `Picture at t ${clock.toFixed(2)}`} in: ${words}`);
+    canvas.setAttribute("aria-label", `${given ? "Given image" : `Image at t ${clock.toFixed(2)}`} in: ${words}`);
     const caption = figure.lastChild;
     caption.textContent = given ? "given" : `t ${clock.toFixed(2)}`;
     caption.classList.toggle("mark", !!given);

@@ -1,4 +1,4 @@
-// The curves of data.curves, of the loss or else of data.axis, as one SVG; a page calls chart.begin().
+// Draws data.curves as an SVG, with data.axis or "loss" as the label of the y axis. A page calls chart.begin().
 
 const chart = {
   log: false,
@@ -22,7 +22,7 @@ const chart = {
     this.draw();
   },
 
-  /** Whether a value can be drawn: a logarithm wants it positive. */
+  /** Returns whether a value can be drawn; on a log scale it must be positive. */
   drawable(value) {
     return value !== null && (!this.log || value > 0);
   },
@@ -47,7 +47,7 @@ const chart = {
     };
   },
 
-  /** Round numbers between two bounds, about `count` of them. */
+  /** Returns about `count` round numbers between two bounds. */
   ticks(from, to, count) {
     const rough = (to - from) / count;
     const power = 10 ** Math.floor(Math.log10(rough));
@@ -111,7 +111,7 @@ const chart = {
     return `${curve.name}: from ${this.text(first[1])} at step ${first[0]} to ${this.text(last[1])} at step ${last[0]}.`;
   },
 
-  /** The point of a curve nearest to a step; its last one if no step is asked for. */
+  /** Returns the point of a curve nearest to a step, or its last point if step is null. */
   nearest(curve, step) {
     const points = curve.points.filter(([, value]) => this.drawable(value));
     if (step === null) return points[points.length - 1];
@@ -127,7 +127,7 @@ const chart = {
     this.values(Math.min(x1, Math.max(x0, step)));
   },
 
-  /** The values at a step beside the curves' names, and a line there; without a step the last values. */
+  /** Shows the values at a step in the legend, with a vertical line; if step is null, the last values. */
   values(step) {
     const found = data.curves.map((curve) => this.nearest(curve, step));
     byId("legend-curves").innerHTML = data.curves

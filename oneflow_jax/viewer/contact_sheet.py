@@ -1,4 +1,4 @@
-"""PNG pictures of samples: a contact sheet of many, and a film strip of one document forming."""
+"""PNG images of samples: a contact sheet of many, and a film strip of a document's trajectory."""
 
 import io
 import math
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from oneflow_jax.viewer import fonts, trajectory
 
-CELL_WIDTH = 176  # width of a picture on a contact sheet, in pixels
+CELL_WIDTH = 176  # width of an image on a contact sheet, in pixels
 GAP = 28
 MARGIN = 44
 MARK_COLORS = {"right": fonts.GIVEN_COLOR, "wrong": fonts.ACCENT_COLOR, "": fonts.MUTED_COLOR}
@@ -28,13 +28,14 @@ def write_contact_sheet(
     columns: int,
     title: str,
 ) -> None:
-    """Writes pictures with captions in a grid, in reading order.
+    """Write a grid of images with captions, in reading order.
 
     Args:
-      path: where the PNG goes; its folder is made if need be.
-      cells: (pixels, caption, mark): the mark, one of `MARK_COLORS`, colors the caption.
-      columns: cells in a row.
-      title: a line at the top.
+      path: path of the PNG; its folder is created if necessary.
+      cells: (pixels, caption, mark) of each cell; the mark is a key of `MARK_COLORS`, which sets
+        the color of the caption.
+      columns: number of cells in a row.
+      title: title at the top.
     """
     face = fonts.load_font("text", 22)
     captions = [fonts.wrap_text(caption, face, CELL_WIDTH) for _, caption, _ in cells]
@@ -72,23 +73,23 @@ def write_contact_sheet(
 def write_filmstrip(
     path: str | os.PathLike[str], view: trajectory.TrajectoryView, steps: Sequence[int]
 ) -> None:
-    """Writes one row for each chosen step: its time, its words, and its pictures beside them.
+    """Write a film strip: for each chosen step, a row with its time, text and images.
 
     Args:
-      path: where the PNG goes; its folder is made if need be.
-      view: the document.
-      steps: indices into `told.frames`, top to bottom; negative ones count from the end.
+      path: path of the PNG; its folder is created if necessary.
+      view: trajectory of the document.
+      steps: indices into `view.frames`, from top to bottom; negative ones count from the end.
     """
     frames = [view.frames[step] for step in steps]
     heights = [max(_text_height(frame), IMAGE_WIDTH + 40) + 2 * GAP for frame in frames]
-    count = max((len(frame.pictures()) for frame in frames), default=0)
+    count = max((len(frame.images()) for frame in frames), default=0)
     width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + count * (IMAGE_WIDTH + 2 * GAP)
     canvas = Image.new("RGB", (width, sum(heights) + 2 * (MARGIN - GAP)), fonts.BACKGROUND_COLOR)
     draw = ImageDraw.Draw(canvas)
     order = {
         part.key: column
-        for frame in reversed(frames)  # the last frame's order; what is gone by then comes after
-        for column, part in enumerate(frame.pictures())
+        for frame in reversed(frames)  # the last frame's order, then images deleted before it
+        for column, part in enumerate(frame.images())
     }
     top = MARGIN - GAP
     for index, (frame, height) in enumerate(zip(frames, heights, strict=True)):
@@ -106,14 +107,14 @@ def _draw_frame(
     frame: trajectory.Frame,
     columns: dict[int, int],
 ) -> None:
-    """Draws one row of a film strip; `columns` says in which column each picture stands."""
-    time = f" = {frame.clock:.2f}"
+    """Draw one row of a film strip; `columns` maps the key of an image to its column."""
+    time = f" = {frame.time:.2f}"
     draw.text((MARGIN, top), "t", fonts.ACCENT_COLOR, fonts.load_font("italic", FONT_SIZE))
     draw.text((MARGIN + 14, top), time, fonts.TEXT_COLOR, fonts.load_font("text", FONT_SIZE))
     down = top
-    for run in frame.runs():
+    for run in frame.text_spans():
         down = _draw_text_span(draw, (MARGIN + LABEL_WIDTH, down), run) + 16
-    for part in frame.pictures():
+    for part in frame.images():
         left = (
             MARGIN
             + LABEL_WIDTH
@@ -121,7 +122,7 @@ def _draw_frame(
             + 2 * GAP
             + columns[part.key] * (IMAGE_WIDTH + 2 * GAP)
         )
-        image = _upscale(part.state, IMAGE_WIDTH)
+        image = _upscale(part.x_t, IMAGE_WIDTH)
         canvas.paste(image, (left, top))
         line = top + image.height + 14
         _draw_progress(draw, (left, line), (left + image.width, line), part)
@@ -130,32 +131,32 @@ def _draw_frame(
 def _draw_text_span(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], span: trajectory.TextSpan
 ) -> int:
-    """Draws the words of a run, masked as far as they are uncertain; returns its lower edge."""
+    """Draw the tokens of a text span, with masks by confidence; return its lower edge."""
     face = fonts.load_font("text", FONT_SIZE)
     left, top = corner
-    lines = fonts.break_lines((word.text for word in span.words), face, TEXT_WIDTH - 28)
+    lines = fonts.break_lines((word.text for word in span.tokens), face, TEXT_WIDTH - 28)
     bottom = top + LINE_HEIGHT * max(1, len(lines))
     _draw_progress(draw, (left, top + 6), (left, bottom - 8), span)
     for number, line in enumerate(lines):
         for index, start in line:
             place = (left + 28 + start, top + LINE_HEIGHT * number)
-            _draw_token(draw, place, span.words[index])
+            _draw_token(draw, place, span.tokens[index])
     return bottom
 
 
 def _draw_token(
     draw: ImageDraw.ImageDraw, position: tuple[float, float], token: trajectory.TokenView
 ) -> None:
-    """Draws a word as a block that pales, and its text that darkens, with its certainty."""
+    """Draw a token: with confidence, its block fades out and its text fades in."""
     face = fonts.load_font("text", FONT_SIZE)
-    sure = token.legibility()
+    sure = token.opacity()
     body = token.text.lstrip()
     left = position[0] + face.getlength(token.text[: len(token.text) - len(body)])
     right = left + max(face.getlength(body), 12 * (1 - sure))
     top = position[1]
     block = fonts.mix_colors(fonts.MASK_COLOR, fonts.BACKGROUND_COLOR, sure)
     draw.rounded_rectangle((left + 1, top + 10, max(left + 1, right - 1), top + 40), 5, block)
-    if sure:  # letters reach below the block, so they must not be drawn in its color either
+    if sure:  # Text of the block's color would show below the block, where letters descend.
         draw.text(
             (left, top), body, fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, sure), face
         )
@@ -164,25 +165,25 @@ def _draw_token(
 def _draw_progress(
     draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int], part: trajectory.Part
 ) -> None:
-    """Draws a line that is filled as far as the part's clock has come."""
+    """Draw a progress line that is filled up to the time of the part."""
     draw.line((*start, *end), fonts.LINE_COLOR, 4)
-    if part.clock:  # Pillow draws a dot for a line without length
-        reached = (a + (b - a) * part.clock for a, b in zip(start, end, strict=True))
+    if part.time:  # Pillow draws a dot for a line of length 0.
+        reached = (a + (b - a) * part.time for a, b in zip(start, end, strict=True))
         draw.line((*start, *reached), fonts.GIVEN_COLOR if part.given else fonts.ACCENT_COLOR, 4)
 
 
 def _text_height(frame: trajectory.Frame) -> int:
-    """The height of all runs of a frame, in pixels."""
+    """Return the height of all text spans of a frame, in pixels."""
     face = fonts.load_font("text", FONT_SIZE)
     broken = [
-        fonts.break_lines((word.text for word in run.words), face, TEXT_WIDTH - 28)
-        for run in frame.runs()
+        fonts.break_lines((word.text for word in run.tokens), face, TEXT_WIDTH - 28)
+        for run in frame.text_spans()
     ]
     return sum(LINE_HEIGHT * max(1, len(lines)) + 16 for lines in broken)
 
 
 def _upscale(pixels: trajectory.Pixels, width: int) -> Image.Image:
-    """The picture enlarged by the whole factor that brings it nearest to `width`; never shrunk."""
+    """Enlarge an image by the integer factor, at least 1, that brings it closest to `width`."""
     factor = max(1, math.floor(width / pixels.shape[1] + 0.5))
     size = (pixels.shape[1] * factor, pixels.shape[0] * factor)
     return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
@@ -196,13 +197,13 @@ def _draw_lines(
     line_height: int,
     color: str,
 ) -> None:
-    """Draws lines of text, `line_height` pixels apart."""
+    """Draw lines of text, `line_height` pixels apart."""
     for number, line in enumerate(lines):
         draw.text((corner[0], corner[1] + line_height * number), line, color, face)
 
 
 def _save(canvas: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Writes a PNG, whose folder is made if need be."""
+    """Write a PNG, and create its folder if necessary."""
     file = io.BytesIO()
     canvas.save(file, "PNG")
     target = epath.Path(path)

@@ -1,4 +1,4 @@
-"""Own data at a glance: lengths, numbers of pictures, and some of the pictures."""
+"""Overview plot of a user's data: text lengths, images per document, and sample images."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from matplotlib import figure
 from oneflow_jax.viewer import fonts
 
 GRID_COLUMNS = 16
-"""Pictures in a row of the sheet."""
+"""Number of images in a row of the grid."""
 
 
 def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> bytes:
-    """A PNG of two histograms, and of pictures that all have one size, uint8 `[n n 3]`."""
+    """Return a PNG of two histograms and a grid of images of equal size, uint8 `[n n 3]`."""
     drawn = figure.Figure(
         figsize=(11, 7), dpi=120, facecolor=fonts.BACKGROUND_COLOR, layout="constrained"
     )
@@ -23,14 +23,14 @@ def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> byt
     top.set_facecolor(fonts.BACKGROUND_COLOR)
     bottom.set_facecolor(fonts.BACKGROUND_COLOR)
     _bar_chart(
-        left, {_bin_label(int(n)): c for n, c in _sort_bins(stats["lengths"])}, "words a document"
+        left, {_bin_label(int(n)): c for n, c in _sort_bins(stats["lengths"])}, "words per document"
     )
-    _bar_chart(right, dict(_sort_bins(stats["shown"])), "pictures a document")
+    _bar_chart(right, dict(_sort_bins(stats["shown"])), "images per document")
     axes = bottom.subplots()
     axes.axis("off")
     if images:
         axes.imshow(_image_grid(images), interpolation="nearest")
-    axes.set_title("pictures as they are stored", loc="left", color=fonts.TEXT_COLOR)
+    axes.set_title("stored images", loc="left", color=fonts.TEXT_COLOR)
     file = io.BytesIO()
     drawn.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
@@ -41,7 +41,7 @@ def _sort_bins(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _bin_label(bits: int) -> str:
-    """Of so many binary digits: 3 is 4-7."""
+    """Return the range of numbers with `bits` binary digits: "4-7" for 3."""
     first, last = 2 ** max(bits - 1, 0) * min(bits, 1), 2**bits - 1
     return str(first) if first == last else f"{first}-{last}"
 
@@ -61,7 +61,7 @@ def _bar_chart(axes: Any, counts: Mapping[str, int], title: str) -> None:  # noq
 
 
 def _image_grid(images: Sequence[np.ndarray]) -> np.ndarray:
-    """All pictures in a grid with white between them."""
+    """Arrange the images in a grid with white gaps."""
     size = images[0].shape[0]
     gap = max(1, size // 12)
     columns = min(GRID_COLUMNS, len(images))

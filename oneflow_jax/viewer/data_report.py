@@ -1,7 +1,5 @@
-"""What came of own data, for people: intake.json, intake.html and intake.png in a run's folder."""
+"""Report on a user's prepared data: data_report.json, .html and .png in the folder of a run."""
 
-import base64
-import html
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,10 +12,10 @@ from oneflow_jax.data.custom import errors, manifest, prepare
 from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.data.document import Document
 from oneflow_jax.runtime import workdir
-from oneflow_jax.viewer import data_plots, fonts
+from oneflow_jax.viewer import data_plots, templates
 
 MAX_IMAGES = 48
-"""On the contact sheet."""
+"""Maximum number of images in the overview plot."""
 
 
 def write_report(
@@ -30,22 +28,22 @@ def write_report(
     """Write the three files; return the path of the page.
 
     Args:
-        source_path: `source.path` as the user gave it.
+        source_path: value of `source.path`.
         prepared: folder of the prepared data set.
-        source: its training documents.
-        slot_usage: the result of `summarize_slots`.
-        folder: the run's folder.
+        source: training documents of the data set.
+        slot_usage: result of `summarize_slots`.
+        folder: folder of the run.
     """
     tally = prepare.load_stats(prepared)
     figures = summarize(tally) | {
         "path": source_path,
-        "kind": manifest.load(prepared).settings.kind,
+        "kind": manifest.load(prepared).settings.format,
         "prepared": str(prepared),
         "canvas": dict(slot_usage),
     }
     step = max(1, len(source) // MAX_IMAGES)
     shown = [
-        picture for index in range(0, len(source), step) for picture in source[index].pictures()[:1]
+        picture for index in range(0, len(source), step) for picture in source[index].images()[:1]
     ][:MAX_IMAGES]
     picture = data_plots.plot_overview(figures, shown)
     base = folder / workdir.DATA_REPORT
@@ -56,7 +54,7 @@ def write_report(
 
 
 def summarize(stats: DatasetStats) -> dict[str, Any]:
-    """The counts, and the shares that people ask for."""
+    """Convert statistics to the content of the report, with one entry per drop or repair reason."""
     counted = stats.to_dict()
     places = counted.pop("places")
     told = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
@@ -81,11 +79,12 @@ def summarize_slots(
     """Count how the documents of each split fit the rows of slots.
 
     Args:
-        row_length: slots of a row, `data.length`.
-        overflow: what happens to longer documents, `data.long`.
-        chunk_counts: by split, in how many pieces each document is used; 0 for dropped ones.
+        row_length: number of slots in a row, `data.sequence_length`.
+        overflow: treatment of longer documents, `data.overflow`.
+        chunk_counts: number of chunks that each document is split into, by split; 0 for a dropped
+            document.
     """
-    usage: dict[str, Any] = {"data.length": row_length, "data.long": overflow}
+    usage: dict[str, Any] = {"data.sequence_length": row_length, "data.overflow": overflow}
     for split, counts in chunk_counts.items():
         usage[split] = {
             "documents": len(counts),
@@ -98,62 +97,23 @@ def summarize_slots(
 
 
 def render_page(stats: Mapping[str, Any], overview_png: bytes) -> str:
-    """The report as one HTML page; all that comes from the data is escaped."""
+    """Render the report as a self-contained HTML page; text from the data is escaped."""
     kept = sum(stats["documents"].values())
     rows = {
-        "read": f"{html.escape(stats['path'])} (kind {html.escape(stats['kind'])})",
+        "source": f"{stats['path']} (format {stats['kind']})",
         "documents found": f"{stats['seen']:,}",
         "documents kept": f"{kept:,} ("
         + ", ".join(f"{n:,} {split}" for split, n in stats["documents"].items())
         + ")",
         "documents dropped": f"{sum(stats['dropped'].values()):,}",
         "words": f"{stats['words']:,}",
-        "pictures kept": f"{stats['pictures']:,}",
-        "pictures and texts dropped": f"{sum(stats['lost'].values()):,}",
+        "images kept": f"{stats['pictures']:,}",
+        "images and texts dropped": f"{sum(stats['lost'].values()):,}",
     }
     canvas = stats["canvas"]
     for split in manifest.SPLITS:
         told = ", ".join(f"{value:,} {name}" for name, value in canvas[split].items())
-        rows[f"{split}, rows of {canvas['data.length']} slots"] = told
-    summary = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
-    reasons = "".join(_reason_row(name, told) for name, told in stats["reasons"].items())
-    image = base64.b64encode(overview_png).decode()
-    return _PAGE.format(
-        paper=fonts.BACKGROUND_COLOR,
-        ink=fonts.TEXT_COLOR,
-        line=fonts.LINE_COLOR,
-        muted=fonts.MUTED_COLOR,
-        summary=summary, reasons=reasons or "<tr><td>nothing</td></tr>", image=image,
-    )  # fmt: skip
-
-
-def _reason_row(name: str, entry: Mapping[str, Any]) -> str:
-    counts = "".join(
-        f"<td>{entry[key] or ''}</td>"
-        for key in ("documents dropped", "parts dropped", "put right")
+        rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = told
+    return templates.render(
+        "data_report.html", summary=rows, reasons=stats["reasons"], overview_png=overview_png
     )
-    first = "<br>".join(html.escape(place) for place in entry["first"])
-    return f"<tr><th>{name}<br><small>{entry['what']}</small></th>{counts}<td>{first}</td></tr>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Intake</title>
-<meta name="viewport" content="width=device-width">
-<style>
-body {{ background: {paper}; color: {ink}; font: 16px/1.45 sans-serif; max-width: 70rem;
-        margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; margin: 1rem 0 2rem; width: 100% }}
-th, td {{ border-top: 1px solid {line}; padding: .4rem .8rem .4rem 0; text-align: left;
-          vertical-align: top; overflow-wrap: anywhere }}
-th {{ font-weight: 600; min-width: 12rem }} small {{ color: {muted}; font-weight: 400 }}
-img {{ max-width: 100% }}
-</style>
-<h1>What came of your data</h1>
-<table>{summary}</table>
-<img alt="Lengths of documents, numbers of pictures, and some of the pictures"
-     src="data:image/png;base64,{image}">
-<h2>What was dropped or put right, and where it came first</h2>
-<table><tr><th>what</th><th>documents dropped</th><th>parts dropped</th><th>put right</th>
-<th>first places</th></tr>{reasons}</table>
-</html>
-"""

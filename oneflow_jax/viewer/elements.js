@@ -1,5 +1,5 @@
 "use strict";
-// What all pages share: the data that Python has put into #data, and elements by id.
+// Shared by all pages: the data that Python embeds in #data, and helpers for elements.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);

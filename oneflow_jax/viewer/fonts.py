@@ -1,4 +1,4 @@
-"""Type and colors of the PNG pictures: matplotlib's fonts, and lines broken to a width."""
+"""Fonts, colors and line breaking for PNG images; the fonts come with matplotlib."""
 
 import functools
 import pathlib
@@ -27,7 +27,7 @@ _FONT_FILES = {
 
 @functools.cache
 def load_font(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    """A font of `size` pixels."""
+    """Load a font of `size` pixels."""
     folder = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
     return ImageFont.truetype(str(folder / _FONT_FILES[face]), size)
 
@@ -35,19 +35,19 @@ def load_font(face: Face, size: int) -> ImageFont.FreeTypeFont:
 def break_lines(
     texts: Iterable[str], face: ImageFont.FreeTypeFont, width: float
 ) -> list[list[tuple[int, float]]]:
-    """Where each piece stands when the pieces are joined and broken into lines.
+    """Break a sequence of tokens into lines, and compute the position of each token.
 
-    A line breaks before a piece that starts with a space; a word of several pieces stays whole,
-    even if it alone is wider than the line.
+    Lines break only before a token that starts with a space. A word of several tokens is never
+    split, even if it is wider than a line.
 
     Args:
-      texts: texts with their leading spaces.
-      face: the font that measures them.
-      width: of a line, in pixels.
+      texts: texts of the tokens, with their leading spaces.
+      face: font of the text.
+      width: width of a line, in pixels.
 
     Returns:
-      For each line the (index, left edge in pixels) of its pieces, leading space included, so a
-      piece that opens a line starts one space to the left of it.
+      (index, left edge in pixels) of each token, by line. The leading space counts, so the first
+      token of a line starts one space to the left of the line.
     """
     groups: list[list[tuple[int, str]]] = []
     for index, piece in enumerate(texts):
@@ -70,19 +70,19 @@ def break_lines(
 
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """The lines of a text, none wider than `width` pixels unless a single word is."""
+    """Wrap a text into lines of at most `width` pixels, or of a single wider word."""
     words = text.split()
     pieces = [" " * (index > 0) + word for index, word in enumerate(words)]
     return [" ".join(words[i] for i, _ in line) for line in break_lines(pieces, face, width)]
 
 
 def rgb(color: str) -> Color:
-    """A color such as "#b4430f" as (red, green, blue), 0 to 255."""
+    """Convert a color such as "#b4430f" to (red, green, blue), 0 to 255."""
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def mix_colors(low: str, high: str, fraction: float) -> Color:
-    """The color that lies `fraction` of the way from `low` to `high`."""
+    """Interpolate linearly between two colors; `fraction` 0 is `low` and 1 is `high`."""
     both = zip(rgb(low), rgb(high), strict=True)
     red, green, blue = (round(a + (b - a) * fraction) for a, b in both)
     return red, green, blue

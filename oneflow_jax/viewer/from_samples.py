@@ -1,4 +1,4 @@
-"""Stories from canvases: the moments of a sample, as people see them."""
+"""Converts the trajectory of a sampled batch to one view per document."""
 
 from collections.abc import Sequence
 
@@ -16,15 +16,15 @@ def build_views(
     titles: Sequence[str],
     prompts: Sequence[str],
 ) -> list[trajectory.TrajectoryView]:
-    """How each document of a batch came about.
+    """Build a view of each document's trajectory.
 
     Args:
-        layout: how slots become words and pictures.
-        batch_trajectory: of the batch, on the host.
-        titles: of each document.
-        prompts: of each document.
+        layout: decoder of slots to text and images.
+        batch_trajectory: trajectory of the batch, on the host.
+        titles: title of each document.
+        prompts: prompt of each document.
     """
-    end = max(1.0, float(batch_trajectory.times[-1]))
+    end = max(1.0, float(batch_trajectory.run_times[-1]))
     shown = _decode_images(layout, batch_trajectory)
     return [
         trajectory.TrajectoryView(
@@ -32,10 +32,10 @@ def build_views(
             prompt=prompts[b],
             frames=tuple(
                 trajectory.Frame(
-                    clock=float(t) / end,
+                    time=float(t) / end,
                     parts=_make_parts(layout, batch_trajectory, shown, moment, b),
                 )
-                for moment, t in enumerate(batch_trajectory.times)
+                for moment, t in enumerate(batch_trajectory.run_times)
             ),
         )
         for b in range(len(titles))
@@ -43,24 +43,24 @@ def build_views(
 
 
 DecodedImages = dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]]
-"""State and guess of a picture, by moment, document and first slot."""
+"""Decoded x_t and x1 prediction of an image, by step, document and first slot."""
 
 
 def _decode_images(layout: layouts.Layout, batch_trajectory: Trajectory) -> DecodedImages:
-    """All pictures at all moments, decoded at once, since a codec may be a network."""
+    """Decode the images of all steps in one call, because the codec may be a network."""
     canvas = batch_trajectory.canvas
     found: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
-    for at_moment in np.ndindex(canvas.kind.shape[:2]):
-        layers = (x[at_moment] for x in (canvas.kind, canvas.span, canvas.position))
+    for at_moment in np.ndindex(canvas.modality.shape[:2]):
+        layers = (x[at_moment] for x in (canvas.modality, canvas.span, canvas.position))
         for kind, at in layouts.iter_parts(*layers):
             if kind == Modality.IMAGE:
                 place = (*at_moment, int(at[0]))
-                whole = (canvas.ids, canvas.latents, batch_trajectory.guess)
+                whole = (canvas.ids, canvas.latents, batch_trajectory.x1_hat)
                 found[place] = tuple(x[at_moment][at] for x in whole)
     if not found:
         return {}
     ids, latents, guesses = map(np.stack, zip(*found.values(), strict=True))
-    states, guesses = (layout.pictures(ids, x) for x in (latents, guesses))
+    states, guesses = (layout.decode_images(ids, x) for x in (latents, guesses))
     return dict(zip(found, zip(states, guesses, strict=True), strict=True))
 
 
@@ -71,41 +71,41 @@ def _make_parts(
     step: int,
     b: int,
 ) -> tuple[trajectory.TextSpan | trajectory.ImageView, ...]:
-    """One document at one moment.
+    """Build the parts of a document at one step.
 
-    A word's key is its slot, a picture's its first slot, and a run's that of the picture before it,
-    below zero: what stays keeps its key when words are inserted.
+    The key of a token is its slot. The key of an image is its first slot. The key of a text span is
+    `~key` of the image before it. So keys stay the same when tokens are inserted.
     """
     canvas, at_moment = batch_trajectory.canvas, (step, b)
-    ids, fixed = canvas.ids[at_moment], canvas.fixed[at_moment]
-    layers = (x[at_moment] for x in (canvas.kind, canvas.span, canvas.position))
+    ids, fixed = canvas.ids[at_moment], canvas.is_given[at_moment]
+    layers = (x[at_moment] for x in (canvas.modality, canvas.span, canvas.position))
     parts: list[trajectory.TextSpan | trajectory.ImageView] = []
     before = 0
     for kind, at in layouts.iter_parts(*layers):
         given = bool(fixed[at].all())
-        clock = 1.0 if given else float(np.mean(batch_trajectory.clock[at_moment][at[~fixed[at]]]))
+        clock = 1.0 if given else float(np.mean(batch_trajectory.time[at_moment][at[~fixed[at]]]))
         if kind == Modality.IMAGE:
             before = int(at[0])
             state, guess = decoded_images[step, b, before]
             parts.append(
                 trajectory.ImageView(
                     key=before,
-                    state=state,
-                    guess=guess,
-                    clock=clock,
+                    x_t=state,
+                    x1_hat=guess,
+                    time=clock,
                     given=given,
                 )
             )
-        elif not np.isin(ids[at], layout.silent).all():
+        elif not np.isin(ids[at], layout.marker_ids).all():
             words = tuple(
                 trajectory.TokenView(
                     key=int(slot),
-                    text=layout.vocab.piece(int(ids[slot])),
-                    certainty=float(np.clip(batch_trajectory.certainty[at_moment][slot], 0, 1)),
+                    text=layout.vocab.id_to_piece(int(ids[slot])),
+                    confidence=float(np.clip(batch_trajectory.confidence[at_moment][slot], 0, 1)),
                     given=bool(fixed[slot]),
                 )
                 for slot in at
-                if ids[slot] not in layout.silent
+                if ids[slot] not in layout.marker_ids
             )
-            parts.append(trajectory.TextSpan(key=~before, words=words, clock=clock, given=given))
+            parts.append(trajectory.TextSpan(key=~before, tokens=words, time=clock, given=given))
     return tuple(parts)

@@ -1,4 +1,4 @@
-// A page of reconstructions: only its curves need a script.
+// Start of the page of reconstructions, where only the training curves need a script.
 
 function start() {
   if (data.curves.length) chart.begin();

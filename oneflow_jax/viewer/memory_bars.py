@@ -1,4 +1,4 @@
-"""What fills the memory of a chip, as bars."""
+"""Bar charts of the memory usage per chip, by category."""
 
 import io
 import itertools
@@ -10,10 +10,10 @@ from matplotlib import figure, patches
 from oneflow_jax.viewer import fonts, plots
 
 COLORS = (*plots.COLORS, "#c26f2d")
-"""One for each category that compiling tells of."""
+"""Colors of the memory categories."""
 
 MIN_VISIBLE_FRACTION = 0.005
-"""Share of the longest bar below which nothing would be seen of a category."""
+"""Fraction of the longest bar below which a category is too small to be visible."""
 
 
 def plot_bars(
@@ -22,13 +22,13 @@ def plot_bars(
     limits: Mapping[str, float | None],
     title: str,
 ) -> None:
-    """Writes a PNG with a bar for each row, made of its categories, and a mark at its limit.
+    """Write a PNG with a stacked bar of categories for each row, and a mark at its limit.
 
     Args:
-      path: where the PNG goes, in a folder that is there.
-      rows: GiB by category, by the name of the row.
-      limits: GiB that there are, by the same names; None draws no mark.
-      title: a line at the top.
+      path: path of the PNG, in an existing folder.
+      rows: GiB by category, by name of the row.
+      limits: available GiB by name of the row; None draws no mark.
+      title: title at the top.
     """
     height = 1.7 + 0.42 * len(rows)
     drawn = figure.Figure(
@@ -48,7 +48,7 @@ def plot_bars(
             )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
-    axes.set_xlabel("GiB of each chip; the mark is what there is", color=fonts.MUTED_COLOR)
+    axes.set_xlabel("GiB per chip; the mark is the available memory", color=fonts.MUTED_COLOR)
     axes.set_title(title, loc="left", color=fonts.TEXT_COLOR, pad=14)
     axes.grid(axis="x", color=fonts.LINE_COLOR)
     axes.set_axisbelow(True)
@@ -65,7 +65,7 @@ def plot_bars(
 
 
 def _visible_categories(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The categories of which something can be seen in any of the bars."""
+    """Return the categories that are large enough to be visible in at least one bar."""
     longest = max(sum(row.values()) for row in rows.values())
     seen = (
         name

@@ -1,9 +1,9 @@
-// Playback, keys and start; follows card.js, whose names it uses.
+// Playback, keyboard shortcuts and start of the page. It must come after card.js, whose names it uses.
 
 const quiet = matchMedia("(prefers-reduced-motion: reduce)");
 const FULL_RUN = 6000; // milliseconds from t=0 to t=1 at speed 1
 
-/** The slider's state, and the only code that changes what is on the page. */
+/** State of the slider; all changes of the documents on the page go through this object. */
 const show = {
   cards: data.stories.map((story, index) => new Card(story, index)),
   step: 0,
@@ -54,7 +54,7 @@ const show = {
     else this.play();
   },
 
-  /** Moves by hand: playing stops. */
+  /** Moves to a step chosen by the user, and stops playback. */
   seek(step) {
     this.pause();
     this.go(step);
@@ -68,7 +68,7 @@ const show = {
     this.go(this.step, true);
   },
 
-  /** Shows one document alone, or all again. */
+  /** Shows only one document, or all of them again. */
   alone(card) {
     const on = card !== null && !card.root.classList.contains("alone");
     for (const each of this.cards) {
@@ -79,7 +79,7 @@ const show = {
     this.reserve();
   },
 
-  /** Gives each document the room it needs at the end, so that nothing below it moves meanwhile. */
+  /** Reserves the final height of each document, so that nothing below it moves during playback. */
   reserve() {
     for (const card of this.cards) card.body.style.minHeight = "";
     const step = this.step;
@@ -126,7 +126,7 @@ function listen() {
     const action = KEYS[event.key];
     if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("select")) return;
-    if (event.key === " " && event.target.closest("button, summary")) return; // they take space themselves
+    if (event.key === " " && event.target.closest("button, summary")) return; // These elements handle the space key.
     event.preventDefault();
     action();
   });

@@ -10,7 +10,7 @@ from matplotlib import figure, ticker
 from oneflow_jax.viewer import fonts
 
 MAX_XTICKS = 9
-"""So many different x are all written down; of more, round numbers."""
+"""Maximum number of distinct x values for which each has a tick; above, ticks are round numbers."""
 
 COLORS = (
     fonts.ACCENT_COLOR,
@@ -30,12 +30,12 @@ def plot_lines(
     xlabel: str = "forward passes",
     ylabel: str = "quality",
 ) -> None:
-    """Writes a plot of (x, y) points joined by lines; x is drawn on a scale of doublings.
+    """Write a line plot with a log2 x axis.
 
     Args:
-      path: where the PNG goes; its folder is made if need be.
-      curves: points by name, in order of x; every x is positive.
-      title: a line at the top.
+      path: path of the PNG; its folder is created if necessary.
+      curves: (x, y) points by name, in order of x; every x is positive.
+      title: title at the top.
       xlabel: label of the x axis.
       ylabel: label of the y axis.
     """

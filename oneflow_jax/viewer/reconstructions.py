@@ -1,8 +1,5 @@
-"""One self-contained HTML page of a codec: originals beside what comes back, and the figures."""
+"""Writes the HTML page of a codec: originals beside their reconstructions, and metrics."""
 
-import base64
-import html
-import io
 import os
 from collections.abc import Mapping, Sequence
 
@@ -10,13 +7,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from oneflow_jax.viewer import page
+from oneflow_jax.viewer import page, templates
 
 DISPLAY_SIZE = 128
-"""Pixels to which smaller pictures are enlarged, by whole factors, before they are stored: about as
-large as the page shows them, so that their pixels are squares of one size."""
+"""Width in pixels up to which images are enlarged, by an integer factor, before they are stored.
 
-PANEL_NAMES = ("original", "rebuilt", "difference")
+It is about the width at which the page shows them, so that all pixels appear equally large.
+"""
+
+PANEL_NAMES = ("original", "reconstruction", "difference")
 
 
 def write(
@@ -34,64 +33,52 @@ def write(
     intro: str,
     notes: Sequence[str] = (),
 ) -> None:
-    """Writes the page to `path`; its folder is made if need be.
+    """Write the page to `path`, and create its folder if necessary.
 
     Args:
-        path: where the HTML file goes.
-        originals: pictures that were encoded.
-        reconstructions: the same, decoded; the page also shows how they differ.
-        captions: a line for each.
-        columns: whose figures there are.
-        metrics: what was measured, by name, as people read it: of each column, or of the first.
-        ylabel: what the curves are of.
-        curves: what was measured in training, by name.
-        settings: the run's settings by name.
-        heading: what the page is about.
-        intro: a sentence below it.
-        notes: lines for the foot of the page.
+        path: path of the HTML file.
+        originals: original images.
+        reconstructions: reconstruction of each image; the page also shows the difference.
+        captions: caption of each image.
+        columns: titles of the columns of metrics.
+        metrics: formatted values by name of the metric: one for each column, or fewer for the
+            first columns only.
+        ylabel: label of the y axis of the curves.
+        curves: curves of the training by name.
+        settings: settings of the run, by name.
+        heading: title of the page.
+        intro: sentence below the title.
+        notes: lines in the footer.
     """
     rows = zip(originals, reconstructions, captions, strict=True)
-    page.render_template(
+    templates.write_page(
         path,
         "gallery.html",
-        styles=("page.css", "gallery.css"),
-        scripts=("elements.js", "chart.js", "gallery.js"),
         data={
             "axis": ylabel,
             "curves": [page.serialize_curve(name, curve) for name, curve in curves.items()],
         },
-        fields={
-            "heading": html.escape(heading),
-            "lede": html.escape(intro),
-            "pictures": "".join(_render_row(*row) for row in rows),
-            "columns": "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in columns),
-            "figures": "".join(
-                _render_metric_row(name, *row, *[""] * (len(columns) - len(row)))
-                for name, row in metrics.items()
-            ),
-            "settings": "".join(map(page.render_setting, settings.items())),
-            "notes": "".join(f"<p>{html.escape(note)}</p>" for note in notes),
+        heading=heading,
+        intro=intro,
+        figures=[(caption, _make_panels(*images)) for *images, caption in rows],
+        columns=columns,
+        metrics={
+            name: [*values, *[""] * (len(columns) - len(values))]
+            for name, values in metrics.items()
         },
+        settings=settings,
+        notes=notes,
     )
 
 
-def _render_row(original: np.ndarray, reconstruction: np.ndarray, caption: str) -> str:
-    """Original, reconstruction, and difference around grey; the caption is a line."""
+def _make_panels(original: np.ndarray, reconstruction: np.ndarray) -> dict[str, Image.Image]:
+    """Return the original, the reconstruction and their difference, where gray is 0, by name."""
     difference = np.clip(reconstruction.astype(int) - original + 128, 0, 255).astype(np.uint8)
-    three = zip(PANEL_NAMES, (original, reconstruction, difference), strict=True)
-    images = "".join(
-        f"<img src='{_data_uri(pixels)}' alt='{name}' title='{name}'>" for name, pixels in three
-    )
-    return f"<figure>{images}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    panels = map(_enlarge, (original, reconstruction, difference))
+    return dict(zip(PANEL_NAMES, panels, strict=True))
 
 
-def _render_metric_row(name: str, *values: str) -> str:
-    cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-    return f"<tr><th scope='row'>{html.escape(name)}</th>{cells}</tr>"
-
-
-def _data_uri(pixels: np.ndarray) -> str:
+def _enlarge(pixels: np.ndarray) -> Image.Image:
+    """Enlarge an image by an integer factor, up to `DISPLAY_SIZE`."""
     factor = max(1, DISPLAY_SIZE // pixels.shape[1])
-    file = io.BytesIO()
-    Image.fromarray(np.kron(pixels, np.ones((factor, factor, 1), np.uint8))).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Image.fromarray(np.kron(pixels, np.ones((factor, factor, 1), np.uint8)))

@@ -1,9 +1,9 @@
-"""All pictures of a page in few image files: tall sheets of equal tiles, packed into data URIs.
+"""Packs all images of a page into a few sprite sheets: data URIs of tall sheets of equal tiles.
 
-A run of 16 documents over 40 steps shows thousands of tiny pictures, most of them noise, which
-does not compress without loss. Tiles that people look at longest (given and finished pictures) are
-always stored exactly. The tiles between are stored exactly too if all sheets then fit the budget;
-otherwise in the first way of `ENCODINGS` that fits.
+A run of 16 documents with 40 steps has thousands of tiny images. Most of them are noise, which
+lossless compression hardly shrinks. Given and finished images, which people look at longest, are
+always stored losslessly. All other images are stored with the first of `ENCODINGS` for which the
+sheets fit into the budget; the first one is lossless too.
 """
 
 import base64
@@ -21,19 +21,19 @@ MAX_SHEET_HEIGHT = 8192  # browsers refuse images taller than 16k to 32k pixels
 
 
 def _encode_png(sheet: Image.Image) -> tuple[str, bytes]:
-    """The sheet as PNG, without loss."""
+    """Encode a sheet as PNG, which is lossless."""
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return "image/png", file.getvalue()
 
 
 def _encode_palette_png(sheet: Image.Image) -> tuple[str, bytes]:
-    """The sheet as PNG with the 256 colors that suit it best: a third of the bytes of noise."""
+    """Encode a sheet as PNG with an adaptive palette of 256 colors: 1/3 of the size for noise."""
     return _encode_png(sheet.quantize(256, dither=Image.Dither.NONE))
 
 
 def _encode_webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
-    """The sheet as lossy WebP."""
+    """Encode a sheet as lossy WebP."""
     file = io.BytesIO()
     sheet.save(file, "WEBP", quality=quality)
     return "image/webp", file.getvalue()
@@ -41,16 +41,14 @@ def _encode_webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class SheetEncoding:
-    """A way to store sheets, and what to tell the reader about it ("" if nothing is lost)."""
+    """An encoding of sheets, and a note for the reader of the page; "" if it is lossless."""
 
     encode: Callable[[Image.Image], tuple[str, bytes]]
-    remark: str
+    note: str
 
 
 def _lossy_note(method: str) -> str:
-    return (
-        f"Pictures between the first and the last step are stored {method} to keep the page small."
-    )
+    return f"Images between the first and the last step are stored {method} to keep the page small."
 
 
 ENCODINGS = (
@@ -70,7 +68,7 @@ ENCODINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class TilePosition:
-    """Where a tile is: row `row` (in tiles, from the top) of sheet number `sheet`."""
+    """Position of a tile: index of its sheet, and its row in the sheet, counted in tiles."""
 
     sheet: int
     row: int
@@ -78,63 +76,68 @@ class TilePosition:
 
 @dataclasses.dataclass
 class _Sheet:
-    exact: bool
+    lossless: bool
     tiles: list[trajectory.Pixels]
 
-    def image(self) -> Image.Image:
-        """The tiles, one below the other."""
+    def to_image(self) -> Image.Image:
+        """Stack the tiles vertically."""
         return Image.fromarray(np.concatenate(self.tiles))
 
 
 class SpritePacker:
-    """Collects tiles, each distinct one once, and packs them."""
+    """Collects distinct tiles and packs them into sheets."""
 
     def __init__(self) -> None:
         self._sheets: list[_Sheet] = []
-        self._places: dict[Hashable, TilePosition] = {}
-        self._open: dict[Hashable, int] = {}
+        self._positions: dict[Hashable, TilePosition] = {}
+        self._current_sheets: dict[Hashable, int] = {}
 
-    def place(self, pixels: trajectory.Pixels, group: Hashable, exact: bool) -> TilePosition:
-        """The place of a tile, which is added if it is new.
+    def add(self, pixels: trajectory.Pixels, group: Hashable, lossless: bool) -> TilePosition:
+        """Add a tile if it is new, and return its position.
 
         Args:
-          pixels: the tile.
-          group: tiles of one group look alike and share sheets, which compresses them best.
-          exact: store it without loss, whatever the budget.
+          pixels: pixels of the tile.
+          group: group of the tile; tiles of a group look alike and share sheets, which improves
+            compression.
+          lossless: whether to store the tile losslessly regardless of the budget.
         """
-        tile = (exact, pixels.shape, pixels.tobytes())
-        if tile not in self._places:
-            self._places[tile] = self._append(pixels, group, exact)
-        return self._places[tile]
+        tile = (lossless, pixels.shape, pixels.tobytes())
+        if tile not in self._positions:
+            self._positions[tile] = self._add_tile(pixels, group, lossless)
+        return self._positions[tile]
 
-    def _append(self, pixels: trajectory.Pixels, group: Hashable, exact: bool) -> TilePosition:
-        """The place of a new tile, on a new sheet if the open one of its group is full."""
-        kind = (exact, pixels.shape, None if exact else group)
+    def _add_tile(self, pixels: trajectory.Pixels, group: Hashable, lossless: bool) -> TilePosition:
+        """Add a tile to the current sheet of its group, or to a new one if that is full."""
+        kind = (lossless, pixels.shape, None if lossless else group)
         full = max(1, MAX_SHEET_HEIGHT // pixels.shape[0])
-        if kind not in self._open or len(self._sheets[self._open[kind]].tiles) == full:
-            self._open[kind] = len(self._sheets)
-            self._sheets.append(_Sheet(exact, []))
-        sheet = self._open[kind]
+        if (
+            kind not in self._current_sheets
+            or len(self._sheets[self._current_sheets[kind]].tiles) == full
+        ):
+            self._current_sheets[kind] = len(self._sheets)
+            self._sheets.append(_Sheet(lossless, []))
+        sheet = self._current_sheets[kind]
         self._sheets[sheet].tiles.append(pixels)
         return TilePosition(sheet, len(self._sheets[sheet].tiles) - 1)
 
-    def encode(self, budget: int) -> tuple[list[dict[str, int | str]], str]:
-        """The sheets for the page, and a remark for its reader if tiles lost precision.
+    def encode(self, max_bytes: int) -> tuple[list[dict[str, int | str]], str]:
+        """Encode all sheets with the first encoding that fits into `max_bytes`.
 
         Args:
-          budget: bytes that the data URIs may take. The smallest encoding is used even above it.
+          max_bytes: maximum size of all data URIs. If no encoding fits, the last one is used.
 
         Returns:
-          For each sheet the width and height of *one tile* in pixels and the data URI.
+          Data URI of each sheet, with width and height of *one tile* in pixels; and a note for the
+          reader of the page, "" if all tiles are lossless.
         """
         for encoding in ENCODINGS:
             uris = [
-                _data_uri((_encode_png if s.exact else encoding.encode)(s.image()))
+                _data_uri((_encode_png if s.lossless else encoding.encode)(s.to_image()))
                 for s in self._sheets
             ]
-            if sum(map(len, uris)) <= budget:
+            if sum(map(len, uris)) <= max_bytes:
                 break
-        remark = "" if all(sheet.exact for sheet in self._sheets) else encoding.remark
+        remark = "" if all(sheet.lossless for sheet in self._sheets) else encoding.note
         shapes = [sheet.tiles[0].shape for sheet in self._sheets]
         return [
             {"width": shape[1], "height": shape[0], "uri": uri}
@@ -143,5 +146,5 @@ class SpritePacker:
 
 
 def _data_uri(encoded: tuple[str, bytes]) -> str:
-    """A data URI of (media type, bytes)."""
+    """Return the data URI of (media type, bytes)."""
     return f"data:{encoded[0]};base64,{base64.b64encode(encoded[1]).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""Which words come first: when each word of a document was settled."""
+"""Computes the time at which each word, or part, of a document reaches its final form."""
 
 import collections
 import dataclasses
@@ -10,28 +10,28 @@ import numpy as np
 from oneflow_jax.viewer import trajectory
 
 CONFIDENT = 0.5
-"""Certainty from which a word counts as there."""
+"""Minimum confidence at which a token counts as generated."""
 
 IMAGE_LABEL = "<image>"
 
 
 @dataclasses.dataclass(frozen=True)
 class WordTime:
-    """A word, or a picture that was born on the way, and the time of the run when it came."""
+    """A word or an inserted image, and the sampling time at which it reached its final form."""
 
     word: str
     time: float
 
 
 def compute_word_times(view: trajectory.TrajectoryView) -> list[WordTime]:
-    """The words of the finished document that were not given, in reading order.
+    """Return the words of the finished document that were not given, in reading order.
 
-    A word has come when it reads as it does at the end, and does so from then on. One of several
-    pieces has come with the last of them.
+    The time of a word is that of the first frame from which on all of its tokens are as in the
+    last frame.
     """
-    times = [frame.clock for frame in view.frames]
-    at_piece = [{word.key: word for word in frame.words()} for frame in view.frames]
-    at_picture = [{picture.key for picture in frame.pictures()} for frame in view.frames]
+    times = [frame.time for frame in view.frames]
+    at_piece = [{word.key: word for word in frame.tokens()} for frame in view.frames]
+    at_picture = [{picture.key for picture in frame.images()} for frame in view.frames]
     found: list[WordTime] = []
     for part in view.frames[-1].parts:
         if isinstance(part, trajectory.ImageView):
@@ -39,7 +39,7 @@ def compute_word_times(view: trajectory.TrajectoryView) -> list[WordTime]:
                 there = [part.key in keys for keys in at_picture]
                 found.append(WordTime(IMAGE_LABEL, times[_first_stable(there)]))
             continue
-        for pieces in _group_into_words(part.words):
+        for pieces in _group_into_words(part.tokens):
             if not any(piece.given for piece in pieces):
                 since = max(
                     _first_stable([_reads_as_final(piece, at) for at in at_piece])
@@ -51,22 +51,22 @@ def compute_word_times(view: trajectory.TrajectoryView) -> list[WordTime]:
 
 
 class FormationInterval(NamedTuple):
-    """A text run or picture of a finished document, and the frames from and at which it formed."""
+    """A text span or image of a finished document, and the frames between which it formed."""
 
     part: trajectory.Part
-    first: int
-    last: int
+    first_frame: int
+    last_frame: int
 
 
 def compute_formation_intervals(view: trajectory.TrajectoryView) -> list[FormationInterval]:
-    """When each part of a document formed, in reading order.
+    """Return the interval in which each part of the document forms, in reading order.
 
-    From the frame that first has something of it, to the one from which on it is as at the end.
-
-    A picture is finished with the last frame, unless it was given: it is refined to the end.
+    It starts at the first frame that has a token of the part, and ends at the first frame from
+    which on the part is as in the last frame. Images are refined to the end, so their interval
+    ends at the last frame.
     """
-    at_piece = [{word.key: word for word in frame.words()} for frame in view.frames]
-    at_picture = [{picture.key for picture in frame.pictures()} for frame in view.frames]
+    at_piece = [{word.key: word for word in frame.tokens()} for frame in view.frames]
+    at_picture = [{picture.key for picture in frame.images()} for frame in view.frames]
     found = []
     for part in view.frames[-1].parts:
         if isinstance(part, trajectory.ImageView):
@@ -78,16 +78,16 @@ def compute_formation_intervals(view: trajectory.TrajectoryView) -> list[Formati
                 )
             )
             continue
-        first = min(_first_stable([piece.key in at for at in at_piece]) for piece in part.words)
+        first = min(_first_stable([piece.key in at for at in at_piece]) for piece in part.tokens)
         last = max(
-            _first_stable([_reads_as_final(piece, at) for at in at_piece]) for piece in part.words
+            _first_stable([_reads_as_final(piece, at) for at in at_piece]) for piece in part.tokens
         )
         found.append(FormationInterval(part, first, max(first, last)))
     return found
 
 
 def average_times(word_times: Sequence[WordTime]) -> dict[str, tuple[float, int]]:
-    """By word: the mean of its times, and how often it came; the earliest first."""
+    """Return the mean time and the count of each word, sorted by time."""
     times = collections.defaultdict(list)
     for one in word_times:
         times[one.word].append(one.time)
@@ -96,7 +96,7 @@ def average_times(word_times: Sequence[WordTime]) -> dict[str, tuple[float, int]
 
 
 def _first_stable(is_stable: Sequence[bool]) -> int:
-    """The first moment from which on it is true to the end; the last one, if not even then."""
+    """Return the first index from which on all values are true, or else the last index."""
     trailing = next((n for n, true in enumerate(reversed(is_stable)) if not true), len(is_stable))
     return len(is_stable) - max(trailing, 1)
 
@@ -105,11 +105,11 @@ def _reads_as_final(
     token: trajectory.TokenView, tokens_by_key: dict[int, trajectory.TokenView]
 ) -> bool:
     then = tokens_by_key.get(token.key)
-    return then is not None and then.text == token.text and then.certainty >= CONFIDENT
+    return then is not None and then.text == token.text and then.confidence >= CONFIDENT
 
 
 def _group_into_words(tokens: Sequence[trajectory.TokenView]) -> list[list[trajectory.TokenView]]:
-    """Pieces that belong together; a leading space begins a word, empty pieces are left out."""
+    """Group tokens into words: a leading space starts a word, and blank tokens are dropped."""
     words: list[list[trajectory.TokenView]] = []
     for piece in tokens:
         if not piece.text.strip():

@@ -1,11 +1,11 @@
-"""Stories: what a sampling run looked like at each of its steps, ready to be drawn.
+"""Trajectory of a document for display: its text and images at each sampling step.
 
-A frame is a list of parts and a text run is a list of words, each with a key of its own. The lists
-may differ from frame to frame, as they do when words are inserted: what keeps its key is the same
-thing; a new key is something that has just appeared. Keys are unique within a frame (parts among
-parts, words among words), and a word keeps its key when a picture splits its run.
+A frame is a list of parts, and a text span is a list of tokens. Each part and each token has a key.
+The lists may differ between frames, for example after insertions: an item with the same key is the
+same item, and a new key is a new item. Keys are unique within a frame, among parts and among
+tokens. A token keeps its key when an image splits its text span.
 
-Clocks and certainties lie in [0, 1]; clock 0 is all mask or noise, clock 1 is clean.
+Times and confidences are in [0, 1]. At time 0, an item is masked or noise; at time 1, it is clean.
 """
 
 import collections
@@ -15,20 +15,20 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import UInt8
 
-TRANSPARENT_CONFIDENCE = 0.1  # a word less certain than this is drawn as a plain block ...
-OPAQUE_CONFIDENCE = 0.9  # ... and one more certain than this as plain text
+TRANSPARENT_CONFIDENCE = 0.1  # A token with less confidence is drawn as a plain block.
+OPAQUE_CONFIDENCE = 0.9  # A token with more confidence is drawn as plain text.
 
 Pixels = UInt8[np.ndarray, "H W 3"]
 
 
 def _check_fraction(owner: str, name: str, value: float) -> None:
-    """Raises ValueError unless `value` lies in [0, 1]; not-a-number does not."""
+    """Raise ValueError if `value` is not in [0, 1]; NaN is not."""
     if not 0 <= value <= 1:
         raise ValueError(f"{owner}: {name}={value} is not in [0, 1]")
 
 
 def _check_pixels(owner: str, name: str, pixels: np.ndarray) -> None:
-    """Raises ValueError unless `pixels` is uint8 `[H W 3]` with at least one pixel."""
+    """Raise ValueError unless `pixels` is uint8 `[H W 3]` with at least one pixel."""
     wrong = pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3
     if wrong or not pixels.size:
         raise ValueError(
@@ -37,7 +37,7 @@ def _check_pixels(owner: str, name: str, pixels: np.ndarray) -> None:
 
 
 def _check_unique(owner: str, keys: Iterable[int]) -> None:
-    """Raises ValueError if a key occurs twice."""
+    """Raise ValueError if a key occurs twice."""
     twice = sorted(key for key, count in collections.Counter(keys).items() if count > 1)
     if twice:
         raise ValueError(f"{owner} occur more than once in a frame: {twice}")
@@ -45,30 +45,32 @@ def _check_unique(owner: str, keys: Iterable[int]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class TokenView:
-    """One token of a text run as it stands at one step.
+    """A token at one step.
 
-    `text` is the token's piece, with its leading space if it has one: the pieces joined are what
-    people read. `certainty` is the probability that the model gives to this piece at this step; a
-    given word was part of the prompt.
+    Attributes:
+        key: identity of the token across frames.
+        text: text of the token, including a leading space; joining the texts gives the document's.
+        confidence: probability of the token at this step.
+        given: whether the token is part of the prompt.
     """
 
     key: int
     text: str
-    certainty: float
+    confidence: float
     given: bool = False
 
     def __post_init__(self) -> None:
-        _check_fraction(f"word {self.key} ({self.text!r})", "certainty", self.certainty)
+        _check_fraction(f"token {self.key} ({self.text!r})", "confidence", self.confidence)
 
-    def legibility(self) -> float:
-        """How far the word has come out of its mask, from 0 (a plain block) to 1 (plain text)."""
+    def opacity(self) -> float:
+        """Return the opacity of the text, from 0 (a plain block) to 1 (plain text)."""
         if self.given:
             return 1.0
         return min(
             1.0,
             max(
                 0.0,
-                (self.certainty - TRANSPARENT_CONFIDENCE)
+                (self.confidence - TRANSPARENT_CONFIDENCE)
                 / (OPAQUE_CONFIDENCE - TRANSPARENT_CONFIDENCE),
             ),
         )
@@ -76,41 +78,49 @@ class TokenView:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageView:
-    """One picture at one step: `state` is x_t decoded, `guess` the model's x̂_1, uint8 `[H W 3]`."""
+    """An image at one step.
+
+    Attributes:
+        key: identity of the image across frames.
+        x_t: decoded state, uint8 `[H W 3]`.
+        x1_hat: decoded x1 prediction, uint8 `[H W 3]`; None if there is none.
+        time: time t of the image.
+        given: whether the image is part of the prompt.
+    """
 
     key: int
-    state: Pixels
-    guess: Pixels | None
-    clock: float
+    x_t: Pixels
+    x1_hat: Pixels | None
+    time: float
     given: bool = False
 
     def __post_init__(self) -> None:
-        _check_fraction(f"picture {self.key}", "clock", self.clock)
-        _check_pixels(f"picture {self.key}", "state", self.state)
-        if self.guess is not None:
-            _check_pixels(f"picture {self.key}", "guess", self.guess)
-            if self.guess.shape != self.state.shape:
+        _check_fraction(f"image {self.key}", "time", self.time)
+        _check_pixels(f"image {self.key}", "x_t", self.x_t)
+        if self.x1_hat is not None:
+            _check_pixels(f"image {self.key}", "x1_hat", self.x1_hat)
+            if self.x1_hat.shape != self.x_t.shape:
                 raise ValueError(
-                    f"picture {self.key}: the shapes of guess {self.guess.shape} and state"
-                    f" {self.state.shape} differ"
+                    f"image {self.key}: the shapes of x1_hat {self.x1_hat.shape} and x_t"
+                    f" {self.x_t.shape} differ"
                 )
 
 
 @dataclasses.dataclass(frozen=True)
 class TextSpan:
-    """Words that stand together, between two pictures or at an end of the document."""
+    """A run of tokens between two images, or before the first or after the last one."""
 
     key: int
-    words: tuple[TokenView, ...]
-    clock: float
+    tokens: tuple[TokenView, ...]
+    time: float
     given: bool = False
 
     def __post_init__(self) -> None:
-        _check_fraction(f"text run {self.key}", "clock", self.clock)
+        _check_fraction(f"text span {self.key}", "time", self.time)
 
-    def reading(self) -> str:
-        """The pieces joined, as people read them."""
-        return "".join(word.text for word in self.words).strip()
+    def to_text(self) -> str:
+        """Join the texts of the tokens."""
+        return "".join(word.text for word in self.tokens).strip()
 
 
 Part = TextSpan | ImageView
@@ -118,34 +128,37 @@ Part = TextSpan | ImageView
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-    """A whole document at one step, in reading order; `clock` is the time of the run as a whole."""
+    """A document at one step: its parts in reading order, and the time of the sampling run."""
 
-    clock: float
+    time: float
     parts: tuple[Part, ...]
 
     def __post_init__(self) -> None:
-        _check_fraction("frame", "clock", self.clock)
+        _check_fraction("frame", "time", self.time)
         _check_unique("keys of parts", (part.key for part in self.parts))
-        _check_unique("keys of words", (word.key for word in self.words()))
+        _check_unique("keys of tokens", (word.key for word in self.tokens()))
 
-    def words(self) -> tuple[TokenView, ...]:
-        """The words of all text runs, in reading order."""
-        return tuple(word for run in self.runs() for word in run.words)
+    def tokens(self) -> tuple[TokenView, ...]:
+        """Return the tokens of all text spans, in reading order."""
+        return tuple(word for run in self.text_spans() for word in run.tokens)
 
-    def runs(self) -> tuple[TextSpan, ...]:
-        """The text runs, in reading order."""
+    def text_spans(self) -> tuple[TextSpan, ...]:
+        """Return the text spans, in reading order."""
         return tuple(part for part in self.parts if isinstance(part, TextSpan))
 
-    def pictures(self) -> tuple[ImageView, ...]:
-        """The pictures, in reading order."""
+    def images(self) -> tuple[ImageView, ...]:
+        """Return the images, in reading order."""
         return tuple(part for part in self.parts if isinstance(part, ImageView))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrajectoryView:
-    """One document from corrupted to clean: `frames[0]` is the start, `frames[-1]` the result.
+    """Trajectory of a document, from corrupted to clean.
 
-    `prompt` says in words what was asked for ("" if nothing was).
+    Attributes:
+        title: title of the document on the page.
+        prompt: prompt as text; "" if there was none.
+        frames: document at each step; the first is the start, and the last the result.
     """
 
     title: str
@@ -154,15 +167,15 @@ class TrajectoryView:
 
     def __post_init__(self) -> None:
         if not self.frames:
-            raise ValueError(f"story {self.title!r} has no frames")
+            raise ValueError(f"trajectory {self.title!r} has no frames")
         kinds: dict[int, type[Part]] = {}
         for part in (part for frame in self.frames for part in frame.parts):
             if kinds.setdefault(part.key, type(part)) is not type(part):
                 raise ValueError(
-                    f"story {self.title!r}: key {part.key} is a text run in one frame and a picture"
-                    " in another"
+                    f"trajectory {self.title!r}: key {part.key} is a text span in one frame and an "
+                    "image in another"
                 )
 
-    def reading(self) -> str:
-        """The text of the finished document, its runs joined by single spaces."""
-        return " ".join(filter(None, (run.reading() for run in self.frames[-1].runs())))
+    def to_text(self) -> str:
+        """Return the text of the finished document: its spans joined by single spaces."""
+        return " ".join(filter(None, (run.to_text() for run in self.frames[-1].text_spans())))

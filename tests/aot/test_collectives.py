@@ -1,4 +1,4 @@
-"""Collectives of real programs of 8 devices, of known numbers and bytes."""
+"""Tests of finding collectives in real programs for 8 devices with known counts and bytes."""
 
 import functools
 
@@ -14,7 +14,7 @@ SHARD_BYTES = 4 * 256  # bytes of float32[1, 256]
 
 
 def compile_and_find(function, out_specs, *, slice_of=(0,) * 8, mesh=None):
-    """The collectives of a function of f32[1, 256] on each of 8 devices in two rows of four."""
+    """Compile a function of f32[1, 256] for a 2 x 4 mesh and return its collectives."""
     mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     mapped = jax.shard_map(
         function, mesh=mesh, in_specs=P(("a", "b")), out_specs=out_specs, check_vma=False
@@ -52,7 +52,7 @@ CASES = {
 def test_kind_bytes_and_group(kind):
     function, out, sent, chips = CASES[kind]
     (one,) = compile_and_find(function, out)
-    assert (one.kind, one.bytes, one.chips, one.times) == (kind, sent, chips, 1)
+    assert (one.kind, one.bytes, one.group_size, one.count) == (kind, sent, chips, 1)
     assert collectives.sum_by_kind([one]) == {kind: {"count": 1, "bytes": sent}}
 
 
@@ -61,7 +61,7 @@ def test_in_a_loop_they_count_as_often_as_it_runs():
         return jax.lax.scan(lambda y, _: (jax.lax.psum(y, "b") / 4, None), x, length=6)[0]
 
     (one,) = compile_and_find(function, P(ALL))
-    assert (one.times, one.bytes) == (6, 6 * 2 * 3 / 4 * SHARD_BYTES)
+    assert (one.count, one.bytes) == (6, 6 * 2 * 3 / 4 * SHARD_BYTES)
     assert collectives.sum_by_kind([one])["all-reduce"]["count"] == 6
 
 
@@ -69,7 +69,7 @@ def test_in_a_loop_they_count_as_often_as_it_runs():
 def test_what_crosses_slices_is_told(axis, slices):
     function = functools.partial(jax.lax.psum, axis_name=axis)
     (one,) = compile_and_find(function, P(ALL), slice_of=(0, 0, 0, 0, 1, 1, 1, 1))
-    assert one.slices == slices
+    assert one.num_slices == slices
 
 
 GROUP_FORMATS = {
@@ -85,7 +85,7 @@ GROUP_FORMATS = {
 
 @pytest.mark.parametrize("form", GROUP_FORMATS)
 def test_groups_in_every_form(form):
-    line = hlo.Instruction("all-reduce.1", "all-reduce", (), (), form, root=False)
+    line = hlo.Instruction("all-reduce.1", "all-reduce", (), (), form, is_root=False)
     np.testing.assert_array_equal(collectives._device_groups(line, 4), GROUP_FORMATS[form])
 
 

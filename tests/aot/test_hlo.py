@@ -1,4 +1,4 @@
-"""What a compiled program runs, and how often."""
+"""Tests of parsing HLO: which instructions a program runs, and how often."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ def compile_program(function, *arguments):
 
 
 def matmul_run_count(program):
-    """The one matrix product of a program may be in a fusion."""
+    """Return how often the program's only matrix product runs; it may be inside a fusion."""
     (times,) = (
         times
-        for name, times in program.times.items()
+        for name, times in program.run_counts.items()
         for line in program.computations[name].values()
         if line.opcode == "dot"
     )
@@ -33,7 +33,7 @@ def test_loops_within_loops_multiply():
     program = compile_program(nested_scan, jnp.ones((16, 16)))
     times = matmul_run_count(program)
     assert times == 15
-    assert program.unknown_loops == ()
+    assert program.dynamic_loops == ()
 
 
 def test_a_loop_of_unknown_length_counts_once_and_is_told():
@@ -43,7 +43,7 @@ def test_a_loop_of_unknown_length_counts_once_and_is_told():
     )
     times = matmul_run_count(program)
     assert times == 1
-    assert len(program.unknown_loops) == 1
+    assert len(program.dynamic_loops) == 1
 
 
 TPU = """HloModule step
@@ -70,9 +70,9 @@ ENTRY %main (a: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
 
 
 def test_the_dialect_of_tpus():
-    """Loops tell their rounds by constants, here by twos; S(1) is memory on the chip."""
+    """Check trip counts of TPU loops (constant bounds, step 2) and on-chip memory, `S(1)`."""
     program = hlo.parse(TPU)
-    assert program.times == {"main": 1, "body": 12}
+    assert program.run_counts == {"main": 1, "body": 12}
     line = program.computations["body"]["y"]
     assert line.shapes == (hlo.Shape("bf16", (8, 128)),)
     assert (line.shapes[0].bytes, line.path, line.operands) == (

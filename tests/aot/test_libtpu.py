@@ -1,4 +1,4 @@
-"""Real compilation for TPUs, on a small model: `make aot`."""
+"""Real TPU compilation of a small model; run by `make aot`."""
 
 import importlib.util
 import json
@@ -22,33 +22,36 @@ pytestmark = [
 def test_as_many_devices_as_chips(name):
     topology = topologies.parse_topology(name)
     devices = topology.devices()
-    count = topology.slices
+    count = topology.num_slices
     for side in topology.shape:
         count *= side
     assert len(devices) == count
     assert {device.platform for device in devices} == {"tpu"}
-    assert len({getattr(device, "slice_index", None) or 0 for device in devices}) == topology.slices
+    assert (
+        len({getattr(device, "slice_index", None) or 0 for device in devices})
+        == topology.num_slices
+    )
 
 
 def test_a_mesh_may_split_a_side_of_the_torus():
-    """32 is no product of sides of 8 x 8 x 8."""
+    """Check fsdp=32, which is not a product of complete sides of the 8 x 8 x 8 torus."""
     devices = topologies.parse_topology("v4-1024").devices()
     assert sharding.make_mesh({"data": -1, "fsdp": 32}, devices).shape["data"] == 16
 
 
 def small_config(**changes):
-    """Heads and widths that the kernel and the chip like; the state spread over four chips."""
+    """Return a config for the splash kernel (head size 128) and fsdp over 4 chips."""
     return runs.make_config(
         **{
             "mesh__fsdp": 4,
-            "batch": 16,
-            "data__length": 256,
+            "batch_size": 16,
+            "data__sequence_length": 256,
             "model__width": 256,
             "model__heads": 2,
             "model__kv_heads": 2,
             "model__head_width": 128,
             "model__hidden": 512,
-            "model__unroll": 1,
+            "model__scan_unroll": 1,
             "model__dtype": "bfloat16",
             "model__attention": "splash",
         }
@@ -59,43 +62,54 @@ def small_config(**changes):
 def test_a_small_model_on_a_slice(tmp_path, capsys):
     folder = epath.Path(tmp_path)
     run.run(small_config(), folder, ["v4-8"])
-    (told,) = json.loads((folder / workdir.AOT_REPORT).read_text()).values()
-    assert told["chips"] == 4
-    assert told["hbm_bytes_per_chip"] < told["hbm_limit_bytes"]
-    assert 0 < told["roofline_mfu"] <= told["model_flops_per_chip"] / told["flops_per_chip"] <= 1.0
-    assert 0 < told["scheduled_mfu"] < 1
-    assert {"all-gather", "reduce-scatter"} & set(told["collectives"])
-    assert told["activations_gathered"] == 0
-    assert told["sampling"]["fits"]
+    (report,) = json.loads((folder / workdir.AOT_REPORT).read_text()).values()
+    assert report["chips"] == 4
+    assert report["hbm_bytes_per_chip"] < report["hbm_limit_bytes"]
+    assert (
+        0
+        < report["roofline_mfu"]
+        <= report["model_flops_per_chip"] / report["flops_per_chip"]
+        <= 1.0
+    )
+    assert 0 < report["scheduled_mfu"] < 1
+    assert {"all-gather", "reduce-scatter"} & set(report["collectives"])
+    assert report["activations_gathered"] == 0
+    assert report["sampling"]["fits"]
     assert "MFU" in capsys.readouterr().out
 
 
 def test_flops_are_those_counted_on_paper():
-    """Loops of layers and microbatches are counted as often as they run."""
-    config = small_config(model__attention="dense", model__layers=3, parts=2)
-    told = run.topology_report(config, topologies.parse_topology("v4-8"), program_names=["train"])
-    assert told["flops_per_chip"] == pytest.approx(told["model_flops_per_chip"], rel=0.03)
+    """Check that loops over layers and microbatches are counted once per iteration."""
+    config = small_config(model__attention="xla", model__layers=3, grad_accum_steps=2)
+    report = run.topology_report(config, topologies.parse_topology("v4-8"), program_names=["train"])
+    assert report["flops_per_chip"] == pytest.approx(report["model_flops_per_chip"], rel=0.03)
 
 
 def test_what_crosses_slices_is_told():
-    told = run.topology_report(
+    report = run.topology_report(
         small_config(), topologies.parse_topology("2xv4-8"), program_names=["train"]
     )
-    assert told["mesh"]["slices"] == 2
-    assert told["sending_seconds"] > 0
-    assert told["between_slices"] > 0
+    assert report["mesh"]["slices"] == 2
+    assert report["sending_seconds"] > 0
+    assert report["between_slices"] > 0
 
 
 def test_programs_whose_text_jax_cannot_read():
-    """A v6e's sparse cores gather rows of large tables while others work."""
-    config = small_config(data__length=1024, data__vocab=32_768, model__embed_width=512)
-    told = run.topology_report(config, topologies.parse_topology("v6e-8"), program_names=["train"])
-    assert told["flops_per_chip"] > told["model_flops_per_chip"]
-    assert 0 < told["scheduled_mfu"] < told["roofline_mfu"] < 1
+    """Compile for v6e, whose SparseCores gather embedding rows while other cores compute."""
+    config = small_config(
+        data__sequence_length=1024, data__vocab_size=32_768, model__embed_width=512
+    )
+    report = run.topology_report(
+        config, topologies.parse_topology("v6e-8"), program_names=["train"]
+    )
+    assert report["flops_per_chip"] > report["model_flops_per_chip"]
+    assert 0 < report["scheduled_mfu"] < report["roofline_mfu"] < 1
 
 
 def test_what_does_not_fit_is_said_so():
-    config = small_config(batch=4 * 4096, data__length=2_048, mesh__fsdp=1)
-    told = run.topology_report(config, topologies.parse_topology("v5e-4"), program_names=["train"])
-    assert not told["fits"]
-    assert told["hbm_bytes_per_chip"] > told["hbm_limit_bytes"]
+    config = small_config(batch_size=4 * 4096, data__sequence_length=2_048, mesh__fsdp=1)
+    report = run.topology_report(
+        config, topologies.parse_topology("v5e-4"), program_names=["train"]
+    )
+    assert not report["fits"]
+    assert report["hbm_bytes_per_chip"] > report["hbm_limit_bytes"]

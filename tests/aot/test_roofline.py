@@ -1,4 +1,4 @@
-"""Seconds, by hand."""
+"""Tests of step time estimates against values computed by hand."""
 
 import pytest
 
@@ -7,25 +7,32 @@ from oneflow_jax.aot.collectives import Collective
 from oneflow_jax.aot.op_costs import OpCosts
 from oneflow_jax.costs.chips import Chip
 
-CHIP = Chip(peak=100.0, bandwidth=10.0, memory=1e9, interconnect=12.0, axes=3, clock=50.0)
+CHIP = Chip(
+    peak_flops=100.0,
+    hbm_bandwidth=10.0,
+    hbm_bytes=1e9,
+    ici_bandwidth=12.0,
+    torus_dims=3,
+    clock_hz=50.0,
+)
 
 
 def make_collective(num_bytes, num_slices=1):
     return Collective(
-        "all-gather", 1, num_bytes, chips=4, slices=num_slices, shape="f32[4]", path=""
+        "all-gather", 1, num_bytes, group_size=4, num_slices=num_slices, shape="f32[4]", path=""
     )
 
 
 def test_computing_then_sending():
-    """3 s of computing; 10 bytes at 12 / 3 / 2 = 2 a second, 5 s; 200 of 4 x 800 FLOPs."""
-    work = OpCosts(flops=300.0, bytes=30.0, seconds=3.0, scheduled=7.0)
+    """Check 3 s of compute and 10 bytes at 12 / 3 / 2 = 2 bytes/s; 200 of 4 x 800 FLOPs."""
+    work = OpCosts(flops=300.0, bytes=30.0, roofline_s=3.0, compiler_s=7.0)
     guess = roofline.estimate(
         work, [make_collective(4.0), make_collective(6.0)], CHIP, num_chips=4, model_flops=800.0
     )
-    assert (guess.computing, guess.sending, guess.seconds) == (3.0, 5.0, 8.0)
+    assert (guess.compute_s, guess.comm_s, guess.step_s) == (3.0, 5.0, 8.0)
     assert guess.mfu == pytest.approx(800 / 4 / 100 / 8)
-    assert guess.scheduled == 7.0
-    assert guess.scheduled_mfu == pytest.approx(800 / 4 / 100 / 12)
+    assert guess.compiler_s == 7.0
+    assert guess.compiler_mfu == pytest.approx(800 / 4 / 100 / 12)
 
 
 def test_between_slices_it_is_the_network_that_counts():

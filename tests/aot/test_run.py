@@ -1,4 +1,4 @@
-"""`--mode=compile`, on the host's devices, and what it refuses."""
+"""Tests of `--mode=aot` on the host's devices, and of its error messages."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from etils import epath
 
 from configs import tpu, tpu_v4
 from oneflow_jax.aot import collective_roles, compile, report, run, topologies
-from oneflow_jax.build import data
+from oneflow_jax.build import aot_config, data
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.costs import flops
 from oneflow_jax.errors import UserError
@@ -35,17 +35,17 @@ def read_report(folder):
 def test_everything_but_the_roofline_is_told_of_the_host(tmp_path, capsys):
     folder = epath.Path(tmp_path)
     run.run(tiny_config(), folder, ["host"])
-    told = read_report(folder)["host"]
-    assert set(told) > KEYS
-    assert told["hbm_bytes_per_chip"] == sum(told["categories"].values())
-    assert "all-gather" in told["collectives"]
-    assert told["activations_gathered"] == 0
-    assert told["sampling"]["hbm_bytes_per_chip"] > 0
-    assert "roofline_seconds" not in told
+    summary = read_report(folder)["host"]
+    assert set(summary) > KEYS
+    assert summary["hbm_bytes_per_chip"] == sum(summary["categories"].values())
+    assert "all-gather" in summary["collectives"]
+    assert summary["activations_gathered"] == 0
+    assert summary["sampling"]["hbm_bytes_per_chip"] > 0
+    assert "roofline_seconds" not in summary
     printed = capsys.readouterr().out
     assert "topology" in printed
     assert "all-gather" in printed
-    # Neither data nor tokenizer, nor anything else.
+    # Neither data nor a tokenizer are written.
     assert {path.name for path in folder.iterdir()} == {workdir.AOT_REPORT, workdir.AOT_MEMORY_PLOT}
 
 
@@ -55,33 +55,33 @@ def abstract_system():
 
 
 def test_flops_are_those_counted_on_paper(abstract_system):
-    """But for what is recomputed, of which there is none, and two products of the vocabulary."""
-    told = run.topology_report(
+    """Compare with the analytic FLOPs; without remat, only the vocabulary's products differ."""
+    summary = run.topology_report(
         tiny_config(), topologies.parse_topology("host"), program_names=["train"]
     )
-    assert told["flops_per_chip"] * 8 == pytest.approx(abstract_system.flops, rel=0.03)
-    assert told["model_flops_per_chip"] * 8 == abstract_system.flops
+    assert summary["flops_per_chip"] * 8 == pytest.approx(abstract_system.flops, rel=0.03)
+    assert summary["model_flops_per_chip"] * 8 == abstract_system.flops
 
 
 def test_the_state_takes_its_share_of_each_device(abstract_system):
     state = train_state.abstract_state(abstract_system)
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
     share = compile.bytes_per_device(state.params)
-    assert whole / 4 < share < whole / 3.5  # Norms and biases are on every device.
+    assert whole / 4 < share < whole / 3.5  # Norms and biases are replicated.
     compiled = compile.compile_train_step(abstract_system)
     assert compiled.memory.categories["moments"] == pytest.approx(2 * share, rel=0.01)
     assert compiled.memory.categories["average"] == share
 
 
 def test_planned_shapes_are_those_of_real_batches(tmp_path, abstract_system):
-    """Of a system that has its data."""
+    """Compare abstract batches with those of a system that has its data."""
     system = runs.prepare_system(tmp_path, tiny_config())
-    batch = next(iter(system.batches()))
+    batch = next(iter(system.train_batches()))
     for (path, real), shape in zip(
         jax.tree_util.tree_leaves_with_path(batch),
         jax.tree.leaves(
             compile.abstract_canvas(
-                abstract_system, abstract_system.config.batch, abstract_system.placement
+                abstract_system, abstract_system.config.batch_size, abstract_system.batch_sharding
             )
         ),
         strict=True,
@@ -94,34 +94,37 @@ def test_a_planned_vocabulary_is_as_large_as_it_may_become(tmp_path):
     config = runs.make_config()
     learned = data.make_layout(config, epath.Path(tmp_path)).vocab
     planned = data.abstract_layout(config).vocab
-    assert learned.size <= planned.size == config.data.vocab
+    assert learned.size <= planned.size == config.data.vocab_size
     assert planned.padded_size() % 128 == 0
 
 
 def test_the_batch_follows_the_chips_and_fsdp_is_no_wider():
-    config = run.fit_config(tiny_config(mesh__fsdp=32), 16, 2, per_device_batch=3)
-    assert (config.batch, config.mesh.slices, config.mesh.fsdp) == (48, 2, 8)
-    assert run.fit_config(tiny_config(), 8, 1, None).batch == tiny_config().batch
+    config = aot_config.fit_config(tiny_config(mesh__fsdp=32), 16, 2, per_device_batch=3)
+    assert (config.batch_size, config.mesh.slices, config.mesh.fsdp) == (48, 2, 8)
+    assert aot_config.fit_config(tiny_config(), 8, 1, None).batch_size == tiny_config().batch_size
 
 
 def test_activations_that_are_gathered_are_told(monkeypatch):
-    """Where nothing says how they lie, they follow the kernels, along fsdp, and then must meet."""
+    """Remove the sharding constraints: activations then follow the kernels' fsdp axis.
+
+    XLA must gather them, which the report has to count.
+    """
     monkeypatch.setattr(collective_roles, "SMALL_BYTES", 4_096)
 
-    def gathered():
-        told = run.topology_report(
+    def count_gathered_activations():
+        summary = run.topology_report(
             tiny_config(), topologies.parse_topology("host"), program_names=["train"]
         )
-        return told["activations_gathered"]
+        return summary["activations_gathered"]
 
-    assert gathered() == 0
+    assert count_gathered_activations() == 0
     for name in ("with_logical_constraint", "all_gather_fsdp"):
         monkeypatch.setattr(partitioning, name, lambda x, names: x)
-    assert gathered() > 0
+    assert count_gathered_activations() > 0
 
 
 @pytest.mark.parametrize(
-    ("told", "temporaries"),
+    ("message", "temporaries"),
     [
         ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
          "hbm. Used 40.50G of 15.75G hbm. Exceeded hbm capacity by 24.75G.", 40.5 - 3),
@@ -130,36 +133,38 @@ def test_activations_that_are_gathered_are_told(monkeypatch):
          "jit_update.", 141.21),
     ],
 )  # fmt: skip
-def test_what_xla_refuses_for_want_of_memory(told, temporaries):
-    assert compile.parse_oom_temporaries(told, 3 * 2**30) / 2**30 == pytest.approx(temporaries)
+def test_what_xla_refuses_for_want_of_memory(message, temporaries):
+    assert compile.parse_oom_temporaries(message, 3 * 2**30) / 2**30 == pytest.approx(temporaries)
 
 
-@pytest.mark.parametrize("told", ["RESOURCE_EXHAUSTED: too many\nlines", "INTERNAL: Used 3G"])
-def test_what_xla_refuses_for_another_reason(told):
-    with pytest.raises(UserError, match=f"XLA could not compile this: {told.splitlines()[0]}$"):
-        compile.parse_oom_temporaries(told, 0.0)
+@pytest.mark.parametrize("message", ["RESOURCE_EXHAUSTED: too many\nlines", "INTERNAL: Used 3G"])
+def test_what_xla_refuses_for_another_reason(message):
+    with pytest.raises(
+        UserError, match=f"XLA could not compile this program: {message.splitlines()[0]}$"
+    ):
+        compile.parse_oom_temporaries(message, 0.0)
 
 
 OOM_REPORT = {
-    "chips": 4, "mesh": {"data": 1, "fsdp": 4}, "batch": 8, "parts": 1, "fits": True,
+    "chips": 4, "mesh": {"data": 1, "fsdp": 4}, "batch": 8, "grad_accum_steps": 1, "fits": True,
     "hbm_limit_bytes": 10.0, "hbm_bytes_per_chip": 12.0,
     "categories": {"parameters": 1.0, "moments": 2.0, "average": 1.0, "temporaries": 8.0},
 }  # fmt: skip
 
 
 def test_what_does_not_fit_is_told_with_what_to_do():
-    (told,) = report.oom_messages("v4-8", OOM_REPORT)
-    assert "training" in told
-    assert "--config.model.remat=full" in told
-    assert "--config.parts=2" in told
+    (message,) = report.oom_messages("v4-8", OOM_REPORT)
+    assert "training" in message
+    assert "--config.model.remat=full" in message
+    assert "--config.grad_accum_steps=2" in message
     state = OOM_REPORT | {
         "chips": 8,
         "categories": {"parameters": 3.0, "moments": 6.0, "average": 3.0},
     }
     assert "--config.mesh.fsdp=8" in report.oom_messages("v4-16", state)[0]
-    assert "more of them" in report.oom_messages("v4-8", state | {"chips": 4})[0]
+    assert "Use more chips" in report.oom_messages("v4-8", state | {"chips": 4})[0]
     sampling = OOM_REPORT | {"hbm_bytes_per_chip": 9.0, "sampling": OOM_REPORT}
-    assert "evaluation.batch" in report.oom_messages("v4-8", sampling)[0]
+    assert "evaluation.batch_size" in report.oom_messages("v4-8", sampling)[0]
     assert report.oom_messages("v4-8", OOM_REPORT | {"hbm_bytes_per_chip": 10.0}) == []
     assert report.oom_messages("host", OOM_REPORT | {"hbm_limit_bytes": None}) == []
     assert report.oom_messages("v4-8", OOM_REPORT | {"hbm_bytes_per_chip": 1.0, "fits": False})
@@ -176,15 +181,15 @@ def test_topologies_may_be_those_of_the_configuration(tmp_path, monkeypatch):
     monkeypatch.setattr(
         run, "topology_report", lambda *_, **__: OOM_REPORT | {"hbm_bytes_per_chip": 1.0}
     )
-    run.run(tiny_config(topologies=("v5e-8",)), epath.Path(tmp_path), [])
+    run.run(tiny_config(aot_topologies=("v5e-8",)), epath.Path(tmp_path), [])
     assert set(read_report(epath.Path(tmp_path))) == {"v5e-8"}
     with pytest.raises(UserError, match="--topology is missing"):
         run.run(tiny_config(), epath.Path(tmp_path), [])
 
 
 def test_a_batch_that_does_not_fit_the_chips_is_refused():
-    with pytest.raises(UserError, match="batch=12"):
-        run.topology_report(tiny_config(batch=12), topologies.parse_topology("host"))
+    with pytest.raises(UserError, match="batch_size=12"):
+        run.topology_report(tiny_config(batch_size=12), topologies.parse_topology("host"))
 
 
 @pytest.mark.parametrize("size", tpu.SIZES)
@@ -192,7 +197,7 @@ def test_sizes_are_what_they_are_called(size):
     config = tpu_v4.get_config(size)
     config.mesh.fsdp = 1
     system = system_lib.abstract_system(config.lock(), jax.devices())
-    count = flops.from_model(system.model, system.layout.codec.channels).parameters
+    count = flops.from_model(system.model, system.layout.codec.channels).num_parameters
     shapes = train_state.abstract_state(system).params
     assert count == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     number, unit = tpu.PARAMETERS[size].split()

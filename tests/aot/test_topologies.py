@@ -1,4 +1,4 @@
-"""Slices by the names that they are rented by."""
+"""Tests of TPU topologies and their names, such as `v4-8`."""
 
 import importlib.util
 import itertools
@@ -24,14 +24,14 @@ from oneflow_jax.errors import UserError
     ],
 )
 def test_numbers_count_cores_or_chips(name, chips, shape):
-    found = topologies.parse_topology(name)
-    assert (math.prod(found.shape), found.shape, found.slices) == (chips, shape, 1)
-    assert found.chip.memory > 1e10
+    topology = topologies.parse_topology(name)
+    assert (math.prod(topology.shape), topology.shape, topology.num_slices) == (chips, shape, 1)
+    assert topology.chip.hbm_bytes > 1e10
 
 
 def test_several_slices():
-    found = topologies.parse_topology("2xv4-128")
-    assert (found.name, found.shape, found.slices) == ("2xv4-128", (4, 4, 4), 2)
+    topology = topologies.parse_topology("2xv4-128")
+    assert (topology.name, topology.shape, topology.num_slices) == ("2xv4-128", (4, 4, 4), 2)
 
 
 def test_every_generation_has_chips_and_sizes_double():

@@ -1,4 +1,4 @@
-"""The Python interface: prompts and results are what they say, options and mistakes are told."""
+"""Tests of the Python interface: prompts, results, options and error messages."""
 
 import dataclasses
 import fcntl
@@ -36,22 +36,22 @@ def folder():
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return of.load(str(folder), {"sampling.steps": 2, "evaluation.batch": 16})
+    return of.load(str(folder), {"sampling.steps": 2, "evaluation.batch_size": 16})
 
 
 @pytest.fixture
 def traces(model, monkeypatch):
-    """One entry for each time that the sampler is traced from here on."""
-    found = []
+    """Return a list that gets one entry each time the sampler is traced."""
+    shapes = []
     kind = type(model._system.paradigm)
     sample = kind.sample
 
-    def counted(self, apply, table, keys, canvas, plan):
-        found.append(canvas.ids.shape)
+    def traced_sample(self, apply, table, keys, canvas, plan):
+        shapes.append(canvas.ids.shape)
         return sample(self, apply, table, keys, canvas, plan)
 
-    monkeypatch.setattr(kind, "sample", counted)
-    return found
+    monkeypatch.setattr(kind, "sample", traced_sample)
+    return shapes
 
 
 def pixels(picture):
@@ -79,19 +79,19 @@ def test_all_public_names_are_there_and_no_others():
 
 
 def test_what_is_given_stays_and_gaps_are_filled(model):
-    document, other = model.generate("a picture of red: <image> and <text>", samples=2, seed=3)
+    document, second = model.generate("a picture of red: <image> and <text>", samples=2, seed=3)
     assert isinstance(document.parts[0], str)
     assert document.parts[0] == "a picture of red:"
     (picture,) = document.images
     assert (picture.mode, picture.size) == ("RGB", (4, 4))
-    assert document.passes == 2
-    assert not document.full
-    assert document.images != other.images
+    assert document.nfe == 2
+    assert not document.truncated
+    assert document.images != second.images
     (again,) = model.generate("a picture of red: <image> and <text>", seed=3)
     assert again == document
     (unlike,) = model.generate("a picture of red: <image> and <text>", seed=4)
     assert unlike != document
-    # What was said of one call is forgotten by the next.
+    # Options of one call do not carry over to the next.
     (first,) = model.generate("a picture of red: <image> and <text>")
     assert model.generate("a picture of red: <image> and <text>", seed=0) == [first]
     assert unlike != first
@@ -106,8 +106,8 @@ def test_lists_of_parts_say_the_same_as_strings(model, tmp_path):
         ("red", PIL.Image.fromarray(RED).convert("RGBA"), "<text:3> <image>"),
         of.Document(["red", PIL.Image.open(path), of.text(3), of.IMAGE]),
     ]
-    said = [to_internal(way, 4) for way in ways]
-    for document in said:
+    parsed = [to_internal(way, 4) for way in ways]
+    for document in parsed:
         assert document.parts[2:] == (inner.Gap("text", 3), inner.Gap("image"))
         np.testing.assert_array_equal(document.parts[1].pixels, RED)
         assert document.parts[0] == inner.Text("red")
@@ -130,7 +130,7 @@ def test_a_batch_is_one_document_each_whatever_its_rows(model):
 
 
 def test_programs_are_compiled_for_shapes_not_for_prompts(model, traces):
-    options = {"guidance": 1.5}  # That nobody else here has asked for.
+    options = {"image_guidance_scale": 1.5}  # No other test uses this option.
     model.generate("a picture of red: <image>", **options)
     assert len(traces) == 1
     assert traces[0][0] == 8
@@ -144,43 +144,43 @@ def test_programs_are_compiled_for_shapes_not_for_prompts(model, traces):
 
 def test_the_stream_ends_with_the_document(model):
     prompt = ["blue", of.IMAGE, of.TEXT]
-    every = list(model.stream(prompt, seed=7))
-    assert [state.t for state in every] == [0.0, 0.5, 1.0]
+    states = list(model.stream(prompt, seed=7))
+    assert [state.t for state in states] == [0.0, 0.5, 1.0]
     (document,) = model.generate(prompt, seed=7)
-    assert every[-1].document == document
-    assert every[-1].document.passes == document.passes == 2
-    for state in every:
+    assert states[-1].document == document
+    assert states[-1].document.nfe == document.nfe == 2
+    for state in states:
         assert state.document.text.startswith("blue")
-        assert len(state.noisy) == len(state.document.images) == 1
-        assert 0 < state.certainty < 1
-        assert [word.given for word in state.words][:1] == [True]
-    first, *_, last = every
-    assert pixels(first.noisy[0]).std() > 10
-    assert (pixels(first.noisy[0]) != pixels(last.noisy[0])).any()
-    assert (pixels(first.noisy[0]) != pixels(first.document.images[0])).any()
-    assert last.noisy == document.images
+        assert len(state.noisy_images) == len(state.document.images) == 1
+        assert 0 < state.confidence < 1
+        assert [word.given for word in state.tokens][:1] == [True]
+    first, *_, last = states
+    assert pixels(first.noisy_images[0]).std() > 10
+    assert (pixels(first.noisy_images[0]) != pixels(last.noisy_images[0])).any()
+    assert (pixels(first.noisy_images[0]) != pixels(first.document.images[0])).any()
+    assert last.noisy_images == document.images
 
 
 def test_slides_show_every_state_the_last_one_first(model):
     states = list(model.stream("red <image> <text>", seed=7))
-    shown = of.TrajectoryViewer(states)._repr_html_()
-    slides = shown.split("data-slide ")[1:]
+    page = of.TrajectoryViewer(states)._repr_html_()
+    slides = page.split("data-slide ")[1:]
     assert [re.search(r"t = (\d.\d\d)", slide)[1] for slide in slides] == ["0.00", "0.50", "1.00"]
     assert ["display: none" in slide for slide in slides] == [True, True, False]
-    assert 'max="2" value="2"' in shown
+    assert 'max="2" value="2"' in page
     odd = trajectory.TextSpan(0, (trajectory.TokenView(0, "<b>", 0.9),), 1.0)
-    told = of.TrajectoryViewer(
+    escaped = of.TrajectoryViewer(
         [dataclasses.replace(states[0], frame=trajectory.Frame(0.5, (odd,)))]
     ).html()
-    assert "&lt;b&gt;" in told
-    assert "<b>" not in told
-    # The picture as it stands, and what the network expects; at the end the two are one.
+    assert "&lt;b&gt;" in escaped
+    assert "<b>" not in escaped
+    # Each slide has the noisy image and the x1 prediction; at t = 1 they are equal.
     for slide in slides:
         assert slide.count("data:image/png") == 2
     noisy, expected = re.findall(r"data:image/png;base64,([^\"]+)", slides[0])
     assert noisy != expected
-    assert "http" not in shown
-    with pytest.raises(of.UserError, match="no states"):
+    assert "http" not in page
+    with pytest.raises(of.UserError, match="steps is empty"):
         of.TrajectoryViewer([])
 
 
@@ -193,29 +193,29 @@ def test_a_stream_tells_mistakes_at_once(model):
 
 def test_revision_lists_its_edits(model):
     document = of.Document(["a picture of red:", RED])
-    early, late = (model.revise(document, start=start) for start in (0.001, 0.9))
+    early, late = (model.edit(document, start=start) for start in (0.001, 0.9))
     assert early != late
     assert isinstance(early, of.EditResult)
-    assert early.passes == 2
-    # Next to nothing was left to go by, and the network has learned next to nothing.
-    gone = [edit.before for edit in early.edits if edit.before]
+    assert early.nfe == 2
+    # At start=0.001 almost everything is corrupted, and the model is almost untrained.
+    gone = [edit.old for edit in early.edits if edit.old]
     assert "<image>" in gone
     assert set(gone) - {"<image>"}
     assert set(gone) <= {*document.text.split(), "<image>"}
 
 
 OPTIONS = [
-    ({"step": 3}, ["step", "steps", "guidance"]),
+    ({"step": 3}, ["step", "steps", "image_guidance_scale"]),
     ({"steps": 0}, ["sampling.steps=0"]),
     ({"steps": 2.5}, ["sampling.steps=2.5"]),
     ({"steps": "many"}, ["sampling.steps", "many"]),
     ({"steps": None}, ["sampling.steps", "int"]),
     ({"steps": True}, ["sampling.steps", "int"]),
     ({"solver": "rk99"}, ["rk99", "heun"]),
-    ({"grid": "square"}, ["square", "cosine"]),
+    ({"time_grid": "square"}, ["square", "cosine"]),
     ({"temperature": 0.5}, ["temperature", "oneflow"]),
     ({"top_k": -1}, ["top_k"]),
-    ({"order": "backwards"}, ["backwards", "confidence"]),
+    ({"unmask_order": "backwards"}, ["backwards", "confidence"]),
     ({"seed": -1}, ["seed=-1"]),
     ({"seed": 2**31}, ["seed"]),
     ({"samples": 0}, ["samples=0"]),
@@ -223,11 +223,11 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "told"), OPTIONS)
-def test_wrong_options(model, options, told):
+@pytest.mark.parametrize(("options", "expected_words"), OPTIONS)
+def test_wrong_options(model, options, expected_words):
     with pytest.raises(of.UserError) as error:
         model.generate("<image>", **options)
-    assert all(word in str(error.value) for word in told), error.value
+    assert all(word in str(error.value) for word in expected_words), error.value
 
 
 PROMPTS = [
@@ -243,13 +243,13 @@ PROMPTS = [
     ("<document>", "edit_flow"),
     ("<image:none.png>", "none.png"),
     ("Ж <image>", "Ж"),
-    ("<image> " * 40, "data.length"),
+    ("<image> " * 40, "data.sequence_length"),
 ]
 
 
-@pytest.mark.parametrize(("prompt", "told"), PROMPTS)
-def test_wrong_prompts(model, prompt, told):
-    with pytest.raises(of.UserError, match=told):
+@pytest.mark.parametrize(("prompt", "message"), PROMPTS)
+def test_wrong_prompts(model, prompt, message):
+    with pytest.raises(of.UserError, match=message):
         model.generate(prompt)
 
 
@@ -257,9 +257,9 @@ def test_wrong_calls(model):
     with pytest.raises(of.UserError, match="list of prompts"):
         model.generate_batch("<image>")
     with pytest.raises(of.UserError, match="gap"):
-        model.revise("<image>")
+        model.edit("<image>")
     with pytest.raises(of.UserError, match="start"):
-        model.revise("red", start=1.0)
+        model.edit("red", start=1.0)
     with pytest.raises(of.UserError, match=r"text\(0\)"):
         of.text(0)
     with pytest.raises(of.UserError, match="int"):
@@ -276,12 +276,12 @@ def test_a_picture_that_cannot_be_read(tmp_path):
 
 def test_documents_are_shown_by_themselves(tmp_path):
     document = of.Document(["1 < 2 & red", RED, of.text(3)])
-    shown = document._repr_html_()
-    assert "1 &lt; 2 &amp; red" in shown
-    assert "&lt;text:3&gt;" in shown
-    assert shown.count('src="data:image/png;base64,') == 1
+    page = document._repr_html_()
+    assert "1 &lt; 2 &amp; red" in page
+    assert "&lt;text:3&gt;" in page
+    assert page.count('src="data:image/png;base64,') == 1
     path = document.save(tmp_path / "new" / "red.html")
-    assert shown in path.read_text()
+    assert page in path.read_text()
     assert "http" not in path.read_text()
     assert str(document) == "1 < 2 & red <image:4x4> <text:3>"
     with pytest.raises(of.UserError, match=r"red.png"):
@@ -296,20 +296,20 @@ def test_configuration_of_a_run_is_its_default(folder):
     assert loaded.config.sampling.seed == 4
     assert loaded._system.mesh.shape["data"] == 8
     cut = of.load(folder, {"mesh.data": 4, "mesh.tensor": 2})
-    assert cut._system.mesh.shape == {"slices": 1, "data": 4, "fsdp": 1, "sequence": 1, "tensor": 2}
+    assert cut._system.mesh.shape == {"slices": 1, "data": 4, "fsdp": 1, "context": 1, "tensor": 2}
 
 
 def test_batches_of_training_need_not_fit_the_devices(folder, tmp_path):
-    """A run with 6 rows a batch, as on 2 devices, goes over 8."""
+    """Load a run with batch_size=6, which does not divide over 8 devices."""
     copy = runs.copy_run(folder, tmp_path)
     config = workdir.load_config(copy)
-    config.batch, config.parts, config.evaluation.batch = 6, 3, 6
-    config.evaluation.passes, config.sampling.guidance = (1,), 2.0
-    config.evaluation.thorough = True
+    config.batch_size, config.grad_accum_steps, config.evaluation.batch_size = 6, 3, 6
+    config.evaluation.nfe, config.sampling.image_guidance_scale = (1,), 2.0
+    config.evaluation.full_metrics = True
     workdir.save_config(copy, config)
     before = runs.read_files(copy)
     loaded = of.load(copy)
-    assert loaded.config.batch == loaded.config.evaluation.batch == 8
+    assert loaded.config.batch_size == loaded.config.evaluation.batch_size == 8
     assert runs.read_files(copy) == before
 
 
@@ -324,15 +324,15 @@ FOLDERS = [
 ]
 
 
-@pytest.mark.parametrize(("config", "told"), FOLDERS)
-def test_wrong_configurations(folder, config, told):
+@pytest.mark.parametrize(("config", "expected_words"), FOLDERS)
+def test_wrong_configurations(folder, config, expected_words):
     with pytest.raises(of.UserError) as error:
         of.load(folder, config)
-    assert all(word in str(error.value) for word in told), error.value
+    assert all(word in str(error.value) for word in expected_words), error.value
 
 
 def test_wrong_folders(folder, tmp_path):
-    with pytest.raises(of.UserError, match=r"nowhere has no config\.json"):
+    with pytest.raises(of.UserError, match=r"nowhere: there is no config\.json"):
         of.load(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     fresh = epath.Path(tmp_path / "fresh")
@@ -353,8 +353,8 @@ def test_wrong_folders(folder, tmp_path):
             of.load(copy)
 
 
-def untrained(kind, folder):
-    """A model of a paradigm as it is before its first step."""
+def make_untrained_model(kind, folder):
+    """Return a model of the paradigm before its first training step."""
     config = runs.make_config().copy_and_resolve_references().unlock()
     config.data.dir = str(folder / "data")
     common.set_paradigm(config, kind)
@@ -363,22 +363,22 @@ def untrained(kind, folder):
             folder / "vq", small_models.VQ, small_models.random_params(small_models.VQ)
         )
         config.codec = common.vq_codec(str(folder / "vq"), pixels=4)
-    config.sampling.update({"solver": "euler", "grid": "uniform", "steps": 2})
+    config.sampling.update({"solver": "euler", "time_grid": "uniform", "steps": 2})
     system = runs.prepare_system(folder / "run", config.lock())
     return of.Model(system, train_state.init_sharded(system).ema)
 
 
 @pytest.mark.parametrize("kind", ["mask_flow", "edit_flow", "chameleon"])
 def test_all_kinds_of_models_stream_to_the_end(kind, tmp_path):
-    model = untrained(kind, epath.Path(tmp_path))
+    model = make_untrained_model(kind, epath.Path(tmp_path))
     *before, last = model.stream("red <image> <text>", temperature=0.5, top_k=3)
     assert before[0].t == 0.0
     assert last.t == 1.0
-    assert last.document.passes >= 2
+    assert last.document.nfe >= 2
     assert last.document.text.startswith("red")
-    assert last.document.images == last.noisy
+    assert last.document.images == last.noisy_images
     if kind == "mask_flow":
-        assert before[0].certainty == 0.0
+        assert before[0].confidence == 0.0
         assert before[0].document.text.startswith("red ▒ ▒")
         assert "▒" not in last.document.text
 
@@ -386,20 +386,20 @@ def test_all_kinds_of_models_stream_to_the_end(kind, tmp_path):
 def test_a_learned_grid_is_measured_once(model, monkeypatch):
     calls = []
 
-    def measured(system, params):
-        calls.append(system.config.sampling.grid)
+    def record_grid(system, params):
+        calls.append(system.config.sampling.time_grid)
         return lambda done: done**2
 
-    monkeypatch.setattr(evaluate, "time_grid", measured)
+    monkeypatch.setattr(evaluate, "time_grid", record_grid)
     planned = []
     sampling = sampling_lib.sampling_plan
 
-    def seen(*args, **kwargs):
+    def record_plan(*args, **kwargs):
         planned.append(sampling(*args, **kwargs))
         return planned[-1]
 
-    monkeypatch.setattr(sampling_lib, "sampling_plan", seen)
-    model.stream("<image>", grid="learned", steps=2)
-    model.stream("<image>", grid="learned", steps=4)
+    monkeypatch.setattr(sampling_lib, "sampling_plan", record_plan)
+    model.stream("<image>", time_grid="learned", steps=2)
+    model.stream("<image>", time_grid="learned", steps=4)
     assert [plan.schedule.times for plan in planned] == [(0.0, 0.25), (0.0, 0.0625, 0.25, 0.5625)]
     assert calls == ["learned"]

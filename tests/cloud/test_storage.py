@@ -1,4 +1,4 @@
-"""Folders in an object store: what is written there, and who may."""
+"""Tests of folders in an object store: atomic writes and leases."""
 
 import importlib.util
 import time
@@ -19,13 +19,13 @@ from tests.cloud import conftest
 from tests.codecs.autoencoder import small_models
 
 
-def names(folder):
-    """All files in a folder, by their paths in it."""
-    found = set()
+def list_files(folder):
+    """Return the relative paths of all files in a folder."""
+    paths = set()
     for path in folder.iterdir():
-        inner = names(path) if path.is_dir() else {""}
-        found |= {f"{path.name}/{name}".rstrip("/") for name in inner}
-    return found
+        inner = list_files(path) if path.is_dir() else {""}
+        paths |= {f"{path.name}/{name}".rstrip("/") for name in inner}
+    return paths
 
 
 def test_places_that_can_be_used(emulator, tmp_path):
@@ -34,7 +34,7 @@ def test_places_that_can_be_used(emulator, tmp_path):
 
 
 def test_another_kind_of_store_is_refused():
-    with pytest.raises(UserError, match=r"--workdir=s3://b/run: give gs://BUCKET/FOLDER"):
+    with pytest.raises(UserError, match=r"--workdir=s3://b/run: .*Give gs://BUCKET/FOLDER"):
         storage.resolve_path("s3://b/run", "--workdir")
 
 
@@ -45,12 +45,12 @@ def test_a_bucket_that_is_not_there_is_told(emulator):
 
 def test_a_package_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs gcsfs: pip install -r requirements-cloud.txt"):
+    with pytest.raises(UserError, match=r"needs gcsfs.*pip install -r requirements-cloud.txt"):
         storage.resolve_path("gs://b/run", "--workdir")
 
 
 def test_prepared_data_stay_here():
-    with pytest.raises(UserError, match=r"data.dir=gs://b/data: give a folder of this machine"):
+    with pytest.raises(UserError, match=r"data.dir=gs://b/data: this folder must be local"):
         storage.require_local("gs://b/data", "data.dir")
     storage.require_local("runs/data", "data.dir")
 
@@ -59,25 +59,25 @@ def test_prepared_data_stay_here():
 def test_a_file_is_written_at_once(remote, data):
     workdir.write_atomically(remote / "file", "before")
     workdir.write_atomically(remote / "file", data)
-    wanted = data if isinstance(data, bytes) else data.encode()
-    assert (remote / "file").read_bytes() == wanted
-    assert names(remote) == {"file"}  # No draft.
+    expected = data if isinstance(data, bytes) else data.encode()
+    assert (remote / "file").read_bytes() == expected
+    assert list_files(remote) == {"file"}  # No temporary file is left.
 
 
 def test_logs_grow_and_go_on(remote):
     for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        writer = metric_writer.MetricWriter(remote, resume_at=start)
+        writer = metric_writer.MetricWriter(remote, resume_step=start)
         for step in steps:
             writer.write_scalars(step, {"train/loss": step + start})
             writer.flush()
-            # What is killed now has left all of it.
+            # A process killed now would have left all rows.
             assert metric_writer.read_metrics(remote)[-1] == {
                 "step": step,
                 "train/loss": step + start,
             }
         writer.close()
-    told = [(row["step"], row["train/loss"]) for row in metric_writer.read_metrics(remote)]
-    assert told == [(1, 1), (2, 2), (3, 5), (4, 6)]
+    rows = [(row["step"], row["train/loss"]) for row in metric_writer.read_metrics(remote)]
+    assert rows == [(1, 1), (2, 2), (3, 5), (4, 6)]
     events = list(remote.glob("events.out.tfevents.*"))
     assert events
     assert all(b"train/loss" in path.read_bytes() for path in events)
@@ -87,7 +87,7 @@ def test_staged_files_go_up_with_their_folders_and_leave_nothing_here(remote):
     staged = storage.StagedDirectory(remote)
     (staged.local / "a").mkdir()
     (staged.local / "a" / "b").write_text("one")
-    staged.upload()
+    staged.sync()
     assert (remote / "a" / "b").read_text() == "one"
     (staged.local / "a" / "b").write_text("one, two")
     staged.close()
@@ -117,9 +117,9 @@ def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
         path.write_bytes(b"half")
     with (
         checkpoint.Checkpoints(remote / "read") as reading,
-        checkpoint.Checkpoints(remote / "train", keep=2) as training,
+        checkpoint.Checkpoints(remote / "train", max_to_keep=2) as training,
     ):
-        assert reading.latest is training.latest is None
+        assert reading.latest_step is training.latest_step is None
         deadline = time.monotonic() + 30  # Orbax cleans up in the background.
         while saving["train"].exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -130,34 +130,27 @@ def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
 def test_a_codec_comes_back(remote):
     params = small_models.random_params(small_models.KL)
     diffusers_weights.save(remote, small_models.KL, params)
-    architecture, found = diffusers_weights.load(remote)
+    architecture, loaded = diffusers_weights.load(remote)
     assert architecture == small_models.KL
-    for (path, one), (_, other) in zip(
-        jax.tree.leaves_with_path(params), jax.tree.leaves_with_path(found), strict=True
+    for (path, actual), (_, expected) in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves_with_path(loaded), strict=True
     ):
-        assert np.array_equal(one, other), path
+        assert np.array_equal(actual, expected), path
 
 
 def test_a_tokenizer_comes_back_and_is_taken_over(remote):
     config = runs.make_config()
-    made = data_lib.make_layout(config, remote / "first").vocab
-    assert data_lib.make_layout(config, remote / "first").vocab == made
-    other = runs.make_config(start=str(remote / "first"), data__vocab=90)
-    assert data_lib.make_layout(other, remote / "second").vocab == made
+    learned = data_lib.make_layout(config, remote / "first").vocab
+    assert data_lib.make_layout(config, remote / "first").vocab == learned
+    second_config = runs.make_config(init_from=str(remote / "first"), data__vocab_size=90)
+    assert data_lib.make_layout(second_config, remote / "second").vocab == learned
 
 
 def test_pictures_and_pages(remote):
     plots.plot_lines(remote / "plots" / "lines.png", {"a": [(1, 0.5), (2, 0.7)]}, "title")
     cell = (np.zeros((4, 4, 3), np.uint8), "caption", "")
     contact_sheet.write_contact_sheet(remote / "sheets" / "sheet.png", [cell], 1, "title")
-    page.render_template(
-        remote / "page.html",
-        "page.html",
-        styles=(),
-        scripts=(),
-        data={},
-        fields=dict.fromkeys(("heading", "lede", "settings", "order", "notes"), "words ∎"),
-    )
+    page.write(remote / "page.html", [], {}, {}, "words ∎")
     for path in ("plots/lines.png", "sheets/sheet.png"):
         assert (remote / path).read_bytes().startswith(b"\x89PNG")
     assert "words ∎" in (remote / "page.html").read_bytes().decode()

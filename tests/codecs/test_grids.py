@@ -6,7 +6,7 @@ from oneflow_jax.errors import UserError
 
 
 def coordinate_values(height, width, channels):
-    """Every number says where it is: row, column, channel."""
+    """Return values that encode their row, column and channel."""
     row, column, channel = np.indices((height, width, channels))
     return 100 * row + 10 * column + channel
 
@@ -15,7 +15,7 @@ def test_squares_come_in_reading_order_and_so_do_the_places_in_them():
     rows = grids.to_patches(coordinate_values(4, 6, 2), 2)
     assert rows.shape == (6, 8)
     np.testing.assert_array_equal(rows[0], [0, 1, 10, 11, 100, 101, 110, 111])
-    # The second square is to the right of the first, the fourth below it.
+    # The second patch is to the right of the first one, the fourth below it.
     np.testing.assert_array_equal(rows[1], rows[0] + 20)
     np.testing.assert_array_equal(rows[3], rows[0] + 200)
 
@@ -33,7 +33,7 @@ def test_what_was_cut_is_joined(height, width, side):
 
 @pytest.mark.parametrize("colors", [1, 3])
 def test_patches_lose_nothing(colors):
-    codec = patches.PatchCodec(pixels=6, patch=2, colors=colors, mean=0.3, deviation=0.7)
+    codec = patches.PatchCodec(pixels=6, patch_size=2, image_channels=colors, mean=0.3, std=0.7)
     picture = np.random.default_rng(0).integers(0, 256, (6, 6, colors)).astype(np.uint8)
     picture = np.repeat(picture, 3 // colors, axis=-1)
     latents = codec.encode(picture)
@@ -41,18 +41,18 @@ def test_patches_lose_nothing(colors):
     assert latents.dtype == np.float32
     np.testing.assert_array_equal(codec.decode(latents), picture)
     values = picture[..., :colors].astype(np.float32) / 127.5 - 1
-    np.testing.assert_allclose(codec.arrange(values), latents, atol=1e-6)
+    np.testing.assert_allclose(codec.from_stored(values), latents, atol=1e-6)
     np.testing.assert_allclose(latents.mean(), (values.mean() - 0.3) / 0.7, atol=1e-5)
 
 
 def test_sizes_of_patches_are_told():
-    given = {"pixels": 6, "patch": 2, "colors": 3, "mean": 0.0, "deviation": 1.0}
-    for change, said in (
-        ({"patch": 4}, r"codec\.patch=4 does not divide codec\.pixels=6"),
-        ({"patch": 0}, r"codec\.patch=0"),
-        ({"colors": 2}, r"codec\.colors=2"),
+    settings = {"pixels": 6, "patch_size": 2, "image_channels": 3, "mean": 0.0, "std": 1.0}
+    for change, message in (
+        ({"patch_size": 4}, r"codec\.patch_size=4 does not divide codec\.pixels=6"),
+        ({"patch_size": 0}, r"codec\.patch_size=0"),
+        ({"image_channels": 2}, r"codec\.image_channels=2"),
     ):
-        with pytest.raises(UserError, match=said):
-            patches.PatchCodec(**given | change)
+        with pytest.raises(UserError, match=message):
+            patches.PatchCodec(**settings | change)
     with pytest.raises(UserError, match=r"\(4, 6, 3\).*\(6, 6, 3\).*codec\.pixels"):
-        patches.PatchCodec(**given).encode(np.zeros((4, 6, 3), np.uint8))
+        patches.PatchCodec(**settings).encode(np.zeros((4, 6, 3), np.uint8))

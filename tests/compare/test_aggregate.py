@@ -1,4 +1,4 @@
-"""Seeds put together: means, intervals, and what the JSON holds."""
+"""Tests of aggregating seeds: means, intervals and JSON."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def normal_measurement(mean, std, seed=0):
 
 
 def make_measurements(**metrics):
-    curves = {"interleaved": [page.CurvePoint(8, 0.1, 0.25), page.CurvePoint(16, 0.2, 0.75)]}
+    curves = {"interleaved_score": [page.CurvePoint(8, 0.1, 0.25), page.CurvePoint(16, 0.2, 0.75)]}
     timeline = page.Timeline(2, 1.0, [page.TimelineBar("text", "a fox", 0, 2)])
     return RunMeasurements(metrics, curves, [], timeline)
 
@@ -25,9 +25,11 @@ def test_one_training_has_the_interval_of_its_documents():
 
 
 def test_trainings_that_differ_widen_the_interval():
-    """Between 0.2 and 0.8, each sure of itself, three trainings say little of a fourth."""
-    every = [normal_measurement(mean, 0.01, seed) for seed, mean in enumerate((0.2, 0.5, 0.8))]
-    figure = aggregate.aggregate_seeds(every)
+    """Check that three precise but different runs (0.2, 0.5, 0.8) give a wide interval."""
+    measurements = [
+        normal_measurement(mean, 0.01, seed) for seed, mean in enumerate((0.2, 0.5, 0.8))
+    ]
+    figure = aggregate.aggregate_seeds(measurements)
     assert figure.value == pytest.approx(0.5)
     assert figure.low < 0.3
     assert figure.high > 0.7
@@ -35,16 +37,19 @@ def test_trainings_that_differ_widen_the_interval():
 
 def test_the_interval_of_three_trainings_misses_one_time_in_twenty():
     rng = np.random.default_rng(0)
-    found = [
+    misses = [
         aggregate.aggregate_seeds([Measurement(x) for x in rng.normal(0.5, 0.1, 3)])
         for _ in range(400)
     ]
-    assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.03)
+    assert np.mean([one.low <= 0.5 <= one.high for one in misses]) == pytest.approx(0.95, abs=0.03)
 
 
 def test_the_interval_of_a_share_stays_within_its_range():
-    every = [Measurement(x, share=True) for x in (0.2, 0.8, 0.5)]
-    assert (aggregate.aggregate_seeds(every).low, aggregate.aggregate_seeds(every).high) == (0, 1)
+    measurements = [Measurement(x, share=True) for x in (0.2, 0.8, 0.5)]
+    assert (
+        aggregate.aggregate_seeds(measurements).low,
+        aggregate.aggregate_seeds(measurements).high,
+    ) == (0, 1)
 
 
 def test_trainings_that_agree_narrow_it():
@@ -60,25 +65,25 @@ def test_what_does_not_vary_has_no_interval():
 
 
 def test_a_contestant_has_the_figures_that_all_its_trainings_have():
-    every = [
-        make_measurements(kid=Measurement(0.1), fd=Measurement(3.0)),
-        make_measurements(kid=Measurement(0.3)),
+    measurements = [
+        make_measurements(kid_efficientnet=Measurement(0.1), fd_efficientnet=Measurement(3.0)),
+        make_measurements(kid_efficientnet=Measurement(0.3)),
     ]
     latency = {1: [(2.0, 30), (4.0, 50)], 8: [(8.0, 50)]}
-    found = aggregate.aggregate_model("transfusion", every, latency)
-    assert (found.title, found.family) == ("Transfusion", "AR + flow")
-    assert found.figures["kid"].value == pytest.approx(0.2)
-    assert "fd" not in found.figures
-    assert found.figures["seconds_per_document"].value == 3.0
-    assert found.figures["seconds_per_document_8"].value == 1.0
-    assert found.figures["passes"] == page.Estimate(40.0, 30.0, 50.0)
+    aggregated = aggregate.aggregate_model("transfusion", measurements, latency)
+    assert (aggregated.title, aggregated.family) == ("Transfusion", "AR + flow")
+    assert aggregated.metrics["kid_efficientnet"].value == pytest.approx(0.2)
+    assert "fd_efficientnet" not in aggregated.metrics
+    assert aggregated.metrics["seconds_per_document"].value == 3.0
+    assert aggregated.metrics["seconds_per_document_8"].value == 1.0
+    assert aggregated.metrics["nfe"] == page.Estimate(40.0, 30.0, 50.0)
 
 
 def test_curves_are_means_over_trainings():
-    one, other = make_measurements(), make_measurements()
-    other.curves["interleaved"][0] = page.CurvePoint(8, 0.3, 0.75)
-    found = aggregate.aggregate_model("oneflow", [one, other], {})
-    assert found.curves["interleaved"] == [
+    first, second = make_measurements(), make_measurements()
+    second.curves["interleaved_score"][0] = page.CurvePoint(8, 0.3, 0.75)
+    aggregated = aggregate.aggregate_model("oneflow", [first, second], {})
+    assert aggregated.curves["interleaved_score"] == [
         page.CurvePoint(8, pytest.approx(0.2), 0.5), page.CurvePoint(16, pytest.approx(0.2), 0.75)
     ]  # fmt: skip
 
@@ -88,14 +93,14 @@ def test_an_unknown_paradigm_is_called_by_its_name():
 
 
 def test_the_json_is_paradigm_figure_value_and_interval():
-    every = [make_measurements(kid=Measurement(1 / 3))]
-    shown = page.ComparisonResult(
-        contestants=[aggregate.aggregate_model("oneflow", every, {})],
-        pictures=2,
-        budget=1.0,
+    measurements = [make_measurements(kid_efficientnet=Measurement(1 / 3))]
+    result = page.ComparisonResult(
+        models=[aggregate.aggregate_model("oneflow", measurements, {})],
+        num_images=2,
+        flops_budget=1.0,
         seeds=(0,),
         machine={},
         data={},
     )
     third = {"value": 0.333333, "low": 0.333333, "high": 0.333333}
-    assert aggregate.to_json(shown) == {"oneflow": {"kid": third}}
+    assert aggregate.to_json(result) == {"oneflow": {"kid_efficientnet": third}}

@@ -1,4 +1,4 @@
-"""The page of a comparison: its tables and drawings, and itself in a real Chromium."""
+"""Tests of the comparison page: tables, charts, and the page in Chromium."""
 
 import dataclasses
 import itertools
@@ -33,11 +33,11 @@ def read_column(table, index):
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):
     text = write_page(tmp_path / "new" / "page.html")
-    found = test_page.LinkCollector()
-    found.feed(text)
+    links = test_page.LinkCollector()
+    links.feed(text)
     marks = {f"#mark{n}" for n in range(7)}
-    assert all(link.startswith("data:") or link in marks for link in found.links)
-    assert sum(link.startswith("data:image/png") for link in found.links) == 7 * 4 * 3
+    assert all(link.startswith("data:") or link in marks for link in links.links)
+    assert sum(link.startswith("data:image/png") for link in links.links) == 7 * 4 * 3
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
     assert "default-src 'none'" in text
     assert "<script" not in text
@@ -50,13 +50,14 @@ def test_text_cannot_leave_its_place(tmp_path):
     one = examples.make_estimate(1.0)
     changes = {
         "heading": nasty,
-        "contestants": make_single_model(
+        "models": make_single_model(
             name=nasty, title=nasty, family=nasty, mode=nasty,
-            figures={nasty: one}, absent={"kid": nasty}, curves={nasty: [CurvePoint(1, 1.0, 1.0)]},
+            metrics={nasty: one}, absence_reasons={"kid_efficientnet": nasty},
+            curves={nasty: [CurvePoint(1, 1.0, 1.0)]},
             samples=[Document((Text(nasty), *examples.make_sample(0).parts))],
             timeline=page.Timeline(1, 1.0, [bar]),
         ),
-        "bounds": {nasty: {nasty: one}},
+        "reference_bounds": {nasty: {nasty: one}},
         "latency": [page.LatencyResult(nasty, 1, one)],
         "roofline": {nasty: [(nasty,), (nasty,)]},
         "notes": [nasty], "definitions": {nasty: nasty}, "machine": {nasty: nasty},
@@ -65,9 +66,9 @@ def test_text_cannot_leave_its_place(tmp_path):
     text = write_page(tmp_path / "page.html", **changes)
     assert "<script" not in text
     assert "<!--" not in text
-    found = test_page.LinkCollector()
-    found.feed(text)
-    assert len(found.links) == 1 + 2 + 2 + 3  # Icon, marks beside titles, in charts, pictures.
+    links = test_page.LinkCollector()
+    links.feed(text)
+    assert len(links.links) == 1 + 2 + 2 + 3  # Icon, marks beside titles, marks in charts, images.
     written = page.render_markdown(examples.make_comparison(**changes))
     assert "<script" not in written
     assert written.count(r"{{data}}") > 10
@@ -77,7 +78,7 @@ def test_text_cannot_leave_its_place(tmp_path):
 def test_the_seed_s_first_table():
     table = result_tables.make_model_table(examples.make_comparison())
     assert [name.replace("\u00a0", " ") for name in table.columns] == [
-        "Model", "Generation mode", "KID of 2,000 pictures ↓", "FD of 2,000 pictures ↓",
+        "Model", "Generation mode", "KID of 2,000 images ↓", "FD of 2,000 images ↓",
         "Interleaved quality ↑", "Forward passes ↓",
     ]  # fmt: skip
     assert read_column(table, 0)[2:5] == ["Transfusion", "LMFusion", "OneFlow"]
@@ -86,7 +87,7 @@ def test_the_seed_s_first_table():
     assert "FID" not in " ".join(table.columns)
     last = table.rows[-1][2]
     assert (last.text, last.detail, last.mark) == ("0.0070", "0.0035–0.0105", "best")
-    assert last.exact == examples.make_comparison().contestants[-1].figures["kid"].value
+    assert last.unrounded == examples.make_comparison().models[-1].metrics["kid_efficientnet"].value
 
 
 def test_the_seed_s_second_table():
@@ -98,40 +99,40 @@ def test_the_seed_s_second_table():
         ["Concurrent flow", "OneFlow, Mask flow, Edit flow", "16 passes", "0.780–0.860"],
     ]
     assert [row[3].mark for row in table.rows] == ["", "", "best"]
-    assert table.rows[0][2].detail == "1.57–1.72 s a document"
+    assert table.rows[0][2].detail == "1.57–1.72 s per document"
     bare = result_tables.make_family_table(
-        examples.make_comparison(contestants=make_single_model(figures={}))
+        examples.make_comparison(models=make_single_model(metrics={}))
     )
     assert [cell.text for cell in bare.rows[0][1:]] == ["OneFlow", "–", "–"]
 
 
 def test_every_figure_has_a_row_and_what_is_missing_a_reason():
-    given = examples.make_comparison()
-    table = result_tables.make_metrics_table(given)
-    assert len(table.rows) == len(given.contestants[0].figures)
+    comparison = examples.make_comparison()
+    table = result_tables.make_metrics_table(comparison)
+    assert len(table.rows) == len(comparison.models[0].metrics)
     assert table.columns[-2:] == ("real data", "shuffled")
     (row,) = (row for row in table.rows if row[0].text.startswith("Image to text"))
     assert row[2].text == "–"
-    assert table.notes() == ["DALL-E: words come before pictures, so it cannot caption"]
+    assert table.notes() == ["DALL-E: text comes before images, so it cannot caption"]
     (row,) = (row for row in table.rows if row[0].text.startswith("KID"))
     assert [cell.text for cell in row[-2:]] == ["0.0002", "0.0003"]
-    # A bound is not one of those among which there is a best; nor do all have every figure.
+    # Bounds are never marked as best, and do not have every metric.
     assert not any(cell.mark for cell in row[-2:])
     assert table.rows[0][-1].text == ""
 
 
 def test_best_and_what_is_not_told_from_it():
-    higher, lower = metrics.get("shown"), metrics.get("kid")
-    given = {
+    higher, lower = metrics.get("image_name_alignment"), metrics.get("kid_efficientnet")
+    changes = {
         "a": Estimate(0.9, 0.8, 1.0),
         "b": Estimate(0.7, 0.6, 0.8),
         "c": Estimate(0.5, 0.4, 0.6),
     }
-    assert metrics.best_marks(higher, given) == {"a": "best", "b": "tied", "c": ""}
-    assert metrics.best_marks(lower, given) == {"a": "", "b": "tied", "c": "best"}
-    assert metrics.best_marks(metrics.get("parameters"), given) == {"a": "", "b": "", "c": ""}
+    assert metrics.best_marks(higher, changes) == {"a": "best", "b": "tied", "c": ""}
+    assert metrics.best_marks(lower, changes) == {"a": "", "b": "tied", "c": "best"}
+    assert metrics.best_marks(metrics.get("parameters"), changes) == {"a": "", "b": "", "c": ""}
     assert metrics.best_marks(higher, {}) == {}
-    assert metrics.best_marks(higher, dict.fromkeys("ab", given["a"])) == {"a": "", "b": ""}
+    assert metrics.best_marks(higher, dict.fromkeys("ab", changes["a"])) == {"a": "", "b": ""}
 
 
 @pytest.mark.parametrize(
@@ -154,17 +155,17 @@ def test_figures_and_timelines_that_cannot_be():
     for wrong in ((float("nan"), 0, 1), (0, 2, 1), (0, 0, float("inf"))):
         with pytest.raises(ValueError, match="not a finite number"):
             Estimate(*wrong)
-    with pytest.raises(ValueError, match="within the 3 passes"):
+    with pytest.raises(ValueError, match=r"within Timeline\.passes=3"):
         page.Timeline(3, 1.0, [page.TimelineBar("text", "a", 2, 4)])
-    with pytest.raises(ValueError, match="more than 0 passes"):
+    with pytest.raises(ValueError, match=r"Timeline\.passes=0 must be positive"):
         page.Timeline(0, 1.0, [])
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="unique names"):
         examples.make_comparison(names=("oneflow", "oneflow"))
-    with pytest.raises(ValueError, match="words and pixels"):
+    with pytest.raises(ValueError, match="text and pixels"):
         page.write(
             "unused",
             examples.make_comparison(
-                contestants=make_single_model(samples=[_make_incomplete_document()])
+                models=make_single_model(samples=[_make_incomplete_document()])
             ),
         )
 
@@ -176,32 +177,32 @@ def _make_incomplete_document():
 def test_the_lede_says_who_is_best_and_who_is_not_told_from_it():
     assert "Edit flow, 0.860 in 16 forward passes." in page.format_intro(examples.make_comparison())
     close = [
-        dataclasses.replace(one, figures={"interleaved": Estimate(value, 0.5, 0.9)})
+        dataclasses.replace(one, metrics={"interleaved_score": Estimate(value, 0.5, 0.9)})
         for one, value in zip(
-            examples.make_comparison().contestants, np.arange(7) / 10 + 0.2, strict=True
+            examples.make_comparison().models, np.arange(7) / 10 + 0.2, strict=True
         )
     ]
-    said = page.format_intro(examples.make_comparison(contestants=close))
-    assert said.endswith(
-        "Edit flow, 0.800; intervals that overlap its own: Chameleon, DALL-E, Transfusion, "
+    intro = page.format_intro(examples.make_comparison(models=close))
+    assert intro.endswith(
+        "Edit flow, 0.800; its interval overlaps those of Chameleon, DALL-E, Transfusion, "
         "LMFusion, OneFlow, Mask flow."
     )
     assert "quality" not in page.format_intro(
-        examples.make_comparison(contestants=make_single_model(figures={}))
+        examples.make_comparison(models=make_single_model(metrics={}))
     )
 
 
 def test_markdown_has_the_page_s_tables():
-    given = examples.make_comparison()
-    text = page.render_markdown(given)
-    for table in result_tables.make_tables(given):
+    comparison = examples.make_comparison()
+    text = page.render_markdown(comparison)
+    for table in result_tables.make_tables(comparison):
         assert f"**{table.title}**" in text
         for row in table.rows:
             assert f"\n| {row[0].text} |" in text
     rows = [line for line in text.splitlines() if line.startswith("| OneFlow")]
     assert rows[0].endswith("| 0.780 (0.764–0.796) | ★ **16** |")
     assert "| –<sup>1</sup> |" in text
-    assert "\n1. DALL-E: words come before pictures, so it cannot caption\n" in text
+    assert "\n1. DALL-E: text comes before images, so it cannot caption\n" in text
     assert "seeds: 0, 1, 2" in text
 
 
@@ -221,39 +222,41 @@ def test_ticks_are_round_numbers_within(scale, expected):
 
 def test_a_curve_stands_where_its_numbers_say():
     points = [CurvePoint(4, 0.4, 0.2), CurvePoint(16, 1.6, 0.8)]
-    drawn = charts.render_charts(
+    rendered = charts.render_charts(
         examples.make_comparison(
-            contestants=make_single_model(curves={"text_to_image": points}), bounds={}
+            models=make_single_model(curves={"text_to_image": points}), reference_bounds={}
         )
     )
-    assert drawn.count("<svg") == 2
+    assert rendered.count("<svg") == 2
     places = [
         [
             (float(x), float(y))
             for x, y in re.findall(r"<use href='#mark0' x='(.*?)%' y='(.*?)'", svg)
         ]
-        for svg in drawn.split("<svg")[1:]
+        for svg in rendered.split("<svg")[1:]
     ]
-    # Equal ratios of costs are equal distances, and what is higher is drawn higher.
+    # Equal cost ratios are equal distances on the x axis; higher values are drawn higher.
     assert places[0] == places[1]
     (x0, y0), (x1, y1) = places[0]
     assert 0 < x0 < 10 < 90 < x1 < 100
     assert y0 / charts.HEIGHT == pytest.approx(1 - 0.2 / (0.8 + 0.6 * 0.08), abs=0.01)
     assert 0 < y1 < y0 < charts.HEIGHT
-    assert "Text to image against forward passes. OneFlow: 0.200 at 4.00 to 0.800 at" in drawn
+    assert "Text to image against forward passes. OneFlow: 0.200 at 4.00 to 0.800 at" in rendered
 
 
 def test_who_lies_below_others_has_a_rim_for_each():
     def rims(*curves_):
         names = ("chameleon", "dalle", "transfusion")
         contestants = [
-            dataclasses.replace(one, curves={"kid": points})
+            dataclasses.replace(one, curves={"kid_efficientnet": points})
             for one, points in zip(
-                examples.make_comparison(names=names).contestants, curves_, strict=True
+                examples.make_comparison(names=names).models, curves_, strict=True
             )
         ]
-        drawn = charts.render_charts(examples.make_comparison(contestants=contestants, bounds={}))
-        return re.findall(r"<use href='#mark(\d)'[^>]*?(?: style='--rim:(\d)')?/>", drawn)
+        svg = charts.render_charts(
+            examples.make_comparison(models=contestants, reference_bounds={})
+        )
+        return re.findall(r"<use href='#mark(\d)'[^>]*?(?: style='--rim:(\d)')?/>", svg)
 
     here, there = CurvePoint(50, 0.1, 0.2), CurvePoint(90, 0.3, 0.3)
     assert rims([here], [here], [here]) == [("0", "2"), ("1", "1"), ("2", "")] * 2
@@ -268,11 +271,11 @@ def test_who_lies_below_others_has_a_rim_for_each():
 def test_values_far_apart_are_on_a_scale_of_ratios():
     def ticks(values):
         points = [CurvePoint(n, n, value) for n, value in enumerate(values, 1)]
-        given = examples.make_comparison(
-            contestants=make_single_model(curves={"fd": points}), bounds={}
+        comparison = examples.make_comparison(
+            models=make_single_model(curves={"fd_efficientnet": points}), reference_bounds={}
         )
         return re.findall(
-            r"<text x='-8'.*?>(.*?)</text>", charts.render_charts(given).split("<svg")[1]
+            r"<text x='-8'.*?>(.*?)</text>", charts.render_charts(comparison).split("<svg")[1]
         )
 
     assert ticks([700, 30, 20]) == ["20", "50", "100", "200", "500"]
@@ -281,32 +284,34 @@ def test_values_far_apart_are_on_a_scale_of_ratios():
 
 
 def test_a_bar_is_as_long_as_its_part_took():
-    drawn = timeline_chart.render_timelines(
-        examples.make_comparison(names=("chameleon", "oneflow")).contestants
+    rendered = timeline_chart.render_timelines(
+        examples.make_comparison(names=("chameleon", "oneflow")).models
     )
-    shared = re.findall(r"<svg class='shared' .*?</svg>", drawn)
-    own = re.findall(r"<svg class='own' .*?</svg>", drawn)
+    shared = re.findall(r"<svg class='shared' .*?</svg>", rendered)
+    own = re.findall(r"<svg class='own' .*?</svg>", rendered)
     bars = [
         [(float(x), float(width)) for x, width in re.findall(r"x='([\d.]*)%' width='(.*?)%'", svg)]
         for svg in shared + own
     ]
-    assert [len(found) for found in bars] == [6, 6, 6, 6]
-    # One after another: each begins where the one before it ends, up to the end of the axis.
+    assert [len(bar) for bar in bars] == [6, 6, 6, 6]
+    # Sequential: each bar starts where the previous one ends, up to the end of the axis.
     for (x, width), (following, _) in itertools.pairwise(bars[0]):
         assert x + width == pytest.approx(following, abs=0.02)
     assert sum(bars[0][-1]) == pytest.approx(100, abs=0.02)
-    # All at once: all begin and end together, on the same axis and on one of their own.
+    # Parallel: all bars start and end together, on the shared axis and on their own axis.
     assert bars[1] == [(0, pytest.approx(100 * 16 / 140, abs=0.01))] * 6
     assert bars[3] == [(0, 100)] * 6
-    assert "three animals: a fox: 0 to 7; picture 1: 7 to 49;" in drawn
+    assert "three animals: a fox: 0 to 7; image 1: 7 to 49;" in rendered
 
 
 def test_a_label_stands_where_there_is_room():
     def place(started, finished):
-        told = page.Timeline(10, 1.0, [page.TimelineBar("text", "words " * 9, started, finished)])
+        timeline = page.Timeline(
+            10, 1.0, [page.TimelineBar("text", "words " * 9, started, finished)]
+        )
         return re.search(
             r"<text class='(\w+)'.*?>(.*?)<",
-            timeline_chart.render_timelines(make_single_model(timeline=told))[300:],
+            timeline_chart.render_timelines(make_single_model(timeline=timeline))[300:],
         )
 
     assert [place(*ends)[1] for ends in ((0, 3), (7, 10), (1, 10))] == ["after", "before", "on"]
@@ -314,13 +319,13 @@ def test_a_label_stands_where_there_is_room():
 
 
 def test_what_there_is_nothing_of_is_left_out(tmp_path):
-    bare = make_single_model(figures={}, curves={}, samples=(), timeline=None)
+    bare = make_single_model(metrics={}, curves={}, samples=(), timeline=None)
     text = write_page(
-        tmp_path / "page.html", contestants=bare, bounds={}, latency=(), roofline={}, notes=()
+        tmp_path / "page.html", models=bare, reference_bounds={}, latency=(), roofline={}, notes=()
     )
     assert "<figure" not in text
     assert "<article" not in text
-    assert page.render_markdown(examples.make_comparison(contestants=bare, notes=()))
+    assert page.render_markdown(examples.make_comparison(models=bare, notes=()))
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -330,7 +335,7 @@ def scheme(request):
 
 @pytest.fixture(params=[(1280, 900), (375, 800)], ids=["wide", "narrow"])
 def tab(browser, scheme, request, tmp_path):  # noqa: F811
-    """The page, ready; anything it complains about or asks for fails the test when it is done."""
+    """Open the page; console messages and network requests fail the test at teardown."""
     write_page(tmp_path / "page.html")
     address = (tmp_path / "page.html").as_uri()
     width, height = request.param
@@ -338,29 +343,31 @@ def tab(browser, scheme, request, tmp_path):  # noqa: F811
         offline=True, color_scheme=scheme, viewport={"width": width, "height": height}
     )
     tab = context.new_page()
-    complaints, asked = [], []
+    complaints, urls = [], []
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("request", lambda sent: asked.append(sent.url))
+    tab.on("request", lambda sent: urls.append(sent.url))
     tab.goto(address)
     yield tab
     context.close()
     assert complaints == []
-    assert [url for url in asked if not url.startswith(("data:", address))] == []
+    assert [url for url in urls if not url.startswith(("data:", address))] == []
 
 
 def test_in_a_browser(tab):
-    given = examples.make_comparison()
+    comparison = examples.make_comparison()
     width = tab.viewport_size["width"]
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     for section in SECTIONS:
         assert tab.locator(f"#{section}").is_visible(), section
-    # Every figure is there as it was given, to the last digit.
-    found = tab.locator("#figures data").evaluate_all("all => all.map(one => +one.value)")
-    every = [one.figures for one in given.contestants] + list(given.bounds.values())
-    assert sorted(found) == sorted(f.value for figures in every for f in figures.values())
-    # A mark for each point of each chart, in the color of its curve.
-    points = sum(len(c) for one in given.contestants for c in one.curves.values())
+    # Every value is on the page with full precision.
+    numbers = tab.locator("#figures data").evaluate_all("all => all.map(one => +one.value)")
+    all_metrics = [one.metrics for one in comparison.models] + list(
+        comparison.reference_bounds.values()
+    )
+    assert sorted(numbers) == sorted(f.value for figures in all_metrics for f in figures.values())
+    # Each point of each chart has a mark in the color of its curve.
+    points = sum(len(c) for one in comparison.models for c in one.curves.values())
     assert tab.locator(".plot use").count() == 2 * points
     assert tab.locator(".plot .bound").count() == 2 * 2 * 4
     hues = tab.locator(".who .mark").evaluate_all("all => all.map(x => getComputedStyle(x).fill)")
@@ -384,12 +391,12 @@ def measure_boxes(tab, selector):
 def test_pictures_are_pixels_with_words_for_who_cannot_see_them(tab):
     pictures = tab.locator("#samples img")
     assert pictures.count() == 7 * 4 * 3
-    shown = pictures.evaluate_all(
+    loaded = pictures.evaluate_all(
         "all => all.map(one => one.complete && one.naturalWidth === 8 && one.clientWidth > 40"
         " && getComputedStyle(one).imageRendering === 'pixelated')"
     )
-    assert all(shown)
-    alt = "Picture 2 of 3 in: three squares: a red one a blue one and a red one"
+    assert all(loaded)
+    alt = "Image 2 of 3 in: three squares: a red one a blue one and a red one"
     assert tab.get_by_alt_text(alt).count() == 7 * 4
     drawings = tab.get_by_role("img").and_(tab.locator("svg"))
     assert drawings.count() == 2 * 4 + 7
@@ -404,5 +411,5 @@ def test_what_is_wider_than_the_page_is_reached_by_keyboard(tab):
         wide.focus()
         tab.keyboard.press("ArrowRight")
         tab.wait_for_function("one => one.scrollLeft > 0", arg=wide.element_handle())
-    # The names of the rows stay.
+    # The row names stay visible.
     assert wide.locator("tbody th").first.bounding_box()["x"] >= 0

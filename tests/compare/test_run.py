@@ -1,4 +1,4 @@
-"""A comparison, small: what it writes, that it goes on, and what it refuses."""
+"""Tests of a small comparison: files, resuming and error messages."""
 
 import dataclasses
 import json
@@ -19,12 +19,12 @@ from oneflow_jax.training import loop
 from tests import runs
 
 PARADIGMS = ("dalle", "lmfusion", "oneflow")
-"""One of each family."""
+"""One paradigm of each family."""
 
 
 def make_smoke_config(**changes):
     config = compare.get_config("smoke")
-    config.order = PARADIGMS
+    config.models_shown = PARADIGMS
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config.lock()
 
@@ -41,12 +41,19 @@ def test_the_figures_lie_beside_the_page(finished_comparison):
     config, folder = finished_comparison
     figures = json.loads((folder / run.METRICS_FILE).read_text())
     assert set(figures) == set(PARADIGMS)
-    for name, found in figures.items():
-        for figure in ("passes", "seconds_per_document", "kid", "fd", "interleaved", "text_valid"):
-            assert found[figure]["low"] <= found[figure]["high"], (name, figure)
-        assert found["train_flops"]["value"] == pytest.approx(config.flops, rel=0.1)
-        assert ("image_to_text" in found) == (name != "dalle")
-        assert ("text_nats" in found) == (name != "oneflow")
+    for name, metrics in figures.items():
+        for figure in (
+            "nfe",
+            "seconds_per_document",
+            "kid_efficientnet",
+            "fd_efficientnet",
+            "interleaved_score",
+            "template_validity",
+        ):
+            assert metrics[figure]["low"] <= metrics[figure]["high"], (name, figure)
+        assert metrics["train_flops"]["value"] == pytest.approx(config.train_flops, rel=0.1)
+        assert ("image_to_text" in metrics) == (name != "dalle")
+        assert ("nats_per_document" in metrics) == (name != "oneflow")
 
 
 def test_the_page_shows_every_paradigm(finished_comparison):
@@ -62,13 +69,13 @@ def test_the_page_shows_every_paradigm(finished_comparison):
 def test_flows_take_the_passes_that_were_asked_for_and_codes_one_each(finished_comparison):
     _, folder = finished_comparison
     figures = json.loads((folder / run.METRICS_FILE).read_text())
-    assert figures["oneflow"]["passes"]["value"] <= compare.HEADLINE["oneflow"]
-    assert figures["dalle"]["passes"]["value"] > compare.HEADLINE["dalle"]
+    assert figures["oneflow"]["nfe"]["value"] <= compare.HEADLINE["oneflow"]
+    assert figures["dalle"]["nfe"]["value"] > compare.HEADLINE["dalle"]
 
 
 @pytest.fixture
 def full_xla_optimization():
-    """JAX as users have it: tests else compile fast."""
+    """Run with XLA's optimizations enabled, as users do; other tests disable them."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
@@ -80,17 +87,17 @@ def test_what_is_finished_is_not_done_again(
     config, folder = finished_comparison
     before = (folder / run.METRICS_FILE).read_text()
 
-    def refused(*_):
-        raise AssertionError("done again")
+    def fail(*_):
+        raise AssertionError("measured again")
 
-    monkeypatch.setattr(loop, "run", refused)
-    monkeypatch.setattr(autoencoder_run, "train_autoencoder", refused)
-    monkeypatch.setattr(measure, "_run_measurements", refused)
-    monkeypatch.setattr(measure, "TimedGenerator", refused)
+    monkeypatch.setattr(loop, "run", fail)
+    monkeypatch.setattr(autoencoder_run, "train_autoencoder", fail)
+    monkeypatch.setattr(measure, "_run_measurements", fail)
+    monkeypatch.setattr(measure, "TimedGenerator", fail)
     (folder / run.METRICS_FILE).unlink()
     run.run(config, folder)
     assert (folder / run.METRICS_FILE).read_text() == before
-    # As `compile_fast` asks for.
+    # The setting of `compile_fast` is restored.
     assert jax.config.read("jax_disable_most_optimizations")
 
 
@@ -104,54 +111,60 @@ def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished_compari
     assert before == after
     assert before > 0
     figures = json.loads((folder / run.METRICS_FILE).read_text())["lmfusion"]
-    assert figures["text_loss_before"] == figures["text_loss_after"]
+    assert figures["text_loss_pretrained"] == figures["text_loss_finetuned"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({"flops": 0.0}, "flops=0"),
-        ({"language": 1.0}, "language=1"),
+        ({"train_flops": 0.0}, "train_flops=0"),
+        ({"text_pretrain_fraction": 1.0}, "text_pretrain_fraction=1"),
         ({"seeds": (0, 0)}, "seeds="),
-        ({"headline__oneflow": 3}, "headline.oneflow=3"),
-        ({"contestants__oneflow__evaluation__score": "none"}, "evaluation.score"),
-        ({"contestants__dalle__evaluation__thorough": False}, "dalle.evaluation.thorough=False"),
-        ({"seeds": ("a",)}, "seeds=.*whole numbers"),
-        ({"order": ("dalle", "dalle")}, "order=.*each once"),
-        ({"order": ("dalle", "gpt")}, "order=.*give some of chameleon, dalle, .*, each once"),
+        ({"reported_nfe__oneflow": 3}, "reported_nfe.oneflow=3"),
+        ({"models__oneflow__evaluation__suite": "none"}, "evaluation.suite"),
+        (
+            {"models__dalle__evaluation__full_metrics": False},
+            "dalle.evaluation.full_metrics=False",
+        ),
+        ({"seeds": ("a",)}, "seeds=.*integers"),
+        ({"models_shown": ("dalle", "dalle")}, "models_shown=.*each only once"),
+        (
+            {"models_shown": ("dalle", "gpt")},
+            "models_shown=.*give one or more of chameleon, dalle, .*, each only once",
+        ),
     ],
 )
-def test_mistakes_are_told_before_training(changes, told, tmp_path):
-    with pytest.raises(UserError, match=told):
+def test_mistakes_are_told_before_training(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
         run.run(make_smoke_config(**changes), epath.Path(tmp_path))
     assert not list(pathlib.Path(tmp_path).iterdir())
 
 
 def test_all_seeds_of_all_that_are_in_order(tmp_path):
-    config = make_smoke_config(seeds=(3, 5), order=("lmfusion", "oneflow"))
-    every = list(runs_lib.iter_runs(config, epath.Path(tmp_path)))
-    assert [(one.name, one.seed, one.config.seed) for one in every] == [
+    config = make_smoke_config(seeds=(3, 5), models_shown=("lmfusion", "oneflow"))
+    all_runs = list(runs_lib.iter_runs(config, epath.Path(tmp_path)))
+    assert [(one.name, one.seed, one.config.seed) for one in all_runs] == [
         (name, seed, seed) for seed in (3, 5) for name in ("lmfusion", "oneflow")
     ]
-    assert [one.folder.name for one in every[:2]] == ["lmfusion-3", "oneflow-3"]
-    assert every[2].config.start == str(tmp_path / "language-5")
+    assert [one.folder.name for one in all_runs[:2]] == ["lmfusion-3", "oneflow-3"]
+    assert all_runs[2].config.init_from == str(tmp_path / "language-5")
 
 
 def test_a_folder_is_of_one_comparison(finished_comparison, tmp_path):
     _, folder = finished_comparison
     before = (folder / workdir.CONFIG).read_text()
-    with pytest.raises(UserError, match=r"was begun with flops=4e\+09: give the same"):
-        run.run(make_smoke_config(flops=8e9), folder)
+    with pytest.raises(UserError, match=r"was started with train_flops=4e\+09\. Give the same"):
+        run.run(make_smoke_config(train_flops=8e9), folder)
     assert (folder / workdir.CONFIG).read_text() == before
     with pytest.raises(UserError, match="holds a run of oneflow"):
         run.run(make_smoke_config(), folder / "oneflow-0")
-    with pytest.raises(UserError, match="holds a comparison"):
+    with pytest.raises(UserError, match="the folder holds a comparison"):
         workdir.check_config(folder, compare.paradigm_config("oneflow", smoke=True))
 
 
 def test_a_codec_of_other_steps_is_told(finished_comparison):
     _, folder = finished_comparison
-    with pytest.raises(UserError, match=r"was begun for 2 steps, and codec\.steps asks for 3"):
+    with pytest.raises(UserError, match=r"was started for 2 steps, but codec\.steps requires 3"):
         runs_lib.ensure_codec(make_smoke_config(codec__steps=3), folder)
 
 
@@ -160,25 +173,25 @@ def test_what_is_said_is_of_who_is_there(finished_comparison):
 
     nothing = serialize.RunMeasurements({}, {}, (), None)
 
-    def said(*names, seeds=(0,)):
+    def format_text(*names, seeds=(0,)):
         figures = dict.fromkeys(
-            ("seconds_per_document", "seconds_per_document_8", "passes"), page.Estimate(1, 1, 1)
+            ("seconds_per_document", "seconds_per_document_8", "nfe"), page.Estimate(1, 1, 1)
         )
-        shown = page.ComparisonResult(
-            contestants=[
-                dataclasses.replace(aggregate.aggregate_model(name, [nothing], {}), figures=figures)
+        comparison = page.ComparisonResult(
+            models=[
+                dataclasses.replace(aggregate.aggregate_model(name, [nothing], {}), metrics=figures)
                 for name in names
             ],
-            pictures=2, budget=1.0, seeds=seeds, machine={}, data={},
+            num_images=2, flops_budget=1.0, seeds=seeds, machine={}, data={},
         )  # fmt: skip
-        return "\n".join(captions.make_notes(shown, config.headline))
+        return "\n".join(captions.make_notes(comparison, config.reported_nfe))
 
-    assert "DALL-E" not in said("oneflow")
-    assert "faster" not in said("oneflow")
-    assert "faster than DALL-E" in said("oneflow", "dalle")
-    assert "for each picture" not in said("oneflow", "dalle")
-    assert "means over" not in said("oneflow")
-    assert "means over 3 trainings" in said("oneflow", seeds=(0, 1, 2))
+    assert "DALL-E" not in format_text("oneflow")
+    assert "faster" not in format_text("oneflow")
+    assert "faster than DALL-E" in format_text("oneflow", "dalle")
+    assert "for each image" not in format_text("oneflow", "dalle")
+    assert "means over" not in format_text("oneflow")
+    assert "means over 3 training runs" in format_text("oneflow", seeds=(0, 1, 2))
 
 
 def test_rooflines_are_of_all_paradigms_and_sizes():
@@ -195,34 +208,34 @@ def test_all_of_them_are_configured():
         config = compare.get_config(kind)
         run.validate(config)
         assert config.compile_fast == (kind == "smoke")
-        every = set(compare.PAIR if kind == "longer" else ways.PROFILES)
-        assert set(config.order) == set(config.contestants) == every
+        names = set(compare.PAIR if kind == "longer" else ways.PROFILES)
+        assert set(config.models_shown) == set(config.models) == names
 
 
 def test_the_command_goes_on_in_its_folder_and_is_told_with_its_settings(finished_comparison, cli):
     _, folder = finished_comparison
     file = runs.REPOSITORY / "configs" / "compare.py"
-    cli(f"--config={file}:smoke", f"--workdir={folder}", f"--config.order={PARADIGMS}")
-    told = (folder / run.TABLES_FILE).read_text()
-    command = f'compare.py:smoke --config.order="{PARADIGMS}"'
-    assert command in told.replace("\\", "")
-    # Also by its folder alone.
+    cli(f"--config={file}:smoke", f"--workdir={folder}", f"--config.models_shown={PARADIGMS}")
+    tables = (folder / run.TABLES_FILE).read_text()
+    command = f'compare.py:smoke --config.models_shown="{PARADIGMS}"'
+    assert command in tables.replace("\\", "")
+    # The command also works with the folder alone.
     (folder / run.TABLES_FILE).unlink()
     cli(f"--workdir={folder}")
-    assert (folder / run.TABLES_FILE).read_text() == told
+    assert (folder / run.TABLES_FILE).read_text() == tables
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("arguments", "message"),
     [
-        ("--config.samples=0", "samples=0 must be above 0"),
+        ("--config.num_samples=0", "num_samples=0"),
         (
-            "--config.contestants.oneflow.data.dir=gs://bucket/data",
-            "contestants.oneflow.data.dir=gs://bucket/data: give a folder of this machine",
+            "--config.models.oneflow.data.dir=gs://bucket/data",
+            "models.oneflow.data.dir=gs://bucket/data: this folder must be local",
         ),
     ],
 )
-def test_mistakes_are_told_by_the_command(given, told, cli, tmp_path):
+def test_mistakes_are_told_by_the_command(arguments, message, cli, tmp_path):
     file = runs.REPOSITORY / "configs" / "compare.py"
-    with pytest.raises(UserError, match=told):
-        cli(f"--config={file}:smoke", f"--workdir={tmp_path / 'compared'}", given)
+    with pytest.raises(UserError, match=message):
+        cli(f"--config={file}:smoke", f"--workdir={tmp_path / 'compared'}", arguments)

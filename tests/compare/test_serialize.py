@@ -1,10 +1,13 @@
-"""Measures as JSON come back as they were."""
+"""Tests of the JSON round trip of measurements."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+from etils import epath
 
-from oneflow_jax.compare import page, serialize
+from configs import compare
+from oneflow_jax.compare import measure, metrics, page, serialize
 from oneflow_jax.compare.serialize import Measurement, RunMeasurements
 from oneflow_jax.data.document import Document, Image, Text
 
@@ -12,17 +15,54 @@ from oneflow_jax.data.document import Document, Image, Text
 def test_measures_come_back():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     bars = [page.TimelineBar("text", "a fox", 0, 1), page.TimelineBar("image", "picture", 1, 2)]
-    found = RunMeasurements(
-        figures={"kid": Measurement(0.25, (0.125, 0.5)), "parameters": Measurement(10.0)},
-        curves={"kid": [page.CurvePoint(8, 0.5, 0.25)]},
+    measurements = RunMeasurements(
+        metrics={
+            "kid_efficientnet": Measurement(0.25, (0.125, 0.5)),
+            "parameters": Measurement(10.0),
+        },
+        curves={"kid_efficientnet": [page.CurvePoint(8, 0.5, 0.25)]},
         samples=[Document((Text("a fox"), Image(pixels), Text("again")))],
         timeline=page.Timeline(2, 0.5, bars),
     )
-    again = serialize.from_json(json.loads(json.dumps(serialize.to_json(found))))
-    assert again.figures == found.figures
-    assert again.curves == found.curves
-    assert again.timeline == found.timeline
+    again = serialize.from_json(json.loads(json.dumps(serialize.to_json(measurements))))
+    assert again.metrics == measurements.metrics
+    assert again.curves == measurements.curves
+    assert again.timeline == measurements.timeline
     (document,) = again.samples
-    assert document.words() == "a fox again"
-    np.testing.assert_array_equal(document.pictures()[0], pixels)
+    assert document.text() == "a fox again"
+    np.testing.assert_array_equal(document.images()[0], pixels)
     assert [type(part) for part in document.parts] == [Text, Image, Text]
+
+
+def test_measurements_of_earlier_versions_get_the_current_names_of_metrics():
+    measurement = {"value": 0.25, "draws": [0.125, 0.5], "share": True}
+    saved = {
+        "figures": dict.fromkeys((*metrics.RENAMED_METRICS, "cider"), measurement),
+        "curves": {"kid": [[8, 0.5, 0.25]], "text_to_image": [[8, 0.5, 0.75]]},
+        "samples": [],
+        "timeline": {"passes": 2, "seconds": 0.5, "parts": []},
+    }
+    loaded = serialize.from_json(saved)
+    assert set(loaded.metrics) == {*metrics.RENAMED_METRICS.values(), "cider"}
+    assert loaded.metrics["nfe"] == Measurement(0.25, (0.125, 0.5), True)
+    assert loaded.curves == {
+        "kid_efficientnet": [page.CurvePoint(8, 0.5, 0.25)],
+        "text_to_image": [page.CurvePoint(8, 0.5, 0.75)],
+    }
+    assert not set(metrics.RENAMED_METRICS) & set(loaded.metrics)
+
+
+def test_measurements_of_earlier_versions_are_read_instead_of_measured_again(tmp_path, monkeypatch):
+    config = compare.get_config("smoke")
+    run_config = config.models.oneflow
+    finished_run = SimpleNamespace(
+        run=SimpleNamespace(name="oneflow", folder=epath.Path(tmp_path)),
+        system=SimpleNamespace(config=run_config),
+    )
+    key = measure.cache_key(finished_run, config)
+    key["run"]["batch"] = key["run"].pop("batch_size")  # its old name
+    measurements = RunMeasurements({}, {}, [], page.Timeline(2, 0.5, []))
+    saved = {"key": key, "measures": serialize.to_json(measurements)}
+    (tmp_path / measure.MEASUREMENTS_FILE).write_text(json.dumps(saved))
+    monkeypatch.delattr(measure, "_run_measurements")
+    assert measure.measure(finished_run, config).timeline == measurements.timeline

@@ -1,4 +1,4 @@
-"""What of a document is finished after how many passes, in order and at once."""
+"""Tests of timelines: after how many forward passes each part of a document is finished."""
 
 import dataclasses
 import itertools
@@ -14,10 +14,10 @@ from tests import tiny
 
 
 def autoregressive_sample(document, num_images, nfe_per_image):
-    """A finished document of a model that writes from left to right."""
-    layout = dataclasses.replace(tiny.make_layout(48, 0), markers=True)
+    """Return a finished document of an autoregressive model."""
+    layout = dataclasses.replace(tiny.make_layout(48, 0), has_markers=True)
     canvas = layout.canvas([layout.row(document)])
-    words = int(np.sum(canvas.kind[0] == Modality.TEXT)) - 1  # without BOS
+    words = int(np.sum(canvas.modality[0] == Modality.TEXT)) - 1  # without BOS
     passes = 1 + words + num_images * nfe_per_image
     return layout, generate.GeneratedBatch([], canvas, None, passes, [False])
 
@@ -25,15 +25,15 @@ def autoregressive_sample(document, num_images, nfe_per_image):
 def test_words_take_a_pass_each_and_pictures_the_rest():
     picture = Image(np.full((4, 4, 3), 200, np.uint8))
     document = Document((Text("a red circle"), picture, Text("a red circle"), picture))
-    layout, made = autoregressive_sample(document, num_images=2, nfe_per_image=7)
-    bars = list(timelines._autoregressive_bars(layout, made))
+    layout, batch = autoregressive_sample(document, num_images=2, nfe_per_image=7)
+    bars = list(timelines._autoregressive_bars(layout, batch))
     assert [bar.kind for bar in bars] == ["text", "image", "text", "image"]
     assert [bar.label for bar in bars[::2]] == ["a red circle", "a red circle"]
     assert all(bar.finished - bar.started == 7 for bar in bars[1::2])
     assert bars[0].started == 1
     for one, following in itertools.pairwise(bars):
         assert one.finished <= following.started
-    assert bars[-1].finished == made.passes - 1  # <end> comes last
+    assert bars[-1].finished == batch.nfe - 1  # <end> is written last
 
 
 def test_what_forms_at_once_lasts_from_its_first_frame_to_the_one_that_settles_it():

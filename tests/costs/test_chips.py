@@ -1,4 +1,4 @@
-"""The table is in its units."""
+"""Tests of the units in the chip table."""
 
 import pytest
 
@@ -7,11 +7,11 @@ from oneflow_jax.costs import chips
 
 @pytest.mark.parametrize("name", chips.CHIPS)
 def test_figures_are_of_the_right_order(name):
-    """A slip of a unit (bits, teraflops, gibibytes) would stand out."""
+    """Check orders of magnitude, to catch unit errors (bits, teraflops, gibibytes)."""
     chip = chips.CHIPS[name]
-    assert 1e14 < chip.peak < 1e15
-    assert 5e11 < chip.bandwidth < 5e12
-    assert 1e10 < chip.memory < 2e11
-    assert 1e11 < chip.interconnect < chip.bandwidth
-    # FLOPs for each byte read, at which both take as long.
-    assert 150 < chip.peak / chip.bandwidth < 600
+    assert 1e14 < chip.peak_flops < 1e15
+    assert 5e11 < chip.hbm_bandwidth < 5e12
+    assert 1e10 < chip.hbm_bytes < 2e11
+    assert 1e11 < chip.ici_bandwidth < chip.hbm_bandwidth
+    # FLOPs per byte at the ridge point of the roofline.
+    assert 150 < chip.peak_flops / chip.hbm_bandwidth < 600

@@ -1,4 +1,4 @@
-"""Counted by hand, in numbers small enough to see, and held against what XLA counts."""
+"""Tests of FLOP counts against small hand counts and XLA's cost analysis."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ SIZE = backbone.TransformerConfig(
     head_width=64,
     hidden=688,
     remat="none",
-    unroll=2,  # Straight-line code: XLA counts the body of a loop once.
+    scan_unroll=2,  # Unrolled, since XLA counts a loop body once.
     dtype=jnp.float32,
 )
 MODEL = model.Model(SIZE, vocab=500, embed_width=128, heads=HEADS)
@@ -35,12 +35,12 @@ UNIT = flops.Network(
 def view(rows, length):
     shape = (rows, length)
     return NoisyCanvas(
-        kind=jnp.full(shape, Modality.TEXT),
+        modality=jnp.full(shape, Modality.TEXT),
         segment=jnp.ones(shape, jnp.int32),
         position=jnp.zeros((*shape, 3), jnp.int32),
         embeds=jnp.zeros((*shape, MODEL.embed_width)),
         latents=jnp.zeros((*shape, CHANNELS)),
-        clock=jnp.ones(shape),
+        time=jnp.ones(shape),
     )
 
 
@@ -48,21 +48,21 @@ def parameters():
     return nn.unbox(jax.eval_shape(MODEL.init, jax.random.key(0), view(1, 4))["params"])
 
 
-def counted(function, *arguments):
+def count_flops(function, *arguments):
     return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
 
 
 def total(outputs):
-    # Squares: the gradient of a plain sum would not need the heads' forward pass.
+    # With a plain sum, the gradient would not need the heads' forward pass.
     return sum(jnp.sum(output**2) for output in outputs.values())
 
 
 def test_every_weight_of_a_network_of_ones_counts():
-    # A layer: query, key, value, out; scores and gathering of 5 keys; three of the MLP.
-    # Besides: words, patches, 256 sinusoids, the clock's second map, the heads.
+    # Per layer: 4 projections (q, k, v, out), scores and weighted sum over 5 keys, 3 MLP matrices.
+    # Outside of layers: tokens, patches, 256 sinusoids, the time's second matrix, the heads.
     slot = 4 + 2 * 5 + 3 + 1 + 1 + 256 + 1 + 1
     assert flops.forward(UNIT, slots=7, keys=5) == 2 * 7 * slot
-    # Patches and sinusoids are data: no gradient with respect to them.
+    # Patches and sinusoids are inputs: no gradient is computed for them.
     assert flops.train(UNIT, rows=2, length=5) == 2 * 10 * (3 * slot - 257)
 
 
@@ -74,24 +74,24 @@ def test_of_reads_the_model():
 
 
 def test_parameters_are_those_of_the_model():
-    assert NETWORK.parameters == sum(leaf.size for leaf in jax.tree.leaves(parameters()))
+    assert NETWORK.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(parameters()))
 
 
 def test_a_second_tower_is_a_second_set_of_layers():
     two = dataclasses.replace(NETWORK, towers=2)
     layers = sum(leaf.size for leaf in jax.tree.leaves(parameters()["backbone"]["blocks"]))
-    assert two.parameters == NETWORK.parameters + layers
-    assert two.weights(1) == NETWORK.weights(1) == NETWORK.weights(2)
-    assert two.weights(2) == two.weights(1) + 2 * layers
+    assert two.num_parameters == NETWORK.num_parameters + layers
+    assert two.weight_bytes(1) == NETWORK.weight_bytes(1) == NETWORK.weight_bytes(2)
+    assert two.weight_bytes(2) == two.weight_bytes(1) + 2 * layers
     assert flops.forward(two, 8, 8) == flops.forward(NETWORK, 8, 8)
 
 
 def test_all_parameters_but_the_table_are_read():
-    assert NETWORK.weights(1) == 2 * (NETWORK.parameters - 500 * 128)
+    assert NETWORK.weight_bytes(1) == 2 * (NETWORK.num_parameters - 500 * 128)
 
 
 def test_cache_is_as_large_as_the_model_makes_it():
-    cache = jax.eval_shape(lambda: MODEL.cache(3, 10))
+    cache = jax.eval_shape(lambda: MODEL.init_cache(3, 10))
     numbers = cache.key.size + cache.value.size
     assert 3 * 10 * NETWORK.kv_bytes_per_slot == flops.BF16_BYTES * numbers
 
@@ -99,13 +99,13 @@ def test_cache_is_as_large_as_the_model_makes_it():
 @pytest.mark.parametrize("length", [64, 256])
 def test_flops_are_those_that_xla_counts(length):
     def loss(params, embeds):
-        shown = view(2, length).replace(embeds=embeds)
-        return total(MODEL.apply({"params": params}, shown))
+        noisy = view(2, length).replace(embeds=embeds)
+        return total(MODEL.apply({"params": params}, noisy))
 
     params, embeds = parameters(), view(2, length).embeds
-    forward = counted(loss, params, embeds)
-    train = counted(jax.grad(loss, argnums=(0, 1)), params, embeds)
-    # XLA also counts norms, softmax and the like: a little more, never less.
+    forward = count_flops(loss, params, embeds)
+    train = count_flops(jax.grad(loss, argnums=(0, 1)), params, embeds)
+    # XLA also counts norms and softmax, so its count is slightly larger, never smaller.
     assert 1 < forward / flops.forward(NETWORK, 2 * length, length) < 1.01
     assert 1 < train / flops.train(NETWORK, 2, length) < 1.01
 
@@ -113,8 +113,8 @@ def test_flops_are_those_that_xla_counts(length):
 @pytest.mark.parametrize("slots", [1, 16])
 def test_flops_of_a_pass_against_a_cache_are_those_that_xla_counts(slots):
     def after(params, cache):
-        return MODEL.apply({"params": params}, view(2, slots), cache, method="after")[0]
+        return MODEL.apply({"params": params}, view(2, slots), cache, method="decode")[0]
 
-    cache = jax.eval_shape(lambda: MODEL.cache(2, 200))
-    ratio = counted(after, parameters(), cache) / flops.forward(NETWORK, 2 * slots, keys=200)
+    cache = jax.eval_shape(lambda: MODEL.init_cache(2, 200))
+    ratio = count_flops(after, parameters(), cache) / flops.forward(NETWORK, 2 * slots, keys=200)
     assert 1 < ratio < 1.01

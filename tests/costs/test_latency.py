@@ -1,4 +1,4 @@
-"""The roofline, by hand where numbers are small, and in its two limits."""
+"""Tests of roofline latency: small cases by hand, and its two limits."""
 
 import dataclasses
 import itertools
@@ -9,18 +9,20 @@ import pytest
 from oneflow_jax.costs import chips, flops, latency, sizes, ways
 from oneflow_jax.costs.ways import PROFILES
 
-DOCUMENT = ways.DocumentShape(words=256, pictures=4, patches=256, codes=1_024)
+DOCUMENT = ways.DocumentShape(
+    num_text_tokens=256, num_images=4, patches_per_image=256, codes_per_image=1_024
+)
 V4 = chips.CHIPS["v4"]
 SETTING = latency.Deployment(sizes.EIGHT_BILLION, DOCUMENT, batch=1, chip=V4)
-FAST = chips.Chip(math.inf, 1.0, math.inf, math.inf, axes=3, clock=1e9)
-"""Computes in no time, and reads a byte a second."""
-WIDE = chips.Chip(1.0, math.inf, math.inf, math.inf, axes=3, clock=1e9)
-"""Reads in no time, and multiplies or adds once a second."""
+FAST = chips.Chip(math.inf, 1.0, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
+"""A chip limited by memory bandwidth only: 1 byte/s."""
+WIDE = chips.Chip(1.0, math.inf, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
+"""A chip limited by compute only: 1 FLOP/s."""
 SMALL = latency.Deployment(sizes.ONE_BILLION, ways.DocumentShape(3, 1, 2, 4), batch=2, chip=FAST)
 
 NAMES = list(PROFILES)
-LEFT_TO_RIGHT = [name for name, way in PROFILES.items() if way.cached]
-TOGETHER = [name for name, way in PROFILES.items() if not way.cached]
+LEFT_TO_RIGHT = [name for name, way in PROFILES.items() if way.uses_kv_cache]
+TOGETHER = [name for name, way in PROFILES.items() if not way.uses_kv_cache]
 
 
 def seconds(name, passes=16, setting=SETTING, **changes):
@@ -29,12 +31,12 @@ def seconds(name, passes=16, setting=SETTING, **changes):
 
 def test_bytes_by_hand():
     network = sizes.ONE_BILLION
-    weights, slot = network.weights(1), network.kv_bytes_per_slot
-    # Two rows: each slot that is in a cache is read in both; per document that is once.
+    weights, slot = network.weight_bytes(1), network.kv_bytes_per_slot
+    # With two rows, the caches of both are read; per document that is once.
     assert seconds("oneflow", 5, SMALL) == 5 * weights / 2
-    # 3 words and 4 codes: 7 passes, that see 0 to 6 slots before them.
+    # 3 text tokens and 4 image codes: 7 passes with 0 to 6 cached slots.
     assert seconds("chameleon", 5, SMALL) == 7 * weights / 2 + 21 * slot
-    # 3 words that see 0 to 2, then 5 + 1 passes that see those 3.
+    # 3 text passes with 0 to 2 cached slots, then 5 + 1 passes with these 3.
     assert seconds("transfusion", 5, SMALL) == 9 * weights / 2 + (3 + 6 * 3) * slot
     assert seconds("lmfusion", 5, SMALL) == seconds("transfusion", 5, SMALL)
 
@@ -49,19 +51,19 @@ def test_flops_by_hand():
 
 def test_one_document_left_to_right_is_as_slow_as_its_weights_are_read():
     tokens = 256 + 4 * 1_024
-    weights = tokens * sizes.EIGHT_BILLION.weights(1) / V4.bandwidth
+    weights = tokens * sizes.EIGHT_BILLION.weight_bytes(1) / V4.hbm_bandwidth
     assert weights < seconds("chameleon") < 1.05 * weights
 
 
 def test_many_documents_at_once_are_as_slow_as_they_are_computed():
-    work = 16 * flops.forward(sizes.EIGHT_BILLION, DOCUMENT.slots, DOCUMENT.slots)
+    work = 16 * flops.forward(sizes.EIGHT_BILLION, DOCUMENT.num_slots, DOCUMENT.num_slots)
     for batch in (1, 64):
-        assert seconds("oneflow", batch=batch) == pytest.approx(work / V4.peak)
+        assert seconds("oneflow", batch=batch) == pytest.approx(work / V4.peak_flops)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_chips_take_half_the_time(name):
-    assert seconds(name, chips=2) == pytest.approx(seconds(name) / 2)
+    assert seconds(name, num_chips=2) == pytest.approx(seconds(name) / 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,9 +75,9 @@ def test_a_larger_batch_never_takes_longer_for_each_document(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_more_never_takes_less(name):
     more = [
-        {"document": dataclasses.replace(DOCUMENT, words=512)},
-        {"document": dataclasses.replace(DOCUMENT, patches=512, codes=2_048)},
-        {"document": dataclasses.replace(DOCUMENT, pictures=5)},
+        {"document": dataclasses.replace(DOCUMENT, num_text_tokens=512)},
+        {"document": dataclasses.replace(DOCUMENT, patches_per_image=512, codes_per_image=2_048)},
+        {"document": dataclasses.replace(DOCUMENT, num_images=5)},
         {"passes": 32},
     ]
     for change in more:
@@ -85,16 +87,16 @@ def test_more_never_takes_less(name):
 
 def test_edit_flow_takes_twice_the_passes_and_a_head_more():
     assert 2 < seconds("edit_flow") / seconds("oneflow") < 2.2
-    words = dataclasses.replace(DOCUMENT, pictures=0)
+    words = dataclasses.replace(DOCUMENT, num_images=0)
     assert 1 <= seconds("edit_flow", document=words) / seconds("oneflow", document=words) < 1.1
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-@pytest.mark.parametrize("other", LEFT_TO_RIGHT)
+@pytest.mark.parametrize("slower", LEFT_TO_RIGHT)
 @pytest.mark.parametrize("batch", [1, 64])
-def test_overtaking_is_where_seconds_cross(name, other, batch):
+def test_overtaking_is_where_seconds_cross(name, slower, batch):
     setting = dataclasses.replace(SETTING, batch=batch)
-    limit = seconds(other, setting=setting)
+    limit = seconds(slower, setting=setting)
     most = latency.crossover_nfe(PROFILES[name], limit, setting)
     assert seconds(name, most, setting) < limit <= seconds(name, most + 1, setting)
 
@@ -106,13 +108,13 @@ def test_nothing_overtakes_what_takes_no_longer_than_one_pass():
 
 
 def test_chips_needed_hold_weights_and_caches():
-    def needed(name, **changes):
+    def chips_needed(name, **changes):
         return latency.min_chips(PROFILES[name], dataclasses.replace(SETTING, **changes))
 
-    assert needed("oneflow") == needed("oneflow", batch=64) == 1
-    # 15 GB of weights; 64 rows of 4,352 slots of 131 kB are 37 GB, beside 34 of one chip's.
-    assert needed("chameleon") == 1
-    assert needed("chameleon", batch=64) == 2
+    assert chips_needed("oneflow") == chips_needed("oneflow", batch=64) == 1
+    # Weights take 15 GB; 64 rows x 4,352 slots x 131 kB are 37 GB. A chip has 34 GB.
+    assert chips_needed("chameleon") == 1
+    assert chips_needed("chameleon", batch=64) == 2
     v5e = chips.CHIPS["v5e"]
-    assert needed("transfusion", chip=v5e) == 1
-    assert needed("lmfusion", chip=v5e) == 2
+    assert chips_needed("transfusion", chip=v5e) == 1
+    assert chips_needed("lmfusion", chip=v5e) == 2

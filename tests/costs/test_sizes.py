@@ -1,4 +1,4 @@
-"""Networks are what their docstrings say, and what is configured."""
+"""Tests that the networks' sizes match their docstrings and configurations."""
 
 import dataclasses
 
@@ -12,11 +12,11 @@ from oneflow_jax.costs import flops, sizes
 
 @pytest.mark.parametrize("name", sizes.NETWORKS)
 def test_sizes_are_those_that_are_trained(name):
-    """But for patches, which are those of the codec: here of pixels, in `sizes` also of latents."""
+    """Compare with the trained models, except for the patch size, which depends on the codec."""
     config = tpu_v4.get_config(name)
     config.mesh.fsdp = 1
     model = system.abstract_system(config.lock(), jax.devices()).model
-    channels = config.codec.colors * config.codec.patch**2
+    channels = config.codec.image_channels * config.codec.patch_size**2
     plain = sizes.NETWORKS[name]
     outputs = plain.outputs - plain.channels + channels
     expected = dataclasses.replace(plain, channels=channels, outputs=outputs)

@@ -1,69 +1,78 @@
-"""Ways make the passes that the samplers of `paradigms` make."""
+"""Tests that cost schedules have the forward passes that the samplers make."""
 
 import pytest
 
 from oneflow_jax.costs import sizes, ways
 
-DOCUMENT = ways.DocumentShape(words=5, pictures=2, patches=4, codes=3)
+DOCUMENT = ways.DocumentShape(
+    num_text_tokens=5, num_images=2, patches_per_image=4, codes_per_image=3
+)
 
 
-def spread(schedule, passes, document=DOCUMENT):
-    """Slots of each pass, and those before them, one by one."""
+def list_passes(schedule, passes, document=DOCUMENT):
+    """Return the (slots, cached slots) of each pass."""
     return [
-        (one.slots, one.before)
+        (one.num_slots, one.context_length)
         for one in schedule(document, passes)
-        for _ in range(one.times)
+        for _ in range(one.repeats)
     ]  # fmt: skip
 
 
 def test_at_once_all_slots_go_through_every_pass():
-    assert spread(ways.all_slot_passes, 3) == [(5 + 2 * 4, 0)] * 3
+    assert list_passes(ways.all_slot_passes, 3) == [(5 + 2 * 4, 0)] * 3
 
 
 def test_growing_takes_twice_the_passes_for_pictures_alone():
-    assert spread(ways.insertion_passes, 3) == [(13, 0)] * 6
-    assert spread(ways.insertion_passes, 3, ways.DocumentShape(5, 0, 4, 3)) == [(5, 0)] * 3
+    assert list_passes(ways.insertion_passes, 3) == [(13, 0)] * 6
+    assert list_passes(ways.insertion_passes, 3, ways.DocumentShape(5, 0, 4, 3)) == [(5, 0)] * 3
 
 
 def test_codes_are_tokens():
-    assert spread(ways.token_passes, 3) == [(1, n) for n in range(5 + 2 * 3)]
+    assert list_passes(ways.token_passes, 3) == [(1, n) for n in range(5 + 2 * 3)]
 
 
 def test_flows_come_after_runs_of_words():
-    assert spread(ways.token_and_image_flow_passes, 2) == [
+    assert list_passes(ways.token_and_image_flow_passes, 2) == [
         *((1, n) for n in range(2)), *[(4, 2)] * 3,
         *((1, n) for n in range(6, 9)), *[(4, 9)] * 3,
     ]  # fmt: skip
 
 
 def test_words_alone_are_words_alone():
-    words = ways.DocumentShape(words=5, pictures=0, patches=4, codes=3)
+    words = ways.DocumentShape(
+        num_text_tokens=5, num_images=0, patches_per_image=4, codes_per_image=3
+    )
     tokens = [(1, n) for n in range(5)]
-    assert spread(ways.token_and_image_flow_passes, 2, words) == tokens
-    assert spread(ways.token_passes, 2, words) == tokens
+    assert list_passes(ways.token_and_image_flow_passes, 2, words) == tokens
+    assert list_passes(ways.token_passes, 2, words) == tokens
 
 
 def test_as_many_passes_as_the_sampler_makes():
-    """`tests/samplers/test_autoregressive.py` counts BOS, 10, 11, <image>, its flow of 2, <end>."""
-    document = ways.DocumentShape(words=5, pictures=1, patches=4, codes=4)
-    assert len(spread(ways.token_and_image_flow_passes, 2, document)) == 1 + 3 + (2 + 1) + 1
+    """Compare with `tests/samplers/test_autoregressive.py`.
+
+    Its passes are BOS, 10, 11, <image>, an image flow of 2 steps, and <end>.
+    """
+    document = ways.DocumentShape(
+        num_text_tokens=5, num_images=1, patches_per_image=4, codes_per_image=4
+    )
+    assert len(list_passes(ways.token_and_image_flow_passes, 2, document)) == 1 + 3 + (2 + 1) + 1
 
 
 @pytest.mark.parametrize("words", [0, 1, 7, 256])
 @pytest.mark.parametrize("pictures", [0, 1, 3, 4])
 def test_runs_are_equal_and_all_words(words, pictures):
-    runs = list(ways.DocumentShape(words, pictures, 4, 4).runs())
+    runs = list(ways.DocumentShape(words, pictures, 4, 4).text_run_lengths())
     assert sum(runs) == words
     assert max(runs) - min(runs) <= 1
 
 
 def test_kinds_are_those_in_a_pass():
-    def kinds(name, document=DOCUMENT):
-        return {one.kinds for one in ways.PROFILES[name].schedule(document, 2)}
+    def num_modalities(name, document=DOCUMENT):
+        return {one.num_modalities for one in ways.PROFILES[name].schedule(document, 2)}
 
-    assert kinds("oneflow") == kinds("edit_flow") == {2}
-    assert kinds("oneflow", ways.DocumentShape(5, 0, 4, 3)) == {1}
-    assert kinds("lmfusion") == kinds("chameleon") == {1}
+    assert num_modalities("oneflow") == num_modalities("edit_flow") == {2}
+    assert num_modalities("oneflow", ways.DocumentShape(5, 0, 4, 3)) == {1}
+    assert num_modalities("lmfusion") == num_modalities("chameleon") == {1}
 
 
 def test_networks_of_the_ways():

@@ -1,6 +1,6 @@
-"""One of several processes that encode a data set together: `N OF PORT FOLDER`.
+"""One of several processes that encode a data set together: arguments `N OF PORT FOLDER`.
 
-Run by test_encode_latents in processes of their own, with the folder as the last argument.
+test_encode_latents runs it in subprocesses, with the folder as the last argument.
 """
 
 import sys
@@ -20,7 +20,7 @@ def main(number: int, count: int, port: int, folder: str) -> None:
     stored = encode_latents.LatentDataset(
         epath.Path(folder), small_models.random_autoencoder(small_models.KL), splits, pixels=4
     )
-    index = stored.index()
+    index = stored.build_index()
     print(jax.process_index(), jax.process_count(), index.fingerprint, index.mean[0])
 
 

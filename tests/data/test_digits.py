@@ -33,22 +33,22 @@ def test_splits_hold_every_scan_once_with_its_true_caption(documents):
         (scan.astype(int).tobytes(), int(digit))
         for scan, digit in zip(scans.images, scans.target, strict=True)
     )
-    found = collections.Counter()
+    counts = collections.Counter()
     for document in documents["train"] + documents["heldout"]:
-        (picture,) = document.pictures()
+        (picture,) = document.images()
         ink = np.round(picture[:, :, 0] / 255 * 16).astype(int)
-        found[ink.tobytes(), digits.parse_digit(document.words())] += 1
-    assert found == truth
+        counts[ink.tobytes(), digits.parse_digit(document.text())] += 1
+    assert counts == truth
     assert 1450 < len(documents["train"]) < 1550
 
 
 def test_all_captions_occur_in_both_splits(documents):
     for split in documents.values():
-        assert {document.words() for document in split} == set(digits.CAPTIONS)
+        assert {document.text() for document in split} == set(digits.CAPTIONS)
 
 
 def test_pictures_are_rgb_bytes(documents):
-    picture = documents["train"][0].pictures()[0]
+    picture = documents["train"][0].images()[0]
     assert picture.shape == (8, 8, 3)
     assert picture.dtype == np.uint8
     assert picture.max() > 200

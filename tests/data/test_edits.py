@@ -1,4 +1,4 @@
-"""The edits that are listed are those that were made."""
+"""Tests that the listed edits turn the old document into the new one."""
 
 import random
 
@@ -20,13 +20,13 @@ def document(*parts):
     [
         (("a cat", RED), ("a cat", RED), []),
         (("a cat", RED), ("a dog", RED), ["2: cat -> dog"]),
-        (("a big cat",), ("a cat",), ["2: took out big"]),
-        (("cat",), ("the cat",), ["after 0: put in the"]),
-        (("a cat", RED), ("a cat", BLUE), ["3: made <image> anew"]),
-        (("a cat", RED), ("a cat",), ["3: took out <image>"]),
-        (("a", RED, "b"), ("a", RED, BLUE, "b"), ["after 2: put in <image>"]),
-        (("one two",), ("one three four",), ["2: two -> three", "after 2: put in four"]),
-        (("a b", RED), ("c", BLUE), ["1: took out a", "2: b -> c", "3: made <image> anew"]),
+        (("a big cat",), ("a cat",), ["2: deleted big"]),
+        (("cat",), ("the cat",), ["after 0: inserted the"]),
+        (("a cat", RED), ("a cat", BLUE), ["3: replaced <image>"]),
+        (("a cat", RED), ("a cat",), ["3: deleted <image>"]),
+        (("a", RED, "b"), ("a", RED, BLUE, "b"), ["after 2: inserted <image>"]),
+        (("one two",), ("one three four",), ["2: two -> three", "after 2: inserted four"]),
+        (("a b", RED), ("c", BLUE), ["1: deleted a", "2: b -> c", "3: replaced <image>"]),
     ],
 )
 def test_each_kind_of_edit_has_its_line(before, after, lines):
@@ -41,14 +41,14 @@ def test_the_edits_lead_from_one_document_to_the_other(seed):
     names = [item if isinstance(item, str) else "<image>" for item in edits.diff_items(before)]
     gone, changed, added = set(), {}, {}
     for one in edits.diff_documents(before, after):
-        if one.before is None:
-            added.setdefault(one.place, []).append(one.after)
-        elif one.after is None:
-            assert names[one.place - 1] == one.before
-            gone.add(one.place)
+        if one.old is None:
+            added.setdefault(one.index, []).append(one.new)
+        elif one.new is None:
+            assert names[one.index - 1] == one.old
+            gone.add(one.index)
         else:
-            assert names[one.place - 1] == one.before
-            changed[one.place] = one.after
+            assert names[one.index - 1] == one.old
+            changed[one.index] = one.new
     rebuilt = [*added.get(0, [])]
     for place, name in enumerate(names, 1):
         rebuilt += [] if place in gone else [changed.get(place, name)]

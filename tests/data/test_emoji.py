@@ -24,8 +24,8 @@ def documents(folder):
 
 @pytest.fixture(scope="module")
 def concepts():
-    drawn = emoji_concepts.load(16, 24, emoji.Settings().categories)
-    return {concept.name: concept for concept in drawn}
+    loaded = emoji_concepts.load(16, 24, emoji.Settings().categories)
+    return {concept.name: concept for concept in loaded}
 
 
 def expected_names(document, concepts):
@@ -36,8 +36,8 @@ def expected_names(document, concepts):
 def test_words_and_pictures_agree_in_every_document(documents, concepts):
     for document in itertools.chain(*documents.values()):
         names = expected_names(document, concepts)
-        assert names is not None, document.words()
-        for name, picture in zip(names, document.pictures(), strict=True):
+        assert names is not None, document.text()
+        for name, picture in zip(names, document.images(), strict=True):
             np.testing.assert_array_equal(picture, concepts[name].pixels)
 
 
@@ -48,51 +48,51 @@ def test_documents_stay_within_one_category(documents, concepts):
 
 
 def test_held_out_concepts_never_occur_in_training(documents, concepts):
-    shown = {
+    names_of_split = {
         split: {
             name for document in documents[split] for name in expected_names(document, concepts)
         }
         for split in documents
     }
-    assert not shown["train"] & shown["heldout"]
-    assert shown["combinations"] <= shown["train"]
-    assert len(shown["train"]) == 24
-    assert shown["heldout"] == {name for name in concepts if concepts[name].held_out}
+    assert not names_of_split["train"] & names_of_split["heldout"]
+    assert names_of_split["combinations"] <= names_of_split["train"]
+    assert len(names_of_split["train"]) == 24
+    assert names_of_split["heldout"] == {name for name in concepts if concepts[name].held_out}
 
 
 def test_combinations_are_new(documents, concepts):
-    seen = {expected_names(document, concepts) for document in documents["train"]}
+    train_combinations = {expected_names(document, concepts) for document in documents["train"]}
     for document in documents["combinations"]:
         names = expected_names(document, concepts)
         assert len(names) > 1
-        assert names not in seen
+        assert names not in train_combinations
 
 
 def test_forms_and_shares(documents):
-    pictures = collections.Counter(len(document.pictures()) for document in documents["train"])
+    pictures = collections.Counter(len(document.images()) for document in documents["train"])
     assert set(pictures) == {1, 2, 3, 4}
     assert 0.4 < pictures[1] / 400 < 0.6
     assert len(documents["heldout"]) == len(documents["combinations"]) == 60
 
 
 def test_the_same_settings_give_the_same_bytes(tmp_path, folder, documents):
-    del documents  # It prepares `folder`.
+    del documents  # The fixture prepares `folder`.
     sources.open_dataset("emoji", tmp_path, "train", **SETTINGS)
     name = emoji.Settings(**SETTINGS).name
 
-    def stored(root: pathlib.Path) -> dict[str, bytes]:
+    def read_stored(root: pathlib.Path) -> dict[str, bytes]:
         files = (root / "emoji" / name / "1.0.0").glob("*.array_record*")
         return {file.name: file.read_bytes() for file in files}
 
-    assert len(stored(folder)) == 3
-    assert stored(tmp_path) == stored(folder)
+    assert len(read_stored(folder)) == 3
+    assert read_stored(tmp_path) == read_stored(folder)
 
 
 def test_captions_can_be_chosen(tmp_path):
     chosen = {"concepts": 8, "documents": 30, "held_out_documents": 2, "interleaved": 0}
     source = sources.open_dataset("emoji", tmp_path, "train", captions=["[0] {0}"], **chosen)
-    assert all(document.words().startswith(("a ", "an ")) for document in source)
-    with pytest.raises(errors.UserError, match="no split 'combinations'"):
+    assert all(document.text().startswith(("a ", "an ")) for document in source)
+    with pytest.raises(errors.UserError, match="split='combinations'"):
         sources.open_dataset("emoji", tmp_path, "combinations", captions=["[0] {0}"], **chosen)
 
 
@@ -102,7 +102,7 @@ def test_other_settings_have_another_folder():
 
 
 def test_the_attribution_is_stored(folder, documents):
-    del documents  # It prepares `folder`.
+    del documents  # The fixture prepares `folder`.
     info = emoji.builder(folder, **SETTINGS).info
     assert emoji.ATTRIBUTION in info.description
     assert info.redistribution_info.license == "CC BY-SA 4.0"
@@ -111,12 +111,12 @@ def test_the_attribution_is_stored(folder, documents):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"concepts": 2}, "concepts=2 has no two of one kind"),
+        ({"concepts": 2}, "concepts=2: no two concepts are of one kind"),
         ({"interleaved": 1.5}, "interleaved=1.5"),
         ({"pixels": 0}, "pixels=0"),
         ({"documents": 0}, "documents=0"),
         ({"captions": ("hello",)}, "hello"),
-        ({"captions": ()}, "choose from"),
+        ({"captions": ()}, "Choose from"),
         ({"concept": 3}, "'concept'"),
     ],
 )

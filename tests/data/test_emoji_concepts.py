@@ -79,7 +79,7 @@ def test_skin_tones_stay_on_the_side_of_their_emoji():
         ({"count": 5000}, "5000"),
         ({"count": 0}, "concepts=0"),
         ({"categories": ("Robots",)}, "Robots"),
-        ({"categories": ()}, "choose from"),
+        ({"categories": ()}, "Choose from"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

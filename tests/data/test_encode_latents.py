@@ -23,12 +23,12 @@ from tests.codecs.autoencoder import small_models
 
 PIXELS = 8
 POOL = small_models.random_images(12, PIXELS, PIXELS)
-"""All pictures there are: many come again."""
+"""All distinct images; many of them occur repeatedly."""
 
 SHARD = 8
 COUNTS = {"train": 44, "heldout": 10}
 OF_TRAIN = 6
-"""Shards of the first split; the other has two."""
+"""The number of shards of the first split; the other split has two."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +38,9 @@ def small_shards(monkeypatch):
 
 
 class Means:
-    """Stands in for an autoencoder, and knows what it was shown.
+    """A stub of an autoencoder that averages pixels and records its inputs.
 
-    As with a real one, the last bits of a picture's latents depend on what goes with it.
+    As with a real one, the last bits of latents depend on the batch size.
     """
 
     fingerprint = "00means00"
@@ -48,26 +48,26 @@ class Means:
     def __init__(self, last_bits=True, seconds=0.0):
         self.calls, self._last_bits, self._seconds = [], last_bits, seconds
 
-    def encode(self, pictures):
-        self.calls.append([picture.tobytes() for picture in pictures])
+    def encode(self, images):
+        self.calls.append([picture.tobytes() for picture in images])
         time.sleep(self._seconds)
-        n, height, width, _ = pictures.shape
-        blocks = pictures.astype(np.float32).reshape(n, height // 2, 2, width // 2, 2, 3)
+        n, height, width, _ = images.shape
+        blocks = images.astype(np.float32).reshape(n, height // 2, 2, width // 2, 2, 3)
         return blocks.mean((2, 4)) / 127.5 - 1 + (n * 1e-6 if self._last_bits else 0)
 
-    def seen(self):
+    def encoded_images(self):
         return [picture for call in self.calls for picture in call]
 
 
 def documents(split):
-    """Of one picture, several, or none, in an order that is the split's own."""
+    """Yield documents of 0 to 3 images, in an order that depends on the split."""
     draws = np.random.default_rng(list(split.encode()))
     for n in range(COUNTS[split]):
-        shown = [Image(POOL[draws.integers(len(POOL))]) for _ in range(n % 4)]
-        yield Document((Text(f"{split} {n}"), *shown))
+        images = [Image(POOL[draws.integers(len(POOL))]) for _ in range(n % 4)]
+        yield Document((Text(f"{split} {n}"), *images))
 
 
-def made_of(folder, autoencoder, pixels=PIXELS):
+def make_preparation(folder, autoencoder, pixels=PIXELS):
     splits = {split: lambda split=split: list(documents(split)) for split in COUNTS}
     return LatentDataset(epath.Path(folder), autoencoder, splits, pixels)
 
@@ -76,16 +76,16 @@ def files(folder):
     return {path.name: path.read_bytes() for path in epath.Path(folder).iterdir()}
 
 
-def pictures_of(split, shard):
-    some = list(documents(split))[SHARD * shard : SHARD * (shard + 1)]
-    return [picture.tobytes() for document in some for picture in document.pictures()]
+def images_of_shard(split, shard):
+    shard_documents = list(documents(split))[SHARD * shard : SHARD * (shard + 1)]
+    return [picture.tobytes() for document in shard_documents for picture in document.images()]
 
 
 @pytest.fixture
-def undisturbed(tmp_path):
-    """The files of a preparation that nothing happened to."""
+def uninterrupted_files(tmp_path):
+    """Return the files of an uninterrupted preparation."""
     folder = tmp_path / "undisturbed"
-    made_of(folder, Means()).index()
+    make_preparation(folder, Means()).build_index()
     return files(folder)
 
 
@@ -95,48 +95,55 @@ def shard(folder, split, number):
 
 def test_every_document_is_there_with_its_latents(tmp_path):
     autoencoder = Means(last_bits=False)
-    made = made_of(tmp_path, autoencoder)
-    assert made.index().documents == COUNTS
+    prepared = make_preparation(tmp_path, autoencoder)
+    assert prepared.build_index().documents == COUNTS
     for split in COUNTS:
-        for found, wanted in zip(made.opened(split), documents(split), strict=True):
-            assert found.words() == wanted.words()
-            assert [type(part) for part in found.parts[1:]] == [EncodedImage] * len(
-                wanted.pictures()
+        for actual, expected in zip(prepared.open_split(split), documents(split), strict=True):
+            assert actual.text() == expected.text()
+            assert [type(part) for part in actual.parts[1:]] == [EncodedImage] * len(
+                expected.images()
             )
-            for part, picture in zip(found.parts[1:], wanted.pictures(), strict=True):
+            for part, picture in zip(actual.parts[1:], expected.images(), strict=True):
                 (latent,) = Means(last_bits=False).encode(picture[None])
                 np.testing.assert_array_equal(part.latents, latent)
 
 
 def test_the_second_time_there_is_nothing_to_do(tmp_path, caplog):
-    first = made_of(tmp_path, Means()).index()
+    first = make_preparation(tmp_path, Means()).build_index()
     before = {path: path.stat().mtime for path in epath.Path(tmp_path).iterdir()}
     again, autoencoder = caplog, Means()
     again.set_level(logging.INFO)
     again.clear()
-    assert made_of(tmp_path, autoencoder).index() == first
+    assert make_preparation(tmp_path, autoencoder).build_index() == first
     assert autoencoder.calls == []
     assert {path: path.stat().mtime for path in epath.Path(tmp_path).iterdir()} == before
     assert not again.messages
 
 
-def test_what_was_killed_is_gone_on_with(tmp_path, undisturbed):
-    """Some shards are whole, one is half written, one is not told, and there is no index."""
+def test_what_was_killed_is_gone_on_with(tmp_path, uninterrupted_files):
+    """Remove some files: one shard is a draft, one has no manifest, one is missing.
+
+    The index is missing too. Only the images of these shards are encoded again.
+    """
     folder = tmp_path / "killed"
-    made_of(folder, Means()).index()
+    make_preparation(folder, Means()).build_index()
     (folder / latents.INDEX_FILE).unlink()
     half = shard(folder, "train", 2)
     half.path.rename(half.path.with_suffix(".draft"))
-    half.told.unlink()
-    half.path.with_suffix(".draft").write_bytes(undisturbed[half.path.name][:700])
-    shard(folder, "train", 4).told.unlink()
+    half.manifest.unlink()
+    half.path.with_suffix(".draft").write_bytes(uninterrupted_files[half.path.name][:700])
+    shard(folder, "train", 4).manifest.unlink()
     shard(folder, "heldout", 1).path.unlink()
     autoencoder = Means()
-    made_of(folder, autoencoder).index()
+    make_preparation(folder, autoencoder).build_index()
     missing = (("train", 2), ("train", 4), ("heldout", 1))
-    assert set(autoencoder.seen()) == {x for which in missing for x in pictures_of(*which)}
-    assert len(autoencoder.seen()) == sum(len(set(pictures_of(*which))) for which in missing)
-    assert files(folder) == undisturbed
+    assert set(autoencoder.encoded_images()) == {
+        x for which in missing for x in images_of_shard(*which)
+    }
+    assert len(autoencoder.encoded_images()) == sum(
+        len(set(images_of_shard(*which))) for which in missing
+    )
+    assert files(folder) == uninterrupted_files
 
 
 SLOWLY = """
@@ -144,60 +151,61 @@ import sys
 from oneflow_jax.data import encode_latents, latents
 from tests.data import test_encode_latents as tests
 latents.SHARD_SIZE, encode_latents.BATCH = tests.SHARD, 3
-tests.made_of(sys.argv[1], tests.Means(seconds=0.05)).index()
+tests.make_preparation(sys.argv[1], tests.Means(seconds=0.05)).build_index()
 """
 
 
-def test_a_process_that_is_killed_leaves_what_is_whole(tmp_path, undisturbed):
+def test_a_process_that_is_killed_leaves_what_is_whole(tmp_path, uninterrupted_files):
     folder = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", SLOWLY, folder], cwd=runs.REPOSITORY)
     deadline = time.monotonic() + 60
-    # The third shard has been begun.
+    # Wait until the third shard is being written.
     while not (len(list(folder.glob("*.json"))) >= 2 and list(folder.glob("*.draft"))):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    left = [n for n in range(OF_TRAIN) if not shard(folder, "train", n).whole]
+    left = [n for n in range(OF_TRAIN) if not shard(folder, "train", n).is_complete]
     assert 0 < len(left) <= OF_TRAIN - 2
     assert not (folder / latents.INDEX_FILE).exists()
     autoencoder = Means()
-    made_of(folder, autoencoder).index()
-    wanted = {picture for n in left for picture in pictures_of("train", n)}
-    wanted |= {picture for n in (0, 1) for picture in pictures_of("heldout", n)}
-    assert set(autoencoder.seen()) == wanted
-    assert files(folder) == undisturbed
+    make_preparation(folder, autoencoder).build_index()
+    expected = {picture for n in left for picture in images_of_shard("train", n)}
+    expected |= {picture for n in (0, 1) for picture in images_of_shard("heldout", n)}
+    assert set(autoencoder.encoded_images()) == expected
+    assert files(folder) == uninterrupted_files
 
 
-def test_a_shard_that_was_cut_short_is_made_anew_with_a_word(tmp_path, undisturbed, caplog):
+def test_a_shard_that_was_cut_short_is_made_anew_with_a_word(tmp_path, uninterrupted_files, caplog):
     folder = tmp_path / "cut"
-    made_of(folder, Means()).index()
+    make_preparation(folder, Means()).build_index()
     cut = shard(folder, "train", 3)
     cut.path.write_bytes(cut.path.read_bytes()[:-5])
     with pytest.raises(UserError, match=cut.path.name):
         latents.open_split(epath.Path(folder), "train", COUNTS["train"])
     autoencoder = Means()
     with caplog.at_level(logging.INFO):
-        assert len(made_of(folder, autoencoder).opened("train")) == COUNTS["train"]
-    assert f"Latents in {folder} are missing or cut short: making them anew." in caplog.messages
-    assert sorted(autoencoder.seen()) == sorted(set(pictures_of("train", 3)))
-    assert files(folder) == undisturbed
+        assert len(make_preparation(folder, autoencoder).open_split("train")) == COUNTS["train"]
+    message = f"Latents in {folder} are missing or truncated. They are encoded again."
+    assert message in caplog.messages
+    assert sorted(autoencoder.encoded_images()) == sorted(set(images_of_shard("train", 3)))
+    assert files(folder) == uninterrupted_files
 
 
 def test_latents_of_another_codec_are_refused(tmp_path):
-    made_of(tmp_path, Means()).index()
-    other = Means()
-    other.fingerprint = "11other11"
+    make_preparation(tmp_path, Means()).build_index()
+    other_autoencoder = Means()
+    other_autoencoder.fingerprint = "11other11"
     before = files(tmp_path)
     with pytest.raises(UserError, match=r"00means00.*11other11"):
-        made_of(tmp_path, other).index()
-    assert other.calls == []
+        make_preparation(tmp_path, other_autoencoder).build_index()
+    assert other_autoencoder.calls == []
     assert files(tmp_path) == before
 
 
 class Pod:
-    """Two processes of JAX that are threads of this one."""
+    """Two simulated JAX processes, run as threads of this process."""
 
     def __init__(self, monkeypatch):
         self._where = threading.local()
@@ -206,30 +214,30 @@ class Pod:
         self.indexed = []
         write, write_index = latents.Shard.write, latents.write_index
 
-        def written(one, documents):
+        def write_slowly(one, documents):
             self.wrote[jax.process_index()].append(one.path.name)
-            time.sleep(0.2 * jax.process_index())  # The second is slower ...
+            time.sleep(0.2 * jax.process_index())  # Process 1 is slower.
             write(one, documents)
 
-        def index_written(*arguments):
+        def write_index_slowly(*arguments):
             self.indexed.append(jax.process_index())
-            time.sleep(0.3)  # ... and does not wait for the first without being told to.
+            time.sleep(0.3)  # Process 0 does not wait for process 1 without a barrier.
             return write_index(*arguments)
 
         monkeypatch.setattr(jax, "process_count", lambda: 2)
         monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(jax, "process_index", lambda: getattr(self._where, "index", 0))
         monkeypatch.setattr(distributed, "barrier", lambda: self._barrier.wait())
-        monkeypatch.setattr(latents.Shard, "write", written)
-        monkeypatch.setattr(latents, "write_index", index_written)
+        monkeypatch.setattr(latents.Shard, "write", write_slowly)
+        monkeypatch.setattr(latents, "write_index", write_index_slowly)
 
     def run(self, call):
-        """What each process's `call` returns."""
+        """Return the result of `call` in each process."""
         results = [None, None]
 
         def process(index):
             self._where.index = index
-            # A process that fails leaves the other waiting, as in a pod.
+            # As in a pod, a failing process leaves the other one waiting.
             with contextlib.suppress(threading.BrokenBarrierError):
                 results[index] = call(index)
 
@@ -241,81 +249,88 @@ class Pod:
         return results
 
 
-def test_two_processes_share_the_shards(tmp_path, undisturbed, monkeypatch):
+def test_two_processes_share_the_shards(tmp_path, uninterrupted_files, monkeypatch):
     pod, folder = Pod(monkeypatch), tmp_path / "pod"
-    seen = [Means(), Means()]
-    indexes = pod.run(lambda index: made_of(folder, seen[index]).index())
+    encoders = [Means(), Means()]
+    indexes = pod.run(lambda index: make_preparation(folder, encoders[index]).build_index())
     monkeypatch.undo()
     assert indexes[0] == indexes[1] is not None
     wrote = [set(names) for names in pod.wrote]
     assert not wrote[0] & wrote[1]
-    assert wrote[0] | wrote[1] == {name for name in undisturbed if name.endswith(".array_record")}
+    assert wrote[0] | wrote[1] == {
+        name for name in uninterrupted_files if name.endswith(".array_record")
+    }
     assert sorted(map(len, wrote)) == [4, 4]
     assert pod.indexed == [0]
-    # Neither the number of processes nor which one made a shard can be told from the files.
-    assert files(folder) == undisturbed
+    # The files depend neither on the number of processes nor on which one wrote a shard.
+    assert files(folder) == uninterrupted_files
 
 
-def test_all_processes_of_a_pod_see_what_is_missing(tmp_path, undisturbed, monkeypatch):
-    """One that looks late must not find that another has been at work, and go its own way."""
+def test_all_processes_of_a_pod_see_what_is_missing(tmp_path, uninterrupted_files, monkeypatch):
+    """Check that a late process does not see files that another one has just written.
+
+    Otherwise they would disagree about whether there is work.
+    """
     folder = tmp_path / "pod"
-    made_of(folder, Means()).index()
-    shard(folder, "train", 0).told.unlink()
+    make_preparation(folder, Means()).build_index()
+    shard(folder, "train", 0).manifest.unlink()
     pod, whole = Pod(monkeypatch), latents.all_complete
 
-    def late(*arguments):
+    def all_complete_late(*arguments):
         time.sleep(0.5 * jax.process_index())
         return whole(*arguments)
 
-    monkeypatch.setattr(latents, "all_complete", late)
+    monkeypatch.setattr(latents, "all_complete", all_complete_late)
     monkeypatch.setattr(pod, "_barrier", threading.Barrier(2, timeout=3))
-    indexes = pod.run(lambda index: made_of(folder, Means()).index())
+    indexes = pod.run(lambda index: make_preparation(folder, Means()).build_index())
     assert indexes[0] == indexes[1] is not None
     assert pod.wrote == ([shard(folder, "train", 0).path.name], [])
-    assert files(folder) == undisturbed
+    assert files(folder) == uninterrupted_files
 
 
 def test_a_picture_is_encoded_once_in_a_shard(tmp_path):
     autoencoder = Means()
-    made_of(tmp_path, autoencoder).index()
+    make_preparation(tmp_path, autoencoder).build_index()
     shards = [("train", n) for n in range(OF_TRAIN)] + [("heldout", n) for n in (0, 1)]
-    assert len(autoencoder.seen()) == sum(len(set(pictures_of(*which))) for which in shards)
-    shown = sum(len(pictures_of(*which)) for which in shards)
-    assert len(autoencoder.seen()) < 0.8 * shown
+    assert len(autoencoder.encoded_images()) == sum(
+        len(set(images_of_shard(*which))) for which in shards
+    )
+    num_images = sum(len(images_of_shard(*which)) for which in shards)
+    assert len(autoencoder.encoded_images()) < 0.8 * num_images
 
 
 @pytest.mark.parametrize("remembered", [1, 7])
 def test_memory_is_bounded_and_changes_nothing(monkeypatch, remembered):
-    some = list(documents("train"))
-    groups = [some[n : n + 3] for n in range(0, len(some), 3)]
+    train_documents = list(documents("train"))
+    groups = [train_documents[n : n + 3] for n in range(0, len(train_documents), 3)]
 
-    def encoded(encoder):
-        sizes, found = [], []
+    def encode_in_groups(encoder):
+        sizes, results = [], []
         for group in groups:
-            found += encoder(group)
-            sizes.append(len(encoder._known))
-        return found, max(sizes)
+            results += encoder(group)
+            sizes.append(len(encoder._cache))
+        return results, max(sizes)
 
     unbounded = Means(last_bits=False)
-    wanted, most = encoded(CachingEncoder(unbounded, PIXELS))
-    assert most == len(POOL) == len(unbounded.seen())
+    expected, most = encode_in_groups(CachingEncoder(unbounded, PIXELS))
+    assert most == len(POOL) == len(unbounded.encoded_images())
     monkeypatch.setattr(encode_latents, "CACHE_SIZE", remembered)
     bounded = Means(last_bits=False)
-    found, most = encoded(CachingEncoder(bounded, PIXELS))
-    assert most <= max(remembered, 6)  # Three documents have six pictures at most.
-    assert len(bounded.seen()) > len(POOL)
-    for one, other in zip(found, wanted, strict=True):
-        assert one.words() == other.words()
-        for part, same in zip(one.parts[1:], other.parts[1:], strict=True):
+    actual, most = encode_in_groups(CachingEncoder(bounded, PIXELS))
+    assert most <= max(remembered, 6)  # Three documents have at most six images.
+    assert len(bounded.encoded_images()) > len(POOL)
+    for actual_document, expected_document in zip(actual, expected, strict=True):
+        assert actual_document.text() == expected_document.text()
+        for part, same in zip(actual_document.parts[1:], expected_document.parts[1:], strict=True):
             np.testing.assert_array_equal(part.latents, same.latents)
 
 
 def test_a_picture_of_another_size_is_told_and_leaves_nothing_that_looks_whole(tmp_path):
-    made = made_of(tmp_path, Means(), pixels=16)
-    with pytest.raises(UserError, match=r"\(8, 8, 3\).*codec\.pixels=16.*\(16, 16, 3\)"):
-        made.index()
+    preparation = make_preparation(tmp_path, Means(), pixels=16)
+    with pytest.raises(UserError, match=r"codec\.pixels=16.*\(8, 8, 3\).*\(16, 16, 3\)"):
+        preparation.build_index()
     assert not (tmp_path / latents.INDEX_FILE).exists()
-    assert not shard(tmp_path, "train", 0).whole
+    assert not shard(tmp_path, "train", 0).is_complete
 
 
 def free_port():
@@ -325,22 +340,22 @@ def free_port():
 
 
 def test_two_real_processes_make_what_one_makes(tmp_path):
-    """jax.distributed on this machine: the same files, each written by one of them."""
+    """Run jax.distributed locally: the files are equal, and one process writes each of them."""
 
-    def encoded(count, folder):
+    def run_processes(count, folder):
         port = free_port()
         command = [sys.executable, "-m", "tests.data.encode_latents_process"]
-        given = {"cwd": runs.REPOSITORY, "text": True, "stdout": subprocess.PIPE}
+        options = {"cwd": runs.REPOSITORY, "text": True, "stdout": subprocess.PIPE}
         processes = [
-            subprocess.Popen([*command, str(n), str(count), str(port), str(folder)], **given)
+            subprocess.Popen([*command, str(n), str(count), str(port), str(folder)], **options)
             for n in range(count)
         ]
-        said = [process.communicate(timeout=240)[0].splitlines() for process in processes]
+        outputs = [process.communicate(timeout=240)[0].splitlines() for process in processes]
         assert [process.returncode for process in processes] == [0] * count
-        return [lines[-1].split() for lines in said]  # after what the collectives say
+        return [lines[-1].split() for lines in outputs]  # after the messages of the collectives
 
-    (alone,) = encoded(1, tmp_path / "one")
-    together = encoded(2, tmp_path / "two")
+    (alone,) = run_processes(1, tmp_path / "one")
+    together = run_processes(2, tmp_path / "two")
     assert [words[:2] for words in together] == [["0", "2"], ["1", "2"]]
     assert all(words[2:] == alone[2:] for words in together)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())

@@ -14,8 +14,8 @@ TEXT = "a red square and a blue one, then green and yellow and black"
 LAYOUTS = {
     "of fixed runs": tiny.make_layout(32, 8),
     "growing": tiny.make_layout(32, 0),
-    "with markers": dataclasses.replace(tiny.make_layout(32, 0), markers=True),
-    "text first": dataclasses.replace(tiny.make_layout(32, 0), markers=True, text_first=True),
+    "with markers": dataclasses.replace(tiny.make_layout(32, 0), has_markers=True),
+    "text first": dataclasses.replace(tiny.make_layout(32, 0), has_markers=True, text_first=True),
 }
 
 DOCUMENTS = [
@@ -33,7 +33,7 @@ DOCUMENTS = [
 @pytest.mark.parametrize("document", DOCUMENTS, ids=range(len(DOCUMENTS)))
 def test_needed_is_what_is_laid_out(name, document):
     layout = dataclasses.replace(LAYOUTS[name], length=500)
-    assert fitting.num_slots(layout, document.parts) == len(layout.row(document)["kind"])
+    assert fitting.num_slots(layout, document.parts) == len(layout.row(document)["modality"])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -43,9 +43,9 @@ def test_pieces_fit_and_leave_nothing_out(name):
     pieces = fitting.split_document(layout, long)
     assert len(pieces) > 4
     for piece in pieces:
-        assert len(layout.row(piece)["kind"]) <= layout.length
-    assert " ".join(piece.words() for piece in pieces).split() == long.words().split()
-    assert sum(len(piece.pictures()) for piece in pieces) == 6
+        assert len(layout.row(piece)["modality"]) <= layout.length
+    assert " ".join(piece.text() for piece in pieces).split() == long.text().split()
+    assert sum(len(piece.images()) for piece in pieces) == 6
 
 
 def test_what_fits_stays_whole_and_order_is_kept():
@@ -62,8 +62,8 @@ def test_what_fits_stays_whole_and_order_is_kept():
 def test_words_without_end_are_cut_within(text):
     layout = LAYOUTS["growing"]
     pieces = fitting.split_document(layout, Document((Text(text),)))
-    assert "".join(piece.words() for piece in pieces).replace(" ", "") == text.replace(" ", "")
-    assert all(len(layout.row(piece)["kind"]) <= layout.length for piece in pieces)
+    assert "".join(piece.text() for piece in pieces).replace(" ", "") == text.replace(" ", "")
+    assert all(len(layout.row(piece)["modality"]) <= layout.length for piece in pieces)
 
 
 def test_words_that_are_nothing_to_the_tokenizer_are_left_out():
@@ -76,13 +76,13 @@ def test_words_that_are_nothing_to_the_tokenizer_are_left_out():
 def test_policies():
     layout = LAYOUTS["growing"]
     source = [DOCUMENTS[0], Document((Text(TEXT * 9),)), DOCUMENTS[1], Document((Text("\ufffd"),))]
-    cut = fitting.count_chunks(source, layout, "cut")
+    cut = fitting.count_chunks(source, layout, "split")
     assert (cut[0], cut[2], cut[3]) == (1, 1, 0)
     assert cut[1] > 3
     assert fitting.count_chunks(source, layout, "drop").tolist() == [1, 0, 1, 0]
-    with pytest.raises(UserError, match=r"Document 1 needs \d+ slots, but data\.length=32"):
+    with pytest.raises(UserError, match=r"Document 1 needs \d+ slots, but data\.sequence_len.*=32"):
         fitting.count_chunks(source, layout, "error")
-    with pytest.raises(UserError, match=r"data\.long='trim' is none of error, cut, drop"):
+    with pytest.raises(UserError, match=r"data\.overflow='trim': "):
         fitting.count_chunks(source, layout, "trim")
 
     fitted = fitting.ChunkedSource(source, layout, cut)
@@ -90,12 +90,12 @@ def test_policies():
     assert fitted[0] == DOCUMENTS[0]
     assert fitted[len(fitted) - 1] == DOCUMENTS[1]
     middle = [fitted[n] for n in range(1, len(fitted) - 1)]
-    assert " ".join(piece.words() for piece in middle).split() == (TEXT * 9).split()
+    assert " ".join(piece.text() for piece in middle).split() == (TEXT * 9).split()
     for index in (-1, len(fitted)):
         with pytest.raises(IndexError):
             fitted[index]
 
 
 def test_a_picture_that_has_no_room_is_told():
-    with pytest.raises(UserError, match="A picture alone needs 5 slots"):
+    with pytest.raises(UserError, match="An image needs 5 slots"):
         fitting.split_document(tiny.make_layout(4, 0), Document((IMAGE,)))

@@ -19,7 +19,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    """Four documents in each."""
+    """Set the shard size to 4 documents."""
     monkeypatch.setattr(latents, "SHARD_SIZE", 4)
 
 
@@ -29,7 +29,7 @@ def encoded_image(rng):
 
 
 def documents(count, seed=0):
-    """Of each form there is: words alone, pictures alone, and both by turns."""
+    """Return documents of text only, images only, and both interleaved."""
     draws = np.random.default_rng(seed)
     forms = (
         lambda n: (Text(f"größer {n} <3"),),
@@ -53,25 +53,25 @@ def write_shards(folder, split, items):
 
 def assert_same(actual, expected):
     assert [type(part) for part in actual.parts] == [type(part) for part in expected.parts]
-    for one, other in zip(actual.parts, expected.parts, strict=True):
-        if isinstance(other, EncodedImage):
-            assert one.latents.dtype == np.float32
-            assert one.latents.shape == other.latents.shape
-            assert one.latents.tobytes() == other.latents.tobytes()
+    for actual_part, expected_part in zip(actual.parts, expected.parts, strict=True):
+        if isinstance(expected_part, EncodedImage):
+            assert actual_part.latents.dtype == np.float32
+            assert actual_part.latents.shape == expected_part.latents.shape
+            assert actual_part.latents.tobytes() == expected_part.latents.tobytes()
         else:
-            assert one == other
+            assert actual_part == expected_part
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_documents_come_back_bit_by_bit_and_in_order(folder):
-    wanted = documents(11)
-    write_shards(folder, "train", wanted)
+    expected = documents(11)
+    write_shards(folder, "train", expected)
     stored = latents.open_split(folder, "train", 11)
     assert len(stored) == 11
-    for found, document in zip(stored, wanted, strict=True):
-        assert_same(found, document)
-    assert_same(stored[7], wanted[7])
-    assert_same(pickle.loads(pickle.dumps(stored))[9], wanted[9])
+    for actual, document in zip(stored, expected, strict=True):
+        assert_same(actual, document)
+    assert_same(stored[7], expected[7])
+    assert_same(pickle.loads(pickle.dumps(stored))[9], expected[9])
     for beyond in (-1, 11):
         with pytest.raises(IndexError):
             stored[beyond]
@@ -81,10 +81,10 @@ def test_documents_come_back_bit_by_bit_and_in_order(folder):
 def test_shards_are_named_by_number_and_count(folder):
     write_shards(folder, "train", documents(9))
     names = [f"train-0000{n}-of-00003" for n in range(3)]
-    found = sorted(path.name for path in folder.iterdir())
-    assert found == sorted(f"{name}.{end}" for name in names for end in ("array_record", "json"))
-    told = [json.loads((folder / f"{name}.json").read_text()) for name in names]
-    assert [each["documents"] for each in told] == [4, 4, 1]
+    actual = sorted(path.name for path in folder.iterdir())
+    assert actual == sorted(f"{name}.{end}" for name in names for end in ("array_record", "json"))
+    manifests = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    assert [each["documents"] for each in manifests] == [4, 4, 1]
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -94,7 +94,7 @@ def test_mean_and_deviation_are_numpy_s(folder):
     write_shards(folder, "heldout", heldout)
     counts = {"train": 11, "heldout": 5}
     index = latents.write_index(folder, FINGERPRINT, counts)
-    every = np.concatenate(
+    all_latents = np.concatenate(
         [
             part.latents.reshape(-1, 3).astype(np.float64)
             for document in train
@@ -102,11 +102,11 @@ def test_mean_and_deviation_are_numpy_s(folder):
             if isinstance(part, EncodedImage)
         ]
     )
-    np.testing.assert_allclose(index.mean, every.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(index.deviation, every.std(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(index.mean, all_latents.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(index.deviation, all_latents.std(axis=0), rtol=1e-10)
     assert index.documents == counts
     assert latents.all_complete(folder, index)
-    # The index says all that there is to say.
+    # The index round-trips.
     assert latents.read_index(folder / latents.INDEX_FILE, FINGERPRINT) == index
     copy = folder / "copy.json"
     copy.write_text(index.to_json())
@@ -115,7 +115,7 @@ def test_mean_and_deviation_are_numpy_s(folder):
 
 def test_a_split_without_pictures_is_told(folder):
     write_shards(folder, "train", [Document((Text("a"),))])
-    with pytest.raises(UserError, match=r"'train' has no picture"):
+    with pytest.raises(UserError, match=r"'train' has no image"):
         latents.write_index(folder, FINGERPRINT, {"train": 1})
 
 
@@ -134,26 +134,26 @@ def truncate(shard):
 CORRUPTIONS = {
     "cut short": truncate,
     "missing": lambda shard: shard.path.unlink(),
-    "not told": lambda shard: shard.told.unlink(),
-    "told in part": lambda shard: shard.told.write_text(shard.told.read_text()[:20]),
-    "told in nothing": lambda shard: shard.told.write_text(""),
+    "not told": lambda shard: shard.manifest.unlink(),
+    "told in part": lambda shard: shard.manifest.write_text(shard.manifest.read_text()[:20]),
+    "told in nothing": lambda shard: shard.manifest.write_text(""),
 }
 
 
 @pytest.mark.parametrize("how", CORRUPTIONS)
 @pytest.mark.usefixtures("small_shards")
 def test_a_shard_that_is_not_whole_is_told_and_made_anew(folder, how):
-    wanted = documents(9)
-    write_shards(folder, "train", wanted)
+    expected = documents(9)
+    write_shards(folder, "train", expected)
     index = latents.write_index(folder, FINGERPRINT, {"train": 9})
     shards = latents.list_shards(folder, "train", 9)
     before = shards[1].path.read_bytes()
     CORRUPTIONS[how](shards[1])
-    assert [shard.whole for shard in shards] == [True, False, True]
+    assert [shard.is_complete for shard in shards] == [True, False, True]
     assert not latents.all_complete(folder, index)
-    with pytest.raises(UserError, match=r"train-00001-of-00003\.array_record is missing or .* cut"):
+    with pytest.raises(UserError, match=r"train-00001-of-00003\.array_record is missing or trunc"):
         latents.open_split(folder, "train", 9)
-    shards[1].write(wanted[4:8])
+    shards[1].write(expected[4:8])
     assert shards[1].path.read_bytes() == before
     assert latents.all_complete(folder, index)
 
@@ -161,20 +161,20 @@ def test_a_shard_that_is_not_whole_is_told_and_made_anew(folder, how):
 def test_what_was_killed_on_the_way_is_not_whole(folder):
     (shard,) = latents.list_shards(folder, "train", 3)
     shard.write(documents(3))
-    wanted = shard.path.read_bytes()
+    expected = shard.path.read_bytes()
 
-    def killed():
+    def yield_then_interrupt():
         yield from documents(2)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shard.write(killed())
-    assert not shard.whole
-    # A longer draft than the shard is left behind, and does not shine through.
+        shard.write(yield_then_interrupt())
+    assert not shard.is_complete
+    # A temporary file that is longer than the new shard is overwritten completely.
     shard.path.with_suffix(".draft").write_bytes(b"half a shard" * 100_000)
     shard.write(documents(3))
-    assert shard.whole
-    assert shard.path.read_bytes() == wanted
+    assert shard.is_complete
+    assert shard.path.read_bytes() == expected
     assert {path.suffix for path in folder.iterdir()} == {".array_record", ".json"}
 
 
@@ -183,8 +183,13 @@ def test_latents_of_another_codec_are_refused(folder):
     latents.write_index(folder, FINGERPRINT, {"train": 3})
     with pytest.raises(UserError) as error:
         latents.read_index(folder / latents.INDEX_FILE, "fedcba9876543210")
-    for said in (str(folder / latents.INDEX_FILE), FINGERPRINT, "fedcba9876543210", "codec.path"):
-        assert said in str(error.value)
+    for message in (
+        str(folder / latents.INDEX_FILE),
+        FINGERPRINT,
+        "fedcba9876543210",
+        "codec.path",
+    ):
+        assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -201,21 +206,21 @@ def test_what_is_no_index_is_told(folder, text):
 @pytest.mark.parametrize("part", [Gap("image"), Image(np.zeros((2, 2, 3), np.uint8))])
 def test_only_what_is_encoded_is_stored(folder, part):
     (shard,) = latents.list_shards(folder, "train", 1)
-    with pytest.raises(TypeError, match=f"whole and encoded; here is {type(part).__name__}"):
+    with pytest.raises(TypeError, match=f"encoded images can be stored, not {type(part).__name__}"):
         shard.write([Document((part,))])
-    assert not shard.whole
+    assert not shard.is_complete
 
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("where", ["documents", "list"])
 def test_a_shard_that_was_overwritten_is_told_by_its_name(folder, where):
-    """Of the right size, so that only reading tells."""
+    """Damage bytes without changing the size, so that only reading detects it."""
     write_shards(folder, "train", documents(12))
     shard = latents.list_shards(folder, "train", 12)[1]
     content = bytearray(shard.path.read_bytes())
-    # Documents come first; in the middle of so small a file they are listed.
+    # Documents come first; in such a small file, the list of documents starts at the middle.
     first = {"documents": 200, "list": len(content) // 2}[where]
     content[first : first + 200] = bytes(200)
     shard.path.write_bytes(bytes(content))
-    with pytest.raises(UserError, match=rf"{shard.path.name} is damaged: delete it"):
+    with pytest.raises(UserError, match=rf"{shard.path.name} is damaged\. Delete it"):
         list(latents.open_split(folder, "train", 12))

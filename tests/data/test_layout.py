@@ -26,12 +26,12 @@ def encode(text):
 def test_words_and_pictures_come_back(lay):
     parts = (Text(RED), Image(IMAGE), Image(OTHER_IMAGE), Text(BLUE))
     documents = [Document(parts), Document((Image(OTHER_IMAGE),)), Document((Text(BLUE),))]
-    back = lay.read(lay.canvas([lay.row(document) for document in documents]))
-    for given, read in zip(documents, back, strict=True):
-        assert [type(part) for part in read.parts] == [type(part) for part in given.parts]
-        assert read.words() == given.words()
-        for one, other in zip(given.pictures(), read.pictures(), strict=True):
-            np.testing.assert_array_equal(one, other)
+    back = lay.decode(lay.canvas([lay.row(document) for document in documents]))
+    for original, read in zip(documents, back, strict=True):
+        assert [type(part) for part in read.parts] == [type(part) for part in original.parts]
+        assert read.text() == original.text()
+        for original_image, read_image in zip(original.images(), read.images(), strict=True):
+            np.testing.assert_array_equal(original_image, read_image)
 
 
 def test_a_row_is_what_the_picture_in_the_docstring_says(lay):
@@ -41,7 +41,7 @@ def test_a_row_is_what_the_picture_in_the_docstring_says(lay):
     np.testing.assert_array_equal(row["ids"][:9], [vocab.BOS, *run])
     np.testing.assert_array_equal(row["ids"][9:13], 0)
     np.testing.assert_array_equal(
-        row["kind"], [Modality.TEXT] * 9 + [Modality.IMAGE] * 4 + [Modality.TEXT] * 8
+        row["modality"], [Modality.TEXT] * 9 + [Modality.IMAGE] * 4 + [Modality.TEXT] * 8
     )
     np.testing.assert_array_equal(row["span"], [1] + [2] * 8 + [3] * 4 + [4] * 8)
     np.testing.assert_array_equal(row["position"][:, 0], [*range(9), 9, 9, 9, 9, *range(10, 18)])
@@ -49,13 +49,13 @@ def test_a_row_is_what_the_picture_in_the_docstring_says(lay):
     np.testing.assert_array_equal(np.delete(row["position"][:, 1:], range(9, 13), 0), 0)
     np.testing.assert_array_equal(row["latents"][9:13], tiny.CODEC.encode(IMAGE))
     np.testing.assert_array_equal(np.delete(row["latents"], range(9, 13), 0), 0)
-    # In training BOS alone is given.
-    np.testing.assert_array_equal(row["fixed"], [True] + [False] * 20)
+    # In training, only BOS is given.
+    np.testing.assert_array_equal(row["is_given"], [True] + [False] * 20)
 
 
 def test_padding_is_zero_in_every_field(lay):
     canvas = lay.canvas([lay.row(Document((Text(RED),))), lay.row(Document((Image(IMAGE),)))])
-    for name in ("ids", "latents", "kind", "segment", "span", "position", "fixed"):
+    for name in ("ids", "latents", "modality", "segment", "span", "position", "is_given"):
         values = getattr(canvas, name)
         assert values.shape[:2] == (2, 40)
         assert not values[0, 9:].any(), name
@@ -80,9 +80,10 @@ def test_neighboring_texts_are_one_run(lay):
 
 def test_a_document_that_is_too_long_names_the_field(lay):
     parts = (Image(IMAGE),) * 9 + (Text(RED),)
-    with pytest.raises(UserError, match=r"needs 45 slots, but data\.length=40.*a picture of red"):
+    message = r"needs 45 slots, but data\.sequence_length=40.*a picture of red"
+    with pytest.raises(UserError, match=message):
         lay.row(Document(parts))
-    assert len(lay.row(Document((Image(IMAGE),) * 9))["kind"]) == 37
+    assert len(lay.row(Document((Image(IMAGE),) * 9))["modality"]) == 37
 
 
 def test_what_cannot_be_laid_out_is_refused(lay):
@@ -91,31 +92,31 @@ def test_what_cannot_be_laid_out_is_refused(lay):
     with pytest.raises(UserError, match="gap"):
         lay.row(Document((Text(RED), Gap("image"))))
     with pytest.raises(UserError, match="<text:3>"):
-        lay.prompt(Document((Gap("text"), Text(RED))))
+        lay.prompt_row(Document((Gap("text"), Text(RED))))
     with pytest.raises(UserError, match="symbol"):
-        lay.prompt(Document((Text("ж"),)))
-    # A corpus may hold what the tokenizer never saw.
+        lay.prompt_row(Document((Text("ж"),)))
+    # Training documents may contain symbols that the tokenizer does not have.
     assert vocab.UNKNOWN in lay.row(Document((Text("ж"),)))["ids"]
 
 
 def test_a_prompt_fixes_what_is_given_up_to_the_end_of_its_run(lay):
-    row = lay.prompt(Document((Text(RED), Image(IMAGE))))
-    assert row["fixed"].all()
+    row = lay.prompt_row(Document((Text(RED), Image(IMAGE))))
+    assert row["is_given"].all()
     np.testing.assert_array_equal(row["ids"][1 + len(encode(RED)) : 9], vocab.END)
 
 
 def test_a_gap_for_a_picture_is_free_and_empty(lay):
-    row = lay.prompt(Document((Text(RED), Gap("image"), Image(IMAGE))))
-    np.testing.assert_array_equal(row["fixed"], [True] * 9 + [False] * 4 + [True] * 4)
+    row = lay.prompt_row(Document((Text(RED), Gap("image"), Image(IMAGE))))
+    np.testing.assert_array_equal(row["is_given"], [True] * 9 + [False] * 4 + [True] * 4)
     assert not row["latents"][9:13].any()
-    np.testing.assert_array_equal(row["kind"][9:17], Modality.IMAGE)
+    np.testing.assert_array_equal(row["modality"][9:17], Modality.IMAGE)
     np.testing.assert_array_equal(row["span"][9:17], [3] * 4 + [4] * 4)
 
 
 def test_a_gap_of_given_length_is_free_and_the_rest_of_its_run_is_not(lay):
-    row = lay.prompt(Document((Text("a"), Gap("text", 3), Text("red"))))
+    row = lay.prompt_row(Document((Text("a"), Gap("text", 3), Text("red"))))
     a, red = len(encode("a")), len(encode("red"))
-    free = np.flatnonzero(~row["fixed"])
+    free = np.flatnonzero(~row["is_given"])
     np.testing.assert_array_equal(free, 1 + a + np.arange(3))
     assert list(row["ids"][1 : 1 + a]) == encode("a")
     assert list(row["ids"][4 + a : 4 + a + red]) == encode("red")
@@ -123,15 +124,15 @@ def test_a_gap_of_given_length_is_free_and_the_rest_of_its_run_is_not(lay):
 
 
 def test_an_open_gap_is_free_to_the_end_of_its_run(lay):
-    row = lay.prompt(Document((Gap("text"),)))
-    np.testing.assert_array_equal(row["fixed"], [True] + [False] * 8)
-    row = lay.prompt(Document((Text(RED), Gap("text"))))
-    given = 1 + len(encode(RED))
-    assert row["fixed"][:given].all()
-    assert not row["fixed"][given:].any()
-    # Room for more than <end>.
-    assert len(row["fixed"]) - given >= 4
-    assert (len(row["fixed"]) - 1) % 8 == 0
+    row = lay.prompt_row(Document((Gap("text"),)))
+    np.testing.assert_array_equal(row["is_given"], [True] + [False] * 8)
+    row = lay.prompt_row(Document((Text(RED), Gap("text"))))
+    num_given = 1 + len(encode(RED))
+    assert row["is_given"][:num_given].all()
+    assert not row["is_given"][num_given:].any()
+    # There is room for more than <end>.
+    assert len(row["is_given"]) - num_given >= 4
+    assert (len(row["is_given"]) - 1) % 8 == 0
 
 
 def test_parts_come_in_reading_order_wherever_they_lie(lay):
@@ -140,19 +141,20 @@ def test_parts_come_in_reading_order_wherever_they_lie(lay):
     shuffled = np.random.default_rng(0).permutation(lay.length)
     for order in (np.arange(lay.length), shuffled):
         kind, span, position = (
-            getattr(there, name)[0][order] for name in ("kind", "span", "position")
+            getattr(there, name)[0][order] for name in ("modality", "span", "position")
         )
-        found = list(layout.iter_parts(kind, span, position))
-        assert [kind for kind, _ in found] == [Modality.IMAGE, Modality.TEXT, Modality.IMAGE]
-        slots = [order[at].tolist() for _, at in found]
+        parts = list(layout.iter_parts(kind, span, position))
+        assert [kind for kind, _ in parts] == [Modality.IMAGE, Modality.TEXT, Modality.IMAGE]
+        slots = [order[at].tolist() for _, at in parts]
         assert slots == [list(range(1, 5)), list(range(5, 13)), list(range(13, 17))]
 
 
 def test_words_given_after_a_gap_outlive_an_end_in_it(lay):
     prompt = Document((Gap("text", 3), Text(RED)))
-    canvas = lay.canvas([lay.prompt(prompt)])  # The gap's slots hold <end> until they are made.
-    (made,) = lay.read(canvas)
-    assert made.words() == RED
+    # The gap's slots hold <end> until they are generated.
+    canvas = lay.canvas([lay.prompt_row(prompt)])
+    (document,) = lay.decode(canvas)
+    assert document.text() == RED
 
 
 def test_a_picture_that_was_encoded_before_lies_as_if_it_were_now(lay):
@@ -165,8 +167,8 @@ def test_a_picture_that_was_encoded_before_lies_as_if_it_were_now(lay):
     for name in row:
         np.testing.assert_allclose(same[name], row[name], atol=1e-6, err_msg=name)
         assert same[name].dtype == row[name].dtype
-    prompt = lay.prompt(Document((values(IMAGE), Gap("text"))))
-    assert prompt["fixed"][:5].all()
+    prompt = lay.prompt_row(Document((values(IMAGE), Gap("text"))))
+    assert prompt["is_given"][:5].all()
     np.testing.assert_allclose(prompt["latents"][1:5], tiny.CODEC.encode(IMAGE), atol=1e-6)
 
 
@@ -178,11 +180,11 @@ def test_the_pictures_of_a_batch_are_decoded_at_once(lay):
         Document((Text(BLUE),)),
         Document((Image(OTHER_IMAGE), Image(OTHER_IMAGE), Image(IMAGE))),
     ]
-    read = lay.read(lay.canvas([lay.row(document) for document in documents]))
-    assert codec.decoded == [5]
-    for one, other in zip(read, documents, strict=True):
-        for shown, picture in zip(one.pictures(), other.pictures(), strict=True):
-            np.testing.assert_array_equal(shown, picture)
-    codec.decoded.clear()
-    assert lay.read(lay.canvas([lay.row(documents[1])]))[0].words() == BLUE
-    assert codec.decoded == []
+    read = lay.decode(lay.canvas([lay.row(document) for document in documents]))
+    assert codec.decode_counts == [5]
+    for actual, expected in zip(read, documents, strict=True):
+        for decoded, picture in zip(actual.images(), expected.images(), strict=True):
+            np.testing.assert_array_equal(decoded, picture)
+    codec.decode_counts.clear()
+    assert lay.decode(lay.canvas([lay.row(documents[1])]))[0].text() == BLUE
+    assert codec.decode_counts == []

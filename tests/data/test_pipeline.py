@@ -14,12 +14,12 @@ from tests import tiny
 
 ROWS = 4
 LENGTH = 64
-FIELDS = ("ids", "latents", "kind", "span", "position", "fixed")
+FIELDS = ("ids", "latents", "modality", "span", "position", "is_given")
 
 
 @dataclasses.dataclass(frozen=True)
 class Distinct:
-    """Toy documents, each different from all others."""
+    """Toy documents with distinct contents."""
 
     documents: tuple[Document, ...]
 
@@ -59,16 +59,16 @@ def take(iterator, count):
 
 
 def assert_same(batches, expected):
-    for one, other in zip(batches, expected, strict=True):
-        tiny.assert_trees_close(one, other, atol=0)
+    for actual_batch, expected_batch in zip(batches, expected, strict=True):
+        tiny.assert_trees_close(actual_batch, expected_batch, atol=0)
 
 
 def iter_documents(batch):
-    """Each packed document's own slots, its spans numbered from 1 again."""
+    """Yield the slots of each packed document, with its spans numbered from 1."""
     for b in range(len(batch.ids)):
         for number in range(1, batch.segment[b].max() + 1):
             at = np.flatnonzero(batch.segment[b] == number)
-            assert np.array_equal(at, np.arange(at[0], at[-1] + 1)), "a document in pieces"
+            assert np.array_equal(at, np.arange(at[0], at[-1] + 1)), "a document is not contiguous"
             row = {name: getattr(batch, name)[b, at] for name in FIELDS}
             yield row | {"span": row["span"] - row["span"][0] + 1}
 
@@ -77,9 +77,9 @@ def test_packing_keeps_documents_whole_and_apart():
     source = Distinct.make(30)
     known = {content(make_row(item)): make_row(item) for item in source}
     batches = take(iter(make_batches(source)), 4)
-    found = [row for batch in batches for row in iter_documents(batch)]
-    assert len(found) > 4 * ROWS, "nothing was packed together"
-    for row in found:
+    rows = [row for batch in batches for row in iter_documents(batch)]
+    assert len(rows) > 4 * ROWS, "no row has two documents"
+    for row in rows:
         original = known[content(row)]
         for name in FIELDS:
             np.testing.assert_array_equal(row[name], original[name], err_msg=name)
@@ -88,30 +88,30 @@ def test_packing_keeps_documents_whole_and_apart():
             padding = batch.segment[b] == 0
             for name in FIELDS:
                 assert not getattr(batch, name)[b, padding].any(), name
-            # Span numbers run through the row: none is shared by two documents.
-            shown = batch.span[b, ~padding]
-            assert shown[0] == 1
-            assert set(np.diff(shown)) <= {0, 1}
-            pairs = set(zip(batch.segment[b, ~padding], shown, strict=True))
-            assert len(pairs) == shown.max()
-            assert np.all((batch.kind[b] == Modality.PAD) == padding)
+            # Span numbers increase through the row; two documents never share one.
+            spans = batch.span[b, ~padding]
+            assert spans[0] == 1
+            assert set(np.diff(spans)) <= {0, 1}
+            pairs = set(zip(batch.segment[b, ~padding], spans, strict=True))
+            assert len(pairs) == spans.max()
+            assert np.all((batch.modality[b] == Modality.PAD) == padding)
 
 
 def test_same_seed_same_batches():
-    first, again, other = (take(iter(make_batches(seed=seed)), 3) for seed in (0, 0, 1))
+    first, again, other_seed = (take(iter(make_batches(seed=seed)), 3) for seed in (0, 0, 1))
     assert_same(first, again)
-    assert any(np.any(x.ids != y.ids) for x, y in zip(first, other, strict=True))
+    assert any(np.any(x.ids != y.ids) for x, y in zip(first, other_seed, strict=True))
 
 
 def iter_contents(source, seed=0):
-    """Contents of all packed documents, row after row."""
+    """Yield the contents of all packed documents, row by row."""
     for batch in iter(make_batches(source, seed=seed)):
         yield from (content(row) for row in iter_documents(jax.tree.map(np.asarray, batch)))
 
 
 @pytest.fixture
 def one_bin(monkeypatch):
-    """Rows are filled one after another, so that documents come out as they went in."""
+    """Fill one row after another, so that documents keep their order."""
     monkeypatch.setattr(pipeline, "PACKING_BINS", 1)
 
 
@@ -138,22 +138,22 @@ def test_no_document_is_lost_within_an_epoch():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_iterator_resume(workers):
-    """A saved state brings back the very next batch, in the middle of an epoch."""
+    """Check that a saved state resumes at the next batch, in the middle of an epoch."""
     iterator = iter(make_batches(num_workers=workers))
     take(iterator, 3)
-    state = iterator.position
+    state = iterator.state
     expected = take(iterator, 3)
     fresh = iter(make_batches(num_workers=workers))
-    fresh.seek(state)
+    fresh.set_state(state)
     assert_same(take(fresh, 3), expected)
-    # And not because all batches are alike.
+    # The test is not trivial: batches differ.
     assert any(np.any(x.ids != y.ids) for x, y in itertools.pairwise(expected))
     for opened in (iterator, fresh):
         opened.close()
 
 
 def test_batches_lie_as_told():
-    mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "sequence": 2})
+    mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "context": 2})
     where = tiny.sharding.batch_sharding(mesh)
     batches = pipeline.canvas_batches(
         toy.Toy(documents=50),
@@ -177,7 +177,7 @@ def make_image(number):
 
 
 def make_albums(count=12, max_images=3):
-    """Documents of 0 to `max_images` images; those of document n have numbers from 10 n on."""
+    """Return documents of 0 to `max_images` images; image k of document n has number 10 n + k."""
     return [
         Document((Text("a"), *(Image(make_image(10 * n + k)) for k in range(n % (max_images + 1)))))
         for n in range(count)
@@ -191,40 +191,40 @@ def make_image_batches(source, batch_size=3, **overrides):
 
 
 def take_image_ids(iterator, num_batches):
-    """The numbers of the pictures that come next, one batch after another."""
-    found = []
+    """Return the numbers of the images of the next batches."""
+    ids = []
     for batch in take(iterator, num_batches):
         assert batch.dtype == np.uint8
         assert batch.shape[1:] == (SIDE, SIDE, 3)
         assert np.all(batch == batch[:, :1, :1, :1])
-        found += batch[:, 0, 0, 0].tolist()
-    return found
+        ids += batch[:, 0, 0, 0].tolist()
+    return ids
 
 
 def test_each_document_with_pictures_shows_one_of_them_in_each_epoch():
-    found = take_image_ids(
+    ids = take_image_ids(
         iter(make_image_batches(make_albums())), 3 * 40
-    )  # 9 of the 12 documents have pictures.
+    )  # 9 of the 12 documents have images.
     have = [n for n in range(12) if n % 4]
     for epoch in range(40):
-        assert sorted(number // 10 for number in found[9 * epoch : 9 * (epoch + 1)]) == have
-    # In the end all of them have come.
-    assert set(found) == {10 * n + k for n in have for k in range(n % 4)}
+        assert sorted(number // 10 for number in ids[9 * epoch : 9 * (epoch + 1)]) == have
+    # After 40 epochs every image was used.
+    assert set(ids) == {10 * n + k for n in have for k in range(n % 4)}
 
 
 def test_pictures_of_a_document_come_equally_often():
-    found = take_image_ids(iter(make_image_batches(make_albums(4), batch_size=60)), 20)
-    counts = collections.Counter(number for number in found if number >= 30)
+    ids = take_image_ids(iter(make_image_batches(make_albums(4), batch_size=60)), 20)
+    counts = collections.Counter(number for number in ids if number >= 30)
     assert sum(counts.values()) == 400
     assert all(abs(counts[30 + k] - 400 / 3) < 4 * np.sqrt(400 * 2 / 9) for k in range(3))
 
 
 def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
-    first, again, other = (
+    first, again, other_seed = (
         take_image_ids(iter(make_image_batches(make_albums(), seed=seed)), 6) for seed in (0, 0, 1)
     )
     assert first == again
-    assert first != other
+    assert first != other_seed
     order = [number // 10 for number in first]
     assert order[:9] != order[9:]
 
@@ -233,10 +233,10 @@ def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
 def test_pictures_go_on_in_the_middle_of_an_epoch(workers):
     iterator = iter(make_image_batches(make_albums(), batch_size=2, num_workers=workers))
     take_image_ids(iterator, 3)
-    state = iterator.position
+    state = iterator.state
     expected = take_image_ids(iterator, 6)
     fresh = iter(make_image_batches(make_albums(), batch_size=2, num_workers=workers))
-    fresh.seek(state)
+    fresh.set_state(state)
     assert take_image_ids(fresh, 6) == expected
     assert len(set(expected)) > 4
     for opened in (iterator, fresh):
@@ -244,18 +244,18 @@ def test_pictures_go_on_in_the_middle_of_an_epoch(workers):
 
 
 def test_what_is_kept_in_memory_changes_no_picture():
-    kept, read = (
+    cached, read = (
         take_image_ids(iter(make_image_batches(make_albums(), cache_size=cache)), 9)
         for cache in (100, 0)
     )
-    assert kept == read
+    assert cached == read
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_of_another_size_is_told(workers):
     odd = Document((Image(np.zeros((SIDE, SIDE + 1, 3), np.uint8)),))
     iterator = iter(make_image_batches([odd] * 8, num_workers=workers))
-    with pytest.raises(UserError, match=r"\(2, 3, 3\).*data\.pixels=2"):
+    with pytest.raises(UserError, match=r"data\.pixels=2.*\(2, 3, 3\)"):
         next(iterator)
     iterator.close()
 
@@ -286,11 +286,11 @@ def make_streams(source, num_streams=2, num_workers=0, batch_size=ROWS, sharding
 
 
 def select_stream(batches, stream_id):
-    """The same batches of one stream alone, as a process sees it that has no other."""
+    """Return the batches of one stream alone, as a process sees them that has no other stream."""
     return dataclasses.replace(
         batches,
         streams={stream_id: batches.streams[stream_id]},
-        place=lambda pieces: pieces[stream_id],
+        assemble=lambda pieces: pieces[stream_id],
     )
 
 
@@ -324,11 +324,11 @@ def test_neither_batches_nor_the_place_in_them_depend_on_the_workers(workers):
     source = toy.Toy(documents=50)
     thread, others = iter(make_streams(source)), iter(make_streams(source, num_workers=workers))
     assert_same(take(others, 2), take(thread, 2))
-    assert others.position == thread.position
+    assert others.state == thread.state
     expected = take(thread, 2)
-    # Gone on with in another way than it was left.
+    # Resume with another number of workers.
     fresh = iter(make_streams(source))
-    fresh.seek(others.position)
+    fresh.set_state(others.state)
     assert_same(take(fresh, 2), expected)
     for opened in (thread, others, fresh):
         opened.close()
@@ -339,17 +339,17 @@ def test_a_process_goes_on_with_streams_that_another_has_left():
     both = iter(whole)
     take(both, 2)
     one = iter(select_stream(whole, 1))
-    one.seek(both.position)
-    assert list(one.position) == ["1"]
+    one.set_state(both.state)
+    assert list(one.state) == ["1"]
     expected = take(both, 1)
     (rows,) = take(one, 1)
     np.testing.assert_array_equal(rows.ids, expected[0].ids[ROWS // 2 :])
     with pytest.raises(KeyError, match="1"):
-        one.seek({"0": both.position["0"]})
+        one.set_state({"0": both.state["0"]})
 
 
 def test_a_stream_goes_to_whoever_holds_some_of_its_rows():
-    """Also where devices share a stream, hold several, or the same rows as others."""
+    """Check also devices that share a stream, hold several, or hold the same rows as others."""
     source = toy.Toy(documents=50)
     expected = take(iter(make_streams(source, batch_size=8)), 1)
     for axes in ({"data": 8, "fsdp": 1, "tensor": 1}, {"data": 1, "fsdp": 2, "tensor": 4}):
@@ -361,10 +361,10 @@ def test_a_stream_goes_to_whoever_holds_some_of_its_rows():
 class FakeSharding:
     """A sharding whose devices of this process hold the given rows."""
 
-    held: tuple[slice, ...]
+    row_slices: tuple[slice, ...]
 
     def addressable_devices_indices_map(self, shape):
-        return {number: (rows, slice(None)) for number, rows in enumerate(self.held)}
+        return {number: (rows, slice(None)) for number, rows in enumerate(self.row_slices)}
 
 
 @pytest.mark.parametrize(
@@ -386,5 +386,5 @@ def test_a_process_runs_the_streams_of_its_rows(held, numbers):
 
 def test_streams_that_do_not_divide_the_batch_are_told():
     streams.check_divisible(8, 4)
-    with pytest.raises(UserError, match=r"data\.streams=3 does not divide batch=8"):
+    with pytest.raises(UserError, match=r"data\.num_streams=3 does not divide batch_size=8"):
         streams.check_divisible(8, 3)

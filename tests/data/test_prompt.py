@@ -41,7 +41,7 @@ def test_a_given_picture_is_read_at_the_size_of_the_model(tiger):
         document.Gap,
         document.Gap,
     ]
-    np.testing.assert_array_equal(parsed.pictures()[0], np.full((6, 6, 3), 77))
+    np.testing.assert_array_equal(parsed.images()[0], np.full((6, 6, 3), 77))
 
 
 def test_a_list_may_hold_pictures():

@@ -22,10 +22,10 @@ def test_round_trip_keeps_order_words_and_pixels():
         "images": [pictures.from_png(image) for image in example["images"]],
     }
     after = records.decode(stored)
-    assert after.words() == "größer <3 end"
+    assert after.text() == "größer <3 end"
     assert [type(part) for part in after.parts] == [type(part) for part in before.parts]
-    np.testing.assert_array_equal(after.pictures()[0], first)
-    np.testing.assert_array_equal(after.pictures()[1], second)
+    np.testing.assert_array_equal(after.images()[0], first)
+    np.testing.assert_array_equal(after.images()[1], second)
 
 
 def test_the_format_on_disk():

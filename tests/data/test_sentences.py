@@ -51,16 +51,16 @@ def test_what_is_written_is_read_back(template):
     for kind in ("animal", "food"):
         names = [name for name in KINDS if KINDS[name] == kind]
         for chosen in itertools.permutations(names, sentences.num_names(template)):
-            composed, shown = render_document(template, chosen, kind)
-            assert sentences.expected_names(composed, KINDS) == shown
+            composed, image_names = render_document(template, chosen, kind)
+            assert sentences.expected_names(composed, KINDS) == image_names
 
 
 @pytest.mark.parametrize("template", sentences.INTERLEAVED_TEMPLATES)
 def test_stated_counts_are_the_counts(template):
     stated = {"two": 2, "three": 3, "four": 4}.get(template.split()[0])
-    shown = len(sentences._IMAGE_FIELD.findall(template))
-    assert 2 <= shown <= 4
-    assert stated in (None, shown)
+    num_images = len(sentences._IMAGE_FIELD.findall(template))
+    assert 2 <= num_images <= 4
+    assert stated in (None, num_images)
 
 
 def test_composed_text_has_no_stray_spaces():
@@ -71,12 +71,12 @@ def test_composed_text_has_no_stray_spaces():
 @pytest.mark.parametrize(
     "parts",
     [
-        ("two foods: a tiger", 0, "and an owl", 1),  # the kind is false
-        ("two animals: a tiger", 0, "and a fork", 1),  # one of them is
-        ("three animals: a tiger", 0, "and an owl", 1),  # the count is false
-        ("two animals: a tiger", 0, "and an owl"),  # a picture is missing
+        ("two foods: a tiger", 0, "and an owl", 1),  # the kind is wrong
+        ("two animals: a tiger", 0, "and a fork", 1),  # the kind of one name is wrong
+        ("three animals: a tiger", 0, "and an owl", 1),  # the count is wrong
+        ("two animals: a tiger", 0, "and an owl"),  # an image is missing
         ("a tiger", 0, "and a tiger", 1),  # the same name twice
-        ("a tiger", 0, ", then an owl", 1, ", then a cat again", 0),  # 'again' of a third
+        ("a tiger", 0, ", then an owl", 1, ", then a cat again", 0),  # 'again' of a third name
         ("first a tiger", 0, ", then a owl", 1),  # grammar
         ("a tiger", 0, 0),
         (0,),
@@ -98,18 +98,18 @@ def test_words_alone_tell_their_form(template):
         names = [name for name in KINDS if KINDS[name] == kind]
         for chosen in itertools.permutations(names, sentences.num_names(template)):
             composed, _ = render_document(template, chosen, kind)
-            found = sentences.match_template(composed.words(), KINDS)
-            same, _ = render_document(found, chosen, kind)
-            assert same.words() == composed.words()
-            # As a person would write it, without the pictures that stood between.
-            assert sentences.match_template(composed.words().replace(" ,", ","), KINDS) == found
+            matched = sentences.match_template(composed.text(), KINDS)
+            same, _ = render_document(matched, chosen, kind)
+            assert same.text() == composed.text()
+            # The same text as a person would write it, without a space where an image was.
+            assert sentences.match_template(composed.text().replace(" ,", ","), KINDS) == matched
 
 
 def test_forms_differ_unless_their_words_are_the_same():
     names = ["tiger", "owl", "cat", "black cat"]
-    words = [render_document(template, names, "animal")[0].words() for template in TEMPLATES]
-    found = [sentences.match_template(one, KINDS) for one in words]
-    assert len(set(found)) == len(set(words)) == len(TEMPLATES) - 1
+    words = [render_document(template, names, "animal")[0].text() for template in TEMPLATES]
+    templates = [sentences.match_template(one, KINDS) for one in words]
+    assert len(set(templates)) == len(set(words)) == len(TEMPLATES) - 1
     assert sentences.match_template("a tiger", KINDS) == "{0} [0]"
 
 
@@ -118,13 +118,13 @@ def test_forms_differ_unless_their_words_are_the_same():
     [
         "",
         "an owl an owl",
-        "two foods: a tiger and an owl",  # the kind is false
-        "two animals: a tiger and a fork",  # of one of them
-        "three animals: a tiger and an owl",  # the count is false
+        "two foods: a tiger and an owl",  # the kind is wrong
+        "two animals: a tiger and a fork",  # the kind of one name is wrong
+        "three animals: a tiger and an owl",  # the count is wrong
         "a tiger and a tiger",  # the same name twice
-        "a tiger , then an owl , then a cat again",  # 'again' of a third
+        "a tiger , then an owl , then a cat again",  # 'again' of a third name
         "first a tiger , then a owl",  # grammar
-        "a tiger and a bear",  # no such name
+        "a tiger and a bear",  # the name does not exist
         "a tiger ,, an owl and a cat",
         "a tiger <image>",
     ],
@@ -137,7 +137,7 @@ def test_words_that_are_nearly_a_form_are_none(words):
 def test_name_in_reads_every_caption(template):
     for name, kind in KINDS.items():
         composed, _ = render_document(template, [name], kind)
-        assert sentences.parse_name(composed.words(), KINDS) == name
+        assert sentences.parse_name(composed.text(), KINDS) == name
 
 
 @pytest.mark.parametrize(

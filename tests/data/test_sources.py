@@ -12,8 +12,8 @@ def test_documents_survive_pickling(tmp_path):
     source = sources.open_dataset("digits", tmp_path, "heldout")
     copy = pickle.loads(pickle.dumps(source))
     assert len(copy) == len(source)
-    assert copy[5].words() == source[5].words()
-    np.testing.assert_array_equal(copy[5].pictures()[0], source[5].pictures()[0])
+    assert copy[5].text() == source[5].text()
+    np.testing.assert_array_equal(copy[5].images()[0], source[5].images()[0])
 
 
 def test_an_index_out_of_range_ends_a_loop(tmp_path):
@@ -27,21 +27,21 @@ def test_a_prepared_data_set_is_not_prepared_again(tmp_path, monkeypatch):
     before = sources.open_dataset("digits", tmp_path, "train")
     monkeypatch.setattr(digits.Digits, "_generate_examples", None)
     after = sources.open_dataset("digits", tmp_path, "train")
-    assert [after[i].words() for i in range(9)] == [before[i].words() for i in range(9)]
+    assert [after[i].text() for i in range(9)] == [before[i].text() for i in range(9)]
 
 
 def test_a_preparation_that_died_is_done_anew(tmp_path, monkeypatch):
     whole = digits.Digits._generate_examples
 
-    def dying(self, held_out):
+    def yield_then_interrupt(self, held_out):
         yield from list(whole(self, held_out))[:3]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(digits.Digits, "_generate_examples", dying)
+        patch.setattr(digits.Digits, "_generate_examples", yield_then_interrupt)
         with pytest.raises(KeyboardInterrupt):
             sources.open_dataset("digits", tmp_path, "train")
-    # What SIGKILL leaves behind: a temporary folder that nobody removed.
+    # SIGKILL leaves a temporary folder behind.
     (tmp_path / "digits" / "incomplete.ABCDEF_1.0.0").mkdir(parents=True)
     assert len(sources.open_dataset("digits", tmp_path, "train")) > 1400
 
@@ -51,12 +51,12 @@ def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatc
     rival = tmp_path / "rival"
     sources.open_dataset("digits", rival, "train")
 
-    def overtaken(self, held_out):
+    def generate_after_rival(self, held_out):
         yield from whole(self, held_out)
         if held_out:
             shutil.copytree(rival / "digits", tmp_path / "mine" / "digits", dirs_exist_ok=True)
 
-    monkeypatch.setattr(digits.Digits, "_generate_examples", overtaken)
+    monkeypatch.setattr(digits.Digits, "_generate_examples", generate_after_rival)
     assert len(sources.open_dataset("digits", tmp_path / "mine", "train")) > 1400
 
 
@@ -64,8 +64,8 @@ def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatc
     ("name", "split", "settings", "message"),
     [
         ("digit", "train", {}, "digits, emoji, toy"),
-        ("digits", "test", {}, "choose from train, heldout"),
-        ("digits", "train", {"pixels": 8}, "no setting 'pixels'; it has: none"),
+        ("digits", "test", {}, "split='test': .*train, heldout"),
+        ("digits", "train", {"pixels": 8}, "no setting 'pixels'. It has: none"),
         ("toy", "train", {"colors": 8}, "no setting 'colors'"),
         ("toy", "test", {}, "split='test'"),
     ],

@@ -11,14 +11,14 @@ def test_captions_name_the_colors_of_their_pictures():
     source = toy.Toy(documents=200)
     for document in source:
         names = sentences.expected_names(document, kinds)
-        assert names == tuple(map(toy.nearest_color, document.pictures())), document.words()
-    assert {len(document.pictures()) for document in source} == {1, 2, 3, 4}
+        assert names == tuple(map(toy.nearest_color, document.images())), document.text()
+    assert {len(document.images()) for document in source} == {1, 2, 3, 4}
 
 
 def test_documents_are_the_same_each_time_and_differ_between_splits():
     def words(split):
         source = pickle.loads(pickle.dumps(toy.Toy(split)))
-        return [document.words() for document in source]
+        return [document.text() for document in source]
 
     assert words("train") == words("train")
     assert words("train") != words("heldout")
@@ -27,8 +27,8 @@ def test_documents_are_the_same_each_time_and_differ_between_splits():
 def test_fields_are_honored():
     source = toy.Toy(documents=20, pixels=6, interleaved=0)
     assert len(source) == 20
-    assert {document.pictures()[0].shape for document in source} == {(6, 6, 3)}
-    assert {len(document.pictures()) for document in source} == {1}
+    assert {document.images()[0].shape for document in source} == {(6, 6, 3)}
+    assert {len(document.images()) for document in source} == {1}
     with pytest.raises(IndexError):
         source[20]
 

@@ -1,4 +1,4 @@
-"""What the page says: documents as they form, and mistakes in words that help."""
+"""Tests of the demo's answers: documents as they form, and error messages."""
 
 import html
 import re
@@ -17,7 +17,7 @@ from tests import runs
 
 @pytest.fixture(scope="module")
 def models():
-    """The tiny run in place of the shipped model."""
+    """Use the tiny run in place of the pretrained model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answers, "PRETRAINED", runs.trained_run()[1])
         patch.setattr(answers, "STEP_PAUSE_S", 0.0)
@@ -31,28 +31,30 @@ def picture(tmp_path):
     return str(path)
 
 
-def said(models, text="red <image> and <text>", files=None, steps=2, guidance=1, seed=0, name=None):
+def collect_states(
+    models, text="red <image> and <text>", files=None, steps=2, guidance=1, seed=0, name=None
+):
     return list(
         answers.stream_html(models, name or models.names[0], text, files, steps, guidance, seed)
     )
 
 
 def test_every_step_is_shown_and_all_of_them_last(models):
-    loading, making, *steps, last = said(models)
+    loading, making, *steps, last = collect_states(models)
     assert "Loading oneflow: tiny" in loading
     assert "compiled" in making
     assert [float(re.search(r"t = (\d\.\d\d)", step)[1]) for step in steps] == [0, 0.5, 1]
     assert last.count("data-slide ") == 3
     assert "2 forward passes" in last
-    assert said(models)[2:-1] == steps
-    assert said(models, seed=1)[2:-1] != steps
+    assert collect_states(models)[2:-1] == steps
+    assert collect_states(models, seed=1)[2:-1] != steps
 
 
 def test_a_picture_that_was_added_is_given(models, picture):
     for name in ("mine.png", "1"):
-        *_, last = said(models, f"<image:{name}> is <text>", [picture])
+        *_, last = collect_states(models, f"<image:{name}> is <text>", [picture])
         assert "forward passes" in last
-        assert last.count("what the network expects") == 0
+        assert last.count("x1 prediction") == 0
     (piece,) = answers.parse_prompt("<image:1>", [picture])
     assert piece.size == (4, 4)
 
@@ -64,25 +66,25 @@ MISTAKES = [
     ({"text": "<document>"}, "edit_flow"),
     ({"text": "<image:/etc/passwd> <text>"}, "none yet"),
     ({"text": "<image:2> <text>"}, "none yet"),
-    ({"steps": 0}, "from 1 to 64"),
+    ({"steps": 0}, "steps=0"),
     ({"steps": None}, "steps"),
     ({"seed": -1}, "seed"),
     ({"guidance": 100}, "guidance"),
-    ({"name": "another"}, "choose oneflow: tiny"),
+    ({"name": "another"}, "oneflow: tiny"),
 ]
 
 
-@pytest.mark.parametrize(("given", "told"), MISTAKES)
-def test_mistakes_are_told_in_the_page(models, given, told):
-    *_, last = said(models, **given)
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_are_told_in_the_page(models, arguments, message):
+    *_, last = collect_states(models, **arguments)
     assert 'role="alert"' in last
-    assert told in html.unescape(last)
+    assert message in html.unescape(last)
 
 
 def test_what_is_no_picture(models, tmp_path):
     path = tmp_path / "words.png"
     path.write_text("<b>words</b>")
-    *_, last = said(models, "<image:words.png> <text>", [str(path)])
+    *_, last = collect_states(models, "<image:words.png> <text>", [str(path)])
     assert "cannot be read" in last
     assert "<b>" not in last
 

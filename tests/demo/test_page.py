@@ -1,4 +1,4 @@
-"""The page in a real Chromium: written to, watched, and told mistakes."""
+"""Tests of the demo page in Chromium: prompts, streaming and error messages."""
 
 import socket
 
@@ -26,63 +26,63 @@ def address():
 
 
 @pytest.fixture
-def opened(browser, address):  # noqa: F811
-    """The page, ready; it may ask nobody but its own server."""
+def page_tab(browser, address):  # noqa: F811
+    """Open the page; requests to other servers fail the test at teardown."""
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     tab = context.new_page()
     errors, elsewhere = [], []
 
-    def kept_at_home(route):
+    def block_other_hosts(route):
         if route.request.url.startswith((address, "data:", "blob:")):
             route.continue_()
         else:
             elsewhere.append(route.request.url)
             route.abort()
 
-    tab.route("**/*", kept_at_home)
+    tab.route("**/*", block_other_hosts)
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(address)
-    tab.get_by_role("button", name="Make it").wait_for(timeout=30_000)
+    tab.get_by_role("button", name="Generate").wait_for(timeout=30_000)
     yield tab
     context.close()
     assert errors == []
-    # Gradio's own page frame asks for this one script, and does without it.
+    # Gradio's page frame requests this one script, and works without it.
     assert [url for url in elsewhere if "iframe-resizer" not in url] == []
 
 
-def asks(tab, text):
+def submit_prompt(tab, text):
     tab.get_by_label("Document").first.fill(text)
-    tab.get_by_role("button", name="Make it").click()
+    tab.get_by_role("button", name="Generate").click()
 
 
-def test_a_document_forms(opened):
-    asks(opened, "a picture of red: <image> and <text>")
-    slider = opened.get_by_label("step", exact=True)
-    opened.get_by_text("forward passes,").wait_for(timeout=60_000)
-    shown = opened.locator("[data-slide]:visible")
-    assert shown.count() == 1
-    assert "t = 1.00" in shown.text_content()
-    assert "a picture of red:" in shown.text_content()
+def test_a_document_forms(page_tab):
+    submit_prompt(page_tab, "a picture of red: <image> and <text>")
+    slider = page_tab.get_by_label("step", exact=True)
+    page_tab.get_by_text("forward passes,").wait_for(timeout=60_000)
+    slide = page_tab.locator("[data-slide]:visible")
+    assert slide.count() == 1
+    assert "t = 1.00" in slide.text_content()
+    assert "a picture of red:" in slide.text_content()
     slider.evaluate("one => { one.value = 0; one.dispatchEvent(new Event('input')) }")
-    assert shown.count() == 1
-    assert "t = 0.00" in shown.text_content()
-    assert opened.get_by_text("An attribution").is_visible()
+    assert slide.count() == 1
+    assert "t = 0.00" in slide.text_content()
+    assert page_tab.get_by_text("An attribution").is_visible()
 
 
-def test_a_mistake_is_told_and_mended(opened):
-    asks(opened, "red <imgae>")
-    alert = opened.get_by_role("alert")
+def test_a_mistake_is_told_and_mended(page_tab):
+    submit_prompt(page_tab, "red <imgae>")
+    alert = page_tab.get_by_role("alert")
     alert.wait_for(timeout=30_000)
     assert "imgae" in alert.text_content()
-    asks(opened, "red <image>")
-    opened.get_by_text("forward passes,").wait_for(timeout=60_000)
+    submit_prompt(page_tab, "red <image>")
+    page_tab.get_by_text("forward passes,").wait_for(timeout=60_000)
     assert alert.count() == 0
 
 
 def test_a_port_that_is_taken(monkeypatch):
     monkeypatch.setattr(
         host, "configure_malloc", lambda: None
-    )  # Of this process, which is many tests'.
+    )  # Do not change the allocator of the test process.
     monkeypatch.setattr(answers, "PRETRAINED", runs.trained_run()[1])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

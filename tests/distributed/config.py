@@ -1,12 +1,12 @@
-"""What the processes of these tests train: `--config=tests/distributed/config.py:edit_flow`."""
+"""The configuration of distributed tests: `--config=tests/distributed/config.py:edit_flow`."""
 
 from tests import tiny_config
 
 
 def get_config(paradigm="oneflow"):
     config = tiny_config.get_config(paradigm)
-    config.model.update({"layers": 1, "unroll": 1})
-    config.data.streams = 4
-    config.source.documents = 4_000  # More than are read: nobody comes to a second epoch.
+    config.model.update({"layers": 1, "scan_unroll": 1})
+    config.data.num_streams = 4
+    config.source.documents = 4_000  # More than a run reads, so that no second epoch starts.
     config.evaluation.every = 6
     return config

@@ -1,4 +1,4 @@
-"""Runs of several processes on this machine, as on the hosts of a pod."""
+"""Runs of several processes on this machine, like the hosts of a pod."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from oneflow_jax.runtime import distributed
 from tests import runs
 
 TIMEOUT_S = 400
-"""Seconds that anything may take, on a machine that has much else to do."""
+"""Timeout in seconds, generous because the machine may be busy."""
 
 
 def find_free_port():
@@ -23,58 +23,60 @@ def find_free_port():
 
 
 class Pod:
-    """Processes that share `devices` devices and a run; a context manager, which kills them."""
+    """Processes of one run that share `devices` devices; the context manager kills them at exit."""
 
-    def __init__(self, count, *arguments, devices=8, module="oneflow_jax.main"):
-        given = runs.popen_kwargs(*arguments)
-        given["args"] = [sys.executable, "-m", module, *arguments]
-        environment = given.pop("env") | {"JAX_NUM_CPU_DEVICES": str(devices // count)}
+    def __init__(self, num_processes, *arguments, devices=8, module="oneflow_jax.main"):
+        kwargs = runs.popen_kwargs(*arguments)
+        kwargs["args"] = [sys.executable, "-m", module, *arguments]
+        environment = kwargs.pop("env") | {"JAX_NUM_CPU_DEVICES": str(devices // num_processes)}
         environment = {k: v for k, v in environment.items() if k not in distributed.ENV_VARS}
         address = f"localhost:{find_free_port()}"
-        self._open = contextlib.ExitStack()
-        enter, temporary = self._open.enter_context, tempfile.TemporaryFile
-        self._said = [enter(temporary()) for _ in range(count)]
-        self.all = []
-        for index, said in enumerate(self._said):
-            told = zip(distributed.ENV_VARS, (address, str(count), str(index)), strict=True)
-            mine = environment | dict(told if count > 1 else ())
-            begun = subprocess.Popen(**given, env=mine, stdout=said, stderr=subprocess.STDOUT)
-            self.all.append(begun)
+        self._exit_stack = contextlib.ExitStack()
+        enter, temporary = self._exit_stack.enter_context, tempfile.TemporaryFile
+        self._output_files = [enter(temporary()) for _ in range(num_processes)]
+        self.processes = []
+        for index, file in enumerate(self._output_files):
+            variables = zip(
+                distributed.ENV_VARS, (address, str(num_processes), str(index)), strict=True
+            )
+            mine = environment | dict(variables if num_processes > 1 else ())
+            process = subprocess.Popen(**kwargs, env=mine, stdout=file, stderr=subprocess.STDOUT)
+            self.processes.append(process)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for process in self.all:
+        for process in self.processes:
             process.kill()
             process.wait()
-        self._open.close()
+        self._exit_stack.close()
 
-    def said(self, index):
-        """What a process has said so far."""
-        size = os.fstat(self._said[index].fileno()).st_size
-        return os.pread(self._said[index].fileno(), size, 0).decode()
+    def output(self, index):
+        """Return the output of a process so far."""
+        size = os.fstat(self._output_files[index].fileno()).st_size
+        return os.pread(self._output_files[index].fileno(), size, 0).decode()
 
     def wait_for(self, text):
-        """Until the leader says this, or ends; whether it has said it."""
+        """Wait until process 0 prints the text or ends; return whether it printed the text."""
         until = time.monotonic() + TIMEOUT_S
-        while text not in self.said(0) and self.all[0].poll() is None:
-            assert time.monotonic() < until, self.said(0)
+        while text not in self.output(0) and self.processes[0].poll() is None:
+            assert time.monotonic() < until, self.output(0)
             time.sleep(0.02)
-        return text in self.said(0)
+        return text in self.output(0)
 
     def kill(self, index):
-        self.all[index].send_signal(signal.SIGKILL)
+        self.processes[index].send_signal(signal.SIGKILL)
 
-    def codes(self):
-        """How the processes end."""
-        return [process.wait(TIMEOUT_S) for process in self.all]
+    def exit_codes(self):
+        """Wait for all processes and return their exit codes."""
+        return [process.wait(TIMEOUT_S) for process in self.processes]
 
 
 def run(num_processes, *arguments, **options):
-    """What processes say who run to their end, which must be a good one."""
+    """Run processes to the end, check that all succeed, and return their outputs."""
     with Pod(num_processes, *arguments, **options) as pod:
-        codes = pod.codes()
-        said = [pod.said(index) for index in range(num_processes)]
-    assert codes == [0] * num_processes, "\n\n".join(each[-3000:] for each in said)
-    return said
+        codes = pod.exit_codes()
+        outputs = [pod.output(index) for index in range(num_processes)]
+    assert codes == [0] * num_processes, "\n\n".join(each[-3000:] for each in outputs)
+    return outputs

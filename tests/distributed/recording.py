@@ -1,7 +1,7 @@
-"""`oneflow_jax.main` that notes what it reads: `python -m tests.distributed.recording FLAGS`.
+"""Trains with `oneflow_jax.main` and records which documents are read.
 
-Leaves besides the run, for each process, which documents it has read to train on:
-`<workdir>/read-<number of the process>.json`.
+Run as `python -m tests.distributed.recording FLAGS`. Each process writes the indices of the
+training documents that it read to `<workdir>/read-<process index>.json`.
 """
 
 import json
@@ -14,23 +14,23 @@ from oneflow_jax.training import loop
 
 
 def record_reads(train_run):
-    """Trains as `train_run` does, and notes what is read meanwhile."""
+    """Return a `train_run` that also records the training documents that are read."""
     document = toy.Toy.__getitem__
 
-    def noted(system, folder, preview):
+    def train_and_record(system, folder, preview):
         read = set()
 
-        def noticed(source, index):
+        def record_index(source, index):
             if source.split == "train":
                 read.add(int(index))
             return document(source, index)
 
-        toy.Toy.__getitem__ = noticed
+        toy.Toy.__getitem__ = record_index
         train_run(system, folder, preview)
         toy.Toy.__getitem__ = document
         (folder / f"read-{jax.process_index()}.json").write_text(json.dumps(sorted(read)))
 
-    return noted
+    return train_and_record
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Long checks: `python -m tests.distributed.run_on_pod curves`, or `kills`.
 
-curves   every paradigm on 1 process of 1 device, and on 1, 2 and 4 processes of 8 together; the
-         greatest relative difference of any figure that was reported
-kills    runs that are killed again and again at random moments, saving included, by SIGKILL, and
-         started anew: do they end with the same bits as one that nobody disturbed?
+curves   trains every paradigm with 1 process of 1 device, and with 1, 2 and 4 processes of 8
+         devices in total; prints the largest relative difference of any reported metric
+kills    kills runs at random steps with SIGKILL, also while saving, and resumes them; checks that
+         they end bit-identical to an uninterrupted run
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.distributed import config, pods
 PARADIGMS = ("oneflow", "mask_flow", "edit_flow", "transfusion", "chameleon", "dalle", "language")
 TRAINING_MODULE = "tests.distributed.training"
 LAYOUTS = ((1, 1), (1, 8), (2, 8), (4, 8))
-"""Processes, and devices of all of them."""
+"""Pairs of the number of processes and the total number of devices."""
 
 CODES_CONFIG = """
 from configs import common
@@ -38,18 +38,18 @@ def get_config(paradigm):
 
 
 def read_reports(folder):
-    """All that a run has reported of training and of held-out losses: (step, name) -> value."""
-    told = ("per_second", "waiting", "slowest", "goodput", "step")
+    """Return all reported training and held-out losses: (step, name) -> value."""
+    excluded = ("per_second", "data_wait", "goodput", "step")
     return {
         (row["step"], name): x
         for row in metric_writer.read_metrics(folder / workdir.LOGS)
         for name, x in row.items()
-        if not any(part in name for part in told)
+        if not any(part in name for part in excluded)
     }
 
 
 def compare_curves(paradigms):
-    """Prints the greatest relative difference from one process of one device, by layout."""
+    """Print, for each layout, the largest relative difference from one process with one device."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         diffusers_weights.save(
@@ -62,98 +62,111 @@ def compare_curves(paradigms):
             file = "tests/distributed/config.py"
             if name in ("chameleon", "dalle"):
                 file = scratch / "codes.py"
-            given = [f"--config={file}:{name}", f"--config.data.dir={scratch / 'data'}"]
+            arguments = [f"--config={file}:{name}", f"--config.data.dir={scratch / 'data'}"]
             if name == "lmfusion":
-                given.append(f"--config.start={scratch / 'language-1-1'}")
-            found = {}
+                arguments.append(f"--config.init_from={scratch / 'language-1-1'}")
+            losses = {}
             for count, devices in LAYOUTS:
                 folder = epath.Path(scratch / f"{name}-{count}-{devices}")
                 pods.run(
-                    count, *given, f"--workdir={folder}", devices=devices, module=TRAINING_MODULE
+                    count,
+                    *arguments,
+                    f"--workdir={folder}",
+                    devices=devices,
+                    module=TRAINING_MODULE,
                 )
-                found[count, devices] = read_reports(folder)
-            first = found.pop(LAYOUTS[0])
-            for layout, other in found.items():
-                assert other.keys() == first.keys()
+                losses[count, devices] = read_reports(folder)
+            first = losses.pop(LAYOUTS[0])
+            for layout, reports in losses.items():
+                assert reports.keys() == first.keys()
                 worst = max(
-                    (abs(other[key] - x) / max(abs(x), 1e-3), key) for key, x in first.items()
+                    (abs(reports[key] - x) / max(abs(x), 1e-3), key) for key, x in first.items()
                 )
                 print(f"{name:12}", *layout, f"{worst[0]:.1e} in {worst[1]}", flush=True)
 
 
 def run_kill_test(num_processes, num_kills, steps, seed=0):
-    """Kill a run of `num_processes` processes so often, and compare its result with another's."""
+    """Kill a run `num_kills` times and compare its result with an uninterrupted run."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, broken = (epath.Path(scratch) / name for name in ("whole", "broken"))
-        given = [
+        arguments = [
             "--config=tests/distributed/config.py:oneflow",
             f"--config.steps={steps}",
             "--config.checkpoint.every=1",
             "--config.evaluation.every=7",
         ]
         layout = {"devices": num_processes, "module": TRAINING_MODULE}
-        pods.run(num_processes, *given, f"--workdir={whole}", **layout)
+        pods.run(num_processes, *arguments, f"--workdir={whole}", **layout)
         done, went_on = 0, 0
         while done < num_kills:
-            with pods.Pod(num_processes, *given, f"--workdir={broken}", **layout) as pod:
+            with pods.Pod(num_processes, *arguments, f"--workdir={broken}", **layout) as pod:
                 started = time.monotonic()
-                wanted = max(1, round(latest_step(broken) + 1 + rng.random() * steps / num_kills))
-                if not pod.wait_for(f"training {wanted}/{steps}"):
-                    print(num_processes, "ended before its kill at", wanted, pod.codes())
+                wanted_step = max(
+                    1, round(latest_step(broken) + 1 + rng.random() * steps / num_kills)
+                )
+                if not pod.wait_for(f"training {wanted_step}/{steps}"):
+                    print(
+                        num_processes,
+                        "ended before the kill at step",
+                        wanted_step,
+                        pod.exit_codes(),
+                    )
                     break
-                time.sleep(rng.random() * 0.3)  # Every step is saved, in the background.
+                # A checkpoint is saved in the background at every step.
+                time.sleep(rng.random() * 0.3)
                 victim = rng.randrange(num_processes)
-                if any(process.poll() is not None for process in pod.all):
-                    print(num_processes, "had ended already", pod.codes())
+                if any(process.poll() is not None for process in pod.processes):
+                    print(num_processes, "had already ended", pod.exit_codes())
                     break
                 pod.kill(victim)
                 killed_at = time.monotonic()
-                codes = pod.codes()
+                codes = pod.exit_codes()
                 done += 1
-                went_on += "Going on from step" in pod.said(0)
+                went_on += "Resuming from step" in pod.output(0)
                 half = sorted(path.name for path in (broken / "checkpoints").glob("*tmp*"))
                 print(
-                    f"{num_processes} processes, kill {done}: process {victim} at step {wanted} "
-                    "after "
-                    f"{killed_at - started:.0f} s; all gone {time.monotonic() - killed_at:.1f} s "
-                    f"later with {codes}; newest {latest_step(broken)}; half saved {half}",
+                    f"{num_processes} processes, kill {done}: process {victim} at step "
+                    f"{wanted_step} after "
+                    f"{killed_at - started:.0f} s; all ended {time.monotonic() - killed_at:.1f} s "
+                    f"later with exit codes {codes}; newest step {latest_step(broken)}; "
+                    f"incomplete checkpoints {half}",
                     flush=True,
                 )
-        (leader, *_) = pods.run(num_processes, *given, f"--workdir={broken}", **layout)
+        (primary_output, *_) = pods.run(num_processes, *arguments, f"--workdir={broken}", **layout)
         print(
-            f"{num_processes} processes: {done} kills, {went_on} starts went on from a checkpoint"
+            f"{num_processes} processes: {done} kills, {went_on} starts resumed from a checkpoint"
         )
-        print([line for line in leader.splitlines() if "Going on" in line])
+        print([line for line in primary_output.splitlines() if "Resuming" in line])
         check_identical(whole, broken, steps)
 
 
 def latest_step(folder):
-    """The newest step that is saved whole; 0 if there is none."""
+    """Return the newest step with a complete checkpoint, or 0."""
     names = [path.name for path in (folder / workdir.CHECKPOINTS).glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def check_identical(expected_dir, actual_dir, steps):
-    """Prints whether two runs have ended with the same bits and the same reports."""
+    """Check that two runs ended with the same state and reports, bit by bit, and print it."""
     system = runs.prepare_system(actual_dir, make_config(steps))
     state, position = runs.load_state(system, actual_dir)
     expected, there = runs.load_state(system, expected_dir)
     runs.assert_identical(state, expected)
     assert int(state.step) == steps
     assert position == there
-    one, other = read_reports(actual_dir), read_reports(expected_dir)
-    assert one.keys() == other.keys()
-    np.testing.assert_array_equal(list(one.values()), list(other.values()))
-    print("the same bits, the same place in the data, each step reported once", flush=True)
+    actual_reports, expected_reports = read_reports(actual_dir), read_reports(expected_dir)
+    assert actual_reports.keys() == expected_reports.keys()
+    np.testing.assert_array_equal(list(actual_reports.values()), list(expected_reports.values()))
+    print("identical bits and data position, and each step reported once", flush=True)
 
 
 def make_config(steps):
-    given = config.get_config("oneflow")
-    given.steps = steps
-    given.checkpoint.every = 1
-    given.evaluation.every = 7
-    return given.lock()
+    settings = config.get_config("oneflow")
+    settings.steps = steps
+    settings.checkpoint.every = 1
+    settings.evaluation.every = 7
+    return settings.lock()
 
 
 def main():
@@ -162,12 +175,12 @@ def main():
     parser.add_argument("--paradigms", nargs="*", default=[*PARADIGMS, "lmfusion"])
     parser.add_argument("--processes", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--kills", type=int, default=20)
-    given = parser.parse_args()
-    if given.what == "curves":
-        compare_curves(given.paradigms)
+    arguments = parser.parse_args()
+    if arguments.what == "curves":
+        compare_curves(arguments.paradigms)
         return
-    for count in given.processes:
-        run_kill_test(count, given.kills, steps=2 * given.kills + 4)
+    for count in arguments.processes:
+        run_kill_test(count, arguments.kills, steps=2 * arguments.kills + 4)
 
 
 if __name__ == "__main__":

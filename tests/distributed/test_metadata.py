@@ -1,4 +1,4 @@
-"""Hosts of a TPU pod, as Google's metadata server describes them, find one another."""
+"""Tests that TPU hosts find each other through Google's metadata server."""
 
 import contextlib
 import http.server
@@ -28,8 +28,8 @@ print(distributed.is_multi_process(), distributed.is_primary())
 
 @contextlib.contextmanager
 def metadata_server(index, num_hosts):
-    """The address of a server that tells a host its number, and where all of them are."""
-    told = {
+    """Serve a host's index and the addresses of all hosts; yield the server's address."""
+    attributes = {
         "agent-worker-number": str(index),
         "worker-network-endpoints": ",".join(["unknown:unknown:127.0.0.1"] * num_hosts),
         "tpu-env": f"WORKER_ID: '{index}'\nACCELERATOR_TYPE: 'v4-16'",
@@ -38,10 +38,10 @@ def metadata_server(index, num_hosts):
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             name = self.path.removeprefix("/computeMetadata/v1/instance/attributes/")
-            known = self.headers["Metadata-Flavor"] == "Google" and name in told
+            known = self.headers["Metadata-Flavor"] == "Google" and name in attributes
             self.send_response(200 if known else 404)
             self.end_headers()
-            self.wfile.write(told.get(name, "").encode())
+            self.wfile.write(attributes.get(name, "").encode())
 
         def log_message(self, *_):
             pass
@@ -53,23 +53,23 @@ def metadata_server(index, num_hosts):
 
 
 def clean_environment():
-    """The environment, with nothing of processes and devices."""
+    """Return the environment without variables about processes and devices."""
     never = (*distributed.ENV_VARS, "JAX_PLATFORMS", "GCE_METADATA_IP")
     return {name: value for name, value in os.environ.items() if name not in never}
 
 
 def run_hosts(num_hosts):
-    """What each of so many hosts says of itself."""
+    """Start `num_hosts` hosts and return what each prints about itself."""
     environment = clean_environment() | {"JAX_COORDINATOR_PORT": str(pods.find_free_port())}
     with contextlib.ExitStack() as servers:
-        begun = [
+        processes = [
             start_host(
                 environment
                 | {"GCE_METADATA_IP": servers.enter_context(metadata_server(n, num_hosts))}
             )
             for n in range(num_hosts)
         ]
-        return [process.communicate(timeout=pods.TIMEOUT_S)[0].split() for process in begun]
+        return [process.communicate(timeout=pods.TIMEOUT_S)[0].split() for process in processes]
 
 
 def start_host(env):
@@ -78,9 +78,9 @@ def start_host(env):
 
 
 def test_two_hosts_are_one_run():
-    leader, other = run_hosts(2)
-    assert leader == ["True", "0", "2", "True", "True"]
-    assert other == ["True", "1", "2", "True", "False"]
+    primary, secondary = run_hosts(2)
+    assert primary == ["True", "0", "2", "True", "True"]
+    assert secondary == ["True", "1", "2", "True", "False"]
 
 
 def test_one_host_is_alone():
@@ -88,6 +88,6 @@ def test_one_host_is_alone():
 
 
 def test_a_host_of_no_pod_joins_nobody():
-    """It has files like those of TPUs, and JAX asks nobody about it."""
-    told, _ = start_host(clean_environment()).communicate(timeout=pods.TIMEOUT_S)
-    assert told.split() == ["False", "0", "1", "False", "True"]
+    """Check a single TPU host without a pod: it joins no cluster and sends no metadata request."""
+    output, _ = start_host(clean_environment()).communicate(timeout=pods.TIMEOUT_S)
+    assert output.split() == ["False", "0", "1", "False", "True"]

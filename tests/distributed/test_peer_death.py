@@ -1,4 +1,4 @@
-"""What can be seen of several processes in one."""
+"""Tests of process failures, simulated within one process."""
 
 import importlib.util
 import os
@@ -16,13 +16,13 @@ ADDRESS, COUNT, INDEX = distributed.ENV_VARS
 
 @pytest.fixture
 def initialize_calls(monkeypatch):
-    """What JAX is told, instead of being told."""
-    told = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **rest: told.append(args))
+    """Replace `jax.distributed.initialize` by a recorder and return its calls."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **rest: calls.append(args))
     monkeypatch.setattr(distributed, "TPU_DEVICE_GLOBS", ())
     for name in distributed.ENV_VARS:
         monkeypatch.delenv(name, raising=False)
-    return told
+    return calls
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_who_has_tpus_to_run_on_asks_jax(
 
 
 def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
-    def refused(**_):
+    def fail(**_):
         raise ValueError("unsupported worker-network-endpoints format")
 
-    monkeypatch.setattr(jax.distributed, "initialize", refused)
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
     monkeypatch.setattr(distributed, "_running_on_tpu", lambda: True)
     for name in distributed.ENV_VARS:
         monkeypatch.delenv(name, raising=False)
@@ -83,21 +83,21 @@ def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "message"),
     [
-        ({COUNT: "2"}, f"{COUNT}=2, but no {ADDRESS} and no {INDEX}"),
-        ({ADDRESS: "there:1", INDEX: "0"}, f"but no {COUNT}"),
+        ({COUNT: "2"}, f"{COUNT}=2: {ADDRESS} and {INDEX} must be set too"),
+        ({ADDRESS: "there:1", INDEX: "0"}, f": {COUNT} must be set too"),
         ({ADDRESS: "there:1", COUNT: "2", INDEX: "2"}, f"{INDEX}=2: the last two"),
         ({ADDRESS: "there:1", COUNT: "two", INDEX: "1"}, f"{COUNT}=two"),
         ({ADDRESS: "there", COUNT: "2", INDEX: "1"}, "HOST:PORT"),
     ],
 )
-def test_mistakes_in_it_are_told(environment, told, initialize_calls, monkeypatch):
+def test_mistakes_in_it_are_told(environment, message, initialize_calls, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as error:
         distributed.initialize()
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert not initialize_calls
 
 
@@ -110,7 +110,7 @@ def test_one_process_waits_for_nobody():
 
 
 def run_watchdog(stdin, *arguments):
-    """What the mourner says when its input ends after this."""
+    """Return what the watchdog prints when its input is `stdin` and then ends."""
     command = [sys.executable, "-I", watchdog.__file__, *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, check=True).stderr.decode()
 
@@ -119,9 +119,9 @@ def test_who_ends_too_early_is_mourned(tmp_path):
     for name in ("9", "10", "11.orbax-checkpoint-tmp"):
         (tmp_path / name).mkdir()
     assert run_watchdog(watchdog.EXITED_CLEANLY, 1, 2, tmp_path) == ""
-    told = run_watchdog(b"", 1, 2, tmp_path)
-    assert told.startswith("error: process 1 of this run of 2 stopped before the end")
-    assert told.endswith("newest checkpoint, step 10.\n")
+    output = run_watchdog(b"", 1, 2, tmp_path)
+    assert output.startswith("error: process 1 of this run of 2 stopped before the end")
+    assert output.endswith("newest checkpoint, step 10.\n")
     assert run_watchdog(b"", 1, 2, tmp_path / "nothing").endswith("checkpoint, if there is one.\n")
 
 
@@ -135,7 +135,10 @@ def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd
 
 @pytest.mark.parametrize("several", [True, False])
 def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypatch, capfd):
-    """Python's own way out meets the others, who may be waiting for this one elsewhere."""
+    """Check that a failing process skips Python's normal exit, which waits for the others.
+
+    The others may be waiting for this process in a collective.
+    """
     codes = []
     monkeypatch.setattr(distributed, "is_multi_process", lambda: several)
     monkeypatch.setattr(os, "_exit", codes.append)
@@ -146,7 +149,10 @@ def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypat
 
 
 def test_at_once_is_without_python_s_own_way_out(monkeypatch):
-    """Threads amid work crash in it: Ctrl-C ended in a segmentation fault."""
+    """Check that `immediately` skips Python's normal exit.
+
+    Threads that are still working crash in it: Ctrl-C caused a segmentation fault.
+    """
     codes = []
     monkeypatch.setattr(os, "_exit", codes.append)
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""Several processes train what one does, and their checkpoints belong to none of them."""
+"""Tests that several processes train like one, and share checkpoints with any number."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def config_flag(paradigm):
 
 
 def run_single_process(paradigm, folder):
-    """A run of the same by this process, which has 8 devices; it goes on if it was begun."""
+    """Train in this process with 8 devices; resume if the folder has a run."""
     system = runs.prepare_system(folder, config.get_config(paradigm).lock())
     loop.run(system, folder)
     return system
@@ -28,31 +28,31 @@ def run_single_process(paradigm, folder):
 
 @pytest.fixture(scope="module")
 def two_process_run(tmp_path_factory):
-    """A run of two processes from first to last: what they said, and its folder."""
+    """Return the outputs and the folder of a complete run of two processes."""
     folder = epath.Path(tmp_path_factory.mktemp("two") / "run")
-    said = pods.run(
+    outputs = pods.run(
         2, config_flag("oneflow"), f"--workdir={folder}", module="tests.distributed.recording"
     )
-    return said, folder
+    return outputs, folder
 
 
 def read_losses(folder):
-    """All that training reported, but for its speed."""
+    """Return all reported training metrics except for speeds."""
     rows = metric_writer.read_metrics(folder / workdir.LOGS)
-    quick = re.compile("step|per_second|waiting|slowest|goodput")
+    quick = re.compile("step|per_second|data_wait|goodput")
     return [
         (row["step"], name, x) for row in rows for name, x in row.items() if not quick.search(name)
     ]
 
 
 def assert_same_curve(actual, reference):
-    """Each report once in both, with the same numbers."""
-    found, expected = read_losses(actual), read_losses(reference)
-    assert [row[:2] for row in found] == [row[:2] for row in expected]
-    assert len({row[:2] for row in found}) == len(found)
-    assert len({step for step, _, _ in found}) == 6
+    """Assert that both runs reported every step once, with equal values."""
+    losses, expected = read_losses(actual), read_losses(reference)
+    assert [row[:2] for row in losses] == [row[:2] for row in expected]
+    assert len({row[:2] for row in losses}) == len(losses)
+    assert len({step for step, _, _ in losses}) == 6
     np.testing.assert_allclose(
-        [x for *_, x in found], [x for *_, x in expected], rtol=1e-5, atol=1e-6
+        [x for *_, x in losses], [x for *_, x in expected], rtol=1e-5, atol=1e-6
     )
 
 
@@ -73,15 +73,15 @@ def test_each_reads_its_share_alone(two_process_run):
     _, folder = two_process_run
     first, second = (set(json.loads((folder / f"read-{n}.json").read_text())) for n in (0, 1))
     assert not first & second
-    # What is read ahead differs, but not by much.
+    # Prefetching differs between the processes, but not by much.
     assert 0.5 < len(first) / len(second) < 2
     assert len(first | second) < 2_000
 
 
 def test_the_leader_alone_tells_and_writes(two_process_run):
-    said, folder = two_process_run
-    assert all(word in said[0] for word in ("training 6/6", "Figures: ", "Page: "))
-    assert not re.search("training|Figures|Page", said[1])
+    outputs, folder = two_process_run
+    assert all(word in outputs[0] for word in ("training 6/6", "Metrics: ", "Page: "))
+    assert not re.search("training|Figures|Page", outputs[1])
     assert (folder / workdir.SAMPLES_PAGE).exists()
     assert (folder / workdir.EVALUATION).exists()
     assert [step for step, name, _ in read_losses(folder) if name == "train/loss"] == list(
@@ -100,16 +100,16 @@ def test_one_goes_on_from_what_two_have_saved(two_process_run, tmp_path):
 
 def test_if_one_dies_the_other_says_so_and_one_goes_on_from_what_is_saved(tmp_path):
     folder, whole = (epath.Path(tmp_path / name) for name in ("run", "whole"))
-    given = (config_flag("edit_flow"), f"--workdir={folder}")
-    with pods.Pod(2, *given, module="tests.distributed.training") as pod:
+    arguments = (config_flag("edit_flow"), f"--workdir={folder}")
+    with pods.Pod(2, *arguments, module="tests.distributed.training") as pod:
         assert pod.wait_for("training 5/6")
         pod.kill(1)
-        codes = pod.codes()
-        said = pod.said(0).strip().splitlines()[-1]
+        codes = pod.exit_codes()
+        last_line = pod.output(0).strip().splitlines()[-1]
     assert all(code != 0 for code in codes)
     saved = max(int(path.name) for path in (folder / workdir.CHECKPOINTS).glob("[0-9]"))
-    assert said.startswith("error: process 0 of this run of 2 stopped before the end")
-    assert said.endswith(f"goes on from the newest checkpoint, step {saved}.")
+    assert last_line.startswith("error: process 0 of this run of 2 stopped before the end")
+    assert last_line.endswith(f"resume from the newest checkpoint, step {saved}.")
     run_single_process("edit_flow", folder)
     run_single_process("edit_flow", whole)
     assert_same_curve(folder, whole)

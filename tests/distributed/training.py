@@ -1,8 +1,8 @@
-"""`oneflow_jax.main` that trains and does no more: `python -m tests.distributed.training FLAGS`."""
+"""Trains with `oneflow_jax.main`: `python -m tests.distributed.training FLAGS`."""
 
-from oneflow_jax import main
+from oneflow_jax import evaluate, main, sample
 
 if __name__ == "__main__":
-    main.evaluate.run = lambda system, folder: {}
-    main.sample.run = lambda system, folder, prompts, revise: folder
+    evaluate.run = lambda system, folder: {}
+    sample.run = lambda system, folder, prompts, edit: folder
     main.main()

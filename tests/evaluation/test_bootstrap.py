@@ -48,11 +48,11 @@ def test_several_figures_at_once_are_drawn_together():
 
 def test_the_seed_decides():
     values = np.random.default_rng(0).random(50)
-    first, again, other = (
+    first, again, other_seed = (
         percentile_interval(mean_statistic(values), 50, seed=seed, num_resamples=100)
         for seed in (0, 0, 1)
     )
-    assert first == again != other
+    assert first == again != other_seed
 
 
 def test_all_alike_have_no_width():
@@ -60,12 +60,12 @@ def test_all_alike_have_no_width():
 
 
 @pytest.mark.parametrize(
-    ("told", "choices"),
+    ("message", "choices"),
     [
         ("count=0", {"count": 0}),
         ("num_resamples=1", {"count": 3, "num_resamples": 1}),
     ],
 )
-def test_what_cannot_be_drawn(told, choices):
-    with pytest.raises(UserError, match=told):
+def test_what_cannot_be_drawn(message, choices):
+    with pytest.raises(UserError, match=message):
         bootstrap_lib.resample(mean_statistic(np.ones(3)), **choices)

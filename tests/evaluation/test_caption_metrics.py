@@ -22,28 +22,29 @@ def scorers():
 
 @pytest.mark.usefixtures("scorers")
 def test_what_people_wrote_is_best():
-    found = caption_metrics.compute_metrics(
+    metric_values = caption_metrics.compute_metrics(
         [one[0] for one in REFERENCES], [one[:1] for one in REFERENCES]
     )
-    assert list(found) == NAMES
-    assert found == pytest.approx(dict.fromkeys(NAMES[:5], 1.0) | {"cider": 10.0})
+    assert list(metric_values) == NAMES
+    assert metric_values == pytest.approx(dict.fromkeys(NAMES[:5], 1.0) | {"cider": 10.0})
 
 
 @pytest.mark.usefixtures("scorers")
 def test_by_hand():
-    """5 of 6 words, 2 of 5 pairs; longest common run: 'a cat on a sofa', 5 of 6."""
-    made, right = ["a cat sat on a sofa"], [["a big cat on a sofa"]]
-    found = caption_metrics.compute_metrics(made, right)
-    assert found["bleu1"] == pytest.approx(5 / 6)
-    assert found["bleu2"] == pytest.approx(math.sqrt(5 / 6 * 2 / 5))
-    assert found["rouge_l"] == pytest.approx(5 / 6)
-    assert found["cider"] == 0  # A single picture's words tell it from no other.
+    """Check 5 of 6 unigrams, 2 of 5 bigrams, and the longest common subsequence, 5 of 6 words."""
+    candidates, right = ["a cat sat on a sofa"], [["a big cat on a sofa"]]
+    metric_values = caption_metrics.compute_metrics(candidates, right)
+    assert metric_values["bleu1"] == pytest.approx(5 / 6)
+    assert metric_values["bleu2"] == pytest.approx(math.sqrt(5 / 6 * 2 / 5))
+    assert metric_values["rouge_l"] == pytest.approx(5 / 6)
+    # CIDEr weighs words by their rarity among images; with one image all weights are 0.
+    assert metric_values["cider"] == 0
 
 
 @pytest.mark.usefixtures("scorers")
 def test_short_captions_are_punished():
-    found = caption_metrics.compute_metrics(["a cat"], [["a cat on a sofa"]])
-    assert found["bleu1"] == pytest.approx(math.exp(1 - 5 / 2))
+    metric_values = caption_metrics.compute_metrics(["a cat"], [["a cat on a sofa"]])
+    assert metric_values["bleu1"] == pytest.approx(math.exp(1 - 5 / 2))
 
 
 @pytest.mark.usefixtures("scorers")
@@ -52,8 +53,8 @@ def test_worse_captions_score_less():
     near = ["a cat on a chair", "a dog in the snow", "a red train"]
     crossed = right[1:] + right[:1]
     levels = [
-        caption_metrics.compute_metrics(made, REFERENCES)
-        for made in (right, near, crossed, [""] * 3)
+        caption_metrics.compute_metrics(candidates, REFERENCES)
+        for candidates in (right, near, crossed, [""] * 3)
     ]
     for name in NAMES:
         values = [level[name] for level in levels]
@@ -84,7 +85,9 @@ def test_without_the_package_figures_are_left_out(monkeypatch):
     assert caption_metrics.compute_metrics(["a"], [["a"]]) == {}
 
 
-@pytest.mark.parametrize(("made", "right"), [([], []), (["a"], [["a"], ["b"]]), (["a"], [[]])])
-def test_what_cannot_be_scored(made, right):
-    with pytest.raises(UserError, match="one caption or more"):
-        caption_metrics.compute_metrics(made, right)
+@pytest.mark.parametrize(
+    ("candidates", "right"), [([], []), (["a"], [["a"], ["b"]]), (["a"], [[]])]
+)
+def test_what_cannot_be_scored(candidates, right):
+    with pytest.raises(UserError, match="one or more references"):
+        caption_metrics.compute_metrics(candidates, right)

@@ -21,17 +21,17 @@ def suite(scans):
 
 
 def replace_caption(document, digit):
-    """The same picture with a caption that names another digit."""
+    """Return the same image with a caption that names another digit."""
     caption = data.TEMPLATES[0].format(data.NAMES[digit])
     return dataclasses.replace(document, parts=(Text(caption), document.parts[1]))
 
 
 def caption_digit(document):
-    return data.parse_digit(document.words())
+    return data.parse_digit(document.text())
 
 
 def test_the_classifier_reads_digits_that_it_has_not_seen(suite):
-    assert suite.constants["classifier_accuracy"] >= 0.93
+    assert suite.reference_metrics["classifier_accuracy"] >= 0.93
 
 
 def test_prompts_ask_for_a_caption_and_a_picture(suite):
@@ -43,28 +43,28 @@ def test_prompts_ask_for_a_caption_and_a_picture(suite):
 
 def test_all_right(suite, scans):
     score = suite.tasks[0].score([scans["train"][i] for i in range(100)])
-    assert score.figures["valid"] == 1
-    assert score.figures["match"] >= 0.98
-    assert len(score.cells) == digits.GALLERY_SIZE
-    assert {cell[2] for cell in score.cells[:20]} == {"right"}
+    assert score.metrics["caption_validity"] == 1
+    assert score.metrics["image_caption_match"] >= 0.98
+    assert len(score.gallery) == digits.GALLERY_SIZE
+    assert {cell[2] for cell in score.gallery[:20]} == {"right"}
 
 
 def test_all_captions_wrong(suite, scans):
-    made = [scans["train"][i] for i in range(50)]
+    documents = [scans["train"][i] for i in range(50)]
     score = suite.tasks[0].score(
-        [replace_caption(item, (caption_digit(item) + 1) % 10) for item in made]
+        [replace_caption(item, (caption_digit(item) + 1) % 10) for item in documents]
     )
-    assert score.figures["valid"] == 1
-    assert score.figures["match"] <= 0.02
+    assert score.metrics["caption_validity"] == 1
+    assert score.metrics["image_caption_match"] <= 0.02
 
 
 def test_no_caption_is_one_of_the_forms(suite, scans):
     picture = scans["train"][0].parts[1]
     babble = ["", "a drawing of the digit", "a drawing of the digit two ", "seven"]
     score = suite.tasks[0].score([Document((Text(words), picture)) for words in babble])
-    # There is no match of nothing.
-    assert score.figures["valid"] == 0.0
-    assert "match" not in score.figures
+    # Without valid captions there is no match rate.
+    assert score.metrics["caption_validity"] == 0.0
+    assert "image_caption_match" not in score.metrics
 
 
 def test_match_is_a_share_of_the_valid_ones(suite, scans):
@@ -72,29 +72,29 @@ def test_match_is_a_share_of_the_valid_ones(suite, scans):
     wrong = replace_caption(right[0], (caption_digit(right[0]) + 1) % 10)
     babble = Document((Text("no digit"), right[0].parts[1]))
     score = suite.tasks[0].score([*right[:3], wrong, babble, babble, babble, babble])
-    assert (score.figures["valid"], score.figures["match"]) == (0.5, 0.75)
-    assert [cell[2] for cell in score.cells] == ["right"] * 3 + ["wrong"] * 5
+    assert (score.metrics["caption_validity"], score.metrics["image_caption_match"]) == (0.5, 0.75)
+    assert [cell[2] for cell in score.gallery] == ["right"] * 3 + ["wrong"] * 5
 
 
 def test_pictures_count_and_not_their_order(suite, scans):
-    """A picture of noise is no digit in particular."""
+    """Check that noise images rarely match their captions."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
-    made = [Document((scans["train"][i].parts[0], Image(noise[i]))) for i in range(40)]
-    assert suite.tasks[0].score(made).figures["match"] < 0.4
+    documents = [Document((scans["train"][i].parts[0], Image(noise[i]))) for i in range(40)]
+    assert suite.tasks[0].score(documents).metrics["image_caption_match"] < 0.4
 
 
 def test_variety_tells_one_caption_from_all(suite, scans):
     picture = scans["train"][0].parts[1]
 
-    def variety(captions):
-        made = [Document((Text(words), picture)) for words in captions]
-        return suite.tasks[0].score(made).figures["variety"]
+    def measure_variety(captions):
+        documents = [Document((Text(words), picture)) for words in captions]
+        return suite.tasks[0].score(documents).metrics["caption_diversity"]
 
-    every = list(data.CAPTIONS)
-    assert variety(every) == pytest.approx(1)
-    assert variety([*every[:10], "babble"]) == pytest.approx(10 / 40)
-    assert variety([every[0]] * 50) == pytest.approx(1 / 40)
-    assert 1 / 40 < variety([every[0]] * 50 + [every[1]]) < 2 / 40
+    all_captions = list(data.CAPTIONS)
+    assert measure_variety(all_captions) == pytest.approx(1)
+    assert measure_variety([*all_captions[:10], "babble"]) == pytest.approx(10 / 40)
+    assert measure_variety([all_captions[0]] * 50) == pytest.approx(1 / 40)
+    assert 1 / 40 < measure_variety([all_captions[0]] * 50 + [all_captions[1]]) < 2 / 40
 
 
 def test_distance_of_two_counts():

@@ -1,4 +1,4 @@
-"""Revision is scored by what is right at the end, and what was harmed on the way."""
+"""Tests of the edit metrics: what is right after editing, and what the edit damaged."""
 
 import random
 
@@ -27,7 +27,7 @@ def corrupt(seed):
 
 
 def compute_metrics(generated, seeds):
-    return editing.score([corrupt(seed) for seed in seeds], classify, generated).figures
+    return editing.score([corrupt(seed) for seed in seeds], classify, generated).metrics
 
 
 SEEDS = range(40)
@@ -37,50 +37,54 @@ def test_a_fifth_of_the_words_and_one_picture_are_wrong():
     whole = (*WORDS[:6], "<x>", *WORDS[6:])
     for seed in SEEDS:
         one = corrupt(seed)
-        assert one.right == whole
-        words = {n for n in one.mistaken if n != 6}
-        assert 6 in one.mistaken
-        assert classify(one.document.pictures()[0]) != "x"
-        assert 1 <= len(words) <= 4  # Two mistakes; one that swaps concerns two words.
-        assert one.extra <= words
-    assert len({one.document.words() for one in map(corrupt, SEEDS)}) > 30
+        assert one.reference == whole
+        words = {n for n in one.corrupted_indices if n != 6}
+        assert 6 in one.corrupted_indices
+        assert classify(one.document.images()[0]) != "x"
+        assert 1 <= len(words) <= 4  # There are two errors; a swap affects two words.
+        assert one.spurious_after <= words
+    assert len({one.document.text() for one in map(corrupt, SEEDS)}) > 30
 
 
 def test_all_put_right_is_all_right():
     assert compute_metrics([make_reference()] * 40, SEEDS) == pytest.approx({
-        "revise_words": 1, "revise_pictures": 1, "revise_harm": 0, "revise_document": 1,
-        "revise_untouched": compute_metrics([make_reference()] * 40, SEEDS)["revise_untouched"],
+        "edit_text_recall": 1, "edit_image_recall": 1, "over_edit_rate": 0, "edit_exact_match": 1,
+        "unedited_baseline": compute_metrics([make_reference()] * 40, SEEDS)["unedited_baseline"],
     })  # fmt: skip
 
 
 def test_nothing_done_puts_nothing_right_and_harms_nothing():
     left = compute_metrics([corrupt(seed).document for seed in SEEDS], SEEDS)
-    assert left["revise_words"] < 0.05  # A word too many may hide behind another mistake.
-    assert left["revise_pictures"] == 0
-    assert left["revise_harm"] < 0.05  # What stands between two that were swapped may be either.
-    assert left["revise_document"] == 0
-    assert 0.7 < left["revise_untouched"] < 0.95
+    assert left["edit_text_recall"] < 0.05  # An inserted word may be hidden by another error.
+    assert left["edit_image_recall"] == 0
+    assert left["over_edit_rate"] < 0.05  # Between two swapped words, either alignment is possible.
+    assert left["edit_exact_match"] == 0
+    assert 0.7 < left["unedited_baseline"] < 0.95
 
 
 def test_all_made_anew_harms_all():
-    other = Document((Text("something else"), Image(IMAGES["z"])))
-    found = compute_metrics([other] * 40, SEEDS)
-    assert found["revise_harm"] == 1
-    assert found["revise_words"] == 0
-    assert found["revise_document"] == 0
+    unrelated = Document((Text("something else"), Image(IMAGES["z"])))
+    metric_values = compute_metrics([unrelated] * 40, SEEDS)
+    assert metric_values["over_edit_rate"] == 1
+    assert metric_values["edit_text_recall"] == 0
+    assert metric_values["edit_exact_match"] == 0
 
 
 def test_a_word_too_many_must_go():
-    seed = next(seed for seed in SEEDS if corrupt(seed).extra)
+    seed = next(seed for seed in SEEDS if corrupt(seed).spurious_after)
     one = corrupt(seed)
-    (n, *_) = one.extra
-    words = [item for item in one.right if item != "<x>"]
-    at = words.index(one.right[n]) + 1
-    kept = " ".join([*words[:at], "zero", *words[at:]]).split()
+    (n, *_) = one.spurious_after
+    words = [item for item in one.reference if item != "<x>"]
+    at = words.index(one.reference[n]) + 1
+    words_after = " ".join([*words[:at], "zero", *words[at:]]).split()
     first = 6 + (at <= 6)
     surplus = Document(
-        (Text(" ".join(kept[:first])), Image(IMAGES["x"]), Text(" ".join(kept[first:])))
+        (
+            Text(" ".join(words_after[:first])),
+            Image(IMAGES["x"]),
+            Text(" ".join(words_after[first:])),
+        )
     )
-    assert compute_metrics([make_reference()], [seed])["revise_words"] == 1
-    assert compute_metrics([surplus], [seed])["revise_words"] < 1
-    assert compute_metrics([surplus], [seed])["revise_document"] == 0
+    assert compute_metrics([make_reference()], [seed])["edit_text_recall"] == 1
+    assert compute_metrics([surplus], [seed])["edit_text_recall"] < 1
+    assert compute_metrics([surplus], [seed])["edit_exact_match"] == 0

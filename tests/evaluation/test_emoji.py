@@ -9,7 +9,7 @@ from oneflow_jax.evaluation import emoji
 
 @pytest.fixture(scope="module")
 def concepts():
-    return data.Settings().drawn()
+    return data.Settings().load_concepts()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_nearest_forgives_noise_and_a_small_shift(images, vectors):
     shifted = [
         emoji.nearest_neighbor(np.roll(pixels, 1, axis=1), vectors) for pixels in images.values()
     ]
-    assert np.mean([found == name for found, name in zip(shifted, images, strict=True)]) >= 0.95
+    assert np.mean([nearest == name for nearest, name in zip(shifted, images, strict=True)]) >= 0.95
 
 
 def test_another_picture_is_nearest_to_another(images, vectors):
@@ -59,8 +59,8 @@ def test_prompts(tasks, images):
     assert all(isinstance(d.parts[1], Gap) for d in tasks["text_to_image"].prompts)
     assert all(isinstance(d.parts[0], Image) for d in tasks["image_to_text"].prompts)
     assert all(isinstance(part, Gap) for d in tasks["joint"].prompts for part in d.parts)
-    # Every concept is asked for before any comes again, and none that is held out.
-    words = [document.words() for document in tasks["text_to_image"].prompts]
+    # Every training concept is used once before any is repeated; no held-out one is used.
+    words = [document.text() for document in tasks["text_to_image"].prompts]
     assert words[:64] == [f"a picture of {sentences.noun_phrase(name)}:" for name in images]
     assert words[64:] == words[:16]
 
@@ -69,34 +69,36 @@ def test_text_to_image(tasks, images):
     names = [*images][:64] + [*images][:16]
     task = tasks["text_to_image"]
     right = [make_document(name, images) for name in names]
-    assert task.score(right).figures == {"text_to_image": 1.0}
+    assert task.score(right).metrics == {"text_to_image": 1.0}
     wrong = [make_document(name, images) for name in names[1:] + names[:1]]
-    assert task.score(wrong).figures == {"text_to_image": 0.0}
+    assert task.score(wrong).metrics == {"text_to_image": 0.0}
     mixed = task.score(right[:60] + wrong[60:])
-    assert mixed.figures == {"text_to_image": 0.75}
-    assert [cell[2] for cell in mixed.cells] == ["right"] * 60 + ["wrong"] * 4
+    assert mixed.metrics == {"text_to_image": 0.75}
+    assert [cell[2] for cell in mixed.gallery] == ["right"] * 60 + ["wrong"] * 4
 
 
 def test_image_to_text(tasks, images):
     names = [*images][:64] + [*images][:16]
     task = tasks["image_to_text"]
 
-    def answered(words):
+    def make_answers(words):
         return [
             Document((Image(images[name]), Text(text)))
             for name, text in zip(names, words, strict=True)
         ]
 
     right = [sentences.noun_phrase(name) for name in names]
-    assert task.score(answered(right)).figures == {"image_to_text": 1.0}
-    assert task.score(answered([f"this is {name}" for name in right])).figures == {
+    assert task.score(make_answers(right)).metrics == {"image_to_text": 1.0}
+    assert task.score(make_answers([f"this is {name}" for name in right])).metrics == {
         "image_to_text": 1.0
     }
     wrong = right[1:] + right[:1]
-    assert task.score(answered(wrong)).figures == {"image_to_text": 0.0}
-    # A name with anything beside it is not exactly the name.
-    assert task.score(answered([f"{name} a" for name in right])).figures == {"image_to_text": 0.0}
-    assert task.score(answered(right[:20] + wrong[20:])).figures == {"image_to_text": 0.25}
+    assert task.score(make_answers(wrong)).metrics == {"image_to_text": 0.0}
+    # A name with extra words is not an exact match.
+    assert task.score(make_answers([f"{name} a" for name in right])).metrics == {
+        "image_to_text": 0.0
+    }
+    assert task.score(make_answers(right[:20] + wrong[20:])).metrics == {"image_to_text": 0.25}
 
 
 def test_joint(tasks, images):
@@ -104,9 +106,9 @@ def test_joint(tasks, images):
     crossed = Document((fox.parts[0], tiger.parts[1]))
     babble = Document((Text("fox fox tiger"), fox.parts[1]))
     score = tasks["joint"].score([fox, tiger, crossed, babble])
-    assert score.figures["joint"] == 0.5
-    assert score.figures["joint_valid"] == 0.75
-    assert [cell[2] for cell in score.cells] == ["right", "right", "wrong", "wrong"]
+    assert score.metrics["joint"] == 0.5
+    assert score.metrics["joint_template_validity"] == 0.75
+    assert [cell[2] for cell in score.gallery] == ["right", "right", "wrong", "wrong"]
 
 
 def test_only_models_that_grow_are_asked_for_whole_documents(concepts, tasks):
@@ -116,42 +118,50 @@ def test_only_models_that_grow_are_asked_for_whole_documents(concepts, tasks):
     }
     assert set(tasks) - fixed == {"document"}
     assert [part.kind for part in tasks["document"].prompts[0].parts] == ["document"]
-    assert tasks["document"].births
-    assert not tasks["joint"].births
+    assert tasks["document"].may_insert_images
+    assert not tasks["joint"].may_insert_images
 
 
 def test_documents_are_right_where_pictures_are_what_the_words_say(concepts, images, tasks):
     animals = [c.name for c in concepts if c.kind == "animal" and not c.held_out][:3]
     first, second, third = animals
 
-    def pair(one, other, names=animals):
-        words = [Text(f"first {sentences.noun_phrase(names[0])}"), Image(images[one])]
-        words += [Text(f", then {sentences.noun_phrase(names[1])}"), Image(images[other])]
+    def pair(first_name, second_name, names=animals):
+        words = [Text(f"first {sentences.noun_phrase(names[0])}"), Image(images[first_name])]
+        words += [Text(f", then {sentences.noun_phrase(names[1])}"), Image(images[second_name])]
         return Document(tuple(words))
 
     score = tasks["document"].score
-    whole = score([pair(first, second)]).figures
-    assert (whole["document"], whole["document_places"], whole["document_valid"]) == (1, 1, 1)
+    whole = score([pair(first, second)]).metrics
+    assert (
+        whole["document_accuracy"],
+        whole["document_alignment"],
+        whole["document_template_validity"],
+    ) == (1, 1, 1)
     half = score([pair(first, third)])
-    assert half.figures["document"] == half.figures["document_places"] == 0.5
-    assert [cell[2] for cell in half.cells] == ["right", "wrong"]
-    # Not a form of the data, so that nothing in it is right; but the picture is what is named.
+    assert half.metrics["document_accuracy"] == half.metrics["document_alignment"] == 0.5
+    assert [cell[2] for cell in half.gallery] == ["right", "wrong"]
+    # The text has no valid form, so nothing counts as right, but the image matches its name.
     babble = Document((Text(f"then then {sentences.noun_phrase(first)}"), Image(images[first])))
-    found = score([babble]).figures
-    assert (found["document"], found["document_places"], found["document_valid"]) == (0, 1, 0)
-    assert score([Document((Image(images[first]),))]).figures["document_places"] == 0
-    assert score([Document(())]).figures["document_valid"] == 0
+    metric_values = score([babble]).metrics
+    assert (
+        metric_values["document_accuracy"],
+        metric_values["document_alignment"],
+        metric_values["document_template_validity"],
+    ) == (0, 1, 0)
+    assert score([Document((Image(images[first]),))]).metrics["document_alignment"] == 0
+    assert score([Document(())]).metrics["document_template_validity"] == 0
 
 
 def test_documents_are_counted_and_their_variety_is_told(images, tasks):
     names = list(images)[:3]
     one = make_document(names[0], images)
     three = Document(tuple(part for name in names for part in make_document(name, images).parts))
-    figures = tasks["document"].score([one, one, one, three]).figures
-    assert [figures[f"document_{n}"] for n in range(1, 5)] == [0.75, 0, 0.25, 0]
-    alike = tasks["document"].score([one] * 4).figures["document_variety"]
+    figures = tasks["document"].score([one, one, one, three]).metrics
+    assert [figures[f"document_num_images_{n}"] for n in range(1, 5)] == [0.75, 0, 0.25, 0]
+    alike = tasks["document"].score([one] * 4).metrics["document_diversity"]
     assert alike == pytest.approx(1 / len(images))
-    assert figures["document_variety"] == pytest.approx(
+    assert figures["document_diversity"] == pytest.approx(
         np.exp(-(4 / 6 * np.log(4 / 6) + 2 / 6 * np.log(1 / 6))) / len(images)
     )
 
@@ -160,22 +170,29 @@ def test_a_promise_of_how_many_is_kept_or_not(images, tasks):
     name = next(iter(images))
     promise = (Text("two animals: a fox"), Image(images[name]), Text("and"), Image(images[name]))
     score = tasks["document"].score
-    assert score([Document(promise)]).figures["document_counted"] == 1
-    assert score([Document(promise[:2]), Document(promise)]).figures["document_counted"] == 0.5
+    assert score([Document(promise)]).metrics["document_count_accuracy"] == 1
+    assert (
+        score([Document(promise[:2]), Document(promise)]).metrics["document_count_accuracy"] == 0.5
+    )
 
 
 def test_the_data_s_own_numbers_of_pictures_are_told(concepts, images):
     one = make_document(next(iter(images)), images)
     two = Document(one.parts * 2)
     suite = emoji.make_suite(concepts, (one, two), (), num_samples=3, variable_length=True)
-    assert [suite.constants[f"data_{n}"] for n in range(1, 5)] == [0.5, 0.5, 0, 0]
+    assert [suite.reference_metrics[f"reference_num_images_{n}"] for n in range(1, 5)] == [
+        0.5,
+        0.5,
+        0,
+        0,
+    ]
 
 
 def test_documents_to_revise_are_those_that_training_never_shows(concepts, images):
     one = make_document(next(iter(images)), images)
     suite = emoji.make_suite(concepts, (), (one,) * 5, num_samples=3, variable_length=False)
     (task,) = [task for task in suite.tasks if task.name == "revise"]
-    assert task.revises
+    assert task.is_editing
     assert len(task.prompts) == 3
-    assert task.score([one] * 3).figures["revise_document"] == 1
-    assert task.score(task.prompts).figures["revise_document"] == 0
+    assert task.score([one] * 3).metrics["edit_exact_match"] == 1
+    assert task.score(task.prompts).metrics["edit_exact_match"] == 0

@@ -15,28 +15,28 @@ def normal(seed, n, d, scale=1.0, shift=0.0):
 
 
 def test_frechet_of_numbers():
-    """On a line it is (mean - mean')² + (deviation - deviation')², by n - 1."""
-    one, other = np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])
+    """Check the 1-D formula: (mean - mean')² + (std - std')², with the n - 1 estimator."""
+    x, y = np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])
     expected = 2**2 + (np.sqrt(2) - np.sqrt(8)) ** 2
-    assert fid_kid.frechet_distance(one, other) == pytest.approx(expected)
+    assert fid_kid.frechet_distance(x, y) == pytest.approx(expected)
 
 
 def test_frechet_by_the_root_of_a_matrix():
     mix = normal(2, 5, 5)
-    one, other = normal(0, 40, 5), normal(1, 30, 5, shift=0.5) @ mix
-    root = linalg.sqrtm(np.cov(one.T) @ np.cov(other.T)).real
-    gap = np.square(one.mean(axis=0) - other.mean(axis=0)).sum()
-    expected = gap + np.trace(np.cov(one.T) + np.cov(other.T) - 2 * root)
-    assert fid_kid.frechet_distance(one, other) == pytest.approx(expected, rel=1e-5)
-    assert fid_kid.frechet_distance(other, one) == pytest.approx(expected, rel=1e-5)
+    x, y = normal(0, 40, 5), normal(1, 30, 5, shift=0.5) @ mix
+    root = linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
+    gap = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
+    expected = gap + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
+    assert fid_kid.frechet_distance(x, y) == pytest.approx(expected, rel=1e-5)
+    assert fid_kid.frechet_distance(y, x) == pytest.approx(expected, rel=1e-5)
 
 
 def test_frechet_of_fewer_vectors_than_features():
-    """Axes that neither set has change nothing; the root of so singular a matrix is no help."""
-    one, other = normal(0, 6, 4), normal(1, 9, 4)
+    """Check that unused dimensions change nothing: the covariance is singular."""
+    x, y = normal(0, 6, 4), normal(1, 9, 4)
     turn = np.linalg.qr(normal(2, 60, 60).astype(float))[0][:4]
-    assert fid_kid.frechet_distance(one @ turn, other @ turn) == pytest.approx(
-        fid_kid.frechet_distance(one, other), rel=1e-9
+    assert fid_kid.frechet_distance(x @ turn, y @ turn) == pytest.approx(
+        fid_kid.frechet_distance(x, y), rel=1e-9
     )
     few = normal(3, 5, 300)
     assert fid_kid.frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
@@ -52,49 +52,49 @@ def test_frechet_is_biased_upward_and_less_with_more():
 
 
 def kernel_distance_by_definition(x_set, y_set):
-    """The unbiased estimate, pair by pair."""
+    """Compute the unbiased estimate pair by pair."""
 
     def cube(x, y):
         return (sum(a * b for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3
 
-    def within(vectors):
+    def mean_within(vectors):
         return np.mean([cube(x, y) for x, y in itertools.permutations(vectors, 2)])
 
     between = np.mean([cube(x, y) for x, y in itertools.product(x_set, y_set)])
-    return within(x_set) + within(y_set) - 2 * between
+    return mean_within(x_set) + mean_within(y_set) - 2 * between
 
 
 def test_kernel_of_two_numbers():
-    """Kernels 1 and 1 within, (0 and 0), (1 and 1): 1 + 8 - 2 * 1."""
+    """Check kernels by hand: 1 among zeros, 8 among ones, 1 between: 1 + 8 - 2 * 1."""
     zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
     estimate = fid_kid.kernel_distance(zeros, ones, size=2, subsets=3)
     assert estimate == pytest.approx((1 + 8 - 2, 0))
 
 
 def test_kernel_pair_by_pair():
-    one, other = normal(0, 6, 3), normal(1, 6, 3, shift=0.7)
-    estimate = fid_kid.kernel_distance(one, other, size=6, subsets=4)
+    x, y = normal(0, 6, 3), normal(1, 6, 3, shift=0.7)
+    estimate = fid_kid.kernel_distance(x, y, size=6, subsets=4)
     assert estimate.mean == pytest.approx(
-        kernel_distance_by_definition(one.astype(float), other.astype(float))
+        kernel_distance_by_definition(x.astype(float), y.astype(float))
     )
-    # All subsets are the whole.
-    assert estimate.error == pytest.approx(0, abs=1e-12)
-    back = fid_kid.kernel_distance(other, one, size=6, subsets=4)
+    # Each subset is the whole set.
+    assert estimate.std_error == pytest.approx(0, abs=1e-12)
+    back = fid_kid.kernel_distance(y, x, size=6, subsets=4)
     assert back.mean == pytest.approx(estimate.mean)
 
 
 def test_kernel_s_subsets():
-    """Means of draws come to the estimate from all, within the standard error's reach."""
-    one, other = normal(0, 40, 3), normal(1, 50, 3, shift=0.5)
-    whole = kernel_distance_by_definition(one.astype(float), other.astype(float))
-    estimate = fid_kid.kernel_distance(one, other, size=10, subsets=400)
-    assert abs(estimate.mean - whole) < 3 * estimate.error
-    again = fid_kid.kernel_distance(one, other, size=10, subsets=400)
-    other_seed = fid_kid.kernel_distance(one, other, size=10, subsets=400, seed=1)
+    """Check that means over subsets agree with the full estimate within 3 standard errors."""
+    x, y = normal(0, 40, 3), normal(1, 50, 3, shift=0.5)
+    whole = kernel_distance_by_definition(x.astype(float), y.astype(float))
+    estimate = fid_kid.kernel_distance(x, y, size=10, subsets=400)
+    assert abs(estimate.mean - whole) < 3 * estimate.std_error
+    again = fid_kid.kernel_distance(x, y, size=10, subsets=400)
+    other_seed = fid_kid.kernel_distance(x, y, size=10, subsets=400, seed=1)
     assert again == estimate
     assert other_seed.mean != estimate.mean
-    fewer = fid_kid.kernel_distance(one, other, size=10, subsets=25)
-    assert fewer.error / estimate.error == pytest.approx(4, rel=0.4)
+    fewer = fid_kid.kernel_distance(x, y, size=10, subsets=25)
+    assert fewer.std_error / estimate.std_error == pytest.approx(4, rel=0.4)
 
 
 def test_kernel_is_not_biased():
@@ -110,20 +110,22 @@ def test_kernel_is_not_biased():
 
 @pytest.fixture(scope="module")
 def levels():
-    """Features of emoji; and of the same, worse and worse, by kind."""
+    """Return features of emoji, and of increasingly corrupted emoji by kind of corruption."""
     params = efficientnet.load()
-    drawn = np.stack([concept.pixels for concept in emoji_concepts.load(64, 40)])
-    grain = np.random.default_rng(0).standard_normal(drawn.shape)
+    images = np.stack([concept.pixels for concept in emoji_concepts.load(64, 40)])
+    grain = np.random.default_rng(0).standard_normal(images.shape)
 
-    def seen(pictures):
+    def compute_features(pictures):
         pixels = np.clip(np.rint(pictures), 0, 255).astype(np.uint8)
-        return efficientnet.features(params, pixels, image_size=64, batch_size=len(drawn))
+        return efficientnet.features(params, pixels, image_size=64, batch_size=len(images))
 
     worse = {
-        "blur": [ndimage.gaussian_filter(drawn.astype(float), (0, s, s, 0)) for s in (0.5, 1, 2)],
-        "noise": [drawn + s * grain for s in (5, 20, 80)],
+        "blur": [ndimage.gaussian_filter(images.astype(float), (0, s, s, 0)) for s in (0.5, 1, 2)],
+        "noise": [images + s * grain for s in (5, 20, 80)],
     }
-    return seen(drawn), {kind: [*map(seen, pictures)] for kind, pictures in worse.items()}
+    return compute_features(images), {
+        kind: [*map(compute_features, pictures)] for kind, pictures in worse.items()
+    }
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])
@@ -150,13 +152,13 @@ def test_sets_that_cannot_be_compared():
     four = np.zeros((4, 3))
     for measure in (
         fid_kid.frechet_distance,
-        lambda one, other: fid_kid.kernel_distance(one, other, size=2),
+        lambda x, y: fid_kid.kernel_distance(x, y, size=2),
     ):
-        with pytest.raises(UserError, match="one width"):
+        with pytest.raises(UserError, match="equal width"):
             measure(four, np.zeros((4, 2)))
-        with pytest.raises(UserError, match="2 vectors or more"):
+        with pytest.raises(UserError, match="at least 2 vectors"):
             measure(four, four[:1])
-    with pytest.raises(UserError, match="size=4: give 2 to 3"):
+    with pytest.raises(UserError, match=r"size=4: .* Give 2 to 3"):
         fid_kid.kernel_distance(four, four[:3], size=4)
     with pytest.raises(UserError, match="subsets=1"):
         fid_kid.kernel_distance(four, four, size=2, subsets=1)

@@ -1,4 +1,4 @@
-"""Documents from nothing: the interleaved benchmark beside figures of their words."""
+"""Tests of unconditional generation: the interleaved metrics and the text metrics."""
 
 import functools
 
@@ -13,7 +13,7 @@ from oneflow_jax.evaluation import emoji, from_scratch
 
 @pytest.fixture(scope="module")
 def concepts():
-    return [one for one in data.Settings(concepts=16).drawn() if not one.held_out]
+    return [one for one in data.Settings(concepts=16).load_concepts() if not one.held_out]
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +21,11 @@ def score(concepts):
     known = {one.name: emoji.features(one.pixels) for one in concepts}
     real = [make_document(one) for one in concepts]
 
-    def look(pictures):
+    def classify(pictures):
         return [emoji.nearest_neighbor(pixels, known) for pixels in pictures]
 
-    training = [document.words() for document in real]
-    return functools.partial(from_scratch.score, concepts, real, training, look)
+    training = [document.text() for document in real]
+    return functools.partial(from_scratch.score, concepts, real, training, classify)
 
 
 def make_document(concept, pixels=None):
@@ -34,31 +34,33 @@ def make_document(concept, pixels=None):
 
 
 def test_documents_of_training_are_right_and_copied(score, concepts):
-    figures = score([make_document(one) for one in concepts]).figures
-    assert figures["shown"] == figures["text_valid"] == 1.0
-    assert figures["copied"] == figures["nearest"] == 1.0
+    figures = score([make_document(one) for one in concepts]).metrics
+    assert figures["image_name_alignment"] == figures["template_validity"] == 1.0
+    assert figures["train_copy_rate"] == figures["nearest_train_similarity"] == 1.0
 
 
 def test_new_words_are_not_copied_but_have_a_nearest(score, concepts):
-    made = [Document((Image(one.pixels), Text(f"here is the {one.name}:"))) for one in concepts]
-    figures = score(made).figures
-    assert figures["copied"] == 0.0
-    assert 0 < figures["nearest"] < 1
-    assert figures["text_valid"] == 0.0
+    documents = [
+        Document((Image(one.pixels), Text(f"here is the {one.name}:"))) for one in concepts
+    ]
+    figures = score(documents).metrics
+    assert figures["train_copy_rate"] == 0.0
+    assert 0 < figures["nearest_train_similarity"] < 1
+    assert figures["template_validity"] == 0.0
 
 
 def test_the_same_document_again_and_again_is_not_distinct(score, concepts):
-    varied = score([make_document(one) for one in concepts]).figures
-    same = score([make_document(concepts[0])] * len(concepts)).figures
-    for figure in ("distinct_1", "distinct_2", "varied"):
+    varied = score([make_document(one) for one in concepts]).metrics
+    same = score([make_document(concepts[0])] * len(concepts)).metrics
+    for figure in ("distinct_1", "distinct_2", "diversity"):
         assert same[figure] < varied[figure], figure
 
 
 def test_figures_of_documents_have_a_spread(score, concepts):
-    made = [make_document(one, concepts[0].pixels) for one in concepts]
-    found = score(made)
-    draws = found.spread(0)
-    assert np.mean(draws["shown"]) == pytest.approx(1 / len(concepts), abs=0.02)
-    assert np.std(draws["shown"]) > 0.01
-    assert np.mean(draws["copied"]) == 1.0
-    assert "nearest" not in draws
+    documents = [make_document(one, concepts[0].pixels) for one in concepts]
+    metric_values = score(documents)
+    draws = metric_values.bootstrap(0)
+    assert np.mean(draws["image_name_alignment"]) == pytest.approx(1 / len(concepts), abs=0.02)
+    assert np.std(draws["image_name_alignment"]) > 0.01
+    assert np.mean(draws["train_copy_rate"]) == 1.0
+    assert "nearest_train_similarity" not in draws

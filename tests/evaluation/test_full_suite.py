@@ -1,4 +1,4 @@
-"""What thorough evaluation adds to the tasks of emoji, and that it tells good answers from bad."""
+"""Tests of the full metrics of the emoji suite: they separate good documents from bad ones."""
 
 import numpy as np
 import pytest
@@ -18,19 +18,19 @@ SAMPLES = 20
 
 @pytest.fixture(scope="module")
 def concepts():
-    return data.Settings(concepts=18).drawn()
+    return data.Settings(concepts=18).load_concepts()
 
 
 def make_reference_data(concepts, **more):
     vectors = {one.name: emoji.features(one.pixels) for one in concepts}
     real = [make_document(one) for one in concepts if not one.held_out] * 2
-    unseen = data.Settings(concepts=60).drawn()[-7:]
+    unseen = data.Settings(concepts=60).load_concepts()[-7:]
     return full_suite.ReferenceData(
         concepts=concepts,
-        unseen=unseen,
+        heldout_concepts=unseen,
         real=real,
-        training=[document.words() for document in real],
-        look=lambda some: [emoji.nearest_neighbor(pixels, vectors) for pixels in some],
+        train_texts=[document.text() for document in real],
+        classifier=lambda images: [emoji.nearest_neighbor(pixels, vectors) for pixels in images],
         **more,
     )
 
@@ -46,9 +46,9 @@ def make_tasks(concepts, layouts=(), **more):
 
 
 def correct_documents(concepts, task):
-    """The right picture for each caption."""
-    shown = {emoji.caption_prompt(one.name).text: one for one in concepts}
-    return [make_document(shown[prompt.words()]) for prompt in task.prompts]
+    """Return the right image for each caption."""
+    concept_by_caption = {emoji.caption_prompt(one.name).text: one for one in concepts}
+    return [make_document(concept_by_caption[prompt.text()]) for prompt in task.prompts]
 
 
 def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
@@ -56,38 +56,38 @@ def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
     right = task.score(correct_documents(concepts, task))
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
     wrong = task.score([Document((Text("a fox"), Image(noise)))] * SAMPLES)
-    assert right.figures["text_to_image"] == right.figures["precision"] == 1.0
-    assert right.numbers["fd"] < 1e-3 < wrong.numbers["fd"]
-    assert "fid" not in right.numbers
-    assert {"kid", "fd", "text_to_image"} <= right.spread(0).keys()
+    assert right.metrics["text_to_image"] == right.metrics["precision"] == 1.0
+    assert right.unbounded["fd_efficientnet"] < 1e-3 < wrong.unbounded["fd_efficientnet"]
+    assert "fid" not in right.unbounded
+    assert {"kid_efficientnet", "fd_efficientnet", "text_to_image"} <= right.bootstrap(0).keys()
 
 
 def test_captions_are_held_against_all_right_ones(concepts):
     task = make_tasks(concepts)["image_to_text"]
-    seen = [one for one in concepts if not one.held_out]
-    names = emoji.prompt_names(seen, SAMPLES)
+    training = [one for one in concepts if not one.held_out]
+    names = emoji.prompt_names(training, SAMPLES)
     right = [
-        Document((Image(seen[0].pixels), Text(f"this is {sentences.noun_phrase(n)}")))
+        Document((Image(training[0].pixels), Text(f"this is {sentences.noun_phrase(n)}")))
         for n in names
     ]
-    wrong = [Document((Image(seen[0].pixels), Text("a violin plays"))) for _ in names]
-    assert task.score(right).numbers["bleu4"] == pytest.approx(1.0, abs=1e-3)
-    assert task.score(wrong).numbers["bleu4"] < 0.1
+    wrong = [Document((Image(training[0].pixels), Text("a violin plays"))) for _ in names]
+    assert task.score(right).unbounded["bleu4"] == pytest.approx(1.0, abs=1e-3)
+    assert task.score(wrong).unbounded["bleu4"] < 0.1
 
 
 def test_copies_of_training_are_found_out(concepts):
-    """Asked for names it never saw, a model that answers with pictures of training is too close."""
+    """Check that copied training images count as memorized in the task of unseen names."""
     task = make_tasks(concepts)["unseen"]
     held_out = {one.name for one in concepts if one.held_out}
     for prompt in task.prompts:
-        assert sentences.extract_names(prompt.words(), held_out)
-    seen = next(one for one in concepts if not one.held_out)
-    copied = task.score([make_document(seen)] * SAMPLES)
-    assert copied.figures == {"unseen_named": 0.0, "unseen_close": 1.0}
-    assert copied.numbers["unseen_ratio"] == pytest.approx(0, abs=1e-3)
+        assert sentences.extract_names(prompt.text(), held_out)
+    training_concept = next(one for one in concepts if not one.held_out)
+    copied = task.score([make_document(training_concept)] * SAMPLES)
+    assert copied.metrics == {"heldout_concept_accuracy": 0.0, "memorization_rate": 1.0}
+    assert copied.unbounded["nn_distance_ratio"] == pytest.approx(0, abs=1e-3)
     new = task.score(correct_documents(concepts, task))
-    assert new.figures["unseen_named"] == 1.0
-    assert new.numbers["unseen_ratio"] > 0.5
+    assert new.metrics["heldout_concept_accuracy"] == 1.0
+    assert new.unbounded["nn_distance_ratio"] > 0.5
 
 
 def test_models_that_do_not_choose_are_given_layouts(concepts):
@@ -95,19 +95,19 @@ def test_models_that_do_not_choose_are_given_layouts(concepts):
     task = make_tasks(concepts, layouts=[layout] * SAMPLES)["document"]
     assert task.prompts == (layout,) * SAMPLES
     score = task.score([make_document(one) for one in concepts if not one.held_out][:18])
-    assert score.figures["shown"] == 1.0
+    assert score.metrics["image_name_alignment"] == 1.0
 
 
 def test_with_the_user_s_weights_there_are_fid_and_clip_score(concepts, monkeypatch):
-    def mean_colors(network, some):
+    def mean_colors(network, images):
         assert network == "weights.pth"
-        return some.mean(axis=(1, 2))
+        return images.mean(axis=(1, 2))
 
     monkeypatch.setattr(inception, "load", lambda path: path)
     monkeypatch.setattr(inception, "features", mean_colors)
     monkeypatch.setattr(clip, "load", lambda path: path)
-    monkeypatch.setattr(clip, "scores", lambda network, some, words: np.array([20.0, 30.0]))
-    task = make_tasks(concepts, inception="weights.pth", clip="folder")["text_to_image"]
+    monkeypatch.setattr(clip, "scores", lambda network, images, words: np.array([20.0, 30.0]))
+    task = make_tasks(concepts, inception_weights="weights.pth", clip_dir="folder")["text_to_image"]
     score = task.score(correct_documents(concepts, task))
-    assert score.numbers["fid"] == pytest.approx(0, abs=1e-3)
-    assert score.numbers["clip_score"] == 25.0
+    assert score.unbounded["fid"] == pytest.approx(0, abs=1e-3)
+    assert score.unbounded["clip_score"] == 25.0

@@ -6,12 +6,12 @@ from oneflow_jax.data import sentences
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_name_judge, image_set_distance
 from oneflow_jax.pretrained import efficientnet
-from tests.autoencoder_training.test_system import without_packages  # noqa: F401 - a fixture
+from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
 def concepts():
-    return data.Settings(concepts=16, pixels=24).drawn()
+    return data.Settings(concepts=16, pixels=24).load_concepts()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def test_it_knows_rough_copies_that_it_has_not_seen(judge, concepts):
 def test_accuracy_is_the_share_of_right_names(judge, concepts):
     wrong = [*concepts[1:], concepts[0]]
     crossed = [
-        type(one)(other.name, one.category, one.kind, one.held_out, one.pixels)
-        for one, other in zip(concepts, wrong, strict=True)
+        type(one)(wrong_concept.name, one.category, one.kind, one.held_out, one.pixels)
+        for one, wrong_concept in zip(concepts, wrong, strict=True)
     ]
     assert image_name_judge.accuracy(judge.classify, crossed, 1) < 0.15
 
@@ -82,18 +82,18 @@ def test_it_is_kept_in_a_file(judge, images, names, tmp_path):
 
 
 def test_what_is_no_judge(tmp_path):
-    def told(path):
+    def check_load_error(path):
         with pytest.raises(UserError, match=path.name):
             image_name_judge.Judge.load(path)
 
-    told(tmp_path / "none.npz")
+    check_load_error(tmp_path / "none.npz")
     for name, content in (("empty", b""), ("text", b"no zip"), ("cut", b"PK\x03\x04 cut")):
         (tmp_path / name).write_bytes(content)
-        told(tmp_path / name)
+        check_load_error(tmp_path / name)
     np.savez(tmp_path / "other.npz", weights=np.ones(3))
-    told(tmp_path / "other.npz")
+    check_load_error(tmp_path / "other.npz")
     np.save(tmp_path / "array.npy", np.ones(3))
-    told(tmp_path / "array.npy")
+    check_load_error(tmp_path / "array.npy")
 
 
 def weights(judge):
@@ -102,22 +102,22 @@ def weights(judge):
 
 def test_the_seed_decides(concepts):
     few = concepts[:3]
-    first, again, other = (
+    first, again, other_seed = (
         weights(image_name_judge.Judge.train(few, seed, copies=2, steps=2)) for seed in (0, 0, 1)
     )
-    assert first == again != other
+    assert first == again != other_seed
 
 
 def test_features_are_what_the_network_sees_and_the_mean_colors():
     halves = np.zeros((2, 24, 24, 3), np.uint8)
     halves[0, :, 12:] = (255, 51, 0)
-    seen = image_name_judge.features(halves)
-    colors = seen[:, -192:].reshape(2, 8, 8, 3)
+    features = image_name_judge.features(halves)
+    colors = features[:, -192:].reshape(2, 8, 8, 3)
     np.testing.assert_allclose(colors[0, :, 6:], np.full((8, 2, 3), (1, 0.2, 0)), atol=1e-6)
     assert not colors[0, :, :2].any()
     assert not colors[1].any()
-    assert seen.shape == (2, 1280 + 192)
-    assert not np.allclose(seen[0, :1280], seen[1, :1280])
+    assert features.shape == (2, 1280 + 192)
+    assert not np.allclose(features[0, :1280], features[1, :1280])
 
 
 def test_rough_copies_are_like_the_picture_but_not_the_same(images):
@@ -128,11 +128,11 @@ def test_rough_copies_are_like_the_picture_but_not_the_same(images):
     unlike = np.abs(images[::-1].astype(float) - images).mean()
     assert far.min() > 1
     assert far.mean() < 0.8 * unlike
-    again, other = (
+    again, other_copy = (
         image_name_judge.augment(images, np.random.default_rng(seed)) for seed in (0, 1)
     )
     assert np.array_equal(rough, again)
-    assert not np.array_equal(rough, other)
+    assert not np.array_equal(rough, other_copy)
 
 
 def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
@@ -143,7 +143,7 @@ def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
     moved = image_name_judge.augment(dots, np.random.default_rng(0))
     places = {tuple(np.argwhere(one[..., 0] == 0)[0] - (10, 14)) for one in moved}
     assert places == {(row, column) for row in range(-2, 3) for column in range(-2, 3)}
-    # What comes in at the edge is as what was there.
+    # Shifted images are padded with their own background.
     assert set(np.unique(moved)) == {0, 200}
 
 

@@ -1,4 +1,4 @@
-"""Distances and coverage of sets of pictures, by the network that a package brings."""
+"""Tests of distances and coverage of image sets, with the packaged EfficientNet."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def images():
-    concepts = emoji.Settings(concepts=20).drawn()
+    concepts = emoji.Settings(concepts=20).load_concepts()
     return np.stack([concept.pixels for concept in concepts if not concept.held_out])
 
 
@@ -30,39 +30,39 @@ def test_a_picture_that_comes_twice_has_the_same_features(images):
 
 def test_a_set_covers_itself(images):
     score = image_set_distance.score(images, images)
-    assert score.figures == {"precision": 1.0, "recall": 1.0}
-    assert score.numbers["fd"] == pytest.approx(0, abs=1e-3)
-    assert score.numbers["kid"] < 0.01
+    assert score.metrics == {"precision": 1.0, "recall": 1.0}
+    assert score.unbounded["fd_efficientnet"] == pytest.approx(0, abs=1e-3)
+    assert score.unbounded["kid_efficientnet"] < 0.01
 
 
 def test_the_noisier_the_farther(images):
     scores = [
         image_set_distance.score(add_noise(images, deviation), images) for deviation in (0, 20, 80)
     ]
-    for name in ("kid", "fd"):
-        values = [score.numbers[name] for score in scores]
+    for name in ("kid_efficientnet", "fd_efficientnet"):
+        values = [score.unbounded[name] for score in scores]
         assert values == sorted(values)
         assert values[2] > values[1] + 0.01
-    assert scores[2].figures["precision"] < scores[0].figures["precision"]
+    assert scores[2].metrics["precision"] < scores[0].metrics["precision"]
 
 
 def test_other_pictures_would_give_values_around_these(images):
     score = image_set_distance.score(add_noise(images, 40), images)
-    draws = score.spread(0)
-    assert set(draws) == {*score.figures, *score.numbers}
-    for name, value in score.numbers.items():
+    draws = score.bootstrap(0)
+    assert set(draws) == {*score.metrics, *score.unbounded}
+    for name, value in score.unbounded.items():
         assert np.mean(draws[name]) == pytest.approx(value, rel=1e-6, abs=1e-6)
-    assert np.std(draws["fd"]) > 0
-    for name, share in score.figures.items():
+    assert np.std(draws["fd_efficientnet"]) > 0
+    for name, share in score.metrics.items():
         assert 0 <= np.min(draws[name]) <= share <= np.max(draws[name]) <= 1
 
 
 def test_pictures_that_come_again_still_have_neighbors(images):
-    """Four of each, slightly noisy: as good as one of each."""
-    made = np.concatenate([add_noise(images, 2)] * 4)
-    score = image_set_distance.score(made, np.concatenate([images] * 4))
+    """Check four noisy copies of each image: their precision equals that of one copy each."""
+    copies = np.concatenate([add_noise(images, 2)] * 4)
+    score = image_set_distance.score(copies, np.concatenate([images] * 4))
     assert (
-        score.figures["precision"]
-        == image_set_distance.score(made[:20], images).figures["precision"]
+        score.metrics["precision"]
+        == image_set_distance.score(copies[:20], images).metrics["precision"]
     )
-    assert score.figures["precision"] > 0.9
+    assert score.metrics["precision"] > 0.9

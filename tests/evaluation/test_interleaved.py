@@ -1,4 +1,4 @@
-"""The scores must put known corruptions of real documents in their order."""
+"""Tests that the metrics rank known corruptions of real documents correctly."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ CONCEPT_CONFIG = {key: SOURCE_CONFIG[key] for key in ("concepts", "pixels")}
 
 @pytest.fixture(scope="module")
 def concepts():
-    return data.Settings(**CONCEPT_CONFIG).drawn()
+    return data.Settings(**CONCEPT_CONFIG).load_concepts()
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def classifier(concepts):
     def name(content, shape):
         return emoji.nearest_neighbor(np.frombuffer(content, np.uint8).reshape(shape), known)
 
-    return lambda pictures: [name(pixels.tobytes(), pixels.shape) for pixels in pictures]
+    return lambda list_pixels: [name(pixels.tobytes(), pixels.shape) for pixels in list_pixels]
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def real_scores(concepts, classifier, real):
 
 @pytest.fixture(scope="module")
 def score(concepts, classifier, real_scores):
-    return lambda made: interleaved.compute_metrics(
-        interleaved.score_documents(made, concepts, classifier), real_scores
+    return lambda documents: interleaved.compute_metrics(
+        interleaved.score_documents(documents, concepts, classifier), real_scores
     )
 
 
@@ -60,7 +60,7 @@ def real_metrics(score, real):
 
 
 def map_images(document, fn):
-    """The document, each of its pictures changed."""
+    """Apply `fn` to each image of the document."""
     return Document(
         tuple(
             Image(fn(part.pixels)) if isinstance(part, Image) else part for part in document.parts
@@ -69,15 +69,20 @@ def map_images(document, fn):
 
 
 def text_then_images(document, text=None, images=None):
-    """All words first, then all pictures."""
-    text = document.words() if text is None else text
-    images = document.pictures() if images is None else images
+    """Return the document with all text before all images."""
+    text = document.text() if text is None else text
+    images = document.images() if images is None else images
     return Document((Text(text), *map(Image, images)))
 
 
 def test_real_documents_are_right_in_everything(real_metrics):
     assert real_metrics == pytest.approx(dict.fromkeys(real_metrics, 1.0))
-    assert set(real_metrics) == {*interleaved.COMPONENTS, "text_valid", "pictured", "interleaved"}
+    assert set(real_metrics) == {
+        *interleaved.COMPONENTS,
+        "template_validity",
+        "image_rate",
+        "interleaved_score",
+    }
 
 
 def test_where_pictures_stand_between_the_words_does_not_count(score, real, real_metrics):
@@ -86,64 +91,76 @@ def test_where_pictures_stand_between_the_words_does_not_count(score, real, real
 
 def test_the_more_pictures_are_exchanged_the_worse(score, real, real_metrics):
     levels = [score(interleaved.shuffle_images(real, share, seed=0)) for share in (0.1, 0.5, 1.0)]
-    for name in ("shown", "ordered", "agreed", "interleaved"):
+    for name in (
+        "image_name_alignment",
+        "order_accuracy",
+        "category_consistency",
+        "interleaved_score",
+    ):
         values = [real_metrics[name], *(level[name] for level in levels)]
         assert all(a > b + 0.03 for a, b in itertools.pairwise(values)), (name, values)
-    for name in ("counted", "varied", "text_valid", "pictured"):
+    for name in ("count_accuracy", "diversity", "template_validity", "image_rate"):
         assert levels[-1][name] == 1, name
-    assert levels[0]["shown"] == pytest.approx(0.9, abs=0.02)
-    assert levels[-1]["interleaved"] < 0.5
+    assert levels[0]["image_name_alignment"] == pytest.approx(0.9, abs=0.02)
+    assert levels[-1]["interleaved_score"] < 0.5
 
 
 def test_exchanged_pictures_change_places_and_none_is_lost(real):
-    def pictures(documents):
-        return [p.tobytes() for document in documents for p in document.pictures()]
+    def list_pixels(documents):
+        return [p.tobytes() for document in documents for p in document.images()]
 
-    before = pictures(real)
+    before = list_pixels(real)
     for share in (0.1, 1.0):
-        after = pictures(interleaved.shuffle_images(real, share, seed=0))
+        after = list_pixels(interleaved.shuffle_images(real, share, seed=0))
         assert sorted(after) == sorted(before)
         stayed = np.mean([a == b for a, b in zip(before, after, strict=True)])
         assert 1 - share <= stayed < 1 - share + 0.1
-    assert pictures(interleaved.shuffle_images(real, 0.0, seed=0)) == before
-    assert pictures(interleaved.shuffle_images(real, 1.0, seed=1)) != after
+    assert list_pixels(interleaved.shuffle_images(real, 0.0, seed=0)) == before
+    assert list_pixels(interleaved.shuffle_images(real, 1.0, seed=1)) != after
 
 
 def test_pictures_in_reverse_are_out_of_order(score, real, real_metrics):
-    made = [text_then_images(one, images=one.pictures()[::-1]) for one in real]
-    found = score(made)
-    # Only 'a, then b, then a again' is the same in reverse.
-    assert found["ordered"] < 0.2
-    assert 0.5 < found["shown"] < 0.95
-    assert found["interleaved"] < 0.8 * real_metrics["interleaved"]
-    assert (found["counted"], found["agreed"], found["varied"]) == (1, 1, 1)
+    documents = [text_then_images(document, images=document.images()[::-1]) for document in real]
+    metric_values = score(documents)
+    # Only 'a, then b, then a again' is the same in reverse order.
+    assert metric_values["order_accuracy"] < 0.2
+    assert 0.5 < metric_values["image_name_alignment"] < 0.95
+    assert metric_values["interleaved_score"] < 0.8 * real_metrics["interleaved_score"]
+    assert (
+        metric_values["count_accuracy"],
+        metric_values["category_consistency"],
+        metric_values["diversity"],
+    ) == (1, 1, 1)
 
 
 def test_a_picture_too_few(score, real, real_metrics):
-    several = [len(one.pictures()) > 1 for one in real]
-    made = [
-        text_then_images(one, images=one.pictures()[: -1 if more else None])
-        for one, more in zip(real, several, strict=True)
+    several = [len(document.images()) > 1 for document in real]
+    documents = [
+        text_then_images(document, images=document.images()[: -1 if more else None])
+        for document, more in zip(real, several, strict=True)
     ]
-    found = score(made)
-    assert found["shown"] == found["pictured"] == 1
-    assert found["counted"] == found["ordered"] == 0
-    assert found["interleaved"] == 0
-    # In one document of those.
+    metric_values = score(documents)
+    assert metric_values["image_name_alignment"] == metric_values["image_rate"] == 1
+    assert metric_values["count_accuracy"] == metric_values["order_accuracy"] == 0
+    assert metric_values["interleaved_score"] == 0
+    # Change one document with several images only.
     n = several.index(True)
-    promising = [one for one in real if sentences.parse_count(one.words())]
-    one_less = score([*real[:n], made[n], *real[n + 1 :]])
-    assert one_less["ordered"] == pytest.approx(1 - 1 / sum(several))
-    assert one_less["interleaved"] < real_metrics["interleaved"]
+    promising = [document for document in real if sentences.parse_count(document.text())]
+    one_less = score([*real[:n], documents[n], *real[n + 1 :]])
+    assert one_less["order_accuracy"] == pytest.approx(1 - 1 / sum(several))
+    assert one_less["interleaved_score"] < real_metrics["interleaved_score"]
     assert len(promising) < sum(several) < len(real)
 
 
 def test_a_picture_too_many(score, real):
-    made = [text_then_images(one, images=one.pictures() + one.pictures()[:1]) for one in real]
-    found = score(made)
-    assert found["counted"] == 0
-    assert found["ordered"] < 0.2  # Again, the form that says so is one of twelve.
-    assert 0.5 < found["shown"] < 0.8
+    documents = [
+        text_then_images(document, images=document.images() + document.images()[:1])
+        for document in real
+    ]
+    metric_values = score(documents)
+    assert metric_values["count_accuracy"] == 0
+    assert metric_values["order_accuracy"] < 0.2  # One of twelve forms has 'again' in it.
+    assert 0.5 < metric_values["image_name_alignment"] < 0.8
 
 
 def add_noise(pixels, level, rng):
@@ -158,69 +175,91 @@ def blur(pixels, level, rng):
 @pytest.mark.parametrize(("worse", "levels"), [(add_noise, (100, 250, 600)), (blur, (2, 4, 8))])
 def test_the_worse_pictures_look_the_less_they_show(worse, levels, score, real, real_metrics):
     rng = np.random.default_rng(0)
-    made = [
-        [map_images(one, functools.partial(worse, level=level, rng=rng)) for one in real]
+    documents = [
+        [map_images(document, functools.partial(worse, level=level, rng=rng)) for document in real]
         for level in levels
     ]
-    values = [real_metrics, *map(score, made)]
-    for name in ("shown", "ordered", "interleaved"):
+    values = [real_metrics, *map(score, documents)]
+    for name in ("image_name_alignment", "order_accuracy", "interleaved_score"):
         falling = [value[name] for value in values]
         assert all(a > b for a, b in itertools.pairwise(falling)), (name, falling)
-    assert values[-1]["text_valid"] == 1
+    assert values[-1]["template_validity"] == 1
 
 
 def test_words_out_of_order(score, real, real_metrics):
     rng = random.Random(0)
 
-    def permuted(document):
-        words = document.words().split()
+    def permute_words(document):
+        words = document.text().split()
         return text_then_images(document, text=" ".join(rng.sample(words, len(words))))
 
-    found = score([permuted(document) for document in real])
-    assert found["text_valid"] < 0.25
-    for name in ("shown", "counted", "ordered", "varied", "interleaved"):
-        assert found[name] < 0.7 * real_metrics[name], name
-    assert found["pictured"] == 1
+    metric_values = score([permute_words(document) for document in real])
+    assert metric_values["template_validity"] < 0.25
+    for name in (
+        "image_name_alignment",
+        "count_accuracy",
+        "order_accuracy",
+        "diversity",
+        "interleaved_score",
+    ):
+        assert metric_values[name] < 0.7 * real_metrics[name], name
+    assert metric_values["image_rate"] == 1
 
 
 def test_one_document_again_and_again_is_not_varied(score, real):
-    three = next(one for one in real if sentences.parse_count(one.words()) == 3)
-    found = score([three] * len(real))
-    assert found["varied"] < 0.2
-    # The mean is geometric, of five figures; all others are 1.
-    assert found["interleaved"] == pytest.approx(found["varied"] ** 0.2)
-    assert found["shown"] == found["counted"] == found["ordered"] == found["agreed"] == 1
-    # The half of the documents again: something of the names and forms is lost, but not much.
+    three = next(document for document in real if sentences.parse_count(document.text()) == 3)
+    metric_values = score([three] * len(real))
+    assert metric_values["diversity"] < 0.2
+    # The score is the geometric mean of five metrics; the other four are 1.
+    assert metric_values["interleaved_score"] == pytest.approx(metric_values["diversity"] ** 0.2)
+    assert (
+        metric_values["image_name_alignment"]
+        == metric_values["count_accuracy"]
+        == metric_values["order_accuracy"]
+        == metric_values["category_consistency"]
+        == 1
+    )
+    # With half of the documents twice, some names and forms are lost, but few.
     half = score([*real[:150], *real[:150]])
-    assert 0.9 < half["varied"] < 1
+    assert 0.9 < half["diversity"] < 1
 
 
 def test_forms_count_for_variety_and_not_only_names(concepts, score, real):
     kinds = {concept.name: concept.kind for concept in concepts}
     pixels = {concept.name: concept.pixels for concept in concepts}
-    firsts = [sentences.extract_names(one.words(), kinds)[0] for one in real]
-    made = [
+    firsts = [sentences.extract_names(document.text(), kinds)[0] for document in real]
+    documents = [
         Document((Text(f"here is {sentences.noun_phrase(name)}:"), Image(pixels[name])))
         for name in firsts
     ]
-    forms = [sentences.match_template(one.words(), kinds) for one in real]
-    # All names in one form.
+    forms = [sentences.match_template(document.text(), kinds) for document in real]
+    # All documents have one form and different names.
     expected = np.sqrt(1 / base.diversity(forms, 1))
-    found = score(made)
-    assert found["varied"] == pytest.approx(expected, rel=0.02)
-    assert found["text_valid"] == found["shown"] == 1
+    metric_values = score(documents)
+    assert metric_values["diversity"] == pytest.approx(expected, rel=0.02)
+    assert metric_values["template_validity"] == metric_values["image_name_alignment"] == 1
 
 
 def test_who_promises_nothing_and_makes_single_pictures_gains_nothing(score, real):
-    singles = [one for one in real if len(one.pictures()) == 1]
-    made = (singles * 9)[: len(real)]
-    found = score(made)
-    assert found["shown"] == found["agreed"] == found["text_valid"] == 1
-    assert found["counted"] == found["ordered"] == found["interleaved"] == 0
-    # One promise kept is not all promises kept, but as many as real documents have of them.
-    promising = [one for one in real if sentences.parse_count(one.words())]
-    found = score([promising[0], *made[1:]])
-    assert found["counted"] == pytest.approx(1 / len(promising))
+    singles = [document for document in real if len(document.images()) == 1]
+    documents = (singles * 9)[: len(real)]
+    metric_values = score(documents)
+    assert (
+        metric_values["image_name_alignment"]
+        == metric_values["category_consistency"]
+        == metric_values["template_validity"]
+        == 1
+    )
+    assert (
+        metric_values["count_accuracy"]
+        == metric_values["order_accuracy"]
+        == metric_values["interleaved_score"]
+        == 0
+    )
+    # One document states a count; the rate is relative to the number of real ones that do.
+    promising = [document for document in real if sentences.parse_count(document.text())]
+    metric_values = score([promising[0], *documents[1:]])
+    assert metric_values["count_accuracy"] == pytest.approx(1 / len(promising))
 
 
 def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, classifier, real):
@@ -229,79 +268,93 @@ def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, clas
         by_kind.setdefault(concept.kind, []).append(concept)
     animals, fruits = by_kind["animal"], by_kind["fruit"]
 
-    def agreed(words, *shown):
-        pictures = [concept.pixels for concept in shown]
-        document = Document((Text(words), *map(Image, pictures)))
-        return interleaved.score_documents([document], concepts, classifier)[0].agreed
+    def get_consistency(words, *image_concepts):
+        list_pixels = [concept.pixels for concept in image_concepts]
+        document = Document((Text(words), *map(Image, list_pixels)))
+        return interleaved.score_documents([document], concepts, classifier)[0].category_consistent
 
-    one, other = animals[:2]
-    names = f"{sentences.noun_phrase(one.name)} and {sentences.noun_phrase(other.name)}"
-    assert agreed(f"two animals: {names}", one, other) is True
-    assert agreed(f"two fruits: {names}", one, other) is False
-    assert agreed(f"two animals: {names}", one, fruits[0]) is False
-    assert agreed(names, one, animals[2]) is True  # Of the kind, though not what is named.
-    assert agreed(names, fruits[0], fruits[1]) is False
-    assert agreed("two animals: nothing", one, other) is True
-    assert agreed("two things: nothing", one, other) is False
-    mixed = f"{sentences.noun_phrase(one.name)} and {sentences.noun_phrase(fruits[0].name)}"
-    assert agreed(mixed, one, fruits[0]) is False
-    assert agreed(names) is False
-    assert agreed("nothing", one) is None
+    first, second = animals[:2]
+    names = f"{sentences.noun_phrase(first.name)} and {sentences.noun_phrase(second.name)}"
+    assert get_consistency(f"two animals: {names}", first, second) is True
+    assert get_consistency(f"two fruits: {names}", first, second) is False
+    assert get_consistency(f"two animals: {names}", first, fruits[0]) is False
+    assert get_consistency(names, first, animals[2]) is True  # the kind is right, the name is wrong
+    assert get_consistency(names, fruits[0], fruits[1]) is False
+    assert get_consistency("two animals: nothing", first, second) is True
+    assert get_consistency("two things: nothing", first, second) is False
+    mixed = f"{sentences.noun_phrase(first.name)} and {sentences.noun_phrase(fruits[0].name)}"
+    assert get_consistency(mixed, first, fruits[0]) is False
+    assert get_consistency(names) is False
+    assert get_consistency("nothing", first) is None
 
 
 def test_names_count_like_pictures(concepts, classifier):
-    one, other = [concept for concept in concepts if concept.kind == "animal"][:2]
-    names = [sentences.noun_phrase(concept.name) for concept in (one, other)]
+    first, second = [concept for concept in concepts if concept.kind == "animal"][:2]
+    names = [sentences.noun_phrase(concept.name) for concept in (first, second)]
 
-    def marked(words, *shown):
-        pictures = [concept.pixels for concept in shown]
+    def score_document(words, *image_concepts):
+        list_pixels = [concept.pixels for concept in image_concepts]
         return interleaved.score_documents(
-            [Document((Text(words), *map(Image, pictures)))], concepts, classifier
+            [Document((Text(words), *map(Image, list_pixels)))], concepts, classifier
         )[0]
 
-    kept = marked(f"two animals: {names[0]} and {names[1]}", one, other)
-    assert (kept.counted, kept.ordered, kept.shown) == (True, True, 2)
-    nameless = marked(f"two animals: {names[0]}", one, other)
-    assert (nameless.counted, nameless.ordered, nameless.shown) == (False, False, 1)
-    bare = marked(f"two animals: {names[0]} and {names[1]}", one)
-    assert (bare.counted, bare.ordered, bare.shown) == (False, False, 1)
-    alone = marked(names[0], one)
-    assert (alone.counted, alone.ordered, alone.shown) == (None, None, 1)
-    assert alone.names == (one.name,)
+    both = score_document(f"two animals: {names[0]} and {names[1]}", first, second)
+    assert (both.count_correct, both.order_correct, both.num_aligned) == (
+        True,
+        True,
+        2,
+    )
+    nameless = score_document(f"two animals: {names[0]}", first, second)
+    assert (nameless.count_correct, nameless.order_correct, nameless.num_aligned) == (
+        False,
+        False,
+        1,
+    )
+    bare = score_document(f"two animals: {names[0]} and {names[1]}", first)
+    assert (bare.count_correct, bare.order_correct, bare.num_aligned) == (False, False, 1)
+    alone = score_document(names[0], first)
+    assert (alone.count_correct, alone.order_correct, alone.num_aligned) == (None, None, 1)
+    assert alone.names == (first.name,)
 
 
 def test_real_documents_are_as_many_as_are_made(real_scores):
     alike = interleaved.compute_metrics(real_scores[:50], real_scores)
     assert alike == interleaved.compute_metrics(real_scores[:50], real_scores[:50])
-    # More varied than real ones is no better than as varied.
+    # The metric is capped at 1: more variety than the real documents does not count.
     assert (
-        interleaved.compute_metrics(real_scores, real_scores[:1] * len(real_scores))["varied"] == 1
+        interleaved.compute_metrics(real_scores, real_scores[:1] * len(real_scores))["diversity"]
+        == 1
     )
 
 
 def test_documents_of_nothing(score, real):
     assert set(score([Document(())] * len(real)).values()) == {0.0}
-    alone = score([Document((one.parts[0],)) for one in real])
-    assert alone["pictured"] < 1
+    alone = score([Document((document.parts[0],)) for document in real])
+    assert alone["image_rate"] < 1
 
 
 def test_bounds(concepts, classifier, real, real_metrics):
-    found = interleaved.compute_bounds(real, concepts, classifier)
-    assert found["upper"] == real_metrics
-    assert found["lower"]["interleaved"] < 0.5
-    assert found["lower"]["counted"] == found["lower"]["varied"] == 1
-    assert found["lower"] == interleaved.compute_bounds(real, concepts, classifier)["lower"]
-    assert found["lower"] != interleaved.compute_bounds(real, concepts, classifier, seed=1)["lower"]
+    metric_values = interleaved.compute_bounds(real, concepts, classifier)
+    assert metric_values["upper"] == real_metrics
+    assert metric_values["lower"]["interleaved_score"] < 0.5
+    assert metric_values["lower"]["count_accuracy"] == metric_values["lower"]["diversity"] == 1
+    assert metric_values["lower"] == interleaved.compute_bounds(real, concepts, classifier)["lower"]
+    assert (
+        metric_values["lower"]
+        != interleaved.compute_bounds(real, concepts, classifier, seed=1)["lower"]
+    )
 
 
 def test_what_cannot_be_scored(concepts, classifier, real, real_scores):
-    with pytest.raises(UserError, match="301 made and 300 real"):
+    with pytest.raises(UserError, match="301 generated and 300 real"):
         interleaved.compute_metrics([*real_scores, real_scores[0]], real_scores)
-    with pytest.raises(UserError, match="0 made"):
+    with pytest.raises(UserError, match="0 generated"):
         interleaved.compute_metrics([], real_scores)
     with pytest.raises(UserError, match="no such thing"):
         interleaved.score_documents(
-            real[:4], concepts, lambda pictures: ["no such thing"] * len(pictures)
+            real[:4], concepts, lambda list_pixels: ["no such thing"] * len(list_pixels)
         )
-    with pytest.raises(UserError, match="1 names of"):
-        interleaved.score_documents(real[:4], concepts, lambda pictures: classifier(pictures[:1]))
+    with pytest.raises(UserError, match="1 names for"):
+        interleaved.score_documents(
+            real[:4], concepts, lambda list_pixels: classifier(list_pixels[:1])
+        )

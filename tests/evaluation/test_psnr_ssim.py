@@ -8,11 +8,11 @@ from oneflow_jax.evaluation import psnr_ssim
 
 
 def make_image_pair(height, width):
-    """Two pictures that anyone can make again."""
+    """Return two reproducible images."""
     rng = np.random.default_rng(0)
-    one = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
-    other = np.clip(one + rng.normal(0, 40, one.shape), 0, 255).astype(np.uint8)
-    return one[None], other[None]
+    x = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    y = np.clip(x + rng.normal(0, 40, x.shape), 0, 255).astype(np.uint8)
+    return x[None], y[None]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def emoji():
     return np.stack([concept.pixels for concept in emoji_concepts.load(64, 40)])
 
 
-# scikit-image 0.26.0: skimage.metrics.structural_similarity(one[0], other[0], channel_axis=2,
+# Expected values are from scikit-image 0.26.0:
+# skimage.metrics.structural_similarity(one[0], other[0], channel_axis=2,
 # gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255), and
 # skimage.metrics.peak_signal_noise_ratio(one[0], other[0], data_range=255).
 @pytest.mark.parametrize(
@@ -31,43 +32,43 @@ def emoji():
     ],
 )
 def test_agrees_with_scikit_image(height, width, ssim, psnr):
-    one, other = make_image_pair(height, width)
-    np.testing.assert_allclose(psnr_ssim.ssim(one, other), [ssim], rtol=1e-12)
-    np.testing.assert_allclose(psnr_ssim.psnr(one, other), [psnr], rtol=1e-12)
+    x, y = make_image_pair(height, width)
+    np.testing.assert_allclose(psnr_ssim.ssim(x, y), [ssim], rtol=1e-12)
+    np.testing.assert_allclose(psnr_ssim.psnr(x, y), [psnr], rtol=1e-12)
 
 
 def test_psnr_of_known_errors():
     black = np.zeros((3, 2, 2, 3), np.uint8)
-    other = black.copy()
-    other[0] = 255
-    other[1, 0, 0, 0] = 12  # the mean of 12 squares is 12
-    decibels = psnr_ssim.psnr(black, other)
+    y = black.copy()
+    y[0] = 255
+    y[1, 0, 0, 0] = 12  # the mean squared error is 12² / 12 = 12
+    decibels = psnr_ssim.psnr(black, y)
     np.testing.assert_allclose(decibels[:2], [0, 10 * np.log10(255**2 / 12)])
-    # Nothing is between a picture and itself.
+    # An image and itself have an infinite PSNR.
     assert decibels[2] == np.inf
 
 
 def test_ssim_of_flat_pictures_is_about_brightness():
-    """Without structure, (2 a b + C1) / (a² + b² + C1) is left."""
-    one, other = (np.full((1, 12, 12, 3), value, np.uint8) for value in (100, 200))
+    """Check flat images: (2 a b + C1) / (a² + b² + C1), without the structure term."""
+    x, y = (np.full((1, 12, 12, 3), value, np.uint8) for value in (100, 200))
     c1 = (0.01 * 255) ** 2
     expected = (2 * 100 * 200 + c1) / (100**2 + 200**2 + c1)
-    np.testing.assert_allclose(psnr_ssim.ssim(one, other), [expected], rtol=1e-9)
+    np.testing.assert_allclose(psnr_ssim.ssim(x, y), [expected], rtol=1e-9)
 
 
 def test_ssim_of_a_negative_is_below_zero():
-    one, _ = make_image_pair(20, 20)
-    assert psnr_ssim.ssim(one, 255 - one)[0] < -0.5
+    x, _ = make_image_pair(20, 20)
+    assert psnr_ssim.ssim(x, 255 - x)[0] < -0.5
 
 
 @pytest.mark.parametrize("measure", [psnr_ssim.psnr, psnr_ssim.ssim])
 def test_symmetric_and_one_by_one(emoji, measure):
-    one, other = emoji[:6], emoji[6:12]
-    values = measure(one, other)
+    x, y = emoji[:6], emoji[6:12]
+    values = measure(x, y)
     assert values.shape == (6,)
-    np.testing.assert_allclose(values, measure(other, one), rtol=1e-12)
-    np.testing.assert_allclose(values[2:3], measure(one[2:3], other[2:3]), rtol=1e-12)
-    assert np.all(values < measure(one, np.clip(one, 1, 254)))
+    np.testing.assert_allclose(values, measure(y, x), rtol=1e-12)
+    np.testing.assert_allclose(values[2:3], measure(x[2:3], y[2:3]), rtol=1e-12)
+    assert np.all(values < measure(x, np.clip(x, 1, 254)))
 
 
 def test_a_picture_is_wholly_like_itself(emoji):
@@ -91,11 +92,11 @@ def test_worse_is_less_alike(emoji, measure, kind):
 
 def test_pictures_that_cannot_be_compared():
     small = np.zeros((1, 10, 20, 3), np.uint8)
-    with pytest.raises(UserError, match="11 x 11 pixels or larger, not 10 x 20"):
+    with pytest.raises(UserError, match="at least 11 x 11 pixels, not 10 x 20"):
         psnr_ssim.ssim(small, small)
     assert psnr_ssim.psnr(small, small)[0] == np.inf
     for measure in (psnr_ssim.psnr, psnr_ssim.ssim):
-        with pytest.raises(UserError, match="one size"):
+        with pytest.raises(UserError, match="equal shape"):
             measure(*(np.zeros((count, 12, 12, 3), np.uint8) for count in (1, 2)))
         with pytest.raises(UserError, match="not float32"):
             measure(np.zeros((1, 12, 12, 3), np.uint8), np.zeros((1, 12, 12, 3), np.float32))

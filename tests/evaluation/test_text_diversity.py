@@ -11,7 +11,7 @@ def test_distinct():
     assert text_diversity.distinct_n(["a b c", "d e f"], 1) == 1
     assert text_diversity.distinct_n(["a b a b"], 1) == 0.5
     assert text_diversity.distinct_n(["a b a b"], 2) == pytest.approx(2 / 3)
-    # A run does not go from one text to the next; what two texts share counts once.
+    # n-grams do not cross texts; n-grams that occur in two texts count once.
     assert text_diversity.distinct_n(["a b", "b c", "a b"], 2) == pytest.approx(2 / 3)
     assert text_diversity.distinct_n(["a", "b"], 2) == text_diversity.distinct_n([], 1) == 0
     with pytest.raises(UserError, match="n=0"):
@@ -19,7 +19,7 @@ def test_distinct():
 
 
 def edit_distance(x, y):
-    """Levenshtein distance in words, by the definition."""
+    """Return the Levenshtein distance of two texts in words, by its recursive definition."""
     if not x or not y:
         return len(x) + len(y)
     return min(
@@ -54,11 +54,11 @@ def test_nearest_by_the_definition():
         return [rng.choice("abcd") for _ in range(rng.randint(1, 6))]
 
     training = [text() for _ in range(20)]
-    made = [text() for _ in range(20)] + [["x", "a", "y"]]
-    found = text_diversity.nearest_neighbors(
-        list(map(" ".join, made)), list(map(" ".join, training))
+    generated = [text() for _ in range(20)] + [["x", "a", "y"]]
+    nearest = text_diversity.nearest_neighbors(
+        list(map(" ".join, generated)), list(map(" ".join, training))
     )
-    for one, (alike, which) in zip(made, found, strict=True):
+    for one, (alike, which) in zip(generated, nearest, strict=True):
         likeness = [1 - edit_distance(one, t) / max(len(one), len(t)) for t in training]
         assert alike == pytest.approx(max(likeness))
         assert which == " ".join(training[likeness.index(max(likeness))])
@@ -69,12 +69,12 @@ def test_nearest_is_fast_enough():
     words = [f"w{n}" for n in range(200)]
     training = [" ".join(rng.choices(words, k=12)) for _ in range(5000)]
     start = time.process_time()
-    found = text_diversity.nearest_neighbors(training[:32] * 8, training)
+    nearest = text_diversity.nearest_neighbors(training[:32] * 8, training)
     assert time.process_time() - start < 10
-    assert [text for _, text in found] == training[:32] * 8
+    assert [text for _, text in nearest] == training[:32] * 8
 
 
 def test_copied():
-    made = ["a fox", "a  fox", "an owl", "a fox"]
-    assert text_diversity.exact_matches(made, ["a fox", "a cat"]) == [True, False, False, True]
+    generated = ["a fox", "a  fox", "an owl", "a fox"]
+    assert text_diversity.exact_matches(generated, ["a fox", "a cat"]) == [True, False, False, True]
     assert text_diversity.exact_matches([], ["a"]) == []

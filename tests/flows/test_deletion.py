@@ -1,4 +1,4 @@
-"""Deletion: what is missing is counted in the right gap, and nothing else changes."""
+"""Tests of deletion: missing items are counted in the right gap, and all else stays unchanged."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from tests import tiny
 
 @pytest.fixture(scope="module")
 def row():
-    """Three documents of words and pictures in one row, as they are packed in training."""
+    """Return a row of three packed documents of text and images."""
     lay = tiny.make_layout(length=96, text_slots=0)
     batches = pipeline.canvas_batches(
         list(toy.Toy(documents=40, interleaved=0.7)),
@@ -32,16 +32,16 @@ def row():
 
 
 def random_keep_mask(row, seed, fraction=0.5):
-    """BOS and some items; a picture is kept or deleted whole."""
+    """Keep BOS and random items; each image is kept or deleted as a whole."""
     rng = np.random.default_rng(seed)
     items = np.cumsum(np.asarray(deletion.item_starts(row)))
-    kept = rng.random(items.max() + 1)[items] < fraction
-    exists = np.asarray(row.kind) != Modality.PAD
-    return exists & (kept | np.asarray(row.fixed))
+    keep = rng.random(items.max() + 1)[items] < fraction
+    exists = np.asarray(row.modality) != Modality.PAD
+    return exists & (keep | np.asarray(row.is_given))
 
 
 def list_items(row, selected):
-    """Tokens (their id) and pictures (their first slot, below zero) of a row, in order."""
+    """List tokens (as ids) and images (as minus their first slot) of a row, in order."""
     first = np.asarray(deletion.item_starts(row)) & selected
     ids, image = np.asarray(row.ids), np.asarray(row.is_image)
     return [(-slot if image[slot] else int(ids[slot])) for slot in np.flatnonzero(first)]
@@ -49,53 +49,54 @@ def list_items(row, selected):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_is_left_and_what_is_missing_rebuild_the_row(row, seed):
-    kept = random_keep_mask(row, seed)
-    gaps = deletion.gaps(row, jnp.asarray(kept))
-    missing, gap = np.asarray(gaps.missing), np.asarray(gaps.gap)
-    assert int(gaps.size.sum()) == missing.sum()
-    assert missing.sum() + (kept & np.asarray(deletion.item_starts(row))).sum() == len(
-        list_items(row, np.ones_like(kept))
+    keep = random_keep_mask(row, seed)
+    gaps = deletion.gaps(row, jnp.asarray(keep))
+    missing, gap = np.asarray(gaps.deleted), np.asarray(gaps.gap_slot)
+    assert int(gaps.num_missing.sum()) == missing.sum()
+    assert missing.sum() + (keep & np.asarray(deletion.item_starts(row))).sum() == len(
+        list_items(row, np.ones_like(keep))
     )
     rebuilt = []
-    for slot in np.flatnonzero(kept):
-        rebuilt += list_items(row, np.arange(len(kept)) == slot)
+    for slot in np.flatnonzero(keep):
+        rebuilt += list_items(row, np.arange(len(keep)) == slot)
         if gaps.anchor[slot]:
             bag = missing & (gap == slot)
-            assert gaps.size[slot] == bag.sum()
-            # Nothing of another document.
+            assert gaps.num_missing[slot] == bag.sum()
+            # The gap has no items of other documents.
             assert set(np.asarray(row.segment)[bag]) <= {int(row.segment[slot])}
             rebuilt += list_items(row, bag)
-    assert rebuilt == list_items(row, np.ones_like(kept))
+    assert rebuilt == list_items(row, np.ones_like(keep))
 
 
 def test_anchors_are_tokens_and_last_slots_of_pictures(row):
-    kept = random_keep_mask(row, 3)
-    anchor = np.asarray(deletion.gaps(row, jnp.asarray(kept)).anchor)
+    keep = random_keep_mask(row, 3)
+    anchor = np.asarray(deletion.gaps(row, jnp.asarray(keep)).anchor)
     text, image, span = (np.asarray(x) for x in (row.is_text, row.is_image, row.span))
-    np.testing.assert_array_equal(anchor[text], kept[text])
+    np.testing.assert_array_equal(anchor[text], keep[text])
     for number in np.unique(span[image]):
         at = np.flatnonzero(span == number)
         assert not anchor[at[:-1]].any()
-        assert anchor[at[-1]] == kept[at[-1]]
+        assert anchor[at[-1]] == keep[at[-1]]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_left_is_counted_anew_in_each_document(row, seed):
-    kept = random_keep_mask(row, seed)
-    left = deletion.compact(row, jnp.asarray(kept))
-    np.testing.assert_array_equal(np.asarray(left.kind) != Modality.PAD, kept)
-    np.testing.assert_array_equal(left.segment, np.where(kept, row.segment, 0))
+    keep = random_keep_mask(row, seed)
+    left = deletion.compact(row, jnp.asarray(keep))
+    np.testing.assert_array_equal(np.asarray(left.modality) != Modality.PAD, keep)
+    np.testing.assert_array_equal(left.segment, np.where(keep, row.segment, 0))
     for document in range(1, int(row.segment.max()) + 1):
-        at = np.flatnonzero(kept & (np.asarray(row.segment) == document))
+        at = np.flatnonzero(keep & (np.asarray(row.segment) == document))
         orders = np.asarray(left.position)[at, 0]
         first = np.asarray(deletion.item_starts(row))[at]
         np.testing.assert_array_equal(orders[first], np.arange(first.sum()))
-        np.testing.assert_array_equal(np.diff(orders)[~first[1:]], 0)  # Patches of one picture.
+        # Patches of one image have the same order.
+        np.testing.assert_array_equal(np.diff(orders)[~first[1:]], 0)
     np.testing.assert_array_equal(left.position[:, 1:], row.position[:, 1:])
 
 
 def test_a_whole_row_is_left_as_it_is(row):
-    whole = np.asarray(row.kind) != Modality.PAD
+    whole = np.asarray(row.modality) != Modality.PAD
     left = deletion.compact(row, jnp.asarray(whole))
     jax.tree.map(np.testing.assert_array_equal, left, row)
 
@@ -106,7 +107,7 @@ def test_interleaved_times_are_absent_flowing_and_done_by_quarters():
     flowing = time[(time >= 0) & (time < 1)]
     shares = np.array([np.mean(time < 0), len(flowing) / len(time), np.mean(time == 1)])
     np.testing.assert_allclose(shares, [1 / 4, 1 / 2, 1 / 4], atol=4 * np.sqrt(0.25 / len(time)))
-    # Uniform: by deciles.
+    # The distribution is uniform, by deciles.
     counts = np.histogram(flowing, 10, (0, 1))[0] / len(flowing)
     np.testing.assert_allclose(counts, 0.1, atol=4 * np.sqrt(0.09 / len(flowing)))
 
@@ -130,7 +131,7 @@ def test_an_empty_document_has_one_gap():
     item = toy.Toy(documents=1, interleaved=0.0)[0]
     canvas = jax.tree.map(jnp.asarray, lay.canvas([lay.row(Document(item.parts))]))
     canvas = jax.tree.map(lambda x: x[0], canvas)
-    gaps = deletion.gaps(canvas, canvas.fixed)
-    items = len(lay.vocab.encode(item.words())) + len(item.pictures())
-    assert int(gaps.size[0]) == items
-    assert int(gaps.size.sum()) == items
+    gaps = deletion.gaps(canvas, canvas.is_given)
+    items = len(lay.vocab.encode(item.text())) + len(item.images())
+    assert int(gaps.num_missing[0]) == items
+    assert int(gaps.num_missing.sum()) == items

@@ -13,8 +13,8 @@ T = jax.random.uniform(KEYS[3], (20,), maxval=0.9)
 LATE = T.at[:5].set(0.999)
 X_T = gaussian.interpolate(X_0, X_1, T)
 SCORED = jnp.arange(20) % 3 > 0
-PREDICTIONS = {"clean": predictions.X1Prediction(), "velocity": predictions.VelocityPrediction()}
-TRUTH = {"clean": X_1, "velocity": X_1 - X_0}
+PREDICTIONS = {"x1": predictions.X1Prediction(), "velocity": predictions.VelocityPrediction()}
+TRUTH = {"x1": X_1, "velocity": X_1 - X_0}
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)
@@ -23,13 +23,13 @@ def test_the_truth_costs_nothing_and_ends_at_the_data(name):
     loss = prediction.loss(TRUTH[name], X_0, X_1, LATE, SCORED)
     np.testing.assert_allclose(loss.total, 0, atol=1e-9)
     assert loss.count == SCORED.sum()
-    np.testing.assert_allclose(prediction.clean(TRUTH[name], X_T, T), X_1, atol=1e-5)
+    np.testing.assert_allclose(prediction.to_x1(TRUTH[name], X_T, T), X_1, atol=1e-5)
     assert prediction.loss(TRUTH[name] + 0.1, X_0, X_1, T, SCORED).total > 0.01
 
 
 def test_both_score_the_same_guess_alike():
     clean, velocity = predictions.X1Prediction(), predictions.VelocityPrediction()
-    as_clean = velocity.clean(WRONG, X_T, T)
+    as_clean = velocity.to_x1(WRONG, X_T, T)
     np.testing.assert_allclose(
         clean.loss(as_clean, X_0, X_1, T, SCORED).total,
         velocity.loss(WRONG, X_0, X_1, T, SCORED).total,
@@ -41,7 +41,9 @@ def test_the_weight_of_a_clean_guess_is_floored_near_the_end():
     t = jnp.array([0.0, 0.5, 0.95, 0.999, 1.0])
     x = jnp.zeros((5, 3))
     losses = [
-        predictions.X1Prediction(floor=0.1).loss(x + 1, x, x, t, jnp.arange(5) == slot).total
+        predictions.X1Prediction(min_one_minus_t=0.1)
+        .loss(x + 1, x, x, t, jnp.arange(5) == slot)
+        .total
         for slot in range(5)
     ]
     np.testing.assert_allclose(losses, [1, 4, 100, 100, 100], rtol=1e-4)

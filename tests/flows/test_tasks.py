@@ -9,7 +9,7 @@ from oneflow_jax.flows import tasks
 NUM_SAMPLES = 4000
 T_FIRST, T_SECOND = 0.3, 0.6
 
-# Documents: BOS, words, picture, words, a picture that is given; BOS, words, picture; then PAD.
+# Documents: BOS, text, image, text, given image; BOS, text, image; then PAD.
 RUNS = (
     (Modality.TEXT, 1, 1),
     (Modality.TEXT, 5, 1),
@@ -34,26 +34,26 @@ def canvas():
     return Canvas(
         ids=jnp.zeros_like(kind),
         latents=jnp.zeros((len(slots), 2)),
-        kind=kind,
+        modality=kind,
         segment=segment,
         span=span,
         position=jnp.zeros((len(slots), 3), jnp.int32),
-        fixed=(span == 1) | (span == 5) | (span == 6),
-        opening=jnp.zeros_like(kind),
+        is_given=(span == 1) | (span == 5) | (span == 6),
+        insertable=jnp.zeros_like(kind),
     )
 
 
 def sample_tasks(canvas, probs, cond_drop_prob=0.0, seed=0):
-    """`scored` and `clock` of many draws, `[DRAWS L]`, for the slots at two documents' times."""
+    """Sample many task masks and times, `[NUM_SAMPLES L]`, with one time per document."""
     mix = tasks.TaskMixture(probs, cond_drop_prob)
     t = jnp.where(canvas.segment == 1, T_FIRST, T_SECOND)
     keys = jax.random.split(jax.random.key(seed), NUM_SAMPLES)
-    draws = jax.jit(jax.vmap(lambda key: mix.draw(key, t, canvas)))(keys)
-    return np.asarray(draws.scored), np.asarray(draws.clock)
+    draws = jax.jit(jax.vmap(lambda key: mix.sample(key, t, canvas)))(keys)
+    return np.asarray(draws.scored), np.asarray(draws.time)
 
 
 def one_hot_probs(name):
-    return tuple(float(name == other) for other in tasks.NAMES)
+    return tuple(float(name == task) for task in tasks.NAMES)
 
 
 def assert_fraction(outcomes, expected):
@@ -66,12 +66,12 @@ def test_clock_is_the_documents_where_scored_and_one_elsewhere(canvas, name):
     scored, clock = sample_tasks(canvas, one_hot_probs(name))
     t = np.where(canvas.segment == 1, np.float32(T_FIRST), np.float32(T_SECOND))
     np.testing.assert_array_equal(clock, np.where(scored, t, 1))
-    # Neither BOS, nor what is given, nor what does not exist.
-    assert not scored[:, ~np.asarray(canvas.free)].any()
+    # BOS, given slots and PAD are never scored.
+    assert not scored[:, ~np.asarray(canvas.to_generate)].any()
 
 
 def test_joint_and_the_two_directions_corrupt_what_they_say(canvas):
-    free = np.asarray(canvas.free)
+    free = np.asarray(canvas.to_generate)
     for name, kind in (
         ("joint", np.ones_like(free)),
         ("text_to_image", np.asarray(canvas.is_image)),
@@ -90,7 +90,7 @@ def test_spans_are_corrupted_whole_and_by_a_share_drawn_for_the_document(canvas)
         assert np.all(inside == inside[:, :1])
         hit[number] = inside[:, 0]
         assert_fraction(hit[number], 1 / 2)
-    # Two spans under one share s: both are hit with E[s^2] = 1/3; those of two documents, 1/4.
+    # Two spans share one rate s: P(both) = E[s^2] = 1/3. Spans of two documents: 1/4.
     assert_fraction(hit[2] & hit[3], 1 / 3)
     assert_fraction(hit[2] & hit[7], 1 / 4)
 
@@ -103,18 +103,18 @@ def test_scattered_corrupts_single_words_and_whole_pictures(canvas):
     words = scored[:, span == 2]
     assert_fraction(words[:, 0], 1 / 2)
     assert_fraction(words[:, 0] & words[:, 1], 1 / 3)
-    # All of five words alike: E[s^5 + (1 - s)^5] = 2/6.
+    # All five tokens equal: E[s^5 + (1 - s)^5] = 2/6.
     assert_fraction(np.all(words == words[:, :1], axis=1), 2 / 6)
 
 
 def test_tasks_are_drawn_by_their_shares(canvas):
     scored, _ = sample_tasks(canvas, (0.35, 0.3, 0.2, 0.1, 0.05))
-    free = np.asarray(canvas.free & (canvas.segment == 1))
+    free = np.asarray(canvas.to_generate & (canvas.segment == 1))
     words = scored[:, free & np.asarray(canvas.is_text)]
     picture = scored[:, free & np.asarray(canvas.is_image)]
-    # The last two tasks hit, by a share s, the same slots as the first three now and then: two runs
-    # and a picture with E[s^3] = 1/4, E[s (1-s)^2] = E[s^2 (1-s)] = 1/12; nine words and a picture
-    # with E[s^10] = 1/11, E[s (1-s)^9] = E[s^9 (1-s)] = 1/110.
+    # The last two tasks sometimes select the same slots as the first three. With a rate s, two runs
+    # and an image: E[s^3] = 1/4, E[s (1-s)^2] = E[s^2 (1-s)] = 1/12. Nine tokens and an image:
+    # E[s^10] = 1/11, E[s (1-s)^9] = E[s^9 (1-s)] = 1/110.
     assert_fraction(words.all(1) & picture.all(1), 0.35 + 0.1 / 4 + 0.05 / 11)
     assert_fraction(~words.any(1) & picture.all(1), 0.3 + 0.1 / 12 + 0.05 / 110)
     assert_fraction(words.all(1) & ~picture.any(1), 0.2 + 0.1 / 12 + 0.05 / 110)
@@ -140,9 +140,9 @@ def test_words_are_dropped_by_their_share_of_text_to_image(canvas):
     np.testing.assert_array_equal(dropped[2], dropped[4])
     assert_fraction(dropped[2], 0.5 * 0.3)
     assert_fraction(dropped[2] & dropped[7], (0.5 * 0.3) ** 2)
-    # Shown as noise, not scored; BOS stays; pictures are scored as ever.
+    # Dropped text is at t = 0 and not scored. BOS stays clean, and images are still scored.
     assert not (scored & (clock == 0)).any()
-    assert np.all(clock[:, ~np.asarray(canvas.free)] == 1)
+    assert np.all(clock[:, ~np.asarray(canvas.to_generate)] == 1)
     assert np.all(scored[:, span == 3].all(1)[dropped[2]])
 
 
@@ -152,6 +152,6 @@ def test_pictures_are_dropped_by_their_share_of_image_to_text(canvas):
     dropped = {number: clock[:, span == number][:, 0] == 0 for number in (3, 8)}
     assert_fraction(dropped[3], 0.3)
     assert_fraction(dropped[3] & dropped[8], 0.3**2)
-    # A given picture stays, and the words are scored as ever.
+    # The given image stays clean, and text is still scored.
     assert np.all(clock[:, span == 5] == 1)
     assert scored[:, span == 2].all()

@@ -25,7 +25,7 @@ def test_stratified_is_uniform_in_each_row_of_the_batch():
     u = np.asarray(jax.vmap(lambda key: time_samplers.sample_stratified(key, 8))(keys))
     for row in u.T:
         assert_uniform(row)
-    # Not one number for all strata: the places within them are drawn one by one.
+    # Offsets within the strata are drawn independently.
     assert (u * 8 % 1).std(axis=1).mean() > 0.2
 
 
@@ -37,8 +37,8 @@ def test_documents_of_a_row_have_numbers_of_their_own_all_uniform():
     np.testing.assert_allclose(t[:, 0], u, atol=1e-7)
     np.testing.assert_array_equal(t[:, 0], t[:, 1])
     np.testing.assert_array_equal(t[:, 2], t[:, 3])
-    for one, other in ((0, 2), (0, 4), (2, 4)):
-        apart = np.abs(t[:, one] - t[:, other])
+    for a, b in ((0, 2), (0, 4), (2, 4)):
+        apart = np.abs(t[:, a] - t[:, b])
         assert np.minimum(apart, 1 - apart).min() > 0.1
     for slot in (0, 2, 4):
         assert t[:, slot].min() >= 0
@@ -71,6 +71,6 @@ def test_power_favors_early_times_above_one_and_is_uniform_at_one():
 
 
 def assert_uniform(values):
-    """Shares of tenths of the interval are within 4 standard deviations of a tenth."""
+    """Assert that each tenth of [0, 1] has a fraction of 0.1, within 4 standard errors."""
     shares = np.histogram(values, 10, (0.0, 1.0))[0] / len(values)
     assert np.abs(shares - 0.1).max() < 4 * np.sqrt(0.1 * 0.9 / len(values))

@@ -13,19 +13,25 @@ V, E = 11, 6
 def table():
     key_rows, key_mask = jax.random.split(jax.random.key(0))
     rows = 5 * jax.random.normal(key_rows, (V, E))
-    return EmbeddingTable(rows=rows, mask=2 + jax.random.normal(key_mask, (E,)))
+    return EmbeddingTable(embedding=rows, mask_embedding=2 + jax.random.normal(key_mask, (E,)))
 
 
 def test_normalized_rows_have_unit_mean_square_and_their_own_direction(table):
-    rows = token_embeddings.normalize(table).rows
+    rows = token_embeddings.normalize(table).embedding
     np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), np.sqrt(E), rtol=1e-5)
-    cosine = jnp.sum(rows * table.rows, -1) / jnp.linalg.norm(table.rows, axis=-1) / np.sqrt(E)
+    cosine = (
+        jnp.sum(rows * table.embedding, -1) / jnp.linalg.norm(table.embedding, axis=-1) / np.sqrt(E)
+    )
     np.testing.assert_allclose(cosine, 1, rtol=1e-5)
-    np.testing.assert_array_equal(token_embeddings.normalize(table).mask, table.mask)
+    np.testing.assert_array_equal(
+        token_embeddings.normalize(table).mask_embedding, table.mask_embedding
+    )
 
 
 def test_noise_is_unit_around_the_mask_and_apart_in_each_slot(key, table):
-    noise = np.asarray(token_embeddings.masked_noise(key, table, 20_000)) - np.asarray(table.mask)
+    noise = np.asarray(token_embeddings.masked_noise(key, table, 20_000)) - np.asarray(
+        table.mask_embedding
+    )
     assert np.abs(noise.mean(0)).max() < 4 / np.sqrt(20_000)
     np.testing.assert_allclose(noise.std(0), 1, atol=0.03)
 
@@ -33,7 +39,7 @@ def test_noise_is_unit_around_the_mask_and_apart_in_each_slot(key, table):
 def test_expected_weighs_rows_by_probability(table):
     probability = jnp.array([0.3, 0.7])
     logits = jnp.full((1, V), -1e9).at[0, jnp.array([2, 5])].set(jnp.log(probability))
-    mixed = 0.3 * table.rows[2] + 0.7 * table.rows[5]
+    mixed = 0.3 * table.embedding[2] + 0.7 * table.embedding[5]
     np.testing.assert_allclose(
         token_embeddings.expected_embedding(logits, table)[0], mixed, rtol=1e-5
     )
@@ -42,8 +48,8 @@ def test_expected_weighs_rows_by_probability(table):
 def test_closeness_is_the_likelihood_under_unit_noise(table):
     x = jax.random.normal(jax.random.key(3), (4, E))
     logits = token_embeddings.token_log_likelihood(x, table)
-    distance = jnp.sum((x[:, None] - table.rows[None]) ** 2, -1)
-    # Up to a constant in each slot.
+    distance = jnp.sum((x[:, None] - table.embedding[None]) ** 2, -1)
+    # The values are equal up to a constant for each slot.
     difference = logits + 0.5 * distance
     np.testing.assert_allclose(difference - difference[:, :1], 0, atol=1e-3)
 
@@ -51,7 +57,7 @@ def test_closeness_is_the_likelihood_under_unit_noise(table):
 def test_reading_a_row_gives_its_token(table):
     ids = jnp.array([3, 0, 10])
     read, certainty = token_embeddings.greedy_decode(
-        token_embeddings.token_log_likelihood(table.rows[ids], table)
+        token_embeddings.token_log_likelihood(table.embedding[ids], table)
     )
     np.testing.assert_array_equal(read, ids)
     assert np.all((certainty > 0.9) & (certainty <= 1))

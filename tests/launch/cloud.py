@@ -1,4 +1,4 @@
-"""A stand-in for Google Cloud and its hosts, for scripts of launch/ to be run against."""
+"""A fake of Google Cloud and its hosts, against which tests run the scripts of launch/."""
 
 import json
 import pathlib
@@ -22,27 +22,27 @@ PLACE = ["--project=my-project", "--zone=us-central2-b"]
 NOTHING = {"out": "", "error": "", "code": 0}
 
 
-def says(out):
+def make_reply(out):
     return {"out": out, "error": "", "code": 0}
 
 
-def refuses(error, code=1):
+def make_failure(error, code=1):
     return {"out": "", "error": error, "code": code}
 
 
-NO_POD = refuses(
+NO_POD = make_failure(
     "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource "
     "'projects/my-project/locations/us-central2-b/queuedResources/pod' was not found."
 )
-NO_PAGE = refuses("ERROR: (gcloud.storage.ls) One or more URLs matched no objects.")
-SSH_FAILED = refuses("ssh: connect to host: timed out", 255)
+NO_PAGE = make_failure("ERROR: (gcloud.storage.ls) One or more URLs matched no objects.")
+SSH_FAILED = make_failure("ssh: connect to host: timed out", 255)
 
 
 class Cloud:
-    """What scripts see of the world.
+    """A folder of fake commands that record their calls.
 
     Attributes:
-        home: of the hosts' user.
+        home: home directory of the hosts' user.
     """
 
     def __init__(self, folder):
@@ -62,15 +62,15 @@ class Cloud:
         path.chmod(0o755)
 
     def answer(self, replies):
-        """Sets answers: what is part of a call -> its replies, of which the last one stays."""
+        """Set the replies: part of a call -> its replies in turn; the last reply repeats."""
         (self._folder / "answers").write_text(json.dumps(replies))
 
     def run(self, script, *arguments, **variables):
-        """Runs a script of launch/, with variables in place of, or beside, `VARIABLES`."""
+        """Run a script of launch/ with the environment `VARIABLES`, updated by `variables`."""
         return self._bash([str(LAUNCH / script), *arguments], VARIABLES | variables)
 
     def shell(self, command):
-        """Runs what a shell would: of a host, what ssh brings; here, what --dry-run printed."""
+        """Run a shell command: one that ssh sends to a host, or one that --dry-run printed."""
         return self._bash(["bash", "-c", command], {})
 
     def _bash(self, words, variables):
@@ -85,7 +85,7 @@ class Cloud:
         )
 
     def calls(self, *first):
-        """The calls until now that begin with these words."""
+        """Return the recorded calls that begin with these words."""
         path = self._folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [call for call in map(json.loads, lines) if call[: len(first)] == [*first]]
@@ -94,7 +94,7 @@ class Cloud:
         (self._folder / "calls").unlink(missing_ok=True)
 
     def verbs(self):
-        """What was done to the pod, in short: verbs, or for ssh the function that was run."""
+        """List the operations on the pod: gcloud's verb, or the function that ssh runs."""
         done = []
         for call in self.calls(*RESOURCES):
             verb = call[len(RESOURCES)]
@@ -103,6 +103,6 @@ class Cloud:
 
 
 def remote(call):
-    """The command that a call of gcloud's ssh runs on the hosts."""
+    """Return the command that a call of `gcloud ... ssh` runs on the hosts."""
     (command,) = [word for word in call if word.startswith("--command=")]
     return command.removeprefix("--command=")

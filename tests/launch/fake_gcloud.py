@@ -1,6 +1,6 @@
-"""Plays any command: records how it was called, and answers as it was told to.
+"""A fake command that records its calls and prints prepared replies.
 
-A copy of it has the command's name; `cloud.Cloud` makes those. STAND_IN names its folder.
+`cloud.Cloud` copies this file under each command's name. STAND_IN names the folder of replies.
 """
 
 import json
@@ -23,8 +23,8 @@ if name == "systemd-run":
 answers = json.loads((folder / "answers").read_text())
 for part, replies in answers.items():
     if part in " ".join(call):
-        told = replies.pop(0) if len(replies) > 1 else replies[0]
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
         (folder / "answers").write_text(json.dumps(answers))
-        print(told["out"])
-        print(told["error"], file=sys.stderr)
-        sys.exit(told["code"])
+        print(reply["out"])
+        print(reply["error"], file=sys.stderr)
+        sys.exit(reply["code"])

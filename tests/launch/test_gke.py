@@ -1,4 +1,4 @@
-"""The way by Kubernetes: a manifest and an image that fit each other and the program."""
+"""Tests of the Kubernetes files: the manifest and the image match each other and the program."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def test_the_configuration_fits_the_chips(job, pod):
     config = runpy.run_path(str(ROOT / flags["config"]))["get_config"]()
     chips = job["parallelism"] * container["resources"]["limits"]["google.com/tpu"]
     assert chips % config.mesh.fsdp == 0
-    assert config.batch % chips == 0
+    assert config.batch_size % chips == 0
     assert flags["workdir"].startswith("gs://")
 
 
@@ -56,11 +56,11 @@ def test_a_pod_that_leaves_early_has_all_begin_anew(jobset, job, pod):
     assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
     assert jobset["kind"] == "JobSet"
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] > 0
-    # JobSet starts all again; a job or a pod that did so by itself would be alone in the new run.
+    # JobSet restarts all pods together; a job or pod restarted alone could not join the run.
     assert job["backoffLimit"] == 0
     assert pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] >= 60
-    # Kubernetes takes 0 for finished.
+    # Kubernetes treats exit code 0 as success.
     assert main.EXIT_PREEMPTED != 0
 
 

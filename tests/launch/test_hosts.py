@@ -1,16 +1,16 @@
-"""What hosts do, by running there what the scripts send."""
+"""Tests of the commands that the scripts send to hosts, by running them."""
 
 import pytest
 
 from oneflow_jax import main
-from tests.launch.cloud import RESOURCES, remote, says
+from tests.launch.cloud import RESOURCES, make_reply, remote
 from tests.launch.test_scripts import ODD
 
 PROGRAM = ["python", "-m", "oneflow_jax.main"]
 
 
-def started(cloud, *arguments, **variables):
-    """Runs run_pod.sh, and on a host what it sends there; the calls of the host."""
+def start_run(cloud, *arguments, **variables):
+    """Run run_pod.sh and then the command that it sends to a host; return the host's calls."""
     assert cloud.run("run_pod.sh", *arguments, **variables).returncode == 0
     command = remote(cloud.calls()[-1])
     cloud.forget()
@@ -20,18 +20,18 @@ def started(cloud, *arguments, **variables):
 
 
 def test_arguments_reach_the_program_intact(cloud):
-    calls = started(cloud, *ODD, RUN="a 'run'", CONFIG="configs/digits.py:velocity")
+    calls = start_run(cloud, *ODD, RUN="a 'run'", CONFIG="configs/digits.py:velocity")
     where = ["--config=configs/digits.py:velocity", "--workdir=gs://my-bucket/runs/a 'run'"]
     assert calls[-1] == [*PROGRAM, *where, *ODD]
 
 
 def test_what_follows_two_dashes_is_the_program_s(cloud):
-    calls = started(cloud, "--", "--config.steps=3")
+    calls = start_run(cloud, "--", "--config.steps=3")
     assert calls[-1][5:] == ["--config.steps=3"]
 
 
 def test_several_slices_are_told_to_the_program_which_may_be_told_otherwise(cloud):
-    calls = started(cloud, "--config.mesh.slices=1", SLICES="4")
+    calls = start_run(cloud, "--config.mesh.slices=1", SLICES="4")
     assert calls[-1][5:] == ["--config.mesh.slices=4", "--config.mesh.slices=1"]
 
 
@@ -40,16 +40,16 @@ def test_the_compiler_s_flags_reach_the_program(cloud):
     (cloud.home / "oneflow_jax/.venv/run/bin/python").write_text(
         '#!/bin/sh\nprintf %s "$LIBTPU_INIT_ARGS" >"$HOME/flags"\n'
     )
-    started(cloud, LIBTPU_INIT_ARGS=flags)
+    start_run(cloud, LIBTPU_INIT_ARGS=flags)
     assert (cloud.home / "flags").read_text() == flags
 
 
 def test_the_run_is_a_service_that_is_told_to_stop_and_given_time(cloud):
-    calls = started(cloud)
+    calls = start_run(cloud)
     (service,) = [call for call in calls if call[0] == "systemd-run"]
     for option in (
         "--unit=oneflow",
-        # Workers of the data must not be told: the program needs them until it has saved.
+        # Only the main process gets SIGTERM: it needs the data workers until it has saved.
         "--property=KillMode=mixed",
         "--property=TimeoutStopSec=600",
         "--property=LimitMEMLOCK=infinity",
@@ -57,12 +57,12 @@ def test_the_run_is_a_service_that_is_told_to_stop_and_given_time(cloud):
     ):
         assert option in service
     assert ["sudo", *service] in calls
-    # The program takes the place of the shell, and so is the process that is told.
+    # `exec` replaces the shell, so that the program itself gets the signal.
     assert (cloud.home / "oneflow.command").read_text().splitlines()[-1].startswith("exec .venv")
 
 
 def test_what_a_run_that_failed_left_does_not_keep_the_next_from_starting(cloud):
-    calls = started(cloud)
+    calls = start_run(cloud)
     names = [call[:2] for call in calls]
     assert names.index(["systemctl", "reset-failed"]) < names.index(
         ["systemd-run", "--unit=oneflow"]
@@ -76,7 +76,7 @@ def test_what_a_run_that_failed_left_does_not_keep_the_next_from_starting(cloud)
 def test_a_second_run_is_refused(cloud, state, code):
     cloud.run("run_pod.sh")
     command = remote(cloud.calls(*RESOURCES)[0])
-    cloud.answer({"is-active": [says(state) | {"code": 3 * (state != "active")}]})
+    cloud.answer({"is-active": [make_reply(state) | {"code": 3 * (state != "active")}]})
     done = cloud.shell(command)
     assert done.returncode == code
     assert ("has a run already" in done.stderr) == bool(code)
@@ -93,21 +93,21 @@ def test_a_second_run_is_refused(cloud, state, code):
     ],
 )
 def test_a_host_says_what_it_does(cloud, active, code, state):
-    cloud.answer({"describe": [says("ACTIVE")]})
+    cloud.answer({"describe": [make_reply("ACTIVE")]})
     cloud.run("status_pod.sh")
     (command,) = [remote(call) for call in cloud.calls() if "ssh" in call]
     (cloud.home / "oneflow.log").write_text("step 1\nstep 2\n")
-    cloud.answer({"ActiveState": [says(active)], "ExecMainStatus": [says(code)]})
-    told = cloud.shell(command).stdout.splitlines()
-    assert told[0].endswith(f": {state}")
-    assert told[1:] == ["step 2"]
+    cloud.answer({"ActiveState": [make_reply(active)], "ExecMainStatus": [make_reply(code)]})
+    lines = cloud.shell(command).stdout.splitlines()
+    assert lines[0].endswith(f": {state}")
+    assert lines[1:] == ["step 2"]
 
 
 @pytest.mark.parametrize("state", ["active", "deactivating", "inactive", "failed"])
 def test_stopping_is_asked_of_the_service_if_there_is_one(cloud, state):
     cloud.run("stop_pod.sh")
     command = remote(cloud.calls()[0])
-    cloud.answer({"is-active": [says(state)]})
+    cloud.answer({"is-active": [make_reply(state)]})
     assert cloud.shell(command).returncode == 0
     stops = cloud.calls("sudo", "systemctl", "stop", "oneflow")
     assert len(stops) == (state in ("active", "deactivating"))
@@ -117,7 +117,7 @@ def set_up(cloud, has_uv):
     cloud.run("setup_pod.sh", REPOSITORY="/my code/here", REVISION="v 1", PYTHON="3.12")
     command = remote(cloud.calls()[-1])
     cloud.forget()
-    cloud.answer({"uv --version": [says("uv 0.13.9 (of a day)" if has_uv else "uv 0.1.0")]})
+    cloud.answer({"uv --version": [make_reply("uv 0.13.9 (of a day)" if has_uv else "uv 0.1.0")]})
     done = cloud.shell(command)
     assert done.returncode == 0, done.stderr
     return cloud.calls()

@@ -1,4 +1,4 @@
-"""The scripts read well, and the page says of them what is true."""
+"""Tests of the scripts' usage texts and of the documentation about them."""
 
 import os
 import re
@@ -17,7 +17,7 @@ LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitli
 
 
 def command(line):
-    """The words of a line; what it sets for the one command is left out."""
+    """Split a line into words, without leading assignments of variables."""
     words = shlex.split(line, comments=True)
     while words and re.match(r"[A-Z_]+=", words[0]):
         del words[0]
@@ -40,8 +40,8 @@ def test_scripts_are_short_and_can_be_run(script):
     assert os.access(LAUNCH / script, os.X_OK)
 
 
-def in_blocks():
-    """Lines that run a script, each with the exports that stand above it in its block."""
+def iter_script_lines():
+    """Yield each line that runs a script, with the exports above it in its code block."""
     for block in BLOCKS:
         exports = []
         for line in block.replace("\\\n", " ").splitlines():
@@ -51,7 +51,7 @@ def in_blocks():
                 yield pytest.param("; ".join(exports) or ":", line, id=line)
 
 
-@pytest.mark.parametrize(("above", "line"), list(in_blocks()))
+@pytest.mark.parametrize(("above", "line"), list(iter_script_lines()))
 def test_lines_of_the_page_run_dry(cloud, above, line):
     assert command(line)[0].removeprefix("launch/") in SCRIPTS
     exports = "; ".join(f"export {name}={value}" for name, value in VARIABLES.items())
@@ -90,16 +90,16 @@ def test_xpk_s_command_is_the_manifest_s():
 
 def test_what_a_run_may_cost_is_what_the_compiler_s_cycles_give():
     page = (LAUNCH.parent / "docs/tpu.md").read_text()
-    own = {"1B": 143.2, "8B": 792.7}  # TFLOP a chip and step, recomputation not counted
+    own = {"1B": 143.2, "8B": 792.7}  # TFLOP per chip and step, without recomputation
     for model, pod, chips in (("1B", "v4-64", 32), ("8B", "v4-256", 128)):
         assert str(own[model]) in page
         share = int(re.search(rf"^\| {model} \| {pod} \| .* (\d+) % \|$", page, re.MULTILINE)[1])
         seconds = round(own[model] / 275 / (share / 100), 2)
         hours = 100_000 * seconds / 3600
         cost = round(chips * hours * 3.22, -2)
-        told = [model, pod, chips, f"{8 * chips:,}", f"{seconds} s", f"{hours:.0f}"]
-        told += [f"{chips * hours:,.0f}", f"${cost:,.0f}"]
-        assert f"| {' | '.join(map(str, told))} |" in README
+        cells = [model, pod, chips, f"{8 * chips:,}", f"{seconds} s", f"{hours:.0f}"]
+        cells += [f"{chips * hours:,.0f}", f"${cost:,.0f}"]
+        assert f"| {' | '.join(map(str, cells))} |" in README
 
 
 def test_the_pool_and_its_account_are_the_manifest_s():
@@ -120,4 +120,4 @@ def test_the_pool_and_its_account_are_the_manifest_s():
 
 def test_a_laptop_samples_without_the_kernel_of_tpus():
     (line,) = [line for line in LINES if "--config.platform=any" in line]
-    assert "--config.model.attention=dense" in command(line)
+    assert "--config.model.attention=xla" in command(line)

@@ -1,8 +1,8 @@
-"""A run is seen through to its end, whatever becomes of its pod."""
+"""Tests of keep_running.sh: it continues a run until its end, over preemptions."""
 
 import pytest
 
-from tests.launch.cloud import NO_PAGE, NO_POD, NOTHING, SSH_FAILED, remote, says
+from tests.launch.cloud import NO_PAGE, NO_POD, NOTHING, SSH_FAILED, make_reply, remote
 from tests.launch.test_scripts import ODD
 
 STARTED = ["stop_run", "must_be_idle", "set_up", "must_be_idle", "start_run"]
@@ -10,11 +10,11 @@ CREATED = ["describe", "create", "describe"]
 LOOKED = ["describe", "host_state"]
 
 
-def hosts(*states):
-    """Answers of two hosts each time, the first of which runs; logs may say anything."""
+def make_host_replies(*states):
+    """Return replies of two hosts: the first one runs, the second has the given states."""
     log = "step 7: failed: an example of words: stopped"
     text = "oneflow on a: running\n{log}\noneflow on b: {state}\n{log}"
-    return [says(text.format(log=log, state=state)) for state in states]
+    return [make_reply(text.format(log=log, state=state)) for state in states]
 
 
 def test_a_run_that_is_finished_needs_no_pod(cloud):
@@ -32,8 +32,8 @@ def test_it_begins_with_nothing_and_ends_with_the_page(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE, NO_PAGE, NO_PAGE, NOTHING],
-            "describe": [NO_POD, NO_POD, says("ACTIVE")],
-            "; host_state": hosts("running"),
+            "describe": [NO_POD, NO_POD, make_reply("ACTIVE")],
+            "; host_state": make_host_replies("running"),
         }
     )
     done = cloud.run("resume_pod.sh")
@@ -46,8 +46,8 @@ def test_a_pod_that_was_taken_away_is_replaced_and_the_run_started_again(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE] * 3 + [NOTHING],
-            "describe": [*map(says, states), NO_POD, says("ACTIVE")],
-            "; host_state": hosts("running"),
+            "describe": [*map(make_reply, states), NO_POD, make_reply("ACTIVE")],
+            "; host_state": make_host_replies("running"),
         }
     )
     done = cloud.run("resume_pod.sh", *ODD, DELETE_WHEN_FINISHED="1")
@@ -64,8 +64,8 @@ def test_a_machine_that_restarted_goes_on(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE, NOTHING],
-            "describe": [says("ACTIVE")],
-            "; host_state": [says("oneflow on a: idle\noneflow on b: idle")],
+            "describe": [make_reply("ACTIVE")],
+            "; host_state": [make_reply("oneflow on a: idle\noneflow on b: idle")],
         }
     )
     assert cloud.run("resume_pod.sh").returncode == 0
@@ -76,8 +76,8 @@ def test_a_run_that_fails_is_given_up_after_three_starts(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE],
-            "describe": [says("ACTIVE")],
-            "; host_state": hosts("failed with code 1"),
+            "describe": [make_reply("ACTIVE")],
+            "; host_state": make_host_replies("failed with code 1"),
         }
     )
     done = cloud.run("resume_pod.sh")
@@ -92,11 +92,11 @@ def test_starts_are_counted_anew_on_a_new_pod(cloud):
         {
             "samples.html": [NO_PAGE] * 7 + [NOTHING],
             "describe": [
-                *map(says, ["ACTIVE", "ACTIVE", "ACTIVE", *lost]),
+                *map(make_reply, ["ACTIVE", "ACTIVE", "ACTIVE", *lost]),
                 NO_POD,
-                says("ACTIVE"),
+                make_reply("ACTIVE"),
             ],
-            "; host_state": [*hosts(*["failed"] * 5), *hosts("running")],
+            "; host_state": [*make_host_replies(*["failed"] * 5), *make_host_replies("running")],
         }
     )
     done = cloud.run("resume_pod.sh")
@@ -107,12 +107,14 @@ def test_starts_are_counted_anew_on_a_new_pod(cloud):
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        (hosts("stopped"), "the run was told to stop, and stays so"),
-        ([SSH_FAILED], "the hosts cannot be reached, and stays so"),
+        (make_host_replies("stopped"), "the run was stopped, five times in a row"),
+        ([SSH_FAILED], "the hosts cannot be reached, five times in a row"),
     ],
 )
 def test_what_was_stopped_by_hand_or_is_out_of_reach_is_left_alone(cloud, answers, message):
-    cloud.answer({"samples.html": [NO_PAGE], "describe": [says("ACTIVE")], "; host_state": answers})
+    cloud.answer(
+        {"samples.html": [NO_PAGE], "describe": [make_reply("ACTIVE")], "; host_state": answers}
+    )
     done = cloud.run("resume_pod.sh")
     assert done.returncode == 1
     assert message in done.stderr
@@ -124,11 +126,11 @@ def test_being_told_to_stop_is_what_comes_before_being_taken_away(cloud):
         {
             "samples.html": [NO_PAGE] * 3 + [NOTHING],
             "describe": [
-                *map(says, ["ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED"]),
+                *map(make_reply, ["ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED"]),
                 NO_POD,
-                says("ACTIVE"),
+                make_reply("ACTIVE"),
             ],
-            "; host_state": hosts("stopped"),
+            "; host_state": make_host_replies("stopped"),
         }
     )
     assert cloud.run("resume_pod.sh").returncode == 0
@@ -139,8 +141,8 @@ def test_a_start_that_fails_is_decided_by_the_next_look(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE] * 2 + [NOTHING],
-            "describe": [says("ACTIVE")],
-            "; host_state": [says("oneflow on a: idle")],
+            "describe": [make_reply("ACTIVE")],
+            "; host_state": [make_reply("oneflow on a: idle")],
             "; set_up": [SSH_FAILED, NOTHING],
         }
     )
@@ -151,7 +153,7 @@ def test_a_start_that_fails_is_decided_by_the_next_look(cloud):
 
 
 def test_a_pod_that_cannot_be_had_is_given_up(cloud):
-    cloud.answer({"samples.html": [NO_PAGE], "describe": [says("FAILED")]})
+    cloud.answer({"samples.html": [NO_PAGE], "describe": [make_reply("FAILED")]})
     done = cloud.run("resume_pod.sh")
     assert done.returncode == 1
     assert "pod is FAILED" in done.stderr

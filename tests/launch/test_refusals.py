@@ -1,4 +1,4 @@
-"""What is mistyped is refused in one line, before anything is called."""
+"""Tests that invalid arguments give a one-line error before any command is called."""
 
 import re
 import shlex
@@ -15,8 +15,8 @@ TRAIN = sorted({*RENT, *START})
 PROGRAM = {flag.name: flag for flag in main.flags.FLAGS.get_key_flags_for_module(main)}
 
 
-def refused(cloud, script, *arguments, **variables):
-    """The one line that a script says, having called nothing."""
+def read_error(cloud, script, *arguments, **variables):
+    """Return the script's error message, which is one line; no other command may be called."""
     done = cloud.run(script, *arguments, **variables)
     assert cloud.calls() == []
     assert done.stdout == ""
@@ -46,7 +46,7 @@ def refused(cloud, script, *arguments, **variables):
     ],
 )
 def test_an_argument_that_the_program_does_not_know_is_refused(cloud, script, argument):
-    line = refused(cloud, script, "--config.steps=3", argument)
+    line = read_error(cloud, script, "--config.steps=3", argument)
     assert "unknown argument" in line
     assert "--dry-run" in line
     assert "--config.KEY=VALUE" in line
@@ -54,7 +54,7 @@ def test_an_argument_that_the_program_does_not_know_is_refused(cloud, script, ar
 
 @pytest.mark.parametrize("script", START)
 def test_what_follows_two_dashes_must_be_known_too(cloud, script):
-    assert "unknown argument --dry-run" in refused(cloud, script, "--", "--dry-run")
+    assert "unknown argument --dry-run" in read_error(cloud, script, "--", "--dry-run")
 
 
 @pytest.mark.parametrize("script", START)
@@ -66,7 +66,7 @@ def test_what_follows_two_dashes_must_be_known_too(cloud, script):
     ],
 )
 def test_what_the_scripts_set_themselves_is_not_set_again(cloud, script, argument, instead):
-    assert refused(cloud, script, argument) == f"{argument}: set {instead} instead."
+    assert read_error(cloud, script, argument) == f"{argument}: set {instead} instead."
 
 
 @pytest.mark.parametrize("name", sorted({*PROGRAM} - {"workdir"}))
@@ -77,21 +77,21 @@ def test_flags_of_the_program_are_let_through(cloud, name):
 
 
 def test_a_mode_that_there_is_not_is_refused(cloud):
-    assert refused(cloud, "run_pod.sh", "--mode=trian").startswith(
+    assert read_error(cloud, "run_pod.sh", "--mode=trian").startswith(
         "--mode=trian: give one of train,"
     )
 
 
 @pytest.mark.parametrize(
-    "argument", ["--mode=sample", "--into=x", "--topology=v4-8", "--program=train"]
+    "argument", ["--mode=sample", "--output=x", "--topology=v4-8", "--program=train"]
 )
 def test_only_a_training_is_seen_through(cloud, argument):
-    assert "launch/run_pod.sh" in refused(cloud, "resume_pod.sh", argument)
+    assert "launch/run_pod.sh" in read_error(cloud, "resume_pod.sh", argument)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_checks_its_values(cloud, script):
-    assert refused(cloud, script, POLL="x") == "POLL=x: give whole seconds, as 3600."
+    assert read_error(cloud, script, POLL="x") == "POLL=x: give whole seconds, as 3600."
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_every_script_checks_its_values(cloud, script):
     ],
 )
 def test_a_value_that_cannot_be_is_refused(cloud, name, value):
-    line = refused(cloud, "stop_pod.sh", **{name: value})
-    told = cloud.shell(f"printf %q {shlex.quote(value)}").stdout
-    assert line.startswith(f"{name}={told}: ")
+    line = read_error(cloud, "stop_pod.sh", **{name: value})
+    quoted = cloud.shell(f"printf %q {shlex.quote(value)}").stdout
+    assert line.startswith(f"{name}={quoted}: ")
 
 
 @pytest.mark.parametrize("script", TRAIN)
 def test_pod_and_configuration_are_checked_where_one_is_used(cloud, script):
-    assert refused(cloud, script, ACCELERATOR="v4-65").startswith("ACCELERATOR=v4-65: ")
+    assert read_error(cloud, script, ACCELERATOR="v4-65").startswith("ACCELERATOR=v4-65: ")
 
 
 @pytest.mark.parametrize(
@@ -153,18 +153,18 @@ def test_pod_and_configuration_are_checked_where_one_is_used(cloud, script):
         ({"CONFIG": "configs/nothere.py"}, "CONFIG=configs/nothere.py: "),
         ({"CONFIG": "configs"}, "CONFIG=configs: "),
         ({"CONFIG": "configs/tpu_v4.py:150m"}, "CONFIG=configs/tpu_v4.py:150m: "),
-        ({"ACCELERATOR": "v5litepod-256"}, "CONFIG=configs/tpu_v4.py is for v4, and "),
-        ({"ACCELERATOR": "v5p-64"}, "CONFIG=configs/tpu_v4.py is for v4, and "),
-        ({"ACCELERATOR": "v2-8"}, "CONFIG=configs/tpu_v4.py is for v4, and "),
+        ({"ACCELERATOR": "v5litepod-256"}, "CONFIG=configs/tpu_v4.py is for v4, but "),
+        ({"ACCELERATOR": "v5p-64"}, "CONFIG=configs/tpu_v4.py is for v4, but "),
+        ({"ACCELERATOR": "v2-8"}, "CONFIG=configs/tpu_v4.py is for v4, but "),
         (
             {"CONFIG": "configs/tpu_v5e.py:8B"},
-            "CONFIG=configs/tpu_v5e.py:8B is for v5litepod, and ",
+            "CONFIG=configs/tpu_v5e.py:8B is for v5litepod, but ",
         ),
-        ({"CONFIG": "configs/tpu_v6e.py"}, "CONFIG=configs/tpu_v6e.py is for v6e, and "),
+        ({"CONFIG": "configs/tpu_v6e.py"}, "CONFIG=configs/tpu_v6e.py is for v6e, but "),
     ],
 )
 def test_a_pod_and_a_configuration_that_do_not_fit_are_refused(cloud, variables, message):
-    assert refused(cloud, "create_pod.sh", "--dry-run", **variables).startswith(message)
+    assert read_error(cloud, "create_pod.sh", "--dry-run", **variables).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the scripts ask of Google Cloud, word for word."""
+"""Tests of the exact gcloud calls of the scripts."""
 
 import pytest
 
@@ -11,9 +11,9 @@ from tests.launch.cloud import (
     RESOURCES,
     SCRIPTS,
     SSH_FAILED,
-    refuses,
+    make_failure,
+    make_reply,
     remote,
-    says,
 )
 
 NEEDS = {
@@ -65,7 +65,7 @@ ODD = [
     ],
 )
 def test_a_pod_is_asked_for_as_the_variables_say(cloud, variables, flags):
-    cloud.answer({"describe": [NO_POD, says("ACTIVE")]})
+    cloud.answer({"describe": [NO_POD, make_reply("ACTIVE")]})
     done = cloud.run("create_pod.sh", **variables)
     assert done.returncode == 0, done.stderr
     expected = [*RESOURCES, "create", "pod", *PLACE, *flags.split()]
@@ -74,7 +74,7 @@ def test_a_pod_is_asked_for_as_the_variables_say(cloud, variables, flags):
 
 def test_creation_waits_until_the_pod_is_there(cloud):
     states = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE", "FAILED"]
-    cloud.answer({"describe": [NO_POD, *map(says, states)]})
+    cloud.answer({"describe": [NO_POD, *map(make_reply, states)]})
     done = cloud.run("create_pod.sh")
     assert done.returncode == 0, done.stderr
     assert cloud.verbs() == ["describe", "create", "describe", "describe", "describe"]
@@ -86,16 +86,18 @@ def test_creation_waits_until_the_pod_is_there(cloud):
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDING", "SUSPENDED"])
 def test_creation_gives_up_and_shows_why(cloud, state):
-    cloud.answer({"--format": [NO_POD, says(state)], "describe": [says("no quota for v4")]})
+    cloud.answer(
+        {"--format": [NO_POD, make_reply(state)], "describe": [make_reply("no quota for v4")]}
+    )
     done = cloud.run("create_pod.sh")
     assert done.returncode == 1
     assert f"error: pod is {state}" in done.stderr
-    # The description goes where people look, with the message below it.
+    # The description is printed to stderr, before the error message.
     assert "no quota for v4" in done.stderr
 
 
 def test_creation_waits_no_longer_than_told(cloud):
-    cloud.answer({"describe": [NO_POD, says("WAITING_FOR_RESOURCES")]})
+    cloud.answer({"describe": [NO_POD, make_reply("WAITING_FOR_RESOURCES")]})
     done = cloud.run("create_pod.sh", TIMEOUT="3")
     assert done.returncode == 1
     assert "pod is WAITING_FOR_RESOURCES after 3 seconds" in done.stderr
@@ -103,7 +105,7 @@ def test_creation_waits_no_longer_than_told(cloud):
 
 
 def test_a_request_that_stands_is_waited_for_and_not_made_again(cloud):
-    cloud.answer({"describe": [says("WAITING_FOR_RESOURCES"), says("ACTIVE")]})
+    cloud.answer({"describe": [make_reply("WAITING_FOR_RESOURCES"), make_reply("ACTIVE")]})
     assert cloud.run("create_pod.sh").returncode == 0
     assert cloud.verbs() == ["describe", "describe"]
 
@@ -117,12 +119,12 @@ REFRESH = (
 
 @pytest.mark.parametrize("error", [NO_NAME, REFRESH, "ERROR: UNAVAILABLE: try later"])
 def test_a_connection_that_fails_is_told_at_once_and_tried_again(cloud, error):
-    cloud.answer({"describe": [refuses(error)]})
+    cloud.answer({"describe": [make_failure(error)]})
     done = cloud.run("create_pod.sh")
     assert done.returncode == 1
     assert done.stderr.count(error) == 2
-    assert done.stderr.startswith(f"{error} (asking again, every 0 seconds)\n")
-    assert f"error: gcloud cannot tell the state of pod: {error}" in done.stderr
+    assert done.stderr.startswith(f"{error} (retrying every 0 seconds)\n")
+    assert f"error: gcloud cannot get the state of pod: {error}" in done.stderr
     assert cloud.verbs() == ["describe"] * 5
 
 
@@ -141,22 +143,22 @@ def test_a_connection_that_fails_is_told_at_once_and_tried_again(cloud, error):
 )
 @pytest.mark.parametrize("script", ["create_pod.sh", "delete_pod.sh"])
 def test_what_stays_an_error_is_told_at_once_and_not_taken_for_a_missing_pod(cloud, script, error):
-    cloud.answer({"describe": [refuses(f"ERROR: {error}")]})
+    cloud.answer({"describe": [make_failure(f"ERROR: {error}")]})
     done = cloud.run(script)
     assert done.returncode == 1
-    assert done.stderr == f"error: gcloud cannot tell the state of pod: ERROR: {error}\n"
+    assert done.stderr == f"error: gcloud cannot get the state of pod: ERROR: {error}\n"
     assert cloud.verbs() == ["describe"]
 
 
 def test_a_connection_may_fail_once(cloud):
-    cloud.answer({"describe": [refuses(NO_NAME), says("ACTIVE")]})
+    cloud.answer({"describe": [make_failure(NO_NAME), make_reply("ACTIVE")]})
     assert cloud.run("create_pod.sh").returncode == 0
 
 
 @pytest.mark.parametrize("script", ["run_pod.sh", "resume_pod.sh"])
 @pytest.mark.parametrize("bucket", ["gs://my-bucket", "gs://my-bucket/a/b/"])
 def test_the_bucket_is_looked_at_before_anything_is_rented(cloud, script, bucket):
-    cloud.answer({"storage": [refuses("ERROR: gs://my-bucket not found: 404.")]})
+    cloud.answer({"storage": [make_failure("ERROR: gs://my-bucket not found: 404.")]})
     done = cloud.run(script, BUCKET=bucket)
     assert done.returncode == 1
     assert done.stderr.startswith(
@@ -175,17 +177,17 @@ def test_an_empty_bucket_will_do(cloud):
 @pytest.mark.parametrize("script", ["status_pod.sh", "resume_pod.sh"])
 def test_only_a_page_that_is_not_there_is_not_finished(cloud, script):
     error = "ERROR: (gcloud.storage.ls) HTTPError 403: no storage.objects.list access"
-    cloud.answer({"samples.html": [refuses(error)], "describe": [says("WAITING")]})
+    cloud.answer({"samples.html": [make_failure(error)], "describe": [make_reply("WAITING")]})
     done = cloud.run(script)
     assert done.returncode == 1
     page = "gs://my-bucket/runs/1b/samples.html"
-    assert f"error: gcloud cannot tell whether there is {page}: {error}\n" in done.stderr
+    assert f"error: gcloud cannot check whether {page} exists: {error}\n" in done.stderr
     assert "not finished" not in done.stdout
     assert "create" not in cloud.verbs()
 
 
 def test_a_page_is_looked_for_again_when_the_connection_fails(cloud):
-    cloud.answer({"samples.html": [refuses(NO_NAME), NOTHING]})
+    cloud.answer({"samples.html": [make_failure(NO_NAME), NOTHING]})
     assert cloud.run("resume_pod.sh").returncode == 0
 
 
@@ -279,8 +281,8 @@ def test_status_tells_pod_hosts_and_page(cloud):
     cloud.answer(
         {
             "storage": [NO_PAGE],
-            "describe": [says("ACTIVE")],
-            "host_state": [says("oneflow on h: running")],
+            "describe": [make_reply("ACTIVE")],
+            "host_state": [make_reply("oneflow on h: running")],
         }
     )
     done = cloud.run("status_pod.sh", RUN="mine")
@@ -294,15 +296,17 @@ def test_status_tells_pod_hosts_and_page(cloud):
 
 
 def test_a_pod_is_deleted_with_its_machines(cloud):
-    cloud.answer({"describe": [says("ACTIVE")]})
+    cloud.answer({"describe": [make_reply("ACTIVE")]})
     assert cloud.run("delete_pod.sh").returncode == 0
     assert cloud.calls()[1:] == [[*RESOURCES, "delete", "pod", *PLACE, "--force", "--quiet"]]
 
 
-@pytest.mark.parametrize("answer", [NO_POD, refuses("NOT_FOUND: Requested entity was not found.")])
+@pytest.mark.parametrize(
+    "answer", [NO_POD, make_failure("NOT_FOUND: Requested entity was not found.")]
+)
 def test_a_pod_that_is_gone_is_not_deleted_again(cloud, answer):
     cloud.answer({"describe": [answer]})
     done = cloud.run("delete_pod.sh")
     assert done.returncode == 0
-    assert done.stdout == "pod: there is none in us-central2-b\n"
+    assert done.stdout == "pod: there is no such pod in us-central2-b\n"
     assert cloud.verbs() == ["describe"]

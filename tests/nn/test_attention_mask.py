@@ -1,4 +1,4 @@
-"""Who sees whom, held against the definition slot by slot."""
+"""Tests of attention masks against a definition slot by slot."""
 
 import dataclasses
 
@@ -14,10 +14,10 @@ from tests import tiny
 
 def reference_mask(view, pattern, row):
     kind, segment, order = (
-        np.asarray(x)[row] for x in (view.kind, view.segment, view.position[..., 0])
+        np.asarray(x)[row] for x in (view.modality, view.segment, view.position[..., 0])
     )
 
-    def sees(i, j):
+    def is_visible(i, j):
         if segment[i] != segment[j]:
             return False
         picture = kind[i] == kind[j] == Modality.IMAGE and order[i] == order[j]
@@ -29,11 +29,11 @@ def reference_mask(view, pattern, row):
         }[pattern]
 
     slots = range(len(kind))
-    return [[sees(i, j) for j in slots] for i in slots]
+    return [[is_visible(i, j) for j in slots] for i in slots]
 
 
 def make_view(modality, segment, order):
-    """A view without content; arguments of one row or of several."""
+    """Return a view without content; arguments are one row or a batch of rows."""
     modality, segment, order = (jnp.atleast_2d(jnp.asarray(x)) for x in (modality, segment, order))
     position = jnp.stack([order, 0 * order, 0 * order], axis=-1)
     empty = jnp.zeros((*modality.shape, 1))
@@ -41,7 +41,7 @@ def make_view(modality, segment, order):
 
 
 def random_view(seed, batch_size=6, num_slots=48):
-    """Documents of words and pictures, packed, some side by side with others of the same order."""
+    """Return packed random documents; some images have the same order as their neighbors."""
     rng = np.random.default_rng(seed)
     fields = np.zeros((3, batch_size, num_slots), np.int32)
     for row in range(batch_size):
@@ -58,33 +58,35 @@ def random_view(seed, batch_size=6, num_slots=48):
 @pytest.mark.parametrize("attend", AttentionPattern)
 def test_who_sees_whom_in_random_rows(attend):
     view = random_view(seed=0)
-    found = np.asarray(attention_mask.from_canvas(view, attend).visible())
+    actual = np.asarray(attention_mask.from_canvas(view, attend).materialize())
     expected = np.array([reference_mask(view, attend, row) for row in range(6)])
-    np.testing.assert_array_equal(found, expected)
-    assert found.any(axis=-1).all()  # No row of a softmax is empty.
+    np.testing.assert_array_equal(actual, expected)
+    assert actual.any(axis=-1).all()  # No query has an empty mask.
     assert len({tuple(row) for row in np.asarray(view.segment)}) == 6
 
 
 @pytest.mark.parametrize("attend", AttentionPattern)
 def test_who_sees_whom_in_documents_as_they_are_laid_out(attend):
-    """Packed documents with pictures side by side, and empty slots."""
-    documents = [item for item in toy.Toy(documents=12) if len(item.pictures()) > 1][:2]
-    lay = dataclasses.replace(tiny.make_layout(64, 0), markers=True)
+    """Check packed documents with neighboring images and empty slots."""
+    documents = [item for item in toy.Toy(documents=12) if len(item.images()) > 1][:2]
+    lay = dataclasses.replace(tiny.make_layout(64, 0), has_markers=True)
     rows = [lay.row(item) for item in documents]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    segment = np.repeat([1, 2], [len(row["kind"]) for row in rows])
+    segment = np.repeat([1, 2], [len(row["modality"]) for row in rows])
     canvas = lay.canvas([joined])
     segment = np.pad(segment, (0, 64 - len(segment)))[None]
     view = tiny.noisy_canvas(canvas).replace(segment=segment)
     expected = np.array(reference_mask(view, attend, 0))
-    np.testing.assert_array_equal(attention_mask.from_canvas(view, attend).visible()[0], expected)
+    np.testing.assert_array_equal(
+        attention_mask.from_canvas(view, attend).materialize()[0], expected
+    )
     assert expected.sum() < expected.size
 
 
 def test_documents_see_themselves_in_both_directions_and_nothing_else():
     view = make_view([1, 1, 1, 0], [1, 1, 2, 0], [0, 1, 0, 0])
     np.testing.assert_array_equal(
-        attention_mask.from_canvas(view, AttentionPattern.BIDIRECTIONAL).visible()[0],
+        attention_mask.from_canvas(view, AttentionPattern.BIDIRECTIONAL).materialize()[0],
         [
             [True, True, False, False],
             [True, True, False, False],
@@ -97,18 +99,18 @@ def test_documents_see_themselves_in_both_directions_and_nothing_else():
 def test_after_a_cache_words_see_back_and_pictures_all_of_themselves():
     words = make_view([[1, 1, 1], [2, 2, 2]], [[1, 1, 1], [1, 1, 1]], [[5, 6, 7], [5, 5, 5]])
     length = np.array([2, 4])
-    found = attention_mask.for_decode(words, jnp.asarray(length), num_keys=9)
+    actual = attention_mask.for_decode(words, jnp.asarray(length), num_keys=9)
     last = [[length[0] + i for i in range(3)], [length[1] + 2] * 3]
     expected = [[[slot <= upto for slot in range(9)] for upto in row] for row in last]
-    np.testing.assert_array_equal(found.visible(), expected)
-    assert found.pattern is None
+    np.testing.assert_array_equal(actual.materialize(), expected)
+    assert actual.pattern is None
 
 
 @pytest.mark.parametrize("attend", AttentionPattern)
 def test_nobody_sees_the_room_in_a_cache(attend):
     view = random_view(seed=1)
     whole = attention_mask.from_canvas(view, attend)
-    padded = whole.padded(60)
-    np.testing.assert_array_equal(padded.visible()[..., :48], whole.visible())
-    assert not padded.visible()[..., 48:].any()
+    padded = whole.pad_keys(60)
+    np.testing.assert_array_equal(padded.materialize()[..., :48], whole.materialize())
+    assert not padded.materialize()[..., 48:].any()
     assert padded.pattern is None

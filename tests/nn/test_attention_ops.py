@@ -1,4 +1,4 @@
-"""Every way to attend is the definition: values and gradients, on one device and on eight."""
+"""Tests of attention implementations: values and gradients, on one device and on eight."""
 
 import functools
 
@@ -14,65 +14,65 @@ from tests.nn import test_attention_mask
 
 
 def naive_attention(query, key, value, mask):
-    """The definition, one query at a time in float64; head h reads key head h // (H / K)."""
+    """Compute attention query by query in float64; head h reads key head h // (H / K)."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     rows, slots, heads, width = query.shape
     group = heads // key.shape[2]
     out = np.zeros(query.shape)
     for b, i, h in np.ndindex(rows, slots, heads):
-        seen = np.flatnonzero(mask[b, i])
-        scores = key[b, seen, h // group] @ query[b, i, h] / np.sqrt(width)
+        visible = np.flatnonzero(mask[b, i])
+        scores = key[b, visible, h // group] @ query[b, i, h] / np.sqrt(width)
         weights = np.exp(scores - scores.max())
-        out[b, i, h] = weights / weights.sum() @ value[b, seen, h // group]
+        out[b, i, h] = weights / weights.sum() @ value[b, visible, h // group]
     return out
 
 
 @pytest.fixture(autouse=True)
 def _short_blocks(monkeypatch):
-    """Several in a row, and the last of them not full."""
+    """Use short key blocks: several per row, the last one partial."""
     monkeypatch.setattr(blockwise_attention, "BLOCK_K", 20)
 
 
 def random_qkv(batch_size=6, num_slots=48, heads=6, kv_heads=3, width=8, dtype=jnp.float32):
-    """Queries, keys and values; all sizes differ, so that no axis can be taken for another."""
+    """Return queries, keys and values whose axis sizes all differ, so that no axes are confused."""
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = [(batch_size, num_slots, count, width) for count in (heads, kv_heads, kv_heads)]
-    drawn = [jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)]
-    return [x.astype(dtype) for x in (2 * drawn[0], 2 * drawn[1], drawn[2])]
+    normals = [jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)]
+    return [x.astype(dtype) for x in (2 * normals[0], 2 * normals[1], normals[2])]
 
 
 def output_and_gradients(implementation, qkv, mask):
-    """What is gathered, and the slopes of some function of it."""
-    along = jax.random.normal(jax.random.key(1), qkv[0].shape)
+    """Return the output and the gradients of a random projection of it."""
+    direction = jax.random.normal(jax.random.key(1), qkv[0].shape)
 
-    def measure(*asked):
-        found = attention_ops.dot_product_attention(*asked, mask, implementation)
-        return jnp.sum(found * along), found
+    def loss_and_output(*arrays):
+        output = attention_ops.dot_product_attention(*arrays, mask, implementation)
+        return jnp.sum(output * direction), output
 
-    run = jax.jit(jax.value_and_grad(measure, argnums=(0, 1, 2), has_aux=True))
-    (_, found), slopes = run(*qkv)
-    return [found, *slopes]
+    run = jax.jit(jax.value_and_grad(loss_and_output, argnums=(0, 1, 2), has_aux=True))
+    (_, output), gradients = run(*qkv)
+    return [output, *gradients]
 
 
 @functools.cache
 def xla_reference(pattern, kv_heads):
-    """The reference: all scores at once, which `naive_attention` vouches for."""
-    seen = attention_mask.from_canvas(test_attention_mask.random_view(seed=2), pattern)
-    return output_and_gradients("dense", random_qkv(kv_heads=kv_heads), seen)
+    """Return the reference from "xla", which a test compares with `naive_attention`."""
+    mask = attention_mask.from_canvas(test_attention_mask.random_view(seed=2), pattern)
+    return output_and_gradients("xla", random_qkv(kv_heads=kv_heads), mask)
 
 
 def assert_close(actual, expected, atol=1e-5):
-    for name, one, other in zip(("found", "query", "key", "value"), actual, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=atol, err_msg=name)
+    for name, a, b in zip(("found", "query", "key", "value"), actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("kv_heads", [6, 3, 1])
 def test_all_at_once_is_the_definition(kv_heads):
-    asked, seen = (
+    qkv, mask = (
         random_qkv(kv_heads=kv_heads),
         attention_mask.from_canvas(test_attention_mask.random_view(2), AttentionPattern.MIXED),
     )
-    expected = naive_attention(*asked, np.asarray(seen.visible()))
+    expected = naive_attention(*qkv, np.asarray(mask.materialize()))
     np.testing.assert_allclose(
         xla_reference(AttentionPattern.MIXED, kv_heads)[0], expected, atol=1e-5
     )
@@ -81,36 +81,36 @@ def test_all_at_once_is_the_definition(kv_heads):
 @pytest.mark.parametrize(
     ("way", "attend", "kv_heads"),
     [
-        *(("blocks", attend, 3) for attend in AttentionPattern),
-        ("blocks", AttentionPattern.MIXED, 1),
-        ("blocks", AttentionPattern.MIXED, 6),
+        *(("blockwise", attend, 3) for attend in AttentionPattern),
+        ("blockwise", AttentionPattern.MIXED, 1),
+        ("blockwise", AttentionPattern.MIXED, 6),
         ("splash", AttentionPattern.BIDIRECTIONAL, 3),
         ("splash", AttentionPattern.CAUSAL, 6),
-        ("splash", AttentionPattern.MIXED, 3),  # It is `blocks`.
+        ("splash", AttentionPattern.MIXED, 3),  # It falls back to `blockwise`.
     ],
 )
 def test_every_way_is_all_at_once(way, attend, kv_heads):
-    """The kernel for TPUs is interpreted here."""
-    seen = attention_mask.from_canvas(test_attention_mask.random_view(seed=2), attend)
-    found = output_and_gradients(way, random_qkv(kv_heads=kv_heads), seen)
-    assert_close(found, xla_reference(attend, kv_heads))
+    """Check every implementation against "xla"; the TPU kernel runs in interpret mode."""
+    mask = attention_mask.from_canvas(test_attention_mask.random_view(seed=2), attend)
+    actual = output_and_gradients(way, random_qkv(kv_heads=kv_heads), mask)
+    assert_close(actual, xla_reference(attend, kv_heads))
 
 
-@pytest.mark.parametrize("way", ["blocks", "splash"])
+@pytest.mark.parametrize("way", ["blockwise", "splash"])
 def test_after_a_cache(way):
-    """Fewer look than are looked at."""
+    """Check fewer queries than keys, as in decoding with a cache."""
     view = jax.tree.map(lambda x: x[:, :5], test_attention_mask.random_view(seed=2))
-    seen = attention_mask.for_decode(view, jnp.arange(6) * 7, num_keys=48)
+    mask = attention_mask.for_decode(view, jnp.arange(6) * 7, num_keys=48)
     query, key, value = random_qkv()
-    asked = query[:, :5], key, value
-    assert_close(output_and_gradients(way, asked, seen), output_and_gradients("dense", asked, seen))
+    qkv = query[:, :5], key, value
+    assert_close(output_and_gradients(way, qkv, mask), output_and_gradients("xla", qkv, mask))
 
 
 RINGS = [
-    ({"sequence": 8}, 6),
-    ({"sequence": 2, "data": 4}, 8),
-    ({"data": 2, "sequence": 2, "tensor": 2}, 6),
-    ({"fsdp": 2, "sequence": 4}, 6),
+    ({"context": 8}, 6),
+    ({"context": 2, "data": 4}, 8),
+    ({"data": 2, "context": 2, "tensor": 2}, 6),
+    ({"fsdp": 2, "context": 4}, 6),
 ]
 
 
@@ -118,9 +118,9 @@ RINGS = [
 @pytest.mark.parametrize(("sizes", "heads"), RINGS, ids=str)
 def test_a_ring_is_all_at_once(sizes, heads, attend):
     view = test_attention_mask.random_view(seed=2, batch_size=8)
-    seen = attention_mask.from_canvas(view, attend)
-    asked = random_qkv(batch_size=8, heads=2 * heads, kv_heads=heads)
-    expected = output_and_gradients("dense", asked, seen)
+    mask = attention_mask.from_canvas(view, attend)
+    qkv = random_qkv(batch_size=8, heads=2 * heads, kv_heads=heads)
+    expected = output_and_gradients("xla", qkv, mask)
     with sharding.mesh_context(sharding.make_mesh({"data": 1} | sizes)):
-        assert partitioning.sharded_axis("slots") == "sequence"
-        assert_close(output_and_gradients("dense", asked, seen), expected)
+        assert partitioning.sharded_axis("slots") == "context"
+        assert_close(output_and_gradients("xla", qkv, mask), expected)

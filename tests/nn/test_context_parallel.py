@@ -1,4 +1,4 @@
-"""Slots of a row shared out among devices: the same losses and gradients, in less memory each."""
+"""Tests of context parallelism: equal losses and gradients, with less memory per device."""
 
 import dataclasses
 import functools
@@ -20,30 +20,30 @@ from tests.paradigms import test_edit_flow
 from tests.samplers import test_ar_guidance
 
 LENGTH = 48
-MIX = {"data": 2, "sequence": 2, "tensor": 2}
+MIX = {"data": 2, "context": 2, "tensor": 2}
 
 
 def paradigm_and_layout(name):
-    """All tasks come, and documents with mistakes and without."""
+    """Return a paradigm with all its tasks and time couplings, and its layout."""
     if name == "oneflow":
         return tiny.paradigm(), tiny.make_layout(LENGTH)
     if name == "edit_flow":
         times = (0.25, 0.25, 0.25, 0.25)
-        return test_edit_flow.paradigm(tiny.TASK_MIXTURE.shares, times), tiny.make_layout(LENGTH, 0)
+        return test_edit_flow.paradigm(tiny.TASK_MIXTURE.probs, times), tiny.make_layout(LENGTH, 0)
     return test_ar_guidance.make_paradigm(name, tasks.TaskMixture((0.5, 0.5, 0.0, 0.0, 0.0), 0.5))
 
 
 @functools.cache
-def alone(name):
-    """The function from parameters and a batch to loss and gradient; both; what one device says."""
+def single_device_reference(name):
+    """Return the loss-and-gradient function, its arguments, and its result on one device."""
     paradigm, layout = paradigm_and_layout(name)
     size = dataclasses.replace(tiny.TRANSFORMER_CONFIG, layers=1, heads=4, head_width=8)
     net = tiny.network(heads=paradigm.heads)
-    net = dataclasses.replace(net, size=size, attend=paradigm.attend)
+    net = dataclasses.replace(net, config=size, attention_pattern=paradigm.attention_pattern)
     rows = map(dataclasses.replace(layout, length=2 * LENGTH).row, toy.Toy(documents=40))
-    rows = [row for row in rows if len(row["kind"]) <= LENGTH][:8]
+    rows = [row for row in rows if len(row["modality"]) <= LENGTH][:8]
     canvas = jax.tree.map(jnp.asarray, dataclasses.replace(layout, length=LENGTH).canvas(rows))
-    if name == "chameleon":  # Codes have no latents.
+    if name == "chameleon":  # Image codes have no latents.
         canvas = canvas.replace(latents=jnp.zeros((*canvas.ids.shape, tiny.CODEC.channels)))
     u = jnp.broadcast_to(jnp.linspace(0.1, 0.8, 8)[:, None], canvas.ids.shape)
 
@@ -62,28 +62,30 @@ def alone(name):
     ("name", "sizes"),
     [
         *((name, MIX) for name in ("oneflow", "edit_flow", "transfusion", "chameleon")),
-        ("oneflow", {"sequence": 8}),
-        ("transfusion", {"fsdp": 2, "sequence": 4}),
+        ("oneflow", {"context": 8}),
+        ("transfusion", {"fsdp": 2, "context": 4}),
     ],
     ids=str,
 )
 def test_devices_that_share_out_slots_learn_the_same(name, sizes):
-    both, params, canvas, (loss, slopes) = alone(name)
+    both, params, canvas, (loss, gradients) = single_device_reference(name)
     mesh = sharding.make_mesh({"data": 1} | sizes)
     with sharding.mesh_context(mesh):
         where = (sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh))
-        # A function of its own: what was traced without a mesh is not traced again.
-        on_mesh = jax.jit(lambda *given: both(*given), in_shardings=where)
-        found, found_slopes = on_mesh(params, jax.device_put(canvas, where[1]))
-    np.testing.assert_allclose(found, loss, rtol=1e-5)
-    greatest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(slopes))
-    tiny.assert_trees_close(found_slopes, slopes, atol=1e-5 * greatest)
+        # A new function, so that JAX does not reuse the trace without a mesh.
+        on_mesh = jax.jit(lambda *args: both(*args), in_shardings=where)
+        actual_loss, actual_gradients = on_mesh(params, jax.device_put(canvas, where[1]))
+    np.testing.assert_allclose(actual_loss, loss, rtol=1e-5)
+    greatest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradients))
+    tiny.assert_trees_close(actual_gradients, gradients, atol=1e-5 * greatest)
 
 
-def temporaries(length, sizes, devices):
-    """Bytes that a training step takes on each device, besides its arguments."""
-    size = dataclasses.replace(tiny.TRANSFORMER_CONFIG, attention="blocks", remat="full", layers=1)
-    system = tiny.System(network=dataclasses.replace(tiny.network(), size=size))
+def measure_temp_bytes(length, sizes, devices):
+    """Return the temporary bytes of a training step on each device, without its arguments."""
+    size = dataclasses.replace(
+        tiny.TRANSFORMER_CONFIG, attention="blockwise", remat="full", layers=1
+    )
+    system = tiny.System(network=dataclasses.replace(tiny.network(), config=size))
     mesh = sharding.make_mesh({"data": 1} | sizes, jax.devices()[:devices])
     canvas = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((1, length, *x.shape[2:]), x.dtype), tiny.packed_batch()
@@ -93,11 +95,11 @@ def temporaries(length, sizes, devices):
             lambda key, canvas: nn.unbox(system.initializer(canvas)(key)), jax.random.key(0), canvas
         )
         step = jax.jit(
-            system.update(),
+            system.train_step(),
             in_shardings=(sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh)),
         )
         analysis = step.lower(state, canvas).compile().memory_analysis()
-    # That the analysis is of one device shows in its arguments, which all but the canvas are whole.
+    # The analysis is per device: parameters and moments are replicated, the canvas is sharded.
     whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     assert 3 * whole < analysis.argument_size_in_bytes < 6 * whole + 2e5
     return analysis.temp_size_in_bytes
@@ -105,8 +107,8 @@ def temporaries(length, sizes, devices):
 
 def test_a_row_eight_times_as_long_takes_no_more_memory_on_each_of_eight_devices(monkeypatch):
     monkeypatch.setattr(blockwise_attention, "BLOCK_K", 64)
-    one = temporaries(256, {}, 1)
-    each = temporaries(8 * 256, {"sequence": 8}, 8)
+    one = measure_temp_bytes(256, {}, 1)
+    each = measure_temp_bytes(8 * 256, {"context": 8}, 8)
     assert each < 1.2 * one
-    # Which is not because nothing grows with the row.
-    assert temporaries(512, {}, 1) > 1.5 * one
+    # Memory does grow with the row on one device.
+    assert measure_temp_bytes(512, {}, 1) > 1.5 * one

@@ -12,7 +12,7 @@ def make_positions(*triples):
 
 
 def rope_scores(query, key, position):
-    """Products of all rotated queries with all rotated keys, `[L L]`."""
+    """Return the dot products of all rotated queries and keys, `[L L]`."""
     rotation = layers.rope_angles(position, query.shape[-1])
     query, key = layers.apply_rope(query, rotation), layers.apply_rope(key, rotation)
     return jnp.einsum("blha,bmha->lm", query, key)
@@ -20,7 +20,7 @@ def rope_scores(query, key, position):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_rope_at_large_positions(dtype):
-    """bfloat16 cannot tell 257 from 256; the angles must."""
+    """Check that angles are float32: bfloat16 cannot represent 257."""
     cos, sin = layers.rope_angles(make_positions((256, 0, 0), (257, 0, 0)), 16)
     assert cos.dtype == sin.dtype == jnp.float32
     x = jnp.ones((1, 2, 1, 16), dtype)
@@ -50,7 +50,7 @@ def test_rope_keeps_lengths_and_leaves_the_origin():
 
 
 def test_linear_is_the_product_over_its_input_axes(key):
-    layer = layers.Linear((3, 5), ("heads", "head_width", "a", "b"), jnp.float32, inputs=2,
+    layer = layers.Linear((3, 5), ("heads", "head_width", "a", "b"), jnp.float32, num_input_axes=2,
                           use_bias=True)  # fmt: skip
     x = jax.random.normal(key, (2, 4, 6, 7))
     params = nn.unbox(layer.init(jax.random.key(1), x))
@@ -64,15 +64,15 @@ def test_linear_is_the_product_over_its_input_axes(key):
 
 def test_linear_starts_at_unit_variance_or_zero(key):
     x = jax.random.normal(key, (500, 8, 16))
-    layer = layers.Linear((64,), ("heads", "head_width", "width"), jnp.float32, inputs=2)
+    layer = layers.Linear((64,), ("heads", "head_width", "width"), jnp.float32, num_input_axes=2)
     y, _ = layer.init_with_output(jax.random.key(1), x)
     np.testing.assert_allclose(y.std(), 1, atol=0.1)
-    y, _ = layer.clone(zero=True).init_with_output(jax.random.key(1), x)
+    y, _ = layer.clone(zero_init=True).init_with_output(jax.random.key(1), x)
     np.testing.assert_array_equal(y, 0)
 
 
 def test_clock_embedding_tells_near_times_apart(key):
-    """Sinusoids of t itself would hardly move over [0, 1]."""
+    """Check that t is scaled; sinusoids of t itself would hardly change over [0, 1]."""
     embedding = layers.TimestepEmbedding(32, jnp.float32)
     clock = jnp.array([[0.0, 0.01, 0.5, 0.51, 1.0]])
     out, _ = embedding.init_with_output(key, clock)

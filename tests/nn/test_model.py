@@ -10,7 +10,7 @@ from tests import tiny
 
 @functools.cache
 def jit_model(**overrides):
-    """The compiled network of some size, on parameters that fit every size here."""
+    """Return the jitted network; its parameters fit every override used here."""
     net, params = tiny.network(**overrides), tiny.parameters(tiny.network())
     return jax.jit(lambda view: net.apply({"params": params}, view))
 
@@ -62,8 +62,8 @@ def test_slots_reach_all_of_their_document_and_nothing_beyond():
         def output(content):
             embeds, latents = content
             out = jit_model()(view.replace(embeds=embeds, latents=latents))
-            told = jnp.concatenate([out["text_logits"], out["image"]], -1)[0, slot]
-            return told @ direction
+            outputs = jnp.concatenate([out["text_logits"], out["image"]], -1)[0, slot]
+            return outputs @ direction
 
         embeds, latents = jax.grad(output)((view.embeds, view.latents))
         return jnp.abs(embeds[0]).sum(-1) + jnp.abs(latents[0]).sum(-1)
@@ -71,7 +71,7 @@ def test_slots_reach_all_of_their_document_and_nothing_beyond():
     first, last = np.flatnonzero(segment == 2)[[0, -1]]
     for slot in (first, (first + last) // 2, last):
         felt = np.asarray(reach(int(slot)))
-        # Backward in order as well as forward; packed neighbors and PAD exactly not at all.
+        # Attention is bidirectional; other packed documents and PAD have exactly no influence.
         assert np.all(felt[segment == 2] > 0)
         np.testing.assert_array_equal(felt[segment != 2], 0)
 
@@ -104,12 +104,12 @@ def test_rows_do_not_see_each_other_nor_padding_rows():
 
 @pytest.mark.parametrize("field", ["embeds", "latents"])
 def test_each_kind_of_slot_reads_its_own_content(field):
-    """Patches carry no token vector, words no latent: what stands there must not matter."""
+    """Check that image slots ignore token embeddings, and text slots ignore latents."""
     view = make_view()
     out = jit_model()(view)
-    foreign = view.kind == (2 if field == "embeds" else 1)
-    other = jnp.where(foreign[..., None], 99.0, getattr(view, field))
-    again = jit_model()(view.replace(**{field: other}))
+    foreign = view.modality == (2 if field == "embeds" else 1)
+    changed = jnp.where(foreign[..., None], 99.0, getattr(view, field))
+    again = jit_model()(view.replace(**{field: changed}))
     np.testing.assert_array_equal(again["image"], out["image"])
 
 
@@ -117,13 +117,15 @@ def test_the_clock_and_the_position_are_heard():
     view = make_view()
     out = jit_model()(view)["image"]
     for changed in (
-        view.replace(clock=1 - view.clock),
+        view.replace(time=1 - view.time),
         *(view.replace(position=view.position.at[0, 3, axis].add(1)) for axis in range(3)),
     ):
         assert jnp.abs(jit_model()(changed)["image"] - out).max() > 1e-4
 
 
-@pytest.mark.parametrize("changes", [{"unroll": 2}, {"remat": "dots"}, {"remat": "full"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"scan_unroll": 2}, {"remat": "dots"}, {"remat": "full"}], ids=str
+)
 def test_unrolling_and_recomputing_change_nothing(changes):
     view = make_view()
     loss, gradients = compute_loss_and_gradients(tiny.network(), view)
@@ -133,7 +135,7 @@ def test_unrolling_and_recomputing_change_nothing(changes):
 
 
 def test_remat_recomputes():
-    """The test above would pass if the setting did nothing."""
+    """Check that remat changes the program, so that the test above is not trivial."""
     view = make_view()
 
     def products(net):
@@ -151,7 +153,7 @@ def test_remat_recomputes():
 def test_the_table_is_the_vocabulary():
     net = tiny.network()
     params = tiny.parameters(net)
-    table = net.apply({"params": params}, method="table")
-    np.testing.assert_array_equal(table.rows, params["rows"])
-    assert table.rows.shape == (tiny.VOCAB, tiny.EMBED)
-    assert table.mask.shape == (tiny.EMBED,)
+    table = net.apply({"params": params}, method="embedding_table")
+    np.testing.assert_array_equal(table.embedding, params["rows"])
+    assert table.embedding.shape == (tiny.VOCAB, tiny.EMBED)
+    assert table.mask_embedding.shape == (tiny.EMBED,)

@@ -1,4 +1,4 @@
-"""Two sets of weights: whose parameters a slot goes by, and that all slots see one another."""
+"""Tests of the two-tower model: which parameters a slot uses, and joint attention."""
 
 import dataclasses
 import functools
@@ -27,11 +27,13 @@ def make_model(model_class=two_tower.TwoTowerModel, **overrides):
 
 @functools.cache
 def make_canvas():
-    """Documents of words and pictures, and two of words alone; and how long each is."""
-    lay = dataclasses.replace(tiny.make_layout(NUM_SLOTS, 0), markers=True)
-    rows = [row for row in map(lay.row, toy.Toy(documents=20)) if len(row["kind"]) <= NUM_SLOTS][:3]
+    """Return documents of text and images and two of text only, and all lengths."""
+    lay = dataclasses.replace(tiny.make_layout(NUM_SLOTS, 0), has_markers=True)
+    rows = [
+        row for row in map(lay.row, toy.Toy(documents=20)) if len(row["modality"]) <= NUM_SLOTS
+    ][:3]
     rows += [lay.row(Document((Text(text),))) for text in TEXTS]
-    return jax.tree.map(jnp.asarray, lay.canvas(rows)), [len(row["kind"]) for row in rows]
+    return jax.tree.map(jnp.asarray, lay.canvas(rows)), [len(row["modality"]) for row in rows]
 
 
 @functools.cache
@@ -45,7 +47,7 @@ def run_model(params, view, net=None):
 
 
 def flatten_params(tree):
-    """The arrays of a tree of parameters by name."""
+    """Return the arrays of a parameter tree by name."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -53,13 +55,13 @@ def flatten_params(tree):
 
 
 def perturb_params(params, pattern):
-    """Other values for every parameter whose name the pattern finds."""
-    found = iter(flatten_params(params))
-    return jax.tree.map(lambda x: 1.5 * x + 0.3 if re.search(pattern, next(found)) else x, params)
+    """Change every parameter whose name matches the pattern."""
+    names = iter(flatten_params(params))
+    return jax.tree.map(lambda x: 1.5 * x + 0.3 if re.search(pattern, next(names)) else x, params)
 
 
 def modality_masks(canvas):
-    """Where words, and where patches, are."""
+    """Return the masks of text slots and of image slots."""
     return np.asarray(canvas.is_text), np.asarray(canvas.is_image)
 
 
@@ -87,7 +89,7 @@ def test_every_parameter_is_of_words_or_of_pictures():
 
 
 def test_documents_without_pictures_do_not_depend_on_what_is_for_pictures():
-    """To the last bit; and it is what is for pictures that pictures depend on."""
+    """Check bit by bit that text-only documents do not depend on image parameters; images do."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     before = run_model(params, view)
@@ -101,47 +103,49 @@ def test_documents_without_pictures_do_not_depend_on_what_is_for_pictures():
 
 @pytest.mark.parametrize("pattern", ["blocks/image/", "image_in/", "clock/", "blocks/text/"])
 def test_what_slots_tell_of_themselves_goes_by_their_own_tower(pattern):
-    """Keys and values of the first layer, as its cache has them."""
+    """Check which tower computes keys and values, using the first layer's cache."""
     canvas, _ = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
 
     @jax.jit
-    def kept(params):
+    def cached_keys_values(params):
         net = bound_model.BoundModel(make_model(), params)
-        _, cache = net.prefill(view, net.cache(view.kind.shape[0], NUM_SLOTS))
+        _, cache = net.prefill(view, net.init_cache(view.modality.shape[0], NUM_SLOTS))
         return cache.key[0], cache.value[0]
 
     text, image = modality_masks(canvas)
-    same, other = (image, text) if "text" in pattern else (text, image)
-    for one, two in zip(kept(params), kept(perturb_params(params, pattern)), strict=True):
+    same, changed = (image, text) if "text" in pattern else (text, image)
+    for one, two in zip(
+        cached_keys_values(params), cached_keys_values(perturb_params(params, pattern)), strict=True
+    ):
         equal = np.all(np.asarray(one) == np.asarray(two), axis=(-1, -2))
         assert equal[same].all()
-        assert not equal[other].any()
+        assert not equal[changed].any()
 
 
 @pytest.mark.parametrize("tower", ["text", "image"])
 def test_what_slots_ask_and_make_of_it_goes_by_their_own_tower(tower):
-    """All that a last layer does but its keys and values, which others see."""
+    """Check which tower computes all of the last layer but keys and values."""
     canvas, _ = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(layers=1)
     params = tiny.parameters(net)
     text, image = modality_masks(canvas)
-    same, other = (image, text) if tower == "text" else (text, image)
+    same, changed = (image, text) if tower == "text" else (text, image)
     for part in ("attention/query", "attention/out", "mlp_norm", "mlp/"):
-        found = run_model(perturb_params(params, f"blocks/{tower}/{part}"), view, net)
+        actual = run_model(perturb_params(params, f"blocks/{tower}/{part}"), view, net)
         for name, expected in run_model(params, view, net).items():
-            equal = np.all(found[name] == expected, axis=-1)
+            equal = np.all(actual[name] == expected, axis=-1)
             assert equal[same].all()
-            assert not equal[other].all()
+            assert not equal[changed].all()
 
 
 def test_attention_is_joint():
-    """A patch changes what later words see, and a word what later patches see; not the reverse."""
+    """Check that a patch affects later text, a token later patches, and neither earlier slots."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     first = int(np.flatnonzero(canvas.is_image[0])[0])
     after = first + tiny.CODEC.grid[0] * tiny.CODEC.grid[1]
-    assert canvas.kind[0, after] == Modality.TEXT
+    assert canvas.modality[0, after] == Modality.TEXT
     before = run_model(params, view)
     patch = view.replace(latents=view.latents.at[0, first].add(1.0))
     by_patch = run_model(params, patch)["token_logits"][0] != before["token_logits"][0]
@@ -158,10 +162,10 @@ def test_words_know_no_time():
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     text, image = modality_masks(canvas)
     before = run_model(params, view)
-    elsewhen = run_model(params, view.replace(clock=jnp.where(canvas.is_text, 0.5, view.clock)))
+    elsewhen = run_model(params, view.replace(time=jnp.where(canvas.is_text, 0.5, view.time)))
     exists = text | image
     np.testing.assert_array_equal(before["token_logits"][exists], elsewhen["token_logits"][exists])
-    later = run_model(params, view.replace(clock=jnp.where(canvas.is_image, 0.5, view.clock)))
+    later = run_model(params, view.replace(time=jnp.where(canvas.is_image, 0.5, view.time)))
     assert (before["image"][image] != later["image"][image]).any(-1).all()
 
 
@@ -170,10 +174,10 @@ def test_widened_copies_the_tower_of_words():
     wide = two_tower.init_image_tower_from_text(params)
     blocks = wide["backbone"]["blocks"]
     tiny.assert_trees_close(blocks["image"], params["backbone"]["blocks"]["text"], atol=0)
-    kept, old = jax.tree.map(lambda x: x, wide), jax.tree.map(lambda x: x, params)
-    del kept["backbone"]["blocks"]["image"], old["backbone"]["blocks"]["image"]
-    tiny.assert_trees_close(kept, old, atol=0)
-    # In memory of their own: a donated state must not hold one buffer twice.
+    rest, old = jax.tree.map(lambda x: x, wide), jax.tree.map(lambda x: x, params)
+    del rest["backbone"]["blocks"]["image"], old["backbone"]["blocks"]["image"]
+    tiny.assert_trees_close(rest, old, atol=0)
+    # The copy has its own buffers: a donated state must not contain one buffer twice.
     leaves = zip(jax.tree.leaves(blocks["image"]), jax.tree.leaves(blocks["text"]), strict=True)
     assert all(one.unsafe_buffer_pointer() != two.unsafe_buffer_pointer() for one, two in leaves)
     assert np.any(
@@ -183,12 +187,15 @@ def test_widened_copies_the_tower_of_words():
 
 
 def test_equal_towers_are_one_tower():
-    """What the one-tower model adds to clean words for their time is a bias."""
+    """Check equal towers against one tower.
+
+    The one-tower model adds a time embedding to text, which at t = 1 is a constant bias.
+    """
     canvas, _ = make_canvas()
     one = make_model(model.Model)
     params = tiny.parameters(one)
     view = tiny.noisy_canvas(canvas)
-    view = view.replace(clock=jnp.where(canvas.is_text, 1.0, view.clock))
+    view = view.replace(time=jnp.where(canvas.is_text, 1.0, view.time))
     clean = one.apply(
         {"params": params}, jnp.ones((1, 1)), method=lambda net, clock: net.clock(clock)
     )[0, 0]
@@ -197,10 +204,10 @@ def test_equal_towers_are_one_tower():
         "backbone": params["backbone"] | {"blocks": {"text": blocks, "image": blocks}},
         "text_in": params["text_in"] | {"bias": params["text_in"]["bias"] + clean},
     }
-    exists = np.asarray(canvas.kind) != Modality.PAD
-    expected, made = run_model(params, view, one), run_model(equal, view)
+    exists = np.asarray(canvas.modality) != Modality.PAD
+    expected, actual = run_model(params, view, one), run_model(equal, view)
     for name, values in expected.items():
-        np.testing.assert_allclose(made[name][exists], values[exists], atol=1e-5)
+        np.testing.assert_allclose(actual[name][exists], values[exists], atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
@@ -212,22 +219,22 @@ def test_recomputed_or_kept_it_is_the_same(remat):
 
 
 def test_with_a_cache_it_is_all_at_once():
-    """A beginning of each row, then words one by one and pictures whole."""
+    """Prefill the start of each row, then decode text by tokens and images as a whole."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     net, whole = bound_model.BoundModel(make_model(), params), run_model(params, view)
-    prefill, after = jax.jit(net.prefill), jax.jit(net.after)
-    _, empty = prefill(view, net.cache(len(lengths), NUM_SLOTS + 8))
+    prefill, after = jax.jit(net.prefill), jax.jit(net.decode)
+    _, empty = prefill(view, net.init_cache(len(lengths), NUM_SLOTS + 8))
     checked = {Modality.TEXT: 0, Modality.IMAGE: 0}
     for row in (0, len(lengths) - 1):
         cache = jax.tree.map(lambda x: x[:, row : row + 1], (empty.key, empty.value))  # noqa: B023
         cache = empty.replace(key=cache[0], value=cache[1], length=jnp.array([2]))
-        slot, kind, span = 2, np.asarray(canvas.kind[row]), np.asarray(canvas.span[row])
+        slot, kind, span = 2, np.asarray(canvas.modality[row]), np.asarray(canvas.span[row])
         while slot < lengths[row]:
             count = int(np.sum(span == span[slot])) if kind[slot] == Modality.IMAGE else 1
             piece = jax.tree.map(lambda x: x[row : row + 1, slot : slot + count], view)  # noqa: B023
             outputs, cache = after(piece, cache)
-            cache = cache.advanced(jnp.array([count]))
+            cache = cache.advance(jnp.array([count]))
             for name, expected in whole.items():
                 np.testing.assert_allclose(
                     outputs[name][0], expected[row, slot : slot + count], atol=1e-5

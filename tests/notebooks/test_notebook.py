@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, cut short, and is what its source makes of it."""
+"""Tests of a shortened run of the notebook, and that it matches its source."""
 
 import pathlib
 import shutil
@@ -19,8 +19,8 @@ def contents(notebook):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """The notebook after a run, in a folder of a clone that leaves nothing behind."""
+def run_notebook(tmp_path_factory):
+    """Return the notebook after a run in a temporary clone."""
     clone = tmp_path_factory.mktemp("clone")
     for name in ("oneflow_jax", "configs"):
         (clone / name).symlink_to(runs.REPOSITORY / name)
@@ -30,7 +30,7 @@ def executed(tmp_path_factory):
         notebook, timeout=600, resources={"metadata": {"path": str(clone / "notebooks")}}
     )
     here = {"ONEFLOW_QUICK": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": ""}
-    # Programs are compiled as those of other processes of tests are; and shown as in a notebook.
+    # Use the compilation cache of the other tests, and the notebook's plotting backend.
     client.execute(env=runs.popen_kwargs()["env"] | here | {"MPLBACKEND": ""})
     assert pathlib.Path(clone, "runs").exists()
     return notebook
@@ -43,16 +43,16 @@ def test_it_is_what_its_source_makes_of_it():
     assert all(not cell.get("outputs") for cell in stored.cells), "make notebook: no outputs"
 
 
-def test_all_of_it_shows_something(executed):
-    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+def test_all_of_it_shows_something(run_notebook):
+    outputs = [output for cell in run_notebook.cells for output in cell.get("outputs", [])]
     kinds = [kind for output in outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") >= 9
     html = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
     (slider,) = [block for block in html if "data-slides" in block]
     assert slider.count("data-slide ") == 10
     assert slider.count('type="range"') == 1
-    told = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert "CPU 6,7" in told  # Eight devices share out the rows of a batch ...
-    assert "CPU 1,3,5,7" in told  # ... and the columns of a matrix.
-    for task in ("words to picture", "picture to words", "a hole between", "from nothing"):
-        assert f"{task}, " in told
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "CPU 6,7" in printed  # Eight devices share the rows of a batch.
+    assert "CPU 1,3,5,7" in printed  # Four devices share the columns of a matrix.
+    for task in ("text to image", "image to text", "infilling", "from nothing"):
+        assert f"{task}, " in printed

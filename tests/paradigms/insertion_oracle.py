@@ -1,4 +1,4 @@
-"""Networks that know what is missing: of one long text, and of a language small enough to list."""
+"""Optimal networks for insertion: for one long text, and for a small enumerable language."""
 
 import dataclasses
 import functools
@@ -14,25 +14,25 @@ BOS = 1
 
 
 def empty_prompts(
-    rows: int, length: int, channels: int = 2, insertable=InsertPolicy.WORDS
+    rows: int, length: int, channels: int = 2, insertable=InsertPolicy.TEXT
 ) -> Canvas:
-    """Empty documents: BOS, and room."""
+    """Return empty documents: BOS and free slots."""
     first = jnp.tile(jnp.arange(length) == 0, (rows, 1))
     return Canvas(
         ids=jnp.where(first, BOS, 0),
         latents=jnp.zeros((rows, length, channels)),
-        kind=jnp.where(first, int(Modality.TEXT), int(Modality.PAD)),
+        modality=jnp.where(first, int(Modality.TEXT), int(Modality.PAD)),
         segment=jnp.where(first, 1, 0),
         span=jnp.where(first, 1, 0),
         position=jnp.zeros((rows, length, 3), int),
-        fixed=first,
-        opening=jnp.where(first, int(insertable), 0),
+        is_given=first,
+        insertable=jnp.where(first, int(insertable), 0),
     )
 
 
 def one_hot_table(vocab: int) -> EmbeddingTable:
-    """Rows from which ids can be read back."""
-    return EmbeddingTable(rows=jnp.eye(vocab), mask=jnp.zeros(vocab))
+    """Return one-hot embeddings, from which ids can be decoded."""
+    return EmbeddingTable(embedding=jnp.eye(vocab), mask_embedding=jnp.zeros(vocab))
 
 
 def decode_ids(view) -> jax.Array:
@@ -40,8 +40,8 @@ def decode_ids(view) -> jax.Array:
 
 
 def head_outputs(view, empty, count, logits):
-    """The outputs for π (True where nothing is missing), λ and Q of each slot's gap."""
-    raw = jnp.log(jnp.expm1(jnp.maximum(count - 1, 1e-6)))  # softplus of it is λ - 1.
+    """Return head outputs for the given π (True if the gap is empty), λ and Q."""
+    raw = jnp.log(jnp.expm1(jnp.maximum(count - 1, 1e-6)))  # softplus(raw) = λ - 1
     return {
         "gap_empty": jnp.where(empty, 60.0, -60.0)[..., None] if empty.dtype == bool else empty,
         "gap_count": raw[..., None],
@@ -51,10 +51,10 @@ def head_outputs(view, empty, count, logits):
 
 
 def counting_model(last: int, vocab: int):
-    """The network that knows the text BOS, 2, 3, ... `last`."""
+    """Return the optimal network for the text BOS, 2, 3, ... `last`."""
 
     def apply(view):
-        ids = jnp.where(view.kind == Modality.TEXT, decode_ids(view), vocab)
+        ids = jnp.where(view.modality == Modality.TEXT, decode_ids(view), vocab)
         after = jnp.where(ids[:, None, :] > ids[:, :, None], ids[:, None, :], last + 1)
         following = jnp.min(after, axis=-1)
         missing = following - ids - 1
@@ -67,25 +67,25 @@ def counting_model(last: int, vocab: int):
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """Texts, perhaps of different lengths, and how often each comes."""
+    """A distribution over texts, possibly of different lengths."""
 
     texts: tuple[tuple[int, ...], ...]
-    shares: tuple[float, ...]
+    probs: tuple[float, ...]
     vocab: int
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return max(map(len, self.texts))
 
     @functools.cached_property
-    def ways(self):
-        """All ways to delete: what is left, its probability apart from κ, and what is missing."""
-        slots, ways = self.longest + 1, []
-        for text, share in zip(self.texts, self.shares, strict=True):
-            for kept in itertools.product((False, True), repeat=len(text)):
+    def deletions(self):
+        """Enumerate all deletions: kept tokens, probability without κ, and missing tokens."""
+        slots, ways = self.max_length + 1, []
+        for text, share in zip(self.texts, self.probs, strict=True):
+            for keep_mask in itertools.product((False, True), repeat=len(text)):
                 left, bags = [], np.zeros((slots, self.vocab))
-                for token, stays in zip(text, kept, strict=True):
-                    if stays:
+                for token, is_kept in zip(text, keep_mask, strict=True):
+                    if is_kept:
                         left.append(token)
                     else:
                         bags[len(left), token] += 1
@@ -95,18 +95,18 @@ class Language:
         left, n, length, share, bags = (jnp.array(np.array(x)) for x in zip(*ways, strict=True))
         return left, n, length, share, bags
 
-    def network(self, sees_time: bool):
-        """The heads at their optimum, given what is there and, if it sees it, the time."""
-        left, n, length, share, bags = self.ways
+    def optimal_model(self, time_conditioned: bool):
+        """Return the optimal heads given the kept tokens and, if `time_conditioned`, the time."""
+        left, n, length, share, bags = self.deletions
 
         def row(ids, order, text, clock):
-            slots = self.longest + 1
+            slots = self.max_length + 1
             there = text & (order > 0)
-            seen = (
+            visible = (
                 jnp.zeros(slots, int).at[jnp.where(there, order - 1, slots)].set(ids, mode="drop")
             )
-            fits = jnp.all(left == seen[None, : slots - 1], axis=1) & (n == jnp.sum(there))
-            t = clock[0] if sees_time else 0.5
+            fits = jnp.all(left == visible[None, : slots - 1], axis=1) & (n == jnp.sum(there))
+            t = clock[0] if time_conditioned else 0.5
             weight = share * fits * t**n * (1 - t) ** (length - n)
             weight = weight / jnp.maximum(jnp.sum(weight), 1e-30)
             sizes = jnp.sum(bags, axis=-1)
@@ -123,16 +123,16 @@ class Language:
             )
 
         def apply(view):
-            text = view.kind == Modality.TEXT
-            # At t=0 nothing is there, and the weights are those of the whole language.
-            clock = jnp.clip(view.clock, 1e-4, 1 - 1e-4)
-            found = jax.vmap(row)(decode_ids(view), view.position[..., 0], text, clock)
-            return head_outputs(view, found[0][..., None], found[1], found[2])
+            text = view.modality == Modality.TEXT
+            # At t=0 all is deleted, and the weights are those of the whole language.
+            clock = jnp.clip(view.time, 1e-4, 1 - 1e-4)
+            heads = jax.vmap(row)(decode_ids(view), view.position[..., 0], text, clock)
+            return head_outputs(view, heads[0][..., None], heads[1], heads[2])
 
         return apply
 
     def frequencies(self, canvas) -> np.ndarray:
-        """How often each text came; and last, how often something else did."""
+        """Return the frequency of each text, and of all others as the last entry."""
         text = np.asarray(canvas.is_text)
         order, ids = np.asarray(canvas.position[..., 0]), np.asarray(canvas.ids)
         came = [

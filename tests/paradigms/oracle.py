@@ -1,4 +1,4 @@
-"""The network that knows the answer, and what OneFlow's tests share around it."""
+"""A network that predicts a known canvas, and helpers for OneFlow's tests."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from tests import tiny
 
 SEED = 7
 TABLE = EmbeddingTable(
-    rows=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)),
-    mask=jax.random.normal(jax.random.key(9), (tiny.EMBED,)),
+    embedding=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)),
+    mask_embedding=jax.random.normal(jax.random.key(9), (tiny.EMBED,)),
 )
 
 
@@ -19,18 +19,18 @@ def row_keys(seed, rows):
 
 
 def oracle(paradigm, canvas, table=TABLE):
-    """The network that knows `canvas`, and believes what it is told of time and state."""
-    rows = paradigm.objective.table(table).rows
+    """Return the network that predicts `canvas`, using the time and state of the view."""
+    rows = paradigm.objective.prepare_table(table).embedding
 
     def apply(view):
-        copies = view.clock.shape[0] // canvas.ids.shape[0]
+        copies = view.time.shape[0] // canvas.ids.shape[0]
         ids, latents = (jnp.repeat(x, copies, axis=0) for x in (canvas.ids, canvas.latents))
-        remaining = jnp.maximum(1 - view.clock, 1e-6)[..., None]
+        remaining = jnp.maximum(1 - view.time, 1e-6)[..., None]
         return {
             "text_logits": 1e4 * jax.nn.one_hot(ids, tiny.VOCAB),
             "text_velocity": (rows[ids] - view.embeds) / remaining,
             "image": latents
-            if paradigm.image == tiny.IMAGE_PREDICTIONS["clean"]
+            if paradigm.image_prediction == tiny.IMAGE_PREDICTIONS["x1"]
             else (latents - view.latents) / remaining,
         }
 

@@ -1,4 +1,4 @@
-"""`chameleon` and `dalle`: words and codes, one after another."""
+"""Tests of `chameleon` and `dalle`: autoregressive text and image codes."""
 
 import collections
 import dataclasses
@@ -29,7 +29,7 @@ from tests import runs, tiny
 from tests.codecs.autoencoder import small_models
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-NUM_CODES = 11  # of small.VQ
+NUM_CODES = 11  # the codebook size of small_models.VQ
 LENGTH = 48
 
 
@@ -40,7 +40,7 @@ def layout(text_first=False):
         lay,
         vocab=dataclasses.replace(lay.vocab, code_count=NUM_CODES),
         codec=VQCodec(small_models.random_autoencoder(small_models.VQ), pixels=4),
-        markers=True,
+        has_markers=True,
         text_first=text_first,
     )
 
@@ -48,18 +48,20 @@ def layout(text_first=False):
 def paradigm():
     ids = layout().vocab
     return Chameleon(
-        alphabet=ar_state.TokenSpace(
+        token_space=ar_state.TokenSpace(
             tiny.VOCAB, (ids.text.start, ids.text.stop), vocabs.IMAGE, vocabs.END, (2, 2)
         ),
-        codes=(ids.codes.start, ids.codes.stop),
-        mix=tasks.ALL_TARGETS,
-        weights=(("text", 1.0), ("image", 1.0), ("z", 1e-5)),
+        code_id_range=(ids.codes.start, ids.codes.stop),
+        task_mixture=tasks.ALL_TARGETS,
+        weights=(("text", 1.0), ("image", 1.0), ("z_loss", 1e-5)),
     )
 
 
 @pytest.fixture(scope="module")
 def data():
-    rows = [row for row in map(layout().row, toy.Toy(documents=30)) if len(row["kind"]) <= LENGTH]
+    rows = [
+        row for row in map(layout().row, toy.Toy(documents=30)) if len(row["modality"]) <= LENGTH
+    ]
     return jax.tree.map(jnp.asarray, layout().canvas(rows[:8]))
 
 
@@ -77,36 +79,36 @@ def test_pictures_are_codes_in_the_one_vocabulary(data):
     assert (ids[~image] < codes.start).all()
     document = toy.Toy(documents=30)[0]
     canvas = layout().canvas([layout().row(document)])
-    (read,) = layout().read(canvas)
+    (read,) = layout().decode(canvas)
     autoencoder = small_models.random_autoencoder(small_models.VQ)
-    for made, picture in zip(read.pictures(), document.pictures(), strict=True):
-        wanted = autoencoder.decode_codes(autoencoder.codes(picture[None]))[0]
-        np.testing.assert_array_equal(made, wanted)
+    for decoded, picture in zip(read.images(), document.images(), strict=True):
+        expected = autoencoder.decode_codes(autoencoder.encode_codes(picture[None]))[0]
+        np.testing.assert_array_equal(decoded, expected)
 
 
 def test_dalle_has_all_words_first():
-    document = next(item for item in toy.Toy(documents=30) if len(item.pictures()) > 1)
+    document = next(item for item in toy.Toy(documents=30) if len(item.images()) > 1)
     row = layout(text_first=True).row(document)
-    words = np.flatnonzero((row["kind"] == Modality.TEXT) & (row["ids"] >= vocabs.UNKNOWN))
-    pictures = np.flatnonzero(row["kind"] == Modality.IMAGE)
+    words = np.flatnonzero((row["modality"] == Modality.TEXT) & (row["ids"] >= vocabs.UNKNOWN))
+    pictures = np.flatnonzero(row["modality"] == Modality.IMAGE)
     assert words.max() < pictures.min()
     assert row["ids"][-1] == vocabs.END
-    (read,) = layout(text_first=True).read(layout(text_first=True).canvas([row]))
-    assert [type(part) for part in read.parts] == [Text] + [Image] * len(document.pictures())
-    assert read.words().split() == document.words().split()
+    (read,) = layout(text_first=True).decode(layout(text_first=True).canvas([row]))
+    assert [type(part) for part in read.parts] == [Text] + [Image] * len(document.images())
+    assert read.text().split() == document.text().split()
 
 
 def test_every_token_is_asked_for_once_and_seen_as_it_is(data):
     view, targets = corrupt_rows(data)
-    text, image = np.asarray(targets.text), np.asarray(targets.image)
+    text, image = np.asarray(targets.text_scored), np.asarray(targets.image_scored)
     assert not (text & image).any()
     assert image.sum() == np.asarray(data.is_image).sum()
     assert text.sum() == np.asarray(data.is_text).sum() - len(text)
     for row, slot in zip(*np.nonzero(text | image), strict=True):
         assert targets.ids[row, slot] == data.ids[row, slot + 1]
-    exists = np.asarray(data.kind) != Modality.PAD
-    np.testing.assert_array_equal(view.embeds[exists], TABLE.rows[data.ids][exists])
-    assert (np.asarray(view.kind)[exists] == Modality.TEXT).all()
+    exists = np.asarray(data.modality) != Modality.PAD
+    np.testing.assert_array_equal(view.embeds[exists], TABLE.embedding[data.ids][exists])
+    assert (np.asarray(view.modality)[exists] == Modality.TEXT).all()
     counts = jax.vmap(paradigm().counts)(data)
     assert float(counts["text"].sum()) == text.sum()
     assert float(counts["image"].sum()) == image.sum()
@@ -116,11 +118,11 @@ def test_oracle_has_no_loss(data):
     flow = paradigm()
     _, targets = corrupt_rows(data)
     outputs = {"token_logits": 1e4 * jax.nn.one_hot(targets.ids, tiny.VOCAB)}
-    found = jax.vmap(flow.loss)(outputs, targets)
-    assert {term for term, _ in flow.weights} == set(found)
+    losses = jax.vmap(flow.loss)(outputs, targets)
+    assert {term for term, _ in flow.weights} == set(losses)
     for term in ("text", "image"):
-        np.testing.assert_allclose(found[term].total, 0.0, atol=1e-6)
-    assert flow.attend is AttentionPattern.CAUSAL
+        np.testing.assert_allclose(losses[term].total, 0.0, atol=1e-6)
+    assert flow.attention_pattern is AttentionPattern.CAUSAL
 
 
 def test_z_loss_is_the_squared_logarithm_of_the_sum():
@@ -131,65 +133,67 @@ def test_z_loss_is_the_squared_logarithm_of_the_sum():
 
 
 class ConstantModel:
-    """A network that always says the same, and remembers how many slots it has."""
+    """A network with constant outputs."""
 
     def __init__(self, logits):
         self.logits = jnp.asarray(logits)
 
-    def after(self, view, cache):
-        shape = (*view.kind.shape, self.logits.shape[0])
+    def decode(self, view, cache):
+        shape = (*view.modality.shape, self.logits.shape[0])
         return {"token_logits": jnp.broadcast_to(self.logits, shape)}, cache
 
 
 @dataclasses.dataclass
 class CounterCache:
-    """A cache without content."""
+    """A cache that only has a length."""
 
     length: jax.Array
 
-    def advanced(self, by):
-        return CounterCache(self.length + by)
+    def advance(self, num_slots):
+        return CounterCache(self.length + num_slots)
 
-    def top(self, rows):
-        return CounterCache(self.length[:rows])
+    def first_rows(self, batch_size):
+        return CounterCache(self.length[:batch_size])
 
 
 jax.tree_util.register_dataclass(CounterCache, data_fields=["length"], meta_fields=[])
 
 
 def test_codes_are_drawn_as_the_network_says():
-    """Only codes, with their frequencies; given pictures stay."""
+    """Check that only codes are sampled, with their probabilities, and that given images stay."""
     rows, patches, codes = 3000, 2, (5, 8)
     shares = np.array([0.5, 0.3, 0.2])
-    logits = np.full(10, 4.0)  # Words would be likelier by far.
+    logits = np.full(10, 4.0)  # Text tokens have much larger logits.
     logits[5:8] = np.log(shares)
     source = ar_images.ImageContent(jnp.full((rows, patches), 9), jnp.zeros((rows, patches, 1)))
-    given = jnp.arange(rows) < 10
+    is_given = jnp.arange(rows) < 10
     view = jax.tree.map(lambda x: jnp.repeat(x[:1, :patches], rows, axis=0), tiny_view())
     draw = ar_images.TokenImageSampler(
         10, codes, token_sampling.TokenSampling(), ar_guidance.ARGuidance(1.0, vocabs.IMAGE)
     )
-    drawn = draw(
+    sampled = draw(
         ConstantModel(logits),
-        base.EmbeddingTable(rows=jnp.zeros((10, tiny.EMBED)), mask=jnp.zeros(tiny.EMBED)),
+        base.EmbeddingTable(
+            embedding=jnp.zeros((10, tiny.EMBED)), mask_embedding=jnp.zeros(tiny.EMBED)
+        ),
         jax.random.split(jax.random.key(0), rows),
         ar_images.ImageContext(
             view=view,
-            source=source,
-            given=given,
+            prompt_image=source,
+            is_given=is_given,
             logits=jnp.broadcast_to(jnp.asarray(logits), (rows, 10)),
             cache=CounterCache(jnp.full(rows, 3)),
         ),
     )
-    ids = np.asarray(drawn.picture.ids)
+    ids = np.asarray(sampled.image.ids)
     np.testing.assert_array_equal(ids[:10], 9)
     pairs = collections.Counter(map(tuple, ids[10:].tolist()))
     assert set(pairs) <= {(a, b) for a in range(*codes) for b in range(*codes)}
-    made = rows - 10
+    num_sampled = rows - 10
     for (a, b), count in pairs.items():
         p = shares[a - 5] * shares[b - 5]
-        assert abs(count - made * p) < 4 * np.sqrt(made * p * (1 - p))
-    np.testing.assert_array_equal(drawn.cache.length, 3)  # Whoever called advances it.
+        assert abs(count - num_sampled * p) < 4 * np.sqrt(num_sampled * p * (1 - p))
+    np.testing.assert_array_equal(sampled.cache.length, 3)  # The caller advances the cache.
 
 
 def tiny_view():
@@ -198,7 +202,7 @@ def tiny_view():
 
 @pytest.fixture(scope="module", params=["chameleon", "dalle"])
 def system(request, tmp_path_factory):
-    """A run on toy data and a small VQModel, trained for two steps."""
+    """Return a system trained for two steps on toy data with a small VQModel."""
     folder = epath.Path(tmp_path_factory.mktemp(request.param))
     diffusers_weights.save(
         folder / "vq", small_models.VQ, small_models.random_params(small_models.VQ)
@@ -206,7 +210,7 @@ def system(request, tmp_path_factory):
     config = runs.make_config().copy_and_resolve_references().unlock()
     config.codec = common.vq_codec(str(folder / "vq"), pixels=4)
     config.data.dir = str(folder / "data")
-    config.data.length = LENGTH
+    config.data.sequence_length = LENGTH
     config.steps = 2
     common.set_paradigm(config, request.param)
     built = runs.prepare_system(folder / "run", config.lock())
@@ -216,29 +220,29 @@ def system(request, tmp_path_factory):
 
 def test_it_trains_and_writes_words_and_pictures(system):
     generator = generate.Generator(system, train_state.init_sharded(system).params)
-    given = np.full((4, 4, 3), 200, np.uint8)
-    asked = [["a picture of red:", "<image>"], ["<text> <image>"], [given, "<document>"]]
-    documents = [prompt.parse(pieces, 4) for pieces in asked]
-    plan = SamplingPlan(ode.make_schedule("euler", 2), record=True)
+    given_image = np.full((4, 4, 3), 200, np.uint8)
+    prompts = [["a picture of red:", "<image>"], ["<text> <image>"], [given_image, "<document>"]]
+    documents = [prompt.parse(pieces, 4) for pieces in prompts]
+    plan = SamplingPlan(ode.make_schedule("euler", 2), return_trajectory=True)
     (batch,) = generator(documents, plan, seed=0, batch=8)
     first, second, _ = batch.documents
-    assert first.words() == "a picture of red:"
-    assert len(first.pictures()) == len(second.pictures()) == 1
+    assert first.text() == "a picture of red:"
+    assert len(first.images()) == len(second.images()) == 1
     codes = system.layout.vocab.codes
     ids, image = np.asarray(batch.canvas.ids), np.asarray(batch.canvas.is_image)
     assert ((ids[image] >= codes.start) & (ids[image] < codes.stop)).all()
-    # The beginning; then for the longest row each token, and each code of the pictures beside it.
-    assert batch.passes > 1 + 4
-    assert batch.moments.times[-1] == 1.0
+    # The prefill, and one pass for each token of the longest row and for each code.
+    assert batch.nfe > 1 + 4
+    assert batch.trajectory.run_times[-1] == 1.0
 
 
 def test_codecs_and_paradigms_that_do_not_go_together_are_told(system, tmp_path):
     config = system.config.copy_and_resolve_references().unlock()
     config.paradigm.name = "transfusion"
-    with pytest.raises(UserError, match=r"codec.name='codes' does not go with .*'transfusion'"):
+    with pytest.raises(UserError, match=r"codec.name='vq': it does not fit .*'transfusion'"):
         runs.prepare_system(tmp_path / "other", config.lock())
-    plain = runs.make_config(paradigm__name="chameleon", data__text_slots=0)
-    with pytest.raises(UserError, match=r"codec.name='patches' does not go with .*'chameleon'"):
+    plain = runs.make_config(paradigm__name="chameleon", data__text_slot_multiple=0)
+    with pytest.raises(UserError, match=r"codec.name='patches': it does not fit .*'chameleon'"):
         runs.prepare_system(tmp_path / "plain", plain)
-    with pytest.raises(UserError, match=r"codec.name='codes' wants a VQModel"):
+    with pytest.raises(UserError, match=r"codec.name='vq' needs a VQModel"):
         VQCodec(small_models.random_autoencoder(small_models.KL), pixels=4)

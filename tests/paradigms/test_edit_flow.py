@@ -1,4 +1,4 @@
-"""`edit_flow`: corruption and loss."""
+"""Tests of `edit_flow`: corruption and loss."""
 
 import jax
 import jax.numpy as jnp
@@ -23,27 +23,33 @@ def paradigm(
     task_probs=JOINT_ONLY, coupling_probs=(1.0, 0.0, 0.0, 0.0), cond_drop_prob=0.0, **overrides
 ):
     settings = {
-        "alphabet": edit.TokenSpace(
-            vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
+        "token_space": edit.TokenSpace(
+            vocab_size=tiny.VOCAB,
+            text_id_range=(6, tiny.VOCAB),
+            image_token_id=IMAGE,
+            grid=tiny.CODEC.grid,
         ),
-        "schedules": time_couplings.TimeCoupling(coupling_probs, time_samplers.PowerTimeSampler()),
-        "text_clock": False,
-        "image": predictions.X1Prediction(),
+        "time_coupling": time_couplings.TimeCoupling(
+            coupling_probs, time_samplers.PowerTimeSampler()
+        ),
+        "condition_on_text_time": False,
+        "image_prediction": predictions.X1Prediction(),
         "channels": tiny.CODEC.channels,
-        "mix": tasks.TaskMixture(task_probs, cond_drop_prob),
+        "task_mixture": tasks.TaskMixture(task_probs, cond_drop_prob),
         "weights": tuple((term, 1.0) for term in edit_flow.LOSS_TERMS),
     }
     return EditFlow(**settings | overrides)
 
 
 TABLE = EmbeddingTable(
-    rows=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)), mask=jnp.zeros(tiny.EMBED)
+    embedding=jax.random.normal(jax.random.key(8), (tiny.VOCAB, tiny.EMBED)),
+    mask_embedding=jnp.zeros(tiny.EMBED),
 )
 
 
 @pytest.fixture(scope="module")
 def data():
-    """200 copies of documents of three items or more."""
+    """Return 200 rows with documents of at least three items."""
     lay = tiny.make_layout(length=48, text_slots=0)
     documents = list(toy.Toy(documents=4, interleaved=0.5))
     rows = lay.canvas([lay.row(item) for item in documents] * 50)
@@ -61,32 +67,32 @@ def corrupt_rows(flow, canvas, u=None, seed=SEED):
 
 def test_at_the_end_of_the_run_nothing_is_missing_and_nothing_is_noisy(data):
     view, targets = corrupt_rows(paradigm(), data, u=0.9999999)
-    np.testing.assert_array_equal(view.kind, data.kind)
-    assert not targets.missing.any()
-    assert np.asarray(targets.open)[np.asarray(data.is_text)].all()
+    np.testing.assert_array_equal(view.modality, data.modality)
+    assert not targets.insert_scored.any()
+    assert np.asarray(targets.gap_scored)[np.asarray(data.is_text)].all()
     image = np.asarray(data.is_image)
-    done = image & (np.asarray(view.clock) == 1)
+    done = image & (np.asarray(view.time) == 1)
     np.testing.assert_array_equal(np.asarray(view.latents)[done], np.asarray(data.latents)[done])
-    assert not np.asarray(targets.image)[done].any()
+    assert not np.asarray(targets.image_scored)[done].any()
 
 
 def test_at_its_beginning_only_bos_is_there_and_all_is_missing(data):
     view, targets = corrupt_rows(paradigm(), data, u=0.0)
-    np.testing.assert_array_equal(np.asarray(view.kind) != Modality.PAD, data.fixed)
-    items = np.asarray(jax.vmap(deletion.item_starts)(data) & data.free)
-    np.testing.assert_array_equal(targets.missing, items)
-    np.testing.assert_array_equal(targets.gaps.size[:, 0], items.sum(1))
-    wanted = np.asarray(targets.ids)[items & np.asarray(data.is_image)]
-    assert set(wanted.tolist()) == {IMAGE}
-    assert not targets.image.any()
+    np.testing.assert_array_equal(np.asarray(view.modality) != Modality.PAD, data.is_given)
+    items = np.asarray(jax.vmap(deletion.item_starts)(data) & data.to_generate)
+    np.testing.assert_array_equal(targets.insert_scored, items)
+    np.testing.assert_array_equal(targets.gaps.num_missing[:, 0], items.sum(1))
+    expected = np.asarray(targets.ids)[items & np.asarray(data.is_image)]
+    assert set(expected.tolist()) == {IMAGE}
+    assert not targets.image_scored.any()
 
 
 def test_pictures_are_absent_flowing_and_done_by_quarters(data):
     many = jax.tree.map(lambda x: jnp.concatenate([x] * 10), data)
     view, targets = corrupt_rows(paradigm(), many)
     first = np.asarray(jax.vmap(deletion.item_starts)(many) & many.is_image)
-    there = np.asarray(view.kind)[first] != Modality.PAD
-    clock = np.asarray(view.clock)[first]
+    there = np.asarray(view.modality)[first] != Modality.PAD
+    clock = np.asarray(view.time)[first]
     n = first.sum()
     for share, expected in (
         (np.mean(~there), 1 / 4),
@@ -94,18 +100,18 @@ def test_pictures_are_absent_flowing_and_done_by_quarters(data):
         (np.mean(there & (clock == 1)), 1 / 4),
     ):
         assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / n)
-    np.testing.assert_array_equal(np.asarray(targets.image)[first], there & (clock < 1))
+    np.testing.assert_array_equal(np.asarray(targets.image_scored)[first], there & (clock < 1))
 
 
 def test_together_all_times_are_one_and_independent_ones_are_not(data):
     image = np.asarray(data.is_image)
     view, _ = corrupt_rows(paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0)), data, u=0.3)
-    np.testing.assert_allclose(np.asarray(view.clock)[image], 0.3, atol=1e-6)
-    text = np.asarray(data.free & data.is_text)
-    share = np.mean((np.asarray(view.kind) == Modality.TEXT)[text])
+    np.testing.assert_allclose(np.asarray(view.time)[image], 0.3, atol=1e-6)
+    text = np.asarray(data.to_generate & data.is_text)
+    share = np.mean((np.asarray(view.modality) == Modality.TEXT)[text])
     assert abs(share - 0.3) < 4 * np.sqrt(0.21 / text.sum())
     view, _ = corrupt_rows(paradigm(coupling_probs=(0.0, 1.0, 0.0, 0.0)), data, u=0.3)
-    times = np.unique(np.asarray(view.clock)[image])
+    times = np.unique(np.asarray(view.time)[image])
     assert len(times) > 50
     assert abs(times.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(times))
 
@@ -113,48 +119,51 @@ def test_together_all_times_are_one_and_independent_ones_are_not(data):
 def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
     only_pictures = paradigm((0.0, 1.0, 0.0, 0.0, 0.0))
     view, targets = corrupt_rows(only_pictures, data)
-    np.testing.assert_array_equal(view.kind, data.kind)
-    assert not targets.open.any()
-    assert not targets.missing.any()
+    np.testing.assert_array_equal(view.modality, data.modality)
+    assert not targets.gap_scored.any()
+    assert not targets.insert_scored.any()
     only_words = paradigm((0.0, 0.0, 1.0, 0.0, 0.0))
     view, targets = corrupt_rows(only_words, data)
     image = np.asarray(data.is_image)
-    np.testing.assert_array_equal(np.asarray(view.kind)[image], Modality.IMAGE)
-    np.testing.assert_array_equal(np.asarray(view.clock)[image], 1)
-    assert not targets.image.any()
-    missing = np.asarray(targets.missing)
+    np.testing.assert_array_equal(np.asarray(view.modality)[image], Modality.IMAGE)
+    np.testing.assert_array_equal(np.asarray(view.time)[image], 1)
+    assert not targets.image_scored.any()
+    missing = np.asarray(targets.insert_scored)
     assert missing.any()
     assert not missing[image].any()
 
 
 def test_for_guidance_what_is_given_is_sometimes_deleted(data):
     view, targets = corrupt_rows(paradigm((0.0, 1.0, 0.0, 0.0, 0.0), cond_drop_prob=0.5), data)
-    words = np.asarray(data.free & data.is_text)
-    gone = (np.asarray(view.kind) == Modality.PAD) & words
+    words = np.asarray(data.to_generate & data.is_text)
+    gone = (np.asarray(view.modality) == Modality.PAD) & words
     rows = gone.any(1)
-    np.testing.assert_array_equal(gone.sum(1)[rows], words.sum(1)[rows])  # All of them, or none.
+    # All text tokens are deleted, or none.
+    np.testing.assert_array_equal(gone.sum(1)[rows], words.sum(1)[rows])
     assert abs(rows.mean() - 0.5) < 4 * np.sqrt(0.25 / len(rows))
-    assert not targets.missing.any()
-    assert not targets.open.any()
+    assert not targets.insert_scored.any()
+    assert not targets.gap_scored.any()
 
 
 def test_bos_is_told_the_time_only_if_asked(data):
-    for told in (False, True):
+    for conditioned in (False, True):
         view, _ = corrupt_rows(
-            paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0), text_clock=told), data, u=0.3
+            paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0), condition_on_text_time=conditioned),
+            data,
+            u=0.3,
         )
-        np.testing.assert_allclose(view.clock[:, 0], 0.3 if told else 1.0, atol=1e-6)
-        text = np.asarray(data.free & data.is_text)
-        assert np.all(np.asarray(view.clock)[text] == 1)
+        np.testing.assert_allclose(view.time[:, 0], 0.3 if conditioned else 1.0, atol=1e-6)
+        text = np.asarray(data.to_generate & data.is_text)
+        assert np.all(np.asarray(view.time)[text] == 1)
 
 
 def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
     flow = paradigm()
     _, targets = corrupt_rows(flow, data)
-    size = targets.gaps.size.astype(float)
+    size = targets.gaps.num_missing.astype(float)
     raw = jnp.log(jnp.expm1(jnp.maximum(size - 1, 1e-4)))[..., None]
     bag = jax.vmap(lambda gap, ids, missing: jnp.zeros((48, tiny.VOCAB)).at[gap, ids].add(missing))(
-        targets.gaps.gap, targets.ids, targets.gaps.missing.astype(float)
+        targets.gaps.gap_slot, targets.ids, targets.gaps.deleted.astype(float)
     )
     truth = {
         "gap_empty": jnp.where(size == 0, 30.0, -30.0)[..., None],
@@ -172,45 +181,48 @@ def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
         }
 
     least = totals(truth)
-    np.testing.assert_allclose([least["empty"], least["image"]], 0, atol=1e-4)
+    np.testing.assert_allclose([least["insert_zero"], least["image"]], 0, atol=1e-4)
     for name, change in (
         ("gap_empty", 0.5),
         ("gap_count", 0.3),
         ("gap_count", -0.3),
         ("image", 0.1),
     ):
-        term = {"gap_empty": "empty", "gap_count": "count", "image": "image"}[name]
+        term = {"gap_empty": "insert_zero", "gap_count": "insert_count", "image": "image"}[name]
         away = truth[name] * 0.5 if name == "gap_empty" else truth[name] + change
         assert totals(truth | {name: away})[term] > least[term]
     noise = 0.3 * jax.random.normal(jax.random.key(0), bag.shape)
-    assert totals(truth | {"gap_logits": truth["gap_logits"] + noise})["tokens"] > least["tokens"]
+    assert (
+        totals(truth | {"gap_logits": truth["gap_logits"] + noise})["insert_token"]
+        > least["insert_token"]
+    )
 
 
 def test_mistakes_are_told_right(data):
-    """Each shown item of a revised document has its fate, and what replaces it."""
+    """Check the edit operation and the substitute of each visible item."""
     flow = paradigm(coupling_probs=(0.0, 0.0, 0.0, 1.0))
     view, targets = corrupt_rows(flow, data, u=0.2)
-    fate, judged = np.asarray(targets.fate), np.asarray(targets.judged)
-    text = np.asarray(data.is_text & data.free)
+    fate, judged = np.asarray(targets.edit_op), np.asarray(targets.edit_scored)
+    text = np.asarray(data.is_text & data.to_generate)
     ids = np.asarray(data.ids)
-    there = judged & (np.asarray(view.kind) == Modality.TEXT)
+    there = judged & (np.asarray(view.modality) == Modality.TEXT)
     extra = fate == EditOp.DELETE
     assert {int(one) for one in np.unique(fate[there])} == {0, 1, 2}
-    right = np.all(np.asarray(view.embeds) == np.asarray(TABLE.rows)[ids], axis=-1)
-    wrong = fate == EditOp.REPLACE
+    right = np.all(np.asarray(view.embeds) == np.asarray(TABLE.embedding)[ids], axis=-1)
+    wrong = fate == EditOp.SUBSTITUTE
     np.testing.assert_array_equal(~right[there & ~extra], wrong[there & ~extra])
     np.testing.assert_array_equal(np.asarray(targets.ids)[text], ids[text])
-    np.testing.assert_array_equal(np.asarray(view.clock)[there], np.float32(0.6))
-    # Nothing is asked of what is absent, given, or on its way.
-    assert not judged[np.asarray(data.fixed)].any()
-    assert not (judged & (np.asarray(view.kind) == Modality.PAD)).any()
-    noisy = np.asarray(targets.image)
+    np.testing.assert_array_equal(np.asarray(view.time)[there], np.float32(0.6))
+    # Absent, given and noisy items have no edit target.
+    assert not judged[np.asarray(data.is_given)].any()
+    assert not (judged & (np.asarray(view.modality) == Modality.PAD)).any()
+    noisy = np.asarray(targets.image_scored)
     assert noisy.any()
     assert not (judged & noisy).any()
-    assert np.asarray(targets.missing).any()
-    assert np.asarray(targets.open)[extra].all()
-    assert not np.asarray(targets.gaps.size)[extra].any()
-    wrong = np.asarray(data.is_image) & judged & (fate == EditOp.REPLACE)
+    assert np.asarray(targets.insert_scored).any()
+    assert np.asarray(targets.gap_scored)[extra].all()
+    assert not np.asarray(targets.gaps.num_missing)[extra].any()
+    wrong = np.asarray(data.is_image) & judged & (fate == EditOp.SUBSTITUTE)
     right = np.asarray(data.is_image) & judged & (fate == EditOp.KEEP)
     assert wrong.any()
     same = np.all(np.asarray(view.latents) == np.asarray(data.latents), axis=-1)
@@ -220,12 +232,12 @@ def test_mistakes_are_told_right(data):
 
 def test_documents_without_mistakes_are_not_judged(data):
     _, targets = corrupt_rows(paradigm(coupling_probs=(0.4, 0.3, 0.3, 0.0)), data)
-    assert not targets.judged.any()
+    assert not targets.edit_scored.any()
 
 
 def test_counts_are_items_of_the_clean_canvas(data):
     counts = jax.vmap(paradigm().counts)(data)
-    first = np.asarray(jax.vmap(deletion.item_starts)(data) & data.free)
+    first = np.asarray(jax.vmap(deletion.item_starts)(data) & data.to_generate)
     for term in set(edit_flow.LOSS_TERMS) - {"image"}:
         np.testing.assert_array_equal(counts[term], first.sum(1))
     np.testing.assert_array_equal(counts["image"], np.asarray(data.is_image).sum(1))

@@ -1,4 +1,4 @@
-"""`edit_flow` revises: around networks that know what is wrong."""
+"""Tests of editing with `edit_flow`, with networks that know the errors."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,9 @@ FIRST, LAST = 4, 23
 
 
 def make_sampler(steps, start, **plan):
-    alphabet = edit.TokenSpace(vocab=VOCAB, words=(4, VOCAB), image_token=IMAGE, grid=(2, 2))
+    alphabet = edit.TokenSpace(
+        vocab_size=VOCAB, text_id_range=(4, VOCAB), image_token_id=IMAGE, grid=(2, 2)
+    )
     how = SamplingPlan(ode.make_schedule("euler", steps, start=start), **plan)
     return edit.EditSampler(alphabet, predictions.X1Prediction(), False, plan=how)
 
@@ -32,35 +34,35 @@ def text_ids(canvas, b):
 
 
 def make_documents(rows, length, ids):
-    """Texts as they were handed in, free but for BOS."""
+    """Return documents to edit: the given ids, free except for BOS."""
     count = len(ids)
     canvas = insertion_oracle.empty_prompts(rows, length)
     there = jnp.arange(length) < count
     order = jnp.where(there, jnp.arange(length), 0)
     return canvas.replace(
         ids=jnp.tile(jnp.pad(jnp.array(ids), (0, length - count)), (rows, 1)),
-        kind=jnp.tile(jnp.where(there, int(Modality.TEXT), int(Modality.PAD)), (rows, 1)),
+        modality=jnp.tile(jnp.where(there, int(Modality.TEXT), int(Modality.PAD)), (rows, 1)),
         segment=jnp.tile(there.astype(int), (rows, 1)),
         position=jnp.tile(jnp.stack([order, order * 0, order * 0], -1), (rows, 1, 1)),
     )
 
 
 def corrector(view):
-    """Knows that after BOS come 4, 5, ... 23, and that ids from 30 on stand for no word of it.
+    """Return outputs for the target text BOS, 4, 5, ... 23, with errors as ids from 30 on.
 
-    30 is one too many; 31 and up stand for the word 20 below, as it were.
+    Id 30 is to be deleted; ids from 31 on are to be substituted by the id minus 20.
     """
-    ids = jnp.where(view.kind == Modality.TEXT, insertion_oracle.decode_ids(view), VOCAB)
+    ids = jnp.where(view.modality == Modality.TEXT, insertion_oracle.decode_ids(view), VOCAB)
     ids = jnp.where(ids == 1, FIRST - 1, ids)
     meant = jnp.where((ids > 30) & (ids < VOCAB), ids - 20, ids)
     number = jnp.arange(VOCAB)[None, None]
-    # An extra word's own gap lacks nothing.
+    # The gap after an item to be deleted is empty.
     usable = meant <= LAST
     following = jnp.where(usable, meant, VOCAB)[:, None, :]
     upcoming = jnp.min(jnp.where(following > meant[:, :, None], following, LAST + 1), axis=-1)
     missing = jnp.where(usable, jnp.minimum(upcoming, LAST + 1) - meant - 1, 0)
     inside = (number > meant[..., None]) & (number < upcoming[..., None])
-    fate = jnp.where(ids == 30, int(EditOp.DELETE), jnp.where(ids > 30, int(EditOp.REPLACE), 0))
+    fate = jnp.where(ids == 30, int(EditOp.DELETE), jnp.where(ids > 30, int(EditOp.SUBSTITUTE), 0))
     return insertion_oracle.head_outputs(
         view, missing <= 0, missing.astype(float), jnp.where(inside, 0.0, -1e9)
     ) | {
@@ -78,18 +80,18 @@ def test_who_knows_what_is_wrong_puts_it_right():
     )
     for b in range(8):
         assert text_ids(out.canvas, b) == [1, *right]
-    assert not out.full.any()
-    assert int(out.passes) == 16
+    assert not out.truncated.any()
+    assert int(out.nfe) == 16
 
 
 def test_a_right_document_is_left_alone():
     canvas = make_documents(4, 48, [1, *range(FIRST, LAST + 1)])
-    out = make_sampler(8, 0.5, record=True)(
+    out = make_sampler(8, 0.5, return_trajectory=True)(
         corrector, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 4), canvas
     )
     np.testing.assert_array_equal(out.canvas.ids, canvas.ids)
-    np.testing.assert_array_equal(out.canvas.kind, canvas.kind)
-    assert int(out.passes) == 8
+    np.testing.assert_array_equal(out.canvas.modality, canvas.modality)
+    assert int(out.nfe) == 8
 
 
 def image_rows():
@@ -100,18 +102,18 @@ def image_rows():
 
 
 def image_critic(canvas, wrong_span, target):
-    """Knows which picture is wrong, until it is not, and what it should be."""
+    """Return a network that marks an unchanged wrong image and predicts `target` for it."""
 
     def apply(view):
         anew = jnp.all(jnp.abs(view.latents - canvas.latents) < 1e-6, axis=-1)
         wrong = (canvas.span == wrong_span) & canvas.is_image & anew
-        fate = jnp.where(wrong, int(EditOp.REPLACE), int(EditOp.KEEP))
-        none = jnp.zeros(view.kind.shape)
+        fate = jnp.where(wrong, int(EditOp.SUBSTITUTE), int(EditOp.KEEP))
+        none = jnp.zeros(view.modality.shape)
         return insertion_oracle.head_outputs(
-            view, none == 0, none, jnp.zeros((*view.kind.shape, tiny.VOCAB))
+            view, none == 0, none, jnp.zeros((*view.modality.shape, tiny.VOCAB))
         ) | {
             "fate": 60.0 * jax.nn.one_hot(fate, 3),
-            "word_logits": jnp.zeros((*view.kind.shape, tiny.VOCAB)),
+            "word_logits": jnp.zeros((*view.modality.shape, tiny.VOCAB)),
             "image": jnp.full_like(view.latents, target),
         }
 
@@ -122,9 +124,12 @@ def test_a_wrong_picture_is_made_anew_and_the_other_stays():
     canvas = image_rows()
     spans = np.unique(np.asarray(canvas.span)[np.asarray(canvas.is_image)])
     alphabet = edit.TokenSpace(
-        vocab=tiny.VOCAB, words=(6, tiny.VOCAB), image_token=IMAGE, grid=tiny.CODEC.grid
+        vocab_size=tiny.VOCAB,
+        text_id_range=(6, tiny.VOCAB),
+        image_token_id=IMAGE,
+        grid=tiny.CODEC.grid,
     )
-    how = SamplingPlan(ode.make_schedule("euler", 8, start=0.5), record=True)
+    how = SamplingPlan(ode.make_schedule("euler", 8, start=0.5), return_trajectory=True)
     run = edit.EditSampler(alphabet, predictions.X1Prediction(), False, plan=how)
     table = insertion_oracle.one_hot_table(tiny.VOCAB)
     out = run(image_critic(canvas, int(spans[0]), 0.3), table, row_keys(SEED, 4), canvas)
@@ -134,9 +139,9 @@ def test_a_wrong_picture_is_made_anew_and_the_other_stays():
         np.asarray(out.canvas.latents)[~first], np.asarray(canvas.latents)[~first]
     )
     np.testing.assert_array_equal(out.canvas.ids, canvas.ids)
-    assert 8 < int(out.passes) <= 16  # The new picture's clock has run from its birth to 1.
-    came = np.asarray(out.moments.times) >= 0
-    clock = np.asarray(out.moments.clock)[came]
+    assert 8 < int(out.nfe) <= 16  # The new image's time runs from its insertion to 1.
+    came = np.asarray(out.trajectory.run_times) >= 0
+    clock = np.asarray(out.trajectory.time)[came]
     assert (clock[0] == 1).all()
     assert (clock.min(axis=0)[first] < 0.5).all()
     assert (clock[-1] == 1).all()
@@ -144,17 +149,17 @@ def test_a_wrong_picture_is_made_anew_and_the_other_stays():
 
 def test_words_are_told_the_time_of_the_document_as_in_training():
     canvas = make_documents(2, 32, [1, *range(FIRST, 12)])
-    told = []
+    seen_times = []
 
     def spy(view):
-        # Text is told the time; what the network sees of it is kept for the test.
-        jax.debug.callback(lambda clock: told.append(np.asarray(clock)), view.clock)
+        # Record the text times that the network sees.
+        jax.debug.callback(lambda clock: seen_times.append(np.asarray(clock)), view.time)
         return corrector(view)
 
     make_sampler(4, 0.6)(spy, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 2), canvas)
     jax.effects_barrier()
     text = np.asarray(canvas.is_text)
     times = [0.6, 0.7, 0.8, 0.9]
-    assert len(told) == len(times)
-    for clock, t in zip(told, times, strict=True):
+    assert len(seen_times) == len(times)
+    for clock, t in zip(seen_times, times, strict=True):
         np.testing.assert_allclose(clock[text], t, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The likelihood of words, or its bound: for an exact network it is what the language is worth."""
+"""Tests of the text likelihood or its bound: an exact network reaches the language's entropy."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def entropy(probs):
 
 
 def corrupt_rows(paradigm, canvas, table):
-    """Each row at a time of its own; together they cover all times."""
+    """Corrupt each row at its own time; the times are stratified over [0, 1]."""
     rows, length = canvas.ids.shape
     u = np.random.default_rng(SEED).permutation((np.arange(rows) + 0.5) / rows)
     at = jnp.broadcast_to(jnp.array(u, jnp.float32)[:, None], (rows, length))
@@ -34,7 +34,7 @@ def corrupt_rows(paradigm, canvas, table):
 
 
 def row_nats(paradigm, apply, canvas, table):
-    """Nats of each row."""
+    """Return the nats of each row."""
     view, targets = corrupt_rows(paradigm, canvas, table)
     return np.asarray(jax.vmap(paradigm.loss)(apply(view), targets)["text"].total)
 
@@ -47,31 +47,34 @@ def assert_mean_close(nats, expected):
 
 def test_masks_of_an_exact_network_cost_the_entropy():
     lang = small_language.PARITY
-    rows = np.repeat(np.array(lang.texts), np.round(np.array(lang.shares) * ROWS).astype(int), 0)
+    rows = np.repeat(np.array(lang.texts), np.round(np.array(lang.probs) * ROWS).astype(int), 0)
     canvas = lang.canvas(ROWS)
     canvas = canvas.replace(ids=canvas.ids.at[:, 1:].set(rows))
-    # The cap is of training alone.
+    # `max_mask_weight` applies to training only.
     flow = test_mask_flow.paradigm(
-        vocab=small_language.VOCAB, channels=small_language.CHANNELS, cap=2.0
+        vocab_size=small_language.VOCAB, channels=small_language.CHANNELS, max_mask_weight=2.0
     )
     nats = row_nats(
-        likelihood.likelihood_bound(flow).paradigm, lang.masked, canvas, small_language.TABLE
+        likelihood.likelihood_bound(flow).paradigm,
+        lang.predict_masked,
+        canvas,
+        small_language.TABLE,
     )
-    assert_mean_close(nats, entropy(lang.shares))
+    assert_mean_close(nats, entropy(lang.probs))
 
 
-@pytest.mark.parametrize("made", [test_transfusion, test_chameleon])
-def test_from_left_to_right_it_is_the_sum_over_next_tokens(made):
-    canvas = made.data.__wrapped__()
-    scorer = likelihood.likelihood_bound(made.paradigm()).paradigm
+@pytest.mark.parametrize("module", [test_transfusion, test_chameleon])
+def test_from_left_to_right_it_is_the_sum_over_next_tokens(module):
+    canvas = module.data.__wrapped__()
+    scorer = likelihood.likelihood_bound(module.paradigm()).paradigm
     rows, length = canvas.ids.shape
     _, targets = corrupt_rows(scorer, canvas, TABLE)
     logits = jax.random.normal(jax.random.key(1), (rows, length, tiny.VOCAB))
     outputs = {"token_logits": logits, "image": jnp.zeros_like(canvas.latents)}
-    found = jax.vmap(scorer.loss)(outputs, targets)["text"].total
+    actual = jax.vmap(scorer.loss)(outputs, targets)["text"].total
     nats = -jax.nn.log_softmax(logits)
     for row in range(rows):
-        segment, kind = np.asarray(canvas.segment[row]), np.asarray(canvas.kind[row])
+        segment, kind = np.asarray(canvas.segment[row]), np.asarray(canvas.modality[row])
         followed = [
             slot
             for slot in range(length - 1)
@@ -79,7 +82,7 @@ def test_from_left_to_right_it_is_the_sum_over_next_tokens(made):
         ]
         ids = np.asarray(canvas.ids[row])
         expected = sum(float(nats[row, slot, ids[slot + 1]]) for slot in followed)
-        np.testing.assert_allclose(found[row], expected, rtol=1e-5)
+        np.testing.assert_allclose(actual[row], expected, rtol=1e-5)
 
 
 def test_pictures_before_words_are_clean():
@@ -87,9 +90,11 @@ def test_pictures_before_words_are_clean():
     scorer = likelihood.likelihood_bound(test_transfusion.paradigm()).paradigm
     view, _ = corrupt_rows(scorer, canvas, TABLE)
     np.testing.assert_array_equal(view.latents, canvas.latents)
-    assert np.all(np.asarray(view.clock)[np.asarray(canvas.is_image)] == 1)
+    assert np.all(np.asarray(view.time)[np.asarray(canvas.is_image)] == 1)
 
 
-@pytest.mark.parametrize("made", [tiny.paradigm("endpoint", "clean"), test_edit_flow.paradigm()])
-def test_who_has_none(made):
-    assert likelihood.likelihood_bound(made) is None
+@pytest.mark.parametrize(
+    "paradigm", [tiny.paradigm("cross_entropy", "x1"), test_edit_flow.paradigm()]
+)
+def test_who_has_none(paradigm):
+    assert likelihood.likelihood_bound(paradigm) is None

@@ -1,4 +1,4 @@
-"""`mask_flow`: corruption, loss and sampler."""
+"""Tests of `mask_flow`: corruption, loss and sampler."""
 
 import dataclasses
 
@@ -23,27 +23,29 @@ JOINT_ONLY = (1.0, 0.0, 0.0, 0.0, 0.0)
 
 def paradigm(task_probs=JOINT_ONLY, cond_drop_prob=0.0, **overrides):
     settings = {
-        "vocab": tiny.VOCAB,
-        "legal": ((0, tiny.VOCAB),),
-        "image": predictions.X1Prediction(),
+        "vocab_size": tiny.VOCAB,
+        "allowed_ranges": ((0, tiny.VOCAB),),
+        "image_prediction": predictions.X1Prediction(),
         "channels": tiny.CODEC.channels,
-        "mix": tasks.TaskMixture(task_probs, cond_drop_prob),
-        "clock": time_samplers.PowerTimeSampler(),
-        "cap": 20.0,
+        "task_mixture": tasks.TaskMixture(task_probs, cond_drop_prob),
+        "time_sampler": time_samplers.PowerTimeSampler(),
+        "max_mask_weight": 20.0,
         "weights": (("text", 1.0), ("image", 1.0)),
     }
     return MaskFlow(**settings | overrides)
 
 
 def plan(steps, **token_sampling):
-    return SamplingPlan(ode.make_schedule("euler", steps), words=TokenSampling(**token_sampling))
+    return SamplingPlan(
+        ode.make_schedule("euler", steps), token_sampling=TokenSampling(**token_sampling)
+    )
 
 
 def oracle(canvas):
-    """The network that knows `canvas`."""
+    """Return the network that predicts `canvas`."""
 
     def apply(view):
-        copies = view.clock.shape[0] // canvas.ids.shape[0]
+        copies = view.time.shape[0] // canvas.ids.shape[0]
         ids, latents = (jnp.repeat(x, copies, axis=0) for x in (canvas.ids, canvas.latents))
         return {"text_logits": 1e4 * jax.nn.one_hot(ids, tiny.VOCAB), "image": latents}
 
@@ -66,61 +68,65 @@ def data():
 def test_words_are_hidden_by_the_schedule_and_bear_clocks_of_their_own(data):
     many = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), data)
     view, targets = corrupt_rows(paradigm(), many, 0.3)
-    text = np.asarray(many.free & many.is_text)
-    hidden = np.asarray(view.clock == 0) & text
+    text = np.asarray(many.to_generate & many.is_text)
+    hidden = np.asarray(view.time == 0) & text
     n = text.sum()
     assert abs(hidden.sum() / n - 0.7) < 4 * np.sqrt(0.21 / n)
-    np.testing.assert_array_equal(view.clock[text & ~hidden], 1)
-    np.testing.assert_allclose(view.clock[np.asarray(many.is_image)], 0.3)
-    np.testing.assert_array_equal(view.embeds[hidden], np.tile(TABLE.mask, (hidden.sum(), 1)))
+    np.testing.assert_array_equal(view.time[text & ~hidden], 1)
+    np.testing.assert_allclose(view.time[np.asarray(many.is_image)], 0.3)
+    np.testing.assert_array_equal(
+        view.embeds[hidden], np.tile(TABLE.mask_embedding, (hidden.sum(), 1))
+    )
     read = np.asarray(many.is_text) & ~hidden
-    np.testing.assert_array_equal(view.embeds[read], TABLE.rows[many.ids[read]])
-    np.testing.assert_array_equal(targets.text, hidden)
-    # BOS, which is given, is never hidden.
+    np.testing.assert_array_equal(view.embeds[read], TABLE.embedding[many.ids[read]])
+    np.testing.assert_array_equal(targets.text_scored, hidden)
+    # BOS is given and is never masked.
     assert not hidden[:, 0].any()
 
 
 def test_the_truth_costs_nothing_and_ignorance_the_bound(data):
     flow = paradigm()
     _, targets = corrupt_rows(flow, data, 0.5)
-    found = jax.vmap(flow.loss)(oracle(data)(tiny.noisy_canvas(data)), targets)
-    for term in found.values():
+    losses = jax.vmap(flow.loss)(oracle(data)(tiny.noisy_canvas(data)), targets)
+    for term in losses.values():
         np.testing.assert_allclose(np.asarray(term.total), 0, atol=1e-4)
     flat = {
         "text_logits": jnp.zeros((*data.ids.shape, tiny.VOCAB)),
         "image": jnp.zeros_like(data.latents),
     }
-    # Weight 1 / (1 - t) of each hidden token, half of which are hidden.
+    # Each masked token has weight 1 / (1 - t) = 2; about half of the tokens are masked.
     text = jax.vmap(flow.loss)(flat, targets)["text"]
-    hidden = np.asarray(targets.text).sum(1)
+    hidden = np.asarray(targets.text_scored).sum(1)
     np.testing.assert_allclose(text.total, hidden * 2 * np.log(tiny.VOCAB), rtol=1e-5)
-    # The number is weighted too, so that the mean is in nats.
+    # The count has the same weights, so that the mean is in nats per token.
     np.testing.assert_allclose(text.count, hidden * 2)
 
 
 def test_the_weight_is_capped_near_the_end(data):
-    flow = paradigm(cap=4.0)
+    flow = paradigm(max_mask_weight=4.0)
     _, targets = corrupt_rows(flow, data, 0.999)
     assert float(targets.weight.max()) == 4.0
 
 
-@pytest.mark.parametrize("choice", [{}, {"order": "confidence"}, {"temperature": 0.0}])
+@pytest.mark.parametrize("choice", [{}, {"unmask_order": "confidence"}, {"temperature": 0.0}])
 @pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (5, 2.0)])
 def test_the_truth_is_sampled(data, choice, steps, guidance):
     flow, schedule = paradigm(), ode.make_schedule("euler", steps)
-    how = SamplingPlan(schedule, guidance, guidance, words=TokenSampling(**choice), record=True)
+    how = SamplingPlan(
+        schedule, guidance, guidance, token_sampling=TokenSampling(**choice), return_trajectory=True
+    )
     blank = data.replace(
-        ids=jnp.where(data.free, 0, data.ids),
-        latents=jnp.where(data.free[..., None], 0, data.latents),
+        ids=jnp.where(data.to_generate, 0, data.ids),
+        latents=jnp.where(data.to_generate[..., None], 0, data.latents),
     )
     out = flow.sample(oracle(data), TABLE, row_keys(SEED, 3), blank, how)
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
-    moments = out.moments
-    assert moments.times.tolist() == pytest.approx([*schedule.times, 1.0])
-    text = np.asarray(data.free & data.is_text)
-    assert not np.asarray(moments.certainty)[0][text].any()
-    assert np.all(np.asarray(moments.certainty)[-1] == 1)
+    moments = out.trajectory
+    assert moments.run_times.tolist() == pytest.approx([*schedule.times, 1.0])
+    text = np.asarray(data.to_generate & data.is_text)
+    assert not np.asarray(moments.confidence)[0][text].any()
+    assert np.all(np.asarray(moments.confidence)[-1] == 1)
     image = np.asarray(data.is_image)
     start, end = (np.asarray(moments.canvas.latents[n])[image] for n in (0, -1))
     assert abs(start.std() - 1) < 0.3
@@ -128,24 +134,24 @@ def test_the_truth_is_sampled(data, choice, steps, guidance):
 
 
 def test_what_is_read_never_changes_unless_remasking_is_asked_for(data):
-    """A network that wants another token each time it is asked."""
+    """Check with a network that predicts another token at each step."""
     flow = paradigm()
 
-    def fickle(view):
+    def changing_network(view):
         wish = jnp.sum(1000 * jnp.abs(view.latents), axis=(1, 2)).astype(int)[:, None]
-        slots = jnp.arange(view.clock.shape[1])[None]
+        slots = jnp.arange(view.time.shape[1])[None]
         return {
             "text_logits": 50 * jax.nn.one_hot((wish + slots) % tiny.VOCAB, tiny.VOCAB),
             "image": view.latents + 0.3,
         }
 
     for remask, changes in ((0.0, False), (0.5, True)):
-        how = dataclasses.replace(plan(12, remask=remask), record=True)
-        path = flow.sample(fickle, TABLE, row_keys(SEED, 3), data, how).moments
-        ids, read = np.asarray(path.canvas.ids), np.asarray(path.certainty) == 1
-        text = np.asarray(data.free & data.is_text)
+        how = dataclasses.replace(plan(12, remask_prob=remask), return_trajectory=True)
+        path = flow.sample(changing_network, TABLE, row_keys(SEED, 3), data, how).trajectory
+        ids, read = np.asarray(path.canvas.ids), np.asarray(path.confidence) == 1
+        text = np.asarray(data.to_generate & data.is_text)
         changed = read[:-1] & read[1:] & (ids[:-1] != ids[1:]) & text
-        assert not changed.any()  # Within a step, what is read is only kept or hidden.
+        assert not changed.any()  # Within a step, unmasked tokens are only kept or masked again.
         hidden_again = (read[:-1] & ~read[1:] & text).any()
         assert hidden_again == changes
         assert read[-1].all()
@@ -160,9 +166,9 @@ def test_given_slots_never_change():
     def apply(view):
         return net.apply({"params": params}, view)
 
-    table = net.apply({"params": params}, method="table")
-    out = flow.sample(apply, table, row_keys(SEED, 1), canvas, plan(3, remask=0.3)).canvas
-    fixed = np.asarray(canvas.fixed)
+    table = net.apply({"params": params}, method="embedding_table")
+    out = flow.sample(apply, table, row_keys(SEED, 1), canvas, plan(3, remask_prob=0.3)).canvas
+    fixed = np.asarray(canvas.is_given)
     np.testing.assert_array_equal(out.ids[fixed], canvas.ids[fixed])
     np.testing.assert_array_equal(out.latents[fixed], canvas.latents[fixed])
     image = np.asarray(canvas.is_image)
@@ -171,8 +177,8 @@ def test_given_slots_never_change():
 
 def language_flow():
     return paradigm(
-        vocab=small_language.VOCAB,
-        legal=small_language.ALLOWED_RANGES,
+        vocab_size=small_language.VOCAB,
+        allowed_ranges=small_language.ALLOWED_RANGES,
         channels=small_language.CHANNELS,
     )
 
@@ -180,7 +186,7 @@ def language_flow():
 def frequencies(steps, rows=4000, **token_sampling):
     lang = small_language.PARITY
     out = language_flow().sample(
-        lang.masked,
+        lang.predict_masked,
         small_language.TABLE,
         row_keys(SEED, rows),
         lang.canvas(rows),
@@ -189,50 +195,53 @@ def frequencies(steps, rows=4000, **token_sampling):
     return lang.frequencies(out.canvas.ids)
 
 
-@pytest.mark.parametrize("choice", [{}, {"remask": 0.05}])
+@pytest.mark.parametrize("choice", [{}, {"remask_prob": 0.05}])
 def test_an_exact_network_samples_its_language(choice):
     rows = 4000
-    expected = np.array([*small_language.PARITY.shares, 0.0])
+    expected = np.array([*small_language.PARITY.probs, 0.0])
     sigma = np.sqrt(expected * (1 - expected) / rows)
-    found = frequencies(400, rows, **choice)
-    assert np.all(np.abs(found - expected)[:-1] <= 4 * sigma[:-1]), found
-    # What is read in the same step may disagree: the less, the more steps.
-    assert found[-1] < 0.02
+    many_steps = frequencies(400, rows, **choice)
+    assert np.all(np.abs(many_steps - expected)[:-1] <= 4 * sigma[:-1]), many_steps
+    # Tokens unmasked in the same step may conflict, less so with more steps.
+    assert many_steps[-1] < 0.02
     if not choice:
-        few, some = frequencies(1, rows), frequencies(8, rows)
-        assert few[-1] > some[-1] > found[-1]
+        one_step, eight_steps = frequencies(1, rows), frequencies(8, rows)
+        assert one_step[-1] > eight_steps[-1] > many_steps[-1]
 
 
 def test_temperature_and_top_p_sharpen():
     spread = frequencies(32)
     cold = frequencies(32, temperature=0.3)
     assert cold[0] > spread[0] + 0.2
-    assert frequencies(32, temperature=0.0, order="confidence")[0] == 1.0
-    # Of the first token 0.7 : 0.3, half the probability leaves the likelier.
+    assert frequencies(32, temperature=0.0, unmask_order="confidence")[0] == 1.0
+    # The first token has probabilities 0.7 and 0.3: top_p=0.5 keeps only the likelier one.
     assert frequencies(32, top_p=0.5)[0] > spread[0] + 0.2
 
 
 def test_a_late_start_hides_only_part_of_what_is_there(data):
-    seen = []
+    times = []
     how = SamplingPlan(ode.make_schedule("euler", 1, start=0.75))
     many = jax.tree.map(lambda x: jnp.repeat(x, 50, axis=0), data)
 
     def spy(view):
-        jax.debug.callback(lambda clock: seen.append(clock), view.clock)
+        jax.debug.callback(lambda clock: times.append(clock), view.time)
         return oracle(many)(view)
 
     paradigm().sample(spy, TABLE, row_keys(3, 150), many, how)
     jax.effects_barrier()
-    (clock,) = seen
-    text = np.asarray(many.free & many.is_text)
+    (clock,) = times
+    text = np.asarray(many.to_generate & many.is_text)
     share = np.mean(np.asarray(clock)[text] == 0)
     assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / text.sum())
 
 
 def test_other_solvers_than_eulers_are_refused():
     flow = paradigm()
-    flow.check(plan(2))
+    flow.validate(plan(2))
     with pytest.raises(UserError, match=r"sampling\.solver='heun'"):
-        flow.check(SamplingPlan(ode.make_schedule("heun", 2)))
-    assert flow.evaluations(plan(7)) == 7
-    assert flow.evaluations(dataclasses.replace(plan(7), guidance=2.0, text_guidance=2.0)) == 21
+        flow.validate(SamplingPlan(ode.make_schedule("heun", 2)))
+    assert flow.nfe(plan(7)) == 7
+    assert (
+        flow.nfe(dataclasses.replace(plan(7), image_guidance_scale=2.0, text_guidance_scale=2.0))
+        == 21
+    )

@@ -1,4 +1,4 @@
-"""OneFlow's corruption and loss."""
+"""Tests of OneFlow's corruption and loss."""
 
 import functools
 
@@ -11,8 +11,8 @@ from oneflow_jax.flows import tasks, time_samplers
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-OBJECTIVES = ("endpoint", "velocity", "literal")
-IMAGES = ("clean", "velocity")
+OBJECTIVES = ("cross_entropy", "velocity", "naive")
+IMAGES = ("x1", "velocity")
 
 
 def corrupt_rows(paradigm, canvas, seed=SEED):
@@ -30,57 +30,57 @@ def test_oracle_has_zero_loss(objective, image):
     _, targets = corrupt_rows(paradigm, tiny.packed_batch())
     outputs = {
         "text_logits": 1e4 * jax.nn.one_hot(tiny.packed_batch().ids, tiny.VOCAB),
-        "text_velocity": targets.clean.embeds - targets.noise.embeds,
+        "text_velocity": targets.x1.embeds - targets.x0.embeds,
         "image": tiny.packed_batch().latents
-        if image == "clean"
-        else tiny.packed_batch().latents - targets.noise.latents,
+        if image == "x1"
+        else tiny.packed_batch().latents - targets.x0.latents,
     }
     sums = jax.vmap(paradigm.loss)(outputs, targets)
     for term in ("text", "image"):
         assert sums[term].count.sum() > 10
         np.testing.assert_allclose(sums[term].total, 0, atol=1e-6)
-    # And the clean row that the targets hold is the row that was given.
-    rows = paradigm.objective.table(TABLE).rows
-    np.testing.assert_array_equal(targets.clean.embeds, rows[tiny.packed_batch().ids])
-    np.testing.assert_array_equal(targets.clean.latents, tiny.packed_batch().latents)
+    # The targets' clean row equals the input row.
+    rows = paradigm.objective.prepare_table(TABLE).embedding
+    np.testing.assert_array_equal(targets.x1.embeds, rows[tiny.packed_batch().ids])
+    np.testing.assert_array_equal(targets.x1.latents, tiny.packed_batch().latents)
     np.testing.assert_array_equal(targets.ids, tiny.packed_batch().ids)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_clock_matches_noise_level(objective):
-    """The time that the network is told is the one that the noise was mixed in by, slot by slot."""
+    """Check that the network's time equals the noise level of each slot."""
     paradigm = tiny.paradigm(objective, clock=time_samplers.LogitNormalTimeSampler(0.3, 1.2))
     view, targets = corrupt_rows(paradigm, tiny.packed_batch())
-    shown = {"text": view.embeds, "image": view.latents}
+    states = {"text": view.embeds, "image": view.latents}
     for kind, x_0, x_1 in (
-        ("text", targets.noise.embeds, targets.clean.embeds),
-        ("image", targets.noise.latents, targets.clean.latents),
+        ("text", targets.x0.embeds, targets.x1.embeds),
+        ("image", targets.x0.latents, targets.x1.latents),
     ):
         line = x_1 - x_0
         length = jnp.sum(line**2, -1)
-        applied = jnp.sum((shown[kind] - x_0) * line, -1) / jnp.where(length > 0, length, 1)
+        applied = jnp.sum((states[kind] - x_0) * line, -1) / jnp.where(length > 0, length, 1)
         at = (tiny.packed_batch().is_text if kind == "text" else tiny.packed_batch().is_image) & (
             length > 0
         )
-        np.testing.assert_allclose(applied[at], view.clock[at], atol=1e-5)
-        np.testing.assert_array_equal(view.clock, targets.clock)
+        np.testing.assert_allclose(applied[at], view.time[at], atol=1e-5)
+        np.testing.assert_array_equal(view.time, targets.time)
 
 
 def test_given_slots_are_shown_clean_and_never_scored():
     paradigm = tiny.paradigm()
     canvas = tiny.packed_batch()
     view, targets = corrupt_rows(paradigm, canvas)
-    scored = np.asarray(targets.text | targets.image)
+    scored = np.asarray(targets.text_scored | targets.image_scored)
     bos = np.asarray(canvas.position[..., 0] == 0) & np.asarray(canvas.is_text)
     assert bos.sum() > 8
-    assert not scored[bos | ~np.asarray(canvas.free)].any()
-    clean = np.asarray(view.clock == 1)
-    rows = paradigm.objective.table(TABLE).rows[canvas.ids]
+    assert not scored[bos | ~np.asarray(canvas.to_generate)].any()
+    clean = np.asarray(view.time == 1)
+    rows = paradigm.objective.prepare_table(TABLE).embedding[canvas.ids]
     assert clean[bos].all()
     np.testing.assert_array_equal(view.embeds[clean], rows[clean])
     np.testing.assert_array_equal(view.latents[clean], canvas.latents[clean])
-    assert not np.any(np.asarray(targets.text & ~canvas.is_text))
-    assert not np.any(np.asarray(targets.image & ~canvas.is_image))
+    assert not np.any(np.asarray(targets.text_scored & ~canvas.is_text))
+    assert not np.any(np.asarray(targets.image_scored & ~canvas.is_image))
 
 
 def test_the_clock_of_training_follows_its_distribution():
@@ -91,13 +91,15 @@ def test_the_clock_of_training_follows_its_distribution():
         (time_samplers.PowerTimeSampler(), 0.3),
         (time_samplers.PowerTimeSampler(3.0), 0.027),
     ):
-        view, _ = tiny.paradigm(mix=joint, clock=clock).corrupt(jax.random.key(0), u, canvas, TABLE)
-        np.testing.assert_allclose(view.clock[canvas.free], t, rtol=1e-5)
+        view, _ = tiny.paradigm(task_mixture=joint, time_sampler=clock).corrupt(
+            jax.random.key(0), u, canvas, TABLE
+        )
+        np.testing.assert_allclose(view.time[canvas.to_generate], t, rtol=1e-5)
 
 
 def test_counts_are_of_the_clean_canvas():
     canvas = jax.tree.map(lambda x: x[0], tiny.packed_batch())
     counts = tiny.paradigm().counts(canvas)
-    kind, fixed = np.asarray(canvas.kind), np.asarray(canvas.fixed)
+    kind, fixed = np.asarray(canvas.modality), np.asarray(canvas.is_given)
     assert counts["text"] == np.sum((kind == 1) & ~fixed)
     assert counts["image"] == np.sum(kind == 2)

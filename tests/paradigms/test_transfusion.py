@@ -1,4 +1,4 @@
-"""`transfusion`: what is shown and asked; sampling is in test_writing."""
+"""Tests of `transfusion`: corruption and targets; tests/samplers/ has sampling."""
 
 import dataclasses
 
@@ -23,20 +23,20 @@ TASK_PROBS = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.
 
 def paradigm(task="joint"):
     return Transfusion(
-        alphabet=ar_state.TokenSpace(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
-        image=predictions.X1Prediction(),
+        token_space=ar_state.TokenSpace(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
+        image_prediction=predictions.X1Prediction(),
         channels=tiny.CODEC.channels,
-        mix=tasks.TaskMixture(TASK_PROBS[task], 0.0),
-        clock=time_samplers.PowerTimeSampler(),
+        task_mixture=tasks.TaskMixture(TASK_PROBS[task], 0.0),
+        time_sampler=time_samplers.PowerTimeSampler(),
         weights=(("text", 1.0), ("image", 5.0)),
     )
 
 
 @pytest.fixture(scope="module")
 def data():
-    """Rows of one document each, with pictures between their words."""
-    lay = dataclasses.replace(tiny.make_layout(48, 0), markers=True)
-    rows = [row for row in map(lay.row, toy.Toy(documents=40)) if len(row["kind"]) <= 48]
+    """Return rows of one interleaved document each."""
+    lay = dataclasses.replace(tiny.make_layout(48, 0), has_markers=True)
+    rows = [row for row in map(lay.row, toy.Toy(documents=40)) if len(row["modality"]) <= 48]
     return jax.tree.map(jnp.asarray, lay.canvas(rows[:16]))
 
 
@@ -47,7 +47,7 @@ def corrupt_rows(flow, canvas, seed=SEED):
 
 
 def test_layout_tells_where_pictures_begin_and_documents_end(data):
-    kind, ids = np.asarray(data.kind), np.asarray(data.ids)
+    kind, ids = np.asarray(data.modality), np.asarray(data.ids)
     for row in range(len(kind)):
         filled = np.flatnonzero(kind[row] != Modality.PAD)
         assert ids[row, filled[-1]] == vocabs.END
@@ -64,18 +64,18 @@ def test_layout_tells_where_pictures_begin_and_documents_end(data):
 def test_words_are_shown_and_pictures_flow(data):
     view, targets = corrupt_rows(paradigm(), data)
     text, image = np.asarray(data.is_text), np.asarray(data.is_image)
-    np.testing.assert_array_equal(view.clock[text], 1.0)
-    np.testing.assert_array_equal(view.embeds[text], TABLE.rows[data.ids][text])
-    expected = gaussian.interpolate(targets.noise, data.latents, view.clock)
+    np.testing.assert_array_equal(view.time[text], 1.0)
+    np.testing.assert_array_equal(view.embeds[text], TABLE.embedding[data.ids][text])
+    expected = gaussian.interpolate(targets.noise, data.latents, view.time)
     np.testing.assert_allclose(view.latents[image], expected[image], atol=1e-6)
-    np.testing.assert_array_equal(targets.image, data.is_image)
+    np.testing.assert_array_equal(targets.image_scored, data.is_image)
     for row in range(len(text)):
         times = {
-            span: set(np.asarray(view.clock[row])[np.asarray(data.span[row]) == span].tolist())
+            span: set(np.asarray(view.time[row])[np.asarray(data.span[row]) == span].tolist())
             for span in np.unique(np.asarray(data.span[row])[image[row]])
         }
         assert all(len(each) == 1 for each in times.values())
-    clocks_seen = np.asarray(view.clock)[image]
+    clocks_seen = np.asarray(view.time)[image]
     assert clocks_seen.min() < 0.2
     assert clocks_seen.max() > 0.8
 
@@ -88,7 +88,7 @@ def test_each_picture_of_a_document_has_its_own_time(data):
         spans = np.unique(np.asarray(data.span[row])[image])
         if len(spans) > 1:
             several += 1
-            assert len(np.unique(np.asarray(view.clock[row])[image])) == len(spans)
+            assert len(np.unique(np.asarray(view.time[row])[image])) == len(spans)
     assert several > 0
 
 
@@ -96,18 +96,18 @@ def test_captions_are_learned_beside_clean_pictures(data):
     view, targets = corrupt_rows(paradigm("image_to_text"), data)
     image = np.asarray(data.is_image)
     np.testing.assert_array_equal(view.latents[image], data.latents[image])
-    np.testing.assert_array_equal(view.clock, 1.0)
-    assert not targets.image.any()
-    assert targets.text.any()
+    np.testing.assert_array_equal(view.time, 1.0)
+    assert not targets.image_scored.any()
+    assert targets.text_scored.any()
 
 
 def test_what_is_asked_is_the_next_word(data):
     _, targets = corrupt_rows(paradigm(), data)
-    ids, scored = np.asarray(data.ids), np.asarray(targets.text)
+    ids, scored = np.asarray(data.ids), np.asarray(targets.text_scored)
     for row, slot in zip(*np.nonzero(scored), strict=True):
         assert targets.ids[row, slot] == ids[row, slot + 1]
-        assert data.kind[row, slot + 1] == Modality.TEXT
-    # Every token but BOS is asked for once.
+        assert data.modality[row, slot + 1] == Modality.TEXT
+    # Every token but BOS is a target once.
     assert scored.sum() == np.sum(np.asarray(data.is_text)) - len(ids)
 
 
@@ -128,19 +128,21 @@ def test_oracle_has_no_loss(data):
 
 def test_what_it_cannot_do_is_told():
     flow = paradigm()
-    assert (flow.attend, flow.revises) == (AttentionPattern.MIXED, False)
+    assert (flow.attention_pattern, flow.supports_editing) == (AttentionPattern.MIXED, False)
     refused = {
-        "cannot revise": SamplingPlan(ode.make_schedule("euler", 2, start=0.5)),
+        "cannot edit": SamplingPlan(ode.make_schedule("euler", 2, start=0.5)),
         "remask": SamplingPlan(
-            ode.make_schedule("euler", 2), words=token_sampling.TokenSampling(remask=0.1)
+            ode.make_schedule("euler", 2),
+            token_sampling=token_sampling.TokenSampling(remask_prob=0.1),
         ),
-        "guidance": SamplingPlan(ode.make_schedule("euler", 2), text_guidance=2.0),
+        "guidance": SamplingPlan(ode.make_schedule("euler", 2), text_guidance_scale=2.0),
     }
     for message, plan in refused.items():
         with pytest.raises(UserError, match=message):
-            flow.check(plan)
-    flow.check(
+            flow.validate(plan)
+    flow.validate(
         SamplingPlan(
-            ode.make_schedule("heun", 3), words=token_sampling.TokenSampling(temperature=0.5)
+            ode.make_schedule("heun", 3),
+            token_sampling=token_sampling.TokenSampling(temperature=0.5),
         )
     )

@@ -1,4 +1,4 @@
-"""Our CLIP against transformers': the same folder, the same vectors and scores."""
+"""Parity of our CLIP with transformers: same files, same embeddings and scores."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ MODELS = {
 }
 
 SIZES = ((30, 30), (47, 64), (20, 13))
-"""Heights and widths of pictures, for a model of 30 x 30."""
+"""Heights and widths of images, for a model of 30 x 30 pixels."""
 
 
 def preprocess_with_transformers(folder, captions, images):
@@ -42,8 +42,8 @@ def preprocess_with_transformers(folder, captions, images):
 @pytest.mark.parametrize("name", MODELS)
 def test_vectors_and_scores_agree(tmp_path, name):
     folder = random_clip.write_model(tmp_path / "model", **MODELS[name])
-    theirs, told = transformers.CLIPModel.from_pretrained(folder, output_loading_info=True)
-    assert not any(told.values()), told
+    theirs, loading_info = transformers.CLIPModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading_info.values()), loading_info
     theirs.eval()
     ours = clip.load(folder)
     captions = random_clip.CAPTIONS
@@ -56,30 +56,30 @@ def test_vectors_and_scores_agree(tmp_path, name):
             clip.image_embeddings(ours, pictures, 2), out.image_embeds, f"{name} {size} pictures"
         )
         cosine = (out.text_embeds * out.image_embeds).sum(-1)
-        found = clip.scores(ours, pictures, captions)
-        np.testing.assert_allclose(found, 100 * cosine.clamp(min=0), atol=100 * TOLERANCE)
+        actual = clip.scores(ours, pictures, captions)
+        np.testing.assert_allclose(actual, 100 * cosine.clamp(min=0), atol=100 * TOLERANCE)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("end", [2, 7])
 def test_captions_are_read_where_theirs_are(tmp_path, end):
-    """Tokens with no order, as no tokenizer makes them, so that the rules differ."""
+    """Use random token orders, for which the pooling rules differ."""
     folder = random_clip.write_model(tmp_path / "model", text_config={"eos_token_id": end})
     theirs = transformers.CLIPModel.from_pretrained(folder).eval()
     ours = clip.load(folder)
     tokens = np.random.default_rng(0).integers(8, 522, (6, 24))
     tokens[np.arange(6), [3, 5, 23, 0, 9, 14]] = 7
     tokens[:, 20] = 7
-    wanted = theirs.get_text_features(torch.from_numpy(tokens)).pooler_output
-    wanted = wanted / wanted.norm(dim=-1, keepdim=True)
-    found = clip_network.encode_text(ours.text, ours.config.text, tokens)
-    assert_close(np.asarray(found), wanted, f"end {end}")
+    expected = theirs.get_text_features(torch.from_numpy(tokens)).pooler_output
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    actual = clip_network.encode_text(ours.text, ours.config.text, tokens)
+    assert_close(np.asarray(actual), expected, f"end {end}")
 
 
 def assert_close(ours, theirs, name):
     theirs = theirs.numpy()
     assert ours.shape == theirs.shape
-    # If they hardly differed from row to row, to agree would be no achievement.
+    # The vectors differ between rows, so that agreement is not trivial.
     assert theirs.std(axis=0).mean() > 0.02, name
     difference = np.abs(ours - theirs).max()
     print(f"{name}: {difference:.1e} of {np.abs(theirs).max():.2f}")
@@ -88,25 +88,25 @@ def assert_close(ours, theirs, name):
 
 @pytest.mark.parametrize("size", [*SIZES, (31, 90), (301, 200)])
 def test_pictures_are_prepared_alike(size):
-    """To the last bit, but for the order of the arithmetic on colors."""
+    """Check preprocessing against transformers; only the order of float operations differs."""
     pictures = random_inception.smooth_images(2, *size)
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30}
     )
-    wanted = processor(list(pictures), return_tensors="np")["pixel_values"]
+    expected = processor(list(pictures), return_tensors="np")["pixel_values"]
     mean, deviation = np.asarray(clip_config.MEAN), np.asarray(clip_config.STD)
-    found = (clip.preprocess(pictures, 30) / 255 - mean) / deviation
-    np.testing.assert_allclose(found.transpose(0, 3, 1, 2), wanted, atol=1e-6)
+    actual = (clip.preprocess(pictures, 30) / 255 - mean) / deviation
+    np.testing.assert_allclose(actual.transpose(0, 3, 1, 2), expected, atol=1e-6)
 
 
 def test_tokens_agree(tmp_path):
     folder = random_clip.write_model(tmp_path / "model")
     theirs = transformers.CLIPTokenizer.from_pretrained(folder)
-    wanted = theirs(list(random_clip.CAPTIONS), padding="max_length", truncation=True,
+    expected = theirs(list(random_clip.CAPTIONS), padding="max_length", truncation=True,
                     max_length=24, return_tensors="np")  # fmt: skip
-    found = clip.tokenize(clip.load(folder), random_clip.CAPTIONS)
-    np.testing.assert_array_equal(found, wanted["input_ids"])
-    assert len(np.unique(found)) > 40
+    actual = clip.tokenize(clip.load(folder), random_clip.CAPTIONS)
+    np.testing.assert_array_equal(actual, expected["input_ids"])
+    assert len(np.unique(actual)) > 40
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
@@ -123,7 +123,7 @@ def test_colors_are_found_where_theirs_are_saved(tmp_path, name):
         transformers.CLIPProcessor(processor, tokenizer).save_pretrained(folder)
     assert (folder / name).exists(), sorted(path.name for path in folder.iterdir())
     config = clip.load(folder).config
-    assert (config.mean, config.deviation) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    assert (config.mean, config.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
     clip.tokenize(clip.load(folder), random_clip.CAPTIONS)
 
 
@@ -140,7 +140,7 @@ def test_pickled_weights_are_read_alike(tmp_path):
 
 
 def test_what_they_save_is_read_alike(tmp_path):
-    """Whatever else transformers writes down beside."""
+    """Load a folder saved by transformers, which may contain more files and keys."""
     folder = random_clip.write_model(tmp_path / "model")
     before = clip.text_embeddings(clip.load(folder), random_clip.CAPTIONS)
     again = tmp_path / "again"

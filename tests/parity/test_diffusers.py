@@ -1,4 +1,4 @@
-"""Our autoencoders against diffusers': the same files, the same numbers. Run by `make parity`."""
+"""Parity of our autoencoders with diffusers: same files, same numbers. Run by `make parity`."""
 
 import json
 
@@ -17,7 +17,7 @@ from oneflow_jax.codecs.autoencoder import diffusers_weights, layers, models
 TOLERANCE = 1e-4
 
 IMAGE_SHAPES = ((2, 32, 48), (1, 48, 32))
-"""Batch, height and width; not square, so that neither can stand for the other."""
+"""Batch, height and width; not square, so that height and width are not confused."""
 
 
 def block_types(count):
@@ -27,8 +27,8 @@ def block_types(count):
     }
 
 
-# In the layouts of published models, but narrow; yet in some there is a level that is computed in
-# the way of wide ones.
+# Layouts of published models with fewer channels; some have a level that is wide enough for
+# `winograd_conv`.
 KL = {
     "sd1": {
         "block_out_channels": (16, 32, 32, 32),
@@ -91,16 +91,16 @@ VQ = {
 
 
 def randomize(module):
-    """The model with every parameter moved, and so that no part of it can be left out unseen."""
+    """Change every parameter, so that a missing part of the network would show."""
     generator = torch.Generator().manual_seed(0)
     for name, value in module.state_dict().items():
         noise = torch.randn(value.shape, generator=generator)
         if ".to_" in name and name.endswith("weight"):
-            # Scores of more than one, so that attention is not a mean over all places.
+            # Attention scores above 1, so that attention is not a mean over all positions.
             value.copy_(2 * noise / value.shape[1] ** 0.5)
         else:
             value.add_((0.3 if value.ndim == 1 else 0.03) * noise)
-    # So little contrast ahead of the first norm that its epsilon is seen.
+    # Low contrast before the first norm makes its epsilon matter.
     module.encoder.conv_in.weight.mul_(0.01)
     module.encoder.conv_in.bias.mul_(0)
     return module.eval()
@@ -108,13 +108,13 @@ def randomize(module):
 
 @torch.no_grad()
 def save_random_model(folder, kind, settings):
-    """A random model of diffusers', and the folder that it is saved in."""
+    """Save a random diffusers model; return the model and its folder."""
     torch.manual_seed(0)
     theirs = getattr(diffusers, kind)(
         **settings, **block_types(len(settings["block_out_channels"]))
     )
     theirs = randomize(theirs)
-    if kind == "VQModel":  # Codes where the vectors are, so that many are the nearest of some.
+    if kind == "VQModel":  # Put codes near vectors, so that many codes are used.
         vectors = theirs.encode(to_torch(random_pixels(*IMAGE_SHAPES[0]))).latents
         vectors = vectors.permute(0, 2, 3, 1).flatten(0, 2)
         codebook = theirs.quantize.embedding.weight
@@ -137,7 +137,7 @@ def from_torch(x):
 
 
 def load_ours(folder):
-    """Functions of the model in a folder: name -> jitted method."""
+    """Load a model; return its architecture and a function from a name to the jitted method."""
     architecture, params = diffusers_weights.load(folder)
     module = models.make_model(architecture)
 
@@ -150,7 +150,7 @@ def load_ours(folder):
 def assert_close(ours, theirs, name):
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
-    # If they hardly differed from place to place, to agree would be no achievement.
+    # The values vary over positions, so that agreement is not trivial.
     assert theirs.std() > 0.1, name
     difference = np.abs(ours - theirs).max()
     print(f"{name}: {difference:.1e} of {np.abs(theirs).max():.1f}")
@@ -163,13 +163,13 @@ def assert_kl_agrees(theirs, folder, name):
     encode, decode = method("encode"), method("decode")
     for size in IMAGE_SHAPES:
         pixels = random_pixels(*size)
-        wanted = theirs.encode(to_torch(pixels)).latent_dist
-        found = encode(pixels)
-        assert_close(found.mean, from_torch(wanted.mean), f"{name} {size} mean")
-        assert_close(found.log_variance, from_torch(wanted.logvar), f"{name} {size} logvar")
-        latents = np.random.default_rng(1).standard_normal(found.mean.shape).astype(np.float32)
-        wanted = theirs.decode(to_torch(latents)).sample
-        assert_close(decode(latents), from_torch(wanted), f"{name} {size} decode")
+        expected = theirs.encode(to_torch(pixels)).latent_dist
+        actual = encode(pixels)
+        assert_close(actual.mean, from_torch(expected.mean), f"{name} {size} mean")
+        assert_close(actual.log_variance, from_torch(expected.logvar), f"{name} {size} logvar")
+        latents = np.random.default_rng(1).standard_normal(actual.mean.shape).astype(np.float32)
+        expected = theirs.decode(to_torch(latents)).sample
+        assert_close(decode(latents), from_torch(expected), f"{name} {size} decode")
 
 
 @torch.no_grad()
@@ -178,17 +178,17 @@ def assert_vq_agrees(theirs, folder, name):
     vectors, encode, lookup, decode = map(method, ("vectors", "encode", "lookup", "decode"))
     for size in IMAGE_SHAPES:
         pixels = random_pixels(*size)
-        wanted = theirs.encode(to_torch(pixels)).latents
-        assert_close(vectors(pixels), from_torch(wanted), f"{name} {size} vectors")
-        quantized, _, (_, _, codes) = theirs.quantize(wanted)
-        found = np.asarray(encode(pixels))
-        np.testing.assert_array_equal(found, codes.numpy().reshape(found.shape))
-        assert len(np.unique(found)) > 4
-        assert_close(lookup(found), from_torch(quantized), f"{name} {size} lookup")
-        shape = (size[0], *found.shape[1:])
+        expected = theirs.encode(to_torch(pixels)).latents
+        assert_close(vectors(pixels), from_torch(expected), f"{name} {size} vectors")
+        quantized, _, (_, _, codes) = theirs.quantize(expected)
+        actual = np.asarray(encode(pixels))
+        np.testing.assert_array_equal(actual, codes.numpy().reshape(actual.shape))
+        assert len(np.unique(actual)) > 4
+        assert_close(lookup(actual), from_torch(quantized), f"{name} {size} lookup")
+        shape = (size[0], *actual.shape[1:])
         codes = np.random.default_rng(1).integers(0, architecture.num_vq_embeddings, shape)
-        wanted = theirs.decode(to_torch(lookup(codes)), force_not_quantize=True).sample
-        assert_close(decode(lookup(codes)), from_torch(wanted), f"{name} {size} decode")
+        expected = theirs.decode(to_torch(lookup(codes)), force_not_quantize=True).sample
+        assert_close(decode(lookup(codes)), from_torch(expected), f"{name} {size} decode")
 
 
 def test_some_layoutsare_wide():
@@ -241,10 +241,10 @@ def test_what_we_save_is_read_by_diffusers(tmp_path, kind, name):
     settings = (KL if kind == "AutoencoderKL" else VQ)[name]
     theirs, folder = save_random_model(tmp_path / "theirs", kind, settings)
     diffusers_weights.save(folder.parent / "ours", *diffusers_weights.load(folder))
-    again, told = getattr(diffusers, kind).from_pretrained(
+    again, loading_info = getattr(diffusers, kind).from_pretrained(
         tmp_path / "ours", output_loading_info=True
     )
-    assert not any(told.values()), told
+    assert not any(loading_info.values()), loading_info
     for key, value in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     for key in json.loads((tmp_path / "ours" / "config.json").read_text()):
@@ -268,16 +268,16 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
 
 def test_the_benchmark_runs_beside_diffusers():
     (case,) = codec.main(["--smoke", "--batch", "1"])["cases"]
-    assert len(case["pictures_per_second"]) == 6
+    assert len(case["images_per_second"]) == 6
     assert len(case["ours_over"]) == 4
     assert all(ratio.low > 0 for ratio in case["ours_over"].values())
 
 
 def test_the_benchmark_refuses_to_compare_what_differs(monkeypatch):
-    def other(folder, architecture, params):
+    def save_scaled(folder, architecture, params):
         weights_save(folder, architecture, jax.tree.map(lambda leaf: 1.5 * leaf, params))
 
     weights_save = diffusers_weights.save
-    monkeypatch.setattr(diffusers_weights, "save", other)
+    monkeypatch.setattr(diffusers_weights, "save", save_scaled)
     with pytest.raises(AssertionError, match="diffusers, as it comes: encode"):
         codec.main(["--smoke", "--batch", "1"])

@@ -1,4 +1,4 @@
-"""Our Inception against pytorch-fid's: the same file, the same features."""
+"""Parity of our Inception with pytorch-fid: same file, same features."""
 
 import sys
 from unittest import mock
@@ -17,7 +17,7 @@ with mock.patch.dict(sys.modules, torchvision=torchvision):
     from pytorch_fid import inception as theirs
 
 TOLERANCE = 1e-4
-"""Of the greatest feature."""
+"""Absolute tolerance, relative to the largest feature."""
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,14 @@ def reference_features(network, images):
 @pytest.mark.parametrize("size", [(64, 48), (299, 299), (400, 310)])
 def test_features_agree(network, ours, size):
     pictures = random_inception.smooth_images(3, *size)
-    wanted = reference_features(network, pictures)
-    found = inception.features(ours, pictures, batch_size=2)
-    assert found.shape == wanted.shape == (3, 2048)
-    # If pictures hardly differed, to agree would be no achievement.
-    assert wanted.std(axis=0).mean() > 0.05 * wanted.mean()
-    difference = np.abs(found - wanted).max()
-    print(f"{size}: {difference:.1e} of {wanted.max():.2f}; sums {wanted.sum(axis=1)}")
-    assert difference < TOLERANCE * wanted.max()
+    expected = reference_features(network, pictures)
+    actual = inception.features(ours, pictures, batch_size=2)
+    assert actual.shape == expected.shape == (3, 2048)
+    # The features vary between images, so that agreement is not trivial.
+    assert expected.std(axis=0).mean() > 0.05 * expected.mean()
+    difference = np.abs(actual - expected).max()
+    print(f"{size}: {difference:.1e} of {expected.max():.2f}; sums {expected.sum(axis=1)}")
+    assert difference < TOLERANCE * expected.max()
 
 
 @pytest.mark.parametrize("name", ["old.pth", "same.safetensors"])

@@ -1,8 +1,8 @@
-"""The part of torchvision that pytorch-fid builds upon: Inception v3, but for its classifier's aid.
+"""The part of torchvision that pytorch-fid needs: Inception v3 without the auxiliary classifier.
 
-torchvision itself has to fit PyTorch's build, or it cannot even be imported and takes diffusers and
-transformers down with it. Layers by the names and settings of torchvision 0.28; with the same
-weights the features agreed with those of torchvision's own to the last bit.
+torchvision has to match PyTorch's build; otherwise it cannot be imported, and neither can
+diffusers and transformers. Layers have the names and settings of torchvision 0.28; with equal
+weights the features were bit-identical to torchvision's.
 """
 
 import types
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 class BasicConv2d(nn.Module):
-    """Convolution, batch normalization, ReLU."""
+    """Convolution, batch normalization and ReLU."""
 
     def __init__(self, inputs, outputs, **settings):
         super().__init__()
@@ -25,8 +25,10 @@ class BasicConv2d(nn.Module):
 
 
 def _add(module, inputs, name, *layers):
-    """A chain of layers (outputs, size, further settings): padded so that the size stays, or not
-    at all where the stride is 2."""
+    """Add a chain of layers (outputs, kernel size, optional stride).
+
+    Padding keeps the size; layers with a stride have no padding.
+    """
     for number, (outputs, size, *stride) in enumerate(layers, 1):
         high, wide = (size, size) if isinstance(size, int) else size
         padding = 0 if stride else (high // 2, wide // 2)
@@ -95,7 +97,7 @@ class InceptionE(nn.Module):
 
 
 class Inception3(nn.Module):
-    """The layers; pytorch-fid replaces some of the blocks, and puts them in their order."""
+    """The layers of Inception v3; pytorch-fid replaces some blocks and defines the forward pass."""
 
     def __init__(self, classes):
         super().__init__()
@@ -119,4 +121,4 @@ torchvision = types.SimpleNamespace(
     __version__="0.28.0",
     models=types.SimpleNamespace(inception=blocks, inception_v3=inception_v3),
 )
-"""What `import torchvision` has to find while pytorch-fid is imported."""
+"""A stub of torchvision for the import of pytorch-fid."""

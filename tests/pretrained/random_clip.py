@@ -1,4 +1,4 @@
-"""Small CLIP models that anyone can make again."""
+"""Small random CLIP models, reproducible by seed."""
 
 import json
 import zlib
@@ -31,7 +31,7 @@ _LAYER = {
 
 
 def config(**changes):
-    """`config.json` of a small model; changes by "text_config", "vision_config" or other key."""
+    """Return the `config.json` of a small model; `changes` may update whole sections."""
     text = {
         "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
         "num_attention_heads": 3, "vocab_size": 522, "max_position_embeddings": 24,
@@ -54,7 +54,7 @@ def config(**changes):
 
 
 def random_tensors(config):
-    """All that `model.safetensors` has, by its names: random, and no part so that it is unseen."""
+    """Return the tensors of `model.safetensors`: random, and each one affects the output."""
     shapes = {"logit_scale": ()}
     for kind in ("text", "vision"):
         values = config[f"{kind}_config"]
@@ -86,7 +86,7 @@ def random_tensors(config):
 
 
 def write_model(folder, **changes):
-    """A model's folder."""
+    """Write a model's folder."""
     folder.mkdir(exist_ok=True)
     values = config(**changes)
     (folder / "config.json").write_text(json.dumps(values))
@@ -96,7 +96,7 @@ def write_model(folder, **changes):
 
 
 def make_tokenizer():
-    """As CLIP's, of all bytes and a few merges."""
+    """Build a tokenizer like CLIP's, with all bytes and a few merges."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = letters + [f"{letter}</w>" for letter in letters]
     merges = [("r", "e"), ("re", "d</w>"), ("o", "u"), ("c", "i"), ("ci", "r"), ("l", "e"),
@@ -104,30 +104,30 @@ def make_tokenizer():
     words += ["".join(merge) for merge in merges] + ["<|startoftext|>", "<|endoftext|>"]
     ids = {word: i for i, word in enumerate(words)}
     assert (ids["<|startoftext|>"], ids["<|endoftext|>"]) == (START, END)
-    made = tokenizers.Tokenizer(
+    tokenizer = tokenizers.Tokenizer(
         tokenizers.models.BPE(
             ids, merges, continuing_subword_prefix="", end_of_word_suffix="</w>",
             unk_token="<|endoftext|>",
         )
     )  # fmt: skip
-    made.normalizer = normalizers.Sequence([
+    tokenizer.normalizer = normalizers.Sequence([
         normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
         normalizers.Lowercase(),
     ])  # fmt: skip
     short = r"'s|'t|'re|'ve|'m|'ll|'d"
     words = rf"<\|startoftext\|>|<\|endoftext\|>|{short}|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
-    made.pre_tokenizer = pre_tokenizers.Sequence([
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(tokenizers.Regex(words), "removed", invert=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False),
     ])  # fmt: skip
-    made.post_processor = processors.RobertaProcessing(
+    tokenizer.post_processor = processors.RobertaProcessing(
         ("<|endoftext|>", END), ("<|startoftext|>", START), trim_offsets=False,
         add_prefix_space=False,
     )  # fmt: skip
-    made.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
-    # What a file may say, and has no say in: how long captions are made.
-    made.enable_padding(pad_id=END, length=40)
-    return made
+    tokenizer.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
+    # Tokenizer files may set padding; the loader must ignore it.
+    tokenizer.enable_padding(pad_id=END, length=40)
+    return tokenizer
 
 
 def _random(name, shape):
@@ -136,6 +136,6 @@ def _random(name, shape):
         return np.float32(name.endswith("weight")) + np.float32(0.3) * noise
     if len(shape) < 2:
         return np.float32(0.3) * noise
-    if "_proj." in name:  # Scores of more than one, so that attention is no mean over places.
+    if "_proj." in name:  # Scores above 1, so that attention is not a mean over positions.
         return np.float32(2 / shape[1] ** 0.5) * noise
     return np.float32(1 / np.prod(shape[1:]) ** 0.5) * noise

@@ -1,4 +1,4 @@
-"""Weights of FID's Inception that anyone can make again."""
+"""Reproducible random weights of FID's Inception."""
 
 import zlib
 
@@ -8,23 +8,23 @@ from oneflow_jax.pretrained import inception
 
 
 def random_tensors():
-    """All that pytorch-fid's file has, by its names: random, and no part so that it goes unseen."""
-    made = {"fc.weight": np.zeros((1008, 2048), "f4"), "fc.bias": np.zeros(1008, "f4")}
+    """Return the tensors of pytorch-fid's file: random, and each one affects the output."""
+    tensors = {"fc.weight": np.zeros((1008, 2048), "f4"), "fc.bias": np.zeros(1008, "f4")}
     for name, shape in inception._kernel_shapes().items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         deviation = float(np.sqrt(0.8 / np.prod(shape[1:])))
-        made[f"{name}.conv.weight"] = deviation * rng.standard_normal(shape, np.float32)
-        made[f"{name}.bn.weight"] = 1 + 0.2 * rng.standard_normal(shape[0], np.float32)
-        made[f"{name}.bn.bias"] = 0.2 * rng.standard_normal(shape[0], np.float32)
-        made[f"{name}.bn.running_mean"] = 0.2 * rng.standard_normal(shape[0], np.float32)
-        # Some so small that what is added to them is seen.
-        made[f"{name}.bn.running_var"] = rng.uniform(0.01, 1.5, shape[0]).astype("f4")
-        made[f"{name}.bn.num_batches_tracked"] = np.asarray(7)
-    return made
+        tensors[f"{name}.conv.weight"] = deviation * rng.standard_normal(shape, np.float32)
+        tensors[f"{name}.bn.weight"] = 1 + 0.2 * rng.standard_normal(shape[0], np.float32)
+        tensors[f"{name}.bn.bias"] = 0.2 * rng.standard_normal(shape[0], np.float32)
+        tensors[f"{name}.bn.running_mean"] = 0.2 * rng.standard_normal(shape[0], np.float32)
+        # Some variances are so small that the epsilon matters.
+        tensors[f"{name}.bn.running_var"] = rng.uniform(0.01, 1.5, shape[0]).astype("f4")
+        tensors[f"{name}.bn.num_batches_tracked"] = np.asarray(7)
+    return tensors
 
 
 def smooth_images(count, height, width):
-    """Smooth colors with grain."""
+    """Return smooth colors with noise."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:height, :width]
     phase, speed = rng.uniform(0, 6, (2, count, 1, 1, 3))

@@ -14,14 +14,14 @@ def test_every_row_goes_through_in_its_order(count, calls):
         return rows * 2
 
     rows = np.arange(2 * count, dtype="i4").reshape(count, 2)
-    said = batches.apply_batched(network, rows, 2, 2)
-    assert said.dtype == np.float32
-    np.testing.assert_array_equal(said, 2 * rows)
+    outputs = batches.apply_batched(network, rows, 2, 2)
+    assert outputs.dtype == np.float32
+    np.testing.assert_array_equal(outputs, 2 * rows)
     assert sizes == [2] * calls
 
 
 def test_a_batch_of_none():
-    with pytest.raises(UserError, match="batch=0: give 1 or more"):
+    with pytest.raises(UserError, match="batch_size=0:"):
         batches.apply_batched(np.asarray, np.zeros((2, 2)), 0, 2)
 
 
@@ -29,5 +29,5 @@ def test_a_batch_of_none():
     "pictures", [np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 1), "u1"), np.zeros((8, 8, 3), "u1")]
 )
 def test_pictures_that_are_none(pictures):
-    with pytest.raises(UserError, match=r"Eye wants uint8 pictures \[n H W 3\], not"):
+    with pytest.raises(UserError, match=r"Eye needs uint8 images \[n H W 3\], not"):
         batches.validate_images(pictures, "Eye")

@@ -12,7 +12,7 @@ from tests.pretrained import random_clip, random_inception, torch_zip
 
 CAPTIONS = random_clip.CAPTIONS
 MIXED = {"vision_config": {"hidden_act": "gelu"}}
-"""Pictures and captions by other activations."""
+"""A model whose vision tower has another activation than its text tower."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def images():
 
 
 def write_with_changes(folder, file="config.json", **changes):
-    """A model's folder, with changes in one of its files of JSON after the tensors were made."""
+    """Write a model's folder, then change keys of one of its JSON files."""
     random_clip.write_model(folder)
     path = folder / file
     values = json.loads(path.read_text()) if path.exists() else {}
@@ -34,17 +34,17 @@ def write_with_changes(folder, file="config.json", **changes):
     return folder
 
 
-# An evaluation of the same folder by transformers 5.24 with PyTorch 2.13, in float64.
+# Expected values: the same folder evaluated by transformers 5.24 with PyTorch 2.13, in float64.
 def test_agrees_with_others(model, images):
-    wanted = [30.96002766, 22.26877861, -38.85772614, -15.31642769, 10.36112715]
-    found = clip.scores(model, images, CAPTIONS, batch_size=2)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.maximum(wanted, 0), atol=1e-3)
-    seen = clip.image_embeddings(model, images)
+    expected = [30.96002766, 22.26877861, -38.85772614, -15.31642769, 10.36112715]
+    actual = clip.scores(model, images, CAPTIONS, batch_size=2)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, np.maximum(expected, 0), atol=1e-3)
+    embeddings = clip.image_embeddings(model, images)
     read = clip.text_embeddings(model, CAPTIONS)
-    np.testing.assert_allclose(100 * (seen * read).sum(axis=1), wanted, atol=1e-3)
+    np.testing.assert_allclose(100 * (embeddings * read).sum(axis=1), expected, atol=1e-3)
     np.testing.assert_allclose(read[1, :3], [-0.02091621, -0.35225048, -0.20514808], atol=1e-5)
-    np.testing.assert_allclose(seen[1, :3], [-0.12931865, 0.16170286, 0.31722485], atol=1e-5)
+    np.testing.assert_allclose(embeddings[1, :3], [-0.12931865, 0.16170286, 0.31722485], atol=1e-5)
 
 
 def test_vectors_have_length_1_and_their_rows_order(model, images):
@@ -60,11 +60,11 @@ def test_vectors_have_length_1_and_their_rows_order(model, images):
 def test_what_follows_the_end_changes_nothing(model):
     tokens = clip.tokenize(model, CAPTIONS[:1])
     length = 1 + int(np.argmax(tokens == random_clip.END))
-    other = np.concatenate([tokens[:, :length], tokens[:, 1 : 25 - length]], axis=1)
+    changed = np.concatenate([tokens[:, :length], tokens[:, 1 : 25 - length]], axis=1)
     shape = model.config.text
     np.testing.assert_array_equal(
         clip_network.encode_text(model.text, shape, tokens),
-        clip_network.encode_text(model.text, shape, other),
+        clip_network.encode_text(model.text, shape, changed),
     )
 
 
@@ -73,25 +73,25 @@ def test_tokens(model):
     assert tokens.shape == (5, 24)
     assert tokens[0, :10].tolist() == [520, 320, 513, 82, 80, 84, 64, 81, 324, 521]
     assert set(tokens[0, 10:]) == {521}
-    # Of too long a one, the start and the end stay.
+    # Long captions are truncated; the start and end tokens stay.
     assert (tokens[4, 0], tokens[4, 22], tokens[4, 23]) == (520, 83, 521)
     np.testing.assert_array_equal(tokens[2], [520] + 23 * [521])
 
 
 @pytest.mark.parametrize(("end", "place"), [(2, 5), (7, 3)])
 def test_where_captions_are_read(model, tmp_path, end, place):
-    """At the highest token if the end is 2, else at the first that is the end."""
+    """Check pooling at the largest id if eos_token_id is 2, otherwise at the first end token."""
     shape = clip.load(write_with_changes(tmp_path / "m", text_config=random_clip.config(
         text_config={"eos_token_id": end})["text_config"])).config.text  # fmt: skip
     tokens = np.full((1, 24), 3)
     tokens[0, 3], tokens[0, 5:9] = 7, [500, 7, 2, 500]
     before = clip_network.encode_text(model.text, shape, tokens)
     for position in range(9):
-        other = tokens.copy()
-        other[0, position] = 4 if tokens[0, position] == 3 else tokens[0, position] - 1
+        changed = tokens.copy()
+        changed[0, position] = 4 if tokens[0, position] == 3 else tokens[0, position] - 1
         if position in (3, 5):
             continue
-        same = np.array_equal(before, clip_network.encode_text(model.text, shape, other))
+        same = np.array_equal(before, clip_network.encode_text(model.text, shape, changed))
         assert same == (position > place), position
 
 
@@ -105,7 +105,7 @@ def test_the_middle_of_a_picture_is_seen():
     np.testing.assert_array_equal(clip.preprocess(picture, 8), np.full((1, 8, 8, 3), 200))
     picture = picture.transpose(0, 2, 1, 3)
     np.testing.assert_array_equal(clip.preprocess(picture, 8), np.full((1, 8, 8, 3), 200))
-    # Bicubic: beyond 200 next to an edge. Half as large, each pixel is of more than its four.
+    # Bicubic resizing overshoots at edges; downscaling by 2 uses more than four pixels each.
     enlarged = clip.preprocess(picture[:, 2:18], 32)
     assert enlarged.max() > 205
     dot = np.full((1, 16, 16, 3), 100, np.uint8)
@@ -118,15 +118,16 @@ def test_colors_are_normalized_as_the_folder_says(model, images, tmp_path):
                      image_mean=[0.5, 0.4, 0.3],
                      image_std=[1, 1, 1], do_resize=True, size=30)  # fmt: skip
     config = clip.load(folder).config
-    assert (config.mean, config.deviation) == ((0.5, 0.4, 0.3), (1, 1, 1))
+    assert (config.mean, config.std) == ((0.5, 0.4, 0.3), (1, 1, 1))
     squares = clip.preprocess(images, 30)
-    config = dataclasses.replace(model.config, mean=config.mean, deviation=config.deviation)
-    told, usual = (
-        clip_network.encode_image(model.vision, other, squares) for other in (config, model.config)
+    config = dataclasses.replace(model.config, mean=config.mean, std=config.std)
+    normalized, usual = (
+        clip_network.encode_image(model.vision, settings, squares)
+        for settings in (config, model.config)
     )
-    assert np.abs(told - usual).max() > 0.01
-    # The same colors, brought to where the others were.
-    mean, deviation = np.asarray(model.config.mean), np.asarray(model.config.deviation)
+    assert np.abs(normalized - usual).max() > 0.01
+    # Colors are normalized with this model's mean and std.
+    mean, deviation = np.asarray(model.config.mean), np.asarray(model.config.std)
     moved = 255 * ((squares / 255 - mean) / deviation + [0.5, 0.4, 0.3])
     np.testing.assert_allclose(
         clip_network.encode_image(model.vision, config, moved.astype(np.float32)), usual, atol=1e-5
@@ -134,14 +135,14 @@ def test_colors_are_normalized_as_the_folder_says(model, images, tmp_path):
 
 
 def test_where_else_a_folder_says_it(tmp_path):
-    """The second copies of OpenAI's first models, and the file of transformers 5."""
+    """Check `text_config_dict` of OpenAI's first models and `processor_config.json`."""
     folder = write_with_changes(tmp_path / "m", "processor_config.json",
                      image_processor={"image_std": [0.1, 0.2, 0.3]})  # fmt: skip
     second = random_clip.config()["text_config"] | {"hidden_act": "gelu"}
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | {"text_config_dict": second}))
     config = clip.load(folder).config
-    assert config.deviation == (0.1, 0.2, 0.3)
+    assert config.std == (0.1, 0.2, 0.3)
     assert (config.text.hidden_act, config.vision.hidden_act) == ("gelu", "quick_gelu")
 
 
@@ -150,7 +151,7 @@ def test_where_else_a_folder_says_it(tmp_path):
     [
         ({"model_type": "siglip"}, "model_type='siglip'"),
         ({"projection_dim": "16"}, "projection_dim='16'"),
-        ({"text_config": {"num_attention_heads": 3}}, "hidden_size=512 is no multiple"),
+        ({"text_config": {"num_attention_heads": 3}}, "hidden_size=512 is not a multiple"),
         ({"text_config": {"eos_token_id": [1, 2]}}, r"text_config\.eos_token_id=\[1, 2\]"),
         ({"text_config": {"layer_norm_eps": 0.0}}, r"text_config\.layer_norm_eps=0\.0"),
         ({"text_config": {"hidden_act": "relu"}}, r"text_config\.hidden_act='relu'"),
@@ -187,7 +188,7 @@ def test_missing_and_broken_files(tmp_path, file):
     with pytest.raises(UserError, match=file):
         clip.load(folder)
     (folder / file).unlink()
-    with pytest.raises(UserError, match=f"{file}: there is no such file"):
+    with pytest.raises(UserError, match=f"{file}: the file does not exist"):
         clip.load(folder)
 
 
@@ -201,8 +202,10 @@ def test_weights_that_do_not_fit(tmp_path):
         ({"text_projection.weight": np.zeros((16, 9), "f4")}, r"tensor text_projection.*\(16, 9\)"),
         ({"visual_projection.weight": None}, r"tensor visual_projection\.weight .*missing"),
     ):
-        other = {name: value for name, value in (tensors | change).items() if value is not None}
-        save_file(other, path)
+        changed_tensors = {
+            name: value for name, value in (tensors | change).items() if value is not None
+        }
+        save_file(changed_tensors, path)
         if message is None:
             clip.load(folder)
         else:
@@ -223,10 +226,10 @@ def test_pickled_weights(model, tmp_path):
 @pytest.mark.parametrize("end", [2, 7])
 def test_another_model_s_tokenizer(tmp_path, end):
     folder = random_clip.write_model(tmp_path / "m", text_config={"eos_token_id": end})
-    other = random_clip.make_tokenizer()
-    other.post_processor = None
-    other.save(str(folder / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"tokenizer\.json makes \[.*\] of a caption"):
+    tokenizer = random_clip.make_tokenizer()
+    tokenizer.post_processor = None
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"tokenizer\.json tokenizes a caption as \["):
         clip.tokenize(clip.load(folder), ["", "a red square"])
     folder = random_clip.write_model(tmp_path / "n", text_config={"vocab_size": 521})
     with pytest.raises(UserError, match="below vocab_size=521"):
@@ -234,13 +237,13 @@ def test_another_model_s_tokenizer(tmp_path, end):
 
 
 def test_pictures_and_captions_that_are_none(model, images):
-    with pytest.raises(UserError, match="CLIP wants uint8 pictures"):
+    with pytest.raises(UserError, match="CLIP needs uint8 images"):
         clip.scores(model, images / 255, CAPTIONS)
-    with pytest.raises(UserError, match="CLIP wants uint8 pictures"):
+    with pytest.raises(UserError, match="CLIP needs uint8 images"):
         clip.image_embeddings(model, images[0])
-    with pytest.raises(UserError, match="a caption a picture, not 4 to 5"):
+    with pytest.raises(UserError, match="one caption per image, not 4 captions for 5"):
         clip.scores(model, images, CAPTIONS[1:])
-    with pytest.raises(UserError, match="batch=0"):
+    with pytest.raises(UserError, match="batch_size=0"):
         clip.scores(model, images, CAPTIONS, 0)
 
 

@@ -23,7 +23,7 @@ def noise_images(image_size):
 
 
 def center_crop(image):
-    """The square in the middle, at 224 pixels."""
+    """Return the central square, resized to 224 pixels."""
     height, width = image.shape[:2]
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 2
@@ -36,15 +36,15 @@ def test_photographs_are_what_they_are(params):
     folder = pathlib.Path(matplotlib.get_data_path(), "sample_data")
     hopper = np.asarray(Image.open(folder / "grace_hopper.jpg").convert("RGB"))
     pictures = np.stack([center_crop(picture) for picture in (china, flower, hopper)])
-    seen = efficientnet.features(params, pictures, batch_size=3)
-    read = efficientnet.classify(params, seen).argmax(axis=1)
-    # By ImageNet's numbers: palace, daisy, military uniform.
+    features = efficientnet.features(params, pictures, batch_size=3)
+    read = efficientnet.classify(params, features).argmax(axis=1)
+    # ImageNet classes: palace, daisy, military uniform.
     np.testing.assert_array_equal(read, [698, 985, 652])
 
 
-# An evaluation of the same file by PyTorch 2.13 in float64, padded as TensorFlow does. As PyTorch
-# pads, the sums are 133 and 105; with 1e-5 for epsilon 251 and 223. 80 pixels end in 5, an odd
-# number, before the last stride of 2; 64 pixels in 4.
+# Expected values: the same file evaluated by PyTorch 2.13 in float64 with TensorFlow's padding.
+# With PyTorch's padding the sums are 133 and 105; with epsilon 1e-5 they are 251 and 223.
+# Before the last stride of 2, 80 pixels become 5 (odd) and 64 pixels become 4.
 @pytest.mark.parametrize(
     ("pixels", "sums", "first", "last"),
     [
@@ -53,23 +53,23 @@ def test_photographs_are_what_they_are(params):
     ],
 )
 def test_agrees_with_others(params, pixels, sums, first, last):
-    """The pictures have 80 pixels, and are made smaller, or not."""
-    seen = efficientnet.features(params, noise_images(80), pixels, batch_size=2)
-    assert seen.shape == (2, 1280)
-    np.testing.assert_allclose(seen.sum(axis=1), sums, rtol=1e-4)
-    np.testing.assert_allclose([seen[0, 2], seen[1, -2]], [first, last], rtol=1e-3)
+    """Check images of 80 pixels, with and without resizing."""
+    features = efficientnet.features(params, noise_images(80), pixels, batch_size=2)
+    assert features.shape == (2, 1280)
+    np.testing.assert_allclose(features.sum(axis=1), sums, rtol=1e-4)
+    np.testing.assert_allclose([features[0, 2], features[1, -2]], [first, last], rtol=1e-3)
 
 
 def test_pictures_count_by_themselves_and_in_their_order(params):
     pictures = np.concatenate([noise_images(32), 255 - noise_images(32), noise_images(32)[::-1]])[
         :5
     ]
-    seen = efficientnet.features(params, pictures, 32, batch_size=2)
-    np.testing.assert_allclose(seen[4], seen[1], rtol=1e-4, atol=1e-5)
-    assert np.abs(seen[0] - seen[1]).max() > 0.1
+    features = efficientnet.features(params, pictures, 32, batch_size=2)
+    np.testing.assert_allclose(features[4], features[1], rtol=1e-4, atol=1e-5)
+    assert np.abs(features[0] - features[1]).max() > 0.1
     for i in range(5):
         alone = efficientnet.features(params, pictures[i : i + 1], 32, batch_size=2)
-        np.testing.assert_allclose(seen[i], alone[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(features[i], alone[0], rtol=1e-4, atol=1e-5)
 
 
 def test_no_pictures(params):
@@ -81,7 +81,7 @@ def test_pictures_that_are_none(params):
         efficientnet.features(params, np.zeros((1, 8, 8, 3), np.float32))
     with pytest.raises(UserError, match=r"\(1, 8, 8, 1\)"):
         efficientnet.features(params, np.zeros((1, 8, 8, 1), np.uint8))
-    with pytest.raises(UserError, match="pixels=31"):
+    with pytest.raises(UserError, match="image_size=31"):
         efficientnet.features(params, noise_images(8), image_size=31)
 
 

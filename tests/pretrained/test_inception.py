@@ -21,7 +21,7 @@ def network(tensors, tmp_path_factory):
     )
 
 
-# An evaluation of the same weights by pytorch-fid 0.3.0 with PyTorch 2.13, in float64.
+# Expected values: the same weights evaluated by pytorch-fid 0.3.0 with PyTorch 2.13, in float64.
 @pytest.mark.parametrize(
     ("size", "sums", "first", "last"),
     [
@@ -30,20 +30,20 @@ def network(tensors, tmp_path_factory):
     ],
 )
 def test_agrees_with_others(network, size, sums, first, last):
-    """Pictures are made larger, or smaller."""
-    seen = inception.features(network, random_inception.smooth_images(2, *size), batch_size=2)
-    assert seen.shape == (2, 2048)
-    assert seen.dtype == np.float32
-    np.testing.assert_allclose(seen.sum(axis=1, dtype=float), sums, rtol=1e-5)
-    np.testing.assert_allclose([seen[0, 0], seen[1, -3]], [first, last], rtol=1e-4)
+    """Check images that are resized up or down."""
+    features = inception.features(network, random_inception.smooth_images(2, *size), batch_size=2)
+    assert features.shape == (2, 2048)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features.sum(axis=1, dtype=float), sums, rtol=1e-5)
+    np.testing.assert_allclose([features[0, 0], features[1, -3]], [first, last], rtol=1e-4)
 
 
 def test_pictures_count_by_themselves_and_in_their_order(network):
     pictures = random_inception.smooth_images(3, 40, 56)
-    seen = inception.features(network, pictures, batch_size=2)
+    features = inception.features(network, pictures, batch_size=2)
     alone = inception.features(network, pictures[2:], batch_size=2)
-    np.testing.assert_allclose(seen[2:], alone, rtol=1e-4, atol=1e-3)
-    assert np.abs(seen[0] - seen[2]).max() > 1
+    np.testing.assert_allclose(features[2:], alone, rtol=1e-4, atol=1e-3)
+    assert np.abs(features[0] - features[2]).max() > 1
 
 
 def test_no_pictures(network):
@@ -51,15 +51,15 @@ def test_no_pictures(network):
 
 
 def test_pictures_that_are_none(network):
-    with pytest.raises(UserError, match="Inception wants uint8 pictures"):
+    with pytest.raises(UserError, match="Inception needs uint8 images"):
         inception.features(network, np.zeros((1, 8, 8, 3), np.float32))
-    with pytest.raises(UserError, match="batch=0"):
+    with pytest.raises(UserError, match="batch_size=0"):
         inception.features(network, np.zeros((1, 8, 8, 3), np.uint8), 0)
 
 
 def test_other_files_are_refused(tensors, tmp_path):
     path = tmp_path / "weights.safetensors"
-    with pytest.raises(UserError, match=r"weights\.safetensors: there is no such file"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: the file does not exist"):
         inception.load(path)
     few = dict(list(tensors.items())[:5])
     save_file(few, path)
@@ -78,7 +78,7 @@ def test_other_files_are_refused(tensors, tmp_path):
     ],
 )
 def test_torchvision_s_network_is_refused(tensors, tmp_path, change, message):
-    """All else of it fits, and its numbers would not be FID."""
+    """Check that weights of torchvision are refused: the rest fits, but it would not be FID."""
     path = tmp_path / "weights.safetensors"
     save_file(tensors | change, path)
     with pytest.raises(UserError, match=message):

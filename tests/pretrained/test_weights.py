@@ -13,7 +13,7 @@ from tests.pretrained import torch_zip
 
 
 class PickledCall:
-    """Pickled as a call of what is given."""
+    """An object that pickles as a call of a function."""
 
     def __init__(self, call, *arguments):
         self.call, self.arguments = call, arguments
@@ -30,7 +30,7 @@ def write_pickles(path, *objects):
 def write_torch_file(
     path, shape, strides, offset=0, elements=range(6), stored_count=None, magic=None
 ):
-    """A state dict of one tensor, "w"."""
+    """Write a state dict of one tensor "w" in PyTorch's legacy format."""
     count = len(elements) if stored_count is None else stored_count
     call = b"ctorch._utils\n_rebuild_tensor_v2\n"
     storage = b"(U\x07storagectorch\nFloatStorage\nU\x01sU\x03cpuK" + bytes([count]) + b"NtQ"
@@ -97,17 +97,17 @@ def test_a_tensor_without_axes(tmp_path):
 )
 def test_a_tensor_may_not_reach_out_of_its_storage(tmp_path, shape, strides, offset):
     path = write_torch_file(tmp_path / "a", shape, strides, offset)
-    with pytest.raises(UserError, match="no state dict"):
+    with pytest.raises(UserError, match="not a PyTorch state dict"):
         weights.read_torch_pickle(path)
 
 
 def test_counts_must_agree(tmp_path):
-    with pytest.raises(UserError, match="'s' has 6 numbers, not 5"):
+    with pytest.raises(UserError, match="'s' has 6 elements, not 5"):
         weights.read_torch_pickle(write_torch_file(tmp_path / "a", (2,), (1,), stored_count=5))
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no state dict of PyTorch's"):
+    with pytest.raises(UserError, match="not a PyTorch state dict"):
         weights.read_torch_pickle(write_torch_file(tmp_path / "a", (2,), (1,), magic=7))
     for name, read in (("text", weights.read_numpy_pickle), ("text", weights.read_torch_pickle)):
         (tmp_path / name).write_text("these are no weights")
@@ -118,8 +118,8 @@ def test_other_files_are_refused(tmp_path):
 def test_a_cut_file_is_refused(tmp_path):
     path = write_torch_file(tmp_path / "a", (6,), (1,))
     whole = path.read_bytes()
-    for kept in (len(whole) - 1, len(whole) // 2, 20, 0):
-        path.write_bytes(whole[:kept])
+    for num_bytes in (len(whole) - 1, len(whole) // 2, 20, 0):
+        path.write_bytes(whole[:num_bytes])
         with pytest.raises(UserError):
             weights.read_torch_pickle(path)
 
@@ -146,7 +146,7 @@ def test_a_pickle_that_calls_is_refused_before_it_calls(tmp_path):
             with pytest.raises(UserError, match=name):
                 read(path)
     assert not left.exists()
-    # The files are as wicked as they should be.
+    # Unpickling the file would indeed run the call.
     pickle.loads(write_pickles(path, PickledCall(os.mkdir, str(left))).read_bytes())
     assert left.exists()
 
@@ -174,7 +174,7 @@ def test_packages_that_are_missing():
         weights.find_package_file("numpy", "weights.ckpt")
 
 
-# As PyTorch 1.6 and later write them.
+# The zip format of PyTorch 1.6 and later.
 def test_a_zipped_state_dict_comes_back(tmp_path):
     tensors = {
         "w": np.arange(6, dtype="f4").reshape(2, 3),
@@ -192,9 +192,9 @@ def test_a_zipped_state_dict_comes_back(tmp_path):
 def test_a_cut_zip_is_refused(tmp_path):
     path = torch_zip.write_state_dict(tmp_path / "a", {"w": np.ones(6, "f4")})
     whole = path.read_bytes()
-    for kept in (len(whole) - 1, len(whole) // 2, 20, 4):
-        path.write_bytes(whole[:kept])
-        with pytest.raises(UserError, match="no state dict of PyTorch"):
+    for num_bytes in (len(whole) - 1, len(whole) // 2, 20, 4):
+        path.write_bytes(whole[:num_bytes])
+        with pytest.raises(UserError, match="not a PyTorch state dict"):
             weights.read_torch_pickle(path)
 
 
@@ -206,7 +206,7 @@ def test_other_zips_are_refused(tmp_path):
         weights.read_torch_pickle(
             torch_zip.write_state_dict(tmp_path / "a", tensors, compression=zipfile.ZIP_DEFLATED)
         )
-    with pytest.raises(UserError, match="no state dict of PyTorch"):
+    with pytest.raises(UserError, match="not a PyTorch state dict"):
         weights.read_torch_pickle(torch_zip.write_archive(tmp_path / "a", {"model.py": b"1"}))
 
 
@@ -216,7 +216,7 @@ def test_a_storage_of_another_size_in_a_zip_is_refused(tmp_path):
     ) as file:
         pickled = file.read("archive/data.pkl")
     path = torch_zip.write_archive(tmp_path / "b", {"data.pkl": pickled, "data/0": bytes(20)})
-    with pytest.raises(UserError, match="'0' has 5 numbers, not 6"):
+    with pytest.raises(UserError, match="'0' has 5 elements, not 6"):
         weights.read_torch_pickle(path)
 
 

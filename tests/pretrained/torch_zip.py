@@ -1,4 +1,4 @@
-"""State dicts as PyTorch 1.6 and later write them, without PyTorch."""
+"""Writes state dicts in the zip format of PyTorch 1.6 and later, without PyTorch."""
 
 import struct
 import zipfile
@@ -14,7 +14,7 @@ STORAGE_CLASSES = {
 
 
 def write_state_dict(path, tensors, order="little", offset=0, compression=zipfile.ZIP_STORED):
-    """Each tensor in a storage of its own, `offset` numbers after its start."""
+    """Write each tensor to its own storage, `offset` elements after its start."""
     pickled, storages = b"\x80\x02}(", []
     for key, (name, value) in enumerate(tensors.items()):
         value = np.asarray(value)
@@ -38,7 +38,7 @@ def write_state_dict(path, tensors, order="little", offset=0, compression=zipfil
 
 
 def write_archive(path, members, compression=zipfile.ZIP_STORED):
-    """A file of the members by name, as PyTorch puts them into one folder."""
+    """Write a zip file of the members in one folder, as PyTorch does."""
     with zipfile.ZipFile(path, "w", compression) as file:
         for name, data in members.items():
             file.writestr(f"archive/{name}", data)

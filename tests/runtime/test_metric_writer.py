@@ -26,7 +26,7 @@ def lines(folder):
     ]
 
 
-def written(folder, steps, resume_at=0):
+def write_losses(folder, steps, resume_at=0):
     writer = metric_writer.MetricWriter(folder, resume_at)
     for step in steps:
         writer.write_scalars(step, {"train/loss": 1.0 / step})
@@ -35,35 +35,35 @@ def written(folder, steps, resume_at=0):
 
 def test_scalars_go_to_lines_and_events(folder):
     writer = metric_writer.MetricWriter(folder)
-    writer.write_scalars(3, {"train/loss": 0.5, "heldout/text/u=0.25": math.inf})
+    writer.write_scalars(3, {"train/loss": 0.5, "eval/loss_text/t=0.25": math.inf})
     writer.write_texts(3, {"note": "words"})
     writer.flush()
-    # A number that is not finite must not make the line unreadable.
-    assert lines(folder) == [{"step": 3, "train/loss": 0.5, "heldout/text/u=0.25": None}]
+    # Non-finite numbers become null, so that the line is valid JSON.
+    assert lines(folder) == [{"step": 3, "train/loss": 0.5, "eval/loss_text/t=0.25": None}]
     writer.close()
     (events,) = folder.glob("events.out.tfevents.*")
     assert b"train/loss" in events.read_bytes()
 
 
 def test_a_resume_forgets_what_will_be_reported_again(folder):
-    written(folder, range(1, 6))
-    written(folder, range(4, 7), resume_at=3)
+    write_losses(folder, range(1, 6))
+    write_losses(folder, range(4, 7), resume_at=3)
     assert [row["step"] for row in lines(folder)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_new_run_forgets_all(folder):
-    written(folder, range(1, 6))
-    written(folder, [1])
+    write_losses(folder, range(1, 6))
+    write_losses(folder, [1])
     assert [row["step"] for row in lines(folder)] == [1]
 
 
 def test_a_line_that_was_cut_short_is_left_out_and_said(folder, caplog):
-    written(folder, [1, 2])
+    write_losses(folder, [1, 2])
     path = folder / metric_writer.METRICS_FILE
     path.write_text(path.read_text()[:-9])
     assert [row["step"] for row in metric_writer.read_metrics(folder)] == [1]
-    assert "cut short" in caplog.text
-    written(folder, [3], resume_at=2)
+    assert "a truncated line is skipped" in caplog.text
+    write_losses(folder, [3], resume_at=2)
     assert [row["step"] for row in lines(folder)] == [1, 3]
 
 
@@ -76,12 +76,12 @@ def test_curves_by_name_in_order_with_holes(folder):
     for step, row in [(1, {"a": 1.0}), (2, {"b": 5.0}), (3, {"a": math.inf, "b": 6.0, "c": 7.0})]:
         writer.write_scalars(step, row)
     writer.close()
-    found = metric_writer.read_curves(folder, ["b", "a", "never"])
-    assert found["b"] == [(2, 5.0), (3, 6.0)]
-    assert found["a"][0] == (1, 1.0)
-    assert found["a"][1][0] == 3
-    assert math.isnan(found["a"][1][1])
-    assert set(found) == {"a", "b"}
+    curves = metric_writer.read_curves(folder, ["b", "a", "never"])
+    assert curves["b"] == [(2, 5.0), (3, 6.0)]
+    assert curves["a"][0] == (1, 1.0)
+    assert curves["a"][1][0] == 3
+    assert math.isnan(curves["a"][1][1])
+    assert set(curves) == {"a", "b"}
     assert metric_writer.read_curves(folder / "nowhere", ["a"]) == {}
 
 
@@ -105,15 +105,15 @@ def test_progress_draws_a_bar_on_a_terminal(monkeypatch, caplog):
         progress.advance(5)
         progress.report(5, "loss 0.5")
         progress.close()
-    drawn = terminal.getvalue()
-    assert "training:  50%" in drawn
-    assert "5/10" in drawn
-    assert "loss 0.5" in drawn
+    printed = terminal.getvalue()
+    assert "training:  50%" in printed
+    assert "5/10" in printed
+    assert "loss 0.5" in printed
     assert not caplog.messages
 
 
 def test_time_left_counts_from_where_the_run_went_on(monkeypatch, caplog):
-    """10 of 20 steps were there before; 5 more took 50 s: 5 are left, and 50 s."""
+    """Check a run resumed at step 10 of 20: 5 steps took 50 s, so the other 5 take 50 s."""
     now = iter([0.0, 50.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     monkeypatch.setattr("sys.stderr", io.StringIO())

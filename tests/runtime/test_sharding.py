@@ -1,8 +1,7 @@
-"""Where arrays lie, and that it does not change what is computed.
+"""Tests of sharding: where arrays are placed, and that results do not depend on it.
 
-`tests/golden/sharding/` holds the layout of every parameter of every configuration: of its real
-shapes, on a small mesh. After a change that is meant to alter it, write it anew, and read the
-difference:
+`tests/golden/sharding/` has the sharding of every parameter of every configuration, with its real
+shapes on a small mesh. After an intended change, write the files again and review the diff:
 
     pytest tests/runtime/test_sharding.py --regenerate-golden
 """
@@ -18,7 +17,7 @@ import pytest
 from etils import epath
 
 from configs import codec, digits, documents, own, quickstart, shipped, tpu_v4
-from oneflow_jax.autoencoder_training import system as autoencoder_system
+from oneflow_jax.build import autoencoder_system
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import vocab
 from oneflow_jax.errors import UserError
@@ -28,17 +27,17 @@ from tests import tiny
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "sharding"
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
-LONG = {"data": 2, "sequence": 2, "tensor": 2}
+LONG = {"data": 2, "context": 2, "tensor": 2}
 
 CONFIGS = {
-    # Three heads are not for two devices.
+    # Three heads cannot be divided by two devices.
     "digits": (digits.get_config, {"data": 4, "fsdp": 2}),
     "quickstart": (quickstart.get_config, CUBE),
     "transfusion": (lambda: quickstart.get_config("transfusion"), CUBE),
     "documents": (documents.get_config, CUBE),
     "own": (own.get_config, CUBE),
     "shipped": (shipped.get_config, CUBE),
-    "tpu_v4": (tpu_v4.get_config, {"fsdp": 2, "sequence": 2, "tensor": 2}),
+    "tpu_v4": (tpu_v4.get_config, {"fsdp": 2, "context": 2, "tensor": 2}),
 }
 
 
@@ -54,8 +53,8 @@ def name_of(path):
     return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
 
 
-def written(params):
-    """A line for each array: its name, its shape, and along which axes each dimension lies."""
+def format_shardings(params):
+    """Format each array as a line: name, shape, and the mesh axis of each dimension."""
     rows = []
     for path, leaf in jax.tree.leaves_with_path(params):
         spec = [*leaf.sharding.spec, *[None] * (leaf.ndim - len(leaf.sharding.spec))]
@@ -68,20 +67,20 @@ def written(params):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_where_every_parameter_lies(name, tmp_path, monkeypatch, request):
-    """Of the configuration's own shapes; only its words are those of toy data."""
+    """Check the configuration's real shapes; only the data are toy data."""
     make, sizes = CONFIGS[name]
     config = make()
     config.mesh.update({"data": 1} | sizes)
-    config.platform, config.source, config.evaluation.score = "any", {"name": "toy"}, ""
-    monkeypatch.setattr(vocab.Vocab, "padded_size", lambda self: config.data.vocab)
+    config.platform, config.source, config.evaluation.suite = "any", {"name": "toy"}, ""
+    monkeypatch.setattr(vocab.Vocab, "padded_size", lambda self: config.data.vocab_size)
     state = train_state.abstract_state(system_lib.system(config.lock(), epath.Path(tmp_path)))
     mesh = ", ".join(f"{axis} {size}" for axis, size in config.mesh.items())
-    found = f"{mesh}\n\n{written(state.params)}"
+    text = f"{mesh}\n\n{format_shardings(state.params)}"
     path = GOLDEN / f"{name}.txt"
     if request.config.getoption("--regenerate-golden"):
-        path.write_text(found)
-    assert found == path.read_text()
-    # The rest of the state lies beside its parameters, or is but a number.
+        path.write_text(text)
+    assert text == path.read_text()
+    # The rest of the state is sharded like its parameters, or is a scalar.
     specs = {path: leaf.sharding.spec for path, leaf in jax.tree.leaves_with_path(state.params)}
     moments = 0
     for path, leaf in jax.tree.leaves_with_path((state.ema, state.opt_state)):
@@ -108,8 +107,8 @@ def test_autoencoders_are_copied_to_every_device(kind):
 
 
 @functools.cache
-def history(sizes, devices):
-    """Losses of 5 steps on a mesh, where the state was to lie, and the state."""
+def train_on_mesh(sizes, devices):
+    """Train 5 steps on a mesh; return losses, planned shardings and the state."""
     with tiny.shard_system(tiny.System(), tiny.packed_batch(), dict(sizes), devices) as placed:
         state, losses = placed.state, []
         for _ in range(5):
@@ -127,20 +126,22 @@ ONE = tuple(dict.fromkeys(sharding.AXES, 1).items())
     ids=str,
 )
 def test_one_device_and_eight_compute_the_same(sizes):
-    alone, together = history(ONE, 1)[0], history(tuple(sizes.items()), 8)[0]
-    for one, other in zip(alone, together, strict=True):
+    alone, together = train_on_mesh(ONE, 1)[0], train_on_mesh(tuple(sizes.items()), 8)[0]
+    for single_loss, sharded_loss in zip(alone, together, strict=True):
         for name in ("loss", "text", "image"):
-            np.testing.assert_allclose(other[name], one[name], rtol=2e-5, err_msg=name)
+            np.testing.assert_allclose(
+                sharded_loss[name], single_loss[name], rtol=2e-5, err_msg=name
+            )
 
 
 def test_the_state_stays_where_it_was_planned():
-    _, planned, state = history(tuple(CUBE.items()), 8)
+    _, planned, state = train_on_mesh(tuple(CUBE.items()), 8)
     for (path, before), after in zip(
         jax.tree_util.tree_leaves_with_path(planned), jax.tree.leaves(state), strict=True
     ):
         assert after.sharding.is_equivalent_to(before, after.ndim), jax.tree_util.keystr(path)
     kernel = state.params["backbone"]["blocks"]["mlp"]["down"]["kernel"]
-    # [layers, hidden, width]: two parts along tensor, two along fsdp.
+    # [layers, hidden, width]: divided by 2 along tensor and by 2 along fsdp.
     assert kernel.addressable_shards[0].data.shape == (
         kernel.shape[0], kernel.shape[1] // 2, kernel.shape[2] // 2,
     )  # fmt: skip
@@ -156,10 +157,10 @@ def test_constraints_on_activations_hold():
 
 def test_mesh_takes_the_sizes_given_and_fills_in_the_rest():
     mesh = sharding.make_mesh({"data": 2, "fsdp": -1, "tensor": 2})
-    assert dict(mesh.shape) == {"slices": 1, "sequence": 1} | CUBE
+    assert dict(mesh.shape) == {"slices": 1, "context": 1} | CUBE
     assert mesh.axis_names == sharding.AXES
-    mesh = sharding.make_mesh({"sequence": 2}, jax.devices()[:2])
-    assert mesh.shape["sequence"] == mesh.size == 2
+    mesh = sharding.make_mesh({"context": 2}, jax.devices()[:2])
+    assert mesh.shape["context"] == mesh.size == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_a_mesh_that_does_not_fit_is_refused(sizes):
 
 
 class Chip:
-    """As much of a device as it takes to make a mesh of."""
+    """A stub of a device with the attributes that `make_mesh` reads."""
 
     platform, device_kind, process_index, client = "cpu", "chip", 0, None
 
@@ -195,9 +196,9 @@ class Chip:
 @pytest.mark.parametrize("sizes", [{"slices": 2, "data": -1, "tensor": 2}, {"slices": -1}])
 def test_only_the_axis_of_slices_leaves_a_slice(sizes):
     mesh = sharding.make_mesh(sizes, [Chip(n, slices=mesh_slices(sizes)) for n in range(8)])
-    found = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    slice_indices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
     assert mesh.shape["slices"] == mesh_slices(sizes)
-    for number, within in enumerate(found):
+    for number, within in enumerate(slice_indices):
         assert (within == number).all()
 
 
@@ -207,7 +208,7 @@ def mesh_slices(sizes):
 
 @pytest.mark.parametrize("sizes", [{"data": 8}, {"slices": 4, "data": 2}, {"slices": 1, "data": 8}])
 def test_slices_that_are_not_the_devices_own_are_refused(sizes):
-    with pytest.raises(UserError, match=r"mesh\.slices=\d.* 2 TPU slice.*give mesh\.slices=2"):
+    with pytest.raises(UserError, match=r"mesh\.slices=\d.* 2 TPU slice.*Set mesh\.slices=2"):
         sharding.make_mesh(sizes, [Chip(n, slices=2) for n in range(8)])
 
 
@@ -218,18 +219,18 @@ def test_a_size_that_does_not_divide_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("names", "rules", "told"),
+    ("names", "rules", "message"),
     [
-        (("width", "depth"), (), r"\['w'\].*'depth' has no rule; there are rows, slots"),
-        (("hidden", "heads"), (), r"\['w'\] of axes .*\['tensor', 'tensor'\], one of them twice"),
+        (("width", "depth"), (), r"\['w'\].*'depth' has no sharding rule\..* rows, slots"),
+        (("hidden", "heads"), (), r"\['w'\]: its axes .*\['tensor', 'tensor'\], one of them twice"),
         (("width", "both"), (("both", ("tensor", "fsdp")),), r"\['w'\].*one of them twice"),
         (("width", "embed"), (("depth", "expert"),), r"'depth' -> 'expert'.*no axis .*fsdp"),
     ],
 )
-def test_names_without_a_rule_and_rules_without_an_axis_are_refused(names, rules, told):
+def test_names_without_a_rule_and_rules_without_an_axis_are_refused(names, rules, message):
     mesh = sharding.make_mesh({"data": 8})
     boxed = {"w": nn.LogicallyPartitioned(jax.ShapeDtypeStruct((8, 8), jnp.float32), names)}
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         sharding.state_sharding(mesh, boxed, sharding.RULES + rules)
 
 
@@ -237,20 +238,22 @@ def test_rows_must_cut_into_devices_and_parts():
     mesh = sharding.make_mesh(CUBE)
     sharding.check_batch_divides(mesh, 16, 4)
     for rows, parts in ((6, 1), (8, 4), (12, 2)):
-        with pytest.raises(UserError, match=f"batch={rows} .*parts={parts}"):
+        with pytest.raises(UserError, match=f"batch_size={rows}: .*grad_accum_steps={parts}"):
             sharding.check_batch_divides(mesh, rows, parts)
-    # Whoever shares out slots in training takes rows of its own in sampling.
+    # Devices along `context` share rows in training, but take rows of their own in sampling.
     mesh = sharding.make_mesh(LONG)
     sharding.check_batch_divides(mesh, 2)
-    with pytest.raises(UserError, match=r"batch=2 .*sequence = 1 x 2 x 1 x 2 .*multiple of 4"):
+    with pytest.raises(UserError, match=r"batch_size=2: .*context = 1 x 2 x 1 x 2 .*multiple of 4"):
         sharding.check_batch_divides(mesh, 2, rules=sharding.SAMPLING_RULES)
 
 
 def test_sizes_of_the_configuration_must_cut_into_devices():
-    mesh = sharding.make_mesh({"data": 1, "sequence": 4, "tensor": 2})
-    sharding.check_divides(mesh, "data.length", 96, "slots")
-    with pytest.raises(UserError, match=r"data\.length=66 .*mesh\.sequence=4 .*multiple of 4"):
-        sharding.check_divides(mesh, "data.length", 66, "slots")
+    mesh = sharding.make_mesh({"data": 1, "context": 4, "tensor": 2})
+    sharding.check_divides(mesh, "data.sequence_length", 96, "slots")
+    with pytest.raises(
+        UserError, match=r"data\.sequence_length=66: .*mesh\.context=4 .*multiple of 4"
+    ):
+        sharding.check_divides(mesh, "data.sequence_length", 66, "slots")
 
 
 @pytest.mark.parametrize(

@@ -16,35 +16,37 @@ def folder(tmp_path):
 
 
 def test_the_configuration_comes_back_as_it_was(folder):
-    config = runs.make_config(sampling__start=0.0, source__name="toy")
+    config = runs.make_config(sampling__edit_start=0.0, source__name="toy")
     workdir.save_config(folder, config)
     saved = workdir.load_config(folder)
     assert saved.to_json() == config.to_json()
-    assert saved.paradigm.clock == ("power", 1.0)
-    assert isinstance(saved.evaluation.passes, tuple)
+    assert saved.paradigm.time_sampler == ("power", 1.0)
+    assert isinstance(saved.evaluation.nfe, tuple)
     workdir.check_config(folder, saved)
 
 
-def kept_with_checkpoint(folder):
+def write_run(folder):
     workdir.save_config(folder, runs.make_config())
     (folder / workdir.TOKENIZER).write_text("learned")
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
 
 
 def test_another_configuration_is_refused_and_told(folder):
-    kept_with_checkpoint(folder)
+    write_run(folder)
     before = (folder / workdir.CONFIG).read_text()
     with pytest.raises(UserError) as raised:
-        workdir.check_config(folder, runs.make_config(model__width=64, optimizer__clip=2.0))
+        workdir.check_config(
+            folder, runs.make_config(model__width=64, optimizer__max_grad_norm=2.0)
+        )
     assert "model.width: 32 there, 64 now" in str(raised.value)
-    assert "optimizer.clip: 1.0 there, 2.0 now" in str(raised.value)
+    assert "optimizer.max_grad_norm: 1.0 there, 2.0 now" in str(raised.value)
     assert "batch" not in str(raised.value)
     assert (folder / workdir.CONFIG).read_text() == before
     assert (folder / workdir.TOKENIZER).exists()
 
 
 def test_a_key_that_is_new_counts_as_another_configuration(folder):
-    kept_with_checkpoint(folder)
+    write_run(folder)
     old = json.loads((folder / workdir.CONFIG).read_text())
     del old["model"]["width"]
     (folder / workdir.CONFIG).write_text(json.dumps(old))
@@ -53,24 +55,24 @@ def test_a_key_that_is_new_counts_as_another_configuration(folder):
 
 
 def test_a_run_of_an_earlier_version_goes_on(folder):
-    kept_with_checkpoint(folder)
+    write_run(folder)
     old = json.loads((folder / workdir.CONFIG).read_text())
-    del old["start"], old["optimizer"]["frozen"], old["sampling"]["top_k"]
+    del old["init_from"], old["optimizer"]["freeze"], old["sampling"]["top_k"]
     (folder / workdir.CONFIG).write_text(json.dumps(old))
     assert json.loads(workdir.load_config(folder).to_json()) == json.loads(
         runs.make_config().to_json()
     )
     workdir.check_config(folder, runs.make_config())
-    with pytest.raises(UserError, match=r"optimizer.frozen: '' there, 'tower' now"):
-        workdir.check_config(folder, runs.make_config(optimizer__frozen="tower"))
+    with pytest.raises(UserError, match=r"optimizer.freeze: '' there, 'tower' now"):
+        workdir.check_config(folder, runs.make_config(optimizer__freeze="tower"))
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"steps": 12}, {"sampling__steps": 9}, {"mesh__data": 1}, {"evaluation__passes": (1,)}],
+    [{"steps": 12}, {"sampling__steps": 9}, {"mesh__data": 1}, {"evaluation__nfe": (1,)}],
 )
 def test_some_values_may_change(folder, change):
-    kept_with_checkpoint(folder)
+    write_run(folder)
     workdir.check_config(folder, runs.make_config(**change))
     assert (folder / workdir.TOKENIZER).exists()
 
@@ -80,12 +82,12 @@ def test_before_a_checkpoint_all_may_change_and_the_tokenizer_goes(folder):
     (folder / workdir.TOKENIZER).write_text("learned")
     workdir.check_config(folder, runs.make_config())
     assert (folder / workdir.TOKENIZER).exists()
-    workdir.check_config(folder, runs.make_config(data__vocab=99))
+    workdir.check_config(folder, runs.make_config(data__vocab_size=99))
     assert not (folder / workdir.TOKENIZER).exists()
 
 
 def test_a_tokenizer_of_nobody_goes(folder):
-    """A run was killed after it learned the tokenizer and before it wrote its configuration."""
+    """Check a run that was killed between writing the tokenizer and the configuration."""
     (folder / workdir.TOKENIZER).write_text("learned")
     workdir.check_config(folder, runs.make_config())
     assert not (folder / workdir.TOKENIZER).exists()

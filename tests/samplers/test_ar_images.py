@@ -1,4 +1,4 @@
-"""Guided pictures from left to right are those of a network that is shown whole documents."""
+"""Tests of guided autoregressive images against a network that sees whole documents."""
 
 import dataclasses
 import functools
@@ -26,78 +26,83 @@ TEXTS = ("a picture of red", "blue", "here is green and")
 
 
 def make_model(kind):
-    """A real network, and the vocabulary as vectors."""
+    """Return a real network and its embedding table."""
     heads = HEADS if kind == "flow" else HEADS[:1]
     model = tiny.network(heads)
     net = bound_model.BoundModel(
         dataclasses.replace(
-            model, attend=AttentionPattern.MIXED if kind == "flow" else AttentionPattern.CAUSAL
+            model,
+            attention_pattern=AttentionPattern.MIXED if kind == "flow" else AttentionPattern.CAUSAL,
         ),
         tiny.parameters(model),
     )
-    return net, net.model.apply({"params": net.params}, method="table")
+    return net, net.model.apply({"params": net.params}, method="embedding_table")
 
 
 @flax.struct.dataclass
 class ImageCase:
-    """Documents that end with a picture, as a network without a cache sees them, and its place."""
+    """Documents that end with an image, as a full view and as a decoding context."""
 
     view: canvases.NoisyCanvas
-    first: jax.Array
-    place: ar_images.ImageContext
+    image_start: jax.Array
+    context: ar_images.ImageContext
 
 
 @functools.cache
 def make_case(kind):
-    """Beginnings of different lengths; the picture of the last is given."""
+    """Return prompts of different lengths; the last one's image is given."""
     net, table = make_model(kind)
     _, lay = make_paradigm("transfusion" if kind == "flow" else "chameleon")
     rows = [lay.row(Document((Text(text), TOY_IMAGE))) for text in TEXTS]
     canvas = jax.tree.map(jnp.asarray, lay.canvas(rows))
     first = jnp.argmax(canvas.is_image, axis=1)
-    kinds = canvas.kind if kind == "flow" else jnp.where(canvas.is_image, 1, canvas.kind)
-    # Codes have no latents, of whatever width.
+    kinds = canvas.modality if kind == "flow" else jnp.where(canvas.is_image, 1, canvas.modality)
+    # Image codes have no latents.
     shape = (*canvas.ids.shape, tiny.CODEC.channels)
     canvas = canvas.replace(latents=jnp.broadcast_to(canvas.latents, shape))
     ones = jnp.ones(canvas.ids.shape)
     view = canvases.noisy_canvas(
-        canvas.replace(kind=kinds), table.rows[canvas.ids], canvas.latents, ones
+        canvas.replace(modality=kinds), table.embedding[canvas.ids], canvas.latents, ones
     )
-    outputs, cache = jax.jit(net.prefill)(view, net.cache(len(TEXTS), LENGTH + PATCHES))
+    outputs, cache = jax.jit(net.prefill)(view, net.init_cache(len(TEXTS), LENGTH + PATCHES))
     place = ar_images.ImageContext(
         view=slice_slots(view, first, PATCHES),
-        source=ar_images.ImageContent(*slice_slots((canvas.ids, canvas.latents), first, PATCHES)),
-        given=jnp.arange(len(TEXTS)) == len(TEXTS) - 1,
+        prompt_image=ar_images.ImageContent(
+            *slice_slots((canvas.ids, canvas.latents), first, PATCHES)
+        ),
+        is_given=jnp.arange(len(TEXTS)) == len(TEXTS) - 1,
         logits=outputs["token_logits"][jnp.arange(len(TEXTS)), first - 1],
-        cache=cache.advanced(first),
+        cache=cache.advance(first),
     )
     return ImageCase(view, first, place)
 
 
 def reference_outputs(kind, head, **content):
-    """What the network says of pictures with this content: after all before them, and alone.
+    """Return the network's outputs for images with this content: conditional and image-only.
 
-    Of whole documents, and of <image> and the picture as a document; no cache.
+    The conditional input is the whole document; the other one is <image> and the image. No cache.
     """
     net, _ = make_model(kind)
-    view, first = make_case(kind).view, make_case(kind).first
+    view, first = make_case(kind).view, make_case(kind).image_start
 
     @jax.jit
-    def said(content):
-        def put(old, new):
+    def branch_outputs(content):
+        def fill_image(old, new):
             place = jax.vmap(lambda x, y, at: jax.lax.dynamic_update_slice_in_dim(x, y, at, 0))
             return place(old, new, first)
 
-        shown = view.replace(**{k: put(getattr(view, k), new) for k, new in content.items()})
-        only = slice_slots(shown, first - 1, PATCHES + 1)
-        return slice_slots(net(shown)[head], first - 1, PATCHES + 1), net(only)[head]
+        filled = view.replace(
+            **{k: fill_image(getattr(view, k), new) for k, new in content.items()}
+        )
+        only = slice_slots(filled, first - 1, PATCHES + 1)
+        return slice_slots(net(filled)[head], first - 1, PATCHES + 1), net(only)[head]
 
-    return said(content)
+    return branch_outputs(content)
 
 
 def sample_images(kind, image_sampler, context=None, rows=slice(None)):
     net, table = make_model(kind)
-    context = context or make_case(kind).place
+    context = context or make_case(kind).context
     return jax.jit(lambda k, p: image_sampler(net, table, k, p))(
         row_keys(SEED, len(TEXTS))[rows], context
     )
@@ -106,16 +111,16 @@ def sample_images(kind, image_sampler, context=None, rows=slice(None)):
 @pytest.mark.parametrize(("solver", "scale"), [("euler", 0.0), ("euler", 2.5), ("renoise", 2.5)])
 def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
     plan = ode.make_schedule(solver, 3)
-    made = sample_images(
+    sampled = sample_images(
         "flow", ar_images.FlowImageSampler(predictions.X1Prediction(), plan, make_guidance(scale))
     )
-    place = make_case("flow").place
-    shape = place.source.latents.shape[1:]
+    place = make_case("flow").context
+    shape = place.prompt_image.latents.shape[1:]
     x = jax.vmap(lambda key: jax.random.normal(key, shape))(row_keys(SEED, len(TEXTS)))
     for n, (t, until) in enumerate(itertools.pairwise((*plan.times, 1.0)), 1):
         clock = jnp.full((len(TEXTS), PATCHES), t)
         after, alone_ = (
-            told[:, 1:] for told in reference_outputs("flow", "image", latents=x, clock=clock)
+            outputs[:, 1:] for outputs in reference_outputs("flow", "image", latents=x, time=clock)
         )
         assert np.abs(after - alone_).max() > 1e-2
         clean = alone_ + scale * (after - alone_)
@@ -125,44 +130,44 @@ def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
             x = (1 - until) * fresh + until * clean
         else:
             x = x + (until - t) / (1 - t) * (clean - x)
-    np.testing.assert_allclose(made.picture.latents[:-1], x[:-1], atol=1e-5)
-    np.testing.assert_array_equal(made.picture.latents[-1], place.source.latents[-1])
-    # What comes after the picture is not guided.
-    shown = {"latents": made.picture.latents, "clock": jnp.ones((len(TEXTS), PATCHES))}
-    after, _ = reference_outputs("flow", "token_logits", **shown)
-    np.testing.assert_allclose(made.logits, after[:, -1], atol=1e-5)
+    np.testing.assert_allclose(sampled.image.latents[:-1], x[:-1], atol=1e-5)
+    np.testing.assert_array_equal(sampled.image.latents[-1], place.prompt_image.latents[-1])
+    # What follows the image is not guided.
+    content = {"latents": sampled.image.latents, "time": jnp.ones((len(TEXTS), PATCHES))}
+    after, _ = reference_outputs("flow", "token_logits", **content)
+    np.testing.assert_allclose(sampled.logits, after[:, -1], atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.5])
 def test_guided_codes_are_those_of_a_network_without_a_cache(scale):
-    """The likeliest each time; and the token after the last is not guided."""
+    """Check greedy codes; the token after the last code is not guided."""
     paradigm, _ = make_paradigm("chameleon")
     _, table = make_model("codes")
-    first, stop = paradigm.codes
+    first, stop = paradigm.code_id_range
     draw = ar_images.TokenImageSampler(
         tiny.VOCAB,
-        paradigm.codes,
+        paradigm.code_id_range,
         token_sampling.TokenSampling(temperature=0.0),
         make_guidance(scale),
     )
-    made, place = sample_images("codes", draw), make_case("codes").place
-    ids, unlike = place.source.ids, 0
+    sampled, place = sample_images("codes", draw), make_case("codes").context
+    ids, unlike = place.prompt_image.ids, 0
     for n in range(PATCHES):
-        after, alone_ = reference_outputs("codes", "token_logits", embeds=table.rows[ids])
+        after, alone_ = reference_outputs("codes", "token_logits", embeds=table.embedding[ids])
         mixed = (alone_ + scale * (after - alone_))[:, n, first:stop]
         best = first + jnp.argmax(mixed, axis=-1)
         unlike += np.sum(best != first + jnp.argmax(after[:, n, first:stop], axis=-1))
         ids = ids.at[:-1, n].set(best[:-1])
-    np.testing.assert_array_equal(made.picture.ids, ids)
+    np.testing.assert_array_equal(sampled.image.ids, ids)
     assert unlike > 0
-    after, _ = reference_outputs("codes", "token_logits", embeds=table.rows[ids])
-    np.testing.assert_allclose(made.logits, after[:, -1], atol=1e-5)
-    np.testing.assert_array_equal(made.cache.length, place.cache.length)
+    after, _ = reference_outputs("codes", "token_logits", embeds=table.embedding[ids])
+    np.testing.assert_allclose(sampled.logits, after[:, -1], atol=1e-5)
+    np.testing.assert_array_equal(sampled.cache.length, place.cache.length)
 
 
 @pytest.mark.parametrize(("kind", "solver"), [("flow", "heun"), ("flow", "renoise"), ("codes", "")])
 def test_pictures_do_not_depend_on_neighbours(kind, solver):
-    codes = make_paradigm("chameleon")[0].codes
+    codes = make_paradigm("chameleon")[0].code_id_range
     draw = (
         ar_images.FlowImageSampler(
             predictions.X1Prediction(), ode.make_schedule(solver, 2), make_guidance(2.0)
@@ -172,10 +177,10 @@ def test_pictures_do_not_depend_on_neighbours(kind, solver):
             tiny.VOCAB, codes, token_sampling.TokenSampling(), make_guidance(2.0)
         )
     )
-    whole, place = sample_images(kind, draw), make_case(kind).place
+    whole, place = sample_images(kind, draw), make_case(kind).context
     rest = jax.tree.map(lambda x: x[1:2], place.replace(cache=None))
     cache = jax.tree.map(lambda x: x[:, 1:2] if x.ndim > 1 else x[1:2], place.cache)
     one = sample_images(kind, draw, rest.replace(cache=cache), slice(1, 2))
-    np.testing.assert_array_equal(one.picture.ids[0], whole.picture.ids[1])
-    np.testing.assert_allclose(one.picture.latents[0], whole.picture.latents[1], atol=1e-5)
+    np.testing.assert_array_equal(one.image.ids[0], whole.image.ids[1])
+    np.testing.assert_allclose(one.image.latents[0], whole.image.latents[1], atol=1e-5)
     np.testing.assert_allclose(one.logits[0], whole.logits[1], atol=1e-5)

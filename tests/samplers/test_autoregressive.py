@@ -1,4 +1,4 @@
-"""Writing from left to right: what is drawn where, and that no row knows of the others."""
+"""Tests of autoregressive sampling: samples, and independence of the rows of a batch."""
 
 import dataclasses
 import functools
@@ -39,54 +39,58 @@ TOY_IMAGE = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 def make_plan(temperature=1.0, steps=2, **overrides):
     words = token_sampling.TokenSampling(temperature=temperature)
-    return SamplingPlan(ode.make_schedule("euler", steps), words=words, **overrides)
+    return SamplingPlan(ode.make_schedule("euler", steps), token_sampling=words, **overrides)
 
 
 @flax.struct.dataclass
 class IdCache:
-    """A cache of ids: what was shown, in order."""
+    """A cache of the ids that were written."""
 
     ids: jax.Array
     length: jax.Array
 
-    def advanced(self, by):
-        return self.replace(length=self.length + by)
+    def advance(self, num_slots):
+        return self.replace(length=self.length + num_slots)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScriptedModel:
-    """A network whose next token goes by the last one: `logits[last]`; pictures become `clean`."""
+    """A stub that predicts `logits[last]` after the token `last`, and `patch_value` for patches."""
 
     logits: np.ndarray
-    clean: float = 0.5
+    patch_value: float = 0.5
 
-    def cache(self, rows, slots):
-        return IdCache(jnp.zeros((rows, slots), int), jnp.zeros(rows, int))
+    def init_cache(self, batch_size, num_slots):
+        return IdCache(jnp.zeros((batch_size, num_slots), int), jnp.zeros(batch_size, int))
 
     def prefill(self, view, cache):
-        return self.after(view, cache)
+        return self.decode(view, cache)
 
-    def after(self, view, cache):
+    def decode(self, view, cache):
         ids = jnp.argmax(view.embeds, axis=-1)
-        last = jnp.where(view.kind == Modality.IMAGE, VOCAB - 1, ids)  # A picture is known as that.
+        last = jnp.where(
+            view.modality == Modality.IMAGE, VOCAB - 1, ids
+        )  # Image slots count as the last token id.
         put = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice(row, new, (at,)))
         outputs = {
             "token_logits": jnp.asarray(self.logits)[last],
-            "image": jnp.full(view.latents.shape, self.clean),
+            "image": jnp.full(view.latents.shape, self.patch_value),
         }
         return outputs, cache.replace(ids=put(cache.ids, ids, cache.length))
 
 
 def one_hot_table():
-    return EmbeddingTable(rows=jnp.eye(VOCAB), mask=jnp.zeros(VOCAB))
+    return EmbeddingTable(embedding=jnp.eye(VOCAB), mask_embedding=jnp.zeros(VOCAB))
 
 
 def make_prompts(*rows, length=LENGTH):
-    """Rows of (kind, id or latent, opening) after BOS, as a batch of canvases."""
-    made = []
+    """Return canvases from rows of (kind, id or latent, opening) after BOS."""
+    all_rows = []
     for row in rows:
         slots = [("w", vocabs.BOS, 0, True), *row]
-        fields = {name: [] for name in ("ids", "latents", "kind", "span", "fixed", "opening")}
+        fields = {
+            name: [] for name in ("ids", "latents", "modality", "span", "is_given", "insertable")
+        }
         fields["position"] = []
         order = -1
         for n, (kind, value, opening, fixed) in enumerate(slots):
@@ -94,32 +98,32 @@ def make_prompts(*rows, length=LENGTH):
             order += not (picture and slots[n - 1][0] == "p" and fields["position"])
             fields["ids"].append(0 if picture else value)
             fields["latents"].append([value if picture else 0.0])
-            fields["kind"].append(int(Modality.IMAGE if picture else Modality.TEXT))
+            fields["modality"].append(int(Modality.IMAGE if picture else Modality.TEXT))
             fields["span"].append(n + 1)
-            fields["fixed"].append(fixed)
-            fields["opening"].append(opening)
+            fields["is_given"].append(fixed)
+            fields["insertable"].append(opening)
             fields["position"].append([order, 0, 0])
-        made.append({name: np.array(values) for name, values in fields.items()})
+        all_rows.append({name: np.array(values) for name, values in fields.items()})
     lay = tiny.make_layout(length, 0)
-    return jax.tree.map(jnp.asarray, lay.canvas(made))
+    return jax.tree.map(jnp.asarray, lay.canvas(all_rows))
 
 
-def text_slot(token, insertable=0, given=True):
-    return ("w", token, insertable, given)
+def text_slot(token, insertable=0, is_given=True):
+    return ("w", token, insertable, is_given)
 
 
-def image_slots(value=0.0, given=False, insertable=0):
-    slots = [("p", value, 0, given)] * (PATCHES - 1)
-    return [text_slot(vocabs.IMAGE), *slots, ("p", value, insertable, given)]
+def image_slots(value=0.0, is_given=False, insertable=0):
+    slots = [("p", value, 0, is_given)] * (PATCHES - 1)
+    return [text_slot(vocabs.IMAGE), *slots, ("p", value, insertable, is_given)]
 
 
 def open_bos(row, insertable):
-    """The prompt whose BOS is open."""
-    return row.replace(opening=row.opening.at[:, 0].set(insertable))
+    """Return the prompt with an insertable BOS."""
+    return row.replace(insertable=row.insertable.at[:, 0].set(insertable))
 
 
 def chain_logits(*ids):
-    """Logits by which each of the ids follows the one before, and <end> the last."""
+    """Return logits by which each id follows the one before, and <end> the last one."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     for last, following in itertools.pairwise((vocabs.BOS, *ids, vocabs.END)):
         logits[last, following] = 30.0
@@ -139,8 +143,8 @@ def generate(network, prompt, sampling_plan=None, seed=0):
 
 
 def token_ids(sample, row=0):
-    """Tokens of a row, 0 for patches."""
-    kind = np.asarray(sample.canvas.kind[row])
+    """Return the ids of a row's tokens, and 0 for patches."""
+    kind = np.asarray(sample.canvas.modality[row])
     return np.asarray(sample.canvas.ids[row])[kind != Modality.PAD].tolist()
 
 
@@ -150,11 +154,11 @@ def test_words_until_the_end():
     position = np.asarray(sample.canvas.position[0, :5, 0])
     np.testing.assert_array_equal(position, range(5))
     assert int(sample.passes) == 1 + 4
-    assert not sample.full[0]
+    assert not sample.truncated[0]
 
 
 def test_words_then_the_picture_of_the_prompt():
-    """<text> <image>: the gap is closed by <image>, and the picture is made."""
+    """Check the prompt <text> <image>: <image> ends the text, and the image is generated."""
     row = open_bos(make_prompts([*image_slots(), text_slot(vocabs.END)]), 1)
     sample = generate(ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row)
     assert token_ids(sample) == [vocabs.BOS, 10, 11, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
@@ -162,13 +166,13 @@ def test_words_then_the_picture_of_the_prompt():
     np.testing.assert_array_equal(canvas.latents[4:8], 0.5)
     np.testing.assert_array_equal(canvas.position[:, 0], [0, 1, 2, 3, 4, 4, 4, 4, 5])
     np.testing.assert_array_equal(canvas.position[4:8, 1:], [[0, 0], [0, 1], [1, 0], [1, 1]])
-    np.testing.assert_array_equal(canvas.fixed, [1, 0, 0, 1, 0, 0, 0, 0, 1])
-    # The beginning, 3 tokens, the flow of 2 steps and the cache, <end>.
+    np.testing.assert_array_equal(canvas.is_given, [1, 0, 0, 1, 0, 0, 0, 0, 1])
+    # Prefill, 3 tokens, an image flow of 2 steps and 1 cache update, <end>.
     assert int(sample.passes) == 1 + 3 + (2 + 1) + 1
 
 
 def test_a_given_picture_stays_and_is_told_of():
-    row = make_prompts(image_slots(0.25, given=True, insertable=1))
+    row = make_prompts(image_slots(0.25, is_given=True, insertable=1))
     logits = chain_logits(10)
     logits[VOCAB - 1, 13] = 30.0
     logits[13, vocabs.END] = 30.0
@@ -178,7 +182,7 @@ def test_a_given_picture_stays_and_is_told_of():
 
 
 def test_a_given_picture_after_a_gap_stays():
-    row = open_bos(make_prompts([*image_slots(0.25, given=True), text_slot(vocabs.END)]), 1)
+    row = open_bos(make_prompts([*image_slots(0.25, is_given=True), text_slot(vocabs.END)]), 1)
     sample = generate(ScriptedModel(chain_logits(10, vocabs.IMAGE)), row)
     assert token_ids(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
     np.testing.assert_array_equal(sample.canvas.latents[0, 3:7, 0], 0.25)
@@ -191,7 +195,7 @@ def test_pictures_are_born_in_a_gap_for_anything():
     sample = generate(ScriptedModel(logits), open_bos(make_prompts([]), 2))
     assert token_ids(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, 11, vocabs.END]
     np.testing.assert_array_equal(sample.canvas.latents[0, 3:7], 0.5)
-    assert not sample.canvas.fixed[0, 1:9].any()
+    assert not sample.canvas.is_given[0, 1:9].any()
 
 
 def test_no_picture_is_born_in_a_gap_for_words():
@@ -203,7 +207,7 @@ def test_no_picture_is_born_in_a_gap_for_words():
 
 @pytest.mark.parametrize("opening", [1, 2])
 def test_at_the_brim_all_of_the_prompt_still_comes(opening):
-    """A network that never stops: words fill the row, and what must come has its room."""
+    """Check a network that never stops: text fills the row, but the prompt's rest still fits."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     logits[:, 10] = 30.0
     logits[:, vocabs.IMAGE] = 30.0 if opening == 2 else -30.0
@@ -212,14 +216,14 @@ def test_at_the_brim_all_of_the_prompt_still_comes(opening):
     ids = token_ids(sample)
     assert len(ids) <= LENGTH
     assert ids[-2:] == [15, vocabs.END]
-    kinds = np.asarray(sample.canvas.kind[0])
+    kinds = np.asarray(sample.canvas.modality[0])
     assert np.sum(kinds == Modality.IMAGE) % PATCHES == 0
     assert np.sum(kinds == Modality.IMAGE) >= PATCHES
-    assert sample.full[0] or opening == 2
+    assert sample.truncated[0] or opening == 2
 
 
 def test_rows_do_not_know_of_each_other():
-    """Alone or beside a longer row, whose pictures come at other times: the same document."""
+    """Check that a row's document does not depend on longer rows with other image positions."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     logits[:, 10:16] = 0.0
     logits[:, vocabs.END] = -1.0
@@ -232,13 +236,13 @@ def test_rows_do_not_know_of_each_other():
     for row in range(4):
         one = jax.tree.map(lambda x, row=row: x[row : row + 1], rows)
         alone = run_sampler(script, one, make_plan(), keys[row : row + 1])
-        for name in ("ids", "kind", "latents", "position"):
+        for name in ("ids", "modality", "latents", "position"):
             expected = getattr(together.canvas, name)[row]
             np.testing.assert_array_equal(getattr(alone.canvas, name)[0], expected)
 
 
 def test_frequencies_are_those_of_the_network():
-    """Texts of a chain of three words, listed."""
+    """Compare text frequencies with those of a Markov chain."""
     share = {vocabs.BOS: {10: 0.7, 11: 0.3}, 10: {11: 0.4, vocabs.END: 0.6}, 11: {vocabs.END: 1.0}}
     logits = np.full((VOCAB, VOCAB), -60.0)
     for last, following in share.items():
@@ -248,15 +252,15 @@ def test_frequencies_are_those_of_the_network():
     row = open_bos(make_prompts([], length=8), 1)
     batch = jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), row)
     sample = generate(ScriptedModel(logits), batch)
-    found = {}
+    counts = {}
     for b in range(rows):
         text = tuple(token_ids(sample, b)[1:-1])
-        found[text] = found.get(text, 0) + 1
+        counts[text] = counts.get(text, 0) + 1
     expected = {(10,): 0.42, (10, 11): 0.28, (11,): 0.3}
-    assert set(found) == set(expected)
+    assert set(counts) == set(expected)
     for text, p in expected.items():
         sigma = np.sqrt(rows * p * (1 - p))
-        assert abs(found[text] - rows * p) < 4 * sigma
+        assert abs(counts[text] - rows * p) < 4 * sigma
 
 
 def test_moments_end_with_the_finished_document():
@@ -264,22 +268,22 @@ def test_moments_end_with_the_finished_document():
     sample = generate(
         ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row, make_plan(record=True)
     )
-    moments = sample.moments
+    moments = sample.trajectory
     times = np.asarray(moments.times)
     came = np.flatnonzero(times >= 0)
     assert times[came[-1]] == 1.0
     assert (np.diff(times[came]) > 0).all()
     np.testing.assert_array_equal(moments.canvas.ids[came[-1]], sample.canvas.ids)
-    written_slots = np.sum(np.asarray(moments.canvas.kind)[came, 0] != Modality.PAD, axis=1)
+    written_slots = np.sum(np.asarray(moments.canvas.modality)[came, 0] != Modality.PAD, axis=1)
     assert (np.diff(written_slots) >= 0).all()
-    # The beginning; then 3 tokens, a picture of 4 patches, and <end>, each at a time of its own.
+    # The prefill; then 3 tokens, an image of 4 patches, and <end>, each at its own time.
     np.testing.assert_array_equal(written_slots, [1, 2, 3, 4, 8, 9])
     np.testing.assert_allclose(times[came], np.arange(6) / 5, atol=1e-6)
 
 
 def test_greedy_tokens_are_those_of_the_network_without_a_cache():
-    """The real network: every word that was written is the likeliest, given all before it."""
-    lay = dataclasses.replace(tiny.make_layout(32, 0), markers=True)
+    """Check that each token of a real network has the largest logit in a full forward pass."""
+    lay = dataclasses.replace(tiny.make_layout(32, 0), has_markers=True)
     vocab = lay.vocab
     alphabet = ar_state.TokenSpace(
         tiny.VOCAB, (vocab.text.start, vocab.text.stop), vocabs.IMAGE, vocabs.END, lay.codec.grid
@@ -288,35 +292,35 @@ def test_greedy_tokens_are_those_of_the_network_without_a_cache():
         base.Head("token_logits", tiny.VOCAB, "vocab"),
         base.Head("image", lay.codec.channels, "channels"),
     )
-    model = dataclasses.replace(tiny.network(heads), attend=AttentionPattern.MIXED)
+    model = dataclasses.replace(tiny.network(heads), attention_pattern=AttentionPattern.MIXED)
     net = bound_model.BoundModel(model, tiny.parameters(tiny.network(heads)))
-    given = [
+    prompts = [
         Document((Text("a red"), Gap("text"), Image(TOY_IMAGE.pixels), Gap("document"))),
         Document((Image(TOY_IMAGE.pixels), Gap("document"))),
         Document((Gap("text"), Gap("image"))),
     ]
-    prompt = jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in given]))
-    rows = model.apply({"params": net.params}, method="table")
+    prompt = jax.tree.map(jnp.asarray, lay.canvas([lay.prompt_row(item) for item in prompts]))
+    rows = model.apply({"params": net.params}, method="embedding_table")
     given_plan = make_plan(temperature=0.0)
     flow = ar_images.FlowImageSampler(predictions.X1Prediction(), given_plan.schedule, NO_GUIDANCE)
     sampler = autoregressive.ARSampler(alphabet, flow, given_plan)
-    keys = jax.random.split(jax.random.key(0), len(given))
+    keys = jax.random.split(jax.random.key(0), len(prompts))
     sample = jax.jit(lambda p: sampler(net, rows, keys, p))(prompt)
     canvas = sample.canvas
     view = canvases.noisy_canvas(
-        canvas, rows.rows[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape)
+        canvas, rows.embedding[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape)
     )
     logits = np.asarray(jax.jit(net)(view)["token_logits"])
     words = np.arange(tiny.VOCAB)
     words = (words >= vocab.text.start) & (words < vocab.text.stop)
     checked = 0
-    for b, slot in zip(*np.nonzero(np.asarray(canvas.is_text & ~canvas.fixed)), strict=True):
+    for b, slot in zip(*np.nonzero(np.asarray(canvas.is_text & ~canvas.is_given)), strict=True):
         token = int(canvas.ids[b, slot])
         if words[token]:
             best = np.flatnonzero(words)[np.argmax(logits[b, slot - 1][words])]
             assert token == best, (b, slot)
             checked += 1
     assert checked > 5
-    kept = lay.read(jax.tree.map(np.asarray, canvas))
-    np.testing.assert_array_equal(kept[1].pictures()[0], TOY_IMAGE.pixels)
-    assert kept[0].words().startswith("a red")
+    decoded = lay.decode(jax.tree.map(np.asarray, canvas))
+    np.testing.assert_array_equal(decoded[1].images()[0], TOY_IMAGE.pixels)
+    assert decoded[0].text().startswith("a red")

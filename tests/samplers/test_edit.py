@@ -1,4 +1,4 @@
-"""`edit_flow`'s sampler, around networks that know the answer and one that knows nothing."""
+"""Tests of `edit_flow`'s sampler, with oracle networks and with an untrained one."""
 
 import jax
 import jax.numpy as jnp
@@ -21,38 +21,38 @@ IMAGE = 3
 
 def make_sampler(steps, vocab_size, condition_on_text_time=False, grid="uniform", **plan):
     alphabet = edit.TokenSpace(
-        vocab=vocab_size, words=(4, vocab_size), image_token=IMAGE, grid=(2, 2)
+        vocab_size=vocab_size, text_id_range=(4, vocab_size), image_token_id=IMAGE, grid=(2, 2)
     )
     how = SamplingPlan(ode.make_schedule("euler", steps, grid), **plan)
     return edit.EditSampler(alphabet, predictions.X1Prediction(), condition_on_text_time, plan=how)
 
 
 def written_fraction(grid):
-    """The share of 256 tokens that 16 steps write, with a network that knows them; mean of 8."""
+    """Return the fraction of 256 tokens that an optimal network inserts in 16 steps (8 rows)."""
     first, last, rows = 4, 259, 8
     vocab = last + 1
 
-    def shifted(view):
+    def shifted_model(view):
         # The text is BOS=1, then 4, 5, ... 259.
         ids = insertion_oracle.decode_ids(view)
         moved = jax.nn.one_hot(jnp.where(ids == 1, first - 1, ids), vocab)
         return insertion_oracle.counting_model(last, vocab)(view.replace(embeds=moved))
 
     run, canvas = make_sampler(16, vocab, grid=grid), insertion_oracle.empty_prompts(rows, 300)
-    out = run(shifted, insertion_oracle.one_hot_table(vocab), row_keys(SEED, rows), canvas)
-    assert int(out.passes) == 16
+    out = run(shifted_model, insertion_oracle.one_hot_table(vocab), row_keys(SEED, rows), canvas)
+    assert int(out.nfe) == 16
     count = 0
     for b in range(rows):
         text = np.asarray(out.canvas.is_text[b])
         order = np.asarray(out.canvas.position[b, :, 0])[text]
         ids = np.asarray(out.canvas.ids[b])[text][np.argsort(order)][1:]
-        assert np.all(np.diff(ids) > 0)  # All in their order, and none twice.
+        assert np.all(np.diff(ids) > 0)  # All are in order, and none occurs twice.
         count += len(ids)
     return count / (256 * rows)
 
 
 def test_who_knows_256_tokens_writes_them_in_16_steps():
-    # At most one token comes into a gap in a step: small steps last leave time for the rest.
+    # Each step inserts at most one token per gap, so small last steps leave time for the rest.
     assert written_fraction("uniform") < 0.97
     assert written_fraction("sine") >= 0.99
 
@@ -69,7 +69,7 @@ def frequencies(language, steps, rows, condition_on_text_time):
     canvas = insertion_oracle.empty_prompts(rows, 12)
     run = make_sampler(steps, language.vocab, condition_on_text_time)
     apply, table = (
-        language.network(condition_on_text_time),
+        language.optimal_model(condition_on_text_time),
         insertion_oracle.one_hot_table(language.vocab),
     )
     out = jax.jit(lambda keys, canvas: run(apply, table, keys, canvas))(
@@ -83,76 +83,76 @@ def frequencies(language, steps, rows, condition_on_text_time):
 )
 def test_an_exact_network_samples_its_language(language, text_clock):
     rows = 3000
-    expected = np.array([*language.shares, 0.0])
-    few, found = (frequencies(language, steps, rows, text_clock) for steps in (4, 256))
+    expected = np.array([*language.probs, 0.0])
+    four_steps, many_steps = (frequencies(language, steps, rows, text_clock) for steps in (4, 256))
     sigma = np.sqrt(expected * (1 - expected) / rows)
-    assert np.all(np.abs(found - expected)[:-1] <= 4 * sigma[:-1]), found
-    # What is inserted in the same step may disagree: the less, the more steps.
-    assert found[-1] < 0.04
-    assert found[-1] < few[-1] / 2
+    assert np.all(np.abs(many_steps - expected)[:-1] <= 4 * sigma[:-1]), many_steps
+    # Tokens inserted in the same step may conflict, less so with more steps.
+    assert many_steps[-1] < 0.04
+    assert many_steps[-1] < four_steps[-1] / 2
 
 
 def test_documents_of_pictures_and_words_run_until_every_clock_is_out():
-    """A network that always wants more, of everything."""
+    """Check with a network that always inserts more text and images."""
     vocab, rows, steps, length = 8, 6, 8, 64
 
     def eager(view):
-        shape = view.clock.shape
+        shape = view.time.shape
         outputs = insertion_oracle.head_outputs(
             view, jnp.zeros(shape, bool), jnp.full(shape, 1.2), jnp.zeros((*shape, vocab))
         )
         return outputs | {"image": jnp.ones_like(view.latents)}
 
-    canvas = insertion_oracle.empty_prompts(rows, length, insertable=InsertPolicy.ANYTHING)
-    run = make_sampler(steps, vocab, record=True)
+    canvas = insertion_oracle.empty_prompts(rows, length, insertable=InsertPolicy.ANY)
+    run = make_sampler(steps, vocab, return_trajectory=True)
     out = run(eager, insertion_oracle.one_hot_table(vocab), row_keys(SEED, rows), canvas)
     image = np.asarray(out.canvas.is_image)
     assert image.any()
-    # Every picture went all its way to what the network believes in.
+    # Every image reached the x1 prediction.
     np.testing.assert_allclose(np.asarray(out.canvas.latents)[image], 1, atol=1e-5)
-    assert steps < int(out.passes) <= 2 * steps
-    moments = out.moments
-    came = int(np.sum(np.asarray(moments.times) >= 0))
-    assert came == int(out.passes) + 1
-    clock, kind = np.asarray(moments.clock[:came]), np.asarray(moments.canvas.kind[:came])
+    assert steps < int(out.nfe) <= 2 * steps
+    moments = out.trajectory
+    came = int(np.sum(np.asarray(moments.run_times) >= 0))
+    assert came == int(out.nfe) + 1
+    clock, kind = np.asarray(moments.time[:came]), np.asarray(moments.canvas.modality[:came])
     for b, slot in zip(*np.nonzero(image), strict=True):
         there = kind[:, b, slot] == Modality.IMAGE
         born = int(np.argmax(there))
         assert there[born:].all()
         own = clock[born:, b, slot]
-        # Its own clock begins at 0 and takes as many steps as any.
+        # An image's time starts at 0 and takes as many steps as any other.
         np.testing.assert_allclose(own, np.minimum(np.arange(len(own)) / steps, 1), atol=1e-5)
-    # Words came only while text was written.
+    # Text is only inserted while the text time runs.
     text = kind == Modality.TEXT
     np.testing.assert_array_equal(text[steps], text[-1])
 
 
 def test_where_only_words_are_asked_for_no_picture_is_born():
     def eager(view):
-        shape = view.clock.shape
+        shape = view.time.shape
         want = jnp.zeros((*shape, 8)).at[..., IMAGE].set(50.0)
         return insertion_oracle.head_outputs(
             view, jnp.zeros(shape, bool), jnp.full(shape, 2.0), want
         )
 
-    canvas = insertion_oracle.empty_prompts(2, 32, insertable=InsertPolicy.WORDS)
+    canvas = insertion_oracle.empty_prompts(2, 32, insertable=InsertPolicy.TEXT)
     out = make_sampler(4, 8)(eager, insertion_oracle.one_hot_table(8), row_keys(SEED, 2), canvas)
     assert not np.asarray(out.canvas.is_image).any()
-    assert np.asarray(out.canvas.ids)[np.asarray(out.canvas.free)].min() >= 4
-    assert int(out.passes) == 4
+    assert np.asarray(out.canvas.ids)[np.asarray(out.canvas.to_generate)].min() >= 4
+    assert int(out.nfe) == 4
 
 
 def test_at_the_brim_it_says_so_and_what_is_there_is_whole():
     def eager(view):
-        shape = view.clock.shape
+        shape = view.time.shape
         want = jnp.zeros((*shape, 8))
         return insertion_oracle.head_outputs(
             view, jnp.zeros(shape, bool), jnp.full(shape, 9.0), want
         )
 
-    canvas = insertion_oracle.empty_prompts(8, 16, insertable=InsertPolicy.ANYTHING)
+    canvas = insertion_oracle.empty_prompts(8, 16, insertable=InsertPolicy.ANY)
     out = make_sampler(8, 8)(eager, insertion_oracle.one_hot_table(8), row_keys(SEED, 8), canvas)
-    assert np.asarray(out.full).all()
+    assert np.asarray(out.truncated).all()
     span, image = np.asarray(out.canvas.span), np.asarray(out.canvas.is_image)
     for b in range(8):
         _, patches = np.unique(span[b][image[b]], return_counts=True)
@@ -163,13 +163,13 @@ def make_network(flow):
     net = tiny.network(flow.heads)
     params = tiny.parameters(net)
     return (lambda view: net.apply({"params": params}, view)), net.apply(
-        {"params": params}, method="table"
+        {"params": params}, method="embedding_table"
     )
 
 
 def prompt_rows(documents):
     lay = tiny.make_layout(length=48, text_slots=0)
-    return jax.tree.map(jnp.asarray, lay.canvas([lay.prompt(item) for item in documents]))
+    return jax.tree.map(jnp.asarray, lay.canvas([lay.prompt_row(item) for item in documents]))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -185,21 +185,21 @@ def test_what_is_given_never_changes_and_closed_gaps_stay_closed(guidance):
     canvas = prompt_rows(documents)
     plan = SamplingPlan(ode.make_schedule("euler", 3), guidance, guidance)
     out = flow.sample(*make_network(flow), row_keys(SEED, 4), canvas, plan)
-    fixed = np.asarray(canvas.fixed)
-    for name in ("ids", "latents", "kind", "segment", "span"):
+    fixed = np.asarray(canvas.is_given)
+    for name in ("ids", "latents", "modality", "segment", "span"):
         before, after = (np.asarray(getattr(c, name))[fixed] for c in (canvas, out.canvas))
         np.testing.assert_array_equal(before, after)
-    given = len(np.flatnonzero(fixed[0])) - 1
+    num_given = len(np.flatnonzero(fixed[0])) - 1
     for b, row in enumerate(documents):
         order = np.asarray(out.canvas.position[b, :, 0])[fixed[b]]
         assert np.all(np.diff(order) >= 1)
         if row.parts[1] is red:
-            # Nothing came between given words.
+            # Nothing was inserted between given tokens.
             np.testing.assert_array_equal(np.diff(order[1:]), 1)
-    # The first document had no opening: only its picture was made.
-    assert np.sum(np.asarray(out.canvas.is_text[0])) == given + 1
+    # The first document has no insertable slot: only its image was generated.
+    assert np.sum(np.asarray(out.canvas.is_text[0])) == num_given + 1
     least = 3 if guidance == 1.0 else 9
-    assert least <= int(out.passes) <= 2 * least
+    assert least <= int(out.nfe) <= 2 * least
 
 
 def test_a_sample_does_not_depend_on_its_neighbors():
@@ -217,12 +217,14 @@ def test_a_sample_does_not_depend_on_its_neighbors():
 
 
 def test_other_solvers_and_late_starts_are_refused():
-    with pytest.raises(UserError, match="its solver is 'euler'"):
-        paradigm().check(SamplingPlan(ode.make_schedule("heun", 2)))
-    with pytest.raises(UserError, match=r"paradigm\.revised=0"):
-        paradigm().check(SamplingPlan(ode.make_schedule("euler", 2, start=0.5)))
+    with pytest.raises(UserError, match="Give 'euler'"):
+        paradigm().validate(SamplingPlan(ode.make_schedule("heun", 2)))
+    with pytest.raises(UserError, match=r"paradigm\.time_coupling\.edited=0"):
+        paradigm().validate(SamplingPlan(ode.make_schedule("euler", 2, start=0.5)))
     revises = paradigm(coupling_probs=(0.0, 0.0, 0.5, 0.5))
-    revises.check(SamplingPlan(ode.make_schedule("euler", 2, start=0.5)))
-    with pytest.raises(UserError, match=r"sampling\.start=0\.4"):
-        revises.check(SamplingPlan(ode.make_schedule("euler", 2, start=0.4)))
-    assert paradigm().evaluations(SamplingPlan(ode.make_schedule("euler", 5), guidance=2.0)) == 10
+    revises.validate(SamplingPlan(ode.make_schedule("euler", 2, start=0.5)))
+    with pytest.raises(UserError, match=r"sampling\.edit_start=0\.4"):
+        revises.validate(SamplingPlan(ode.make_schedule("euler", 2, start=0.4)))
+    assert (
+        paradigm().nfe(SamplingPlan(ode.make_schedule("euler", 5), image_guidance_scale=2.0)) == 10
+    )

@@ -1,4 +1,4 @@
-"""Deletions and replacements: what is meant happens, and nothing else."""
+"""Tests of deletions and substitutions: they change the selected items only."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ NOISE = jax.random.normal(jax.random.key(2), (LENGTH, tiny.CODEC.channels))
 
 @pytest.fixture(scope="module")
 def row():
-    """Words, a picture, words, a picture; all finished, and room at the end."""
+    """Return a finished row of text, image, text and image, with free slots at the end."""
     lay = tiny.make_layout(length=LENGTH, text_slots=0)
     pixels = [np.full((4, 4, 3), shade, np.uint8) for shade in (50, 200)]
     document = Document((Text("a red"), Image(pixels[0]), Text("blue"), Image(pixels[1])))
@@ -29,7 +29,7 @@ def remaining_slots(row, slots):
     return [
         slot
         for slot in range(LENGTH)
-        if int(row.canvas.kind[slot]) != Modality.PAD and slot not in slots
+        if int(row.canvas.modality[slot]) != Modality.PAD and slot not in slots
     ]
 
 
@@ -43,40 +43,40 @@ def apply_ops(row, ops, ids=9, run_time=0.75):
 
 
 def test_an_opened_document_is_finished_and_open_everywhere(row):
-    np.testing.assert_array_equal(row.clock(jnp.float32(0.5)), np.ones(LENGTH))
-    opening = np.asarray(row.canvas.opening)
+    np.testing.assert_array_equal(row.slot_times(jnp.float32(0.5)), np.ones(LENGTH))
+    opening = np.asarray(row.canvas.insertable)
     text = np.asarray(row.canvas.is_text)
-    assert np.all(opening[text] == InsertPolicy.ANYTHING)
-    assert (opening[np.asarray(row.canvas.is_image)] == InsertPolicy.ANYTHING).sum() == 2
+    assert np.all(opening[text] == InsertPolicy.ANY)
+    assert (opening[np.asarray(row.canvas.is_image)] == InsertPolicy.ANY).sum() == 2
 
 
 def test_a_word_goes_and_orders_close_up(row):
     gone = apply_ops(row, {2: EditOp.DELETE})
-    assert int(gone.canvas.kind[2]) == Modality.PAD
-    assert int(gone.canvas.opening[2]) == InsertPolicy.CLOSED
+    assert int(gone.canvas.modality[2]) == Modality.PAD
+    assert int(gone.canvas.insertable[2]) == InsertPolicy.NONE
     order = np.asarray(gone.canvas.position[:, 0])
-    stays = remaining_slots(row, {2})
+    slots = remaining_slots(row, {2})
     before = np.asarray(row.canvas.position[:, 0])
-    np.testing.assert_array_equal(order[stays], before[stays] - (before[stays] > before[2]))
-    for name in ("ids", "latents", "kind", "segment"):
+    np.testing.assert_array_equal(order[slots], before[slots] - (before[slots] > before[2]))
+    for name in ("ids", "latents", "modality", "segment"):
         np.testing.assert_array_equal(
-            np.asarray(getattr(gone.canvas, name))[stays],
-            np.asarray(getattr(row.canvas, name))[stays],
+            np.asarray(getattr(gone.canvas, name))[slots],
+            np.asarray(getattr(row.canvas, name))[slots],
         )
-    assert int(gone.used) == int(row.used)  # Its slot is not given to another.
+    assert int(gone.num_used) == int(row.num_used)  # The deleted item's slot is not reused.
 
 
 def test_a_replaced_word_changes_in_its_place(row):
-    changed = apply_ops(row, {1: EditOp.REPLACE}, ids=77)
+    changed = apply_ops(row, {1: EditOp.SUBSTITUTE}, ids=77)
     np.testing.assert_array_equal(changed.canvas.ids, row.canvas.ids.at[1].set(77))
     np.testing.assert_array_equal(changed.canvas.position, row.canvas.position)
 
 
 def test_a_replaced_picture_becomes_noise_with_a_clock_of_its_own(row):
     first = np.flatnonzero(np.asarray(row.canvas.is_image))[:4]
-    anew = apply_ops(row, dict.fromkeys(first.tolist(), EditOp.REPLACE), run_time=0.75)
+    anew = apply_ops(row, dict.fromkeys(first.tolist(), EditOp.SUBSTITUTE), run_time=0.75)
     np.testing.assert_array_equal(np.asarray(anew.canvas.latents)[first], NOISE[first])
-    clock = np.asarray(anew.clock(jnp.float32(1.0)))
+    clock = np.asarray(anew.slot_times(jnp.float32(1.0)))
     np.testing.assert_allclose(clock[first], 0.25)
     assert np.all(np.delete(clock, first) == 1)
     np.testing.assert_array_equal(anew.canvas.ids, row.canvas.ids)
@@ -91,18 +91,18 @@ def test_nothing_changes_where_all_is_kept(row):
 
 def sample_ops(row, logits, step_fraction, editable=True, count=4000):
     keys = jax.random.split(jax.random.key(8), count)
-    every = jax.vmap(
+    sampled = jax.vmap(
         lambda key: edit_ops.sample_edit_ops(
             key, logits, jnp.float32(step_fraction), jnp.full(LENGTH, editable), row.canvas
         )
     )
-    return np.asarray(every(keys))
+    return np.asarray(sampled(keys))
 
 
 def test_fates_come_as_often_as_they_are_likely_and_due(row):
     odds = jnp.tile(jnp.log(jnp.array([0.5, 0.2, 0.3])), (LENGTH, 1))
     fate = sample_ops(row, odds, step_fraction=0.5)[:, 1]
-    for which, expected in ((EditOp.DELETE, 0.1), (EditOp.REPLACE, 0.15), (EditOp.KEEP, 0.75)):
+    for which, expected in ((EditOp.DELETE, 0.1), (EditOp.SUBSTITUTE, 0.15), (EditOp.KEEP, 0.75)):
         share = np.mean(fate == which)
         assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / len(fate))
     assert not sample_ops(row, odds, step_fraction=0.5, editable=False, count=50).any()
@@ -111,9 +111,10 @@ def test_fates_come_as_often_as_they_are_likely_and_due(row):
 def test_a_picture_meets_one_fate_and_is_never_deleted(row):
     odds = jnp.tile(jnp.log(jnp.array([0.2, 0.5, 0.3])), (LENGTH, 1))
     last = np.flatnonzero(np.asarray(row.canvas.is_image))[3]
-    odds = odds.at[: int(last)].set(jnp.array([0.0, -9.0, -9.0]))  # Only its last slot speaks.
+    # Only the image's last slot has other log-odds.
+    odds = odds.at[: int(last)].set(jnp.array([0.0, -9.0, -9.0]))
     fate = sample_ops(row, odds, step_fraction=1.0)[:, last - 3 : last + 1]
     assert np.all(fate == fate[:, :1])
     assert not np.any(fate == EditOp.DELETE)
-    share = np.mean(fate[:, 0] == EditOp.REPLACE)
+    share = np.mean(fate[:, 0] == EditOp.SUBSTITUTE)
     assert abs(share - 0.6) < 4 * np.sqrt(0.24 / len(fate))

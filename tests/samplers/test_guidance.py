@@ -6,12 +6,12 @@ from tests import tiny
 
 
 def apply(view):
-    """An output that tells rows, slots and clocks apart."""
-    return {"image": view.latents * view.clock[..., None], "text": view.embeds + 1}
+    """Return outputs that differ between rows, slots and times."""
+    return {"image": view.latents * view.time[..., None], "text": view.embeds + 1}
 
 
 def drop_condition(view):
-    return view.replace(clock=0.5 * view.clock, embeds=view.embeds * 0)
+    return view.replace(time=0.5 * view.time, embeds=view.embeds * 0)
 
 
 def make_branch(scale, outputs=("image",), drop_condition=drop_condition):
@@ -35,18 +35,18 @@ def test_scale_zero_is_unconditional_and_one_is_the_network_itself():
 
 
 def test_both_views_of_a_row_are_neighbors_in_one_call():
-    seen = []
+    views = []
 
     def spy(view):
-        seen.append(view)
+        views.append(view)
         return apply(view)
 
     view = tiny.noisy_canvas(tiny.training_rows(tiny.captions(3)))
     guidance.apply_cfg(spy, [make_branch(1.0), make_branch(2.0)])(view)
-    (both,) = seen
-    expected = jnp.stack([view.clock, 0.5 * view.clock], 1).reshape(6, -1)
-    np.testing.assert_array_equal(both.clock, expected)
-    np.testing.assert_array_equal(both.kind, jnp.repeat(view.kind, 2, axis=0))
+    (both,) = views
+    expected = jnp.stack([view.time, 0.5 * view.time], 1).reshape(6, -1)
+    np.testing.assert_array_equal(both.time, expected)
+    np.testing.assert_array_equal(both.modality, jnp.repeat(view.modality, 2, axis=0))
 
 
 def test_each_branch_changes_its_own_outputs_by_its_own_view():

@@ -1,4 +1,4 @@
-"""Parallel insertion, held against a plain list of items."""
+"""Tests of parallel insertion against insertion into a Python list."""
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,18 @@ GRID = (2, 2)
 LENGTH = 24
 
 
-def empty_row(insertable=InsertPolicy.ANYTHING, length=LENGTH):
-    """A row with BOS alone."""
+def empty_row(insertable=InsertPolicy.ANY, length=LENGTH):
+    """Return a row with BOS only."""
     first = jnp.arange(length) == 0
     canvas = Canvas(
         ids=jnp.where(first, 1, 0),
         latents=jnp.zeros((length, 2)),
-        kind=jnp.where(first, int(Modality.TEXT), int(Modality.PAD)),
+        modality=jnp.where(first, int(Modality.TEXT), int(Modality.PAD)),
         segment=jnp.where(first, 1, 0),
         span=jnp.where(first, 1, 0),
         position=jnp.zeros((length, 3), int),
-        fixed=first,
-        opening=jnp.where(first, int(insertable), 0),
+        is_given=first,
+        insertable=jnp.where(first, int(insertable), 0),
     )
     return insertion.GrowingCanvas(canvas, jnp.zeros(length), jnp.int32(1), jnp.bool_(False))
 
@@ -41,8 +41,8 @@ def insert_items(row, anchors, ids, run_time):
 
 
 def list_items(row):
-    """The items in order: (slot of the item's gap, token or 'picture')."""
-    kind, order = np.asarray(row.canvas.kind), np.asarray(row.canvas.position[:, 0])
+    """List the items in order: (slot of the item's gap, token or 'image')."""
+    kind, order = np.asarray(row.canvas.modality), np.asarray(row.canvas.position[:, 0])
     items = []
     for number in range(order.max() + 1):
         at = np.flatnonzero((kind != Modality.PAD) & (order == number))
@@ -54,8 +54,8 @@ def list_items(row):
             grid = np.asarray(row.canvas.position[at, 1:]).tolist()
             assert grid == [[0, 0], [0, 1], [1, 0], [1, 1]]
             assert len(set(np.asarray(row.canvas.span)[at].tolist())) == 1
-            items.append((at[-1], "picture"))
-    assert sum(1 if item != "picture" else 4 for _, item in items) == int(row.used)
+            items.append((at[-1], "image"))
+    assert sum(1 if item != "image" else 4 for _, item in items) == int(row.num_used)
     return items
 
 
@@ -68,42 +68,42 @@ def test_items_come_in_where_they_are_wanted(seed):
             slot: int(rng.choice([IMAGE, 6, 7, 8], p=[0.2, 0.3, 0.3, 0.2])) for slot, _ in model
         }
         chosen = {slot for slot, _ in model if rng.random() < 0.5}
-        wanted, ids = np.zeros(LENGTH, bool), np.zeros(LENGTH, int)
+        selected, ids = np.zeros(LENGTH, bool), np.zeros(LENGTH, int)
         for slot in chosen:
-            wanted[slot], ids[slot] = True, choices[slot]
-        # Room is given in order of slots; what comes after something that did not fit does not.
-        used, fits = int(row.used), set()
+            selected[slot], ids[slot] = True, choices[slot]
+        # Slots are assigned in order; after the first item that does not fit, none is inserted.
+        used, fits = int(row.num_used), set()
         for slot in sorted(chosen):
             used += 4 if choices[slot] == IMAGE else 1
             fits |= {slot} if used <= LENGTH else set()
             full |= used > LENGTH
-        row = insert_items(row, jnp.asarray(wanted), jnp.asarray(ids), jnp.float32(0.5))
+        row = insert_items(row, jnp.asarray(selected), jnp.asarray(ids), jnp.float32(0.5))
         expected = []
         for slot, item in model:
             expected.append(item)
             if slot in fits:
-                expected.append("picture" if choices[slot] == IMAGE else choices[slot])
+                expected.append("image" if choices[slot] == IMAGE else choices[slot])
         model = list_items(row)
         assert [item for _, item in model] == expected
-        assert bool(row.full) == full
+        assert bool(row.truncated) == full
 
 
 def test_a_newborn_picture_is_noise_and_its_clock_starts_now():
-    wanted = jnp.arange(LENGTH) == 0
-    row = insert_items(empty_row(), wanted, jnp.full(LENGTH, IMAGE), jnp.float32(0.25))
+    selected = jnp.arange(LENGTH) == 0
+    row = insert_items(empty_row(), selected, jnp.full(LENGTH, IMAGE), jnp.float32(0.25))
     at = slice(1, 5)
     np.testing.assert_array_equal(row.canvas.latents[at], NOISE[at])
-    np.testing.assert_array_equal(row.birth[at], 0.25)
-    np.testing.assert_array_equal(row.canvas.opening[:6], [2, 0, 0, 0, 2, 0])
-    assert not row.canvas.fixed[at].any()
+    np.testing.assert_array_equal(row.image_start_time[at], 0.25)
+    np.testing.assert_array_equal(row.canvas.insertable[:6], [2, 0, 0, 0, 2, 0])
+    assert not row.canvas.is_given[at].any()
 
 
 def test_a_word_s_gap_is_open_like_the_one_it_came_into():
-    wanted = jnp.arange(LENGTH) == 0
+    selected = jnp.arange(LENGTH) == 0
     row = insert_items(
-        empty_row(InsertPolicy.WORDS), wanted, jnp.full(LENGTH, 7), jnp.float32(0.25)
+        empty_row(InsertPolicy.TEXT), selected, jnp.full(LENGTH, 7), jnp.float32(0.25)
     )
-    np.testing.assert_array_equal(row.canvas.opening[:3], [1, 1, 0])
+    np.testing.assert_array_equal(row.canvas.insertable[:3], [1, 1, 0])
 
 
 def test_nothing_wanted_nothing_changed():
@@ -115,10 +115,10 @@ def test_nothing_wanted_nothing_changed():
 
 def test_at_the_brim_a_picture_comes_whole_or_not_at_all():
     row = empty_row(length=4)
-    wanted = jnp.arange(4) == 0
-    refused = insert_items(row, wanted, jnp.full(4, IMAGE), jnp.float32(0.5))
-    assert bool(refused.full)
+    selected = jnp.arange(4) == 0
+    refused = insert_items(row, selected, jnp.full(4, IMAGE), jnp.float32(0.5))
+    assert bool(refused.truncated)
     jax.tree.map(np.testing.assert_array_equal, refused.canvas, row.canvas)
-    word = insert_items(row, wanted, jnp.full(4, 7), jnp.float32(0.5))
-    assert not bool(word.full)
+    word = insert_items(row, selected, jnp.full(4, 7), jnp.float32(0.5))
+    assert not bool(word.truncated)
     assert [item for _, item in list_items(word)] == [1, 7]

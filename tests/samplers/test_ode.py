@@ -12,16 +12,16 @@ SOLVER_ORDERS = {"euler": 1, "heun": 2, "midpoint": 2}
 
 
 def velocity(t, x):
-    """dx/dt = x cos 3t, solved by x(0) exp(sin(3t) / 3)."""
+    """Return dx/dt = x cos 3t, whose solution is x(0) exp(sin(3t) / 3)."""
     return jax.tree.map(lambda value: value * jnp.cos(3 * t), x)
 
 
 def solver_error(solver, steps):
-    """How far off the solver is at t = 0.8, after equal steps."""
+    """Return the solver's error at t = 0.8 with equal steps."""
     plan = ode.make_schedule(solver, 0, tuple(np.linspace(0, 0.8, steps + 1)))
     solution = ode.solve(velocity, jnp.ones(2), plan)
     truth = np.exp(np.sin(3 * 0.8) / 3)
-    return float(np.abs(np.asarray(solution.last) - truth).max())
+    return float(np.abs(np.asarray(solution.final) - truth).max())
 
 
 @pytest.mark.parametrize("solver", SOLVER_ORDERS)
@@ -42,18 +42,18 @@ def test_solvers_of_order_five_are_exact_to_rounding(solver):
 def test_evaluations_counts_the_calls(solver, steps):
     calls = []
 
-    def counted(t, x):
-        # Without arguments: to read numbers inside the callback can deadlock on few cores.
+    def counted_velocity(t, x):
+        # No arguments: reading arrays inside the callback can deadlock on few cores.
         jax.debug.callback(lambda: calls.append(1))
         # v is 0/0 at t=1.
         return jnp.where(t < 1, velocity(t, x), jnp.nan)
 
     plan = ode.make_schedule(solver, steps)
-    solution = ode.solve(counted, jnp.ones(2), plan)
+    solution = ode.solve(counted_velocity, jnp.ones(2), plan)
     jax.effects_barrier()
-    # The last interval is closed by the caller's own look at the network.
-    assert len(calls) + 1 == plan.evaluations
-    assert bool(jnp.all(jnp.isfinite(solution.last)))
+    # The caller makes the evaluation of the last interval.
+    assert len(calls) + 1 == plan.nfe
+    assert bool(jnp.all(jnp.isfinite(solution.final)))
 
 
 def test_the_path_is_recorded_at_the_times_of_the_plan():
@@ -61,18 +61,18 @@ def test_the_path_is_recorded_at_the_times_of_the_plan():
     solve = functools.partial(ode.solve, velocity, {"x": jnp.ones(2), "y": jnp.zeros((3, 1))}, plan)
     whole, last = solve(True), solve(False)
     np.testing.assert_allclose(whole.times, plan.times, rtol=1e-6)
-    assert whole.path["x"].shape == (5, 2)
-    np.testing.assert_array_equal(whole.path["x"][0], 1)
-    np.testing.assert_allclose(whole.path["x"][-1], last.last["x"], rtol=1e-6)
-    assert last.path is None
+    assert whole.trajectory["x"].shape == (5, 2)
+    np.testing.assert_array_equal(whole.trajectory["x"][0], 1)
+    np.testing.assert_allclose(whole.trajectory["x"][-1], last.final["x"], rtol=1e-6)
+    assert last.trajectory is None
 
 
 def test_a_single_step_has_a_path_of_its_start():
     solution = ode.solve(
         velocity, jnp.full(2, 7.0), ode.make_schedule("euler", 1, start=0.5), return_trajectory=True
     )
-    np.testing.assert_array_equal(solution.last, 7.0)
-    np.testing.assert_array_equal(solution.path, [[7.0, 7.0]])
+    np.testing.assert_array_equal(solution.final, 7.0)
+    np.testing.assert_array_equal(solution.trajectory, [[7.0, 7.0]])
     np.testing.assert_array_equal(solution.times, [0.5])
 
 
@@ -97,14 +97,14 @@ def test_grids_rise_from_the_start_to_below_one():
     ("arguments", "field"),
     [
         (("rk45", 4), "sampling.solver='rk45'"),
-        (("euler", 4, "square"), "sampling.grid='square'"),
+        (("euler", 4, "square"), "sampling.time_grid='square'"),
         (("euler", 0), "sampling.steps=0"),
-        (("euler", 4, "uniform", 1.0), "sampling.start=1.0"),
-        (("euler", 4, "uniform", -0.1), "sampling.start=-0.1"),
-        (("euler", 4, (0.1, 0.5)), "sampling.grid"),
-        (("euler", 4, (0.0, 0.5, 0.5)), "sampling.grid"),
-        (("euler", 4, (0.0, 1.0)), "sampling.grid"),
-        (("euler", 4, ()), "sampling.grid"),
+        (("euler", 4, "uniform", 1.0), "sampling.edit_start=1.0"),
+        (("euler", 4, "uniform", -0.1), "sampling.edit_start=-0.1"),
+        (("euler", 4, (0.1, 0.5)), "sampling.time_grid"),
+        (("euler", 4, (0.0, 0.5, 0.5)), "sampling.time_grid"),
+        (("euler", 4, (0.0, 1.0)), "sampling.time_grid"),
+        (("euler", 4, ()), "sampling.time_grid"),
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_refused(arguments, field):

@@ -1,4 +1,4 @@
-"""Renoising and the ODE on a flow whose belief is known: two points, one of them rarer."""
+"""Tests of renoising and the ODE for data at two points, whose x1 prediction is known."""
 
 import math
 
@@ -12,14 +12,14 @@ from oneflow_jax.samplers import ode, solve
 
 COUNT, WIDTH = 4_096, 4
 CENTER = 1.5
-"""Data is at plus or minus this, in all numbers."""
+"""Data are at plus or minus this value in all dimensions."""
 
 PLUS_FRACTION = 0.8
-"""Share of the data that is at plus."""
+"""The fraction of data at plus."""
 
 
 def predict_x1(t, x):
-    """E[x_1 | x_t] of the two points."""
+    """Return E[x_1 | x_t] for the two points."""
     odds = CENTER * t * jnp.sum(x, axis=-1, keepdims=True) / (1 - t) ** 2
     odds += 0.5 * math.log(PLUS_FRACTION / (1 - PLUS_FRACTION))
     return CENTER * jnp.tanh(odds) * jnp.ones_like(x)
@@ -36,47 +36,47 @@ def corrupt(step, s, x_1):
 def run_solver(solver, steps, return_trajectory=False):
     plan = ode.make_schedule(solver, steps)
     solution = solve.solve(predict_x1, corrupt, sample_noise(0), plan, return_trajectory)
-    return predict_x1(solution.times[-1], solution.last), solution
+    return predict_x1(solution.times[-1], solution.final), solution
 
 
 @pytest.mark.parametrize(("solver", "often"), [("euler", PLUS_FRACTION), (ode.RENOISE, 0.88)])
 def test_the_ode_ends_in_the_data_s_shares_and_renoising_favors_what_is_frequent(solver, often):
-    """At the data both do; more steps do not bring renoising nearer to its shares."""
+    """Check that both solvers reach the data; renoising stays biased with more steps."""
     end, _ = run_solver(solver, 200)
     np.testing.assert_allclose(np.abs(end), CENTER, atol=0.02)
     assert np.mean(end[:, 0] > 0) == pytest.approx(often, abs=0.02)
 
 
 def test_the_ode_keeps_its_first_noise_and_renoising_does_not():
-    def kept(solver):
+    def correlate_with_noise(solver):
         _, solution = run_solver(solver, 24, return_trajectory=True)
-        early = np.asarray(solution.path[1], np.float64).ravel()
+        early = np.asarray(solution.trajectory[1], np.float64).ravel()
         return np.corrcoef(np.asarray(sample_noise(0)).ravel(), early)[0, 1]
 
-    assert kept("euler") > 0.9
-    assert abs(kept(ode.RENOISE)) < 0.1
+    assert correlate_with_noise("euler") > 0.9
+    assert abs(correlate_with_noise(ode.RENOISE)) < 0.1
 
 
 def test_the_path_is_that_of_what_is_not_recorded():
-    _, told = run_solver(ode.RENOISE, 5, return_trajectory=True)
+    _, solution = run_solver(ode.RENOISE, 5, return_trajectory=True)
     _, quiet = run_solver(ode.RENOISE, 5)
-    assert told.path.shape == (5, COUNT, WIDTH)
-    np.testing.assert_array_equal(told.path[0], sample_noise(0))
-    np.testing.assert_allclose(told.path[-1], quiet.last, rtol=1e-6)
-    assert quiet.path is None
+    assert solution.trajectory.shape == (5, COUNT, WIDTH)
+    np.testing.assert_array_equal(solution.trajectory[0], sample_noise(0))
+    np.testing.assert_allclose(solution.trajectory[-1], quiet.final, rtol=1e-6)
+    assert quiet.trajectory is None
     _, one = run_solver(ode.RENOISE, 1, return_trajectory=True)
-    np.testing.assert_array_equal(one.path, sample_noise(0)[None])
+    np.testing.assert_array_equal(one.trajectory, sample_noise(0)[None])
 
 
 def test_evaluations_counts_the_calls():
     calls = []
 
-    def counted(t, x):
+    def counted_prediction(t, x):
         jax.debug.callback(lambda: calls.append(1))
         return predict_x1(t, x)
 
     plan = ode.make_schedule(ode.RENOISE, 7)
-    solve.solve(counted, corrupt, sample_noise(0), plan)
+    solve.solve(counted_prediction, corrupt, sample_noise(0), plan)
     jax.effects_barrier()
-    # The last interval is closed by the caller's own look at the network.
-    assert len(calls) + 1 == plan.evaluations == 7
+    # The caller makes the evaluation of the last interval.
+    assert len(calls) + 1 == plan.nfe == 7

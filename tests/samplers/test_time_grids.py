@@ -1,4 +1,4 @@
-"""Learned grids: dense where the loss falls."""
+"""Tests of learned time grids: dense where the loss falls."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def test_a_loss_that_falls_evenly_gives_even_steps():
 
 def test_steps_are_dense_where_the_loss_falls():
     early = make_grid(np.where(TIMES < 0.25, 4 - 16 * TIMES, 0.0))
-    # All but the even share, of which a quarter is early too.
+    # All steps but the uniform fraction, a quarter of which is early too.
     expected = 1 - time_grids.UNIFORM_FRACTION + time_grids.UNIFORM_FRACTION / 4
     np.testing.assert_allclose(fraction_before(early, 0.25), expected, atol=2e-3)
 
@@ -30,7 +30,7 @@ def test_steps_are_dense_where_the_loss_falls():
 def test_density_goes_with_the_square_root_of_the_slope():
     slopes = np.where(TIMES < 0.5, 8.0 * TIMES, 4 + 2 * (TIMES - 0.5))
     grid = make_grid(5 - slopes)
-    # Slopes 8 and 2: densities 2 to 1.
+    # Gradients 8 and 2: densities 2 to 1.
     np.testing.assert_allclose(
         fraction_before(grid, 0.5),
         (1 - time_grids.UNIFORM_FRACTION) * 2 / 3 + time_grids.UNIFORM_FRACTION / 2,

@@ -37,8 +37,8 @@ def test_temperature_raises_probabilities_to_its_inverse():
 
 @pytest.mark.parametrize(("top_p", "left"), [(0.3, [0]), (0.5, [0, 2]), (0.9, [0, 2, 3, 4])])
 def test_top_p_keeps_the_likeliest_that_add_up_to_it(top_p, left):
-    kept = np.isin(np.arange(5), left)
-    expected = PROBS * kept / np.sum(PROBS * kept)
+    is_kept = np.isin(np.arange(5), left)
+    expected = PROBS * is_kept / np.sum(PROBS * is_kept)
     np.testing.assert_allclose(
         sampling_probs(TokenSampling(top_p=top_p)), expected, rtol=1e-4, atol=1e-7
     )
@@ -46,10 +46,10 @@ def test_top_p_keeps_the_likeliest_that_add_up_to_it(top_p, left):
 
 @pytest.mark.parametrize(("top_k", "left"), [(1, [0]), (2, [0, 2]), (4, [0, 2, 3, 4])])
 def test_top_k_keeps_exactly_so_many_of_the_likeliest(top_k, left):
-    kept = np.isin(np.arange(5), left)
-    found = sampling_probs(TokenSampling(top_k=top_k))
-    np.testing.assert_array_equal(found > 0, kept)
-    np.testing.assert_allclose(found, PROBS * kept / np.sum(PROBS * kept), rtol=1e-5)
+    is_kept = np.isin(np.arange(5), left)
+    probs = sampling_probs(TokenSampling(top_k=top_k))
+    np.testing.assert_array_equal(probs > 0, is_kept)
+    np.testing.assert_allclose(probs, PROBS * is_kept / np.sum(PROBS * is_kept), rtol=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [0, 5, 6, 100])
@@ -58,10 +58,10 @@ def test_top_k_of_all_changes_nothing(top_k):
 
 
 def test_top_k_counts_legal_tokens_alone():
-    """The likeliest of all is not legal; and where fewer are legal than k, they all stay."""
+    """Check that illegal tokens do not count, and that k may exceed the number of legal ones."""
     legal = jnp.array([False, True, True, False, True])
-    found = sampling_probs(TokenSampling(top_k=2), legal)
-    np.testing.assert_allclose(found, [0, 0, 0.75, 0, 0.25], rtol=1e-5)
+    probs = sampling_probs(TokenSampling(top_k=2), legal)
+    np.testing.assert_allclose(probs, [0, 0, 0.75, 0, 0.25], rtol=1e-5)
     expected = PROBS * np.asarray(legal) / 0.45
     np.testing.assert_allclose(sampling_probs(TokenSampling(top_k=4), legal), expected, rtol=1e-5)
 
@@ -78,7 +78,7 @@ def test_top_k_keeps_exactly_so_many_of_equals_too(top_k):
 
 
 def test_top_p_is_of_what_top_k_and_temperature_have_left():
-    """0.4 and 0.3 are left, as 4 and 3 of 7: the first alone has more than half of it."""
+    """Check top_p after top_k: 0.4 and 0.3 become 4/7 and 3/7, and the first exceeds 0.5."""
     both = sampling_probs(TokenSampling(top_k=2, top_p=0.5))
     np.testing.assert_allclose(both, [1, 0, 0, 0, 0], atol=1e-6)
     np.testing.assert_array_equal(sampling_probs(TokenSampling(top_p=0.5)) > 0, [1, 0, 1, 0, 0])
@@ -89,8 +89,10 @@ def test_top_p_is_of_what_top_k_and_temperature_have_left():
 
 
 def test_probability_is_the_network_s_own():
-    given = token_sampling.token_probability(jnp.stack([LOGITS[0], LOGITS[0]]), jnp.array([0, 3]))
-    np.testing.assert_allclose(given, [0.4, 0.15], rtol=1e-5)
+    probs_of_given = token_sampling.token_probability(
+        jnp.stack([LOGITS[0], LOGITS[0]]), jnp.array([0, 3])
+    )
+    np.testing.assert_allclose(probs_of_given, [0.4, 0.15], rtol=1e-5)
 
 
 def select_many(unmask_prob, unmask_order, masked, confidence, count=4000):
@@ -111,18 +113,18 @@ CONFIDENCE = jnp.array([0.1, 1.0, 0.9, 0.3, 1.0, 0.5])
 @pytest.mark.parametrize("order", token_sampling.UNMASK_ORDERS)
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_as_many_are_read_as_the_share_says(order, share):
-    found = select_many(share, order, MASKED, CONFIDENCE)
-    assert not found[:, ~np.asarray(MASKED)].any()
-    counts = found.sum(1)
+    selected = select_many(share, order, MASKED, CONFIDENCE)
+    assert not selected[:, ~np.asarray(MASKED)].any()
+    counts = selected.sum(1)
     assert abs(counts.mean() - 4 * share) < 4 * counts.std() / np.sqrt(len(counts))
     assert select_many(1.0, order, MASKED, CONFIDENCE)[:, np.asarray(MASKED)].all()
     assert not select_many(0.0, order, MASKED, CONFIDENCE).any()
 
 
 def test_by_confidence_the_surest_come_first():
-    found = select_many(0.5, "confidence", MASKED, CONFIDENCE)
+    selected = select_many(0.5, "confidence", MASKED, CONFIDENCE)
     np.testing.assert_array_equal(
-        found, np.tile([False, False, True, False, False, True], (4000, 1))
+        selected, np.tile([False, False, True, False, False, True], (4000, 1))
     )
 
 
@@ -133,8 +135,8 @@ def test_by_confidence_the_surest_come_first():
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("top_k", -1),
-        ("order", "best"),
-        ("remask", 1.0),
+        ("unmask_order", "best"),
+        ("remask_prob", 1.0),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(field, value):

@@ -14,12 +14,12 @@ def test_only_the_newest_are_kept(tmp_path):
     state, _ = runs.load_state(system, finished)
     assert sorted(path.name for path in (finished / workdir.CHECKPOINTS).iterdir()) == list("246")
     folder = runs.copy_run(finished, tmp_path)
-    with checkpoint.Checkpoints(folder, keep=2) as checkpoints:
-        data = iter(system.batches())
+    with checkpoint.Checkpoints(folder, max_to_keep=2) as checkpoints:
+        data = iter(system.train_batches())
         restored = checkpoints.restore(train_state.abstract_state(system), data)
         checkpoints.save(restored, 8, data)
         checkpoints.wait()
-        assert checkpoints.latest == 8
+        assert checkpoints.latest_step == 8
         data.close()
     assert sorted(path.name for path in (folder / workdir.CHECKPOINTS).iterdir()) == list("68")
     again, _ = runs.load_state(system, folder)
@@ -33,7 +33,7 @@ def test_a_save_that_was_cut_short_does_not_count(tmp_path):
     half.mkdir()
     (half / "ema").write_text("half")
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
-        assert checkpoints.latest == 6
+        assert checkpoints.latest_step == 6
 
 
 def test_averaged_parameters_alone(tmp_path):
@@ -42,21 +42,21 @@ def test_averaged_parameters_alone(tmp_path):
     with checkpoint.Checkpoints(finished, 3) as checkpoints:
         ema = checkpoints.restore_ema(train_state.abstract_state(system).ema)
     runs.assert_identical(jax.tree.map(np.asarray, ema), state.ema)
-    # They are not the parameters themselves.
+    # EMA and parameters differ.
     differs = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.ema, state.params)
     assert all(jax.tree.leaves(differs))
 
 
 def test_another_mesh(tmp_path):
-    """Saved from 8 devices by rows, brought back on 2 x 4 with parameters divided."""
+    """Save on 8 data-parallel devices, and restore on a 2 x 4 mesh with sharded parameters."""
     system, finished = runs.trained_run()
-    other = runs.prepare_system(tmp_path, runs.make_config(mesh__data=2, mesh__fsdp=4))
-    moved, position = runs.load_state(other, finished)
+    sharded_system = runs.prepare_system(tmp_path, runs.make_config(mesh__data=2, mesh__fsdp=4))
+    moved, position = runs.load_state(sharded_system, finished)
     state, expected_position = runs.load_state(system, finished)
     runs.assert_identical(moved, state)
     assert position == expected_position
-    with sharding.mesh_context(other.mesh):
-        like = train_state.abstract_state(other)
+    with sharding.mesh_context(sharded_system.mesh):
+        like = train_state.abstract_state(sharded_system)
     ways = {leaf.sharding.num_devices for leaf in jax.tree.leaves(like.params)}
     assert ways == {8}
     assert any("fsdp" in str(leaf.sharding.spec) for leaf in jax.tree.leaves(like.params))
@@ -64,8 +64,8 @@ def test_another_mesh(tmp_path):
 
 def test_no_checkpoint_is_told(tmp_path):
     with checkpoint.Checkpoints(epath.Path(tmp_path), 3) as checkpoints:
-        assert checkpoints.latest is None
-        with pytest.raises(UserError, match=r"no checkpoint in .*--mode=train"):
+        assert checkpoints.latest_step is None
+        with pytest.raises(UserError, match=r"there is no checkpoint.*--mode=train"):
             checkpoints.restore_ema({})
 
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_of_an_earlier_version_can_be_sampled_from_but_not_gone_on_
     folder = runs.copy_run(finished, tmp_path)
     data = folder / workdir.CHECKPOINTS / "6" / "data"
     (data / "data.json").rename(data / "process_0-of-1.json")
-    with pytest.raises(UserError, match=r"earlier version.*another --workdir, or with start="):
+    with pytest.raises(UserError, match=r"earlier version.*another --workdir; with init_from="):
         runs.load_state(system, folder)
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
         ema = checkpoints.restore_ema(train_state.abstract_state(system).ema)

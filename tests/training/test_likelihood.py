@@ -1,4 +1,4 @@
-"""How likely held-out words are: of which documents, divided by what, and for whom at all."""
+"""Tests of the held-out text likelihood: its documents, its unit, and which models have one."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ FLOWS = {"mask_flow": test_mask_flow.paradigm(), "transfusion": test_transfusion
 
 
 class Batches:
-    """The same batch again and again; knows how often it was asked."""
+    """An endless iterator of one batch that counts the requested batches."""
 
     def __init__(self):
         self.asked = 0
@@ -27,17 +27,17 @@ class Batches:
             yield tiny.packed_batch()
 
 
-def made(name, batches=None, available=1_000):
+def make_likelihood(name, batches=None, available=1_000):
     flow = FLOWS[name]
     model = tiny.network(flow.heads)
-    found = likelihood_lib.Likelihood(
+    likelihood = likelihood_lib.Likelihood(
         batches or Batches(), available, model, paradigms_likelihood.likelihood_bound(flow), seed=0
     )
-    return found, tiny.parameters(model)
+    return likelihood, tiny.parameters(model)
 
 
-def without_opinion(params):
-    """All tokens are equally likely everywhere."""
+def zero_logits(params):
+    """Zero the output layer, so that all tokens are equally likely."""
     changed = {
         name: jax.tree.map(jnp.zeros_like, part) if "logits" in name else part
         for name, part in params.items()
@@ -52,12 +52,12 @@ def documents_of(canvas):
 
 @pytest.mark.parametrize(("name", "rtol"), [("transfusion", 1e-5), ("mask_flow", 0.05)])
 def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
-    likelihood, params = made(name)
+    likelihood, params = make_likelihood(name)
     canvas = tiny.packed_batch()
-    words = np.sum(canvas.free & canvas.is_text)
-    found = likelihood(without_opinion(params)).mean()
+    words = np.sum(canvas.to_generate & canvas.is_text)
+    nats = likelihood(zero_logits(params)).mean()
     expected = words * math.log(tiny.VOCAB) / documents_of(canvas)
-    np.testing.assert_allclose(found, expected, rtol=rtol)
+    np.testing.assert_allclose(nats, expected, rtol=rtol)
 
 
 @pytest.mark.parametrize(("available", "limit"), [(3, 2), (2, 3)])
@@ -65,19 +65,19 @@ def test_no_document_comes_twice_and_none_beyond_the_limit(available, limit, mon
     canvas, batches = tiny.packed_batch(), Batches()
     documents, rows = documents_of(canvas), len(canvas.ids)
     monkeypatch.setattr(likelihood_lib, "MAX_DOCUMENTS", limit * documents + 1)
-    likelihood, params = made("mask_flow", batches, available * documents + 1)
+    likelihood, params = make_likelihood("mask_flow", batches, available * documents + 1)
     assert batches.asked == 3
     first = likelihood(params)
-    # The same words are hidden otherwise, at other times.
-    assert len(set(first.total)) == len(first.documents) == 2 * rows
-    assert sum(first.documents) == 2 * documents
+    # The same tokens are masked differently, at other times.
+    assert len(set(first.total)) == len(first.num_documents) == 2 * rows
+    assert sum(first.num_documents) == 2 * documents
     again = likelihood(params)
     np.testing.assert_array_equal(again.total, first.total)
 
 
 def test_a_batch_that_is_more_than_all_is_scored():
-    likelihood, params = made("transfusion", available=1)
-    assert sum(likelihood(params).documents) == documents_of(tiny.packed_batch())
+    likelihood, params = make_likelihood("transfusion", available=1)
+    assert sum(likelihood(params).num_documents) == documents_of(tiny.packed_batch())
 
 
 def test_documents_count_alike_whatever_their_row():
@@ -87,5 +87,5 @@ def test_documents_count_alike_whatever_their_row():
 
 
 def test_who_has_one():
-    system, _ = runs.trained_run()  # oneflow
+    system, _ = runs.trained_run()  # This run's paradigm is oneflow.
     assert system.likelihood() is None

@@ -1,4 +1,4 @@
-"""The loop: what it reports, and that it stops where it must."""
+"""Tests of the training loop: its reports, and when it stops."""
 
 import dataclasses
 import math
@@ -22,8 +22,13 @@ def test_reports():
     rows = metric_writer.read_metrics(folder / workdir.LOGS)
     steps = [row for row in rows if "train/loss" in row]
     names = ("loss", "text", "image", "grad_norm", "param_norm", "update_norm")
-    names += ("documents_per_second", "slots_per_second", "learning_rate", "step_seconds")
-    names += ("step_spread", "waiting", "goodput", "model_flops_per_second")
+    names += ("documents_per_second", "slots_per_second", "learning_rate", "step_time")
+    names += (
+        "step_time_max_over_median",
+        "data_wait_fraction",
+        "goodput",
+        "model_flops_per_second",
+    )
     assert all({f"train/{name}" for name in names} < set(row) for row in steps)
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
@@ -31,23 +36,23 @@ def test_reports():
 
 def report(tmp_path, **changes):
     system, _ = runs.trained_run()
-    given = system_lib.system(runs.make_config(**changes), runs.trained_run()[1])
-    assert given.mesh == system.mesh
-    return reporter.Reporter(given, workdir.epath.Path(tmp_path), start=0)
+    changed_system = system_lib.system(runs.make_config(**changes), runs.trained_run()[1])
+    assert changed_system.mesh == system.mesh
+    return reporter.Reporter(changed_system, workdir.epath.Path(tmp_path), start_step=0)
 
 
 def test_speeds_leave_pauses_out(tmp_path, monkeypatch):
-    """Steps of 1, 1, 4 and 2 seconds, one of which half is waiting; and 10 of other work."""
+    """Check steps of 1, 1, 4 and 2 s, with waiting in one of them, and 10 s of other work."""
     now = [100.0]
     monkeypatch.setattr(reporter.time, "monotonic", lambda: now[0])
     log = report(tmp_path, logging__every=4)
 
     def step(number, seconds, waiting=0.0):
-        with log.waiting():
+        with log.data_wait():
             now[0] += waiting
         now[0] += seconds - waiting
-        log.add(number, measured(1.0))
-        log.settle()
+        log.record(number, make_metrics(1.0))
+        log.flush_pending()
 
     step(1, 1.0)
     step(2, 1.0)
@@ -57,30 +62,30 @@ def test_speeds_leave_pauses_out(tmp_path, monkeypatch):
     step(4, 2.0)
     log.close()
     (row,) = metric_writer.read_metrics(workdir.epath.Path(tmp_path) / workdir.LOGS)
-    told = {name.removeprefix("train/"): value for name, value in row.items()}
-    assert told["step_seconds"] == 1.5
-    assert told["step_spread"] == 4 / 1.5
-    assert told["waiting"] == 2 / 8
-    assert told["documents_per_second"] == 8 * 4 / 8
-    assert told["goodput"] == 4 * 1.5 / 18
+    values = {name.removeprefix("train/"): value for name, value in row.items()}
+    assert values["step_time"] == 1.5
+    assert values["step_time_max_over_median"] == 4 / 1.5
+    assert values["data_wait_fraction"] == 2 / 8
+    assert values["documents_per_second"] == 8 * 4 / 8
+    assert values["goodput"] == 4 * 1.5 / 18
     system, _ = runs.trained_run()
-    assert told["model_flops_per_second"] == pytest.approx(system.flops / 1.5)
-    assert "mfu" not in told  # Nobody knows a CPU's peak.
+    assert values["model_flops_per_second"] == pytest.approx(system.flops / 1.5)
+    assert "mfu" not in values  # The peak FLOP/s of a CPU are not known.
 
 
 def test_mfu_where_the_peak_is_known(tmp_path, monkeypatch):
     kind = jax.devices()[0].device_kind
     monkeypatch.setitem(reporter.chips.DEVICE_KINDS, kind, "v4")
     log = report(tmp_path, logging__every=1)
-    log.add(1, measured(1.0))
+    log.record(1, make_metrics(1.0))
     log.close()
     (row,) = metric_writer.read_metrics(workdir.epath.Path(tmp_path) / workdir.LOGS)
     peak = 275e12 * jax.device_count()
     assert row["train/mfu"] == pytest.approx(row["train/model_flops_per_second"] / peak)
 
 
-def measured(loss, documents=8.0):
-    """One step's measurements."""
+def make_metrics(loss, documents=8.0):
+    """Return the metrics of one step."""
     return {
         "loss": metrics.Average(total=jnp.float32(loss), count=jnp.float32(1)),
         "text": metrics.Average(total=jnp.float32(10 * loss), count=jnp.float32(5)),
@@ -92,7 +97,7 @@ def measured(loss, documents=8.0):
 def test_means_since_the_last_report(tmp_path):
     log = report(tmp_path, logging__every=2)
     for number, loss in enumerate([1.0, 3.0, 5.0, 6.0], 1):
-        log.add(number, measured(loss))
+        log.record(number, make_metrics(loss))
     log.close()
     rows = metric_writer.read_metrics(workdir.epath.Path(tmp_path) / workdir.LOGS)
     assert [(row["step"], row["train/loss"], row["train/text"]) for row in rows] == [
@@ -104,31 +109,36 @@ def test_means_since_the_last_report(tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_not_finite_is_told_with_its_step(tmp_path, value):
     log = report(tmp_path)
-    log.add(1, measured(1.0))
-    log.add(2, measured(value))
+    log.record(1, make_metrics(1.0))
+    log.record(2, make_metrics(value))
     with pytest.raises(UserError, match=r"Step 2: .*loss.* is not finite"):
-        log.settle()
+        log.flush_pending()
 
 
-@pytest.mark.parametrize("every", [1, 2])  # Saved in the step of the NaN, or in the next.
-def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_path, monkeypatch):
-    """The codec's deviation cannot be NaN, but a picture's latents can: as from a broken file."""
+# The checkpoint is due in the step of the NaN, or in the next one.
+@pytest.mark.parametrize("checkpoint_every", [1, 2])
+def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(
+    checkpoint_every, tmp_path, monkeypatch
+):
+    """Check NaN in an image's latents, as from a damaged file."""
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
-    longer = runs.prepare_system(folder, runs.make_config(steps=12, checkpoint__every=every))
+    longer = runs.prepare_system(
+        folder, runs.make_config(steps=12, checkpoint__every=checkpoint_every)
+    )
     before = runs.read_files(folder)
-    batches = system_lib.System.batches
+    batches = system_lib.System.train_batches
 
-    def spoilt(given):
-        whole = batches(given)
+    def nan_batches(self):
+        whole = batches(self)
 
         def place(pieces):
-            canvas = whole.place(pieces)
+            canvas = whole.assemble(pieces)
             return canvas.replace(latents=jnp.full_like(canvas.latents, jnp.nan))
 
-        return dataclasses.replace(whole, place=place)
+        return dataclasses.replace(whole, assemble=place)
 
-    monkeypatch.setattr(system_lib.System, "batches", spoilt)
+    monkeypatch.setattr(system_lib.System, "train_batches", nan_batches)
     with pytest.raises(UserError, match=r"Step 7: .*not finite.*optimizer.learning_rate"):
         loop.run(longer, folder)
     monkeypatch.undo()
@@ -141,7 +151,7 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(every, tmp_pa
 def test_a_training_document_that_is_too_long_is_told(monkeypatch, tmp_path):
     _, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
-    system = system_lib.system(runs.make_config(data__length=6), folder)
-    with pytest.raises(UserError, match=r"data.length=6"):
-        next(iter(system.batches()))
-    assert toy.Toy()[0].words()
+    system = system_lib.system(runs.make_config(data__sequence_length=6), folder)
+    with pytest.raises(UserError, match=r"data.sequence_length=6"):
+        next(iter(system.train_batches()))
+    assert toy.Toy()[0].text()

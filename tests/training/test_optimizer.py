@@ -1,4 +1,4 @@
-"""Parameters that are frozen by name: no gradient, no moments, no change; and all else as ever."""
+"""Tests of frozen parameters: no gradients, moments or updates, and the rest trains as usual."""
 
 import dataclasses
 import functools
@@ -28,24 +28,24 @@ NAMES = {
 
 
 def settings(frozen=FROZEN, **changes):
-    return dataclasses.replace(tiny.OPTIMIZER_CONFIG, frozen=frozen, **changes)
+    return dataclasses.replace(tiny.OPTIMIZER_CONFIG, freeze=frozen, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class System(tiny.System):
-    """The tiny system with some of its parameters frozen."""
+    """The tiny system with some parameters frozen."""
 
     optimizer: optax.GradientTransformation = dataclasses.field(
         default_factory=lambda: optimizer_lib.optimizer(settings())
     )
-    frozen: str = FROZEN
+    freeze: str = FROZEN
 
-    def update(self):
-        return functools.partial(super().update(), freeze=self.frozen)
+    def train_step(self):
+        return functools.partial(super().train_step(), freeze=self.freeze)
 
 
-def named(tree):
-    """The arrays of a tree of parameters by name."""
+def flatten_params(tree):
+    """Return the arrays of a parameter tree by name."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -53,47 +53,51 @@ def named(tree):
 
 
 @functools.cache
-def stepped():
-    """A state, the same after 3 steps, and what was logged of the last."""
+def run_three_steps():
+    """Return a state, the state after 3 steps, and the metrics of the last step."""
     system, batch = System(), tiny.packed_batch()
     params = tiny.parameters(system.network)
-    before = system.state(batch).replace(params=params, ema=jax.tree.map(jnp.copy, params))
-    state, step = before, system.step()
+    before = system.init_state(batch).replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    state, step = before, system.jit_train_step()
     for _ in range(3):
         state, logged = step(state, batch)
     return before, state, tiny.compute_metrics(logged)
 
 
 def test_what_is_frozen_stays_to_the_last_bit_and_all_else_moves():
-    before, after, _ = stepped()
+    before, after, _ = run_three_steps()
     for tree in ("params", "ema"):
-        old, new = named(getattr(before, tree)), named(getattr(after, tree))
+        old, new = flatten_params(getattr(before, tree)), flatten_params(getattr(after, tree))
         same = {name for name in old if old[name].tobytes() == new[name].tobytes()}
         assert same == NAMES
 
 
 def test_of_what_is_frozen_no_moments_are_kept():
-    _, after, _ = stepped()
+    _, after, _ = run_three_steps()
     whole = optimizer_lib.optimizer(settings(frozen="")).init(after.params)
     count = sum(leaf.size for leaf in jax.tree.leaves(after.params))
-    held = sum(leaf.size for name, leaf in named(after.params).items() if name in NAMES)
-    sizes = [sum(x.size for x in jax.tree.leaves(kept)) for kept in (whole, after.opt_state)]
+    held = sum(leaf.size for name, leaf in flatten_params(after.params).items() if name in NAMES)
+    sizes = [
+        sum(x.size for x in jax.tree.leaves(opt_state)) for opt_state in (whole, after.opt_state)
+    ]
     counters = [sum(x.size == 1 for x in jax.tree.leaves(t)) for t in (whole, after.opt_state)]
     assert sizes[0] - counters[0] == 2 * count
     assert sizes[1] - counters[1] == 2 * (count - held)
 
 
 def test_the_gradient_is_that_of_the_rest_alone():
-    """Its norm, which clipping goes by, too; and the rest learns as if nothing else were there."""
+    """Check that frozen parameters are excluded from the gradient norm that clipping uses."""
     batch = tiny.packed_batch()
     free = tiny.System(optimizer=optax.sgd(1.0))
     held = System(optimizer=optax.sgd(1.0))
-    start = free.state(batch).replace(params=tiny.parameters(free.network))
-    whole, _ = free.step()(start, batch)
-    some, logged = held.step()(start, batch)
-    # With plain descent at rate 1 the parameters move by the gradient.
-    moved = named(jax.tree.map(jnp.subtract, start.params, whole.params))
-    for name, by in named(jax.tree.map(jnp.subtract, start.params, some.params)).items():
+    start = free.init_state(batch).replace(params=tiny.parameters(free.network))
+    whole, _ = free.jit_train_step()(start, batch)
+    frozen_state, logged = held.jit_train_step()(start, batch)
+    # With SGD at rate 1, the parameters move by the negative gradient.
+    moved = flatten_params(jax.tree.map(jnp.subtract, start.params, whole.params))
+    for name, by in flatten_params(
+        jax.tree.map(jnp.subtract, start.params, frozen_state.params)
+    ).items():
         expected = np.zeros_like(by) if name in NAMES else moved[name]
         np.testing.assert_allclose(by, expected, atol=1e-6)
     norm = np.sqrt(sum(np.sum(by**2) for name, by in moved.items() if name not in NAMES))
@@ -103,8 +107,8 @@ def test_the_gradient_is_that_of_the_rest_alone():
 
 
 def test_updates_are_those_of_the_rest_trained_alone():
-    """Clipped by its own norm, and decayed: not even gradients that are there count."""
-    changes = {"warmup": 0, "weight_decay": 0.5, "clip": 0.1}
+    """Check clipping by the trained parameters' norm, and weight decay on these only."""
+    changes = {"warmup_steps": 0, "weight_decay": 0.5, "max_grad_norm": 0.1}
     params = {"a": {"kernel": jnp.full((2, 2), 3.0)}, "b": {"kernel": jnp.full((2, 2), 2.0)}}
     grads = jax.tree.map(lambda x: 10 * x, params)
     partly = optimizer_lib.optimizer(settings(frozen="^a/", **changes))
@@ -118,18 +122,18 @@ def test_updates_are_those_of_the_rest_trained_alone():
 
 
 def test_the_average_of_what_does_not_change_stays_to_the_last_bit():
-    """Over many updates, at any step; and of what changes it is the average."""
+    """Check the EMA over 1,000 updates: constants stay bit-identical, others follow the formula."""
     values = jax.random.normal(jax.random.key(0), (1000,)) * 10.0 ** jnp.linspace(-6, 6, 1000)
     params = {"held": values, "free": values}
 
     @jax.jit
-    def once(step, ema):
+    def update_once(step, ema):
         moved = params | {"free": values + step}
         return optimizer_lib.update_ema(ema, moved, step, 0.999)
 
     ema, expected = params, np.asarray(values, np.float64)
     for step in range(1000):
-        ema = once(jnp.int32(step), ema)
+        ema = update_once(jnp.int32(step), ema)
         weight = min(0.999, (1 + step) / (10 + step))
         expected = weight * expected + (1 - weight) * (np.asarray(values, np.float64) + step)
     assert np.asarray(ema["held"]).tobytes() == np.asarray(values).tobytes()
@@ -139,25 +143,27 @@ def test_the_average_of_what_does_not_change_stays_to_the_last_bit():
 def test_a_pattern_is_found_anywhere_in_a_name():
     params = {"text_in": {"kernel": jnp.ones(2)}, "image_in": {"kernel": jnp.ones(2)}}
 
-    def trains(frozen):
+    def find_trained(frozen):
         grad = jax.grad(
             lambda p: sum(
                 map(jnp.sum, jax.tree.leaves(optimizer_lib.stop_gradient_where(p, frozen)))
             )
         )
-        return {name.split("/")[0] for name, by in named(grad(params)).items() if by.any()}
+        return {name.split("/")[0] for name, by in flatten_params(grad(params)).items() if by.any()}
 
-    assert trains("") == {"text_in", "image_in"}
-    assert trains("text") == trains("^text_in/kernel$") == {"image_in"}
-    assert trains("^in/") == {"text_in", "image_in"}
-    assert trains("kernel") == set()
+    assert find_trained("") == {"text_in", "image_in"}
+    assert find_trained("text") == find_trained("^text_in/kernel$") == {"image_in"}
+    assert find_trained("^in/") == {"text_in", "image_in"}
+    assert find_trained("kernel") == set()
 
 
 @pytest.mark.parametrize("frozen", ["(", "*", "[a"])
 def test_what_is_no_regular_expression_is_told(frozen):
     with pytest.raises(UserError) as error:
         optimizer_lib.optimizer(settings(frozen))
-    assert f"optimizer.frozen={frozen!r} is no regular expression: " in str(error.value)
+    assert f"optimizer.freeze={frozen!r}: it is not a valid regular expression: " in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(("frozen", "which"), [("blocks/words", "none"), (".", "all")])
@@ -165,13 +171,13 @@ def test_nothing_or_everything_frozen_is_told_with_the_names_there_are(frozen, w
     params = tiny.parameters(tiny.network())
     with pytest.raises(UserError) as error:
         optimizer_lib.optimizer(settings(frozen)).init(params)
-    said = str(error.value)
-    assert f"optimizer.frozen={frozen!r} names {which} of the parameters, which are " in said
-    assert all(name in said for name in named(params))
+    message = str(error.value)
+    assert f"optimizer.freeze={frozen!r}: it matches {which} of the parameters. " in message
+    assert all(name in message for name in flatten_params(params))
 
 
 def test_eight_devices_hold_the_state_as_they_should():
-    """Moments beside their parameters, and none of what is frozen; and they compute the same."""
+    """Check that moments are sharded like their parameters, and that results agree."""
     sizes = {"data": 2, "fsdp": 2, "tensor": 2}
     with tiny.shard_system(System(), tiny.packed_batch(), sizes) as placed:
         planned = dict(jax.tree.leaves_with_path(placed.shardings))
@@ -189,13 +195,15 @@ def test_eight_devices_hold_the_state_as_they_should():
             state, metrics = placed.step(state, placed.batch)
         for path, leaf in jax.tree.leaves_with_path(state):
             assert leaf.sharding.is_equivalent_to(planned[path], leaf.ndim), path
-        found = tiny.compute_metrics(metrics)
+        sharded_metrics = tiny.compute_metrics(metrics)
     alone = {"data": 1, "fsdp": 1, "tensor": 1}
     with tiny.shard_system(System(), tiny.packed_batch(), alone, 1) as placed:
         state = placed.state
         for _ in range(3):
             state, metrics = placed.step(state, placed.batch)
-    np.testing.assert_allclose(found["loss"], tiny.compute_metrics(metrics)["loss"], rtol=2e-5)
+    np.testing.assert_allclose(
+        sharded_metrics["loss"], tiny.compute_metrics(metrics)["loss"], rtol=2e-5
+    )
 
 
 def test_the_layout_of_an_empty_box_is_empty():
@@ -206,18 +214,18 @@ def test_the_layout_of_an_empty_box_is_empty():
         return nn.LogicallyPartitioned(value, names)
 
     shapes = {"full": box(jax.ShapeDtypeStruct((16, 4), jnp.float32)), "empty": box(())}
-    found = sharding.state_sharding(mesh, shapes)
-    assert found["empty"] == ()
-    assert found["full"].spec[0] == "fsdp"
+    specs = sharding.state_sharding(mesh, shapes)
+    assert specs["empty"] == ()
+    assert specs["full"].spec[0] == "fsdp"
 
 
 def test_a_run_with_frozen_parameters_goes_on_bit_for_bit(tmp_path):
-    given = runs.make_config(optimizer__frozen=FROZEN, steps=4, evaluation__every=4)
+    config = runs.make_config(optimizer__freeze=FROZEN, steps=4, evaluation__every=4)
     whole, folder = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "run")
-    system = runs.prepare_system(whole, given)
+    system = runs.prepare_system(whole, config)
     loop.run(system, whole)
     runs.shutil.copytree(whole, folder)
-    test_resume.cut_back(folder, 2)
+    test_resume.delete_checkpoints_after(folder, 2)
     middle, _ = runs.load_state(system, folder)
     assert int(middle.step) == 2
     loop.run(system, folder)
@@ -226,8 +234,8 @@ def test_a_run_with_frozen_parameters_goes_on_bit_for_bit(tmp_path):
     assert position == there
     same = {
         name
-        for name, leaf in named(state.params).items()
-        if leaf.tobytes() == named(middle.params)[name].tobytes()
+        for name, leaf in flatten_params(state.params).items()
+        if leaf.tobytes() == flatten_params(middle.params)[name].tobytes()
     }
     assert same == NAMES
-    assert workdir.load_config(folder).optimizer.frozen == FROZEN
+    assert workdir.load_config(folder).optimizer.freeze == FROZEN

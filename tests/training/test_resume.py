@@ -1,4 +1,4 @@
-"""A run that was stopped, at any moment and however rudely, ends where it would have ended."""
+"""Tests that a run stopped at any time ends with the same state as an uninterrupted run."""
 
 import collections
 import random
@@ -17,8 +17,8 @@ from oneflow_jax.training import loop
 from tests import runs
 
 
-def cut_back(folder, step):
-    """Leaves of a run what a kill just after the save at `step` leaves."""
+def delete_checkpoints_after(folder, step):
+    """Delete what a run would not have if it were killed just after the checkpoint at `step`."""
     for path in (folder / workdir.CHECKPOINTS).iterdir():
         if int(path.name) > step:
             shutil.rmtree(path)
@@ -28,7 +28,7 @@ def cut_back(folder, step):
 def test_stopped_and_continued_is_bit_for_bit_the_same(workers, tmp_path):
     system, finished = runs.trained_run(workers)
     folder = runs.copy_run(finished, tmp_path)
-    cut_back(folder, 2)
+    delete_checkpoints_after(folder, 2)
     before, _ = runs.load_state(system, folder)
     assert int(before.step) == 2
     loop.run(system, folder)
@@ -48,15 +48,15 @@ def test_each_step_is_reported_once():
 
 
 def test_the_state_moves(tmp_path):
-    """Else all of the above would hold of a run that does nothing."""
+    """Check that training changes the state, so that the tests above are not trivial."""
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     last, last_position = runs.load_state(system, folder)
-    cut_back(folder, 2)
+    delete_checkpoints_after(folder, 2)
     early, early_position = runs.load_state(system, folder)
     assert early_position != last_position
-    for one, other in ((last.params, early.params), (last.ema, early.ema)):
-        moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), one, other)
+    for late_tree, early_tree in ((last.params, early.params), (last.ema, early.ema)):
+        moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), late_tree, early_tree)
         assert all(jax.tree.leaves(moved))
 
 
@@ -68,14 +68,14 @@ def test_a_finished_run_is_left_alone(tmp_path):
     assert runs.read_files(folder) == before
 
 
-def killed(arguments, lines, rng):
-    """Runs the command, kills it after so many lines of its progress; whether it was in time."""
+def run_and_kill(arguments, lines, rng):
+    """Run the command, kill it after some lines of progress, and return whether it was running."""
     process = subprocess.Popen(**runs.popen_kwargs(*arguments), stderr=subprocess.PIPE)
-    seen = 0
+    num_lines = 0
     for line in process.stderr:
-        seen += "training" in line
-        if seen == lines:
-            # Saves go on in the background: anywhere between two of them.
+        num_lines += "training" in line
+        if num_lines == lines:
+            # Checkpoints are written in the background: stop anywhere between two of them.
             time.sleep(rng.random() * 0.1)
             break
     process.send_signal(signal.SIGKILL)
@@ -85,15 +85,17 @@ def killed(arguments, lines, rng):
 
 def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     rng = random.Random(0)
-    given = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7"]
+    arguments = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7"]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))
-    done = runs.run(*given, f"--workdir={whole}")
+    done = runs.run(*arguments, f"--workdir={whole}")
     assert done.returncode == 0, done.stderr
-    kills = [killed([*given, f"--workdir={broken}"], rng.randint(1, 10), rng) for _ in range(2)]
+    kills = [
+        run_and_kill([*arguments, f"--workdir={broken}"], rng.randint(1, 10), rng) for _ in range(2)
+    ]
     assert all(kills)
-    done = runs.run(*given, f"--workdir={broken}")
+    done = runs.run(*arguments, f"--workdir={broken}")
     assert done.returncode == 0, done.stderr
-    assert "Going on from step" in done.stderr
+    assert "Resuming from step" in done.stderr
     system = runs.prepare_system(broken, runs.make_config(steps=40, evaluation__every=7))
     state, position = runs.load_state(system, broken)
     expected, expected_position = runs.load_state(system, whole)

@@ -20,17 +20,17 @@ SGD = tiny.System(optimizer=optax.sgd(1.0))
 
 
 @functools.cache
-def compiled(parts=1):
-    return dataclasses.replace(SGD, parts=parts).step()
+def jit_step(num_microbatches=1):
+    return dataclasses.replace(SGD, num_microbatches=num_microbatches).jit_train_step()
 
 
 @functools.cache
 def start():
-    return SGD.state(tiny.packed_batch()).replace(params=tiny.parameters(SGD.network))
+    return SGD.init_state(tiny.packed_batch()).replace(params=tiny.parameters(SGD.network))
 
 
 def run(system, batch, count):
-    state, step, history = system.state(batch), system.step(), []
+    state, step, history = system.init_state(batch), system.jit_train_step(), []
     for _ in range(count):
         state, metrics = step(state, batch)
         history.append(tiny.compute_metrics(metrics))
@@ -39,10 +39,10 @@ def run(system, batch, count):
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_step_is_invariant_to_parts(parts):
-    """The microbatches here hold different numbers of words and pictures, and of scored ones."""
-    whole, metrics = compiled()(start(), tiny.packed_batch())
-    cut, cut_metrics = compiled(parts)(start(), tiny.packed_batch())
-    # With plain descent at rate 1 the parameters move by the gradient.
+    """Check microbatches with different numbers of text, image and scored slots."""
+    whole, metrics = jit_step()(start(), tiny.packed_batch())
+    cut, cut_metrics = jit_step(parts)(start(), tiny.packed_batch())
+    # With SGD at rate 1, the parameters move by the negative gradient.
     tiny.assert_trees_close(cut.params, whole.params, atol=1e-5, rtol=1e-5)
     tiny.assert_trees_close(
         tiny.compute_metrics(cut_metrics), tiny.compute_metrics(metrics), rtol=1e-5
@@ -56,21 +56,21 @@ def test_parts_are_dealt_out_like_cards():
 
 
 def test_same_state_same_step_and_the_next_step_has_other_noise():
-    once, first = compiled()(start(), tiny.packed_batch())
-    again, same = compiled()(start(), tiny.packed_batch())
+    once, first = jit_step()(start(), tiny.packed_batch())
+    again, same = jit_step()(start(), tiny.packed_batch())
     tiny.assert_trees_close(once.params, again.params, atol=0)
     assert tiny.compute_metrics(first) == tiny.compute_metrics(same)
     later = start().replace(step=jnp.int32(1))
-    _, other = compiled()(later, tiny.packed_batch())
+    _, later_metrics = jit_step()(later, tiny.packed_batch())
     seeded = start().replace(key=jax.random.key(5))
-    _, reseeded = compiled()(seeded, tiny.packed_batch())
-    for metrics in (other, reseeded):
+    _, reseeded = jit_step()(seeded, tiny.packed_batch())
+    for metrics in (later_metrics, reseeded):
         for term in ("text", "image"):
             assert float(metrics[term].compute()) != float(first[term].compute())
 
 
 def test_the_root_key_stays_and_the_step_counts():
-    state, _ = compiled()(start(), tiny.packed_batch())
+    state, _ = jit_step()(start(), tiny.packed_batch())
     assert state.step == 1
     np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(start().key))
 
@@ -83,7 +83,7 @@ def test_rows_have_keys_of_their_own_whatever_their_number():
 
 
 class Spy:
-    """A paradigm that passes on what it is given as its losses."""
+    """A paradigm that returns its inputs as its losses."""
 
     weights = (("text", 0.0), ("image", 0.0))
 
@@ -96,62 +96,62 @@ class Spy:
 
     def loss(self, outputs, targets):
         u, view = targets
-        free = (view.kind > 0) & (view.position[..., 0] > 0)
+        free = (view.modality > 0) & (view.position[..., 0] > 0)
         one = jnp.float32(1)
         average = Average
         return {
-            # The row's own u, and how much its noise differs: sums over rows tell them apart.
+            # The row's time u, and a statistic of its noise.
             "text": average(total=jnp.sum(jnp.where(free, u, 0)) / jnp.sum(free), count=one),
             "image": average(total=jnp.mean(view.embeds) ** 2, count=one),
         }
 
 
 def test_rows_of_a_step_have_clocks_and_noise_of_their_own():
-    """Equal documents in all rows: the clocks are one in each stratum, and noise averages out."""
+    """Check equal documents: times are stratified over rows, and noise is independent."""
     rows = 8
     same = tiny.training_rows(tiny.captions(1) * rows)
     system = dataclasses.replace(SGD, paradigm=Spy(tiny.paradigm()))
-    _, metrics = system.step()(system.state(same), same)
+    _, metrics = system.jit_train_step()(system.init_state(same), same)
     mean = float(metrics["text"].compute())
-    # One number for all rows would have a standard deviation of 0.29.
+    # One u for all rows would have a std of 0.29.
     assert abs(mean - 0.5) <= 0.5 / rows
     corrupt = jax.vmap(functools.partial(tiny.paradigm().corrupt, table=table()))
     u = jnp.full(same.ids.shape, 0.1)
     view, _ = corrupt(update.per_row_keys(jax.random.key(0), rows), u, same)
-    noisy = np.asarray(view.embeds)[np.asarray(view.clock == np.float32(0.1))]
+    noisy = np.asarray(view.embeds)[np.asarray(view.time == np.float32(0.1))]
     assert len(np.unique(noisy[:, 0])) == len(noisy)
 
 
 def table():
-    return SGD.network.apply({"params": start().params}, method="table")
+    return SGD.network.apply({"params": start().params}, method="embedding_table")
 
 
 def test_step_is_traced_once_and_takes_its_state_s_memory():
     traces = []
     batch = jax.device_put(tiny.packed_batch(), jax.devices()[0])
     system = tiny.System()
-    state = jax.device_put(system.state(batch), jax.devices()[0])
+    state = jax.device_put(system.init_state(batch), jax.devices()[0])
 
-    def counted(state, canvas):
+    def counted_step(state, canvas):
         traces.append(1)
-        return system.update()(state, canvas)
+        return system.train_step()(state, canvas)
 
-    step = jax.jit(counted, donate_argnums=0)
+    step = jax.jit(counted_step, donate_argnums=0)
     first = state
     for _ in range(3):
         state, _ = step(state, batch)
     assert len(traces) == 1
-    # The donated state is gone: its memory is that of the next.
+    # The donated buffers are deleted.
     assert all(x.is_deleted() for x in jax.tree.leaves((first.params, first.opt_state, first.ema)))
 
 
 def test_average_of_parameters_follows_its_formula():
-    one, _ = compiled()(start(), tiny.packed_batch())
-    # min(decay, (1 + step) / (10 + step)) of the old average, at step 0.
+    one, _ = jit_step()(start(), tiny.packed_batch())
+    # At step 0 the EMA keeps min(decay, (1 + step) / (10 + step)) = 0.1 of the old value.
     expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, start().ema, one.params)
     tiny.assert_trees_close(one.ema, expected, atol=1e-5)
     late = start().replace(step=jnp.int32(100_000))
-    one, _ = compiled()(late, tiny.packed_batch())
+    one, _ = jit_step()(late, tiny.packed_batch())
     expected = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, late.ema, one.params)
     tiny.assert_trees_close(one.ema, expected, atol=1e-5)
 
@@ -167,7 +167,7 @@ def test_loss_falls_on_toy_data():
 
 def test_metrics_are_means_over_what_was_scored():
     state, batch = start(), tiny.packed_batch()
-    one, logged = compiled()(state, batch)
+    one, logged = jit_step()(state, batch)
     rows = batch.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, 0))
     u = time_samplers.spread_over_documents(
@@ -175,15 +175,15 @@ def test_metrics_are_means_over_what_was_scored():
     )
     corrupt = jax.vmap(functools.partial(SGD.paradigm.corrupt, table=table()))
     view, targets = corrupt(update.per_row_keys(key_rows, rows), u, batch)
-    assert logged["text"].count == targets.text.sum()
-    assert logged["image"].count == targets.image.sum()
+    assert logged["text"].count == targets.text_scored.sum()
+    assert logged["image"].count == targets.image_scored.sum()
     outputs = SGD.network.apply({"params": state.params}, view)
     nats = optax.softmax_cross_entropy_with_integer_labels(outputs["text_logits"], batch.ids)
-    text = float(jnp.sum(nats * targets.text))
+    text = float(jnp.sum(nats * targets.text_scored))
     values = tiny.compute_metrics(logged)
-    np.testing.assert_allclose(values["text"], text / targets.text.sum(), rtol=1e-4)
-    # The loss that is minimized divides by all free slots of the clean batch instead.
-    free = {"text": batch.free & batch.is_text, "image": batch.free & batch.is_image}
+    np.testing.assert_allclose(values["text"], text / targets.text_scored.sum(), rtol=1e-4)
+    # The minimized loss divides by all free slots of the clean batch instead.
+    free = {"text": batch.to_generate & batch.is_text, "image": batch.to_generate & batch.is_image}
     by_count = {name: float(logged[name].total / free[name].sum()) for name in free}
     np.testing.assert_allclose(values["loss"], by_count["text"] + 2 * by_count["image"], rtol=1e-4)
     np.testing.assert_allclose(values["param_norm"], optax.global_norm(one.params), rtol=1e-4)
@@ -194,7 +194,7 @@ def test_metrics_are_means_over_what_was_scored():
 def test_a_batch_without_pictures_trains():
     words = tiny.training_rows([Document((Text("a picture of red"),))] * 4, length=96)
     batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), words)
-    state, metrics = compiled()(start(), batch)
+    state, metrics = jit_step()(start(), batch)
     values = tiny.compute_metrics({name: metrics[name] for name in ("text", "loss", "grad_norm")})
     assert metrics["image"].count == 0
     assert metrics["image"].total == 0
@@ -235,18 +235,21 @@ def test_evaluation_shows_all_documents_at_one_time():
 
 
 def test_the_start_does_not_use_the_key_of_a_step():
-    """Parameters that shared their noise with a step's would be correlated with it."""
+    """Check that initialization does not use a training step's key.
+
+    Otherwise the parameters would be correlated with that step's noise.
+    """
     batch = tiny.packed_batch()
-    params = SGD.state(batch).params
+    params = SGD.init_state(batch).params
     view = tiny.noisy_canvas(batch)
     for step in range(3):
         key = jax.random.fold_in(jax.random.key(0), step)
-        other = nn.unbox(SGD.network.init(key, view)["params"])
-        assert jnp.any(other["rows"] != params["rows"])
+        step_params = nn.unbox(SGD.network.init(key, view)["params"])
+        assert jnp.any(step_params["rows"] != params["rows"])
 
 
 def test_optimizer_decays_matrices_alone():
-    settings = dataclasses.replace(tiny.OPTIMIZER_CONFIG, weight_decay=0.5, warmup=0)
+    settings = dataclasses.replace(tiny.OPTIMIZER_CONFIG, weight_decay=0.5, warmup_steps=0)
     optimizer = optimizer_lib.optimizer(settings)
     params = start().params
     zeros = jax.tree.map(jnp.zeros_like, params)

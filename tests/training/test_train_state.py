@@ -1,26 +1,26 @@
-"""The state before the first step, laid out over the mesh, of a system that is nothing else."""
+"""Tests of the initial state and its sharding, with a minimal system."""
 
 import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import pytest
 
 from oneflow_jax.runtime import sharding
 from oneflow_jax.training import train_state
+from oneflow_jax.training.loop_config import LoopConfig
 from tests import tiny
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    config: ml_collections.ConfigDict
+    loop_config: LoopConfig
     mesh: jax.sharding.Mesh
 
-    def first_state(self, key):
+    def init_state(self, key):
         matrix = jax.random.normal(train_state.init_key(key), (16, 4))
         params = {"w": nn.LogicallyPartitioned(matrix, ("width", "embed")), "b": jnp.zeros(3)}
         return train_state.create(key, params, optax.adam(0.1))
@@ -28,24 +28,29 @@ class System:
 
 def system(seed=0, **sizes):
     mesh = sharding.make_mesh({"data": 1} | sizes)
-    return System(ml_collections.ConfigDict({"seed": seed}), mesh)
+    return System(LoopConfig(seed, 1, 1, 1, 1, 1), mesh)
 
 
 def test_the_first_state_is_as_foretold_and_lies_where_it_is_to_lie():
-    given = system(data=2, fsdp=4)
-    foretold, state = train_state.abstract_state(given), train_state.init_sharded(given)
-    assert jax.tree.structure(foretold) == jax.tree.structure(state)
-    for told, leaf in zip(jax.tree.leaves(foretold), jax.tree.leaves(state), strict=True):
-        assert (told.shape, told.dtype) == (leaf.shape, leaf.dtype)
-        assert told.sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
+    sharded_system = system(data=2, fsdp=4)
+    abstract, state = (
+        train_state.abstract_state(sharded_system),
+        train_state.init_sharded(sharded_system),
+    )
+    assert jax.tree.structure(abstract) == jax.tree.structure(state)
+    for expected, leaf in zip(jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True):
+        assert (expected.shape, expected.dtype) == (leaf.shape, leaf.dtype)
+        assert expected.sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
     for tree in (state.params, state.ema, state.opt_state[0].mu):
         assert tree["w"].addressable_shards[0].data.shape == (4, 4)
         assert tree["b"].addressable_shards[0].data.shape == (3,)
 
 
 def test_a_mesh_changes_no_number():
-    one, other = (train_state.init_sharded(system(**sizes)) for sizes in ({"data": 8}, {"fsdp": 8}))
-    tiny.assert_trees_close(one.params, other.params, atol=0)
+    data_state, fsdp_state = (
+        train_state.init_sharded(system(**sizes)) for sizes in ({"data": 8}, {"fsdp": 8})
+    )
+    tiny.assert_trees_close(data_state.params, fsdp_state.params, atol=0)
 
 
 def test_the_average_begins_as_a_copy_in_memory_of_its_own():
@@ -55,15 +60,17 @@ def test_the_average_begins_as_a_copy_in_memory_of_its_own():
     pointers = {tree["w"].unsafe_buffer_pointer() for tree in (state.params, state.ema)}
     assert len(pointers) == 2
     step = jax.jit(lambda s: s.replace(step=s.step + 1), donate_argnums=0)
-    assert step(state).step == 1  # One buffer given away twice would be refused.
+    assert step(state).step == 1  # Donating one buffer twice would be an error.
 
 
 def test_the_seed_decides_and_the_root_key_is_its_own():
-    first, again, other = (train_state.init_sharded(system(seed, data=8)) for seed in (0, 0, 1))
+    first, again, other_seed = (
+        train_state.init_sharded(system(seed, data=8)) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first.params["w"], again.params["w"])
-    assert np.any(first.params["w"] != other.params["w"])
+    assert np.any(first.params["w"] != other_seed.params["w"])
     expected = jax.random.key_data(jax.random.key(1))
-    np.testing.assert_array_equal(jax.random.key_data(other.key), expected)
+    np.testing.assert_array_equal(jax.random.key_data(other_seed.key), expected)
     assert first.step == 0
 
 

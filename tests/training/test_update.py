@@ -1,4 +1,4 @@
-"""The update that all training shares, held against a linear model whose gradients are known."""
+"""Tests of the shared update step against a linear model with known gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,15 @@ START = {"w": jnp.asarray([1.0, -2.0, 0.5])}
 
 
 def loss(params, part):
-    """Half the squared sum of each row, by the rows of the whole batch."""
+    """Return half the squared sum of the rows, divided by the rows of the whole batch."""
     rows, keys = part
-    made = rows @ params["w"]
-    total = jnp.sum(made**2) / 2
+    predictions = rows @ params["w"]
+    total = jnp.sum(predictions**2) / 2
     sums = {"half": metrics.Average(total=total, count=jnp.float32(len(rows)))}
-    return total / ROWS, (sums, {"made": made, "drawn": jax.vmap(jax.random.uniform)(keys)})
+    return total / ROWS, (sums, {"made": predictions, "drawn": jax.vmap(jax.random.uniform)(keys)})
 
 
-def updated(parts, optimizer=None, step=0):
+def apply_update(parts, optimizer=None, step=0):
     optimizer = optimizer or optax.sgd(0.1)
     state = train_state.create(jax.random.key(0), START, optimizer).replace(step=jnp.int32(step))
 
@@ -43,43 +43,43 @@ def gradient():
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_gradients_add_up_to_those_of_the_batch(parts):
-    after, logged, seen = updated(parts)
+    after, logged, aux = apply_update(parts)
     expected = START["w"] - 0.1 * gradient()
     np.testing.assert_allclose(after.params["w"], expected, rtol=1e-5)
     assert after.step == 1
-    made = X @ np.asarray(START["w"])
+    predictions = X @ np.asarray(START["w"])
     values = tiny.compute_metrics(logged)
-    np.testing.assert_allclose(values["loss"], np.sum(made**2) / 2 / ROWS, rtol=1e-5)
+    np.testing.assert_allclose(values["loss"], np.sum(predictions**2) / 2 / ROWS, rtol=1e-5)
     np.testing.assert_allclose(values["half"], values["loss"], rtol=1e-5)
     assert logged["half"].count == ROWS
     np.testing.assert_allclose(values["grad_norm"], np.linalg.norm(gradient()), rtol=1e-5)
     np.testing.assert_allclose(values["update_norm"], 0.1 * values["grad_norm"], rtol=1e-5)
     np.testing.assert_allclose(values["param_norm"], np.linalg.norm(expected), rtol=1e-5)
-    # What was seen of each microbatch, whose rows are dealt out like cards.
-    assert seen["made"].shape == (parts, ROWS // parts)
-    np.testing.assert_allclose(np.asarray(seen["made"]).T.reshape(-1), made, rtol=1e-4)
+    # The auxiliary output of each microbatch; rows are dealt to microbatches in turn.
+    assert aux["made"].shape == (parts, ROWS // parts)
+    np.testing.assert_allclose(np.asarray(aux["made"]).T.reshape(-1), predictions, rtol=1e-4)
 
 
 def test_each_row_keeps_its_key_whatever_the_parts():
-    drawn = [np.asarray(updated(parts)[2]["drawn"]).T.reshape(-1) for parts in (1, 2, 4)]
-    np.testing.assert_array_equal(drawn[0], drawn[1])
-    np.testing.assert_array_equal(drawn[0], drawn[2])
-    assert len(set(drawn[0].tolist())) == ROWS
+    values = [np.asarray(apply_update(parts)[2]["drawn"]).T.reshape(-1) for parts in (1, 2, 4)]
+    np.testing.assert_array_equal(values[0], values[1])
+    np.testing.assert_array_equal(values[0], values[2])
+    assert len(set(values[0].tolist())) == ROWS
 
 
 @pytest.mark.parametrize(("step", "weight"), [(0, 0.1), (1_000, 0.9)])
 def test_the_average_follows_the_new_parameters(step, weight):
-    after, _, _ = updated(1, step=step)
+    after, _, _ = apply_update(1, step=step)
     expected = weight * START["w"] + (1 - weight) * after.params["w"]
     np.testing.assert_allclose(after.ema["w"], expected, rtol=1e-5)
 
 
 def test_the_optimizer_s_state_goes_on():
-    after, _, _ = updated(2, optax.trace(0.9))
+    after, _, _ = apply_update(2, optax.trace(0.9))
     np.testing.assert_allclose(after.opt_state.trace["w"], gradient(), rtol=1e-5)
 
 
 def test_the_root_key_stays():
-    after, _, _ = updated(1)
+    after, _, _ = apply_update(1)
     expected = jax.random.key_data(jax.random.key(0))
     np.testing.assert_array_equal(jax.random.key_data(after.key), expected)

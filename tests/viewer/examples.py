@@ -1,6 +1,4 @@
-"""Small stories for the viewer's tests: masks lift, noise clears, words are inserted; and what
-a comparison of paradigms may have found.
-"""
+"""Small examples for the viewer's tests: trajectories, and an invented comparison."""
 
 import itertools
 
@@ -15,7 +13,7 @@ COLORS = {"red": (220, 40, 30), "blue": (30, 60, 210)}
 
 
 def make_square(color, size=8):
-    """A white picture `[size size 3]` with a colored square in it."""
+    """Return a white image `[size size 3]` with a colored square."""
     pixels = np.full((size, size, 3), 255, np.uint8)
     pixels[size // 4 : -size // 4, size // 4 : -size // 4] = COLORS[color]
     return pixels
@@ -31,7 +29,7 @@ def uniform_times(steps=STEPS):
 
 
 def make_masked_view(title="masked", steps=STEPS, text=("A", " red", " square")):
-    """Words come out of their masks one by one, beside one picture; guesses start wrong."""
+    """Return a trajectory of masked text that is revealed, and of one image."""
     clean = make_square("red")
     frames = []
     for t in uniform_times(steps):
@@ -45,7 +43,7 @@ def make_masked_view(title="masked", steps=STEPS, text=("A", " red", " square"))
 
 
 def make_given_view():
-    """The picture is given, the words are not, except for the first."""
+    """Return a trajectory with a given image and a given first token."""
     picture = trajectory.ImageView(0, make_square("blue"), None, 1.0, given=True)
     frames = []
     for t in uniform_times():
@@ -58,13 +56,13 @@ def make_given_view():
 
 
 def make_edit_view():
-    """With mistakes: one word is replaced, one is taken out, and the picture is made anew."""
+    """Return an edit: one token is substituted, one deleted, and the image generated again."""
     a, cat, cow, too = (
         trajectory.TokenView(key, text, 1.0)
         for key, text in ((1, " a"), (2, " cat"), (2, " cow"), (3, " too"))
     )
     wrong = trajectory.ImageView(9, make_square("red"), None, 1.0)
-    begun = trajectory.ImageView(
+    noisy = trajectory.ImageView(
         9, add_noise(make_square("blue"), 0.1, 3), make_square("blue"), 0.1
     )
     done = trajectory.ImageView(9, make_square("blue"), None, 1.0)
@@ -75,7 +73,7 @@ def make_edit_view():
             trajectory.Frame(t, (trajectory.TextSpan(-1, words, t), picture))
             for t, words, picture in (
                 (0.8, (a, cat, too), wrong),
-                (0.9, (a, cow, too), begun),
+                (0.9, (a, cow, too), noisy),
                 (1.0, (a, cow), done),
             )
         ),
@@ -83,7 +81,7 @@ def make_edit_view():
 
 
 def make_insertion_view():
-    """Empty; then two words; then a third between them; then a picture splits the run."""
+    """Return a trajectory of insertions: two tokens, one between them, then an image."""
     here, there, now = (
         trajectory.TokenView(i, text, 1.0) for i, text in enumerate((" here", " there", " now"))
     )
@@ -126,7 +124,7 @@ MODEL_INFO = {
     "edit_flow": ("Edit flow", "Concurrent flow", "inserted text + flow images"),
 }
 AUTOREGRESSIVE_NFE = {"chameleon": 140, "dalle": 128, "transfusion": 75, "lmfusion": 75}
-"""Passes for one document of those that write one thing after another; 16 of the others."""
+"""NFE for one document of autoregressive models; the other models use 16."""
 
 
 def make_estimate(value, relative_error=0.02):
@@ -136,7 +134,7 @@ def make_estimate(value, relative_error=0.02):
 
 
 def make_timeline(name):
-    """Three pictures with words before each: in turn, or at the same time."""
+    """Return a timeline of three images with text before each: sequential or parallel."""
     labels = ("three animals: a fox", "", "a tiger", "", "and an owl", "")
     kinds = ("text", "image") * 3
     if name not in AUTOREGRESSIVE_NFE:
@@ -146,12 +144,12 @@ def make_timeline(name):
     else:
         marks = np.cumsum([0, 6, 36, 3, 36, 3, 36]) * AUTOREGRESSIVE_NFE[name] / 120
         ends = [(float(a), float(b)) for a, b in itertools.pairwise(marks)]
-        if name == "dalle":  # All words come first.
+        if name == "dalle":  # All text comes first.
             marks = np.cumsum([0, 6, 3, 3, 38, 39, 39])
             order = [0, 3, 1, 4, 2, 5]
             ends = [(float(marks[n]), float(marks[n + 1])) for n in order]
     bars = [
-        page.TimelineBar(kind, label or f"picture {at // 2 + 1}", *between)
+        page.TimelineBar(kind, label or f"image {at // 2 + 1}", *between)
         for at, (kind, label, between) in enumerate(zip(kinds, labels, ends, strict=True))
     ]
     passes = max(end for _, end in ends)
@@ -159,30 +157,40 @@ def make_timeline(name):
 
 
 def make_sample(seed):
-    """A finished document of three pictures."""
+    """Return a finished document of three images."""
     clean = [make_square(color) for color in ("red", "blue", "red")]
-    shown = [Image(add_noise(pixels, 0.8, seed + n)) for n, pixels in enumerate(clean)]
+    images = [Image(add_noise(pixels, 0.8, seed + n)) for n, pixels in enumerate(clean)]
     words = [Text("three squares: a red one"), Text("a blue one"), Text("and a red one")]
-    return Document(tuple(part for pair in zip(words, shown, strict=True) for part in pair))
+    return Document(tuple(part for pair in zip(words, images, strict=True) for part in pair))
 
 
 def make_model_result(name, index):
-    """One paradigm: the later in the list, the better, except for the figures of pictures."""
+    """Return invented results of a model; most metrics improve with `index`."""
     title, family, mode = MODEL_INFO[name]
     passes = AUTOREGRESSIVE_NFE.get(name, 16)
     good = 0.62 + 0.04 * index
     figures = {
-        "passes": page.Estimate(passes, passes, passes),
+        "nfe": page.Estimate(passes, passes, passes),
         "seconds_per_document": make_estimate(passes * 0.0123),
         "seconds_per_document_8": make_estimate(passes * 0.0041),
-        "kid": page.Estimate(0.031 - 0.004 * index, 0.0275 - 0.004 * index, 0.0345 - 0.004 * index),
-        "fd": make_estimate(60 - 4.2 * index, 0.05),
+        "kid_efficientnet": page.Estimate(
+            0.031 - 0.004 * index, 0.0275 - 0.004 * index, 0.0345 - 0.004 * index
+        ),
+        "fd_efficientnet": make_estimate(60 - 4.2 * index, 0.05),
         "precision": make_estimate(0.71 + 0.01 * index),
         "recall": make_estimate(0.52 + 0.02 * index, 0.05),
-        "text_valid": make_estimate(0.93 + 0.01 * index, 0.01),
-        "interleaved": make_estimate(good),
-        **{part: make_estimate(good + 0.05) for part in ("shown", "counted", "ordered", "agreed")},
-        "varied": make_estimate(0.9, 0.03),
+        "template_validity": make_estimate(0.93 + 0.01 * index, 0.01),
+        "interleaved_score": make_estimate(good),
+        **{
+            part: make_estimate(good + 0.05)
+            for part in (
+                "image_name_alignment",
+                "count_accuracy",
+                "order_accuracy",
+                "category_consistency",
+            )
+        },
+        "diversity": make_estimate(0.9, 0.03),
         "text_to_image": make_estimate(0.8 + 0.01 * index),
         "image_to_text": make_estimate(0.95 - 0.01 * index),
         "joint": make_estimate(0.7 + 0.03 * index),
@@ -193,18 +201,19 @@ def make_model_result(name, index):
     absent = {}
     if name == "dalle":
         del figures["image_to_text"]
-        absent["image_to_text"] = "words come before pictures, so it cannot caption"
-    asked = [4, 8, 16, 32, 64] if name not in AUTOREGRESSIVE_NFE else [passes]
+        absent["image_to_text"] = "text comes before images, so it cannot caption"
+    nfes = [4, 8, 16, 32, 64] if name not in AUTOREGRESSIVE_NFE else [passes]
     if family == "AR + flow":
-        asked = [passes - 60, passes - 30, passes, passes + 60]
+        nfes = [passes - 60, passes - 30, passes, passes + 60]
     curves = {
         figure: [
-            page.CurvePoint(n, n * 0.0123, end * (1 - away * 8 / n)) for n in sorted(asked)
+            page.CurvePoint(n, n * 0.0123, end * (1 - away * 8 / n)) for n in sorted(nfes)
         ]
         for figure, end, away in (
-            ("kid", 0.03 - 0.004 * index, -2), ("fd", 60 - 4.2 * index, -8),
-            ("interleaved", good, 0.4),
-            ("text_valid", 0.93 + 0.01 * index, 0.1),
+            ("kid_efficientnet", 0.03 - 0.004 * index, -2),
+            ("fd_efficientnet", 60 - 4.2 * index, -8),
+            ("interleaved_score", good, 0.4),
+            ("template_validity", 0.93 + 0.01 * index, 0.1),
         )
     }  # fmt: skip
     return page.ModelResult(
@@ -212,8 +221,8 @@ def make_model_result(name, index):
         title=title,
         family=family,
         mode=mode,
-        figures=figures,
-        absent=absent,
+        metrics=figures,
+        absence_reasons=absent,
         curves=curves,
         samples=[make_sample(10 * index + n) for n in range(4)],
         timeline=make_timeline(name),
@@ -221,24 +230,24 @@ def make_model_result(name, index):
 
 
 def make_comparison(names=tuple(MODEL_INFO), **changes):
-    """A comparison; no number in it was measured."""
+    """Return a comparison with invented numbers."""
     contestants = [make_model_result(name, at) for at, name in enumerate(names)]
-    given = {
-        "contestants": contestants,
-        "bounds": {
+    fields = {
+        "models": contestants,
+        "reference_bounds": {
             "real data": {
-                "kid": make_estimate(0.0002), "fd": make_estimate(4.1),
-                "interleaved": make_estimate(0.97),
-                "text_valid": make_estimate(1.0, 0),
+                "kid_efficientnet": make_estimate(0.0002), "fd_efficientnet": make_estimate(4.1),
+                "interleaved_score": make_estimate(0.97),
+                "template_validity": make_estimate(1.0, 0),
             },
             "shuffled": {
-                "kid": make_estimate(0.0003), "fd": make_estimate(4.2),
-                "interleaved": make_estimate(0.21),
-                "text_valid": make_estimate(1.0, 0),
+                "kid_efficientnet": make_estimate(0.0003), "fd_efficientnet": make_estimate(4.2),
+                "interleaved_score": make_estimate(0.21),
+                "template_validity": make_estimate(1.0, 0),
             },
         },
         "latency": [
-            page.LatencyResult(one.title, batch, make_estimate(one.figures["passes"].value * cost))
+            page.LatencyResult(one.title, batch, make_estimate(one.metrics["nfe"].value * cost))
             for one in contestants
             for batch, cost in ((1, 0.0123), (8, 0.033))
         ],
@@ -251,11 +260,11 @@ def make_comparison(names=tuple(MODEL_INFO), **changes):
             ]
         },
         "notes": ["OneFlow writes the best interleaved documents in the fewest passes."],
-        "pictures": 2000,
-        "budget": 1.2e15,
+        "num_images": 2000,
+        "flops_budget": 1.2e15,
         "seeds": (0, 1, 2),
         "machine": {"cpu": "EPYC, 2 cores", "jax": "0.10.2"},
         "data": {"documents": "10,000 of emoji, 64 names, 24 pixels"},
-        "attribution": ["Pictures: OpenMoji, CC BY-SA 4.0"],
+        "attribution": ["Images: OpenMoji, CC BY-SA 4.0"],
     }  # fmt: skip
-    return page.ComparisonResult(**given | changes)
+    return page.ComparisonResult(**fields | changes)

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, without a network."""
+"""Tests of the viewer's page in Chromium, without a network."""
 
 import itertools
 import os
@@ -19,12 +19,12 @@ CURVES = {
 
 
 def find_chromium():
-    """The path of a Chromium; without one the test is skipped, on CI it fails."""
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not found:
+    """Return the path of Chromium; if there is none, skip the test, or fail it on CI."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not path:
         reason = "no Chromium: install the package chromium, or set CHROMIUM to its path"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return found
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +51,20 @@ def page_url(tmp_path_factory):
 
 @pytest.fixture
 def tab(browser, page_url, request):
-    """The page, ready; anything it complains about or asks for fails the test when it is done."""
+    """Open the page; console messages and network requests fail the test at teardown."""
     wishes = {"viewport": {"width": 1200, "height": 900}, **getattr(request, "param", {})}
     context = browser.new_context(offline=True, **wishes)
     tab = context.new_page()
-    complaints, asked = [], []
+    complaints, urls = [], []
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("request", lambda sent: asked.append(sent.url))
+    tab.on("request", lambda sent: urls.append(sent.url))
     tab.goto(page_url)
     tab.wait_for_selector("body[data-ready]")
     yield tab
     context.close()
     assert complaints == []
-    assert [url for url in asked if not url.startswith(("data:", page_url))] == []
+    assert [url for url in urls if not url.startswith(("data:", page_url))] == []
 
 
 def read_spoken_text(tab, card=0):
@@ -72,7 +72,7 @@ def read_spoken_text(tab, card=0):
 
 
 def read_pixels(tab, card=0):
-    """The pixels of a card's first picture, as the browser holds them."""
+    """Return the pixels of a card's first image from its canvas."""
     return tab.evaluate(
         """card => {
           const shown = document.querySelectorAll(".card")[card].querySelector("canvas");
@@ -89,7 +89,7 @@ def read_pixels(tab, card=0):
 
 
 def read_mask_opacities(tab, card=0):
-    """How opaque the masks of a card's words are."""
+    """Return the opacity of the mask of each of a card's tokens."""
     return tab.locator(".card").nth(card).locator(".ink").evaluate_all(
         "inks => inks.map(ink => 1 - getComputedStyle(ink).getPropertyValue('--shown'))"
     )  # fmt: skip
@@ -104,13 +104,13 @@ def set_step(tab, step):
 
 
 def test_words_and_pictures_change_at_the_same_time(tab):
-    told = examples.make_masked_view()
+    view = examples.make_masked_view()
     words, pictures = [], []
     for at in range(examples.STEPS + 1):
         set_step(tab, at)
         words.append(read_mask_opacities(tab))
         pictures.append(read_pixels(tab))
-        assert pictures[-1] == told.frames[at].pictures()[0].state.flatten().tolist()
+        assert pictures[-1] == view.frames[at].images()[0].x_t.flatten().tolist()
     assert words[0] == [1, 1, 1]
     assert words[-1] == [0, 0, 0]
     for before, after in itertools.pairwise(words):
@@ -157,10 +157,10 @@ def test_belief_shows_the_guess(tab):
     frame = examples.make_masked_view().frames[1]
     set_step(tab, 1)
     tab.locator("#belief").click()
-    assert read_pixels(tab) == frame.pictures()[0].guess.flatten().tolist()
+    assert read_pixels(tab) == frame.images()[0].x1_hat.flatten().tolist()
     assert read_spoken_text(tab) == "perhaps perhaps perhaps"
     tab.keyboard.press("b")
-    assert read_pixels(tab) == frame.pictures()[0].state.flatten().tolist()
+    assert read_pixels(tab) == frame.images()[0].x_t.flatten().tolist()
 
 
 def test_what_is_given_is_marked_and_never_changes(tab):
@@ -201,7 +201,7 @@ def test_revision_shows_what_changes_and_takes_out_what_goes(tab):
     tab.keyboard.press("ArrowRight")
     assert read_spoken_text(tab, 3) == "a cow too"
     assert card.locator(".fresh").all_text_contents() == [" cow"]
-    assert card.locator(".entering").count() == 0  # It stands where the other stood.
+    assert card.locator(".entering").count() == 0  # The new token replaces the old one in place.
     assert card.locator("figcaption").text_content() == "t 0.10"
     tab.keyboard.press("ArrowRight")
     assert read_spoken_text(tab, 3) == "a cow"
@@ -214,15 +214,15 @@ def test_which_words_come_first_stands_under_their_times(tab):
     assert order.is_visible()
     columns = order.locator(".columns > div")
     assert columns.count() == 10
-    found = {
+    tokens_by_time = {
         columns.nth(n).locator("h3").text_content(): columns.nth(n)
         .locator("li")
         .all_text_contents()
         for n in range(10)
     }
-    assert "cow" in found["0.9"]
-    assert "<image>" in found["0.7"]  # Born at 0.75.
-    assert {"here", "there"} <= set(found["0.2"])
+    assert "cow" in tokens_by_time["0.9"]
+    assert "<image>" in tokens_by_time["0.7"]  # Inserted at 0.75.
+    assert {"here", "there"} <= set(tokens_by_time["0.2"])
 
 
 def read_background_color(tab):
@@ -252,7 +252,7 @@ def test_reduced_motion_has_no_animations(tab):
 
 def test_pictures_have_the_words_as_alternative_text(tab):
     set_step(tab, examples.STEPS)
-    picture = tab.get_by_role("img", name="Picture at t 1.00 in: A red square")
+    picture = tab.get_by_role("img", name="Image at t 1.00 in: A red square")
     assert picture.count() == 1
 
 
@@ -274,7 +274,7 @@ def test_one_document_alone(tab):
 def test_curves(tab):
     lines = tab.locator("#chart .curve")
     assert lines.count() == 2
-    assert lines.nth(1).get_attribute("d").count("M") == 2  # the hole breaks the line
+    assert lines.nth(1).get_attribute("d").count("M") == 2  # the missing value breaks the line
     assert "NaN" not in tab.locator("#chart").inner_html()
     before = lines.first.get_attribute("d")
     tab.locator("#log").click()

@@ -7,7 +7,7 @@ from tests.viewer import examples
 
 
 def read_colors(path):
-    """The set of colors of a picture."""
+    """Return the set of colors of an image file."""
     return {color for _, color in Image.open(path).convert("RGB").getcolors(maxcolors=1 << 24)}
 
 
@@ -45,19 +45,18 @@ def test_long_captions_and_many_rows_fit(tmp_path):
 
 
 def test_on_a_filmstrip_words_and_pictures_form_together(tmp_path):
-    told = examples.make_masked_view()
+    view = examples.make_masked_view()
     for at in (0, 2, -1):
         path = tmp_path / f"{at}.png"
-        contact_sheet.write_filmstrip(path, told, [at])
-        seen = read_colors(path)
-        frame = told.frames[at]
-        assert set(map(tuple, frame.pictures()[0].state.reshape(-1, 3).tolist())) <= seen
-        for word in frame.words():
+        contact_sheet.write_filmstrip(path, view, [at])
+        colors = read_colors(path)
+        frame = view.frames[at]
+        assert set(map(tuple, frame.images()[0].x_t.reshape(-1, 3).tolist())) <= colors
+        for word in frame.tokens():
             assert (
-                fonts.mix_colors(fonts.MASK_COLOR, fonts.BACKGROUND_COLOR, word.legibility())
-                in seen
+                fonts.mix_colors(fonts.MASK_COLOR, fonts.BACKGROUND_COLOR, word.opacity()) in colors
             )
-        assert (ImageColor.getrgb(fonts.MASK_COLOR) in seen) == (at == 0)
+        assert (ImageColor.getrgb(fonts.MASK_COLOR) in colors) == (at == 0)
 
 
 def test_a_masked_word_lets_no_letter_show(tmp_path):
@@ -69,14 +68,15 @@ def test_a_masked_word_lets_no_letter_show(tmp_path):
         )
         return np.asarray(Image.open(tmp_path / "film.png"))
 
-    np.testing.assert_array_equal(strip("pqpq"), strip("bdbd"))  # as wide, but without descenders
+    # These texts are equally wide; only the first one has descenders.
+    np.testing.assert_array_equal(strip("pqpq"), strip("bdbd"))
 
 
 def test_filmstrip_has_a_row_for_each_step_and_takes_inserted_parts(tmp_path):
-    told = examples.make_insertion_view()
+    view = examples.make_insertion_view()
     heights = []
     for steps in ([0], [0, 1, 3, -1]):
-        contact_sheet.write_filmstrip(tmp_path / "film.png", told, steps)
+        contact_sheet.write_filmstrip(tmp_path / "film.png", view, steps)
         heights.append(Image.open(tmp_path / "film.png").height)
     assert heights[1] > 3 * heights[0]
     assert examples.COLORS["red"] in read_colors(tmp_path / "film.png")

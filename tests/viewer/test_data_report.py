@@ -1,4 +1,4 @@
-"""Own data by the command line: prepared, and told of."""
+"""Tests of custom data by the command line: preparation and its report."""
 
 import json
 
@@ -12,8 +12,8 @@ CONFIG = "--config=configs/own.py"
 
 
 @pytest.fixture
-def own(tmp_path):
-    """Forty documents, and things that are wrong."""
+def own_data(tmp_path):
+    """Return a folder with forty documents and some faulty ones."""
     folder = examples.write_jsonl(tmp_path / "mine")
     with (folder / "documents.jsonl").open("a") as file:
         file.write('{"text": "<b>evil</b>", "image": "<script>.png"}\n{oops\n')
@@ -21,51 +21,51 @@ def own(tmp_path):
     return folder
 
 
-def arguments(own, tmp_path, *more):
+def arguments(own_data, tmp_path, *more):
     return [
         CONFIG,
-        f"--config.source.path={own}",
+        f"--config.source.path={own_data}",
         f"--config.data.dir={tmp_path / 'data'}",
-        "--config.source.held_out=0.3",
+        "--config.source.heldout_fraction=0.3",
         f"--workdir={tmp_path / 'run'}",
         "--mode=prepare",
         *more,
     ]
 
 
-def test_a_folder_is_one_value_away(cli, own, tmp_path, capsys):
-    cli(*arguments(own, tmp_path))
-    said = capsys.readouterr().out
-    assert f"Intake: {tmp_path / 'run' / 'intake.html'}" in said
-    told = json.loads((tmp_path / "run" / workdir.DATA_REPORT).read_text())
-    assert (told["seen"], told["kind"], sum(told["documents"].values())) == (43, "jsonl", 41)
-    assert told["dropped"] == {"malformed line": 1, "no picture left": 1}
-    assert told["reasons"]["missing file"]["parts dropped"] == 1
-    split = [told["canvas"][side] for side in ("train", "heldout")]
+def test_a_folder_is_one_value_away(cli, own_data, tmp_path, capsys):
+    cli(*arguments(own_data, tmp_path))
+    printed = capsys.readouterr().out
+    assert f"Data report: {tmp_path / 'run' / 'data_report.html'}" in printed
+    report = json.loads((tmp_path / "run" / workdir.DATA_REPORT).read_text())
+    assert (report["seen"], report["kind"], sum(report["documents"].values())) == (43, "jsonl", 41)
+    assert report["dropped"] == {"malformed line": 1, "no picture left": 1}
+    assert report["reasons"]["missing file"]["parts dropped"] == 1
+    split = [report["canvas"][side] for side in ("train", "heldout")]
     assert sum(side["documents"] for side in split) == 41
     assert sum(side["cut"] for side in split) == 1
     assert sum(side["pieces of those"] for side in split) > 1
-    page = (tmp_path / "run" / "intake.html").read_text()
+    page = (tmp_path / "run" / "data_report.html").read_text()
     assert "&lt;script&gt;.png" in page
     assert "<script>" not in page
-    assert (tmp_path / "run" / "intake.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / "data_report.png").read_bytes().startswith(b"\x89PNG")
     assert page.count("data:image/png;base64") == 1
 
 
 def test_documents_that_are_too_long_are_an_error_if_that_is_wanted(
     cli,
-    own,
+    own_data,
     tmp_path,
 ):
-    with pytest.raises(UserError, match=r"needs \d+ slots, but data\.length=128"):
-        cli(*arguments(own, tmp_path, "--config.data.long=error"))
+    with pytest.raises(UserError, match=r"needs \d+ slots, but data\.sequence_length=128"):
+        cli(*arguments(own_data, tmp_path, "--config.data.overflow=error"))
 
 
 def test_a_path_is_asked_for(cli, tmp_path):
-    with pytest.raises(UserError, match=r"source\.path is empty: give the folder of your data"):
+    with pytest.raises(UserError, match=r"source\.path is empty\. Give the folder of your data"):
         cli(*arguments("", tmp_path))
 
 
 def test_a_path_that_is_wrong_is_told(cli, tmp_path):
-    with pytest.raises(UserError, match="there is no such file or folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         cli(*arguments("/nowhere/at/all", tmp_path))

@@ -14,7 +14,7 @@ LENGTH = 8
 
 
 def make_trajectory(layout):
-    """Two moments of one document: BOS a <picture>, then BOS a [b] <picture> [c]."""
+    """Return a trajectory of two steps: BOS a <image>, then BOS a [b] <image> [c]."""
     a, b, c = list(layout.vocab.text)[:3]
     ids = np.array([[vocab.BOS, a, 0, 0, 0, 0, b, c]] * 2)[:, None]
     text, image, pad = int(Modality.TEXT), int(Modality.IMAGE), int(Modality.PAD)
@@ -29,89 +29,95 @@ def make_trajectory(layout):
     canvas = Canvas(
         ids=ids,
         latents=latents,
-        kind=kind[:, None],
+        modality=kind[:, None],
         segment=(kind != pad)[:, None].astype(np.int32),
         span=span[:, None],
         position=position[:, None],
-        fixed=fixed[:, None],
-        opening=np.zeros_like(kind)[:, None],
+        is_given=fixed[:, None],
+        insertable=np.zeros_like(kind)[:, None],
     )
     clock = np.where(kind == image, [[0.25], [1.0]], 0.5)[:, None]
     return Trajectory(
         canvas=canvas,
-        clock=clock,
-        certainty=np.full((2, 1, LENGTH), 0.75),
-        guess=latents + 1,
-        times=np.array([0.25, 1.0]),
+        time=clock,
+        confidence=np.full((2, 1, LENGTH), 0.75),
+        x1_hat=latents + 1,
+        run_times=np.array([0.25, 1.0]),
     )
 
 
 @pytest.fixture(scope="module")
 def example():
     lay = tiny.make_layout(LENGTH)
-    (one,) = from_samples.build_views(lay, make_trajectory(lay), ["title"], ["prompt"])
-    return lay, tuple(lay.vocab.text)[:3], one
+    (view,) = from_samples.build_views(lay, make_trajectory(lay), ["title"], ["prompt"])
+    return lay, tuple(lay.vocab.text)[:3], view
 
 
 def test_a_frame_for_each_moment_at_its_time(example):
-    _, _, one = example
-    assert (one.title, one.prompt) == ("title", "prompt")
-    assert [frame.clock for frame in one.frames] == [0.25, 1.0]
+    _, _, view = example
+    assert (view.title, view.prompt) == ("title", "prompt")
+    assert [frame.time for frame in view.frames] == [0.25, 1.0]
 
 
 def test_inserted_words_stand_in_reading_order_and_the_others_keep_their_keys(example):
-    lay, (a, b, c), one = example
-    first, last = one.frames
-    assert [[word.text for word in run.words] for run in first.runs()] == [[lay.vocab.piece(a)]]
-    assert [[word.text for word in run.words] for run in last.runs()] == [
-        [lay.vocab.piece(a), lay.vocab.piece(b)],
-        [lay.vocab.piece(c)],
+    lay, (a, b, c), view = example
+    first, last = view.frames
+    assert [[word.text for word in run.tokens] for run in first.text_spans()] == [
+        [lay.vocab.id_to_piece(a)]
     ]
-    assert first.words()[0].key == last.words()[0].key
-    assert first.runs()[0].key == last.runs()[0].key
-    assert first.pictures()[0].key == last.pictures()[0].key
+    assert [[word.text for word in run.tokens] for run in last.text_spans()] == [
+        [lay.vocab.id_to_piece(a), lay.vocab.id_to_piece(b)],
+        [lay.vocab.id_to_piece(c)],
+    ]
+    assert first.tokens()[0].key == last.tokens()[0].key
+    assert first.text_spans()[0].key == last.text_spans()[0].key
+    assert first.images()[0].key == last.images()[0].key
     kinds = [type(part) for part in last.parts]
     assert kinds == [trajectory.TextSpan, trajectory.ImageView, trajectory.TextSpan]
 
 
 def test_given_words_are_given_and_free_ones_have_their_certainty_and_clock(example):
-    _, _, one = example
-    before, after = one.frames[-1].runs()
-    assert [word.given for word in before.words] == [True, False]
-    assert before.words[1].certainty == 0.75
-    assert (before.given, before.clock) == (False, 0.5)
-    assert (after.given, after.clock) == (False, 0.5)
-    assert one.frames[0].runs()[0].given
-    assert one.frames[0].runs()[0].clock == 1.0
+    _, _, view = example
+    before, after = view.frames[-1].text_spans()
+    assert [word.given for word in before.tokens] == [True, False]
+    assert before.tokens[1].confidence == 0.75
+    assert (before.given, before.time) == (False, 0.5)
+    assert (after.given, after.time) == (False, 0.5)
+    assert view.frames[0].text_spans()[0].given
+    assert view.frames[0].text_spans()[0].time == 1.0
 
 
 def test_a_picture_has_its_own_clock_and_shows_state_and_guess(example):
-    _, _, one = example
-    (picture,) = one.frames[0].pictures()
-    assert picture.clock == 0.25
+    _, _, view = example
+    (picture,) = view.frames[0].images()
+    assert picture.time == 0.25
     assert not picture.given
-    assert (picture.guess > picture.state).all()
+    assert (picture.x1_hat > picture.x_t).all()
 
 
 def test_all_pictures_are_decoded_at_once_and_shown_where_they_belong():
-    """Two documents at two moments: four pictures, and as many guesses."""
+    """Check two documents at two steps: four images, and four x1 predictions."""
     lay = tiny.make_layout(LENGTH)
     codec = tiny.CountingCodec(lay.codec)
     lay = dataclasses.replace(lay, codec=codec)
-    moments = jax.tree.map(lambda x: x.repeat(2, axis=1), make_trajectory(lay).replace(times=None))
+    moments = jax.tree.map(
+        lambda x: x.repeat(2, axis=1), make_trajectory(lay).replace(run_times=None)
+    )
     draws = np.random.default_rng(0)
-    states, guesses = draws.uniform(-1, 1, (2, *moments.guess.shape)).astype(np.float32)
+    states, guesses = draws.uniform(-1, 1, (2, *moments.x1_hat.shape)).astype(np.float32)
     moments = moments.replace(
-        canvas=moments.canvas.replace(latents=states), guess=guesses, times=np.array([0.25, 1.0])
+        canvas=moments.canvas.replace(latents=states),
+        x1_hat=guesses,
+        run_times=np.array([0.25, 1.0]),
     )
     both = from_samples.build_views(lay, moments, ["one", "two"], ["", ""])
-    assert codec.decoded == [4, 4]
-    for b, one in enumerate(both):
-        for moment, frame in enumerate(one.frames):
-            (picture,) = frame.pictures()
+    assert codec.decode_counts == [4, 4]
+    for b, view in enumerate(both):
+        for moment, frame in enumerate(view.frames):
+            (picture,) = frame.images()
             at = (moment, b, slice(2, 6))
-            np.testing.assert_array_equal(picture.state, tiny.CODEC.decode(states[at]))
-            np.testing.assert_array_equal(picture.guess, tiny.CODEC.decode(guesses[at]))
+            np.testing.assert_array_equal(picture.x_t, tiny.CODEC.decode(states[at]))
+            np.testing.assert_array_equal(picture.x1_hat, tiny.CODEC.decode(guesses[at]))
 
 
 def test_without_pictures_nothing_is_decoded():
@@ -120,9 +126,9 @@ def test_without_pictures_nothing_is_decoded():
     lay = dataclasses.replace(lay, codec=codec)
     moments = make_trajectory(lay)
     kind = np.where(
-        moments.canvas.kind == int(Modality.IMAGE), int(Modality.PAD), moments.canvas.kind
+        moments.canvas.modality == int(Modality.IMAGE), int(Modality.PAD), moments.canvas.modality
     )
-    moments = moments.replace(canvas=moments.canvas.replace(kind=kind))
-    (one,) = from_samples.build_views(lay, moments, ["title"], ["prompt"])
-    assert codec.decoded == []
-    assert [len(frame.words()) for frame in one.frames] == [1, 3]
+    moments = moments.replace(canvas=moments.canvas.replace(modality=kind))
+    (view,) = from_samples.build_views(lay, moments, ["title"], ["prompt"])
+    assert codec.decode_counts == []
+    assert [len(frame.tokens()) for frame in view.frames] == [1, 3]

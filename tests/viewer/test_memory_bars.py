@@ -5,7 +5,7 @@ from oneflow_jax.viewer import memory_bars, plots
 
 
 def test_bars_are_as_long_as_there_are_gibibytes(tmp_path):
-    """Of two categories the second is three times as large; a mark stands where the limit is."""
+    """Check the ratio of two bars (1 : 3), and that a limit is drawn."""
     path = tmp_path / "memory.png"
     rows = {"v4-8": {"parameters": 4.0, "temporaries": 12.0}}
     memory_bars.plot_bars(path, rows, {"v4-8": 32.0}, "A small one")

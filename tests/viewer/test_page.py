@@ -15,7 +15,7 @@ MALICIOUS_TEXT = "</script><script>document.title='owned'</script><!-- & \u2028 
 
 
 class LinkCollector(html.parser.HTMLParser):
-    """Collects what the page's elements point to."""
+    """A parser that collects all link targets of the page."""
 
     def __init__(self):
         super().__init__()
@@ -39,20 +39,20 @@ def extract_data(text):
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):
     text = write_page(tmp_path / "new" / "page.html", [examples.make_masked_view()])
-    found = LinkCollector()
-    found.feed(text)
-    assert found.links == ["data:,"]
+    links = LinkCollector()
+    links.feed(text)
+    assert links.links == ["data:,"]
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
     assert "default-src 'none'" in text
     assert not re.search(r"\{\{\w+\}\}", text)
 
 
 def test_text_cannot_leave_its_place(tmp_path):
-    told = examples.make_masked_view(title=MALICIOUS_TEXT, text=(MALICIOUS_TEXT, " b"))
+    view = examples.make_masked_view(title=MALICIOUS_TEXT, text=(MALICIOUS_TEXT, " b"))
     path = tmp_path / "page.html"
     page.write(
         path,
-        [told],
+        [view],
         {MALICIOUS_TEXT: [(0, 1.0)]},
         {MALICIOUS_TEXT: MALICIOUS_TEXT},
         MALICIOUS_TEXT,
@@ -68,16 +68,18 @@ def test_text_cannot_leave_its_place(tmp_path):
 
 
 def test_frames_keep_their_own_lists(tmp_path):
-    (told,) = extract_data(write_page(tmp_path / "page.html", [examples.make_insertion_view()]))[
+    (story,) = extract_data(write_page(tmp_path / "page.html", [examples.make_insertion_view()]))[
         "stories"
     ]
-    runs = [[part for part in parts if part[0] == 0] for _, parts in told["frames"]]
-    texts = [[[told["words"][unit][1] for unit in run[4]] for run in found] for found in runs]
+    runs = [[part for part in parts if part[0] == 0] for _, parts in story["frames"]]
+    texts = [
+        [[story["words"][unit][1] for unit in run[4]] for run in run_spans] for run_spans in runs
+    ]
     assert texts == [
         [], [[" here", " there"]], [[" here", " now", " there"]],
         [[" here", " now"], [" there"]], [[" here", " now"], [" there"]],
     ]  # fmt: skip
-    assert [parts[1][:4] for _, parts in told["frames"][3:]] == [[1, 9, 0, 0.2], [1, 9, 0, 1]]
+    assert [parts[1][:4] for _, parts in story["frames"][3:]] == [[1, 9, 0, 0.2], [1, 9, 0, 1]]
 
 
 def test_a_word_less_certain_than_the_threshold_is_a_block_and_a_bit_more_is_not(tmp_path):
@@ -85,8 +87,8 @@ def test_a_word_less_certain_than_the_threshold_is_a_block_and_a_bit_more_is_not
         words = (trajectory.TokenView(0, "a", certainty),)
         return trajectory.Frame(0.0, (trajectory.TextSpan(0, words, 0.0),))
 
-    told = trajectory.TrajectoryView("", "", tuple(map(frame, (0.0, 0.0999, 0.101, 1.0))))
-    frames = extract_data(write_page(tmp_path / "page.html", [told]))["stories"][0]["frames"]
+    view = trajectory.TrajectoryView("", "", tuple(map(frame, (0.0, 0.0999, 0.101, 1.0))))
+    frames = extract_data(write_page(tmp_path / "page.html", [view]))["stories"][0]["frames"]
     assert [parts[0][5] for _, parts in frames] == [[0], [0], [1], [100]]
 
 
@@ -109,17 +111,19 @@ def test_given_and_finished_pictures_are_exact_even_above_the_budget(tmp_path, m
     monkeypatch.setattr(page, "MAX_IMAGE_BYTES", 1)
     stories = [examples.make_masked_view(), examples.make_given_view()]
     read = extract_data(write_page(tmp_path / "page.html", stories))
-    finished, given = ((read["stories"][i]["frames"][-1][1][1 - i], stories[i]) for i in (0, 1))
-    for (_, _, _, _, number, row, *_), told in (finished, given):
+    finished, given_image = (
+        (read["stories"][i]["frames"][-1][1][1 - i], stories[i]) for i in (0, 1)
+    )
+    for (_, _, _, _, number, row, *_), view in (finished, given_image):
         sheet = read["sheets"][number]
         image = Image.open(io.BytesIO(base64.b64decode(sheet["uri"].split(",")[1])))
         tile = np.asarray(image)[row * sheet["height"] :][: sheet["height"]]
-        np.testing.assert_array_equal(tile, told.frames[-1].pictures()[0].state)
+        np.testing.assert_array_equal(tile, view.frames[-1].images()[0].x_t)
     assert any("webp" in sheet["uri"] for sheet in read["sheets"])
 
 
 def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch):
-    # A quarter of 16 stories x 24 frames x 2 pictures x (state, guess), in a quarter of the bytes.
+    # A quarter of 16 samples x 24 frames x 2 images x (state, x1), with a quarter of the limit.
     monkeypatch.setattr(page, "MAX_IMAGE_BYTES", page.MAX_IMAGE_BYTES // 4)
     rng = np.random.default_rng(0)
 
@@ -127,7 +131,7 @@ def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch
         state, guess = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
         return trajectory.ImageView(key, state, guess, t)
 
-    def told(name):
+    def make_noise_view(name):
         times = examples.uniform_times(23)
         words = [tuple(trajectory.TokenView(i, f" word{i}", t) for i in range(60)) for t in times]
         frames = (
@@ -137,6 +141,6 @@ def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch
         return trajectory.TrajectoryView(name, "", tuple(frames))
 
     path = tmp_path / "page.html"
-    text = write_page(path, [told(str(i)) for i in range(4)])
+    text = write_page(path, [make_noise_view(str(i)) for i in range(4)])
     assert path.stat().st_size < 750_000
     assert "to keep the page small" in text

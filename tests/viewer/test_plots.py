@@ -11,5 +11,7 @@ def test_each_curve_is_drawn_in_its_own_color(tmp_path):
         path = tmp_path / "new" / f"{count}.png"
         plots.plot_lines(path, dict(list(CURVES.items())[:count]), "Quality")
         image = np.asarray(Image.open(path).convert("RGB"))
-        seen = [(image == ImageColor.getrgb(hue)).all(-1).sum() > 200 for hue in plots.COLORS[:2]]
-        assert seen == [True, count == 2]
+        is_drawn = [
+            (image == ImageColor.getrgb(hue)).all(-1).sum() > 200 for hue in plots.COLORS[:2]
+        ]
+        assert is_drawn == [True, count == 2]

@@ -1,4 +1,4 @@
-"""The page of a codec: its text, and itself in a real Chromium without a network."""
+"""Tests of a codec's page of reconstructions: its text, and the page in Chromium."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ def random_images(count=3, size=16):
 
 def write_page(path, size=16, **changes):
     originals, rebuilt = random_images(size=size)
-    given = {
+    fields = {
         "originals": originals,
         "reconstructions": rebuilt,
         "captions": ["first", "second", "third"],
@@ -38,12 +38,12 @@ def write_page(path, size=16, **changes):
         "intro": "What comes back.",
         "notes": ["A note"],
     }
-    reconstructions.write(path, **given | changes)
+    reconstructions.write(path, **fields | changes)
     return path.read_text("utf-8")
 
 
 def extract_images(text):
-    """The pictures of each figure, in order."""
+    """Return the images of each figure, in order."""
     figures = re.findall(r"<figure>(.*?)</figure>", text)
     uris = [re.findall(r"src='data:image/png;base64,([^']*)'", figure) for figure in figures]
     return [
@@ -54,27 +54,27 @@ def extract_images(text):
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):
     text = write_page(tmp_path / "new" / "page.html")
-    found = test_page.LinkCollector()
-    found.feed(text)
-    assert len(found.links) == 1 + 9
-    assert all(link.startswith("data:") for link in found.links)
+    links = test_page.LinkCollector()
+    links.feed(text)
+    assert len(links.links) == 1 + 9
+    assert all(link.startswith("data:") for link in links.links)
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|https?:", text)
     assert "default-src 'none'" in text
     assert not re.search(r"\{\{\w+\}\}", text)
 
 
 def test_three_pictures_each_original_rebuilt_and_difference(tmp_path):
-    found = extract_images(write_page(tmp_path / "page.html"))
+    figures = extract_images(write_page(tmp_path / "page.html"))
     originals, rebuilt = random_images()
-    assert [len(three) for three in found] == [3, 3, 3]
-    for three, real, made in zip(found, originals, rebuilt, strict=True):
-        # Enlarged by a whole factor: each pixel is a square.
+    assert [len(three) for three in figures] == [3, 3, 3]
+    for three, real, reconstruction in zip(figures, originals, rebuilt, strict=True):
+        # Images are enlarged by an integer factor: each pixel is a square.
         assert three[0].shape == (128, 128, 3)
         small = [image[::8, ::8] for image in three]
         np.testing.assert_array_equal(np.kron(small[0], np.ones((8, 8, 1), int)), three[0])
         np.testing.assert_array_equal(small[0], real)
-        np.testing.assert_array_equal(small[1], made)
-        expected = np.clip(128 + made.astype(int) - real, 0, 255)
+        np.testing.assert_array_equal(small[1], reconstruction)
+        expected = np.clip(128 + reconstruction.astype(int) - real, 0, 255)
         np.testing.assert_array_equal(small[2], expected)
 
 
@@ -107,7 +107,7 @@ def test_figures_and_settings_are_shown(tmp_path):
     text = write_page(tmp_path / "page.html")
     assert "<th scope='col'>ours</th><th scope='col'>theirs</th>" in text
     assert "<tr><th scope='row'>PSNR, dB</th><td>25.1</td><td>21.2</td></tr>" in text
-    # The line below goes on where there is no number.
+    # A missing value is an empty cell.
     assert "<tr><th scope='row'>pictures</th><td>3</td><td></td></tr>" in text
     assert "<tr><th scope='row'>batch</th><td>8</td></tr>" in text
     assert "<figcaption>second</figcaption>" in text
@@ -126,32 +126,32 @@ def changes(request):
 
 @pytest.fixture(params=[(1200, 900), (360, 740)], ids=["wide", "narrow"])
 def tab(browser, changes, request, tmp_path):  # noqa: F811
-    """The page, ready; anything it complains about or asks for fails the test when it is done."""
+    """Open the page; console messages and network requests fail the test at teardown."""
     write_page(tmp_path / "page.html", **changes)
     address = (tmp_path / "page.html").as_uri()
     width, height = request.param
     context = browser.new_context(offline=True, viewport={"width": width, "height": height})
     tab = context.new_page()
-    complaints, asked = [], []
+    complaints, urls = [], []
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("request", lambda sent: asked.append(sent.url))
+    tab.on("request", lambda sent: urls.append(sent.url))
     tab.goto(address)
     yield tab
     context.close()
     assert complaints == []
-    assert [url for url in asked if not url.startswith(("data:", address))] == []
+    assert [url for url in urls if not url.startswith(("data:", address))] == []
 
 
 def test_in_a_browser(tab, changes):
     width = tab.viewport_size["width"]
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.locator("figure img").count() == 9
-    shown = tab.locator("figure img").evaluate_all(
+    loaded = tab.locator("figure img").evaluate_all(
         "all => all.map(one => one.complete && one.naturalWidth === 128 && one.clientWidth > 60)"
     )
-    assert shown == [True] * 9
-    # Three beside one another, the caption below them.
+    assert loaded == [True] * 9
+    # Three images are side by side, the caption is below them.
     boxes = [tab.locator("figure img").nth(n).bounding_box() for n in range(3)]
     assert len({box["y"] for box in boxes}) == 1
     assert tab.locator("figcaption").first.bounding_box()["y"] > boxes[0]["y"] + 60

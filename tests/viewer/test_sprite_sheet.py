@@ -15,7 +15,7 @@ def make_noise(seed, height=8, width=6):
 
 
 def read_tile(sheets, position):
-    """The pixels of a tile, read back from its data URI."""
+    """Return the pixels of a tile, decoded from its data URI."""
     sheet = sheets[position.sheet]
     image = Image.open(io.BytesIO(base64.b64decode(sheet["uri"].split(",")[1]))).convert("RGB")
     top = position.row * sheet["height"]
@@ -25,7 +25,7 @@ def read_tile(sheets, position):
 def test_tiles_come_back_exactly_when_there_is_room():
     tiles = sprite_sheet.SpritePacker()
     pictures = [make_noise(i) for i in range(5)] + [make_noise(9, 4, 12)]
-    places = [tiles.place(pixels, i % 2, exact=i == 0) for i, pixels in enumerate(pictures)]
+    places = [tiles.add(pixels, i % 2, lossless=i == 0) for i, pixels in enumerate(pictures)]
     sheets, remark = tiles.encode(LARGE_BUDGET)
     assert remark == ""
     for pixels, place in zip(pictures, places, strict=True):
@@ -34,7 +34,9 @@ def test_tiles_come_back_exactly_when_there_is_room():
 
 def test_the_same_tile_is_stored_once():
     tiles = sprite_sheet.SpritePacker()
-    assert tiles.place(make_noise(0), 0, exact=False) == tiles.place(make_noise(0), 1, exact=False)
+    assert tiles.add(make_noise(0), 0, lossless=False) == tiles.add(
+        make_noise(0), 1, lossless=False
+    )
     (sheet,), _ = tiles.encode(LARGE_BUDGET)
     assert Image.open(io.BytesIO(base64.b64decode(sheet["uri"].split(",")[1]))).size == (6, 8)
 
@@ -42,8 +44,8 @@ def test_the_same_tile_is_stored_once():
 @pytest.mark.parametrize("share", [0.8, 0.1])
 def test_over_budget_only_exact_tiles_stay_exact_and_the_reader_is_told(share):
     tiles = sprite_sheet.SpritePacker()
-    exact = tiles.place(make_noise(0, 32, 32), 0, exact=True)
-    between = [tiles.place(make_noise(i, 32, 32), 0, exact=False) for i in range(1, 20)]
+    exact = tiles.add(make_noise(0, 32, 32), 0, lossless=True)
+    between = [tiles.add(make_noise(i, 32, 32), 0, lossless=False) for i in range(1, 20)]
     full = sum(len(sheet["uri"]) for sheet in tiles.encode(LARGE_BUDGET)[0])
     sheets, remark = tiles.encode(round(full * share))
     assert sum(len(sheet["uri"]) for sheet in sheets) < full
@@ -56,14 +58,14 @@ def test_tiles_that_differ_in_one_value_or_in_shape_are_different():
     last = make_noise(0)
     last[-1, -1, -1] ^= 1
     tiles = sprite_sheet.SpritePacker()
-    shown = (make_noise(0), last, make_noise(0).reshape(6, 8, 3))
-    places = [tiles.place(pixels, 0, exact=True) for pixels in shown]
+    images = (make_noise(0), last, make_noise(0).reshape(6, 8, 3))
+    places = [tiles.add(pixels, 0, lossless=True) for pixels in images]
     assert len(set(places)) == 3
 
 
 def test_sheets_stay_small_enough_for_browsers():
     tiles = sprite_sheet.SpritePacker()
-    places = [tiles.place(make_noise(i, 3000, 1), 0, exact=True) for i in range(5)]
+    places = [tiles.add(make_noise(i, 3000, 1), 0, lossless=True) for i in range(5)]
     assert [(place.sheet, place.row) for place in places] == [
         (0, 0),
         (0, 1),

@@ -1,4 +1,4 @@
-"""When each word came."""
+"""Tests of token times: when each token was written."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from oneflow_jax.viewer import token_times, trajectory
 NOISE = np.zeros((2, 2, 3), np.uint8)
 
 
-def make_token(key, text, confidence=1.0, given=False):
-    return trajectory.TokenView(key, text, confidence, given)
+def make_token(key, text, confidence=1.0, is_given=False):
+    return trajectory.TokenView(key, text, confidence, is_given)
 
 
 def make_view(*frames):
@@ -25,13 +25,13 @@ def make_span(*tokens, key=-1):
 
 
 def test_an_inserted_word_came_when_it_was_inserted_and_a_hidden_one_when_it_was_read():
-    given = make_token(1, " see", given=True)
+    given_token = make_token(1, " see", is_given=True)
     one = make_view(
-        (make_span(given, make_token(2, " fox", 0.1)),),
-        (make_span(given, make_token(2, " fox", 0.4)),),
-        (make_span(given, make_token(2, " fox", 0.8), make_token(3, " too")),),
-        (make_span(given, make_token(2, " fox"), make_token(3, " too")),),
-        (make_span(given, make_token(2, " fox"), make_token(3, " too")),),
+        (make_span(given_token, make_token(2, " fox", 0.1)),),
+        (make_span(given_token, make_token(2, " fox", 0.4)),),
+        (make_span(given_token, make_token(2, " fox", 0.8), make_token(3, " too")),),
+        (make_span(given_token, make_token(2, " fox"), make_token(3, " too")),),
+        (make_span(given_token, make_token(2, " fox"), make_token(3, " too")),),
     )
     assert token_times.compute_word_times(one) == [
         token_times.WordTime("fox", 0.5),
@@ -84,5 +84,5 @@ def test_only_pictures_that_were_born_have_come():
 
 
 def test_means_are_in_order_of_time():
-    every = [token_times.WordTime(*one) for one in (("a", 1.0), ("fox", 0.25), ("a", 0.5))]
-    assert token_times.average_times(every) == {"fox": (0.25, 1), "a": (0.75, 2)}
+    times = [token_times.WordTime(*one) for one in (("a", 1.0), ("fox", 0.25), ("a", 0.5))]
+    assert token_times.average_times(times) == {"fox": (0.25, 1), "a": (0.75, 2)}

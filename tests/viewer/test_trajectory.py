@@ -11,10 +11,10 @@ def make_tokens(*keys):
     return tuple(trajectory.TokenView(key, f" {key}", 1.0) for key in keys)
 
 
-@pytest.mark.parametrize("certainty", [-0.01, 1.01, float("nan")])
-def test_certainty_outside_0_1_is_refused(certainty):
-    with pytest.raises(ValueError, match="certainty"):
-        trajectory.TokenView(0, "a", certainty)
+@pytest.mark.parametrize("confidence", [-0.01, 1.01, float("nan")])
+def test_certainty_outside_0_1_is_refused(confidence):
+    with pytest.raises(ValueError, match="confidence"):
+        trajectory.TokenView(0, "a", confidence)
 
 
 @pytest.mark.parametrize("clock", [-0.01, 1.01, float("nan")])
@@ -32,9 +32,9 @@ def test_clock_outside_0_1_is_refused_everywhere(clock):
     "pixels", [PIXELS.astype(np.float32), PIXELS[..., :1], PIXELS[0], PIXELS[:0]]
 )
 def test_picture_wants_uint8_rgb(pixels):
-    with pytest.raises(ValueError, match="state is"):
+    with pytest.raises(ValueError, match="x_t is"):
         trajectory.ImageView(0, pixels, None, 0.5)
-    with pytest.raises(ValueError, match="guess is"):
+    with pytest.raises(ValueError, match="x1_hat is"):
         trajectory.ImageView(0, PIXELS, pixels, 0.5)
 
 
@@ -48,7 +48,7 @@ def test_keys_are_unique_in_a_frame():
         trajectory.Frame(
             0.0, (trajectory.TextSpan(3, (), 0.0), trajectory.ImageView(3, PIXELS, None, 0.0))
         )
-    with pytest.raises(ValueError, match=r"words.*\[7\]"):
+    with pytest.raises(ValueError, match=r"tokens.*\[7\]"):
         trajectory.Frame(
             0.0,
             (
@@ -73,14 +73,14 @@ def test_a_story_has_frames():
 
 
 def test_frames_may_have_different_parts():
-    told = examples.make_insertion_view()
-    assert [len(frame.words()) for frame in told.frames] == [0, 2, 3, 3, 3]
-    assert told.reading() == "here now there"
+    view = examples.make_insertion_view()
+    assert [len(frame.tokens()) for frame in view.frames] == [0, 2, 3, 3, 3]
+    assert view.to_text() == "here now there"
 
 
 @pytest.mark.parametrize(
-    ("certainty", "given", "legibility"),
+    ("confidence", "is_given", "legibility"),
     [(0.0, False, 0.0), (0.1, False, 0.0), (0.5, False, 0.5), (0.95, False, 1.0), (0.0, True, 1.0)],
 )
-def test_legibility(certainty, given, legibility):
-    assert trajectory.TokenView(0, "a", certainty, given).legibility() == pytest.approx(legibility)
+def test_legibility(confidence, is_given, legibility):
+    assert trajectory.TokenView(0, "a", confidence, is_given).opacity() == pytest.approx(legibility)

@@ -1,1 +1,1 @@
-"""Convolutional autoencoders: pictures to small grids of latents or codes, and back."""
+"""Convolutional autoencoders, which turn images into small grids of latents or codes, and back."""

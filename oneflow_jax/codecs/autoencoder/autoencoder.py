@@ -1,4 +1,4 @@
-"""A trained autoencoder in use: pictures in, latents out, and back."""
+"""Inference with a trained autoencoder: numpy images to latents or codes, and back."""
 
 import functools
 from collections.abc import Callable
@@ -14,81 +14,98 @@ from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.shapes import Array, PyTree
 
 MAX_BATCH = 64
-"""Pictures at a time, at most; fewer are filled up to a power of 2, so that few programs do."""
+"""Maximum number of images in a batch.
+
+Smaller batches are padded to a power of 2, so that only a few programs are compiled.
+"""
 
 MAX_PIXELS = 2**22
-"""Pixels at a time, about: 64 pictures of 256 x 256, 16 of 512 x 512."""
+"""Maximum number of pixels in a batch: 64 images of 256 x 256, or 16 of 512 x 512."""
 
 
 class Autoencoder:
-    """Architecture and parameters, on the host until they are needed; picklable."""
+    """A trained autoencoder: architecture and parameters.
 
-    def __init__(self, shape: Architecture, params: PyTree) -> None:
-        """Keeps the parameters as numpy arrays: a process that only carries them uses no device."""
-        self.shape = shape
+    It is picklable. The parameters are copied to the device at the first call.
+    """
+
+    def __init__(self, architecture: Architecture, params: PyTree) -> None:
+        """Store the parameters as numpy arrays, so that unpickling does not use a device."""
+        self.architecture = architecture
         self.params = jax.tree.map(np.asarray, params)
 
     @classmethod
     def load(cls, folder: epath.Path) -> "Autoencoder":
-        """The autoencoder in a folder in the layout of diffusers.
+        """Load an autoencoder from a folder in the layout of diffusers.
 
         Raises:
-            UserError: there is none, or a file is wrong; see `diffusers_weights.load`.
+            UserError: a file is missing or wrong; see `diffusers_weights.load`.
         """
         return cls(*diffusers_weights.load(folder))
 
     def __getstate__(self) -> tuple[Architecture, PyTree]:
-        # Programs are compiled anew by whoever unpickles.
-        return self.shape, self.params
+        # Compiled programs are not pickled: the process that unpickles compiles them again.
+        return self.architecture, self.params
 
     def __setstate__(self, state: tuple[Architecture, PyTree]) -> None:
-        self.shape, self.params = state
+        self.architecture, self.params = state
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """What tells it from any other autoencoder."""
-        return diffusers_weights.fingerprint(self.shape, self.params)
+        """A hash of the architecture and the parameters; see `diffusers_weights.fingerprint`."""
+        return diffusers_weights.fingerprint(self.architecture, self.params)
 
-    def encode(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n h w C"]:
-        """The mean of a KL model's latents, or the vectors of a VQModel's codes; float32.
+    def encode(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n h w C"]:
+        """Encode images as latents, float32.
+
+        Returns:
+            The mean of the latents of an AutoencoderKL, or the code vectors of a VQModel.
 
         Raises:
-            UserError: height or width is no multiple of `shape.factor`.
+            UserError: height or width is not a multiple of `architecture.downscale_factor`.
         """
 
         def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
             values = pixels.from_uint8(shown)
-            return tiling.encode(self._encoder, values, self.shape.factor, tiling.TILE_SIZE)
+            return tiling.encode(
+                self._encoder, values, self.architecture.downscale_factor, tiling.TILE_SIZE
+            )
 
-        return _map_batches(some, pictures, self._at_once(pictures.shape[1:3]))
+        return _map_batches(some, images, self._max_batch(images.shape[1:3]))
 
     def decode(self, latents: Float[np.ndarray, "n h w C"]) -> UInt8[np.ndarray, "n H W 3"]:
-        """The pictures of latents; vectors beside the codes of a VQModel are drawn to them."""
+        """Decode latents to images; a VQModel replaces each vector by its nearest code first."""
 
         def some(vectors: Float[np.ndarray, "B h w C"]) -> Array:
             values = jnp.asarray(vectors)
-            values = tiling.decode(self._decoder, values, self.shape.factor, tiling.TILE_SIZE)
+            values = tiling.decode(
+                self._decoder, values, self.architecture.downscale_factor, tiling.TILE_SIZE
+            )
             return pixels.to_uint8(values)
 
-        height, width = (self.shape.factor * side for side in latents.shape[1:3])
-        return _map_batches(some, latents, self._at_once((height, width)))
+        height, width = (self.architecture.downscale_factor * side for side in latents.shape[1:3])
+        return _map_batches(some, latents, self._max_batch((height, width)))
 
-    def codes(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> Int[np.ndarray, "n h w"]:
-        """The codes of a VQModel, each from 0 to `shape.num_vq_embeddings` - 1."""
+    def encode_codes(self, images: UInt8[np.ndarray, "n H W 3"]) -> Int[np.ndarray, "n h w"]:
+        """Encode images as codes of a VQModel, 0 to `architecture.num_vq_embeddings` - 1."""
 
         def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
-            return self._coder(pixels.from_uint8(shown))
+            return self._code_encoder(pixels.from_uint8(shown))
 
-        return _map_batches(some, pictures, self._at_once(pictures.shape[1:3]))
+        return _map_batches(some, images, self._max_batch(images.shape[1:3]))
 
     def decode_codes(self, codes: Int[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n H W 3"]:
-        """The pictures of a VQModel's codes."""
+        """Decode codes of a VQModel to images."""
         table = self.params["quantize"]["embedding"]["embedding"]
         return self.decode(table[codes])
 
-    def _at_once(self, size: tuple[int, int]) -> int:
-        """A power of 2 of pictures of that height and width."""
-        return 1 << min(MAX_BATCH, max(1, MAX_PIXELS // (size[0] * size[1]))).bit_length() - 1
+    def _max_batch(self, image_size: tuple[int, int]) -> int:
+        """Return the batch size for images of this height and width, a power of 2."""
+        return (
+            1
+            << min(MAX_BATCH, max(1, MAX_PIXELS // (image_size[0] * image_size[1]))).bit_length()
+            - 1
+        )
 
     @functools.cached_property
     def _device_params(self) -> PyTree:
@@ -96,18 +113,20 @@ class Autoencoder:
 
     @functools.cached_property
     def _encoder(self) -> Callable[[Array], Array]:
-        return self._jit_method("encoded")
+        return self._jit_method("to_latents")
 
     @functools.cached_property
     def _decoder(self) -> Callable[[Array], Array]:
-        return self._jit_method("decoded")
+        return self._jit_method("from_latents")
 
     @functools.cached_property
-    def _coder(self) -> Callable[[Array], Array]:
+    def _code_encoder(self) -> Callable[[Array], Array]:
         return self._jit_method("encode")
 
     def _jit_method(self, method: str) -> Callable[[Array], Array]:
-        run = jax.jit(functools.partial(_apply_method, models.make_model(self.shape), method))
+        run = jax.jit(
+            functools.partial(_apply_method, models.make_model(self.architecture), method)
+        )
         return lambda x: run(self._device_params, x)
 
 

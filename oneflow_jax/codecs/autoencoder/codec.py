@@ -1,4 +1,4 @@
-"""A learned codec: an autoencoder's latents, scaled and cut into slots."""
+"""Codecs with an autoencoder: latents cut into slots (`LatentCodec`), or codes (`VQCodec`)."""
 
 import dataclasses
 
@@ -11,72 +11,74 @@ from oneflow_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenEncoder:
-    """A VQModel that encodes pictures as numbers of codes, for storage: float32 `[n h w 1]`."""
+    """A VQModel that encodes images as codes, for storage as float32 `[n h w 1]`."""
 
     autoencoder: Autoencoder
 
     @property
     def fingerprint(self) -> str:
-        """Another one than that of the same autoencoder's vectors."""
+        """A hash that differs from the one for code vectors of the same autoencoder."""
         return f"{self.autoencoder.fingerprint}_codes"
 
-    def encode(self, pictures: np.ndarray) -> np.ndarray:
-        """Codes of uint8 `[n H W 3]`; whole numbers below 2^24 are exact in float32."""
-        return self.autoencoder.codes(pictures)[..., None].astype(np.float32)
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Encode uint8 `[n H W 3]` as codes; float32 is exact for integers below 2^24."""
+        return self.autoencoder.encode_codes(images)[..., None].astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VQCodec:
-    """A picture as codes, one in a slot.
+    """Images as codes of a VQModel, one code per slot.
 
     Attributes:
         autoencoder: a VQModel.
-        pixels: height and width of a picture.
+        pixels: height and width of an image, in pixels.
     """
 
     autoencoder: Autoencoder
     pixels: int
-    channels = 1  # latents that nothing is put into
+    channels = 1  # The canvas has a latent per slot, which codes leave unused.
 
     def __post_init__(self) -> None:
-        """Refuses what has no codes, and sizes that do not fit.
+        """Check that the autoencoder has codes and that the image size fits it.
 
         Raises:
-            UserError: as said.
+            UserError: the autoencoder is not a VQModel, or `pixels` is not a multiple of its
+                downscale factor.
         """
-        shape = self.autoencoder.shape
+        shape = self.autoencoder.architecture
         if shape.kind != "VQModel":
-            raise UserError(f"codec.name='codes' wants a VQModel; codec.path holds a {shape.kind}.")
-        if self.pixels % shape.factor:
+            raise UserError(f"codec.name='vq' needs a VQModel; codec.path holds a {shape.kind}.")
+        if self.pixels % shape.downscale_factor:
             raise UserError(
-                f"codec.pixels={self.pixels} is no multiple of {shape.factor}, a code's pixels."
+                f"codec.pixels={self.pixels} is not a multiple of {shape.downscale_factor}, the "
+                "autoencoder's downscale factor (pixels per code)."
             )
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of codes."""
-        return (self.pixels // self.autoencoder.shape.factor,) * 2
+        return (self.pixels // self.autoencoder.architecture.downscale_factor,) * 2
 
     @property
-    def codes(self) -> int:
-        """How many different codes there are."""
-        return self.autoencoder.shape.num_vq_embeddings
+    def num_codes(self) -> int:
+        """The size of the codebook."""
+        return self.autoencoder.architecture.num_vq_embeddings
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Codes, int `[N]`, of a uint8 picture `[H W 3]`.
+        """Encode a uint8 image `[H W 3]` as codes, int `[N]`.
 
         Raises:
-            UserError: the picture has another size.
+            UserError: the image has another size.
         """
         base.check_image_size(pixels, self.pixels)
-        return self.autoencoder.codes(pixels[None])[0].reshape(-1)
+        return self.autoencoder.encode_codes(pixels[None])[0].reshape(-1)
 
-    def arrange(self, values: np.ndarray) -> np.ndarray:
-        """Codes, int `[N]`, of those that were stored as `[h w 1]`."""
+    def from_stored(self, values: np.ndarray) -> np.ndarray:
+        """Convert stored codes, float32 `[h w 1]`, to int `[N]`."""
         return np.rint(values).astype(np.int32).reshape(-1)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Pictures, uint8 `[... H W 3]`, of codes `[... N]`."""
+        """Decode codes `[... N]` to images, uint8 `[... H W 3]`."""
         flat = codes.reshape(-1, *self.grid)
         pictures = self.autoencoder.decode_codes(flat)
         return pictures.reshape(*codes.shape[:-1], *pictures.shape[1:])
@@ -84,72 +86,75 @@ class VQCodec:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentCodec:
-    """Squares of `patch` x `patch` latents, scaled to zero mean and a deviation of 1 / `deviation`.
+    """Images as patches of normalized latents: (latent - mean) / (std * divisor).
 
     Attributes:
-        autoencoder: what makes latents of pictures, and pictures of latents.
-        pixels: height and width of a picture.
-        patch: latents that a slot is high and wide.
-        mean, scale: mean and deviation of the data's latents, by channel.
-        deviation: how much fainter than unit variance latents are to be: 2 halves them.
+        autoencoder: the model that encodes images and decodes latents.
+        pixels: height and width of an image, in pixels.
+        patch_size: height and width of a slot, in latents.
+        mean, std: mean and standard deviation of the data set's latents, per channel.
+        divisor: extra divisor of normalized latents; 1 gives unit variance, 2 halves the std.
     """
 
     autoencoder: Autoencoder
     pixels: int
-    patch: int
+    patch_size: int
     mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    deviation: float
-    codes = 0
+    std: tuple[float, ...]
+    divisor: float
+    num_codes = 0
 
     def __post_init__(self) -> None:
-        """Refuses sizes that do not fit.
+        """Check that image, patch and autoencoder fit each other.
 
         Raises:
-            UserError: as said.
+            UserError: the autoencoder does not have 3 channels, or `pixels` is not a multiple of
+                the pixels in a slot.
         """
-        shape = self.autoencoder.shape
+        shape = self.autoencoder.architecture
         if (shape.in_channels, shape.out_channels) != (3, 3):
             raise UserError(
-                f"codec.path: that autoencoder has in_channels={shape.in_channels} and "
-                f"out_channels={shape.out_channels}; pictures have 3 colors."
+                f"codec.path: the autoencoder has in_channels={shape.in_channels} and "
+                f"out_channels={shape.out_channels}; images have 3 channels."
             )
-        unit = shape.factor * self.patch
-        if self.patch < 1 or self.pixels % unit:
+        unit = shape.downscale_factor * self.patch_size
+        if self.patch_size < 1 or self.pixels % unit:
             raise UserError(
-                f"codec.pixels={self.pixels} is no multiple of {unit}, the pixels of a slot: "
-                f"{shape.factor} to a latent of the autoencoder, and codec.patch="
-                f"{self.patch} latents."
+                f"codec.pixels={self.pixels} is not a multiple of {unit}, the pixels of a slot: "
+                f"{shape.downscale_factor} pixels per latent of the autoencoder, times "
+                f"codec.patch_size={self.patch_size}."
             )
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of slots."""
-        return (self.pixels // (self.autoencoder.shape.factor * self.patch),) * 2
+        return (
+            self.pixels // (self.autoencoder.architecture.downscale_factor * self.patch_size),
+        ) * 2
 
     @property
     def channels(self) -> int:
-        """Numbers in a slot."""
-        return self.autoencoder.shape.channels * self.patch**2
+        """The number of values in a slot."""
+        return self.autoencoder.architecture.channels * self.patch_size**2
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Slots, float32 `[N C]`, of a uint8 picture `[H W 3]`.
+        """Encode a uint8 image `[H W 3]` as slots, float32 `[N C]`.
 
         Raises:
-            UserError: the picture has another size.
+            UserError: the image has another size.
         """
         base.check_image_size(pixels, self.pixels)
-        return self.arrange(self.autoencoder.encode(pixels[None])[0])
+        return self.from_stored(self.autoencoder.encode(pixels[None])[0])
 
-    def arrange(self, values: np.ndarray) -> np.ndarray:
-        """Slots, float32 `[N C]`, of the autoencoder's latents `[h w c]`."""
-        scaled = (values - np.float32(self.mean)) / (np.float32(self.scale) * self.deviation)
-        return grids.to_patches(scaled.astype(np.float32), self.patch)
+    def from_stored(self, values: np.ndarray) -> np.ndarray:
+        """Convert latents of the autoencoder, `[h w c]`, to slots, float32 `[N C]`."""
+        scaled = (values - np.float32(self.mean)) / (np.float32(self.std) * self.divisor)
+        return grids.to_patches(scaled.astype(np.float32), self.patch_size)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Pictures, uint8 `[... H W 3]`, of slots `[... N C]`."""
-        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch)
-        values = values * np.float32(self.scale) * self.deviation + np.float32(self.mean)
+        """Decode slots `[... N C]` to images, uint8 `[... H W 3]`."""
+        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
+        values = values * np.float32(self.std) * self.divisor + np.float32(self.mean)
         flat = values.reshape(-1, *values.shape[-3:]).astype(np.float32)
         pictures = self.autoencoder.decode(flat)
         return pictures.reshape(*values.shape[:-3], *pictures.shape[1:])

@@ -1,4 +1,4 @@
-"""The shape of an autoencoder, as a diffusers `config.json` tells it."""
+"""Architecture of an autoencoder, read from and written to a `config.json` of diffusers."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_one_of
 
 CONFIG_FILE = "config.json"
 
@@ -22,33 +22,33 @@ _SUPPORTED_VALUES = {
     "latents_mean": (None,),
     "latents_std": (None,),
 }
-"""Variations of diffusers that are not built here, and the values that are."""
+"""Supported values of keys for which diffusers has more options than this project."""
 
 _BLOCK_TYPE_KEYS = ("down_block_types", "up_block_types")
 
 _IGNORED_KEYS = ("sample_size", "force_upcast")
-"""What diffusers keeps there that changes no network."""
+"""Keys of diffusers that do not affect the network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Shape of an `AutoencoderKL` or a `VQModel`; field names and defaults are diffusers'.
+    """Architecture of an `AutoencoderKL` or a `VQModel`; field names and defaults are diffusers'.
 
     Attributes:
-        kind: one of `KINDS`.
-        in_channels, out_channels: colors of a picture.
-        block_out_channels: width of each level, from full size down; each level but the last
-            halves height and width.
-        layers_per_block: residual blocks of a level; the decoder has one more.
-        latent_channels: numbers in a latent.
-        norm_num_groups: of group normalization; divides every width.
-        mid_block_add_attention: whether the innermost level attends.
-        use_quant_conv, use_post_quant_conv: 1 x 1 convolutions around the latents of a KL model; a
-            VQModel always has them.
-        scaling_factor, shift_factor: (z - shift) * scaling is what diffusion models see of a KL
-            model's latents.
-        num_vq_embeddings, vq_embed_dim: codes, and numbers in a code, of a VQModel; the latter is
-            `latent_channels` where None.
+        kind: model class, one of `KINDS`.
+        in_channels, out_channels: number of image channels.
+        block_out_channels: width of each level, from the full resolution down; each level except
+            the last halves height and width.
+        layers_per_block: number of residual blocks per level; the decoder has one more.
+        latent_channels: number of channels of the latents.
+        norm_num_groups: number of groups of group normalization; must divide every width.
+        mid_block_add_attention: whether the lowest-resolution level has self-attention.
+        use_quant_conv, use_post_quant_conv: whether an AutoencoderKL has 1 x 1 convolutions before
+            and after the latents; a VQModel always has them.
+        scaling_factor, shift_factor: normalization of the latents of an AutoencoderKL for
+            diffusion models, (z - shift) * scaling.
+        num_vq_embeddings: number of codes of a VQModel.
+        vq_embed_dim: number of channels of a code vector; None means `latent_channels`.
     """
 
     kind: Literal["AutoencoderKL", "VQModel"]
@@ -67,13 +67,12 @@ class Architecture:
     vq_embed_dim: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what no network can be made of.
+        """Check that a network can be built.
 
         Raises:
-            UserError: as said.
+            UserError: `kind` is unknown, or a width is not a multiple of `norm_num_groups`.
         """
-        if self.kind not in KINDS:
-            raise UserError(f"autoencoder kind={self.kind!r} is none of {', '.join(KINDS)}.")
+        check_one_of("autoencoder.kind", self.kind, KINDS)
         odd = [width for width in self.block_out_channels if width % self.norm_num_groups]
         if odd or not self.block_out_channels:
             raise UserError(
@@ -82,19 +81,19 @@ class Architecture:
             )
 
     @property
-    def factor(self) -> int:
-        """How many pixels a latent is wide and high."""
+    def downscale_factor(self) -> int:
+        """Height and width of a latent, in pixels."""
         return 2 ** (len(self.block_out_channels) - 1)
 
     @property
     def channels(self) -> int:
-        """Numbers in one place of the latent grid, C."""
+        """The number of channels of the latent grid, C."""
         if self.kind == "VQModel":
             return self.vq_embed_dim or self.latent_channels
         return self.latent_channels
 
     def to_json(self) -> str:
-        """The `config.json` that diffusers reads."""
+        """Return the text of a `config.json` that diffusers can read."""
         values = dataclasses.asdict(self)
         kind = values.pop("kind")
         kl_only = ("use_quant_conv", "use_post_quant_conv", "shift_factor")
@@ -110,33 +109,31 @@ class Architecture:
 
 
 def read(folder: epath.Path) -> Architecture:
-    """The architecture that `config.json` in a folder describes.
+    """Read the architecture from the `config.json` in a folder.
 
     Raises:
-        UserError: there is none, it is not JSON, or it describes something that is not built here;
-            the message names the key and its value.
+        UserError: the file is missing, is not JSON, or describes an unsupported architecture; the
+            message names the key and its value.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
         raise UserError(
             f"{path}: there is no such file. Give the folder of an autoencoder, with {CONFIG_FILE} "
-            "and "
-            "a .safetensors file, as diffusers saves them."
+            "and a .safetensors file, as diffusers saves them."
         )
     try:
         values = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, Mapping):
-        raise UserError(f"{path} holds no settings.")
+        raise UserError(f"{path} does not hold a JSON object.")
     return _parse_architecture(path, values)
 
 
 def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architecture:
     fields = {field.name for field in dataclasses.fields(Architecture)} - {"kind"}
     kind = values.get("_class_name", "AutoencoderKL")
-    if kind not in KINDS:
-        raise UserError(f"{path}: _class_name={kind!r} is none of {', '.join(KINDS)}.")
+    check_one_of(f"{path}: _class_name", kind, KINDS)
     for name, value in values.items():
         odd = name not in fields and name not in (
             *_SUPPORTED_VALUES,
@@ -144,20 +141,20 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
             *_IGNORED_KEYS,
         )
         if odd and not name.startswith("_"):
-            raise UserError(f"{path}: {name}={value!r} is not known here, and may matter.")
+            raise UserError(f"{path}: {name}={value!r} is unknown and may affect the network.")
         if value not in _SUPPORTED_VALUES.get(name, (value,)):
             raise UserError(
-                f"{path}: {name}={value!r} is not built here; only {_SUPPORTED_VALUES[name]} is."
+                f"{path}: {name}={value!r} is not supported; only {_SUPPORTED_VALUES[name]} is."
             )
         if name in _BLOCK_TYPE_KEYS and not set(value) <= set(_BLOCK_TYPES):
             raise UserError(
-                f"{path}: {name}={value!r}: only {', '.join(_BLOCK_TYPES)} are built here."
+                f"{path}: {name}={value!r}: only {', '.join(_BLOCK_TYPES)} are supported."
             )
     given = {name: values[name] for name in fields if name in values}
-    # Models that have statistics of their own, not one scale, say so by None.
+    # null stands for the default, as for the scaling_factor of models with per-channel statistics.
     given = {name: value for name, value in given.items() if value is not None}
     if kind == "VQModel":
-        given.setdefault("latent_channels", 3)  # There the two kinds' defaults differ.
+        given.setdefault("latent_channels", 3)  # The default of diffusers differs by kind.
     if "block_out_channels" in given:
         given["block_out_channels"] = tuple(given["block_out_channels"])
     try:

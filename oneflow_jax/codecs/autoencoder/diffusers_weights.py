@@ -1,6 +1,6 @@
-"""Autoencoders on disk, as diffusers saves them: `config.json` and one file of tensors.
+"""Reads and writes autoencoders in the layout of diffusers: `config.json` and a safetensors file.
 
-| here                                        | there                                       |
+| parameter of this project                   | tensor of diffusers                         |
 |---------------------------------------------|---------------------------------------------|
 | down_blocks_0/resnets_1/conv1/kernel [HWIO] | down_blocks.0.resnets.1.conv1.weight [OIHW] |
 | mid_block/attentions_0/to_out_0/kernel [IO] | mid_block.attentions.0.to_out.0.weight [OI] |
@@ -33,25 +33,25 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pickle", ".pkl")
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-"""By safetensors' names, the types that weights may be stored in."""
+"""Supported data types of stored weights, by their safetensors name."""
 
 _LEGACY_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""What attention's matrices were called when Stable Diffusion 1 was published."""
+"""Present names of attention matrices, by their names in old files (Stable Diffusion 1)."""
 
 _LEGACY_NAME_PATTERN = re.compile(rf"(?<=\.attentions\.)(\d+)\.({'|'.join(_LEGACY_NAMES)})(?=\.)")
 
 _TORCH_LEAF_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 _TORCH_TO_FLAX_AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
-"""By the number of a kernel's axes, the order that turns PyTorch's into linen's."""
+"""Axis permutation from a PyTorch weight to a linen kernel, by number of axes."""
 
 
 def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
-    """The architecture and float32 parameters of an autoencoder in a folder.
+    """Load the architecture and the float32 parameters of an autoencoder from a folder.
 
     Raises:
-        UserError: a file is missing or none of diffusers', or the tensors are not those that
-            `config.json` asks for; the message names file, tensor and shape.
+        UserError: a file is missing or not in the layout of diffusers, or the tensors do not match
+            `config.json`; the message names file, tensor and shape.
     """
     architecture = config.read(folder)
     path = _find_file(folder)
@@ -61,23 +61,23 @@ def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
         name = _diffusers_name(ours)
         if name not in stored:
             raise UserError(
-                f"{path}: tensor {name} {_torch_shape(ours, shape.shape)} is missing. Is "
-                f"{config.CONFIG_FILE} beside it that of this file?"
+                f"{path}: tensor {name} {_torch_shape(ours, shape.shape)} is missing. Check that "
+                f"the {config.CONFIG_FILE} in the same folder belongs to this file."
             )
         params[ours] = jnp.asarray(_convert_tensor(path, ours, stored.pop(name), shape.shape))
     if stored:
         name, value = min(stored.items())
         raise UserError(
-            f"{path}: tensor {name} {value.shape} ({len(stored)} such in all) is no part of what "
-            f"{config.CONFIG_FILE} describes. Is it that of this file?"
+            f"{path}: tensor {name} {value.shape} (one of {len(stored)}) is not part of the model "
+            f"that {config.CONFIG_FILE} describes. Check that it belongs to this file."
         )
     return architecture, traverse_util.unflatten_dict(params)
 
 
 def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None:
-    """Writes an autoencoder so that `load` and diffusers read it; float32.
+    """Write an autoencoder in float32, so that `load` and diffusers can read it.
 
-    Each file is whole or as it was before; the one of tensors comes last.
+    Each file is replaced atomically; the file of tensors is written last.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -86,17 +86,17 @@ def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None
         if ours[-1] == "kernel":
             value = value.transpose(np.argsort(_TORCH_TO_FLAX_AXES[value.ndim]))
         tensors[_diffusers_name(ours)] = np.ascontiguousarray(value)
-    # diffusers refuses files that do not say which library's layout they have.
+    # diffusers refuses files whose metadata does not name the framework of the layout.
     data = safetensors.numpy.save(tensors, {"format": "pt"})
     _write(folder / config.CONFIG_FILE, architecture.to_json().encode())
     _write(folder / WEIGHTS_FILE, data)
 
 
 def fingerprint(architecture: Architecture, params: PyTree) -> str:
-    """16 hex digits that change with the architecture and with any bit of any parameter.
+    """Return a hash of the architecture and all parameters, 16 hex digits.
 
-    Fields of the architecture that have their default do not count, so that a field that comes to
-    be later leaves the fingerprints of older models alone.
+    Fields of the architecture that have their default value are not hashed. So adding a field
+    later does not change the fingerprints of older models.
     """
     settings = {
         field.name: getattr(architecture, field.name)
@@ -116,7 +116,7 @@ def _flatten(params: PyTree) -> dict[tuple[str, ...], PyTree]:
 
 
 def _diffusers_name(param_path: tuple[str, ...]) -> str:
-    """The name of a parameter in diffusers' files, as in the table above."""
+    """Return the name of a parameter in files of diffusers; see the table at the top."""
     *modules, leaf = param_path
     return ".".join(
         [*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), _TORCH_LEAF_NAMES[leaf]]
@@ -124,7 +124,7 @@ def _diffusers_name(param_path: tuple[str, ...]) -> str:
 
 
 def _torch_shape(param_path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that a parameter has in diffusers' files."""
+    """Return the shape of a parameter in files of diffusers."""
     if param_path[-1] != "kernel":
         return shape
     return tuple(shape[axis] for axis in np.argsort(_TORCH_TO_FLAX_AXES[len(shape)]))
@@ -133,16 +133,15 @@ def _torch_shape(param_path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[i
 def _convert_tensor(
     path: epath.Path, param_path: tuple[str, ...], value: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """A stored tensor as the parameter it is."""
+    """Convert a stored tensor to a float32 parameter, after checking its shape."""
     wanted = _torch_shape(param_path, shape)
     found = value.shape
-    if len(wanted) == 2 and found[2:] == (1, 1):  # Old files have matrices as convolutions.
+    if len(wanted) == 2 and found[2:] == (1, 1):  # Old files store matrices as 1x1 convolutions.
         value = value[:, :, 0, 0]
     if value.shape != wanted:
         raise UserError(
-            f"{path}: tensor {_diffusers_name(param_path)} is {found}, but {config.CONFIG_FILE} "
-            "asks for "
-            f"{wanted}. Is it that of this file?"
+            f"{path}: tensor {_diffusers_name(param_path)} has shape {found}, but "
+            f"{config.CONFIG_FILE} requires {wanted}. Check that it belongs to this file."
         )
     if param_path[-1] == "kernel":
         value = value.transpose(_TORCH_TO_FLAX_AXES[value.ndim])
@@ -150,7 +149,7 @@ def _convert_tensor(
 
 
 def _find_file(folder: epath.Path) -> epath.Path:
-    """The one file of tensors in a folder."""
+    """Return the path of the safetensors file in a folder."""
     if (folder / WEIGHTS_FILE).exists():
         return folder / WEIGHTS_FILE
     found = sorted(folder.glob("*.safetensors"))
@@ -159,8 +158,8 @@ def _find_file(folder: epath.Path) -> epath.Path:
     if found:
         names = ", ".join(path.name for path in found)
         raise UserError(
-            f"{folder}: there are several files of tensors ({names}); which one is meant? Leave "
-            f"only that one, or name it {WEIGHTS_FILE}."
+            f"{folder} has several .safetensors files ({names}). Keep only the one to load, or "
+            f"rename it to {WEIGHTS_FILE}."
         )
     pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES]
     if pickles:
@@ -169,12 +168,12 @@ def _find_file(folder: epath.Path) -> epath.Path:
 
 
 def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
-    """The tensors of a file, by their present names."""
+    """Read all tensors of a file; tensors with old names get their present names."""
     try:
         entries = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise UserError(
-            f"{path} is cut off, or no safetensors file ({error}). Fetch it again. "
+            f"{path} is truncated or not a safetensors file ({error}). Download it again. "
             f"{_conversion_hint(path.parent)}"
         ) from error
     return dict(_iter_tensors(path, entries))
@@ -186,8 +185,8 @@ def _iter_tensors(
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:
             raise UserError(
-                f"{path}: tensor {name} is of type {entry['dtype']}; weights may be of "
-                f"{', '.join(_DTYPES)}. Convert it."
+                f"{path}: tensor {name} has the unsupported type {entry['dtype']}. Convert it to "
+                f"one of {', '.join(_DTYPES)}."
             )
         value = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
         yield (
@@ -198,7 +197,7 @@ def _iter_tensors(
 
 def _conversion_hint(folder: epath.Path) -> str:
     return (
-        "Only safetensors files are read, since to read a pickle is to run what is in it. To "
+        "Only safetensors files are supported, because loading a pickle executes code from it. To "
         'convert one that you trust, with diffusers installed: python -c "import diffusers; '
         f"diffusers.AutoencoderKL.from_pretrained('{folder}', use_safetensors=False)"
         f".save_pretrained('{folder}')\" (or VQModel)."
@@ -206,7 +205,7 @@ def _conversion_hint(folder: epath.Path) -> str:
 
 
 def _write(path: epath.Path, data: bytes) -> None:
-    if "://" in os.fspath(path):  # In an object store: it appears whole.
+    if "://" in os.fspath(path):  # Writes to an object store are atomic.
         path.write_bytes(data)
         return
     draft = path.with_name(path.name + ".draft")

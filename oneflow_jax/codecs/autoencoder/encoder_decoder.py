@@ -1,4 +1,4 @@
-"""Encoder and decoder: levels of residual blocks, each half as high and wide as the one before."""
+"""Convolutional encoder and decoder: levels of residual blocks, a factor of 2 apart in size."""
 
 import flax.linen as nn
 from jax.typing import DTypeLike
@@ -9,27 +9,29 @@ from oneflow_jax.shapes import Array, Float
 
 
 class Stage(nn.Module):
-    """Residual blocks, then a change of size, if any.
+    """Residual blocks of one level, followed by down- or upsampling.
 
     Attributes:
-        features: width.
-        blocks: how many.
-        groups: of normalization.
-        resize: "downsamplers", "upsamplers" or "".
-        dtype: to compute in.
+        features: number of output channels.
+        num_blocks: number of residual blocks.
+        num_groups: number of groups of group normalization.
+        resize: "downsamplers", "upsamplers", or "" for no change of size.
+        dtype: data type of the computation.
     """
 
     features: int
-    blocks: int
-    groups: int
+    num_blocks: int
+    num_groups: int
     resize: str
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B h w d"]:
-        """The next level's input."""
-        for n in range(self.blocks):
-            block = layers.ResnetBlock(self.features, self.groups, self.dtype, name=f"resnets_{n}")
+        """Return the input of the next level."""
+        for n in range(self.num_blocks):
+            block = layers.ResnetBlock(
+                self.features, self.num_groups, self.dtype, name=f"resnets_{n}"
+            )
             x = block(x)
         if not self.resize:
             return x
@@ -38,33 +40,33 @@ class Stage(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """The innermost level: two residual blocks, and attention between them."""
+    """The lowest-resolution level: two residual blocks, with self-attention between them."""
 
     features: int
-    groups: int
-    attends: bool
+    num_groups: int
+    use_attention: bool
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
-        """The picture, as wide as before."""
-        x = layers.ResnetBlock(self.features, self.groups, self.dtype, name="resnets_0")(x)
-        if self.attends:
-            x = layers.SelfAttention(self.groups, self.dtype, name="attentions_0")(x)
-        return layers.ResnetBlock(self.features, self.groups, self.dtype, name="resnets_1")(x)
+        """Return features of the same shape as `x`."""
+        x = layers.ResnetBlock(self.features, self.num_groups, self.dtype, name="resnets_0")(x)
+        if self.use_attention:
+            x = layers.SelfAttention(self.num_groups, self.dtype, name="attentions_0")(x)
+        return layers.ResnetBlock(self.features, self.num_groups, self.dtype, name="resnets_1")(x)
 
 
 class Encoder(nn.Module):
-    """Pictures to `out_channels` numbers for each place of the latent grid."""
+    """Encoder: maps images to `out_channels` channels on the latent grid."""
 
-    shape: Architecture
+    architecture: Architecture
     out_channels: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w c"]:
-        """The numbers of each place; pixels are from -1 to 1."""
-        shape, dtype = self.shape, self.dtype
+        """Encode pixels, which are in [-1, 1]."""
+        shape, dtype = self.architecture, self.dtype
         widths, groups = shape.block_out_channels, shape.norm_num_groups
         x = layers.conv(widths[0], dtype, "conv_in")(pixels)
         for n, width in enumerate(widths):
@@ -77,15 +79,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pictures."""
+    """Decoder: maps latents to images."""
 
-    shape: Architecture
+    architecture: Architecture
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
-        """Pixels, about -1 to 1."""
-        shape, dtype = self.shape, self.dtype
+        """Decode latents to pixels, approximately in [-1, 1]."""
+        shape, dtype = self.architecture, self.dtype
         widths, groups = shape.block_out_channels[::-1], shape.norm_num_groups
         x = layers.conv(widths[0], dtype, "conv_in")(latents)
         x = MidBlock(widths[0], groups, shape.mid_block_add_attention, dtype, name="mid_block")(x)

@@ -1,4 +1,4 @@
-"""`AutoencoderKL`: pictures as Gaussians over latents, the Stable Diffusion family's codec.
+"""`AutoencoderKL`, the VAE of the Stable Diffusion family: each latent is a Gaussian.
 
 Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022, section 3.1.
 """
@@ -16,65 +16,65 @@ from oneflow_jax.shapes import Array, Float, Key
 
 @flax.struct.dataclass
 class DiagonalGaussian:
-    """A normal distribution for each latent: its mean, and the logarithm of its variance."""
+    """An independent normal distribution for each latent."""
 
     mean: Float[Array, "B h w C"]
     log_variance: Float[Array, "B h w C"]
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, "B h w C"]:
-        """One draw."""
+        """Draw a sample."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 
-    def divergence(self) -> Float[Array, "B h w C"]:
-        """KL(this || standard normal), in nats, latent by latent."""
+    def kl(self) -> Float[Array, "B h w C"]:
+        """Return KL(this || N(0, 1)) of each latent, in nats."""
         variance = jnp.exp(self.log_variance)
         return 0.5 * (self.mean**2 + variance - 1 - self.log_variance)
 
 
 class AutoencoderKL(nn.Module):
-    """Encoder, bottleneck and decoder.
+    """Variational autoencoder with a KL penalty.
 
     Attributes:
-        shape: its architecture.
-        dtype: to compute in; parameters are float32.
+        architecture: architecture of the network.
+        dtype: data type of the computation; parameters are float32.
     """
 
-    shape: Architecture
+    architecture: Architecture
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """The parameters, named as diffusers names them."""
-        channels = self.shape.latent_channels
-        self.encoder = encoder_decoder.Encoder(self.shape, 2 * channels, self.dtype)
-        self.decoder = encoder_decoder.Decoder(self.shape, self.dtype)
-        if self.shape.use_quant_conv:
+        """Create the submodules, named as in diffusers."""
+        channels = self.architecture.latent_channels
+        self.encoder = encoder_decoder.Encoder(self.architecture, 2 * channels, self.dtype)
+        self.decoder = encoder_decoder.Decoder(self.architecture, self.dtype)
+        if self.architecture.use_quant_conv:
             self.quant_conv = layers.conv(2 * channels, self.dtype, None, kernel_size=1)
-        if self.shape.use_post_quant_conv:
+        if self.architecture.use_post_quant_conv:
             self.post_quant_conv = layers.conv(channels, self.dtype, None, kernel_size=1)
 
     def encode(self, pixels: Float[Array, "B H W 3"]) -> DiagonalGaussian:
-        """What the latents may be; pixels are from -1 to 1."""
+        """Encode pixels in [-1, 1] as a distribution of latents."""
         moments = self.encoder(pixels)
-        if self.shape.use_quant_conv:
+        if self.architecture.use_quant_conv:
             moments = self.quant_conv(moments)
         mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         return DiagonalGaussian(mean=mean, log_variance=jnp.clip(log_variance, -30.0, 20.0))
 
     def decode(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Pixels, about -1 to 1, of latents as `encode` gives them, unscaled."""
-        if self.shape.use_post_quant_conv:
+        """Decode unscaled latents, as from `encode`, to pixels approximately in [-1, 1]."""
+        if self.architecture.use_post_quant_conv:
             latents = self.post_quant_conv(latents)
         return self.decoder(latents).astype(jnp.float32)
 
-    def encoded(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The likeliest latents."""
+    def to_latents(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """Encode pixels as the mean of the latents."""
         return self.encode(pixels).mean
 
-    def decoded(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """The pictures of latents."""
+    def from_latents(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
+        """Decode latents to pixels."""
         return self.decode(latents)
 
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-        """The picture that its likeliest latents decode to."""
-        return self.decoded(self.encoded(pixels))
+        """Reconstruct images from the mean of their latents."""
+        return self.from_latents(self.to_latents(pixels))

@@ -1,6 +1,6 @@
-"""The parts of a convolutional autoencoder, named as diffusers names them.
+"""Layers of a convolutional autoencoder, with the parameter names of diffusers.
 
-All of them see pictures as `[B H W c]`, c being whatever number of channels.
+All layers take and return `[B H W c]`, where c is the number of channels.
 """
 
 import flax.linen as nn
@@ -12,34 +12,37 @@ from jax.typing import DTypeLike
 from oneflow_jax.shapes import Array, Float
 
 EPSILON = 1e-6
-"""Of all group normalizations."""
+"""Epsilon of all group normalizations."""
 
 WINOGRAD_MIN_CHANNELS = 64
-"""Output channels from which `winograd_conv` is faster: on a CPU with AVX-512 it takes 0.76 to 0.94
-of the time of XLA's convolution with 64 and 128 channels, forward and backward; 1.07 with 32."""
+"""Minimum number of output channels for which `winograd_conv` is used.
+
+On a CPU with AVX-512, it takes 0.76 to 0.94 times as long as XLA's convolution with 64 and 128
+channels, forward and backward, and 1.07 times as long with 32 channels.
+"""
 
 
 def conv(features: int, dtype: DTypeLike, name: str | None, kernel_size: int = 3) -> nn.Module:
-    """A convolution that keeps height and width."""
+    """Return a convolution layer that keeps height and width."""
     if kernel_size == 1:
         return Conv1x1(features, dtype, name=name)
     return Conv3x3(features, dtype, name=name)
 
 
 def group_norm(num_groups: int, dtype: DTypeLike, name: str) -> nn.Module:
-    """Group normalization; statistics in float32."""
+    """Return a group normalization layer, which computes its statistics in float32."""
     return GroupNorm(num_groups, dtype, name=name)
 
 
 class Conv3x3(nn.Module):
-    """A 3 x 3 convolution that keeps height and width, with linen's parameters for one."""
+    """3x3 convolution with padding 1; the parameters are the same as those of `nn.Conv`."""
 
     features: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B H W d"]:
-        """The convolved picture."""
+        """Apply the convolution."""
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -54,11 +57,11 @@ class Conv3x3(nn.Module):
 def winograd_conv(
     x: Float[Array, "B H W c"], kernel: Float[Array, "3 3 c d"]
 ) -> Float[Array, "B H W d"]:
-    """A 3 x 3 convolution, two rows at once by four products where there are six; H is even.
+    """Compute a 3x3 convolution by Winograd's algorithm along the height; H must be even.
 
-    Winograd's F(2, 3), Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016,
-    section 4.1, along the height alone: sums of rows, and for each of four such sums a 1 x 3
-    convolution. Along both axes there are fewer products, but not less time: there are more sums.
+    F(2, 3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, section
+    4.1: two output rows take four 1x3 convolutions of sums of rows instead of six. Applying it
+    along both axes takes fewer multiplications but is not faster, since it needs more additions.
     """
     above, first, second, below = (
         jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))[:, row : row + x.shape[1] : 2]
@@ -89,10 +92,10 @@ def _conv2d(
 
 
 class Conv1x1(nn.Module):
-    """A 1 x 1 convolution, with linen's parameters for one.
+    """1x1 convolution; the parameters are the same as those of `nn.Conv`.
 
-    Multiplied as a matrix of two axes: XLA's CPU backend takes 1.3 to 1.9 times as long for the
-    convolution, forward and backward.
+    It is computed as a 2-D matmul. On XLA's CPU backend, a convolution takes 1.3 to 1.9 times as
+    long, forward and backward.
     """
 
     features: int
@@ -100,7 +103,7 @@ class Conv1x1(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B H W d"]:
-        """Every place mapped by itself."""
+        """Apply the convolution."""
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -110,27 +113,27 @@ class Conv1x1(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """(x - mean) / deviation * scale + bias; mean and deviation are a group of channels'.
+    """Group normalization: (x - mean) / std * scale + bias, with mean and std per channel group.
 
-    Sums go over places first, channel by channel, and the rest is done with the few numbers that
-    are left. linen's GroupNorm puts the groups on an axis of x, which takes XLA's CPU backend 1.3
-    to 1.7 times as long, forward and backward.
+    It reduces over height and width first, for each channel, and then over the channels of a
+    group. `nn.GroupNorm` reshapes x to have an axis of groups, which takes 1.3 to 1.7 times as
+    long on XLA's CPU backend, forward and backward.
     """
 
-    groups: int
+    num_groups: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B H W c"]:
-        """The normalized picture."""
+        """Normalize `x`."""
         batch, channels = x.shape[0], x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x = x.astype(jnp.float32)
 
         def grouped(sums: Float[Array, "B c"]) -> Float[Array, "B 1 1 c"]:
-            mean = jnp.mean(sums.reshape(batch, self.groups, -1), axis=-1)
-            return jnp.repeat(mean, channels // self.groups, axis=-1)[:, None, None]
+            mean = jnp.mean(sums.reshape(batch, self.num_groups, -1), axis=-1)
+            return jnp.repeat(mean, channels // self.num_groups, axis=-1)[:, None, None]
 
         mean = grouped(jnp.mean(x, axis=(1, 2)))
         variance = grouped(jnp.mean(x**2, axis=(1, 2))) - mean**2
@@ -139,18 +142,21 @@ class GroupNorm(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1 x 1 convolution of x if widths differ."""
+    """Residual block: x + conv(silu(norm(conv(silu(norm(x)))))).
+
+    If the widths of input and output differ, x passes through a 1x1 convolution before the sum.
+    """
 
     features: int
-    groups: int
+    num_groups: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B H W d"]:
-        """The block's output, `features` wide."""
-        y = nn.silu(group_norm(self.groups, self.dtype, "norm1")(x))
+        """Apply the block; the output has `features` channels."""
+        y = nn.silu(group_norm(self.num_groups, self.dtype, "norm1")(x))
         y = conv(self.features, self.dtype, "conv1")(y)
-        y = nn.silu(group_norm(self.groups, self.dtype, "norm2")(y))
+        y = nn.silu(group_norm(self.num_groups, self.dtype, "norm2")(y))
         y = conv(self.features, self.dtype, "conv2")(y)
         if x.shape[-1] != self.features:
             x = conv(self.features, self.dtype, "conv_shortcut", kernel_size=1)(x)
@@ -158,16 +164,16 @@ class ResnetBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """x + attention(norm(x)) over all places of the picture, with one head."""
+    """Single-head self-attention over all positions: x + attention(norm(x))."""
 
-    groups: int
+    num_groups: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B H W c"]:
-        """The attended picture."""
+        """Apply attention with its residual connection."""
         batch, height, width, channels = x.shape
-        flat = group_norm(self.groups, self.dtype, "group_norm")(x)
+        flat = group_norm(self.num_groups, self.dtype, "group_norm")(x)
         flat = flat.reshape(batch, height * width, channels)
         query, key, value = (
             nn.Dense(channels, dtype=self.dtype, name=name)(flat)[:, :, None]
@@ -178,13 +184,13 @@ class SelfAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A 3 x 3 convolution with stride 2; padded below and to the right alone."""
+    """3x3 convolution with stride 2, padded at the bottom and the right only."""
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B h w c"]:
-        """The picture at half its height and width."""
+        """Halve height and width."""
         halved = nn.Conv(
             x.shape[-1],
             (3, 3),
@@ -197,29 +203,30 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Every place four times, and a 3 x 3 convolution of that."""
+    """Nearest-neighbor 2x upsampling followed by a 3x3 convolution."""
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
-        """The picture at twice its height and width."""
+        """Double height and width."""
         return UpsampleConv(self.dtype, name="conv")(x)
 
 
 class UpsampleConv(nn.Module):
-    """A 3 x 3 convolution of a picture whose every place stands four times.
+    """Nearest-neighbor 2x upsampling and a 3x3 convolution, computed without the upsampled image.
 
-    Of the nine places that a kernel sees there, only four differ. So each of the four places that
-    come of one is a 2 x 2 convolution of the small picture, whose kernel has sums of the large
-    one's rows and columns. Multiplications: 4/9; time on a CPU, forward and backward: 0.5.
+    A 3x3 window of the upsampled image covers only four different input pixels. So each of the
+    four output pixels per input pixel is a 2x2 convolution of the input, whose kernel contains sums
+    of rows and columns of the 3x3 kernel. This takes 4/9 of the multiplications, and half of the
+    time on a CPU, forward and backward.
     """
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
-        """The large picture, convolved."""
+        """Apply upsampling and convolution."""
         batch, height, width, channels = x.shape
         shape = (3, 3, channels, channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -236,7 +243,11 @@ class UpsampleConv(nn.Module):
 
 
 def _fold_kernel(kernel: Float[Array, "..."], axis: int, phase: int) -> Float[Array, "..."]:
-    """Three taps of an axis as two: at even places the last two see the same, else the first."""
+    """Sum the two of three taps along an axis that cover the same input pixel.
+
+    These are the last two taps at even output positions (`phase` 0), and the first two at odd
+    positions (`phase` 1).
+    """
     first, second, third = jnp.split(kernel, 3, axis=axis)
     taps = (first + second, third) if phase else (first, second + third)
     return jnp.concatenate(taps, axis=axis)

@@ -1,4 +1,4 @@
-"""The network of an architecture, and the shapes of its parameters."""
+"""Network and parameter shapes of an `Architecture`."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ Model = AutoencoderKL | VQModel
 
 
 def make_model(architecture: Architecture, dtype: DTypeLike = jnp.float32) -> Model:
-    """The linen module; computes in `dtype`."""
+    """Return the linen module of an architecture, which computes in `dtype`."""
     kinds = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
     return kinds[architecture.kind](architecture, dtype)
 
 
 def param_shapes(architecture: Architecture) -> PyTree:
-    """Shape and type of each parameter, without making any."""
-    side = architecture.factor  # The smallest picture: one latent.
+    """Return shape and type of each parameter, without allocating any."""
+    side = architecture.downscale_factor  # The smallest image: one latent.
     pixels = jax.ShapeDtypeStruct((1, side, side, architecture.in_channels), jnp.float32)
     return jax.eval_shape(make_model(architecture).init, jax.random.key(0), pixels)["params"]

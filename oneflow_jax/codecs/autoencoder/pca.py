@@ -1,4 +1,4 @@
-"""The best linear codec: principal components of squares of pixels; others are held against it."""
+"""Baseline codec: PCA of image patches, the linear codec with the least squared error."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,15 @@ from oneflow_jax.codecs import grids
 def fit(
     images: UInt8[np.ndarray, "n H W 3"], patch_size: int, num_components: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit the codec that keeps `num_components` numbers of each `patch_size` x `patch_size` square.
+    """Fit a PCA with `num_components` components to patches of `patch_size` x `patch_size` pixels.
 
-    No linear codec loses less of these pictures in squared error. Returns what rebuilds pictures,
-    uint8 `[n H W 3]` of the same.
+    No linear codec has a lower squared error on these images.
+
+    Returns:
+        A function that reconstructs images, from uint8 `[n H W 3]` to uint8 `[n H W 3]`.
     """
     squares = _to_patches(images, patch_size)
-    # In float64: a float32 loses count of so many.
+    # A float32 sum over this many patches would lose precision.
     mean = squares.mean(axis=0, dtype=np.float64).astype(np.float32)
     _, vectors = np.linalg.eigh(np.cov(squares - mean, rowvar=False))
     basis = vectors[:, ::-1][:, :num_components]

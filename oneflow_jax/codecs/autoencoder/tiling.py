@@ -1,8 +1,8 @@
-"""Large pictures in tiles that overlap, so that a network's memory does not grow with the picture.
+"""Tiled encoding and decoding: the network's memory does not grow with the size of the image.
 
-Tiles are of one size and evenly spaced, so that a jitted network is compiled once for them all.
-Where two overlap, the weight of one falls in a straight line while that of the other rises. To be
-called outside of `jax.jit`, which would put as many copies of the network into one program.
+Tiles overlap, have one size and are evenly spaced, so a jitted network is compiled once for all of
+them. Overlapping tiles are blended with linear weights. Call these functions outside of `jax.jit`:
+inside, the program would contain a copy of the network for each tile.
 """
 
 import functools
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_fraction
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 TILE_SIZE = 512
-"""Pixels that a tile is high and wide."""
+"""Height and width of a tile, in pixels."""
 
 OVERLAP = 0.25
-"""Least share of a tile's side that the next one covers again; 0 or more, less than 1."""
+"""Minimum overlap of neighboring tiles, as a fraction of a tile's side, in [0, 1)."""
 
 
 def encode(
@@ -31,18 +31,19 @@ def encode(
     tile_size: int = TILE_SIZE,
     overlap: float = OVERLAP,
 ) -> PyTree:
-    """Latents, or whatever arrays `[B h w c]` the encoder makes of pictures; no codes.
+    """Encode images tile by tile.
 
     Args:
-        encoder: its arrays are 1 / factor as high and wide as the picture, which is `tile_size`
-            pixels high and wide, or as the whole if that is less.
-        pixels: pictures, H and W multiples of `downscale_factor`.
-        downscale_factor: pixels that a latent is high and wide.
-        tile_size: pixels, a multiple of `downscale_factor`.
-        overlap: see `OVERLAP`.
+        encoder: function from a tile to continuous arrays `[B h w c]` with 1 / `downscale_factor`
+            of its height and width; codes cannot be blended. Tiles have `tile_size` pixels, or
+            the image's height or width if that is less.
+        pixels: images; H and W are multiples of `downscale_factor`.
+        downscale_factor: height and width of a latent, in pixels.
+        tile_size: height and width of a tile, in pixels, a multiple of `downscale_factor`.
+        overlap: minimum overlap of tiles; see `OVERLAP`.
 
     Raises:
-        UserError: a size is no such multiple, or the overlap is out of range.
+        UserError: a size is not a multiple of `downscale_factor`, or the overlap is out of range.
     """
     height, width = pixels.shape[1:3]
     _validate(downscale_factor, overlap, {"height": height, "width": width, "tile_size": tile_size})
@@ -60,17 +61,19 @@ def decode(
     tile_size: int = TILE_SIZE,
     overlap: float = OVERLAP,
 ) -> PyTree:
-    """Pictures of latents.
+    """Decode latents to images tile by tile.
 
     Args:
-        decoder: from latents to pictures, `downscale_factor` times as high and wide.
-        latents: as `encode` makes them.
-        downscale_factor: pixels that a latent is high and wide.
-        tile_size: pixels, a multiple of `downscale_factor`.
-        overlap: see `OVERLAP`.
+        decoder: function from latents to images with `downscale_factor` times their height and
+            width.
+        latents: latents, as from `encode`.
+        downscale_factor: height and width of a latent, in pixels.
+        tile_size: height and width of a tile, in pixels, a multiple of `downscale_factor`.
+        overlap: minimum overlap of tiles; see `OVERLAP`.
 
     Raises:
-        UserError: `tile_size` is no such multiple, or the overlap is out of range.
+        UserError: `tile_size` is not a multiple of `downscale_factor`, or the overlap is out of
+            range.
     """
     _validate(downscale_factor, overlap, {"tile_size": tile_size})
     rows, columns = (
@@ -80,39 +83,43 @@ def decode(
 
 
 class AxisTiling(NamedTuple):
-    """Tiles along one axis, in places of the latent grid.
+    """Tiles along one axis of the latent grid; all lengths are in latents.
 
     Attributes:
-        length: places in all.
-        tile: places in a tile.
-        starts: first place of each tile.
+        length: length of the axis.
+        tile_size: length of a tile.
+        starts: index of the first latent of each tile.
     """
 
     length: int
-    tile: int
+    tile_size: int
     starts: tuple[int, ...]
 
     def weights(self, scale: int) -> Float[np.ndarray, "n t"]:
-        """Each tile's weights, which at every place sum to one, `scale` to a place of the grid.
+        """Return the blending weights of each tile, with `scale` weights per latent.
 
-        A tile's weight is how much of it has come in since its start, less how much of the next
-        one has.
+        At each point of the axis, the weights of all tiles sum to 1. Over the overlap of two
+        tiles, the weight of the first falls linearly from 1 to 0.
         """
         place = (np.arange(self.length * scale) + 0.5) / scale
         come = [np.ones_like(place)]
         for before, start in zip(self.starts, self.starts[1:], strict=False):
-            shared = max(before + self.tile - start, 1e-9)  # A step where they share nothing.
+            shared = max(before + self.tile_size - start, 1e-9)  # A step if they do not overlap.
             come.append(np.clip((place - start) / shared, 0, 1))
         come.append(np.zeros_like(place))
         cuts = [
-            (come[n] - come[n + 1])[start * scale : (start + self.tile) * scale]
+            (come[n] - come[n + 1])[start * scale : (start + self.tile_size) * scale]
             for n, start in enumerate(self.starts)
         ]
         return np.stack(cuts).astype(np.float32)
 
 
 def tile_axis(length: int, tile_size: int, overlap: float) -> AxisTiling:
-    """As few tiles as cover an axis and overlap enough, spaced evenly; one if it is no longer."""
+    """Return the minimum number of evenly spaced tiles that cover the axis.
+
+    Neighboring tiles overlap by at least `overlap` of a tile. An axis that is no longer than a
+    tile has a single tile.
+    """
     tile_size = min(length, tile_size)
     step = max(1, tile_size - int(np.ceil(tile_size * overlap)))
     count = 1 + -(-(length - tile_size) // step)
@@ -121,23 +128,23 @@ def tile_axis(length: int, tile_size: int, overlap: float) -> AxisTiling:
 
 
 TileGrid = tuple[int, AxisTiling, AxisTiling]
-"""Numbers of an array to a place of the latent grid, and the tiles along its height and width."""
+"""Array elements per latent along each axis, and the tiles along height and width."""
 
 
 def _apply_tiled(
     apply: Callable[[Array], PyTree], x: Array, input_grid: TileGrid, output_grid: TileGrid
 ) -> PyTree:
-    """`apply` on each tile of x, and the results blended."""
+    """Call `apply` on each tile of x and blend the results."""
     zoom, rows, columns = input_grid
     if len(rows.starts) == len(columns.starts) == 1:
         return apply(x)
     scale = output_grid[0]
-    size = (x.shape[0], rows.tile * zoom, columns.tile * zoom, x.shape[-1])
+    size = (x.shape[0], rows.tile_size * zoom, columns.tile_size * zoom, x.shape[-1])
     whole = (x.shape[0], rows.length * scale, columns.length * scale)
     canvas = None
     for top, by_row in zip(rows.starts, rows.weights(scale), strict=True):
         for left, by_column in zip(columns.starts, columns.weights(scale), strict=True):
-            # dynamic_slice, since a program is compiled for each place that x[...] would cut at.
+            # x[...] would compile a program for each offset; dynamic_slice compiles one.
             tile = apply(lax.dynamic_slice(x, (0, top * zoom, left * zoom, 0), size))
             if canvas is None:
                 canvas = jax.tree.map(lambda y: jnp.zeros((*whole, y.shape[-1]), y.dtype), tile)
@@ -154,7 +161,7 @@ def _add_tile(
     top: Int[Array, ""],
     left: Int[Array, ""],
 ) -> PyTree:
-    """The canvas with a weighted tile added at a corner, in the canvas's own memory."""
+    """Add a weighted tile to the canvas at (top, left), in place (the canvas is donated)."""
     weight = (row_weights[:, None] * column_weights[None])[None, :, :, None]
 
     def add(canvas: Array, tile: Array) -> Array:
@@ -170,7 +177,6 @@ def _validate(downscale_factor: int, overlap: float, sizes: dict[str, int]) -> N
     for name, size in sizes.items():
         if size % downscale_factor or not size:
             raise UserError(
-                f"{name}={size}: give a multiple of {downscale_factor}, a latent's pixels."
+                f"{name}={size}: give a multiple of {downscale_factor}, the pixels per latent."
             )
-    if not 0 <= overlap < 1:
-        raise UserError(f"overlap={overlap}: give a share of a tile's side, from 0 to below 1.")
+    check_fraction("overlap", overlap, allow_one=False)

@@ -1,1 +1,1 @@
-"""Documents of the user's own: read where they lie, whatever is wrong with them."""
+"""Custom data: read the user's files in place and tolerate invalid content."""

@@ -1,59 +1,63 @@
-"""What may be wrong with a user's data, by name, and what is done about it.
+"""Names and descriptions of the faults in a user's data, and of their repairs.
 
-Nothing that is found in data stops a preparation: it is left out, or put right, and counted.
+No fault in the data stops the preparation. The faulty part is dropped or repaired, and counted.
 """
 
 DROP_REASONS = {
-    # Of a document, or of what was to be one.
+    # Reasons to drop a document.
     "malformed line": "not JSON, or nested too deeply",
-    "unknown layout": "JSON, but none of the layouts in docs/own_data.md",
+    "unknown layout": "valid JSON, but none of the layouts in docs/own_data.md",
     "line too long": "more than 64 MiB in one line",
-    "unreadable file": "an archive, a table, a page or a file that cannot be read, or read on",
-    "empty document": "neither words nor a picture",
-    "no picture left": "there were pictures, and all of them were dropped",
-    "the reader died": "its process died over it, twice",
-    "the reader hung": "took longer than source.patience seconds",
-    "unexpected error": "an error that no reader knows: please report it",
-    # Of a picture.
-    "outside the folder": "a path that leads out of the given folder, by .., / or a link",
-    "address, not a file": "http:, data: or the like; nothing is ever downloaded",
-    "missing file": "there is no such file",
+    "unreadable file": "an archive, a table, a page or a file that cannot be read, or only in part",
+    "empty document": "neither text nor an image",
+    "no picture left": "all images of the document were dropped",
+    "the reader died": "the process that read the document crashed twice",
+    "the reader hung": "reading took longer than source.read_timeout seconds",
+    "unexpected error": "an error that the reader does not handle; please report it",
+    # Reasons to drop an image.
+    "outside the folder": "a path that leads out of the given folder, through .., / or a link",
+    "address, not a file": "a URL (http:, data: or similar); nothing is ever downloaded",
+    "missing file": "the file does not exist",
     "not a file": "a folder, a pipe, a socket or a device",
-    "bad path": "no text, empty, too long, or with a NUL in it",
-    "empty picture": "a file of no bytes, or of no height or width",
-    "too large": "more bytes than 256 MiB (a page: 16), or more pixels than source.megapixels",
-    "not a picture": "no picture of a known format, whatever its name says",
-    "damaged picture": "cut short, or wrong inside",
-    # Of words.
-    "not words": "where words should be there is something else",
-    "blank words": "nothing to see: white space, control characters",
+    "bad path": "not a string, empty, too long, or with a NUL character",
+    "empty picture": "a file of 0 bytes, or an image of height or width 0",
+    "too large": "more than 256 MiB (a page: 16 MiB), or more than source.max_megapixels",
+    "not a picture": "not an image of a supported format, regardless of its extension",
+    "damaged picture": "truncated or corrupt",
+    # Reasons to drop a text.
+    "not words": "a value that is not a string where text is expected",
+    "blank words": "only white space or control characters",
 }
-"""Why something is left out."""
+"""Description of each reason to drop a document, an image or a text."""
 
 REPAIRS = {
-    "invalid UTF-8": "bytes that are no UTF-8 became U+FFFD",
-    "lone surrogates": "halves of characters became U+FFFD",
-    "control characters": "taken out",
-    "first frame": "of an animation the first picture was taken",
-    "transparency": "laid over white",
-    "CMYK": "turned into RGB",
-    "16 bits": "turned into 8",
-    "wrong extension": "read by what it is, not by its name",
-    "cut into sections": "more than 20,000 words, or 100,000 characters without a break",
+    "invalid UTF-8": "bytes that are not UTF-8 were replaced with U+FFFD",
+    "lone surrogates": "unpaired surrogates were replaced with U+FFFD",
+    "control characters": "removed",
+    "first frame": "only the first frame of an animation was used",
+    "transparency": "composited on white",
+    "CMYK": "converted to RGB",
+    "16 bits": "converted to 8 bits",
+    "wrong extension": "read according to its content, not its extension",
+    "cut into sections": "more than 20,000 words or 100,000 characters",
 }
-"""What is put right and kept."""
+"""Description of each repair; repaired parts are kept."""
 
 
 class DataError(Exception):
-    """Something in the data cannot be used.
+    """A document or a part of it cannot be used.
 
     Attributes:
         reason: a key of `DROP_REASONS`.
-        detail: what was seen, in a few words; may be empty.
+        detail: short description of what was found; may be empty.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        """Refuses a reason that nobody has explained."""
+        """Initialize the error.
+
+        Raises:
+            KeyError: `reason` is not a key of `DROP_REASONS`.
+        """
         if reason not in DROP_REASONS:
             raise KeyError(reason)
         super().__init__(reason, detail)

@@ -1,4 +1,4 @@
-"""The kinds of own data by name, and how a folder tells which it is."""
+"""Formats of custom data by name, and detection of the format of a folder."""
 
 import collections
 import pathlib
@@ -22,34 +22,32 @@ _KIND_BY_EXTENSION = {
     **dict.fromkeys(parquet.EXTENSIONS, "parquet"),
     **dict.fromkeys(web_pages.EXTENSIONS, "pages"),
 }
-"""Endings of files that only one kind has."""
+"""Format of each file extension that only one format uses."""
 
 
 def get_reader(kind: str) -> FormatReader:
-    """The reader of a kind.
+    """Return the reader of a format.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: the format is unknown.
     """
-    if kind not in READERS:
-        raise errors.UserError(
-            f"source.kind={kind!r} is unknown; choose from auto, {', '.join(READERS)}"
-        )
+    errors.check_one_of("source.format", kind, READERS)
     return READERS[kind]
 
 
 def detect_format(settings: Settings) -> str:
-    """The kind of data at `settings.path`: as configured, or told by the files' names.
+    """Return the format of the data at `settings.path`: configured, or detected from file names.
 
     Raises:
-        UserError: there is nothing at that path, no file that tells, or files of several kinds.
+        UserError: the path does not exist, or it has no files of a known format, or files of
+            several formats.
     """
-    if settings.kind != "auto":
-        get_reader(settings.kind)
-        return settings.kind
+    errors.check_one_of("source.format", settings.format, ("auto", *READERS))
+    if settings.format != "auto":
+        return settings.format
     path = pathlib.Path(settings.path).expanduser()
     if not path.exists():
-        raise errors.UserError(f"source.path={settings.path}: there is no such file or folder")
+        raise errors.UserError(f"source.path={settings.path}: no such file or folder")
     if (path / tfds.INFO_FILE).exists():
         return "tfds"
     files = settings.list_files(tuple(_KIND_BY_EXTENSION))
@@ -65,11 +63,11 @@ def detect_format(settings: Settings) -> str:
         return "pairs"
     if not found:
         raise errors.UserError(
-            f"source.path={settings.path}: no file there tells what kind of data it is (endings "
-            f"{', '.join(_KIND_BY_EXTENSION)}): look at docs/own_data.md, or set source.kind"
+            f"source.path={settings.path}: no file has a known extension "
+            f"({', '.join(_KIND_BY_EXTENSION)}). See docs/own_data.md, or set source.format."
         )
     counts = ", ".join(f"{count} of {name!r}" for name, count in found.items())
     raise errors.UserError(
-        f"source.path={settings.path} holds files of several kinds ({counts}): set source.kind, or "
-        "give a folder of one kind"
+        f"source.path={settings.path}: the folder has files of several formats ({counts}). Set "
+        "source.format, or give a folder of one format."
     )

@@ -1,4 +1,4 @@
-"""Words and pictures of an HTML page, in reading order, without what surrounds them."""
+"""Extraction of text and images from an HTML page in reading order, without navigation etc."""
 
 import html.parser
 import urllib.parse
@@ -10,7 +10,7 @@ SKIP_ELEMENTS = frozenset(
         *("video", "audio", "canvas", "map", "dialog"),
     )
 )
-"""Elements whose insides are no part of the text."""
+"""Elements whose content is skipped."""
 
 SKIP_ROLES = frozenset(("navigation", "banner", "search", "contentinfo", "complementary", "dialog"))
 SKIP_CLASSES = frozenset(
@@ -33,10 +33,10 @@ INLINE_ELEMENTS = frozenset(
         *("strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr"),
     )
 )
-"""Elements that do not part words."""
+"""Elements that do not separate words."""
 
 MAX_DEPTH = 512
-"""Elements within elements; what is open beyond is forgotten."""
+"""Maximum nesting depth; deeper elements are not tracked."""
 
 HtmlPart = tuple[str, str]
 """("text", words) or ("image", address)."""
@@ -45,21 +45,21 @@ HtmlPart = tuple[str, str]
 class _PageParser(html.parser.HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.everything: list[HtmlPart] = []
-        self.main: list[HtmlPart] = []
-        self._open: list[tuple[str, str]] = []  # element, and what it begins
-        self._skipping = self._inside = 0
-        self._words: list[str] = []
+        self.all_parts: list[HtmlPart] = []
+        self.main_parts: list[HtmlPart] = []
+        self._open_elements: list[tuple[str, str]] = []  # (element, region that it begins)
+        self._skip_depth = self._main_depth = 0
+        self._text_buffer: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         if tag not in INLINE_ELEMENTS:
-            self._words.append(" ")
-        if tag == "img" and not self._skipping:
+            self._text_buffer.append(" ")
+        if tag == "img" and not self._skip_depth:
             address = values.get("src") or values.get("data-src")
             if address:
-                self._add(("image", address))
-        if tag in VOID_ELEMENTS or len(self._open) >= MAX_DEPTH:
+                self._flush_and_emit(("image", address))
+        if tag in VOID_ELEMENTS or len(self._open_elements) >= MAX_DEPTH:
             return
         role = values.get("role", "")
         begins = ""
@@ -71,65 +71,65 @@ class _PageParser(html.parser.HTMLParser):
             begins = "skip"
         elif tag in ("main", "article") or role == "main":
             begins = "main"
-        self._open.append((tag, begins))
-        self._count(begins, 1)
+        self._open_elements.append((tag, begins))
+        self._track_depth(begins, 1)
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in INLINE_ELEMENTS:
-            self._words.append(" ")
-        if all(tag != name for name, _ in self._open):
+            self._text_buffer.append(" ")
+        if all(tag != name for name, _ in self._open_elements):
             return
-        while self._open:
-            name, begins = self._open.pop()
-            self._count(begins, -1)
+        while self._open_elements:
+            name, begins = self._open_elements.pop()
+            self._track_depth(begins, -1)
             if name == tag:
                 return
 
     def handle_data(self, data: str) -> None:
-        if not self._skipping:
-            self._words.append(data)
+        if not self._skip_depth:
+            self._text_buffer.append(data)
 
     def close(self) -> None:
         super().close()
         self._flush()
 
-    def _count(self, begins: str, change: int) -> None:
-        if begins == "main":
+    def _track_depth(self, region: str, change: int) -> None:
+        if region == "main":
             self._flush()
-            self._inside += change
-        elif begins == "skip":
-            self._skipping += change
+            self._main_depth += change
+        elif region == "skip":
+            self._skip_depth += change
 
     def _flush(self) -> None:
-        words = " ".join("".join(self._words).split(" "))
-        self._words = []
+        words = " ".join("".join(self._text_buffer).split(" "))
+        self._text_buffer = []
         if words.strip():
-            self._keep(("text", words))
+            self._emit(("text", words))
 
-    def _add(self, found: HtmlPart) -> None:
+    def _flush_and_emit(self, part: HtmlPart) -> None:
         self._flush()
-        self._keep(found)
+        self._emit(part)
 
-    def _keep(self, found: HtmlPart) -> None:
-        self.everything.append(found)
-        if self._inside:
-            self.main.append(found)
+    def _emit(self, part: HtmlPart) -> None:
+        self.all_parts.append(part)
+        if self._main_depth:
+            self.main_parts.append(part)
 
 
 def extract_parts(page: str) -> list[HtmlPart]:
-    """Words and addresses of pictures of a page.
+    """Return the texts and image addresses of a page.
 
-    If there is a `<main>`, an `<article>` or something of the role main, what is outside is left
-    out; scripts, navigation and the like always are.
+    If the page has a `<main>`, an `<article>` or an element with role main, everything outside of
+    it is dropped. Scripts, navigation and other `SKIP_ELEMENTS` are always dropped.
     """
     reader = _PageParser()
     reader.feed(page)
     reader.close()
-    return reader.main or reader.everything
+    return reader.main_parts or reader.all_parts
 
 
 def url_to_path(url: str) -> str:
-    """The path of a file that an address on a page means; other addresses stay as they are."""
+    """Convert a relative URL to a file path; other URLs are returned unchanged."""
     url = url.strip()
     if urllib.parse.urlsplit(url).scheme or url.startswith("//"):
         return url

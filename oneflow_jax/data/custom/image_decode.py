@@ -1,4 +1,4 @@
-"""Pictures of any origin, made into pixels of one size."""
+"""Decoding of images from any source to pixels of one size."""
 
 import io
 import pathlib
@@ -21,7 +21,7 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "AVIF": (".avif", ".avifs"),
 }
-"""Formats that are read, and their extensions. Pillow knows more, one of which runs a program."""
+"""Supported formats and their extensions. Others are disabled: one of them runs a program."""
 
 EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
 
@@ -31,21 +31,21 @@ _MODES_16_BIT = ("I", "F")
 def decode_image(
     data: bytes, name: str, pixels: int, max_megapixels: float
 ) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], set[str]]:
-    """The picture in a file's bytes, and what had to be put right: keys of `errors.REPAIRS`.
+    """Decode an image, and return it with the repairs that were made (keys of `REPAIRS`).
 
     Args:
-        data: of the file.
-        name: of the file, for its extension.
-        pixels: height and width wanted; proportions are kept, the rest is white.
-        max_megapixels: more are refused, before they are unpacked.
+        data: content of the file.
+        name: name of the file, for its extension.
+        pixels: height and width of the result; the aspect ratio is kept and the rest is white.
+        max_megapixels: larger images are rejected before they are decoded.
 
     Raises:
-        Fault: it is none of `FORMATS`, damaged, or too large.
+        DataError: the file is not in one of `FORMATS`, damaged, or too large.
     """
     if not data:
         raise DataError("empty picture")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Each that matters is told by what follows.
+        warnings.simplefilter("ignore")  # Relevant problems are detected below.
         try:
             return _decode(data, name, pixels, max_megapixels)
         except DataError:
@@ -54,7 +54,7 @@ def decode_image(
             raise DataError("not a picture", repr(data[:16])) from error
         except PIL.Image.DecompressionBombError as error:
             raise DataError("too large", str(error)) from error
-        except Exception as error:  # Pillow's decoders raise whatever hostile bytes lead them to.
+        except Exception as error:  # Pillow raises many types of exceptions on malicious bytes.
             raise DataError("damaged picture", f"{type(error).__name__}: {error}") from error
 
 
@@ -80,6 +80,6 @@ def _decode(
         if picture.has_transparency_data:
             repairs.add("transparency")
         if picture.format == "JPEG":
-            # Far fewer pixels to unpack, and still twice what is needed.
+            # Decode at a reduced size that is still at least twice what is needed.
             picture.draft(None, (2 * pixels, 2 * pixels))
         return pictures.to_square(picture, pixels), repairs

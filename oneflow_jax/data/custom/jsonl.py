@@ -1,7 +1,7 @@
-"""JSON lines, a document each, with pictures in files beside them: three layouts.
+"""Reader of JSON lines: one document per line, images in separate files, three layouts.
 
-{"document": [{"text": "a cat"}, {"image": "pictures/cat.png"}]}     ours; "text" and "image"
-                                                                     alone, in order, also do
+{"document": [{"text": "a cat"}, {"image": "images/cat.png"}]}     ours; the list alone, or one
+                                                                   {"text": ..., "image": ...}
 {"text_list": [...], "image_info": [{"image_name": ..., "matched_text_index": ...}]}     MMC4
 {"texts": ["a cat", null], "images": [null, "cat.png"]}                               OBELICS
 """
@@ -18,28 +18,29 @@ from oneflow_jax.data.custom.sandbox import SandboxedFolder
 EXTENSIONS = (".jsonl", ".ndjson")
 
 MAX_UNIT_BYTES = 4 * 2**20
-"""Of a file that one process reads in one go, at most."""
+"""Maximum number of bytes in a work unit."""
 
 TARGET_NUM_UNITS = 32
 MIN_UNIT_BYTES = 16 * 2**10
-"""Few data make smaller units, down to this, so that there are some to share out."""
+"""Minimum number of bytes in a work unit. Small data sets are divided into `TARGET_NUM_UNITS` units
+if possible, so that all workers have work."""
 
 MAX_LINE_BYTES = 64 * 2**20
-"""Of a line."""
+"""Maximum number of bytes in a line."""
 
 Part = str | bytes | RawImage | DataError
 
 
 class JsonlReader:
-    """JSON lines; see above."""
+    """Reader of JSON lines; the layouts are in the docstring of the module."""
 
-    def units(self, settings: Settings) -> list[WorkUnit]:
-        """Ranges of bytes; a line belongs to that in which it begins."""
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List byte ranges; a line belongs to the range in which it begins."""
         folder = settings.folder
         files = settings.list_files(EXTENSIONS)
         sizes = {}
         for name in files:
-            with folder.opened(name) as file:
+            with folder.open(name) as file:
                 sizes[name] = file.seek(0, 2)
         each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, sum(sizes.values()) // TARGET_NUM_UNITS))
         units = [
@@ -49,26 +50,26 @@ class JsonlReader:
         ]
         if not units:
             raise errors.UserError(
-                f"source.path={settings.path}: no line in any file whose name ends in "
-                f"{' or '.join(EXTENSIONS)}"
+                f"source.path={settings.path}: no lines found. Give a folder with "
+                f"{' or '.join(EXTENSIONS)} files."
             )
         return units
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """A document a line; empty lines are passed over."""
+        """Yield one document per line; empty lines are skipped."""
         folder, (name,) = settings.folder, unit.files
-        with folder.opened(name) as file:
+        with folder.open(name) as file:
             for start, line in _iter_lines(file, unit):
                 where = f"{name}, byte {start:,}"
                 if line is None:
-                    yield RawDocument(where, fault=DataError("line too long"))
+                    yield RawDocument(where, error=DataError("line too long"))
                 elif line.strip():
                     yield _parse_line(settings, folder, name, where, line)
 
 
 def _iter_lines(file: Any, unit: WorkUnit) -> Iterator[tuple[int, bytes | None]]:  # noqa: ANN401 - a file
-    """Lines that begin within the unit, each with its first byte; None for one that is too long."""
-    # The byte before tells whether a line begins here.
+    """Yield the offset and content of lines that begin in the unit; None for a line too long."""
+    # Start one byte before the unit: if it is a newline, a line begins at `unit.start`.
     file.seek(max(unit.start - 1, 0))
     if unit.start:
         _skip_to_newline(file)
@@ -84,7 +85,7 @@ def _iter_lines(file: Any, unit: WorkUnit) -> Iterator[tuple[int, bytes | None]]
 
 
 def _skip_to_newline(file: Any) -> None:  # noqa: ANN401 - a file
-    """To the beginning of the next line."""
+    """Advance to the beginning of the next line."""
     while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
         pass
 
@@ -93,20 +94,20 @@ def _parse_line(
     settings: Settings, folder: SandboxedFolder, name: str, location: str, line: bytes
 ) -> RawDocument:
     try:
-        # Bytes that are no UTF-8 stay to be seen in the words: `text_clean.clean_text` counts them.
+        # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
         found = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
-        return RawDocument(location, fault=DataError("malformed line", str(error)))
+        return RawDocument(location, error=DataError("malformed line", str(error)))
     try:
         parts = _parse_parts(found)
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         return RawDocument(
-            location, fault=DataError("unknown layout", f"{type(error).__name__}: {error}")
+            location, error=DataError("unknown layout", f"{type(error).__name__}: {error}")
         )
 
     def picture(path: object) -> Part:
-        if settings.images:
-            return locate_image(folder, path, f"{settings.images}/.")
+        if settings.image_root:
+            return locate_image(folder, path, f"{settings.image_root}/.")
         return locate_image(folder, path, name)
 
     return RawDocument(
@@ -114,8 +115,8 @@ def _parse_line(
     )
 
 
-def _parse_parts(data: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - whatever JSON holds
-    """The parts as ("text", words) and ("image", path), in reading order."""
+def _parse_parts(data: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any JSON value
+    """Return the parts as ("text", words) and ("image", path), in reading order."""
     if isinstance(data, dict) and "text_list" in data:
         return _parse_mmc4(data)
     if isinstance(data, dict) and "texts" in data:
@@ -124,7 +125,7 @@ def _parse_parts(data: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - whatever
         data = data["document"]
     items = [{key: value} for key, value in data.items()] if isinstance(data, dict) else data
     if not isinstance(items, list):
-        raise TypeError(f"a {type(data).__name__} is no document")
+        raise TypeError(f"a {type(data).__name__} is not a document")
     parts = []
     for item in items:
         if isinstance(item, str):
@@ -137,7 +138,7 @@ def _parse_parts(data: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - whatever
 
 
 def _parse_mmc4(data: dict[str, Any]) -> list[tuple[str, Any]]:
-    """A picture stands before the sentence that it was matched with."""
+    """Parse the MMC4 layout, with each image before the sentence that it was matched with."""
     before: dict[int, list[Any]] = {}
     for picture in data.get("image_info") or []:
         at = picture.get("matched_text_index", 0)
@@ -153,7 +154,7 @@ def _parse_mmc4(data: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _parse_obelics(data: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Two lists of one length; where one has nothing, the other has something."""
+    """Parse the OBELICS layout: two lists of equal length with None where the other has a part."""
     parts: list[tuple[str, Any]] = []
     for text, path in zip(data["texts"], data["images"], strict=True):
         parts += [] if path is None else [("image", path)]

@@ -1,10 +1,10 @@
-"""A preparation as files, that any process can go on with.
+"""Files of a preparation, from which any process can resume it.
 
-<folder>/plan.json                                   settings, and the units there are
+<folder>/plan.json                                   settings, and the list of units
 <folder>/own-train.array_record-00003-of-00010       documents of one unit
-<folder>/unit-00003.json                             that unit is whole, and what came of it
-<folder>/dataset_info.json, features.json            what makes them a data set of TFDS
-<folder>/prepared.json                               all units are whole, and what came of them
+<folder>/unit-00003.json                             marks the unit as complete; its statistics
+<folder>/dataset_info.json, features.json            TFDS metadata
+<folder>/prepared.json                               marks all units as complete; their statistics
 """
 
 import dataclasses
@@ -22,18 +22,18 @@ DATASET_NAME = "own"
 MANIFEST_FILE = "plan.json"
 COMPLETE_FILE = "prepared.json"
 VERSION = 1
-"""Raised whenever the same data would be read as other documents."""
+"""Version of the format. Increase it when equal data would give different documents."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What is to be made, and where.
+    """Plan of a preparation: settings and units.
 
     Attributes:
-        folder: of the prepared data.
-        settings: with their `kind` told.
-        units: all of them, in order.
-        stamp: of the files as they were when the plan was made.
+        folder: folder of the prepared data.
+        settings: settings, with the detected `format`.
+        units: all units, in order.
+        stamp: fingerprint of the source files when the plan was made.
     """
 
     folder: pathlib.Path
@@ -41,38 +41,38 @@ class Manifest:
     units: tuple[WorkUnit, ...]
     stamp: str
 
-    def shard(self, split: str, number: int) -> pathlib.Path:
-        """The file of a unit's documents of one split."""
+    def shard_path(self, split: str, number: int) -> pathlib.Path:
+        """Return the path of the documents of a unit in one split."""
         count = len(self.units)
         return self.folder / f"{DATASET_NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
 
-    def told(self, number: int) -> pathlib.Path:
-        """The file that says that a unit is whole."""
+    def marker_path(self, number: int) -> pathlib.Path:
+        """Return the path of the file that marks a unit as complete."""
         return self.folder / f"unit-{number:05d}.json"
 
-    def done(self, number: int) -> dict[str, Any] | None:
-        """What is told of a unit, if all of it was written and is still there."""
+    def load_marker(self, number: int) -> dict[str, Any] | None:
+        """Return the marker of a unit, or None if the unit is not complete."""
         try:
-            told = json.loads(self.told(number).read_text("utf-8"))
-            sizes = {split: self.shard(split, number).stat().st_size for split in SPLITS}
-        except (OSError, ValueError):  # The machine went down before the disk had all of it.
+            told = json.loads(self.marker_path(number).read_text("utf-8"))
+            sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
+        except (OSError, ValueError):  # Missing, or truncated by a power failure.
             return None
         return told if told["bytes"] == sizes else None
 
-    def tell(self, number: int, tally: DatasetStats) -> None:
-        """Says that a unit is whole."""
-        sizes = {split: self.shard(split, number).stat().st_size for split in SPLITS}
-        told = {"unit": str(self.units[number]), "bytes": sizes, "tally": tally.to_dict()}
-        write_json(self.told(number), told)
+    def mark_done(self, number: int, stats: DatasetStats) -> None:
+        """Mark a unit as complete, with its statistics."""
+        sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
+        told = {"unit": str(self.units[number]), "bytes": sizes, "tally": stats.to_dict()}
+        write_json(self.marker_path(number), told)
 
     def save(self) -> None:
-        """Writes the plan."""
+        """Write the plan to its folder."""
         values = dataclasses.asdict(self) | {"folder": "", "version": VERSION}
         write_json(self.folder / MANIFEST_FILE, values)
 
 
 def load(folder: pathlib.Path) -> Manifest | None:
-    """The plan in a folder; None if there is none of this version."""
+    """Load the plan from a folder; return None if there is none of this version."""
     try:
         values = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -80,7 +80,7 @@ def load(folder: pathlib.Path) -> Manifest | None:
     if values.pop("version", None) != VERSION:
         return None
     settings = values["settings"]
-    settings["fields"] = tuple(settings["fields"])
+    settings["columns"] = tuple(settings["columns"])
     units = tuple(
         WorkUnit(tuple(unit["files"]), unit["start"], unit["stop"]) for unit in values["units"]
     )
@@ -88,7 +88,7 @@ def load(folder: pathlib.Path) -> Manifest | None:
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON that is never seen half written."""
+    """Write a JSON file atomically."""
     draft = path.with_name(path.name + ".draft")
     draft.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     os.replace(draft, path)

@@ -1,4 +1,4 @@
-"""Packages that only some kinds of data need: requirements-data.txt."""
+"""Optional packages that only some data formats need: requirements-data.txt."""
 
 import importlib
 import types
@@ -7,20 +7,20 @@ from oneflow_jax.errors import UserError
 
 
 def require(module: str, package: str, kind: str) -> types.ModuleType:
-    """The module, imported.
+    """Import a module and return it.
 
     Args:
-        module: its name.
-        package: what pip calls it.
-        kind: of data, for the message.
+        module: name of the module.
+        package: name of its pip package.
+        kind: data format that needs it, for the error message.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the package is not installed.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"source.kind={kind!r} needs {package}: pip install -r requirements-data.txt (or pip "
-            f"install {package})"
+            f"source.format={kind!r} needs {package}. Run pip install -r requirements-data.txt "
+            f"(or pip install {package})."
         ) from error

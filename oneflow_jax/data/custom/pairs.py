@@ -1,9 +1,9 @@
-"""Files that belong together by name, a document each: `cat.png` and `cat.txt`.
+"""Reader of files that are grouped by name into documents: `cat.png` and `cat.txt`.
 
-key.png key.txt             a picture and its words
-key.0.png key.1.png key.txt several pictures, in the order of their names
+key.png key.txt             an image and its text
+key.0.png key.1.png key.txt several images, in the order of their names
 key.json                    {"caption": ...} or {"text": ...}; or {"document": [...]} as in JSON
-                            lines, whose {"image": "0.png"} names the file `key.0.png`
+                            lines, where {"image": "0.png"} is the file `key.0.png`
 """
 
 import dataclasses
@@ -21,24 +21,24 @@ JSON_EXTENSION = ".json"
 EXTENSIONS = (*image_decode.EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION)
 
 DOCUMENTS_PER_UNIT = 256
-"""Documents in a unit."""
+"""Number of documents in a work unit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupMember:
-    """One file of a group; `ending` is all that follows the key, as in `.0.png`."""
+    """One file of a group; `suffix` is the part of its name after the key, such as `.0.png`."""
 
     name: str
-    ending: str
+    suffix: str
     load: Callable[[], bytes]
 
-    def picture(self) -> RawImage:
-        """It, as a picture."""
+    def to_image(self) -> RawImage:
+        """Return the file as an image that is not decoded yet."""
         return RawImage(self.name, self.load)
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """The key and the ending of a file's name: its first dot parts them."""
+    """Split a file name at its first dot into the key and the suffix."""
     folder, base = posixpath.split(name)
     stem, dot, ending = base.partition(".")
     return posixpath.join(folder, stem), (dot + ending).lower()
@@ -47,39 +47,39 @@ def split_key(name: str) -> tuple[str, str]:
 def make_document(
     location: str, members: Sequence[GroupMember], fields: Sequence[str]
 ) -> RawDocument:
-    """The document of a group.
+    """Make a document of a group of files.
 
     Args:
-        location: for people.
-        members: in the order of their names.
-        fields: endings in reading order, as in ("txt", "png"); () for pictures first.
+        location: description of where the document comes from, for messages.
+        members: files of the group, in the order of their names.
+        fields: extensions in reading order, such as ("txt", "png"); () for images first.
     """
     try:
-        table = next((each for each in members if each.ending == JSON_EXTENSION), None)
+        table = next((each for each in members if each.suffix == JSON_EXTENSION), None)
         values = _read_json(table) if table else {}
         if isinstance(values.get("document"), list):
             return RawDocument(location, tuple(_resolve_items(values["document"], members)))
         parts = [part for each in _sort_members(members, fields) for part in _to_parts(each)]
-        if not any(each.ending.endswith(TEXT_EXTENSIONS) for each in members):
+        if not any(each.suffix.endswith(TEXT_EXTENSIONS) for each in members):
             parts += [values[key] for key in ("caption", "text") if key in values][:1]
     except DataError as fault:
-        return RawDocument(location, fault=fault)
+        return RawDocument(location, error=fault)
     return RawDocument(location, tuple(parts))
 
 
 def _sort_members(members: Sequence[GroupMember], fields: Sequence[str]) -> list[GroupMember]:
     if not fields:
-        return sorted(members, key=lambda each: not each.ending.endswith(image_decode.EXTENSIONS))
+        return sorted(members, key=lambda each: not each.suffix.endswith(image_decode.EXTENSIONS))
     wanted = ["." + field.lstrip(".").lower() for field in fields]
     return [
-        each for ending in wanted for each in members if each.ending.endswith(ending)
+        each for ending in wanted for each in members if each.suffix.endswith(ending)
     ]  # fmt: skip
 
 
 def _to_parts(member: GroupMember) -> Iterator[RawImage | bytes | DataError]:
-    if member.ending.endswith(image_decode.EXTENSIONS):
-        yield member.picture()
-    elif member.ending.endswith(TEXT_EXTENSIONS):
+    if member.suffix.endswith(image_decode.EXTENSIONS):
+        yield member.to_image()
+    elif member.suffix.endswith(TEXT_EXTENSIONS):
         try:
             yield member.load()
         except DataError as fault:
@@ -97,13 +97,13 @@ def _read_json(member: GroupMember) -> dict[str, object]:
 def _resolve_items(
     items: Sequence[object], members: Sequence[GroupMember]
 ) -> Iterator[RawImage | str | DataError]:
-    by_ending = {each.ending: each for each in members}
+    by_ending = {each.suffix: each for each in members}
     for item in items:
         if isinstance(item, str):
             yield item
         elif isinstance(item, dict) and "image" in item:
             named = by_ending.get(f".{item['image']}".lower())
-            yield named.picture() if named else DataError("missing file", str(item["image"])[:80])
+            yield named.to_image() if named else DataError("missing file", str(item["image"])[:80])
         elif isinstance(item, dict) and "text" in item:
             yield item["text"]
         else:
@@ -111,17 +111,17 @@ def _resolve_items(
 
 
 class PairsReader:
-    """A folder of such files."""
+    """Reader of a folder of files that are grouped by name."""
 
-    def units(self, settings: Settings) -> list[WorkUnit]:
-        """Files of so many documents each; groups are never parted."""
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List units of `DOCUMENTS_PER_UNIT` documents each; groups of files are not divided."""
         keys: dict[str, list[str]] = {}
         for name in settings.list_files(EXTENSIONS):
             keys.setdefault(split_key(name)[0], []).append(name)
         if not keys:
             raise errors.UserError(
-                f"source.path={settings.path}: no pictures or texts there (endings "
-                f"{', '.join(EXTENSIONS)})"
+                f"source.path={settings.path}: no images or texts found. Give a folder of files "
+                f"with extensions {', '.join(EXTENSIONS)}."
             )
         groups = [files for _, files in sorted(keys.items())]
         return [
@@ -132,14 +132,16 @@ class PairsReader:
         ]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """A document a group."""
+        """Yield one document per group of files."""
         folder = settings.folder
 
         def member(name: str) -> GroupMember:
-            return GroupMember(name, split_key(name)[1], lambda: folder.bytes(name, MAX_FILE_BYTES))
+            return GroupMember(
+                name, split_key(name)[1], lambda: folder.read_bytes(name, MAX_FILE_BYTES)
+            )
 
         groups: dict[str, list[str]] = {}
         for name in unit.files:
             groups.setdefault(split_key(name)[0], []).append(name)
         for key, names in groups.items():
-            yield make_document(key, [member(name) for name in sorted(names)], settings.fields)
+            yield make_document(key, [member(name) for name in sorted(names)], settings.columns)

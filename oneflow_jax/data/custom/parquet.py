@@ -1,8 +1,8 @@
-"""Parquet files as Hugging Face's `datasets` writes them: pictures as {bytes, path}, words as text.
+"""Reader of Parquet files as Hugging Face `datasets` writes them: images as {bytes, path} structs.
 
-Columns `texts` and `images` that are lists are taken as OBELICS has them, by turns. Else columns
-are taken in the order of `source.fields`; without it all pictures, then `text`, `caption` and the
-like, or if there is none of these names, all columns of text.
+If `texts` and `images` are both list columns, they are interleaved as in OBELICS. Otherwise columns
+are read in the order of `source.columns`. If that is empty, all image columns come first, and then
+the text columns with a name in `TEXT_COLUMNS`, or all text columns if none has such a name.
 """
 
 from collections.abc import Iterator
@@ -16,34 +16,34 @@ from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 EXTENSIONS = (".parquet",)
 TEXT_COLUMNS = ("text", "texts", "caption", "captions", "title", "description", "sentence")
-"""Columns of words that are taken before others."""
+"""Text columns that are used in preference to others."""
 
-ROWS_PER_BATCH = 32  # rows
+ROWS_PER_BATCH = 32  # rows that are read from a file at a time
 
 Part = str | bytes | RawImage | DataError
 
 
 class ParquetReader:
-    """Parquet files; see above."""
+    """Reader of Parquet files; the columns it uses are described in the module."""
 
-    def units(self, settings: Settings) -> list[WorkUnit]:
-        """A file each. Nothing is read: a process that may die of it does that."""
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List one unit per file. Files are only opened in worker processes, which may crash."""
         packages.require("pyarrow.parquet", "pyarrow", "parquet")
         files = settings.list_files(EXTENSIONS)
         if not files:
-            raise errors.UserError(f"source.path={settings.path}: no file there ends in .parquet")
+            raise errors.UserError(f"source.path={settings.path}: no .parquet file found")
         return [WorkUnit((name,)) for name in files]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """A document a row."""
+        """Yield one document per row."""
         tables = packages.require("pyarrow.parquet", "pyarrow", "parquet")
         (name,) = unit.files
         folder = settings.folder
-        with folder.opened(name) as file:
+        with folder.open(name) as file:
             row = 0
             try:
                 table = tables.ParquetFile(file)
-                columns = _select_columns(table.schema_arrow, settings.fields)
+                columns = _select_columns(table.schema_arrow, settings.columns)
                 for batch in table.iter_batches(ROWS_PER_BATCH, columns=columns, use_threads=False):
                     for values in batch.to_pylist():
                         yield RawDocument(
@@ -53,21 +53,19 @@ class ParquetReader:
                         row += 1
             except DataError:
                 raise
-            except Exception as error:  # Arrow has many kinds.
+            except Exception as error:  # Arrow raises many types of exceptions.
                 message = f"{name}, from row {row:,}: {type(error).__name__}: {error}"
                 raise DataError("unreadable file", message) from error
 
 
 def _select_columns(schema: Any, fields: tuple[str, ...]) -> list[str]:  # noqa: ANN401 - of pyarrow
-    """Names of the columns to take, in reading order."""
+    """Return the names of the columns to read, in reading order."""
     kinds = {field.name: _column_type(field.type) for field in schema}
     if fields:
         missing = [name for name in fields if name not in kinds]
         if missing:
             there = ", ".join(kinds)
-            raise DataError(
-                "unreadable file", f"no column {', '.join(missing)}; there are: {there}"
-            )
+            raise DataError("unreadable file", f"no column {', '.join(missing)}. Columns: {there}")
         return list(fields)
     pictures = [name for name, kind in kinds.items() if kind == "picture"]
     words = [name for name, kind in kinds.items() if kind == "words"]
@@ -75,12 +73,12 @@ def _select_columns(schema: Any, fields: tuple[str, ...]) -> list[str]:  # noqa:
         return ["images", "texts"]
     named = [name for name in TEXT_COLUMNS if name in words]
     if not pictures and not words:
-        raise DataError("unreadable file", f"no column of pictures or words in {', '.join(kinds)}")
+        raise DataError("unreadable file", f"no image or text column in {', '.join(kinds)}")
     return pictures + (named or words)
 
 
 def _column_type(arrow_type: Any) -> str:  # noqa: ANN401 - of pyarrow
-    """What a column holds: "picture", "words", or "" for neither."""
+    """Return the content type of a column: "picture" (image), "words" (text), or ""."""
     types = packages.require("pyarrow.types", "pyarrow", "parquet")
     while types.is_list(arrow_type) or types.is_large_list(arrow_type):
         arrow_type = arrow_type.value_type
@@ -109,7 +107,7 @@ def _row_to_parts(
 def _cell_to_parts(
     value: object, folder: SandboxedFolder, name: str, *, path: bool = False
 ) -> Iterator[Part]:
-    """What a cell holds, if anything; words that are the `path` of a picture are one."""
+    """Yield the parts of a cell; if `path` is set, text is the path of an image."""
     match value:
         case None:
             return

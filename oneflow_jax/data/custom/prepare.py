@@ -1,4 +1,4 @@
-"""Own data prepared once: planned, made unit by unit, and sealed as a data set of TFDS."""
+"""Preparation of custom data: plan the units, process each, and write TFDS metadata."""
 
 import contextlib
 import dataclasses
@@ -20,45 +20,44 @@ from oneflow_jax.data.custom import manifest as manifest_lib
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings, WorkUnit
 from oneflow_jax.data.custom.stats import DatasetStats
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_at_least, check_one_of
 from oneflow_jax.runtime import metric_writer
 
 _LOCK_FILE = ".lock"
-_LOG_INTERVAL_S = 5.0  # seconds between reports
+_LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
 
 def parse_config(source_config: Mapping[str, object]) -> Settings:
-    """The settings that `config.source` gives.
+    """Return the settings from `config.source`.
 
     Raises:
-        UserError: an unknown setting, or a value that cannot be.
+        UserError: a setting is unknown or out of range.
     """
     known = list(inspect.signature(Settings).parameters)
     for key in source_config:
         if key not in (*known, "name"):
-            raise UserError(f"data set 'own' has no setting {key!r}; it has: {', '.join(known)}")
+            raise UserError(f"data set 'own' has no setting {key!r}. It has: {', '.join(known)}.")
     chosen = {key: value for key, value in source_config.items() if key != "name"}
-    chosen["fields"] = tuple(chosen.get("fields", ()))
+    chosen["columns"] = tuple(chosen.get("columns", ()))
     return Settings(**chosen)
 
 
 def open_split(settings: Settings, data_dir: str, split: str, num_workers: int) -> sources.Source:
-    """The documents of one split, prepared if need be.
+    """Open one split, and prepare the data first if necessary.
 
     Raises:
-        UserError: there are no such data, or nothing is left of them; or they changed since.
+        UserError: the data do not exist, no usable document is left, or the data have changed since
+            they were prepared.
     """
-    if split not in manifest_lib.SPLITS:
-        known = ", ".join(manifest_lib.SPLITS)
-        raise UserError(f"data set 'own' has no split {split!r}; choose from {known}")
+    check_one_of("data set 'own': split", split, manifest_lib.SPLITS)
     folder = prepare(settings, data_dir, num_workers)
     return sources.RecordSource(tfds.builder_from_directory(folder).as_data_source(split))
 
 
 def dataset_dir(settings: Settings, data_dir: str) -> pathlib.Path:
-    """Where the prepared data of these settings are, or will be."""
+    """Return the folder of the prepared data for these settings."""
     path = pathlib.Path(settings.path).expanduser()
-    if settings.kind != "tfds":  # Which may be a name.
+    if settings.format != "tfds":  # A TFDS path may be a name.
         path = path.absolute()
     named = dataclasses.replace(settings, path=str(path))
     mark = splits.hash_bucket(repr(named), 16**8)
@@ -73,26 +72,26 @@ def prepare(
     num_workers: int,
     command: Sequence[str] = worker_pool.COMMAND,
 ) -> pathlib.Path:
-    """The folder of the prepared data, made now as far as something is missing.
+    """Prepare what is missing of the data, and return the folder of the prepared data.
 
     Args:
-        settings: what to read, and how.
-        data_dir: where prepared data sets live.
-        num_workers: processes; their number has no say in what comes out.
-        command: starts one of them.
+        settings: path of the data, and how to read them.
+        data_dir: folder of prepared data sets.
+        num_workers: number of worker processes; the output does not depend on it.
+        command: command that starts a worker process.
 
     Raises:
-        UserError: as for `open_split`.
+        UserError: the data do not exist, no usable document is left, or the data have changed since
+            they were prepared.
     """
-    if num_workers < 1:
-        raise UserError(f"data.preparing={num_workers}: give 1 process or more")
+    check_at_least("data.num_prepare_workers", num_workers, 1)
     folder = dataset_dir(settings, data_dir)
     if (folder / manifest_lib.COMPLETE_FILE).exists():
         _check_unchanged(folder, settings)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder) as lock:
-        if not (folder / manifest_lib.COMPLETE_FILE).exists():  # Another process was faster.
+        if not (folder / manifest_lib.COMPLETE_FILE).exists():  # Check again under the lock.
             plan = _load_or_create_manifest(folder, settings)
             _run_workers(plan, num_workers, lock, command)
             _write_tfds_metadata(plan)
@@ -100,7 +99,7 @@ def prepare(
 
 
 def load_stats(folder: pathlib.Path) -> DatasetStats:
-    """What came of all units of prepared data, in their order."""
+    """Return the merged statistics of all units of prepared data."""
     return DatasetStats.from_dict(
         json.loads((folder / manifest_lib.COMPLETE_FILE).read_text("utf-8"))
     )
@@ -108,19 +107,19 @@ def load_stats(folder: pathlib.Path) -> DatasetStats:
 
 @contextlib.contextmanager
 def _lock(folder: pathlib.Path) -> Iterator[int]:
-    """Holds the folder, as do the processes that are started meanwhile."""
+    """Lock the folder. Processes that inherit the descriptor keep the lock until they end."""
     with (folder / _LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
 
 
 def _load_or_create_manifest(folder: pathlib.Path, settings: Settings) -> Manifest:
-    """The plan to go on with; what was made by another one is deleted."""
+    """Return the plan to resume, or make a new one and delete the files of another plan."""
     known = formats.detect_format(settings)
-    if settings.kind == "auto":
-        logging.info("source.kind=auto: %s holds data of kind %r.", settings.path, known)
-    settings = dataclasses.replace(settings, kind=known)
-    units = tuple(formats.get_reader(known).units(settings))
+    if settings.format == "auto":
+        logging.info("source.format=auto: the format of %s is %r.", settings.path, known)
+    settings = dataclasses.replace(settings, format=known)
+    units = tuple(formats.get_reader(known).list_units(settings))
     plan = Manifest(folder, settings, units, _fingerprint(settings, units))
     before = manifest_lib.load(folder)
     if before == plan:
@@ -135,15 +134,17 @@ def _load_or_create_manifest(folder: pathlib.Path, settings: Settings) -> Manife
 def _run_workers(
     manifest: Manifest, num_workers: int, lock_fd: int, command: Sequence[str]
 ) -> None:
-    missing = [number for number in range(len(manifest.units)) if manifest.done(number) is None]
+    missing = [
+        number for number in range(len(manifest.units)) if manifest.load_marker(number) is None
+    ]
     count = len(manifest.units)
     if len(missing) < count:
-        logging.info("%d of %d units are there already.", count - len(missing), count)
+        logging.info("%d of %d units are already prepared.", count - len(missing), count)
     progress = metric_writer.ProgressBar("preparing", count, count - len(missing), unit="unit")
     kept, dropped, told = 0, 0, time.monotonic()
     with worker_pool.WorkerPool(manifest, num_workers, (lock_fd,), command) as making:
-        for done, number in enumerate(making.made(missing), count - len(missing) + 1):
-            came = DatasetStats.from_dict(manifest.done(number)["tally"])
+        for done, number in enumerate(making.run(missing), count - len(missing) + 1):
+            came = DatasetStats.from_dict(manifest.load_marker(number)["tally"])
             kept, dropped = kept + came.documents.total(), dropped + came.dropped.total()
             progress.advance(done)
             if time.monotonic() - told > _LOG_INTERVAL_S or done == count:
@@ -153,24 +154,23 @@ def _run_workers(
 
 
 def _write_tfds_metadata(manifest: Manifest) -> None:
-    """Writes what makes the files a data set of TFDS.
+    """Write the TFDS metadata and the file that marks the data as complete.
 
     Raises:
-        UserError: nothing is left of the data, or of one split.
+        UserError: a split has no documents.
     """
-    told = [manifest.done(number) for number in range(len(manifest.units))]
+    told = [manifest.load_marker(number) for number in range(len(manifest.units))]
     total = DatasetStats()
     for each in told:
-        total.add(DatasetStats.from_dict(each["tally"]))
+        total.merge(DatasetStats.from_dict(each["tally"]))
     empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
     if empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in total.dropped.most_common())
         raise UserError(
-            f"source.path={manifest.settings.path}: {total.documents.total()} documents, and none "
-            "of "
-            f"them in {' and '.join(map(repr, empty))} with source.held_out="
-            f"{manifest.settings.held_out} (dropped: {reasons or 'none'}). Give more documents, or "
-            "another share."
+            f"source.path={manifest.settings.path}: {total.documents.total()} documents, none of "
+            f"which is in {' and '.join(map(repr, empty))} with source.heldout_fraction="
+            f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}). Give more "
+            "documents, or another fraction."
         )
     infos = [
         tfds.core.SplitInfo(
@@ -198,23 +198,23 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
 
 
 def _check_unchanged(folder: pathlib.Path, settings: Settings) -> None:
-    """Data that have gone away since are no matter; others than were prepared are."""
+    """Check that the source files have not changed. It is not an error if they no longer exist."""
     plan = manifest_lib.load(folder)
     if plan is None:
-        raise UserError(f"{folder} was prepared by another version: delete it.")
+        raise UserError(f"{folder} was prepared by another version. Delete it.")
     try:
         now = _fingerprint(plan.settings, plan.units)
     except OSError:
         return
     if now != plan.stamp:
         raise UserError(
-            f"source.path={settings.path} has changed since it was prepared: delete {folder} to "
-            "prepare it anew, or give another folder."
+            f"source.path={settings.path} has changed since it was prepared. Delete {folder} to "
+            "prepare it again, or give another folder."
         )
 
 
 def _fingerprint(settings: Settings, units: Sequence[WorkUnit]) -> str:
-    """Of the files that units are read from: names, sizes, times."""
+    """Hash the names, sizes and modification times of the source files."""
     digest = hashlib.blake2b(digest_size=16)
     root = settings.folder.root
     for name in dict.fromkeys(name for unit in units for name in unit.files):

@@ -1,4 +1,4 @@
-"""What readers of the user's data hand on: documents as found, nothing checked yet."""
+"""Interface of readers of custom data: settings, work units, and documents not yet checked."""
 
 import dataclasses
 import fnmatch
@@ -11,76 +11,76 @@ from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 MAX_FILE_BYTES = 256 * 2**20
-"""Files of pictures and pages are read up to this size."""
+"""Maximum size of a file that is read as a whole, in bytes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How own data are read: `config.source`, but for its name.
+    """Settings for reading custom data: `config.source` without `name`.
 
     Attributes:
-        path: a folder or one file; of `kind` "tfds" the data set's name.
-        kind: one of `formats.READERS`, or "auto" to tell by the files' names.
-        pixels: height and width that pictures are resized to.
-        files: a pattern of the relative paths of what is read, as in "guide/*".
-        images: folder of the pictures that JSON lines name, below `path`; "" for the lines' own.
-        fields: columns, features or file endings to take, in reading order; () for all that there
-            are, pictures first.
-        split: of the data set that `kind` "tfds" names.
-        held_out: share of the documents that training does not see, above 0 and below 1.
-        megapixels: pictures of more are dropped.
-        patience: seconds over one document after which its reader is stopped.
+        path: a folder or one file; for `format` "tfds" also the name of a data set.
+        format: a key of `formats.READERS`, or "auto" to detect it from the file names.
+        pixels: height and width that images are resized to.
+        glob: pattern of the relative paths of the files to read, such as "guide/*".
+        image_root: folder below `path` that image paths in JSON lines are relative to; "" for the
+            folder of the JSON lines file.
+        columns: columns, features or file extensions to use, in reading order; () for all of them,
+            images first.
+        split: split to read of a TFDS data set, for `format` "tfds".
+        heldout_fraction: fraction of the documents that are held out, above 0 and below 1.
+        max_megapixels: maximum size of an image, in megapixels; larger images are dropped.
+        read_timeout: seconds that reading one document may take; then its process is stopped.
     """
 
     path: str = ""
-    kind: str = "auto"
+    format: str = "auto"
     pixels: int = 24
-    files: str = "*"
-    images: str = ""
-    fields: tuple[str, ...] = ()
+    glob: str = "*"
+    image_root: str = ""
+    columns: tuple[str, ...] = ()
     split: str = "train"
-    held_out: float = 0.05
-    megapixels: float = 50.0
-    patience: float = 60.0
+    heldout_fraction: float = 0.05
+    max_megapixels: float = 50.0
+    read_timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be."""
+        """Check that the values are in range."""
         if not self.path:
             raise errors.UserError(
-                "source.path is empty: give the folder of your data, as in "
-                "--config.source.path=/home/me/pictures"
+                "source.path is empty. Give the folder of your data, as in "
+                "--config.source.path=/home/me/pictures."
             )
-        if not 0 < self.held_out < 1:
-            raise errors.UserError(
-                f"source.held_out={self.held_out}: give a share above 0 and below 1"
-            )
-        for field, least in (("pixels", 1), ("megapixels", 0.001), ("patience", 0.1)):
-            if getattr(self, field) < least:
-                value = getattr(self, field)
-                raise errors.UserError(f"source.{field}={value}: give {least} or more")
+        errors.check_fraction(
+            "source.heldout_fraction", self.heldout_fraction, allow_zero=False, allow_one=False
+        )
+        for field, least in (("pixels", 1), ("max_megapixels", 0.001), ("read_timeout", 0.1)):
+            errors.check_at_least(f"source.{field}", getattr(self, field), least)
 
     @property
     def folder(self) -> SandboxedFolder:
-        """The folder to read in: `path`, or that of the one file."""
+        """Folder to read from: `path`, or the folder of the single file."""
         path = pathlib.Path(self.path).expanduser()
-        return SandboxedFolder.at(path.parent if path.is_file() else path)
+        return SandboxedFolder.from_path(path.parent if path.is_file() else path)
 
-    def list_files(self, endings: Sequence[str]) -> list[str]:
-        """Relative paths of the files to read: of those that end so, or the one that `path` is."""
+    def list_files(self, extensions: Sequence[str]) -> list[str]:
+        """List relative paths of the files with these extensions, or the file at `path`."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
             return [path.name]
-        found = self.folder.files(endings)
-        return [name for name in found if fnmatch.fnmatch(name, self.files)]
+        found = self.folder.list_files(extensions)
+        return [name for name in found if fnmatch.fnmatch(name, self.glob)]
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkUnit:
-    """What one process reads in one go, and what is lost when it is killed.
+    """Unit of work of one process: several files, or a range of one file.
+
+    The work on a unit is lost if its process is killed.
 
     Attributes:
-        files: relative paths.
-        start, stop: of the one file: bytes, rows or examples, as its reader understands them.
+        files: relative paths of the files.
+        start, stop: range within a single file, in bytes or examples, depending on the reader.
     """
 
     files: tuple[str, ...]
@@ -88,7 +88,7 @@ class WorkUnit:
     stop: int = 0
 
     def __str__(self) -> str:
-        """For people."""
+        """Return a short description for messages."""
         if len(self.files) > 1:
             return f"{self.files[0]} to {self.files[-1]}"
         return self.files[0] + (f" [{self.start:,} to {self.stop:,}]" if self.stop else "")
@@ -96,11 +96,11 @@ class WorkUnit:
 
 @dataclasses.dataclass(frozen=True)
 class RawImage:
-    """A picture that has not been looked at.
+    """An image that has not been decoded or checked.
 
     Attributes:
-        name: as the data has it, with its extension.
-        load: gives the bytes of its file; raises `Fault`.
+        name: name of the image in the data, with its extension.
+        load: function that returns the bytes of its file, or raises `DataError`.
     """
 
     name: str
@@ -109,40 +109,43 @@ class RawImage:
 
 @dataclasses.dataclass(frozen=True)
 class RawDocument:
-    """One document as found; `where` is for people, `parts` are in reading order.
+    """One document as read from the data, not yet checked.
 
-    A fault among the parts is a part that is lost; a `fault` is the whole document.
+    Attributes:
+        location: description of where the document comes from, for messages.
+        parts: parts in reading order; a `DataError` stands for a part that cannot be used.
+        error: error that makes the whole document unusable, or None.
     """
 
-    where: str
+    location: str
     parts: tuple[str | bytes | RawImage | DataError, ...] = ()
-    fault: DataError | None = None
+    error: DataError | None = None
 
 
 class FormatReader(Protocol):
-    """One kind of data. Its methods are given the same settings always."""
+    """Reader of one data format. Both methods are called with the same settings."""
 
-    def units(self, settings: Settings) -> list[WorkUnit]:
-        """All there is to read, in an order that depends on the files alone.
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List all units of work, in an order that depends on the files alone.
 
         Raises:
-            UserError: there is nothing of this kind, or a package is missing.
+            UserError: there are no files of this format, or a package is missing.
         """
         ...
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """The documents of a unit, in order.
+        """Yield the documents of a unit, in order.
 
         Raises:
-            Fault: the rest of the unit cannot be read.
+            DataError: the rest of the unit cannot be read.
         """
         ...
 
 
 def locate_image(folder: SandboxedFolder, path: object, referrer: str = "") -> RawImage | DataError:
-    """The picture in a file that data name; a path that may not be is told at once."""
+    """Return the image at a path that the data names, or an error if the path is not allowed."""
     try:
         folder.resolve(path, referrer)
     except DataError as fault:
         return fault
-    return RawImage(str(path), lambda: folder.bytes(path, MAX_FILE_BYTES, referrer))
+    return RawImage(str(path), lambda: folder.read_bytes(path, MAX_FILE_BYTES, referrer))

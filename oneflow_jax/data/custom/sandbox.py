@@ -1,4 +1,4 @@
-"""The one gate to the user's files: nothing outside the given folder is ever opened."""
+"""Access to the user's files, restricted to the given folder."""
 
 import contextlib
 import dataclasses
@@ -17,41 +17,41 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
 
 @dataclasses.dataclass(frozen=True)
 class SandboxedFolder:
-    """A folder that readers may read in, and nowhere else; `root` is absolute, without links."""
+    """The only folder that readers may read from; `root` is absolute, with links resolved."""
 
     root: pathlib.Path
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> "SandboxedFolder":
-        """The folder at a path, which may itself be a link."""
+    def from_path(cls, path: str | os.PathLike[str]) -> "SandboxedFolder":
+        """Return the folder at a path, which may be a link."""
         return cls(pathlib.Path(path).expanduser().resolve())
 
-    def files(self, endings: Sequence[str]) -> list[str]:
-        """Paths of the regular files below whose names end so, relative and sorted.
+    def list_files(self, extensions: Sequence[str]) -> list[str]:
+        """List relative paths of the regular files with one of the extensions, sorted.
 
-        Hidden files and folders are passed over, and links to folders are not followed.
+        Hidden files and folders are skipped, and links to folders are not followed.
         """
         found = []
         for folder, folders, names in os.walk(self.root, followlinks=False):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
-                if name.startswith(".") or not name.lower().endswith(tuple(endings)):
+                if name.startswith(".") or not name.lower().endswith(tuple(extensions)):
                     continue
                 path = os.path.relpath(os.path.join(folder, name), self.root)
-                with contextlib.suppress(DataError, OSError):  # Links that lead nowhere, say.
+                with contextlib.suppress(DataError, OSError):  # Broken links, for example.
                     if stat.S_ISREG(os.stat(self.resolve(path)).st_mode):
                         found.append(path)
         return sorted(found)
 
-    def resolve(self, path: object, beside: str = "") -> str:
-        """The absolute path, without links, of a relative one that data names.
+    def resolve(self, path: object, referrer: str = "") -> str:
+        """Return the absolute path, with links resolved, of a relative path in the data.
 
         Args:
-            path: what stands in the data, relative to the folder of `beside`.
-            beside: the relative path of the file that names it; "" for the root.
+            path: path as given in the data, relative to the folder of `referrer`.
+            referrer: relative path of the file that contains it; "" for the root.
 
         Raises:
-            Fault: no path, an address, or one that leads out of the folder.
+            DataError: the value is not a path, is a URL, or leads out of the folder.
         """
         if not isinstance(path, str) or not path.strip() or "\0" in path:
             raise DataError("bad path", repr(path)[:80])
@@ -60,7 +60,7 @@ class SandboxedFolder:
         if os.path.isabs(path) or path.startswith(("~", "\\")):
             raise DataError("outside the folder", path[:80])
         try:
-            real = os.path.realpath(self.root / os.path.dirname(beside) / path)
+            real = os.path.realpath(self.root / os.path.dirname(referrer) / path)
         except (OSError, ValueError) as error:
             raise DataError("bad path", f"{path[:60]!r}: {error}") from error
         if not pathlib.Path(real).is_relative_to(self.root):
@@ -68,15 +68,16 @@ class SandboxedFolder:
         return real
 
     @contextlib.contextmanager
-    def opened(self, path: object, beside: str = "") -> Iterator[BinaryIO]:
-        """A regular file, open for reading.
+    def open(self, path: object, referrer: str = "") -> Iterator[BinaryIO]:
+        """Open a regular file for reading.
 
         Raises:
-            Fault: as for `located`; or there is none, or it is no regular file.
+            DataError: the path is not allowed (see `resolve`), or is not a regular file.
         """
-        real = self.resolve(path, beside)
+        real = self.resolve(path, referrer)
         try:
-            # A pipe that nobody writes to would be waited for; a link may be new here.
+            # O_NONBLOCK: do not wait for a pipe without a writer. O_NOFOLLOW: after the path was
+            # resolved, the file may have been replaced by a link.
             number = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(_os_error_reason(error), str(path)[:80]) from error
@@ -86,19 +87,19 @@ class SandboxedFolder:
         with os.fdopen(number, "rb") as file:
             yield file
 
-    def bytes(self, path: object, most: int, beside: str = "") -> bytes:
-        """All of a file of at most so many bytes.
+    def read_bytes(self, path: object, max_bytes: int, referrer: str = "") -> bytes:
+        """Read a whole file of at most `max_bytes` bytes.
 
         Raises:
-            Fault: as for `opened`; or it is larger, or cannot be read.
+            DataError: the file cannot be opened (see `open`), is larger, or cannot be read.
         """
-        with self.opened(path, beside) as file:
+        with self.open(path, referrer) as file:
             try:
-                data = file.read(most + 1)
+                data = file.read(max_bytes + 1)
             except OSError as error:
                 raise DataError("unreadable file", f"{str(path)[:60]}: {error}") from error
-        if len(data) > most:
-            raise DataError("too large", f"{str(path)[:60]}: above {most:,} bytes")
+        if len(data) > max_bytes:
+            raise DataError("too large", f"{str(path)[:60]}: more than {max_bytes:,} bytes")
         return data
 
 

@@ -1,4 +1,4 @@
-"""One unit of own data, read, put right, and written."""
+"""Preparation of one unit of custom data: read, clean, and write its documents."""
 
 import hashlib
 import itertools
@@ -17,7 +17,7 @@ from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.data.document import Document, Image, Part, Text
 
 ReportProgress = Callable[[str, int], None]
-"""Told what is being done ("reading" or "making") to which document of the unit."""
+"""Called with the stage ("reading" or "making") and the index of the document in the unit."""
 
 _NUM_BUCKETS = 1_000_000
 
@@ -29,17 +29,19 @@ def write_shard(
     stop: tuple[int, str],
     report: ReportProgress,
 ) -> None:
-    """Writes the documents of a unit, and then what came of them.
+    """Write the documents of a unit, and then its marker file with statistics.
 
     Args:
-        manifest: of which unit `number` is made.
-        number: of the unit.
-        skip: documents, by their place in the unit, that cost an earlier process its life; and the
-            reason to give.
-        stop: the same of a document that could not even be read: none after it are; -1 for none.
-        report: is told before each document, so that whoever listens knows what this one died of.
+        manifest: manifest of the data.
+        number: number of the unit.
+        skip: reason to drop a document, by its index in the unit, for documents that crashed an
+            earlier process.
+        stop: index and reason of a document that crashed an earlier process while it was read;
+            the unit ends before it. The index is -1 if there is none.
+        report: callback before each document, so that the parent process knows which document
+            caused a crash.
     """
-    drafts = {split: _temp_path(manifest.shard(split, number)) for split in SPLITS}
+    drafts = {split: _temp_path(manifest.shard_path(split, number)) for split in SPLITS}
     manifest.folder.mkdir(parents=True, exist_ok=True)
     writers = {
         split: array_record_module.ArrayRecordWriter(str(path), "group_size:1")
@@ -51,14 +53,14 @@ def write_shard(
         document = clean_document(raw, manifest.settings, tally)
         if document is None:
             continue
-        split = assign_split(document, manifest.settings.held_out)
-        for piece in _split_document(document, raw.where, tally):
+        split = assign_split(document, manifest.settings.heldout_fraction)
+        for piece in _split_document(document, raw.location, tally):
             writers[split].write(records.serialize(piece))
-            tally.keep(piece, split)
+            tally.add_kept(piece, split)
     for split, writer in writers.items():
         writer.close()
-        drafts[split].replace(manifest.shard(split, number))
-    manifest.tell(number, tally)
+        drafts[split].replace(manifest.shard_path(split, number))
+    manifest.mark_done(number, tally)
 
 
 def _read_documents(
@@ -68,45 +70,45 @@ def _read_documents(
     stop: tuple[int, str],
     report: ReportProgress,
 ) -> Iterator[RawDocument]:
-    """The unit's documents; whatever a reader stumbles over becomes one that cannot be used."""
+    """Yield the documents of a unit; an exception of the reader becomes an unusable document."""
     unit = manifest.units[number]
-    reading = iter(formats.get_reader(manifest.settings.kind).read(manifest.settings, unit))
+    reading = iter(formats.get_reader(manifest.settings.format).read(manifest.settings, unit))
     for place in itertools.count():
         if place == stop[0]:
             yield RawDocument(
-                f"{unit}, document {place} and what follows", fault=DataError(stop[1])
+                f"{unit}, document {place} and all after it", error=DataError(stop[1])
             )
             return
         report("reading", place)
         try:
             raw = next(reading, None)
         except DataError as fault:
-            raw, reading = RawDocument(str(unit), fault=fault), iter(())
-        except Exception as error:  # A reader's library, on hostile bytes.
+            raw, reading = RawDocument(str(unit), error=fault), iter(())
+        except Exception as error:  # Raised by a library on malicious bytes.
             found = DataError("unexpected error", f"{type(error).__name__}: {error}")
-            raw, reading = RawDocument(str(unit), fault=found), iter(())
+            raw, reading = RawDocument(str(unit), error=found), iter(())
         if raw is None:
             return
         report("making", place)
-        yield RawDocument(raw.where, fault=DataError(skip[place])) if place in skip else raw
+        yield RawDocument(raw.location, error=DataError(skip[place])) if place in skip else raw
 
 
 def clean_document(raw: RawDocument, settings: Settings, stats: DatasetStats) -> Document | None:
-    """The document that is stored of what was found; None if nothing is left of it."""
-    if raw.fault is not None:
-        stats.drop(raw.fault, raw.where)
+    """Clean a document and return it, or None if nothing usable is left."""
+    if raw.error is not None:
+        stats.add_dropped(raw.error, raw.location)
         return None
     parts: list[Part] = []
     for part in raw.parts:
         try:
-            parts.append(_clean_part(part, raw.where, settings, stats))
+            parts.append(_clean_part(part, raw.location, settings, stats))
         except DataError as fault:
-            stats.lose(fault, raw.where)
+            stats.add_dropped_part(fault, raw.location)
     pictured = any(isinstance(part, RawImage | DataError) for part in raw.parts)
     if pictured and not any(isinstance(part, Image) for part in parts):
-        stats.drop(DataError("no picture left"), raw.where)
+        stats.add_dropped(DataError("no picture left"), raw.location)
     elif not parts:
-        stats.drop(DataError("empty document"), raw.where)
+        stats.add_dropped(DataError("empty document"), raw.location)
     else:
         return Document(tuple(parts))
     return None
@@ -119,19 +121,19 @@ def _clean_part(
         raise part
     if isinstance(part, RawImage):
         pixels, repairs = image_decode.decode_image(
-            part.load(), part.name, settings.pixels, settings.megapixels
+            part.load(), part.name, settings.pixels, settings.max_megapixels
         )
         made: Part = Image(pixels)
     else:
         text, repairs = text_clean.clean_text(part)
         made = Text(text)
     for repair in sorted(repairs):
-        stats.repair(repair, location)
+        stats.add_repair(repair, location)
     return made
 
 
 def assign_split(document: Document, heldout_fraction: float) -> str:
-    """The split of a document: by what is in it alone, so that copies are on one side."""
+    """Return the split of a document. It depends on content alone: duplicates share a split."""
     digest = hashlib.blake2b(digest_size=16)
     for part in document.parts:
         content = part.text.encode() if isinstance(part, Text) else _content_bytes(part.pixels)
@@ -145,7 +147,7 @@ def _content_bytes(pixels: np.ndarray) -> bytes:
 
 
 def _split_document(document: Document, location: str, stats: DatasetStats) -> Iterator[Document]:
-    """The document, in pieces if its words are too many for one."""
+    """Yield the document, in several sections if its text is too long."""
     held: list[Part] = []
     size = count = 0
     for part in document.parts:
@@ -156,7 +158,7 @@ def _split_document(document: Document, location: str, stats: DatasetStats) -> I
                 count + more > text_clean.SECTION_WORDS
                 or size + longer > text_clean.SECTION_CHARACTERS
             ):
-                stats.repair("cut into sections", location)
+                stats.add_repair("cut into sections", location)
                 yield Document(tuple(held))
                 held, size, count = [], 0, 0
             held.append(part if text is None else Text(text))

@@ -1,4 +1,4 @@
-"""What came of the data: counts that add up, whoever counted which part of them."""
+"""Statistics of prepared data: counts that can be merged across units."""
 
 import collections
 import dataclasses
@@ -8,7 +8,7 @@ from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.document import Document
 
 MAX_EXAMPLES = 5
-"""Places that are told for each reason: the first ones."""
+"""Maximum number of example locations that are recorded for each reason."""
 
 Examples = dict[str, list[str]]
 
@@ -19,18 +19,19 @@ def _empty_counter() -> collections.Counter[str]:
 
 @dataclasses.dataclass
 class DatasetStats:
-    """Counts of one unit, or of several.
+    """Counts of one or several units.
 
     Attributes:
-        documents: kept, by split.
-        words, pictures: kept.
-        seen: documents looked at; those that are kept or dropped.
-        dropped: documents left out, by reason.
-        lost: pictures and texts left out of documents, by reason.
-        repaired: pictures and texts put right, by what was.
-        places: the first ones of each reason.
-        lengths: documents by words: key n counts those of 2^(n-1) to 2^n - 1 words.
-        shown: documents by pictures.
+        documents: number of documents kept, by split.
+        words: number of words kept, separated by whitespace.
+        `pictures`: number of images kept.
+        seen: number of documents read, kept or dropped.
+        dropped: number of documents dropped, by reason.
+        lost: number of images and texts dropped from documents, by reason.
+        repaired: number of images and texts repaired, by repair.
+        places: locations of the first occurrences, by reason.
+        lengths: number of documents by length: key n counts those of 2^(n-1) to 2^n - 1 words.
+        shown: number of documents by their number of images.
     """
 
     documents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
@@ -44,32 +45,32 @@ class DatasetStats:
     lengths: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
     shown: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
 
-    def keep(self, document: Document, split: str) -> None:
-        """Counts a document that is stored."""
-        words, pictures = len(document.words().split()), len(document.pictures())
+    def add_kept(self, document: Document, split: str) -> None:
+        """Count a document that is stored."""
+        words, pictures = len(document.text().split()), len(document.images())
         self.documents[split] += 1
         self.words += words
         self.pictures += pictures
         self.lengths[str(words.bit_length())] += 1
         self.shown[str(pictures)] += 1
 
-    def drop(self, fault: DataError, where: str) -> None:
-        """Counts a document that is left out."""
-        self.dropped[fault.reason] += 1
-        self._place(fault.reason, f"{where}: {fault.detail}" if fault.detail else where)
+    def add_dropped(self, error: DataError, location: str) -> None:
+        """Count a document that is dropped."""
+        self.dropped[error.reason] += 1
+        self._add_example(error.reason, f"{location}: {error.detail}" if error.detail else location)
 
-    def lose(self, fault: DataError, where: str) -> None:
-        """Counts a part of a document that is left out."""
-        self.lost[fault.reason] += 1
-        self._place(fault.reason, f"{where}: {fault.detail}" if fault.detail else where)
+    def add_dropped_part(self, error: DataError, location: str) -> None:
+        """Count an image or a text that is dropped from a document."""
+        self.lost[error.reason] += 1
+        self._add_example(error.reason, f"{location}: {error.detail}" if error.detail else location)
 
-    def repair(self, what: str, where: str) -> None:
-        """Counts something that was put right."""
-        self.repaired[what] += 1
-        self._place(what, where)
+    def add_repair(self, repair: str, location: str) -> None:
+        """Count a repair of an image or a text."""
+        self.repaired[repair] += 1
+        self._add_example(repair, location)
 
-    def add(self, other: "DatasetStats") -> None:
-        """Counts what another has counted after this one."""
+    def merge(self, other: "DatasetStats") -> None:
+        """Add the counts of another instance, which follows this one in order."""
         for field in dataclasses.fields(self):
             value = getattr(other, field.name)
             if field.name != "places":
@@ -77,10 +78,10 @@ class DatasetStats:
                 continue
             for reason, places in value.items():
                 for place in places:
-                    self._place(reason, place)
+                    self._add_example(reason, place)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; the same for the same counts."""
+        """Return the counts as values for JSON; equal counts give equal output."""
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: dict(sorted(value.items())) if isinstance(value, dict) else value
@@ -89,7 +90,7 @@ class DatasetStats:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DatasetStats":
-        """What `to_dict` gave."""
+        """Return the counts from the output of `to_dict`."""
         counted = {
             name: collections.Counter(value)
             if isinstance(value, dict) and name != "places"
@@ -98,8 +99,8 @@ class DatasetStats:
         }
         return cls(**counted)
 
-    def _place(self, reason: str, where: str) -> None:
+    def _add_example(self, reason: str, location: str) -> None:
         places = self.places.setdefault(reason, [])
         if len(places) < MAX_EXAMPLES:
-            # Names of files may hold bytes that are no text.
-            places.append(where.encode("utf-8", "backslashreplace").decode())
+            # File names may contain bytes that are not UTF-8.
+            places.append(location.encode("utf-8", "backslashreplace").decode())

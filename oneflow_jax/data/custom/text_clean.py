@@ -1,4 +1,4 @@
-"""Words of any origin, made into words that a tokenizer takes."""
+"""Cleaning of text from any source, so that it can be tokenized."""
 
 import itertools
 import re
@@ -9,28 +9,28 @@ from oneflow_jax.data.custom.errors import DataError
 
 SECTION_WORDS = 20_000
 SECTION_CHARACTERS = 100_000
-"""Longer texts are cut, since a document is laid out whole each time that it is read."""
+"""Longer texts are split, because a whole document is laid out each time that it is read."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
-"""Halves that `surrogateescape` makes of bytes. JSON may write any."""
+"""Surrogates that the error handler `surrogateescape` makes of bytes. JSON may contain others."""
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
-"""Control characters that are no white space."""
+"""Control characters that are not white space."""
 
 _INVISIBLE_CATEGORIES = ("C", "Z")
-"""Unicode's categories of control, format, unassigned and separating characters."""
+"""Unicode categories of control, format, unassigned and separator characters."""
 
 _REPLACEMENT_CHARACTER = "\ufffd"
 _SPACE_LIKE = (_REPLACEMENT_CHARACTER, "\u2581")
-"""SentencePiece makes them spaces."""
+"""Characters that SentencePiece converts to spaces."""
 
 
 def clean_text(text: object) -> tuple[str, set[str]]:
-    """Words with single spaces, and what had to be put right: keys of `errors.REPAIRS`.
+    """Return the text with single spaces, and the repairs that were made (keys of `REPAIRS`).
 
     Raises:
-        Fault: no words, or nothing to see in them.
+        DataError: the value is not a string, or the text has no visible characters.
     """
     repairs: set[str] = set()
     if isinstance(text, bytes):
@@ -50,7 +50,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
 
 
 def split_long_text(text: str) -> Iterator[str]:
-    """The words in pieces that are not too long, cut between words if they can be."""
+    """Yield the text in sections of limited length, split between words where possible."""
     short = itertools.chain.from_iterable(
         (word[at : at + SECTION_CHARACTERS] for at in range(0, len(word), SECTION_CHARACTERS))
         for word in text.split(" ")

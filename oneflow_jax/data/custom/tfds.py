@@ -1,7 +1,7 @@
-"""Data sets of TFDS that are prepared already, by name or by folder.
+"""Reader of TFDS data sets that are already prepared, by name or by folder.
 
-Features are taken in the order of `source.fields`; without it pictures first, then words and the
-names of classes.
+Features are read in the order of `source.columns`. If that is empty, images come first, then texts
+and class names.
 """
 
 import io
@@ -21,25 +21,21 @@ from oneflow_jax.data.custom.reader import RawDocument, RawImage, Settings, Work
 INFO_FILE = "dataset_info.json"
 
 EXAMPLES_PER_UNIT = 1_000
-"""Examples in a unit."""
+"""Number of examples in a work unit."""
 
 
 class TfdsReader:
-    """Data sets of TFDS; see above."""
+    """Reader of prepared TFDS data sets."""
 
-    def units(self, settings: Settings) -> list[WorkUnit]:
-        """Ranges of examples."""
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List ranges of examples."""
         builder = _open_builder(settings)
-        if settings.split not in builder.info.splits:
-            known = ", ".join(builder.info.splits)
-            raise errors.UserError(
-                f"source.split={settings.split!r}: {settings.path} has {known or 'no splits'}"
-            )
+        errors.check_one_of("source.split", settings.split, builder.info.splits)
         taken = _select_features(builder, settings)
         if not taken:
             raise errors.UserError(
-                f"source.fields={settings.fields}: {settings.path} has "
-                f"{', '.join(builder.info.features)}, none of it pictures or words"
+                f"source.columns={settings.columns}: no image or text among them. The features of "
+                f"{settings.path} are {', '.join(builder.info.features)}."
             )
         count = builder.info.splits[settings.split].num_examples
         info = os.path.join(builder.data_dir, INFO_FILE)
@@ -49,7 +45,7 @@ class TfdsReader:
         ]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """A document an example."""
+        """Yield one document per example."""
         builder = _open_builder(settings)
         taken = _select_features(builder, settings)
         examples = builder.as_data_source(settings.split)
@@ -59,7 +55,7 @@ class TfdsReader:
                 values = examples[index]
             except (RuntimeError, ValueError, OSError, SyntaxError) as error:
                 yield RawDocument(
-                    where, fault=DataError("unreadable file", f"{type(error).__name__}: {error}")
+                    where, error=DataError("unreadable file", f"{type(error).__name__}: {error}")
                 )
                 continue
             parts = [
@@ -75,30 +71,30 @@ def _open_builder(settings: Settings) -> tfds.core.DatasetBuilder:
             return tfds.builder_from_directory(path)
         except (FileNotFoundError, ValueError, OSError) as error:
             raise errors.UserError(
-                f"source.path={settings.path} is no data set prepared by TFDS: {error}"
+                f"source.path={settings.path} is not a data set prepared by TFDS: {error}"
             ) from error
     try:
         builder = tfds.builder(settings.path, try_gcs=False, file_format="array_record")
     except (tfds.core.registered.DatasetNotFoundError, ValueError, ImportError) as error:
         raise errors.UserError(
-            f"source.path={settings.path}: TFDS knows no such data set, and there is no such "
-            f"folder ({str(error).splitlines()[0][:160]})"
+            f"source.path={settings.path}: neither a folder nor a data set that TFDS knows "
+            f"({str(error).splitlines()[0][:160]})"
         ) from error
     if not builder.is_prepared():
         raise errors.UserError(
-            f"source.path={settings.path} is not prepared, and nothing is downloaded here: run "
-            f"tfds.builder({settings.path!r}, file_format='array_record').download_and_prepare()"
+            f"source.path={settings.path}: the data set is not prepared. Run "
+            f"tfds.builder({settings.path!r}, file_format='array_record').download_and_prepare()."
         )
     return builder
 
 
 def _select_features(builder: tfds.core.DatasetBuilder, settings: Settings) -> dict[str, Any]:
-    """The features to take, in reading order."""
+    """Return the features to read, in reading order."""
     usable = {
         name: feature for name, feature in builder.info.features.items() if _feature_type(feature)
     }
-    if settings.fields:
-        return {name: usable[name] for name in settings.fields if name in usable}
+    if settings.columns:
+        return {name: usable[name] for name in settings.columns if name in usable}
     return dict(sorted(usable.items(), key=lambda pair: _feature_type(pair[1]) != "picture"))
 
 
@@ -117,7 +113,7 @@ def _to_parts(feature: Any, value: Any) -> Iterator[str | bytes | RawImage]:  # 
     elif isinstance(feature, tfds.features.Image):
         yield RawImage("", lambda: _to_png(value))
     elif isinstance(feature, tfds.features.ClassLabel):
-        if value >= 0:  # -1: not known
+        if value >= 0:  # -1 is an unknown class
             yield feature.int2str(int(value)).replace("_", " ")
     else:
         yield value

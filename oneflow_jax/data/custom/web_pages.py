@@ -1,4 +1,4 @@
-"""A folder of HTML or Markdown pages with pictures, a document a page."""
+"""Reader of a folder of HTML or Markdown pages with images; each page is one document."""
 
 import codecs
 import re
@@ -15,10 +15,10 @@ MARKDOWN_EXTENSIONS = (".md", ".markdown")
 EXTENSIONS = (*HTML_EXTENSIONS, *MARKDOWN_EXTENSIONS)
 
 PAGES_PER_UNIT = 32
-"""Pages in a unit."""
+"""Number of pages in a work unit."""
 
 MAX_PAGE_BYTES = 16 * 2**20
-"""Of a page."""
+"""Maximum size of a page, in bytes."""
 
 _BOM_ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -31,18 +31,19 @@ _DECLARED_ENCODING = re.compile(
 _ALLOWED_ENCODINGS = re.compile(
     r"(iso8859-\d+|cp125\d|latin.*|shift_jis|euc_.*|gb.*|big5|koi8.*|utf-16)"
 )
-"""Python has others that are no character sets, or slow on purpose-made bytes."""
+"""Encodings that a page may declare. Python also has codecs that are not character sets, or that
+are slow on malicious bytes."""
 
 
 class WebPagesReader:
-    """Pages; see above."""
+    """Reader of HTML and Markdown pages."""
 
-    def units(self, settings: Settings) -> list[WorkUnit]:
-        """So many pages each."""
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List units of `PAGES_PER_UNIT` pages each."""
         files = settings.list_files(EXTENSIONS)
         if not files:
             raise errors.UserError(
-                f"source.path={settings.path}: no page there (endings {', '.join(EXTENSIONS)})"
+                f"source.path={settings.path}: no page found. Pages end in {', '.join(EXTENSIONS)}."
             )
         if any(name.lower().endswith(MARKDOWN_EXTENSIONS) for name in files):
             packages.require("markdown_it", "markdown-it-py", "pages")
@@ -52,20 +53,20 @@ class WebPagesReader:
         ]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """A document a page."""
+        """Yield one document per page."""
         folder = settings.folder
         for name in unit.files:
             try:
                 yield RawDocument(name, tuple(_to_parts(folder, name)))
             except DataError as fault:
-                yield RawDocument(name, fault=fault)
-            except (AssertionError, ValueError, RecursionError) as error:  # Of the parsers.
+                yield RawDocument(name, error=fault)
+            except (AssertionError, ValueError, RecursionError) as error:  # Raised by the parsers.
                 message = f"{type(error).__name__}: {error}"
-                yield RawDocument(name, fault=DataError("unreadable file", message))
+                yield RawDocument(name, error=DataError("unreadable file", message))
 
 
 def _to_parts(folder: SandboxedFolder, name: str) -> Iterator[object]:
-    page = decode_page(folder.bytes(name, MAX_PAGE_BYTES))
+    page = decode_page(folder.read_bytes(name, MAX_PAGE_BYTES))
     if name.lower().endswith(MARKDOWN_EXTENSIONS):
         page = packages.require("markdown_it", "markdown-it-py", "pages").MarkdownIt().render(page)
     for kind, value in html_text.extract_parts(page):
@@ -73,9 +74,9 @@ def _to_parts(folder: SandboxedFolder, name: str) -> Iterator[object]:
 
 
 def decode_page(data: bytes) -> str:
-    """The text of a page, by its byte order mark, by what it says itself, or as UTF-8.
+    """Decode a page by its byte order mark, by its declared encoding, or as UTF-8.
 
-    Bytes that are no UTF-8 stay to be seen in the words: `text_clean.clean_text` counts them.
+    Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` finds and counts.
     """
     for mark, name in _BOM_ENCODINGS.items():
         if data.startswith(mark):

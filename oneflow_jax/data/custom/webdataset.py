@@ -1,6 +1,6 @@
-"""Tar files in the layout of WebDataset: files of one key stand together, a document each.
+"""Reader of WebDataset tar files: adjacent files with one key form a document.
 
-Nothing is unpacked to disk. Layouts of a group are those of `groups`.
+Nothing is unpacked to disk. The layouts of a group of files are described in `pairs`.
 """
 
 import itertools
@@ -19,28 +19,28 @@ _BLOCK_BYTES = 512
 
 
 class _SafeTarInfo(tarfile.TarInfo):
-    """Refuses sizes below zero, which send Python's reader in circles (CVE-2025-8194)."""
+    """Rejects negative sizes, which make tarfile loop forever (CVE-2025-8194)."""
 
     def _block(self, count: int) -> int:
         if count < 0:
-            raise tarfile.ReadError("a size below zero")
+            raise tarfile.ReadError("negative size")
         return super()._block(count)
 
 
 class WebDatasetReader:
-    """Tar files; see above."""
+    """Reader of WebDataset tar files."""
 
-    def units(self, settings: Settings) -> list[WorkUnit]:
-        """A tar file each."""
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List one unit per tar file."""
         files = settings.list_files(EXTENSIONS)
         if not files:
-            raise errors.UserError(f"source.path={settings.path}: no file there ends in .tar")
+            raise errors.UserError(f"source.path={settings.path}: no .tar file found")
         return [WorkUnit((name,)) for name in files]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """A document a group of members; what is no plain file, or has a bad path, is told."""
+        """Yield one document per group of members; members that cannot be read become errors."""
         (name,) = unit.files
-        with settings.folder.opened(name) as file:
+        with settings.folder.open(name) as file:
             try:
                 tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_SafeTarInfo)  # noqa: SIM115 - closed with `file`
             except (tarfile.TarError, EOFError, ValueError) as error:
@@ -55,18 +55,18 @@ class WebDatasetReader:
                         faults.append(got)
                     else:
                         members.append(pairs.GroupMember(path, pairs.split_key(path)[1], got))
-                raw = pairs.make_document(f"{name}, {key}", members, settings.fields)
-                yield RawDocument(raw.where, (*raw.parts, *faults), raw.fault)
+                raw = pairs.make_document(f"{name}, {key}", members, settings.columns)
+                yield RawDocument(raw.location, (*raw.parts, *faults), raw.error)
             _check_archive_end(tar, name)
 
 
 def _iter_members(tar: tarfile.TarFile) -> Iterator[tuple[str, "MemberLoader | DataError"]]:
-    """Names, and what loads them or why it cannot be done."""
+    """Yield the name of each member, and its loader or the error that prevents loading."""
     last = -1
     while (member := _next_member(tar)) is not None:
-        tar.members = []  # It would keep all of them.
+        tar.members = []  # Otherwise tarfile keeps all members in memory.
         if member.offset_data <= last:
-            raise DataError("unreadable file", f"at byte {last:,}: a header that leads back")
+            raise DataError("unreadable file", f"at byte {last:,}: a header points backwards")
         last = member.offset_data
         if member.isdir():
             continue
@@ -82,32 +82,32 @@ def _iter_members(tar: tarfile.TarFile) -> Iterator[tuple[str, "MemberLoader | D
 def _next_member(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
         return tar.next()
-    except Exception as error:  # Hostile headers lead tarfile to errors of many kinds.
+    except Exception as error:  # tarfile raises many types of exceptions on malicious headers.
         message = f"at byte {tar.offset:,}: {type(error).__name__}: {error}"
         raise DataError("unreadable file", message) from error
 
 
 class MemberLoader:
-    """Gives the bytes of a member of a tar file that is open."""
+    """Callable that returns the bytes of a member of an open tar file."""
 
     def __init__(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        """Reads nothing yet."""
+        """Initialize the loader without reading."""
         self._tar, self._member = tar, member
 
     def __call__(self) -> bytes:
-        """All bytes; raises `Fault`."""
+        """Read all bytes; raises `DataError`."""
         if self._member.size > MAX_FILE_BYTES:
             raise DataError("too large", f"{self._member.size:,} bytes")
         try:
             return self._tar.extractfile(self._member).read()
-        except Exception as error:  # As above.
+        except Exception as error:  # tarfile raises many types of exceptions.
             message = f"{self._member.name[:80]}: {type(error).__name__}: {error}"
             raise DataError("unreadable file", message) from error
 
 
 def _check_archive_end(tar: tarfile.TarFile, name: str) -> None:
-    """Tarfile takes a damaged header for the end of all."""
+    """Check that the archive really ends here: tarfile treats a damaged header as the end."""
     tar.fileobj.seek(tar.offset)
     block = tar.fileobj.read(_BLOCK_BYTES)
     if block.strip(b"\0"):
-        raise DataError("unreadable file", f"{name}, at byte {tar.offset:,}: a damaged header")
+        raise DataError("unreadable file", f"{name}, at byte {tar.offset:,}: damaged header")

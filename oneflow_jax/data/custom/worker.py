@@ -1,7 +1,7 @@
-"""A process that makes units: `python -m oneflow_jax.data.custom.worker FOLDER`.
+"""Worker process that prepares units: `python -m oneflow_jax.data.custom.worker FOLDER`.
 
-It reads what to make from its input, a JSON line for each unit, and says on its output what it is
-at, so that whoever started it knows which document it died of.
+It reads a JSON line for each unit from its standard input, and reports its progress on its standard
+output, so that the parent process knows which document caused a crash.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from typing import TextIO
 from oneflow_jax.data.custom import manifest, shard
 
 MAX_MEMORY_BYTES = 8 * 2**30
-"""Bytes that it may take: what wants more is refused, before the machine kills whom it likes."""
+"""Memory limit of the process, in bytes, so that the kernel does not have to kill any process."""
 
 
 def main() -> None:
-    """Makes units until its input ends."""
-    with contextlib.suppress(ValueError, OSError):  # Not everywhere can it be set.
+    """Prepare units until standard input ends."""
+    with contextlib.suppress(ValueError, OSError):  # Not all systems support this limit.
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    # Libraries print; what is said to the one who listens goes another way.
+    # Libraries print to standard output, so messages to the parent use a copy of it.
     said = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     plan = manifest.load(pathlib.Path(sys.argv[1]))
     if plan is None:
-        sys.exit(f"{sys.argv[1]}: no plan")
+        sys.exit(f"{sys.argv[1]}: no plan.json of this version")
     for line in sys.stdin:
         task = json.loads(line)
         number = task["unit"]
@@ -38,7 +38,7 @@ def main() -> None:
             shard.write_shard(
                 plan, number, skip, tuple(task["stop"]), lambda *what: _send(said, *what)
             )
-        except OSError as error:  # Hostile files are told of elsewhere; this is the disk.
+        except OSError as error:  # The reader handles bad files, so this is the disk.
             _send(said, "full", str(error))
         except Exception:
             _send(said, "failed", traceback.format_exc())

@@ -1,7 +1,7 @@
-"""Processes that make units of own data, and may die or hang over what they read.
+"""Pool of processes that prepare units of custom data and may crash or hang on what they read.
 
-A document that costs its process its life twice is left out, under its name; the unit goes on with
-the next one.
+A document that crashes its process twice is dropped and reported. The unit continues with the next
+document.
 """
 
 import collections
@@ -21,91 +21,95 @@ from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.errors import UserError
 
 MAX_ATTEMPTS = 2
-"""A machine may be short of memory once."""
+"""Number of attempts per document: one crash may be due to a temporary lack of memory."""
 
 COMMAND = (sys.executable, "-m", "oneflow_jax.data.custom.worker")
 
-_POLL_INTERVAL_S = 0.2  # seconds between looks at processes that say nothing
-_STARTUP_GRACE_S = 60.0  # seconds that a process may take to begin, beyond its patience
+_POLL_INTERVAL_S = 0.2  # seconds between timeout checks while no process sends a message
+_STARTUP_GRACE_S = 60.0  # seconds for starting a process, in addition to the read timeout
 
 
 @dataclasses.dataclass
 class _Task:
-    """A unit to make, and what its earlier processes have died of."""
+    """A unit to prepare, and the crashes of earlier attempts."""
 
     number: int
     skip: dict[int, str] = dataclasses.field(default_factory=dict)
     stop: tuple[int, str] = (-1, "")
-    deaths: collections.Counter[tuple[str, int]] = dataclasses.field(
+    crashes: collections.Counter[tuple[str, int]] = dataclasses.field(
         default_factory=collections.Counter
     )
 
-    def record_crash(self, at: tuple[str, int], reason: str) -> None:
-        """Takes note; a place where it happens again is passed over from now on."""
-        self.deaths[at] += 1
-        if self.deaths[at] < MAX_ATTEMPTS:
+    def record_crash(self, stage: tuple[str, int], reason: str) -> None:
+        """Record a crash; skip the document after `MAX_ATTEMPTS` crashes at the same stage."""
+        self.crashes[stage] += 1
+        if self.crashes[stage] < MAX_ATTEMPTS:
             return
-        doing, place = at
+        doing, place = stage
         if doing == "making":
             self.skip[place] = reason
         elif doing == "reading":
             self.stop = (place, reason)
         else:
-            raise RuntimeError(f"The process that makes unit {self.number} {reason} at its start.")
+            raise RuntimeError(f"Preparing unit {self.number}: {reason} at its start.")
 
 
 class _Worker:
-    """One process; makes one unit at a time."""
+    """One process, which prepares one unit at a time."""
 
-    def __init__(self, plan: Manifest, held: Sequence[int], command: Sequence[str]) -> None:
+    def __init__(
+        self, manifest: Manifest, inherited_fds: Sequence[int], command: Sequence[str]
+    ) -> None:
         package = str(pathlib.Path(oneflow_jax.__file__).parent.parent)
         before = os.environ.get("PYTHONPATH")
         path = os.pathsep.join([package, before] if before else [package])
         self._process = subprocess.Popen(
-            [*command, str(plan.folder)],
+            [*command, str(manifest.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # What decoders have to say of each broken picture.
+            stderr=subprocess.DEVNULL,  # Image decoders print warnings about broken images.
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            pass_fds=held,
+            pass_fds=inherited_fds,
         )
-        self._plan = plan
-        self._rest = b""
+        self._manifest = manifest
+        self._partial_line = b""
         self.task: _Task | None = None
-        self.at = ("start", -1)
-        self.heard = time.monotonic()
+        self.stage = ("start", -1)
+        self.last_message_time = time.monotonic()
 
     @property
-    def output(self) -> int:
-        """Number of the file that it speaks on."""
+    def output_fd(self) -> int:
+        """File descriptor of the output of the process."""
         return self._process.stdout.fileno()
 
-    def give(self, task: _Task) -> None:
-        """Has it make a unit."""
-        self.task, self.at, self.heard = task, ("start", -1), time.monotonic()
+    def submit(self, task: _Task) -> None:
+        """Send a unit to the process."""
+        self.task, self.stage, self.last_message_time = task, ("start", -1), time.monotonic()
         line = json.dumps({"unit": task.number, "skip": task.skip, "stop": task.stop})
         try:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # It has died; its output says so next.
+            pass  # The process has died; `poll` detects it.
 
-    def said(self) -> list[tuple[str, Any]] | None:
-        """What it has said since; None if it has died."""
-        data = os.read(self.output, 2**16)
+    def poll(self) -> list[tuple[str, Any]] | None:
+        """Return the new messages of the process, or None if it has died."""
+        data = os.read(self.output_fd, 2**16)
         if not data:
             return None
-        self.heard = time.monotonic()
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        self.last_message_time = time.monotonic()
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         return [tuple(json.loads(line)) for line in lines]
 
-    def hangs(self) -> bool:
-        """Whether it has been silent for too long."""
-        allowed = self._plan.settings.patience + (_STARTUP_GRACE_S if self.at[0] == "start" else 0)
-        return time.monotonic() - self.heard > allowed
+    def has_timed_out(self) -> bool:
+        """Return whether the process has not sent a message for too long."""
+        allowed = self._manifest.settings.read_timeout + (
+            _STARTUP_GRACE_S if self.stage[0] == "start" else 0
+        )
+        return time.monotonic() - self.last_message_time > allowed
 
-    def end(self) -> None:
-        """Ends it, if it has not ended."""
+    def kill(self) -> None:
+        """Kill the process if it is running."""
         self._process.kill()
         self._process.wait()
         self._process.stdin.close()
@@ -113,88 +117,89 @@ class _Worker:
 
 
 class WorkerPool:
-    """Makes units; a context, which leaves no process behind."""
+    """Context manager that prepares units in processes; on exit it kills all of them."""
 
     def __init__(
         self,
-        plan: Manifest,
-        workers: int,
-        held: Sequence[int] = (),
+        manifest: Manifest,
+        num_workers: int,
+        inherited_fds: Sequence[int] = (),
         command: Sequence[str] = COMMAND,
     ) -> None:
-        """Starts nothing yet.
+        """Initialize the pool without starting processes.
 
         Args:
-            plan: of the units.
-            workers: processes at a time.
-            held: numbers of open files that stay open as long as any process lives: a lock.
-            command: starts a process, given the folder.
+            manifest: manifest of the units.
+            num_workers: number of processes at a time.
+            inherited_fds: file descriptors that every process inherits; a lock is held until the
+                last process has ended.
+            command: command that starts a process; the folder is appended.
         """
-        self._plan, self._workers = plan, workers
-        self._held, self._command = held, command
-        self._working: list[_Worker] = []
+        self._manifest, self._num_workers = manifest, num_workers
+        self._inherited_fds, self._command = inherited_fds, command
+        self._active_workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for worker in self._working:
-            worker.end()
+        for worker in self._active_workers:
+            worker.kill()
         self._selector.close()
 
-    def made(self, numbers: Sequence[int]) -> Iterator[int]:
-        """Makes the units with these numbers; yields each when it is whole.
+    def run(self, numbers: Sequence[int]) -> Iterator[int]:
+        """Prepare the units with these numbers, and yield each number when its unit is complete.
 
         Raises:
-            UserError: the disk is full.
-            RuntimeError: a process failed for no fault of the data's.
+            UserError: the disk is full or cannot be written.
+            RuntimeError: a process failed for a reason other than the data.
         """
         waiting = collections.deque(_Task(number) for number in numbers)
-        for _ in range(min(self._workers, len(waiting))):
-            self._start(waiting.popleft())
-        while self._working:
+        for _ in range(min(self._num_workers, len(waiting))):
+            self._start_worker(waiting.popleft())
+        while self._active_workers:
             for key, _ in self._selector.select(_POLL_INTERVAL_S):
-                yield from self._heard(key.data, waiting)
-            for worker in [each for each in self._working if each.hangs()]:
-                self._again(worker, "the reader hung")
+                yield from self._handle_messages(key.data, waiting)
+            for worker in [each for each in self._active_workers if each.has_timed_out()]:
+                self._retry(worker, "the reader hung")
 
-    def _start(self, task: _Task) -> None:
-        worker = _Worker(self._plan, self._held, self._command)
-        self._working.append(worker)
-        self._selector.register(worker.output, selectors.EVENT_READ, worker)
-        worker.give(task)
+    def _start_worker(self, task: _Task) -> None:
+        worker = _Worker(self._manifest, self._inherited_fds, self._command)
+        self._active_workers.append(worker)
+        self._selector.register(worker.output_fd, selectors.EVENT_READ, worker)
+        worker.submit(task)
 
-    def _heard(self, worker: _Worker, waiting: collections.deque[_Task]) -> Iterator[int]:
-        said = worker.said()
+    def _handle_messages(self, worker: _Worker, pending: collections.deque[_Task]) -> Iterator[int]:
+        said = worker.poll()
         if said is None:
-            self._again(worker, "the reader died")
+            self._retry(worker, "the reader died")
             return
         for what, value in said:
             if what == "done":
                 yield value
-                if not waiting:
-                    self._end(worker)
+                if not pending:
+                    self._stop_worker(worker)
                     return
-                worker.give(waiting.popleft())
+                worker.submit(pending.popleft())
             elif what == "full":
                 raise UserError(
-                    f"{self._plan.folder}: {value}. Free some space, or set data.dir; the same "
-                    "command goes on with what is there."
+                    f"{self._manifest.folder}: {value}. Free some space, or set data.dir. Then run "
+                    "the same command again to continue."
                 )
             elif what == "failed":
-                raise RuntimeError(f"A unit of {self._plan.folder} could not be made:\n{value}")
+                raise RuntimeError(f"A unit of {self._manifest.folder} has failed:\n{value}")
             else:
-                worker.at = (what, value)
+                worker.stage = (what, value)
 
-    def _again(self, worker: _Worker, reason: str) -> None:
-        """Ends the worker, and has another one make its unit."""
+    def _retry(self, worker: _Worker, reason: str) -> None:
+        """Stop the worker and start another one on its unit."""
         task = worker.task
-        self._end(worker)
-        task.record_crash(worker.at, reason)
-        self._start(task)
+        self._stop_worker(worker)
+        task.record_crash(worker.stage, reason)
+        self._start_worker(task)
 
-    def _end(self, worker: _Worker) -> None:
-        self._selector.unregister(worker.output)
-        self._working.remove(worker)
-        worker.end()
+    def _stop_worker(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.output_fd)
+        self._active_workers.remove(worker)
+        worker.kill()

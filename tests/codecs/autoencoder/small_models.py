@@ -1,4 +1,4 @@
-"""Small autoencoders with parameters that are all in use."""
+"""Small autoencoders whose parameters are all nonzero."""
 
 import functools
 
@@ -24,7 +24,7 @@ VQ = Architecture(
 
 
 def random_params(architecture, seed=0):
-    """Random numbers of deviation 0.3 for every parameter."""
+    """Return normally distributed parameters with std 0.3."""
     draws = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: jnp.asarray(0.3 * draws.standard_normal(leaf.shape), jnp.float32),
@@ -38,18 +38,18 @@ def random_pixels(batch, height, width):
 
 @functools.cache
 def jit_method(architecture, name, dtype=jnp.float32):
-    """A jitted method of the model: (params, x) -> its result."""
+    """Return the jitted method `name` of the model: (params, x) -> result."""
     module = models.make_model(architecture, dtype)
     return jax.jit(lambda params, x: module.apply({"params": params}, x, method=name))
 
 
 @functools.cache
 def random_autoencoder(architecture, seed=0):
-    """An autoencoder in use, which nobody may change."""
+    """Return a cached autoencoder with random parameters; callers must not modify it."""
     return Autoencoder(architecture, random_params(architecture, seed))
 
 
 def random_images(count, height=8, width=8, seed=2):
-    """Pictures as people see them, uint8."""
+    """Return random uint8 images."""
     draws = np.random.default_rng(seed)
     return draws.integers(0, 256, (count, height, width, 3)).astype(np.uint8)

@@ -27,21 +27,21 @@ def apply_method(architecture, name, x):
 
 @pytest.fixture
 def traced_calls(monkeypatch):
-    """Method and shape of each program that is made; networks are replaced by something simple."""
-    made = []
+    """Replace the networks by resampling; return the method and shape of each traced program."""
+    calls = []
 
-    def simple(model, method, params, x):
-        made.append((method, x.shape))
-        return {"encoded": lambda: downsample(x), "decoded": lambda: upsample(x)}[method]()
+    def resample_stub(model, method, params, x):
+        calls.append((method, x.shape))
+        return {"to_latents": lambda: downsample(x), "from_latents": lambda: upsample(x)}[method]()
 
-    monkeypatch.setattr(autoencoder_lib, "_apply_method", simple)
-    return made
+    monkeypatch.setattr(autoencoder_lib, "_apply_method", resample_stub)
+    return calls
 
 
 def downsample(x):
-    """Sees the whole of what it is given, and which row it is."""
-    some = x[:, ::2, ::2] - x[:, 1::2, 1::2]
-    return some + x.mean(axis=(1, 2), keepdims=True)
+    """Downsample, with a global term that depends on the whole of each image."""
+    differences = x[:, ::2, ::2] - x[:, 1::2, 1::2]
+    return differences + x.mean(axis=(1, 2), keepdims=True)
 
 
 def upsample(x):
@@ -56,13 +56,13 @@ def test_it_is_the_model_on_pictures_as_people_see_them(kind):
     assert latents.dtype == np.float32
     assert latents.shape == (3, 4, 4, architecture.channels)
     np.testing.assert_allclose(
-        latents, apply_method(architecture, "encoded", to_float(pictures)), atol=1e-5
+        latents, apply_method(architecture, "to_latents", to_float(pictures)), atol=1e-5
     )
     back = autoencoder.decode(latents)
-    wanted = apply_method(architecture, "__call__", to_float(pictures))
+    expected = apply_method(architecture, "__call__", to_float(pictures))
     assert back.dtype == np.uint8
     assert back.shape == pictures.shape
-    exact = np.clip((wanted + 1) * 127.5, 0, 255)
+    exact = np.clip((expected + 1) * 127.5, 0, 255)
     assert np.abs(back - exact).max() < 0.51
     assert len(np.unique(back)) > 20
 
@@ -74,14 +74,14 @@ def test_batches_change_nothing():
     )
     singly = np.concatenate([autoencoder.encode(one[None]) for one in pictures])
     assert len(np.unique(singly, axis=0)) == 65
-    shown = np.concatenate([autoencoder.decode(one[None]) for one in singly])
+    decoded = np.concatenate([autoencoder.decode(one[None]) for one in singly])
     for count in (1, 3, 64, 65):
-        found = autoencoder.encode(pictures[:count])
-        np.testing.assert_allclose(found, singly[:count], atol=1e-5)
-        found = autoencoder.decode(singly[:count])
-        # Half a grey level may be rounded either way.
-        assert np.abs(found.astype(int) - shown[:count]).max() <= 1
-        assert np.mean(found != shown[:count]) < 1e-2
+        actual = autoencoder.encode(pictures[:count])
+        np.testing.assert_allclose(actual, singly[:count], atol=1e-5)
+        actual = autoencoder.decode(singly[:count])
+        # Either rounding of half a gray level is allowed.
+        assert np.abs(actual.astype(int) - decoded[:count]).max() <= 1
+        assert np.mean(actual != decoded[:count]) < 1e-2
 
 
 def test_seven_programs_do_for_any_number(traced_calls):
@@ -89,11 +89,13 @@ def test_seven_programs_do_for_any_number(traced_calls):
         Autoencoder(small_models.KL, small_models.random_params(small_models.KL)),
         small_models.random_images(200),
     )
-    wanted = np.asarray(downsample(to_float(pictures)))
+    expected = np.asarray(downsample(to_float(pictures)))
     for count in (5, 2, 12, 3, 9, 40, 17, 63, 1, 8, 33, 70, 65, 64, 200):
-        np.testing.assert_allclose(autoencoder.encode(pictures[:count]), wanted[:count], atol=1e-5)
-        assert len(autoencoder.decode(wanted[:count])) == count
-    for method in ("encoded", "decoded"):
+        np.testing.assert_allclose(
+            autoencoder.encode(pictures[:count]), expected[:count], atol=1e-5
+        )
+        assert len(autoencoder.decode(expected[:count])) == count
+    for method in ("to_latents", "from_latents"):
         sizes = sorted(shape[0] for name, shape in traced_calls if name == method)
         assert sizes == [1, 2, 4, 8, 16, 32, 64]
 
@@ -103,7 +105,7 @@ def test_codes_are_those_of_the_model():
         small_models.random_autoencoder(small_models.VQ),
         small_models.random_images(3),
     )
-    codes = autoencoder.codes(pictures)
+    codes = autoencoder.encode_codes(pictures)
     assert np.issubdtype(codes.dtype, np.integer)
     np.testing.assert_array_equal(
         codes, apply_method(small_models.VQ, "encode", to_float(pictures))
@@ -113,16 +115,16 @@ def test_codes_are_those_of_the_model():
 
 
 def test_programs_are_made_once(monkeypatch):
-    made = []
+    calls = []
     monkeypatch.setattr(
         autoencoder_lib,
         "_apply_method",
-        lambda model, method, params, x: made.append(method) or x[..., 0],
+        lambda model, method, params, x: calls.append(method) or x[..., 0],
     )
     autoencoder = Autoencoder(small_models.VQ, small_models.random_params(small_models.VQ))
     for _ in range(2):
-        autoencoder.codes(small_models.random_images(3))
-    assert made == ["encode"]
+        autoencoder.encode_codes(small_models.random_images(3))
+    assert calls == ["encode"]
 
 
 def test_large_pictures_go_through_in_tiles(monkeypatch, traced_calls):
@@ -132,15 +134,15 @@ def test_large_pictures_go_through_in_tiles(monkeypatch, traced_calls):
         small_models.random_images(2, 12, 16),
     )
     latents = autoencoder.encode(pictures)
-    assert traced_calls == [("encoded", (2, 8, 8, 3))]
-    wanted = tiling.encode(downsample, to_float(pictures), 2, tile_size=8)
-    np.testing.assert_allclose(latents, wanted, atol=1e-5)
+    assert traced_calls == [("to_latents", (2, 8, 8, 3))]
+    expected = tiling.encode(downsample, to_float(pictures), 2, tile_size=8)
+    np.testing.assert_allclose(latents, expected, atol=1e-5)
     assert np.abs(latents - downsample(to_float(pictures))).max() > 0.01
-    shown = autoencoder.decode(latents)
-    assert traced_calls[1:] == [("decoded", (2, 4, 4, 3))]
-    assert shown.shape == pictures.shape
-    wanted = np.asarray(tiling.decode(upsample, latents, 2, tile_size=8))
-    assert np.abs(shown - np.clip((wanted + 1) * 127.5, 0, 255)).max() < 0.51
+    decoded = autoencoder.decode(latents)
+    assert traced_calls[1:] == [("from_latents", (2, 4, 4, 3))]
+    assert decoded.shape == pictures.shape
+    expected = np.asarray(tiling.decode(upsample, latents, 2, tile_size=8))
+    assert np.abs(decoded - np.clip((expected + 1) * 127.5, 0, 255)).max() < 0.51
 
 
 def test_pictures_that_do_not_divide_are_told():
@@ -150,13 +152,15 @@ def test_pictures_that_do_not_divide_are_told():
 
 def test_it_comes_back_from_a_folder(tmp_path):
     one = small_models.random_autoencoder(small_models.KL)
-    diffusers_weights.save(epath.Path(tmp_path), one.shape, one.params)
-    other = Autoencoder.load(epath.Path(tmp_path))
+    diffusers_weights.save(epath.Path(tmp_path), one.architecture, one.params)
+    loaded = Autoencoder.load(epath.Path(tmp_path))
     assert (
-        other.fingerprint == one.fingerprint == diffusers_weights.fingerprint(one.shape, one.params)
+        loaded.fingerprint
+        == one.fingerprint
+        == diffusers_weights.fingerprint(one.architecture, one.params)
     )
-    assert other.shape == one.shape
-    jax.tree.map(np.testing.assert_array_equal, other.params, one.params)
+    assert loaded.architecture == one.architecture
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, one.params)
 
 
 def test_it_pickles_after_use_without_what_is_on_devices():
@@ -165,7 +169,7 @@ def test_it_pickles_after_use_without_what_is_on_devices():
         small_models.random_images(1),
     )
     fresh = pickle.dumps(autoencoder)
-    wanted = autoencoder.encode(pictures)
+    expected = autoencoder.encode(pictures)
     _ = autoencoder.fingerprint
     used = pickle.dumps(autoencoder)
     assert used == fresh
@@ -173,6 +177,6 @@ def test_it_pickles_after_use_without_what_is_on_devices():
     named = [value for _, value, _ in pickletools.genops(used) if isinstance(value, str)]
     assert not [name for name in named if name.startswith(("jax", "flax"))]
     again = pickle.loads(used)
-    assert vars(again).keys() == {"shape", "params"}
-    np.testing.assert_array_equal(again.encode(pictures), wanted)
+    assert vars(again).keys() == {"architecture", "params"}
+    np.testing.assert_array_equal(again.encode(pictures), expected)
     assert again.fingerprint == autoencoder.fingerprint

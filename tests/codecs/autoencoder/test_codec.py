@@ -16,13 +16,13 @@ from oneflow_jax.errors import UserError
 from tests import tiny
 from tests.codecs.autoencoder import small_models
 
-PLAIN = {"mean": (0.0, 0.0, 0.0), "scale": (1.0, 1.0, 1.0), "deviation": 1.0}
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "divisor": 1.0}
 
 
 def codec(architecture=small_models.KL, **changes):
-    """One of 8 x 8 pixels, 4 x 4 latents, 2 x 2 slots."""
-    given = {"pixels": 8, "patch": 2, **PLAIN} | changes
-    return LatentCodec(small_models.random_autoencoder(architecture), **given)
+    """Return a codec of 8 x 8 pixels, 4 x 4 latents and 2 x 2 slots."""
+    settings = {"pixels": 8, "patch_size": 2, **PLAIN} | changes
+    return LatentCodec(small_models.random_autoencoder(architecture), **settings)
 
 
 def to_documents(encoded_images):
@@ -39,20 +39,20 @@ def test_it_rebuilds_what_the_autoencoder_does(kind):
         small_models.random_images(5),
         small_models.random_autoencoder(architecture),
     )
-    wanted = np.concatenate([autoencoder.decode(autoencoder.encode(x[None])) for x in pictures])
-    plain = codec(architecture, mean=(0.0,) * channels, scale=(1.0,) * channels)
+    expected = np.concatenate([autoencoder.decode(autoencoder.encode(x[None])) for x in pictures])
+    plain = codec(architecture, mean=(0.0,) * channels, std=(1.0,) * channels)
     scaled = codec(
-        architecture, mean=(0.3, -2.0, 0.1)[:channels], scale=(0.7, 3.0, 0.2)[:channels],
-        deviation=2.5,
+        architecture, mean=(0.3, -2.0, 0.1)[:channels], std=(0.7, 3.0, 0.2)[:channels],
+        divisor=2.5,
     )  # fmt: skip
     slots = np.stack([plain.encode(picture) for picture in pictures])
     assert slots.shape == (5, 4, 4 * channels)
     assert slots.dtype == np.float32
-    shown = np.stack([plain.decode(one) for one in slots])
-    np.testing.assert_array_equal(shown, wanted)
-    other = np.stack([scaled.encode(picture) for picture in pictures])
-    assert np.abs(other - slots).max() > 0.2
-    rounded = np.abs(scaled.decode(other).astype(int) - wanted)
+    decoded = np.stack([plain.decode(one) for one in slots])
+    np.testing.assert_array_equal(decoded, expected)
+    scaled_slots = np.stack([scaled.encode(picture) for picture in pictures])
+    assert np.abs(scaled_slots - slots).max() > 0.2
+    rounded = np.abs(scaled.decode(scaled_slots).astype(int) - expected)
     assert rounded.max() <= 1
     assert np.mean(rounded) < 0.01
 
@@ -70,56 +70,63 @@ def test_many_are_decoded_as_one_by_one():
 @pytest.mark.parametrize("deviation", [1.0, 2.0])
 def test_latents_of_the_train_split_are_scaled_to_a_deviation(tmp_path, deviation):
     folder = epath.Path(tmp_path)
-    made = small_models.random_autoencoder(small_models.KL).encode(small_models.random_images(40))
-    for split, some in (("train", made[:32]), ("heldout", made[32:])):
-        latents.Shard(folder, split, 0, 1).write(to_documents(some))
+    encoded = small_models.random_autoencoder(small_models.KL).encode(
+        small_models.random_images(40)
+    )
+    for split, group in (("train", encoded[:32]), ("heldout", encoded[32:])):
+        latents.Shard(folder, split, 0, 1).write(to_documents(group))
     index = latents.write_index(folder, "f", {"train": 32, "heldout": 8})
-    learned = codec(mean=index.mean, scale=index.deviation, deviation=deviation)
+    learned = codec(mean=index.mean, std=index.deviation, divisor=deviation)
     stored = latents.open_split(folder, "train", 32)
-    slots = np.stack([learned.arrange(stored[n].parts[1].latents) for n in range(32)])
+    slots = np.stack([learned.from_stored(stored[n].parts[1].latents) for n in range(32)])
     by_channel = slots.reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(by_channel.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(by_channel.std(axis=0), 1 / deviation, rtol=1e-5)
 
 
 def test_slots_come_in_the_order_of_patches():
-    given = {"pixels": 12, "patch": 2}
-    learned = codec(**given | {"pixels": 24})
-    plain = patches.PatchCodec(**given, colors=3, mean=0.0, deviation=1.0)
+    settings = {"pixels": 12, "patch_size": 2}
+    learned = codec(**settings | {"pixels": 24})
+    plain = patches.PatchCodec(**settings, image_channels=3, mean=0.0, std=1.0)
     values = np.random.default_rng(0).standard_normal((12, 12, 3)).astype(np.float32)
     assert learned.grid == plain.grid == (6, 6)
     assert learned.channels == plain.channels == 12
-    np.testing.assert_array_equal(learned.arrange(values), plain.arrange(values))
+    np.testing.assert_array_equal(learned.from_stored(values), plain.from_stored(values))
 
 
 def test_sizes_that_do_not_fit_are_told():
-    with pytest.raises(UserError, match=r"codec\.pixels=10 .* 4, .* 2 to a latent.*codec\.patch=2"):
+    with pytest.raises(
+        UserError, match=r"codec\.pixels=10 .* 4, .* 2 pixels per latent.*codec\.patch_size=2"
+    ):
         codec(pixels=10)
-    with pytest.raises(UserError, match=r"codec\.patch=0"):
-        codec(patch=0)
+    with pytest.raises(UserError, match=r"codec\.patch_size=0"):
+        codec(patch_size=0)
     with pytest.raises(UserError, match=r"\(8, 4, 3\).*\(8, 8, 3\).*codec\.pixels"):
         codec().encode(np.zeros((8, 4, 3), np.uint8))
     for odd in ({"in_channels": 1}, {"out_channels": 4}):
         shape = dataclasses.replace(small_models.KL, **odd)
         name, value = next(iter(odd.items()))
-        with pytest.raises(UserError, match=f"{name}={value}.*3 colors"):
+        with pytest.raises(UserError, match=f"{name}={value}.*3 channels"):
             LatentCodec(
-                Autoencoder(shape, small_models.random_params(shape)), pixels=8, patch=2, **PLAIN
+                Autoencoder(shape, small_models.random_params(shape)),
+                pixels=8,
+                patch_size=2,
+                **PLAIN,
             )
 
 
 def test_it_pickles():
-    learned, picture = codec(deviation=2.0), small_models.random_images(1)[0]
-    wanted = learned.encode(picture)
+    learned, picture = codec(divisor=2.0), small_models.random_images(1)[0]
+    expected = learned.encode(picture)
     again = pickle.loads(pickle.dumps(learned))
-    np.testing.assert_array_equal(again.encode(picture), wanted)
+    np.testing.assert_array_equal(again.encode(picture), expected)
     assert again.autoencoder.fingerprint == learned.autoencoder.fingerprint
 
 
 def test_a_worker_process_reads_latents(tmp_path):
-    folder, learned = epath.Path(tmp_path), codec(deviation=2.0)
-    made = small_models.random_autoencoder(small_models.KL).encode(small_models.random_images(8))
-    latents.Shard(folder, "train", 0, 1).write(to_documents(made))
+    folder, learned = epath.Path(tmp_path), codec(divisor=2.0)
+    encoded = small_models.random_autoencoder(small_models.KL).encode(small_models.random_images(8))
+    latents.Shard(folder, "train", 0, 1).write(to_documents(encoded))
     batches = pipeline.canvas_batches(
         latents.open_split(folder, "train", 8),
         dataclasses.replace(tiny.make_layout(16), codec=learned),
@@ -131,7 +138,7 @@ def test_a_worker_process_reads_latents(tmp_path):
     iterator = iter(batches)
     canvas = jax.tree.map(np.asarray, next(iterator))
     iterator.close()
-    known = {learned.arrange(values).tobytes() for values in made}
+    known = {learned.from_stored(values).tobytes() for values in encoded}
     for row in range(2):
-        slots = canvas.latents[row][canvas.kind[row] == Modality.IMAGE]
+        slots = canvas.latents[row][canvas.modality[row] == Modality.IMAGE]
         assert slots.tobytes() in known

@@ -42,7 +42,7 @@ def test_an_old_file_has_the_defaults_of_later_fields(path):
     assert (architecture.scaling_factor, architecture.shift_factor) == (0.18215, None)
     assert architecture.use_quant_conv
     assert architecture.mid_block_add_attention
-    assert (architecture.factor, architecture.channels) == (8, 4)
+    assert (architecture.downscale_factor, architecture.channels) == (8, 4)
 
 
 def test_a_later_file_has_its_own(path):
@@ -68,26 +68,26 @@ def test_vectors_of_codes_are_as_wide_as_latents_unless_told():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"spatial_compression": 3}, "spatial_compression=3 is not known here"),
-        ({"act_fn": "relu"}, "act_fn='relu' is not built here"),
-        ({"norm_type": "spatial"}, "norm_type='spatial' is not built here"),
-        ({"latents_mean": [0.1]}, "latents_mean=[0.1] is not built here"),
-        ({"_class_name": "AutoencoderTiny"}, "_class_name='AutoencoderTiny' is none of"),
+        ({"spatial_compression": 3}, "spatial_compression=3 is unknown"),
+        ({"act_fn": "relu"}, "act_fn='relu' is not supported"),
+        ({"norm_type": "spatial"}, "norm_type='spatial' is not supported"),
+        ({"latents_mean": [0.1]}, "latents_mean=[0.1] is not supported"),
+        ({"_class_name": "AutoencoderTiny"}, "_class_name='AutoencoderTiny': "),
         ({"down_block_types": ["AttnDownEncoderBlock2D"]}, "only DownEncoderBlock2D"),
         ({"norm_num_groups": 48}, "block_out_channels=(128, 256, 512, 512): give multiples"),
         ({"block_out_channels": []}, "block_out_channels=(): give multiples"),
     ],
     ids=str,
 )
-def test_what_is_not_built_is_refused(path, change, said):
-    assert said in error_message(path, json.dumps(SD1 | change))
+def test_what_is_not_built_is_refused(path, change, message):
+    assert message in error_message(path, json.dumps(SD1 | change))
 
 
 def test_other_files_are_refused(path):
     assert "is not JSON" in error_message(path, "{")
-    assert "holds no settings" in error_message(path, "[1]")
+    assert "does not hold a JSON object" in error_message(path, "[1]")
     path.unlink()
     with pytest.raises(UserError, match="there is no such file"):
         config.read(path.parent)

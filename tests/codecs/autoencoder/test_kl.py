@@ -17,9 +17,9 @@ def test_divergence_is_the_integral(mean, log_variance):
     deviation = np.exp(log_variance / 2)
     log_density = -(((x - mean) / deviation) ** 2) / 2 - np.log(deviation)
     density = np.exp(log_density) / np.sqrt(2 * np.pi)
-    wanted = np.sum(density * (log_density + x**2 / 2)) * (x[1] - x[0])
-    found = gaussian(mean, log_variance).divergence()
-    np.testing.assert_allclose(found.item(), wanted, atol=1e-5)
+    expected = np.sum(density * (log_density + x**2 / 2)) * (x[1] - x[0])
+    actual = gaussian(mean, log_variance).kl()
+    np.testing.assert_allclose(actual.item(), expected, atol=1e-5)
 
 
 def test_samples_have_the_mean_and_deviation():
@@ -38,9 +38,9 @@ def test_shapes(height, width):
         small_models.random_params(small_models.KL),
         small_models.random_pixels(2, height, width),
     )
-    found = encode(params, x)
-    assert found.mean.shape == found.log_variance.shape == (2, height // 2, width // 2, 3)
-    pixels = decode(params, found.mean)
+    actual = encode(params, x)
+    assert actual.mean.shape == actual.log_variance.shape == (2, height // 2, width // 2, 3)
+    pixels = decode(params, actual.mean)
     assert pixels.shape == x.shape
     np.testing.assert_allclose(whole(params, x), pixels, atol=1e-6)
 
@@ -48,11 +48,11 @@ def test_shapes(height, width):
 def test_log_variances_are_kept_in_range():
     params = small_models.random_params(small_models.KL)
     params["quant_conv"]["bias"] = jnp.array([0, 0, 0, 1e4, -1e4, 0.0])
-    found = small_models.jit_method(small_models.KL, "encode")(
+    actual = small_models.jit_method(small_models.KL, "encode")(
         params, small_models.random_pixels(2, 8, 8)
     )
-    assert found.log_variance.max() == 20
-    assert found.log_variance.min() == -30
+    assert actual.log_variance.max() == 20
+    assert actual.log_variance.min() == -30
 
 
 def test_results_are_float32_though_computed_in_bfloat16():
@@ -60,6 +60,6 @@ def test_results_are_float32_though_computed_in_bfloat16():
         small_models.jit_method(small_models.KL, n, jnp.bfloat16) for n in ("encode", "decode")
     )
     params = small_models.random_params(small_models.KL)
-    found = encode(params, small_models.random_pixels(2, 8, 8))
-    assert found.mean.dtype == found.log_variance.dtype == jnp.float32
-    assert decode(params, found.mean).dtype == jnp.float32
+    actual = encode(params, small_models.random_pixels(2, 8, 8))
+    assert actual.mean.dtype == actual.log_variance.dtype == jnp.float32
+    assert decode(params, actual.mean).dtype == jnp.float32

@@ -1,4 +1,4 @@
-"""The layers that are written out for speed, against linen's plain ones."""
+"""Tests of the optimized layers against plain flax.linen layers."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from oneflow_jax.codecs.autoencoder import layers
 
 
 def assert_agree(ours, reference, x):
-    """Outputs and gradients are the same, and so is what they start from."""
+    """Assert that initial parameters, outputs and gradients agree."""
     start = reference.init(jax.random.key(0), x)
     jax.tree.map(np.testing.assert_array_equal, ours.init(jax.random.key(0), x), start)
     draws = np.random.default_rng(0)
@@ -22,8 +22,10 @@ def assert_agree(ours, reference, x):
         y, pull = jax.vjp(module.apply, params, x)
         return y, pull(jnp.sin(3 * y))
 
-    found, wanted = (jax.jit(lambda m=module: results(m))() for module in (ours, reference))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
+    actual, expected = (jax.jit(lambda m=module: results(m))() for module in (ours, reference))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
+    )
 
 
 @pytest.fixture
@@ -50,7 +52,10 @@ def test_wide_convolutions_are_linen_s(height, width):
 
 
 def test_pairs_of_rows_are_what_wide_convolutions_compute(monkeypatch):
-    """Else the test above would compare linen's convolution with itself."""
+    """Check that wide convolutions use `winograd_conv`.
+
+    Otherwise the test above would compare linen's convolution with itself.
+    """
     called = []
     monkeypatch.setattr(
         layers, "winograd_conv", lambda x, kernel: called.append(x.shape) or x[..., :1]
@@ -64,7 +69,7 @@ def test_pairs_of_rows_are_what_wide_convolutions_compute(monkeypatch):
 
 
 class UpsampleReference(nn.Module):
-    """Every place four times, then a convolution."""
+    """Nearest-neighbor 2x upsampling followed by a convolution."""
 
     @nn.compact
     def __call__(self, x):

@@ -9,7 +9,7 @@ SIDE, NUM_COMPONENTS = 2, 12
 
 
 def smooth_images(count=60):
-    """Smooth ones, far from black and white, so that nothing has to be clipped."""
+    """Return smooth images with values far from 0 and 255, so that nothing is clipped."""
     draws = np.random.default_rng(0)
     coarse = draws.uniform(80, 170, (count, 3, 4, 3)).repeat(4, axis=1).repeat(2, axis=2)
     ramp = np.linspace(-1, 1, 12)[:, None, None] * draws.uniform(-25, 25, (count, 1, 1, 3))
@@ -21,53 +21,53 @@ def to_patches(images):
 
 
 def loss(images, reconstructions):
-    """Mean squared error of a square's numbers, summed."""
+    """Return the squared error summed over a patch, averaged over patches."""
     return np.mean(np.sum((to_patches(images) - to_patches(reconstructions)) ** 2, axis=1))
 
 
 def test_all_numbers_lose_nothing():
-    shown = small_models.random_images(20, 8, 12)
-    rebuilt = pca.fit(shown, SIDE, NUM_COMPONENTS)
-    np.testing.assert_array_equal(rebuilt(shown), shown)
-    # Also of pictures that it was not fitted to, and of another size.
+    images = small_models.random_images(20, 8, 12)
+    rebuilt = pca.fit(images, SIDE, NUM_COMPONENTS)
+    np.testing.assert_array_equal(rebuilt(images), images)
+    # The same holds for other images of another size.
     others = small_models.random_images(3, 4, 6, seed=9)
     np.testing.assert_array_equal(rebuilt(others), others)
 
 
 @pytest.mark.parametrize("numbers", [1, 3, 7, 11])
 def test_the_loss_is_what_the_left_out_eigenvalues_say(numbers):
-    shown = smooth_images()
-    found = loss(shown, pca.fit(shown, SIDE, numbers)(shown))
-    left_out = np.linalg.eigvalsh(np.cov(to_patches(shown), rowvar=False, bias=True))[:-numbers]
-    # To round adds a twelfth to each of the numbers, which are 12, or less where it brings it back.
-    assert found == pytest.approx(left_out.sum(), rel=1e-3, abs=1.1)
+    images = smooth_images()
+    actual_loss = loss(images, pca.fit(images, SIDE, numbers)(images))
+    left_out = np.linalg.eigvalsh(np.cov(to_patches(images), rowvar=False, bias=True))[:-numbers]
+    # Rounding adds 1/12 for each of the 12 numbers of a patch, or less.
+    assert actual_loss == pytest.approx(left_out.sum(), rel=1e-3, abs=1.1)
     assert left_out.sum() > 10
 
 
 @pytest.mark.parametrize("numbers", [1, 4])
 def test_no_other_basis_loses_less(numbers):
-    shown = smooth_images()
-    found = loss(shown, pca.fit(shown, SIDE, numbers)(shown))
-    around = to_patches(shown) - to_patches(shown).mean(axis=0)
+    images = smooth_images()
+    actual_loss = loss(images, pca.fit(images, SIDE, numbers)(images))
+    around = to_patches(images) - to_patches(images).mean(axis=0)
     draws = np.random.default_rng(1)
     best = np.linalg.svd(around, full_matrices=False)[2][:numbers].T
     for n in range(50):
-        # Some anywhere, some close by.
+        # Random bases, and bases close to the optimum.
         basis, _ = np.linalg.qr(
             best * (n % 2) * 20 + draws.standard_normal((NUM_COMPONENTS, numbers))
         )
         lost = np.mean(np.sum((around - around @ basis @ basis.T) ** 2, axis=1))
-        assert found < lost + 1.1
+        assert actual_loss < lost + 1.1
 
 
 def test_no_numbers_leave_the_mean():
-    shown = smooth_images()
-    (one,) = np.unique(to_patches(pca.fit(shown, SIDE, 0)(shown)), axis=0)
-    np.testing.assert_array_equal(one, np.rint(to_patches(shown).mean(axis=0)))
+    images = smooth_images()
+    (one,) = np.unique(to_patches(pca.fit(images, SIDE, 0)(images)), axis=0)
+    np.testing.assert_array_equal(one, np.rint(to_patches(images).mean(axis=0)))
 
 
 def test_the_mean_of_many_squares_is_exact():
-    """A float32 loses count of them: beyond 2 ** 26 it adds 200 where there are 203."""
-    shown = np.full((1, 1024, 1024, 3), 203, np.uint8)
-    rebuilt = pca.fit(shown, 1, 0)
-    np.testing.assert_array_equal(rebuilt(shown[:, :2, :2]), shown[:, :2, :2])
+    """Check the mean in float32: accumulated past 2 ** 26, adding 203 would add only 200."""
+    images = np.full((1, 1024, 1024, 3), 203, np.uint8)
+    rebuilt = pca.fit(images, 1, 0)
+    np.testing.assert_array_equal(rebuilt(images[:, :2, :2]), images[:, :2, :2])

@@ -20,20 +20,20 @@ KERNELS = [jax.random.normal(jax.random.key(n), (3, 3, 3, 3)) / 5 for n in range
 
 
 class LocalModel:
-    """A decoder or encoder that sees no further than two places; counts how often it is traced."""
+    """A stub decoder and encoder with a receptive field of 2 positions; it records its traces."""
 
     def __init__(self):
-        self.shapes = []
+        self.traced_shapes = []
         self.decode = jax.jit(self._decode)
         self.encode = jax.jit(self._encode)
 
     def _decode(self, latents):
-        self.shapes.append(latents.shape)
+        self.traced_shapes.append(latents.shape)
         y = jnp.tanh(convolve(convolve(latents, KERNELS[0]), KERNELS[1]))
         return jnp.repeat(jnp.repeat(y, FACTOR, axis=1), FACTOR, axis=2)
 
     def _encode(self, pixels):
-        self.shapes.append(pixels.shape)
+        self.traced_shapes.append(pixels.shape)
         batch, height, width, _ = pixels.shape
         shape = (batch, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3)
         y = pixels.reshape(shape).mean(axis=(2, 4))
@@ -45,11 +45,11 @@ def random_normal(*shape):
 
 
 def far_from_tile_edges(axis, reach):
-    """Places where no tile that has a say is cut closer than `reach`."""
+    """Return a mask of positions at least `reach` away from every inner tile edge."""
     place = np.arange(axis.length)
     far = np.ones(axis.length, bool)
     for start in axis.starts:
-        for edge in {start, start + axis.tile} - {0, axis.length}:
+        for edge in {start, start + axis.tile_size} - {0, axis.length}:
             far &= (place < edge - reach) | (place >= edge + reach)
     return far
 
@@ -57,33 +57,33 @@ def far_from_tile_edges(axis, reach):
 def test_a_picture_no_larger_than_a_tile_is_untouched():
     local = LocalModel()
     latents = random_normal(2, 5, 8, 3)
-    found = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
-    np.testing.assert_array_equal(found, local.decode(latents))
+    actual = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
+    np.testing.assert_array_equal(actual, local.decode(latents))
     pixels = random_normal(2, 32, 20, 3)
-    found = tiling.encode(local.encode, pixels, FACTOR, tile_size=32)
-    np.testing.assert_array_equal(found, local.encode(pixels))
-    assert local.shapes == [(2, 5, 8, 3), (2, 32, 20, 3)]
+    actual = tiling.encode(local.encode, pixels, FACTOR, tile_size=32)
+    np.testing.assert_array_equal(actual, local.encode(pixels))
+    assert local.traced_shapes == [(2, 5, 8, 3), (2, 32, 20, 3)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(19, 9), (8, 23), (17, 30)])
 def test_local_networks_give_the_same_away_from_edges(height, width):
     local = LocalModel()
     latents = random_normal(2, height, width, 3)
-    found = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
-    wanted = LocalModel().decode(latents)
-    assert found.shape == wanted.shape
+    actual = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
+    expected = LocalModel().decode(latents)
+    assert actual.shape == expected.shape
     rows, columns = (
         far_from_tile_edges(tiling.tile_axis(size, 8, 0.25), 2) for size in (height, width)
     )
     far = np.ix_(range(2), rows.repeat(FACTOR), columns.repeat(FACTOR), range(3))
     assert rows.sum() >= 3
     assert columns.sum() >= 3
-    np.testing.assert_allclose(found[far], wanted[far], atol=2e-6)
+    np.testing.assert_allclose(actual[far], expected[far], atol=2e-6)
     pixels = random_normal(2, height * FACTOR, width * FACTOR, 3)
-    found = tiling.encode(local.encode, pixels, FACTOR, tile_size=8 * FACTOR)
-    wanted = LocalModel().encode(pixels)
+    actual = tiling.encode(local.encode, pixels, FACTOR, tile_size=8 * FACTOR)
+    expected = LocalModel().encode(pixels)
     far = np.ix_(range(2), rows, columns, range(3))
-    np.testing.assert_allclose(found[far], wanted[far], atol=2e-6)
+    np.testing.assert_allclose(actual[far], expected[far], atol=2e-6)
 
 
 def test_networks_that_see_one_place_give_the_same_everywhere():
@@ -92,22 +92,22 @@ def test_networks_that_see_one_place_give_the_same_everywhere():
     def decode(x):
         return jnp.repeat(jnp.repeat(x, FACTOR, axis=1), FACTOR, axis=2)
 
-    found = tiling.decode(decode, latents, FACTOR, tile_size=8 * FACTOR)
-    np.testing.assert_allclose(found, decode(latents), atol=1e-6)
+    actual = tiling.decode(decode, latents, FACTOR, tile_size=8 * FACTOR)
+    np.testing.assert_allclose(actual, decode(latents), atol=1e-6)
 
 
 def test_all_tiles_are_of_one_shape_and_traced_once():
     local = LocalModel()
     tiling.decode(local.decode, random_normal(1, 27, 13, 3), FACTOR, tile_size=8 * FACTOR)
     tiling.decode(local.decode, random_normal(1, 40, 9, 3), FACTOR, tile_size=8 * FACTOR)
-    assert local.shapes == [(1, 8, 8, 3)]
+    assert local.traced_shapes == [(1, 8, 8, 3)]
 
 
 def test_several_arrays_are_blended_alike():
     pixels = random_normal(1, 40, 44, 3)
-    found = tiling.encode(lambda x: {"a": x, "b": 2 * x[..., :1]}, pixels, 1, tile_size=16)
-    np.testing.assert_allclose(found["a"], pixels, atol=1e-6)
-    np.testing.assert_allclose(found["b"], 2 * pixels[..., :1], atol=1e-6)
+    actual = tiling.encode(lambda x: {"a": x, "b": 2 * x[..., :1]}, pixels, 1, tile_size=16)
+    np.testing.assert_allclose(actual["a"], pixels, atol=1e-6)
+    np.testing.assert_allclose(actual["b"], 2 * pixels[..., :1], atol=1e-6)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5, 0.8])
@@ -118,7 +118,7 @@ def test_weights_sum_to_one_and_never_fall_below_zero(overlap, scale):
         total = np.zeros(length * scale)
         for start, weight in zip(axis.starts, axis.weights(scale), strict=True):
             assert weight.min() >= 0
-            total[start * scale : (start + axis.tile) * scale] += weight
+            total[start * scale : (start + axis.tile_size) * scale] += weight
         np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
@@ -126,10 +126,10 @@ def test_weights_sum_to_one_and_never_fall_below_zero(overlap, scale):
 def test_tiles_cover_all_and_overlap_enough(overlap):
     for length in range(1, 60):
         axis = tiling.tile_axis(length, 8, overlap)
-        assert axis.tile == min(length, 8)
+        assert axis.tile_size == min(length, 8)
         assert axis.starts[0] == 0
-        assert axis.starts[-1] == length - axis.tile
-        shared = axis.tile - np.diff(axis.starts)
+        assert axis.starts[-1] == length - axis.tile_size
+        shared = axis.tile_size - np.diff(axis.starts)
         assert np.all(shared >= np.floor(8 * overlap))
 
 
@@ -143,18 +143,18 @@ def test_weights_change_in_a_straight_line():
 
 def test_mistakes_are_named():
     pixels = random_normal(1, 18, 20, 3)
-    for sizes, said in (
+    for sizes, message in (
         ({"tile_size": 16}, "height=18"),
         ({"tile_size": 15}, "tile_size=15|height=18"),
         ({"tile_size": 16, "overlap": 1.0}, "overlap=1.0|height=18"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             tiling.encode(lambda x: x, pixels, FACTOR, **sizes)
-    for sizes, said in (
+    for sizes, message in (
         ({"tile_size": 15}, "tile_size=15"),
         ({"tile_size": 0}, "tile_size=0"),
         ({"overlap": 1.0}, "overlap=1.0"),
         ({"overlap": -0.1}, "overlap=-0.1"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             tiling.decode(lambda x: x, pixels, FACTOR, **sizes)

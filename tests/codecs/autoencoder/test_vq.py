@@ -17,9 +17,9 @@ def test_nearest_is_that_of_all_distances(shape):
     table = np.asarray(params["quantize"]["embedding"]["embedding"])
     vectors = np.random.default_rng(3).standard_normal(shape).astype(np.float32) / 3
     distances = np.sum((vectors[..., None, :] - table) ** 2, axis=-1)
-    found = apply_method("nearest", vectors)
-    np.testing.assert_array_equal(found, distances.argmin(axis=-1))
-    assert len(np.unique(found)) > 3
+    codes = apply_method("nearest", vectors)
+    np.testing.assert_array_equal(codes, distances.argmin(axis=-1))
+    assert len(np.unique(codes)) > 3
 
 
 def test_lookup_is_the_row_of_the_table():

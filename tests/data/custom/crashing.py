@@ -1,4 +1,4 @@
-"""A process that makes units, and that some words are the end of."""
+"""A unit function for worker processes that crashes or hangs on certain words."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def clean_or_crash(text):
         open(os.environ["ONCE"], "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     if "faulty" in text:
-        raise RuntimeError("a mistake of ours")
+        raise RuntimeError("an internal error")
     if "full" in text:
         raise OSError(28, "No space left on device")
     return clean_text(text)

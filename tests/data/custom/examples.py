@@ -1,4 +1,4 @@
-"""Small data of one's own."""
+"""Small custom data sets."""
 
 import io
 import json
@@ -16,18 +16,18 @@ def png(color="red", size=(6, 4), image_format="PNG", mode="RGB"):
 
 
 def settings(path, **changes):
-    return Settings(path=str(path), **{"pixels": 4, "held_out": 0.3} | changes)
+    return Settings(path=str(path), **{"pixels": 4, "heldout_fraction": 0.3} | changes)
 
 
 def read_all(reader, config):
-    """All that a reader finds, unit after unit."""
-    return [raw for unit in reader.units(config) for raw in reader.read(config, unit)]
+    """Return all documents of a reader, unit by unit."""
+    return [raw for unit in reader.list_units(config) for raw in reader.read(config, unit)]
 
 
 def describe_parts(raw):
-    """Its parts, readable: words, <name of a picture>, or a reason in brackets."""
-    if raw.fault is not None:
-        return [f"[{raw.fault.reason}]"]
+    """Describe parts as strings: text, <name of an image>, or [reason of a fault]."""
+    if raw.error is not None:
+        return [f"[{raw.error.reason}]"]
     return [
         part
         if isinstance(part, str)
@@ -41,7 +41,7 @@ def describe_parts(raw):
 
 
 def write_jsonl(folder, count=40):
-    """A folder of JSON lines with pictures, all different."""
+    """Write a folder with a JSON lines file of distinct texts and images."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "documents.jsonl").open("w") as file:
         for n in range(count):

@@ -20,7 +20,7 @@ def png_chunk(kind, data):
 
 
 def png_header(width, height):
-    """A PNG of that size, says its header."""
+    """Return a PNG whose header claims the given size."""
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", size) + png_chunk(b"IDAT", zlib.compress(b"\0"))
@@ -91,7 +91,7 @@ def test_what_is_no_picture_is_told(data, reason):
 
 
 def test_a_program_is_never_run_for_a_format():
-    """Pillow hands EPS to Ghostscript."""
+    """Check that no allowed format makes Pillow run a program, as EPS does with Ghostscript."""
     assert set(image_decode.FORMATS).isdisjoint(
         {"EPS", "WMF", "PSD", "FITS", "HDF5", "GRIB", "BUFR"}
     )
@@ -106,5 +106,5 @@ def test_photographs_are_unpacked_small_and_look_the_same():
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     large = Image.fromarray(noise).resize((400, 400), Image.Resampling.BICUBIC)
     whole = np.array(large.resize((8, 8), Image.Resampling.LANCZOS)).astype(int)
-    found = decode(encode_image(large, "JPEG", quality=95), "a.jpg", pixels=8)[0].astype(int)
-    assert abs(found - whole).mean() < 6
+    actual = decode(encode_image(large, "JPEG", quality=95), "a.jpg", pixels=8)[0].astype(int)
+    assert abs(actual - whole).mean() < 6

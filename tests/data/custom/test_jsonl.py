@@ -42,11 +42,11 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts(tmp_path, name):
-    line, wanted = LAYOUTS[name]
+    line, expected = LAYOUTS[name]
     (tmp_path / "a.jsonl").write_text(json.dumps(line))
     (raw,) = examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path))
-    assert examples.describe_parts(raw) == wanted
-    assert raw.where == "a.jsonl, byte 0"
+    assert examples.describe_parts(raw) == expected
+    assert raw.location == "a.jsonl, byte 0"
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_layouts(tmp_path, name):
 )
 def test_a_bad_line_costs_itself_alone(tmp_path, line):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n' + line + b'\n\n{"text": "two"}\n')
-    found = list(
+    documents = list(
         map(
             examples.describe_parts,
             examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path)),
         )
     )
-    assert found == [["one"], ["[malformed line]"], ["two"]]
+    assert documents == [["one"], ["[malformed line]"], ["two"]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 16, 100])
@@ -70,21 +70,21 @@ def test_each_line_is_in_one_unit(tmp_path, monkeypatch, size):
     for end in ("", "\n"):
         body = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + end
         (tmp_path / "a.jsonl").write_text("\ufeff" + body)
-        found = examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path))
-        assert [raw.parts[0] for raw in found] == texts
+        documents = examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path))
+        assert [raw.parts[0] for raw in documents] == texts
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 50)
     lines = [json.dumps({"text": "x" * length}) for length in (5, 5000, 6)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    found = list(
+    documents = list(
         map(
             examples.describe_parts,
             examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path)),
         )
     )
-    assert found == [["xxxxx"], ["[line too long]"], ["xxxxxx"]]
+    assert documents == [["xxxxx"], ["[line too long]"], ["xxxxxx"]]
 
 
 def test_pictures_lie_beside_the_lines_or_where_it_is_said(tmp_path):
@@ -92,20 +92,20 @@ def test_pictures_lie_beside_the_lines_or_where_it_is_said(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes(folder.encode())
     (tmp_path / "lines" / "a.jsonl").write_text(json.dumps({"image": "x.png"}))
-    for images, wanted in (("", b"lines"), ("pictures", b"pictures")):
-        given = examples.settings(tmp_path, images=images)
-        (raw,) = examples.read_all(jsonl.JsonlReader(), given)
-        assert raw.parts[0].load() == wanted
+    for images, expected in (("", b"lines"), ("pictures", b"pictures")):
+        config = examples.settings(tmp_path, image_root=images)
+        (raw,) = examples.read_all(jsonl.JsonlReader(), config)
+        assert raw.parts[0].load() == expected
 
 
 def test_one_file_may_be_given(tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text(json.dumps({"text": name}))
-    found = examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path / "b.jsonl"))
-    assert list(map(examples.describe_parts, found)) == [["b.jsonl"]]
+    documents = examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path / "b.jsonl"))
+    assert list(map(examples.describe_parts, documents)) == [["b.jsonl"]]
 
 
 def test_nothing_to_read_is_told(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
-    with pytest.raises(UserError, match=r"no line in any file whose name ends in \.jsonl"):
-        jsonl.JsonlReader().units(examples.settings(tmp_path))
+    with pytest.raises(UserError, match=r"no lines found\. Give a folder with \.jsonl"):
+        jsonl.JsonlReader().list_units(examples.settings(tmp_path))

@@ -21,7 +21,7 @@ def several_units(monkeypatch):
 
 
 def read_files(folder):
-    """All that was made, but for the names of folders."""
+    """Return the contents of all prepared files, without the folder's name in them."""
     return {
         path.name: path.read_bytes().replace(str(folder).encode(), b"")
         for path in sorted(folder.iterdir())
@@ -30,25 +30,25 @@ def read_files(folder):
 
 
 def test_documents_come_back_and_the_number_of_workers_has_no_say(tmp_path):
-    given = examples.settings(examples.write_jsonl(tmp_path / "own"))
-    one, two = (prepare.prepare(given, str(tmp_path / str(n)), n) for n in (1, 2))
+    config = examples.settings(examples.write_jsonl(tmp_path / "own"))
+    one, two = (prepare.prepare(config, str(tmp_path / str(n)), n) for n in (1, 2))
     assert len(manifest.load(one).units) == 3
     assert read_files(one) == read_files(two)
 
     split = {
-        side: prepare.open_split(given, str(tmp_path / "1"), side, 1) for side in manifest.SPLITS
+        side: prepare.open_split(config, str(tmp_path / "1"), side, 1) for side in manifest.SPLITS
     }
     assert len(split["train"]) + len(split["heldout"]) == 40
-    found = [document for source in split.values() for document in source]
-    numbers = sorted(int(document.words().split()[-1]) for document in found)
+    documents = [document for source in split.values() for document in source]
+    numbers = sorted(int(document.text().split()[-1]) for document in documents)
     assert numbers == list(range(40))
-    assert all(document.pictures()[0].shape == (4, 4, 3) for document in found)
+    assert all(document.images()[0].shape == (4, 4, 3) for document in documents)
 
-    # Prepared data are enough.
+    # The prepared data suffice without the source.
     shutil.rmtree(tmp_path / "own")
-    assert len(prepare.open_split(given, str(tmp_path / "1"), "train", 1)) == len(split["train"])
-    with pytest.raises(UserError, match="no split 'test'; choose from train, heldout"):
-        prepare.open_split(given, str(tmp_path / "1"), "test", 1)
+    assert len(prepare.open_split(config, str(tmp_path / "1"), "train", 1)) == len(split["train"])
+    with pytest.raises(UserError, match=r"split='test': .* train, heldout"):
+        prepare.open_split(config, str(tmp_path / "1"), "test", 1)
 
 
 _KILLED = """
@@ -62,57 +62,58 @@ prepare.prepare(examples.settings(sys.argv[1]), sys.argv[2], 1)
 
 def test_what_was_killed_goes_on_where_it_was(tmp_path, caplog):
     own = examples.write_jsonl(tmp_path / "own")
-    given = examples.settings(own)
-    whole = prepare.prepare(given, str(tmp_path / "whole"), 1)
+    config = examples.settings(own)
+    whole = prepare.prepare(config, str(tmp_path / "whole"), 1)
     command = [sys.executable, "-c", _KILLED, str(own), str(tmp_path / "data")]
-    folder = prepare.dataset_dir(given, str(tmp_path / "data"))
+    folder = prepare.dataset_dir(config, str(tmp_path / "data"))
     process = subprocess.Popen(command, cwd=runs.REPOSITORY, start_new_session=True)
     while not (folder / "unit-00000.json").exists():
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    made = (folder / "unit-00000.json").stat().st_mtime_ns
-    (folder / manifest.COMPLETE_FILE).unlink(missing_ok=True)  # If it was faster than we.
+    modified_ns = (folder / "unit-00000.json").stat().st_mtime_ns
+    # The process may already have finished.
+    (folder / manifest.COMPLETE_FILE).unlink(missing_ok=True)
     for path in folder.glob("*-00002*"):
         path.unlink()
     (folder / "unit-00001.json").write_text("{")
     with caplog.at_level(logging.INFO):
-        assert prepare.prepare(given, str(tmp_path / "data"), 1) == folder
-    assert "1 of 3 units are there already" in caplog.text
-    assert (folder / "unit-00000.json").stat().st_mtime_ns == made
+        assert prepare.prepare(config, str(tmp_path / "data"), 1) == folder
+    assert "1 of 3 units are already prepared" in caplog.text
+    assert (folder / "unit-00000.json").stat().st_mtime_ns == modified_ns
     assert read_files(folder) == read_files(whole)
 
 
 def test_data_that_changed_are_told(tmp_path):
     own = examples.write_jsonl(tmp_path / "own")
-    given = examples.settings(own)
-    folder = prepare.prepare(given, str(tmp_path / "data"), 1)
+    config = examples.settings(own)
+    folder = prepare.prepare(config, str(tmp_path / "data"), 1)
     with (own / "documents.jsonl").open("a") as file:
         file.write(json.dumps({"text": "new"}))
-    with pytest.raises(UserError, match=f"has changed since it was prepared: delete {folder}"):
-        prepare.prepare(given, str(tmp_path / "data"), 1)
-    # A preparation that never came to its end begins anew.
+    with pytest.raises(UserError, match=f"has changed since it was prepared. Delete {folder}"):
+        prepare.prepare(config, str(tmp_path / "data"), 1)
+    # An incomplete preparation starts again.
     (folder / manifest.COMPLETE_FILE).unlink()
-    prepare.prepare(given, str(tmp_path / "data"), 1)
+    prepare.prepare(config, str(tmp_path / "data"), 1)
     assert prepare.load_stats(folder).seen == 41
 
 
 def test_nothing_left_is_told_with_the_reasons(tmp_path):
     (tmp_path / "a.jsonl").write_text("{\n" * 3 + '{"text": "a"}\n')
-    with pytest.raises(UserError, match=r"1 documents, and none of them in .*3 malformed line"):
+    with pytest.raises(UserError, match=r"1 documents, none of which is in .*3 malformed line"):
         prepare.prepare(examples.settings(tmp_path), str(tmp_path / "data"), 1)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("config", "message"),
     [
         ({"path": ""}, "source.path is empty"),
-        ({"path": "x", "held_out": 0.0}, "source.held_out=0.0"),
+        ({"path": "x", "heldout_fraction": 0.0}, "source.heldout_fraction=0.0"),
         ({"path": "x", "pixels": 0}, "source.pixels=0"),
-        ({"path": "x", "size": 3}, "has no setting 'size'; it has: path, kind"),
+        ({"path": "x", "size": 3}, "has no setting 'size'. It has: path, format"),
     ],
 )
-def test_mistakes_are_told(given, said):
-    with pytest.raises(UserError, match=said):
-        prepare.parse_config({"name": "own"} | given)
+def test_mistakes_are_told(config, message):
+    with pytest.raises(UserError, match=message):
+        prepare.parse_config({"name": "own"} | config)

@@ -1,4 +1,4 @@
-"""Tar files, Parquet, pages, pairs and TFDS; JSON lines have a file of their own."""
+"""Tests of readers for tar, Parquet, page, pair and TFDS data; `test_jsonl.py` has JSON lines."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def describe_all(reader, path, **changes):
 
 
 def write_tar(path, members):
-    """Names and contents, or kinds of what is no file."""
+    """Write a tar file from pairs of a name and its content, or its type if it is not a file."""
     with tarfile.open(path, "w") as file:
         for name, content in members:
             info = tarfile.TarInfo(name)
@@ -65,12 +65,12 @@ def test_members_of_one_key_are_a_document(tmp_path):
         ["<s/2.1.png>", "<s/2.0.png>", "two"],
         ["x", "<s/3.0.png>", "y", "[missing file]"],
     ]
-    assert describe_all(webdataset.WebDatasetReader(), tmp_path, fields=("txt", "jpg"))[0] == [
+    assert describe_all(webdataset.WebDatasetReader(), tmp_path, columns=("txt", "jpg"))[0] == [
         "one",
         "<s/1.jpg>",
     ]
     raw = next(iter(examples.read_all(webdataset.WebDatasetReader(), examples.settings(tmp_path))))
-    assert raw.where == "a.tar, s/1"
+    assert raw.location == "a.tar, s/1"
 
 
 def test_what_is_no_plain_member_is_told(tmp_path):
@@ -97,12 +97,12 @@ def test_a_tar_file_is_read_as_far_as_it_goes(tmp_path):
     whole = path.read_bytes()
     for data, documents in ((whole[:1000], 0), (whole[:2000], 1), (whole[:3700], 2), (b"no", 0)):
         path.write_bytes(data)
-        found = []
+        described = []
         with pytest.raises(DataError, match="unreadable file"):
-            append_documents(found, path)
-        assert len(found) == documents
+            append_documents(described, path)
+        assert len(described) == documents
     path.write_bytes(whole[:1536] + b"?" * 512 + whole[2048:])
-    with pytest.raises(DataError, match="a damaged header"):
+    with pytest.raises(DataError, match="damaged header"):
         list(webdataset.WebDatasetReader().read(*single_unit(webdataset.WebDatasetReader(), path)))
 
 
@@ -114,9 +114,9 @@ def append_documents(documents, path):
 
 
 def single_unit(reader, path):
-    given = examples.settings(path)
-    (unit,) = reader.units(given)
-    return given, unit
+    config = examples.settings(path)
+    (unit,) = reader.list_units(config)
+    return config, unit
 
 
 def test_a_size_below_zero_does_not_send_it_in_circles(tmp_path):
@@ -143,12 +143,12 @@ def test_pictures_and_words_of_a_table(tmp_path):
         ],
     )
     assert describe_all(parquet.ParquetReader(), tmp_path) == [["<p.png>", "one"], []]
-    assert describe_all(parquet.ParquetReader(), tmp_path, fields=("caption", "image"))[0] == [
+    assert describe_all(parquet.ParquetReader(), tmp_path, columns=("caption", "image"))[0] == [
         "one",
         "<p.png>",
     ]
-    with pytest.raises(DataError, match="no column x; there are: caption, image, url, n"):
-        describe_all(parquet.ParquetReader(), tmp_path, fields=("x",))
+    with pytest.raises(DataError, match=r"no column x\. Columns: caption, image, url, n"):
+        describe_all(parquet.ParquetReader(), tmp_path, columns=("x",))
 
 
 def test_tables_of_documents(tmp_path):
@@ -172,17 +172,17 @@ def test_tables_of_documents(tmp_path):
 
 
 def test_a_missing_package_is_told_with_the_command(tmp_path, monkeypatch):
-    def missing(name):
+    def raise_import_error(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(packages.importlib, "import_module", missing)
+    monkeypatch.setattr(packages.importlib, "import_module", raise_import_error)
     (tmp_path / "a.parquet").write_bytes(b"")
-    said = r"source\.kind='parquet' needs pyarrow: pip install -r requirements-data\.txt"
-    with pytest.raises(UserError, match=said):
-        parquet.ParquetReader().units(examples.settings(tmp_path))
+    message = r"source\.format='parquet' needs pyarrow\. Run pip install -r requirements-data\.txt"
+    with pytest.raises(UserError, match=message):
+        parquet.ParquetReader().list_units(examples.settings(tmp_path))
     (tmp_path / "a.md").write_bytes(b"")
     with pytest.raises(UserError, match="needs markdown-it-py"):
-        web_pages.WebPagesReader().units(examples.settings(tmp_path))
+        web_pages.WebPagesReader().list_units(examples.settings(tmp_path))
 
 
 PAGES = {
@@ -205,11 +205,11 @@ PAGES = {
 
 @pytest.mark.parametrize("name", PAGES)
 def test_pages(tmp_path, name):
-    page, wanted = PAGES[name]
+    page, expected = PAGES[name]
     (tmp_path / name).write_text(page)
-    (found,) = describe_all(web_pages.WebPagesReader(), tmp_path)
-    tidy = [" ".join(part.split()) for part in found]
-    assert tidy == wanted if wanted is not None else tidy[-1].endswith("deep")
+    (parts,) = describe_all(web_pages.WebPagesReader(), tmp_path)
+    tidy = [" ".join(part.split()) for part in parts]
+    assert tidy == expected if expected is not None else tidy[-1].endswith("deep")
 
 
 def test_pages_in_the_character_set_that_they_name():
@@ -234,25 +234,25 @@ def test_pairs(tmp_path, monkeypatch):
         ["<b.png>", "b.txt"],
         ["c.txt"],
     ]
-    assert len(pairs.PairsReader().units(examples.settings(tmp_path))) == 3
-    assert describe_all(pairs.PairsReader(), tmp_path, files="b*") == [["<b.png>", "b.txt"]]
+    assert len(pairs.PairsReader().list_units(examples.settings(tmp_path))) == 3
+    assert describe_all(pairs.PairsReader(), tmp_path, glob="b*") == [["<b.png>", "b.txt"]]
 
 
 def test_data_sets_of_tfds(tmp_path):
     builder = digits.builder(tmp_path)
     builder.download_and_prepare()
-    given = examples.settings(builder.data_dir, split="heldout", fields=("images", "document"))
+    config = examples.settings(builder.data_dir, split="heldout", columns=("images", "document"))
     reader = tfds.TfdsReader()
-    assert formats.detect_format(given) == "tfds"
-    unit = reader.units(given)[0]
-    raw = next(iter(reader.read(given, unit)))
+    assert formats.detect_format(config) == "tfds"
+    unit = reader.list_units(config)[0]
+    raw = next(iter(reader.read(config, unit)))
     assert len(raw.parts) == 2
     assert raw.parts[0].load().startswith(b"\x89PNG")
     assert b'"text"' in raw.parts[1]
-    with pytest.raises(UserError, match=r"source\.split='test': .* has train, heldout"):
-        reader.units(examples.settings(builder.data_dir, split="test"))
-    with pytest.raises(UserError, match="TFDS knows no such data set"):
-        reader.units(examples.settings("no_such_thing", kind="tfds"))
+    with pytest.raises(UserError, match=r"source\.split='test': .* train, heldout"):
+        reader.list_units(examples.settings(builder.data_dir, split="test"))
+    with pytest.raises(UserError, match="nor a data set that TFDS knows"):
+        reader.list_units(examples.settings("no_such_thing", format="tfds"))
 
 
 @pytest.mark.parametrize(
@@ -272,13 +272,13 @@ def test_the_kind_is_told_by_the_files(tmp_path, names, kind):
 
 
 def test_a_kind_that_cannot_be_told_is_asked_for(tmp_path):
-    with pytest.raises(UserError, match="no file there tells"):
+    with pytest.raises(UserError, match="no file has a known extension"):
         formats.detect_format(examples.settings(tmp_path))
     for name in ("a.jsonl", "b.tar", "c.tar"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"1 of 'jsonl', 2 of 'webdataset'.*set source\.kind"):
+    with pytest.raises(UserError, match=r"1 of 'jsonl', 2 of 'webdataset'.*Set source\.format"):
         formats.detect_format(examples.settings(tmp_path))
-    with pytest.raises(UserError, match=r"source\.kind='csv' is unknown; choose from auto, jsonl"):
-        formats.detect_format(examples.settings(tmp_path, kind="csv"))
-    with pytest.raises(UserError, match="there is no such file or folder"):
+    with pytest.raises(UserError, match=r"source\.format='csv': .* auto, jsonl"):
+        formats.detect_format(examples.settings(tmp_path, format="csv"))
+    with pytest.raises(UserError, match="no such file or folder"):
         formats.detect_format(examples.settings(tmp_path / "none"))

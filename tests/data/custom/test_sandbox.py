@@ -8,7 +8,7 @@ from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 @pytest.fixture
 def inside(tmp_path):
-    """A folder, beside a secret."""
+    """Return a folder with files and links, next to a folder outside of the sandbox."""
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "s.png").write_bytes(b"secret")
     folder = tmp_path / "inside"
@@ -24,11 +24,11 @@ def inside(tmp_path):
 
 
 def test_files_of_the_folder_are_read(inside):
-    folder = SandboxedFolder.at(inside)
-    assert folder.bytes("a.png", 9) == b"a"
-    assert folder.bytes("b.png", 9, beside="deep/page.html") == b"b"
-    assert folder.bytes("../a.png", 9, beside="deep/page.html") == b"a"
-    assert folder.bytes("near.png", 9) == b"b"
+    folder = SandboxedFolder.from_path(inside)
+    assert folder.read_bytes("a.png", 9) == b"a"
+    assert folder.read_bytes("b.png", 9, referrer="deep/page.html") == b"b"
+    assert folder.read_bytes("../a.png", 9, referrer="deep/page.html") == b"a"
+    assert folder.read_bytes("near.png", 9) == b"b"
 
 
 @pytest.mark.parametrize(
@@ -60,21 +60,21 @@ def test_files_of_the_folder_are_read(inside):
 )
 def test_nothing_else_is(inside, path, reason):
     with pytest.raises(DataError) as fault:
-        SandboxedFolder.at(inside).bytes(path, 9)
+        SandboxedFolder.from_path(inside).read_bytes(path, 9)
     assert fault.value.reason == reason
 
 
 def test_a_file_above_the_limit_is_not_read_whole(inside):
     (inside / "large.png").write_bytes(bytes(100))
     with pytest.raises(DataError, match="too large"):
-        SandboxedFolder.at(inside).bytes("large.png", 99)
-    assert len(SandboxedFolder.at(inside).bytes("large.png", 100)) == 100
+        SandboxedFolder.from_path(inside).read_bytes("large.png", 99)
+    assert len(SandboxedFolder.from_path(inside).read_bytes("large.png", 100)) == 100
 
 
 def test_only_plain_files_of_the_folder_are_listed(inside):
     (inside / ".hidden.png").write_bytes(b"")
     (inside / "C.PNG").write_bytes(b"c")
-    assert SandboxedFolder.at(inside).files((".png",)) == [
+    assert SandboxedFolder.from_path(inside).list_files((".png",)) == [
         "C.PNG",
         "a.png",
         "deep/b.png",
@@ -84,4 +84,4 @@ def test_only_plain_files_of_the_folder_are_listed(inside):
 
 def test_the_folder_itself_may_be_a_link(inside, tmp_path):
     (tmp_path / "link").symlink_to(inside)
-    assert SandboxedFolder.at(tmp_path / "link").bytes("a.png", 9) == b"a"
+    assert SandboxedFolder.from_path(tmp_path / "link").read_bytes("a.png", 9) == b"a"

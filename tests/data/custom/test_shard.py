@@ -1,4 +1,4 @@
-"""From what was found to what is kept."""
+"""Tests of cleaning raw documents."""
 
 import numpy as np
 import pytest
@@ -26,8 +26,8 @@ def raw_image(data=None):
 def test_words_and_pictures_are_kept_in_order():
     document, tally = clean("a", raw_image(), b"b")
     assert [type(part) for part in document.parts] == [Text, Image, Text]
-    assert document.words() == "a b"
-    assert document.pictures()[0].shape == (4, 4, 3)
+    assert document.text() == "a b"
+    assert document.images()[0].shape == (4, 4, 3)
     assert not tally.dropped + tally.lost + tally.repaired
 
 
@@ -81,10 +81,10 @@ def test_only_the_first_places_are_told_and_counts_add_up():
     whole = DatasetStats()
     for n in range(4):
         part = DatasetStats()
-        part.drop(DataError("malformed line", "why"), f"line {2 * n}")
-        part.drop(DataError("malformed line"), f"line {2 * n + 1}")
-        part.keep(Document((Text("a b c"),)), "train")
-        whole.add(DatasetStats.from_dict(part.to_dict()))
+        part.add_dropped(DataError("malformed line", "why"), f"line {2 * n}")
+        part.add_dropped(DataError("malformed line"), f"line {2 * n + 1}")
+        part.add_kept(Document((Text("a b c"),)), "train")
+        whole.merge(DatasetStats.from_dict(part.to_dict()))
     assert whole.dropped == {"malformed line": 8}
     first = ["line 0: why", "line 1", "line 2: why", "line 3", "line 4: why"]
     assert whole.places["malformed line"] == first

@@ -8,7 +8,7 @@ from oneflow_jax.data.custom.errors import DataError
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted", "repairs"),
+    ("raw", "expected", "repairs"),
     [
         ("  a\n\tb  c ", "a b c", set()),
         ("größer 漢字 ﷽ 👩‍👩‍👧", "größer 漢字 ﷽ 👩‍👩‍👧", set()),
@@ -18,12 +18,12 @@ from oneflow_jax.data.custom.errors import DataError
         (b"\xed\xa0\x80 x", "\ufffd\ufffd\ufffd x", {"invalid UTF-8"}),
     ],
 )
-def test_words_are_put_right(given, wanted, repairs):
-    assert text_clean.clean_text(given) == (wanted, repairs)
+def test_words_are_put_right(raw, expected, repairs):
+    assert text_clean.clean_text(raw) == (expected, repairs)
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("raw", "reason"),
     [
         ("", "blank words"),
         (" \n\t", "blank words"),
@@ -34,14 +34,14 @@ def test_words_are_put_right(given, wanted, repairs):
         (None, "not words"),
     ],
 )
-def test_what_is_no_words_is_told(given, reason):
+def test_what_is_no_words_is_told(raw, reason):
     with pytest.raises(DataError) as fault:
-        text_clean.clean_text(given)
+        text_clean.clean_text(raw)
     assert fault.value.reason == reason
 
 
 def test_what_is_left_can_be_written():
-    """Every character that there is."""
+    """Check all Unicode code points."""
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     text, repairs = text_clean.clean_text(everything)
     assert text.encode()
@@ -50,15 +50,18 @@ def test_what_is_left_can_be_written():
 
 
 def test_hardly_any_character_that_is_kept_is_nothing_to_a_tokenizer():
-    """Else a document of it would have no slot; `fitting` leaves out those few."""
-    made = vocab.train_sentencepiece(["a b c words of some kind"] * 9, 2100)
+    """Check that nearly all kept characters give at least one token.
+
+    A document of other characters has no slots; `fitting` drops it.
+    """
+    tokenizer = vocab.train_sentencepiece(["a b c words of some kind"] * 9, 2100)
     nothing = []
     for number in range(0x3100):
         try:
             text, _ = text_clean.clean_text(chr(number))
         except DataError:
             continue
-        if not made.encode(text, allow_unknown=True):
+        if not tokenizer.encode(text, allow_unknown=True):
             nothing.append(hex(number))
     assert nothing == []
 

@@ -23,8 +23,8 @@ def prepare_texts(tmp_path, *texts, **changes):
     own.mkdir()
     lines = [*texts, *(f"fine {n}" for n in range(20))]
     (own / "a.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-    given = examples.settings(own, **changes)
-    return prepare.load_stats(prepare.prepare(given, str(tmp_path / "data"), 2, COMMAND))
+    config = examples.settings(own, **changes)
+    return prepare.load_stats(prepare.prepare(config, str(tmp_path / "data"), 2, COMMAND))
 
 
 def test_a_document_that_kills_its_reader_twice_is_dropped_by_name(tmp_path):
@@ -35,13 +35,13 @@ def test_a_document_that_kills_its_reader_twice_is_dropped_by_name(tmp_path):
 
 
 def test_one_that_never_ends_is_stopped(tmp_path):
-    tally = prepare_texts(tmp_path, "good", "endless", patience=1.0)
+    tally = prepare_texts(tmp_path, "good", "endless", read_timeout=1.0)
     assert tally.dropped == {"the reader hung": 1}
     assert tally.documents.total() == 21
 
 
 def test_mistakes_of_ours_and_a_full_disk_are_no_fault_of_the_data(tmp_path):
-    with pytest.raises(RuntimeError, match="a mistake of ours"):
+    with pytest.raises(RuntimeError, match="an internal error"):
         prepare_texts(tmp_path, "faulty")
     (tmp_path / "own" / "a.jsonl").unlink()
     (tmp_path / "own").rmdir()

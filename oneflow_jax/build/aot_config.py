@@ -1,0 +1,25 @@
+"""Adaptation of a configuration to the topology for which it is compiled."""
+
+import logging
+import math
+
+import ml_collections
+
+
+def fit_config(
+    config: ml_collections.ConfigDict, num_chips: int, num_slices: int, per_device_batch: int | None
+) -> ml_collections.ConfigDict:
+    """Set mesh.slices, mesh.fsdp and the batch size for a number of chips and slices."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    fits = {"slices": num_slices, "fsdp": math.gcd(config.mesh.fsdp, num_chips // num_slices)}
+    for axis, size in fits.items():
+        if size != config.mesh[axis]:
+            logging.warning(
+                "mesh.%s=%d: it does not fit the topology. Compiled with %d; train there with "
+                "--config.mesh.%s=%d.",
+                *(axis, config.mesh[axis], size, axis, size),
+            )
+            config.mesh[axis] = size
+    if per_device_batch:
+        config.batch_size = per_device_batch * num_chips
+    return config.lock()

@@ -1,0 +1,281 @@
+"""Builder of the objects of an autoencoder's training run from its configuration."""
+
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from jaxtyping import UInt8
+
+from oneflow_jax.autoencoder_training import loss_terms, metrics, objectives, step
+from oneflow_jax.build.loop_config import make_loop_config
+from oneflow_jax.codecs.autoencoder import kl, vq
+from oneflow_jax.codecs.autoencoder.config import Architecture
+from oneflow_jax.data import pipeline, sources, streams
+from oneflow_jax.errors import UserError, check_at_least, check_fraction
+from oneflow_jax.pretrained import lpips
+from oneflow_jax.runtime import sharding
+from oneflow_jax.shapes import Array, Key, PyTree
+from oneflow_jax.training import optimizer as optimizer_lib
+from oneflow_jax.training import update
+from oneflow_jax.training.loop_config import LoopConfig
+from oneflow_jax.training.train_state import TrainState
+
+POSITIVE_KEYS = (
+    "steps",
+    "batch_size",
+    "grad_accum_steps",
+    "data.pixels",
+    "data.num_streams",
+    "logging.every",
+    "checkpoint.max_to_keep",
+    "evaluation.every",
+    "evaluation.num_samples",
+    "evaluation.pca_images",
+    "evaluation.batch_size",
+    "autoencoder.layers_per_block",
+    "autoencoder.latent_channels",
+    "autoencoder.norm_num_groups",
+    "autoencoder.num_vq_embeddings",
+    "autoencoder.vq_embed_dim",
+)
+"""Keys of the configuration that must be at least 1 where they are set."""
+
+IMAGE_CHANNEL_KEYS = ("in_channels", "out_channels")
+
+OBJECTIVE_KEYS = {
+    "AutoencoderKL": ("perceptual_weight", "kl_weight"),
+    "VQModel": (
+        "perceptual_weight",
+        "codebook_weight",
+        "commitment_weight",
+        "entropy_weight",
+        "dead_code_restart_prob",
+    ),
+}
+"""Keys of `objective` that each kind of autoencoder uses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """All objects of a training run except its state.
+
+    Attributes:
+        config: configuration that the system was built from.
+        mesh: device mesh.
+        objective: network and loss.
+        optimizer_config: configuration of the optimizer.
+        optimizer: optimizer of the parameters.
+    """
+
+    config: ml_collections.ConfigDict
+    mesh: jax.sharding.Mesh
+    objective: objectives.Objective
+    optimizer_config: optimizer_lib.OptimizerConfig
+    optimizer: optax.GradientTransformation
+    throughput_keys = ("images",)
+    flops = 0.0  # FLOPs of convolutions are not counted.
+
+    @functools.cached_property
+    def loop_config(self) -> LoopConfig:
+        """Settings of the training loop."""
+        return make_loop_config(self.config)
+
+    @property
+    def batch_sharding(self) -> jax.sharding.NamedSharding:
+        """The sharding of training batches."""
+        return sharding.row_sharding(self.mesh)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of the autoencoder."""
+        return self.objective.model.architecture
+
+    def init_state(self, key: Key[Array, ""]) -> TrainState:
+        """Initialize the training state."""
+        pixels = self.config.data.pixels
+        return step.init_state(
+            key, objective=self.objective, optimizer=self.optimizer, pixels=pixels
+        )
+
+    def initialize_from(self, state: TrainState) -> TrainState:
+        """Return the state unchanged: autoencoders always start from random parameters."""
+        return state
+
+    def train_batches(self) -> streams.BatchStreams:
+        """Return the endless stream of training batches, which are on the devices."""
+        config = self.config
+        return pipeline.image_batches(
+            self.source("train"),
+            pixels=config.data.pixels,
+            batch_size=config.batch_size,
+            num_streams=config.data.num_streams,
+            seed=config.seed,
+            num_workers=config.data.num_workers,
+            cache_size=config.data.cache_size,
+            sharding=self.batch_sharding,
+        )
+
+    def train_step(
+        self, state: TrainState, images: UInt8[Array, "B H W 3"]
+    ) -> tuple[TrainState, update.Metrics]:
+        """Take a training step; return the new state and metrics to log."""
+        return step.train_step(
+            state,
+            images,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            ema_decay=self.optimizer_config.ema_decay,
+            num_microbatches=self.config.grad_accum_steps,
+            total_steps=self.optimizer_config.total_steps,
+        )
+
+    def eval_losses(self) -> Callable[[PyTree], dict[str, float]]:
+        """Return a function from parameters to the PSNR of held-out images."""
+        given = self.config.evaluation
+        shown = self.images("heldout", given.num_samples)
+        return functools.partial(
+            metrics.heldout_psnr, self.objective.model, shown, given.batch_size
+        )
+
+    def source(self, split: str) -> sources.Source:
+        """Open a split of the data set; prepare it first if necessary."""
+        config = self.config
+        return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
+
+    def images(self, split: str, count: int) -> UInt8[np.ndarray, "n H W 3"]:
+        """Return the first `count` distinct images of a split.
+
+        Raises:
+            UserError: the split has no images, or an image has another size than `data.pixels`.
+        """
+        found: dict[bytes, np.ndarray] = {}
+        documents = self.source(split)
+        for index in range(len(documents)):
+            for picture in pipeline.check_image_size(self.config.data.pixels, documents[index]):
+                found.setdefault(picture.tobytes(), picture)
+            if len(found) >= count:
+                break
+        if not found:
+            raise UserError(
+                f"source.name={self.config.source.name}: the split {split!r} has no images."
+            )
+        return np.stack(list(found.values())[:count])
+
+
+def system(config: ml_collections.ConfigDict, for_training: bool = True) -> System:
+    """Build all objects of a training run.
+
+    Args:
+        config: configuration of the run.
+        for_training: whether the run trains. If not, the loss terms, whose networks only training
+            needs, are left out.
+
+    Raises:
+        UserError: a value of the configuration is invalid, or values contradict each other.
+    """
+    _check_positive(config)
+    mesh = sharding.make_mesh(config.mesh.to_dict())
+    if mesh.shape["context"] > 1:
+        raise UserError(
+            f"mesh.context={config.mesh.context}: autoencoders do not shard an image over devices. "
+            "Set it to 1, and shard the batch over mesh.data."
+        )
+    sharding.check_batch_divides(mesh, config.batch_size, config.grad_accum_steps)
+    streams.check_divisible(config.batch_size, config.data.num_streams)
+    settings = optimizer_lib.OptimizerConfig(total_steps=config.steps, **config.optimizer)
+    shape = architecture(config)
+    return System(
+        config=config,
+        mesh=mesh,
+        objective=_make_objective(config, shape, for_training),
+        optimizer_config=settings,
+        optimizer=optimizer_lib.optimizer(settings),
+    )
+
+
+def architecture(config: ml_collections.ConfigDict) -> Architecture:
+    """Return the autoencoder's architecture after checking it against the image size.
+
+    Raises:
+        UserError: a value is invalid, or `data.pixels` does not fit the number of levels.
+    """
+    known = [field.name for field in dataclasses.fields(Architecture)]
+    for name, value in config.autoencoder.items():
+        if name not in known:
+            raise UserError(f"autoencoder.{name}={value!r} is unknown. The keys are {known}.")
+        if name in IMAGE_CHANNEL_KEYS and value != 3:
+            raise UserError(f"autoencoder.{name}={value!r}: images have 3 channels. Set it to 3.")
+    shape = Architecture(**config.autoencoder)
+    if config.data.pixels % shape.downscale_factor:
+        raise UserError(
+            f"data.pixels={config.data.pixels} cannot be halved {len(shape.block_out_channels) - 1}"
+            f" times, as autoencoder.block_out_channels={shape.block_out_channels} requires. Give "
+            f"a multiple of {shape.downscale_factor}."
+        )
+    return shape
+
+
+def _check_positive(config: ml_collections.ConfigDict) -> None:
+    values = config.to_dict()
+    for field in POSITIVE_KEYS:
+        *sections, name = field.split(".")
+        value = functools.reduce(operator.getitem, sections, values).get(name)
+        if value is not None:
+            check_at_least(field, value, 1)
+    for index, width in enumerate(config.autoencoder.block_out_channels):
+        check_at_least(f"autoencoder.block_out_channels[{index}]", width, 1)
+
+
+def _make_objective(
+    config: ml_collections.ConfigDict, shape: Architecture, for_training: bool
+) -> objectives.Objective:
+    given = config.objective
+    needed = OBJECTIVE_KEYS[shape.kind]
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise UserError(
+            f"autoencoder.kind={shape.kind!r} needs objective.{missing[0]}, which is missing. Use "
+            "configs/codec.py:kl for AutoencoderKL, or configs/codec.py:vq for VQModel."
+        )
+    for name in needed:
+        if not 0 <= given[name] < math.inf:
+            raise UserError(
+                f"objective.{name}={given[name]}: negative or not finite. Give 0 or more."
+            )
+    check_fraction("objective.dead_code_restart_prob", given.get("dead_code_restart_prob", 0))
+    compared = _make_loss_terms(config) if for_training else ()
+    if shape.kind == "AutoencoderKL":
+        return objectives.KL(kl.AutoencoderKL(shape), compared, given.kl_weight)
+    return objectives.VQ(
+        vq.VQModel(shape),
+        compared,
+        codebook_weight=given.codebook_weight,
+        commitment_weight=given.commitment_weight,
+        entropy_weight=given.entropy_weight,
+        dead_code_restart_prob=given.dead_code_restart_prob,
+    )
+
+
+def _make_loss_terms(config: ml_collections.ConfigDict) -> tuple[loss_terms.LossTerm, ...]:
+    weight, pixels = config.objective.perceptual_weight, config.data.pixels
+    squares = loss_terms.SquaredError(weight=1.0)
+    if weight == 0:
+        return (squares,)
+    if pixels < lpips.MIN_IMAGE_SIZE:
+        raise UserError(
+            f"objective.perceptual_weight={weight}: LPIPS needs images of {lpips.MIN_IMAGE_SIZE} "
+            f"pixels or more, not data.pixels={pixels}. Set the weight to 0 to train without LPIPS."
+        )
+    try:
+        network = lpips.load()
+    except UserError as error:
+        raise UserError(
+            f"objective.perceptual_weight={weight}: {error} (Or set the weight to 0.)"
+        ) from error
+    return (squares, loss_terms.Perceptual(weight, network))

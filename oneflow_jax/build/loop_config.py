@@ -1,0 +1,24 @@
+"""Builder of the training loop's settings from a configuration."""
+
+import ml_collections
+
+from oneflow_jax.training.loop_config import LoopConfig
+
+
+def make_loop_config(config: ml_collections.ConfigDict) -> LoopConfig:
+    """Return the settings of the training loop.
+
+    Raises:
+        UserError: values contradict each other.
+    """
+    return LoopConfig(
+        seed=config.seed,
+        steps=config.steps,
+        log_every=config.logging.every,
+        eval_every=config.evaluation.every,
+        checkpoint_every=config.checkpoint.every,
+        max_to_keep=config.checkpoint.max_to_keep,
+        keep_period=config.checkpoint.keep_period,
+        preview_every=config.sampling.preview_every if "sampling" in config else 0,
+        profile_steps=tuple(config.profile_steps),
+    )

@@ -1,0 +1,215 @@
+"""Renames keys and values of configurations that were saved by earlier versions.
+
+`RENAMED` and `RENAMED_VALUES` are the only place that knows the old names. `upgrade` applies them
+to
+the content of an old `config.json`, so that old runs and released weights still open; `check_flags`
+answers an old key on the command line with the new one.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oneflow_jax.errors import UserError
+
+RENAMED = {
+    "batch": "batch_size",
+    "parts": "grad_accum_steps",
+    "needs": "platform_help",
+    "start": "init_from",
+    "keep_compiled": "compilation_cache",
+    "profile": "profile_steps",
+    "topologies": "aot_topologies",
+    "data.streams": "data.num_streams",
+    "data.workers": "data.num_workers",
+    "data.cache": "data.cache_size",
+    "data.preparing": "data.num_prepare_workers",
+    "data.length": "data.sequence_length",
+    "data.text_slots": "data.text_slot_multiple",
+    "data.vocab": "data.vocab_size",
+    "data.coverage": "data.character_coverage",
+    "data.long": "data.overflow",
+    "codec.deviation": "codec.std",
+    "codec.colors": "codec.image_channels",
+    "codec.patch": "codec.patch_size",
+    "optimizer.warmup": "optimizer.warmup_steps",
+    "optimizer.final": "optimizer.end_lr_fraction",
+    "optimizer.clip": "optimizer.max_grad_norm",
+    "optimizer.ema": "optimizer.ema_decay",
+    "optimizer.frozen": "optimizer.freeze",
+    "mesh.sequence": "mesh.context",
+    "checkpoint.keep": "checkpoint.max_to_keep",
+    "checkpoint.milestones": "checkpoint.keep_period",
+    "evaluation.clocks": "evaluation.time_bins",
+    "evaluation.samples": "evaluation.num_samples",
+    "evaluation.batch": "evaluation.batch_size",
+    "evaluation.score": "evaluation.suite",
+    "evaluation.thorough": "evaluation.full_metrics",
+    "evaluation.inception": "evaluation.inception_weights",
+    "evaluation.clip": "evaluation.clip_dir",
+    "evaluation.passes": "evaluation.nfe",
+    "evaluation.fitted": "evaluation.pca_images",
+    "sampling.samples": "sampling.num_samples",
+    "sampling.every": "sampling.preview_every",
+    "sampling.grid": "sampling.time_grid",
+    "sampling.guidance": "sampling.image_guidance_scale",
+    "sampling.text_guidance": "sampling.text_guidance_scale",
+    "sampling.order": "sampling.unmask_order",
+    "sampling.remask": "sampling.remask_prob",
+    "sampling.start": "sampling.edit_start",
+    "model.unroll": "model.scan_unroll",
+    "paradigm.cap": "paradigm.max_mask_weight",
+    "paradigm.image": "paradigm.image_prediction",
+    "paradigm.joint": "paradigm.tasks.joint",
+    "paradigm.text_to_image": "paradigm.tasks.text_to_image",
+    "paradigm.image_to_text": "paradigm.tasks.image_to_text",
+    "paradigm.spans": "paradigm.tasks.spans",
+    "paradigm.scattered": "paradigm.tasks.scattered",
+    "paradigm.drop": "paradigm.cond_drop_prob",
+    "paradigm.floor": "paradigm.min_one_minus_t",
+    "paradigm.clock": "paradigm.time_sampler",
+    "paradigm.interleaved": "paradigm.time_coupling.interleaved",
+    "paradigm.independent": "paradigm.time_coupling.independent",
+    "paradigm.together": "paradigm.time_coupling.together",
+    "paradigm.revised": "paradigm.time_coupling.edited",
+    "paradigm.text_clock": "paradigm.condition_on_text_time",
+    "paradigm.tokens_weight": "paradigm.insert_token_weight",
+    "paradigm.count_weight": "paradigm.insert_count_weight",
+    "paradigm.empty_weight": "paradigm.insert_zero_weight",
+    "paradigm.fate_weight": "paradigm.edit_op_weight",
+    "paradigm.words_weight": "paradigm.substitute_weight",
+    "paradigm.z_weight": "paradigm.z_loss_weight",
+    "source.held_out": "source.heldout_fraction",
+    "source.patience": "source.read_timeout",
+    "source.kind": "source.format",
+    "source.fields": "source.columns",
+    "source.images": "source.image_root",
+    "source.files": "source.glob",
+    "source.megapixels": "source.max_megapixels",
+    "objective.revival": "objective.dead_code_restart_prob",
+    "objective.divergence_weight": "objective.kl_weight",
+    # These are keys of comparisons.
+    "contestants": "models",
+    "headline": "reported_nfe",
+    "order": "models_shown",
+    "language": "text_pretrain_fraction",
+    "latency": "latency_repeats",
+    "samples": "num_samples",
+    "flops": "train_flops",
+}
+"""The new full name of each key, by its old one."""
+
+RENAMED_VALUES: dict[str, dict[Any, Any]] = {
+    "codec.name": {"learned": "vae", "codes": "vq"},
+    "data.overflow": {"cut": "split"},
+    "model.attention": {"dense": "xla", "blocks": "blockwise"},
+    "paradigm.image_prediction": {"clean": "x1"},
+    "paradigm.objective": {"endpoint": "cross_entropy", "literal": "naive"},
+}
+"""The new value of each old one, by the new name of its key."""
+
+RENAMED_FLAGS = {
+    "--revise": "--edit",
+    "--into": "--output",
+    "--rows_per_chip": "--per_device_batch",
+    "--mode=release": "--mode=export",
+    "--mode=compile": "--mode=aot",
+}
+"""The new spelling of each flag, or flag with its value, by the old one."""
+
+_LATENT_DIVISOR = ("codec.deviation", "codec.divisor")
+"""Latents of an autoencoder are divided by it: the old key stood for two different things."""
+
+
+_RENAMED_LOGS = {
+    "heldout/psnr": "eval/psnr",
+    "heldout/nats": "eval/nats_per_document",
+    "train/waiting": "train/data_wait_fraction",
+    "train/slowest_process": "train/data_wait_argmax_process",
+    "train/step_spread": "train/step_time_max_over_median",
+    "train/step_seconds": "train/step_time",
+}
+
+
+def upgrade_metric(name: str) -> str:
+    """Return today's name of a metric in the log of a run, such as `heldout/text/u=0.1`."""
+    if name in _RENAMED_LOGS:
+        return _RENAMED_LOGS[name]
+    if name.startswith("heldout/"):
+        return "eval/loss_" + name.removeprefix("heldout/").replace("/u=", "/t=")
+    return name
+
+
+def upgrade(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a `config.json` under today's names.
+
+    Args:
+        config: nested, as `json.loads` returns it. It is not changed; what has today's names
+            already comes back equal.
+    """
+    if "contestants" in config or "models" in config:
+        return _upgrade_comparison(config)
+    new = _copy(config)
+    has_latents = config.get("codec", {}).get("name") in ("learned", "vae")
+    for old, name in (RENAMED | dict([_LATENT_DIVISOR] if has_latents else [])).items():
+        if "." in old or "paradigm" in config or "autoencoder" in config:
+            _move(new, old, name)
+    for name, values in RENAMED_VALUES.items():
+        section, key = name.split(".")
+        value = new.get(section, {}).get(key)
+        if isinstance(value, str) and value in values:
+            new[section][key] = values[value]
+    return new
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Refuse old flags and old configuration keys on a command line.
+
+    Args:
+        arguments: of the command, as in `sys.argv`.
+
+    Raises:
+        UserError: an argument has another name now; the message gives it.
+    """
+    for argument in arguments:
+        if not argument.startswith("-"):
+            continue
+        argument = "--" + argument.lstrip("-")
+        flag = argument.partition("=")[0]
+        key = flag.removeprefix("--config.")
+        new = RENAMED_FLAGS.get(argument) or RENAMED_FLAGS.get(flag)
+        if flag != key and key in RENAMED:
+            new = f"--config.{RENAMED[key]}"
+        if new:
+            old = argument if argument in RENAMED_FLAGS else flag
+            raise UserError(f"{old} has a new name: write {new}.")
+
+
+def _upgrade_comparison(config: Mapping[str, Any]) -> dict[str, Any]:
+    comparison_keys = [key for key in RENAMED if "." not in key]
+    new = _copy(config)
+    for old in comparison_keys:
+        _move(new, old, RENAMED[old])
+    for name, model in new["models"].items():
+        new["models"][name] = upgrade(model)
+    for name in ("codec", "text_model"):
+        if name in new:
+            new[name] = upgrade(new[name])
+    return new
+
+
+def _copy(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _move(config: dict[str, Any], old: str, new: str) -> None:
+    """Move a value to its new full name, if it is there under the old one."""
+    *sections, key = old.split(".")
+    section = functools.reduce(lambda inner, name: inner.get(name, {}), sections, config)
+    if not isinstance(section, dict) or key not in section:
+        return
+    value = section.pop(key)
+    *sections, key = new.split(".")
+    for name in sections:
+        config = config.setdefault(name, {})
+    config.setdefault(key, value)

@@ -1,0 +1,48 @@
+"""Settings of the training loop: how long it runs, and how often it logs, saves and evaluates."""
+
+import dataclasses
+
+from oneflow_jax.errors import UserError, check_at_least
+from oneflow_jax.training import profiler
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """Settings of the training loop. All intervals are numbers of steps.
+
+    Attributes:
+        seed: RNG seed of the run's root key.
+        steps: number of parameter updates.
+        log_every: interval between rows of the log.
+        eval_every: interval between evaluations of the held-out loss.
+        checkpoint_every: interval between checkpoints.
+        max_to_keep: number of newest checkpoints that are kept.
+        keep_period: interval at which checkpoints are kept permanently; 0 for none.
+        preview_every: interval between pages of samples; 0 for none.
+        profile_steps: first and last step to profile; () for none.
+    """
+
+    seed: int
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    max_to_keep: int
+    keep_period: int = 0
+    preview_every: int = 0
+    profile_steps: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the values that depend on each other.
+
+        Raises:
+            UserError: the checkpoint interval is less than 1, `keep_period` is not a multiple of
+                it, or `profile_steps` is outside the run.
+        """
+        check_at_least("checkpoint.every", self.checkpoint_every, 1)
+        if self.keep_period % self.checkpoint_every:
+            raise UserError(
+                f"checkpoint.keep_period={self.keep_period}: it must be a multiple of "
+                f"checkpoint.every={self.checkpoint_every}, or 0 to keep only the newest."
+            )
+        profiler.validate_range(self.profile_steps, self.steps)

@@ -1,0 +1,97 @@
+"""Configurations of before: old runs open under today's names, and old flags name the new ones."""
+
+import json
+import pathlib
+
+import pytest
+from etils import epath
+
+import oneflow_jax as of
+from oneflow_jax import main
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import metric_writer, renamed_keys, workdir
+from tests import test_configs
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "configs"
+OLD = json.loads((GOLDEN / "shipped_before_renaming.json").read_text())
+
+
+def test_the_released_configuration_of_before_is_todays():
+    today = json.loads((of.PRETRAINED / workdir.CONFIG).read_text())
+    assert renamed_keys.upgrade(OLD) == today
+    assert renamed_keys.upgrade(today) == today
+
+
+def test_a_run_of_before_opens(tmp_path):
+    (tmp_path / workdir.CONFIG).write_text(json.dumps(OLD))
+    config = workdir.load_config(epath.Path(tmp_path))
+    assert config.batch_size == OLD["batch"]
+    assert config.paradigm.tasks.joint == OLD["paradigm"]["joint"]
+    assert config.paradigm.time_coupling.edited == OLD["paradigm"]["revised"]
+    assert config.paradigm.objective == "cross_entropy"
+    assert config.model.attention == "xla"
+    assert config.codec.std == OLD["codec"]["deviation"]
+
+
+def test_latents_are_divided_and_pixels_have_a_standard_deviation():
+    old = {"paradigm": {}, "codec": {"name": "learned", "deviation": 2.0, "patch": 4}}
+    new = renamed_keys.upgrade(old)
+    assert new["codec"] == {"name": "vae", "divisor": 2.0, "patch_size": 4}
+
+
+def test_a_comparison_of_before_is_upgraded_with_all_its_models():
+    old = {
+        "contestants": {"oneflow": OLD},
+        "text_model": OLD,
+        "codec": {"autoencoder": {}, "parts": 2, "objective": {"revival": 0.01}},
+        "headline": {"oneflow": 16},
+        "flops": 1e9,
+        "order": ["oneflow"],
+    }
+    new = renamed_keys.upgrade(old)
+    assert new["models"]["oneflow"] == new["text_model"] == renamed_keys.upgrade(OLD)
+    assert new["codec"]["grad_accum_steps"] == 2
+    assert new["codec"]["objective"] == {"dead_code_restart_prob": 0.01}
+    assert (new["reported_nfe"], new["train_flops"]) == ({"oneflow": 16}, 1e9)
+    assert not set(new) & {"contestants", "headline", "flops", "order"}
+
+
+def test_old_names_are_gone_and_new_ones_exist():
+    known = test_configs.every_key()
+    sections = {key.split(".")[0] for key in known}
+    assert not known & set(renamed_keys.RENAMED)
+    assert set(renamed_keys.RENAMED.values()) <= known | sections
+
+
+@pytest.mark.parametrize(
+    ("argument", "new"),
+    [
+        *((f"--config.{old}=1", f"--config.{new}") for old, new in renamed_keys.RENAMED.items()),
+        *renamed_keys.RENAMED_FLAGS.items(),
+        ("--revise=a document", "--edit"),
+        ("-config.batch=8", "--config.batch_size"),
+    ],
+)
+def test_an_old_flag_is_answered_with_the_new_one(argument, new):
+    with pytest.raises(UserError, match=rf"write {new}\.$"):
+        main.parse_config(["main", "--config=configs/quickstart.py", argument])
+
+
+def test_flags_of_today_pass():
+    new = [f"--config.{key}=1" for key in renamed_keys.RENAMED.values()]
+    renamed_keys.check_flags(["main", *new, *renamed_keys.RENAMED_FLAGS.values(), "a=b", "--"])
+
+
+def test_logs_of_before_are_read_under_todays_names(tmp_path):
+    path = epath.Path(tmp_path)
+    row = {"step": 1, "heldout/text/u=0.1": 2.0, "heldout/psnr": 3.0, "train/waiting": 0.5}
+    (path / metric_writer.METRICS_FILE).write_text(json.dumps(row | {"train/loss": 1.0}) + "\n")
+    assert metric_writer.read_metrics(path) == [
+        {
+            "step": 1,
+            "eval/loss_text/t=0.1": 2.0,
+            "eval/psnr": 3.0,
+            "train/data_wait_fraction": 0.5,
+            "train/loss": 1.0,
+        }
+    ]
