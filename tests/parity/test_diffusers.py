@@ -175,7 +175,7 @@ def assert_kl_agrees(theirs, folder, name):
 @torch.no_grad()
 def assert_vq_agrees(theirs, folder, name):
     architecture, method = load_ours(folder)
-    vectors, encode, lookup, decode = map(method, ("vectors", "encode", "lookup", "decode"))
+    vectors, encode, lookup, decode = map(method, ("encode_continuous", "encode", "lookup", "decode"))
     for size in IMAGE_SHAPES:
         pixels = random_pixels(*size)
         expected = theirs.encode(to_torch(pixels)).latents
@@ -191,7 +191,7 @@ def assert_vq_agrees(theirs, folder, name):
         assert_close(decode(lookup(codes)), from_torch(expected), f"{name} {size} decode")
 
 
-def test_some_layoutsare_wide():
+def test_some_layouts_are_wide():
     for layouts in (KL, VQ):
         widths = [model["block_out_channels"][-1] for model in layouts.values()]
         assert min(widths) < layers.WINOGRAD_MIN_CHANNELS <= max(widths)
