@@ -175,7 +175,9 @@ def assert_kl_agrees(theirs, folder, name):
 @torch.no_grad()
 def assert_vq_agrees(theirs, folder, name):
     architecture, method = load_ours(folder)
-    vectors, encode, lookup, decode = map(method, ("encode_continuous", "encode", "lookup", "decode"))
+    vectors, encode, lookup, decode = map(
+        method, ("encode_continuous", "encode", "lookup", "decode")
+    )
     for size in IMAGE_SHAPES:
         pixels = random_pixels(*size)
         expected = theirs.encode(to_torch(pixels)).latents
