@@ -26,7 +26,7 @@ def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) ->
     seconds = time.monotonic() - began
     if system.layout.has_markers:
         return Timeline(made.nfe, seconds, list(_autoregressive_bars(system.layout, made)))
-    (moved,) = generator(task.prompts[:1], dataclasses.replace(plan, record=True), **run)
+    (moved,) = generator(task.prompts[:1], dataclasses.replace(plan, return_trajectory=True), **run)
     (told,) = from_samples.build_views(system.layout, moved.trajectory, [""], [""])
     return Timeline(made.nfe, seconds, list(_concurrent_bars(told, made.nfe)))
 

@@ -72,40 +72,40 @@ def run(
             over the folder.
         Preempted: the process received SIGTERM; the state is saved.
     """
-    config = system.loop_config
+    settings = system.loop_config
     owner = storage.TrainingLease(folder)
     with (
         sharding.mesh_context(system.mesh),
         contextlib.closing(iter(system.train_batches())) as data,
-        checkpoint.Checkpoints(folder, config.max_to_keep, config.keep_period) as checkpoints,
+        checkpoint.Checkpoints(folder, settings.max_to_keep, settings.keep_period) as checkpoints,
         preemption.sigterm_handler() as must_leave,
     ):
         state = restore_or_init(system, checkpoints, data)
-        train_step = profiler.ProfiledStep(jit_train_step(system), folder, config.profile_steps)
+        train_step = profiler.ProfiledStep(jit_train_step(system), folder, settings.profile_steps)
         losses = system.eval_losses()
         report = reporter.Reporter(system, folder, int(state.step))
-        for number in range(int(state.step) + 1, config.steps + 1):
+        for number in range(int(state.step) + 1, settings.steps + 1):
             with report.data_wait():
                 batch = next(data)
             state, measured = train_step(number, state, batch)
             report.record(number, measured)
-            if number % config.eval_every == 0:
+            if number % settings.eval_every == 0:
                 with report.pause_timer():
                     report.write(number, losses(state.ema))
-            last = number == config.steps or must_leave(number)
-            if number % config.checkpoint_every == 0 or last:
+            last = number == settings.steps or must_leave(number)
+            if number % settings.checkpoint_every == 0 or last:
                 with report.pause_timer():  # It raises if the loss is not finite.
                     owner.check()
                     # The data position must match the state, so no batch is read ahead here.
                     checkpoints.save(state, number, data)
-            if preview and number % config.preview_every == 0:
+            if preview and number % settings.preview_every == 0:
                 with report.pause_timer():
                     preview(number, state.ema)
             if last:
                 break
         checkpoints.wait()
         report.close()
-    if int(state.step) < config.steps:
+    if int(state.step) < settings.steps:
         preemption.raise_preempted(int(state.step))
 
 

@@ -56,9 +56,9 @@ class Reporter:
 
     def __init__(self, system: ReportedSystem, folder: epath.Path, start_step: int) -> None:
         """Start reporting after step `start_step`."""
-        config = system.loop_config
+        settings = system.loop_config
         self._folder = folder
-        self._every = config.log_every
+        self._every = settings.log_every
         self._lr_schedule = optimizer.schedule(system.optimizer_config)
         self._throughput_keys = system.throughput_keys
         self._flops = system.flops
@@ -68,7 +68,7 @@ class Reporter:
             if distributed.is_primary()
             else metric_writer.NullWriter()
         )
-        self._progress = metric_writer.ProgressBar("training", config.steps, start_step)
+        self._progress = metric_writer.ProgressBar("training", settings.steps, start_step)
         self._pending: tuple[int, Metrics] | None = None
         self._sums: Metrics = {}
         self._step_times: list[float] = []
