@@ -266,7 +266,7 @@ def test_frequencies_are_those_of_the_network():
 def test_moments_end_with_the_finished_document():
     row = open_bos(make_prompts([*image_slots(), text_slot(vocabs.END)]), 1)
     sample = generate(
-        ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row, make_plan(record=True)
+        ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row, make_plan(return_trajectory=True)
     )
     moments = sample.trajectory
     times = np.asarray(moments.times)
