@@ -11,7 +11,7 @@ def test_free_slots_exist_and_are_not_given():
     kind = jnp.array(
         [[Modality.TEXT, Modality.TEXT, Modality.IMAGE, Modality.IMAGE, Modality.PAD, Modality.PAD]]
     )
-    canvas = canvas.replace(kind=kind, is_given=jnp.array([[True, False] * 3]))
+    canvas = canvas.replace(modality=kind, is_given=jnp.array([[True, False] * 3]))
     np.testing.assert_array_equal(canvas.to_generate, [[False, True, False, True, False, False]])
     np.testing.assert_array_equal(canvas.is_text, [[True, True] + [False] * 4])
     np.testing.assert_array_equal(canvas.is_image, [[False, False, True, True, False, False]])
