@@ -16,6 +16,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
+from oneflow_jax import aot
 from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import distributed, host, metric_writer, renamed_keys, storage, workdir
 
@@ -63,7 +64,7 @@ PER_DEVICE_BATCH = flags.DEFINE_integer(
     "per_device_batch", None, "Rows of the batch on each chip to compile for.", lower_bound=1
 )
 PROGRAMS = flags.DEFINE_multi_enum(
-    "program", ("train", "sample"), ("train", "sample"), "Programs to compile; default: both."
+    "program", aot.PROGRAMS, aot.PROGRAMS, "Programs to compile; default: both."
 )
 
 

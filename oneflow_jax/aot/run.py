@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from oneflow_jax.aot import (
+    PROGRAMS,
     collective_roles,
     collectives,
     compile,
@@ -24,8 +25,6 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.costs import flops
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import sharding, workdir
-
-PROGRAMS = ("train", "sample")
 
 
 def run(

@@ -222,46 +222,6 @@ METRICS = (
 )
 """All metrics with a description, in the order of the tables."""
 
-RENAMED_METRICS = {
-    "passes": "nfe",
-    "kid": "kid_efficientnet",
-    "fd": "fd_efficientnet",
-    "shown": "image_name_alignment",
-    "counted": "count_accuracy",
-    "ordered": "order_accuracy",
-    "agreed": "category_consistency",
-    "varied": "diversity",
-    "interleaved": "interleaved_score",
-    "text_valid": "template_validity",
-    "pictured": "image_rate",
-    "copied": "train_copy_rate",
-    "nearest": "nearest_train_similarity",
-    "unseen_named": "heldout_concept_accuracy",
-    "unseen_close": "memorization_rate",
-    "unseen_ratio": "nn_distance_ratio",
-    "document": "document_accuracy",
-    "document_places": "document_alignment",
-    "document_counted": "document_count_accuracy",
-    "document_valid": "document_template_validity",
-    "document_variety": "document_diversity",
-    "document_1": "document_num_images_1",
-    "document_2": "document_num_images_2",
-    "document_3": "document_num_images_3",
-    "document_4": "document_num_images_4",
-    "heldout_text": "eval_loss_text",
-    "heldout_image": "eval_loss_image",
-    "heldout_z": "eval_loss_z_loss",
-    "heldout_tokens": "eval_loss_insert_token",
-    "heldout_count": "eval_loss_insert_count",
-    "heldout_empty": "eval_loss_insert_zero",
-    "heldout_fate": "eval_loss_edit_op",
-    "heldout_words": "eval_loss_substitute",
-    "text_nats": "nats_per_document",
-    "text_loss_before": "text_loss_pretrained",
-    "text_loss_after": "text_loss_finetuned",
-}
-"""Current names of metrics in measurements that earlier versions saved, by their old names."""
-
 
 def get(name: str) -> MetricInfo:
     """Return the metric of that name; an unlisted one has its name as title."""

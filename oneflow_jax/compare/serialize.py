@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneflow_jax.compare import page
-from oneflow_jax.compare.metrics import RENAMED_METRICS
 from oneflow_jax.data import pictures
 from oneflow_jax.data.document import Document, Image, Part, Text
+from oneflow_jax.runtime import renamed_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +62,13 @@ def from_json(data: Mapping[str, Any]) -> RunMeasurements:
     bars = [page.TimelineBar(**bar) for bar in data["timeline"]["parts"]]
     return RunMeasurements(
         metrics={
-            RENAMED_METRICS.get(name, name): Measurement(
+            renamed_keys.upgrade_metric(name): Measurement(
                 one["value"], tuple(one["draws"]), one["share"]
             )
             for name, one in data["figures"].items()
         },
         curves={
-            RENAMED_METRICS.get(name, name): [page.CurvePoint(*point) for point in points]
+            renamed_keys.upgrade_metric(name): [page.CurvePoint(*point) for point in points]
             for name, points in data["curves"].items()
         },
         samples=[Document(tuple(map(_part_from_json, parts))) for parts in data["samples"]],

@@ -6,8 +6,10 @@ the content of an old `config.json`, so that old runs and released weights still
 answers an old key on the command line with the new one.
 """
 
+import copy
 import functools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from oneflow_jax.errors import UserError
@@ -120,24 +122,67 @@ RENAMED_FLAGS = {
 _LATENT_DIVISOR = ("codec.deviation", "codec.divisor")
 """Latents of an autoencoder are divided by it: the old key stood for two different things."""
 
-
-_RENAMED_LOGS = {
+RENAMED_METRICS = {
+    # Metrics in the logs of training.
     "heldout/psnr": "eval/psnr",
     "heldout/nats": "eval/nats_per_document",
     "train/waiting": "train/data_wait_fraction",
     "train/slowest_process": "train/data_wait_argmax_process",
     "train/step_spread": "train/step_time_max_over_median",
     "train/step_seconds": "train/step_time",
+    # Metrics in the saved measurements of comparisons.
+    "passes": "nfe",
+    "kid": "kid_efficientnet",
+    "fd": "fd_efficientnet",
+    "shown": "image_name_alignment",
+    "counted": "count_accuracy",
+    "ordered": "order_accuracy",
+    "agreed": "category_consistency",
+    "varied": "diversity",
+    "interleaved": "interleaved_score",
+    "text_valid": "template_validity",
+    "pictured": "image_rate",
+    "copied": "train_copy_rate",
+    "nearest": "nearest_train_similarity",
+    "unseen_close": "memorization_rate",
+    "unseen_ratio": "nn_distance_ratio",
+    "document": "document_accuracy",
+    "document_places": "document_alignment",
+    "document_counted": "document_count_accuracy",
+    "document_valid": "document_template_validity",
+    "document_variety": "document_diversity",
+    "document_1": "document_num_images_1",
+    "document_2": "document_num_images_2",
+    "document_3": "document_num_images_3",
+    "document_4": "document_num_images_4",
+    "text_nats": "nats_per_document",
+    "text_loss_before": "text_loss_pretrained",
+    "text_loss_after": "text_loss_finetuned",
 }
+"""The new name of each metric that is not a loss, by its old one."""
+
+_RENAMED_LOSSES = {
+    "z": "z_loss",
+    "tokens": "insert_token",
+    "count": "insert_count",
+    "empty": "insert_zero",
+    "fate": "edit_op",
+    "words": "substitute",
+    "divergence": "kl",
+}
+"""The new name of each loss term, by its old one."""
 
 
 def upgrade_metric(name: str) -> str:
-    """Return today's name of a metric in the log of a run, such as `heldout/text/u=0.1`."""
-    if name in _RENAMED_LOGS:
-        return _RENAMED_LOGS[name]
-    if name.startswith("heldout/"):
-        return "eval/loss_" + name.removeprefix("heldout/").replace("/u=", "/t=")
-    return name
+    """Return today's name of a saved metric, such as `heldout/text/u=0.1` or `heldout_text`."""
+    if name in RENAMED_METRICS:
+        return RENAMED_METRICS[name]
+    match = re.fullmatch(r"(heldout[/_]|train/)(\w+)(?:/u=(.*))?", name)
+    if not match:
+        return name
+    prefix, term, time = match.groups()
+    prefix = prefix.replace("heldout/", "eval/loss_").replace("heldout_", "eval_loss_")
+    return prefix + _RENAMED_LOSSES.get(term, term) + (f"/t={time}" if time else "")
 
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
@@ -147,18 +192,19 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
         config: nested, as `json.loads` returns it. It is not changed; what has today's names
             already comes back equal.
     """
-    if "contestants" in config or "models" in config:
-        return _upgrade_comparison(config)
-    new = _copy(config)
+    new = copy.deepcopy(config)
     has_latents = config.get("codec", {}).get("name") in ("learned", "vae")
     for old, name in (RENAMED | dict([_LATENT_DIVISOR] if has_latents else [])).items():
-        if "." in old or "paradigm" in config or "autoencoder" in config:
-            _move(new, old, name)
+        _move(new, old, name)
     for name, values in RENAMED_VALUES.items():
         section, key = name.split(".")
         value = new.get(section, {}).get(key)
         if isinstance(value, str) and value in values:
             new[section][key] = values[value]
+    if "models" in new:  # A comparison holds whole configurations.
+        new["models"] = {name: upgrade(model) for name, model in new["models"].items()}
+        for name in {"codec", "text_model"} & new.keys():
+            new[name] = upgrade(new[name])
     return new
 
 
@@ -183,23 +229,6 @@ def check_flags(arguments: Sequence[str]) -> None:
         if new:
             old = argument if argument in RENAMED_FLAGS else flag
             raise UserError(f"{old} has a new name: write {new}.")
-
-
-def _upgrade_comparison(config: Mapping[str, Any]) -> dict[str, Any]:
-    comparison_keys = [key for key in RENAMED if "." not in key]
-    new = _copy(config)
-    for old in comparison_keys:
-        _move(new, old, RENAMED[old])
-    for name, model in new["models"].items():
-        new["models"][name] = upgrade(model)
-    for name in ("codec", "text_model"):
-        if name in new:
-            new[name] = upgrade(new[name])
-    return new
-
-
-def _copy(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
 def _move(config: dict[str, Any], old: str, new: str) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 from etils import epath
 
 from configs import compare
-from oneflow_jax.compare import measure, metrics, page, serialize
+from oneflow_jax.compare import measure, page, serialize
 from oneflow_jax.compare.serialize import Measurement, RunMeasurements
 from oneflow_jax.data.document import Document, Image, Text
+from oneflow_jax.runtime import renamed_keys
 
 
 def test_measures_come_back():
@@ -34,22 +35,37 @@ def test_measures_come_back():
     assert [type(part) for part in document.parts] == [Text, Image, Text]
 
 
+LOSSES = {
+    "heldout_text": "eval_loss_text",
+    "heldout_image": "eval_loss_image",
+    "heldout_z": "eval_loss_z_loss",
+    "heldout_tokens": "eval_loss_insert_token",
+    "heldout_count": "eval_loss_insert_count",
+    "heldout_empty": "eval_loss_insert_zero",
+    "heldout_fate": "eval_loss_edit_op",
+    "heldout_words": "eval_loss_substitute",
+}
+"""Names of held-out losses, and what they were before."""
+
+
 def test_measurements_of_earlier_versions_get_the_current_names_of_metrics():
     measurement = {"value": 0.25, "draws": [0.125, 0.5], "share": True}
     saved = {
-        "figures": dict.fromkeys((*metrics.RENAMED_METRICS, "cider"), measurement),
+        "figures": dict.fromkeys((*renamed_keys.RENAMED_METRICS, *LOSSES, "cider"), measurement),
         "curves": {"kid": [[8, 0.5, 0.25]], "text_to_image": [[8, 0.5, 0.75]]},
         "samples": [],
         "timeline": {"passes": 2, "seconds": 0.5, "parts": []},
     }
     loaded = serialize.from_json(saved)
-    assert set(loaded.metrics) == {*metrics.RENAMED_METRICS.values(), "cider"}
+    assert set(loaded.metrics) == {
+        *renamed_keys.RENAMED_METRICS.values(), *LOSSES.values(), "cider",
+    }  # fmt: skip
     assert loaded.metrics["nfe"] == Measurement(0.25, (0.125, 0.5), True)
     assert loaded.curves == {
         "kid_efficientnet": [page.CurvePoint(8, 0.5, 0.25)],
         "text_to_image": [page.CurvePoint(8, 0.5, 0.75)],
     }
-    assert not set(metrics.RENAMED_METRICS) & set(loaded.metrics)
+    assert not set(renamed_keys.RENAMED_METRICS) & set(loaded.metrics)
 
 
 def test_measurements_of_earlier_versions_are_read_instead_of_measured_again(tmp_path, monkeypatch):

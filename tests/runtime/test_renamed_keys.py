@@ -85,6 +85,7 @@ def test_flags_of_today_pass():
 def test_logs_of_before_are_read_under_todays_names(tmp_path):
     path = epath.Path(tmp_path)
     row = {"step": 1, "heldout/text/u=0.1": 2.0, "heldout/psnr": 3.0, "train/waiting": 0.5}
+    row |= {"heldout/tokens": 4.0, "train/z": 5.0, "train_flops": 6.0}
     (path / metric_writer.METRICS_FILE).write_text(json.dumps(row | {"train/loss": 1.0}) + "\n")
     assert metric_writer.read_metrics(path) == [
         {
@@ -92,6 +93,9 @@ def test_logs_of_before_are_read_under_todays_names(tmp_path):
             "eval/loss_text/t=0.1": 2.0,
             "eval/psnr": 3.0,
             "train/data_wait_fraction": 0.5,
+            "eval/loss_insert_token": 4.0,
+            "train/z_loss": 5.0,
+            "train_flops": 6.0,
             "train/loss": 1.0,
         }
     ]
