@@ -28,5 +28,5 @@ def test_sizes_are_those_that_are_trained(name):
     [(sizes.ONE_BILLION, 1_260_184_112), (sizes.EIGHT_BILLION, 7_658_957_120)],
 )
 def test_parameters(network, parameters):
-    assert network.parameters == parameters
+    assert network.num_parameters == parameters
     assert network.outputs == network.vocab + network.channels

@@ -17,7 +17,7 @@ def test_nearest_is_that_of_all_distances(shape):
     table = np.asarray(params["quantize"]["embedding"]["embedding"])
     vectors = np.random.default_rng(3).standard_normal(shape).astype(np.float32) / 3
     distances = np.sum((vectors[..., None, :] - table) ** 2, axis=-1)
-    codes = apply_method("nearest", vectors)
+    codes = apply_method("nearest_codes", vectors)
     np.testing.assert_array_equal(codes, distances.argmin(axis=-1))
     assert len(np.unique(codes)) > 3
 
@@ -32,7 +32,7 @@ def test_lookup_is_the_row_of_the_table():
 
 def test_the_vector_of_a_code_is_nearest_to_it():
     codes = jnp.arange(small_models.VQ.num_vq_embeddings).reshape(1, 1, -1)
-    np.testing.assert_array_equal(apply_method("nearest", apply_method("lookup", codes)), codes)
+    np.testing.assert_array_equal(apply_method("nearest_codes", apply_method("lookup", codes)), codes)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 10)])
