@@ -49,7 +49,7 @@ def test_oracle_has_zero_loss(objective, image):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_clock_matches_noise_level(objective):
     """Check that the network's time equals the noise level of each slot."""
-    paradigm = tiny.paradigm(objective, clock=time_samplers.LogitNormalTimeSampler(0.3, 1.2))
+    paradigm = tiny.paradigm(objective, time_sampler=time_samplers.LogitNormalTimeSampler(0.3, 1.2))
     view, targets = corrupt_rows(paradigm, tiny.packed_batch())
     states = {"text": view.embeds, "image": view.latents}
     for kind, x_0, x_1 in (

@@ -153,7 +153,7 @@ def test_words_until_the_end():
     assert token_ids(sample) == [vocabs.BOS, 10, 11, 12, vocabs.END]
     position = np.asarray(sample.canvas.position[0, :5, 0])
     np.testing.assert_array_equal(position, range(5))
-    assert int(sample.passes) == 1 + 4
+    assert int(sample.nfe) == 1 + 4
     assert not sample.truncated[0]
 
 
@@ -168,7 +168,7 @@ def test_words_then_the_picture_of_the_prompt():
     np.testing.assert_array_equal(canvas.position[4:8, 1:], [[0, 0], [0, 1], [1, 0], [1, 1]])
     np.testing.assert_array_equal(canvas.is_given, [1, 0, 0, 1, 0, 0, 0, 0, 1])
     # Prefill, 3 tokens, an image flow of 2 steps and 1 cache update, <end>.
-    assert int(sample.passes) == 1 + 3 + (2 + 1) + 1
+    assert int(sample.nfe) == 1 + 3 + (2 + 1) + 1
 
 
 def test_a_given_picture_stays_and_is_told_of():
@@ -269,7 +269,7 @@ def test_moments_end_with_the_finished_document():
         ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row, make_plan(return_trajectory=True)
     )
     moments = sample.trajectory
-    times = np.asarray(moments.times)
+    times = np.asarray(moments.run_times)
     came = np.flatnonzero(times >= 0)
     assert times[came[-1]] == 1.0
     assert (np.diff(times[came]) > 0).all()

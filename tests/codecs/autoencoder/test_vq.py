@@ -32,7 +32,9 @@ def test_lookup_is_the_row_of_the_table():
 
 def test_the_vector_of_a_code_is_nearest_to_it():
     codes = jnp.arange(small_models.VQ.num_vq_embeddings).reshape(1, 1, -1)
-    np.testing.assert_array_equal(apply_method("nearest_codes", apply_method("lookup", codes)), codes)
+    np.testing.assert_array_equal(
+        apply_method("nearest_codes", apply_method("lookup", codes)), codes
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 10)])
