@@ -333,7 +333,7 @@ def test_mistakes_in_a_new_codec_do_not_spoil_its_folder(arguments, message_part
 
 def test_keys_of_a_codec(parse):
     assert_error(
-        ["configs/codec.py", "revival"],
+        ["configs/codec.py", "dead_code_restart_prob"],
         parse,
         CODEC,
         "--config.objective.dead_code_restart_prob=0.5",

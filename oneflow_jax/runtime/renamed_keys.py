@@ -1,9 +1,8 @@
 """Renames keys and values of configurations that were saved by earlier versions.
 
 `RENAMED` and `RENAMED_VALUES` are the only place that knows the old names. `upgrade` applies them
-to
-the content of an old `config.json`, so that old runs and released weights still open; `check_flags`
-answers an old key on the command line with the new one.
+to the content of an old `config.json`, so that old runs and released weights still open;
+`check_flags` answers an old key on the command line with the new one.
 """
 
 import copy
@@ -172,13 +171,16 @@ _RENAMED_LOSSES = {
 }
 """The new name of each loss term, by its old one."""
 
+_HELDOUT_METRICS = {"heldout_concept_accuracy"}
+"""Today's metrics whose names begin as those of old losses do."""
+
 
 def upgrade_metric(name: str) -> str:
     """Return today's name of a saved metric, such as `heldout/text/u=0.1` or `heldout_text`."""
     if name in RENAMED_METRICS:
         return RENAMED_METRICS[name]
     match = re.fullmatch(r"(heldout[/_]|train/)(\w+)(?:/u=(.*))?", name)
-    if not match:
+    if not match or name in _HELDOUT_METRICS:
         return name
     prefix, term, time = match.groups()
     prefix = prefix.replace("heldout/", "eval/loss_").replace("heldout_", "eval_loss_")

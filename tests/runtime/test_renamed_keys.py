@@ -8,6 +8,7 @@ from etils import epath
 
 import oneflow_jax as of
 from oneflow_jax import main
+from oneflow_jax.compare import metrics
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import metric_writer, renamed_keys, workdir
 from tests import test_configs
@@ -99,3 +100,8 @@ def test_logs_of_before_are_read_under_todays_names(tmp_path):
             "train/loss": 1.0,
         }
     ]
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS, ids=lambda metric: metric.name)
+def test_metrics_of_today_keep_their_names(metric):
+    assert renamed_keys.upgrade_metric(metric.name) == metric.name

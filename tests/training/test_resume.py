@@ -43,7 +43,7 @@ def test_stopped_and_continued_is_bit_for_bit_the_same(workers, tmp_path):
 def test_each_step_is_reported_once():
     _, finished = runs.trained_run()
     assert sorted(runs.list_reports(finished)) == sorted(
-        [(n, "step") for n in range(1, 7)] + [(n, "heldout") for n in (2, 4, 6)]
+        [(n, "step") for n in range(1, 7)] + [(n, "eval") for n in (2, 4, 6)]
     )
 
 
