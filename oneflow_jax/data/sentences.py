@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from oneflow_jax.data import document as documents
+from oneflow_jax.data import style_packages
 
 CAPTION_TEMPLATES = (
     "a picture of {0}: [0]",
@@ -54,12 +55,22 @@ _FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
 
 
 def noun_phrase(name: str) -> str:
-    """Return `name` with its article, if it takes one: 'a fox', 'an owl', 'grapes'."""
+    """Return `name` with its article, if it takes one: 'a fox', 'an owl', 'grapes'.
+
+    `name` may begin with a drawing style: 'a noto fox', 'an openmoji owl', 'noto bread'.
+    """
     plural = name.endswith("s") and not name.endswith(("ss", "us", "os"))
-    if plural or _UNCOUNTABLE.fullmatch(name):
+    style, _, noun = name.partition(" ")
+    if plural or _UNCOUNTABLE.fullmatch(noun if style in style_packages.NAMES else name):
         return name
     vowel_sound = name[0] in "aeiou" and not name.startswith(("eu", "uni", "ufo", "uk", "one"))
     return f"an {name}" if vowel_sound else f"a {name}"
+
+
+@functools.cache
+def interleaved_templates(max_names: int) -> tuple[str, ...]:
+    """Return the templates of documents with several images that need at most `max_names` names."""
+    return tuple(template for template in INTERLEAVED_TEMPLATES if num_names(template) <= max_names)
 
 
 def num_names(template: str) -> int:

@@ -9,11 +9,18 @@ from typing import Any, Protocol
 import tensorflow_datasets as tfds
 
 from oneflow_jax import errors
-from oneflow_jax.data import digits, document, emoji, records, toy
+from oneflow_jax.data import digits, document, emoji, emoji_styles, records, toy
 
 _BUILDERS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
     "digits": digits.builder,
     "emoji": emoji.builder,
+    "emoji_styles": emoji_styles.builder,
+}
+
+_SETTINGS: dict[str, type] = {
+    "emoji": emoji.Settings,
+    "emoji_styles": emoji_styles.Settings,
+    "toy": toy.Toy,
 }
 
 
@@ -52,19 +59,20 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings
     complete. If a preparation was interrupted, the next call starts it again.
 
     Args:
-      name: name of the data set: 'digits', 'emoji' or 'toy'.
+      name: name of the data set: 'digits', 'emoji', 'emoji_styles' or 'toy'.
       data_dir: folder of prepared data sets; 'toy' has no files.
       split: 'train', 'heldout', or another split of the data set.
-      **settings: settings of the data set, as in `emoji.Settings` and `toy.Toy`.
+      **settings: settings of the data set: fields of `emoji.Settings`, `emoji_styles.Settings` or
+        `toy.Toy`.
 
     Raises:
       UserError: the name, the split or a setting is unknown, or a setting is out of range.
     """
     if name == "toy":
-        _check_settings(name, settings, toy.Toy)
+        _check_settings(name, settings)
         return toy.Toy(split=split, **settings)
     errors.check_one_of("data set name", name, (*_BUILDERS, "toy"))
-    _check_settings(name, settings, emoji.Settings if name == "emoji" else None)
+    _check_settings(name, settings)
     # Otherwise every process would draw a progress bar.
     tfds.disable_progress_bar()
     builder = _prepare(name, data_dir, settings)
@@ -84,7 +92,8 @@ def _prepare(
     return builder
 
 
-def _check_settings(name: str, settings: Mapping[str, object], schema: type | None) -> None:
+def _check_settings(name: str, settings: Mapping[str, object]) -> None:
+    schema = _SETTINGS.get(name)
     known = [] if schema is None else list(inspect.signature(schema).parameters)
     for key in settings:
         if key not in known or key == "split":

@@ -63,7 +63,7 @@ def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("name", "split", "settings", "message"),
     [
-        ("digit", "train", {}, "digits, emoji, toy"),
+        ("digit", "train", {}, "digits, emoji, emoji_styles, toy"),
         ("digits", "test", {}, "split='test': .*train, heldout"),
         ("digits", "train", {"pixels": 8}, "no setting 'pixels'. It has: none"),
         ("toy", "train", {"colors": 8}, "no setting 'colors'"),

@@ -1,0 +1,90 @@
+"""Captions that may name the style and tell keywords, and their exact parsing.
+
+A document is written by the templates of `sentences`. Where the style is named, it precedes the
+name: "a noto fox". Keywords stand before the colon, or else at the end: "here is a lion, tagged mane
+and roar:".
+"""
+
+import random
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from oneflow_jax.data import document as documents
+from oneflow_jax.data import sentences, style_packages
+from oneflow_jax.data.style_drawings import Drawing
+
+_NUM_KEYWORDS = 2
+_TAGS = re.compile(r", tagged (\w+) and (\w+)")
+
+
+def compose(
+    template: str, drawings: Sequence[Drawing], *, styled: bool, keywords: Sequence[str] = ()
+) -> documents.Document:
+    """Return a document that shows and names drawings.
+
+    Args:
+        template: one of `sentences.CAPTION_TEMPLATES` or `sentences.INTERLEAVED_TEMPLATES`.
+        drawings: drawings of different names of one kind, as many as the template has.
+        styled: whether the text names the style of each drawing.
+        keywords: two keywords of the only drawing, or none.
+    """
+    labels = [drawing.styled_name if styled else drawing.name for drawing in drawings]
+    parts = sentences.render(template, labels, drawings[0].kind)
+    tags = f", tagged {keywords[0]} and {keywords[1]}" if keywords else ""
+    return documents.Document(
+        tuple(
+            documents.Text(_insert_tags(part, tags))
+            if isinstance(part, str)
+            else documents.Image(drawings[part].pixels)
+            for part in parts
+        )
+    )
+
+
+def sample_keywords(rng: random.Random, drawing: Drawing) -> list[str]:
+    """Sample the keywords to tell; none if the drawing has too few."""
+    if len(drawing.keywords) < _NUM_KEYWORDS:
+        return []
+    return rng.sample(drawing.keywords, _NUM_KEYWORDS)
+
+
+def label_kinds(drawings: Collection[Drawing]) -> dict[str, str]:
+    """Return the kind of each label that a caption may have: of names, and of styled names.
+
+    The result is the `kinds` argument of the parsers in `sentences`.
+    """
+    kinds = {drawing.name: drawing.kind for drawing in drawings}
+    return kinds | {
+        f"{style} {name}": kind for name, kind in kinds.items() for style in style_packages.NAMES
+    }
+
+
+def split_label(label: str) -> tuple[str | None, str]:
+    """Split a label into its style, or None, and its name."""
+    style, _, name = label.partition(" ")
+    return (style, name) if style in style_packages.NAMES else (None, label)
+
+
+def split_keywords(
+    document: documents.Document,
+) -> tuple[documents.Document, tuple[str, ...]]:
+    """Return the document without its keywords, and the keywords in order of the text."""
+    keywords: list[str] = []
+    parts: list[documents.Part] = []
+    for part in document.parts:
+        if isinstance(part, documents.Text):
+            keywords += [word for pair in _TAGS.findall(part.text) for word in pair]
+            part = documents.Text(_TAGS.sub("", part.text))
+        parts.append(part)
+    return documents.Document(tuple(parts)), tuple(keywords)
+
+
+def has_true_keywords(
+    label: str, keywords: Sequence[str], keywords_by_name: Mapping[str, Sequence[str]]
+) -> bool:
+    """Return whether all keywords are those of the emoji that a label names."""
+    return set(keywords) <= set(keywords_by_name[split_label(label)[1]])
+
+
+def _insert_tags(text: str, tags: str) -> str:
+    return f"{text[:-1]}{tags}:" if text.endswith(":") else text + tags

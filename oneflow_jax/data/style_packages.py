@@ -1,0 +1,187 @@
+"""The npm packages of the drawing styles: versions, licenses, and their SVG images.
+
+Each package is an icon set in the format of Iconify: `icons.json` has the body of an SVG image for
+each icon, by a name such as `red-apple`. The packages are read as npm delivers them, as `.tgz`
+files in one folder; `fetch` puts them there.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import tarfile
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from oneflow_jax import errors
+
+KEYWORDS_PACKAGE = "cldr-annotations-full"
+KEYWORDS_VERSION = "48.2.0"
+KEYWORDS_LICENSE = "Unicode-3.0"
+
+_FETCH_HINT = "Run `make hands`, or python -m oneflow_jax.data.fetch_emoji_styles {folder}."
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """One artist's or company's emoji.
+
+    Attributes:
+        name: word for the style in captions, such as "noto" in "a noto fox".
+        icon_set: name of the icon set; the npm package is `@iconify-json/<icon_set>`.
+        version: version of the npm package.
+        author: who drew the images.
+        license: SPDX identifier.
+        homepage: where the images come from.
+    """
+
+    name: str
+    icon_set: str
+    version: str
+    author: str
+    license: str
+    homepage: str
+
+    @property
+    def package(self) -> str:
+        """Name and version of the npm package."""
+        return f"@iconify-json/{self.icon_set}@{self.version}"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file that `npm pack` writes."""
+        return f"iconify-json-{self.icon_set}-{self.version}.tgz"
+
+
+STYLES = (
+    Style("noto", "noto", "1.2.9", "Google", "Apache-2.0", "github.com/googlefonts/noto-emoji"),
+    Style(
+        "noto-v1", "noto-v1", "1.2.5", "Google", "Apache-2.0", "github.com/googlefonts/noto-emoji"
+    ),
+    Style("twemoji", "twemoji", "1.2.5", "Twitter", "CC-BY-4.0", "github.com/jdecked/twemoji"),
+    Style(
+        "openmoji",
+        "openmoji",
+        "1.2.29",
+        "OpenMoji",
+        "CC-BY-SA-4.0",
+        "github.com/hfg-gmuend/openmoji",
+    ),
+    Style(
+        "fluent", "fluent-emoji", "1.2.7", "Microsoft", "MIT", "github.com/microsoft/fluentui-emoji"
+    ),
+    Style(
+        "fluent-flat",
+        "fluent-emoji-flat",
+        "1.2.6",
+        "Microsoft",
+        "MIT",
+        "github.com/microsoft/fluentui-emoji",
+    ),
+    Style("emojione", "emojione", "1.2.3", "EmojiOne", "CC-BY-4.0", "github.com/EmojiTwo/emojitwo"),
+    Style(
+        "emojione-v1",
+        "emojione-v1",
+        "1.2.3",
+        "EmojiOne",
+        "CC-BY-SA-4.0",
+        "github.com/joypixels/emojione-legacy",
+    ),
+    Style("mozilla", "fxemoji", "1.2.2", "Mozilla", "Apache-2.0", "github.com/mozilla/fxemoji"),
+    Style(
+        "streamline",
+        "streamline-emojis",
+        "1.2.4",
+        "Streamline",
+        "CC-BY-4.0",
+        "github.com/webalys-hq/streamline-vectors",
+    ),
+)
+"""All styles, in the order in which drawings are listed."""
+
+NAMES = tuple(style.name for style in STYLES)
+
+ATTRIBUTION = "; ".join(
+    f"{style.name} by {style.author} ({style.license}, {style.homepage})" for style in STYLES
+)
+"""Authors and licenses of all styles, to be kept with the data."""
+
+
+def read_svgs(folder: pathlib.Path, style: Style) -> dict[str, str]:
+    """Read all images of a style.
+
+    Args:
+        folder: the folder that `fetch` filled.
+        style: one of `STYLES`.
+
+    Returns:
+        SVG documents by `normalize_name` of their icon names and aliases.
+
+    Raises:
+        UserError: the package is not in the folder, or is damaged.
+    """
+    icon_set = _read_json(folder, style.file_name, "package/icons.json")
+    size = {side: icon_set.get(side, 16) for side in ("width", "height")}
+    svgs = {normalize_name(name): _to_svg(size | icon) for name, icon in icon_set["icons"].items()}
+    for alias, target in icon_set.get("aliases", {}).items():
+        # An alias may also rotate or flip its icon; such aliases are other emoji's images.
+        if set(target) == {"parent"} and (parent := normalize_name(target["parent"])) in svgs:
+            svgs.setdefault(normalize_name(alias), svgs[parent])
+    return svgs
+
+
+def read_keywords(folder: pathlib.Path) -> dict[str, tuple[str, ...]]:
+    """Read the English CLDR keywords of emoji, such as ("alpha", "mane", "roar") for a lion.
+
+    Args:
+        folder: the folder that `fetch` filled.
+
+    Returns:
+        Keywords by emoji, as text. The short name of the emoji is not among them.
+
+    Raises:
+        UserError: the package is not in the folder, or is damaged.
+    """
+    file_name = f"{KEYWORDS_PACKAGE}-{KEYWORDS_VERSION}.tgz"
+    tree = _read_json(folder, file_name, "package/annotations/en/annotations.json")
+    return {
+        symbol: tuple(word for word in entry["default"] if word not in entry.get("tts", ()))
+        for symbol, entry in tree["annotations"]["annotations"].items()
+        if "default" in entry
+    }
+
+
+def normalize_name(name: str) -> str:
+    """Return the lowercase letters and digits of a name: "red-apple" and "Red apple" are equal.
+
+    Accents are dropped: some packages have `pinata` for "piñata".
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "", plain.lower())
+
+
+def _to_svg(icon: Mapping[str, Any]) -> str:
+    box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon['width']} {icon['height']}"
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box}">{icon["body"]}</svg>'
+    )
+
+
+def _read_json(folder: pathlib.Path, file_name: str, member: str) -> dict[str, Any]:
+    """Read a JSON file in a package without extracting the package."""
+    path = folder / file_name
+    hint = _FETCH_HINT.format(folder=folder)
+    if not path.is_file():
+        raise errors.UserError(f"source.path={folder}: {file_name} is not there. {hint}")
+    try:
+        with tarfile.open(path) as package:
+            file = package.extractfile(member)
+            if file is None:
+                raise KeyError(member)
+            return json.load(file)
+    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError) as error:
+        raise errors.UserError(
+            f"{path}: not the expected npm package ({error}). Delete the file. {hint}"
+        ) from error

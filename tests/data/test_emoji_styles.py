@@ -1,0 +1,174 @@
+"""Documents of several styles: the text is true, and what is held out never is in training."""
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+
+from oneflow_jax import errors
+from oneflow_jax.data import emoji_styles, sentences, sources, style_captions, style_drawings
+from tests.data import small_style_packages
+
+SETTINGS = {
+    "concepts": 20,
+    "styles": small_style_packages.STYLES,
+    "min_styles": 3,
+    "pixels": 16,
+    "documents": 400,
+    "held_out_documents": 60,
+}
+SPLITS = ("train", "heldout", "combinations", "compositions")
+
+
+@pytest.fixture(scope="module")
+def settings(packages_folder):
+    return SETTINGS | {"path": str(packages_folder)}
+
+
+@pytest.fixture(scope="module")
+def loaded(settings):
+    return emoji_styles.Settings(**settings).load_drawings()
+
+
+@pytest.fixture(scope="module")
+def documents(settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("styles")
+    return {
+        split: [*sources.open_dataset("emoji_styles", folder, split, **settings)]
+        for split in SPLITS
+    }
+
+
+def shown_drawings(document, loaded):
+    """Return the drawing of each image; the background of a style makes it unique."""
+    return [
+        next(drawing for drawing in loaded if np.array_equal(drawing.pixels, pixels))
+        for pixels in document.images()
+    ]
+
+
+def labels_of(document, loaded):
+    return sentences.expected_names(
+        style_captions.split_keywords(document)[0], style_captions.label_kinds(loaded)
+    )
+
+
+def test_text_and_images_agree_in_every_document(documents, loaded):
+    for document in itertools.chain(*documents.values()):
+        labels = labels_of(document, loaded)
+        assert labels is not None, document.text()
+        for label, drawing in zip(labels, shown_drawings(document, loaded), strict=True):
+            style, name = style_captions.split_label(label)
+            assert name == drawing.name
+            assert style in (None, drawing.style)
+
+
+def test_what_is_held_out_is_not_in_training(documents, loaded):
+    pairs = {
+        split: {
+            (drawing.name, drawing.style)
+            for document in documents[split]
+            for drawing in shown_drawings(document, loaded)
+        }
+        for split in SPLITS
+    }
+    names = {split: {name for name, _ in pairs[split]} for split in SPLITS}
+    assert pairs["train"] == {(d.name, d.style) for d in loaded if d.in_training}
+    assert pairs["compositions"] == {(d.name, d.style) for d in loaded if d.pair_held_out}
+    assert names["compositions"] <= names["train"]
+    assert {style for _, style in pairs["compositions"]} <= {style for _, style in pairs["train"]}
+    assert names["heldout"] == {d.name for d in loaded if d.name_held_out}
+    assert not names["heldout"] & names["train"]
+    assert pairs["combinations"] <= pairs["train"]
+    combined = {
+        split: {
+            tuple(style_captions.split_label(label)[1] for label in labels_of(document, loaded))
+            for document in documents[split]
+            if len(document.images()) > 1
+        }
+        for split in ("train", "combinations")
+    }
+    assert not combined["train"] & combined["combinations"]
+
+
+def test_compositions_name_their_style_and_have_one_image(documents, loaded):
+    for document in documents["compositions"]:
+        (label,) = labels_of(document, loaded)
+        assert style_captions.split_label(label)[0] is not None
+        assert len(document.images()) == 1
+
+
+def test_fractions_are_those_of_the_settings(documents, loaded):
+    train = documents["train"]
+    styled = [style_captions.split_label(labels_of(one, loaded)[0])[0] is not None for one in train]
+    single = [len(one.images()) == 1 for one in train]
+    tagged = [one for one in train if style_captions.split_keywords(one)[1]]
+    assert 0.43 < np.mean(styled) < 0.57
+    assert 0.43 < np.mean(single) < 0.57
+    assert {labels_of(one, loaded)[0].split()[-1] for one in tagged} == {"lion", "fox"}
+    styles = collections.Counter(
+        len({drawing.style for drawing in shown_drawings(one, loaded)})
+        for one in train
+        if len(one.images()) == 2
+    )
+    assert 0.4 < styles[1] / styles.total() < 0.8
+
+
+def test_keywords_are_true(documents, loaded):
+    known = {drawing.name: drawing.keywords for drawing in loaded}
+    assert known["lion"] == ("mane", "roar")  # "Leo's" is not one word of letters.
+    told = 0
+    for document in documents["train"]:
+        keywords = style_captions.split_keywords(document)[1]
+        told += len(keywords)
+        if keywords:
+            assert style_captions.has_true_keywords(labels_of(document, loaded)[0], keywords, known)
+    assert told > 2
+    assert not style_captions.has_true_keywords("noto lion", ("sly",), known)
+
+
+@pytest.mark.parametrize(
+    ("label", "phrase"),
+    [
+        ("noto fox", "a noto fox"),
+        ("openmoji fox", "an openmoji fox"),
+        ("noto bread", "noto bread"),
+        ("noto grapes", "noto grapes"),
+        ("curry rice", "curry rice"),
+        ("soft ice cream", "a soft ice cream"),
+    ],
+)
+def test_articles(label, phrase):
+    assert sentences.noun_phrase(label) == phrase
+
+
+def test_the_place_of_the_packages_does_not_name_the_data(settings):
+    here = emoji_styles.Settings(**settings)
+    assert here.name == emoji_styles.Settings(**settings | {"path": "/elsewhere"}).name
+    assert here.name != emoji_styles.Settings(**settings | {"pixels": 24}).name
+
+
+def test_half_of_the_styles_stay_in_training():
+    styles = [f"style {n}" for n in range(4)]
+    held_out = [style_drawings.held_out_styles(f"name {n}", styles) for n in range(4_000)]
+    assert max(map(len, held_out)) == 2
+    assert 0.11 < np.mean([len(chosen) for chosen in held_out]) / 4 < 0.14
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"styled": 1.5}, "styled=1.5"),
+        ({"keywords": -0.1}, "keywords=-0.1"),
+        ({"pixels": 0}, "pixels=0"),
+        ({"styles": ("noto", "apple")}, "apple"),
+        ({"min_styles": 1}, "min_styles=1"),
+        ({"concepts": 10_000}, "concepts=10000"),
+        ({"categories": ("Flowers",)}, "Flowers"),
+        ({"style": 3}, "'style'"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, settings, wrong, message):
+    with pytest.raises(errors.UserError, match=message):
+        sources.open_dataset("emoji_styles", tmp_path, "train", **settings | wrong)
