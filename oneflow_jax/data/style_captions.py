@@ -1,8 +1,8 @@
 """Captions that may name the style and tell keywords, and their exact parsing.
 
 A document is written by the templates of `sentences`. Where the style is named, it precedes the
-name: "a noto fox". Keywords stand before the colon, or else at the end: "here is a lion, tagged mane
-and roar:".
+name: "a noto fox". Keywords stand before the colon, or else at the end: "here is a lion, tagged
+mane and roar:".
 """
 
 import random
