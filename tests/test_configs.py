@@ -17,6 +17,7 @@ from configs import (
     compare,
     digits,
     documents,
+    emoji_styles,
     own,
     quickstart,
     shipped,
@@ -37,12 +38,14 @@ from oneflow_jax.runtime import metric_writer, workdir
 from oneflow_jax.training import checkpoint, loop
 from tests import runs
 from tests.codecs.autoencoder import small_models
+from tests.data import small_style_packages
 from tests.data.custom import examples
 
 END_TO_END = {
     "digits": digits.get_config,
     "quickstart:transfusion": lambda: quickstart.get_config("transfusion"),
     "documents": documents.get_config,  # edit_flow
+    "emoji_styles": emoji_styles.get_config,
     "own": own.get_config,
 }
 """Configurations that differ in what is read, trained, evaluated or sampled."""
@@ -78,6 +81,9 @@ def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
     config.data.dir = data_dir
     if name == "own":
         config.source.path = str(examples.write_jsonl(tmp_path / "mine"))
+    if name == "emoji_styles":
+        config.source.path = str(small_style_packages.write(tmp_path / "packages"))
+        config.source.update({"styles": small_style_packages.STYLES, "min_styles": 3})
     goes_through(config.lock(), epath.Path(tmp_path))
 
 
@@ -151,6 +157,7 @@ def goes_through(config, folder):
     scored = {
         "digits": {"caption_validity@2"},
         "emoji": {"text_to_image@2", "image_to_text@2", "joint@2"},
+        "emoji_styles": {"text_to_image@2", "image_to_text@2", "joint@2", "composition@2"},
     }
     assert scored.get(config.evaluation.suite, set()) <= set(figures)
     assert_two_losses(folder)

@@ -5,6 +5,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ml_collections
 from etils import epath
@@ -13,6 +14,7 @@ from oneflow_jax.build import data, paradigms
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import emoji_concepts, sources
+from oneflow_jax.data import emoji_styles as emoji_styles_data
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
@@ -21,6 +23,7 @@ from oneflow_jax.evaluation import (
     caption_metrics,
     digits,
     emoji,
+    emoji_styles,
     full_suite,
     image_name_judge,
     image_set_distance,
@@ -95,17 +98,29 @@ def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> b
     return full_suite.extend_suite(plain, reference_data(config), ours, samples)
 
 
+def _emoji_styles_suite(
+    config: ml_collections.ConfigDict, layout: layouts.Layout
+) -> base.EvalSuite:
+    del layout
+    settings = emoji_styles_data.Settings(**_source_settings(config))
+    return emoji_styles.make_suite(settings.load_drawings(), config.evaluation.num_samples)
+
+
 _BUILDERS: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], base.EvalSuite]] = {
     "": _empty_suite,
     "digits": _digits_suite,
     "emoji": _emoji_suite,
+    "emoji_styles": _emoji_styles_suite,
 }
 
 
 def emoji_config(config: ml_collections.ConfigDict) -> emoji_data.Settings:
     """Return the settings of the emoji data set."""
-    given = {name: value for name, value in config.source.items() if name != "name"}
-    return emoji_data.Settings(**given)
+    return emoji_data.Settings(**_source_settings(config))
+
+
+def _source_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    return {name: value for name, value in config.source.items() if name != "name"}
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:

@@ -144,7 +144,7 @@ def _score_text_to_image(
     right = [
         nearest_neighbor(p, references) == name for p, name in zip(pictures, names, strict=True)
     ]
-    return base.score_fractions({"text_to_image": right}, _gallery_cells(pictures, names, right))
+    return base.score_fractions({"text_to_image": right}, gallery_cells(pictures, names, right))
 
 
 def _score_image_to_text(
@@ -156,7 +156,7 @@ def _score_image_to_text(
         for words, name in zip(captions, names, strict=True)
     ]
     pictures = [document.images()[0] for document in generated]
-    return base.score_fractions({"image_to_text": right}, _gallery_cells(pictures, captions, right))
+    return base.score_fractions({"image_to_text": right}, gallery_cells(pictures, captions, right))
 
 
 def _score_joint(
@@ -172,7 +172,7 @@ def _score_joint(
     return base.merge(
         base.score_fractions(
             {"joint": right, "joint_template_validity": [name is not None for name in named]},
-            _gallery_cells(pictures, captions, right),
+            gallery_cells(pictures, captions, right),
         ),
         base.MetricResult({"joint_diversity": variety}),
     )
@@ -188,7 +188,7 @@ def _score_documents(
         places += _match_in_order(sentences.extract_names(document.text(), references), looks)
         right = [form is not None and form[n] == look for n, look in enumerate(looks)]
         hits += right
-        cells += _gallery_cells(document.images(), [document.text()] * len(looks), right)
+        cells += gallery_cells(document.images(), [document.text()] * len(looks), right)
     promised = [
         sentences.parse_count(document.text()) == len(document.images())
         for document in generated
@@ -222,8 +222,9 @@ def _image_count_fractions(prefix: str, documents: Sequence[Document]) -> dict[s
     }
 
 
-def _gallery_cells(
+def gallery_cells(
     images: Sequence[np.ndarray], captions: Sequence[str], outcomes: Sequence[bool]
 ) -> tuple[base.GalleryCell, ...]:
+    """Return the cells of a contact sheet: images, captions, and whether each is right."""
     cells = zip(images, captions, outcomes, strict=True)
     return tuple((p, words, "right" if ok else "wrong") for p, words, ok in cells)[:GALLERY_SIZE]
