@@ -122,7 +122,6 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.text_weight = 1.0  # loss weight of text, except for edit_flow
     config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
     # Edit_flow: loss weight of the number of items missing in a gap.
-    # Edit_flow: loss weight of the number of missing items.
     config.paradigm.insert_count_weight = 1.0
     config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
     config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
