@@ -14,10 +14,8 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.batch_size = 64  # rows of slots, or images, in the global batch
     config.grad_accum_steps = 1  # microbatches that a batch is split into
     # Required platform: "any", or "tpu" to refuse to start on anything else.
-    # Required platform: "any", or "tpu" to refuse to start on anything else.
     config.platform = "any"
     config.platform_help = ""  # sentence added to the error if the platform is another
-    # TPU slices that --mode=aot compiles for by default, e.g. ("v4-64",).
     # TPU slices that --mode=aot compiles for by default, e.g. ("v4-64",).
     config.aot_topologies = ()
 
@@ -33,7 +31,6 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     # The number divides batch_size. Use a multiple of the number of hosts, so that each host reads
     # only its own part.
     config.data.num_streams = 1
-    # Worker processes for layout and packing, at most one per stream; 0: a thread.
     # Worker processes for layout and packing, at most one per stream; 0: a thread.
     config.data.num_workers = 0
     config.data.cache_size = 20_000  # laid-out documents that each process may keep in memory
@@ -51,7 +48,6 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.optimizer.freeze = ""  # regular expression: names of parameters that are not trained
 
     # Sizes of the mesh axes; their product is the number of devices.
-    # Sizes of the mesh axes; their product is the number of devices.
     config.mesh = ml_collections.ConfigDict()
     config.mesh.slices = 1  # data parallelism across TPU slices
     config.mesh.data = -1  # data parallelism within a slice; -1: all remaining devices
@@ -65,7 +61,6 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps between checkpoints
     config.checkpoint.max_to_keep = 2  # number of newest checkpoints to keep
-    # Checkpoints of multiples of this step are kept forever; 0: none.
     # Checkpoints of multiples of this step are kept forever; 0: none.
     config.checkpoint.keep_period = 0
 
@@ -82,11 +77,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.init_from = ""  # folder of a run whose averaged parameters initialize this one
     config.data.sequence_length = 64  # slots of a row
     # Text spans are padded to multiples of this length; 0: any length.
-    # Text spans are padded to multiples of this length; 0: any length.
     config.data.text_slot_multiple = 8
     config.data.vocab_size = 512  # tokens that the tokenizer learns
     config.data.character_coverage = 1.0  # fraction of the text's characters with tokens, from 0.98
-    # What to do with documents longer than a row: "error", "split" or "drop".
     # What to do with documents longer than a row: "error", "split" or "drop".
     config.data.overflow = "error"
 
@@ -104,10 +97,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.name = "oneflow"  # one of build.paradigms
     config.paradigm.objective = "cross_entropy"  # text objective of oneflow; or "velocity", "naive"
     # Upper limit of the loss weight of a masked token of mask_flow.
-    # Upper limit of the loss weight of a masked token of mask_flow.
     config.paradigm.max_mask_weight = 10.0
     config.paradigm.image_prediction = "x1"  # what the network predicts for patches; or "velocity"
-    # Probabilities of the training tasks; they add up to 1.
     # Probabilities of the training tasks; they add up to 1.
     config.paradigm.tasks = ml_collections.ConfigDict()
     config.paradigm.tasks.joint = 0.4  # text and images are generated
@@ -116,13 +107,10 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.tasks.spans = 0.1  # some text spans and images are generated
     config.paradigm.tasks.scattered = 0.05  # some tokens and images are generated
     # Probability of dropping the condition of text_to_image and image_to_text.
-    # Probability of dropping the condition of text_to_image and image_to_text.
     config.paradigm.cond_drop_prob = 0.1
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
     # Distribution of t in training; ("power", 1.0) is uniform.
-    # Distribution of t in training; ("power", 1.0) is uniform.
     config.paradigm.time_sampler = ("power", 1.0)
-    # Probabilities for joint documents of edit_flow; they add up to 1.
     # Probabilities for joint documents of edit_flow; they add up to 1.
     config.paradigm.time_coupling = ml_collections.ConfigDict()
     config.paradigm.time_coupling.interleaved = 0.3  # images are inserted at random times
@@ -130,13 +118,10 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.time_coupling.together = 0.4  # text and images share one time
     config.paradigm.time_coupling.edited = 0.2  # finished documents with errors to correct
     # Whether the network of edit_flow gets the text's time.
-    # Whether the network of edit_flow gets the text's time.
     config.paradigm.condition_on_text_time = False
     config.paradigm.text_weight = 1.0  # loss weight of text, except for edit_flow
     config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
     # Edit_flow: loss weight of the number of items missing in a gap.
-    # Edit_flow: loss weight of the number of items missing in a gap.
-    # Edit_flow: loss weight of the number of missing items.
     config.paradigm.insert_count_weight = 1.0
     config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
     config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
@@ -147,12 +132,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.evaluation.time_bins = 5  # bins of t for the held-out loss
     config.evaluation.suite = ""  # metrics of generated documents: "", "digits" or "emoji"
     # Also metrics that need networks: requirements-metrics.txt.
-    # Also metrics that need networks: requirements-metrics.txt.
     config.evaluation.full_metrics = False
     # For full_metrics: file of pytorch-fid's weights, for FID.
-    # For full_metrics: file of pytorch-fid's weights, for FID.
     config.evaluation.inception_weights = ""
-    # For full_metrics: folder of a CLIP model in Hugging Face format.
     # For full_metrics: folder of a CLIP model in Hugging Face format.
     config.evaluation.clip_dir = ""
     config.evaluation.nfe = (16,)  # numbers of forward passes to evaluate with
@@ -168,7 +150,6 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.sampling.temperature = 1.0  # temperature of text tokens, except for oneflow
     config.sampling.top_p = 1.0  # probability mass of the most likely tokens to draw from
     config.sampling.top_k = 0  # number of the most likely tokens to draw from; 0: all
-    # Order in which mask_flow unmasks tokens; or "confidence".
     # Order in which mask_flow unmasks tokens; or "confidence".
     config.sampling.unmask_order = "random"
     config.sampling.remask_prob = 0.0  # probability per step that mask_flow masks a token again
