@@ -130,7 +130,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.z_loss_weight = 1e-5  # chameleon and dalle: loss weight of the z-loss
 
     config.evaluation.time_bins = 5  # bins of t for the held-out loss
-    config.evaluation.suite = ""  # metrics of generated documents: "", "digits" or "emoji"
+    config.evaluation.suite = ""  # metrics of generated documents: build/evaluation.py
     # Also metrics that need networks: requirements-metrics.txt.
     config.evaluation.full_metrics = False
     # For full_metrics: file of pytorch-fid's weights, for FID.

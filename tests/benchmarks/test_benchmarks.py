@@ -4,11 +4,13 @@ import functools
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from benchmarks import (
     codec,
     corpus,
+    drawings,
     fuzz,
     judge,
     paradigms,
@@ -23,10 +25,12 @@ from benchmarks import (
 from benchmarks import input as reading
 from oneflow_jax.compare import measure, serialize
 from oneflow_jax.compare import runs as runs_lib
+from oneflow_jax.data import style_packages
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_name_judge
 from oneflow_jax.samplers import ode
 from tests import runs
+from tests.data import small_style_packages
 
 SPREAD = {"median", "low", "high"}
 
@@ -222,3 +226,17 @@ def test_a_benchmark_says_a_mistake_in_a_line(tmp_path):
         report.run_main(lambda: tuning.main(["gpt", "--out", str(tmp_path)]))
     with pytest.raises(UserError, match=r"there is no configs/nowhere\.py"):
         quality.load_config("nowhere:edit_flow", [])
+
+
+def test_drawings(tmp_path, capsys):
+    folder = small_style_packages.write(tmp_path / "packages", style_packages.NAMES)
+    path = tmp_path / "sheet.png"
+    drawings.main(["--packages", str(folder), "--names", "4", "--out", str(path)])
+    with PIL.Image.open(path) as sheet:
+        # Ten styles in rows, and four names in columns.
+        assert sheet.size == (4 * drawings.CELL, 10 * drawings.CELL)
+        corners = np.asarray(sheet.convert("RGB"))[:: drawings.CELL, :: drawings.CELL]
+    held_out = int((corners == drawings.HELD_OUT_COLOR).all(axis=-1).sum())
+    assert held_out > 0
+    # "mozilla" has no drawing of two of the names.
+    assert f"38 drawings, of which {held_out} are not" in capsys.readouterr().out

