@@ -1,7 +1,6 @@
-"""Image samplers of autoregressive models.
+"""Image samplers of autoregressive models: a flow over patches, or image tokens one by one.
 
-All rows whose next item is an image get it at the same time, either from a flow over all slots of
-the image or image token by image token.
+A sampler generates one image for each row of a batch at the same time.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 @flax.struct.dataclass
 class ImageContent:
-    """Content of the slots of an image.
+    """Content of the slots of one image per row.
 
     Attributes:
         ids: image tokens; 0 if the paradigm uses patches.
@@ -33,12 +32,13 @@ class ImageContent:
 
 @flax.struct.dataclass
 class ImageContext:
-    """Everything that an image sampler needs to know about the rows.
+    """What an image sampler needs to know about the rows that it generates images for.
 
     Attributes:
         view: network input of the image's slots at time 1.
         prompt_image: image of the prompt; used in rows where `is_given` is True.
-        is_given: True for rows whose image is given by the prompt and is only processed.
+        is_given: True for rows whose image the prompt gives: the sampler copies it and only writes
+            it to the KV cache.
         logits: logits of the next token after the last written slot.
         cache: KV cache of everything before the image.
     """
@@ -54,7 +54,7 @@ class ImageContext:
 class ImageResult:
     """A finished image, the logits of the next token, and the KV cache with the image.
 
-    The cache is not advanced yet.
+    The caller must still advance the cache by the image's slots.
     """
 
     image: ImageContent
@@ -66,7 +66,8 @@ class ImageSampler(Protocol):
     """Generates the next image of each row.
 
     Attributes:
-        network_modality: modality that the network sees for the slots of images.
+        network_modality: modality of image slots in the network's input: IMAGE for patches, TEXT
+            for image tokens.
     """
 
     network_modality: Modality
@@ -86,7 +87,7 @@ class ImageSampler(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FlowImageSampler:
-    """Generates patches with a flow, then adds the clean image to the KV cache (one more pass)."""
+    """Generates patches with a flow; one more forward pass adds the clean image to the KV cache."""
 
     image_prediction: predictions.PredictionType
     schedule: ode.SolverSchedule
