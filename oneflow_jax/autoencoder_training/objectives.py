@@ -1,7 +1,7 @@
 """Training objectives of autoencoders.
 
-An objective returns each loss term as a sum over images and the number of images; the training
-step divides by the batch size.
+An objective returns each loss term as its sum over images, with the number of images. The training
+step divides the sum by the batch size.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Objective(Protocol):
         stats: PyTree,
         remaining_fraction: Float[Array, ""],
     ) -> PyTree:
-        """Change parameters after the optimizer's update; the step also applies it to the EMA.
+        """Change parameters after the optimizer's update; called for the parameters and their EMA.
 
         Args:
             params: parameters after the update.
@@ -55,7 +55,7 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KL:
-    """VAE objective: reconstruction from a sample of the latents, and KL to a standard normal.
+    """VAE objective: reconstruction from sampled latents, and KL divergence from a standard normal.
 
     Attributes:
         model: network to train.
@@ -98,7 +98,7 @@ class KL:
 
 @flax.struct.dataclass
 class CodebookStats:
-    """Statistics of a microbatch: the count of each code, and vectors to restart dead codes at."""
+    """Statistics of a microbatch: how often each code occurs, and replacements of dead codes."""
 
     counts: Float[Array, "*b K"]
     vectors: Float[Array, "*b K C"]
@@ -109,24 +109,27 @@ class VQ:
     """VQ objective: reconstruction through the nearest codes, and losses of the codebook.
 
     The gradient passes straight through the quantization, q = v + sg(e - v), where e is the code
-    nearest to the vector v. The codebook's terms are those of van den Oord et al., 2017, (3):
+    nearest to the vector v and sg stops the gradient. Two terms train the codebook (van den Oord et
+    al., 2017, (3)):
 
         codebook    |sg(v) - e|^2       moves codes to the vectors that are assigned to them
         commitment  |v - sg(e)|^2       moves vectors to their codes
 
-    A third term, `entropy`, is log K minus the entropy of the codes' mean probability. It is 0 if
-    all codes are equally likely (`codebook.codebook_entropy_loss`). A code that does not occur in
-    the batch is moved, with a small probability, to a vector with a high quantization error.
+    A third term, `entropy`, is log K minus the entropy of the mean probabilities of the codes. It
+    is 0 if all codes are equally likely (`codebook.codebook_entropy_loss`). After each step, a code
+    that does not occur in the batch is moved, with a small probability, to a vector with a high
+    quantization error.
 
-    The entropy term and the restarts depend on how many vectors are in a microbatch. So, unlike
-    all other terms, they depend on the number of microbatches.
+    The entropy term and the restarts use the vectors of one microbatch. So, unlike the other terms,
+    they depend on the number of microbatches.
 
     Attributes:
         model: network to train.
         loss_terms: distances between images.
         codebook_weight, commitment_weight, entropy_weight: weights of the codebook's terms.
-        dead_code_restart_prob: probability per step of restarting an unused code. It falls
-            linearly to 0 over the training, because rare codes are worth keeping late in training.
+        dead_code_restart_prob: probability per step of restarting a code that does not occur in
+            the batch. It falls linearly to 0 over the training, since late in training a code that
+            occurs rarely is worth keeping.
     """
 
     model: vq.VQModel
@@ -181,7 +184,7 @@ class VQ:
     ) -> PyTree:
         """Restart some of the codes that do not occur in the batch."""
         table = params["quantize"]["embedding"]["embedding"]
-        # The first microbatch has enough vectors, and its rows are as random as the others'.
+        # The vectors of the first microbatch are enough, and as random as those of all others.
         table = codebook_lib.restart_dead_codes(
             key,
             table,
