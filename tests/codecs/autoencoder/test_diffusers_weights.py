@@ -211,7 +211,7 @@ def test_saving_replaces_what_was_there(folder):
 
 
 def test_fingerprints_stay(folder):
-    """Check the value of a fingerprint: latents on disk store it, so that it must never change."""
+    """Check the value of a fingerprint: it must never change, since latents on disk store it."""
     mark = diffusers_weights.fingerprint(*diffusers_weights.load(folder))
     assert (
         mark
