@@ -54,7 +54,7 @@ def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collecti
         program: program compiled for `len(slice_of)` devices.
         slice_of: index of the TPU slice of each device, in the program's order of devices.
     """
-    found: dict[Any, Collective] = {}
+    by_instruction: dict[Any, Collective] = {}
     for name, times in program.run_counts.items():
         computation = program.computations[name]
         for line in computation.values():
@@ -68,9 +68,11 @@ def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collecti
             # An asynchronous collective that overlaps with matrix products appears in three
             # fusions, which start, continue and finish it. The channel id is the same in all three.
             channel = re.search(r"channel_id=\d+", line.attributes) if within else None
-            found.setdefault((kind, times, channel[0]) if channel else (name, line.name), one)
+            by_instruction.setdefault(
+                (kind, times, channel[0]) if channel else (name, line.name), one
+            )
     # Leave out collectives whose groups have a single chip: these send nothing.
-    return sorted((one for one in found.values() if one.bytes), key=lambda one: -one.bytes)
+    return sorted((one for one in by_instruction.values() if one.bytes), key=lambda one: -one.bytes)
 
 
 def sum_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:

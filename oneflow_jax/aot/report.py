@@ -39,17 +39,17 @@ def summary_line(name: str, metrics: Mapping[str, Any]) -> str:
 
 def format_table(metrics_by_topology: Mapping[str, Mapping[str, Any]]) -> str:
     """Format a table with one row per topology, and the traffic of the last topology."""
-    rows = [COLUMNS, *(_table_row(name, told) for name, told in metrics_by_topology.items())]
+    rows = [COLUMNS, *(_table_row(name, metrics) for name, metrics in metrics_by_topology.items())]
     widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
     lines = ["  ".join(cell.rjust(n) for cell, n in zip(row, widths, strict=True)) for row in rows]
     lines += ["", LEGEND]
-    last, told = list(metrics_by_topology.items())[-1]
-    if told.get("traffic"):
+    last, metrics = list(metrics_by_topology.items())[-1]
+    if metrics.get("traffic"):
         lines += ["", f"Traffic that each chip of {last} sends per step:"]
         lines += [
             f"{one['bytes'] / 1e9:9.3f} GB  {one['count']:>5} x {one['kind']:18} {one['role']:11} "
             f"{one['module']}"
-            for one in told["traffic"][:MAX_TRAFFIC_ROWS]
+            for one in metrics["traffic"][:MAX_TRAFFIC_ROWS]
         ]
     return "\n".join(lines)
 

@@ -79,10 +79,10 @@ class KL:
         variables = {"params": params}
         latents = self.model.apply(variables, pixels, method="encode")
         drawn = jax.vmap(kl.DiagonalGaussian.sample)(latents, keys)
-        made = self.model.apply(variables, drawn, method="decode")
-        found = {term.name: term(made, pixels) for term in self.loss_terms}
-        found["kl"] = jnp.sum(latents.kl(), axis=(1, 2, 3))
-        return _to_averages(found), ()
+        reconstructed = self.model.apply(variables, drawn, method="decode")
+        terms = {term.name: term(reconstructed, pixels) for term in self.loss_terms}
+        terms["kl"] = jnp.sum(latents.kl(), axis=(1, 2, 3))
+        return _to_averages(terms), ()
 
     def post_update(
         self,
@@ -157,23 +157,23 @@ class VQ:
         codes = self.model.apply(variables, vectors, method="nearest_codes")
         chosen = self.model.apply(variables, codes, method="lookup")
         through = vectors + hold(chosen - vectors)
-        made = self.model.apply(variables, through, method="decode")
+        reconstructed = self.model.apply(variables, through, method="decode")
         places = (1, 2, 3)
         table = params["quantize"]["embedding"]["embedding"]
-        found = {term.name: term(made, pixels) for term in self.loss_terms}
-        found["codebook"] = jnp.mean((hold(vectors) - chosen) ** 2, axis=places)
-        found["commitment"] = jnp.mean((vectors - hold(chosen)) ** 2, axis=places)
+        terms = {term.name: term(reconstructed, pixels) for term in self.loss_terms}
+        terms["codebook"] = jnp.mean((hold(vectors) - chosen) ** 2, axis=places)
+        terms["commitment"] = jnp.mean((vectors - hold(chosen)) ** 2, axis=places)
         scarcity = codebook_lib.codebook_entropy_loss(
             hold(vectors).reshape(-1, table.shape[1]), table
         )
-        found["entropy"] = jnp.full(pixels.shape[:1], scarcity)
+        terms["entropy"] = jnp.full(pixels.shape[:1], scarcity)
         seen = CodebookStats(
             counts=codebook_lib.count_codes(codes, table.shape[0]),
             vectors=codebook_lib.sample_high_error_vectors(
                 keys[0], hold(vectors), hold(chosen), table.shape[0]
             ),
         )
-        return _to_averages(found), seen
+        return _to_averages(terms), seen
 
     def post_update(
         self,

@@ -147,7 +147,7 @@ def format_table(metrics: Mapping[str, float]) -> str:
 
 def _load_autoencoder(folder: epath.Path) -> Autoencoder:
     if not (folder / workdir.CODEC).exists():
-        raise UserError(f"There is no codec in {folder}. Train it first, with --mode=train.")
+        raise UserError(f"{folder} has no trained autoencoder. Train it first, with --mode=train.")
     return Autoencoder.load(folder / workdir.CODEC)
 
 

@@ -90,8 +90,8 @@ def train(
     optimizer = optax.adamw(rate, weight_decay=WEIGHT_DECAY, mask=is_matrix)
 
     @jax.jit
-    def step(free: Params, state: optax.OptState, some: Array, words: Array) -> tuple:
-        grads = jax.grad(lambda free: loss(free | fixed, some, words))(free)
+    def step(free: Params, state: optax.OptState, batch: Array, words: Array) -> tuple:
+        grads = jax.grad(lambda free: loss(free | fixed, batch, words))(free)
         change, state = optimizer.update(grads, state, free)
         return optax.apply_updates(free, change), state
 
@@ -99,9 +99,11 @@ def train(
     count, copies = features.shape[:2]
     for _ in range(steps):
         chosen = rng.choice(count, min(BATCH_SIZE, count), replace=False)
-        some = features[chosen, rng.integers(0, copies, len(chosen))] - params["mean"]
-        some *= (rng.random(some.shape, np.float32) >= DROPOUT_RATE) / np.float32(1 - DROPOUT_RATE)
-        free, state = step(free, state, some + params["mean"], bags[chosen])
+        batch = features[chosen, rng.integers(0, copies, len(chosen))] - params["mean"]
+        batch *= (rng.random(batch.shape, np.float32) >= DROPOUT_RATE) / np.float32(
+            1 - DROPOUT_RATE
+        )
+        free, state = step(free, state, batch + params["mean"], bags[chosen])
     return {name: np.asarray(value) for name, value in (free | fixed).items()}
 
 

@@ -137,20 +137,20 @@ def score(
     untouched: list[bool] = []
     whole: list[bool] = []
     for one, document in zip(corrupted, generated, strict=True):
-        found, surplus = _align(one, document, classifier)
+        matched, surplus = _align(one, document, classifier)
         before, _ = _align(one, one.document, classifier)
         for n, item in enumerate(one.reference):
             untouched.append(n in before)
             if n not in one.corrupted_indices:
-                harmed.append(n not in found)
+                harmed.append(n not in matched)
             elif item.startswith("<"):
-                pictures.append(n in found)
+                pictures.append(n in matched)
             elif n in one.spurious_after:
                 # The spurious word counts as deleted if no spurious item follows this item.
-                words.append(n in found and n not in surplus)
+                words.append(n in matched and n not in surplus)
             elif n not in before:
-                words.append(n in found)
-        whole.append(len(found) == len(one.reference) and not surplus)
+                words.append(n in matched)
+        whole.append(len(matched) == len(one.reference) and not surplus)
     return base.MetricResult({
         "edit_text_recall": base.fraction(words),
         "edit_image_recall": base.fraction(pictures),
@@ -167,10 +167,10 @@ def _align(
     blocks = edits.align(
         corrupted.reference, _with_names(_to_items(document), classifier)
     ).get_opcodes()
-    found = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
+    matched = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
     # Surplus items count against the item before them, and against the items that they replace.
     more = [(i, j) for what, i, j, m, n in blocks if n - m > j - i]
-    return found, {at for i, j in more for at in range(i - 1, j)}
+    return matched, {at for i, j in more for at in range(i - 1, j)}
 
 
 def _to_items(document: Document) -> list[str | np.ndarray]:

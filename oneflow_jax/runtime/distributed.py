@@ -113,7 +113,8 @@ def is_primary() -> bool:
 def barrier() -> None:
     """Wait for all processes. Every process must make the same number of calls."""
     if is_multi_process():
-        # Synchronizing over devices would time out after half a minute, so wait over processes.
+        # A barrier over devices (JAX's own) would time out after half a minute. Orbax's barrier
+        # over processes has a timeout to set.
         everyone = set(range(jax.process_count()))
         name = f"oneflow_jax {next(_barrier_ids)}"
         from orbax.checkpoint import multihost  # A slow import, which single processes skip.

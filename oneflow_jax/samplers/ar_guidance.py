@@ -82,7 +82,8 @@ class ARGuidance:
     def nfe(self, unguided_nfe: int) -> int:
         """Return the NFE of an image whose NFE without guidance is `unguided_nfe`.
 
-        Guidance doubles it and adds one forward pass for `<image>` in the unconditional branch.
+        Guidance doubles the NFE, and adds one forward pass for `<image>` in the unconditional
+        branch.
         """
         return unguided_nfe if self.num_branches == 1 else 2 * unguided_nfe + 1
 

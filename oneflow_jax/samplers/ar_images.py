@@ -107,15 +107,15 @@ class FlowImageSampler:
         context: ImageContext,
     ) -> ImageResult:
         """Generate the next image of each row, with one PRNG key per row."""
-        given, source, guidance = context.is_given, context.prompt_image, self.guidance
-        read = given[:, None, None]
+        is_given, source, guidance = context.is_given, context.prompt_image, self.guidance
+        read = is_given[:, None, None]
         draw = jax.vmap(lambda key: jax.random.normal(key, source.latents.shape[1:]))
         cache, _ = guidance.init_unconditional(
             network, table, context.view, context.cache, context.logits
         )
 
         def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
-            clock = jnp.broadcast_to(jnp.where(given, 1.0, t)[:, None], x.shape[:2])
+            clock = jnp.broadcast_to(jnp.where(is_given, 1.0, t)[:, None], x.shape[:2])
             shown = jnp.where(read, source.latents, x)
             view = guidance.repeat(context.view.replace(latents=shown, time=clock))
             # The cache is not advanced, so the next forward pass overwrites these entries.
@@ -129,9 +129,9 @@ class FlowImageSampler:
             return gaussian.interpolate(fresh, clean, jnp.broadcast_to(s, clean.shape[:2]))
 
         solution = solve.solve(belief, corrupt, draw(keys), self.schedule)
-        made = jnp.where(read, source.latents, belief(solution.times[-1], solution.final))
-        outputs, after = network.decode(context.view.replace(latents=made), context.cache)
-        return ImageResult(source.replace(latents=made), outputs["token_logits"][:, -1], after)
+        latents = jnp.where(read, source.latents, belief(solution.times[-1], solution.final))
+        outputs, after = network.decode(context.view.replace(latents=latents), context.cache)
+        return ImageResult(source.replace(latents=latents), outputs["token_logits"][:, -1], after)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ class TokenImageSampler:
         context: ImageContext,
     ) -> ImageResult:
         """Generate the next image of each row, with one PRNG key per row."""
-        given, source, guidance = context.is_given, context.prompt_image, self.guidance
+        is_given, source, guidance = context.is_given, context.prompt_image, self.guidance
         legal = token_sampling.allowed_ids((self.code_id_range,), self.vocab_size)
         rows, count = source.ids.shape
         cache, logits = guidance.init_unconditional(
@@ -177,7 +177,7 @@ class TokenImageSampler:
             ]
             luck = jax.vmap(jax.random.fold_in, (0, None))(keys, n)
             code = jax.vmap(jax.random.categorical)(luck, log_p)
-            code = jnp.where(given, source.ids[:, n], code)
+            code = jnp.where(is_given, source.ids[:, n], code)
             slot = jax.tree.map(
                 lambda x: jax.lax.dynamic_slice_in_dim(x, n, 1, axis=1), context.view
             )
@@ -188,7 +188,8 @@ class TokenImageSampler:
             return ImageResult(picture, outputs["token_logits"][:, 0], cache.advance(one))
 
         drawn = jax.lax.fori_loop(0, count, write, ImageResult(source, logits, cache))
-        # The token after the image is not guided. The result's cache must not be advanced yet.
+        # The token after the image is not guided. The caller advances the cache, so undo the
+        # advances of the loop.
         after = drawn.cache.first_rows(rows)
         return ImageResult(
             drawn.image,

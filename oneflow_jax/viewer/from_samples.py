@@ -82,8 +82,10 @@ def _make_parts(
     parts: list[trajectory.TextSpan | trajectory.ImageView] = []
     before = 0
     for kind, at in layouts.iter_parts(*layers):
-        given = bool(fixed[at].all())
-        clock = 1.0 if given else float(np.mean(batch_trajectory.time[at_moment][at[~fixed[at]]]))
+        is_given = bool(fixed[at].all())
+        clock = (
+            1.0 if is_given else float(np.mean(batch_trajectory.time[at_moment][at[~fixed[at]]]))
+        )
         if kind == Modality.IMAGE:
             before = int(at[0])
             state, prediction = decoded_images[step, b, before]
@@ -93,7 +95,7 @@ def _make_parts(
                     x_t=state,
                     x1_hat=prediction,
                     time=clock,
-                    given=given,
+                    given=is_given,
                 )
             )
         elif not np.isin(ids[at], layout.marker_ids).all():
@@ -107,5 +109,5 @@ def _make_parts(
                 for slot in at
                 if ids[slot] not in layout.marker_ids
             )
-            parts.append(trajectory.TextSpan(key=~before, tokens=words, time=clock, given=given))
+            parts.append(trajectory.TextSpan(key=~before, tokens=words, time=clock, given=is_given))
     return tuple(parts)

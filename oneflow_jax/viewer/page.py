@@ -98,12 +98,12 @@ def _make_word_columns(views: Sequence[trajectory.TrajectoryView]) -> list[list[
 
 def serialize_curve(name: str, curve: Curve) -> dict[str, Any]:
     """Convert a curve to JSON for the page: every n-th point and the last one; the page shows n."""
-    every = max(1, math.ceil(len(curve) / MAX_CURVE_POINTS))
-    kept = [*curve[::every], *(curve[-1:] if (len(curve) - 1) % every else ())]
+    stride = max(1, math.ceil(len(curve) / MAX_CURVE_POINTS))
+    kept = [*curve[::stride], *(curve[-1:] if (len(curve) - 1) % stride else ())]
     points = [
         [step, float(f"{value:.5g}") if math.isfinite(value) else None] for step, value in kept
     ]
-    return {"name": name, "every": every, "points": points}
+    return {"name": name, "every": stride, "points": points}
 
 
 def _serialize_view(

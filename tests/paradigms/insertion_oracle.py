@@ -79,7 +79,10 @@ class Language:
 
     @functools.cached_property
     def deletions(self):
-        """Enumerate all deletions: kept tokens, probability without κ, and missing tokens."""
+        """Enumerate all ways to delete tokens of a text.
+
+        Each has the kept tokens, the missing tokens of each gap, and the probability of the text.
+        """
         slots, ways = self.max_length + 1, []
         for text, share in zip(self.texts, self.probs, strict=True):
             for keep_mask in itertools.product((False, True), repeat=len(text)):

@@ -152,7 +152,7 @@ def test_words_are_told_the_time_of_the_document_as_in_training():
     seen_times = []
 
     def spy(view):
-        # Record the text times that the network sees.
+        # Record the text times in the network's inputs.
         jax.debug.callback(lambda clock: seen_times.append(np.asarray(clock)), view.time)
         return corrector(view)
 
