@@ -72,7 +72,7 @@ def test_devices_that_share_out_slots_learn_the_same(name, sizes):
     mesh = sharding.make_mesh({"data": 1} | sizes)
     with sharding.mesh_context(mesh):
         where = (sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh))
-        # Define a new function: JAX would reuse the trace without a mesh of the old one.
+        # Define a new function: for the same function, JAX would reuse the trace without a mesh.
         on_mesh = jax.jit(lambda *args: both(*args), in_shardings=where)
         actual_loss, actual_gradients = on_mesh(params, jax.device_put(canvas, where[1]))
     np.testing.assert_allclose(actual_loss, loss, rtol=1e-5)

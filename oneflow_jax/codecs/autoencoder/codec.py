@@ -17,7 +17,7 @@ class TokenEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the autoencoder; other than `Autoencoder.fingerprint`, so caches do not mix."""
+        """Hash of the autoencoder for stored codes; vectors have `Autoencoder.fingerprint`."""
         return f"{self.autoencoder.fingerprint}_codes"
 
     def encode(self, images: np.ndarray) -> np.ndarray:
