@@ -1,1 +1,1 @@
-"""Benchmarks of speed, memory and quality. Each runs in a single process."""
+"""Benchmarks of speed, memory and quality: one module and one process per benchmark."""

@@ -1,7 +1,8 @@
 """Worker process of data preparation that also logs every file that it opens.
 
-`benchmarks.fuzz` starts it in place of `oneflow_jax.data.custom.worker`. It writes the paths of
-opened files under the trial's root folder, and under /etc, to `opened.txt` in the root folder.
+`benchmarks.fuzz` starts this worker in place of `oneflow_jax.data.custom.worker`. The worker logs
+the paths of opened files in the trial's root folder and in /etc. The log is `opened.txt` in the
+root folder.
 """
 
 import os

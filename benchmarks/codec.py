@@ -1,4 +1,4 @@
-"""Speed of autoencoders compared with diffusers, same weights: `python -m benchmarks.codec`."""
+"""Speed of our autoencoders and of diffusers with equal weights: `python -m benchmarks.codec`."""
 
 import argparse
 import dataclasses
@@ -27,7 +27,7 @@ except ImportError:
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderSize:
-    """An autoencoder, and the height and width of its images in pixels."""
+    """An autoencoder's architecture, and the height and width of its images in pixels."""
 
     architecture: Architecture
     pixels: int
@@ -88,27 +88,27 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 
 
 def measure(size: AutoencoderSize, batch: int, rounds: int) -> dict[str, object]:
-    """Return images per second of every implementation, and ratios of our speed to the others'."""
+    """Measure images per second of each implementation, and our speed relative to diffusers'."""
     module = models.make_model(size.architecture)
     side = size.pixels // size.architecture.downscale_factor
     draws = np.random.default_rng(0)
-    given = {
+    inputs = {
         "encode": draws.uniform(-1, 1, (batch, size.pixels, size.pixels, 3)),
         "decode": draws.standard_normal((batch, side, side, size.architecture.channels)),
     }
-    given = {way: jnp.asarray(x, jnp.float32) for way, x in given.items()}
-    params = jax.jit(module.init)(jax.random.key(0), given["encode"])["params"]
+    inputs = {way: jnp.asarray(x, jnp.float32) for way, x in inputs.items()}
+    params = jax.jit(module.init)(jax.random.key(0), inputs["encode"])["params"]
 
     def ours(way: str) -> Callable[[], object]:
         run = jax.jit(lambda params, x: module.apply({"params": params}, x, method=way))
-        return functools.partial(run, params, given[way])
+        return functools.partial(run, params, inputs[way])
 
-    contestants = {f"ours {way}": ours(way) for way in METHODS}
+    candidates = {f"ours {way}": ours(way) for way in METHODS}
     if torch is not None:
-        others = _diffusers_candidates(size.architecture, params, given)
-        _check_outputs_match(contestants, others)
-        contestants |= others
-    seconds = timing.time_interleaved(contestants, rounds)
+        diffusers_candidates = _diffusers_candidates(size.architecture, params, inputs)
+        _check_outputs_match(candidates, diffusers_candidates)
+        candidates |= diffusers_candidates
+    seconds = timing.time_interleaved(candidates, rounds)
     ratios = {
         name: timing.summarize(
             theirs / mine
@@ -124,7 +124,7 @@ def measure(size: AutoencoderSize, batch: int, rounds: int) -> dict[str, object]
 def _diffusers_candidates(
     architecture: Architecture, params: PyTree, inputs: dict[str, jax.Array]
 ) -> Candidates:
-    """Return functions that run the same weights on the same inputs in diffusers, by layout."""
+    """Return functions that run diffusers with our weights and inputs, by memory layout."""
     contestants = {}
     for layout in LAYOUTS:
         order = torch.channels_last if layout == "channels last" else torch.contiguous_format
@@ -146,7 +146,7 @@ def _diffusers_candidates(
 
 
 def _check_outputs_match(ours: Candidates, references: Candidates) -> None:
-    """Check that all implementations return the same outputs, so that their times compare."""
+    """Check that all implementations return the same outputs: only then are times comparable."""
     for name, run in references.items():
         way = name.split()[-1]
         mine, theirs = ours[f"ours {way}"](), run()

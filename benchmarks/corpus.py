@@ -1,4 +1,4 @@
-"""Small valid files of every format of custom data, and functions that corrupt them."""
+"""Small valid files in each format of custom data, and functions that corrupt files."""
 
 import io
 import json
@@ -23,13 +23,15 @@ BAD_BYTES = (
 
 
 def make_image(rng: random.Random, image_format: str = "PNG", mode: str = "RGB") -> bytes:
-    """Return an encoded image of noise."""
+    """Return a small image of noise, encoded in the given format."""
     size = (rng.randint(1, 40), rng.randint(1, 40))
     noise = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (*size, 3), np.uint8)
-    made = PIL.Image.fromarray(noise).convert(mode)
+    image = PIL.Image.fromarray(noise).convert(mode)
     file = io.BytesIO()
-    frames = {"save_all": True, "append_images": [made.rotate(90)]} if image_format == "GIF" else {}
-    made.save(file, image_format, **frames)
+    frames = (
+        {"save_all": True, "append_images": [image.rotate(90)]} if image_format == "GIF" else {}
+    )
+    image.save(file, image_format, **frames)
     return file.getvalue()
 
 
@@ -142,7 +144,7 @@ FORMATS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] 
 
 
 def with_path_traversal(rng: random.Random, name: str, data: bytes, secret: pathlib.Path) -> bytes:
-    """Replace the image names in a file by paths to the secret or to objects that are not files."""
+    """Replace the image names in a file by paths to the secret file, a folder, a pipe or a link."""
     lures = (
         *("../secret/canary.png", "../inside/../secret/canary.png", "link.png", "away/canary.png"),
         *("pipe.png", ".", "", "../pipe.png", "../link.png", "../away/canary.png"),
@@ -151,7 +153,7 @@ def with_path_traversal(rng: random.Random, name: str, data: bytes, secret: path
     if name.endswith(".tar"):
         return _path_traversal_tar(rng, lures, secret)
     names = re.compile(rb"(?:pictures|img)/[0-9-]+\.\w+")
-    return names.sub(lambda found: rng.choice(lures).encode(), data)
+    return names.sub(lambda match: rng.choice(lures).encode(), data)
 
 
 def _path_traversal_tar(
@@ -171,25 +173,25 @@ def _path_traversal_tar(
 
 def corrupt(rng: random.Random, data: bytes) -> bytes:
     """Corrupt the content of a file in one to four random ways."""
-    found = bytearray(data)
+    content = bytearray(data)
     for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(found) + 1)
-        length = min(rng.choice((1, 2, 4, 16, 64, 512)), len(found) - at)
+        at = rng.randrange(len(content) + 1)
+        length = min(rng.choice((1, 2, 4, 16, 64, 512)), len(content) - at)
         match rng.randrange(8):
             case 0:
-                del found[at:]
+                del content[at:]
             case 1:
-                found[at : at + length] = rng.randbytes(length)
+                content[at : at + length] = rng.randbytes(length)
             case 2:
-                found[at : at + length] = bytes(length)
+                content[at : at + length] = bytes(length)
             case 3:
-                found[at:at] = rng.choice(BAD_BYTES)
+                content[at:at] = rng.choice(BAD_BYTES)
             case 4:
-                found[at : at + length] = rng.choice(BAD_BYTES)
+                content[at : at + length] = rng.choice(BAD_BYTES)
             case 5:
-                del found[at : at + length]
+                del content[at : at + length]
             case 6:
-                found[at:at] = found[: rng.randrange(min(len(found), 4096) + 1)]
-            case 7 if at < len(found):
-                found[at] ^= 1 << rng.randrange(8)
-    return bytes(found)
+                content[at:at] = content[: rng.randrange(min(len(content), 4096) + 1)]
+            case 7 if at < len(content):
+                content[at] ^= 1 << rng.randrange(8)
+    return bytes(content)

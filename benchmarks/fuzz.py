@@ -1,8 +1,9 @@
 """Fuzzing of data preparation with corrupted files of every format: `python -m benchmarks.fuzz`.
 
-It counts what must not happen: processes that die or hang, unexpected errors, and files opened
-outside the data folder. Next to the data folder there is a secret folder. The data folder has
-links to it, a named pipe, and files with paths that lead to the secret folder.
+The benchmark counts what must not happen: processes that die or hang, unexpected errors, and files
+that the worker opens outside of the data folder. To provoke the latter, a secret folder lies next
+to the data folder. The data folder contains links to the secret folder, files with paths into it,
+and a named pipe.
 """
 
 import argparse
@@ -37,29 +38,29 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     flags.add_argument("--patience", type=float, default=20.0, help="seconds per document")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
-    given = flags.parse_args(argv)
-    found = {}
-    for kind in given.kinds:
+    options = flags.parse_args(argv)
+    results_by_format = {}
+    for kind in options.kinds:
         with tempfile.TemporaryDirectory(prefix=f"fuzz-{kind}-") as top:
-            found[kind] = run_trial(
-                pathlib.Path(top).resolve(), kind, given.files, given.seed, given.patience
+            results_by_format[kind] = run_trial(
+                pathlib.Path(top).resolve(), kind, options.files, options.seed, options.patience
             )
-        rows = [(name, str(value)) for name, value in found[kind].items()]
-        report.print_table(f"{kind}, seed {given.seed}", rows)
+        rows = [(name, str(value)) for name, value in results_by_format[kind].items()]
+        report.print_table(f"{kind}, seed {options.seed}", rows)
     total = {
-        name: sum(each[name] for each in found.values())
+        name: sum(each[name] for each in results_by_format.values())
         for name in ("files", "crashes", "hangs", "unexpected", "outside")
     }
     report.print_table("all", [(name, str(value)) for name, value in total.items()])
-    results = {"seed": given.seed, "kinds": found, "total": total}
-    report.save_json(given.json, results)
+    results = {"seed": options.seed, "kinds": results_by_format, "total": total}
+    report.save_json(options.json, results)
     return results
 
 
 def run_trial(
     root: pathlib.Path, data_format: str, num_files: int, seed: int, timeout_s: float
 ) -> dict[str, Any]:
-    """Prepare `num_files` corrupted files of a format in an empty folder, and count failures."""
+    """Write `num_files` corrupted files of a format, prepare them, and count failures."""
     inside = root / "inside"
     write_files(inside, data_format, num_files, seed)
     settings = Settings(
@@ -72,13 +73,13 @@ def run_trial(
     opened = (root / audited.LOG_FILE).read_bytes().decode("utf-8", "surrogateescape").splitlines()
     allowed = (f"{inside}{os.sep}", f"{root / 'data'}{os.sep}")
     secret = str(root / "secret")
-    # Python also opens other files, for example for codec names; they hold no user data.
+    # Python itself also opens other files, for example for text encodings, without user data.
     outside = {
         path
         for path in opened
         if not path.startswith(allowed) and (path.startswith(secret) or path == "/etc/passwd")
     }
-    told = sum(
+    leaked = sum(
         corpus.CANARY in document.text()
         for split in ("train", "heldout")
         for document in prepare.open_split(settings, str(root / "data"), split, 1)
@@ -90,7 +91,7 @@ def run_trial(
         "crashes": tally.dropped["the reader died"],
         "hangs": tally.dropped["the reader hung"],
         "unexpected": tally.dropped["unexpected error"],
-        "outside": len(outside) + told,
+        "outside": len(outside) + leaked,
         "dropped": dict(tally.dropped.most_common()),
         "lost": dict(tally.lost.most_common()),
         "repaired": dict(tally.repaired.most_common()),
@@ -104,7 +105,7 @@ def run_trial(
 
 
 def write_files(folder: pathlib.Path, data_format: str, num_files: int, seed: int) -> None:
-    """Write valid and corrupted files to a folder, and a secret folder next to it."""
+    """Write valid and corrupted files to a folder, and a secret folder next to the folder."""
     secret = folder.parent / "secret"
     secret.mkdir()
     draws = random.Random(f"fuzz/{data_format}/{seed}")
@@ -115,8 +116,8 @@ def write_files(folder: pathlib.Path, data_format: str, num_files: int, seed: in
     (folder / "link.txt").symlink_to(secret / "canary.txt")
     (folder / "away").symlink_to(secret)
     os.mkfifo(folder / "pipe.png")
-    made = number = 0
-    while made < num_files:
+    num_corrupted = number = 0
+    while num_corrupted < num_files:
         for name, data in corpus.FORMATS[data_format](draws, number):
             path = folder / name
             path.parent.mkdir(exist_ok=True)
@@ -126,7 +127,7 @@ def write_files(folder: pathlib.Path, data_format: str, num_files: int, seed: in
             elif not sound:
                 data = corpus.corrupt(draws, data)
             path.write_bytes(data)
-            made += not sound
+            num_corrupted += not sound
         number += 1
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.input
 
-The benchmark writes documents of one image and some text, prepares them with one and with two
-processes, and reads them through the input pipeline. The training step of configs/own.py runs on
-such batches in the same rounds.
+The benchmark writes documents of one image and some text, and prepares them with one and with two
+processes. Then it alternates between reading a batch from the input pipeline and running the
+training step of configs/own.py on a batch.
 """
 
 import argparse
@@ -40,20 +40,20 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--rounds", type=int, default=15)
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
-    given = flags.parse_args(argv)
-    if given.smoke:
-        given.documents, given.side, given.rounds = 30, 20, 1
+    options = flags.parse_args(argv)
+    if options.smoke:
+        options.documents, options.side, options.rounds = 30, 20, 1
     with tempfile.TemporaryDirectory(prefix="input-") as folder:
         top = pathlib.Path(folder)
-        size = write_documents(top / "own", given.documents, given.side)
+        size = write_documents(top / "own", options.documents, options.side)
         preparing = {
-            workers: measure_preparation(top, workers, given.documents, size)
+            workers: measure_preparation(top, workers, options.documents, size)
             for workers in WORKER_COUNTS
         }
-        reading = measure_reading(top, given.rounds, smoke=given.smoke)
+        reading = measure_reading(top, options.rounds, smoke=options.smoke)
     results = {
         "machine": host.machine_info(),
-        "documents": given.documents,
+        "documents": options.documents,
         "megabytes": size / 1e6,
         "preparing": preparing,
         "reading": reading,
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         report.print_table(f"preparing, {workers} processes", rows)
     rows = [(name, spread.format(digits=2)) for name, spread in reading.items()]
     report.print_table("reading and training, median of rounds (min-max)", rows)
-    report.save_json(given.json, results)
+    report.save_json(options.json, results)
     return results
 
 
@@ -90,7 +90,7 @@ def write_documents(folder: pathlib.Path, num_documents: int, image_size: int) -
 def measure_preparation(
     root: pathlib.Path, num_workers: int, num_documents: int, num_bytes: int
 ) -> dict[str, float]:
-    """Measure the speed of one preparation, including the start of its processes."""
+    """Measure the speed of preparing the data once, including the start of the processes."""
     settings = Settings(path=str(root / "own"), pixels=32)
     began = time.perf_counter()
     prepare.prepare(settings, str(root / f"data-{num_workers}"), num_workers)
@@ -103,7 +103,7 @@ def measure_preparation(
 
 
 def measure_reading(root: pathlib.Path, rounds: int, *, smoke: bool) -> dict[str, timing.Quantiles]:
-    """Measure the time of a new batch from the pipeline and of a step, and their ratio."""
+    """Measure the seconds of reading a batch and of a training step, and their ratio."""
     config = own.get_config()
     config.source.path = str(root / "own")
     config.data.dir = str(root / "data-1")

@@ -1,9 +1,9 @@
 """Validity of the metrics of interleaved documents: `python -m benchmarks.judge`.
 
-The benchmark computes the metric `interleaved_score`, with a bootstrap interval, of real documents
-in which an increasing fraction of the images is exchanged. It also measures how often two image
-classifiers name distorted copies of the images correctly: the trained one, and the nearest neighbor
-in pixel space.
+The benchmark computes the metric `interleaved_score` of real documents in which an increasing
+fraction of the images is exchanged, with a bootstrap interval. It also measures the accuracy of two
+image classifiers on distorted copies of the images: the trained classifier, and the nearest
+neighbor in pixel space.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 def nearest_image_classifier(
     concepts: Sequence[emoji_concepts.Concept],
 ) -> interleaved.ImageClassifier:
-    """Return a classifier that names the nearest neighbor in pixel space."""
+    """Return a classifier that gives an image the name of its nearest neighbor in pixel space."""
     known = {concept.name: emoji.features(concept.pixels) for concept in concepts}
     return lambda pictures: [emoji.nearest_neighbor(pixels, known) for pixels in pictures]
 
@@ -85,12 +85,12 @@ def _score_shuffled(
 ) -> tuple[float, float, float]:
     """Return `interleaved_score` of real documents with exchanged images, and its 95 % interval."""
     documents = interleaved.shuffle_images(references.real, fraction, seed=0)
-    made = interleaved.score_documents(documents, references.concepts, references.classifier)
+    scores = interleaved.score_documents(documents, references.concepts, references.classifier)
     low, high = np.percentile(
-        interleaved.bootstrap_metrics(made, real_scores)["interleaved_score"], (2.5, 97.5)
+        interleaved.bootstrap_metrics(scores, real_scores)["interleaved_score"], (2.5, 97.5)
     )
     return (
-        interleaved.compute_metrics(made, real_scores)["interleaved_score"],
+        interleaved.compute_metrics(scores, real_scores)["interleaved_score"],
         float(low),
         float(high),
     )

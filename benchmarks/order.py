@@ -1,4 +1,4 @@
-"""Order in which a model generates words.
+"""Order in which a model generates the words and images of a document.
 
     python -m benchmarks.order documents quickstart quickstart:mask_flow
 
@@ -42,12 +42,12 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     metric_writer.setup_logging()
     results = {"machine": host.machine_info(), "runs": {}}
     for name in flags.configs:
-        results["runs"][name] = found = measure(name, flags)
+        results["runs"][name] = means = measure(name, flags)
         rows = [
-            (kind, f"{mean:.3f} +- {error:.3f}") for kind, (mean, error) in found["mean"].items()
+            (kind, f"{mean:.3f} +- {error:.3f}") for kind, (mean, error) in means["mean"].items()
         ]
-        rows.append(("rank correlation with frequency", f"{found['correlation']:.2f}"))
-        rows.append(("words compared", str(found["words"])))
+        rows.append(("rank correlation with frequency", f"{means['correlation']:.2f}"))
+        rows.append(("words compared", str(means["words"])))
         report.print_table(f"{name}: mean time t at which words appear", rows)
     report.save_json(flags.json, results)
     return results
@@ -62,24 +62,26 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
     plan = sampling.sampling_plan(config, system.paradigm, evaluate.time_grid(system, params))
     gaps = (Gap("document"),) if system.layout.variable_length else (Gap("text"), Gap("image"))
     prompts = [Document(gaps)] * flags.samples
-    every: list[token_times.WordTime] = []
-    for made in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
-        titles = [""] * len(made.documents)
-        end = max(1.0, float(made.trajectory.run_times[-1]))  # Views scale times to [0, 1].
-        for told in from_samples.build_views(system.layout, made.trajectory, titles, titles):
-            every += [
+    word_times: list[token_times.WordTime] = []
+    for batch in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
+        titles = [""] * len(batch.documents)
+        end = max(1.0, float(batch.trajectory.run_times[-1]))  # Views scale times to [0, 1].
+        for view in from_samples.build_views(system.layout, batch.trajectory, titles, titles):
+            word_times += [
                 token_times.WordTime(one.word, min(1.0, end * one.time))
-                for one in token_times.compute_word_times(told)
+                for one in token_times.compute_word_times(view)
             ]
     times = collections.defaultdict(list)
-    for one in every:
+    for one in word_times:
         times[classify_word(one.word)].append(one.time)
     shown = data.open_split(config, "train")
     counts = collections.Counter(
         word for n in range(min(len(shown), 2_000)) for word in shown[n].text().split()
     )
     means = {
-        word: mean for word, (mean, _) in token_times.average_times(every).items() if word in counts
+        word: mean
+        for word, (mean, _) in token_times.average_times(word_times).items()
+        if word in counts
     }
     often = [np.log(counts[word]) for word in means]
     return {
@@ -94,7 +96,7 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
 
 
 def classify_word(word: str) -> str:
-    """Return the word class: an image, a word of the sentence templates, or a content word."""
+    """Return the class of a word: image, word of the sentence templates, or content word."""
     if word == token_times.IMAGE_LABEL:
         return "picture"
     return "grammar" if word.strip(":,") in sentences.TEMPLATE_WORDS else "naming"

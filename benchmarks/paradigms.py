@@ -34,15 +34,15 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 
 
 def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
-    """Measure every paradigm; ratios are taken within a round."""
+    """Measure every paradigm; ratios compare times of the same round."""
     plan = SamplingPlan(ode.make_schedule("euler", flags.nfe))
-    contestants, compile_seconds = {}, {}
+    candidates, compile_seconds = {}, {}
     for name in NAMES:
         task = problem.Workload(sizes, name)
         params, prompt = task.init_state().params, task.prompt(sizes.batch)
         run, compile_seconds[name] = sample.compile_sampler(task, plan, params, prompt)
-        contestants[name] = lambda run=run, given=(params, prompt): run(*given)
-    seconds = timing.time_interleaved(contestants, flags.rounds)
+        candidates[name] = lambda run=run, inputs=(params, prompt): run(*inputs)
+    seconds = timing.time_interleaved(candidates, flags.rounds)
     return {
         "machine": host.machine_info(),
         "sizes": dataclasses.asdict(sizes),

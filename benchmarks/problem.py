@@ -1,4 +1,4 @@
-"""The workload of the benchmarks: random documents of one text span and one image."""
+"""The workload of the speed benchmarks: random documents of one text span and one image."""
 
 import argparse
 import dataclasses
@@ -38,11 +38,11 @@ TASK_MIXTURE = tasks.TaskMixture(probs=(0.4, 0.2, 0.2, 0.1, 0.1), cond_drop_prob
 
 @dataclasses.dataclass(frozen=True)
 class WorkloadSizes:
-    """Sizes of the network and the batch; every name is also a command-line flag.
+    """Sizes of the network and the batch; each field is also a command-line flag.
 
     Attributes:
         layers, width, heads, head_width, hidden: sizes of `backbone.TransformerConfig`.
-        unroll: number of layers in each iteration of the scan over layers.
+        unroll: number of layers in each iteration of the scan over layers, `scan_unroll`.
         vocab: vocabulary size.
         embed: width of token embeddings.
         channels: number of values in a patch.
@@ -84,8 +84,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def parse_sizes(flags: argparse.Namespace) -> WorkloadSizes:
     """Return `WorkloadSizes`, or `TINY` for --smoke, with the sizes given on the command line."""
-    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(WorkloadSizes)}
-    changes = {name: value for name, value in given.items() if value is not None}
+    values = {field.name: getattr(flags, field.name) for field in dataclasses.fields(WorkloadSizes)}
+    changes = {name: value for name, value in values.items() if value is not None}
     return dataclasses.replace(TINY if flags.smoke else WorkloadSizes(), **changes)
 
 
@@ -175,7 +175,7 @@ class Workload:
         return jax.tree.map(jnp.asarray, canvas)
 
     def prompt(self, batch: int) -> Canvas:
-        """Return canvases to sample, in which only BOS is given; `edit_flow` has no text yet."""
+        """Return canvases to sample in which only BOS is given; `edit_flow` gets no text slots."""
         canvas = self.canvas(batch)
         if self.name != "edit_flow":
             return canvas

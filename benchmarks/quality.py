@@ -1,7 +1,7 @@
 """Metrics as functions of NFE and of time: `python -m benchmarks.quality quickstart digits`.
 
-The benchmark trains runs that are not trained yet, evaluates each run at each NFE with each time
-grid, and writes a table and two plots for each metric.
+The benchmark trains the configurations whose run does not exist yet. It evaluates each run at each
+NFE with each time grid, and writes a table and two plots for each metric.
 
     python -m benchmarks.quality quickstart quickstart:mask_flow quickstart:edit_flow
     python -m benchmarks.quality digits:edit_flow --passes 2 4 8 16 --grids uniform sine learned
@@ -70,7 +70,7 @@ def load_config(name: str, assignments: Sequence[str]) -> ml_collections.ConfigD
     """Load a configuration by name and apply overrides.
 
     Raises:
-        UserError: there is no such file in configs/, or no such key.
+        UserError: the file does not exist in configs/, or an override has an unknown key.
     """
     module, _, argument = name.partition(":")
     if importlib.util.find_spec(f"configs.{module}") is None:
@@ -82,12 +82,12 @@ def load_config(name: str, assignments: Sequence[str]) -> ml_collections.ConfigD
 
 
 def run_dir(config: ml_collections.ConfigDict, runs: str) -> epath.Path:
-    """Return the folder of the configuration's run."""
+    """Return the folder of a configuration's run in the folder `runs`."""
     return epath.Path(runs).resolve() / config.name
 
 
 def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Iterator[Row]:
-    """Evaluate one run, trained if necessary; yield a row for each task, time grid and NFE."""
+    """Train a run if necessary, and evaluate it; yield one row per task, time grid and NFE."""
     folder = run_dir(config, flags.runs)
     with workdir.lock(folder):
         workdir.check_config(folder, config)
@@ -116,9 +116,9 @@ def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Ite
                 plan = evaluate.task_plan(system, task, passes, spacing)
                 batch = config.evaluation.batch_size
                 run = functools.partial(generator, task.prompts, plan, seed=0, batch=batch)
-                next(run())  # The first batch includes compilation.
+                next(run())  # The first batch compiles; its time is not measured.
                 began = time.monotonic()
-                documents = [document for made in run() for document in made.documents]
+                documents = [document for batch in run() for document in batch.documents]
                 seconds = (time.monotonic() - began) / len(documents)
                 figures = dict(task.score(documents).metrics)
                 row = {"run": config.name, "grid": grid, "passes": passes, "seconds": seconds}
@@ -127,12 +127,12 @@ def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Ite
 
 
 def format_table(rows: Sequence[Row], metric: str) -> str:
-    """Format one metric as a table with a line for each run and grid, and a column for each NFE."""
+    """Format one metric as a table: one line per run and time grid, one column per NFE."""
     passes = sorted({row["passes"] for row in rows})
     lines = ["".ljust(36) + "".join(f"{n:>8}" for n in passes)]
     for name, points in metric_curves(rows, metric, "passes").items():
-        found = dict(points)
-        cells = (f"{found[n]:8.3f}" if n in found else f"{'-':>8}" for n in passes)
+        values = dict(points)
+        cells = (f"{values[n]:8.3f}" if n in values else f"{'-':>8}" for n in passes)
         lines.append(name.ljust(36) + "".join(cells))
     return "\n".join(lines)
 
@@ -140,14 +140,14 @@ def format_table(rows: Sequence[Row], metric: str) -> str:
 def metric_curves(
     rows: Sequence[Row], metric: str, x_key: str
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return the points (x, metric) of each run and grid, sorted by x."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Return the points (x, metric) of each run and time grid, sorted by x."""
+    curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if metric in row["figures"]:
             grid = "" if row["grid"] == CONFIGURED_GRID else f", {row['grid']}"
-            points = found.setdefault(f"{row['run']}{grid}", [])
+            points = curves.setdefault(f"{row['run']}{grid}", [])
             points.append((row[x_key], row["figures"][metric]))
-    return {name: sorted(points) for name, points in found.items()}
+    return {name: sorted(points) for name, points in curves.items()}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def print_table(title: str, rows: list[Row]) -> None:
 
 
 def save_json(path: pathlib.Path | None, results: dict[str, object]) -> None:
-    """Write the results as JSON, if a path is given."""
+    """Write the results as JSON; do nothing without a path."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2, default=dataclasses.asdict) + "\n")

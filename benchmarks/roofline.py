@@ -1,6 +1,6 @@
 """Roofline time per document on TPUs, by paradigm and NFE: `python -m benchmarks.roofline`.
 
-The times are computed, not measured; `oneflow_jax.costs` describes what the model includes.
+The times are computed, not measured. `oneflow_jax.costs.latency` describes the roofline model.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str, object]:
-    """Compute all sampling methods of a network and batch, on the most chips that one needs."""
+    """Compute the times of all paradigms for a network and batch, on equally many chips."""
     setting = latency.Deployment(
         sizes.NETWORKS[name], sizes.DOCUMENT, batch, chips.CHIPS[flags.chip]
     )
@@ -81,7 +81,8 @@ def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str,
         },
         "overtaking": {
             n: {
-                other: latency.crossover_nfe(way, limit, setting) for other, limit in limits.items()
+                cached_name: latency.crossover_nfe(way, limit, setting)
+                for cached_name, limit in limits.items()
             }
             for n, way in ways.PROFILES.items()
             if not way.uses_kv_cache
@@ -96,14 +97,16 @@ def _latency_rows(case: dict[str, object]) -> list[report.Row]:
 
 def _crossover_rows(case: dict[str, object]) -> list[report.Row]:
     rows = {
-        name: ", ".join(f"{other} {most or 'never'}" for other, most in _group_equal_rows(than))
+        name: ", ".join(
+            f"{cached_name} {most or 'never'}" for cached_name, most in _group_equal_rows(than)
+        )
         for name, than in case["overtaking"].items()
     }
     return _group_equal_rows(rows)
 
 
 def _group_equal_rows(rows: dict[str, Hashable]) -> list[tuple[str, Hashable]]:
-    """Merge rows with equal values under one joined name."""
+    """Merge rows with equal values into one row, whose name joins their names."""
     names: dict[Hashable, list[str]] = {}
     for name, value in rows.items():
         names.setdefault(value, []).append(name)

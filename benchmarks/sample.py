@@ -28,7 +28,7 @@ def euler_loop(
     schedule: ode.SolverSchedule,
     return_trajectory: bool = False,
 ) -> ode.Solution:
-    """Solve by Euler's method in a `fori_loop`, in place of `ode.solve`, without a trajectory."""
+    """Solve the ODE by Euler's method in a `fori_loop`: a replacement of `ode.solve`."""
     del return_trajectory
     times = jnp.asarray(schedule.times, jnp.float32)
 
@@ -91,11 +91,11 @@ def _measure_case(
     through, compile_seconds = compile_sampler(workload, plan, params, canvas)
     with mock.patch.object(ode, "solve", euler_loop):
         beside, _ = compile_sampler(workload, plan, params, canvas)
-    contestants = {
+    candidates = {
         "diffrax": lambda: through(params, canvas),
         "bare": lambda: beside(params, canvas),
     }
-    seconds = timing.time_interleaved(contestants | timing.matmul_candidates(matmul_sizes), rounds)
+    seconds = timing.time_interleaved(candidates | timing.matmul_candidates(matmul_sizes), rounds)
     network, slots = (
         flops.from_model(workload.model, workload.sizes.channels),
         workload.sizes.num_slots,
@@ -109,7 +109,7 @@ def _measure_case(
         "compile_seconds": compile_seconds,
         "seconds_per_document": timing.summarize(s / batch for s in seconds["diffrax"]),
         "bare_seconds_per_document": timing.summarize(s / batch for s in seconds["bare"]),
-        "overhead": timing.summarize(one / other - 1 for one, other in both),
+        "overhead": timing.summarize(one / bare - 1 for one, bare in both),
         "overhead_of_medians": statistics.median(seconds["diffrax"])
         / statistics.median(seconds["bare"])
         - 1,

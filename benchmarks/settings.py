@@ -1,4 +1,4 @@
-"""Configuration overrides on a command line, as in `--set sampling.image_guidance_scale=2.0`."""
+"""Configuration overrides on the command line: `--set sampling.image_guidance_scale=2.0`."""
 
 import ast
 from collections.abc import Sequence
@@ -12,13 +12,12 @@ def apply_overrides(config: ml_collections.ConfigDict, assignments: Sequence[str
     """Apply overrides to a configuration.
 
     Args:
-        config: configuration to change in place. It is locked, so that a misspelt key is an error
-            instead of a new key.
-        assignments: overrides of the form key=value, where the value is a Python literal or a
-            plain string.
+        config: configuration to change in place. The function locks it, so that a misspelt key is
+            an error and not a new key.
+        assignments: overrides of the form key=value; a value is a Python literal or a plain string.
 
     Raises:
-        UserError: there is no such key, or its values have another type.
+        UserError: the key does not exist, or its values have another type.
     """
     config.lock()
     for setting in assignments:
@@ -29,10 +28,10 @@ def apply_overrides(config: ml_collections.ConfigDict, assignments: Sequence[str
                 "sampling.image_guidance_scale=2.0."
             )
         try:
-            given = ast.literal_eval(value)
+            parsed = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            given = value  # It is a plain string.
+            parsed = value  # Not a Python literal: a plain string.
         try:
-            config.update_from_flattened_dict({field: given})
+            config.update_from_flattened_dict({field: parsed})
         except (KeyError, TypeError) as error:
             raise UserError(f"--set {setting}: {error.args[0]}") from error

@@ -1,7 +1,7 @@
-"""Timing in interleaved rounds, together with matrix products as a reference.
+"""Timing of several functions ("candidates") in rounds, with matrix products as a reference.
 
-The speed of a machine changes with its temperature and its other load. Therefore every round runs
-each candidate once, and ratios are taken within a round.
+The speed of a machine changes with its temperature and its other load. So each round runs every
+candidate once, and ratios compare times of the same round.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ MATMUL_SIZES = (512, 1024, 2048)
 
 @dataclasses.dataclass(frozen=True)
 class Quantiles:
-    """Median, minimum and maximum over the rounds."""
+    """Median, minimum and maximum of a value over the rounds."""
 
     median: float
     low: float
@@ -45,7 +45,7 @@ Rounds = dict[str, list[float]]
 def time_interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> Rounds:
     """Time each candidate once per round, after one warm-up call of each.
 
-    A candidate returns arrays; the time ends when they are ready.
+    A candidate returns arrays; its time ends when the arrays are ready.
     """
     for run in candidates.values():
         jax.block_until_ready(run())
@@ -80,13 +80,13 @@ def peak_flops(seconds: Rounds) -> list[float]:
 
 
 def compile_timed(step: jax.stages.Wrapped, *args: object) -> tuple[jax.stages.Compiled, float]:
-    """Compile the function for these arguments; return it and the seconds of tracing and XLA."""
+    """Compile a function for arguments; return it, and the seconds of tracing and compilation."""
     start = time.perf_counter()
     return step.lower(*args).compile(), time.perf_counter() - start
 
 
 def memory_usage(step: jax.stages.Compiled) -> dict[str, float]:
-    """Return MiB of the executable's arguments and temporaries, and of this process's peak."""
+    """Return MiB of a program's arguments and temporaries, and the peak of this process."""
     analysis = step.memory_analysis()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     mib = 2**20

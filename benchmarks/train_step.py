@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
 
 
 def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
-    """Measure the training step; return the results by name."""
+    """Measure the time, compile time, FLOP/s and memory of the training step."""
     task = problem.Workload(sizes)
     canvas, state = task.canvas(sizes.batch), task.init_state()
     parameters = sum(x.size for x in jax.tree.leaves(state.params))

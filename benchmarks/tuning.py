@@ -1,9 +1,9 @@
 """Tuning of the learning rates in configs/compare.py: `python -m benchmarks.tuning`.
 
-The benchmark trains each paradigm once at each learning rate, by default with the FLOPs of the
-comparison, and computes the metrics of the comparison. A smaller FLOPs budget favors learning rates
-that are too high for the full budget. Finished runs are not repeated, so further learning rates can
-be added later.
+The benchmark trains each paradigm once at each learning rate, and computes the metrics of the
+comparison. By default, a run has the FLOPs budget of the comparison; a smaller budget favors
+learning rates that are too high for the full budget. Finished runs are not repeated, so a later
+call can add learning rates.
 
     python -m benchmarks.tuning oneflow transfusion --rates 6e-3 1.2e-2
     python -m benchmarks.tuning oneflow --rates 6e-3 --set "paradigm.time_sampler=('power', 3.0)"
@@ -72,9 +72,9 @@ def main(argv: list[str] | None = None) -> list[Row]:
             print(format_table(rows), flush=True)
     path = pathlib.Path(out / "tuning.json")
     before = json.loads(path.read_text())["rows"] if path.exists() else []
-    # Rows of earlier calls are kept.
-    every = {json.dumps([row[field] for field in ROW_KEYS]): row for row in (*before, *rows)}
-    report.save_json(path, {"machine": host.machine_info(), "rows": [*every.values()]})
+    # Keep the rows of earlier calls.
+    merged = {json.dumps([row[field] for field in ROW_KEYS]): row for row in (*before, *rows)}
+    report.save_json(path, {"machine": host.machine_info(), "rows": [*merged.values()]})
     return rows
 
 
@@ -82,7 +82,8 @@ def _check_flags(flags: argparse.Namespace) -> None:
     """Check the names of paradigms and the overrides.
 
     Raises:
-        UserError: a paradigm is not part of the comparison, or an override has a separate flag.
+        UserError: a paradigm is not part of the comparison, or an override sets a key that has a
+            flag of its own.
     """
     odd = sorted(set(flags.names) - set(compare.PASSES))
     if odd:
@@ -93,8 +94,8 @@ def _check_flags(flags: argparse.Namespace) -> None:
     fields = {setting.partition("=")[0] for setting in flags.set}
     taken = sorted(fields & set(DEDICATED_FLAGS))
     if taken:
-        given = ", ".join(f"{field} with {DEDICATED_FLAGS[field]}" for field in taken)
-        raise UserError(f"--set: these keys have separate flags. Set {given}.")
+        hints = ", ".join(f"{field} with {DEDICATED_FLAGS[field]}" for field in taken)
+        raise UserError(f"--set: these keys have separate flags. Set {hints}.")
 
 
 def _override_suffix(assignments: Sequence[str]) -> str:
@@ -108,10 +109,10 @@ def measure_rate(name: str, rate: float, flags: argparse.Namespace, out: epath.P
     runs.ensure_codec(config, out)
     folder = out / f"{rate:g}{_override_suffix(flags.set)}"
     (one,) = runs.iter_runs(config, folder)
-    if name in paradigms.USES_IMAGE_TOKENS:  # All runs share one codec.
+    if name in paradigms.USES_IMAGE_TOKENS:  # All runs use the same codec.
         one.config.codec.path = str(out / runs.CODEC_DIR / workdir.CODEC)
-    found = measure.measure(runs.train_run(config, folder, one), config)
-    figures = {figure: estimate.value for figure, estimate in found.metrics.items()}
+    metrics = measure.measure(runs.train_run(config, folder, one), config)
+    figures = {figure: estimate.value for figure, estimate in metrics.metrics.items()}
     tried = (name, rate, sorted(flags.set), flags.seed, config.train_flops, config.num_samples)
     return {**dict(zip(ROW_KEYS, tried, strict=True)), "figures": figures}
 

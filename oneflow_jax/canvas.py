@@ -1,4 +1,4 @@
-"""A document as one row of slots, and the input and heads of the network.
+"""The canvas: documents as one row of slots; and the input and output heads of the network.
 
     slot       0     1      2     3      4      5      6      7     8      9
                BOS   a      cat   <end>  patch  patch  patch  patch PAD    PAD
@@ -8,9 +8,9 @@
     position   0,0,0 1,0,0  2,0,0 3,0,0  4,0,0  4,0,1  4,1,0  4,1,1 0      0      order, row, column
     is_given   True  False  ...                                                   not generated
 
-Slots are storage, `position` is reading order, and a slot with `modality == PAD` does not exist.
-Several short documents share a row; `segment` separates them. All slots of an image have the same
-order.
+The index of a slot is only its place in memory: `position` gives the reading order. All slots of an
+image have the same order. A slot with `modality == PAD` is unused. Several short documents share a
+row; `segment` separates them.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Modality(enum.IntEnum):
 
 
 class AttentionPattern(enum.Enum):
-    """The slots of its own document that a slot may attend to."""
+    """Which slots of its own document a slot may attend to."""
 
     BIDIRECTIONAL = "all slots"
     CAUSAL = "earlier slots, and itself"
@@ -38,7 +38,7 @@ class AttentionPattern(enum.Enum):
 
 
 class InsertPolicy(enum.IntEnum):
-    """What may be inserted right after a slot, in a document whose length is not given."""
+    """What a sampler may insert right after a slot: nothing, text only, or text and images."""
 
     NONE = 0
     TEXT = 1
@@ -47,18 +47,18 @@ class InsertPolicy(enum.IntEnum):
 
 @flax.struct.dataclass
 class Canvas:
-    """Clean data or a sample; all fields have the same leading batch axes.
+    """Clean documents, from data or a sampler; all fields have the same leading batch axes.
 
     Attributes:
         ids: token of a text slot; 0 elsewhere.
-        latents: patch of an image slot, about unit variance; 0 elsewhere.
+        latents: patch of an image slot, with about unit variance; 0 elsewhere.
         modality: a `Modality`.
         segment: number of the slot's document within the row, from 1; 0 for PAD.
         span: number of the slot's text run or image within the row, from 1; 0 for PAD.
         position: (order, row, column); row and column are 0 for text.
         is_given: True for slots that are never corrupted, never scored and never changed by a
             sampler.
-        insertable: an `InsertPolicy`, used by samplers of paradigms that insert.
+        insertable: an `InsertPolicy`; samplers that insert use it.
     """
 
     ids: Int[Array, "*b L"]
@@ -88,7 +88,7 @@ class Canvas:
 
 @flax.struct.dataclass
 class NoisyCanvas:
-    """The network's input: the layout of a canvas, with its content at some time.
+    """The network's input: the layout of a canvas, with corrupted content.
 
     Attributes:
         modality, segment, position: as in `Canvas`.
@@ -112,7 +112,7 @@ class Head:
     Attributes:
         name: key in the network's outputs.
         width: size of the output.
-        axis: logical name of that axis, for `sharding.RULES`.
+        axis: logical name of the output's axis, for `sharding.RULES`.
         zero_init: whether the head is initialized to zero.
     """
 
@@ -141,7 +141,7 @@ def noisy_canvas(
     latents: Float[Array, "*b L C"],
     time: Float[Array, "*b L"],
 ) -> NoisyCanvas:
-    """Build the network's input from `embeds` and `latents` at time `time`."""
+    """Build the network's input: the layout of `canvas` with corrupted embeddings and latents."""
     return NoisyCanvas(
         modality=canvas.modality,
         segment=canvas.segment,

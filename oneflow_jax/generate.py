@@ -1,4 +1,4 @@
-"""Generation with a trained model: it fills the gaps of documents."""
+"""Generation: a trained model fills the gaps of documents, or edits documents."""
 
 import copy
 import dataclasses
@@ -22,19 +22,22 @@ from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory
 from oneflow_jax.shapes import Array, Int, PyTree
 
 LENGTH_MULTIPLE = 16
-"""Rows are cut to a multiple of this many slots: few lengths to compile, and few unused slots."""
+"""Row lengths are rounded up to a multiple of this number of slots.
+
+So rows have few unused slots, and JAX compiles programs for only a few lengths.
+"""
 
 
 class GenerativeSystem(Protocol):
-    """The parts of a run that generation needs: no configuration, optimizer or data set."""
+    """The parts of a run that generation needs; configuration, optimizer and data are not."""
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
-        """The devices."""
+        """The mesh of devices."""
 
     @property
     def layout(self) -> layouts.Layout:
-        """The map from documents to slots, with vocabulary and codec."""
+        """The layout, which converts documents to slots, with its vocabulary and codec."""
 
     @property
     def model(self) -> Model:
@@ -42,7 +45,7 @@ class GenerativeSystem(Protocol):
 
     @property
     def paradigm(self) -> Paradigm:
-        """The paradigm, which samples canvases."""
+        """The paradigm, which fills canvases with its sampler."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +54,11 @@ class GeneratedBatch:
 
     Attributes:
         documents: the documents, without gaps.
-        canvas: their slots, on the host.
-        trajectory: each step of sampling, on the host, if the plan asks for it.
-        nfe: forward passes of the batch.
-        truncated: for each document, whether an insertion was left out because the canvas was full.
+        canvas: the slots of the documents, in host memory.
+        trajectory: the sampling steps, in host memory; None if the plan does not ask for them.
+        nfe: number of forward passes of the batch.
+        truncated: for each document, True if the sampler dropped an insertion because the canvas
+            was full.
     """
 
     documents: list[Document]
@@ -73,7 +77,7 @@ class Generator:
     """
 
     def __init__(self, system: GenerativeSystem, params: PyTree) -> None:
-        """Bind the parameters."""
+        """Store the parameters, and prepare the compiled sampler."""
         self.system = system
         self.params = params
         self._sample = jax.jit(functools.partial(sample_batch, system), static_argnames="plan")
@@ -83,13 +87,14 @@ class Generator:
     ) -> Iterator[GeneratedBatch]:
         """Fill the gaps of the prompts, batch by batch.
 
-        A document depends on the seed and on its index among `prompts`, not on the batch size.
+        A document depends on its prompt, the seed and its index among `prompts`, but not on the
+        batch size.
 
         Args:
             prompts: documents with gaps; documents to edit if the plan starts above t=0.
             plan: solver, times, guidance, and whether to record the trajectory.
-            seed: random seed.
-            batch: documents in a batch, on all devices together.
+            seed: RNG seed.
+            batch: number of documents in a batch, over all devices.
 
         Raises:
             UserError: a prompt has no gap or does not fit the canvas, or the batch size does not
@@ -106,7 +111,7 @@ class Generator:
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             count = len(chosen)
-            # The last batch is padded with copies, which are dropped below.
+            # Pad the last batch with copies of a row; the code below drops them again.
             canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - count)])
             sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
@@ -115,10 +120,10 @@ class Generator:
             yield GeneratedBatch(layout.decode(canvas), canvas, moments, int(sample.nfe), full)
 
     def with_params(self, params: PyTree) -> "Generator":
-        """Return a copy with other parameters, which shares the compiled programs."""
-        other = copy.copy(self)
-        other.params = params
-        return other
+        """Return a generator with other parameters that shares this one's compiled programs."""
+        copied = copy.copy(self)
+        copied.params = params
+        return copied
 
     def _run(
         self, canvas: Canvas, document_ids: np.ndarray, seed: int, plan: SamplingPlan
@@ -145,10 +150,10 @@ def sample_batch(
         system: model and paradigm.
         params: the model's parameters.
         canvas: canvases with gaps.
-        document_ids: index of each document among all prompts; with the seed it gives its random
-            key.
-        seed: random seed.
-        plan: how to sample.
+        document_ids: index of each document among all prompts; seed and index determine the
+            document's PRNG key.
+        seed: RNG seed.
+        plan: solver, times, guidance, and whether to record the trajectory.
     """
     model, paradigm = system.model, system.paradigm
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), document_ids)
@@ -157,7 +162,7 @@ def sample_batch(
 
 
 def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:
-    """Return the frames that were reached, of the first `count` documents of a batch."""
+    """Return the used frames of a trajectory, for the first `count` documents of the batch."""
     came = trajectory.run_times >= 0
     fewer = jax.tree.map(lambda x: x[came, :count], trajectory.replace(run_times=None))
     return fewer.replace(run_times=trajectory.run_times[came])
@@ -166,8 +171,9 @@ def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:
 def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int) -> int:
     """Return the batch size for `num_documents` documents, at most `max_rows`.
 
-    Each device gets 1, 2, 3, 4, 6, 8, 12, ... rows: few batch sizes to compile programs for, and at
-    most a third of the rows is padding, apart from those that make the batch divide the devices.
+    Each device gets 1, 2, 3, 4, 6, 8, 12, ... rows, so that programs are compiled for only a few
+    batch sizes. At most a third of the rows is padding, not counting rows that round the batch up
+    to a multiple of the number of devices.
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     each = -(-num_documents // ways)
@@ -178,7 +184,7 @@ def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int
 
 def diff_documents(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:
     """List the edits between a given document and its edited version."""
-    # `before` is decoded from slots like `after`, so that unchanged text and pixels are equal.
+    # Convert `before` to slots and back, as `after` was: then unchanged text and pixels are equal.
     (read,) = layout.decode(layout.canvas([layout.edit_row(before)]))
     return edits.diff_documents(read, after)
 
@@ -187,7 +193,8 @@ def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layou
     """Lay out a prompt, or a document to edit, as slots.
 
     Raises:
-        UserError: a prompt has no gap, a document to edit has one, or it does not fit the canvas.
+        UserError: the prompt has no gap, the document to edit has a gap, or the document does not
+            fit the canvas.
     """
     gaps = any(isinstance(part, Gap) for part in prompt.parts)
     if edit and gaps:

@@ -1,4 +1,4 @@
-"""Letters of all array shapes, and the array types written with them.
+"""The letters of all array shapes, and the array types that are written with them.
 
 | letter | size of                              | letter | size of                        |
 |--------|--------------------------------------|--------|--------------------------------|
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 PyTree = Any
 Sums = dict[str, Float[Array, ""]]
-"""Totals by loss term."""
+"""Sums or counts over slots, by the name of the loss term."""
 Outputs = dict[str, Float[Array, "*b L n"]]
 """Outputs of the network for every slot, by the name of the head."""
 

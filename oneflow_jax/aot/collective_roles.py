@@ -1,10 +1,10 @@
 """Classify collectives by what they move: parameters, gradients, activations, or small values.
 
-The sharding rules imply these collectives: if parameters are sharded over fsdp, the parameters of
-each layer are all-gathered before it runs, forward and backward, and their gradients are
-reduce-scattered over all rows. Any other all-gather is unintended. The classification uses the
-size: an all-gather moves parameters if its size is that of a parameter, of one layer of stacked
-parameters, or of their shard along the tensor axis.
+With parameters sharded over the mesh axis fsdp, two kinds of collectives are expected. An
+all-gather collects the parameters of each layer before the layer runs, forward and backward, and a
+reduce-scatter sums their gradients over all rows. Any other all-gather is unintended. The
+classification uses sizes: an all-gather moves parameters if its result has the size of a parameter,
+of one layer of stacked parameters, or of the shard of either along the tensor axis.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ SMALL_BYTES = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class CollectiveTraffic:
-    """Collectives of one kind and role in one module of the model.
+    """All collectives of one kind and role in one module of the model.
 
     Attributes:
         kind: kind of collective.
@@ -46,19 +46,22 @@ class CollectiveTraffic:
 def aggregate(
     collectives: Sequence[Collective], system: system_lib.System
 ) -> list[CollectiveTraffic]:
-    """Sum up the collectives by kind, role and module; the largest come first."""
+    """Sum up the collectives by kind, role and module; sort by bytes, largest first."""
     sizes = _parameter_sizes(system)
     totals: dict[tuple[str, str, str], tuple[int, float]] = {}
     for one in collectives:
         key = one.kind, classify(one, sizes), _module_path(one.path)
         count, sent = totals.get(key, (0, 0.0))
         totals[key] = count + one.count, sent + one.bytes
-    traffic = [CollectiveTraffic(kind, of, *totals[kind, of, at], at) for kind, of, at in totals]
+    traffic = [
+        CollectiveTraffic(kind, role, *totals[kind, role, module], module)
+        for kind, role, module in totals
+    ]
     return sorted(traffic, key=lambda one: -one.bytes)
 
 
 def classify(collective: Collective, parameter_sizes: set[int]) -> str:
-    """Return the role of a collective; `parameter_sizes` are the sizes of parameters."""
+    """Return the role of a collective; `parameter_sizes` is the result of `_parameter_sizes`."""
     if collective.bytes / collective.count < SMALL_BYTES:
         return SMALL
     if collective.kind == "all-gather":
@@ -72,19 +75,19 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Return the size of each parameter, whole and sharded along every axis but fsdp."""
-    found = set()
+    """Return the size of each parameter, or of one layer of it, whole and sharded along tensor."""
+    sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         train_state.abstract_state(system).params
     ):
         stacked = "blocks" in jax.tree_util.keystr(path)
         count = math.prod(leaf.shape[1:] if stacked else leaf.shape)
-        found |= {count // ways for ways in {1, system.mesh.shape["tensor"]}}
-    return found
+        sizes |= {count // ways for ways in {1, system.mesh.shape["tensor"]}}
+    return sizes
 
 
 def _module_path(path: str) -> str:
-    """Return the module names in a JAX op path, without the names of transformations."""
+    """Return the module names in a JAX op path, without the names of JAX transformations."""
     inside = re.findall(
         r"(?<![\w.])(?!jit|jvp|while|body|closed_call|checkpoint|remat)[\w]+(?=/)", path
     )

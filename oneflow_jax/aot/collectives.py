@@ -1,13 +1,14 @@
-"""Collectives of a compiled program: kinds, counts and bytes per call.
+"""Collectives of a compiled program: their kinds, counts and bytes in one call of the program.
 
-The bytes are what each chip sends if ring algorithms are used. With n chips in a group:
+The bytes are those that each chip sends, under the assumption of ring algorithms. With n chips in a
+group:
 
     all-gather          (n - 1) x the chip's shard     reduce-scatter   (n - 1) / n of the operand
     all-reduce      2 (n - 1) / n of the operand       all-to-all       (n - 1) / n of the operand
     collective-permute  the operand
 
-XLA's TPU compiler fuses an all-reduce with the slice that each chip keeps. Such an all-reduce is
-counted as a reduce-scatter.
+XLA's TPU compiler may fuse an all-reduce with the slice of the result that each chip keeps. This
+module counts such an all-reduce as a reduce-scatter.
 """
 
 import dataclasses
@@ -25,16 +26,16 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective instruction.
+    """One collective instruction of a program.
 
     Attributes:
         kind: one of `KINDS`.
-        count: number of times it runs.
+        count: number of times that the instruction runs.
         bytes: bytes that each chip sends, summed over all runs.
         group_size: number of chips in a group.
         num_slices: number of TPU slices that a group spans.
         shape: shape of the result, for example "bf16[16,128,2048]".
-        path: JAX op path, which names the module it comes from.
+        path: JAX op path, which names the module that the instruction comes from.
     """
 
     kind: str
@@ -47,13 +48,13 @@ class Collective:
 
 
 def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collective]:
-    """Find all collectives of a program, sorted by the bytes they send, largest first.
+    """Find all collectives of a program, sorted by the bytes that they send, largest first.
 
     Args:
         program: program compiled for `len(slice_of)` devices.
-        slice_of: slice index of each device, in the program's order.
+        slice_of: index of the TPU slice of each device, in the program's order of devices.
     """
-    found: dict[Any, Collective] = {}
+    by_instruction: dict[Any, Collective] = {}
     for name, times in program.run_counts.items():
         computation = program.computations[name]
         for line in computation.values():
@@ -64,12 +65,14 @@ def find_collectives(program: Program, slice_of: Sequence[int]) -> list[Collecti
             one = _to_collective(computation, line, kind, times, slice_of)
             if not one.path and within:
                 one = dataclasses.replace(one, path=within.path)
-            # An asynchronous collective that overlaps with matrix products appears three times, in
-            # the fusions that start, continue and finish it. All three have the same channel id.
+            # An asynchronous collective that overlaps with matrix products appears in three
+            # fusions, which start, continue and finish it. The channel id is the same in all three.
             channel = re.search(r"channel_id=\d+", line.attributes) if within else None
-            found.setdefault((kind, times, channel[0]) if channel else (name, line.name), one)
-    # Leave out collectives that send nothing: their groups have a single chip.
-    return sorted((one for one in found.values() if one.bytes), key=lambda one: -one.bytes)
+            by_instruction.setdefault(
+                (kind, times, channel[0]) if channel else (name, line.name), one
+            )
+    # Leave out collectives whose groups have a single chip: these send nothing.
+    return sorted((one for one in by_instruction.values() if one.bytes), key=lambda one: -one.bytes)
 
 
 def sum_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
@@ -150,7 +153,7 @@ def _device_groups(instruction: Instruction, num_devices: int) -> np.ndarray:
 def _groups_from_mesh(mesh: str, axes: str) -> np.ndarray:
     """Return the groups along some axes of a mesh.
 
-    The mesh is written `'a'=2,'b'=4` and the axes `'b'`, or `'b':(1)2` for part of an axis.
+    In the text, a mesh is `'a'=2,'b'=4`, an axis is `'b'`, and a part of an axis is `'b':(1)2`.
 
     Raises:
         ValueError: the devices are not in the order of the mesh.

@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of a run's programs from shapes, for devices that need not exist."""
+"""Compiles the programs of a run ahead of time, from shapes, for devices that need not exist."""
 
 import contextlib
 import dataclasses
@@ -34,8 +34,8 @@ class Memory:
 
     Attributes:
         categories: bytes by category.
-        fits: whether the program compiled without running out of memory. If not, there is a single
-            category, temporaries, in addition to those of the arguments.
+        fits: whether the program compiled without running out of memory. If False, `categories`
+            has only the arguments and the temporaries.
     """
 
     categories: dict[str, float]
@@ -61,7 +61,7 @@ class CompiledProgram:
 
 
 def compile_train_step(system: system_lib.System) -> CompiledProgram:
-    """Compile the training step, which donates its state."""
+    """Compile the training step of a run."""
     state = train_state.abstract_state(system)
     canvas = abstract_canvas(system, system.config.batch_size, system.batch_sharding)
     with _abstract_mesh_context(system.mesh, sharding.RULES):
@@ -76,14 +76,14 @@ def compile_train_step(system: system_lib.System) -> CompiledProgram:
 
 
 def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
-    """Compile the sampler with the EMA parameters, for `rows` rows that are fully generated."""
+    """Compile the sampler for the EMA parameters and `rows` rows, with the first configured NFE."""
     config = system.config
-    given = config.sampling.time_grid
+    time_grid = config.sampling.time_grid
     plan = sampling_lib.eval_plan(
         config,
         system.paradigm,
         config.evaluation.nfe[0],
-        "uniform" if given == sampling_lib.LEARNED_GRID else given,
+        "uniform" if time_grid == sampling_lib.LEARNED_GRID else time_grid,
     )
     where = sharding.row_sharding(system.mesh, sharding.SAMPLING_RULES)
     params, canvas = train_state.abstract_state(system).ema, abstract_canvas(system, rows, where)
@@ -98,26 +98,26 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
 def abstract_canvas(
     system: system_lib.System, rows: int, canvas_sharding: jax.sharding.NamedSharding
 ) -> Canvas:
-    """Return the shapes of a batch of `rows` rows with the given sharding."""
+    """Return the canvas of a batch as shapes with a sharding, without arrays."""
     layout = system.layout
 
-    def of(dtype: jnp.dtype, *more: int) -> jax.ShapeDtypeStruct:
+    def field(dtype: jnp.dtype, *more: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, layout.length, *more), dtype, sharding=canvas_sharding)
 
     return Canvas(
-        ids=of(jnp.int32),
-        latents=of(jnp.float32, layout.codec.channels),
-        modality=of(jnp.int32),
-        segment=of(jnp.int32),
-        span=of(jnp.int32),
-        position=of(jnp.int32, 3),
-        is_given=of(jnp.bool_),
-        insertable=of(jnp.int32),
+        ids=field(jnp.int32),
+        latents=field(jnp.float32, layout.codec.channels),
+        modality=field(jnp.int32),
+        segment=field(jnp.int32),
+        span=field(jnp.int32),
+        position=field(jnp.int32, 3),
+        is_given=field(jnp.bool_),
+        insertable=field(jnp.int32),
     )
 
 
 def bytes_per_device(tree: PyTree) -> float:
-    """Return the bytes per device of a tree of sharded shapes, without padding."""
+    """Return the bytes that a tree of sharded shapes takes on each device, without padding."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -126,7 +126,10 @@ def bytes_per_device(tree: PyTree) -> float:
 
 @contextlib.contextmanager
 def _abstract_mesh_context(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> Iterator[None]:
-    """Enter `sharding.use` with an abstract mesh: values computed while tracing are on the host."""
+    """Enter a mesh context for tracing whose devices hold no data.
+
+    Values that JAX computes during tracing then stay on the host, since the devices need not exist.
+    """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
         yield
 
@@ -147,20 +150,20 @@ def _compile(
                 Memory(categories | {"temporaries": temporaries}, fits=False), ""
             )
         text = _optimized_hlo(compiled, pathlib.Path(folder))
-    told = compiled.memory_analysis()
-    # The categories also include padding to tiles and results that do not alias a donated argument.
-    padding = told.argument_size_in_bytes - sum(categories.values())
+    analysis = compiled.memory_analysis()
+    # In addition to arguments: padding to tiles, and results that do not alias a donated argument.
+    padding = analysis.argument_size_in_bytes - sum(categories.values())
     categories |= {
-        "temporaries": float(told.temp_size_in_bytes),
-        "results": float(told.output_size_in_bytes - told.alias_size_in_bytes),
+        "temporaries": float(analysis.temp_size_in_bytes),
+        "results": float(analysis.output_size_in_bytes - analysis.alias_size_in_bytes),
         "padding": max(padding, 0.0),
-        "code": float(told.generated_code_size_in_bytes),
+        "code": float(analysis.generated_code_size_in_bytes),
     }
     return CompiledProgram(Memory(categories), text)
 
 
 def parse_oom_temporaries(message: str, argument_bytes: float) -> float:
-    """Return the bytes of temporaries from XLA's out-of-memory error.
+    """Read the bytes of a program's temporaries from XLA's out-of-memory error.
 
     Args:
         message: XLA's error message.
@@ -177,11 +180,12 @@ def parse_oom_temporaries(message: str, argument_bytes: float) -> float:
 
 
 def _optimized_hlo(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
-    """Return the optimized program that the TPU compiler dumped, or else JAX's text of it.
+    """Return the text of the optimized program: the TPU compiler's dump, or JAX's text without one.
 
-    JAX 0.10 cannot parse v6e programs whose sparse cores run gathers concurrently.
+    The dump is preferred because JAX 0.10 fails on v6e programs whose sparse cores run gathers
+    concurrently.
     """
-    # The compiler may dump further, smaller programs, which run on other cores.
+    # The compiler may also dump smaller programs that run on other cores; take the largest one.
     written = [*folder.glob("*.after_codegen.txt")]
     if not written:
         return compiled.as_text()

@@ -1,8 +1,8 @@
-"""Parser of optimized HLO text: instructions, and how often each one runs.
+"""Parser of optimized HLO text: instructions, and how often each instruction runs.
 
-XLA's `cost_analysis` counts the body of a loop once, regardless of the trip count, and says nothing
-about communication. The HLO text contains both: each instruction has its shapes, and each loop that
-`jax.lax.scan` makes has a condition that compares a counter with a constant.
+XLA's `cost_analysis` counts the body of a loop once, regardless of the trip count, and does not
+report communication. The HLO text contains both. Each instruction has its shapes, and the loop of a
+`jax.lax.scan` has a condition that compares a counter with a constant.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 BYTES_PER_ELEMENT = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0, "opaque": 0}
-"""Bytes per element of types whose name does not contain the number of bits."""
+"""Bytes per element of types smaller than a byte, or whose name has no number of bits."""
 
 _SHAPE = re.compile(r"([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _COMPUTATION_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -28,7 +28,7 @@ _PATH = re.compile(r'op_name="([^"]*)"')
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array: element type, dimensions, and whether it is stored in HBM."""
+    """Type and dimensions of an array; `in_hbm` is False if it is stored in on-chip memory."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -44,14 +44,14 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of the program.
+    """One instruction: one line of the program's text.
 
     Attributes:
         name, opcode: name and opcode in the text.
-        shapes: shapes of its results.
-        operands: names of the instructions whose results are its operands.
-        attributes: text of its attributes.
-        is_root: whether its result is the result of its computation.
+        shapes: shapes of the instruction's results.
+        operands: names of the instructions whose results are the operands.
+        attributes: text of the attributes.
+        is_root: whether the result is also the result of the whole computation.
     """
 
     name: str
@@ -63,20 +63,20 @@ class Instruction:
 
     @property
     def path(self) -> str:
-        """JAX op path, which names the module it comes from; "" if unknown."""
-        found = _PATH.search(self.attributes)
-        return found[1] if found else ""
+        """JAX op path, which names the module of the instruction; "" if the text has none."""
+        match = _PATH.search(self.attributes)
+        return match[1] if match else ""
 
     @property
     def callees(self) -> tuple[str, ...]:
-        """Names of the computations that it calls or applies."""
+        """Names of the computations that the instruction calls or applies."""
         branches = _BRANCHES.search(self.attributes)
         more = _NAMES.findall(branches[1]) if branches else []
         return (*_CALLEES.findall(self.attributes.partition(", metadata=")[0]), *more)
 
 
 Computation = dict[str, Instruction]
-"""Instructions by name, in the order of the text."""
+"""Instructions of one computation by name, in the order of the text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +88,10 @@ class Program:
 
     @functools.cached_property
     def run_counts(self) -> dict[str, int]:
-        """Number of times that each computation runs in one call, including those in fusions.
+        """How many times each computation runs in one call of the program, also within fusions.
 
-        A loop of unknown trip count is counted as one iteration (`dynamic_loops`). Both branches of
-        a conditional are counted.
+        A loop whose trip count is unknown (`dynamic_loops`) counts as one iteration. All branches
+        of a conditional are counted.
         """
         runs: dict[str, int] = {}
         self._count_runs(self.entry, 1, runs)
@@ -108,7 +108,7 @@ class Program:
         )
 
     def iter_instructions(self) -> Iterator[tuple[Computation, Instruction, int]]:
-        """Yield every instruction outside fusions, with its computation and run count."""
+        """Yield (computation, instruction, number of runs) of each instruction outside fusions."""
         for name, times in self.run_counts.items():
             if name not in self.fusions:
                 for line in self.computations[name].values():
@@ -151,7 +151,7 @@ class Program:
         place = re.search(r"index=(\d+)", counter.attributes) if counter else None
         if place is None or limit is None or limit.opcode != "constant":
             return None
-        # Counters start at zero; after XLA unrolls a loop, its counter has a larger increment.
+        # Counters start at 0. If XLA has unrolled the loop, the counter's increment is above 1.
         after = body[done.operands[int(place[1])]]
         steps = [body[name] for name in after.operands if name in body]
         steps = [int(line.operands[0]) for line in steps if line.opcode == "constant"]
@@ -179,7 +179,7 @@ def parse(text: str) -> Program:
             current = None
         elif current is not None and _INSTRUCTION_START.match(line):
             current.append(line)
-        elif current:  # Kernels have attributes of several lines.
+        elif current:  # A further line of attributes, as kernels have.
             current[-1] += line
     computations = {
         name: {one.name: one for one in map(_parse_instruction, lines)}
@@ -199,7 +199,7 @@ def _parse_instruction(line: str) -> Instruction:
     return Instruction(
         name=left.removeprefix("ROOT ").lstrip("%"),
         opcode=opcode,
-        shapes=tuple(_parse_shape(found) for found in _SHAPE.finditer(types)),
+        shapes=tuple(_parse_shape(match) for match in _SHAPE.finditer(types)),
         operands=tuple(operands),
         attributes=rest,
         is_root=left.startswith("ROOT "),
@@ -208,7 +208,7 @@ def _parse_instruction(line: str) -> Instruction:
 
 def _parse_shape(match: re.Match[str]) -> Shape:
     dims = tuple(int(n) for n in match[2].split(",") if n)
-    # Memory space S(0), or none, is HBM; other spaces are on-chip memories.
+    # Without a memory space, or with S(0), the array is in HBM; other spaces are on-chip.
     return Shape(match[1], dims, not re.search(r"S\([1-9]", match[3] or ""))
 
 

@@ -1,17 +1,18 @@
-"""FLOPs and HBM bytes of each instruction of a program, and a lower bound on their time.
+"""FLOPs and HBM bytes of a program's instructions, and estimates of their time.
 
-FLOPs are those of matrix products, as in `costs.flops`: a multiplication and an addition each.
-XLA's TPU compiler writes all of them as convolutions. It writes batch dimensions as window
-dimensions, of which most positions fall on padding or between dilated rows; these positions are not
-counted.
+FLOPs are those of matrix products, as in `costs.flops`: 2 for each multiply-add. XLA's TPU compiler
+writes all matrix products as convolutions, and batch dimensions as dimensions of the convolution's
+window. Most positions of such a window fall on padding or between dilated rows; these positions are
+not counted.
 
-The HLO text of a kernel contains only its operands, results and name. Splash attention kernels are
-counted without a mask, which is twice the FLOPs of causal attention. All kernels are assumed to
-reach half of the chip's peak.
+The HLO text of a kernel contains only the kernel's operands, results and name. Splash attention
+kernels are counted as if nothing were masked, which is twice the FLOPs of causal attention. All
+kernels are assumed to reach half of the chip's peak.
 
-Bytes are those that an instruction reads from and writes to HBM: whole operands and results, except
-that a slice reads only its slices and an in-place update writes only the update. A fusion counts as
-one instruction. Arrays that the compiler keeps in on-chip memory are free.
+Bytes are those that an instruction reads from and writes to HBM: its whole operands and results.
+There are two exceptions: a slice reads only the slice, and an in-place update writes only the
+update. A fusion counts as one instruction. Arrays that the compiler keeps in on-chip memory count
+0.
 """
 
 import dataclasses
@@ -29,13 +30,13 @@ ZERO_COST_OPCODES = {
     "call", "iota", "after-all", "partition-id", "replica-id", "async-start", "add-dependency",
     "opt-barrier",
 }  # fmt: skip
-"""Opcodes of instructions that move no data themselves."""
+"""Opcodes of instructions that move no data of their own."""
 
 SLICE_OPCODES = ("dynamic-slice", "slice", "gather")
 WINDOW_STRIDE_KEYS = ("stride", "lhs_dilate", "rhs_dilate")
 
 KERNEL_MATMULS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Number of query-key-sized matrix products of a kernel, by a substring of its name."""
+"""Number of matrix products of a kernel, each of queries x keys x width, by a part of its name."""
 
 KERNEL_PEAK_FRACTION = 0.5
 """Fraction of the chip's peak that a kernel is assumed to reach."""
@@ -50,10 +51,10 @@ class OpCosts:
     Attributes:
         flops: FLOPs of matrix products.
         bytes: bytes read from and written to HBM.
-        roofline_s: roofline estimate in seconds: the instructions run one after another, each for
-            the larger of its compute time and its memory time; None without a chip.
-        compiler_s: the sum of the compiler's cycle estimates, in seconds, which also account for
-            vector units and tiles; None without a chip.
+        roofline_s: roofline estimate in seconds, the sum over instructions of the larger of compute
+            time and memory time; None without a chip.
+        compiler_s: sum of the compiler's own cycle estimates, in seconds. These also account for
+            vector units and tiles. None without a chip.
     """
 
     flops: float
@@ -63,7 +64,7 @@ class OpCosts:
 
 
 def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
-    """Sum up the costs of all instructions of a program."""
+    """Sum up the costs of all instructions; without a chip, only FLOPs and bytes."""
     flops, moved, seconds, scheduled = 0.0, 0.0, 0.0, 0.0
     for computation, line, times in program.iter_instructions():
         own, read = (
@@ -77,10 +78,10 @@ def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
             peak = chip.peak_flops * (KERNEL_PEAK_FRACTION if kernel else 1.0)
             least = max(own / peak, read / chip.hbm_bandwidth)
             seconds += times * least
-            told = _CYCLES.search(line.attributes)
-            # The compiler has no estimate for kernels.
+            cycles = _CYCLES.search(line.attributes)
+            # Kernels have no estimate by the compiler, so use the roofline.
             scheduled += times * (
-                least if kernel else int(told[1]) / chip.clock_hz if told else 0.0
+                least if kernel else int(cycles[1]) / chip.clock_hz if cycles else 0.0
             )
     return OpCosts(flops, moved, seconds, scheduled) if chip else OpCosts(flops, moved, None, None)
 
@@ -88,7 +89,7 @@ def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
 def instruction_flops(
     program: Program, computation: Computation, instruction: Instruction
 ) -> float:
-    """Return the FLOPs of one run of an instruction, including all instructions in a fusion."""
+    """Return the FLOPs of one run of an instruction; those of a fusion include its instructions."""
     if instruction.opcode == "fusion":
         inside = (program.computations[name] for name in instruction.callees)
         return sum(
@@ -124,13 +125,13 @@ def instruction_bytes(
         return 2 * sum(map(_hbm_bytes, operands[1]))
     if instruction.opcode == "slice-start":  # (operand, slice, ...)
         return 2 * instruction.shapes[1].bytes
-    if instruction.opcode.endswith("-start"):  # (operand, result, ...): a copy or a collective.
+    if instruction.opcode.endswith("-start"):  # A copy or a collective: (operand, result, ...).
         return sum(map(_hbm_bytes, instruction.shapes[:2]))
     return sum(_hbm_bytes(shape) for shapes in (*operands, instruction.shapes) for shape in shapes)
 
 
 def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
-    """Return 2 x rows x heads x queries x keys x width FLOPs for each matrix product."""
+    """Return the FLOPs of a kernel: 2 x rows x heads x queries x keys x width per product."""
     products = next((n for name, n in KERNEL_MATMULS.items() if name in instruction.name), 0)
     arrays = [computation[name].shapes[0] for name in instruction.operands]
     query, key, *_ = (shape.dims for shape in arrays if len(shape.dims) == 4)
@@ -152,11 +153,11 @@ def _fusion_bytes(program: Program, fusion: Instruction) -> float:
 
 
 def _bytes_read(program: Program, body: Computation, instruction: Instruction) -> float:
-    """Return the bytes of a value that a computation reads: all of it, or only its slices."""
+    """Return the bytes of a value that a computation reads: the whole value, or only slices."""
     if not instruction.shapes or not instruction.shapes[0].in_hbm:
         return 0.0
     whole, total = sum(map(_hbm_bytes, instruction.shapes)), 0.0
-    for use in (other for other in body.values() if instruction.name in other.operands):
+    for use in (user for user in body.values() if instruction.name in user.operands):
         first = use.operands[0] == instruction.name
         if use.opcode == "bitcast":
             total += _bytes_read(program, body, use)
@@ -176,7 +177,7 @@ def _bytes_read(program: Program, body: Computation, instruction: Instruction) -
 
 
 def _bytes_written(program: Program, body: Computation, instruction: Instruction) -> float:
-    """Return the bytes written for a result: all of it, or only the update if it is in place."""
+    """Return the bytes written for a result: the whole result, or only an in-place update."""
     if instruction.opcode == "bitcast" and instruction.operands[0] in body:
         return _bytes_written(program, body, body[instruction.operands[0]])
     if instruction.opcode == "dynamic-update-slice":
@@ -190,7 +191,7 @@ def _bytes_written(program: Program, body: Computation, instruction: Instruction
 
 
 def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
-    """Return 2 x batch x output features x input features x valid window positions."""
+    """Return the FLOPs: 2 x batch x output features x input features x valid window positions."""
     left, right = (computation[name].shapes[0].dims for name in instruction.operands[:2])
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     ins, kernel, outs = labels.groups()
@@ -226,7 +227,7 @@ def _count_window_products(
     rhs_dilate: int,
     padding_before: int,
 ) -> int:
-    """Count the pairs of an output and a window position that hit an input, along one axis."""
+    """Count, along one axis, the pairs of output and window position that fall on an input."""
     place = (
         np.arange(output_size)[:, None] * stride
         + np.arange(kernel_size)[None] * rhs_dilate

@@ -1,4 +1,4 @@
-"""Text report of `--mode=aot`: summary lines, a table, and advice on programs that do not fit."""
+"""Report of `--mode=aot`: summary lines, a table, and advice for programs that do not fit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,30 +26,30 @@ MAX_TRAFFIC_ROWS = 12
 
 
 def summary_line(name: str, metrics: Mapping[str, Any]) -> str:
-    """Summarize the metrics of one topology in a sentence."""
-    told = [f"{name}: {metrics['chips']} chips"]
+    """Summarize the metrics of one topology in a line."""
+    parts = [f"{name}: {metrics['chips']} chips"]
     if "hbm_bytes_per_chip" in metrics:
-        told.append(f"training {_format_gib(metrics['hbm_bytes_per_chip'])} GiB per chip")
+        parts.append(f"training {_format_gib(metrics['hbm_bytes_per_chip'])} GiB per chip")
     if "sampling" in metrics:
-        told.append(f"sampling {_format_gib(metrics['sampling']['hbm_bytes_per_chip'])} GiB")
+        parts.append(f"sampling {_format_gib(metrics['sampling']['hbm_bytes_per_chip'])} GiB")
     if "roofline_mfu" in metrics:
-        told.append(f"MFU {metrics['roofline_mfu']:.0%} by roofline")
-    return ", ".join(told)
+        parts.append(f"MFU {metrics['roofline_mfu']:.0%} by roofline")
+    return ", ".join(parts)
 
 
 def format_table(metrics_by_topology: Mapping[str, Mapping[str, Any]]) -> str:
-    """Format a table with a row per topology, and the traffic of the last topology."""
-    rows = [COLUMNS, *(_table_row(name, told) for name, told in metrics_by_topology.items())]
+    """Format a table with one row per topology, and the traffic of the last topology."""
+    rows = [COLUMNS, *(_table_row(name, metrics) for name, metrics in metrics_by_topology.items())]
     widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
     lines = ["  ".join(cell.rjust(n) for cell, n in zip(row, widths, strict=True)) for row in rows]
     lines += ["", LEGEND]
-    last, told = list(metrics_by_topology.items())[-1]
-    if told.get("traffic"):
+    last, metrics = list(metrics_by_topology.items())[-1]
+    if metrics.get("traffic"):
         lines += ["", f"Traffic that each chip of {last} sends per step:"]
         lines += [
             f"{one['bytes'] / 1e9:9.3f} GB  {one['count']:>5} x {one['kind']:18} {one['role']:11} "
             f"{one['module']}"
-            for one in told["traffic"][:MAX_TRAFFIC_ROWS]
+            for one in metrics["traffic"][:MAX_TRAFFIC_ROWS]
         ]
     return "\n".join(lines)
 
@@ -57,33 +57,36 @@ def format_table(metrics_by_topology: Mapping[str, Mapping[str, Any]]) -> str:
 def plot_memory(
     path: epath.Path, name: str, metrics_by_topology: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Plot the memory of a chip by category, for each topology, in training and sampling."""
+    """Plot the memory of a chip by category: one bar per topology and program."""
     rows, limits = {}, {}
-    for topology, told in metrics_by_topology.items():
-        limit = told["hbm_limit_bytes"]
-        for program, of in {"training": told, "sampling": told.get("sampling", {})}.items():
-            if "categories" in of:
+    for topology, metrics in metrics_by_topology.items():
+        limit = metrics["hbm_limit_bytes"]
+        for program, program_metrics in {
+            "training": metrics,
+            "sampling": metrics.get("sampling", {}),
+        }.items():
+            if "categories" in program_metrics:
                 row = f"{topology} {program}"
-                rows[row] = {key: size / GIB for key, size in of["categories"].items()}
+                rows[row] = {key: size / GIB for key, size in program_metrics["categories"].items()}
                 limits[row] = limit and limit / GIB
     memory_bars.plot_bars(path, rows, limits, f"{name}: memory per chip")
 
 
 def oom_messages(name: str, metrics: Mapping[str, Any]) -> list[str]:
-    """Return a message for each program that does not fit, with a suggestion."""
-    found = []
+    """Return one message for each program that exceeds a chip's memory, with a suggestion."""
+    messages = []
     programs = {"training": metrics, "sampling": metrics.get("sampling", {})}
     limit = metrics["hbm_limit_bytes"]
-    for program, told in programs.items():
-        needed = told.get("hbm_bytes_per_chip")
-        if needed is None or (told["fits"] and (limit is None or needed <= limit)):
+    for program, program_metrics in programs.items():
+        needed = program_metrics.get("hbm_bytes_per_chip")
+        if needed is None or (program_metrics["fits"] and (limit is None or needed <= limit)):
             continue
         room = "it does not fit" if limit is None else f"a chip has {_format_gib(limit)} GiB"
-        found.append(
+        messages.append(
             f"{name}: {program} needs {_format_gib(needed)} GiB per chip; {room}. "
-            f"{_suggestion(program, metrics, told)}"
+            f"{_suggestion(program, metrics, program_metrics)}"
         )
-    return found
+    return messages
 
 
 def _suggestion(
@@ -107,7 +110,7 @@ def _suggestion(
 def _table_row(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     categories = metrics.get("categories", {})
     state = sum(categories.get(key, 0) for key in ("parameters", "moments", "average"))
-    sent = sum(of["bytes"] for of in metrics.get("collectives", {}).values())
+    sent = sum(traffic["bytes"] for traffic in metrics.get("collectives", {}).values())
     spread = {axis: size for axis, size in metrics["mesh"].items() if size > 1}
     mesh = ",".join(f"{axis}={size}" for axis, size in spread.items()) or "alone"
     sampling = metrics.get("sampling", {})

@@ -1,14 +1,15 @@
-"""Estimates of step time from the instructions and collectives of a program.
+"""Estimates of step time and MFU from the instructions and collectives of a program.
 
-The model assumes that nothing overlaps: each instruction takes the longer of its matrix products at
-the chip's peak and its bytes at HBM bandwidth; then all collectives run, none of them hidden behind
-compute. That is pessimistic about overlap, since XLA runs many collectives concurrently, and
-optimistic about the instructions. The second estimate takes the time of the instructions from the
-compiler's cycle counts, which account for vector units and tiles; it is usually the slower one.
+The roofline estimate assumes that nothing overlaps. Each instruction takes the longer of two times:
+its matrix products at the chip's peak, and its bytes at HBM bandwidth. Then all collectives run,
+none of them hidden behind compute. The estimate is pessimistic about overlap, since XLA runs many
+collectives concurrently, and optimistic about the instructions. A second estimate takes the time of
+the instructions from the compiler's cycle counts, which account for vector units and tiles. It is
+usually the slower one.
 
-A chip can send along one ring in each torus dimension that a group of chips spans. The model
-assumes a single ring, used in both directions: `ici_bandwidth / torus_dims / 2`. Between slices
-each chip sends `DCN_BYTES_PER_S` bytes/s.
+A chip can send along one ring in each torus dimension that a group of chips spans. The estimates
+assume a single ring: a chip sends `ici_bandwidth / torus_dims / 2` bytes/s. Between slices, a chip
+sends `DCN_BYTES_PER_S` bytes/s.
 """
 
 import dataclasses
@@ -32,8 +33,8 @@ class StepEstimate:
     Attributes:
         compute_s, comm_s: roofline seconds of compute and of communication.
         compiler_s: seconds of compute by the compiler's cycle estimates.
-        mfu: FLOPs of the model, without recomputation, divided by the peak FLOPs of all chips in
-            the time of a step.
+        mfu: model FLOPs utilization by roofline: FLOPs of a step, without recomputation, divided by
+            the FLOPs of all chips at their peak in the time of a step.
         compiler_mfu: MFU with `compiler_s` instead of `compute_s`.
     """
 
@@ -45,7 +46,7 @@ class StepEstimate:
 
     @property
     def step_s(self) -> float:
-        """Seconds of compute and communication, without overlap."""
+        """Roofline seconds of a step: compute plus communication, without overlap."""
         return self.compute_s + self.comm_s
 
 
@@ -60,10 +61,10 @@ def estimate(
 
     Args:
         op_costs: work of one chip.
-        collectives: collectives of one chip.
+        collectives: collectives of the program.
         chip: type of the chips.
         num_chips: number of chips in all slices.
-        model_flops: FLOPs of the whole batch, as in `costs.flops.train`.
+        model_flops: FLOPs of a step on the whole batch, as in `costs.flops.train`.
     """
     sending = sum(one.bytes / link_bandwidth(one, chip) for one in collectives)
     ideal = model_flops / num_chips / chip.peak_flops

@@ -1,4 +1,4 @@
-"""`--mode=aot`: compile a run's programs for TPU topologies and report their memory and costs."""
+"""`--mode=aot`: compile the programs of a run for TPU topologies; report memory and costs."""
 
 import dataclasses
 import json
@@ -39,14 +39,14 @@ def run(
 
     Args:
         config: configuration of a document model.
-        folder: folder for `aot.json` and the plot of memory.
+        folder: folder to write `aot.json` and the memory plot to.
         topology_names: names of topologies; if empty, those of `config.aot_topologies`.
         per_device_batch: rows per chip; None for the configured `batch_size`.
         program_names: names of `PROGRAMS` to compile.
 
     Raises:
-        UserError: a name or a value is wrong, or a program does not fit a chip's memory; the latter
-            is raised after all programs have been compiled.
+        UserError: a name or a value is wrong; or, after all programs have been compiled, a program
+            does not fit a chip's memory.
     """
     chosen = [topologies.parse_topology(name) for name in topology_names or config.aot_topologies]
     if not chosen:
@@ -77,7 +77,7 @@ def topology_report(
     per_device_batch: int | None = None,
     program_names: Sequence[str] = PROGRAMS,
 ) -> dict[str, Any]:
-    """Return all metrics of one topology, as written to `aot.json`.
+    """Compile for one topology, and return its metrics as `aot.json` has them.
 
     Raises:
         UserError: the configuration does not fit the number of devices.
@@ -85,7 +85,7 @@ def topology_report(
     devices = topology.devices()
     config = aot_config.fit_config(config, len(devices), topology.num_slices, per_device_batch)
     system = system_lib.abstract_system(config, devices)
-    told: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "chips": len(devices),
         "mesh": dict(system.mesh.shape),
         "batch": config.batch_size,
@@ -93,54 +93,58 @@ def topology_report(
         "hbm_limit_bytes": topology.chip.hbm_bytes if topology.chip else None,
     }
     if "train" in program_names:
-        told |= _train_report(system, topology)
+        metrics |= _train_report(system, topology)
     if "sample" in program_names:
-        told["sampling"] = _sample_report(system)
-    return told
+        metrics["sampling"] = _sample_report(system)
+    return metrics
 
 
 def _train_report(system: system_lib.System, topology: Topology) -> dict[str, Any]:
     compiled = compile.compile_train_step(system)
-    told = _memory_report(compiled)
+    metrics = _memory_report(compiled)
     config, network = system.config, flops.from_model(system.model, system.layout.codec.channels)
     model_flops = flops.train(network, config.batch_size, system.layout.length)
-    told["parameters"] = network.num_parameters
-    told["model_flops_per_chip"] = model_flops / system.mesh.size
+    metrics["parameters"] = network.num_parameters
+    metrics["model_flops_per_chip"] = model_flops / system.mesh.size
     if not compiled.text:
-        return told
+        return metrics
     program = hlo.parse(compiled.text)
     done = op_costs.sum_op_costs(program, topology.chip)
-    if program.dynamic_loops or done.flops < 0.97 * told["model_flops_per_chip"]:
+    if program.dynamic_loops or done.flops < 0.97 * metrics["model_flops_per_chip"]:
         logging.warning(
             "The program was not parsed completely: %d loops have an unknown trip count, and %.3g "
             "of %.3g FLOPs were found. FLOPs, bytes, traffic and seconds are underestimates.",
-            *(len(program.dynamic_loops), done.flops, told["model_flops_per_chip"]),
+            *(len(program.dynamic_loops), done.flops, metrics["model_flops_per_chip"]),
         )
     slices = [getattr(device, "slice_index", 0) or 0 for device in system.mesh.devices.flat]
-    found = collectives.find_collectives(program, slices)
-    traffic = collective_roles.aggregate(found, system)
-    told |= {
+    program_collectives = collectives.find_collectives(program, slices)
+    traffic = collective_roles.aggregate(program_collectives, system)
+    metrics |= {
         "flops_per_chip": done.flops,
         "bytes_per_chip": done.bytes,
-        "collectives": collectives.sum_by_kind(found),
+        "collectives": collectives.sum_by_kind(program_collectives),
         "traffic": [dataclasses.asdict(one) for one in traffic],
         "activations_gathered": sum(
             one.bytes for one in traffic if one.role == collective_roles.ACTIVATIONS
         ),
-        "between_slices": sum(one.bytes for one in found if one.num_slices > 1),
+        "between_slices": sum(one.bytes for one in program_collectives if one.num_slices > 1),
     }
     if topology.chip:
-        guess = roofline.estimate(done, found, topology.chip, system.mesh.size, model_flops)
-        told |= {
-            "roofline_seconds": guess.step_s,
-            "roofline_mfu": guess.mfu,
-            "computing_seconds": guess.compute_s,
-            "sending_seconds": guess.comm_s,
-            "scheduled_seconds": guess.compiler_s + guess.comm_s,
-            "scheduled_hours": config.steps * (guess.compiler_s + guess.comm_s) / 3600,
-            "scheduled_mfu": guess.compiler_mfu,
+        step_estimate = roofline.estimate(
+            done, program_collectives, topology.chip, system.mesh.size, model_flops
+        )
+        metrics |= {
+            "roofline_seconds": step_estimate.step_s,
+            "roofline_mfu": step_estimate.mfu,
+            "computing_seconds": step_estimate.compute_s,
+            "sending_seconds": step_estimate.comm_s,
+            "scheduled_seconds": step_estimate.compiler_s + step_estimate.comm_s,
+            "scheduled_hours": config.steps
+            * (step_estimate.compiler_s + step_estimate.comm_s)
+            / 3600,
+            "scheduled_mfu": step_estimate.compiler_mfu,
         }
-    return told
+    return metrics
 
 
 def _sample_report(system: system_lib.System) -> dict[str, Any]:

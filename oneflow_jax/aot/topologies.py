@@ -1,13 +1,13 @@
-"""TPU slices by their names in Google Cloud, as devices to compile for.
+"""TPU topologies, by the names of slices in Google Cloud, as devices to compile for.
 
     v4-64      32 chips: for v4 and v5p the number counts TensorCores, two per chip
     v5e-64     64 chips: for v5e and v6e the number counts chips
     2xv4-128   two slices of 64 chips each, connected by the data center network
-    host       the devices of this machine; the report has no roofline then
+    host	   the devices of this machine; the report then has no roofline
 
-The shapes of slices are those of Google Cloud's documentation (docs.cloud.google.com/tpu/docs/v4
-and the pages of the other generations). If several shapes have the same number of chips, the
-default shape is used.
+The shapes of slices are those in Google Cloud's documentation (docs.cloud.google.com/tpu/docs/v4
+and the pages of the other generations). Where several shapes have the same number of chips, the
+table has Google Cloud's default shape.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ SLICE_SHAPES = {"v4": _SHAPES_3D, "v5p": _SHAPES_3D, "v5e": _SHAPES_2D, "v6e": _
 """Shapes of slices by generation, from the smallest slice to the largest."""
 
 CORES_PER_CHIP = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}
-"""By generation, how much each chip adds to the number in a slice's name."""
+"""Number that each chip adds to the number in a slice's name, by generation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Topology:
         return chips.CHIPS.get(self.generation)
 
     def devices(self) -> list[jax.Device]:
-        """Return one device per chip; TPU devices are only described and need not exist.
+        """Return one device per chip; TPU devices are descriptions and need not exist.
 
         Raises:
             UserError: the TPU compiler is not installed.
@@ -65,7 +65,8 @@ class Topology:
         if not self.generation:
             return jax.devices()
         _configure_libtpu()
-        # The torus wraps around from 4 x 4 x 4 on; in 2-D slices only along sides of 16 chips.
+        # 3-D slices of 4 x 4 x 4 or more chips wrap around; 2-D slices only along sides of 16
+        # chips.
         flat = len(self.shape) == 2
         closed = not any(side % 4 for side in self.shape)
         wrap = (*(side == 16 for side in self.shape), False) if flat else (closed,) * 3
@@ -101,15 +102,15 @@ TOPOLOGIES = _single_slice_topologies()
 
 
 def parse_topology(name: str) -> Topology:
-    """Return the topology of a name.
+    """Return the topology with the given name, for example "v4-64", "2xv4-128" or "host".
 
     Raises:
         UserError: the name is unknown; the message lists the known names.
     """
     if name == HOST:
         return Topology(HOST)
-    found = re.fullmatch(r"(?:([1-9]\d*)x)?(v\d\w*-\d+)", name)
-    if not found or found[2] not in TOPOLOGIES:
+    match = re.fullmatch(r"(?:([1-9]\d*)x)?(v\d\w*-\d+)", name)
+    if not match or match[2] not in TOPOLOGIES:
         listed = "; ".join(
             ", ".join(known for known in TOPOLOGIES if known.startswith(f"{generation}-"))
             for generation in SLICE_SHAPES
@@ -118,11 +119,11 @@ def parse_topology(name: str) -> Topology:
             f"--topology={name!r}: unknown. Give one of {listed}; several slices, e.g. 2xv4-128; "
             f"or {HOST!r} for the devices of this machine."
         )
-    return dataclasses.replace(TOPOLOGIES[found[2]], name=name, num_slices=int(found[1] or 1))
+    return dataclasses.replace(TOPOLOGIES[match[2]], name=name, num_slices=int(match[1] or 1))
 
 
 def force_cpu_backend() -> None:
-    """Select JAX's CPU backend; call it before JAX initializes, since no TPU may be started."""
+    """Select JAX's CPU backend, so that no TPU is started; to be called before JAX initializes."""
     jax.config.update("jax_platforms", "cpu")
 
 

@@ -1,7 +1,7 @@
-"""Codebook usage: an entropy loss and restarts of dead codes, as pure functions.
+"""Methods that keep all codes of a codebook in use: an entropy loss, and restarts of dead codes.
 
-Both are needed because a code that is not the nearest of any vector gets no gradient, so it would
-stay unused.
+They are necessary because a code that is nearest to no vector gets no gradient, so it would stay
+unused.
 """
 
 import jax
@@ -18,7 +18,7 @@ def count_codes(codes: Int[Array, "*b"], num_codes: int) -> Float[Array, "K"]:
 def codebook_entropy_loss(
     vectors: Float[Array, "n C"], table: Float[Array, "K C"]
 ) -> Float[Array, ""]:
-    """Return log K - H(p), in nats, for the mean probability p of each code: 0 if p is uniform.
+    """Return log K - H(p), in nats, where p is the mean probability of each code; 0 if uniform.
 
     The soft assignment of a vector v to code k has probability softmax_k(-|v - e_k|^2 / s), where s
     is the mean squared distance of the vectors to their nearest codes. A similar loss is (5) of Yu
@@ -39,8 +39,8 @@ def sample_high_error_vectors(
 ) -> Float[Array, "K C"]:
     """Sample vectors with probability proportional to their squared quantization error.
 
-    k-means++ chooses its centers in this way (Arthur and Vassilvitskii, 2007). A vector without
-    error is never drawn, unless no vector has an error.
+    k-means++ chooses its centers in this way (Arthur and Vassilvitskii, 2007). A vector whose error
+    is 0 is never drawn, unless all errors are 0.
     """
     flat = vectors.reshape(-1, vectors.shape[-1])
     error = jnp.sum((flat - quantized.reshape(flat.shape)) ** 2, axis=-1)
@@ -56,6 +56,6 @@ def restart_dead_codes(
     replacements: Float[Array, "K C"],
     probability: Float[Array, ""] | float,
 ) -> Float[Array, "K C"]:
-    """Return the table after replacing each code with a count of 0, with the given probability."""
+    """Replace each code whose count is 0 with the given probability; return the new table."""
     lucky = jax.random.uniform(key, counts.shape) < probability
     return jnp.where(((counts == 0) & lucky)[:, None], replacements, table)

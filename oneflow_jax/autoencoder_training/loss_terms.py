@@ -1,4 +1,4 @@
-"""Reconstruction loss terms: distances between two images."""
+"""Reconstruction loss terms: distances between an image and its reconstruction."""
 
 import dataclasses
 from typing import Protocol

@@ -1,17 +1,18 @@
 """Reconstruction metrics of an autoencoder.
 
 psnr              peak signal-to-noise ratio, in dB, mean over images; higher is better. An exact
-                  reconstruction counts as if a single value were off by one.
+                  reconstruction counts as if one of its values were off by one.
 ssim              structural similarity, 0 to 1; higher is better
 lpips             distance between features of a pretrained classifier; lower is better
-kid_efficientnet, fd_efficientnet
-                  distances between the two sets of images, on EfficientNet features; lower is
-                  better
+kid_efficientnet  kernel distance between originals and reconstructions, on EfficientNet features;
+                  lower is better
+fd_efficientnet   Fréchet distance between the same features; lower is better
 num_images        number of images
-codebook_usage    fraction of the codebook that occurs
+codebook_usage    fraction of the codes that occur at least once
 perplexity        exp(entropy) of the codes: the effective number of codes in use
 
-A metric is left out if the images are too small or too few for it, or if its package is missing.
+A metric is left out if the images are too small or too few for it, or if the package that it needs
+is not installed.
 """
 
 import functools
@@ -53,23 +54,23 @@ def measure(
         train_images: training images, to which PCA is fitted.
 
     Returns:
-        The metrics by name. Metrics of PCA begin with `pca/`; `train/psnr` is of training
-        images.
+        The metrics by name. The names of PCA's metrics begin with `pca/`; `train/psnr` is the
+        PSNR of training images.
     """
     shape = autoencoder.architecture
     squares = pca.fit(train_images, shape.downscale_factor, shape.channels)(images)
-    found = (
+    metrics = (
         pairwise_metrics(images, reconstructions)
         | set_metrics(images, reconstructions)
         | {"num_images": float(len(images))}
     )
-    others = pairwise_metrics(images, squares) | set_metrics(images, squares)
-    found |= {f"pca/{name}": value for name, value in others.items()}
+    pca_metrics = pairwise_metrics(images, squares) | set_metrics(images, squares)
+    metrics |= {f"pca/{name}": value for name, value in pca_metrics.items()}
     trained = autoencoder.decode(autoencoder.encode(train_images[: len(images)]))
-    found["train/psnr"] = float(np.mean(finite_psnr(trained, train_images[: len(images)])))
+    metrics["train/psnr"] = float(np.mean(finite_psnr(trained, train_images[: len(images)])))
     if shape.kind == "VQModel":
-        found |= codebook_usage(autoencoder.encode_codes(images), shape.num_vq_embeddings)
-    return found
+        metrics |= codebook_usage(autoencoder.encode_codes(images), shape.num_vq_embeddings)
+    return metrics
 
 
 def pairwise_metrics(
@@ -77,18 +78,18 @@ def pairwise_metrics(
 ) -> dict[str, float]:
     """Compute the mean PSNR, SSIM and LPIPS of pairs of images."""
     least = min(images.shape[1:3])
-    found = {"psnr": float(np.mean(finite_psnr(reconstructions, images)))}
+    metrics = {"psnr": float(np.mean(finite_psnr(reconstructions, images)))}
     if least >= psnr_ssim.WINDOW:
-        found["ssim"] = float(np.mean(psnr_ssim.ssim(reconstructions, images)))
+        metrics["ssim"] = float(np.mean(psnr_ssim.ssim(reconstructions, images)))
     if least >= lpips.MIN_IMAGE_SIZE and PACKAGES["lpips"] not in missing_packages():
         pairs = zip(np.array_split(images, 8), np.array_split(reconstructions, 8), strict=True)
         far = [
-            _lpips(pixels.from_uint8(one), pixels.from_uint8(other))
-            for one, other in pairs
-            if len(one)
+            _lpips(pixels.from_uint8(original), pixels.from_uint8(reconstruction))
+            for original, reconstruction in pairs
+            if len(original)
         ]
-        found["lpips"] = float(np.mean(np.concatenate(far)))
-    return found
+        metrics["lpips"] = float(np.mean(np.concatenate(far)))
+    return metrics
 
 
 def set_metrics(
@@ -107,8 +108,8 @@ def finite_psnr(
 ) -> Float[np.ndarray, "n"]:
     """Return the peak signal-to-noise ratio of each pair, in dB; always finite.
 
-    Equal images have an infinite PSNR, which neither a mean nor JSON supports. They count as if a
-    single value were off by one, the least difference between 8-bit images.
+    Equal images have an infinite PSNR, which neither a mean nor JSON supports. Here they get the
+    PSNR of images of which one value is off by one, the least difference between 8-bit images.
     """
     best = 10 * np.log10(255**2 * math.prod(x.shape[1:]))
     return np.minimum(psnr_ssim.psnr(x, y), best)
@@ -127,13 +128,13 @@ def heldout_psnr(
 ) -> dict[str, float]:
     """Compute the mean PSNR of held-out images during training, in dB."""
     run = _reconstruct_fn(model)
-    found = []
+    values = []
     for first in range(0, len(images), batch_size):
         chosen = images[first : first + batch_size]
-        # The last batch is padded, so that only one program is compiled.
-        made = np.asarray(run(params, np.resize(chosen, (batch_size, *chosen.shape[1:]))))
-        found.append(finite_psnr(made[: len(chosen)], chosen))
-    return {"eval/psnr": float(np.mean(np.concatenate(found)))}
+        # Pad the last batch, so that all batches have the same shape and one compiled program.
+        reconstructed = np.asarray(run(params, np.resize(chosen, (batch_size, *chosen.shape[1:]))))
+        values.append(finite_psnr(reconstructed[: len(chosen)], chosen))
+    return {"eval/psnr": float(np.mean(np.concatenate(values)))}
 
 
 def _lpips(x: Float[Array, "B H W 3"], y: Float[Array, "B H W 3"]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Training objectives of autoencoders.
 
-An objective returns each loss term as a sum over images and the number of images; the training
-step divides by the batch size.
+An objective returns each loss term as its sum over images, with the number of images. The training
+step divides the sum by the batch size.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Objective(Protocol):
         stats: PyTree,
         remaining_fraction: Float[Array, ""],
     ) -> PyTree:
-        """Change parameters after the optimizer's update; the step also applies it to the EMA.
+        """Change parameters after the optimizer's update; called for the parameters and their EMA.
 
         Args:
             params: parameters after the update.
@@ -55,7 +55,7 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KL:
-    """VAE objective: reconstruction from a sample of the latents, and KL to a standard normal.
+    """VAE objective: reconstruction from sampled latents, and KL divergence from a standard normal.
 
     Attributes:
         model: network to train.
@@ -79,10 +79,10 @@ class KL:
         variables = {"params": params}
         latents = self.model.apply(variables, pixels, method="encode")
         drawn = jax.vmap(kl.DiagonalGaussian.sample)(latents, keys)
-        made = self.model.apply(variables, drawn, method="decode")
-        found = {term.name: term(made, pixels) for term in self.loss_terms}
-        found["kl"] = jnp.sum(latents.kl(), axis=(1, 2, 3))
-        return _to_averages(found), ()
+        reconstructed = self.model.apply(variables, drawn, method="decode")
+        terms = {term.name: term(reconstructed, pixels) for term in self.loss_terms}
+        terms["kl"] = jnp.sum(latents.kl(), axis=(1, 2, 3))
+        return _to_averages(terms), ()
 
     def post_update(
         self,
@@ -98,7 +98,7 @@ class KL:
 
 @flax.struct.dataclass
 class CodebookStats:
-    """Statistics of a microbatch: the count of each code, and vectors to restart dead codes at."""
+    """Statistics of a microbatch: how often each code occurs, and replacements of dead codes."""
 
     counts: Float[Array, "*b K"]
     vectors: Float[Array, "*b K C"]
@@ -109,24 +109,27 @@ class VQ:
     """VQ objective: reconstruction through the nearest codes, and losses of the codebook.
 
     The gradient passes straight through the quantization, q = v + sg(e - v), where e is the code
-    nearest to the vector v. The codebook's terms are those of van den Oord et al., 2017, (3):
+    nearest to the vector v and sg stops the gradient. Two terms train the codebook (van den Oord et
+    al., 2017, (3)):
 
         codebook    |sg(v) - e|^2       moves codes to the vectors that are assigned to them
         commitment  |v - sg(e)|^2       moves vectors to their codes
 
-    A third term, `entropy`, is log K minus the entropy of the codes' mean probability. It is 0 if
-    all codes are equally likely (`codebook.codebook_entropy_loss`). A code that does not occur in
-    the batch is moved, with a small probability, to a vector with a high quantization error.
+    A third term, `entropy`, is log K minus the entropy of the mean probabilities of the codes. It
+    is 0 if all codes are equally likely (`codebook.codebook_entropy_loss`). After each step, a code
+    that does not occur in the batch is moved, with a small probability, to a vector with a high
+    quantization error.
 
-    The entropy term and the restarts depend on how many vectors are in a microbatch. So, unlike
-    all other terms, they depend on the number of microbatches.
+    The entropy term and the restarts use the vectors of one microbatch. So, unlike the other terms,
+    they depend on the number of microbatches.
 
     Attributes:
         model: network to train.
         loss_terms: distances between images.
         codebook_weight, commitment_weight, entropy_weight: weights of the codebook's terms.
-        dead_code_restart_prob: probability per step of restarting an unused code. It falls
-            linearly to 0 over the training, because rare codes are worth keeping late in training.
+        dead_code_restart_prob: probability per step of restarting a code that does not occur in
+            the batch. It falls linearly to 0 over the training, since late in training a code that
+            occurs rarely is worth keeping.
     """
 
     model: vq.VQModel
@@ -154,23 +157,23 @@ class VQ:
         codes = self.model.apply(variables, vectors, method="nearest_codes")
         chosen = self.model.apply(variables, codes, method="lookup")
         through = vectors + hold(chosen - vectors)
-        made = self.model.apply(variables, through, method="decode")
+        reconstructed = self.model.apply(variables, through, method="decode")
         places = (1, 2, 3)
         table = params["quantize"]["embedding"]["embedding"]
-        found = {term.name: term(made, pixels) for term in self.loss_terms}
-        found["codebook"] = jnp.mean((hold(vectors) - chosen) ** 2, axis=places)
-        found["commitment"] = jnp.mean((vectors - hold(chosen)) ** 2, axis=places)
+        terms = {term.name: term(reconstructed, pixels) for term in self.loss_terms}
+        terms["codebook"] = jnp.mean((hold(vectors) - chosen) ** 2, axis=places)
+        terms["commitment"] = jnp.mean((vectors - hold(chosen)) ** 2, axis=places)
         scarcity = codebook_lib.codebook_entropy_loss(
             hold(vectors).reshape(-1, table.shape[1]), table
         )
-        found["entropy"] = jnp.full(pixels.shape[:1], scarcity)
+        terms["entropy"] = jnp.full(pixels.shape[:1], scarcity)
         seen = CodebookStats(
             counts=codebook_lib.count_codes(codes, table.shape[0]),
             vectors=codebook_lib.sample_high_error_vectors(
                 keys[0], hold(vectors), hold(chosen), table.shape[0]
             ),
         )
-        return _to_averages(found), seen
+        return _to_averages(terms), seen
 
     def post_update(
         self,
@@ -181,7 +184,7 @@ class VQ:
     ) -> PyTree:
         """Restart some of the codes that do not occur in the batch."""
         table = params["quantize"]["embedding"]["embedding"]
-        # The first microbatch has enough vectors, and its rows are as random as the others'.
+        # The vectors of the first microbatch are enough, and as random as those of all others.
         table = codebook_lib.restart_dead_codes(
             key,
             table,

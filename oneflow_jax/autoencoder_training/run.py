@@ -1,4 +1,4 @@
-"""Entry points of the command line for autoencoders: train, evaluate, reconstruct images."""
+"""Command-line modes for autoencoders: train, evaluate, and reconstruct the user's images."""
 
 import json
 import logging
@@ -37,10 +37,10 @@ METRIC_LABELS = {
     "perplexity": "perplexity of codes ↑",
     "num_images": "held-out images",
 }
-"""Labels of the metrics in order; the arrow shows which direction is better."""
+"""Labels of the metrics in the order of the table; ↑ means higher is better, ↓ lower is better."""
 
 COLUMNS = ("this codec", "best linear codec")
-"""Column titles of the metrics; metrics of the second column begin with `pca/`."""
+"""Titles of the table's columns; the second has the metrics whose names begin with `pca/`."""
 
 CURVE_LABEL = "PSNR, dB"
 
@@ -51,7 +51,7 @@ PCA_NOTE = (
 
 
 class AutoencoderSystem(loop.System, Protocol):
-    """Interface of the objects of a run; implemented by `build.autoencoder_system.System`.
+    """The parts of an autoencoder's run; `build.autoencoder_system.System` implements it.
 
     Attributes:
         config: configuration of the run.
@@ -86,7 +86,7 @@ def evaluate(system: AutoencoderSystem, folder: epath.Path) -> dict[str, float]:
     """Evaluate reconstructions of held-out images, and write `evaluation.json` and the page.
 
     Raises:
-        UserError: there is no trained autoencoder yet.
+        UserError: the folder has no trained autoencoder yet.
     """
     autoencoder = _load_autoencoder(folder)
     shown = system.images("heldout", system.config.evaluation.num_samples)
@@ -117,15 +117,15 @@ def reconstruct_prompts(
         The path of the page.
 
     Raises:
-        UserError: there is no trained autoencoder yet, or the prompts contain no image.
+        UserError: the folder has no trained autoencoder yet, or the prompts contain no image.
     """
     autoencoder = _load_autoencoder(folder)
     pixels = system.config.data.pixels
     named = [(text, x) for text in prompts for x in prompt.parse(text, pixels).images()]
-    found = [picture for _, picture in named]
-    if not found:
+    images = [picture for _, picture in named]
+    if not images:
         raise UserError('Give images to reconstruct: --prompt="<image:cat.png>".')
-    shown = np.stack(found)
+    shown = np.stack(images)
     rebuilt = autoencoder.decode(autoencoder.encode(shown))
     figures = metrics_lib.pairwise_metrics(shown, rebuilt)
     names = [f"{text}: " for text, _ in named]
@@ -135,7 +135,7 @@ def reconstruct_prompts(
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
-    """Format the metrics as text, one per line, and name the packages that are missing."""
+    """Format the metrics as text, one per line, and name the packages that are not installed."""
     rows = {"": COLUMNS} | _metric_cells(metrics)
     lines = [f"{name:<38}" + "".join(f"{x:>20}" for x in row) for name, row in rows.items()]
     if missing := metrics_lib.missing_packages():
@@ -147,7 +147,7 @@ def format_table(metrics: Mapping[str, float]) -> str:
 
 def _load_autoencoder(folder: epath.Path) -> Autoencoder:
     if not (folder / workdir.CODEC).exists():
-        raise UserError(f"There is no codec in {folder}. Train it first, with --mode=train.")
+        raise UserError(f"{folder} has no trained autoencoder. Train it first, with --mode=train.")
     return Autoencoder.load(folder / workdir.CODEC)
 
 
@@ -164,10 +164,10 @@ def _write_page(
 ) -> epath.Path:
     config, shape = system.config, system.architecture
     grid = _size_label(config.data.pixels // shape.downscale_factor)
-    made = f"{grid} latents with {shape.channels} channels"
+    slots = f"{grid} latents with {shape.channels} channels"
     if shape.kind == "VQModel":
-        made = f"{grid} codes out of {shape.num_vq_embeddings:,}"
-    told = _metric_cells(metrics)
+        slots = f"{grid} codes out of {shape.num_vq_embeddings:,}"
+    cells = _metric_cells(metrics)
     path = folder / workdir.SAMPLES_PAGE
     if not distributed.is_primary():
         return path
@@ -181,12 +181,12 @@ def _write_page(
                 names or [""] * len(images), psnr_ssim.psnr(reconstructions, images), strict=True
             )
         ],
-        columns=COLUMNS[: max(map(len, told.values()))],
-        metrics=told,
+        columns=COLUMNS[: max(map(len, cells.values()))],
+        metrics=cells,
         ylabel=CURVE_LABEL,
         curves=_psnr_curves(folder),
         settings=workdir.flatten_config(config),
-        heading=f"{config.name}: images as {made}",
+        heading=f"{config.name}: images as {slots}",
         intro=f"Images of {_size_label(config.data.pixels)} pixels {description}, "
         "and their reconstructions.",
         notes=notes,
@@ -204,21 +204,21 @@ def _psnr_label(psnr: float) -> str:
 
 def _psnr_curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:
     """Return the PSNR of training and held-out images at each logged step."""
-    found = metric_writer.read_curves(folder / workdir.LOGS, ["train/pixels", "eval/psnr"])
-    # The mean squared error is of values in [-1, 1], so the peak is 2 and its square 4.
+    curves = metric_writer.read_curves(folder / workdir.LOGS, ["train/pixels", "eval/psnr"])
+    # The mean squared error is that of values in [-1, 1]: the peak is 2, and its square is 4.
     trained = [
         (step, 10 * math.log10(4 / error) if error > 0 else math.nan)
-        for step, error in found.get("train/pixels", [])
+        for step, error in curves.get("train/pixels", [])
     ]
     both = {
         "training images, from the mean squared error": trained,
-        "held-out images, mean of PSNR": found.get("eval/psnr", []),
+        "held-out images, mean of PSNR": curves.get("eval/psnr", []),
     }
     return {name: curve for name, curve in both.items() if curve}
 
 
 def _metric_cells(metrics: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
-    """Format each metric: of this codec, and of the linear codec where it has the metric."""
+    """Format each metric of this codec and, if it has the metric, of the linear codec."""
     return {
         text: tuple(f"{metrics[key]:.4g}" for key in (name, f"pca/{name}") if key in metrics)
         for name, text in METRIC_LABELS.items()

@@ -1,4 +1,4 @@
-"""The training step of autoencoders, for all objectives."""
+"""The training step of autoencoders: random flips, loss, update, and restarts of dead codes."""
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +53,9 @@ def train_step(
     key_rows, key_tended = jax.random.split(jax.random.fold_in(state.key, state.step))
 
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], PyTree]:
-        keys, some = part
+        keys, pixels = part
         both = jax.vmap(jax.random.split)(keys)
-        shown = jax.vmap(random_flip)(both[:, 0], from_uint8(some))
+        shown = jax.vmap(random_flip)(both[:, 0], from_uint8(pixels))
         sums, seen = objective.loss_sums(params, both[:, 1], shown)
         return sum(w * sums[k].total / rows for k, w in objective.weights), (sums, seen)
 
@@ -68,7 +68,7 @@ def train_step(
         num_microbatches=num_microbatches,
     )
     left = 1 - state.step / total_steps
-    # The same key restarts the same codes at the same vectors in the EMA as in the parameters.
+    # With the same key, the same codes restart at the same vectors in the parameters and the EMA.
     again = jax.random.clone(key_tended)
     params = objective.post_update(state.params, key_tended, seen, left)
     ema = objective.post_update(state.ema, again, seen, left)

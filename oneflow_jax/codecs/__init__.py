@@ -1,1 +1,1 @@
-"""Codecs, which turn images into rows of patches, latents or codes, and back."""
+"""Codecs: convert images to sequences of patches, latents or codes, and back."""

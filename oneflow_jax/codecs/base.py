@@ -1,4 +1,4 @@
-"""Interface of codecs."""
+"""Interface of codecs, which convert between images and the content of slots."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from oneflow_jax.errors import UserError
 
 
 class Codec(Protocol):
-    """Turns images into rows of codes or of latents with about unit variance, and back."""
+    """Converts images to sequences of codes, or of latents with about unit variance, and back."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -16,7 +16,7 @@ class Codec(Protocol):
 
     @property
     def channels(self) -> int:
-        """The number of values in one latent, C."""
+        """Number of values in one latent, C; 1 for codes."""
 
     @property
     def pixels(self) -> int:
@@ -29,11 +29,11 @@ class Codec(Protocol):
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Encode a uint8 image `[H W 3]` as latents, float32 `[N C]`, or codes, int `[N]`.
 
-        Both are in reading order.
+        The N latents or codes are in reading order: row by row, from left to right.
         """
 
     def from_stored(self, values: np.ndarray) -> np.ndarray:
-        """Convert an image that is stored as `[h w c]` to the result of `encode`."""
+        """Convert the stored form of an image, `[h w c]`, to the result of `encode`."""
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Decode latents `[... N C]` or codes `[... N]` to images, clipped, uint8 `[... H W 3]`."""

@@ -1,4 +1,4 @@
-"""Converts grids to rows of flattened patches, and back."""
+"""Cuts grids of pixels or latents into sequences of flattened patches, and joins them again."""
 
 import numpy as np
 from einops import rearrange

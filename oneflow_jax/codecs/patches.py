@@ -11,7 +11,7 @@ from oneflow_jax.errors import UserError, check_one_of
 
 @dataclasses.dataclass(frozen=True)
 class PatchCodec:
-    """Images as patches of `patch_size` x `patch_size` pixels with zero mean and unit variance.
+    """Codec to patches of `patch_size` x `patch_size` pixels, normalized to mean 0 and variance 1.
 
     Attributes:
         pixels: height and width of an image, in pixels.

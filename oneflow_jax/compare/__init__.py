@@ -1,1 +1,1 @@
-"""Comparison of paradigms: trained with equal FLOPs on the same documents, shown side by side."""
+"""Comparison of paradigms that are trained with equal FLOPs on the same documents."""

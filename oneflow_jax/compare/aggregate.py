@@ -1,4 +1,4 @@
-"""Aggregates the measurements of all training runs over seeds, with an interval per metric."""
+"""Aggregates the measurements of a paradigm's training runs to means with 95 % intervals."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ CURVE_METRICS = (
 """Metrics that are plotted against forward passes and seconds."""
 
 SIGNIFICANT_DIGITS = 6
-"""Number of significant digits in the JSON, so that equal results are written alike."""
+"""Number of significant digits in the JSON; rounding hides differences of the last bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ModelInfo:
 
     Attributes:
         title: display name.
-        family: family of paradigms, in the table of families.
-        mode: how the paradigm generates, in the table of models.
+        family: family of the paradigm, as the table of families shows it.
+        mode: how the paradigm generates, as the table of models shows it.
         absence_reasons: reason why a metric is missing, by metric.
     """
 
@@ -70,7 +70,7 @@ MODEL_INFO = {
 
 
 def model_info(paradigm: str) -> ModelInfo:
-    """Return the texts of a paradigm; an unlisted one has its name as title."""
+    """Return the texts of a paradigm; a paradigm without an entry gets its name as text."""
     return MODEL_INFO.get(paradigm, ModelInfo(paradigm, paradigm, paradigm))
 
 
@@ -115,21 +115,22 @@ def aggregate_model(
 def aggregate_seeds(measurements: Sequence[Measurement], seed: int = 0) -> page.Estimate:
     """Return the mean over training runs, with a 95 % interval.
 
-    For a single run, it is the bootstrap interval over documents. For n runs, it is Student's t
-    interval, mean ± t s / √n with n - 1 degrees of freedom, or the bootstrap interval over
-    documents if that is wider. The t interval of a few runs is wide: for n = 3, t is 4.3.
+    For a single run, this is the bootstrap interval over documents. For n runs, this is the wider
+    of two intervals: Student's t interval over runs, mean ± t s / √n with n - 1 degrees of freedom,
+    and the bootstrap interval over documents. The t interval of a few runs is wide: for n = 3, t is
+    4.3.
     """
     rng = np.random.default_rng(seed)
     values = [one.draws if len(one.draws) else [one.value] for one in measurements]
-    draws = np.mean([rng.choice(some, NUM_RESAMPLES) for some in values], axis=0)
-    told = np.asarray([one.value for one in measurements])
+    draws = np.mean([rng.choice(run_values, NUM_RESAMPLES) for run_values in values], axis=0)
+    means = np.asarray([one.value for one in measurements])
     low, high = np.percentile(draws, [2.5, 97.5])
     if len(measurements) > 1:
-        wide = stats.t.ppf(0.975, len(measurements) - 1) * stats.sem(told)
-        low, high = min(low, told.mean() - wide), max(high, told.mean() + wide)
+        wide = stats.t.ppf(0.975, len(measurements) - 1) * stats.sem(means)
+        low, high = min(low, means.mean() - wide), max(high, means.mean() + wide)
     if measurements[0].share:
         low, high = max(low, 0.0), min(high, 1.0)
-    return page.Estimate(float(told.mean()), float(low), float(high))
+    return page.Estimate(float(means.mean()), float(low), float(high))
 
 
 def bootstrap_mean(values: Sequence[float]) -> page.Estimate:
@@ -153,7 +154,7 @@ def to_json(comparison: page.ComparisonResult) -> dict[str, dict[str, dict[str, 
 
 
 def published_subset(comparison: page.ComparisonResult) -> page.ComparisonResult:
-    """Keep what the page shows: the metrics in `METRICS` and the curves of `CURVE_METRICS`."""
+    """Return what the page shows: the metrics in `METRICS`, and the curves of `CURVE_METRICS`."""
     known = {merit.name for merit in metrics.METRICS}
     models = [
         dataclasses.replace(
@@ -173,20 +174,20 @@ def published_subset(comparison: page.ComparisonResult) -> page.ComparisonResult
 def _latency_metrics(
     latency: Mapping[int, Sequence[tuple[float, int]]],
 ) -> dict[str, page.Estimate]:
-    found = {}
+    estimates = {}
     for batch, timed in latency.items():
         suffix = "" if batch == 1 else f"_{batch}"
         each = [seconds / batch for seconds, _ in timed]
-        found[f"seconds_per_document{suffix}"] = bootstrap_mean(each)
+        estimates[f"seconds_per_document{suffix}"] = bootstrap_mean(each)
         if batch == 1:
-            found["nfe"] = bootstrap_mean([float(passes) for _, passes in timed])
-    return found
+            estimates["nfe"] = bootstrap_mean([float(passes) for _, passes in timed])
+    return estimates
 
 
 def _average_curves(curves: Sequence[Sequence[page.CurvePoint]]) -> list[page.CurvePoint]:
     """Average the curves of several training runs, point by point."""
     return [
-        page.CurvePoint(*(float(np.mean(some)) for some in zip(*points, strict=True)))
+        page.CurvePoint(*(float(np.mean(field)) for field in zip(*points, strict=True)))
         for points in zip(*curves, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""Notes on a comparison as sentences: which model is faster, and caveats."""
+"""Writes the notes of a comparison: which model is faster, how metrics are measured, caveats."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,7 +7,7 @@ from oneflow_jax.compare import page, rooflines
 from oneflow_jax.costs import latency, sizes, ways
 
 IMAGE_NFE = 9
-"""Forward passes per image of autoregressive models that generate images by a flow."""
+"""Number of forward passes per image in roofline notes, for autoregressive models with a flow."""
 
 NFE_PER_IMAGE_MODELS = ("transfusion", "lmfusion")
 """Models whose number of forward passes is set per image."""
@@ -51,7 +51,7 @@ CAVEATS = (
     ),
     ((), "The documents shown are the first ones, not selected."),
 )
-"""(names of the models, caveat); a caveat without names is about all models."""
+"""(names of models, caveat); a caveat without names applies to all models."""
 
 SEEDS_NOTE = (
     "Metrics are means over {count} training runs of each model, which differ in their seed. "
@@ -68,34 +68,35 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
         comparison: results of the comparison.
         reported_nfe: number of forward passes for the tables, by model.
     """
-    every = {one.name: one for one in comparison.models}
+    models = {one.name: one for one in comparison.models}
     flows = [
         f"{one.title} {reported_nfe[name]}"
-        for name, one in every.items()
+        for name, one in models.items()
         if name in ways.PROFILES and not ways.PROFILES[name].uses_kv_cache
     ]
     pictures = [
-        f"{every[name].title} {reported_nfe[name]}"
+        f"{models[name].title} {reported_nfe[name]}"
         for name in NFE_PER_IMAGE_MODELS
-        if name in every
+        if name in models
     ]
     most = [f"{', '.join(flows)} for a document"] * bool(flows)
     most += [f"{', '.join(pictures)} for each image, and one per token"] * bool(pictures)
-    asked = "Each image has its own prompt; documents have no prompt."
+    method_note = "Each image has its own prompt; documents have no prompt."
     if most:
-        asked = (
-            f"Metrics are of at most these numbers of forward passes: {'; '.join(most)}. {asked}"
+        method_note = (
+            f"Metrics are of at most these numbers of forward passes: {'; '.join(most)}. "
+            f"{method_note}"
         )
     count = len(comparison.seeds)
     trainings = [SEEDS_NOTE.format(count=count)] * (count > 1)
-    caveats = [said for of, said in CAVEATS if not of or set(of) & set(every)]
-    both = "oneflow" in every and _cached_models(every)
-    compared = [*_crossover_notes(every), *_roofline_notes(every)] if both else []
-    return [*compared, asked, *trainings, *_frozen_text_notes(every), *caveats]
+    caveats = [caveat for names, caveat in CAVEATS if not names or set(names) & set(models)]
+    both = "oneflow" in models and _cached_models(models)
+    compared = [*_crossover_notes(models), *_roofline_notes(models)] if both else []
+    return [*compared, method_note, *trainings, *_frozen_text_notes(models), *caveats]
 
 
 def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield notes on the number of forward passes up to which OneFlow is faster, as measured."""
+    """Yield notes on up to how many forward passes OneFlow is faster, from measured seconds."""
     cached = _cached_models(models)
     for figure, said in (("seconds_per_document", "1"), ("seconds_per_document_8", "8")):
         flow = models["oneflow"].metrics
@@ -108,13 +109,14 @@ def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
 
 
 def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield notes on the number of forward passes up to which OneFlow is faster, by roofline."""
+    """Yield notes on up to how many forward passes OneFlow is faster, from rooflines."""
     cached = _cached_models(models)
-    asked = sizes.DOCUMENT
+    document = sizes.DOCUMENT
     yield (
-        f"Rooflines are of a document of {asked.num_text_tokens} tokens and {asked.num_images} "
-        f"images, each of {asked.patches_per_image} patches or {asked.codes_per_image:,} codes. "
-        "Forward passes are per document, but per image for Transfusion and LMFusion."
+        f"Rooflines are of a document of {document.num_text_tokens} tokens and "
+        f"{document.num_images} images, each of {document.patches_per_image} patches or "
+        f"{document.codes_per_image:,} codes. Forward passes are per document, but per image for "
+        "Transfusion and LMFusion."
     )
     for name, batch, setting in rooflines.iter_workloads():
         flow = ways.PROFILES["oneflow"]
@@ -134,7 +136,7 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
 
 
 def _frozen_text_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield the text losses of a frozen text model before and after image training: equal."""
+    """Yield a note with a frozen text model's loss before and after image training (equal)."""
     for one in models.values():
         if "text_loss_finetuned" in one.metrics:
             before, after = (
@@ -148,7 +150,7 @@ def _frozen_text_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
 
 
 def _cached_models(models: Mapping[str, page.ModelResult]) -> list[page.ModelResult]:
-    """Return the models with a KV cache, which generate left to right."""
+    """Return the models with a KV cache, which generate from left to right."""
     return [
         one
         for name, one in models.items()

@@ -1,7 +1,7 @@
-"""Charts of metrics against cost, as SVG of the full width of the page.
+"""Charts of metrics against cost, as SVG elements as wide as the page.
 
-Horizontal positions are percentages of the width, so that text keeps its size on a phone; vertical
-positions are pixels. Models differ by color and by the shape of their markers.
+Horizontal positions are percentages of the width, so text keeps its size on a phone. Vertical
+positions are pixels. Color and marker shape identify the model.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ MARKER_SHAPES = (
 _OVERLAP_TOLERANCE = (
     1.0,
     3.0,
-)  # distance in percent across and pixels down below which a marker covers another
-_MIN_LOG_SCALE_RATIO = 10  # ratio of the greatest to the least value above which y is logarithmic
+)  # A marker covers another at smaller distances: percent across, and pixels down.
+_MIN_LOG_SCALE_RATIO = 10  # The y axis is logarithmic if greatest / least value is above this.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AxisScale:
         return math.log(value) if self.log else value
 
     def ticks(self) -> list[float]:
-        """Return round numbers on the axis, about three to nine of them."""
+        """Return about three to nine round numbers on the axis."""
         if not self.log:
             rough = (self.high - self.low) / 4
             unit = 10 ** math.floor(math.log10(rough))
@@ -59,12 +59,12 @@ class AxisScale:
         decades = math.log10(self.high / self.low)
         factors = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        found = [factor * 10.0**power for power in powers for factor in factors]
-        return [at for at in found if self.low * 0.999 <= at <= self.high * 1.001]
+        values = [factor * 10.0**power for power in powers for factor in factors]
+        return [at for at in values if self.low * 0.999 <= at <= self.high * 1.001]
 
 
 def render_marker_defs() -> str:
-    """Render the definitions of the markers `#mark0`, `#mark1`, ..., which a page needs once."""
+    """Render the definitions of the markers `#mark0`, `#mark1`, ...; a page needs them once."""
     marks = (f"<path id='mark{n}' d='{shape}'/>" for n, shape in enumerate(MARKER_SHAPES))
     return f"<svg class='shapes' aria-hidden='true'><defs>{''.join(marks)}</defs></svg>"
 
@@ -136,13 +136,13 @@ def _render_chart(
 
 
 def _pad_range(low: float, high: float) -> AxisScale:
-    """Return a logarithmic scale with a margin at both ends."""
+    """Return a logarithmic scale from `low` to `high`, with a margin at both ends."""
     room = max(1.08, (high / low) ** 0.04)
     return AxisScale(low / room, high * room, log=True)
 
 
 def _y_scale(values: Sequence[float], bounds: Sequence[float]) -> AxisScale:
-    """Choose the y scale: logarithmic if values span a large ratio, else linear.
+    """Choose the y scale: logarithmic if greatest / least value is large, else linear.
 
     A linear scale starts at 0 unless all values are far above 0.
     """
@@ -176,7 +176,7 @@ def _format_tick(value: float) -> str:
 
 
 def _render_bounds(bounds: Mapping[str, Estimate], y_scale: AxisScale) -> str:
-    """Render reference bounds as dashed lines, with the first one's name at the left end."""
+    """Render reference bounds as dashed lines; the first is labelled at the left, others right."""
     drawn = []
     for number, (title, figure) in enumerate(bounds.items()):
         y = HEIGHT * (1 - y_scale(figure.value))
@@ -192,20 +192,20 @@ def _render_bounds(bounds: Mapping[str, Estimate], y_scale: AxisScale) -> str:
 def _outline_style(
     index: int, x: float, y: float, positions: Mapping[int, Sequence[tuple[float, float]]]
 ) -> str:
-    """Return the style of a marker: one rim for each later curve with a marker at its place."""
+    """Return the style of a marker: one rim for each later curve that has a marker on top of it."""
     covering = sum(
         any(
             abs(x - a) < _OVERLAP_TOLERANCE[0] and abs(y - b) < _OVERLAP_TOLERANCE[1]
             for a, b in points
         )
-        for other, points in positions.items()
-        if other > index
+        for curve, points in positions.items()
+        if curve > index
     )
     return f" style='--rim:{covering}'" if covering else ""
 
 
 def _render_curve(index: int, positions: Mapping[int, Sequence[tuple[float, float]]]) -> str:
-    """Render a curve with its markers; a covered marker has a rim per curve that covers it."""
+    """Render a curve with its markers; a covered marker has one rim for each covering curve."""
     steps = "".join(
         f"<line x1='{a:.2f}%' y1='{b:.1f}' x2='{c:.2f}%' y2='{d:.1f}'/>"
         for (a, b), (c, d) in itertools.pairwise(positions[index])
@@ -227,8 +227,8 @@ def _describe_curve(
 ) -> str:
     """Describe a curve in words, for screen readers."""
     ends = dict.fromkeys((points[0], points[-1]))
-    told = (
+    values = (
         f"{metric.format_value(point.value)} at {metrics.format_significant(cost(point))}"
         for point in ends
     )
-    return f"{title}: {' to '.join(told)}."
+    return f"{title}: {' to '.join(values)}."

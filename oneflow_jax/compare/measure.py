@@ -1,7 +1,7 @@
 """Measures a trained model, and caches the measurements in the run's folder.
 
-Metrics that support it come with bootstrap values over documents (`evaluation.bootstrap`).
-`aggregate` combines the measurements over seeds.
+Metrics that support resampling also have bootstrap values over documents
+(`evaluation.bootstrap`). The module `aggregate` combines the measurements of several seeds.
 """
 
 import functools
@@ -29,13 +29,13 @@ from oneflow_jax.samplers.base import SamplingPlan
 MEASUREMENTS_FILE = "comparison.json"
 
 VERSION = 2
-"""Version of the measurements; increase it when a change invalidates cached ones."""
+"""Version of the measurements; increase it when a code change makes cached measurements invalid."""
 
 TASKS = ("text_to_image", "image_to_text", "unseen", "document")
-"""Tasks of the suite that are compared; the last one generates whole documents."""
+"""Names of the tasks that are compared; the last task generates whole documents."""
 
 NUM_EXAMPLES = 4
-"""Number of documents on the page: the first ones, not selected."""
+"""Number of generated documents on the page; they are the first ones, without selection."""
 
 
 def measure(finished_run: FinishedRun, config: ml_collections.ConfigDict) -> RunMeasurements:
@@ -43,16 +43,16 @@ def measure(finished_run: FinishedRun, config: ml_collections.ConfigDict) -> Run
     path, key = finished_run.run.folder / MEASUREMENTS_FILE, cache_key(finished_run, config)
     if path.exists() and upgrade_key((kept := json.loads(path.read_text()))["key"]) == key:
         return serialize.from_json(kept["measures"])
-    found = _run_measurements(finished_run, config)
-    kept = {"key": key, "measures": serialize.to_json(found)}
+    measurements = _run_measurements(finished_run, config)
+    kept = {"key": key, "measures": serialize.to_json(measurements)}
     workdir.write_atomically(path, json.dumps(kept) + "\n")
-    return found
+    return measurements
 
 
 def cache_key(finished_run: FinishedRun, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the settings that measurements depend on; other settings make cached ones stale."""
+    """Return the settings that measurements depend on; cached ones are valid if these are equal."""
     own = json.loads(finished_run.system.config.to_json())
-    # Paths do not affect measurements. The codec of patches has no path.
+    # Paths do not affect measurements; the codec of patches has no path to delete.
     del own["data"]["dir"], own["init_from"]
     own["codec"].pop("path", None)
     return {
@@ -69,10 +69,10 @@ def upgrade_key(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class TimedGenerator:
-    """Measures how long a trained model takes to generate batches of documents from nothing."""
+    """Measures how long a trained model takes to generate a batch of documents without a prompt."""
 
     def __init__(self, finished_run: FinishedRun, config: ml_collections.ConfigDict) -> None:
-        """Build the generator and the sampling plan; `config` is that of the comparison."""
+        """Build the generator and the sampling plan; `config` is the comparison's configuration."""
         system = finished_run.system
         self._num_devices = system.mesh.size
         self._generator = generate.Generator(system, finished_run.params)
@@ -85,17 +85,17 @@ class TimedGenerator:
         )
 
     def __call__(self, start: int, batch_size: int) -> tuple[float, int]:
-        """Generate a batch for the prompts from number `start` on; return its seconds and NFE."""
+        """Generate a batch, from prompt number `start` on; return its seconds and its NFE."""
         count = len(self._task.prompts)
         prompts = [self._task.prompts[(start + n) % count] for n in range(batch_size)]
         # The generator pads the batch to a multiple of the number of devices.
         rows = -(-batch_size // self._num_devices) * self._num_devices
-        # The network is compiled for each new row length, and the length depends on the prompts:
-        # the first, untimed call compiles it.
+        # JAX compiles the network for each new row length, and the length depends on the prompts.
+        # So a first call, which is not timed, compiles the network.
         list(self._generator(prompts, self._plan, seed=start, batch=rows))
         began = time.monotonic()
-        (made,) = self._generator(prompts, self._plan, seed=start, batch=rows)
-        return time.monotonic() - began, made.nfe
+        (batch,) = self._generator(prompts, self._plan, seed=start, batch=rows)
+        return time.monotonic() - began, batch.nfe
 
 
 def _run_measurements(
@@ -113,12 +113,12 @@ def _run_measurements(
     curves: dict[str, list[page.CurvePoint]] = {}
     samples: list[Document] = []
     for task in tasks.values():
-        # Curves are drawn for the tasks `text_to_image` and `document` only.
+        # Only the tasks `text_to_image` and `document` are measured at several NFE, for curves.
         several = task.name in (TASKS[0], TASKS[-1])
         for passes in system.config.evaluation.nfe if several else (headline,):
             plan = evaluate.task_plan(system, task, passes, grid)
-            made, seconds, taken = _generate_and_time(generator, task, plan, system.config)
-            score = task.score(made)
+            documents, seconds, taken = _generate_and_time(generator, task, plan, system.config)
+            score = task.score(documents)
             values = {**score.metrics, **score.unbounded}
             logging.info("%s", ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             for figure, value in values.items():
@@ -129,10 +129,10 @@ def _run_measurements(
                 draws = score.bootstrap(finished_run.run.seed)
                 figures |= {
                     figure: Measurement(value, [float(x) for x in draws.get(figure, ())], share)
-                    for of, share in ((score.metrics, True), (score.unbounded, False))
-                    for figure, value in of.items()
+                    for group, share in ((score.metrics, True), (score.unbounded, False))
+                    for figure, value in group.items()
                 }
-                samples = made[:NUM_EXAMPLES] if task.name == TASKS[-1] else samples
+                samples = documents[:NUM_EXAMPLES] if task.name == TASKS[-1] else samples
     figures |= _fixed_metrics(finished_run)
     if finished_run.system.config.init_from:
         text = runs.make_text_model_run(
@@ -151,10 +151,11 @@ def _generate_and_time(
     plan: SamplingPlan,
     config: ml_collections.ConfigDict,
 ) -> tuple[list[Document], float, float]:
-    """Generate a task's documents.
+    """Generate the documents of a task, and measure the time.
 
     Returns:
-        The documents, seconds per document without compilation, and forward passes per batch.
+        The documents, the seconds per document without compilation, and the forward passes per
+        batch.
     """
     batch = config.evaluation.batch_size
     run = functools.partial(generator, task.prompts, plan, seed=config.seed, batch=batch)
@@ -162,8 +163,8 @@ def _generate_and_time(
     began = time.monotonic()
     batches = list(run())
     seconds = (time.monotonic() - began) / len(task.prompts)
-    made = [document for batch in batches for document in batch.documents]
-    return made, seconds, float(np.mean([batch.nfe for batch in batches]))
+    documents = [document for batch in batches for document in batch.documents]
+    return documents, seconds, float(np.mean([batch.nfe for batch in batches]))
 
 
 def _fixed_metrics(finished_run: FinishedRun) -> dict[str, Measurement]:
@@ -172,9 +173,9 @@ def _fixed_metrics(finished_run: FinishedRun) -> dict[str, Measurement]:
         likelihood = finished_run.system.likelihood()
         nats = likelihood(finished_run.params) if likelihood else None
     parameters = sum(leaf.size for leaf in jax.tree.leaves(finished_run.params))
-    found = {name.replace("/", "_"): x for name, x in losses.items() if "t=" not in name}
-    found |= {"train_flops": finished_run.flops_spent, "parameters": float(parameters)}
-    constants = {name: Measurement(value) for name, value in found.items()}
+    metrics = {name.replace("/", "_"): x for name, x in losses.items() if "t=" not in name}
+    metrics |= {"train_flops": finished_run.flops_spent, "parameters": float(parameters)}
+    constants = {name: Measurement(value) for name, value in metrics.items()}
     if nats:
         draws = bootstrap.resample(nats.mean, len(nats.total))
         constants["nats_per_document"] = Measurement(nats.mean(), [float(x) for x in draws])

@@ -1,4 +1,4 @@
-"""Metrics of the comparison: description, direction, number format, and marks of the best model."""
+"""Metrics of the comparison: descriptions, directions, number formats, and marks of the best."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def decimal_formatter(num_decimals: int) -> Callable[[float], str]:
-    """Return a formatter with `num_decimals` decimals, which never writes a negative zero."""
+    """Return a formatter with `num_decimals` decimals; it writes -0 as 0."""
 
     def written(value: float) -> str:
         text = f"{value:,.{num_decimals}f}"
@@ -23,7 +23,7 @@ def decimal_formatter(num_decimals: int) -> Callable[[float], str]:
 
 
 format_fraction = decimal_formatter(3)
-"""Formats a fraction."""
+"""Formats a fraction with three decimals."""
 
 
 def format_significant(value: float) -> str:
@@ -47,7 +47,7 @@ def format_scientific(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class MetricInfo:
-    """A metric; `direction` is the arrow in its title: ↑ if higher is better, ↓ if lower is."""
+    """A metric; `direction` is ↑ if higher is better, ↓ if lower is better, "" if neither."""
 
     name: str
     title: str
@@ -56,15 +56,15 @@ class MetricInfo:
     format_value: Callable[[float], str] = format_fraction
 
     def heading(self, suffix: str = "") -> str:
-        """Return title, suffix and arrow; a no-break space keeps the arrow on the line."""
+        """Return title, suffix and arrow; a no-break space keeps the arrow on the title's line."""
         return "\u00a0".join(filter(None, (self.title + suffix, self.direction)))
 
     def format_range(self, low: float, high: float) -> str:
-        """Format a range, or a single number if both ends are formatted alike."""
+        """Format a range; return a single number if both ends have the same text."""
         return "–".join(dict.fromkeys((self.format_value(low), self.format_value(high))))
 
     def format_interval(self, estimate: Estimate) -> str:
-        """Format the 95 % interval; return "" for an exact value."""
+        """Format the 95 % interval of an estimate; return "" for an exact value."""
         if estimate.exact:
             return ""
         return f"{self.format_value(estimate.low)}–{self.format_value(estimate.high)}"
@@ -220,25 +220,25 @@ METRICS = (
     ),
     MetricInfo("parameters", "Parameters", "", "number of trained parameters", format_count),
 )
-"""All metrics with a description, in the order of the tables."""
+"""All metrics that have a description, in the order of the tables."""
 
 
 def get(name: str) -> MetricInfo:
-    """Return the metric of that name; an unlisted one has its name as title."""
+    """Return the metric with a name; a metric without an entry gets its name as title."""
     listed = {merit.name: merit for merit in METRICS}
     return listed.get(name, MetricInfo(name, name.replace("_", " "), "", "", format_significant))
 
 
 def select(names: set[str]) -> list[MetricInfo]:
-    """Return the metrics of these names, in the order of `METRICS`; unlisted ones come last."""
+    """Return the metrics with these names, in the order of `METRICS`; others come last."""
     known = [merit for merit in METRICS if merit.name in names]
     return known + [get(name) for name in sorted(names - {merit.name for merit in known})]
 
 
 def best_marks(metric: MetricInfo, estimates: Mapping[str, Estimate]) -> dict[str, Mark]:
-    """Mark the best model, and those whose interval overlaps the best one's.
+    """Mark the best model, and as tied all models whose interval overlaps that of the best.
 
-    If all values are equal, or the metric has no direction, no model is marked.
+    No model is marked if all values are equal, or if the metric has no direction.
     """
     if not metric.direction or len({figure.value for figure in estimates.values()}) < 2:
         return dict.fromkeys(estimates, "")

@@ -1,6 +1,6 @@
 """Renders a comparison as one self-contained HTML page, and its tables as Markdown.
 
-The page has no scripts: charts and timelines are static SVG.
+The page contains no scripts: charts and timelines are static SVG.
 """
 
 import os
@@ -26,9 +26,9 @@ def write(path: str | os.PathLike[str], comparison: ComparisonResult) -> None:
 
     Args:
         path: path of the HTML file.
-        comparison: results to show; sections without content are left out.
+        comparison: results to show; the page omits sections without content.
     """
-    every = comparison.models
+    models = comparison.models
     templates.write_page(
         path,
         "comparison.html",
@@ -38,8 +38,8 @@ def write(path: str | os.PathLike[str], comparison: ComparisonResult) -> None:
         mark_symbols=tables.MARK_SYMBOLS,
         model_table=result_tables.make_model_table(comparison),
         family_table=result_tables.make_family_table(comparison),
-        timelines=timeline_chart.render_timelines(every),
-        models=[_describe_model(at, one) for at, one in enumerate(every)],
+        timelines=timeline_chart.render_timelines(models),
+        models=[_describe_model(at, one) for at, one in enumerate(models)],
         curves=charts.render_charts(comparison),
         metric_table=result_tables.make_metrics_table(comparison),
         cost_tables=result_tables.make_cost_tables(comparison),
@@ -53,7 +53,7 @@ def write(path: str | os.PathLike[str], comparison: ComparisonResult) -> None:
 def render_markdown(comparison: ComparisonResult) -> str:
     """Render tables, notes and settings of the page as Markdown, without images and charts."""
     lines = [f"- {tables.escape_markdown(note)}" for note in comparison.notes]
-    made = [
+    settings = [
         f"- {tables.escape_markdown(name)}: {tables.escape_markdown(value)}"
         for name, value in _collect_settings(comparison).items()
     ]
@@ -61,13 +61,13 @@ def render_markdown(comparison: ComparisonResult) -> str:
         tables.escape_markdown(format_intro(comparison)),
         *(tables.to_markdown(table).rstrip() for table in result_tables.make_tables(comparison)),
         *(["\n".join(lines)] if lines else []),
-        "\n".join(made),
+        "\n".join(settings),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def format_intro(comparison: ComparisonResult) -> str:
-    """Write the introduction: what was compared, and which model has the best documents."""
+    """Write the introduction: what was compared, and which model has the best quality."""
     many = len(comparison.models)
     said = (
         f"Text and images from {many} {'paradigms' if many > 1 else 'paradigm'}, trained with "
@@ -100,7 +100,7 @@ def _describe_model(index: int, model: ModelResult) -> dict[str, Any]:
 
 
 def _describe_sample(sample: document.Document) -> list[str | dict[str, str]]:
-    """List text and images in reading order; the alt text of images quotes the document."""
+    """List the text and images of a document in reading order; images have an alt text."""
     parts, count, total = [], 0, len(sample.images())
     for part in sample.parts:
         if isinstance(part, document.Text):
@@ -115,7 +115,7 @@ def _describe_sample(sample: document.Document) -> list[str | dict[str, str]]:
 
 
 def _data_uri(pixels: np.ndarray) -> str:
-    """Return the pixels as a lossless data URI."""
+    """Return an image as a lossless data URI."""
     tiles = sprite_sheet.SpritePacker()
     tiles.add(pixels, None, lossless=True)
     (sheet,), _ = tiles.encode(0)
@@ -134,7 +134,7 @@ def _collect_settings(comparison: ComparisonResult) -> dict[str, str]:
 
 
 def _make_glossary(comparison: ComparisonResult) -> dict[str, str]:
-    """Return the description of each metric of the comparison, by title."""
+    """Return the description of each metric that the comparison has, by the metric's title."""
     names = {name for one in comparison.models for name in (*one.metrics, *one.curves)}
     meanings = {
         merit.title: comparison.definitions.get(merit.name, merit.description)

@@ -1,4 +1,4 @@
-"""Tables of a comparison: models, families of paradigms, all metrics, latency and roofline."""
+"""Builds the tables of a comparison: models, families, all metrics, latency and rooflines."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +20,7 @@ def make_tables(comparison: ComparisonResult) -> list[Table]:
 
 
 def make_model_table(comparison: ComparisonResult) -> Table:
-    """Return the table of models: generation mode, image distances, quality, forward passes."""
+    """Make the table of models: generation mode, image distances, quality, forward passes."""
     shown = [
         metrics.get(name)
         for name in ("kid_efficientnet", "fd_efficientnet", "interleaved_score", "nfe")
@@ -48,7 +48,7 @@ def make_model_table(comparison: ComparisonResult) -> Table:
 
 
 def make_family_table(comparison: ComparisonResult) -> Table:
-    """Return the table of families of paradigms: models, speed, interleaved quality."""
+    """Make the table of families of paradigms: their models, speed and interleaved quality."""
     passes, seconds, quality = map(
         metrics.get, ("nfe", "seconds_per_document", "interleaved_score")
     )
@@ -69,28 +69,28 @@ def make_family_table(comparison: ComparisonResult) -> Table:
 
 
 def make_metrics_table(comparison: ComparisonResult) -> Table:
-    """Return the table of all metrics: a row per metric, a column per paradigm and bound."""
-    every = comparison.models
-    measured = [one.metrics for one in every] + list(comparison.reference_bounds.values())
+    """Make the table of all metrics: one row per metric, one column per model or bound."""
+    models = comparison.models
+    measured = [one.metrics for one in models] + list(comparison.reference_bounds.values())
     rows = []
     for merit in metrics.select({name for figures in measured for name in figures}):
         stars = _best_marks(comparison, merit)
         rows.append(
             (
                 Cell(merit.heading()),
-                *(_make_model_cell(one, merit, stars) for one in every),
+                *(_make_model_cell(one, merit, stars) for one in models),
                 *(
                     _make_cell(bound[merit.name], merit) if merit.name in bound else Cell("")
                     for bound in comparison.reference_bounds.values()
                 ),
             )
         )
-    columns = ("", *(one.title for one in every), *comparison.reference_bounds)
+    columns = ("", *(one.title for one in models), *comparison.reference_bounds)
     return Table("All metrics with 95 % intervals", columns, rows)
 
 
 def make_cost_tables(comparison: ComparisonResult) -> Iterator[Table]:
-    """Yield the table of latency by batch size and the roofline tables; skip empty ones."""
+    """Yield the table of measured latency, if any, and the tables of roofline estimates."""
     if comparison.latency:
         yield _make_latency_table(comparison)
     for title, (columns, *rows) in comparison.roofline.items():
@@ -101,10 +101,10 @@ def _make_latency_table(comparison: ComparisonResult) -> Table:
     merit = metrics.MetricInfo("latency", "seconds", "↓", "", metrics.format_significant)
     batches = sorted({row.batch_size for row in comparison.latency})
     titles = dict.fromkeys(row.title for row in comparison.latency)
-    found = {batch: {} for batch in batches}
+    seconds = {batch: {} for batch in batches}
     for row in comparison.latency:
-        found[row.batch_size][row.title] = row.seconds
-    stars = {batch: metrics.best_marks(merit, found[batch]) for batch in batches}
+        seconds[row.batch_size][row.title] = row.seconds
+    stars = {batch: metrics.best_marks(merit, seconds[batch]) for batch in batches}
     return Table(
         "Latency",
         ("Seconds per batch ↓", *(f"batch {batch}" for batch in batches)),
@@ -113,7 +113,7 @@ def _make_latency_table(comparison: ComparisonResult) -> Table:
                 Cell(title),
                 *(
                     _make_cell(
-                        found[batch].get(title), merit, stars[batch].get(title, ""), NOT_MEASURED
+                        seconds[batch].get(title), merit, stars[batch].get(title, ""), NOT_MEASURED
                     )
                     for batch in batches
                 ),
@@ -126,15 +126,17 @@ def _make_latency_table(comparison: ComparisonResult) -> Table:
 def _best_marks(
     comparison: ComparisonResult, metric: metrics.MetricInfo
 ) -> dict[str, metrics.Mark]:
-    """Return the mark of each model that has the metric, by name of the model."""
-    every = {one.name: one.metrics.get(metric.name) for one in comparison.models}
-    return metrics.best_marks(metric, {name: figure for name, figure in every.items() if figure})
+    """Return the mark of each model that has the metric, by the model's name."""
+    estimates = {one.name: one.metrics.get(metric.name) for one in comparison.models}
+    return metrics.best_marks(
+        metric, {name: figure for name, figure in estimates.items() if figure}
+    )
 
 
 def _make_model_cell(
     model: ModelResult, metric: metrics.MetricInfo, marks: dict[str, metrics.Mark]
 ) -> Cell:
-    """Return the cell of a model's metric, or a dash with the reason why it is missing."""
+    """Make the cell of a model's metric, or a dash with the reason why the metric is missing."""
     why = f"{model.title}: {model.absence_reasons.get(metric.name, NOT_MEASURED)}"
     return _make_cell(model.metrics.get(metric.name), metric, marks.get(model.name, ""), why)
 

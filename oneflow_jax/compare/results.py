@@ -10,7 +10,7 @@ from oneflow_jax.data import document
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A measured value with its 95 % interval; an exact value has `low == high == value`."""
+    """A value with its 95 % interval [low, high]; an exact value has `low == high == value`."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Estimate:
 
 
 class CurvePoint(NamedTuple):
-    """A point of a curve: a metric, and its cost per document in forward passes and seconds."""
+    """A point of a curve: a metric's value at a cost in forward passes and seconds per document."""
 
     nfe: float
     seconds: float
@@ -40,7 +40,7 @@ class CurvePoint(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TimelineBar:
-    """A text span or an image of a document, and the forward passes at which it starts and ends."""
+    """A text span or image of a document, and the forward passes between which it is generated."""
 
     kind: Literal["text", "image"]
     label: str
@@ -50,7 +50,7 @@ class TimelineBar:
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """When each part of a document was generated; parts are in reading order."""
+    """When each part of one document was generated; `parts` are in reading order."""
 
     passes: float
     seconds: float
@@ -69,14 +69,14 @@ class ModelResult:
     """A paradigm and all of its measurements.
 
     Attributes:
-        name: name in configurations, such as 'transfusion'.
+        name: name of the paradigm in configurations, such as 'transfusion'.
         title: display name, such as 'Transfusion'.
-        family: family of paradigms, such as 'AR + flow'.
+        family: family of the paradigm, such as 'AR + flow'.
         mode: how the paradigm generates, such as 'text left to right, images by flow matching'.
         metrics: estimates by name of the metric; see `compare.metrics`.
         absence_reasons: reason why a metric is missing, by name of the metric.
-        curves: points in order of forward passes, by name of the metric; a single point if the
-            number of forward passes cannot be chosen.
+        curves: points in order of forward passes, by name of the metric. A paradigm whose number of
+            forward passes cannot be chosen has a single point.
         samples: generated documents, with text and pixels.
         timeline: timeline of one document; None if it was not recorded.
     """
@@ -94,7 +94,7 @@ class ModelResult:
 
 @dataclasses.dataclass(frozen=True)
 class LatencyResult:
-    """Seconds from the prompts to the last document of a batch."""
+    """Latency of a model: seconds from the prompts to the last finished document of a batch."""
 
     title: str
     batch_size: int
@@ -113,8 +113,8 @@ class ComparisonResult:
         latency: latency by model and batch size, in any order.
         roofline: tables by title; the first row has the names of the columns.
         notes: sentences about the results and the method.
-        definitions: descriptions of metrics by name, which replace those in `compare.metrics`.
-        num_images: number of generated images for the image distances.
+        definitions: descriptions of metrics by name; they replace those in `compare.metrics`.
+        num_images: number of generated images that the image distances are measured on.
         flops_budget: training FLOPs of each paradigm.
         seeds: RNG seeds of training runs and samples.
         machine: properties of the machine that ran the measurements, by name.

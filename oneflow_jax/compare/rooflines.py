@@ -10,8 +10,8 @@ NFE_VALUES = (8, 16, 32, 64)
 
 
 def make_tables() -> dict[str, list[list[str]]]:
-    """Compute the minimum seconds per document on TPU v4, a table per model and batch size."""
-    found = {}
+    """Make tables of minimum seconds per document on TPU v4, one per model and batch size."""
+    tables = {}
     for name, batch, setting in iter_workloads():
         rows = [
             [
@@ -21,12 +21,12 @@ def make_tables() -> dict[str, list[list[str]]]:
             for way, kind in ways.PROFILES.items()
         ]
         title = f"{name}, batch {batch}, {setting.num_chips} TPU v4: minimum seconds per document"
-        found[title] = [["", *(f"{n} passes" for n in NFE_VALUES)], *rows]
-    return found
+        tables[title] = [["", *(f"{n} passes" for n in NFE_VALUES)], *rows]
+    return tables
 
 
 def iter_workloads() -> Iterator[tuple[str, int, latency.Deployment]]:
-    """Yield each model size and batch size, on enough chips for every paradigm."""
+    """Yield (model size, batch size, deployment), with enough chips for every paradigm."""
     for name, network in sizes.NETWORKS.items():
         for batch in (1, 8, 64):
             one = latency.Deployment(network, sizes.DOCUMENT, batch, chips.CHIPS["v4"])

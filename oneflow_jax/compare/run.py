@@ -1,4 +1,4 @@
-"""Runs `--config=configs/compare.py`: trains and measures all paradigms and writes a page.
+"""Runs a comparison (`--config=configs/compare.py`): trains and measures all models; writes a page.
 
 | file                       | content                                                     |
 |----------------------------|-------------------------------------------------------------|
@@ -37,14 +37,14 @@ BATCH_SIZES = (1, 8)
 """Batch sizes for which latency is measured."""
 
 MIN_SAMPLES = 16
-"""Minimum number of samples, so that either half of them is large enough for image distances."""
+"""Minimum number of samples: half of them must be enough for image distances."""
 
 BatchTimings = dict[int, list[tuple[float, int]]]
 """(seconds, forward passes) of each timed batch, by batch size."""
 
 
 def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
-    """Train and measure all models, skip what is finished, and return the path of the page.
+    """Train and measure all models, and return the path of the page; finished runs are skipped.
 
     Raises:
         UserError: a value of the configuration is invalid, or packages are missing.
@@ -56,27 +56,29 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
         host.disable_xla_optimizations()
     runs.ensure_codec(config, folder)
     trained: dict[str, list[runs.FinishedRun]] = {}
-    found: dict[str, list[measure.RunMeasurements]] = {}
-    every = list(runs.iter_runs(config, folder))
-    for number, one in enumerate(every, 1):
-        logging.info("%s, seed %d: training %d of %d.", one.name, one.seed, number, len(every))
+    measured: dict[str, list[measure.RunMeasurements]] = {}
+    training_runs = list(runs.iter_runs(config, folder))
+    for number, one in enumerate(training_runs, 1):
+        logging.info(
+            "%s, seed %d: training %d of %d.", one.name, one.seed, number, len(training_runs)
+        )
         done = runs.train_run(config, folder, one)
         trained.setdefault(one.name, []).append(done)
-        found.setdefault(one.name, []).append(measure.measure(done, config))
+        measured.setdefault(one.name, []).append(measure.measure(done, config))
     timed, machine = _measure_latency(
         config, folder, {name: each[0] for name, each in trained.items()}
     )
-    shown = _make_comparison(config, folder, found, timed, machine)
-    told = aggregate.published_subset(shown)
-    page.write(folder / PAGE_FILE, told)
-    workdir.write_atomically(folder / TABLES_FILE, page.render_markdown(told))
+    shown = _make_comparison(config, folder, measured, timed, machine)
+    published = aggregate.published_subset(shown)
+    page.write(folder / PAGE_FILE, published)
+    workdir.write_atomically(folder / TABLES_FILE, page.render_markdown(published))
     text = json.dumps(aggregate.to_json(shown), indent=2) + "\n"
     workdir.write_atomically(folder / METRICS_FILE, text)
     return folder / PAGE_FILE
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Check the configuration before anything is trained.
+    """Check the configuration of a comparison before anything is trained.
 
     Raises:
         UserError: a value is invalid, or packages are missing.
@@ -117,7 +119,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_folder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Refuse a folder that holds another run, or models with another FLOPs budget."""
+    """Raise UserError if the folder holds another run, or models with another FLOPs budget."""
     if not (folder / workdir.CONFIG).exists():
         return
     was = workdir.load_config(folder)
@@ -140,9 +142,9 @@ def _measure_latency(
     folder: epath.Path,
     finished_runs: Mapping[str, runs.FinishedRun],
 ) -> tuple[dict[str, BatchTimings], dict[str, str]]:
-    """Time the first training run of each model, or read the timings of an earlier call.
+    """Time the model of the first seed of each paradigm, or read the timings of an earlier call.
 
-    The models take turns, so that changes of the machine's load affect all of them alike.
+    The models take turns batch by batch, so changes of the machine's load affect all of them alike.
 
     Returns:
         The timings by model, and the properties of the machine.
@@ -153,22 +155,24 @@ def _measure_latency(
         json.dumps({"runs": key, "times": config.latency_repeats, "batches": BATCH_SIZES})
     )
     if path.exists() and _upgrade_latency_key((kept := json.loads(path.read_text()))["key"]) == key:
-        found = {
-            name: {int(batch): [tuple(x) for x in timed] for batch, timed in every.items()}
-            for name, every in kept["seconds"].items()
+        timings = {
+            name: {int(batch): [tuple(x) for x in timed] for batch, timed in batches.items()}
+            for name, batches in kept["seconds"].items()
         }
-        return found, kept["machine"]
+        return timings, kept["machine"]
     logging.info("Timing %s.", ", ".join(finished_runs))
     machine = {name: str(value) for name, value in host.machine_info().items()}
     makers = {name: measure.TimedGenerator(one, config) for name, one in finished_runs.items()}
-    found: dict[str, BatchTimings] = {name: {batch: [] for batch in BATCH_SIZES} for name in makers}
+    timings: dict[str, BatchTimings] = {
+        name: {batch: [] for batch in BATCH_SIZES} for name in makers
+    }
     for batch in BATCH_SIZES:
         for n in range(config.latency_repeats):
             for name, make in makers.items():
-                found[name][batch].append(make(n * batch, batch))
-    kept = {"key": key, "machine": machine, "seconds": found}
+                timings[name][batch].append(make(n * batch, batch))
+    kept = {"key": key, "machine": machine, "seconds": timings}
     workdir.write_atomically(path, json.dumps(kept) + "\n")
-    return found, machine
+    return timings, machine
 
 
 def _upgrade_latency_key(key: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,10 +198,10 @@ def _make_comparison(
             page.LatencyResult(
                 aggregate.model_info(name).title,
                 batch,
-                aggregate.bootstrap_mean([s for s, _ in every]),
+                aggregate.bootstrap_mean([s for s, _ in timed]),
             )
             for name in config.models_shown
-            for batch, every in timings[name].items()
+            for batch, timed in timings[name].items()
         ],
         roofline=rooflines.make_tables(),
         num_images=config.num_samples,
@@ -218,7 +222,7 @@ def _make_comparison(
 
 
 def _learning_rates(config: ml_collections.ConfigDict) -> str:
-    """Format learning rates, such as "DALL-E, OneFlow 0.012; LMFusion 0.006"."""
+    """Format the learning rates, such as "DALL-E, OneFlow 0.012; LMFusion 0.006"."""
     by_rate: dict[float, list[str]] = {}
     for name in config.models_shown:
         rate = config.models[name].optimizer.learning_rate
@@ -229,9 +233,9 @@ def _learning_rates(config: ml_collections.ConfigDict) -> str:
 def _reference_bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Estimate]]:
     """Compute the metrics of real documents, and of real documents with shuffled images."""
     known = evaluation.reference_data(config)
-    found = interleaved.compute_bounds(known.real, known.concepts, known.classifier)
+    bounds = interleaved.compute_bounds(known.real, known.concepts, known.classifier)
     titles = {"upper": "real documents", "lower": "real, images shuffled"}
     return {
         titles[name]: {figure: page.Estimate(x, x, x) for figure, x in values.items()}
-        for name, values in found.items()
+        for name, values in bounds.items()
     }

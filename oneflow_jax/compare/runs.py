@@ -1,8 +1,8 @@
 """Training runs of a comparison: one per paradigm and seed, each in its own folder.
 
-<workdir>/codec             VQModel of the paradigms with image codes
-<workdir>/<name>-<seed>     run of a paradigm
-<workdir>/language-<seed>   run of the text model that lmfusion is initialized from
+<workdir>/codec			 VQModel for the paradigms with image codes
+<workdir>/<name>-<seed>	 run of a paradigm
+<workdir>/language-<seed>   run of the text model from which `lmfusion` is initialized
 """
 
 import copy
@@ -32,7 +32,7 @@ class TrainingRun:
     Attributes:
         name: name of the model.
         seed: RNG seed of parameters, batches and noise.
-        config: configuration of the run, except its number of steps.
+        config: configuration of the run; its number of steps is set by the FLOPs budget.
         folder: folder of the run.
         flops_budget: training FLOPs that the run may use.
     """
@@ -50,9 +50,9 @@ class FinishedRun:
 
     Attributes:
         run: the training run.
-        system: objects of the run.
+        system: the parts of the run: data, model, paradigm and mesh.
         params: EMA parameters.
-        flops_spent: training FLOPs of the run, including those of its text model.
+        flops_spent: training FLOPs of the run; for `lmfusion` including those of its text model.
     """
 
     run: TrainingRun
@@ -62,26 +62,26 @@ class FinishedRun:
 
 
 def iter_runs(config: ml_collections.ConfigDict, folder: epath.Path) -> Iterator[TrainingRun]:
-    """Yield all runs seed by seed, except those of the codec and the text models."""
+    """Yield the runs of all models, seed by seed; codec and text models are not included."""
     for seed in config.seeds:
         for name in config.models_shown:
             yield _make_run(config, folder, name, seed)
 
 
 def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Train the codec if a model needs it and it does not exist yet."""
+    """Train the codec of image codes, unless no model needs it or it is already trained."""
     names = {config.models[name].paradigm.name for name in config.models_shown}
     if not names & set(paradigms.USES_IMAGE_TOKENS):
         return
-    where, given = folder / CODEC_DIR, config.codec
+    where, codec_config = folder / CODEC_DIR, config.codec
     with workdir.lock(where):
-        workdir.check_config(where, given)
-        system = autoencoder_system.system(given)
+        workdir.check_config(where, codec_config)
+        system = autoencoder_system.system(codec_config)
         if (where / workdir.EVALUATION).exists():
-            _require_same_steps(where, given.steps, "codec.steps requires")
+            _require_same_steps(where, codec_config.steps, "codec.steps requires")
             return
         logging.info("Training the codec of %s.", ", ".join(paradigms.USES_IMAGE_TOKENS))
-        workdir.save_config(where, given)
+        workdir.save_config(where, codec_config)
         autoencoder_run.train_autoencoder(system, where)
         autoencoder_run.evaluate(system, where)
 
@@ -89,7 +89,7 @@ def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 def train_run(
     config: ml_collections.ConfigDict, folder: epath.Path, run: TrainingRun
 ) -> FinishedRun:
-    """Train a run to the end, or resume it; lmfusion's text model is trained first."""
+    """Train or resume a run; before `lmfusion`, also train its text model."""
     if run.config.paradigm.name != paradigms.TEXT_PRETRAINING[1]:
         return train_one(run)
     before = train_one(make_text_model_run(config, folder, run.seed))
@@ -98,7 +98,7 @@ def train_run(
 
 
 def train_one(run: TrainingRun) -> FinishedRun:
-    """Train or resume a run whose text model, if it needs one, is already trained."""
+    """Train or resume a run; the text model of `lmfusion` must already be trained."""
     with workdir.lock(run.folder):
         workdir.check_config(run.folder, run.config)
         config, spent = _steps_for_flops(run)
@@ -115,20 +115,20 @@ def train_one(run: TrainingRun) -> FinishedRun:
 def make_text_model_run(
     config: ml_collections.ConfigDict, folder: epath.Path, seed: int
 ) -> TrainingRun:
-    """Return the run of the text model that lmfusion is initialized from."""
-    given = copy.deepcopy(config.text_model)
-    given.seed = seed
-    where = run_dir(folder, given.name, seed)
+    """Return the run of the text model from which `lmfusion` is initialized."""
+    run_config = copy.deepcopy(config.text_model)
+    run_config.seed = seed
+    where = run_dir(folder, run_config.name, seed)
     return TrainingRun(
-        given.name, seed, given, where, config.text_pretrain_fraction * config.train_flops
+        run_config.name, seed, run_config, where, config.text_pretrain_fraction * config.train_flops
     )
 
 
 def measure_text_losses(text_run: FinishedRun, fused_run: FinishedRun) -> tuple[float, float]:
-    """Measure the held-out text loss of the text model, and of the model initialized from it.
+    """Measure the held-out text loss of a text model, and of the model initialized from it.
 
-    The documents have no images. The losses are equal to the last bit, because the text tower is
-    frozen.
+    The documents have no images. The two losses must be equal to the last bit, because the text
+    tower is frozen.
     """
     losses = text_run.system.eval_losses()
     with sharding.mesh_context(text_run.system.mesh):
@@ -136,27 +136,29 @@ def measure_text_losses(text_run: FinishedRun, fused_run: FinishedRun) -> tuple[
 
 
 def run_dir(folder: epath.Path, name: str, seed: int) -> epath.Path:
-    """Return the folder of a run."""
+    """Return the folder of the run of a model with a seed."""
     return folder / f"{name}-{seed}"
 
 
 def _make_run(
     config: ml_collections.ConfigDict, folder: epath.Path, name: str, seed: int
 ) -> TrainingRun:
-    given = copy.deepcopy(config.models[name])
-    given.seed = seed
-    given.evaluation.num_samples = config.num_samples
+    run_config = copy.deepcopy(config.models[name])
+    run_config.seed = seed
+    run_config.evaluation.num_samples = config.num_samples
     share = 1.0
-    if given.codec.name == "vq":
-        given.codec.path = str(folder / CODEC_DIR / workdir.CODEC)
-    if given.paradigm.name == paradigms.TEXT_PRETRAINING[1]:
-        given.init_from = str(run_dir(folder, config.text_model.name, seed))
+    if run_config.codec.name == "vq":
+        run_config.codec.path = str(folder / CODEC_DIR / workdir.CODEC)
+    if run_config.paradigm.name == paradigms.TEXT_PRETRAINING[1]:
+        run_config.init_from = str(run_dir(folder, config.text_model.name, seed))
         share -= config.text_pretrain_fraction
-    return TrainingRun(name, seed, given, run_dir(folder, name, seed), share * config.train_flops)
+    return TrainingRun(
+        name, seed, run_config, run_dir(folder, name, seed), share * config.train_flops
+    )
 
 
 def _steps_for_flops(run: TrainingRun) -> tuple[ml_collections.ConfigDict, float]:
-    """Set the number of steps from the FLOPs budget; return configuration and FLOPs."""
+    """Return the configuration with the number of steps that the budget allows, and its FLOPs."""
     config = copy.deepcopy(run.config)
     system = system_lib.system(config, run.folder)
     config.steps = max(1, round(run.flops_budget / system.flops))
@@ -172,7 +174,7 @@ def _is_finished(folder: epath.Path, config: ml_collections.ConfigDict) -> bool:
 
 
 def _require_same_steps(folder: epath.Path, steps: int, setting: str) -> None:
-    # The learning rate schedule depends on the total number of steps.
+    # The steps must be equal, since the learning rate schedule depends on their total number.
     if (was := workdir.load_config(folder).steps) != steps:
         raise UserError(
             f"{folder} was started for {was} steps, but {setting} {steps} now. Give the earlier "

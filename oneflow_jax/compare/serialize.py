@@ -1,4 +1,4 @@
-"""Measurements of a training run, and their JSON format, with images as base64 PNG."""
+"""Measurements of a training run, and their conversion to and from JSON."""
 
 import base64
 import dataclasses
@@ -18,7 +18,7 @@ class Measurement:
     Attributes:
         value: value of the metric.
         draws: bootstrap values over documents; empty if the metric has none.
-        share: whether the metric is a fraction, so that its interval is clipped to [0, 1].
+        share: whether the metric is a fraction, whose interval is clipped to [0, 1].
     """
 
     value: float
@@ -44,7 +44,7 @@ class RunMeasurements:
 
 
 def to_json(measurements: RunMeasurements) -> dict[str, Any]:
-    """Convert measurements to values that JSON can represent."""
+    """Convert measurements to values that JSON supports; images become base64 PNG."""
     return {
         "figures": {name: dataclasses.asdict(one) for name, one in measurements.metrics.items()},
         "curves": {
@@ -58,7 +58,7 @@ def to_json(measurements: RunMeasurements) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> RunMeasurements:
-    """Convert the result of `to_json`, perhaps of an earlier version, back to measurements."""
+    """Convert a result of `to_json` back to measurements; old names of metrics are replaced."""
     bars = [page.TimelineBar(**bar) for bar in data["timeline"]["parts"]]
     return RunMeasurements(
         metrics={

@@ -1,4 +1,4 @@
-"""Tables of metrics, and their form in GitHub Markdown."""
+"""Tables of text cells with marks and footnotes, and their conversion to GitHub Markdown."""
 
 import dataclasses
 import html
@@ -20,8 +20,8 @@ class Cell(NamedTuple):
     Attributes:
         text: text of the cell.
         detail: smaller line below the text, such as an interval.
-        mark: whether the value is the best of its row or column, or tied with it.
-        unrounded: number that `text` rounds, if any.
+        mark: whether the value is the best one that it is compared with, or tied with the best.
+        unrounded: the exact number if `text` is a rounded number, else None.
         note: footnote, such as the reason why a value is missing.
     """
 
@@ -34,28 +34,28 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table with a title; the first cell of each row is the row's header."""
+    """A table with a title; the first cell of each row is its header."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
     def notes(self) -> list[str]:
-        """Return the distinct notes of all cells."""
+        """Return the distinct footnotes of all cells, in order."""
         return list(dict.fromkeys(cell.note for row in self.rows for cell in row if cell.note))
 
     def has_marks(self) -> bool:
-        """Check whether a cell has a mark."""
+        """Return whether any cell has a mark."""
         return any(cell.mark for row in self.rows for cell in row)
 
     def footer_lines(self) -> list[str]:
-        """Return the legend of the marks, if there are any, and the footnotes."""
+        """Return the legend of the marks, if any cell has one, and the numbered footnotes."""
         footnotes = [f"{n}. {note}" for n, note in enumerate(self.notes(), 1)]
         return [MARK_LEGEND] * self.has_marks() + footnotes
 
 
 def to_markdown(table: Table) -> str:
-    """Render a table with its title above and its footnotes below."""
+    """Render a table as Markdown, with its title above and its footnotes below."""
     notes = table.notes()
     lines = [
         f"**{escape_markdown(table.title)}**",
@@ -81,7 +81,7 @@ def _cell_to_markdown(cell: Cell, notes: Sequence[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Escape text for Markdown, so that it also fits into a table's row."""
+    """Escape text for Markdown, including line breaks and `|`, which would end a table's cell."""
     return re.sub(r"([\\`*_|\[\]#~])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
 
 

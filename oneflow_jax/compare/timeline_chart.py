@@ -1,6 +1,6 @@
-"""Chart of timelines: which parts of a document each paradigm generates at which forward pass.
+"""Chart of timelines: at which forward passes each model generates the parts of a document.
 
-Bars are drawn in percent of the width, so that labels keep their size on a phone.
+Positions of bars are percentages of the width, so labels keep their size on a phone.
 """
 
 import html
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from oneflow_jax.compare import charts, metrics
 from oneflow_jax.compare.results import ModelResult, Timeline, TimelineBar
 
-ROW_HEIGHT = 17  # in pixels, of each part
+ROW_HEIGHT = 17  # Height of the row of a part, in pixels.
 BAR_HEIGHT = 11
-MAX_LABEL_LENGTH = 22  # in characters, about a third of a phone's width
-MIN_BAR_PERCENT = 0.4  # minimum width, so that a bar of one forward pass stays visible
+MAX_LABEL_LENGTH = 22  # In characters; about a third of a phone's width.
+MIN_BAR_PERCENT = 0.4  # Minimum width: a bar of one forward pass must stay visible.
 
 
 def render_timelines(models: Sequence[ModelResult]) -> str:
-    """Render a lane per model, on a shared axis and on an axis of its own."""
+    """Render the timelines of all models, each on a shared axis and on an axis of its own."""
     recorded = [(at, one) for at, one in enumerate(models) if one.timeline]
     if not recorded:
         return ""
@@ -53,7 +53,7 @@ def _format_span(part: TimelineBar) -> str:
 def _render_bars(
     parts: Sequence[TimelineBar], axis: charts.AxisScale, css_class: str, label: str = ""
 ) -> str:
-    """Render the parts of a document, one per row; screen readers skip it if `label` is ""."""
+    """Render one row per part of a document; with `label` "", screen readers skip the chart."""
     known = f"role='img' aria-label='{label}'" if label else "aria-hidden='true'"
     places = (f"{100 * axis(value):.2f}%" for value in axis.ticks())
     grid = "".join(f"<line class='grid' x1='{x}' x2='{x}' y2='100%'/>" for x in places)
@@ -65,7 +65,7 @@ def _render_bars(
 
 
 def _render_bar(part: TimelineBar, axis: charts.AxisScale, top: int, label: str) -> str:
-    """Render a bar with its label at the place with most room: after, before or on the bar."""
+    """Render a bar; its label is placed after, before or on the bar, where most room is."""
     start = 100 * axis(part.started)
     width = max(MIN_BAR_PERCENT, 100 * axis(part.finished) - start)
     start = min(start, 100 - width)
@@ -89,7 +89,7 @@ def _render_bar(part: TimelineBar, axis: charts.AxisScale, top: int, label: str)
 
 
 def _render_ticks(axis: charts.AxisScale) -> str:
-    """Render the tick labels of the shared axis, which stay within its ends."""
+    """Render the tick labels of the shared axis; the first and last stay within the axis."""
     drawn = []
     for value in axis.ticks():
         share = axis(value)

@@ -14,32 +14,32 @@ from oneflow_jax.viewer import from_samples, token_times, trajectory
 
 
 def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) -> Timeline:
-    """Generate the first document of a task at batch size 1, and record its timeline."""
+    """Generate a document for a task's first prompt at batch size 1, and record its timeline."""
     system = finished_run.system
     grid = evaluate.time_grid(system, finished_run.params)
     plan = evaluate.task_plan(system, task, nfe, grid)
     generator = generate.Generator(system, finished_run.params)
     run = {"seed": finished_run.run.seed, "batch": system.mesh.size}
-    (_,) = generator(task.prompts[:1], plan, **run)  # warm-up, which compiles
+    (_,) = generator(task.prompts[:1], plan, **run)  # The first call compiles.
     began = time.monotonic()
-    (made,) = generator(task.prompts[:1], plan, **run)
+    (sample,) = generator(task.prompts[:1], plan, **run)
     seconds = time.monotonic() - began
     if system.layout.has_markers:
-        return Timeline(made.nfe, seconds, list(_autoregressive_bars(system.layout, made)))
+        return Timeline(sample.nfe, seconds, list(_autoregressive_bars(system.layout, sample)))
     (moved,) = generator(task.prompts[:1], dataclasses.replace(plan, return_trajectory=True), **run)
-    (told,) = from_samples.build_views(system.layout, moved.trajectory, [""], [""])
-    return Timeline(made.nfe, seconds, list(_concurrent_bars(told, made.nfe)))
+    (view,) = from_samples.build_views(system.layout, moved.trajectory, [""], [""])
+    return Timeline(sample.nfe, seconds, list(_concurrent_bars(view, sample.nfe)))
 
 
 def _autoregressive_bars(
     layout: layouts.Layout, batch: generate.GeneratedBatch
 ) -> Iterator[TimelineBar]:
-    """Yield the bars of a left-to-right document: one pass per token, the rest for images."""
+    """Yield the bars of an autoregressive sample: one pass per token, all others for images."""
     canvas = batch.canvas
     runs = list(layouts.iter_parts(canvas.modality[0], canvas.span[0], canvas.position[0]))
     words = sum(len(at) for what, at in runs if what == Modality.TEXT)
     pictures = sum(what == Modality.IMAGE for what, _ in runs)
-    done = 1  # the forward pass of BOS
+    done = 1  # One forward pass processes BOS.
     each = (batch.nfe - done - words) / max(1, pictures)
     for what, at in runs:
         took = each if what == Modality.IMAGE else len(at)
@@ -51,7 +51,7 @@ def _autoregressive_bars(
 
 
 def _concurrent_bars(view: trajectory.TrajectoryView, nfe: int) -> Iterator[TimelineBar]:
-    """Yield the bars of a concurrent document; forward passes are spread evenly over frames."""
+    """Yield the bars of a concurrent sample; each frame counts equally many forward passes."""
     each = nfe / max(1, len(view.frames) - 1)
     for part, first, last in token_times.compute_formation_intervals(view):
         picture = isinstance(part, trajectory.ImageView)

@@ -9,12 +9,12 @@ The sources are the pages "System architecture" in Google Cloud's documentation:
 
 The columns are the bfloat16 peak, the capacity and bandwidth of the memory (HBM), and the
 "bidirectional inter-chip interconnect (ICI) bandwidth per chip". The documentation does not give
-the ICI bandwidth of v4. It is taken from Google's "How to Scale Your Model"
+the ICI bandwidth of v4. The value here is that of Google's book "How to Scale Your Model"
 (jax-ml.github.io/scaling-book/tpus): 6 links of 45 GB/s in each direction. (For the other
-generations that book has values 10 % below the documentation.)
+generations, the values of the book are 10 % below those of the documentation.)
 
-`hbm_bytes` is the memory that a program may use, which is less than the capacity: "available HBM"
-in the message with which libtpu 0.0.42.1 rejects programs that need more. It is 30.75 GiB on v4,
+`hbm_bytes` is the memory that a program may use, which is less than the capacity. libtpu 0.0.42.1
+calls it "available HBM" in the message that rejects programs that need more: 30.75 GiB on v4,
 15.75 GiB on v5e, 95.73 GiB on v5p and 31.24 GiB on v6e.
 """
 
@@ -33,9 +33,10 @@ class Chip:
         hbm_bytes: memory that one program may use, in bytes.
         ici_bandwidth: bandwidth to other chips, summed over both directions and all links, in
             bytes/s.
-        torus_dims: dimensions of the torus that the chips form; a chip has two links along each.
+        torus_dims: number of dimensions of the torus of chips; a chip has two links per dimension.
         clock_hz: clock rate in Hz: the peak divided by 2 FLOPs per cell of the matrix units. v4 and
-            v5p have 8 units of 128 x 128 cells, v5e has 4 of them, v6e has 4 of 256 x 256 cells.
+            v5p have 8 units of 128 x 128 cells, v5e has 4 such units, and v6e has 4 units of 256 x
+            256 cells.
     """
 
     peak_flops: float

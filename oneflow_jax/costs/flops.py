@@ -1,17 +1,17 @@
 """Analytic FLOPs, weights and KV cache size of a network.
 
-Only FLOPs of matrix products are counted: a multiplication and an addition for each weight used.
-Multiply-adds per slot:
+Only FLOPs of matrix products are counted, at 2 FLOPs (a multiplication and an addition) per
+multiply-add. Multiply-adds per slot:
 
     layer    2 D H A (query, out) + 2 D K A (key, value) + 2 S H A (scores, values) + 3 D F (MLP)
     network  N layers + E D (tokens) + C D (patches) + 256 D + D D (time) + D O (heads)
 
-The letters are those of `shapes`; S is the number of keys that a query is multiplied with, masked
-or not; O is the total output width of all heads. Every slot passes through both input projections
-and all heads. The backward pass costs twice the forward pass: gradients of inputs and of weights.
-Patches and the time are data, so their projections need no gradient of the input. The count
-excludes everything that is not a matrix product (norms, softmax, rotary embeddings, the optimizer)
-and recomputation (`backbone.REMAT`).
+The letters are those of `shapes`. S is the number of keys that a query is multiplied with, masked
+or not. O is the total output width of all heads. Every slot passes through both input projections
+and all heads. The backward pass costs twice the forward pass: it computes gradients of inputs and
+of weights. Patches and the time are data, so their projections need no gradient of the input. The
+count excludes everything that is not a matrix product (norms, softmax, rotary embeddings, the
+optimizer), and recomputation in the backward pass (`backbone.REMAT`).
 """
 
 import dataclasses
@@ -58,10 +58,10 @@ class Network:
         return self._num_parameters(self.towers)
 
     def weight_bytes(self, num_modalities: int) -> int:
-        """Return the bytes of bfloat16 weights that a pass over 1 or 2 modalities reads.
+        """Return the bytes of bfloat16 weights that a forward pass reads.
 
         The token embedding table is excluded, since a pass reads only the rows of its own tokens.
-        With two towers, the tower of a modality that does not occur is excluded, too.
+        With two towers, a pass over slots of one modality (`num_modalities` 1) reads one tower.
         """
         table = self.vocab * self.embed_width
         return BF16_BYTES * (self._num_parameters(min(num_modalities, self.towers)) - table)
@@ -99,7 +99,7 @@ def from_model(model: Model, channels: int) -> Network:
 
 
 def forward(network: Network, slots: int, keys: int) -> float:
-    """Compute the FLOPs of a forward pass over `slots` slots in total, each attending to `keys`."""
+    """Compute the FLOPs of a forward pass over `slots` slots that each attend to `keys` keys."""
     n, d = network, network.width
     maps = 2 * d * (n.heads + n.kv_heads) * n.head_width
     layer = maps + 2 * keys * n.heads * n.head_width + 3 * d * n.hidden

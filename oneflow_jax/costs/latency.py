@@ -1,21 +1,24 @@
 """Roofline model of latency: a lower bound on the seconds per document on given chips.
 
 A forward pass over a batch takes max(FLOPs / peak, bytes / bandwidth). The bytes are the network's
-bfloat16 weights, read once (`Network.weight_bytes`), and the cached keys and values of all rows. It
-is a lower bound, since the model ignores:
+bfloat16 weights, read once (`Network.weight_bytes`), and the cached keys and values of all rows.
+The time is a lower bound, since the model ignores:
 
-- Everything that is not a matrix product; and memory traffic of activations, of the keys and values
-  that the pass computes, of logits and of token sampling.
-- The overhead of starting a pass and padding to tiles: compute and memory traffic overlap fully.
-- Communication. Chips share weights, work and caches evenly (tensor parallelism), and their
-  all-reduces are hidden: two of D values, or 8 D bytes, per slot and layer, compared with about
-  24 D^2 FLOPs. For passes over many slots that holds for up to 3 D W / peak chips in a ring, where
-  W is the bandwidth of a chip along the ring in bytes/s: 4 chips of v4 at D = 4,096.
-- The other tower: a slot passes only through its own. (A program that evaluates both towers and
-  selects one reads and computes nearly twice as much in each pass of `lmfusion`.)
-- Unused cache entries and waiting rows: all documents of a batch have one shape, so that all rows
-  are at the same position. (`samplers.autoregressive` reads its whole cache in every pass, and its
-  rows wait for one another at images.)
+- Everything that is not a matrix product.
+- Memory traffic of activations, of the keys and values that the pass computes, of logits and of
+  token sampling.
+- The overhead of starting a pass, and padding to tiles. Compute and memory traffic are assumed to
+  overlap fully.
+- Communication. Chips share weights, work and caches evenly (tensor parallelism), and computation
+  is assumed to hide their all-reduces. Each slot and layer has two all-reduces of D values, 8 D
+  bytes, and about 24 D^2 FLOPs. For passes over many slots, the assumption holds for up to 3 D W /
+  peak chips in a ring, where W is the bandwidth of a chip along the ring in bytes/s. That is 4
+  chips of v4 at D = 4,096.
+- The tower that a slot does not use. (A program that evaluates both towers and selects one of the
+  results reads and computes nearly twice as much in each pass of `lmfusion`.)
+- Unused cache entries and waiting rows. All documents of a batch are assumed to have one shape, so
+  all rows are at the same position. (`samplers.autoregressive` reads its whole cache in every pass,
+  and its rows wait for one another at images.)
 
 The bound is less tight for many small passes than for few large ones.
 """
@@ -32,10 +35,11 @@ from oneflow_jax.costs.ways import DocumentShape, ForwardPass, GenerationProfile
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """A network and the document, batch and chips for which its latency is computed.
+    """What latency is computed for: a network, the shape of a document, a batch and chips.
 
     Attributes:
-        network: network with one head over the vocabulary and one tower; profiles add theirs.
+        network: network with one vocabulary head and one tower; a profile adds the paradigm's
+            others.
         document: shape of the documents to generate.
         batch: number of documents generated at once.
         chip: type of the chips.
@@ -50,11 +54,12 @@ class Deployment:
 
 
 def seconds(profile: GenerationProfile, nfe: int, deployment: Deployment) -> float:
-    """Return the seconds per document: those of a batch divided by its number of documents.
+    """Return the seconds per document: the time of a batch divided by its number of documents.
 
     Args:
         profile: generation profile of a paradigm.
-        nfe: forward passes of the whole document, or of the flow of each image.
+        nfe: number of forward passes of the whole document or, in profiles with a KV cache, of the
+            flow of each image.
         deployment: network, document, batch and chips.
     """
     network = profile.network(deployment.network)
@@ -66,14 +71,14 @@ def seconds(profile: GenerationProfile, nfe: int, deployment: Deployment) -> flo
 def crossover_nfe(profile: GenerationProfile, limit: float, deployment: Deployment) -> int | None:
     """Return the largest NFE that takes less than `limit` seconds per document.
 
-    It applies to profiles without a KV cache, whose passes are all equal. It is None if a single
+    The profile must have no KV cache, so that all passes are equal. The result is None if a single
     pass takes `limit` seconds or more.
     """
     return math.ceil(limit / seconds(profile, 1, deployment)) - 1 or None
 
 
 def min_chips(profile: GenerationProfile, deployment: Deployment) -> int:
-    """Return the smallest power of two of chips whose memory holds the weights and full caches."""
+    """Return the least number of chips, a power of 2, that can hold weights and full KV caches."""
     network = profile.network(deployment.network)
     last = max(
         one.context_length + one.num_slots for one in profile.schedule(deployment.document, 1)
@@ -84,7 +89,7 @@ def min_chips(profile: GenerationProfile, deployment: Deployment) -> int:
 
 
 def fit_chips(deployment: Deployment, profiles: Iterable[GenerationProfile]) -> Deployment:
-    """Return the deployment with enough chips for each of the profiles."""
+    """Return the deployment with as many chips as the most demanding profile needs."""
     return dataclasses.replace(
         deployment, num_chips=max(min_chips(way, deployment) for way in profiles)
     )

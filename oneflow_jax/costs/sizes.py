@@ -1,4 +1,7 @@
-"""Networks for latency estimates, not trained here: one text head and one image head."""
+"""Networks and the document of the latency estimates; these networks are not trained here.
+
+Each has one text head and one image head.
+"""
 
 from oneflow_jax.costs.flops import Network
 from oneflow_jax.costs.ways import DocumentShape
@@ -32,9 +35,9 @@ EIGHT_BILLION = Network(
 """An 8B network with 7,658,957,120 parameters.
 
 Backbone and vocabulary are those of Llama 3 8B (The Llama 3 Herd of Models, 2024, table 3; 128,256
-tokens as released); patches are 2 x 2 latents of 16 channels. Llama has 8.03 billion parameters,
-since its embedding table has full width. `configs/tpu_v4.py:8B`, whose patches are pixels, has
-131 thousand parameters fewer.
+tokens as released). A patch is 2 x 2 latents of 16 channels. Llama has 8.03 billion parameters,
+since the rows of its embedding table have the full width of 4,096. `configs/tpu_v4.py:8B` has
+131 thousand parameters fewer than this network, since its patches are pixels.
 """
 
 NETWORKS = {"1B": ONE_BILLION, "8B": EIGHT_BILLION}

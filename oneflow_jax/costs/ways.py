@@ -4,14 +4,14 @@
     edit_flow              every pass is over all slots; up to twice the NFE if images are inserted
     chameleon, dalle       one pass per token, text tokens and image codes, with a KV cache
     transfusion, lmfusion  one pass per text token; for an image, the passes of its flow over all
-                           of its slots, with the KV cache, and one more that adds it to the cache
+    of its slots, with the KV cache, and one pass that adds it to the cache
 
 The numbers are those of the samplers in `samplers`. Autoregressive samplers take one pass per token
 that they write, including <image> and <end>, and one for BOS. In `edit_flow` a document grows in a
-row of fixed length, so its passes are over all slots, too; an image that is inserted at the end of
-the text still has its whole flow to run (`edit.EditSampler.run_times`). The worst case is counted:
-twice the NFE if there are images. In `lmfusion` all slots of a pass have one modality, so a pass
-reads the weights of one tower. There is no prompt and no guidance; guidance would cost up to twice
+row of fixed length, so each pass is over all slots of the row. An image that is inserted late still
+needs its whole flow (`edit.EditSampler.run_times`), so documents with images are counted with twice
+the NFE, the worst case. In `lmfusion` all slots of a pass have one modality, so a pass reads the
+weights of one tower. Costs are without a prompt and without guidance, which would cost up to twice
 as much.
 """
 
@@ -23,7 +23,7 @@ from oneflow_jax.costs.flops import Network
 
 @dataclasses.dataclass(frozen=True)
 class DocumentShape:
-    """Shape of a document: text runs of equal length, each followed by an image.
+    """Shape of a document: text runs of about equal length, each followed by an image.
 
     Attributes:
         num_text_tokens: number of text tokens, including BOS, <image> and <end>.
@@ -42,7 +42,7 @@ class DocumentShape:
         return self.num_text_tokens + self.num_images * self.patches_per_image
 
     def text_run_lengths(self) -> Iterator[int]:
-        """Return the number of text tokens before each image, or of the document without images."""
+        """Return the number of text tokens before each image; without images, of all text."""
         parts = max(self.num_images, 1)
         return (
             self.num_text_tokens * (n + 1) // parts - self.num_text_tokens * n // parts
@@ -52,11 +52,11 @@ class DocumentShape:
 
 @dataclasses.dataclass(frozen=True)
 class ForwardPass:
-    """The slots of one row in a group of equal forward passes.
+    """What one row contributes to a forward pass, and how often the pass is repeated.
 
     Attributes:
-        num_slots: number of slots that pass through the network; they attend to each other.
-        context_length: number of cached slots that they attend to.
+        num_slots: number of slots that pass through the network; each attends to all of them.
+        context_length: number of slots in the KV cache, to which each slot attends too.
         num_modalities: 2 if the slots are text and images, else 1.
         repeats: number of equal passes.
     """
@@ -68,12 +68,12 @@ class ForwardPass:
 
 
 PassSchedule = Callable[[DocumentShape, int], Iterator[ForwardPass]]
-"""A function from a document and an NFE, of the document or of each image, to its passes."""
+"""A function from a document and an NFE (of the document, or of each image) to forward passes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationProfile:
-    """How a paradigm generates documents.
+    """The forward passes, KV cache, heads and towers with which a paradigm generates documents.
 
     Attributes:
         schedule: function that lists the forward passes.
@@ -140,4 +140,4 @@ PROFILES = {
     "transfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True),
     "lmfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True, towers=2),
 }
-"""Profiles by paradigm. `dalle` generates all text first, which does not change the costs."""
+"""Profiles by paradigm. `dalle` costs what `chameleon` costs: it only generates all text first."""

@@ -1,1 +1,1 @@
-"""Metrics of generated documents, by data set."""
+"""Metrics of generated documents, and evaluation tasks for each data set."""

@@ -1,4 +1,4 @@
-"""Interface between evaluation and a data set: prompts, and metrics of the generated documents."""
+"""Types of an evaluation: tasks with prompts, and metrics of the generated documents."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ GalleryCell = tuple[np.ndarray, str, str]
 
 
 BootstrapSamples = Mapping[str, np.ndarray]
-"""Bootstrap values `[D]` of each metric, by name: one value per resampled set of documents."""
+"""Bootstrap values `[D]` of each metric, by name: one for each of D resampled document sets."""
 
 
 def _no_bootstrap(seed: int) -> BootstrapSamples:
@@ -29,10 +29,10 @@ class MetricResult:
 
     Attributes:
         metrics: metrics in the range 0 to 1, by name.
-        gallery: images and captions that were scored, for a contact sheet; may be empty.
-        unbounded: metrics of any other range, by name.
-        bootstrap: function from an RNG seed to bootstrap values of the metrics. It covers only
-            the metrics, of either kind, for which resampling is implemented.
+        gallery: scored images with their captions, for a contact sheet; may be empty.
+        unbounded: metrics with other ranges, by name.
+        bootstrap: function from an RNG seed to bootstrap values of `metrics` and `unbounded`.
+            Metrics for which resampling is not implemented are absent from its result.
     """
 
     metrics: Mapping[str, float]
@@ -44,9 +44,9 @@ class MetricResult:
 def score_fractions(
     outcomes: Mapping[str, Sequence[bool]], gallery: tuple[GalleryCell, ...] = ()
 ) -> MetricResult:
-    """Return a result whose metrics are the fractions of true outcomes, by name."""
+    """Return a result with one metric per name: the fraction of its outcomes that are True."""
 
-    def spread(seed: int) -> BootstrapSamples:
+    def bootstrap_fractions(seed: int) -> BootstrapSamples:
         return {
             name: bootstrap.resample(functools.partial(_fraction_of_subset, each), len(each), seed)
             for name, each in outcomes.items()
@@ -54,7 +54,9 @@ def score_fractions(
         }
 
     return MetricResult(
-        {name: fraction(each) for name, each in outcomes.items()}, gallery, bootstrap=spread
+        {name: fraction(each) for name, each in outcomes.items()},
+        gallery,
+        bootstrap=bootstrap_fractions,
     )
 
 
@@ -84,10 +86,10 @@ class EvalTask:
         name: name of the task, used in file names.
         prompts: documents with gaps to fill or errors to correct.
         score: function that scores the generated documents, one per prompt, in the same order.
-        may_insert_images: whether images may be inserted during sampling, which takes up to twice
-            the NFE.
+        may_insert_images: whether the model may insert images during sampling, which takes up to
+            twice the NFE.
         is_editing: whether the model edits the prompts.
-        is_captioning: whether the model generates text for images that precede it.
+        is_captioning: whether the model generates text for an image that comes before the text.
     """
 
     name: str
@@ -100,7 +102,7 @@ class EvalTask:
 
 @dataclasses.dataclass(frozen=True)
 class EvalSuite:
-    """All tasks of a data set, and metrics of the classifier or the data alone."""
+    """All tasks of a data set; `reference_metrics` describe its data or classifier, not a model."""
 
     tasks: tuple[EvalTask, ...]
     reference_metrics: Mapping[str, float]
@@ -109,15 +111,15 @@ class EvalSuite:
 def diversity(labels: Sequence[str], num_labels: int) -> float:
     """Return the effective number of distinct labels, exp(entropy), divided by `num_labels`.
 
-    It is 1 if all labels are equally frequent, 1 / `num_labels` if all labels are the same, and 0
-    without labels.
+    The result is 1 if all labels are equally frequent, 1 / `num_labels` if all labels are the same,
+    and 0 without labels.
     """
     _, counts = np.unique(labels, return_counts=True)
     return float(np.exp(stats.entropy(counts)) / num_labels) if len(labels) else 0.0
 
 
 def total_variation(generated: Sequence[int], real: Sequence[int]) -> float:
-    """Return the total variation distance of two histograms: 0 if equal, 1 if disjoint."""
+    """Return the total variation distance of the two value distributions: 0 equal, 1 disjoint."""
     upto = max([*generated, *real], default=0) + 1
     shares = [np.bincount(one, minlength=upto) / max(1, len(one)) for one in (generated, real)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of metrics: how much they depend on the choice of documents."""
+"""Bootstrap intervals: how much a metric depends on the choice of documents."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ def resample(
     """Return values of a statistic on bootstrap resamples of `count` documents.
 
     Percentiles of the values are the ends of a bootstrap interval (Efron, Bootstrap Methods, 1979).
-    The interval covers the choice of documents, but neither other training seeds nor errors of the
-    classifier. With fewer than about 30 documents it is too narrow. If the outcome is the same for
-    all documents, for example 1 of 1, its width is 0.
+    The interval covers the choice of documents. It covers neither the training seed nor errors of
+    the classifier. With fewer than about 30 documents the interval is too narrow. If all documents
+    have the same outcome, for example 1 of 1, its width is 0.
 
     Args:
         statistic: function of document indices in the range 0 to `count` - 1.
@@ -41,11 +41,11 @@ def half_sample(
 ) -> Float[np.ndarray, "draws *f"]:
     """Return values of a statistic on random halves of `count` documents.
 
-    Use it instead of `resample` for metrics that repeated documents would bias, such as distances
-    of image sets. Each half is drawn without replacement. The values vary about as much as the
-    metric of all documents does between sets of documents (delete-d jackknife of Shao and Wu, 1989,
-    with d = n / 2). Their mean is shifted to the value for all documents, since the metric of half
-    the documents may be biased.
+    Use this function instead of `resample` for metrics that repeated documents would bias, such as
+    distances between image sets. Each half is drawn without replacement. The values vary about as
+    much as the metric of n documents varies between sets of n documents (delete-d jackknife of Shao
+    and Wu, 1989, with d = n / 2). The metric of half the documents may be biased, so all values are
+    shifted: their mean is the metric of all documents.
 
     Raises:
         UserError: `count` or `num_resamples` is below 2.
@@ -53,6 +53,6 @@ def half_sample(
     check_at_least("count", count, 2)
     check_at_least("num_resamples", num_resamples, 2)
     rng = np.random.default_rng(seed)
-    every = [statistic(rng.permutation(count)[: count // 2]) for _ in range(num_resamples)]
-    values = np.asarray(every)
+    half_values = [statistic(rng.permutation(count)[: count // 2]) for _ in range(num_resamples)]
+    values = np.asarray(half_values)
     return values - values.mean(axis=0) + np.asarray(statistic(np.arange(count)))

@@ -1,15 +1,16 @@
 """Caption metrics against human references: BLEU, ROUGE-L and CIDEr.
 
-bleu1 ... bleu4  Papineni et al. (2002): precision of n-grams up to n = 1 ... 4, 0 to 1
-rouge_l          Lin (2004): F-measure of the longest common subsequence, 0 to 1
-cider            Vedantam, Lawrence Zitnick, Parikh (2015): TF-IDF weighted n-gram similarity, 0 to
-                 10. All captions must be scored at once: document frequencies are counted over the
-                 references of all images, and for a single image it is 0
+bleu1 ... bleu4  precision of n-grams up to n = 1 ... 4, 0 to 1 (Papineni et al., 2002)
+rouge_l          F-measure of the longest common subsequence, 0 to 1 (Lin, 2004)
+cider            TF-IDF weighted n-gram similarity, 0 to 10 (Vedantam, Lawrence Zitnick, Parikh,
+                 2015). Document frequencies are counted over the references of all images, so all
+                 captions must be scored at once; for a single image, CIDEr is 0
 
-The scorers are those of the COCO evaluation (Chen et al., 2015); its "CIDEr" is called CIDEr-D in
-the paper. The COCO tokenizer, a Java program, is not used: texts are lowercased, split at spaces
-and punctuation, and punctuation is dropped. COCO's tokenizer differs in contractions ("don't"),
-numbers and the like: do not compare metrics of texts that contain these with published values.
+The scorers are those of the COCO evaluation (Chen et al., 2015). What COCO calls "CIDEr" is CIDEr-D
+of the paper. COCO's tokenizer is a Java program and is not used here: this module lowercases texts,
+splits them at spaces and punctuation, and drops the punctuation. COCO's tokenizer treats
+contractions ("don't") and numbers differently. So do not compare metrics of texts with contractions
+or numbers with published values.
 """
 
 import importlib.util
@@ -25,22 +26,22 @@ PACKAGE = "pycocoevalcap"
 
 
 def is_missing() -> bool:
-    """Return whether the optional package is not installed; then there are no metrics."""
+    """Return whether the optional package is not installed; without it no metric is computed."""
     return importlib.util.find_spec(PACKAGE) is None
 
 
 def compute_metrics(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """Compute all metrics of the captions; empty without the optional package (`is_missing`).
+    """Compute all metrics of the captions; return {} if the optional package is not installed.
 
     Args:
         generated: one caption per image; a caption may be empty.
         references: for each image, in the same order, one or more reference captions.
 
     Raises:
-        UserError: there are no captions, the numbers of captions and of reference lists differ,
-            or a reference list is empty.
+        UserError: `generated` is empty, the numbers of captions and of reference lists differ, or a
+            reference list is empty.
     """
     if not generated or len(generated) != len(references) or not all(references):
         raise UserError(
@@ -75,7 +76,7 @@ def compute_per_caption(
 def _index_captions(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Return reference and generated captions by index, the input format of COCO's scorers."""
+    """Return the references and the generated captions by index, as COCO's scorers need them."""
     right = {n: [normalize(one) for one in captions] for n, captions in enumerate(references)}
     return right, {n: [normalize(caption)] for n, caption in enumerate(generated)}
 

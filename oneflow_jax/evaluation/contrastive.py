@@ -1,8 +1,9 @@
-"""Contrastive image and text encoders: small heads on image features and on bags of words.
+"""Contrastive image and text encoders: small MLPs on image features and on bags of words.
 
-Radford et al., Learning Transferable Visual Models From Natural Language Supervision (CLIP, 2021),
-fig. 3, with small heads instead of large networks. Each encoder returns vectors of length 1. The
-loss is the symmetric cross entropy over a batch, with a learned temperature.
+The training is that of Radford et al., Learning Transferable Visual Models From Natural Language
+Supervision (CLIP, 2021), fig. 3, with small MLPs ("heads") instead of large networks. Each encoder
+returns vectors of length 1. The loss is the symmetric cross entropy over a batch, with a learned
+temperature.
 """
 
 from collections.abc import Mapping
@@ -18,12 +19,12 @@ EMBED_DIM = 256
 """Dimension of the shared embedding space."""
 
 NUM_STEPS = 1200
-"""Optimizer steps; enough for the emoji classifier to name nearly every clean training image."""
+"""Optimizer steps. After them, the emoji classifier names nearly every clean training image."""
 
 BATCH_SIZE = 512
 """Image-text pairs per step, or all pairs if there are fewer.
 
-Each image occurs at most once in a batch, so that it is never its own negative.
+Each image occurs at most once in a batch; otherwise a copy of it would be its negative.
 """
 
 LEARNING_RATE = 1e-3
@@ -32,7 +33,7 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY, DROPOUT_RATE = 0.1, 0.3
 """Weight decay of AdamW, and fraction of image features that training replaces by their mean.
 
-Without them the heads overfit, since there are few images.
+Without this regularization the heads overfit, since the images are few.
 """
 
 MAX_LOGIT_SCALE = 100.0
@@ -56,9 +57,10 @@ def encode_text(params: Params, bags: Float[Array, "n V"]) -> Float[Array, "n d"
 def loss(
     params: Params, features: Float[Array, "b f"], bags: Float[Array, "b V"]
 ) -> Float[Array, ""]:
-    """Return CLIP's symmetric cross entropy (fig. 3) of matching images and phrases of a batch.
+    """Return CLIP's loss (fig. 3) of a batch in which row i of both arguments is a matching pair.
 
-    It is the mean of the image-to-phrase and the phrase-to-image cross entropy over all pairs.
+    The loss is the mean of the image-to-phrase and the phrase-to-image cross entropy over all
+    pairs.
     """
     sharpness = jnp.minimum(jnp.exp(params["sharpness"]), MAX_LOGIT_SCALE)
     logits = sharpness * encode_image(params, features) @ encode_text(params, bags).T
@@ -75,8 +77,8 @@ def train(
     """Train both heads with the contrastive loss and return their weights.
 
     Args:
-        features: features of each image and its augmented copies; a batch uses one copy per image.
-        bags: phrase of each image, as word frequencies.
+        features: features of each image's c versions; a batch uses one random version per image.
+        bags: word frequencies of each image's phrase.
         rng: random generator of the initial weights, the batches and the dropout.
         steps: number of optimizer steps.
     """
@@ -88,18 +90,20 @@ def train(
     optimizer = optax.adamw(rate, weight_decay=WEIGHT_DECAY, mask=is_matrix)
 
     @jax.jit
-    def step(free: Params, state: optax.OptState, some: Array, words: Array) -> tuple:
-        slopes = jax.grad(lambda free: loss(free | fixed, some, words))(free)
-        change, state = optimizer.update(slopes, state, free)
+    def step(free: Params, state: optax.OptState, batch: Array, words: Array) -> tuple:
+        grads = jax.grad(lambda free: loss(free | fixed, batch, words))(free)
+        change, state = optimizer.update(grads, state, free)
         return optax.apply_updates(free, change), state
 
     state = optimizer.init(free)
     count, copies = features.shape[:2]
     for _ in range(steps):
         chosen = rng.choice(count, min(BATCH_SIZE, count), replace=False)
-        some = features[chosen, rng.integers(0, copies, len(chosen))] - params["mean"]
-        some *= (rng.random(some.shape, np.float32) >= DROPOUT_RATE) / np.float32(1 - DROPOUT_RATE)
-        free, state = step(free, state, some + params["mean"], bags[chosen])
+        batch = features[chosen, rng.integers(0, copies, len(chosen))] - params["mean"]
+        batch *= (rng.random(batch.shape, np.float32) >= DROPOUT_RATE) / np.float32(
+            1 - DROPOUT_RATE
+        )
+        free, state = step(free, state, batch + params["mean"], bags[chosen])
     return {name: np.asarray(value) for name, value in (free | fixed).items()}
 
 
@@ -125,6 +129,6 @@ def _init_params(
 
 
 def _projection_head(x: Float[Array, "n w"], w_in: Array, w_out: Array) -> Float[Array, "n d"]:
-    # There are no biases, so that an input of zeros gives an output of zeros.
+    # Without biases, an input of zeros gives an output of zeros.
     y = jax.nn.gelu(x @ w_in) @ w_out
     return y / (jnp.linalg.norm(y, axis=-1, keepdims=True) + 1e-6)

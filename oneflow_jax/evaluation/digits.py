@@ -1,8 +1,8 @@
 """Metrics of the digits data set: is the caption valid, and does the image show its digit?
 
 caption_validity        fraction of captions that are exactly one of the 40 captions
-length_total_variation  total variation distance of the caption lengths in words from the data's; 0
-                        is best
+length_total_variation  total variation distance between the distributions of caption lengths, in
+                        words, of samples and of data; 0 is best
 image_caption_match     fraction of valid captions whose image is classified as the caption's digit
 caption_diversity       effective number of distinct captions, exp(entropy of the valid captions),
                         divided by 40; about 1 for the data, 1/40 if all captions are the same
@@ -30,19 +30,19 @@ def make_suite(
         heldout: digits that the classifier is tested on (`classifier_accuracy`).
         num_samples: number of documents to generate.
     """
-    from sklearn import svm  # It takes 2 s to import.
+    from sklearn import svm  # Importing sklearn takes 2 s.
 
     classifier = svm.SVC(gamma=0.02).fit(*_features_and_labels(train))
     accuracy = float(classifier.score(*_features_and_labels(heldout)))
 
     real = [len(train[i].text().split()) for i in range(len(train))]
 
-    def score(made: Sequence[Document]) -> base.MetricResult:
-        named = [digits.parse_digit(document.text()) for document in made]
-        read = classifier.predict(np.stack([_features(document) for document in made]))
+    def score(generated: Sequence[Document]) -> base.MetricResult:
+        named = [digits.parse_digit(document.text()) for document in generated]
+        read = classifier.predict(np.stack([_features(document) for document in generated]))
         agrees = [name == digit for name, digit in zip(named, read, strict=True)]
         valid = [name is not None for name in named]
-        lengths = [len(document.text().split()) for document in made]
+        lengths = [len(document.text().split()) for document in generated]
         figures = {
             "caption_validity": base.fraction(valid),
             "length_total_variation": base.total_variation(lengths, real),
@@ -51,11 +51,11 @@ def make_suite(
             figures["image_caption_match"] = base.fraction(
                 [a for a, v in zip(agrees, valid, strict=True) if v]
             )
-            captions = [document.text() for document, v in zip(made, valid, strict=True) if v]
+            captions = [document.text() for document, v in zip(generated, valid, strict=True) if v]
             figures["caption_diversity"] = base.diversity(captions, len(digits.CAPTIONS))
         cells = tuple(
             (document.images()[0], document.text(), "right" if agree else "wrong")
-            for document, agree in zip(made[:GALLERY_SIZE], agrees, strict=False)
+            for document, agree in zip(generated[:GALLERY_SIZE], agrees, strict=False)
         )
         return base.MetricResult(figures, cells)
 
@@ -66,9 +66,9 @@ def make_suite(
 
 
 def _features_and_labels(documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray]:
-    every = [documents[i] for i in range(len(documents))]
-    features = np.stack([_features(document) for document in every])
-    return features, np.array([digits.parse_digit(document.text()) for document in every])
+    rows = [documents[i] for i in range(len(documents))]
+    features = np.stack([_features(document) for document in rows])
+    return features, np.array([digits.parse_digit(document.text()) for document in rows])
 
 
 def _features(document: Document) -> np.ndarray:

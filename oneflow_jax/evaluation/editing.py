@@ -1,14 +1,14 @@
-"""Metrics of editing: correct documents into which errors were injected.
+"""Metrics of editing: the model corrects documents into which errors were injected.
 
-One word in five, at least one, is corrupted: it is substituted, deleted, swapped with the next
-word, or followed by a spurious word. One image, if there is any, is replaced by another. Metrics:
+One word in five (at least one word) is corrupted: it is substituted, deleted, swapped with the next
+word, or followed by a spurious word. In documents with images, one image is replaced by another.
 
     edit_text_recall   fraction of the errors in words that are corrected; two swapped words count
-                       once, since aligning the items leaves one of the two in place
+                       as one error, since the alignment of items leaves one of the two in place
     edit_image_recall  fraction of the replaced images that show the right content after editing
-    over_edit_rate     fraction of the items without an error that are lost
+    over_edit_rate     fraction of the items without an error that the model loses
     unedited_baseline  fraction of all items that are right without any edit
-    edit_exact_match   fraction of documents that are entirely right
+    edit_exact_match   fraction of documents that are entirely right after editing
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class CorruptedDocument:
         document: the document with errors.
         corrupted_indices: indices of the items of `reference` that are wrong or are followed by a
             spurious word.
-        spurious_after: subset of `corrupted_indices`: the items that are right, but are followed
-            by a spurious word.
+        spurious_after: subset of `corrupted_indices`: the items that are themselves right, but are
+            followed by a spurious word.
     """
 
     reference: tuple[str, ...]
@@ -58,7 +58,7 @@ def make_task(
 
     Args:
         documents: documents without errors.
-        images: images by name; a replaced image is replaced by one of them.
+        images: images by name, from which replacements are drawn.
         classifier: function that names what an image shows.
         seed: RNG seed of the errors.
     """
@@ -83,7 +83,7 @@ def inject_errors(
     images: Mapping[str, np.ndarray],
     classifier: SingleImageClassifier,
 ) -> CorruptedDocument:
-    """Inject errors into a document, at least one in its words if it has words.
+    """Inject errors into a document: in at least one word if it has words, and in one image.
 
     Args:
         document: a document of two or more items.
@@ -114,13 +114,14 @@ def inject_errors(
             items[n], items[n + 1] = items[n + 1], items[n]
         else:
             extra.add(n)
-            # A spurious word equal to a neighbor would make it ambiguous which one is spurious.
-            near = right[n : n + 2]
-            items[n] = [*items[n], rng.choice([word for word in words if word not in near])]
+            # The spurious word must differ from its neighbors: of two equal words, scoring could
+            # not tell which one is spurious.
+            neighbors = right[n : n + 2]
+            items[n] = [*items[n], rng.choice([word for word in words if word not in neighbors])]
     if not all(is_word):
         n = rng.choice([n for n, word in enumerate(is_word) if not word])
         mistaken.add(n)
-        items[n] = [images[rng.choice([other for other in images if f"<{other}>" != right[n]])]]
+        items[n] = [images[rng.choice([name for name in images if f"<{name}>" != right[n]])]]
     return CorruptedDocument(right, _from_items(items), frozenset(mistaken), frozenset(extra))
 
 
@@ -136,20 +137,20 @@ def score(
     untouched: list[bool] = []
     whole: list[bool] = []
     for one, document in zip(corrupted, generated, strict=True):
-        found, surplus = _align(one, document, classifier)
+        matched, surplus = _align(one, document, classifier)
         before, _ = _align(one, one.document, classifier)
         for n, item in enumerate(one.reference):
             untouched.append(n in before)
             if n not in one.corrupted_indices:
-                harmed.append(n not in found)
+                harmed.append(n not in matched)
             elif item.startswith("<"):
-                pictures.append(n in found)
+                pictures.append(n in matched)
             elif n in one.spurious_after:
-                # A spurious word counts as deleted if nothing spurious follows the item.
-                words.append(n in found and n not in surplus)
+                # The spurious word counts as deleted if no spurious item follows this item.
+                words.append(n in matched and n not in surplus)
             elif n not in before:
-                words.append(n in found)
-        whole.append(len(found) == len(one.reference) and not surplus)
+                words.append(n in matched)
+        whole.append(len(matched) == len(one.reference) and not surplus)
     return base.MetricResult({
         "edit_text_recall": base.fraction(words),
         "edit_image_recall": base.fraction(pictures),
@@ -162,14 +163,14 @@ def score(
 def _align(
     corrupted: CorruptedDocument, document: Document, classifier: SingleImageClassifier
 ) -> tuple[set[int], set[int]]:
-    """Return the indices of the reference items found, and of those next to a spurious item."""
+    """Return the indices of the reference items that occur, and of those next to a surplus item."""
     blocks = edits.align(
         corrupted.reference, _with_names(_to_items(document), classifier)
     ).get_opcodes()
-    found = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
-    # A surplus of items counts against the item before them, and against the items they replace.
+    matched = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
+    # Surplus items count against the item before them, and against the items that they replace.
     more = [(i, j) for what, i, j, m, n in blocks if n - m > j - i]
-    return found, {at for i, j in more for at in range(i - 1, j)}
+    return matched, {at for i, j in more for at in range(i - 1, j)}
 
 
 def _to_items(document: Document) -> list[str | np.ndarray]:

@@ -1,32 +1,34 @@
-"""Metrics of the emoji data set: do images and the names in the text agree?
+"""Metrics of the emoji data set: do the images show the emoji that the text names?
 
     text_to_image            fraction of images, generated for a caption, that look like the named
                              emoji
-    image_to_text            fraction of captions, generated for an image, with exactly its name
+    image_to_text            fraction of texts, generated for an image, that name exactly its emoji
     joint                    fraction of documents, generated without a prompt, whose image looks
                              like the emoji named in their text
-    joint_template_validity  fraction of those whose text is one of the caption templates with one
-                             name
-    joint_diversity          effective number of distinct names, exp(entropy), divided by the number
-                             of names
+    joint_template_validity  fraction of these documents whose text is one of the caption templates
+                             with one name
+    joint_diversity          effective number of distinct names in these documents, exp(entropy),
+                             divided by the number of all names
 
-Models that choose the number of images also generate whole documents without a prompt:
+Models that choose the number of images themselves also generate whole documents without a prompt:
 
     document_alignment          fraction of images that look like the emoji named in their place:
-                                the images and the names in the text are aligned in their order
+                                the images and the names in the text are aligned as two sequences
     document_count_accuracy     of the documents that state a count: fraction with that number of
                                 images
-    document_num_images_1       fraction of documents with 1 image; likewise _2, _3 and _4
-    reference_num_images_1      the same fraction of the data; likewise _2, _3 and _4
+    document_num_images_1       fraction of documents with 1 image; also _2, _3 and _4
+    reference_num_images_1      fraction of the data's documents with 1 image; also _2, _3 and _4
     document_diversity          `joint_diversity` of these documents
     document_template_validity  fraction of documents that match a template exactly, including names
                                 and count
-    document_accuracy           fraction of images that look like what the template names in their
-                                place; all images of documents that match no template count as wrong
+    document_accuracy           fraction of images that look like the emoji that the template names
+                                in their place; all images of documents that match no template count
+                                as wrong
 
 The metrics of editing are in `evaluation.editing`.
 
-An image looks like an emoji if, of all emoji of the training data, this one is nearest to it.
+An image looks like an emoji if, of all emoji in the training data, this emoji is nearest to the
+image (`nearest_neighbor`).
 """
 
 import functools
@@ -56,8 +58,8 @@ def make_suite(
     Args:
         concepts: all concepts, including those held out of training.
         train_documents: training documents, for comparison.
-        heldout_documents: documents for the editing task, which combine concepts as training
-            documents never do; may be empty.
+        heldout_documents: documents for the editing task; may be empty. Their combinations of
+            concepts do not occur in training documents.
         num_samples: number of documents per task.
         variable_length: whether the model chooses the number of images itself.
     """
@@ -99,7 +101,7 @@ def make_suite(
 
 
 def prompt_names(concepts: Sequence[emoji_concepts.Concept], num_prompts: int) -> list[str]:
-    """Return the name for each of `num_prompts` prompts, cycling through the concepts."""
+    """Return one concept name per prompt, cycling through the concepts."""
     return [concepts[n % len(concepts)].name for n in range(num_prompts)]
 
 
@@ -116,16 +118,19 @@ def nearest_neighbor(pixels: np.ndarray, references: Mapping[str, np.ndarray]) -
         references: `features` of images of the same size, by name.
     """
     wanted = features(pixels)
-    distance = {name: float(np.sum((wanted - other) ** 2)) for name, other in references.items()}
+    distance = {
+        name: float(np.sum((wanted - reference) ** 2)) for name, reference in references.items()
+    }
     return min(distance, key=distance.__getitem__)
 
 
 def features(pixels: np.ndarray) -> np.ndarray:
     """Return the features of an image for nearest-neighbor search.
 
-    The squared distance of two feature vectors is the mean squared difference of the images, summed
-    over four scales: full resolution, and averages of blocks of 2 x 2, 4 x 4 and 8 x 8 pixels. With
-    the coarse scales, the distance depends on shapes and colors, not only on edges.
+    The squared distance between two feature vectors is the sum, over four scales, of the mean
+    squared difference of the images. The scales are full resolution, and averages of blocks of 2 x
+    2, 4 x 4 and 8 x 8 pixels. With the coarse scales, the distance depends on shapes and colors,
+    not only on edges.
     """
     values = pixels.astype(np.float32) / 255
     size = len(values)
@@ -207,7 +212,7 @@ def _score_documents(
 
 
 def _match_in_order(names: Sequence[str], predictions: Sequence[str]) -> list[bool]:
-    """Return for each image whether it is aligned with the name in its place."""
+    """Align names and images in order; return for each image whether it matches its name."""
     blocks = edits.align(names, predictions).get_matching_blocks()
     there = {n for block in blocks for n in range(block.b, block.b + block.size)}
     return [n in there for n in range(len(predictions))]

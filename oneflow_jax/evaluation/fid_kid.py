@@ -1,4 +1,4 @@
-"""Fréchet and kernel distances of two sets of image features.
+"""Fréchet distance and kernel distance (MMD) between two sets of image features.
 
 With features of Inception v3 these distances are FID and KID. With features of another network the
 values differ: do not call them FID or KID, and do not compare them with published FID or KID.
@@ -22,10 +22,10 @@ class KernelDistance(NamedTuple):
 def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
     """Return the squared Fréchet distance of Gaussians fitted to both sets.
 
-    |mean - mean'|² + tr(S + S' - 2 (S S')^½), as in Heusel et al., GANs Trained by a Two Time-Scale
-    Update Rule (2017). The estimate is biased upward, more so for fewer vectors, and is above 0
-    even for two samples of one distribution. Report n and m, and compare only distances of equal n
-    and m.
+    The distance is |mean - mean'|² + tr(S + S' - 2 (S S')^½), with covariances S and S', as in
+    Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017). The estimate is biased
+    upward, the more the fewer vectors are given, and is above 0 even for two samples of one
+    distribution. Report n and m, and compare only distances of equal n and m.
 
     Raises:
         UserError: the widths differ, or a set has fewer than two vectors.
@@ -33,8 +33,9 @@ def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -
     x, y = validate_pair(x, y)
     mean, root = _gaussian(x)
     other_mean, other_root = _gaussian(y)
-    # With S = R' R and S' = Q' Q, the eigenvalues of S S' are the squared singular values of R Q'.
-    # These are never negative or complex, unlike the eigenvalues of a matrix root when n < d.
+    # With covariances S = R^T R and T = Q^T Q, the trace of (S T)^½ is the sum of the singular
+    # values of R Q^T. These are never negative or complex, unlike the eigenvalues of a matrix root
+    # when n < d.
     cross = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
     spread = np.square(root).sum() + np.square(other_root).sum()
     return float(np.square(mean - other_mean).sum() + spread - 2 * cross)
@@ -49,8 +50,9 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return the squared maximum mean discrepancy with the kernel (x.y / d + 1)³.
 
-    Binkowski et al., Demystifying MMD GANs (2018). The estimate is unbiased: for two samples of one
-    distribution it is about 0, possibly negative, for any number of vectors.
+    The metric is that of Binkowski et al., Demystifying MMD GANs (2018). The estimate is unbiased:
+    for two samples of one distribution, and any number of vectors, it is about 0 and may be
+    negative.
 
     Args:
         x: feature vectors.
@@ -60,8 +62,9 @@ def kernel_distance(
         seed: RNG seed of the subsets.
 
     Returns:
-        The mean over subsets, and its standard error as if subsets were independent. Since they
-        share vectors, the error covers the choice of subsets, but not the choice of images.
+        The mean over subsets, and its standard error under the assumption that subsets are
+        independent. Subsets share vectors, so the error covers the choice of subsets, but not the
+        choice of images.
 
     Raises:
         UserError: the widths differ; `size` is below 2 or above n or m; `subsets` is below 2.
@@ -100,14 +103,14 @@ def validate_pair(
 def _gaussian(
     vectors: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "r d"]]:
-    """Return the mean, and a matrix R, with R' R the covariance, that has at most d rows."""
+    """Return the mean, and a matrix R of at most d rows whose R^T R is the covariance."""
     mean = vectors.mean(axis=0)
     root = np.linalg.qr(vectors - mean, mode="r")
     return mean, root / np.sqrt(len(vectors) - 1)
 
 
 def _mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> float:
-    """Return the unbiased squared MMD: kernel means within the sets, minus twice that between."""
+    """Return the unbiased squared MMD: mean kernels within x and y, minus 2 times that between."""
     within = [_cubic_kernel(same, same) for same in (x, y)]
     count = len(x)
     own = sum((values.sum() - np.trace(values)) / (count * (count - 1)) for values in within)

@@ -4,7 +4,7 @@ interleaved_score         and its components: metrics of `evaluation.interleaved
 distinct_1, distinct_2    fraction of distinct words and word pairs: `text_diversity.distinct_n`
 train_copy_rate           fraction of documents whose text equals the text of a training document
 nearest_train_similarity  mean similarity of each text to its nearest training text, 0 to 1; to save
-                          time, only the first `MAX_TRAIN_TEXTS` training texts are compared
+                          time, only the first `MAX_TRAIN_TEXTS` training texts are searched
 """
 
 import functools
@@ -31,7 +31,7 @@ def score(
 
     Args:
         concepts: concepts that documents can name or show.
-        real: training documents; at least as many as `generated`.
+        real: training documents to compare with; at least as many as `generated`.
         train_texts: texts of training documents.
         classifier: function that names what images show.
         generated: generated documents.
@@ -40,12 +40,12 @@ def score(
     theirs = interleaved.score_documents(real, concepts, classifier)
     words = [document.text() for document in generated]
     figures = interleaved.compute_metrics(own, theirs)
-    some = train_texts[:MAX_TRAIN_TEXTS]
+    searched_texts = train_texts[:MAX_TRAIN_TEXTS]
     more = {
         "distinct_1": text_diversity.distinct_n(words, 1),
         "distinct_2": text_diversity.distinct_n(words, 2),
         "nearest_train_similarity": float(
-            np.mean([like for like, _ in text_diversity.nearest_neighbors(words, some)])
+            np.mean([like for like, _ in text_diversity.nearest_neighbors(words, searched_texts)])
         ),
     }
     return base.merge(

@@ -1,20 +1,20 @@
-"""Additional metrics of the emoji data set that use pretrained networks and a trained classifier.
+"""Additional metrics of the emoji data set, by pretrained networks and a trained classifier.
 
-They extend the tasks of `emoji`: distances between generated and real images
+They are added to the tasks of `emoji`: distances between generated and real images
 (`image_set_distance`), comparison of captions with references (`caption_metrics`), and metrics of
-documents generated without a prompt (`from_scratch`). Two metrics need weights that the user
-provides:
+documents generated without a prompt (`from_scratch`). For two metrics, the user must provide
+weights:
 
     fid            Fréchet distance of Inception v3 features; depends on the number of images
     clip_score     mean of 100 max(0, cosine of CLIP's image and caption embeddings)
 
-Three metrics are of images generated for the names of concepts held out of training:
+Three metrics use images that are generated for the names of concepts held out of training:
 
-    heldout_concept_accuracy  fraction of these images that show the name
+    heldout_concept_accuracy  fraction of these images that show the named concept
     memorization_rate         fraction of these images that are closer to a training image than the
                               5th percentile of new real images
-    nn_distance_ratio         median distance to the nearest training image, divided by that of new
-                              real images
+    nn_distance_ratio         median distance to the nearest training image, divided by the same
+                              median of new real images
 
 `precision_recall.measure_memorization` computes the last two.
 """
@@ -55,11 +55,11 @@ class ReferenceData:
     """Real data and networks that the metrics need.
 
     Attributes:
-        concepts: training concepts, and held-out concepts (`held_out`), for whose names images are
-            generated.
-        heldout_concepts: concepts that are not in training either, whose images are the "new real
+        concepts: training concepts, and held-out concepts (`held_out`); the model generates images
+            for the names of both.
+        heldout_concepts: further concepts that are not in training; their images are the "new real
             images" of `memorization_rate` and `nn_distance_ratio`.
-        real: training documents, at least as many as documents are generated.
+        real: training documents, at least as many as are generated.
         train_texts: texts of training documents.
         classifier: function that names what images show.
         inception_weights: path of the Inception v3 weights for FID; "" to skip FID.
@@ -79,7 +79,7 @@ class ReferenceData:
         """Concepts that are not held out of training."""
         return [concept for concept in self.concepts if not concept.held_out]
 
-    # Cached, so that the networks are loaded only once if a model is evaluated at several NFE.
+    # Cached: evaluation at several NFE loads the networks only once.
 
     @functools.cached_property
     def inception_network(self) -> Inception:
@@ -100,9 +100,9 @@ def extend_suite(
     Args:
         suite: the suite of `emoji.make_suite`.
         reference: real data and networks to compare with.
-        layouts: prompts of whole documents that fix the number of images, for models that cannot
-            choose it: they form the task "document". Empty for models that can; their suite
-            already has this task.
+        layouts: prompts of the task "document" for models that cannot choose the number of images:
+            each fixes the number of images of a whole document. Empty for models that choose it,
+            whose suite already has the task.
         num_samples: number of documents per task.
     """
     extras = {
@@ -125,8 +125,8 @@ def extend_suite(
 
 
 def _add_metrics(task: base.EvalTask, score_fn: ScoreFn) -> base.EvalTask:
-    def score(made: Sequence[Document]) -> base.MetricResult:
-        return base.merge(task.score(made), score_fn(made))
+    def score(generated: Sequence[Document]) -> base.MetricResult:
+        return base.merge(task.score(generated), score_fn(generated))
 
     return dataclasses.replace(task, score=score)
 
@@ -137,14 +137,16 @@ def _score_images(
     shown = {concept.name: concept.pixels for concept in reference.train_concepts}
     names = emoji.prompt_names(reference.train_concepts, num_samples)
     real, ours = np.stack([shown[name] for name in names]), _stack_images(generated)
-    found = {}
+    metrics = {}
     if reference.inception_weights:
-        seen = (inception.features(reference.inception_network, some) for some in (ours, real))
-        found["fid"] = fid_kid.frechet_distance(*seen)
+        seen = (inception.features(reference.inception_network, images) for images in (ours, real))
+        metrics["fid"] = fid_kid.frechet_distance(*seen)
     if reference.clip_dir:
         words = [emoji.caption_prompt(name).text for name in names]
-        found["clip_score"] = float(np.mean(clip.scores(reference.clip_network, ours, words)))
-    return base.merge(image_set_distance.score(ours, real), base.MetricResult({}, unbounded=found))
+        metrics["clip_score"] = float(np.mean(clip.scores(reference.clip_network, ours, words)))
+    return base.merge(
+        image_set_distance.score(ours, real), base.MetricResult({}, unbounded=metrics)
+    )
 
 
 def _score_captions(
@@ -179,18 +181,18 @@ def _score_unseen_concepts(
     named = base.score_fractions(
         {"heldout_concept_accuracy": [a == b for a, b in zip(looks, names, strict=True)]}
     )
-    ours, training, other = (
-        image_set_distance.features(some)
-        for some in (
+    ours, training, heldout = (
+        image_set_distance.features(images)
+        for images in (
             _stack_images(generated),
             np.stack([concept.pixels for concept in reference.train_concepts]),
             np.stack([concept.pixels for concept in reference.heldout_concepts]),
         )
     )
-    found = precision_recall.measure_memorization(ours, training, other)
+    result = precision_recall.measure_memorization(ours, training, heldout)
     new = base.MetricResult(
-        {"memorization_rate": found.memorization_rate},
-        unbounded={"nn_distance_ratio": found.nn_distance_ratio},
+        {"memorization_rate": result.memorization_rate},
+        unbounded={"nn_distance_ratio": result.nn_distance_ratio},
     )
     return base.merge(named, new)
 

@@ -1,10 +1,10 @@
 """An image classifier that is trained only on the images of concepts and their names.
 
-It has the two encoders of `contrastive`, as in CLIP. The inputs of the image encoder are
-EfficientNet-Lite0 features and mean colors; the colors are included because noise on small images
-misleads EfficientNet. The inputs of the text encoder are bags of words, so it ignores word order.
-EfficientNet is not trained: it runs once over each training image and over its shifted, blurred and
-noisy copies. These copies make the classifier robust to artifacts of generated images.
+The classifier has the two encoders of `contrastive`, as in CLIP. The image encoder gets
+EfficientNet-Lite0 features and mean colors; the colors help because noise on small images misleads
+EfficientNet. The text encoder gets bags of words, so it ignores word order. EfficientNet is not
+trained: it runs once over each training image and its shifted, blurred and noisy copies. The copies
+make the classifier robust to artifacts of generated images.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ COLOR_GRID_SIZE = 8
 MAX_COPIES, MIN_COPIES, MAX_TRAIN_IMAGES = 32, 8, 16_000
 """Limits of the number of versions of each training image, the unchanged one included.
 
-The number is `MAX_COPIES`. If there were more than `MAX_TRAIN_IMAGES` versions in total (for more
-than 500 training images), it is lower, but not below `MIN_COPIES`.
+Each image has `MAX_COPIES` versions if that makes at most `MAX_TRAIN_IMAGES` in total, that is, for
+up to 500 images. More images have fewer versions, but at least `MIN_COPIES`.
 """
 
 MAX_SHIFT, MAX_BLUR_STD, MAX_NOISE_STD = 1 / 12, 1 / 20, 40.0
@@ -38,7 +38,7 @@ MAX_SHIFT, MAX_BLUR_STD, MAX_NOISE_STD = 1 / 12, 1 / 20, 40.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-    """A trained image and a trained text encoder.
+    """A trained classifier: an image encoder and a text encoder.
 
     Attributes:
         names: names of the training images.
@@ -65,14 +65,14 @@ class Judge:
         Args:
             concepts: two or more concepts with distinct names and images of one size.
             seed: RNG seed of the copies, the initial weights and the batches.
-            copies: number of versions of each image, the unchanged one included (the others are
-                shifted, blurred and noisy); None: `MAX_COPIES`, or fewer for more than 500 images
-                (see there).
+            copies: number of versions of each image, the unchanged one included; the others are
+                shifted, blurred and noisy. None selects the number by `MAX_COPIES`, `MIN_COPIES`
+                and `MAX_TRAIN_IMAGES`.
             steps: number of optimizer steps.
 
         Raises:
-            UserError: there are too few concepts, two of them have one name, or the package with
-                EfficientNet is not installed.
+            UserError: `concepts` has fewer than two entries, two of them have one name, or the
+                package with EfficientNet is not installed.
         """
         names = tuple(concept.name for concept in concepts)
         if len(names) < 2 or len(set(names)) < len(names):
@@ -107,8 +107,8 @@ class Judge:
 
         The method can serve as an `interleaved.ImageClassifier`.
         """
-        near = self.similarity(images, [sentences.noun_phrase(name) for name in self.names])
-        return [self.names[best] for best in near.argmax(axis=1)]
+        similarities = self.similarity(images, [sentences.noun_phrase(name) for name in self.names])
+        return [self.names[best] for best in similarities.argmax(axis=1)]
 
     def save(self, path: pathlib.Path) -> None:
         """Write the classifier to a .npz file atomically."""
@@ -141,7 +141,7 @@ _NAMES_KEY, _WORDS_KEY = "judge/names", "judge/words"
 def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]:
     """Return the EfficientNet-Lite0 features and 8 x 8 mean colors (0 to 1) of each image.
 
-    EfficientNet receives the images upsampled.
+    EfficientNet gets the images resized to `image_set_distance.INPUT_SIZE`.
 
     Raises:
         UserError: the package is not installed, or the images are not uint8 images.
@@ -157,19 +157,19 @@ def accuracy(
 ) -> float:
     """Return the accuracy of `classifier`, 0 to 1, on one new augmented copy of each concept.
 
-    Some emoji look alike ("man bald" and "person bald"): on all 1,898 emoji without skin tones no
-    classifier exceeds 0.98.
+    Some emoji look alike ("man bald" and "person bald"), so on all 1,898 emoji without skin tones
+    no classifier can exceed 0.98.
     """
     drawn = np.stack([concept.pixels for concept in concepts])
-    found = classifier(augment(drawn, np.random.default_rng(seed)))
-    pairs = zip(found, concepts, strict=True)
+    predictions = classifier(augment(drawn, np.random.default_rng(seed)))
+    pairs = zip(predictions, concepts, strict=True)
     return float(np.mean([name == concept.name for name, concept in pairs]))
 
 
 def augment(
     images: UInt8[np.ndarray, "n H W 3"], rng: np.random.Generator
 ) -> UInt8[np.ndarray, "n H W 3"]:
-    """Return a copy of each image with random shift (edges are extended), blur and noise."""
+    """Return a copy of each image with random shift (edge pixels are repeated), blur and noise."""
     side = min(images.shape[1:3])
     reach = round(side * MAX_SHIFT)
     copies = []

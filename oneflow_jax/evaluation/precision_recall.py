@@ -1,8 +1,8 @@
-"""Precision and recall of generated images, and whether they memorize training images.
+"""Precision and recall of generated images, and a test of memorized training images.
 
-Inputs are feature vectors, for example from `pretrained.efficientnet`; distances are Euclidean.
-Values depend on the network and on the numbers of images: compare only values for which both are
-equal.
+Inputs are feature vectors, for example from `pretrained.efficientnet`; distances are Euclidean. The
+metrics depend on the network and on the number of images. So compare only values of the same
+network and equal numbers of images.
 """
 
 from typing import NamedTuple
@@ -15,24 +15,25 @@ from oneflow_jax.errors import UserError, check_at_least
 from oneflow_jax.evaluation import fid_kid
 
 NUM_NEIGHBORS = 3
-"""Value of k in the paper on improved precision and recall."""
+"""Number k of nearest neighbors in the paper on improved precision and recall."""
 
 PERCENTILE = 5.0
 """Percentile of held-out distances below which a generated image counts as memorized.
 
-By definition 5 % of held-out images are that close to training. Estimating it takes 20 held-out
-images or more.
+By definition, 5 % of held-out images are that close to a training image. An estimate of the
+percentile needs at least 20 held-out images.
 """
 
 
 class PrecisionRecall(NamedTuple):
     """Improved precision and recall, 0 to 1.
 
-    For two samples of one distribution both are about equal, and far above 0.
+    For two samples of one distribution, precision and recall are about equal, and far above 0.
 
     Attributes:
-        precision: fraction of generated images within the real set; low for bad images.
-        recall: fraction of real images within the generated set; low for images without variety.
+        precision: fraction of generated images that lie within the real set; low for bad images.
+        recall: fraction of real images that lie within the generated set; low for images without
+            variety.
     """
 
     precision: float
@@ -43,12 +44,12 @@ class MemorizationResult(NamedTuple):
     """Distances of generated images to training images, relative to held-out real images.
 
     Attributes:
-        nn_distance_ratio: median distance of generated images to the nearest training image,
-            divided by that of held-out images: 1 if they are as new as real images, 0 if they are
-            copies; above 1 also for bad images.
-        memorization_rate: fraction of generated images that are closer to training than the
-            percentile of held-out images: about that percentile if they are as new, 1 if all are
-            copies.
+        nn_distance_ratio: median distance from generated images to the nearest training image,
+            divided by the same median of held-out images. It is 1 if generated images are as new as
+            real images, 0 if they are copies, and above 1 also if they are bad.
+        memorization_rate: fraction of generated images that are closer to a training image than the
+            given percentile of held-out images. It is about that percentile, 0.05, if generated
+            images are as new as held-out ones, and 1 if all are copies.
     """
 
     nn_distance_ratio: float
@@ -62,8 +63,9 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Compute improved precision and recall: Kynkäänniemi et al. (2019), eq. 1 and 2.
 
-    A vector is within a set if, for some vector of the set, it is no farther from it than that
-    vector's k-th nearest neighbor in the set, not counting the vector itself.
+    Each vector of a set has a ball: its radius is the distance to the vector's k-th nearest
+    neighbor in the set, not counting the vector itself. A vector lies within the set if it lies in
+    one of these balls.
 
     Raises:
         UserError: the widths differ, a set has `neighbors` vectors or fewer, or `neighbors` is
@@ -88,7 +90,7 @@ def measure_memorization(
     Args:
         generated: features of generated images.
         training: features of all images that the model was trained on.
-        heldout: features of real images of the same source that are not in training.
+        heldout: features of real images that are not in training, but from the same source.
         percentile: percentile of held-out distances below which an image counts as memorized.
 
     Raises:
@@ -96,7 +98,9 @@ def measure_memorization(
     """
     generated, training = fid_kid.validate_pair(generated, training, min_count=1)
     heldout, _ = fid_kid.validate_pair(heldout, training, min_count=1)
-    far, usual = (distance.cdist(some, training).min(axis=1) for some in (generated, heldout))
+    far, usual = (
+        distance.cdist(features, training).min(axis=1) for features in (generated, heldout)
+    )
     if not np.median(usual):
         raise UserError(
             "heldout: half of its images or more are in training. Give images that are not."

@@ -19,8 +19,8 @@ def psnr(
 ) -> Float[np.ndarray, "B"]:
     """Compute the peak signal-to-noise ratio of each pair, in dB: 10 log10(255² / MSE).
 
-    For identical images it is infinite, and so is a mean that includes them: report the median, or
-    the number of identical images and the mean of the others.
+    The PSNR of identical images is infinite, and so is a mean that includes them. Report the
+    median, or the number of identical pairs and the mean of the other pairs.
 
     Raises:
         UserError: the images are not uint8 images of one shape.
@@ -36,10 +36,10 @@ def ssim(
 ) -> Float[np.ndarray, "B"]:
     """Compute the structural similarity of each pair: 1 if identical, about 0 if unrelated.
 
-    Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error Visibility to Structural
-    Similarity (2004), eq. 13. The window is a Gaussian of 11 x 11 pixels with std 1.5 pixels;
-    K1 = 0.01 and K2 = 0.03. The result is the mean over the color channels and over all windows
-    that lie inside the image.
+    The metric is eq. 13 of Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error
+    Visibility to Structural Similarity (2004), with K1 = 0.01, K2 = 0.03, and a Gaussian window of
+    11 x 11 pixels with std 1.5 pixels. The result is the mean over the color channels and over all
+    windows that lie inside the image.
 
     Raises:
         UserError: the images are not uint8 images of one shape, or are smaller than the window.

@@ -1,10 +1,10 @@
 """Diversity of generated texts, and their similarity to training texts.
 
-`distinct_n`         fraction of distinct n-grams of words: Li et al., A Diversity-Promoting
-                     Objective Function for Neural Conversation Models (2016). It falls with the
-                     number of texts: compare only equal numbers of texts
-`nearest_neighbors`  most similar training text of each text
-`exact_matches`      which texts occur in training
+`distinct_n`         fraction of distinct n-grams of words (Li et al., A Diversity-Promoting
+                     Objective Function for Neural Conversation Models, 2016). The fraction falls
+                     with the number of texts, so compare only equal numbers of texts
+`nearest_neighbors`  for each text, the most similar training text
+`exact_matches`      for each text, whether it occurs in the training texts
 
 The similarity of two texts is 1 minus their word-level Levenshtein distance (insertions, deletions
 and substitutions) divided by the number of words of the longer text. It is 1 for equal word
@@ -34,8 +34,8 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 def nearest_neighbors(texts: Sequence[str], training: Sequence[str]) -> list[tuple[float, str]]:
     """Return for each text its similarity to the most similar training text, and that text.
 
-    Of several equally similar training texts the first is returned. Comparing 256 texts with 5,000
-    distinct training texts of ten words takes about a second.
+    If several training texts are equally similar, the first of them is returned. Comparing 256
+    texts with 5,000 distinct training texts of ten words takes about a second.
 
     Raises:
         UserError: there are no training texts.

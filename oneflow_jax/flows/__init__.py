@@ -1,1 +1,1 @@
-"""Corruption processes and losses, written for one row."""
+"""Corruption processes, time sampling and losses, written for one row of slots."""

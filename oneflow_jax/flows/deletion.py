@@ -1,4 +1,4 @@
-"""Deletion process for documents of variable length, and the insertions that reverse it.
+"""The process that deletes items of a document, and the rates of the insertions that reverse it.
 
 A document is a list of items. An item is a token or an image; an image is a block of slots that
 counts as one item. Deleted items leave the row. The items deleted right after a kept item form
@@ -6,13 +6,15 @@ the gap of that kept item.
 
     P(kept) = κ(t) = t                                        (9)   Nguyen et al., OneFlow, eq. 2
     hazard of a missing item = κ'(t) / (1 - κ(t))             (10)  Havasi et al., Edit Flows
-    P(inserted in [t, s]) = 1 - ((1 - κ(s)) / (1 - κ(t)))^λ   (11)  (10) times λ items, integrated
+    P(inserted in [t, s]) = 1 - ((1 - κ(s)) / (1 - κ(t)))^λ   (11)  λ times (10), integrated
 
-Interleaved times (OneFlow, eq. 10 and 11): the global time τ goes from 0 to 2. Text has time
-min(1, τ). An image is inserted at text time κ^-1(u) with u uniform, and then has time
-τ - κ^-1(u) (12). Before that it is absent and counts as missing from its gap, like a token.
+Interleaved times (OneFlow, eq. 10 and 11): the global time τ goes from 0 to 2. Text has time min(1,
+τ). An image is inserted at text time κ^-1(u) with u uniform, and from then on has time τ - κ^-1(u)
+(12). Before its insertion the image is absent and counts as missing from its gap, like a deleted
+token.
 
-Slots do not move in memory: deleted slots become PAD, and positions are renumbered.
+Content does not move between slots: deleted slots become PAD, and the others are renumbered in
+`position`.
 """
 
 import flax.struct
@@ -25,13 +27,14 @@ from oneflow_jax.shapes import Array, Bool, Float, Int
 
 @flax.struct.dataclass
 class Gaps:
-    """The gaps of one row: where items are missing, and how many.
+    """The gaps of one row: where items are missing, and the number of missing items in each gap.
 
     Attributes:
         anchor: True at the last slot of each kept item. Each anchor has one gap.
         deleted: True for deleted tokens and for the first slot of deleted images.
-        gap_slot: anchor slot of the gap that the item belongs to; valid where `deleted` is True.
-        num_missing: number k of items missing right after each slot.
+        gap_slot: index of the anchor of the gap that the deleted item belongs to; valid where
+            `deleted` is True.
+        num_missing: number k of deleted items in the gap of each anchor; 0 in other slots.
     """
 
     anchor: Bool[Array, "*b L"]
@@ -41,7 +44,7 @@ class Gaps:
 
 
 def interleaved_time(u: Float[Array, "L"], start_time: Float[Array, "L"]) -> Float[Array, "L"]:
-    """Return the times (12) at τ = 2u of images inserted at text time `start_time`.
+    """Return the image times (12) at τ = 2u; `start_time` is the text time at each insertion.
 
     A negative time means that the image is not inserted yet.
     """
@@ -51,9 +54,9 @@ def interleaved_time(u: Float[Array, "L"], start_time: Float[Array, "L"]) -> Flo
 def insert_probability(
     t: Float[Array, ""], s: Float[Array, ""], num_missing: Float[Array, "*gaps"]
 ) -> Float[Array, "*gaps"]:
-    """Return the probability (11) of an insertion into a gap with `num_missing` missing items.
+    """Return the probability (11) of an insertion between t and s; 1 where s = 1.
 
-    It is 1 where s = 1.
+    `num_missing` is the number λ of missing items in each gap.
     """
     left = jnp.where(s < 1, (1 - s) / jnp.where(t < 1, 1 - t, 1.0), 0.0)
     return 1 - left**num_missing
@@ -72,7 +75,7 @@ def item_ends(canvas: Canvas) -> Bool[Array, "L"]:
 
 
 def gaps(canvas: Canvas, keep: Bool[Array, "L"]) -> Gaps:
-    """Return the gaps of a clean row of which only the slots in `keep` are left.
+    """Return the gaps that are left in a clean row if only the slots in `keep` remain.
 
     `keep` must include BOS. Every document begins with BOS, so every gap has an anchor and no gap
     extends into the next document. If an image is deleted, the items missing on both sides of it

@@ -1,7 +1,8 @@
-"""Corruption by edit operations, and the operation that undoes each: training data for editing.
+"""Corruption that makes training data for editing: wrong, missing and spurious items.
 
-Each item is left unchanged with probability κ(t) = t, as in (9). Otherwise one of three
-corruptions is drawn with equal probability:
+Each item is left unchanged with probability κ(t) = t, as in (9) of `deletion`. Otherwise one of
+three corruptions is drawn with equal probability. The network learns the edit operation in the last
+column:
 
     item    corruption   content of its slots                             operation that undoes it
     token   random       a uniformly random token                         substitute
@@ -13,15 +14,15 @@ corruptions is drawn with equal probability:
     image   renoised     noise at a time of its own; also used if the     integrate the flow
                          row has no other image to replace it with
 
-After each remaining item, a spurious token is inserted with probability (1 - t) / 4. Its
-operation is delete.
+After each remaining item, a spurious token is inserted with probability (1 - t) / 4. The operation
+that undoes it is delete.
 
 Sampling follows the rates of Edit Flows (Havasi et al., 2025, section 3): an item that is still
-wrong at time t is corrected with hazard κ'/(1-κ), see (10). The network therefore predicts only
-the probability that an item is wrong.
+wrong at time t is corrected with the known hazard κ'/(1-κ), see (10). So the network predicts only
+the operation that each item needs, with its probability.
 
-A spurious token needs a slot that the clean row does not have. It takes the slot of a deleted
-item or an empty slot of the row: slots are storage, and `position` gives the order.
+The clean row has no slot for a spurious token. The token takes the slot of a deleted item or an
+unused slot of the row; `position` puts it at its place in the reading order.
 """
 
 import enum
@@ -35,7 +36,7 @@ from oneflow_jax.flows import deletion, tasks
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 NUM_CORRUPTION_KINDS = 3
-"""Number of corruptions of a token, and of an image."""
+"""Number of kinds of corruption for a token; also for an image."""
 
 SPURIOUS_RATE = 0.25
 """Probability of a spurious token after each item at t = 0."""
@@ -95,25 +96,25 @@ def sample(
         tasks.uniform_per_group(key_item, canvas.span),
     )
     free = canvas.to_generate & eligible
-    mistaken = free & (by_item >= t)
+    corrupted = free & (by_item >= t)
     # Conditioned on by_item >= t, (by_item - t) / (1 - t) is uniform and selects the corruption.
     kind = jnp.floor(NUM_CORRUPTION_KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
-    word, picture = mistaken & canvas.is_text, mistaken & canvas.is_image
+    word, image = corrupted & canvas.is_text, corrupted & canvas.is_image
     partner = _next_in_document(word & (kind == 1), canvas.segment)
     swapped = word & (kind == 1) & (canvas.ids[partner] != canvas.ids)
     random = jax.random.randint(key_word, t.shape, *text_id_range)
     ids = jnp.where(word & (kind <= 1), random, canvas.ids)
     ids = jnp.where(swapped, canvas.ids[partner], ids)
-    other = _other_image_slots(key_shift, canvas)
-    differs = jnp.any(canvas.latents[other] != canvas.latents, axis=-1)
+    other_slots = _other_image_slots(key_shift, canvas)
+    differs = jnp.any(canvas.latents[other_slots] != canvas.latents, axis=-1)
     differs = jnp.zeros(t.shape[0] + 1, bool).at[canvas.span].max(differs)[canvas.span]
-    strange = picture & (kind == 0) & differs
-    noisy = picture & ((kind == 2) | ((kind == 0) & ~differs))
+    replaced = image & (kind == 0) & differs
+    noisy = image & ((kind == 2) | ((kind == 0) & ~differs))
     return EditCorruption(
         ids=ids,
-        latents=jnp.where(strange[:, None], canvas.latents[other], canvas.latents),
-        substituted=(word & (ids != canvas.ids)) | strange,
-        deleted=(word & (kind == 2)) | (picture & (kind == 1)),
+        latents=jnp.where(replaced[:, None], canvas.latents[other_slots], canvas.latents),
+        substituted=(word & (ids != canvas.ids)) | replaced,
+        deleted=(word & (kind == 2)) | (image & (kind == 1)),
         renoised=noisy,
         time=jnp.where(noisy, tasks.uniform_per_group(key_time, canvas.span), 1.0),
     )
@@ -172,7 +173,7 @@ def insert_spurious(
 
 
 def _next_in_document(selected: Bool[Array, "L"], segment: Int[Array, "L"]) -> Int[Array, "L"]:
-    """Return for each slot the next selected slot of its document, or the first after the last."""
+    """Return for each slot the next selected slot of its document; after the last, the first."""
     length = selected.shape[0]
     at = jnp.where(selected, jnp.arange(length), length)
     first = jnp.full(length + 1, length).at[segment].min(at)[segment]
@@ -182,10 +183,10 @@ def _next_in_document(selected: Bool[Array, "L"], segment: Int[Array, "L"]) -> I
 
 
 def _other_image_slots(key: Key[Array, ""], canvas: Canvas) -> Int[Array, "L"]:
-    """Return for each patch the slot of the same patch in another image of the row.
+    """Return for each patch the slot of the corresponding patch in another image of the row.
 
-    If the row has only one image, this is the patch's own slot. All images have the same number
-    of patches.
+    If the row has only one image, the result is the patch's own slot. All images must have the same
+    number of patches.
     """
     slots = jnp.arange(canvas.modality.shape[0])
     first = canvas.is_image & deletion.item_starts(canvas)
@@ -193,5 +194,5 @@ def _other_image_slots(key: Key[Array, ""], canvas: Canvas) -> Int[Array, "L"]:
     number = jnp.maximum(jnp.cumsum(first) - 1, 0)
     start = jnp.zeros_like(slots).at[jnp.where(first, number, slots.size)].set(slots, mode="drop")
     shift = jax.random.randint(key, (), 1, jnp.maximum(count, 2))
-    other = start[(number + shift) % jnp.maximum(count, 1)] + slots - start[number]
-    return jnp.where(canvas.is_image, other, slots)
+    other_slots = start[(number + shift) % jnp.maximum(count, 1)] + slots - start[number]
+    return jnp.where(canvas.is_image, other_slots, slots)

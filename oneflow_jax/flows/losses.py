@@ -1,7 +1,8 @@
-"""Losses, as the sum over the scored slots together with the number of scored slots.
+"""Losses of one row: the sum over the scored slots, and the number of scored slots.
 
-The training step divides sums by counts of the clean batch, so gradients do not depend on how the
-batch is split into microbatches and shards. Logs divide sums by the number of scored slots.
+The training step divides sums by slot counts of the whole clean batch. So gradients do not depend
+on how the batch is split into microbatches and shards. Logs divide sums by the number of scored
+slots.
 """
 
 import jax

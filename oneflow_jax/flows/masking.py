@@ -4,9 +4,9 @@
     unmasking rate of a masked slot = κ'(t) / (1 - κ(t)) = 1 / (1 - t)    (5)   Flow Matching, 2024
     P(unmasked in [t, s] | masked at t) = (κ(s) - κ(t)) / (1 - κ(t))      (6)   (5), integrated
 
-With remasking (Wang et al., ReMDM, 2025), a slot that is unmasked at t is masked again with
-probability σ. The unmasking probability is raised so that the expected fraction of unmasked slots
-at s is still κ(s):
+With remasking (Wang et al., ReMDM, 2025), a step from t to s masks each unmasked slot again with
+probability σ. The step unmasks more of the masked slots in return, so the expected fraction of
+unmasked slots at s is still κ(s):
 
     P(unmasked in [t, s]) = (κ(s) - (1 - σ) κ(t)) / (1 - κ(t))            (7)
     σ <= min(1, (1 - κ(s)) / κ(t))                                        (8)
@@ -26,8 +26,8 @@ def keep_mask(key: Key[Array, ""], t: Float[Array, "L"]) -> Bool[Array, "L"]:
 def unmask_rate(t: Float[Array, "L"], max_rate: float) -> Float[Array, "L"]:
     """Return the unmasking rate (5), clipped to `max_rate` because it diverges as t -> 1.
 
-    Weighting the cross-entropy of masked tokens by the unclipped rate makes the loss an upper bound
-    on -log p(text).
+    With the unclipped rate as the weight of each masked token's cross-entropy, the loss is an upper
+    bound on -log p(text).
     """
     return 1 / jnp.maximum(1 - t, 1 / max_rate)
 

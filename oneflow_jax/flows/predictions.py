@@ -1,9 +1,9 @@
 """Prediction types of the continuous flow: the network predicts x_1 or the velocity v.
 
-The loss is the squared error of the velocity for both types, so they differ only in the output of
-the network. A prediction of v must carry the full noise of a patch through all layers. A network
-whose width is small compared to the patch cannot do that, but it can predict the clean patch (Li
-and He, Back to Basics: Let Denoising Generative Models Denoise, 2025).
+The loss of both types is the squared error of the velocity; only the output of the network differs.
+To predict v, the network must carry the full noise of a patch through all layers. A network whose
+width is small compared to the patch cannot do that, but it can predict the clean patch (Li and He,
+Back to Basics: Let Denoising Generative Models Denoise, 2025).
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class X1Prediction:
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """Return the loss |v̂ - v|^2, where both velocities use the lower bound of 1 - t."""
+        """Return the loss |v̂ - v|^2, with the lower bound of 1 - t in both velocities."""
         x_t = gaussian.interpolate(x_0, x_1, t)
         predicted = gaussian.velocity(output, x_t, t, self.min_one_minus_t)
         target = gaussian.velocity(x_1, x_t, t, self.min_one_minus_t)

@@ -9,9 +9,10 @@ One model serves every task, because a task is drawn for each training document:
     spans           random text runs and images            infilling of interleaved documents
     scattered       random tokens and images               infilling and editing
 
-All other slots are shown clean, with time t = 1, and are not scored. For conditioning dropout, a
-fraction of the `text_to_image` documents have their text *dropped*: it is shown at t = 0, as pure
-noise, and is not scored. A fraction of the `image_to_text` documents have their images dropped.
+The network sees all other slots clean, at time t = 1, and they are not scored. For conditioning
+dropout, the text of a fraction of the `text_to_image` documents is *dropped*: it has time t = 0, so
+the network sees pure noise, and it is not scored. In the same way, a fraction of the
+`image_to_text` documents have their images dropped.
 """
 
 import dataclasses
@@ -81,24 +82,24 @@ class TaskMixture:
             & condition
             & (uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob)
         )
-        clock = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
-        return TaskDraw(scored=scored, time=clock, task=task)
+        time = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
+        return TaskDraw(scored=scored, time=time, task=task)
 
 
 ALL_TARGETS = TaskMixture(probs=(1.0, 0.0, 0.0, 0.0, 0.0), cond_drop_prob=0.0)
-"""A mixture of the task `joint` alone: every slot that is not given is corrupted."""
+"""Task mixture with the task `joint` alone: all slots are corrupted except given ones."""
 
 
 def sample_per_group(
     key: Key[Array, ""], probs: tuple[float, ...], group_ids: Int[Array, "L"]
 ) -> Int[Array, "L"]:
-    """Sample one category per document or span: all slots of a group share it."""
+    """Sample one index into `probs` per group (document or span); its slots share the index."""
     return jnp.searchsorted(
         jnp.cumsum(jnp.array(probs[:-1])), uniform_per_group(key, group_ids), "right"
     )
 
 
 def uniform_per_group(key: Key[Array, ""], group_ids: Int[Array, "L"]) -> Float[Array, "L"]:
-    """Sample one uniform number per document or span: all slots of a group share it."""
+    """Sample one uniform number per group (document or span); its slots share the number."""
     # Group ids range from 0 to at most L, so L + 1 samples are enough for any row.
     return jax.random.uniform(key, (group_ids.shape[0] + 1,))[group_ids]

@@ -1,9 +1,9 @@
 """Time couplings: how the times of text and images of one document depend on each other.
 
-Used by paradigms that insert items. A coupling is drawn for each document of the task `joint`;
-documents of all other tasks use `independent`.
+Paradigms that insert items use them. A coupling is drawn for each document of the task `joint`;
+documents of all other tasks have the coupling `independent`.
 
-    interleaved   images are inserted while text is generated, and have the times (12)
+    interleaved   images are inserted while text is generated, with the times (12) of `deletion`
     independent   text and each image have independent times; all images are present
     together      text and images share one time
     edited        the document is complete but has errors, see `edit_corruption`
@@ -22,7 +22,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 NAMES = ("interleaved", "independent", "together", "edited")
 
 MIN_EDIT_TIME = 0.5
-"""Lowest time of `edited` documents; at lower times more than half of the items are wrong."""
+"""Lowest time of `edited` documents: at lower times more than half of the items would be wrong."""
 
 
 @flax.struct.dataclass
@@ -73,22 +73,22 @@ class TimeCoupling:
         key_schedule, key_birth, key_text, key_image = jax.random.split(key, 4)
         which = tasks.sample_per_group(key_schedule, self.probs, canvas.segment)
         joint = task == tasks.NAMES.index("joint")
-        births, _, together, revised = (joint & (which == n) for n in range(len(NAMES)))
+        interleaved, _, together, edited = (joint & (which == n) for n in range(len(NAMES)))
         # The sum of stratified and independent uniform numbers, modulo 1, is uniform, and
         # different sums are independent.
         apart_text = jnp.mod(u + tasks.uniform_per_group(key_text, canvas.segment), 1.0)
         apart_image = jnp.mod(u + tasks.uniform_per_group(key_image, canvas.span), 1.0)
         text = self.time_sampler(jnp.where(together, u, apart_text))
         image = self.time_sampler(jnp.where(together, u, apart_image))
-        text = jnp.where(births, jnp.minimum(2 * u, 1.0), text)
-        birth = tasks.uniform_per_group(key_birth, canvas.span)
+        text = jnp.where(interleaved, jnp.minimum(2 * u, 1.0), text)
+        insert_time = tasks.uniform_per_group(key_birth, canvas.span)
         return CoupledTimes(
-            text=jnp.where(revised, MIN_EDIT_TIME + (1 - MIN_EDIT_TIME) * u, text),
-            image=jnp.where(births, deletion.interleaved_time(u, birth), image),
-            images_inserted=births,
-            edited=revised,
+            text=jnp.where(edited, MIN_EDIT_TIME + (1 - MIN_EDIT_TIME) * u, text),
+            image=jnp.where(interleaved, deletion.interleaved_time(u, insert_time), image),
+            images_inserted=interleaved,
+            edited=edited,
         )
 
 
 SHARED = TimeCoupling(probs=(0.0, 0.0, 1.0, 0.0), time_sampler=time_samplers.PowerTimeSampler())
-"""A distribution of the coupling `together` alone: all slots share the document's time."""
+"""Time coupling with `together` alone: all slots of a document share one time."""

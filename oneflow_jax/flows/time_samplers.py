@@ -8,14 +8,15 @@ import jax.numpy as jnp
 from oneflow_jax.shapes import Array, Float, Int, Key
 
 GOLDEN_RATIO_CONJUGATE = 0.6180339887498949
-"""Golden ratio minus 1: the first n multiples of it, modulo 1, are well spread for every n."""
+"""Golden ratio minus 1. Its first n multiples, modulo 1, spread evenly over [0, 1) for any n."""
 
 
 def sample_stratified(key: Key[Array, ""], batch_size: int) -> Float[Array, "B"]:
-    """Sample one u in [0, 1) per row, stratified: one in each of B equal intervals, shuffled.
+    """Sample one u per row, stratified: one u in each of B equal parts of [0, 1), in random order.
 
-    Each u alone is uniform. Together they cover the interval, which reduces the variance of the
-    loss (low-discrepancy sampling of Kingma et al., Variational Diffusion Models, appendix I.1).
+    Each u alone is uniform. The B numbers together cover the interval evenly, which reduces the
+    variance of the loss (low-discrepancy sampling of Kingma et al., Variational Diffusion Models,
+    appendix I.1).
     """
     key_shift, key_order = jax.random.split(key)
     strata = jax.random.permutation(key_order, batch_size)
@@ -27,19 +28,20 @@ def spread_over_documents(
 ) -> Float[Array, "*b L"]:
     """Return a different number in [0, 1) for each document packed into a row.
 
-    The first document gets the row's u; every following one adds the golden ratio, modulo 1. Each
-    number alone is uniform. All slots of a document get its number.
+    The first document gets the row's u. Each following document gets the number of the document
+    before it plus the golden ratio, modulo 1. Each number alone is uniform. All slots of a document
+    get the document's number.
     """
     return jnp.mod(u[..., None] + GOLDEN_RATIO_CONJUGATE * (segment - 1), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class PowerTimeSampler:
-    """Times t = u^exponent: uniform for exponent 1, more early (noisy) times above 1.
+    """Times t = u^exponent: uniform for exponent 1, more early (noisy) times for larger exponents.
 
-    The content of an image is determined early in the flow. The fewer images a data set has and
-    the more dimensions an image has, the earlier; in the extreme, text influences the image only
-    close to t = 0.
+    The content of an image is determined early in the flow: the earlier, the fewer images the data
+    set has and the more dimensions an image has. In the extreme case, text influences the image
+    only close to t = 0.
     """
 
     exponent: float = 1.0
@@ -53,7 +55,7 @@ class PowerTimeSampler:
 class LogitNormalTimeSampler:
     """Times t = sigmoid(mean + std * z), z standard normal: concentrated at intermediate times.
 
-    Esser et al., Scaling Rectified Flow Transformers, eq. 19. Sampled by inverting the cumulative
+    Esser et al., Scaling Rectified Flow Transformers, eq. 19. The sampler inverts the cumulative
     distribution function, so stratified u give stratified t.
     """
 

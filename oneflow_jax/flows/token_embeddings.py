@@ -3,8 +3,8 @@
     x_1 = E[id]      rows of E have norm sqrt(width), so each component has about unit variance
     x_0 = m + eps    learned mask embedding m plus Gaussian noise eps
 
-The noise is needed because an ODE that starts from one fixed point has only one
-trajectory and so generates only one text.
+The noise eps is necessary: an ODE that starts from one fixed point has only one trajectory, so it
+would generate one and the same text each time.
 """
 
 import jax
@@ -24,7 +24,7 @@ def normalize(table: EmbeddingTable) -> EmbeddingTable:
 
 
 def masked_noise(key: Key[Array, ""], table: EmbeddingTable, num_slots: int) -> Float[Array, "L E"]:
-    """Sample the noise x_0 of `num_slots` text slots."""
+    """Sample the noise x_0 = m + eps of `num_slots` text slots."""
     return table.mask_embedding[None] + jax.random.normal(
         key, (num_slots, *table.mask_embedding.shape)
     )

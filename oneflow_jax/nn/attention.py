@@ -1,4 +1,4 @@
-"""The attention module: its projections, and the KV cache."""
+"""The attention module: the KV cache, and the projections before and after attention."""
 
 import flax.linen as nn
 import flax.struct
@@ -19,10 +19,10 @@ QKV = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L 
 
 @flax.struct.dataclass
 class KVCache:
-    """Keys and values of earlier slots, by layer; the first `length` slots of each row are valid.
+    """Keys and values of earlier slots in every layer.
 
-    Slots from `length` on may hold anything: no query attends to them, and new slots overwrite
-    them.
+    The first `length` slots of each row are valid. Slots from `length` on may hold anything: no
+    query attends to them, and the next slots of the document overwrite them.
     """
 
     key: Float[Array, "N B S K A"]
@@ -34,7 +34,7 @@ class KVCache:
         return self.replace(length=self.length + num_slots)
 
     def concat_rows(self, other: "KVCache") -> "KVCache":
-        """Concatenate the rows of two caches with equally many slots, this one's first."""
+        """Concatenate the rows of this cache and those of `other`, which has the same slots."""
         return KVCache(
             jnp.concatenate([self.key, other.key], axis=1),
             jnp.concatenate([self.value, other.value], axis=1),
@@ -51,8 +51,8 @@ class KVCache:
 class Attention(nn.Module):
     """Multi-head attention with normalized queries and keys, and rotary positions.
 
-    The module has the projections before and after attention; `attend_with_cache` is called between
-    them.
+    The module holds only the projections. A layer calls `qkv_proj`, then the function
+    `attend_with_cache`, then `out_proj`.
     """
 
     heads: int
@@ -90,20 +90,20 @@ class Attention(nn.Module):
 def attend_with_cache(
     qkv: QKV, mask: AttentionMask, cache: KVCache | None, implementation: str
 ) -> tuple[Float[Array, "B L H A"], KVCache | None]:
-    """Compute attention, and write the new keys and values to the KV cache.
+    """Compute attention; with a KV cache, first write the new keys and values to it.
 
     Args:
         qkv: queries, keys and values.
-        mask: the attention mask; with a KV cache, over all slots of the cache.
-        cache: one layer of the KV cache, without the layer axis.
+        mask: the attention mask; with a KV cache, its keys are all slots of the cache.
+        cache: one layer of the KV cache, without the layer axis; None if keys are not cached.
         implementation: one of `attention_ops.IMPLEMENTATIONS`.
     """
     query, key, value = qkv
     if cache is not None:
         cache = _append(cache, key, value)
         key, value = cache.key, cache.value
-    found = attention_ops.dot_product_attention(query, key, value, mask, implementation)
-    return partitioning.with_logical_constraint(found, attention_ops.QUERY_AXES), cache
+    attn_output = attention_ops.dot_product_attention(query, key, value, mask, implementation)
+    return partitioning.with_logical_constraint(attn_output, attention_ops.QUERY_AXES), cache
 
 
 def _append(

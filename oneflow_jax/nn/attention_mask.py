@@ -1,9 +1,9 @@
 """Attention masks, stored as two integers per slot.
 
 Every attention pattern here has one form: a slot attends to the slots of its own segment, up to a
-last one. The last one is the segment's last slot (bidirectional), the slot itself (causal), or the
-last slot of its own image (mixed). L x L masks are materialized only by implementations that need
-them.
+last visible slot. The last visible slot is the last slot of the row (bidirectional), the slot
+itself (causal), or the last slot of its own image (mixed). Only implementations of attention that
+need an L x L mask materialize it.
 """
 
 import flax.struct
@@ -14,21 +14,22 @@ from oneflow_jax.canvas import AttentionPattern, Modality, NoisyCanvas
 from oneflow_jax.shapes import Array, Bool, Int
 
 INVISIBLE = -1
-"""The segment of slots that no slot attends to."""
+"""Segment number of padding keys: no query has this segment, so none attends to them."""
 
 
 @flax.struct.dataclass
 class AttentionMask:
     """Attention mask: query i attends to key j of its segment if key_index[j] <= last_visible[i].
 
-    Every query attends to at least one key, itself, so that no row of the softmax is empty.
+    Every query attends at least to its own key, so no row of the softmax is empty.
 
     Attributes:
         segment: segment of each of the L queries.
         last_visible: index of the last key that each query attends to.
         key_segment: segment of each of the S keys.
         key_index: index of each key, in reading order.
-        pattern: the attention pattern, if queries and keys are the same slots in order; else None.
+        pattern: the attention pattern, if queries and keys are the same slots in the same order;
+            None otherwise.
     """
 
     segment: Int[Array, "B L"]
@@ -43,7 +44,7 @@ class AttentionMask:
         return together & (self.key_index[:, None, :] <= self.last_visible[:, :, None])
 
     def pad_keys(self, num_keys: int) -> "AttentionMask":
-        """Pad the mask to `num_keys` keys; no query attends to the added ones."""
+        """Pad the mask to `num_keys` keys; no query attends to the padding."""
         beyond = ((0, 0), (0, num_keys - self.key_index.shape[1]))
         return self.replace(
             key_segment=jnp.pad(self.key_segment, beyond, constant_values=INVISIBLE),
@@ -55,8 +56,8 @@ class AttentionMask:
 def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
     """Build the attention mask of a canvas; no slot attends to another document.
 
-    Causal and mixed patterns need rows in reading order, and the slots of an image side by side.
-    PAD slots, of segment 0, attend to one another.
+    Causal and mixed patterns need rows in reading order, with the slots of each image side by side.
+    PAD slots have segment 0 and attend to one another.
     """
     segment, last = view.segment, view.segment.shape[1] - 1
     slots = jnp.broadcast_to(jnp.arange(last + 1), segment.shape)
@@ -66,8 +67,8 @@ def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
         until = slots
     else:
         # All slots of an image have the same order; a text slot gets a negative number of its own.
-        picture = jnp.where(view.modality == Modality.IMAGE, view.position[..., 0], -1 - slots)
-        ends = (picture != jnp.roll(picture, -1, axis=1)) | (segment != jnp.roll(segment, -1, 1))
+        image = jnp.where(view.modality == Modality.IMAGE, view.position[..., 0], -1 - slots)
+        ends = (image != jnp.roll(image, -1, axis=1)) | (segment != jnp.roll(segment, -1, 1))
         ends |= slots == last
         until = jax.lax.cummin(jnp.where(ends, slots, last), axis=1, reverse=True)
     return AttentionMask(segment, until, segment, slots, pattern)
@@ -76,8 +77,8 @@ def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
 def for_decode(view: NoisyCanvas, length: Int[Array, "B"], num_keys: int) -> AttentionMask:
     """Build the mask of c new slots over a KV cache whose first `length` slots are valid.
 
-    A text slot attends to the slots before it and to itself. The slots of an image come all at
-    once, and attend to one another too.
+    A text slot attends to the slots before it and to itself. The c new slots are either text or
+    one whole image; the slots of an image also attend to one another.
     """
     rows, count = view.modality.shape
     own = jnp.where(view.modality == Modality.IMAGE, count - 1, jnp.arange(count)[None])

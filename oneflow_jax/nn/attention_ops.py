@@ -1,4 +1,4 @@
-"""Dot-product attention, and the implementations of it.
+"""Dot-product attention, with a choice of three implementations.
 
 | implementation | scores                            | masks                 | use for            |
 |----------------|-----------------------------------|-----------------------|--------------------|
@@ -6,9 +6,9 @@
 | `blockwise`    | one block of keys at a time       | any                   | long rows          |
 | `splash`       | in a TPU kernel, never in memory  | bidirectional, causal | TPUs               |
 
-Where the mesh shards the slots of a row, attention is a ring of `blockwise`, also if
-another one is configured. Decoding with a KV cache has no fixed pattern: there `splash` falls back
-to `blockwise`.
+Where the mesh shards the slots of a row, ring attention with `blockwise` on each device replaces
+the configured implementation. The mask of decoding with a KV cache has no fixed pattern, so
+`splash` falls back to `blockwise` there.
 """
 
 import functools
@@ -32,7 +32,9 @@ def dot_product_attention(
     mask: AttentionMask,
     implementation: str,
 ) -> Float[Array, "B L H A"]:
-    """Compute softmax(query . key / sqrt(A)) value over the keys that the mask allows; K divides H.
+    """Compute softmax(query . key / sqrt(A)) value over the keys that the mask allows.
+
+    K divides H: each key head serves H / K query heads.
 
     Args:
         query: queries of the L slots.

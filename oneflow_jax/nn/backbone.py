@@ -1,4 +1,4 @@
-"""The transformer: a stack of equal layers under `nn.scan`, with optional rematerialization."""
+"""The transformer: a stack of identical layers under `nn.scan`, with optional rematerialization."""
 
 import dataclasses
 
@@ -16,8 +16,8 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""Rematerialization policies: save all activations, the results of weight matrices, or only the
-inputs of layers."""
+"""Rematerialization policies, by what is saved for the backward pass: all activations ("none"), the
+results of products with weight matrices ("dots"), or only the inputs of layers ("full")."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,10 @@ class TransformerConfig:
         layers, width, heads, kv_heads, head_width, hidden: N, D, H, K, A, F of `shapes`;
             K divides H, A is a multiple of 8.
         remat: one of `REMAT`.
-        scan_unroll: number of layers in each iteration of the scan; with all of them the code has
-            no loop, which takes longer to compile and runs faster on CPUs.
-        dtype: type of matrix products; parameters are always float32.
+        scan_unroll: number of layers in each iteration of the scan. With `layers`, the program has
+        no
+            loop: it takes longer to compile and runs faster on CPUs.
+        dtype: data type of matrix products; parameters are always float32.
         attention: one of `attention_ops.IMPLEMENTATIONS`.
     """
 
@@ -51,10 +52,10 @@ class LayerInputs:
     """Inputs that all layers share.
 
     Attributes:
-        attention_mask: the attention mask; with a KV cache, over all slots of the cache.
+        attention_mask: the attention mask; with a KV cache, its keys are all slots of the cache.
         rope: rotary angles of the slots.
         is_image: True for image slots.
-        length: with a KV cache, the number of its valid slots.
+        length: number of valid slots in each row of the KV cache; None without a cache.
     """
 
     attention_mask: AttentionMask
@@ -68,9 +69,9 @@ LayerKV = tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]] | None
 
 
 class TransformerLayer(nn.Module):
-    """A layer: computation per slot, attention, computation per slot.
+    """A layer: `pre_attention` per slot, attention between slots, `post_attention` per slot.
 
-    Subclasses implement the computation per slot.
+    Subclasses implement the two methods.
     """
 
     config: TransformerConfig
@@ -78,13 +79,13 @@ class TransformerLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "B L D"], layer_inputs: LayerInputs, layer_kv: LayerKV
     ) -> tuple[Float[Array, "B L D"], LayerKV]:
-        """Return the next layer's input and this layer's keys and values, as `nn.scan` needs it."""
+        """Return the next layer's input, and this layer's keys and values in the KV cache."""
         cache = None if layer_kv is None else attention.KVCache(*layer_kv, layer_inputs.length)
-        asked, way = self.pre_attention(x, layer_inputs), self.config.attention
-        gathered, cache = attention.attend_with_cache(
-            asked, layer_inputs.attention_mask, cache, way
+        qkv, implementation = self.pre_attention(x, layer_inputs), self.config.attention
+        attn_output, cache = attention.attend_with_cache(
+            qkv, layer_inputs.attention_mask, cache, implementation
         )
-        x = self.post_attention(x, layer_inputs, gathered)
+        x = self.post_attention(x, layer_inputs, attn_output)
         layer_kv = None if cache is None else (cache.key, cache.value)
         return partitioning.with_logical_constraint(x, ("rows", "slots", "act_width")), layer_kv
 
@@ -144,7 +145,7 @@ class Backbone(nn.Module):
         layer_inputs: LayerInputs,
         cache: attention.KVCache | None = None,
     ) -> tuple[Float[Array, "B L D"], attention.KVCache | None]:
-        """Return the normalized output for every slot, and the KV cache with the slots."""
+        """Return the normalized output for every slot, and the KV cache with the new slots."""
         size, layer = self.config, self.layer
         if REMAT[size.remat] is not None:
             # prevent_cse is not needed within a scan: XLA cannot merge the recomputation away.

@@ -1,9 +1,10 @@
-"""Blockwise attention: it holds the scores of one block of keys at a time, not all L x S.
+"""Blockwise attention: only the scores of one block of keys are in memory at a time, not all L x S.
 
-The softmax is computed online, with the running sum, maximum score and weighted values (Milakov &
-Gimelshein, Online Normalizer Calculation for Softmax, 2018). The backward pass recomputes scores
-from the logsumexp (Dao et al., FlashAttention, 2022, algorithm 4), so that memory is O(L x block)
-there too. Scores and sums are float32 for every dtype of the network.
+The softmax is online: a scan over blocks keeps the maximum score, the sum of weights and the sum of
+weighted values so far (Milakov & Gimelshein, Online Normalizer Calculation for Softmax, 2018). The
+backward pass recomputes the weights from the saved logsumexp (Dao et al., FlashAttention, 2022,
+algorithm 4), so its memory is O(L x block) too. Scores and sums are float32 for every dtype of the
+network.
 """
 
 import math
@@ -19,7 +20,7 @@ BLOCK_K = 512
 """Keys in a block."""
 
 MASK_VALUE = jnp.finfo(jnp.float32).min
-"""Running maximum before any key: finite, so that it can be subtracted from itself."""
+"""Value of the running maximum before any key. It is finite, because inf - inf would be NaN."""
 
 GroupedHeads = Float[Array, "B L K G A"]
 """Queries, or an array of their shape, grouped by the key head they use: H = K G."""
@@ -27,7 +28,7 @@ GroupedHeads = Float[Array, "B L K G A"]
 
 @flax.struct.dataclass
 class KVBlock:
-    """Keys and values with their part of the attention mask: what a ring passes on."""
+    """Keys and values with their part of the attention mask; ring attention passes these around."""
 
     key: Float[Array, "B S K A"]
     value: Float[Array, "B S K A"]
@@ -69,10 +70,10 @@ def make_kv_block(
 
 
 def add_barrier(mask: AttentionMask, dependency: Array) -> AttentionMask:
-    """Make the mask depend on `dependency`, so that it is not available earlier.
+    """Make the mask depend on `dependency`, so that XLA cannot compute it before that array.
 
-    `nn.scan` hoists what does not depend on the loop out of it: the boolean masks of all blocks at
-    once.
+    Otherwise the boolean masks would not depend on the scan over layers. XLA would hoist them out
+    of the loop and hold those of all blocks in memory at once.
     """
     return jax.lax.optimization_barrier((mask, dependency))[0]
 
@@ -87,7 +88,7 @@ def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
 def update_softmax(
     state: OnlineSoftmax, query: GroupedHeads, kv: KVBlock, mask: AttentionMask
 ) -> OnlineSoftmax:
-    """Update the state with a block of keys; only the queries' fields of `mask` are used."""
+    """Update the state with the keys in `kv`, block by block; `mask` is that of the queries."""
 
     def absorb(so_far: OnlineSoftmax, block: KVBlock) -> tuple[OnlineSoftmax, None]:
         scores, seen = _masked_scores(query, block, mask)
@@ -110,13 +111,15 @@ def finalize_softmax(
     state: OnlineSoftmax, query: Float[Array, "B L H A"]
 ) -> tuple[Float[Array, "B L H A"], Float[Array, "B K G L"]]:
     """Return the output of attention after all keys, and the logsumexp of the scores."""
-    gathered = jnp.moveaxis(state.acc / state.row_sum[..., None], 3, 1)
-    return gathered.reshape(query.shape).astype(query.dtype), state.row_max + jnp.log(state.row_sum)
+    attn_output = jnp.moveaxis(state.acc / state.row_sum[..., None], 3, 1)
+    return attn_output.reshape(query.shape).astype(query.dtype), state.row_max + jnp.log(
+        state.row_sum
+    )
 
 
 @flax.struct.dataclass
 class BackwardInputs:
-    """Inputs of the backward pass per query.
+    """What the backward pass needs to know about each query.
 
     Attributes:
         query: the queries.
@@ -147,7 +150,7 @@ def prepare_backward(
 def block_gradients(
     kv: KVBlock, mask: AttentionMask, inputs: BackwardInputs
 ) -> tuple[GroupedHeads, tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]]]:
-    """Compute the gradient contribution of a block of keys: dQ, and (dK, dV), all float32."""
+    """Compute the gradients that some keys and values contribute: dQ, and (dK, dV), all float32."""
     scale = 1 / math.sqrt(inputs.query.shape[-1])
     dtype = inputs.query.dtype
 
@@ -168,7 +171,7 @@ def block_gradients(
 
 
 def group_heads(x: Float[Array, "B L H A"], kv_heads: int) -> GroupedHeads:
-    """Group query heads by the key head they use, of which there are `kv_heads`."""
+    """Group query heads by the key head that they use; `kv_heads` is the number of key heads."""
     return x.reshape(*x.shape[:2], kv_heads, -1, x.shape[-1])
 
 
@@ -178,18 +181,25 @@ def _forward(
     value: Float[Array, "B S K A"],
     mask: AttentionMask,
 ) -> tuple[Float[Array, "B L H A"], PyTree]:
-    queries, near = group_heads(query, key.shape[2]), add_barrier(mask, query)
-    whole = update_softmax(init_softmax(queries), queries, make_kv_block(key, value, near), near)
-    found, log_total = finalize_softmax(whole, query)
-    return found, (query, key, value, mask, found, log_total)
+    queries, delayed_mask = group_heads(query, key.shape[2]), add_barrier(mask, query)
+    whole = update_softmax(
+        init_softmax(queries), queries, make_kv_block(key, value, delayed_mask), delayed_mask
+    )
+    attn_output, log_total = finalize_softmax(whole, query)
+    return attn_output, (query, key, value, mask, attn_output, log_total)
 
 
 def _backward(
     residuals: PyTree, grad_out: Float[Array, "B L H A"]
 ) -> tuple[Array, Array, Array, None]:
-    query, key, value, sight, found, log_total = residuals
-    of, near = prepare_backward(query, found, log_total, grad_out), add_barrier(sight, grad_out)
-    by_query, (by_key, by_value) = block_gradients(make_kv_block(key, value, near), near, of)
+    query, key, value, mask, attn_output, log_total = residuals
+    inputs, delayed_mask = (
+        prepare_backward(query, attn_output, log_total, grad_out),
+        add_barrier(mask, grad_out),
+    )
+    by_query, (by_key, by_value) = block_gradients(
+        make_kv_block(key, value, delayed_mask), delayed_mask, inputs
+    )
     by_query = by_query.reshape(query.shape).astype(query.dtype)
     return by_query, by_key.astype(key.dtype), by_value.astype(value.dtype), None
 
@@ -200,7 +210,7 @@ attend.defvjp(_forward, _backward)
 def _masked_scores(
     query: GroupedHeads, block: KVBlock, mask: AttentionMask
 ) -> tuple[Float[Array, "B K G L S"], Bool[Array, "B 1 1 L S"]]:
-    """Return the scores of a block's keys, and the mask of those that count."""
+    """Return the scores of a block's keys, and a mask that is True for visible keys."""
     seen = mask.replace(key_segment=block.segment, key_index=block.index).materialize()
     scores = _einsum_f32("blkga,bska->bkgls", query, block.key)
     return scores / math.sqrt(query.shape[-1]), seen[:, None, None]
@@ -211,7 +221,7 @@ def _einsum_f32(subscripts: str, lhs: Array, rhs: Array) -> Array:
 
 
 def _split_blocks(kv: KVBlock) -> KVBlock:
-    """Split keys into blocks, `[n B block ...]`; padding of the last block is invisible."""
+    """Split keys into n blocks, `[n B block ...]`; no query attends to the padding of the last."""
     slots = kv.index.shape[1]
     size = min(BLOCK_K, slots)
     more = -slots % size
@@ -225,6 +235,6 @@ def _split_blocks(kv: KVBlock) -> KVBlock:
 
 
 def _merge_blocks(blocks: Float[Array, "n B block K A"], num_keys: int) -> Float[Array, "B S K A"]:
-    """Join blocks, and return the first `num_keys` keys."""
+    """Join the blocks of `_split_blocks`, and return the first `num_keys` keys."""
     x = jnp.moveaxis(blocks, 0, 1)
     return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :num_keys]

@@ -1,4 +1,4 @@
-"""A model bound to its parameters: what samplers call."""
+"""A model together with its parameters: the network that samplers call."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from oneflow_jax.shapes import Outputs, PyTree
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundModel:
-    """`model` with `params`; its methods are those of the model."""
+    """`model` with `params`; the methods call those of the model with the same names."""
 
     model: Model
     params: PyTree

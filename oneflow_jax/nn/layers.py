@@ -1,4 +1,4 @@
-"""Layers of a transformer block except attention, and the embedding of the time t."""
+"""Layers of the transformer other than attention, and the embedding of the time t."""
 
 import math
 
@@ -11,18 +11,19 @@ from oneflow_jax.shapes import Array, Float, Int
 
 ROPE_THETA_ORDER = 10_000.0
 ROPE_THETA_GRID = 100.0
-"""Longest wavelength of the rotary angles over 2 pi: long for order, short for rows and columns."""
+"""Longest wavelength of the rotary angles, divided by 2 pi. It is long for the reading order and
+short for rows and columns of an image."""
 
 TIME_SCALE = 1000.0
-"""Factor of t in the time embedding: sinusoids made for the 1,000 steps of diffusion hardly change
-over [0, 1]."""
+"""Factor of t in the time embedding. The sinusoids are those of diffusion models with 1,000 steps;
+without the factor they would hardly change over [0, 1]."""
 
 
 class Linear(nn.Module):
     """Linear map x W (+ b) over the last `num_input_axes` axes of x, with logical axis names.
 
-    linen's DenseGeneral initializes a flattened kernel, so that the logical axis names of the
-    unflattened kernel are lost under a mesh.
+    It replaces linen's DenseGeneral, which initializes a flattened kernel: under a mesh, the
+    logical axis names of the unflattened kernel are lost there.
 
     Attributes:
         features: shape of the output's new axes.
@@ -42,15 +43,15 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Apply the map; the leading axes of x stay."""
+        """Apply the map to the last axes of x; the leading axes are batch axes."""
         n = self.num_input_axes
         shape = (*x.shape[-n:], *self.features)
         ins, outs = tuple(range(n)), tuple(range(n, len(shape)))
         init = nn.initializers.lecun_normal(in_axis=ins, out_axis=outs)
         init = nn.initializers.zeros if self.zero_init else init
         kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape)
-        # The product of 2-D matrices: XLA's CPU backend takes 1.7 times as long, forward and
-        # backward, if the axes are not flattened.
+        # Multiply 2-D matrices: without flattening the axes, XLA's CPU backend takes 1.7 times as
+        # long, forward and backward.
         flat = x.reshape(-1, math.prod(shape[:n])).astype(self.dtype)
         kernel = partitioning.all_gather_fsdp(kernel.astype(self.dtype), self.axes)
         y = flat @ kernel.reshape(flat.shape[-1], -1)
@@ -147,7 +148,7 @@ def apply_rope(
     cos = jnp.concatenate([cos, cos], axis=-1)
     sin = jnp.concatenate([-sin, sin], axis=-1)
     whole = x.astype(jnp.float32)
-    # x times cos plus x with its halves swapped times sin: XLA's CPU backend takes 1.1 times as
-    # long for a layer that rotates the halves separately and concatenates them.
-    other = jnp.roll(whole, x.shape[-1] // 2, axis=-1)
-    return (whole * cos + other * sin).astype(x.dtype)
+    # x * cos + swap_halves(x) * sin. Rotating the two halves separately and concatenating them
+    # takes 1.1 times as long per layer on XLA's CPU backend.
+    swapped = jnp.roll(whole, x.shape[-1] // 2, axis=-1)
+    return (whole * cos + swapped * sin).astype(x.dtype)

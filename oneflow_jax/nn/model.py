@@ -1,4 +1,4 @@
-"""The mixed-modal transformer: slots in, the outputs of the paradigm's heads out."""
+"""The mixed-modal transformer: from a noisy canvas to the outputs of the paradigm's heads."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ class Model(nn.Module):
         config: shape of the backbone.
         vocab: number of token ids, V.
         embed_width: width of a token embedding, E.
-        heads: the outputs for every slot.
-        attention_pattern: the slots that a slot may attend to.
+        heads: the paradigm's heads; each gives one output for every slot.
+        attention_pattern: which slots a slot may attend to: bidirectional, causal or mixed.
     """
 
     config: backbone.TransformerConfig
@@ -28,7 +28,7 @@ class Model(nn.Module):
     layer = backbone.Block
 
     def setup(self) -> None:
-        """Create the embeddings `rows` and `mask`, the input projections, backbone and heads."""
+        """Create token embeddings `rows`, mask embedding `mask`, projections, backbone, heads."""
         dtype, width = self.config.dtype, self.config.width
         normal = nn.initializers.normal(1.0)
         self.rows = self.param(
@@ -58,7 +58,7 @@ class Model(nn.Module):
     def __call__(self, view: NoisyCanvas) -> Outputs:
         """Return the output of each head for every slot, `[B L head.width]` in float32.
 
-        Every head is applied to every slot; the paradigm uses the outputs that make sense.
+        Every head is applied to every slot, text or image. The paradigm selects the outputs to use.
         """
         x, _ = self._run(view, attention_mask.from_canvas(view, self.attention_pattern), None)
         return self._apply_heads(x)
@@ -68,7 +68,7 @@ class Model(nn.Module):
     ) -> tuple[Outputs, attention.KVCache]:
         """Run the model on a prompt, and write its slots to an empty KV cache.
 
-        The length of the cache stays 0: `KVCache.advance` counts slots as valid.
+        The length of the cache stays 0 until the caller counts the slots with `KVCache.advance`.
         """
         seen = attention_mask.from_canvas(view, self.attention_pattern).pad_keys(cache.key.shape[2])
         x, cache = self._run(view, seen, cache)

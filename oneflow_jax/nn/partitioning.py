@@ -1,7 +1,7 @@
-"""Sharding of activations by logical axis names, with the mesh and rules of the context.
+"""Sharding of arrays by the logical names of their axes.
 
-`sharding.mesh_context` sets mesh and rules. Without them all arrays are on one device, and the
-functions here return their arguments unchanged.
+`sharding.mesh_context` sets the mesh, and the rules that map logical names to mesh axes. Outside of
+that context all arrays are on one device, and the functions here return their arguments unchanged.
 """
 
 import functools
@@ -32,9 +32,10 @@ def with_logical_constraint(x: Array, logical_axes: LogicalAxes) -> Array:
 def all_gather_fsdp(x: Array, logical_axes: LogicalAxes) -> Array:
     """Gather a parameter for use: unsharded along the axes that the rules map to fsdp.
 
-    The parameter is gathered as a whole, and its gradient is scattered back to the shards. Without
-    this, XLA multiplies large matrices shard by shard while they circulate, in thin slices that are
-    slow on TPUs, and gathers the matrices of attention twice.
+    The forward pass gathers the whole parameter, and the backward pass scatters its gradient back
+    to the shards. Without this function, XLA passes the shards of large matrices around and
+    multiplies one thin slice at a time, which is slow on TPUs. It also gathers the matrices of
+    attention twice.
     """
     if not _has_mesh():
         return x
@@ -72,7 +73,7 @@ def logical_shard_map(
 
     Args:
         function: a function of arrays; it may use collectives along the mesh's axes.
-        in_axes: for each argument the logical names of its axes; for a tree, those of all leaves.
+        in_axes: the logical axis names of each argument; if it is a tree, of each of its leaves.
         out_axes: logical names of the result's axes.
     """
     if not _has_mesh():
@@ -86,7 +87,10 @@ def logical_shard_map(
 
 
 def target_platform() -> str:
-    """Return the platform of the mesh: code may be compiled for devices of another machine."""
+    """Return the platform of the mesh, "cpu" or "tpu"; of the default device without a mesh.
+
+    The mesh may have devices of another machine, for which the program is compiled here.
+    """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()
 

@@ -1,10 +1,10 @@
-"""Ring attention over sharded slots: keys and values circulate among devices, queries stay.
+"""Ring attention over sharded slots: keys and values move around a ring of devices, queries stay.
 
-Each device attends to its own keys, passes them on, and attends to its neighbor's, until it has
-seen all of them. In the backward pass the gradients of keys and values circulate with them, and are
-back on their device after a full round (Liu et al., Ring Attention with Blockwise Transformers,
-2023). No device holds the whole row, and communication overlaps with
-computation. Within a device, attention is blockwise.
+Each device attends to its own keys, sends them to the next device, and attends to the keys that it
+receives, until it has attended to all keys. In the backward pass, the gradients of keys and values
+move together with the keys and values, and are back on their own device after a full round (Liu et
+al., Ring Attention with Blockwise Transformers, 2023). No device holds the whole row, and
+communication overlaps with computation. Within a device, attention is blockwise.
 """
 
 import functools
@@ -27,8 +27,8 @@ def attend(
 ) -> Float[Array, "B L H A"]:
     """Compute softmax(query . key / sqrt(A)) value over the keys of all devices along `axis`.
 
-    Arguments and result are this device's shard of the slots; the indices in the mask are those of
-    the whole row.
+    Arguments and result are this device's shard of the slots. The indices in the mask count the
+    slots of the whole row.
     """
     return _forward(query, key, value, mask, axis)[0]
 
@@ -40,46 +40,46 @@ def _forward(
     mask: AttentionMask,
     axis: str,
 ) -> tuple[Float[Array, "B L H A"], PyTree]:
-    queries, near = (
+    queries, delayed_mask = (
         blockwise_attention.group_heads(query, key.shape[2]),
         blockwise_attention.add_barrier(mask, query),
     )
 
     def attend_and_pass(carry: PyTree, _: None) -> tuple[PyTree, None]:
-        partial, given = carry
+        partial, kv = carry
         return (
-            blockwise_attention.update_softmax(partial, queries, given, near),
-            _rotate(given, axis),
+            blockwise_attention.update_softmax(partial, queries, kv, delayed_mask),
+            _rotate(kv, axis),
         ), None
 
     start = (
         blockwise_attention.init_softmax(queries),
-        blockwise_attention.make_kv_block(key, value, near),
+        blockwise_attention.make_kv_block(key, value, delayed_mask),
     )
     rounds = jax.lax.axis_size(axis) - 1
     (partial, last), _ = jax.lax.scan(attend_and_pass, start, length=rounds)
-    whole = blockwise_attention.update_softmax(partial, queries, last, near)
-    found, log_total = blockwise_attention.finalize_softmax(whole, query)
-    return found, (query, key, value, mask, found, log_total)
+    whole = blockwise_attention.update_softmax(partial, queries, last, delayed_mask)
+    attn_output, log_total = blockwise_attention.finalize_softmax(whole, query)
+    return attn_output, (query, key, value, mask, attn_output, log_total)
 
 
 def _backward(
     axis: str, residuals: PyTree, grad_out: Float[Array, "B L H A"]
 ) -> tuple[Array, Array, Array, None]:
-    query, key, value, sight, found, log_total = residuals
-    of, near = (
-        blockwise_attention.prepare_backward(query, found, log_total, grad_out),
-        blockwise_attention.add_barrier(sight, grad_out),
+    query, key, value, mask, attn_output, log_total = residuals
+    inputs, delayed_mask = (
+        blockwise_attention.prepare_backward(query, attn_output, log_total, grad_out),
+        blockwise_attention.add_barrier(mask, grad_out),
     )
 
     def add_and_pass(carry: PyTree, _: None) -> tuple[PyTree, None]:
-        by_query, given, by_given = carry
-        more, also = blockwise_attention.block_gradients(given, near, of)
-        by_given = _rotate(jax.tree.map(jnp.add, by_given, also), axis)
-        return (by_query + more, _rotate(given, axis), by_given), None
+        by_query, kv, by_given = carry
+        more, grad_kv = blockwise_attention.block_gradients(kv, delayed_mask, inputs)
+        by_given = _rotate(jax.tree.map(jnp.add, by_given, grad_kv), axis)
+        return (by_query + more, _rotate(kv, axis), by_given), None
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (of.query, (key, value)))
-    start = (zeros[0], blockwise_attention.make_kv_block(key, value, near), zeros[1])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (inputs.query, (key, value)))
+    start = (zeros[0], blockwise_attention.make_kv_block(key, value, delayed_mask), zeros[1])
     rounds = jax.lax.axis_size(axis)
     (by_query, _, (by_key, by_value)), _ = jax.lax.scan(add_and_pass, start, length=rounds)
     by_query = by_query.reshape(query.shape).astype(query.dtype)
@@ -90,7 +90,7 @@ attend.defvjp(_forward, _backward)
 
 
 def _rotate(tree: PyTree, axis: str) -> PyTree:
-    """Receive the previous device's values, and pass this device's on."""
+    """Send this device's arrays to the next device, and return those of the previous device."""
     count = jax.lax.axis_size(axis)
     to = [(n, (n + 1) % count) for n in range(count)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to), tree)

@@ -1,7 +1,7 @@
-"""Attention by JAX's Pallas kernel for TPUs, which skips blocks that are masked.
+"""Attention with splash attention, JAX's Pallas kernel for TPUs, which skips masked blocks.
 
-The kernel supports segments, and masks that are equal for all rows: bidirectional and causal ones.
-Scores never leave the chip, and blocks that the mask excludes are not computed.
+The kernel supports segments, and patterns that are equal for all rows: bidirectional and causal.
+Scores stay in on-chip memory, and blocks that the mask excludes are not computed.
 """
 
 import jax
@@ -20,10 +20,10 @@ SUPPORTED_MASKS = {
 """The kernel's mask of each attention pattern that it supports."""
 
 LANES = 128
-"""The kernel needs row lengths and head widths that are multiples of this."""
+"""Row lengths and head widths are padded to a multiple of this number, as the kernel requires."""
 
 BLOCK_SIZES = (512, 384, 256, LANES)
-"""Slots in a block: the first of these that divides the row's length is used."""
+"""Block sizes in slots; the first one that divides the row's length is used."""
 
 
 def attend(
@@ -36,7 +36,7 @@ def attend(
 ) -> Float[Array, "B L H A"]:
     """Compute softmax(query . key / sqrt(A)) value with a mask whose pattern the kernel supports.
 
-    `interpret` runs the kernel in interpreter mode on any device, for tests.
+    With `interpret`, the kernel runs in interpreter mode on any device; tests use this.
     """
     _, length, heads, width = query.shape
     slots, channels = -length % LANES, -width % LANES
@@ -46,13 +46,13 @@ def attend(
         x = jnp.pad(x, ((0, 0), (0, slots), (0, 0), (0, channels)))
         return jnp.moveaxis(x, 2, 1)
 
-    # Padded slots attend only to one another, and are cut off afterwards.
+    # Padded slots attend only to one another, and the slice below removes them.
     segment = jnp.pad(mask.segment, ((0, 0), (0, slots)), constant_values=INVISIBLE)
     kernel = _make_kernel(mask.pattern, length + slots, heads, interpret)
-    found = jax.vmap(kernel)(
+    attn_output = jax.vmap(kernel)(
         filled(query), filled(key), filled(value), kernels.SegmentIds(segment, segment)
     )
-    return jnp.moveaxis(found, 1, 2)[:, :length, :, :width]
+    return jnp.moveaxis(attn_output, 1, 2)[:, :length, :, :width]
 
 
 def _make_kernel(

@@ -1,9 +1,9 @@
 """A transformer with two towers: separate parameters for text slots and for image slots.
 
-Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024: "modality
-specific" norms, query, key, value and output projections and MLPs; attention over all slots
-jointly. The text tower can be trained alone first and frozen then: its outputs for documents
-without images stay bitwise equal.
+Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024. Each
+tower has its own norms, MLPs, and query, key, value and output projections. Attention runs over all
+slots jointly. The text tower can first be trained alone and then be frozen: its outputs for
+documents without images stay bitwise equal.
 """
 
 import jax
@@ -15,15 +15,15 @@ from oneflow_jax.nn.model import Model
 from oneflow_jax.shapes import Array, Float, PyTree
 
 IMAGE_PARAMS = r"backbone/blocks/image/|image_in/|clock/|outputs_image/"
-"""Pattern of the names of parameters for images only; all others are the text model's."""
+"""Regular expression for the names of parameters of the image tower; all others belong to text."""
 
 TEXT_PARAMS = rf"^(?!{IMAGE_PARAMS})"
-"""Pattern of the names of the text model's parameters. The last norm is among them: images do not
-need its scale, since the projection to patches follows it."""
+"""Regular expression for the names of the text model's parameters. They include the last norm:
+images need no scale of their own there, since the projection to patches follows the norm."""
 
 
 class ModalityBlock(backbone.TransformerLayer):
-    """A layer with a block for text and one for images; each slot uses its own."""
+    """A layer with one block for text slots and one for image slots."""
 
     def setup(self) -> None:
         """Create the two blocks."""
@@ -53,15 +53,15 @@ class ModalityBlock(backbone.TransformerLayer):
         )
 
     def _select(self, layer_inputs: backbone.LayerInputs, image: PyTree, text: PyTree) -> PyTree:
-        def pick(one: Array, other: Array) -> Array:
-            shape = layer_inputs.is_image.shape + (1,) * (one.ndim - 2)
-            return jnp.where(layer_inputs.is_image.reshape(shape), one, other)
+        def pick(image_leaf: Array, text_leaf: Array) -> Array:
+            shape = layer_inputs.is_image.shape + (1,) * (image_leaf.ndim - 2)
+            return jnp.where(layer_inputs.is_image.reshape(shape), image_leaf, text_leaf)
 
         return jax.tree.map(pick, image, text)
 
 
 class TwoTowerModel(Model):
-    """The mixed-modal transformer with two towers; text is not conditioned on time."""
+    """The mixed-modal transformer with two towers; only image slots get the time embedding."""
 
     layer = ModalityBlock
 

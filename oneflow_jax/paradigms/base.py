@@ -1,6 +1,7 @@
-"""Interface of a paradigm: a family of models that the training step and the sampler can use.
+"""Interface of a paradigm: one family of models, with its corruption, loss and sampler.
 
-One object owns corruption, loss and sampler, so that training and sampling cannot disagree.
+One object has all three, so that training and sampling always use the same definitions. The
+training step and the generator call the interface and do not depend on the paradigm.
 """
 
 from typing import Protocol
@@ -16,7 +17,7 @@ from oneflow_jax.shapes import Array, Float, Key, Outputs, PyTree, Sums
 
 
 def target_counts(canvas: Canvas) -> Sums:
-    """Count the slots to generate of each modality: loss totals are divided by these counts."""
+    """Count the text slots and the image slots to generate, the divisors of the loss totals."""
     return {
         "text": jnp.sum(canvas.to_generate & canvas.is_text).astype(jnp.float32),
         "image": jnp.sum(canvas.to_generate & canvas.is_image).astype(jnp.float32),
@@ -24,7 +25,7 @@ def target_counts(canvas: Canvas) -> Sums:
 
 
 def require_euler(name: str, plan: SamplingPlan) -> None:
-    """Check that the solver is Euler's: it is the only one for tokens that change in jumps.
+    """Check that the plan's solver is Euler's method, the only one for tokens that change in jumps.
 
     Raises:
         UserError: the plan has another solver.
@@ -80,13 +81,14 @@ class Paradigm(Protocol):
 
     @property
     def supports_editing(self) -> bool:
-        """Whether the paradigm can edit a finished document: follow a plan that starts at t > 0."""
+        """Whether the model can edit a finished document, by a plan that starts at t > 0."""
 
     @property
     def at_shared_time(self) -> "Paradigm":
         """Copy of this paradigm in which all slots of a document have the same time, t = u.
 
-        Sampling has such times, too. The copy serves to measure the loss as a function of t.
+        The copy is for measuring the loss as a function of t. Sampling gives all slots one time
+        too.
         """
 
     def counts(self, canvas: Canvas) -> Sums:
@@ -99,10 +101,9 @@ class Paradigm(Protocol):
 
         Args:
             key: random key of the row.
-            u: time of each document, before the time sampler maps it, broadcast over its slots;
-                uniform in [0, 1).
+            u: uniform number in [0, 1) of each slot's document; the time sampler maps it to a time.
             canvas: the clean row.
-            table: the token embeddings; gradients flow into them.
+            table: the token embeddings, which the loss trains through the result.
         """
 
     def loss(self, outputs: Outputs, targets: PyTree) -> dict[str, metrics.Average]:
@@ -112,13 +113,14 @@ class Paradigm(Protocol):
         """Check that the paradigm can follow a plan.
 
         Raises:
-            UserError: it cannot.
+            UserError: the paradigm cannot follow the plan.
         """
 
     def nfe(self, plan: SamplingPlan) -> int:
         """Return the number of forward passes (NFE) that `sample` will take for one batch.
 
-        It is 0 if the plan does not determine it; `SampleOutput.nfe` is the number actually taken.
+        The result is 0 if the plan does not determine the NFE. `SampleOutput.nfe` is the number of
+        passes that sampling actually took.
         """
 
     def sample(
@@ -129,4 +131,7 @@ class Paradigm(Protocol):
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Generate all slots that are not given, in all rows at once; `keys` has a key per row."""
+        """Generate all slots that are not given, in all rows at once.
+
+        `keys` has one PRNG key per row.
+        """

@@ -5,10 +5,12 @@
              small
     sample   token by token with a KV cache, image tokens too      samplers/autoregressive.py
 
-Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024: documents in reading
-order, normalized queries and keys (all paradigms here have them), z-loss with weight 1e-5. Ramesh
-et al., Zero-Shot Text-to-Image Generation, 2021 (DALL-E): the text first, then the image tokens,
-and loss weights 1:7. Both paradigms use this code; they differ only in layout and loss weights.
+Two paradigms use this code and differ only in layout and loss weights. `chameleon` follows
+Chameleon
+Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024: documents are in reading order,
+queries and keys are normalized (as in all paradigms here), and the z-loss has weight 1e-5. `dalle`
+follows Ramesh et al., Zero-Shot Text-to-Image Generation, 2021: all text comes first and then the
+image tokens, with loss weights 1:7.
 """
 
 import dataclasses
@@ -45,8 +47,8 @@ class Chameleon:
     Attributes:
         token_space: the tokens that may be generated.
         code_id_range: range of the ids of image tokens.
-        task_mixture: the training tasks and their probabilities; documents of the task
-            `text_to_image` whose text is dropped show the network their images only.
+        task_mixture: the training tasks and their probabilities. Where the text of a
+            `text_to_image` document is dropped, the network sees only its images.
         weights: weights of `LOSS_TERMS`.
     """
 
@@ -64,37 +66,43 @@ class Chameleon:
 
     @property
     def at_shared_time(self) -> "Chameleon":
-        """Copy of this paradigm that drops no text; slots have no time here."""
+        """Copy of this paradigm without conditioning dropout; this paradigm has no times t."""
         return dataclasses.replace(self, task_mixture=tasks.ALL_TARGETS)
 
     def counts(self, canvas: Canvas) -> Sums:
-        """Count the slots of each modality to generate, and their sum for the z-loss."""
-        made = base.target_counts(canvas)
-        return made | {"z_loss": made["text"] + made["image"]}
+        """Count the text slots and the image slots to generate, and their sum for the z-loss."""
+        counts = base.target_counts(canvas)
+        return counts | {"z_loss": counts["text"] + counts["image"]}
 
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """Return the clean row, without the text of documents with conditioning dropout."""
+        """Return the clean row and its next-token targets.
+
+        Text is removed from the network's input where conditioning dropout selects the document.
+        """
         clock = jnp.ones_like(u)
         dropped = canvas.is_text & (self.task_mixture.sample(key, clock, canvas).time < 1)
-        told = jnp.where(canvas.is_image, int(Modality.TEXT), canvas.modality)
+        network_modality = jnp.where(canvas.is_image, int(Modality.TEXT), canvas.modality)
         shown = canvases.noisy_canvas(
-            canvas.replace(modality=told), table.embedding[canvas.ids], canvas.latents, clock
+            canvas.replace(modality=network_modality),
+            table.embedding[canvas.ids],
+            canvas.latents,
+            clock,
         )
-        shown, bereft = ar_guidance.image_only_view(
+        shown, image_only = ar_guidance.image_only_view(
             shown, canvas, dropped, self.token_space.image_token_id
         )
         ids, words = next_token.next_text_targets(canvas)
         targets = Targets(
             ids=ids,
-            text_scored=words & ~bereft,
+            text_scored=words & ~image_only,
             image_scored=next_token.next_image_token_mask(canvas),
         )
         return shown, targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """Return the loss terms, one for each name in `LOSS_TERMS`; the first two in nats."""
+        """Return one loss term for each name in `LOSS_TERMS`; `text` and `image` are in nats."""
         logits = outputs["token_logits"]
         return {
             "text": losses.cross_entropy(logits, targets.ids, targets.text_scored),

@@ -1,7 +1,7 @@
-"""`edit_flow`: text and images grow from an empty document by insertion.
+"""`edit_flow`: generates documents by inserting tokens and images, and edits finished documents.
 
-This is the published OneFlow (Nguyen et al., 2025), whose text is an Edit Flow (Havasi et al.,
-2025).
+This is the published OneFlow (Nguyen et al., 2025); its text process is an Edit Flow (Havasi et
+al., 2025).
 
     corrupt  each token is kept with probability κ(t) = t, else deleted          flows/deletion.py
              each image is noised to its own time, or absent before its insertion time
@@ -18,10 +18,10 @@ This is the published OneFlow (Nguyen et al., 2025), whose text is an Edit Flow 
     edit     as sample; in addition, items are deleted or substituted with probability
              P (s-t)/(1-t)
 
-Loss totals are divided by the number of items of the clean document. Dividing by the number of
-remaining items would give a single gap all the weight near t=0, and the variance would be high. λ
-is fitted by the plain Poisson term, since (1-π) λ must be the expected number of missing items; a
-model fitted by a zero-truncated Poisson term would insert too little.
+Loss totals are divided by the number of items of the clean document. Division by the number of
+remaining items would give a single gap all the weight near t=0, with high variance. λ is trained by
+the plain Poisson term, not by a zero-truncated one: (1-π) λ must be the expected number of missing
+items, and a model trained with a zero-truncated Poisson term would insert too little.
 """
 
 import dataclasses
@@ -57,9 +57,9 @@ class Targets:
     """Targets of one corrupted row.
 
     Attributes:
-        ids: token ids; `image_token_id` in the first slot of an image.
+        ids: clean token ids; in the slots of an image, `image_token_id`.
         noise, latents, time: noise, clean content and time of patches.
-        gaps: the missing items, and the gap that each belongs to.
+        gaps: the gaps of the row, with their missing items.
         insert_scored: True for missing items that are scored.
         gap_scored: True for gaps that are scored.
         image_scored: True for patches that are scored.
@@ -86,9 +86,9 @@ class EditFlow:
     Attributes:
         token_space: the tokens that may be inserted.
         time_coupling: distribution of the times of text and images of a document.
-        condition_on_text_time: whether the BOS slot carries the time of the text. In the
-            published model it does not.
-        image_prediction: what the network predicts for patches.
+        condition_on_text_time: whether the network gets the time of the text, as the time of the
+            BOS slot. The published model does not get it.
+        image_prediction: what the network predicts for patches: v or x_1.
         channels: numbers in a patch, C.
         task_mixture: the training tasks and their probabilities.
         weights: weights of `LOSS_TERMS`.
@@ -105,7 +105,7 @@ class EditFlow:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The heads: logit of π, λ - 1 before softplus, logits of Q, P and R, and patches."""
+        """The heads: logit of π, λ - 1 before softplus, logits of Q, P and R, and v or x_1."""
         return (
             Head("gap_empty", 1, "channels"),
             Head("gap_count", 1, "channels"),
@@ -117,7 +117,7 @@ class EditFlow:
 
     @property
     def supports_editing(self) -> bool:
-        """Whether training had documents with errors to correct."""
+        """Whether training includes documents with errors to correct."""
         return self.time_coupling.supports_editing
 
     @property
@@ -137,8 +137,8 @@ class EditFlow:
     ) -> tuple[NoisyCanvas, Targets]:
         """Delete items, and interpolate images toward noise.
 
-        Documents that train editing are complete, but have errors. Conditions that are dropped are
-        deleted.
+        In documents with the time coupling `edited`, items are wrong, missing or spurious instead.
+        Conditioning dropout deletes the condition.
         """
         key_task, key_times, key_kept, key_image, key_wrong, key_extra = jax.random.split(key, 6)
         words = self.token_space.text_id_range
@@ -148,8 +148,8 @@ class EditFlow:
         wrong = edit_corruption.sample(key_wrong, times.text, canvas, words, times.edited)
         time = jnp.where(canvas.is_image, times.image, times.text)
         time = jnp.where(draw.scored & ~times.edited, time, 1.0)
-        lives = jax.random.uniform(key_kept, u.shape) < time
-        kept = jnp.where(canvas.is_text, lives, time >= 0) & ~dropped & ~wrong.deleted
+        survives = jax.random.uniform(key_kept, u.shape) < time
+        kept = jnp.where(canvas.is_text, survives, time >= 0) & ~dropped & ~wrong.deleted
         clock = jnp.where(wrong.renoised, wrong.time, jnp.clip(time, 0.0, 1.0))
         gaps = deletion.gaps(canvas, kept)
         left = deletion.compact(canvas.replace(ids=wrong.ids, latents=wrong.latents), kept)
@@ -160,7 +160,7 @@ class EditFlow:
         editable = draw.scored & (canvas.is_text | times.images_inserted | times.edited)
         same = canvas.segment == jnp.roll(canvas.segment, -1)
         noise = jax.random.normal(key_image, canvas.latents.shape)
-        fate = jnp.where(
+        edit_op = jnp.where(
             wrong.substituted,
             int(edit_corruption.EditOp.SUBSTITUTE),
             int(edit_corruption.EditOp.KEEP),
@@ -175,23 +175,25 @@ class EditFlow:
             gap_scored=extra | (gaps.anchor & (editable | (jnp.roll(editable, -1) & same))),
             # An image at t=1 has no noise left to predict.
             image_scored=draw.scored & canvas.is_image & kept & (clock < 1),
-            edit_op=jnp.where(extra, int(edit_corruption.EditOp.DELETE), fate),
+            edit_op=jnp.where(extra, int(edit_corruption.EditOp.DELETE), edit_op),
             edit_scored=extra | (gaps.anchor & times.edited & canvas.to_generate & ~wrong.renoised),
         )
         latents = gaussian.interpolate(noise, shown.latents, clock)
-        told = edit.network_times(
+        network_time = edit.network_times(
             shown,
             clock,
             jnp.where(extra, times.text[owner], times.text),
             times.edited | extra,
             self.condition_on_text_time,
         )
-        return canvases.noisy_canvas(shown, table.embedding[shown.ids], latents, told), targets
+        return canvases.noisy_canvas(
+            shown, table.embedding[shown.ids], latents, network_time
+        ), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
-        """Return the loss terms, one for each name in `LOSS_TERMS`."""
+        """Return one loss term for each name in `LOSS_TERMS`."""
         gaps = targets.gaps
-        some = gaps.num_missing > 0
+        has_missing = gaps.num_missing > 0
         is_word = targets.ids != self.token_space.image_token_id
         replaced = (
             targets.edit_scored & (targets.edit_op == edit_corruption.EditOp.SUBSTITUTE) & is_word
@@ -203,10 +205,10 @@ class EditFlow:
             "insert_count": losses.poisson(
                 edit.log_num_missing(outputs["gap_count"]),
                 gaps.num_missing,
-                targets.gap_scored & some,
+                targets.gap_scored & has_missing,
             ),
             "insert_zero": losses.binary_cross_entropy(
-                outputs["gap_empty"][:, 0], ~some, targets.gap_scored
+                outputs["gap_empty"][:, 0], ~has_missing, targets.gap_scored
             ),
             "edit_op": losses.cross_entropy(outputs["fate"], targets.edit_op, targets.edit_scored),
             "substitute": losses.cross_entropy(outputs["word_logits"], targets.ids, replaced),
@@ -219,8 +221,8 @@ class EditFlow:
         """Check that the plan uses Euler's method, and edits only if the model was trained for it.
 
         Raises:
-            UserError: the plan has another solver than Euler's, the model was not trained to edit,
-                or editing would start at a time below those of training.
+            UserError: the plan has a solver other than Euler's, the model was not trained to edit,
+                or the start time is below the times of edited documents in training.
         """
         base.require_euler("edit_flow", plan)
         start = plan.schedule.times[0]
@@ -236,9 +238,9 @@ class EditFlow:
             )
 
     def nfe(self, plan: SamplingPlan) -> int:
-        """Return the NFE of documents whose images are laid out in the prompt.
+        """Return the NFE of documents whose images all have slots in the prompt.
 
-        Documents into which the model inserts images take up to twice as many forward passes.
+        If the model inserts images, sampling takes up to twice as many forward passes.
         """
         return euler_nfe(plan)
 
@@ -250,7 +252,7 @@ class EditFlow:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Grow documents from their prompts until text and all images are at t=1."""
+        """Insert into the prompts, or edit documents, until text and all images are at t=1."""
         sampler = edit.EditSampler(
             self.token_space, self.image_prediction, self.condition_on_text_time, plan
         )

@@ -1,18 +1,20 @@
 """Exact likelihoods and likelihood bounds of text, for the paradigms that have one.
 
-A `LikelihoodBound` corrupts and scores a row as the training step does. The mean of its term `text`
-over times u, uniform in [0, 1), is -log p of the row's text in nats, or an upper bound on it:
+A `LikelihoodBound` holds a paradigm that corrupts and scores a row as in training. The mean of its
+loss term `text` over times u, uniform in [0, 1), is -log p of the row's text in nats, or an upper
+bound on -log p:
 
     autoregressive  sum of -log p(next token | all before it, images clean)            exact
     mask_flow       E_t [ sum of -log p(token | tokens that are not masked) / (1 - t) ]    bound
 
-The bound is that of masked diffusion (Sahoo et al., MDLM, 2024, eq. 10). It sees images at the time
-t of the text, and the number and length of the text spans and images are given to it.
+The bound is that of masked diffusion (Sahoo et al., MDLM, 2024, eq. 10). The network sees the
+images at the time t of the text. The layout is given: the number and length of text spans, and the
+images' places.
 
-`edit_flow` has no finite bound. It inserts into a gap with hazard R / (1 - t), and a network's R is
-never 0, so that in continuous time it would insert without end before t=1; documents end only
-because steps are finite. `oneflow` has no bound either: its text is a point of a continuous flow,
-which has a density and not a probability.
+`edit_flow` has no finite bound. The hazard of an insertion into a gap is λ / (1 - t), and the λ of
+a network is never 0. So in continuous time the model would insert infinitely many items before t=1;
+only the finite number of steps limits a document. `oneflow` has no bound either: its text is a
+point of a continuous flow, which has a density and not a probability.
 """
 
 import dataclasses
@@ -29,8 +31,8 @@ class LikelihoodBound:
     """A paradigm that scores the likelihood of text.
 
     Attributes:
-        paradigm: corrupts and scores rows, as described above.
-        exact: whether its term is the likelihood itself, equal at all times.
+        paradigm: corrupts and scores rows; the loss term `text` gives the bound.
+        exact: whether the term is -log p itself, which then is equal for all u.
     """
 
     paradigm: Paradigm
@@ -59,7 +61,7 @@ def _(paradigm: transfusion.Transfusion) -> LikelihoodBound:
 
 @likelihood_bound.register
 def _(paradigm: mask_flow.MaskFlow) -> LikelihoodBound:
-    # Only the training loss caps the weight of masked tokens.
+    # The training loss caps the weight of masked tokens. The bound needs the uncapped weight.
     return LikelihoodBound(
         dataclasses.replace(paradigm.at_shared_time, max_mask_weight=math.inf), exact=False
     )

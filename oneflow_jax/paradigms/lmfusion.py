@@ -3,14 +3,14 @@
 Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024. Both are
 trained on a network of two towers (`nn.two_tower`):
 
-    language   -log p(next token), of documents without their images; trains the text tower
+    language   -log p(next token) of documents whose images are removed; trains the text tower
     lmfusion   as `transfusion`, with the text tower frozen; trains the image tower, which is
                initialized from the text tower
 
-For documents without images, lmfusion therefore predicts exactly what `language` predicts. For text
-after an image, the image tower learns keys and values that the frozen text tower attends to.
-Differences from the paper: flow matching replaces DDPM, as in `transfusion`; linear maps replace
-the U-Net for patches.
+So for documents without images, `lmfusion` makes exactly the predictions of `language`. To predict
+text after an image, the frozen text tower attends to the image's keys and values, which the image
+tower learns. Two things differ from the paper: flow matching replaces DDPM, as in `transfusion`,
+and linear maps replace the U-Net for patches.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Language(transfusion.Transfusion):
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, transfusion.Targets]:
-        """Return the clean row with its images replaced by padding."""
+        """Return the clean row with PAD in place of its images, and next-token targets for text."""
         view, targets = super().corrupt(key, u, canvas, table)
         hidden = canvas.is_image
         view = view.replace(

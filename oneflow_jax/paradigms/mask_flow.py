@@ -7,9 +7,9 @@
             remasking is on), and images take a step of Euler's method
 
 This is discrete flow matching (Gat et al., 2024) in the form of masked diffusion (Sahoo et al.,
-MDLM, 2024; Nie et al., LLaDA, 2025). As in those methods, text is not conditioned on t: the time
-that the network gets for a text slot is 0 if the token is masked, else 1. Image slots carry their
-t.
+MDLM, 2024; Nie et al., LLaDA, 2025). As in those methods, the network does not get the time of the
+text: the time of a text slot in its input is 0 if the token is masked, else 1. Image slots have
+their own t.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class Targets:
 
 @flax.struct.dataclass
 class NoisyState:
-    """State of a partly generated document: tokens, where they are masked, and patches."""
+    """State of partly generated documents; `masked` is True where the token is still masked."""
 
     ids: Int[Array, "*b L"]
     masked: Bool[Array, "*b L"]
@@ -67,7 +67,7 @@ class MaskFlow:
     Attributes:
         vocab_size: number of token ids, V.
         allowed_ranges: ranges of the ids that may be generated.
-        image_prediction: what the network predicts for patches.
+        image_prediction: what the network predicts for patches: v or x_1.
         channels: numbers in a patch, C.
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
@@ -95,7 +95,7 @@ class MaskFlow:
 
     @property
     def supports_editing(self) -> bool:
-        """True: sampling can take a document back to an earlier time."""
+        """True: sampling can mask and noise a document in part, and generate these parts again."""
         return True
 
     @property
@@ -112,10 +112,10 @@ class MaskFlow:
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """Mask tokens and interpolate images toward noise, where the drawn task says so.
+        """Mask tokens and interpolate images toward noise, in the slots that the task corrupts.
 
-        All corrupted slots of a document have its time t. Conditions that are dropped are at t=0:
-        masked, or pure noise.
+        All corrupted slots of a document have the document's time t. Conditioning dropout sets the
+        condition to t=0: its tokens are masked, and its images are pure noise.
         """
         key_task, key_text, key_image = jax.random.split(key, 3)
         draw = self.task_mixture.sample(key_task, self.time_sampler(u), canvas)
@@ -155,7 +155,7 @@ class MaskFlow:
         base.require_euler("mask_flow", plan)
 
     def nfe(self, plan: SamplingPlan) -> int:
-        """Return the NFE: each step takes one pass, plus one per guidance scale other than 1."""
+        """Return the NFE: one pass per step, and one more for each guidance scale other than 1."""
         return euler_nfe(plan)
 
     def sample(
@@ -168,8 +168,8 @@ class MaskFlow:
     ) -> SampleOutput:
         """Unmask tokens and move patches from noise to data, all at the same time t.
 
-        If the plan starts above t=0, the content of the slots to generate is first masked in part
-        and interpolated with noise: this is how a document is edited.
+        Editing is a plan that starts above t=0: it first masks a part of the document's tokens, and
+        interpolates its patches with noise.
         """
         times = jnp.array([*plan.schedule.times, 1.0], jnp.float32)
         steps = jnp.arange(len(plan.schedule.times))
@@ -191,15 +191,15 @@ class MaskFlow:
             luck = jax.vmap(jax.random.fold_in, (0, None))(key_steps, interval.step)
             read = functools.partial(self._unmask_tokens, plan.token_sampling, interval)
             ids, hidden = jax.vmap(read)(luck, outputs["text_logits"], state, canvas)
-            guess = self.image_prediction.to_x1(outputs["image"], state.latents, clock)
-            guess = jnp.where(
-                (canvas.to_generate & canvas.is_image)[..., None], guess, canvas.latents
+            x1_hat = self.image_prediction.to_x1(outputs["image"], state.latents, clock)
+            x1_hat = jnp.where(
+                (canvas.to_generate & canvas.is_image)[..., None], x1_hat, canvas.latents
             )
             until = jnp.where(canvas.to_generate, interval.s, 1.0)
-            latents = gaussian.euler_step(state.latents, guess, clock, until)
+            latents = gaussian.euler_step(state.latents, x1_hat, clock, until)
             return NoisyState(ids, hidden, latents), (
                 state,
-                guess,
+                x1_hat,
             ) if plan.return_trajectory else None
 
         start = self._init_state(key_kept, noise, canvas, times[0])
@@ -229,17 +229,17 @@ class MaskFlow:
         state: NoisyState,
         canvas: Canvas,
     ) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
-        """Return the tokens of one row after a step, and which are still masked."""
+        """Return the tokens of one row after a step, and a mask of those that are masked then."""
         key_token, key_order, key_again = jax.random.split(key, 3)
         legal = token_sampling.allowed_ids(self.allowed_ranges, self.vocab_size)
         drawn = jax.random.categorical(
             key_token, token_sampling.sampling_log_probs(logits, legal, sampling)
         )
         sigma = masking.remask_probability(interval.t, interval.s, sampling.remask_prob)
-        share = masking.unmask_probability(interval.t, interval.s, sigma)
-        certainty = token_sampling.token_probability(logits, drawn)
+        unmask_prob = masking.unmask_probability(interval.t, interval.s, sigma)
+        confidence = token_sampling.token_probability(logits, drawn)
         now = token_sampling.select_to_unmask(
-            key_order, state.masked, share, certainty, sampling.unmask_order
+            key_order, state.masked, unmask_prob, confidence, sampling.unmask_order
         )
         again = canvas.to_generate & canvas.is_text & ~state.masked
         again &= jax.random.uniform(key_again, again.shape) < sigma

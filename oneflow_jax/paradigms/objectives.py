@@ -21,24 +21,24 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 
 class TextObjective(Protocol):
-    """Noise x_0 of text slots, prediction of the network for them, and loss."""
+    """What text slots use in `oneflow`: noise x_0, the prediction of the network, and the loss."""
 
     @property
     def head(self) -> Head:
         """The head for text slots."""
 
     def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
-        """Return the token embeddings as this objective uses them."""
+        """Return the token embeddings after this objective's normalization, if it has one."""
 
     def sample_x0_train(
         self, key: Key[Array, ""], table: EmbeddingTable, ids: Int[Array, "L"]
     ) -> Float[Array, "L E"]:
-        """Sample x_0 in training, for a row whose tokens are `ids`."""
+        """Sample the noise x_0 of a training row whose clean tokens are `ids`."""
 
     def sample_x0(
         self, key: Key[Array, ""], table: EmbeddingTable, num_slots: int
     ) -> Float[Array, "L E"]:
-        """Sample x_0 for generation."""
+        """Sample the noise x_0 of `num_slots` slots, from which generation starts."""
 
     def loss(
         self,
@@ -49,7 +49,7 @@ class TextObjective(Protocol):
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """Return the total text loss of one row and the number of slots in it (`scored`)."""
+        """Return the text loss of one row, as the sum over its scored slots and their number."""
 
     def to_x1(
         self,
@@ -125,7 +125,7 @@ class VelocityObjective:
         return Head("text_velocity", self.embed_width, "embed")
 
     def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
-        """Return embeddings of norm sqrt(E) that are not trained."""
+        """Return the embeddings normalized to norm sqrt(E), with a stopped gradient."""
         return jax.lax.stop_gradient(token_embeddings.normalize(table))
 
     def sample_x0_train(
@@ -169,8 +169,8 @@ class VelocityObjective:
 class NaiveObjective:
     """Squared error on v with learned embeddings and no noise, as the loss is often written.
 
-    It remains in the code as an experiment that shows why it fails: x_0 is a partly masked text
-    without noise, and sampling starts from the mask embedding in every slot.
+    This objective does not work; docs/oneflow.md measures how it fails. In training, x_0 is a
+    partly masked text without noise. Sampling starts from the mask embedding in every slot.
     """
 
     embed_width: int

@@ -5,7 +5,8 @@
     sample  dx/dt = v = (x̂_1 - x_t) / (1 - t)      one ODE solver over the whole canvas, or
             x_s = (1 - s) x_0' + s x̂_1             renoising: fresh noise x_0' at each step
 
-docs/oneflow.md has the equations, the measurements, and why the naive text objective fails.
+docs/oneflow.md has the equations, the measurements, and the reason why the naive text objective
+fails.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class Targets:
 
 @flax.struct.dataclass
 class Prediction:
-    """The x1 prediction for a state, with its text decoded to token ids and their confidence."""
+    """The x1 prediction for a state x_t, and its text as token ids with their confidence."""
 
     x1_hat: FlowState
     ids: Int[Array, "*b L"]
@@ -61,7 +62,7 @@ class OneFlow:
 
     Attributes:
         objective: noise, prediction and loss of text.
-        image_prediction: what the network predicts for patches.
+        image_prediction: what the network predicts for patches: v or x_1.
         channels: numbers in a patch, C.
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
@@ -83,7 +84,7 @@ class OneFlow:
 
     @property
     def supports_editing(self) -> bool:
-        """True: sampling can take a document back to an earlier time."""
+        """True: sampling can interpolate a document with noise, and generate from there."""
         return True
 
     @property
@@ -102,8 +103,8 @@ class OneFlow:
     ) -> tuple[NoisyCanvas, Targets]:
         """Interpolate the slots that the drawn task corrupts toward noise.
 
-        All corrupted slots of a document have its time t. Conditions that are dropped are pure
-        noise, at t=0.
+        All corrupted slots of a document have the document's time t. Conditioning dropout sets the
+        condition to t=0, which is pure noise.
         """
         key_task, key_text, key_image = jax.random.split(key, 3)
         table = self.objective.prepare_table(table)
@@ -155,7 +156,7 @@ class OneFlow:
             )
 
     def nfe(self, plan: SamplingPlan) -> int:
-        """Return the NFE; each guidance scale other than 1 adds a forward pass per evaluation."""
+        """Return the NFE: that of the solver, times 1 plus the number of scales other than 1."""
         return plan.schedule.nfe * guidance.nfe_factor(
             plan.image_guidance_scale, plan.text_guidance_scale
         )
@@ -170,11 +171,11 @@ class OneFlow:
     ) -> SampleOutput:
         """Move the slots to generate from noise to data, all at the same time t.
 
-        Given slots stay at t=1. If the plan starts above t=0, the slots to generate start from
-        their content, interpolated with noise to that time: this is how a document is edited.
+        Given slots stay at t=1. Editing is a plan that starts above t=0: the slots to generate then
+        start from the document's content, interpolated with noise to that time.
         """
         table = self.objective.prepare_table(table)
-        given = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
+        content = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
         draw = jax.vmap(functools.partial(self._sample_noise, table))
         noise = draw(keys, canvas)
         apply = guidance.cross_modal_cfg(
@@ -185,29 +186,31 @@ class OneFlow:
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
 
-        def belief(t: Float[Array, ""], x: FlowState) -> Prediction:
+        def predict(t: Float[Array, ""], x: FlowState) -> Prediction:
             clock = _slot_times(canvas, t)
             outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, clock))
             text = outputs[self.objective.head.name]
             embeds, logits = self.objective.to_x1(text, x.embeds, clock, table)
-            ids, certainty = token_embeddings.greedy_decode(logits)
+            ids, confidence = token_embeddings.greedy_decode(logits)
             latents = self.image_prediction.to_x1(outputs["image"], x.latents, clock)
-            clean = _select(canvas.to_generate, FlowState(embeds=embeds, latents=latents), given)
+            clean = _select(canvas.to_generate, FlowState(embeds=embeds, latents=latents), content)
             ids = jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids)
             return Prediction(
-                x1_hat=clean, ids=ids, confidence=jnp.where(canvas.is_given, 1.0, certainty)
+                x1_hat=clean, ids=ids, confidence=jnp.where(canvas.is_given, 1.0, confidence)
             )
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
             return _interpolate(fresh, clean, _slot_times(canvas, s))
 
-        start = _interpolate(noise, given, _slot_times(canvas, jnp.float32(plan.schedule.times[0])))
-        # The x1 prediction of a given slot is its own content, so that it does not move.
-        solution = solve.solve(
-            lambda t, x: belief(t, x).x1_hat, corrupt, start, plan.schedule, plan.return_trajectory
+        start = _interpolate(
+            noise, content, _slot_times(canvas, jnp.float32(plan.schedule.times[0]))
         )
-        last = belief(solution.times[-1], solution.final)
+        # The x1 prediction of a given slot is its own content, so the solver does not change it.
+        solution = solve.solve(
+            lambda t, x: predict(t, x).x1_hat, corrupt, start, plan.schedule, plan.return_trajectory
+        )
+        last = predict(solution.times[-1], solution.final)
         image = canvas.to_generate & canvas.is_image
         done = canvas.replace(
             ids=last.ids,
@@ -216,8 +219,8 @@ class OneFlow:
         passes = self.nfe(plan)
         if not plan.return_trajectory:
             return make_output(done, None, passes)
-        beliefs = jax.lax.map(lambda moment: belief(*moment), (solution.times, solution.trajectory))
-        return make_output(done, _make_trajectory(canvas, solution, beliefs, last), passes)
+        path = jax.lax.map(lambda point: predict(*point), (solution.times, solution.trajectory))
+        return make_output(done, _make_trajectory(canvas, solution, path, last), passes)
 
     def _sample_noise(
         self, table: EmbeddingTable, key: Key[Array, ""], canvas: Canvas

@@ -8,10 +8,10 @@ Zhou et al., Transfusion: Predict the Next Token and Diffuse Images with One Mul
     loss     -log p(next token) at every slot that precedes text  +  |v̂ - v|^2 of patches
     sample   token by token with a KV cache; a flow for each image     samplers/autoregressive.py
 
-In documents of the task `image_to_text` the images are clean, because text attends to clean images
-in sampling; the paper limits the noise of images that precede their captions instead. In a fraction
-of the documents of the task `text_to_image`, the network's input contains only the images, to train
-it for guidance (`samplers.ar_guidance`).
+In documents of the task `image_to_text` the images are clean, because in sampling text attends to
+clean images. The paper instead limits the noise of images that precede their captions. In a
+fraction of the documents of the task `text_to_image`, the network sees only the images. This trains
+the unconditional branch of guidance (`samplers.ar_guidance`).
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Transfusion:
 
     Attributes:
         token_space: the tokens that may be generated.
-        image_prediction: what the network predicts for patches.
+        image_prediction: what the network predicts for patches: v or x_1.
         channels: numbers in a patch, C.
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
@@ -69,7 +69,7 @@ class Transfusion:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """Two heads: logits of the next token, and the prediction for patches."""
+        """Two heads: logits of the next token, and v or x_1 of patches."""
         return (
             Head("token_logits", self.token_space.vocab_size, "vocab"),
             Head("image", self.channels, "channels", zero_init=True),
@@ -77,7 +77,7 @@ class Transfusion:
 
     @property
     def at_shared_time(self) -> "Transfusion":
-        """Copy of this paradigm that noises every image, at its own time, uniform in [0, 1)."""
+        """Copy of this paradigm that noises every image to a time of its own, uniform in [0, 1)."""
         return dataclasses.replace(
             self, task_mixture=tasks.ALL_TARGETS, time_sampler=time_samplers.PowerTimeSampler()
         )
@@ -89,13 +89,13 @@ class Transfusion:
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """Noise the images to generate, each at its own time, except in image-to-text documents.
+        """Noise each image to generate to its own time, except in `image_to_text` documents.
 
-        The text of documents with conditioning dropout is hidden.
+        Text is removed from the network's input where conditioning dropout selects the document.
         """
         key_task, key_time, key_image = jax.random.split(key, 3)
-        # The task mixture is given the time 1 for all slots and sets it to 0 where the condition
-        # is dropped.
+        # With t = 1 for all slots, the task mixture returns time 0 exactly where the condition is
+        # dropped.
         draw = self.task_mixture.sample(key_task, jnp.ones_like(u), canvas)
         flows = (
             canvas.to_generate & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
@@ -109,7 +109,7 @@ class Transfusion:
         ids, words = next_token.next_text_targets(canvas)
         shown = canvases.noisy_canvas(canvas, table.embedding[canvas.ids], latents, clock)
         dropped = canvas.is_text & (draw.time < 1)
-        shown, bereft = ar_guidance.image_only_view(
+        shown, image_only = ar_guidance.image_only_view(
             shown, canvas, dropped, self.token_space.image_token_id
         )
         return shown, Targets(
@@ -117,7 +117,7 @@ class Transfusion:
             noise=noise,
             latents=canvas.latents,
             time=clock,
-            text_scored=words & ~bereft,
+            text_scored=words & ~image_only,
             image_scored=flows,
         )
 
@@ -141,8 +141,8 @@ class Transfusion:
     def nfe(self, plan: SamplingPlan) -> int:
         """Return the number of forward passes (NFE) of one image's flow, guidance included.
 
-        Not counted: one pass per text token, and one per image, which adds the clean image to the
-        KV cache.
+        Sampling takes further passes that are not counted: one per text token, and one per image,
+        which adds the clean image to the KV cache.
         """
         return self._make_image_sampler(plan).nfe(self.token_space.patches_per_image) - 1
 

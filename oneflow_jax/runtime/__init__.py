@@ -1,1 +1,1 @@
-"""Process-level services: start-up, preemption, storage, run folders, metrics and the mesh."""
+"""Services for a run's processes: start-up, preemption, storage, run folders, logs and the mesh."""

@@ -1,8 +1,8 @@
 """Multi-process runs: start-up, barriers, gathers and orderly exits.
 
-A run has one process, or one per host; all processes take every step together, each with its own
-devices. All processes execute the same program. The first one, the primary process, also writes
-the run's files, which all hosts can read, and the log.
+A run has one process, or one process per host. All processes execute the same program and take
+every step together, each with its own devices. The first process, the primary process, also writes
+the log and the run's files, which all hosts can read.
 """
 
 import collections
@@ -41,11 +41,11 @@ HEARTBEAT_TIMEOUT_S = 30
 BARRIER_TIMEOUT_S = 24 * 3600
 """Maximum seconds at a barrier, for example while the primary process prepares data.
 
-A process that dies ends the wait earlier.
+If a process dies, the others stop after `HEARTBEAT_TIMEOUT_S`.
 """
 
 EXPECTED_ERRORS = (UserError, Preempted, KeyboardInterrupt)
-"""Exceptions that `main` reports with a message of its own."""
+"""Exceptions for which `main` prints a message without a traceback."""
 
 _barrier_ids = itertools.count()
 
@@ -68,7 +68,7 @@ def initialize() -> None:
         except ValueError as error:
             if "coordinator_address should be defined" not in str(error):
                 raise
-            # Neither of them knows this host, so it runs alone.
+            # Neither source knows this host, so the run has a single process.
 
 
 def _running_on_tpu() -> bool:
@@ -113,10 +113,11 @@ def is_primary() -> bool:
 def barrier() -> None:
     """Wait for all processes. Every process must make the same number of calls."""
     if is_multi_process():
-        # A barrier over the devices would time out after half a minute.
+        # A barrier over devices (JAX's own) would time out after half a minute. Orbax's barrier
+        # over processes has a timeout to set.
         everyone = set(range(jax.process_count()))
         name = f"oneflow_jax {next(_barrier_ids)}"
-        from orbax.checkpoint import multihost  # Single processes do without this slow import.
+        from orbax.checkpoint import multihost  # A slow import, which single processes skip.
 
         multihost.sync_global_processes(name, timeout=BARRIER_TIMEOUT_S, processes=everyone)
 
@@ -140,7 +141,7 @@ def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
         return values
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
-    # The texts are padded to powers of two, since every new length is another compilation.
+    # Pad the texts to powers of two, since JAX compiles a program for each new length.
     room = 1 << int(max(lengths)).bit_length()
     texts = multihost_utils.process_allgather(np.pad(text, (0, room - len(text))))
     rows = zip(texts, lengths, strict=True)
@@ -160,17 +161,17 @@ def to_host(tree: PyTree) -> PyTree:
 def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
     """Make every process print how to resume if the run in this `with` block ends too early.
 
-    When a process dies, JAX kills the others from a C++ thread, and no Python code runs in them
-    afterwards. So a small separate process, `watchdog`, waits for the end of this one and prints
-    the message.
+    When a process dies, JAX kills the other processes from a C++ thread, and no Python code runs in
+    them afterwards. So each process starts a small separate process, `watchdog`, which waits for
+    the end of its parent and prints the message.
     """
     if not is_multi_process():
         yield
         return
     told = [str(jax.process_index()), str(jax.process_count()), str(checkpoint_dir)]
     command = [sys.executable, "-I", str(watchdog.__file__), *told]
-    # The watchdog has its own session so that Ctrl-C does not reach it. Its standard input ends
-    # when this process ends.
+    # The watchdog has a session of its own, so that Ctrl-C does not reach it. The standard input of
+    # the watchdog closes when this process ends.
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
@@ -182,7 +183,7 @@ def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
 
 
 def exit_process(message: str, exit_code: int = 1, *, immediately: bool = False) -> NoReturn:
-    """Print a message and exit, without waiting for other processes; JAX stops those.
+    """Print a message and exit without waiting for other processes, which JAX then stops.
 
     Args:
         message: printed to standard error.

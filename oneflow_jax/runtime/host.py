@@ -19,7 +19,7 @@ def configure_malloc() -> None:
 
     XLA's CPU backend allocates its scratch memory again at every step. By default glibc maps and
     unmaps such large blocks, and the kernel clears every page again. This causes some 27,000 page
-    faults per step and takes 1.7 times the CPU time of a small model (benchmarks/README.md).
+    faults per step; a small model then takes 1.7 times as much CPU time (benchmarks/README.md).
     """
     if sys.platform != "linux":
         return
@@ -49,7 +49,7 @@ def disable_xla_optimizations() -> None:
 
 
 def machine_info() -> dict[str, str | int]:
-    """Return the hardware and software on which a benchmark runs."""
+    """Describe the hardware and software of this machine, for results of benchmarks."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count() or 1,

@@ -53,8 +53,8 @@ class NullWriter:
 class MetricWriter:
     """Writer of scalars as JSON lines and as TensorBoard events.
 
-    It has the methods of `clu.metric_writers.MetricWriter` that training calls; clu's own writers
-    cannot be imported without TensorFlow.
+    The class has the methods of `clu.metric_writers.MetricWriter` that training calls. It replaces
+    clu's writers because importing them needs TensorFlow.
     """
 
     def __init__(self, directory: epath.Path, resume_step: int = 0) -> None:
@@ -70,7 +70,7 @@ class MetricWriter:
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._lines = path.open("a")
         where = str(self._staged.local)
-        import tensorboardX  # It imports the client of Google Cloud Storage.
+        import tensorboardX  # A slow import: it loads the client of Google Cloud Storage.
 
         self._events = tensorboardX.SummaryWriter(where, purge_step=resume_step + 1)
 
@@ -101,9 +101,9 @@ class MetricWriter:
 
 
 def read_metrics(directory: epath.Path) -> list[dict[str, float]]:
-    """Return all reports in a folder, in order, under today's names of metrics.
+    """Return all reports in a folder, in order; old names of metrics are replaced by current names.
 
-    A truncated line of a killed run is skipped.
+    A line that a killed run left truncated is skipped.
     """
     path = directory / METRICS_FILE
     rows = []
@@ -120,7 +120,7 @@ def read_metrics(directory: epath.Path) -> list[dict[str, float]]:
 def read_curves(
     directory: epath.Path, names: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return the reported (step, value) pairs of each name, in order; non-finite values are NaN."""
+    """Return the reported (step, value) pairs of each name, in order; infinity becomes NaN."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in read_metrics(directory):
         for name in names:
@@ -152,7 +152,7 @@ class ProgressBar:
         self._bar.update(done - self._bar.n if self._live else 0)
 
     def report(self, done: int, text: str) -> None:
-        """Show a text after the bar, or log it as a line with the estimated remaining time."""
+        """Show a text after the live bar, or log a line with the text and the remaining time."""
         if self._live:
             self._bar.set_postfix_str(text)
             return

@@ -1,6 +1,6 @@
 """Graceful preemption: on SIGTERM, finish the step, save a checkpoint and exit with code 143.
 
-Clouds send SIGTERM some 30 seconds before they take a machine away.
+Clouds send SIGTERM some 30 seconds before they reclaim a machine.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from oneflow_jax.errors import Preempted
 
 @contextlib.contextmanager
 def sigterm_handler() -> Iterator[Callable[[int], bool]]:
-    """Handle SIGTERM in a `with` block, instead of dying of it.
+    """Handle SIGTERM in a `with` block, so that the signal does not end the process.
 
     Yields:
-        A function to call after each step with its number; it returns whether to save and exit
-        now. All processes of a run must call it. All get the same answer, no matter which of them
-        received the signal.
+        A function of the step number, which returns whether to save and exit after this step. All
+        processes of a run must call it after each step. It returns the same value in all of them,
+        no matter which process received the signal.
     """
     if jax.process_count() > 1:
-        # With JAX's handler the processes agree on a step that none of them has passed.
+        # With JAX's handler, the processes agree on a step that none of them has passed yet.
         yield multihost_utils.reached_preemption_sync_point
         return
     if threading.current_thread() is not threading.main_thread():

@@ -1,8 +1,8 @@
 """Renames keys and values of configurations that were saved by earlier versions.
 
-`RENAMED` and `RENAMED_VALUES` are the only place that knows the old names. `upgrade` applies them
-to the content of an old `config.json`, so that old runs and released weights still open;
-`check_flags` answers an old key on the command line with the new one.
+Only this module knows the old names. `upgrade` replaces them in the content of an old
+`config.json`, so that old runs and released weights still open. `check_flags` answers an old key on
+the command line with an error that gives the new key.
 """
 
 import copy
@@ -98,7 +98,7 @@ RENAMED = {
     "samples": "num_samples",
     "flops": "train_flops",
 }
-"""The new full name of each key, by its old one."""
+"""New full names of keys, by old full names."""
 
 RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "codec.name": {"learned": "vae", "codes": "vq"},
@@ -107,7 +107,7 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "paradigm.image_prediction": {"clean": "x1"},
     "paradigm.objective": {"endpoint": "cross_entropy", "literal": "naive"},
 }
-"""The new value of each old one, by the new name of its key."""
+"""For keys whose values were renamed, by the key's new name: new values by old values."""
 
 RENAMED_FLAGS = {
     "--revise": "--edit",
@@ -116,10 +116,11 @@ RENAMED_FLAGS = {
     "--mode=release": "--mode=export",
     "--mode=compile": "--mode=aot",
 }
-"""The new spelling of each flag, or flag with its value, by the old one."""
+"""New flags, or flags with their values, by old ones."""
 
 _LATENT_DIVISOR = ("codec.deviation", "codec.divisor")
-"""Latents of an autoencoder are divided by it: the old key stood for two different things."""
+"""Another renaming, only for configurations with an autoencoder: there the old key was the divisor
+of latents. In other configurations it was the std of pixels."""
 
 RENAMED_METRICS = {
     # Metrics in the logs of training.
@@ -158,7 +159,7 @@ RENAMED_METRICS = {
     "text_loss_before": "text_loss_pretrained",
     "text_loss_after": "text_loss_finetuned",
 }
-"""The new name of each metric that is not a loss, by its old one."""
+"""New names of metrics other than losses, by old names."""
 
 _RENAMED_LOSSES = {
     "z": "z_loss",
@@ -169,14 +170,14 @@ _RENAMED_LOSSES = {
     "words": "substitute",
     "divergence": "kl",
 }
-"""The new name of each loss term, by its old one."""
+"""New names of loss terms, by old names."""
 
 _HELDOUT_METRICS = {"heldout_concept_accuracy"}
-"""Today's metrics whose names begin as those of old losses do."""
+"""Current names of metrics that begin like old names of losses, and must not be changed."""
 
 
 def upgrade_metric(name: str) -> str:
-    """Return today's name of a saved metric, such as `heldout/text/u=0.1` or `heldout_text`."""
+    """Return the current name of a saved metric, such as `heldout/text/u=0.1` or `heldout_text`."""
     if name in RENAMED_METRICS:
         return RENAMED_METRICS[name]
     match = re.fullmatch(r"(heldout[/_]|train/)(\w+)(?:/u=(.*))?", name)
@@ -188,11 +189,11 @@ def upgrade_metric(name: str) -> str:
 
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a `config.json` under today's names.
+    """Return the content of a `config.json` with old names and values replaced by current ones.
 
     Args:
-        config: nested, as `json.loads` returns it. It is not changed; what has today's names
-            already comes back equal.
+        config: nested dictionary, as `json.loads` returns it. The function does not change it. Keys
+            with current names stay as they are.
     """
     new = copy.deepcopy(config)
     has_latents = config.get("codec", {}).get("name") in ("learned", "vae")
@@ -211,13 +212,13 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_flags(arguments: Sequence[str]) -> None:
-    """Refuse old flags and old configuration keys on a command line.
+    """Raise an error for old flags and old configuration keys on a command line.
 
     Args:
-        arguments: of the command, as in `sys.argv`.
+        arguments: arguments of the command, as in `sys.argv`.
 
     Raises:
-        UserError: an argument has another name now; the message gives it.
+        UserError: an argument has an old name; the message gives the new name.
     """
     for argument in arguments:
         if not argument.startswith("-"):
@@ -234,7 +235,7 @@ def check_flags(arguments: Sequence[str]) -> None:
 
 
 def _move(config: dict[str, Any], old: str, new: str) -> None:
-    """Move a value to its new full name, if it is there under the old one."""
+    """Move a value from its old full name to its new full name, if the old one exists."""
     *sections, key = old.split(".")
     section = functools.reduce(lambda inner, name: inner.get(name, {}), sections, config)
     if not isinstance(section, dict) or key not in section:

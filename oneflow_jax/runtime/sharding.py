@@ -48,16 +48,16 @@ RULES: Rules = (
     ("embed", None),
     ("channels", None),
 )
-"""Logical axis -> mesh axes. Activations have separate names ("act_width"), so that their width can
-be sharded differently from the width of parameters."""
+"""Mesh axes of each logical axis. Activations have logical names of their own ("act_width"), so
+their width can be sharded differently from the width of parameters."""
 
 SAMPLING_RULES: Rules = (
     ("rows", ("slices", "data", "fsdp", "context")),
     ("slots", None),
     *RULES[2:],
 )
-"""Logical axis -> mesh axes in sampling, where rows are short or grow by one slot at a time. The
-mesh axis `context` shards rows instead of slots."""
+"""Mesh axes of each logical axis in sampling. Rows are short there, or grow by one slot at a time,
+so the mesh axis `context` shards rows instead of slots."""
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -66,7 +66,7 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     Args:
         sizes: size by axis name. One size may be -1, for the remaining devices; a missing axis has
             size 1.
-        devices: devices of the mesh; by default all.
+        devices: devices of the mesh; by default all devices.
 
     Raises:
         UserError: the product of the sizes is not the number of devices, or `slices` is not the

@@ -1,8 +1,9 @@
 """Storage of a run's files in local folders and in Google Cloud Storage (gs://).
 
 An object store writes an object completely or not at all, so a write needs no temporary file. But
-objects cannot be appended to, and there are no locks. Files that grow are therefore staged in a
-local folder, and an object marks which process trains in a folder.
+objects cannot be appended to, and an object store has no locks. So files that grow are first
+written to a local folder and then uploaded, and an object names the process that trains in a
+folder.
 
 | environment variable     | meaning                                                           |
 |--------------------------|-------------------------------------------------------------------|
@@ -67,7 +68,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 class StagedDirectory:
     """A local folder to write to; for a remote folder, `sync` uploads the files.
 
-    It serves writers that append to files or use the operating system's file functions.
+    Writers need it if they append to files or use the operating system's file functions.
     """
 
     def __init__(self, folder: epath.Path) -> None:
@@ -97,10 +98,11 @@ class StagedDirectory:
 
 
 class TrainingLease:
-    """The mark that this run trains in a remote folder, until another run takes over.
+    """Marks that this run trains in a remote folder, until another run takes over.
 
-    It is not a lock, because a killed run would leave a lock behind. The latest run trains at once,
-    and the earlier one fails at its next save. Local folders have a lock, in `workdir`.
+    The mark is not a lock, because a killed run would leave a lock behind. A later run overwrites
+    the mark and trains at once, and the earlier run fails at its next save. Local folders have a
+    lock; see `workdir.lock`.
     """
 
     def __init__(self, folder: epath.Path) -> None:
@@ -137,7 +139,7 @@ def _check_bucket(bucket: str, flag: str) -> None:
     from google.cloud import storage
 
     try:
-        storage.Client().get_bucket(bucket)  # Orbax makes the same call.
+        storage.Client().get_bucket(bucket)  # Orbax also calls this, so the permission is needed.
     except (api.GoogleAPIError, auth.GoogleAuthError, ValueError) as error:
         raise UserError(
             f"{flag}: the bucket {bucket!r} cannot be used. Check that it exists (gcloud storage "

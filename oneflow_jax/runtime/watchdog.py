@@ -1,6 +1,6 @@
 """Watchdog: if a training process dies before the run ends, print how to resume.
 
-`distributed.watch_peers` starts it as a separate script. It uses only the standard library.
+`distributed.watch_peers` starts this module as a script. It imports only the standard library.
 """
 
 import pathlib

@@ -53,7 +53,7 @@ PROFILE = "profile"
 COMPILATION_CACHE = "compilation_cache"
 
 Config = ml_collections.ConfigDict
-"""The resolved configuration of a run, for modules that hand it on without reading it."""
+"""Type of the configuration of a run, for modules that only pass it on."""
 
 MUTABLE_KEYS = (
     "name",
@@ -114,9 +114,9 @@ _DISK_ERRNOS = (
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-    """Lock the folder for this run within a `with` block, and create it if it is missing.
+    """Lock the folder of a run within a `with` block, and create the folder if it is missing.
 
-    The lock of a killed process is released.
+    The operating system releases the lock of a killed process.
 
     Raises:
         UserError: another run holds the lock; or the disk is full or not writable, at the start or
@@ -135,7 +135,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
         if storage.is_remote(workdir) or not distributed.is_primary():
             yield
             return
-        # A soft lock would outlive a killed process.
+        # A soft lock is a file, which would remain after a killed process.
         lock = filelock.FileLock(workdir / ".lock", fallback_to_soft=False)
         try:
             acquired = lock.acquire(blocking=False)
@@ -149,9 +149,9 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 
 
 def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
-    """Compare a configuration with that of the run in the folder, if there is one.
+    """Check that a configuration may continue the run in the folder, if the folder has a run.
 
-    Any value may change until the first checkpoint is saved.
+    Before the first checkpoint is saved, any value may change. Afterwards only `MUTABLE_KEYS` may.
 
     Raises:
         UserError: the folder belongs to a run with another configuration.
@@ -201,7 +201,7 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
         field: the flag or key that contains the path, for the message.
 
     Raises:
-        UserError: there is no configuration.
+        UserError: the folder has no configuration.
     """
     path = workdir / CONFIG
     if not path.exists():
@@ -224,7 +224,7 @@ def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def write_atomically(path: epath.Path, data: str | bytes) -> None:
-    """Write a file so that readers never see a partial one; only the primary process writes."""
+    """Write a file so that readers never see a partial file; only the primary process writes."""
     if not distributed.is_primary():
         return
     data = data.encode() if isinstance(data, str) else data
@@ -253,7 +253,7 @@ def _translate_os_errors(workdir: epath.Path) -> Iterator[None]:
 def _read_config(path: epath.Path) -> dict[str, Any]:
     """Read a configuration file and upgrade it if an earlier version wrote it."""
     saved = renamed_keys.upgrade(json.loads(path.read_text()))
-    # A comparison has neither section; the folders of its runs have configurations to fill.
+    # The configuration of a comparison has neither section; those of its runs have one.
     if "paradigm" in saved:
         _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
     elif "autoencoder" in saved:

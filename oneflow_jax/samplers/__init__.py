@@ -1,1 +1,1 @@
-"""Samplers: generation of documents with a trained network."""
+"""Samplers: algorithms that generate documents with a trained network."""

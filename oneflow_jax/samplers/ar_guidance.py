@@ -1,11 +1,11 @@
 """Classifier-free guidance of images in autoregressive samplers.
 
-In training, a fraction of the `text_to_image` documents shows the network each image after
-`<image>` only, without the text (conditioning dropout). With guidance, sampling runs two branches
-for each image: the conditional branch sees everything before the image, the unconditional branch
-sees `<image>` only. Both run as one batch with twice the rows, each row with its own KV cache. The
-outputs are combined as u + scale (c - u). Transfusion (section 4) does this for patches, other
-models do it for image tokens.
+Conditioning dropout trains the unconditional prediction: in a fraction of the `text_to_image`
+documents, each image attends only to itself and to the `<image>` token before it. With guidance,
+sampling runs two branches for each image. The conditional branch attends to everything before the
+image, and the unconditional branch only to `<image>`. The two branches are one batch with twice the
+rows, and each row has its own KV cache. Their outputs c and u are combined as u + scale (c - u).
+Transfusion (section 4) does this for patches, other models for image tokens.
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ class CachedModel(Protocol):
         """Return an empty cache."""
 
     def prefill(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """Process the beginning of each row; return the outputs and the cache, not advanced."""
+        """Process the first slots of each row; return the outputs and the cache, not advanced."""
 
     def decode(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """Process the next slots; return the outputs and the cache, which is not advanced."""
+        """Process the next slots of each row; return the outputs and the cache, not advanced."""
 
 
 def image_only_view(
     view: NoisyCanvas, canvas: Canvas, dropped: Bool[Array, "L"], image_token_id: int
 ) -> tuple[NoisyCanvas, Bool[Array, "L"]]:
-    """Hide everything but `<image>` and the images in documents with conditioning dropout.
+    """Hide all text except `<image>` in documents with conditioning dropout.
 
-    Each image and the `<image>` before it become a segment of their own, so the image attends to
-    nothing else.
+    Each image and the `<image>` token before it become a segment of their own, so the image attends
+    only to them.
 
     Args:
         view: network input of one row.
@@ -52,14 +52,14 @@ def image_only_view(
         The changed view, and a mask that is True for all slots of the documents with dropout.
     """
     together = canvas.segment[:, None] == canvas.segment[None, :]
-    bereft = jnp.any(together & dropped[None, :], axis=1)
+    in_dropout = jnp.any(together & dropped[None, :], axis=1)
     # Segment numbers of images; they are above the segment numbers of documents.
     number = canvas.ids.shape[0] + canvas.span
     opens = canvas.is_text & (canvas.ids == image_token_id)
     alone = jnp.where(canvas.is_image, number, jnp.where(opens, jnp.roll(number, -1), 0))
-    segment = jnp.where(bereft, alone, view.segment)
+    segment = jnp.where(in_dropout, alone, view.segment)
     kind = jnp.where(segment > 0, view.modality, int(Modality.PAD))
-    return view.replace(segment=segment, modality=kind), bereft
+    return view.replace(segment=segment, modality=kind), in_dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,8 @@ class ARGuidance:
     def nfe(self, unguided_nfe: int) -> int:
         """Return the NFE of an image whose NFE without guidance is `unguided_nfe`.
 
-        Guidance doubles it and adds one forward pass for `<image>` in the unconditional branch.
+        Guidance doubles the NFE, and adds one forward pass for `<image>` in the unconditional
+        branch.
         """
         return unguided_nfe if self.num_branches == 1 else 2 * unguided_nfe + 1
 
@@ -104,8 +105,8 @@ class ARGuidance:
             logits: logits of the next token.
 
         Returns:
-            The cache and the logits, with the conditional rows first. Without guidance, both are
-            returned unchanged.
+            The cache and the logits, conditional rows first; without guidance, the unchanged
+            arguments.
         """
         if self.num_branches == 1:
             return cache, logits

@@ -1,7 +1,6 @@
-"""Image samplers of autoregressive models.
+"""Image samplers of autoregressive models: a flow over patches, or image tokens one by one.
 
-All rows whose next item is an image get it at the same time, either from a flow over all slots of
-the image or image token by image token.
+A sampler generates one image for each row of a batch at the same time.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 @flax.struct.dataclass
 class ImageContent:
-    """Content of the slots of an image.
+    """Content of the slots of one image per row.
 
     Attributes:
         ids: image tokens; 0 if the paradigm uses patches.
@@ -33,12 +32,13 @@ class ImageContent:
 
 @flax.struct.dataclass
 class ImageContext:
-    """Everything that an image sampler needs to know about the rows.
+    """What an image sampler needs to know about the rows that it generates images for.
 
     Attributes:
         view: network input of the image's slots at time 1.
         prompt_image: image of the prompt; used in rows where `is_given` is True.
-        is_given: True for rows whose image is given by the prompt and is only processed.
+        is_given: True for rows whose image the prompt gives: the sampler copies it and only writes
+            it to the KV cache.
         logits: logits of the next token after the last written slot.
         cache: KV cache of everything before the image.
     """
@@ -54,7 +54,7 @@ class ImageContext:
 class ImageResult:
     """A finished image, the logits of the next token, and the KV cache with the image.
 
-    The cache is not advanced yet.
+    The caller must still advance the cache by the image's slots.
     """
 
     image: ImageContent
@@ -66,7 +66,8 @@ class ImageSampler(Protocol):
     """Generates the next image of each row.
 
     Attributes:
-        network_modality: modality that the network sees for the slots of images.
+        network_modality: modality of image slots in the network's input: IMAGE for patches, TEXT
+            for image tokens.
     """
 
     network_modality: Modality
@@ -86,7 +87,7 @@ class ImageSampler(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FlowImageSampler:
-    """Generates patches with a flow, then adds the clean image to the KV cache (one more pass)."""
+    """Generates patches with a flow; one more forward pass adds the clean image to the KV cache."""
 
     image_prediction: predictions.PredictionType
     schedule: ode.SolverSchedule
@@ -106,15 +107,15 @@ class FlowImageSampler:
         context: ImageContext,
     ) -> ImageResult:
         """Generate the next image of each row, with one PRNG key per row."""
-        given, source, guidance = context.is_given, context.prompt_image, self.guidance
-        read = given[:, None, None]
+        is_given, source, guidance = context.is_given, context.prompt_image, self.guidance
+        read = is_given[:, None, None]
         draw = jax.vmap(lambda key: jax.random.normal(key, source.latents.shape[1:]))
         cache, _ = guidance.init_unconditional(
             network, table, context.view, context.cache, context.logits
         )
 
         def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
-            clock = jnp.broadcast_to(jnp.where(given, 1.0, t)[:, None], x.shape[:2])
+            clock = jnp.broadcast_to(jnp.where(is_given, 1.0, t)[:, None], x.shape[:2])
             shown = jnp.where(read, source.latents, x)
             view = guidance.repeat(context.view.replace(latents=shown, time=clock))
             # The cache is not advanced, so the next forward pass overwrites these entries.
@@ -128,9 +129,9 @@ class FlowImageSampler:
             return gaussian.interpolate(fresh, clean, jnp.broadcast_to(s, clean.shape[:2]))
 
         solution = solve.solve(belief, corrupt, draw(keys), self.schedule)
-        made = jnp.where(read, source.latents, belief(solution.times[-1], solution.final))
-        outputs, after = network.decode(context.view.replace(latents=made), context.cache)
-        return ImageResult(source.replace(latents=made), outputs["token_logits"][:, -1], after)
+        latents = jnp.where(read, source.latents, belief(solution.times[-1], solution.final))
+        outputs, after = network.decode(context.view.replace(latents=latents), context.cache)
+        return ImageResult(source.replace(latents=latents), outputs["token_logits"][:, -1], after)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,7 @@ class TokenImageSampler:
         context: ImageContext,
     ) -> ImageResult:
         """Generate the next image of each row, with one PRNG key per row."""
-        given, source, guidance = context.is_given, context.prompt_image, self.guidance
+        is_given, source, guidance = context.is_given, context.prompt_image, self.guidance
         legal = token_sampling.allowed_ids((self.code_id_range,), self.vocab_size)
         rows, count = source.ids.shape
         cache, logits = guidance.init_unconditional(
@@ -176,7 +177,7 @@ class TokenImageSampler:
             ]
             luck = jax.vmap(jax.random.fold_in, (0, None))(keys, n)
             code = jax.vmap(jax.random.categorical)(luck, log_p)
-            code = jnp.where(given, source.ids[:, n], code)
+            code = jnp.where(is_given, source.ids[:, n], code)
             slot = jax.tree.map(
                 lambda x: jax.lax.dynamic_slice_in_dim(x, n, 1, axis=1), context.view
             )
@@ -187,7 +188,8 @@ class TokenImageSampler:
             return ImageResult(picture, outputs["token_logits"][:, 0], cache.advance(one))
 
         drawn = jax.lax.fori_loop(0, count, write, ImageResult(source, logits, cache))
-        # The token after the image is not guided. The result's cache must not be advanced yet.
+        # The token after the image is not guided. The caller advances the cache, so undo the
+        # advances of the loop.
         after = drawn.cache.first_rows(rows)
         return ImageResult(
             drawn.image,

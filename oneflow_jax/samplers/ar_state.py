@@ -1,7 +1,7 @@
 """State and steps of autoregressive decoding: each step writes one token or one image per row.
 
-`autoregressive` has the loop over the steps. The random numbers of a row depend only on the row's
-key and its number of written slots, so a row does not depend on the other rows of the batch.
+The module `autoregressive` runs the loop over the steps. The random numbers of a row depend only on
+its key and its number of written slots, so the rows of a batch do not influence each other.
 """
 
 import dataclasses
@@ -48,10 +48,10 @@ class DecodeState:
         canvas: written slots in reading order, from the first slot; the rest is PAD.
         length: number of written slots.
         prompt_index: index of the next slot of the prompt to copy.
-        open_gap: `InsertPolicy` of the gap that is being filled; NONE outside of gaps.
+        open_gap: `InsertPolicy` of the prompt's gap that is being filled; NONE outside of gaps.
         image_pending: True if the model has sampled `<image>` and the image comes next.
-        order: reading order of the last written slot.
-        truncated: True if the row had no room for everything that was to be generated.
+        order: number of the last written slot in reading order.
+        truncated: True if the row ran out of slots before the document was complete.
         logits: logits of the next token.
         cache: KV cache of all written slots.
     """
@@ -69,7 +69,7 @@ class DecodeState:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecodeProgram:
-    """The steps of decoding one batch, with everything that is constant during decoding.
+    """The steps of decoding one batch; the fields are constant during decoding.
 
     Attributes:
         token_space: token ids that may be sampled.
@@ -134,11 +134,11 @@ class DecodeProgram:
 
     def is_image_next(self, state: DecodeState) -> Bool[Array, "B"]:
         """Return which rows have an image as their next item."""
-        given = (state.prompt_index < self.prompt_lengths) & (
+        prompt_has_image = (state.prompt_index < self.prompt_lengths) & (
             canvas_append.gather_rows(self.prompt.modality, self._prompt_cursor(state))
             == Modality.IMAGE
         )
-        return state.image_pending | ((state.open_gap == InsertPolicy.NONE) & given)
+        return state.image_pending | ((state.open_gap == InsertPolicy.NONE) & prompt_has_image)
 
     def decode_token(self, state: DecodeState, selected: Bool[Array, "B"]) -> DecodeState:
         """Write the next token of each selected row: sampled in a gap, else from the prompt."""
@@ -148,7 +148,7 @@ class DecodeProgram:
         closing = jnp.where(
             left > 0, canvas_append.gather_rows(prompt.ids, at), alphabet.end_token_id
         )
-        # Reserve slots for the rest of the prompt, or for the end token.
+        # Free slots, after reserving slots for the rest of the prompt or for the end token.
         room = self.max_length - state.length - jnp.maximum(left, 1)
         drawn = self._sample_token(state, closing, room)
         in_gap = state.open_gap != InsertPolicy.NONE
@@ -188,7 +188,7 @@ class DecodeProgram:
         """Write the next image of the selected rows: generated, or copied from the prompt."""
         alphabet, prompt = self.token_space, self.prompt
         patches, place = alphabet.patches_per_image, self._prompt_cursor(state)
-        given = ~state.image_pending & canvas_append.gather_rows(prompt.is_given, place)
+        is_given = ~state.image_pending & canvas_append.gather_rows(prompt.is_given, place)
         source = ar_images.ImageContent(
             *canvas_append.slice_rows((prompt.ids, prompt.latents), state.prompt_index, patches)
         )
@@ -200,10 +200,10 @@ class DecodeProgram:
             ids=source.ids,
             latents=source.latents,
             kind=Modality.IMAGE,
-            given=jnp.broadcast_to(given[:, None], source.ids.shape),
+            given=jnp.broadcast_to(is_given[:, None], source.ids.shape),
             position=canvas_append.image_positions(order, alphabet.grid),
         )
-        made = self.image_sampler(
+        result = self.image_sampler(
             self.network,
             self.table,
             jax.vmap(jax.random.fold_in)(self.keys, state.length),
@@ -212,22 +212,22 @@ class DecodeProgram:
                     canvas_append.slice_rows(grown, state.length, patches)
                 ),
                 prompt_image=source,
-                is_given=given,
+                is_given=is_given,
                 logits=state.logits,
                 cache=state.cache,
             ),
         )
         after = state.replace(
             canvas=grown.replace(
-                ids=canvas_append.write_slots(grown.ids, state.length, selected, made.image.ids),
+                ids=canvas_append.write_slots(grown.ids, state.length, selected, result.image.ids),
                 latents=canvas_append.write_slots(
-                    grown.latents, state.length, selected, made.image.latents
+                    grown.latents, state.length, selected, result.image.latents
                 ),
             ),
             length=state.length + patches,
             prompt_index=state.prompt_index + jnp.where(state.image_pending, 0, patches),
-            # An image that the model started lies inside an open gap: keep this gap open. After an
-            # image of the prompt, open the gap that follows it, if any.
+            # An image that the model starts is inside an open gap, and the gap stays open. After an
+            # image of the prompt, open the gap that follows the image, if any.
             open_gap=jnp.where(
                 state.image_pending,
                 state.open_gap,
@@ -237,17 +237,17 @@ class DecodeProgram:
             ),
             image_pending=jnp.zeros_like(state.image_pending),
             order=order,
-            logits=made.logits,
+            logits=result.logits,
         )
-        return self._update_rows(selected, after, state, made.cache, patches)
+        return self._update_rows(selected, after, state, result.cache, patches)
 
     def _sample_token(
         self, state: DecodeState, closing_token: Int[Array, "B"], free_slots: Int[Array, "B"]
     ) -> Int[Array, "B"]:
         """Sample a token for each row.
 
-        It is the token that closes the gap, a text token if a slot is free, or `<image>` if the gap
-        allows images and the image fits.
+        Three kinds of tokens are allowed: the token that closes the gap; text tokens, if a slot is
+        free; and `<image>`, if the gap may contain images and an image fits.
         """
         alphabet = self.token_space
         ids = jnp.arange(alphabet.vocab_size)

@@ -3,8 +3,9 @@
 One forward pass processes the prompt up to its first gap. Then each step writes the next token of
 every row: a copy from the prompt, or a sample inside a gap. Inside a gap the sampler draws a text
 token, the closing token, or `<image>` if the gap may contain images. The closing token is the token
-after the gap in the prompt, or the end token. Rows whose next item is an image wait until every
-other row has reached an image or is finished; then all of these images are generated together.
+after the gap in the prompt; after a gap at the end of the prompt, it is the end token. A row whose
+next item is an image waits until every other row has reached an image or is finished. Then one step
+generates all of these images together.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class ARSampler:
     Attributes:
         token_space: token ids that may be sampled.
         image_sampler: sampler of images.
-        plan: sampling plan; its `token_sampling` and `return_trajectory` are used here.
+        plan: sampling plan; the sampler uses its `token_sampling` and `return_trajectory`.
     """
 
     token_space: ar_state.TokenSpace
@@ -64,27 +65,27 @@ class ARSampler:
             keys,
             prompt,
         )
-        passes_of_picture = self.image_sampler.nfe(self.token_space.patches_per_image)
-        most = 2 * length
-        every = -(-most // (MAX_FRAMES // 2 - 1))
+        nfe_per_image = self.image_sampler.nfe(self.token_space.patches_per_image)
+        max_steps = 2 * length
+        stride = -(-max_steps // (MAX_FRAMES // 2 - 1))
 
         def step(progress: LoopState) -> LoopState:
             written = progress.decode_state
             pictured = page.is_image_next(written)
             writing = ~page.is_done(written) & ~pictured
-            moments = progress.trajectory
-            if moments is not None:
-                moments = _record(moments, progress.step, every, written, most)
+            trajectory = progress.trajectory
+            if trajectory is not None:
+                trajectory = _record(trajectory, progress.step, stride, written, max_steps)
             written, passes = jax.lax.cond(
                 jnp.any(writing),
                 lambda w: (page.decode_token(w, writing), jnp.int32(1)),
-                lambda w: (page.generate_image(w, pictured), jnp.int32(passes_of_picture)),
+                lambda w: (page.generate_image(w, pictured), jnp.int32(nfe_per_image)),
                 written,
             )
-            return LoopState(progress.step + 1, progress.nfe + passes, written, moments)
+            return LoopState(progress.step + 1, progress.nfe + passes, written, trajectory)
 
         end = jax.lax.while_loop(
-            lambda p: jnp.any(~page.is_done(p.decode_state)) & (p.step < most),
+            lambda p: jnp.any(~page.is_done(p.decode_state)) & (p.step < max_steps),
             step,
             LoopState(
                 jnp.int32(0),
@@ -93,13 +94,19 @@ class ARSampler:
                 empty_trajectory(prompt, MAX_FRAMES) if self.plan.return_trajectory else None,
             ),
         )
-        moments = end.trajectory
-        if moments is not None:
-            moments = _record(moments, jnp.int32(most), every, end.decode_state, most)
+        trajectory = end.trajectory
+        if trajectory is not None:
+            trajectory = _record(
+                trajectory, jnp.int32(max_steps), stride, end.decode_state, max_steps
+            )
             # The last frame is the finished document, after the last step.
-            share = jnp.minimum(moments.run_times, end.step) / jnp.maximum(end.step, 1)
-            moments = moments.replace(run_times=jnp.where(moments.run_times < 0, -1.0, share))
-        return SampleOutput(end.decode_state.canvas, moments, end.nfe, end.decode_state.truncated)
+            share = jnp.minimum(trajectory.run_times, end.step) / jnp.maximum(end.step, 1)
+            trajectory = trajectory.replace(
+                run_times=jnp.where(trajectory.run_times < 0, -1.0, share)
+            )
+        return SampleOutput(
+            end.decode_state.canvas, trajectory, end.nfe, end.decode_state.truncated
+        )
 
 
 def _record(

@@ -18,8 +18,8 @@ class SamplingPlan:
 
     Attributes:
         schedule: solver and times.
-        image_guidance_scale: scale of classifier-free guidance of images by text; 1 disables it.
-        text_guidance_scale: scale of classifier-free guidance of text by images; 1 disables it.
+        image_guidance_scale: scale of classifier-free guidance of images by text; 1 means none.
+        text_guidance_scale: scale of classifier-free guidance of text by images; 1 means none.
         token_sampling: sampling parameters of tokens, for paradigms that sample tokens.
         return_trajectory: whether to return the trajectory.
     """
@@ -46,8 +46,8 @@ class Trajectory:
         time: time of each slot.
         confidence: probability of each text slot's token, 0 (masked) to 1 (final).
         x1_hat: x1 prediction of each patch.
-        run_times: global time of each frame, from 0 to 1, or to 2 in paradigms that insert images;
-            negative for unused frames.
+        run_times: global time of each frame: from 0 to 1, or from 0 to 2 in paradigms that insert
+            images; negative for unused frames.
     """
 
     canvas: Canvas
@@ -65,7 +65,7 @@ class SampleOutput:
         canvas: finished canvases.
         trajectory: the sampling steps; None if the plan does not ask for them.
         nfe: number of forward passes.
-        truncated: True for rows that had no room for everything that was to be generated.
+        truncated: True for rows that ran out of slots before the document was complete.
     """
 
     canvas: Canvas
@@ -75,7 +75,7 @@ class SampleOutput:
 
 
 def make_output(canvas: Canvas, trajectory: Trajectory | None, nfe: int) -> SampleOutput:
-    """Return the output of a sampler with a fixed NFE and a fixed layout, which never truncates."""
+    """Return the output of a sampler with fixed NFE and layout; no row is truncated."""
     full = jnp.zeros(canvas.ids.shape[0], bool)
     return SampleOutput(canvas=canvas, trajectory=trajectory, nfe=jnp.int32(nfe), truncated=full)
 

@@ -1,6 +1,6 @@
 """Operations on canvases that are written from left to right: append, slice and select.
 
-The rows of a batch have different lengths: `num_used` is the number of written slots of each row.
+The rows of a batch have different lengths; `num_used` is the number of slots written in each row.
 """
 
 import jax
@@ -61,7 +61,10 @@ def write_slots(
 
 
 def slice_rows(tree: PyTree, start: Int[Array, "B"], count: int) -> PyTree:
-    """Slice `count` slots from each row's `start` in every leaf `[B L ...]`; zeros beyond L."""
+    """Return `count` slots of each row, from slot `start`, in every leaf `[B L ...]`.
+
+    Slots beyond L are zero.
+    """
 
     def one(x: Array) -> Array:
         padded = jnp.pad(x, ((0, 0), (0, count), *((0, 0),) * (x.ndim - 2)))
@@ -71,7 +74,7 @@ def slice_rows(tree: PyTree, start: Int[Array, "B"], count: int) -> PyTree:
 
 
 def keep_slots(canvas: Canvas, keep: Bool[Array, "B L"]) -> Canvas:
-    """Set all slots that are not in `keep` to zero, that is, to PAD."""
+    """Set all slots where `keep` is False to zero, which makes them PAD."""
     return jax.tree.map(
         lambda x: jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - 2)), x, jnp.zeros_like(x)),
         canvas,
@@ -79,7 +82,7 @@ def keep_slots(canvas: Canvas, keep: Bool[Array, "B L"]) -> Canvas:
 
 
 def select_rows(selected: Bool[Array, "B"], on_true: PyTree, on_false: PyTree) -> PyTree:
-    """Select each row from `on_true` or `on_false`."""
+    """Return the rows of `on_true` where `selected` is True, and of `on_false` elsewhere."""
 
     def row(x: Array, y: Array) -> Array:
         return jnp.where(selected.reshape(selected.shape + (1,) * (x.ndim - 1)), x, y)

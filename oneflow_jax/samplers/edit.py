@@ -1,9 +1,10 @@
 """Sampler of `edit_flow`: tokens and images are inserted until every slot has time t = 1.
 
 The global time τ follows the plan's time grid from 0 to 1, and then the same grid again from 1 to
-2. Tokens are inserted while τ < 1. An image that the prompt asks for has time τ; an image inserted
-at τ' has time τ - τ'. Editing starts at the first time of the plan, with every item of the document
-at t = 1. Each step takes one forward pass without guidance.
+2. Tokens are inserted while τ < 1. An image that the prompt asks for has time τ, at most 1; an
+image that the model inserts at τ' has time τ - τ'. Editing starts with τ at the first time of the
+plan and with every item of the document at t = 1. Without guidance, each step takes one forward
+pass.
 """
 
 import dataclasses
@@ -70,7 +71,7 @@ class EditSampler:
 
     @property
     def run_times(self) -> tuple[float, ...]:
-        """Global times of all possible steps: text and images until 1, only images from 1 to 2."""
+        """Global times τ of all steps: text and images change until 1, only images from 1 to 2."""
         grid = self.plan.schedule.times
         start = grid[0]
         return (*grid, *(1 + (t - start) / (1 - start) for t in grid), 2.0)
@@ -128,7 +129,8 @@ class EditSampler:
 
     @property
     def _ops(self) -> tuple[RowOp, ...]:
-        # Edit existing items before inserting: the network has no predictions for new items yet.
+        # Edit existing items before inserting new ones, for which the network has no prediction
+        # yet.
         return (self._edit, self._insert) if self.plan.is_edit else (self._insert,)
 
     def _edit(
@@ -141,7 +143,7 @@ class EditSampler:
         noise: Float[Array, "L C"],
     ) -> insertion.GrowingCanvas:
         """Apply the deletions and substitutions of one step to one row."""
-        key_fate, key_word = jax.random.split(key)
+        key_op, key_word = jax.random.split(key)
         share = deletion.insert_probability(t, jnp.minimum(s, 1.0), jnp.float32(1.0))
         share = jnp.where(t < 1 - insertion.TIME_EPS, share, 0.0)
         judged = row.canvas.to_generate & (row.canvas.is_text | (row.slot_times(t) == 1))
@@ -153,7 +155,7 @@ class EditSampler:
         )
         return edit_ops.apply_edit_ops(
             row,
-            edit_ops.sample_edit_ops(key_fate, outputs["fate"], share, judged, row.canvas),
+            edit_ops.sample_edit_ops(key_op, outputs["fate"], share, judged, row.canvas),
             jax.random.categorical(key_word, log_p),
             noise=noise,
             run_time=s,
@@ -171,17 +173,17 @@ class EditSampler:
         """Apply the insertions of one step to one row."""
         key_event, key_token = jax.random.split(key)
         canvas, alphabet = row.canvas, self.token_space
-        some = jax.nn.sigmoid(-outputs["gap_empty"][:, 0])
+        has_missing = jax.nn.sigmoid(-outputs["gap_empty"][:, 0])
         count = jnp.exp(outputs["gap_log_count"][:, 0])
-        chance = some * deletion.insert_probability(t, jnp.minimum(s, 1.0), count)
+        chance = has_missing * deletion.insert_probability(t, jnp.minimum(s, 1.0), count)
         happens = jax.random.uniform(key_event, chance.shape) < chance
         wanted = happens & (canvas.insertable != InsertPolicy.NONE) & (t < 1 - insertion.TIME_EPS)
-        births = canvas.insertable == InsertPolicy.ANY
+        allows_images = canvas.insertable == InsertPolicy.ANY
         token = alphabet.image_token_id
         legal = token_sampling.allowed_ids(
             (alphabet.text_id_range, (token, token + 1)), alphabet.vocab_size
         )
-        logits = outputs["gap_logits"].at[:, token].add(jnp.where(births, 0.0, -jnp.inf))
+        logits = outputs["gap_logits"].at[:, token].add(jnp.where(allows_images, 0.0, -jnp.inf))
         log_p = token_sampling.sampling_log_probs(logits, legal, self.plan.token_sampling)
         return insertion.insert(
             row,
@@ -204,7 +206,7 @@ class EditSampler:
         return canvases.noisy_canvas(canvas, table.embedding[canvas.ids], canvas.latents, clock)
 
     def _with_guidance(self, apply: guidance.ApplyFn) -> guidance.ApplyFn:
-        """Add guidance; it uses log λ, so rates are combined geometrically (OneFlow, eq. 12)."""
+        """Add guidance; combining log λ combines rates geometrically, as in OneFlow, eq. 12."""
 
         def with_log(view: NoisyCanvas) -> Outputs:
             outputs = apply(view)
@@ -218,7 +220,7 @@ class EditSampler:
 
 
 def log_num_missing(raw: Float[Array, "*b L 1"]) -> Float[Array, "*b L"]:
-    """Return log λ, λ = 1 + softplus(raw): a gap with missing items misses at least one."""
+    """Return log λ with λ = 1 + softplus(raw): at least 1, as λ assumes that items are missing."""
     return jnp.log1p(jax.nn.softplus(raw[..., 0]))
 
 

@@ -1,8 +1,8 @@
-"""Deletion and substitution of wrong tokens and images in a row, all in one step.
+"""Deletion and substitution of wrong tokens and images: one sampling step of one row.
 
-The slots of a deleted item become PAD and are not used again. A substituted token changes in its
-slot. A substituted image is generated again in its slots: it becomes pure noise at t = 0, and its
-time starts at the current global time.
+The slots of a deleted item become PAD and are not used again. A substituted token is replaced in
+its slot. A substituted image becomes pure noise at t = 0 in its slots and is generated again, with
+its time counted from the current global time.
 """
 
 import jax
@@ -22,13 +22,13 @@ def sample_edit_ops(
     editable: Bool[Array, "L"],
     canvas: Canvas,
 ) -> Int[Array, "L"]:
-    """Sample the `EditOp` of each slot in one step; an image has the operation of its last slot.
+    """Sample the `EditOp` of each slot for one step; an image gets the one of its last slot.
 
     Args:
         key: PRNG key.
         logits: logits over `EditOp` of each slot.
-        step_fraction: probability that a wrong item is corrected in this step: (11) for one item.
-        editable: True for slots that may change.
+        step_fraction: probability that a wrong item is corrected in this step: (11) with λ = 1.
+        editable: True for slots that may be deleted or substituted.
         canvas: one row.
     """
     # Images are never deleted: training has no spurious images.
@@ -36,13 +36,15 @@ def sample_edit_ops(
     chance = step_fraction * jax.nn.softmax(logits)
     luck = jax.random.uniform(key, editable.shape)
     delete, replace = chance[:, EditOp.DELETE], chance[:, EditOp.SUBSTITUTE]
-    fate = jnp.where(luck < delete, int(EditOp.DELETE), int(EditOp.KEEP))
-    fate = jnp.where((luck >= delete) & (luck < delete + replace), int(EditOp.SUBSTITUTE), fate)
+    edit_op = jnp.where(luck < delete, int(EditOp.DELETE), int(EditOp.KEEP))
+    edit_op = jnp.where(
+        (luck >= delete) & (luck < delete + replace), int(EditOp.SUBSTITUTE), edit_op
+    )
     # For each slot, the last slot of its item.
     slots = jnp.arange(editable.shape[0])
     last = jnp.where(deletion.item_ends(canvas), slots, slots.size - 1)
     item = jax.lax.cummin(last, reverse=True)
-    return jnp.where(editable, fate[item], int(EditOp.KEEP))
+    return jnp.where(editable, edit_op[item], int(EditOp.KEEP))
 
 
 def apply_edit_ops(
@@ -65,7 +67,7 @@ def apply_edit_ops(
     canvas = row.canvas
     gone = edit_ops == EditOp.DELETE
     word = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_text
-    anew = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_image
+    regenerated = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_image
     kept = (canvas.modality != Modality.PAD) & ~gone
     # Renumber the reading order; all slots of an image have the same number.
     taken = jnp.zeros_like(canvas.ids).at[canvas.position[:, 0]].max(kept.astype(canvas.ids.dtype))
@@ -73,11 +75,11 @@ def apply_edit_ops(
     return row.replace(
         canvas=canvas.replace(
             ids=jnp.where(word, ids, canvas.ids),
-            latents=jnp.where(anew[:, None], noise, canvas.latents),
+            latents=jnp.where(regenerated[:, None], noise, canvas.latents),
             modality=jnp.where(gone, int(Modality.PAD), canvas.modality),
             segment=jnp.where(gone, 0, canvas.segment),
             position=canvas.position.at[:, 0].set(order),
             insertable=jnp.where(gone, int(InsertPolicy.NONE), canvas.insertable),
         ),
-        image_start_time=jnp.where(anew, run_time, row.image_start_time),
+        image_start_time=jnp.where(regenerated, run_time, row.image_start_time),
     )

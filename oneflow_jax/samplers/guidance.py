@@ -11,7 +11,7 @@ from oneflow_jax.canvas import Canvas, Modality, NoisyCanvas
 from oneflow_jax.shapes import Array, Bool, Float, Outputs
 
 ApplyFn = Callable[[NoisyCanvas], Outputs]
-"""The network with its parameters; its input is batched, with fields `[B L ...]`."""
+"""The network with its parameters: from a batch of rows, fields `[B L ...]`, to outputs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class GuidanceBranch:
     """An unconditional branch of guidance.
 
     Attributes:
-        outputs: names of the outputs that guidance changes.
+        outputs: names of the network outputs that guidance changes.
         scale: guidance scale; 1 is the conditional prediction, 0 the unconditional one.
         drop_condition: function that removes the condition from a view.
     """
@@ -32,11 +32,11 @@ class GuidanceBranch:
 def apply_cfg(apply: ApplyFn, branches: Sequence[GuidanceBranch]) -> ApplyFn:
     """Return `apply` with the outputs of each branch replaced by u + scale * (c - u).
 
-    c is the output for the view, u the output for the view without the condition (Ho and Salimans,
-    Classifier-Free Diffusion Guidance, eq. 6, with scale = 1 + w). All outputs come from one call
-    on a batch that is 1 + (number of branches) times larger. For logits, this combines
-    probabilities geometrically, Q ∝ Q(c)^scale Q(u)^(1 - scale), as in OneFlow, eq. 12. Branches
-    of scale 1 are skipped.
+    c is the output for the view, and u is the output for the view without the condition (Ho and
+    Salimans, Classifier-Free Diffusion Guidance, eq. 6, with scale = 1 + w). One call computes all
+    outputs, on a batch that is 1 + (number of branches) times larger. For logits, the formula
+    combines probabilities geometrically, Q ∝ Q(c)^scale Q(u)^(1 - scale), as in OneFlow, eq. 12.
+    Branches with scale 1 are skipped.
     """
     branches = [branch for branch in branches if branch.scale != 1.0]
     if not branches:
@@ -44,14 +44,14 @@ def apply_cfg(apply: ApplyFn, branches: Sequence[GuidanceBranch]) -> ApplyFn:
 
     def call(view: NoisyCanvas) -> Outputs:
         views = [view, *(branch.drop_condition(view) for branch in branches)]
-        every = apply(jax.tree.map(_interleave, *views))
-        told = [
-            {name: _deinterleave(x, n, len(views)) for name, x in every.items()}
+        stacked = apply(jax.tree.map(_interleave, *views))
+        outputs = [
+            {name: _deinterleave(x, n, len(views)) for name, x in stacked.items()}
             for n in range(len(views))
         ]
-        conditional = told[0]
+        conditional = outputs[0]
         changed = dict(conditional)
-        for branch, unconditional in zip(branches, told[1:], strict=True):
+        for branch, unconditional in zip(branches, outputs[1:], strict=True):
             for name in branch.outputs:
                 u = unconditional[name]
                 changed[name] = u + branch.scale * (conditional[name] - u)
@@ -69,8 +69,8 @@ def cross_modal_cfg(
 ) -> ApplyFn:
     """Return `apply` with guidance of images by text, and of text by images.
 
-    The unconditional branches hide the other modality: its slots, given ones included, are replaced
-    by placeholders at t = 0. BOS stays visible.
+    The unconditional branch of images hides all text slots except BOS, also given ones; that of
+    text hides all image slots. Hidden slots hold placeholders at t = 0.
 
     Args:
         apply: the network.
@@ -105,10 +105,10 @@ def cfg_by_removal(
     heads: tuple[tuple[str, ...], tuple[str, ...]],
     scales: tuple[float, float],
 ) -> ApplyFn:
-    """Return `apply` with guidance whose unconditional branches remove the other modality.
+    """Return `apply` with guidance for paradigms that delete items.
 
-    This is for paradigms that delete items: slots of the other modality become PAD, whereas
-    `cross_modal_cfg` replaces them by placeholders. BOS stays.
+    The unconditional branch of images removes all text slots except BOS; that of text removes all
+    image slots. Removed slots are PAD, whereas `cross_modal_cfg` replaces slots by placeholders.
 
     Args:
         apply: the network.
@@ -139,7 +139,8 @@ def nfe_factor(*scales: float) -> int:
 
 
 def _interleave(*arrays: Array) -> Array:
-    # Interleave rows instead of concatenating batches: a sharded batch needs no communication.
+    # Interleave rows instead of concatenating batches: then each device already has all views of
+    # its rows, and a sharded batch needs no communication.
     return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
 
 

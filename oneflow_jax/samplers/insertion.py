@@ -1,7 +1,7 @@
-"""Insertion of tokens and images into the gaps of a row, all in one step.
+"""Insertion of tokens and images into the gaps of a row: one sampling step of one row.
 
-New items take the next unused slots, and `position` has their place in the reading order. Existing
-items never move to another slot.
+New items take the next unused slots, and `position` gives their place in the reading order.
+Existing items never move to another slot.
 """
 
 import flax.struct
@@ -17,13 +17,13 @@ TIME_EPS = 1e-5
 
 @flax.struct.dataclass
 class GrowingCanvas:
-    """A row that items are inserted into.
+    """A row that grows by insertion of tokens and images.
 
     Attributes:
         canvas: current content; slots from `num_used` on are PAD.
         image_start_time: global time at which each image slot had time 0.
         num_used: number of slots used so far, counted from the first slot.
-        truncated: True if an insertion was dropped because the row had no room for all of it.
+        truncated: True if an insertion was dropped because the row had too few free slots.
     """
 
     canvas: Canvas
@@ -32,7 +32,7 @@ class GrowingCanvas:
     truncated: Bool[Array, "*b"]
 
     def slot_times(self, run_time: Float[Array, ""]) -> Float[Array, "*b L"]:
-        """Return each slot's time at global time τ; it is 1 for text and given images."""
+        """Return each slot's time at global time τ (`run_time`): 1 for text and given images."""
         age = run_time - self.image_start_time
         age = jnp.where(age > 1 - TIME_EPS, 1.0, jnp.maximum(age, 0.0))
         return jnp.where(self.canvas.to_generate & self.canvas.is_image, age, 1.0)
@@ -73,9 +73,9 @@ def insert(
 ) -> GrowingCanvas:
     """Insert one item right after each anchor.
 
-    The item is an image of pure noise where `ids` is `image_token_id`, and a token otherwise. Items
-    that do not fit completely are dropped, and `truncated` is set. The gap after a new item has the
-    same `InsertPolicy` as the gap that the item was inserted into.
+    The item is an image of pure noise where `ids` is `image_token_id`, and a token otherwise. An
+    item for which too few slots are free is dropped, and `truncated` becomes True. The gap after a
+    new item has the same `InsertPolicy` as the gap that the item was inserted into.
 
     Args:
         row: one row.
@@ -132,9 +132,9 @@ def _shift_orders(order: Int[Array, "L"], fits: Bool[Array, "L"]) -> Int[Array, 
 def _slot_sources(
     fits: Bool[Array, "L"], start: Int[Array, "L"], size: Int[Array, "L"], num_patches: int
 ) -> tuple[Int[Array, "L"], Int[Array, "L"]]:
-    """Return for each new slot the anchor of its item, and the index of the slot in the item.
+    """Return for each slot the anchor of its new item, and the index of the slot in the item.
 
-    The anchor is -1 for slots that are not new.
+    The anchor is -1 for slots without a new item.
     """
     length = fits.shape[0]
     parts = jnp.arange(num_patches)[None]

@@ -2,9 +2,9 @@
 
     dx/dt = v(x, t) = (x̂_1(x, t) - x) / (1 - t)
 
-v is 0/0 at t = 1. The solver therefore integrates all intervals except the last one. In the last
-interval the caller takes x̂_1 as the result, which equals an Euler step: x + (1 - t) v = x̂_1. So
-no solver evaluates v at t = 1.
+v is 0/0 at t = 1, so no solver may evaluate it there. The solver integrates all intervals except
+the last one. For the last interval, the caller takes x̂_1 as the result; this equals an Euler step,
+since x + (1 - t) v = x̂_1.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ RENOISE = "renoise"
 
 @dataclasses.dataclass(frozen=True)
 class SolverSchedule:
-    """Solver and times; hashable, so it can be a static argument of jit.
+    """Solver and times of its steps; hashable, so it can be a static argument of jit.
 
     Attributes:
         solver: one of `SOLVERS`, or `RENOISE`.
@@ -48,8 +48,8 @@ class SolverSchedule:
     def nfe(self) -> int:
         """NFE without guidance.
 
-        A solver that reuses its last stage (FSAL) needs one evaluation less per step, and one more
-        at the start.
+        A solver that reuses the last stage of a step as the first stage of the next (FSAL) takes
+        one evaluation less per step, and one more at the start.
         """
         steps = len(self.times) - 1
         if self.solver in ("euler", RENOISE) or steps == 0:

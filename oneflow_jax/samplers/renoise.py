@@ -6,10 +6,10 @@ This is the loop of multistep consistency sampling (Song et al., Consistency Mod
 1) with the x1 prediction in place of the consistency function. It is also DDIM (Song, Meng and
 Ermon, 2021, equation 7) with the largest possible sigma, so that all noise is fresh.
 
-Only the x1 prediction carries over from one step to the next, and each step sees it under new
-noise. The cost is a bias: x̂_1 is an expectation and not a sample, so x_s is closer to likely states
-than the true path is. For any number of steps, renoising samples a sharper distribution than that
-of the data, as sampling tokens at a low temperature does. The ODE does not have this bias.
+Only the x1 prediction carries over from one step to the next, and each step adds new noise to it.
+Renoising has a bias, because x̂_1 is an expectation and not a sample. For any number of steps, it
+samples a distribution that is sharper than that of the data, like token sampling at a low
+temperature. The ODE does not have this bias.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ PredictX1Fn = Callable[[Float[Array, ""], PyTree], PyTree]
 """Function from (t, x_t) to the x1 prediction x̂_1."""
 
 CorruptFn = Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree]
-"""Function from (step number from 1, s, x̂_1) to x_s, with fresh noise in each step."""
+"""Function from (step number, counted from 1; s; x̂_1) to x_s, with fresh noise in each step."""
 
 
 def solve(

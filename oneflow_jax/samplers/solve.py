@@ -1,4 +1,4 @@
-"""Solve the flow with the method that a schedule selects: an ODE solver or renoising."""
+"""Dispatch to the sampling method that a schedule names: an ODE solver, or renoising."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def solve(
 
 
 def step_keys(keys: Key[Array, "B"], step: Int[Array, ""]) -> Key[Array, "B"]:
-    """Return each row's key for the noise of one step."""
+    """Return one key per row for the fresh noise of a step."""
     # Fold in 2, not 0 or 1: `jax.random.split(key)` returns exactly `fold_in(key, 0)` and
     # `fold_in(key, 1)` (partitionable threefry).
     return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 2), step))(keys)

@@ -17,12 +17,14 @@ TIME_GRIDS: dict[str, TimeGrid] = {
     "cosine": lambda s: 1 - np.cos(0.5 * np.pi * s),
     "sine": lambda s: np.sin(0.5 * np.pi * s),
 }
-"""Time grids by name: equal steps, small steps near noise, and small steps near data."""
+"""Time grids by name: "uniform" has equal steps, "cosine" has small steps near noise (t = 0), and
+"sine" has small steps near data (t = 1)."""
 
 UNIFORM_FRACTION = 0.4
-"""Fraction of a learned grid that is spaced uniformly, since images need steps where text does not.
+"""Fraction of the steps of a learned grid that are spaced uniformly.
 
-Measured on digits: a fraction of 0.1 is better with 16 steps and much worse with 4 steps.
+The loss of text places the other steps, and images need steps at other times. On the digits data, a
+fraction of 0.1 is better with 16 steps and much worse with 4 steps.
 """
 
 
@@ -34,11 +36,11 @@ def step_times(grid_spec: GridSpec, num_steps: int) -> np.ndarray:
             to below 1.
     """
     if isinstance(grid_spec, tuple):
-        given = np.asarray(grid_spec, np.float64)
-        rising = len(given) > 0 and given[0] == 0 and bool(np.all(np.diff(given) > 0))
-        if not rising or given[-1] >= 1:
+        times = np.asarray(grid_spec, np.float64)
+        rising = len(times) > 0 and times[0] == 0 and bool(np.all(np.diff(times) > 0))
+        if not rising or times[-1] >= 1:
             raise UserError(f"sampling.time_grid={grid_spec}: must increase from 0 to below 1.")
-        return given
+        return times
     check_at_least("sampling.steps", num_steps, 1)
     if isinstance(grid_spec, str):
         if grid_spec not in TIME_GRIDS:
@@ -51,11 +53,11 @@ def step_times(grid_spec: GridSpec, num_steps: int) -> np.ndarray:
 
 
 def loss_adaptive_grid(times: Sequence[float], losses: Sequence[float]) -> TimeGrid:
-    """Return a grid with many steps at times where the loss decreases quickly with t.
+    """Return a grid with many steps at times where the loss L decreases quickly with t.
 
-    A step samples its tokens independently of each other. For a step of length δ at t, this causes
-    an error of about δ^2 |L'(t)|. The sum over all steps is minimal if the density of steps is
-    proportional to the square root of |L'|.
+    One step samples all of its tokens independently of each other. A step of length δ at t
+    causes an error of about δ^2 |L'(t)|. The sum of these errors over all steps is minimal if the
+    density of steps is proportional to the square root of |L'|.
 
     Args:
         times: increasing times from 0 to below 1; the last one stands for t = 1.

@@ -23,8 +23,8 @@ class TokenSampling:
 
     Attributes:
         temperature: divisor of the logits; 0 selects the most probable token.
-        top_p: nucleus sampling: only the most probable tokens are sampled, as many as are needed
-            for a total probability of `top_p`; 1 disables it.
+        top_p: nucleus sampling: only the smallest set of most probable tokens whose total
+            probability reaches `top_p` is sampled from; 1 means all tokens.
         top_k: number of most probable tokens to sample from; 0 means all.
         unmask_order: one of `UNMASK_ORDERS`.
         remask_prob: probability that an unmasked token is masked again in one step.
@@ -93,8 +93,8 @@ def select_to_unmask(
     """Select the masked slots of a row that are unmasked in this step.
 
     In "random" order, each masked slot is selected with probability `unmask_prob`. In "confidence"
-    order, the number of selected slots is the expected number, stochastically rounded, so its mean
-    is correct even if the expected number is below 1.
+    order, the most confident slots are selected. Their number is `unmask_prob` times the number of
+    masked slots, rounded up or down at random so that its mean is exact.
     """
     luck = jax.random.uniform(key, masked.shape)
     if unmask_order == "random":
@@ -112,5 +112,7 @@ def _rank(log_p: Float[Array, "*b L V"]) -> Int[Array, "*b L V"]:
 def _top_p_mask(log_p: Float[Array, "*b L V"], top_p: float) -> Bool[Array, "*b L V"]:
     """Return a mask of the most probable tokens whose total probability reaches `top_p`."""
     ordered = jnp.exp(-jnp.sort(-log_p, axis=-1))
-    before = jnp.cumsum(ordered, axis=-1) - ordered  # So the first token is always included.
+    before = (
+        jnp.cumsum(ordered, axis=-1) - ordered
+    )  # Exclusive sum: the first token is always included.
     return jnp.take_along_axis(before < top_p, _rank(log_p), axis=-1)

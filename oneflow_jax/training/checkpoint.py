@@ -4,10 +4,10 @@
     <workdir>/checkpoints/<step>/train    step, root key, parameters and optimizer state
     <workdir>/checkpoints/<step>/data     position of each stream of the input pipeline, as JSON
 
-Saving is asynchronous. A step's folder is renamed to its final name once it is complete, so a
-killed save leaves no partial checkpoint. An object store cannot rename folders; there orbax writes
-the file `commit_success.txt` last, and a folder without this file is ignored. The content of a
-checkpoint does not depend on the number of processes that saved it.
+Saving is asynchronous. Orbax renames the folder of a step to its final name once the folder is
+complete, so a killed save leaves no partial checkpoint. An object store cannot rename folders.
+There orbax writes the file `commit_success.txt` last, and readers ignore folders without this file.
+The content of a checkpoint does not depend on the number of processes that saved it.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from oneflow_jax.training.train_state import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one workdir. As a context manager, it waits for the last save."""
+    """The checkpoints of one run; leaving the context manager waits for the last save."""
 
     def __init__(
         self, folder: epath.Path, max_to_keep: int | None = None, keep_period: int = 0
@@ -73,7 +73,9 @@ class Checkpoints:
         return None if newest is None else newest.step
 
     def save(self, state: TrainState, step: int, data: streams.BatchIterator) -> None:
-        """Start an asynchronous save; arrays are copied before it returns, so they may be donated.
+        """Start an asynchronous save of the state and the position of `data`.
+
+        The method copies the arrays before it returns, so the caller may donate them afterwards.
 
         Raises:
             UserError: this save or the previous one could not be written.
@@ -116,7 +118,7 @@ class Checkpoints:
         """Restore the newest EMA parameters with the shapes and shardings of `abstract_params`.
 
         Raises:
-            UserError: there is no checkpoint.
+            UserError: the run has no checkpoint yet.
         """
         if self.latest_step is None:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Held-out losses of one fixed batch of documents, with the same noise at every evaluation."""
+"""Held-out losses on a fixed batch of documents, with the same noise at every evaluation."""
 
 import functools
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from oneflow_jax.training.update import Metrics
 
 
 class EvalLosses:
-    """Losses of one batch of documents, by loss term and by time.
+    """Losses on one batch of documents, by loss term and by time.
 
-    Every call uses the same documents, noise and times, so two calls differ only in the
-    parameters.
+    Every call uses the same documents, noise and times. So the results of two calls differ only by
+    the parameters.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class EvalLosses:
     def __call__(self, params: PyTree) -> dict[str, float]:
         """Return mean losses by name: `eval/loss_text`, and `eval/loss_text/t=0.1` at one time.
 
-        The times in the names are those of documents before the time sampler maps them to another
-        distribution. They equal t with a uniform time sampler.
+        The number in a name is u, the uniform number from which the time sampler computes t. With a
+        uniform time sampler, u equals t.
         """
         by_clock = [self.at_time(params, u) for u in self._times]
         scored: dict[str, metrics.Average] = {}

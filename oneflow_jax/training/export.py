@@ -1,4 +1,4 @@
-"""Export of a run for sampling, at about a tenth of the size of the run's folder.
+"""Export of a run: only the files that sampling needs, about a tenth of the run's size.
 
     <folder>/config.json           the resolved configuration
     <folder>/tokenizer.model       the SentencePiece model
@@ -75,8 +75,8 @@ def load_ema_params(folder: epath.Path, abstract_params: PyTree) -> PyTree:
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
 
     Raises:
-        UserError: there is no checkpoint; or the weights of the export are damaged or do not match
-            its configuration.
+        UserError: the run has no checkpoint, or the weights of the export are damaged or do not
+            match its configuration.
     """
     if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:

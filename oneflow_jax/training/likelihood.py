@@ -2,10 +2,11 @@
 
     nats per document = 1/N · sum over N documents of E_u [ the loss term `text` of the scorer ]
 
-u is stratified within each batch, and the strata are shifted from batch to batch by multiples of
-the golden ratio conjugate. `paradigms/likelihood.py` says which paradigms have a scorer, and
-whether it gives the exact value or a bound. The unit is nats per document and not per token because
-the token sequences of the paradigms differ: some end every document with an END token.
+The scorer is the paradigm's `LikelihoodBound`; `paradigms/likelihood.py` says which paradigms have
+one, and whether it gives the exact value or a bound. For each document, u takes evenly spaced
+values, which are shifted from batch to batch by multiples of the golden ratio conjugate. The unit
+is nats per document and not per token, because paradigms have different token sequences: some end
+every document with an END token.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ TIME_SAMPLES = 8
 
 @dataclasses.dataclass(frozen=True)
 class NatsPerDocument:
-    """The total nats and the number of documents of each row."""
+    """Nats of the text of each row, and the number of documents in each row."""
 
     total: Float[np.ndarray, "rows"]
     num_documents: Int[np.ndarray, "rows"]
@@ -45,7 +46,7 @@ class NatsPerDocument:
 
 
 class Likelihood:
-    """Likelihood of the first documents of a split, with the same random numbers at every call."""
+    """Text likelihood of the first documents of a split, with the same noise at every call."""
 
     def __init__(
         self,
@@ -58,8 +59,8 @@ class Likelihood:
         """Load the documents.
 
         Args:
-            batches: batches of the split, of which the first ones are used. They repeat endlessly.
-            num_documents: number of documents in the split; later ones are repeats.
+            batches: endless batches of the split, of which the first ones are scored.
+            num_documents: number of documents in the split; after this number, documents repeat.
             model: the model to evaluate.
             scorer: the scorer of the model's paradigm.
             seed: RNG seed of the masking and of the noise.
@@ -96,7 +97,10 @@ class Likelihood:
 def _take(
     batches: streams.BatchStreams, max_documents: int
 ) -> Iterator[tuple[Canvas, Int[np.ndarray, "B"]]]:
-    """Yield batches and their documents per row: at least one batch, at most `max_documents`."""
+    """Yield batches with the number of documents in each row, up to `max_documents` in total.
+
+    The first batch is always included.
+    """
     data, seen = iter(batches), 0
     while True:
         canvas = next(data)

@@ -1,4 +1,4 @@
-"""The training loop, for every kind of `System`."""
+"""The training loop: restore, step, log, evaluate and save, for any `System`."""
 
 import contextlib
 import logging
@@ -26,8 +26,8 @@ class System(Protocol):
         mesh: the device mesh.
         batch_sharding: sharding of training batches.
         optimizer_config: settings of the optimizer.
-        throughput_keys: names of the amounts logged by `train_step` that are reported per second,
-            the most important first.
+        throughput_keys: names of metrics of `train_step` that the reporter converts to rates per
+            second, the most important first.
     """
 
     loop_config: LoopConfig
@@ -96,7 +96,8 @@ def run(
             if number % settings.checkpoint_every == 0 or last:
                 with report.pause_timer():  # It raises if the loss is not finite.
                     owner.check()
-                    # The data position must match the state, so no batch is read ahead here.
+                    # The saved data position must match the state: the next batch is read only
+                    # afterwards.
                     checkpoints.save(state, number, data)
             if preview and number % settings.preview_every == 0:
                 with report.pause_timer():

@@ -28,8 +28,8 @@ class OptimizerConfig:
         weight_decay: decoupled weight decay of matrices, multiplied by the learning rate.
         max_grad_norm: maximum global norm of the gradient.
         ema_decay: decay of the EMA of the parameters, which evaluation and sampling use.
-        freeze: regular expression searched for in parameter names; matching parameters are frozen,
-            as in "backbone/blocks/text/". "" freezes none.
+        freeze: regular expression, for example "backbone/blocks/text/"; parameters whose names
+            contain a match are frozen. "" freezes none.
     """
 
     learning_rate: float
@@ -99,8 +99,8 @@ def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
 def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: float) -> PyTree:
     """Return the EMA of the parameters after an update.
 
-    The decay is min(ema_decay, (1 + step) / (10 + step)): it is small in early steps, so that the
-    initial parameters are soon forgotten.
+    The decay is min(ema_decay, (1 + step) / (10 + step)). Early steps have a small decay, so the
+    initial parameters soon lose their weight in the average.
     """
     step = step.astype(jnp.float32)
     weight: Float[Array, ""] = jnp.minimum(ema_decay, (1 + step) / (10 + step))
@@ -113,7 +113,8 @@ def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: flo
 
 
 def _weight_decay_mask(params: PyTree) -> PyTree:
-    # The path of a boxed parameter has an additional last key, so "kernel" may not be the last.
+    # The path of a boxed parameter ends with an additional key, so "kernel" may not be the last
+    # key.
     return jax.tree.map_with_path(lambda path, _: jax.tree_util.DictKey("kernel") in path, params)
 
 

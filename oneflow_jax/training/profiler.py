@@ -27,7 +27,7 @@ def validate_range(steps: tuple[int, ...], num_steps: int) -> None:
 class ProfiledStep:
     """A training step that writes a profile of a range of steps to `<folder>/profile`.
 
-    Its first argument is the step's number.
+    The wrapper takes the step number as an additional first argument.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ProfiledStep:
             jax.profiler.start_trace(str(self._staged.local))
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             after = self._step_fn(*args)
-        # A run that resumed within the range has not started a profile.
+        # If the run resumed after the first step to profile, no profile was started.
         if self._staged and step == self._last_step:
             jax.block_until_ready(after)
             jax.profiler.stop_trace()

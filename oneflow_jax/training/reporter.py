@@ -5,7 +5,7 @@ train/NAME_per_second            rate of each of `System.throughput_keys`, witho
 train/step_time                  median duration in seconds of the steps since the last report
 train/step_time_max_over_median  duration of the slowest of these steps divided by the median
 train/data_wait_fraction         fraction of the time spent waiting for data, maximum over processes
-train/data_wait_argmax_process   index of the process with that maximum, if there are several
+train/data_wait_argmax_process   index of the process with that maximum, in multi-process runs
 train/goodput                    (number of steps x median step duration) / time since this process
                                  began to train; the rest of the time went to compilation,
                                  evaluation, saving and waiting
@@ -50,8 +50,8 @@ class ReportedSystem(Protocol):
 class Reporter:
     """Writer of training metrics to the logs and to the progress bar.
 
-    It reads the metrics of a step one step late, so that the devices never wait for the host.
-    Reported values are means over the steps since the last report.
+    The reporter reads the metrics of a step only after the next step has started, so the devices
+    never wait for the host. Reported values are means over the steps since the last report.
     """
 
     def __init__(self, system: ReportedSystem, folder: epath.Path, start_step: int) -> None:
@@ -91,12 +91,12 @@ class Reporter:
         self._last_flush_time = time.monotonic()
 
     def record(self, step: int, step_metrics: Metrics) -> None:
-        """Add the metrics of step `step`, which may still be running."""
+        """Add the metrics of step `step`, which the devices may still be computing."""
         self.flush_pending()
         self._pending = (step, step_metrics)
 
     def flush_pending(self) -> None:
-        """Wait for the step that was added last, and add its metrics to the report.
+        """Wait for the last step passed to `record`, and add its metrics to the report.
 
         Raises:
             UserError: the loss or the gradient of this step is not finite.
@@ -123,7 +123,7 @@ class Reporter:
             self._write_report(number)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write other scalars to the logs."""
+        """Write scalars to the logs, for example held-out losses."""
         self._writer.write_scalars(step, scalars)
         self._writer.flush()
 
@@ -134,7 +134,7 @@ class Reporter:
         self._progress.close()
 
     def _write_report(self, step: int) -> None:
-        # A term without any scored slot has no mean, as when its task was never sampled.
+        # A loss term without any scored slot has no mean; for example, its task was not sampled.
         some = {name: value for name, value in self._sums.items() if value.count > 0}
         means = {name: float(value.compute()) for name, value in some.items()}
         amounts = {name: means.pop(name) for name in self._throughput_keys}
@@ -170,7 +170,7 @@ class Reporter:
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:
-    """Return the maximum data wait over processes, and the index of that process if several.
+    """Return the maximum data wait over processes; with several, also the index of that process.
 
     Steps are synchronous, so a slow host shows up in its data wait and not in the step time.
     """
@@ -184,7 +184,7 @@ def _max_data_wait(data_wait: float) -> dict[str, float]:
 
 
 def _peak_flops(mesh: jax.sharding.Mesh) -> float:
-    """Return the peak FLOP/s of all devices together, or 0 if it is unknown."""
+    """Return the peak FLOP/s of all devices together; 0 if the peak is unknown."""
     kind = mesh.devices.flat[0].device_kind
     return (
         chips.CHIPS[chips.DEVICE_KINDS[kind]].peak_flops * mesh.size

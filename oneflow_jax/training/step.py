@@ -1,8 +1,8 @@
 """The training step of the mixed-modal transformer, for every paradigm.
 
-The step calls only `counts`, `corrupt` and `loss` of its paradigm. Each row has its own key, a
-function of (seed, step, row), so that neither the number of microbatches nor the number of devices
-changes the random numbers.
+The step calls only `counts`, `corrupt` and `loss` of its paradigm. The PRNG key of each row is a
+function of (seed, step, row). So random numbers depend neither on the number of microbatches nor on
+the number of devices.
 """
 
 import functools
@@ -31,7 +31,7 @@ def init_state(
         key: the run's root key.
         model: the model to initialize.
         optimizer: the optimizer to initialize.
-        view: any network input of the right shapes.
+        view: any network input with the shapes of training.
     """
     params = model.init(train_state.init_key(key), view)["params"]
     return train_state.create(key, params, optimizer)
@@ -119,5 +119,5 @@ def eval_step(
 
 
 def _clamp_counts(counts: Sums) -> Sums:
-    # The count is 0 in a batch without any image.
+    # For example, the count of image slots is 0 in a batch without images.
     return {name: jnp.maximum(count, 1.0) for name, count in counts.items()}

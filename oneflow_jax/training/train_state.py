@@ -14,7 +14,7 @@ from oneflow_jax.training.loop_config import LoopConfig
 
 @flax.struct.dataclass
 class TrainState:
-    """The training state. `key` is the run's root key; it is the same at every step."""
+    """The training state. `key` is the root PRNG key of the run, which never changes."""
 
     step: Int[Array, ""]
     key: Key[Array, ""]
@@ -48,7 +48,7 @@ def create(
 
 
 def init_key(key: Key[Array, ""]) -> Key[Array, ""]:
-    """Return the key that initializes parameters; no training step has the same key."""
+    """Return the key for initializing parameters, which differs from the keys of all steps."""
     return jax.random.fold_in(key, jnp.iinfo(jnp.int32).max)
 
 

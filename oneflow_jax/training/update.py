@@ -1,7 +1,7 @@
-"""One update of any model's parameters: gradient accumulation, optimizer step and EMA.
+"""The update of a model's parameters: gradient accumulation, optimizer step and EMA.
 
-A loss is a sum over the rows of a microbatch, divided by counts of the whole batch. The gradient
-therefore does not depend on the number of microbatches or devices.
+A loss is a sum over the rows of a microbatch, divided by counts of the whole batch. So the gradient
+does not depend on the number of microbatches or devices.
 """
 
 import functools
@@ -20,7 +20,8 @@ from oneflow_jax.training.train_state import TrainState
 Metrics = dict[str, metrics.Average]
 
 Loss = Callable[[PyTree, PyTree], tuple[Float[Array, ""], tuple[Metrics, PyTree]]]
-"""(parameters, microbatch) -> its contribution to the loss, and (sums by term, other outputs)."""
+"""Function from (parameters, microbatch) to the microbatch's part of the loss, and (sums by term,
+other outputs)."""
 
 
 def accumulate_and_apply(
@@ -77,9 +78,9 @@ def per_row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, "B"]:
 def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
     """Split the rows into strided microbatches, `[num_microbatches B/num_microbatches ...]`.
 
-    Microbatch g has the rows g, g + num_microbatches, and so on. Consecutive rows are on one
-    device, so each microbatch has rows on every device and no row moves. Contiguous microbatches
-    would gather the batch on all devices.
+    Microbatch g has the rows g, g + num_microbatches, and so on. A device holds consecutive rows,
+    so each microbatch has rows on every device, and no row moves to another device. Microbatches of
+    consecutive rows would gather the batch on all devices.
     """
     return jax.tree.map(lambda x: rearrange(x, "(m g) ... -> g m ...", g=num_microbatches), tree)
 
@@ -89,8 +90,7 @@ def _scan_or_once(
 ) -> tuple[PyTree, PyTree]:
     """Run `jax.lax.scan`, or call `body` directly if there is one microbatch.
 
-    XLA's CPU backend runs convolutions 20 times slower inside loops, even loops that have a single
-    iteration.
+    Inside a loop, even of one iteration, XLA's CPU backend runs convolutions 20 times slower.
     """
     if num_microbatches > 1:
         return jax.lax.scan(body, carry, rows)

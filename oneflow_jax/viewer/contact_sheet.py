@@ -1,4 +1,4 @@
-"""PNG images of samples: a contact sheet of many, and a film strip of a document's trajectory."""
+"""PNG images of samples: a contact sheet of many images, and a film strip of one trajectory."""
 
 import io
 import math
@@ -32,8 +32,8 @@ def write_contact_sheet(
 
     Args:
       path: path of the PNG; its folder is created if necessary.
-      cells: (pixels, caption, mark) of each cell; the mark is a key of `MARK_COLORS`, which sets
-        the color of the caption.
+      cells: (pixels, caption, mark) of each cell; the mark is a key of `MARK_COLORS`, which has
+          the color of the caption.
       columns: number of cells in a row.
       title: title at the top.
     """
@@ -88,7 +88,7 @@ def write_filmstrip(
     draw = ImageDraw.Draw(canvas)
     order = {
         part.key: column
-        for frame in reversed(frames)  # the last frame's order, then images deleted before it
+        for frame in reversed(frames)  # Later frames override: columns follow the last frame.
         for column, part in enumerate(frame.images())
     }
     top = MARGIN - GAP
@@ -131,7 +131,7 @@ def _draw_frame(
 def _draw_text_span(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], span: trajectory.TextSpan
 ) -> int:
-    """Draw the tokens of a text span, with masks by confidence; return its lower edge."""
+    """Draw a text span, with tokens that fade in by confidence; return its lower edge in pixels."""
     face = fonts.load_font("text", FONT_SIZE)
     left, top = corner
     lines = fonts.break_lines((word.text for word in span.tokens), face, TEXT_WIDTH - 28)
@@ -147,7 +147,7 @@ def _draw_text_span(
 def _draw_token(
     draw: ImageDraw.ImageDraw, position: tuple[float, float], token: trajectory.TokenView
 ) -> None:
-    """Draw a token: with confidence, its block fades out and its text fades in."""
+    """Draw a token: as confidence rises, its block fades out and its text fades in."""
     face = fonts.load_font("text", FONT_SIZE)
     sure = token.opacity()
     body = token.text.lstrip()
@@ -156,7 +156,7 @@ def _draw_token(
     top = position[1]
     block = fonts.mix_colors(fonts.MASK_COLOR, fonts.BACKGROUND_COLOR, sure)
     draw.rounded_rectangle((left + 1, top + 10, max(left + 1, right - 1), top + 40), 5, block)
-    if sure:  # Text of the block's color would show below the block, where letters descend.
+    if sure:  # At opacity 0, descenders in the block's color would show below the block.
         draw.text(
             (left, top), body, fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, sure), face
         )
@@ -165,7 +165,7 @@ def _draw_token(
 def _draw_progress(
     draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int], part: trajectory.Part
 ) -> None:
-    """Draw a progress line that is filled up to the time of the part."""
+    """Draw a progress line of which the fraction `part.time` is filled."""
     draw.line((*start, *end), fonts.LINE_COLOR, 4)
     if part.time:  # Pillow draws a dot for a line of length 0.
         reached = (a + (b - a) * part.time for a, b in zip(start, end, strict=True))
@@ -173,7 +173,7 @@ def _draw_progress(
 
 
 def _text_height(frame: trajectory.Frame) -> int:
-    """Return the height of all text spans of a frame, in pixels."""
+    """Return the total height of a frame's text spans, in pixels."""
     face = fonts.load_font("text", FONT_SIZE)
     broken = [
         fonts.break_lines((word.text for word in run.tokens), face, TEXT_WIDTH - 28)
@@ -183,7 +183,7 @@ def _text_height(frame: trajectory.Frame) -> int:
 
 
 def _upscale(pixels: trajectory.Pixels, width: int) -> Image.Image:
-    """Enlarge an image by the integer factor, at least 1, that brings it closest to `width`."""
+    """Enlarge an image by the integer factor for which its width is closest to `width` pixels."""
     factor = max(1, math.floor(width / pixels.shape[1] + 0.5))
     size = (pixels.shape[1] * factor, pixels.shape[0] * factor)
     return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)

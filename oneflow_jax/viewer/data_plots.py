@@ -14,7 +14,7 @@ GRID_COLUMNS = 16
 
 
 def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> bytes:
-    """Return a PNG of two histograms and a grid of images of equal size, uint8 `[n n 3]`."""
+    """Plot two histograms and a grid of images, which are uint8 `[n n 3]`; return a PNG."""
     drawn = figure.Figure(
         figsize=(11, 7), dpi=120, facecolor=fonts.BACKGROUND_COLOR, layout="constrained"
     )
@@ -41,7 +41,7 @@ def _sort_bins(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _bin_label(bits: int) -> str:
-    """Return the range of numbers with `bits` binary digits: "4-7" for 3."""
+    """Return the range of numbers with `bits` binary digits as text, for example "4-7" for 3."""
     first, last = 2 ** max(bits - 1, 0) * min(bits, 1), 2**bits - 1
     return str(first) if first == last else f"{first}-{last}"
 
@@ -61,7 +61,7 @@ def _bar_chart(axes: Any, counts: Mapping[str, int], title: str) -> None:  # noq
 
 
 def _image_grid(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrange the images in a grid with white gaps."""
+    """Arrange images of one size in a grid with white gaps."""
     size = images[0].shape[0]
     gap = max(1, size // 12)
     columns = min(GRID_COLUMNS, len(images))

@@ -1,4 +1,4 @@
-"""Report on a user's prepared data: data_report.json, .html and .png in the folder of a run."""
+"""Report on a user's prepared data: the files data_report.json, .html and .png of a run."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def write_report(
     slot_usage: Mapping[str, Any],
     folder: epath.Path,
 ) -> epath.Path:
-    """Write the three files; return the path of the page.
+    """Write the JSON file, the page and the plot; return the path of the page.
 
     Args:
         source_path: value of `source.path`.
@@ -54,10 +54,10 @@ def write_report(
 
 
 def summarize(stats: DatasetStats) -> dict[str, Any]:
-    """Convert statistics to the content of the report, with one entry per drop or repair reason."""
+    """Convert statistics to the content of the report, with an entry per drop or repair reason."""
     counted = stats.to_dict()
     places = counted.pop("places")
-    told = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
+    reasons = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
     return {
         **counted,
         "reasons": {
@@ -68,7 +68,7 @@ def summarize(stats: DatasetStats) -> dict[str, Any]:
                 "what": (errors.DROP_REASONS | errors.REPAIRS)[name],
                 "first": places.get(name, []),
             }
-            for name in sorted(told)
+            for name in sorted(reasons)
         },
     }
 
@@ -76,13 +76,13 @@ def summarize(stats: DatasetStats) -> dict[str, Any]:
 def summarize_slots(
     row_length: int, overflow: str, chunk_counts: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Count how the documents of each split fit the rows of slots.
+    """Count how many documents of each split fit a row, are cut, or are dropped.
 
     Args:
         row_length: number of slots in a row, `data.sequence_length`.
-        overflow: treatment of longer documents, `data.overflow`.
-        chunk_counts: number of chunks that each document is split into, by split; 0 for a dropped
-            document.
+        overflow: what happens to documents that are longer than a row, `data.overflow`.
+        chunk_counts: by split, the number of chunks that each document is cut into: 1 for a
+            document that fits, 0 for a dropped one.
     """
     usage: dict[str, Any] = {"data.sequence_length": row_length, "data.overflow": overflow}
     for split, counts in chunk_counts.items():
@@ -112,8 +112,8 @@ def render_page(stats: Mapping[str, Any], overview_png: bytes) -> str:
     }
     canvas = stats["canvas"]
     for split in manifest.SPLITS:
-        told = ", ".join(f"{value:,} {name}" for name, value in canvas[split].items())
-        rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = told
+        counts = ", ".join(f"{value:,} {name}" for name, value in canvas[split].items())
+        rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = counts
     return templates.render(
         "data_report.html", summary=rows, reasons=stats["reasons"], overview_png=overview_png
     )

@@ -1,4 +1,4 @@
-"""Fonts, colors and line breaking for PNG images; the fonts come with matplotlib."""
+"""Fonts, colors and line breaking for PNG images; the font files are those of matplotlib."""
 
 import functools
 import pathlib
@@ -35,9 +35,9 @@ def load_font(face: Face, size: int) -> ImageFont.FreeTypeFont:
 def break_lines(
     texts: Iterable[str], face: ImageFont.FreeTypeFont, width: float
 ) -> list[list[tuple[int, float]]]:
-    """Break a sequence of tokens into lines, and compute the position of each token.
+    """Break a sequence of tokens into lines, and compute the horizontal position of each token.
 
-    Lines break only before a token that starts with a space. A word of several tokens is never
+    A line breaks only before a token that starts with a space. So a word of several tokens is never
     split, even if it is wider than a line.
 
     Args:
@@ -46,8 +46,8 @@ def break_lines(
       width: width of a line, in pixels.
 
     Returns:
-      (index, left edge in pixels) of each token, by line. The leading space counts, so the first
-      token of a line starts one space to the left of the line.
+      A list of lines; each is a list with (index, left edge in pixels) of its tokens. The left edge
+      is that of the token's leading space, so the first token of a line starts left of the line.
     """
     groups: list[list[tuple[int, str]]] = []
     for index, piece in enumerate(texts):
@@ -70,7 +70,7 @@ def break_lines(
 
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Wrap a text into lines of at most `width` pixels, or of a single wider word."""
+    """Wrap a text into lines of at most `width` pixels; a wider word gets a line of its own."""
     words = text.split()
     pieces = [" " * (index > 0) + word for index, word in enumerate(words)]
     return [" ".join(words[i] for i, _ in line) for line in break_lines(pieces, face, width)]

@@ -1,4 +1,4 @@
-"""Converts the trajectory of a sampled batch to one view per document."""
+"""Converts the trajectory of a sampled batch to one `TrajectoryView` per document."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,11 @@ def build_views(
     titles: Sequence[str],
     prompts: Sequence[str],
 ) -> list[trajectory.TrajectoryView]:
-    """Build a view of each document's trajectory.
+    """Build a `TrajectoryView` of each document, with decoded text and images.
 
     Args:
-        layout: decoder of slots to text and images.
-        batch_trajectory: trajectory of the batch, on the host.
+        layout: layout of the model, which decodes slots to text and images.
+        batch_trajectory: trajectory of the batch, in host memory.
         titles: title of each document.
         prompts: prompt of each document.
     """
@@ -43,25 +43,25 @@ def build_views(
 
 
 DecodedImages = dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]]
-"""Decoded x_t and x1 prediction of an image, by step, document and first slot."""
+"""Decoded x_t and x1 prediction of each image, by (step, document, first slot)."""
 
 
 def _decode_images(layout: layouts.Layout, batch_trajectory: Trajectory) -> DecodedImages:
-    """Decode the images of all steps in one call, because the codec may be a network."""
+    """Decode the images of all steps in one call, which is faster if the codec is a network."""
     canvas = batch_trajectory.canvas
-    found: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
+    images: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
     for at_moment in np.ndindex(canvas.modality.shape[:2]):
         layers = (x[at_moment] for x in (canvas.modality, canvas.span, canvas.position))
         for kind, at in layouts.iter_parts(*layers):
             if kind == Modality.IMAGE:
                 place = (*at_moment, int(at[0]))
                 whole = (canvas.ids, canvas.latents, batch_trajectory.x1_hat)
-                found[place] = tuple(x[at_moment][at] for x in whole)
-    if not found:
+                images[place] = tuple(x[at_moment][at] for x in whole)
+    if not images:
         return {}
-    ids, latents, guesses = map(np.stack, zip(*found.values(), strict=True))
-    states, guesses = (layout.decode_images(ids, x) for x in (latents, guesses))
-    return dict(zip(found, zip(states, guesses, strict=True), strict=True))
+    ids, latents, predictions = map(np.stack, zip(*images.values(), strict=True))
+    states, predictions = (layout.decode_images(ids, x) for x in (latents, predictions))
+    return dict(zip(images, zip(states, predictions, strict=True), strict=True))
 
 
 def _make_parts(
@@ -71,10 +71,10 @@ def _make_parts(
     step: int,
     b: int,
 ) -> tuple[trajectory.TextSpan | trajectory.ImageView, ...]:
-    """Build the parts of a document at one step.
+    """Build the parts of document `b` at one step.
 
-    The key of a token is its slot. The key of an image is its first slot. The key of a text span is
-    `~key` of the image before it. So keys stay the same when tokens are inserted.
+    The key of a token is its slot, and the key of an image is its first slot. The key of a text
+    span is `~key` of the image before the span. So keys do not change when tokens are inserted.
     """
     canvas, at_moment = batch_trajectory.canvas, (step, b)
     ids, fixed = canvas.ids[at_moment], canvas.is_given[at_moment]
@@ -82,18 +82,20 @@ def _make_parts(
     parts: list[trajectory.TextSpan | trajectory.ImageView] = []
     before = 0
     for kind, at in layouts.iter_parts(*layers):
-        given = bool(fixed[at].all())
-        clock = 1.0 if given else float(np.mean(batch_trajectory.time[at_moment][at[~fixed[at]]]))
+        is_given = bool(fixed[at].all())
+        clock = (
+            1.0 if is_given else float(np.mean(batch_trajectory.time[at_moment][at[~fixed[at]]]))
+        )
         if kind == Modality.IMAGE:
             before = int(at[0])
-            state, guess = decoded_images[step, b, before]
+            state, prediction = decoded_images[step, b, before]
             parts.append(
                 trajectory.ImageView(
                     key=before,
                     x_t=state,
-                    x1_hat=guess,
+                    x1_hat=prediction,
                     time=clock,
-                    given=given,
+                    given=is_given,
                 )
             )
         elif not np.isin(ids[at], layout.marker_ids).all():
@@ -107,5 +109,5 @@ def _make_parts(
                 for slot in at
                 if ids[slot] not in layout.marker_ids
             )
-            parts.append(trajectory.TextSpan(key=~before, tokens=words, time=clock, given=given))
+            parts.append(trajectory.TextSpan(key=~before, tokens=words, time=clock, given=is_given))
     return tuple(parts)

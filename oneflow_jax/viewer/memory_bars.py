@@ -1,4 +1,4 @@
-"""Bar charts of the memory usage per chip, by category."""
+"""Bar chart of the memory of a chip, by category."""
 
 import io
 import itertools
@@ -13,7 +13,7 @@ COLORS = (*plots.COLORS, "#c26f2d")
 """Colors of the memory categories."""
 
 MIN_VISIBLE_FRACTION = 0.005
-"""Fraction of the longest bar below which a category is too small to be visible."""
+"""A category that is a smaller fraction of the longest bar is too small to be visible."""
 
 
 def plot_bars(
@@ -22,12 +22,12 @@ def plot_bars(
     limits: Mapping[str, float | None],
     title: str,
 ) -> None:
-    """Write a PNG with a stacked bar of categories for each row, and a mark at its limit.
+    """Write a PNG with one bar per row, stacked by category, and a mark at the row's limit.
 
     Args:
       path: path of the PNG, in an existing folder.
-      rows: GiB by category, by name of the row.
-      limits: available GiB by name of the row; None draws no mark.
+      rows: for each row, by its name, the GiB of each category.
+      limits: available GiB of each row, by its name; None draws no mark.
       title: title at the top.
     """
     height = 1.7 + 0.42 * len(rows)
@@ -65,7 +65,7 @@ def plot_bars(
 
 
 def _visible_categories(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return the categories that are large enough to be visible in at least one bar."""
+    """Return the categories that are large enough to be visible in some bar, for the legend."""
     longest = max(sum(row.values()) for row in rows.values())
     seen = (
         name

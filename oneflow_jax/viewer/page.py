@@ -1,6 +1,6 @@
 """Writes the HTML page of a sampling run: trajectories of documents, loss curves and settings.
 
-The page is a single file that needs no network access, and its content security policy forbids it.
+The page is a single file. It needs no network access, and its content security policy forbids any.
 """
 
 import math
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from oneflow_jax.viewer import sprite_sheet, templates, token_times, trajectory
 
 MAX_IMAGE_BYTES = (
-    2_300_000  # of data URIs; a page of 16 documents with 40 steps then stays below 3 MB
+    2_300_000  # Budget of all data URIs; a page of 16 documents with 40 steps stays below 3 MB.
 )
-NUM_TIME_COLUMNS = 10  # columns of words, each for a tenth of the time
-MAX_CURVE_POINTS = 500  # about one per pixel of a chart
+NUM_TIME_COLUMNS = 10  # Number of columns of words; each is for a tenth of the sampling time.
+MAX_CURVE_POINTS = 500  # Maximum number of points of a curve, about one per pixel of a chart.
 
 INTRO_CONCURRENT = (
     "Text and images of each document are generated <em>at the same time</em>. Time <var>t</var> "
@@ -31,10 +31,10 @@ INTRO_AUTOREGRESSIVE = (
     "place between them. Time <var>t</var> runs from 0, where only the beginning of the prompt is "
     'there, to 1. <em class="given-sample">Given</em> text and images are kept unchanged.'
 )
-"""Introductions of a page as HTML: for concurrent generation, for edits, and for left to right."""
+"""Introductions of the page as HTML: of concurrent, editing and autoregressive samplers."""
 
 Curve = Sequence[tuple[float, float]]
-"""(step, value) in order of step; a value that is not finite leaves a gap in the line."""
+"""(step, value) points in order of step; a NaN or infinite value leaves a gap in the line."""
 
 
 def write(
@@ -50,8 +50,8 @@ def write(
 
     Args:
       path: path of the HTML file.
-      views: trajectories of the documents, which share one slider; a trajectory with fewer steps
-        stays at its last one.
+      views: trajectories of the documents. One slider moves all of them; a trajectory with fewer
+          steps than others stays at its last step.
       curves: loss curves by name.
       settings: settings of the run, by name.
       heading: title of the page.
@@ -59,13 +59,13 @@ def write(
       intro: introduction of the page, as HTML.
     """
     tiles = sprite_sheet.SpritePacker()
-    told = [_serialize_view(tiles, index, told) for index, told in enumerate(views)]
+    stories = [_serialize_view(tiles, index, view) for index, view in enumerate(views)]
     sheets, remark = tiles.encode(MAX_IMAGE_BYTES)
     templates.write_page(
         path,
         "page.html",
         data={
-            "stories": told,
+            "stories": stories,
             "sheets": sheets,
             "curves": [serialize_curve(name, points) for name, points in curves.items()],
         },
@@ -78,7 +78,7 @@ def write(
 
 
 class _WordArrival(NamedTuple):
-    """A word in the order of generation, with its size from 1 to 9 and its mean time."""
+    """A word of the page's table of arrival times; `size` is 1 to 9, larger for frequent words."""
 
     text: str
     tooltip: str
@@ -86,33 +86,33 @@ class _WordArrival(NamedTuple):
 
 
 def _make_word_columns(views: Sequence[trajectory.TrajectoryView]) -> list[list[_WordArrival]]:
-    """List the words that reach their final form in each tenth of the time."""
-    every = [arrival for told in views for arrival in token_times.compute_word_times(told)]
+    """List, for each tenth of the sampling time, the words that reach their final form in it."""
+    arrivals = [arrival for view in views for arrival in token_times.compute_word_times(view)]
     columns: list[list[_WordArrival]] = [[] for _ in range(NUM_TIME_COLUMNS)]
-    for word, (time, count) in token_times.average_times(every).items():
+    for word, (time, count) in token_times.average_times(arrivals).items():
         at = min(int(time * NUM_TIME_COLUMNS), NUM_TIME_COLUMNS - 1)
         times = f"{count} times, mean" if count > 1 else "once,"
         columns[at].append(_WordArrival(word, f"{times} t = {time:.2f}", min(count, 9)))
-    return columns if every else []
+    return columns if arrivals else []
 
 
 def serialize_curve(name: str, curve: Curve) -> dict[str, Any]:
-    """Convert a curve for the page, with every n-th point and the last; the page states n."""
-    every = max(1, math.ceil(len(curve) / MAX_CURVE_POINTS))
-    kept = [*curve[::every], *(curve[-1:] if (len(curve) - 1) % every else ())]
+    """Convert a curve to JSON for the page: every n-th point and the last one; the page shows n."""
+    stride = max(1, math.ceil(len(curve) / MAX_CURVE_POINTS))
+    kept = [*curve[::stride], *(curve[-1:] if (len(curve) - 1) % stride else ())]
     points = [
         [step, float(f"{value:.5g}") if math.isfinite(value) else None] for step, value in kept
     ]
-    return {"name": name, "every": every, "points": points}
+    return {"name": name, "every": stride, "points": points}
 
 
 def _serialize_view(
     packer: sprite_sheet.SpritePacker, index: int, view: trajectory.TrajectoryView
 ) -> dict[str, Any]:
-    """Convert a trajectory for the page, in the format that `card.js` reads.
+    """Convert a trajectory to the JSON that `card.js` reads.
 
-    Tokens repeat from frame to frame. So each distinct (key, text, given) is listed once, in
-    `words`, and frames refer to it by index.
+    Tokens repeat from frame to frame. So `words` lists each distinct (key, text, given) once, and
+    frames refer to tokens by their index in `words`.
     """
     numbers: dict[tuple[int, str, int], int] = {}
 
@@ -121,7 +121,7 @@ def _serialize_view(
             numbers.setdefault((word.key, word.text, int(word.given)), len(numbers))
             for word in run.tokens
         ]
-        percents = [math.ceil(100 * word.opacity()) for word in run.tokens]  # 0: a plain block
+        percents = [math.ceil(100 * word.opacity()) for word in run.tokens]  # 0 is a plain block.
         return [0, run.key, int(run.given), round(run.time, 4), words, percents]
 
     def picture(shown: trajectory.ImageView, last: bool) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Line plots as PNG, such as quality against the number of forward passes."""
+"""Line plots as PNG, for example of quality against the number of forward passes."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from matplotlib import figure, ticker
 from oneflow_jax.viewer import fonts
 
 MAX_XTICKS = 9
-"""Maximum number of distinct x values for which each has a tick; above, ticks are round numbers."""
+"""Up to this number of distinct x values, each value has a tick; above, ticks are round numbers."""
 
 COLORS = (
     fonts.ACCENT_COLOR,

@@ -1,4 +1,4 @@
-"""Writes the HTML page of a codec: originals beside their reconstructions, and metrics."""
+"""Writes the HTML page of a codec: original images, their reconstructions, and metrics."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from PIL import Image
 from oneflow_jax.viewer import page, templates
 
 DISPLAY_SIZE = 128
-"""Width in pixels up to which images are enlarged, by an integer factor, before they are stored.
+"""Images are enlarged by an integer factor, up to this width in pixels, before they are stored.
 
-It is about the width at which the page shows them, so that all pixels appear equally large.
+The page shows images at about this width, so that all pixels appear equally large.
 """
 
 PANEL_NAMES = ("original", "reconstruction", "difference")
@@ -41,10 +41,10 @@ def write(
         reconstructions: reconstruction of each image; the page also shows the difference.
         captions: caption of each image.
         columns: titles of the columns of metrics.
-        metrics: formatted values by name of the metric: one for each column, or fewer for the
-            first columns only.
+        metrics: formatted values by name of the metric: one value per column, or fewer if only the
+            first columns have the metric.
         ylabel: label of the y axis of the curves.
-        curves: curves of the training by name.
+        curves: training curves by name.
         settings: settings of the run, by name.
         heading: title of the page.
         intro: sentence below the title.
@@ -72,7 +72,7 @@ def write(
 
 
 def _make_panels(original: np.ndarray, reconstruction: np.ndarray) -> dict[str, Image.Image]:
-    """Return the original, the reconstruction and their difference, where gray is 0, by name."""
+    """Return the images of `PANEL_NAMES` by name; in the difference, a gray of 128 means 0."""
     difference = np.clip(reconstruction.astype(int) - original + 128, 0, 255).astype(np.uint8)
     panels = map(_enlarge, (original, reconstruction, difference))
     return dict(zip(PANEL_NAMES, panels, strict=True))

@@ -1,9 +1,9 @@
-"""Packs all images of a page into a few sprite sheets: data URIs of tall sheets of equal tiles.
+"""Packs all images of a page into a few sprite sheets: tall images of equal tiles, as data URIs.
 
-A run of 16 documents with 40 steps has thousands of tiny images. Most of them are noise, which
+A page of 16 documents with 40 steps has thousands of tiny images. Most of them are noise, which
 lossless compression hardly shrinks. Given and finished images, which people look at longest, are
-always stored losslessly. All other images are stored with the first of `ENCODINGS` for which the
-sheets fit into the budget; the first one is lossless too.
+always stored losslessly. For all other images, the packer tries `ENCODINGS` in order, the first of
+which is lossless, and takes the first one for which all sheets fit into the budget.
 """
 
 import base64
@@ -17,7 +17,7 @@ from PIL import Image
 
 from oneflow_jax.viewer import trajectory
 
-MAX_SHEET_HEIGHT = 8192  # browsers refuse images taller than 16k to 32k pixels
+MAX_SHEET_HEIGHT = 8192  # In pixels; browsers refuse images taller than 16k to 32k pixels.
 
 
 def _encode_png(sheet: Image.Image) -> tuple[str, bytes]:
@@ -28,7 +28,7 @@ def _encode_png(sheet: Image.Image) -> tuple[str, bytes]:
 
 
 def _encode_palette_png(sheet: Image.Image) -> tuple[str, bytes]:
-    """Encode a sheet as PNG with an adaptive palette of 256 colors: 1/3 of the size for noise."""
+    """Encode a sheet as PNG with its own palette of 256 colors; noise takes 1/3 of the bytes."""
     return _encode_png(sheet.quantize(256, dither=Image.Dither.NONE))
 
 
@@ -41,7 +41,7 @@ def _encode_webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class SheetEncoding:
-    """An encoding of sheets, and a note for the reader of the page; "" if it is lossless."""
+    """An encoding of sheets, with a note for the reader of the page; "" for lossless encodings."""
 
     encode: Callable[[Image.Image], tuple[str, bytes]]
     note: str
@@ -97,8 +97,8 @@ class SpritePacker:
 
         Args:
           pixels: pixels of the tile.
-          group: group of the tile; tiles of a group look alike and share sheets, which improves
-            compression.
+          group: group of the tile. Tiles of one group share sheets; they should look alike, which
+              improves compression.
           lossless: whether to store the tile losslessly regardless of the budget.
         """
         tile = (lossless, pixels.shape, pixels.tobytes())
@@ -107,7 +107,7 @@ class SpritePacker:
         return self._positions[tile]
 
     def _add_tile(self, pixels: trajectory.Pixels, group: Hashable, lossless: bool) -> TilePosition:
-        """Add a tile to the current sheet of its group, or to a new one if that is full."""
+        """Add a tile to the current sheet of its group, or to a new sheet if that one is full."""
         kind = (lossless, pixels.shape, None if lossless else group)
         full = max(1, MAX_SHEET_HEIGHT // pixels.shape[0])
         if (
@@ -127,8 +127,8 @@ class SpritePacker:
           max_bytes: maximum size of all data URIs. If no encoding fits, the last one is used.
 
         Returns:
-          Data URI of each sheet, with width and height of *one tile* in pixels; and a note for the
-          reader of the page, "" if all tiles are lossless.
+          The data URI of each sheet, with width and height of *one tile* in pixels; and a note for
+          the reader of the page, or "" if all tiles are stored losslessly.
         """
         for encoding in ENCODINGS:
             uris = [

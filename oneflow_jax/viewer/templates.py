@@ -1,7 +1,8 @@
 """Renders the Jinja templates of all HTML pages and fragments.
 
 The templates are in the folder of this module, beside the style sheets and scripts of the pages.
-They escape every value unless it is marked with the filter `safe`, and a missing value is an error.
+Jinja escapes every value unless the template marks it with the filter `safe`. A missing value is an
+error.
 """
 
 import base64
@@ -18,7 +19,7 @@ from oneflow_jax.viewer import fonts
 
 
 def render(template: str, **fields: Any) -> str:  # noqa: ANN401 - any value of a template
-    """Render a template with the values of its fields."""
+    """Render the template in the file `template`, with `fields` as its variables, to text."""
     return _ENVIRONMENT.get_template(template).render(fields)
 
 
@@ -54,7 +55,7 @@ def _make_environment() -> jinja2.Environment:
 
 
 def _read_asset(name: str) -> str:
-    """Read a style sheet or script, which is not a template."""
+    """Read a style sheet or script; its text is not rendered as a template."""
     return _ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0]
 
 

@@ -1,4 +1,4 @@
-"""Computes the time at which each word, or part, of a document reaches its final form."""
+"""Computes at which sampling time each word, text span and image reaches its final form."""
 
 import collections
 import dataclasses
@@ -24,20 +24,20 @@ class WordTime:
 
 
 def compute_word_times(view: trajectory.TrajectoryView) -> list[WordTime]:
-    """Return the words of the finished document that were not given, in reading order.
+    """Return the generated words and images of the finished document, with times, in reading order.
 
-    The time of a word is that of the first frame from which on all of its tokens are as in the
-    last frame.
+    The time of a word is that of a frame: the first frame from which on all of the word's tokens
+    are as in the last frame. Given words and images are left out.
     """
     times = [frame.time for frame in view.frames]
     at_piece = [{word.key: word for word in frame.tokens()} for frame in view.frames]
     at_picture = [{picture.key for picture in frame.images()} for frame in view.frames]
-    found: list[WordTime] = []
+    word_times: list[WordTime] = []
     for part in view.frames[-1].parts:
         if isinstance(part, trajectory.ImageView):
             if part.key not in at_picture[0]:
                 there = [part.key in keys for keys in at_picture]
-                found.append(WordTime(IMAGE_LABEL, times[_first_stable(there)]))
+                word_times.append(WordTime(IMAGE_LABEL, times[_first_stable(there)]))
             continue
         for pieces in _group_into_words(part.tokens):
             if not any(piece.given for piece in pieces):
@@ -46,8 +46,8 @@ def compute_word_times(view: trajectory.TrajectoryView) -> list[WordTime]:
                     for piece in pieces
                 )
                 word = "".join(piece.text for piece in pieces).strip()
-                found.append(WordTime(word, times[since]))
-    return found
+                word_times.append(WordTime(word, times[since]))
+    return word_times
 
 
 class FormationInterval(NamedTuple):
@@ -61,16 +61,16 @@ class FormationInterval(NamedTuple):
 def compute_formation_intervals(view: trajectory.TrajectoryView) -> list[FormationInterval]:
     """Return the interval in which each part of the document forms, in reading order.
 
-    It starts at the first frame that has a token of the part, and ends at the first frame from
-    which on the part is as in the last frame. Images are refined to the end, so their interval
-    ends at the last frame.
+    The interval of a text span starts at the first frame with a token of the span. It ends at the
+    first frame from which on the span is as in the last frame. The interval of an image starts at
+    its insertion and ends at the last frame, since images change until the end.
     """
     at_piece = [{word.key: word for word in frame.tokens()} for frame in view.frames]
     at_picture = [{picture.key for picture in frame.images()} for frame in view.frames]
-    found = []
+    intervals = []
     for part in view.frames[-1].parts:
         if isinstance(part, trajectory.ImageView):
-            found.append(
+            intervals.append(
                 FormationInterval(
                     part,
                     _first_stable([part.key in keys for keys in at_picture]),
@@ -82,8 +82,8 @@ def compute_formation_intervals(view: trajectory.TrajectoryView) -> list[Formati
         last = max(
             _first_stable([_reads_as_final(piece, at) for at in at_piece]) for piece in part.tokens
         )
-        found.append(FormationInterval(part, first, max(first, last)))
-    return found
+        intervals.append(FormationInterval(part, first, max(first, last)))
+    return intervals
 
 
 def average_times(word_times: Sequence[WordTime]) -> dict[str, tuple[float, int]]:
@@ -96,7 +96,7 @@ def average_times(word_times: Sequence[WordTime]) -> dict[str, tuple[float, int]
 
 
 def _first_stable(is_stable: Sequence[bool]) -> int:
-    """Return the first index from which on all values are true, or else the last index."""
+    """Return the first index from which on all values are true; without one, the last index."""
     trailing = next((n for n, true in enumerate(reversed(is_stable)) if not true), len(is_stable))
     return len(is_stable) - max(trailing, 1)
 

@@ -1,9 +1,10 @@
 """Trajectory of a document for display: its text and images at each sampling step.
 
-A frame is a list of parts, and a text span is a list of tokens. Each part and each token has a key.
-The lists may differ between frames, for example after insertions: an item with the same key is the
-same item, and a new key is a new item. Keys are unique within a frame, among parts and among
-tokens. A token keeps its key when an image splits its text span.
+A frame is a list of parts, and a text span is a list of tokens. Each part and each token has a key
+that identifies it across frames. Lists may differ between frames, for example after insertions: an
+item with the same key is the same item, and an item with a new key is a new item. Within a frame,
+the keys of parts are unique, and so are the keys of tokens. If an inserted image splits a text
+span, the tokens keep their keys.
 
 Times and confidences are in [0, 1]. At time 0, an item is masked or noise; at time 1, it is clean.
 """
@@ -22,7 +23,7 @@ Pixels = UInt8[np.ndarray, "H W 3"]
 
 
 def _check_fraction(owner: str, name: str, value: float) -> None:
-    """Raise ValueError if `value` is not in [0, 1]; NaN is not."""
+    """Raise ValueError if `value` is outside [0, 1] or NaN."""
     if not 0 <= value <= 1:
         raise ValueError(f"{owner}: {name}={value} is not in [0, 1]")
 
@@ -49,7 +50,8 @@ class TokenView:
 
     Attributes:
         key: identity of the token across frames.
-        text: text of the token, including a leading space; joining the texts gives the document's.
+        text: text of the token, including a leading space; a span's text is that of its tokens,
+            joined.
         confidence: probability of the token at this step.
         given: whether the token is part of the prompt.
     """
@@ -83,7 +85,7 @@ class ImageView:
     Attributes:
         key: identity of the image across frames.
         x_t: decoded state, uint8 `[H W 3]`.
-        x1_hat: decoded x1 prediction, uint8 `[H W 3]`; None if there is none.
+        x1_hat: decoded x1 prediction, uint8 `[H W 3]`; None if the sampler has none.
         time: time t of the image.
         given: whether the image is part of the prompt.
     """
@@ -108,7 +110,7 @@ class ImageView:
 
 @dataclasses.dataclass(frozen=True)
 class TextSpan:
-    """A run of tokens between two images, or before the first or after the last one."""
+    """A run of tokens between two images, before the first image, or after the last one."""
 
     key: int
     tokens: tuple[TokenView, ...]
@@ -128,7 +130,7 @@ Part = TextSpan | ImageView
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-    """A document at one step: its parts in reading order, and the time of the sampling run."""
+    """A document at one sampling step: `time` is that of the run, `parts` are in reading order."""
 
     time: float
     parts: tuple[Part, ...]
@@ -157,8 +159,8 @@ class TrajectoryView:
 
     Attributes:
         title: title of the document on the page.
-        prompt: prompt as text; "" if there was none.
-        frames: document at each step; the first is the start, and the last the result.
+        prompt: prompt as text; "" for documents without a prompt.
+        frames: document at each step, from the start of sampling to the finished document.
     """
 
     title: str

@@ -11,7 +11,7 @@ def compile_program(function, *arguments):
 
 
 def matmul_run_count(program):
-    """Return how often the program's only matrix product runs; it may be inside a fusion."""
+    """Return how often the program's only matrix product runs, also if it is in a fusion."""
     (times,) = (
         times
         for name, times in program.run_counts.items()
@@ -70,7 +70,7 @@ ENTRY %main (a: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
 
 
 def test_the_dialect_of_tpus():
-    """Check trip counts of TPU loops (constant bounds, step 2) and on-chip memory, `S(1)`."""
+    """Check TPU syntax: trip counts of loops with step 2, and arrays in on-chip memory, `S(1)`."""
     program = hlo.parse(TPU)
     assert program.run_counts == {"main": 1, "body": 12}
     line = program.computations["body"]["y"]

@@ -1,4 +1,4 @@
-"""Real TPU compilation of a small model; run by `make aot`."""
+"""Tests that compile a small model for real TPU topologies; `make aot` runs them."""
 
 import importlib.util
 import json
@@ -34,13 +34,13 @@ def test_as_many_devices_as_chips(name):
 
 
 def test_a_mesh_may_split_a_side_of_the_torus():
-    """Check fsdp=32, which is not a product of complete sides of the 8 x 8 x 8 torus."""
+    """Check fsdp=32, which must split a side of the 8 x 8 x 8 torus."""
     devices = topologies.parse_topology("v4-1024").devices()
     assert sharding.make_mesh({"data": -1, "fsdp": 32}, devices).shape["data"] == 16
 
 
 def small_config(**changes):
-    """Return a config for the splash kernel (head size 128) and fsdp over 4 chips."""
+    """Return a configuration with the splash kernel (head width 128) and fsdp over 4 chips."""
     return runs.make_config(
         **{
             "mesh__fsdp": 4,

@@ -91,8 +91,8 @@ ENTRY %main (a: f32[24,64,64], b: f32[1,64,64], c: s32[]) -> f32[24,64,64] {
 def test_of_what_is_sliced_or_updated_in_place_only_the_slice_moves():
     done = op_costs.sum_op_costs(hlo.parse(SLICED), CHIP)
     layer, index = 4 * 64 * 64, 4
-    # Reads from HBM: one layer, and the layer index twice. On-chip data are free.
-    # Writes to HBM: one layer.
+    # The program reads one layer and, twice, the layer index from HBM. On-chip data counts 0.
+    # It writes one layer to HBM.
     assert done.bytes == layer + index + layer + index
 
 
@@ -115,7 +115,7 @@ def test_kernels_tell_of_themselves_in_several_lines():
 
 
 def test_kernels_count_by_their_names_and_at_half_the_peak():
-    """Check three products of 2 x 16 heads, with 64 queries and 256 keys each."""
+    """Check a kernel of three products with 2 rows, 16 heads, 64 queries and 256 keys."""
     done = op_costs.sum_op_costs(hlo.parse(KERNEL), CHIP)
     assert done.flops == 3 * 2 * 2 * 16 * 64 * 256 * 128
     query, key = 2 * 2 * 16 * 64 * 128, 2 * 2 * 4 * 256 * 128

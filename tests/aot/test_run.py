@@ -45,7 +45,7 @@ def test_everything_but_the_roofline_is_told_of_the_host(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "topology" in printed
     assert "all-gather" in printed
-    # Neither data nor a tokenizer are written.
+    # The command writes neither data nor a tokenizer.
     assert {path.name for path in folder.iterdir()} == {workdir.AOT_REPORT, workdir.AOT_MEMORY_PLOT}
 
 
@@ -55,7 +55,7 @@ def abstract_system():
 
 
 def test_flops_are_those_counted_on_paper(abstract_system):
-    """Compare with the analytic FLOPs; without remat, only the vocabulary's products differ."""
+    """Compare counted and analytic FLOPs; without remat, only the vocabulary's products differ."""
     summary = run.topology_report(
         tiny_config(), topologies.parse_topology("host"), program_names=["train"]
     )
@@ -74,7 +74,7 @@ def test_the_state_takes_its_share_of_each_device(abstract_system):
 
 
 def test_planned_shapes_are_those_of_real_batches(tmp_path, abstract_system):
-    """Compare abstract batches with those of a system that has its data."""
+    """Compare the shapes of abstract batches with those of batches that are loaded from data."""
     system = runs.prepare_system(tmp_path, tiny_config())
     batch = next(iter(system.train_batches()))
     for (path, real), shape in zip(

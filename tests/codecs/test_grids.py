@@ -15,7 +15,7 @@ def test_squares_come_in_reading_order_and_so_do_the_places_in_them():
     rows = grids.to_patches(coordinate_values(4, 6, 2), 2)
     assert rows.shape == (6, 8)
     np.testing.assert_array_equal(rows[0], [0, 1, 10, 11, 100, 101, 110, 111])
-    # The second patch is to the right of the first one, the fourth below it.
+    # The second patch is to the right of the first patch, and the fourth is below the first.
     np.testing.assert_array_equal(rows[1], rows[0] + 20)
     np.testing.assert_array_equal(rows[3], rows[0] + 200)
 

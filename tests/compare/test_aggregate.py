@@ -25,7 +25,7 @@ def test_one_training_has_the_interval_of_its_documents():
 
 
 def test_trainings_that_differ_widen_the_interval():
-    """Check that three precise but different runs (0.2, 0.5, 0.8) give a wide interval."""
+    """Check that three different runs (0.2, 0.5, 0.8), each precise, give a wide interval."""
     measurements = [
         normal_measurement(mean, 0.01, seed) for seed, mean in enumerate((0.2, 0.5, 0.8))
     ]

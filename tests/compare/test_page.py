@@ -116,7 +116,7 @@ def test_every_figure_has_a_row_and_what_is_missing_a_reason():
     assert table.notes() == ["DALL-E: text comes before images, so it cannot caption"]
     (row,) = (row for row in table.rows if row[0].text.startswith("KID"))
     assert [cell.text for cell in row[-2:]] == ["0.0002", "0.0003"]
-    # Bounds are never marked as best, and do not have every metric.
+    # Bounds are never marked as best, and lack some of the metrics.
     assert not any(cell.mark for cell in row[-2:])
     assert table.rows[0][-1].text == ""
 
@@ -294,11 +294,11 @@ def test_a_bar_is_as_long_as_its_part_took():
         for svg in shared + own
     ]
     assert [len(bar) for bar in bars] == [6, 6, 6, 6]
-    # Sequential: each bar starts where the previous one ends, up to the end of the axis.
+    # Sequential models: each bar starts where the previous bar ends, up to the end of the axis.
     for (x, width), (following, _) in itertools.pairwise(bars[0]):
         assert x + width == pytest.approx(following, abs=0.02)
     assert sum(bars[0][-1]) == pytest.approx(100, abs=0.02)
-    # Parallel: all bars start and end together, on the shared axis and on their own axis.
+    # Concurrent models: all bars start and end together, on the shared axis and on their own axis.
     assert bars[1] == [(0, pytest.approx(100 * 16 / 140, abs=0.01))] * 6
     assert bars[3] == [(0, 100)] * 6
     assert "three animals: a fox: 0 to 7; image 1: 7 to 49;" in rendered

@@ -219,7 +219,7 @@ def test_the_command_goes_on_in_its_folder_and_is_told_with_its_settings(finishe
     tables = (folder / run.TABLES_FILE).read_text()
     command = f'compare.py:smoke --config.models_shown="{PARADIGMS}"'
     assert command in tables.replace("\\", "")
-    # The command also works with the folder alone.
+    # The command also works with --workdir alone, without --config.
     (folder / run.TABLES_FILE).unlink()
     cli(f"--workdir={folder}")
     assert (folder / run.TABLES_FILE).read_text() == tables

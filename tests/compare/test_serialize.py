@@ -76,7 +76,7 @@ def test_measurements_of_earlier_versions_are_read_instead_of_measured_again(tmp
         system=SimpleNamespace(config=run_config),
     )
     key = measure.cache_key(finished_run, config)
-    key["run"]["batch"] = key["run"].pop("batch_size")  # its old name
+    key["run"]["batch"] = key["run"].pop("batch_size")  # "batch" is the old name.
     measurements = RunMeasurements({}, {}, [], page.Timeline(2, 0.5, []))
     saved = {"key": key, "measures": serialize.to_json(measurements)}
     (tmp_path / measure.MEASUREMENTS_FILE).write_text(json.dumps(saved))

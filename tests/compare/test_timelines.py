@@ -17,7 +17,7 @@ def autoregressive_sample(document, num_images, nfe_per_image):
     """Return a finished document of an autoregressive model."""
     layout = dataclasses.replace(tiny.make_layout(48, 0), has_markers=True)
     canvas = layout.canvas([layout.row(document)])
-    words = int(np.sum(canvas.modality[0] == Modality.TEXT)) - 1  # without BOS
+    words = int(np.sum(canvas.modality[0] == Modality.TEXT)) - 1  # BOS does not count.
     passes = 1 + words + num_images * nfe_per_image
     return layout, generate.GeneratedBatch([], canvas, None, passes, [False])
 
@@ -33,7 +33,7 @@ def test_words_take_a_pass_each_and_pictures_the_rest():
     assert bars[0].started == 1
     for one, following in itertools.pairwise(bars):
         assert one.finished <= following.started
-    assert bars[-1].finished == batch.nfe - 1  # <end> is written last
+    assert bars[-1].finished == batch.nfe - 1  # The last pass writes <end>.
 
 
 def test_what_forms_at_once_lasts_from_its_first_frame_to_the_one_that_settles_it():

@@ -53,7 +53,7 @@ def count_flops(function, *arguments):
 
 
 def total(outputs):
-    # With a plain sum, the gradient would not need the heads' forward pass.
+    # The loss is not a plain sum: the gradient of a sum would not need the heads' forward pass.
     return sum(jnp.sum(output**2) for output in outputs.values())
 
 

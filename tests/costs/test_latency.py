@@ -32,7 +32,7 @@ def seconds(name, passes=16, setting=SETTING, **changes):
 def test_bytes_by_hand():
     network = sizes.ONE_BILLION
     weights, slot = network.weight_bytes(1), network.kv_bytes_per_slot
-    # With two rows, the caches of both are read; per document that is once.
+    # With two rows, two caches are read: one per document.
     assert seconds("oneflow", 5, SMALL) == 5 * weights / 2
     # 3 text tokens and 4 image codes: 7 passes with 0 to 6 cached slots.
     assert seconds("chameleon", 5, SMALL) == 7 * weights / 2 + 21 * slot

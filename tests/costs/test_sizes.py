@@ -12,7 +12,7 @@ from oneflow_jax.costs import flops, sizes
 
 @pytest.mark.parametrize("name", sizes.NETWORKS)
 def test_sizes_are_those_that_are_trained(name):
-    """Compare with the trained models, except for the patch size, which depends on the codec."""
+    """Compare with the models of configs/, except the patch size, which depends on the codec."""
     config = tpu_v4.get_config(name)
     config.mesh.fsdp = 1
     model = system.abstract_system(config.lock(), jax.devices()).model

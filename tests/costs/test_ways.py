@@ -1,4 +1,4 @@
-"""Tests that cost schedules have the forward passes that the samplers make."""
+"""Tests that cost schedules list the forward passes that the samplers take."""
 
 import pytest
 
@@ -48,9 +48,10 @@ def test_words_alone_are_words_alone():
 
 
 def test_as_many_passes_as_the_sampler_makes():
-    """Compare with `tests/samplers/test_autoregressive.py`.
+    """Compare with the sampler's test, `tests/samplers/test_autoregressive.py`.
 
-    Its passes are BOS, 10, 11, <image>, an image flow of 2 steps, and <end>.
+    The passes there are BOS, 10, 11, <image>, an image flow of 2 steps, its cache update, and
+    <end>.
     """
     document = ways.DocumentShape(
         num_text_tokens=5, num_images=1, patches_per_image=4, codes_per_image=4

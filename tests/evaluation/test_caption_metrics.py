@@ -37,7 +37,7 @@ def test_by_hand():
     assert metric_values["bleu1"] == pytest.approx(5 / 6)
     assert metric_values["bleu2"] == pytest.approx(math.sqrt(5 / 6 * 2 / 5))
     assert metric_values["rouge_l"] == pytest.approx(5 / 6)
-    # CIDEr weighs words by their rarity among images; with one image all weights are 0.
+    # CIDEr weights words by their rarity among images; with one image all weights are 0.
     assert metric_values["cider"] == 0
 
 

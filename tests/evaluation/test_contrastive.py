@@ -13,7 +13,7 @@ def pairs():
     """Return 4 noisy vectors of each of 12 objects, and a bag of words of each object."""
     centers = rng(0).standard_normal((12, 1, 20))
     images = (centers + 0.2 * rng(1).standard_normal((12, 4, 20))).astype(np.float32)
-    # Each bag has 2 of 7 words; all pairs are distinct.
+    # Each bag has 2 of 7 words, and no two bags are equal.
     bags = np.zeros((12, 7), np.float32)
     twos = [(i, j) for i in range(7) for j in range(i)][:12]
     for n, two in enumerate(twos):
@@ -70,7 +70,7 @@ def test_loss_of_five_that_are_all_alike(pairs, params):
 
 
 def test_sharpness_is_learned_and_has_a_limit(pairs, params):
-    # The two pairs are swapped, so that the loss is not small.
+    # Images and phrases are swapped, so the loss is large.
     images, bags = pairs[0][:2, 0], pairs[1][1::-1]
     assert abs(float(params["sharpness"]) - np.log(1 / 0.07)) > 1e-3
     values = [

@@ -62,7 +62,7 @@ def test_no_caption_is_one_of_the_forms(suite, scans):
     picture = scans["train"][0].parts[1]
     babble = ["", "a drawing of the digit", "a drawing of the digit two ", "seven"]
     score = suite.tasks[0].score([Document((Text(words), picture)) for words in babble])
-    # Without valid captions there is no match rate.
+    # Without a valid caption, the match metric is absent.
     assert score.metrics["caption_validity"] == 0.0
     assert "image_caption_match" not in score.metrics
 

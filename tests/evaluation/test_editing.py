@@ -1,4 +1,4 @@
-"""Tests of the edit metrics: what is right after editing, and what the edit damaged."""
+"""Tests of the edit metrics: errors that editing corrects, and right items that it damages."""
 
 import random
 

@@ -59,7 +59,7 @@ def test_prompts(tasks, images):
     assert all(isinstance(d.parts[1], Gap) for d in tasks["text_to_image"].prompts)
     assert all(isinstance(d.parts[0], Image) for d in tasks["image_to_text"].prompts)
     assert all(isinstance(part, Gap) for d in tasks["joint"].prompts for part in d.parts)
-    # Every training concept is used once before any is repeated; no held-out one is used.
+    # Every training concept is used once before any is repeated; held-out concepts are not used.
     words = [document.text() for document in tasks["text_to_image"].prompts]
     assert words[:64] == [f"a picture of {sentences.noun_phrase(name)}:" for name in images]
     assert words[64:] == words[:16]
@@ -141,7 +141,7 @@ def test_documents_are_right_where_pictures_are_what_the_words_say(concepts, ima
     half = score([pair(first, third)])
     assert half.metrics["document_accuracy"] == half.metrics["document_alignment"] == 0.5
     assert [cell[2] for cell in half.gallery] == ["right", "wrong"]
-    # The text has no valid form, so nothing counts as right, but the image matches its name.
+    # The text matches no template, so no image is accurate; but the image shows the named emoji.
     babble = Document((Text(f"then then {sentences.noun_phrase(first)}"), Image(images[first])))
     metric_values = score([babble]).metrics
     assert (

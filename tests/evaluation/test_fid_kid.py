@@ -32,7 +32,7 @@ def test_frechet_by_the_root_of_a_matrix():
 
 
 def test_frechet_of_fewer_vectors_than_features():
-    """Check that unused dimensions change nothing: the covariance is singular."""
+    """Check that dimensions of zeros do not change the distance; the covariance is singular."""
     x, y = normal(0, 6, 4), normal(1, 9, 4)
     turn = np.linalg.qr(normal(2, 60, 60).astype(float))[0][:4]
     assert fid_kid.frechet_distance(x @ turn, y @ turn) == pytest.approx(
@@ -65,7 +65,7 @@ def kernel_distance_by_definition(x_set, y_set):
 
 
 def test_kernel_of_two_numbers():
-    """Check kernels by hand: 1 among zeros, 8 among ones, 1 between: 1 + 8 - 2 * 1."""
+    """Check by hand: kernels are 1 among zeros, 8 among ones, 1 between; 1 + 8 - 2 * 1."""
     zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
     estimate = fid_kid.kernel_distance(zeros, ones, size=2, subsets=3)
     assert estimate == pytest.approx((1 + 8 - 2, 0))
@@ -110,7 +110,7 @@ def test_kernel_is_not_biased():
 
 @pytest.fixture(scope="module")
 def levels():
-    """Return features of emoji, and of increasingly corrupted emoji by kind of corruption."""
+    """Return features of emoji, and of emoji with increasing corruption of each kind."""
     params = efficientnet.load()
     images = np.stack([concept.pixels for concept in emoji_concepts.load(64, 40)])
     grain = np.random.default_rng(0).standard_normal(images.shape)

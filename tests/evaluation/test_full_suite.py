@@ -46,7 +46,7 @@ def make_tasks(concepts, layouts=(), **more):
 
 
 def correct_documents(concepts, task):
-    """Return the right image for each caption."""
+    """Return documents with the right image for each caption."""
     concept_by_caption = {emoji.caption_prompt(one.name).text: one for one in concepts}
     return [make_document(concept_by_caption[prompt.text()]) for prompt in task.prompts]
 

@@ -143,7 +143,7 @@ def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
     moved = image_name_judge.augment(dots, np.random.default_rng(0))
     places = {tuple(np.argwhere(one[..., 0] == 0)[0] - (10, 14)) for one in moved}
     assert places == {(row, column) for row in range(-2, 3) for column in range(-2, 3)}
-    # Shifted images are padded with their own background.
+    # A shift fills the border with the image's own background.
     assert set(np.unique(moved)) == {0, 200}
 
 

@@ -58,7 +58,7 @@ def test_other_pictures_would_give_values_around_these(images):
 
 
 def test_pictures_that_come_again_still_have_neighbors(images):
-    """Check four noisy copies of each image: their precision equals that of one copy each."""
+    """Check that precision is the same for one noisy copy of each image and for four copies."""
     copies = np.concatenate([add_noise(images, 2)] * 4)
     score = image_set_distance.score(copies, np.concatenate([images] * 4))
     assert (

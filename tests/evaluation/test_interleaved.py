@@ -159,7 +159,7 @@ def test_a_picture_too_many(score, real):
     ]
     metric_values = score(documents)
     assert metric_values["count_accuracy"] == 0
-    assert metric_values["order_accuracy"] < 0.2  # One of twelve forms has 'again' in it.
+    assert metric_values["order_accuracy"] < 0.2  # One of twelve templates is the same reversed.
     assert 0.5 < metric_values["image_name_alignment"] < 0.8
 
 
@@ -219,7 +219,7 @@ def test_one_document_again_and_again_is_not_varied(score, real):
         == metric_values["category_consistency"]
         == 1
     )
-    # With half of the documents twice, some names and forms are lost, but few.
+    # With half of the documents twice, only few names and templates are lost.
     half = score([*real[:150], *real[:150]])
     assert 0.9 < half["diversity"] < 1
 
@@ -233,7 +233,7 @@ def test_forms_count_for_variety_and_not_only_names(concepts, score, real):
         for name in firsts
     ]
     forms = [sentences.match_template(document.text(), kinds) for document in real]
-    # All documents have one form and different names.
+    # All documents have the same template and different names.
     expected = np.sqrt(1 / base.diversity(forms, 1))
     metric_values = score(documents)
     assert metric_values["diversity"] == pytest.approx(expected, rel=0.02)
@@ -256,7 +256,7 @@ def test_who_promises_nothing_and_makes_single_pictures_gains_nothing(score, rea
         == metric_values["interleaved_score"]
         == 0
     )
-    # One document states a count; the rate is relative to the number of real ones that do.
+    # One document states a count; the denominator is the number of real documents that do.
     promising = [document for document in real if sentences.parse_count(document.text())]
     metric_values = score([promising[0], *documents[1:]])
     assert metric_values["count_accuracy"] == pytest.approx(1 / len(promising))
@@ -320,7 +320,7 @@ def test_names_count_like_pictures(concepts, classifier):
 def test_real_documents_are_as_many_as_are_made(real_scores):
     alike = interleaved.compute_metrics(real_scores[:50], real_scores)
     assert alike == interleaved.compute_metrics(real_scores[:50], real_scores[:50])
-    # The metric is capped at 1: more variety than the real documents does not count.
+    # The metric is at most 1, even with more variety than the real documents have.
     assert (
         interleaved.compute_metrics(real_scores, real_scores[:1] * len(real_scores))["diversity"]
         == 1

@@ -14,15 +14,16 @@ def line(*places):
 
 
 def test_precision_and_recall_on_a_line():
-    """Check 1-D points whose balls reach to the nearest neighbor: [-1, 1], [0, 2], [-3, 5]."""
+    """Check 1-D points; the balls of the real points are [-1, 1], [0, 2] and [1, 7]."""
     real, generated = line(0, 1, 4), line(0.5, 2.5, 9)
     measured = precision_recall.precision_recall(real, generated, neighbors=1)
-    # 0.5 and 2.5 are in real balls. Generated balls: [-1.5, 2.5], [0.5, 4.5], [2.5, 15.5].
+    # 0.5 and 2.5 are in balls of real points. The balls of generated points are [-1.5, 2.5],
+    # [0.5, 4.5] and [2.5, 15.5].
     assert measured == pytest.approx((2 / 3, 1))
     assert precision_recall.precision_recall(generated, real, neighbors=1) == pytest.approx(
         (1, 2 / 3)
     )
-    # Balls are closed.
+    # The end of a ball belongs to the ball.
     assert precision_recall.precision_recall(line(0, 1), line(2, 2.1), neighbors=1) == (0.5, 0)
 
 
@@ -54,7 +55,7 @@ def test_bad_pictures_lose_precision_and_few_kinds_recall():
 
 
 def test_copies_by_hand():
-    """Check distances to training: held-out 1, 1, 1, 4; generated 0.5, 0.5, 2."""
+    """Check distances to training of 1, 1, 1, 4 (held-out) and 0.5, 0.5, 2 (generated)."""
     training, heldout = line(0, 10, 20), line(1, 11, 19, 24)
     measured = precision_recall.measure_memorization(
         line(0.5, 10.5, 22), training, heldout, percentile=50

@@ -8,7 +8,7 @@ from oneflow_jax.evaluation import psnr_ssim
 
 
 def make_image_pair(height, width):
-    """Return two reproducible images."""
+    """Return two images of fixed content."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     y = np.clip(x + rng.normal(0, 40, x.shape), 0, 255).astype(np.uint8)

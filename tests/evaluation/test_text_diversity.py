@@ -11,7 +11,7 @@ def test_distinct():
     assert text_diversity.distinct_n(["a b c", "d e f"], 1) == 1
     assert text_diversity.distinct_n(["a b a b"], 1) == 0.5
     assert text_diversity.distinct_n(["a b a b"], 2) == pytest.approx(2 / 3)
-    # n-grams do not cross texts; n-grams that occur in two texts count once.
+    # No n-gram spans two texts. An n-gram that occurs in two texts counts once.
     assert text_diversity.distinct_n(["a b", "b c", "a b"], 2) == pytest.approx(2 / 3)
     assert text_diversity.distinct_n(["a", "b"], 2) == text_diversity.distinct_n([], 1) == 0
     with pytest.raises(UserError, match="n=0"):

@@ -1,4 +1,4 @@
-"""Tests of deletion: missing items are counted in the right gap, and all else stays unchanged."""
+"""Tests of deletion: missing items count in the right gap, and other slots do not change."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def row():
 
 
 def random_keep_mask(row, seed, fraction=0.5):
-    """Keep BOS and random items; each image is kept or deleted as a whole."""
+    """Return a mask that keeps BOS and random items; images are kept or deleted as a whole."""
     rng = np.random.default_rng(seed)
     items = np.cumsum(np.asarray(deletion.item_starts(row)))
     keep = rng.random(items.max() + 1)[items] < fraction
@@ -62,7 +62,7 @@ def test_what_is_left_and_what_is_missing_rebuild_the_row(row, seed):
         if gaps.anchor[slot]:
             bag = missing & (gap == slot)
             assert gaps.num_missing[slot] == bag.sum()
-            # The gap has no items of other documents.
+            # A gap contains no items of other documents.
             assert set(np.asarray(row.segment)[bag]) <= {int(row.segment[slot])}
             rebuilt += list_items(row, bag)
     assert rebuilt == list_items(row, np.ones_like(keep))

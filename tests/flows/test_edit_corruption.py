@@ -1,4 +1,4 @@
-"""Tests of edit corruption: error rates, and targets that repair the errors."""
+"""Tests of edit corruption: rates of the errors, and targets that correct the errors."""
 
 import dataclasses
 import types
@@ -93,7 +93,7 @@ def test_each_kind_of_mistake_has_a_third_of_what_is_due(row):
     first = np.asarray(deletion.item_starts(row) & row.to_generate)
     text, image = first & np.asarray(row.is_text), first & np.asarray(row.is_image)
     third = (1 - t) / 3
-    # A random substitute may be the right token by chance.
+    # A random substitute equals the right token by chance.
     assert abs(corrupted.deleted[:, text].mean() - third) < 4 * np.sqrt(
         third / corrupted.deleted[:, text].size
     )
@@ -101,8 +101,8 @@ def test_each_kind_of_mistake_has_a_third_of_what_is_due(row):
     wrong = corrupted.substituted[:, text].mean()
     assert third * (1 - same) < wrong <= 2 * third * 1.03
     n = count * image.sum()
-    # Images are drawn independently. If another image of the row is equal, a substitution has no
-    # effect and the image becomes noisy instead.
+    # Images are drawn independently of each other. If the other image of the row is equal,
+    # replacing would have no effect, and the image is noised instead.
     for share, due in (
         (corrupted.deleted, third),
         (corrupted.renoised | corrupted.substituted, 2 * third),
@@ -147,7 +147,7 @@ def test_swapped_words_stay_in_their_document(row):
 
 
 def test_a_picture_like_the_other_is_not_called_wrong(row):
-    """Check a single image, and equal images: they may be renoised, but are never substituted."""
+    """Check that a single image, and equal images, may be renoised but are never substituted."""
     span, image = np.asarray(row.span), np.asarray(row.is_image)
     first = span == span[image][0]
     same = row.replace(
@@ -179,7 +179,7 @@ def test_putting_everything_right_gives_the_document_back(row, seed):
     assert extra.any()
     order = np.lexsort((np.asarray(grown.position[:, 0]), np.asarray(grown.segment)))
     first = np.asarray(deletion.item_starts(row)) & np.asarray(keep)
-    last = {}  # The gap after an image belongs to its last slot.
+    last = {}  # Last slot of each image, which is the anchor of the gap after it.
     span, image = np.asarray(row.span), np.asarray(row.is_image)
     for slot in np.flatnonzero(first):
         last[slot] = np.flatnonzero(span == span[slot])[-1] if image[slot] else slot
@@ -198,7 +198,7 @@ def test_putting_everything_right_gives_the_document_back(row, seed):
             rebuilt += [item(m) for m in np.flatnonzero(missing & (gap == last[slot]))]
     assert num_deleted == extra.sum()
     assert rebuilt == list_items(row, row.modality != Modality.PAD)
-    # Items that are not wrong are already right.
+    # Items that are not marked as wrong must already be right.
     right = first & ~np.asarray(wrong.substituted | wrong.renoised)
     np.testing.assert_array_equal(np.asarray(grown.ids)[right], ids[right])
 

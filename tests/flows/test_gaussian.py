@@ -50,6 +50,6 @@ def test_a_step_toward_the_end_is_eulers_and_exact_at_both_ends():
     v = gaussian.velocity(x_1[1:2], x_t[1:2], t[1:2])
     np.testing.assert_allclose(x_s[1], x_t[1] + 0.3 * v[0], rtol=1e-5)
     np.testing.assert_array_equal(x_s[2], x_1[2])
-    # At t = 1 the state does not depend on the prediction.
+    # At t = 1 the state must not depend on the prediction.
     np.testing.assert_array_equal(x_s[3], x_t[3])
     np.testing.assert_array_equal(x_s[4], x_1[4])

@@ -8,7 +8,7 @@ TEXT, IMAGE, PAD = int(Modality.TEXT), int(Modality.IMAGE), int(Modality.PAD)
 
 
 def test_next_words():
-    """Check the rows <bos> a <image> . . b <end>, and <bos> c <end>, followed by padding."""
+    """Check a row of the documents <bos> a <image> . . b <end> and <bos> c <end>, with padding."""
     kind = jnp.array([TEXT, TEXT, TEXT, IMAGE, IMAGE, TEXT, TEXT, TEXT, TEXT, TEXT, PAD])
     ids = jnp.array([1, 10, 3, 0, 0, 11, 2, 1, 12, 2, 0])
     segment = jnp.array([1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 0])
@@ -23,7 +23,7 @@ def test_next_words():
         insertable=jnp.zeros(11, int),
     )
     targets, scored = next_token.next_text_targets(canvas)
-    # The slot before an image and the first of its two slots have no text target.
+    # The slot before the image and the first of its two slots have no text target.
     expected = {0: 10, 1: 3, 4: 11, 5: 2, 7: 12, 8: 2}
     np.testing.assert_array_equal(np.flatnonzero(scored), sorted(expected))
     assert {i: int(targets[i]) for i in expected} == expected
@@ -33,6 +33,6 @@ def test_next_words():
     )
     full = canvas.replace(segment=segment.at[10].set(2), modality=kind.at[10].set(TEXT))
     assert not next_token.next_text_targets(full)[1][10]
-    # A document's first token is never a target of the document before, given or not.
+    # The last slot of a document never predicts the first token of the next document.
     loose = canvas.replace(is_given=jnp.zeros_like(canvas.is_given))
     assert not next_token.next_text_targets(loose)[1][6]

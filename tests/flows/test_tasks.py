@@ -90,7 +90,8 @@ def test_spans_are_corrupted_whole_and_by_a_share_drawn_for_the_document(canvas)
         assert np.all(inside == inside[:, :1])
         hit[number] = inside[:, 0]
         assert_fraction(hit[number], 1 / 2)
-    # Two spans share one rate s: P(both) = E[s^2] = 1/3. Spans of two documents: 1/4.
+    # Two spans of one document share a rate s: P(both corrupted) = E[s^2] = 1/3. For spans of two
+    # documents it is 1/4.
     assert_fraction(hit[2] & hit[3], 1 / 3)
     assert_fraction(hit[2] & hit[7], 1 / 4)
 
@@ -103,7 +104,7 @@ def test_scattered_corrupts_single_words_and_whole_pictures(canvas):
     words = scored[:, span == 2]
     assert_fraction(words[:, 0], 1 / 2)
     assert_fraction(words[:, 0] & words[:, 1], 1 / 3)
-    # All five tokens equal: E[s^5 + (1 - s)^5] = 2/6.
+    # P(all five tokens are corrupted, or none) = E[s^5 + (1 - s)^5] = 2/6.
     assert_fraction(np.all(words == words[:, :1], axis=1), 2 / 6)
 
 
@@ -112,9 +113,10 @@ def test_tasks_are_drawn_by_their_shares(canvas):
     free = np.asarray(canvas.to_generate & (canvas.segment == 1))
     words = scored[:, free & np.asarray(canvas.is_text)]
     picture = scored[:, free & np.asarray(canvas.is_image)]
-    # The last two tasks sometimes select the same slots as the first three. With a rate s, two runs
-    # and an image: E[s^3] = 1/4, E[s (1-s)^2] = E[s^2 (1-s)] = 1/12. Nine tokens and an image:
-    # E[s^10] = 1/11, E[s (1-s)^9] = E[s^9 (1-s)] = 1/110.
+    # With a random rate s, the tasks `spans` and `scattered` sometimes select the same slots as the
+    # first three tasks. For `spans`, with two text runs and an image, the probabilities are
+    # E[s^3] = 1/4 and E[s (1-s)^2] = E[s^2 (1-s)] = 1/12. For `scattered`, with nine tokens and an
+    # image, they are E[s^10] = 1/11 and E[s (1-s)^9] = E[s^9 (1-s)] = 1/110.
     assert_fraction(words.all(1) & picture.all(1), 0.35 + 0.1 / 4 + 0.05 / 11)
     assert_fraction(~words.any(1) & picture.all(1), 0.3 + 0.1 / 12 + 0.05 / 110)
     assert_fraction(words.all(1) & ~picture.any(1), 0.2 + 0.1 / 12 + 0.05 / 110)

@@ -25,7 +25,7 @@ def test_stratified_is_uniform_in_each_row_of_the_batch():
     u = np.asarray(jax.vmap(lambda key: time_samplers.sample_stratified(key, 8))(keys))
     for row in u.T:
         assert_uniform(row)
-    # Offsets within the strata are drawn independently.
+    # The place of u within its stratum is drawn independently for each row.
     assert (u * 8 % 1).std(axis=1).mean() > 0.2
 
 
@@ -71,6 +71,6 @@ def test_power_favors_early_times_above_one_and_is_uniform_at_one():
 
 
 def assert_uniform(values):
-    """Assert that each tenth of [0, 1] has a fraction of 0.1, within 4 standard errors."""
+    """Assert that each tenth of [0, 1] holds 0.1 of the values, within 4 standard errors."""
     shares = np.histogram(values, 10, (0.0, 1.0))[0] / len(values)
     assert np.abs(shares - 0.1).max() < 4 * np.sqrt(0.1 * 0.9 / len(values))

@@ -49,7 +49,7 @@ def test_closeness_is_the_likelihood_under_unit_noise(table):
     x = jax.random.normal(jax.random.key(3), (4, E))
     logits = token_embeddings.token_log_likelihood(x, table)
     distance = jnp.sum((x[:, None] - table.embedding[None]) ** 2, -1)
-    # The values are equal up to a constant for each slot.
+    # Both are equal up to one constant per slot.
     difference = logits + 0.5 * distance
     np.testing.assert_allclose(difference - difference[:, :1], 0, atol=1e-3)
 

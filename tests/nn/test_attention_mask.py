@@ -1,4 +1,4 @@
-"""Tests of attention masks against a definition slot by slot."""
+"""Tests of attention masks against a definition that loops over pairs of slots."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def reference_mask(view, pattern, row):
 
 
 def make_view(modality, segment, order):
-    """Return a view without content; arguments are one row or a batch of rows."""
+    """Return a view with this layout and zero content, for one row or a batch of rows."""
     modality, segment, order = (jnp.atleast_2d(jnp.asarray(x)) for x in (modality, segment, order))
     position = jnp.stack([order, 0 * order, 0 * order], axis=-1)
     empty = jnp.zeros((*modality.shape, 1))
@@ -61,7 +61,7 @@ def test_who_sees_whom_in_random_rows(attend):
     actual = np.asarray(attention_mask.from_canvas(view, attend).materialize())
     expected = np.array([reference_mask(view, attend, row) for row in range(6)])
     np.testing.assert_array_equal(actual, expected)
-    assert actual.any(axis=-1).all()  # No query has an empty mask.
+    assert actual.any(axis=-1).all()  # Every query attends to at least one key.
     assert len({tuple(row) for row in np.asarray(view.segment)}) == 6
 
 

@@ -29,7 +29,7 @@ def naive_attention(query, key, value, mask):
 
 @pytest.fixture(autouse=True)
 def _short_blocks(monkeypatch):
-    """Use short key blocks: several per row, the last one partial."""
+    """Use short key blocks, so that a row has several blocks and the last one is partial."""
     monkeypatch.setattr(blockwise_attention, "BLOCK_K", 20)
 
 
@@ -42,7 +42,7 @@ def random_qkv(batch_size=6, num_slots=48, heads=6, kv_heads=3, width=8, dtype=j
 
 
 def output_and_gradients(implementation, qkv, mask):
-    """Return the output and the gradients of a random projection of it."""
+    """Return the output, and the gradients of a random projection of the output."""
     direction = jax.random.normal(jax.random.key(1), qkv[0].shape)
 
     def loss_and_output(*arrays):
@@ -56,7 +56,7 @@ def output_and_gradients(implementation, qkv, mask):
 
 @functools.cache
 def xla_reference(pattern, kv_heads):
-    """Return the reference from "xla", which a test compares with `naive_attention`."""
+    """Return the result of "xla" as reference; another test checks "xla" by `naive_attention`."""
     mask = attention_mask.from_canvas(test_attention_mask.random_view(seed=2), pattern)
     return output_and_gradients("xla", random_qkv(kv_heads=kv_heads), mask)
 
@@ -86,7 +86,7 @@ def test_all_at_once_is_the_definition(kv_heads):
         ("blockwise", AttentionPattern.MIXED, 6),
         ("splash", AttentionPattern.BIDIRECTIONAL, 3),
         ("splash", AttentionPattern.CAUSAL, 6),
-        ("splash", AttentionPattern.MIXED, 3),  # It falls back to `blockwise`.
+        ("splash", AttentionPattern.MIXED, 3),  # Splash falls back to `blockwise` here.
     ],
 )
 def test_every_way_is_all_at_once(way, attend, kv_heads):

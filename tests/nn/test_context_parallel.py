@@ -72,7 +72,7 @@ def test_devices_that_share_out_slots_learn_the_same(name, sizes):
     mesh = sharding.make_mesh({"data": 1} | sizes)
     with sharding.mesh_context(mesh):
         where = (sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh))
-        # A new function, so that JAX does not reuse the trace without a mesh.
+        # Define a new function: for the same function, JAX would reuse the trace without a mesh.
         on_mesh = jax.jit(lambda *args: both(*args), in_shardings=where)
         actual_loss, actual_gradients = on_mesh(params, jax.device_put(canvas, where[1]))
     np.testing.assert_allclose(actual_loss, loss, rtol=1e-5)
@@ -99,7 +99,8 @@ def measure_temp_bytes(length, sizes, devices):
             in_shardings=(sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh)),
         )
         analysis = step.lower(state, canvas).compile().memory_analysis()
-    # The analysis is per device: parameters and moments are replicated, the canvas is sharded.
+    # The memory analysis is per device: parameters and moments are replicated, the canvas is
+    # sharded.
     whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     assert 3 * whole < analysis.argument_size_in_bytes < 6 * whole + 2e5
     return analysis.temp_size_in_bytes
@@ -110,5 +111,5 @@ def test_a_row_eight_times_as_long_takes_no_more_memory_on_each_of_eight_devices
     one = measure_temp_bytes(256, {}, 1)
     each = measure_temp_bytes(8 * 256, {"context": 8}, 8)
     assert each < 1.2 * one
-    # Memory does grow with the row on one device.
+    # Check that memory grows with the row's length on one device.
     assert measure_temp_bytes(512, {}, 1) > 1.5 * one

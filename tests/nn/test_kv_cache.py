@@ -1,4 +1,4 @@
-"""Tests of the KV cache: decoding by slots equals one full forward pass."""
+"""Tests of the KV cache: decoding slot by slot equals one full forward pass."""
 
 import dataclasses
 import functools
@@ -71,10 +71,10 @@ def test_slot_by_slot_is_all_at_once(attend):
 
 @pytest.mark.parametrize("attend", [AttentionPattern.CAUSAL, AttentionPattern.MIXED])
 def test_rows_with_beginnings_of_different_lengths(attend):
-    """Prefill prompts of different lengths at once; later cache entries stay masked."""
+    """Check a prefill of prompts with different lengths: later cache entries stay masked."""
     canvas, lengths = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(attend)
-    last = jnp.asarray(lengths - 1)  # the slot of <end>
+    last = jnp.asarray(lengths - 1)  # Slots of <end>.
     outputs, cache = jax.jit(net.prefill)(view, net.init_cache(len(lengths), NUM_SLOTS + 8))
     for name, expected in jax.jit(net)(view).items():
         np.testing.assert_allclose(outputs[name], expected, atol=1e-5)

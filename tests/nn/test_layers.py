@@ -12,7 +12,7 @@ def make_positions(*triples):
 
 
 def rope_scores(query, key, position):
-    """Return the dot products of all rotated queries and keys, `[L L]`."""
+    """Rotate queries and keys, and return all dot products, `[L L]`."""
     rotation = layers.rope_angles(position, query.shape[-1])
     query, key = layers.apply_rope(query, rotation), layers.apply_rope(key, rotation)
     return jnp.einsum("blha,bmha->lm", query, key)
@@ -72,7 +72,7 @@ def test_linear_starts_at_unit_variance_or_zero(key):
 
 
 def test_clock_embedding_tells_near_times_apart(key):
-    """Check that t is scaled; sinusoids of t itself would hardly change over [0, 1]."""
+    """Check that t is scaled: without scaling, sinusoids would hardly change over [0, 1]."""
     embedding = layers.TimestepEmbedding(32, jnp.float32)
     clock = jnp.array([[0.0, 0.01, 0.5, 0.51, 1.0]])
     out, _ = embedding.init_with_output(key, clock)

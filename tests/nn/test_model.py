@@ -71,7 +71,8 @@ def test_slots_reach_all_of_their_document_and_nothing_beyond():
     first, last = np.flatnonzero(segment == 2)[[0, -1]]
     for slot in (first, (first + last) // 2, last):
         felt = np.asarray(reach(int(slot)))
-        # Attention is bidirectional; other packed documents and PAD have exactly no influence.
+        # Attention is bidirectional within a document. Other packed documents and PAD must have
+        # no influence at all.
         assert np.all(felt[segment == 2] > 0)
         np.testing.assert_array_equal(felt[segment != 2], 0)
 
@@ -135,7 +136,7 @@ def test_unrolling_and_recomputing_change_nothing(changes):
 
 
 def test_remat_recomputes():
-    """Check that remat changes the program, so that the test above is not trivial."""
+    """Check that remat changes the program, so that the test above compares two programs."""
     view = make_view()
 
     def products(net):

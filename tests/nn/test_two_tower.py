@@ -27,7 +27,7 @@ def make_model(model_class=two_tower.TwoTowerModel, **overrides):
 
 @functools.cache
 def make_canvas():
-    """Return documents of text and images and two of text only, and all lengths."""
+    """Return documents with images and two documents of text only, and their lengths."""
     lay = dataclasses.replace(tiny.make_layout(NUM_SLOTS, 0), has_markers=True)
     rows = [
         row for row in map(lay.row, toy.Toy(documents=20)) if len(row["modality"]) <= NUM_SLOTS
@@ -47,7 +47,7 @@ def run_model(params, view, net=None):
 
 
 def flatten_params(tree):
-    """Return the arrays of a parameter tree by name."""
+    """Return the arrays of a parameter tree, by name of the parameter."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -89,7 +89,7 @@ def test_every_parameter_is_of_words_or_of_pictures():
 
 
 def test_documents_without_pictures_do_not_depend_on_what_is_for_pictures():
-    """Check bit by bit that text-only documents do not depend on image parameters; images do."""
+    """Check, bit by bit, that image parameters change documents with images but not text alone."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     before = run_model(params, view)
@@ -103,7 +103,7 @@ def test_documents_without_pictures_do_not_depend_on_what_is_for_pictures():
 
 @pytest.mark.parametrize("pattern", ["blocks/image/", "image_in/", "clock/", "blocks/text/"])
 def test_what_slots_tell_of_themselves_goes_by_their_own_tower(pattern):
-    """Check which tower computes keys and values, using the first layer's cache."""
+    """Check in the first layer's KV cache which tower computes keys and values of a slot."""
     canvas, _ = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
 
@@ -125,7 +125,7 @@ def test_what_slots_tell_of_themselves_goes_by_their_own_tower(pattern):
 
 @pytest.mark.parametrize("tower", ["text", "image"])
 def test_what_slots_ask_and_make_of_it_goes_by_their_own_tower(tower):
-    """Check which tower computes all of the last layer but keys and values."""
+    """Check which tower computes the last layer, except keys and values, for a slot."""
     canvas, _ = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(layers=1)
     params = tiny.parameters(net)
@@ -140,7 +140,7 @@ def test_what_slots_ask_and_make_of_it_goes_by_their_own_tower(tower):
 
 
 def test_attention_is_joint():
-    """Check that a patch affects later text, a token later patches, and neither earlier slots."""
+    """Check that patches affect later text, tokens affect later patches, and none earlier slots."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     first = int(np.flatnonzero(canvas.is_image[0])[0])
@@ -187,9 +187,10 @@ def test_widened_copies_the_tower_of_words():
 
 
 def test_equal_towers_are_one_tower():
-    """Check equal towers against one tower.
+    """Check that a model with two equal towers has the outputs of the model with one tower.
 
-    The one-tower model adds a time embedding to text, which at t = 1 is a constant bias.
+    The one-tower model adds a time embedding to text. At t = 1 it is a constant, which the test
+    adds to the bias of the two-tower model.
     """
     canvas, _ = make_canvas()
     one = make_model(model.Model)
@@ -219,7 +220,7 @@ def test_recomputed_or_kept_it_is_the_same(remat):
 
 
 def test_with_a_cache_it_is_all_at_once():
-    """Prefill the start of each row, then decode text by tokens and images as a whole."""
+    """Check prefill and decoding against a full pass; images are decoded as a whole."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     net, whole = bound_model.BoundModel(make_model(), params), run_model(params, view)

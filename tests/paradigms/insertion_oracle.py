@@ -1,4 +1,4 @@
-"""Optimal networks for insertion: for one long text, and for a small enumerable language."""
+"""Networks that are optimal for insertion: for one long text, and for a small language."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ def empty_prompts(
 
 
 def one_hot_table(vocab: int) -> EmbeddingTable:
-    """Return one-hot embeddings, from which ids can be decoded."""
+    """Return one-hot token embeddings, so that networks can read the ids."""
     return EmbeddingTable(embedding=jnp.eye(vocab), mask_embedding=jnp.zeros(vocab))
 
 
@@ -79,7 +79,10 @@ class Language:
 
     @functools.cached_property
     def deletions(self):
-        """Enumerate all deletions: kept tokens, probability without κ, and missing tokens."""
+        """Enumerate all ways to delete tokens of a text.
+
+        Each has the kept tokens, the missing tokens of each gap, and the probability of the text.
+        """
         slots, ways = self.max_length + 1, []
         for text, share in zip(self.texts, self.probs, strict=True):
             for keep_mask in itertools.product((False, True), repeat=len(text)):
@@ -124,7 +127,7 @@ class Language:
 
         def apply(view):
             text = view.modality == Modality.TEXT
-            # At t=0 all is deleted, and the weights are those of the whole language.
+            # At t=0 all tokens are deleted, so the weights are the probabilities of the language.
             clock = jnp.clip(view.time, 1e-4, 1 - 1e-4)
             heads = jax.vmap(row)(decode_ids(view), view.position[..., 0], text, clock)
             return head_outputs(view, heads[0][..., None], heads[1], heads[2])
@@ -132,7 +135,7 @@ class Language:
         return apply
 
     def frequencies(self, canvas) -> np.ndarray:
-        """Return the frequency of each text, and of all others as the last entry."""
+        """Return the frequency of each text in samples, and that of all other texts."""
         text = np.asarray(canvas.is_text)
         order, ids = np.asarray(canvas.position[..., 0]), np.asarray(canvas.ids)
         came = [

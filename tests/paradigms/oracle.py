@@ -19,7 +19,7 @@ def row_keys(seed, rows):
 
 
 def oracle(paradigm, canvas, table=TABLE):
-    """Return the network that predicts `canvas`, using the time and state of the view."""
+    """Return the network whose x1 prediction is `canvas` at every time and state."""
     rows = paradigm.objective.prepare_table(table).embedding
 
     def apply(view):

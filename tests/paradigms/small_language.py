@@ -1,4 +1,4 @@
-"""A small enumerable language, and its optimal network."""
+"""A language of few texts, and the network that is optimal for it."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ class Language:
         }
 
     def frequencies(self, ids) -> np.ndarray:
-        """Return the frequency of each text, and of all others as the last entry."""
+        """Return the frequency of each text in samples, and that of all other texts."""
         texts = np.asarray(ids)[:, 1:]
         hits = [np.mean((texts == np.array(text)).all(1)) for text in self.texts]
         return np.array([*hits, 1 - sum(hits)])

@@ -29,7 +29,7 @@ from tests import runs, tiny
 from tests.codecs.autoencoder import small_models
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-NUM_CODES = 11  # the codebook size of small_models.VQ
+NUM_CODES = 11  # Codebook size of small_models.VQ.
 LENGTH = 48
 
 
@@ -160,7 +160,7 @@ jax.tree_util.register_dataclass(CounterCache, data_fields=["length"], meta_fiel
 
 
 def test_codes_are_drawn_as_the_network_says():
-    """Check that only codes are sampled, with their probabilities, and that given images stay."""
+    """Check that only codes are sampled, at the right frequencies, and given images stay."""
     rows, patches, codes = 3000, 2, (5, 8)
     shares = np.array([0.5, 0.3, 0.2])
     logits = np.full(10, 4.0)  # Text tokens have much larger logits.

@@ -138,7 +138,7 @@ def test_for_guidance_what_is_given_is_sometimes_deleted(data):
     words = np.asarray(data.to_generate & data.is_text)
     gone = (np.asarray(view.modality) == Modality.PAD) & words
     rows = gone.any(1)
-    # All text tokens are deleted, or none.
+    # Conditioning dropout deletes all text tokens of a document, or none.
     np.testing.assert_array_equal(gone.sum(1)[rows], words.sum(1)[rows])
     assert abs(rows.mean() - 0.5) < 4 * np.sqrt(0.25 / len(rows))
     assert not targets.insert_scored.any()

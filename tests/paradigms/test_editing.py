@@ -1,4 +1,4 @@
-"""Tests of editing with `edit_flow`, with networks that know the errors."""
+"""Tests of editing with `edit_flow`, by networks that know which items are wrong."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def text_ids(canvas, b):
 
 
 def make_documents(rows, length, ids):
-    """Return documents to edit: the given ids, free except for BOS."""
+    """Return documents to edit with these ids, in which only BOS is given."""
     count = len(ids)
     canvas = insertion_oracle.empty_prompts(rows, length)
     there = jnp.arange(length) < count
@@ -48,15 +48,15 @@ def make_documents(rows, length, ids):
 
 
 def corrector(view):
-    """Return outputs for the target text BOS, 4, 5, ... 23, with errors as ids from 30 on.
+    """Return outputs that correct a text to BOS, 4, 5, ... 23; ids from 30 on are errors.
 
-    Id 30 is to be deleted; ids from 31 on are to be substituted by the id minus 20.
+    The network deletes id 30, and substitutes each id from 31 on by the id minus 20.
     """
     ids = jnp.where(view.modality == Modality.TEXT, insertion_oracle.decode_ids(view), VOCAB)
     ids = jnp.where(ids == 1, FIRST - 1, ids)
     meant = jnp.where((ids > 30) & (ids < VOCAB), ids - 20, ids)
     number = jnp.arange(VOCAB)[None, None]
-    # The gap after an item to be deleted is empty.
+    # Nothing is missing after an item to be deleted.
     usable = meant <= LAST
     following = jnp.where(usable, meant, VOCAB)[:, None, :]
     upcoming = jnp.min(jnp.where(following > meant[:, :, None], following, LAST + 1), axis=-1)
@@ -102,7 +102,7 @@ def image_rows():
 
 
 def image_critic(canvas, wrong_span, target):
-    """Return a network that marks an unchanged wrong image and predicts `target` for it."""
+    """Return a network that substitutes a wrong image, and then predicts `target` for it."""
 
     def apply(view):
         anew = jnp.all(jnp.abs(view.latents - canvas.latents) < 1e-6, axis=-1)
@@ -152,7 +152,7 @@ def test_words_are_told_the_time_of_the_document_as_in_training():
     seen_times = []
 
     def spy(view):
-        # Record the text times that the network sees.
+        # Record the text times in the network's inputs.
         jax.debug.callback(lambda clock: seen_times.append(np.asarray(clock)), view.time)
         return corrector(view)
 

@@ -1,4 +1,4 @@
-"""Tests of the text likelihood or its bound: an exact network reaches the language's entropy."""
+"""Tests of likelihoods and bounds: with an exact network, they equal the language's entropy."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def corrupt_rows(paradigm, canvas, table):
 
 
 def row_nats(paradigm, apply, canvas, table):
-    """Return the nats of each row."""
+    """Return the likelihood or bound of each row, in nats."""
     view, targets = corrupt_rows(paradigm, canvas, table)
     return np.asarray(jax.vmap(paradigm.loss)(apply(view), targets)["text"].total)
 

@@ -23,7 +23,7 @@ from tests.paradigms.test_transfusion import data  # noqa: F401 - a fixture
 
 
 def make_paradigm(kind, task="joint"):
-    """Return the paradigm of test_transfusion as an instance of the class `kind`."""
+    """Return an instance of the class `kind` with the settings of test_transfusion."""
     base = test_transfusion.paradigm(task)
     fields = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
     return kind(**fields)
@@ -60,7 +60,7 @@ def test_language_is_shown_no_picture(data):  # noqa: F811
 def test_language_is_asked_for_every_word_but_those_after_pictures(data):  # noqa: F811
     _, targets = corrupt_rows(make_paradigm(lmfusion.Language), data)
     text, image = np.asarray(data.is_text), np.asarray(data.is_image)
-    # Every token but BOS is predicted by the slot before it, if that slot is text.
+    # Every token except BOS is a target of the slot before it, if this slot is text.
     expected = np.zeros_like(text)
     expected[:, :-1] = text[:, 1:] & text[:, :-1]
     np.testing.assert_array_equal(targets.text_scored, expected)
@@ -71,9 +71,9 @@ def test_language_is_asked_for_every_word_but_those_after_pictures(data):  # noq
 
 
 def test_language_depends_on_nothing_of_pictures(data):  # noqa: F811
-    """Check bit by bit that the text loss depends neither on pixels nor on image parameters.
+    """Check, bit by bit, that the text loss depends neither on pixels nor on image parameters.
 
-    No gradient flows into these parameters either.
+    The gradient of these parameters must be 0, too.
     """
     params = tiny.parameters(make_model())
     paradigm = make_paradigm(lmfusion.Language)
@@ -179,7 +179,7 @@ def test_the_text_model_learns_and_leaves_pictures_alone(text_and_lmfusion):
 
 
 def test_what_the_text_model_says_stays_to_the_last_bit(text_and_lmfusion):
-    """Check the held-out text loss of parameters and EMA bit by bit."""
+    """Check, bit by bit, that image training keeps the text loss of the parameters and the EMA."""
     text, pictures = text_and_lmfusion
     losses = text.system.eval_losses()
     expected = losses(text.final_state.ema)
@@ -203,5 +203,5 @@ def test_pictures_begin_as_a_copy_of_words_and_are_learned(text_and_lmfusion):
     losses = pictures.system.eval_losses()
     before, after = losses(pictures.initial_state.ema), losses(pictures.final_state.ema)
     assert after["eval/loss_image"] < 0.8 * before["eval/loss_image"]
-    assert after["eval/loss_text"] != before["eval/loss_text"]  # Text after images may change.
+    assert after["eval/loss_text"] != before["eval/loss_text"]  # Losses of text after images.
     assert text.system.layout.vocab.text == pictures.system.layout.vocab.text

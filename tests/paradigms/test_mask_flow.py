@@ -98,7 +98,7 @@ def test_the_truth_costs_nothing_and_ignorance_the_bound(data):
     text = jax.vmap(flow.loss)(flat, targets)["text"]
     hidden = np.asarray(targets.text_scored).sum(1)
     np.testing.assert_allclose(text.total, hidden * 2 * np.log(tiny.VOCAB), rtol=1e-5)
-    # The count has the same weights, so that the mean is in nats per token.
+    # The count has the same weights, so the mean is in nats per token.
     np.testing.assert_allclose(text.count, hidden * 2)
 
 
@@ -134,7 +134,7 @@ def test_the_truth_is_sampled(data, choice, steps, guidance):
 
 
 def test_what_is_read_never_changes_unless_remasking_is_asked_for(data):
-    """Check with a network that predicts another token at each step."""
+    """Check with a network that predicts a different token at each step."""
     flow = paradigm()
 
     def changing_network(view):
@@ -151,7 +151,7 @@ def test_what_is_read_never_changes_unless_remasking_is_asked_for(data):
         ids, read = np.asarray(path.canvas.ids), np.asarray(path.confidence) == 1
         text = np.asarray(data.to_generate & data.is_text)
         changed = read[:-1] & read[1:] & (ids[:-1] != ids[1:]) & text
-        assert not changed.any()  # Within a step, unmasked tokens are only kept or masked again.
+        assert not changed.any()  # A step keeps an unmasked token, or masks it again.
         hidden_again = (read[:-1] & ~read[1:] & text).any()
         assert hidden_again == changes
         assert read[-1].all()
@@ -202,7 +202,7 @@ def test_an_exact_network_samples_its_language(choice):
     sigma = np.sqrt(expected * (1 - expected) / rows)
     many_steps = frequencies(400, rows, **choice)
     assert np.all(np.abs(many_steps - expected)[:-1] <= 4 * sigma[:-1]), many_steps
-    # Tokens unmasked in the same step may conflict, less so with more steps.
+    # Tokens unmasked in the same step may conflict; with more steps this happens less often.
     assert many_steps[-1] < 0.02
     if not choice:
         one_step, eight_steps = frequencies(1, rows), frequencies(8, rows)

@@ -77,7 +77,7 @@ def test_rows_are_normed_and_learned_as_the_objective_says(name, normed, learned
     assert bool(jnp.any(jax.grad(project)(table.embedding) != 0)) == learned
 
 
-# The naive objective: a squared error on learned embeddings, and why it is not the default.
+# These tests show why the naive objective, a squared error on learned embeddings, fails.
 
 
 @flax.struct.dataclass
@@ -108,7 +108,7 @@ def language(rows):
 
 @functools.cache
 def train_objective(name):
-    """Train on `language`; return embeddings before and after, and sampled texts."""
+    """Train on `language`; return the embeddings before and after training, and samples."""
     objective = {
         "cross_entropy": tiny.objectives.CrossEntropyObjective(WORDS + 1),
         "naive": tiny.OBJECTIVES["naive"],
@@ -145,9 +145,9 @@ def mean_distance(rows):
 def test_literal_collapses():
     """Check that the naive objective collapses the learned embeddings to one point.
 
-    If every E[id] is equal, v = E[id] - x_0 can be computed from (x_t, t) without knowing any
-    token, so this minimizes the squared error. And if sampling starts from the mask embedding in
-    every slot, the ODE has one trajectory: all documents get the same text.
+    If all rows of E are equal, the network can compute v = E[id] - x_0 from (x_t, t) without
+    knowing any token. So equal rows minimize the squared error. And if sampling starts from the
+    mask embedding in every slot, the ODE has only one trajectory: all documents get the same text.
     """
     result = train_objective("naive")
     assert mean_distance(result.rows_after) < 0.05 * mean_distance(result.rows_before)

@@ -39,7 +39,7 @@ def test_oracle_has_zero_loss(objective, image):
     for term in ("text", "image"):
         assert sums[term].count.sum() > 10
         np.testing.assert_allclose(sums[term].total, 0, atol=1e-6)
-    # The targets' clean row equals the input row.
+    # The clean content of the targets equals that of the input row.
     rows = paradigm.objective.prepare_table(TABLE).embedding
     np.testing.assert_array_equal(targets.x1.embeds, rows[tiny.packed_batch().ids])
     np.testing.assert_array_equal(targets.x1.latents, tiny.packed_batch().latents)

@@ -20,7 +20,7 @@ def sample(paradigm, apply, canvas, plan):
 
 
 def blank_targets(canvas):
-    """Return the canvas with free slots set to 0."""
+    """Return the canvas with its slots to generate set to 0."""
     return canvas.replace(
         ids=jnp.where(canvas.to_generate, 0, canvas.ids),
         latents=jnp.where(canvas.to_generate[..., None], 0, canvas.latents),
@@ -47,13 +47,13 @@ def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, 
     out = sample(paradigm, oracle(paradigm, data), blank_targets(data), plan)
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
-    # The x1 prediction is the data at each step; the state is between noise and data.
+    # At each step the x1 prediction is the data, and the state lies between noise and data.
     moments = out.trajectory
     line = jnp.array([*plan.schedule.times, 1.0])[:, None, None, None]
     straight = (1 - line) * moments.canvas.latents[:1] + line * data.latents[None]
     at = np.asarray(data.is_image)
     if solver == ode.RENOISE:
-        # The state is the data with new noise of time t at each step.
+        # At each step the state is the data, corrupted to time t with new noise.
         noise = np.asarray(moments.canvas.latents - line * data.latents[None])[:-1, at]
         noise /= 1 - np.asarray(line)[:-1, 0]
         assert np.abs(noise.std(axis=(1, 2)) - 1).max() < 0.3
@@ -98,7 +98,7 @@ def real_sampler(objective="cross_entropy", guidance=1.0, steps_=3, solver="eule
 @pytest.mark.parametrize(("solver", "guidance"), [("euler", 1.0), ("euler", 3.0), ("renoise", 1.0)])
 def test_given_slots_never_change_nor_does_padding(solver, guidance):
     canvas = prompt()
-    # PAD slots are not changed either, even with a nonzero id.
+    # The sampler does not change PAD slots either, even those with a nonzero id.
     canvas = canvas.replace(ids=jnp.where(canvas.modality == 0, 5, canvas.ids))
     out = real_sampler(guidance=guidance, solver=solver)(row_keys(SEED, 3), canvas)
     is_given = ~np.asarray(canvas.to_generate)

@@ -1,4 +1,4 @@
-"""Tests of the image-only branch: conditioning dropout in training and guidance in sampling."""
+"""Tests of the unconditional branch: conditioning dropout, and guidance in sampling."""
 
 import collections
 import dataclasses
@@ -81,7 +81,7 @@ def test_pictures_of_bereft_documents_see_themselves_and_what_opens_them(attend,
     view = clean_view(canvas, text_time)
     segment, span = np.asarray(canvas.segment), np.asarray(canvas.span)
     image, is_kept = np.asarray(canvas.is_image), ~np.isin(segment, (0, *gone))
-    # A segment number equals some image's span number, so confusing them would show.
+    # Some segment number equals an image's span number, so the test detects a confusion of the two.
     assert span[image].min() == 4 == segment.max()
     dropped = canvas.is_text & canvas.to_generate & np.isin(segment, gone)
     image_only, is_unconditional = ar_guidance.image_only_view(view, canvas, dropped, vocabs.IMAGE)
@@ -137,10 +137,7 @@ def make_paradigm(kind, task_mixture=tasks.ALL_TARGETS):
 
 @pytest.mark.parametrize("kind", ["transfusion", "chameleon"])
 def test_in_training_some_documents_tell_of_their_pictures_alone(kind):
-    """Check the targets of dropped captions.
-
-    Their text is not scored; their images and all other documents are.
-    """
+    """Check that dropped captions are not scored, but their images and all other documents are."""
     caption = (Text("red"), TOY_IMAGE)
     canvas = pack_documents(
         caption, caption, (TOY_IMAGE, Text("blue")), layout=make_paradigm(kind)[1]
@@ -186,7 +183,7 @@ class LengthCache:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StubModel:
-    """A stub with one output for documents longer than an image and one for images alone.
+    """A stub with two outputs: one for rows longer than an image, one for images alone.
 
     `batch_sizes` records the number of rows of each call.
     """
@@ -220,7 +217,7 @@ CODE_ID_RANGE = (10, 13)
 
 
 def make_stub():
-    """Return a stub with three codes; text tokens have larger logits."""
+    """Return a stub for three codes, in which text tokens have larger logits than codes."""
     logits = np.full((2, 16), 4.0, np.float32)
     logits[:, slice(*CODE_ID_RANGE)] = np.log([[0.5, 0.3, 0.2], [0.3, 0.3, 0.4]])
     return StubModel(*logits)
@@ -279,7 +276,7 @@ def test_scale_1_is_no_guidance_and_costs_nothing():
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize("solver", ["euler", "heun", "renoise", "codes"])
 def test_passes_are_counted_as_they_are_made(solver, scale):
-    """Count the passes of an image and of a document; two branches are two passes."""
+    """Count the forward passes of an image and a document; a pass of two branches counts twice."""
     network, rows = make_stub(), 3
     network.conditional_logits[vocabs.IMAGE] = network.conditional_logits[vocabs.END] = 5.0
     plan = SamplingPlan(ode.make_schedule("euler" if solver == "codes" else solver, 3))

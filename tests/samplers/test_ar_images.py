@@ -41,7 +41,7 @@ def make_model(kind):
 
 @flax.struct.dataclass
 class ImageCase:
-    """Documents that end with an image, as a full view and as a decoding context."""
+    """Documents that end with an image, as a full view and as a context for decoding."""
 
     view: canvases.NoisyCanvas
     image_start: jax.Array
@@ -50,7 +50,7 @@ class ImageCase:
 
 @functools.cache
 def make_case(kind):
-    """Return prompts of different lengths; the last one's image is given."""
+    """Return prompts of different lengths; the image of the last prompt is given."""
     net, table = make_model(kind)
     _, lay = make_paradigm("transfusion" if kind == "flow" else "chameleon")
     rows = [lay.row(Document((Text(text), TOY_IMAGE))) for text in TEXTS]
@@ -78,9 +78,9 @@ def make_case(kind):
 
 
 def reference_outputs(kind, head, **content):
-    """Return the network's outputs for images with this content: conditional and image-only.
+    """Return the conditional and unconditional outputs for images with this content.
 
-    The conditional input is the whole document; the other one is <image> and the image. No cache.
+    The network sees the whole document, or <image> and the image only. No cache is used.
     """
     net, _ = make_model(kind)
     view, first = make_case(kind).view, make_case(kind).image_start
@@ -132,7 +132,7 @@ def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
             x = x + (until - t) / (1 - t) * (clean - x)
     np.testing.assert_allclose(sampled.image.latents[:-1], x[:-1], atol=1e-5)
     np.testing.assert_array_equal(sampled.image.latents[-1], place.prompt_image.latents[-1])
-    # What follows the image is not guided.
+    # The token after the image is not guided.
     content = {"latents": sampled.image.latents, "time": jnp.ones((len(TEXTS), PATCHES))}
     after, _ = reference_outputs("flow", "token_logits", **content)
     np.testing.assert_allclose(sampled.logits, after[:, -1], atol=1e-5)
@@ -140,7 +140,7 @@ def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
 
 @pytest.mark.parametrize("scale", [0.0, 2.5])
 def test_guided_codes_are_those_of_a_network_without_a_cache(scale):
-    """Check greedy codes; the token after the last code is not guided."""
+    """Check greedy codes against a network without a cache; the next token is not guided."""
     paradigm, _ = make_paradigm("chameleon")
     _, table = make_model("codes")
     first, stop = paradigm.code_id_range

@@ -70,7 +70,7 @@ class ScriptedModel:
         ids = jnp.argmax(view.embeds, axis=-1)
         last = jnp.where(
             view.modality == Modality.IMAGE, VOCAB - 1, ids
-        )  # Image slots count as the last token id.
+        )  # For image slots, the stub uses the last token id.
         put = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice(row, new, (at,)))
         outputs = {
             "token_logits": jnp.asarray(self.logits)[last],
@@ -84,7 +84,7 @@ def one_hot_table():
 
 
 def make_prompts(*rows, length=LENGTH):
-    """Return canvases from rows of (kind, id or latent, opening) after BOS."""
+    """Return canvases with BOS and these slots: rows of (kind, id or latent, insert policy)."""
     all_rows = []
     for row in rows:
         slots = [("w", vocabs.BOS, 0, True), *row]
@@ -123,7 +123,7 @@ def open_bos(row, insertable):
 
 
 def chain_logits(*ids):
-    """Return logits by which each id follows the one before, and <end> the last one."""
+    """Return logits with which each id follows the id before it, and <end> the last id."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     for last, following in itertools.pairwise((vocabs.BOS, *ids, vocabs.END)):
         logits[last, following] = 30.0
@@ -207,7 +207,7 @@ def test_no_picture_is_born_in_a_gap_for_words():
 
 @pytest.mark.parametrize("opening", [1, 2])
 def test_at_the_brim_all_of_the_prompt_still_comes(opening):
-    """Check a network that never stops: text fills the row, but the prompt's rest still fits."""
+    """Check that text of a network that never stops leaves room for the rest of the prompt."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     logits[:, 10] = 30.0
     logits[:, vocabs.IMAGE] = 30.0 if opening == 2 else -30.0
@@ -276,7 +276,7 @@ def test_moments_end_with_the_finished_document():
     np.testing.assert_array_equal(moments.canvas.ids[came[-1]], sample.canvas.ids)
     written_slots = np.sum(np.asarray(moments.canvas.modality)[came, 0] != Modality.PAD, axis=1)
     assert (np.diff(written_slots) >= 0).all()
-    # The prefill; then 3 tokens, an image of 4 patches, and <end>, each at its own time.
+    # The frames: the prefill, then 3 tokens, an image of 4 patches, and <end>.
     np.testing.assert_array_equal(written_slots, [1, 2, 3, 4, 8, 9])
     np.testing.assert_allclose(times[came], np.arange(6) / 5, atol=1e-6)
 

@@ -52,7 +52,7 @@ def written_fraction(grid):
 
 
 def test_who_knows_256_tokens_writes_them_in_16_steps():
-    # Each step inserts at most one token per gap, so small last steps leave time for the rest.
+    # A step inserts at most one token per gap, so small last steps help to insert all tokens.
     assert written_fraction("uniform") < 0.97
     assert written_fraction("sine") >= 0.99
 
@@ -87,7 +87,7 @@ def test_an_exact_network_samples_its_language(language, text_clock):
     four_steps, many_steps = (frequencies(language, steps, rows, text_clock) for steps in (4, 256))
     sigma = np.sqrt(expected * (1 - expected) / rows)
     assert np.all(np.abs(many_steps - expected)[:-1] <= 4 * sigma[:-1]), many_steps
-    # Tokens inserted in the same step may conflict, less so with more steps.
+    # Tokens inserted in the same step may conflict; with more steps this happens less often.
     assert many_steps[-1] < 0.04
     assert many_steps[-1] < four_steps[-1] / 2
 
@@ -194,7 +194,7 @@ def test_what_is_given_never_changes_and_closed_gaps_stay_closed(guidance):
         order = np.asarray(out.canvas.position[b, :, 0])[fixed[b]]
         assert np.all(np.diff(order) >= 1)
         if row.parts[1] is red:
-            # Nothing was inserted between given tokens.
+            # No item was inserted between given tokens.
             np.testing.assert_array_equal(np.diff(order[1:]), 1)
     # The first document has no insertable slot: only its image was generated.
     assert np.sum(np.asarray(out.canvas.is_text[0])) == num_given + 1

@@ -111,7 +111,7 @@ def test_fates_come_as_often_as_they_are_likely_and_due(row):
 def test_a_picture_meets_one_fate_and_is_never_deleted(row):
     odds = jnp.tile(jnp.log(jnp.array([0.2, 0.5, 0.3])), (LENGTH, 1))
     last = np.flatnonzero(np.asarray(row.canvas.is_image))[3]
-    # Only the image's last slot has other log-odds.
+    # Only the last slot of the image has logits that substitute.
     odds = odds.at[: int(last)].set(jnp.array([0.0, -9.0, -9.0]))
     fate = sample_ops(row, odds, step_fraction=1.0)[:, last - 3 : last + 1]
     assert np.all(fate == fate[:, :1])

@@ -23,7 +23,7 @@ def test_guidance_goes_from_unconditional_past_conditional():
     out = guidance.apply_cfg(apply, [make_branch(3.0)])(view)
     c, u = apply(view), apply(drop_condition(view))
     np.testing.assert_allclose(out["image"], u["image"] + 3 * (c["image"] - u["image"]), atol=1e-5)
-    # Only the named output is guided.
+    # Guidance changes only the named output.
     np.testing.assert_array_equal(out["text"], c["text"])
 
 

@@ -71,7 +71,7 @@ def test_items_come_in_where_they_are_wanted(seed):
         selected, ids = np.zeros(LENGTH, bool), np.zeros(LENGTH, int)
         for slot in chosen:
             selected[slot], ids[slot] = True, choices[slot]
-        # Slots are assigned in order; after the first item that does not fit, none is inserted.
+        # Items take slots in order; after the first item that does not fit, no item is inserted.
         used, fits = int(row.num_used), set()
         for slot in sorted(chosen):
             used += 4 if choices[slot] == IMAGE else 1

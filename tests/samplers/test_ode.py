@@ -43,7 +43,7 @@ def test_evaluations_counts_the_calls(solver, steps):
     calls = []
 
     def counted_velocity(t, x):
-        # No arguments: reading arrays inside the callback can deadlock on few cores.
+        # The callback has no arguments: reading arrays inside it can deadlock on few cores.
         jax.debug.callback(lambda: calls.append(1))
         # v is 0/0 at t=1.
         return jnp.where(t < 1, velocity(t, x), jnp.nan)
@@ -51,7 +51,7 @@ def test_evaluations_counts_the_calls(solver, steps):
     plan = ode.make_schedule(solver, steps)
     solution = ode.solve(counted_velocity, jnp.ones(2), plan)
     jax.effects_barrier()
-    # The caller makes the evaluation of the last interval.
+    # The caller evaluates the network for the last interval.
     assert len(calls) + 1 == plan.nfe
     assert bool(jnp.all(jnp.isfinite(solution.final)))
 

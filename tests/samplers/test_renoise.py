@@ -1,4 +1,4 @@
-"""Tests of renoising and the ODE for data at two points, whose x1 prediction is known."""
+"""Tests of renoising and the ODE on data with two points, whose x1 prediction is known."""
 
 import math
 
@@ -41,7 +41,7 @@ def run_solver(solver, steps, return_trajectory=False):
 
 @pytest.mark.parametrize(("solver", "often"), [("euler", PLUS_FRACTION), (ode.RENOISE, 0.88)])
 def test_the_ode_ends_in_the_data_s_shares_and_renoising_favors_what_is_frequent(solver, often):
-    """Check that both solvers reach the data; renoising stays biased with more steps."""
+    """Check that samples reach the two points; renoising is biased for any number of steps."""
     end, _ = run_solver(solver, 200)
     np.testing.assert_allclose(np.abs(end), CENTER, atol=0.02)
     assert np.mean(end[:, 0] > 0) == pytest.approx(often, abs=0.02)
@@ -78,5 +78,5 @@ def test_evaluations_counts_the_calls():
     plan = ode.make_schedule(ode.RENOISE, 7)
     solve.solve(counted_prediction, corrupt, sample_noise(0), plan)
     jax.effects_barrier()
-    # The caller makes the evaluation of the last interval.
+    # The caller evaluates the network for the last interval.
     assert len(calls) + 1 == plan.nfe == 7

@@ -22,7 +22,7 @@ def test_a_loss_that_falls_evenly_gives_even_steps():
 
 def test_steps_are_dense_where_the_loss_falls():
     early = make_grid(np.where(TIMES < 0.25, 4 - 16 * TIMES, 0.0))
-    # All steps but the uniform fraction, a quarter of which is early too.
+    # All steps are early, except three quarters of the uniform fraction.
     expected = 1 - time_grids.UNIFORM_FRACTION + time_grids.UNIFORM_FRACTION / 4
     np.testing.assert_allclose(fraction_before(early, 0.25), expected, atol=2e-3)
 
@@ -30,7 +30,7 @@ def test_steps_are_dense_where_the_loss_falls():
 def test_density_goes_with_the_square_root_of_the_slope():
     slopes = np.where(TIMES < 0.5, 8.0 * TIMES, 4 + 2 * (TIMES - 0.5))
     grid = make_grid(5 - slopes)
-    # Gradients 8 and 2: densities 2 to 1.
+    # The loss falls 4 times as fast in the first part, so the density of steps is 2 times as high.
     np.testing.assert_allclose(
         fraction_before(grid, 0.5),
         (1 - time_grids.UNIFORM_FRACTION) * 2 / 3 + time_grids.UNIFORM_FRACTION / 2,

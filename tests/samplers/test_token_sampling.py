@@ -58,7 +58,7 @@ def test_top_k_of_all_changes_nothing(top_k):
 
 
 def test_top_k_counts_legal_tokens_alone():
-    """Check that illegal tokens do not count, and that k may exceed the number of legal ones."""
+    """Check that tokens that are not allowed do not count, and that k may exceed their number."""
     legal = jnp.array([False, True, True, False, True])
     probs = sampling_probs(TokenSampling(top_k=2), legal)
     np.testing.assert_allclose(probs, [0, 0, 0.75, 0, 0.25], rtol=1e-5)
@@ -78,7 +78,7 @@ def test_top_k_keeps_exactly_so_many_of_equals_too(top_k):
 
 
 def test_top_p_is_of_what_top_k_and_temperature_have_left():
-    """Check top_p after top_k: 0.4 and 0.3 become 4/7 and 3/7, and the first exceeds 0.5."""
+    """Check top_p after top_k: 0.4 and 0.3 become 4/7 and 3/7, and 4/7 alone reaches 0.5."""
     both = sampling_probs(TokenSampling(top_k=2, top_p=0.5))
     np.testing.assert_allclose(both, [1, 0, 0, 0, 0], atol=1e-6)
     np.testing.assert_array_equal(sampling_probs(TokenSampling(top_p=0.5)) > 0, [1, 0, 1, 0, 0])

@@ -1,4 +1,4 @@
-"""Small examples for the viewer's tests: trajectories, and an invented comparison."""
+"""Examples for the viewer's tests: small trajectories, and a comparison with invented values."""
 
 import itertools
 
@@ -29,7 +29,7 @@ def uniform_times(steps=STEPS):
 
 
 def make_masked_view(title="masked", steps=STEPS, text=("A", " red", " square")):
-    """Return a trajectory of masked text that is revealed, and of one image."""
+    """Return a trajectory in which masked text is revealed and one image is generated."""
     clean = make_square("red")
     frames = []
     for t in uniform_times(steps):
@@ -81,7 +81,7 @@ def make_edit_view():
 
 
 def make_insertion_view():
-    """Return a trajectory of insertions: two tokens, one between them, then an image."""
+    """Return a trajectory that inserts two tokens, one token between them, and an image."""
     here, there, now = (
         trajectory.TokenView(i, text, 1.0) for i, text in enumerate((" here", " there", " now"))
     )

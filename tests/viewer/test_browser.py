@@ -19,7 +19,7 @@ CURVES = {
 
 
 def find_chromium():
-    """Return the path of Chromium; if there is none, skip the test, or fail it on CI."""
+    """Return the path of Chromium; if it is not installed, skip the test, or fail it on CI."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not path:
         reason = "no Chromium: install the package chromium, or set CHROMIUM to its path"
@@ -221,7 +221,7 @@ def test_which_words_come_first_stands_under_their_times(tab):
         for n in range(10)
     }
     assert "cow" in tokens_by_time["0.9"]
-    assert "<image>" in tokens_by_time["0.7"]  # Inserted at 0.75.
+    assert "<image>" in tokens_by_time["0.7"]  # The image is inserted at 0.75.
     assert {"here", "there"} <= set(tokens_by_time["0.2"])
 
 
@@ -274,7 +274,7 @@ def test_one_document_alone(tab):
 def test_curves(tab):
     lines = tab.locator("#chart .curve")
     assert lines.count() == 2
-    assert lines.nth(1).get_attribute("d").count("M") == 2  # the missing value breaks the line
+    assert lines.nth(1).get_attribute("d").count("M") == 2  # A missing value breaks the line.
     assert "NaN" not in tab.locator("#chart").inner_html()
     before = lines.first.get_attribute("d")
     tab.locator("#log").click()

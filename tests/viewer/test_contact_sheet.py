@@ -20,7 +20,7 @@ def test_contact_sheet_enlarges_crisply(tmp_path):
     for color in examples.COLORS.values():
         assert (image == color).all(
             -1
-        ).sum() == 16 * 22**2  # 4x4 of 8x8 pixels, 176 wide: factor 22
+        ).sum() == 16 * 22**2  # 4x4 of 8x8 pixels, enlarged by 22 to a width of 176.
 
 
 @pytest.mark.parametrize(("mark", "color"), contact_sheet.MARK_COLORS.items())
@@ -68,7 +68,7 @@ def test_a_masked_word_lets_no_letter_show(tmp_path):
         )
         return np.asarray(Image.open(tmp_path / "film.png"))
 
-    # These texts are equally wide; only the first one has descenders.
+    # These texts are equally wide; only the first text has descenders.
     np.testing.assert_array_equal(strip("pqpq"), strip("bdbd"))
 
 
@@ -90,6 +90,6 @@ def test_lines_break_before_words_and_never_inside():
     assert [[index for index, _ in line] for line in broken] == [[0, 1, 2], [3]]
     assert broken[1][0][1] == -face.getlength(
         " "
-    )  # the space hangs, so the word starts at the edge
+    )  # The space is left of the edge, so the word starts at the edge.
     narrow = fonts.break_lines(pieces, face, 5)
     assert [[index for index, _ in line] for line in narrow] == [[0], [1, 2], [3]]

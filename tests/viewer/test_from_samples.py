@@ -96,7 +96,7 @@ def test_a_picture_has_its_own_clock_and_shows_state_and_guess(example):
 
 
 def test_all_pictures_are_decoded_at_once_and_shown_where_they_belong():
-    """Check two documents at two steps: four images, and four x1 predictions."""
+    """Check two documents at two steps, with four images and four x1 predictions."""
     lay = tiny.make_layout(LENGTH)
     codec = tiny.CountingCodec(lay.codec)
     lay = dataclasses.replace(lay, codec=codec)

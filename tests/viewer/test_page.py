@@ -123,7 +123,8 @@ def test_given_and_finished_pictures_are_exact_even_above_the_budget(tmp_path, m
 
 
 def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch):
-    # A quarter of 16 samples x 24 frames x 2 images x (state, x1), with a quarter of the limit.
+    # A fourth of 16 samples x 24 frames x 2 images x (state, x1) must fit into a fourth of the
+    # limit.
     monkeypatch.setattr(page, "MAX_IMAGE_BYTES", page.MAX_IMAGE_BYTES // 4)
     rng = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""Tests of what all templates share: escaping, missing values, data for scripts, files."""
+"""Tests of features of all templates: escaping, missing values, data for scripts, files."""
 
 import json
 import pathlib

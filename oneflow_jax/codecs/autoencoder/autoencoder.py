@@ -16,7 +16,7 @@ from oneflow_jax.shapes import Array, PyTree
 MAX_BATCH = 64
 """Maximum number of images in a batch.
 
-Smaller batches are padded to a power of 2, so that only a few programs are compiled.
+A smaller batch is padded to the next power of 2, so that JAX compiles only a few programs.
 """
 
 MAX_PIXELS = 2**22
@@ -26,7 +26,7 @@ MAX_PIXELS = 2**22
 class Autoencoder:
     """A trained autoencoder: architecture and parameters.
 
-    It is picklable. The parameters are copied to the device at the first call.
+    The object can be pickled. The parameters are copied to the device at the first call.
     """
 
     def __init__(self, architecture: Architecture, params: PyTree) -> None:

@@ -17,11 +17,11 @@ class TokenEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """A hash that differs from the one for code vectors of the same autoencoder."""
+        """Hash of the autoencoder for stored codes; vectors have `Autoencoder.fingerprint`."""
         return f"{self.autoencoder.fingerprint}_codes"
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Encode uint8 `[n H W 3]` as codes; float32 is exact for integers below 2^24."""
+        """Encode uint8 images `[n H W 3]` as float32 codes `[n h w 1]`, exact below 2^24."""
         return self.autoencoder.encode_codes(images)[..., None].astype(np.float32)
 
 
@@ -36,7 +36,7 @@ class VQCodec:
 
     autoencoder: Autoencoder
     pixels: int
-    channels = 1  # The canvas has a latent per slot, which codes leave unused.
+    channels = 1  # Every slot of a canvas has a latent; codes do not use it.
 
     def __post_init__(self) -> None:
         """Check that the autoencoder has codes and that the image size fits it.
@@ -93,7 +93,7 @@ class LatentCodec:
         pixels: height and width of an image, in pixels.
         patch_size: height and width of a slot, in latents.
         mean, std: mean and standard deviation of the data set's latents, per channel.
-        divisor: extra divisor of normalized latents; 1 gives unit variance, 2 halves the std.
+        divisor: extra divisor of normalized latents: 1 gives a std of 1, and 2 gives a std of 0.5.
     """
 
     autoencoder: Autoencoder

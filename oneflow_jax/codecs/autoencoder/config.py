@@ -118,8 +118,8 @@ def read(folder: epath.Path) -> Architecture:
     path = folder / CONFIG_FILE
     if not path.exists():
         raise UserError(
-            f"{path}: there is no such file. Give the folder of an autoencoder, with {CONFIG_FILE} "
-            "and a .safetensors file, as diffusers saves them."
+            f"{path}: the file does not exist. Give the folder of an autoencoder, with "
+            f"{CONFIG_FILE} and a .safetensors file, as diffusers saves them."
         )
     try:
         values = json.loads(path.read_text())
@@ -150,14 +150,14 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
             raise UserError(
                 f"{path}: {name}={value!r}: only {', '.join(_BLOCK_TYPES)} are supported."
             )
-    given = {name: values[name] for name in fields if name in values}
-    # null stands for the default, as for the scaling_factor of models with per-channel statistics.
-    given = {name: value for name, value in given.items() if value is not None}
+    known = {name: values[name] for name in fields if name in values}
+    # null means the default. Models with per-channel statistics have a null scaling_factor.
+    known = {name: value for name, value in known.items() if value is not None}
     if kind == "VQModel":
-        given.setdefault("latent_channels", 3)  # The default of diffusers differs by kind.
-    if "block_out_channels" in given:
-        given["block_out_channels"] = tuple(given["block_out_channels"])
+        known.setdefault("latent_channels", 3)  # The default of diffusers differs by kind.
+    if "block_out_channels" in known:
+        known["block_out_channels"] = tuple(known["block_out_channels"])
     try:
-        return Architecture(kind=kind, **given)
+        return Architecture(kind=kind, **known)
     except (TypeError, UserError) as error:
         raise UserError(f"{path}: {error}") from error

@@ -36,7 +36,7 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_d
 """Supported data types of stored weights, by their safetensors name."""
 
 _LEGACY_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Present names of attention matrices, by their names in old files (Stable Diffusion 1)."""
+"""Current names of attention matrices, by their names in old files (Stable Diffusion 1)."""
 
 _LEGACY_NAME_PATTERN = re.compile(rf"(?<=\.attentions\.)(\d+)\.({'|'.join(_LEGACY_NAMES)})(?=\.)")
 
@@ -77,7 +77,7 @@ def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
 def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None:
     """Write an autoencoder in float32, so that `load` and diffusers can read it.
 
-    Each file is replaced atomically; the file of tensors is written last.
+    Each file is replaced atomically. The tensors are written last.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -95,8 +95,8 @@ def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None
 def fingerprint(architecture: Architecture, params: PyTree) -> str:
     """Return a hash of the architecture and all parameters, 16 hex digits.
 
-    Fields of the architecture that have their default value are not hashed. So adding a field
-    later does not change the fingerprints of older models.
+    Fields of the architecture with default values are not hashed. So a field that is added later
+    does not change the fingerprints of older models.
     """
     settings = {
         field.name: getattr(architecture, field.name)
@@ -135,12 +135,15 @@ def _convert_tensor(
 ) -> np.ndarray:
     """Convert a stored tensor to a float32 parameter, after checking its shape."""
     wanted = _torch_shape(param_path, shape)
-    found = value.shape
-    if len(wanted) == 2 and found[2:] == (1, 1):  # Old files store matrices as 1x1 convolutions.
+    stored_shape = value.shape
+    if len(wanted) == 2 and stored_shape[2:] == (
+        1,
+        1,
+    ):  # Old files store matrices as 1x1 convolutions.
         value = value[:, :, 0, 0]
     if value.shape != wanted:
         raise UserError(
-            f"{path}: tensor {_diffusers_name(param_path)} has shape {found}, but "
+            f"{path}: tensor {_diffusers_name(param_path)} has shape {stored_shape}, but "
             f"{config.CONFIG_FILE} requires {wanted}. Check that it belongs to this file."
         )
     if param_path[-1] == "kernel":
@@ -152,11 +155,11 @@ def _find_file(folder: epath.Path) -> epath.Path:
     """Return the path of the safetensors file in a folder."""
     if (folder / WEIGHTS_FILE).exists():
         return folder / WEIGHTS_FILE
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(path.name for path in found)
+    candidates = sorted(folder.glob("*.safetensors"))
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(path.name for path in candidates)
         raise UserError(
             f"{folder} has several .safetensors files ({names}). Keep only the one to load, or "
             f"rename it to {WEIGHTS_FILE}."
@@ -164,11 +167,11 @@ def _find_file(folder: epath.Path) -> epath.Path:
     pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES]
     if pickles:
         raise UserError(f"{folder / min(pickles)} is a pickle. {_conversion_hint(folder)}")
-    raise UserError(f"{folder}: there is no .safetensors file. {_conversion_hint(folder)}")
+    raise UserError(f"{folder} has no .safetensors file. {_conversion_hint(folder)}")
 
 
 def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
-    """Read all tensors of a file; tensors with old names get their present names."""
+    """Read all tensors of a file, by name; names of old files are replaced by current names."""
     try:
         entries = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
@@ -190,7 +193,7 @@ def _iter_tensors(
             )
         value = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
         yield (
-            _LEGACY_NAME_PATTERN.sub(lambda found: f"{found[1]}.{_LEGACY_NAMES[found[2]]}", name),
+            _LEGACY_NAME_PATTERN.sub(lambda match: f"{match[1]}.{_LEGACY_NAMES[match[2]]}", name),
             value,
         )
 

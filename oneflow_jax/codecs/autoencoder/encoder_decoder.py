@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder: levels of residual blocks, a factor of 2 apart in size."""
+"""Convolutional encoder and decoder: residual blocks on levels that differ by 2x in resolution."""
 
 import flax.linen as nn
 from jax.typing import DTypeLike

@@ -17,8 +17,8 @@ EPSILON = 1e-6
 WINOGRAD_MIN_CHANNELS = 64
 """Minimum number of output channels for which `winograd_conv` is used.
 
-On a CPU with AVX-512, it takes 0.76 to 0.94 times as long as XLA's convolution with 64 and 128
-channels, forward and backward, and 1.07 times as long with 32 channels.
+Time of `winograd_conv` relative to XLA's convolution, forward and backward, on a CPU with AVX-512:
+0.76 to 0.94 with 64 and 128 channels, and 1.07 with 32 channels.
 """
 
 
@@ -59,9 +59,10 @@ def winograd_conv(
 ) -> Float[Array, "B H W d"]:
     """Compute a 3x3 convolution by Winograd's algorithm along the height; H must be even.
 
-    F(2, 3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, section
-    4.1: two output rows take four 1x3 convolutions of sums of rows instead of six. Applying it
-    along both axes takes fewer multiplications but is not faster, since it needs more additions.
+    This is F(2, 3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016,
+    section 4.1: two output rows take four 1x3 convolutions of sums of input rows instead of six 1x3
+    convolutions of rows. The algorithm along both axes takes fewer multiplications, but is not
+    faster, since it needs more additions.
     """
     above, first, second, below = (
         jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))[:, row : row + x.shape[1] : 2]
@@ -94,8 +95,8 @@ def _conv2d(
 class Conv1x1(nn.Module):
     """1x1 convolution; the parameters are the same as those of `nn.Conv`.
 
-    It is computed as a 2-D matmul. On XLA's CPU backend, a convolution takes 1.3 to 1.9 times as
-    long, forward and backward.
+    The layer is a 2-D matmul. On XLA's CPU backend, a convolution takes 1.3 to 1.9 times as long,
+    forward and backward.
     """
 
     features: int
@@ -115,9 +116,9 @@ class Conv1x1(nn.Module):
 class GroupNorm(nn.Module):
     """Group normalization: (x - mean) / std * scale + bias, with mean and std per channel group.
 
-    It reduces over height and width first, for each channel, and then over the channels of a
-    group. `nn.GroupNorm` reshapes x to have an axis of groups, which takes 1.3 to 1.7 times as
-    long on XLA's CPU backend, forward and backward.
+    The layer averages over height and width first, for each channel, and then over the channels of
+    a group. `nn.GroupNorm` reshapes x to have an axis of groups instead, which takes 1.3 to 1.7
+    times as long on XLA's CPU backend, forward and backward.
     """
 
     num_groups: int
@@ -216,10 +217,10 @@ class Upsample(nn.Module):
 class UpsampleConv(nn.Module):
     """Nearest-neighbor 2x upsampling and a 3x3 convolution, computed without the upsampled image.
 
-    A 3x3 window of the upsampled image covers only four different input pixels. So each of the
-    four output pixels per input pixel is a 2x2 convolution of the input, whose kernel contains sums
-    of rows and columns of the 3x3 kernel. This takes 4/9 of the multiplications, and half of the
-    time on a CPU, forward and backward.
+    A 3x3 window of the upsampled image covers only four different input pixels. So each of the four
+    output pixels of an input pixel is a 2x2 convolution of the input. The 2x2 kernels are sums of
+    rows and columns of the 3x3 kernel. This takes 4/9 of the multiplications, and half of the time
+    on a CPU, forward and backward.
     """
 
     dtype: DTypeLike
@@ -243,10 +244,10 @@ class UpsampleConv(nn.Module):
 
 
 def _fold_kernel(kernel: Float[Array, "..."], axis: int, phase: int) -> Float[Array, "..."]:
-    """Sum the two of three taps along an axis that cover the same input pixel.
+    """Reduce three taps along an axis to two: sum the two taps that cover the same input pixel.
 
-    These are the last two taps at even output positions (`phase` 0), and the first two at odd
-    positions (`phase` 1).
+    At even output positions (`phase` 0) these are the last two taps, and at odd output positions
+    (`phase` 1) the first two.
     """
     first, second, third = jnp.split(kernel, 3, axis=axis)
     taps = (first + second, third) if phase else (first, second + third)

@@ -1,4 +1,4 @@
-"""Network and parameter shapes of an `Architecture`."""
+"""Builds the network of an `Architecture`, and lists the shapes of its parameters."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Baseline codec: PCA of image patches, the linear codec with the least squared error."""
+"""Baseline codec: PCA of image patches."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def fit(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit a PCA with `num_components` components to patches of `patch_size` x `patch_size` pixels.
 
-    No linear codec has a lower squared error on these images.
+    On these images, no other linear codec with as many components has a lower squared error.
 
     Returns:
         A function that reconstructs images, from uint8 `[n H W 3]` to uint8 `[n H W 3]`.

@@ -1,8 +1,8 @@
 """Tiled encoding and decoding: the network's memory does not grow with the size of the image.
 
-Tiles overlap, have one size and are evenly spaced, so a jitted network is compiled once for all of
-them. Overlapping tiles are blended with linear weights. Call these functions outside of `jax.jit`:
-inside, the program would contain a copy of the network for each tile.
+All tiles have the same size, so JAX compiles a jitted network once for all of them. Tiles are
+evenly spaced, and where they overlap they are blended with linear weights. Call these functions
+outside of `jax.jit`: a jitted program would contain a copy of the network for each tile.
 """
 
 import functools
@@ -34,9 +34,9 @@ def encode(
     """Encode images tile by tile.
 
     Args:
-        encoder: function from a tile to continuous arrays `[B h w c]` with 1 / `downscale_factor`
-            of its height and width; codes cannot be blended. Tiles have `tile_size` pixels, or
-            the image's height or width if that is less.
+        encoder: function from a tile to arrays `[B h w c]`, whose height and width are those of the
+            tile divided by `downscale_factor`. The arrays must be continuous: codes cannot be
+            blended. A tile has `tile_size` pixels per axis, or fewer if the image is smaller.
         pixels: images; H and W are multiples of `downscale_factor`.
         downscale_factor: height and width of a latent, in pixels.
         tile_size: height and width of a tile, in pixels, a multiple of `downscale_factor`.
@@ -98,8 +98,8 @@ class AxisTiling(NamedTuple):
     def weights(self, scale: int) -> Float[np.ndarray, "n t"]:
         """Return the blending weights of each tile, with `scale` weights per latent.
 
-        At each point of the axis, the weights of all tiles sum to 1. Over the overlap of two
-        tiles, the weight of the first falls linearly from 1 to 0.
+        At each point of the axis, the weights of all tiles sum to 1. Where two tiles overlap, the
+        weight of the first falls linearly from 1 to 0.
         """
         place = (np.arange(self.length * scale) + 0.5) / scale
         come = [np.ones_like(place)]

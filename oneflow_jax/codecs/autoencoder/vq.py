@@ -82,11 +82,11 @@ class VQModel(nn.Module):
         return self.decoder(self.post_quant_conv(vectors)).astype(jnp.float32)
 
     def to_latents(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Encode pixels as the vectors of their codes."""
+        """Encode pixels in [-1, 1] as codes, and return the vector of each code."""
         return self.lookup(self.encode(pixels))
 
     def from_latents(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Decode vectors to pixels, after replacing each by its nearest code."""
+        """Replace each vector by that of its nearest code, and decode to pixels."""
         return self.decode(self.lookup(self.nearest_codes(latents)))
 
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:

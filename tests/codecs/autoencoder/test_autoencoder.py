@@ -27,7 +27,7 @@ def apply_method(architecture, name, x):
 
 @pytest.fixture
 def traced_calls(monkeypatch):
-    """Replace the networks by resampling; return the method and shape of each traced program."""
+    """Replace the networks by resampling; return a list of (method, shape) of traced programs."""
     calls = []
 
     def resample_stub(model, method, params, x):
@@ -39,7 +39,7 @@ def traced_calls(monkeypatch):
 
 
 def downsample(x):
-    """Downsample, with a global term that depends on the whole of each image."""
+    """Downsample images, and add a term that depends on the whole image."""
     differences = x[:, ::2, ::2] - x[:, 1::2, 1::2]
     return differences + x.mean(axis=(1, 2), keepdims=True)
 
@@ -79,7 +79,7 @@ def test_batches_change_nothing():
         actual = autoencoder.encode(pictures[:count])
         np.testing.assert_allclose(actual, singly[:count], atol=1e-5)
         actual = autoencoder.decode(singly[:count])
-        # Either rounding of half a gray level is allowed.
+        # A value halfway between two gray levels may be rounded to either.
         assert np.abs(actual.astype(int) - decoded[:count]).max() <= 1
         assert np.mean(actual != decoded[:count]) < 1e-2
 

@@ -89,5 +89,5 @@ def test_other_files_are_refused(path):
     assert "is not JSON" in error_message(path, "{")
     assert "does not hold a JSON object" in error_message(path, "[1]")
     path.unlink()
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="the file does not exist"):
         config.read(path.parent)

@@ -199,7 +199,7 @@ def test_a_pickle_by_the_name_of_another_is_refused(folder):
 
 def test_an_empty_folder_says_what_it_wants(folder):
     (folder / diffusers_weights.WEIGHTS_FILE).unlink()
-    assert f"{folder}: there is no .safetensors file" in load_error(folder)
+    assert f"{folder} has no .safetensors file" in load_error(folder)
 
 
 def test_saving_replaces_what_was_there(folder):
@@ -211,7 +211,7 @@ def test_saving_replaces_what_was_there(folder):
 
 
 def test_fingerprints_stay(folder):
-    """Check the value of a fingerprint: latents on disk store it, so that it must never change."""
+    """Check the value of a fingerprint: it must never change, since latents on disk store it."""
     mark = diffusers_weights.fingerprint(*diffusers_weights.load(folder))
     assert (
         mark

@@ -10,7 +10,7 @@ from oneflow_jax.codecs.autoencoder import layers
 
 
 def assert_agree(ours, reference, x):
-    """Assert that initial parameters, outputs and gradients agree."""
+    """Assert that two layers have equal initial parameters, outputs and gradients."""
     start = reference.init(jax.random.key(0), x)
     jax.tree.map(np.testing.assert_array_equal, ours.init(jax.random.key(0), x), start)
     draws = np.random.default_rng(0)

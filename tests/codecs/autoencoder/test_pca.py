@@ -29,7 +29,7 @@ def test_all_numbers_lose_nothing():
     images = small_models.random_images(20, 8, 12)
     rebuilt = pca.fit(images, SIDE, NUM_COMPONENTS)
     np.testing.assert_array_equal(rebuilt(images), images)
-    # The same holds for other images of another size.
+    # The same holds for images of another size that PCA was not fitted to.
     others = small_models.random_images(3, 4, 6, seed=9)
     np.testing.assert_array_equal(rebuilt(others), others)
 
@@ -52,7 +52,7 @@ def test_no_other_basis_loses_less(numbers):
     draws = np.random.default_rng(1)
     best = np.linalg.svd(around, full_matrices=False)[2][:numbers].T
     for n in range(50):
-        # Random bases, and bases close to the optimum.
+        # No random basis, and no basis close to the optimum, has a lower loss.
         basis, _ = np.linalg.qr(
             best * (n % 2) * 20 + draws.standard_normal((NUM_COMPONENTS, numbers))
         )
@@ -67,7 +67,7 @@ def test_no_numbers_leave_the_mean():
 
 
 def test_the_mean_of_many_squares_is_exact():
-    """Check the mean in float32: accumulated past 2 ** 26, adding 203 would add only 200."""
+    """Check the mean of many values: in a float32 sum above 2 ** 26, adding 203 would add 200."""
     images = np.full((1, 1024, 1024, 3), 203, np.uint8)
     rebuilt = pca.fit(images, 1, 0)
     np.testing.assert_array_equal(rebuilt(images[:, :2, :2]), images[:, :2, :2])
