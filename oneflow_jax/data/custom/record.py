@@ -228,7 +228,7 @@ def _choose_texts(data: Mapping[str, Any], *, all_texts: bool) -> tuple[list[str
     """Return the fields to use as text, and a note on the choice if there was one."""
     keys = {_fold(key): key for key in reversed(data)}
     groups = [[keys[name] for name in group] for group in TEXT_FIELDS if keys.keys() >= set(group)]
-    groups += [[key] for name, key in keys.items() if "caption" in name and [key] not in groups]
+    groups += [[key] for key in data if "caption" in _fold(key) and [key] not in groups]
     filled = [group for group in groups if data[group[0]] is not None] or groups
     if filled:
         rest = dict.fromkeys(repr(group[0]) for group in filled if group[0] != filled[0][0])
