@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,10 +34,7 @@ class JsonlReader:
         """List byte ranges; a line belongs to the range in which it begins."""
         folder = settings.folder
         files = settings.list_files(EXTENSIONS)
-        sizes = {}
-        for name in files:
-            with folder.open(name) as file:
-                sizes[name] = file.seek(0, 2)
+        sizes = {name: os.stat(folder.resolve(name)).st_size for name in files}
         each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, sum(sizes.values()) // TARGET_NUM_UNITS))
         units = [
             WorkUnit((name,), start, min(start + each, size))
