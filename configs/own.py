@@ -26,8 +26,8 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.source = ml_collections.ConfigDict()
     config.source.name = "own"
     config.source.path = ""  # your folder or file; for the format "tfds", the name of a data set
-    # Format: "auto", "jsonl", "webdataset", "parquet", "pages", "pairs", "csv", "json" or "tfds", as
-    # described in docs/own_data.md.
+    # Format: "auto", "jsonl", "webdataset", "parquet", "pages", "pairs", "csv", "json" or "tfds";
+    # docs/own_data.md describes them.
     config.source.format = "auto"
     config.source.glob = "*"  # pattern of the files to read below the folder, e.g. "guide/*"
     config.source.pixels = config.codec.get_ref("pixels")
