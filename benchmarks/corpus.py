@@ -1,5 +1,6 @@
 """Small valid files in each format of custom data, and functions that corrupt files."""
 
+import base64
 import io
 import json
 import pathlib
@@ -7,6 +8,7 @@ import random
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -66,8 +68,47 @@ def jsonl(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
             "text_list": [f"a {number}", "b"],
             "image_info": [{"image_name": names[1], "matched_text_index": 1}],
         },
+        _chat(number, names[0]),
+        {"Caption": f"c {number}", "image": base64.b64encode(make_image(rng)).decode()},
+        {"file_name": names[1], "captions": [f"d {number}", "e"], "score": 0.5},
     )
     yield f"{number}.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def _chat(number: int, image: str) -> dict[str, Any]:
+    """Return a conversation on an image, as in LLaVA."""
+    turns = [
+        {"from": "human", "value": "<image>\nwhat is it?"},
+        {"from": "gpt", "value": f"it is {number}"},
+    ]
+    return {"id": str(number), "image": image, "conversations": turns}
+
+
+def csv(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+    """Yield a CSV or TSV table, and its image."""
+    ending, data = make_any_image(rng)
+    name = f"pictures/{number}{ending}"
+    yield name, data
+    delimiter, table = rng.choice(((",", ".csv"), (";", ".csv"), ("\t", ".tsv")))
+    rows = [("id", "file_name", "caption"), *((str(n), name, f'"{n} of"') for n in range(3))]
+    yield f"{number}{table}", "".join(delimiter.join(row) + "\n" for row in rows).encode()
+
+
+def json_file(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
+    """Yield a JSON file of captions in one of the supported layouts, and its image."""
+    ending, data = make_any_image(rng)
+    name = f"pictures/{number}{ending}"
+    yield name, data
+    layouts = (
+        [_chat(number, name)],
+        {
+            "images": [{"id": 1, "file_name": name}],
+            "annotations": [{"image_id": 1, "caption": f"number {number}"}],
+        },
+        {"images": [{"filename": name, "sentences": [{"raw": f"number {number}"}]}]},
+        {name: f"number {number}"},
+    )
+    yield f"{number}.json", json.dumps(rng.choice(layouts)).encode()
 
 
 def webdataset(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
@@ -140,6 +181,8 @@ FORMATS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] 
     "parquet": parquet,
     "pages": pages,
     "pairs": pairs,
+    "csv": csv,
+    "json": json_file,
 }
 
 

@@ -26,14 +26,15 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.source = ml_collections.ConfigDict()
     config.source.name = "own"
     config.source.path = ""  # your folder or file; for the format "tfds", the name of a data set
-    # Format: "auto", "jsonl", "webdataset", "parquet", "pages", "pairs" or "tfds", as described in
-    # docs/own_data.md.
+    # Format: "auto", "jsonl", "webdataset", "parquet", "pages", "pairs", "csv", "json" or "tfds";
+    # docs/own_data.md describes them.
     config.source.format = "auto"
     config.source.glob = "*"  # pattern of the files to read below the folder, e.g. "guide/*"
     config.source.pixels = config.codec.get_ref("pixels")
     # Folder of the images that JSON lines name; empty: the folder of the JSON file.
     config.source.image_root = ""
-    config.source.columns = ()  # columns, features or file endings in reading order; (): all
+    # Fields, columns, features or file endings in reading order; (): a choice by their names.
+    config.source.columns = ()
     config.source.split = "train"  # split of the data set, for the format "tfds"
     config.source.heldout_fraction = 0.05  # fraction of the documents held out from training
     config.source.max_megapixels = 50.0  # larger images are dropped

@@ -163,21 +163,22 @@ def _export(system: "system_lib.System", folder: epath.Path) -> None:
 def _report_data(
     config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
-    """Write the report on the user's data; return the path of its page."""
+    """Print notices and write the report on the user's data; return the path of its page."""
     from oneflow_jax.build import data
-    from oneflow_jax.data.custom import manifest, prepare
+    from oneflow_jax.data import fitting
+    from oneflow_jax.data.custom import manifest, notices, prepare
     from oneflow_jax.viewer import data_report
 
     source = data.open_split(config, "train")  # Prepares the data if necessary.
     settings = prepare.parse_config(config.source)
     counts = {split: data.chunk_counts(config, layout, split) for split in manifest.SPLITS}
-    return data_report.write_report(
-        settings.path,
-        prepare.dataset_dir(settings, config.data.dir),
-        source,
-        data_report.summarize_slots(layout.length, config.data.overflow, counts),
-        folder,
-    )
+    usage = data_report.summarize_slots(layout.length, config.data.overflow, counts)
+    usage["texts"] = fitting.measure_texts(source, layout, data_report.MAX_MEASURED_DOCUMENTS)
+    prepared = prepare.dataset_dir(settings, config.data.dir)
+    sentences = notices.list_notices(prepare.load_stats(prepared), usage)
+    for sentence in sentences:
+        _print(f"Notice: {sentence}")
+    return data_report.write_report(settings.path, prepared, source, usage, sentences, folder)
 
 
 def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:

@@ -88,6 +88,28 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
     return np.where(found > 1, 0, found).astype(np.int32) if policy == "drop" else found
 
 
+def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[str, int]:
+    """Count the texts of a sample of documents that are longer than one multiple of text slots.
+
+    Returns:
+        The number of texts "measured" and of those that are "longer", the "median" length in tokens
+        with the end token, and "data.text_slot_multiple".
+    """
+    step = -(-max(1, len(source)) // max_documents)
+    lengths = [
+        1 + sum(_count_tokens(layout, part.text) for part in run)
+        for index in range(0, len(source), step)
+        for run in documents.group_runs(source[index].parts)
+        if documents.is_text(run[0])
+    ]
+    return {
+        "measured": len(lengths),
+        "longer": sum(length > layout.text_slots for length in lengths),
+        "median": int(np.median(lengths)) if lengths else 0,
+        "data.text_slot_multiple": layout.text_slots,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class ChunkedSource:
     """Random access to the chunks of all documents of a source.

@@ -17,12 +17,16 @@ from oneflow_jax.viewer import data_plots, templates
 MAX_IMAGES = 48
 """Maximum number of images in the overview plot."""
 
+MAX_MEASURED_DOCUMENTS = 1_000
+"""Maximum number of documents whose texts are measured."""
+
 
 def write_report(
     source_path: str,
     prepared: pathlib.Path,
     source: Sequence[Document],
     slot_usage: Mapping[str, Any],
+    notices: Sequence[str],
     folder: epath.Path,
 ) -> epath.Path:
     """Write the JSON file, the page and the plot; return the path of the page.
@@ -31,7 +35,8 @@ def write_report(
         source_path: value of `source.path`.
         prepared: folder of the prepared data set.
         source: training documents of the data set.
-        slot_usage: result of `summarize_slots`.
+        slot_usage: result of `summarize_slots`, and "texts" as `fitting.measure_texts` returns it.
+        notices: sentences for the head of the page.
         folder: folder of the run.
     """
     tally = prepare.load_stats(prepared)
@@ -40,6 +45,7 @@ def write_report(
         "kind": manifest.load(prepared).settings.format,
         "prepared": str(prepared),
         "canvas": dict(slot_usage),
+        "notices": list(notices),
     }
     step = max(1, len(source) // MAX_IMAGES)
     shown = [
@@ -57,9 +63,14 @@ def summarize(stats: DatasetStats) -> dict[str, Any]:
     """Convert statistics to the content of the report, with an entry per drop or repair reason."""
     counted = stats.to_dict()
     places = counted.pop("places")
+    files = counted.pop("unused_files")
+    counted.pop("opened")  # Only the statistics of a unit have it.
     reasons = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
     return {
         **counted,
+        "unused files": {
+            kind: {"count": count, "first": places.get(kind, [])} for kind, count in files.items()
+        },
         "reasons": {
             name: {
                 "documents dropped": stats.dropped[name],
@@ -110,10 +121,19 @@ def render_page(stats: Mapping[str, Any], overview_png: bytes) -> str:
         "images kept": f"{stats['pictures']:,}",
         "images and texts dropped": f"{sum(stats['lost'].values()):,}",
     }
+    rows["documents by content"] = ", ".join(
+        f"{count:,} {kind}" for kind, count in stats["contents"].items()
+    )
     canvas = stats["canvas"]
     for split in manifest.SPLITS:
         counts = ", ".join(f"{value:,} {name}" for name, value in canvas[split].items())
         rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = counts
     return templates.render(
-        "data_report.html", summary=rows, reasons=stats["reasons"], overview_png=overview_png
+        "data_report.html",
+        summary=rows,
+        notices=stats["notices"],
+        fields={"used": stats["used"], "not used": stats["unused"]},
+        files=stats["unused files"],
+        reasons=stats["reasons"],
+        overview_png=overview_png,
     )

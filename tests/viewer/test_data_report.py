@@ -52,6 +52,37 @@ def test_a_folder_is_one_value_away(cli, own_data, tmp_path, capsys):
     assert page.count("data:image/png;base64") == 1
 
 
+def test_half_understood_data_are_named_before_training(cli, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with (folder / "a.jsonl").open("w") as file:
+        for n in range(30):
+            record = {
+                "url": "http://h/x.png",
+                "text": f"a caption of many words, number {n}, and on",
+            }
+            file.write(json.dumps(record) + "\n")
+    (folder / "<b>.png").write_bytes(b"")
+    cli(*arguments(folder, tmp_path))
+    printed = capsys.readouterr().out
+    expected = (
+        "Notice: None of the 30 documents has both text and an image: 30 have only text.",
+        "texts are longer than data.text_slot_multiple=8, the room for `<text>` in a prompt",
+        "Notice: Not used, with the number of documents that have it: url (30).",
+        "Notice: Files that were not used: .png (1).",
+    )
+    places = [printed.index(sentence) for sentence in (*expected, "Data report:")]
+    assert places == sorted(places)
+    report = json.loads((tmp_path / "run" / workdir.DATA_REPORT).read_text())
+    assert len(report["notices"]) == 4
+    assert (report["used"], report["unused"]) == ({"text": 30}, {"url": 30})
+    assert report["unused files"] == {".png": {"count": 1, "first": ["<b>.png"]}}
+    assert report["contents"] == {"only text": 30}
+    page = (tmp_path / "run" / "data_report.html").read_text()
+    assert page.count("Notice:") == 4
+    assert "&lt;b&gt;.png" in page
+
+
 def test_documents_that_are_too_long_are_an_error_if_that_is_wanted(
     cli,
     own_data,

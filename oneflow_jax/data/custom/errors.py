@@ -5,7 +5,7 @@ No fault in the data stops the preparation. The faulty part is dropped or repair
 
 DROP_REASONS = {
     # Reasons to drop a document.
-    "malformed line": "not JSON, or nested too deeply",
+    "malformed line": "not JSON, nested too deeply, or a row that does not match its header",
     "unknown layout": "valid JSON, but none of the layouts in docs/own_data.md",
     "line too long": "more than 64 MiB in one line",
     "unreadable file": "an archive, a table, a page or a file that cannot be read, or only in part",
@@ -16,7 +16,7 @@ DROP_REASONS = {
     "unexpected error": "an error that the reader does not handle; please report it",
     # Reasons to drop an image.
     "outside the folder": "a path that leads out of the given folder, through .., / or a link",
-    "address, not a file": "a URL (http:, data: or similar); nothing is ever downloaded",
+    "address, not a file": "a URL (http: or similar); nothing is ever downloaded",
     "missing file": "the file does not exist",
     "not a file": "a folder, a pipe, a socket or a device",
     "bad path": "not a string, empty, too long, or with a NUL character",
@@ -34,7 +34,7 @@ REPAIRS = {
     "invalid UTF-8": "bytes that are not UTF-8 were replaced with U+FFFD",
     "lone surrogates": "unpaired surrogates were replaced with U+FFFD",
     "control characters": "removed",
-    "first frame": "only the first frame of an animation was used",
+    "first frame": "only the first of several images in a file was used, as of an animation",
     "transparency": "composited on white",
     "CMYK": "converted to RGB",
     "16 bits": "converted to 8 bits",

@@ -2,9 +2,20 @@
 
 import collections
 import pathlib
+from collections.abc import Mapping, Sequence
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom import image_decode, jsonl, pairs, parquet, tfds, web_pages, webdataset
+from oneflow_jax.data.custom import (
+    csv_table,
+    image_decode,
+    json_file,
+    jsonl,
+    pairs,
+    parquet,
+    tfds,
+    web_pages,
+    webdataset,
+)
 from oneflow_jax.data.custom.reader import FormatReader, Settings
 
 READERS: dict[str, FormatReader] = {
@@ -13,6 +24,8 @@ READERS: dict[str, FormatReader] = {
     "parquet": parquet.ParquetReader(),
     "pages": web_pages.WebPagesReader(),
     "pairs": pairs.PairsReader(),
+    "csv": csv_table.CsvReader(),
+    "json": json_file.JsonFileReader(),
     "tfds": tfds.TfdsReader(),
 }
 
@@ -48,26 +61,88 @@ def detect_format(settings: Settings) -> str:
     path = pathlib.Path(settings.path).expanduser()
     if not path.exists():
         raise errors.UserError(f"source.path={settings.path}: no such file or folder")
-    if (path / tfds.INFO_FILE).exists():
+    if _is_tfds(path):
         return "tfds"
-    files = settings.list_files(tuple(_KIND_BY_EXTENSION))
-    found = collections.Counter(
-        told
-        for name in files
-        for ending, told in _KIND_BY_EXTENSION.items()
-        if name.lower().endswith(ending)
-    )
+    _check_snapshots(settings)
+    found = _count_formats(settings)
     if len(found) == 1:
         return next(iter(found))
-    if not found and settings.list_files(image_decode.EXTENSIONS):
-        return "pairs"
     if not found:
         raise errors.UserError(
             f"source.path={settings.path}: no file has a known extension "
-            f"({', '.join(_KIND_BY_EXTENSION)}). See docs/own_data.md, or set source.format."
+            f"({', '.join(_KIND_BY_EXTENSION)}).{_describe_links(settings)} "
+            "See docs/own_data.md, or set source.format."
         )
     counts = ", ".join(f"{count} of {name!r}" for name, count in found.items())
     raise errors.UserError(
         f"source.path={settings.path}: the folder has files of several formats ({counts}). Set "
         "source.format, or give a folder of one format."
+    )
+
+
+def _is_tfds(path: pathlib.Path) -> bool:
+    """Return whether TFDS wrote the folder; Hugging Face also writes a `dataset_info.json`."""
+    return (path / tfds.INFO_FILE).exists() and (path / "features.json").exists()
+
+
+def _check_snapshots(settings: Settings) -> None:
+    """Check that the path is not a repository of a Hugging Face cache with several revisions.
+
+    Raises:
+        UserError: each document would be read once for each revision.
+    """
+    found = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
+    if len(found) > 1 and settings.glob == "*":
+        raise errors.UserError(
+            f"source.path={settings.path}: the folder has {len(found)} revisions of one data set. "
+            f"Give one of them, such as {found[-1]}."
+        )
+
+
+def _count_formats(settings: Settings) -> Mapping[str, int]:
+    """Return the number of files of each format that the folder can be read as.
+
+    Readme and license files do not count. CSV and JSON files count only if there is no file of
+    another format, and if less than half of the images have a text file of their name.
+    """
+    # A single file has any extension.
+    names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]
+    found = collections.Counter(
+        known
+        for name in names
+        for ending, known in _KIND_BY_EXTENSION.items()
+        if name.lower().endswith(ending)
+    )
+    if found:
+        return found
+    groups = pairs.group_names([name for name in names if _ends(name, pairs.EXTENSIONS)])
+    images = [name for name in names if _ends(name, image_decode.EXTENSIONS)]
+    described = [group for group in groups.values() if len(group) > 1 and pairs.has_text(group)]
+    if 2 * len(described) >= len(images) > 0:
+        return {"pairs": len(groups)}
+    tables = collections.Counter(
+        known
+        for name in names
+        for ending, known in (
+            *dict.fromkeys(csv_table.EXTENSIONS, "csv").items(),
+            (".json", "json"),
+        )
+        if name.lower().endswith(ending)
+    )
+    return tables or ({"pairs": len(groups)} if images else {})
+
+
+def _ends(name: str, endings: Sequence[str]) -> bool:
+    return name.lower().endswith(tuple(endings))
+
+
+def _describe_links(settings: Settings) -> str:
+    """Return a sentence on the links that are not followed, or ""."""
+    links = [path for path, obstacle in settings.folder.walk() if "link" in obstacle]
+    if not links:
+        return ""
+    return (
+        f" {len(links)} of its entries are links that lead out of the folder or to folders, such "
+        f"as {links[0]!r}; these are not followed. Copy the files with cp -RL, or give the folder "
+        "that they lead to."
     )

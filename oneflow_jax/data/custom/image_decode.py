@@ -13,7 +13,7 @@ from oneflow_jax.data.custom.errors import DataError
 
 FORMATS = {
     "PNG": (".png", ".apng"),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
@@ -69,7 +69,9 @@ def _decode(
             raise DataError("too large", f"{width} x {height} pixels")
         repairs = set()
         ending = pathlib.PurePath(name).suffix.lower()
-        if ending in EXTENSIONS and ending not in FORMATS[picture.format or ""]:
+        # Pillow gives this name to a JPEG that holds further images, as phones write it.
+        image_format = "JPEG" if picture.format == "MPO" else picture.format or ""
+        if ending in EXTENSIONS and ending not in FORMATS[image_format]:
             repairs.add("wrong extension")
         if getattr(picture, "is_animated", False):
             repairs.add("first frame")
@@ -79,7 +81,7 @@ def _decode(
             repairs.add("16 bits")
         if picture.has_transparency_data:
             repairs.add("transparency")
-        if picture.format == "JPEG":
+        if image_format == "JPEG":
             # Decode at a reduced size that is still at least twice what is needed.
             picture.draft(None, (2 * pixels, 2 * pixels))
         return pictures.to_square(picture, pixels), repairs

@@ -21,7 +21,7 @@ SPLITS = ("train", "heldout")
 DATASET_NAME = "own"
 MANIFEST_FILE = "plan.json"
 COMPLETE_FILE = "prepared.json"
-VERSION = 1
+VERSION = 2
 """Version of the format. Increase it when equal data would give different documents."""
 
 

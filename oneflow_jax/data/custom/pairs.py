@@ -1,18 +1,22 @@
 """Reader of files that are grouped by name into documents: `cat.png` and `cat.txt`.
 
-key.png key.txt             an image and its text
+key.png key.txt             an image and its text; also key.png.txt
 key.0.png key.1.png key.txt several images, in the order of their names
-key.json                    {"caption": ...} or {"text": ...}; or {"document": [...]} as in JSON
-                            lines, where {"image": "0.png"} is the file `key.0.png`
+key.json                    a record as in `record`, such as {"caption": ...}; {"image": "0.png"} of
+                            a {"document": [...]} is the file `key.0.png`
+
+A key may have dots. `key.0.png` belongs to `key` only if there is a text or JSON file of that name,
+and `key.en.txt` only if there is an image of that name.
 """
 
 import dataclasses
 import json
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom import image_decode
+from oneflow_jax.data.custom import chat, image_decode, record, record_document
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, RawImage, Settings, WorkUnit
 
@@ -22,6 +26,17 @@ EXTENSIONS = (*image_decode.EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION)
 
 DOCUMENTS_PER_UNIT = 256
 """Number of documents in a work unit."""
+
+
+_ABOUT = re.compile(
+    r"(?:readme|licen[cs]e|copying|changelog|contributing|citation|authors|notice|requirements)"
+    r"(?:[._-][\w-]+)*\.(?:md|markdown|html?|txt|text|json)"
+)
+
+
+def is_about_the_data(name: str) -> bool:
+    """Return whether a file is a readme, a license or the like, and not a document of the data."""
+    return _ABOUT.fullmatch(posixpath.basename(name).lower()) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +52,58 @@ class GroupMember:
         return RawImage(self.name, self.load)
 
 
-def split_key(name: str) -> tuple[str, str]:
-    """Split a file name at its first dot into the key and the suffix."""
-    folder, base = posixpath.split(name)
-    stem, dot, ending = base.partition(".")
-    return posixpath.join(folder, stem), (dot + ending).lower()
+def group_names(names: Sequence[str]) -> dict[str, list[str]]:
+    """Group the names of files by the key of their document; other files have a key of their own.
+
+    Keys are in the order of their first file, and the names of a group are sorted.
+    """
+    images = {_stem(name): name for name in names if _has_ending(name, image_decode.EXTENSIONS)}
+    of_texts = {
+        name: _text_stem(name, images)
+        for name in names
+        if _has_ending(name, (*TEXT_EXTENSIONS, JSON_EXTENSION))
+    }
+    texts = set(of_texts.values())
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if name in of_texts:
+            key = _find_prefix(of_texts[name], images)
+        else:
+            key = _find_prefix(_stem(name), texts)
+        groups.setdefault(key, []).append(name)
+    return {key: sorted(members) for key, members in groups.items()}
+
+
+def _text_stem(name: str, images: Mapping[str, str]) -> str:
+    """Return the name without its extension, and for `cat.png.txt` beside `cat.png`, `cat`."""
+    stem = _stem(name)
+    if _has_ending(stem, image_decode.EXTENSIONS) and images.get(_stem(stem)) == stem:
+        return _stem(stem)
+    return stem
+
+
+def _find_prefix(stem: str, anchors: Container[str]) -> str:
+    """Return the longest part of the stem that ends before a dot and is an anchor, or the stem."""
+    folder, base = posixpath.split(stem)
+    pieces = base.split(".")
+    for count in range(len(pieces), 0, -1):
+        prefix = posixpath.join(folder, ".".join(pieces[:count]))
+        if prefix in anchors:
+            return prefix
+    return stem
+
+
+def has_text(names: Sequence[str]) -> bool:
+    """Return whether one of the files has text."""
+    return any(_has_ending(name, (*TEXT_EXTENSIONS, JSON_EXTENSION)) for name in names)
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def _has_ending(name: str, endings: Sequence[str]) -> bool:
+    return name.lower().endswith(tuple(endings))
 
 
 def make_document(
@@ -54,17 +116,63 @@ def make_document(
         members: files of the group, in the order of their names.
         fields: extensions in reading order, such as ("txt", "png"); () for images first.
     """
+    table = next((each for each in members if _is_json(each)), None)
     try:
-        table = next((each for each in members if each.suffix == JSON_EXTENSION), None)
         values = _read_json(table) if table else {}
-        if isinstance(values.get("document"), list):
-            return RawDocument(location, tuple(_resolve_items(values["document"], members)))
-        parts = [part for each in _sort_members(members, fields) for part in _to_parts(each)]
-        if not any(each.suffix.endswith(TEXT_EXTENSIONS) for each in members):
-            parts += [values[key] for key in ("caption", "text") if key in values][:1]
     except DataError as fault:
         return RawDocument(location, error=fault)
-    return RawDocument(location, tuple(parts))
+    ordered = _sort_members(members, fields)
+    images = {each.suffix: each.to_image() for each in ordered if _is_image(each)}
+    used = [each.suffix for each in ordered if _is_image(each) or _is_text(each)]
+    endings = tuple(dict.fromkeys(posixpath.splitext(f"a{suffix}")[1] for suffix in used))
+    unused = _list_unused(members, used)
+    raw = None
+    if values and not any(map(_is_text, members)):
+        raw = _read_record(location, values, images, _text_place(fields))
+    if raw is not None:
+        return dataclasses.replace(raw, used=endings + raw.used, unused=unused + raw.unused)
+    parts = tuple(part for each in ordered for part in _to_parts(each))
+    rest = tuple(f"json: {name}" for name in values)
+    return RawDocument(location, parts, None, endings, unused + rest)
+
+
+def _text_place(fields: Sequence[str]) -> int | None:
+    """Return where text stands among the fields: 0 for the first, None for not at all."""
+    if not fields:
+        return 1
+    endings = (*TEXT_EXTENSIONS, JSON_EXTENSION)
+    places = [n for n, field in enumerate(fields) if _has_ending(f".{field}", endings)]
+    return places[0] if places else None
+
+
+def _read_record(
+    location: str, values: Mapping[str, object], images: Mapping[str, RawImage], place: int | None
+) -> RawDocument | None:
+    """Return the document of a JSON file and the images of its group; None if it has no text."""
+
+    def locate(name: object) -> RawImage | DataError:
+        found = images.get(f".{name}".lower())
+        return found or DataError("missing file", str(name)[:80])
+
+    places_images = any(each in values for each in ("document", *chat.FIELDS))
+    # The images are the files of the group, not what the JSON file says of their origin.
+    chosen = {key: value for key, value in values.items() if not record.is_image_name(key)}
+    if places_images and "document" not in values:
+        chosen |= {"images": list(images.values())}
+    raw = record_document.make_document(location, chosen, locate)
+    if raw.error is not None or place is None:
+        return None
+    names = tuple(f"json: {name}" for name in raw.used if name in values)
+    rest = tuple(f"json: {name}" for name in values if name not in raw.used)
+    before, after = ((), images.values()) if place == 0 else (images.values(), ())
+    parts = raw.parts if places_images else (*before, *raw.parts, *after)
+    return dataclasses.replace(raw, parts=parts, used=names, unused=rest)
+
+
+def _list_unused(members: Sequence[GroupMember], used: Sequence[str]) -> tuple[str, ...]:
+    """Return the extensions of the files of a group that are not used."""
+    rest = [each.suffix for each in members if each.suffix not in used and not _is_json(each)]
+    return tuple(dict.fromkeys(rest))
 
 
 def _sort_members(members: Sequence[GroupMember], fields: Sequence[str]) -> list[GroupMember]:
@@ -77,9 +185,9 @@ def _sort_members(members: Sequence[GroupMember], fields: Sequence[str]) -> list
 
 
 def _to_parts(member: GroupMember) -> Iterator[RawImage | bytes | DataError]:
-    if member.suffix.endswith(image_decode.EXTENSIONS):
+    if _is_image(member):
         yield member.to_image()
-    elif member.suffix.endswith(TEXT_EXTENSIONS):
+    elif _is_text(member):
         try:
             yield member.load()
         except DataError as fault:
@@ -94,20 +202,16 @@ def _read_json(member: GroupMember) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _resolve_items(
-    items: Sequence[object], members: Sequence[GroupMember]
-) -> Iterator[RawImage | str | DataError]:
-    by_ending = {each.suffix: each for each in members}
-    for item in items:
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict) and "image" in item:
-            named = by_ending.get(f".{item['image']}".lower())
-            yield named.to_image() if named else DataError("missing file", str(item["image"])[:80])
-        elif isinstance(item, dict) and "text" in item:
-            yield item["text"]
-        else:
-            yield DataError("not words", repr(item)[:80])
+def _is_image(member: GroupMember) -> bool:
+    return member.suffix.endswith(image_decode.EXTENSIONS)
+
+
+def _is_text(member: GroupMember) -> bool:
+    return member.suffix.endswith(TEXT_EXTENSIONS)
+
+
+def _is_json(member: GroupMember) -> bool:
+    return member.suffix.endswith(JSON_EXTENSION)
 
 
 class PairsReader:
@@ -115,15 +219,12 @@ class PairsReader:
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List units of `DOCUMENTS_PER_UNIT` documents each; groups of files are not divided."""
-        keys: dict[str, list[str]] = {}
-        for name in settings.list_files(EXTENSIONS):
-            keys.setdefault(split_key(name)[0], []).append(name)
-        if not keys:
+        groups = list_groups(settings)
+        if not groups:
             raise errors.UserError(
                 f"source.path={settings.path}: no images or texts found. Give a folder of files "
                 f"with extensions {', '.join(EXTENSIONS)}."
             )
-        groups = [files for _, files in sorted(keys.items())]
         return [
             WorkUnit(
                 tuple(name for files in groups[at : at + DOCUMENTS_PER_UNIT] for name in files)
@@ -135,13 +236,20 @@ class PairsReader:
         """Yield one document per group of files."""
         folder = settings.folder
 
-        def member(name: str) -> GroupMember:
-            return GroupMember(
-                name, split_key(name)[1], lambda: folder.read_bytes(name, MAX_FILE_BYTES)
-            )
+        def member(key: str, name: str) -> GroupMember:
+            suffix = name[len(key) :].lower()
+            return GroupMember(name, suffix, lambda: folder.read_bytes(name, MAX_FILE_BYTES))
 
-        groups: dict[str, list[str]] = {}
-        for name in unit.files:
-            groups.setdefault(split_key(name)[0], []).append(name)
-        for key, names in groups.items():
-            yield make_document(key, [member(name) for name in sorted(names)], settings.columns)
+        for key, names in group_names(unit.files).items():
+            members = [member(key, name) for name in names]
+            yield make_document(key, members, settings.columns)
+
+
+def list_groups(settings: Settings) -> list[list[str]]:
+    """List the files of each document, without readme and license files, by their keys."""
+    groups = group_names(settings.list_files(EXTENSIONS))
+    return [
+        files
+        for _, files in sorted(groups.items())
+        if not all(is_about_the_data(name) for name in files)
+    ]

@@ -1,55 +1,55 @@
-"""Reader of Parquet files as Hugging Face `datasets` writes them: images as {bytes, path} structs.
+"""Reader of Parquet and Arrow files as Hugging Face `datasets` writes them.
 
-If `texts` and `images` are both list columns, they are interleaved as in OBELICS. Otherwise columns
-are read in the order of `source.columns`. If that is empty, all image columns come first, and then
-the text columns with a name in `TEXT_COLUMNS`, or all text columns if none has such a name.
+A row is a record: `record` describes which columns are its images and its text.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom import packages
+from oneflow_jax.data.custom import chat, image_value, packages, record, record_document
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import RawDocument, RawImage, Settings, WorkUnit, locate_image
-from oneflow_jax.data.custom.sandbox import SandboxedFolder
+from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit
 
-EXTENSIONS = (".parquet",)
-TEXT_COLUMNS = ("text", "texts", "caption", "captions", "title", "description", "sentence")
-"""Text columns that are used in preference to others."""
+ARROW_EXTENSIONS = (".arrow",)
+EXTENSIONS = (".parquet", *ARROW_EXTENSIONS)
+
+_STRUCT_COLUMNS = (*chat.FIELDS, "document", "texts", "text_list", "image_info", "sentences")
+"""Columns of structures that are read."""
 
 ROWS_PER_BATCH = 32  # rows that are read from a file at a time
 
-Part = str | bytes | RawImage | DataError
-
 
 class ParquetReader:
-    """Reader of Parquet files; the columns it uses are described in the module."""
+    """Reader of Parquet and Arrow files."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per file. Files are only opened in worker processes, which may crash."""
         packages.require("pyarrow.parquet", "pyarrow", "parquet")
         files = settings.list_files(EXTENSIONS)
         if not files:
-            raise errors.UserError(f"source.path={settings.path}: no .parquet file found")
+            raise errors.UserError(f"source.path={settings.path}: no .parquet or .arrow file found")
         return [WorkUnit((name,)) for name in files]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per row."""
-        tables = packages.require("pyarrow.parquet", "pyarrow", "parquet")
         (name,) = unit.files
         folder = settings.folder
+        locate = image_value.make_locator(settings, folder, name)
         with folder.open(name) as file:
             row = 0
             try:
-                table = tables.ParquetFile(file)
-                columns = _select_columns(table.schema_arrow, settings.columns)
-                for batch in table.iter_batches(ROWS_PER_BATCH, columns=columns, use_threads=False):
-                    for values in batch.to_pylist():
-                        yield RawDocument(
-                            f"{name}, row {row:,}",
-                            tuple(_row_to_parts(values, columns, folder, name)),
+                schema, batches = _open_table(file, name, settings.columns)
+                columns = _select_columns(schema, settings.columns)
+                unused = tuple(each for each in schema.names if each not in columns)
+                for batch in batches:
+                    for values in _list_rows(batch, columns):
+                        where = f"{name}, row {row:,}"
+                        raw = record_document.make_document(
+                            where, values, locate, settings.columns, is_row=True
                         )
+                        yield dataclasses.replace(raw, unused=raw.unused + unused)
                         row += 1
             except DataError:
                 raise
@@ -58,66 +58,94 @@ class ParquetReader:
                 raise DataError("unreadable file", message) from error
 
 
+def _open_table(
+    file: Any,  # noqa: ANN401 - a file
+    name: str,
+    fields: tuple[str, ...],
+) -> tuple[Any, Iterator[Any]]:
+    """Return the schema of a table and its batches of rows."""
+    if not name.lower().endswith(ARROW_EXTENSIONS):
+        tables = packages.require("pyarrow.parquet", "pyarrow", "parquet")
+        table = tables.ParquetFile(file)
+        columns = _select_columns(table.schema_arrow, fields)
+        return table.schema_arrow, table.iter_batches(
+            ROWS_PER_BATCH, columns=columns, use_threads=False
+        )
+    ipc = packages.require("pyarrow.ipc", "pyarrow", "parquet")
+    is_file = file.read(6) == b"ARROW1"
+    file.seek(0)
+    if is_file:
+        table = ipc.open_file(file)
+        return table.schema, map(table.get_batch, range(table.num_record_batches))
+    table = ipc.open_stream(file)
+    return table.schema, iter(table)
+
+
+def _list_rows(batch: Any, columns: list[str]) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - of pyarrow
+    for start in range(0, batch.num_rows, ROWS_PER_BATCH):
+        yield from batch.select(columns).slice(start, ROWS_PER_BATCH).to_pylist()
+
+
 def _select_columns(schema: Any, fields: tuple[str, ...]) -> list[str]:  # noqa: ANN401 - of pyarrow
-    """Return the names of the columns to read, in reading order."""
-    kinds = {field.name: _column_type(field.type) for field in schema}
+    """Return the names of the columns to read: images, texts, and structures of both."""
+    kinds = {field.name: _column_type(field.name, field.type) for field in schema}
     if fields:
-        missing = [name for name in fields if name not in kinds]
+        folded = {name.casefold(): name for name in kinds}
+        missing = [name for name in fields if name.casefold() not in folded]
         if missing:
             there = ", ".join(kinds)
             raise DataError("unreadable file", f"no column {', '.join(missing)}. Columns: {there}")
-        return list(fields)
-    pictures = [name for name, kind in kinds.items() if kind == "picture"]
-    words = [name for name, kind in kinds.items() if kind == "words"]
-    if {"texts", "images"} <= kinds.keys():
-        return ["images", "texts"]
-    named = [name for name in TEXT_COLUMNS if name in words]
-    if not pictures and not words:
+        return [folded[name.casefold()] for name in fields]
+    if any(kind == "image" for kind in kinds.values()):
+        kinds = {name: kind for name, kind in kinds.items() if kind != "bytes"}
+    columns = [name for name, kind in kinds.items() if kind]
+    if not columns:
         raise DataError("unreadable file", f"no image or text column in {', '.join(kinds)}")
-    return pictures + (named or words)
+    return columns
 
 
-def _column_type(arrow_type: Any) -> str:  # noqa: ANN401 - of pyarrow
-    """Return the content type of a column: "picture" (image), "words" (text), or ""."""
+def _column_type(name: str, arrow_type: Any) -> str:  # noqa: ANN401 - of pyarrow
+    """Return "image" for a column of images, "bytes", "text", "struct", or "" for other values."""
+    arrow_type = _element_type(arrow_type)
     types = packages.require("pyarrow.types", "pyarrow", "parquet")
-    while types.is_list(arrow_type) or types.is_large_list(arrow_type):
-        arrow_type = arrow_type.value_type
     if types.is_struct(arrow_type):
-        return "picture" if "bytes" in {field.name for field in arrow_type} else ""
-    if types.is_binary(arrow_type) or types.is_large_binary(arrow_type):
-        return "picture"
-    return "words" if types.is_string(arrow_type) or types.is_large_string(arrow_type) else ""
+        names = {field.name for field in arrow_type}
+        if "bytes" in names:
+            return "image"
+        return "struct" if name.casefold() in _STRUCT_COLUMNS or "path" in names else ""
+    is_binary = (
+        types.is_binary(arrow_type)
+        or types.is_large_binary(arrow_type)
+        or types.is_fixed_size_binary(arrow_type)
+        or types.is_binary_view(arrow_type)
+    )
+    is_string = (
+        types.is_string(arrow_type)
+        or types.is_large_string(arrow_type)
+        or types.is_string_view(arrow_type)
+    )
+    if (is_binary or is_string) and name.casefold() in record.IMAGE_FIELDS:
+        return "image"
+    if is_binary and not record.is_text_name(name):
+        return "bytes"
+    return "text" if is_binary or is_string else ""
 
 
-def _row_to_parts(
-    values: dict[str, Any], columns: list[str], folder: SandboxedFolder, name: str
-) -> Iterator[Part]:
-    texts, images = values.get("texts"), values.get("images")
-    if isinstance(texts, list) and isinstance(images, list) and len(texts) == len(images):
-        for text, image in zip(texts, images, strict=True):
-            yield from _cell_to_parts(image, folder, name, path=True)
-            yield from _cell_to_parts(text, folder, name)
-        return
-    for column in columns:
-        value = values[column]
-        for each in value if isinstance(value, list) else [value]:
-            yield from _cell_to_parts(each, folder, name)
-
-
-def _cell_to_parts(
-    value: object, folder: SandboxedFolder, name: str, *, path: bool = False
-) -> Iterator[Part]:
-    """Yield the parts of a cell; if `path` is set, text is the path of an image."""
-    match value:
-        case None:
-            return
-        case {"bytes": bytes(data)}:
-            yield RawImage(str(value.get("path") or ""), lambda: data)
-        case {"path": str(where)}:
-            yield locate_image(folder, where, name)
-        case bytes(data):
-            yield RawImage("", lambda: data)
-        case str(text):
-            yield locate_image(folder, text, name) if path else text
-        case _:
-            yield DataError("not words", repr(value)[:80])
+def _element_type(arrow_type: Any) -> Any:  # noqa: ANN401 - of pyarrow
+    """Return the type of the elements of lists, of categories and of extension types."""
+    types = packages.require("pyarrow.types", "pyarrow", "parquet")
+    pyarrow = packages.require("pyarrow", "pyarrow", "parquet")
+    while True:
+        if isinstance(arrow_type, pyarrow.BaseExtensionType):
+            arrow_type = arrow_type.storage_type
+        elif (
+            types.is_dictionary(arrow_type)
+            or types.is_list(arrow_type)
+            or types.is_large_list(arrow_type)
+            or types.is_fixed_size_list(arrow_type)
+            or types.is_list_view(arrow_type)
+            or types.is_large_list_view(arrow_type)
+        ):
+            arrow_type = arrow_type.value_type
+        else:
+            return arrow_type

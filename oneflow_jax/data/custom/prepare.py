@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import tensorflow_datasets as tfds
 
 from oneflow_jax.data import records, sources, splits
-from oneflow_jax.data.custom import formats, worker_pool
+from oneflow_jax.data.custom import formats, unused_files, worker_pool
 from oneflow_jax.data.custom import manifest as manifest_lib
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings, WorkUnit
@@ -163,9 +163,11 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     total = DatasetStats()
     for each in told:
         total.merge(DatasetStats.from_dict(each["tally"]))
+    unused_files.count_unused(manifest, total)
     empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
     if empty:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in total.dropped.most_common())
+        counts = total.dropped + total.lost
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         raise UserError(
             f"source.path={manifest.settings.path}: {total.documents.total()} documents, none of "
             f"which is in {' and '.join(map(repr, empty))} with source.heldout_fraction="

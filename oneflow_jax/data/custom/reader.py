@@ -25,8 +25,8 @@ class Settings:
         glob: pattern of the relative paths of the files to read, such as "guide/*".
         image_root: folder below `path` that image paths in JSON lines are relative to; "" for the
             folder of the JSON lines file.
-        columns: columns, features or file extensions to use, in reading order; () for all of them,
-            images first.
+        columns: columns, fields, features or file extensions to use, in reading order; () for a
+            choice by their names.
         split: split to read of a TFDS data set, for `format` "tfds".
         heldout_fraction: fraction of the documents that are held out, above 0 and below 1.
         max_megapixels: maximum size of an image, in megapixels; larger images are dropped.
@@ -61,7 +61,10 @@ class Settings:
     def folder(self) -> SandboxedFolder:
         """Folder to read from: `path`, or the folder of the single file."""
         path = pathlib.Path(self.path).expanduser()
-        return SandboxedFolder.from_path(path.parent if path.is_file() else path)
+        if path.is_file():
+            # The user names this file: it is read even if it is a link to another folder.
+            return SandboxedFolder.from_path(path.parent, (path.resolve(),))
+        return SandboxedFolder.from_path(path)
 
     def list_files(self, extensions: Sequence[str]) -> list[str]:
         """List relative paths of the files with these extensions, or the file at `path`."""
@@ -101,10 +104,12 @@ class RawImage:
     Attributes:
         name: name of the image in the data, with its extension.
         load: function that returns the bytes of its file, or raises `DataError`.
+        files: relative paths of its file, with and without links resolved; () if it has none.
     """
 
     name: str
     load: Callable[[], bytes]
+    files: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +120,17 @@ class RawDocument:
         location: description of where the document comes from, for messages.
         parts: parts in reading order; a `DataError` stands for a part that cannot be used.
         error: error that makes the whole document unusable, or None.
+        used: names of the fields or columns that its parts come from.
+        unused: names of the fields, columns or archive members that were not used.
+        notes: choices between fields, as sentences.
     """
 
     location: str
     parts: tuple[str | bytes | RawImage | DataError, ...] = ()
     error: DataError | None = None
+    used: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class FormatReader(Protocol):
@@ -145,7 +156,7 @@ class FormatReader(Protocol):
 def locate_image(folder: SandboxedFolder, path: object, referrer: str = "") -> RawImage | DataError:
     """Return the image at a path that the data names, or an error if the path is not allowed."""
     try:
-        folder.resolve(path, referrer)
+        files = folder.relative_paths(path, referrer)
     except DataError as fault:
         return fault
-    return RawImage(str(path), lambda: folder.read_bytes(path, MAX_FILE_BYTES, referrer))
+    return RawImage(str(path), lambda: folder.read_bytes(path, MAX_FILE_BYTES, referrer), files)

@@ -13,35 +13,88 @@ from typing import BinaryIO
 from oneflow_jax.data.custom.errors import DataError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
+_CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
+
+LINK_OUT = "link that leads out of the folder"
+"""Why a file is not read that is a link to a file elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SandboxedFolder:
-    """The only folder that readers may read from; `root` is absolute, with links resolved."""
+    """The only folder that readers may read from.
+
+    Attributes:
+        root: absolute path, with links resolved.
+        link_targets: files and folders outside of `root` that links in it may lead to.
+    """
 
     root: pathlib.Path
+    link_targets: tuple[pathlib.Path, ...] = ()
 
     @classmethod
-    def from_path(cls, path: str | os.PathLike[str]) -> "SandboxedFolder":
-        """Return the folder at a path, which may be a link."""
-        return cls(pathlib.Path(path).expanduser().resolve())
+    def from_path(
+        cls, path: str | os.PathLike[str], link_targets: Sequence[pathlib.Path] = ()
+    ) -> "SandboxedFolder":
+        """Return the folder at a path, which may be a link.
+
+        In a snapshot of a Hugging Face cache, links may lead to the blobs of the same repository.
+        """
+        root = pathlib.Path(path).expanduser().resolve()
+        return cls(root, (*link_targets, *_find_blobs(root)))
 
     def list_files(self, extensions: Sequence[str]) -> list[str]:
         """List relative paths of the regular files with one of the extensions, sorted.
 
         Hidden files and folders are skipped, and links to folders are not followed.
         """
-        found = []
+        endings = tuple(extensions)
+        return sorted(
+            path for path, kind in self.walk() if not kind and path.lower().endswith(endings)
+        )
+
+    def walk(self) -> Iterator[tuple[str, str]]:
+        """Yield the relative path of each file, and "" or why it is not read.
+
+        A hidden folder, or a link to a folder, is one entry.
+        """
         for folder, folders, names in os.walk(self.root, followlinks=False):
+            base = os.path.relpath(folder, self.root)
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            hidden = [name for name in folders if name.startswith(".")]
+            for name in dict.fromkeys([*names, *links, *hidden]):
+                path = os.path.normpath(os.path.join(base, name))
+                yield path, "hidden" if name.startswith(".") else self._find_obstacle(path)
             folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in names:
-                if name.startswith(".") or not name.lower().endswith(tuple(extensions)):
-                    continue
-                path = os.path.relpath(os.path.join(folder, name), self.root)
-                with contextlib.suppress(DataError, OSError):  # Broken links, for example.
-                    if stat.S_ISREG(os.stat(self.resolve(path)).st_mode):
-                        found.append(path)
-        return sorted(found)
+
+    def _find_obstacle(self, path: str) -> str:
+        """Return why the file is not read, or ""."""
+        is_link = os.path.islink(self.root / path)
+        try:
+            mode = os.stat(self.resolve(path)).st_mode
+        except DataError as error:
+            return LINK_OUT if error.reason == "outside the folder" else "bad path"
+        except OSError:
+            return "broken link" if is_link else "unreadable file"
+        if stat.S_ISDIR(mode):
+            return "link to a folder"
+        return "" if stat.S_ISREG(mode) else "not a file"
+
+    def has_file(self, path: object, referrer: str = "") -> bool:
+        """Return whether a path in the data leads to an existing file in the folder."""
+        try:
+            return os.path.isfile(self.resolve(path, referrer))
+        except (DataError, OSError, ValueError):
+            return False
+
+    def relative_paths(self, path: object, referrer: str = "") -> tuple[str, ...]:
+        """Return the path relative to the root, with and without links resolved.
+
+        Raises:
+            DataError: the path is not allowed (see `resolve`).
+        """
+        real = self.resolve(path, referrer)
+        found = os.path.normpath(os.path.join(os.path.dirname(referrer), str(path)))
+        return tuple(dict.fromkeys((found, os.path.relpath(real, self.root))))
 
     def resolve(self, path: object, referrer: str = "") -> str:
         """Return the absolute path, with links resolved, of a relative path in the data.
@@ -51,7 +104,8 @@ class SandboxedFolder:
             referrer: relative path of the file that contains it; "" for the root.
 
         Raises:
-            DataError: the value is not a path, is a URL, or leads out of the folder.
+            DataError: the value is not a path, is a URL, or leads out of the folder, other than by
+                a link to one of `link_targets`.
         """
         if not isinstance(path, str) or not path.strip() or "\0" in path:
             raise DataError("bad path", repr(path)[:80])
@@ -63,9 +117,14 @@ class SandboxedFolder:
             real = os.path.realpath(self.root / os.path.dirname(referrer) / path)
         except (OSError, ValueError) as error:
             raise DataError("bad path", f"{path[:60]!r}: {error}") from error
-        if not pathlib.Path(real).is_relative_to(self.root):
+        if pathlib.Path(real).is_relative_to(self.root):
+            return real
+        place = os.path.normpath(os.path.join(os.path.dirname(referrer), path))
+        if place.split(os.sep, 1)[0] == "..":
             raise DataError("outside the folder", path[:80])
-        return real
+        if any(pathlib.Path(real).is_relative_to(target) for target in self.link_targets):
+            return real
+        raise DataError("outside the folder", f"{path[:80]}: a link that leads out of it")
 
     @contextlib.contextmanager
     def open(self, path: object, referrer: str = "") -> Iterator[BinaryIO]:
@@ -101,6 +160,18 @@ class SandboxedFolder:
         if len(data) > max_bytes:
             raise DataError("too large", f"{str(path)[:60]}: more than {max_bytes:,} bytes")
         return data
+
+
+def _find_blobs(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield the folder of blobs if `root` is in a snapshot of a Hugging Face cache.
+
+    The files of `datasets--NAME/snapshots/REVISION` are links to `datasets--NAME/blobs`.
+    """
+    for folder in (root, *root.parents):
+        blobs = folder.parent / "blobs"
+        is_snapshot = folder.name == "snapshots" and _CACHED_REPOSITORY.match(folder.parent.name)
+        if is_snapshot and blobs.is_dir() and not blobs.is_symlink():
+            yield blobs
 
 
 def _os_error_reason(error: OSError) -> str:

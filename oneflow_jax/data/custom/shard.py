@@ -49,7 +49,7 @@ def write_shard(
     }
     tally = DatasetStats()
     for raw in _read_documents(manifest, number, skip, stop, report):
-        tally.seen += 1
+        tally.add_read(raw)
         document = clean_document(raw, manifest.settings, tally)
         if document is None:
             continue

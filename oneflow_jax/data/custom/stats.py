@@ -5,10 +5,17 @@ import dataclasses
 from typing import Any
 
 from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import RawDocument, RawImage
 from oneflow_jax.data.document import Document
 
 MAX_EXAMPLES = 5
 """Maximum number of example locations that are recorded for each reason."""
+
+MAX_NAMES = 200
+"""Maximum number of fields that are counted by name."""
+
+MAX_NAME_LENGTH = 160
+OTHER_NAMES = "(others)"
 
 Examples = dict[str, list[str]]
 
@@ -32,6 +39,12 @@ class DatasetStats:
         places: locations of the first occurrences, by reason.
         lengths: number of documents by length: key n counts those of 2^(n-1) to 2^n - 1 words.
         shown: number of documents by their number of images.
+        contents: number of documents with "text and image", "only text" or "only images".
+        used: number of documents read by each field or column that was used.
+        unused: number of documents read by each field or column that was not used.
+        notes: number of documents read by each choice between fields.
+        unused_files: number of files that were not read, by extension or reason.
+        opened: files that documents refer to. Only the statistics of a unit have them.
     """
 
     documents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
@@ -44,6 +57,31 @@ class DatasetStats:
     places: Examples = dataclasses.field(default_factory=dict)
     lengths: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
     shown: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    contents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    used: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    unused: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    notes: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    unused_files: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+    opened: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
+
+    def add_read(self, raw: RawDocument) -> None:
+        """Count a document that was read, and the fields that it comes from."""
+        self.seen += 1
+        for counter, names in (
+            (self.used, raw.used),
+            (self.unused, raw.unused),
+            (self.notes, raw.notes),
+        ):
+            for name in names:
+                _add_capped(counter, _printable(name)[:MAX_NAME_LENGTH])
+        for part in raw.parts:
+            if isinstance(part, RawImage):
+                self.opened.update(part.files)
+
+    def add_unused_file(self, kind: str, path: str) -> None:
+        """Count a file that was not read."""
+        self.unused_files[kind] += 1
+        self._add_example(kind, path)
 
     def add_kept(self, document: Document, split: str) -> None:
         """Count a document that is stored."""
@@ -53,6 +91,9 @@ class DatasetStats:
         self.pictures += pictures
         self.lengths[str(words.bit_length())] += 1
         self.shown[str(pictures)] += 1
+        self.contents[
+            "text and image" if words and pictures else "only text" if words else "only images"
+        ] += 1
 
     def add_dropped(self, error: DataError, location: str) -> None:
         """Count a document that is dropped."""
@@ -73,12 +114,15 @@ class DatasetStats:
         """Add the counts of another instance, which follows this one in order."""
         for field in dataclasses.fields(self):
             value = getattr(other, field.name)
-            if field.name != "places":
+            if field.name in ("used", "unused", "notes"):
+                for name, count in value.items():
+                    _add_capped(getattr(self, field.name), name, count)
+            elif field.name != "places":
                 setattr(self, field.name, getattr(self, field.name) + value)
-                continue
-            for reason, places in value.items():
-                for place in places:
-                    self._add_example(reason, place)
+            else:
+                for reason, places in value.items():
+                    for place in places:
+                        self._add_example(reason, place)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as values for JSON; equal counts give equal output."""
@@ -102,5 +146,14 @@ class DatasetStats:
     def _add_example(self, reason: str, location: str) -> None:
         places = self.places.setdefault(reason, [])
         if len(places) < MAX_EXAMPLES:
-            # File names may contain bytes that are not UTF-8.
-            places.append(location.encode("utf-8", "backslashreplace").decode())
+            places.append(_printable(location))
+
+
+def _printable(name: str) -> str:
+    """Return the name with bytes that are not UTF-8 escaped; file names may have some."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _add_capped(counter: collections.Counter[str], name: str, count: int = 1) -> None:
+    """Count a name; after `MAX_NAMES` names, count the others together."""
+    counter[name if name in counter or len(counter) < MAX_NAMES else OTHER_NAMES] += count

@@ -61,7 +61,8 @@ class TfdsReader:
             parts = [
                 part for name, feature in taken.items() for part in _to_parts(feature, values[name])
             ]
-            yield RawDocument(where, tuple(parts))
+            unused = tuple(name for name in builder.info.features if name not in taken)
+            yield RawDocument(where, tuple(parts), None, tuple(taken), unused)
 
 
 def _open_builder(settings: Settings) -> tfds.core.DatasetBuilder:

@@ -5,9 +5,15 @@ import re
 from collections.abc import Iterator
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom import html_text, packages
+from oneflow_jax.data.custom import html_text, image_value, packages
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit, locate_image
+from oneflow_jax.data.custom.reader import (
+    RawDocument,
+    RawImage,
+    Settings,
+    WorkUnit,
+    locate_image,
+)
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 HTML_EXTENSIONS = (".html", ".htm", ".xhtml")
@@ -69,8 +75,12 @@ def _to_parts(folder: SandboxedFolder, name: str) -> Iterator[object]:
     page = decode_page(folder.read_bytes(name, MAX_PAGE_BYTES))
     if name.lower().endswith(MARKDOWN_EXTENSIONS):
         page = packages.require("markdown_it", "markdown-it-py", "pages").MarkdownIt().render(page)
+
+    def locate(url: object) -> RawImage | DataError:
+        return locate_image(folder, html_text.url_to_path(str(url)), name)
+
     for kind, value in html_text.extract_parts(page):
-        yield value if kind == "text" else locate_image(folder, html_text.url_to_path(value), name)
+        yield value if kind == "text" else image_value.to_raw_image(value, locate)
 
 
 def decode_page(data: bytes) -> str:

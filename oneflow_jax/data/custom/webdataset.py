@@ -3,10 +3,12 @@
 Nothing is unpacked to disk. The layouts of a group of files are described in `pairs`.
 """
 
+import collections
+import dataclasses
 import itertools
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from oneflow_jax import errors
 from oneflow_jax.data.custom import pairs
@@ -45,19 +47,45 @@ class WebDatasetReader:
                 tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_SafeTarInfo)  # noqa: SIM115 - closed with `file`
             except (tarfile.TarError, EOFError, ValueError) as error:
                 raise DataError("unreadable file", f"{name}: {error}") from error
-            found = _iter_members(tar)
-            for key, group in itertools.groupby(
-                found, key=lambda pair: pairs.split_key(pair[0])[0]
+            for _, group in itertools.groupby(
+                _iter_members(tar), key=lambda pair: split_key(pair[0])[0]
             ):
-                members, faults = [], []
-                for path, got in group:
-                    if isinstance(got, DataError):
-                        faults.append(got)
-                    else:
-                        members.append(pairs.GroupMember(path, pairs.split_key(path)[1], got))
-                raw = pairs.make_document(f"{name}, {key}", members, settings.columns)
-                yield RawDocument(raw.location, (*raw.parts, *faults), raw.error)
+                yield from _make_documents(name, list(group), settings)
             _check_archive_end(tar, name)
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """Split a file name at its first dot into the key and the suffix."""
+    folder, base = posixpath.split(name)
+    stem, dot, ending = base.partition(".")
+    return posixpath.join(folder, stem), (dot + ending).lower()
+
+
+def _make_documents(
+    name: str, group: "Sequence[tuple[str, MemberLoader | DataError]]", settings: Settings
+) -> Iterator[RawDocument]:
+    """Yield the document of a group, or several if its names have dots, each with its text."""
+    loaders = dict(group)
+    key = split_key(group[0][0])[0]
+    groups = pairs.group_names(list(loaders))
+    if not all(map(pairs.has_text, groups.values())):
+        groups = {key: list(loaders)}
+    faults = [
+        DataError("unreadable file", f"another member of the name {path[:80]}")
+        for path, count in collections.Counter(path for path, _ in group).items()
+        for _ in range(count - 1)
+    ]
+    for found, sorted_paths in groups.items():
+        paths = [path for path in loaders if path in sorted_paths]  # In the order of the archive.
+        faults += [loader for path in paths if isinstance(loader := loaders[path], DataError)]
+        members = [
+            pairs.GroupMember(path, path[len(found) :].lower(), loaders[path])
+            for path in paths
+            if not isinstance(loaders[path], DataError)
+        ]
+        raw = pairs.make_document(f"{name}, {found}", members, settings.columns)
+        yield dataclasses.replace(raw, parts=(*raw.parts, *faults))
+        faults = []
 
 
 def _iter_members(tar: tarfile.TarFile) -> Iterator[tuple[str, "MemberLoader | DataError"]]:

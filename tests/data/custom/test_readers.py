@@ -194,8 +194,8 @@ PAGES = {
     "b.html": ("<p>no</p><main><p>yes<img src='../x.png'></main><p>no",
                ["yes", "[outside the folder]"]),
     "c.html": ("<div class='related'>no</div></div></p><p>a<p>b", ["a b"]),
-    "d.html": ("<img src='http://h/x.png'><img src='data:image/png;base64,AA'>",
-               ["[address, not a file]"] * 2),
+    "d.html": ("<img src='http://h/x.png'><img src='data:text/plain;base64,AA'>"
+               "<img src='data:image/png;base64,AA'>", ["[address, not a file]"] * 2 + ["<>"]),
     "e.md": ("# Head\n\nsome *words*\n\n![no](x.png)\n\n<script>no</script>\n",
              ["Head some words", "<x.png>"]),
     "f.html": ("", []),
@@ -278,7 +278,7 @@ def test_a_kind_that_cannot_be_told_is_asked_for(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=r"1 of 'jsonl', 2 of 'webdataset'.*Set source\.format"):
         formats.detect_format(examples.settings(tmp_path))
-    with pytest.raises(UserError, match=r"source\.format='csv': .* auto, jsonl"):
-        formats.detect_format(examples.settings(tmp_path, format="csv"))
+    with pytest.raises(UserError, match=r"source\.format='xml': .* auto, jsonl"):
+        formats.detect_format(examples.settings(tmp_path, format="xml"))
     with pytest.raises(UserError, match="no such file or folder"):
         formats.detect_format(examples.settings(tmp_path / "none"))

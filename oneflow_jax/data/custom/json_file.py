@@ -1,0 +1,128 @@
+"""Reader of JSON files that hold all records of a data set.
+
+[{"image": ..., "conversations": [...]}, ...]         a list of records, as in JSON lines
+{"images": [...], "annotations": [{"image_id": 7, "caption": "a cat"}]}     COCO captions
+{"images": [{"filename": ..., "sentences": [{"raw": "a cat"}]}]}       Karpathy's splits
+{"data": [...]}                             records under the only key that has a list of objects
+{"cat.png": "a cat"}                        captions by file name
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from oneflow_jax import errors
+from oneflow_jax.data.custom import chat, image_decode, image_value, jsonl, record_document
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, Settings, WorkUnit
+
+EXTENSIONS = (".json",)
+
+_COCO_SPLIT = re.compile(r"(?:train|val|test)\d{4}")
+"""Part of the name of a COCO file that is also the folder of its images."""
+
+_ONE_RECORD = ("document", "text_list", *chat.FIELDS)
+"""Keys of a file that is one record."""
+
+Records = tuple[list[Any], list[str]]
+"""Records of a file, and the names of the keys of the file that were not used."""
+
+
+class JsonFileReader:
+    """Reader of JSON files; the layouts are in the docstring of the module."""
+
+    def list_units(self, settings: Settings) -> list[WorkUnit]:
+        """List one unit per file."""
+        files = settings.list_files(EXTENSIONS)
+        if not files:
+            raise errors.UserError(f"source.path={settings.path}: no .json file found")
+        return [WorkUnit((name,)) for name in files]
+
+    def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
+        """Yield one document per record."""
+        (name,) = unit.files
+        folder = settings.folder
+        data = folder.read_bytes(name, MAX_FILE_BYTES).removeprefix(b"\xef\xbb\xbf")
+        locate = image_value.make_locator(
+            settings, folder, name, tuple(_COCO_SPLIT.findall(os.path.basename(name)))
+        )
+        try:
+            # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
+            found = json.loads(data.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
+            if not _has_json_lines(data):
+                raise DataError("unreadable file", f"{name}: {error}") from error
+            for number, line in enumerate(data.splitlines(), 1):
+                if line.strip():
+                    where = f"{name}, line {number:,}"
+                    yield jsonl.parse_line(settings, where, line, locate)
+            return
+        records, unused = _list_records(name, found)
+        for number, each in enumerate(records):
+            where = f"{name}, record {number:,}"
+            raw = record_document.make_document(where, each, locate, settings.columns)
+            more = tuple(unused) if number == 0 else ()
+            yield RawDocument(
+                where, raw.parts, raw.error, raw.used, (*raw.unused, *more), raw.notes
+            )
+
+
+def _has_json_lines(data: bytes) -> bool:
+    """Return whether the first line alone is a JSON object."""
+    try:
+        return isinstance(json.loads(data.partition(b"\n")[0]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _list_records(name: str, data: Any) -> Records:  # noqa: ANN401 - any JSON value
+    if isinstance(data, list):
+        return data, []
+    if not isinstance(data, dict):
+        raise DataError("unknown layout", f"{name}: a {type(data).__name__}")
+    if any(key in data for key in _ONE_RECORD):
+        return [data], []
+    lists = [key for key, value in data.items() if _is_list_of_objects(value)]
+    if {"images", "annotations"} <= set(lists):
+        unused = [key for key in data if key not in ("images", "annotations")]
+        records, nested = _join_coco(data["images"], data["annotations"])
+        return records, unused + nested
+    if len(lists) == 1:
+        return data[lists[0]], [key for key in data if key != lists[0]]
+    if data and all(str(key).lower().endswith(image_decode.EXTENSIONS) for key in data):
+        return [
+            {"image": key, "captions" if isinstance(value, list) else "caption": value}
+            for key, value in data.items()
+        ], []
+    if lists:
+        message = f"{name}: records under each of {', '.join(lists)}"
+        raise DataError("unknown layout", message)
+    return [data], []
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
+
+
+def _join_coco(
+    images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+) -> Records:
+    """Return a record for each image, with its captions in the order of their annotations."""
+    captions: dict[str, list[Any]] = {}
+    unused = {
+        f"annotations[].{key}": None
+        for each in annotations[:1]
+        for key in each
+        if key not in ("image_id", "caption")
+    }
+    for each in annotations:
+        if "caption" in each:
+            captions.setdefault(str(each.get("image_id")), []).append(each["caption"])
+    records = []
+    for each in images:
+        record = {key: value for key, value in each.items() if key != "id"}
+        records.append(record | {"captions": captions.pop(str(each.get("id")), [])})
+    orphans = [f"annotations of image {number}" for number in captions]
+    return records, [*unused, *orphans]

@@ -1,0 +1,86 @@
+"""Sentences on prepared data that the user should read before training on them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from oneflow_jax.data.custom.stats import DatasetStats
+
+MAX_LISTED = 8
+"""Maximum number of names in a sentence."""
+
+MAJORITY = 0.5
+"""Fraction of the texts or documents above which a sentence is given."""
+
+_ADDRESS_NAMES = ("url", "urls", "image_url", "image_urls", "img_url", "coco_url", "flickr_url")
+
+
+def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str]:
+    """Return the sentences on what is unusual about the data.
+
+    Args:
+        stats: statistics of the prepared data.
+        slot_usage: result of `data_report.summarize_slots`.
+    """
+    found = [
+        _describe_contents(stats),
+        _describe_texts(slot_usage.get("texts", {})),
+        _describe_documents(slot_usage),
+        *(_describe_note(note, count, stats) for note, count in stats.notes.most_common()),
+        _list_counts(stats.unused, "Not used, with the number of documents that have it"),
+        _list_counts(stats.unused_files, "Files that were not used"),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def _describe_contents(stats: DatasetStats) -> str:
+    """Return a sentence if no document has both text and an image."""
+    total = stats.contents.total()
+    if not total or stats.contents["text and image"]:
+        return ""
+    kinds = " and ".join(f"{count:,} have {kind}" for kind, count in stats.contents.items())
+    sentence = f"None of the {total:,} documents has both text and an image: {kinds}."
+    names = {name.rpartition(": ")[2].casefold() for name in stats.unused}
+    if stats.lost["address, not a file"] or not names.isdisjoint(_ADDRESS_NAMES):
+        sentence += (
+            " The data name images by addresses, and nothing is downloaded; fetch them first."
+        )
+    return sentence + " Set source.columns or source.format if they are there under other names."
+
+
+def _describe_texts(texts: Mapping[str, int]) -> str:
+    """Return a sentence if most texts are longer than the room of `<text>`."""
+    count, room = texts.get("measured", 0), texts.get("data.text_slot_multiple", 0)
+    if not room or texts.get("longer", 0) <= MAJORITY * count:
+        return ""
+    return (
+        f"{texts['longer']:,} of {count:,} texts are longer than data.text_slot_multiple={room}, "
+        f"the room for `<text>` in a prompt (the median text has {texts['median']:,} tokens, with "
+        f"the end token). Set data.text_slot_multiple higher, or give `<text:{texts['median']}>`."
+    )
+
+
+def _describe_documents(slot_usage: Mapping[str, Any]) -> str:
+    """Return a sentence if most documents do not fit the sequence length."""
+    train = slot_usage.get("train", {})
+    longer = train.get("cut", 0) + train.get("dropped", 0)
+    if longer <= MAJORITY * train.get("documents", 0):
+        return ""
+    done = "dropped" if slot_usage["data.overflow"] == "drop" else "cut into pieces"
+    return (
+        f"{longer:,} of {train['documents']:,} training documents are longer than "
+        f"data.sequence_length={slot_usage['data.sequence_length']} and are {done}. Raise "
+        "data.sequence_length to keep them whole."
+    )
+
+
+def _describe_note(note: str, count: int, stats: DatasetStats) -> str:
+    return (
+        f"In {count:,} of {stats.seen:,} documents: {note}. Set source.columns to choose otherwise."
+    )
+
+
+def _list_counts(counts: Mapping[str, int], title: str) -> str:
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    listed = ", ".join(f"{name} ({count:,})" for name, count in ranked[:MAX_LISTED])
+    more = f", and {len(ranked) - MAX_LISTED} more" if len(ranked) > MAX_LISTED else ""
+    return f"{title}: {listed}{more}." if ranked else ""

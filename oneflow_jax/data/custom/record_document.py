@@ -1,0 +1,39 @@
+"""Conversion of a record, from any format that has records, to a document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from oneflow_jax.data.custom import image_value, record
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import RawDocument
+
+
+def make_document(
+    location: str,
+    data: Any,  # noqa: ANN401 - any JSON value
+    locate: image_value.Locate,
+    columns: Sequence[str] = (),
+    *,
+    is_row: bool = False,
+) -> RawDocument:
+    """Return the document of a record; its error is "unknown layout" if there is no text or image.
+
+    Args:
+        location: description of where the record comes from, for messages.
+        data: the record.
+        locate: function that returns the image at a path.
+        columns: fields to use, in reading order; () for a choice by their names.
+        is_row: whether the record is a row of a table with typed columns.
+    """
+    try:
+        found = record.parse(data, columns, is_row=is_row)
+    except (AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        return RawDocument(location, error=DataError("unknown layout", reason))
+    parts = tuple(
+        value
+        if kind == "text" or isinstance(value, DataError)
+        else image_value.to_raw_image(value, locate)
+        for kind, value in found.parts
+    )
+    return RawDocument(location, parts, None, found.used, found.unused, found.notes)

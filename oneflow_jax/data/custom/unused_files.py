@@ -1,0 +1,35 @@
+"""Count of the files in the user's folder that were neither read nor referred to."""
+
+import fnmatch
+import pathlib
+import posixpath
+
+from oneflow_jax.data.custom.manifest import Manifest
+from oneflow_jax.data.custom.stats import DatasetStats
+
+NO_EXTENSION = "without extension"
+EXCLUDED = "excluded by source.glob"
+
+
+def count_unused(manifest: Manifest, stats: DatasetStats) -> None:
+    """Count the unused files in `stats` by kind, and forget which files were used.
+
+    The kind is the extension, or the obstacle to reading the file. A single file, or a data set of
+    TFDS, has no other files.
+    """
+    settings = manifest.settings
+    used = {name for unit in manifest.units for name in unit.files} | stats.opened.keys()
+    stats.opened.clear()
+    path = pathlib.Path(settings.path).expanduser()
+    if settings.format == "tfds" or not path.is_dir():
+        return
+    for name, obstacle in sorted(settings.folder.walk()):
+        if name in used and not obstacle:
+            continue
+        ending = posixpath.splitext(name)[1].lower()
+        if obstacle:
+            stats.add_unused_file(obstacle, name)
+        elif not fnmatch.fnmatch(name, settings.glob):
+            stats.add_unused_file(EXCLUDED, name)
+        else:
+            stats.add_unused_file(ending or NO_EXTENSION, name)
