@@ -152,7 +152,8 @@ def _find_file(folder: epath.Path) -> epath.Path:
     """Return the path of the safetensors file in a folder."""
     if (folder / WEIGHTS_FILE).exists():
         return folder / WEIGHTS_FILE
-    found = sorted(folder.glob("*.safetensors"))
+    # The `glob` of `epath.Path` would read wildcards in the folder's name too.
+    found = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
     if len(found) == 1:
         return found[0]
     if found:
