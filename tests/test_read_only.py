@@ -1,5 +1,6 @@
 """Tests that runs which must not be written to can be loaded, sampled, evaluated and exported."""
 
+import ctypes
 import os
 import pathlib
 import shutil
@@ -14,47 +15,40 @@ from tests import runs
 
 OTHER_USER = 65534
 
-CHILD = """
-import os, pathlib, sys
-os.chdir({there!r})
-os.setgid({user}); os.setuid({user})
-sys.path.insert(0, {repository!r})
-from oneflow_jax import main
-sys.argv = ["main", *{arguments!r}]
-main.main()
-"""
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
 LOAD = """
-import os, sys
-os.setgid({user}); os.setuid({user})
-os.chdir({there!r})
-sys.path.insert(0, {repository!r})
+import sys
 import oneflow_jax as of
-documents = of.load({run!r}, {{"platform": "any"}}).generate("<text>", steps=2)
-print("text:", bool(documents[0].parts))
+(document,) = of.load(sys.argv[1], {"platform": "any"}).generate("<text>", steps=2)
+print("text:", bool(document.parts))
 """
+
+
+def drop_privilege():
+    """Make file permissions bind the process that is started, even if it is root's."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """Return a run of one user that another user can read and cannot write to."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can start a process of another user")
+    """Return a run that can be read and not be written to; for root, it is another user's."""
     folder = pathlib.Path(runs.copy_run(runs.trained_run()[1], tmp_path))
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    for parent in tmp_path.parents:
-        if parent.stat().st_mode & 0o5 != 0o5:
-            parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    return folder
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+        if os.geteuid() == 0:
+            os.chown(path, OTHER_USER, OTHER_USER)
+    yield folder
+    for path in paths:
+        path.chmod(0o755)
 
 
 @pytest.fixture
 def writable(tmp_path):
     folder = tmp_path / "writable"
     folder.mkdir()
-    folder.chmod(0o777)
     return folder
 
 
@@ -64,37 +58,26 @@ def read_tree(folder):
     }
 
 
-def run_code(code, folder):
-    environment = os.environ | {"HOME": str(folder), "JAX_COMPILATION_CACHE_DIR": ""}
+def run_without_permission(line, **changes):
+    kwargs = runs.popen_kwargs() | {"args": line} | changes
     return subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+        **kwargs, preexec_fn=drop_privilege, capture_output=True, check=False, timeout=300
     )
 
 
 def run_main(folder, *arguments):
-    code = CHILD.format(
-        there=str(folder),
-        user=OTHER_USER,
-        repository=str(runs.REPOSITORY),
-        arguments=list(arguments),
-    )
-    return run_code(code, folder)
+    line = [*runs.popen_kwargs(*arguments)["args"]]
+    environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY)}
+    return run_without_permission(line, cwd=folder, env=environment)
 
 
-def test_a_run_of_a_colleague_is_loaded(run_folder, writable):
+def test_a_run_of_a_colleague_is_loaded(run_folder):
     before = read_tree(run_folder)
-    (run_folder / workdir.LOCK_FILE).unlink(missing_ok=True)
-    code = LOAD.format(
-        there=str(writable), user=OTHER_USER, repository=str(runs.REPOSITORY), run=str(run_folder)
-    )
-    done = run_code(code, writable)
+    done = run_without_permission([sys.executable, "-c", LOAD, str(run_folder)])
     assert "text: True" in done.stdout, done.stderr[-2000:]
     assert read_tree(run_folder) == before
+    writes = f"open({str(run_folder / 'file')!r}, 'w')"
+    assert "Permission denied" in run_without_permission([sys.executable, "-c", writes]).stderr
 
 
 def test_a_run_of_a_colleague_is_exported_and_sampled(run_folder, writable):
