@@ -101,7 +101,8 @@ def test_by_the_command_line(folder, tmp_path, cli):
 
 REFUSED = [
     (["--mode=export", "--workdir={run}"], "--output"),
-    (["--mode=sample", "--workdir={run}", "--output=x"], "--output"),
+    (["--workdir={run}", "--output=x"], "--output=x: --mode=train does not accept it"),
+    (["--mode=prepare", "--workdir={run}", "--output=x"], "--output=x: --mode=prepare"),
     (["--mode=export", "--workdir={run}", "--output={run}"], "folder of a run"),
     (["--workdir={given}"], "cannot be trained"),
 ]
