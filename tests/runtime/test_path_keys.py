@@ -126,3 +126,31 @@ def test_the_system_reads_files_of_the_home(tmp_path):
     config = path_keys.expand_user(runs.make_config(data__dir="~/data", init_from="plain"))
     assert config.data.dir == str(tmp_path / "home/data")
     assert config.init_from == "plain"
+
+
+def test_the_command_line_expands_and_keeps_absolute_paths(tmp_path, parse):
+    config = parse(
+        runs.CONFIG.replace("tests/", f"{runs.REPOSITORY}/tests/"),
+        "--config.data.dir=~/data",
+        "--config.init_from=before/[1]",
+        "--config.evaluation.clip_dir=gs://bucket/clip",
+    )
+    assert config.data.dir == str(tmp_path / "home/data")
+    assert config.init_from == f"{tmp_path}/before/[1]"
+    assert config.evaluation.clip_dir == "gs://bucket/clip"
+    assert config.is_locked
+
+
+def test_a_saved_run_keeps_its_paths_from_another_working_folder(tmp_path, parse, monkeypatch):
+    folder = storage.resolve_path(str(tmp_path / "run"), "--workdir")
+    folder.mkdir()
+    workdir.save_config(folder, runs.make_config(data__dir="data"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert parse(f"--workdir={folder}").data.dir == str(tmp_path / "data")
+    old = runs.make_config(data__dir="data").to_json()
+    (folder / workdir.CONFIG).write_text(old)
+    assert parse(f"--workdir={folder}", "--mode=sample").data.dir == "data"
+    with pytest.raises(UserError, match=r"data\.dir=data: there is no such file or folder"):
+        parse(f"--workdir={folder}")
+    assert parse(f"--workdir={folder}", "--config.data.dir=/d").data.dir == "/d"
