@@ -63,6 +63,9 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.checkpoint.max_to_keep = 2  # number of newest checkpoints to keep
     # Checkpoints of multiples of this step are kept forever; 0: none.
     config.checkpoint.keep_period = 0
+    # Whether to go on from the newest checkpoint that can be read if newer ones are damaged. These
+    # are kept in the run's folder damaged_checkpoints. The value holds for one call only.
+    config.checkpoint.skip_damaged = False
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.every = 500  # steps between held-out losses

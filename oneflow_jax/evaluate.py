@@ -28,8 +28,12 @@ TIME_BINS = 16
 """Number of times at which the loss is measured for a learned time grid."""
 
 
-def run(system: system_lib.System, folder: epath.Path) -> dict[str, float]:
+def run(
+    system: system_lib.System, folder: epath.Path, output: epath.Path | None = None
+) -> dict[str, float]:
     """Evaluate the newest checkpoint in `folder`, and return and write the metrics.
+
+    The files are written to `output`, or else to `folder`.
 
     It writes `evaluation.json`, metric name -> value, where the NFE follows an @; contact sheets of
     the scored images; and, if there are several NFEs, a plot of the metrics over NFE.
@@ -38,6 +42,7 @@ def run(system: system_lib.System, folder: epath.Path) -> dict[str, float]:
         UserError: there is no checkpoint.
     """
     params = load_ema_params(system, folder)
+    folder = output or folder
     with sharding.mesh_context(system.mesh):
         figures = system.eval_losses()(params)
         if likelihood := system.likelihood():
@@ -134,7 +139,8 @@ def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:
     """Load the newest averaged parameters of a run or an export."""
-    return export.load_ema_params(folder, train_state.abstract_state(system).ema)
+    like = train_state.abstract_state(system).ema
+    return export.load_ema_params(folder, like, skip_damaged=system.loop_config.skip_damaged)
 
 
 def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:

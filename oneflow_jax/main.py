@@ -4,6 +4,7 @@ This module only dispatches: the work is done in `training`, `evaluate` and `sam
 and notebooks call directly.
 """
 
+import copy
 import re
 import signal
 import sys
@@ -18,7 +19,15 @@ from ml_collections import config_flags
 
 from oneflow_jax import aot
 from oneflow_jax.errors import Preempted, UserError
-from oneflow_jax.runtime import distributed, host, metric_writer, renamed_keys, storage, workdir
+from oneflow_jax.runtime import (
+    distributed,
+    host,
+    metric_writer,
+    path_keys,
+    renamed_keys,
+    storage,
+    workdir,
+)
 
 if TYPE_CHECKING:
     from oneflow_jax.build import system as system_lib
@@ -29,6 +38,9 @@ if TYPE_CHECKING:
 
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a preempted run. It is not 0, so that supervisors restart the unfinished run."""
+
+READING_MODES = ("evaluate", "sample", "export")
+"""Modes that only read the run; what they write goes to --output, if it is given."""
 
 SINGLE_PROCESS_MODES = ("aot", "export")
 """Modes that run in one process, without waiting for other hosts."""
@@ -56,7 +68,12 @@ EDIT = flags.DEFINE_multi_string(
     'A finished document to edit, e.g. "a picture of a tiger: <image:fox.png>", in place of '
     "--prompt; the edits are listed; may be given several times.",
 )
-OUTPUT = flags.DEFINE_string("output", None, "Folder that --mode=export writes.")
+OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder that --mode=export writes; for --mode=sample and --mode=evaluate, a folder for pages "
+    "and metrics in place of --workdir.",
+)
 TOPOLOGY = flags.DEFINE_list(
     "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
 )
@@ -71,20 +88,26 @@ PROGRAMS = flags.DEFINE_multi_enum(
 def run(config: ml_collections.ConfigDict) -> None:
     """Run the mode that the flags select."""
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
-    if (MODE.value == "export") != bool(OUTPUT.value):
-        raise UserError("--mode=export requires --output=FOLDER; no other mode accepts it.")
+    if OUTPUT.value and MODE.value not in READING_MODES:
+        raise UserError(f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it.")
+    if MODE.value == "export" and not OUTPUT.value:
+        raise UserError("--mode=export requires --output=FOLDER.")
+    reads = MODE.value in READING_MODES
+    if reads and not OUTPUT.value:
+        workdir.check_writable(folder)
     if MODE.value == "aot":
         _run_aot(config, folder)
         return
     from oneflow_jax.build import system as system_lib
 
     system_lib.check_platform(config)
-    with distributed.watch_peers(folder / workdir.CHECKPOINTS), workdir.lock(folder):
+    lock = workdir.read_lock if reads else workdir.lock
+    with distributed.watch_peers(folder / workdir.CHECKPOINTS), lock(folder):
         if "models" in config:  # compare.run checks the configuration of its folder.
             _run_comparison(config, folder)
             return
         with distributed.primary_first():
-            workdir.check_config(folder, config)
+            workdir.check_config(folder, config, may_write=not reads)
         if "autoencoder" in config:
             _run_autoencoder(config, folder)
         else:
@@ -145,19 +168,37 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
             folder,
             sample.PreviewWriter(system, folder) if config.sampling.preview_every else None,
         )
+    output = _output_folder(folder)
     if MODE.value in ("train", "evaluate"):
-        figures = evaluate.run(system, folder)
+        figures = evaluate.run(system, folder, output)
         _print(evaluate.format_table(figures))
-        _print(f"Metrics: {folder / workdir.EVALUATION}")
+        _print(f"Metrics: {output / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
-        _print(f"Page: {sample.run(system, folder, prompts, edit=revise)}")
+        _print(f"Page: {sample.run(system, folder, prompts, edit=revise, output=output)}")
 
 
 def _export(system: "system_lib.System", folder: epath.Path) -> None:
     from oneflow_jax.training import export, train_state
 
     like = train_state.abstract_state(system).ema
-    _print(f"Export: {export.export(system.config, folder, epath.Path(OUTPUT.value), like)}")
+    path = export.export(
+        system.config,
+        folder,
+        storage.resolve_path(OUTPUT.value, "--output"),
+        like,
+        skip_damaged=system.loop_config.skip_damaged,
+        autoencoder=getattr(system.layout.codec, "autoencoder", None),
+    )
+    _print(f"Export: {path}")
+
+
+def _output_folder(folder: epath.Path) -> epath.Path:
+    """Return the folder that pages and metrics are written to, and create it."""
+    if not OUTPUT.value:
+        return folder
+    output = storage.resolve_path(OUTPUT.value, "--output")
+    output.mkdir(parents=True, exist_ok=True)
+    return output
 
 
 def _report_data(
@@ -193,6 +234,8 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         raise UserError(
             f"--mode=export: a codec needs none. Use {folder / workdir.CODEC} as it is."
         )
+    if OUTPUT.value:
+        raise UserError("--output: this configuration trains a codec, which does not accept it.")
     _configure_process(config, folder)
     system = autoencoder_system.system(config, for_training=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
@@ -217,7 +260,7 @@ def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) ->
 
     storage.require_local(config.data.dir, "data.dir")
     make_loop_config(config)  # Report mistakes before anything is computed.
-    if config.compilation_cache:
+    if config.compilation_cache and MODE.value not in READING_MODES:
         host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
 
 
@@ -250,6 +293,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
     """
     app.define_help_flags()
     renamed_keys.check_flags(argv)
+    saved = None
     try:
         rest = flags.FLAGS(argv, known_only=True)
         if WORKDIR.value is None or any(re.match("--?config(=|$)", arg) for arg in rest):
@@ -259,7 +303,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
             flags.mark_flag_as_required("config")
         else:
             saved = workdir.load_config(storage.resolve_path(WORKDIR.value, "--workdir"))
-            config_flags.DEFINE_config_dict("config", saved, sys_argv=argv)
+            config_flags.DEFINE_config_dict("config", copy.deepcopy(saved), sys_argv=argv)
         rest = flags.FLAGS(rest)
         config = flags.FLAGS["config"].value.lock()  # A missing file raises here.
     except (AttributeError, KeyError) as error:
@@ -273,7 +317,9 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         raise UserError(first if first == last else f"{first} {last.strip()}") from error
     if len(rest) > 1:
         raise UserError(f"Unknown argument {rest[1]!r}. Flags start with --.")
-    return config
+    if saved is not None and MODE.value in ("train", "prepare"):
+        path_keys.check_relative(saved, config)
+    return path_keys.expand_user(config) if saved is not None else path_keys.make_absolute(config)
 
 
 def _print(message: object) -> None:

@@ -21,7 +21,12 @@ FILMSTRIP_ROWS = 5
 
 
 def run(
-    system: system_lib.System, folder: epath.Path, prompts: Sequence[str], *, edit: bool = False
+    system: system_lib.System,
+    folder: epath.Path,
+    prompts: Sequence[str],
+    *,
+    edit: bool = False,
+    output: epath.Path | None = None,
 ) -> epath.Path:
     """Fill the gaps of each prompt several times, and return the path of the page.
 
@@ -30,15 +35,17 @@ def run(
 
     Args:
         system: system of the run in `folder`.
-        folder: folder with the checkpoint, where the page is written.
+        folder: folder with the checkpoint.
         prompts: prompts in the format of `data.prompt`.
         edit: whether the prompts are finished documents to edit.
+        output: folder where the page is written; None for `folder`.
 
     Raises:
         UserError: there is no checkpoint, or a prompt is wrong.
     """
     generator = generate.Generator(system, evaluate.load_ema_params(system, folder))
-    return _generate_page(generator, folder, folder / workdir.SAMPLES_PAGE, prompts, edit=edit)
+    path = (output or folder) / workdir.SAMPLES_PAGE
+    return _generate_page(generator, folder, path, prompts, edit=edit)
 
 
 class PreviewWriter:

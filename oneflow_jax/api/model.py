@@ -1,6 +1,5 @@
 """Trained models in Python: load one from the folder of its run and generate documents."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -32,8 +31,8 @@ ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> "Model":
     """Load the model of a run: the EMA parameters of its newest checkpoint, on all devices.
 
-    The folder is locked while the parameters are read, so that no training process changes it.
-    Its configuration and checkpoints are not changed.
+    Nothing is written to the folder, which may be read-only. Training in it must wait while the
+    parameters are read.
 
     Args:
         path: folder of the run (its `--workdir`), local or gs://; `PRETRAINED`, the small model
@@ -47,7 +46,7 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
         UserError: the folder or its checkpoint does not exist, a training process on this machine
             uses the folder, the run trained a codec or compared models, or an override is invalid.
     """
-    folder = storage.resolve_path(os.path.expanduser(os.fspath(path)), "workdir")
+    folder = storage.resolve_path(path, "workdir")
     saved = workdir.load_config(folder, field="workdir")
     if "autoencoder" in saved or "models" in saved:
         raise UserError(
@@ -59,11 +58,9 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     saved.mesh.update(ALL_DEVICES_MESH)
     given = ways.override_config(saved, config or {})
     system_lib.check_platform(given)
-    # An export is not locked: no process trains in it, and it may be on a read-only file system.
-    unchanging = workdir.is_export(folder)
-    with contextlib.nullcontext() if unchanging else workdir.lock(folder):
-        workdir.check_config(folder, given)
-        if given.compilation_cache:
+    with workdir.read_lock(folder):
+        workdir.check_config(folder, given, may_write=False)
+        if (config or {}).get("compilation_cache"):
             host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
         system = system_lib.system(_inference_config(given), folder)
         return Model(system, evaluate.load_ema_params(system, folder))

@@ -20,7 +20,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.custom import manifest, prepare
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, storage, workdir
+from oneflow_jax.runtime import distributed, path_keys, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
 """Splits that training and held-out losses read; an autoencoder codec reads them as latents."""
@@ -215,7 +215,7 @@ def _load_autoencoder(path: str) -> Autoencoder:
         raise UserError(
             f"codec.path={path}: there is no such folder. Train an autoencoder with "
             "--config=configs/codec.py:kl or :vq, or give the folder of an existing one with "
-            "its config.json and .safetensors file."
+            f"its config.json and .safetensors file.{path_keys.describe(path, 'codec.path')}"
         )
     return Autoencoder.load(folder)
 
@@ -265,7 +265,7 @@ def _load_or_train_vocab(
     The first call copies the tokenizer of `config.init_from`, or trains one on the training split.
     """
     path = folder / workdir.TOKENIZER
-    given = epath.Path(config.init_from) / workdir.TOKENIZER
+    given = epath.Path(storage.expand_user(config.init_from, "init_from")) / workdir.TOKENIZER
     if not path.exists() and config.init_from and given.exists():
         workdir.write_atomically(path, given.read_bytes())
     if not path.exists():

@@ -19,6 +19,7 @@ def make_loop_config(config: ml_collections.ConfigDict) -> LoopConfig:
         checkpoint_every=config.checkpoint.every,
         max_to_keep=config.checkpoint.max_to_keep,
         keep_period=config.checkpoint.keep_period,
+        skip_damaged=config.checkpoint.skip_damaged,
         preview_every=config.sampling.preview_every if "sampling" in config else 0,
         profile_steps=tuple(config.profile_steps),
     )

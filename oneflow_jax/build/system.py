@@ -28,7 +28,7 @@ from oneflow_jax.nn import attention_ops, backbone, splash_attention, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
-from oneflow_jax.runtime import sharding
+from oneflow_jax.runtime import path_keys, sharding
 from oneflow_jax.shapes import Array, Key
 from oneflow_jax.training import eval_loss, likelihood, step, update
 from oneflow_jax.training import optimizer as optimizer_lib
@@ -167,6 +167,7 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     Raises:
         UserError: a value in the configuration is wrong, or contradicts another one.
     """
+    config = path_keys.expand_user(config)
     check_platform(config)
     _check_positive(config)
     init_from.validate(config, folder)

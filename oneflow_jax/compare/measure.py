@@ -55,6 +55,7 @@ def cache_key(finished_run: FinishedRun, config: ml_collections.ConfigDict) -> d
     # Paths do not affect measurements; the codec of patches has no path to delete.
     del own["data"]["dir"], own["init_from"]
     own["codec"].pop("path", None)
+    own["checkpoint"].pop("skip_damaged", None)
     return {
         "version": VERSION,
         "headline": config.reported_nfe[finished_run.run.name],

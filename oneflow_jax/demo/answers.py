@@ -39,7 +39,7 @@ class ModelRegistry:
         """
         self._folders = {}
         for folder in (PRETRAINED, *folders):
-            where = storage.resolve_path(os.path.expanduser(os.fspath(folder)), "workdir")
+            where = storage.resolve_path(folder, "workdir")
             config = workdir.load_config(where, field="workdir")
             if "paradigm" not in config or not workdir.has_checkpoints(where):
                 raise UserError(

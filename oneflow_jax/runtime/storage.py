@@ -11,14 +11,18 @@ folder.
 | TENSORSTORE_GCS_HTTP_URL | address of another server for the arrays of checkpoints           |
 """
 
+import fnmatch
 import importlib.util
 import os
 import platform
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
+from typing import Self
 
 from etils import epath
+from etils.epath import gpath
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
@@ -27,16 +31,61 @@ LEASE_FILE = "owner.txt"
 """Object with the name of the process that most recently started to train in a remote folder."""
 
 
-def resolve_path(path: str, field: str) -> epath.Path:
-    """Return the path after checking that it can be used for storage.
+class LiteralPath(gpath.PosixGPath):
+    """A path whose `glob` reads wildcards in the pattern only, and not in the path itself.
+
+    The `glob` of `epath.Path` does not find anything in a folder named `run[1]`. Orbax lists its
+    files with it, so checkpoints in such a folder would be incomplete.
+    """
+
+    def glob(self, pattern: str) -> Iterator[Self]:
+        """Yield the entries of this folder whose name matches the pattern."""
+        if self.is_dir():
+            yield from (p for p in self.iterdir() if fnmatch.fnmatchcase(p.name, pattern))
+
+
+def check_no_backslash(path: str | os.PathLike[str], field: str) -> None:
+    """Check that the path of a run has no backslash, which TensorStore would replace by a slash.
+
+    Raises:
+        UserError: the path has one.
+    """
+    if "\\" in os.fspath(path):
+        raise UserError(
+            f"{field}={os.fspath(path)}: checkpoints cannot be stored in a folder with a backslash "
+            "in its path. Choose another folder."
+        )
+
+
+def expand_user(path: str | os.PathLike[str], field: str) -> str:
+    """Return a path with `~` or `~name` at its start replaced by the home folder.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    text = os.fspath(path)
+    if is_remote(text) or not text.startswith("~"):
+        return text
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise UserError(
+            f"{field}={text}: there is no home folder of this name. Write ./{text} for a folder in "
+            "the working folder."
+        )
+    return expanded
+
+
+def resolve_path(path: str | os.PathLike[str], field: str) -> epath.Path:
+    """Return the path, with `~` expanded, after checking that it can be used for storage.
 
     Args:
-        path: path of a folder: relative, absolute or gs://.
+        path: path of a folder: relative, absolute, with `~` at its start, or gs://.
         field: the flag or key that contains the path, as in `--workdir`.
 
     Raises:
         UserError: the scheme is not gs://, packages are missing, or the bucket is not accessible.
     """
+    path = expand_user(path, field)
     if "://" in path and not path.startswith("gs://"):
         raise UserError(
             f"{field}={path}: unsupported kind of storage. Give gs://BUCKET/FOLDER or a local "

@@ -8,6 +8,7 @@
 | latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
 | codec/              | autoencoder training: the autoencoder, in the layout of diffusers   |
 | checkpoints/        | checkpoints; see `training.checkpoint`                              |
+| damaged_checkpoints/ | damaged checkpoints that training has skipped                      |
 | weights.safetensors | EMA parameters of an export; see `training.export`                  |
 | logs/               | scalars over time; see `runtime.metric_writer`                      |
 | evaluation.json     | metrics, name -> value                                              |
@@ -23,9 +24,11 @@
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import operator
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,13 +37,14 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, renamed_keys, storage
+from oneflow_jax.runtime import distributed, path_keys, renamed_keys, storage
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
 DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
+DAMAGED_CHECKPOINTS = "damaged_checkpoints"
 WEIGHTS = "weights.safetensors"
 LOGS = "logs"
 CODEC = "codec"
@@ -67,20 +71,34 @@ MUTABLE_KEYS = (
     "compilation_cache",
     "data.dir",
     "data.num_prepare_workers",
+    "data.num_workers",
+    "data.cache_size",
     "codec.path",
     "model.attention",
+    "model.remat",
+    "model.scan_unroll",
     "logging",
     "checkpoint",
     "evaluation",
     "sampling",
 )
-"""Keys and sections of the configuration that may change when a run is resumed."""
+"""Keys and sections of the configuration that may change when a run is resumed.
+
+They change where, how fast and how long the run trains and what it writes, but not what a step
+learns, beyond rounding errors.
+"""
+
+VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
+"""Keys whose value holds for one call, and the value that is saved instead."""
+
+LOCK_FILE = ".lock"
 
 DEFAULTS_FOR_OLD_RUNS = {
     "profile_steps": (),
     "compilation_cache": False,
     "aot_topologies": (),
     "checkpoint.keep_period": 0,
+    "checkpoint.skip_damaged": False,
     "data.num_streams": 1,
     "data.num_prepare_workers": 1,
     "optimizer.freeze": "",
@@ -136,22 +154,60 @@ def lock(workdir: epath.Path) -> Iterator[None]:
             yield
             return
         # A soft lock is a file, which would remain after a killed process.
-        lock = filelock.FileLock(workdir / ".lock", fallback_to_soft=False)
+        lock = filelock.FileLock(workdir / LOCK_FILE, fallback_to_soft=False)
         try:
             acquired = lock.acquire(blocking=False)
         except filelock.Timeout as error:
-            raise UserError(
-                f"--workdir={workdir}: the folder is in use by another run. Wait for it, or "
-                "choose another folder."
-            ) from error
+            raise _in_use(workdir) from error
         with acquired:
             yield
 
 
-def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+@contextlib.contextmanager
+def read_lock(workdir: epath.Path) -> Iterator[None]:
+    """Prevent, within a `with` block, that a run on this machine changes the folder.
+
+    Nothing is written: if there is no lock file, or it cannot be opened, the block runs without a
+    lock. Several processes may read at the same time.
+
+    Raises:
+        UserError: a run holds the lock.
+    """
+    with contextlib.ExitStack() as stack:
+        if not storage.is_remote(workdir):
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(open(workdir / LOCK_FILE, "rb"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise _in_use(workdir) from error
+        yield
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """Check that files can be written to the folder of a run.
+
+    Raises:
+        UserError: the folder is read-only.
+    """
+    if not storage.is_remote(workdir) and workdir.exists() and not os.access(workdir, os.W_OK):
+        raise UserError(
+            f"--workdir={workdir}: the folder is read-only. Give --output=FOLDER, and "
+            "--mode=sample and --mode=evaluate write to that folder."
+        )
+
+
+def check_config(
+    workdir: epath.Path, config: ml_collections.ConfigDict, *, may_write: bool = True
+) -> None:
     """Check that a configuration may continue the run in the folder, if the folder has a run.
 
     Before the first checkpoint is saved, any value may change. Afterwards only `MUTABLE_KEYS` may.
+
+    Args:
+        workdir: folder of the run.
+        config: configuration to compare.
+        may_write: whether to delete files that belong to another configuration.
 
     Raises:
         UserError: the folder belongs to a run with another configuration.
@@ -162,7 +218,9 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
         raise UserError(f"--workdir={workdir}: the folder holds a comparison. Choose another one.")
     changed = [
         f"{name}: {was!r} there, {now!r} now"
-        for name, was, now in _diff_configs(old, json.loads(config.to_json()))
+        for name, was, now in _diff_configs(
+            _make_paths_absolute(old), _make_paths_absolute(json.loads(config.to_json()))
+        )
         if name not in MUTABLE_KEYS and name.split(".")[0] not in MUTABLE_KEYS
     ]
     trained = has_checkpoints(workdir)
@@ -171,6 +229,8 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
             f"--workdir={workdir}: the folder holds a run with another configuration "
             f"({'; '.join(changed)}). Choose another --workdir, or use the values of that run."
         )
+    if not may_write:
+        return
     if changed or (not trained and old.get("init_from") != config.get("init_from")):
         # These files belong to the old values, or to the run of another `init_from`.
         (workdir / TOKENIZER).unlink(missing_ok=True)
@@ -179,7 +239,8 @@ def check_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None
 
 def has_checkpoints(workdir: epath.Path) -> bool:
     """Return whether the folder has an export or any checkpoint, complete or not."""
-    return is_export(workdir) or any((workdir / CHECKPOINTS).glob("*"))
+    folder = workdir / CHECKPOINTS
+    return is_export(workdir) or (folder.is_dir() and any(True for _ in folder.iterdir()))
 
 
 def is_export(workdir: epath.Path) -> bool:
@@ -188,8 +249,13 @@ def is_export(workdir: epath.Path) -> bool:
 
 
 def save_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
-    """Write the configuration of a run to its folder."""
-    text = json.dumps(json.loads(config.to_json()), indent=2) + "\n"
+    """Write the configuration of a run to its folder, with absolute paths."""
+    saved = path_keys.make_absolute(config)
+    with saved.unlocked():
+        for name, value in VALUES_TO_SAVE.items():
+            if name.split(".")[0] in saved:
+                saved.update_from_flattened_dict({name: value})
+    text = json.dumps(json.loads(saved.to_json()), indent=2) + "\n"
     write_atomically(workdir / CONFIG, text)
 
 
@@ -209,7 +275,10 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
             f"{field}={workdir}: there is no {CONFIG} in this folder. Give the folder of a run, or "
             "--config to train."
         )
-    return ml_collections.ConfigDict(_lists_to_tuples(_read_config(path)))
+    config = ml_collections.ConfigDict(_lists_to_tuples(_read_config(path)))
+    if is_export(workdir) and (workdir / CODEC).exists():
+        config.codec.path = str(workdir / CODEC)
+    return config
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -252,13 +321,35 @@ def _translate_os_errors(workdir: epath.Path) -> Iterator[None]:
 
 def _read_config(path: epath.Path) -> dict[str, Any]:
     """Read a configuration file and upgrade it if an earlier version wrote it."""
-    saved = renamed_keys.upgrade(json.loads(path.read_text()))
-    # The configuration of a comparison has neither section; those of its runs have one.
+    try:
+        saved = renamed_keys.upgrade(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: the file is damaged ({error}). Get a copy of it from a backup, or give "
+            "--config with the configuration of the run."
+        ) from error
+    for model in saved.get("models", {}).values():
+        _fill_missing_keys(model, {"checkpoint.skip_damaged": False})
+    if "models" in saved:
+        for name in {"codec", "text_model"} & saved.keys():
+            _fill_missing_keys(saved[name], {"checkpoint.skip_damaged": False})
     if "paradigm" in saved:
         _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
     elif "autoencoder" in saved:
         _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS)
     return saved
+
+
+def _in_use(workdir: epath.Path) -> UserError:
+    return UserError(
+        f"--workdir={workdir}: the folder is in use by another run. Wait for it, or choose another "
+        "folder."
+    )
+
+
+def _make_paths_absolute(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a `config.json` with absolute paths."""
+    return json.loads(path_keys.make_absolute(ml_collections.ConfigDict(config)).to_json())
 
 
 def _fill_missing_keys(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:

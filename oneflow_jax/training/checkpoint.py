@@ -1,8 +1,10 @@
 """Orbax checkpoints of the training state, the data iterator and the EMA parameters.
 
-    <workdir>/checkpoints/<step>/ema      EMA parameters: all that sampling needs
-    <workdir>/checkpoints/<step>/train    step, root key, parameters and optimizer state
-    <workdir>/checkpoints/<step>/data     position of each stream of the input pipeline, as JSON
+    <workdir>/checkpoints/<step>/ema        EMA parameters: all that sampling needs
+    <workdir>/checkpoints/<step>/train      step, root key, parameters and optimizer state
+    <workdir>/checkpoints/<step>/data       position of each stream of the input pipeline, as JSON
+    <workdir>/checkpoints/<step>/checksums  checksums of the arrays (`checksums`), as JSON
+    <workdir>/damaged_checkpoints/<step>    a damaged checkpoint that training has skipped
 
 Saving is asynchronous. Orbax renames the folder of a step to its final name once the folder is
 complete, so a killed save leaves no partial checkpoint. An object store cannot rename folders.
@@ -11,17 +13,23 @@ The content of a checkpoint does not depend on the number of processes that save
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from oneflow_jax.data import streams
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, workdir
+from oneflow_jax.runtime import distributed, storage, workdir
 from oneflow_jax.shapes import PyTree
+from oneflow_jax.training import checksums
 from oneflow_jax.training.train_state import TrainState
+
+SKIP_DAMAGED = "checkpoint.skip_damaged"
+"""Key of the configuration with which a damaged checkpoint is skipped."""
 
 
 class Checkpoints:
@@ -46,9 +54,12 @@ class Checkpoints:
         directory = folder / workdir.CHECKPOINTS
         # Orbax needs an absolute path. A gs:// path is absolute already, and absolute() would
         # corrupt it.
-        self._directory = directory if directory.is_absolute() else directory.absolute()
+        absolute = directory if directory.is_absolute() else directory.absolute()
+        self._directory = storage.LiteralPath(absolute)
+        storage.check_no_backslash(self._directory, "--workdir")
         handlers = ocp.handlers.local_registry()
-        handlers.add(ocp.handlers.JsonHandler, checkpointable_name="data")
+        for name in ("data", "checksums"):
+            handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)
         options = ocp.options.CheckpointablesOptions(registry=handlers)
         with ocp.Context(checkpointables_options=options):
             self._checkpointer = ocp.training.Checkpointer(
@@ -78,10 +89,15 @@ class Checkpoints:
         The method copies the arrays before it returns, so the caller may donate them afterwards.
 
         Raises:
-            UserError: this save or the previous one could not be written.
+            UserError: parameters or their averages are not finite; or this save or the previous one
+                could not be written.
         """
-        position = distributed.all_gather_json(data.state)
-        items = {"ema": state.ema, "train": _without_ema(state), "data": position}
+        checksums.check_finite(
+            {f"Step {step}: parameters": state.params, f"Step {step}: EMA": state.ema}
+        )
+        items = {"ema": state.ema, "train": _without_ema(state)}
+        items |= {"checksums": _compute_checksums(items)}
+        items |= {"data": distributed.all_gather_json(data.state)}
         with self._translate_errors():
             self._checkpointer.save_checkpointables_async(step, items)
 
@@ -94,42 +110,123 @@ class Checkpoints:
         with self._translate_errors():
             self._checkpointer.wait()
 
-    def restore(self, abstract_state: TrainState, data: streams.BatchIterator) -> TrainState:
+    def restore(
+        self,
+        abstract_state: TrainState,
+        data: streams.BatchIterator,
+        *,
+        skip_damaged: bool = False,
+    ) -> TrainState:
         """Restore the newest training state and set `data` to its saved position.
 
         Args:
             abstract_state: shapes and shardings of the state.
             data: an iterator over the streams that were saved, or over a subset of them.
+            skip_damaged: whether to move damaged checkpoints to another folder, and to restore the
+                newest one that can be read.
 
         Raises:
-            UserError: an earlier version saved the checkpoint, without stream positions.
+            UserError: the checkpoint is damaged; or an earlier version saved it, without stream
+                positions.
         """
-        self._check_version()
         like_items = {
             "ema": abstract_state.ema,
             "train": _without_ema(abstract_state),
             "data": None,
         }
-        items = self._checkpointer.load_checkpointables(self.latest_step, like_items)
+        items = self._load_newest(like_items, skip_damaged=skip_damaged, set_aside=True)
         data.set_state(items["data"])
         return TrainState(ema=items["ema"], **items["train"])
 
-    def restore_ema(self, abstract_params: PyTree) -> PyTree:
+    def restore_ema(self, abstract_params: PyTree, *, skip_damaged: bool = False) -> PyTree:
         """Restore the newest EMA parameters with the shapes and shardings of `abstract_params`.
 
+        Nothing is written: with `skip_damaged`, damaged checkpoints stay where they are.
+
         Raises:
-            UserError: the run has no checkpoint yet.
+            UserError: there is no checkpoint, or it is damaged.
         """
         if self.latest_step is None:
             raise UserError(
                 f"{self._directory}: there is no checkpoint. Train first, with --mode=train."
             )
-        return self._checkpointer.load_checkpointables(self.latest_step, {"ema": abstract_params})[
-            "ema"
-        ]
+        return self._load_newest({"ema": abstract_params}, skip_damaged=skip_damaged)["ema"]
 
-    def _check_version(self) -> None:
-        if any((self._directory / str(self.latest_step) / "data").glob("process_*.json")):
+    def _load_newest(
+        self, like_items: dict[str, Any], *, skip_damaged: bool, set_aside: bool = False
+    ) -> dict[str, Any]:
+        """Load the newest checkpoint, or the newest one that is not damaged."""
+        steps = sorted((one.step for one in self._checkpointer.checkpoints), reverse=True)
+        for step, older in zip(steps, [*steps[1:], None], strict=True):
+            if "data" in like_items:
+                self._check_version(step)
+            items, damage = self._try_load(step, like_items)
+            if not damage:
+                return items
+            path = self._directory / str(step)
+            if older is None:
+                raise UserError(
+                    f"{path}: the checkpoint is damaged ({damage}), and there is no older one. "
+                    "Get a copy of it from a backup, or train in another --workdir."
+                )
+            if not skip_damaged:
+                raise UserError(
+                    f"{path}: the checkpoint is damaged ({damage}). Get a copy of it from a "
+                    f"backup, or go on from step {older} with --config.{SKIP_DAMAGED}=True."
+                )
+            target = self._set_aside(path) if set_aside else path
+            logging.warning(
+                "The checkpoint of step %d is damaged (%s) and skipped; it is kept in %s.",
+                step,
+                damage,
+                target,
+            )
+        raise AssertionError("a checkpoint exists")
+
+    def _try_load(self, step: int, like_items: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """Load a checkpoint; return its items, and what is damaged or "".
+
+        Raises:
+            ValueError, KeyError: the checkpoint is complete, but of another model.
+        """
+        has_checksums = (self._directory / str(step) / "checksums").exists()
+        wanted = like_items | ({"checksums": None} if has_checksums else {})
+        items: dict[str, Any] = {}
+        try:
+            items = self._checkpointer.load_checkpointables(step, wanted)
+            damage = _compare_checksums(items) if has_checksums else ""
+        except Exception as error:
+            if self._is_other_model(step, like_items["ema"]):
+                raise
+            damage = _describe(error)
+        # All processes skip the same checkpoints.
+        every = distributed.all_gather_json({str(jax.process_index()): damage})
+        return items, next(filter(None, every.values()), "")
+
+    def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
+        """Return whether a checkpoint has other EMA parameters than those that are wanted."""
+        try:
+            saved = self._checkpointer.checkpointables_metadata(step).metadata["ema"]
+            return saved is not None and _shapes(saved) != _shapes(abstract_params)
+        except Exception:
+            return False
+
+    def _set_aside(self, path: epath.Path) -> epath.Path:
+        """Move a checkpoint to the folder of damaged ones; return its new path."""
+        target = self._directory.parent / workdir.DAMAGED_CHECKPOINTS / path.name
+        while target.exists():
+            target = target.with_name(target.name + "_")
+        distributed.barrier()
+        if distributed.is_primary():
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+        distributed.barrier()
+        self._checkpointer.reload()
+        return target
+
+    def _check_version(self, step: int) -> None:
+        positions = self._directory / str(step) / "data"
+        if any(positions.glob("process_*.json")):
             raise UserError(
                 f"{self._directory}: an earlier version saved these checkpoints with data "
                 "positions in another format, and training cannot resume from them. Start a new "
@@ -154,3 +251,33 @@ class Checkpoints:
 
 def _without_ema(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in ("step", "key", "params", "opt_state")}
+
+
+def _compute_checksums(items: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Return the checksums of the parameters and of the optimizer's state."""
+    arrays = {"ema": items.get("ema"), "train": items.get("train")}
+    if arrays["train"] is not None:  # The key is not an array of numbers, and the step is a name.
+        arrays["train"] = {name: arrays["train"][name] for name in ("params", "opt_state")}
+    return {name: checksums.compute(tree) for name, tree in arrays.items() if tree is not None}
+
+
+def _compare_checksums(items: dict[str, Any]) -> str:
+    """Return which array has another checksum than the saved one, or ""."""
+    for name, sums in _compute_checksums(items).items():
+        for path, value in sums.items():
+            if items["checksums"].get(name, {}).get(path) != value:
+                return f"{name}: the array {path} has changed since it was saved"
+    return ""
+
+
+def _describe(error: BaseException) -> str:
+    """Describe the cause of an error in one line."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first[:200]}"
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}

@@ -3,12 +3,15 @@
     <folder>/config.json           the resolved configuration
     <folder>/tokenizer.model       the SentencePiece model
     <folder>/latents.json          mean and std of the latents, if the codec is an autoencoder
+    <folder>/codec/                the autoencoder, if the codec is one, in the layout of diffusers
     <folder>/weights.safetensors   the EMA parameters in float16, by parameter name
 
 A run's folder has `checkpoints/` instead of `weights.safetensors`. Sampling and evaluation read
 both kinds of folder. Training cannot resume in an export, but a new run can initialize from one
 (`config.init_from`).
 """
+
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -23,11 +26,21 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import checkpoint
 
 
+class Savable(Protocol):
+    """A model that can write itself to a folder, as `Autoencoder` does."""
+
+    def save(self, folder: epath.Path) -> None:
+        """Write the model to a folder."""
+
+
 def export(
     config: workdir.Config,
     run_dir: epath.Path,
     output: epath.Path,
     abstract_params: PyTree,
+    *,
+    skip_damaged: bool = False,
+    autoencoder: Savable | None = None,
 ) -> epath.Path:
     """Write the newest EMA parameters of a run, with all that sampling needs, to another folder.
 
@@ -37,6 +50,8 @@ def export(
         output: the folder to write. It is created if it is missing, and an earlier export in it is
             replaced.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
+        skip_damaged: whether to export the newest checkpoint that is not damaged.
+        autoencoder: the autoencoder of the codec, if there is one.
 
     Returns:
         The path of the weights file, which is written last.
@@ -49,7 +64,8 @@ def export(
         raise UserError("--mode=export needs all parameters in one process. Run it on one host.")
     if (output / workdir.CHECKPOINTS).exists():
         raise UserError(f"--output={output}: this is the folder of a run. Choose another folder.")
-    params = traverse_util.flatten_dict(load_ema_params(run_dir, abstract_params), sep="/")
+    loaded = load_ema_params(run_dir, abstract_params, skip_damaged=skip_damaged)
+    params = traverse_util.flatten_dict(loaded, sep="/")
     with np.errstate(over="ignore"):  # Overflow is reported below.
         halves = {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
     for name, value in halves.items():
@@ -61,26 +77,31 @@ def export(
     for name in (workdir.TOKENIZER, workdir.LATENTS):
         if (run_dir / name).exists():
             workdir.write_atomically(output / name, (run_dir / name).read_bytes())
+    if autoencoder is not None:
+        autoencoder.save(output / workdir.CODEC)
     workdir.save_config(output, config)
     path = output / workdir.WEIGHTS
     workdir.write_atomically(path, safetensors.numpy.save(halves, {"name": config.name}))
     return path
 
 
-def load_ema_params(folder: epath.Path, abstract_params: PyTree) -> PyTree:
+def load_ema_params(
+    folder: epath.Path, abstract_params: PyTree, *, skip_damaged: bool = False
+) -> PyTree:
     """Load the newest EMA parameters of a run, or the parameters of an export.
 
     Args:
         folder: folder of a run or of an export.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
+        skip_damaged: whether to load the newest checkpoint that is not damaged.
 
     Raises:
-        UserError: the run has no checkpoint, or the weights of the export are damaged or do not
-            match its configuration.
+        UserError: there is no checkpoint; or the checkpoint or the weights of the export are
+            damaged, or do not match the configuration.
     """
     if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:
-            return checkpoints.restore_ema(abstract_params)
+            return checkpoints.restore_ema(abstract_params, skip_damaged=skip_damaged)
     path = folder / workdir.WEIGHTS
     try:
         stored = safetensors.numpy.load(path.read_bytes())

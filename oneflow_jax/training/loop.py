@@ -118,8 +118,13 @@ def restore_or_init(
         state = system.initialize_from(train_state.init_sharded(system))
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
         return state
+    state = checkpoints.restore(
+        train_state.abstract_state(system),
+        data,
+        skip_damaged=system.loop_config.skip_damaged,
+    )
     logging.info("Resuming from step %d.", checkpoints.latest_step)
-    return checkpoints.restore(train_state.abstract_state(system), data)
+    return state
 
 
 def jit_train_step(

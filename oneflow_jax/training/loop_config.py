@@ -19,6 +19,7 @@ class LoopConfig:
         max_to_keep: number of newest checkpoints that are kept.
         keep_period: interval at which checkpoints are kept permanently; 0 for none.
         preview_every: interval between pages of samples; 0 for none.
+        skip_damaged: whether to skip damaged checkpoints on resume, and to keep them aside.
         profile_steps: first and last step to profile; () for none.
     """
 
@@ -30,6 +31,7 @@ class LoopConfig:
     max_to_keep: int
     keep_period: int = 0
     preview_every: int = 0
+    skip_damaged: bool = False
     profile_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

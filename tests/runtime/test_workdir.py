@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import workdir
+from oneflow_jax.runtime import path_keys, workdir
 from tests import runs
 
 
@@ -16,7 +16,7 @@ def folder(tmp_path):
 
 
 def test_the_configuration_comes_back_as_it_was(folder):
-    config = runs.make_config(sampling__edit_start=0.0, source__name="toy")
+    config = runs.make_config(sampling__edit_start=0.0, source__name="toy", data__dir="/data")
     workdir.save_config(folder, config)
     saved = workdir.load_config(folder)
     assert saved.to_json() == config.to_json()
@@ -60,7 +60,7 @@ def test_a_run_of_an_earlier_version_goes_on(folder):
     del old["init_from"], old["optimizer"]["freeze"], old["sampling"]["top_k"]
     (folder / workdir.CONFIG).write_text(json.dumps(old))
     assert json.loads(workdir.load_config(folder).to_json()) == json.loads(
-        runs.make_config().to_json()
+        path_keys.make_absolute(runs.make_config()).to_json()
     )
     workdir.check_config(folder, runs.make_config())
     with pytest.raises(UserError, match=r"optimizer.freeze: '' there, 'tower' now"):
@@ -69,7 +69,22 @@ def test_a_run_of_an_earlier_version_goes_on(folder):
 
 @pytest.mark.parametrize(
     "change",
-    [{"steps": 12}, {"sampling__steps": 9}, {"mesh__data": 1}, {"evaluation__nfe": (1,)}],
+    [
+        {"steps": 12},
+        {"sampling__steps": 9},
+        {"mesh__data": 1},
+        {"evaluation__nfe": (1,)},
+        {"model__remat": "full"},
+        {"model__scan_unroll": 2},
+        {"data__num_workers": 3},
+        {"data__cache_size": 7},
+        {"data__num_prepare_workers": 2},
+        {"logging__every": 3},
+        {"sampling__preview_every": 5},
+        {"compilation_cache": True},
+        {"profile_steps": (1, 2)},
+        {"checkpoint__skip_damaged": True},
+    ],
 )
 def test_some_values_may_change(folder, change):
     write_run(folder)
@@ -128,3 +143,52 @@ def test_a_file_is_never_half_written(folder):
     with pytest.raises(TypeError):
         workdir.write_atomically(path, None)
     assert path.read_text() == "old"
+
+
+RELATIVE = {
+    "data.dir": "data",
+    "init_from": "other/run",
+    "evaluation.inception_weights": "nets/inception.pth",
+    "evaluation.clip_dir": "~/clip",
+}
+
+
+def test_paths_are_absolute_in_a_saved_configuration(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", "/home/ada")
+    changes = {name.replace(".", "__"): path for name, path in RELATIVE.items()}
+    (folder / "run").mkdir()
+    workdir.save_config(folder / "run", runs.make_config(**changes))
+    saved = json.loads((folder / "run" / workdir.CONFIG).read_text())
+    assert saved["data"]["dir"] == f"{folder}/data"
+    assert saved["init_from"] == f"{folder}/other/run"
+    assert saved["evaluation"]["inception_weights"] == f"{folder}/nets/inception.pth"
+    assert saved["evaluation"]["clip_dir"] == "/home/ada/clip"
+
+
+def test_the_request_to_skip_holds_for_one_call(folder):
+    workdir.save_config(folder, runs.make_config(checkpoint__skip_damaged=True))
+    assert not workdir.load_config(folder).checkpoint.skip_damaged
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"name": "tiny"'])
+def test_a_damaged_configuration_is_named(folder, text):
+    (folder / workdir.CONFIG).write_text(text)
+    with pytest.raises(UserError, match=r"config.json: the file is damaged"):
+        workdir.load_config(folder)
+
+
+def test_reading_waits_for_no_one_and_writes_nothing(folder):
+    with workdir.read_lock(folder), workdir.read_lock(folder):
+        assert list(folder.iterdir()) == []
+    in_use = pytest.raises(UserError, match="in use by another run")
+    with workdir.lock(folder), in_use, workdir.read_lock(folder):
+        pass
+    with workdir.read_lock(folder), in_use, workdir.lock(folder):
+        pass
+
+
+def test_a_check_before_reading_deletes_nothing(folder):
+    (folder / workdir.TOKENIZER).write_text("learned")
+    workdir.check_config(folder, runs.make_config(), may_write=False)
+    assert (folder / workdir.TOKENIZER).exists()

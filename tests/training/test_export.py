@@ -101,7 +101,8 @@ def test_by_the_command_line(folder, tmp_path, cli):
 
 REFUSED = [
     (["--mode=export", "--workdir={run}"], "--output"),
-    (["--mode=sample", "--workdir={run}", "--output=x"], "--output"),
+    (["--workdir={run}", "--output=x"], "--output=x: --mode=train does not accept it"),
+    (["--mode=prepare", "--workdir={run}", "--output=x"], "--output=x: --mode=prepare"),
     (["--mode=export", "--workdir={run}", "--output={run}"], "folder of a run"),
     (["--workdir={given}"], "cannot be trained"),
 ]
@@ -133,7 +134,7 @@ def test_damaged_weights_are_told(export_folder, tmp_path):
 
 def test_what_float16_cannot_hold_is_told(tmp_path, monkeypatch):
     system, run = runs.trained_run()
-    monkeypatch.setattr(export, "load_ema_params", lambda *_: {"a": {"b": np.float32([1e6])}})
+    monkeypatch.setattr(export, "load_ema_params", lambda *_, **__: {"a": {"b": np.float32([1e6])}})
     with pytest.raises(of.UserError, match="a/b"):
         export.export(system.config, run, epath.Path(tmp_path), None)
     assert list(tmp_path.iterdir()) == []

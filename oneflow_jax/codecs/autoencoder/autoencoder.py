@@ -43,6 +43,10 @@ class Autoencoder:
         """
         return cls(*diffusers_weights.load(folder))
 
+    def save(self, folder: epath.Path) -> None:
+        """Write the autoencoder to a folder in the layout of diffusers, as `load` reads it."""
+        diffusers_weights.save(folder, self.architecture, self.params)
+
     def __getstate__(self) -> tuple[Architecture, PyTree]:
         # Compiled programs are not pickled: the process that unpickles compiles them again.
         return self.architecture, self.params

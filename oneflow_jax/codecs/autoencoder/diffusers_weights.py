@@ -155,11 +155,12 @@ def _find_file(folder: epath.Path) -> epath.Path:
     """Return the path of the safetensors file in a folder."""
     if (folder / WEIGHTS_FILE).exists():
         return folder / WEIGHTS_FILE
-    candidates = sorted(folder.glob("*.safetensors"))
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        names = ", ".join(path.name for path in candidates)
+    # The `glob` of `epath.Path` would read wildcards in the folder's name too.
+    found = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(path.name for path in found)
         raise UserError(
             f"{folder} has several .safetensors files ({names}). Keep only the one to load, or "
             f"rename it to {WEIGHTS_FILE}."

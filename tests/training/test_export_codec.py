@@ -1,0 +1,89 @@
+"""Tests that the export of a model on latents or image tokens carries its autoencoder."""
+
+import shutil
+
+import numpy as np
+import pytest
+from etils import epath
+
+from configs import common
+from oneflow_jax.build import data
+from oneflow_jax.codecs.autoencoder import diffusers_weights
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import workdir
+from oneflow_jax.training import export
+from tests import runs
+from tests.codecs.autoencoder import small_models
+
+PIXELS = 4
+ARCHITECTURES = {"vae": small_models.KL, "vq": small_models.VQ}
+
+
+def make_config(kind, tmp_path):
+    architecture = ARCHITECTURES[kind]
+    path = epath.Path(tmp_path / "autoencoder")
+    diffusers_weights.save(path, architecture, small_models.random_params(architecture, 0))
+    config = runs.make_config().copy_and_resolve_references().unlock()
+    config.source = {"name": "toy", "documents": 20}
+    config.data.dir = str(tmp_path / "data")
+    config.codec = (
+        common.latent_codec(str(path), pixels=PIXELS, patch=2)
+        if kind == "vae"
+        else common.vq_codec(str(path), pixels=PIXELS)
+    )
+    if kind == "vq":
+        common.set_paradigm(config, "chameleon")
+    return config.lock()
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def exported(request, tmp_path, monkeypatch):
+    """Return the layout of a run, and its export; all that the export was made from is deleted."""
+    config = make_config(request.param, tmp_path)
+    folder = epath.Path(tmp_path / "run")
+    folder.mkdir()
+    layout = data.make_layout(config, folder)
+    params = {"a": {"b": np.float32([1.0])}}
+    monkeypatch.setattr(export, "load_ema_params", lambda *_, **__: params)
+    output = epath.Path(tmp_path / "given [1]")
+    export.export(config, folder, output, None, autoencoder=layout.codec.autoencoder)
+    for name in ("run", "autoencoder", "data"):
+        shutil.rmtree(tmp_path / name)
+    return layout, output
+
+
+def test_it_decodes_as_the_run_did_on_another_machine(exported, tmp_path, monkeypatch):
+    layout, output = exported
+    moved = epath.Path(tmp_path / "elsewhere")
+    output.rename(moved)
+    (tmp_path / "working").mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+    config = workdir.load_config(moved)
+    assert config.codec.path == str(moved / workdir.CODEC)
+    again = data.make_layout(config, moved)
+    codec, before = again.codec, layout.codec
+    assert codec.autoencoder.fingerprint == before.autoencoder.fingerprint
+    if hasattr(before, "mean"):
+        assert (codec.mean, codec.std) == (before.mean, before.std)
+    latents = np.random.default_rng(0).normal(size=(2, 2, 2, 3)).astype(np.float32)
+    channels = before.autoencoder.architecture.channels
+    latents = np.resize(latents, (2, 2, 2, channels))
+    np.testing.assert_array_equal(
+        codec.autoencoder.decode(latents), before.autoencoder.decode(latents)
+    )
+    assert list((tmp_path / "working").iterdir()) == []
+
+
+def test_a_configuration_of_a_file_finds_it_too(exported):
+    _, output = exported
+    assert sorted(path.name for path in output.iterdir()) == [
+        "codec", "config.json", "latents.json", "tokenizer.model", "weights.safetensors",
+    ]  # fmt: skip
+    assert data.abstract_layout(workdir.load_config(output)).codec.pixels == PIXELS
+
+
+def test_an_export_without_its_autoencoder_says_what_is_missing(exported):
+    _, output = exported
+    shutil.rmtree(output / workdir.CODEC)
+    with pytest.raises(UserError, match=r"codec\.path=.*no such folder"):
+        data.make_layout(workdir.load_config(output), output)
