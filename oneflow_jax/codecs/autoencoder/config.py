@@ -39,6 +39,8 @@ _MAX_COUNTS = {
 
 _SWITCHES = ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv")
 
+_SEQUENCES = ("block_out_channels", "latents_mean", "latents_std")
+
 _IGNORED_KEYS = ("sample_size", "force_upcast")
 """Keys of diffusers that do not affect the network."""
 
@@ -207,9 +209,9 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
     given = {name: value for name, value in given.items() if value is not None}
     if kind == "VQModel":
         given.setdefault("latent_channels", 3)  # The default of diffusers differs by kind.
-    given = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
-    }
+    for name in _SEQUENCES:
+        if isinstance(given.get(name), list):
+            given[name] = tuple(given[name])
     try:
         architecture = Architecture(kind=kind, **given)
     except UserError as error:

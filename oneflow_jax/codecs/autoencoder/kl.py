@@ -85,9 +85,9 @@ class AutoencoderKL(nn.Module):
             latents = latents * std / self.architecture.scaling_factor + mean
         return self.decode(latents)
 
-    def _latent_statistics(self) -> tuple[Float[Array, "C"], Float[Array, "C"]]:
-        architecture = self.architecture
-        return jnp.float32(architecture.latents_mean), jnp.float32(architecture.latents_std)
+    def _latent_statistics(self) -> tuple[Float[Array, "1 1 1 C"], Float[Array, "1 1 1 C"]]:
+        mean, std = self.architecture.latents_mean, self.architecture.latents_std
+        return jnp.float32(mean).reshape(1, 1, 1, -1), jnp.float32(std).reshape(1, 1, 1, -1)
 
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
         """Reconstruct images from the mean of their latents."""
