@@ -1,6 +1,15 @@
 """Exceptions that `main` prints as one message, without a traceback, and checks that raise them."""
 
+import numbers
 from collections.abc import Iterable
+
+import numpy as np
+
+INT32_MAX = 2**31 - 1
+"""Largest integer of a program on the device."""
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+"""Largest number of a program on the device."""
 
 
 class UserError(Exception):
@@ -35,7 +44,7 @@ def check_between(field: str, value: float | None, minimum: float, maximum: floa
 
 
 def check_fraction(
-    field: str, value: float, *, allow_zero: bool = True, allow_one: bool = True
+    field: str, value: object, *, allow_zero: bool = True, allow_one: bool = True
 ) -> None:
     """Check that a number is from 0 to 1.
 
@@ -46,13 +55,60 @@ def check_fraction(
         allow_one: whether the value may be 1.
 
     Raises:
-        UserError: the value is outside, or NaN.
+        UserError: the value is not a number, NaN, or outside.
     """
-    if 0 < value < 1 or (allow_zero and value == 0) or (allow_one and value == 1):
-        return
-    low = "at least 0" if allow_zero else "above 0"
-    high = "at most 1" if allow_one else "below 1"
-    raise UserError(f"{field}={value}: out of range. Give a number {low} and {high}.")
+    check_real(field, value, 0, 1, allow_minimum=allow_zero, allow_maximum=allow_one)
+
+
+def check_integer(field: str, value: object, minimum: int, maximum: int = INT32_MAX) -> None:
+    """Check that a value is an integer in a range; NumPy integers are integers, bools are not.
+
+    Raises:
+        UserError: the value is of another type, or outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise UserError(f"{field}={value!r}: not a whole number. Give {minimum} or more.")
+    if value < minimum:
+        raise UserError(f"{field}={value}: too small. Give {minimum} or more.")
+    if value > maximum:
+        raise UserError(f"{field}={value}: too large. Give {minimum} to {maximum}.")
+
+
+def check_real(
+    field: str,
+    value: object,
+    minimum: float = -FLOAT32_MAX,
+    maximum: float = FLOAT32_MAX,
+    *,
+    allow_minimum: bool = True,
+    allow_maximum: bool = True,
+) -> None:
+    """Check that a value is a number in a range, also after it is rounded to float32.
+
+    Args:
+        field: the name of the value, for the message.
+        value: the value to check. NumPy numbers are numbers, bools are not.
+        minimum: the lower limit.
+        maximum: the upper limit.
+        allow_minimum: whether the value may equal the lower limit.
+        allow_maximum: whether the value may equal the upper limit.
+
+    Raises:
+        UserError: the value is of another type, NaN, infinite or outside.
+    """
+    low = f"at least {minimum:g}" if allow_minimum else f"above {minimum:g}"
+    high = f"at most {maximum:g}" if allow_maximum else f"below {maximum:g}"
+    bounds = [low] * (minimum > -FLOAT32_MAX) + [high] * (maximum < FLOAT32_MAX)
+    advice = f"Give a {'' if bounds else 'finite '}number {' and '.join(bounds)}".rstrip() + "."
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise UserError(f"{field}={value!r}: not a number. {advice}")
+    if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
+        raise UserError(f"{field}={value}: not a finite float32 number. {advice}")
+    for number in (float(value), float(np.float32(value))):
+        above = number > minimum or (allow_minimum and number == minimum)
+        below = number < maximum or (allow_maximum and number == maximum)
+        if not (above and below):
+            raise UserError(f"{field}={value}: out of range. {advice}")
 
 
 def check_one_of(field: str, value: object, choices: Iterable[object]) -> None:

@@ -99,7 +99,11 @@ def run(config: ml_collections.ConfigDict) -> None:
         _run_aot(config, folder)
         return
     from oneflow_jax.build import system as system_lib
+    from oneflow_jax.build import values
 
+    values.validate(config)
+    if MODE.value in ("train", "prepare") and "models" not in config:
+        values.validate_training(config)
     system_lib.check_platform(config)
     lock = workdir.read_lock if reads else workdir.lock
     with distributed.watch_peers(folder / workdir.CHECKPOINTS), lock(folder):
@@ -117,7 +121,9 @@ def run(config: ml_collections.ConfigDict) -> None:
 def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     from oneflow_jax.aot import run as aot_run
     from oneflow_jax.aot import topologies
+    from oneflow_jax.build import values
 
+    values.validate(config)
     if "models" in config or "autoencoder" in config:
         raise UserError("--mode=aot: this configuration does not train a document model.")
     topologies.force_cpu_backend()

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "canvas": LEAVES,
     "runtime": LEAVES,
     "codecs": LEAVES,
-    "codecs/autoencoder": LEAVES | {"codecs"},
+    "codecs/autoencoder": LEAVES | {"codecs", "pretrained"},
     "pretrained": LEAVES,
     "flows": DEVICE,
     "nn": DEVICE,

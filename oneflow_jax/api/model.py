@@ -19,7 +19,7 @@ from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_integer
 from oneflow_jax.runtime import host, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
@@ -95,9 +95,8 @@ class Model:
         Raises:
             UserError: the prompt or an option is invalid.
         """
-        if not isinstance(samples, int) or samples < 1:
-            raise UserError(f"samples={samples!r}: must be a positive integer.")
-        return self._generate_documents([self._to_internal(prompt)] * samples, options)
+        check_integer("samples", samples, 1)
+        return self._generate_documents([self._to_internal(prompt)] * int(samples), options)
 
     def generate_batch(
         self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]

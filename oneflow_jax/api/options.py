@@ -6,10 +6,9 @@ from typing import Any, TypedDict
 import ml_collections
 import numpy as np
 
-from oneflow_jax.errors import UserError, check_between
+from oneflow_jax.build import values
+from oneflow_jax.errors import UserError
 from oneflow_jax.runtime.renamed_keys import RENAMED
-
-NUM_SEEDS = 2**31
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -61,9 +60,10 @@ def override_config(
     copy = config.copy_and_resolve_references().lock()
     for name, value in overrides.items():
         # ml_collections accepts None for every type, and a bool for a number.
-        plain = value.item() if isinstance(value, np.generic) else value
+        plain = _to_plain(value)
         try:
             before = _get_value(copy, name)
+            values.validate_key(name, plain)
             if plain is None or isinstance(plain, bool) != isinstance(before, bool):
                 raise TypeError(f"must be of type {type(before).__name__}, like {before!r}.")
             copy.update_from_flattened_dict({name: plain})
@@ -102,10 +102,15 @@ def apply_options(
             )
             + f"The options are {', '.join(SamplingOptions.__annotations__)}."
         )
-    values = dict(options) | ({} if start is None else {"edit_start": start})
-    new = override_config(config, {f"sampling.{name}": value for name, value in values.items()})
-    check_between("sampling.seed", new.sampling.seed, 0, NUM_SEEDS - 1)
-    return new
+    chosen = dict(options) | ({} if start is None else {"edit_start": start})
+    return override_config(config, {f"sampling.{name}": value for name, value in chosen.items()})
+
+
+def _to_plain(value: object) -> object:
+    """Convert NumPy numbers to those of Python, also within tuples and lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(_to_plain, value)) if type(value) in (tuple, list) else value
 
 
 def _get_value(config: ml_collections.ConfigDict, name: str) -> Any:  # noqa: ANN401 - any type

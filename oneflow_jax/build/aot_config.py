@@ -5,11 +5,18 @@ import math
 
 import ml_collections
 
+from oneflow_jax.build import values
+
 
 def fit_config(
     config: ml_collections.ConfigDict, num_chips: int, num_slices: int, per_device_batch: int | None
 ) -> ml_collections.ConfigDict:
-    """Set mesh.slices, mesh.fsdp and the batch size for a number of chips and slices."""
+    """Set mesh.slices, mesh.fsdp and the batch size for a number of chips and slices.
+
+    Raises:
+        UserError: a value of the configuration is outside the range of its key.
+    """
+    values.validate(config)
     config = ml_collections.ConfigDict(config.to_dict())
     fits = {"slices": num_slices, "fsdp": math.gcd(config.mesh.fsdp, num_chips // num_slices)}
     for axis, size in fits.items():

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import math
-import operator
 from collections.abc import Callable
 
 import jax
@@ -13,11 +11,12 @@ import optax
 from jaxtyping import UInt8
 
 from oneflow_jax.autoencoder_training import loss_terms, metrics, objectives, step
+from oneflow_jax.build import values
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.codecs.autoencoder import kl, vq
 from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.data import pipeline, sources, streams
-from oneflow_jax.errors import UserError, check_at_least, check_fraction
+from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import lpips
 from oneflow_jax.runtime import sharding
 from oneflow_jax.shapes import Array, Key, PyTree
@@ -25,26 +24,6 @@ from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import update
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
-
-POSITIVE_KEYS = (
-    "steps",
-    "batch_size",
-    "grad_accum_steps",
-    "data.pixels",
-    "data.num_streams",
-    "logging.every",
-    "checkpoint.max_to_keep",
-    "evaluation.every",
-    "evaluation.num_samples",
-    "evaluation.pca_images",
-    "evaluation.batch_size",
-    "autoencoder.layers_per_block",
-    "autoencoder.latent_channels",
-    "autoencoder.norm_num_groups",
-    "autoencoder.num_vq_embeddings",
-    "autoencoder.vq_embed_dim",
-)
-"""Keys of the configuration that must be at least 1 where they are set."""
 
 IMAGE_CHANNEL_KEYS = ("in_channels", "out_channels")
 
@@ -179,7 +158,7 @@ def system(config: ml_collections.ConfigDict, for_training: bool = True) -> Syst
     Raises:
         UserError: a value of the configuration is invalid, or values contradict each other.
     """
-    _check_positive(config)
+    values.validate(config)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     if mesh.shape["context"] > 1:
         raise UserError(
@@ -221,17 +200,6 @@ def architecture(config: ml_collections.ConfigDict) -> Architecture:
     return shape
 
 
-def _check_positive(config: ml_collections.ConfigDict) -> None:
-    values = config.to_dict()
-    for field in POSITIVE_KEYS:
-        *sections, name = field.split(".")
-        value = functools.reduce(operator.getitem, sections, values).get(name)
-        if value is not None:
-            check_at_least(field, value, 1)
-    for index, width in enumerate(config.autoencoder.block_out_channels):
-        check_at_least(f"autoencoder.block_out_channels[{index}]", width, 1)
-
-
 def _make_objective(
     config: ml_collections.ConfigDict, shape: Architecture, for_training: bool
 ) -> objectives.Objective:
@@ -243,12 +211,6 @@ def _make_objective(
             f"autoencoder.kind={shape.kind!r} needs objective.{missing[0]}, which is missing. Use "
             "configs/codec.py:kl for AutoencoderKL, or configs/codec.py:vq for VQModel."
         )
-    for name in needed:
-        if not 0 <= given[name] < math.inf:
-            raise UserError(
-                f"objective.{name}={given[name]}: negative or not finite. Give 0 or more."
-            )
-    check_fraction("objective.dead_code_restart_prob", given.get("dead_code_restart_prob", 0))
     compared = _make_loss_terms(config) if for_training else ()
     if shape.kind == "AutoencoderKL":
         return objectives.KL(kl.AutoencoderKL(shape), compared, given.kl_weight)

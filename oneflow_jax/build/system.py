@@ -8,7 +8,6 @@ instead of a configuration.
 import dataclasses
 import functools
 import logging
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +15,15 @@ import ml_collections
 import optax
 from etils import epath
 
-from oneflow_jax.build import data, evaluation, init_from, paradigms, sampling
+from oneflow_jax.build import data, evaluation, init_from, paradigms, sampling, values
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
-from oneflow_jax.errors import UserError, check_at_least, check_one_of
+from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base as base_lib
-from oneflow_jax.nn import attention_ops, backbone, splash_attention, two_tower
+from oneflow_jax.nn import backbone, splash_attention, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
@@ -34,23 +33,6 @@ from oneflow_jax.training import eval_loss, likelihood, step, update
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
-
-POSITIVE_KEYS = (
-    "steps",
-    "batch_size",
-    "grad_accum_steps",
-    "data.sequence_length",
-    "data.num_streams",
-    "logging.every",
-    "checkpoint.max_to_keep",
-    "evaluation.every",
-    "evaluation.time_bins",
-    "evaluation.num_samples",
-    "evaluation.batch_size",
-    "sampling.num_samples",
-    "sampling.steps",
-)
-"""Keys whose values must be at least 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +150,8 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
         UserError: a value in the configuration is wrong, or contradicts another one.
     """
     config = path_keys.expand_user(config)
+    values.validate(config)
     check_platform(config)
-    _check_positive(config)
     init_from.validate(config, folder)
     mesh = _make_mesh(config, jax.devices())
     streams.check_divisible(config.batch_size, config.data.num_streams)
@@ -187,7 +169,7 @@ def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]
     Raises:
         UserError: a value in the configuration is wrong, or contradicts another one.
     """
-    _check_positive(config)
+    values.validate(config)
     mesh = _make_mesh(config, devices)
     return _assemble(config, mesh, data.abstract_layout(config))
 
@@ -253,23 +235,17 @@ def supported_suite(system: System) -> base_lib.EvalSuite:
     return dataclasses.replace(whole, tasks=able)
 
 
-def _check_positive(config: ml_collections.ConfigDict) -> None:
-    for field in POSITIVE_KEYS:
-        check_at_least(field, operator.attrgetter(field)(config), 1)
-
-
 def _make_model(
     config: ml_collections.ConfigDict, vocab_size: int, paradigm: base.Paradigm
 ) -> Model:
-    values = config.model.to_dict()
-    embed_width = values.pop("embed_width")
-    check_one_of("model.remat", values["remat"], backbone.REMAT)
-    if values["head_width"] % 8 or values["heads"] % values["kv_heads"]:
+    sizes = config.model.to_dict()
+    embed_width = sizes.pop("embed_width")
+    if sizes["head_width"] % 8 or sizes["heads"] % sizes["kv_heads"]:
         raise UserError(
-            f"model: head_width={values['head_width']} must be a multiple of 8, and heads="
-            f"{values['heads']} must be a multiple of kv_heads={values['kv_heads']}."
+            f"model: head_width={sizes['head_width']} must be a multiple of 8, and heads="
+            f"{sizes['heads']} must be a multiple of kv_heads={sizes['kv_heads']}."
         )
-    size = backbone.TransformerConfig(**values | {"dtype": jnp.dtype(values["dtype"])})
+    size = backbone.TransformerConfig(**sizes | {"dtype": jnp.dtype(sizes["dtype"])})
     make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
     return make(
         config=size,
@@ -284,7 +260,6 @@ def _check_attention(
     config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
 ) -> None:
     way, platform = config.model.attention, mesh.devices.flat[0].platform
-    check_one_of("model.attention", way, attention_ops.IMPLEMENTATIONS)
     if way == "splash" and paradigm.attention_pattern not in splash_attention.SUPPORTED_MASKS:
         raise UserError(
             "model.attention='splash': the kernel supports only causal and bidirectional masks. In "

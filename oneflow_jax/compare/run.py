@@ -18,11 +18,11 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from oneflow_jax.build import evaluation
+from oneflow_jax.build import evaluation, values
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.compare import aggregate, captions, measure, page, rooflines, runs
 from oneflow_jax.data import emoji_concepts
-from oneflow_jax.errors import UserError, check_at_least, check_fraction
+from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import interleaved
 from oneflow_jax.runtime import host, storage, workdir
 
@@ -83,13 +83,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     Raises:
         UserError: a value is invalid, or packages are missing.
     """
-    for field in ("train_flops", "num_samples", "latency_repeats"):
-        check_at_least(field, config[field], 1)
-    check_fraction(
-        "text_pretrain_fraction", config.text_pretrain_fraction, allow_zero=False, allow_one=False
-    )
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in config.seeds)
-    if not config.seeds or not whole or len(set(config.seeds)) < len(config.seeds):
+    values.validate(config)
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise UserError(f"seeds={config.seeds}: give one or more different integers, 0 or greater.")
     order, names = list(config.models_shown), sorted(config.models)
     if not order or len(set(order)) < len(order) or set(order) - set(names):

@@ -11,7 +11,7 @@ import PIL.Image
 from oneflow_jax.api.model import Model, load
 from oneflow_jax.api.slides import TrajectoryViewer
 from oneflow_jax.data import prompt as prompts
-from oneflow_jax.errors import UserError, check_between, check_one_of
+from oneflow_jax.errors import UserError, check_one_of, check_real
 from oneflow_jax.runtime import storage, workdir
 from oneflow_jax.shipped import PRETRAINED
 from oneflow_jax.viewer import templates
@@ -135,7 +135,11 @@ def _generate(
         ("seed", seed, 0, 2**31 - 1),
         ("guidance", guidance, 0, 20),
     ):
-        check_between(field, value, least, most)
+        check_real(field, value, least, most)
+    # A browser's numbers are floats.
+    for field, value in (("steps", steps), ("seed", seed)):
+        if value != int(value):
+            raise UserError(f"{field}={value}: not a whole number. Give one.")
     yield _render_status(f"Loading {name} ...")
     model = models[name]
     options = {"steps": int(steps), "seed": int(seed), "image_guidance_scale": float(guidance)}

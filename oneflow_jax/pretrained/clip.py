@@ -27,7 +27,7 @@ from oneflow_jax.pretrained.clip_network import TextParams, VisionParams
 from oneflow_jax.pretrained.tensors import TensorFile
 from oneflow_jax.pretrained.weights import INSTALL_HINT
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 """Names of weight files; the first one that exists is read."""
 
 TOKENIZER_FILE = "tokenizer.json"

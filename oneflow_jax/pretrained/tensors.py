@@ -6,7 +6,7 @@ import safetensors.numpy
 from etils import epath
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.pretrained import weights
+from oneflow_jax.pretrained import shards, weights
 from oneflow_jax.shapes import Float
 
 
@@ -14,7 +14,7 @@ class TensorFile:
     """The tensors of one file; callers take them one by one, until none is left."""
 
     def __init__(self, path: epath.Path) -> None:
-        """Read a `.safetensors` file, or else a PyTorch state dict.
+        """Read a `.safetensors` file, shards by their index, or else a PyTorch state dict.
 
         Raises:
             UserError: the file does not exist or cannot be read.
@@ -22,17 +22,19 @@ class TensorFile:
         if not path.is_file():
             raise UserError(f"{path}: the file does not exist. Download it, or correct the path.")
         self.path = path
-        self.tensors = (
-            _read_safetensors(path)
-            if path.suffix == ".safetensors"
-            else weights.read_torch_pickle(path)
-        )
+        if path.name.endswith(shards.INDEX_SUFFIX):
+            self.tensors = shards.read_shards(path, _read_safetensors)
+        elif path.suffix == ".safetensors":
+            self.tensors = _read_safetensors(path)
+        else:
+            self.tensors = weights.read_torch_pickle(path)
 
     def pop(self, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
         """Remove a tensor and return it in float32.
 
         Raises:
-            UserError: the tensor is missing, has another shape, or is not of a float type.
+            UserError: the tensor is missing, has another shape, is not of a float type, or is not
+                finite.
         """
         if name not in self.tensors:
             raise UserError(
@@ -45,7 +47,14 @@ class TensorFile:
                 f"{self.path}: tensor {name} is {value.dtype} {value.shape}, but should be float "
                 f"{shape}. Check that the file belongs to this network."
             )
-        return value.astype(np.float32)
+        with np.errstate(over="ignore"):
+            converted = value.astype(np.float32)
+        if not np.isfinite(converted).all():
+            raise UserError(
+                f"{self.path}: tensor {name} has numbers that are NaN or infinite in float32. "
+                "Download the file again."
+            )
+        return converted
 
     def discard(self, *suffixes: str) -> None:
         """Remove the tensors whose names have one of the suffixes."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import math
 import pathlib
 import re
 import subprocess
@@ -209,8 +210,24 @@ OPTIONS = [
     ({"steps": 0}, ["sampling.steps=0"]),
     ({"steps": 2.5}, ["sampling.steps=2.5"]),
     ({"steps": "many"}, ["sampling.steps", "many"]),
-    ({"steps": None}, ["sampling.steps", "int"]),
-    ({"steps": True}, ["sampling.steps", "int"]),
+    ({"steps": None}, ["sampling.steps=None", "whole number"]),
+    ({"steps": True}, ["sampling.steps=True", "whole number"]),
+    ({"steps": 2**64}, ["sampling.steps=18446744073709551616"]),
+    ({"steps": math.inf}, ["sampling.steps=inf"]),
+    ({"image_guidance_scale": math.nan}, ["sampling.image_guidance_scale=nan"]),
+    ({"image_guidance_scale": math.inf}, ["sampling.image_guidance_scale=inf"]),
+    ({"image_guidance_scale": -1.0}, ["sampling.image_guidance_scale=-1"]),
+    ({"image_guidance_scale": "2"}, ["sampling.image_guidance_scale='2'", "number"]),
+    ({"image_guidance_scale": 10**400}, ["sampling.image_guidance_scale=1000"]),
+    ({"text_guidance_scale": np.float32("-inf")}, ["sampling.text_guidance_scale=-inf"]),
+    ({"temperature": math.nan}, ["sampling.temperature=nan"]),
+    ({"top_p": True}, ["sampling.top_p=True"]),
+    ({"remask_prob": math.nan}, ["sampling.remask_prob=nan"]),
+    ({"solver": None}, ["sampling.solver=None", "heun"]),
+    ({"seed": 2**63}, ["seed=9223372036854775808"]),
+    ({"seed": 1.5}, ["seed=1.5"]),
+    ({"samples": True}, ["samples=True"]),
+    ({"samples": 2.0}, ["samples=2.0"]),
     ({"solver": "rk99"}, ["rk99", "heun"]),
     ({"time_grid": "square"}, ["square", "cosine"]),
     ({"temperature": 0.5}, ["temperature", "oneflow"]),
@@ -253,7 +270,18 @@ def test_wrong_prompts(model, prompt, message):
         model.generate(prompt)
 
 
+def test_numpy_numbers_are_options(model):
+    numbers = {"steps": np.int16(1), "seed": np.uint64(3), "image_guidance_scale": np.float32(1)}
+    documents = model.generate("<image>", samples=np.int64(2), **numbers)
+    assert len(documents) == 2
+    plain = {"steps": 1, "seed": 3, "image_guidance_scale": 1.0}
+    assert documents == model.generate("<image>", samples=2, **plain)
+
+
 def test_wrong_calls(model):
+    for start in (math.nan, 0, "half"):
+        with pytest.raises(of.UserError, match=f"sampling.edit_start={start!r}"):
+            model.edit("red", start=start)
     with pytest.raises(of.UserError, match="list of prompts"):
         model.generate_batch("<image>")
     with pytest.raises(of.UserError, match="gap"):
@@ -321,6 +349,12 @@ FOLDERS = [
     ({"sampling": 3}, ["sampling", "3"]),
     ({"mesh.data": 3}, ["mesh", "8"]),
     ({"platform": "tpu"}, ["TPU"]),
+    ({"platform": "abacus"}, ["platform='abacus'", "tpu"]),
+    ({"model.dtype": "float31"}, ["model.dtype='float31'", "bfloat16"]),
+    ({"evaluation.batch_size": 0}, ["evaluation.batch_size=0"]),
+    ({"sampling.image_guidance_scale": math.nan}, ["sampling.image_guidance_scale=nan"]),
+    ({"mesh.data": 0}, ["mesh.data=0"]),
+    ({"seed": -1}, ["seed=-1"]),
 ]
 
 

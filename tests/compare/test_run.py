@@ -126,7 +126,7 @@ def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished_compari
             {"models__dalle__evaluation__full_metrics": False},
             "dalle.evaluation.full_metrics=False",
         ),
-        ({"seeds": ("a",)}, "seeds=.*integers"),
+        ({"seeds": ("a",)}, r"seeds\[0\]='a': not a whole number"),
         ({"models_shown": ("dalle", "dalle")}, "models_shown=.*each only once"),
         (
             {"models_shown": ("dalle", "gpt")},

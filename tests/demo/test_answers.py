@@ -1,6 +1,7 @@
 """Tests of the demo's answers: documents as they form, and error messages."""
 
 import html
+import math
 import re
 import shutil
 
@@ -68,7 +69,15 @@ MISTAKES = [
     ({"text": "<image:2> <text>"}, "none yet"),
     ({"steps": 0}, "steps=0"),
     ({"steps": None}, "steps"),
+    ({"steps": "many"}, "steps='many'"),
+    ({"steps": 2.5}, "steps=2.5"),
+    ({"steps": math.nan}, "steps=nan"),
     ({"seed": -1}, "seed"),
+    ({"seed": True}, "seed=True"),
+    ({"seed": 0.5}, "seed=0.5"),
+    ({"guidance": math.nan}, "guidance=nan"),
+    ({"guidance": -math.inf}, "guidance=-inf"),
+    ({"guidance": "strong"}, "guidance='strong'"),
     ({"guidance": 100}, "guidance"),
     ({"name": "another"}, "oneflow: tiny"),
 ]

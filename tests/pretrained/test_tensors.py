@@ -62,3 +62,26 @@ def test_files_that_cannot_be_read(tmp_path):
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(UserError, match=r"type 'BF16'\. Convert them to F32"):
         TensorFile(path)
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_tensors_that_are_not_finite_are_named(tmp_path, name, value):
+    tensors = write_tensors(tmp_path, name, {"w": np.asarray([1, value], "f4")})
+    with pytest.raises(UserError, match=rf"{name}: tensor w has numbers that are NaN or infinite"):
+        tensors.pop("w", (2,))
+
+
+def test_shards_with_an_index(tmp_path):
+    matrix = np.arange(6, dtype="f4").reshape(2, 3)
+    save_file({"w": matrix}, tmp_path / "a-1.safetensors")
+    save_file({"b": matrix[0]}, tmp_path / "a-2.safetensors")
+    index = epath.Path(tmp_path) / "a.safetensors.index.json"
+    index.write_text('{"weight_map": {"w": "a-1.safetensors", "b": "a-2.safetensors"}}')
+    tensors = TensorFile(index)
+    np.testing.assert_array_equal(tensors.pop("w", (2, 3)), matrix)
+    np.testing.assert_array_equal(tensors.pop("b", (3,)), matrix[0])
+    tensors.assert_empty()
+    (tmp_path / "a-2.safetensors").unlink()
+    with pytest.raises(UserError, match=r"a-2\.safetensors: the file does not exist"):
+        TensorFile(index)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from oneflow_jax.errors import UserError, check_one_of
+from oneflow_jax.errors import UserError, check_integer, check_one_of, check_real
 
 CONFIG_FILE = "config.json"
 
@@ -19,12 +19,27 @@ _SUPPORTED_VALUES = {
     "act_fn": ("silu",),
     "norm_type": ("group",),
     "lookup_from_codebook": (False,),
-    "latents_mean": (None,),
-    "latents_std": (None,),
 }
 """Supported values of keys for which diffusers has more options than this project."""
 
 _BLOCK_TYPE_KEYS = ("down_block_types", "up_block_types")
+
+_MAX_WIDTH = 2**16
+
+_MAX_COUNTS = {
+    "in_channels": _MAX_WIDTH,
+    "out_channels": _MAX_WIDTH,
+    "layers_per_block": 128,
+    "latent_channels": _MAX_WIDTH,
+    "norm_num_groups": _MAX_WIDTH,
+    "num_vq_embeddings": 2**24,  # Codes are stored as float32.
+    "vq_embed_dim": _MAX_WIDTH,
+}
+"""Fields that are counts, and their limits: a damaged number must not build a huge network."""
+
+_SWITCHES = ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv")
+
+_SEQUENCES = ("block_out_channels", "latents_mean", "latents_std")
 
 _IGNORED_KEYS = ("sample_size", "force_upcast")
 """Keys of diffusers that do not affect the network."""
@@ -47,6 +62,8 @@ class Architecture:
             and after the latents; a VQModel always has them.
         scaling_factor, shift_factor: normalization of the latents of an AutoencoderKL for
             diffusion models, (z - shift) * scaling.
+        latents_mean, latents_std: mean and standard deviation of each channel of the latents of an
+            AutoencoderKL, for the normalization (z - mean) * scaling / std; None for none.
         num_vq_embeddings: number of codes of a VQModel.
         vq_embed_dim: number of channels of a code vector; None means `latent_channels`.
     """
@@ -63,6 +80,8 @@ class Architecture:
     use_post_quant_conv: bool = True
     scaling_factor: float = 0.18215
     shift_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
     num_vq_embeddings: int = 256
     vq_embed_dim: int | None = None
 
@@ -70,15 +89,52 @@ class Architecture:
         """Check that a network can be built.
 
         Raises:
-            UserError: `kind` is unknown, or a width is not a multiple of `norm_num_groups`.
+            UserError: a value has another type or is out of range, a width is not a multiple of
+                `norm_num_groups`, or the statistics of the latents do not fit the channels.
         """
         check_one_of("autoencoder.kind", self.kind, KINDS)
+        for name, maximum in _MAX_COUNTS.items():
+            value = getattr(self, name)
+            if value is not None or name != "vq_embed_dim":
+                check_integer(f"autoencoder.{name}", value, 1, maximum)
+        for name in _SWITCHES:
+            if not isinstance(value := getattr(self, name), bool):
+                raise UserError(f"autoencoder.{name}={value!r}: give True or False.")
+        check_real("autoencoder.scaling_factor", self.scaling_factor, 0, allow_minimum=False)
+        if self.shift_factor is not None:
+            check_real("autoencoder.shift_factor", self.shift_factor)
+        self._check_widths()
+        self._check_latent_statistics()
+
+    def _check_widths(self) -> None:
+        _check_sequence("block_out_channels", self.block_out_channels)
+        for index, width in enumerate(self.block_out_channels):
+            check_integer(f"autoencoder.block_out_channels[{index}]", width, 1, _MAX_WIDTH)
         odd = [width for width in self.block_out_channels if width % self.norm_num_groups]
         if odd or not self.block_out_channels:
             raise UserError(
                 f"autoencoder block_out_channels={self.block_out_channels}: give multiples of "
                 f"norm_num_groups={self.norm_num_groups}."
             )
+
+    def _check_latent_statistics(self) -> None:
+        known = {"latents_mean": self.latents_mean, "latents_std": self.latents_std}
+        if set(known.values()) == {None}:
+            return
+        for name, values in known.items():
+            _check_sequence(name, values)
+            if self.kind == "VQModel" or len(values) != self.latent_channels:
+                raise UserError(
+                    f"autoencoder.{name}={values}: give latents_mean and latents_std of an "
+                    f"AutoencoderKL, one number for each of latent_channels={self.latent_channels},"
+                    " or neither."
+                )
+            for index, value in enumerate(values):
+                field = f"autoencoder.{name}[{index}]"
+                if name == "latents_std":
+                    check_real(field, value, 0, allow_minimum=False)
+                else:
+                    check_real(field, value)
 
     @property
     def downscale_factor(self) -> int:
@@ -100,6 +156,8 @@ class Architecture:
         vq_only = ("num_vq_embeddings", "vq_embed_dim")
         for name in vq_only if kind == "AutoencoderKL" else kl_only:
             del values[name]
+        if self.latents_mean is None:
+            del values["latents_mean"], values["latents_std"]
         levels = len(self.block_out_channels)
         blocks = {
             name: [plain] * levels
@@ -116,14 +174,14 @@ def read(folder: epath.Path) -> Architecture:
             message names the key and its value.
     """
     path = folder / CONFIG_FILE
-    if not path.exists():
+    if not path.is_file():
         raise UserError(
             f"{path}: the file does not exist. Give the folder of an autoencoder, with "
             f"{CONFIG_FILE} and a .safetensors file, as diffusers saves them."
         )
     try:
         values = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, Mapping):
         raise UserError(f"{path} does not hold a JSON object.")
@@ -146,18 +204,28 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
             raise UserError(
                 f"{path}: {name}={value!r} is not supported; only {_SUPPORTED_VALUES[name]} is."
             )
-        if name in _BLOCK_TYPE_KEYS and not set(value) <= set(_BLOCK_TYPES):
-            raise UserError(
-                f"{path}: {name}={value!r}: only {', '.join(_BLOCK_TYPES)} are supported."
-            )
     known = {name: values[name] for name in fields if name in values}
     # null means the default. Models with per-channel statistics have a null scaling_factor.
     known = {name: value for name, value in known.items() if value is not None}
     if kind == "VQModel":
         known.setdefault("latent_channels", 3)  # The default of diffusers differs by kind.
-    if "block_out_channels" in known:
-        known["block_out_channels"] = tuple(known["block_out_channels"])
+    for name in _SEQUENCES:
+        if isinstance(known.get(name), list):
+            known[name] = tuple(known[name])
     try:
-        return Architecture(kind=kind, **known)
-    except (TypeError, UserError) as error:
+        architecture = Architecture(kind=kind, **known)
+    except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    for name, block in zip(_BLOCK_TYPE_KEYS, _BLOCK_TYPES, strict=True):
+        blocks = [block] * len(architecture.block_out_channels)
+        if values.get(name) not in (None, blocks):
+            raise UserError(
+                f"{path}: {name}={values[name]!r}: only {block} is supported, once for each of "
+                f"block_out_channels={architecture.block_out_channels}."
+            )
+    return architecture
+
+
+def _check_sequence(name: str, values: object) -> None:
+    if not isinstance(values, tuple):
+        raise UserError(f"autoencoder.{name}={values!r}: not a sequence. Give numbers in brackets.")

@@ -26,6 +26,7 @@ from flax import traverse_util
 from oneflow_jax.codecs.autoencoder import config, models
 from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.errors import UserError
+from oneflow_jax.pretrained import shards
 from oneflow_jax.shapes import PyTree
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -55,7 +56,11 @@ def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
     """
     architecture = config.read(folder)
     path = _find_file(folder)
-    stored = _read_tensors(path)
+    if path.name.endswith(shards.INDEX_SUFFIX):
+        stored = shards.read_shards(path, _read_tensors)
+    else:
+        stored = _read_tensors(path)
+    stored = {_present_name(name): value for name, value in stored.items()}
     params = {}
     for ours, shape in _flatten(models.param_shapes(architecture)).items():
         name = _diffusers_name(ours)
@@ -148,19 +153,31 @@ def _convert_tensor(
         )
     if param_path[-1] == "kernel":
         value = value.transpose(_TORCH_TO_FLAX_AXES[value.ndim])
-    return value.astype(np.float32)
+    with np.errstate(over="ignore"):
+        converted = value.astype(np.float32)
+    if not np.isfinite(converted).all():
+        raise UserError(
+            f"{path}: tensor {_diffusers_name(param_path)} has numbers that are NaN or infinite in "
+            "float32. Download it again, or train it again."
+        )
+    return converted
 
 
 def _find_file(folder: epath.Path) -> epath.Path:
-    """Return the path of the safetensors file in a folder."""
+    """Return the path of the safetensors file in a folder, or of the index of several."""
     if (folder / WEIGHTS_FILE).exists():
         return folder / WEIGHTS_FILE
-    # The `glob` of `epath.Path` would read wildcards in the folder's name too.
-    found = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(path.name for path in found)
+    # The `glob` of `epath.Path` would read wildcards in the name of the folder, too.
+    candidates = sorted(
+        path for path in folder.iterdir() if path.name.endswith(shards.INDEX_SUFFIX)
+    )
+    candidates = candidates or sorted(
+        path for path in folder.iterdir() if path.suffix == ".safetensors"
+    )
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(path.name for path in candidates)
         raise UserError(
             f"{folder} has several .safetensors files ({names}). Keep only the one to load, or "
             f"rename it to {WEIGHTS_FILE}."
@@ -172,7 +189,7 @@ def _find_file(folder: epath.Path) -> epath.Path:
 
 
 def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
-    """Read all tensors of a file, by name; names of old files are replaced by current names."""
+    """Read all tensors of a file."""
     try:
         entries = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
@@ -193,10 +210,14 @@ def _iter_tensors(
                 f"one of {', '.join(_DTYPES)}."
             )
         value = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        yield (
-            _LEGACY_NAME_PATTERN.sub(lambda match: f"{match[1]}.{_LEGACY_NAMES[match[2]]}", name),
-            value,
-        )
+        yield name, value
+
+
+def _present_name(name: str) -> str:
+    """Return the present name of a tensor with an old name."""
+    return _LEGACY_NAME_PATTERN.sub(
+        lambda match: f"{match[1]}.{_LEGACY_NAMES[match[2]]}", name
+    )
 
 
 def _conversion_hint(folder: epath.Path) -> str:

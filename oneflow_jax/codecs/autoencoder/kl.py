@@ -68,12 +68,26 @@ class AutoencoderKL(nn.Module):
         return self.decoder(latents).astype(jnp.float32)
 
     def to_latents(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Encode pixels as the mean of the latents."""
-        return self.encode(pixels).mean
+        """Encode pixels as the mean of the latents.
+
+        With `latents_mean` and `latents_std` they are normalized, (z - mean) * scaling / std.
+        """
+        latents = self.encode(pixels).mean
+        if self.architecture.latents_mean is None:
+            return latents
+        mean, std = self._latent_statistics()
+        return (latents - mean) * self.architecture.scaling_factor / std
 
     def from_latents(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Decode latents to pixels."""
+        """Decode latents, as from `to_latents`, to pixels."""
+        if self.architecture.latents_mean is not None:
+            mean, std = self._latent_statistics()
+            latents = latents * std / self.architecture.scaling_factor + mean
         return self.decode(latents)
+
+    def _latent_statistics(self) -> tuple[Float[Array, "1 1 1 C"], Float[Array, "1 1 1 C"]]:
+        mean, std = self.architecture.latents_mean, self.architecture.latents_std
+        return jnp.float32(mean).reshape(1, 1, 1, -1), jnp.float32(std).reshape(1, 1, 1, -1)
 
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
         """Reconstruct images from the mean of their latents."""

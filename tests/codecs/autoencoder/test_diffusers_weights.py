@@ -241,3 +241,133 @@ def test_fingerprints_tell_architectures():
     assert diffusers_weights.fingerprint(rescaled, params) != diffusers_weights.fingerprint(
         small_models.KL, params
     )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "name", ["encoder.conv_in.bias", "decoder.mid_block.resnets.0.conv1.weight"]
+)
+def test_tensors_that_are_not_finite_are_named(folder, name, value):
+    def spoil(tensors):
+        tensors[name] = tensors[name].copy()
+        tensors[name].flat[-1] = value
+
+    rewrite_tensors(folder, spoil)
+    assert f"tensor {name} " in load_error(folder)
+    assert str(folder / diffusers_weights.WEIGHTS_FILE) in load_error(folder)
+
+
+def test_doubles_beyond_float32_are_not_finite(folder):
+    def spoil(tensors):
+        tensors["encoder.conv_in.bias"] = np.full(4, 1e300)
+
+    rewrite_tensors(folder, spoil)
+    assert "tensor encoder.conv_in.bias " in load_error(folder)
+
+
+INDEX_FILE = f"{diffusers_weights.WEIGHTS_FILE}.index.json"
+
+
+def shard(folder, change_index=lambda index: None, count=3):
+    """Split the weights file into shards with an index that `change_index` modifies in place."""
+    whole = folder / diffusers_weights.WEIGHTS_FILE
+    tensors = load_file(whole)
+    whole.unlink()
+    index = {"metadata": {"total_size": 1}, "weight_map": {}}
+    for n in range(count):
+        file = f"diffusion_pytorch_model-{n + 1:05}-of-{count:05}.safetensors"
+        chosen = {name: tensors[name] for name in sorted(tensors)[n::count]}
+        save_file(chosen, folder / file, {"format": "pt"})
+        index["weight_map"] |= dict.fromkeys(chosen, file)
+    change_index(index)
+    (folder / INDEX_FILE).write_text(json.dumps(index))
+
+
+def test_shards_with_an_index_are_read(folder):
+    _, expected = diffusers_weights.load(folder)
+    shard(folder)
+    architecture, params = diffusers_weights.load(folder)
+    assert architecture == small_models.KL
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_shards_with_an_index_of_any_name(folder):
+    _, expected = diffusers_weights.load(folder)
+    shard(folder)
+    (folder / INDEX_FILE).rename(folder / "vae.safetensors.index.json")
+    jax.tree.map(np.testing.assert_array_equal, diffusers_weights.load(folder)[1], expected)
+    (folder / "other.safetensors.index.json").write_text("{}")
+    assert "other.safetensors.index.json, vae.safetensors.index.json" in load_error(folder)
+
+
+def test_a_missing_shard_is_named(folder):
+    shard(folder)
+    (folder / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
+    assert "diffusion_pytorch_model-00002-of-00003.safetensors" in load_error(folder)
+    assert INDEX_FILE in load_error(folder)
+
+
+def test_a_truncated_shard_is_named(folder):
+    shard(folder)
+    path = folder / "diffusion_pytorch_model-00003-of-00003.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{path} is truncated" in load_error(folder)
+
+
+def test_an_infinite_tensor_in_a_shard_is_named(folder):
+    def spoil(tensors):
+        tensors["encoder.conv_in.bias"] = np.full(4, np.inf, np.float32)
+
+    rewrite_tensors(folder, spoil)
+    shard(folder)
+    assert "tensor encoder.conv_in.bias " in load_error(folder)
+
+
+ESCAPES = ["../secret.safetensors", "/etc/passwd.safetensors", "a/b.safetensors", "..", "",
+           "a\\b.safetensors", "gs://bucket/a.safetensors", "weights.bin", 3, None,
+           ["a"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=str)
+def test_an_index_names_only_files_beside_it(folder, name):
+    outside = folder.parent / "secret.safetensors"
+    outside.write_bytes((folder / diffusers_weights.WEIGHTS_FILE).read_bytes())
+    shard(folder, lambda index: index["weight_map"].update({"encoder.conv_in.bias": name}))
+    message = load_error(folder)
+    assert f"weight_map.encoder.conv_in.bias={name!r}" in message
+    assert INDEX_FILE in message
+
+
+def test_an_index_and_its_shards_agree(folder):
+    shard(folder, lambda index: index["weight_map"].pop("encoder.conv_in.bias"))
+    assert "tensor encoder.conv_in.bias is not in" in load_error(folder)
+
+
+def test_tensors_of_an_index_are_in_their_shards(folder):
+    first = "diffusion_pytorch_model-00001-of-00003.safetensors"
+    shard(folder, lambda index: index["weight_map"].update({"encoder.more": first}))
+    message = load_error(folder)
+    assert f"{folder / first}: tensor encoder.more is missing" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 100_000, "1" * 9_000],
+    ids=range(7),
+)
+def test_malformed_indices_are_named(folder, text):
+    shard(folder)
+    (folder / INDEX_FILE).write_text(text)
+    assert str(folder / INDEX_FILE) in load_error(folder)
+
+
+def test_old_names_in_shards(folder):
+    _, expected = diffusers_weights.load(folder)
+
+    def rename(tensors):
+        for name in [name for name in tensors if ".to_q." in name]:
+            tensors[name.replace(".to_q.", ".query.")] = tensors.pop(name)
+
+    rewrite_tensors(folder, rename)
+    shard(folder)
+    jax.tree.map(np.testing.assert_array_equal, diffusers_weights.load(folder)[1], expected)

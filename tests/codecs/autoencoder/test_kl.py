@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +65,25 @@ def test_results_are_float32_though_computed_in_bfloat16():
     actual = encode(params, small_models.random_pixels(2, 8, 8))
     assert actual.mean.dtype == actual.log_variance.dtype == jnp.float32
     assert decode(params, actual.mean).dtype == jnp.float32
+
+
+def test_statistics_of_latents_are_applied_per_channel_as_diffusers_does():
+    """Check (z - mean) * scaling / std, and its inverse, on channels with different statistics."""
+    plain = small_models.KL
+    mean, std = (0.5, -1.0, 2.0), (0.25, 2.0, 4.0)
+    normalized = dataclasses.replace(plain, latents_mean=mean, latents_std=std, scaling_factor=0.5)
+    params = small_models.random_params(plain)
+    pixels = small_models.random_pixels(2, 8, 12)
+    raw = np.asarray(small_models.jit_method(plain, "to_latents")(params, pixels))
+    latents = np.asarray(small_models.jit_method(normalized, "to_latents")(params, pixels))
+    for channel in range(3):
+        expected = (raw[..., channel] - mean[channel]) * 0.5 / std[channel]
+        np.testing.assert_allclose(latents[..., channel], expected, rtol=1e-5, atol=1e-5)
+    decoded = small_models.jit_method(normalized, "from_latents")(params, latents)
+    expected = small_models.jit_method(plain, "from_latents")(params, raw)
+    np.testing.assert_allclose(decoded, expected, rtol=1e-3, atol=1e-3)
+    # `encode` and `decode` keep unscaled latents.
+    np.testing.assert_array_equal(
+        small_models.jit_method(normalized, "decode")(params, raw),
+        small_models.jit_method(plain, "decode")(params, raw),
+    )

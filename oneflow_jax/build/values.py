@@ -1,0 +1,350 @@
+"""Allowed values of all keys of configurations, and the check of a configuration against them.
+
+Each key has one entry in one of the tables. Values that contradict each other are checked where
+they are used.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from oneflow_jax.build import paradigms
+from oneflow_jax.codecs.autoencoder.config import KINDS
+from oneflow_jax.data import fitting
+from oneflow_jax.errors import (
+    INT32_MAX,
+    UserError,
+    check_fraction,
+    check_integer,
+    check_one_of,
+    check_real,
+)
+from oneflow_jax.flows import tasks, time_couplings, time_samplers
+from oneflow_jax.nn import attention_ops, backbone
+from oneflow_jax.samplers import ode, time_grids, token_sampling
+
+Check = Callable[[str, object], None]
+"""A function of a key and a value that raises UserError if the key may not have the value."""
+
+PLATFORMS = ("any", "cpu", "gpu", "tpu")
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+CODECS = ("patches", "vae", "vq")
+
+TIME_SAMPLER_ARGUMENTS: dict[str, int] = {"power": 1, "logit_normal": 2}
+
+
+def integer(minimum: int, maximum: int = INT32_MAX) -> Check:
+    """Return a check of integers."""
+    return lambda field, value: check_integer(field, value, minimum, maximum)
+
+
+def real(**limits: Any) -> Check:  # noqa: ANN401 - arguments of check_real
+    """Return a check of finite numbers, with the arguments of `check_real`."""
+    return lambda field, value: check_real(field, value, **limits)
+
+
+def fraction(**limits: bool) -> Check:
+    """Return a check of numbers from 0 to 1, with the arguments of `check_fraction`."""
+    return lambda field, value: check_fraction(field, value, **limits)
+
+
+def one_of(choices: Iterable[object]) -> Check:
+    """Return a check of a value that is one of the choices."""
+    return lambda field, value: check_one_of(field, value, choices)
+
+
+def optional(check: Check) -> Check:
+    """Return a check that also allows None."""
+    return lambda field, value: None if value is None else check(field, value)
+
+
+def items(check: Check) -> Check:
+    """Return a check of tuples and lists whose items pass `check`."""
+
+    def check_items(field: str, value: object) -> None:
+        if not isinstance(value, tuple | list):
+            raise UserError(f"{field}={value!r}: not a tuple. Give values in parentheses.")
+        for index, item in enumerate(value):
+            check(f"{field}[{index}]", item)
+
+    return check_items
+
+
+def text(field: str, value: object) -> None:
+    """Check that a value is text."""
+    if not isinstance(value, str):
+        raise UserError(f"{field}={value!r}: not text. Give text.")
+
+
+def switch(field: str, value: object) -> None:
+    """Check that a value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise UserError(f"{field}={value!r}: neither True nor False. Give one of them.")
+
+
+def mesh_size(field: str, value: object) -> None:
+    """Check the size of a mesh axis: -1, or 1 and more."""
+    check_integer(field, value, -1)
+    if value == 0:
+        raise UserError(f"{field}=0: no device. Give 1 or more, or -1 for the remaining devices.")
+
+
+def time_sampler(field: str, value: object) -> None:
+    """Check the name and the numbers of a distribution of t in training."""
+    if not isinstance(value, tuple | list) or not value:
+        raise UserError(f"{field}={value!r}: not a tuple. Give a name and numbers in parentheses.")
+    name, *numbers = value
+    check_one_of(field, name, time_samplers.TIME_SAMPLERS)
+    if len(numbers) != TIME_SAMPLER_ARGUMENTS.get(name, len(numbers)):
+        raise UserError(
+            f"{field}={value!r}: it has {len(numbers)} numbers. Give "
+            f"{TIME_SAMPLER_ARGUMENTS[name]} after {name!r}."
+        )
+    for index, number in enumerate(numbers, 1):
+        # The last number is the exponent or the standard deviation; the mean has any sign.
+        (POSITIVE if index == len(numbers) else real())(f"{field}[{index}]", number)
+
+
+def undeclared(field: str, value: object) -> None:
+    """Check a key that no table has, as those of other paradigms: its numbers are finite."""
+    if isinstance(value, float | np.floating):
+        check_real(field, value)
+
+
+COUNT, SIZE_OR_0 = integer(1), integer(0)
+POSITIVE, NOT_NEGATIVE = real(minimum=0, allow_minimum=False), real(minimum=0)
+INSIDE = fraction(allow_zero=False, allow_one=False)
+
+RUN: dict[str, Check] = {
+    "name": text,
+    "seed": SIZE_OR_0,
+    "steps": COUNT,
+    "batch_size": COUNT,
+    "grad_accum_steps": COUNT,
+    "platform": one_of(PLATFORMS),
+    "platform_help": text,
+    "aot_topologies": items(text),
+    "profile_steps": items(COUNT),
+    "compilation_cache": switch,
+    "init_from": text,
+    "optimizer.learning_rate": POSITIVE,
+    "optimizer.warmup_steps": SIZE_OR_0,
+    "optimizer.end_lr_fraction": fraction(),
+    "optimizer.b1": fraction(allow_one=False),
+    "optimizer.b2": fraction(allow_one=False),
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.max_grad_norm": POSITIVE,
+    "optimizer.ema_decay": fraction(allow_one=False),
+    "optimizer.freeze": text,
+    "mesh.slices": mesh_size,
+    "mesh.data": mesh_size,
+    "mesh.fsdp": mesh_size,
+    "mesh.context": mesh_size,
+    "mesh.tensor": mesh_size,
+    "logging.every": COUNT,
+    "checkpoint.every": COUNT,
+    "checkpoint.max_to_keep": COUNT,
+    "checkpoint.keep_period": SIZE_OR_0,
+    "evaluation.every": COUNT,
+    "evaluation.time_bins": COUNT,
+    "evaluation.num_samples": COUNT,
+    "evaluation.batch_size": COUNT,
+    "evaluation.pca_images": COUNT,
+    "evaluation.suite": text,  # `build.evaluation` knows the names.
+    "evaluation.full_metrics": switch,
+    "evaluation.inception_weights": text,
+    "evaluation.clip_dir": text,
+    "evaluation.nfe": items(COUNT),
+}
+"""Keys of runs, of document models and autoencoders alike, except those of their sections below."""
+
+DATA: dict[str, Check] = {
+    "data.dir": text,
+    "data.num_streams": COUNT,
+    "data.num_workers": SIZE_OR_0,
+    "data.cache_size": SIZE_OR_0,
+    "data.num_prepare_workers": COUNT,
+    "data.pixels": COUNT,
+    "data.sequence_length": COUNT,
+    "data.text_slot_multiple": SIZE_OR_0,
+    "data.vocab_size": COUNT,
+    "data.character_coverage": real(minimum=0.98, maximum=1),
+    "data.overflow": one_of(fitting.OVERFLOW_POLICIES),
+    "source.name": text,  # `data.sources` knows the names.
+    "source.documents": COUNT,
+    "source.held_out_documents": COUNT,
+    "source.pixels": COUNT,
+    "source.interleaved": fraction(),
+    "source.concepts": optional(COUNT),
+    "source.categories": items(text),
+    "source.captions": items(text),
+    "source.skin_tones": switch,
+    "source.path": text,
+    "source.format": text,  # `data.custom.formats` knows the names.
+    "source.glob": text,
+    "source.image_root": text,
+    "source.columns": items(text),
+    "source.split": text,
+    "source.heldout_fraction": INSIDE,
+    "source.max_megapixels": POSITIVE,
+    "source.read_timeout": POSITIVE,
+    "codec.name": one_of(CODECS),
+    "codec.path": text,
+    "codec.pixels": COUNT,
+    "codec.patch_size": COUNT,
+    "codec.image_channels": integer(1, 3),
+    "codec.mean": real(),
+    "codec.std": POSITIVE,
+    "codec.divisor": POSITIVE,
+}
+"""Keys of data sets and codecs."""
+
+MODEL: dict[str, Check] = {
+    "model.layers": COUNT,
+    "model.width": COUNT,
+    "model.heads": COUNT,
+    "model.kv_heads": COUNT,
+    "model.head_width": COUNT,
+    "model.hidden": COUNT,
+    "model.embed_width": COUNT,
+    "model.remat": one_of(backbone.REMAT),
+    "model.scan_unroll": COUNT,
+    "model.dtype": one_of(DTYPES),
+    "model.attention": one_of(attention_ops.IMPLEMENTATIONS),
+    "paradigm.name": one_of(paradigms.BUILDERS),
+    "paradigm.objective": text,  # `build.paradigms` knows the names of both.
+    "paradigm.image_prediction": text,
+    "paradigm.max_mask_weight": POSITIVE,
+    **{f"paradigm.tasks.{name}": fraction() for name in tasks.NAMES},
+    **{f"paradigm.time_coupling.{name}": fraction() for name in time_couplings.NAMES},
+    "paradigm.cond_drop_prob": fraction(),
+    "paradigm.min_one_minus_t": fraction(allow_zero=False),
+    "paradigm.time_sampler": time_sampler,
+    "paradigm.condition_on_text_time": switch,
+    "paradigm.text_weight": NOT_NEGATIVE,
+    "paradigm.image_weight": NOT_NEGATIVE,
+    "paradigm.insert_token_weight": NOT_NEGATIVE,
+    "paradigm.insert_count_weight": NOT_NEGATIVE,
+    "paradigm.insert_zero_weight": NOT_NEGATIVE,
+    "paradigm.edit_op_weight": NOT_NEGATIVE,
+    "paradigm.substitute_weight": NOT_NEGATIVE,
+    "paradigm.z_loss_weight": NOT_NEGATIVE,
+    "sampling.num_samples": COUNT,
+    "sampling.preview_every": SIZE_OR_0,
+    "sampling.steps": COUNT,
+    "sampling.solver": one_of((*ode.SOLVERS, ode.RENOISE)),
+    "sampling.time_grid": one_of((*time_grids.TIME_GRIDS, "learned")),
+    "sampling.image_guidance_scale": NOT_NEGATIVE,
+    "sampling.text_guidance_scale": NOT_NEGATIVE,
+    "sampling.temperature": NOT_NEGATIVE,
+    "sampling.top_p": fraction(allow_zero=False),
+    "sampling.top_k": SIZE_OR_0,
+    "sampling.unmask_order": one_of(token_sampling.UNMASK_ORDERS),
+    "sampling.remask_prob": fraction(allow_one=False),
+    "sampling.edit_start": INSIDE,
+    "sampling.seed": SIZE_OR_0,
+    "sampling.prompts": items(text),
+}
+"""Keys of document models."""
+
+AUTOENCODER: dict[str, Check] = {
+    "autoencoder.kind": one_of(KINDS),
+    "autoencoder.in_channels": COUNT,
+    "autoencoder.out_channels": COUNT,
+    "autoencoder.block_out_channels": items(COUNT),
+    "autoencoder.layers_per_block": COUNT,
+    "autoencoder.latent_channels": COUNT,
+    "autoencoder.norm_num_groups": COUNT,
+    "autoencoder.mid_block_add_attention": switch,
+    "autoencoder.use_quant_conv": switch,
+    "autoencoder.use_post_quant_conv": switch,
+    "autoencoder.scaling_factor": POSITIVE,
+    "autoencoder.shift_factor": optional(real()),
+    "autoencoder.latents_mean": optional(items(real())),
+    "autoencoder.latents_std": optional(items(POSITIVE)),
+    "autoencoder.num_vq_embeddings": COUNT,
+    "autoencoder.vq_embed_dim": optional(COUNT),
+    "objective.perceptual_weight": NOT_NEGATIVE,
+    "objective.kl_weight": NOT_NEGATIVE,
+    "objective.codebook_weight": NOT_NEGATIVE,
+    "objective.commitment_weight": NOT_NEGATIVE,
+    "objective.entropy_weight": NOT_NEGATIVE,
+    "objective.dead_code_restart_prob": fraction(),
+}
+"""Keys of the training of autoencoders."""
+
+KEYS = RUN | DATA | MODEL | AUTOENCODER
+
+COMPARISON: dict[str, Check] = {
+    "name": text,
+    "command": text,
+    "platform": one_of(PLATFORMS),
+    "platform_help": text,
+    "seeds": items(SIZE_OR_0),
+    "train_flops": real(minimum=1),
+    "text_pretrain_fraction": INSIDE,
+    "num_samples": COUNT,
+    "latency_repeats": COUNT,
+    "compile_fast": switch,
+    "models_shown": items(text),
+}
+"""Keys of comparisons, whose sections `models`, `text_model` and `codec` are runs."""
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Check each value of a configuration of a run or of a comparison.
+
+    Raises:
+        UserError: a value is outside the range of its key.
+    """
+    if "models" not in config:
+        _check_keys(KEYS, config.to_dict())
+        return
+    sections = config.to_dict()
+    for name, run in sections.pop("models").items():
+        _check_keys(KEYS, run, f"models.{name}.")
+    for name in ("text_model", "codec"):
+        _check_keys(KEYS, sections.pop(name), f"{name}.")
+    for name, nfe in sections.pop("reported_nfe").items():
+        check_integer(f"reported_nfe.{name}", nfe, 1)
+    _check_keys(COMPARISON, sections)
+
+
+def validate_key(name: str, value: object) -> None:
+    """Check the value of one key of a run.
+
+    Raises:
+        UserError: the value is outside the range of the key.
+    """
+    KEYS.get(name, undeclared)(name, value)
+
+
+def validate_training(config: ml_collections.ConfigDict) -> None:
+    """Check values that contradict each other in training only.
+
+    Raises:
+        UserError: the warm-up of the learning rate is longer than the run.
+    """
+    steps, warmup = config.steps, config.optimizer.warmup_steps
+    if warmup > steps:
+        raise UserError(
+            f"optimizer.warmup_steps={warmup}: longer than the run of steps={steps}, so the "
+            f"learning rate never reaches its peak. Set optimizer.warmup_steps to {steps} or less."
+        )
+
+
+def _check_keys(checks: Mapping[str, Check], section: Mapping[str, Any], prefix: str = "") -> None:
+    for name, value in _flatten(section):
+        checks.get(name, undeclared)(f"{prefix}{name}", value)
+
+
+def _flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

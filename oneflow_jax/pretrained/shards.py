@@ -1,0 +1,67 @@
+"""Reader of weights that are split into several safetensors files with an index.
+
+`<name>.safetensors.index.json` is `{"weight_map": {tensor: file}}`; the files are beside it.
+"""
+
+import json
+import re
+from collections.abc import Callable
+
+import numpy as np
+from etils import epath
+
+from oneflow_jax.errors import UserError
+
+INDEX_SUFFIX = ".safetensors.index.json"
+
+_SHARD_NAME = re.compile(r"[^/\\:]+\.safetensors")
+"""Name of a file in the folder of the index."""
+
+
+def read_shards(
+    path: epath.Path, read: Callable[[epath.Path], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Read all tensors of the shards that an index names.
+
+    Args:
+        path: the index.
+        read: a function that reads all tensors of one file.
+
+    Raises:
+        UserError: the index is malformed or names a file elsewhere, a shard is missing, or index
+            and shards disagree on where a tensor is.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for file, names in _read_index(path).items():
+        shard = path.parent / file
+        if not shard.is_file():
+            raise UserError(
+                f"{shard}: the file does not exist, but {path.name} names it. Download it."
+            )
+        stored = read(shard)
+        for name in sorted(names ^ stored.keys()):
+            wrong = "missing" if name in names else f"not in {path.name} for this file"
+            advice = "Download both again, from the same version of the model."
+            raise UserError(f"{shard}: tensor {name} is {wrong}. {advice}")
+        tensors |= stored
+    return tensors
+
+
+def _read_index(path: epath.Path) -> dict[str, set[str]]:
+    """Return the names of the tensors of each shard."""
+    try:
+        index = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}). Download it again.") from error
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path}: it has no weight_map from tensors to files. Download it again.")
+    shards: dict[str, set[str]] = {}
+    for tensor, file in weight_map.items():
+        if not isinstance(file, str) or not _SHARD_NAME.fullmatch(file):
+            raise UserError(
+                f"{path}: weight_map.{tensor}={file!r}: not the name of a .safetensors file in "
+                "this folder. Download the index again, and only from a source that you trust."
+            )
+        shards.setdefault(file, set()).add(tensor)
+    return shards
