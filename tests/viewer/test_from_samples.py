@@ -63,11 +63,11 @@ def test_inserted_words_stand_in_reading_order_and_the_others_keep_their_keys(ex
     lay, (a, b, c), view = example
     first, last = view.frames
     assert [[word.text for word in run.tokens] for run in first.text_spans()] == [
-        [lay.vocab.id_to_piece(a)]
+        lay.vocab.to_pieces([a])
     ]
     assert [[word.text for word in run.tokens] for run in last.text_spans()] == [
-        [lay.vocab.id_to_piece(a), lay.vocab.id_to_piece(b)],
-        [lay.vocab.id_to_piece(c)],
+        lay.vocab.to_pieces([a, b]),
+        lay.vocab.to_pieces([c]),
     ]
     assert first.tokens()[0].key == last.tokens()[0].key
     assert first.text_spans()[0].key == last.text_spans()[0].key
