@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from oneflow_jax import errors
-from oneflow_jax.data import document, pictures
+from oneflow_jax.data import color_conversion, document, pictures
 
 TAGS = (
     ("<image>", "an image to generate"),
@@ -65,8 +65,11 @@ def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarra
     if isinstance(image, PIL.Image.Image):
         if 0 in image.size:
             raise errors.UserError(f"prompt: an image of {image.size} pixels is empty")
+        pictures.warn_of_profile(image, "prompt: an image")
         try:
             return pictures.to_square(image, pixels)
+        except color_conversion.UnknownRangeError as error:
+            raise errors.UserError(f"prompt: an image cannot be used: {error}.") from error
         except pictures.READ_ERRORS as error:
             raise errors.UserError(f"prompt: an image cannot be read ({error})") from error
     if not isinstance(image, np.ndarray):
@@ -85,7 +88,10 @@ def validate_image(image: np.ndarray) -> np.ndarray:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         found = f"{image.dtype} {list(image.shape)}"
-        raise errors.UserError(f"prompt: an image must be uint8 [height width 3], not {found}")
+        raise errors.UserError(
+            f"prompt: an image must be uint8 [height width 3], not {found}. Scale its values to "
+            "those from 0 to 255, and convert it."
+        )
     return image
 
 
