@@ -1,5 +1,6 @@
 """Exceptions that `main` prints as one message, without a traceback, and checks that raise them."""
 
+import numbers
 from collections.abc import Iterable
 
 
@@ -22,6 +23,17 @@ def check_at_least(field: str, value: float, minimum: float) -> None:
     """
     if not value >= minimum:
         raise UserError(f"{field}={value}: too small. Give {minimum} or more.")
+
+
+def check_count(field: str, value: object) -> int:
+    """Check that a value is a positive integer, of Python or NumPy, and return it.
+
+    Raises:
+        UserError: the value is not an integer, or is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise UserError(f"{field}={value!r}: must be a positive integer.")
+    return int(value)
 
 
 def check_between(field: str, value: float | None, minimum: float, maximum: float) -> None:

@@ -176,6 +176,22 @@ class Vocab(IdRanges):
         return self._restore(self._processor.decode(words))
 
     @functools.cached_property
+    def words(self) -> tuple[str, ...]:
+        """All words of at least two letters that are one token."""
+        pieces = map(self._processor.id_to_piece, range(self._processor.get_piece_size()))
+        words = (self._restore(piece[1:]) for piece in pieces if piece.startswith("\u2581"))
+        return tuple(word for word in words if len(word) > 1 and word.isalpha())
+
+    @functools.cached_property
+    def spells_bytes(self) -> bool:
+        """Whether symbols without a token are encoded as bytes."""
+        return any(map(self._processor.is_byte, range(self._processor.get_piece_size())))
+
+    def is_spelled(self, symbol: str) -> bool:
+        """Return whether a symbol has no token and is encoded as bytes."""
+        return any(map(self._processor.is_byte, self._encode_pieces(symbol)))
+
+    @functools.cached_property
     def _is_lossless(self) -> bool:
         """Whether the tokenizer keeps all characters, and was not trained with NFKC."""
         return self._processor.normalize("\u00b2").endswith("\u00b2")
