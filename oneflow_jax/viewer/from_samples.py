@@ -104,6 +104,7 @@ def _make_parts(
                     text=text,
                     confidence=float(np.clip(batch_trajectory.confidence[at_moment][slot], 0, 1)),
                     given=bool(fixed[slot]),
+                    final=step == len(batch_trajectory.run_times) - 1,
                 )
                 for slot, text in zip(slots, layout.vocab.to_pieces(ids[slots]), strict=True)
             )
