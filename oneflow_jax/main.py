@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a preempted run. It is not 0, so that supervisors restart the unfinished run."""
 
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, whether the run could save or not."""
+
 SINGLE_PROCESS_MODES = ("aot", "export")
 """Modes that run in one process, without waiting for other hosts."""
 
@@ -296,10 +299,10 @@ def main() -> None:
         distributed.exit_process(f"error: {error}")
     except Preempted as stopped:
         _print(stopped)
-        sys.exit(EXIT_PREEMPTED)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         told = "\nstopped; the same command resumes from the newest checkpoint, if there is one"
-        distributed.exit_process(told, immediately=True)
+        distributed.exit_process(told, EXIT_INTERRUPTED, immediately=True)
     except Exception:
         if not distributed.is_multi_process():
             raise

@@ -67,7 +67,7 @@ class TokenView:
     def opacity(self) -> float:
         """Return the opacity of the text, from 0 (a plain block) to 1 (plain text).
 
-        Tokens of a finished document are plain text, whatever their confidence.
+        Tokens of a finished document are plain text regardless of their confidence.
         """
         if self.given or self.final:
             return 1.0
