@@ -20,7 +20,16 @@ class UserError(Exception):
 
 
 class Preempted(Exception):
-    """A stop of the run before its last step, after it saved a checkpoint."""
+    """A stop of the run before its last step, after it saved a checkpoint.
+
+    Attributes:
+        exit_code: exit code of the process. It is not 0, so that supervisors restart the run.
+    """
+
+    def __init__(self, message: str, exit_code: int = 143) -> None:
+        """Initialize the error; the default exit code is that of SIGTERM."""
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def check_at_least(field: str, value: float, minimum: float) -> None:

@@ -41,6 +41,8 @@ EXIT_PREEMPTED = 128 + signal.SIGTERM
 
 READING_MODES = ("evaluate", "sample", "export")
 """Modes that only read the run; what they write goes to --output, if it is given."""
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, whether the run could save or not."""
 
 SINGLE_PROCESS_MODES = ("aot", "export")
 """Modes that run in one process, without waiting for other hosts."""
@@ -349,10 +351,10 @@ def main() -> None:
         distributed.exit_process(f"error: {error}")
     except Preempted as stopped:
         _print(stopped)
-        sys.exit(EXIT_PREEMPTED)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         told = "\nstopped; the same command resumes from the newest checkpoint, if there is one"
-        distributed.exit_process(told, immediately=True)
+        distributed.exit_process(told, EXIT_INTERRUPTED, immediately=True)
     except Exception:
         if not distributed.is_multi_process():
             raise

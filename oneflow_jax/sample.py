@@ -8,7 +8,7 @@ from etils import epath
 from oneflow_jax import evaluate, generate
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
-from oneflow_jax.data import emoji_concepts, prompt
+from oneflow_jax.data import emoji_concepts, prompt, spelling
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
@@ -123,7 +123,7 @@ def _write_page(
 def parse_prompts(
     system: system_lib.System, prompts: Sequence[str], *, edit: bool = False
 ) -> list[Document]:
-    """Parse the prompts, and check that they fit the canvas.
+    """Parse the prompts, check that they fit the canvas, and warn of words that are unknown.
 
     Raises:
         UserError: there is no prompt, a prompt is wrong or too long, or the model cannot edit.
@@ -134,6 +134,7 @@ def parse_prompts(
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
         generate.prompt_row(system.layout, document, edit=edit)
+        spelling.log_unknown(system.layout.vocab, document)
     return documents
 
 

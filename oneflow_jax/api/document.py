@@ -13,7 +13,7 @@ from oneflow_jax.data import document as inner
 from oneflow_jax.data import prompt
 from oneflow_jax.data.document import Gap
 from oneflow_jax.data.edits import Edit
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_integer
 
 Part = str | PIL.Image.Image | Gap
 
@@ -33,8 +33,7 @@ def text(tokens: int) -> Gap:
     Raises:
         UserError: `tokens` is not a positive integer.
     """
-    if not isinstance(tokens, int) or tokens < 1:
-        raise UserError(f"text({tokens!r}): must be a positive integer.")
+    check_integer("text: tokens", tokens, 1)
     return Gap("text", tokens)
 
 
@@ -111,7 +110,7 @@ class EditResult(Document):
 
 Prompt = Document | prompt.PromptPart | Sequence[prompt.PromptPart]
 """A prompt: a string in prompt syntax such as "a tiger: <image>", an image, a gap, a list of
-those, or a `Document`."""
+those that are not all strings, or a `Document`."""
 
 
 def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:
@@ -156,4 +155,4 @@ def _to_internal_part(part: Part, pixels: int) -> inner.Part:
 def _format_part(part: Part) -> str:
     if isinstance(part, PIL.Image.Image):
         return f"<image:{part.width}x{part.height}>"
-    return part if isinstance(part, str) else str(part)
+    return prompt.escape(part) if isinstance(part, str) else str(part)

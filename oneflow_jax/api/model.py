@@ -19,11 +19,15 @@ from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
+from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
 from oneflow_jax.runtime import host, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
+
+MAX_SAMPLES = 1_000_000
+"""Most documents of one call; their prompts are laid out before the first one is generated."""
 
 ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 
@@ -95,7 +99,7 @@ class Model:
         Raises:
             UserError: the prompt or an option is invalid.
         """
-        check_integer("samples", samples, 1)
+        check_integer("samples", samples, 1, MAX_SAMPLES)
         return self._generate_documents([self._to_internal(prompt)] * int(samples), options)
 
     def generate_batch(
@@ -151,6 +155,17 @@ class Model:
         generation.prompt_row(self._system.layout, document, edit=False)
         return self._iter_steps(self._generate_batches([document], config, return_trajectory=True))
 
+    def list_warnings(self, prompt: Prompt) -> list[str]:
+        """List the letters and words of a prompt that the tokenizer does not know.
+
+        All methods log these warnings, each only once.
+
+        Raises:
+            UserError: the prompt is invalid.
+        """
+        document = to_internal(prompt, self._system.layout.codec.pixels)
+        return spelling.list_warnings(self._system.layout.vocab, document)
+
     def _iter_steps(self, batches: Iterator[generation.GeneratedBatch]) -> Iterator[SamplingStep]:
         (made,) = batches
         (told,) = from_samples.build_views(self._system.layout, made.trajectory, [""], [""])
@@ -159,7 +174,9 @@ class Model:
         yield states.from_frame(told.frames[-1], _to_documents(made)[0])
 
     def _to_internal(self, prompt: Prompt) -> inner.Document:
-        return to_internal(prompt, self._system.layout.codec.pixels)
+        document = to_internal(prompt, self._system.layout.codec.pixels)
+        spelling.log_unknown(self._system.layout.vocab, document)
+        return document
 
     def _generate_documents(
         self, documents: Sequence[inner.Document], options: SamplingOptions

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from oneflow_jax.errors import UserError, check_integer, check_one_of
+
 
 @dataclasses.dataclass(frozen=True)
 class Text:
@@ -29,16 +31,31 @@ class EncodedImage:
     latents: np.ndarray
 
 
+GAP_KINDS = ("text", "image", "document")
+
+
 @dataclasses.dataclass(frozen=True)
 class Gap:
     """A gap that the model fills: with text, with one image, or with any number of both.
 
     `slots` is the number of text slots, in tokens; None lets the layout choose it. All images have
     one size.
+
+    Raises:
+        UserError: the kind is unknown, or the number of slots is not a positive integer.
     """
 
     kind: Literal["text", "image", "document"]
     slots: int | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of("Gap: kind", self.kind, GAP_KINDS)
+        if self.slots is None:
+            return
+        if self.kind != "text":
+            raise UserError(f"Gap: slots={self.slots!r}: only text has a number of slots.")
+        check_integer("Gap: slots", self.slots, 1)
+        object.__setattr__(self, "slots", int(self.slots))
 
     def __str__(self) -> str:
         """Return the tag of the gap in a prompt."""

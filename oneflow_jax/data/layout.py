@@ -18,6 +18,7 @@ import numpy as np
 from oneflow_jax.canvas import Canvas, InsertPolicy, Modality
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import document as documents
+from oneflow_jax.data import spelling
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, EncodedImage, Gap, Image, Text
 from oneflow_jax.errors import UserError
@@ -158,6 +159,7 @@ class Layout:
     def _make_row(self, document: Document, *, allow_unknown: bool) -> RowFields:
         if not document.parts:
             raise UserError("The document is empty. Give text, an image, or a gap.")
+        self._check_length(document, self._count_least_slots(document), "at least ")
         pieces = [self._bos()]
         inside = document.parts
         if self.text_first:
@@ -181,17 +183,29 @@ class Layout:
             end = self._marker_slot(vocabs.END, int(pieces[-1]["position"][-1, 0]) + 1)
             pieces.append(end | {"span": np.full(1, len(pieces) + 1)})
         row = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        slots = len(row["modality"])
-        if slots > self.length:
-            raise UserError(
-                f"The document needs {slots} slots, but data.sequence_length={self.length}. Raise "
-                "data.sequence_length, or shorten the document. It begins: "
-                f"{_excerpt(document)}"
-            )
+        self._check_length(document, len(row["modality"]))
         return {
             name: values.astype({"latents": np.float32, "is_given": bool}.get(name, np.int32))
             for name, values in row.items()
         }
+
+    def _check_length(self, document: Document, slots: int, least: str = "") -> None:
+        if slots > self.length:
+            raise UserError(
+                f"The document needs {least}{slots} slots, but data.sequence_length={self.length}. "
+                "Raise data.sequence_length, or shorten the document. It begins: "
+                f"{_excerpt(document)}"
+            )
+
+    def _count_least_slots(self, document: Document) -> int:
+        """Count the slots of BOS, images and text gaps, so that no memory is taken for too many."""
+        rows, columns = self.codec.grid
+        return 1 + sum(
+            (part.slots or 0)
+            if isinstance(part, Gap) and part.kind == "text"
+            else rows * columns * (not documents.is_text(part))
+            for part in document.parts
+        )
 
     def _bos(self) -> RowFields:
         slot = self._empty_slots(Modality.TEXT, np.array([vocabs.BOS]), np.array([True]))
@@ -208,7 +222,7 @@ class Layout:
         pieces: list[RowFields] = []
         for part in run:
             if isinstance(part, Text):
-                ids = np.array(self.vocab.encode(part.text, allow_unknown=allow_unknown))
+                ids = np.array(self._encode_text(part.text, allow_unknown=allow_unknown))
                 piece = self._empty_slots(Modality.TEXT, ids, np.ones(len(ids), bool))
                 piece["position"] = _positions(order + np.arange(len(ids)))
                 order += len(ids)
@@ -231,7 +245,7 @@ class Layout:
         ids, given = [], []
         for part in run:
             if isinstance(part, Text):
-                added = self.vocab.encode(part.text, allow_unknown=allow_unknown)
+                added = self._encode_text(part.text, allow_unknown=allow_unknown)
             else:
                 added = [vocabs.END] * (part.slots or 0)
             ids += added
@@ -252,6 +266,11 @@ class Layout:
             np.array(given + [not open_ended[-1]] * rest),
         )
         return row | {"position": _positions(order + np.arange(slots))}
+
+    def _encode_text(self, text: str, *, allow_unknown: bool) -> list[int]:
+        if allow_unknown:
+            return self.vocab.encode(text, allow_unknown=True)
+        return spelling.encode_prompt(self.vocab, text)
 
     def _image_slots(self, part: Image | EncodedImage | Gap, order: int) -> RowFields:
         """Lay out one image, given or a gap; all of its slots have the same `order`."""
@@ -303,4 +322,6 @@ def _pad(values: np.ndarray, length: int) -> np.ndarray:
 
 def _excerpt(document: Document) -> str:
     words = document.text()
-    return f"{words[:60]!r}{'...' if len(words) > 60 else ''}, {len(document.parts)} parts"
+    gaps = [str(part) for part in document.parts if isinstance(part, Gap) and part.slots]
+    named = f", with {', '.join(gaps[:3])}" if gaps else ""
+    return f"{words[:60]!r}{'...' if len(words) > 60 else ''}, {len(document.parts)} parts{named}"

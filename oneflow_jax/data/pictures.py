@@ -1,6 +1,7 @@
 """Read images from files, and convert them to and from PNG bytes."""
 
 import io
+import logging
 import pathlib
 
 import numpy as np
@@ -9,6 +10,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from oneflow_jax import errors
+from oneflow_jax.data import color_conversion
 
 READ_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """Exceptions that Pillow raises when it decodes the pixels of a file."""
@@ -19,19 +21,22 @@ _WHITE = (255, 255, 255)
 def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
     """Load the image in a file as RGB of `pixels` x `pixels` on white.
 
-    All modes that Pillow reads are supported: transparency is composited on white, and 16-bit gray
-    is scaled to 8 bits. The aspect ratio is kept and the image is padded with white to a square.
-    The first frame of an animation is used.
+    All modes that Pillow reads are supported: transparency is composited on white, color profiles
+    are converted to sRGB, and deeper gray is scaled to 8 bits. The aspect ratio is kept and the
+    image is padded with white to a square. The first frame of an animation is used.
 
     Raises:
-        UserError: the file does not exist or is not an image.
+        UserError: the file does not exist, is not an image, or has values of an unknown range.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise errors.UserError(f"image {str(path)!r}: no such file")
     try:
         with PIL.Image.open(path) as picture:
+            warn_of_profile(picture, f"image {str(path)!r}")
             return to_square(picture, pixels)
+    except color_conversion.UnknownRangeError as error:
+        raise errors.UserError(f"image {str(path)!r}: {error}.") from error
     except READ_ERRORS as error:
         message = f"image {str(path)!r} cannot be read. Give a PNG, JPEG, WebP or GIF file"
         raise errors.UserError(f"{message} ({error})") from error
@@ -40,7 +45,19 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
 def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
     """Convert a Pillow image as `load` does for a file. Raises one of `READ_ERRORS`."""
     image.load()
-    return _pad_to_square(_composite_on_white(PIL.ImageOps.exif_transpose(image)), pixels)
+    limits = color_conversion.read_range(image)
+    upright = PIL.ImageOps.exif_transpose(image)
+    return _pad_to_square(_composite_on_white(upright, limits), pixels)
+
+
+def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
+    """Log a warning if the color profile of an image cannot be used."""
+    if color_conversion.check_profile(image) == color_conversion.UNUSABLE:
+        logging.warning(
+            "%s: its color profile is damaged or for another kind of image. Its colors are taken "
+            "as sRGB. Convert it to sRGB if they are wrong.",
+            name,
+        )
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:
@@ -61,15 +78,14 @@ def from_png(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         return np.array(_composite_on_white(picture))
 
 
-def _composite_on_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow clips 16-bit gray at 255 on conversion, which would turn nearly all pixels white.
-        deep = np.asarray(image).astype(np.int64)
-        image = PIL.Image.fromarray((deep.clip(0, 65535) // 257).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
+def _composite_on_white(
+    image: PIL.Image.Image, limits: color_conversion.Range | None = None
+) -> PIL.Image.Image:
+    image = color_conversion.to_srgb(image, limits)
+    if image.mode == "RGB":
+        return image
     ground = PIL.Image.new("RGBA", image.size, (*_WHITE, 255))
-    return PIL.Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return PIL.Image.alpha_composite(ground, image).convert("RGB")
 
 
 def _pad_to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "n n 3"]:

@@ -1,5 +1,10 @@
-"""Prompt syntax: text, given images, and gaps that the model fills."""
+r"""Prompt syntax: text, given images, and gaps that the model fills.
 
+A backslash before "<" makes it text: `1 \< 2` is the text "1 < 2". Backslashes before that are
+doubled, and all others stand for themselves.
+"""
+
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -7,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from oneflow_jax import errors
-from oneflow_jax.data import document, pictures
+from oneflow_jax.data import characters, color_conversion, document, pictures
 
 TAGS = (
     ("<image>", "an image to generate"),
@@ -15,7 +20,10 @@ TAGS = (
     ("<text>", "text to generate"),
     ("<text:5>", "text of 5 tokens to generate"),
     ("<document>", "any number of texts and images to generate (edit_flow)"),
+    (r"\<", "the character <"),
 )
+
+_MAX_COUNT_DIGITS = 9
 
 PromptPart = str | np.ndarray | PIL.Image.Image | document.Gap
 """Text with tags, a given image (an array is uint8 `[height width 3]`), or a gap."""
@@ -23,25 +31,33 @@ PromptPart = str | np.ndarray | PIL.Image.Image | document.Gap
 _TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageTag:
+    """A given image in a prompt, by its path."""
+
+    path: str
+
+
 def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Document:
     """Parse a prompt and return the document that it describes.
 
     Args:
       prompt: text with tags (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>"; an image;
-        a gap; or a list of these.
+        a gap; or a list of these, with an image or a gap in it if it has several items.
       pixels: width and height that given images are resized to.
 
     Raises:
-      UserError: the prompt is empty, holds something that is not a `PromptPart`, has a '<' that
-        does not begin a tag, has a count that is not a positive integer, or names an image that
-        cannot be read.
+      UserError: the prompt is empty, is a list of several strings, holds something that is not a
+        `PromptPart`, has a '<' that does not begin a tag, has a count that is not a positive
+        integer, or names an image that cannot be read.
     """
+    _check_single(prompt)
     pieces = prompt if isinstance(prompt, list | tuple) else [prompt]
     parts: list[document.Part] = []
     for piece in pieces:
         match piece:
             case str():
-                parts.extend(_parse_text(piece, pixels))
+                parts.extend(_load_part(part, pixels) for part in split(piece))
             case document.Gap():
                 parts.append(piece)
             case _:
@@ -56,6 +72,39 @@ def format(document_: document.Document) -> str:
     return " ".join(map(_format_part, document_.parts))
 
 
+def split(text: str) -> list[str | ImageTag | document.Gap]:
+    """Split a prompt at its tags; texts are literal, with single spaces.
+
+    Raises:
+      UserError: a '<' does not begin a tag, or a count is not a positive integer.
+    """
+    parts: list[str | ImageTag | document.Gap] = []
+    literal: list[str] = []
+    at = 0
+    while (bracket := text.find("<", at)) >= 0:
+        plain = text[at:bracket].rstrip("\\")
+        backslashes = bracket - at - len(plain)
+        literal += [plain, "\\" * (backslashes // 2)]
+        if backslashes % 2:
+            literal.append("<")
+            at = bracket + 1
+            continue
+        tag = _TAG.match(text, bracket)
+        if tag is None:
+            found = text[bracket : bracket + 60].strip()
+            raise errors.UserError(f"prompt: {found!r} is not a known tag. {_syntax_help()}")
+        parts += [*_clean_text(literal), _parse_tag(tag)]
+        literal, at = [], tag.end()
+    return [*parts, *_clean_text([*literal, text[at:]])]
+
+
+def escape(text: str) -> str:
+    """Return the text as it is written in a prompt; `split` returns the text."""
+    *before, last = text.split("<")
+    escaped = (f"{each}{each[len(each.rstrip(chr(92))) :]}\\<" for each in before)
+    return "".join(escaped) + last
+
+
 def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarray:
     """Return the pixels of a given image, resized to `pixels` x `pixels`.
 
@@ -65,14 +114,17 @@ def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarra
     if isinstance(image, PIL.Image.Image):
         if 0 in image.size:
             raise errors.UserError(f"prompt: an image of {image.size} pixels is empty")
+        pictures.warn_of_profile(image, "prompt: an image")
         try:
             return pictures.to_square(image, pixels)
+        except color_conversion.UnknownRangeError as error:
+            raise errors.UserError(f"prompt: an image cannot be used: {error}.") from error
         except pictures.READ_ERRORS as error:
             raise errors.UserError(f"prompt: an image cannot be read ({error})") from error
     if not isinstance(image, np.ndarray):
         raise errors.UserError(
-            f"prompt: {image!r} is a {type(image).__name__}. Give strings, Pillow images, "
-            "NumPy arrays, or gaps."
+            f"prompt: {repr(image)[:80]} is a {type(image).__name__}. Give strings, Pillow images, "
+            "NumPy arrays, or gaps. For several prompts, use generate_batch."
         )
     return pictures.resize(validate_image(image), pixels)
 
@@ -85,48 +137,60 @@ def validate_image(image: np.ndarray) -> np.ndarray:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         found = f"{image.dtype} {list(image.shape)}"
-        raise errors.UserError(f"prompt: an image must be uint8 [height width 3], not {found}")
+        raise errors.UserError(
+            f"prompt: an image must be uint8 [height width 3], not {found}. Scale its values to "
+            "those from 0 to 255, and convert it."
+        )
     return image
 
 
-def _parse_text(text: str, pixels: int) -> list[document.Part]:
-    parts: list[document.Part] = []
-    end = 0
-    for tag in _TAG.finditer(text):
-        parts.extend(_text_parts(text[end : tag.start()]))
-        parts.append(_parse_tag(tag, pixels))
-        end = tag.end()
-    return [*parts, *_text_parts(text[end:])]
+def _check_single(prompt: PromptPart | Sequence[PromptPart]) -> None:
+    """Raise an error if a prompt is a list of strings, which may be meant as several prompts."""
+    several = isinstance(prompt, list | tuple) and len(prompt) > 1
+    if several and all(isinstance(piece, str) for piece in prompt):
+        raise errors.UserError(
+            f"prompt: a list of {len(prompt)} strings may be one prompt or several. For one, join "
+            "the strings; for several, use generate_batch."
+        )
 
 
-def _parse_tag(tag: re.Match[str], pixels: int) -> document.Part:
+def _load_part(part: str | ImageTag | document.Gap, pixels: int) -> document.Part:
+    match part:
+        case str():
+            return document.Text(part)
+        case ImageTag(path):
+            return document.Image(pictures.load(path, pixels))
+        case _:
+            return part
+
+
+def _parse_tag(tag: re.Match[str]) -> ImageTag | document.Gap:
     match tag[1], tag[2]:
         case kind, None:
             return document.Gap(kind)
         case "document", _:
-            raise errors.UserError(f"prompt: {tag[0]!r} takes no argument. Write <document>.")
+            raise errors.UserError(f"prompt: {tag[0][:60]!r} takes no argument. Write <document>.")
         case "image", path:
-            return document.Image(pictures.load(path, pixels))
+            return ImageTag(path)
         case _, count:
-            if not re.fullmatch("[0-9]+", count) or int(count) == 0:
-                message = f"prompt: {tag[0]!r} needs a positive integer, as in <text:5>."
-                raise errors.UserError(message)
+            if not re.fullmatch(f"0*[1-9][0-9]{{0,{_MAX_COUNT_DIGITS - 1}}}", count):
+                raise errors.UserError(
+                    f"prompt: {tag[0][:60]!r} needs a positive integer of at most "
+                    f"{_MAX_COUNT_DIGITS} digits, as in <text:5>."
+                )
             return document.Gap("text", int(count))
 
 
-def _text_parts(text: str) -> list[document.Part]:
-    """Return the text as one part with single spaces, or an empty list if it is blank."""
-    if "<" in text:
-        message = f"prompt: {text[text.index('<') :].strip()!r} is not a known tag"
-        raise errors.UserError(f"{message}. {_syntax_help()}")
-    text = " ".join(text.split())
-    return [document.Text(text)] if text else []
+def _clean_text(pieces: Sequence[str]) -> list[str]:
+    """Return the text of all pieces with single spaces, or an empty list if it is blank."""
+    text = characters.clean_spaces("".join(pieces))
+    return [text] if text else []
 
 
 def _format_part(part: document.Part) -> str:
     match part:
         case document.Text(words):
-            return words
+            return escape(words)
         case document.Image(pixels):
             return f"<image:{pixels.shape[1]}x{pixels.shape[0]}>"
         case document.Gap():

@@ -1,16 +1,19 @@
 """Vocabulary: text to ids and back. Special ids come first, then text tokens, then image codes."""
 
+import codecs
+import collections
 import dataclasses
 import functools
 import io
+import logging
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
 from etils import epath
 
 from oneflow_jax import errors
+from oneflow_jax.data import characters
 
 PAD = 0  # an empty slot; never occurs inside text
 BOS = 1  # first token of every document
@@ -23,6 +26,7 @@ SPECIALS = ("<pad>", "<bos>", "<end>", "<image>", "<mask>", "<unknown>")
 
 # From this vocabulary size on, symbols outside the corpus are encoded as bytes (256 tokens).
 _BYTE_FALLBACK_MIN_SIZE = 2048
+_NUM_BYTES = 256
 
 # SentencePiece skips lines of more than 4,192 bytes; a UTF-8 character takes at most 4 bytes.
 _MAX_LINE_CHARACTERS = 1_000
@@ -117,28 +121,49 @@ class Vocab(IdRanges):
     def encode(self, text: str, *, allow_unknown: bool = False) -> list[int]:
         """Return the ids of a text, without BOS and END.
 
+        `decode` returns the text letter for letter, except that runs of white space become one
+        space. Tokenizers that were trained with NFKC, once the default, also change characters.
+
         Args:
-          text: the text to encode; runs of white space count as one space.
+          text: the text to encode.
           allow_unknown: whether an unknown symbol is encoded as UNKNOWN (for a corpus) or raises
             an error (for a prompt).
 
         Raises:
-          UserError: the text is empty, or contains symbols that are not in the vocabulary.
+          UserError: the text is empty, contains symbols that are not in the vocabulary, or is not
+            Unicode.
         """
         if not text.strip():
             raise errors.UserError(f"text {text!r} is empty. Give at least one word.")
-        ids = self._processor.encode(text)
-        if not allow_unknown and 0 in ids:
-            symbols = " ".join(map(_describe_symbol, self._missing_symbols(text)))
+        _check_unicode(text)
+        ids = self._encode_pieces(text)
+        missing = [] if allow_unknown else self.missing_symbols(text)
+        if missing:
+            symbols = " ".join(map(characters.describe, missing))
             message = "the tokenizer was trained on the training text and has no symbol for"
             raise errors.UserError(f"text {text!r}: {message} {symbols}")
         return [UNKNOWN + piece for piece in ids]
 
-    def id_to_piece(self, token: int) -> str:
-        """Return the text of one id, with its leading space; '' for specials and codes."""
-        if token not in self.text:
-            return ""
-        return self._processor.id_to_piece(token - UNKNOWN).replace("\u2581", " ")
+    def to_pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each id, with its leading space; '' for specials and codes.
+
+        The text of a character that is spelled in bytes is at its last byte.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces: list[str] = []
+        for token in map(int, ids):
+            piece = token - UNKNOWN
+            if token in self.text and self._processor.is_byte(piece):
+                spelled = bytes([int(self._processor.id_to_piece(piece)[3:5], 16)])
+                pieces.append(decoder.decode(spelled))
+                continue
+            if rest := decoder.decode(b"", final=True):  # The character before is incomplete.
+                pieces[-1] += rest
+            text = self._processor.id_to_piece(piece) if token in self.text else ""
+            pieces.append(text.replace("\u2581", " "))
+        if rest := decoder.decode(b"", final=True):
+            pieces[-1] += rest
+        return [self._restore(piece) for piece in pieces]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` up to the first END, without specials and codes."""
@@ -148,10 +173,54 @@ class Vocab(IdRanges):
                 break
             if token in self.text:
                 words.append(token - UNKNOWN)
-        return self._processor.decode(words)
+        return self._restore(self._processor.decode(words))
 
-    def _missing_symbols(self, text: str) -> list[str]:
-        return [symbol for symbol in dict.fromkeys(text) if 0 in self._processor.encode(symbol)]
+    @functools.cached_property
+    def words(self) -> tuple[str, ...]:
+        """All words of at least two letters that are one token."""
+        pieces = map(self._processor.id_to_piece, range(self._processor.get_piece_size()))
+        words = (self._restore(piece[1:]) for piece in pieces if piece.startswith("\u2581"))
+        return tuple(word for word in words if len(word) > 1 and word.isalpha())
+
+    @functools.cached_property
+    def spells_bytes(self) -> bool:
+        """Whether symbols without a token are encoded as bytes."""
+        return any(map(self._processor.is_byte, range(self._processor.get_piece_size())))
+
+    def is_spelled(self, symbol: str) -> bool:
+        """Return whether a symbol has no token and is encoded as bytes."""
+        return any(map(self._processor.is_byte, self._encode_pieces(symbol)))
+
+    @functools.cached_property
+    def _is_lossless(self) -> bool:
+        """Whether the tokenizer keeps all characters, and was not trained with NFKC."""
+        return self._processor.normalize("\u00b2").endswith("\u00b2")
+
+    def _encode_pieces(self, text: str) -> list[int]:
+        if self._is_lossless:
+            text = characters.protect(characters.clean_spaces(text))
+        return self._processor.encode(text)
+
+    def _restore(self, text: str) -> str:
+        return characters.restore(text) if self._is_lossless else text
+
+    def missing_symbols(self, text: str) -> list[str]:
+        """Return the symbols of a text that the tokenizer cannot encode, each once."""
+        return [
+            symbol
+            for symbol in dict.fromkeys(text)
+            if symbol in characters.NONCHARACTERS or 0 in self._encode_pieces(symbol)
+        ]
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise errors.UserError(
+            f"text {text!r}: {text[error.start]!r} is a lone surrogate, not a character. Give "
+            "text in UTF-8."
+        ) from error
 
 
 def train_sentencepiece(
@@ -161,7 +230,9 @@ def train_sentencepiece(
 
     Training is deterministic: equal texts in equal order give equal bytes. The vocabulary is
     smaller than `vocab_size` if the corpus does not yield enough tokens. With a `vocab_size` of
-    2,048 or more, symbols outside the corpus are encoded as bytes; below, they are unknown.
+    2,048 or more, symbols without a token are encoded as bytes, and three quarters of the tokens
+    are characters if the corpus has more characters than there is room for. Below 2,048, symbols
+    outside the corpus are unknown.
 
     Args:
       texts: texts of the corpus.
@@ -174,36 +245,86 @@ def train_sentencepiece(
         `vocab_size` has room for.
     """
     errors.check_between("data.character_coverage", character_coverage, 0.98, 1)
+    lines = [characters.protect(line) for text in texts for line in _split_lines(text)]
+    if not lines:
+        raise errors.UserError(
+            f"data.vocab_size={vocab_size}: no tokenizer can be trained, since the documents have "
+            "no text. Give documents with text."
+        )
+    byte_fallback = vocab_size >= _BYTE_FALLBACK_MIN_SIZE
+    # UNKNOWN is id 0 in SentencePiece; our other specials have the ids before UNKNOWN.
+    room = vocab_size - len(SPECIALS) - _NUM_BYTES * byte_fallback
+    counts = characters.count_characters(lines)
+    covered = characters.choose_covered(counts, character_coverage)
+    if len(covered) > room:
+        if not byte_fallback:
+            raise errors.UserError(
+                f"data.vocab_size={vocab_size}: the texts have {len(covered):,} characters, and "
+                f"each needs a token. Give {len(covered) + len(SPECIALS):,} or more; from "
+                f"{_BYTE_FALLBACK_MIN_SIZE:,} on, rare characters are encoded as bytes."
+            )
+        lines, kept = characters.hide_rare(lines, counts, room)
+        character_coverage = 1.0
+        logging.info(
+            "data.vocab_size=%d: %d of the %d characters have a token, and bytes spell the others.",
+            vocab_size, kept, len(counts),
+        )  # fmt: skip
+    elif not byte_fallback:
+        _warn_of_uncovered(counts, covered)
+    return Vocab(_run_trainer(lines, vocab_size, character_coverage, byte_fallback=byte_fallback))
+
+
+def _run_trainer(
+    lines: Sequence[str], vocab_size: int, character_coverage: float, *, byte_fallback: bool
+) -> bytes:
+    """Return a trained model of SentencePiece."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(line for text in texts for line in _split_lines(text)),
+            sentence_iterator=iter(lines),
             model_writer=model,
             # At 512 ids BPE gives each word of a small corpus one token; unigram splits words.
             model_type="bpe",
-            # UNKNOWN is id 0 in SentencePiece; our other specials have the ids before UNKNOWN.
-            vocab_size=max(vocab_size - UNKNOWN, 1),
+            # The default, NFKC, would change text: a superscript two into a two, for example.
+            normalization_rule_name="identity",
+            vocab_size=vocab_size - UNKNOWN,
             unk_id=0,
+            unk_piece=characters.UNKNOWN_PIECE,
             bos_id=-1,
             eos_id=-1,
             pad_id=-1,
             hard_vocab_limit=False,
             character_coverage=character_coverage,
-            byte_fallback=vocab_size >= _BYTE_FALLBACK_MIN_SIZE,
+            byte_fallback=byte_fallback,
             num_threads=1,
             minloglevel=2,
         )
     except RuntimeError as error:
-        message = f"vocabulary size={vocab_size}: no tokenizer can be trained on these texts"
         raise errors.UserError(
-            f"{message}. Raise data.vocab_size, or give more text ({error})."
+            f"data.vocab_size={vocab_size}: no tokenizer can be trained on these texts. Raise "
+            "data.vocab_size, or give more text."
         ) from error
-    return Vocab(model.getvalue())
+    return model.getvalue()
+
+
+def _warn_of_uncovered(counts: collections.Counter[str], covered: Sequence[str]) -> None:
+    """Warn of characters of the corpus that have no token."""
+    uncovered = sorted(counts.keys() - set(covered), key=lambda each: (-counts[each], each))
+    if uncovered:
+        logging.warning(
+            "data.character_coverage: %d characters of the texts have no token and become "
+            "<unknown>, %d times in all, among them %s. Raise data.character_coverage, or give "
+            "a data.vocab_size of %d or more, which encodes them as bytes.",
+            len(uncovered),
+            sum(counts[each] for each in uncovered),
+            ", ".join(map(characters.describe, map(characters.restore, uncovered[:5]))),
+            _BYTE_FALLBACK_MIN_SIZE,
+        )
 
 
 def _split_lines(text: str) -> Iterator[str]:
     """Yield the text in parts that are short enough for SentencePiece not to skip them."""
-    words = text.strip()
+    words = characters.clean_spaces(text)
     while len(words) > _MAX_LINE_CHARACTERS:
         space = (
             words.rfind(" ", 1, _MAX_LINE_CHARACTERS)
@@ -214,7 +335,3 @@ def _split_lines(text: str) -> Iterator[str]:
         words = words[space:].strip()
     if words:
         yield words
-
-
-def _describe_symbol(symbol: str) -> str:
-    return f"{symbol!r} ({unicodedata.name(symbol, 'unnamed')})"

@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import re
 import time
 from collections.abc import Iterator, Sequence
 
 import PIL.Image
 
+from oneflow_jax.api.document import Document
 from oneflow_jax.api.model import Model, load
 from oneflow_jax.api.slides import TrajectoryViewer
 from oneflow_jax.data import prompt as prompts
@@ -21,7 +21,8 @@ STEP_PAUSE_S = 0.12
 
 MAX_STEPS = 64
 
-_IMAGE_TAG = re.compile(r"<image:([^<>]*)>")
+MAX_CHARACTERS = 100_000
+"""Longest document that the page accepts."""
 
 
 class ModelRegistry:
@@ -58,8 +59,8 @@ class ModelRegistry:
         return self._loaded[name]
 
 
-def parse_prompt(text: str, files: Sequence[str]) -> list[prompts.PromptPart]:
-    """Split a prompt into parts, with each `<image:NAME>` replaced by an uploaded image.
+def parse_prompt(text: str, files: Sequence[str]) -> Document:
+    """Convert a prompt to a document, with each `<image:NAME>` replaced by an uploaded image.
 
     No other file is opened, since the page may be open to users who must not read the machine's
     files.
@@ -69,25 +70,28 @@ def parse_prompt(text: str, files: Sequence[str]) -> list[prompts.PromptPart]:
         files: paths of the uploaded images; NAME is a file name, or the number of a file from 1.
 
     Raises:
-        UserError: the prompt is empty, or an image is missing or cannot be read.
+        UserError: the prompt is empty, too long or wrong, or an image is missing or cannot be read.
     """
     if not text.strip():
         raise UserError("The document is empty. Write text, with <image> or <text> for gaps.")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"The document has {len(text)} characters. Write {MAX_CHARACTERS} at most.")
+    parts = prompts.split(text)
+    return Document(
+        [_open_image(part, files) if isinstance(part, prompts.ImageTag) else part for part in parts]
+    )
+
+
+def _open_image(tag: prompts.ImageTag, files: Sequence[str]) -> PIL.Image.Image:
     known = {pathlib.Path(path).name: path for path in files}
     known |= {str(number): path for number, path in enumerate(files, 1)}
-    pieces: list[prompts.PromptPart] = []
-    for at, piece in enumerate(_IMAGE_TAG.split(text)):
-        if at % 2 == 0:
-            pieces += [piece] if piece.strip() else []
-            continue
-        if piece not in known:
-            there = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
-            raise UserError(f"<image:{piece}>: add that image to the page first; added: {there}.")
-        try:
-            pieces.append(PIL.Image.open(known[piece]))
-        except (OSError, PIL.Image.DecompressionBombError) as error:
-            raise UserError(f"<image:{piece}> cannot be read as an image: {error}") from error
-    return pieces
+    if tag.path not in known:
+        there = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
+        raise UserError(f"<image:{tag.path}>: add that image to the page first; added: {there}.")
+    try:
+        return PIL.Image.open(known[tag.path])
+    except (OSError, PIL.Image.DecompressionBombError) as error:
+        raise UserError(f"<image:{tag.path}> cannot be read as an image: {error}") from error
 
 
 def stream_html(
@@ -145,6 +149,7 @@ def _generate(
     options = {"steps": int(steps), "seed": int(seed), "image_guidance_scale": float(guidance)}
     # Errors are raised here, before anything is compiled.
     stream = model.stream(prompt, **options)
+    warnings = "".join(map(_render_status, model.list_warnings(prompt)))
     yield _render_status("Generating; the first time with these settings a program is compiled ...")
     began = time.monotonic()
     states = list(stream)
@@ -154,8 +159,10 @@ def _generate(
         time.sleep(STEP_PAUSE_S)
     made = states[-1].document
     full = " The canvas was full: some insertions were left out." if made.truncated else ""
-    yield TrajectoryViewer(states).html() + _render_status(
-        f"{made.nfe} forward passes, {seconds:.2f} s including compilation.{full}"
+    yield (
+        TrajectoryViewer(states).html()
+        + warnings
+        + _render_status(f"{made.nfe} forward passes, {seconds:.2f} s including compilation.{full}")
     )
 
 

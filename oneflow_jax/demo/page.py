@@ -16,8 +16,9 @@ EXAMPLES = (
 _HELP = (
     "Write a document with gaps. **`<image>`** is an image to generate, **`<text>`** is text to "
     "generate, **`<text:3>`** is three tokens of text; models that choose lengths themselves also "
-    "accept **`<document>`**. **`<image:NAME>`** is an image that you add under Images. Text and "
-    "images you provide are kept unchanged. All steps run as one program: when it is done, they "
+    "accept **`<document>`**. **`<image:NAME>`** is an image that you add under Images. "
+    "**`\\<`** is the character <. Text and images you provide are kept unchanged. "
+    "All steps run as one program: when it is done, they "
     "are shown one after another."
 )
 

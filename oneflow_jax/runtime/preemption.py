@@ -1,50 +1,98 @@
-"""Graceful preemption: on SIGTERM, finish the step, save a checkpoint and exit with code 143.
+"""Graceful stops: on SIGTERM or Ctrl-C, finish the step, save a checkpoint and exit.
 
-Clouds send SIGTERM some 30 seconds before they reclaim a machine.
+Clouds send SIGTERM some 30 seconds before they take a machine away. The exit code is 128 plus the
+number of the signal: 143 for SIGTERM, and 130 for Ctrl-C (SIGINT).
 """
 
 import contextlib
+import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
 from oneflow_jax.errors import Preempted
 
+_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+
+
+class StopRequest:
+    """A request to save and exit.
+
+    Attributes:
+        signal_number: the signal that made the request; None if there is none.
+    """
+
+    def __init__(self) -> None:
+        """Create a request that nothing has made yet."""
+        self.signal_number: signal.Signals | None = None
+        self._reached = multihost_utils.reached_preemption_sync_point
+        self._multi_process = jax.process_count() > 1
+
+    def is_due(self, step: int) -> bool:
+        """Return whether to save and exit after a step.
+
+        All processes of a run must call this after each step. All get the same answer, no matter
+        which of them received the signal.
+        """
+        if not self._multi_process:
+            return self.signal_number is not None
+        # With JAX's handler the processes agree on a step that none of them has passed.
+        due = self._reached(step)
+        if due and self.signal_number is None:
+            self.signal_number = signal.SIGTERM
+        return due
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal; a second Ctrl-C stops the process at once."""
+        del frame
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            logging.warning(
+                "Ctrl-C: the run finishes its step and saves a checkpoint. Press Ctrl-C again to "
+                "stop at once, without saving."
+            )
+        self.signal_number = self.signal_number or signal.Signals(number)
+        if self._multi_process:
+            signal.raise_signal(signal.SIGTERM)  # JAX's handler tells the other processes.
+
+    def raise_if_made(self, step: int) -> None:
+        """End a run whose state was saved after `step`, if it was requested.
+
+        Raises:
+            Preempted: the run was requested to stop.
+        """
+        if self.signal_number is not None:
+            raise Preempted(
+                f"Stopped after step {step} because of {_NAMES[self.signal_number]}; the state is "
+                "saved. The same command resumes from there.",
+                exit_code=128 + self.signal_number,
+            )
+
 
 @contextlib.contextmanager
-def sigterm_handler() -> Iterator[Callable[[int], bool]]:
-    """Handle SIGTERM in a `with` block, so that the signal does not end the process.
+def stop_handler() -> Iterator[StopRequest]:
+    """Handle SIGTERM and Ctrl-C in a `with` block, instead of dying of them.
 
-    Yields:
-        A function of the step number, which returns whether to save and exit after this step. All
-        processes of a run must call it after each step. It returns the same value in all of them,
-        no matter which process received the signal.
+    Signals that arrive in a thread other than the main one, which cannot handle them, and signals
+    that the program was started to ignore, make no request.
     """
-    if jax.process_count() > 1:
-        # With JAX's handler, the processes agree on a step that none of them has passed yet.
-        yield multihost_utils.reached_preemption_sync_point
-        return
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False  # Only the main thread can handle signals.
+        yield request
         return
-    told = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    # With several processes, JAX handles SIGTERM.
+    handled = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
+    before = {
+        number: signal.signal(number, request.receive)
+        for number in handled
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
-        yield lambda step: told.is_set()
+        yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def raise_preempted(step: int) -> None:
-    """End a run whose state was saved after `step`.
-
-    Raises:
-        Preempted: always.
-    """
-    raise Preempted(
-        f"Stopped after step {step} because of SIGTERM; the state is saved. The same command "
-        "resumes from there."
-    )
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -70,7 +70,7 @@ def run(
     Raises:
         UserError: the loss is not finite, a checkpoint cannot be written, or another run has taken
             over the folder.
-        Preempted: the process received SIGTERM; the state is saved.
+        Preempted: the process received SIGTERM or Ctrl-C; the state is saved.
     """
     settings = system.loop_config
     owner = storage.TrainingLease(folder)
@@ -78,7 +78,7 @@ def run(
         sharding.mesh_context(system.mesh),
         contextlib.closing(iter(system.train_batches())) as data,
         checkpoint.Checkpoints(folder, settings.max_to_keep, settings.keep_period) as checkpoints,
-        preemption.sigterm_handler() as must_leave,
+        preemption.stop_handler() as stop,
     ):
         state = restore_or_init(system, checkpoints, data)
         train_step = profiler.ProfiledStep(jit_train_step(system), folder, settings.profile_steps)
@@ -92,7 +92,7 @@ def run(
             if number % settings.eval_every == 0:
                 with report.pause_timer():
                     report.write(number, losses(state.ema))
-            last = number == settings.steps or must_leave(number)
+            last = number == settings.steps or stop.is_due(number)
             if number % settings.checkpoint_every == 0 or last:
                 with report.pause_timer():  # It raises if the loss is not finite.
                     owner.check()
@@ -107,7 +107,7 @@ def run(
         checkpoints.wait()
         report.close()
     if int(state.step) < settings.steps:
-        preemption.raise_preempted(int(state.step))
+        stop.raise_if_made(int(state.step))
 
 
 def restore_or_init(

@@ -99,15 +99,16 @@ def _make_parts(
                 )
             )
         elif not np.isin(ids[at], layout.marker_ids).all():
+            slots = [slot for slot in at if ids[slot] not in layout.marker_ids]
             words = tuple(
                 trajectory.TokenView(
                     key=int(slot),
-                    text=layout.vocab.id_to_piece(int(ids[slot])),
+                    text=text,
                     confidence=float(np.clip(batch_trajectory.confidence[at_moment][slot], 0, 1)),
                     given=bool(fixed[slot]),
+                    final=step == len(batch_trajectory.run_times) - 1,
                 )
-                for slot in at
-                if ids[slot] not in layout.marker_ids
+                for slot, text in zip(slots, layout.vocab.to_pieces(ids[slots]), strict=True)
             )
             parts.append(trajectory.TextSpan(key=~before, tokens=words, time=clock, given=is_given))
     return tuple(parts)

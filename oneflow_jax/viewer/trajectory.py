@@ -54,19 +54,24 @@ class TokenView:
             joined.
         confidence: probability of the token at this step.
         given: whether the token is part of the prompt.
+        final: whether the document is finished, so that the token will not change.
     """
 
     key: int
     text: str
     confidence: float
     given: bool = False
+    final: bool = False
 
     def __post_init__(self) -> None:
         _check_fraction(f"token {self.key} ({self.text!r})", "confidence", self.confidence)
 
     def opacity(self) -> float:
-        """Return the opacity of the text, from 0 (a plain block) to 1 (plain text)."""
-        if self.given:
+        """Return the opacity of the text, from 0 (a plain block) to 1 (plain text).
+
+        Tokens of a finished document are plain text regardless of their confidence.
+        """
+        if self.given or self.final:
             return 1.0
         return min(
             1.0,

@@ -261,6 +261,12 @@ PROMPTS = [
     ("<image:none.png>", "none.png"),
     ("Ж <image>", "Ж"),
     ("<image> " * 40, "data.sequence_length"),
+    ("<text:300000000>", "data.sequence_length"),
+    ("<text:3000000000>", "<text:3000000000>"),
+    (["red <image>", "blue <image>"], "generate_batch"),
+    ([of.Document(["red", of.IMAGE])] * 2, "generate_batch"),
+    ([["red", of.IMAGE], ["blue", of.IMAGE]], "generate_batch"),
+    ("1 < 2 <image>", r"\\<"),
 ]
 
 
@@ -278,6 +284,36 @@ def test_numpy_numbers_are_options(model):
     assert documents == model.generate("<image>", samples=2, **plain)
 
 
+def test_letters_are_folded_and_unknown_words_told(model, caplog):
+    (document,) = model.generate("A Picture of Redd: <image>")
+    assert document.text == "a picture of redd:"
+    assert "'Picture' as 'picture'" in caplog.text
+    assert "'red'" in caplog.text
+    told = model.list_warnings("A Picture of Redd: <image>")
+    assert all(warning in caplog.text for warning in told)
+    caplog.clear()
+    model.generate("A Picture of Redd: <image>")
+    assert not caplog.text
+    assert model.list_warnings("a picture of red: <image>") == []
+
+
+def test_a_batch_takes_each_prompt_alone(model):
+    with pytest.raises(of.UserError, match="generate_batch"):
+        model.generate_batch([["red <image>", "blue <image>"]])
+    assert len(model.generate_batch(["red <image>", ["blue", of.IMAGE]])) == 2
+    for call in (model.stream, model.edit):
+        with pytest.raises(of.UserError, match="generate_batch"):
+            call(["red <image>", "blue <image>"])
+
+
+def test_integers_of_numpy_are_integers(model):
+    assert len(model.generate("<image>", samples=np.int64(2))) == 2
+    assert of.text(np.int32(3)) == of.text(3)
+    for wrong in (True, 2.0, 10**12):
+        with pytest.raises(of.UserError, match="samples"):
+            model.generate("<image>", samples=wrong)
+
+
 def test_wrong_calls(model):
     for start in (math.nan, 0, "half"):
         with pytest.raises(of.UserError, match=f"sampling.edit_start={start!r}"):
@@ -288,7 +324,7 @@ def test_wrong_calls(model):
         model.edit("<image>")
     with pytest.raises(of.UserError, match="start"):
         model.edit("red", start=1.0)
-    with pytest.raises(of.UserError, match=r"text\(0\)"):
+    with pytest.raises(of.UserError, match="text: tokens=0"):
         of.text(0)
     with pytest.raises(of.UserError, match="int"):
         of.Document([3])
@@ -311,7 +347,7 @@ def test_documents_are_shown_by_themselves(tmp_path):
     path = document.save(tmp_path / "new" / "red.html")
     assert page in path.read_text()
     assert "http" not in path.read_text()
-    assert str(document) == "1 < 2 & red <image:4x4> <text:3>"
+    assert str(document) == r"1 \< 2 & red <image:4x4> <text:3>"
     with pytest.raises(of.UserError, match=r"red.png"):
         document.save("red.png")
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oneflow_jax.data import fitting
+from oneflow_jax import shipped
+from oneflow_jax.data import fitting, vocab
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
@@ -66,15 +67,21 @@ def test_words_without_end_are_cut_within(text):
     assert all(len(layout.row(piece)["modality"]) <= layout.length for piece in pieces)
 
 
+NFKC_LAYOUT = dataclasses.replace(
+    LAYOUTS["growing"], vocab=vocab.Vocab.load(shipped.PRETRAINED / "tokenizer.model")
+)
+"""Layout with a tokenizer that converts some characters to spaces."""
+
+
 def test_words_that_are_nothing_to_the_tokenizer_are_left_out():
-    layout = LAYOUTS["growing"]
+    layout = NFKC_LAYOUT
     assert fitting.split_document(layout, Document((Text("\u2581"),))) == []
     (piece,) = fitting.split_document(layout, Document((Text("\ufffd"), IMAGE)))
     assert piece.parts == (IMAGE,)
 
 
 def test_policies():
-    layout = LAYOUTS["growing"]
+    layout = NFKC_LAYOUT
     source = [DOCUMENTS[0], Document((Text(TEXT * 9),)), DOCUMENTS[1], Document((Text("\ufffd"),))]
     cut = fitting.count_chunks(source, layout, "split")
     assert (cut[0], cut[2], cut[3]) == (1, 1, 0)

@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -188,3 +189,26 @@ def test_the_pictures_of_a_batch_are_decoded_at_once(lay):
     codec.decode_counts.clear()
     assert lay.decode(lay.canvas([lay.row(documents[1])]))[0].text() == BLUE
     assert codec.decode_counts == []
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (Gap("text", 30_000_000),),
+        (Text(RED), *[Gap("text", 20_000_000)] * 2, Gap("image")),
+        (Gap("image"),) * 100_000,
+        (Image(IMAGE),) * 50_000,
+    ],
+)
+@pytest.mark.parametrize("text_slots", [8, 0])
+def test_too_many_slots_are_refused_before_they_take_memory(parts, text_slots):
+    if text_slots == 0 and isinstance(parts[-1], Gap):
+        parts = (*parts, Gap("image"))
+    layout = tiny.make_layout(length=40, text_slots=text_slots)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"data\.sequence_length=40"):
+            layout.prompt_row(Document(parts))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()

@@ -88,3 +88,86 @@ def test_format_shows_every_part(tiger):
     line = "a <image> b <text:3> c <text>"
     assert prompt.format(prompt.parse(line, 8)) == line
     assert prompt.format(prompt.parse(f"<image:{tiger}>", 8)) == "<image:8x8>"
+
+
+ESCAPES = [
+    (r"1 \< 2", "1 < 2"),
+    (r"\<image>", "<image>"),
+    (r"\<text:5> \<document>", "<text:5> <document>"),
+    (r"a \\\<b", r"a \<b"),  # a backslash before a literal <
+    (r"C:\new\table \\server \> x", r"C:\new\table \\server \> x"),  # no escape elsewhere
+    (r"I \<3 you <3".replace(" <3", r" \<3"), "I <3 you <3"),
+]
+
+
+@pytest.mark.parametrize(("line", "text"), ESCAPES)
+def test_an_escaped_bracket_is_literal(line, text):
+    parsed = prompt.parse(f"{line} <image>", 8)
+    assert parsed.parts == (document.Text(text), document.Gap("image"))
+    assert prompt.format(parsed) == f"{line} <image>"
+
+
+def test_backslashes_before_a_tag():
+    assert prompt.parse(r"a\\<image>", 8).parts == (document.Text("a\\"), document.Gap("image"))
+    assert prompt.parse(r"a\\\\<image>", 8).parts[0] == document.Text(r"a\\")
+
+
+TEXTS = [
+    "<",
+    "\\",
+    "\\<",
+    "<\\",
+    "<image>",
+    r"\<image>",
+    r"\\<text:5>",
+    "a < b > c",
+    "<<>>",
+    "<unk> \\\\",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_any_text_is_printed_and_parsed_again(text):
+    whole = document.Document((document.Text(text), document.Gap("image"), document.Text(text)))
+    assert prompt.parse(prompt.format(whole), 8) == whole
+
+
+def test_the_help_names_the_escape():
+    with pytest.raises(errors.UserError, match=r"\\<"):
+        prompt.parse("1 < 2", 8)
+
+
+@pytest.mark.parametrize("wrong", ["<text:9999999999>", f"<text:{'9' * 5000}>", "<text:٣>"])
+def test_a_count_that_cannot_be_is_refused(wrong):
+    with pytest.raises(errors.UserError, match="<text:") as error:
+        prompt.parse(wrong, 8)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("kind", "slots"),
+    [("text", 0), ("text", -3), ("text", 2.5), ("text", True), ("image", 3), ("sound", None)],
+)
+def test_a_gap_that_cannot_be_is_refused(kind, slots):
+    with pytest.raises(errors.UserError, match="Gap"):
+        document.Gap(kind, slots)
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        ["a lion: <image>", "a fox: <image>"],
+        ("a lion: <image>", "a fox: <image>"),
+        ["<text>", "<image>"],
+        ["a lion:", "<image>", "a fox"],
+    ],
+)
+def test_several_strings_are_no_prompt(several):
+    with pytest.raises(errors.UserError, match="generate_batch"):
+        prompt.parse(several, 8)
+
+
+def test_nested_lists_and_documents_name_the_batch():
+    for several in ([["a", "<image>"], ["b"]], [document.Document(()), document.Document(())]):
+        with pytest.raises(errors.UserError, match="generate_batch"):
+            prompt.parse(several, 8)

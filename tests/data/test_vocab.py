@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from oneflow_jax import errors
+from oneflow_jax import errors, shipped
 from oneflow_jax.data import toy, vocab
 
 
@@ -122,3 +122,120 @@ def test_rare_symbols_may_be_left_out():
     )
     with pytest.raises(errors.UserError, match=r"data\.character_coverage=0\.5: out of range"):
         vocab.train_sentencepiece(texts, 40, 0.5)
+
+
+KEPT_TEXTS = [
+    "5 m² ½ and 10⁻³ μm",
+    "ﬁne ﬂour Ａ１ ｶﾅ ℌ",  # ligatures, full-width and half-width forms
+    "👩‍👩‍👧 ❤️ 🏳️‍🌈",  # zero-width joiners and variation selectors
+    "é e\u0301 ﷽ ﷺ",  # composed, decomposed, and Arabic ligatures
+    "▁▂▃▄▅▆▇█ a▁b",  # U+2581 and U+2585, which SentencePiece uses itself
+    "a <unk> b <0x41> <s></s> <pad>",
+    "only <unk> here",
+    "zero\u200bwidth \ufeffmark soft\u00adhyphen \ufffd",
+]
+
+
+@pytest.mark.parametrize("size", [300, 2048])
+@pytest.mark.parametrize("text", KEPT_TEXTS)
+def test_text_comes_back_letter_for_letter(texts, text, size):
+    tokenizer = vocab.train_sentencepiece([*texts, *[text] * 5], size)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("text", KEPT_TEXTS)
+def test_bytes_spell_text_that_was_never_seen(texts, text):
+    tokenizer = vocab.train_sentencepiece(texts, 2048)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_white_space_becomes_single_spaces_and_nothing_else_changes(texts):
+    for size in (200, 2048):
+        tokenizer = vocab.train_sentencepiece([*texts, "a\tred\n\u3000circle"], size)
+        ids = tokenizer.encode(" \t a\u00a0 red\r\n\u3000circle ")
+        assert tokenizer.decode(ids) == "a red circle"
+
+
+def test_every_character_comes_back_or_is_white_space():
+    tokenizer = vocab.train_sentencepiece(["a red circle"] * 9, 2048)
+    changed = []
+    for start in range(1, 0x20000, 16):
+        points = [n for n in range(start, start + 16) if not 0xD800 <= n < 0xE000]
+        letters = (c for c in map(chr, points) if not c.isspace() and c not in "\ufdd0\ufdd1\ufdd2")
+        word = "".join(letters)
+        if word and tokenizer.decode(tokenizer.encode(word)) != word:
+            changed.append(hex(start))
+    assert changed == []
+
+
+def test_tokenizers_of_before_go_on_as_they_are():
+    """Check the shipped tokenizer, which was trained with SentencePiece's NFKC normalization."""
+    old = vocab.Vocab.load(shipped.PRETRAINED / "tokenizer.model")
+    assert old.decode(old.encode("a  ﬁsh and ｔｉｇｅｒ")) == "a fish and tiger"
+    assert old.encode("a picture of a tiger") == [6, 33, 31, 6, 309]
+
+
+CHARACTERS = [chr(0x4E00 + i) for i in range(3000)]
+
+
+@pytest.mark.parametrize("coverage", [1.0, 0.9995])
+def test_more_characters_than_tokens_are_spelled_in_bytes(coverage):
+    texts = ["".join(CHARACTERS[i : i + 100]) for i in range(0, 3000, 100)]
+    texts += ["".join(CHARACTERS[:500])] * 20
+    tokenizer = vocab.train_sentencepiece(texts, 2048, coverage)
+    assert tokenizer.size <= 2048
+    whole = "".join(CHARACTERS)
+    ids = tokenizer.encode(whole)
+    assert tokenizer.decode(ids) == whole
+    # Frequent characters have tokens of their own.
+    assert len(tokenizer.encode("".join(CHARACTERS[:500]))) <= 501
+
+
+@pytest.mark.parametrize("size", [300, 2047])
+def test_more_characters_than_a_small_vocabulary_are_refused_in_our_words(size):
+    with pytest.raises(errors.UserError) as error:
+        vocab.train_sentencepiece(["".join(CHARACTERS)], size)
+    assert f"data.vocab_size={size}" in str(error.value)
+    assert "3,001 characters" in str(error.value)
+    assert "2,048" in str(error.value)
+    assert "sentencepiece" not in str(error.value).lower()
+
+
+@pytest.mark.parametrize("texts_given", [[], [" "], ["\n\t", ""]])
+def test_training_without_text_is_refused_in_our_words(texts_given):
+    with pytest.raises(errors.UserError, match="no text") as error:
+        vocab.train_sentencepiece(texts_given, 2048)
+    assert ".cc" not in str(error.value)
+
+
+def test_characters_that_become_unknown_are_told(caplog):
+    vocab.train_sentencepiece(["abcdefgh" * 40] * 50 + ["漢"], 40, 0.999)
+    assert "'漢' (CJK UNIFIED IDEOGRAPH-6F22)" in caplog.text
+    assert "data.character_coverage" in caplog.text
+    caplog.clear()
+    vocab.train_sentencepiece(["abcdefgh" * 40] * 50 + ["漢"], 2048, 0.999)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("text", ["a \udcff", "a\ud83d"])
+def test_text_that_is_no_unicode_is_refused(tokenizer, text):
+    with pytest.raises(errors.UserError, match="surrogate"):
+        tokenizer.encode(text)
+
+
+def test_pieces_join_to_the_text_and_show_characters_that_bytes_spell(texts):
+    tokenizer = vocab.train_sentencepiece(texts, 2048)
+    ids = tokenizer.encode("a 猫 red ▁é")
+    assert "".join(tokenizer.to_pieces(ids)) == " a 猫 red ▁é"
+    assert "".join(tokenizer.to_pieces([*ids, vocab.END, *ids])) == " a 猫 red ▁é" * 2
+    three_bytes = tokenizer.encode("猫")[-3:]
+    assert tokenizer.to_pieces(three_bytes) == ["", "", "猫"]
+    assert tokenizer.to_pieces([*three_bytes[:2], *tokenizer.encode("a")]) == ["", "\ufffd", " a"]
+    assert tokenizer.to_pieces(three_bytes[:1]) == ["\ufffd"]
+
+
+def test_noncharacters_are_refused_in_prompts(texts):
+    tokenizer = vocab.train_sentencepiece(texts, 2048)
+    with pytest.raises(errors.UserError, match="ufdd0"):
+        tokenizer.encode("a \ufdd0 red")
+    assert tokenizer.decode(tokenizer.encode("a \ufdd1", allow_unknown=True)) == "a \ufffd"

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from oneflow_jax.data import toy
+from oneflow_jax.data.document import Gap
 from oneflow_jax.demo import answers
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
@@ -56,8 +57,22 @@ def test_a_picture_that_was_added_is_given(models, picture):
         *_, last = collect_states(models, f"<image:{name}> is <text>", [picture])
         assert "forward passes" in last
         assert last.count("x1 prediction") == 0
-    (piece,) = answers.parse_prompt("<image:1>", [picture])
+    (piece,) = answers.parse_prompt("<image:1>", [picture]).parts
     assert piece.size == (4, 4)
+
+
+def test_an_escaped_tag_is_text(picture):
+    document = answers.parse_prompt(r"1 \< 2 \<image:1> <text>", [picture])
+    assert document.parts == ("1 < 2 <image:1>", Gap("text"))
+    assert answers.parse_prompt(str(document), []) == document
+
+
+def test_letters_and_words_that_are_unknown_are_told(models):
+    *_, last = collect_states(models, "A Red <image> and redd <text>")
+    told = html.unescape(last)
+    assert "'A' as 'a'" in told
+    assert "The nearest word to 'redd' that it knows is 'red'" in told
+    assert told.count('role="status"') > 2
 
 
 MISTAKES = [
@@ -67,6 +82,11 @@ MISTAKES = [
     ({"text": "<document>"}, "edit_flow"),
     ({"text": "<image:/etc/passwd> <text>"}, "none yet"),
     ({"text": "<image:2> <text>"}, "none yet"),
+    ({"text": "<text:300000000>"}, "data.sequence_length"),
+    ({"text": "<text:3000000000>"}, "<text:3000000000>"),
+    ({"text": "<image>" * 10_000}, "data.sequence_length"),
+    ({"text": "red " * 50_000}, "200000 characters"),
+    ({"text": "1 < 2 <image>"}, "\\<"),
     ({"steps": 0}, "steps=0"),
     ({"steps": None}, "steps"),
     ({"steps": "many"}, "steps='many'"),

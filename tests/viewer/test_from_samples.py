@@ -1,13 +1,16 @@
 import dataclasses
+import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
+from oneflow_jax.api import slides, state
 from oneflow_jax.canvas import Canvas, Modality
 from oneflow_jax.data import vocab
 from oneflow_jax.samplers.base import Trajectory
-from oneflow_jax.viewer import from_samples, trajectory
+from oneflow_jax.viewer import fonts, from_samples, page, trajectory
 from tests import tiny
 
 LENGTH = 8
@@ -63,11 +66,11 @@ def test_inserted_words_stand_in_reading_order_and_the_others_keep_their_keys(ex
     lay, (a, b, c), view = example
     first, last = view.frames
     assert [[word.text for word in run.tokens] for run in first.text_spans()] == [
-        [lay.vocab.id_to_piece(a)]
+        lay.vocab.to_pieces([a])
     ]
     assert [[word.text for word in run.tokens] for run in last.text_spans()] == [
-        [lay.vocab.id_to_piece(a), lay.vocab.id_to_piece(b)],
-        [lay.vocab.id_to_piece(c)],
+        lay.vocab.to_pieces([a, b]),
+        lay.vocab.to_pieces([c]),
     ]
     assert first.tokens()[0].key == last.tokens()[0].key
     assert first.text_spans()[0].key == last.text_spans()[0].key
@@ -132,3 +135,29 @@ def test_without_pictures_nothing_is_decoded():
     (view,) = from_samples.build_views(lay, moments, ["title"], ["prompt"])
     assert codec.decode_counts == []
     assert [len(frame.tokens()) for frame in view.frames] == [1, 3]
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.05, 0.5])
+def test_a_finished_document_shows_no_masked_tokens(confidence, tmp_path):
+    """Check the last step on the page, in the film strip and in the slides."""
+    lay = tiny.make_layout(LENGTH)
+    steps = make_trajectory(lay)
+    # In both steps the document is whole; only the confidence is low.
+    steps = jax.tree.map(lambda x: np.stack([x[-1]] * 2), steps).replace(
+        confidence=np.full((2, 1, LENGTH), confidence), run_times=np.array([0.5, 1.0])
+    )
+    (view,) = from_samples.build_views(lay, steps, ["title"], ["prompt"])
+    before, last = ([token for token in frame.tokens() if not token.given] for frame in view.frames)
+    assert [token.opacity() for token in last] == [1.0, 1.0]
+    assert all(token.opacity() < 1 for token in before)
+    assert [token.confidence for token in last] == [confidence] * 2
+    page.write(tmp_path / "page.html", [view], {}, {}, "heading")
+    text = (tmp_path / "page.html").read_text()
+    data = json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
+    )
+    runs = [part for part in data["stories"][0]["frames"][-1][1] if not part[0]]
+    assert {percent for run in runs for percent in run[5]} == {100}
+    html = slides.TrajectoryViewer([state.from_frame(frame) for frame in view.frames]).html()
+    *_, last_slide = html.split("data-slide ")
+    assert f"background: {fonts.MASK_COLOR}" not in last_slide

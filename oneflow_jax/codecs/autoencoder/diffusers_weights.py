@@ -215,9 +215,7 @@ def _iter_tensors(
 
 def _present_name(name: str) -> str:
     """Return the present name of a tensor with an old name."""
-    return _LEGACY_NAME_PATTERN.sub(
-        lambda match: f"{match[1]}.{_LEGACY_NAMES[match[2]]}", name
-    )
+    return _LEGACY_NAME_PATTERN.sub(lambda match: f"{match[1]}.{_LEGACY_NAMES[match[2]]}", name)
 
 
 def _conversion_hint(folder: epath.Path) -> str:

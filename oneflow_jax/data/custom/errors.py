@@ -24,6 +24,7 @@ DROP_REASONS = {
     "too large": "more than 256 MiB (a page: 16 MiB), or more than source.max_megapixels",
     "not a picture": "not an image of a supported format, regardless of its extension",
     "damaged picture": "truncated or corrupt",
+    "no range of values": "floats or 32-bit integers whose values of black and white are unknown",
     # Reasons to drop a text.
     "not words": "a value that is not a string where text is expected",
     "blank words": "only white space or control characters",
@@ -37,7 +38,9 @@ REPAIRS = {
     "first frame": "only the first of several images in a file was used, as of an animation",
     "transparency": "composited on white",
     "CMYK": "converted to RGB",
-    "16 bits": "converted to 8 bits",
+    "16 bits": "16 bits or floats were converted to 8 bits",
+    "color profile": "colors were converted to sRGB",
+    "unusable color profile": "damaged or for another kind of image: colors were taken as sRGB",
     "wrong extension": "read according to its content, not its extension",
     "cut into sections": "more than 20,000 words or 100,000 characters",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
-from oneflow_jax.data import pictures
+from oneflow_jax.data import color_conversion, pictures
 from oneflow_jax.data.custom.errors import DataError
 
 FORMATS = {
@@ -25,7 +25,7 @@ FORMATS = {
 
 EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
 
-_MODES_16_BIT = ("I", "F")
+_DEEP_MODES = ("I", "F")
 
 
 def decode_image(
@@ -50,6 +50,8 @@ def decode_image(
             return _decode(data, name, pixels, max_megapixels)
         except DataError:
             raise
+        except color_conversion.UnknownRangeError as error:
+            raise DataError("no range of values", str(error)) from error
         except PIL.UnidentifiedImageError as error:
             raise DataError("not a picture", repr(data[:16])) from error
         except PIL.Image.DecompressionBombError as error:
@@ -77,8 +79,10 @@ def _decode(
             repairs.add("first frame")
         if picture.mode == "CMYK":
             repairs.add("CMYK")
-        if picture.mode.startswith(_MODES_16_BIT):
+        if picture.mode.startswith(_DEEP_MODES):
             repairs.add("16 bits")
+        if profile := color_conversion.check_profile(picture):
+            repairs.add(profile)
         if picture.has_transparency_data:
             repairs.add("transparency")
         if image_format == "JPEG":

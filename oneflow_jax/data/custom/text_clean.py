@@ -1,10 +1,16 @@
-"""Cleaning of text from any source, so that it can be tokenized."""
+"""Cleaning of text from any source, so that it can be tokenized.
+
+What is not named here stays as it is, letter for letter: superscripts, fractions, ligatures,
+full-width forms, accents in either Unicode form, joiners and selectors of emoji. Runs of white
+space, with tabs, line ends and non-breaking spaces, become one space, and none is left at the ends.
+"""
 
 import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
 
+from oneflow_jax.data import characters
 from oneflow_jax.data.custom.errors import DataError
 
 SECTION_WORDS = 20_000
@@ -15,15 +21,15 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
 """Surrogates that the error handler `surrogateescape` makes of bytes. JSON may contain others."""
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
-"""Control characters that are not white space."""
+_CONTROL_CHARACTERS = re.compile(
+    rf"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f{characters.NONCHARACTERS}]"
+)
+"""Control characters that are not white space, and code points that are no characters."""
 
 _INVISIBLE_CATEGORIES = ("C", "Z")
 """Unicode categories of control, format, unassigned and separator characters."""
 
 _REPLACEMENT_CHARACTER = "\ufffd"
-_SPACE_LIKE = (_REPLACEMENT_CHARACTER, "\u2581")
-"""Characters that SentencePiece converts to spaces."""
 
 
 def clean_text(text: object) -> tuple[str, set[str]]:
@@ -43,7 +49,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
     if _CONTROL_CHARACTERS.search(text):
         repairs.add("control characters")
         text = _CONTROL_CHARACTERS.sub("", text)
-    text = " ".join(text.split())
+    text = characters.clean_spaces(text)
     if all(_is_blank(letter) for letter in text):
         raise DataError("blank words")
     return text, repairs
@@ -67,4 +73,7 @@ def split_long_text(text: str) -> Iterator[str]:
 
 
 def _is_blank(character: str) -> bool:
-    return character in _SPACE_LIKE or unicodedata.category(character)[0] in _INVISIBLE_CATEGORIES
+    return (
+        character == _REPLACEMENT_CHARACTER
+        or unicodedata.category(character)[0] in _INVISIBLE_CATEGORIES
+    )

@@ -4,10 +4,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from oneflow_jax.data.custom import image_decode
 from oneflow_jax.data.custom.errors import DataError
+from tests.data import icc_profiles
 from tests.data.custom import examples
 
 
@@ -60,6 +61,32 @@ def test_what_is_odd_is_put_right_and_told():
     assert repairs == {"16 bits"}
     assert decode(examples.png(image_format="JPEG"), "a.png")[1] == {"wrong extension"}
     assert decode(examples.png(image_format="JPEG"), "a")[1] == set()
+
+
+def test_colors_are_converted_to_srgb_and_told():
+    red = Image.new("RGB", (4, 4), (200, 100, 50))
+    profile = icc_profiles.rgb_profile(icc_profiles.DISPLAY_P3, 2.2)
+    for image_format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
+        data = encode_image(red, image_format, quality=100, icc_profile=profile)
+        pixels, repairs = decode(data, f"a.{image_format.lower()}")
+        wanted = icc_profiles.expected_srgb((200, 100, 50), icc_profiles.DISPLAY_P3, 2.2)
+        assert abs(pixels[0, 0].astype(int) - wanted).max() <= 6
+        assert repairs == {"color profile"}
+    pixels, repairs = decode(encode_image(red, "PNG", icc_profile=b"broken"))
+    assert (pixels[0, 0] == (200, 100, 50)).all()
+    assert repairs == {"unusable color profile"}
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert decode(encode_image(red, "PNG", icc_profile=srgb))[1] == set()
+
+
+def test_floats_are_scaled_or_refused():
+    ramp = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    pixels, repairs = decode(encode_image(Image.fromarray(ramp), "TIFF"), "a.tif")
+    assert abs(pixels[..., 0] - 255 * ramp).max() <= 1
+    assert repairs == {"16 bits"}
+    for values in (255 * ramp, -ramp, (255 * ramp).astype(np.int32)):
+        with pytest.raises(DataError, match="no range of values"):
+            decode(encode_image(Image.fromarray(values), "TIFF"), "a.tif")
 
 
 def encode_noise(image_format):

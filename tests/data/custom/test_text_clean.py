@@ -11,6 +11,11 @@ from oneflow_jax.data.custom.errors import DataError
     ("raw", "expected", "repairs"),
     [
         ("  a\n\tb  c ", "a b c", set()),
+        ("5 m² ½ ﬁ Ａ１ e\u0301é ▁▅ 🏳️‍🌈", "5 m² ½ ﬁ Ａ１ e\u0301é ▁▅ 🏳️‍🌈", set()),
+        ("a\r\n\u00a0b\u3000\u2028c\v", "a b c", set()),
+        ("a\ufdd0b", "ab", {"control characters"}),
+        ("▁▂", "▁▂", set()),
+        ("▁", "▁", set()),
         ("größer 漢字 ﷽ 👩‍👩‍👧", "größer 漢字 ﷽ 👩‍👩‍👧", set()),
         ("a\0b\x07c", "abc", {"control characters"}),
         ("a\ud800b", "a\ufffdb", {"lone surrogates"}),

@@ -1,0 +1,81 @@
+"""Characters of texts as SentencePiece needs them, and the choice of those that get a token."""
+
+import collections
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+NONCHARACTERS = "\ufdd0\ufdd1\ufdd2"
+"""Code points that no text contains: Unicode reserves them for the internal use of programs."""
+
+UNKNOWN_PIECE = NONCHARACTERS[2]
+"""Piece of unknown symbols. SentencePiece skips this string in texts; its default is `<unk>`."""
+
+_SPACE = "\u2581"
+_STAND_INS = str.maketrans({_SPACE: NONCHARACTERS[0], "\u2585": NONCHARACTERS[1]})
+"""SentencePiece writes spaces as U+2581, and skips lines with U+2585. Texts may contain both."""
+
+_PROTECTED = dict.fromkeys(map(ord, NONCHARACTERS), "\ufffd") | _STAND_INS
+
+_ORIGINALS = {ord(stand_in): character for character, stand_in in _STAND_INS.items()}
+
+_UNMERGED = "\t"
+"""Stands for characters without a token in training; SentencePiece merges no token across it."""
+
+_CHARACTER_FRACTION = 0.75
+"""Fraction of the tokens that are single characters if not all characters have room."""
+
+
+def clean_spaces(text: str) -> str:
+    """Return the text with each run of white space as one space, and without it at the ends."""
+    return " ".join(text.split())
+
+
+def protect(text: str) -> str:
+    """Return the text with stand-ins for the characters that SentencePiece reserves."""
+    return text.translate(_PROTECTED)
+
+
+def restore(text: str) -> str:
+    """Return the text that `protect` was given; noncharacters are gone."""
+    return text.translate(_ORIGINALS)
+
+
+def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
+    """Count the characters of lines, with spaces as SentencePiece counts them."""
+    counts: collections.Counter[str] = collections.Counter()
+    for line in lines:
+        counts.update(f"{_SPACE}{line.replace(' ', _SPACE)}")
+    return counts
+
+
+def choose_covered(counts: collections.Counter[str], coverage: float) -> list[str]:
+    """Return the most frequent characters that make up a fraction of all, as SentencePiece does."""
+    total, seen, covered = sum(counts.values()), 0, []
+    for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        # SentencePiece computes in single precision.
+        if np.float32(seen / total) >= np.float32(coverage):
+            break
+        covered.append(character)
+        seen += count
+    return covered
+
+
+def hide_rare(
+    lines: Sequence[str], counts: collections.Counter[str], room: int
+) -> tuple[list[str], int]:
+    """Hide the rarest characters of lines, so that a tokenizer with `room` tokens can be trained.
+
+    Returns:
+        the lines without those characters, and the number of characters that are left.
+    """
+    count = max(1, int(room * _CHARACTER_FRACTION))
+    frequent = choose_covered(counts, 1.0)[:count]
+    hidden = dict.fromkeys(map(ord, counts.keys() - {*frequent, _SPACE}), _UNMERGED)
+    return [line.translate(hidden) for line in lines], len(frequent)
+
+
+def describe(character: str) -> str:
+    """Return the character with its Unicode name."""
+    return f"{character!r} ({unicodedata.name(character, 'unnamed')})"

@@ -1,0 +1,161 @@
+"""Conversion of Pillow images of any mode, bit depth and color profile to 8-bit sRGB."""
+
+import functools
+import io
+from typing import Literal
+
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+
+CONVERTED = "color profile"
+UNUSABLE = "unusable color profile"
+
+_SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB"))
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Pillow's mode for each color space of a profile."""
+
+_MAX_SRGB_ERROR = 2
+"""A profile whose colors differ by at most this much from sRGB's, of 255, is taken for sRGB."""
+
+_WHITE_IS_ZERO, _PHOTOMETRIC, _BITS_PER_SAMPLE = 0, 262, 258
+_RANGE_TAGS = ((340, 341), (280, 281))
+"""Tags of TIFF for the smallest and the largest value: SMinSampleValue, and MinSampleValue."""
+
+
+class UnknownRangeError(ValueError):
+    """The values of an image of floats or 32-bit integers have no known range."""
+
+
+Range = tuple[float, float]
+"""The values of black and of white."""
+
+
+def read_range(image: PIL.Image.Image) -> Range | None:
+    """Return the values of black and white that a file states; None if it states none.
+
+    The image must be as it was opened: copies have lost the tags of a TIFF file.
+    """
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        deep = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
+        return (0, 65_535) if deep and image.mode.startswith("I") else None
+    for low, high in _RANGE_TAGS:
+        if image.mode in ("I", "F") and low in tags and high in tags:
+            limits = [float(np.ravel(tags[tag])[0]) for tag in (low, high)]
+            return (limits[0], limits[1]) if limits[0] < limits[1] else None
+    if not image.mode.startswith("I;16"):
+        return None
+    white = float(2 ** np.ravel(tags.get(_BITS_PER_SAMPLE, 16))[0] - 1)
+    return (white, 0) if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else (0, white)
+
+
+def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
+    """Convert an image to the mode RGB, or RGBA if it has transparency, with colors of sRGB.
+
+    A color profile that is damaged or belongs to another kind of image is ignored, see
+    `check_profile`.
+
+    Args:
+        image: the image.
+        limits: the `read_range` of the image as it was opened.
+
+    Raises:
+        UnknownRangeError: the image has floats or 32-bit integers, and not all are in a known
+            range.
+    """
+    transform, mode = _find_transform(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _scale_to_8_bits(image, limits)
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if transform is not None:
+        image = PIL.ImageCms.applyTransform(image.convert(mode), transform)
+    image = image.convert("RGB")
+    if alpha is not None:
+        image.putalpha(alpha)
+    return image
+
+
+def check_profile(
+    image: PIL.Image.Image,
+) -> Literal["color profile", "unusable color profile"] | None:
+    """Return what `to_srgb` does with the image's color profile; None if nothing is needed."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return None
+    space, transform = _make_transform(profile)
+    if space is None or not _fits(image.mode, space):
+        return UNUSABLE
+    return CONVERTED if transform is not None else None
+
+
+def _find_transform(
+    image: PIL.Image.Image,
+) -> tuple[PIL.ImageCms.ImageCmsTransform | None, str]:
+    """Return the transform to sRGB that an image needs, if any, and the mode that it takes."""
+    if check_profile(image) != CONVERTED:
+        return None, ""
+    space, transform = _make_transform(image.info["icc_profile"])
+    return transform, _MODES[space]
+
+
+def _fits(mode: str, space: str) -> bool:
+    """Return whether a profile of a color space can belong to an image of a mode."""
+    if space == "CMYK" or mode == "CMYK":
+        return space == mode
+    if space == "GRAY":
+        return mode in ("1", "L", "LA", "La", "F") or mode.startswith("I")
+    return mode != "LAB"
+
+
+@functools.lru_cache(maxsize=32)
+def _make_transform(profile: bytes) -> tuple[str | None, PIL.ImageCms.ImageCmsTransform | None]:
+    """Return the color space of a profile and its transform to sRGB.
+
+    The color space is None if the profile is unusable, and the transform if it is that of sRGB.
+    """
+    try:
+        source = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        if space not in _MODES:
+            return None, None
+        mode = _MODES[space]
+        transform = PIL.ImageCms.buildTransform(source, _SRGB, mode, "RGB")
+    except (OSError, ValueError, TypeError, PIL.ImageCms.PyCMSError):
+        return None, None
+    return space, None if _is_identity(transform, mode) else transform
+
+
+def _is_identity(transform: PIL.ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Return whether a transform hardly changes any color."""
+    if mode == "CMYK":
+        return False
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    colors = levels[None] if mode == "L" else np.stack(np.meshgrid(levels, levels, levels), -1)
+    image = PIL.Image.fromarray(colors.reshape(1, -1, *colors.shape[3:]))
+    before = np.asarray(image.convert("RGB")).astype(int)
+    after = np.asarray(PIL.ImageCms.applyTransform(image, transform)).astype(int)
+    return bool(abs(after - before).max() <= _MAX_SRGB_ERROR)
+
+
+def _scale_to_8_bits(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
+    """Return a grey image of floats, or of more than 8 bits, as one of 8 bits."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UnknownRangeError(
+            "it has values that are not finite, so that the range of values is unknown. Convert it "
+            "to 8 bits"
+        )
+    if limits is None:
+        if image.mode != "F" or values.min() < 0 or values.max() > 1:
+            raise UnknownRangeError(
+                f"it has values from {values.min():g} to {values.max():g}, and does not state the "
+                "range of values from black to white. Convert it to 8 bits"
+            )
+        limits = (0, 1)
+    black, white = limits
+    if (black, white) == (0, 65_535):
+        scaled = values // 257
+    else:
+        scaled = np.round((values - black) / (white - black) * 255)
+    return PIL.Image.fromarray(scaled.clip(0, 255).astype(np.uint8))

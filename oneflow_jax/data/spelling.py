@@ -1,0 +1,146 @@
+"""Prompts in letters and words that the tokenizer does not know: folding, and warnings."""
+
+import functools
+import logging
+import re
+from collections.abc import Iterator
+
+from rapidfuzz import fuzz, process
+
+from oneflow_jax import errors
+from oneflow_jax.data import characters, document
+from oneflow_jax.data.vocab import Vocab
+
+_MIN_SIMILARITY = 60
+"""Minimum similarity of a word that is named as the nearest, in percent."""
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+def encode_prompt(vocab: Vocab, text: str) -> list[int]:
+    """Return the ids of a prompt's text; letters that are missing are folded by Unicode case.
+
+    Raises:
+        UserError: the text is empty, or has symbols that are missing in either case.
+    """
+    folded = fold_case(vocab, text)
+    missing = vocab.missing_symbols(folded)
+    if not missing:
+        return vocab.encode(folded)
+    words = [word for word in folded.split() if set(missing) & set(word)]
+    nearest = [note for word in words[:5] if (note := _name_nearest(vocab, word))]
+    raise errors.UserError(
+        f"text {text!r}: the tokenizer was trained on the training text and has no symbol for "
+        f"{' '.join(map(characters.describe, missing))}. Write it otherwise. {' '.join(nearest)}"
+    )
+
+
+def fold_case(vocab: Vocab, text: str) -> str:
+    """Return the text with words in another case where the tokenizer lacks their letters."""
+    return "".join(
+        part if part.isspace() else _fold_word(vocab, part) for part in re.split(r"(\s+)", text)
+    )
+
+
+def list_folded(vocab: Vocab, text: str) -> list[str]:
+    """List a warning if `fold_case` changes the text."""
+    changes = {
+        before: after
+        for before, after in zip(text.split(), fold_case(vocab, text).split(), strict=True)
+        if before != after
+    }
+    if not changes:
+        return []
+    told = ", ".join(f"{before!r} as {after!r}" for before, after in changes.items())
+    return [f"text {text!r}: the tokenizer lacks letters. It reads {told}."]
+
+
+def list_unknown(vocab: Vocab, text: str) -> list[str]:
+    """List a warning for each word and character that the model probably does not know.
+
+    A small tokenizer has a token for each frequent word of its texts, so words of several tokens
+    are unknown to it. A large one spells words in parts and rare characters in bytes; only those
+    characters are listed.
+    """
+    folded = fold_case(vocab, text)
+    if vocab.spells_bytes:
+        spelled = [letter for letter in dict.fromkeys(folded) if vocab.is_spelled(letter)]
+        if not spelled:
+            return []
+        named = ", ".join(map(characters.describe, spelled[:5]))
+        more = f" and {len(spelled) - 5} more" if len(spelled) > 5 else ""
+        return [
+            f"text {text!r}: the tokenizer spells {named}{more} in bytes, since its training texts "
+            "hardly contain them. The model may not know them."
+        ]
+    words = [word for word in dict.fromkeys(_WORD.findall(folded)) if word not in vocab.words]
+    return [
+        _describe_word(vocab, text, word)
+        for word in words
+        if not vocab.missing_symbols(word) and len(vocab.encode(word)) > 1
+    ]
+
+
+def log_folded(vocab: Vocab, prompt: document.Document) -> None:
+    """Log the warnings of `list_folded` for the texts of a prompt, each once."""
+    for text in _texts(prompt):
+        for warning in list_folded(vocab, text):
+            _log_once(warning)
+
+
+def log_unknown(vocab: Vocab, prompt: document.Document) -> None:
+    """Log the warnings of `list_unknown` for the texts of a prompt, each once."""
+    for text in _texts(prompt):
+        for warning in list_unknown(vocab, text):
+            _log_once(warning)
+
+
+def list_warnings(vocab: Vocab, prompt: document.Document) -> list[str]:
+    """List all warnings for the texts of a prompt."""
+    return [
+        warning
+        for text in _texts(prompt)
+        for listed in (list_folded, list_unknown)
+        for warning in listed(vocab, text)
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _log_once(message: str) -> None:
+    logging.warning(message)
+
+
+def _texts(prompt: document.Document) -> Iterator[str]:
+    return (part.text for part in prompt.parts if isinstance(part, document.Text))
+
+
+def _fold_word(vocab: Vocab, word: str) -> str:
+    """Return the word in the first case in which the tokenizer has all letters, if there is one."""
+    if not vocab.missing_symbols(word):
+        return word
+    for variant in (word.lower(), word.casefold(), word.upper(), word.title()):
+        if not vocab.missing_symbols(variant):
+            return variant
+    return "".join(_fold_letter(vocab, letter) for letter in word)
+
+
+def _fold_letter(vocab: Vocab, letter: str) -> str:
+    variants = (letter, letter.lower(), letter.casefold(), letter.upper(), letter.title())
+    known = (variant for variant in variants if not vocab.missing_symbols(variant))
+    return next(known, letter)
+
+
+def _describe_word(vocab: Vocab, text: str, word: str) -> str:
+    told = (
+        f"text {text!r}: the tokenizer has no token for the word {word!r} and spells it in "
+        f"{len(vocab.encode(word))} tokens. The model may not know it."
+    )
+    return f"{told} {_name_nearest(vocab, word)}".strip()
+
+
+def _name_nearest(vocab: Vocab, word: str) -> str:
+    """Return a sentence about the most similar word that is a token; '' if none is similar."""
+    nearest = process.extractOne(
+        word, vocab.words, scorer=fuzz.ratio, processor=str.casefold, score_cutoff=_MIN_SIMILARITY
+    )
+    return f"The nearest word to {word!r} that it knows is {nearest[0]!r}." if nearest else ""

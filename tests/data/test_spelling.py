@@ -1,0 +1,88 @@
+"""Tests of prompts with letters and words that the tokenizer does not know."""
+
+import pytest
+
+from oneflow_jax import errors, shipped
+from oneflow_jax.data import spelling, vocab
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return vocab.Vocab.load(shipped.PRETRAINED / "tokenizer.model")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("A picture of a Tiger", "a picture of a tiger"),
+        ("FIRST A FOX", "first a fox"),
+        ("a TiGeR", "a tiger"),
+        ("Here is an Elephant, then", "here is an elephant, then"),
+        ("a ſnake", "a snake"),  # LATIN SMALL LETTER LONG S
+    ],
+)
+def test_missing_letters_are_folded(tokenizer, text, read):
+    assert tokenizer.decode(spelling.encode_prompt(tokenizer, text)) == read
+    assert spelling.encode_prompt(tokenizer, text) == spelling.encode_prompt(tokenizer, read)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "text", "read"),
+    [
+        ("A RED TIGER", "a red tiger", "A RED TIGER"),  # a tokenizer without small letters
+        ("strasse und maße", "STRASSE", "strasse"),
+        ("der fluss", "der fluß", "der fluss"),
+        ("ο λόγος", "Ο ΛΌΓΟΣ", "ο λόγος"),
+        ("мир труд май", "Мир ТРУД", "мир труд"),
+        ("istanbul", "ISTANBUL", "istanbul"),
+    ],
+)
+def test_folding_is_unicodes(corpus, text, read):
+    tokenizer = vocab.train_sentencepiece([corpus] * 5, 200)
+    assert tokenizer.decode(spelling.encode_prompt(tokenizer, text)) == read
+
+
+def test_what_the_tokenizer_has_is_not_folded():
+    tokenizer = vocab.train_sentencepiece(["A cat and a Dog"] * 5, 200)
+    assert tokenizer.decode(spelling.encode_prompt(tokenizer, "A Dog")) == "A Dog"
+    assert spelling.list_folded(tokenizer, "A Dog") == []
+    large = vocab.train_sentencepiece(["a cat"] * 5, 2048)
+    assert large.decode(spelling.encode_prompt(large, "A CAT")) == "A CAT"  # in bytes
+
+
+def test_a_training_text_is_not_folded(tokenizer):
+    assert vocab.UNKNOWN in tokenizer.encode("A tiger", allow_unknown=True)
+
+
+def test_folded_words_are_told(tokenizer):
+    (note,) = spelling.list_folded(tokenizer, "A picture of a Tiger, a Tiger")
+    assert "'A' as 'a'" in note
+    assert note.count("'Tiger,' as 'tiger,'") == 1
+    assert spelling.list_folded(tokenizer, "a tiger") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [("a tigr", "'tiger'"), ("a Elefant", "'elephant'"), ("two strawbery", "'strawberry'")],
+)
+def test_an_unknown_word_is_told_with_the_nearest(tokenizer, text, nearest):
+    (note,) = spelling.list_unknown(tokenizer, text)
+    assert text.split()[1] in note
+    assert nearest in note
+
+
+def test_known_words_are_not_told(tokenizer):
+    assert spelling.list_unknown(tokenizer, "a picture of a tiger, then: two animals") == []
+
+
+def test_characters_in_bytes_are_told():
+    large = vocab.train_sentencepiece(["a cat and a dog"] * 5, 2048)
+    (note,) = spelling.list_unknown(large, "a 猫 and a cat 猫")
+    assert "'猫' (CJK UNIFIED IDEOGRAPH-732B)" in note
+
+
+def test_a_missing_symbol_is_refused_with_the_nearest_word(tokenizer):
+    with pytest.raises(errors.UserError, match=r"'é'.*'tigér'.*'tiger'"):
+        spelling.encode_prompt(tokenizer, "a tigér")
+    with pytest.raises(errors.UserError, match="'猫'"):
+        spelling.encode_prompt(tokenizer, "A 猫")
