@@ -12,9 +12,15 @@ VERSION = re.search(
 
 
 def requirements(name: str) -> list[str]:
-    """Return the lines of a requirements file without comments and references to other files."""
-    lines = (HERE / name).read_text().splitlines()
-    return [line for line in lines if line and not line.startswith(("#", "-"))]
+    """Return the packages of a requirements file, with those of the files that it refers to."""
+    found = []
+    for line in (HERE / name).read_text().splitlines():
+        line = re.sub(r"(^| )#.*", "", line).strip()
+        if line.startswith("-r "):
+            found += requirements(line.removeprefix("-r "))
+        elif line:
+            found.append(line)
+    return found
 
 
 setuptools.setup(
@@ -25,20 +31,17 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["oneflow_jax*", "configs*"]),
+    packages=setuptools.find_packages(include=["oneflow_jax*"]),
+    # The repository shows its configurations at the top; the installed package contains them.
+    package_dir={"oneflow_jax.configs": "configs"},
     package_data={
         "oneflow_jax.viewer": ["*.html", "*.css", "*.js"],
         "oneflow_jax.shipped": ["*.json", "*.model", "*.safetensors", "*.md"],
     },
+    entry_points={"console_scripts": ["oneflow = oneflow_jax.__main__:main"]},
     install_requires=requirements("requirements.txt"),
     extras_require={
-        "demo": requirements("requirements-demo.txt"),
-        "docs": requirements("requirements-docs.txt"),
-        "data": requirements("requirements-data.txt"),
-        "metrics": requirements("requirements-metrics.txt"),
-        "parity": requirements("requirements-parity.txt"),
-        "test": requirements("requirements-test.txt")
-        + requirements("requirements-metrics.txt")
-        + requirements("requirements-data.txt"),
+        path.stem.partition("-")[2]: requirements(path.name)
+        for path in sorted(HERE.glob("requirements-*.txt"))
     },
 )

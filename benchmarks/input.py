@@ -20,8 +20,8 @@ import PIL.Image
 from etils import epath
 
 from benchmarks import report, timing
-from configs import common, own
 from oneflow_jax.build import system as system_lib
+from oneflow_jax.configs import common, own
 from oneflow_jax.data.custom import prepare
 from oneflow_jax.data.custom.reader import Settings
 from oneflow_jax.runtime import host, sharding

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import report
-from configs import compare
 from oneflow_jax.build import evaluation
+from oneflow_jax.configs import compare
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.evaluation import emoji, full_suite, image_name_judge, interleaved
 from oneflow_jax.runtime import host, metric_writer

@@ -73,9 +73,9 @@ def load_config(name: str, assignments: Sequence[str]) -> ml_collections.ConfigD
         UserError: the file does not exist in configs/, or an override has an unknown key.
     """
     module, _, argument = name.partition(":")
-    if importlib.util.find_spec(f"configs.{module}") is None:
+    if importlib.util.find_spec(f"oneflow_jax.configs.{module}") is None:
         raise UserError(f"{name}: there is no configs/{module}.py. Give a name in configs/.")
-    make = importlib.import_module(f"configs.{module}").get_config
+    make = importlib.import_module(f"oneflow_jax.configs.{module}").get_config
     config = make(argument) if argument else make()
     settings.apply_overrides(config, assignments)
     return config

@@ -18,9 +18,9 @@ import ml_collections
 from etils import epath
 
 from benchmarks import report, settings
-from configs import compare
 from oneflow_jax.build import paradigms
 from oneflow_jax.compare import measure, run, runs
+from oneflow_jax.configs import compare
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import host, metric_writer, workdir
 

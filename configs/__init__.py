@@ -1,1 +1,1 @@
-"""Configurations: one file for each thing to train."""
+"""Configurations: one file for each thing to train. Import them as `oneflow_jax.configs`."""

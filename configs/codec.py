@@ -10,7 +10,7 @@ which `codec.path` of other configurations points.
 
 import ml_collections
 
-from configs import common
+from oneflow_jax.configs import common
 from oneflow_jax.data import emoji_concepts
 
 

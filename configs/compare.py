@@ -13,7 +13,7 @@ finished. Needs the packages of requirements-metrics.txt.
 
 import ml_collections
 
-from configs import codec, common, quickstart
+from oneflow_jax.configs import codec, common, quickstart
 
 PASSES = {
     "chameleon": (1,),  # a label only: each token takes a forward pass

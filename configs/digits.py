@@ -15,7 +15,7 @@ effective number of distinct captions, divided by 40.
 
 import ml_collections
 
-from configs import common
+from oneflow_jax.configs import common
 
 
 def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ model must name, count and order itself. Training takes longer, about 20 minutes
 
 import ml_collections
 
-from configs import quickstart
+from oneflow_jax.configs import quickstart
 
 
 def get_config() -> ml_collections.ConfigDict:

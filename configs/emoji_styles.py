@@ -11,7 +11,7 @@ training images does not help. `kind` is any that configs/quickstart.py has, exc
 
 import ml_collections
 
-from configs import quickstart
+from oneflow_jax.configs import quickstart
 from oneflow_jax.errors import UserError
 
 

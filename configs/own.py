@@ -9,7 +9,7 @@ The sizes suit a laptop: images of 32 x 32 pixels, about 15 minutes of training.
 
 import ml_collections
 
-from configs import common
+from oneflow_jax.configs import common
 
 
 def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:

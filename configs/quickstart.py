@@ -16,7 +16,7 @@ latents of the codec that configs/codec.py:kl trains: run that first.
 
 import ml_collections
 
-from configs import common
+from oneflow_jax.configs import common
 
 CODEC = "runs/codec-kl/codec"
 """Folder of the autoencoder that configs/codec.py:kl trains."""

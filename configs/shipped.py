@@ -10,7 +10,7 @@ docs/shipped.md has the results.
 
 import ml_collections
 
-from configs import quickstart
+from oneflow_jax.configs import quickstart
 
 
 def get_config() -> ml_collections.ConfigDict:

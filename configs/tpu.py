@@ -5,7 +5,7 @@ Each TPU generation has a file with the settings that fit it: `configs/tpu_v4.py
 
 import ml_collections
 
-from configs import common
+from oneflow_jax.configs import common
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.errors import UserError
 

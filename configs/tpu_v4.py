@@ -19,7 +19,7 @@ explains the estimates. This command estimates any other slice:
 
 import ml_collections
 
-from configs import tpu
+from oneflow_jax.configs import tpu
 
 PLANS = {
     "150M": {

@@ -15,7 +15,7 @@ docs/tpu.md explains the method, and has estimates for other sizes.
 
 import ml_collections
 
-from configs import tpu
+from oneflow_jax.configs import tpu
 
 PLANS = {
     "150M": {

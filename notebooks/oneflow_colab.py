@@ -74,9 +74,9 @@ from IPython.display import display
 from matplotlib import patches as shapes
 
 import oneflow_jax as of
-from configs import common, digits, quickstart
 from oneflow_jax import evaluate
 from oneflow_jax.build import system as system_lib
+from oneflow_jax.configs import common, digits, quickstart
 from oneflow_jax.flows import gaussian
 from oneflow_jax.runtime import host, metric_writer, workdir
 from oneflow_jax.samplers import ode

@@ -1,11 +1,11 @@
-"""The command line: `python -m oneflow_jax.main --config=configs/quickstart.py`.
+"""The work of the command line: `python -m oneflow_jax.main --config=configs/quickstart.py`.
 
+The program `oneflow` calls it, and `cli` has its flags and its help.
 This module only dispatches: the work is done in `training`, `evaluate` and `sample`, which tests
 and notebooks call directly.
 """
 
 import copy
-import re
 import signal
 import sys
 import traceback
@@ -17,7 +17,18 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from oneflow_jax import aot
+from oneflow_jax.cli import config_names
+from oneflow_jax.cli import help as help_texts
+from oneflow_jax.cli.flags import (
+    EDIT,
+    MODE,
+    OUTPUT,
+    PER_DEVICE_BATCH,
+    PROGRAMS,
+    PROMPT,
+    TOPOLOGY,
+    WORKDIR,
+)
 from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import (
     distributed,
@@ -41,50 +52,12 @@ EXIT_PREEMPTED = 128 + signal.SIGTERM
 
 READING_MODES = ("evaluate", "sample", "export")
 """Modes that only read the run; what they write goes to --output, if it is given."""
+
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, whether the run could save or not."""
 
 SINGLE_PROCESS_MODES = ("aot", "export")
 """Modes that run in one process, without waiting for other hosts."""
-
-MODE = flags.DEFINE_enum(
-    "mode",
-    "train",
-    ("train", "evaluate", "sample", "prepare", "export", "aot"),
-    "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: only that "
-    "part. export: write to --output the files that sampling needs. aot: compile for TPUs that are "
-    "not attached, and report memory and time.",
-)
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; default: runs/<name of the config>."
-)
-PROMPT = flags.DEFINE_multi_string(
-    "prompt",
-    [],
-    'A document with gaps to fill, e.g. "a picture of a tiger: <image>" or "<image:tiger.png> '
-    '<text>"; may be given several times.',
-)
-EDIT = flags.DEFINE_multi_string(
-    "edit",
-    [],
-    'A finished document to edit, e.g. "a picture of a tiger: <image:fox.png>", in place of '
-    "--prompt; the edits are listed; may be given several times.",
-)
-OUTPUT = flags.DEFINE_string(
-    "output",
-    None,
-    "Folder that --mode=export writes; for --mode=sample and --mode=evaluate, a folder for pages "
-    "and metrics in place of --workdir.",
-)
-TOPOLOGY = flags.DEFINE_list(
-    "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
-)
-PER_DEVICE_BATCH = flags.DEFINE_integer(
-    "per_device_batch", None, "Rows of the batch on each chip to compile for.", lower_bound=1
-)
-PROGRAMS = flags.DEFINE_multi_enum(
-    "program", aot.PROGRAMS, aot.PROGRAMS, "Programs to compile; default: both."
-)
 
 
 def run(config: ml_collections.ConfigDict) -> None:
@@ -297,16 +270,17 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
     """Parse the configuration from the flags; without --config, load that of the run in --workdir.
 
     Raises:
-        UserError: an unknown flag or configuration key, or a value of the wrong type.
+        UserError: an unknown flag, configuration or key, or a value of the wrong type.
     """
     app.define_help_flags()
     renamed_keys.check_flags(argv)
+    argv = config_names.resolve_flag(argv)
     saved = None
     try:
         rest = flags.FLAGS(argv, known_only=True)
-        if WORKDIR.value is None or any(re.match("--?config(=|$)", arg) for arg in rest):
+        if WORKDIR.value is None or any(map(config_names.FLAG.match, rest)):
             config_flags.DEFINE_config_file(
-                "config", help_string="File of configs/, e.g. configs/own.py.", sys_argv=argv
+                "config", help_string="Name of a configuration, or a file.", sys_argv=argv
             )
             flags.mark_flag_as_required("config")
         else:
@@ -317,8 +291,15 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
     except (AttributeError, KeyError) as error:
         told = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
         raise UserError(
-            f"--config has no key {' '.join(told.split())}. configs/common.py lists all keys, and "
-            "configs/codec.py those of codecs."
+            f"--config has no key {' '.join(told.split())}. `oneflow configs NAME` lists "
+            "all keys. configs/common.py explains them, and configs/codec.py those of codecs."
+        ) from error
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "configs":
+            raise
+        raise UserError(
+            f"--config: its file imports `configs` ({error}). Import the configurations of this "
+            "project as `from oneflow_jax.configs import common`."
         ) from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         first, *_, last = [*str(error).strip().splitlines()] * 2
@@ -336,12 +317,32 @@ def _print(message: object) -> None:
         print(message)
 
 
-def main() -> None:
-    """Run the command line; print each `UserError` as a message without a traceback."""
+def show_config(argv: list[str]) -> None:
+    """Print every key and value of the configuration that the flags select."""
+    for key, value in workdir.flatten_config(parse_config(argv)).items():
+        print(f"{key} = {value}")
+
+
+def main(argv: list[str] | None = None, required_key: str = "") -> None:
+    """Run the command line; print each `UserError` as a message without a traceback.
+
+    Args:
+        argv: the program and its arguments; by default those of the process.
+        required_key: key that the configuration must have, with a value.
+    """
+    argv = argv or sys.argv
+    if {"-h", "--help"} & set(argv):
+        print(help_texts.format_help())
+        return
     metric_writer.setup_logging()
     try:
         host.configure_malloc()
-        config = parse_config(sys.argv)
+        config = parse_config(argv)
+        if required_key and not config.get(required_key):
+            raise UserError(
+                f"{required_key} is empty or missing in this configuration, and the command needs "
+                f"it. Set it with --config.{required_key}=VALUE, or give another --config."
+            )
         if MODE.value not in SINGLE_PROCESS_MODES:
             distributed.initialize()
         if not distributed.is_primary():

@@ -59,6 +59,7 @@ SLOW = (
     "test_main.py",
     "runtime/test_sharding.py",
     "autoencoder_training/test_run.py",
+    "packaging",
     "aot",
     "benchmarks",
     "test_docs.py",

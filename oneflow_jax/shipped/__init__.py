@@ -3,7 +3,32 @@
 `of.load(of.PRETRAINED)` loads it; docs/shipped.md describes its training and its quality.
 """
 
+import filecmp
 import pathlib
+import shutil
+
+from oneflow_jax.errors import UserError
 
 PRETRAINED = pathlib.Path(__file__).parent
 """Its folder, which `load` and `--workdir` of `--mode=sample` accept like that of a run."""
+
+FILES = ("config.json", "tokenizer.model", "weights.safetensors")
+"""Its files, those of an export."""
+
+
+def copy_to(folder: str) -> None:
+    """Copy the model to a folder, in which a page of samples can be written.
+
+    Raises:
+        UserError: the folder holds another model.
+    """
+    target = pathlib.Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if not (target / name).exists():
+            shutil.copy(PRETRAINED / name, target / name)
+        elif not filecmp.cmp(PRETRAINED / name, target / name, shallow=False):
+            raise UserError(
+                f"{target / name}: another file than that of the model of this version. Move the "
+                f"folder {folder} away, or give it as --workdir to sample from it."
+            )

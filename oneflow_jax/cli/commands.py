@@ -1,0 +1,159 @@
+"""The commands of `oneflow`: what each does, its flags, and examples."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from oneflow_jax.cli import config_names
+from oneflow_jax.errors import UserError
+
+PRETRAINED = "--workdir=runs/pretrained"
+"""Where `oneflow sample` without a run copies the model of the package."""
+
+CONFIG = "--config=NAME"
+KEYS = "--config.KEY=VALUE"
+FLAGS = {
+    CONFIG: "Configuration: a name of `oneflow configs`, e.g. quickstart or quickstart:edit_flow, "
+    "or the path of a .py file. Default: that of the run in --workdir.",
+    KEYS: "Another value of one key; may be given for several keys. `oneflow configs NAME` shows "
+    "all keys.",
+    "WORKDIR": "Folder of another run to offer on the page; may be given several times.",
+    "--port": "Port of the page; default: 7860.",
+    "NAME": "A configuration, to show all keys with their values.",
+}
+"""Texts of the flags that are not defined in `cli.flags`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        summary: what it does, in one line.
+        flags: its main flags, keys of `FLAGS` or names in `cli.flags`.
+        examples: its arguments in examples.
+        details: sentences below the summary in its own help.
+        mode: the value of --mode that runs it; None: it isn't run by `oneflow_jax.main`.
+        defaults: arguments to add if neither --config nor --workdir is given.
+        required_key: key that the configuration must have, with a value.
+    """
+
+    summary: str
+    flags: tuple[str, ...]
+    examples: tuple[str, ...]
+    details: str = ""
+    mode: str | None = None
+    defaults: tuple[str, ...] = ()
+    required_key: str = ""
+
+
+COMMANDS = {
+    "train": Command(
+        "Prepare the data, train or resume, evaluate, and write a page of samples.",
+        (CONFIG, KEYS, "workdir", "prompt"),
+        (
+            "--config=quickstart",
+            "--config=own --config.source.path=FOLDER",
+            "--config=digits:velocity --workdir=runs/mine --config.optimizer.learning_rate=1e-3",
+        ),
+        "The same command resumes an interrupted run from its newest checkpoint.",
+        mode="train",
+    ),
+    "finetune": Command(
+        "Train a new run that begins with the parameters of another run or of an export.",
+        (CONFIG, KEYS, "workdir", "prompt"),
+        ("--config=digits --config.init_from=runs/digits --workdir=runs/finetuned",),
+        "Set init_from to the folder of that run or export. Its network must have the same sizes.",
+        mode="train",
+        required_key="init_from",
+    ),
+    "prepare": Command(
+        "Prepare the data and the tokenizer, without training.",
+        (CONFIG, KEYS, "workdir"),
+        ("--config=own --config.source.path=FOLDER",),
+        mode="prepare",
+    ),
+    "evaluate": Command(
+        "Measure a trained run, and write evaluation.json.",
+        ("workdir", KEYS),
+        ("--workdir=runs/quickstart", '--workdir=runs/quickstart --config.evaluation.nfe="(4,16)"'),
+        mode="evaluate",
+    ),
+    "sample": Command(
+        "Fill the gaps of prompts, or edit documents, and write a page of every step.",
+        ("prompt", "edit", "workdir", KEYS),
+        (
+            '--prompt="a picture of a tiger: <image>"',
+            '--workdir=runs/quickstart --prompt="<image:tiger.png> <text>"',
+            '--workdir=runs/documents --edit="a picture of a tiger: <image:fox.png>"',
+        ),
+        "Without --workdir and --config, the model that comes with the package is used: a copy of "
+        "it is made in runs/pretrained, where the page is written.",
+        mode="sample",
+        defaults=(PRETRAINED,),
+    ),
+    "export": Command(
+        "Write the files of a trained run that sampling needs, and no others.",
+        ("workdir", "output"),
+        ("--workdir=runs/quickstart --output=exported",),
+        mode="export",
+    ),
+    "compare": Command(
+        "Train seven paradigms with equal FLOPs, measure them, and write a page.",
+        (CONFIG, KEYS, "workdir"),
+        ("", "--config=compare:smoke"),
+        "Without --workdir and --config, the configuration is compare.",
+        mode="train",
+        defaults=("--config=compare",),
+        required_key="models",
+    ),
+    "aot": Command(
+        "Compile for TPUs that are not attached, and report memory, FLOPs and time.",
+        (CONFIG, KEYS, "workdir", "topology", "per_device_batch", "program"),
+        ("--config=tpu_v4:1B --topology=v4-64",),
+        mode="aot",
+    ),
+    "demo": Command(
+        "Serve a local page: write a document with gaps, and watch the model fill it.",
+        ("WORKDIR", "--port"),
+        ("", "runs/quickstart --port=8000"),
+    ),
+    "configs": Command(
+        "List the configurations; with a name, show all keys and their values.",
+        ("NAME", KEYS),
+        ("", "quickstart", "quickstart:edit_flow"),
+    ),
+}
+
+
+def find(name: str) -> Command:
+    """Return the command of a name.
+
+    Raises:
+        UserError: there is none; the message gives the nearest.
+    """
+    if name in COMMANDS:
+        return COMMANDS[name]
+    nearest = config_names.find_nearest(name.lstrip("-"), COMMANDS)
+    hint = f" Did you mean oneflow {nearest}?" if nearest else ""
+    if name.startswith("-"):
+        hint = f" Write it before the flags, as in oneflow train {name}."
+        raise UserError(f"{name}: the command is missing.{hint} The commands are {_names()}.")
+    raise UserError(f"{name}: there is no such command.{hint} The commands are {_names()}.")
+
+
+def make_arguments(name: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of `oneflow_jax.main` for a command and its arguments.
+
+    Raises:
+        UserError: --mode is given, which the command replaces.
+    """
+    command = find(name)
+    flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    if "mode" in flags:
+        raise UserError(f"--mode: the command `oneflow {name}` replaces it. Leave it out.")
+    defaults = () if flags & {"config", "workdir"} else command.defaults
+    return [f"--mode={command.mode}", *defaults, *arguments]
+
+
+def _names() -> str:
+    return ", ".join(COMMANDS)

@@ -1,0 +1,49 @@
+"""Flags of the command line, the same for `oneflow` and `python -m oneflow_jax.main`."""
+
+from absl import flags
+
+from oneflow_jax import aot
+
+MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ("train", "evaluate", "sample", "prepare", "export", "aot"),
+    "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: only that "
+    "part. export: write to --output the files that sampling needs. aot: compile for TPUs that are "
+    "not attached, and report memory and time.",
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default: runs/<name of the config>."
+)
+PROMPT = flags.DEFINE_multi_string(
+    "prompt",
+    [],
+    'A document with gaps to fill, e.g. "a picture of a tiger: <image>" or "<image:tiger.png> '
+    '<text>"; may be given several times.',
+)
+EDIT = flags.DEFINE_multi_string(
+    "edit",
+    [],
+    'A finished document to edit, e.g. "a picture of a tiger: <image:fox.png>", in place of '
+    "--prompt; the edits are listed; may be given several times.",
+)
+OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder that --mode=export writes; for --mode=sample and --mode=evaluate, a folder for pages "
+    "and metrics in place of --workdir.",
+)
+TOPOLOGY = flags.DEFINE_list(
+    "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
+)
+PER_DEVICE_BATCH = flags.DEFINE_integer(
+    "per_device_batch", None, "Rows of the batch on each chip to compile for.", lower_bound=1
+)
+PROGRAMS = flags.DEFINE_multi_enum(
+    "program", aot.PROGRAMS, aot.PROGRAMS, "Programs to compile; default: both."
+)
+
+
+def describe(name: str) -> str:
+    """Return the help of a flag, without the sentence that absl adds to repeatable ones."""
+    return flags.FLAGS[name].help.partition(";\n")[0]
