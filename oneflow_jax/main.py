@@ -57,6 +57,11 @@ EDIT = flags.DEFINE_multi_string(
     "--prompt; the edits are listed; may be given several times.",
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder that --mode=export writes.")
+ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
+    "accept_changed_data",
+    False,
+    "Go on with a run although the files of source.path are not those that it was trained on.",
+)
 TOPOLOGY = flags.DEFINE_list(
     "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
 )
@@ -110,9 +115,8 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     from oneflow_jax import evaluate, sample
-    from oneflow_jax.build import data
+    from oneflow_jax.build import custom_data, data
     from oneflow_jax.build import system as system_lib
-    from oneflow_jax.data.custom import manifest
     from oneflow_jax.training import loop
 
     if MODE.value in ("train", "prepare") and workdir.is_export(folder):
@@ -121,7 +125,9 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
             f"and --config.init_from={folder} to initialize from it."
         )
     _configure_process(config, folder)
-    system = system_lib.system(config, folder)
+    system = system_lib.system(
+        config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value
+    )
     if MODE.value == "export":
         _export(system, folder)
         return
@@ -137,7 +143,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
         _print(data.prepare_data(config, system.layout))
-    if MODE.value in ("train", "prepare") and config.source.name == manifest.DATASET_NAME:
+    if MODE.value in ("train", "prepare") and custom_data.is_custom(config):
         _print(f"Data report: {_report_data(config, system.layout, folder)}")
     if MODE.value == "train":
         loop.run(
@@ -164,16 +170,15 @@ def _report_data(
     config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
     """Write the report on the user's data; return the path of its page."""
-    from oneflow_jax.build import data
-    from oneflow_jax.data.custom import manifest, prepare
+    from oneflow_jax.build import custom_data, data
+    from oneflow_jax.data.custom import manifest
     from oneflow_jax.viewer import data_report
 
-    source = data.open_split(config, "train")  # Prepares the data if necessary.
-    settings = prepare.parse_config(config.source)
+    source = data.open_split(config, "train")
     counts = {split: data.chunk_counts(config, layout, split) for split in manifest.SPLITS}
     return data_report.write_report(
-        settings.path,
-        prepare.dataset_dir(settings, config.data.dir),
+        config.source.path,
+        custom_data.open_prepared(config).folder,
         source,
         data_report.summarize_slots(layout.length, config.data.overflow, counts),
         folder,

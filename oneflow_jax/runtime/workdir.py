@@ -5,6 +5,7 @@
 | config.json         | the resolved configuration                                          |
 | tokenizer.model     | the SentencePiece model                                             |
 | data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
+| source.json         | custom data: fingerprint of the documents that the run trains on    |
 | latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
 | codec/              | autoencoder training: the autoencoder, in the layout of diffusers   |
 | checkpoints/        | checkpoints; see `training.checkpoint`                              |
@@ -39,6 +40,7 @@ from oneflow_jax.runtime import distributed, renamed_keys, storage
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
+SOURCE = "source.json"
 DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"
@@ -67,6 +69,7 @@ MUTABLE_KEYS = (
     "compilation_cache",
     "data.dir",
     "data.num_prepare_workers",
+    "source.path",
     "codec.path",
     "model.attention",
     "logging",
@@ -74,7 +77,10 @@ MUTABLE_KEYS = (
     "evaluation",
     "sampling",
 )
-"""Keys and sections of the configuration that may change when a run is resumed."""
+"""Keys and sections of the configuration that may change when a run is resumed.
+
+The fingerprint in source.json decides whether the data at another `source.path` is the same.
+"""
 
 DEFAULTS_FOR_OLD_RUNS = {
     "profile_steps": (),

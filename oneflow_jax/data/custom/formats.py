@@ -6,6 +6,7 @@ import pathlib
 from oneflow_jax import errors
 from oneflow_jax.data.custom import image_decode, jsonl, pairs, parquet, tfds, web_pages, webdataset
 from oneflow_jax.data.custom.reader import FormatReader, Settings
+from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 READERS: dict[str, FormatReader] = {
     "jsonl": jsonl.JsonlReader(),
@@ -33,6 +34,17 @@ def get_reader(kind: str) -> FormatReader:
     """
     errors.check_one_of("source.format", kind, READERS)
     return READERS[kind]
+
+
+def open_root(settings: Settings) -> SandboxedFolder:
+    """Return the folder that the files of work units are relative to.
+
+    Raises:
+        UserError: the data set of format "tfds" does not exist.
+    """
+    if settings.format == "tfds":
+        return SandboxedFolder.from_path(tfds.locate(settings))
+    return settings.folder
 
 
 def detect_format(settings: Settings) -> str:

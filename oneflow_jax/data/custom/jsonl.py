@@ -42,7 +42,9 @@ class JsonlReader:
         for name in files:
             with folder.open(name) as file:
                 sizes[name] = file.seek(0, 2)
-        each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, sum(sizes.values()) // TARGET_NUM_UNITS))
+        # A power of two, so that most units of unchanged files stay the same when files are added.
+        each = 1 << (sum(sizes.values()) // TARGET_NUM_UNITS).bit_length()
+        each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, each))
         units = [
             WorkUnit((name,), start, min(start + each, size))
             for name, size in sizes.items()

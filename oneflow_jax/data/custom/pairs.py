@@ -14,14 +14,21 @@ from collections.abc import Callable, Iterator, Sequence
 from oneflow_jax import errors
 from oneflow_jax.data.custom import image_decode
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, RawImage, Settings, WorkUnit
+from oneflow_jax.data.custom.reader import (
+    MAX_FILE_BYTES,
+    RawDocument,
+    RawImage,
+    Settings,
+    WorkUnit,
+    chunk_stably,
+)
 
 TEXT_EXTENSIONS = (".txt", ".text", ".caption")
 JSON_EXTENSION = ".json"
 EXTENSIONS = (*image_decode.EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION)
 
 DOCUMENTS_PER_UNIT = 256
-"""Number of documents in a work unit."""
+"""Average number of documents in a work unit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +121,7 @@ class PairsReader:
     """Reader of a folder of files that are grouped by name."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List units of `DOCUMENTS_PER_UNIT` documents each; groups of files are not divided."""
+        """List units of about `DOCUMENTS_PER_UNIT` documents; groups of files are not divided."""
         keys: dict[str, list[str]] = {}
         for name in settings.list_files(EXTENSIONS):
             keys.setdefault(split_key(name)[0], []).append(name)
@@ -123,12 +130,9 @@ class PairsReader:
                 f"source.path={settings.path}: no images or texts found. Give a folder of files "
                 f"with extensions {', '.join(EXTENSIONS)}."
             )
-        groups = [files for _, files in sorted(keys.items())]
         return [
-            WorkUnit(
-                tuple(name for files in groups[at : at + DOCUMENTS_PER_UNIT] for name in files)
-            )
-            for at in range(0, len(groups), DOCUMENTS_PER_UNIT)
+            WorkUnit(tuple(name for key in chunk for name in keys[key]))
+            for chunk in chunk_stably(sorted(keys), DOCUMENTS_PER_UNIT)
         ]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:

@@ -1,6 +1,7 @@
 """Access to the user's files, restricted to the given folder."""
 
 import contextlib
+import contextvars
 import dataclasses
 import errno
 import os
@@ -12,7 +13,25 @@ from typing import BinaryIO
 
 from oneflow_jax.data.custom.errors import DataError
 
+FileStat = tuple[int, int, int, int]
+"""Size, modification and status change times in ns, and inode of a file. Any write changes them."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
+
+_READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.ContextVar(
+    "reads", default=None
+)
+
+
+@contextlib.contextmanager
+def record_reads() -> Iterator[dict[str, FileStat | None]]:
+    """Collect the relative paths that folders resolve in a `with` block, as in `stat` then."""
+    found: dict[str, FileStat | None] = {}
+    token = _READS.set(found)
+    try:
+        yield found
+    finally:
+        _READS.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +82,21 @@ class SandboxedFolder:
             real = os.path.realpath(self.root / os.path.dirname(referrer) / path)
         except (OSError, ValueError) as error:
             raise DataError("bad path", f"{path[:60]!r}: {error}") from error
+        self._record(os.path.normpath(os.path.join(os.path.dirname(referrer), path)), real)
         if not pathlib.Path(real).is_relative_to(self.root):
             raise DataError("outside the folder", path[:80])
         return real
+
+    def stat(self, path: str) -> FileStat | None:
+        """Return what changes whenever a file changes; None if there is no such file in here."""
+        with contextlib.suppress(DataError):
+            return _stat(self.resolve(path))
+        return None
+
+    def _record(self, path: str, real: str) -> None:
+        reads = _READS.get()
+        if reads is not None and path not in reads:
+            reads[path] = _stat(real) if pathlib.Path(real).is_relative_to(self.root) else None
 
     @contextlib.contextmanager
     def open(self, path: object, referrer: str = "") -> Iterator[BinaryIO]:
@@ -101,6 +132,16 @@ class SandboxedFolder:
         if len(data) > max_bytes:
             raise DataError("too large", f"{str(path)[:60]}: more than {max_bytes:,} bytes")
         return data
+
+
+def _stat(real: str) -> FileStat | None:
+    try:
+        found = os.stat(real)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _os_error_reason(error: OSError) -> str:
