@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a preempted run. It is not 0, so that supervisors restart the unfinished run."""
 
-SINGLE_PROCESS_MODES = ("aot", "export")
+SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 """Modes that run in one process, without waiting for other hosts."""
 
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ("train", "evaluate", "sample", "prepare", "export", "aot"),
+    ("train", "evaluate", "sample", "prepare", "clean", "export", "aot"),
     "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: only that "
-    "part. export: write to --output the files that sampling needs. aot: compile for TPUs that are "
-    "not attached, and report memory and time.",
+    "part. clean: list prepared data in data.dir whose source has changed. export: write to "
+    "--output the files that sampling needs. aot: compile for TPUs that are not attached, and "
+    "report memory and time.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default: runs/<name of the config>."
@@ -57,6 +58,7 @@ EDIT = flags.DEFINE_multi_string(
     "--prompt; the edits are listed; may be given several times.",
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder that --mode=export writes.")
+DELETE = flags.DEFINE_bool("delete", False, "With --mode=clean: delete what is listed.")
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "accept_changed_data",
     False,
@@ -78,6 +80,11 @@ def run(config: ml_collections.ConfigDict) -> None:
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
     if (MODE.value == "export") != bool(OUTPUT.value):
         raise UserError("--mode=export requires --output=FOLDER; no other mode accepts it.")
+    if DELETE.value and MODE.value != "clean":
+        raise UserError("--delete is valid with --mode=clean only.")
+    if MODE.value == "clean":
+        _clean(config)
+        return
     if MODE.value == "aot":
         _run_aot(config, folder)
         return
@@ -111,6 +118,22 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
             per_device_batch=PER_DEVICE_BATCH.value,
             program_names=PROGRAMS.value,
         )
+
+
+def _clean(config: ml_collections.ConfigDict) -> None:
+    """List prepared data that nothing uses any more, and delete it if the flag says so."""
+    from oneflow_jax.build import stale_data
+
+    if "data" not in config:
+        raise UserError("--mode=clean: this configuration has no data.dir. Give another --config.")
+    storage.require_local(config.data.dir, "data.dir")
+    items = stale_data.list_stale(config.data.dir)
+    for item in items:
+        _print(item)
+    if DELETE.value:
+        _print(f"Deleted: {stale_data.delete(items)} of {len(items)}, in {config.data.dir}")
+    else:
+        _print(f"Stale: {len(items)}, in {config.data.dir}. --delete deletes them.")
 
 
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from oneflow_jax.build import custom_data, paradigms
+from oneflow_jax.build import custom_data, paradigms, stale_data
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
@@ -157,7 +157,7 @@ def chunk_counts(
         layout.has_markers, layout.text_first, layout.codec.grid, layout.vocab.model,
     )  # fmt: skip
     mark = splits.hash_bucket(repr(made), 16**8)
-    path = epath.Path(config.data.dir) / "fitted" / f"{source}_{mark:08x}.npy"
+    path = epath.Path(config.data.dir) / stale_data.CHUNK_COUNTS_DIR / f"{source}_{mark:08x}.npy"
     with distributed.primary_first():
         if not path.exists():
             counted = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
@@ -256,7 +256,7 @@ def _latent_dataset(
     autoencoder = TokenEncoder(codec.autoencoder) if codec.num_codes else codec.autoencoder
     return encode_latents.LatentDataset(
         folder=epath.Path(config.data.dir)
-        / "latents"
+        / stale_data.LATENTS_DIR
         / f"{custom_data.source_id(config)}_{autoencoder.fingerprint}",
         autoencoder=autoencoder,
         splits={split: functools.partial(open_split, config, split) for split in ENCODED_SPLITS},

@@ -75,10 +75,8 @@ class Manifest:
         write_json(self.marker_path(number), marker)
 
     def is_complete(self) -> bool:
-        """Return whether all units are complete, and the data set is."""
-        return (self.folder / COMPLETE_FILE).exists() and all(
-            self.load_marker(number) is not None for number in range(len(self.units))
-        )
+        """Return whether all units are complete."""
+        return all(self.load_marker(number) is not None for number in range(len(self.units)))
 
     def save(self) -> None:
         """Write the plan to its folder."""

@@ -193,7 +193,8 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
     if last is not None:
         told = fingerprint.compare(last.records, records)
         logging.info("source.path=%s: files since the last time: %s.", entry.settings.path, told)
-    if store.open_prepared(target) is None:
+    same = store.open_prepared(target)
+    if same is None or not same.plan.is_complete():
         shutil.rmtree(target, ignore_errors=True)
         plan.folder.rename(target)
     else:  # Another source has the same files, and was prepared at the same time.

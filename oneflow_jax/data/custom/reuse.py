@@ -16,10 +16,14 @@ _Donor = tuple[Manifest, int, Mapping[str, FileRecord]]
 
 
 def is_current(prepared: PreparedData, units: Sequence[WorkUnit], files: SourceFiles) -> bool:
-    """Return whether prepared data was made from these units and from files of this content."""
-    return tuple(units) == prepared.plan.units and all(
-        files.is_unchanged(name, record.stat, record.digest)
-        for name, record in prepared.records.items()
+    """Return whether prepared data is whole, and was made from these units of this content."""
+    return (
+        tuple(units) == prepared.plan.units
+        and all(
+            files.is_unchanged(name, record.stat, record.digest)
+            for name, record in prepared.records.items()
+        )
+        and prepared.plan.is_complete()
     )
 
 

@@ -26,7 +26,7 @@ MAX_NAME_LENGTH = 50
 
 @dataclasses.dataclass(frozen=True)
 class PreparedData:
-    """Complete prepared data, its fingerprint, and the files that it was made from."""
+    """Prepared data, its fingerprint, and the files that it was made from."""
 
     plan: Manifest
     fingerprint: str
@@ -39,9 +39,12 @@ class PreparedData:
 
 
 def open_prepared(folder: pathlib.Path) -> PreparedData | None:
-    """Open prepared data; return None if it is incomplete, or of an earlier version."""
+    """Open prepared data; return None if it was not completed, or is of an earlier version.
+
+    Shards that were damaged later are found by `Manifest.is_complete`.
+    """
     plan, files = manifest.load(folder), fingerprint.load(folder)
-    if plan is None or files is None or not plan.is_complete():
+    if plan is None or files is None or not (folder / manifest.COMPLETE_FILE).exists():
         return None
     return PreparedData(plan, *files)
 
@@ -93,7 +96,7 @@ class SourceEntry:
                 manifest.write_json(self.pointer, values)
 
     def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
-        """Yield all prepared data with these settings, of any path; the last one of ours first."""
+        """Yield all prepared data with these settings, of any path; that of this source first."""
         last = read_pointer(self.pointer).get("folder")
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
         for folder in sorted(folders, key=lambda folder: folder.name != last):
@@ -146,12 +149,21 @@ def lock_in_use(folder: pathlib.Path) -> BinaryIO:
 
 def is_in_use(folder: pathlib.Path) -> bool:
     """Return whether a process uses prepared data."""
+    return _is_locked(folder / manifest.FILES_FILE)
+
+
+def is_in_progress(staging: pathlib.Path) -> bool:
+    """Return whether a process prepares data in this folder."""
+    return _is_locked(staging.with_suffix(".lock"))
+
+
+def _is_locked(path: pathlib.Path) -> bool:
     try:
-        with (folder / manifest.FILES_FILE).open("rb") as file:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except OSError:  # There is no such file.
         return False
     return False
 
