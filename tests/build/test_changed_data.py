@@ -232,7 +232,9 @@ def test_data_of_a_source_that_is_gone_are_kept(tmp_path):
     for lock in custom_data._LOCKS:
         lock.close()
     shutil.rmtree(source.folder)
-    (tmp_path / "data" / "latents" / "own_1234abcd_0123").mkdir(parents=True)  # Of an earlier version.
+    (tmp_path / "data" / "latents" / "own_1234abcd_0123").mkdir(
+        parents=True
+    )  # Of an earlier version.
     (item,) = stale_data.list_stale(config.data.dir)
     assert item.path.name == "own_1234abcd_0123"
 
