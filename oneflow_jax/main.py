@@ -20,6 +20,8 @@ from ml_collections import config_flags
 from oneflow_jax.cli import config_names
 from oneflow_jax.cli import help as help_texts
 from oneflow_jax.cli.flags import (
+    ACCEPT_CHANGED_DATA,
+    DELETE,
     EDIT,
     MODE,
     OUTPUT,
@@ -56,7 +58,7 @@ READING_MODES = ("evaluate", "sample", "export")
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, whether the run could save or not."""
 
-SINGLE_PROCESS_MODES = ("aot", "export")
+SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 """Modes that run in one process, without waiting for other hosts."""
 
 
@@ -67,6 +69,11 @@ def run(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it.")
     if MODE.value == "export" and not OUTPUT.value:
         raise UserError("--mode=export requires --output=FOLDER.")
+    if DELETE.value and MODE.value != "clean":
+        raise UserError("--delete is valid with --mode=clean only.")
+    if MODE.value == "clean":
+        _clean(config)
+        return
     reads = MODE.value in READING_MODES
     if reads and not OUTPUT.value:
         workdir.check_writable(folder)
@@ -112,11 +119,26 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
         )
 
 
+def _clean(config: ml_collections.ConfigDict) -> None:
+    """List prepared data that nothing uses any more, and delete it if the flag says so."""
+    from oneflow_jax.build import stale_data
+
+    if "data" not in config:
+        raise UserError("--mode=clean: this configuration has no data.dir. Give another --config.")
+    storage.require_local(config.data.dir, "data.dir")
+    items = stale_data.list_stale(config.data.dir)
+    for item in items:
+        _print(item)
+    if DELETE.value:
+        _print(f"Deleted: {stale_data.delete(items)} of {len(items)}, in {config.data.dir}")
+    else:
+        _print(f"Stale: {len(items)}, in {config.data.dir}. --delete deletes them.")
+
+
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     from oneflow_jax import evaluate, sample
-    from oneflow_jax.build import data
+    from oneflow_jax.build import custom_data, data
     from oneflow_jax.build import system as system_lib
-    from oneflow_jax.data.custom import manifest
     from oneflow_jax.training import loop
 
     if MODE.value in ("train", "prepare") and workdir.is_export(folder):
@@ -125,7 +147,9 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
             f"and --config.init_from={folder} to initialize from it."
         )
     _configure_process(config, folder)
-    system = system_lib.system(config, folder)
+    system = system_lib.system(
+        config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value
+    )
     if MODE.value == "export":
         _export(system, folder)
         return
@@ -141,7 +165,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
         _print(data.prepare_data(config, system.layout))
-    if MODE.value in ("train", "prepare") and config.source.name == manifest.DATASET_NAME:
+    if MODE.value in ("train", "prepare") and custom_data.is_custom(config):
         _print(f"Data report: {_report_data(config, system.layout, folder)}")
     if MODE.value == "train":
         loop.run(
@@ -186,21 +210,20 @@ def _report_data(
     config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
     """Print notices and write the report on the user's data; return the path of its page."""
-    from oneflow_jax.build import data
+    from oneflow_jax.build import custom_data, data
     from oneflow_jax.data import fitting
     from oneflow_jax.data.custom import manifest, notices, prepare
     from oneflow_jax.viewer import data_report
 
-    source = data.open_split(config, "train")  # Prepares the data if necessary.
-    settings = prepare.parse_config(config.source)
+    source = data.open_split(config, "train")
     counts = {split: data.chunk_counts(config, layout, split) for split in manifest.SPLITS}
     usage = data_report.summarize_slots(layout.length, config.data.overflow, counts)
     usage["texts"] = fitting.measure_texts(source, layout, data_report.MAX_MEASURED_DOCUMENTS)
-    prepared = prepare.dataset_dir(settings, config.data.dir)
+    prepared = custom_data.open_prepared(config).folder
     sentences = notices.list_notices(prepare.load_stats(prepared), usage)
     for sentence in sentences:
         _print(f"Notice: {sentence}")
-    return data_report.write_report(settings.path, prepared, source, usage, sentences, folder)
+    return data_report.write_report(config.source.path, prepared, source, usage, sentences, folder)
 
 
 def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:

@@ -66,7 +66,7 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
         workdir.check_config(folder, given, may_write=False)
         if (config or {}).get("compilation_cache"):
             host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
-        system = system_lib.system(_inference_config(given), folder)
+        system = system_lib.system(_inference_config(given), folder, "sample")
         return Model(system, evaluate.load_ema_params(system, folder))
 
 

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from oneflow_jax.build import paradigms
+from oneflow_jax.build import custom_data, paradigms, stale_data
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
@@ -18,12 +18,15 @@ from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import encode_latents, fitting, latents, sources, splits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.data.custom import manifest, prepare
+from oneflow_jax.data.custom import prepare
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, path_keys, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
 """Splits that training and held-out losses read; an autoencoder codec reads them as latents."""
+
+READING_MODES = ("train", "prepare", "evaluate")
+"""Modes that read documents; the others need only the folder of the run."""
 
 TOKENIZER_TRAINING_DOCUMENTS = 20_000
 """Maximum number of documents that the tokenizer is trained on."""
@@ -31,13 +34,18 @@ TOKENIZER_TRAINING_DOCUMENTS = 20_000
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
     """Return the documents of one split of the configured data set; prepare them if necessary."""
-    if config.source.name == manifest.DATASET_NAME:
-        settings = prepare.parse_config(config.source)
-        return prepare.open_split(settings, config.data.dir, split, config.data.num_prepare_workers)
+    if custom_data.is_custom(config):
+        return prepare.open_folder(custom_data.open_prepared(config).folder, split)
     return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
 
 
-def make_layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layouts.Layout:
+def make_layout(
+    config: ml_collections.ConfigDict,
+    folder: epath.Path,
+    mode: str = "train",
+    *,
+    accept_changed_data: bool = False,
+) -> layouts.Layout:
     """Build the layout, which converts documents to slots.
 
     The run's folder keeps the tokenizer and, for an autoencoder codec, the statistics of its
@@ -46,10 +54,14 @@ def make_layout(config: ml_collections.ConfigDict, folder: epath.Path) -> layout
     Args:
         config: the run's configuration.
         folder: the run's folder.
+        mode: what the run does; only the modes `READING_MODES` look at the user's own data.
+        accept_changed_data: whether a run that was trained on other data may go on.
 
     Raises:
-        UserError: a value is wrong, or the codec differs from that of the run.
+        UserError: a value is wrong, or the codec or the data differs from that of the run.
     """
+    if mode in READING_MODES:
+        custom_data.update(config, folder, mode, accept_changes=accept_changed_data)
     kept = _has_saved_inputs(config, folder)
     distributed.barrier()  # All processes check for the files before any process writes them.
     if not kept:
@@ -139,12 +151,13 @@ def chunk_counts(
     Raises:
         UserError: no document fits the sequence length.
     """
+    source = custom_data.source_id(config)
     made = (
-        _source_id(config), split, config.data.overflow, layout.length, layout.text_slots,
+        source, split, config.data.overflow, layout.length, layout.text_slots,
         layout.has_markers, layout.text_first, layout.codec.grid, layout.vocab.model,
     )  # fmt: skip
     mark = splits.hash_bucket(repr(made), 16**8)
-    path = epath.Path(config.data.dir) / "fitted" / f"{_source_id(config)}_{mark:08x}.npy"
+    path = epath.Path(config.data.dir) / stale_data.CHUNK_COUNTS_DIR / f"{source}_{mark:08x}.npy"
     with distributed.primary_first():
         if not path.exists():
             counted = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
@@ -163,7 +176,7 @@ def chunk_counts(
 
 
 def _filters_length(config: ml_collections.ConfigDict) -> bool:
-    return config.source.name == manifest.DATASET_NAME or config.data.overflow != "error"
+    return custom_data.is_custom(config) or config.data.overflow != "error"
 
 
 def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
@@ -243,18 +256,12 @@ def _latent_dataset(
     autoencoder = TokenEncoder(codec.autoencoder) if codec.num_codes else codec.autoencoder
     return encode_latents.LatentDataset(
         folder=epath.Path(config.data.dir)
-        / "latents"
-        / f"{_source_id(config)}_{autoencoder.fingerprint}",
+        / stale_data.LATENTS_DIR
+        / f"{custom_data.source_id(config)}_{autoencoder.fingerprint}",
         autoencoder=autoencoder,
         splits={split: functools.partial(open_split, config, split) for split in ENCODED_SPLITS},
         pixels=config.codec.pixels,
     )
-
-
-def _source_id(config: ml_collections.ConfigDict) -> str:
-    """Return a name for folders and files that is unique to the settings of the source."""
-    given = config.source.to_dict()
-    return f"{given['name']}_{splits.hash_bucket(repr(sorted(given.items())), 16**8):08x}"
 
 
 def _load_or_train_vocab(

@@ -141,13 +141,26 @@ class System:
         )
 
 
-def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
+def system(
+    config: ml_collections.ConfigDict,
+    folder: epath.Path,
+    mode: str = "train",
+    *,
+    accept_changed_data: bool = False,
+) -> System:
     """Build the objects of the run in `folder`.
 
     The data set is prepared and the tokenizer is trained if they do not exist yet.
 
+    Args:
+        config: the run's configuration.
+        folder: the run's folder.
+        mode: mode of the command line; sampling and exporting do not look at the user's own data.
+        accept_changed_data: whether a run that was trained on other data may go on.
+
     Raises:
-        UserError: a value in the configuration is wrong, or contradicts another one.
+        UserError: a value in the configuration is wrong, or contradicts another one; or the data
+            is not that of the run.
     """
     config = path_keys.expand_user(config)
     values.validate(config)
@@ -155,7 +168,8 @@ def system(config: ml_collections.ConfigDict, folder: epath.Path) -> System:
     init_from.validate(config, folder)
     mesh = _make_mesh(config, jax.devices())
     streams.check_divisible(config.batch_size, config.data.num_streams)
-    built = _assemble(config, mesh, data.make_layout(config, folder))
+    layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
+    built = _assemble(config, mesh, layout)
     # Evaluation is checked now, since its errors would otherwise appear after training.
     evaluation.validate(config)
     return built

@@ -49,7 +49,7 @@ class Command:
 COMMANDS = {
     "train": Command(
         "Prepare the data, train or resume, evaluate, and write a page of samples.",
-        (CONFIG, KEYS, "workdir", "prompt"),
+        (CONFIG, KEYS, "workdir", "prompt", "accept_changed_data"),
         (
             "--config=quickstart",
             "--config=own --config.source.path=FOLDER",
@@ -71,6 +71,12 @@ COMMANDS = {
         (CONFIG, KEYS, "workdir"),
         ("--config=own --config.source.path=FOLDER",),
         mode="prepare",
+    ),
+    "clean": Command(
+        "List prepared data whose source has changed; with --delete, delete them.",
+        (CONFIG, KEYS, "delete"),
+        ("--config=own --config.source.path=FOLDER", "--config=own --delete"),
+        mode="clean",
     ),
     "evaluate": Command(
         "Measure a trained run, and write evaluation.json.",

@@ -7,10 +7,11 @@ from oneflow_jax import aot
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ("train", "evaluate", "sample", "prepare", "export", "aot"),
+    ("train", "evaluate", "sample", "prepare", "clean", "export", "aot"),
     "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: only that "
-    "part. export: write to --output the files that sampling needs. aot: compile for TPUs that are "
-    "not attached, and report memory and time.",
+    "part. clean: list prepared data in data.dir whose source has changed. export: write to "
+    "--output the files that sampling needs. aot: compile for TPUs that are not attached, and "
+    "report memory and time.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default: runs/<name of the config>."
@@ -32,6 +33,12 @@ OUTPUT = flags.DEFINE_string(
     None,
     "Folder that --mode=export writes; for --mode=sample and --mode=evaluate, a folder for pages "
     "and metrics in place of --workdir.",
+)
+DELETE = flags.DEFINE_bool("delete", False, "With --mode=clean: delete what is listed.")
+ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
+    "accept_changed_data",
+    False,
+    "Continue a run although the files of source.path are not those that it was trained on.",
 )
 TOPOLOGY = flags.DEFINE_list(
     "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."

@@ -26,9 +26,15 @@ class Image:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """An image encoded by an autoencoder: `latents` is float32 `[h w C]`, not yet scaled."""
+    """An image encoded by an autoencoder.
+
+    Attributes:
+        latents: float32 `[h w C]`, not yet scaled.
+        image_hash: hash of the pixels, or "" if it is not known.
+    """
 
     latents: np.ndarray
+    image_hash: str = ""
 
 
 GAP_KINDS = ("text", "image", "document")

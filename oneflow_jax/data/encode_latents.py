@@ -14,8 +14,8 @@ import numpy as np
 from etils import epath
 
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
-from oneflow_jax.data import latents
-from oneflow_jax.data.document import Document, EncodedImage, Image
+from oneflow_jax.data import latent_reuse, latents
+from oneflow_jax.data.document import Document, EncodedImage, Image, Part
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer
 
@@ -85,13 +85,15 @@ class LatentDataset:
         missing = [shard for shard in mine if not shard.is_complete]
         if not missing:
             return
+        siblings = latent_reuse.list_siblings(self.folder, self.autoencoder.fingerprint)
+        stored = latent_reuse.StoredLatents(siblings)
         progress = metric_writer.ProgressBar(f"encoding {split}", len(missing), unit="shard")
         for done, shard in enumerate(missing, 1):
             first = shard.number * latents.SHARD_SIZE
             numbers = range(first, min(first + latents.SHARD_SIZE, len(source)))
             # Each shard has its own encoder. The last bits of latents depend on which images are
             # encoded in one batch, and a shard must not depend on the process that writes it.
-            encoder = CachingEncoder(self.autoencoder, self.pixels)
+            encoder = CachingEncoder(self.autoencoder, self.pixels, stored)
             shard.write(_encode_documents(source, encoder, numbers))
             progress.advance(done)
             progress.report(done, shard.path.name)
@@ -101,11 +103,17 @@ class LatentDataset:
 class CachingEncoder:
     """Encodes the images of documents as latents, with a cache."""
 
-    def __init__(self, autoencoder: Autoencoder, pixels: int) -> None:
-        """Initialize an encoder of images of `pixels` x `pixels`."""
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        pixels: int,
+        stored: latent_reuse.StoredLatents | None = None,
+    ) -> None:
+        """Initialize an encoder of images of `pixels` x `pixels`; `stored` ones are not encoded."""
         self._autoencoder = autoencoder
         self._pixels = pixels
-        self._cache: dict[bytes, np.ndarray] = {}
+        self._stored = stored or latent_reuse.StoredLatents()
+        self._cache: dict[str, np.ndarray] = {}
 
     def __call__(self, documents: Sequence[Document]) -> Iterator[Document]:
         """Yield the documents with their images encoded.
@@ -113,27 +121,26 @@ class CachingEncoder:
         Raises:
             UserError: an image has another size.
         """
-        new: dict[bytes, np.ndarray] = {}
-        for document in documents:
-            for picture in document.images():
-                self._check_size(picture)
-                if _image_hash(picture) not in self._cache:
-                    new[_image_hash(picture)] = picture
+        images = {_image_hash(image): image for each in documents for image in each.images()}
+        for image in images.values():
+            self._check_size(image)
+        new = {name: image for name, image in images.items() if name not in self._cache}
         if len(self._cache) + len(new) > CACHE_SIZE:
-            self._cache = {}
-            new = {_image_hash(p): p for document in documents for p in document.images()}
-        if new:
-            encoded = self._autoencoder.encode(np.stack(list(new.values())))
-            self._cache |= dict(zip(new, encoded, strict=True))
+            self._cache, new = {}, images
+        found = {name: self._stored.find(name) for name in new}
+        missing = [name for name, values in found.items() if values is None]
+        if missing:
+            encoded = self._autoencoder.encode(np.stack([new[name] for name in missing]))
+            found |= dict(zip(missing, encoded, strict=True))
+        self._cache |= found
         for document in documents:
-            yield Document(
-                tuple(
-                    EncodedImage(self._cache[_image_hash(part.pixels)])
-                    if isinstance(part, Image)
-                    else part
-                    for part in document.parts
-                )
-            )
+            yield Document(tuple(self._encode_part(part) for part in document.parts))
+
+    def _encode_part(self, part: Part) -> Part:
+        if not isinstance(part, Image):
+            return part
+        name = _image_hash(part.pixels)
+        return EncodedImage(self._cache[name], name)
 
     def _check_size(self, image: np.ndarray) -> None:
         wanted = (self._pixels, self._pixels, 3)
@@ -151,5 +158,5 @@ def _encode_documents(
         yield from encoder([source[n] for n in indices[first : first + BATCH]])
 
 
-def _image_hash(image: np.ndarray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
+def _image_hash(image: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).hexdigest()

@@ -2,7 +2,8 @@
 
     <folder>/latents.json                       codec fingerprint; mean and std of the latents
     <folder>/train-00003-of-00010.array_record  documents of a shard
-    <folder>/train-00003-of-00010.json          size of the shard, and sums over its latents
+    <folder>/train-00003-of-00010.json          size of the shard, sums over its latents, and
+                                                hashes of the images of each document
 
 The JSON file of a shard is written when the shard is complete. Shards that were interrupted are
 written again, one at a time. A shard that was truncated later is reported.
@@ -13,7 +14,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from array_record.python import array_record_module
@@ -84,10 +85,11 @@ class Shard:
         self.manifest.unlink(missing_ok=True)
         draft = self.path.with_suffix(".draft")
         writer = array_record_module.ArrayRecordWriter(str(draft), "group_size:1")
-        written, count, total, squares = 0, 0, np.float64(0), np.float64(0)
+        hashes: list[list[str]] = []
+        count, total, squares = 0, np.float64(0), np.float64(0)
         for document in documents:
             writer.write(_to_record(document))
-            written += 1
+            hashes.append([x.image_hash for x in document.parts if isinstance(x, EncodedImage)])
             for part in document.parts:
                 if isinstance(part, EncodedImage):
                     values = part.latents.reshape(-1, part.latents.shape[-1]).astype(np.float64)
@@ -96,11 +98,12 @@ class Shard:
         writer.close()
         draft.replace(self.path)
         told = {
-            "documents": written,
+            "documents": len(hashes),
             "bytes": self.path.stat().length,
             "latents": count,
             "total": np.atleast_1d(total).tolist(),
             "squares": np.atleast_1d(squares).tolist(),
+            "images": hashes,
         }
         draft = self.manifest.with_suffix(".draft")
         draft.write_text(json.dumps(told) + "\n")
@@ -215,6 +218,36 @@ def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSour
             )
     paths = tuple(str(shard.path) for shard in wanted)
     return LatentSource(_open_records(paths), paths)
+
+
+def list_hashes(folder: epath.Path) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield the path of each complete shard in a folder, with the image hashes of its documents.
+
+    Shards of earlier versions have no hashes and are left out.
+    """
+    for path in sorted(folder.iterdir()):
+        file = path.with_suffix(".array_record")
+        if path.suffix == ".json" and file.exists():
+            try:
+                values = json.loads(path.read_text())
+                complete = values["bytes"] == file.stat().length
+            except (KeyError, TypeError, ValueError):  # Truncated, or of another kind.
+                continue
+            if complete and "images" in values:
+                yield str(file), values["images"]
+
+
+def read_latents(path: str, document: int) -> list[np.ndarray]:
+    """Return the latents of one document of a shard.
+
+    Raises:
+        UserError: the shard is damaged.
+    """
+    try:
+        found = _to_document(_open_records((path,))[document])
+    except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _corrupt_error(path, error) from error
+    return [part.latents for part in found.parts if isinstance(part, EncodedImage)]
 
 
 def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:

@@ -5,6 +5,7 @@
 | config.json         | the resolved configuration                                          |
 | tokenizer.model     | the SentencePiece model                                             |
 | data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
+| source.json         | custom data: fingerprint of the documents that the run trains on    |
 | latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
 | codec/              | autoencoder training: the autoencoder, in the layout of diffusers   |
 | checkpoints/        | checkpoints; see `training.checkpoint`                              |
@@ -42,6 +43,7 @@ from oneflow_jax.runtime import distributed, path_keys, renamed_keys, storage
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
+SOURCE = "source.json"
 DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
 DAMAGED_CHECKPOINTS = "damaged_checkpoints"
@@ -73,6 +75,7 @@ MUTABLE_KEYS = (
     "data.num_prepare_workers",
     "data.num_workers",
     "data.cache_size",
+    "source.path",
     "codec.path",
     "model.attention",
     "model.remat",
@@ -85,7 +88,8 @@ MUTABLE_KEYS = (
 """Keys and sections of the configuration that may change when a run is resumed.
 
 They change where, how fast and how long the run trains and what it writes, but not what a step
-learns, beyond rounding errors.
+learns, beyond rounding errors. The fingerprint in source.json decides whether the data at another
+`source.path` is the same.
 """
 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}

@@ -65,7 +65,7 @@ def list_latents(tmp_path):
 
 
 def test_the_first_call_makes_latents_and_tells_the_run_of_them(tmp_path, folder, encode_counts):
-    layout = data.make_layout(make_config(tmp_path, deviation=2.0), folder)
+    layout = data.make_layout(make_config(tmp_path, divisor=2.0), folder)
     mark = small_models.random_autoencoder(small_models.KL).fingerprint
     (there,) = list_latents(tmp_path)
     assert there.name.startswith("toy_")

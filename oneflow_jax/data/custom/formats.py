@@ -17,6 +17,7 @@ from oneflow_jax.data.custom import (
     webdataset,
 )
 from oneflow_jax.data.custom.reader import FormatReader, Settings
+from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 READERS: dict[str, FormatReader] = {
     "jsonl": jsonl.JsonlReader(),
@@ -46,6 +47,17 @@ def get_reader(kind: str) -> FormatReader:
     """
     errors.check_one_of("source.format", kind, READERS)
     return READERS[kind]
+
+
+def open_root(settings: Settings) -> SandboxedFolder:
+    """Return the folder that the files of work units are relative to.
+
+    Raises:
+        UserError: the data set of format "tfds" does not exist.
+    """
+    if settings.format == "tfds":
+        return SandboxedFolder.from_path(tfds.locate(settings))
+    return settings.folder
 
 
 def detect_format(settings: Settings) -> str:

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,8 +33,13 @@ class JsonlReader:
         """List byte ranges; a line belongs to the range in which it begins."""
         folder = settings.folder
         files = settings.list_files(EXTENSIONS)
-        sizes = {name: os.stat(folder.resolve(name)).st_size for name in files}
-        each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, sum(sizes.values()) // TARGET_NUM_UNITS))
+        sizes = {}
+        for name in files:
+            with folder.open(name) as file:
+                sizes[name] = file.seek(0, 2)
+        # A power of two, so that most units of unchanged files stay the same when files are added.
+        each = 1 << (sum(sizes.values()) // TARGET_NUM_UNITS).bit_length()
+        each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, each))
         units = [
             WorkUnit((name,), start, min(start + each, size))
             for name, size in sizes.items()

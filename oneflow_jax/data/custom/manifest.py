@@ -2,8 +2,10 @@
 
 <folder>/plan.json                                   settings, and the list of units
 <folder>/own-train.array_record-00003-of-00010       documents of one unit
-<folder>/unit-00003.json                             marks the unit as complete; its statistics
+<folder>/unit-00003.json                             marks the unit as complete; its statistics, and
+                                                     the files that it was made from
 <folder>/dataset_info.json, features.json            TFDS metadata
+<folder>/files.json                                  fingerprint; the source files and their hashes
 <folder>/prepared.json                               marks all units as complete; their statistics
 """
 
@@ -15,11 +17,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from oneflow_jax.data.custom.reader import Settings, WorkUnit
+from oneflow_jax.data.custom.sandbox import FileStat
 from oneflow_jax.data.custom.stats import DatasetStats
 
 SPLITS = ("train", "heldout")
 DATASET_NAME = "own"
 MANIFEST_FILE = "plan.json"
+FILES_FILE = "files.json"
 COMPLETE_FILE = "prepared.json"
 VERSION = 2
 """Version of the format. Increase it when equal data would give different documents."""
@@ -33,13 +37,11 @@ class Manifest:
         folder: folder of the prepared data.
         settings: settings, with the detected `format`.
         units: all units, in order.
-        stamp: fingerprint of the source files when the plan was made.
     """
 
     folder: pathlib.Path
     settings: Settings
     units: tuple[WorkUnit, ...]
-    stamp: str
 
     def shard_path(self, split: str, number: int) -> pathlib.Path:
         """Return the path of the documents of a unit in one split."""
@@ -59,11 +61,22 @@ class Manifest:
             return None
         return told if told["bytes"] == sizes else None
 
-    def mark_done(self, number: int, stats: DatasetStats) -> None:
-        """Mark a unit as complete, with its statistics."""
+    def mark_done(
+        self, number: int, stats: DatasetStats, reads: Mapping[str, FileStat | None]
+    ) -> None:
+        """Mark a unit as complete, with its statistics and the files that it was made from."""
         sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
-        told = {"unit": str(self.units[number]), "bytes": sizes, "tally": stats.to_dict()}
-        write_json(self.marker_path(number), told)
+        marker = {
+            "unit": str(self.units[number]),
+            "bytes": sizes,
+            "tally": stats.to_dict(),
+            "reads": dict(sorted(reads.items())),
+        }
+        write_json(self.marker_path(number), marker)
+
+    def is_complete(self) -> bool:
+        """Return whether all units are complete."""
+        return all(self.load_marker(number) is not None for number in range(len(self.units)))
 
     def save(self) -> None:
         """Write the plan to its folder."""
@@ -84,7 +97,7 @@ def load(folder: pathlib.Path) -> Manifest | None:
     units = tuple(
         WorkUnit(tuple(unit["files"]), unit["start"], unit["stop"]) for unit in values["units"]
     )
-    return Manifest(folder, Settings(**settings), units, values["stamp"])
+    return Manifest(folder, Settings(**settings), units)
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -18,14 +18,21 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from oneflow_jax import errors
 from oneflow_jax.data.custom import chat, image_decode, record, record_document
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, RawImage, Settings, WorkUnit
+from oneflow_jax.data.custom.reader import (
+    MAX_FILE_BYTES,
+    RawDocument,
+    RawImage,
+    Settings,
+    WorkUnit,
+    chunk_stably,
+)
 
 TEXT_EXTENSIONS = (".txt", ".text", ".caption")
 JSON_EXTENSION = ".json"
 EXTENSIONS = (*image_decode.EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION)
 
 DOCUMENTS_PER_UNIT = 256
-"""Number of documents in a work unit."""
+"""Average number of documents in a work unit."""
 
 
 _ABOUT = re.compile(
@@ -218,18 +225,16 @@ class PairsReader:
     """Reader of a folder of files that are grouped by name."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List units of `DOCUMENTS_PER_UNIT` documents each; groups of files are not divided."""
-        groups = list_groups(settings)
+        """List units of about `DOCUMENTS_PER_UNIT` documents; groups of files are not divided."""
+        groups = find_groups(settings)
         if not groups:
             raise errors.UserError(
                 f"source.path={settings.path}: no images or texts found. Give a folder of files "
                 f"with extensions {', '.join(EXTENSIONS)}."
             )
         return [
-            WorkUnit(
-                tuple(name for files in groups[at : at + DOCUMENTS_PER_UNIT] for name in files)
-            )
-            for at in range(0, len(groups), DOCUMENTS_PER_UNIT)
+            WorkUnit(tuple(name for key in chunk for name in groups[key]))
+            for chunk in chunk_stably(sorted(groups), DOCUMENTS_PER_UNIT)
         ]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
@@ -245,11 +250,11 @@ class PairsReader:
             yield make_document(key, members, settings.columns)
 
 
-def list_groups(settings: Settings) -> list[list[str]]:
-    """List the files of each document, without readme and license files, by their keys."""
+def find_groups(settings: Settings) -> dict[str, list[str]]:
+    """Return the files of each document by their key, without readme and license files."""
     groups = group_names(settings.list_files(EXTENSIONS))
-    return [
-        files
-        for _, files in sorted(groups.items())
+    return {
+        key: files
+        for key, files in groups.items()
         if not all(is_about_the_data(name) for name in files)
-    ]
+    }

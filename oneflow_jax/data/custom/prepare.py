@@ -1,29 +1,30 @@
 """Preparation of custom data: plan the units, process each, and write TFDS metadata."""
 
-import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import inspect
 import json
 import logging
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
-from oneflow_jax.data import records, sources, splits
-from oneflow_jax.data.custom import formats, unused_files, worker_pool
+from oneflow_jax.data import records, sources
+from oneflow_jax.data.custom import fingerprint, formats, reuse, store, unused_files, worker_pool
 from oneflow_jax.data.custom import manifest as manifest_lib
+from oneflow_jax.data.custom.fingerprint import SourceChanged, SourceFiles
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings, WorkUnit
+from oneflow_jax.data.custom.sandbox import FileStat
 from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.errors import UserError, check_at_least, check_one_of
 from oneflow_jax.runtime import metric_writer
 
-_LOCK_FILE = ".lock"
+MAX_ATTEMPTS = 3
+"""Number of attempts to prepare data whose files change while they are read."""
+
 _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
 
@@ -43,26 +44,31 @@ def parse_config(source_config: Mapping[str, object]) -> Settings:
 
 
 def open_split(settings: Settings, data_dir: str, split: str, num_workers: int) -> sources.Source:
-    """Open one split, and prepare the data first if necessary.
+    """Open one split, and bring the prepared data up to date first.
 
     Raises:
-        UserError: the data do not exist, no usable document is left, or the data have changed since
-            they were prepared.
+        UserError: the data do not exist, or no usable document is left.
+    """
+    return open_folder(prepare(settings, data_dir, num_workers), split)
+
+
+def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
+    """Open one split of prepared data.
+
+    Raises:
+        UserError: there is no such split.
     """
     check_one_of("data set 'own': split", split, manifest_lib.SPLITS)
-    folder = prepare(settings, data_dir, num_workers)
     return sources.RecordSource(tfds.builder_from_directory(folder).as_data_source(split))
 
 
-def dataset_dir(settings: Settings, data_dir: str) -> pathlib.Path:
-    """Return the folder of the prepared data for these settings."""
+def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
+    """Return what the path and the settings have in the folder of prepared data."""
     path = pathlib.Path(settings.path).expanduser()
-    if settings.format != "tfds":  # A TFDS path may be a name.
-        path = path.absolute()
-    named = dataclasses.replace(settings, path=str(path))
-    mark = splits.hash_bucket(repr(named), 16**8)
-    return (
-        pathlib.Path(data_dir).expanduser() / manifest_lib.DATASET_NAME / f"{path.name}_{mark:08x}"
+    if settings.format != "tfds" or path.exists():  # A TFDS path may be a name.
+        path = path.resolve()
+    return store.SourceEntry(
+        store.store_root(data_dir), dataclasses.replace(settings, path=str(path))
     )
 
 
@@ -72,7 +78,10 @@ def prepare(
     num_workers: int,
     command: Sequence[str] = worker_pool.COMMAND,
 ) -> pathlib.Path:
-    """Prepare what is missing of the data, and return the folder of the prepared data.
+    """Bring prepared data up to date with its source, and return its folder.
+
+    Only units whose files have changed are prepared. Data whose source no longer exists is used as
+    it was prepared last.
 
     Args:
         settings: path of the data, and how to read them.
@@ -81,21 +90,117 @@ def prepare(
         command: command that starts a worker process.
 
     Raises:
-        UserError: the data do not exist, no usable document is left, or the data have changed since
-            they were prepared.
+        UserError: the data do not exist, no usable document is left, or files keep changing.
     """
     check_at_least("data.num_prepare_workers", num_workers, 1)
-    folder = dataset_dir(settings, data_dir)
-    if (folder / manifest_lib.COMPLETE_FILE).exists():
-        _check_unchanged(folder, settings)
+    entry = open_entry(settings, data_dir)
+    for _ in range(MAX_ATTEMPTS):
+        try:
+            return _update(entry, num_workers, command)
+        except SourceChanged as error:
+            logging.warning("source.path=%s: %s changes; reading it again.", settings.path, error)
+    raise UserError(
+        f"source.path={settings.path}: files change while they are read. Run the same command "
+        "again when nothing writes to them."
+    )
+
+
+def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) -> pathlib.Path:
+    """Return the folder of prepared data that is up to date; raises `SourceChanged`."""
+    listed = _list_source(entry)
+    if isinstance(listed, pathlib.Path):
+        return listed
+    settings, units = listed
+    root = formats.open_root(settings)
+    if (folder := _find_current(entry, settings, units, SourceFiles(root))) is not None:
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder) as lock:
-        if not (folder / manifest_lib.COMPLETE_FILE).exists():  # Check again under the lock.
-            plan = _load_or_create_manifest(folder, settings)
-            _run_workers(plan, num_workers, lock, command)
-            _write_tfds_metadata(plan)
-    return folder
+    with entry.lock() as lock:
+        donors = list(entry.iter_equal(settings))
+        files = SourceFiles(root, [donor.records for donor in donors])
+        # Check again under the lock.
+        if (folder := _find_current(entry, settings, units, files)) is not None:
+            return folder
+        _explain(entry, donors)
+        plan = Manifest(entry.staging, settings, units)
+        reuse.stage(entry, plan, donors, files)
+        _run_workers(plan, num_workers, lock, command)
+        _write_tfds_metadata(plan)
+        return _seal(entry, plan, SourceFiles(root, [donor.records for donor in donors]))
+
+
+def _list_source(
+    entry: store.SourceEntry,
+) -> tuple[Settings, tuple[WorkUnit, ...]] | pathlib.Path:
+    """List the units of a source; return the folder of its data if the source is not there."""
+    settings = entry.settings
+    exists = pathlib.Path(settings.path).exists()
+    try:
+        known = formats.detect_format(settings)
+        detected = dataclasses.replace(settings, format=known)
+        units = tuple(formats.get_reader(known).list_units(detected))
+    except UserError:
+        last = None if exists else entry.load_last()
+        if last is None:
+            raise
+        logging.warning(
+            "source.path=%s does not exist. The data that was prepared from it is used: %s",
+            settings.path,
+            last.folder,
+        )
+        return last.folder
+    if settings.format == "auto":
+        logging.info("source.format=auto: the format of %s is %r.", settings.path, known)
+    return detected, units
+
+
+def _find_current(
+    entry: store.SourceEntry, settings: Settings, units: Sequence[WorkUnit], files: SourceFiles
+) -> pathlib.Path | None:
+    """Return the folder of prepared data that was made from the source as it is now."""
+    for prepared in entry.iter_equal(settings):
+        if reuse.is_current(prepared, units, files):
+            reuse.refresh_records(prepared, files)
+            entry.remember(prepared)
+            return prepared.folder
+    return None
+
+
+def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> None:
+    """Log why the data is prepared although there is some from earlier."""
+    path = entry.settings.path
+    if any(donor.plan.settings.path == path for donor in donors):
+        logging.info("source.path=%s has changed. Its data is brought up to date.", path)
+    for folder in store.list_outdated(entry.root, path):
+        logging.warning(
+            "%s was prepared by an earlier version, which did not record what it was made from. "
+            "It is not used; the data is prepared again.",
+            folder,
+        )
+
+
+def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathlib.Path:
+    """Check that no file changed during the preparation, and name the data by its fingerprint."""
+    reads: dict[str, FileStat | None] = {}
+    for number in range(len(plan.units)):
+        for name, stat in plan.load_marker(number)["reads"].items():
+            reads[name] = fingerprint.as_stat(stat)
+            if files.stat(name) != reads[name]:
+                raise SourceChanged(name)
+    records = files.record(reads)
+    made_from = fingerprint.hash_source(plan.settings, plan.units, records)
+    fingerprint.save(plan.folder, made_from, records)
+    last, target = entry.load_last(), entry.target(made_from)
+    if last is not None:
+        told = fingerprint.compare(last.records, records)
+        logging.info("source.path=%s: files since the last time: %s.", entry.settings.path, told)
+    same = store.open_prepared(target)
+    if same is None or not same.plan.is_complete():
+        shutil.rmtree(target, ignore_errors=True)
+        plan.folder.rename(target)
+    else:  # Another source has the same files, and was prepared at the same time.
+        shutil.rmtree(plan.folder)
+    entry.remember(store.open_prepared(target))
+    return target
 
 
 def load_stats(folder: pathlib.Path) -> DatasetStats:
@@ -103,32 +208,6 @@ def load_stats(folder: pathlib.Path) -> DatasetStats:
     return DatasetStats.from_dict(
         json.loads((folder / manifest_lib.COMPLETE_FILE).read_text("utf-8"))
     )
-
-
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path) -> Iterator[int]:
-    """Lock the folder. Processes that inherit the descriptor keep the lock until they end."""
-    with (folder / _LOCK_FILE).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock.fileno()
-
-
-def _load_or_create_manifest(folder: pathlib.Path, settings: Settings) -> Manifest:
-    """Return the plan to resume, or make a new one and delete the files of another plan."""
-    known = formats.detect_format(settings)
-    if settings.format == "auto":
-        logging.info("source.format=auto: the format of %s is %r.", settings.path, known)
-    settings = dataclasses.replace(settings, format=known)
-    units = tuple(formats.get_reader(known).list_units(settings))
-    plan = Manifest(folder, settings, units, _fingerprint(settings, units))
-    before = manifest_lib.load(folder)
-    if before == plan:
-        return plan
-    for path in folder.iterdir():
-        if path.name != _LOCK_FILE:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    plan.save()
-    return plan
 
 
 def _run_workers(
@@ -197,29 +276,3 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
         check_data=False,
     )
     manifest_lib.write_json(manifest.folder / manifest_lib.COMPLETE_FILE, total.to_dict())
-
-
-def _check_unchanged(folder: pathlib.Path, settings: Settings) -> None:
-    """Check that the source files have not changed. It is not an error if they no longer exist."""
-    plan = manifest_lib.load(folder)
-    if plan is None:
-        raise UserError(f"{folder} was prepared by another version. Delete it.")
-    try:
-        now = _fingerprint(plan.settings, plan.units)
-    except OSError:
-        return
-    if now != plan.stamp:
-        raise UserError(
-            f"source.path={settings.path} has changed since it was prepared. Delete {folder} to "
-            "prepare it again, or give another folder."
-        )
-
-
-def _fingerprint(settings: Settings, units: Sequence[WorkUnit]) -> str:
-    """Hash the names, sizes and modification times of the source files."""
-    digest = hashlib.blake2b(digest_size=16)
-    root = settings.folder.root
-    for name in dict.fromkeys(name for unit in units for name in unit.files):
-        state = (root / name).stat()
-        digest.update(repr((name, state.st_size, state.st_mtime_ns)).encode())
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from oneflow_jax import errors
+from oneflow_jax.data import splits
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
@@ -151,6 +152,20 @@ class FormatReader(Protocol):
             DataError: the rest of the unit cannot be read.
         """
         ...
+
+
+def chunk_stably(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Divide sorted names into chunks of `size` on average, and at most `4 * size`.
+
+    A chunk ends after a name whose hash says so. Names that are added or removed thus change only
+    the chunks that they are in, and the units of the others need not be prepared again.
+    """
+    first = 0
+    for number, name in enumerate(names, 1):
+        full = number - first == 4 * size
+        if full or splits.hash_bucket(repr(name), size) == 0 or number == len(names):
+            yield names[first:number]
+            first = number
 
 
 def locate_image(folder: SandboxedFolder, path: object, referrer: str = "") -> RawImage | DataError:

@@ -1,6 +1,7 @@
 """Access to the user's files, restricted to the given folder."""
 
 import contextlib
+import contextvars
 import dataclasses
 import errno
 import os
@@ -12,11 +13,29 @@ from typing import BinaryIO
 
 from oneflow_jax.data.custom.errors import DataError
 
+FileStat = tuple[int, int, int, int]
+"""Size, modification and status change times in ns, and inode of a file. Any write changes them."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
 _CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
 
 LINK_OUT = "link that leads out of the folder"
 """Why a file is not read that is a link to a file elsewhere."""
+
+_READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.ContextVar(
+    "reads", default=None
+)
+
+
+@contextlib.contextmanager
+def record_reads() -> Iterator[dict[str, FileStat | None]]:
+    """Collect the relative paths that folders resolve in a `with` block, as in `stat` then."""
+    found: dict[str, FileStat | None] = {}
+    token = _READS.set(found)
+    try:
+        yield found
+    finally:
+        _READS.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +136,7 @@ class SandboxedFolder:
             real = os.path.realpath(self.root / os.path.dirname(referrer) / path)
         except (OSError, ValueError) as error:
             raise DataError("bad path", f"{path[:60]!r}: {error}") from error
+        self._record(os.path.normpath(os.path.join(os.path.dirname(referrer), path)), real)
         if pathlib.Path(real).is_relative_to(self.root):
             return real
         place = os.path.normpath(os.path.join(os.path.dirname(referrer), path))
@@ -125,6 +145,19 @@ class SandboxedFolder:
         if any(pathlib.Path(real).is_relative_to(target) for target in self.link_targets):
             return real
         raise DataError("outside the folder", f"{path[:80]}: a link that leads out of it")
+
+    def stat(self, path: str) -> FileStat | None:
+        """Return what changes whenever a file changes; None if there is no such file in here."""
+        with contextlib.suppress(DataError):
+            return _stat(self.resolve(path))
+        return None
+
+    def _record(self, path: str, real: str) -> None:
+        reads = _READS.get()
+        if reads is not None and path not in reads:
+            places = (self.root, *self.link_targets)
+            allowed = any(pathlib.Path(real).is_relative_to(place) for place in places)
+            reads[path] = _stat(real) if allowed else None
 
     @contextlib.contextmanager
     def open(self, path: object, referrer: str = "") -> Iterator[BinaryIO]:
@@ -172,6 +205,16 @@ def _find_blobs(root: pathlib.Path) -> Iterator[pathlib.Path]:
         is_snapshot = folder.name == "snapshots" and _CACHED_REPOSITORY.match(folder.parent.name)
         if is_snapshot and blobs.is_dir() and not blobs.is_symlink():
             yield blobs
+
+
+def _stat(real: str) -> FileStat | None:
+    try:
+        found = os.stat(real)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _os_error_reason(error: OSError) -> str:

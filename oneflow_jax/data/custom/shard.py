@@ -9,7 +9,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from oneflow_jax.data import records, splits
-from oneflow_jax.data.custom import formats, image_decode, text_clean
+from oneflow_jax.data.custom import formats, image_decode, sandbox, text_clean
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.manifest import SPLITS, Manifest
 from oneflow_jax.data.custom.reader import RawDocument, RawImage, Settings
@@ -48,19 +48,22 @@ def write_shard(
         for split, path in drafts.items()
     }
     tally = DatasetStats()
-    for raw in _read_documents(manifest, number, skip, stop, report):
-        tally.add_read(raw)
-        document = clean_document(raw, manifest.settings, tally)
-        if document is None:
-            continue
-        split = assign_split(document, manifest.settings.heldout_fraction)
-        for piece in _split_document(document, raw.location, tally):
-            writers[split].write(records.serialize(piece))
-            tally.add_kept(piece, split)
+    with sandbox.record_reads() as reads:
+        for name in manifest.units[number].files:
+            formats.open_root(manifest.settings).stat(name)
+        for raw in _read_documents(manifest, number, skip, stop, report):
+            tally.add_read(raw)
+            document = clean_document(raw, manifest.settings, tally)
+            if document is None:
+                continue
+            split = assign_split(document, manifest.settings.heldout_fraction)
+            for piece in _split_document(document, raw.location, tally):
+                writers[split].write(records.serialize(piece))
+                tally.add_kept(piece, split)
     for split, writer in writers.items():
         writer.close()
         drafts[split].replace(manifest.shard_path(split, number))
-    manifest.mark_done(number, tally)
+    manifest.mark_done(number, tally, reads)
 
 
 def _read_documents(

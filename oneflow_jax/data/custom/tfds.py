@@ -5,7 +5,6 @@ and class names.
 """
 
 import io
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -37,10 +36,10 @@ class TfdsReader:
                 f"source.columns={settings.columns}: no image or text among them. The features of "
                 f"{settings.path} are {', '.join(builder.info.features)}."
             )
-        count = builder.info.splits[settings.split].num_examples
-        info = os.path.join(builder.data_dir, INFO_FILE)
+        split = builder.info.splits[settings.split]
+        count, files = split.num_examples, (INFO_FILE, *sorted(split.filenames))
         return [
-            WorkUnit((info,), at, min(at + EXAMPLES_PER_UNIT, count))
+            WorkUnit(files, at, min(at + EXAMPLES_PER_UNIT, count))
             for at in range(0, count, EXAMPLES_PER_UNIT)
         ]
 
@@ -63,6 +62,15 @@ class TfdsReader:
             ]
             unused = tuple(name for name in builder.info.features if name not in taken)
             yield RawDocument(where, tuple(parts), None, tuple(taken), unused)
+
+
+def locate(settings: Settings) -> str:
+    """Return the folder of the data set.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    return str(_open_builder(settings).data_dir)
 
 
 def _open_builder(settings: Settings) -> tfds.core.DatasetBuilder:

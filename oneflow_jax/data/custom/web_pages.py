@@ -12,6 +12,7 @@ from oneflow_jax.data.custom.reader import (
     RawImage,
     Settings,
     WorkUnit,
+    chunk_stably,
     locate_image,
 )
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
@@ -21,7 +22,7 @@ MARKDOWN_EXTENSIONS = (".md", ".markdown")
 EXTENSIONS = (*HTML_EXTENSIONS, *MARKDOWN_EXTENSIONS)
 
 PAGES_PER_UNIT = 32
-"""Number of pages in a work unit."""
+"""Average number of pages in a work unit."""
 
 MAX_PAGE_BYTES = 16 * 2**20
 """Maximum size of a page, in bytes."""
@@ -45,7 +46,7 @@ class WebPagesReader:
     """Reader of HTML and Markdown pages."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List units of `PAGES_PER_UNIT` pages each."""
+        """List units of about `PAGES_PER_UNIT` pages."""
         files = settings.list_files(EXTENSIONS)
         if not files:
             raise errors.UserError(
@@ -53,10 +54,7 @@ class WebPagesReader:
             )
         if any(name.lower().endswith(MARKDOWN_EXTENSIONS) for name in files):
             packages.require("markdown_it", "markdown-it-py", "pages")
-        return [
-            WorkUnit(tuple(files[at : at + PAGES_PER_UNIT]))
-            for at in range(0, len(files), PAGES_PER_UNIT)
-        ]
+        return [WorkUnit(tuple(chunk)) for chunk in chunk_stably(files, PAGES_PER_UNIT)]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per page."""

@@ -1,4 +1,3 @@
-import json
 import logging
 import os
 import shutil
@@ -25,7 +24,7 @@ def read_files(folder):
     return {
         path.name: path.read_bytes().replace(str(folder).encode(), b"")
         for path in sorted(folder.iterdir())
-        if path.name not in (".lock", manifest.MANIFEST_FILE)
+        if path.name not in (manifest.MANIFEST_FILE, manifest.FILES_FILE)
     }
 
 
@@ -52,10 +51,11 @@ def test_documents_come_back_and_the_number_of_workers_has_no_say(tmp_path):
 
 
 _KILLED = """
-import sys
+import sys, time
 from oneflow_jax.data.custom import jsonl, prepare
 from tests.data.custom import examples
 jsonl.MAX_UNIT_BYTES = 1000
+prepare._seal = lambda *values: time.sleep(999)
 prepare.prepare(examples.settings(sys.argv[1]), sys.argv[2], 1)
 """
 
@@ -65,38 +65,24 @@ def test_what_was_killed_goes_on_where_it_was(tmp_path, caplog):
     config = examples.settings(own)
     whole = prepare.prepare(config, str(tmp_path / "whole"), 1)
     command = [sys.executable, "-c", _KILLED, str(own), str(tmp_path / "data")]
-    folder = prepare.dataset_dir(config, str(tmp_path / "data"))
+    folder = prepare.open_entry(config, str(tmp_path / "data")).staging
     process = subprocess.Popen(command, cwd=runs.REPOSITORY, start_new_session=True)
     while not (folder / "unit-00000.json").exists():
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    modified_ns = (folder / "unit-00000.json").stat().st_mtime_ns
-    # The process may already have finished.
-    (folder / manifest.COMPLETE_FILE).unlink(missing_ok=True)
+    shard = folder / "own-train.array_record-00000-of-00003"
+    modified_ns = shard.stat().st_mtime_ns
     for path in folder.glob("*-00002*"):
         path.unlink()
     (folder / "unit-00001.json").write_text("{")
     with caplog.at_level(logging.INFO):
-        assert prepare.prepare(config, str(tmp_path / "data"), 1) == folder
+        resumed = prepare.prepare(config, str(tmp_path / "data"), 1)
     assert "1 of 3 units are already prepared" in caplog.text
-    assert (folder / "unit-00000.json").stat().st_mtime_ns == modified_ns
-    assert read_files(folder) == read_files(whole)
-
-
-def test_data_that_changed_are_told(tmp_path):
-    own = examples.write_jsonl(tmp_path / "own")
-    config = examples.settings(own)
-    folder = prepare.prepare(config, str(tmp_path / "data"), 1)
-    with (own / "documents.jsonl").open("a") as file:
-        file.write(json.dumps({"text": "new"}))
-    with pytest.raises(UserError, match=f"has changed since it was prepared. Delete {folder}"):
-        prepare.prepare(config, str(tmp_path / "data"), 1)
-    # An incomplete preparation starts again.
-    (folder / manifest.COMPLETE_FILE).unlink()
-    prepare.prepare(config, str(tmp_path / "data"), 1)
-    assert prepare.load_stats(folder).seen == 41
+    assert (resumed / shard.name).stat().st_mtime_ns == modified_ns
+    assert not folder.exists()
+    assert read_files(resumed) == read_files(whole)
 
 
 def test_nothing_left_is_told_with_the_reasons(tmp_path):

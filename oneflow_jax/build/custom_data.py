@@ -1,0 +1,163 @@
+"""Prepared custom data of a run: up to date with its source, and the same in the whole process."""
+
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+
+from oneflow_jax.data import splits
+from oneflow_jax.data.custom import fingerprint, manifest, prepare, store
+from oneflow_jax.data.custom.reader import Settings
+from oneflow_jax.data.custom.store import PreparedData
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import distributed, workdir
+
+_OPENED: dict[tuple[Settings, str], PreparedData] = {}
+"""Prepared data that this process uses, by settings and `data.dir`.
+
+A process keeps what it began with: training and evaluation read the same documents even if files
+change while it runs. `update` looks at the files again.
+"""
+
+_LOCKS: list[object] = []
+"""Locks of all prepared data that this process has opened; they end with the process."""
+
+
+def is_custom(config: ml_collections.ConfigDict) -> bool:
+    """Return whether the run uses the user's own data."""
+    return config.source.name == manifest.DATASET_NAME
+
+
+def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
+    """Return the prepared data of this process; bring it up to date at the first call.
+
+    Raises:
+        UserError: the data does not exist or cannot be used.
+    """
+    settings = prepare.parse_config(config.source)
+    key = settings, config.data.dir
+    if key not in _OPENED:
+        folder = prepare.prepare(settings, config.data.dir, config.data.num_prepare_workers)
+        _OPENED[key] = store.open_prepared(folder)
+        _LOCKS.append(store.lock_in_use(folder))
+    return _OPENED[key]
+
+
+def source_id(config: ml_collections.ConfigDict) -> str:
+    """Return a name of files that are made from the source: it differs if the source does.
+
+    For custom data it contains the fingerprint of all files. The other data sets depend on their
+    settings alone.
+    """
+    if is_custom(config):
+        return f"{config.source.name}_{open_prepared(config).fingerprint[:16]}"
+    values = config.source.to_dict()
+    return f"{values['name']}_{splits.hash_bucket(repr(sorted(values.items())), 16**8):08x}"
+
+
+def update(
+    config: ml_collections.ConfigDict,
+    folder: epath.Path,
+    mode: str,
+    *,
+    accept_changes: bool = False,
+) -> None:
+    """Bring prepared data up to date with its source, and compare it with the data of the run.
+
+    Before the first checkpoint, the tokenizer and the statistics that were made from other data are
+    deleted. After it, changed data is an error in the mode "evaluate" or "train" unless it is
+    accepted; the mode "prepare" only logs it.
+
+    Raises:
+        UserError: the data cannot be used, differs from that of the run, or differs between hosts.
+    """
+    if not is_custom(config):
+        return
+    with distributed.primary_first():
+        _OPENED.pop((prepare.parse_config(config.source), config.data.dir), None)
+        prepared = open_prepared(config)
+        _check_run(config, folder, prepared, accept_changes or mode == "prepare")
+        if mode == "train" or not workdir.has_checkpoints(folder):
+            _record(folder, prepared)
+    by_process = distributed.all_gather_json({str(jax.process_index()): prepared.fingerprint})
+    if len(set(by_process.values())) > 1:
+        raise UserError(
+            f"source.path={config.source.path}: the files differ between the hosts of the run "
+            f"(fingerprints {', '.join(sorted(set(by_process.values())))}). Give all hosts the "
+            "same files."
+        )
+
+
+def _check_run(
+    config: ml_collections.ConfigDict, folder: epath.Path, prepared: PreparedData, accepted: bool
+) -> None:
+    """Compare the data with that of the run in the folder, if it has any."""
+    before = _read_record(folder)
+    if before.get("fingerprint") == prepared.fingerprint:
+        return
+    if not workdir.has_checkpoints(folder):
+        if distributed.is_primary():  # These files were made from other documents.
+            (folder / workdir.TOKENIZER).unlink(missing_ok=True)
+            (folder / workdir.LATENTS).unlink(missing_ok=True)
+        return
+    if not before and _same_path(config, folder):
+        logging.warning(
+            "--workdir=%s: the folder does not record which data the run was trained on. If the "
+            "files in source.path=%s have changed since, the run goes on with other data.",
+            folder,
+            config.source.path,
+        )
+        return
+    message = (
+        f"--workdir={folder}: the run was trained on other data than source.path="
+        f"{config.source.path} now has ({_describe_changes(config, before, prepared)})."
+    )
+    if not accepted:
+        raise UserError(
+            f"{message} The prepared data is up to date. Give --accept_changed_data to go on with "
+            "it, or choose another --workdir."
+        )
+    logging.warning("%s", message)
+
+
+def _describe_changes(
+    config: ml_collections.ConfigDict, before: dict[str, Any], prepared: PreparedData
+) -> str:
+    if not before:
+        return "the run did not record its data, and the path is another one"
+    for folder in store.store_root(config.data.dir).glob(f"*_{before['fingerprint'][:16]}"):
+        old = fingerprint.load(folder)
+        if old is not None:
+            return f"files: {fingerprint.compare(old[1], prepared.records)}"
+    return f"{before['files']:,} files then, {len(prepared.records):,} now"
+
+
+def _same_path(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
+    if not (folder / workdir.CONFIG).exists():
+        return True
+    paths = [workdir.load_config(folder).source.get("path", ""), config.source.path]
+    was, now = (pathlib.Path(path).expanduser().resolve() for path in paths)
+    return was == now
+
+
+def _read_record(folder: epath.Path) -> dict[str, Any]:
+    path = folder / workdir.SOURCE
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        return {}
+
+
+def _record(folder: epath.Path, prepared: PreparedData) -> None:
+    """Note in the run's folder which data it uses."""
+    values = {
+        "fingerprint": prepared.fingerprint,
+        "path": prepared.plan.settings.path,
+        "files": len(prepared.records),
+    }
+    if _read_record(folder) != values:
+        workdir.write_atomically(folder / workdir.SOURCE, json.dumps(values, indent=2) + "\n")

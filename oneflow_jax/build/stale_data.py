@@ -1,0 +1,94 @@
+"""Prepared data that nothing uses any more: `--mode=clean` lists it, `--delete` deletes it."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+
+from oneflow_jax.data.custom import manifest, store
+
+LATENTS_DIR = "latents"
+CHUNK_COUNTS_DIR = "fitted"
+
+
+@dataclasses.dataclass(frozen=True)
+class StaleItem:
+    """A folder or file of prepared data, and why nothing uses it."""
+
+    path: pathlib.Path
+    reason: str
+
+    @property
+    def size(self) -> int:
+        """Bytes that deleting it frees; files that newer data shares are not counted."""
+        files = [self.path] if self.path.is_file() else self.path.rglob("*")
+        stats = [file.lstat() for file in files if file.is_file()]
+        return sum(found.st_size for found in stats if found.st_nlink == 1)
+
+    def __str__(self) -> str:
+        """Return one line for the list."""
+        return f"{self.size / 2**20:10,.1f} MiB  {self.path}  ({self.reason})"
+
+
+def list_stale(data_dir: str) -> list[StaleItem]:
+    """List everything in `data.dir` that was made from custom data and is no longer used.
+
+    Data that a process uses is not listed, nor the last data of a source, even if that source does
+    not exist any more.
+    """
+    root = store.store_root(data_dir)
+    live = _list_live(root)
+    found = list(_list_prepared(root, live))
+    for folder in (LATENTS_DIR, CHUNK_COUNTS_DIR):
+        found += _list_derived(root.parent / folder, live)
+    return found
+
+
+def delete(items: Sequence[StaleItem]) -> int:
+    """Delete the items and return their number; data that has come into use is kept."""
+    for item in items:
+        if item.path.is_file():
+            item.path.unlink(missing_ok=True)
+        elif not store.is_in_use(item.path):
+            shutil.rmtree(item.path, ignore_errors=True)
+    return sum(not item.path.exists() for item in items)
+
+
+def _list_live(root: pathlib.Path) -> dict[pathlib.Path, str]:
+    """Map the folders of prepared data that are used to their fingerprints."""
+    pointers = [path for path in _list_folder(root) if path.suffix == ".json"]
+    last = {root / store.read_pointer(path).get("folder", "") for path in pointers}
+    live = {}
+    for folder in _list_folder(root):
+        prepared = store.open_prepared(folder)
+        if prepared is not None and (folder in last or store.is_in_use(folder)):
+            live[folder] = prepared.fingerprint
+    return live
+
+
+def _list_prepared(root: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterator[StaleItem]:
+    outdated = store.list_outdated(root)
+    for folder in _list_folder(root):
+        if not folder.is_dir() or folder in live:
+            continue
+        if folder in outdated:
+            yield StaleItem(folder, "prepared by an earlier version")
+        elif folder.suffix in (store.PARTIAL, ".new"):
+            if not store.is_in_progress(folder):
+                yield StaleItem(folder, "interrupted; the same command would continue it")
+        else:
+            yield StaleItem(folder, "the files of its source have changed since")
+
+
+def _list_derived(folder: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterator[StaleItem]:
+    """List latents or chunk counts whose documents are not used any more."""
+    marks = {f"{manifest.DATASET_NAME}_{fingerprint[:16]}" for fingerprint in live.values()}
+    for path in _list_folder(folder):
+        source = "_".join(path.name.split("_")[:2])
+        if path.name.startswith(f"{manifest.DATASET_NAME}_") and source not in marks:
+            yield StaleItem(path, "made from data that has changed since")
+
+
+def _list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(pathlib.Path(entry) for entry in os.scandir(folder)) if folder.is_dir() else []

@@ -1,0 +1,151 @@
+"""Fingerprints of source files: what prepared data was made from, and whether it still is so."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from oneflow_jax.data.custom import manifest
+from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.reader import Settings, WorkUnit
+from oneflow_jax.data.custom.sandbox import FileStat, SandboxedFolder
+
+UNREADABLE = "unreadable"
+"""Stands for the hash of a file that may not be read."""
+
+
+class SourceChanged(Exception):
+    """A file changed while it was read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRecord:
+    """A source file when it was read; `digest` is the hash of its content, "" without a file."""
+
+    stat: FileStat | None
+    digest: str
+
+
+Records = Mapping[str, FileRecord]
+"""Files by their relative path."""
+
+
+class SourceFiles:
+    """The files of a source as they are now; each is inspected and hashed at most once."""
+
+    def __init__(self, folder: SandboxedFolder, known: Iterable[Records] = ()) -> None:
+        """Initialize without reading; the hashes of unchanged files are taken from `known`."""
+        self._folder = folder
+        self._known = {
+            (name, record.stat): record.digest
+            for records in known
+            for name, record in records.items()
+        }
+        self._stats: dict[str, FileStat | None] = {}
+        self._digests: dict[str, str] = {}
+
+    def stat(self, name: str) -> FileStat | None:
+        """Return what changes whenever the file changes; None if there is no such file."""
+        if name not in self._stats:
+            self._stats[name] = self._folder.stat(name)
+        return self._stats[name]
+
+    def digest(self, name: str) -> str:
+        """Return the hash of the content of a file.
+
+        Raises:
+            SourceChanged: the file changes while it is read.
+        """
+        if name not in self._digests:
+            known = self._known.get((name, self.stat(name)))
+            self._digests[name] = self._hash(name) if known is None else known
+        return self._digests[name]
+
+    def record(self, names: Iterable[str]) -> dict[str, FileRecord]:
+        """Return the records of files."""
+        return {name: FileRecord(self.stat(name), self.digest(name)) for name in sorted(names)}
+
+    def is_unchanged(self, name: str, stat: FileStat | None, digest: str | None) -> bool:
+        """Return whether a file is as it was, by its `stat` or else by its `digest`."""
+        if self.stat(name) == stat:
+            return True
+        return digest is not None and self.digest(name) == digest
+
+    def _hash(self, name: str) -> str:
+        before = self.stat(name)
+        if before is None:
+            return ""
+        try:
+            with self._folder.open(name) as file:
+                found = hashlib.file_digest(file, _new_hash).hexdigest()
+        except (DataError, OSError):
+            found = UNREADABLE
+        if self._folder.stat(name) != before:
+            raise SourceChanged(name)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Numbers of source files that are new, changed and gone."""
+
+    new: int
+    changed: int
+    gone: int
+
+    def __str__(self) -> str:
+        """Return the numbers for messages."""
+        return f"{self.new:,} new, {self.changed:,} changed, {self.gone:,} gone"
+
+
+def compare(before: Records, now: Records) -> Difference:
+    """Count the files that differ in content."""
+    old = {name: record.digest for name, record in before.items() if record.digest}
+    new = {name: record.digest for name, record in now.items() if record.digest}
+    changed = sum(old[name] != new[name] for name in old.keys() & new.keys())
+    return Difference(len(new.keys() - old.keys()), changed, len(old.keys() - new.keys()))
+
+
+def hash_source(settings: Settings, units: Sequence[WorkUnit], records: Records) -> str:
+    """Return the fingerprint of prepared data: a hash of all that decides its documents.
+
+    It depends on the names and contents of the files, but not on the folder that they are in.
+    """
+    digest = _new_hash()
+    digest.update(repr((manifest.VERSION, make_portable(settings), *units)).encode())
+    for name, record in sorted(records.items()):
+        digest.update(repr((name, record.digest)).encode())
+    return digest.hexdigest()
+
+
+def make_portable(settings: Settings) -> Settings:
+    """Return the settings without the path of the data."""
+    return dataclasses.replace(settings, path="any")
+
+
+def save(folder: pathlib.Path, fingerprint: str, records: Records) -> None:
+    """Write the fingerprint of prepared data and the records of its files."""
+    files = {name: [record.digest, record.stat] for name, record in sorted(records.items())}
+    manifest.write_json(folder / manifest.FILES_FILE, {"fingerprint": fingerprint, "files": files})
+
+
+def load(folder: pathlib.Path) -> tuple[str, dict[str, FileRecord]] | None:
+    """Load what `save` wrote; return None if there is nothing."""
+    try:
+        values = json.loads((folder / manifest.FILES_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    records = {
+        name: FileRecord(as_stat(stat), digest) for name, (digest, stat) in values["files"].items()
+    }
+    return values["fingerprint"], records
+
+
+def as_stat(values: Sequence[int] | None) -> FileStat | None:
+    """Convert the list of JSON to the tuple that `SourceFiles.stat` returns."""
+    return None if values is None else tuple(values)
+
+
+def _new_hash() -> "hashlib.blake2b":
+    return hashlib.blake2b(digest_size=16)

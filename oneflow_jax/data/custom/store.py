@@ -1,0 +1,173 @@
+"""The folder of all prepared custom data: `<data.dir>/own`.
+
+own/<name>_<fingerprint>/      prepared data; never changed once it is complete
+own/<name>_<mark>.partial/     a preparation in progress; the mark names the path and the settings
+own/<name>_<mark>.json         the prepared data that this path and these settings had last
+own/<name>_<mark>.lock         held while data is prepared
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from oneflow_jax.data import splits
+from oneflow_jax.data.custom import fingerprint, manifest
+from oneflow_jax.data.custom.fingerprint import FileRecord
+from oneflow_jax.data.custom.manifest import Manifest
+from oneflow_jax.data.custom.reader import Settings
+
+PARTIAL = ".partial"
+MAX_NAME_LENGTH = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedData:
+    """Prepared data, its fingerprint, and the files that it was made from."""
+
+    plan: Manifest
+    fingerprint: str
+    records: dict[str, FileRecord]
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Folder of the data."""
+        return self.plan.folder
+
+
+def open_prepared(folder: pathlib.Path) -> PreparedData | None:
+    """Open prepared data; return None if it was not completed, or is of an earlier version.
+
+    Shards that were damaged later are found by `Manifest.is_complete`.
+    """
+    plan, files = manifest.load(folder), fingerprint.load(folder)
+    if plan is None or files is None or not (folder / manifest.COMPLETE_FILE).exists():
+        return None
+    return PreparedData(plan, *files)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceEntry:
+    """What one path with one group of settings has in the folder of prepared data.
+
+    Attributes:
+        root: folder of all prepared data.
+        settings: settings with an absolute path.
+    """
+
+    root: pathlib.Path
+    settings: Settings
+
+    @property
+    def staging(self) -> pathlib.Path:
+        """Folder of the preparation in progress."""
+        return self.root / f"{self._name}{PARTIAL}"
+
+    @property
+    def pointer(self) -> pathlib.Path:
+        """File that names the prepared data that the source had last."""
+        return self.root / f"{self._name}.json"
+
+    @property
+    def _name(self) -> str:
+        return f"{self._stem}_{splits.hash_bucket(repr(self.settings), 16**8):08x}"
+
+    @property
+    def _stem(self) -> str:
+        return pathlib.Path(self.settings.path).name[:MAX_NAME_LENGTH]
+
+    def target(self, fingerprint: str) -> pathlib.Path:
+        """Return the folder of prepared data with this fingerprint."""
+        return self.root / f"{self._stem}_{fingerprint[:16]}"
+
+    def load_last(self) -> PreparedData | None:
+        """Open the prepared data that the source had last, if it is still there."""
+        name = read_pointer(self.pointer).get("folder")
+        return open_prepared(self.root / name) if name else None
+
+    def remember(self, prepared: PreparedData) -> None:
+        """Note that the source has this prepared data now."""
+        values = {"path": self.settings.path, "folder": prepared.folder.name}
+        if read_pointer(self.pointer) != values:
+            with contextlib.suppress(OSError):  # Data that others prepared may be read-only.
+                manifest.write_json(self.pointer, values)
+
+    def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
+        """Yield all prepared data with these settings, of any path; that of this source first."""
+        last = read_pointer(self.pointer).get("folder")
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        for folder in sorted(folders, key=lambda folder: folder.name != last):
+            plan = None if folder.suffix == PARTIAL else manifest.load(folder)
+            if plan is None:
+                continue
+            if fingerprint.make_portable(plan.settings) != fingerprint.make_portable(detected):
+                continue
+            prepared = open_prepared(folder)
+            if prepared is not None:
+                yield prepared
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[int]:
+        """Lock the source. Processes that inherit the descriptor keep the lock until they end."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / f"{self._name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock.fileno()
+
+
+def read_pointer(path: pathlib.Path) -> dict[str, Any]:
+    """Read a file that names prepared data; return {} if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def list_outdated(root: pathlib.Path, path: str | None = None) -> list[pathlib.Path]:
+    """List prepared data of earlier versions: of the source at `path`, or all of it."""
+    found = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        values = read_pointer(folder / manifest.MANIFEST_FILE)
+        if not values or values.get("version") == manifest.VERSION:
+            continue
+        was = pathlib.Path(values["settings"]["path"]).expanduser().resolve()
+        if path is None or str(was) == path:
+            found.append(folder)
+    return found
+
+
+def lock_in_use(folder: pathlib.Path) -> BinaryIO:
+    """Keep prepared data from being deleted by `--mode=clean` until the file is closed."""
+    file = (folder / manifest.FILES_FILE).open("rb")
+    with contextlib.suppress(OSError):  # Not all file systems have locks.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return file
+
+
+def is_in_use(folder: pathlib.Path) -> bool:
+    """Return whether a process uses prepared data."""
+    return _is_locked(folder / manifest.FILES_FILE)
+
+
+def is_in_progress(staging: pathlib.Path) -> bool:
+    """Return whether a process prepares data in this folder."""
+    return _is_locked(staging.with_suffix(".lock"))
+
+
+def _is_locked(path: pathlib.Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # There is no such file.
+        return False
+    return False
+
+
+def store_root(data_dir: str) -> pathlib.Path:
+    """Return the folder of all prepared custom data."""
+    return pathlib.Path(data_dir).expanduser() / manifest.DATASET_NAME
