@@ -23,6 +23,9 @@ from oneflow_jax.runtime import distributed, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training.train_state import TrainState
 
+_MIN_SLICE_BYTES = 2**20
+"""Replicas share the saving of an array if each gets this much; JAX compiles each slicing."""
+
 
 class Checkpoints:
     """The checkpoints of one workdir. As a context manager, it waits for the last save."""
@@ -50,7 +53,11 @@ class Checkpoints:
         handlers = ocp.handlers.local_registry()
         handlers.add(ocp.handlers.JsonHandler, checkpointable_name="data")
         options = ocp.options.CheckpointablesOptions(registry=handlers)
-        with ocp.Context(checkpointables_options=options):
+        saving = ocp.options.ArrayOptions.Saving(
+            min_slice_bytes_for_replica_parallel=_MIN_SLICE_BYTES
+        )
+        arrays = ocp.options.ArrayOptions(saving=saving)
+        with ocp.Context(checkpointables_options=options, array_options=arrays):
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory,
                 # Save at every call: the training loop decides when to save.
