@@ -7,7 +7,8 @@ import jax
 import jaxlib
 import pytest
 from absl import flags
-from jax.experimental.key_reuse import _core as key_reuse
+
+from tests import random_keys
 
 # The same programs are compiled again and again: by both workers, by the processes that tests start
 # (which read the variables), and by the next run.
@@ -28,26 +29,9 @@ os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")]).s
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
+random_keys.enable()
 # Tests spend more time on compilation than on computation.
 jax.config.update("jax_disable_most_optimizations", True)
-
-# JAX's key-reuse checker does not know that transposing keys does not consume them.
-key_reuse.key_reuse_signatures[jax.lax.transpose_p] = key_reuse.KeyReuseSignature(
-    key_reuse.Forward(0, 0)
-)
-
-_signature_of_call = key_reuse.key_reuse_signature_from_primitive
-
-
-def _quick_signature_of_call(primitive, *args, **params):
-    """Return the checker's signature; it would trace each `device_put` to find that keys pass."""
-    if primitive is jax.lax.device_put_p:
-        return key_reuse.KeyReuseSignature(*(key_reuse.Forward(n, n) for n in range(len(args))))
-    return _signature_of_call(primitive, *args, **params)
-
-
-key_reuse.key_reuse_signature_from_primitive = _quick_signature_of_call
 
 # The imports below do not initialize devices.
 from oneflow_jax import main  # noqa: E402
