@@ -16,13 +16,11 @@ from tests import random_keys
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 _VERSIONS = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "oneflow_jax-tests" / _VERSIONS))
-# Also small programs: to compile one takes 35 ms, to read it 10 ms, and there are thousands.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update(
-    "jax_persistent_cache_min_compile_time_secs",
-    float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
-)
+# Both workers keep all programs: to compile a tiny one takes 35 ms, to read it 10 ms, and there are
+# thousands. Other processes read all of them and add long ones, some of them to an object store.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # Half of XLA's time would go into its fusion emitters, which set up MLIR for each program.
 # The emitters of before compute the same; the processes that tests start read the variable too.
