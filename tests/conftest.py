@@ -1,5 +1,6 @@
 """Setup for all tests: 8 CPU devices and JAX's strict modes, set before JAX initializes."""
 
+import gc
 import os
 import pathlib
 
@@ -7,33 +8,37 @@ import jax
 import jaxlib
 import pytest
 from absl import flags
-from jax.experimental.key_reuse import _core as key_reuse
+
+from tests import random_keys
 
 # The same programs are compiled again and again: by both workers, by the processes that tests start
 # (which read the variables), and by the next run.
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 _VERSIONS = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "oneflow_jax-tests" / _VERSIONS))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update(
-    "jax_persistent_cache_min_compile_time_secs",
-    float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
-)
+# Both workers keep all programs: to compile a tiny one takes 35 ms, to read it 10 ms, and there are
+# thousands. Other processes read all of them and add long ones, some of them to an object store.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+# Half of XLA's time would go into its fusion emitters, which set up MLIR for each program.
+# The emitters of before compute the same; the processes that tests start read the variable too.
+_FLAGS = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")]).strip()
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
+random_keys.enable()
 # Tests spend more time on compilation than on computation.
 jax.config.update("jax_disable_most_optimizations", True)
 
-# JAX's key-reuse checker does not know that transposing keys does not consume them.
-key_reuse.key_reuse_signatures[jax.lax.transpose_p] = key_reuse.KeyReuseSignature(
-    key_reuse.Forward(0, 0)
-)
-
 # The imports below do not initialize devices.
 from oneflow_jax import main  # noqa: E402
+
+# Tracing makes many objects that live long; to go through them again and again takes 5 %.
+gc.freeze()
+gc.set_threshold(20_000, 20, 20)
 
 # grain's worker processes read absl flags, which only `absl.app.run` parses.
 flags.FLAGS.mark_as_parsed()

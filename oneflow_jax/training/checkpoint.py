@@ -30,6 +30,8 @@ from oneflow_jax.training.train_state import TrainState
 
 SKIP_DAMAGED = "checkpoint.skip_damaged"
 """Key of the configuration with which a damaged checkpoint is skipped."""
+_MIN_SLICE_BYTES = 2**20
+"""Replicas share the saving of an array if each gets this much; JAX compiles each slicing."""
 
 
 class Checkpoints:
@@ -61,7 +63,11 @@ class Checkpoints:
         for name in ("data", "checksums"):
             handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)
         options = ocp.options.CheckpointablesOptions(registry=handlers)
-        with ocp.Context(checkpointables_options=options):
+        saving = ocp.options.ArrayOptions.Saving(
+            min_slice_bytes_for_replica_parallel=_MIN_SLICE_BYTES
+        )
+        arrays = ocp.options.ArrayOptions(saving=saving)
+        with ocp.Context(checkpointables_options=options, array_options=arrays):
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory,
                 # Save at every call: the training loop decides when to save.

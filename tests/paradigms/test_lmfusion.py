@@ -125,7 +125,7 @@ def make_config(kind, folder, **overrides):
     common.set_paradigm(config, kind)
     config.data.dir = str(folder / "data")
     config.sampling.update({"solver": "euler", "time_grid": "uniform", "steps": 2})
-    config.evaluation.every = 20
+    config.evaluation.every = config.checkpoint.every = 20
     config.optimizer.ema_decay = 0.9
     config.update_from_flattened_dict(overrides)
     return config.lock()
