@@ -12,6 +12,7 @@ training images does not help. `kind` is any that configs/quickstart.py has, exc
 import ml_collections
 
 from oneflow_jax.configs import quickstart
+from oneflow_jax.data import style_packages
 from oneflow_jax.errors import UserError
 
 
@@ -32,6 +33,8 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.source.name = "emoji_styles"
     config.source.path = "data/emoji_styles"
     config.source.concepts = 64
+    config.source.styles = style_packages.NAMES
+    config.source.min_styles = 5  # styles that must have a drawing of a name
     config.source.pixels = pixels
     config.source.documents = 20_000
     config.source.interleaved = 0.2

@@ -149,6 +149,7 @@ RUN: dict[str, Check] = {
     "checkpoint.every": COUNT,
     "checkpoint.max_to_keep": COUNT,
     "checkpoint.keep_period": SIZE_OR_0,
+    "checkpoint.skip_damaged": switch,
     "evaluation.every": COUNT,
     "evaluation.time_bins": COUNT,
     "evaluation.num_samples": COUNT,
@@ -183,6 +184,10 @@ DATA: dict[str, Check] = {
     "source.categories": items(text),
     "source.captions": items(text),
     "source.skin_tones": switch,
+    "source.styles": items(text),
+    "source.min_styles": integer(2),
+    "source.styled": fraction(),
+    "source.keywords": fraction(),
     "source.path": text,
     "source.format": text,  # `data.custom.formats` knows the names.
     "source.glob": text,

@@ -30,6 +30,7 @@ from oneflow_jax.training.train_state import TrainState
 
 SKIP_DAMAGED = "checkpoint.skip_damaged"
 """Key of the configuration with which a damaged checkpoint is skipped."""
+
 _MIN_SLICE_BYTES = 2**20
 """Replicas share the saving of an array if each gets this much; JAX compiles each slicing."""
 

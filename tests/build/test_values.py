@@ -14,6 +14,7 @@ from configs import (
     compare,
     digits,
     documents,
+    emoji_styles,
     own,
     quickstart,
     shipped,
@@ -33,6 +34,7 @@ GENERATIONS = {"v4": tpu_v4, "v5e": tpu_v5e, "v5p": tpu_v5p, "v6e": tpu_v6e}
 SHIPPED = {
     "shipped": shipped.get_config(),
     "documents": documents.get_config(),
+    "emoji_styles": emoji_styles.get_config(),
     **{f"own:{name}": own.get_config(name) for name in ("oneflow", "mask_flow", "edit_flow")},
     **{f"digits:{name}": digits.get_config(name) for name in ("cross_entropy", "velocity")},
     **{f"codec:{kind}": codec.get_config(kind) for kind in ("kl", "vq")},
