@@ -146,6 +146,8 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
             f"--workdir={folder} is an export and cannot be trained. Give another --workdir, "
             f"and --config.init_from={folder} to initialize from it."
         )
+    if MODE.value in READING_MODES:
+        workdir.check_trained(folder)
     _configure_process(config, folder)
     system = system_lib.system(
         config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value

@@ -222,6 +222,7 @@ def every_key():
     kinds = (
         own.get_config(),
         common.document_model_config("any"),
+        quickstart.get_config("latents"),
         *(make() for make in CODECS.values()),
         compare.get_config(),
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from oneflow_jax import main
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import workdir
+from oneflow_jax.runtime import path_keys, workdir
 from oneflow_jax.training import checkpoint
 from tests import runs
 from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
@@ -87,13 +87,14 @@ def test_values_from_the_command_line(parse):
 
 def test_the_folder_alone_is_enough(parse):
     system, folder = runs.trained_run()
-    assert parse("--workdir", str(folder)).to_json() == system.config.to_json()
+    expected = path_keys.make_absolute(system.config).to_json()
+    assert parse("--workdir", str(folder)).to_json() == expected
 
 
 OF_A_RUN = [
     (["--config.model.width=64"], ["model.width", "32", "64"]),
     (["--config.batch_size=16"], ["batch", "8 there", "16 now"]),
-    (["--config.data.num_workers=2"], ["data.num_workers", "0", "2"]),
+    (["--config.data.num_streams=2"], ["data.num_streams", "1", "2"]),
     (["--config.mesh.data=3"], ["mesh", "3", "8"]),
     (["--config.mesh.data=1", "--config.mesh.tensor=8"], ["model.heads=2", "mesh.tensor=8"]),
     (["--config.sampling.steps=0"], ["sampling.steps=0", "1"]),
@@ -147,7 +148,8 @@ NEW = [
     ),
     (["--config.source.name=cats"], ["cats", "digits"]),
     (["--config.codec.patch_size=3"], ["patch_size=3"]),
-    (["--config.paradigm.tasks.joint=2.0"], ["paradigm", "joint", "2.0", "add up to 1"]),
+    (["--config.paradigm.tasks.joint=2.0"], ["paradigm.tasks.joint=2.0", "at most 1"]),
+    (["--config.paradigm.tasks.joint=0.9"], ["paradigm", "joint", "0.9", "add up to 1"]),
     (["--config.model.remat=some"], ["model.remat", "some"]),
     (["--config.model.attention=flash"], ["model.attention='flash'", "xla, blockwise, splash"]),
     (
@@ -318,8 +320,8 @@ NEW_CODEC = [
     (["--config.evaluation.pca_images=0"], ["evaluation.pca_images=0"]),
     (["--prompt=<image:cat.png>"], ["--prompt", "--mode=sample"]),
     (["--edit=a cat"], ["--edit", "codec"]),
-    (["--mode=sample"], ["no codec", "--mode=train"]),
-    (["--mode=evaluate"], ["no codec", "--mode=train"]),
+    (["--mode=sample"], ["no trained autoencoder", "--mode=train"]),
+    (["--mode=evaluate"], ["no trained autoencoder", "--mode=train"]),
     (["--config.platform=tpu"], ["TPU", "CPU"]),
 ]
 

@@ -109,6 +109,11 @@ def time_sampler(field: str, value: object) -> None:
         (POSITIVE if index == len(numbers) else real())(f"{field}[{index}]", number)
 
 
+def paradigm_name(field: str, value: object) -> None:
+    """Check the name of a paradigm, which may be one that was added from outside the package."""
+    check_one_of(field, value, paradigms.BUILDERS)
+
+
 def undeclared(field: str, value: object) -> None:
     """Check a key that no table has, as those of other paradigms: its numbers are finite."""
     if isinstance(value, float | np.floating):
@@ -220,7 +225,7 @@ MODEL: dict[str, Check] = {
     "model.scan_unroll": COUNT,
     "model.dtype": one_of(DTYPES),
     "model.attention": one_of(attention_ops.IMPLEMENTATIONS),
-    "paradigm.name": one_of(paradigms.BUILDERS),
+    "paradigm.name": paradigm_name,
     "paradigm.objective": text,  # `build.paradigms` knows the names of both.
     "paradigm.image_prediction": text,
     "paradigm.max_mask_weight": POSITIVE,

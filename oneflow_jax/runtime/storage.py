@@ -39,9 +39,11 @@ class LiteralPath(gpath.PosixGPath):
     """
 
     def glob(self, pattern: str) -> Iterator[Self]:
-        """Yield the entries of this folder whose name matches the pattern."""
-        if self.is_dir():
-            yield from (p for p in self.iterdir() if fnmatch.fnmatchcase(p.name, pattern))
+        """Yield the files and folders below this folder that match a pattern such as `a/b*`."""
+        first, _, rest = pattern.partition("/")
+        for entry in self.iterdir() if self.is_dir() else ():
+            if fnmatch.fnmatchcase(entry.name, first):
+                yield from type(self)(entry).glob(rest) if rest else (entry,)
 
 
 def check_no_backslash(path: str | os.PathLike[str], field: str) -> None:

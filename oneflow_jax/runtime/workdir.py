@@ -175,9 +175,11 @@ def read_lock(workdir: epath.Path) -> Iterator[None]:
     lock. Several processes may read at the same time.
 
     Raises:
-        UserError: a run holds the lock.
+        UserError: a run holds the lock; or the disk is full or not writable within the block, for
+            example when the page of samples is written.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_translate_os_errors(workdir))
         if not storage.is_remote(workdir):
             with contextlib.suppress(OSError):
                 file = stack.enter_context(open(workdir / LOCK_FILE, "rb"))
@@ -245,6 +247,16 @@ def has_checkpoints(workdir: epath.Path) -> bool:
     """Return whether the folder has an export or any checkpoint, complete or not."""
     folder = workdir / CHECKPOINTS
     return is_export(workdir) or (folder.is_dir() and any(True for _ in folder.iterdir()))
+
+
+def check_trained(workdir: epath.Path) -> None:
+    """Check that the folder has something to sample from, before anything is prepared.
+
+    Raises:
+        UserError: the folder has neither a checkpoint nor an export.
+    """
+    if not has_checkpoints(workdir):
+        raise UserError(f"{workdir}: there is no checkpoint. Train first, with --mode=train.")
 
 
 def is_export(workdir: epath.Path) -> bool:

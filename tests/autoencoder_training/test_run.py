@@ -158,7 +158,7 @@ def test_prompts_without_a_picture(prompts, finished_run):
 def test_before_training_there_is_nothing_to_show(what, tmp_path):
     system = examples.prepare_run(tmp_path, examples.make_config("kl"))
     arguments = ([],) if what == "reconstruct_prompts" else ()
-    with pytest.raises(UserError, match=r"no codec.*--mode=train"):
+    with pytest.raises(UserError, match=r"no trained autoencoder.*--mode=train"):
         getattr(run, what)(system, epath.Path(tmp_path), *arguments)
 
 

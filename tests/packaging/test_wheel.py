@@ -106,6 +106,7 @@ def test_the_configs_of_another_project_do_not_collide(installed, tmp_path):
 
 TINY = (
     "--config.steps=2",
+    "--config.optimizer.warmup_steps=1",
     "--config.batch_size=8",
     "--config.source.documents=40",
     "--config.data.vocab_size=300",
