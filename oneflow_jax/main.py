@@ -156,9 +156,9 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if PROMPT.value and EDIT.value:
         raise UserError("--prompt and --edit exclude each other: give one or the other.")
     prompts = EDIT.value or PROMPT.value or config.sampling.prompts
-    revise = bool(EDIT.value)
+    is_edit = bool(EDIT.value)
     # Errors in the prompts are reported before training.
-    sample.parse_prompts(system, prompts, edit=revise)
+    sample.parse_prompts(system, prompts, edit=is_edit)
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
     if MODE.value in ("train", "prepare"):
@@ -179,7 +179,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         _print(evaluate.format_table(figures))
         _print(f"Metrics: {output / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
-        _print(f"Page: {sample.run(system, folder, prompts, edit=revise, output=output)}")
+        _print(f"Page: {sample.run(system, folder, prompts, edit=is_edit, output=output)}")
 
 
 def _export(system: "system_lib.System", folder: epath.Path) -> None:
@@ -281,10 +281,10 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             f"This configuration compares paradigms in one process, not in {jax.process_count()}. "
             f"Unset {', '.join(distributed.ENV_VARS)}, and run it on one host."
         )
-    given = config_flags.get_override_values(flags.FLAGS["config"])
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
     # The page shows this command. It is saved with the configuration, so that a later call without
     # --config still shows the overrides.
-    config.command += "".join(f' --config.{name}="{value}"' for name, value in given.items())
+    config.command += "".join(f' --config.{name}="{value}"' for name, value in overrides.items())
     _print(f"Page: {compare_run.run(config, folder)}")
     _print(f"Metrics: {folder / compare_run.METRICS_FILE}")
 
@@ -312,9 +312,9 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         rest = flags.FLAGS(rest)
         config = flags.FLAGS["config"].value.lock()  # A missing file raises here.
     except (AttributeError, KeyError) as error:
-        told = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
+        detail = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
         raise UserError(
-            f"--config has no key {' '.join(told.split())}. `oneflow configs NAME` lists "
+            f"--config has no key {' '.join(detail.split())}. `oneflow configs NAME` lists "
             "all keys. configs/common.py explains them, and configs/codec.py those of codecs."
         ) from error
     except ImportError as error:
@@ -377,8 +377,8 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
         _print(stopped)
         sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
-        told = "\nstopped; the same command resumes from the newest checkpoint, if there is one"
-        distributed.exit_process(told, EXIT_INTERRUPTED, immediately=True)
+        message = "\nstopped; the same command resumes from the newest checkpoint, if there is one"
+        distributed.exit_process(message, EXIT_INTERRUPTED, immediately=True)
     except Exception:
         if not distributed.is_multi_process():
             raise

@@ -75,23 +75,27 @@ def _generate_page(
     system = generator.system
     config = system.config
     samples = config.sampling.num_samples
-    given = parse_prompts(system, prompts, edit=edit)
-    repeated = [document for document in given for _ in range(samples)]
-    shown = [text for text in prompts for _ in range(samples)]
+    documents = parse_prompts(system, prompts, edit=edit)
+    repeated = [document for document in documents for _ in range(samples)]
+    prompt_texts = [text for text in prompts for _ in range(samples)]
     grid = evaluate.time_grid(system, generator.params)
     plan = sampling.sampling_plan(config, system.paradigm, grid, edit=edit)
-    passes = 0
-    batch = generate.padded_batch_size(system.mesh, len(repeated), config.evaluation.batch_size)
-    stories = []
-    for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
-        here = slice(len(stories), len(stories) + len(made.documents))
-        titles = [f"{n + 1}" for n in range(here.start, here.stop)]
-        stories += from_samples.build_views(system.layout, made.trajectory, titles, shown[here])
-        passes = max(passes, made.nfe)
-        _log_documents(system.layout, shown[here], repeated[here], made, edit=edit)
+    max_nfe = 0
+    batch_size = generate.padded_batch_size(
+        system.mesh, len(repeated), config.evaluation.batch_size
+    )
+    views = []
+    for generated in generator(repeated, plan, seed=config.sampling.seed, batch=batch_size):
+        rows = slice(len(views), len(views) + len(generated.documents))
+        titles = [f"{n + 1}" for n in range(rows.start, rows.stop)]
+        views += from_samples.build_views(
+            system.layout, generated.trajectory, titles, prompt_texts[rows]
+        )
+        max_nfe = max(max_nfe, generated.nfe)
+        _log_documents(system.layout, prompt_texts[rows], repeated[rows], generated, edit=edit)
     if distributed.is_primary():
-        _write_page(system, folder, path, stories, passes, edit=edit)
-    logging.info("%d documents, at most %d forward passes per batch.", len(stories), passes)
+        _write_page(system, folder, path, views, max_nfe, edit=edit)
+    logging.info("%d documents, at most %d forward passes per batch.", len(views), max_nfe)
     return path
 
 
@@ -107,8 +111,8 @@ def _write_page(
     """Write the page, and the film strip next to it."""
     config = system.config
     last = len(views[0].frames) - 1
-    moments = [round(i * last / (FILMSTRIP_ROWS - 1)) for i in range(FILMSTRIP_ROWS)]
-    contact_sheet.write_filmstrip(path.with_suffix(".png"), views[0], moments)
+    frames = [round(i * last / (FILMSTRIP_ROWS - 1)) for i in range(FILMSTRIP_ROWS)]
+    contact_sheet.write_filmstrip(path.with_suffix(".png"), views[0], frames)
     page.write(
         path,
         views,
@@ -147,14 +151,12 @@ def _log_documents(
     edit: bool,
 ) -> None:
     """Log the generated documents of a batch with their prompts."""
-    everything = zip(
-        prompts, prompt_documents, generated.documents, generated.truncated, strict=True
-    )
-    for text, before, document, full in everything:
+    rows = zip(prompts, prompt_documents, generated.documents, generated.truncated, strict=True)
+    for text, before, document, is_truncated in rows:
         logging.info("%s  ->  %s", text, prompt.format(document))
         if edit:
             _log_edits(layout, before, document)
-        if full:
+        if is_truncated:
             logging.warning(
                 "The document above filled its canvas of data.sequence_length=%d slots, which "
                 "include those of deleted items; insertions that did not fit were left out.",

@@ -128,11 +128,11 @@ def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:
 
 def to_public(parts: Sequence[inner.Part]) -> tuple[Part, ...]:
     """Convert the parts of a finished document to strings and Pillow images; drop empty text."""
-    seen = [
+    converted = [
         part.text if isinstance(part, inner.Text) else PIL.Image.fromarray(part.pixels)
         for part in parts
     ]
-    return tuple(part for part in seen if part != "")
+    return tuple(part for part in converted if part != "")
 
 
 def _check_part(part: object) -> Part:

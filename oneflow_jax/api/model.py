@@ -60,13 +60,13 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     if not workdir.has_checkpoints(folder):
         raise UserError(f"workdir={folder}: no checkpoint. Train first, with --mode=train.")
     saved.mesh.update(ALL_DEVICES_MESH)
-    given = ways.override_config(saved, config or {})
-    system_lib.check_platform(given)
+    run_config = ways.override_config(saved, config or {})
+    system_lib.check_platform(run_config)
     with workdir.read_lock(folder):
-        workdir.check_config(folder, given, may_write=False)
+        workdir.check_config(folder, run_config, may_write=False)
         if (config or {}).get("compilation_cache"):
             host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
-        system = system_lib.system(_inference_config(given), folder, "sample")
+        system = system_lib.system(_inference_config(run_config), folder, "sample")
         return Model(system, evaluate.load_ema_params(system, folder))
 
 
@@ -134,10 +134,10 @@ class Model:
         """
         before = self._to_internal(document)
         config = ways.apply_options(self._system.config, options, start)
-        (made,) = self._generate_batches([before], config, edit=True)
-        (after,) = made.documents
+        (batch,) = self._generate_batches([before], config, edit=True)
+        (after,) = batch.documents
         changes = generation.diff_documents(self._system.layout, before, after)
-        return EditResult(to_public(after.parts), made.nfe, made.truncated[0], tuple(changes))
+        return EditResult(to_public(after.parts), batch.nfe, batch.truncated[0], tuple(changes))
 
     def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[SamplingStep]:
         """Fill the gaps of one prompt and yield every sampling step; the last is the result.
@@ -167,11 +167,11 @@ class Model:
         return spelling.list_warnings(self._system.layout.vocab, document)
 
     def _iter_steps(self, batches: Iterator[generation.GeneratedBatch]) -> Iterator[SamplingStep]:
-        (made,) = batches
-        (told,) = from_samples.build_views(self._system.layout, made.trajectory, [""], [""])
-        for frame in told.frames[:-1]:
+        (batch,) = batches
+        (view,) = from_samples.build_views(self._system.layout, batch.trajectory, [""], [""])
+        for frame in view.frames[:-1]:
             yield states.from_frame(frame)
-        yield states.from_frame(told.frames[-1], _to_documents(made)[0])
+        yield states.from_frame(view.frames[-1], _to_documents(batch)[0])
 
     def _to_internal(self, prompt: Prompt) -> inner.Document:
         document = to_internal(prompt, self._system.layout.codec.pixels)
@@ -184,8 +184,8 @@ class Model:
         config = ways.apply_options(self._system.config, options)
         return [
             document
-            for made in self._generate_batches(documents, config)
-            for document in _to_documents(made)
+            for batch in self._generate_batches(documents, config)
+            for document in _to_documents(batch)
         ]
 
     def _generate_batches(
@@ -198,8 +198,8 @@ class Model:
     ) -> Iterator[generation.GeneratedBatch]:
         """Return an iterator that generates the batches lazily; check the plan immediately."""
         system = self._system
-        named = config.sampling.time_grid
-        grid = self._learned_grid if named == sampling.LEARNED_GRID else named
+        grid_name = config.sampling.time_grid
+        grid = self._learned_grid if grid_name == sampling.LEARNED_GRID else grid_name
         plan = sampling.sampling_plan(
             config, system.paradigm, grid, edit=edit, return_trajectory=return_trajectory
         )
@@ -227,8 +227,8 @@ def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
     changed = config.copy_and_resolve_references()
     devices = jax.device_count()
     changed.grad_accum_steps = 1
-    for given in (changed, changed.evaluation):
-        given.batch_size = -(-given.batch_size // devices) * devices
+    for section in (changed, changed.evaluation):
+        section.batch_size = -(-section.batch_size // devices) * devices
     changed.evaluation.update(
         {"nfe": (), "full_metrics": False, "inception_weights": "", "clip_dir": ""}
     )
@@ -237,6 +237,6 @@ def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
 
 def _to_documents(batch: generation.GeneratedBatch) -> list[Document]:
     return [
-        Document(to_public(document.parts), batch.nfe, full)
-        for document, full in zip(batch.documents, batch.truncated, strict=True)
+        Document(to_public(document.parts), batch.nfe, truncated)
+        for document, truncated in zip(batch.documents, batch.truncated, strict=True)
     ]

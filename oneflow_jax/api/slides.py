@@ -63,15 +63,15 @@ def _describe_parts(frame: trajectory.Frame) -> list[tuple[str, object]]:
 
 def _color_token(token: trajectory.TokenView) -> _ColoredToken:
     """Color a token by its confidence; a given token has a color of its own."""
-    sure = token.opacity()
-    ink = fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, sure)
-    color = fonts.GIVEN_COLOR if token.given else f"rgb{ink}"
-    return _ColoredToken(token.text, color, "transparent" if sure > 0.5 else fonts.MASK_COLOR)
+    opacity = token.opacity()
+    text_rgb = fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, opacity)
+    color = fonts.GIVEN_COLOR if token.given else f"rgb{text_rgb}"
+    return _ColoredToken(token.text, color, "transparent" if opacity > 0.5 else fonts.MASK_COLOR)
 
 
 def _caption_images(view: trajectory.ImageView) -> dict[str, PIL.Image.Image]:
     """Return the state of an image and, if the model predicts it, the prediction."""
-    shown = {"state x_t": PIL.Image.fromarray(view.x_t)}
+    images = {"state x_t": PIL.Image.fromarray(view.x_t)}
     if view.x1_hat is not None and not view.given:
-        shown["x1 prediction"] = PIL.Image.fromarray(view.x1_hat)
-    return shown
+        images["x1 prediction"] = PIL.Image.fromarray(view.x1_hat)
+    return images

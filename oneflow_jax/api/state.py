@@ -33,8 +33,8 @@ class SamplingStep:
     @property
     def confidence(self) -> float:
         """Mean confidence of the generated tokens, 0 to 1; 1 if no token is generated."""
-        every = [word.confidence for word in self.tokens if not word.given]
-        return sum(every) / len(every) if every else 1.0
+        confidences = [token.confidence for token in self.tokens if not token.given]
+        return sum(confidences) / len(confidences) if confidences else 1.0
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks show."""
@@ -46,23 +46,25 @@ def from_frame(frame: trajectory.Frame, document: Document | None = None) -> Sam
     return SamplingStep(
         t=frame.time,
         document=document or Document(_to_parts(frame)),
-        noisy_images=tuple(PIL.Image.fromarray(picture.x_t) for picture in frame.images()),
+        noisy_images=tuple(PIL.Image.fromarray(image.x_t) for image in frame.images()),
         tokens=frame.tokens(),
         frame=frame,
     )
 
 
 def _to_parts(frame: trajectory.Frame) -> tuple[Part, ...]:
-    seen = [
+    parts = [
         _read_tokens(part)
         if isinstance(part, trajectory.TextSpan)
         else PIL.Image.fromarray(part.x_t if part.x1_hat is None else part.x1_hat)
         for part in frame.parts
     ]
-    return tuple(part for part in seen if part != "")
+    return tuple(part for part in parts if part != "")
 
 
 def _read_tokens(span: trajectory.TextSpan) -> str:
     hidden = f" {MASK_SYMBOL}"
-    pieces = [word.text if word.given or word.confidence > 0 else hidden for word in span.tokens]
+    pieces = [
+        token.text if token.given or token.confidence > 0 else hidden for token in span.tokens
+    ]
     return "".join(pieces).strip()

@@ -62,9 +62,9 @@ def make_layout(
     """
     if mode in READING_MODES:
         custom_data.update(config, folder, mode, accept_changes=accept_changed_data)
-    kept = _has_saved_inputs(config, folder)
+    has_inputs = _has_saved_inputs(config, folder)
     distributed.barrier()  # All processes check for the files before any process writes them.
-    if not kept:
+    if not has_inputs:
         with distributed.primary_first():
             open_split(config, "train")
     codec = _load_codec(config, folder)
@@ -119,8 +119,8 @@ def prepare_data(config: ml_collections.ConfigDict, layout: layouts.Layout) -> s
     else:
         stored = _latent_dataset(config, codec)
         counts, where = stored.build_index().documents, stored.folder
-    told = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
-    return f"Prepared: {told}, in {where}"
+    summary = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
+    return f"Prepared: {summary}, in {where}"
 
 
 def open_pipeline_split(
@@ -133,12 +133,12 @@ def open_pipeline_split(
     """
     codec = layout.codec
     if isinstance(codec, patches.PatchCodec):
-        found = open_split(config, split)
+        source = open_split(config, split)
     else:
-        found = _latent_dataset(config, codec).open_split(split)
+        source = _latent_dataset(config, codec).open_split(split)
     if not _filters_length(config):
-        return found
-    return fitting.ChunkedSource(found, layout, chunk_counts(config, layout, split))
+        return source
+    return fitting.ChunkedSource(source, layout, chunk_counts(config, layout, split))
 
 
 def chunk_counts(
@@ -152,27 +152,29 @@ def chunk_counts(
         UserError: no document fits the sequence length.
     """
     source = custom_data.source_id(config)
-    made = (
+    key = (
         source, split, config.data.overflow, layout.length, layout.text_slots,
         layout.has_markers, layout.text_first, layout.codec.grid, layout.vocab.model,
     )  # fmt: skip
-    mark = splits.hash_bucket(repr(made), 16**8)
-    path = epath.Path(config.data.dir) / stale_data.CHUNK_COUNTS_DIR / f"{source}_{mark:08x}.npy"
+    key_hash = splits.hash_bucket(repr(key), 16**8)
+    path = (
+        epath.Path(config.data.dir) / stale_data.CHUNK_COUNTS_DIR / f"{source}_{key_hash:08x}.npy"
+    )
     with distributed.primary_first():
         if not path.exists():
-            counted = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
+            counts = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
-            np.save(file, counted)
+            np.save(file, counts)
             workdir.write_atomically(path, file.getvalue())
-    counted = np.load(io.BytesIO(path.read_bytes()))
-    if not counted.any():
+    counts = np.load(io.BytesIO(path.read_bytes()))
+    if not counts.any():
         raise UserError(
             f"data.sequence_length={layout.length}: no document of {split!r} fits with "
             f"data.overflow={config.data.overflow!r}. Increase data.sequence_length, or set "
             "data.overflow='split'."
         )
-    return counted
+    return counts
 
 
 def _filters_length(config: ml_collections.ConfigDict) -> bool:
@@ -192,22 +194,22 @@ def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
 
 def _codec_without_stats(config: ml_collections.ConfigDict) -> Codec:
     """Build the configured codec, without statistics of latents."""
-    given = config.codec.to_dict()
-    name = given.pop("name", None)
+    codec_args = config.codec.to_dict()
+    name = codec_args.pop("name", None)
     makers: dict[str, Callable[..., Codec]] = {
         "patches": patches.PatchCodec,
         "vae": _uncalibrated_codec,
         "vq": _vq_codec,
     }
     maker = paradigms.choose("codec.name", name, makers)
-    wanted = inspect.signature(maker).parameters.keys()
-    if given.keys() != wanted:
+    required = inspect.signature(maker).parameters.keys()
+    if codec_args.keys() != required:
         raise UserError(
-            f"codec.name={name!r} requires exactly the keys {', '.join(wanted)} of codec; "
-            f"missing: {', '.join(sorted(wanted - given.keys())) or 'none'}; unknown: "
-            f"{', '.join(sorted(given.keys() - wanted)) or 'none'}."
+            f"codec.name={name!r} requires exactly the keys {', '.join(required)} of codec; "
+            f"missing: {', '.join(sorted(required - codec_args.keys())) or 'none'}; unknown: "
+            f"{', '.join(sorted(codec_args.keys() - required)) or 'none'}."
         )
-    return maker(**given)
+    return maker(**codec_args)
 
 
 def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
@@ -240,14 +242,14 @@ def _load_latent_index(
 
     The fingerprint in this file must be that of the codec.
     """
-    kept = folder / workdir.LATENTS
+    path = folder / workdir.LATENTS
     stored = _latent_dataset(config, codec)
-    known = kept.exists()
+    exists = path.exists()
     distributed.barrier()  # All processes check for the file before any process writes it.
-    if not known:
-        workdir.write_atomically(kept, stored.build_index().to_json())
+    if not exists:
+        workdir.write_atomically(path, stored.build_index().to_json())
         distributed.barrier()
-    return latents.read_index(kept, stored.autoencoder.fingerprint)
+    return latents.read_index(path, stored.autoencoder.fingerprint)
 
 
 def _latent_dataset(
@@ -272,15 +274,17 @@ def _load_or_train_vocab(
     The first call copies the tokenizer of `config.init_from`, or trains one on the training split.
     """
     path = folder / workdir.TOKENIZER
-    given = epath.Path(storage.expand_user(config.init_from, "init_from")) / workdir.TOKENIZER
-    if not path.exists() and config.init_from and given.exists():
-        workdir.write_atomically(path, given.read_bytes())
+    parent_tokenizer = (
+        epath.Path(storage.expand_user(config.init_from, "init_from")) / workdir.TOKENIZER
+    )
+    if not path.exists() and config.init_from and parent_tokenizer.exists():
+        workdir.write_atomically(path, parent_tokenizer.read_bytes())
     if not path.exists():
         documents = open_split(config, "train")
         count = min(len(documents), TOKENIZER_TRAINING_DOCUMENTS)
-        words = (documents[i].text() for i in range(count))
+        texts = (documents[i].text() for i in range(count))
         vocab = vocabs.train_sentencepiece(
-            words, config.data.vocab_size, config.data.character_coverage
+            texts, config.data.vocab_size, config.data.character_coverage
         )
         workdir.write_atomically(path, vocab.model)
     return vocabs.Vocab.load(path, num_codes)

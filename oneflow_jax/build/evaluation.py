@@ -80,22 +80,22 @@ def _digits_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> 
 def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
     settings = emoji_config(config)
     samples, train = config.evaluation.num_samples, data.open_split(config, "train")
-    several = data.open_split(config, "combinations") if settings.interleaved else ()
+    combinations = data.open_split(config, "combinations") if settings.interleaved else ()
     plain = emoji.make_suite(
         settings.load_concepts(),
         train if layout.variable_length else (),
-        several,
+        combinations,
         samples,
         variable_length=layout.variable_length,
     )
     if not config.evaluation.full_metrics:
         return plain
-    ours = (
+    templates = (
         ()
         if layout.variable_length
         else [layout_template(train[n], layout) for n in range(samples)]
     )
-    return full_suite.extend_suite(plain, reference_data(config), ours, samples)
+    return full_suite.extend_suite(plain, reference_data(config), templates, samples)
 
 
 def _emoji_styles_suite(
@@ -127,11 +127,11 @@ def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceDat
     """Return the reference data of the full metrics: training documents, the last ones first."""
     settings, train = emoji_config(config), data.open_split(config, "train")
     concepts = settings.load_concepts()
-    every = emoji_concepts.load(settings.pixels, None, settings.categories)
+    all_concepts = emoji_concepts.load(settings.pixels, None, settings.categories)
     count = len(train)
     return full_suite.ReferenceData(
         concepts=concepts,
-        heldout_concepts=[concept for concept in every if concept.held_out],
+        heldout_concepts=[concept for concept in all_concepts if concept.held_out],
         real=[train[count - 1 - n] for n in range(min(count, config.evaluation.num_samples))],
         train_texts=_training_texts(config.data.dir, config.source.to_json()),
         classifier=_image_classifier(config, concepts),
@@ -155,8 +155,8 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
             parts.append(Gap("image"))
             continue
         tokens = sum(len(layout.vocab.encode(part.text)) for part in run)
-        more = tokens // layout.text_slots * layout.text_slots
-        parts += [Gap("text", more)] if more else []
+        full_slots = tokens // layout.text_slots * layout.text_slots
+        parts += [Gap("text", full_slots)] if full_slots else []
         parts.append(Gap("text"))
     return Document(tuple(parts))
 
@@ -179,4 +179,4 @@ def _image_classifier(
             trained.save(path)
             return trained
 
-    return lambda pictures: judge().classify(pictures)
+    return lambda images: judge().classify(images)

@@ -46,9 +46,9 @@ def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -
     if not config.init_from:
         return state
     folder = storage.resolve_path(config.init_from, "init_from")
-    kept = workdir.load_config(folder, field="init_from")
+    parent_config = workdir.load_config(folder, field="init_from")
     params = _load_ema(folder, state.params)
-    if (kept.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
+    if (parent_config.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
         params = two_tower.init_image_tower_from_text(params)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))

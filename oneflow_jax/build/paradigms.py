@@ -116,7 +116,7 @@ def _mask_flow(
 def _edit_flow(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> edit_flow.EditFlow:
-    given = flow_kwargs(config, codec)
+    kwargs = flow_kwargs(config, codec)
     return edit_flow.EditFlow(
         token_space=edit.TokenSpace(
             vocab_size=vocab.padded_size(),
@@ -125,11 +125,12 @@ def _edit_flow(
             grid=codec.grid,
         ),
         time_coupling=time_couplings.TimeCoupling(
-            _probabilities(config, "time_coupling", time_couplings.NAMES), given.pop("time_sampler")
+            _probabilities(config, "time_coupling", time_couplings.NAMES),
+            kwargs.pop("time_sampler"),
         ),
         condition_on_text_time=config.paradigm.condition_on_text_time,
         weights=loss_weights(config, *edit_flow.LOSS_TERMS),
-        **given,
+        **kwargs,
     )
 
 
@@ -200,18 +201,20 @@ def _task_mixture(config: ml_collections.ConfigDict) -> tasks.TaskMixture:
 
 def flow_kwargs(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
     """Return the arguments that all paradigms with a flow of images have in common."""
-    given = config.paradigm
-    images: dict[str, Callable[[], predictions.PredictionType]] = {
-        "x1": lambda: predictions.X1Prediction(given.min_one_minus_t),
+    section = config.paradigm
+    prediction_types: dict[str, Callable[[], predictions.PredictionType]] = {
+        "x1": lambda: predictions.X1Prediction(section.min_one_minus_t),
         "velocity": predictions.VelocityPrediction,
     }
     return {
-        "image_prediction": choose("paradigm.image_prediction", given.image_prediction, images)(),
+        "image_prediction": choose(
+            "paradigm.image_prediction", section.image_prediction, prediction_types
+        )(),
         "channels": codec.channels,
         "task_mixture": _task_mixture(config),
         "time_sampler": choose(
-            "paradigm.time_sampler", given.time_sampler[0], time_samplers.TIME_SAMPLERS
-        )(*given.time_sampler[1:]),
+            "paradigm.time_sampler", section.time_sampler[0], time_samplers.TIME_SAMPLERS
+        )(*section.time_sampler[1:]),
     }
 
 

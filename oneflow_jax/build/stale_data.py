@@ -24,7 +24,7 @@ class StaleItem:
         """Bytes that deleting it frees; files that newer data shares are not counted."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*")
         stats = [file.lstat() for file in files if file.is_file()]
-        return sum(found.st_size for found in stats if found.st_nlink == 1)
+        return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
 
     def __str__(self) -> str:
         """Return one line for the list."""
@@ -39,10 +39,10 @@ def list_stale(data_dir: str) -> list[StaleItem]:
     """
     root = store.store_root(data_dir)
     live = _list_live(root)
-    found = list(_list_prepared(root, live))
+    items = list(_list_prepared(root, live))
     for folder in (LATENTS_DIR, CHUNK_COUNTS_DIR):
-        found += _list_derived(root.parent / folder, live)
-    return found
+        items += _list_derived(root.parent / folder, live)
+    return items
 
 
 def delete(items: Sequence[StaleItem]) -> int:

@@ -94,8 +94,10 @@ class System:
 
     def train_batches(self) -> streams.BatchStreams:
         """Return the endless training batches, as arrays on the devices."""
-        given = self.config.data
-        return self._batches("train", num_workers=given.num_workers, cache_size=given.cache_size)
+        data_config = self.config.data
+        return self._batches(
+            "train", num_workers=data_config.num_workers, cache_size=data_config.cache_size
+        )
 
     def train_step(self, state: TrainState, canvas: Canvas) -> tuple[TrainState, update.Metrics]:
         """Return the state after one step on a batch, and the metrics to log."""
@@ -113,8 +115,8 @@ class System:
     def eval_losses(self, split: str = "heldout") -> eval_loss.EvalLosses:
         """Return a function from parameters to the losses of one batch of a split."""
         batches = self._batches(split, num_workers=0, cache_size=0)
-        clocks = self.config.evaluation.time_bins
-        return eval_loss.EvalLosses(batches, self.model, self.paradigm, clocks, self.config.seed)
+        time_bins = self.config.evaluation.time_bins
+        return eval_loss.EvalLosses(batches, self.model, self.paradigm, time_bins, self.config.seed)
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
         """Return a function from parameters to the likelihood of a split's text.
@@ -225,11 +227,11 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
         UserError: the configuration needs another kind of device.
     """
     needs = config.platform
-    found = jax.devices()
-    if needs not in ("any", found[0].platform):
+    devices = jax.devices()
+    if needs not in ("any", devices[0].platform):
         raise UserError(
             f"platform={needs}: {config.name} needs {needs.upper()} devices, but JAX found "
-            f"{len(found)} {found[0].platform.upper()} device(s) ({found[0].device_kind}). "
+            f"{len(devices)} {devices[0].platform.upper()} device(s) ({devices[0].device_kind}). "
             f"{config.platform_help} "
             "On this machine run --config=configs/quickstart.py (15 minutes on 2 cores) or "
             "--config=configs/digits.py instead."
@@ -238,15 +240,15 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
 
 def supported_suite(system: System) -> base_lib.EvalSuite:
     """Return the evaluation suite of the data set, with the tasks that the model supports."""
-    whole = evaluation.make_suite(system.config, system.layout)
-    able = tuple(
+    suite = evaluation.make_suite(system.config, system.layout)
+    supported = tuple(
         task
-        for task in whole.tasks
+        for task in suite.tasks
         if (system.paradigm.supports_editing or not task.is_editing)
         # A model that writes all text first cannot caption images.
         and not (system.layout.text_first and task.is_captioning)
     )
-    return dataclasses.replace(whole, tasks=able)
+    return dataclasses.replace(suite, tasks=supported)
 
 
 def _make_model(
@@ -273,8 +275,11 @@ def _make_model(
 def _check_attention(
     config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
 ) -> None:
-    way, platform = config.model.attention, mesh.devices.flat[0].platform
-    if way == "splash" and paradigm.attention_pattern not in splash_attention.SUPPORTED_MASKS:
+    implementation, platform = config.model.attention, mesh.devices.flat[0].platform
+    if (
+        implementation == "splash"
+        and paradigm.attention_pattern not in splash_attention.SUPPORTED_MASKS
+    ):
         raise UserError(
             "model.attention='splash': the kernel supports only causal and bidirectional masks. In "
             f"{config.paradigm.name} a slot attends to {paradigm.attention_pattern.value}. Use "
@@ -283,7 +288,7 @@ def _check_attention(
     if mesh.shape["context"] > 1:
         count = mesh.shape["context"]
         logging.info("mesh.context=%d: training uses ring attention over 'blockwise'.", count)
-    elif way == "splash" and platform != "tpu":
+    elif implementation == "splash" and platform != "tpu":
         logging.warning(
             "model.attention='splash': on %s the kernel is interpreted, which is very slow.",
             platform,

@@ -80,19 +80,19 @@ def find_nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice that a mistyped word probably means, if there is one."""
     from rapidfuzz import distance, process
 
-    found = process.extractOne(
+    match = process.extractOne(
         word.lower(),
         sorted(choices),
         scorer=distance.DamerauLevenshtein.normalized_similarity,
         score_cutoff=0.5,
     )
-    return found and found[0]
+    return match and match[0]
 
 
 def _suggest(name: str) -> str:
     """Return " Did you mean --config=...?" for the nearest name or the nearest file beside it."""
     path = pathlib.Path(name)
-    files = {other.stem: str(other) for other in path.parent.glob("*.py")}
+    files = {file.stem: str(file) for file in path.parent.glob("*.py")}
     choices = files | {known: known for known in list_names()}
     if name.endswith(".py"):  # A file beside it is nearer than a name of the package.
         choices |= files

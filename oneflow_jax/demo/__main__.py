@@ -16,10 +16,10 @@ def main(argv: list[str] | None = None) -> None:
     flags = argparse.ArgumentParser(prog="python -m oneflow_jax.demo", description=__doc__)
     flags.add_argument("workdir", nargs="*", help="folders of runs to serve with the shipped model")
     flags.add_argument("--port", type=int, default=PORT)
-    given = flags.parse_args(argv)
+    args = flags.parse_args(argv)
     metric_writer.setup_logging()
     try:
-        run(given.workdir, given.port)
+        run(args.workdir, args.port)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -86,8 +86,8 @@ def _open_image(tag: prompts.ImageTag, files: Sequence[str]) -> PIL.Image.Image:
     known = {pathlib.Path(path).name: path for path in files}
     known |= {str(number): path for number, path in enumerate(files, 1)}
     if tag.path not in known:
-        there = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
-        raise UserError(f"<image:{tag.path}>: add that image to the page first; added: {there}.")
+        uploaded = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
+        raise UserError(f"<image:{tag.path}>: add that image to the page first; added: {uploaded}.")
     try:
         return PIL.Image.open(known[tag.path])
     except (OSError, PIL.Image.DecompressionBombError) as error:
@@ -151,18 +151,20 @@ def _generate(
     stream = model.stream(prompt, **options)
     warnings = "".join(map(_render_status, model.list_warnings(prompt)))
     yield _render_status("Generating; the first time with these settings a program is compiled ...")
-    began = time.monotonic()
+    start = time.monotonic()
     states = list(stream)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     for state in states:
         yield TrajectoryViewer([state]).html()
         time.sleep(STEP_PAUSE_S)
-    made = states[-1].document
-    full = " The canvas was full: some insertions were left out." if made.truncated else ""
+    document = states[-1].document
+    full = " The canvas was full: some insertions were left out." if document.truncated else ""
     yield (
         TrajectoryViewer(states).html()
         + warnings
-        + _render_status(f"{made.nfe} forward passes, {seconds:.2f} s including compilation.{full}")
+        + _render_status(
+            f"{document.nfe} forward passes, {seconds:.2f} s including compilation.{full}"
+        )
     )
 
 

@@ -25,7 +25,7 @@ _HELP = (
 
 def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
     """Build the page; `note` is shown at its end."""
-    with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as built:
+    with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as blocks:
         gradio.Markdown("# Text and images at the same time")
         with gradio.Row():
             with gradio.Column():
@@ -40,14 +40,14 @@ def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
                     label="Images", file_count="multiple", file_types=["image"], height=120
                 )
             with gradio.Column():
-                shown = gradio.HTML(label="The document")
+                output = gradio.HTML(label="The document")
         gradio.Markdown(_HELP)
         gradio.Markdown(note)
         inputs = [name, text, files, steps, guidance, seed]
-        follow = functools.partial(answers.stream_html, models)
+        generate = functools.partial(answers.stream_html, models)
         # One request at a time, since all use the same devices.
-        gradio.on([make.click, text.submit], follow, inputs, shown, concurrency_limit=1)
-    return built
+        gradio.on([make.click, text.submit], generate, inputs, output, concurrency_limit=1)
+    return blocks
 
 
 def serve(blocks: gradio.Blocks, port: int, *, wait: bool) -> str:

@@ -40,10 +40,10 @@ def apply_batched(
         UserError: `batch_size` is below 1.
     """
     check_at_least("batch_size", batch_size, 1)
-    said = np.empty((len(rows), num_features), np.float32)
+    outputs = np.empty((len(rows), num_features), np.float32)
     for start in range(0, len(rows), batch_size):
-        some = rows[start : start + batch_size]
-        filled = np.zeros((batch_size, *some.shape[1:]), some.dtype)
-        filled[: len(some)] = some
-        said[start : start + batch_size] = network(filled)[: len(some)]
-    return said
+        batch = rows[start : start + batch_size]
+        padded = np.zeros((batch_size, *batch.shape[1:]), batch.dtype)
+        padded[: len(batch)] = batch
+        outputs[start : start + batch_size] = network(padded)[: len(batch)]
+    return outputs

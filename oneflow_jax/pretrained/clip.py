@@ -109,11 +109,11 @@ def image_embeddings(
     batches.validate_images(images, "CLIP")
     config = clip.config
 
-    def look(some: UInt8[np.ndarray, "B h w 3"]) -> Float[np.ndarray, "B P"]:
-        squares = preprocess(some, config.vision.image_size)
-        return clip_network.encode_image(clip.vision, config, squares)
+    def encode(batch: UInt8[np.ndarray, "B h w 3"]) -> Float[np.ndarray, "B P"]:
+        cropped = preprocess(batch, config.vision.image_size)
+        return clip_network.encode_image(clip.vision, config, cropped)
 
-    return batches.apply_batched(look, images, batch_size, config.projection_dim)
+    return batches.apply_batched(encode, images, batch_size, config.projection_dim)
 
 
 def text_embeddings(
@@ -158,16 +158,16 @@ def tokenize(clip: Clip, captions: Sequence[str]) -> Int[np.ndarray, "n L"]:
     shape = clip.config.text
     rows = np.zeros((len(captions), shape.max_position_embeddings), np.int32)
     for row, encoding in zip(rows, clip.tokenizer.encode_batch(list(captions)), strict=True):
-        found = encoding.ids
-        end = max(found, default=-1) if shape.eos_token_id == LEGACY_EOS else shape.eos_token_id
-        if found[-1:] != [end] or max(found) >= shape.vocab_size:
+        tokens = encoding.ids
+        end = max(tokens, default=-1) if shape.eos_token_id == LEGACY_EOS else shape.eos_token_id
+        if tokens[-1:] != [end] or max(tokens) >= shape.vocab_size:
             raise UserError(
-                f"{TOKENIZER_FILE} tokenizes a caption as {found}, but the model needs {end} as "
+                f"{TOKENIZER_FILE} tokenizes a caption as {tokens}, but the model needs {end} as "
                 f"the end token and tokens below vocab_size={shape.vocab_size}. Check that "
                 f"{clip_config.CONFIG_FILE} and {TOKENIZER_FILE} belong to one model."
             )
-        row[: len(found)] = found
-        row[len(found) :] = end
+        row[: len(tokens)] = tokens
+        row[len(tokens) :] = end
     return rows
 
 

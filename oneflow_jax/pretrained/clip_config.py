@@ -137,13 +137,13 @@ def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfi
     """Parse the section of `config.json` that describes one transformer."""
     # Some of OpenAI's configurations have a second copy of the section, which takes precedence.
     second = values.get(f"{key}_dict")
-    told = values.get(key, {}) if second is None else second
-    if not isinstance(told, dict):
-        raise UserError(f"{path}: {key}={told!r}: must be an object.")
+    section = values.get(key, {}) if second is None else second
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: {key}={section!r}: must be an object.")
     tower = kind(**{
-        field.name: _positive_value(path, f"{key}.{field.name}", told[field.name], field.type)
+        field.name: _positive_value(path, f"{key}.{field.name}", section[field.name], field.type)
         for field in dataclasses.fields(kind)
-        if field.name in told
+        if field.name in section
     })  # fmt: skip
     if tower.hidden_size % tower.num_attention_heads:
         raise UserError(

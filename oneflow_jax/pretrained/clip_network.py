@@ -186,7 +186,7 @@ def _read_layers(tensors: TensorFile, prefix: str, config: TowerConfig) -> Layer
         )
         for i in range(config.num_hidden_layers)
     ]
-    return jax.tree.map(lambda *every: jnp.stack(every), *layers)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
 def _transformer(

@@ -119,13 +119,13 @@ def features(
             f"EfficientNet needs uint8 images [B H W 3], not {images.dtype} {images.shape}."
         )
     check_at_least("image_size", image_size, MIN_IMAGE_SIZE)
-    seen = np.empty((len(images), NUM_FEATURES), np.float32)
+    outputs = np.empty((len(images), NUM_FEATURES), np.float32)
     for start in range(0, len(images), batch_size):
-        some = images[start : start + batch_size]
-        filled = np.zeros((batch_size, *some.shape[1:]), np.uint8)
-        filled[: len(some)] = some
-        seen[start : start + batch_size] = _features(params, filled, image_size)[: len(some)]
-    return seen
+        batch = images[start : start + batch_size]
+        padded = np.zeros((batch_size, *batch.shape[1:]), np.uint8)
+        padded[: len(batch)] = batch
+        outputs[start : start + batch_size] = _features(params, padded, image_size)[: len(batch)]
+    return outputs
 
 
 def classify(

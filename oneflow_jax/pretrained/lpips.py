@@ -92,7 +92,7 @@ def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Arr
     """Return the output of each convolution after its ReLU."""
     shape = (1, 1, 1, 3)
     x = (pixels - np.reshape(MEAN, shape)) / np.reshape(STD, shape)
-    every = []
+    features = []
     for kernel, bias, stride, pad, pooled in zip(
         params.kernels, params.biases, _STRIDES, _PADDING, _POOL_BEFORE, strict=True
     ):
@@ -108,8 +108,8 @@ def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Arr
             precision=lax.Precision.HIGHEST,
         )
         x = jax.nn.relu(x + bias.reshape(1, 1, 1, -1))
-        every.append(x)
-    return every
+        features.append(x)
+    return features
 
 
 def _l2_normalize(features: Float[Array, "B r s o"]) -> Float[Array, "B r s o"]:

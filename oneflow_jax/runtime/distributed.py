@@ -56,9 +56,9 @@ def initialize() -> None:
     Raises:
         UserError: the environment variables `ENV_VARS` are incomplete or invalid.
     """
-    given = {name: os.environ[name] for name in ENV_VARS if os.environ.get(name)}
-    if given:
-        address, count, index = _parse_env(given)
+    env = {name: os.environ[name] for name in ENV_VARS if os.environ.get(name)}
+    if env:
+        address, count, index = _parse_env(env)
         jax.distributed.initialize(
             address, count, index, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
         )
@@ -82,21 +82,21 @@ def _running_on_tpu() -> bool:
 
 
 def _parse_env(env: dict[str, str]) -> tuple[str, int, int]:
-    told = ", ".join(f"{name}={value}" for name, value in env.items())
+    settings = ", ".join(f"{name}={value}" for name, value in env.items())
     missing = [name for name in ENV_VARS if name not in env]
     if missing:
         raise UserError(
-            f"{told}: {' and '.join(missing)} must be set too. Several processes need all of "
+            f"{settings}: {' and '.join(missing)} must be set too. Several processes need all of "
             f"{', '.join(ENV_VARS)}; a single process needs none."
         )
     address, count, index = env.values()
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
         raise UserError(
-            f"{told}: the last two must be whole numbers. Set the number of processes and the "
+            f"{settings}: the last two must be whole numbers. Set the number of processes and the "
             "index of this process, from 0."
         )
     if not address.rpartition(":")[2].isdecimal():
-        raise UserError(f"{told}: the first must be an address. Set HOST:PORT of process 0.")
+        raise UserError(f"{settings}: the first must be an address. Set HOST:PORT of process 0.")
     return address, int(count), int(index)
 
 
@@ -168,8 +168,8 @@ def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
     if not is_multi_process():
         yield
         return
-    told = [str(jax.process_index()), str(jax.process_count()), str(checkpoint_dir)]
-    command = [sys.executable, "-I", str(watchdog.__file__), *told]
+    arguments = [str(jax.process_index()), str(jax.process_count()), str(checkpoint_dir)]
+    command = [sys.executable, "-I", str(watchdog.__file__), *arguments]
     # The watchdog has a session of its own, so that Ctrl-C does not reach it. The standard input of
     # the watchdog closes when this process ends.
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

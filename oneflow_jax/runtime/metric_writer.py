@@ -65,9 +65,9 @@ class MetricWriter:
             resume_step: the step from which training resumes.
         """
         self._staged = storage.StagedDirectory(directory)
-        kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
+        rows = [row for row in read_metrics(directory) if row["step"] <= resume_step]
         path = self._staged.local / METRICS_FILE
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._lines = path.open("a")
         where = str(self._staged.local)
         import tensorboardX  # A slow import: it loads the client of Google Cloud Storage.
@@ -121,13 +121,13 @@ def read_curves(
     directory: epath.Path, names: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
     """Return the reported (step, value) pairs of each name, in order; infinity becomes NaN."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
     for row in read_metrics(directory):
         for name in names:
             if name in row:
                 value = float("nan") if row[name] is None else row[name]
-                found.setdefault(name, []).append((row["step"], value))
-    return found
+                curves.setdefault(name, []).append((row["step"], value))
+    return curves
 
 
 class ProgressBar:

@@ -168,10 +168,10 @@ class TrainingLease:
         Raises:
             UserError: another run has taken over.
         """
-        found = self._path.read_text() if self._path else self._holder
-        if found != self._holder:
+        holder = self._path.read_text() if self._path else self._holder
+        if holder != self._holder:
             raise UserError(
-                f"{self._path}: another run has taken over --workdir, {found.strip()}. This run "
+                f"{self._path}: another run has taken over --workdir, {holder.strip()}. This run "
                 "saves nothing more. Stop one of the two, or give them different folders."
             )
 

@@ -51,9 +51,9 @@ class Checkpoints:
             keep_period: interval in steps at which checkpoints are kept permanently; 0 for none.
         """
         policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(max_to_keep)]
+        preservation = [policies.LatestN(max_to_keep)]
         if keep_period:
-            kept.append(policies.EveryNSteps(keep_period))
+            preservation.append(policies.EveryNSteps(keep_period))
         directory = folder / workdir.CHECKPOINTS
         # Orbax needs an absolute path. A gs:// path is absolute already, and absolute() would
         # corrupt it.
@@ -73,7 +73,7 @@ class Checkpoints:
                 self._directory,
                 # Save at every call: the training loop decides when to save.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-                preservation_policy=policies.AnyPreservationPolicy(kept),
+                preservation_policy=policies.AnyPreservationPolicy(preservation),
                 cleanup_tmp_directories=max_to_keep is not None,
             )
 
@@ -207,8 +207,8 @@ class Checkpoints:
                 raise
             damage = _describe(error)
         # All processes skip the same checkpoints.
-        every = distributed.all_gather_json({str(jax.process_index()): damage})
-        return items, next(filter(None, every.values()), "")
+        damage_by_process = distributed.all_gather_json({str(jax.process_index()): damage})
+        return items, next(filter(None, damage_by_process.values()), "")
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
         """Return whether a checkpoint has other EMA parameters than those that are wanted."""

@@ -46,7 +46,7 @@ class EvalLosses:
         self._times: Sequence[float] = [(i + 0.5) / time_bins for i in range(time_bins)]
         self._key = jax.random.key(seed)
         losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
-        self._eval_step = jax.jit(lambda *shown: update.sum_leading(losses(*shown)))
+        self._eval_step = jax.jit(lambda *args: update.sum_leading(losses(*args)))
 
     def __call__(self, params: PyTree) -> dict[str, float]:
         """Return mean losses by name: `eval/loss_text`, and `eval/loss_text/t=0.1` at one time.
@@ -54,13 +54,13 @@ class EvalLosses:
         The number in a name is u, the uniform number from which the time sampler computes t. With a
         uniform time sampler, u equals t.
         """
-        by_clock = [self.at_time(params, u) for u in self._times]
+        by_time = [self.at_time(params, u) for u in self._times]
         scored: dict[str, metrics.Average] = {}
-        for u, terms in zip(self._times, by_clock, strict=True):
+        for u, terms in zip(self._times, by_time, strict=True):
             scored |= {f"eval/loss_{name}/t={u:.2f}": term for name, term in terms.items()}
-        for name in by_clock[0]:
-            every = [terms[name] for terms in by_clock]
-            scored[f"eval/loss_{name}"] = functools.reduce(lambda a, b: a.merge(b), every)
+        for name in by_time[0]:
+            averages = [terms[name] for terms in by_time]
+            scored[f"eval/loss_{name}"] = functools.reduce(lambda a, b: a.merge(b), averages)
         # A term without any scored slot has no mean.
         return {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
 

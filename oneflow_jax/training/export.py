@@ -117,12 +117,13 @@ def load_ema_params(
 
 
 def _check_shapes(path: epath.Path, stored: PyTree, expected: PyTree) -> None:
-    there = {name: value.shape for name, value in stored.items()}
-    asked = {name: leaf.shape for name, leaf in expected.items()}
-    for name in sorted(there.keys() | asked.keys()):
-        if there.get(name) != asked.get(name):
+    stored_shapes = {name: value.shape for name, value in stored.items()}
+    expected_shapes = {name: leaf.shape for name, leaf in expected.items()}
+    for name in sorted(stored_shapes.keys() | expected_shapes.keys()):
+        if stored_shapes.get(name) != expected_shapes.get(name):
             raise UserError(
-                f"{path}: the shape of the parameter {name} is {there.get(name, 'missing')}, but "
-                f"{workdir.CONFIG} in the same folder requires {asked.get(name, 'none')}. One of "
+                f"{path}: the shape of the parameter {name} is "
+                f"{stored_shapes.get(name, 'missing')}, but {workdir.CONFIG} in the same folder "
+                f"requires {expected_shapes.get(name, 'none')}. One of "
                 "the two files belongs to another model."
             )

@@ -129,9 +129,9 @@ def _compile_pattern(freeze: str) -> re.Pattern[str]:
 
 def _partition_labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
     names = [_param_name(path) for path, _ in jax.tree.leaves_with_path(params)]
-    found = [name for name in names if pattern.search(name)]
-    if len(found) in (0, len(names)):
-        which = "all" if found else "none"
+    frozen = [name for name in names if pattern.search(name)]
+    if len(frozen) in (0, len(names)):
+        which = "all" if frozen else "none"
         raise UserError(
             f"optimizer.freeze={pattern.pattern!r}: it matches {which} of the parameters. It must "
             f"match some, but not all, of {', '.join(names)}."

@@ -135,38 +135,38 @@ class Reporter:
 
     def _write_report(self, step: int) -> None:
         # A loss term without any scored slot has no mean; for example, its task was not sampled.
-        some = {name: value for name, value in self._sums.items() if value.count > 0}
-        means = {name: float(value.compute()) for name, value in some.items()}
-        amounts = {name: means.pop(name) for name in self._throughput_keys}
+        scored = {name: value for name, value in self._sums.items() if value.count > 0}
+        means = {name: float(value.compute()) for name, value in scored.items()}
+        processed = {name: means.pop(name) for name in self._throughput_keys}
         means["learning_rate"] = float(self._lr_schedule(step))
-        speeds = self._throughput(step, amounts)
+        speeds = self._throughput(step, processed)
         scalars = {f"train/{name}": value for name, value in (means | speeds).items()}
         self._writer.write_scalars(step, scalars)
         self._writer.flush()
         quiet = ("norm", "rate")
         terms = [f"{name} {means[name]:.3f}" for name in means if not name.endswith(quiet)]
         first = self._throughput_keys[0]
-        told = f"{', '.join(terms)}, {speeds[f'{first}_per_second']:.0f} {first}/s"
+        summary = f"{', '.join(terms)}, {speeds[f'{first}_per_second']:.0f} {first}/s"
         if "mfu" in speeds:
-            told += f", MFU {speeds['mfu']:.0%}"
-        self._progress.report(step, told)
+            summary += f", MFU {speeds['mfu']:.0%}"
+        self._progress.report(step, summary)
         self._sums, self._step_times, self._data_wait_seconds = {}, [], 0.0
 
     def _throughput(self, step: int, processed: Mapping[str, float]) -> dict[str, float]:
         seconds, count = sum(self._step_times), len(self._step_times)
         median = statistics.median(self._step_times)
-        found = {f"{name}_per_second": x * count / seconds for name, x in processed.items()}
-        found["step_time"] = median
-        found["step_time_max_over_median"] = max(self._step_times) / median
-        found |= _max_data_wait(self._data_wait_seconds / seconds)
-        found["goodput"] = (
+        scalars = {f"{name}_per_second": x * count / seconds for name, x in processed.items()}
+        scalars["step_time"] = median
+        scalars["step_time_max_over_median"] = max(self._step_times) / median
+        scalars |= _max_data_wait(self._data_wait_seconds / seconds)
+        scalars["goodput"] = (
             (step - self._start_step) * median / (time.monotonic() - self._start_time)
         )
         if self._flops:
-            found["model_flops_per_second"] = self._flops / median
+            scalars["model_flops_per_second"] = self._flops / median
         if self._flops and self._peak_flops:
-            found["mfu"] = found["model_flops_per_second"] / self._peak_flops
-        return found
+            scalars["mfu"] = scalars["model_flops_per_second"] / self._peak_flops
+        return scalars
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:
@@ -176,10 +176,10 @@ def _max_data_wait(data_wait: float) -> dict[str, float]:
     """
     if jax.process_count() == 1:
         return {"data_wait_fraction": data_wait}
-    every = multihost_utils.process_allgather(np.float32(data_wait))
+    data_waits = multihost_utils.process_allgather(np.float32(data_wait))
     return {
-        "data_wait_fraction": float(np.max(every)),
-        "data_wait_argmax_process": float(np.argmax(every)),
+        "data_wait_fraction": float(np.max(data_waits)),
+        "data_wait_argmax_process": float(np.argmax(data_waits)),
     }
 
 

@@ -69,18 +69,18 @@ class Autoencoder:
             UserError: height or width is not a multiple of `architecture.downscale_factor`.
         """
 
-        def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
-            values = pixels.from_uint8(shown)
+        def encode_batch(batch: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            values = pixels.from_uint8(batch)
             return tiling.encode(
                 self._encoder, values, self.architecture.downscale_factor, tiling.TILE_SIZE
             )
 
-        return _map_batches(some, images, self._max_batch(images.shape[1:3]))
+        return _map_batches(encode_batch, images, self._max_batch(images.shape[1:3]))
 
     def decode(self, latents: Float[np.ndarray, "n h w C"]) -> UInt8[np.ndarray, "n H W 3"]:
         """Decode latents to images; a VQModel replaces each vector by its nearest code first."""
 
-        def some(vectors: Float[np.ndarray, "B h w C"]) -> Array:
+        def decode_batch(vectors: Float[np.ndarray, "B h w C"]) -> Array:
             values = jnp.asarray(vectors)
             values = tiling.decode(
                 self._decoder, values, self.architecture.downscale_factor, tiling.TILE_SIZE
@@ -88,15 +88,15 @@ class Autoencoder:
             return pixels.to_uint8(values)
 
         height, width = (self.architecture.downscale_factor * side for side in latents.shape[1:3])
-        return _map_batches(some, latents, self._max_batch((height, width)))
+        return _map_batches(decode_batch, latents, self._max_batch((height, width)))
 
     def encode_codes(self, images: UInt8[np.ndarray, "n H W 3"]) -> Int[np.ndarray, "n h w"]:
         """Encode images as codes of a VQModel, 0 to `architecture.num_vq_embeddings` - 1."""
 
-        def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
-            return self._code_encoder(pixels.from_uint8(shown))
+        def encode_batch(batch: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            return self._code_encoder(pixels.from_uint8(batch))
 
-        return _map_batches(some, images, self._max_batch(images.shape[1:3]))
+        return _map_batches(encode_batch, images, self._max_batch(images.shape[1:3]))
 
     def decode_codes(self, codes: Int[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n H W 3"]:
         """Decode codes of a VQModel to images."""
