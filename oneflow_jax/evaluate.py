@@ -33,10 +33,10 @@ def run(
 ) -> dict[str, float]:
     """Evaluate the newest checkpoint in `folder`, and return and write the metrics.
 
-    The files are written to `output`, or else to `folder`.
-
-    It writes `evaluation.json`, metric name -> value, where the NFE follows an @; contact sheets of
-    the scored images; and, if there are several NFEs, a plot of the metrics over NFE.
+    The function writes to `output`, or to `folder` if `output` is None. It writes
+    `evaluation.json`, with values by metric name; contact sheets of the scored images; and, for
+    several NFEs, a plot of the metrics over NFE. Names of metrics of generated documents end in
+    @NFE.
 
     Raises:
         UserError: there is no checkpoint.
@@ -94,7 +94,7 @@ def task_plan(
 ) -> SamplingPlan:
     """Return the sampling plan of a task with at most `nfe` forward passes.
 
-    The caller must have checked with `affordable_nfe` that a step fits.
+    `affordable_nfe` of the same arguments must not be 0.
     """
     steps = affordable_nfe(system, task, nfe)
     return sampling.eval_plan(
@@ -103,10 +103,11 @@ def task_plan(
 
 
 def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int) -> int:
-    """Return the NFE to plan for so that at most `nfe` passes are taken; 0 if that is impossible.
+    """Return the NFE of a plan that takes at most `nfe` forward passes, or 0 if none does.
 
-    An image that is inserted at the last step still has its whole time to run, which doubles the
-    NFE. For autoregressive models the NFE is that of one image.
+    An image that is inserted at the last step still needs all steps from noise to data. So the NFE
+    of a document that grows images can be twice that of the plan. For autoregressive models the NFE
+    counts the forward passes of one image.
     """
     if not (task.may_insert_images and system.layout.variable_length) or system.layout.has_markers:
         return nfe
@@ -116,7 +117,7 @@ def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int)
 
 
 def check_prompts(system: system_lib.System) -> None:
-    """Lay out all evaluation prompts, so that those that do not fit are reported before training.
+    """Lay out all evaluation prompts, to report prompts that do not fit before training.
 
     Raises:
         UserError: a document is too long for the canvas.
@@ -127,9 +128,9 @@ def check_prompts(system: system_lib.System) -> None:
 
 
 def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
-    """Return the configured time grid; a learned one is measured on training documents.
+    """Return the configured time grid; estimate a learned grid from losses on training documents.
 
-    The learned grid follows the text loss of documents whose slots share one time.
+    The learned grid follows the text loss of documents in which all slots have the same time.
     """
     if system.config.sampling.time_grid != sampling.LEARNED_GRID:
         return system.config.sampling.time_grid
@@ -142,19 +143,19 @@ def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
     times = [*(n / TIME_BINS for n in range(TIME_BINS)), 1 - 1 / (4 * TIME_BINS)]
     with sharding.mesh_context(system.mesh):
         averages = {t: losses.at_time(params, t)[text_term] for t in times}
-    # Times at which no token happened to be scored have no loss.
+    # A time at which no token was scored has no loss.
     known = {t: float(term.compute()) for t, term in averages.items() if term.count > 0}
     return time_grids.loss_adaptive_grid(list(known), list(known.values()))
 
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:
-    """Load the newest averaged parameters of a run or an export."""
+    """Load the newest EMA parameters of a run, or the parameters of an export."""
     like = train_state.abstract_state(system).ema
     return export.load_ema_params(folder, like, skip_damaged=system.loop_config.skip_damaged)
 
 
 def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
-    """Group the metrics whose name has an NFE, by name: (NFE, value) in order."""
+    """Return the (NFE, value) pairs of each metric whose name ends in @NFE, in order of NFE."""
     points: dict[str, list[tuple[int, float]]] = {}
     for name, value in metrics.items():
         if "@" in name:

@@ -1,8 +1,8 @@
-"""The work of the command line: `python -m oneflow_jax.main --config=configs/quickstart.py`.
+"""Runs the command line: `python -m oneflow_jax.main --config=configs/quickstart.py`.
 
-The program `oneflow` calls it, and `cli` has its flags and its help.
-This module only dispatches: the work is done in `training`, `evaluate` and `sample`, which tests
-and notebooks call directly.
+The program `oneflow` calls this module, and the package `cli` has the flags and the help. This
+module only dispatches to `training`, `evaluate`, `sample` and others, which tests and notebooks
+call directly.
 """
 
 import copy
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
     from oneflow_jax.build import system as system_lib
     from oneflow_jax.data import layout as layouts
 
-# Each mode imports its modules when it runs, so that a mistyped flag is reported at once: importing
-# the modules of all modes takes several seconds.
+# Importing the modules of all modes takes several seconds. So each mode imports its modules when it
+# runs, and a mistyped flag is reported at once.
 
 EXIT_PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a preempted run. It is not 0, so that supervisors restart the unfinished run."""
+"""Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
 
 READING_MODES = ("evaluate", "sample", "export")
-"""Modes that only read the run; what they write goes to --output, if it is given."""
+"""Modes that only read the run. They write their results to --output, or else to --workdir."""
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C, whether the run could save or not."""
+"""Exit code after Ctrl-C, no matter whether the run saved a checkpoint."""
 
 SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 """Modes that run in one process, without waiting for other hosts."""
@@ -120,7 +120,7 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 
 def _clean(config: ml_collections.ConfigDict) -> None:
-    """List prepared data that nothing uses any more, and delete it if the flag says so."""
+    """List prepared data that is no longer used, and delete it if --delete is given."""
     from oneflow_jax.build import stale_data
 
     if "data" not in config:
@@ -157,7 +157,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         raise UserError("--prompt and --edit exclude each other: give one or the other.")
     prompts = EDIT.value or PROMPT.value or config.sampling.prompts
     is_edit = bool(EDIT.value)
-    # Errors in the prompts are reported before training.
+    # This reports errors in the prompts before training.
     sample.parse_prompts(system, prompts, edit=is_edit)
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
@@ -209,7 +209,7 @@ def _output_folder(folder: epath.Path) -> epath.Path:
 def _report_data(
     config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
-    """Print notices and write the report on the user's data; return the path of its page."""
+    """Print notices and write the report on the user's data; return the path of the report."""
     from oneflow_jax.build import custom_data, data
     from oneflow_jax.data import fitting
     from oneflow_jax.data.custom import manifest, notices, prepare
@@ -244,7 +244,7 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
     system = autoencoder_system.system(config, for_training=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
         with distributed.primary_first():
-            count = len(system.source("train"))  # Errors are reported before anything is written.
+            count = len(system.source("train"))  # This reports errors before anything is written.
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
         _print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
@@ -290,7 +290,9 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
 
 
 def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
-    """Parse the configuration from the flags; without --config, load that of the run in --workdir.
+    """Parse the configuration from the flags.
+
+    Without --config, the configuration is that of the run in --workdir.
 
     Raises:
         UserError: an unknown flag, configuration or key, or a value of the wrong type.
@@ -350,7 +352,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
     """Run the command line; print each `UserError` as a message without a traceback.
 
     Args:
-        argv: the program and its arguments; by default those of the process.
+        argv: the program and its arguments; by default `sys.argv`.
         required_key: key that the configuration must have, with a value.
     """
     argv = argv or sys.argv

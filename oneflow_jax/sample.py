@@ -1,4 +1,4 @@
-"""`--mode=sample`: fills the gaps of prompts, and writes a page that shows every step."""
+"""Fills the gaps of prompts and writes a page that shows every step: `--mode=sample`."""
 
 import logging
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ def run(
 ) -> epath.Path:
     """Fill the gaps of each prompt several times, and return the path of the page.
 
-    The page shows every step, and a film strip shows some steps of the first document. The finished
-    documents are logged, and for edited documents the edits.
+    The page shows every step, and a film strip shows some steps of the first document. The function
+    logs the finished documents. With `edit` it also logs the edits.
 
     Args:
         system: system of the run in `folder`.
@@ -52,13 +52,13 @@ class PreviewWriter:
     """Writes pages of the configured prompts during training: `previews/<step>.html`."""
 
     def __init__(self, system: system_lib.System, folder: epath.Path) -> None:
-        """Prepare previews of the run in `folder`; the first one compiles."""
+        """Prepare previews of the run in `folder`; the first preview compiles the program."""
         self._generator = generate.Generator(system, None)
         self._folder = folder
         self._prompts = system.config.sampling.prompts
 
     def __call__(self, step: int, params: PyTree) -> None:
-        """Write the page of the parameters after a step."""
+        """Write a page of samples from the EMA parameters after a step."""
         (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
         path = self._folder / workdir.PREVIEWS / f"{step}.html"
         _generate_page(self._generator.with_params(params), self._folder, path, self._prompts)
@@ -127,7 +127,7 @@ def _write_page(
 def parse_prompts(
     system: system_lib.System, prompts: Sequence[str], *, edit: bool = False
 ) -> list[Document]:
-    """Parse the prompts, check that they fit the canvas, and warn of words that are unknown.
+    """Parse the prompts, check that they fit the canvas, and log warnings about unknown words.
 
     Raises:
         UserError: there is no prompt, a prompt is wrong or too long, or the model cannot edit.

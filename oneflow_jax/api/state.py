@@ -16,7 +16,7 @@ class SamplingStep:
     """A document at one step.
 
     Attributes:
-        t: global time, from 0 (only the given parts are clean) to 1 (finished).
+        t: global time, from 0 (only the given parts are clean) to 1 (all parts are clean).
         document: the document at this step, with the x1 predictions of its images; masked tokens
             are `▒`.
         noisy_images: the decoded states x_t of the images of `document`.
@@ -42,7 +42,7 @@ class SamplingStep:
 
 
 def from_frame(frame: trajectory.Frame, document: Document | None = None) -> SamplingStep:
-    """Convert a frame to a sampling step; `document` is the result if the frame is the last one."""
+    """Convert a frame to a sampling step; the last frame comes with the finished `document`."""
     return SamplingStep(
         t=frame.time,
         document=document or Document(_to_parts(frame)),

@@ -87,7 +87,7 @@ class System:
         return state
 
     def train_batches(self) -> streams.BatchStreams:
-        """Return the endless stream of training batches, which are on the devices."""
+        """Return the endless stream of training batches, as arrays on the devices."""
         config = self.config
         return pipeline.image_batches(
             self.source("train"),
@@ -123,7 +123,7 @@ class System:
         )
 
     def source(self, split: str) -> sources.Source:
-        """Open a split of the data set; prepare it first if necessary."""
+        """Open a split of the data set, and prepare the data set first if necessary."""
         config = self.config
         return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
 
@@ -152,8 +152,8 @@ def system(config: ml_collections.ConfigDict, for_training: bool = True) -> Syst
 
     Args:
         config: configuration of the run.
-        for_training: whether the run trains. If not, the loss terms, whose networks only training
-            needs, are left out.
+        for_training: whether the run trains. If not, the system has no loss terms, because only
+            training needs their networks.
 
     Raises:
         UserError: a value of the configuration is invalid, or values contradict each other.

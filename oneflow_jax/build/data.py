@@ -23,17 +23,17 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, path_keys, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
-"""Splits that training and held-out losses read; an autoencoder codec reads them as latents."""
+"""Splits that training and held-out losses read; for an autoencoder codec, stored as latents."""
 
 READING_MODES = ("train", "prepare", "evaluate")
-"""Modes that read documents; the others need only the folder of the run."""
+"""Modes that read documents. The other modes need only the folder of the run."""
 
 TOKENIZER_TRAINING_DOCUMENTS = 20_000
 """Maximum number of documents that the tokenizer is trained on."""
 
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
-    """Return the documents of one split of the configured data set; prepare them if necessary."""
+    """Return the documents of one split of the configured data set, prepared if necessary."""
     if custom_data.is_custom(config):
         return prepare.open_folder(custom_data.open_prepared(config).folder, split)
     return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
@@ -48,14 +48,14 @@ def make_layout(
 ) -> layouts.Layout:
     """Build the layout, which converts documents to slots.
 
-    The run's folder keeps the tokenizer and, for an autoencoder codec, the statistics of its
-    latents. The first call creates both, and prepares the data.
+    The tokenizer and, for an autoencoder codec, the statistics of the latents are stored in the
+    run's folder. The first call creates these files and prepares the data.
 
     Args:
         config: the run's configuration.
         folder: the run's folder.
-        mode: what the run does; only the modes `READING_MODES` look at the user's own data.
-        accept_changed_data: whether a run that was trained on other data may go on.
+        mode: mode of the command line; only the modes `READING_MODES` read the user's own data.
+        accept_changed_data: whether a run that was trained on other data may continue.
 
     Raises:
         UserError: a value is wrong, or the codec or the data differs from that of the run.
@@ -82,7 +82,7 @@ def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> 
 def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
     """Return a layout with all sizes, but without data, tokenizer and statistics of latents.
 
-    It cannot encode text or decode images. The vocabulary has its maximum size.
+    This layout cannot encode text or decode images. The vocabulary has its maximum size.
 
     Raises:
         UserError: a value is wrong.
@@ -128,8 +128,9 @@ def open_pipeline_split(
 ) -> sources.Source:
     """Return the documents of a split as the input pipeline reads them.
 
-    With an autoencoder codec they contain latents. Documents that are too long are split or dropped
-    by `data.overflow`; with "error" they are kept, and the pipeline raises an error.
+    With an autoencoder codec the documents contain latents. Documents that are too long are split
+    or dropped, as `data.overflow` says. With "error" the pipeline raises an error when it reads
+    one.
     """
     codec = layout.codec
     if isinstance(codec, patches.PatchCodec):
@@ -213,7 +214,7 @@ def _codec_without_stats(config: ml_collections.ConfigDict) -> Codec:
 
 
 def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
-    """Build a latent codec with mean 0 and std 1, so that errors appear before data is encoded."""
+    """Build a latent codec with mean 0 and std 1, which finds errors before data is encoded."""
     autoencoder = _load_autoencoder(path)
     channels = autoencoder.architecture.channels
     zeros, ones = (0.0,) * channels, (1.0,) * channels
@@ -238,9 +239,9 @@ def _load_autoencoder(path: str) -> Autoencoder:
 def _load_latent_index(
     config: ml_collections.ConfigDict, folder: epath.Path, codec: LatentCodec | VQCodec
 ) -> latents.LatentIndex:
-    """Load the statistics of latents in the run's folder; create them at the first call.
+    """Load the statistics of latents from the run's folder; the first call creates the file.
 
-    The fingerprint in this file must be that of the codec.
+    The file also has the fingerprint of an autoencoder, which must be that of the codec.
     """
     path = folder / workdir.LATENTS
     stored = _latent_dataset(config, codec)

@@ -33,7 +33,7 @@ from oneflow_jax.runtime import distributed
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Check the settings of evaluation, so that errors appear before training.
+    """Check the settings of evaluation, which would otherwise raise errors only after training.
 
     Raises:
         UserError: the suite is unknown, or its files or packages are missing.
@@ -124,7 +124,7 @@ def _source_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
-    """Return the reference data of the full metrics: training documents, the last ones first."""
+    """Return the reference data of the full metrics, with the last training documents as `real`."""
     settings, train = emoji_config(config), data.open_split(config, "train")
     concepts = settings.load_concepts()
     all_concepts = emoji_concepts.load(settings.pixels, None, settings.categories)
@@ -148,7 +148,7 @@ def _training_texts(data_dir: str, source: str) -> tuple[str, ...]:
 
 
 def layout_template(document: Document, layout: layouts.Layout) -> Document:
-    """Return a document's layout: a gap for each image, and gaps of as many slots for its text."""
+    """Replace images by image gaps, and text by text gaps with the same number of slots."""
     parts: list[documents.Part] = []
     for run in documents.group_runs(document.parts):
         if not documents.is_text(run[0]):
@@ -164,7 +164,7 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
 def _image_classifier(
     config: ml_collections.ConfigDict, concepts: Sequence[emoji_concepts.Concept]
 ) -> interleaved.ImageClassifier:
-    """Return the classifier of emoji images; its first call trains it or loads it from disk."""
+    """Return the classifier of emoji images, which its first call loads from disk or trains."""
     folder = pathlib.Path(config.data.dir) / "judges"
     path = folder / f"{emoji_config(config).name}.npz"
 

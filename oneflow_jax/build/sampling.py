@@ -12,7 +12,7 @@ LEARNED_GRID = "learned"
 
 
 def validate(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> None:
-    """Build every plan that sampling and evaluation need, so that errors appear before training.
+    """Build every plan that sampling and evaluation need, to raise their errors before training.
 
     Raises:
         UserError: a value is wrong or not supported by this paradigm.
@@ -63,8 +63,8 @@ def eval_plan(
 ) -> SamplingPlan:
     """Build the plan with the most steps whose NFE is at most `nfe`.
 
-    All other settings are those for sampling. The plan's NFE may be below `nfe`, since a step takes
-    several forward passes with multi-stage solvers or guidance.
+    All other settings are those of `config.sampling`. The plan's NFE may be below `nfe`, because a
+    step with a multi-stage solver or with guidance takes several forward passes.
 
     Args:
         config: the run's configuration.

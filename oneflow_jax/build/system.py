@@ -1,8 +1,8 @@
 """Builder of a run's objects from its configuration.
 
-`build.data` builds data and codecs, `build.paradigms` paradigms, `build.sampling` sampling plans,
-and `build.autoencoder_system` the training of autoencoders. All other modules take typed objects
-instead of a configuration.
+The parts of a run have builders of their own: `build.data` for data and codecs, `build.paradigms`
+for paradigms, and `build.sampling` for sampling plans. `build.autoencoder_system` builds the
+training of autoencoders. All other modules take typed objects instead of a configuration.
 """
 
 import dataclasses
@@ -76,7 +76,8 @@ class System:
 
     def init_state(self, key: Key[Array, ""]) -> TrainState:
         """Return the initial state, boxed in linen's partitioning metadata."""
-        # The input has the rows of a batch because rows are sharded; only its shape matters.
+        # Only the shape of this input matters. It has the rows of a full batch because rows are
+        # sharded over devices.
         lengths = (self.config.batch_size, self.layout.length)
         view = NoisyCanvas(
             modality=jnp.zeros(lengths, jnp.int32),
@@ -121,7 +122,7 @@ class System:
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
         """Return a function from parameters to the likelihood of a split's text.
 
-        It is None if the paradigm has no likelihood or bound.
+        The result is None if the paradigm has neither a likelihood nor a bound on it.
         """
         scorer = likelihood_lib.likelihood_bound(self.paradigm)
         if scorer is None:
@@ -157,12 +158,12 @@ def system(
     Args:
         config: the run's configuration.
         folder: the run's folder.
-        mode: mode of the command line; sampling and exporting do not look at the user's own data.
-        accept_changed_data: whether a run that was trained on other data may go on.
+        mode: mode of the command line; sampling and exporting do not read the user's own data.
+        accept_changed_data: whether a run that was trained on other data may continue.
 
     Raises:
-        UserError: a value in the configuration is wrong, or contradicts another one; or the data
-            is not that of the run.
+        UserError: a value in the configuration is wrong or contradicts another value, or the data
+            differs from the data of the run.
     """
     config = path_keys.expand_user(config)
     values.validate(config)
@@ -178,12 +179,12 @@ def system(
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
-    """Build the system for devices that may be absent, to compile programs and not to run them.
+    """Build the system for devices that may be absent, only to compile programs.
 
-    It needs neither data nor tokenizer.
+    The function needs neither data nor tokenizer.
 
     Raises:
-        UserError: a value in the configuration is wrong, or contradicts another one.
+        UserError: a value in the configuration is wrong or contradicts another value.
     """
     values.validate(config)
     mesh = _make_mesh(config, devices)
@@ -221,10 +222,10 @@ def _assemble(
 
 
 def check_platform(config: ml_collections.ConfigDict) -> None:
-    """Check that this machine has the kind of device that the configuration needs.
+    """Check that JAX runs on the platform that the configuration needs.
 
     Raises:
-        UserError: the configuration needs another kind of device.
+        UserError: the devices of this machine are of another platform.
     """
     needs = config.platform
     devices = jax.devices()

@@ -1,4 +1,4 @@
-"""The commands of `oneflow`: what each does, its flags, and examples."""
+"""The commands of `oneflow`, with their summaries, flags and examples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from oneflow_jax.cli import config_names
 from oneflow_jax.errors import UserError
 
 PRETRAINED = "--workdir=runs/pretrained"
-"""Where `oneflow sample` without a run copies the model of the package."""
+"""Default run of `oneflow sample`: a folder to which the model of the package is copied."""
 
 CONFIG = "--config=NAME"
 KEYS = "--config.KEY=VALUE"
@@ -25,14 +25,14 @@ FLAGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command.
+    """One command of `oneflow`.
 
     Attributes:
-        summary: what it does, in one line.
-        flags: its main flags, keys of `FLAGS` or names in `cli.flags`.
-        examples: its arguments in examples.
-        details: sentences below the summary in its own help.
-        mode: the value of --mode that runs it; None: it isn't run by `oneflow_jax.main`.
+        summary: what the command does, in one line.
+        flags: the main flags: keys of `FLAGS`, or names in `cli.flags`.
+        examples: examples of arguments, each without `oneflow COMMAND`.
+        details: sentences below the summary in the command's own help.
+        mode: the value of --mode that runs the command; None if `oneflow_jax.main` does not run it.
         defaults: arguments to add if neither --config nor --workdir is given.
         required_key: key that the configuration must have, with a value.
     """
@@ -132,10 +132,10 @@ COMMANDS = {
 
 
 def find(name: str) -> Command:
-    """Return the command of a name.
+    """Return the command with a name.
 
     Raises:
-        UserError: there is none; the message gives the nearest.
+        UserError: no command has this name; the message suggests the most similar name.
     """
     if name in COMMANDS:
         return COMMANDS[name]
@@ -148,10 +148,10 @@ def find(name: str) -> Command:
 
 
 def make_arguments(name: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of `oneflow_jax.main` for a command and its arguments.
+    """Convert a command and its arguments to the arguments of `oneflow_jax.main`.
 
     Raises:
-        UserError: --mode is given, which the command replaces.
+        UserError: the arguments contain --mode, which the command replaces.
     """
     command = find(name)
     flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}

@@ -1,4 +1,4 @@
-"""Flags of the command line, the same for `oneflow` and `python -m oneflow_jax.main`."""
+"""Flags of the command line, shared by `oneflow` and `python -m oneflow_jax.main`."""
 
 from absl import flags
 
@@ -52,5 +52,5 @@ PROGRAMS = flags.DEFINE_multi_enum(
 
 
 def describe(name: str) -> str:
-    """Return the help of a flag, without the sentence that absl adds to repeatable ones."""
+    """Return the help of a flag, without the sentence that absl adds for repeatable flags."""
     return flags.FLAGS[name].help.partition(";\n")[0]

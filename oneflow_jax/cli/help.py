@@ -25,7 +25,7 @@ def format_help(name: str | None = None) -> str:
     """Return the help of a command, or of the program.
 
     Raises:
-        UserError: there is no such command.
+        UserError: no command has this name.
     """
     return _format_program() if name is None else _format_command(name)
 

@@ -26,7 +26,7 @@ MAX_CHARACTERS = 100_000
 
 
 class ModelRegistry:
-    """The models to choose from, by their names on the page; each is loaded at its first use.
+    """The models of the page, by name; each model is loaded when it is first used.
 
     Attributes:
         names: names of all models, the shipped one first.
@@ -62,8 +62,8 @@ class ModelRegistry:
 def parse_prompt(text: str, files: Sequence[str]) -> Document:
     """Convert a prompt to a document, with each `<image:NAME>` replaced by an uploaded image.
 
-    No other file is opened, since the page may be open to users who must not read the machine's
-    files.
+    The function opens no other file, because a user of the page must not be able to read the files
+    of the machine.
 
     Args:
         text: the prompt, in the format of `data.prompt`.
@@ -103,7 +103,7 @@ def stream_html(
     guidance: float,
     seed: float,
 ) -> Iterator[str]:
-    """Generate a document, and yield HTML of each step; errors are shown in its place.
+    """Generate a document and yield HTML of each step, or HTML of an error message.
 
     Args:
         models: the models to choose from.
@@ -111,12 +111,12 @@ def stream_html(
         text: the prompt, in the format of `data.prompt`.
         files: paths of the uploaded images.
         steps: steps of the solver, 1 to `MAX_STEPS`.
-        guidance: guidance scale of images by text; 1 is none.
-        seed: random seed.
+        guidance: scale of classifier-free guidance of images by text; 1 disables guidance.
+        seed: RNG seed.
 
     Yields:
-        HTML that replaces what was shown before: the progress, every step of the document, and at
-        the end all steps with a slider.
+        HTML, each time of the whole output: first messages about the progress, then every step of
+        the document, and at the end all steps with a slider.
     """
     try:
         yield from _generate(models, name, text, files or (), steps, guidance, seed)

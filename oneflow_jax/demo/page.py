@@ -24,7 +24,7 @@ _HELP = (
 
 
 def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
-    """Build the page; `note` is shown at its end."""
+    """Build the page, with the text `note` at its end."""
     with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as blocks:
         gradio.Markdown("# Text and images at the same time")
         with gradio.Row():
@@ -45,7 +45,7 @@ def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
         gradio.Markdown(note)
         inputs = [name, text, files, steps, guidance, seed]
         generate = functools.partial(answers.stream_html, models)
-        # One request at a time, since all use the same devices.
+        # The server handles one request at a time, because all requests use the same devices.
         gradio.on([make.click, text.submit], generate, inputs, output, concurrency_limit=1)
     return blocks
 
@@ -56,7 +56,7 @@ def serve(blocks: gradio.Blocks, port: int, *, wait: bool) -> str:
     Args:
         blocks: the page that `make_page` built.
         port: the port; 0 for any free one.
-        wait: whether to return only when the server is stopped.
+        wait: whether to return only after the server has stopped.
     """
     theme = gradio.themes.Base(
         primary_hue="orange", font=["Georgia", "serif"], font_mono=["monospace"]

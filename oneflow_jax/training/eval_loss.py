@@ -19,8 +19,8 @@ from oneflow_jax.training.update import Metrics
 class EvalLosses:
     """Losses on one batch of documents, by loss term and by time.
 
-    Every call uses the same documents, noise and times. So the results of two calls differ only by
-    the parameters.
+    Every call uses the same documents, noise and times. So two calls with equal parameters return
+    equal losses.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class EvalLosses:
         """Load the documents.
 
         Args:
-            batches: batches of documents, of which the first is used.
+            batches: batches of documents. Only the first batch is used.
             model: the model to evaluate.
             paradigm: the paradigm that corrupts the documents and defines the loss.
             time_bins: number of evenly spaced times u.
@@ -61,7 +61,7 @@ class EvalLosses:
         for name in by_time[0]:
             averages = [terms[name] for terms in by_time]
             scored[f"eval/loss_{name}"] = functools.reduce(lambda a, b: a.merge(b), averages)
-        # A term without any scored slot has no mean.
+        # A term without scored slots has no mean.
         return {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
 
     def at_time(self, params: PyTree, u: float) -> Metrics:

@@ -1,4 +1,4 @@
-"""Export of a run: only the files that sampling needs, about a tenth of the run's size.
+"""Export of a run: the files that sampling needs, with about a tenth of the run's size.
 
     <folder>/config.json           the resolved configuration
     <folder>/tokenizer.model       the SentencePiece model
@@ -7,8 +7,8 @@
     <folder>/weights.safetensors   the EMA parameters in float16, by parameter name
 
 A run's folder has `checkpoints/` instead of `weights.safetensors`. Sampling and evaluation read
-both kinds of folder. Training cannot resume in an export, but a new run can initialize from one
-(`config.init_from`).
+both kinds of folder. Training cannot resume in an export, but a new run can initialize from an
+export (`config.init_from`).
 """
 
 from typing import Protocol
@@ -42,16 +42,16 @@ def export(
     skip_damaged: bool = False,
     autoencoder: Savable | None = None,
 ) -> epath.Path:
-    """Write the newest EMA parameters of a run, with all that sampling needs, to another folder.
+    """Write the newest EMA parameters of a run, and the other files of sampling, to a folder.
 
     Args:
         config: the run's configuration.
         run_dir: the run's folder.
-        output: the folder to write. It is created if it is missing, and an earlier export in it is
-            replaced.
+        output: the folder to write. A missing folder is created, and an earlier export in the
+            folder is replaced.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
         skip_damaged: whether to export the newest checkpoint that is not damaged.
-        autoencoder: the autoencoder of the codec, if there is one.
+        autoencoder: the autoencoder of the codec; None for a codec without autoencoder.
 
     Returns:
         The path of the weights file, which is written last.
@@ -96,8 +96,8 @@ def load_ema_params(
         skip_damaged: whether to load the newest checkpoint that is not damaged.
 
     Raises:
-        UserError: there is no checkpoint; or the checkpoint or the weights of the export are
-            damaged, or do not match the configuration.
+        UserError: the folder has no checkpoint and no export; or the checkpoint or the weights of
+            the export are damaged or do not match the configuration.
     """
     if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:
