@@ -39,7 +39,7 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     """Load the model of a run: the EMA parameters of its newest checkpoint, on all devices.
 
     `load` writes nothing to the folder, which may be read-only. While `load` reads the parameters,
-    no training can start in the folder.
+    training on this machine cannot start in the folder.
 
     Args:
         path: folder of the run (its `--workdir`), local or gs://; folder that `--mode=export`

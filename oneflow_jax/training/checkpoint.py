@@ -214,7 +214,7 @@ class Checkpoints:
         return items, next(filter(None, damage_by_process.values()), "")
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
-        """Return whether the EMA parameters of a checkpoint differ in shapes from the expected ones."""
+        """Return whether the EMA parameters of a checkpoint have other names or shapes."""
         try:
             saved = self._checkpointer.checkpointables_metadata(step).metadata["ema"]
             return saved is not None and _shapes(saved) != _shapes(abstract_params)

@@ -45,7 +45,7 @@ class ProfiledStep:
         self._staged: storage.StagedDirectory | None = None
 
     def __call__(self, step: int, *args: Any) -> Any:  # noqa: ANN401 - arguments of the step
-        """Run step number `step` on `args`, and start or stop the profile at the ends of the range."""
+        """Run step number `step` on `args`, and start or stop the profile if due."""
         if step == self._first_step:
             self._staged = storage.StagedDirectory(self._folder)
             jax.profiler.start_trace(str(self._staged.local))
