@@ -12,7 +12,7 @@ def validate_images(images: UInt8[np.ndarray, "n h w 3"], network_name: str) -> 
     """Check that the input is a batch of images.
 
     Raises:
-        UserError: the input is not a batch of uint8 RGB images; the message names the network.
+        UserError: the input is not a batch of uint8 RGB images. The message names the network.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(
@@ -28,7 +28,7 @@ def apply_batched(
 ) -> Float[np.ndarray, "n width"]:
     """Apply a network to all rows, `batch_size` rows at a time.
 
-    The last batch is padded with zeros, so that the network is compiled only once.
+    The last batch is padded with zeros, so the network is compiled only once.
 
     Args:
         network: function [batch ...] -> [batch width].

@@ -2,9 +2,9 @@
 
 Hessel et al., CLIPScore: A Reference-free Evaluation Metric for Image Captioning (2021), eq. 1:
 w max(cos(image, caption), 0). The authors use w = 2.5 and prepend "A photo depicts" to each
-caption. Here w = 100 and captions are used unchanged, as in the definition of torchmetrics'
-CLIPScore. (The code of torchmetrics clips the mean over all pairs at 0; here each pair is clipped,
-as in the equation.) Compare only scores of the same CLIP model.
+caption. This module uses w = 100 and unchanged captions, as in the definition of torchmetrics'
+CLIPScore. It clips the score of each pair at 0, as in the equation; the code of torchmetrics clips
+the mean over all pairs. Compare only scores of the same CLIP model.
 
 The user provides the model: a folder in Hugging Face's layout, with `config.json`,
 `model.safetensors` (or `pytorch_model.bin`) and `tokenizer.json`.
@@ -28,12 +28,12 @@ from oneflow_jax.pretrained.tensors import TensorFile
 from oneflow_jax.pretrained.weights import INSTALL_HINT
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-"""Names of weight files; the first one that exists is read."""
+"""Names of weight files in order of precedence; the first existing file is read."""
 
 TOKENIZER_FILE = "tokenizer.json"
 
 _IGNORED_TENSORS = ("logit_scale", ".embeddings.position_ids")
-"""Stored tensors that are not needed: the temperature of training, and the position indices."""
+"""Stored tensors that the score does not need: the training temperature and position indices."""
 
 
 class Clip(NamedTuple):
@@ -56,7 +56,7 @@ def load(folder: str | os.PathLike) -> Clip:
 
     Raises:
         UserError: a file is missing, broken, or does not fit `config.json`; or the package
-            tokenizers is not installed. The message names file, key and shape.
+            `tokenizers` is not installed. The message names the file, the key and the shape.
     """
     folder = epath.Path(folder)
     config = clip_config.read(folder)
@@ -136,7 +136,7 @@ def preprocess(
     """Resize each image and crop its center square, as in the training of CLIP.
 
     Pillow resizes the shorter side to `image_size` pixels with bicubic interpolation and rounds to
-    integers. Another library's resizing would change the score.
+    integers. Resizing with another library would change the score.
     """
     height, width = images.shape[1:3]
     shorter = min(height, width)
@@ -180,7 +180,7 @@ def _load_tokenizer(path: epath.Path, max_length: int) -> Any:  # noqa: ANN401 -
         raise UserError(f"{path}: the file does not exist. Get it from the source of the model.")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
-    except Exception as error:  # The package raises no narrower class.
+    except Exception as error:  # The package `tokenizers` raises only this class.
         raise UserError(f"{path}: not a tokenizer file ({error}). Download it again.") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)

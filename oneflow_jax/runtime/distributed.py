@@ -33,7 +33,7 @@ On a TPU pod JAX finds these values without the variables.
 """
 
 TPU_DEVICE_GLOBS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
-"""Device files of TPU hosts. The first pattern is for TPUs up to v4, the second for v5e and later."""
+"""Device files of TPU hosts: the first pattern for TPUs up to v4, the second for newer TPUs."""
 
 HEARTBEAT_TIMEOUT_S = 30
 """Seconds without a heartbeat after which a process counts as dead and all others stop."""
@@ -113,11 +113,11 @@ def is_primary() -> bool:
 def barrier() -> None:
     """Wait until all processes have called this function equally often."""
     if is_multi_process():
-        # A barrier over devices (JAX's own) would time out after half a minute. Orbax's barrier
-        # over processes has a timeout to set.
+        # JAX's own barrier runs on devices and times out after half a minute. Orbax has a barrier
+        # between processes, whose timeout can be set.
         everyone = set(range(jax.process_count()))
         name = f"oneflow_jax {next(_barrier_ids)}"
-        from orbax.checkpoint import multihost  # A slow import, which single processes skip.
+        from orbax.checkpoint import multihost  # A slow import that only multi-process runs need.
 
         multihost.sync_global_processes(name, timeout=BARRIER_TIMEOUT_S, processes=everyone)
 

@@ -87,9 +87,10 @@ MUTABLE_KEYS = (
 )
 """Keys and sections of the configuration that may change when a run is resumed.
 
-These keys change where, how fast and how long the run trains, and what the run writes. Except for
-rounding errors they do not change the parameters after a step. The data at another `source.path`
-must have the fingerprint in source.json.
+These keys change where, how fast and how long the run trains, and what the run writes. `steps` also
+changes the learning rate schedule. Otherwise these keys do not change what a step learns, except
+for rounding errors. The fingerprint in source.json decides whether the data at another
+`source.path` is the same.
 """
 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}

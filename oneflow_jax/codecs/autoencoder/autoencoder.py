@@ -16,7 +16,7 @@ from oneflow_jax.shapes import Array, PyTree
 MAX_BATCH = 64
 """Maximum number of images in a batch.
 
-A smaller batch is padded to the next power of 2, so that JAX compiles only a few programs.
+A smaller batch is padded to the next power of 2, so JAX compiles only a few programs.
 """
 
 MAX_PIXELS = 2**22
@@ -30,7 +30,7 @@ class Autoencoder:
     """
 
     def __init__(self, architecture: Architecture, params: PyTree) -> None:
-        """Store the parameters as numpy arrays, so that unpickling does not use a device."""
+        """Store the parameters as NumPy arrays, so unpickling does not use a device."""
         self.architecture = architecture
         self.params = jax.tree.map(np.asarray, params)
 
@@ -44,11 +44,11 @@ class Autoencoder:
         return cls(*diffusers_weights.load(folder))
 
     def save(self, folder: epath.Path) -> None:
-        """Write the autoencoder to a folder in the layout of diffusers, as `load` reads it."""
+        """Write the autoencoder to a folder in the layout of diffusers, which `load` reads."""
         diffusers_weights.save(folder, self.architecture, self.params)
 
     def __getstate__(self) -> tuple[Architecture, PyTree]:
-        # Compiled programs are not pickled: the process that unpickles compiles them again.
+        # Compiled programs are not pickled. The process that unpickles compiles them again.
         return self.architecture, self.params
 
     def __setstate__(self, state: tuple[Architecture, PyTree]) -> None:

@@ -13,7 +13,8 @@ def fit(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit a PCA with `num_components` components to patches of `patch_size` x `patch_size` pixels.
 
-    On these images, no other linear codec with as many components has a lower squared error.
+    On these images, no linear codec with `num_components` numbers per patch has a lower squared
+    error.
 
     Returns:
         A function that reconstructs images, from uint8 `[n H W 3]` to uint8 `[n H W 3]`.
