@@ -17,7 +17,7 @@ from oneflow_jax.data import emoji_concepts
 def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     """Return the configuration; `kind` is "kl" or "vq"."""
     if kind not in ("kl", "vq"):
-        raise ValueError(f"configs/codec.py:{kind}: there is no such kind. Give kl or vq.")
+        raise ValueError(f"configs/codec.py:{kind}: unknown kind. Give kl or vq.")
     config = common.base_config(f"codec-{kind}")
     config.steps = 3_000
     config.batch_size = 8

@@ -55,7 +55,7 @@ PAIR = ("transfusion", "oneflow")
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     """Return the configuration; `kind` is "full", "longer" or "smoke"."""
     if kind not in ("full", "longer", "smoke"):
-        raise ValueError(f"configs/compare.py:{kind}: no such kind. Give full, longer or smoke.")
+        raise ValueError(f"configs/compare.py:{kind}: unknown kind. Give full, longer or smoke.")
     smoke = kind == "smoke"
     names = PAIR if kind == "longer" else tuple(PASSES)
     end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")

@@ -42,7 +42,7 @@ def make_config(
     """
     if size not in overrides_by_size:
         raise UserError(
-            f"--config=configs/tpu_{generation}.py:{size}: there is no such size. Give one of "
+            f"--config=configs/tpu_{generation}.py:{size}: unknown size. Give one of "
             f"{', '.join(overrides_by_size)}."
         )
     config = common.document_model_config(f"tpu_{generation}-{size}")

@@ -231,12 +231,12 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
     from oneflow_jax.build import autoencoder_system
 
     if EDIT.value:
-        raise UserError("--edit: this configuration trains a codec. Give it with a document model.")
+        raise UserError("--edit: this configuration trains a codec. Only document models can edit.")
     if PROMPT.value and MODE.value != "sample":
         raise UserError("--prompt: for a codec, it is valid with --mode=sample only.")
     if MODE.value == "export":
         raise UserError(
-            f"--mode=export: a codec needs none. Use {folder / workdir.CODEC} as it is."
+            f"--mode=export: a codec needs no export. Use {folder / workdir.CODEC} directly."
         )
     if OUTPUT.value:
         raise UserError("--output: this configuration trains a codec, which does not accept it.")

@@ -159,7 +159,7 @@ def _log_documents(
         if is_truncated:
             logging.warning(
                 "The document above filled its canvas of data.sequence_length=%d slots, which "
-                "include those of deleted items; insertions that did not fit were left out.",
+                "include the slots of deleted items. Insertions that did not fit were left out.",
                 layout.length,
             )
 

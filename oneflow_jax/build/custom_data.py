@@ -108,7 +108,7 @@ def _check_run(
     if not before and _same_path(config, folder):
         logging.warning(
             "--workdir=%s: the folder does not record which data the run was trained on. If the "
-            "files in source.path=%s have changed since, the run goes on with other data.",
+            "files in source.path=%s have changed since then, the run continues with new data.",
             folder,
             config.source.path,
         )
@@ -119,8 +119,8 @@ def _check_run(
     )
     if not accepted:
         raise UserError(
-            f"{message} The prepared data is up to date. Give --accept_changed_data to go on with "
-            "it, or choose another --workdir."
+            f"{message} The prepared data is up to date. Give --accept_changed_data to continue "
+            "with this data, or choose another --workdir."
         )
     logging.warning("%s", message)
 

@@ -83,7 +83,7 @@ def text(field: str, value: object) -> None:
 def switch(field: str, value: object) -> None:
     """Check that a value is True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise UserError(f"{field}={value!r}: neither True nor False. Give one of them.")
+        raise UserError(f"{field}={value!r}: neither True nor False. Give True or False.")
 
 
 def mesh_size(field: str, value: object) -> None:

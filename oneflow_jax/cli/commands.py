@@ -14,9 +14,9 @@ KEYS = "--config.KEY=VALUE"
 FLAGS = {
     CONFIG: "Configuration: a name of `oneflow configs`, e.g. quickstart or quickstart:edit_flow, "
     "or the path of a .py file. Default: that of the run in --workdir.",
-    KEYS: "Another value of one key; may be given for several keys. `oneflow configs NAME` shows "
+    KEYS: "New value of one key. Repeat the flag for several keys. `oneflow configs NAME` shows "
     "all keys.",
-    "WORKDIR": "Folder of another run to offer on the page; may be given several times.",
+    "WORKDIR": "Folder of another run to offer on the page. Several folders are allowed.",
     "--port": "Port of the page; default: 7860.",
     "NAME": "A configuration, to show all keys with their values.",
 }
@@ -73,7 +73,7 @@ COMMANDS = {
         mode="prepare",
     ),
     "clean": Command(
-        "List prepared data whose source has changed; with --delete, delete them.",
+        "List prepared data whose source has changed; with --delete, delete this data.",
         (CONFIG, KEYS, "delete"),
         ("--config=own --config.source.path=FOLDER", "--config=own --delete"),
         mode="clean",
@@ -92,8 +92,8 @@ COMMANDS = {
             '--workdir=runs/quickstart --prompt="<image:tiger.png> <text>"',
             '--workdir=runs/documents --edit="a picture of a tiger: <image:fox.png>"',
         ),
-        "Without --workdir and --config, the model that comes with the package is used: a copy of "
-        "it is made in runs/pretrained, where the page is written.",
+        "Without --workdir and --config, the command copies the model of the package to "
+        "runs/pretrained, samples from this model, and writes the page to this folder.",
         mode="sample",
         defaults=(PRETRAINED,),
     ),
@@ -144,7 +144,7 @@ def find(name: str) -> Command:
     if name.startswith("-"):
         hint = f" Write it before the flags, as in oneflow train {name}."
         raise UserError(f"{name}: the command is missing.{hint} The commands are {_names()}.")
-    raise UserError(f"{name}: there is no such command.{hint} The commands are {_names()}.")
+    raise UserError(f"{name}: unknown command.{hint} The commands are {_names()}.")
 
 
 def make_arguments(name: str, arguments: Sequence[str]) -> list[str]:

@@ -46,8 +46,8 @@ def resolve(value: str) -> str:
     if not name.endswith(".py"):
         if name not in list_names():
             raise UserError(
-                f"--config={value}: there is no configuration of this name.{_suggest(name)} "
-                f"The names are {', '.join(list_names())}; the path of an own file ends in .py."
+                f"--config={value}: no configuration has this name.{_suggest(name)} The "
+                f"names are {', '.join(list_names())}. The path of your own file must end in .py."
             )
         return f"{FOLDER / name}.py{colon}{argument}"
     if not pathlib.Path(name).is_file():

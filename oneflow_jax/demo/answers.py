@@ -87,7 +87,9 @@ def _open_image(tag: prompts.ImageTag, files: Sequence[str]) -> PIL.Image.Image:
     known |= {str(number): path for number, path in enumerate(files, 1)}
     if tag.path not in known:
         uploaded = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
-        raise UserError(f"<image:{tag.path}>: add that image to the page first; added: {uploaded}.")
+        raise UserError(
+            f"<image:{tag.path}>: not on the page. Add the image under Images; added: {uploaded}."
+        )
     try:
         return PIL.Image.open(known[tag.path])
     except (OSError, PIL.Image.DecompressionBombError) as error:
@@ -143,14 +145,14 @@ def _generate(
     # A browser's numbers are floats.
     for field, value in (("steps", steps), ("seed", seed)):
         if value != int(value):
-            raise UserError(f"{field}={value}: not a whole number. Give one.")
+            raise UserError(f"{field}={value}: not a whole number. Give a whole number.")
     yield _render_status(f"Loading {name} ...")
     model = models[name]
     options = {"steps": int(steps), "seed": int(seed), "image_guidance_scale": float(guidance)}
     # Errors are raised here, before anything is compiled.
     stream = model.stream(prompt, **options)
     warnings = "".join(map(_render_status, model.list_warnings(prompt)))
-    yield _render_status("Generating; the first time with these settings a program is compiled ...")
+    yield _render_status("Generating; the first call with these settings compiles a program ...")
     start = time.monotonic()
     states = list(stream)
     seconds = time.monotonic() - start

@@ -18,8 +18,8 @@ _HELP = (
     "generate, **`<text:3>`** is three tokens of text; models that choose lengths themselves also "
     "accept **`<document>`**. **`<image:NAME>`** is an image that you add under Images. "
     "**`\\<`** is the character <. Text and images you provide are kept unchanged. "
-    "All steps run as one program: when it is done, they "
-    "are shown one after another."
+    "All steps run as one program. When the program is done, the page shows the steps one after "
+    "another."
 )
 
 

@@ -348,8 +348,8 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
 
 def _in_use(workdir: epath.Path) -> UserError:
     return UserError(
-        f"--workdir={workdir}: the folder is in use by another run. Wait for it, or choose another "
-        "folder."
+        f"--workdir={workdir}: the folder is in use by another run. Wait for that run to end, or "
+        "choose another folder."
     )
 
 

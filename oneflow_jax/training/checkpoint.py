@@ -177,16 +177,16 @@ class Checkpoints:
             if older is None:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}), and there is no older one. "
-                    "Get a copy of it from a backup, or train in another --workdir."
+                    "Restore it from a backup, or train in another --workdir."
                 )
             if not skip_damaged:
                 raise UserError(
-                    f"{path}: the checkpoint is damaged ({damage}). Get a copy of it from a "
-                    f"backup, or go on from step {older} with --config.{SKIP_DAMAGED}=True."
+                    f"{path}: the checkpoint is damaged ({damage}). Restore it from a backup, or "
+                    f"continue from step {older} with --config.{SKIP_DAMAGED}=True."
                 )
             target = self._set_aside(path) if set_aside else path
             logging.warning(
-                "The checkpoint of step %d is damaged (%s) and skipped; it is kept in %s.",
+                "The checkpoint of step %d is damaged (%s) and is skipped. Its folder is %s.",
                 step,
                 damage,
                 target,
@@ -240,8 +240,8 @@ class Checkpoints:
             raise UserError(
                 f"{self._directory}: an earlier version saved these checkpoints with data "
                 "positions in another format, and training cannot resume from them. Start a new "
-                "run in another --workdir; with init_from=<this folder> it starts from their EMA "
-                "parameters. Evaluation and sampling still work."
+                "run in another --workdir; with init_from=<folder of this run> it starts from the "
+                "EMA parameters of this run. Evaluation and sampling still work."
             )
 
     @contextlib.contextmanager
