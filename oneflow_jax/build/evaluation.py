@@ -142,7 +142,7 @@ def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceDat
 
 @functools.lru_cache(maxsize=2)
 def _training_texts(data_dir: str, source: str) -> tuple[str, ...]:
-    """Return the text of all training documents; reading them takes some seconds."""
+    """Return the text of all training documents; reading them takes seconds."""
     train = sources.open_dataset(data_dir=data_dir, split="train", **json.loads(source))
     return tuple(train[n].text() for n in range(len(train)))
 

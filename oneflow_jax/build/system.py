@@ -173,7 +173,7 @@ def system(
     streams.check_divisible(config.batch_size, config.data.num_streams)
     layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
     built = _assemble(config, mesh, layout)
-    # Evaluation is checked now, since its errors would otherwise appear after training.
+    # Without this check, errors in the settings of evaluation would appear after training.
     evaluation.validate(config)
     return built
 
