@@ -39,7 +39,7 @@ def run(
     @NFE.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: the folder has no checkpoint.
     """
     params = load_ema_params(system, folder)
     folder = output or folder

@@ -282,8 +282,8 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             f"Unset {', '.join(distributed.ENV_VARS)}, and run it on one host."
         )
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    # The page shows this command. The command is saved with the configuration, so the page of a later
-    # call without --config still shows the overrides.
+    # The page shows this command. The command is saved with the configuration, so the page of a
+    # later call without --config still shows the overrides.
     config.command += "".join(f' --config.{name}="{value}"' for name, value in overrides.items())
     _print(f"Page: {compare_run.run(config, folder)}")
     _print(f"Metrics: {folder / compare_run.METRICS_FILE}")

@@ -41,7 +41,7 @@ def run(
         output: folder where the page is written; None for `folder`.
 
     Raises:
-        UserError: there is no checkpoint, or a prompt is wrong.
+        UserError: the folder has no checkpoint, or a prompt is wrong.
     """
     generator = generate.Generator(system, evaluate.load_ema_params(system, folder))
     path = (output or folder) / workdir.SAMPLES_PAGE
@@ -130,7 +130,7 @@ def parse_prompts(
     """Parse the prompts, check that they fit the canvas, and log warnings about unknown words.
 
     Raises:
-        UserError: there is no prompt, a prompt is wrong or too long, or the model cannot edit.
+        UserError: `prompts` is empty, a prompt is wrong or too long, or the model cannot edit.
     """
     if not prompts:
         raise UserError("sampling.prompts is empty. Give a prompt there or with --prompt.")

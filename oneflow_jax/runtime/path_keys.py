@@ -27,7 +27,7 @@ def expand_user(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Return a copy of the configuration with `~` expanded in all paths.
 
     Raises:
-        UserError: a path begins with `~name`, and there is no user of this name.
+        UserError: a path begins with `~name`, but no user has this name.
     """
     return _replace_paths(config, storage.expand_user)
 
@@ -36,7 +36,7 @@ def make_absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     """Return a copy of the configuration with all local paths absolute and `~` expanded.
 
     Raises:
-        UserError: a path begins with `~name`, and there is no user of this name.
+        UserError: a path begins with `~name`, but no user has this name.
     """
     return _replace_paths(config, make_path_absolute)
 

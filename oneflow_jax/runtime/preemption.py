@@ -57,7 +57,7 @@ class StopRequest:
             )
         self.signal_number = self.signal_number or signal.Signals(number)
         if self._multi_process:
-            signal.raise_signal(signal.SIGTERM)  # JAX's handler tells the other processes.
+            signal.raise_signal(signal.SIGTERM)  # JAX's handler informs the other processes.
 
     def raise_if_made(self, step: int) -> None:
         """Raise an error that ends the run if a stop was requested; call this after saving `step`.
@@ -75,10 +75,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_handler() -> Iterator[StopRequest]:
-    """Handle SIGTERM and Ctrl-C in a `with` block, instead of dying of them.
+    """Convert SIGTERM and Ctrl-C in a `with` block to a stop request that the block can read.
 
-    Signals that arrive in a thread other than the main one, which cannot handle them, and signals
-    that the program was started to ignore, make no request.
+    Signals are not converted if the block runs outside of the main thread, where Python cannot
+    install handlers. A signal that the program was started to ignore stays ignored.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

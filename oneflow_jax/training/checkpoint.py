@@ -222,7 +222,7 @@ class Checkpoints:
             return False
 
     def _set_aside(self, path: epath.Path) -> epath.Path:
-        """Move a checkpoint to the folder of damaged ones; return its new path."""
+        """Move a checkpoint to the folder of damaged checkpoints; return the new path."""
         target = self._directory.parent / workdir.DAMAGED_CHECKPOINTS / path.name
         while target.exists():
             target = target.with_name(target.name + "_")
@@ -266,7 +266,7 @@ def _without_ema(state: TrainState) -> dict[str, Any]:
 def _compute_checksums(items: dict[str, Any]) -> dict[str, dict[str, int]]:
     """Return the checksums of the parameters and of the optimizer's state."""
     arrays = {"ema": items.get("ema"), "train": items.get("train")}
-    if arrays["train"] is not None:  # The key is not an array of numbers, and the step is a name.
+    if arrays["train"] is not None:  # The PRNG key and the step have no checksum.
         arrays["train"] = {name: arrays["train"][name] for name in ("params", "opt_state")}
     return {name: checksums.compute(tree) for name, tree in arrays.items() if tree is not None}
 

@@ -66,7 +66,7 @@ def export(
         raise UserError(f"--output={output}: this is the folder of a run. Choose another folder.")
     loaded = load_ema_params(run_dir, abstract_params, skip_damaged=skip_damaged)
     params = traverse_util.flatten_dict(loaded, sep="/")
-    with np.errstate(over="ignore"):  # Overflow is reported below.
+    with np.errstate(over="ignore"):  # The check below reports overflow.
         halves = {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
     for name, value in halves.items():
         if not np.isfinite(value).all():
