@@ -1,1 +1,1 @@
-"""Configurations: one file for each thing to train. Import them as `oneflow_jax.configs`."""
+"""Configurations of training runs. Import them as `oneflow_jax.configs`."""

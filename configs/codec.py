@@ -3,9 +3,9 @@
     python -m oneflow_jax.main --config=configs/codec.py:kl     latents of 16 x 16 x 4
     python -m oneflow_jax.main --config=configs/codec.py:vq     16 x 16 image tokens of 1,024 codes
 
-One emoji in ten is held out, and reconstructions of those are scored. The run writes a page with
-originals next to reconstructions, and the folder `codec/`: the autoencoder in diffusers format, to
-which `codec.path` of other configurations points.
+One emoji in ten is held out, and the metrics score reconstructions of held-out emoji. The run
+writes a page with originals next to reconstructions. It also writes the autoencoder in diffusers
+format to the folder `codec/`. In other configurations, `codec.path` is the path of this folder.
 """
 
 import ml_collections
@@ -17,7 +17,7 @@ from oneflow_jax.data import emoji_concepts
 def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     """Return the configuration; `kind` is "kl" or "vq"."""
     if kind not in ("kl", "vq"):
-        raise ValueError(f"configs/codec.py:{kind}: there is no such kind. Give kl or vq.")
+        raise ValueError(f"configs/codec.py:{kind}: unknown kind. Give kl or vq.")
     config = common.base_config(f"codec-{kind}")
     config.steps = 3_000
     config.batch_size = 8
@@ -32,7 +32,7 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     config.source.interleaved = 0.0
     config.data.pixels = config.source.get_ref("pixels")
 
-    # The keys and values are those of a config.json of diffusers.
+    # These keys and values are those of a config.json of diffusers.
     config.autoencoder = ml_collections.ConfigDict()
     config.autoencoder.kind = {"kl": "AutoencoderKL", "vq": "VQModel"}[kind]
     config.autoencoder.block_out_channels = (16, 32, 64)
@@ -56,7 +56,7 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 200
     config.optimizer.ema_decay = 0.998
     config.evaluation.num_samples = 256
-    # Training images that the linear baseline codec is fitted to.
+    # Number of training images to which the linear baseline codec is fitted.
     config.evaluation.pca_images = 2_000
     config.checkpoint.every = 500
     return config

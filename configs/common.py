@@ -1,4 +1,4 @@
-"""Defaults shared by all configurations: every key, with a value for a small machine."""
+"""Defaults shared by all configurations: all keys, with values for a small machine."""
 
 import ml_collections
 
@@ -6,7 +6,7 @@ from oneflow_jax.nn import two_tower
 
 
 def base_config(name: str) -> ml_collections.ConfigDict:
-    """Return the keys of all runs, documents and codecs alike; `name` is the run's name."""
+    """Return the keys that runs of document models and codecs share; `name` names the run."""
     config = ml_collections.ConfigDict()
     config.name = name
     config.seed = 0
@@ -15,23 +15,23 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.grad_accum_steps = 1  # microbatches that a batch is split into
     # Required platform: "any", or "tpu" to refuse to start on anything else.
     config.platform = "any"
-    config.platform_help = ""  # sentence added to the error if the platform is another
+    config.platform_help = ""  # sentence added to the error about a wrong platform
     # TPU slices that --mode=aot compiles for by default, e.g. ("v4-64",).
     config.aot_topologies = ()
 
     config.profile_steps = ()  # first and last step to profile, e.g. (100, 105)
     config.compilation_cache = False  # whether to keep compiled programs in the run's folder
 
-    # The data source: its name in `data.sources`, and its own settings.
+    # The data source: a name in `data.sources`, and the settings of this source.
     config.source = ml_collections.ConfigDict({"name": "toy"})
 
     config.data = ml_collections.ConfigDict()
     config.data.dir = "runs/data"  # folder of prepared data sets, shared by runs
-    # Data loader streams: independent parts of the batch that read and pack their own documents.
-    # The number divides batch_size. Use a multiple of the number of hosts, so that each host reads
-    # only its own part.
+    # Number of data loader streams. Each stream reads and packs its own documents for its part of
+    # the batch. The number must divide batch_size. With a multiple of the number of hosts, each
+    # host reads only the documents of its own streams.
     config.data.num_streams = 1
-    # Worker processes for layout and packing, at most one per stream; 0: a thread.
+    # Worker processes for layout and packing, at most one per stream; 0 uses a thread instead.
     config.data.num_workers = 0
     config.data.cache_size = 20_000  # laid-out documents that each process may keep in memory
     config.data.num_prepare_workers = 1  # processes that prepare user data (configs/own.py)
@@ -47,7 +47,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.optimizer.ema_decay = 0.999  # decay of the moving average of the parameters
     config.optimizer.freeze = ""  # regular expression: names of parameters that are not trained
 
-    # Sizes of the mesh axes; their product is the number of devices.
+    # Sizes of the mesh axes. The product of all sizes is the number of devices.
     config.mesh = ml_collections.ConfigDict()
     config.mesh.slices = 1  # data parallelism across TPU slices
     config.mesh.data = -1  # data parallelism within a slice; -1: all remaining devices
@@ -61,10 +61,10 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps between checkpoints
     config.checkpoint.max_to_keep = 2  # number of newest checkpoints to keep
-    # Checkpoints of multiples of this step are kept forever; 0: none.
+    # Checkpoints at multiples of this number of steps are kept permanently; 0: none.
     config.checkpoint.keep_period = 0
-    # Whether to go on from the newest checkpoint that can be read if newer ones are damaged. These
-    # are kept in the run's folder damaged_checkpoints. The value holds for one call only.
+    # Whether to skip damaged checkpoints and resume from the newest undamaged one. The run moves
+    # damaged checkpoints to its folder damaged_checkpoints. The value applies to one call only.
     config.checkpoint.skip_damaged = False
 
     config.evaluation = ml_collections.ConfigDict()
@@ -77,13 +77,13 @@ def base_config(name: str) -> ml_collections.ConfigDict:
 def document_model_config(name: str) -> ml_collections.ConfigDict:
     """Return the default configuration of document models; `name` is the run's name."""
     config = base_config(name)
-    config.init_from = ""  # folder of a run whose averaged parameters initialize this one
+    config.init_from = ""  # folder of a run whose EMA parameters initialize this run
     config.data.sequence_length = 64  # slots of a row
-    # Text spans are padded to multiples of this length; 0: any length.
+    # Text spans are padded to multiples of this number of slots; 0: no padding.
     config.data.text_slot_multiple = 8
-    config.data.vocab_size = 512  # tokens that the tokenizer learns
+    config.data.vocab_size = 512  # number of tokens that the tokenizer learns
     config.data.character_coverage = 1.0  # fraction of the text's characters with tokens, from 0.98
-    # What to do with documents longer than a row: "error", "split" or "drop".
+    # Handling of documents that are longer than a row: "error", "split" or "drop".
     config.data.overflow = "error"
 
     config.codec = ml_collections.ConfigDict()
@@ -112,19 +112,20 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     # Probability of dropping the condition of text_to_image and image_to_text.
     config.paradigm.cond_drop_prob = 0.1
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
-    # Distribution of t in training; ("power", 1.0) is uniform.
+    # Distribution of t in training; ("power", 1.0) is the uniform distribution.
     config.paradigm.time_sampler = ("power", 1.0)
-    # Probabilities for joint documents of edit_flow; they add up to 1.
+    # Probabilities of the couplings of text times and image times in joint documents of edit_flow;
+    # they add up to 1.
     config.paradigm.time_coupling = ml_collections.ConfigDict()
     config.paradigm.time_coupling.interleaved = 0.3  # images are inserted at random times
     config.paradigm.time_coupling.independent = 0.1  # text and each image have independent times
-    config.paradigm.time_coupling.together = 0.4  # text and images share one time
+    config.paradigm.time_coupling.together = 0.4  # text and all images have one time
     config.paradigm.time_coupling.edited = 0.2  # finished documents with errors to correct
-    # Whether the network of edit_flow gets the text's time.
+    # Whether the network of edit_flow gets the time of the text as an input.
     config.paradigm.condition_on_text_time = False
     config.paradigm.text_weight = 1.0  # loss weight of text, except for edit_flow
     config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
-    # Edit_flow: loss weight of the number of items missing in a gap.
+    # edit_flow: loss weight of the number of items that are missing in a gap.
     config.paradigm.insert_count_weight = 1.0
     config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
     config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
@@ -134,7 +135,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
 
     config.evaluation.time_bins = 5  # bins of t for the held-out loss
     config.evaluation.suite = ""  # metrics of generated documents: build/evaluation.py
-    # Also metrics that need networks: requirements-metrics.txt.
+    # Whether to compute metrics that need pretrained networks (requirements-metrics.txt).
     config.evaluation.full_metrics = False
     # For full_metrics: file of pytorch-fid's weights, for FID.
     config.evaluation.inception_weights = ""
@@ -148,32 +149,32 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.sampling.steps = 9  # steps of the solver; 9 steps of Heun's method are NFE 17
     config.sampling.solver = "heun"  # or "euler", "midpoint", "tsit5", "dopri5", "renoise"
     config.sampling.time_grid = "cosine"  # or "uniform", "sine", "learned"
-    config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 is none
-    config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 is none
+    config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 disables it
+    config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 disables it
     config.sampling.temperature = 1.0  # temperature of text tokens, except for oneflow
     config.sampling.top_p = 1.0  # probability mass of the most likely tokens to draw from
     config.sampling.top_k = 0  # number of the most likely tokens to draw from; 0: all
     # Order in which mask_flow unmasks tokens; or "confidence".
     config.sampling.unmask_order = "random"
     config.sampling.remask_prob = 0.0  # probability per step that mask_flow masks a token again
-    config.sampling.edit_start = 0.8  # time t from which a document is edited
+    config.sampling.edit_start = 0.8  # time t at which editing starts from a document
     config.sampling.seed = 0
     config.sampling.prompts = ("<text> <image>",)
     return config
 
 
 def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
-    """Set the paradigm, and its best sampler for a small NFE (docs/passes.md)."""
+    """Set the paradigm, and the sampler that is best for it at a small NFE (docs/passes.md)."""
     config.paradigm.name = paradigm
     if paradigm == "oneflow":
         return
-    config.sampling.solver = "euler"  # tokens jump at each step
+    config.sampling.solver = "euler"  # tokens change discretely, which other solvers do not support
     config.sampling.steps = 16
     config.sampling.time_grid = "uniform"
-    config.sampling.temperature = 0.7  # tokens that are drawn cannot be changed later
+    config.sampling.temperature = 0.7  # low, because a sampled token cannot be changed later
     if paradigm == "edit_flow":
         config.data.text_slot_multiple = 0
-        config.sampling.time_grid = "sine"  # small last steps: a gap gets one token a step
+        config.sampling.time_grid = "sine"  # small last steps, as a gap gets one token per step
     if paradigm in ("chameleon", "dalle", "transfusion", "language", "lmfusion"):
         config.data.text_slot_multiple = 0
     if paradigm == "chameleon":
@@ -185,13 +186,13 @@ def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "lmfusion":
         config.optimizer.freeze = two_tower.TEXT_PARAMS
     if paradigm in ("transfusion", "language", "lmfusion"):
-        config.sampling.solver = "heun"  # solver of each image; each token takes a forward pass
+        config.sampling.solver = "heun"  # only for images; each token takes a forward pass
         config.sampling.steps = 5
         config.sampling.time_grid = "cosine"
 
 
 def latent_codec(path: str, pixels: int, patch: int) -> ml_collections.ConfigDict:
-    """Return the configuration of a VAE codec: a folder with an autoencoder in diffusers format."""
+    """Return the configuration of a VAE codec; `path` is a folder with a diffusers autoencoder."""
     codec = ml_collections.ConfigDict()
     codec.name = "vae"
     codec.path = path
@@ -207,7 +208,7 @@ def vq_codec(path: str, pixels: int) -> ml_collections.ConfigDict:
 
 
 def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Shrink any configuration so that it trains for two steps within seconds."""
+    """Shrink any configuration to two training steps that take seconds."""
     config.platform = "any"
     config.steps = 2
     config.batch_size = 8
@@ -217,7 +218,7 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
     if "autoencoder" in config:
         return _shrink_codec(config)
     config.model.update(transformer_config(layers=2, width=32, heads=2))
-    config.model.scan_unroll = 1  # Most of the time goes into compiling.
+    config.model.scan_unroll = 1  # Compilation takes most of the time.
     config.model.dtype = "float32"
     if "documents" in config.source:
         config.source.documents = 64
@@ -252,7 +253,7 @@ def _shrink_codec(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
 def transformer_config(
     layers: int, width: int, heads: int, kv_heads: int | None = None, hidden: int | None = None
 ) -> ml_collections.ConfigDict:
-    """Return the shape of a transformer in float32, with all layers unrolled as suits CPUs."""
+    """Return the configuration of a float32 transformer with unrolled layers, for CPUs."""
     model = ml_collections.ConfigDict()
     model.layers = layers
     model.width = width

@@ -4,11 +4,11 @@
     python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, trained longer)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (a test that takes minutes)
 
-The documents are those of configs/documents.py: emoji of 24 x 24 pixels, half of the documents with
-2 to 4 of them. Backbone, optimizer, tasks and data are the same for all; the learning rate of each
-is tuned in the same way; each is trained with three seeds. A VQModel is trained first, for
-`chameleon` and `dalle`, then the paradigms, one after another. A second call skips what is
-finished. Needs the packages of requirements-metrics.txt.
+The documents are those of configs/documents.py: half of them have 2 to 4 emoji of 24 x 24 pixels.
+All paradigms have the same backbone, optimizer, tasks and data. The learning rate of each paradigm
+is tuned in the same way, and each paradigm is trained with three seeds. The command first trains a
+VQModel for `chameleon` and `dalle`, and then one paradigm after another. A second call skips
+finished runs. The comparison needs the packages of requirements-metrics.txt.
 """
 
 import ml_collections
@@ -46,16 +46,16 @@ RATES = {
     "mask_flow": 6e-3,
     "edit_flow": 6e-3,
 }
-"""Learning rates: for each paradigm the best of those that benchmarks/tuning.py tried."""
+"""Learning rate of each paradigm: the best value of those that benchmarks/tuning.py tried."""
 
 PAIR = ("transfusion", "oneflow")
-"""Paradigms to train longer, to see whether longer training closes the gap between them."""
+"""Paradigms of `compare.py:longer`, which tests whether longer training makes them equal."""
 
 
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     """Return the configuration; `kind` is "full", "longer" or "smoke"."""
     if kind not in ("full", "longer", "smoke"):
-        raise ValueError(f"configs/compare.py:{kind}: no such kind. Give full, longer or smoke.")
+        raise ValueError(f"configs/compare.py:{kind}: unknown kind. Give full, longer or smoke.")
     smoke = kind == "smoke"
     names = PAIR if kind == "longer" else tuple(PASSES)
     end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")
@@ -67,10 +67,10 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     # Seeds of each paradigm's training and sampling.
     config.seeds = (0, 1, 2) if kind == "full" else (0,)
     config.train_flops = 1e14 if kind == "longer" else 3e13  # training FLOPs of each paradigm
-    config.text_pretrain_fraction = 1 / 3  # fraction for lmfusion's text model
+    config.text_pretrain_fraction = 1 / 3  # fraction of the FLOPs for lmfusion's text model
     config.num_samples = 256  # documents, or images, that metrics are measured on
     config.latency_repeats = 8  # documents, or batches of 8, to time
-    config.compile_fast = smoke  # skip XLA optimizations: programs compile fast and run slowly
+    config.compile_fast = smoke  # skip XLA optimizations; programs then compile fast but run slowly
     config.models_shown = names  # order of the models in tables and plots
     config.reported_nfe = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})
     config.codec = _codec_config(smoke)
@@ -108,14 +108,14 @@ def paradigm_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
     config.evaluation.nfe = PASSES.get(name, (1,))
     config.init_from = ""  # the comparison sets the folder of the text model
     if name == "oneflow":
-        # Renoising with a learned grid gives better documents at a small NFE; for transfusion's
-        # images it makes no difference: docs/passes.md.
+        # Renoising with a learned grid gives better documents at a small NFE. For the images of
+        # transfusion it makes no difference (docs/passes.md).
         config.sampling.solver, config.sampling.time_grid = "renoise", "learned"
         config.sampling.steps = HEADLINE[name]
     if name in ("chameleon", "dalle"):
         config.codec = common.vq_codec("", pixels=24)
         config.source.pixels = 24
-        # An image is 36 image tokens: rows are twice as long, and there are half as many.
+        # An image is 36 image tokens, so rows are twice as long, and a batch has half as many rows.
         config.batch_size = 8
         config.data.sequence_length = 208
     if smoke:
@@ -127,9 +127,9 @@ def paradigm_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
 
 
 def _codec_config(smoke: bool) -> ml_collections.ConfigDict:
-    """Return the configuration of the codec, trained on all emoji that documents may show.
+    """Return the configuration of the codec, trained on all emoji of the training documents.
 
-    Held-out emoji are not among them.
+    The codec is not trained on held-out emoji.
     """
     config = codec.get_config("vq")
     config.name = "codec"

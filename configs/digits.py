@@ -7,10 +7,10 @@
     python -m oneflow_jax.main --config=configs/digits.py:edit_flow
 
 The data are 1,797 scans of 8 x 8 pixels with 40 captions. Training takes 3,000 steps of 64
-documents; evaluation generates 400 documents jointly, with NFE 1 to 100. The metric
-`caption_validity` is the fraction of captions that are one of the 40, `image_caption_match` the
-fraction of those whose image is the digit that the caption names, and `caption_diversity` the
-effective number of distinct captions, divided by 40.
+documents. Evaluation generates 400 documents jointly, with NFE 1 to 100. The metric
+`caption_validity` is the fraction of captions that are one of the 40. `image_caption_match` is the
+fraction of documents with a valid caption whose image is the digit that the caption names.
+`caption_diversity` is the effective number of distinct captions, divided by 40.
 """
 
 import ml_collections
@@ -33,8 +33,8 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
     config.codec.patch_size = 2
     config.codec.image_channels = 1
     config.codec.mean = -0.39
-    # std is twice that of the data, and token embeddings are narrow, so that text is determined
-    # slightly before the image, and gradually enough for a few steps to follow.
+    # This std is twice that of the data, and token embeddings are narrow. So noise hides the image
+    # slightly longer than the text, and text forms gradually enough for a few solver steps.
     config.codec.std = 1.5
 
     config.model = common.transformer_config(layers=3, width=96, heads=3)
@@ -43,9 +43,9 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
         common.set_paradigm(config, kind)
     else:
         config.paradigm.objective = kind
-    config.paradigm.image_prediction = "velocity"  # patches have only four numbers
+    config.paradigm.image_prediction = "velocity"  # suits patches of only four values
     config.paradigm.time_sampler = ("power", 1.5)
-    config.paradigm.tasks.joint = 0.8  # evaluation scores joint generation
+    config.paradigm.tasks.joint = 0.8  # high, because evaluation scores joint generation
     config.paradigm.tasks.text_to_image = 0.05
     config.paradigm.tasks.image_to_text = 0.05
     config.paradigm.tasks.spans = 0.05
@@ -64,7 +64,7 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
             0.0,
         )  # evaluation does not score editing
     if kind == "velocity":
-        config.model.embed_width = 16  # the network must output the noise, of this width, too
+        config.model.embed_width = 16  # small, because the network also outputs noise of this width
         config.paradigm.text_weight = 2.0
     config.evaluation.suite = "digits"
     config.evaluation.nfe = (1, 2, 4, 8, 16, 40, 100)

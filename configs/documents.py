@@ -1,9 +1,10 @@
-"""Trains edit_flow on documents of 1 to 4 images: to generate whole documents, and to edit them.
+"""Trains edit_flow to generate and to edit whole documents of 1 to 4 images.
 
     python -m oneflow_jax.main --config=configs/documents.py
 
-The emoji are those of the quickstart, but half of the documents have several images, which the
-model must name, count and order itself. Training takes longer, about 20 minutes on two CPU cores.
+The emoji are those of the quickstart, but half of the documents have several images. The model
+decides the number, the names and the order of the images. Training takes longer than the
+quickstart, about 20 minutes on two CPU cores.
 """
 
 import ml_collections
@@ -26,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.paradigm.time_coupling.independent = 0.05
     config.paradigm.time_coupling.together = 0.1
     config.paradigm.time_coupling.edited = 0.35
-    config.paradigm.edit_op_weight = 3.0  # few documents have errors
+    config.paradigm.edit_op_weight = 3.0  # high, because few documents have errors
     config.paradigm.substitute_weight = 3.0
 
     config.checkpoint.every = 1_000

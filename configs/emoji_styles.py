@@ -1,12 +1,13 @@
-"""Learns 64 emoji in ten drawing styles, where an image is not its name; first run `make hands`.
+"""Trains on 64 emoji in ten drawing styles, so a name has several images; needs `make hands`.
 
     python -m oneflow_jax.main --config=configs/emoji_styles.py             (oneflow)
     python -m oneflow_jax.main --config=configs/emoji_styles.py:transfusion
 
-It is the quickstart on other documents: up to ten artists drew each name, and half of the captions
-name the artist's style ("a noto fox"). One pair of a name and a style in eight is not in training.
-The metric `composition` is the fraction of such pairs that are drawn with both right, so copying
-training images does not help. `kind` is any that configs/quickstart.py has, except "latents".
+This configuration is the quickstart on other documents. Up to ten artists drew an emoji for each
+name, and half of the captions name the artist's style ("a noto fox"). One in eight pairs of a name
+and a style is held out from training. The metric `composition` is the fraction of held-out pairs
+that the model draws with the right name and the right style, so copying training images does not
+help. `kind` is any kind of configs/quickstart.py except "latents".
 """
 
 import ml_collections
@@ -20,7 +21,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     """Return the configuration; `kind` is a paradigm's name.
 
     Raises:
-        UserError: `kind` is "latents", for which no codec of these images is configured.
+        UserError: `kind` is "latents", because no codec is configured for these images.
     """
     if kind == "latents":
         raise UserError("configs/emoji_styles.py:latents: not supported. Give a paradigm's name.")
@@ -34,7 +35,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.source.path = "data/emoji_styles"
     config.source.concepts = 64
     config.source.styles = style_packages.NAMES
-    config.source.min_styles = 5  # styles that must have a drawing of a name
+    config.source.min_styles = 5  # names with drawings in fewer styles are left out
     config.source.pixels = pixels
     config.source.documents = 20_000
     config.source.interleaved = 0.2

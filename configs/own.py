@@ -25,20 +25,20 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
 
     config.source = ml_collections.ConfigDict()
     config.source.name = "own"
-    config.source.path = ""  # your folder or file; for the format "tfds", the name of a data set
+    config.source.path = ""  # your folder or file; with the format "tfds", the name of a data set
     # Format: "auto", "jsonl", "webdataset", "parquet", "pages", "pairs", "csv", "json" or "tfds";
     # docs/own_data.md describes them.
     config.source.format = "auto"
     config.source.glob = "*"  # pattern of the files to read below the folder, e.g. "guide/*"
     config.source.pixels = config.codec.get_ref("pixels")
-    # Folder of the images that JSON lines name; empty: the folder of the JSON file.
+    # Folder of the images that JSON lines name; "" for the folder of the JSON file.
     config.source.image_root = ""
-    # Fields, columns, features or file endings in reading order; (): a choice by their names.
+    # Fields, columns, features or file endings in reading order; () chooses them by name.
     config.source.columns = ()
     config.source.split = "train"  # split of the data set, for the format "tfds"
     config.source.heldout_fraction = 0.05  # fraction of the documents held out from training
     config.source.max_megapixels = 50.0  # larger images are dropped
-    # Seconds for one document before its reader process is stopped.
+    # Maximum seconds to read one document. After this time its reader process is stopped.
     config.source.read_timeout = 60.0
 
     config.data.sequence_length = 128

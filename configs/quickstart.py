@@ -8,10 +8,10 @@
     python -m oneflow_jax.main --config=configs/quickstart.py:lmfusion    (needs `language` first)
     python -m oneflow_jax.main --config=configs/quickstart.py:latents     (oneflow, on a codec)
 
-Documents have one named image, or several in a sentence, of 24 x 24 pixels. The run prepares them,
-trains the tokenizer and the model, evaluates 128 samples of each task with NFE 16, and writes a
-page on which text and images form at the same time. `latents` has images of 64 x 64 pixels, as
-latents of the codec that configs/codec.py:kl trains: run that first.
+A document has one named image of 24 x 24 pixels, or several in a sentence. The run prepares the
+documents, trains the tokenizer and the model, evaluates 128 samples of each task with NFE 16, and
+writes a page on which text and images form at the same time. With `latents`, images have 64 x 64
+pixels and are encoded by the codec of configs/codec.py:kl, which must be trained first.
 """
 
 import ml_collections
@@ -36,8 +36,9 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.codec.pixels = 24
     config.codec.patch_size = 8
     config.codec.mean = 0.55
-    # std is twice that of the data. The weaker an image is in its noise, the later its content is
-    # determined, and the more the text, determined first, influences it.
+    # This std is twice that of the data. The smaller the variance of an image relative to its
+    # noise, the later in sampling its content is determined, and the more the text, which is
+    # determined earlier, influences the image.
     config.codec.std = 1.3
 
     config.source = ml_collections.ConfigDict()

@@ -3,8 +3,8 @@
     python -m oneflow_jax.main --config=configs/shipped.py
     python -m oneflow_jax.main --mode=export --workdir=runs/shipped --output=oneflow_jax/shipped
 
-It has the emoji and the settings of the quickstart, but trains for 1.5 times as many steps, on
-documents of which a third have several images. The second command exports the model;
+The emoji and the settings are those of the quickstart. But training takes 1.5 times as many steps,
+and a third of the documents have several images. The second command exports the model.
 docs/shipped.md has the results.
 """
 

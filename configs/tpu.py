@@ -1,6 +1,6 @@
 """Shared parts of the configurations for Cloud TPUs: model sizes, data, optimizer.
 
-Each TPU generation has a file with the settings that fit it: `configs/tpu_v4.py:8B` and others.
+Each TPU generation has a file with its own settings, for example `configs/tpu_v4.py:8B`.
 """
 
 import ml_collections
@@ -16,7 +16,7 @@ SIZES = {
     "3B": (28, 3_072, 24, 8, 8_192, 32_768, 1_024, 2e-4),
     "8B": (32, 4_096, 32, 8, 14_336, 128_256, 1_024, 1.5e-4),
 }
-"""Backbones: 1B is wide for its depth, which suits TPUs; 3B and 8B have the shapes of Llama 3."""
+"""Backbones. 1B is wide for its depth, which suits TPUs. 3B and 8B have the shapes of Llama 3."""
 
 PARAMETERS = {
     "150M": "150 million",
@@ -35,14 +35,14 @@ def make_config(
     Args:
         generation: TPU generation, e.g. "v4".
         size: one of `SIZES`.
-        overrides_by_size: settings for this generation by size: full names and values.
+        overrides_by_size: values by full key for this generation, by size.
 
     Raises:
-        UserError: there is no such size.
+        UserError: the size is not one of `overrides_by_size`.
     """
     if size not in overrides_by_size:
         raise UserError(
-            f"--config=configs/tpu_{generation}.py:{size}: there is no such size. Give one of "
+            f"--config=configs/tpu_{generation}.py:{size}: unknown size. Give one of "
             f"{', '.join(overrides_by_size)}."
         )
     config = common.document_model_config(f"tpu_{generation}-{size}")

@@ -2,17 +2,18 @@
 
     python -m oneflow_jax.main --config=configs/tpu_v4.py:1B --workdir=gs://BUCKET/runs/1b
 
-The data are all OpenMoji emoji at 64 x 64 pixels, named and interleaved. They test the pipeline,
-the sharding and the speed; models of this size need millions of documents, which you must provide.
-Estimates per chip and step with 8 rows a chip, with the time from the compiler's cycle counts:
+The data are documents of all OpenMoji emoji at 64 x 64 pixels, with their names. These documents
+only test the pipeline, the sharding and the speed: models of this size need millions of documents,
+which you must provide. The table has estimates per chip and step with 8 rows per chip. Times come
+from the compiler's cycle counts.
 
     model  slice   memory used of 30.75 GiB  TFLOP  step   100,000 steps
     150M   v4-8    22.8 GiB
     1B     v4-64   21.7 GiB                  160    1.5 s  42 hours, 1,300 chip-hours
     8B     v4-256  25.4 GiB                  1,004  5.9 s  163 hours, 20,800 chip-hours
 
-`launch/` has the scripts that create a slice, run this on it, and delete it again. docs/tpu.md
-explains the estimates. This command estimates any other slice:
+`launch/` has the scripts that create a slice, train on the slice, and delete the slice again.
+docs/tpu.md explains the estimates. This command estimates memory and time for another slice:
 
     python -m oneflow_jax.main --config=configs/tpu_v4.py:8B --mode=aot --topology=v4-256
 """

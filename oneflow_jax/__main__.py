@@ -1,6 +1,6 @@
-"""The program `oneflow`, which `python -m oneflow_jax` runs too.
+"""The program `oneflow`, also run by `python -m oneflow_jax`.
 
-Each command imports its modules when it runs: help is printed without importing JAX.
+Each command imports its modules when it runs, so help is printed without importing JAX.
 """
 
 import sys
@@ -14,7 +14,7 @@ HELP = ("-h", "--help", "-help", "help")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command of the command line; print each `UserError` as a message."""
+    """Run one command; print a `UserError` as a message without a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         _run_command(*arguments or ["help"])

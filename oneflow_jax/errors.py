@@ -1,4 +1,4 @@
-"""Exceptions that `main` prints as one message, without a traceback, and checks that raise them."""
+"""Exceptions that `main` prints without a traceback, and checks of values that raise them."""
 
 import numbers
 from collections.abc import Iterable
@@ -13,17 +13,17 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class UserError(Exception):
-    """Unusable input of the user: `main` prints the message without a traceback.
+    """An error in the user's input; `main` prints the message without a traceback.
 
-    The message names the file or field, its value, and what to do about it.
+    The message names the file or field and its value, and says what to do.
     """
 
 
 class Preempted(Exception):
-    """A stop of the run before its last step, after it saved a checkpoint.
+    """A stop of the run before its last step, after the run has saved a checkpoint.
 
     Attributes:
-        exit_code: exit code of the process. It is not 0, so that supervisors restart the run.
+        exit_code: exit code of the process. The code is not 0, so supervisors restart the run.
     """
 
     def __init__(self, message: str, exit_code: int = 143) -> None:
@@ -43,10 +43,10 @@ def check_at_least(field: str, value: float, minimum: float) -> None:
 
 
 def check_between(field: str, value: float | None, minimum: float, maximum: float) -> None:
-    """Check that a number is between two numbers, or equal to one of them.
+    """Check that a number is from `minimum` to `maximum`, both included.
 
     Raises:
-        UserError: the value is outside, NaN or None.
+        UserError: the value is out of range, NaN or None.
     """
     if value is None or not minimum <= value <= maximum:
         raise UserError(f"{field}={value}: out of range. Give {minimum} to {maximum}.")
@@ -64,7 +64,7 @@ def check_fraction(
         allow_one: whether the value may be 1.
 
     Raises:
-        UserError: the value is not a number, NaN, or outside.
+        UserError: the value is not a number, is NaN, or is out of range.
     """
     check_real(field, value, 0, 1, allow_minimum=allow_zero, allow_maximum=allow_one)
 
@@ -73,7 +73,7 @@ def check_integer(field: str, value: object, minimum: int, maximum: int = INT32_
     """Check that a value is an integer in a range; NumPy integers are integers, bools are not.
 
     Raises:
-        UserError: the value is of another type, or outside.
+        UserError: the value is of another type, or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise UserError(f"{field}={value!r}: not a whole number. Give {minimum} or more.")
@@ -92,7 +92,7 @@ def check_real(
     allow_minimum: bool = True,
     allow_maximum: bool = True,
 ) -> None:
-    """Check that a value is a number in a range, also after it is rounded to float32.
+    """Check that a value is a number in a range, both before and after rounding to float32.
 
     Args:
         field: the name of the value, for the message.
@@ -103,7 +103,7 @@ def check_real(
         allow_maximum: whether the value may equal the upper limit.
 
     Raises:
-        UserError: the value is of another type, NaN, infinite or outside.
+        UserError: the value is of another type, NaN, infinite or out of range.
     """
     low = f"at least {minimum:g}" if allow_minimum else f"above {minimum:g}"
     high = f"at most {maximum:g}" if allow_maximum else f"below {maximum:g}"
@@ -124,7 +124,7 @@ def check_one_of(field: str, value: object, choices: Iterable[object]) -> None:
     """Check that a value is one of the choices.
 
     Raises:
-        UserError: the value is not among them.
+        UserError: the value is not one of the choices.
     """
     choices = tuple(choices)
     if value not in choices:

@@ -33,53 +33,60 @@ def run(
 ) -> dict[str, float]:
     """Evaluate the newest checkpoint in `folder`, and return and write the metrics.
 
-    The files are written to `output`, or else to `folder`.
-
-    It writes `evaluation.json`, metric name -> value, where the NFE follows an @; contact sheets of
-    the scored images; and, if there are several NFEs, a plot of the metrics over NFE.
+    The function writes to `output`, or to `folder` if `output` is None. It writes
+    `evaluation.json`, with values by metric name; contact sheets of the scored images; and, for
+    several NFEs, a plot of the metrics over NFE. Names of metrics of generated documents end in
+    @NFE.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: the folder has no checkpoint.
     """
     params = load_ema_params(system, folder)
     folder = output or folder
     with sharding.mesh_context(system.mesh):
-        figures = system.eval_losses()(params)
+        metrics = system.eval_losses()(params)
         if likelihood := system.likelihood():
-            figures["eval/nats_per_document"] = likelihood(params).mean()
+            metrics["eval/nats_per_document"] = likelihood(params).mean()
     config = system.config.evaluation
     grid = time_grid(system, params)
     generator = generate.Generator(system, params)
     suite = system_lib.supported_suite(system)
-    figures |= suite.reference_metrics
-    shares: dict[str, float] = {}
-    asked = itertools.product(config.nfe, suite.tasks)
-    to_do = [(n, task) for n, task in asked if affordable_nfe(system, task, n) > 0]
+    metrics |= suite.reference_metrics
+    fractions: dict[str, float] = {}
+    pairs = itertools.product(config.nfe, suite.tasks)
+    to_do = [(n, task) for n, task in pairs if affordable_nfe(system, task, n) > 0]
     progress = metric_writer.ProgressBar("evaluating", len(to_do), unit="task")
-    for done, (passes, task) in enumerate(to_do, 1):
-        plan = task_plan(system, task, passes, grid)
-        made = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch_size)
-        score = task.score([document for batch in made for document in batch.documents])
-        every = {**score.metrics, **score.unbounded}
-        found = {f"{name}@{passes}": value for name, value in every.items()}
+    for done, (nfe, task) in enumerate(to_do, 1):
+        plan = task_plan(system, task, nfe, grid)
+        batches = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch_size)
+        score = task.score([document for batch in batches for document in batch.documents])
+        values = {**score.metrics, **score.unbounded}
+        task_metrics = {f"{name}@{nfe}": value for name, value in values.items()}
         progress.advance(done)
-        progress.report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
-        figures |= found
-        shares |= {name: found[name] for name in found if name.split("@")[0] in score.metrics}
+        progress.report(
+            done, ", ".join(f"{name} {value:.3f}" for name, value in task_metrics.items())
+        )
+        metrics |= task_metrics
+        fractions |= {
+            name: task_metrics[name] for name in task_metrics if name.split("@")[0] in score.metrics
+        }
         if score.gallery and distributed.is_primary():
-            path = folder / f"{task.name}@{passes}.png"
+            path = folder / f"{task.name}@{nfe}.png"
             contact_sheet.write_contact_sheet(
                 path, score.gallery, GRID_COLUMNS, f"{system.config.name}: {path.stem}"
             )
     progress.close()
     if len(config.nfe) > 1 and suite.tasks and distributed.is_primary():
         plots.plot_lines(
-            folder / "evaluation.png", metrics_by_nfe(shares), system.config.name, ylabel="fraction"
+            folder / "evaluation.png",
+            metrics_by_nfe(fractions),
+            system.config.name,
+            ylabel="fraction",
         )
     workdir.write_atomically(
-        folder / workdir.EVALUATION, json.dumps(figures, indent=2, sort_keys=True) + "\n"
+        folder / workdir.EVALUATION, json.dumps(metrics, indent=2, sort_keys=True) + "\n"
     )
-    return figures
+    return metrics
 
 
 def task_plan(
@@ -87,7 +94,7 @@ def task_plan(
 ) -> SamplingPlan:
     """Return the sampling plan of a task with at most `nfe` forward passes.
 
-    The caller must have checked with `affordable_nfe` that a step fits.
+    `affordable_nfe` of the same arguments must not be 0.
     """
     steps = affordable_nfe(system, task, nfe)
     return sampling.eval_plan(
@@ -96,20 +103,21 @@ def task_plan(
 
 
 def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int) -> int:
-    """Return the NFE to plan for so that at most `nfe` passes are taken; 0 if that is impossible.
+    """Return the NFE of a plan that takes at most `nfe` forward passes, or 0 if none does.
 
-    An image that is inserted at the last step still has its whole time to run, which doubles the
-    NFE. For autoregressive models the NFE is that of one image.
+    An image that is inserted at the last step still needs all steps from noise to data. So the NFE
+    of a document that grows images can be twice that of the plan. For autoregressive models the NFE
+    counts the forward passes of one image.
     """
     if not (task.may_insert_images and system.layout.variable_length) or system.layout.has_markers:
         return nfe
-    given = system.config.sampling
-    least = guidance.nfe_factor(given.image_guidance_scale, given.text_guidance_scale)
-    return nfe // 2 if nfe // 2 >= least else 0
+    options = system.config.sampling
+    nfe_per_step = guidance.nfe_factor(options.image_guidance_scale, options.text_guidance_scale)
+    return nfe // 2 if nfe // 2 >= nfe_per_step else 0
 
 
 def check_prompts(system: system_lib.System) -> None:
-    """Lay out all evaluation prompts, so that those that do not fit are reported before training.
+    """Lay out all evaluation prompts, to report prompts that do not fit before training.
 
     Raises:
         UserError: a document is too long for the canvas.
@@ -120,36 +128,39 @@ def check_prompts(system: system_lib.System) -> None:
 
 
 def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
-    """Return the configured time grid; a learned one is measured on training documents.
+    """Return the configured time grid; estimate a learned grid from losses on training documents.
 
-    The learned grid follows the text loss of documents whose slots share one time.
+    The learned grid follows the text loss of documents in which all slots have the same time.
     """
     if system.config.sampling.time_grid != sampling.LEARNED_GRID:
         return system.config.sampling.time_grid
-    in_step = dataclasses.replace(system, paradigm=system.paradigm.at_shared_time)
-    losses, words = in_step.eval_losses("train"), in_step.paradigm.weights[0][0]
+    shared_time_system = dataclasses.replace(system, paradigm=system.paradigm.at_shared_time)
+    losses, text_term = (
+        shared_time_system.eval_losses("train"),
+        shared_time_system.paradigm.weights[0][0],
+    )
     # No slot is corrupted at t=1, and a loss needs corrupted slots.
-    shown = [*(n / TIME_BINS for n in range(TIME_BINS)), 1 - 1 / (4 * TIME_BINS)]
+    times = [*(n / TIME_BINS for n in range(TIME_BINS)), 1 - 1 / (4 * TIME_BINS)]
     with sharding.mesh_context(system.mesh):
-        found = {t: losses.at_time(params, t)[words] for t in shown}
-    # Times at which no token happened to be scored have no loss.
-    known = {t: float(term.compute()) for t, term in found.items() if term.count > 0}
+        averages = {t: losses.at_time(params, t)[text_term] for t in times}
+    # A time at which no token was scored has no loss.
+    known = {t: float(term.compute()) for t, term in averages.items() if term.count > 0}
     return time_grids.loss_adaptive_grid(list(known), list(known.values()))
 
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:
-    """Load the newest averaged parameters of a run or an export."""
+    """Load the newest EMA parameters of a run, or the parameters of an export."""
     like = train_state.abstract_state(system).ema
     return export.load_ema_params(folder, like, skip_damaged=system.loop_config.skip_damaged)
 
 
 def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
-    """Group the metrics whose name has an NFE, by name: (NFE, value) in order."""
+    """Return the (NFE, value) pairs of each metric whose name ends in @NFE, in order of NFE."""
     points: dict[str, list[tuple[int, float]]] = {}
     for name, value in metrics.items():
         if "@" in name:
-            name, passes = name.split("@")
-            points.setdefault(name, []).append((int(passes), value))
+            name, nfe = name.split("@")
+            points.setdefault(name, []).append((int(nfe), value))
     return {name: sorted(points[name]) for name in sorted(points)}
 
 
@@ -158,10 +169,10 @@ def format_table(metrics: Mapping[str, float]) -> str:
     by_name = metrics_by_nfe(metrics)
     if not by_name:
         return "No metrics of generated documents: this data set has no evaluation suite."
-    passes = sorted({n for points in by_name.values() for n, _ in points})
-    lines = ["NFE".ljust(NAME_WIDTH) + "".join(f"{n:>8}" for n in passes)]
+    nfes = sorted({n for points in by_name.values() for n, _ in points})
+    lines = ["NFE".ljust(NAME_WIDTH) + "".join(f"{n:>8}" for n in nfes)]
     lines += [
-        name.ljust(NAME_WIDTH) + "".join(_format_cell(dict(points).get(n)) for n in passes)
+        name.ljust(NAME_WIDTH) + "".join(_format_cell(dict(points).get(n)) for n in nfes)
         for name, points in by_name.items()
     ]
     return "\n".join(lines)

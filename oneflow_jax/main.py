@@ -1,8 +1,8 @@
-"""The work of the command line: `python -m oneflow_jax.main --config=configs/quickstart.py`.
+"""Runs the command line: `python -m oneflow_jax.main --config=configs/quickstart.py`.
 
-The program `oneflow` calls it, and `cli` has its flags and its help.
-This module only dispatches: the work is done in `training`, `evaluate` and `sample`, which tests
-and notebooks call directly.
+The program `oneflow` calls this module, and the package `cli` has the flags and the help. This
+module only dispatches to `training`, `evaluate`, `sample` and others, which tests and notebooks
+call directly.
 """
 
 import copy
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
     from oneflow_jax.build import system as system_lib
     from oneflow_jax.data import layout as layouts
 
-# Each mode imports its modules when it runs, so that a mistyped flag is reported at once: importing
-# the modules of all modes takes several seconds.
+# Importing the modules of all modes takes several seconds. So each mode imports its modules when it
+# runs, and a mistyped flag is reported at once.
 
 EXIT_PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a preempted run. It is not 0, so that supervisors restart the unfinished run."""
+"""Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
 
 READING_MODES = ("evaluate", "sample", "export")
-"""Modes that only read the run; what they write goes to --output, if it is given."""
+"""Modes that only read the run. They write their results to --output, or else to --workdir."""
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C, whether the run could save or not."""
+"""Exit code after Ctrl-C, no matter whether the run saved a checkpoint."""
 
 SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 """Modes that run in one process, without waiting for other hosts."""
@@ -120,7 +120,7 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 
 def _clean(config: ml_collections.ConfigDict) -> None:
-    """List prepared data that nothing uses any more, and delete it if the flag says so."""
+    """List prepared data that is no longer used, and delete it if --delete is given."""
     from oneflow_jax.build import stale_data
 
     if "data" not in config:
@@ -158,9 +158,9 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if PROMPT.value and EDIT.value:
         raise UserError("--prompt and --edit exclude each other: give one or the other.")
     prompts = EDIT.value or PROMPT.value or config.sampling.prompts
-    revise = bool(EDIT.value)
-    # Errors in the prompts are reported before training.
-    sample.parse_prompts(system, prompts, edit=revise)
+    is_edit = bool(EDIT.value)
+    # This reports errors in the prompts before training.
+    sample.parse_prompts(system, prompts, edit=is_edit)
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
     if MODE.value in ("train", "prepare"):
@@ -181,7 +181,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         _print(evaluate.format_table(figures))
         _print(f"Metrics: {output / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
-        _print(f"Page: {sample.run(system, folder, prompts, edit=revise, output=output)}")
+        _print(f"Page: {sample.run(system, folder, prompts, edit=is_edit, output=output)}")
 
 
 def _export(system: "system_lib.System", folder: epath.Path) -> None:
@@ -211,7 +211,7 @@ def _output_folder(folder: epath.Path) -> epath.Path:
 def _report_data(
     config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
-    """Print notices and write the report on the user's data; return the path of its page."""
+    """Print notices and write the report on the user's data; return the path of the report."""
     from oneflow_jax.build import custom_data, data
     from oneflow_jax.data import fitting
     from oneflow_jax.data.custom import manifest, notices, prepare
@@ -233,12 +233,12 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
     from oneflow_jax.build import autoencoder_system
 
     if EDIT.value:
-        raise UserError("--edit: this configuration trains a codec. Give it with a document model.")
+        raise UserError("--edit: this configuration trains a codec. Only document models can edit.")
     if PROMPT.value and MODE.value != "sample":
         raise UserError("--prompt: for a codec, it is valid with --mode=sample only.")
     if MODE.value == "export":
         raise UserError(
-            f"--mode=export: a codec needs none. Use {folder / workdir.CODEC} as it is."
+            f"--mode=export: a codec needs no export. Use {folder / workdir.CODEC} directly."
         )
     if OUTPUT.value:
         raise UserError("--output: this configuration trains a codec, which does not accept it.")
@@ -246,7 +246,7 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
     system = autoencoder_system.system(config, for_training=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
         with distributed.primary_first():
-            count = len(system.source("train"))  # Errors are reported before anything is written.
+            count = len(system.source("train"))  # This reports errors before anything is written.
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
         _print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
@@ -283,16 +283,18 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             f"This configuration compares paradigms in one process, not in {jax.process_count()}. "
             f"Unset {', '.join(distributed.ENV_VARS)}, and run it on one host."
         )
-    given = config_flags.get_override_values(flags.FLAGS["config"])
-    # The page shows this command. It is saved with the configuration, so that a later call without
-    # --config still shows the overrides.
-    config.command += "".join(f' --config.{name}="{value}"' for name, value in given.items())
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    # The page shows this command. The command is saved with the configuration, so the page of a
+    # later call without --config still shows the overrides.
+    config.command += "".join(f' --config.{name}="{value}"' for name, value in overrides.items())
     _print(f"Page: {compare_run.run(config, folder)}")
     _print(f"Metrics: {folder / compare_run.METRICS_FILE}")
 
 
 def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
-    """Parse the configuration from the flags; without --config, load that of the run in --workdir.
+    """Parse the configuration from the flags.
+
+    Without --config, the configuration is that of the run in --workdir.
 
     Raises:
         UserError: an unknown flag, configuration or key, or a value of the wrong type.
@@ -314,9 +316,9 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         rest = flags.FLAGS(rest)
         config = flags.FLAGS["config"].value.lock()  # A missing file raises here.
     except (AttributeError, KeyError) as error:
-        told = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
+        detail = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
         raise UserError(
-            f"--config has no key {' '.join(told.split())}. `oneflow configs NAME` lists "
+            f"--config has no key {' '.join(detail.split())}. `oneflow configs NAME` lists "
             "all keys. configs/common.py explains them, and configs/codec.py those of codecs."
         ) from error
     except ImportError as error:
@@ -352,7 +354,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
     """Run the command line; print each `UserError` as a message without a traceback.
 
     Args:
-        argv: the program and its arguments; by default those of the process.
+        argv: the program and its arguments; by default `sys.argv`.
         required_key: key that the configuration must have, with a value.
     """
     argv = argv or sys.argv
@@ -379,8 +381,8 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
         _print(stopped)
         sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
-        told = "\nstopped; the same command resumes from the newest checkpoint, if there is one"
-        distributed.exit_process(told, EXIT_INTERRUPTED, immediately=True)
+        message = "\nstopped; the same command resumes from the newest checkpoint, if there is one"
+        distributed.exit_process(message, EXIT_INTERRUPTED, immediately=True)
     except Exception:
         if not distributed.is_multi_process():
             raise

@@ -1,4 +1,4 @@
-"""`--mode=sample`: fills the gaps of prompts, and writes a page that shows every step."""
+"""Fills the gaps of prompts and writes a page that shows every step: `--mode=sample`."""
 
 import logging
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ def run(
 ) -> epath.Path:
     """Fill the gaps of each prompt several times, and return the path of the page.
 
-    The page shows every step, and a film strip shows some steps of the first document. The finished
-    documents are logged, and for edited documents the edits.
+    The page shows every step, and a film strip shows some steps of the first document. The function
+    logs the finished documents. With `edit` it also logs the edits.
 
     Args:
         system: system of the run in `folder`.
@@ -41,7 +41,7 @@ def run(
         output: folder where the page is written; None for `folder`.
 
     Raises:
-        UserError: there is no checkpoint, or a prompt is wrong.
+        UserError: the folder has no checkpoint, or a prompt is wrong.
     """
     generator = generate.Generator(system, evaluate.load_ema_params(system, folder))
     path = (output or folder) / workdir.SAMPLES_PAGE
@@ -52,13 +52,13 @@ class PreviewWriter:
     """Writes pages of the configured prompts during training: `previews/<step>.html`."""
 
     def __init__(self, system: system_lib.System, folder: epath.Path) -> None:
-        """Prepare previews of the run in `folder`; the first one compiles."""
+        """Prepare previews of the run in `folder`; the first preview compiles the program."""
         self._generator = generate.Generator(system, None)
         self._folder = folder
         self._prompts = system.config.sampling.prompts
 
     def __call__(self, step: int, params: PyTree) -> None:
-        """Write the page of the parameters after a step."""
+        """Write a page of samples from the EMA parameters after a step."""
         (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
         path = self._folder / workdir.PREVIEWS / f"{step}.html"
         _generate_page(self._generator.with_params(params), self._folder, path, self._prompts)
@@ -75,23 +75,27 @@ def _generate_page(
     system = generator.system
     config = system.config
     samples = config.sampling.num_samples
-    given = parse_prompts(system, prompts, edit=edit)
-    repeated = [document for document in given for _ in range(samples)]
-    shown = [text for text in prompts for _ in range(samples)]
+    documents = parse_prompts(system, prompts, edit=edit)
+    repeated = [document for document in documents for _ in range(samples)]
+    prompt_texts = [text for text in prompts for _ in range(samples)]
     grid = evaluate.time_grid(system, generator.params)
     plan = sampling.sampling_plan(config, system.paradigm, grid, edit=edit)
-    passes = 0
-    batch = generate.padded_batch_size(system.mesh, len(repeated), config.evaluation.batch_size)
-    stories = []
-    for made in generator(repeated, plan, seed=config.sampling.seed, batch=batch):
-        here = slice(len(stories), len(stories) + len(made.documents))
-        titles = [f"{n + 1}" for n in range(here.start, here.stop)]
-        stories += from_samples.build_views(system.layout, made.trajectory, titles, shown[here])
-        passes = max(passes, made.nfe)
-        _log_documents(system.layout, shown[here], repeated[here], made, edit=edit)
+    max_nfe = 0
+    batch_size = generate.padded_batch_size(
+        system.mesh, len(repeated), config.evaluation.batch_size
+    )
+    views = []
+    for generated in generator(repeated, plan, seed=config.sampling.seed, batch=batch_size):
+        rows = slice(len(views), len(views) + len(generated.documents))
+        titles = [f"{n + 1}" for n in range(rows.start, rows.stop)]
+        views += from_samples.build_views(
+            system.layout, generated.trajectory, titles, prompt_texts[rows]
+        )
+        max_nfe = max(max_nfe, generated.nfe)
+        _log_documents(system.layout, prompt_texts[rows], repeated[rows], generated, edit=edit)
     if distributed.is_primary():
-        _write_page(system, folder, path, stories, passes, edit=edit)
-    logging.info("%d documents, at most %d forward passes per batch.", len(stories), passes)
+        _write_page(system, folder, path, views, max_nfe, edit=edit)
+    logging.info("%d documents, at most %d forward passes per batch.", len(views), max_nfe)
     return path
 
 
@@ -107,8 +111,8 @@ def _write_page(
     """Write the page, and the film strip next to it."""
     config = system.config
     last = len(views[0].frames) - 1
-    moments = [round(i * last / (FILMSTRIP_ROWS - 1)) for i in range(FILMSTRIP_ROWS)]
-    contact_sheet.write_filmstrip(path.with_suffix(".png"), views[0], moments)
+    frames = [round(i * last / (FILMSTRIP_ROWS - 1)) for i in range(FILMSTRIP_ROWS)]
+    contact_sheet.write_filmstrip(path.with_suffix(".png"), views[0], frames)
     page.write(
         path,
         views,
@@ -123,10 +127,10 @@ def _write_page(
 def parse_prompts(
     system: system_lib.System, prompts: Sequence[str], *, edit: bool = False
 ) -> list[Document]:
-    """Parse the prompts, check that they fit the canvas, and warn of words that are unknown.
+    """Parse the prompts, check that they fit the canvas, and log warnings about unknown words.
 
     Raises:
-        UserError: there is no prompt, a prompt is wrong or too long, or the model cannot edit.
+        UserError: `prompts` is empty, a prompt is wrong or too long, or the model cannot edit.
     """
     if not prompts:
         raise UserError("sampling.prompts is empty. Give a prompt there or with --prompt.")
@@ -147,17 +151,15 @@ def _log_documents(
     edit: bool,
 ) -> None:
     """Log the generated documents of a batch with their prompts."""
-    everything = zip(
-        prompts, prompt_documents, generated.documents, generated.truncated, strict=True
-    )
-    for text, before, document, full in everything:
+    rows = zip(prompts, prompt_documents, generated.documents, generated.truncated, strict=True)
+    for text, before, document, is_truncated in rows:
         logging.info("%s  ->  %s", text, prompt.format(document))
         if edit:
             _log_edits(layout, before, document)
-        if full:
+        if is_truncated:
             logging.warning(
                 "The document above filled its canvas of data.sequence_length=%d slots, which "
-                "include those of deleted items; insertions that did not fit were left out.",
+                "include the slots of deleted items. Insertions that did not fit were left out.",
                 layout.length,
             )
 

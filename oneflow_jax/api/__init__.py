@@ -1,1 +1,1 @@
-"""Python interface; its public names are exported by `oneflow_jax`. See docs/python.md."""
+"""The Python interface. The package `oneflow_jax` exports its public names; see docs/python.md."""

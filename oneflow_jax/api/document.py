@@ -28,7 +28,9 @@ DOCUMENT = Gap("document")
 
 
 def text(tokens: int) -> Gap:
-    """Return a gap for generated text of `tokens` tokens; with `TEXT` the model chooses the length.
+    """Return a gap for generated text of exactly `tokens` tokens.
+
+    In a gap `TEXT` the model chooses the number of tokens.
 
     Raises:
         UserError: `tokens` is not a positive integer.
@@ -73,7 +75,7 @@ class Document:
         return tuple(part for part in self.parts if isinstance(part, PIL.Image.Image))
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Write one self-contained HTML file and return its path; missing folders are created.
+        """Write one self-contained HTML file, create missing folders, and return the file's path.
 
         Raises:
             UserError: the file name does not end in .html.
@@ -101,8 +103,8 @@ class EditResult(Document):
     """A document after editing.
 
     Attributes:
-        edits: the changes in reading order. Each has the content before (`old`) and after (`new`)
-            the edit; its `str` is one line.
+        edits: the changes in reading order. A change has the content before (`old`) and after
+            (`new`) the edit, and its `str` is one line.
     """
 
     edits: tuple[Edit, ...] = dataclasses.field(default=(), compare=False)
@@ -110,7 +112,7 @@ class EditResult(Document):
 
 Prompt = Document | prompt.PromptPart | Sequence[prompt.PromptPart]
 """A prompt: a string in prompt syntax such as "a tiger: <image>", an image, a gap, a list of
-those that are not all strings, or a `Document`."""
+strings, images and gaps that are not all strings, or a `Document`."""
 
 
 def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:
@@ -128,11 +130,11 @@ def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:
 
 def to_public(parts: Sequence[inner.Part]) -> tuple[Part, ...]:
     """Convert the parts of a finished document to strings and Pillow images; drop empty text."""
-    seen = [
+    converted = [
         part.text if isinstance(part, inner.Text) else PIL.Image.fromarray(part.pixels)
         for part in parts
     ]
-    return tuple(part for part in seen if part != "")
+    return tuple(part for part in converted if part != "")
 
 
 def _check_part(part: object) -> Part:

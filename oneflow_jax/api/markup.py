@@ -14,12 +14,12 @@ def render_parts(parts: Iterable[str | PIL.Image.Image | Gap]) -> str:
 
 
 def render_page(title: str, body: str) -> str:
-    """Render a complete HTML page; `body` is inserted as it is."""
+    """Render a complete HTML page; the HTML in `body` is inserted without escaping."""
     return templates.render("document_page.html", title=title, body=body)
 
 
 def _name_kind(part: str | PIL.Image.Image | Gap) -> str:
-    """Return the kind of a part that the template tells apart."""
+    """Return the kind of a part as the template names it: "image", "gap" or "text"."""
     if isinstance(part, PIL.Image.Image):
         return "image"
     return "gap" if isinstance(part, Gap) else "text"

@@ -27,7 +27,10 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
 
 MAX_SAMPLES = 1_000_000
-"""Most documents of one call; their prompts are laid out before the first one is generated."""
+"""Maximum number of documents in one call.
+
+All prompts of a call are laid out in memory before the first document is generated.
+"""
 
 ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 
@@ -35,12 +38,12 @@ ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> "Model":
     """Load the model of a run: the EMA parameters of its newest checkpoint, on all devices.
 
-    Nothing is written to the folder, which may be read-only. Training in it must wait while the
-    parameters are read.
+    `load` writes nothing to the folder, which may be read-only. While `load` reads the parameters,
+    training on this machine cannot start in the folder.
 
     Args:
-        path: folder of the run (its `--workdir`), local or gs://; `PRETRAINED`, the small model
-            that is part of this package; or the folder of another export of `--mode=export`.
+        path: folder of the run (its `--workdir`), local or gs://; folder that `--mode=export`
+            wrote; or `PRETRAINED`, the small model that is part of this package.
         config: overrides of the run's configuration by full key. Examples:
             `{"sampling.steps": 8}` changes a default of sampling, `{"mesh.fsdp": 4}` shards
             parameters that do not fit one device, and `{"platform": "any"}` loads a model that was
@@ -60,13 +63,13 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     if not workdir.has_checkpoints(folder):
         raise UserError(f"workdir={folder}: no checkpoint. Train first, with --mode=train.")
     saved.mesh.update(ALL_DEVICES_MESH)
-    given = ways.override_config(saved, config or {})
-    system_lib.check_platform(given)
+    run_config = ways.override_config(saved, config or {})
+    system_lib.check_platform(run_config)
     with workdir.read_lock(folder):
-        workdir.check_config(folder, given, may_write=False)
+        workdir.check_config(folder, run_config, may_write=False)
         if (config or {}).get("compilation_cache"):
             host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
-        system = system_lib.system(_inference_config(given), folder, "sample")
+        system = system_lib.system(_inference_config(run_config), folder, "sample")
         return Model(system, evaluate.load_ema_params(system, folder))
 
 
@@ -88,13 +91,13 @@ class Model:
 
     @property
     def config(self) -> ml_collections.ConfigDict:
-        """A copy of the run's configuration, with the overrides that `load` was given."""
+        """A copy of the run's configuration, with the overrides that were passed to `load`."""
         return self._system.config.copy_and_resolve_references()
 
     def generate(
         self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]
     ) -> list[Document]:
-        """Fill the gaps of one prompt; return `samples` documents.
+        """Fill the gaps of one prompt `samples` times, and return the documents.
 
         Raises:
             UserError: the prompt or an option is invalid.
@@ -105,7 +108,7 @@ class Model:
     def generate_batch(
         self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[Document]:
-        """Fill the gaps of several prompts; return one document for each.
+        """Fill the gaps of several prompts, and return one document per prompt.
 
         Each document depends on the seed and on the index of its prompt in the list. More than
         `evaluation.batch_size` prompts are processed in several batches.
@@ -125,7 +128,8 @@ class Model:
         Args:
             document: document without gaps; any part of it may change.
             start: time t at which sampling starts from the document, above 0 and below 1. The
-                closer to 0, the more changes. The default is `sampling.edit_start`.
+                closer `start` is to 0, the more the document changes. The default is
+                `sampling.edit_start`.
             **options: see `SamplingOptions`.
 
         Raises:
@@ -134,17 +138,18 @@ class Model:
         """
         before = self._to_internal(document)
         config = ways.apply_options(self._system.config, options, start)
-        (made,) = self._generate_batches([before], config, edit=True)
-        (after,) = made.documents
+        (batch,) = self._generate_batches([before], config, edit=True)
+        (after,) = batch.documents
         changes = generation.diff_documents(self._system.layout, before, after)
-        return EditResult(to_public(after.parts), made.nfe, made.truncated[0], tuple(changes))
+        return EditResult(to_public(after.parts), batch.nfe, batch.truncated[0], tuple(changes))
 
     def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[SamplingStep]:
-        """Fill the gaps of one prompt and yield every sampling step; the last is the result.
+        """Fill the gaps of one prompt and yield every sampling step; the last step has the result.
 
-        All steps run on the device as one program, so the first step is yielded only after the last
-        one is computed: the steps show how the document was generated, but not earlier. The
-        document equals that of `generate` with the same options.
+        All steps run on the device as one program, so `stream` yields the first step only after the
+        last step is computed. The steps show how the document was generated, but do not arrive
+        earlier than the result of `generate`. The last step has the same document as `generate`
+        with the same options.
 
         Raises:
             UserError: the prompt or an option is invalid; raised by the call itself, before the
@@ -158,7 +163,7 @@ class Model:
     def list_warnings(self, prompt: Prompt) -> list[str]:
         """List the letters and words of a prompt that the tokenizer does not know.
 
-        All methods log these warnings, each only once.
+        The methods that generate or edit also log these warnings, each warning only once.
 
         Raises:
             UserError: the prompt is invalid.
@@ -167,11 +172,11 @@ class Model:
         return spelling.list_warnings(self._system.layout.vocab, document)
 
     def _iter_steps(self, batches: Iterator[generation.GeneratedBatch]) -> Iterator[SamplingStep]:
-        (made,) = batches
-        (told,) = from_samples.build_views(self._system.layout, made.trajectory, [""], [""])
-        for frame in told.frames[:-1]:
+        (batch,) = batches
+        (view,) = from_samples.build_views(self._system.layout, batch.trajectory, [""], [""])
+        for frame in view.frames[:-1]:
             yield states.from_frame(frame)
-        yield states.from_frame(told.frames[-1], _to_documents(made)[0])
+        yield states.from_frame(view.frames[-1], _to_documents(batch)[0])
 
     def _to_internal(self, prompt: Prompt) -> inner.Document:
         document = to_internal(prompt, self._system.layout.codec.pixels)
@@ -184,8 +189,8 @@ class Model:
         config = ways.apply_options(self._system.config, options)
         return [
             document
-            for made in self._generate_batches(documents, config)
-            for document in _to_documents(made)
+            for batch in self._generate_batches(documents, config)
+            for document in _to_documents(batch)
         ]
 
     def _generate_batches(
@@ -196,10 +201,10 @@ class Model:
         edit: bool = False,
         return_trajectory: bool = False,
     ) -> Iterator[generation.GeneratedBatch]:
-        """Return an iterator that generates the batches lazily; check the plan immediately."""
+        """Check the sampling plan, and return an iterator that generates each batch on demand."""
         system = self._system
-        named = config.sampling.time_grid
-        grid = self._learned_grid if named == sampling.LEARNED_GRID else named
+        grid_name = config.sampling.time_grid
+        grid = self._learned_grid if grid_name == sampling.LEARNED_GRID else grid_name
         plan = sampling.sampling_plan(
             config, system.paradigm, grid, edit=edit, return_trajectory=return_trajectory
         )
@@ -210,7 +215,7 @@ class Model:
 
     @functools.cached_property
     def _learned_grid(self) -> time_grids.GridSpec:
-        """The learned time grid; measured only once because each grid compiles a program."""
+        """The learned time grid, estimated only once because each grid compiles a program."""
         config = ways.override_config(
             self._system.config, {"sampling.time_grid": sampling.LEARNED_GRID}
         )
@@ -227,8 +232,8 @@ def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
     changed = config.copy_and_resolve_references()
     devices = jax.device_count()
     changed.grad_accum_steps = 1
-    for given in (changed, changed.evaluation):
-        given.batch_size = -(-given.batch_size // devices) * devices
+    for section in (changed, changed.evaluation):
+        section.batch_size = -(-section.batch_size // devices) * devices
     changed.evaluation.update(
         {"nfe": (), "full_metrics": False, "inception_weights": "", "clip_dir": ""}
     )
@@ -237,6 +242,6 @@ def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
 
 def _to_documents(batch: generation.GeneratedBatch) -> list[Document]:
     return [
-        Document(to_public(document.parts), batch.nfe, full)
-        for document, full in zip(batch.documents, batch.truncated, strict=True)
+        Document(to_public(document.parts), batch.nfe, truncated)
+        for document, truncated in zip(batch.documents, batch.truncated, strict=True)
     ]

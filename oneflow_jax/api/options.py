@@ -23,8 +23,8 @@ class SamplingOptions(TypedDict, total=False):
             (docs/oneflow.md). Paradigms with discrete text only support "euler".
         time_grid: spacing of the steps: "uniform", "cosine", "sine" or "learned". The first call
             with "learned" derives the spacing from losses on training documents.
-        image_guidance_scale: scale of classifier-free guidance of images by text. 1 disables it;
-            any other value adds one forward pass to each step.
+        image_guidance_scale: scale of classifier-free guidance of images by text. 1 disables
+            guidance; any other value adds one forward pass to each step.
         text_guidance_scale: scale of classifier-free guidance of text by images.
         temperature, top_p, top_k: parameters of token sampling, for paradigms that sample tokens.
         unmask_order: order in which mask_flow unmasks tokens, "random" or "confidence".

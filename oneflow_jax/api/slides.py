@@ -13,7 +13,7 @@ from oneflow_jax.viewer import fonts, templates, trajectory
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryViewer:
-    """HTML viewer with one slider over all sampling steps of a document; notebooks display it.
+    """HTML viewer of a document with a slider over all sampling steps, displayed by notebooks.
 
     Tokens become more opaque with their confidence. Each image x_t is shown next to its x1
     prediction.
@@ -62,16 +62,16 @@ def _describe_parts(frame: trajectory.Frame) -> list[tuple[str, object]]:
 
 
 def _color_token(token: trajectory.TokenView) -> _ColoredToken:
-    """Color a token by its confidence; a given token has a color of its own."""
-    sure = token.opacity()
-    ink = fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, sure)
-    color = fonts.GIVEN_COLOR if token.given else f"rgb{ink}"
-    return _ColoredToken(token.text, color, "transparent" if sure > 0.5 else fonts.MASK_COLOR)
+    """Color a generated token by its confidence, and a given token in `fonts.GIVEN_COLOR`."""
+    opacity = token.opacity()
+    text_rgb = fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, opacity)
+    color = fonts.GIVEN_COLOR if token.given else f"rgb{text_rgb}"
+    return _ColoredToken(token.text, color, "transparent" if opacity > 0.5 else fonts.MASK_COLOR)
 
 
 def _caption_images(view: trajectory.ImageView) -> dict[str, PIL.Image.Image]:
-    """Return the state of an image and, if the model predicts it, the prediction."""
-    shown = {"state x_t": PIL.Image.fromarray(view.x_t)}
+    """Return the state x_t of an image and, if the model predicts the image, the prediction."""
+    images = {"state x_t": PIL.Image.fromarray(view.x_t)}
     if view.x1_hat is not None and not view.given:
-        shown["x1 prediction"] = PIL.Image.fromarray(view.x1_hat)
-    return shown
+        images["x1 prediction"] = PIL.Image.fromarray(view.x1_hat)
+    return images

@@ -16,7 +16,7 @@ class SamplingStep:
     """A document at one step.
 
     Attributes:
-        t: global time, from 0 (only the given parts are clean) to 1 (finished).
+        t: global time, from 0 (only the given parts are clean) to 1 (all parts are clean).
         document: the document at this step, with the x1 predictions of its images; masked tokens
             are `▒`.
         noisy_images: the decoded states x_t of the images of `document`.
@@ -33,8 +33,8 @@ class SamplingStep:
     @property
     def confidence(self) -> float:
         """Mean confidence of the generated tokens, 0 to 1; 1 if no token is generated."""
-        every = [word.confidence for word in self.tokens if not word.given]
-        return sum(every) / len(every) if every else 1.0
+        confidences = [token.confidence for token in self.tokens if not token.given]
+        return sum(confidences) / len(confidences) if confidences else 1.0
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks show."""
@@ -42,27 +42,29 @@ class SamplingStep:
 
 
 def from_frame(frame: trajectory.Frame, document: Document | None = None) -> SamplingStep:
-    """Convert a frame to a sampling step; `document` is the result if the frame is the last one."""
+    """Convert a frame to a sampling step; the last frame comes with the finished `document`."""
     return SamplingStep(
         t=frame.time,
         document=document or Document(_to_parts(frame)),
-        noisy_images=tuple(PIL.Image.fromarray(picture.x_t) for picture in frame.images()),
+        noisy_images=tuple(PIL.Image.fromarray(image.x_t) for image in frame.images()),
         tokens=frame.tokens(),
         frame=frame,
     )
 
 
 def _to_parts(frame: trajectory.Frame) -> tuple[Part, ...]:
-    seen = [
+    parts = [
         _read_tokens(part)
         if isinstance(part, trajectory.TextSpan)
         else PIL.Image.fromarray(part.x_t if part.x1_hat is None else part.x1_hat)
         for part in frame.parts
     ]
-    return tuple(part for part in seen if part != "")
+    return tuple(part for part in parts if part != "")
 
 
 def _read_tokens(span: trajectory.TextSpan) -> str:
     hidden = f" {MASK_SYMBOL}"
-    pieces = [word.text if word.given or word.confidence > 0 else hidden for word in span.tokens]
+    pieces = [
+        token.text if token.given or token.confidence > 0 else hidden for token in span.tokens
+    ]
     return "".join(pieces).strip()

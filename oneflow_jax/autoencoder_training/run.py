@@ -89,18 +89,18 @@ def evaluate(system: AutoencoderSystem, folder: epath.Path) -> dict[str, float]:
         UserError: the folder has no trained autoencoder yet.
     """
     autoencoder = _load_autoencoder(folder)
-    shown = system.images("heldout", system.config.evaluation.num_samples)
-    rebuilt = autoencoder.decode(autoencoder.encode(shown))
-    seen = system.images("train", system.config.evaluation.pca_images)
-    figures = metrics_lib.measure(autoencoder, shown, rebuilt, seen)
+    images = system.images("heldout", system.config.evaluation.num_samples)
+    reconstructions = autoencoder.decode(autoencoder.encode(images))
+    training_images = system.images("train", system.config.evaluation.pca_images)
+    figures = metrics_lib.measure(autoencoder, images, reconstructions, training_images)
     text = json.dumps(figures, indent=2, sort_keys=True) + "\n"
     workdir.write_atomically(folder / workdir.EVALUATION, text)
     from_emoji = system.config.source.name == "emoji"
     _write_page(
         system,
         folder,
-        shown[:MAX_IMAGES],
-        rebuilt[:MAX_IMAGES],
+        images[:MAX_IMAGES],
+        reconstructions[:MAX_IMAGES],
         figures,
         description="that were not used for training",
         notes=[PCA_NOTE, *([emoji_concepts.ATTRIBUTION] if from_emoji else [])],
@@ -125,12 +125,18 @@ def reconstruct_prompts(
     images = [picture for _, picture in named]
     if not images:
         raise UserError('Give images to reconstruct: --prompt="<image:cat.png>".')
-    shown = np.stack(images)
-    rebuilt = autoencoder.decode(autoencoder.encode(shown))
-    figures = metrics_lib.pairwise_metrics(shown, rebuilt)
+    originals = np.stack(images)
+    reconstructions = autoencoder.decode(autoencoder.encode(originals))
+    figures = metrics_lib.pairwise_metrics(originals, reconstructions)
     names = [f"{text}: " for text, _ in named]
     return _write_page(
-        system, folder, shown, rebuilt, figures, description="from the prompts", names=names
+        system,
+        folder,
+        originals,
+        reconstructions,
+        figures,
+        description="from the prompts",
+        names=names,
     )
 
 

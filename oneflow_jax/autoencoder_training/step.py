@@ -55,8 +55,8 @@ def train_step(
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], PyTree]:
         keys, pixels = part
         both = jax.vmap(jax.random.split)(keys)
-        shown = jax.vmap(random_flip)(both[:, 0], from_uint8(pixels))
-        sums, seen = objective.loss_sums(params, both[:, 1], shown)
+        flipped = jax.vmap(random_flip)(both[:, 0], from_uint8(pixels))
+        sums, seen = objective.loss_sums(params, both[:, 1], flipped)
         return sum(w * sums[k].total / rows for k, w in objective.weights), (sums, seen)
 
     state, logged, seen = update.accumulate_and_apply(

@@ -1,4 +1,4 @@
-"""Adaptation of a configuration to the topology for which it is compiled."""
+"""Adaptation of a configuration to the topology for which its programs are compiled."""
 
 import logging
 import math

@@ -87,7 +87,7 @@ class System:
         return state
 
     def train_batches(self) -> streams.BatchStreams:
-        """Return the endless stream of training batches, which are on the devices."""
+        """Return the endless stream of training batches, as arrays on the devices."""
         config = self.config
         return pipeline.image_batches(
             self.source("train"),
@@ -116,14 +116,14 @@ class System:
 
     def eval_losses(self) -> Callable[[PyTree], dict[str, float]]:
         """Return a function from parameters to the PSNR of held-out images."""
-        given = self.config.evaluation
-        shown = self.images("heldout", given.num_samples)
+        eval_config = self.config.evaluation
+        heldout_images = self.images("heldout", eval_config.num_samples)
         return functools.partial(
-            metrics.heldout_psnr, self.objective.model, shown, given.batch_size
+            metrics.heldout_psnr, self.objective.model, heldout_images, eval_config.batch_size
         )
 
     def source(self, split: str) -> sources.Source:
-        """Open a split of the data set; prepare it first if necessary."""
+        """Open a split of the data set, and prepare the data set first if necessary."""
         config = self.config
         return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
 
@@ -133,18 +133,18 @@ class System:
         Raises:
             UserError: the split has no images, or an image has another size than `data.pixels`.
         """
-        found: dict[bytes, np.ndarray] = {}
+        distinct: dict[bytes, np.ndarray] = {}
         documents = self.source(split)
         for index in range(len(documents)):
-            for picture in pipeline.check_image_size(self.config.data.pixels, documents[index]):
-                found.setdefault(picture.tobytes(), picture)
-            if len(found) >= count:
+            for image in pipeline.check_image_size(self.config.data.pixels, documents[index]):
+                distinct.setdefault(image.tobytes(), image)
+            if len(distinct) >= count:
                 break
-        if not found:
+        if not distinct:
             raise UserError(
                 f"source.name={self.config.source.name}: the split {split!r} has no images."
             )
-        return np.stack(list(found.values())[:count])
+        return np.stack(list(distinct.values())[:count])
 
 
 def system(config: ml_collections.ConfigDict, for_training: bool = True) -> System:
@@ -152,8 +152,8 @@ def system(config: ml_collections.ConfigDict, for_training: bool = True) -> Syst
 
     Args:
         config: configuration of the run.
-        for_training: whether the run trains. If not, the loss terms, whose networks only training
-            needs, are left out.
+        for_training: whether the run trains. If not, the system has no loss terms, because only
+            training needs their networks.
 
     Raises:
         UserError: a value of the configuration is invalid, or values contradict each other.
@@ -203,32 +203,32 @@ def architecture(config: ml_collections.ConfigDict) -> Architecture:
 def _make_objective(
     config: ml_collections.ConfigDict, shape: Architecture, for_training: bool
 ) -> objectives.Objective:
-    given = config.objective
+    section = config.objective
     needed = OBJECTIVE_KEYS[shape.kind]
-    missing = [name for name in needed if name not in given]
+    missing = [name for name in needed if name not in section]
     if missing:
         raise UserError(
             f"autoencoder.kind={shape.kind!r} needs objective.{missing[0]}, which is missing. Use "
             "configs/codec.py:kl for AutoencoderKL, or configs/codec.py:vq for VQModel."
         )
-    compared = _make_loss_terms(config) if for_training else ()
+    terms = _make_loss_terms(config) if for_training else ()
     if shape.kind == "AutoencoderKL":
-        return objectives.KL(kl.AutoencoderKL(shape), compared, given.kl_weight)
+        return objectives.KL(kl.AutoencoderKL(shape), terms, section.kl_weight)
     return objectives.VQ(
         vq.VQModel(shape),
-        compared,
-        codebook_weight=given.codebook_weight,
-        commitment_weight=given.commitment_weight,
-        entropy_weight=given.entropy_weight,
-        dead_code_restart_prob=given.dead_code_restart_prob,
+        terms,
+        codebook_weight=section.codebook_weight,
+        commitment_weight=section.commitment_weight,
+        entropy_weight=section.entropy_weight,
+        dead_code_restart_prob=section.dead_code_restart_prob,
     )
 
 
 def _make_loss_terms(config: ml_collections.ConfigDict) -> tuple[loss_terms.LossTerm, ...]:
     weight, pixels = config.objective.perceptual_weight, config.data.pixels
-    squares = loss_terms.SquaredError(weight=1.0)
+    squared_error = loss_terms.SquaredError(weight=1.0)
     if weight == 0:
-        return (squares,)
+        return (squared_error,)
     if pixels < lpips.MIN_IMAGE_SIZE:
         raise UserError(
             f"objective.perceptual_weight={weight}: LPIPS needs images of {lpips.MIN_IMAGE_SIZE} "
@@ -240,4 +240,4 @@ def _make_loss_terms(config: ml_collections.ConfigDict) -> tuple[loss_terms.Loss
         raise UserError(
             f"objective.perceptual_weight={weight}: {error} (Or set the weight to 0.)"
         ) from error
-    return (squares, loss_terms.Perceptual(weight, network))
+    return (squared_error, loss_terms.Perceptual(weight, network))

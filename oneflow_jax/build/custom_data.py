@@ -1,4 +1,4 @@
-"""Prepared custom data of a run: up to date with its source, and the same in the whole process."""
+"""Prepared custom data of a run: up to date with its source, and fixed within one process."""
 
 import json
 import logging
@@ -19,12 +19,12 @@ from oneflow_jax.runtime import distributed, workdir
 _OPENED: dict[tuple[Settings, str], PreparedData] = {}
 """Prepared data that this process uses, by settings and `data.dir`.
 
-A process keeps what it began with: training and evaluation read the same documents even if files
-change while it runs. `update` looks at the files again.
+A process keeps the data that it opened first, so training and evaluation read the same documents
+even if the user's files change while the process runs. Only `update` reads the files again.
 """
 
 _LOCKS: list[object] = []
-"""Locks of all prepared data that this process has opened; they end with the process."""
+"""Locks of all prepared data that this process has opened, held until the process ends."""
 
 
 def is_custom(config: ml_collections.ConfigDict) -> bool:
@@ -33,7 +33,7 @@ def is_custom(config: ml_collections.ConfigDict) -> bool:
 
 
 def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
-    """Return the prepared data of this process; bring it up to date at the first call.
+    """Return the prepared data of this process; the first call brings the data up to date.
 
     Raises:
         UserError: the data does not exist or cannot be used.
@@ -48,10 +48,10 @@ def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
 
 
 def source_id(config: ml_collections.ConfigDict) -> str:
-    """Return a name of files that are made from the source: it differs if the source does.
+    """Return a name for files that are made from the source; other source data has another name.
 
-    For custom data it contains the fingerprint of all files. The other data sets depend on their
-    settings alone.
+    For custom data the name contains the fingerprint of all files. For the other data sets it
+    contains a hash of their settings, which alone determine the documents.
     """
     if is_custom(config):
         return f"{config.source.name}_{open_prepared(config).fingerprint[:16]}"
@@ -68,9 +68,10 @@ def update(
 ) -> None:
     """Bring prepared data up to date with its source, and compare it with the data of the run.
 
-    Before the first checkpoint, the tokenizer and the statistics that were made from other data are
-    deleted. After it, changed data is an error in the mode "evaluate" or "train" unless it is
-    accepted; the mode "prepare" only logs it.
+    Before the run's first checkpoint, the function deletes a tokenizer and statistics of latents
+    that were made from other data. After the first checkpoint, changed data is an error in the
+    modes "evaluate" and "train" unless `accept_changes` is True. The mode "prepare" only logs a
+    warning.
 
     Raises:
         UserError: the data cannot be used, differs from that of the run, or differs between hosts.
@@ -95,7 +96,7 @@ def update(
 def _check_run(
     config: ml_collections.ConfigDict, folder: epath.Path, prepared: PreparedData, accepted: bool
 ) -> None:
-    """Compare the data with that of the run in the folder, if it has any."""
+    """Compare the prepared data with the data that the run in the folder has recorded, if any."""
     before = _read_record(folder)
     if before.get("fingerprint") == prepared.fingerprint:
         return
@@ -107,7 +108,7 @@ def _check_run(
     if not before and _same_path(config, folder):
         logging.warning(
             "--workdir=%s: the folder does not record which data the run was trained on. If the "
-            "files in source.path=%s have changed since, the run goes on with other data.",
+            "files in source.path=%s have changed since then, the run continues with new data.",
             folder,
             config.source.path,
         )
@@ -118,8 +119,8 @@ def _check_run(
     )
     if not accepted:
         raise UserError(
-            f"{message} The prepared data is up to date. Give --accept_changed_data to go on with "
-            "it, or choose another --workdir."
+            f"{message} The prepared data is up to date. Give --accept_changed_data to continue "
+            "with this data, or choose another --workdir."
         )
     logging.warning("%s", message)
 
@@ -153,7 +154,7 @@ def _read_record(folder: epath.Path) -> dict[str, Any]:
 
 
 def _record(folder: epath.Path, prepared: PreparedData) -> None:
-    """Note in the run's folder which data it uses."""
+    """Write to the run's folder which data the run uses."""
     values = {
         "fingerprint": prepared.fingerprint,
         "path": prepared.plan.settings.path,

@@ -23,17 +23,17 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, path_keys, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
-"""Splits that training and held-out losses read; an autoencoder codec reads them as latents."""
+"""Splits that training and held-out losses read; for an autoencoder codec, stored as latents."""
 
 READING_MODES = ("train", "prepare", "evaluate")
-"""Modes that read documents; the others need only the folder of the run."""
+"""Modes that read documents. The other modes need only the folder of the run."""
 
 TOKENIZER_TRAINING_DOCUMENTS = 20_000
 """Maximum number of documents that the tokenizer is trained on."""
 
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
-    """Return the documents of one split of the configured data set; prepare them if necessary."""
+    """Return the documents of one split of the configured data set, prepared if necessary."""
     if custom_data.is_custom(config):
         return prepare.open_folder(custom_data.open_prepared(config).folder, split)
     return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
@@ -48,23 +48,23 @@ def make_layout(
 ) -> layouts.Layout:
     """Build the layout, which converts documents to slots.
 
-    The run's folder keeps the tokenizer and, for an autoencoder codec, the statistics of its
-    latents. The first call creates both, and prepares the data.
+    The tokenizer and, for an autoencoder codec, the statistics of the latents are stored in the
+    run's folder. The first call creates these files and prepares the data.
 
     Args:
         config: the run's configuration.
         folder: the run's folder.
-        mode: what the run does; only the modes `READING_MODES` look at the user's own data.
-        accept_changed_data: whether a run that was trained on other data may go on.
+        mode: mode of the command line; only the modes `READING_MODES` read the user's own data.
+        accept_changed_data: whether a run that was trained on other data may continue.
 
     Raises:
         UserError: a value is wrong, or the codec or the data differs from that of the run.
     """
     if mode in READING_MODES:
         custom_data.update(config, folder, mode, accept_changes=accept_changed_data)
-    kept = _has_saved_inputs(config, folder)
+    has_inputs = _has_saved_inputs(config, folder)
     distributed.barrier()  # All processes check for the files before any process writes them.
-    if not kept:
+    if not has_inputs:
         with distributed.primary_first():
             open_split(config, "train")
     codec = _load_codec(config, folder)
@@ -82,7 +82,7 @@ def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> 
 def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
     """Return a layout with all sizes, but without data, tokenizer and statistics of latents.
 
-    It cannot encode text or decode images. The vocabulary has its maximum size.
+    This layout cannot encode text or decode images. The vocabulary has its maximum size.
 
     Raises:
         UserError: a value is wrong.
@@ -119,8 +119,8 @@ def prepare_data(config: ml_collections.ConfigDict, layout: layouts.Layout) -> s
     else:
         stored = _latent_dataset(config, codec)
         counts, where = stored.build_index().documents, stored.folder
-    told = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
-    return f"Prepared: {told}, in {where}"
+    summary = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
+    return f"Prepared: {summary}, in {where}"
 
 
 def open_pipeline_split(
@@ -128,17 +128,18 @@ def open_pipeline_split(
 ) -> sources.Source:
     """Return the documents of a split as the input pipeline reads them.
 
-    With an autoencoder codec they contain latents. Documents that are too long are split or dropped
-    by `data.overflow`; with "error" they are kept, and the pipeline raises an error.
+    With an autoencoder codec the documents contain latents. Documents that are too long are split
+    or dropped, as `data.overflow` says. With "error" the pipeline raises an error when it reads
+    one.
     """
     codec = layout.codec
     if isinstance(codec, patches.PatchCodec):
-        found = open_split(config, split)
+        source = open_split(config, split)
     else:
-        found = _latent_dataset(config, codec).open_split(split)
+        source = _latent_dataset(config, codec).open_split(split)
     if not _filters_length(config):
-        return found
-    return fitting.ChunkedSource(found, layout, chunk_counts(config, layout, split))
+        return source
+    return fitting.ChunkedSource(source, layout, chunk_counts(config, layout, split))
 
 
 def chunk_counts(
@@ -152,27 +153,29 @@ def chunk_counts(
         UserError: no document fits the sequence length.
     """
     source = custom_data.source_id(config)
-    made = (
+    key = (
         source, split, config.data.overflow, layout.length, layout.text_slots,
         layout.has_markers, layout.text_first, layout.codec.grid, layout.vocab.model,
     )  # fmt: skip
-    mark = splits.hash_bucket(repr(made), 16**8)
-    path = epath.Path(config.data.dir) / stale_data.CHUNK_COUNTS_DIR / f"{source}_{mark:08x}.npy"
+    key_hash = splits.hash_bucket(repr(key), 16**8)
+    path = (
+        epath.Path(config.data.dir) / stale_data.CHUNK_COUNTS_DIR / f"{source}_{key_hash:08x}.npy"
+    )
     with distributed.primary_first():
         if not path.exists():
-            counted = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
+            counts = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
-            np.save(file, counted)
+            np.save(file, counts)
             workdir.write_atomically(path, file.getvalue())
-    counted = np.load(io.BytesIO(path.read_bytes()))
-    if not counted.any():
+    counts = np.load(io.BytesIO(path.read_bytes()))
+    if not counts.any():
         raise UserError(
             f"data.sequence_length={layout.length}: no document of {split!r} fits with "
             f"data.overflow={config.data.overflow!r}. Increase data.sequence_length, or set "
             "data.overflow='split'."
         )
-    return counted
+    return counts
 
 
 def _filters_length(config: ml_collections.ConfigDict) -> bool:
@@ -192,26 +195,26 @@ def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
 
 def _codec_without_stats(config: ml_collections.ConfigDict) -> Codec:
     """Build the configured codec, without statistics of latents."""
-    given = config.codec.to_dict()
-    name = given.pop("name", None)
+    codec_args = config.codec.to_dict()
+    name = codec_args.pop("name", None)
     makers: dict[str, Callable[..., Codec]] = {
         "patches": patches.PatchCodec,
         "vae": _uncalibrated_codec,
         "vq": _vq_codec,
     }
     maker = paradigms.choose("codec.name", name, makers)
-    wanted = inspect.signature(maker).parameters.keys()
-    if given.keys() != wanted:
+    required = inspect.signature(maker).parameters.keys()
+    if codec_args.keys() != required:
         raise UserError(
-            f"codec.name={name!r} requires exactly the keys {', '.join(wanted)} of codec; "
-            f"missing: {', '.join(sorted(wanted - given.keys())) or 'none'}; unknown: "
-            f"{', '.join(sorted(given.keys() - wanted)) or 'none'}."
+            f"codec.name={name!r} requires exactly the keys {', '.join(required)} of codec; "
+            f"missing: {', '.join(sorted(required - codec_args.keys())) or 'none'}; unknown: "
+            f"{', '.join(sorted(codec_args.keys() - required)) or 'none'}."
         )
-    return maker(**given)
+    return maker(**codec_args)
 
 
 def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
-    """Build a latent codec with mean 0 and std 1, so that errors appear before data is encoded."""
+    """Build a latent codec with mean 0 and std 1, which finds errors before data is encoded."""
     autoencoder = _load_autoencoder(path)
     channels = autoencoder.architecture.channels
     zeros, ones = (0.0,) * channels, (1.0,) * channels
@@ -236,18 +239,18 @@ def _load_autoencoder(path: str) -> Autoencoder:
 def _load_latent_index(
     config: ml_collections.ConfigDict, folder: epath.Path, codec: LatentCodec | VQCodec
 ) -> latents.LatentIndex:
-    """Load the statistics of latents in the run's folder; create them at the first call.
+    """Load the statistics of latents from the run's folder; the first call creates the file.
 
-    The fingerprint in this file must be that of the codec.
+    The file also has the fingerprint of an autoencoder, which must be that of the codec.
     """
-    kept = folder / workdir.LATENTS
+    path = folder / workdir.LATENTS
     stored = _latent_dataset(config, codec)
-    known = kept.exists()
+    exists = path.exists()
     distributed.barrier()  # All processes check for the file before any process writes it.
-    if not known:
-        workdir.write_atomically(kept, stored.build_index().to_json())
+    if not exists:
+        workdir.write_atomically(path, stored.build_index().to_json())
         distributed.barrier()
-    return latents.read_index(kept, stored.autoencoder.fingerprint)
+    return latents.read_index(path, stored.autoencoder.fingerprint)
 
 
 def _latent_dataset(
@@ -272,15 +275,17 @@ def _load_or_train_vocab(
     The first call copies the tokenizer of `config.init_from`, or trains one on the training split.
     """
     path = folder / workdir.TOKENIZER
-    given = epath.Path(storage.expand_user(config.init_from, "init_from")) / workdir.TOKENIZER
-    if not path.exists() and config.init_from and given.exists():
-        workdir.write_atomically(path, given.read_bytes())
+    parent_tokenizer = (
+        epath.Path(storage.expand_user(config.init_from, "init_from")) / workdir.TOKENIZER
+    )
+    if not path.exists() and config.init_from and parent_tokenizer.exists():
+        workdir.write_atomically(path, parent_tokenizer.read_bytes())
     if not path.exists():
         documents = open_split(config, "train")
         count = min(len(documents), TOKENIZER_TRAINING_DOCUMENTS)
-        words = (documents[i].text() for i in range(count))
+        texts = (documents[i].text() for i in range(count))
         vocab = vocabs.train_sentencepiece(
-            words, config.data.vocab_size, config.data.character_coverage
+            texts, config.data.vocab_size, config.data.character_coverage
         )
         workdir.write_atomically(path, vocab.model)
     return vocabs.Vocab.load(path, num_codes)

@@ -33,7 +33,7 @@ from oneflow_jax.runtime import distributed
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Check the settings of evaluation, so that errors appear before training.
+    """Check the settings of evaluation, which would otherwise raise errors only after training.
 
     Raises:
         UserError: the suite is unknown, or its files or packages are missing.
@@ -80,22 +80,22 @@ def _digits_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> 
 def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
     settings = emoji_config(config)
     samples, train = config.evaluation.num_samples, data.open_split(config, "train")
-    several = data.open_split(config, "combinations") if settings.interleaved else ()
+    combinations = data.open_split(config, "combinations") if settings.interleaved else ()
     plain = emoji.make_suite(
         settings.load_concepts(),
         train if layout.variable_length else (),
-        several,
+        combinations,
         samples,
         variable_length=layout.variable_length,
     )
     if not config.evaluation.full_metrics:
         return plain
-    ours = (
+    templates = (
         ()
         if layout.variable_length
         else [layout_template(train[n], layout) for n in range(samples)]
     )
-    return full_suite.extend_suite(plain, reference_data(config), ours, samples)
+    return full_suite.extend_suite(plain, reference_data(config), templates, samples)
 
 
 def _emoji_styles_suite(
@@ -124,14 +124,14 @@ def _source_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
-    """Return the reference data of the full metrics: training documents, the last ones first."""
+    """Return the reference data of the full metrics, with the last training documents as `real`."""
     settings, train = emoji_config(config), data.open_split(config, "train")
     concepts = settings.load_concepts()
-    every = emoji_concepts.load(settings.pixels, None, settings.categories)
+    all_concepts = emoji_concepts.load(settings.pixels, None, settings.categories)
     count = len(train)
     return full_suite.ReferenceData(
         concepts=concepts,
-        heldout_concepts=[concept for concept in every if concept.held_out],
+        heldout_concepts=[concept for concept in all_concepts if concept.held_out],
         real=[train[count - 1 - n] for n in range(min(count, config.evaluation.num_samples))],
         train_texts=_training_texts(config.data.dir, config.source.to_json()),
         classifier=_image_classifier(config, concepts),
@@ -142,21 +142,21 @@ def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceDat
 
 @functools.lru_cache(maxsize=2)
 def _training_texts(data_dir: str, source: str) -> tuple[str, ...]:
-    """Return the text of all training documents; reading them takes some seconds."""
+    """Return the text of all training documents; reading them takes seconds."""
     train = sources.open_dataset(data_dir=data_dir, split="train", **json.loads(source))
     return tuple(train[n].text() for n in range(len(train)))
 
 
 def layout_template(document: Document, layout: layouts.Layout) -> Document:
-    """Return a document's layout: a gap for each image, and gaps of as many slots for its text."""
+    """Replace images by image gaps, and text by text gaps with the same number of slots."""
     parts: list[documents.Part] = []
     for run in documents.group_runs(document.parts):
         if not documents.is_text(run[0]):
             parts.append(Gap("image"))
             continue
         tokens = sum(len(layout.vocab.encode(part.text)) for part in run)
-        more = tokens // layout.text_slots * layout.text_slots
-        parts += [Gap("text", more)] if more else []
+        full_slots = tokens // layout.text_slots * layout.text_slots
+        parts += [Gap("text", full_slots)] if full_slots else []
         parts.append(Gap("text"))
     return Document(tuple(parts))
 
@@ -164,7 +164,7 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
 def _image_classifier(
     config: ml_collections.ConfigDict, concepts: Sequence[emoji_concepts.Concept]
 ) -> interleaved.ImageClassifier:
-    """Return the classifier of emoji images; its first call trains it or loads it from disk."""
+    """Return the classifier of emoji images, which its first call loads from disk or trains."""
     folder = pathlib.Path(config.data.dir) / "judges"
     path = folder / f"{emoji_config(config).name}.npz"
 
@@ -179,4 +179,4 @@ def _image_classifier(
             trained.save(path)
             return trained
 
-    return lambda pictures: judge().classify(pictures)
+    return lambda images: judge().classify(images)

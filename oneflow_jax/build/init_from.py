@@ -15,12 +15,12 @@ from oneflow_jax.training.train_state import TrainState
 
 
 def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Check that `config.init_from` fits the paradigm and that its run exists.
+    """Check that `config.init_from` fits the paradigm and is the folder of a run.
 
     The other run is not needed once the run in `folder` has a checkpoint.
 
     Raises:
-        UserError: the run does not exist, or the paradigm requires one and none is configured.
+        UserError: the run does not exist, or the paradigm requires a run and `init_from` is empty.
     """
     before, after = paradigms.TEXT_PRETRAINING
     if config.paradigm.name == after and not config.init_from:
@@ -36,7 +36,7 @@ def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -> TrainState:
     """Return the initial state with the EMA parameters of the run in `config.init_from`.
 
-    If that run trained a text model and this one adds images, the image tower is initialized as a
+    If that run trained a text model and this run adds images, the image tower is initialized as a
     copy of the text tower.
 
     Raises:
@@ -46,9 +46,9 @@ def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -
     if not config.init_from:
         return state
     folder = storage.resolve_path(config.init_from, "init_from")
-    kept = workdir.load_config(folder, field="init_from")
+    parent_config = workdir.load_config(folder, field="init_from")
     params = _load_ema(folder, state.params)
-    if (kept.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
+    if (parent_config.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
         params = two_tower.init_image_tower_from_text(params)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))

@@ -31,7 +31,7 @@ TWO_TOWER = ("language", "lmfusion")
 """Paradigms with separate parameters for text and for images."""
 
 TEXT_PRETRAINING = ("language", "lmfusion")
-"""The paradigm of a text model, and the one that initializes from it and adds images."""
+"""The paradigm of a text model, and the paradigm that adds images to this text model."""
 
 AUTOREGRESSIVE = ("transfusion", *TWO_TOWER, *USES_IMAGE_TOKENS)
 """Autoregressive paradigms, whose sequences have tokens that start images and end documents."""
@@ -40,7 +40,7 @@ TEXT_FIRST = ("dalle",)
 """Paradigms whose sequences have all text before all images."""
 
 VARIABLE_LENGTH = ("edit_flow", *AUTOREGRESSIVE)
-"""Paradigms whose text has any length, without a fixed number of slots."""
+"""Paradigms that generate text of any length instead of filling a fixed number of slots."""
 
 
 def paradigm(
@@ -70,7 +70,7 @@ def paradigm(
 
 
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
-    """Return the choice with the name `name`.
+    """Look up a choice by its name.
 
     Args:
         field: the key of the configuration, for the message.
@@ -116,7 +116,7 @@ def _mask_flow(
 def _edit_flow(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> edit_flow.EditFlow:
-    given = flow_kwargs(config, codec)
+    kwargs = flow_kwargs(config, codec)
     return edit_flow.EditFlow(
         token_space=edit.TokenSpace(
             vocab_size=vocab.padded_size(),
@@ -125,11 +125,12 @@ def _edit_flow(
             grid=codec.grid,
         ),
         time_coupling=time_couplings.TimeCoupling(
-            _probabilities(config, "time_coupling", time_couplings.NAMES), given.pop("time_sampler")
+            _probabilities(config, "time_coupling", time_couplings.NAMES),
+            kwargs.pop("time_sampler"),
         ),
         condition_on_text_time=config.paradigm.condition_on_text_time,
         weights=loss_weights(config, *edit_flow.LOSS_TERMS),
-        **given,
+        **kwargs,
     )
 
 
@@ -199,19 +200,21 @@ def _task_mixture(config: ml_collections.ConfigDict) -> tasks.TaskMixture:
 
 
 def flow_kwargs(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, Any]:
-    """Return the arguments that all paradigms with a flow of images have in common."""
-    given = config.paradigm
-    images: dict[str, Callable[[], predictions.PredictionType]] = {
-        "x1": lambda: predictions.X1Prediction(given.min_one_minus_t),
+    """Return the constructor arguments that all paradigms with a flow of images share."""
+    section = config.paradigm
+    prediction_types: dict[str, Callable[[], predictions.PredictionType]] = {
+        "x1": lambda: predictions.X1Prediction(section.min_one_minus_t),
         "velocity": predictions.VelocityPrediction,
     }
     return {
-        "image_prediction": choose("paradigm.image_prediction", given.image_prediction, images)(),
+        "image_prediction": choose(
+            "paradigm.image_prediction", section.image_prediction, prediction_types
+        )(),
         "channels": codec.channels,
         "task_mixture": _task_mixture(config),
         "time_sampler": choose(
-            "paradigm.time_sampler", given.time_sampler[0], time_samplers.TIME_SAMPLERS
-        )(*given.time_sampler[1:]),
+            "paradigm.time_sampler", section.time_sampler[0], time_samplers.TIME_SAMPLERS
+        )(*section.time_sampler[1:]),
     }
 
 

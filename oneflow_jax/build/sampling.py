@@ -12,18 +12,18 @@ LEARNED_GRID = "learned"
 
 
 def validate(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> None:
-    """Build every plan that sampling and evaluation need, so that errors appear before training.
+    """Build every plan that sampling and evaluation need, to raise their errors before training.
 
     Raises:
         UserError: a value is wrong or not supported by this paradigm.
     """
-    given = config.sampling.time_grid
-    spacing = "uniform" if given == LEARNED_GRID else given
+    time_grid = config.sampling.time_grid
+    spacing = "uniform" if time_grid == LEARNED_GRID else time_grid
     sampling_plan(config, paradigm, spacing)
     if paradigm.supports_editing:
         sampling_plan(config, paradigm, spacing, edit=True)
-    for passes in config.evaluation.nfe:
-        eval_plan(config, paradigm, passes, spacing)
+    for nfe in config.evaluation.nfe:
+        eval_plan(config, paradigm, nfe, spacing)
 
 
 def sampling_plan(
@@ -63,8 +63,8 @@ def eval_plan(
 ) -> SamplingPlan:
     """Build the plan with the most steps whose NFE is at most `nfe`.
 
-    All other settings are those for sampling. The plan's NFE may be below `nfe`, since a step takes
-    several forward passes with multi-stage solvers or guidance.
+    All other settings are those of `config.sampling`. The plan's NFE may be below `nfe`, because a
+    step with a multi-stage solver or with guidance takes several forward passes.
 
     Args:
         config: the run's configuration.
@@ -81,11 +81,11 @@ def eval_plan(
         if paradigm.nfe(plan) <= nfe:
             paradigm.validate(plan)
             return plan
-    given = config.sampling
+    options = config.sampling
     raise UserError(
-        f"evaluation.nfe={nfe}: one step of sampling.solver={given.solver!r} with "
-        f"sampling.image_guidance_scale={given.image_guidance_scale} and "
-        f"text_guidance_scale={given.text_guidance_scale} takes more forward passes. Increase "
+        f"evaluation.nfe={nfe}: one step of sampling.solver={options.solver!r} with "
+        f"sampling.image_guidance_scale={options.image_guidance_scale} and "
+        f"text_guidance_scale={options.text_guidance_scale} takes more forward passes. Increase "
         "evaluation.nfe."
     )
 
@@ -98,17 +98,17 @@ def _make_plan(
     edit: bool,
     return_trajectory: bool,
 ) -> SamplingPlan:
-    given = config.sampling
+    options = config.sampling
     return SamplingPlan(
-        ode.make_schedule(given.solver, steps, grid_spec, given.edit_start if edit else 0.0),
-        image_guidance_scale=float(given.image_guidance_scale),
-        text_guidance_scale=float(given.text_guidance_scale),
+        ode.make_schedule(options.solver, steps, grid_spec, options.edit_start if edit else 0.0),
+        image_guidance_scale=float(options.image_guidance_scale),
+        text_guidance_scale=float(options.text_guidance_scale),
         token_sampling=token_sampling.TokenSampling(
-            temperature=float(given.temperature),
-            top_p=float(given.top_p),
-            top_k=int(given.top_k),
-            unmask_order=given.unmask_order,
-            remask_prob=float(given.remask_prob),
+            temperature=float(options.temperature),
+            top_p=float(options.top_p),
+            top_k=int(options.top_k),
+            unmask_order=options.unmask_order,
+            remask_prob=float(options.remask_prob),
         ),
         return_trajectory=return_trajectory,
     )

@@ -1,4 +1,4 @@
-"""Prepared data that nothing uses any more: `--mode=clean` lists it, `--delete` deletes it."""
+"""Prepared data that is no longer used: `--mode=clean` lists it, and `--delete` deletes it."""
 
 import dataclasses
 import os
@@ -14,17 +14,17 @@ CHUNK_COUNTS_DIR = "fitted"
 
 @dataclasses.dataclass(frozen=True)
 class StaleItem:
-    """A folder or file of prepared data, and why nothing uses it."""
+    """A folder or file of prepared data, and the reason why it is no longer used."""
 
     path: pathlib.Path
     reason: str
 
     @property
     def size(self) -> int:
-        """Bytes that deleting it frees; files that newer data shares are not counted."""
+        """Bytes that deleting this item frees; files shared with newer data are not counted."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*")
         stats = [file.lstat() for file in files if file.is_file()]
-        return sum(found.st_size for found in stats if found.st_nlink == 1)
+        return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
 
     def __str__(self) -> str:
         """Return one line for the list."""
@@ -34,19 +34,19 @@ class StaleItem:
 def list_stale(data_dir: str) -> list[StaleItem]:
     """List everything in `data.dir` that was made from custom data and is no longer used.
 
-    Data that a process uses is not listed, nor the last data of a source, even if that source does
-    not exist any more.
+    The list contains neither data that a process is using, nor the newest data of any source. The
+    newest data is not listed even if the source itself no longer exists.
     """
     root = store.store_root(data_dir)
     live = _list_live(root)
-    found = list(_list_prepared(root, live))
+    items = list(_list_prepared(root, live))
     for folder in (LATENTS_DIR, CHUNK_COUNTS_DIR):
-        found += _list_derived(root.parent / folder, live)
-    return found
+        items += _list_derived(root.parent / folder, live)
+    return items
 
 
 def delete(items: Sequence[StaleItem]) -> int:
-    """Delete the items and return their number; data that has come into use is kept."""
+    """Delete the items that are still not in use, and return the number of deleted items."""
     for item in items:
         if item.path.is_file():
             item.path.unlink(missing_ok=True)
@@ -56,7 +56,7 @@ def delete(items: Sequence[StaleItem]) -> int:
 
 
 def _list_live(root: pathlib.Path) -> dict[pathlib.Path, str]:
-    """Map the folders of prepared data that are used to their fingerprints."""
+    """Return the folders of prepared data that are in use or newest, with their fingerprints."""
     pointers = [path for path in _list_folder(root) if path.suffix == ".json"]
     last = {root / store.read_pointer(path).get("folder", "") for path in pointers}
     live = {}
@@ -82,7 +82,7 @@ def _list_prepared(root: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterato
 
 
 def _list_derived(folder: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterator[StaleItem]:
-    """List latents or chunk counts whose documents are not used any more."""
+    """List latents or chunk counts of documents that are no longer used."""
     marks = {f"{manifest.DATASET_NAME}_{fingerprint[:16]}" for fingerprint in live.values()}
     for path in _list_folder(folder):
         source = "_".join(path.name.split("_")[:2])

@@ -1,8 +1,8 @@
 """Builder of a run's objects from its configuration.
 
-`build.data` builds data and codecs, `build.paradigms` paradigms, `build.sampling` sampling plans,
-and `build.autoencoder_system` the training of autoencoders. All other modules take typed objects
-instead of a configuration.
+The parts of a run have builders of their own: `build.data` for data and codecs, `build.paradigms`
+for paradigms, and `build.sampling` for sampling plans. `build.autoencoder_system` builds the
+training of autoencoders. All other modules take typed objects instead of a configuration.
 """
 
 import dataclasses
@@ -76,7 +76,8 @@ class System:
 
     def init_state(self, key: Key[Array, ""]) -> TrainState:
         """Return the initial state, boxed in linen's partitioning metadata."""
-        # The input has the rows of a batch because rows are sharded; only its shape matters.
+        # Only the shape of this input matters. It has the rows of a full batch because rows are
+        # sharded over devices.
         lengths = (self.config.batch_size, self.layout.length)
         view = NoisyCanvas(
             modality=jnp.zeros(lengths, jnp.int32),
@@ -94,8 +95,10 @@ class System:
 
     def train_batches(self) -> streams.BatchStreams:
         """Return the endless training batches, as arrays on the devices."""
-        given = self.config.data
-        return self._batches("train", num_workers=given.num_workers, cache_size=given.cache_size)
+        data_config = self.config.data
+        return self._batches(
+            "train", num_workers=data_config.num_workers, cache_size=data_config.cache_size
+        )
 
     def train_step(self, state: TrainState, canvas: Canvas) -> tuple[TrainState, update.Metrics]:
         """Return the state after one step on a batch, and the metrics to log."""
@@ -113,13 +116,13 @@ class System:
     def eval_losses(self, split: str = "heldout") -> eval_loss.EvalLosses:
         """Return a function from parameters to the losses of one batch of a split."""
         batches = self._batches(split, num_workers=0, cache_size=0)
-        clocks = self.config.evaluation.time_bins
-        return eval_loss.EvalLosses(batches, self.model, self.paradigm, clocks, self.config.seed)
+        time_bins = self.config.evaluation.time_bins
+        return eval_loss.EvalLosses(batches, self.model, self.paradigm, time_bins, self.config.seed)
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
         """Return a function from parameters to the likelihood of a split's text.
 
-        It is None if the paradigm has no likelihood or bound.
+        The result is None if the paradigm has neither a likelihood nor a bound on it.
         """
         scorer = likelihood_lib.likelihood_bound(self.paradigm)
         if scorer is None:
@@ -155,12 +158,12 @@ def system(
     Args:
         config: the run's configuration.
         folder: the run's folder.
-        mode: mode of the command line; sampling and exporting do not look at the user's own data.
-        accept_changed_data: whether a run that was trained on other data may go on.
+        mode: mode of the command line; sampling and exporting do not read the user's own data.
+        accept_changed_data: whether a run that was trained on other data may continue.
 
     Raises:
-        UserError: a value in the configuration is wrong, or contradicts another one; or the data
-            is not that of the run.
+        UserError: a value in the configuration is wrong or contradicts another value, or the data
+            differs from the data of the run.
     """
     config = path_keys.expand_user(config)
     values.validate(config)
@@ -170,18 +173,18 @@ def system(
     streams.check_divisible(config.batch_size, config.data.num_streams)
     layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
     built = _assemble(config, mesh, layout)
-    # Evaluation is checked now, since its errors would otherwise appear after training.
+    # Without this check, errors in the settings of evaluation would appear after training.
     evaluation.validate(config)
     return built
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
-    """Build the system for devices that may be absent, to compile programs and not to run them.
+    """Build the system for devices that may be absent, only to compile programs.
 
-    It needs neither data nor tokenizer.
+    The function needs neither data nor tokenizer.
 
     Raises:
-        UserError: a value in the configuration is wrong, or contradicts another one.
+        UserError: a value in the configuration is wrong or contradicts another value.
     """
     values.validate(config)
     mesh = _make_mesh(config, devices)
@@ -219,17 +222,17 @@ def _assemble(
 
 
 def check_platform(config: ml_collections.ConfigDict) -> None:
-    """Check that this machine has the kind of device that the configuration needs.
+    """Check that JAX runs on the platform that the configuration needs.
 
     Raises:
-        UserError: the configuration needs another kind of device.
+        UserError: the devices of this machine are of another platform.
     """
     needs = config.platform
-    found = jax.devices()
-    if needs not in ("any", found[0].platform):
+    devices = jax.devices()
+    if needs not in ("any", devices[0].platform):
         raise UserError(
             f"platform={needs}: {config.name} needs {needs.upper()} devices, but JAX found "
-            f"{len(found)} {found[0].platform.upper()} device(s) ({found[0].device_kind}). "
+            f"{len(devices)} {devices[0].platform.upper()} device(s) ({devices[0].device_kind}). "
             f"{config.platform_help} "
             "On this machine run --config=configs/quickstart.py (15 minutes on 2 cores) or "
             "--config=configs/digits.py instead."
@@ -238,15 +241,15 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
 
 def supported_suite(system: System) -> base_lib.EvalSuite:
     """Return the evaluation suite of the data set, with the tasks that the model supports."""
-    whole = evaluation.make_suite(system.config, system.layout)
-    able = tuple(
+    suite = evaluation.make_suite(system.config, system.layout)
+    supported = tuple(
         task
-        for task in whole.tasks
+        for task in suite.tasks
         if (system.paradigm.supports_editing or not task.is_editing)
         # A model that writes all text first cannot caption images.
         and not (system.layout.text_first and task.is_captioning)
     )
-    return dataclasses.replace(whole, tasks=able)
+    return dataclasses.replace(suite, tasks=supported)
 
 
 def _make_model(
@@ -273,8 +276,11 @@ def _make_model(
 def _check_attention(
     config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
 ) -> None:
-    way, platform = config.model.attention, mesh.devices.flat[0].platform
-    if way == "splash" and paradigm.attention_pattern not in splash_attention.SUPPORTED_MASKS:
+    implementation, platform = config.model.attention, mesh.devices.flat[0].platform
+    if (
+        implementation == "splash"
+        and paradigm.attention_pattern not in splash_attention.SUPPORTED_MASKS
+    ):
         raise UserError(
             "model.attention='splash': the kernel supports only causal and bidirectional masks. In "
             f"{config.paradigm.name} a slot attends to {paradigm.attention_pattern.value}. Use "
@@ -283,7 +289,7 @@ def _check_attention(
     if mesh.shape["context"] > 1:
         count = mesh.shape["context"]
         logging.info("mesh.context=%d: training uses ring attention over 'blockwise'.", count)
-    elif way == "splash" and platform != "tpu":
+    elif implementation == "splash" and platform != "tpu":
         logging.warning(
             "model.attention='splash': on %s the kernel is interpreted, which is very slow.",
             platform,

@@ -1,7 +1,7 @@
-"""Allowed values of all keys of configurations, and the check of a configuration against them.
+"""Allowed values of the keys of a configuration, and the check of a configuration.
 
-Each key has one entry in one of the tables. Values that contradict each other are checked where
-they are used.
+Each key has one entry in one of the tables. A table checks each value alone; code that uses several
+values checks that they do not contradict each other.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -83,7 +83,7 @@ def text(field: str, value: object) -> None:
 def switch(field: str, value: object) -> None:
     """Check that a value is True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise UserError(f"{field}={value!r}: neither True nor False. Give one of them.")
+        raise UserError(f"{field}={value!r}: neither True nor False. Give True or False.")
 
 
 def mesh_size(field: str, value: object) -> None:
@@ -115,7 +115,7 @@ def paradigm_name(field: str, value: object) -> None:
 
 
 def undeclared(field: str, value: object) -> None:
-    """Check a key that no table has, as those of other paradigms: its numbers are finite."""
+    """Check a key that is in no table, for example of a user's own paradigm: floats are finite."""
     if isinstance(value, float | np.floating):
         check_real(field, value)
 
@@ -166,7 +166,7 @@ RUN: dict[str, Check] = {
     "evaluation.clip_dir": text,
     "evaluation.nfe": items(COUNT),
 }
-"""Keys of runs, of document models and autoencoders alike, except those of their sections below."""
+"""Keys that runs of document models and of autoencoders share; the tables below have the rest."""
 
 DATA: dict[str, Check] = {
     "data.dir": text,
@@ -302,7 +302,7 @@ COMPARISON: dict[str, Check] = {
     "compile_fast": switch,
     "models_shown": items(text),
 }
-"""Keys of comparisons, whose sections `models`, `text_model` and `codec` are runs."""
+"""Keys of comparisons. Their sections `models`, `text_model` and `codec` hold runs."""
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -334,7 +334,7 @@ def validate_key(name: str, value: object) -> None:
 
 
 def validate_training(config: ml_collections.ConfigDict) -> None:
-    """Check values that contradict each other in training only.
+    """Check combinations of values that matter only in training.
 
     Raises:
         UserError: the warm-up of the learning rate is longer than the run.

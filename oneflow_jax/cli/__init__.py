@@ -1,4 +1,5 @@
-"""The command line without its work: flags, commands, help, names of configurations.
+"""The interface of the command line: flags, commands, help and names of configurations.
 
-Nothing here imports JAX, so that `oneflow --help` and mistyped commands are answered at once.
+No module here imports JAX, which takes seconds. So `oneflow --help` and the error about a mistyped
+command appear at once. `oneflow_jax.main` runs the commands.
 """

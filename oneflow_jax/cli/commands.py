@@ -1,4 +1,4 @@
-"""The commands of `oneflow`: what each does, its flags, and examples."""
+"""The commands of `oneflow`, with their summaries, flags and examples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ from oneflow_jax.cli import config_names
 from oneflow_jax.errors import UserError
 
 PRETRAINED = "--workdir=runs/pretrained"
-"""Where `oneflow sample` without a run copies the model of the package."""
+"""Default run of `oneflow sample`: a folder to which the model of the package is copied."""
 
 CONFIG = "--config=NAME"
 KEYS = "--config.KEY=VALUE"
 FLAGS = {
     CONFIG: "Configuration: a name of `oneflow configs`, e.g. quickstart or quickstart:edit_flow, "
     "or the path of a .py file. Default: that of the run in --workdir.",
-    KEYS: "Another value of one key; may be given for several keys. `oneflow configs NAME` shows "
+    KEYS: "New value of one key. Repeat the flag for several keys. `oneflow configs NAME` shows "
     "all keys.",
-    "WORKDIR": "Folder of another run to offer on the page; may be given several times.",
+    "WORKDIR": "Folder of another run to offer on the page. Several folders are allowed.",
     "--port": "Port of the page; default: 7860.",
     "NAME": "A configuration, to show all keys with their values.",
 }
@@ -25,14 +25,14 @@ FLAGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command.
+    """One command of `oneflow`.
 
     Attributes:
-        summary: what it does, in one line.
-        flags: its main flags, keys of `FLAGS` or names in `cli.flags`.
-        examples: its arguments in examples.
-        details: sentences below the summary in its own help.
-        mode: the value of --mode that runs it; None: it isn't run by `oneflow_jax.main`.
+        summary: what the command does, in one line.
+        flags: the main flags: keys of `FLAGS`, or names in `cli.flags`.
+        examples: examples of arguments, each without `oneflow COMMAND`.
+        details: sentences below the summary in the command's own help.
+        mode: the value of --mode that runs the command; None if `oneflow_jax.main` does not run it.
         defaults: arguments to add if neither --config nor --workdir is given.
         required_key: key that the configuration must have, with a value.
     """
@@ -73,7 +73,7 @@ COMMANDS = {
         mode="prepare",
     ),
     "clean": Command(
-        "List prepared data whose source has changed; with --delete, delete them.",
+        "List prepared data whose source has changed; with --delete, delete this data.",
         (CONFIG, KEYS, "delete"),
         ("--config=own --config.source.path=FOLDER", "--config=own --delete"),
         mode="clean",
@@ -92,8 +92,8 @@ COMMANDS = {
             '--workdir=runs/quickstart --prompt="<image:tiger.png> <text>"',
             '--workdir=runs/documents --edit="a picture of a tiger: <image:fox.png>"',
         ),
-        "Without --workdir and --config, the model that comes with the package is used: a copy of "
-        "it is made in runs/pretrained, where the page is written.",
+        "Without --workdir and --config, the command copies the model of the package to "
+        "runs/pretrained, samples from this model, and writes the page to this folder.",
         mode="sample",
         defaults=(PRETRAINED,),
     ),
@@ -132,10 +132,10 @@ COMMANDS = {
 
 
 def find(name: str) -> Command:
-    """Return the command of a name.
+    """Return the command with a name.
 
     Raises:
-        UserError: there is none; the message gives the nearest.
+        UserError: no command has this name; the message suggests the most similar name.
     """
     if name in COMMANDS:
         return COMMANDS[name]
@@ -144,14 +144,14 @@ def find(name: str) -> Command:
     if name.startswith("-"):
         hint = f" Write it before the flags, as in oneflow train {name}."
         raise UserError(f"{name}: the command is missing.{hint} The commands are {_names()}.")
-    raise UserError(f"{name}: there is no such command.{hint} The commands are {_names()}.")
+    raise UserError(f"{name}: unknown command.{hint} The commands are {_names()}.")
 
 
 def make_arguments(name: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of `oneflow_jax.main` for a command and its arguments.
+    """Convert a command and its arguments to the arguments of `oneflow_jax.main`.
 
     Raises:
-        UserError: --mode is given, which the command replaces.
+        UserError: the arguments contain --mode, which the command replaces.
     """
     command = find(name)
     flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}

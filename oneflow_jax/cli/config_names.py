@@ -1,6 +1,7 @@
-"""Names of configurations: `--config=quickstart` is that of the package, from any folder.
+"""Names of configurations, the values of `--config`.
 
-A value that ends in .py is the path of a file instead. Both may end in an argument, as in
+A value such as `quickstart` names a configuration of the package, in any working folder. A value
+that ends in .py is the path of a file. A colon and an argument may follow a name or a path, as in
 `quickstart:edit_flow`.
 """
 
@@ -16,7 +17,7 @@ FOLDER = pathlib.Path(configs.__path__[0])
 """Folder of the configurations that come with the package."""
 
 FLAG = re.compile("--?config(=|$)")
-"""The flag that names a configuration, and not one of its keys."""
+"""The flag `--config`, but not a flag `--config.KEY`."""
 
 
 def list_names() -> list[str]:
@@ -33,20 +34,20 @@ def summarize(name: str) -> str:
 
 
 def resolve(value: str) -> str:
-    """Return the path of a configuration's file, with the argument after the colon.
+    """Convert the value of `--config` to the path of a file, followed by any colon and argument.
 
     Args:
         value: `NAME`, `NAME:ARGUMENT`, `FILE.py` or `FILE.py:ARGUMENT`.
 
     Raises:
-        UserError: there is no such configuration, or no such file.
+        UserError: no configuration has this name, or the file does not exist.
     """
     name, colon, argument = value.partition(":")
     if not name.endswith(".py"):
         if name not in list_names():
             raise UserError(
-                f"--config={value}: there is no configuration of this name.{_suggest(name)} "
-                f"The names are {', '.join(list_names())}; the path of an own file ends in .py."
+                f"--config={value}: no configuration has this name.{_suggest(name)} The "
+                f"names are {', '.join(list_names())}. The path of your own file must end in .py."
             )
         return f"{FOLDER / name}.py{colon}{argument}"
     if not pathlib.Path(name).is_file():
@@ -58,10 +59,10 @@ def resolve(value: str) -> str:
 
 
 def resolve_flag(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a command line with a path as the value of `--config`.
+    """Return the arguments of a command line with the value of `--config` replaced by a path.
 
     Raises:
-        UserError: there is no such configuration.
+        UserError: no configuration has this name, or the file does not exist.
     """
     resolved = list(arguments)
     for n, argument in enumerate(arguments):
@@ -77,24 +78,24 @@ def resolve_flag(arguments: Sequence[str]) -> list[str]:
 
 
 def find_nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that a mistyped word probably means, if there is one."""
+    """Return the choice that is most similar to a mistyped word, or None if none is similar."""
     from rapidfuzz import distance, process
 
-    found = process.extractOne(
+    match = process.extractOne(
         word.lower(),
         sorted(choices),
         scorer=distance.DamerauLevenshtein.normalized_similarity,
         score_cutoff=0.5,
     )
-    return found and found[0]
+    return match and match[0]
 
 
 def _suggest(name: str) -> str:
-    """Return " Did you mean --config=...?" for the nearest name or the nearest file beside it."""
+    """Return " Did you mean --config=...?" with the most similar name or file, or ""."""
     path = pathlib.Path(name)
-    files = {other.stem: str(other) for other in path.parent.glob("*.py")}
+    files = {file.stem: str(file) for file in path.parent.glob("*.py")}
     choices = files | {known: known for known in list_names()}
-    if name.endswith(".py"):  # A file beside it is nearer than a name of the package.
+    if name.endswith(".py"):  # Files take precedence over configurations of the package.
         choices |= files
     nearest = find_nearest(path.stem, choices)
     return f" Did you mean --config={choices[nearest]}?" if nearest else ""

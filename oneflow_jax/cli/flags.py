@@ -1,4 +1,4 @@
-"""Flags of the command line, the same for `oneflow` and `python -m oneflow_jax.main`."""
+"""Flags of the command line, shared by `oneflow` and `python -m oneflow_jax.main`."""
 
 from absl import flags
 
@@ -20,21 +20,21 @@ PROMPT = flags.DEFINE_multi_string(
     "prompt",
     [],
     'A document with gaps to fill, e.g. "a picture of a tiger: <image>" or "<image:tiger.png> '
-    '<text>"; may be given several times.',
+    '<text>". Repeat the flag for several documents.',
 )
 EDIT = flags.DEFINE_multi_string(
     "edit",
     [],
-    'A finished document to edit, e.g. "a picture of a tiger: <image:fox.png>", in place of '
-    "--prompt; the edits are listed; may be given several times.",
+    'A finished document to edit, e.g. "a picture of a tiger: <image:fox.png>", instead of '
+    "--prompt. The edits are logged. Repeat the flag for several documents.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Folder that --mode=export writes; for --mode=sample and --mode=evaluate, a folder for pages "
-    "and metrics in place of --workdir.",
+    "Folder that --mode=export writes. With --mode=sample and --mode=evaluate: folder for pages "
+    "and metrics instead of --workdir.",
 )
-DELETE = flags.DEFINE_bool("delete", False, "With --mode=clean: delete what is listed.")
+DELETE = flags.DEFINE_bool("delete", False, "With --mode=clean: delete the listed data.")
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "accept_changed_data",
     False,
@@ -44,7 +44,7 @@ TOPOLOGY = flags.DEFINE_list(
     "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
 )
 PER_DEVICE_BATCH = flags.DEFINE_integer(
-    "per_device_batch", None, "Rows of the batch on each chip to compile for.", lower_bound=1
+    "per_device_batch", None, "Number of rows per chip to compile for.", lower_bound=1
 )
 PROGRAMS = flags.DEFINE_multi_enum(
     "program", aot.PROGRAMS, aot.PROGRAMS, "Programs to compile; default: both."
@@ -52,5 +52,5 @@ PROGRAMS = flags.DEFINE_multi_enum(
 
 
 def describe(name: str) -> str:
-    """Return the help of a flag, without the sentence that absl adds to repeatable ones."""
+    """Return the help of a flag, without the sentence that absl adds for repeatable flags."""
     return flags.FLAGS[name].help.partition(";\n")[0]

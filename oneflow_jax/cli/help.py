@@ -25,7 +25,7 @@ def format_help(name: str | None = None) -> str:
     """Return the help of a command, or of the program.
 
     Raises:
-        UserError: there is no such command.
+        UserError: no command has this name.
     """
     return _format_program() if name is None else _format_command(name)
 
@@ -77,6 +77,6 @@ def format_configurations() -> str:
         [
             "Configurations, for --config=NAME:\n" + _format_table(table),
             f"Their files, with a comment for every key in common.py: {config_names.FOLDER}\n"
-            "An own file imports them by `from oneflow_jax.configs import quickstart`.",
+            "Your own file can import them: `from oneflow_jax.configs import quickstart`.",
         ]
     )

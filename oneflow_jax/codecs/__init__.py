@@ -1,1 +1,1 @@
-"""Codecs: convert images to sequences of patches, latents or codes, and back."""
+"""Codecs, which convert images to sequences of patches, latents or codes, and back."""

@@ -8,11 +8,11 @@ from oneflow_jax.errors import UserError
 
 
 class Codec(Protocol):
-    """Converts images to sequences of codes, or of latents with about unit variance, and back."""
+    """Converts images to sequences of codes or of latents with about unit variance, and back."""
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of latents in one image; N is their product."""
+        """Rows and columns of latents in one image; N is the product of both."""
 
     @property
     def channels(self) -> int:

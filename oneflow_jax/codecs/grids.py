@@ -10,7 +10,7 @@ def to_patches(values: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def from_patches(patches: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
-    """Join flattened patches to `[... H W c]`; this is the inverse of `to_patches`.
+    """Join flattened patches to `[... H W c]`, the inverse of `to_patches`.
 
     Args:
         patches: patches in reading order, `[... N patch_size*patch_size*c]`.

@@ -11,13 +11,13 @@ from oneflow_jax.errors import UserError, check_one_of
 
 @dataclasses.dataclass(frozen=True)
 class PatchCodec:
-    """Codec to patches of `patch_size` x `patch_size` pixels, normalized to mean 0 and variance 1.
+    """Codec whose latents are patches of pixels, normalized to mean 0 and variance 1.
 
     Attributes:
         pixels: height and width of an image, in pixels.
-        patch_size: height and width of a patch, in pixels; divides `pixels`.
+        patch_size: height and width of a patch, in pixels; a divisor of `pixels`.
         image_channels: 3 for RGB, or 1 for grayscale.
-        mean, std: mean and standard deviation of the data set's pixel values, which are in [-1, 1].
+        mean, std: mean and standard deviation of the data set's pixel values in [-1, 1].
     """
 
     pixels: int

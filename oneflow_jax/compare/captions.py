@@ -98,13 +98,13 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
 def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     """Yield notes on up to how many forward passes OneFlow is faster, from measured seconds."""
     cached = _cached_models(models)
-    for figure, said in (("seconds_per_document", "1"), ("seconds_per_document_8", "8")):
+    for figure, batch_size in (("seconds_per_document", "1"), ("seconds_per_document_8", "8")):
         flow = models["oneflow"].metrics
         each = flow[figure].value / flow["nfe"].value
         than = [f"{one.title} up to {int(one.metrics[figure].value / each)}" for one in cached]
         yield (
-            f"Measured at batch size {said}, a forward pass of OneFlow takes {each:.4f} s per "
-            f"document, so it is faster than {', '.join(than)} forward passes."
+            f"Measured at batch size {batch_size}, a forward pass of OneFlow takes {each:.4f} s "
+            f"per document, so it is faster than {', '.join(than)} forward passes."
         )
 
 

@@ -123,10 +123,10 @@ def _render_chart(
         at: [(100 * across(cost(point)), HEIGHT * (1 - up(point.value))) for point in points]
         for at, points in curves.items()
     }
-    said = " ".join(
+    description = " ".join(
         _describe_curve(titles[at], points, cost, metric) for at, points in curves.items()
     )
-    label = html.escape(f"{metric.title} against {xlabel}. {said}", quote=True)
+    label = html.escape(f"{metric.title} against {xlabel}. {description}", quote=True)
     return (
         f"<svg class='plot' role='img' height='{HEIGHT}' aria-label='{label}'>"
         f"{_render_grid(across, up, metric)}{_render_bounds(bounds, up)}"

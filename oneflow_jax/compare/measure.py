@@ -41,11 +41,11 @@ NUM_EXAMPLES = 4
 def measure(finished_run: FinishedRun, config: ml_collections.ConfigDict) -> RunMeasurements:
     """Measure a finished run, or read cached measurements from its folder."""
     path, key = finished_run.run.folder / MEASUREMENTS_FILE, cache_key(finished_run, config)
-    if path.exists() and upgrade_key((kept := json.loads(path.read_text()))["key"]) == key:
-        return serialize.from_json(kept["measures"])
+    if path.exists() and upgrade_key((record := json.loads(path.read_text()))["key"]) == key:
+        return serialize.from_json(record["measures"])
     measurements = _run_measurements(finished_run, config)
-    kept = {"key": key, "measures": serialize.to_json(measurements)}
-    workdir.write_atomically(path, json.dumps(kept) + "\n")
+    record = {"key": key, "measures": serialize.to_json(measurements)}
+    workdir.write_atomically(path, json.dumps(record) + "\n")
     return measurements
 
 

@@ -69,7 +69,7 @@ def render_markdown(comparison: ComparisonResult) -> str:
 def format_intro(comparison: ComparisonResult) -> str:
     """Write the introduction: what was compared, and which model has the best quality."""
     many = len(comparison.models)
-    said = (
+    intro = (
         f"Text and images from {many} {'paradigms' if many > 1 else 'paradigm'}, trained with "
         f"{metrics.format_scientific(comparison.flops_budget)} FLOPs each on the same documents. "
     )
@@ -79,14 +79,14 @@ def format_intro(comparison: ComparisonResult) -> str:
     stars = metrics.best_marks(merit, quality)
     best = next((name for name in scored if stars[name] == "best"), None)
     if best is None:
-        return said.rstrip()
-    said += (
+        return intro.rstrip()
+    intro += (
         f"Best interleaved quality: {scored[best].title}, {merit.format_value(quality[best].value)}"
     )
     if took := scored[best].metrics.get("nfe"):
-        said += f" in {passes.format_value(took.value)} forward passes"
+        intro += f" in {passes.format_value(took.value)} forward passes"
     level = [one.title for one in scored.values() if stars[one.name] and one.name != best]
-    return f"{said}; its interval overlaps those of {', '.join(level)}." if level else f"{said}."
+    return f"{intro}; its interval overlaps those of {', '.join(level)}." if level else f"{intro}."
 
 
 def _describe_model(index: int, model: ModelResult) -> dict[str, Any]:

@@ -21,26 +21,26 @@ def make_tables(comparison: ComparisonResult) -> list[Table]:
 
 def make_model_table(comparison: ComparisonResult) -> Table:
     """Make the table of models: generation mode, image distances, quality, forward passes."""
-    shown = [
+    columns = [
         metrics.get(name)
         for name in ("kid_efficientnet", "fd_efficientnet", "interleaved_score", "nfe")
     ]
     distances = dict.fromkeys(
         ("kid_efficientnet", "fd_efficientnet"), f" of {comparison.num_images:,} images"
     )
-    stars = {merit.name: _best_marks(comparison, merit) for merit in shown}
+    stars = {merit.name: _best_marks(comparison, merit) for merit in columns}
     return Table(
         "Models",
         (
             "Model",
             "Generation mode",
-            *(merit.heading(distances.get(merit.name, "")) for merit in shown),
+            *(merit.heading(distances.get(merit.name, "")) for merit in columns),
         ),
         [
             (
                 Cell(one.title),
                 Cell(one.mode),
-                *(_make_model_cell(one, merit, stars[merit.name]) for merit in shown),
+                *(_make_model_cell(one, merit, stars[merit.name]) for merit in columns),
             )
             for one in comparison.models
         ],

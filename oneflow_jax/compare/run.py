@@ -68,11 +68,11 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
     timed, machine = _measure_latency(
         config, folder, {name: each[0] for name, each in trained.items()}
     )
-    shown = _make_comparison(config, folder, measured, timed, machine)
-    published = aggregate.published_subset(shown)
+    comparison = _make_comparison(config, folder, measured, timed, machine)
+    published = aggregate.published_subset(comparison)
     page.write(folder / PAGE_FILE, published)
     workdir.write_atomically(folder / TABLES_FILE, page.render_markdown(published))
-    text = json.dumps(aggregate.to_json(shown), indent=2) + "\n"
+    text = json.dumps(aggregate.to_json(comparison), indent=2) + "\n"
     workdir.write_atomically(folder / METRICS_FILE, text)
     return folder / PAGE_FILE
 
@@ -149,12 +149,15 @@ def _measure_latency(
     key = json.loads(
         json.dumps({"runs": key, "times": config.latency_repeats, "batches": BATCH_SIZES})
     )
-    if path.exists() and _upgrade_latency_key((kept := json.loads(path.read_text()))["key"]) == key:
+    if (
+        path.exists()
+        and _upgrade_latency_key((record := json.loads(path.read_text()))["key"]) == key
+    ):
         timings = {
             name: {int(batch): [tuple(x) for x in timed] for batch, timed in batches.items()}
-            for name, batches in kept["seconds"].items()
+            for name, batches in record["seconds"].items()
         }
-        return timings, kept["machine"]
+        return timings, record["machine"]
     logging.info("Timing %s.", ", ".join(finished_runs))
     machine = {name: str(value) for name, value in host.machine_info().items()}
     makers = {name: measure.TimedGenerator(one, config) for name, one in finished_runs.items()}
@@ -165,8 +168,8 @@ def _measure_latency(
         for n in range(config.latency_repeats):
             for name, make in makers.items():
                 timings[name][batch].append(make(n * batch, batch))
-    kept = {"key": key, "machine": machine, "seconds": timings}
-    workdir.write_atomically(path, json.dumps(kept) + "\n")
+    record = {"key": key, "machine": machine, "seconds": timings}
+    workdir.write_atomically(path, json.dumps(record) + "\n")
     return timings, machine
 
 
@@ -183,7 +186,7 @@ def _make_comparison(
     machine: Mapping[str, str],
 ) -> page.ComparisonResult:
     first = next(runs.iter_runs(config, folder)).config
-    shown = page.ComparisonResult(
+    comparison = page.ComparisonResult(
         models=[
             aggregate.aggregate_model(name, results[name], timings[name])
             for name in config.models_shown
@@ -213,7 +216,9 @@ def _make_comparison(
         },
         attribution=[emoji_concepts.ATTRIBUTION],
     )
-    return dataclasses.replace(shown, notes=captions.make_notes(shown, config.reported_nfe))
+    return dataclasses.replace(
+        comparison, notes=captions.make_notes(comparison, config.reported_nfe)
+    )
 
 
 def _learning_rates(config: ml_collections.ConfigDict) -> str:

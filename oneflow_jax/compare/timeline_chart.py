@@ -36,8 +36,8 @@ def _render_timeline(index: int, title: str, timeline: Timeline, axis: charts.Ax
         f"{metrics.format_count(timeline.passes)} passes, "
         f"{metrics.format_significant(timeline.seconds)} s"
     )
-    said = " ".join(f"{part.label}: {_format_span(part)};" for part in timeline.parts)
-    label = html.escape(f"{title}, {took}. {said}", quote=True)
+    description = " ".join(f"{part.label}: {_format_span(part)};" for part in timeline.parts)
+    label = html.escape(f"{title}, {took}. {description}", quote=True)
     return (
         f"<figure class='lane who{index % len(charts.MARKER_SHAPES)}'>"
         f"<figcaption><b>{html.escape(title)}</b> {took}</figcaption>"

@@ -1,4 +1,4 @@
-"""`python -m oneflow_jax.demo [WORKDIR ...]`: serves the page for the shipped model and runs."""
+"""Serves the page: `python -m oneflow_jax.demo [WORKDIR ...]`."""
 
 import argparse
 import os
@@ -12,20 +12,20 @@ PORT = 7860
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serve the page until it is stopped; errors of the user are printed as one message."""
+    """Serve the page until the user stops it; print each `UserError` as a message."""
     flags = argparse.ArgumentParser(prog="python -m oneflow_jax.demo", description=__doc__)
     flags.add_argument("workdir", nargs="*", help="folders of runs to serve with the shipped model")
     flags.add_argument("--port", type=int, default=PORT)
-    given = flags.parse_args(argv)
+    args = flags.parse_args(argv)
     metric_writer.setup_logging()
     try:
-        run(given.workdir, given.port)
+        run(args.workdir, args.port)
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
 def run(folders: list[str], port: int) -> None:
-    """Serve the page until it is stopped.
+    """Serve the page until the user stops it.
 
     Raises:
         UserError: Gradio is not installed, a folder holds no model, or the port is taken.

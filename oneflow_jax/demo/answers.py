@@ -26,7 +26,7 @@ MAX_CHARACTERS = 100_000
 
 
 class ModelRegistry:
-    """The models to choose from, by their names on the page; each is loaded at its first use.
+    """The models of the page, by name; each model is loaded when it is first used.
 
     Attributes:
         names: names of all models, the shipped one first.
@@ -62,8 +62,8 @@ class ModelRegistry:
 def parse_prompt(text: str, files: Sequence[str]) -> Document:
     """Convert a prompt to a document, with each `<image:NAME>` replaced by an uploaded image.
 
-    No other file is opened, since the page may be open to users who must not read the machine's
-    files.
+    The function opens no other file, because a user of the page must not be able to read the files
+    of the machine.
 
     Args:
         text: the prompt, in the format of `data.prompt`.
@@ -86,8 +86,10 @@ def _open_image(tag: prompts.ImageTag, files: Sequence[str]) -> PIL.Image.Image:
     known = {pathlib.Path(path).name: path for path in files}
     known |= {str(number): path for number, path in enumerate(files, 1)}
     if tag.path not in known:
-        there = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
-        raise UserError(f"<image:{tag.path}>: add that image to the page first; added: {there}.")
+        uploaded = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
+        raise UserError(
+            f"<image:{tag.path}>: not on the page. Add the image under Images; added: {uploaded}."
+        )
     try:
         return PIL.Image.open(known[tag.path])
     except (OSError, PIL.Image.DecompressionBombError) as error:
@@ -103,7 +105,7 @@ def stream_html(
     guidance: float,
     seed: float,
 ) -> Iterator[str]:
-    """Generate a document, and yield HTML of each step; errors are shown in its place.
+    """Generate a document and yield HTML of each step, or HTML of an error message.
 
     Args:
         models: the models to choose from.
@@ -111,12 +113,12 @@ def stream_html(
         text: the prompt, in the format of `data.prompt`.
         files: paths of the uploaded images.
         steps: steps of the solver, 1 to `MAX_STEPS`.
-        guidance: guidance scale of images by text; 1 is none.
-        seed: random seed.
+        guidance: scale of classifier-free guidance of images by text; 1 disables guidance.
+        seed: RNG seed.
 
     Yields:
-        HTML that replaces what was shown before: the progress, every step of the document, and at
-        the end all steps with a slider.
+        HTML, each time of the whole output: first messages about the progress, then every step of
+        the document, and at the end all steps with a slider.
     """
     try:
         yield from _generate(models, name, text, files or (), steps, guidance, seed)
@@ -143,26 +145,28 @@ def _generate(
     # A browser's numbers are floats.
     for field, value in (("steps", steps), ("seed", seed)):
         if value != int(value):
-            raise UserError(f"{field}={value}: not a whole number. Give one.")
+            raise UserError(f"{field}={value}: not a whole number. Give a whole number.")
     yield _render_status(f"Loading {name} ...")
     model = models[name]
     options = {"steps": int(steps), "seed": int(seed), "image_guidance_scale": float(guidance)}
     # Errors are raised here, before anything is compiled.
     stream = model.stream(prompt, **options)
     warnings = "".join(map(_render_status, model.list_warnings(prompt)))
-    yield _render_status("Generating; the first time with these settings a program is compiled ...")
-    began = time.monotonic()
+    yield _render_status("Generating; the first call with these settings compiles a program ...")
+    start = time.monotonic()
     states = list(stream)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     for state in states:
         yield TrajectoryViewer([state]).html()
         time.sleep(STEP_PAUSE_S)
-    made = states[-1].document
-    full = " The canvas was full: some insertions were left out." if made.truncated else ""
+    document = states[-1].document
+    full = " The canvas was full: some insertions were left out." if document.truncated else ""
     yield (
         TrajectoryViewer(states).html()
         + warnings
-        + _render_status(f"{made.nfe} forward passes, {seconds:.2f} s including compilation.{full}")
+        + _render_status(
+            f"{document.nfe} forward passes, {seconds:.2f} s including compilation.{full}"
+        )
     )
 
 

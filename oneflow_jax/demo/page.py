@@ -18,14 +18,14 @@ _HELP = (
     "generate, **`<text:3>`** is three tokens of text; models that choose lengths themselves also "
     "accept **`<document>`**. **`<image:NAME>`** is an image that you add under Images. "
     "**`\\<`** is the character <. Text and images you provide are kept unchanged. "
-    "All steps run as one program: when it is done, they "
-    "are shown one after another."
+    "All steps run as one program. When the program is done, the page shows the steps one after "
+    "another."
 )
 
 
 def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
-    """Build the page; `note` is shown at its end."""
-    with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as built:
+    """Build the page, with the text `note` at its end."""
+    with gradio.Blocks(title="oneflow_jax", analytics_enabled=False) as blocks:
         gradio.Markdown("# Text and images at the same time")
         with gradio.Row():
             with gradio.Column():
@@ -40,14 +40,14 @@ def make_page(models: answers.ModelRegistry, note: str) -> gradio.Blocks:
                     label="Images", file_count="multiple", file_types=["image"], height=120
                 )
             with gradio.Column():
-                shown = gradio.HTML(label="The document")
+                output = gradio.HTML(label="The document")
         gradio.Markdown(_HELP)
         gradio.Markdown(note)
         inputs = [name, text, files, steps, guidance, seed]
-        follow = functools.partial(answers.stream_html, models)
-        # One request at a time, since all use the same devices.
-        gradio.on([make.click, text.submit], follow, inputs, shown, concurrency_limit=1)
-    return built
+        generate = functools.partial(answers.stream_html, models)
+        # The server handles one request at a time, because all requests use the same devices.
+        gradio.on([make.click, text.submit], generate, inputs, output, concurrency_limit=1)
+    return blocks
 
 
 def serve(blocks: gradio.Blocks, port: int, *, wait: bool) -> str:
@@ -56,7 +56,7 @@ def serve(blocks: gradio.Blocks, port: int, *, wait: bool) -> str:
     Args:
         blocks: the page that `make_page` built.
         port: the port; 0 for any free one.
-        wait: whether to return only when the server is stopped.
+        wait: whether to return only after the server has stopped.
     """
     theme = gradio.themes.Base(
         primary_hue="orange", font=["Georgia", "serif"], font_mono=["monospace"]

@@ -58,11 +58,11 @@ class DrawingRecognizer:
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Shown]:
         """Return the style and name of the drawing that is nearest to each image."""
-        found = []
+        nearest = []
         for image in images:
             distances = np.square(self.vectors - emoji.features(image)).sum(axis=1)
-            found.append(self.labels[int(distances.argmin())])
-        return found
+            nearest.append(self.labels[int(distances.argmin())])
+        return nearest
 
 
 def make_suite(drawings: Sequence[Drawing], num_samples: int, seed: int = 0) -> base.EvalSuite:
@@ -126,7 +126,9 @@ def _score_names(
 ) -> base.MetricResult:
     images = [document.images()[0] for document in generated]
     names = [drawing.name for drawing in drawings]
-    right = [shown == name for (_, shown), name in zip(recognize(images), names, strict=True)]
+    right = [
+        recognized == name for (_, recognized), name in zip(recognize(images), names, strict=True)
+    ]
     cells = emoji.gallery_cells(images, names, right)
     return base.score_fractions({"text_to_image": right}, cells)
 
@@ -196,12 +198,12 @@ def _label(document: Document, kinds: Mapping[str, str]) -> str | None:
     return sentences.parse_name(plain.text(), kinds)
 
 
-def _agrees(label: str | None, shown: Shown) -> bool:
+def _agrees(label: str | None, recognized: Shown) -> bool:
     """Return whether a label names what an image shows; without a style, any style is right."""
     if label is None:
         return False
     style, name = style_captions.split_label(label)
-    return name == shown[1] and style in (None, shown[0])
+    return name == recognized[1] and style in (None, recognized[0])
 
 
 def _reference_metrics(
@@ -209,10 +211,12 @@ def _reference_metrics(
 ) -> dict[str, float]:
     images = np.stack([drawing.pixels for drawing in pairs])
     copies = image_name_judge.augment(images, np.random.default_rng(seed))
-    found = list(zip(recognize(copies), pairs, strict=True))
+    recognized = list(zip(recognize(copies), pairs, strict=True))
     return {
         "reference_recognized_composition": base.fraction(
-            [shown == (one.style, one.name) for shown, one in found]
+            [label == (one.style, one.name) for label, one in recognized]
         ),
-        "reference_recognized_name": base.fraction([name == one.name for (_, name), one in found]),
+        "reference_recognized_name": base.fraction(
+            [name == one.name for (_, name), one in recognized]
+        ),
     }

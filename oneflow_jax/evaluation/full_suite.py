@@ -134,9 +134,9 @@ def _add_metrics(task: base.EvalTask, score_fn: ScoreFn) -> base.EvalTask:
 def _score_images(
     reference: ReferenceData, num_samples: int, generated: Sequence[Document]
 ) -> base.MetricResult:
-    shown = {concept.name: concept.pixels for concept in reference.train_concepts}
+    pixels_by_name = {concept.name: concept.pixels for concept in reference.train_concepts}
     names = emoji.prompt_names(reference.train_concepts, num_samples)
-    real, ours = np.stack([shown[name] for name in names]), _stack_images(generated)
+    real, ours = np.stack([pixels_by_name[name] for name in names]), _stack_images(generated)
     metrics = {}
     if reference.inception_weights:
         seen = (inception.features(reference.inception_network, images) for images in (ours, real))

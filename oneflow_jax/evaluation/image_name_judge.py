@@ -98,9 +98,9 @@ class Judge:
 
         Words that are not in the vocabulary are ignored; a phrase without any known word gets 0.
         """
-        looks = contrastive.encode_image(self.params, features(images))
-        said = contrastive.encode_text(self.params, _bag_of_words(phrases, self.words))
-        return np.asarray(looks @ said.T)
+        image_embeds = contrastive.encode_image(self.params, features(images))
+        phrase_embeds = contrastive.encode_text(self.params, _bag_of_words(phrases, self.words))
+        return np.asarray(image_embeds @ phrase_embeds.T)
 
     def classify(self, images: UInt8[np.ndarray, "n H W 3"]) -> list[str]:
         """Return, for each image, the training name that matches best.

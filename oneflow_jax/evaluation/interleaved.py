@@ -107,20 +107,20 @@ def score_documents(
     looks = iter(_classify_images(_list_images(documents), classifier, kinds))
     scores = []
     for document in documents:
-        shown = tuple(itertools.islice(looks, len(document.images())))
+        image_names = tuple(itertools.islice(looks, len(document.images())))
         words = document.text()
         names = tuple(sentences.extract_names(words, kinds))
         promise = sentences.parse_count(words)
-        blocks = edits.align(names, shown).get_matching_blocks()
-        several = max(len(names), len(shown)) > 1
+        blocks = edits.align(names, image_names).get_matching_blocks()
+        several = max(len(names), len(image_names)) > 1
         scores.append(
             DocumentScores(
                 names=names,
-                num_images=len(shown),
+                num_images=len(image_names),
                 num_aligned=sum(block.size for block in blocks),
-                count_correct=len(names) == len(shown) == promise if promise else None,
-                order_correct=names == shown if several else None,
-                category_consistent=_is_consistent(words, names, shown, groups),
+                count_correct=len(names) == len(image_names) == promise if promise else None,
+                order_correct=names == image_names if several else None,
+                category_consistent=_is_consistent(words, names, image_names, groups),
                 template=sentences.match_template(words, kinds),
             )
         )
@@ -256,12 +256,12 @@ def _is_consistent(
     The result is None if the text mentions neither a name nor a kind. Kinds are compared together
     with their categories, since a document is composed from one category and one kind.
     """
-    said = text.split(":")[0].split()[1:] if sentences.parse_count(text) else []
-    if not names and not said:
+    stated_kind = text.split(":")[0].split()[1:] if sentences.parse_count(text) else []
+    if not names and not stated_kind:
         return None
     shown_groups = {groups[name] for name in (*names, *predictions)}
     plurals = [f"{kind}s" for _, kind in shown_groups]
-    return bool(predictions) and len(shown_groups) == 1 and said in ([], plurals)
+    return bool(predictions) and len(shown_groups) == 1 and stated_kind in ([], plurals)
 
 
 def _defined_values(scores: Sequence[DocumentScores], field: str) -> list[bool]:

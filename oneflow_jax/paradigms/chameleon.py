@@ -81,25 +81,25 @@ class Chameleon:
 
         Text is removed from the network's input where conditioning dropout selects the document.
         """
-        clock = jnp.ones_like(u)
-        dropped = canvas.is_text & (self.task_mixture.sample(key, clock, canvas).time < 1)
+        time = jnp.ones_like(u)
+        dropped = canvas.is_text & (self.task_mixture.sample(key, time, canvas).time < 1)
         network_modality = jnp.where(canvas.is_image, int(Modality.TEXT), canvas.modality)
-        shown = canvases.noisy_canvas(
+        view = canvases.noisy_canvas(
             canvas.replace(modality=network_modality),
             table.embedding[canvas.ids],
             canvas.latents,
-            clock,
+            time,
         )
-        shown, image_only = ar_guidance.image_only_view(
-            shown, canvas, dropped, self.token_space.image_token_id
+        view, image_only = ar_guidance.image_only_view(
+            view, canvas, dropped, self.token_space.image_token_id
         )
-        ids, words = next_token.next_text_targets(canvas)
+        ids, is_scored_text = next_token.next_text_targets(canvas)
         targets = Targets(
             ids=ids,
-            text_scored=words & ~image_only,
+            text_scored=is_scored_text & ~image_only,
             image_scored=next_token.next_image_token_mask(canvas),
         )
-        return shown, targets
+        return view, targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
         """Return one loss term for each name in `LOSS_TERMS`; `text` and `image` are in nats."""

@@ -141,27 +141,29 @@ class EditFlow:
         Conditioning dropout deletes the condition.
         """
         key_task, key_times, key_kept, key_image, key_wrong, key_extra = jax.random.split(key, 6)
-        words = self.token_space.text_id_range
+        text_id_range = self.token_space.text_id_range
         draw = self.task_mixture.sample(key_task, u, canvas)
         dropped = canvas.to_generate & ~draw.scored & (draw.time == 0)
         times = self.time_coupling.sample(key_times, u, canvas, draw.task)
-        wrong = edit_corruption.sample(key_wrong, times.text, canvas, words, times.edited)
+        errors = edit_corruption.sample(key_wrong, times.text, canvas, text_id_range, times.edited)
         time = jnp.where(canvas.is_image, times.image, times.text)
         time = jnp.where(draw.scored & ~times.edited, time, 1.0)
         survives = jax.random.uniform(key_kept, u.shape) < time
-        kept = jnp.where(canvas.is_text, survives, time >= 0) & ~dropped & ~wrong.deleted
-        clock = jnp.where(wrong.renoised, wrong.time, jnp.clip(time, 0.0, 1.0))
-        gaps = deletion.gaps(canvas, kept)
-        left = deletion.compact(canvas.replace(ids=wrong.ids, latents=wrong.latents), kept)
-        shown, owner = edit_corruption.insert_spurious(
-            key_extra, times.text, left, gaps.anchor & times.edited, words
+        is_kept = jnp.where(canvas.is_text, survives, time >= 0) & ~dropped & ~errors.deleted
+        slot_time = jnp.where(errors.renoised, errors.time, jnp.clip(time, 0.0, 1.0))
+        gaps = deletion.gaps(canvas, is_kept)
+        compacted = deletion.compact(
+            canvas.replace(ids=errors.ids, latents=errors.latents), is_kept
         )
-        extra = owner >= 0
+        corrupted, owner = edit_corruption.insert_spurious(
+            key_extra, times.text, compacted, gaps.anchor & times.edited, text_id_range
+        )
+        is_spurious = owner >= 0
         editable = draw.scored & (canvas.is_text | times.images_inserted | times.edited)
         same = canvas.segment == jnp.roll(canvas.segment, -1)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         edit_op = jnp.where(
-            wrong.substituted,
+            errors.substituted,
             int(edit_corruption.EditOp.SUBSTITUTE),
             int(edit_corruption.EditOp.KEEP),
         )
@@ -169,25 +171,26 @@ class EditFlow:
             ids=jnp.where(canvas.is_image, self.token_space.image_token_id, canvas.ids),
             noise=noise,
             latents=canvas.latents,
-            time=clock,
+            time=slot_time,
             gaps=gaps,
             insert_scored=gaps.deleted & editable,
-            gap_scored=extra | (gaps.anchor & (editable | (jnp.roll(editable, -1) & same))),
+            gap_scored=is_spurious | (gaps.anchor & (editable | (jnp.roll(editable, -1) & same))),
             # An image at t=1 has no noise left to predict.
-            image_scored=draw.scored & canvas.is_image & kept & (clock < 1),
-            edit_op=jnp.where(extra, int(edit_corruption.EditOp.DELETE), edit_op),
-            edit_scored=extra | (gaps.anchor & times.edited & canvas.to_generate & ~wrong.renoised),
+            image_scored=draw.scored & canvas.is_image & is_kept & (slot_time < 1),
+            edit_op=jnp.where(is_spurious, int(edit_corruption.EditOp.DELETE), edit_op),
+            edit_scored=is_spurious
+            | (gaps.anchor & times.edited & canvas.to_generate & ~errors.renoised),
         )
-        latents = gaussian.interpolate(noise, shown.latents, clock)
+        latents = gaussian.interpolate(noise, corrupted.latents, slot_time)
         network_time = edit.network_times(
-            shown,
-            clock,
-            jnp.where(extra, times.text[owner], times.text),
-            times.edited | extra,
+            corrupted,
+            slot_time,
+            jnp.where(is_spurious, times.text[owner], times.text),
+            times.edited | is_spurious,
             self.condition_on_text_time,
         )
         return canvases.noisy_canvas(
-            shown, table.embedding[shown.ids], latents, network_time
+            corrupted, table.embedding[corrupted.ids], latents, network_time
         ), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:

@@ -186,17 +186,17 @@ class MaskFlow:
         )
 
         def step(state: NoisyState, interval: Interval) -> tuple[NoisyState, NoisyState | None]:
-            clock = jnp.where(canvas.to_generate, interval.t, 1.0)
-            outputs = apply(_make_noisy_canvas(canvas, state, clock, table))
-            luck = jax.vmap(jax.random.fold_in, (0, None))(key_steps, interval.step)
+            time = jnp.where(canvas.to_generate, interval.t, 1.0)
+            outputs = apply(_make_noisy_canvas(canvas, state, time, table))
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(key_steps, interval.step)
             read = functools.partial(self._unmask_tokens, plan.token_sampling, interval)
-            ids, hidden = jax.vmap(read)(luck, outputs["text_logits"], state, canvas)
-            x1_hat = self.image_prediction.to_x1(outputs["image"], state.latents, clock)
+            ids, hidden = jax.vmap(read)(step_keys, outputs["text_logits"], state, canvas)
+            x1_hat = self.image_prediction.to_x1(outputs["image"], state.latents, time)
             x1_hat = jnp.where(
                 (canvas.to_generate & canvas.is_image)[..., None], x1_hat, canvas.latents
             )
             until = jnp.where(canvas.to_generate, interval.s, 1.0)
-            latents = gaussian.euler_step(state.latents, x1_hat, clock, until)
+            latents = gaussian.euler_step(state.latents, x1_hat, time, until)
             return NoisyState(ids, hidden, latents), (
                 state,
                 x1_hat,
@@ -215,10 +215,10 @@ class MaskFlow:
         canvas: Canvas,
         t: Float[Array, ""],
     ) -> NoisyState:
-        clock = jnp.where(canvas.to_generate, t, 1.0)
-        kept = jax.vmap(masking.keep_mask)(keys, clock)
-        latents = gaussian.interpolate(noise, canvas.latents, clock)
-        return NoisyState(canvas.ids, canvas.is_text & ~kept, latents)
+        time = jnp.where(canvas.to_generate, t, 1.0)
+        is_clean = jax.vmap(masking.keep_mask)(keys, time)
+        latents = gaussian.interpolate(noise, canvas.latents, time)
+        return NoisyState(canvas.ids, canvas.is_text & ~is_clean, latents)
 
     def _unmask_tokens(
         self,

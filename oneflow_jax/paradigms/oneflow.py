@@ -114,7 +114,7 @@ class OneFlow:
             embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
-        shown = _interpolate(noise, clean, draw.time)
+        noisy = _interpolate(noise, clean, draw.time)
         targets = Targets(
             ids=canvas.ids,
             x0=noise,
@@ -123,22 +123,22 @@ class OneFlow:
             text_scored=draw.scored & canvas.is_text,
             image_scored=draw.scored & canvas.is_image,
         )
-        return canvases.noisy_canvas(canvas, shown.embeds, shown.latents, draw.time), targets
+        return canvases.noisy_canvas(canvas, noisy.embeds, noisy.latents, draw.time), targets
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
         """Return the loss terms `text` and `image`."""
-        noise, clean, clock = targets.x0, targets.x1, targets.time
+        noise, clean, time = targets.x0, targets.x1, targets.time
         return {
             "text": self.objective.loss(
                 outputs[self.objective.head.name],
                 targets.ids,
                 noise.embeds,
                 clean.embeds,
-                clock,
+                time,
                 targets.text_scored,
             ),
             "image": self.image_prediction.loss(
-                outputs["image"], noise.latents, clean.latents, clock, targets.image_scored
+                outputs["image"], noise.latents, clean.latents, time, targets.image_scored
             ),
         }
 
@@ -187,12 +187,12 @@ class OneFlow:
         )
 
         def predict(t: Float[Array, ""], x: FlowState) -> Prediction:
-            clock = _slot_times(canvas, t)
-            outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, clock))
+            time = _slot_times(canvas, t)
+            outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, time))
             text = outputs[self.objective.head.name]
-            embeds, logits = self.objective.to_x1(text, x.embeds, clock, table)
+            embeds, logits = self.objective.to_x1(text, x.embeds, time, table)
             ids, confidence = token_embeddings.greedy_decode(logits)
-            latents = self.image_prediction.to_x1(outputs["image"], x.latents, clock)
+            latents = self.image_prediction.to_x1(outputs["image"], x.latents, time)
             clean = _select(canvas.to_generate, FlowState(embeds=embeds, latents=latents), content)
             ids = jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids)
             return Prediction(

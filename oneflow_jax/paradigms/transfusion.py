@@ -102,22 +102,24 @@ class Transfusion:
         )
         # u is stratified. Its sum with an independent uniform number, modulo 1, is uniform and
         # independent of u.
-        own = self.time_sampler(jnp.mod(u + tasks.uniform_per_group(key_time, canvas.span), 1.0))
-        clock = jnp.where(flows, own, 1.0)
-        noise = jax.random.normal(key_image, canvas.latents.shape)
-        latents = gaussian.interpolate(noise, canvas.latents, clock)
-        ids, words = next_token.next_text_targets(canvas)
-        shown = canvases.noisy_canvas(canvas, table.embedding[canvas.ids], latents, clock)
-        dropped = canvas.is_text & (draw.time < 1)
-        shown, image_only = ar_guidance.image_only_view(
-            shown, canvas, dropped, self.token_space.image_token_id
+        image_time = self.time_sampler(
+            jnp.mod(u + tasks.uniform_per_group(key_time, canvas.span), 1.0)
         )
-        return shown, Targets(
+        time = jnp.where(flows, image_time, 1.0)
+        noise = jax.random.normal(key_image, canvas.latents.shape)
+        latents = gaussian.interpolate(noise, canvas.latents, time)
+        ids, is_scored_text = next_token.next_text_targets(canvas)
+        view = canvases.noisy_canvas(canvas, table.embedding[canvas.ids], latents, time)
+        dropped = canvas.is_text & (draw.time < 1)
+        view, image_only = ar_guidance.image_only_view(
+            view, canvas, dropped, self.token_space.image_token_id
+        )
+        return view, Targets(
             ids=ids,
             noise=noise,
             latents=canvas.latents,
-            time=clock,
-            text_scored=words & ~image_only,
+            time=time,
+            text_scored=is_scored_text & ~image_only,
             image_scored=flows,
         )
 

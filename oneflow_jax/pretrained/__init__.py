@@ -1,1 +1,1 @@
-"""Pretrained networks for metrics; their weights come from packages or from the user."""
+"""Pretrained networks for metrics, with weights from packages or from the user's files."""

@@ -12,7 +12,7 @@ def validate_images(images: UInt8[np.ndarray, "n h w 3"], network_name: str) -> 
     """Check that the input is a batch of images.
 
     Raises:
-        UserError: the input is not a batch of uint8 RGB images; the message names the network.
+        UserError: the input is not a batch of uint8 RGB images. The message names the network.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(
@@ -28,7 +28,7 @@ def apply_batched(
 ) -> Float[np.ndarray, "n width"]:
     """Apply a network to all rows, `batch_size` rows at a time.
 
-    The last batch is padded with zeros, so that the network is compiled only once.
+    The last batch is padded with zeros, so the network is compiled only once.
 
     Args:
         network: function [batch ...] -> [batch width].
@@ -40,10 +40,10 @@ def apply_batched(
         UserError: `batch_size` is below 1.
     """
     check_at_least("batch_size", batch_size, 1)
-    said = np.empty((len(rows), num_features), np.float32)
+    outputs = np.empty((len(rows), num_features), np.float32)
     for start in range(0, len(rows), batch_size):
-        some = rows[start : start + batch_size]
-        filled = np.zeros((batch_size, *some.shape[1:]), some.dtype)
-        filled[: len(some)] = some
-        said[start : start + batch_size] = network(filled)[: len(some)]
-    return said
+        batch = rows[start : start + batch_size]
+        padded = np.zeros((batch_size, *batch.shape[1:]), batch.dtype)
+        padded[: len(batch)] = batch
+        outputs[start : start + batch_size] = network(padded)[: len(batch)]
+    return outputs

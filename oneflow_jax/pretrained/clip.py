@@ -2,9 +2,9 @@
 
 Hessel et al., CLIPScore: A Reference-free Evaluation Metric for Image Captioning (2021), eq. 1:
 w max(cos(image, caption), 0). The authors use w = 2.5 and prepend "A photo depicts" to each
-caption. Here w = 100 and captions are used unchanged, as in the definition of torchmetrics'
-CLIPScore. (The code of torchmetrics clips the mean over all pairs at 0; here each pair is clipped,
-as in the equation.) Compare only scores of the same CLIP model.
+caption. This module uses w = 100 and unchanged captions, as in the definition of torchmetrics'
+CLIPScore. It clips the score of each pair at 0, as in the equation; the code of torchmetrics clips
+the mean over all pairs. Compare only scores of the same CLIP model.
 
 The user provides the model: a folder in Hugging Face's layout, with `config.json`,
 `model.safetensors` (or `pytorch_model.bin`) and `tokenizer.json`.
@@ -28,12 +28,12 @@ from oneflow_jax.pretrained.tensors import TensorFile
 from oneflow_jax.pretrained.weights import INSTALL_HINT
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-"""Names of weight files; the first one that exists is read."""
+"""Names of weight files in order of precedence; the first existing file is read."""
 
 TOKENIZER_FILE = "tokenizer.json"
 
 _IGNORED_TENSORS = ("logit_scale", ".embeddings.position_ids")
-"""Stored tensors that are not needed: the temperature of training, and the position indices."""
+"""Stored tensors that the score does not need: the training temperature and position indices."""
 
 
 class Clip(NamedTuple):
@@ -56,7 +56,7 @@ def load(folder: str | os.PathLike) -> Clip:
 
     Raises:
         UserError: a file is missing, broken, or does not fit `config.json`; or the package
-            tokenizers is not installed. The message names file, key and shape.
+            `tokenizers` is not installed. The message names the file, the key and the shape.
     """
     folder = epath.Path(folder)
     config = clip_config.read(folder)
@@ -109,11 +109,11 @@ def image_embeddings(
     batches.validate_images(images, "CLIP")
     config = clip.config
 
-    def look(some: UInt8[np.ndarray, "B h w 3"]) -> Float[np.ndarray, "B P"]:
-        squares = preprocess(some, config.vision.image_size)
-        return clip_network.encode_image(clip.vision, config, squares)
+    def encode(batch: UInt8[np.ndarray, "B h w 3"]) -> Float[np.ndarray, "B P"]:
+        cropped = preprocess(batch, config.vision.image_size)
+        return clip_network.encode_image(clip.vision, config, cropped)
 
-    return batches.apply_batched(look, images, batch_size, config.projection_dim)
+    return batches.apply_batched(encode, images, batch_size, config.projection_dim)
 
 
 def text_embeddings(
@@ -136,7 +136,7 @@ def preprocess(
     """Resize each image and crop its center square, as in the training of CLIP.
 
     Pillow resizes the shorter side to `image_size` pixels with bicubic interpolation and rounds to
-    integers. Another library's resizing would change the score.
+    integers. Resizing with another library would change the score.
     """
     height, width = images.shape[1:3]
     shorter = min(height, width)
@@ -158,16 +158,16 @@ def tokenize(clip: Clip, captions: Sequence[str]) -> Int[np.ndarray, "n L"]:
     shape = clip.config.text
     rows = np.zeros((len(captions), shape.max_position_embeddings), np.int32)
     for row, encoding in zip(rows, clip.tokenizer.encode_batch(list(captions)), strict=True):
-        found = encoding.ids
-        end = max(found, default=-1) if shape.eos_token_id == LEGACY_EOS else shape.eos_token_id
-        if found[-1:] != [end] or max(found) >= shape.vocab_size:
+        tokens = encoding.ids
+        end = max(tokens, default=-1) if shape.eos_token_id == LEGACY_EOS else shape.eos_token_id
+        if tokens[-1:] != [end] or max(tokens) >= shape.vocab_size:
             raise UserError(
-                f"{TOKENIZER_FILE} tokenizes a caption as {found}, but the model needs {end} as "
+                f"{TOKENIZER_FILE} tokenizes a caption as {tokens}, but the model needs {end} as "
                 f"the end token and tokens below vocab_size={shape.vocab_size}. Check that "
                 f"{clip_config.CONFIG_FILE} and {TOKENIZER_FILE} belong to one model."
             )
-        row[: len(found)] = found
-        row[len(found) :] = end
+        row[: len(tokens)] = tokens
+        row[len(tokens) :] = end
     return rows
 
 
@@ -180,7 +180,7 @@ def _load_tokenizer(path: epath.Path, max_length: int) -> Any:  # noqa: ANN401 -
         raise UserError(f"{path}: the file does not exist. Get it from the source of the model.")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
-    except Exception as error:  # The package raises no narrower class.
+    except Exception as error:  # The package `tokenizers` raises only this class.
         raise UserError(f"{path}: not a tokenizer file ({error}). Download it again.") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)

@@ -13,16 +13,17 @@ CONFIG_FILE = "config.json"
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-"""Files with the image preprocessing; the latter has it under the key "image_processor"."""
+"""Files with the settings of image preprocessing. The second file has them under the key
+"image_processor"."""
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Default mean and std of the RGB channels, 0 to 1: those of OpenAI's training images."""
+"""Default mean and std of RGB values from 0 to 1, computed by OpenAI from training images."""
 
 LEGACY_EOS = 2
 """A wrong `eos_token_id` in the configurations of OpenAI's converted models.
 
-With it, the end token is the token with the highest number.
+For this value, the end token is the token with the highest id.
 """
 
 _BICUBIC = 3
@@ -56,7 +57,8 @@ class TextConfig(TowerConfig):
     Attributes:
         vocab_size: number of tokens in the vocabulary.
         max_position_embeddings: maximum caption length in tokens, including start and end tokens.
-        eos_token_id: end token, whose output is the caption's embedding; or `LEGACY_EOS`.
+        eos_token_id: id of the end token, at which the output is the caption's embedding; or
+            `LEGACY_EOS`.
     """
 
     hidden_size: int = 512
@@ -92,7 +94,7 @@ class ClipConfig:
     Attributes:
         text, vision: configurations of the two transformers.
         projection_dim: dimension of the shared embedding space.
-        mean, std: per-channel mean and std for normalizing images, for values 0 to 1.
+        mean, std: mean and std of each channel for normalizing images with values from 0 to 1.
     """
 
     text: TextConfig
@@ -106,8 +108,8 @@ def read(folder: epath.Path) -> ClipConfig:
     """Read the configuration of the model in a folder.
 
     Raises:
-        UserError: `config.json` does not exist, is not JSON, or describes an unsupported model;
-            the message names the file, the key and its value.
+        UserError: `config.json` does not exist, is not JSON, or describes an unsupported model.
+            The message names the file, the key and its value.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
@@ -137,13 +139,13 @@ def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfi
     """Parse the section of `config.json` that describes one transformer."""
     # Some of OpenAI's configurations have a second copy of the section, which takes precedence.
     second = values.get(f"{key}_dict")
-    told = values.get(key, {}) if second is None else second
-    if not isinstance(told, dict):
-        raise UserError(f"{path}: {key}={told!r}: must be an object.")
+    section = values.get(key, {}) if second is None else second
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: {key}={section!r}: must be an object.")
     tower = kind(**{
-        field.name: _positive_value(path, f"{key}.{field.name}", told[field.name], field.type)
+        field.name: _positive_value(path, f"{key}.{field.name}", section[field.name], field.type)
         for field in dataclasses.fields(kind)
-        if field.name in told
+        if field.name in section
     })  # fmt: skip
     if tower.hidden_size % tower.num_attention_heads:
         raise UserError(
@@ -160,7 +162,7 @@ def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfi
 
 
 def _positive_value(path: epath.Path, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - a `kind`
-    """Return the value after checking its type, and that it is positive if it is a number."""
+    """Check the type of a value and that a number is positive, and return the value."""
     if type(value) is not kind or (kind is not str and not value > 0):
         raise UserError(f"{path}: {key}={value!r}: must be of type {kind.__name__} and above 0.")
     return value
@@ -169,7 +171,7 @@ def _positive_value(path: epath.Path, key: str, value: object, kind: type) -> An
 def _image_normalization(
     folder: epath.Path, image_size: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Read the mean and std of the channels; reject preprocessing that differs from CLIP's."""
+    """Read the mean and std of the channels, and reject preprocessing that differs from CLIP's."""
     here = [folder / name for name in PREPROCESSOR_FILES if (folder / name).exists()]
     if not here:
         return MEAN, STD

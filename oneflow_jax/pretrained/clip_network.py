@@ -1,4 +1,4 @@
-"""Forward passes of CLIP's two transformers; tensors in files are named as in transformers.
+"""Forward passes of CLIP's two transformers, read from files with the tensor names of transformers.
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021).
 """
@@ -91,7 +91,7 @@ def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
         take(f"{at}embeddings.class_embedding", width),
         patches.transpose(2, 3, 1, 0),
         take(f"{at}embeddings.position_embedding.weight", places, width),
-        _read_affine(tensors, f"{at}pre_layrnorm", width),  # Misspelled so in transformers.
+        _read_affine(tensors, f"{at}pre_layrnorm", width),  # transformers misspells the name.
         _read_layers(tensors, at, shape),
         _read_affine(tensors, f"{at}post_layernorm", width),
         take("visual_projection.weight", config.projection_dim, width).T,
@@ -102,12 +102,12 @@ def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
 def encode_text(
     params: TextParams, config: TextConfig, tokens: Int[Array, "B L"]
 ) -> Float[Array, "B P"]:
-    """Encode captions as vectors of length 1: the projected output of the first end token.
+    """Encode captions as unit vectors: the projected output at the first end token.
 
     Args:
         params: weights.
         config: configuration of the text transformer.
-        tokens: token indices; those after the end token have no effect.
+        tokens: token ids. The tokens after the end token have no effect.
     """
     is_end = (
         tokens if config.eos_token_id == clip_config.LEGACY_EOS else tokens == config.eos_token_id
@@ -126,7 +126,7 @@ def encode_text(
 def encode_image(
     params: VisionParams, config: ClipConfig, images: UInt8[Array, "B s s 3"]
 ) -> Float[Array, "B P"]:
-    """Encode images as vectors of length 1: the projected output of the class token.
+    """Encode images as unit vectors: the projected output at the class token.
 
     Args:
         params: weights.
@@ -160,7 +160,7 @@ def _pop_array(tensors: TensorFile, name: str, *shape: int) -> Float[Array, "...
 
 
 def _read_affine(tensors: TensorFile, name: str, output_size: int, *input_size: int) -> Affine:
-    """Read a linear layer, transposed to [i o], if `input_size` is given; else a normalization."""
+    """Read a normalization or, with `input_size`, a linear layer that is transposed to [i o]."""
     weight = tensors.pop(f"{name}.weight", (output_size, *input_size))
     return Affine(jnp.asarray(weight.T), _pop_array(tensors, f"{name}.bias", output_size))
 
@@ -186,7 +186,7 @@ def _read_layers(tensors: TensorFile, prefix: str, config: TowerConfig) -> Layer
         )
         for i in range(config.num_hidden_layers)
     ]
-    return jax.tree.map(lambda *every: jnp.stack(every), *layers)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
 def _transformer(

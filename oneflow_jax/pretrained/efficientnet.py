@@ -1,10 +1,10 @@
 """EfficientNet-Lite0 image features: 1,280 values, the input of the network's classifier.
 
-Lite0 is Google's variant for phones of EfficientNet (Tan and Le, 2019): ReLU6, no
+Lite0 is Google's variant of EfficientNet (Tan and Le, 2019) for phones, with ReLU6 and without
 squeeze-and-excitation. The network was trained on ImageNet in TensorFlow, and ML Illustrated
-converted the weights to PyTorch. Convolutions are therefore padded like TensorFlow's "SAME": with a
-stride of 2 and an even size, one more row and column are padded at the end than at the start. The
-padding of PyTorch is symmetric.
+converted the weights to PyTorch. So convolutions are padded like TensorFlow's "SAME": with a stride
+of 2 and an even size, the end gets one more row and column of padding than the start. The padding
+of PyTorch would be symmetric.
 """
 
 import functools
@@ -31,7 +31,7 @@ NUM_FEATURES = 1280
 
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
-"""Strides of the 16 blocks; the rest of the architecture follows from the weights' shapes."""
+"""Strides of the 16 blocks. The shapes of the weights give the rest of the architecture."""
 
 _EPSILON = 1e-3
 """Constant added to the variance by batch normalization: TensorFlow's default."""
@@ -54,7 +54,8 @@ class Params(NamedTuple):
 
     Attributes:
         stem: first convolution.
-        blocks: convolutions of each block: expansion (not in the first), depthwise, projection.
+        blocks: convolutions of each block: expansion (except in the first block), depthwise,
+            projection.
         top: convolution to 1,280 channels.
         classifier_kernel: `[1280, 1000]`, classifier of the ImageNet classes.
         classifier_bias: `[1000]`.
@@ -107,9 +108,9 @@ def features(
         images: RGB images, 0 to 255, of any size.
         image_size: height and width to which images are resized bilinearly, in pixels. 224 is the
             training resolution; 112 takes a quarter of the time. The features depend on
-            `image_size`: compare only features of equal size.
-        batch_size: number of images per forward pass. The last batch is padded, so that the
-            network is compiled only once for images of one size.
+            `image_size`, so compare only features with the same `image_size`.
+        batch_size: number of images per forward pass. The last batch is padded, so the network is
+            compiled only once for images of one size.
 
     Raises:
         UserError: the images are not uint8 RGB images, or `image_size` is too small.
@@ -119,13 +120,13 @@ def features(
             f"EfficientNet needs uint8 images [B H W 3], not {images.dtype} {images.shape}."
         )
     check_at_least("image_size", image_size, MIN_IMAGE_SIZE)
-    seen = np.empty((len(images), NUM_FEATURES), np.float32)
+    outputs = np.empty((len(images), NUM_FEATURES), np.float32)
     for start in range(0, len(images), batch_size):
-        some = images[start : start + batch_size]
-        filled = np.zeros((batch_size, *some.shape[1:]), np.uint8)
-        filled[: len(some)] = some
-        seen[start : start + batch_size] = _features(params, filled, image_size)[: len(some)]
-    return seen
+        batch = images[start : start + batch_size]
+        padded = np.zeros((batch_size, *batch.shape[1:]), np.uint8)
+        padded[: len(batch)] = batch
+        outputs[start : start + batch_size] = _features(params, padded, image_size)[: len(batch)]
+    return outputs
 
 
 def classify(
@@ -180,7 +181,7 @@ def _conv(x: Float[Array, "B h w i"], conv: Conv, stride: int) -> Float[Array, "
         (stride, stride),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        # Metrics must not depend on the device: by default TPUs compute products in bfloat16.
+        # Metrics must not depend on the device, and by default TPUs multiply in bfloat16.
         precision=lax.Precision.HIGHEST,
     )
     return y + conv.bias.reshape(1, 1, 1, -1)
@@ -189,7 +190,7 @@ def _conv(x: Float[Array, "B h w i"], conv: Conv, stride: int) -> Float[Array, "
 def _depthwise(x: Float[Array, "B n n c"], conv: Conv, stride: int) -> Float[Array, "B m m c"]:
     """Apply a depthwise convolution, computed as a sum of shifted images.
 
-    With `feature_group_count` the network takes 5 times as long on XLA's CPU backend.
+    With `feature_group_count` instead, the network takes 5 times as long on XLA's CPU backend.
     """
     window = len(conv.kernel)
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), "SAME")

@@ -1,14 +1,17 @@
 """Inception v3 image features for FID: 2,048 values.
 
-Szegedy et al., Rethinking the Inception Architecture (2015), in the version that Google published
-on 2015-12-05 and that Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017), used for
-the Fréchet Inception distance. The user provides the weights: the file that pytorch-fid downloads,
-`pt_inception-2015-12-05-6726825d.pth`, or a `.safetensors` file with the same tensor names. The
-architecture is that of pytorch-fid, too. It differs from torchvision's in two ways, following
-TensorFlow's graph: average pooling does not count padding, and the last block uses max pooling.
+The network is that of Szegedy et al., Rethinking the Inception Architecture (2015), in the version
+that Google published on 2015-12-05. Heusel et al., GANs Trained by a Two Time-Scale Update Rule
+(2017), used this version for the Fréchet Inception distance (FID).
 
-`evaluation.fid_kid.frechet_distance` of two sets of these features is FID, and `kernel_distance` of
-them is KID.
+The user provides the weights: the file that pytorch-fid downloads,
+`pt_inception-2015-12-05-6726825d.pth`, or a `.safetensors` file with the same tensor names. The
+architecture is that of pytorch-fid, which follows TensorFlow's graph. It differs from torchvision's
+architecture in two ways: average pooling does not count padding, and the last block uses max
+pooling.
+
+For two sets of these features, `evaluation.fid_kid.frechet_distance` computes FID and
+`kernel_distance` computes KID.
 """
 
 import functools
@@ -33,7 +36,7 @@ IMAGE_SIZE = 299
 NUM_FEATURES = 2048
 
 _NUM_CLASSES = 1008
-"""Outputs of the last layer, which FID does not use; torchvision's network has 1,000."""
+"""Number of classes. FID does not use the classifier. torchvision's network has 1,000 classes."""
 
 _EPSILON = 1e-3
 """Constant added to the variance by batch normalization: TensorFlow's default."""
@@ -59,7 +62,7 @@ class Inception(NamedTuple):
     """Weights of the network.
 
     Attributes:
-        convs: convolutions by the names that torchvision gives the layers.
+        convs: convolutions by the layer names of torchvision.
     """
 
     convs: dict[str, Conv]
@@ -69,7 +72,7 @@ def load(path: str | os.PathLike) -> Inception:
     """Load the weights from the user's file.
 
     Raises:
-        UserError: the file does not exist, or belongs to another network than FID's; the message
+        UserError: the file does not exist, or belongs to another network than FID's. The message
             names the file and the tensor.
     """
     stored = TensorFile(epath.Path(path))
@@ -91,9 +94,9 @@ def features(
 
     Args:
         inception: weights returned by `load`.
-        images: RGB images, 0 to 255, all of one size. They are resized to 299 x 299 pixels as in
-            pytorch-fid: bilinearly, without aligned corners and without antialiasing. Downscale
-            much larger images beforehand.
+        images: RGB images, 0 to 255, all of one size. As in pytorch-fid, the function resizes them
+            to 299 x 299 pixels bilinearly, without aligned corners and without antialiasing.
+            Downscale much larger images beforehand.
         batch_size: images per forward pass.
 
     Raises:
@@ -139,7 +142,7 @@ def _features(inception: Inception, images: UInt8[Array, "B h w 3"]) -> Float[Ar
     def conv(
         x: Array, name: str, outputs: int, size: _Size, stride: int = 1, padding: str = "SAME"
     ) -> Array:
-        del outputs, size  # The kernel determines them.
+        del outputs, size  # The kernel's shape determines both.
         return _conv_relu(x, inception.convs[name], stride, padding)
 
     shape = (len(images), IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -218,7 +221,7 @@ def _block_e(x: Array, conv: _ConvFn, name: str, pool: Callable[[Array], Array])
 
 
 def _sequence(x: Array, conv: _ConvFn, name: str, *layers: tuple) -> Array:
-    """Apply convolutions in sequence; their names are numbered from 1."""
+    """Apply convolutions in sequence. The names of the convolutions are numbered from 1."""
     for number, layer in enumerate(layers, 1):
         x = conv(x, f"{name}_{number}", *layer)
     return x
@@ -233,7 +236,7 @@ def _conv_relu(
         (stride, stride),
         padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        # Metrics must not depend on the device: by default TPUs compute products in bfloat16.
+        # Metrics must not depend on the device, and by default TPUs multiply in bfloat16.
         precision=lax.Precision.HIGHEST,
     )
     return jax.nn.relu(y + conv.bias.reshape(1, 1, 1, -1))

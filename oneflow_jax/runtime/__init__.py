@@ -1,1 +1,1 @@
-"""Services for a run's processes: start-up, preemption, storage, run folders, logs and the mesh."""
+"""Services for the processes of a run: start-up, preemption, storage, folders, logs and mesh."""

@@ -1,8 +1,8 @@
 """Multi-process runs: start-up, barriers, gathers and orderly exits.
 
 A run has one process, or one process per host. All processes execute the same program and take
-every step together, each with its own devices. The first process, the primary process, also writes
-the log and the run's files, which all hosts can read.
+every step together. Each process has its own devices. Process 0, the primary process, also writes
+the log and the run's files, which must be readable on all hosts.
 """
 
 import collections
@@ -29,36 +29,36 @@ from oneflow_jax.shapes import PyTree
 ENV_VARS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Environment variables of a multi-process run on CPUs or GPUs; all three are required.
 
-On a TPU pod JAX finds these values without them.
+On a TPU pod JAX finds these values without the variables.
 """
 
 TPU_DEVICE_GLOBS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
-"""Device files of TPU hosts: the first pattern up to v4, the second from v5e on."""
+"""Device files of TPU hosts: the first pattern for TPUs up to v4, the second for newer TPUs."""
 
 HEARTBEAT_TIMEOUT_S = 30
-"""Seconds without a heartbeat after which a process counts as dead and the others stop."""
+"""Seconds without a heartbeat after which a process counts as dead and all others stop."""
 
 BARRIER_TIMEOUT_S = 24 * 3600
-"""Maximum seconds at a barrier, for example while the primary process prepares data.
+"""Maximum wait at a barrier in seconds, for example while the primary process prepares data.
 
-If a process dies, the others stop after `HEARTBEAT_TIMEOUT_S`.
+If a process dies, the other processes stop earlier, after `HEARTBEAT_TIMEOUT_S`.
 """
 
 EXPECTED_ERRORS = (UserError, Preempted, KeyboardInterrupt)
-"""Exceptions for which `main` prints a message without a traceback."""
+"""Exceptions whose message `main` prints without a traceback."""
 
 _barrier_ids = itertools.count()
 
 
 def initialize() -> None:
-    """Join the other processes of the run, if there are any. Call this before JAX runs anything.
+    """Join the other processes of the run, if any. Call this before JAX uses a device.
 
     Raises:
         UserError: the environment variables `ENV_VARS` are incomplete or invalid.
     """
-    given = {name: os.environ[name] for name in ENV_VARS if os.environ.get(name)}
-    if given:
-        address, count, index = _parse_env(given)
+    env = {name: os.environ[name] for name in ENV_VARS if os.environ.get(name)}
+    if env:
+        address, count, index = _parse_env(env)
         jax.distributed.initialize(
             address, count, index, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
         )
@@ -68,11 +68,11 @@ def initialize() -> None:
         except ValueError as error:
             if "coordinator_address should be defined" not in str(error):
                 raise
-            # Neither source knows this host, so the run has a single process.
+            # Neither source describes this host, so the run has a single process.
 
 
 def _running_on_tpu() -> bool:
-    """Return whether JAX will run on TPUs of this host. No device is initialized."""
+    """Return whether JAX will run on TPUs of this host, without initializing a device."""
     allowed = "tpu" in (jax.config.jax_platforms or "tpu")
     return (
         allowed
@@ -82,51 +82,51 @@ def _running_on_tpu() -> bool:
 
 
 def _parse_env(env: dict[str, str]) -> tuple[str, int, int]:
-    told = ", ".join(f"{name}={value}" for name, value in env.items())
+    settings = ", ".join(f"{name}={value}" for name, value in env.items())
     missing = [name for name in ENV_VARS if name not in env]
     if missing:
         raise UserError(
-            f"{told}: {' and '.join(missing)} must be set too. Several processes need all of "
+            f"{settings}: {' and '.join(missing)} must be set too. Several processes need all of "
             f"{', '.join(ENV_VARS)}; a single process needs none."
         )
     address, count, index = env.values()
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
         raise UserError(
-            f"{told}: the last two must be whole numbers. Set the number of processes and the "
+            f"{settings}: the last two must be whole numbers. Set the number of processes and the "
             "index of this process, from 0."
         )
     if not address.rpartition(":")[2].isdecimal():
-        raise UserError(f"{told}: the first must be an address. Set HOST:PORT of process 0.")
+        raise UserError(f"{settings}: the first must be an address. Set HOST:PORT of process 0.")
     return address, int(count), int(index)
 
 
 def is_multi_process() -> bool:
-    """Return whether this is one of several processes. No device is initialized."""
+    """Return whether the run has several processes, without initializing a device."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Return whether this process writes files and logs for all. No device is initialized."""
+    """Return whether this is the primary process, without initializing a device."""
     return not is_multi_process() or jax.process_index() == 0
 
 
 def barrier() -> None:
-    """Wait for all processes. Every process must make the same number of calls."""
+    """Wait until all processes have called this function equally often."""
     if is_multi_process():
-        # A barrier over devices (JAX's own) would time out after half a minute. Orbax's barrier
-        # over processes has a timeout to set.
+        # JAX's own barrier runs on devices and times out after half a minute. Orbax has a barrier
+        # between processes, whose timeout can be set.
         everyone = set(range(jax.process_count()))
         name = f"oneflow_jax {next(_barrier_ids)}"
-        from orbax.checkpoint import multihost  # A slow import, which single processes skip.
+        from orbax.checkpoint import multihost  # A slow import that only multi-process runs need.
 
         multihost.sync_global_processes(name, timeout=BARRIER_TIMEOUT_S, processes=everyone)
 
 
 @contextlib.contextmanager
 def primary_first() -> Iterator[None]:
-    """Run a `with` block in the primary process first, then in the others.
+    """Run a `with` block first in the primary process, and then in the other processes.
 
-    The other processes find the files that the primary process wrote.
+    So the other processes can read files that the primary process writes in the block.
     """
     if not is_primary():
         barrier()
@@ -136,12 +136,12 @@ def primary_first() -> Iterator[None]:
 
 
 def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Merge the JSON-serializable dictionaries of all processes; every process must call this."""
+    """Merge JSON-serializable dictionaries of all processes; every process must call this."""
     if not is_multi_process():
         return values
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
-    # Pad the texts to powers of two, since JAX compiles a program for each new length.
+    # Pad the texts to powers of two, because JAX compiles a program for each new length.
     room = 1 << int(max(lengths)).bit_length()
     texts = multihost_utils.process_allgather(np.pad(text, (0, room - len(text))))
     rows = zip(texts, lengths, strict=True)
@@ -149,7 +149,7 @@ def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Gather arrays from the devices of all processes as numpy; every process must call this."""
+    """Gather arrays from the devices of all processes as NumPy; every process must call this."""
     return (
         multihost_utils.process_allgather(tree, tiled=True)
         if is_multi_process()
@@ -159,18 +159,18 @@ def to_host(tree: PyTree) -> PyTree:
 
 @contextlib.contextmanager
 def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
-    """Make every process print how to resume if the run in this `with` block ends too early.
+    """Make every process print how to resume if the run dies in this `with` block.
 
     When a process dies, JAX kills the other processes from a C++ thread, and no Python code runs in
-    them afterwards. So each process starts a small separate process, `watchdog`, which waits for
-    the end of its parent and prints the message.
+    these processes afterwards. So each process starts a small separate process, `watchdog`. The
+    watchdog waits for the end of its parent and prints the message.
     """
     if not is_multi_process():
         yield
         return
-    told = [str(jax.process_index()), str(jax.process_count()), str(checkpoint_dir)]
-    command = [sys.executable, "-I", str(watchdog.__file__), *told]
-    # The watchdog has a session of its own, so that Ctrl-C does not reach it. The standard input of
+    arguments = [str(jax.process_index()), str(jax.process_count()), str(checkpoint_dir)]
+    command = [sys.executable, "-I", str(watchdog.__file__), *arguments]
+    # The watchdog runs in a new session, because Ctrl-C must not reach it. The standard input of
     # the watchdog closes when this process ends.
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
@@ -183,12 +183,12 @@ def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
 
 
 def exit_process(message: str, exit_code: int = 1, *, immediately: bool = False) -> NoReturn:
-    """Print a message and exit without waiting for other processes, which JAX then stops.
+    """Print a message and exit without waiting for the other processes, which JAX then stops.
 
     Args:
         message: printed to standard error.
         exit_code: exit code of the process.
-        immediately: whether to skip Python's shutdown, in which busy threads may crash.
+        immediately: whether to skip Python's shutdown, during which busy threads may crash.
     """
     print(message, file=sys.stderr, flush=True)
     if is_multi_process() or immediately:

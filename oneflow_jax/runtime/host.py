@@ -1,4 +1,4 @@
-"""Process-level settings of malloc and XLA, and a description of the machine."""
+"""Settings of malloc and XLA for a process, and a description of the machine."""
 
 import ctypes
 import os
@@ -15,11 +15,12 @@ _MAX_THRESHOLD = 2**31 - 1
 
 
 def configure_malloc() -> None:
-    """Configure glibc's malloc to keep freed memory. Other systems than Linux are left unchanged.
+    """Configure glibc's malloc to keep freed memory; do nothing without glibc.
 
     XLA's CPU backend allocates its scratch memory again at every step. By default glibc maps and
-    unmaps such large blocks, and the kernel clears every page again. This causes some 27,000 page
-    faults per step; a small model then takes 1.7 times as much CPU time (benchmarks/README.md).
+    unmaps such large blocks at every step, and the kernel clears every page again. This causes
+    about 27,000 page faults per step. A small model then takes 1.7 times as much CPU time
+    (benchmarks/README.md).
     """
     if sys.platform != "linux":
         return
@@ -36,14 +37,14 @@ def configure_malloc() -> None:
 
 
 def enable_compilation_cache(folder: epath.Path) -> None:
-    """Keep compiled programs in a folder, so that the next start does not compile them again."""
+    """Store compiled programs in a folder, where the next start of the process finds them."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def disable_xla_optimizations() -> None:
     """Disable most XLA optimizations, for programs that compute little.
 
-    Compilation then takes two thirds of the time.
+    Compilation then takes two thirds of its time.
     """
     jax.config.update("jax_disable_most_optimizations", True)
 

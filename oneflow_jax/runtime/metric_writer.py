@@ -17,7 +17,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def setup_logging() -> None:
-    """Log messages of this project at level INFO, and silence its libraries."""
+    """Log messages of this project from level INFO up, and silence the libraries that it uses."""
     # `force` removes handlers that libraries installed when they were imported.
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
@@ -33,12 +33,12 @@ def setup_logging() -> None:
 
 
 def set_quiet() -> None:
-    """Log only warnings and errors, in processes other than the primary one."""
+    """Log only warnings and errors, for processes other than the primary process."""
     logging.getLogger().setLevel(logging.WARNING)
 
 
 class NullWriter:
-    """A `MetricWriter` that writes nothing, for processes other than the primary one."""
+    """A `MetricWriter` that writes nothing, for processes other than the primary process."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Do nothing."""
@@ -58,16 +58,16 @@ class MetricWriter:
     """
 
     def __init__(self, directory: epath.Path, resume_step: int = 0) -> None:
-        """Open `directory` and delete reports after `resume_step`, which training will repeat.
+        """Open `directory` and delete reports of steps after `resume_step`, which training repeats.
 
         Args:
-            directory: folder of the files; it is created if it is missing.
+            directory: folder of the files. A missing folder is created.
             resume_step: the step from which training resumes.
         """
         self._staged = storage.StagedDirectory(directory)
-        kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
+        rows = [row for row in read_metrics(directory) if row["step"] <= resume_step]
         path = self._staged.local / METRICS_FILE
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._lines = path.open("a")
         where = str(self._staged.local)
         import tensorboardX  # A slow import: it loads the client of Google Cloud Storage.
@@ -88,7 +88,7 @@ class MetricWriter:
             self._events.add_text(name, text, step)
 
     def flush(self) -> None:
-        """Flush all writes, so that readers of the files see them."""
+        """Write all buffered scalars to the files."""
         self._lines.flush()
         self._events.flush()
         self._staged.sync()
@@ -101,9 +101,9 @@ class MetricWriter:
 
 
 def read_metrics(directory: epath.Path) -> list[dict[str, float]]:
-    """Return all reports in a folder, in order; old names of metrics are replaced by current names.
+    """Return all reports in a folder, in order, with the current names of metrics.
 
-    A line that a killed run left truncated is skipped.
+    A killed run may leave a truncated line, which is skipped.
     """
     path = directory / METRICS_FILE
     rows = []
@@ -121,13 +121,13 @@ def read_curves(
     directory: epath.Path, names: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
     """Return the reported (step, value) pairs of each name, in order; infinity becomes NaN."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
     for row in read_metrics(directory):
         for name in names:
             if name in row:
                 value = float("nan") if row[name] is None else row[name]
-                found.setdefault(name, []).append((row["step"], value))
-    return found
+                curves.setdefault(name, []).append((row["step"], value))
+    return curves
 
 
 class ProgressBar:
@@ -152,7 +152,7 @@ class ProgressBar:
         self._bar.update(done - self._bar.n if self._live else 0)
 
     def report(self, done: int, text: str) -> None:
-        """Show a text after the live bar, or log a line with the text and the remaining time."""
+        """Show a text after the live bar; without a terminal, log it with the remaining time."""
         if self._live:
             self._bar.set_postfix_str(text)
             return

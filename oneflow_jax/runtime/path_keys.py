@@ -1,7 +1,7 @@
 """The keys of a configuration that hold paths, and their expansion.
 
-`~` is expanded before a path is used. A saved configuration has absolute paths, so that the run can
-be used from any working folder. Runs of earlier versions may hold relative paths.
+`~` is expanded before a path is used. A saved configuration has absolute paths, so the run can be
+used from any working folder. Configurations that earlier versions saved may have relative paths.
 """
 
 import os
@@ -20,14 +20,14 @@ PATH_KEYS = (
     "evaluation.inception_weights",
     "evaluation.clip_dir",
 )
-"""Keys that hold the path of a file or a folder; in a comparison, those of each of its models."""
+"""Keys that hold the path of a file or a folder. A comparison has these keys for each model."""
 
 
 def expand_user(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Return a copy of the configuration with `~` expanded in all paths.
 
     Raises:
-        UserError: a path begins with `~name`, and there is no user of this name.
+        UserError: a path begins with `~name`, but no user has this name.
     """
     return _replace_paths(config, storage.expand_user)
 
@@ -36,26 +36,26 @@ def make_absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     """Return a copy of the configuration with all local paths absolute and `~` expanded.
 
     Raises:
-        UserError: a path begins with `~name`, and there is no user of this name.
+        UserError: a path begins with `~name`, but no user has this name.
     """
     return _replace_paths(config, make_path_absolute)
 
 
 def make_path_absolute(path: str, field: str) -> str:
-    """Return a path with `~` expanded, absolute unless it is in an object store."""
+    """Return a local path as an absolute path with `~` expanded; leave other paths unchanged."""
     path = storage.expand_user(path, field)
     return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def check_relative(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
-    """Check that the relative paths of a saved run exist in today's working folder.
+    """Check that the relative paths of a saved configuration exist in the working folder.
 
     Args:
         saved: the configuration as it was saved, perhaps with relative paths.
-        config: the configuration with today's changes.
+        config: the configuration with the overrides of this call.
 
     Raises:
-        UserError: a relative path that was saved does not exist, and has not been changed.
+        UserError: a saved relative path does not exist, and no override replaces it.
     """
     changed = dict(iter_paths(config))
     for name, path in iter_paths(saved):
@@ -67,7 +67,7 @@ def check_relative(saved: ml_collections.ConfigDict, config: ml_collections.Conf
 
 
 def describe(path: str, field: str) -> str:
-    """Return a sentence for a message about a missing file if its path is relative, or ""."""
+    """Return advice for a message about a missing file if its path is relative, else ""."""
     if storage.is_remote(path) or os.path.isabs(path):
         return ""
     return (
@@ -78,7 +78,7 @@ def describe(path: str, field: str) -> str:
 
 
 def iter_paths(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
-    """Yield each key that holds a path, and its path; empty paths are left out."""
+    """Yield each key that holds a path, with its path; skip empty paths."""
     for name in PATH_KEYS:
         section, _, key = name.rpartition(".")
         values = config.get(section, {}) if section else config
@@ -92,7 +92,7 @@ def iter_paths(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
 def _iter_inner(
     config: ml_collections.ConfigDict,
 ) -> Iterator[tuple[str, ml_collections.ConfigDict]]:
-    """Yield the whole configurations that a comparison holds, with the prefix of their keys."""
+    """Yield the configurations of runs inside a comparison, with the prefixes of their keys."""
     if "models" not in config:
         return
     yield from ((f"models.{name}", model) for name, model in config.models.items())

@@ -1,6 +1,6 @@
 """Graceful stops: on SIGTERM or Ctrl-C, finish the step, save a checkpoint and exit.
 
-Clouds send SIGTERM some 30 seconds before they take a machine away. The exit code is 128 plus the
+Clouds send SIGTERM about 30 seconds before they take a machine away. The exit code is 128 plus the
 number of the signal: 143 for SIGTERM, and 130 for Ctrl-C (SIGINT).
 """
 
@@ -23,11 +23,11 @@ class StopRequest:
     """A request to save and exit.
 
     Attributes:
-        signal_number: the signal that made the request; None if there is none.
+        signal_number: the signal that requested the stop; None before such a signal.
     """
 
     def __init__(self) -> None:
-        """Create a request that nothing has made yet."""
+        """Initialize without a request to stop."""
         self.signal_number: signal.Signals | None = None
         self._reached = multihost_utils.reached_preemption_sync_point
         self._multi_process = jax.process_count() > 1
@@ -35,19 +35,19 @@ class StopRequest:
     def is_due(self, step: int) -> bool:
         """Return whether to save and exit after a step.
 
-        All processes of a run must call this after each step. All get the same answer, no matter
-        which of them received the signal.
+        All processes of a run must call this after each step. The result is the same in all
+        processes, no matter which process received the signal.
         """
         if not self._multi_process:
             return self.signal_number is not None
-        # With JAX's handler the processes agree on a step that none of them has passed.
+        # JAX's handler chooses a step that no process has passed yet, for all processes.
         due = self._reached(step)
         if due and self.signal_number is None:
             self.signal_number = signal.SIGTERM
         return due
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal; a second Ctrl-C stops the process at once."""
+        """Handle a signal. A second Ctrl-C stops the process at once, without saving."""
         del frame
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -57,10 +57,10 @@ class StopRequest:
             )
         self.signal_number = self.signal_number or signal.Signals(number)
         if self._multi_process:
-            signal.raise_signal(signal.SIGTERM)  # JAX's handler tells the other processes.
+            signal.raise_signal(signal.SIGTERM)  # JAX's handler informs the other processes.
 
     def raise_if_made(self, step: int) -> None:
-        """End a run whose state was saved after `step`, if it was requested.
+        """Raise an error that ends the run if a stop was requested; call this after saving `step`.
 
         Raises:
             Preempted: the run was requested to stop.
@@ -75,10 +75,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_handler() -> Iterator[StopRequest]:
-    """Handle SIGTERM and Ctrl-C in a `with` block, instead of dying of them.
+    """Convert SIGTERM and Ctrl-C in a `with` block to a stop request that the block can read.
 
-    Signals that arrive in a thread other than the main one, which cannot handle them, and signals
-    that the program was started to ignore, make no request.
+    Signals are not converted if the block runs outside of the main thread, where Python cannot
+    install handlers. A signal that the program was started to ignore stays ignored.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

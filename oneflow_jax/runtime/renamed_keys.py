@@ -1,8 +1,8 @@
-"""Renames keys and values of configurations that were saved by earlier versions.
+"""Renames keys and values of configurations that earlier versions saved.
 
-Only this module knows the old names. `upgrade` replaces them in the content of an old
-`config.json`, so that old runs and released weights still open. `check_flags` answers an old key on
-the command line with an error that gives the new key.
+Only this module contains the old names. `upgrade` replaces old names in the content of a
+`config.json`, so old runs and released weights can still be loaded. For an old key on the command
+line, `check_flags` raises an error with the new key.
 """
 
 import copy
@@ -107,7 +107,7 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "paradigm.image_prediction": {"clean": "x1"},
     "paradigm.objective": {"endpoint": "cross_entropy", "literal": "naive"},
 }
-"""For keys whose values were renamed, by the key's new name: new values by old values."""
+"""For keys whose values were renamed: new values by old values, by the new name of the key."""
 
 RENAMED_FLAGS = {
     "--revise": "--edit",
@@ -116,11 +116,11 @@ RENAMED_FLAGS = {
     "--mode=release": "--mode=export",
     "--mode=compile": "--mode=aot",
 }
-"""New flags, or flags with their values, by old ones."""
+"""New flags, with or without a value, by old flags."""
 
 _LATENT_DIVISOR = ("codec.deviation", "codec.divisor")
-"""Another renaming, only for configurations with an autoencoder: there the old key was the divisor
-of latents. In other configurations it was the std of pixels."""
+"""A renaming only for configurations with an autoencoder codec, where the old key was the divisor
+of latents. In other configurations the old key was the std of pixels."""
 
 RENAMED_METRICS = {
     # Metrics in the logs of training.
@@ -173,7 +173,7 @@ _RENAMED_LOSSES = {
 """New names of loss terms, by old names."""
 
 _HELDOUT_METRICS = {"heldout_concept_accuracy"}
-"""Current names of metrics that begin like old names of losses, and must not be changed."""
+"""Current names of metrics that begin like old names of losses. They must not be renamed."""
 
 
 def upgrade_metric(name: str) -> str:
@@ -189,11 +189,11 @@ def upgrade_metric(name: str) -> str:
 
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a `config.json` with old names and values replaced by current ones.
+    """Return the content of a `config.json` with current names and values instead of old ones.
 
     Args:
-        config: nested dictionary, as `json.loads` returns it. The function does not change it. Keys
-            with current names stay as they are.
+        config: nested dictionary, as `json.loads` returns it. The function copies the dictionary
+            and leaves keys with current names unchanged.
     """
     new = copy.deepcopy(config)
     has_latents = config.get("codec", {}).get("name") in ("learned", "vae")
@@ -204,7 +204,7 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
         value = new.get(section, {}).get(key)
         if isinstance(value, str) and value in values:
             new[section][key] = values[value]
-    if "models" in new:  # A comparison holds whole configurations.
+    if "models" in new:  # A comparison holds configurations of runs.
         new["models"] = {name: upgrade(model) for name, model in new["models"].items()}
         for name in {"codec", "text_model"} & new.keys():
             new[name] = upgrade(new[name])
@@ -212,7 +212,7 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_flags(arguments: Sequence[str]) -> None:
-    """Raise an error for old flags and old configuration keys on a command line.
+    """Check that a command line has no old flags and no old configuration keys.
 
     Args:
         arguments: arguments of the command, as in `sys.argv`.
@@ -235,7 +235,7 @@ def check_flags(arguments: Sequence[str]) -> None:
 
 
 def _move(config: dict[str, Any], old: str, new: str) -> None:
-    """Move a value from its old full name to its new full name, if the old one exists."""
+    """Move a value from its old full key to its new full key, if the old key exists."""
     *sections, key = old.split(".")
     section = functools.reduce(lambda inner, name: inner.get(name, {}), sections, config)
     if not isinstance(section, dict) or key not in section:

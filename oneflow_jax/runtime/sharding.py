@@ -8,9 +8,10 @@
 | context  | slots of each row, with ring attention                | a slice's interconnect        |
 | tensor   | heads, hidden widths and the vocabulary               | a slice's interconnect        |
 
-Programs are compiled by `jax.jit` with input and output shardings over a named mesh. The mesh has
-Auto axes and is set with `jax.set_mesh`. With Explicit axes, the default of `jax.make_mesh`,
-linen's sharding constraints raise an error; under the older `with mesh:` they are silently dropped.
+`jax.jit` compiles programs with input and output shardings over a named mesh. The mesh has Auto
+axes and is set with `jax.set_mesh`. With Explicit axes, the default of `jax.make_mesh`, linen's
+sharding constraints raise an error. In the older context `with mesh:`, JAX silently drops the
+constraints.
 """
 
 import contextlib
@@ -48,23 +49,23 @@ RULES: Rules = (
     ("embed", None),
     ("channels", None),
 )
-"""Mesh axes of each logical axis. Activations have logical names of their own ("act_width"), so
-their width can be sharded differently from the width of parameters."""
+"""Mesh axes of each logical axis. The width of activations and the width of parameters have
+different logical names ("act_width" and "width"), so they can be sharded differently."""
 
 SAMPLING_RULES: Rules = (
     ("rows", ("slices", "data", "fsdp", "context")),
     ("slots", None),
     *RULES[2:],
 )
-"""Mesh axes of each logical axis in sampling. Rows are short there, or grow by one slot at a time,
-so the mesh axis `context` shards rows instead of slots."""
+"""Mesh axes of each logical axis in sampling. In sampling, rows are short or grow by one slot at a
+time, so the mesh axis `context` shards rows instead of slots."""
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Create the mesh with axes `AXES`.
+    """Create a mesh with the axes `AXES`.
 
     Args:
-        sizes: size by axis name. One size may be -1, for the remaining devices; a missing axis has
+        sizes: size by axis name. One size may be -1, for all remaining devices. A missing axis has
             size 1.
         devices: devices of the mesh; by default all devices.
 
@@ -105,14 +106,14 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 def mesh_context(mesh: Mesh, rules: Rules = RULES) -> Iterator[None]:
     """Set the mesh and the sharding rules in a `with` block.
 
-    Models are initialized, traced and run in such a block.
+    Models must be initialized, traced and run in such a block.
     """
     with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
         yield
 
 
 def row_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
-    """Return the sharding of arrays of rows: the first axis over all mesh axes of `rows`."""
+    """Return the sharding of the first axis over all mesh axes of the logical axis `rows`."""
     return NamedSharding(mesh, PartitionSpec(dict(rules)["rows"]))
 
 
@@ -143,7 +144,7 @@ def state_sharding(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
         lambda *leaf: _check_logical_axes(rules, *leaf), boxed, is_leaf=_is_partitioned
     )
     named = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, rules)
-    # A box may be empty, because frozen parameters have no optimizer moments.
+    # A box may be empty, because the optimizer has no moments of frozen parameters.
     shardings = jax.tree.map(
         lambda leaf, where: jax.tree.map(lambda _: where, unbox(leaf)),
         boxed,
@@ -157,7 +158,8 @@ def state_sharding(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
 def unbox(tree: PyTree) -> PyTree:
     """Remove linen's partitioning metadata from a tree.
 
-    Unlike `nn.unbox` it adds no sharding constraints, which would fail on abstract shapes.
+    `nn.unbox` also adds sharding constraints, which raise errors for abstract shapes. This function
+    does not.
     """
     return jax.tree.map(
         lambda leaf: leaf.value if _is_partitioned(leaf) else leaf, tree, is_leaf=_is_partitioned
@@ -220,7 +222,7 @@ def check_divides(mesh: Mesh, field: str, size: int, logical_axis: str) -> None:
 
 
 def _mesh_axes(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the mesh axes of a rule, or of one entry of a PartitionSpec."""
+    """Return the mesh axes in a rule or in one entry of a PartitionSpec, as a tuple."""
     return rule if isinstance(rule, tuple) else (rule,) if rule else ()
 
 

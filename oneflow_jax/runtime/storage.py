@@ -1,9 +1,9 @@
 """Storage of a run's files in local folders and in Google Cloud Storage (gs://).
 
-An object store writes an object completely or not at all, so a write needs no temporary file. But
-objects cannot be appended to, and an object store has no locks. So files that grow are first
-written to a local folder and then uploaded, and an object names the process that trains in a
-folder.
+An object store writes an object completely or not at all, so a write needs no temporary file. But a
+program cannot append to an object, and an object store has no locks. So files that grow are first
+written to a local folder and then uploaded. Instead of a lock, an object contains the name of the
+process that trains in a folder.
 
 | environment variable     | meaning                                                           |
 |--------------------------|-------------------------------------------------------------------|
@@ -32,10 +32,10 @@ LEASE_FILE = "owner.txt"
 
 
 class LiteralPath(gpath.PosixGPath):
-    """A path whose `glob` reads wildcards in the pattern only, and not in the path itself.
+    """A path whose `glob` expands wildcards in the pattern only, and not in the path itself.
 
-    The `glob` of `epath.Path` does not find anything in a folder named `run[1]`. Orbax lists its
-    files with it, so checkpoints in such a folder would be incomplete.
+    The `glob` of `epath.Path` also expands wildcards in the path, so it finds nothing in a folder
+    named `run[1]`. Orbax lists files with `glob` and would write incomplete checkpoints there.
     """
 
     def glob(self, pattern: str) -> Iterator[Self]:
@@ -50,7 +50,7 @@ def check_no_backslash(path: str | os.PathLike[str], field: str) -> None:
     """Check that the path of a run has no backslash, which TensorStore would replace by a slash.
 
     Raises:
-        UserError: the path has one.
+        UserError: the path has a backslash.
     """
     if "\\" in os.fspath(path):
         raise UserError(
@@ -63,7 +63,7 @@ def expand_user(path: str | os.PathLike[str], field: str) -> str:
     """Return a path with `~` or `~name` at its start replaced by the home folder.
 
     Raises:
-        UserError: there is no such user.
+        UserError: the user has no home folder.
     """
     text = os.fspath(path)
     if is_remote(text) or not text.startswith("~"):
@@ -78,7 +78,7 @@ def expand_user(path: str | os.PathLike[str], field: str) -> str:
 
 
 def resolve_path(path: str | os.PathLike[str], field: str) -> epath.Path:
-    """Return the path, with `~` expanded, after checking that it can be used for storage.
+    """Expand `~` in the path of a folder, and check that the folder can be used for storage.
 
     Args:
         path: path of a folder: relative, absolute, with `~` at its start, or gs://.
@@ -117,9 +117,9 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 class StagedDirectory:
-    """A local folder to write to; for a remote folder, `sync` uploads the files.
+    """A local folder to write to. If the target folder is remote, `sync` uploads the files.
 
-    Writers need it if they append to files or use the operating system's file functions.
+    Writers use this class if they append to files or use the operating system's file functions.
     """
 
     def __init__(self, folder: epath.Path) -> None:
@@ -149,15 +149,15 @@ class StagedDirectory:
 
 
 class TrainingLease:
-    """Marks that this run trains in a remote folder, until another run takes over.
+    """The right of a run to train in a remote folder, until another run takes over.
 
-    The mark is not a lock, because a killed run would leave a lock behind. A later run overwrites
-    the mark and trains at once, and the earlier run fails at its next save. Local folders have a
-    lock; see `workdir.lock`.
+    An object in the folder names the run. The object is not a lock, because a killed run would
+    leave a lock behind. A later run overwrites the object and trains at once, and the earlier run
+    fails at its next save. Local folders have a lock instead; see `workdir.lock`.
     """
 
     def __init__(self, folder: epath.Path) -> None:
-        """Take over the folder; only the primary process of a run writes the mark."""
+        """Take over the folder; only the primary process of a run writes the object."""
         marks = is_remote(folder) and distributed.is_primary()
         self._path = folder / LEASE_FILE if marks else None
         self._holder = f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex})\n"
@@ -165,15 +165,15 @@ class TrainingLease:
             self._path.write_text(self._holder)
 
     def check(self) -> None:
-        """Check, before anything is saved, that this run still owns the folder.
+        """Check that this run still owns the folder. Call this before each save.
 
         Raises:
-            UserError: another run has taken over.
+            UserError: another run has taken over the folder.
         """
-        found = self._path.read_text() if self._path else self._holder
-        if found != self._holder:
+        holder = self._path.read_text() if self._path else self._holder
+        if holder != self._holder:
             raise UserError(
-                f"{self._path}: another run has taken over --workdir, {found.strip()}. This run "
+                f"{self._path}: another run has taken over --workdir, {holder.strip()}. This run "
                 "saves nothing more. Stop one of the two, or give them different folders."
             )
 
@@ -190,7 +190,7 @@ def _check_bucket(bucket: str, flag: str) -> None:
     from google.cloud import storage
 
     try:
-        storage.Client().get_bucket(bucket)  # Orbax also calls this, so the permission is needed.
+        storage.Client().get_bucket(bucket)  # Orbax needs the same permission, storage.buckets.get.
     except (api.GoogleAPIError, auth.GoogleAuthError, ValueError) as error:
         raise UserError(
             f"{flag}: the bucket {bucket!r} cannot be used. Check that it exists (gcloud storage "

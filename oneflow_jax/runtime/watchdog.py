@@ -1,4 +1,4 @@
-"""Watchdog: if a training process dies before the run ends, print how to resume.
+"""Watchdog: prints how to resume if a training process dies before the run ends.
 
 `distributed.watch_peers` starts this module as a script. It imports only the standard library.
 """

@@ -87,13 +87,14 @@ MUTABLE_KEYS = (
 )
 """Keys and sections of the configuration that may change when a run is resumed.
 
-They change where, how fast and how long the run trains and what it writes, but not what a step
-learns, beyond rounding errors. The fingerprint in source.json decides whether the data at another
+These keys change where, how fast and how long the run trains, and what the run writes. `steps` also
+changes the learning rate schedule. Otherwise these keys do not change what a step learns, except
+for rounding errors. The fingerprint in source.json decides whether the data at another
 `source.path` is the same.
 """
 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
-"""Keys whose value holds for one call, and the value that is saved instead."""
+"""Keys whose value applies to one call only, with the value that is saved instead."""
 
 LOCK_FILE = ".lock"
 
@@ -109,7 +110,7 @@ DEFAULTS_FOR_OLD_RUNS = {
     "mesh.slices": 1,
     "mesh.context": 1,
 }
-"""Default values of keys that are missing in runs of earlier versions."""
+"""Values of keys that are missing in configurations which earlier versions saved."""
 
 DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "init_from": "",
@@ -122,7 +123,7 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "evaluation.inception_weights": "",
     "evaluation.clip_dir": "",
 }
-"""Default values of keys that are missing in earlier runs of document models only."""
+"""Values of keys that are missing in configurations of document models by earlier versions."""
 
 _DISK_ERRNOS = (
     errno.ENOSPC,
@@ -138,11 +139,11 @@ _DISK_ERRNOS = (
 def lock(workdir: epath.Path) -> Iterator[None]:
     """Lock the folder of a run within a `with` block, and create the folder if it is missing.
 
-    The operating system releases the lock of a killed process.
+    If the process is killed, the operating system releases the lock.
 
     Raises:
-        UserError: another run holds the lock; or the disk is full or not writable, at the start or
-            at any time within the block.
+        UserError: another run holds the lock. Or the disk is full or not writable, at any time
+            within the block.
     """
     with _translate_os_errors(workdir):
         try:
@@ -157,7 +158,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
         if storage.is_remote(workdir) or not distributed.is_primary():
             yield
             return
-        # A soft lock is a file, which would remain after a killed process.
+        # A soft lock is only a file, which a killed process would leave behind.
         lock = filelock.FileLock(workdir / LOCK_FILE, fallback_to_soft=False)
         try:
             acquired = lock.acquire(blocking=False)
@@ -169,10 +170,10 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_lock(workdir: epath.Path) -> Iterator[None]:
-    """Prevent, within a `with` block, that a run on this machine changes the folder.
+    """Prevent runs on this machine from changing the folder within a `with` block.
 
-    Nothing is written: if there is no lock file, or it cannot be opened, the block runs without a
-    lock. Several processes may read at the same time.
+    The function writes nothing: if the lock file is missing or cannot be opened, the block runs
+    without a lock. Several processes may read at the same time.
 
     Raises:
         UserError: a run holds the lock; or the disk is full or not writable within the block, for
@@ -208,12 +209,13 @@ def check_config(
 ) -> None:
     """Check that a configuration may continue the run in the folder, if the folder has a run.
 
-    Before the first checkpoint is saved, any value may change. Afterwards only `MUTABLE_KEYS` may.
+    Before the first checkpoint, any value may change. Afterwards only the values of `MUTABLE_KEYS`
+    may change.
 
     Args:
         workdir: folder of the run.
         config: configuration to compare.
-        may_write: whether to delete files that belong to another configuration.
+        may_write: whether to delete files of the folder that belong to another configuration.
 
     Raises:
         UserError: the folder belongs to a run with another configuration.
@@ -238,7 +240,7 @@ def check_config(
     if not may_write:
         return
     if changed or (not trained and old.get("init_from") != config.get("init_from")):
-        # These files belong to the old values, or to the run of another `init_from`.
+        # These files were made with the old values, or with another `init_from`.
         (workdir / TOKENIZER).unlink(missing_ok=True)
         (workdir / LATENTS).unlink(missing_ok=True)
 
@@ -309,7 +311,7 @@ def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def write_atomically(path: epath.Path, data: str | bytes) -> None:
-    """Write a file so that readers never see a partial file; only the primary process writes."""
+    """Replace a file in one step, without a partial state; only the primary process writes."""
     if not distributed.is_primary():
         return
     data = data.encode() if isinstance(data, str) else data
@@ -358,8 +360,8 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
 
 def _in_use(workdir: epath.Path) -> UserError:
     return UserError(
-        f"--workdir={workdir}: the folder is in use by another run. Wait for it, or choose another "
-        "folder."
+        f"--workdir={workdir}: the folder is in use by another run. Wait for that run to end, or "
+        "choose another folder."
     )
 
 

@@ -115,12 +115,12 @@ class FlowImageSampler:
         )
 
         def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
-            clock = jnp.broadcast_to(jnp.where(is_given, 1.0, t)[:, None], x.shape[:2])
-            shown = jnp.where(read, source.latents, x)
-            view = guidance.repeat(context.view.replace(latents=shown, time=clock))
+            time = jnp.broadcast_to(jnp.where(is_given, 1.0, t)[:, None], x.shape[:2])
+            latents = jnp.where(read, source.latents, x)
+            view = guidance.repeat(context.view.replace(latents=latents, time=time))
             # The cache is not advanced, so the next forward pass overwrites these entries.
             outputs, _ = network.decode(view, cache)
-            return self.image_prediction.to_x1(guidance.combine(outputs["image"]), shown, clock)
+            return self.image_prediction.to_x1(guidance.combine(outputs["image"]), latents, time)
 
         def corrupt(
             step: Int[Array, ""], s: Float[Array, ""], clean: Float[Array, "B N C"]

@@ -107,8 +107,8 @@ class DecodeProgram:
             prompt.is_given & (prompt.modality != Modality.PAD) & (open_before == 0), axis=1
         )
         count = jnp.sum(inside, axis=1)
-        kept = inside.astype(bool)
-        canvas = canvas_append.keep_slots(prompt, kept)
+        in_prefix = inside.astype(bool)
+        canvas = canvas_append.keep_slots(prompt, in_prefix)
         cache = self.network.init_cache(rows, self.max_length + self.token_space.patches_per_image)
         outputs, cache = self.network.prefill(self._make_noisy_canvas(canvas), cache)
         last = count - 1
@@ -267,11 +267,13 @@ class DecodeProgram:
         return jnp.minimum(state.prompt_index, self.max_length - 1)
 
     def _make_noisy_canvas(self, canvas: Canvas) -> NoisyCanvas:
-        shown = jnp.where(
+        modality = jnp.where(
             canvas.is_image, int(self.image_sampler.network_modality), canvas.modality
         )
-        embeds, clock = self.table.embedding[canvas.ids], jnp.ones(canvas.ids.shape)
-        return canvases.noisy_canvas(canvas.replace(modality=shown), embeds, canvas.latents, clock)
+        embeds, time = self.table.embedding[canvas.ids], jnp.ones(canvas.ids.shape)
+        return canvases.noisy_canvas(
+            canvas.replace(modality=modality), embeds, canvas.latents, time
+        )
 
     def _update_rows(
         self,

@@ -89,17 +89,19 @@ class EditSampler:
             n, rows = progress.step, progress.rows
             t, s = taus[n], taus[n + 1]
             outputs = apply(self._make_noisy_canvas(rows, t, table))
-            clock = rows.slot_times(t)
-            guess = self.image_prediction.to_x1(outputs["image"], rows.canvas.latents, clock)
-            guess = jnp.where((clock < 1)[..., None], guess, rows.canvas.latents)
-            latents = gaussian.euler_step(rows.canvas.latents, guess, clock, rows.slot_times(s))
+            time = rows.slot_times(t)
+            x1_hat = self.image_prediction.to_x1(outputs["image"], rows.canvas.latents, time)
+            x1_hat = jnp.where((time < 1)[..., None], x1_hat, rows.canvas.latents)
+            latents = gaussian.euler_step(rows.canvas.latents, x1_hat, time, rows.slot_times(s))
             grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
-            luck = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
             for n_change, change in enumerate(self._ops):
-                key = jax.vmap(jax.random.fold_in, (0, None))(luck, n_change)
+                key = jax.vmap(jax.random.fold_in, (0, None))(step_keys, n_change)
                 grown = jax.vmap(functools.partial(change, t, s))(key, outputs, grown, noise)
-            moments = progress.trajectory and _record(progress.trajectory, n, rows, clock, guess, t)
-            return progress.replace(step=n + 1, rows=grown, trajectory=moments)
+            trajectory = progress.trajectory and _record(
+                progress.trajectory, n, rows, time, x1_hat, t
+            )
+            return progress.replace(step=n + 1, rows=grown, trajectory=trajectory)
 
         if self.plan.is_edit:
             rows = jax.vmap(insertion.from_document)(canvas)
@@ -200,10 +202,10 @@ class EditSampler:
     ) -> NoisyCanvas:
         canvas = rows.canvas
         revised = canvas.is_text & self.plan.is_edit
-        clock = network_times(
+        time = network_times(
             canvas, rows.slot_times(t), jnp.minimum(t, 1.0), revised, self.condition_on_text_time
         )
-        return canvases.noisy_canvas(canvas, table.embedding[canvas.ids], canvas.latents, clock)
+        return canvases.noisy_canvas(canvas, table.embedding[canvas.ids], canvas.latents, time)
 
     def _with_guidance(self, apply: guidance.ApplyFn) -> guidance.ApplyFn:
         """Add guidance; combining log λ combines rates geometrically, as in OneFlow, eq. 12."""
@@ -248,10 +250,10 @@ def network_times(
 
 
 def _is_active(rows: insertion.GrowingCanvas, run_time: Float[Array, ""]) -> Bool[Array, ""]:
-    words = jnp.any(rows.canvas.insertable != InsertPolicy.NONE) & (
+    text_active = jnp.any(rows.canvas.insertable != InsertPolicy.NONE) & (
         run_time < 1 - insertion.TIME_EPS
     )
-    return words | jnp.any(rows.slot_times(run_time) < 1)
+    return text_active | jnp.any(rows.slot_times(run_time) < 1)
 
 
 def _record(

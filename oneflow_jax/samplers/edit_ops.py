@@ -65,21 +65,23 @@ def apply_edit_ops(
         run_time: global time at which the time of substituted images starts.
     """
     canvas = row.canvas
-    gone = edit_ops == EditOp.DELETE
-    word = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_text
+    deleted = edit_ops == EditOp.DELETE
+    is_substituted_text = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_text
     regenerated = (edit_ops == EditOp.SUBSTITUTE) & canvas.is_image
-    kept = (canvas.modality != Modality.PAD) & ~gone
+    remains = (canvas.modality != Modality.PAD) & ~deleted
     # Renumber the reading order; all slots of an image have the same number.
-    taken = jnp.zeros_like(canvas.ids).at[canvas.position[:, 0]].max(kept.astype(canvas.ids.dtype))
-    order = jnp.where(kept, (jnp.cumsum(taken) - taken)[canvas.position[:, 0]], 0)
+    taken = (
+        jnp.zeros_like(canvas.ids).at[canvas.position[:, 0]].max(remains.astype(canvas.ids.dtype))
+    )
+    order = jnp.where(remains, (jnp.cumsum(taken) - taken)[canvas.position[:, 0]], 0)
     return row.replace(
         canvas=canvas.replace(
-            ids=jnp.where(word, ids, canvas.ids),
+            ids=jnp.where(is_substituted_text, ids, canvas.ids),
             latents=jnp.where(regenerated[:, None], noise, canvas.latents),
-            modality=jnp.where(gone, int(Modality.PAD), canvas.modality),
-            segment=jnp.where(gone, 0, canvas.segment),
+            modality=jnp.where(deleted, int(Modality.PAD), canvas.modality),
+            segment=jnp.where(deleted, 0, canvas.segment),
             position=canvas.position.at[:, 0].set(order),
-            insertable=jnp.where(gone, int(InsertPolicy.NONE), canvas.insertable),
+            insertable=jnp.where(deleted, int(InsertPolicy.NONE), canvas.insertable),
         ),
         image_start_time=jnp.where(regenerated, run_time, row.image_start_time),
     )

@@ -81,7 +81,7 @@ def cross_modal_cfg(
         scales: guidance scales of images and of text.
     """
     embeds, latents = placeholders
-    words = canvas.is_text & (canvas.position[..., 0] > 0)
+    is_text_slot = canvas.is_text & (canvas.position[..., 0] > 0)
 
     def without(hidden: Bool[Array, "B L"], view: NoisyCanvas) -> NoisyCanvas:
         return view.replace(
@@ -94,7 +94,7 @@ def cross_modal_cfg(
     return apply_cfg(
         apply,
         (
-            GuidanceBranch((image,), scales[0], functools.partial(without, words)),
+            GuidanceBranch((image,), scales[0], functools.partial(without, is_text_slot)),
             GuidanceBranch((text,), scales[1], functools.partial(without, canvas.is_image)),
         ),
     )

@@ -9,7 +9,7 @@
 Saving is asynchronous. Orbax renames the folder of a step to its final name once the folder is
 complete, so a killed save leaves no partial checkpoint. An object store cannot rename folders.
 There orbax writes the file `commit_success.txt` last, and readers ignore folders without this file.
-The content of a checkpoint does not depend on the number of processes that saved it.
+The number of processes that save a checkpoint does not change its content.
 """
 
 import contextlib
@@ -32,11 +32,14 @@ SKIP_DAMAGED = "checkpoint.skip_damaged"
 """Key of the configuration with which a damaged checkpoint is skipped."""
 
 _MIN_SLICE_BYTES = 2**20
-"""Replicas share the saving of an array if each gets this much; JAX compiles each slicing."""
+"""Minimum number of bytes per replica for which replicas share the saving of an array.
+
+Sharing slices the array, and JAX compiles a program for each slicing.
+"""
 
 
 class Checkpoints:
-    """The checkpoints of one run; leaving the context manager waits for the last save."""
+    """The checkpoints of one run, as a context manager that waits for the last save at its end."""
 
     def __init__(
         self, folder: epath.Path, max_to_keep: int | None = None, keep_period: int = 0
@@ -45,17 +48,17 @@ class Checkpoints:
 
         Args:
             folder: the run's folder.
-            max_to_keep: number of newest checkpoints to keep. Older ones and the leftovers of
-                killed saves are deleted. None deletes nothing: use it to read checkpoints while
-                another process may be saving.
+            max_to_keep: number of newest checkpoints to keep. Older checkpoints and the leftovers
+                of killed saves are deleted. None deletes nothing; use None to read checkpoints
+                while another process may be saving.
             keep_period: interval in steps at which checkpoints are kept permanently; 0 for none.
         """
         policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(max_to_keep)]
+        preservation = [policies.LatestN(max_to_keep)]
         if keep_period:
-            kept.append(policies.EveryNSteps(keep_period))
+            preservation.append(policies.EveryNSteps(keep_period))
         directory = folder / workdir.CHECKPOINTS
-        # Orbax needs an absolute path. A gs:// path is absolute already, and absolute() would
+        # Orbax needs an absolute path. A gs:// path is already absolute, and `absolute()` would
         # corrupt it.
         absolute = directory if directory.is_absolute() else directory.absolute()
         self._directory = storage.LiteralPath(absolute)
@@ -73,7 +76,7 @@ class Checkpoints:
                 self._directory,
                 # Save at every call: the training loop decides when to save.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-                preservation_policy=policies.AnyPreservationPolicy(kept),
+                preservation_policy=policies.AnyPreservationPolicy(preservation),
                 cleanup_tmp_directories=max_to_keep is not None,
             )
 
@@ -96,8 +99,8 @@ class Checkpoints:
         The method copies the arrays before it returns, so the caller may donate them afterwards.
 
         Raises:
-            UserError: parameters or their averages are not finite; or this save or the previous one
-                could not be written.
+            UserError: parameters or EMA parameters are not finite; or this checkpoint or the
+                previous one could not be written.
         """
         checksums.check_finite(
             {f"Step {step}: parameters": state.params, f"Step {step}: EMA": state.ema}
@@ -130,11 +133,11 @@ class Checkpoints:
             abstract_state: shapes and shardings of the state.
             data: an iterator over the streams that were saved, or over a subset of them.
             skip_damaged: whether to move damaged checkpoints to another folder, and to restore the
-                newest one that can be read.
+                newest checkpoint that is not damaged.
 
         Raises:
-            UserError: the checkpoint is damaged; or an earlier version saved it, without stream
-                positions.
+            UserError: the checkpoint is damaged; or an earlier version of this project saved the
+                checkpoint, without stream positions.
         """
         like_items = {
             "ema": abstract_state.ema,
@@ -151,7 +154,7 @@ class Checkpoints:
         Nothing is written: with `skip_damaged`, damaged checkpoints stay where they are.
 
         Raises:
-            UserError: there is no checkpoint, or it is damaged.
+            UserError: the run has no checkpoint, or the checkpoint is damaged.
         """
         if self.latest_step is None:
             raise UserError(
@@ -162,7 +165,7 @@ class Checkpoints:
     def _load_newest(
         self, like_items: dict[str, Any], *, skip_damaged: bool, set_aside: bool = False
     ) -> dict[str, Any]:
-        """Load the newest checkpoint, or the newest one that is not damaged."""
+        """Load the newest checkpoint, or with `skip_damaged` the newest undamaged checkpoint."""
         steps = sorted((one.step for one in self._checkpointer.checkpoints), reverse=True)
         for step, older in zip(steps, [*steps[1:], None], strict=True):
             if "data" in like_items:
@@ -174,16 +177,16 @@ class Checkpoints:
             if older is None:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}), and there is no older one. "
-                    "Get a copy of it from a backup, or train in another --workdir."
+                    "Restore it from a backup, or train in another --workdir."
                 )
             if not skip_damaged:
                 raise UserError(
-                    f"{path}: the checkpoint is damaged ({damage}). Get a copy of it from a "
-                    f"backup, or go on from step {older} with --config.{SKIP_DAMAGED}=True."
+                    f"{path}: the checkpoint is damaged ({damage}). Restore it from a backup, or "
+                    f"continue from step {older} with --config.{SKIP_DAMAGED}=True."
                 )
             target = self._set_aside(path) if set_aside else path
             logging.warning(
-                "The checkpoint of step %d is damaged (%s) and skipped; it is kept in %s.",
+                "The checkpoint of step %d is damaged (%s) and is skipped. Its folder is %s.",
                 step,
                 damage,
                 target,
@@ -191,10 +194,10 @@ class Checkpoints:
         raise AssertionError("a checkpoint exists")
 
     def _try_load(self, step: int, like_items: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Load a checkpoint; return its items, and what is damaged or "".
+        """Load a checkpoint; return its items, and a description of damage or "".
 
         Raises:
-            ValueError, KeyError: the checkpoint is complete, but of another model.
+            ValueError, KeyError: the checkpoint is not damaged, but has another model's parameters.
         """
         has_checksums = (self._directory / str(step) / "checksums").exists()
         wanted = like_items | ({"checksums": None} if has_checksums else {})
@@ -206,12 +209,12 @@ class Checkpoints:
             if self._is_other_model(step, like_items["ema"]):
                 raise
             damage = _describe(error)
-        # All processes skip the same checkpoints.
-        every = distributed.all_gather_json({str(jax.process_index()): damage})
-        return items, next(filter(None, every.values()), "")
+        # If any process finds damage, all processes must skip the checkpoint.
+        damage_by_process = distributed.all_gather_json({str(jax.process_index()): damage})
+        return items, next(filter(None, damage_by_process.values()), "")
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
-        """Return whether a checkpoint has other EMA parameters than those that are wanted."""
+        """Return whether the EMA parameters of a checkpoint have other names or shapes."""
         try:
             saved = self._checkpointer.checkpointables_metadata(step).metadata["ema"]
             return saved is not None and _shapes(saved) != _shapes(abstract_params)
@@ -219,7 +222,7 @@ class Checkpoints:
             return False
 
     def _set_aside(self, path: epath.Path) -> epath.Path:
-        """Move a checkpoint to the folder of damaged ones; return its new path."""
+        """Move a checkpoint to the folder of damaged checkpoints; return the new path."""
         target = self._directory.parent / workdir.DAMAGED_CHECKPOINTS / path.name
         while target.exists():
             target = target.with_name(target.name + "_")
@@ -237,8 +240,8 @@ class Checkpoints:
             raise UserError(
                 f"{self._directory}: an earlier version saved these checkpoints with data "
                 "positions in another format, and training cannot resume from them. Start a new "
-                "run in another --workdir; with init_from=<this folder> it starts from their EMA "
-                "parameters. Evaluation and sampling still work."
+                "run in another --workdir; with init_from=<folder of this run> it starts from the "
+                "EMA parameters of this run. Evaluation and sampling still work."
             )
 
     @contextlib.contextmanager
@@ -263,13 +266,13 @@ def _without_ema(state: TrainState) -> dict[str, Any]:
 def _compute_checksums(items: dict[str, Any]) -> dict[str, dict[str, int]]:
     """Return the checksums of the parameters and of the optimizer's state."""
     arrays = {"ema": items.get("ema"), "train": items.get("train")}
-    if arrays["train"] is not None:  # The key is not an array of numbers, and the step is a name.
+    if arrays["train"] is not None:  # The PRNG key and the step have no checksum.
         arrays["train"] = {name: arrays["train"][name] for name in ("params", "opt_state")}
     return {name: checksums.compute(tree) for name, tree in arrays.items() if tree is not None}
 
 
 def _compare_checksums(items: dict[str, Any]) -> str:
-    """Return which array has another checksum than the saved one, or ""."""
+    """Describe the first array whose checksum differs from the saved checksum; else return ""."""
     for name, sums in _compute_checksums(items).items():
         for path, value in sums.items():
             if items["checksums"].get(name, {}).get(path) != value:

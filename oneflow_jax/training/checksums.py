@@ -1,7 +1,8 @@
 """Checksums of the arrays of a checkpoint, and a check that they are finite.
 
-The storage format of arrays does not notice every changed byte. So a checksum of each array is
-saved, and computed again when the array is restored. It does not depend on the sharding.
+The storage format of arrays does not detect every changed byte. So a checkpoint also has a checksum
+of each array, which is compared when the array is restored. Checksums do not depend on the
+sharding.
 """
 
 import jax
@@ -11,11 +12,11 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import Array, Bool, Int, PyTree
 
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
-"""Type of integers that the bits of an array are read as, by bytes per element."""
+"""Unsigned integer type as which the bits of an array are summed, by bytes per element."""
 
 
 def compute(tree: PyTree) -> dict[str, int]:
-    """Return the checksum of each array of a tree, by its path; every process must call this."""
+    """Return the checksums of a tree's arrays by path; every process must call this."""
     sums = jax.device_get(_sum_bits(_by_path(tree)))
     return {path: int(value) for path, value in sums.items()}
 

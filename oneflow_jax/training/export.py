@@ -1,4 +1,4 @@
-"""Export of a run: only the files that sampling needs, about a tenth of the run's size.
+"""Export of a run: the files that sampling needs, with about a tenth of the run's size.
 
     <folder>/config.json           the resolved configuration
     <folder>/tokenizer.model       the SentencePiece model
@@ -7,8 +7,8 @@
     <folder>/weights.safetensors   the EMA parameters in float16, by parameter name
 
 A run's folder has `checkpoints/` instead of `weights.safetensors`. Sampling and evaluation read
-both kinds of folder. Training cannot resume in an export, but a new run can initialize from one
-(`config.init_from`).
+both kinds of folder. Training cannot resume in an export, but a new run can initialize from an
+export (`config.init_from`).
 """
 
 from typing import Protocol
@@ -42,16 +42,16 @@ def export(
     skip_damaged: bool = False,
     autoencoder: Savable | None = None,
 ) -> epath.Path:
-    """Write the newest EMA parameters of a run, with all that sampling needs, to another folder.
+    """Write the newest EMA parameters of a run, and the other files of sampling, to a folder.
 
     Args:
         config: the run's configuration.
         run_dir: the run's folder.
-        output: the folder to write. It is created if it is missing, and an earlier export in it is
-            replaced.
+        output: the folder to write. A missing folder is created, and an earlier export in the
+            folder is replaced.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
         skip_damaged: whether to export the newest checkpoint that is not damaged.
-        autoencoder: the autoencoder of the codec, if there is one.
+        autoencoder: the autoencoder of the codec; None for a codec without autoencoder.
 
     Returns:
         The path of the weights file, which is written last.
@@ -66,7 +66,7 @@ def export(
         raise UserError(f"--output={output}: this is the folder of a run. Choose another folder.")
     loaded = load_ema_params(run_dir, abstract_params, skip_damaged=skip_damaged)
     params = traverse_util.flatten_dict(loaded, sep="/")
-    with np.errstate(over="ignore"):  # Overflow is reported below.
+    with np.errstate(over="ignore"):  # The check below reports overflow.
         halves = {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
     for name, value in halves.items():
         if not np.isfinite(value).all():
@@ -96,8 +96,8 @@ def load_ema_params(
         skip_damaged: whether to load the newest checkpoint that is not damaged.
 
     Raises:
-        UserError: there is no checkpoint; or the checkpoint or the weights of the export are
-            damaged, or do not match the configuration.
+        UserError: the folder has no checkpoint and no export; or the checkpoint or the weights of
+            the export are damaged or do not match the configuration.
     """
     if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:
@@ -117,12 +117,13 @@ def load_ema_params(
 
 
 def _check_shapes(path: epath.Path, stored: PyTree, expected: PyTree) -> None:
-    there = {name: value.shape for name, value in stored.items()}
-    asked = {name: leaf.shape for name, leaf in expected.items()}
-    for name in sorted(there.keys() | asked.keys()):
-        if there.get(name) != asked.get(name):
+    stored_shapes = {name: value.shape for name, value in stored.items()}
+    expected_shapes = {name: leaf.shape for name, leaf in expected.items()}
+    for name in sorted(stored_shapes.keys() | expected_shapes.keys()):
+        if stored_shapes.get(name) != expected_shapes.get(name):
             raise UserError(
-                f"{path}: the shape of the parameter {name} is {there.get(name, 'missing')}, but "
-                f"{workdir.CONFIG} in the same folder requires {asked.get(name, 'none')}. One of "
+                f"{path}: the shape of the parameter {name} is "
+                f"{stored_shapes.get(name, 'missing')}, but {workdir.CONFIG} in the same folder "
+                f"requires {expected_shapes.get(name, 'none')}. One of "
                 "the two files belongs to another model."
             )

@@ -2,11 +2,11 @@
 
     nats per document = 1/N · sum over N documents of E_u [ the loss term `text` of the scorer ]
 
-The scorer is the paradigm's `LikelihoodBound`; `paradigms/likelihood.py` says which paradigms have
-one, and whether it gives the exact value or a bound. For each document, u takes evenly spaced
-values, which are shifted from batch to batch by multiples of the golden ratio conjugate. The unit
-is nats per document and not per token, because paradigms have different token sequences: some end
-every document with an END token.
+The scorer is the paradigm's `LikelihoodBound`. `paradigms/likelihood.py` lists the paradigms that
+have a scorer, and says whether the scorer gives the exact value or a bound. For each document, u
+takes evenly spaced values, which are shifted from batch to batch by multiples of the golden ratio
+conjugate. The unit is nats per document and not nats per token, because paradigms have different
+token sequences: some end every document with an END token.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from oneflow_jax.shapes import Float, Int, PyTree
 from oneflow_jax.training import step
 
 MAX_DOCUMENTS = 1_024
-"""Maximum number of documents to score. The last, incomplete batch is not scored."""
+"""Maximum number of documents to score. An incomplete last batch is not scored."""
 
 TIME_SAMPLES = 8
 """Number of times u at which each document is scored, if the scorer's loss depends on time."""
@@ -35,13 +35,13 @@ TIME_SAMPLES = 8
 
 @dataclasses.dataclass(frozen=True)
 class NatsPerDocument:
-    """Nats of the text of each row, and the number of documents in each row."""
+    """Negative log-likelihood of the text of each row in nats, and each row's document count."""
 
     total: Float[np.ndarray, "rows"]
     num_documents: Int[np.ndarray, "rows"]
 
     def mean(self, rows: Int[np.ndarray, "some"] | slice = slice(None)) -> float:
-        """Return nats per document over all rows, or over `rows`, which may contain repeats."""
+        """Return nats per document over all rows, or over the indices `rows`, possibly repeated."""
         return float(self.total[rows].sum() / self.num_documents[rows].sum())
 
 
@@ -59,8 +59,9 @@ class Likelihood:
         """Load the documents.
 
         Args:
-            batches: endless batches of the split, of which the first ones are scored.
-            num_documents: number of documents in the split; after this number, documents repeat.
+            batches: endless batches of the split; the first batches are scored.
+            num_documents: number of documents in the split. After this number, `batches` repeats
+                documents.
             model: the model to evaluate.
             scorer: the scorer of the model's paradigm.
             seed: RNG seed of the masking and of the noise.

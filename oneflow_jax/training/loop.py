@@ -1,4 +1,4 @@
-"""The training loop: restore, step, log, evaluate and save, for any `System`."""
+"""The training loop: restores, steps, logs, evaluates and saves any `System`."""
 
 import contextlib
 import logging
@@ -19,15 +19,15 @@ from oneflow_jax.training.update import Metrics
 
 
 class System(Protocol):
-    """A model, its data and its optimizer, as the training loop needs them.
+    """The interface of a model, its data and its optimizer to the training loop.
 
     Attributes:
         loop_config: number of steps, and intervals of logging, saving and evaluation.
         mesh: the device mesh.
         batch_sharding: sharding of training batches.
         optimizer_config: settings of the optimizer.
-        throughput_keys: names of metrics of `train_step` that the reporter converts to rates per
-            second, the most important first.
+        throughput_keys: names of metrics of `train_step`, the most important first. The reporter
+            converts these metrics to rates per second.
     """
 
     loop_config: LoopConfig
@@ -44,7 +44,7 @@ class System(Protocol):
         """Return the initial state, possibly boxed in linen's partitioning metadata."""
 
     def initialize_from(self, state: TrainState) -> TrainState:
-        """Return the initial state with parameters taken from another run, if configured."""
+        """Return the state with the parameters of another run if configured, else unchanged."""
 
     def train_batches(self) -> streams.BatchStreams:
         """Return the endless training batches, as arrays on the devices."""
@@ -59,12 +59,12 @@ class System(Protocol):
 def run(
     system: System, folder: epath.Path, preview: Callable[[int, PyTree], None] | None = None
 ) -> None:
-    """Train to the last step, resuming from the newest checkpoint in `folder` if there is one.
+    """Train to the last step, resuming from the newest checkpoint in `folder` if one exists.
 
     Args:
         system: the system to train.
         folder: the run's folder.
-        preview: function of step and EMA parameters that writes samples; it is called every
+        preview: function of step and EMA parameters that writes samples. The loop calls it every
             `sampling.preview_every` steps.
 
     Raises:
@@ -94,10 +94,10 @@ def run(
                     report.write(number, losses(state.ema))
             last = number == settings.steps or stop.is_due(number)
             if number % settings.checkpoint_every == 0 or last:
-                with report.pause_timer():  # It raises if the loss is not finite.
+                with report.pause_timer():  # Raises an error if the loss is not finite.
                     owner.check()
-                    # The saved data position must match the state: the next batch is read only
-                    # afterwards.
+                    # The saved data position must match the state, so the loop reads the next
+                    # batch only after the save.
                     checkpoints.save(state, number, data)
             if preview and number % settings.preview_every == 0:
                 with report.pause_timer():
@@ -130,7 +130,7 @@ def restore_or_init(
 def jit_train_step(
     system: System,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
-    """Jit the training step over the mesh; it donates the input state."""
+    """Jit the training step over the mesh; the jitted step donates its input state."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, train_state.abstract_state(system))
     return jax.jit(
         system.train_step,

@@ -1,4 +1,4 @@
-"""Settings of the training loop: how long it runs, and how often it logs, saves and evaluates."""
+"""Settings of the training loop: number of steps, and intervals of logs, saves and evaluations."""
 
 import dataclasses
 
@@ -19,7 +19,8 @@ class LoopConfig:
         max_to_keep: number of newest checkpoints that are kept.
         keep_period: interval at which checkpoints are kept permanently; 0 for none.
         preview_every: interval between pages of samples; 0 for none.
-        skip_damaged: whether to skip damaged checkpoints on resume, and to keep them aside.
+        skip_damaged: whether to skip damaged checkpoints on resume, and to move them to another
+            folder.
         profile_steps: first and last step to profile; () for none.
     """
 
@@ -38,8 +39,8 @@ class LoopConfig:
         """Check the values that depend on each other.
 
         Raises:
-            UserError: the checkpoint interval is less than 1, `keep_period` is not a multiple of
-                it, or `profile_steps` is outside the run.
+            UserError: `checkpoint_every` is less than 1, `keep_period` is not a multiple of
+                `checkpoint_every`, or `profile_steps` is outside the run.
         """
         check_at_least("checkpoint.every", self.checkpoint_every, 1)
         if self.keep_period % self.checkpoint_every:

@@ -1,4 +1,4 @@
-"""The optimizer, AdamW with warm-up, cosine decay and gradient clipping, and the parameter EMA.
+"""The optimizer (AdamW with warm-up, cosine decay, gradient clipping) and the parameter EMA.
 
 Parameters can be frozen by name. Frozen parameters get no gradient, no weight decay and no update,
 and their EMA stays the same to the last bit.
@@ -22,14 +22,14 @@ class OptimizerConfig:
     Attributes:
         learning_rate: peak learning rate, reached at the end of the warm-up.
         warmup_steps: number of steps of the linear warm-up from 0.
-        total_steps: number of steps of the run, at whose end the cosine decay ends.
+        total_steps: number of steps of the run. The cosine decay ends at the last step.
         end_lr_fraction: final learning rate as a fraction of the peak.
         b1, b2: decay rates of Adam's first and second moments.
         weight_decay: decoupled weight decay of matrices, multiplied by the learning rate.
         max_grad_norm: maximum global norm of the gradient.
         ema_decay: decay of the EMA of the parameters, which evaluation and sampling use.
-        freeze: regular expression, for example "backbone/blocks/text/"; parameters whose names
-            contain a match are frozen. "" freezes none.
+        freeze: regular expression, for example "backbone/blocks/text/". Parameters whose names
+            contain a match are frozen. "" freezes no parameter.
     """
 
     learning_rate: float
@@ -61,8 +61,8 @@ def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     Weight decay applies to matrices only, not to norms, biases and token embeddings.
 
     Raises:
-        UserError: `freeze` is not a regular expression. The `init` of the result also raises it, if
-            `freeze` matches no parameter or all of them.
+        UserError: `freeze` is not a regular expression. The `init` function of the result raises
+            this error too, if `freeze` matches no parameter or all parameters.
     """
     adamw = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
@@ -100,7 +100,7 @@ def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: flo
     """Return the EMA of the parameters after an update.
 
     The decay is min(ema_decay, (1 + step) / (10 + step)). Early steps have a small decay, so the
-    initial parameters soon lose their weight in the average.
+    weight of the initial parameters in the average falls quickly.
     """
     step = step.astype(jnp.float32)
     weight: Float[Array, ""] = jnp.minimum(ema_decay, (1 + step) / (10 + step))
@@ -113,7 +113,7 @@ def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: flo
 
 
 def _weight_decay_mask(params: PyTree) -> PyTree:
-    # The path of a boxed parameter ends with an additional key, so "kernel" may not be the last
+    # The path of a boxed parameter ends with an additional key. So "kernel" need not be the last
     # key.
     return jax.tree.map_with_path(lambda path, _: jax.tree_util.DictKey("kernel") in path, params)
 
@@ -129,9 +129,9 @@ def _compile_pattern(freeze: str) -> re.Pattern[str]:
 
 def _partition_labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
     names = [_param_name(path) for path, _ in jax.tree.leaves_with_path(params)]
-    found = [name for name in names if pattern.search(name)]
-    if len(found) in (0, len(names)):
-        which = "all" if found else "none"
+    frozen = [name for name in names if pattern.search(name)]
+    if len(frozen) in (0, len(names)):
+        which = "all" if frozen else "none"
         raise UserError(
             f"optimizer.freeze={pattern.pattern!r}: it matches {which} of the parameters. It must "
             f"match some, but not all, of {', '.join(names)}."
@@ -143,6 +143,6 @@ def _partition_labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
 
 def _param_name(path: jax.tree_util.KeyPath) -> str:
     """Return the name of a parameter, as in "backbone/norm/scale"."""
-    # The path of a boxed parameter has an additional key, an attribute.
+    # The path of a boxed parameter has an additional key, which is an attribute and not a name.
     keys = [key for key in path if isinstance(key, jax.tree_util.DictKey)]
     return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")

@@ -45,13 +45,13 @@ class ProfiledStep:
         self._staged: storage.StagedDirectory | None = None
 
     def __call__(self, step: int, *args: Any) -> Any:  # noqa: ANN401 - arguments of the step
-        """Run step number `step` on `args`."""
+        """Run step number `step` on `args`, and start or stop the profile if due."""
         if step == self._first_step:
             self._staged = storage.StagedDirectory(self._folder)
             jax.profiler.start_trace(str(self._staged.local))
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             after = self._step_fn(*args)
-        # If the run resumed after the first step to profile, no profile was started.
+        # No profile is running if the run resumed after the first step to profile.
         if self._staged and step == self._last_step:
             jax.block_until_ready(after)
             jax.profiler.stop_trace()

@@ -5,12 +5,13 @@ train/NAME_per_second            rate of each of `System.throughput_keys`, witho
 train/step_time                  median duration in seconds of the steps since the last report
 train/step_time_max_over_median  duration of the slowest of these steps divided by the median
 train/data_wait_fraction         fraction of the time spent waiting for data, maximum over processes
-train/data_wait_argmax_process   index of the process with that maximum, in multi-process runs
+train/data_wait_argmax_process   index of the process with this maximum, in multi-process runs
 train/goodput                    (number of steps x median step duration) / time since this process
                                  began to train; the rest of the time went to compilation,
                                  evaluation, saving and waiting
 train/model_flops_per_second     FLOP/s of the matrix products on all devices, by `costs.flops`
-train/mfu                        model FLOP/s divided by the devices' peak, if `costs.chips` has it
+train/mfu                        model FLOP/s divided by the peak FLOP/s of the devices, if known to
+                                 `costs.chips`
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from oneflow_jax.training.update import Metrics
 
 
 class ReportedSystem(Protocol):
-    """The part of `loop.System` that reports need."""
+    """The attributes of `loop.System` that reports need."""
 
     loop_config: LoopConfig
     mesh: jax.sharding.Mesh
@@ -78,14 +79,14 @@ class Reporter:
 
     @contextlib.contextmanager
     def data_wait(self) -> Iterator[None]:
-        """Measure the time that a step waits for its data, in a `with` block."""
+        """Add the duration of a `with` block to the time that steps have waited for data."""
         began = time.monotonic()
         yield
         self._data_wait_seconds += time.monotonic() - began
 
     @contextlib.contextmanager
     def pause_timer(self) -> Iterator[None]:
-        """Exclude the time of other work between two steps, in a `with` block."""
+        """Exclude the duration of a `with` block, such as an evaluation, from the step times."""
         self.flush_pending()
         yield
         self._last_flush_time = time.monotonic()
@@ -134,52 +135,53 @@ class Reporter:
         self._progress.close()
 
     def _write_report(self, step: int) -> None:
-        # A loss term without any scored slot has no mean; for example, its task was not sampled.
-        some = {name: value for name, value in self._sums.items() if value.count > 0}
-        means = {name: float(value.compute()) for name, value in some.items()}
-        amounts = {name: means.pop(name) for name in self._throughput_keys}
+        # A loss term without scored slots has no mean. For example, no document had its task.
+        scored = {name: value for name, value in self._sums.items() if value.count > 0}
+        means = {name: float(value.compute()) for name, value in scored.items()}
+        processed = {name: means.pop(name) for name in self._throughput_keys}
         means["learning_rate"] = float(self._lr_schedule(step))
-        speeds = self._throughput(step, amounts)
+        speeds = self._throughput(step, processed)
         scalars = {f"train/{name}": value for name, value in (means | speeds).items()}
         self._writer.write_scalars(step, scalars)
         self._writer.flush()
         quiet = ("norm", "rate")
         terms = [f"{name} {means[name]:.3f}" for name in means if not name.endswith(quiet)]
         first = self._throughput_keys[0]
-        told = f"{', '.join(terms)}, {speeds[f'{first}_per_second']:.0f} {first}/s"
+        summary = f"{', '.join(terms)}, {speeds[f'{first}_per_second']:.0f} {first}/s"
         if "mfu" in speeds:
-            told += f", MFU {speeds['mfu']:.0%}"
-        self._progress.report(step, told)
+            summary += f", MFU {speeds['mfu']:.0%}"
+        self._progress.report(step, summary)
         self._sums, self._step_times, self._data_wait_seconds = {}, [], 0.0
 
     def _throughput(self, step: int, processed: Mapping[str, float]) -> dict[str, float]:
         seconds, count = sum(self._step_times), len(self._step_times)
         median = statistics.median(self._step_times)
-        found = {f"{name}_per_second": x * count / seconds for name, x in processed.items()}
-        found["step_time"] = median
-        found["step_time_max_over_median"] = max(self._step_times) / median
-        found |= _max_data_wait(self._data_wait_seconds / seconds)
-        found["goodput"] = (
+        scalars = {f"{name}_per_second": x * count / seconds for name, x in processed.items()}
+        scalars["step_time"] = median
+        scalars["step_time_max_over_median"] = max(self._step_times) / median
+        scalars |= _max_data_wait(self._data_wait_seconds / seconds)
+        scalars["goodput"] = (
             (step - self._start_step) * median / (time.monotonic() - self._start_time)
         )
         if self._flops:
-            found["model_flops_per_second"] = self._flops / median
+            scalars["model_flops_per_second"] = self._flops / median
         if self._flops and self._peak_flops:
-            found["mfu"] = found["model_flops_per_second"] / self._peak_flops
-        return found
+            scalars["mfu"] = scalars["model_flops_per_second"] / self._peak_flops
+        return scalars
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:
-    """Return the maximum data wait over processes; with several, also the index of that process.
+    """Return the maximum data wait over processes and, for several, the index of this process.
 
-    Steps are synchronous, so a slow host shows up in its data wait and not in the step time.
+    All processes take a step together, so the step time does not show which host is slow. The data
+    wait of each process does.
     """
     if jax.process_count() == 1:
         return {"data_wait_fraction": data_wait}
-    every = multihost_utils.process_allgather(np.float32(data_wait))
+    data_waits = multihost_utils.process_allgather(np.float32(data_wait))
     return {
-        "data_wait_fraction": float(np.max(every)),
-        "data_wait_argmax_process": float(np.argmax(every)),
+        "data_wait_fraction": float(np.max(data_waits)),
+        "data_wait_argmax_process": float(np.argmax(data_waits)),
     }
 
 

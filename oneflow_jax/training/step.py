@@ -1,8 +1,8 @@
 """The training step of the mixed-modal transformer, for every paradigm.
 
-The step calls only `counts`, `corrupt` and `loss` of its paradigm. The PRNG key of each row is a
-function of (seed, step, row). So random numbers depend neither on the number of microbatches nor on
-the number of devices.
+The step calls only the methods `counts`, `corrupt` and `loss` of its paradigm. The PRNG key of each
+row is a function of (seed, step, row). So random numbers depend neither on the number of
+microbatches nor on the number of devices.
 """
 
 import functools
@@ -46,7 +46,7 @@ def per_row_losses(
     model: Model,
     paradigm: Paradigm,
 ) -> Metrics:
-    """Return loss totals and numbers of scored slots by term, for each row: `[B]`."""
+    """Return the loss total and the number of scored slots of each row, `[B]`, by term."""
     table = model.apply({"params": params}, method="embedding_table")
     corrupt = jax.vmap(functools.partial(paradigm.corrupt, table=table))
     view, targets = corrupt(keys, u, canvas)
@@ -68,14 +68,14 @@ def train_step(
     """Return the state after one update, and the metrics to log.
 
     Args:
-        state: the training state; it may be donated.
+        state: the training state. Callers may donate it.
         canvas: the clean global batch, `[B L ...]`.
         model: the model to train.
         paradigm: the paradigm that corrupts the batch and defines the loss.
         optimizer: the optimizer.
         ema_decay: decay of the EMA of the parameters.
         num_microbatches: number of gradient accumulation steps; B is a multiple of it.
-        freeze: regular expression of parameters without gradient (`optimizer.OptimizerConfig`).
+        freeze: regular expression of the names of frozen parameters (`optimizer.OptimizerConfig`).
     """
     rows = canvas.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, state.step))

@@ -14,7 +14,7 @@ from oneflow_jax.training.loop_config import LoopConfig
 
 @flax.struct.dataclass
 class TrainState:
-    """The training state. `key` is the root PRNG key of the run, which never changes."""
+    """The training state. `key` is the root PRNG key of the run and never changes."""
 
     step: Int[Array, ""]
     key: Key[Array, ""]
@@ -36,26 +36,26 @@ class Initializable(Protocol):
 def create(
     key: Key[Array, ""], params: PyTree, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Return the initial state with these parameters."""
+    """Return the initial state for the initial parameters `params`."""
     return TrainState(
         step=jnp.int32(0),
         key=key,
         params=params,
         opt_state=optimizer.init(params),
-        # The EMA is a copy because a donated state must not contain one buffer twice.
+        # The EMA is a copy because a donated state must not contain the same buffer twice.
         ema=jax.tree.map(jnp.copy, params),
     )
 
 
 def init_key(key: Key[Array, ""]) -> Key[Array, ""]:
-    """Return the key for initializing parameters, which differs from the keys of all steps."""
+    """Return the key for initializing parameters; it differs from the keys of all steps."""
     return jax.random.fold_in(key, jnp.iinfo(jnp.int32).max)
 
 
 def abstract_state(system: Initializable) -> TrainState:
     """Return shapes, dtypes and shardings of the training state, without its values."""
     with sharding.mesh_context(system.mesh):
-        # The key is abstract too, because the mesh may consist of devices that are not present.
+        # The key is abstract too, because the devices of the mesh may be absent.
         boxed = jax.eval_shape(lambda: system.init_state(jax.random.key(system.loop_config.seed)))
     shardings = sharding.state_sharding(system.mesh, boxed)
     return jax.tree.map(

@@ -1,7 +1,7 @@
 """The update of a model's parameters: gradient accumulation, optimizer step and EMA.
 
-A loss is a sum over the rows of a microbatch, divided by counts of the whole batch. So the gradient
-does not depend on the number of microbatches or devices.
+The loss of a microbatch is a sum over its rows, divided by counts of the whole batch. So the
+gradient of the batch does not depend on the number of microbatches or devices.
 """
 
 import functools
@@ -20,8 +20,8 @@ from oneflow_jax.training.train_state import TrainState
 Metrics = dict[str, metrics.Average]
 
 Loss = Callable[[PyTree, PyTree], tuple[Float[Array, ""], tuple[Metrics, PyTree]]]
-"""Function from (parameters, microbatch) to the microbatch's part of the loss, and (sums by term,
-other outputs)."""
+"""Function from (parameters, microbatch) to (loss, (sums by term, other outputs)). The loss is the
+microbatch's part of the loss of the batch."""
 
 
 def accumulate_and_apply(
@@ -33,7 +33,7 @@ def accumulate_and_apply(
     ema_decay: float,
     num_microbatches: int,
 ) -> tuple[TrainState, Metrics, PyTree]:
-    """Return the state after one update, the metrics to log, and the loss's other outputs.
+    """Return the state after one update, the metrics to log, and the other outputs of `loss`.
 
     Args:
         state: the training state; it may be donated.
@@ -71,16 +71,16 @@ def accumulate_and_apply(
 
 
 def per_row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, "B"]:
-    """Return a key for each row; a row's key does not depend on `num_rows`."""
+    """Return a key for each row. The key of a row does not depend on `num_rows`."""
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_rows))
 
 
 def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
     """Split the rows into strided microbatches, `[num_microbatches B/num_microbatches ...]`.
 
-    Microbatch g has the rows g, g + num_microbatches, and so on. A device holds consecutive rows,
-    so each microbatch has rows on every device, and no row moves to another device. Microbatches of
-    consecutive rows would gather the batch on all devices.
+    Microbatch g has the rows g, g + num_microbatches, g + 2 num_microbatches, ... A device holds
+    consecutive rows, so each microbatch has rows on every device, and no row moves to another
+    device. If a microbatch had consecutive rows, XLA would gather the batch on all devices.
     """
     return jax.tree.map(lambda x: rearrange(x, "(m g) ... -> g m ...", g=num_microbatches), tree)
 
@@ -90,7 +90,7 @@ def _scan_or_once(
 ) -> tuple[PyTree, PyTree]:
     """Run `jax.lax.scan`, or call `body` directly if there is one microbatch.
 
-    Inside a loop, even of one iteration, XLA's CPU backend runs convolutions 20 times slower.
+    XLA's CPU backend runs convolutions 20 times slower inside a loop, even a loop of one iteration.
     """
     if num_microbatches > 1:
         return jax.lax.scan(body, carry, rows)
@@ -104,5 +104,5 @@ def sum_leading(stacked: PyTree) -> PyTree:
 
 
 def single(value: Float[Array, ""]) -> metrics.Average:
-    """Return an average over the single value `value`."""
+    """Return an average over one value."""
     return metrics.Average(total=value, count=jnp.float32(1.0))

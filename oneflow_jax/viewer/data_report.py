@@ -48,14 +48,16 @@ def write_report(
         "notices": list(notices),
     }
     step = max(1, len(source) // MAX_IMAGES)
-    shown = [
-        picture for index in range(0, len(source), step) for picture in source[index].images()[:1]
+    images = [
+        overview_png
+        for index in range(0, len(source), step)
+        for overview_png in source[index].images()[:1]
     ][:MAX_IMAGES]
-    picture = data_plots.plot_overview(figures, shown)
+    overview_png = data_plots.plot_overview(figures, images)
     base = folder / workdir.DATA_REPORT
     workdir.write_atomically(base, json.dumps(figures, indent=2) + "\n")
-    workdir.write_atomically(base.with_suffix(".png"), picture)
-    workdir.write_atomically(base.with_suffix(".html"), render_page(figures, picture))
+    workdir.write_atomically(base.with_suffix(".png"), overview_png)
+    workdir.write_atomically(base.with_suffix(".html"), render_page(figures, overview_png))
     return base.with_suffix(".html")
 
 
@@ -109,11 +111,11 @@ def summarize_slots(
 
 def render_page(stats: Mapping[str, Any], overview_png: bytes) -> str:
     """Render the report as a self-contained HTML page; text from the data is escaped."""
-    kept = sum(stats["documents"].values())
+    num_kept = sum(stats["documents"].values())
     rows = {
         "source": f"{stats['path']} (format {stats['kind']})",
         "documents found": f"{stats['seen']:,}",
-        "documents kept": f"{kept:,} ("
+        "documents kept": f"{num_kept:,} ("
         + ", ".join(f"{n:,} {split}" for split, n in stats["documents"].items())
         + ")",
         "documents dropped": f"{sum(stats['dropped'].values()):,}",

@@ -25,7 +25,7 @@ def build_views(
         prompts: prompt of each document.
     """
     end = max(1.0, float(batch_trajectory.run_times[-1]))
-    shown = _decode_images(layout, batch_trajectory)
+    images = _decode_images(layout, batch_trajectory)
     return [
         trajectory.TrajectoryView(
             title=titles[b],
@@ -33,7 +33,7 @@ def build_views(
             frames=tuple(
                 trajectory.Frame(
                     time=float(t) / end,
-                    parts=_make_parts(layout, batch_trajectory, shown, moment, b),
+                    parts=_make_parts(layout, batch_trajectory, images, moment, b),
                 )
                 for moment, t in enumerate(batch_trajectory.run_times)
             ),

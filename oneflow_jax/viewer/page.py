@@ -99,9 +99,9 @@ def _make_word_columns(views: Sequence[trajectory.TrajectoryView]) -> list[list[
 def serialize_curve(name: str, curve: Curve) -> dict[str, Any]:
     """Convert a curve to JSON for the page: every n-th point and the last one; the page shows n."""
     stride = max(1, math.ceil(len(curve) / MAX_CURVE_POINTS))
-    kept = [*curve[::stride], *(curve[-1:] if (len(curve) - 1) % stride else ())]
+    selected = [*curve[::stride], *(curve[-1:] if (len(curve) - 1) % stride else ())]
     points = [
-        [step, float(f"{value:.5g}") if math.isfinite(value) else None] for step, value in kept
+        [step, float(f"{value:.5g}") if math.isfinite(value) else None] for step, value in selected
     ]
     return {"name": name, "every": stride, "points": points}
 
@@ -124,11 +124,11 @@ def _serialize_view(
         percents = [math.ceil(100 * word.opacity()) for word in run.tokens]  # 0 is a plain block.
         return [0, run.key, int(run.given), round(run.time, 4), words, percents]
 
-    def picture(shown: trajectory.ImageView, last: bool) -> list[Any]:
-        both = (shown.x_t, shown.x_t if shown.x1_hat is None else shown.x1_hat)
-        places = [packer.add(pixels, (index, shown.key), shown.given or last) for pixels in both]
+    def picture(image: trajectory.ImageView, last: bool) -> list[Any]:
+        both = (image.x_t, image.x_t if image.x1_hat is None else image.x1_hat)
+        places = [packer.add(pixels, (index, image.key), image.given or last) for pixels in both]
         where = [number for place in places for number in (place.sheet, place.row)]
-        return [1, shown.key, int(shown.given), round(shown.time, 4), *where]
+        return [1, image.key, int(image.given), round(image.time, 4), *where]
 
     frames = []
     for frame in view.frames:

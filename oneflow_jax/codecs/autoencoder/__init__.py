@@ -1,1 +1,1 @@
-"""Convolutional autoencoders, which turn images into small grids of latents or codes, and back."""
+"""Convolutional autoencoders, which convert images to small grids of latents or codes and back."""

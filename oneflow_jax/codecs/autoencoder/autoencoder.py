@@ -16,7 +16,7 @@ from oneflow_jax.shapes import Array, PyTree
 MAX_BATCH = 64
 """Maximum number of images in a batch.
 
-A smaller batch is padded to the next power of 2, so that JAX compiles only a few programs.
+A smaller batch is padded to the next power of 2, so JAX compiles only a few programs.
 """
 
 MAX_PIXELS = 2**22
@@ -30,7 +30,7 @@ class Autoencoder:
     """
 
     def __init__(self, architecture: Architecture, params: PyTree) -> None:
-        """Store the parameters as numpy arrays, so that unpickling does not use a device."""
+        """Store the parameters as NumPy arrays, so unpickling does not use a device."""
         self.architecture = architecture
         self.params = jax.tree.map(np.asarray, params)
 
@@ -44,11 +44,11 @@ class Autoencoder:
         return cls(*diffusers_weights.load(folder))
 
     def save(self, folder: epath.Path) -> None:
-        """Write the autoencoder to a folder in the layout of diffusers, as `load` reads it."""
+        """Write the autoencoder to a folder in the layout of diffusers, which `load` reads."""
         diffusers_weights.save(folder, self.architecture, self.params)
 
     def __getstate__(self) -> tuple[Architecture, PyTree]:
-        # Compiled programs are not pickled: the process that unpickles compiles them again.
+        # Compiled programs are not pickled. The process that unpickles compiles them again.
         return self.architecture, self.params
 
     def __setstate__(self, state: tuple[Architecture, PyTree]) -> None:
@@ -69,18 +69,18 @@ class Autoencoder:
             UserError: height or width is not a multiple of `architecture.downscale_factor`.
         """
 
-        def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
-            values = pixels.from_uint8(shown)
+        def encode_batch(batch: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            values = pixels.from_uint8(batch)
             return tiling.encode(
                 self._encoder, values, self.architecture.downscale_factor, tiling.TILE_SIZE
             )
 
-        return _map_batches(some, images, self._max_batch(images.shape[1:3]))
+        return _map_batches(encode_batch, images, self._max_batch(images.shape[1:3]))
 
     def decode(self, latents: Float[np.ndarray, "n h w C"]) -> UInt8[np.ndarray, "n H W 3"]:
         """Decode latents to images; a VQModel replaces each vector by its nearest code first."""
 
-        def some(vectors: Float[np.ndarray, "B h w C"]) -> Array:
+        def decode_batch(vectors: Float[np.ndarray, "B h w C"]) -> Array:
             values = jnp.asarray(vectors)
             values = tiling.decode(
                 self._decoder, values, self.architecture.downscale_factor, tiling.TILE_SIZE
@@ -88,15 +88,15 @@ class Autoencoder:
             return pixels.to_uint8(values)
 
         height, width = (self.architecture.downscale_factor * side for side in latents.shape[1:3])
-        return _map_batches(some, latents, self._max_batch((height, width)))
+        return _map_batches(decode_batch, latents, self._max_batch((height, width)))
 
     def encode_codes(self, images: UInt8[np.ndarray, "n H W 3"]) -> Int[np.ndarray, "n h w"]:
         """Encode images as codes of a VQModel, 0 to `architecture.num_vq_embeddings` - 1."""
 
-        def some(shown: UInt8[np.ndarray, "B H W 3"]) -> Array:
-            return self._code_encoder(pixels.from_uint8(shown))
+        def encode_batch(batch: UInt8[np.ndarray, "B H W 3"]) -> Array:
+            return self._code_encoder(pixels.from_uint8(batch))
 
-        return _map_batches(some, images, self._max_batch(images.shape[1:3]))
+        return _map_batches(encode_batch, images, self._max_batch(images.shape[1:3]))
 
     def decode_codes(self, codes: Int[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n H W 3"]:
         """Decode codes of a VQModel to images."""

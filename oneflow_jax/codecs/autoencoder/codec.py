@@ -1,4 +1,4 @@
-"""Codecs with an autoencoder: latents cut into slots (`LatentCodec`), or codes (`VQCodec`)."""
+"""Codecs with an autoencoder: `LatentCodec` cuts latents into slots, `VQCodec` has codes."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ class TokenEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the autoencoder for stored codes; vectors have `Autoencoder.fingerprint`."""
+        """Hash for stored codes; differs from `Autoencoder.fingerprint`, the hash for latents."""
         return f"{self.autoencoder.fingerprint}_codes"
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ class VQCodec:
 
     autoencoder: Autoencoder
     pixels: int
-    channels = 1  # Every slot of a canvas has a latent; codes do not use it.
+    channels = 1  # Every slot of a canvas has a latent, but codes do not use the latent.
 
     def __post_init__(self) -> None:
         """Check that the autoencoder has codes and that the image size fits it.
@@ -93,7 +93,7 @@ class LatentCodec:
         pixels: height and width of an image, in pixels.
         patch_size: height and width of a slot, in latents.
         mean, std: mean and standard deviation of the data set's latents, per channel.
-        divisor: extra divisor of normalized latents: 1 gives a std of 1, and 2 gives a std of 0.5.
+        divisor: additional divisor of normalized latents: 1 gives a std of 1, and 2 a std of 0.5.
     """
 
     autoencoder: Autoencoder

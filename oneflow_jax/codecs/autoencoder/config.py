@@ -35,7 +35,7 @@ _MAX_COUNTS = {
     "num_vq_embeddings": 2**24,  # Codes are stored as float32.
     "vq_embed_dim": _MAX_WIDTH,
 }
-"""Fields that are counts, and their limits: a damaged number must not build a huge network."""
+"""Maximum of each field that is a count; a damaged file must not build a huge network."""
 
 _SWITCHES = ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv")
 
@@ -47,14 +47,15 @@ _IGNORED_KEYS = ("sample_size", "force_upcast")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Architecture of an `AutoencoderKL` or a `VQModel`; field names and defaults are diffusers'.
+    """Architecture of an `AutoencoderKL` or a `VQModel`, with the names and defaults of diffusers.
 
     Attributes:
         kind: model class, one of `KINDS`.
         in_channels, out_channels: number of image channels.
-        block_out_channels: width of each level, from the full resolution down; each level except
+        block_out_channels: width of each level, from the full resolution down. Each level except
             the last halves height and width.
-        layers_per_block: number of residual blocks per level; the decoder has one more.
+        layers_per_block: number of residual blocks per level of the encoder. The decoder has one
+            more per level.
         latent_channels: number of channels of the latents.
         norm_num_groups: number of groups of group normalization; must divide every width.
         mid_block_add_attention: whether the lowest-resolution level has self-attention.
@@ -63,7 +64,8 @@ class Architecture:
         scaling_factor, shift_factor: normalization of the latents of an AutoencoderKL for
             diffusion models, (z - shift) * scaling.
         latents_mean, latents_std: mean and standard deviation of each channel of the latents of an
-            AutoencoderKL, for the normalization (z - mean) * scaling / std; None for none.
+            AutoencoderKL, for the normalization (z - mean) * scaling / std; None for no such
+            normalization.
         num_vq_embeddings: number of codes of a VQModel.
         vq_embed_dim: number of channels of a code vector; None means `latent_channels`.
     """
@@ -170,7 +172,7 @@ def read(folder: epath.Path) -> Architecture:
     """Read the architecture from the `config.json` in a folder.
 
     Raises:
-        UserError: the file is missing, is not JSON, or describes an unsupported architecture; the
+        UserError: the file is missing, is not JSON, or describes an unsupported architecture. The
             message names the key and its value.
     """
     path = folder / CONFIG_FILE
@@ -205,7 +207,8 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
                 f"{path}: {name}={value!r} is not supported; only {_SUPPORTED_VALUES[name]} is."
             )
     known = {name: values[name] for name in fields if name in values}
-    # null means the default. Models with per-channel statistics have a null scaling_factor.
+    # null in the file means the default. Models with per-channel statistics have a null
+    # scaling_factor.
     known = {name: value for name, value in known.items() if value is not None}
     if kind == "VQModel":
         known.setdefault("latent_channels", 3)  # The default of diffusers differs by kind.

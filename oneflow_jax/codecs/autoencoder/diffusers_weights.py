@@ -52,7 +52,7 @@ def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
 
     Raises:
         UserError: a file is missing or not in the layout of diffusers, or the tensors do not match
-            `config.json`; the message names file, tensor and shape.
+            `config.json`. The message names the file, the tensor and the shape.
     """
     architecture = config.read(folder)
     path = _find_file(folder)
@@ -80,9 +80,9 @@ def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
 
 
 def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None:
-    """Write an autoencoder in float32, so that `load` and diffusers can read it.
+    """Write an autoencoder in float32, in the layout that `load` and diffusers read.
 
-    Each file is replaced atomically. The tensors are written last.
+    Each file is replaced atomically, and the tensors are written last.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -91,7 +91,7 @@ def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None
         if ours[-1] == "kernel":
             value = value.transpose(np.argsort(_TORCH_TO_FLAX_AXES[value.ndim]))
         tensors[_diffusers_name(ours)] = np.ascontiguousarray(value)
-    # diffusers refuses files whose metadata does not name the framework of the layout.
+    # diffusers rejects files whose metadata does not name a framework.
     data = safetensors.numpy.save(tensors, {"format": "pt"})
     _write(folder / config.CONFIG_FILE, architecture.to_json().encode())
     _write(folder / WEIGHTS_FILE, data)
@@ -100,8 +100,8 @@ def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None
 def fingerprint(architecture: Architecture, params: PyTree) -> str:
     """Return a hash of the architecture and all parameters, 16 hex digits.
 
-    Fields of the architecture with default values are not hashed. So a field that is added later
-    does not change the fingerprints of older models.
+    The hash skips fields of the architecture with default values. So a new field in a later version
+    of this project does not change the fingerprints of older models.
     """
     settings = {
         field.name: getattr(architecture, field.name)
@@ -121,7 +121,7 @@ def _flatten(params: PyTree) -> dict[tuple[str, ...], PyTree]:
 
 
 def _diffusers_name(param_path: tuple[str, ...]) -> str:
-    """Return the name of a parameter in files of diffusers; see the table at the top."""
+    """Return the name of a parameter in files of diffusers; see the docstring of this module."""
     *modules, leaf = param_path
     return ".".join(
         [*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), _TORCH_LEAF_NAMES[leaf]]
@@ -138,7 +138,7 @@ def _torch_shape(param_path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[i
 def _convert_tensor(
     path: epath.Path, param_path: tuple[str, ...], value: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Convert a stored tensor to a float32 parameter, after checking its shape."""
+    """Check the shape of a stored tensor, and convert the tensor to a float32 parameter."""
     wanted = _torch_shape(param_path, shape)
     stored_shape = value.shape
     if len(wanted) == 2 and stored_shape[2:] == (
@@ -164,10 +164,10 @@ def _convert_tensor(
 
 
 def _find_file(folder: epath.Path) -> epath.Path:
-    """Return the path of the safetensors file in a folder, or of the index of several."""
+    """Return the path of the safetensors file in a folder, or of the index of several shards."""
     if (folder / WEIGHTS_FILE).exists():
         return folder / WEIGHTS_FILE
-    # The `glob` of `epath.Path` would read wildcards in the name of the folder, too.
+    # The `glob` of `epath.Path` would also expand wildcards in the name of the folder.
     candidates = sorted(
         path for path in folder.iterdir() if path.name.endswith(shards.INDEX_SUFFIX)
     )
@@ -214,7 +214,7 @@ def _iter_tensors(
 
 
 def _present_name(name: str) -> str:
-    """Return the present name of a tensor with an old name."""
+    """Return the current name of a tensor that may have an old name."""
     return _LEGACY_NAME_PATTERN.sub(lambda match: f"{match[1]}.{_LEGACY_NAMES[match[2]]}", name)
 
 

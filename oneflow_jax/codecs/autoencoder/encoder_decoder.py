@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder: residual blocks on levels that differ by 2x in resolution."""
+"""Convolutional encoder and decoder: residual blocks on levels, each with half the resolution."""
 
 import flax.linen as nn
 from jax.typing import DTypeLike
@@ -9,7 +9,7 @@ from oneflow_jax.shapes import Array, Float
 
 
 class Stage(nn.Module):
-    """Residual blocks of one level, followed by down- or upsampling.
+    """Residual blocks of one level, followed by downsampling or upsampling.
 
     Attributes:
         features: number of output channels.
@@ -27,7 +27,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"]) -> Float[Array, "B h w d"]:
-        """Return the input of the next level."""
+        """Apply the blocks and the resizing, and return the input of the next level."""
         for n in range(self.num_blocks):
             block = layers.ResnetBlock(
                 self.features, self.num_groups, self.dtype, name=f"resnets_{n}"
@@ -49,7 +49,7 @@ class MidBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
-        """Return features of the same shape as `x`."""
+        """Apply the blocks; the output has the shape of `x`."""
         x = layers.ResnetBlock(self.features, self.num_groups, self.dtype, name="resnets_0")(x)
         if self.use_attention:
             x = layers.SelfAttention(self.num_groups, self.dtype, name="attentions_0")(x)
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w c"]:
-        """Encode pixels, which are in [-1, 1]."""
+        """Encode pixels in [-1, 1]."""
         shape, dtype = self.architecture, self.dtype
         widths, groups = shape.block_out_channels, shape.norm_num_groups
         x = layers.conv(widths[0], dtype, "conv_in")(pixels)

@@ -62,15 +62,16 @@ class AutoencoderKL(nn.Module):
         return DiagonalGaussian(mean=mean, log_variance=jnp.clip(log_variance, -30.0, 20.0))
 
     def decode(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Decode unscaled latents, as from `encode`, to pixels approximately in [-1, 1]."""
+        """Decode latents without normalization, as in `encode`, to pixels in about [-1, 1]."""
         if self.architecture.use_post_quant_conv:
             latents = self.post_quant_conv(latents)
         return self.decoder(latents).astype(jnp.float32)
 
     def to_latents(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """Encode pixels as the mean of the latents.
+        """Encode pixels in [-1, 1] as the mean of the latents.
 
-        With `latents_mean` and `latents_std` they are normalized, (z - mean) * scaling / std.
+        If the architecture has `latents_mean` and `latents_std`, the latents are normalized:
+        (z - mean) * scaling / std.
         """
         latents = self.encode(pixels).mean
         if self.architecture.latents_mean is None:
@@ -79,7 +80,7 @@ class AutoencoderKL(nn.Module):
         return (latents - mean) * self.architecture.scaling_factor / std
 
     def from_latents(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Decode latents, as from `to_latents`, to pixels."""
+        """Decode latents that `to_latents` returned to pixels approximately in [-1, 1]."""
         if self.architecture.latents_mean is not None:
             mean, std = self._latent_statistics()
             latents = latents * std / self.architecture.scaling_factor + mean

@@ -15,7 +15,7 @@ EPSILON = 1e-6
 """Epsilon of all group normalizations."""
 
 WINOGRAD_MIN_CHANNELS = 64
-"""Minimum number of output channels for which `winograd_conv` is used.
+"""Minimum number of output channels for which `Conv3x3` uses `winograd_conv`.
 
 Time of `winograd_conv` relative to XLA's convolution, forward and backward, on a CPU with AVX-512:
 0.76 to 0.94 with 64 and 128 channels, and 1.07 with 32 channels.
@@ -35,7 +35,7 @@ def group_norm(num_groups: int, dtype: DTypeLike, name: str) -> nn.Module:
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution with padding 1; the parameters are the same as those of `nn.Conv`."""
+    """3x3 convolution with padding 1 and the parameters of `nn.Conv`."""
 
     features: int
     dtype: DTypeLike
@@ -60,9 +60,9 @@ def winograd_conv(
     """Compute a 3x3 convolution by Winograd's algorithm along the height; H must be even.
 
     This is F(2, 3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016,
-    section 4.1: two output rows take four 1x3 convolutions of sums of input rows instead of six 1x3
-    convolutions of rows. The algorithm along both axes takes fewer multiplications, but is not
-    faster, since it needs more additions.
+    section 4.1. Two output rows take four 1x3 convolutions of sums of input rows, instead of six
+    1x3 convolutions of input rows. Winograd's algorithm along both axes takes fewer multiplications
+    but more additions, and is not faster.
     """
     above, first, second, below = (
         jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))[:, row : row + x.shape[1] : 2]
@@ -93,10 +93,10 @@ def _conv2d(
 
 
 class Conv1x1(nn.Module):
-    """1x1 convolution; the parameters are the same as those of `nn.Conv`.
+    """1x1 convolution with the parameters of `nn.Conv`.
 
-    The layer is a 2-D matmul. On XLA's CPU backend, a convolution takes 1.3 to 1.9 times as long,
-    forward and backward.
+    The layer is computed as a 2-D matmul. On XLA's CPU backend, a convolution takes 1.3 to 1.9
+    times as long as the matmul, forward and backward.
     """
 
     features: int
@@ -116,8 +116,8 @@ class Conv1x1(nn.Module):
 class GroupNorm(nn.Module):
     """Group normalization: (x - mean) / std * scale + bias, with mean and std per channel group.
 
-    The layer averages over height and width first, for each channel, and then over the channels of
-    a group. `nn.GroupNorm` reshapes x to have an axis of groups instead, which takes 1.3 to 1.7
+    The layer first averages each channel over height and width, and then averages over the channels
+    of a group. `nn.GroupNorm` instead reshapes x to have an axis of groups, which takes 1.3 to 1.7
     times as long on XLA's CPU backend, forward and backward.
     """
 
@@ -219,8 +219,8 @@ class UpsampleConv(nn.Module):
 
     A 3x3 window of the upsampled image covers only four different input pixels. So each of the four
     output pixels of an input pixel is a 2x2 convolution of the input. The 2x2 kernels are sums of
-    rows and columns of the 3x3 kernel. This takes 4/9 of the multiplications, and half of the time
-    on a CPU, forward and backward.
+    rows and columns of the 3x3 kernel. Compared with the convolution of the upsampled image, this
+    takes 4/9 of the multiplications, and half of the time on a CPU, forward and backward.
     """
 
     dtype: DTypeLike

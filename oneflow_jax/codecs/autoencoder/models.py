@@ -13,13 +13,13 @@ Model = AutoencoderKL | VQModel
 
 
 def make_model(architecture: Architecture, dtype: DTypeLike = jnp.float32) -> Model:
-    """Return the linen module of an architecture, which computes in `dtype`."""
+    """Return a linen module that has the architecture and computes in `dtype`."""
     kinds = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
     return kinds[architecture.kind](architecture, dtype)
 
 
 def param_shapes(architecture: Architecture) -> PyTree:
-    """Return shape and type of each parameter, without allocating any."""
-    side = architecture.downscale_factor  # The smallest image: one latent.
+    """Return the shape and the data type of each parameter, without allocating memory."""
+    side = architecture.downscale_factor  # The smallest image has one latent.
     pixels = jax.ShapeDtypeStruct((1, side, side, architecture.in_channels), jnp.float32)
     return jax.eval_shape(make_model(architecture).init, jax.random.key(0), pixels)["params"]

@@ -13,26 +13,27 @@ def fit(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit a PCA with `num_components` components to patches of `patch_size` x `patch_size` pixels.
 
-    On these images, no other linear codec with as many components has a lower squared error.
+    On these images, no linear codec with `num_components` numbers per patch has a lower squared
+    error.
 
     Returns:
         A function that reconstructs images, from uint8 `[n H W 3]` to uint8 `[n H W 3]`.
     """
-    squares = _to_patches(images, patch_size)
+    patches = _to_patches(images, patch_size)
     # A float32 sum over this many patches would lose precision.
-    mean = squares.mean(axis=0, dtype=np.float64).astype(np.float32)
-    _, vectors = np.linalg.eigh(np.cov(squares - mean, rowvar=False))
+    mean = patches.mean(axis=0, dtype=np.float64).astype(np.float32)
+    _, vectors = np.linalg.eigh(np.cov(patches - mean, rowvar=False))
     basis = vectors[:, ::-1][:, :num_components]
 
-    def rebuilt(shown: np.ndarray) -> np.ndarray:
-        kept = (_to_patches(shown, patch_size) - mean) @ basis @ basis.T + mean
-        grid = (shown.shape[1] // patch_size, shown.shape[2] // patch_size)
+    def reconstruct(batch: np.ndarray) -> np.ndarray:
+        projected = (_to_patches(batch, patch_size) - mean) @ basis @ basis.T + mean
+        grid = (batch.shape[1] // patch_size, batch.shape[2] // patch_size)
         pixels = grids.from_patches(
-            kept.reshape(len(shown), grid[0] * grid[1], -1), grid, patch_size
+            projected.reshape(len(batch), grid[0] * grid[1], -1), grid, patch_size
         )
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
-    return rebuilt
+    return reconstruct
 
 
 def _to_patches(images: np.ndarray, patch_size: int) -> np.ndarray:

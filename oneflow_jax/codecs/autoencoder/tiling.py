@@ -1,8 +1,8 @@
-"""Tiled encoding and decoding: the network's memory does not grow with the size of the image.
+"""Tiled encoding and decoding, with memory for the network independent of the image size.
 
-All tiles have the same size, so JAX compiles a jitted network once for all of them. Tiles are
-evenly spaced, and where they overlap they are blended with linear weights. Call these functions
-outside of `jax.jit`: a jitted program would contain a copy of the network for each tile.
+All tiles have the same size, so JAX compiles a jitted network once for all tiles. Tiles are evenly
+spaced. Overlapping tiles are blended with linear weights. Call these functions outside of
+`jax.jit`, because a jitted program would contain a copy of the network for each tile.
 """
 
 import functools
@@ -35,8 +35,8 @@ def encode(
 
     Args:
         encoder: function from a tile to arrays `[B h w c]`, whose height and width are those of the
-            tile divided by `downscale_factor`. The arrays must be continuous: codes cannot be
-            blended. A tile has `tile_size` pixels per axis, or fewer if the image is smaller.
+            tile divided by `downscale_factor`. The values must be continuous, because codes cannot
+            be blended. A tile has `tile_size` pixels per axis, or fewer if the image is smaller.
         pixels: images; H and W are multiples of `downscale_factor`.
         downscale_factor: height and width of a latent, in pixels.
         tile_size: height and width of a tile, in pixels, a multiple of `downscale_factor`.
@@ -66,7 +66,7 @@ def decode(
     Args:
         decoder: function from latents to images with `downscale_factor` times their height and
             width.
-        latents: latents, as from `encode`.
+        latents: latents that `encode` returned.
         downscale_factor: height and width of a latent, in pixels.
         tile_size: height and width of a tile, in pixels, a multiple of `downscale_factor`.
         overlap: minimum overlap of tiles; see `OVERLAP`.
@@ -99,12 +99,14 @@ class AxisTiling(NamedTuple):
         """Return the blending weights of each tile, with `scale` weights per latent.
 
         At each point of the axis, the weights of all tiles sum to 1. Where two tiles overlap, the
-        weight of the first falls linearly from 1 to 0.
+        weight of the first tile falls linearly from 1 to 0.
         """
         place = (np.arange(self.length * scale) + 0.5) / scale
         come = [np.ones_like(place)]
         for before, start in zip(self.starts, self.starts[1:], strict=False):
-            shared = max(before + self.tile_size - start, 1e-9)  # A step if they do not overlap.
+            shared = max(
+                before + self.tile_size - start, 1e-9
+            )  # Without overlap: a step from 1 to 0.
             come.append(np.clip((place - start) / shared, 0, 1))
         come.append(np.zeros_like(place))
         cuts = [
@@ -115,7 +117,7 @@ class AxisTiling(NamedTuple):
 
 
 def tile_axis(length: int, tile_size: int, overlap: float) -> AxisTiling:
-    """Return the minimum number of evenly spaced tiles that cover the axis.
+    """Cover an axis with the minimum number of evenly spaced tiles.
 
     Neighboring tiles overlap by at least `overlap` of a tile. An axis that is no longer than a
     tile has a single tile.
@@ -144,7 +146,7 @@ def _apply_tiled(
     canvas = None
     for top, by_row in zip(rows.starts, rows.weights(scale), strict=True):
         for left, by_column in zip(columns.starts, columns.weights(scale), strict=True):
-            # x[...] would compile a program for each offset; dynamic_slice compiles one.
+            # x[...] would compile a program for each offset. dynamic_slice compiles one program.
             tile = apply(lax.dynamic_slice(x, (0, top * zoom, left * zoom, 0), size))
             if canvas is None:
                 canvas = jax.tree.map(lambda y: jnp.zeros((*whole, y.shape[-1]), y.dtype), tile)
@@ -161,7 +163,7 @@ def _add_tile(
     top: Int[Array, ""],
     left: Int[Array, ""],
 ) -> PyTree:
-    """Add a weighted tile to the canvas at (top, left), in place (the canvas is donated)."""
+    """Add a weighted tile to the canvas at (top, left), in place because the canvas is donated."""
     weight = (row_weights[:, None] * column_weights[None])[None, :, :, None]
 
     def add(canvas: Array, tile: Array) -> Array:
