@@ -139,11 +139,13 @@ def find(name: str) -> Command:
     """
     if name in COMMANDS:
         return COMMANDS[name]
-    nearest = config_names.find_nearest(name.lstrip("-"), COMMANDS)
-    hint = f" Did you mean oneflow {nearest}?" if nearest else ""
     if name.startswith("-"):
-        hint = f" Write it before the flags, as in oneflow train {name}."
-        raise UserError(f"{name}: the command is missing.{hint} The commands are {_names()}.")
+        raise UserError(
+            f"{name}: the command is missing. Write it before the flags, as in oneflow train "
+            f"{name}. The commands are {_names()}."
+        )
+    nearest = config_names.find_nearest(name, COMMANDS)
+    hint = f" Did you mean oneflow {nearest}?" if nearest else ""
     raise UserError(f"{name}: unknown command.{hint} The commands are {_names()}.")
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import UInt8
 
-from oneflow_jax.errors import UserError, check_at_least
-from oneflow_jax.pretrained import weights
+from oneflow_jax.errors import check_at_least
+from oneflow_jax.pretrained import batches, weights
 from oneflow_jax.shapes import Array, Float
 
 IMAGE_SIZE = 224
@@ -113,20 +113,13 @@ def features(
             compiled only once for images of one size.
 
     Raises:
-        UserError: the images are not uint8 RGB images, or `image_size` is too small.
+        UserError: the images are not uint8 RGB images, or `image_size` or `batch_size` is too
+            small.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise UserError(
-            f"EfficientNet needs uint8 images [B H W 3], not {images.dtype} {images.shape}."
-        )
+    batches.validate_images(images, "EfficientNet")
     check_at_least("image_size", image_size, MIN_IMAGE_SIZE)
-    outputs = np.empty((len(images), NUM_FEATURES), np.float32)
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padded = np.zeros((batch_size, *batch.shape[1:]), np.uint8)
-        padded[: len(batch)] = batch
-        outputs[start : start + batch_size] = _features(params, padded, image_size)[: len(batch)]
-    return outputs
+    network = functools.partial(_features, params, image_size=image_size)
+    return batches.apply_batched(network, images, batch_size, NUM_FEATURES)
 
 
 def classify(

@@ -221,7 +221,7 @@ def system(request, tmp_path_factory):
 def test_it_trains_and_writes_words_and_pictures(system):
     generator = generate.Generator(system, train_state.init_sharded(system).params)
     given_image = np.full((4, 4, 3), 200, np.uint8)
-    prompts = [["a picture of red:", "<image>"], ["<text> <image>"], [given_image, "<document>"]]
+    prompts = ["a picture of red: <image>", "<text> <image>", [given_image, "<document>"]]
     documents = [prompt.parse(pieces, 4) for pieces in prompts]
     plan = SamplingPlan(ode.make_schedule("euler", 2), return_trajectory=True)
     (batch,) = generator(documents, plan, seed=0, batch=8)

