@@ -40,22 +40,22 @@ class Edit:
 def diff_documents(original: Document, edited: Document) -> list[Edit]:
     """Return the edits in reading order. Words and images both count as items."""
     old, new = diff_items(original), diff_items(edited)
-    found: list[Edit] = []
+    edits: list[Edit] = []
     for what, i, j, m, n in align(old, new).get_opcodes():
         if what != "equal":
-            found += _diff_span(old[i:j], new[m:n], i)
-    return found
+            edits += _diff_span(old[i:j], new[m:n], i)
+    return edits
 
 
 def diff_items(document: Document) -> list[Item]:
     """Return the words and images in reading order. Images are equal if all their pixels are."""
-    found: list[Item] = []
+    items: list[Item] = []
     for part in document.parts:
         if isinstance(part, Text):
-            found += part.text.split()
+            items += part.text.split()
         elif isinstance(part, Image):
-            found.append(np.ascontiguousarray(part.pixels).tobytes())
-    return found
+            items.append(np.ascontiguousarray(part.pixels).tobytes())
+    return items
 
 
 def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceMatcher:

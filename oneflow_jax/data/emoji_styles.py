@@ -207,8 +207,8 @@ class _Writer:
             template = rng.choice(sentences.interleaved_templates(len(group)))
             names = rng.sample([*group], sentences.num_names(template))
             if emoji.is_allowed(self._split, names):
-                shown = _choose_drawings(rng, [group[name] for name in names])
-                return style_captions.compose(template, shown, styled=styled)
+                drawings = _choose_drawings(rng, [group[name] for name in names])
+                return style_captions.compose(template, drawings, styled=styled)
         raise errors.UserError(
             "emoji_styles: too few concepts for interleaved documents. Give concepts=16 or more."
         )
@@ -222,7 +222,7 @@ def _choose_drawings(
     if rng.random() < _SAME_STYLE_FRACTION:
         style = chosen[0].style
         chosen = [
-            next((drawing for drawing in several if drawing.style == style), other)
-            for several, other in zip(available, chosen, strict=True)
+            next((drawing for drawing in several if drawing.style == style), drawn)
+            for several, drawn in zip(available, chosen, strict=True)
         ]
     return chosen

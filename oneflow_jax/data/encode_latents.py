@@ -48,11 +48,11 @@ class LatentDataset:
         Raises:
             UserError: the folder holds latents of another codec, or an image has another size.
         """
-        found = self._load_index()
+        index = self._load_index()
         # All processes check the index before any of them writes, so that all take the same branch.
         distributed.barrier()
-        if found is not None:
-            return found
+        if index is not None:
+            return index
         counts = {}
         for split, opener in self.splits.items():
             source = opener()
@@ -127,12 +127,12 @@ class CachingEncoder:
         new = {name: image for name, image in images.items() if name not in self._cache}
         if len(self._cache) + len(new) > CACHE_SIZE:
             self._cache, new = {}, images
-        found = {name: self._stored.find(name) for name in new}
-        missing = [name for name, values in found.items() if values is None]
+        latents_by_hash = {name: self._stored.find(name) for name in new}
+        missing = [name for name, values in latents_by_hash.items() if values is None]
         if missing:
             encoded = self._autoencoder.encode(np.stack([new[name] for name in missing]))
-            found |= dict(zip(missing, encoded, strict=True))
-        self._cache |= found
+            latents_by_hash |= dict(zip(missing, encoded, strict=True))
+        self._cache |= latents_by_hash
         for document in documents:
             yield Document(tuple(self._encode_part(part) for part in document.parts))
 

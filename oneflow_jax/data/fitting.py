@@ -55,14 +55,14 @@ def split_document(layout: Layout, document: Document) -> list[Document]:
     parts = [part for part in document.parts if _has_tokens(layout, part)]
     if parts and num_slots(layout, parts) <= layout.length:
         return [Document(tuple(parts))]
-    found: list[Document] = []
+    chunks: list[Document] = []
     held: list[Part] = []
     for short in itertools.chain.from_iterable(_chunk_part(layout, part) for part in parts):
         if held and num_slots(layout, [*held, short]) > layout.length:
-            found.append(Document(tuple(held)))
+            chunks.append(Document(tuple(held)))
             held = []
         held.append(short)
-    return [*found, Document(tuple(held))] if held else found
+    return [*chunks, Document(tuple(held))] if held else chunks
 
 
 def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
@@ -74,18 +74,18 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
         UserError: a document is too long and `policy` is "error", or the policy is unknown.
     """
     check_one_of("data.overflow", policy, OVERFLOW_POLICIES)
-    found = np.zeros(len(source), np.int32)
+    counts = np.zeros(len(source), np.int32)
     for index in range(len(source)):
         document = source[index]
-        found[index] = len(split_document(layout, document))
-        if found[index] > 1 and policy == "error":
+        counts[index] = len(split_document(layout, document))
+        if counts[index] > 1 and policy == "error":
             slots = num_slots(layout, document.parts)
             raise UserError(
                 f"Document {index} needs {slots} slots, but data.sequence_length={layout.length}. "
                 "Raise data.sequence_length, or set data.overflow to 'split' or 'drop'. "
                 f"The document begins: {document.text()[:60]!r}"
             )
-    return np.where(found > 1, 0, found).astype(np.int32) if policy == "drop" else found
+    return np.where(counts > 1, 0, counts).astype(np.int32) if policy == "drop" else counts
 
 
 def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[str, int]:

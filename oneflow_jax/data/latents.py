@@ -97,7 +97,7 @@ class Shard:
                     total, squares = total + values.sum(0), squares + (values**2).sum(0)
         writer.close()
         draft.replace(self.path)
-        told = {
+        statistics = {
             "documents": len(hashes),
             "bytes": self.path.stat().length,
             "latents": count,
@@ -106,7 +106,7 @@ class Shard:
             "images": hashes,
         }
         draft = self.manifest.with_suffix(".draft")
-        draft.write_text(json.dumps(told) + "\n")
+        draft.write_text(json.dumps(statistics) + "\n")
         draft.replace(self.manifest)
 
 
@@ -137,15 +137,15 @@ def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int])
         UserError: the first split has no image.
     """
     first = next(iter(documents))
-    told = [
+    shard_stats = [
         json.loads(shard.manifest.read_text())
         for shard in list_shards(folder, first, documents[first])
     ]
-    count = sum(each["latents"] for each in told)
+    count = sum(each["latents"] for each in shard_stats)
     if count == 0:
         raise UserError(f"{folder}: split {first!r} has no image to encode.")
-    mean = np.sum([each["total"] for each in told if each["latents"]], axis=0) / count
-    square = np.sum([each["squares"] for each in told if each["latents"]], axis=0) / count
+    mean = np.sum([each["total"] for each in shard_stats if each["latents"]], axis=0) / count
+    square = np.sum([each["squares"] for each in shard_stats if each["latents"]], axis=0) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
     index = LatentIndex(fingerprint, documents, tuple(mean.tolist()), tuple(deviation.tolist()))
     draft = (folder / INDEX_FILE).with_suffix(".draft")
@@ -244,10 +244,10 @@ def read_latents(path: str, document: int) -> list[np.ndarray]:
         UserError: the shard is damaged.
     """
     try:
-        found = _to_document(_open_records((path,))[document])
+        decoded = _to_document(_open_records((path,))[document])
     except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise _corrupt_error(path, error) from error
-    return [part.latents for part in found.parts if isinstance(part, EncodedImage)]
+    return [part.latents for part in decoded.parts if isinstance(part, EncodedImage)]
 
 
 def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:

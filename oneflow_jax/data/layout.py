@@ -108,11 +108,11 @@ class Layout:
             {name: values[b] for name, values in fields.items()}
             for b in range(len(canvas.modality))
         ]
-        found = [self._content_runs(row) for row in rows]
+        runs_by_row = [self._content_runs(row) for row in rows]
         # Decode all images of the batch at once, since the codec may be a network.
         content = [
             (row["ids"][at], row["latents"][at])
-            for row, runs in zip(rows, found, strict=True)
+            for row, runs in zip(rows, runs_by_row, strict=True)
             for kind, at in runs
             if kind == Modality.IMAGE
         ]
@@ -127,7 +127,7 @@ class Layout:
                     for kind, at in runs
                 )
             )
-            for row, runs in zip(rows, found, strict=True)
+            for row, runs in zip(rows, runs_by_row, strict=True)
         ]
 
     def decode_images(self, ids: np.ndarray, latents: np.ndarray) -> np.ndarray:
@@ -144,17 +144,17 @@ class Layout:
 
     def _content_runs(self, row: RowFields) -> list[tuple[Modality, np.ndarray]]:
         """Return the text runs and images of a row, without runs that hold only markers."""
-        every = iter_parts(row["modality"], row["span"], row["position"])
+        runs = iter_parts(row["modality"], row["span"], row["position"])
         return [
-            (kind, at) for kind, at in every if not np.isin(row["ids"][at], self.marker_ids).all()
+            (kind, at) for kind, at in runs if not np.isin(row["ids"][at], self.marker_ids).all()
         ]
 
     def _decode_text(self, ids: np.ndarray, fixed: np.ndarray) -> str:
         """Decode a text run, skipping each <end> (an unused slot) that precedes given text."""
-        given = np.flatnonzero(fixed & (ids != vocabs.END))
-        upto = given[-1] + 1 if len(given) else 0
-        kept = [token for token in ids[:upto].tolist() if token != vocabs.END]
-        return self.vocab.decode(kept + ids[upto:].tolist())
+        given_indices = np.flatnonzero(fixed & (ids != vocabs.END))
+        upto = given_indices[-1] + 1 if len(given_indices) else 0
+        prefix = [token for token in ids[:upto].tolist() if token != vocabs.END]
+        return self.vocab.decode(prefix + ids[upto:].tolist())
 
     def _make_row(self, document: Document, *, allow_unknown: bool) -> RowFields:
         if not document.parts:
@@ -242,14 +242,14 @@ class Layout:
                 "<document>: this model needs to know the number of images. Write <text> "
                 "and <image> in order, or train with paradigm.name=edit_flow."
             )
-        ids, given = [], []
+        ids, is_given = [], []
         for part in run:
             if isinstance(part, Text):
                 added = self._encode_text(part.text, allow_unknown=allow_unknown)
             else:
                 added = [vocabs.END] * (part.slots or 0)
             ids += added
-            given += [isinstance(part, Text)] * len(added)
+            is_given += [isinstance(part, Text)] * len(added)
         open_ended = [isinstance(part, Gap) and part.slots is None for part in run]
         if any(open_ended[:-1]):
             raise UserError(
@@ -263,7 +263,7 @@ class Layout:
         row = self._empty_slots(
             Modality.TEXT,
             np.array(ids + [vocabs.END] * rest),
-            np.array(given + [not open_ended[-1]] * rest),
+            np.array(is_given + [not open_ended[-1]] * rest),
         )
         return row | {"position": _positions(order + np.arange(slots))}
 
@@ -276,8 +276,8 @@ class Layout:
         """Lay out one image, given or a gap; all of its slots have the same `order`."""
         rows, columns = self.codec.grid
         slots = rows * columns
-        given = not isinstance(part, Gap)
-        row = self._empty_slots(Modality.IMAGE, np.zeros(slots), np.full(slots, given))
+        is_given = not isinstance(part, Gap)
+        row = self._empty_slots(Modality.IMAGE, np.zeros(slots), np.full(slots, is_given))
         if isinstance(part, Image):
             row |= self._encoded_fields(self.codec.encode(part.pixels))
         elif isinstance(part, EncodedImage):

@@ -106,10 +106,10 @@ def image_batches(
     """
     read = functools.partial(check_image_size, pixels)
     # Choose images before splitting into streams, which would all get the same random numbers.
-    shown = _shuffle_repeat(_CachedSource(source, read, cache_size), seed).random_map(_pick_image)
+    images = _shuffle_repeat(_CachedSource(source, read, cache_size), seed).random_map(_pick_image)
 
     def stream(number: int) -> grain.IterDataset[UInt8[np.ndarray, "n pixels pixels 3"]]:
-        mine = shown[number::num_streams].to_iter_dataset(READ_OPTIONS)
+        mine = images[number::num_streams].to_iter_dataset(READ_OPTIONS)
         return mine.batch(batch_size // num_streams, drop_remainder=True)
 
     return _make_streams(
@@ -125,14 +125,14 @@ def check_image_size(
     Raises:
         UserError: an image has another size.
     """
-    found = document.images()
-    for picture in found:
+    images = document.images()
+    for picture in images:
         if picture.shape != (pixels, pixels, 3):
             raise UserError(
                 f"data.pixels={pixels}: the data set has an image of shape {picture.shape} instead "
                 f"of {(pixels, pixels, 3)}. Change data.pixels, or the data set's image size."
             )
-    return found
+    return images
 
 
 def _shuffle_repeat(documents: Sequence[Any], seed: int) -> grain.MapDataset:
@@ -170,7 +170,7 @@ class _HostShard:
         """Assemble the rows of each stream into a batch on the devices."""
         numbers = sorted(rows_by_stream)
         return jax.tree.map(
-            lambda *found: self._put_rows(numbers, np.concatenate(found)),
+            lambda *rows: self._put_rows(numbers, np.concatenate(rows)),
             *[rows_by_stream[number] for number in numbers],
         )
 
@@ -205,12 +205,12 @@ class _CachedSource:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401 - the type that `transform` returns
-        made = self._entries.get(index)
-        if made is None:
-            made = self._transform(self._source[index])
+        entry = self._entries.get(index)
+        if entry is None:
+            entry = self._transform(self._source[index])
             if len(self._entries) < self._cache_size:
-                self._entries[index] = made
-        return made
+                self._entries[index] = entry
+        return entry
 
 
 def _pick_image(images: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray | None:

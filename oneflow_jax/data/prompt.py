@@ -91,8 +91,8 @@ def split(text: str) -> list[str | ImageTag | document.Gap]:
             continue
         tag = _TAG.match(text, bracket)
         if tag is None:
-            found = text[bracket : bracket + 60].strip()
-            raise errors.UserError(f"prompt: {found!r} is not a known tag. {_syntax_help()}")
+            unknown_tag = text[bracket : bracket + 60].strip()
+            raise errors.UserError(f"prompt: {unknown_tag!r} is not a known tag. {_syntax_help()}")
         parts += [*_clean_text(literal), _parse_tag(tag)]
         literal, at = [], tag.end()
     return [*parts, *_clean_text([*literal, text[at:]])]
@@ -136,10 +136,10 @@ def validate_image(image: np.ndarray) -> np.ndarray:
       UserError: the array is not uint8 `[height width 3]`, or is empty.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        found = f"{image.dtype} {list(image.shape)}"
+        description = f"{image.dtype} {list(image.shape)}"
         raise errors.UserError(
-            f"prompt: an image must be uint8 [height width 3], not {found}. Scale its values to "
-            "those from 0 to 255, and convert it."
+            f"prompt: an image must be uint8 [height width 3], not {description}. Scale its "
+            "values to those from 0 to 255, and convert it."
         )
     return image
 

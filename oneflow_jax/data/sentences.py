@@ -100,9 +100,9 @@ def parse_name(caption: str, names: Collection[str]) -> str | None:
     kinds = tuple((name, "picture") for name in names)
     for template in CAPTION_TEMPLATES:
         words = " ".join(filter(None, _IMAGE_FIELD.split(template)[::2]))
-        found = _template_regex(words, kinds).fullmatch(caption)
-        if found:
-            return _phrases_to_names(kinds)[found["n0"]]
+        match = _template_regex(words, kinds).fullmatch(caption)
+        if match:
+            return _phrases_to_names(kinds)[match["n0"]]
     return None
 
 
@@ -110,14 +110,14 @@ def extract_names(text: str, names: Collection[str]) -> list[str]:
     """Return the names in a text, in order; of overlapping names, only the longest counts."""
     kinds = tuple((name, "") for name in names)
     phrases = sorted(_phrases_to_names(kinds), key=len, reverse=True)
-    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", text)
-    return [_phrases_to_names(kinds)[phrase] for phrase in found]
+    occurrences = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", text)
+    return [_phrases_to_names(kinds)[phrase] for phrase in occurrences]
 
 
 def parse_count(text: str) -> int | None:
     """Return the count that a text begins with, such as 3 for 'three animals: ...', or None."""
-    found = re.match(r"(two|three|four) \w+:", text)
-    return _NUMBER_WORDS.index(found[1]) + 2 if found else None
+    match = re.match(r"(two|three|four) \w+:", text)
+    return _NUMBER_WORDS.index(match[1]) + 2 if match else None
 
 
 def expected_names(
@@ -173,10 +173,10 @@ def _flatten(document: documents.Document) -> str:
 def _match_fields(shape: str, text: str, kinds: Mapping[str, str]) -> list[str] | None:
     """Return the names, by number, with which `shape` gives `text`; None if there are none."""
     known = tuple(kinds.items())
-    found = _template_regex(shape, known).fullmatch(text)
-    if not found:
+    match = _template_regex(shape, known).fullmatch(text)
+    if not match:
         return None
-    fields = found.groupdict()
+    fields = match.groupdict()
     kind = fields.pop("kinds", None)
     names = [_phrases_to_names(known)[fields[key]] for key in sorted(fields)]
     true_kind = kind is None or all(f"{kinds[name]}s" == kind for name in names)

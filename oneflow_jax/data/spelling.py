@@ -51,8 +51,8 @@ def list_folded(vocab: Vocab, text: str) -> list[str]:
     }
     if not changes:
         return []
-    told = ", ".join(f"{before!r} as {after!r}" for before, after in changes.items())
-    return [f"text {text!r}: the tokenizer lacks letters. It reads {told}."]
+    replacements = ", ".join(f"{before!r} as {after!r}" for before, after in changes.items())
+    return [f"text {text!r}: the tokenizer lacks letters. It reads {replacements}."]
 
 
 def list_unknown(vocab: Vocab, text: str) -> list[str]:
@@ -131,11 +131,11 @@ def _fold_letter(vocab: Vocab, letter: str) -> str:
 
 
 def _describe_word(vocab: Vocab, text: str, word: str) -> str:
-    told = (
+    sentence = (
         f"text {text!r}: the tokenizer has no token for the word {word!r} and spells it in "
         f"{len(vocab.encode(word))} tokens. The model may not know it."
     )
-    return f"{told} {_name_nearest(vocab, word)}".strip()
+    return f"{sentence} {_name_nearest(vocab, word)}".strip()
 
 
 def _name_nearest(vocab: Vocab, word: str) -> str:

@@ -56,15 +56,15 @@ class BatchStreams:
         """Resume the streams from `states`; yield (batch, states of the streams after it)."""
         numbers = sorted(self.streams)
         groups = min(self.num_workers, len(numbers)) or 1
-        told: list[grain.IterDataset] = []
+        datasets: list[grain.IterDataset] = []
         for group in range(groups):
             chosen = numbers[group::groups]
             begun = [(n, self.streams[n], states[str(n)]) for n in chosen]
-            told.append(_WithState(*zip(*begun, strict=True)))
+            datasets.append(_WithState(*zip(*begun, strict=True)))
         if self.num_workers:
             one = grain.MultiprocessingOptions(num_workers=1)
-            told = [dataset.mp_prefetch(one) for dataset in told]
-        joined = grain.experimental.ZipIterDataset(told).map(self._assemble_groups)
+            datasets = [dataset.mp_prefetch(one) for dataset in datasets]
+        joined = grain.experimental.ZipIterDataset(datasets).map(self._assemble_groups)
         return iter(
             grain.experimental.ThreadPrefetchIterDataset(joined, prefetch_buffer_size=PREFETCH)
         )

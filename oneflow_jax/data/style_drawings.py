@@ -91,8 +91,10 @@ def load(
         if style.name in styles
     }
     keywords = style_packages.read_keywords(folder)
-    found = {entry: _find_svgs(entry, svgs) for entry in emoji_concepts.list_entries(categories)}
-    entries = [entry for entry, images in found.items() if len(images) >= min_styles]
+    images_by_entry = {
+        entry: _find_svgs(entry, svgs) for entry in emoji_concepts.list_entries(categories)
+    }
+    entries = [entry for entry, images in images_by_entry.items() if len(images) >= min_styles]
     return tuple(
         Drawing(
             name=entry.name,
@@ -100,12 +102,13 @@ def load(
             category=entry.category,
             kind=entry.kind,
             name_held_out=entry.held_out,
-            pair_held_out=not entry.held_out and style in held_out_styles(entry.name, found[entry]),
+            pair_held_out=not entry.held_out
+            and style in held_out_styles(entry.name, images_by_entry[entry]),
             keywords=_select_keywords(entry.name, keywords.get(entry.symbol.rstrip("\ufe0f"), ())),
             pixels=pictures.resize(emoji_concepts.render_svg(svg, pixels), pixels),
         )
         for entry in _choose(entries, count)
-        for style, svg in found[entry].items()
+        for style, svg in images_by_entry[entry].items()
     )
 
 
@@ -156,11 +159,11 @@ def _find_svgs(
     names = [
         style_packages.normalize_name(name) for name in (entry.name, entry.unicode_name) if name
     ]
-    found = {
+    svg_by_style = {
         style: next((images[name] for name in names if name in images), None)
         for style, images in svgs.items()
     }
-    return {style: svg for style, svg in found.items() if svg is not None}
+    return {style: svg for style, svg in svg_by_style.items() if svg is not None}
 
 
 def _select_keywords(name: str, keywords: Sequence[str]) -> tuple[str, ...]:

@@ -263,11 +263,11 @@ def train_sentencepiece(
                 f"each needs a token. Give {len(covered) + len(SPECIALS):,} or more; from "
                 f"{_BYTE_FALLBACK_MIN_SIZE:,} on, rare characters are encoded as bytes."
             )
-        lines, kept = characters.hide_rare(lines, counts, room)
+        lines, num_kept = characters.hide_rare(lines, counts, room)
         character_coverage = 1.0
         logging.info(
             "data.vocab_size=%d: %d of the %d characters have a token, and bytes spell the others.",
-            vocab_size, kept, len(counts),
+            vocab_size, num_kept, len(counts),
         )  # fmt: skip
     elif not byte_fallback:
         _warn_of_uncovered(counts, covered)

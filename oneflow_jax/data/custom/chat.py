@@ -50,8 +50,8 @@ def parse_turns(turns: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> li
         for item in content or ():
             if isinstance(item, str):
                 parts += _split_places(item, waiting)
-            elif found := parse_item(item, waiting):
-                parts += found
+            elif typed_parts := parse_item(item, waiting):
+                parts += typed_parts
             else:
                 raise TypeError(f"{item!r} in a conversation"[:100])
     return [*(("image", each) for each in waiting), *parts]
@@ -59,13 +59,13 @@ def parse_turns(turns: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> li
 
 def parse_dialogs(dialogs: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> list[Part]:
     """Return the images, and then what the user and the assistant say."""
-    said = [
+    turns = [
         {"content": turn[name]}
         for turn in dialogs
         for name in ("user", "assistant")
         if turn.get(name) is not None
     ]
-    return parse_turns(said, [image for image in images if image is not None])
+    return parse_turns(turns, [image for image in images if image is not None])
 
 
 def parse_item(item: object, waiting: Iterator[Any] | None) -> list[Part]:

@@ -78,12 +78,12 @@ class SourceFiles:
             return ""
         try:
             with self._folder.open(name) as file:
-                found = hashlib.file_digest(file, _new_hash).hexdigest()
+                digest = hashlib.file_digest(file, _new_hash).hexdigest()
         except (DataError, OSError):
-            found = UNREADABLE
+            digest = UNREADABLE
         if self._folder.stat(name) != before:
             raise SourceChanged(name)
-        return found
+        return digest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,16 +76,16 @@ def detect_format(settings: Settings) -> str:
     if _is_tfds(path):
         return "tfds"
     _check_snapshots(settings)
-    found = _count_formats(settings)
-    if len(found) == 1:
-        return next(iter(found))
-    if not found:
+    format_counts = _count_formats(settings)
+    if len(format_counts) == 1:
+        return next(iter(format_counts))
+    if not format_counts:
         raise errors.UserError(
             f"source.path={settings.path}: no file has a known extension "
             f"({', '.join(_KIND_BY_EXTENSION)}).{_describe_links(settings)} "
             "See docs/own_data.md, or set source.format."
         )
-    counts = ", ".join(f"{count} of {name!r}" for name, count in found.items())
+    counts = ", ".join(f"{count} of {name!r}" for name, count in format_counts.items())
     raise errors.UserError(
         f"source.path={settings.path}: the folder has files of several formats ({counts}). Set "
         "source.format, or give a folder of one format."
@@ -103,11 +103,11 @@ def _check_snapshots(settings: Settings) -> None:
     Raises:
         UserError: each document would be read once for each revision.
     """
-    found = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
-    if len(found) > 1 and settings.glob == "*":
+    snapshots = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
+    if len(snapshots) > 1 and settings.glob == "*":
         raise errors.UserError(
-            f"source.path={settings.path}: the folder has {len(found)} revisions of one data set. "
-            f"Give one of them, such as {found[-1]}."
+            f"source.path={settings.path}: the folder has {len(snapshots)} revisions of one data "
+            f"set. Give one of them, such as {snapshots[-1]}."
         )
 
 
@@ -119,14 +119,14 @@ def _count_formats(settings: Settings) -> Mapping[str, int]:
     """
     # A single file has any extension.
     names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]
-    found = collections.Counter(
+    format_counts = collections.Counter(
         known
         for name in names
         for ending, known in _KIND_BY_EXTENSION.items()
         if name.lower().endswith(ending)
     )
-    if found:
-        return found
+    if format_counts:
+        return format_counts
     groups = pairs.group_names([name for name in names if _ends(name, pairs.EXTENSIONS)])
     images = [name for name in names if _ends(name, image_decode.EXTENSIONS)]
     described = [group for group in groups.values() if len(group) > 1 and pairs.has_text(group)]

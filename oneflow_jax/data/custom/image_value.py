@@ -32,9 +32,11 @@ def to_raw_image(value: object, locate: Locate) -> RawImage | DataError:
         case {"bytes": bytes() | str() as data}:
             return _from_content(data, str(value.get("path") or ""), locate)
         case Mapping():
-            found = next((value[key] for key in _MAPPING_KEYS if value.get(key) is not None), None)
-            if isinstance(found, str | bytes):
-                return to_raw_image(found, locate)
+            content = next(
+                (value[key] for key in _MAPPING_KEYS if value.get(key) is not None), None
+            )
+            if isinstance(content, str | bytes):
+                return to_raw_image(content, locate)
             return DataError("bad path", repr(value)[:80])
         case bytes() | str():
             return _from_content(value, "", locate)

@@ -50,7 +50,7 @@ class JsonFileReader:
         )
         try:
             # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
-            found = json.loads(data.decode("utf-8", "surrogateescape"))
+            content = json.loads(data.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:
             if not _has_json_lines(data):
                 raise DataError("unreadable file", f"{name}: {error}") from error
@@ -59,7 +59,7 @@ class JsonFileReader:
                     where = f"{name}, line {number:,}"
                     yield jsonl.parse_line(settings, where, line, locate)
             return
-        records, unused = _list_records(name, found)
+        records, unused = _list_records(name, content)
         for number, each in enumerate(records):
             where = f"{name}, record {number:,}"
             raw = record_document.make_document(where, each, locate, settings.columns)

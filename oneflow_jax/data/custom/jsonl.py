@@ -94,7 +94,7 @@ def parse_line(
     """Return the document of a line of JSON."""
     try:
         # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
-        found = json.loads(line.decode("utf-8", "surrogateescape"))
+        values = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return RawDocument(location, error=DataError("malformed line", str(error)))
-    return record_document.make_document(location, found, locate, settings.columns)
+    return record_document.make_document(location, values, locate, settings.columns)

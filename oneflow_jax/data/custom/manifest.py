@@ -55,11 +55,11 @@ class Manifest:
     def load_marker(self, number: int) -> dict[str, Any] | None:
         """Return the marker of a unit, or None if the unit is not complete."""
         try:
-            told = json.loads(self.marker_path(number).read_text("utf-8"))
+            marker = json.loads(self.marker_path(number).read_text("utf-8"))
             sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
         except (OSError, ValueError):  # Missing, or truncated by a power failure.
             return None
-        return told if told["bytes"] == sizes else None
+        return marker if marker["bytes"] == sizes else None
 
     def mark_done(
         self, number: int, stats: DatasetStats, reads: Mapping[str, FileStat | None]

@@ -21,7 +21,7 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
         stats: statistics of the prepared data.
         slot_usage: result of `data_report.summarize_slots`.
     """
-    found = [
+    sentences = [
         _describe_contents(stats),
         _describe_texts(slot_usage.get("texts", {})),
         _describe_documents(slot_usage),
@@ -29,7 +29,7 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
         _list_counts(stats.unused, "Not used, with the number of documents that have it"),
         _list_counts(stats.unused_files, "Files that were not used"),
     ]
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _describe_contents(stats: DatasetStats) -> str:

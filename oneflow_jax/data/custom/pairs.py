@@ -158,8 +158,8 @@ def _read_record(
     """Return the document of a JSON file and the images of its group; None if it has no text."""
 
     def locate(name: object) -> RawImage | DataError:
-        found = images.get(f".{name}".lower())
-        return found or DataError("missing file", str(name)[:80])
+        image = images.get(f".{name}".lower())
+        return image or DataError("missing file", str(name)[:80])
 
     places_images = any(each in values for each in ("document", *chat.FIELDS))
     # The images are the files of the group, not what the JSON file says of their origin.
@@ -203,10 +203,10 @@ def _to_parts(member: GroupMember) -> Iterator[RawImage | bytes | DataError]:
 
 def _read_json(member: GroupMember) -> dict[str, object]:
     try:
-        found = json.loads(member.load().decode("utf-8", "surrogateescape"))
+        values = json.loads(member.load().decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         raise DataError("malformed line", f"{member.name}: {error}") from error
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _is_image(member: GroupMember) -> bool:

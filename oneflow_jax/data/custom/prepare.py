@@ -191,8 +191,10 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
     fingerprint.save(plan.folder, made_from, records)
     last, target = entry.load_last(), entry.target(made_from)
     if last is not None:
-        told = fingerprint.compare(last.records, records)
-        logging.info("source.path=%s: files since the last time: %s.", entry.settings.path, told)
+        difference = fingerprint.compare(last.records, records)
+        logging.info(
+            "source.path=%s: files since the last time: %s.", entry.settings.path, difference
+        )
     same = store.open_prepared(target)
     if same is None or not same.plan.is_complete():
         shutil.rmtree(target, ignore_errors=True)
@@ -220,15 +222,18 @@ def _run_workers(
     if len(missing) < count:
         logging.info("%d of %d units are already prepared.", count - len(missing), count)
     progress = metric_writer.ProgressBar("preparing", count, count - len(missing), unit="unit")
-    kept, dropped, told = 0, 0, time.monotonic()
-    with worker_pool.WorkerPool(manifest, num_workers, (lock_fd,), command) as making:
-        for done, number in enumerate(making.run(missing), count - len(missing) + 1):
-            came = DatasetStats.from_dict(manifest.load_marker(number)["tally"])
-            kept, dropped = kept + came.documents.total(), dropped + came.dropped.total()
+    num_kept, num_dropped, last_report_time = 0, 0, time.monotonic()
+    with worker_pool.WorkerPool(manifest, num_workers, (lock_fd,), command) as pool:
+        for done, number in enumerate(pool.run(missing), count - len(missing) + 1):
+            unit_stats = DatasetStats.from_dict(manifest.load_marker(number)["tally"])
+            num_kept, num_dropped = (
+                num_kept + unit_stats.documents.total(),
+                num_dropped + unit_stats.dropped.total(),
+            )
             progress.advance(done)
-            if time.monotonic() - told > _LOG_INTERVAL_S or done == count:
-                told = time.monotonic()
-                progress.report(done, f"{kept:,} documents, {dropped:,} dropped")
+            if time.monotonic() - last_report_time > _LOG_INTERVAL_S or done == count:
+                last_report_time = time.monotonic()
+                progress.report(done, f"{num_kept:,} documents, {num_dropped:,} dropped")
     progress.close()
 
 
@@ -238,9 +243,9 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     Raises:
         UserError: a split has no documents.
     """
-    told = [manifest.load_marker(number) for number in range(len(manifest.units))]
+    markers = [manifest.load_marker(number) for number in range(len(manifest.units))]
     total = DatasetStats()
-    for each in told:
+    for each in markers:
         total.merge(DatasetStats.from_dict(each["tally"]))
     unused_files.count_unused(manifest, total)
     empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
@@ -256,8 +261,8 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     infos = [
         tfds.core.SplitInfo(
             name=split,
-            shard_lengths=[each["tally"]["documents"].get(split, 0) for each in told],
-            num_bytes=sum(each["bytes"][split] for each in told),
+            shard_lengths=[each["tally"]["documents"].get(split, 0) for each in markers],
+            num_bytes=sum(each["bytes"][split] for each in markers),
             filename_template=tfds.core.ShardedFileTemplate(
                 data_dir=manifest.folder,
                 dataset_name=manifest_lib.DATASET_NAME,

@@ -72,8 +72,8 @@ class Settings:
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
             return [path.name]
-        found = self.folder.list_files(extensions)
-        return [name for name in found if fnmatch.fnmatch(name, self.glob)]
+        names = self.folder.list_files(extensions)
+        return [name for name in names if fnmatch.fnmatch(name, self.glob)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,11 +107,13 @@ def _select(
     data: Mapping[str, Any], columns: Sequence[str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     keys = {_fold(key): key for key in data}
-    found = {keys[_fold(name)]: data[keys[_fold(name)]] for name in columns if _fold(name) in keys}
-    if not found:
+    selected = {
+        keys[_fold(name)]: data[keys[_fold(name)]] for name in columns if _fold(name) in keys
+    }
+    if not selected:
         raise KeyError(f"none of source.columns={tuple(columns)}")
     missing = [name for name in columns if _fold(name) not in keys]
-    return found, tuple(f"source.columns: {name!r} is missing" for name in missing)
+    return selected, tuple(f"source.columns: {name!r} is missing" for name in missing)
 
 
 def _parse_layout(data: Mapping[str, Any], *, is_row: bool, is_ordered: bool) -> Record:

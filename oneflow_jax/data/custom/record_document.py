@@ -26,7 +26,7 @@ def make_document(
         is_row: whether the record is a row of a table with typed columns.
     """
     try:
-        found = record.parse(data, columns, is_row=is_row)
+        parsed = record.parse(data, columns, is_row=is_row)
     except (AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         return RawDocument(location, error=DataError("unknown layout", reason))
@@ -34,6 +34,6 @@ def make_document(
         value
         if kind == "text" or isinstance(value, DataError)
         else image_value.to_raw_image(value, locate)
-        for kind, value in found.parts
+        for kind, value in parsed.parts
     )
-    return RawDocument(location, parts, None, found.used, found.unused, found.notes)
+    return RawDocument(location, parts, None, parsed.used, parsed.unused, parsed.notes)

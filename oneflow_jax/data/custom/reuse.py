@@ -55,15 +55,15 @@ def stage(
 def _list_units(
     entry: SourceEntry, plan: Manifest, donors: Sequence[PreparedData]
 ) -> dict[WorkUnit, list[_Donor]]:
-    found: dict[WorkUnit, list[_Donor]] = {}
+    donors_by_unit: dict[WorkUnit, list[_Donor]] = {}
     sources = [(donor.plan, donor.records) for donor in donors]
     before = manifest.load(entry.staging)
     if before is not None and before.settings == plan.settings:
         sources.insert(0, (before, {}))
     for donor, records in sources:
         for number, unit in enumerate(donor.units):
-            found.setdefault(unit, []).append((donor, number, records))
-    return found
+            donors_by_unit.setdefault(unit, []).append((donor, number, records))
+    return donors_by_unit
 
 
 def _take_over(donor: _Donor, draft: Manifest, number: int, files: SourceFiles) -> bool:

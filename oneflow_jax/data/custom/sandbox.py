@@ -30,10 +30,10 @@ _READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.
 @contextlib.contextmanager
 def record_reads() -> Iterator[dict[str, FileStat | None]]:
     """Collect the relative paths that folders resolve in a `with` block, as in `stat` then."""
-    found: dict[str, FileStat | None] = {}
-    token = _READS.set(found)
+    reads: dict[str, FileStat | None] = {}
+    token = _READS.set(reads)
     try:
-        yield found
+        yield reads
     finally:
         _READS.reset(token)
 
@@ -112,8 +112,8 @@ class SandboxedFolder:
             DataError: the path is not allowed (see `resolve`).
         """
         real = self.resolve(path, referrer)
-        found = os.path.normpath(os.path.join(os.path.dirname(referrer), str(path)))
-        return tuple(dict.fromkeys((found, os.path.relpath(real, self.root))))
+        unresolved = os.path.normpath(os.path.join(os.path.dirname(referrer), str(path)))
+        return tuple(dict.fromkeys((unresolved, os.path.relpath(real, self.root))))
 
     def resolve(self, path: object, referrer: str = "") -> str:
         """Return the absolute path, with links resolved, of a relative path in the data.
@@ -209,12 +209,12 @@ def _find_blobs(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _stat(real: str) -> FileStat | None:
     try:
-        found = os.stat(real)
+        status = os.stat(real)
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _os_error_reason(error: OSError) -> str:

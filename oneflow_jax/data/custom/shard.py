@@ -88,8 +88,8 @@ def _read_documents(
         except DataError as fault:
             raw, reading = RawDocument(str(unit), error=fault), iter(())
         except Exception as error:  # Raised by a library on malicious bytes.
-            found = DataError("unexpected error", f"{type(error).__name__}: {error}")
-            raw, reading = RawDocument(str(unit), error=found), iter(())
+            unexpected = DataError("unexpected error", f"{type(error).__name__}: {error}")
+            raw, reading = RawDocument(str(unit), error=unexpected), iter(())
         if raw is None:
             return
         report("making", place)
@@ -126,13 +126,13 @@ def _clean_part(
         pixels, repairs = image_decode.decode_image(
             part.load(), part.name, settings.pixels, settings.max_megapixels
         )
-        made: Part = Image(pixels)
+        cleaned: Part = Image(pixels)
     else:
         text, repairs = text_clean.clean_text(part)
-        made = Text(text)
+        cleaned = Text(text)
     for repair in sorted(repairs):
         stats.add_repair(repair, location)
-    return made
+    return cleaned
 
 
 def assign_split(document: Document, heldout_fraction: float) -> str:

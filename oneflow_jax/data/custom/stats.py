@@ -126,10 +126,10 @@ class DatasetStats:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as values for JSON; equal counts give equal output."""
-        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        counts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: dict(sorted(value.items())) if isinstance(value, dict) else value
-            for name, value in found.items()
+            for name, value in counts.items()
         }
 
     @classmethod

@@ -128,15 +128,15 @@ def read_pointer(path: pathlib.Path) -> dict[str, Any]:
 
 def list_outdated(root: pathlib.Path, path: str | None = None) -> list[pathlib.Path]:
     """List prepared data of earlier versions: of the source at `path`, or all of it."""
-    found = []
+    outdated = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         values = read_pointer(folder / manifest.MANIFEST_FILE)
         if not values or values.get("version") == manifest.VERSION:
             continue
         was = pathlib.Path(values["settings"]["path"]).expanduser().resolve()
         if path is None or str(was) == path:
-            found.append(folder)
-    return found
+            outdated.append(folder)
+    return outdated
 
 
 def lock_in_use(folder: pathlib.Path) -> BinaryIO:

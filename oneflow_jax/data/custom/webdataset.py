@@ -75,15 +75,15 @@ def _make_documents(
         for path, count in collections.Counter(path for path, _ in group).items()
         for _ in range(count - 1)
     ]
-    for found, sorted_paths in groups.items():
+    for group_key, sorted_paths in groups.items():
         paths = [path for path in loaders if path in sorted_paths]  # In the order of the archive.
         faults += [loader for path in paths if isinstance(loader := loaders[path], DataError)]
         members = [
-            pairs.GroupMember(path, path[len(found) :].lower(), loaders[path])
+            pairs.GroupMember(path, path[len(group_key) :].lower(), loaders[path])
             for path in paths
             if not isinstance(loaders[path], DataError)
         ]
-        raw = pairs.make_document(f"{name}, {found}", members, settings.columns)
+        raw = pairs.make_document(f"{name}, {group_key}", members, settings.columns)
         yield dataclasses.replace(raw, parts=(*raw.parts, *faults))
         faults = []
 

@@ -24,7 +24,7 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):  # Not all systems support this limit.
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     # Libraries print to standard output, so messages to the parent use a copy of it.
-    said = os.fdopen(os.dup(1), "w", buffering=1)
+    messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     plan = manifest.load(pathlib.Path(sys.argv[1]))
     if plan is None:
@@ -33,17 +33,17 @@ def main() -> None:
         task = json.loads(line)
         number = task["unit"]
         skip = {int(place): reason for place, reason in task["skip"].items()}
-        _send(said, "began", number)
+        _send(messages, "began", number)
         try:
             shard.write_shard(
-                plan, number, skip, tuple(task["stop"]), lambda *what: _send(said, *what)
+                plan, number, skip, tuple(task["stop"]), lambda *what: _send(messages, *what)
             )
         except OSError as error:  # The reader handles bad files, so this is the disk.
-            _send(said, "full", str(error))
+            _send(messages, "full", str(error))
         except Exception:
-            _send(said, "failed", traceback.format_exc())
+            _send(messages, "failed", traceback.format_exc())
         else:
-            _send(said, "done", number)
+            _send(messages, "done", number)
 
 
 def _send(stream: TextIO, event: str, value: int | str) -> None:

@@ -171,11 +171,11 @@ class WorkerPool:
         worker.submit(task)
 
     def _handle_messages(self, worker: _Worker, pending: collections.deque[_Task]) -> Iterator[int]:
-        said = worker.poll()
-        if said is None:
+        messages = worker.poll()
+        if messages is None:
             self._retry(worker, "the reader died")
             return
-        for what, value in said:
+        for what, value in messages:
             if what == "done":
                 yield value
                 if not pending:
