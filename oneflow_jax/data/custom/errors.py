@@ -1,6 +1,7 @@
-"""Names and descriptions of the faults in a user's data, and of their repairs.
+"""Names and descriptions of defects in a user's data, and of their repairs.
 
-No fault in the data stops the preparation. The faulty part is dropped or repaired, and counted.
+A defect in the data never stops the preparation. The program drops or repairs the defective part,
+and counts it.
 """
 
 DROP_REASONS = {
@@ -44,7 +45,7 @@ REPAIRS = {
     "wrong extension": "read according to its content, not its extension",
     "cut into sections": "more than 20,000 words or 100,000 characters",
 }
-"""Description of each repair; repaired parts are kept."""
+"""Description of each repair. A repaired part stays in its document."""
 
 
 class DataError(Exception):
@@ -52,7 +53,7 @@ class DataError(Exception):
 
     Attributes:
         reason: a key of `DROP_REASONS`.
-        detail: short description of what was found; may be empty.
+        detail: short description of the defect; may be empty.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -50,7 +50,7 @@ def get_reader(kind: str) -> FormatReader:
 
 
 def open_root(settings: Settings) -> SandboxedFolder:
-    """Return the folder that the files of work units are relative to.
+    """Return the root folder of the data. Paths in work units are relative to this folder.
 
     Raises:
         UserError: the data set of format "tfds" does not exist.
@@ -61,7 +61,7 @@ def open_root(settings: Settings) -> SandboxedFolder:
 
 
 def detect_format(settings: Settings) -> str:
-    """Return the format of the data at `settings.path`: configured, or detected from file names.
+    """Return `settings.format`, or the format detected from the names of the files if it is "auto".
 
     Raises:
         UserError: the path does not exist, or it has no files of a known format, or files of
@@ -93,7 +93,10 @@ def detect_format(settings: Settings) -> str:
 
 
 def _is_tfds(path: pathlib.Path) -> bool:
-    """Return whether TFDS wrote the folder; Hugging Face also writes a `dataset_info.json`."""
+    """Return whether TFDS wrote the folder.
+
+    The file `dataset_info.json` alone is no proof, since Hugging Face writes one, too.
+    """
     return (path / tfds.INFO_FILE).exists() and (path / "features.json").exists()
 
 
@@ -101,7 +104,8 @@ def _check_snapshots(settings: Settings) -> None:
     """Check that the path is not a repository of a Hugging Face cache with several revisions.
 
     Raises:
-        UserError: each document would be read once for each revision.
+        UserError: the repository has several revisions, so each document would be read several
+            times.
     """
     snapshots = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
     if len(snapshots) > 1 and settings.glob == "*":
@@ -112,12 +116,12 @@ def _check_snapshots(settings: Settings) -> None:
 
 
 def _count_formats(settings: Settings) -> Mapping[str, int]:
-    """Return the number of files of each format that the folder can be read as.
+    """Count the files of each format that the folder can be read as.
 
     Readme and license files do not count. CSV and JSON files count only if there is no file of
     another format, and if less than half of the images have a text file of their name.
     """
-    # A single file has any extension.
+    # The empty extension lists all files, and also a single file with any extension.
     names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]
     format_counts = collections.Counter(
         known
@@ -149,7 +153,7 @@ def _ends(name: str, endings: Sequence[str]) -> bool:
 
 
 def _describe_links(settings: Settings) -> str:
-    """Return a sentence on the links that are not followed, or ""."""
+    """Return a sentence about links that the program does not follow; "" without such links."""
     links = [path for path, obstacle in settings.folder.walk() if "link" in obstacle]
     if not links:
         return ""

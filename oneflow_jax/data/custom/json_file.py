@@ -31,7 +31,7 @@ Records = tuple[list[Any], list[str]]
 
 
 class JsonFileReader:
-    """Reader of JSON files; the layouts are in the docstring of the module."""
+    """Reader of JSON files. The docstring of the module lists the layouts."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per file."""
@@ -70,7 +70,7 @@ class JsonFileReader:
 
 
 def _has_json_lines(data: bytes) -> bool:
-    """Return whether the first line alone is a JSON object."""
+    """Return whether the first line is a complete JSON object, as in a file of JSON lines."""
     try:
         return isinstance(json.loads(data.partition(b"\n")[0]), dict)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Sentences on prepared data that the user should read before training on them."""
+"""Notices about prepared data that the user should read before training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from oneflow_jax.data.custom.stats import DatasetStats
 
 MAX_LISTED = 8
-"""Maximum number of names in a sentence."""
+"""Maximum number of names in a notice."""
 
 MAJORITY = 0.5
-"""Fraction of the texts or documents above which a sentence is given."""
+"""Fraction of the texts or documents. A notice appears if more than this fraction is too long."""
 
 _ADDRESS_NAMES = ("url", "urls", "image_url", "image_urls", "img_url", "coco_url", "flickr_url")
 
 
 def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str]:
-    """Return the sentences on what is unusual about the data.
+    """Return notices about unusual properties of the data, one sentence or more each.
 
     Args:
         stats: statistics of the prepared data.
@@ -33,7 +33,7 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
 
 
 def _describe_contents(stats: DatasetStats) -> str:
-    """Return a sentence if no document has both text and an image."""
+    """Return a notice if no document has both text and an image, and otherwise ""."""
     total = stats.contents.total()
     if not total or stats.contents["text and image"]:
         return ""
@@ -48,7 +48,7 @@ def _describe_contents(stats: DatasetStats) -> str:
 
 
 def _describe_texts(texts: Mapping[str, int]) -> str:
-    """Return a sentence if most texts are longer than the room of `<text>`."""
+    """Return a notice if most texts are longer than a `<text>` gap, and otherwise ""."""
     count, room = texts.get("measured", 0), texts.get("data.text_slot_multiple", 0)
     if not room or texts.get("longer", 0) <= MAJORITY * count:
         return ""
@@ -60,7 +60,7 @@ def _describe_texts(texts: Mapping[str, int]) -> str:
 
 
 def _describe_documents(slot_usage: Mapping[str, Any]) -> str:
-    """Return a sentence if most documents do not fit the sequence length."""
+    """Return a notice if most documents are longer than the sequence length, and otherwise ""."""
     train = slot_usage.get("train", {})
     longer = train.get("cut", 0) + train.get("dropped", 0)
     if longer <= MAJORITY * train.get("documents", 0):

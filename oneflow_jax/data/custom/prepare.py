@@ -1,4 +1,4 @@
-"""Preparation of custom data: plan the units, process each, and write TFDS metadata."""
+"""Preparation of custom data: plan the work units, process each unit, and write TFDS metadata."""
 
 import dataclasses
 import inspect
@@ -44,7 +44,7 @@ def parse_config(source_config: Mapping[str, object]) -> Settings:
 
 
 def open_split(settings: Settings, data_dir: str, split: str, num_workers: int) -> sources.Source:
-    """Open one split, and bring the prepared data up to date first.
+    """Bring the prepared data up to date, and open one split.
 
     Raises:
         UserError: the data do not exist, or no usable document is left.
@@ -56,16 +56,16 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
     """Open one split of prepared data.
 
     Raises:
-        UserError: there is no such split.
+        UserError: the split does not exist.
     """
     check_one_of("data set 'own': split", split, manifest_lib.SPLITS)
     return sources.RecordSource(tfds.builder_from_directory(folder).as_data_source(split))
 
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
-    """Return what the path and the settings have in the folder of prepared data."""
+    """Return the entry of these settings, with an absolute path, in the folder of prepared data."""
     path = pathlib.Path(settings.path).expanduser()
-    if settings.format != "tfds" or path.exists():  # A TFDS path may be a name.
+    if settings.format != "tfds" or path.exists():  # A TFDS path may be the name of a data set.
         path = path.resolve()
     return store.SourceEntry(
         store.store_root(data_dir), dataclasses.replace(settings, path=str(path))
@@ -80,11 +80,11 @@ def prepare(
 ) -> pathlib.Path:
     """Bring prepared data up to date with its source, and return its folder.
 
-    Only units whose files have changed are prepared. Data whose source no longer exists is used as
-    it was prepared last.
+    Only units whose files have changed are prepared. If the source no longer exists, the data that
+    was last prepared from it is used.
 
     Args:
-        settings: path of the data, and how to read them.
+        settings: path of the data, and settings for reading.
         data_dir: folder of prepared data sets.
         num_workers: number of worker processes; the output does not depend on it.
         command: command that starts a worker process.
@@ -106,7 +106,11 @@ def prepare(
 
 
 def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) -> pathlib.Path:
-    """Return the folder of prepared data that is up to date; raises `SourceChanged`."""
+    """Prepare what has changed, and return the folder of the prepared data.
+
+    Raises:
+        SourceChanged: a file changed during the preparation.
+    """
     listed = _list_source(entry)
     if isinstance(listed, pathlib.Path):
         return listed
@@ -117,7 +121,7 @@ def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) 
     with entry.lock() as lock:
         donors = list(entry.iter_equal(settings))
         files = SourceFiles(root, [donor.records for donor in donors])
-        # Check again under the lock.
+        # Another process may have prepared the data while this one waited for the lock.
         if (folder := _find_current(entry, settings, units, files)) is not None:
             return folder
         _explain(entry, donors)
@@ -131,7 +135,10 @@ def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) 
 def _list_source(
     entry: store.SourceEntry,
 ) -> tuple[Settings, tuple[WorkUnit, ...]] | pathlib.Path:
-    """List the units of a source; return the folder of its data if the source is not there."""
+    """List the units of a source.
+
+    If the source does not exist, return the folder of the data last prepared from it instead.
+    """
     settings = entry.settings
     exists = pathlib.Path(settings.path).exists()
     try:
@@ -156,7 +163,7 @@ def _list_source(
 def _find_current(
     entry: store.SourceEntry, settings: Settings, units: Sequence[WorkUnit], files: SourceFiles
 ) -> pathlib.Path | None:
-    """Return the folder of prepared data that was made from the source as it is now."""
+    """Return the folder of prepared data that matches the current source, or None."""
     for prepared in entry.iter_equal(settings):
         if reuse.is_current(prepared, units, files):
             reuse.refresh_records(prepared, files)
@@ -166,7 +173,7 @@ def _find_current(
 
 
 def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> None:
-    """Log why the data is prepared although there is some from earlier."""
+    """Log why the data is prepared again although earlier prepared data exists."""
     path = entry.settings.path
     if any(donor.plan.settings.path == path for donor in donors):
         logging.info("source.path=%s has changed. Its data is brought up to date.", path)
@@ -179,7 +186,11 @@ def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> 
 
 
 def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathlib.Path:
-    """Check that no file changed during the preparation, and name the data by its fingerprint."""
+    """Finish a preparation: check that no file changed, and name the folder by its fingerprint.
+
+    Raises:
+        SourceChanged: a file changed during the preparation.
+    """
     reads: dict[str, FileStat | None] = {}
     for number in range(len(plan.units)):
         for name, stat in plan.load_marker(number)["reads"].items():
@@ -199,14 +210,14 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
     if same is None or not same.plan.is_complete():
         shutil.rmtree(target, ignore_errors=True)
         plan.folder.rename(target)
-    else:  # Another source has the same files, and was prepared at the same time.
+    else:  # Another source with the same files was prepared at the same time.
         shutil.rmtree(plan.folder)
     entry.remember(store.open_prepared(target))
     return target
 
 
 def load_stats(folder: pathlib.Path) -> DatasetStats:
-    """Return the merged statistics of all units of prepared data."""
+    """Load the statistics of prepared data, merged over all units."""
     return DatasetStats.from_dict(
         json.loads((folder / manifest_lib.COMPLETE_FILE).read_text("utf-8"))
     )

@@ -1,4 +1,4 @@
-"""Conversion of a record, from any format that has records, to a document."""
+"""Conversion of a record of any format to a document."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,12 @@ def make_document(
     *,
     is_row: bool = False,
 ) -> RawDocument:
-    """Return the document of a record; its error is "unknown layout" if there is no text or image.
+    """Convert a record to a document.
+
+    If the record has neither text nor an image, the error of the document is "unknown layout".
 
     Args:
-        location: description of where the record comes from, for messages.
+        location: where the record comes from, for messages.
         data: the record.
         locate: function that returns the image at a path.
         columns: fields to use, in reading order; () for a choice by their names.
