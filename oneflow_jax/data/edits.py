@@ -1,4 +1,4 @@
-"""Differences of two documents: insertions, deletions and substitutions of words and images."""
+"""Differences between two documents: inserted, deleted and substituted words and images."""
 
 import dataclasses
 import difflib
@@ -17,8 +17,8 @@ class Edit:
     """One insertion, deletion or substitution.
 
     Attributes:
-        index: number of the item in the original document, counted from 1; for an insertion, the
-            number of the item that it follows, 0 at the beginning.
+        index: number of the item in the original document, counted from 1. For an insertion, it is
+            the number of the item before the inserted one, and 0 at the beginning.
         old, new: the word, or "<image>"; `old` is None for an insertion, `new` for a deletion.
     """
 
@@ -27,7 +27,7 @@ class Edit:
     new: str | None
 
     def __str__(self) -> str:
-        """Return one readable line that describes the edit."""
+        """Describe the edit in one line."""
         if self.old is None:
             return f"after {self.index}: inserted {self.new}"
         if self.new is None:
@@ -48,7 +48,7 @@ def diff_documents(original: Document, edited: Document) -> list[Edit]:
 
 
 def diff_items(document: Document) -> list[Item]:
-    """Return the words and images in reading order. Images are equal if all their pixels are."""
+    """Return the words and images in reading order. Equal images have equal pixels."""
     items: list[Item] = []
     for part in document.parts:
         if isinstance(part, Text):
@@ -59,12 +59,15 @@ def diff_items(document: Document) -> list[Item]:
 
 
 def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceMatcher:
-    """Align two lists of items."""
+    """Return a `SequenceMatcher` that aligns two lists of items."""
     return difflib.SequenceMatcher(None, old, new, autojunk=False)
 
 
 def _diff_span(deleted: Sequence[Item], inserted: Sequence[Item], offset: int) -> Iterator[Edit]:
-    """Yield the edits of a span without equal items: a word replaces a word, an image an image."""
+    """Yield the edits of a span without equal items.
+
+    A word can only replace a word, and an image can only replace an image.
+    """
     kinds = [[isinstance(item, str) for item in each] for each in (deleted, inserted)]
     for what, i, j, m, n in align(*kinds).get_opcodes():
         if what == "equal":
