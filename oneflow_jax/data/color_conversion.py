@@ -16,7 +16,7 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's mode for each color space of a profile."""
 
 _MAX_SRGB_ERROR = 2
-"""A profile whose colors differ by at most this much from sRGB's, of 255, is taken for sRGB."""
+"""A profile counts as sRGB if its colors differ from those of sRGB by at most this much, of 255."""
 
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS_PER_SAMPLE = 0, 262, 258
 _RANGE_TAGS = ((340, 341), (280, 281))

@@ -66,7 +66,7 @@ def _pack(npm: str, spec: str, name: str, folder: pathlib.Path) -> None:
     if done.returncode or not (draft / name).is_file():
         raise errors.UserError(
             f"npm pack {spec} failed: {done.stderr.strip() or 'it wrote no ' + name}. Check the "
-            "network and try again; packages that were fetched are kept."
+            "network and try again. Packages that were already fetched are not fetched again."
         )
     (draft / name).replace(folder / name)
     draft.rmdir()

@@ -58,8 +58,8 @@ def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
     """Log a warning if the color profile of an image cannot be used."""
     if color_conversion.check_profile(image) == color_conversion.UNUSABLE:
         logging.warning(
-            "%s: its color profile is damaged or for another kind of image. Its colors are taken "
-            "as sRGB. Convert it to sRGB if they are wrong.",
+            "%s: the color profile is damaged or for another kind of image. The colors are taken "
+            "as sRGB. Convert the image to sRGB if its colors look wrong.",
             name,
         )
 

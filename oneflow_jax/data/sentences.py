@@ -35,7 +35,7 @@ INTERLEAVED_TEMPLATES = (
     "four {kinds}: {0} [0], {1} [1], {2} [2] and {3} [3]",
     "four {kinds}: first {0} [0], then {1} [1], then {2} [2], last {3} [3]",
 )
-"""Templates of documents with 2 to 4 images of one kind; counts and orders in the text are true."""
+"""Templates of documents with 2 to 4 images of one kind. Counts and orders in the text are true."""
 
 TEMPLATE_WORDS = frozenset(
     word.strip(":,")
@@ -93,7 +93,7 @@ def render(template: str, names: Sequence[str], kind: str) -> tuple[str | int, .
 
 
 def parse_name(caption: str, names: Collection[str]) -> str | None:
-    """Return the one of `names` that the caption of a single image contains.
+    """Return the name, one of `names`, in the caption of a single image.
 
     Return None if `caption` is not exactly one of `CAPTION_TEMPLATES` with one of `names`.
     """

@@ -231,8 +231,8 @@ def train_sentencepiece(
     Training is deterministic: equal texts in equal order give equal bytes. The vocabulary is
     smaller than `vocab_size` if the corpus does not yield enough tokens. With a `vocab_size` of
     2,048 or more, symbols without a token are encoded as bytes, and three quarters of the tokens
-    are characters if the corpus has more characters than there is room for. Below 2,048, symbols
-    outside the corpus are unknown.
+    are characters if the corpus has more characters than the vocabulary has room for. Below 2,048,
+    symbols outside the corpus are unknown.
 
     Args:
       texts: texts of the corpus.

@@ -9,7 +9,7 @@ DROP_REASONS = {
     "malformed line": "not JSON, nested too deeply, or a row that does not match its header",
     "unknown layout": "valid JSON, but none of the layouts in docs/own_data.md",
     "line too long": "more than 64 MiB in one line",
-    "unreadable file": "an archive, a table, a page or a file that cannot be read, or only in part",
+    "unreadable file": "an archive, a table, a page or another file that cannot be read to its end",
     "empty document": "neither text nor an image",
     "no picture left": "all images of the document were dropped",
     "the reader died": "the process that read the document crashed twice",
@@ -36,14 +36,14 @@ REPAIRS = {
     "invalid UTF-8": "bytes that are not UTF-8 were replaced with U+FFFD",
     "lone surrogates": "unpaired surrogates were replaced with U+FFFD",
     "control characters": "removed",
-    "first frame": "only the first of several images in a file was used, as of an animation",
+    "first frame": "a file, such as an animation, has several images; only the first was used",
     "transparency": "composited on white",
     "CMYK": "converted to RGB",
     "16 bits": "16 bits or floats were converted to 8 bits",
     "color profile": "colors were converted to sRGB",
-    "unusable color profile": "damaged or for another kind of image: colors were taken as sRGB",
+    "unusable color profile": "damaged or for another kind of image; the colors were taken as sRGB",
     "wrong extension": "read according to its content, not its extension",
-    "cut into sections": "more than 20,000 words or 100,000 characters",
+    "cut into sections": "the text had more than 20,000 words or 100,000 characters",
 }
 """Description of each repair. A repaired part stays in its document."""
 

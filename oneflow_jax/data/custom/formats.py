@@ -36,7 +36,7 @@ _KIND_BY_EXTENSION = {
     **dict.fromkeys(parquet.EXTENSIONS, "parquet"),
     **dict.fromkeys(web_pages.EXTENSIONS, "pages"),
 }
-"""Format of each file extension that only one format uses."""
+"""Format by file extension, for extensions that only one format uses."""
 
 
 def get_reader(kind: str) -> FormatReader:
@@ -118,8 +118,8 @@ def _check_snapshots(settings: Settings) -> None:
 def _count_formats(settings: Settings) -> Mapping[str, int]:
     """Count the files of each format that the folder can be read as.
 
-    Readme and license files do not count. CSV and JSON files count only if there is no file of
-    another format, and if less than half of the images have a text file of their name.
+    Readme and license files do not count. CSV and JSON files count only if the folder has no file
+    of another format, and fewer than half of the images have a text file of the same name.
     """
     # The empty extension lists all files, and also a single file with any extension.
     names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]

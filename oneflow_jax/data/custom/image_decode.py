@@ -21,7 +21,8 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "AVIF": (".avif", ".avifs"),
 }
-"""Supported formats and their extensions. Others are disabled: one of them runs a program."""
+"""Supported formats and their extensions. Pillow's other formats are disabled, since one of them
+runs a program."""
 
 EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
 

@@ -11,7 +11,7 @@ from oneflow_jax.data.custom.reader import RawImage, Settings, locate_image
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 IMAGE_FOLDERS = ("", "images")
-"""Folders that are searched for an image, below those of `make_locator`."""
+"""Subfolders in which `make_locator` searches for an image."""
 
 _DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=-]+)*;base64,", re.IGNORECASE)
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0AK", "Qk")

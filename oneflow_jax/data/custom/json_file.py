@@ -24,7 +24,7 @@ _COCO_SPLIT = re.compile(r"(?:train|val|test)\d{4}")
 """Part of the name of a COCO file that is also the folder of its images."""
 
 _ONE_RECORD = ("document", "text_list", *chat.FIELDS)
-"""Keys of a file that is one record."""
+"""Keys that mark a file as a single record."""
 
 Records = tuple[list[Any], list[str]]
 """Records of a file, and the names of the keys of the file that were not used."""

@@ -42,9 +42,11 @@ def _describe_contents(stats: DatasetStats) -> str:
     names = {name.rpartition(": ")[2].casefold() for name in stats.unused}
     if stats.lost["address, not a file"] or not names.isdisjoint(_ADDRESS_NAMES):
         sentence += (
-            " The data name images by addresses, and nothing is downloaded; fetch them first."
+            " The data gives images as URLs, and nothing is downloaded. Download the images first."
         )
-    return sentence + " Set source.columns or source.format if they are there under other names."
+    return sentence + (
+        " If other fields hold the missing part, set source.columns or source.format."
+    )
 
 
 def _describe_texts(texts: Mapping[str, int]) -> str:
@@ -75,7 +77,8 @@ def _describe_documents(slot_usage: Mapping[str, Any]) -> str:
 
 def _describe_note(note: str, count: int, stats: DatasetStats) -> str:
     return (
-        f"In {count:,} of {stats.seen:,} documents: {note}. Set source.columns to choose otherwise."
+        f"In {count:,} of {stats.seen:,} documents: {note}. To use other fields, set "
+        "source.columns."
     )
 
 

@@ -23,7 +23,7 @@ from oneflow_jax.errors import UserError, check_at_least, check_one_of
 from oneflow_jax.runtime import metric_writer
 
 MAX_ATTEMPTS = 3
-"""Number of attempts to prepare data whose files change while they are read."""
+"""Number of attempts to prepare data if files change during the preparation."""
 
 _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
@@ -179,8 +179,8 @@ def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> 
         logging.info("source.path=%s has changed. Its data is brought up to date.", path)
     for folder in store.list_outdated(entry.root, path):
         logging.warning(
-            "%s was prepared by an earlier version, which did not record what it was made from. "
-            "It is not used; the data is prepared again.",
+            "%s was prepared by an earlier version, which did not record the source files. This "
+            "folder is not used. The data is prepared again.",
             folder,
         )
 

@@ -19,7 +19,10 @@ TEXT_FIELDS = (
     *(("sentences",), ("description",), ("prompt",), ("title",), ("alt_text",), ("alt",)),
     *(("question", "answer"), ("question", "answers"), ("question",)),
 )
-"""Names of text fields. The first one with a value is used; those in one tuple belong together."""
+"""Names of text fields. The first field with a value is used.
+
+The fields in one tuple belong together.
+"""
 
 _KNOWN_TEXT = {name for group in TEXT_FIELDS for name in group}
 
