@@ -1,4 +1,4 @@
-"""Characters of texts as SentencePiece needs them, and the choice of those that get a token."""
+"""Characters of texts: escaping for SentencePiece, and the choice of characters with a token."""
 
 import collections
 import unicodedata
@@ -21,29 +21,29 @@ _PROTECTED = dict.fromkeys(map(ord, NONCHARACTERS), "\ufffd") | _STAND_INS
 _ORIGINALS = {ord(stand_in): character for character, stand_in in _STAND_INS.items()}
 
 _UNMERGED = "\t"
-"""Stands for characters without a token in training; SentencePiece merges no token across it."""
+"""Replacement in training for a character without a token. SentencePiece never merges across it."""
 
 _CHARACTER_FRACTION = 0.75
-"""Fraction of the tokens that are single characters if not all characters have room."""
+"""Fraction of the tokens that are single characters if the characters outnumber the tokens."""
 
 
 def clean_spaces(text: str) -> str:
-    """Return the text with each run of white space as one space, and without it at the ends."""
+    """Replace each run of white space by one space, and remove white space at both ends."""
     return " ".join(text.split())
 
 
 def protect(text: str) -> str:
-    """Return the text with stand-ins for the characters that SentencePiece reserves."""
+    """Replace the characters that SentencePiece reserves by noncharacters."""
     return text.translate(_PROTECTED)
 
 
 def restore(text: str) -> str:
-    """Return the text that `protect` was given; noncharacters are gone."""
+    """Invert `protect`, except for noncharacters of the original text, which stay U+FFFD."""
     return text.translate(_ORIGINALS)
 
 
 def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
-    """Count the characters of lines, with spaces as SentencePiece counts them."""
+    """Count the characters of lines, and count spaces as SentencePiece does."""
     counts: collections.Counter[str] = collections.Counter()
     for line in lines:
         counts.update(f"{_SPACE}{line.replace(' ', _SPACE)}")
@@ -51,10 +51,13 @@ def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
 
 
 def choose_covered(counts: collections.Counter[str], coverage: float) -> list[str]:
-    """Return the most frequent characters that make up a fraction of all, as SentencePiece does."""
+    """Return the most frequent characters, which together cover a fraction of all occurrences.
+
+    SentencePiece chooses the same characters.
+    """
     total, seen, covered = sum(counts.values()), 0, []
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        # SentencePiece computes in single precision.
+        # Single precision, as in SentencePiece.
         if np.float32(seen / total) >= np.float32(coverage):
             break
         covered.append(character)
@@ -65,10 +68,10 @@ def choose_covered(counts: collections.Counter[str], coverage: float) -> list[st
 def hide_rare(
     lines: Sequence[str], counts: collections.Counter[str], room: int
 ) -> tuple[list[str], int]:
-    """Hide the rarest characters of lines, so that a tokenizer with `room` tokens can be trained.
+    """Hide the rarest characters of lines. Then a tokenizer with `room` tokens can be trained.
 
     Returns:
-        the lines without those characters, and the number of characters that are left.
+        the lines without these characters, and the number of different characters that remain.
     """
     count = max(1, int(room * _CHARACTER_FRACTION))
     frequent = choose_covered(counts, 1.0)[:count]
@@ -77,5 +80,5 @@ def hide_rare(
 
 
 def describe(character: str) -> str:
-    """Return the character with its Unicode name."""
+    """Describe a character by its Unicode name."""
     return f"{character!r} ({unicodedata.name(character, 'unnamed')})"

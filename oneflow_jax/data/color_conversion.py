@@ -16,7 +16,7 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's mode for each color space of a profile."""
 
 _MAX_SRGB_ERROR = 2
-"""A profile whose colors differ by at most this much from sRGB's, of 255, is taken for sRGB."""
+"""A profile counts as sRGB if its colors differ from those of sRGB by at most this much, of 255."""
 
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS_PER_SAMPLE = 0, 262, 258
 _RANGE_TAGS = ((340, 341), (280, 281))
@@ -24,17 +24,17 @@ _RANGE_TAGS = ((340, 341), (280, 281))
 
 
 class UnknownRangeError(ValueError):
-    """The values of an image of floats or 32-bit integers have no known range."""
+    """The range of values of an image of floats or 32-bit integers is unknown."""
 
 
 Range = tuple[float, float]
-"""The values of black and of white."""
+"""(value of black, value of white)."""
 
 
 def read_range(image: PIL.Image.Image) -> Range | None:
-    """Return the values of black and white that a file states; None if it states none.
+    """Return the values of black and white from the tags of a file, or None without such tags.
 
-    The image must be as it was opened: copies have lost the tags of a TIFF file.
+    The image must be the object that Pillow opened, since copies lose the tags of a TIFF file.
     """
     tags = getattr(image, "tag_v2", None)
     if tags is None:
@@ -53,16 +53,16 @@ def read_range(image: PIL.Image.Image) -> Range | None:
 def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
     """Convert an image to the mode RGB, or RGBA if it has transparency, with colors of sRGB.
 
-    A color profile that is damaged or belongs to another kind of image is ignored, see
-    `check_profile`.
+    A color profile that is damaged or belongs to another kind of image is ignored. `check_profile`
+    reports such profiles.
 
     Args:
         image: the image.
-        limits: the `read_range` of the image as it was opened.
+        limits: result of `read_range` for the image as Pillow opened it.
 
     Raises:
-        UnknownRangeError: the image has floats or 32-bit integers, and not all are in a known
-            range.
+        UnknownRangeError: the image has floats or 32-bit integers, and their range is unknown or
+            does not include all of them.
     """
     transform, mode = _find_transform(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -79,7 +79,7 @@ def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
 def check_profile(
     image: PIL.Image.Image,
 ) -> Literal["color profile", "unusable color profile"] | None:
-    """Return what `to_srgb` does with the image's color profile; None if nothing is needed."""
+    """Return what `to_srgb` does with the color profile of an image, or None if it does nothing."""
     profile = image.info.get("icc_profile")
     if not profile:
         return None
@@ -92,7 +92,7 @@ def check_profile(
 def _find_transform(
     image: PIL.Image.Image,
 ) -> tuple[PIL.ImageCms.ImageCmsTransform | None, str]:
-    """Return the transform to sRGB that an image needs, if any, and the mode that it takes."""
+    """Return the transform of an image to sRGB, if it needs one, and the transform's input mode."""
     if check_profile(image) != CONVERTED:
         return None, ""
     space, transform = _make_transform(image.info["icc_profile"])
@@ -100,7 +100,7 @@ def _find_transform(
 
 
 def _fits(mode: str, space: str) -> bool:
-    """Return whether a profile of a color space can belong to an image of a mode."""
+    """Return whether an image of a mode can have a profile of a color space."""
     if space == "CMYK" or mode == "CMYK":
         return space == mode
     if space == "GRAY":
@@ -112,7 +112,8 @@ def _fits(mode: str, space: str) -> bool:
 def _make_transform(profile: bytes) -> tuple[str | None, PIL.ImageCms.ImageCmsTransform | None]:
     """Return the color space of a profile and its transform to sRGB.
 
-    The color space is None if the profile is unusable, and the transform if it is that of sRGB.
+    The color space is None if the profile is unusable. The transform is None if the profile is
+    sRGB.
     """
     try:
         source = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -127,7 +128,7 @@ def _make_transform(profile: bytes) -> tuple[str | None, PIL.ImageCms.ImageCmsTr
 
 
 def _is_identity(transform: PIL.ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Return whether a transform hardly changes any color."""
+    """Return whether a transform changes no color by more than `_MAX_SRGB_ERROR`."""
     if mode == "CMYK":
         return False
     levels = np.arange(0, 256, 15, dtype=np.uint8)
@@ -139,7 +140,7 @@ def _is_identity(transform: PIL.ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def _scale_to_8_bits(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
-    """Return a grey image of floats, or of more than 8 bits, as one of 8 bits."""
+    """Convert a gray image of floats, or of more than 8 bits, to 8 bits."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise UnknownRangeError(

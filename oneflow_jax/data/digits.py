@@ -28,7 +28,7 @@ _NUM_SPLIT_BUCKETS = 6  # one scan in six is held out
 
 
 def parse_digit(caption: str) -> int | None:
-    """Return the digit of a caption, or None if it is not exactly one of `CAPTIONS`."""
+    """Return the digit that a caption names, or None if the caption is not in `CAPTIONS`."""
     return CAPTIONS.get(caption)
 
 
@@ -36,8 +36,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """Documents of one caption followed by one image; splits 'train' and 'heldout'."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded. Without this line TFDS 4.9.10 would look up checksums with
-    # importlib_resources, which it does not declare as a dependency.
+    # Nothing is downloaded. Without this line TFDS 4.9.10 would import importlib_resources to look
+    # up checksums, and TFDS does not declare this dependency.
     url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -52,14 +52,14 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        del dl_manager  # Nothing is downloaded.
+        del dl_manager  # Unused: nothing is downloaded.
         return {
             "train": self._generate_examples(held_out=False),
             "heldout": self._generate_examples(held_out=True),
         }
 
     def _generate_examples(self, held_out: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-        from sklearn import datasets  # It takes 2 s to import.
+        from sklearn import datasets  # This import takes 2 s.
 
         scans = datasets.load_digits()
         for index, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):

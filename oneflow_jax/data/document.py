@@ -12,7 +12,7 @@ from oneflow_jax.errors import UserError, check_integer, check_one_of
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text."""
+    """Text of a document: one part, without images."""
 
     text: str
 
@@ -42,10 +42,10 @@ GAP_KINDS = ("text", "image", "document")
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """A gap that the model fills: with text, with one image, or with any number of both.
+    """A gap that the model fills with text, with one image, or with any number of texts and images.
 
-    `slots` is the number of text slots, in tokens; None lets the layout choose it. All images have
-    one size.
+    `slots` is the number of text slots, in tokens. With None, the layout chooses the number. Image
+    gaps have no `slots`, since all images have the same size.
 
     Raises:
         UserError: the kind is unknown, or the number of slots is not a positive integer.
@@ -78,7 +78,7 @@ class Document:
     parts: tuple[Part, ...]
 
     def text(self) -> str:
-        """Return all text of the document, its parts joined by single spaces."""
+        """Return all texts of the document, joined by single spaces."""
         return " ".join(part.text for part in self.parts if isinstance(part, Text))
 
     def images(self) -> tuple[np.ndarray, ...]:
@@ -87,7 +87,7 @@ class Document:
 
 
 def group_runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Yield the parts in groups: adjacent texts and text gaps together, and each image alone."""
+    """Yield groups of parts: adjacent texts and text gaps form a group, and so does each image."""
     for text, group in itertools.groupby(parts, is_text):
         run = list(group)
         yield from [run] if text else ([part] for part in run)

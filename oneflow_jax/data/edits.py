@@ -1,4 +1,4 @@
-"""Differences of two documents: insertions, deletions and substitutions of words and images."""
+"""Differences between two documents: inserted, deleted and substituted words and images."""
 
 import dataclasses
 import difflib
@@ -17,8 +17,8 @@ class Edit:
     """One insertion, deletion or substitution.
 
     Attributes:
-        index: number of the item in the original document, counted from 1; for an insertion, the
-            number of the item that it follows, 0 at the beginning.
+        index: number of the item in the original document, counted from 1. For an insertion, it is
+            the number of the item before the inserted one, and 0 at the beginning.
         old, new: the word, or "<image>"; `old` is None for an insertion, `new` for a deletion.
     """
 
@@ -27,7 +27,7 @@ class Edit:
     new: str | None
 
     def __str__(self) -> str:
-        """Return one readable line that describes the edit."""
+        """Describe the edit in one line."""
         if self.old is None:
             return f"after {self.index}: inserted {self.new}"
         if self.new is None:
@@ -40,31 +40,34 @@ class Edit:
 def diff_documents(original: Document, edited: Document) -> list[Edit]:
     """Return the edits in reading order. Words and images both count as items."""
     old, new = diff_items(original), diff_items(edited)
-    found: list[Edit] = []
+    edits: list[Edit] = []
     for what, i, j, m, n in align(old, new).get_opcodes():
         if what != "equal":
-            found += _diff_span(old[i:j], new[m:n], i)
-    return found
+            edits += _diff_span(old[i:j], new[m:n], i)
+    return edits
 
 
 def diff_items(document: Document) -> list[Item]:
-    """Return the words and images in reading order. Images are equal if all their pixels are."""
-    found: list[Item] = []
+    """Return the words and images in reading order. Equal images have equal pixels."""
+    items: list[Item] = []
     for part in document.parts:
         if isinstance(part, Text):
-            found += part.text.split()
+            items += part.text.split()
         elif isinstance(part, Image):
-            found.append(np.ascontiguousarray(part.pixels).tobytes())
-    return found
+            items.append(np.ascontiguousarray(part.pixels).tobytes())
+    return items
 
 
 def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceMatcher:
-    """Align two lists of items."""
+    """Return a `SequenceMatcher` that aligns two lists of items."""
     return difflib.SequenceMatcher(None, old, new, autojunk=False)
 
 
 def _diff_span(deleted: Sequence[Item], inserted: Sequence[Item], offset: int) -> Iterator[Edit]:
-    """Yield the edits of a span without equal items: a word replaces a word, an image an image."""
+    """Yield the edits of a span without equal items.
+
+    A word can only replace a word, and an image can only replace an image.
+    """
     kinds = [[isinstance(item, str) for item in each] for each in (deleted, inserted)]
     for what, i, j, m, n in align(*kinds).get_opcodes():
         if what == "equal":

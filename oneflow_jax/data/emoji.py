@@ -23,10 +23,10 @@ _MAX_TRIES = 1000  # samples of a combination of names before giving up
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the data set; equal settings give equal bytes.
+    """Settings of the data set. Equal settings give a data set with equal bytes.
 
     Attributes:
-      concepts: number of emoji in training, or None for all; held-out emoji are added to them
+      concepts: number of emoji in training, or None for all. Held-out emoji come in addition
         (see `emoji_concepts`).
       categories: Unicode categories of the emoji.
       pixels: width and height of an image.
@@ -64,7 +64,7 @@ class Settings:
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
 
     def load_concepts(self) -> tuple[emoji_concepts.Concept, ...]:
-        """Render the emoji of training and the held-out emoji."""
+        """Render the emoji in training and the held-out emoji."""
         return emoji_concepts.load(self.pixels, self.concepts, self.categories, self.skin_tones)
 
 
@@ -75,20 +75,22 @@ class Config(tfds.core.BuilderConfig):
     settings: Settings = dataclasses.field(default_factory=Settings)
 
     def __str__(self) -> str:
-        """Return only the name, since TFDS logs it whenever the data set is opened."""
+        """Return only the name: TFDS logs this string whenever it opens the data set."""
         return self.name
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):
     """Documents composed of emoji and sentences about them.
 
-    Splits: 'train'; 'combinations', with emoji of the training split in combinations that do not
-    occur there; 'heldout', with emoji that do not occur in training.
+    Splits:
+        'train': training.
+        'combinations': emoji of the training split, in combinations that do not occur in training.
+        'heldout': emoji that do not occur in training.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded. Without this line TFDS 4.9.10 would look up checksums with
-    # importlib_resources, which it does not declare as a dependency.
+    # Nothing is downloaded. Without this line TFDS 4.9.10 would import importlib_resources to look
+    # up checksums, and TFDS does not declare this dependency.
     url_infos = None
     builder_config: Config
 
@@ -104,7 +106,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        del dl_manager  # Nothing is downloaded.
+        del dl_manager  # Unused: nothing is downloaded.
         settings = self.builder_config.settings
         drawn = settings.load_concepts()
         train = [concept for concept in drawn if not concept.held_out]
@@ -130,7 +132,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         groups = _concept_groups(concepts)
         seed = f"{settings.name}/{split}"
         for index in range(count):
-            # Each document has its own RNG, so that its content depends on its key alone.
+            # Each document has its own RNG. The content of a document thus depends only on its key.
             rng = random.Random(f"{seed}/{index}")
             several = split == "combinations" or rng.random() < settings.interleaved
             if several and groups:
@@ -141,7 +143,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
-    """Return the TFDS builder of the data set in `data_dir`, with fields of `Settings`."""
+    """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
     chosen = Settings(
         **{
             key: tuple(value) if isinstance(value, list) else value
@@ -153,7 +155,7 @@ def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
 
 
 def is_held_out(names: Sequence[str]) -> bool:
-    """Return whether this ordered combination of names is held out, as one in ten is."""
+    """Return whether an ordered combination of names is held out; one in ten is."""
     return splits.hash_bucket(" | ".join(names), _NUM_SPLIT_BUCKETS) == 0
 
 
@@ -165,7 +167,7 @@ def is_allowed(split: str, names: Sequence[str]) -> bool:
 def _concept_groups(
     concepts: Sequence[emoji_concepts.Concept],
 ) -> list[list[emoji_concepts.Concept]]:
-    """Group concepts by category and kind; return the groups of at least two."""
+    """Group concepts by category and kind; return the groups of at least two concepts."""
     groups = collections.defaultdict(list)
     for concept in concepts:
         groups[concept.category, concept.kind].append(concept)
@@ -183,7 +185,7 @@ def _make_interleaved(
     groups: Sequence[Sequence[emoji_concepts.Concept]],
     is_allowed: Callable[[Sequence[str]], bool],
 ) -> document.Document:
-    """Compose a document with 2 to 4 images; groups are chosen in proportion to their size."""
+    """Compose a document with 2 to 4 images of a random group, weighted by the size of groups."""
     for _ in range(_MAX_TRIES):
         group = rng.choices(groups, weights=[len(group) for group in groups])[0]
         template = rng.choice(sentences.interleaved_templates(len(group)))

@@ -40,8 +40,8 @@ def _split_names(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(","))
 
 
-# Short, common names whose images are distinct at 24 pixels. Kinds alternate, so that every prefix
-# of the list has all of them.
+# Short, common names whose images are distinct at 24 pixels. Kinds alternate: the first names of
+# the list have all kinds.
 FREQUENT = _split_names(
     """
     tiger, cactus, lemon, pizza, frog, fox, strawberry, carrot, elephant, pig, sunflower, hamburger,
@@ -56,7 +56,8 @@ FREQUENT = _split_names(
 
 _NUM_SPLIT_BUCKETS = 10  # one name in ten is held out
 
-# Noun for the emoji of a Unicode subcategory. The default is "picture", where no noun fits all.
+# Noun for the emoji of a Unicode subcategory. Subcategories that no noun fits have the default,
+# "picture".
 _KIND_BY_SUBCATEGORY = {
     "animal-mammal": "animal",
     "animal-bird": "animal",
@@ -93,7 +94,8 @@ class Concept:
       name: CLDR short name, in lower case.
       category: Unicode category, such as 'Animals & Nature'.
       kind: singular noun for the emoji in sentences, such as 'animal'; 'picture' is the default.
-      held_out: whether the emoji is excluded from training; equal for all skin tones of an emoji.
+      held_out: whether the emoji is excluded from training. All skin tones of an emoji have the
+        same value.
       pixels: RGB image on white.
     """
 
@@ -110,12 +112,12 @@ class EmojiEntry:
 
     Attributes:
       name: CLDR short name, in lower case.
-      unicode_name: name in the Unicode standard, which never changes; may be empty.
+      unicode_name: name in the Unicode standard; may be empty. Unlike CLDR names, it never changes.
       category: Unicode category.
       kind: singular noun for the emoji in sentences.
       held_out: whether the emoji is excluded from training.
       code: code points in hexadecimal, joined by hyphens.
-      rank: sort key: the emoji of `FREQUENT` first, then Unicode order.
+      rank: sort key, which puts the emoji of `FREQUENT` first, and then all in Unicode order.
     """
 
     name: str
@@ -128,7 +130,7 @@ class EmojiEntry:
 
     @property
     def symbol(self) -> str:
-        """The emoji as text."""
+        """The characters of the emoji."""
         return _symbol(self.code)
 
 
@@ -138,12 +140,12 @@ def load(
     categories: Collection[str] = CATEGORIES,
     skin_tones: bool = False,
 ) -> tuple[Concept, ...]:
-    """Render emoji at `pixels` x `pixels`: those in `FREQUENT` first, then in Unicode order.
+    """Render emoji at `pixels` x `pixels`. Emoji in `FREQUENT` come first, then Unicode order.
 
     Args:
       pixels: width and height of an image.
-      count: number of concepts for training, or None for all; one held-out concept is added for
-        every nine of them.
+      count: number of concepts for training, or None for all. For every nine of them, one held-out
+        concept is added.
       categories: Unicode categories to choose from.
       skin_tones: whether to add the skin tone variants.
 
@@ -196,9 +198,9 @@ def _iter_entries(categories: Collection[str], skin_tones: bool) -> Iterator[Emo
 
 
 def _cldr_name(code: str, category: str) -> str:
-    """Return the CLDR name of the emoji with the code points `code`, in lower case."""
+    """Return the lower-case CLDR name of the emoji with the code points `code`."""
     name = emoji.EMOJI_DATA[_symbol(code)]["en"].strip(":").replace("_", " ").lower()
-    # The CLDR name of the flag of Japan is "Japan" here, which would give the caption "a japan".
+    # In this package the CLDR name of the flag of Japan is "Japan". The caption would be "a japan".
     return f"flag of {name}" if category == "Flags" and "flag" not in name else name
 
 

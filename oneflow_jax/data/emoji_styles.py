@@ -1,8 +1,9 @@
 """The data set `emoji_styles`: documents about emoji that several artists drew.
 
-An image is not its name here: a model that copies the one image of a name cannot be right for all
-styles. Two kinds of generalization are measurable: names that are not in training, and pairs of a
-name and a style ("a noto fox") that are not in training although both are known.
+Each name has several images here, one per style. A model that always copies the same image of a
+name is therefore wrong for most styles. Two kinds of generalization are measurable: to names that
+are not in training, and to pairs of a name and a style ("a noto fox") that are not in training
+although the name and the style are.
 """
 
 import dataclasses
@@ -31,14 +32,14 @@ _SAME_STYLE_FRACTION = 0.5  # of documents with several images
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the data set; equal settings give equal bytes.
+    """Settings of the data set. Equal settings give a data set with equal bytes.
 
     Attributes:
         path: folder with the npm packages (`make hands`).
-        concepts: number of names in training, or None for all; held-out names are added to them.
+        concepts: number of names in training, or None for all. Held-out names come in addition.
         categories: Unicode categories of the emoji.
         styles: names of the styles.
-        min_styles: number of styles that must have drawn a name.
+        min_styles: minimum number of styles with a drawing of a name; other names are left out.
         pixels: width and height of an image.
         documents: number of documents in 'train'.
         held_out_documents: number of documents in each of the other splits.
@@ -68,14 +69,14 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """Folder name that is unique to the settings; the place of the packages is not in it."""
+        """Folder name that is unique to the settings except `path`."""
         amount = "all" if self.concepts is None else self.concepts
         settings = repr(dataclasses.replace(self, path=""))
         digest = splits.hash_bucket(settings + repr(style_packages.STYLES), 16**8)
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
 
     def load_drawings(self) -> tuple[style_drawings.Drawing, ...]:
-        """Render all drawings, including those that are held out."""
+        """Render all drawings, including held-out drawings."""
         return style_drawings.load(
             pathlib.Path(self.path),
             self.pixels,
@@ -93,21 +94,24 @@ class Config(tfds.core.BuilderConfig):
     settings: Settings = dataclasses.field(default_factory=Settings)
 
     def __str__(self) -> str:
-        """Return only the name, since TFDS logs it whenever the data set is opened."""
+        """Return only the name: TFDS logs this string whenever it opens the data set."""
         return self.name
 
 
 class EmojiStyles(tfds.core.GeneratorBasedBuilder):
     """Documents about emoji in several styles.
 
-    Splits: 'train'; 'combinations', with drawings of training whose names are combined as they
-    never are there; 'compositions', one image with its style named, of pairs of name and style that
-    are not in training; 'heldout', with names that are not in training.
+    Splits:
+        'train': training.
+        'combinations': drawings in training, in combinations of names that are not in training.
+        'compositions': one image, and text that names its style. The pair of name and style is not
+            in training.
+        'heldout': names that are not in training.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded. Without this line TFDS 4.9.10 would look up checksums with
-    # importlib_resources, which it does not declare as a dependency.
+    # Nothing is downloaded. Without this line TFDS 4.9.10 would import importlib_resources to look
+    # up checksums, and TFDS does not declare this dependency.
     url_infos = None
     builder_config: Config
 
@@ -123,7 +127,7 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        del dl_manager  # Nothing is downloaded.
+        del dl_manager  # Unused: nothing is downloaded.
         settings = self.builder_config.settings
         loaded = settings.load_drawings()
         train = [drawing for drawing in loaded if drawing.in_training]
@@ -149,13 +153,13 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
         count = settings.documents if split == "train" else settings.held_out_documents
         writer = _Writer(split, available, settings)
         for index in range(count):
-            # Each document has its own RNG, so that its content depends on its key alone.
+            # Each document has its own RNG. The content of a document thus depends only on its key.
             rng = random.Random(f"{settings.name}/{split}/{index}")
             yield f"{index:08d}", records.encode(writer.write(rng))
 
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> EmojiStyles:
-    """Return the TFDS builder of the data set in `data_dir`, with fields of `Settings`."""
+    """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
     chosen = Settings(
         **{
             key: tuple(value) if isinstance(value, list) else value
@@ -167,7 +171,7 @@ def builder(data_dir: str | pathlib.Path, **settings: object) -> EmojiStyles:
 
 
 class _Writer:
-    """Composes the documents of one split from the drawings that it may show."""
+    """Writer of the documents of one split, from the drawings that this split may show."""
 
     def __init__(
         self, split: str, available: Sequence[style_drawings.Drawing], settings: Settings
@@ -190,7 +194,7 @@ class _Writer:
         return self._write_captioned(rng, styled)
 
     def _write_captioned(self, rng: random.Random, styled: bool) -> document.Document:
-        # A name is as frequent as any other, whether two or ten artists drew it.
+        # All names are equally frequent, however many artists drew them.
         drawing = rng.choice(self._by_name[rng.choice([*self._by_name])])
         tagged = rng.random() < self._settings.keywords
         return style_captions.compose(
@@ -201,14 +205,14 @@ class _Writer:
         )
 
     def _write_interleaved(self, rng: random.Random, styled: bool) -> document.Document:
-        """Compose a document with 2 to 4 images; kinds are chosen in proportion to their size."""
+        """Compose a document with 2 to 4 images of a random kind, weighted by the size of kinds."""
         for _ in range(_MAX_TRIES):
             group = rng.choices(self._groups, weights=[len(group) for group in self._groups])[0]
             template = rng.choice(sentences.interleaved_templates(len(group)))
             names = rng.sample([*group], sentences.num_names(template))
             if emoji.is_allowed(self._split, names):
-                shown = _choose_drawings(rng, [group[name] for name in names])
-                return style_captions.compose(template, shown, styled=styled)
+                drawings = _choose_drawings(rng, [group[name] for name in names])
+                return style_captions.compose(template, drawings, styled=styled)
         raise errors.UserError(
             "emoji_styles: too few concepts for interleaved documents. Give concepts=16 or more."
         )
@@ -217,12 +221,15 @@ class _Writer:
 def _choose_drawings(
     rng: random.Random, available: Sequence[Sequence[style_drawings.Drawing]]
 ) -> list[style_drawings.Drawing]:
-    """Choose a drawing of each name; half of the time in one style, where that style has it."""
+    """Choose a drawing of each name.
+
+    Half of the time all drawings are of one style, except where this style lacks the name.
+    """
     chosen = [rng.choice(several) for several in available]
     if rng.random() < _SAME_STYLE_FRACTION:
         style = chosen[0].style
         chosen = [
-            next((drawing for drawing in several if drawing.style == style), other)
-            for several, other in zip(available, chosen, strict=True)
+            next((drawing for drawing in several if drawing.style == style), drawn)
+            for several, drawn in zip(available, chosen, strict=True)
         ]
     return chosen

@@ -1,7 +1,7 @@
-"""Encodes the images of a data set with an autoencoder, once, and stores the latents.
+"""Encoding of the images of a data set with an autoencoder, once, and storage of the latents.
 
-The shards are divided among the processes. If a preparation was interrupted, the next one encodes
-only the shards that are missing.
+The shards are divided among the processes. If encoding is interrupted, the next run encodes only
+the missing shards.
 """
 
 import dataclasses
@@ -28,12 +28,13 @@ CACHE_SIZE = 4_096
 
 @dataclasses.dataclass(frozen=True)
 class LatentDataset:
-    """Latents of a data set, encoded by one autoencoder when they are first needed.
+    """Latents of a data set. The autoencoder encodes the images when the latents are first needed.
 
     Attributes:
         folder: folder of the latents of this data set and this autoencoder.
         autoencoder: autoencoder that encodes the images.
-        splits: function that opens each split, by name; mean and std are those of the first split.
+        splits: functions that open the splits, by name. The mean and std of the latents are
+            computed on the first split.
         pixels: height and width that images must have.
     """
 
@@ -48,11 +49,12 @@ class LatentDataset:
         Raises:
             UserError: the folder holds latents of another codec, or an image has another size.
         """
-        found = self._load_index()
-        # All processes check the index before any of them writes, so that all take the same branch.
+        index = self._load_index()
+        # No process writes before all processes have checked the index. Then all of them take the
+        # same branch.
         distributed.barrier()
-        if found is not None:
-            return found
+        if index is not None:
+            return index
         counts = {}
         for split, opener in self.splits.items():
             source = opener()
@@ -65,7 +67,7 @@ class LatentDataset:
         return latents.read_index(self.folder / latents.INDEX_FILE, self.autoencoder.fingerprint)
 
     def open_split(self, split: str) -> latents.LatentSource:
-        """Open the documents of a split, and encode them first if necessary."""
+        """Open the documents of a split, after encoding all missing shards."""
         return latents.open_split(self.folder, split, self.build_index().documents[split])
 
     def _load_index(self) -> latents.LatentIndex | None:
@@ -79,7 +81,7 @@ class LatentDataset:
         return None
 
     def _encode_split(self, split: str, source: Sequence[Document]) -> None:
-        """Write the incomplete ones of the shards that this process is responsible for."""
+        """Write the incomplete shards among those that this process is responsible for."""
         shards = latents.list_shards(self.folder, split, len(source))
         mine = shards[jax.process_index() :: jax.process_count()]
         missing = [shard for shard in mine if not shard.is_complete]
@@ -91,8 +93,8 @@ class LatentDataset:
         for done, shard in enumerate(missing, 1):
             first = shard.number * latents.SHARD_SIZE
             numbers = range(first, min(first + latents.SHARD_SIZE, len(source)))
-            # Each shard has its own encoder. The last bits of latents depend on which images are
-            # encoded in one batch, and a shard must not depend on the process that writes it.
+            # Each shard has its own encoder. The last bits of latents depend on the other images in
+            # the batch, and the content of a shard must not depend on the process that writes it.
             encoder = CachingEncoder(self.autoencoder, self.pixels, stored)
             shard.write(_encode_documents(source, encoder, numbers))
             progress.advance(done)
@@ -101,7 +103,7 @@ class LatentDataset:
 
 
 class CachingEncoder:
-    """Encodes the images of documents as latents, with a cache."""
+    """Encoder of the images of documents as latents, with a cache."""
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class CachingEncoder:
         pixels: int,
         stored: latent_reuse.StoredLatents | None = None,
     ) -> None:
-        """Initialize an encoder of images of `pixels` x `pixels`; `stored` ones are not encoded."""
+        """Initialize an encoder of images of `pixels` x `pixels`; `stored` has known latents."""
         self._autoencoder = autoencoder
         self._pixels = pixels
         self._stored = stored or latent_reuse.StoredLatents()
@@ -127,12 +129,12 @@ class CachingEncoder:
         new = {name: image for name, image in images.items() if name not in self._cache}
         if len(self._cache) + len(new) > CACHE_SIZE:
             self._cache, new = {}, images
-        found = {name: self._stored.find(name) for name in new}
-        missing = [name for name, values in found.items() if values is None]
+        latents_by_hash = {name: self._stored.find(name) for name in new}
+        missing = [name for name, values in latents_by_hash.items() if values is None]
         if missing:
             encoded = self._autoencoder.encode(np.stack([new[name] for name in missing]))
-            found |= dict(zip(missing, encoded, strict=True))
-        self._cache |= found
+            latents_by_hash |= dict(zip(missing, encoded, strict=True))
+        self._cache |= latents_by_hash
         for document in documents:
             yield Document(tuple(self._encode_part(part) for part in document.parts))
 

@@ -1,10 +1,9 @@
-"""Fetches the npm packages of the drawing styles, 35 MB, with the ordinary npm client.
+"""Download of the npm packages of the drawing styles, 35 MB, with the npm client.
 
     python -m oneflow_jax.data.fetch_emoji_styles data/emoji_styles
 
-The versions are fixed in `style_packages`. Packages that are already in the folder are not fetched
-again.
-The folder gets a file ATTRIBUTION.md with the authors and licenses.
+The module `style_packages` fixes the versions. Packages that are already in the folder are not
+fetched again. The file ATTRIBUTION.md in the folder lists the authors and licenses.
 """
 
 import pathlib
@@ -29,8 +28,8 @@ def fetch(folder: pathlib.Path, wanted: dict[str, str]) -> None:
     """Fetch the packages that are not in the folder yet.
 
     Args:
-        folder: is created if needed.
-        wanted: what to give to `npm pack`, by the name of the file that it writes.
+        folder: folder of the packages; created if needed.
+        wanted: argument of `npm pack` for each package, by the name of the file that npm writes.
 
     Raises:
         UserError: npm is not installed, or a package cannot be fetched.
@@ -47,7 +46,7 @@ def fetch(folder: pathlib.Path, wanted: dict[str, str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fetch all packages into the folder that is the only argument."""
+    """Fetch all packages into the folder named by the only command line argument."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise SystemExit(__doc__)
     try:
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _pack(npm: str, spec: str, name: str, folder: pathlib.Path) -> None:
-    """Let npm write the package; a file that is not complete never gets the final name."""
+    """Fetch a package with npm. The file gets its final name only when it is complete."""
     draft = folder / "draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
@@ -67,7 +66,7 @@ def _pack(npm: str, spec: str, name: str, folder: pathlib.Path) -> None:
     if done.returncode or not (draft / name).is_file():
         raise errors.UserError(
             f"npm pack {spec} failed: {done.stderr.strip() or 'it wrote no ' + name}. Check the "
-            "network and try again; packages that were fetched are kept."
+            "network and try again. Packages that were already fetched are not fetched again."
         )
     (draft / name).replace(folder / name)
     draft.rmdir()

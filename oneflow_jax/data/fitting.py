@@ -1,4 +1,4 @@
-"""Handling of documents that are longer than a row: split, drop, or raise an error."""
+"""Handling of documents that are longer than a row: split them, drop them, or raise an error."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
-    """Return the number of slots that `layout.row` would give a document of these parts."""
+    """Return the number of slots that a document of these parts has in `layout.row`."""
     rows, columns = layout.codec.grid
     if layout.text_first:
         parts = sorted(parts, key=lambda part: not documents.is_text(part))
@@ -44,25 +44,25 @@ def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
 
 
 def split_document(layout: Layout, document: Document) -> list[Document]:
-    """Split a document into chunks that each fit a row; return [] if it has no tokens.
+    """Split a document into chunks that each fit a row; return [] for a document without tokens.
 
-    Documents are split between parts, a text that does not fit a row is split between words, and a
+    Documents are split between parts. A text that does not fit a row is split between words, and a
     word that does not fit a row is split between characters.
 
     Raises:
-        UserError: an image does not fit a row.
+        UserError: a single image does not fit a row.
     """
     parts = [part for part in document.parts if _has_tokens(layout, part)]
     if parts and num_slots(layout, parts) <= layout.length:
         return [Document(tuple(parts))]
-    found: list[Document] = []
+    chunks: list[Document] = []
     held: list[Part] = []
     for short in itertools.chain.from_iterable(_chunk_part(layout, part) for part in parts):
         if held and num_slots(layout, [*held, short]) > layout.length:
-            found.append(Document(tuple(held)))
+            chunks.append(Document(tuple(held)))
             held = []
         held.append(short)
-    return [*found, Document(tuple(held))] if held else found
+    return [*chunks, Document(tuple(held))] if held else chunks
 
 
 def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
@@ -74,26 +74,27 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
         UserError: a document is too long and `policy` is "error", or the policy is unknown.
     """
     check_one_of("data.overflow", policy, OVERFLOW_POLICIES)
-    found = np.zeros(len(source), np.int32)
+    counts = np.zeros(len(source), np.int32)
     for index in range(len(source)):
         document = source[index]
-        found[index] = len(split_document(layout, document))
-        if found[index] > 1 and policy == "error":
+        counts[index] = len(split_document(layout, document))
+        if counts[index] > 1 and policy == "error":
             slots = num_slots(layout, document.parts)
             raise UserError(
                 f"Document {index} needs {slots} slots, but data.sequence_length={layout.length}. "
                 "Raise data.sequence_length, or set data.overflow to 'split' or 'drop'. "
                 f"The document begins: {document.text()[:60]!r}"
             )
-    return np.where(found > 1, 0, found).astype(np.int32) if policy == "drop" else found
+    return np.where(counts > 1, 0, counts).astype(np.int32) if policy == "drop" else counts
 
 
 def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[str, int]:
-    """Count the texts of a sample of documents that are longer than one multiple of text slots.
+    """Count the texts in a sample of documents that are longer than `layout.text_slots` tokens.
 
     Returns:
-        The number of texts "measured" and of those that are "longer", the "median" length in tokens
-        with the end token, and "data.text_slot_multiple".
+        A dict: "measured", the number of texts in the sample; "longer", the number of texts that
+        are longer; "median", the median length in tokens, including the end token; and
+        "data.text_slot_multiple".
     """
     step = -(-max(1, len(source)) // max_documents)
     lengths = [
@@ -132,13 +133,13 @@ class ChunkedSource:
         return int(self._cumulative[-1]) if len(self._cumulative) else 0
 
     def __getitem__(self, index: int) -> Document:
-        # A Python for loop ends on IndexError.
+        # A Python for loop over the source ends on IndexError.
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
         whole = int(np.searchsorted(self._cumulative, index, side="right"))
         return split_document(self.layout, self.source[whole])[
             index - int(self._cumulative[whole])
-        ]  # A negative index: counted from the end.
+        ]  # A negative index counts from the end.
 
 
 def _count_tokens(layout: Layout, text: str) -> int:
@@ -146,19 +147,19 @@ def _count_tokens(layout: Layout, text: str) -> int:
 
 
 def _text_slots(layout: Layout, num_tokens: int) -> int:
-    """Return the number of slots of a text run, with at least one <end> if it is padded."""
+    """Return the number of slots of a text run. A padded run has at least one <end>."""
     if layout.variable_length:
         return num_tokens
     return -(-(num_tokens + 1) // layout.text_slots) * layout.text_slots
 
 
 def _has_tokens(layout: Layout, part: Part) -> bool:
-    """Return whether a part has slots. A text may have no tokens."""
+    """Return whether a part has at least one slot; a text may have no tokens."""
     return not isinstance(part, Text) or _count_tokens(layout, part.text) > 0
 
 
 def _chunk_part(layout: Layout, part: Part) -> Iterator[Part]:
-    """Yield the part, or its chunks if it does not fit a row."""
+    """Yield the part if it fits a row, and otherwise its chunks."""
     slots = num_slots(layout, [part])
     if slots <= layout.length:
         yield part
@@ -194,7 +195,7 @@ def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _longest_prefix(items: Sequence[str], separator: str, fits: Callable[[str], bool]) -> int:
-    """Find how many of the first items fit together, by a search that doubles from below."""
+    """Return how many of the first items fit together, by exponential and binary search."""
     low, high = 0, 1
     while high <= len(items) and fits(separator.join(items[:high])):
         low, high = high, 2 * high

@@ -1,4 +1,4 @@
-"""Latents of images that were encoded for other data by the same codec, by the image's hash.
+"""Reuse of latents that the same codec encoded for other data, found by the hash of the image.
 
 When a data set changes, only its new images are encoded.
 """
@@ -31,13 +31,13 @@ class StoredLatents:
         self._read = functools.lru_cache(_OPEN_DOCUMENTS)(latents.read_latents)
 
     def find(self, image_hash: str) -> np.ndarray | None:
-        """Return the latents of an image, or None if there are none that can be read."""
+        """Return the latents of an image, or None if no folder has readable latents of it."""
         if image_hash not in self._places:
             return None
         path, document, number = self._places[image_hash]
         try:
             return self._read(path, document)[number]
-        except (UserError, OSError, IndexError):  # Damaged, or deleted at this moment.
+        except (UserError, OSError, IndexError):  # The shard is damaged or was just deleted.
             return None
 
 

@@ -5,8 +5,9 @@
     <folder>/train-00003-of-00010.json          size of the shard, sums over its latents, and
                                                 hashes of the images of each document
 
-The JSON file of a shard is written when the shard is complete. Shards that were interrupted are
-written again, one at a time. A shard that was truncated later is reported.
+The JSON file of a shard is written when the shard is complete. If a shard was interrupted, only
+this shard is written again. If a shard was truncated after its completion, `open_split` raises an
+error.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from oneflow_jax.errors import UserError
 INDEX_FILE = "latents.json"
 
 SHARD_SIZE = 1_000
-"""Documents per shard. At most one shard per process is lost when the preparation is killed."""
+"""Documents per shard. If encoding is killed, each process loses at most one shard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class LatentIndex:
     Attributes:
         fingerprint: fingerprint of the codec that encoded the latents.
         documents: number of documents in each split.
-        mean, deviation: mean and std of the latents of the first split, per channel.
+        mean, deviation: mean and standard deviation of the latents of the first split, per channel.
     """
 
     fingerprint: str
@@ -46,7 +47,7 @@ class LatentIndex:
     deviation: tuple[float, ...]
 
     def to_json(self) -> str:
-        """Return the index as JSON, which `read_index` reads."""
+        """Return the index as JSON for `read_index`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
@@ -80,7 +81,7 @@ class Shard:
             return False
 
     def write(self, documents: Iterable[Document]) -> None:
-        """Write the documents, whose images must all be encoded."""
+        """Write the documents of the shard. All their images must be encoded."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.manifest.unlink(missing_ok=True)
         draft = self.path.with_suffix(".draft")
@@ -97,7 +98,7 @@ class Shard:
                     total, squares = total + values.sum(0), squares + (values**2).sum(0)
         writer.close()
         draft.replace(self.path)
-        told = {
+        statistics = {
             "documents": len(hashes),
             "bytes": self.path.stat().length,
             "latents": count,
@@ -106,7 +107,7 @@ class Shard:
             "images": hashes,
         }
         draft = self.manifest.with_suffix(".draft")
-        draft.write_text(json.dumps(told) + "\n")
+        draft.write_text(json.dumps(statistics) + "\n")
         draft.replace(self.manifest)
 
 
@@ -131,21 +132,22 @@ def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int])
     Args:
         folder: folder of the shards.
         fingerprint: fingerprint of the codec.
-        documents: number of documents in each split; mean and std are those of the first split.
+        documents: number of documents in each split. The mean and std are computed on the first
+            split.
 
     Raises:
         UserError: the first split has no image.
     """
     first = next(iter(documents))
-    told = [
+    shard_stats = [
         json.loads(shard.manifest.read_text())
         for shard in list_shards(folder, first, documents[first])
     ]
-    count = sum(each["latents"] for each in told)
+    count = sum(each["latents"] for each in shard_stats)
     if count == 0:
         raise UserError(f"{folder}: split {first!r} has no image to encode.")
-    mean = np.sum([each["total"] for each in told if each["latents"]], axis=0) / count
-    square = np.sum([each["squares"] for each in told if each["latents"]], axis=0) / count
+    mean = np.sum([each["total"] for each in shard_stats if each["latents"]], axis=0) / count
+    square = np.sum([each["squares"] for each in shard_stats if each["latents"]], axis=0) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
     index = LatentIndex(fingerprint, documents, tuple(mean.tolist()), tuple(deviation.tolist()))
     draft = (folder / INDEX_FILE).with_suffix(".draft")
@@ -195,7 +197,7 @@ class LatentSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Document:
-        # A Python for loop ends on IndexError.
+        # A Python for loop over the source ends on IndexError.
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
         try:
@@ -208,7 +210,7 @@ def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSour
     """Open the documents of a split.
 
     Raises:
-        UserError: a shard is missing or truncated; the message names it.
+        UserError: a shard is missing or truncated. The message has its path.
     """
     wanted: Sequence[Shard] = list_shards(folder, split, num_documents)
     for shard in wanted:
@@ -223,7 +225,7 @@ def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSour
 def list_hashes(folder: epath.Path) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield the path of each complete shard in a folder, with the image hashes of its documents.
 
-    Shards of earlier versions have no hashes and are left out.
+    Shards of earlier versions have no hashes. They are left out.
     """
     for path in sorted(folder.iterdir()):
         file = path.with_suffix(".array_record")
@@ -231,7 +233,7 @@ def list_hashes(folder: epath.Path) -> Iterator[tuple[str, list[list[str]]]]:
             try:
                 values = json.loads(path.read_text())
                 complete = values["bytes"] == file.stat().length
-            except (KeyError, TypeError, ValueError):  # Truncated, or of another kind.
+            except (KeyError, TypeError, ValueError):  # The file is truncated or of another kind.
                 continue
             if complete and "images" in values:
                 yield str(file), values["images"]
@@ -244,17 +246,17 @@ def read_latents(path: str, document: int) -> list[np.ndarray]:
         UserError: the shard is damaged.
     """
     try:
-        found = _to_document(_open_records((path,))[document])
+        decoded = _to_document(_open_records((path,))[document])
     except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise _corrupt_error(path, error) from error
-    return [part.latents for part in found.parts if isinstance(part, EncodedImage)]
+    return [part.latents for part in decoded.parts if isinstance(part, EncodedImage)]
 
 
 def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
     try:
         return ArrayRecordDataSource(paths)
     except (RuntimeError, ValueError) as error:
-        if len(paths) > 1:  # Open the files one by one to find the damaged one.
+        if len(paths) > 1:  # Open the files one by one to find the damaged file.
             for path in paths:
                 _open_records((path,))
         raise _corrupt_error(paths[0], error) from error

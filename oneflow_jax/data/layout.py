@@ -1,11 +1,11 @@
-"""Layout: converts documents to rows of slots, and rows back to documents.
+"""Layout: conversion of documents to rows of slots, and of rows back to documents.
 
     BOS | text run: its tokens, then <end> in the remaining slots | image: its patches | text run...
 
 The number of slots of a text run is a multiple of `text_slots`, and at least one of them is <end>.
 A fixed-length model learns to emit <end> and can thus write shorter texts. Insertion models do not
-need this: with `text_slots` 0 a run has exactly one slot per token, and a gap takes no slot but
-marks a position where the model may insert.
+need <end>. For these models `text_slots` is 0: a run has exactly one slot per token, and a gap has
+no slot but marks a position where the model may insert.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ class Layout:
         vocab: vocabulary that encodes text.
         codec: codec that encodes images.
         length: number of slots of a row, L.
-        text_slots: the length of text runs is a multiple of this; with 0, a run has one slot per
-            token.
+        text_slots: the number of slots of a text run is a multiple of this. With 0, a run has one
+            slot per token.
         has_markers: whether <image> precedes each image and <end> follows each document, for
             autoregressive models.
         text_first: whether all text of a document precedes its images.
@@ -53,16 +53,16 @@ class Layout:
 
     @property
     def variable_length(self) -> bool:
-        """Whether text runs have one slot per token and gaps are filled by insertion."""
+        """Whether text runs have one slot per token, and the model fills gaps by insertion."""
         return self.text_slots == 0
 
     @property
     def marker_ids(self) -> tuple[int, ...]:
-        """Tokens that only mark the beginning of an image or the end of a document."""
+        """Ids of tokens that only mark the beginning of an image or the end of a document."""
         return (vocabs.IMAGE, vocabs.END) if self.has_markers else ()
 
     def row(self, document: Document) -> RowFields:
-        """Lay out a training document; every slot but BOS is a training target.
+        """Lay out a training document. All slots except BOS are training targets.
 
         Raises:
             UserError: the document is empty, has gaps, or is longer than a row.
@@ -73,16 +73,16 @@ class Layout:
         return row | {"is_given": row["position"][:, 0] == 0}
 
     def prompt_row(self, document: Document) -> RowFields:
-        """Lay out a document with gaps: given slots are fixed, and gaps are to be generated.
+        """Lay out a document with gaps. Given slots are fixed, and the model generates the gaps.
 
         Raises:
-            UserError: the document is empty, has a symbol that is not in the vocabulary, has a gap
-                of unknown length that is followed by text, or is longer than a row.
+            UserError: the document is empty, has a symbol that is not in the vocabulary, has text
+                after a gap of unknown length, or is longer than a row.
         """
         return self._make_row(document, allow_unknown=False)
 
     def edit_row(self, document: Document) -> RowFields:
-        """Lay out a complete document for editing: every slot but BOS may change.
+        """Lay out a complete document for editing: all slots except BOS may change.
 
         Raises:
             UserError: the document is empty, has a symbol that is not in the vocabulary, or is
@@ -92,14 +92,14 @@ class Layout:
         return row | {"is_given": row["position"][:, 0] == 0}
 
     def canvas(self, rows: Sequence[RowFields]) -> Canvas:
-        """Return a batch with one document per row, padded to the row length."""
+        """Return a batch with one document per row. Rows are padded to the row length."""
         stacked = {
             name: np.stack([_pad(row[name], self.length) for row in rows]) for name in rows[0]
         }
         return Canvas(segment=(stacked["modality"] != Modality.PAD).astype(np.int32), **stacked)
 
     def decode(self, canvas: Canvas) -> list[Document]:
-        """Return the document in each row of a finished batch with one document per row."""
+        """Decode a finished batch with one document per row; return the documents."""
         fields = {
             name: np.asarray(getattr(canvas, name))
             for name in ("ids", "latents", "modality", "span", "position", "is_given")
@@ -108,11 +108,11 @@ class Layout:
             {name: values[b] for name, values in fields.items()}
             for b in range(len(canvas.modality))
         ]
-        found = [self._content_runs(row) for row in rows]
-        # Decode all images of the batch at once, since the codec may be a network.
+        runs_by_row = [self._content_runs(row) for row in rows]
+        # The codec may be a network, so decode all images of the batch at once.
         content = [
             (row["ids"][at], row["latents"][at])
-            for row, runs in zip(rows, found, strict=True)
+            for row, runs in zip(rows, runs_by_row, strict=True)
             for kind, at in runs
             if kind == Modality.IMAGE
         ]
@@ -127,14 +127,14 @@ class Layout:
                     for kind, at in runs
                 )
             )
-            for row, runs in zip(rows, found, strict=True)
+            for row, runs in zip(rows, runs_by_row, strict=True)
         ]
 
     def decode_images(self, ids: np.ndarray, latents: np.ndarray) -> np.ndarray:
         """Decode ids `[n N]` or latents `[n N C]` of image slots to uint8 images `[n H W 3]`."""
         if not self.codec.num_codes:
             return self.codec.decode(latents)
-        # A slot that was never written does not hold a code; clip its id to a valid one.
+        # A slot that was never written does not hold a code. Clip its id to that of a valid code.
         return self.codec.decode(np.clip(ids - self.vocab.codes.start, 0, self.codec.num_codes - 1))
 
     def _encoded_fields(self, values: np.ndarray) -> RowFields:
@@ -143,18 +143,21 @@ class Layout:
         return {"ids": self.vocab.codes.start + values}
 
     def _content_runs(self, row: RowFields) -> list[tuple[Modality, np.ndarray]]:
-        """Return the text runs and images of a row, without runs that hold only markers."""
-        every = iter_parts(row["modality"], row["span"], row["position"])
+        """Return the modality and slots of the text runs and images of a row.
+
+        Runs that hold only markers are left out.
+        """
+        runs = iter_parts(row["modality"], row["span"], row["position"])
         return [
-            (kind, at) for kind, at in every if not np.isin(row["ids"][at], self.marker_ids).all()
+            (kind, at) for kind, at in runs if not np.isin(row["ids"][at], self.marker_ids).all()
         ]
 
     def _decode_text(self, ids: np.ndarray, fixed: np.ndarray) -> str:
-        """Decode a text run, skipping each <end> (an unused slot) that precedes given text."""
-        given = np.flatnonzero(fixed & (ids != vocabs.END))
-        upto = given[-1] + 1 if len(given) else 0
-        kept = [token for token in ids[:upto].tolist() if token != vocabs.END]
-        return self.vocab.decode(kept + ids[upto:].tolist())
+        """Decode a text run. An <end> before given text marks an unused slot and is skipped."""
+        given_indices = np.flatnonzero(fixed & (ids != vocabs.END))
+        upto = given_indices[-1] + 1 if len(given_indices) else 0
+        prefix = [token for token in ids[:upto].tolist() if token != vocabs.END]
+        return self.vocab.decode(prefix + ids[upto:].tolist())
 
     def _make_row(self, document: Document, *, allow_unknown: bool) -> RowFields:
         if not document.parts:
@@ -198,7 +201,10 @@ class Layout:
             )
 
     def _count_least_slots(self, document: Document) -> int:
-        """Count the slots of BOS, images and text gaps, so that no memory is taken for too many."""
+        """Count the slots of BOS, images and text gaps, a lower limit of the slots of the document.
+
+        The check of this number prevents the allocation of memory for too many slots.
+        """
         rows, columns = self.codec.grid
         return 1 + sum(
             (part.slots or 0)
@@ -218,7 +224,7 @@ class Layout:
     def _text_with_gaps(
         self, run: Sequence[Text | Gap], order: int, previous: RowFields, allow_unknown: bool
     ) -> list[RowFields]:
-        """Lay out a text run; a gap marks the slot before it, at first `previous`, insertable."""
+        """Lay out a text run. A gap marks the slot before it as insertable, at first `previous`."""
         pieces: list[RowFields] = []
         for part in run:
             if isinstance(part, Text):
@@ -242,28 +248,28 @@ class Layout:
                 "<document>: this model needs to know the number of images. Write <text> "
                 "and <image> in order, or train with paradigm.name=edit_flow."
             )
-        ids, given = [], []
+        ids, is_given = [], []
         for part in run:
             if isinstance(part, Text):
                 added = self._encode_text(part.text, allow_unknown=allow_unknown)
             else:
                 added = [vocabs.END] * (part.slots or 0)
             ids += added
-            given += [isinstance(part, Text)] * len(added)
+            is_given += [isinstance(part, Text)] * len(added)
         open_ended = [isinstance(part, Gap) and part.slots is None for part in run]
         if any(open_ended[:-1]):
             raise UserError(
                 "Text follows a gap of unknown length. Give the number of missing tokens, "
                 f"as in <text:3>. The run is: {_excerpt(Document(tuple(run)))}"
             )
-        # A run with an open end gets room for more than <end>.
+        # A run that ends with a gap of unknown length gets more free slots than one <end>.
         at_least = len(ids) + (max(1, self.text_slots // 2) if open_ended[-1] else 1)
         slots = -(-at_least // self.text_slots) * self.text_slots
         rest = slots - len(ids)
         row = self._empty_slots(
             Modality.TEXT,
             np.array(ids + [vocabs.END] * rest),
-            np.array(given + [not open_ended[-1]] * rest),
+            np.array(is_given + [not open_ended[-1]] * rest),
         )
         return row | {"position": _positions(order + np.arange(slots))}
 
@@ -273,11 +279,11 @@ class Layout:
         return spelling.encode_prompt(self.vocab, text)
 
     def _image_slots(self, part: Image | EncodedImage | Gap, order: int) -> RowFields:
-        """Lay out one image, given or a gap; all of its slots have the same `order`."""
+        """Lay out one image, given or a gap. All slots of the image have the same `order`."""
         rows, columns = self.codec.grid
         slots = rows * columns
-        given = not isinstance(part, Gap)
-        row = self._empty_slots(Modality.IMAGE, np.zeros(slots), np.full(slots, given))
+        is_given = not isinstance(part, Gap)
+        row = self._empty_slots(Modality.IMAGE, np.zeros(slots), np.full(slots, is_given))
         if isinstance(part, Image):
             row |= self._encoded_fields(self.codec.encode(part.pixels))
         elif isinstance(part, EncodedImage):
@@ -300,8 +306,8 @@ def iter_parts(
 ) -> Iterator[tuple[Modality, np.ndarray]]:
     """Yield the modality and slots of each text run and image of a row, without BOS.
 
-    Runs and images come in reading order, which is given by `position` and not by the place of
-    slots in memory. All text between two images is one run.
+    Runs and images come in reading order. The field `position` gives this order, not the order of
+    the slots in memory. All text between two images is one run.
     """
     exists = np.flatnonzero((kind != Modality.PAD) & (position[:, 0] > 0))
     inside = exists[np.lexsort(position[exists].T[::-1])]

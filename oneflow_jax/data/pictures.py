@@ -1,4 +1,4 @@
-"""Read images from files, and convert them to and from PNG bytes."""
+"""Reading of images from files, and conversion to and from PNG bytes."""
 
 import io
 import logging
@@ -22,8 +22,8 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     """Load the image in a file as RGB of `pixels` x `pixels` on white.
 
     All modes that Pillow reads are supported: transparency is composited on white, color profiles
-    are converted to sRGB, and deeper gray is scaled to 8 bits. The aspect ratio is kept and the
-    image is padded with white to a square. The first frame of an animation is used.
+    are converted to sRGB, and gray of more than 8 bits is scaled to 8 bits. The aspect ratio is
+    kept, and the image is padded with white to a square. The first frame of an animation is used.
 
     Raises:
         UserError: the file does not exist, is not an image, or has values of an unknown range.
@@ -43,7 +43,11 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
 
 
 def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
-    """Convert a Pillow image as `load` does for a file. Raises one of `READ_ERRORS`."""
+    """Convert a Pillow image as `load` converts the image of a file.
+
+    Raises:
+        READ_ERRORS: the image cannot be read, or has values of an unknown range.
+    """
     image.load()
     limits = color_conversion.read_range(image)
     upright = PIL.ImageOps.exif_transpose(image)
@@ -54,8 +58,8 @@ def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
     """Log a warning if the color profile of an image cannot be used."""
     if color_conversion.check_profile(image) == color_conversion.UNUSABLE:
         logging.warning(
-            "%s: its color profile is damaged or for another kind of image. Its colors are taken "
-            "as sRGB. Convert it to sRGB if they are wrong.",
+            "%s: the color profile is damaged or for another kind of image. The colors are taken "
+            "as sRGB. Convert the image to sRGB if its colors look wrong.",
             name,
         )
 
@@ -66,7 +70,7 @@ def resize(image: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, 
 
 
 def to_png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Encode the image as PNG; `from_png` returns exactly these pixels."""
+    """Encode the image losslessly as PNG."""
     file = io.BytesIO()
     PIL.Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
@@ -91,7 +95,7 @@ def _composite_on_white(
 def _pad_to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
     if image.size == (pixels, pixels):
         return np.array(image)
-    # Equivalent to PIL.ImageOps.pad, which fails if the short side is rounded to 0 pixels.
+    # This is PIL.ImageOps.pad, which fails if the short side is rounded to 0 pixels.
     longer = max(image.size)
     width, height = (max(1, round(side / longer * pixels)) for side in image.size)
     shrunk = image.resize((width, height), PIL.Image.Resampling.LANCZOS)

@@ -1,11 +1,12 @@
-"""Input pipeline on grain: shuffle, lay out, pack, batch, and prefetch documents to devices.
+"""Input pipeline on grain: shuffle, lay out, pack and batch documents, and prefetch to devices.
 
-Models that learn from images alone (autoencoders) get one image of each document instead.
+Autoencoders, which learn from images alone, get batches of one image per document instead.
 
-A batch is made of `streams`: stream k of S reads every S-th document, starting with the k-th, and
-fills rows k B/S to (k+1) B/S. A process runs the streams whose rows are on its devices. Batches
-therefore do not depend on the number of processes. The state of the streams is saved with each
-checkpoint; restoring it continues with exactly the next batch, also in the middle of an epoch.
+A batch of B rows consists of S streams. Stream k reads every S-th document, starting with document
+k, and fills rows k B/S to (k+1) B/S. A process runs the streams whose rows are on its devices.
+Batches therefore do not depend on the number of processes. Each checkpoint has the state of the
+streams. After restoring it, training continues with exactly the next batch, also in the middle of
+an epoch.
 """
 
 import dataclasses
@@ -25,11 +26,12 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree, UInt8
 
 PACKING_BINS = 64
-"""Rows that are packed at a time. More rows leave fewer slots empty but make resuming slower."""
+"""Number of rows that are packed together. More rows leave fewer slots empty, but resuming is
+slower."""
 
 READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
-"""Documents to read ahead. For each element that grain returns it iterates over the whole buffer,
-so its default of 500 costs more than reading a small document."""
+"""Number of documents to read ahead. For each element, grain iterates over the whole buffer. Its
+default of 500 therefore costs more than reading a small document."""
 
 
 def canvas_batches(
@@ -43,18 +45,18 @@ def canvas_batches(
     cache_size: int = 0,
     sharding: jax.sharding.Sharding,
 ) -> streaming.BatchStreams:
-    """Return endless `Canvas` batches of packed rows, shuffled again in each epoch.
+    """Return endless `Canvas` batches of packed rows. Documents are shuffled again in each epoch.
 
     Args:
         source: random access to documents; picklable if there are workers.
         layout: mapping from documents to slots.
         batch_size: number of rows of the global batch, B.
-        num_streams: number of independent parts of the batch, S, a divisor of B. With fewer streams
-            than processes, some processes read the same documents and use different rows of them.
+        num_streams: number of streams, S, a divisor of B. With fewer streams than processes,
+            several processes run the same stream and use different rows of it.
         seed: RNG seed of the order.
-        num_workers: number of worker processes that lay out and pack, at most one per stream; 0
-            uses a thread of this process.
-        cache_size: maximum number of laid-out documents that each process keeps in memory.
+        num_workers: number of worker processes that lay out and pack, at most one per stream. With
+            0, a thread of this process does this work.
+        cache_size: maximum number of laid-out documents that each process caches.
         sharding: sharding of the rows.
     """
     documents = _shuffle_repeat(_CachedSource(source, layout.row, cache_size), seed)
@@ -89,27 +91,28 @@ def image_batches(
 ) -> streaming.BatchStreams:
     """Return endless batches of images, uint8 `[B pixels pixels 3]`.
 
-    Each document that has images contributes one of them, chosen at random each time.
+    Each document with images contributes one of its images, chosen at random in each epoch.
 
     Args:
         source: random access to documents; picklable if there are workers.
         pixels: height and width of all images.
         batch_size: number of images of the global batch, B.
-        num_streams: number of independent parts of the batch.
+        num_streams: number of streams, a divisor of `batch_size`.
         seed: RNG seed of the order.
-        num_workers: number of worker processes that read; 0 uses a thread of this process.
-        cache_size: maximum number of documents whose images each process keeps in memory.
+        num_workers: number of worker processes that read. With 0, a thread of this process reads.
+        cache_size: maximum number of documents whose images each process caches.
         sharding: sharding of the images.
 
     Raises:
-        UserError: an image has another size. Raised when the image is read.
+        UserError: an image has another size. The error is raised when the image is read.
     """
     read = functools.partial(check_image_size, pixels)
-    # Choose images before splitting into streams, which would all get the same random numbers.
-    shown = _shuffle_repeat(_CachedSource(source, read, cache_size), seed).random_map(_pick_image)
+    # Choose images before splitting into streams. Otherwise all streams would get the same random
+    # numbers.
+    images = _shuffle_repeat(_CachedSource(source, read, cache_size), seed).random_map(_pick_image)
 
     def stream(number: int) -> grain.IterDataset[UInt8[np.ndarray, "n pixels pixels 3"]]:
-        mine = shown[number::num_streams].to_iter_dataset(READ_OPTIONS)
+        mine = images[number::num_streams].to_iter_dataset(READ_OPTIONS)
         return mine.batch(batch_size // num_streams, drop_remainder=True)
 
     return _make_streams(
@@ -120,19 +123,19 @@ def image_batches(
 def check_image_size(
     pixels: int, document: Document
 ) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], ...]:
-    """Return the images of a document and check that each is `pixels` x `pixels`.
+    """Check that each image of a document is `pixels` x `pixels`, and return the images.
 
     Raises:
         UserError: an image has another size.
     """
-    found = document.images()
-    for picture in found:
+    images = document.images()
+    for picture in images:
         if picture.shape != (pixels, pixels, 3):
             raise UserError(
                 f"data.pixels={pixels}: the data set has an image of shape {picture.shape} instead "
                 f"of {(pixels, pixels, 3)}. Change data.pixels, or the data set's image size."
             )
-    return found
+    return images
 
 
 def _shuffle_repeat(documents: Sequence[Any], seed: int) -> grain.MapDataset:
@@ -143,14 +146,14 @@ def _shuffle_repeat(documents: Sequence[Any], seed: int) -> grain.MapDataset:
 def _make_streams(
     make_stream: Callable[[int], grain.IterDataset], shard: "_HostShard", num_workers: int
 ) -> streaming.BatchStreams:
-    """Return the batches of this process; `make_stream` makes a stream by its number."""
+    """Return the batches of this process; `make_stream` makes the stream of a number."""
     mine = {number: make_stream(number) for number in shard.stream_ids()}
     return streaming.BatchStreams(mine, num_workers, shard.to_device)
 
 
 @dataclasses.dataclass(frozen=True)
 class _HostShard:
-    """The part of a global batch that this process holds.
+    """The rows of a global batch that are on the devices of this process.
 
     `shape` is (rows, slots) of the global batch, which is divided into `num_streams` streams.
     """
@@ -170,7 +173,7 @@ class _HostShard:
         """Assemble the rows of each stream into a batch on the devices."""
         numbers = sorted(rows_by_stream)
         return jax.tree.map(
-            lambda *found: self._put_rows(numbers, np.concatenate(found)),
+            lambda *rows: self._put_rows(numbers, np.concatenate(rows)),
             *[rows_by_stream[number] for number in numbers],
         )
 
@@ -180,7 +183,7 @@ class _HostShard:
         each = rows // self.num_streams
 
         def chosen(index: tuple[slice, ...]) -> np.ndarray:
-            # The rows of a device are contiguous, and so are the streams that they belong to.
+            # The rows of a device are contiguous, and so are the streams of these rows.
             start, stop, _ = index[0].indices(rows)
             first = stream_ids.index(start // each) * each + start % each
             return values[first : first + stop - start, *index[1:]]
@@ -190,9 +193,10 @@ class _HostShard:
 
 
 class _CachedSource:
-    """The transformed documents of a source, with a cache of the first `cache_size` of them.
+    """The transformed documents of a source. The first `cache_size` of them are cached.
 
-    Reading and laying out a small image takes longer than a training step of a small model on it.
+    Reading and laying out a small image takes longer than a small model's training step on the
+    image.
     """
 
     def __init__(
@@ -205,12 +209,12 @@ class _CachedSource:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401 - the type that `transform` returns
-        made = self._entries.get(index)
-        if made is None:
-            made = self._transform(self._source[index])
+        entry = self._entries.get(index)
+        if entry is None:
+            entry = self._transform(self._source[index])
             if len(self._entries) < self._cache_size:
-                self._entries[index] = made
-        return made
+                self._entries[index] = entry
+        return entry
 
 
 def _pick_image(images: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray | None:
@@ -219,7 +223,7 @@ def _pick_image(images: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.
 
 
 def _to_canvas(packed: dict[str, np.ndarray]) -> Canvas:
-    """Convert a packed row to a Canvas; span numbers count through all documents of the row."""
+    """Convert a packed row to a Canvas. Spans are numbered across all documents of the row."""
     kind, segment = packed["modality"], packed["modality_segment_ids"]
     changes = np.diff(packed["span"], prepend=0) != 0
     span = np.where(kind != Modality.PAD, np.cumsum(changes), 0)

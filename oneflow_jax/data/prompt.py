@@ -1,7 +1,7 @@
 r"""Prompt syntax: text, given images, and gaps that the model fills.
 
-A backslash before "<" makes it text: `1 \< 2` is the text "1 < 2". Backslashes before that are
-doubled, and all others stand for themselves.
+A backslash escapes "<": `1 \< 2` is the text "1 < 2". Backslashes right before "<" or `\<` must be
+doubled. All other backslashes stand for themselves.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Do
 
     Args:
       prompt: text with tags (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>"; an image;
-        a gap; or a list of these, with an image or a gap in it if it has several items.
+        a gap; or a list of these. A list of several items must have an image or a gap.
       pixels: width and height that given images are resized to.
 
     Raises:
@@ -68,12 +68,12 @@ def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Do
 
 
 def format(document_: document.Document) -> str:
-    """Format a document as a one-line prompt; given images appear as their size."""
+    """Format a document as a one-line prompt, with the size of each given image in its place."""
     return " ".join(map(_format_part, document_.parts))
 
 
 def split(text: str) -> list[str | ImageTag | document.Gap]:
-    """Split a prompt at its tags; texts are literal, with single spaces.
+    """Split a prompt at its tags. The returned texts have no escapes, and single spaces.
 
     Raises:
       UserError: a '<' does not begin a tag, or a count is not a positive integer.
@@ -91,15 +91,15 @@ def split(text: str) -> list[str | ImageTag | document.Gap]:
             continue
         tag = _TAG.match(text, bracket)
         if tag is None:
-            found = text[bracket : bracket + 60].strip()
-            raise errors.UserError(f"prompt: {found!r} is not a known tag. {_syntax_help()}")
+            unknown_tag = text[bracket : bracket + 60].strip()
+            raise errors.UserError(f"prompt: {unknown_tag!r} is not a known tag. {_syntax_help()}")
         parts += [*_clean_text(literal), _parse_tag(tag)]
         literal, at = [], tag.end()
     return [*parts, *_clean_text([*literal, text[at:]])]
 
 
 def escape(text: str) -> str:
-    """Return the text as it is written in a prompt; `split` returns the text."""
+    """Escape a text for use in a prompt. `split` undoes the escapes."""
     *before, last = text.split("<")
     escaped = (f"{each}{each[len(each.rstrip(chr(92))) :]}\\<" for each in before)
     return "".join(escaped) + last
@@ -136,16 +136,16 @@ def validate_image(image: np.ndarray) -> np.ndarray:
       UserError: the array is not uint8 `[height width 3]`, or is empty.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        found = f"{image.dtype} {list(image.shape)}"
+        description = f"{image.dtype} {list(image.shape)}"
         raise errors.UserError(
-            f"prompt: an image must be uint8 [height width 3], not {found}. Scale its values to "
-            "those from 0 to 255, and convert it."
+            f"prompt: an image must be uint8 [height width 3], not {description}. Scale its "
+            "values to those from 0 to 255, and convert it."
         )
     return image
 
 
 def _check_single(prompt: PromptPart | Sequence[PromptPart]) -> None:
-    """Raise an error if a prompt is a list of strings, which may be meant as several prompts."""
+    """Raise an error if a prompt is a list of strings: the user may mean several prompts."""
     several = isinstance(prompt, list | tuple) and len(prompt) > 1
     if several and all(isinstance(piece, str) for piece in prompt):
         raise errors.UserError(
@@ -182,7 +182,7 @@ def _parse_tag(tag: re.Match[str]) -> ImageTag | document.Gap:
 
 
 def _clean_text(pieces: Sequence[str]) -> list[str]:
-    """Return the text of all pieces with single spaces, or an empty list if it is blank."""
+    """Return the joined text of all pieces with single spaces; [] if this text is blank."""
     text = characters.clean_spaces("".join(pieces))
     return [text] if text else []
 

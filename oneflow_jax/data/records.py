@@ -1,8 +1,8 @@
-"""The record format of stored documents: encoding and decoding.
+"""Encoding and decoding of stored documents as records.
 
 A record has two fields: `document` is a JSON list of `{"text": words}` and `{"image": k}` in
-reading order, and `images` is the list of images that `k` indexes. TFDS reads records without
-TensorFlow.
+reading order, and `images` is a list of images; k is an index into this list. TFDS reads records
+without TensorFlow.
 """
 
 import json
@@ -31,7 +31,7 @@ def encode(document: documents.Document) -> dict[str, Any]:
     Raises:
         TypeError: the document has a gap; only documents without gaps can be stored.
     """
-    # Images are passed as PNG bytes, because TFDS needs TensorFlow to encode an array.
+    # Images are PNG bytes, because TFDS needs TensorFlow to encode an array.
     images: list[bytes] = []
     parts: list[dict[str, str | int]] = []
     for part in document.parts:
@@ -47,13 +47,14 @@ def encode(document: documents.Document) -> dict[str, Any]:
 
 
 def serialize(document: documents.Document) -> bytes:
-    """Return the record as TFDS stores it; equal documents give equal bytes.
+    """Return the record as the bytes that TFDS stores. Equal documents give equal bytes.
 
     Raises:
         TypeError: the document has a gap.
     """
     record = features().serialize_example(encode(document))
-    # TFDS serializes the features in an order that differs between processes.
+    # TFDS serializes the features in an order that differs between processes. Serialize them again
+    # in a fixed order.
     return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 

@@ -1,7 +1,7 @@
 """Sentences about named images: rendered for training, and parsed exactly for evaluation.
 
-In a template, `{0}` is a name with its article, `[0]` is the image of that name, and `{kinds}` is
-the plural noun for all names. The names in one document are all different.
+In a template, `{0}` stands for a name with its article, `[0]` for the image of this name, and
+`{kinds}` for the plural noun for all names. The names in one document are all different.
 """
 
 import functools
@@ -35,7 +35,7 @@ INTERLEAVED_TEMPLATES = (
     "four {kinds}: {0} [0], {1} [1], {2} [2] and {3} [3]",
     "four {kinds}: first {0} [0], then {1} [1], then {2} [2], last {3} [3]",
 )
-"""Templates of documents with 2 to 4 images of one kind; counts and orders in the text are true."""
+"""Templates of documents with 2 to 4 images of one kind. Counts and orders in the text are true."""
 
 TEMPLATE_WORDS = frozenset(
     word.strip(":,")
@@ -55,7 +55,7 @@ _FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
 
 
 def noun_phrase(name: str) -> str:
-    """Return `name` with its article, if it takes one: 'a fox', 'an owl', 'grapes'.
+    """Return `name` with its article, if the name takes one: 'a fox', 'an owl', 'grapes'.
 
     `name` may begin with a drawing style: 'a noto fox', 'an openmoji owl', 'noto bread'.
     """
@@ -93,31 +93,31 @@ def render(template: str, names: Sequence[str], kind: str) -> tuple[str | int, .
 
 
 def parse_name(caption: str, names: Collection[str]) -> str | None:
-    """Return the one of `names` that the caption of a single image contains.
+    """Return the name, one of `names`, in the caption of a single image.
 
     Return None if `caption` is not exactly one of `CAPTION_TEMPLATES` with one of `names`.
     """
     kinds = tuple((name, "picture") for name in names)
     for template in CAPTION_TEMPLATES:
         words = " ".join(filter(None, _IMAGE_FIELD.split(template)[::2]))
-        found = _template_regex(words, kinds).fullmatch(caption)
-        if found:
-            return _phrases_to_names(kinds)[found["n0"]]
+        match = _template_regex(words, kinds).fullmatch(caption)
+        if match:
+            return _phrases_to_names(kinds)[match["n0"]]
     return None
 
 
 def extract_names(text: str, names: Collection[str]) -> list[str]:
-    """Return the names in a text, in order; of overlapping names, only the longest counts."""
+    """Return the names in a text, in order. Of overlapping names, only the longest counts."""
     kinds = tuple((name, "") for name in names)
     phrases = sorted(_phrases_to_names(kinds), key=len, reverse=True)
-    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", text)
-    return [_phrases_to_names(kinds)[phrase] for phrase in found]
+    occurrences = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", text)
+    return [_phrases_to_names(kinds)[phrase] for phrase in occurrences]
 
 
 def parse_count(text: str) -> int | None:
-    """Return the count that a text begins with, such as 3 for 'three animals: ...', or None."""
-    found = re.match(r"(two|three|four) \w+:", text)
-    return _NUMBER_WORDS.index(found[1]) + 2 if found else None
+    """Return the count at the beginning of a text, such as 3 for 'three animals: ...', or None."""
+    match = re.match(r"(two|three|four) \w+:", text)
+    return _NUMBER_WORDS.index(match[1]) + 2 if match else None
 
 
 def expected_names(
@@ -130,8 +130,9 @@ def expected_names(
       kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      The names; or None if the document does not match a template exactly: its text, the places
-      of its images, names that are all different, and a correct count and kind.
+      The names, or None if the document does not match a template exactly. A match needs the
+      text and the places of the images of the template, names that are all different, and a
+      correct count and kind.
     """
     flat = _flatten(document)
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
@@ -146,15 +147,15 @@ def match_template(text: str, kinds: Mapping[str, str]) -> str | None:
     """Return the template that a text matches exactly, regardless of the places of images.
 
     If two templates have the same words, such as '{0} [0]' and '[0] {0}', the first is returned. A
-    space before a comma is ignored, since it remains when an image is removed.
+    space before a comma is ignored, since the removal of an image leaves such a space.
 
     Args:
       text: all text of a document.
       kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      The template; or None if the text does not match one with names that are all different and a
-      correct count and kind.
+      The template, or None if the text matches no template. A match needs names that are all
+      different, and a correct count and kind.
     """
     flat = text.replace(" ,", ",")
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
@@ -171,12 +172,12 @@ def _flatten(document: documents.Document) -> str:
 
 
 def _match_fields(shape: str, text: str, kinds: Mapping[str, str]) -> list[str] | None:
-    """Return the names, by number, with which `shape` gives `text`; None if there are none."""
+    """Return the names, in order of their numbers, with which `shape` becomes `text`, or None."""
     known = tuple(kinds.items())
-    found = _template_regex(shape, known).fullmatch(text)
-    if not found:
+    match = _template_regex(shape, known).fullmatch(text)
+    if not match:
         return None
-    fields = found.groupdict()
+    fields = match.groupdict()
     kind = fields.pop("kinds", None)
     names = [_phrases_to_names(known)[fields[key]] for key in sorted(fields)]
     true_kind = kind is None or all(f"{kinds[name]}s" == kind for name in names)
@@ -190,7 +191,7 @@ def _phrases_to_names(kinds: tuple[tuple[str, str], ...]) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=128)
 def _template_regex(template: str, kinds: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
-    """Return a pattern that matches filled-in templates; groups `n0`, `n1`, ... are phrases."""
+    """Return a pattern that matches a filled-in template. Groups `n0`, `n1`, ... are phrases."""
     phrases = "|".join(map(re.escape, _phrases_to_names(kinds)))
     plurals = "|".join(sorted({re.escape(f"{kind}s") for _, kind in kinds}))
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Data sets by name: TFDS prepares them once; documents are then read in any order."""
+"""Data sets by name. TFDS prepares a data set once; then its documents are read in any order."""
 
 import dataclasses
 import inspect
@@ -25,7 +25,7 @@ _SETTINGS: dict[str, type] = {
 
 
 class Source(Protocol):
-    """Random access to documents; picklable, so that grain's workers can read them."""
+    """Random access to documents. A source is picklable, since grain's workers read from it."""
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -46,17 +46,17 @@ class RecordSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> document.Document:
-        # A Python for loop ends on IndexError, but array_record raises ValueError.
+        # A Python for loop over the source ends on IndexError, but array_record raises ValueError.
         if not 0 <= index < len(self):
             raise IndexError(f"{index=} of {len(self)} documents")
         return records.decode(self.records[index])
 
 
 def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
-    """Open one split of a data set, and prepare the data set first if necessary.
+    """Open one split of a data set, after preparing the data set if necessary.
 
-    A data set is prepared once in `data_dir`, in a temporary folder that is renamed when it is
-    complete. If a preparation was interrupted, the next call starts it again.
+    A data set is prepared once, in a temporary folder in `data_dir` that is renamed when the data
+    set is complete. If a preparation is interrupted, the next call starts it again.
 
     Args:
       name: name of the data set: 'digits', 'emoji', 'emoji_styles' or 'toy'.
@@ -73,7 +73,7 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings
         return toy.Toy(split=split, **settings)
     errors.check_one_of("data set name", name, (*_BUILDERS, "toy"))
     _check_settings(name, settings)
-    # Otherwise every process would draw a progress bar.
+    # Without this line every process would draw a progress bar.
     tfds.disable_progress_bar()
     builder = _prepare(name, data_dir, settings)
     errors.check_one_of(f"data set {name!r}: split", split, builder.info.splits)
@@ -87,7 +87,7 @@ def _prepare(
     try:
         builder.download_and_prepare()
     except FileExistsError:
-        # Another process finished the same preparation first, with the same bytes.
+        # Another process finished the same preparation first. Its bytes are the same.
         builder = _BUILDERS[name](data_dir, **settings)
     return builder
 

@@ -1,4 +1,4 @@
-"""Prompts in letters and words that the tokenizer does not know: folding, and warnings."""
+"""Letters and words of prompts that the tokenizer does not know: case folding, and warnings."""
 
 import functools
 import logging
@@ -18,7 +18,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def encode_prompt(vocab: Vocab, text: str) -> list[int]:
-    """Return the ids of a prompt's text; letters that are missing are folded by Unicode case.
+    """Return the ids of a prompt's text. Letters without a token change to another Unicode case.
 
     Raises:
         UserError: the text is empty, or has symbols that are missing in either case.
@@ -36,14 +36,14 @@ def encode_prompt(vocab: Vocab, text: str) -> list[int]:
 
 
 def fold_case(vocab: Vocab, text: str) -> str:
-    """Return the text with words in another case where the tokenizer lacks their letters."""
+    """Change the case of words that have letters without a token, and return the text."""
     return "".join(
         part if part.isspace() else _fold_word(vocab, part) for part in re.split(r"(\s+)", text)
     )
 
 
 def list_folded(vocab: Vocab, text: str) -> list[str]:
-    """List a warning if `fold_case` changes the text."""
+    """Return a list with a warning if `fold_case` changes the text, and otherwise []."""
     changes = {
         before: after
         for before, after in zip(text.split(), fold_case(vocab, text).split(), strict=True)
@@ -51,16 +51,16 @@ def list_folded(vocab: Vocab, text: str) -> list[str]:
     }
     if not changes:
         return []
-    told = ", ".join(f"{before!r} as {after!r}" for before, after in changes.items())
-    return [f"text {text!r}: the tokenizer lacks letters. It reads {told}."]
+    replacements = ", ".join(f"{before!r} as {after!r}" for before, after in changes.items())
+    return [f"text {text!r}: the tokenizer lacks letters. It reads {replacements}."]
 
 
 def list_unknown(vocab: Vocab, text: str) -> list[str]:
     """List a warning for each word and character that the model probably does not know.
 
-    A small tokenizer has a token for each frequent word of its texts, so words of several tokens
-    are unknown to it. A large one spells words in parts and rare characters in bytes; only those
-    characters are listed.
+    A small tokenizer has a token for each frequent word of its texts, so the model probably does
+    not know words of several tokens. A large tokenizer divides words into several tokens and rare
+    characters into bytes; for a large tokenizer, only such characters are listed.
     """
     folded = fold_case(vocab, text)
     if vocab.spells_bytes:
@@ -82,14 +82,14 @@ def list_unknown(vocab: Vocab, text: str) -> list[str]:
 
 
 def log_folded(vocab: Vocab, prompt: document.Document) -> None:
-    """Log the warnings of `list_folded` for the texts of a prompt, each once."""
+    """Log the warnings of `list_folded` for the texts of a prompt, each warning once."""
     for text in _texts(prompt):
         for warning in list_folded(vocab, text):
             _log_once(warning)
 
 
 def log_unknown(vocab: Vocab, prompt: document.Document) -> None:
-    """Log the warnings of `list_unknown` for the texts of a prompt, each once."""
+    """Log the warnings of `list_unknown` for the texts of a prompt, each warning once."""
     for text in _texts(prompt):
         for warning in list_unknown(vocab, text):
             _log_once(warning)
@@ -115,7 +115,7 @@ def _texts(prompt: document.Document) -> Iterator[str]:
 
 
 def _fold_word(vocab: Vocab, word: str) -> str:
-    """Return the word in the first case in which the tokenizer has all letters, if there is one."""
+    """Return the word in the first case in which all its letters have tokens, or else unchanged."""
     if not vocab.missing_symbols(word):
         return word
     for variant in (word.lower(), word.casefold(), word.upper(), word.title()):
@@ -131,15 +131,15 @@ def _fold_letter(vocab: Vocab, letter: str) -> str:
 
 
 def _describe_word(vocab: Vocab, text: str, word: str) -> str:
-    told = (
+    sentence = (
         f"text {text!r}: the tokenizer has no token for the word {word!r} and spells it in "
         f"{len(vocab.encode(word))} tokens. The model may not know it."
     )
-    return f"{told} {_name_nearest(vocab, word)}".strip()
+    return f"{sentence} {_name_nearest(vocab, word)}".strip()
 
 
 def _name_nearest(vocab: Vocab, word: str) -> str:
-    """Return a sentence about the most similar word that is a token; '' if none is similar."""
+    """Return a sentence about the most similar word that is a token; '' without a similar word."""
     nearest = process.extractOne(
         word, vocab.words, scorer=fuzz.ratio, processor=str.casefold, score_cutoff=_MIN_SIMILARITY
     )

@@ -1,4 +1,4 @@
-"""Deterministic splits and choices: they depend on a name alone and never change between runs."""
+"""Deterministic splits and choices, which depend only on a name and are equal in all runs."""
 
 import hashlib
 

@@ -2,7 +2,7 @@
 
 Each stream reads its own subset of the documents and fills the same rows of every batch. The output
 and the state of a stream depend only on the RNG seed, the stream's number and the number of
-streams. Any process can therefore resume it, in a thread or in any worker process.
+streams. Any process can therefore resume the stream, in a thread or in any worker process.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import grain
 from oneflow_jax.errors import UserError
 
 StreamState = dict[str, Any] | None
-"""State of a stream, serializable as JSON; None is its start."""
+"""State of a stream, serializable as JSON; None is the state at the start."""
 
 PREFETCH = 2
 """Number of batches that are put on the devices ahead of time."""
@@ -38,9 +38,9 @@ class BatchStreams:
     """Endless batches from the streams that this process runs.
 
     Attributes:
-        streams: the streams by number; each yields its rows of the next batch.
-        num_workers: number of worker processes, at most one per stream; 0 uses a thread of this
-            process.
+        streams: the streams by number. Each element of a stream is its rows of the next batch.
+        num_workers: number of worker processes, at most one per stream. With 0, the streams run in
+            a thread of this process.
         assemble: function that assembles a batch from the rows of the streams, given as a dict by
             stream number.
     """
@@ -53,18 +53,18 @@ class BatchStreams:
         return BatchIterator(self)
 
     def iterate(self, states: Mapping[str, StreamState]) -> grain.DatasetIterator:
-        """Resume the streams from `states`; yield (batch, states of the streams after it)."""
+        """Resume the streams from `states`; yield each batch with the states after it."""
         numbers = sorted(self.streams)
         groups = min(self.num_workers, len(numbers)) or 1
-        told: list[grain.IterDataset] = []
+        datasets: list[grain.IterDataset] = []
         for group in range(groups):
             chosen = numbers[group::groups]
             begun = [(n, self.streams[n], states[str(n)]) for n in chosen]
-            told.append(_WithState(*zip(*begun, strict=True)))
+            datasets.append(_WithState(*zip(*begun, strict=True)))
         if self.num_workers:
             one = grain.MultiprocessingOptions(num_workers=1)
-            told = [dataset.mp_prefetch(one) for dataset in told]
-        joined = grain.experimental.ZipIterDataset(told).map(self._assemble_groups)
+            datasets = [dataset.mp_prefetch(one) for dataset in datasets]
+        joined = grain.experimental.ZipIterDataset(datasets).map(self._assemble_groups)
         return iter(
             grain.experimental.ThreadPrefetchIterDataset(joined, prefetch_buffer_size=PREFETCH)
         )
@@ -78,7 +78,7 @@ class BatchStreams:
 
 
 class BatchIterator(Iterator[Any]):
-    """Iterator over batches; it reads nothing before the first batch is requested."""
+    """Iterator over batches. Reading begins when the first batch is requested."""
 
     def __init__(self, streams: BatchStreams) -> None:
         """Start at the beginning of each stream."""
@@ -94,11 +94,11 @@ class BatchIterator(Iterator[Any]):
 
     @property
     def state(self) -> dict[str, StreamState]:
-        """State of each stream of this process after the last batch, by the stream's number."""
+        """State of each stream of this process after the last batch, by stream number."""
         return self._states
 
     def set_state(self, state: Mapping[str, StreamState]) -> None:
-        """Continue from `state`, which may also hold streams that this process does not run."""
+        """Continue from `state`. It may include streams that this process does not run."""
         self.close()
         self._states = {number: state[number] for number in self._states}
 
@@ -110,7 +110,7 @@ class BatchIterator(Iterator[Any]):
 
 
 class _WithState(grain.IterDataset):
-    """Dataset over several streams: each element is a list with one triple per stream.
+    """Dataset over several streams. Each element is a list with one triple per stream.
 
     A triple is (stream number, next element of the stream, state of the stream after this element).
 

@@ -1,7 +1,7 @@
-"""Captions that may name the style and tell keywords, and their exact parsing.
+"""Captions that may name styles and keywords, and exact parsing of such captions.
 
-A document is written by the templates of `sentences`. Where the style is named, it precedes the
-name: "a noto fox". Keywords stand before the colon, or else at the end: "here is a lion, tagged
+The templates of `sentences` give the text of a document. A style precedes the name: "a noto fox".
+Keywords stand before the colon, or at the end of a caption without a colon: "here is a lion, tagged
 mane and roar:".
 """
 
@@ -20,13 +20,13 @@ _TAGS = re.compile(r", tagged (\w+) and (\w+)")
 def compose(
     template: str, drawings: Sequence[Drawing], *, styled: bool, keywords: Sequence[str] = ()
 ) -> documents.Document:
-    """Return a document that shows and names drawings.
+    """Compose a document that shows and names drawings.
 
     Args:
         template: one of `sentences.CAPTION_TEMPLATES` or `sentences.INTERLEAVED_TEMPLATES`.
         drawings: drawings of different names of one kind, as many as the template has.
         styled: whether the text names the style of each drawing.
-        keywords: two keywords of the only drawing, or none.
+        keywords: two keywords of the drawing, or none; only for a document with one drawing.
     """
     labels = [drawing.styled_name if styled else drawing.name for drawing in drawings]
     parts = sentences.render(template, labels, drawings[0].kind)
@@ -42,14 +42,14 @@ def compose(
 
 
 def sample_keywords(rng: random.Random, drawing: Drawing) -> list[str]:
-    """Sample the keywords to tell; none if the drawing has too few."""
+    """Sample the keywords for a caption; return [] if the drawing has too few."""
     if len(drawing.keywords) < _NUM_KEYWORDS:
         return []
     return rng.sample(drawing.keywords, _NUM_KEYWORDS)
 
 
 def label_kinds(drawings: Collection[Drawing]) -> dict[str, str]:
-    """Return the kind of each label that a caption may have: of names, and of styled names.
+    """Return the kind of each label that a caption may have: names, and names with a style.
 
     The result is the `kinds` argument of the parsers in `sentences`.
     """
@@ -60,7 +60,7 @@ def label_kinds(drawings: Collection[Drawing]) -> dict[str, str]:
 
 
 def split_label(label: str) -> tuple[str | None, str]:
-    """Split a label into its style, or None, and its name."""
+    """Split a label into its style (None for a label without one) and its name."""
     style, _, name = label.partition(" ")
     return (style, name) if style in style_packages.NAMES else (None, label)
 
@@ -68,7 +68,7 @@ def split_label(label: str) -> tuple[str | None, str]:
 def split_keywords(
     document: documents.Document,
 ) -> tuple[documents.Document, tuple[str, ...]]:
-    """Return the document without its keywords, and the keywords in order of the text."""
+    """Remove the keywords of a document; return it and the keywords in the order of the text."""
     keywords: list[str] = []
     parts: list[documents.Part] = []
     for part in document.parts:
@@ -82,7 +82,7 @@ def split_keywords(
 def has_true_keywords(
     label: str, keywords: Sequence[str], keywords_by_name: Mapping[str, Sequence[str]]
 ) -> bool:
-    """Return whether all keywords are those of the emoji that a label names."""
+    """Return whether all keywords are keywords of the emoji that a label names."""
     return set(keywords) <= set(keywords_by_name[split_label(label)[1]])
 
 

@@ -1,4 +1,4 @@
-"""Drawings: one emoji name in one style, and which names and which pairs are held out."""
+"""Drawings of emoji names in several styles, and the choice of held-out names and pairs."""
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ from oneflow_jax.data import emoji_concepts, pictures, splits, style_packages
 CATEGORIES = tuple(
     category for category in emoji_concepts.CATEGORIES if category not in ("Flags", "People & Body")
 )
-"""The categories that several styles draw: flags and people are left out."""
+"""Categories that several styles draw. Flags and people are left out."""
 
 _NUM_PAIR_BUCKETS = 8  # one pair of a name and a style in eight is held out
 
@@ -30,9 +30,9 @@ class Drawing:
         category: Unicode category.
         kind: singular noun for the emoji in sentences, such as 'animal'.
         name_held_out: whether no drawing of the name is in training.
-        pair_held_out: whether this drawing is not in training although other styles of the name,
-            and other names of the style, are.
-        keywords: CLDR keywords that tell more about the emoji than its name; may be empty.
+        pair_held_out: whether this pair of name and style is excluded from training. Other styles
+            of the name and other names of the style are in training.
+        keywords: CLDR keywords that are not part of the name; may be empty.
         pixels: RGB image on white.
     """
 
@@ -70,11 +70,12 @@ def load(
     Args:
         folder: folder with the npm packages.
         pixels: width and height of an image.
-        count: number of names for training, or None for all: those in `emoji_concepts.FREQUENT`
-            first, then in Unicode order. One held-out name is added for every nine of them.
+        count: number of names for training, or None for all. Names in `emoji_concepts.FREQUENT`
+            come first, then all in Unicode order. For every nine of them, one held-out name is
+            added.
         categories: Unicode categories to choose from.
         styles: names of the styles.
-        min_styles: number of styles that must have a drawing of a name.
+        min_styles: minimum number of styles with a drawing of a name; other names are left out.
 
     Returns:
         The drawings, by name and then by style.
@@ -91,8 +92,10 @@ def load(
         if style.name in styles
     }
     keywords = style_packages.read_keywords(folder)
-    found = {entry: _find_svgs(entry, svgs) for entry in emoji_concepts.list_entries(categories)}
-    entries = [entry for entry, images in found.items() if len(images) >= min_styles]
+    images_by_entry = {
+        entry: _find_svgs(entry, svgs) for entry in emoji_concepts.list_entries(categories)
+    }
+    entries = [entry for entry, images in images_by_entry.items() if len(images) >= min_styles]
     return tuple(
         Drawing(
             name=entry.name,
@@ -100,20 +103,21 @@ def load(
             category=entry.category,
             kind=entry.kind,
             name_held_out=entry.held_out,
-            pair_held_out=not entry.held_out and style in held_out_styles(entry.name, found[entry]),
+            pair_held_out=not entry.held_out
+            and style in held_out_styles(entry.name, images_by_entry[entry]),
             keywords=_select_keywords(entry.name, keywords.get(entry.symbol.rstrip("\ufe0f"), ())),
             pixels=pictures.resize(emoji_concepts.render_svg(svg, pixels), pixels),
         )
         for entry in _choose(entries, count)
-        for style, svg in found[entry].items()
+        for style, svg in images_by_entry[entry].items()
     )
 
 
 def held_out_styles(name: str, styles: Collection[str]) -> set[str]:
-    """Return the styles in which a name is not in training: about one in eight.
+    """Return the styles in which a name is excluded from training, about one style in eight.
 
-    At least half of the styles stay in training. The choice for one style does not depend on which
-    other styles there are, except for this limit.
+    At least half of the styles stay in training. Except for this limit, the choice for a style does
+    not depend on the other styles.
     """
     chosen = [
         style
@@ -136,7 +140,7 @@ def group_by_kind(drawings: Sequence[Drawing]) -> list[dict[str, list[Drawing]]]
 def _choose(
     entries: Sequence[emoji_concepts.EmojiEntry], count: int | None
 ) -> list[emoji_concepts.EmojiEntry]:
-    """Return the first `count` entries of training, and a ninth as many that are held out."""
+    """Return `count` entries for training, and a held-out entry for every nine of them."""
     train = [entry for entry in entries if not entry.held_out]
     held_out = [entry for entry in entries if entry.held_out]
     if count is not None:
@@ -150,21 +154,21 @@ def _find_svgs(
 ) -> dict[str, str]:
     """Return the SVG documents of an emoji by style.
 
-    Some packages have names of earlier versions of CLDR. These are mostly the names of the Unicode
-    standard, such as "wolf face".
+    Some packages have the names of earlier versions of CLDR, such as "wolf face". Most of these are
+    names of the Unicode standard.
     """
     names = [
         style_packages.normalize_name(name) for name in (entry.name, entry.unicode_name) if name
     ]
-    found = {
+    svg_by_style = {
         style: next((images[name] for name in names if name in images), None)
         for style, images in svgs.items()
     }
-    return {style: svg for style, svg in found.items() if svg is not None}
+    return {style: svg for style, svg in svg_by_style.items() if svg is not None}
 
 
 def _select_keywords(name: str, keywords: Sequence[str]) -> tuple[str, ...]:
-    """Return the keywords of one word that are not part of the name."""
+    """Return the keywords that are a single word and not part of the name."""
     words = set(name.split())
     plain = (word.lower() for word in keywords if word.isalpha())
     return tuple(dict.fromkeys(word for word in plain if word not in words))

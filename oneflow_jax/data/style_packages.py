@@ -1,8 +1,8 @@
 """The npm packages of the drawing styles: versions, licenses, and their SVG images.
 
 Each package is an icon set in the format of Iconify: `icons.json` has the body of an SVG image for
-each icon, by a name such as `red-apple`. The packages are read as npm delivers them, as `.tgz`
-files in one folder; `fetch` puts them there.
+each icon, by a name such as `red-apple`. `fetch_emoji_styles.fetch` downloads the packages to one
+folder, and this module reads the `.tgz` files in it.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ class Style:
     """One artist's or company's emoji.
 
     Attributes:
-        name: word for the style in captions, such as "noto" in "a noto fox".
+        name: name of the style in captions, such as "noto" in "a noto fox".
         icon_set: name of the icon set; the npm package is `@iconify-json/<icon_set>`.
         version: version of the npm package.
-        author: who drew the images.
+        author: artist or company that drew the images.
         license: SPDX identifier.
-        homepage: where the images come from.
+        homepage: address of the original images.
     """
 
     name: str
@@ -98,7 +98,7 @@ STYLES = (
         "github.com/webalys-hq/streamline-vectors",
     ),
 )
-"""All styles, in the order in which drawings are listed."""
+"""All styles, in the order of the drawings."""
 
 NAMES = tuple(style.name for style in STYLES)
 
@@ -125,7 +125,7 @@ def read_svgs(folder: pathlib.Path, style: Style) -> dict[str, str]:
     size = {side: icon_set.get(side, 16) for side in ("width", "height")}
     svgs = {normalize_name(name): _to_svg(size | icon) for name, icon in icon_set["icons"].items()}
     for alias, target in icon_set.get("aliases", {}).items():
-        # An alias may also rotate or flip its icon; such aliases are other emoji's images.
+        # An alias may rotate or flip its icon. The image of such an alias is another emoji.
         if set(target) == {"parent"} and (parent := normalize_name(target["parent"])) in svgs:
             svgs.setdefault(normalize_name(alias), svgs[parent])
     return svgs
@@ -138,7 +138,7 @@ def read_keywords(folder: pathlib.Path) -> dict[str, tuple[str, ...]]:
         folder: the folder that `fetch` filled.
 
     Returns:
-        Keywords by emoji, as text. The short name of the emoji is not among them.
+        Keywords by the characters of the emoji. They do not include its short name.
 
     Raises:
         UserError: the package is not in the folder, or is damaged.

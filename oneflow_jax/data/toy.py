@@ -1,4 +1,4 @@
-"""Toy data set of solid colors and their names: needs no files, for tests and first steps."""
+"""Toy data set of solid colors and their names. It needs no files; for tests and first steps."""
 
 import dataclasses
 import random
@@ -22,7 +22,7 @@ SPLITS = ("train", "heldout")
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """Documents that name the colors of solid images; equal fields give equal documents.
+    """Documents that name the colors of solid images. Equal fields give equal documents.
 
     `interleaved` is the fraction of documents with several images, 0 to 1.
     """

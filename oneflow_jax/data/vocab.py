@@ -18,7 +18,7 @@ from oneflow_jax.data import characters
 PAD = 0  # an empty slot; never occurs inside text
 BOS = 1  # first token of every document
 END = 2  # ends a text span and fills the rest of its slots
-IMAGE = 3  # stands for an image that is still to be inserted
+IMAGE = 3  # placeholder for an image that the model has yet to insert
 MASK = 4  # replaces a token that is masked out
 UNKNOWN = 5  # a symbol that is not in the tokenizer; id 0 in SentencePiece
 
@@ -54,13 +54,13 @@ class IdRanges:
         return self.codes.stop
 
     def padded_size(self, multiple: int = 128) -> int:
-        """Return `size` rounded up to a multiple, so that a mesh can shard the embedding table."""
+        """Return `size` rounded up to a multiple. A mesh can then shard the embedding table."""
         return -(-self.size // multiple) * multiple
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractVocab(IdRanges):
-    """Id ranges of a vocabulary that has not been trained: it cannot encode or decode text."""
+    """Id ranges of an untrained vocabulary, which cannot encode or decode text."""
 
     text: range
     code_count: int = 0
@@ -70,7 +70,7 @@ class AbstractVocab(IdRanges):
 class Vocab(IdRanges):
     """A trained vocabulary: text to ids and back.
 
-    `model` is a serialized SentencePiece model, so that a Vocab can be pickled and compared.
+    `model` is a serialized SentencePiece model. A Vocab can therefore be pickled and compared.
     """
 
     model: bytes = dataclasses.field(repr=False)
@@ -106,7 +106,7 @@ class Vocab(IdRanges):
         return sentencepiece.SentencePieceProcessor(model_proto=self.model)
 
     def __getstate__(self) -> tuple[bytes, int]:
-        # The processor is not pickled; it is created again after unpickling.
+        # The processor is not pickled. It is created again after unpickling.
         return self.model, self.code_count
 
     def __setstate__(self, state: tuple[bytes, int]) -> None:
@@ -119,10 +119,10 @@ class Vocab(IdRanges):
         return range(len(SPECIALS), UNKNOWN + self._processor.get_piece_size())
 
     def encode(self, text: str, *, allow_unknown: bool = False) -> list[int]:
-        """Return the ids of a text, without BOS and END.
+        """Encode a text; return its ids, without BOS and END.
 
-        `decode` returns the text letter for letter, except that runs of white space become one
-        space. Tokenizers that were trained with NFKC, once the default, also change characters.
+        `decode` returns exactly this text, except that runs of white space become one space.
+        Tokenizers that were trained with NFKC, a former default, also change characters.
 
         Args:
           text: the text to encode.
@@ -145,9 +145,9 @@ class Vocab(IdRanges):
         return [UNKNOWN + piece for piece in ids]
 
     def to_pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return the text of each id, with its leading space; '' for specials and codes.
+        """Return the text of each id, with its leading space; '' for special and code ids.
 
-        The text of a character that is spelled in bytes is at its last byte.
+        If bytes spell a character, its last byte has the character and the other bytes have ''.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces: list[str] = []
@@ -157,7 +157,7 @@ class Vocab(IdRanges):
                 spelled = bytes([int(self._processor.id_to_piece(piece)[3:5], 16)])
                 pieces.append(decoder.decode(spelled))
                 continue
-            if rest := decoder.decode(b"", final=True):  # The character before is incomplete.
+            if rest := decoder.decode(b"", final=True):  # The previous character is incomplete.
                 pieces[-1] += rest
             text = self._processor.id_to_piece(piece) if token in self.text else ""
             pieces.append(text.replace("\u2581", " "))
@@ -193,7 +193,7 @@ class Vocab(IdRanges):
 
     @functools.cached_property
     def _is_lossless(self) -> bool:
-        """Whether the tokenizer keeps all characters, and was not trained with NFKC."""
+        """Whether the tokenizer preserves all characters, as without NFKC."""
         return self._processor.normalize("\u00b2").endswith("\u00b2")
 
     def _encode_pieces(self, text: str) -> list[int]:
@@ -205,7 +205,7 @@ class Vocab(IdRanges):
         return characters.restore(text) if self._is_lossless else text
 
     def missing_symbols(self, text: str) -> list[str]:
-        """Return the symbols of a text that the tokenizer cannot encode, each once."""
+        """Return the symbols of a text that the tokenizer cannot encode, each symbol once."""
         return [
             symbol
             for symbol in dict.fromkeys(text)
@@ -231,14 +231,14 @@ def train_sentencepiece(
     Training is deterministic: equal texts in equal order give equal bytes. The vocabulary is
     smaller than `vocab_size` if the corpus does not yield enough tokens. With a `vocab_size` of
     2,048 or more, symbols without a token are encoded as bytes, and three quarters of the tokens
-    are characters if the corpus has more characters than there is room for. Below 2,048, symbols
-    outside the corpus are unknown.
+    are characters if the corpus has more characters than the vocabulary has room for. Below 2,048,
+    symbols outside the corpus are unknown.
 
     Args:
       texts: texts of the corpus.
       vocab_size: maximum number of ids, specials included.
-      character_coverage: fraction of the character occurrences that are covered by tokens, most
-        frequent characters first; 0.98 to 1.
+      character_coverage: fraction of the character occurrences that tokens cover, 0.98 to 1. The
+        most frequent characters come first.
 
     Raises:
       UserError: the coverage is out of range, the corpus has no text, or it has more symbols than
@@ -252,7 +252,7 @@ def train_sentencepiece(
             "no text. Give documents with text."
         )
     byte_fallback = vocab_size >= _BYTE_FALLBACK_MIN_SIZE
-    # UNKNOWN is id 0 in SentencePiece; our other specials have the ids before UNKNOWN.
+    # UNKNOWN is id 0 in SentencePiece. The other special ids come before UNKNOWN.
     room = vocab_size - len(SPECIALS) - _NUM_BYTES * byte_fallback
     counts = characters.count_characters(lines)
     covered = characters.choose_covered(counts, character_coverage)
@@ -263,11 +263,11 @@ def train_sentencepiece(
                 f"each needs a token. Give {len(covered) + len(SPECIALS):,} or more; from "
                 f"{_BYTE_FALLBACK_MIN_SIZE:,} on, rare characters are encoded as bytes."
             )
-        lines, kept = characters.hide_rare(lines, counts, room)
+        lines, num_kept = characters.hide_rare(lines, counts, room)
         character_coverage = 1.0
         logging.info(
             "data.vocab_size=%d: %d of the %d characters have a token, and bytes spell the others.",
-            vocab_size, kept, len(counts),
+            vocab_size, num_kept, len(counts),
         )  # fmt: skip
     elif not byte_fallback:
         _warn_of_uncovered(counts, covered)
@@ -283,9 +283,10 @@ def _run_trainer(
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
-            # At 512 ids BPE gives each word of a small corpus one token; unigram splits words.
+            # At 512 ids BPE gives each word of a small corpus one token; unigram splits the words.
             model_type="bpe",
-            # The default, NFKC, would change text: a superscript two into a two, for example.
+            # The default normalization, NFKC, would change text, such as a superscript two to a
+            # two.
             normalization_rule_name="identity",
             vocab_size=vocab_size - UNKNOWN,
             unk_id=0,
@@ -308,7 +309,7 @@ def _run_trainer(
 
 
 def _warn_of_uncovered(counts: collections.Counter[str], covered: Sequence[str]) -> None:
-    """Warn of characters of the corpus that have no token."""
+    """Log a warning if characters of the corpus have no token."""
     uncovered = sorted(counts.keys() - set(covered), key=lambda each: (-counts[each], each))
     if uncovered:
         logging.warning(
@@ -323,7 +324,7 @@ def _warn_of_uncovered(counts: collections.Counter[str], covered: Sequence[str])
 
 
 def _split_lines(text: str) -> Iterator[str]:
-    """Yield the text in parts that are short enough for SentencePiece not to skip them."""
+    """Split a text into parts that are short enough for SentencePiece, which skips long lines."""
     words = characters.clean_spaces(text)
     while len(words) > _MAX_LINE_CHARACTERS:
         space = (

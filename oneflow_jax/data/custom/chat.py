@@ -11,7 +11,7 @@ FIELDS = ("conversations", "conversation", "messages", "dialog")
 """Names of fields that hold a conversation."""
 
 IMAGE_PLACE = re.compile(r"<\|?image(?:[ _]?\d+)?\|?>")
-"""Where the next image of the record stands in a text."""
+"""Placeholder in a text, such as `<image>`; the next image of the record replaces it."""
 
 _CONTENT_FIELDS = ("value", "content", "text")
 _IMAGE_VALUES = ("image", "image_url", "path", "url", "file_name", "bytes")
@@ -39,7 +39,7 @@ def is_dialogs(value: object) -> bool:
 
 
 def parse_turns(turns: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> list[Part]:
-    """Return the parts of a conversation; images without a place in it come first."""
+    """Return the parts of a conversation; images without a placeholder in its texts come first."""
     waiting = iter(images)
     parts: list[Part] = []
     for turn in turns:
@@ -50,30 +50,31 @@ def parse_turns(turns: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> li
         for item in content or ():
             if isinstance(item, str):
                 parts += _split_places(item, waiting)
-            elif found := parse_item(item, waiting):
-                parts += found
+            elif typed_parts := parse_item(item, waiting):
+                parts += typed_parts
             else:
                 raise TypeError(f"{item!r} in a conversation"[:100])
     return [*(("image", each) for each in waiting), *parts]
 
 
 def parse_dialogs(dialogs: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> list[Part]:
-    """Return the images, and then what the user and the assistant say."""
-    said = [
+    """Return the parts of {"user", "assistant"} turns; images without a placeholder come first."""
+    turns = [
         {"content": turn[name]}
         for turn in dialogs
         for name in ("user", "assistant")
         if turn.get(name) is not None
     ]
-    return parse_turns(said, [image for image in images if image is not None])
+    return parse_turns(turns, [image for image in images if image is not None])
 
 
 def parse_item(item: object, waiting: Iterator[Any] | None) -> list[Part]:
-    """Return the parts of {"type": "text", ...} or {"type": "image", ...}; [] for another value.
+    """Return the parts of an item with a "type" of text or image; [] for any other value.
 
     Args:
         item: the value.
-        waiting: images for places in texts and for items without an image, in order; or None.
+        waiting: images, in order, for placeholders in texts and for image items that hold no image
+            themselves. None leaves the placeholders in the texts.
     """
     if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
         return []
@@ -86,7 +87,7 @@ def parse_item(item: object, waiting: Iterator[Any] | None) -> list[Part]:
 
 
 def place_images(parts: Sequence[Part]) -> list[Part]:
-    """Move the images to their places in the texts, if there are as many places as images."""
+    """Move the images to the placeholders in the texts, if their numbers are equal."""
     images = [value for kind, value in parts if kind == "image"]
     texts = [value for kind, value in parts if kind == "text"]
     places = sum(len(IMAGE_PLACE.findall(text)) for text in texts if isinstance(text, str))

@@ -12,7 +12,7 @@ from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit
 
 EXTENSIONS = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
-"""Separators of columns; the most frequent one of the header is used."""
+"""Possible separators of columns; the reader uses the one that is most frequent in the header."""
 
 MAX_CELL_CHARACTERS = 64 * 2**20
 
@@ -56,7 +56,7 @@ class CsvReader:
 
 
 def _open_table(file: Any) -> tuple[list[str], Iterator[list[str]]]:  # noqa: ANN401 - a file
-    """Return the names of the columns, and the rows after the header."""
+    """Read the header; return the names of the columns and an iterator over the other rows."""
     is_utf_16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
     file.seek(0)
     # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.

@@ -1,6 +1,7 @@
-"""Names and descriptions of the faults in a user's data, and of their repairs.
+"""Names and descriptions of defects in a user's data, and of their repairs.
 
-No fault in the data stops the preparation. The faulty part is dropped or repaired, and counted.
+A defect in the data never stops the preparation. The program drops or repairs the defective part,
+and counts it.
 """
 
 DROP_REASONS = {
@@ -8,7 +9,7 @@ DROP_REASONS = {
     "malformed line": "not JSON, nested too deeply, or a row that does not match its header",
     "unknown layout": "valid JSON, but none of the layouts in docs/own_data.md",
     "line too long": "more than 64 MiB in one line",
-    "unreadable file": "an archive, a table, a page or a file that cannot be read, or only in part",
+    "unreadable file": "an archive, a table, a page or another file that cannot be read to its end",
     "empty document": "neither text nor an image",
     "no picture left": "all images of the document were dropped",
     "the reader died": "the process that read the document crashed twice",
@@ -35,16 +36,16 @@ REPAIRS = {
     "invalid UTF-8": "bytes that are not UTF-8 were replaced with U+FFFD",
     "lone surrogates": "unpaired surrogates were replaced with U+FFFD",
     "control characters": "removed",
-    "first frame": "only the first of several images in a file was used, as of an animation",
+    "first frame": "a file, such as an animation, has several images; only the first was used",
     "transparency": "composited on white",
     "CMYK": "converted to RGB",
     "16 bits": "16 bits or floats were converted to 8 bits",
     "color profile": "colors were converted to sRGB",
-    "unusable color profile": "damaged or for another kind of image: colors were taken as sRGB",
+    "unusable color profile": "damaged or for another kind of image; the colors were taken as sRGB",
     "wrong extension": "read according to its content, not its extension",
-    "cut into sections": "more than 20,000 words or 100,000 characters",
+    "cut into sections": "the text had more than 20,000 words or 100,000 characters",
 }
-"""Description of each repair; repaired parts are kept."""
+"""Description of each repair. A repaired part stays in its document."""
 
 
 class DataError(Exception):
@@ -52,7 +53,7 @@ class DataError(Exception):
 
     Attributes:
         reason: a key of `DROP_REASONS`.
-        detail: short description of what was found; may be empty.
+        detail: short description of the defect; may be empty.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

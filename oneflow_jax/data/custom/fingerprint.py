@@ -1,4 +1,4 @@
-"""Fingerprints of source files: what prepared data was made from, and whether it still is so."""
+"""Fingerprints of source files: which files prepared data was made from, and which have changed."""
 
 import dataclasses
 import hashlib
@@ -12,30 +12,35 @@ from oneflow_jax.data.custom.reader import Settings, WorkUnit
 from oneflow_jax.data.custom.sandbox import FileStat, SandboxedFolder
 
 UNREADABLE = "unreadable"
-"""Stands for the hash of a file that may not be read."""
+"""Value in place of the hash of a file that exists but cannot be read."""
 
 
 class SourceChanged(Exception):
-    """A file changed while it was read."""
+    """A source file changed while the program read it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FileRecord:
-    """A source file when it was read; `digest` is the hash of its content, "" without a file."""
+    """State of a source file when it was read.
+
+    Attributes:
+        stat: size, times and inode; None if the file did not exist.
+        digest: hash of the content; "" if the file did not exist.
+    """
 
     stat: FileStat | None
     digest: str
 
 
 Records = Mapping[str, FileRecord]
-"""Files by their relative path."""
+"""Records of files by relative path."""
 
 
 class SourceFiles:
-    """The files of a source as they are now; each is inspected and hashed at most once."""
+    """The current files of a source. Each file is inspected and hashed at most once."""
 
     def __init__(self, folder: SandboxedFolder, known: Iterable[Records] = ()) -> None:
-        """Initialize without reading; the hashes of unchanged files are taken from `known`."""
+        """Initialize without reading; `known` has the hashes of files that may not have changed."""
         self._folder = folder
         self._known = {
             (name, record.stat): record.digest
@@ -46,7 +51,10 @@ class SourceFiles:
         self._digests: dict[str, str] = {}
 
     def stat(self, name: str) -> FileStat | None:
-        """Return what changes whenever the file changes; None if there is no such file."""
+        """Return the size, times and inode of a file, or None if it does not exist.
+
+        Any change of the file changes this value.
+        """
         if name not in self._stats:
             self._stats[name] = self._folder.stat(name)
         return self._stats[name]
@@ -63,11 +71,11 @@ class SourceFiles:
         return self._digests[name]
 
     def record(self, names: Iterable[str]) -> dict[str, FileRecord]:
-        """Return the records of files."""
+        """Return the records of files by name, in the order of their names."""
         return {name: FileRecord(self.stat(name), self.digest(name)) for name in sorted(names)}
 
     def is_unchanged(self, name: str, stat: FileStat | None, digest: str | None) -> bool:
-        """Return whether a file is as it was, by its `stat` or else by its `digest`."""
+        """Return whether a file still has this `stat` or, if not, still has the hash `digest`."""
         if self.stat(name) == stat:
             return True
         return digest is not None and self.digest(name) == digest
@@ -78,17 +86,17 @@ class SourceFiles:
             return ""
         try:
             with self._folder.open(name) as file:
-                found = hashlib.file_digest(file, _new_hash).hexdigest()
+                digest = hashlib.file_digest(file, _new_hash).hexdigest()
         except (DataError, OSError):
-            found = UNREADABLE
+            digest = UNREADABLE
         if self._folder.stat(name) != before:
             raise SourceChanged(name)
-        return found
+        return digest
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Numbers of source files that are new, changed and gone."""
+    """Numbers of source files that were added, changed and deleted."""
 
     new: int
     changed: int
@@ -108,9 +116,10 @@ def compare(before: Records, now: Records) -> Difference:
 
 
 def hash_source(settings: Settings, units: Sequence[WorkUnit], records: Records) -> str:
-    """Return the fingerprint of prepared data: a hash of all that decides its documents.
+    """Return the fingerprint of prepared data: a hash of everything that determines its documents.
 
-    It depends on the names and contents of the files, but not on the folder that they are in.
+    The fingerprint depends on the names and contents of the files, but not on the path of their
+    folder.
     """
     digest = _new_hash()
     digest.update(repr((manifest.VERSION, make_portable(settings), *units)).encode())
@@ -120,7 +129,7 @@ def hash_source(settings: Settings, units: Sequence[WorkUnit], records: Records)
 
 
 def make_portable(settings: Settings) -> Settings:
-    """Return the settings without the path of the data."""
+    """Return the settings with a constant in place of the path of the data."""
     return dataclasses.replace(settings, path="any")
 
 
@@ -131,7 +140,7 @@ def save(folder: pathlib.Path, fingerprint: str, records: Records) -> None:
 
 
 def load(folder: pathlib.Path) -> tuple[str, dict[str, FileRecord]] | None:
-    """Load what `save` wrote; return None if there is nothing."""
+    """Load the fingerprint and the records of `save`; return None if the file is missing."""
     try:
         values = json.loads((folder / manifest.FILES_FILE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -143,7 +152,7 @@ def load(folder: pathlib.Path) -> tuple[str, dict[str, FileRecord]] | None:
 
 
 def as_stat(values: Sequence[int] | None) -> FileStat | None:
-    """Convert the list of JSON to the tuple that `SourceFiles.stat` returns."""
+    """Convert a list from JSON to the tuple that `SourceFiles.stat` returns."""
     return None if values is None else tuple(values)
 
 

@@ -36,7 +36,7 @@ _KIND_BY_EXTENSION = {
     **dict.fromkeys(parquet.EXTENSIONS, "parquet"),
     **dict.fromkeys(web_pages.EXTENSIONS, "pages"),
 }
-"""Format of each file extension that only one format uses."""
+"""Format by file extension, for extensions that only one format uses."""
 
 
 def get_reader(kind: str) -> FormatReader:
@@ -50,7 +50,7 @@ def get_reader(kind: str) -> FormatReader:
 
 
 def open_root(settings: Settings) -> SandboxedFolder:
-    """Return the folder that the files of work units are relative to.
+    """Return the root folder of the data. Paths in work units are relative to this folder.
 
     Raises:
         UserError: the data set of format "tfds" does not exist.
@@ -61,7 +61,7 @@ def open_root(settings: Settings) -> SandboxedFolder:
 
 
 def detect_format(settings: Settings) -> str:
-    """Return the format of the data at `settings.path`: configured, or detected from file names.
+    """Return `settings.format`, or the format detected from the names of the files if it is "auto".
 
     Raises:
         UserError: the path does not exist, or it has no files of a known format, or files of
@@ -76,16 +76,16 @@ def detect_format(settings: Settings) -> str:
     if _is_tfds(path):
         return "tfds"
     _check_snapshots(settings)
-    found = _count_formats(settings)
-    if len(found) == 1:
-        return next(iter(found))
-    if not found:
+    format_counts = _count_formats(settings)
+    if len(format_counts) == 1:
+        return next(iter(format_counts))
+    if not format_counts:
         raise errors.UserError(
             f"source.path={settings.path}: no file has a known extension "
             f"({', '.join(_KIND_BY_EXTENSION)}).{_describe_links(settings)} "
             "See docs/own_data.md, or set source.format."
         )
-    counts = ", ".join(f"{count} of {name!r}" for name, count in found.items())
+    counts = ", ".join(f"{count} of {name!r}" for name, count in format_counts.items())
     raise errors.UserError(
         f"source.path={settings.path}: the folder has files of several formats ({counts}). Set "
         "source.format, or give a folder of one format."
@@ -93,7 +93,10 @@ def detect_format(settings: Settings) -> str:
 
 
 def _is_tfds(path: pathlib.Path) -> bool:
-    """Return whether TFDS wrote the folder; Hugging Face also writes a `dataset_info.json`."""
+    """Return whether TFDS wrote the folder.
+
+    The file `dataset_info.json` alone is no proof, since Hugging Face writes one, too.
+    """
     return (path / tfds.INFO_FILE).exists() and (path / "features.json").exists()
 
 
@@ -101,32 +104,33 @@ def _check_snapshots(settings: Settings) -> None:
     """Check that the path is not a repository of a Hugging Face cache with several revisions.
 
     Raises:
-        UserError: each document would be read once for each revision.
+        UserError: the repository has several revisions, so each document would be read several
+            times.
     """
-    found = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
-    if len(found) > 1 and settings.glob == "*":
+    snapshots = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
+    if len(snapshots) > 1 and settings.glob == "*":
         raise errors.UserError(
-            f"source.path={settings.path}: the folder has {len(found)} revisions of one data set. "
-            f"Give one of them, such as {found[-1]}."
+            f"source.path={settings.path}: the folder has {len(snapshots)} revisions of one data "
+            f"set. Give one of them, such as {snapshots[-1]}."
         )
 
 
 def _count_formats(settings: Settings) -> Mapping[str, int]:
-    """Return the number of files of each format that the folder can be read as.
+    """Count the files of each format that the folder can be read as.
 
-    Readme and license files do not count. CSV and JSON files count only if there is no file of
-    another format, and if less than half of the images have a text file of their name.
+    Readme and license files do not count. CSV and JSON files count only if the folder has no file
+    of another format, and fewer than half of the images have a text file of the same name.
     """
-    # A single file has any extension.
+    # The empty extension lists all files, and also a single file with any extension.
     names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]
-    found = collections.Counter(
+    format_counts = collections.Counter(
         known
         for name in names
         for ending, known in _KIND_BY_EXTENSION.items()
         if name.lower().endswith(ending)
     )
-    if found:
-        return found
+    if format_counts:
+        return format_counts
     groups = pairs.group_names([name for name in names if _ends(name, pairs.EXTENSIONS)])
     images = [name for name in names if _ends(name, image_decode.EXTENSIONS)]
     described = [group for group in groups.values() if len(group) > 1 and pairs.has_text(group)]
@@ -149,7 +153,7 @@ def _ends(name: str, endings: Sequence[str]) -> bool:
 
 
 def _describe_links(settings: Settings) -> str:
-    """Return a sentence on the links that are not followed, or ""."""
+    """Return a sentence about links that the program does not follow; "" without such links."""
     links = [path for path, obstacle in settings.folder.walk() if "link" in obstacle]
     if not links:
         return ""

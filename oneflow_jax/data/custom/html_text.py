@@ -1,4 +1,4 @@
-"""Extraction of text and images from an HTML page in reading order, without navigation etc."""
+"""Extraction of text and images from an HTML page, in reading order and without navigation."""
 
 import html.parser
 import urllib.parse
@@ -119,8 +119,8 @@ class _PageParser(html.parser.HTMLParser):
 def extract_parts(page: str) -> list[HtmlPart]:
     """Return the texts and image addresses of a page.
 
-    If the page has a `<main>`, an `<article>` or an element with role main, everything outside of
-    it is dropped. Scripts, navigation and other `SKIP_ELEMENTS` are always dropped.
+    If the page has a `<main>`, an `<article>` or an element with role main, only the content of
+    this element is returned. Scripts, navigation and other `SKIP_ELEMENTS` are never returned.
     """
     reader = _PageParser()
     reader.feed(page)

@@ -21,7 +21,8 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "AVIF": (".avif", ".avifs"),
 }
-"""Supported formats and their extensions. Others are disabled: one of them runs a program."""
+"""Supported formats and their extensions. Pillow's other formats are disabled, since one of them
+runs a program."""
 
 EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
 
@@ -31,13 +32,13 @@ _DEEP_MODES = ("I", "F")
 def decode_image(
     data: bytes, name: str, pixels: int, max_megapixels: float
 ) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], set[str]]:
-    """Decode an image, and return it with the repairs that were made (keys of `REPAIRS`).
+    """Decode an image; return its pixels and the set of repairs (keys of `REPAIRS`).
 
     Args:
         data: content of the file.
         name: name of the file, for its extension.
-        pixels: height and width of the result; the aspect ratio is kept and the rest is white.
-        max_megapixels: larger images are rejected before they are decoded.
+        pixels: height and width of the result. The aspect ratio is kept, and the margins are white.
+        max_megapixels: maximum size; a larger image is rejected before it is decoded.
 
     Raises:
         DataError: the file is not in one of `FORMATS`, damaged, or too large.
@@ -71,7 +72,7 @@ def _decode(
             raise DataError("too large", f"{width} x {height} pixels")
         repairs = set()
         ending = pathlib.PurePath(name).suffix.lower()
-        # Pillow gives this name to a JPEG that holds further images, as phones write it.
+        # Pillow's name for a JPEG file that holds further images. Phones write such files.
         image_format = "JPEG" if picture.format == "MPO" else picture.format or ""
         if ending in EXTENSIONS and ending not in FORMATS[image_format]:
             repairs.add("wrong extension")
@@ -86,6 +87,6 @@ def _decode(
         if picture.has_transparency_data:
             repairs.add("transparency")
         if image_format == "JPEG":
-            # Decode at a reduced size that is still at least twice what is needed.
+            # Decode at a reduced size that is still at least twice the size of the result.
             picture.draft(None, (2 * pixels, 2 * pixels))
         return pictures.to_square(picture, pixels), repairs

@@ -11,7 +11,7 @@ from oneflow_jax.data.custom.reader import RawImage, Settings, locate_image
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 IMAGE_FOLDERS = ("", "images")
-"""Folders that are searched for an image, below those of `make_locator`."""
+"""Subfolders in which `make_locator` searches for an image."""
 
 _DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=-]+)*;base64,", re.IGNORECASE)
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0AK", "Qk")
@@ -25,16 +25,18 @@ Locate = Callable[[object], RawImage | DataError]
 
 
 def to_raw_image(value: object, locate: Locate) -> RawImage | DataError:
-    """Return the image that a value holds or names."""
+    """Convert the value of an image field to the image that it contains or names."""
     match value:
         case DataError() | RawImage():
             return value
         case {"bytes": bytes() | str() as data}:
             return _from_content(data, str(value.get("path") or ""), locate)
         case Mapping():
-            found = next((value[key] for key in _MAPPING_KEYS if value.get(key) is not None), None)
-            if isinstance(found, str | bytes):
-                return to_raw_image(found, locate)
+            content = next(
+                (value[key] for key in _MAPPING_KEYS if value.get(key) is not None), None
+            )
+            if isinstance(content, str | bytes):
+                return to_raw_image(content, locate)
             return DataError("bad path", repr(value)[:80])
         case bytes() | str():
             return _from_content(value, "", locate)
@@ -44,11 +46,11 @@ def to_raw_image(value: object, locate: Locate) -> RawImage | DataError:
 def make_locator(
     settings: Settings, folder: SandboxedFolder, referrer: str, more: tuple[str, ...] = ()
 ) -> Locate:
-    """Return a function that finds the images that a file names.
+    """Return a function that finds the image at a path in a file of the data.
 
-    A path is relative to `source.image_root`. If that is empty, it is relative to the folder of the
-    file, to the folder above, to `source.path`, or to the folder `images` or one of `more` in one
-    of these: the first place where the file exists.
+    A path is relative to `source.image_root`. If `source.image_root` is empty, the function tries
+    several folders and takes the first one in which the image exists: the folder of the file, the
+    folder above it, `source.path`, and in each of these the folder `images` and those in `more`.
     """
     if settings.image_root:
         return lambda path: locate_image(folder, path, f"{settings.image_root}/.")
@@ -66,7 +68,7 @@ def make_locator(
 
 
 def _from_content(data: bytes | str, name: str, locate: Locate) -> RawImage | DataError:
-    """Return the image of a file's content, of its base64, or of its path."""
+    """Return the image for the content of a file, for its base64 encoding, or for its path."""
     if isinstance(data, bytes):
         if not data.startswith(tuple(start.encode() for start in _BASE64_STARTS)):
             is_uri = _DATA_URI.match(data[:80].decode("latin-1"))

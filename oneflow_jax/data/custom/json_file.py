@@ -24,14 +24,14 @@ _COCO_SPLIT = re.compile(r"(?:train|val|test)\d{4}")
 """Part of the name of a COCO file that is also the folder of its images."""
 
 _ONE_RECORD = ("document", "text_list", *chat.FIELDS)
-"""Keys of a file that is one record."""
+"""Keys that mark a file as a single record."""
 
 Records = tuple[list[Any], list[str]]
 """Records of a file, and the names of the keys of the file that were not used."""
 
 
 class JsonFileReader:
-    """Reader of JSON files; the layouts are in the docstring of the module."""
+    """Reader of JSON files. The docstring of the module lists the layouts."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per file."""
@@ -50,7 +50,7 @@ class JsonFileReader:
         )
         try:
             # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
-            found = json.loads(data.decode("utf-8", "surrogateescape"))
+            content = json.loads(data.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:
             if not _has_json_lines(data):
                 raise DataError("unreadable file", f"{name}: {error}") from error
@@ -59,7 +59,7 @@ class JsonFileReader:
                     where = f"{name}, line {number:,}"
                     yield jsonl.parse_line(settings, where, line, locate)
             return
-        records, unused = _list_records(name, found)
+        records, unused = _list_records(name, content)
         for number, each in enumerate(records):
             where = f"{name}, record {number:,}"
             raw = record_document.make_document(where, each, locate, settings.columns)
@@ -70,7 +70,7 @@ class JsonFileReader:
 
 
 def _has_json_lines(data: bytes) -> bool:
-    """Return whether the first line alone is a JSON object."""
+    """Return whether the first line is a complete JSON object, as in a file of JSON lines."""
     try:
         return isinstance(json.loads(data.partition(b"\n")[0]), dict)
     except (ValueError, RecursionError):

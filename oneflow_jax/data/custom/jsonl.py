@@ -19,8 +19,8 @@ MAX_UNIT_BYTES = 4 * 2**20
 
 TARGET_NUM_UNITS = 32
 MIN_UNIT_BYTES = 16 * 2**10
-"""Minimum number of bytes in a work unit. Small data sets are divided into `TARGET_NUM_UNITS` units
-if possible, so that all workers have work."""
+"""Minimum number of bytes in a work unit. A small data set is divided into `TARGET_NUM_UNITS` units
+if their size is above this minimum. Then all workers have work."""
 
 MAX_LINE_BYTES = 64 * 2**20
 """Maximum number of bytes in a line."""
@@ -37,7 +37,7 @@ class JsonlReader:
         for name in files:
             with folder.open(name) as file:
                 sizes[name] = file.seek(0, 2)
-        # A power of two, so that most units of unchanged files stay the same when files are added.
+        # A power of two: when files are added, most units of the other files keep their ranges.
         each = 1 << (sum(sizes.values()) // TARGET_NUM_UNITS).bit_length()
         each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, each))
         units = [
@@ -53,7 +53,7 @@ class JsonlReader:
         return units
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """Yield one document per line; empty lines are skipped."""
+        """Yield one document per line, except for empty lines."""
         folder, (name,) = settings.folder, unit.files
         locate = image_value.make_locator(settings, folder, name)
         with folder.open(name) as file:
@@ -66,8 +66,11 @@ class JsonlReader:
 
 
 def _iter_lines(file: Any, unit: WorkUnit) -> Iterator[tuple[int, bytes | None]]:  # noqa: ANN401 - a file
-    """Yield the offset and content of lines that begin in the unit; None for a line too long."""
-    # Start one byte before the unit: if it is a newline, a line begins at `unit.start`.
+    """Yield the offset and the content of each line that begins in the unit.
+
+    The content of a line of more than `MAX_LINE_BYTES` bytes is None.
+    """
+    # Start one byte before the unit. If this byte is a newline, a line begins at `unit.start`.
     file.seek(max(unit.start - 1, 0))
     if unit.start:
         _skip_to_newline(file)
@@ -91,10 +94,10 @@ def _skip_to_newline(file: Any) -> None:  # noqa: ANN401 - a file
 def parse_line(
     settings: Settings, location: str, line: bytes, locate: image_value.Locate
 ) -> RawDocument:
-    """Return the document of a line of JSON."""
+    """Parse a line of JSON and return its document."""
     try:
         # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
-        found = json.loads(line.decode("utf-8", "surrogateescape"))
+        values = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return RawDocument(location, error=DataError("malformed line", str(error)))
-    return record_document.make_document(location, found, locate, settings.columns)
+    return record_document.make_document(location, values, locate, settings.columns)

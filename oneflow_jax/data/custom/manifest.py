@@ -1,4 +1,4 @@
-"""Files of a preparation, from which any process can resume it.
+"""Files of a preparation. Any process can resume the preparation from these files.
 
 <folder>/plan.json                                   settings, and the list of units
 <folder>/own-train.array_record-00003-of-00010       documents of one unit
@@ -26,16 +26,17 @@ MANIFEST_FILE = "plan.json"
 FILES_FILE = "files.json"
 COMPLETE_FILE = "prepared.json"
 VERSION = 2
-"""Version of the format. Increase it when equal data would give different documents."""
+"""Version of the format. Increase it with any code change after which the same data gives other
+documents."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Plan of a preparation: settings and units.
+    """Plan of a preparation: its settings and its work units.
 
     Attributes:
         folder: folder of the prepared data.
-        settings: settings, with the detected `format`.
+        settings: settings of the source; `format` is the detected format, not "auto".
         units: all units, in order.
     """
 
@@ -44,7 +45,7 @@ class Manifest:
     units: tuple[WorkUnit, ...]
 
     def shard_path(self, split: str, number: int) -> pathlib.Path:
-        """Return the path of the documents of a unit in one split."""
+        """Return the path of the file that holds the documents of a unit in one split."""
         count = len(self.units)
         return self.folder / f"{DATASET_NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
 
@@ -55,16 +56,16 @@ class Manifest:
     def load_marker(self, number: int) -> dict[str, Any] | None:
         """Return the marker of a unit, or None if the unit is not complete."""
         try:
-            told = json.loads(self.marker_path(number).read_text("utf-8"))
+            marker = json.loads(self.marker_path(number).read_text("utf-8"))
             sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
         except (OSError, ValueError):  # Missing, or truncated by a power failure.
             return None
-        return told if told["bytes"] == sizes else None
+        return marker if marker["bytes"] == sizes else None
 
     def mark_done(
         self, number: int, stats: DatasetStats, reads: Mapping[str, FileStat | None]
     ) -> None:
-        """Mark a unit as complete, with its statistics and the files that it was made from."""
+        """Write the marker of a unit: its statistics, and the files that were read for it."""
         sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
         marker = {
             "unit": str(self.units[number]),
@@ -85,7 +86,7 @@ class Manifest:
 
 
 def load(folder: pathlib.Path) -> Manifest | None:
-    """Load the plan from a folder; return None if there is none of this version."""
+    """Load the plan from a folder; return None if it is missing or of another version."""
     try:
         values = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Sentences on prepared data that the user should read before training on them."""
+"""Notices about prepared data that the user should read before training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 from oneflow_jax.data.custom.stats import DatasetStats
 
 MAX_LISTED = 8
-"""Maximum number of names in a sentence."""
+"""Maximum number of names in a notice."""
 
 MAJORITY = 0.5
-"""Fraction of the texts or documents above which a sentence is given."""
+"""Fraction of the texts or documents. A notice appears if more than this fraction is too long."""
 
 _ADDRESS_NAMES = ("url", "urls", "image_url", "image_urls", "img_url", "coco_url", "flickr_url")
 
 
 def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str]:
-    """Return the sentences on what is unusual about the data.
+    """Return notices about unusual properties of the data, one sentence or more each.
 
     Args:
         stats: statistics of the prepared data.
         slot_usage: result of `data_report.summarize_slots`.
     """
-    found = [
+    sentences = [
         _describe_contents(stats),
         _describe_texts(slot_usage.get("texts", {})),
         _describe_documents(slot_usage),
@@ -29,11 +29,11 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
         _list_counts(stats.unused, "Not used, with the number of documents that have it"),
         _list_counts(stats.unused_files, "Files that were not used"),
     ]
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _describe_contents(stats: DatasetStats) -> str:
-    """Return a sentence if no document has both text and an image."""
+    """Return a notice if no document has both text and an image, and otherwise ""."""
     total = stats.contents.total()
     if not total or stats.contents["text and image"]:
         return ""
@@ -42,13 +42,15 @@ def _describe_contents(stats: DatasetStats) -> str:
     names = {name.rpartition(": ")[2].casefold() for name in stats.unused}
     if stats.lost["address, not a file"] or not names.isdisjoint(_ADDRESS_NAMES):
         sentence += (
-            " The data name images by addresses, and nothing is downloaded; fetch them first."
+            " The data gives images as URLs, and nothing is downloaded. Download the images first."
         )
-    return sentence + " Set source.columns or source.format if they are there under other names."
+    return sentence + (
+        " If other fields hold the missing part, set source.columns or source.format."
+    )
 
 
 def _describe_texts(texts: Mapping[str, int]) -> str:
-    """Return a sentence if most texts are longer than the room of `<text>`."""
+    """Return a notice if most texts are longer than a `<text>` gap, and otherwise ""."""
     count, room = texts.get("measured", 0), texts.get("data.text_slot_multiple", 0)
     if not room or texts.get("longer", 0) <= MAJORITY * count:
         return ""
@@ -60,7 +62,7 @@ def _describe_texts(texts: Mapping[str, int]) -> str:
 
 
 def _describe_documents(slot_usage: Mapping[str, Any]) -> str:
-    """Return a sentence if most documents do not fit the sequence length."""
+    """Return a notice if most documents are longer than the sequence length, and otherwise ""."""
     train = slot_usage.get("train", {})
     longer = train.get("cut", 0) + train.get("dropped", 0)
     if longer <= MAJORITY * train.get("documents", 0):
@@ -75,7 +77,8 @@ def _describe_documents(slot_usage: Mapping[str, Any]) -> str:
 
 def _describe_note(note: str, count: int, stats: DatasetStats) -> str:
     return (
-        f"In {count:,} of {stats.seen:,} documents: {note}. Set source.columns to choose otherwise."
+        f"In {count:,} of {stats.seen:,} documents: {note}. To use other fields, set "
+        "source.columns."
     )
 
 

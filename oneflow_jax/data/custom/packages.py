@@ -12,7 +12,7 @@ def require(module: str, package: str, kind: str) -> types.ModuleType:
     Args:
         module: name of the module.
         package: name of its pip package.
-        kind: data format that needs it, for the error message.
+        kind: data format that needs the module, for the error message.
 
     Raises:
         UserError: the package is not installed.

@@ -5,8 +5,8 @@ key.0.png key.1.png key.txt several images, in the order of their names
 key.json                    a record as in `record`, such as {"caption": ...}; {"image": "0.png"} of
                             a {"document": [...]} is the file `key.0.png`
 
-A key may have dots. `key.0.png` belongs to `key` only if there is a text or JSON file of that name,
-and `key.en.txt` only if there is an image of that name.
+A key may have dots. `key.0.png` belongs to `key` only if `key` has a text or JSON file, and
+`key.en.txt` belongs to `key` only if `key` has an image.
 """
 
 import dataclasses
@@ -42,27 +42,34 @@ _ABOUT = re.compile(
 
 
 def is_about_the_data(name: str) -> bool:
-    """Return whether a file is a readme, a license or the like, and not a document of the data."""
+    """Return whether a file is a readme, a license or similar, and not part of the data."""
     return _ABOUT.fullmatch(posixpath.basename(name).lower()) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupMember:
-    """One file of a group; `suffix` is the part of its name after the key, such as `.0.png`."""
+    """One file of a group.
+
+    Attributes:
+        name: name of the file.
+        suffix: part of the name after the key, such as `.0.png`.
+        load: function that returns the bytes of the file.
+    """
 
     name: str
     suffix: str
     load: Callable[[], bytes]
 
     def to_image(self) -> RawImage:
-        """Return the file as an image that is not decoded yet."""
+        """Return the file as an image, without decoding it."""
         return RawImage(self.name, self.load)
 
 
 def group_names(names: Sequence[str]) -> dict[str, list[str]]:
-    """Group the names of files by the key of their document; other files have a key of their own.
+    """Group the names of files by the key of their document.
 
-    Keys are in the order of their first file, and the names of a group are sorted.
+    A file that belongs to no group has a key of its own. Keys are in the order of their first file,
+    and the names of a group are sorted.
     """
     images = {_stem(name): name for name in names if _has_ending(name, image_decode.EXTENSIONS)}
     of_texts = {
@@ -82,7 +89,10 @@ def group_names(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _text_stem(name: str, images: Mapping[str, str]) -> str:
-    """Return the name without its extension, and for `cat.png.txt` beside `cat.png`, `cat`."""
+    """Return the name without its extension.
+
+    If `cat.png` exists, the stem of `cat.png.txt` is `cat`.
+    """
     stem = _stem(name)
     if _has_ending(stem, image_decode.EXTENSIONS) and images.get(_stem(stem)) == stem:
         return _stem(stem)
@@ -90,7 +100,10 @@ def _text_stem(name: str, images: Mapping[str, str]) -> str:
 
 
 def _find_prefix(stem: str, anchors: Container[str]) -> str:
-    """Return the longest part of the stem that ends before a dot and is an anchor, or the stem."""
+    """Return the longest prefix of the stem that is an anchor, or else the stem.
+
+    A prefix ends before a dot of the base name, or is the whole stem.
+    """
     folder, base = posixpath.split(stem)
     pieces = base.split(".")
     for count in range(len(pieces), 0, -1):
@@ -101,7 +114,7 @@ def _find_prefix(stem: str, anchors: Container[str]) -> str:
 
 
 def has_text(names: Sequence[str]) -> bool:
-    """Return whether one of the files has text."""
+    """Return whether one of the files is a text or JSON file."""
     return any(_has_ending(name, (*TEXT_EXTENSIONS, JSON_EXTENSION)) for name in names)
 
 
@@ -116,10 +129,10 @@ def _has_ending(name: str, endings: Sequence[str]) -> bool:
 def make_document(
     location: str, members: Sequence[GroupMember], fields: Sequence[str]
 ) -> RawDocument:
-    """Make a document of a group of files.
+    """Build the document of a group of files.
 
     Args:
-        location: description of where the document comes from, for messages.
+        location: where the document comes from, for messages.
         members: files of the group, in the order of their names.
         fields: extensions in reading order, such as ("txt", "png"); () for images first.
     """
@@ -144,7 +157,10 @@ def make_document(
 
 
 def _text_place(fields: Sequence[str]) -> int | None:
-    """Return where text stands among the fields: 0 for the first, None for not at all."""
+    """Return the index of the first text field among `fields`, or None if no field is text.
+
+    Without fields the index is 1, since images come first.
+    """
     if not fields:
         return 1
     endings = (*TEXT_EXTENSIONS, JSON_EXTENSION)
@@ -155,14 +171,17 @@ def _text_place(fields: Sequence[str]) -> int | None:
 def _read_record(
     location: str, values: Mapping[str, object], images: Mapping[str, RawImage], place: int | None
 ) -> RawDocument | None:
-    """Return the document of a JSON file and the images of its group; None if it has no text."""
+    """Return the document of a JSON file and the images of its group.
+
+    Return None if the JSON file has no known layout, or if `place` is None (no text is wanted).
+    """
 
     def locate(name: object) -> RawImage | DataError:
-        found = images.get(f".{name}".lower())
-        return found or DataError("missing file", str(name)[:80])
+        image = images.get(f".{name}".lower())
+        return image or DataError("missing file", str(name)[:80])
 
     places_images = any(each in values for each in ("document", *chat.FIELDS))
-    # The images are the files of the group, not what the JSON file says of their origin.
+    # The images are the files of the group. Image fields of the JSON file only state their origin.
     chosen = {key: value for key, value in values.items() if not record.is_image_name(key)}
     if places_images and "document" not in values:
         chosen |= {"images": list(images.values())}
@@ -177,7 +196,7 @@ def _read_record(
 
 
 def _list_unused(members: Sequence[GroupMember], used: Sequence[str]) -> tuple[str, ...]:
-    """Return the extensions of the files of a group that are not used."""
+    """Return the suffixes of the unused files of a group, without JSON files."""
     rest = [each.suffix for each in members if each.suffix not in used and not _is_json(each)]
     return tuple(dict.fromkeys(rest))
 
@@ -203,10 +222,10 @@ def _to_parts(member: GroupMember) -> Iterator[RawImage | bytes | DataError]:
 
 def _read_json(member: GroupMember) -> dict[str, object]:
     try:
-        found = json.loads(member.load().decode("utf-8", "surrogateescape"))
+        values = json.loads(member.load().decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         raise DataError("malformed line", f"{member.name}: {error}") from error
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _is_image(member: GroupMember) -> bool:
@@ -225,7 +244,7 @@ class PairsReader:
     """Reader of a folder of files that are grouped by name."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List units of about `DOCUMENTS_PER_UNIT` documents; groups of files are not divided."""
+        """List units of about `DOCUMENTS_PER_UNIT` documents, without dividing a group of files."""
         groups = find_groups(settings)
         if not groups:
             raise errors.UserError(
@@ -251,7 +270,10 @@ class PairsReader:
 
 
 def find_groups(settings: Settings) -> dict[str, list[str]]:
-    """Return the files of each document by their key, without readme and license files."""
+    """Return the files of each document by key.
+
+    A group that has only readme, license and similar files is not a document.
+    """
     groups = group_names(settings.list_files(EXTENSIONS))
     return {
         key: files

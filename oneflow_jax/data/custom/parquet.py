@@ -16,7 +16,7 @@ ARROW_EXTENSIONS = (".arrow",)
 EXTENSIONS = (".parquet", *ARROW_EXTENSIONS)
 
 _STRUCT_COLUMNS = (*chat.FIELDS, "document", "texts", "text_list", "image_info", "sentences")
-"""Columns of structures that are read."""
+"""Names of the columns of structures that the reader uses."""
 
 ROWS_PER_BATCH = 32  # rows that are read from a file at a time
 
@@ -25,7 +25,7 @@ class ParquetReader:
     """Reader of Parquet and Arrow files."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List one unit per file. Files are only opened in worker processes, which may crash."""
+        """List one unit per file, without opening the files, which may crash a process."""
         packages.require("pyarrow.parquet", "pyarrow", "parquet")
         files = settings.list_files(EXTENSIONS)
         if not files:
@@ -63,7 +63,7 @@ def _open_table(
     name: str,
     fields: tuple[str, ...],
 ) -> tuple[Any, Iterator[Any]]:
-    """Return the schema of a table and its batches of rows."""
+    """Return the schema of a table, and an iterator over batches of its rows."""
     if not name.lower().endswith(ARROW_EXTENSIONS):
         tables = packages.require("pyarrow.parquet", "pyarrow", "parquet")
         table = tables.ParquetFile(file)
@@ -87,7 +87,7 @@ def _list_rows(batch: Any, columns: list[str]) -> Iterator[dict[str, Any]]:  # n
 
 
 def _select_columns(schema: Any, fields: tuple[str, ...]) -> list[str]:  # noqa: ANN401 - of pyarrow
-    """Return the names of the columns to read: images, texts, and structures of both."""
+    """Return the names of the columns to read: images, texts, and structures that hold both."""
     kinds = {field.name: _column_type(field.name, field.type) for field in schema}
     if fields:
         folded = {name.casefold(): name for name in kinds}
@@ -105,7 +105,7 @@ def _select_columns(schema: Any, fields: tuple[str, ...]) -> list[str]:  # noqa:
 
 
 def _column_type(name: str, arrow_type: Any) -> str:  # noqa: ANN401 - of pyarrow
-    """Return "image" for a column of images, "bytes", "text", "struct", or "" for other values."""
+    """Return the kind of a column: "image", "bytes", "text", "struct", or "" for other values."""
     arrow_type = _element_type(arrow_type)
     types = packages.require("pyarrow.types", "pyarrow", "parquet")
     if types.is_struct(arrow_type):
@@ -132,7 +132,7 @@ def _column_type(name: str, arrow_type: Any) -> str:  # noqa: ANN401 - of pyarro
 
 
 def _element_type(arrow_type: Any) -> Any:  # noqa: ANN401 - of pyarrow
-    """Return the type of the elements of lists, of categories and of extension types."""
+    """Unwrap lists, dictionaries (categories) and extension types; return the type inside."""
     types = packages.require("pyarrow.types", "pyarrow", "parquet")
     pyarrow = packages.require("pyarrow", "pyarrow", "parquet")
     while True:

@@ -1,4 +1,4 @@
-"""Preparation of custom data: plan the units, process each, and write TFDS metadata."""
+"""Preparation of custom data: plan the work units, process each unit, and write TFDS metadata."""
 
 import dataclasses
 import inspect
@@ -23,7 +23,7 @@ from oneflow_jax.errors import UserError, check_at_least, check_one_of
 from oneflow_jax.runtime import metric_writer
 
 MAX_ATTEMPTS = 3
-"""Number of attempts to prepare data whose files change while they are read."""
+"""Number of attempts to prepare data if files change during the preparation."""
 
 _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
@@ -44,7 +44,7 @@ def parse_config(source_config: Mapping[str, object]) -> Settings:
 
 
 def open_split(settings: Settings, data_dir: str, split: str, num_workers: int) -> sources.Source:
-    """Open one split, and bring the prepared data up to date first.
+    """Bring the prepared data up to date, and open one split.
 
     Raises:
         UserError: the data do not exist, or no usable document is left.
@@ -56,16 +56,16 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
     """Open one split of prepared data.
 
     Raises:
-        UserError: there is no such split.
+        UserError: the split does not exist.
     """
     check_one_of("data set 'own': split", split, manifest_lib.SPLITS)
     return sources.RecordSource(tfds.builder_from_directory(folder).as_data_source(split))
 
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
-    """Return what the path and the settings have in the folder of prepared data."""
+    """Return the entry of these settings, with an absolute path, in the folder of prepared data."""
     path = pathlib.Path(settings.path).expanduser()
-    if settings.format != "tfds" or path.exists():  # A TFDS path may be a name.
+    if settings.format != "tfds" or path.exists():  # A TFDS path may be the name of a data set.
         path = path.resolve()
     return store.SourceEntry(
         store.store_root(data_dir), dataclasses.replace(settings, path=str(path))
@@ -80,11 +80,11 @@ def prepare(
 ) -> pathlib.Path:
     """Bring prepared data up to date with its source, and return its folder.
 
-    Only units whose files have changed are prepared. Data whose source no longer exists is used as
-    it was prepared last.
+    Only units whose files have changed are prepared. If the source no longer exists, the data that
+    was last prepared from it is used.
 
     Args:
-        settings: path of the data, and how to read them.
+        settings: path of the data, and settings for reading.
         data_dir: folder of prepared data sets.
         num_workers: number of worker processes; the output does not depend on it.
         command: command that starts a worker process.
@@ -106,7 +106,11 @@ def prepare(
 
 
 def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) -> pathlib.Path:
-    """Return the folder of prepared data that is up to date; raises `SourceChanged`."""
+    """Prepare what has changed, and return the folder of the prepared data.
+
+    Raises:
+        SourceChanged: a file changed during the preparation.
+    """
     listed = _list_source(entry)
     if isinstance(listed, pathlib.Path):
         return listed
@@ -117,7 +121,7 @@ def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) 
     with entry.lock() as lock:
         donors = list(entry.iter_equal(settings))
         files = SourceFiles(root, [donor.records for donor in donors])
-        # Check again under the lock.
+        # Another process may have prepared the data while this one waited for the lock.
         if (folder := _find_current(entry, settings, units, files)) is not None:
             return folder
         _explain(entry, donors)
@@ -131,7 +135,10 @@ def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) 
 def _list_source(
     entry: store.SourceEntry,
 ) -> tuple[Settings, tuple[WorkUnit, ...]] | pathlib.Path:
-    """List the units of a source; return the folder of its data if the source is not there."""
+    """List the units of a source.
+
+    If the source does not exist, return the folder of the data last prepared from it instead.
+    """
     settings = entry.settings
     exists = pathlib.Path(settings.path).exists()
     try:
@@ -156,7 +163,7 @@ def _list_source(
 def _find_current(
     entry: store.SourceEntry, settings: Settings, units: Sequence[WorkUnit], files: SourceFiles
 ) -> pathlib.Path | None:
-    """Return the folder of prepared data that was made from the source as it is now."""
+    """Return the folder of prepared data that matches the current source, or None."""
     for prepared in entry.iter_equal(settings):
         if reuse.is_current(prepared, units, files):
             reuse.refresh_records(prepared, files)
@@ -166,20 +173,24 @@ def _find_current(
 
 
 def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> None:
-    """Log why the data is prepared although there is some from earlier."""
+    """Log why the data is prepared again although earlier prepared data exists."""
     path = entry.settings.path
     if any(donor.plan.settings.path == path for donor in donors):
         logging.info("source.path=%s has changed. Its data is brought up to date.", path)
     for folder in store.list_outdated(entry.root, path):
         logging.warning(
-            "%s was prepared by an earlier version, which did not record what it was made from. "
-            "It is not used; the data is prepared again.",
+            "%s was prepared by an earlier version, which did not record the source files. This "
+            "folder is not used. The data is prepared again.",
             folder,
         )
 
 
 def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathlib.Path:
-    """Check that no file changed during the preparation, and name the data by its fingerprint."""
+    """Finish a preparation: check that no file changed, and name the folder by its fingerprint.
+
+    Raises:
+        SourceChanged: a file changed during the preparation.
+    """
     reads: dict[str, FileStat | None] = {}
     for number in range(len(plan.units)):
         for name, stat in plan.load_marker(number)["reads"].items():
@@ -191,20 +202,22 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
     fingerprint.save(plan.folder, made_from, records)
     last, target = entry.load_last(), entry.target(made_from)
     if last is not None:
-        told = fingerprint.compare(last.records, records)
-        logging.info("source.path=%s: files since the last time: %s.", entry.settings.path, told)
+        difference = fingerprint.compare(last.records, records)
+        logging.info(
+            "source.path=%s: files since the last time: %s.", entry.settings.path, difference
+        )
     same = store.open_prepared(target)
     if same is None or not same.plan.is_complete():
         shutil.rmtree(target, ignore_errors=True)
         plan.folder.rename(target)
-    else:  # Another source has the same files, and was prepared at the same time.
+    else:  # Another source with the same files was prepared at the same time.
         shutil.rmtree(plan.folder)
     entry.remember(store.open_prepared(target))
     return target
 
 
 def load_stats(folder: pathlib.Path) -> DatasetStats:
-    """Return the merged statistics of all units of prepared data."""
+    """Load the statistics of prepared data, merged over all units."""
     return DatasetStats.from_dict(
         json.loads((folder / manifest_lib.COMPLETE_FILE).read_text("utf-8"))
     )
@@ -220,15 +233,18 @@ def _run_workers(
     if len(missing) < count:
         logging.info("%d of %d units are already prepared.", count - len(missing), count)
     progress = metric_writer.ProgressBar("preparing", count, count - len(missing), unit="unit")
-    kept, dropped, told = 0, 0, time.monotonic()
-    with worker_pool.WorkerPool(manifest, num_workers, (lock_fd,), command) as making:
-        for done, number in enumerate(making.run(missing), count - len(missing) + 1):
-            came = DatasetStats.from_dict(manifest.load_marker(number)["tally"])
-            kept, dropped = kept + came.documents.total(), dropped + came.dropped.total()
+    num_kept, num_dropped, last_report_time = 0, 0, time.monotonic()
+    with worker_pool.WorkerPool(manifest, num_workers, (lock_fd,), command) as pool:
+        for done, number in enumerate(pool.run(missing), count - len(missing) + 1):
+            unit_stats = DatasetStats.from_dict(manifest.load_marker(number)["tally"])
+            num_kept, num_dropped = (
+                num_kept + unit_stats.documents.total(),
+                num_dropped + unit_stats.dropped.total(),
+            )
             progress.advance(done)
-            if time.monotonic() - told > _LOG_INTERVAL_S or done == count:
-                told = time.monotonic()
-                progress.report(done, f"{kept:,} documents, {dropped:,} dropped")
+            if time.monotonic() - last_report_time > _LOG_INTERVAL_S or done == count:
+                last_report_time = time.monotonic()
+                progress.report(done, f"{num_kept:,} documents, {num_dropped:,} dropped")
     progress.close()
 
 
@@ -238,9 +254,9 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     Raises:
         UserError: a split has no documents.
     """
-    told = [manifest.load_marker(number) for number in range(len(manifest.units))]
+    markers = [manifest.load_marker(number) for number in range(len(manifest.units))]
     total = DatasetStats()
-    for each in told:
+    for each in markers:
         total.merge(DatasetStats.from_dict(each["tally"]))
     unused_files.count_unused(manifest, total)
     empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
@@ -256,8 +272,8 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     infos = [
         tfds.core.SplitInfo(
             name=split,
-            shard_lengths=[each["tally"]["documents"].get(split, 0) for each in told],
-            num_bytes=sum(each["bytes"][split] for each in told),
+            shard_lengths=[each["tally"]["documents"].get(split, 0) for each in markers],
+            num_bytes=sum(each["bytes"][split] for each in markers),
             filename_template=tfds.core.ShardedFileTemplate(
                 data_dir=manifest.folder,
                 dataset_name=manifest_lib.DATASET_NAME,

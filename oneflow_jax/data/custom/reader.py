@@ -1,4 +1,4 @@
-"""Interface of readers of custom data: settings, work units, and documents not yet checked."""
+"""Interface of the readers of custom data: settings, work units, and unchecked documents."""
 
 import dataclasses
 import fnmatch
@@ -20,7 +20,7 @@ class Settings:
     """Settings for reading custom data: `config.source` without `name`.
 
     Attributes:
-        path: a folder or one file; for `format` "tfds" also the name of a data set.
+        path: a folder or one file; with `format` "tfds", it may also be the name of a data set.
         format: a key of `formats.READERS`, or "auto" to detect it from the file names.
         pixels: height and width that images are resized to.
         glob: pattern of the relative paths of the files to read, such as "guide/*".
@@ -28,10 +28,11 @@ class Settings:
             folder of the JSON lines file.
         columns: columns, fields, features or file extensions to use, in reading order; () for a
             choice by their names.
-        split: split to read of a TFDS data set, for `format` "tfds".
+        split: split of the TFDS data set to read, for `format` "tfds".
         heldout_fraction: fraction of the documents that are held out, above 0 and below 1.
         max_megapixels: maximum size of an image, in megapixels; larger images are dropped.
-        read_timeout: seconds that reading one document may take; then its process is stopped.
+        read_timeout: maximum time for reading one document, in seconds. If a document takes longer,
+            its process is stopped.
     """
 
     path: str = ""
@@ -63,24 +64,24 @@ class Settings:
         """Folder to read from: `path`, or the folder of the single file."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
-            # The user names this file: it is read even if it is a link to another folder.
+            # The user gave the path of this file, so it may be a link to another folder.
             return SandboxedFolder.from_path(path.parent, (path.resolve(),))
         return SandboxedFolder.from_path(path)
 
     def list_files(self, extensions: Sequence[str]) -> list[str]:
-        """List relative paths of the files with these extensions, or the file at `path`."""
+        """List relative paths of the files with these extensions, or just the file at `path`."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
             return [path.name]
-        found = self.folder.list_files(extensions)
-        return [name for name in found if fnmatch.fnmatch(name, self.glob)]
+        names = self.folder.list_files(extensions)
+        return [name for name in names if fnmatch.fnmatch(name, self.glob)]
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkUnit:
-    """Unit of work of one process: several files, or a range of one file.
+    """Part of the data that one process prepares at a time: several files, or a range of one file.
 
-    The work on a unit is lost if its process is killed.
+    If a process is killed, only the work on its current unit is lost.
 
     Attributes:
         files: relative paths of the files.
@@ -105,7 +106,8 @@ class RawImage:
     Attributes:
         name: name of the image in the data, with its extension.
         load: function that returns the bytes of its file, or raises `DataError`.
-        files: relative paths of its file, with and without links resolved; () if it has none.
+        files: relative paths of the image's file, with and without links resolved; () if the image
+            is not in a file of its own.
     """
 
     name: str
@@ -115,15 +117,15 @@ class RawImage:
 
 @dataclasses.dataclass(frozen=True)
 class RawDocument:
-    """One document as read from the data, not yet checked.
+    """A document as the reader returns it, before any check.
 
     Attributes:
         location: description of where the document comes from, for messages.
         parts: parts in reading order; a `DataError` stands for a part that cannot be used.
         error: error that makes the whole document unusable, or None.
-        used: names of the fields or columns that its parts come from.
+        used: names of the fields or columns that the parts come from.
         unused: names of the fields, columns or archive members that were not used.
-        notes: choices between fields, as sentences.
+        notes: sentences on choices between fields, such as "the text is 'caption', not 'title'".
     """
 
     location: str
@@ -135,13 +137,13 @@ class RawDocument:
 
 
 class FormatReader(Protocol):
-    """Reader of one data format. Both methods are called with the same settings."""
+    """Reader of one data format. Both methods receive the same settings."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List all units of work, in an order that depends on the files alone.
 
         Raises:
-            UserError: there are no files of this format, or a package is missing.
+            UserError: the folder has no files of this format, or a package is missing.
         """
         ...
 
@@ -155,10 +157,11 @@ class FormatReader(Protocol):
 
 
 def chunk_stably(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Divide sorted names into chunks of `size` on average, and at most `4 * size`.
+    """Divide sorted names into chunks of `size` names on average, and at most `4 * size`.
 
-    A chunk ends after a name whose hash says so. Names that are added or removed thus change only
-    the chunks that they are in, and the units of the others need not be prepared again.
+    The hash of a name decides whether a chunk ends after this name. An added or removed name
+    therefore changes only its own chunk and at most a few next to it; the units of all other chunks
+    need not be prepared again.
     """
     first = 0
     for number, name in enumerate(names, 1):
@@ -169,7 +172,7 @@ def chunk_stably(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 
 def locate_image(folder: SandboxedFolder, path: object, referrer: str = "") -> RawImage | DataError:
-    """Return the image at a path that the data names, or an error if the path is not allowed."""
+    """Return the image at a path in the data, or an error if the path is not allowed."""
     try:
         files = folder.relative_paths(path, referrer)
     except DataError as fault:

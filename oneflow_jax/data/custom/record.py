@@ -1,4 +1,4 @@
-"""Layouts of one record (a JSON object or a row of a table): which fields are its text and images.
+"""Layouts of a record, a JSON object or a row of a table: which fields are text and images.
 
 {"document": [{"text": "a cat"}, {"image": "cat.png"}]}                                  ours
 {"text_list": [...], "image_info": [{"image_name": ..., "matched_text_index": ...}]}     MMC4
@@ -19,7 +19,10 @@ TEXT_FIELDS = (
     *(("sentences",), ("description",), ("prompt",), ("title",), ("alt_text",), ("alt",)),
     *(("question", "answer"), ("question", "answers"), ("question",)),
 )
-"""Names of text fields. The first one with a value is used; those in one tuple belong together."""
+"""Names of text fields. The first field with a value is used.
+
+The fields in one tuple belong together.
+"""
 
 _KNOWN_TEXT = {name for group in TEXT_FIELDS for name in group}
 
@@ -46,13 +49,14 @@ _NOT_TEXT = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Parts of a record, and what was used of it.
+    """Parts of a record, and the names of its used and unused fields.
 
     Attributes:
         parts: ("text", value) and ("image", value), in reading order.
         used: names of the fields that the parts come from.
-        unused: names of the other fields; "document[].alt" is a field of an element of a list.
-        notes: choices between fields, as sentences.
+        unused: names of the other fields. "document[].alt" is the field "alt" of the elements of
+            the list "document".
+        notes: sentences on choices between fields.
     """
 
     parts: tuple[chat.Part, ...] = ()
@@ -67,16 +71,16 @@ def parse(
     *,
     is_row: bool = False,
 ) -> Record:
-    """Return the parts of a record, in reading order.
+    """Parse a record, and return its parts in reading order.
 
     Args:
         data: a mapping of fields, or a list of parts.
         columns: fields to use, in reading order; () for a choice by their names.
-        is_row: whether the record is a row of a table with typed columns: then images come first,
-            and without a known name all text columns are used.
+        is_row: whether the record is a row of a table with typed columns. In such a record images
+            come first, and if no column has a known name, all text columns are used.
 
     Raises:
-        KeyError: no field is known as text or image.
+        KeyError: no field is recognized as text or image.
         AttributeError, TypeError, ValueError: the layout is malformed.
     """
     if not isinstance(data, Mapping):
@@ -88,18 +92,18 @@ def parse(
 
 
 def is_image_name(key: str) -> bool:
-    """Return whether a field is an image by its name alone."""
+    """Return whether the name of a field marks it as an image."""
     name = _fold(key)
     return name in (*IMAGE_FIELDS, *FILE_FIELDS) or _AFFIXED_IMAGE.fullmatch(name) is not None
 
 
 def is_text_name(key: str) -> bool:
-    """Return whether a field is text by its name alone."""
+    """Return whether the name of a field marks it as text."""
     return _fold(key) in _KNOWN_TEXT or "caption" in _fold(key)
 
 
 def is_known_name(key: str) -> bool:
-    """Return whether a field is an image or text by its name alone."""
+    """Return whether the name of a field marks it as an image or text."""
     return is_image_name(key) or is_text_name(key)
 
 
@@ -107,11 +111,13 @@ def _select(
     data: Mapping[str, Any], columns: Sequence[str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     keys = {_fold(key): key for key in data}
-    found = {keys[_fold(name)]: data[keys[_fold(name)]] for name in columns if _fold(name) in keys}
-    if not found:
+    selected = {
+        keys[_fold(name)]: data[keys[_fold(name)]] for name in columns if _fold(name) in keys
+    }
+    if not selected:
         raise KeyError(f"none of source.columns={tuple(columns)}")
     missing = [name for name in columns if _fold(name) not in keys]
-    return found, tuple(f"source.columns: {name!r} is missing" for name in missing)
+    return selected, tuple(f"source.columns: {name!r} is missing" for name in missing)
 
 
 def _parse_layout(data: Mapping[str, Any], *, is_row: bool, is_ordered: bool) -> Record:
@@ -147,7 +153,7 @@ def _parse_layout(data: Mapping[str, Any], *, is_row: bool, is_ordered: bool) ->
 
 
 def _parse_items(prefix: str, items: Any) -> Record:  # noqa: ANN401 - any JSON value
-    """Parse a list of texts and of mappings that each have a text, an image or both."""
+    """Parse a list whose items are texts, or mappings with a text, an image or both."""
     if isinstance(items, Mapping):
         items = [items]
     if not isinstance(items, list):
@@ -175,7 +181,11 @@ def _parse_items(prefix: str, items: Any) -> Record:  # noqa: ANN401 - any JSON 
 
 
 def _parse_fields(data: Mapping[str, Any], *, is_row: bool, is_ordered: bool) -> Record:
-    """Parse fields by their names: the first text field with a value, and the image fields."""
+    """Parse a record by the names of its fields.
+
+    The parts are the image fields and the first text field with a value, or all fields if
+    `is_ordered`.
+    """
     if not data:
         return Record()
     notes: tuple[str, ...] = ()
@@ -225,7 +235,7 @@ def _choose_images(data: Mapping[str, Any]) -> list[str]:
 
 
 def _choose_texts(data: Mapping[str, Any], *, all_texts: bool) -> tuple[list[str], tuple[str, ...]]:
-    """Return the fields to use as text, and a note on the choice if there was one."""
+    """Return the fields to use as text, and a note if several fields were possible."""
     keys = {_fold(key): key for key in reversed(data)}
     groups = [[keys[name] for name in group] for group in TEXT_FIELDS if keys.keys() >= set(group)]
     groups += [[key] for key in data if "caption" in _fold(key) and [key] not in groups]
@@ -244,7 +254,7 @@ def _choose_texts(data: Mapping[str, Any], *, all_texts: bool) -> tuple[list[str
 
 
 def _parse_mmc4(texts: list[Any], images: list[Any]) -> tuple[list[chat.Part], list[str]]:
-    """Parse the MMC4 layout, with each image before the sentence that it was matched with."""
+    """Parse the MMC4 layout. Each image comes before the sentence that it is matched with."""
     before: dict[int, list[Any]] = {}
     unused: dict[str, None] = {}
     for image in images:
@@ -263,7 +273,7 @@ def _parse_mmc4(texts: list[Any], images: list[Any]) -> tuple[list[chat.Part], l
 
 
 def _interleave(texts: list[Any], images: list[Any]) -> list[chat.Part]:
-    """Parse the OBELICS layout: two lists of equal length with None where the other has a part."""
+    """Parse the OBELICS layout: two lists of equal length; at each index, one of them has None."""
     parts: list[chat.Part] = []
     for text, image in zip(texts, images, strict=True):
         parts += [] if image is None else [("image", image)]
@@ -291,7 +301,7 @@ def _names_image(value: object) -> bool:
 
 
 def _is_image_field(key: str, value: object) -> bool:
-    """Return whether a field that the user chose holds images."""
+    """Return whether a field in `source.columns` holds images."""
     if _fold(key) in IMAGE_FIELDS or _is_image_object(value):
         return True
     return _fold(key) not in _KNOWN_TEXT and _names_image(value)
@@ -304,7 +314,7 @@ def _is_text(value: object) -> bool:
 
 
 def _unwrap_text(value: object) -> object:
-    """Return the text of {"raw": ...} and the like, which lists of captions consist of."""
+    """Return the text of an element of a list of captions, such as {"raw": "a cat"}."""
     if isinstance(value, Mapping):
         return next((value[key] for key in ("raw", "text", "caption") if key in value), value)
     return value

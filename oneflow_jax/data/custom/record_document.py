@@ -1,4 +1,4 @@
-"""Conversion of a record, from any format that has records, to a document."""
+"""Conversion of a record of any format to a document."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,17 +16,19 @@ def make_document(
     *,
     is_row: bool = False,
 ) -> RawDocument:
-    """Return the document of a record; its error is "unknown layout" if there is no text or image.
+    """Convert a record to a document.
+
+    If the record has neither text nor an image, the error of the document is "unknown layout".
 
     Args:
-        location: description of where the record comes from, for messages.
+        location: where the record comes from, for messages.
         data: the record.
         locate: function that returns the image at a path.
         columns: fields to use, in reading order; () for a choice by their names.
         is_row: whether the record is a row of a table with typed columns.
     """
     try:
-        found = record.parse(data, columns, is_row=is_row)
+        parsed = record.parse(data, columns, is_row=is_row)
     except (AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         return RawDocument(location, error=DataError("unknown layout", reason))
@@ -34,6 +36,6 @@ def make_document(
         value
         if kind == "text" or isinstance(value, DataError)
         else image_value.to_raw_image(value, locate)
-        for kind, value in found.parts
+        for kind, value in parsed.parts
     )
-    return RawDocument(location, parts, None, found.used, found.unused, found.notes)
+    return RawDocument(location, parts, None, parsed.used, parsed.unused, parsed.notes)

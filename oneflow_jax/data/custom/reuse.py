@@ -1,4 +1,4 @@
-"""Units of earlier preparations whose files have not changed are taken over, not made again."""
+"""Reuse of units that an earlier preparation completed and whose source files have not changed."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _Donor = tuple[Manifest, int, Mapping[str, FileRecord]]
 
 
 def is_current(prepared: PreparedData, units: Sequence[WorkUnit], files: SourceFiles) -> bool:
-    """Return whether prepared data is whole, and was made from these units of this content."""
+    """Return whether prepared data is complete and was made from these units and files."""
     return (
         tuple(units) == prepared.plan.units
         and all(
@@ -28,16 +28,16 @@ def is_current(prepared: PreparedData, units: Sequence[WorkUnit], files: SourceF
 
 
 def refresh_records(prepared: PreparedData, files: SourceFiles) -> None:
-    """Note the new times of files that were touched, so that they are not hashed each time."""
+    """Store the new times of files that were touched. Otherwise they would be hashed each time."""
     if any(files.stat(name) != record.stat for name, record in prepared.records.items()):
-        with contextlib.suppress(OSError):  # Data that others prepared may be read-only.
+        with contextlib.suppress(OSError):  # Data that another user prepared may be read-only.
             fingerprint.save(prepared.folder, prepared.fingerprint, files.record(prepared.records))
 
 
 def stage(
     entry: SourceEntry, plan: Manifest, donors: Sequence[PreparedData], files: SourceFiles
 ) -> None:
-    """Make the folder of a preparation, with all units that earlier ones have done already."""
+    """Create the folder of a preparation, with the reusable units of earlier preparations."""
     available = _list_units(entry, plan, donors)
     new = entry.staging.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
@@ -55,15 +55,15 @@ def stage(
 def _list_units(
     entry: SourceEntry, plan: Manifest, donors: Sequence[PreparedData]
 ) -> dict[WorkUnit, list[_Donor]]:
-    found: dict[WorkUnit, list[_Donor]] = {}
+    donors_by_unit: dict[WorkUnit, list[_Donor]] = {}
     sources = [(donor.plan, donor.records) for donor in donors]
     before = manifest.load(entry.staging)
     if before is not None and before.settings == plan.settings:
         sources.insert(0, (before, {}))
     for donor, records in sources:
         for number, unit in enumerate(donor.units):
-            found.setdefault(unit, []).append((donor, number, records))
-    return found
+            donors_by_unit.setdefault(unit, []).append((donor, number, records))
+    return donors_by_unit
 
 
 def _take_over(donor: _Donor, draft: Manifest, number: int, files: SourceFiles) -> bool:

@@ -1,4 +1,4 @@
-"""Access to the user's files, restricted to the given folder."""
+"""Access to the user's files, restricted to the folder in `source.path`."""
 
 import contextlib
 import contextvars
@@ -14,13 +14,16 @@ from typing import BinaryIO
 from oneflow_jax.data.custom.errors import DataError
 
 FileStat = tuple[int, int, int, int]
-"""Size, modification and status change times in ns, and inode of a file. Any write changes them."""
+"""Size in bytes, modification time and status change time in ns, and inode of a file.
+
+Any write to the file changes at least one of them.
+"""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
 _CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
 
 LINK_OUT = "link that leads out of the folder"
-"""Why a file is not read that is a link to a file elsewhere."""
+"""Reason for not reading a link whose target is outside the folder."""
 
 _READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.ContextVar(
     "reads", default=None
@@ -29,11 +32,14 @@ _READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.
 
 @contextlib.contextmanager
 def record_reads() -> Iterator[dict[str, FileStat | None]]:
-    """Collect the relative paths that folders resolve in a `with` block, as in `stat` then."""
-    found: dict[str, FileStat | None] = {}
-    token = _READS.set(found)
+    """Collect the relative paths that folders resolve in a `with` block.
+
+    The values are the results of `SandboxedFolder.stat` at that time.
+    """
+    reads: dict[str, FileStat | None] = {}
+    token = _READS.set(reads)
     try:
-        yield found
+        yield reads
     finally:
         _READS.reset(token)
 
@@ -44,7 +50,7 @@ class SandboxedFolder:
 
     Attributes:
         root: absolute path, with links resolved.
-        link_targets: files and folders outside of `root` that links in it may lead to.
+        link_targets: files and folders outside of `root` to which links in `root` may lead.
     """
 
     root: pathlib.Path
@@ -54,7 +60,7 @@ class SandboxedFolder:
     def from_path(
         cls, path: str | os.PathLike[str], link_targets: Sequence[pathlib.Path] = ()
     ) -> "SandboxedFolder":
-        """Return the folder at a path, which may be a link.
+        """Return the folder at a path. The path itself may be a link.
 
         In a snapshot of a Hugging Face cache, links may lead to the blobs of the same repository.
         """
@@ -72,9 +78,9 @@ class SandboxedFolder:
         )
 
     def walk(self) -> Iterator[tuple[str, str]]:
-        """Yield the relative path of each file, and "" or why it is not read.
+        """Yield the relative path of each file, and the reason for not reading it, or "".
 
-        A hidden folder, or a link to a folder, is one entry.
+        A hidden folder is one entry, and so is a link to a folder.
         """
         for folder, folders, names in os.walk(self.root, followlinks=False):
             base = os.path.relpath(folder, self.root)
@@ -86,7 +92,7 @@ class SandboxedFolder:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
     def _find_obstacle(self, path: str) -> str:
-        """Return why the file is not read, or ""."""
+        """Return the reason for not reading the file, or ""."""
         is_link = os.path.islink(self.root / path)
         try:
             mode = os.stat(self.resolve(path)).st_mode
@@ -112,19 +118,19 @@ class SandboxedFolder:
             DataError: the path is not allowed (see `resolve`).
         """
         real = self.resolve(path, referrer)
-        found = os.path.normpath(os.path.join(os.path.dirname(referrer), str(path)))
-        return tuple(dict.fromkeys((found, os.path.relpath(real, self.root))))
+        unresolved = os.path.normpath(os.path.join(os.path.dirname(referrer), str(path)))
+        return tuple(dict.fromkeys((unresolved, os.path.relpath(real, self.root))))
 
     def resolve(self, path: object, referrer: str = "") -> str:
         """Return the absolute path, with links resolved, of a relative path in the data.
 
         Args:
-            path: path as given in the data, relative to the folder of `referrer`.
-            referrer: relative path of the file that contains it; "" for the root.
+            path: path in the data, relative to the folder of `referrer`.
+            referrer: relative path of the file that contains `path`; "" for the root.
 
         Raises:
-            DataError: the value is not a path, is a URL, or leads out of the folder, other than by
-                a link to one of `link_targets`.
+            DataError: the value is not a path, is a URL, or leads out of the folder. Links to one
+                of `link_targets` are allowed.
         """
         if not isinstance(path, str) or not path.strip() or "\0" in path:
             raise DataError("bad path", repr(path)[:80])
@@ -147,7 +153,7 @@ class SandboxedFolder:
         raise DataError("outside the folder", f"{path[:80]}: a link that leads out of it")
 
     def stat(self, path: str) -> FileStat | None:
-        """Return what changes whenever a file changes; None if there is no such file in here."""
+        """Return the size, times and inode of a file; None if the folder has no such file."""
         with contextlib.suppress(DataError):
             return _stat(self.resolve(path))
         return None
@@ -168,8 +174,8 @@ class SandboxedFolder:
         """
         real = self.resolve(path, referrer)
         try:
-            # O_NONBLOCK: do not wait for a pipe without a writer. O_NOFOLLOW: after the path was
-            # resolved, the file may have been replaced by a link.
+            # O_NONBLOCK: do not wait for a pipe without a writer. O_NOFOLLOW: a link may have
+            # replaced the file after its path was resolved.
             number = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(_os_error_reason(error), str(path)[:80]) from error
@@ -196,7 +202,7 @@ class SandboxedFolder:
 
 
 def _find_blobs(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield the folder of blobs if `root` is in a snapshot of a Hugging Face cache.
+    """Yield the repository's folder of blobs if `root` is in a snapshot of a Hugging Face cache.
 
     The files of `datasets--NAME/snapshots/REVISION` are links to `datasets--NAME/blobs`.
     """
@@ -209,12 +215,12 @@ def _find_blobs(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _stat(real: str) -> FileStat | None:
     try:
-        found = os.stat(real)
+        status = os.stat(real)
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _os_error_reason(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Preparation of one unit of custom data: read, clean, and write its documents."""
+"""Preparation of one work unit of custom data: read, clean and write its documents."""
 
 import hashlib
 import itertools
@@ -34,11 +34,11 @@ def write_shard(
     Args:
         manifest: manifest of the data.
         number: number of the unit.
-        skip: reason to drop a document, by its index in the unit, for documents that crashed an
-            earlier process.
-        stop: index and reason of a document that crashed an earlier process while it was read;
-            the unit ends before it. The index is -1 if there is none.
-        report: callback before each document, so that the parent process knows which document
+        skip: documents that crashed an earlier process and are dropped: the reason, by the index of
+            the document in the unit.
+        stop: index of the document that crashed an earlier process during reading, and the reason.
+            The unit ends before this document. The index is -1 without such a document.
+        report: callback before each document. With it, the parent process knows which document
             caused a crash.
     """
     drafts = {split: _temp_path(manifest.shard_path(split, number)) for split in SPLITS}
@@ -73,7 +73,7 @@ def _read_documents(
     stop: tuple[int, str],
     report: ReportProgress,
 ) -> Iterator[RawDocument]:
-    """Yield the documents of a unit; an exception of the reader becomes an unusable document."""
+    """Yield the documents of a unit. A document with an error replaces an exception."""
     unit = manifest.units[number]
     reading = iter(formats.get_reader(manifest.settings.format).read(manifest.settings, unit))
     for place in itertools.count():
@@ -87,9 +87,9 @@ def _read_documents(
             raw = next(reading, None)
         except DataError as fault:
             raw, reading = RawDocument(str(unit), error=fault), iter(())
-        except Exception as error:  # Raised by a library on malicious bytes.
-            found = DataError("unexpected error", f"{type(error).__name__}: {error}")
-            raw, reading = RawDocument(str(unit), error=found), iter(())
+        except Exception as error:  # Libraries raise any type of exception on malicious bytes.
+            unexpected = DataError("unexpected error", f"{type(error).__name__}: {error}")
+            raw, reading = RawDocument(str(unit), error=unexpected), iter(())
         if raw is None:
             return
         report("making", place)
@@ -97,7 +97,7 @@ def _read_documents(
 
 
 def clean_document(raw: RawDocument, settings: Settings, stats: DatasetStats) -> Document | None:
-    """Clean a document and return it, or None if nothing usable is left."""
+    """Clean the parts of a document; return None if no usable part is left."""
     if raw.error is not None:
         stats.add_dropped(raw.error, raw.location)
         return None
@@ -126,17 +126,17 @@ def _clean_part(
         pixels, repairs = image_decode.decode_image(
             part.load(), part.name, settings.pixels, settings.max_megapixels
         )
-        made: Part = Image(pixels)
+        cleaned: Part = Image(pixels)
     else:
         text, repairs = text_clean.clean_text(part)
-        made = Text(text)
+        cleaned = Text(text)
     for repair in sorted(repairs):
         stats.add_repair(repair, location)
-    return made
+    return cleaned
 
 
 def assign_split(document: Document, heldout_fraction: float) -> str:
-    """Return the split of a document. It depends on content alone: duplicates share a split."""
+    """Return the split of a document. The split depends only on content, so duplicates share it."""
     digest = hashlib.blake2b(digest_size=16)
     for part in document.parts:
         content = part.text.encode() if isinstance(part, Text) else _content_bytes(part.pixels)
@@ -150,7 +150,7 @@ def _content_bytes(pixels: np.ndarray) -> bytes:
 
 
 def _split_document(document: Document, location: str, stats: DatasetStats) -> Iterator[Document]:
-    """Yield the document, in several sections if its text is too long."""
+    """Yield the document, divided into several sections if its text is too long."""
     held: list[Part] = []
     size = count = 0
     for part in document.parts:

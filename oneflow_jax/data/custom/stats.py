@@ -29,22 +29,23 @@ class DatasetStats:
     """Counts of one or several units.
 
     Attributes:
-        documents: number of documents kept, by split.
-        words: number of words kept, separated by whitespace.
-        `pictures`: number of images kept.
-        seen: number of documents read, kept or dropped.
+        documents: number of documents stored, by split.
+        words: number of whitespace-separated words stored.
+        `pictures`: number of images stored.
+        seen: number of documents read, both stored and dropped.
         dropped: number of documents dropped, by reason.
         lost: number of images and texts dropped from documents, by reason.
-        repaired: number of images and texts repaired, by repair.
+        repaired: number of images and texts repaired, by kind of repair.
         places: locations of the first occurrences, by reason.
-        lengths: number of documents by length: key n counts those of 2^(n-1) to 2^n - 1 words.
+        lengths: number of documents by length. Key n counts documents of 2^(n-1) to 2^n - 1 words.
         shown: number of documents by their number of images.
-        contents: number of documents with "text and image", "only text" or "only images".
-        used: number of documents read by each field or column that was used.
-        unused: number of documents read by each field or column that was not used.
-        notes: number of documents read by each choice between fields.
-        unused_files: number of files that were not read, by extension or reason.
-        opened: files that documents refer to. Only the statistics of a unit have them.
+        contents: number of documents by content: "text and image", "only text" or "only images".
+        used: number of documents in which a field or column was used, by its name.
+        unused: number of documents in which a field or column was not used, by its name.
+        notes: number of documents in which the reader chose between fields, by the choice.
+        unused_files: number of files that were not read, by extension or by reason.
+        opened: files that documents refer to. Only the statistics of a single unit have this field
+            filled.
     """
 
     documents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
@@ -65,7 +66,7 @@ class DatasetStats:
     opened: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
 
     def add_read(self, raw: RawDocument) -> None:
-        """Count a document that was read, and the fields that it comes from."""
+        """Count a document that was read, and its used and unused fields."""
         self.seen += 1
         for counter, names in (
             (self.used, raw.used),
@@ -111,7 +112,7 @@ class DatasetStats:
         self._add_example(repair, location)
 
     def merge(self, other: "DatasetStats") -> None:
-        """Add the counts of another instance, which follows this one in order."""
+        """Add the counts of `other`, whose documents come after the documents of this instance."""
         for field in dataclasses.fields(self):
             value = getattr(other, field.name)
             if field.name in ("used", "unused", "notes"):
@@ -125,11 +126,11 @@ class DatasetStats:
                         self._add_example(reason, place)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts as values for JSON; equal counts give equal output."""
-        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Return the counts as values for JSON. Equal counts give equal output."""
+        counts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: dict(sorted(value.items())) if isinstance(value, dict) else value
-            for name, value in found.items()
+            for name, value in counts.items()
         }
 
     @classmethod
@@ -150,10 +151,10 @@ class DatasetStats:
 
 
 def _printable(name: str) -> str:
-    """Return the name with bytes that are not UTF-8 escaped; file names may have some."""
+    """Return the name of a file with escapes for bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _add_capped(counter: collections.Counter[str], name: str, count: int = 1) -> None:
-    """Count a name; after `MAX_NAMES` names, count the others together."""
+    """Count a name. After `MAX_NAMES` different names, all further names share one count."""
     counter[name if name in counter or len(counter) < MAX_NAMES else OTHER_NAMES] += count

@@ -1,9 +1,9 @@
 """The folder of all prepared custom data: `<data.dir>/own`.
 
-own/<name>_<fingerprint>/      prepared data; never changed once it is complete
-own/<name>_<mark>.partial/     a preparation in progress; the mark names the path and the settings
-own/<name>_<mark>.json         the prepared data that this path and these settings had last
-own/<name>_<mark>.lock         held while data is prepared
+own/<name>_<fingerprint>/      prepared data; never changes after it is complete
+own/<name>_<mark>.partial/     a preparation in progress; the mark is a hash of path and settings
+own/<name>_<mark>.json         name of the prepared data that path and settings had last
+own/<name>_<mark>.lock         a process holds this lock while it prepares the data
 """
 
 import contextlib
@@ -26,7 +26,7 @@ MAX_NAME_LENGTH = 50
 
 @dataclasses.dataclass(frozen=True)
 class PreparedData:
-    """Prepared data, its fingerprint, and the files that it was made from."""
+    """Prepared data: its plan, its fingerprint, and the records of its source files."""
 
     plan: Manifest
     fingerprint: str
@@ -39,9 +39,9 @@ class PreparedData:
 
 
 def open_prepared(folder: pathlib.Path) -> PreparedData | None:
-    """Open prepared data; return None if it was not completed, or is of an earlier version.
+    """Open prepared data; return None if it is incomplete or of an earlier version.
 
-    Shards that were damaged later are found by `Manifest.is_complete`.
+    This function does not look for shards that were damaged later: see `Manifest.is_complete`.
     """
     plan, files = manifest.load(folder), fingerprint.load(folder)
     if plan is None or files is None or not (folder / manifest.COMPLETE_FILE).exists():
@@ -51,7 +51,7 @@ def open_prepared(folder: pathlib.Path) -> PreparedData | None:
 
 @dataclasses.dataclass(frozen=True)
 class SourceEntry:
-    """What one path with one group of settings has in the folder of prepared data.
+    """Files of one source, a path with its settings, in the folder of prepared data.
 
     Attributes:
         root: folder of all prepared data.
@@ -68,7 +68,7 @@ class SourceEntry:
 
     @property
     def pointer(self) -> pathlib.Path:
-        """File that names the prepared data that the source had last."""
+        """JSON file with the name of the prepared data that the source had last."""
         return self.root / f"{self._name}.json"
 
     @property
@@ -84,19 +84,19 @@ class SourceEntry:
         return self.root / f"{self._stem}_{fingerprint[:16]}"
 
     def load_last(self) -> PreparedData | None:
-        """Open the prepared data that the source had last, if it is still there."""
+        """Open the prepared data that the source had last; return None if it no longer exists."""
         name = read_pointer(self.pointer).get("folder")
         return open_prepared(self.root / name) if name else None
 
     def remember(self, prepared: PreparedData) -> None:
-        """Note that the source has this prepared data now."""
+        """Store that `prepared` is now the prepared data of the source."""
         values = {"path": self.settings.path, "folder": prepared.folder.name}
         if read_pointer(self.pointer) != values:
-            with contextlib.suppress(OSError):  # Data that others prepared may be read-only.
+            with contextlib.suppress(OSError):  # Data that another user prepared may be read-only.
                 manifest.write_json(self.pointer, values)
 
     def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
-        """Yield all prepared data with these settings, of any path; that of this source first."""
+        """Yield the prepared data of all sources with these settings, first that of this source."""
         last = read_pointer(self.pointer).get("folder")
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
         for folder in sorted(folders, key=lambda folder: folder.name != last):
@@ -111,7 +111,7 @@ class SourceEntry:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[int]:
-        """Lock the source. Processes that inherit the descriptor keep the lock until they end."""
+        """Lock the source. Processes that inherit the descriptor hold the lock until they end."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / f"{self._name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -119,7 +119,7 @@ class SourceEntry:
 
 
 def read_pointer(path: pathlib.Path) -> dict[str, Any]:
-    """Read a file that names prepared data; return {} if it is missing or damaged."""
+    """Read the JSON file at a path; return {} if it is missing or damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -127,20 +127,20 @@ def read_pointer(path: pathlib.Path) -> dict[str, Any]:
 
 
 def list_outdated(root: pathlib.Path, path: str | None = None) -> list[pathlib.Path]:
-    """List prepared data of earlier versions: of the source at `path`, or all of it."""
-    found = []
+    """List the folders of data that an earlier version prepared, from `path` or from any source."""
+    outdated = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         values = read_pointer(folder / manifest.MANIFEST_FILE)
         if not values or values.get("version") == manifest.VERSION:
             continue
         was = pathlib.Path(values["settings"]["path"]).expanduser().resolve()
         if path is None or str(was) == path:
-            found.append(folder)
-    return found
+            outdated.append(folder)
+    return outdated
 
 
 def lock_in_use(folder: pathlib.Path) -> BinaryIO:
-    """Keep prepared data from being deleted by `--mode=clean` until the file is closed."""
+    """Lock prepared data: `--mode=clean` does not delete it until the returned file is closed."""
     file = (folder / manifest.FILES_FILE).open("rb")
     with contextlib.suppress(OSError):  # Not all file systems have locks.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -148,12 +148,12 @@ def lock_in_use(folder: pathlib.Path) -> BinaryIO:
 
 
 def is_in_use(folder: pathlib.Path) -> bool:
-    """Return whether a process uses prepared data."""
+    """Return whether a process holds the lock of `lock_in_use`."""
     return _is_locked(folder / manifest.FILES_FILE)
 
 
 def is_in_progress(staging: pathlib.Path) -> bool:
-    """Return whether a process prepares data in this folder."""
+    """Return whether a process is preparing data in this folder."""
     return _is_locked(staging.with_suffix(".lock"))
 
 
@@ -163,7 +163,7 @@ def _is_locked(path: pathlib.Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # There is no such file.
+    except OSError:  # The file does not exist.
         return False
     return False
 

@@ -1,8 +1,9 @@
-"""Cleaning of text from any source, so that it can be tokenized.
+"""Cleaning of text from any source before tokenization.
 
-What is not named here stays as it is, letter for letter: superscripts, fractions, ligatures,
-full-width forms, accents in either Unicode form, joiners and selectors of emoji. Runs of white
-space, with tabs, line ends and non-breaking spaces, become one space, and none is left at the ends.
+Each run of white space, including tabs, line ends and non-breaking spaces, becomes one space. White
+space at both ends is removed. All other characters that are not in `REPAIRS` are preserved:
+superscripts, fractions, ligatures, full-width forms, accents in either Unicode form, and joiners
+and selectors of emoji.
 """
 
 import itertools
@@ -33,7 +34,7 @@ _REPLACEMENT_CHARACTER = "\ufffd"
 
 
 def clean_text(text: object) -> tuple[str, set[str]]:
-    """Return the text with single spaces, and the repairs that were made (keys of `REPAIRS`).
+    """Clean a text; return it with the set of its repairs (keys of `REPAIRS`).
 
     Raises:
         DataError: the value is not a string, or the text has no visible characters.
@@ -56,7 +57,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
 
 
 def split_long_text(text: str) -> Iterator[str]:
-    """Yield the text in sections of limited length, split between words where possible."""
+    """Split a text into sections of limited length, between words where possible."""
     short = itertools.chain.from_iterable(
         (word[at : at + SECTION_CHARACTERS] for at in range(0, len(word), SECTION_CHARACTERS))
         for word in text.split(" ")

@@ -1,7 +1,7 @@
-"""Reader of TFDS data sets that are already prepared, by name or by folder.
+"""Reader of TFDS data sets that TFDS has already prepared, given by name or by folder.
 
-Features are read in the order of `source.columns`. If that is empty, images come first, then texts
-and class names.
+Features are read in the order of `source.columns`. If `source.columns` is empty, images come first,
+then texts and class names.
 """
 
 import io
@@ -68,7 +68,7 @@ def locate(settings: Settings) -> str:
     """Return the folder of the data set.
 
     Raises:
-        UserError: there is no such data set.
+        UserError: the data set does not exist.
     """
     return str(_open_builder(settings).data_dir)
 
@@ -122,7 +122,7 @@ def _to_parts(feature: Any, value: Any) -> Iterator[str | bytes | RawImage]:  # 
     elif isinstance(feature, tfds.features.Image):
         yield RawImage("", lambda: _to_png(value))
     elif isinstance(feature, tfds.features.ClassLabel):
-        if value >= 0:  # -1 is an unknown class
+        if value >= 0:  # -1 marks an unknown class
             yield feature.int2str(int(value)).replace("_", " ")
     else:
         yield value

@@ -1,4 +1,4 @@
-"""Count of the files in the user's folder that were neither read nor referred to."""
+"""Counting of the files in the user's folder that were neither read nor referred to."""
 
 import fnmatch
 import pathlib
@@ -12,10 +12,11 @@ EXCLUDED = "excluded by source.glob"
 
 
 def count_unused(manifest: Manifest, stats: DatasetStats) -> None:
-    """Count the unused files in `stats` by kind, and forget which files were used.
+    """Add the number of unused files of each kind to `stats`, and clear its list of used files.
 
-    The kind is the extension, or the obstacle to reading the file. A single file, or a data set of
-    TFDS, has no other files.
+    The kind is the extension of the file, the reason why it cannot be read, or `EXCLUDED` if the
+    name does not match `source.glob`. Nothing is counted if the source is a single file or a TFDS
+    data set.
     """
     settings = manifest.settings
     used = {name for unit in manifest.units for name in unit.files} | stats.opened.keys()

@@ -64,7 +64,11 @@ class WebPagesReader:
                 yield RawDocument(name, tuple(_to_parts(folder, name)))
             except DataError as fault:
                 yield RawDocument(name, error=fault)
-            except (AssertionError, ValueError, RecursionError) as error:  # Raised by the parsers.
+            except (
+                AssertionError,
+                ValueError,
+                RecursionError,
+            ) as error:  # The parsers raise these.
                 message = f"{type(error).__name__}: {error}"
                 yield RawDocument(name, error=DataError("unreadable file", message))
 
@@ -82,9 +86,9 @@ def _to_parts(folder: SandboxedFolder, name: str) -> Iterator[object]:
 
 
 def decode_page(data: bytes) -> str:
-    """Decode a page by its byte order mark, by its declared encoding, or as UTF-8.
+    """Decode a page: by its byte order mark, or else its declared encoding, or else as UTF-8.
 
-    Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` finds and counts.
+    Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
     """
     for mark, name in _BOM_ENCODINGS.items():
         if data.startswith(mark):

@@ -1,6 +1,6 @@
-"""Reader of WebDataset tar files: adjacent files with one key form a document.
+"""Reader of WebDataset tar files: adjacent members with the same key form a document.
 
-Nothing is unpacked to disk. The layouts of a group of files are described in `pairs`.
+The reader unpacks nothing to disk. The module `pairs` describes the layouts of a group of files.
 """
 
 import collections
@@ -21,7 +21,7 @@ _BLOCK_BYTES = 512
 
 
 class _SafeTarInfo(tarfile.TarInfo):
-    """Rejects negative sizes, which make tarfile loop forever (CVE-2025-8194)."""
+    """Header that rejects negative sizes, with which tarfile loops forever (CVE-2025-8194)."""
 
     def _block(self, count: int) -> int:
         if count < 0:
@@ -40,7 +40,7 @@ class WebDatasetReader:
         return [WorkUnit((name,)) for name in files]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """Yield one document per group of members; members that cannot be read become errors."""
+        """Yield one document per group of members. An error replaces an unreadable member."""
         (name,) = unit.files
         with settings.folder.open(name) as file:
             try:
@@ -55,7 +55,7 @@ class WebDatasetReader:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """Split a file name at its first dot into the key and the suffix."""
+    """Split a path at the first dot of its file name into the key and the suffix."""
     folder, base = posixpath.split(name)
     stem, dot, ending = base.partition(".")
     return posixpath.join(folder, stem), (dot + ending).lower()
@@ -64,7 +64,11 @@ def split_key(name: str) -> tuple[str, str]:
 def _make_documents(
     name: str, group: "Sequence[tuple[str, MemberLoader | DataError]]", settings: Settings
 ) -> Iterator[RawDocument]:
-    """Yield the document of a group, or several if its names have dots, each with its text."""
+    """Yield the document of a group of members that are equal up to the first dot.
+
+    The names of files may have dots. If `pairs` divides the group into several groups and each has
+    text, yield a document for each of them.
+    """
     loaders = dict(group)
     key = split_key(group[0][0])[0]
     groups = pairs.group_names(list(loaders))
@@ -75,21 +79,21 @@ def _make_documents(
         for path, count in collections.Counter(path for path, _ in group).items()
         for _ in range(count - 1)
     ]
-    for found, sorted_paths in groups.items():
+    for group_key, sorted_paths in groups.items():
         paths = [path for path in loaders if path in sorted_paths]  # In the order of the archive.
         faults += [loader for path in paths if isinstance(loader := loaders[path], DataError)]
         members = [
-            pairs.GroupMember(path, path[len(found) :].lower(), loaders[path])
+            pairs.GroupMember(path, path[len(group_key) :].lower(), loaders[path])
             for path in paths
             if not isinstance(loaders[path], DataError)
         ]
-        raw = pairs.make_document(f"{name}, {found}", members, settings.columns)
+        raw = pairs.make_document(f"{name}, {group_key}", members, settings.columns)
         yield dataclasses.replace(raw, parts=(*raw.parts, *faults))
         faults = []
 
 
 def _iter_members(tar: tarfile.TarFile) -> Iterator[tuple[str, "MemberLoader | DataError"]]:
-    """Yield the name of each member, and its loader or the error that prevents loading."""
+    """Yield the name of each member, and its loader or, if it cannot be loaded, the error."""
     last = -1
     while (member := _next_member(tar)) is not None:
         tar.members = []  # Otherwise tarfile keeps all members in memory.
@@ -123,7 +127,11 @@ class MemberLoader:
         self._tar, self._member = tar, member
 
     def __call__(self) -> bytes:
-        """Read all bytes; raises `DataError`."""
+        """Read all bytes of the member.
+
+        Raises:
+            DataError: the member is too large, or cannot be read.
+        """
         if self._member.size > MAX_FILE_BYTES:
             raise DataError("too large", f"{self._member.size:,} bytes")
         try:
@@ -134,7 +142,11 @@ class MemberLoader:
 
 
 def _check_archive_end(tar: tarfile.TarFile, name: str) -> None:
-    """Check that the archive really ends here: tarfile treats a damaged header as the end."""
+    """Check that the archive really ends here, since tarfile treats a damaged header as the end.
+
+    Raises:
+        DataError: the next block has a header.
+    """
     tar.fileobj.seek(tar.offset)
     block = tar.fileobj.read(_BLOCK_BYTES)
     if block.strip(b"\0"):

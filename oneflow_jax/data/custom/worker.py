@@ -1,7 +1,7 @@
 """Worker process that prepares units: `python -m oneflow_jax.data.custom.worker FOLDER`.
 
-It reads a JSON line for each unit from its standard input, and reports its progress on its standard
-output, so that the parent process knows which document caused a crash.
+The process reads a JSON line for each unit from its standard input. It reports its progress on its
+standard output; from these reports the parent process knows which document caused a crash.
 """
 
 import contextlib
@@ -16,15 +16,16 @@ from typing import TextIO
 from oneflow_jax.data.custom import manifest, shard
 
 MAX_MEMORY_BYTES = 8 * 2**30
-"""Memory limit of the process, in bytes, so that the kernel does not have to kill any process."""
+"""Memory limit of the process, in bytes. Without a limit, the kernel might kill other processes."""
 
 
 def main() -> None:
     """Prepare units until standard input ends."""
     with contextlib.suppress(ValueError, OSError):  # Not all systems support this limit.
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    # Libraries print to standard output, so messages to the parent use a copy of it.
-    said = os.fdopen(os.dup(1), "w", buffering=1)
+    # Libraries print to standard output. Messages to the parent therefore use a copy of it, and
+    # standard output itself becomes standard error.
+    messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     plan = manifest.load(pathlib.Path(sys.argv[1]))
     if plan is None:
@@ -33,17 +34,17 @@ def main() -> None:
         task = json.loads(line)
         number = task["unit"]
         skip = {int(place): reason for place, reason in task["skip"].items()}
-        _send(said, "began", number)
+        _send(messages, "began", number)
         try:
             shard.write_shard(
-                plan, number, skip, tuple(task["stop"]), lambda *what: _send(said, *what)
+                plan, number, skip, tuple(task["stop"]), lambda *what: _send(messages, *what)
             )
-        except OSError as error:  # The reader handles bad files, so this is the disk.
-            _send(said, "full", str(error))
+        except OSError as error:  # The reader handles errors of source files, so this is the disk.
+            _send(messages, "full", str(error))
         except Exception:
-            _send(said, "failed", traceback.format_exc())
+            _send(messages, "failed", traceback.format_exc())
         else:
-            _send(said, "done", number)
+            _send(messages, "done", number)
 
 
 def _send(stream: TextIO, event: str, value: int | str) -> None:

@@ -1,4 +1,4 @@
-"""Pool of processes that prepare units of custom data and may crash or hang on what they read.
+"""Pool of processes that prepare units of custom data. Bad data may crash them or make them hang.
 
 A document that crashes its process twice is dropped and reported. The unit continues with the next
 document.
@@ -21,7 +21,7 @@ from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.errors import UserError
 
 MAX_ATTEMPTS = 2
-"""Number of attempts per document: one crash may be due to a temporary lack of memory."""
+"""Number of attempts per document. A single crash may be due to a temporary lack of memory."""
 
 COMMAND = (sys.executable, "-m", "oneflow_jax.data.custom.worker")
 
@@ -41,7 +41,7 @@ class _Task:
     )
 
     def record_crash(self, stage: tuple[str, int], reason: str) -> None:
-        """Record a crash; skip the document after `MAX_ATTEMPTS` crashes at the same stage."""
+        """Record a crash. After `MAX_ATTEMPTS` crashes at the same stage, skip the document."""
         self.crashes[stage] += 1
         if self.crashes[stage] < MAX_ATTEMPTS:
             return
@@ -55,7 +55,7 @@ class _Task:
 
 
 class _Worker:
-    """One process, which prepares one unit at a time."""
+    """Handle of a process that prepares one unit at a time."""
 
     def __init__(
         self, manifest: Manifest, inherited_fds: Sequence[int], command: Sequence[str]
@@ -102,7 +102,7 @@ class _Worker:
         return [tuple(json.loads(line)) for line in lines]
 
     def has_timed_out(self) -> bool:
-        """Return whether the process has not sent a message for too long."""
+        """Return whether the last message of the process is older than its timeout."""
         allowed = self._manifest.settings.read_timeout + (
             _STARTUP_GRACE_S if self.stage[0] == "start" else 0
         )
@@ -117,7 +117,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Context manager that prepares units in processes; on exit it kills all of them."""
+    """Context manager that prepares units in processes and kills these processes on exit."""
 
     def __init__(
         self,
@@ -130,10 +130,10 @@ class WorkerPool:
 
         Args:
             manifest: manifest of the units.
-            num_workers: number of processes at a time.
-            inherited_fds: file descriptors that every process inherits; a lock is held until the
-                last process has ended.
-            command: command that starts a process; the folder is appended.
+            num_workers: maximum number of processes that run at the same time.
+            inherited_fds: file descriptors that every process inherits. A lock on one of them is
+                held until the last process has ended.
+            command: command that starts a process; the folder of the manifest is appended.
         """
         self._manifest, self._num_workers = manifest, num_workers
         self._inherited_fds, self._command = inherited_fds, command
@@ -171,11 +171,11 @@ class WorkerPool:
         worker.submit(task)
 
     def _handle_messages(self, worker: _Worker, pending: collections.deque[_Task]) -> Iterator[int]:
-        said = worker.poll()
-        if said is None:
+        messages = worker.poll()
+        if messages is None:
             self._retry(worker, "the reader died")
             return
-        for what, value in said:
+        for what, value in messages:
             if what == "done":
                 yield value
                 if not pending:
@@ -193,7 +193,7 @@ class WorkerPool:
                 worker.stage = (what, value)
 
     def _retry(self, worker: _Worker, reason: str) -> None:
-        """Stop the worker and start another one on its unit."""
+        """Stop the worker, and start a new worker on the same unit."""
         task = worker.task
         self._stop_worker(worker)
         task.record_crash(worker.stage, reason)
