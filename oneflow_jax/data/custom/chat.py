@@ -47,7 +47,7 @@ def parse_turns(turns: Sequence[Mapping[str, Any]], images: Sequence[Any]) -> li
         if isinstance(content, str):
             parts += _split_places(content, waiting)
             continue
-        for item in content or ():
+        for item in [content] if isinstance(content, Mapping) else content or ():
             if isinstance(item, str):
                 parts += _split_places(item, waiting)
             elif typed_parts := parse_item(item, waiting):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +35,7 @@ class CsvReader:
         locate = image_value.make_locator(settings, folder, name)
         csv.field_size_limit(MAX_CELL_CHARACTERS)
         with folder.open(name) as file:
-            header, rows = _open_table(file)
+            header, rows = _open_table(file, name)
             if not settings.columns and not any(map(record.is_known_name, header)):
                 message = f"{name}: no column of images or text in {', '.join(header)}"
                 raise DataError("unreadable file", message)
@@ -55,8 +56,15 @@ class CsvReader:
                 raise DataError("unreadable file", message) from error
 
 
-def _open_table(file: Any) -> tuple[list[str], Iterator[list[str]]]:  # noqa: ANN401 - a file
-    """Read the header; return the names of the columns and an iterator over the other rows."""
+def _open_table(
+    file: Any,  # noqa: ANN401 - a file
+    name: str,
+) -> tuple[list[str], Iterator[list[str]]]:
+    """Read the header; return the names of the columns and an iterator over the other rows.
+
+    Raises:
+        DataError: the header is malformed.
+    """
     is_utf_16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
     file.seek(0)
     # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
@@ -68,5 +76,8 @@ def _open_table(file: Any) -> tuple[list[str], Iterator[list[str]]]:  # noqa: AN
     pieces = iter(lambda: text.readline(MAX_CELL_CHARACTERS), "")
     first = next(pieces, "")
     delimiter = max(DELIMITERS, key=first.count)
-    header = next(csv.reader([first], delimiter=delimiter), [])
-    return [cell.strip() for cell in header], csv.reader(pieces, delimiter=delimiter)
+    rows = csv.reader(itertools.chain([first], pieces), delimiter=delimiter)
+    try:
+        return [cell.strip() for cell in next(rows, [])], rows
+    except csv.Error as error:
+        raise DataError("unreadable file", f"{name}, the header: {error}") from error

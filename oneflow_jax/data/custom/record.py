@@ -259,7 +259,7 @@ def _parse_mmc4(texts: list[Any], images: list[Any]) -> tuple[list[chat.Part], l
     unused: dict[str, None] = {}
     for image in images:
         index = image.get("matched_text_index", 0)
-        if not isinstance(index, int):
+        if not isinstance(index, int) or isinstance(index, bool):
             raise TypeError(f"matched_text_index={index!r}")
         field = "image_name" if image.get("image_name") else "raw_url"
         before.setdefault(min(max(index, 0), len(texts)), []).append(image.get(field))

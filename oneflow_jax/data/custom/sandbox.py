@@ -19,7 +19,8 @@ FileStat = tuple[int, int, int, int]
 Any write to the file changes at least one of them.
 """
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
+# Not every name with a colon is a URL: "cat:1.png" is a file.
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|//|(?:about|blob|cid|data|file|javascript|mailto):", re.I)
 _CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
 
 LINK_OUT = "link that leads out of the folder"

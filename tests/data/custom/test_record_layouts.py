@@ -91,6 +91,10 @@ RECORDS = {
         {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
         ["hi", "ho"],
     ),
+    "messages with one part that is not in a list": (
+        {"image": "red.png", "messages": [{"content": {"type": "text", "text": "a cat"}}]},
+        PAIR[0],
+    ),
     "messages with parts": (
         {
             "messages": [
@@ -208,6 +212,14 @@ FOLDERS = {
     ),
     "a README beside pairs": (
         {"README.md": "# A data set", "LICENSE.txt": "x", "a.png": RED, "a.txt": "a cat"},
+        PAIR,
+    ),
+    "CSV, a line end in the header": (
+        {"a.csv": '"image",caption,"a\nnote"\nred.png,a cat,1\n', "red.png": RED},
+        PAIR,
+    ),
+    "a colon in a name": (
+        {"a.jsonl": lines({"image": "cat:1.png", "caption": "a cat"}), "cat:1.png": RED},
         PAIR,
     ),
     "CSV": ({"a.csv": "id,caption,filepath\n1,a cat,i/red.png\n", "i/red.png": RED}, PAIR),
