@@ -113,8 +113,11 @@ def test_an_old_run_with_a_relative_source_goes_on_under_its_absolute_path(tmp_p
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
     (folder / workdir.CONFIG).write_text(own_config("photos").to_json())
     workdir.check_config(folder, path_keys.make_absolute(own_config("photos")))
-    with pytest.raises(UserError, match=r"source\.path"):
-        workdir.check_config(folder, path_keys.make_absolute(own_config("other")))
+    # Whether the files at another path are the same is for source.json to say.
+    workdir.check_config(folder, path_keys.make_absolute(own_config("other")))
+    changed = own_config("photos", source__glob="*.png")
+    with pytest.raises(UserError, match=r"source\.glob"):
+        workdir.check_config(folder, path_keys.make_absolute(changed))
 
 
 @pytest.mark.parametrize("path", ["~/run", "~"])
