@@ -90,8 +90,12 @@ def on_one_device(generator):
 def test_the_seed_and_the_place_matter(generator, eight_documents):
     free = concat_canvases(eight_documents).to_generate
     latents = concat_canvases(eight_documents).latents
-    again = concat_canvases(generate_batches(generator, documents(), plan()))
+    again = concat_canvases(generate_batches(generator, documents(), plan(record=True)))
     np.testing.assert_array_equal(again.latents, latents)
+    # A plan that does not record is another program, which may round differently.
+    unrecorded = concat_canvases(generate_batches(generator, documents(), plan()))
+    np.testing.assert_array_equal(unrecorded.ids, again.ids)
+    np.testing.assert_allclose(unrecorded.latents, latents, atol=1e-6)
     other_seed = concat_canvases(generate_batches(generator, documents(), plan(), seed=1))
     assert not np.allclose(other_seed.latents[free], latents[free])
     same = concat_canvases(generate_batches(generator, [documents()[0]] * 2, plan())).latents
