@@ -156,7 +156,7 @@ def test_texts_that_are_no_json_object(path, text):
 
 def test_a_folder_in_place_of_the_file(path):
     path.mkdir()
-    with pytest.raises(UserError, match=r"config\.json: there is no such file"):
+    with pytest.raises(UserError, match=r"config\.json: the file does not exist"):
         config.read(path.parent)
 
 
