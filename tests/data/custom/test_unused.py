@@ -148,9 +148,8 @@ def test_a_choice_between_texts_is_named(tmp_path, record, text, note):
     assert documents == [["<red>", text]]
     assert list(stats.notes) == ([note] if note else [])
     if note:
-        assert f"In 1 of 1 documents: {note}. Set source.columns" in "".join(
-            notices.list_notices(stats, {})
-        )
+        expected = f"In 1 of 1 documents: {note}. To use other fields, set source.columns."
+        assert expected in notices.list_notices(stats, {})
 
 
 def test_columns_choose_otherwise(tmp_path):
