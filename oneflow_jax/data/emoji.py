@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from oneflow_jax import errors
-from oneflow_jax.data import document, emoji_concepts, records, sentences, splits
+from oneflow_jax.data import document, emoji_concepts, generated, records, sentences, splits
 
 ATTRIBUTION = emoji_concepts.ATTRIBUTION
 CAPTION_TEMPLATES = sentences.CAPTION_TEMPLATES
@@ -68,17 +68,6 @@ class Settings:
         return emoji_concepts.load(self.pixels, self.concepts, self.categories, self.skin_tones)
 
 
-@dataclasses.dataclass
-class Config(tfds.core.BuilderConfig):
-    """TFDS builder configuration that holds the settings."""
-
-    settings: Settings = dataclasses.field(default_factory=Settings)
-
-    def __str__(self) -> str:
-        """Return only the name: TFDS logs this string whenever it opens the data set."""
-        return self.name
-
-
 class Emoji(tfds.core.GeneratorBasedBuilder):
     """Documents composed of emoji and sentences about them.
 
@@ -92,7 +81,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded. Without this line TFDS 4.9.10 would import importlib_resources to look
     # up checksums, and TFDS does not declare this dependency.
     url_infos = None
-    builder_config: Config
+    builder_config: generated.Config
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -144,14 +133,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
     """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
-    chosen = Settings(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in settings.items()
-        }
-    )
-    config = Config(name=chosen.name, settings=chosen)
-    return Emoji(data_dir=data_dir, config=config, file_format="array_record")
+    return generated.make_builder(Emoji, Settings, data_dir, settings)
 
 
 def is_held_out(names: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.resources
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import emoji
@@ -153,6 +153,19 @@ def load(
       UserError: a category is unknown, or fewer than `count` emoji are available.
     """
     entries = list_entries(categories, skin_tones)
+    return tuple(_render(entry, pixels) for entry in choose_entries(entries, count))
+
+
+def choose_entries(entries: Sequence[EmojiEntry], count: int | None) -> list[EmojiEntry]:
+    """Return the first `count` entries for training, and a held-out entry for every nine of them.
+
+    Args:
+      entries: entries in the order of `EmojiEntry.rank`.
+      count: number of entries for training, or None for all entries.
+
+    Raises:
+      UserError: fewer than `count` entries are for training.
+    """
     train = [entry for entry in entries if not entry.held_out]
     held_out = [entry for entry in entries if entry.held_out]
     if count is not None:
@@ -160,7 +173,7 @@ def load(
             raise errors.UserError(f"concepts={count}: give 1 to {len(train)}, or None for all.")
         train = train[:count]
         held_out = held_out[: math.ceil(count / (_NUM_SPLIT_BUCKETS - 1))]
-    return tuple(_render(entry, pixels) for entry in (*train, *held_out))
+    return [*train, *held_out]
 
 
 def list_entries(categories: Collection[str], skin_tones: bool = False) -> list[EmojiEntry]:

@@ -18,6 +18,7 @@ from oneflow_jax import errors
 from oneflow_jax.data import (
     document,
     emoji,
+    generated,
     records,
     sentences,
     splits,
@@ -87,17 +88,6 @@ class Settings:
         )
 
 
-@dataclasses.dataclass
-class Config(tfds.core.BuilderConfig):
-    """TFDS builder configuration that holds the settings."""
-
-    settings: Settings = dataclasses.field(default_factory=Settings)
-
-    def __str__(self) -> str:
-        """Return only the name: TFDS logs this string whenever it opens the data set."""
-        return self.name
-
-
 class EmojiStyles(tfds.core.GeneratorBasedBuilder):
     """Documents about emoji in several styles.
 
@@ -113,7 +103,7 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded. Without this line TFDS 4.9.10 would import importlib_resources to look
     # up checksums, and TFDS does not declare this dependency.
     url_infos = None
-    builder_config: Config
+    builder_config: generated.Config
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -160,14 +150,7 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> EmojiStyles:
     """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
-    chosen = Settings(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in settings.items()
-        }
-    )
-    config = Config(name=chosen.name, settings=chosen)
-    return EmojiStyles(data_dir=data_dir, config=config, file_format="array_record")
+    return generated.make_builder(EmojiStyles, Settings, data_dir, settings)
 
 
 class _Writer:

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
@@ -108,7 +107,7 @@ def load(
             keywords=_select_keywords(entry.name, keywords.get(entry.symbol.rstrip("\ufe0f"), ())),
             pixels=pictures.resize(emoji_concepts.render_svg(svg, pixels), pixels),
         )
-        for entry in _choose(entries, count)
+        for entry in emoji_concepts.choose_entries(entries, count)
         for style, svg in images_by_entry[entry].items()
     )
 
@@ -135,18 +134,6 @@ def group_by_kind(drawings: Sequence[Drawing]) -> list[dict[str, list[Drawing]]]
     for drawing in drawings:
         groups[drawing.category, drawing.kind][drawing.name].append(drawing)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _choose(
-    entries: Sequence[emoji_concepts.EmojiEntry], count: int | None
-) -> list[emoji_concepts.EmojiEntry]:
-    """Return `count` entries for training, and a held-out entry for every nine of them."""
-    train = [entry for entry in entries if not entry.held_out]
-    held_out = [entry for entry in entries if entry.held_out]
-    if count is not None:
-        errors.check_between("emoji_styles: concepts", count, 1, len(train))
-        train, held_out = train[:count], held_out[: math.ceil(count / 9)]
-    return [*train, *held_out]
 
 
 def _find_svgs(
