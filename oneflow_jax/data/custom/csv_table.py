@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from oneflow_jax import errors
 from oneflow_jax.data.custom import image_value, record, record_document
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit
+from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit, list_file_units
 
 EXTENSIONS = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
@@ -23,10 +22,7 @@ class CsvReader:
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per file."""
-        files = settings.list_files(EXTENSIONS)
-        if not files:
-            raise errors.UserError(f"source.path={settings.path}: no .csv or .tsv file found")
-        return [WorkUnit((name,)) for name in files]
+        return list_file_units(settings, EXTENSIONS)
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per row."""

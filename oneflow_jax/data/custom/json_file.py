@@ -13,10 +13,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from oneflow_jax import errors
 from oneflow_jax.data.custom import chat, image_decode, image_value, jsonl, record_document
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, Settings, WorkUnit
+from oneflow_jax.data.custom.reader import (
+    MAX_FILE_BYTES,
+    RawDocument,
+    Settings,
+    WorkUnit,
+    list_file_units,
+)
 
 EXTENSIONS = (".json",)
 
@@ -35,10 +40,7 @@ class JsonFileReader:
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per file."""
-        files = settings.list_files(EXTENSIONS)
-        if not files:
-            raise errors.UserError(f"source.path={settings.path}: no .json file found")
-        return [WorkUnit((name,)) for name in files]
+        return list_file_units(settings, EXTENSIONS)
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per record."""

@@ -7,10 +7,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from oneflow_jax import errors
 from oneflow_jax.data.custom import chat, image_value, packages, record, record_document
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit
+from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit, list_file_units
 
 ARROW_EXTENSIONS = (".arrow",)
 EXTENSIONS = (".parquet", *ARROW_EXTENSIONS)
@@ -27,10 +26,7 @@ class ParquetReader:
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per file, without opening the files, which may crash a process."""
         packages.require("pyarrow.parquet", "pyarrow", "parquet")
-        files = settings.list_files(EXTENSIONS)
-        if not files:
-            raise errors.UserError(f"source.path={settings.path}: no .parquet or .arrow file found")
-        return [WorkUnit((name,)) for name in files]
+        return list_file_units(settings, EXTENSIONS)
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per row."""

@@ -156,6 +156,19 @@ class FormatReader(Protocol):
         ...
 
 
+def list_file_units(settings: Settings, extensions: Sequence[str]) -> list[WorkUnit]:
+    """List one unit per file with one of the extensions.
+
+    Raises:
+        UserError: the folder has no such file.
+    """
+    files = settings.list_files(extensions)
+    if not files:
+        names = " or ".join(extensions)
+        raise errors.UserError(f"source.path={settings.path}: no {names} file found")
+    return [WorkUnit((name,)) for name in files]
+
+
 def chunk_stably(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """Divide sorted names into chunks of `size` names on average, and at most `4 * size`.
 

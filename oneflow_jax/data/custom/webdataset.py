@@ -10,10 +10,15 @@ import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
 
-from oneflow_jax import errors
 from oneflow_jax.data.custom import pairs
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import MAX_FILE_BYTES, RawDocument, Settings, WorkUnit
+from oneflow_jax.data.custom.reader import (
+    MAX_FILE_BYTES,
+    RawDocument,
+    Settings,
+    WorkUnit,
+    list_file_units,
+)
 
 EXTENSIONS = (".tar",)
 
@@ -34,10 +39,7 @@ class WebDatasetReader:
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per tar file."""
-        files = settings.list_files(EXTENSIONS)
-        if not files:
-            raise errors.UserError(f"source.path={settings.path}: no .tar file found")
-        return [WorkUnit((name,)) for name in files]
+        return list_file_units(settings, EXTENSIONS)
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per group of members. An error replaces an unreadable member."""

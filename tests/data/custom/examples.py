@@ -40,6 +40,14 @@ def describe_parts(raw):
     ]
 
 
+def write_files(folder, files):
+    """Write files by relative path; a content is bytes or text."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
 def write_jsonl(folder, count=40):
     """Write a folder with a JSON lines file of distinct texts and images."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,10 +21,7 @@ RED_BASE64 = base64.b64encode(RED).decode()
 
 def read_folder(folder, files, **changes):
     """Write files, and return the documents as lists of texts and colors, and the statistics."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    examples.write_files(folder, files)
     settings = examples.settings(folder, **changes)
     known = formats.detect_format(settings)
     stats = DatasetStats()

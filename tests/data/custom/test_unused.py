@@ -24,10 +24,7 @@ NUM_DOCUMENTS = 20
 
 def prepare_folder(folder, files, **changes):
     """Write files, prepare them, and return the statistics."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    examples.write_files(folder, files)
     config = examples.settings(folder, **changes)
     return prepare.load_stats(prepare.prepare(config, str(folder.parent / "data"), 1))
 
