@@ -47,14 +47,7 @@ class TensorFile:
                 f"{self.path}: tensor {name} is {value.dtype} {value.shape}, but should be float "
                 f"{shape}. Check that the file belongs to this network."
             )
-        with np.errstate(over="ignore"):
-            converted = value.astype(np.float32)
-        if not np.isfinite(converted).all():
-            raise UserError(
-                f"{self.path}: tensor {name} has numbers that are NaN or infinite in float32. "
-                "Download the file again."
-            )
-        return converted
+        return to_finite_float32(value, f"{self.path}: tensor {name}", "Download the file again.")
 
     def discard(self, *suffixes: str) -> None:
         """Remove the tensors whose names have one of the suffixes."""
@@ -74,6 +67,20 @@ class TensorFile:
                 f"(unexpected tensors: {len(self.tensors)}). Check that the file belongs to this "
                 "network."
             )
+
+
+def to_finite_float32(value: np.ndarray, label: str, advice: str) -> Float[np.ndarray, "..."]:
+    """Convert a tensor to float32.
+
+    Raises:
+        UserError: a number is NaN, or infinite in float32. The message begins with `label` and ends
+            with `advice`.
+    """
+    with np.errstate(over="ignore"):
+        converted = value.astype(np.float32)
+    if not np.isfinite(converted).all():
+        raise UserError(f"{label} has numbers that are NaN or infinite in float32. {advice}")
+    return converted
 
 
 def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from flax import traverse_util
 from oneflow_jax.codecs.autoencoder import config, models
 from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.errors import UserError
-from oneflow_jax.pretrained import shards
+from oneflow_jax.pretrained import shards, tensors
 from oneflow_jax.shapes import PyTree
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -85,14 +85,14 @@ def save(folder: epath.Path, architecture: Architecture, params: PyTree) -> None
     Each file is replaced atomically, and the tensors are written last.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    arrays = {}
     for ours, value in _flatten(params).items():
         value = np.asarray(value, np.float32)
         if ours[-1] == "kernel":
             value = value.transpose(np.argsort(_TORCH_TO_FLAX_AXES[value.ndim]))
-        tensors[_diffusers_name(ours)] = np.ascontiguousarray(value)
+        arrays[_diffusers_name(ours)] = np.ascontiguousarray(value)
     # diffusers rejects files whose metadata does not name a framework.
-    data = safetensors.numpy.save(tensors, {"format": "pt"})
+    data = safetensors.numpy.save(arrays, {"format": "pt"})
     _write(folder / config.CONFIG_FILE, architecture.to_json().encode())
     _write(folder / WEIGHTS_FILE, data)
 
@@ -153,14 +153,11 @@ def _convert_tensor(
         )
     if param_path[-1] == "kernel":
         value = value.transpose(_TORCH_TO_FLAX_AXES[value.ndim])
-    with np.errstate(over="ignore"):
-        converted = value.astype(np.float32)
-    if not np.isfinite(converted).all():
-        raise UserError(
-            f"{path}: tensor {_diffusers_name(param_path)} has numbers that are NaN or infinite in "
-            "float32. Download it again, or train it again."
-        )
-    return converted
+    return tensors.to_finite_float32(
+        value,
+        f"{path}: tensor {_diffusers_name(param_path)}",
+        "Download it again, or train it again.",
+    )
 
 
 def _find_file(folder: epath.Path) -> epath.Path:
