@@ -109,12 +109,12 @@ def time_sampler(field: str, value: object) -> None:
         (POSITIVE if index == len(numbers) else real())(f"{field}[{index}]", number)
 
 
-def paradigm_name(field: str, value: object) -> None:
+def check_paradigm_name(field: str, value: object) -> None:
     """Check the name of a paradigm, which may be one that was added from outside the package."""
     check_one_of(field, value, paradigms.BUILDERS)
 
 
-def undeclared(field: str, value: object) -> None:
+def check_undeclared(field: str, value: object) -> None:
     """Check a key that is in no table, for example of a user's own paradigm: floats are finite."""
     if isinstance(value, float | np.floating):
         check_real(field, value)
@@ -225,7 +225,7 @@ MODEL: dict[str, Check] = {
     "model.scan_unroll": COUNT,
     "model.dtype": one_of(DTYPES),
     "model.attention": one_of(attention_ops.IMPLEMENTATIONS),
-    "paradigm.name": paradigm_name,
+    "paradigm.name": check_paradigm_name,
     "paradigm.objective": text,  # `build.paradigms` knows the names of both.
     "paradigm.image_prediction": text,
     "paradigm.max_mask_weight": POSITIVE,
@@ -330,7 +330,7 @@ def validate_key(name: str, value: object) -> None:
     Raises:
         UserError: the value is outside the range of the key.
     """
-    KEYS.get(name, undeclared)(name, value)
+    KEYS.get(name, check_undeclared)(name, value)
 
 
 def validate_training(config: ml_collections.ConfigDict) -> None:
@@ -349,7 +349,7 @@ def validate_training(config: ml_collections.ConfigDict) -> None:
 
 def _check_keys(checks: Mapping[str, Check], section: Mapping[str, Any], prefix: str = "") -> None:
     for name, value in _flatten(section):
-        checks.get(name, undeclared)(f"{prefix}{name}", value)
+        checks.get(name, check_undeclared)(f"{prefix}{name}", value)
 
 
 def _flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

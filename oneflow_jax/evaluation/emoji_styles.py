@@ -51,7 +51,7 @@ class DrawingRecognizer:
     vectors: Float[np.ndarray, "n f"]
 
     @classmethod
-    def of_drawings(cls, drawings: Sequence[Drawing]) -> "DrawingRecognizer":
+    def from_drawings(cls, drawings: Sequence[Drawing]) -> "DrawingRecognizer":
         """Index drawings, which must have one size."""
         labels = [(drawing.style, drawing.name) for drawing in drawings]
         return cls(labels, np.stack([emoji.features(drawing.pixels) for drawing in drawings]))
@@ -76,7 +76,7 @@ def make_suite(drawings: Sequence[Drawing], num_samples: int, seed: int = 0) -> 
     known = [drawing for drawing in drawings if not drawing.name_held_out]
     train = _spread([drawing for drawing in known if drawing.in_training], num_samples)
     pairs = [drawing for drawing in known if drawing.pair_held_out]
-    recognize = DrawingRecognizer.of_drawings(known)
+    recognize = DrawingRecognizer.from_drawings(known)
     kinds = style_captions.label_kinds(known)
     tasks = [
         base.EvalTask(

@@ -289,8 +289,8 @@ def test_letters_are_folded_and_unknown_words_told(model, caplog):
     assert document.text == "a picture of redd:"
     assert "'Picture' as 'picture'" in caplog.text
     assert "'red'" in caplog.text
-    told = model.list_warnings("A Picture of Redd: <image>")
-    assert all(warning in caplog.text for warning in told)
+    warnings = model.list_warnings("A Picture of Redd: <image>")
+    assert all(warning in caplog.text for warning in warnings)
     caplog.clear()
     model.generate("A Picture of Redd: <image>")
     assert not caplog.text

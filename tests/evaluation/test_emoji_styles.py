@@ -55,7 +55,7 @@ def answer(prompt, image):
 
 def test_every_drawing_is_recognized(drawings):
     known = [drawing for drawing in drawings if not drawing.name_held_out]
-    recognize = emoji_styles.DrawingRecognizer.of_drawings(known)
+    recognize = emoji_styles.DrawingRecognizer.from_drawings(known)
     shown = recognize([drawing.pixels for drawing in known])
     assert shown == [(drawing.style, drawing.name) for drawing in known]
 
