@@ -94,9 +94,9 @@ def test_the_seed_s_second_table():
     table = result_tables.make_family_table(examples.make_comparison())
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows == [
-        ["Sequential AR", "Chameleon, DALL-E", "128–140 passes", "0.620–0.660"],
-        ["AR + flow", "Transfusion, LMFusion", "75 passes", "0.700–0.740"],
-        ["Concurrent flow", "OneFlow, Mask flow, Edit flow", "16 passes", "0.780–0.860"],
+        ["Sequential AR", "Chameleon, DALL-E", "128–140 forward passes", "0.620–0.660"],
+        ["AR + flow", "Transfusion, LMFusion", "75 forward passes", "0.700–0.740"],
+        ["Concurrent flow", "OneFlow, Mask flow, Edit flow", "16 forward passes", "0.780–0.860"],
     ]
     assert [row[3].mark for row in table.rows] == ["", "", "best"]
     assert table.rows[0][2].detail == "1.57–1.72 s per document"
