@@ -12,13 +12,13 @@ DOCS := .venv/docs
 # Folders of runs that the demo's page offers besides the shipped model.
 RUNS ?=
 
-.PHONY: quickstart hands demo docs notebook test test-fast parity aot lint clean
+.PHONY: quickstart emoji-styles demo docs notebook test test-fast parity aot lint clean
 
 quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
 
-# Emoji in ten hands, the data set `emoji_styles`: npm packages, 35 MB.
-hands: $(RUN)/ready
+# Emoji in ten drawing styles, the data set `emoji_styles`: npm packages, 35 MB.
+emoji-styles: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.data.fetch_emoji_styles data/emoji_styles
 
 demo: $(DEMO)/ready

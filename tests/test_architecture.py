@@ -65,7 +65,7 @@ READ_CONFIGURATIONS = {"build", "compare", "api", "main"}
 MAX_LEVELS = 12
 MAX_ROOT_MODULES = 9
 
-# These folders use numpy only: each worker process would initialize an accelerator library.
+# Each worker process would initialize an accelerator library, so these folders use numpy only.
 HOST_SIDE = {"codecs", "data", "data/custom", "viewer"}
 ON_DEVICE = {"jax", "flax", "optax", "diffrax", "clu", "orbax"}
 PLACES_BATCHES = {"data/pipeline.py", "data/encode_latents.py"}

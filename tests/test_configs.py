@@ -56,7 +56,8 @@ TWO_STEPS = {
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "shipped": shipped.get_config,
 }
-"""Configurations that differ from those in sizes and in what other tests evaluate and sample."""
+"""Configurations that are only trained for two steps: they differ from `END_TO_END` in sizes, or
+other tests evaluate and sample them."""
 
 CODECS = {f"codec:{kind}": functools.partial(codec.get_config, kind) for kind in ("kl", "vq")}
 
@@ -91,12 +92,12 @@ def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
 def test_two_steps(name, tmp_path, data_dir):
     config = common.shrink_for_debugging(TWO_STEPS[name]())
     config.data.dir = data_dir
-    config.evaluation.every = 10  # steps, of which there are 2
+    config.evaluation.every = 10  # above the number of steps, 2
     folder = epath.Path(tmp_path)
     system = runs.prepare_system(folder, config.lock())
     loop.run(system, folder)
     assert_two_losses(folder)
-    # Evaluation and sampling accept it: their plans are made, but nothing is computed.
+    # Check that evaluation and sampling accept the configuration, without computing anything.
     evaluate.check_prompts(system)
     assert sample.parse_prompts(system, config.sampling.prompts)
 
@@ -171,7 +172,7 @@ def goes_through(config, folder):
     assert all((folder / file).stat().length > 0 for file in written)
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
     assert page == folder / workdir.SAMPLES_PAGE
-    # The folder alone has the configuration.
+    # The configuration is read from the folder.
     assert workdir.load_config(folder).to_json() == config.to_json()
     return system
 
@@ -236,7 +237,7 @@ SECTIONS_PASSED_ON = (
     "optimizer.",
     "mesh.",
     "autoencoder.",
-    # Comparisons have whole configurations, and numbers by name.
+    # Sections of comparisons: configurations by name, and numbers by name.
     "models.",
     "text_model.",
     "reported_nfe.",
@@ -253,7 +254,7 @@ def package_sources():
 
 def test_every_key_is_read():
     source = "\n".join(package_sources())
-    # Sections with a shorter name within a function.
+    # Replace local names of sections by their full names.
     shares = [*tasks.NAMES, *time_couplings.NAMES]
     weights = [f"{term}_weight" for term in (*chameleon.LOSS_TERMS, *edit_flow.LOSS_TERMS)]
     for key in every_key():

@@ -111,7 +111,7 @@ def make_edit_suite(prompts):
     def score(documents):
         return base.MetricResult({"right": float(len(documents))})
 
-    task = base.EvalTask("revise", tuple(prompts), score, may_insert_images=True, is_editing=True)
+    task = base.EvalTask("edit", tuple(prompts), score, may_insert_images=True, is_editing=True)
     return lambda config, layout: base.EvalSuite((task,), {})
 
 

@@ -1,4 +1,4 @@
-"""The words of docs/glossary.md hold in every docstring, comment, message and page."""
+"""Tests that docstrings, comments, messages and pages use the words of docs/glossary.md."""
 
 import pytest
 

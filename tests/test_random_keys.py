@@ -1,4 +1,4 @@
-"""Tests of the check of random keys that holds in all tests."""
+"""Tests of the check of random keys, which is active in all tests."""
 
 import jax
 import jax.numpy as jnp

@@ -26,14 +26,14 @@ print("text:", bool(document.parts))
 
 
 def drop_privilege():
-    """Make file permissions bind the process that is started, even if it is root's."""
+    """Drop root's privilege to ignore file permissions, in the process that is started."""
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """Return a run that can be read and not be written to; for root, it is another user's."""
+    """Return a read-only run; if the tests run as root, the run belongs to another user."""
     folder = pathlib.Path(runs.copy_run(runs.trained_run()[1], tmp_path))
     paths = [folder, *folder.rglob("*")]
     for path in paths:

@@ -96,7 +96,7 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
 
 
 def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield notes on up to how many forward passes OneFlow is faster, from measured seconds."""
+    """Yield notes on the largest NFE at which OneFlow is faster, from measured seconds."""
     cached = _cached_models(models)
     for figure, batch_size in (("seconds_per_document", "1"), ("seconds_per_document_8", "8")):
         flow = models["oneflow"].metrics
@@ -109,7 +109,7 @@ def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
 
 
 def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield notes on up to how many forward passes OneFlow is faster, from rooflines."""
+    """Yield notes on the largest NFE at which OneFlow is faster, from rooflines."""
     cached = _cached_models(models)
     document = sizes.DOCUMENT
     yield (
@@ -136,7 +136,7 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
 
 
 def _frozen_text_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield a note with a frozen text model's loss before and after image training (equal)."""
+    """Yield a note with a frozen text model's loss before and after image training."""
     for one in models.values():
         if "text_loss_finetuned" in one.metrics:
             before, after = (

@@ -61,7 +61,10 @@ def make_family_table(comparison: ComparisonResult) -> Table:
             (
                 Cell(family),
                 Cell(", ".join(one.title for one in members)),
-                Cell(f"{speed} forward passes" if speed else "–", f"{time} s per document" if time else ""),
+                Cell(
+                    f"{speed} forward passes" if speed else "–",
+                    f"{time} s per document" if time else "",
+                ),
                 Cell(_format_range(members, quality) or "–", mark=mark),
             )
         )

@@ -20,7 +20,9 @@ def make_tables() -> dict[str, list[list[str]]]:
             ]
             for way, kind in ways.PROFILES.items()
         ]
-        title = f"{name}, batch size {batch}, {setting.num_chips} TPU v4: minimum seconds per document"
+        title = (
+            f"{name}, batch size {batch}, {setting.num_chips} TPU v4: minimum seconds per document"
+        )
         tables[title] = [["", *(f"NFE {n}" for n in NFE_VALUES)], *rows]
     return tables
 

@@ -140,4 +140,4 @@ PROFILES = {
     "transfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True),
     "lmfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True, towers=2),
 }
-"""Profiles by paradigm. `dalle` costs what `chameleon` costs: it only generates all text first."""
+"""Profiles by paradigm. `dalle` costs as much as `chameleon`; it only orders text before images."""

@@ -68,7 +68,7 @@ def make_task(
         for n, one in enumerate(documents)
     ]
     return base.EvalTask(
-        "revise",
+        "edit",
         tuple(one.document for one in broken),
         functools.partial(score, broken, classifier),
         may_insert_images=True,

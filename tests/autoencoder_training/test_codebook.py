@@ -42,7 +42,7 @@ def test_descent_on_scarcity_draws_codes_that_nobody_wants_to_vectors():
     table = jnp.asarray([[0.0, 0.0], [3.0, 0.0]])
     gradient = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
     assert np.all(np.isfinite(gradient))
-    assert gradient[1, 0] > 0  # Gradient descent decreases the 3.
+    assert gradient[1, 0] > 0  # Gradient descent decreases this entry, which is 3.
 
 
 def test_the_scale_of_scarcity_takes_no_gradient():

@@ -84,7 +84,7 @@ def test_codec_measures_ours_alone_without_torch(tmp_path, monkeypatch, capsys):
 
 def test_roofline_writes_its_settings(tmp_path, capsys):
     path = tmp_path / "roofline.json"
-    roofline.main(["--batch", "1", "8", "--passes", "2", "4", "--json", str(path)])
+    roofline.main(["--batch", "1", "8", "--nfe", "2", "4", "--json", str(path)])
     cases = json.loads(path.read_text())["cases"]
     assert [(case["network"], case["batch"]) for case in cases] == [
         ("1B", 1), ("1B", 8), ("8B", 1), ("8B", 8),
@@ -199,7 +199,7 @@ def test_judge_tells_real_documents_from_exchanged_ones(tmp_path, monkeypatch, c
     assert values[-1] < 0.5
     assert all(0 <= low <= high <= 1 for _, low, high in figures)
     assert all(0.5 < share <= 1 for share in results["named"].values())
-    assert "50% exchanged" in capsys.readouterr().out
+    assert "50% shuffled" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""All that a run derives from its source follows the source, or the run says that it differs."""
+"""Tests of changed source data: derived data is updated, or the run reports the difference."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ def start(config, folder, mode="train", **options):
 
 
 def read_trained_on(config, layout):
-    """Return all documents of the pipeline as `ChangingSource.expected` does."""
+    """Return all documents of the pipeline in the form of `ChangingSource.expected`."""
     found = []
     for split in data.ENCODED_SPLITS:
         for document in data.open_pipeline_split(config, layout, split):
@@ -152,7 +152,7 @@ def test_a_trained_run_refuses_other_data_until_they_are_accepted(tmp_path, capl
     pretend_training(run)
     start(config, run)
     (source.folder / f"{min(source.colors)}.txt").touch()
-    start(config, run)  # The content is the same.
+    start(config, run)  # Only times differ; the content is the same.
     for number in range(60):
         (source.folder / f"new{number}.txt").write_text(f"new {number}")
     (source.folder / f"{max(source.colors)}.txt").write_text("changed")
@@ -167,7 +167,7 @@ def test_a_trained_run_refuses_other_data_until_they_are_accepted(tmp_path, capl
         start(config, run)
     layout = start(config, run, accept_changed_data=True)
     assert len(read_trained_on(config, layout)) == len(source.texts) + 60
-    start(config, run)  # It was accepted, and is now the data of the run.
+    start(config, run)  # The accepted data is now the data of the run.
 
 
 @pytest.mark.parametrize("change", ["none", "an image"])
@@ -176,7 +176,7 @@ def test_a_moved_source_goes_on_if_it_is_the_same(tmp_path, change):
     run = tmp_path / "run"
     start(make_config(tmp_path, source.folder, "patches"), run)
     pretend_training(run)
-    shutil.copytree(source.folder, tmp_path / "moved")  # The times are other ones.
+    shutil.copytree(source.folder, tmp_path / "moved")  # The copies have other modification times.
     shutil.rmtree(source.folder)
     config = make_config(tmp_path, tmp_path / "moved", "patches")
     if change == "none":
@@ -212,7 +212,7 @@ def test_what_is_stale_is_listed_and_deleted_and_the_rest_is_kept(tmp_path, monk
     assert len(old) == 4  # Documents, latents, and the chunk counts of two splits.
     source.change_image()
     layout = start(config, tmp_path / "two")
-    # A process that is training keeps what it reads.
+    # Data that a training process reads is not deleted.
     assert stale_data.list_stale(str(store_dir)) == []
     for lock in custom_data._LOCKS:
         lock.close()
@@ -234,7 +234,7 @@ def test_data_of_a_source_that_is_gone_are_kept(tmp_path):
     shutil.rmtree(source.folder)
     (tmp_path / "data" / "latents" / "own_1234abcd_0123").mkdir(
         parents=True
-    )  # Of an earlier version.
+    )  # The data of an earlier version.
     (item,) = stale_data.list_stale(config.data.dir)
     assert item.path.name == "own_1234abcd_0123"
 

@@ -1,4 +1,4 @@
-"""Tests that every key of every configuration refuses values that cannot be, by name."""
+"""Tests that every key of every configuration rejects impossible values, and names the key."""
 
 import math
 import re

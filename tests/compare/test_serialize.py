@@ -45,7 +45,7 @@ LOSSES = {
     "heldout_fate": "eval_loss_edit_op",
     "heldout_words": "eval_loss_substitute",
 }
-"""Names of held-out losses, and what they were before."""
+"""Current and old names of held-out losses."""
 
 
 def test_measurements_of_earlier_versions_get_the_current_names_of_metrics():

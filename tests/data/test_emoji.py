@@ -111,7 +111,7 @@ def test_the_attribution_is_stored(folder, documents):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"concepts": 2}, "concepts=2: no two concepts are of one kind"),
+        ({"concepts": 2}, "concepts=2: no two concepts are of the same kind"),
         ({"interleaved": 1.5}, "interleaved=1.5"),
         ({"pixels": 0}, "pixels=0"),
         ({"documents": 0}, "documents=0"),

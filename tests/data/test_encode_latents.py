@@ -352,7 +352,9 @@ def test_two_real_processes_make_what_one_makes(tmp_path):
         ]
         outputs = [process.communicate(timeout=240)[0].splitlines() for process in processes]
         assert [process.returncode for process in processes] == [0] * count
-        return [lines[-1].split() for lines in outputs]  # after the messages of the collectives
+        return [
+            lines[-1].split() for lines in outputs
+        ]  # the lines before it are messages of the collectives
 
     (alone,) = run_processes(1, tmp_path / "one")
     together = run_processes(2, tmp_path / "two")

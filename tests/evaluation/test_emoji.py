@@ -191,7 +191,7 @@ def test_the_data_s_own_numbers_of_pictures_are_told(concepts, images):
 def test_documents_to_revise_are_those_that_training_never_shows(concepts, images):
     one = make_document(next(iter(images)), images)
     suite = emoji.make_suite(concepts, (), (one,) * 5, num_samples=3, variable_length=False)
-    (task,) = [task for task in suite.tasks if task.name == "revise"]
+    (task,) = [task for task in suite.tasks if task.name == "edit"]
     assert task.is_editing
     assert len(task.prompts) == 3
     assert task.score([one] * 3).metrics["edit_exact_match"] == 1

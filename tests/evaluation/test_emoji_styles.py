@@ -1,4 +1,4 @@
-"""Metrics of styles: names, styles and pairs that are new each have a score."""
+"""Tests of the metrics of styles: names, styles and new pairs are scored separately."""
 
 import numpy as np
 import pytest

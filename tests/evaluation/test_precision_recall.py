@@ -23,7 +23,7 @@ def test_precision_and_recall_on_a_line():
     assert precision_recall.precision_recall(generated, real, neighbors=1) == pytest.approx(
         (1, 2 / 3)
     )
-    # The end of a ball belongs to the ball.
+    # Balls are closed: they include their boundary.
     assert precision_recall.precision_recall(line(0, 1), line(2, 2.1), neighbors=1) == (0.5, 0)
 
 

@@ -56,7 +56,7 @@ def corrector(view):
     ids = jnp.where(ids == 1, FIRST - 1, ids)
     meant = jnp.where((ids > 30) & (ids < VOCAB), ids - 20, ids)
     number = jnp.arange(VOCAB)[None, None]
-    # Nothing is missing after an item to be deleted.
+    # The gap after an item to be deleted is empty.
     usable = meant <= LAST
     following = jnp.where(usable, meant, VOCAB)[:, None, :]
     upcoming = jnp.min(jnp.where(following > meant[:, :, None], following, LAST + 1), axis=-1)

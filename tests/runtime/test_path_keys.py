@@ -113,7 +113,7 @@ def test_an_old_run_with_a_relative_source_goes_on_under_its_absolute_path(tmp_p
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
     (folder / workdir.CONFIG).write_text(own_config("photos").to_json())
     workdir.check_config(folder, path_keys.make_absolute(own_config("photos")))
-    # Whether the files at another path are the same is for source.json to say.
+    # source.json, not the path, decides whether the data is the same.
     workdir.check_config(folder, path_keys.make_absolute(own_config("other")))
     changed = own_config("photos", source__glob="*.png")
     with pytest.raises(UserError, match=r"source\.glob"):

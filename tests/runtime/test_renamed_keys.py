@@ -1,4 +1,4 @@
-"""Configurations of before: old runs open under today's names, and old flags name the new ones."""
+"""Tests of renamed keys: old runs open, and errors about old flags name the new flags."""
 
 import json
 import pathlib

@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped_on_request(damage, saved, tmp
     assert {aside / p.relative_to(newest): data for p, data in before.items()} == {
         p: p.read_bytes() for p in aside.rglob("*") if p.is_file()
     }
-    assert_step(restore(folder)[0], 4)  # The next start needs no key.
+    assert_step(restore(folder)[0], 4)  # The next start does not need `skip_damaged`.
 
 
 @pytest.mark.parametrize("damage", ["truncated arrays", "flipped byte of EMA", "missing EMA"])

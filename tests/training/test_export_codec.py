@@ -38,7 +38,7 @@ def make_config(kind, tmp_path):
 
 @pytest.fixture(params=ARCHITECTURES)
 def exported(request, tmp_path, monkeypatch):
-    """Return the layout of a run, and its export; all that the export was made from is deleted."""
+    """Return the layout of a run, and its export, after the run and its codec are deleted."""
     config = make_config(request.param, tmp_path)
     folder = epath.Path(tmp_path / "run")
     folder.mkdir()

@@ -90,6 +90,6 @@ def test_lines_break_before_words_and_never_inside():
     assert [[index for index, _ in line] for line in broken] == [[0, 1, 2], [3]]
     assert broken[1][0][1] == -face.getlength(
         " "
-    )  # The space is left of the edge, so the word starts at the edge.
+    )  # The leading space is outside of the edge, so the word starts at the edge.
     narrow = fonts.break_lines(pieces, face, 5)
     assert [[index for index, _ in line] for line in narrow] == [[0], [1, 2], [3]]

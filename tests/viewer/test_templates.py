@@ -42,7 +42,7 @@ def test_data_of_scripts_cannot_leave_its_element_and_comes_back():
     text = render_script_data(data)
     assert not re.search("[<>&\u2028\u2029]", text)
     assert json.loads(text) == data
-    # Other characters stay as they are, which keeps pages small.
+    # Other characters are not escaped, which keeps pages small.
     assert "狐" in text
     with pytest.raises(ValueError, match="not JSON compliant"):
         render_script_data([float("nan")])

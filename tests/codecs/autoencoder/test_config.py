@@ -174,5 +174,5 @@ def test_statistics_of_latents_are_read_and_written(path):
     assert architecture.latents_std == (1.5, 2, 0.5, 1)
     path.write_text(architecture.to_json())
     assert config.read(path.parent) == architecture
-    # Files without statistics are written as before.
+    # Files without statistics are written without these keys.
     assert "latents_mean" not in small_models.KL.to_json()

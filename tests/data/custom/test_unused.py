@@ -273,7 +273,7 @@ def test_links_of_a_cache_lead_to_its_blobs_alone(snapshot, tmp_path, target):
         secret /= "s.png"
     secret.write_bytes(BLUE)
     (snapshot / "data" / "b.png").symlink_to(secret)
-    # A link in the blobs must not lead further.
+    # A link among the blobs must not be followed.
     (snapshot.parent.parent / "blobs" / "c").symlink_to(secret)
     (snapshot / "data" / "c.png").symlink_to(snapshot.parent.parent / "blobs" / "c")
     paths = ["b.png", "c.png", "../../../blobs/0beef", f"{tmp_path}/{target}"]
