@@ -68,7 +68,7 @@ def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("data"))
 
 
-def test_no_file_is_forgotten():
+def test_every_configuration_file_is_tested():
     """Check that each file is tested; tests/compare tests compare.py, and TPUs share models."""
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
@@ -102,7 +102,7 @@ def test_two_steps(name, tmp_path, data_dir):
     assert sample.parse_prompts(system, config.sampling.prompts)
 
 
-def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
+def test_two_steps_on_latents_then_sampling_from_the_folder(tmp_path):
     """Run the quickstart on latents; then sample from the run's folder alone."""
     config = common.shrink_for_debugging(quickstart.get_config("latents"))
     config.data.dir = str(tmp_path / "data")
@@ -306,7 +306,7 @@ def test_nothing_reads_a_missing_key():
             assert f"{first}.{rest[0]}" in known | {"source.documents"}, (first, rest)
 
 
-def test_codecs_are_trained_on_all_their_keys():
+def test_codec_objectives_have_exactly_their_keys():
     """Check that the section `objective` has exactly the arguments of its kind's objective."""
     for make in CODECS.values():
         config = make()
@@ -315,7 +315,7 @@ def test_codecs_are_trained_on_all_their_keys():
         )
 
 
-def test_debug_shrinks_what_it_is_given():
+def test_debug_shrinks_any_configuration():
     config = common.shrink_for_debugging(tpu_v4.get_config())
     assert (config.steps, config.batch_size, config.model.layers) == (2, 8, 2)
     assert config.platform == "any"

@@ -71,7 +71,7 @@ def run_main(folder, *arguments):
     return run_without_permission(line, cwd=folder, env=environment)
 
 
-def test_a_run_of_a_colleague_is_loaded(run_folder):
+def test_run_of_another_user_is_loaded(run_folder):
     before = read_tree(run_folder)
     done = run_without_permission([sys.executable, "-c", LOAD, str(run_folder)])
     assert "text: True" in done.stdout, done.stderr[-2000:]
@@ -80,7 +80,7 @@ def test_a_run_of_a_colleague_is_loaded(run_folder):
     assert "Permission denied" in run_without_permission([sys.executable, "-c", writes]).stderr
 
 
-def test_a_run_of_a_colleague_is_exported_and_sampled(run_folder, writable):
+def test_run_of_another_user_is_exported_and_sampled(run_folder, writable):
     before = read_tree(run_folder)
     done = run_main(writable, f"--workdir={run_folder}", "--mode=export", "--output=given")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -115,7 +115,7 @@ def test_a_run_on_a_read_only_mount_is_loaded_and_exported(run_folder, writable,
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_evaluation_writes_to_the_output(tmp_path, cli):
+def test_evaluation_writes_to_the_output_folder(tmp_path, cli):
     folder = runs.copy_run(runs.trained_run()[1], tmp_path)
     before = read_tree(pathlib.Path(folder))
     cli("--mode=evaluate", f"--workdir={folder}", f"--output={tmp_path / 'figures'}")
@@ -123,6 +123,6 @@ def test_evaluation_writes_to_the_output(tmp_path, cli):
     assert read_tree(pathlib.Path(folder)) == before
 
 
-def test_training_takes_no_output(tmp_path, cli):
+def test_training_rejects_output(tmp_path, cli):
     with pytest.raises(UserError, match="--mode=train does not accept it"):
         cli(runs.CONFIG, f"--workdir={tmp_path}", "--output=x")

@@ -86,7 +86,7 @@ def test_random_edits_reach_training(tmp_path):
         assert read_trained_on(config, layout) == source.expected()
 
 
-def test_latents_of_edited_images_are_encoded_and_no_others(tmp_path, encoded):
+def test_only_latents_of_edited_images_are_encoded(tmp_path, encoded):
     source = ChangingSource(tmp_path / "source", seed=0)
     config = make_config(tmp_path, source.folder)
     start(config, tmp_path / "one")
@@ -110,7 +110,7 @@ def test_two_projects_with_one_relative_path_share_nothing(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("before", "after"), [(40, 100), (100, 40)])
-def test_a_folder_that_grows_or_shrinks_is_trained_on_whole(tmp_path, before, after):
+def test_grown_or_shrunk_folder_is_used_completely(tmp_path, before, after):
     folder, config = tmp_path / "source", make_config(tmp_path, tmp_path / "source", "patches")
     folder.mkdir()
     for count in (before, after):
@@ -145,7 +145,7 @@ def test_before_training_the_tokenizer_follows_the_data(tmp_path):
     assert kept == second
 
 
-def test_a_trained_run_refuses_other_data_until_they_are_accepted(tmp_path, caplog):
+def test_trained_run_refuses_changed_data_until_it_is_accepted(tmp_path, caplog):
     source = ChangingSource(tmp_path / "source", seed=0)
     config, run = make_config(tmp_path, source.folder, "patches"), tmp_path / "run"
     start(config, run)
@@ -171,7 +171,7 @@ def test_a_trained_run_refuses_other_data_until_they_are_accepted(tmp_path, capl
 
 
 @pytest.mark.parametrize("change", ["none", "an image"])
-def test_a_moved_source_goes_on_if_it_is_the_same(tmp_path, change):
+def test_moved_source_with_equal_files_is_accepted(tmp_path, change):
     source = ChangingSource(tmp_path / "source", seed=0)
     run = tmp_path / "run"
     start(make_config(tmp_path, source.folder, "patches"), run)
@@ -187,7 +187,7 @@ def test_a_moved_source_goes_on_if_it_is_the_same(tmp_path, change):
         start(config, run)
 
 
-def test_a_run_that_did_not_record_its_data_says_so(tmp_path, caplog):
+def test_run_without_recorded_data_logs_a_warning(tmp_path, caplog):
     source = ChangingSource(tmp_path / "source", seed=0)
     config, run = make_config(tmp_path, source.folder, "patches"), tmp_path / "run"
     start(config, run)
@@ -202,7 +202,7 @@ def test_a_run_that_did_not_record_its_data_says_so(tmp_path, caplog):
         start(make_config(tmp_path, tmp_path / "moved", "patches"), run)
 
 
-def test_what_is_stale_is_listed_and_deleted_and_the_rest_is_kept(tmp_path, monkeypatch):
+def test_only_stale_data_is_listed_and_deleted(tmp_path, monkeypatch):
     source = ChangingSource(tmp_path / "source", seed=0)
     config, store_dir = make_config(tmp_path, source.folder), tmp_path / "data"
     start(config, tmp_path / "one")
@@ -225,7 +225,7 @@ def test_what_is_stale_is_listed_and_deleted_and_the_rest_is_kept(tmp_path, monk
     assert read_trained_on(config, layout) == source.expected()
 
 
-def test_data_of_a_source_that_is_gone_are_kept(tmp_path):
+def test_data_of_a_missing_source_is_kept(tmp_path):
     source = ChangingSource(tmp_path / "source", seed=0)
     config = make_config(tmp_path, source.folder, "patches")
     start(config, tmp_path / "run")
@@ -239,7 +239,7 @@ def test_data_of_a_source_that_is_gone_are_kept(tmp_path):
     assert item.path.name == "own_1234abcd_0123"
 
 
-def test_the_command_line_lists_and_deletes(tmp_path, cli, capsys):
+def test_clean_mode_lists_and_deletes(tmp_path, cli, capsys):
     source = ChangingSource(tmp_path / "source", seed=0)
     config = make_config(tmp_path, source.folder, "patches")
     start(config, tmp_path / "run")

@@ -13,7 +13,7 @@ from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.runtime import renamed_keys
 
 
-def test_measures_come_back():
+def test_measurements_round_trip():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     bars = [page.TimelineBar("text", "a fox", 0, 1), page.TimelineBar("image", "picture", 1, 2)]
     measurements = RunMeasurements(

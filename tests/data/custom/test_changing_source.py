@@ -205,7 +205,7 @@ def test_data_of_an_earlier_version_is_not_used(tmp_path, caplog, written):
     assert f"{old} was prepared by an earlier version" in caplog.text
 
 
-def test_a_source_that_is_gone_is_used_as_it_was_last(tmp_path, caplog):
+def test_missing_source_uses_its_newest_prepared_data(tmp_path, caplog):
     source, settings = make_source(tmp_path)
     prepare.prepare(settings, str(tmp_path / "data"), 1)
     source.change_image()
