@@ -68,7 +68,7 @@ class ForwardPass:
 
 
 PassSchedule = Callable[[DocumentShape, int], Iterator[ForwardPass]]
-"""A function from a document and an NFE (of the document, or of each image) to forward passes."""
+"""Function from a document and an NFE to forward passes; the NFE may be that of each image."""
 
 
 @dataclasses.dataclass(frozen=True)
