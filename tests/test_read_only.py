@@ -1,4 +1,4 @@
-"""Tests that runs which must not be written to can be loaded, sampled, evaluated and exported."""
+"""Tests that read-only runs can be loaded, sampled, evaluated and exported."""
 
 import ctypes
 import os

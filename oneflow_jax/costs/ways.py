@@ -52,7 +52,7 @@ class DocumentShape:
 
 @dataclasses.dataclass(frozen=True)
 class ForwardPass:
-    """What one row contributes to a forward pass, and how often the pass is repeated.
+    """The part of one row in a forward pass, and how often the pass is repeated.
 
     Attributes:
         num_slots: number of slots that pass through the network; each attends to all of them.

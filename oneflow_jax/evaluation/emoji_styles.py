@@ -35,7 +35,7 @@ from oneflow_jax.data.style_drawings import Drawing
 from oneflow_jax.evaluation import base, emoji, image_name_judge
 
 Shown = tuple[str, str]
-"""What an image shows: style and name."""
+"""Style and name of the drawing that an image shows."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -273,7 +273,7 @@ def test_cache_links_lead_only_to_blobs(snapshot, tmp_path, target):
         secret /= "s.png"
     secret.write_bytes(BLUE)
     (snapshot / "data" / "b.png").symlink_to(secret)
-    # A link among the blobs must not be followed.
+    # Links among the blobs are not followed.
     (snapshot.parent.parent / "blobs" / "c").symlink_to(secret)
     (snapshot / "data" / "c.png").symlink_to(snapshot.parent.parent / "blobs" / "c")
     paths = ["b.png", "c.png", "../../../blobs/0beef", f"{tmp_path}/{target}"]
