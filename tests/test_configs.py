@@ -69,7 +69,7 @@ def data_dir(tmp_path_factory):
 
 
 def test_every_configuration_file_is_tested():
-    """Check that each file is tested; tests/compare tests compare.py, and TPUs share models."""
+    """Check that each file is tested, but for compare.py (tests/compare) and equal TPU models."""
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
     of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
