@@ -26,7 +26,7 @@ print("text:", bool(document.parts))
 
 
 def drop_privilege():
-    """Drop root's privilege to ignore file permissions, in the process that is started."""
+    """Make file permissions apply to the started process, even if root starts it."""
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
