@@ -53,11 +53,14 @@ class IdCache:
         return self.replace(length=self.length + num_slots)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@flax.struct.dataclass
 class ScriptedModel:
-    """A stub that predicts `logits[last]` after the token `last`, and `patch_value` for patches."""
+    """A stub that predicts `logits[last]` after the token `last`, and `patch_value` for patches.
 
-    logits: np.ndarray
+    The logits are an argument of the compiled sampler, so that one program runs all scripts.
+    """
+
+    logits: jax.Array
     patch_value: float = 0.5
 
     def init_cache(self, batch_size, num_slots):
@@ -130,7 +133,7 @@ def chain_logits(*ids):
     return logits
 
 
-@functools.partial(jax.jit, static_argnames=("network", "plan"))
+@functools.partial(jax.jit, static_argnames="plan")
 def run_sampler(network, prompt, plan, keys):
     flow = ar_images.FlowImageSampler(predictions.X1Prediction(), plan.schedule, NO_GUIDANCE)
     sampler = autoregressive.ARSampler(TOKEN_SPACE, flow, plan)
