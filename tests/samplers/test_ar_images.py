@@ -25,6 +25,7 @@ from tests.samplers.test_ar_guidance import LENGTH, PATCHES, TOY_IMAGE, make_gui
 TEXTS = ("a picture of red", "blue", "here is green and")
 
 
+@functools.cache
 def make_model(kind):
     """Return a real network and its embedding table."""
     heads = HEADS if kind == "flow" else HEADS[:1]
@@ -77,10 +78,11 @@ def make_case(kind):
     return ImageCase(view, first, place)
 
 
-def reference_outputs(kind, head, **content):
-    """Return the conditional and unconditional outputs for images with this content.
+@functools.cache
+def make_reference(kind, head):
+    """Return the function from image content to the conditional and unconditional outputs.
 
-    The network sees the whole document, or <image> and the image only. No cache is used.
+    The network sees the whole document, or <image> and the image only. No KV cache is used.
     """
     net, _ = make_model(kind)
     view, first = make_case(kind).view, make_case(kind).image_start
@@ -97,7 +99,7 @@ def reference_outputs(kind, head, **content):
         only = slice_slots(filled, first - 1, PATCHES + 1)
         return slice_slots(net(filled)[head], first - 1, PATCHES + 1), net(only)[head]
 
-    return branch_outputs(content)
+    return branch_outputs
 
 
 def sample_images(kind, image_sampler, context=None, rows=slice(None)):
@@ -120,7 +122,8 @@ def test_guided_flow_equals_a_network_without_a_cache(solver, scale):
     for n, (t, until) in enumerate(itertools.pairwise((*plan.times, 1.0)), 1):
         clock = jnp.full((len(TEXTS), PATCHES), t)
         after, alone_ = (
-            outputs[:, 1:] for outputs in reference_outputs("flow", "image", latents=x, time=clock)
+            outputs[:, 1:]
+            for outputs in make_reference("flow", "image")({"latents": x, "time": clock})
         )
         assert np.abs(after - alone_).max() > 1e-2
         clean = alone_ + scale * (after - alone_)
@@ -134,7 +137,7 @@ def test_guided_flow_equals_a_network_without_a_cache(solver, scale):
     np.testing.assert_array_equal(sampled.image.latents[-1], place.prompt_image.latents[-1])
     # The token after the image is not guided.
     content = {"latents": sampled.image.latents, "time": jnp.ones((len(TEXTS), PATCHES))}
-    after, _ = reference_outputs("flow", "token_logits", **content)
+    after, _ = make_reference("flow", "token_logits")(content)
     np.testing.assert_allclose(sampled.logits, after[:, -1], atol=1e-5)
 
 
@@ -152,15 +155,16 @@ def test_guided_codes_equal_a_network_without_a_cache(scale):
     )
     sampled, place = sample_images("codes", draw), make_case("codes").context
     ids, unlike = place.prompt_image.ids, 0
+    reference = make_reference("codes", "token_logits")
     for n in range(PATCHES):
-        after, alone_ = reference_outputs("codes", "token_logits", embeds=table.embedding[ids])
+        after, alone_ = reference({"embeds": table.embedding[ids]})
         mixed = (alone_ + scale * (after - alone_))[:, n, first:stop]
         best = first + jnp.argmax(mixed, axis=-1)
         unlike += np.sum(best != first + jnp.argmax(after[:, n, first:stop], axis=-1))
         ids = ids.at[:-1, n].set(best[:-1])
     np.testing.assert_array_equal(sampled.image.ids, ids)
     assert unlike > 0
-    after, _ = reference_outputs("codes", "token_logits", embeds=table.embedding[ids])
+    after, _ = reference({"embeds": table.embedding[ids]})
     np.testing.assert_allclose(sampled.logits, after[:, -1], atol=1e-5)
     np.testing.assert_array_equal(sampled.cache.length, place.cache.length)
 
