@@ -77,13 +77,30 @@ SLOW = (
 """
 
 
+LONG = (
+    "samplers/test_edit.py",
+    "test_read_only.py",
+    "training/test_step.py",
+    "samplers/test_ar_images.py",
+    "nn/test_context_parallel.py",
+    "paradigms/test_mask_flow.py",
+    "data/test_pipeline.py",
+    "paradigms/test_oneflow_sampling.py",
+    "api/test_model.py",
+    "paradigms/test_objectives.py",
+    "test_generate.py",
+)
+"""Files of tests that take 30 to 90 seconds, the longest first; `make test-fast` runs them too."""
+
+
 def pytest_collection_modifyitems(items):
-    """Mark slow tests, and run them first, so that no worker starts one of them last."""
+    """Mark slow tests; run them and long ones first, so that no worker starts one of them last."""
     root = pathlib.Path(__file__).parent
+    first = (*SLOW, *LONG)
 
     def rank(item):
         path = item.path.relative_to(root).as_posix()
-        return next((n for n, name in enumerate(SLOW) if path.startswith(name)), len(SLOW))
+        return next((n for n, name in enumerate(first) if path.startswith(name)), len(first))
 
     for item in items:
         if rank(item) < len(SLOW):
