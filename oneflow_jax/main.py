@@ -5,6 +5,7 @@ module only dispatches to `training`, `evaluate`, `sample` and others, which tes
 call directly.
 """
 
+import contextlib
 import copy
 import signal
 import sys
@@ -88,7 +89,12 @@ def run(config: ml_collections.ConfigDict) -> None:
         values.validate_training(config)
     system_lib.check_platform(config)
     lock = workdir.read_lock if reads else workdir.lock
-    with distributed.watch_peers(folder / workdir.CHECKPOINTS), lock(folder):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distributed.watch_peers(folder / workdir.CHECKPOINTS))
+        with distributed.share_errors():
+            stack.enter_context(lock(folder))
+        if not reads:
+            workdir.check_shared(folder)
         if "models" in config:  # compare.run checks the configuration of its folder.
             _run_comparison(config, folder)
             return
@@ -240,8 +246,6 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         raise UserError(
             f"--mode=export: a codec needs no export. Use {folder / workdir.CODEC} directly."
         )
-    if OUTPUT.value:
-        raise UserError("--output: this configuration trains a codec, which does not accept it.")
     _configure_process(config, folder)
     system = autoencoder_system.system(config, for_training=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
@@ -252,12 +256,14 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         _print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
     if MODE.value == "train":
         autoencoder_run.train_autoencoder(system, folder)
+    output = _output_folder(folder)
     if MODE.value in ("train", "evaluate"):
-        _print(autoencoder_run.format_table(autoencoder_run.evaluate(system, folder)))
-        _print(f"Metrics: {folder / workdir.EVALUATION}")
-        _print(f"Page: {folder / workdir.SAMPLES_PAGE}")
+        _print(autoencoder_run.format_table(autoencoder_run.evaluate(system, folder, output)))
+        _print(f"Metrics: {output / workdir.EVALUATION}")
+        _print(f"Page: {output / workdir.SAMPLES_PAGE}")
     if MODE.value == "sample":
-        _print(f"Page: {autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value)}")
+        page = autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value, output)
+        _print(f"Page: {page}")
 
 
 def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -376,7 +382,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
             metric_writer.set_quiet()
         run(config)
     except UserError as error:
-        distributed.exit_process(f"error: {error}")
+        distributed.exit_process(f"error: {error}", together=error.in_all_processes)
     except Preempted as stopped:
         _print(stopped)
         sys.exit(stopped.exit_code)

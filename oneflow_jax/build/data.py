@@ -167,7 +167,7 @@ def chunk_counts(
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, counts)
-            workdir.write_atomically(path, file.getvalue())
+            workdir.write_atomically(path, file.getvalue(), primary_only=False)
     counts = np.load(io.BytesIO(path.read_bytes()))
     if not counts.any():
         raise UserError(
@@ -250,7 +250,8 @@ def _load_latent_index(
     if not exists:
         workdir.write_atomically(path, stored.build_index().to_json())
         distributed.barrier()
-    return latents.read_index(path, stored.autoencoder.fingerprint)
+    with distributed.share_errors():
+        return latents.read_index(path, stored.autoencoder.fingerprint)
 
 
 def _latent_dataset(

@@ -156,17 +156,18 @@ class Checkpoints:
         Raises:
             UserError: the run has no checkpoint, or the checkpoint is damaged.
         """
-        if self.latest_step is None:
-            raise UserError(
-                f"{self._directory}: there is no checkpoint. Train first, with --mode=train."
-            )
         return self._load_newest({"ema": abstract_params}, skip_damaged=skip_damaged)["ema"]
 
     def _load_newest(
         self, like_items: dict[str, Any], *, skip_damaged: bool, set_aside: bool = False
     ) -> dict[str, Any]:
         """Load the newest checkpoint, or with `skip_damaged` the newest undamaged checkpoint."""
-        steps = sorted((one.step for one in self._checkpointer.checkpoints), reverse=True)
+        steps = self._list_common_steps()
+        if not steps:
+            raise UserError(
+                f"{self._directory}: there is no checkpoint. Train first, with --mode=train.",
+                in_all_processes=True,
+            )
         for step, older in zip(steps, [*steps[1:], None], strict=True):
             if "data" in like_items:
                 self._check_version(step)
@@ -177,12 +178,14 @@ class Checkpoints:
             if older is None:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}), and there is no older one. "
-                    "Restore it from a backup, or train in another --workdir."
+                    "Restore it from a backup, or train in another --workdir.",
+                    in_all_processes=True,
                 )
             if not skip_damaged:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}). Restore it from a backup, or "
-                    f"continue from step {older} with --config.{SKIP_DAMAGED}=True."
+                    f"continue from step {older} with --config.{SKIP_DAMAGED}=True.",
+                    in_all_processes=True,
                 )
             target = self._set_aside(path) if set_aside else path
             logging.warning(
@@ -192,6 +195,12 @@ class Checkpoints:
                 target,
             )
         raise AssertionError("a checkpoint exists")
+
+    def _list_common_steps(self) -> list[int]:
+        """List the steps of the checkpoints that all processes see, the newest first."""
+        mine = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        steps = distributed.all_gather_json({str(jax.process_index()): mine})
+        return sorted(set.intersection(*map(set, steps.values())), reverse=True)
 
     def _try_load(self, step: int, like_items: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Load a checkpoint; return its items, and a description of damage or "".

@@ -1,0 +1,64 @@
+"""Tests that all processes of a run refuse with the same message, or continue together."""
+
+import json
+
+import pytest
+
+from tests.distributed import agreement, pods
+from tests.training import test_damaged_checkpoints as damaged
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Return the result of each scenario in two processes, by name."""
+    root = tmp_path_factory.mktemp("agreement")
+    outputs = pods.run(2, str(root), devices=2, module="tests.distributed.agreement")
+    lines = [line for output in outputs for line in output.splitlines() if line.startswith("[")]
+    by_name = {}
+    for name, result in map(json.loads, lines):
+        by_name.setdefault(name, []).append(result)
+    return by_name
+
+
+def assert_agreed(results, name, text):
+    one, two = results[name]
+    assert one == two
+    assert text in one
+
+
+SOURCE_DIFFERS = "the files differ between the hosts of the run"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("same_files", "Prepared: "),
+        ("changed_files", "was trained on other data than source.path="),
+        ("accepted_files", "Prepared: "),
+        ("another_listing", SOURCE_DIFFERS),
+        ("another_content", SOURCE_DIFFERS),
+        ("other_files_in_a_trained_run", SOURCE_DIFFERS),
+        ("no_files", "error: source.path="),
+        ("no_files_on_host_1", "(In process 1 of 2.)"),
+        ("own_disks", "Prepared: "),
+        ("own_disks_of_latents", "Prepared: "),
+        ("one_disk_of_latents", "Prepared: "),
+        ("a_new_disk_of_host_1", "Prepared: "),
+        ("own_run_folders", "All hosts of a run need the same folder"),
+    ],
+)
+def test_all_processes_refuse_with_one_message_or_continue(name, text, results):
+    assert_agreed(results, name, text)
+
+
+@pytest.mark.parametrize("damage", damaged.DAMAGES)
+def test_all_processes_find_the_damage_and_resume_from_the_same_step(damage, results):
+    one, two = results[f"damage: {damage}"]
+    assert one == two
+    message, step, position = one
+    assert "checkpoints/6: the checkpoint is damaged" in message
+    assert (step, position) == (4, 4)
+
+
+def test_every_scenario_is_judged(results):
+    assert set(results) == set(agreement.SCENARIOS)
