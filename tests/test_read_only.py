@@ -133,7 +133,7 @@ def test_a_codec_s_run_is_evaluated_and_reconstructs_elsewhere(tmp_path, cli, mo
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
         for mode in ("evaluate", "sample"):
-            with pytest.raises(UserError, match="the folder is read-only. Give --output=FOLDER"):
+            with pytest.raises(UserError, match=r"the folder is read-only\. Give --output=FOLDER"):
                 cli(f"--workdir={folder}", f"--mode={mode}", prompt)
     cli(f"--workdir={folder}", "--mode=evaluate", f"--output={output}")
     assert (output / workdir.EVALUATION).exists()

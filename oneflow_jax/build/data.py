@@ -184,7 +184,8 @@ def _filters_length(config: ml_collections.ConfigDict) -> bool:
 
 def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
     """Build the configured codec, with the statistics of latents in the run's folder."""
-    codec = _codec_without_stats(config)
+    with distributed.share_errors():
+        codec = _codec_without_stats(config)
     if isinstance(codec, patches.PatchCodec):
         return codec
     index = _load_latent_index(config, folder, codec)

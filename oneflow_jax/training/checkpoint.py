@@ -71,7 +71,8 @@ class Checkpoints:
             min_slice_bytes_for_replica_parallel=_MIN_SLICE_BYTES
         )
         arrays = ocp.options.ArrayOptions(saving=saving)
-        with ocp.Context(checkpointables_options=options, array_options=arrays):
+        self._context_options = {"checkpointables_options": options, "array_options": arrays}
+        with ocp.Context(**self._context_options):
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory,
                 # Save at every call: the training loop decides when to save.
@@ -211,16 +212,32 @@ class Checkpoints:
         has_checksums = (self._directory / str(step) / "checksums").exists()
         wanted = like_items | ({"checksums": None} if has_checksums else {})
         items: dict[str, Any] = {}
+        damage = ""
         try:
-            items = self._checkpointer.load_checkpointables(step, wanted)
-            damage = _compare_checksums(items) if has_checksums else ""
+            items = self._load_alone(step, wanted)
         except Exception as error:
             if self._is_other_model(step, like_items["ema"]):
                 raise
             damage = _describe(error)
         # If any process finds damage, all processes must skip the checkpoint.
+        distributed.barrier()
         damage_by_process = distributed.all_gather_json({str(jax.process_index()): damage})
-        return items, next(filter(None, damage_by_process.values()), "")
+        damage = next(filter(None, damage_by_process.values()), "")
+        if not damage and has_checksums:  # All processes compute the checksums together.
+            damage = _compare_checksums(items)
+        return items, damage
+
+    def _load_alone(self, step: int, like_items: dict[str, Any]) -> dict[str, Any]:
+        """Load the shards of this process, without waiting for the other processes.
+
+        Otherwise a process that finds damage would leave the others waiting.
+        """
+        index = jax.process_index()
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"load_{index}"
+        )
+        with ocp.Context(**self._context_options, multiprocessing_options=options):
+            return ocp.load_checkpointables(self._directory / str(step), like_items)
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
         """Return whether the EMA parameters of a checkpoint have other names or shapes."""

@@ -50,11 +50,13 @@ class Run:
         self.folder = folder
         self.source = once(lambda: changing_source.ChangingSource(folder / "source", seed=0))
 
-    def prepare(self, mode="prepare", codec="patches", **options):
+    def prepare(self, mode="prepare", codec="patches", codec_path="", **options):
         """Prepare the data as `main` does, and return the number of documents."""
         config = test_changed_data.make_config(self.folder, own_path(self.folder / "source"), codec)
         with config.unlocked():
             config.data.dir = str(own_path(self.folder / "data"))
+            if codec_path:
+                config.codec.path = codec_path
         folder = epath.Path(own_path(self.folder / "run"))
         folder.mkdir(parents=True, exist_ok=True)
         workdir.check_shared(folder)
@@ -162,6 +164,15 @@ def a_new_disk_of_host_1(folder):
 
 
 @scenario
+def no_codec_on_host_1(folder):
+    run = Run(folder)
+    once(lambda: test_data.save_codec(folder / "codec"))
+    if jax.process_index() == 1:
+        return run.prepare(codec="vae", codec_path=str(folder / "none"))
+    return run.prepare(codec="vae")
+
+
+@scenario
 def own_run_folders(folder):
     run = Run(folder)
     once(lambda: (folder / "run.host1").mkdir())
@@ -193,7 +204,7 @@ def restore(folder, **options):
 
 
 def shardings():
-    """Return shardings of the state: rows of kernels over all processes, and the rest replicated."""
+    """Return shardings of the state: kernels by rows over all processes, the rest replicated."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     rows, whole = (
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
