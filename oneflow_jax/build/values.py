@@ -28,6 +28,15 @@ from oneflow_jax.samplers import ode, time_grids, token_sampling
 Check = Callable[[str, object], None]
 """A function of a key and a value that raises UserError if the key may not have the value."""
 
+MAX_STEPS = 100_000
+"""Maximum number of steps of a solver; the time grid of more steps would fill the memory."""
+
+MAX_SAMPLES = 1_000_000
+"""Maximum number of documents in one call.
+
+All prompts of a call are laid out in memory before the first document is generated.
+"""
+
 PLATFORMS = ("any", "cpu", "gpu", "tpu")
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -164,7 +173,7 @@ RUN: dict[str, Check] = {
     "evaluation.full_metrics": switch,
     "evaluation.inception_weights": text,
     "evaluation.clip_dir": text,
-    "evaluation.nfe": items(COUNT),
+    "evaluation.nfe": items(integer(1, MAX_STEPS)),
 }
 """Keys that runs of document models and of autoencoders share; the tables below have the rest."""
 
@@ -243,9 +252,9 @@ MODEL: dict[str, Check] = {
     "paradigm.edit_op_weight": NOT_NEGATIVE,
     "paradigm.substitute_weight": NOT_NEGATIVE,
     "paradigm.z_loss_weight": NOT_NEGATIVE,
-    "sampling.num_samples": COUNT,
+    "sampling.num_samples": integer(1, MAX_SAMPLES),
     "sampling.preview_every": SIZE_OR_0,
-    "sampling.steps": COUNT,
+    "sampling.steps": integer(1, MAX_STEPS),
     "sampling.solver": one_of((*ode.SOLVERS, ode.RENOISE)),
     "sampling.time_grid": one_of((*time_grids.TIME_GRIDS, "learned")),
     "sampling.image_guidance_scale": NOT_NEGATIVE,
