@@ -31,6 +31,7 @@ from oneflow_jax.cli.flags import (
     PROMPT,
     TOPOLOGY,
     WORKDIR,
+    check_paths,
 )
 from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import (
@@ -88,13 +89,12 @@ def run(config: ml_collections.ConfigDict) -> None:
     if MODE.value in ("train", "prepare") and "models" not in config:
         values.validate_training(config)
     system_lib.check_platform(config)
-    lock = workdir.read_lock if reads else workdir.lock
     with contextlib.ExitStack() as stack:
         stack.enter_context(distributed.watch_peers(folder / workdir.CHECKPOINTS))
         with distributed.share_errors():
-            stack.enter_context(lock(folder))
+            stack.enter_context((workdir.read_lock if reads else workdir.lock)(folder))
         if not reads:
-            workdir.check_shared(folder)
+            storage.check_shared(folder, "--workdir")
         if "models" in config:  # compare.run checks the configuration of its folder.
             _run_comparison(config, folder)
             return
@@ -127,10 +127,11 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 def _clean(config: ml_collections.ConfigDict) -> None:
     """List prepared data that is no longer used, and delete it if --delete is given."""
-    from oneflow_jax.build import stale_data
+    from oneflow_jax.build import stale_data, values
 
     if "data" not in config:
         raise UserError("--mode=clean: this configuration has no data.dir. Give another --config.")
+    values.validate(config)
     storage.require_local(config.data.dir, "data.dir")
     items = stale_data.list_stale(config.data.dir)
     for item in items:
@@ -165,8 +166,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         raise UserError("--prompt and --edit exclude each other: give one or the other.")
     prompts = EDIT.value or PROMPT.value or config.sampling.prompts
     is_edit = bool(EDIT.value)
-    # This reports errors in the prompts before training.
-    sample.parse_prompts(system, prompts, edit=is_edit)
+    sample.parse_prompts(system, prompts, edit=is_edit)  # Reports errors before training.
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
     if MODE.value in ("train", "prepare"):
@@ -311,6 +311,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
     saved = None
     try:
         rest = flags.FLAGS(argv, known_only=True)
+        check_paths()
         if WORKDIR.value is None or any(map(config_names.FLAG.match, rest)):
             config_flags.DEFINE_config_file(
                 "config", help_string="Name of a configuration, or a file.", sys_argv=argv

@@ -89,6 +89,13 @@ def text(field: str, value: object) -> None:
         raise UserError(f"{field}={value!r}: not text. Give text.")
 
 
+def path(field: str, value: object) -> None:
+    """Check that a value is the path of a file or folder, which is not empty."""
+    text(field, value)
+    if not value.strip():
+        raise UserError(f"{field}={value!r}: the path is empty. Give the path of a folder.")
+
+
 def switch(field: str, value: object) -> None:
     """Check that a value is True or False."""
     if not isinstance(value, bool | np.bool_):
@@ -178,7 +185,7 @@ RUN: dict[str, Check] = {
 """Keys that runs of document models and of autoencoders share; the tables below have the rest."""
 
 DATA: dict[str, Check] = {
-    "data.dir": text,
+    "data.dir": path,
     "data.num_streams": COUNT,
     "data.num_workers": SIZE_OR_0,
     "data.cache_size": SIZE_OR_0,

@@ -204,21 +204,6 @@ def check_writable(workdir: epath.Path) -> None:
         )
 
 
-def check_shared(workdir: epath.Path) -> None:
-    """Check that all processes of the run see the same folder; every process must call this.
-
-    Raises:
-        UserError: a process does not see a file that the primary process has written there.
-    """
-    if not storage.is_remote(workdir) and not distributed.is_shared(workdir):
-        raise UserError(
-            f"--workdir={workdir}: the hosts of this run do not see the same folder. All hosts of "
-            "a run need the same folder for checkpoints. Give a gs:// path, or a folder on a "
-            "network file system.",
-            in_all_processes=True,
-        )
-
-
 def check_config(
     workdir: epath.Path, config: ml_collections.ConfigDict, *, may_write: bool = True
 ) -> None:
@@ -328,11 +313,7 @@ def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
 def write_atomically(path: epath.Path, data: str | bytes, *, primary_only: bool = True) -> None:
     """Replace a file in one step, without a partial state.
 
-    Args:
-        path: path of the file.
-        data: content of the file.
-        primary_only: whether only the primary process writes. If not, the file may be on a disk
-            that belongs to one host.
+    With `primary_only`, the other processes write nothing.
     """
     if primary_only and not distributed.is_primary():
         return

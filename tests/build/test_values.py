@@ -95,7 +95,8 @@ def is_possible(key, default, value):
         return value is True
     if isinstance(default, str):
         free = FREE_TEXT.fullmatch(key) or NAMED_ELSEWHERE.fullmatch(key)
-        return isinstance(value, str) and bool(free)
+        is_empty_path = key == "data.dir" and value == ""
+        return isinstance(value, str) and bool(free) and not is_empty_path
     if isinstance(default, tuple | list):
         return value == [] and key != "paradigm.time_sampler"
     if key == "source.concepts" and value is None:

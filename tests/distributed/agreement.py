@@ -16,13 +16,19 @@ from etils import epath
 from oneflow_jax.build import custom_data, data
 from oneflow_jax.data.custom import prepare
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, workdir
+from oneflow_jax.runtime import distributed, storage, workdir
 from oneflow_jax.training import checkpoint
 from tests.build import test_changed_data, test_data
 from tests.data.custom import changing_source
 from tests.training import test_damaged_checkpoints as damaged
 
 SCENARIOS = {}
+
+DAMAGES = (
+    "truncated arrays", "flipped byte of EMA", "missing EMA", "empty manifest", "missing item",
+    "broken position", "empty checksums", "no files",
+)  # fmt: skip
+"""Damages of `test_damaged_checkpoints` to try; some affect the shards of one process alone."""
 
 
 def scenario(function):
@@ -59,7 +65,7 @@ class Run:
                 config.codec.path = codec_path
         folder = epath.Path(own_path(self.folder / "run"))
         folder.mkdir(parents=True, exist_ok=True)
-        workdir.check_shared(folder)
+        storage.check_shared(folder, "--workdir")
         with distributed.primary_first():
             workdir.check_config(folder, config)
         layout = data.make_layout(config, folder, mode, **options)
@@ -229,7 +235,7 @@ def save_checkpoints(folder):
             checkpoints.save(state, step, damaged.Position(step))
 
 
-for name in damaged.DAMAGES:
+for name in DAMAGES:
     SCENARIOS[f"damage: {name}"] = damage_scenario(name)
 
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from tests.distributed import agreement, pods
-from tests.training import test_damaged_checkpoints as damaged
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def test_all_processes_refuse_with_one_message_or_continue(name, text, results):
     assert_agreed(results, name, text)
 
 
-@pytest.mark.parametrize("damage", damaged.DAMAGES)
+@pytest.mark.parametrize("damage", agreement.DAMAGES)
 def test_all_processes_find_the_damage_and_resume_from_the_same_step(damage, results):
     one, two = results[f"damage: {damage}"]
     assert one == two
@@ -69,3 +68,15 @@ def test_all_processes_find_the_damage_and_resume_from_the_same_step(damage, res
 
 def test_every_scenario_is_judged(results):
     assert set(results) == set(agreement.SCENARIOS)
+
+
+def test_the_command_ends_in_all_processes_with_the_same_message(tmp_path):
+    flags = [
+        "--config=own", f"--config.source.path={tmp_path / 'none'}", "--mode=prepare",
+        f"--config.data.dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    with pods.Pod(2, *flags, devices=2) as pod:
+        codes = pod.exit_codes()
+        one, two = (pod.output(index).strip().splitlines()[-1] for index in range(2))
+    assert one == two == f"error: source.path={tmp_path / 'none'}: no such file or folder"
+    assert codes == [1, 1]
