@@ -16,7 +16,15 @@ class UserError(Exception):
     """An error in the user's input; `main` prints the message without a traceback.
 
     The message names the file or field and its value, and says what to do.
+
+    Attributes:
+        in_all_processes: whether every process of the run raises this error.
     """
+
+    def __init__(self, message: str, *, in_all_processes: bool = False) -> None:
+        """Initialize the error; by default, the other processes of the run do not raise it."""
+        super().__init__(message)
+        self.in_all_processes = in_all_processes
 
 
 class Preempted(Exception):

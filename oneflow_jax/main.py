@@ -5,6 +5,7 @@ module only dispatches to `training`, `evaluate`, `sample` and others, which tes
 call directly.
 """
 
+import contextlib
 import copy
 import signal
 import sys
@@ -30,6 +31,7 @@ from oneflow_jax.cli.flags import (
     PROMPT,
     TOPOLOGY,
     WORKDIR,
+    check_paths,
 )
 from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import (
@@ -87,8 +89,12 @@ def run(config: ml_collections.ConfigDict) -> None:
     if MODE.value in ("train", "prepare") and "models" not in config:
         values.validate_training(config)
     system_lib.check_platform(config)
-    lock = workdir.read_lock if reads else workdir.lock
-    with distributed.watch_peers(folder / workdir.CHECKPOINTS), lock(folder):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distributed.watch_peers(folder / workdir.CHECKPOINTS))
+        with distributed.share_errors():
+            stack.enter_context((workdir.read_lock if reads else workdir.lock)(folder))
+        if not reads:
+            storage.check_shared(folder, "--workdir")
         if "models" in config:  # compare.run checks the configuration of its folder.
             _run_comparison(config, folder)
             return
@@ -121,10 +127,11 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
 def _clean(config: ml_collections.ConfigDict) -> None:
     """List prepared data that is no longer used, and delete it if --delete is given."""
-    from oneflow_jax.build import stale_data
+    from oneflow_jax.build import stale_data, values
 
     if "data" not in config:
         raise UserError("--mode=clean: this configuration has no data.dir. Give another --config.")
+    values.validate(config)
     storage.require_local(config.data.dir, "data.dir")
     items = stale_data.list_stale(config.data.dir)
     for item in items:
@@ -159,8 +166,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         raise UserError("--prompt and --edit exclude each other: give one or the other.")
     prompts = EDIT.value or PROMPT.value or config.sampling.prompts
     is_edit = bool(EDIT.value)
-    # This reports errors in the prompts before training.
-    sample.parse_prompts(system, prompts, edit=is_edit)
+    sample.parse_prompts(system, prompts, edit=is_edit)  # Reports errors before training.
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
     if MODE.value in ("train", "prepare"):
@@ -240,8 +246,6 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         raise UserError(
             f"--mode=export: a codec needs no export. Use {folder / workdir.CODEC} directly."
         )
-    if OUTPUT.value:
-        raise UserError("--output: this configuration trains a codec, which does not accept it.")
     _configure_process(config, folder)
     system = autoencoder_system.system(config, for_training=MODE.value == "train")
     if MODE.value in ("train", "prepare"):
@@ -252,12 +256,14 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         _print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
     if MODE.value == "train":
         autoencoder_run.train_autoencoder(system, folder)
+    output = _output_folder(folder)
     if MODE.value in ("train", "evaluate"):
-        _print(autoencoder_run.format_table(autoencoder_run.evaluate(system, folder)))
-        _print(f"Metrics: {folder / workdir.EVALUATION}")
-        _print(f"Page: {folder / workdir.SAMPLES_PAGE}")
+        _print(autoencoder_run.format_table(autoencoder_run.evaluate(system, folder, output)))
+        _print(f"Metrics: {output / workdir.EVALUATION}")
+        _print(f"Page: {output / workdir.SAMPLES_PAGE}")
     if MODE.value == "sample":
-        _print(f"Page: {autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value)}")
+        page = autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value, output)
+        _print(f"Page: {page}")
 
 
 def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -305,6 +311,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
     saved = None
     try:
         rest = flags.FLAGS(argv, known_only=True)
+        check_paths()
         if WORKDIR.value is None or any(map(config_names.FLAG.match, rest)):
             config_flags.DEFINE_config_file(
                 "config", help_string="Name of a configuration, or a file.", sys_argv=argv
@@ -376,7 +383,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
             metric_writer.set_quiet()
         run(config)
     except UserError as error:
-        distributed.exit_process(f"error: {error}")
+        distributed.exit_process(f"error: {error}", together=error.in_all_processes)
     except Preempted as stopped:
         _print(stopped)
         sys.exit(stopped.exit_code)

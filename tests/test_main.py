@@ -47,6 +47,7 @@ FLAGS = [
     (["--config.steps=abc"], ["config.steps", "abc"]),
     (["--config.optimizer.learning_rate=fast"], ["optimizer.learning_rate", "fast"]),
     (["--steps=3"], ["steps"]),
+    (["--output="], ["--output=", "the path is empty"]),
     (["--mode=dream"], ["mode", "dream", "sample"]),
     (["train"], ["train", "--"]),
 ]
@@ -62,6 +63,8 @@ def test_wrong_flags(arguments, message_parts, first_flag, parse):
 @pytest.mark.parametrize(
     ("arguments", "message_parts"),
     [
+        ([runs.CONFIG, "--workdir="], ["--workdir=", "the path is empty"]),
+        (["--workdir= "], ["--workdir=", "the path is empty"]),
         (["--config=nowhere.py"], ["nowhere.py"]),
         (["--config=configs/tpu_v4.py:large"], ["large", "150M, 1B, 3B, 8B"]),
         (["--mode=sample"], ["--config"]),

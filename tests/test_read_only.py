@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
@@ -121,6 +122,25 @@ def test_evaluation_writes_to_the_output_folder(tmp_path, cli):
     cli("--mode=evaluate", f"--workdir={folder}", f"--output={tmp_path / 'figures'}")
     assert (tmp_path / "figures" / workdir.EVALUATION).exists()
     assert read_tree(pathlib.Path(folder)) == before
+
+
+def test_codec_run_writes_evaluation_and_reconstructions_to_the_output_folder(tmp_path, cli, monkeypatch):
+    folder, output = tmp_path / "codec", tmp_path / "figures"
+    cli("--config=tests/tiny_codec_config.py:kl", f"--workdir={folder}")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    prompt = f"--prompt=<image:{tmp_path / 'red.png'}>"
+    before = read_tree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+        for mode in ("evaluate", "sample"):
+            with pytest.raises(UserError, match=r"the folder is read-only\. Give --output=FOLDER"):
+                cli(f"--workdir={folder}", f"--mode={mode}", prompt)
+    cli(f"--workdir={folder}", "--mode=evaluate", f"--output={output}")
+    assert (output / workdir.EVALUATION).exists()
+    (output / workdir.SAMPLES_PAGE).unlink()
+    cli(f"--workdir={folder}", "--mode=sample", prompt, f"--output={output}")
+    assert (output / workdir.SAMPLES_PAGE).exists()
+    assert read_tree(folder) == before
 
 
 def test_training_rejects_output(tmp_path, cli):

@@ -16,7 +16,7 @@ from oneflow_jax.api import state as states
 from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, to_public
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
-from oneflow_jax.build import sampling
+from oneflow_jax.build import sampling, values
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
@@ -25,12 +25,6 @@ from oneflow_jax.runtime import host, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
-
-MAX_SAMPLES = 1_000_000
-"""Maximum number of documents in one call.
-
-All prompts of a call are laid out in memory before the first document is generated.
-"""
 
 ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 
@@ -102,7 +96,7 @@ class Model:
         Raises:
             UserError: the prompt or an option is invalid.
         """
-        check_integer("samples", samples, 1, MAX_SAMPLES)
+        check_integer("samples", samples, 1, values.MAX_SAMPLES)
         return self._generate_documents([self._to_internal(prompt)] * int(samples), options)
 
     def generate_batch(

@@ -82,8 +82,15 @@ def train_autoencoder(system: AutoencoderSystem, folder: epath.Path) -> None:
     logging.info("Wrote the autoencoder in the layout of diffusers: %s", folder / workdir.CODEC)
 
 
-def evaluate(system: AutoencoderSystem, folder: epath.Path) -> dict[str, float]:
+def evaluate(
+    system: AutoencoderSystem, folder: epath.Path, output: epath.Path | None = None
+) -> dict[str, float]:
     """Evaluate reconstructions of held-out images, and write `evaluation.json` and the page.
+
+    Args:
+        system: the objects of the run.
+        folder: the run's folder.
+        output: existing folder to write to; None for the run's folder.
 
     Raises:
         UserError: the folder has no trained autoencoder yet.
@@ -94,11 +101,13 @@ def evaluate(system: AutoencoderSystem, folder: epath.Path) -> dict[str, float]:
     training_images = system.images("train", system.config.evaluation.pca_images)
     figures = metrics_lib.measure(autoencoder, images, reconstructions, training_images)
     text = json.dumps(figures, indent=2, sort_keys=True) + "\n"
-    workdir.write_atomically(folder / workdir.EVALUATION, text)
+    output = output or folder
+    workdir.write_atomically(output / workdir.EVALUATION, text)
     from_emoji = system.config.source.name == "emoji"
     _write_page(
         system,
         folder,
+        output,
         images[:MAX_IMAGES],
         reconstructions[:MAX_IMAGES],
         figures,
@@ -109,9 +118,18 @@ def evaluate(system: AutoencoderSystem, folder: epath.Path) -> dict[str, float]:
 
 
 def reconstruct_prompts(
-    system: AutoencoderSystem, folder: epath.Path, prompts: Sequence[str]
+    system: AutoencoderSystem,
+    folder: epath.Path,
+    prompts: Sequence[str],
+    output: epath.Path | None = None,
 ) -> epath.Path:
     """Reconstruct the images in the user's prompts, such as `<image:cat.png>`, on a page.
+
+    Args:
+        system: the objects of the run.
+        folder: the run's folder.
+        prompts: prompts as of `--prompt`, with images.
+        output: existing folder to write the page to; None for the run's folder.
 
     Returns:
         The path of the page.
@@ -132,6 +150,7 @@ def reconstruct_prompts(
     return _write_page(
         system,
         folder,
+        output or folder,
         originals,
         reconstructions,
         figures,
@@ -160,6 +179,7 @@ def _load_autoencoder(folder: epath.Path) -> Autoencoder:
 def _write_page(
     system: AutoencoderSystem,
     folder: epath.Path,
+    output: epath.Path,
     images: UInt8[np.ndarray, "n H W 3"],
     reconstructions: UInt8[np.ndarray, "n H W 3"],
     metrics: Mapping[str, float],
@@ -174,7 +194,7 @@ def _write_page(
     if shape.kind == "VQModel":
         slots = f"{grid} codes out of {shape.num_vq_embeddings:,}"
     cells = _metric_cells(metrics)
-    path = folder / workdir.SAMPLES_PAGE
+    path = output / workdir.SAMPLES_PAGE
     if not distributed.is_primary():
         return path
     reconstructions_page.write(

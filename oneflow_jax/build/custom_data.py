@@ -81,16 +81,18 @@ def update(
     with distributed.primary_first():
         _OPENED.pop((prepare.parse_config(config.source), config.data.dir), None)
         prepared = open_prepared(config)
-        _check_run(config, folder, prepared, accept_changes or mode == "prepare")
-        if mode == "train" or not workdir.has_checkpoints(folder):
-            _record(folder, prepared)
     by_process = distributed.all_gather_json({str(jax.process_index()): prepared.fingerprint})
     if len(set(by_process.values())) > 1:
         raise UserError(
             f"source.path={config.source.path}: the files differ between the hosts of the run "
             f"(fingerprints {', '.join(sorted(set(by_process.values())))}). Give all hosts the "
-            "same files."
+            "same files.",
+            in_all_processes=True,
         )
+    with distributed.primary_first():
+        _check_run(config, folder, prepared, accept_changes or mode == "prepare")
+        if mode == "train" or not workdir.has_checkpoints(folder):
+            _record(folder, prepared)
 
 
 def _check_run(

@@ -167,7 +167,7 @@ def chunk_counts(
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, counts)
-            workdir.write_atomically(path, file.getvalue())
+            workdir.write_atomically(path, file.getvalue(), primary_only=False)
     counts = np.load(io.BytesIO(path.read_bytes()))
     if not counts.any():
         raise UserError(
@@ -184,7 +184,8 @@ def _filters_length(config: ml_collections.ConfigDict) -> bool:
 
 def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
     """Build the configured codec, with the statistics of latents in the run's folder."""
-    codec = _codec_without_stats(config)
+    with distributed.share_errors():
+        codec = _codec_without_stats(config)
     if isinstance(codec, patches.PatchCodec):
         return codec
     index = _load_latent_index(config, folder, codec)
@@ -250,7 +251,8 @@ def _load_latent_index(
     if not exists:
         workdir.write_atomically(path, stored.build_index().to_json())
         distributed.barrier()
-    return latents.read_index(path, stored.autoencoder.fingerprint)
+    with distributed.share_errors():
+        return latents.read_index(path, stored.autoencoder.fingerprint)
 
 
 def _latent_dataset(

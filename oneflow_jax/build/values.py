@@ -28,6 +28,15 @@ from oneflow_jax.samplers import ode, time_grids, token_sampling
 Check = Callable[[str, object], None]
 """A function of a key and a value that raises UserError if the key may not have the value."""
 
+MAX_STEPS = 100_000
+"""Maximum number of steps of a solver; the time grid of more steps would fill the memory."""
+
+MAX_SAMPLES = 1_000_000
+"""Maximum number of documents in one call.
+
+All prompts of a call are laid out in memory before the first document is generated.
+"""
+
 PLATFORMS = ("any", "cpu", "gpu", "tpu")
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -78,6 +87,13 @@ def text(field: str, value: object) -> None:
     """Check that a value is text."""
     if not isinstance(value, str):
         raise UserError(f"{field}={value!r}: not text. Give text.")
+
+
+def path(field: str, value: object) -> None:
+    """Check that a value is the path of a file or folder, which is not empty."""
+    text(field, value)
+    if not value.strip():
+        raise UserError(f"{field}={value!r}: the path is empty. Give the path of a folder.")
 
 
 def switch(field: str, value: object) -> None:
@@ -164,12 +180,12 @@ RUN: dict[str, Check] = {
     "evaluation.full_metrics": switch,
     "evaluation.inception_weights": text,
     "evaluation.clip_dir": text,
-    "evaluation.nfe": items(COUNT),
+    "evaluation.nfe": items(integer(1, MAX_STEPS)),
 }
 """Keys that runs of document models and of autoencoders share; the tables below have the rest."""
 
 DATA: dict[str, Check] = {
-    "data.dir": text,
+    "data.dir": path,
     "data.num_streams": COUNT,
     "data.num_workers": SIZE_OR_0,
     "data.cache_size": SIZE_OR_0,
@@ -243,9 +259,9 @@ MODEL: dict[str, Check] = {
     "paradigm.edit_op_weight": NOT_NEGATIVE,
     "paradigm.substitute_weight": NOT_NEGATIVE,
     "paradigm.z_loss_weight": NOT_NEGATIVE,
-    "sampling.num_samples": COUNT,
+    "sampling.num_samples": integer(1, MAX_SAMPLES),
     "sampling.preview_every": SIZE_OR_0,
-    "sampling.steps": COUNT,
+    "sampling.steps": integer(1, MAX_STEPS),
     "sampling.solver": one_of((*ode.SOLVERS, ode.RENOISE)),
     "sampling.time_grid": one_of((*time_grids.TIME_GRIDS, "learned")),
     "sampling.image_guidance_scale": NOT_NEGATIVE,

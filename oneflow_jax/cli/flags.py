@@ -3,6 +3,7 @@
 from absl import flags
 
 from oneflow_jax import aot
+from oneflow_jax.errors import UserError
 
 MODE = flags.DEFINE_enum(
     "mode",
@@ -49,6 +50,20 @@ PER_DEVICE_BATCH = flags.DEFINE_integer(
 PROGRAMS = flags.DEFINE_multi_enum(
     "program", aot.PROGRAMS, aot.PROGRAMS, "Programs to compile; default: both."
 )
+
+
+def check_paths() -> None:
+    """Check that no path is empty, as one from an unset variable of the shell is.
+
+    Raises:
+        UserError: --workdir or --output is empty.
+    """
+    for flag in (WORKDIR, OUTPUT):
+        if flag.value is not None and not flag.value.strip():
+            raise UserError(
+                f"--{flag.name}={flag.value}: the path is empty. Give a folder, or leave the flag "
+                "out."
+            )
 
 
 def describe(name: str) -> str:

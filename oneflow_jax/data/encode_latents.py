@@ -49,19 +49,22 @@ class LatentDataset:
         Raises:
             UserError: the folder holds latents of another codec, or an image has another size.
         """
-        index = self._load_index()
+        with distributed.share_errors():
+            index = self._load_index()
         # No process writes before all processes have checked the index. Then all of them take the
-        # same branch.
-        distributed.barrier()
-        if index is not None:
+        # same branch, also if the hosts store the latents on disks of their own.
+        indices = distributed.all_gather_json({str(jax.process_index()): index is not None})
+        if all(indices.values()):
             return index
+        self.folder.mkdir(parents=True, exist_ok=True)
+        is_shared = distributed.is_shared(self.folder)
         counts = {}
-        for split, opener in self.splits.items():
-            source = opener()
-            counts[split] = len(source)
-            self._encode_split(split, source)
-        distributed.barrier()
-        if distributed.is_primary():
+        with distributed.share_errors():
+            for split, opener in self.splits.items():
+                source = opener()
+                counts[split] = len(source)
+                self._encode_split(split, source, is_shared=is_shared)
+        if distributed.is_primary() or not is_shared:
             latents.write_index(self.folder, self.autoencoder.fingerprint, counts)
         distributed.barrier()
         return latents.read_index(self.folder / latents.INDEX_FILE, self.autoencoder.fingerprint)
@@ -80,10 +83,15 @@ class LatentDataset:
         logging.info("Latents in %s are missing or truncated. They are encoded again.", self.folder)
         return None
 
-    def _encode_split(self, split: str, source: Sequence[Document]) -> None:
-        """Write the incomplete shards among those that this process is responsible for."""
-        shards = latents.list_shards(self.folder, split, len(source))
-        mine = shards[jax.process_index() :: jax.process_count()]
+    def _encode_split(self, split: str, source: Sequence[Document], *, is_shared: bool) -> None:
+        """Write the incomplete shards among those that this process is responsible for.
+
+        The processes divide the shards of a folder that all of them see. Otherwise each process
+        writes all shards.
+        """
+        mine = latents.list_shards(self.folder, split, len(source))
+        if is_shared:
+            mine = mine[jax.process_index() :: jax.process_count()]
         missing = [shard for shard in mine if not shard.is_complete]
         if not missing:
             return

@@ -28,9 +28,14 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     Raises:
         UserError: the file does not exist, is not an image, or has values of an unknown range.
     """
-    path = pathlib.Path(path).expanduser()
+    name, path = str(path), pathlib.Path(path).expanduser()
     if not path.is_file():
-        raise errors.UserError(f"image {str(path)!r}: no such file")
+        reason = "no such file"
+        if "://" in name:
+            reason = "an address, not a file. Download the image, and give the path of the file"
+        elif not name or path.is_dir():
+            reason = "a folder, not a file. Give the path of a file, as in <image:cat.png>"
+        raise errors.UserError(f"image {name!r}: {reason}")
     try:
         with PIL.Image.open(path) as picture:
             warn_of_profile(picture, f"image {str(path)!r}")

@@ -5,8 +5,14 @@ and the state of a stream depend only on the RNG seed, the stream's number and t
 streams. Any process can therefore resume the stream, in a thread or in any worker process.
 """
 
+import contextlib
 import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -18,6 +24,12 @@ StreamState = dict[str, Any] | None
 
 PREFETCH = 2
 """Number of batches that are put on the devices ahead of time."""
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that a terminal or a service manager sends to a process and all of its workers."""
+
+PARENT_CHECK_INTERVAL_S = 1.0
+"""Seconds between checks of a worker process whether its parent still runs."""
 
 
 def check_divisible(batch_size: int, num_streams: int) -> None:
@@ -63,11 +75,14 @@ class BatchStreams:
             datasets.append(_WithState(*zip(*begun, strict=True)))
         if self.num_workers:
             one = grain.MultiprocessingOptions(num_workers=1)
-            datasets = [dataset.mp_prefetch(one) for dataset in datasets]
+            datasets = [dataset.mp_prefetch(one, _watch_parent) for dataset in datasets]
         joined = grain.experimental.ZipIterDataset(datasets).map(self._assemble_groups)
-        return iter(
+        iterator = iter(
             grain.experimental.ThreadPrefetchIterDataset(joined, prefetch_buffer_size=PREFETCH)
         )
+        with _block_stop_signals():
+            iterator.start_prefetch()  # Starts a thread, which starts the workers.
+        return iterator
 
     def _assemble_groups(
         self, groups: Sequence[Sequence[tuple[int, Any, StreamState]]]
@@ -148,3 +163,37 @@ class _WithStateIterator(grain.DatasetIterator):
         return {}
 
     get_state = set_state = _no_state  # Required by grain. The states are in the elements.
+
+
+@contextlib.contextmanager
+def _block_stop_signals() -> Iterator[None]:
+    """Block `STOP_SIGNALS` in the threads and processes that are started in a `with` block.
+
+    The main thread receives the signals after the block.
+    """
+    # The first process that Python starts also starts the tracker, which unblocks the signals.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _watch_parent(worker_index: int, num_workers: int) -> None:
+    """Make this worker process end when its parent has ended or terminates the worker.
+
+    The worker ignores `STOP_SIGNALS` of all other processes, because the training process saves a
+    checkpoint first and then stops its workers.
+    """
+    del worker_index, num_workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process().pid
+    while os.getppid() == parent:
+        received = signal.sigtimedwait(STOP_SIGNALS, PARENT_CHECK_INTERVAL_S)
+        if received and (received.si_signo, received.si_pid) == (signal.SIGTERM, parent):
+            break
+    os._exit(1)

@@ -205,7 +205,12 @@ class Vocab(IdRanges):
         return characters.restore(text) if self._is_lossless else text
 
     def missing_symbols(self, text: str) -> list[str]:
-        """Return the symbols of a text that the tokenizer cannot encode, each symbol once."""
+        """Return the symbols of a text that the tokenizer cannot encode, each symbol once.
+
+        Raises:
+          UserError: the text is not Unicode.
+        """
+        _check_unicode(text)
         return [
             symbol
             for symbol in dict.fromkeys(text)

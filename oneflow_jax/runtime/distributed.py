@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -123,16 +124,51 @@ def barrier() -> None:
 
 
 @contextlib.contextmanager
+def share_errors() -> Iterator[None]:
+    """Run a `with` block in all processes; a `UserError` of one is raised in all processes.
+
+    The block must not wait for the other processes.
+
+    Raises:
+        UserError: the block raised this error in one of the processes.
+    """
+    message = ""
+    try:
+        yield
+    except UserError as error:
+        if not is_multi_process():
+            raise
+        message = str(error)
+    _raise_first(message)
+
+
+@contextlib.contextmanager
 def primary_first() -> Iterator[None]:
     """Run a `with` block first in the primary process, and then in the other processes.
 
     So the other processes can read files that the primary process writes in the block.
+
+    Raises:
+        UserError: the block raised this error in one of the processes. All processes raise it.
     """
     if not is_primary():
-        barrier()
-    yield
+        _raise_first("")  # The primary process runs the block.
+    with share_errors():
+        yield
     if is_primary():
-        barrier()
+        _raise_first("")  # The other processes run the block.
+
+
+def _raise_first(message: str) -> None:
+    """Raise the error of the first process whose message is not empty, in all processes."""
+    barrier()  # The gather below would not wait long for a process that still works.
+    messages = all_gather_json({str(jax.process_index()): message}) if is_multi_process() else {}
+    count = len(messages)
+    for index in range(count):
+        text = messages[str(index)]
+        if text:
+            where = f" (In process {index} of {count}.)" if index else ""
+            raise UserError(f"{text}{where}", in_all_processes=True)
 
 
 def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +182,24 @@ def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
     texts = multihost_utils.process_allgather(np.pad(text, (0, room - len(text))))
     rows = zip(texts, lengths, strict=True)
     return dict(collections.ChainMap(*(json.loads(bytes(row[:length])) for row, length in rows)))
+
+
+def is_shared(folder: epath.Path) -> bool:
+    """Return whether all processes see the same folder; every process must call this.
+
+    The primary process writes a file to the folder, and deletes it at the end.
+    """
+    if not is_multi_process():
+        return True
+    name = {}
+    if is_primary():
+        name = {"name": f".{uuid.uuid4().hex}"}
+        (folder / name["name"]).touch()
+    file = folder / all_gather_json(name)["name"]
+    seen = all_gather_json({str(jax.process_index()): file.exists()})
+    if is_primary():
+        file.unlink()
+    return all(seen.values())
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -182,15 +236,23 @@ def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
     watcher.communicate(watchdog.EXITED_CLEANLY)
 
 
-def exit_process(message: str, exit_code: int = 1, *, immediately: bool = False) -> NoReturn:
+def exit_process(
+    message: str, exit_code: int = 1, *, immediately: bool = False, together: bool = False
+) -> NoReturn:
     """Print a message and exit without waiting for the other processes, which JAX then stops.
 
     Args:
         message: printed to standard error.
         exit_code: exit code of the process.
         immediately: whether to skip Python's shutdown, during which busy threads may crash.
+        together: whether all processes call this function. They wait for each other, so JAX stops
+            no process before it has printed its message.
     """
     print(message, file=sys.stderr, flush=True)
+    if together and is_multi_process():
+        jax.distributed.shutdown()
+        sys.stdout.flush()
+        os._exit(exit_code)
     if is_multi_process() or immediately:
         # Python's shutdown would first wait for the other processes to end.
         sys.stdout.flush()

@@ -98,6 +98,21 @@ def resolve_path(path: str | os.PathLike[str], field: str) -> epath.Path:
     return epath.Path(path)
 
 
+def check_shared(folder: epath.Path, field: str) -> None:
+    """Check that all processes of the run see the same folder; every process must call this.
+
+    Raises:
+        UserError: a process does not see a file that the primary process has written there.
+    """
+    if not is_remote(folder) and not distributed.is_shared(folder):
+        raise UserError(
+            f"{field}={folder}: the hosts of this run do not see the same folder. All hosts of a "
+            "run need the same folder for checkpoints. Give a gs:// path, or a folder on a network "
+            "file system.",
+            in_all_processes=True,
+        )
+
+
 def require_local(path: str, field: str) -> None:
     """Check that a path is local.
 

@@ -310,9 +310,12 @@ def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
     return rows
 
 
-def write_atomically(path: epath.Path, data: str | bytes) -> None:
-    """Replace a file in one step, without a partial state; only the primary process writes."""
-    if not distributed.is_primary():
+def write_atomically(path: epath.Path, data: str | bytes, *, primary_only: bool = True) -> None:
+    """Replace a file in one step, without a partial state.
+
+    With `primary_only`, the other processes write nothing.
+    """
+    if primary_only and not distributed.is_primary():
         return
     data = data.encode() if isinstance(data, str) else data
     if storage.is_remote(path):  # An object is written atomically.

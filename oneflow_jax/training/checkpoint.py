@@ -71,7 +71,8 @@ class Checkpoints:
             min_slice_bytes_for_replica_parallel=_MIN_SLICE_BYTES
         )
         arrays = ocp.options.ArrayOptions(saving=saving)
-        with ocp.Context(checkpointables_options=options, array_options=arrays):
+        self._context_options = {"checkpointables_options": options, "array_options": arrays}
+        with ocp.Context(**self._context_options):
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory,
                 # Save at every call: the training loop decides when to save.
@@ -156,17 +157,18 @@ class Checkpoints:
         Raises:
             UserError: the run has no checkpoint, or the checkpoint is damaged.
         """
-        if self.latest_step is None:
-            raise UserError(
-                f"{self._directory}: there is no checkpoint. Train first, with --mode=train."
-            )
         return self._load_newest({"ema": abstract_params}, skip_damaged=skip_damaged)["ema"]
 
     def _load_newest(
         self, like_items: dict[str, Any], *, skip_damaged: bool, set_aside: bool = False
     ) -> dict[str, Any]:
         """Load the newest checkpoint, or with `skip_damaged` the newest undamaged checkpoint."""
-        steps = sorted((one.step for one in self._checkpointer.checkpoints), reverse=True)
+        steps = self._list_common_steps()
+        if not steps:
+            raise UserError(
+                f"{self._directory}: there is no checkpoint. Train first, with --mode=train.",
+                in_all_processes=True,
+            )
         for step, older in zip(steps, [*steps[1:], None], strict=True):
             if "data" in like_items:
                 self._check_version(step)
@@ -177,12 +179,14 @@ class Checkpoints:
             if older is None:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}), and there is no older one. "
-                    "Restore it from a backup, or train in another --workdir."
+                    "Restore it from a backup, or train in another --workdir.",
+                    in_all_processes=True,
                 )
             if not skip_damaged:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}). Restore it from a backup, or "
-                    f"continue from step {older} with --config.{SKIP_DAMAGED}=True."
+                    f"continue from step {older} with --config.{SKIP_DAMAGED}=True.",
+                    in_all_processes=True,
                 )
             target = self._set_aside(path) if set_aside else path
             logging.warning(
@@ -193,6 +197,12 @@ class Checkpoints:
             )
         raise AssertionError("a checkpoint exists")
 
+    def _list_common_steps(self) -> list[int]:
+        """List the steps of the checkpoints that all processes see, the newest first."""
+        mine = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        steps = distributed.all_gather_json({str(jax.process_index()): mine})
+        return sorted(set.intersection(*map(set, steps.values())), reverse=True)
+
     def _try_load(self, step: int, like_items: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Load a checkpoint; return its items, and a description of damage or "".
 
@@ -202,16 +212,32 @@ class Checkpoints:
         has_checksums = (self._directory / str(step) / "checksums").exists()
         wanted = like_items | ({"checksums": None} if has_checksums else {})
         items: dict[str, Any] = {}
+        damage = ""
         try:
-            items = self._checkpointer.load_checkpointables(step, wanted)
-            damage = _compare_checksums(items) if has_checksums else ""
+            items = self._load_alone(step, wanted)
         except Exception as error:
             if self._is_other_model(step, like_items["ema"]):
                 raise
             damage = _describe(error)
         # If any process finds damage, all processes must skip the checkpoint.
+        distributed.barrier()
         damage_by_process = distributed.all_gather_json({str(jax.process_index()): damage})
-        return items, next(filter(None, damage_by_process.values()), "")
+        damage = next(filter(None, damage_by_process.values()), "")
+        if not damage and has_checksums:  # All processes compute the checksums together.
+            damage = _compare_checksums(items)
+        return items, damage
+
+    def _load_alone(self, step: int, like_items: dict[str, Any]) -> dict[str, Any]:
+        """Load the shards of this process, without waiting for the other processes.
+
+        Otherwise a process that finds damage would leave the others waiting.
+        """
+        index = jax.process_index()
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"load_{index}"
+        )
+        with ocp.Context(**self._context_options, multiprocessing_options=options):
+            return ocp.load_checkpointables(self._directory / str(step), like_items)
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
         """Return whether the EMA parameters of a checkpoint have other names or shapes."""

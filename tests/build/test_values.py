@@ -95,7 +95,8 @@ def is_possible(key, default, value):
         return value is True
     if isinstance(default, str):
         free = FREE_TEXT.fullmatch(key) or NAMED_ELSEWHERE.fullmatch(key)
-        return isinstance(value, str) and bool(free)
+        is_empty_path = key == "data.dir" and value == ""
+        return isinstance(value, str) and bool(free) and not is_empty_path
     if isinstance(default, tuple | list):
         return value == [] and key != "paradigm.time_sampler"
     if key == "source.concepts" and value is None:
@@ -171,6 +172,9 @@ def test_every_declared_key_is_in_some_configuration():
 INSIDE = [
     ("sampling.prompts", ("<text>", 3), "sampling.prompts[1]=3"),
     ("evaluation.nfe", (4, 0), "evaluation.nfe[1]=0"),
+    ("evaluation.nfe", (10**9,), "evaluation.nfe[0]=1000000000"),
+    ("sampling.steps", 10**9, "sampling.steps=1000000000"),
+    ("sampling.num_samples", 10**9, "sampling.num_samples=1000000000"),
     ("evaluation.nfe", (4, 2.5), "evaluation.nfe[1]=2.5"),
     ("evaluation.nfe", (True,), "evaluation.nfe[0]=True"),
     ("profile_steps", (math.nan, 2), "profile_steps[0]=nan"),

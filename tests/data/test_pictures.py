@@ -76,3 +76,16 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(errors.UserError, match=r"nowhere\.png.*no such file"):
         pictures.load(tmp_path / "nowhere.png", 8)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "a folder"),
+        (".", "a folder"),
+        ("https://host/cat.png", "'https://host/cat.png': an ad"),
+    ],
+)
+def test_what_is_no_file_is_described(path, reason):
+    with pytest.raises(errors.UserError, match=reason):
+        pictures.load(path, 8)

@@ -86,3 +86,10 @@ def test_a_missing_symbol_is_refused_with_the_nearest_word(tokenizer):
         spelling.encode_prompt(tokenizer, "a tigér")
     with pytest.raises(errors.UserError, match="'猫'"):
         spelling.encode_prompt(tokenizer, "A 猫")
+
+
+@pytest.mark.parametrize("text", ["a \ud800", "\udcff fox"])
+@pytest.mark.parametrize("call", [spelling.encode_prompt, spelling.list_unknown])
+def test_text_that_is_no_unicode_is_refused(tokenizer, call, text):
+    with pytest.raises(errors.UserError, match="lone surrogate"):
+        call(tokenizer, text)

@@ -1,10 +1,12 @@
 """Tests of SIGTERM and Ctrl-C: the run saves and exits, and the same command resumes it."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from etils import epath
@@ -61,19 +63,48 @@ def test_sigterm_saves_exits_and_resuming_gives_the_same_result(tmp_path):
     assert position == at
 
 
-@pytest.mark.parametrize("workers", [0])
+def list_group(process_group):
+    """Return the commands of the running processes of a process group."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == process_group and fields[0] != "Z":
+                found.append((path / "cmdline").read_text())
+        except OSError:
+            continue  # The process has ended.
+    return found
+
+
+def assert_no_process_remains(process_group):
+    until = time.monotonic() + 30
+    while (left := list_group(process_group)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not left
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_saves_and_exits(tmp_path, workers):
     arguments = [
         runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
         f"--config.data.num_workers={workers}", f"--workdir={tmp_path / 'run'}",
+        "--config.data.num_streams=2",
     ]  # fmt: skip
-    code, stdout, stderr = run_until_signal(arguments, press_ctrl_c)
+    groups = []
+
+    def press(process):
+        groups.append(process.pid)
+        assert len([each for each in list_group(process.pid) if "spawn_main" in each]) == workers
+        press_ctrl_c(process)
+
+    code, stdout, stderr = run_until_signal(arguments, press)
     assert code == main.EXIT_INTERRUPTED == 130, stderr
     (step,) = [int(path.name) for path in (tmp_path / "run" / workdir.CHECKPOINTS).iterdir()]
     assert 5 <= step < 200
     assert f"Stopped after step {step} because of Ctrl-C" in stdout
     assert "Press Ctrl-C again" in stderr
     assert "Traceback" not in stderr
+    assert_no_process_remains(*groups)
     resumed = runs.run(*arguments[:1], f"--config.steps={step + 1}", *arguments[2:])
     assert f"Resuming from step {step}" in resumed.stderr
 
@@ -93,6 +124,66 @@ main.run, main.parse_config = run, lambda arguments: None
 main.MODE = type("Mode", (), {"value": "export"})
 main.main()
 """
+
+
+TRAIN_WITHOUT_END = """
+import grain
+from oneflow_jax import main
+from oneflow_jax.data import streams
+from oneflow_jax.runtime import preemption
+
+def run(config):
+    one = grain.MapDataset.range(10).repeat().to_iter_dataset()
+    batches = iter(streams.BatchStreams({0: one, 1: one}, 2, lambda rows: rows))
+    with preemption.stop_handler():
+        for number, _ in enumerate(batches):
+            if number == 20:
+                print("step", flush=True)
+
+main.run, main.parse_config = run, lambda arguments: None
+main.MODE = type("Mode", (), {"value": "export"})
+if __name__ == "__main__":
+    main.main()
+"""
+
+
+@pytest.mark.parametrize("end", ["ctrl-c", "kill"])
+def test_no_worker_outlives_the_process(tmp_path, end):
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN_WITHOUT_END)
+    environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY)}
+    process = subprocess.Popen(
+        **runs.popen_kwargs() | {"args": [sys.executable, str(script)], "env": environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "step\n"
+    if end == "ctrl-c":
+        press_ctrl_c(process)
+        assert "Press Ctrl-C again" in process.stderr.readline()
+        press_ctrl_c(process)
+    else:
+        process.kill()
+    process.wait(timeout=60)
+    assert_no_process_remains(process.pid)
+    assert "Traceback" not in process.communicate()[1]
+    assert process.returncode == (main.EXIT_INTERRUPTED if end == "ctrl-c" else -signal.SIGKILL)
+
+
+def test_a_service_manager_s_sigterm_leaves_the_workers_to_the_run(tmp_path):
+    """Check SIGTERM to the process and its workers, which systemd sends when a machine stops."""
+    arguments = [
+        runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
+        "--config.data.num_workers=2", "--config.data.num_streams=2",
+        f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    code, stdout, stderr = run_until_signal(
+        arguments, lambda process: os.killpg(process.pid, signal.SIGTERM)
+    )
+    assert code == main.EXIT_PREEMPTED, stderr
+    assert "because of SIGTERM" in stdout
+    assert "Traceback" not in stderr
 
 
 def test_a_second_ctrl_c_stops_at_once():

@@ -2,6 +2,7 @@
 
 import html.parser
 import urllib.parse
+from collections.abc import Mapping
 
 SKIP_ELEMENTS = frozenset(
     (
@@ -55,10 +56,8 @@ class _PageParser(html.parser.HTMLParser):
         values = {name: value or "" for name, value in attrs}
         if tag not in INLINE_ELEMENTS:
             self._text_buffer.append(" ")
-        if tag == "img" and not self._skip_depth:
-            address = values.get("src") or values.get("data-src")
-            if address:
-                self._flush_and_emit(("image", address))
+        if tag == "img" and not self._skip_depth and (address := _choose_address(values)):
+            self._flush_and_emit(("image", address))
         if tag in VOID_ELEMENTS or len(self._open_elements) >= MAX_DEPTH:
             return
         role = values.get("role", "")
@@ -114,6 +113,18 @@ class _PageParser(html.parser.HTMLParser):
         self.all_parts.append(part)
         if self._main_depth:
             self.main_parts.append(part)
+
+
+def _choose_address(attributes: Mapping[str, str]) -> str:
+    """Return the address of an `<img>` element, or "" if it has none.
+
+    Pages that load images late have a placeholder as data in `src`, or no `src`.
+    """
+    candidates = [attributes.get("src", ""), attributes.get("data-src", "")]
+    for name in ("srcset", "data-srcset"):  # Addresses with sizes: "cat.png 1x, cat2.png 2x".
+        candidates += [each.rstrip(",") for each in attributes.get(name, "").split()[:1]]
+    found = [address for address in candidates if address]
+    return next((each for each in found if not each.startswith("data:")), (*found, "")[0])
 
 
 def extract_parts(page: str) -> list[HtmlPart]:

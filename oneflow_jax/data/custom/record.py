@@ -17,6 +17,7 @@ from oneflow_jax.data.custom import chat, image_decode
 TEXT_FIELDS = (
     *(("text",), ("texts",), ("txt",), ("caption",), ("captions",), ("sentence",)),
     *(("sentences",), ("description",), ("prompt",), ("title",), ("alt_text",), ("alt",)),
+    ("comment",),  # Flickr30k
     *(("question", "answer"), ("question", "answers"), ("question",)),
 )
 """Names of text fields. The first field with a value is used.

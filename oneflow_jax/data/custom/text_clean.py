@@ -6,6 +6,7 @@ superscripts, fractions, ligatures, full-width forms, accents in either Unicode 
 and selectors of emoji.
 """
 
+import codecs
 import itertools
 import re
 import unicodedata
@@ -41,7 +42,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
     """
     repairs: set[str] = set()
     if isinstance(text, bytes):
-        text = text.decode("utf-8", "surrogateescape")
+        text = _decode(text)
     if not isinstance(text, str):
         raise DataError("not words", repr(text)[:80])
     if _SURROGATES.search(text):
@@ -54,6 +55,13 @@ def clean_text(text: object) -> tuple[str, set[str]]:
     if all(_is_blank(letter) for letter in text):
         raise DataError("blank words")
     return text, repairs
+
+
+def _decode(data: bytes) -> str:
+    """Decode UTF-8, or UTF-16 with a byte order mark, as editors on Windows write it."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8", "surrogateescape")
 
 
 def split_long_text(text: str) -> Iterator[str]:

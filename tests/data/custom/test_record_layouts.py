@@ -219,6 +219,25 @@ FOLDERS = {
         {"a.jsonl": lines({"image": "cat:1.png", "caption": "a cat"}), "cat:1.png": RED},
         PAIR,
     ),
+    "a page with placeholders of images": (
+        {
+            "a.html": "<img src='data:image/gif;base64,R0lGODlhAQABAAAAACw=' data-src='red.png'>"
+            "<p>a cat</p>",
+            "red.png": RED,
+        },
+        PAIR,
+    ),
+    "a page with images of several sizes": (
+        {"a.html": "<img srcset='red.png 1x, big.png 2x'><p>a cat</p>", "red.png": RED},
+        PAIR,
+    ),
+    "Flickr30k": (
+        {
+            "results.csv": "image_name| comment_number| comment\nred.png| 0| a cat\n",
+            "red.png": RED,
+        },
+        PAIR,
+    ),
     "CSV": ({"a.csv": "id,caption,filepath\n1,a cat,i/red.png\n", "i/red.png": RED}, PAIR),
     "TSV": ({"a.tsv": "image\tcaption\nred.png\ta \"cat\"\n", "red.png": RED},
             [["<red>", 'a "cat"']]),

@@ -1,0 +1,82 @@
+"""Tests that all processes of a run refuse with the same message, or continue together."""
+
+import json
+
+import pytest
+
+from tests.distributed import agreement, pods
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Return the result of each scenario in two processes, by name."""
+    root = tmp_path_factory.mktemp("agreement")
+    outputs = pods.run(2, str(root), devices=2, module="tests.distributed.agreement")
+    # Process 1 may see a folder of its own, which has the same path on a real host.
+    lines = [
+        line.replace(".host1", "")
+        for output in outputs
+        for line in output.splitlines()
+        if line.startswith('["')
+    ]
+    by_name = {}
+    for name, result in map(json.loads, lines):
+        by_name.setdefault(name, []).append(result)
+    return by_name
+
+
+def assert_agreed(results, name, text):
+    one, two = results[name]
+    assert one == two
+    assert text in one
+
+
+SOURCE_DIFFERS = "the files differ between the hosts of the run"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("same_files", "Prepared: "),
+        ("changed_files", "was trained on other data than source.path="),
+        ("accepted_files", "Prepared: "),
+        ("another_listing", SOURCE_DIFFERS),
+        ("another_content", SOURCE_DIFFERS),
+        ("other_files_in_a_trained_run", SOURCE_DIFFERS),
+        ("no_files", "error: source.path="),
+        ("no_files_on_host_1", "(In process 1 of 2.)"),
+        ("own_disks", "Prepared: "),
+        ("own_disks_of_latents", "Prepared: "),
+        ("one_disk_of_latents", "Prepared: "),
+        ("a_new_disk_of_host_1", "Prepared: "),
+        ("no_codec_on_host_1", "there is no such folder"),
+        ("own_run_folders", "All hosts of a run need the same folder"),
+    ],
+)
+def test_all_processes_refuse_with_one_message_or_continue(name, text, results):
+    assert_agreed(results, name, text)
+
+
+@pytest.mark.parametrize("damage", agreement.DAMAGES)
+def test_all_processes_find_the_damage_and_resume_from_the_same_step(damage, results):
+    one, two = results[f"damage: {damage}"]
+    assert one == two
+    message, step, position = one
+    assert "checkpoints/6: the checkpoint is damaged" in message
+    assert (step, position) == (4, 4)
+
+
+def test_every_scenario_is_judged(results):
+    assert set(results) == set(agreement.SCENARIOS)
+
+
+def test_the_command_ends_in_all_processes_with_the_same_message(tmp_path):
+    flags = [
+        "--config=own", f"--config.source.path={tmp_path / 'none'}", "--mode=prepare",
+        f"--config.data.dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    with pods.Pod(2, *flags, devices=2) as pod:
+        codes = pod.exit_codes()
+        one, two = (pod.output(index).strip().splitlines()[-1] for index in range(2))
+    assert one == two == f"error: source.path={tmp_path / 'none'}: no such file or folder"
+    assert codes == [1, 1]
