@@ -34,7 +34,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 CODECS = ("patches", "vae", "vq")
 
-TIME_SAMPLER_ARGUMENTS: dict[str, int] = {"power": 1, "logit_normal": 2}
+TIME_SAMPLER_ARGUMENTS: dict[str, int] = {"power": 1, "logit_normal": 2, "information": 4}
 
 
 def integer(minimum: int, maximum: int = INT32_MAX) -> Check:
