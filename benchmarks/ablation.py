@@ -42,7 +42,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "paradigm.tasks.spans=0.15",
         "paradigm.tasks.scattered=0.15",
     ),
+    "own_runs": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_run_times=0.3"),
+    "own_slots": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_slot_times=0.3"),
     "time": ("paradigm.time_sampler=('information', 4.8, 1.14, 0.5, 1.5)",),
+    "likelihood": ("paradigm.objective=likelihood",),
     "embed128": ("model.embed_width=128",),
 }
 """Keys that each variant changes, as in `--set`."""

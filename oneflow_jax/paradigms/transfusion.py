@@ -96,7 +96,7 @@ class Transfusion:
         key_task, key_time, key_image = jax.random.split(key, 3)
         # With t = 1 for all slots, the task mixture returns time 0 exactly where the condition is
         # dropped.
-        draw = self.task_mixture.sample(key_task, jnp.ones_like(u), canvas)
+        draw = self.task_mixture.sample(key_task, u, canvas, jnp.ones_like)
         flows = (
             canvas.to_generate & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
         )

@@ -70,7 +70,14 @@ def test_of_reads_the_model():
     assert dataclasses.asdict(NETWORK) == {
         name: getattr(SIZE, name)
         for name in ("layers", "width", "heads", "kv_heads", "head_width", "hidden")
-    } | {"vocab": 500, "embed_width": 128, "channels": 48, "outputs": 548, "towers": 1}
+    } | {
+        "vocab": 500,
+        "embed_width": 128,
+        "channels": 48,
+        "outputs": 548,
+        "likelihood_heads": 0,
+        "towers": 1,
+    }
 
 
 def test_parameters_are_those_of_the_model():

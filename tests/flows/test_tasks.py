@@ -125,7 +125,7 @@ def test_tasks_are_drawn_by_their_shares(canvas):
 
 
 def test_packed_documents_draw_apart(canvas):
-    scored, _ = sample_tasks(canvas, (0.5, 0.5, 0.0, 0.0, 0.0))
+    scored, _ = sample_tasks(canvas, (0.5, 0.5, *(0.0,) * 5))
     span = np.asarray(canvas.span)
     first, second = (scored[:, span == number][:, 0] for number in (2, 7))
     assert_fraction(first, 1 / 2)

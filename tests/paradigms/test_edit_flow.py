@@ -16,7 +16,7 @@ from tests import tiny
 from tests.paradigms.oracle import SEED, row_keys
 
 IMAGE = 3
-JOINT_ONLY = (1.0, 0.0, 0.0, 0.0, 0.0)
+JOINT_ONLY = (1.0, *(0.0,) * 6)
 
 
 def paradigm(
@@ -117,7 +117,7 @@ def test_together_all_times_are_one_and_independent_ones_are_not(data):
 
 
 def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
-    only_pictures = paradigm((0.0, 1.0, 0.0, 0.0, 0.0))
+    only_pictures = paradigm((0.0, 1.0, *(0.0,) * 5))
     view, targets = corrupt_rows(only_pictures, data)
     np.testing.assert_array_equal(view.modality, data.modality)
     assert not targets.gap_scored.any()
@@ -134,7 +134,7 @@ def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
 
 
 def test_for_guidance_what_is_given_is_sometimes_deleted(data):
-    view, targets = corrupt_rows(paradigm((0.0, 1.0, 0.0, 0.0, 0.0), cond_drop_prob=0.5), data)
+    view, targets = corrupt_rows(paradigm((0.0, 1.0, *(0.0,) * 5), cond_drop_prob=0.5), data)
     words = np.asarray(data.to_generate & data.is_text)
     gone = (np.asarray(view.modality) == Modality.PAD) & words
     rows = gone.any(1)

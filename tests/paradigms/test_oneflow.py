@@ -84,7 +84,7 @@ def test_given_slots_are_shown_clean_and_never_scored():
 
 
 def test_the_clock_of_training_follows_its_distribution():
-    joint = tasks.TaskMixture((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
+    joint = tasks.TaskMixture((1.0, *(0.0,) * 6), 0.0)
     canvas = jax.tree.map(lambda x: x[0], tiny.packed_batch())
     u = jnp.full(canvas.ids.shape, 0.3)
     for clock, t in (

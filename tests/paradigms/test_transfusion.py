@@ -18,7 +18,7 @@ from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-TASK_PROBS = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.0, 0.0, 0.0)}
+TASK_PROBS = {"joint": (1.0, *(0.0,) * 6), "image_to_text": (0.0, 0.0, 1.0, 0.0, 0.0)}
 
 
 def paradigm(task="joint"):
