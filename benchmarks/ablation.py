@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "own_runs": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_run_times=0.3"),
     "own_slots": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_slot_times=0.3"),
+    "text3": ("paradigm.text_weight=3.0",),
     "time": ("paradigm.time_sampler=('information', 4.8, 1.14, 0.5, 1.5)",),
     "likelihood": ("paradigm.objective=likelihood",),
     "embed128": ("model.embed_width=128",),
@@ -218,15 +219,19 @@ def _generate(
 
 
 def conditional_losses(system: system_lib.System, params: PyTree) -> dict[str, float]:
-    """Return the held-out loss at t=0 of text given the images, and of images given the text."""
+    """Return the loss at t=0 of text given the images, and of images given the text.
+
+    The documents are new combinations of names that are in training.
+    """
     losses = {}
     for task, term, name in (
         ("image_to_text", "text", "loss_text_given_image"),
         ("text_to_image", "image", "loss_image_given_text"),
     ):
-        mixture = tasks.TaskMixture(tuple(float(task == one) for one in tasks.NAMES), 0.0)
-        paradigm = dataclasses.replace(system.paradigm.at_shared_time, task_mixture=mixture)
-        held_out = dataclasses.replace(system, paradigm=paradigm).eval_losses()
+        paradigm = dataclasses.replace(
+            system.paradigm.at_shared_time, task_mixture=tasks.single_task(task)
+        )
+        held_out = dataclasses.replace(system, paradigm=paradigm).eval_losses("combinations")
         with sharding.mesh_context(system.mesh):
             losses[name] = float(held_out.at_time(params, 0.0)[term].compute())
     return losses

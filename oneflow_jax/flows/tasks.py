@@ -119,7 +119,12 @@ class TaskMixture:
         return TaskDraw(scored=scored, time=time, task=task)
 
 
-ALL_TARGETS = TaskMixture(probs=(1.0, *(0.0 for _ in NAMES[1:])), cond_drop_prob=0.0)
+def single_task(name: str) -> TaskMixture:
+    """Return the task mixture with one task alone, and without conditioning dropout."""
+    return TaskMixture(tuple(float(name == task) for task in NAMES), cond_drop_prob=0.0)
+
+
+ALL_TARGETS = single_task("joint")
 """Task mixture with the task `joint` alone: all slots are corrupted except given ones."""
 
 

@@ -1,5 +1,7 @@
 """Tests of `edit_flow`: corruption and loss."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,6 +103,15 @@ def test_pictures_are_absent_flowing_and_done_by_quarters(data):
     ):
         assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / n)
     np.testing.assert_array_equal(np.asarray(targets.image_scored)[first], there & (clock < 1))
+
+
+def test_at_shared_time_the_images_of_a_single_task_have_the_time_of_their_document(data):
+    shared = paradigm().at_shared_time
+    flow = dataclasses.replace(shared, task_mixture=tasks.single_task("text_to_image"))
+    view, targets = corrupt_rows(flow, data, u=0.3)
+    image = np.asarray(data.is_image & data.to_generate)
+    np.testing.assert_allclose(np.asarray(view.time)[image], 0.3, atol=1e-6)
+    np.testing.assert_array_equal(targets.image_scored, image)
 
 
 def test_together_all_times_are_one_and_independent_ones_are_not(data):
