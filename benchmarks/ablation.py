@@ -46,6 +46,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "own_slots": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_slot_times=0.3"),
     "shared03": ("paradigm.shared_text_noise=0.3",),
     "shared01": ("paradigm.shared_text_noise=0.1",),
+    "conditional": (
+        "paradigm.tasks.joint=0.3",
+        "paradigm.tasks.text_to_image=0.3",
+        "paradigm.tasks.image_to_text=0.3",
+    ),
     "text3": ("paradigm.text_weight=3.0",),
     "time": ("paradigm.time_sampler=('information', 4.8, 1.14, 0.5, 1.5)",),
     "likelihood": ("paradigm.objective=likelihood",),
