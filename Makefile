@@ -1,4 +1,4 @@
-# Environments, each made once and made anew when its requirements change.
+# Environments: each is created once, and again when its requirements change.
 PYTHON ?= python3
 RUN := .venv/run
 TEST := .venv/test
@@ -9,16 +9,16 @@ TESTS_NEED := requirements.txt requirements-test.txt requirements-metrics.txt re
 DEMO := .venv/demo
 DOCS := .venv/docs
 
-# Folders of runs that the demo's page offers besides the shipped model.
+# Folders of runs that the demo's page offers in addition to the shipped model.
 RUNS ?=
 
-.PHONY: quickstart hands demo docs notebook test test-fast parity aot lint clean
+.PHONY: quickstart emoji-styles demo docs notebook test test-fast parity aot lint clean
 
 quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
 
-# Emoji in ten hands, the data set `emoji_styles`: npm packages, 35 MB.
-hands: $(RUN)/ready
+# Emoji in ten drawing styles, the data set `emoji_styles`: npm packages, 35 MB.
+emoji-styles: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.data.fetch_emoji_styles data/emoji_styles
 
 demo: $(DEMO)/ready
@@ -33,7 +33,7 @@ notebook: $(TEST)/ready
 test: $(TEST)/ready lint
 	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/parity
 
-# The inner loop of development: everything but whole runs, other processes, pages and clouds.
+# The inner loop of development: without whole runs, other processes, browsers and cloud emulators.
 test-fast: $(TEST)/ready
 	$(TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		--ignore=tests/parity -m "not slow"

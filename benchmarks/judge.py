@@ -1,7 +1,7 @@
 """Validity of the metrics of interleaved documents: `python -m benchmarks.judge`.
 
 The benchmark computes the metric `interleaved_score` of real documents in which an increasing
-fraction of the images is exchanged, with a bootstrap interval. It also measures the accuracy of two
+fraction of the images is shuffled, with a bootstrap interval. It also measures the accuracy of two
 image classifiers on distorted copies of the images: the trained classifier, and the nearest
 neighbor in pixel space.
 """
@@ -20,7 +20,7 @@ from oneflow_jax.evaluation import emoji, full_suite, image_name_judge, interlea
 from oneflow_jax.runtime import host, metric_writer
 
 SHUFFLED_FRACTIONS = (0.0, 0.1, 0.5, 1.0)
-"""Fractions of the images that are exchanged."""
+"""Fractions of the images that are shuffled."""
 
 SEEDS = range(1, 6)
 """RNG seeds of the distorted copies."""
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         },
     }
     rows = [
-        (f"{float(share):4.0%} exchanged", "{:.2f} ({:.2f} to {:.2f})".format(*each))
+        (f"{float(share):4.0%} shuffled", "{:.2f} ({:.2f} to {:.2f})".format(*each))
         for share, each in results["interleaved_score"].items()
     ]
     report.print_table(f"interleaved_score, {len(known.real)} documents", rows)
@@ -83,7 +83,7 @@ def _score_shuffled(
     real_scores: Sequence[interleaved.DocumentScores],
     fraction: float,
 ) -> tuple[float, float, float]:
-    """Return `interleaved_score` of real documents with exchanged images, and its 95 % interval."""
+    """Return `interleaved_score` of real documents with shuffled images, and its 95 % interval."""
     documents = interleaved.shuffle_images(references.real, fraction, seed=0)
     scores = interleaved.score_documents(documents, references.concepts, references.classifier)
     low, high = np.percentile(

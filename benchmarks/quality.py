@@ -4,7 +4,7 @@ The benchmark trains the configurations whose run does not exist yet. It evaluat
 NFE with each time grid, and writes a table and two plots for each metric.
 
     python -m benchmarks.quality quickstart quickstart:mask_flow quickstart:edit_flow
-    python -m benchmarks.quality digits:edit_flow --passes 2 4 8 16 --grids uniform sine learned
+    python -m benchmarks.quality digits:edit_flow --nfe 2 4 8 16 --grids uniform sine learned
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     """Measure, print, write, and return the rows of `quality.json` in --out."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("configs", nargs="+", help="names in configs/, as in quickstart:edit_flow")
-    flags.add_argument("--passes", type=int, nargs="+", default=[2, 4, 8, 16, 40])
+    flags.add_argument("--nfe", type=int, nargs="+", default=[2, 4, 8, 16, 40])
     flags.add_argument("--grids", nargs="+", default=[CONFIGURED_GRID])
     flags.add_argument("--tasks", nargs="+", help="tasks to evaluate (default: all)")
     flags.add_argument(
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     return rows
 
 
-AXIS_LABELS = {"passes": "forward passes", "seconds": "seconds a document"}
+AXIS_LABELS = {"passes": "forward passes", "seconds": "seconds per document"}
 
 
 def load_config(name: str, assignments: Sequence[str]) -> ml_collections.ConfigDict:
@@ -110,7 +110,7 @@ def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Ite
         config.sampling.time_grid = own if grid == CONFIGURED_GRID else grid
         spacing = evaluate.time_grid(system, params)
         for task in tasks:
-            for passes in flags.passes:
+            for passes in flags.nfe:
                 if evaluate.affordable_nfe(system, task, passes) == 0:
                     continue
                 plan = evaluate.task_plan(system, task, passes, spacing)

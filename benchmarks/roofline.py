@@ -45,7 +45,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--batch", type=int, nargs="+", default=(1, 8, 64), help="documents (default: 1 8 64)"
     )
     flags.add_argument(
-        "--passes", type=int, nargs="+", default=(8, 16, 32, 64),
+        "--nfe", type=int, nargs="+", default=(8, 16, 32, 64),
         help="NFE per document, or per image if text is autoregressive (default: 8 16 32 64)",
     )  # fmt: skip
     flags.add_argument(
@@ -74,9 +74,9 @@ def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str,
         "chip": flags.chip,
         "chips": setting.num_chips,
         "chips_needed": needed,
-        "passes": flags.passes,
+        "passes": flags.nfe,
         "seconds": {
-            n: [latency.seconds(way, passes, setting) for passes in flags.passes]
+            n: [latency.seconds(way, passes, setting) for passes in flags.nfe]
             for n, way in ways.PROFILES.items()
         },
         "overtaking": {

@@ -82,7 +82,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     # Text spans are padded to multiples of this number of slots; 0: no padding.
     config.data.text_slot_multiple = 8
     config.data.vocab_size = 512  # number of tokens that the tokenizer learns
-    config.data.character_coverage = 1.0  # fraction of the text's characters with tokens, from 0.98
+    config.data.character_coverage = 1.0  # fraction of characters with tokens, 0.98 to 1
     # Handling of documents that are longer than a row: "error", "split" or "drop".
     config.data.overflow = "error"
 

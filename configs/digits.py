@@ -25,7 +25,7 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
     config.batch_size = 64
 
     config.source = ml_collections.ConfigDict({"name": "digits"})
-    config.data.sequence_length = 25  # a document a row: BOS, 8 slots of text, 16 patches
+    config.data.sequence_length = 25  # one document per row: BOS, 8 slots of text, 16 patches
     config.data.text_slot_multiple = 8
     config.data.vocab_size = 128
 

@@ -1,4 +1,4 @@
-"""Trains on 64 emoji in ten drawing styles, so a name has several images; needs `make hands`.
+"""Trains on 64 emoji in ten drawing styles, which `make emoji-styles` fetches.
 
     python -m oneflow_jax.main --config=configs/emoji_styles.py             (oneflow)
     python -m oneflow_jax.main --config=configs/emoji_styles.py:transfusion

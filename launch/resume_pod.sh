@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a training to its end: creates the pod, sets it up and starts the run, and repeats this
+# Runs training to its end: creates the pod, sets it up and starts the run, and repeats this
 # whenever the pod was preempted.
 #
 #     launch/resume_pod.sh [--dry-run] [ARGUMENT...]

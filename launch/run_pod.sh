@@ -3,7 +3,7 @@
 #
 #     launch/run_pod.sh [--dry-run] [ARGUMENT...]
 #
-# The arguments are flags of the program, as --config.steps=1000. Variables in launch/pod.env:
+# The arguments are flags of the program, such as --config.steps=1000. Variables in launch/pod.env:
 # CONFIG is the configuration, for the generation of ACCELERATOR; BUCKET and RUN set the run's
 # folder. The script fails if the pod has a run already.
 set -euo pipefail

@@ -40,7 +40,7 @@ class AttentionPattern(enum.Enum):
 
 
 class InsertPolicy(enum.IntEnum):
-    """What a sampler may insert right after a slot: nothing, text only, or text and images."""
+    """Items that a sampler may insert right after a slot: none, text, or text and images."""
 
     NONE = 0
     TEXT = 1

@@ -11,19 +11,19 @@ from absl import flags
 
 from tests import random_keys
 
-# The same programs are compiled again and again: by both workers, by the processes that tests start
-# (which read the variables), and by the next run.
+# Both workers, the processes that tests start (which read the variables) and the next run need the
+# same compiled programs, so all share one cache.
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 _VERSIONS = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "oneflow_jax-tests" / _VERSIONS))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-# Both workers keep all programs: to compile a tiny one takes 35 ms, to read it 10 ms, and there are
-# thousands. Other processes read all of them and add long ones, some of them to an object store.
+# Both workers store all programs: compiling a tiny one takes 35 ms, reading it 10 ms, and there are
+# thousands. Other processes read all programs but store only those that take long to compile.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-# Half of XLA's time would go into its fusion emitters, which set up MLIR for each program.
-# The emitters of before compute the same; the processes that tests start read the variable too.
+# XLA's fusion emitters set up MLIR for each program, which takes half of the compile
+# time. The older emitters give the same results. Processes that tests start read the variable too.
 _FLAGS = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")]).strip()
 
@@ -36,7 +36,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 # The imports below do not initialize devices.
 from oneflow_jax import main  # noqa: E402
 
-# Tracing makes many objects that live long; to go through them again and again takes 5 %.
+# Tracing makes many long-lived objects; scanning them repeatedly takes 5 % of the time.
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
 

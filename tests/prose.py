@@ -33,7 +33,7 @@ BANNED = {
     r"besides|thereby|therein|thereof|lest|ere|save for|hence|whereof": "plain words",
     r"by itself": "alone",
 }
-"""What is not written, as a regular expression of whole words, and what to write instead."""
+"""Words to avoid, as regular expressions of whole words, and what to write instead."""
 
 _PROMPTS = re.compile(r"a picture of (?:\{0\}|\w+ \w+|\w+)|[Pp]icture of", re.ASCII)
 """Captions of the data sets: content, not our words."""
@@ -58,7 +58,7 @@ def _prose(source: str) -> Iterator[tuple[int, str]]:
         is_long = token.string.startswith('"""') or len(token.string.split()) >= 4
         is_sentence = token.type == tokenize.STRING and is_long
         if token.type == tokenize.COMMENT or is_sentence:
-            # Without what f-strings compute.
+            # Drop the expressions of f-strings.
             text = re.sub(r"\{[^{}\n]*\}", "{}", token.string)
             yield from enumerate(text.split("\n"), token.start[0])
 

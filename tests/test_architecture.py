@@ -65,7 +65,7 @@ READ_CONFIGURATIONS = {"build", "compare", "api", "main"}
 MAX_LEVELS = 12
 MAX_ROOT_MODULES = 9
 
-# These folders use numpy only: each worker process would initialize an accelerator library.
+# Each worker process would initialize an accelerator library, so these folders use numpy only.
 HOST_SIDE = {"codecs", "data", "data/custom", "viewer"}
 ON_DEVICE = {"jax", "flax", "optax", "diffrax", "clu", "orbax"}
 PLACES_BATCHES = {"data/pipeline.py", "data/encode_latents.py"}
@@ -112,7 +112,7 @@ def functions():
                 yield path, node
 
 
-def test_imports_follow_the_arrows():
+def test_imports_are_in_the_allowed_table():
     assert set(MAY_IMPORT) == set(folder_imports())
     beyond = [
         example
@@ -169,7 +169,7 @@ PARTICIPLES = re.compile(
 NOT_PARTICIPLES = {"embed", "seed", "feed"}
 
 
-def test_names_say_what_is_in_a_module_and_what_a_function_does():
+def test_names_follow_the_naming_rules():
     vague = {"utils", "util", "helpers", "helper", "misc", "common", "tools"}
     assert not {path.stem for path in MODULES} & vague
     names = [node.name for _, node in functions()]

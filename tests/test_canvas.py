@@ -17,7 +17,7 @@ def test_free_slots_exist_and_are_not_given():
     np.testing.assert_array_equal(canvas.is_image, [[False, False, True, True, False, False]])
 
 
-def test_a_view_keeps_the_layout_and_takes_the_content():
+def test_noisy_canvas_keeps_the_layout_and_takes_new_content():
     canvas = tiny.training_rows(tiny.captions(2))
     view = tiny.noisy_canvas(canvas)
     for name in ("modality", "segment", "position"):

@@ -56,7 +56,8 @@ TWO_STEPS = {
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "shipped": shipped.get_config,
 }
-"""Configurations that differ from those in sizes and in what other tests evaluate and sample."""
+"""Configurations that are only trained for two steps: they differ from `END_TO_END` in sizes, or
+other tests evaluate and sample them."""
 
 CODECS = {f"codec:{kind}": functools.partial(codec.get_config, kind) for kind in ("kl", "vq")}
 
@@ -67,8 +68,8 @@ def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("data"))
 
 
-def test_no_file_is_forgotten():
-    """Check that each file is tested; tests/compare tests compare.py, and TPUs share models."""
+def test_every_configuration_file_is_tested():
+    """Check that each file is tested, but for compare.py (tests/compare) and equal TPU models."""
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
     of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
@@ -91,17 +92,17 @@ def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
 def test_two_steps(name, tmp_path, data_dir):
     config = common.shrink_for_debugging(TWO_STEPS[name]())
     config.data.dir = data_dir
-    config.evaluation.every = 10  # steps, of which there are 2
+    config.evaluation.every = 10  # above the number of steps, 2
     folder = epath.Path(tmp_path)
     system = runs.prepare_system(folder, config.lock())
     loop.run(system, folder)
     assert_two_losses(folder)
-    # Evaluation and sampling accept it: their plans are made, but nothing is computed.
+    # Check that evaluation and sampling accept the configuration, without computing anything.
     evaluate.check_prompts(system)
     assert sample.parse_prompts(system, config.sampling.prompts)
 
 
-def test_two_steps_on_latents_then_the_folder_alone(tmp_path):
+def test_two_steps_on_latents_then_sampling_from_the_folder(tmp_path):
     """Run the quickstart on latents; then sample from the run's folder alone."""
     config = common.shrink_for_debugging(quickstart.get_config("latents"))
     config.data.dir = str(tmp_path / "data")
@@ -171,7 +172,7 @@ def goes_through(config, folder):
     assert all((folder / file).stat().length > 0 for file in written)
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
     assert page == folder / workdir.SAMPLES_PAGE
-    # The folder alone has the configuration.
+    # The configuration is read from the folder.
     assert workdir.load_config(folder).to_json() == config.to_json()
     return system
 
@@ -236,7 +237,7 @@ SECTIONS_PASSED_ON = (
     "optimizer.",
     "mesh.",
     "autoencoder.",
-    # Comparisons have whole configurations, and numbers by name.
+    # Sections of comparisons: configurations by name, and numbers by name.
     "models.",
     "text_model.",
     "reported_nfe.",
@@ -253,7 +254,7 @@ def package_sources():
 
 def test_every_key_is_read():
     source = "\n".join(package_sources())
-    # Sections with a shorter name within a function.
+    # Replace local names of sections by their full names.
     shares = [*tasks.NAMES, *time_couplings.NAMES]
     weights = [f"{term}_weight" for term in (*chameleon.LOSS_TERMS, *edit_flow.LOSS_TERMS)]
     for key in every_key():
@@ -305,7 +306,7 @@ def test_nothing_reads_a_missing_key():
             assert f"{first}.{rest[0]}" in known | {"source.documents"}, (first, rest)
 
 
-def test_codecs_are_trained_on_all_their_keys():
+def test_codec_objectives_have_exactly_their_keys():
     """Check that the section `objective` has exactly the arguments of its kind's objective."""
     for make in CODECS.values():
         config = make()
@@ -314,7 +315,7 @@ def test_codecs_are_trained_on_all_their_keys():
         )
 
 
-def test_debug_shrinks_what_it_is_given():
+def test_debug_shrinks_any_configuration():
     config = common.shrink_for_debugging(tpu_v4.get_config())
     assert (config.steps, config.batch_size, config.model.layers) == (2, 8, 2)
     assert config.platform == "any"

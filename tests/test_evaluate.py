@@ -28,7 +28,7 @@ def ema():
     return evaluate.load_ema_params(*runs.trained_run())
 
 
-def test_losses_are_the_same_at_every_call(losses, ema):
+def test_losses_are_equal_at_every_call(losses, ema):
     first, second = losses(ema), losses(ema)
     assert first == second
     assert set(first) == {
@@ -39,7 +39,7 @@ def test_losses_are_the_same_at_every_call(losses, ema):
     assert all(math.isfinite(value) for value in first.values())
 
 
-def test_losses_are_the_same_for_another_object(losses, ema):
+def test_losses_are_equal_for_a_new_instance(losses, ema):
     system, _ = runs.trained_run()
     with sharding.mesh_context(system.mesh):
         assert system.eval_losses()(ema) == losses(ema)
@@ -50,14 +50,14 @@ def test_losses_depend_on_the_parameters(losses, ema):
     assert all(other_losses[name] != value for name, value in losses(ema).items())
 
 
-def test_the_whole_lies_between_the_buckets(losses, ema):
+def test_loss_is_between_the_losses_of_the_time_bins(losses, ema):
     measured = losses(ema)
     for term in ("text", "image"):
         parts = [measured[f"eval/loss_{term}/t={u}"] for u in ("0.25", "0.75")]
         assert min(parts) <= measured[f"eval/loss_{term}"] <= max(parts)
 
 
-def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch):
+def test_metrics_are_written_with_nfe_after_an_at(tmp_path, monkeypatch):
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     changed = runs.make_config(evaluation__nfe=(2, 3))
@@ -90,14 +90,14 @@ def test_figures_are_written_flat_with_passes_after_an_at(tmp_path, monkeypatch)
     assert (folder / "evaluation.png").exists()
 
 
-def test_passes_that_not_even_one_step_takes():
+def test_too_small_nfe_is_reported():
     _, folder = runs.trained_run()
     config = runs.make_config(evaluation__nfe=(1,), sampling__image_guidance_scale=2.0)
     with pytest.raises(UserError, match=r"evaluation.nfe=1.*guidance_scale=2.0"):
         system_lib.system(config, folder)
 
 
-def test_what_bears_a_number_of_passes_takes_no_more():
+def test_plans_take_at_most_the_requested_nfe():
     system, _ = runs.trained_run()
     for solver, passes, taken in (("euler", 16, 16), ("heun", 16, 15), ("heun", 9, 9)):
         config = runs.make_config(sampling__solver=solver)
@@ -111,11 +111,11 @@ def make_edit_suite(prompts):
     def score(documents):
         return base.MetricResult({"right": float(len(documents))})
 
-    task = base.EvalTask("revise", tuple(prompts), score, may_insert_images=True, is_editing=True)
+    task = base.EvalTask("edit", tuple(prompts), score, may_insert_images=True, is_editing=True)
     return lambda config, layout: base.EvalSuite((task,), {})
 
 
-def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
+def test_models_without_editing_skip_edit_tasks(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "make_suite", make_edit_suite([prompt.parse("a red", 4)]))
     changes = {"paradigm__name": "edit_flow", "data__text_slot_multiple": 0}
     can = runs.prepare_system(tmp_path / "can", runs.make_config(**changes))
@@ -125,14 +125,14 @@ def test_models_that_cannot_revise_are_not_asked_to(monkeypatch, tmp_path):
     assert system_lib.supported_suite(cannot).tasks == ()
 
 
-def test_prompts_that_do_not_fit_are_told_before_training(monkeypatch):
+def test_too_long_prompts_are_reported_before_training(monkeypatch):
     system, _ = runs.trained_run()
     monkeypatch.setattr(evaluation, "make_suite", make_edit_suite([prompt.parse("red " * 70, 4)]))
     with pytest.raises(UserError, match=r"data\.sequence_length=64"):
         evaluate.check_prompts(system)
 
 
-def test_births_take_twice_the_passes_and_need_as_many(tmp_path):
+def test_insertions_take_twice_the_nfe(tmp_path):
     changes = {"paradigm__name": "edit_flow", "data__text_slot_multiple": 0}
     (task,) = make_edit_suite([])(None, None).tasks
     grows = runs.prepare_system(tmp_path / "run", runs.make_config(**changes))
@@ -145,7 +145,7 @@ def test_births_take_twice_the_passes_and_need_as_many(tmp_path):
     assert evaluate.affordable_nfe(system, task, 1) == 1
 
 
-def test_table():
+def test_metrics_table():
     figures = {
         "caption_validity@16": 0.5,
         "image_caption_match@4": 0.25,

@@ -55,7 +55,7 @@ def eight_documents(generator):
     return generate_batches(generator, documents(), plan(record=True))
 
 
-def test_the_batch_does_not_matter(generator, eight_documents):
+def test_documents_do_not_depend_on_the_batch(generator, eight_documents):
     """Compare batch sizes of 16 and 24 rows, and of 2 and 4 on one device."""
     expected = concat_canvases(eight_documents)
     for batch in (2, 4):
@@ -69,7 +69,7 @@ def test_the_batch_does_not_matter(generator, eight_documents):
     np.testing.assert_allclose(canvas.latents, expected.latents, atol=1e-5)
 
 
-def test_renoising_is_the_same_on_one_device(generator):
+def test_renoising_does_not_depend_on_devices(generator):
     renoised = SamplingPlan(ode.make_schedule("renoise", 4))
     expected = concat_canvases(generate_batches(generator, documents(), renoised))
     canvas = concat_canvases(
@@ -87,7 +87,7 @@ def on_one_device(generator):
     return generate.Generator(system, params)
 
 
-def test_the_seed_and_the_place_matter(generator, eight_documents):
+def test_documents_depend_on_seed_and_index(generator, eight_documents):
     free = concat_canvases(eight_documents).to_generate
     latents = concat_canvases(eight_documents).latents
     again = concat_canvases(generate_batches(generator, documents(), plan(record=True)))
@@ -102,7 +102,7 @@ def test_the_seed_and_the_place_matter(generator, eight_documents):
     assert not np.allclose(same[0], same[1])
 
 
-def test_what_is_given_comes_back_unchanged(eight_documents, generator):
+def test_given_parts_are_unchanged(eight_documents, generator):
     layout = generator.system.layout
     canvas = concat_canvases(eight_documents)
     for number, document in enumerate(documents()):
@@ -128,7 +128,7 @@ def test_the_last_batch_is_not_padded_with_documents(generator):
     assert [batch.trajectory.canvas.ids.shape[1] for batch in batches] == [8, 3]
 
 
-def test_moments(eight_documents, generator):
+def test_trajectory_shapes_and_last_frame(eight_documents, generator):
     (batch,) = eight_documents
     rows, length = batch.canvas.ids.shape
     assert length % generate.LENGTH_MULTIPLE == 0
@@ -144,7 +144,7 @@ def test_moments(eight_documents, generator):
     assert generate_batches(generator, documents()[:1], plan())[0].trajectory is None
 
 
-def test_revision_leaves_bos_and_changes_the_rest(generator):
+def test_editing_keeps_bos_and_changes_the_rest(generator):
     document = toy.Toy(interleaved=0.0)[0]
     layout = generator.system.layout
     row = layout.row(document)
@@ -160,7 +160,7 @@ def test_revision_leaves_bos_and_changes_the_rest(generator):
     assert not np.allclose(late.latents, early.latents)
 
 
-def test_passes_are_counted():
+def test_nfe_is_counted():
     system, _ = runs.trained_run()
     paradigm = system.paradigm
     assert paradigm.nfe(plan(steps=5)) == 5
@@ -170,11 +170,11 @@ def test_passes_are_counted():
         assert paradigm.nfe(planned) == passes
 
 
-def test_batch_that_does_not_divide(generator):
+def test_indivisible_batch_is_refused(generator):
     with pytest.raises(UserError, match="batch_size=12"):
         generate_batches(generator, documents(), plan(), batch=12)
 
 
-def test_nothing_to_be_made(generator):
+def test_prompt_without_a_gap_is_refused(generator):
     with pytest.raises(UserError, match="no gap"):
         generate_batches(generator, [toy.Toy()[0]], plan())

@@ -85,7 +85,7 @@ def test_values_from_the_command_line(parse):
     assert main.MODE.value == "sample"
 
 
-def test_the_folder_alone_is_enough(parse):
+def test_workdir_alone_resumes_a_run(parse):
     system, folder = runs.trained_run()
     expected = path_keys.make_absolute(system.config).to_json()
     assert parse("--workdir", str(folder)).to_json() == expected
@@ -125,7 +125,7 @@ OF_A_RUN = [
 
 @pytest.mark.parametrize(("arguments", "message_parts"), OF_A_RUN)
 @pytest.mark.parametrize("mode", ["train", "sample"])
-def test_mistakes_that_leave_the_run_as_it_was(arguments, message_parts, mode, cli, folder):
+def test_command_line_errors_do_not_change_the_run(arguments, message_parts, mode, cli, folder):
     before = runs.read_files(folder)
     assert_error(
         message_parts, cli, runs.CONFIG, f"--workdir={folder}", f"--mode={mode}", *arguments
@@ -167,7 +167,7 @@ NEW = [
 
 
 @pytest.mark.parametrize(("arguments", "message_parts"), NEW)
-def test_mistakes_in_a_new_run_do_not_spoil_its_folder(
+def test_errors_of_a_new_run_do_not_block_its_folder(
     arguments, message_parts, cli, parse, tmp_path
 ):
     base_arguments = (runs.CONFIG, f"--workdir={tmp_path / 'run'}")
@@ -178,7 +178,7 @@ def test_mistakes_in_a_new_run_do_not_spoil_its_folder(
     cli(*base_arguments, "--mode=prepare")
 
 
-def test_picture_that_does_not_decode(cli, folder, tmp_path):
+def test_undecodable_image_is_reported(cli, folder, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     message_parts = [str(broken), "PNG"]
@@ -199,20 +199,20 @@ def resume_arguments(folder):
     return runs.CONFIG, f"--workdir={folder}"
 
 
-def test_workdir_that_cannot_be_made(cli, tmp_path):
+def test_workdir_that_cannot_be_created(cli, tmp_path):
     (tmp_path / "file").write_text("")
     where = tmp_path / "file" / "run"
     assert_error([str(tmp_path / "file"), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_workdir_that_is_closed(cli, tmp_path):
+def test_workdir_without_permissions(cli, tmp_path):
     tmp_path.chmod(0o500)
     where = tmp_path / "run"
     assert_error([str(tmp_path), "--workdir"], cli, runs.CONFIG, f"--workdir={where}")
 
 
-def test_one_off_values_do_not_stick(cli, folder):
+def test_sampling_overrides_are_not_saved(cli, folder):
     before = runs.read_files(folder)
     cli(
         f"--workdir={folder}", "--mode=sample", "--config.sampling.steps=1", "--prompt=red: <image>"
@@ -248,7 +248,7 @@ def fill_disk(disk):
     (disk / "filler").write_bytes(bytes(room))
 
 
-def test_loss_that_is_not_finite(tmp_path):
+def test_non_finite_loss_is_reported(tmp_path):
     rate = ("--config.optimizer.learning_rate=1e30", "--config.checkpoint.every=1")
     done = runs.run(runs.CONFIG, f"--workdir={tmp_path}", *rate)
     assert_one_message(done, ["Step ", "not finite", "optimizer.learning_rate", str(tmp_path)])
@@ -259,7 +259,7 @@ def test_loss_that_is_not_finite(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in list_leaves((state.params, state.ema)))
 
 
-def test_tpu_v4_refuses_at_once(tmp_path):
+def test_tpu_configuration_is_refused_on_cpu(tmp_path):
     done = runs.run("--config=configs/tpu_v4.py", f"--workdir={tmp_path / 'run'}")
     assert_one_message(
         done, ["tpu_v4-1B needs TPU", "CPU", "1.26 billion", "configs/quickstart.py"]
@@ -271,7 +271,7 @@ CODEC = "--config=tests/tiny_codec_config.py"
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_a_codec_is_trained_evaluated_and_shown_a_picture(cli, tmp_path, capsys):
+def test_codec_trains_evaluates_and_reconstructs_an_image(cli, tmp_path, capsys):
     folder = epath.Path(tmp_path / "run")
     cli(f"{CODEC}:vq", f"--workdir={folder}", "--config.steps=2")
     output = capsys.readouterr().out
@@ -327,13 +327,13 @@ NEW_CODEC = [
 
 
 @pytest.mark.parametrize(("arguments", "message_parts"), NEW_CODEC)
-def test_mistakes_in_a_new_codec_do_not_spoil_its_folder(arguments, message_parts, cli, tmp_path):
+def test_errors_of_a_new_codec_do_not_block_its_folder(arguments, message_parts, cli, tmp_path):
     base_arguments = (CODEC, f"--workdir={tmp_path / 'run'}")
     assert_error(message_parts, cli, *base_arguments, *arguments)
     cli(*base_arguments, "--mode=prepare")
 
 
-def test_keys_of_a_codec(parse):
+def test_unknown_codec_keys_are_reported(parse):
     assert_error(
         ["configs/codec.py", "dead_code_restart_prob"],
         parse,

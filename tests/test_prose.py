@@ -1,4 +1,4 @@
-"""The words of docs/glossary.md hold in every docstring, comment, message and page."""
+"""Tests that docstrings, comments, messages and pages use the words of docs/glossary.md."""
 
 import pytest
 
@@ -8,7 +8,7 @@ FOLDERS = ("oneflow_jax", "tests", "configs", "benchmarks", "launch", "docs", "n
 FILES = ("README.md", "CHANGELOG.md")
 
 
-def test_no_banned_word_is_written():
+def test_no_banned_words():
     files = prose.list_files([runs.REPOSITORY / name for name in (*FOLDERS, *FILES)])
     assert len(files) > 400
     banned = [f"{path}:{n}: {word!r}" for path in files for n, word, _ in prose.find_banned(path)]
@@ -27,6 +27,6 @@ def test_no_banned_word_is_written():
         ("a.md", "```\ntold\n```\nA slope.\n", [(4, "slope")]),
     ],
 )  # fmt: skip
-def test_what_is_found(name, text, expected, tmp_path):
+def test_banned_words_are_found(name, text, expected, tmp_path):
     (tmp_path / name).write_text(text)
     assert [(n, word) for n, word, _ in prose.find_banned(tmp_path / name)] == expected

@@ -1,4 +1,4 @@
-"""Tests of the check of random keys that holds in all tests."""
+"""Tests of the check of random keys, which is active in all tests."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def make_and_draw_twice(seed):
         lambda: jax.grad(lambda x: x * make_and_draw_twice(0))(1.0),
     ],
 )
-def test_a_key_that_is_used_twice_is_found(misuse):
+def test_key_used_twice_is_an_error(misuse):
     with pytest.raises(KeyReuseError):
         misuse()
 
@@ -40,7 +40,7 @@ def test_a_key_that_is_used_twice_is_found(misuse):
         jax.jit(lambda keys: keys[::-1]),
     ],
 )
-def test_keys_that_were_used_stay_used(change):
+def test_keys_stay_used_after_the_function(change):
     keys = jax.random.split(jax.random.key(1), 2)
     draw = jax.jit(jax.vmap(jax.random.normal))
     draw(keys)
@@ -48,7 +48,7 @@ def test_keys_that_were_used_stay_used(change):
         draw(change(keys))
 
 
-def test_a_key_that_a_function_closes_over_is_used_once():
+def test_closed_over_key_counts_as_used_once():
     key = jax.random.key(2)
     draw = jax.jit(lambda x: x + jax.random.normal(key))
     draw(1.0)

@@ -1,4 +1,4 @@
-"""Tests that runs which must not be written to can be loaded, sampled, evaluated and exported."""
+"""Tests that read-only runs can be loaded, sampled, evaluated and exported."""
 
 import ctypes
 import os
@@ -26,14 +26,14 @@ print("text:", bool(document.parts))
 
 
 def drop_privilege():
-    """Make file permissions bind the process that is started, even if it is root's."""
+    """Make file permissions apply to the started process, even if root starts it."""
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """Return a run that can be read and not be written to; for root, it is another user's."""
+    """Return a read-only run; if the tests run as root, the run belongs to another user."""
     folder = pathlib.Path(runs.copy_run(runs.trained_run()[1], tmp_path))
     paths = [folder, *folder.rglob("*")]
     for path in paths:
@@ -71,7 +71,7 @@ def run_main(folder, *arguments):
     return run_without_permission(line, cwd=folder, env=environment)
 
 
-def test_a_run_of_a_colleague_is_loaded(run_folder):
+def test_run_of_another_user_is_loaded(run_folder):
     before = read_tree(run_folder)
     done = run_without_permission([sys.executable, "-c", LOAD, str(run_folder)])
     assert "text: True" in done.stdout, done.stderr[-2000:]
@@ -80,7 +80,7 @@ def test_a_run_of_a_colleague_is_loaded(run_folder):
     assert "Permission denied" in run_without_permission([sys.executable, "-c", writes]).stderr
 
 
-def test_a_run_of_a_colleague_is_exported_and_sampled(run_folder, writable):
+def test_run_of_another_user_is_exported_and_sampled(run_folder, writable):
     before = read_tree(run_folder)
     done = run_main(writable, f"--workdir={run_folder}", "--mode=export", "--output=given")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -115,7 +115,7 @@ def test_a_run_on_a_read_only_mount_is_loaded_and_exported(run_folder, writable,
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_evaluation_writes_to_the_output(tmp_path, cli):
+def test_evaluation_writes_to_the_output_folder(tmp_path, cli):
     folder = runs.copy_run(runs.trained_run()[1], tmp_path)
     before = read_tree(pathlib.Path(folder))
     cli("--mode=evaluate", f"--workdir={folder}", f"--output={tmp_path / 'figures'}")
@@ -123,6 +123,6 @@ def test_evaluation_writes_to_the_output(tmp_path, cli):
     assert read_tree(pathlib.Path(folder)) == before
 
 
-def test_training_takes_no_output(tmp_path, cli):
+def test_training_rejects_output(tmp_path, cli):
     with pytest.raises(UserError, match="--mode=train does not accept it"):
         cli(runs.CONFIG, f"--workdir={tmp_path}", "--output=x")

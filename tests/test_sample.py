@@ -31,7 +31,7 @@ def page_data(path):
     )
 
 
-def test_the_page_tells_every_document_and_every_step(written_page):
+def test_page_has_every_document_and_step(written_page):
     folder, path = written_page
     assert path == folder / workdir.SAMPLES_PAGE
     text, data = page_data(path)
@@ -43,12 +43,12 @@ def test_the_page_tells_every_document_and_every_step(written_page):
     assert {"train/loss", "eval/loss_text"} <= {curve["name"] for curve in data["curves"]}
 
 
-def test_a_film_strip_is_left_beside_it(written_page):
+def test_film_strip_is_next_to_the_page(written_page):
     folder, _ = written_page
     assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_requests_are_checked_before_anything_is_made():
+def test_prompts_are_checked_before_sampling():
     system, _ = runs.trained_run()
     assert len(sample.parse_prompts(system, PROMPTS)) == 2
     with pytest.raises(UserError, match="no gap"):
@@ -57,7 +57,7 @@ def test_requests_are_checked_before_anything_is_made():
         sample.parse_prompts(system, [])
 
 
-def test_a_document_to_revise_needs_no_gap():
+def test_document_to_edit_needs_no_gap():
     system, _ = runs.trained_run()
     assert len(sample.parse_prompts(system, ["a picture of red"], edit=True)) == 1
     with pytest.raises(UserError, match="fill it first"):
@@ -66,7 +66,7 @@ def test_a_document_to_revise_needs_no_gap():
         sample.parse_prompts(system, [], edit=True)
 
 
-def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
+def test_edits_are_listed(caplog, tmp_path):
     _, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     config = runs.make_config(sampling__num_samples=2, sampling__steps=3, sampling__edit_start=0.1)
@@ -77,7 +77,7 @@ def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
             system_lib.system(config, folder), folder, [f"red red <image:{red}>"], edit=True
         )
     messages = [record.getMessage() for record in caplog.records]
-    # At this start nearly all is corrupted, so something else was generated.
+    # Nearly everything is corrupted at this time, so the result differs.
     assert sum("replaced <image>" in line for line in messages) == 2
     _, data = page_data(path)
     assert len(data["stories"]) == 2
@@ -85,7 +85,7 @@ def test_the_edits_of_a_revision_are_listed(caplog, tmp_path):
     assert first[0] == 0.1
 
 
-def test_where_nothing_changes_it_says_so(caplog):
+def test_missing_edits_are_logged(caplog):
     system, _ = runs.trained_run()
     document = prompt.parse("a picture of red:", 4)
     with caplog.at_level(logging.INFO):

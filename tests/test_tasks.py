@@ -61,7 +61,7 @@ def generated_batch(request):
     return name, documents, batch, generator
 
 
-def test_every_task_is_done_by_the_same_call(generated_batch):
+def test_one_call_completes_every_task(generated_batch):
     name, documents, batch, _ = generated_batch
     for (task, document), finished in zip(documents.items(), batch.documents, strict=True):
         assert not any(isinstance(part, Gap) for part in finished.parts)
@@ -79,7 +79,7 @@ def test_every_task_is_done_by_the_same_call(generated_batch):
     assert len(batch.documents) == len(documents)
 
 
-def test_given_slots_are_the_same_at_every_moment(generated_batch):
+def test_given_slots_are_constant_in_all_frames(generated_batch):
     _, documents, batch, generator = generated_batch
     layout = generator.system.layout
     path = batch.trajectory.canvas
@@ -96,7 +96,7 @@ def test_given_slots_are_the_same_at_every_moment(generated_batch):
         assert np.all(np.asarray(batch.trajectory.time)[:, number, fixed] == 1)
 
 
-def test_given_pictures_come_back_to_the_pixel(generated_batch):
+def test_given_images_are_returned_exactly(generated_batch):
     _, documents, batch, _ = generated_batch
     for document, finished in zip(documents.values(), batch.documents, strict=True):
         given_images = [p.pixels.tobytes() for p in document.parts if isinstance(p, Image)]
@@ -107,7 +107,7 @@ def test_given_pictures_come_back_to_the_pixel(generated_batch):
 @pytest.mark.parametrize(
     ("name", "solver"), [*((name, "euler") for name in PARADIGMS), ("oneflow", "renoise")]
 )
-def test_revision_is_the_same_call_too(name, solver):
+def test_editing_uses_the_same_call(name, solver):
     generator = make_generator(name)
     document = prompt.parse(["a picture of red:", BLUE], 4)
     plan = SamplingPlan(ode.make_schedule(solver, 3, start=0.6), return_trajectory=True)
@@ -122,7 +122,7 @@ def test_revision_is_the_same_call_too(name, solver):
     assert np.isfinite(np.asarray(batch.canvas.latents)).all()
 
 
-def test_randomness_is_of_seed_and_place_alone():
+def test_samples_depend_on_seed_and_index_only():
     """Check also rows that grow at different speeds."""
     generator = make_generator("edit_flow")
     prompts = [prompt.parse(["<document>"], 4)] * 16

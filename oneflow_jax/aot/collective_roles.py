@@ -75,7 +75,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Return the size of each parameter, or of one layer of it, whole and sharded along tensor."""
+    """Return the sizes of parameters, per layer if stacked, unsharded and sharded by `tensor`."""
     sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         train_state.abstract_state(system).params

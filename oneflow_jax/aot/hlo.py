@@ -179,7 +179,7 @@ def parse(text: str) -> Program:
             current = None
         elif current is not None and _INSTRUCTION_START.match(line):
             current.append(line)
-        elif current:  # A further line of attributes, as kernels have.
+        elif current:  # Kernels have further lines of attributes.
             current[-1] += line
     computations = {
         name: {one.name: one for one in map(_parse_instruction, lines)}

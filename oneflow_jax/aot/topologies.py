@@ -32,7 +32,7 @@ SLICE_SHAPES = {"v4": _SHAPES_3D, "v5p": _SHAPES_3D, "v5e": _SHAPES_2D, "v6e": _
 """Shapes of slices by generation, from the smallest slice to the largest."""
 
 CORES_PER_CHIP = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}
-"""Number that each chip adds to the number in a slice's name, by generation."""
+"""How many each chip counts for in a slice's name, by generation: v4-8 has 4 chips."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,5 +142,7 @@ def _configure_libtpu() -> None:
     library = pathlib.Path(package.submodule_search_locations[0], "libtpu.so")
     os.environ.setdefault("TPU_LIBRARY_PATH", str(library))
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # No process holds a device.
+    os.environ.setdefault(
+        "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
+    )  # Compiling occupies no device, so several processes may do it.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

@@ -48,7 +48,7 @@ def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
 
 
 def source_id(config: ml_collections.ConfigDict) -> str:
-    """Return a name for files that are made from the source; other source data has another name.
+    """Return a name for files derived from the source; the name changes with the source.
 
     For custom data the name contains the fingerprint of all files. For the other data sets it
     contains a hash of their settings, which alone determine the documents.

@@ -105,7 +105,7 @@ def time_sampler(field: str, value: object) -> None:
             f"{TIME_SAMPLER_ARGUMENTS[name]} after {name!r}."
         )
     for index, number in enumerate(numbers, 1):
-        # The last number is the exponent or the standard deviation; the mean has any sign.
+        # The last number is the exponent or the standard deviation; the mean may be negative.
         (POSITIVE if index == len(numbers) else real())(f"{field}[{index}]", number)
 
 
@@ -115,7 +115,7 @@ def check_paradigm_name(field: str, value: object) -> None:
 
 
 def check_undeclared(field: str, value: object) -> None:
-    """Check a key that is in no table, for example of a user's own paradigm: floats are finite."""
+    """Check a key that is in no table, for example of a user's paradigm: floats must be finite."""
     if isinstance(value, float | np.floating):
         check_real(field, value)
 

@@ -20,7 +20,7 @@ FLAGS = {
     "--port": "Port of the page; default: 7860.",
     "NAME": "A configuration, to show all keys with their values.",
 }
-"""Texts of the flags that are not defined in `cli.flags`."""
+"""Help texts of the flags that are not defined in `cli.flags`."""
 
 
 @dataclasses.dataclass(frozen=True)

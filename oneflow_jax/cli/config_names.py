@@ -17,7 +17,7 @@ FOLDER = pathlib.Path(configs.__path__[0])
 """Folder of the configurations that come with the package."""
 
 FLAG = re.compile("--?config(=|$)")
-"""The flag `--config`, but not a flag `--config.KEY`."""
+"""Pattern of the flag `--config`; it does not match `--config.KEY`."""
 
 
 def list_names() -> list[str]:

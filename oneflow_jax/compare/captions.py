@@ -96,20 +96,20 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
 
 
 def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield notes on up to how many forward passes OneFlow is faster, from measured seconds."""
+    """Yield notes on the largest NFE at which OneFlow is faster, from measured seconds."""
     cached = _cached_models(models)
     for figure, batch_size in (("seconds_per_document", "1"), ("seconds_per_document_8", "8")):
         flow = models["oneflow"].metrics
         each = flow[figure].value / flow["nfe"].value
-        than = [f"{one.title} up to {int(one.metrics[figure].value / each)}" for one in cached]
+        than = [f"{one.title} up to NFE {int(one.metrics[figure].value / each)}" for one in cached]
         yield (
             f"Measured at batch size {batch_size}, a forward pass of OneFlow takes {each:.4f} s "
-            f"per document, so it is faster than {', '.join(than)} forward passes."
+            f"per document, so it is faster than {', '.join(than)}."
         )
 
 
 def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield notes on up to how many forward passes OneFlow is faster, from rooflines."""
+    """Yield notes on the largest NFE at which OneFlow is faster, from rooflines."""
     cached = _cached_models(models)
     document = sizes.DOCUMENT
     yield (
@@ -125,18 +125,22 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
             for one in cached
         }
         than = [
-            f"{title} up to {latency.crossover_nfe(flow, limit, setting) or 'no'}"
+            f"{title} {_describe_limit(latency.crossover_nfe(flow, limit, setting))}"
             for title, limit in limits.items()
         ]
         yield (
             f"By roofline on TPU v4 with {name} parameters, batch size {batch}, and {IMAGE_NFE} "
             "forward passes per image for the other models, OneFlow is faster than "
-            f"{', '.join(than)} forward passes."
+            f"{', '.join(than)}."
         )
 
 
+def _describe_limit(nfe: int | None) -> str:
+    return "at no NFE" if nfe is None else f"up to NFE {nfe}"
+
+
 def _frozen_text_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
-    """Yield a note with a frozen text model's loss before and after image training (equal)."""
+    """Yield a note with a frozen text model's loss before and after image training."""
     for one in models.values():
         if "text_loss_finetuned" in one.metrics:
             before, after = (

@@ -28,7 +28,7 @@ MARKER_SHAPES = (
 _OVERLAP_TOLERANCE = (
     1.0,
     3.0,
-)  # A marker covers another at smaller distances: percent across, and pixels down.
+)  # Markers closer than this overlap: in percent of the width, and in pixels of the height.
 _MIN_LOG_SCALE_RATIO = 10  # The y axis is logarithmic if greatest / least value is above this.
 
 

@@ -61,7 +61,10 @@ def make_family_table(comparison: ComparisonResult) -> Table:
             (
                 Cell(family),
                 Cell(", ".join(one.title for one in members)),
-                Cell(f"{speed} passes" if speed else "–", f"{time} s per document" if time else ""),
+                Cell(
+                    f"{speed} forward passes" if speed else "–",
+                    f"{time} s per document" if time else "",
+                ),
                 Cell(_format_range(members, quality) or "–", mark=mark),
             )
         )
@@ -107,7 +110,7 @@ def _make_latency_table(comparison: ComparisonResult) -> Table:
     stars = {batch: metrics.best_marks(merit, seconds[batch]) for batch in batches}
     return Table(
         "Latency",
-        ("Seconds per batch ↓", *(f"batch {batch}" for batch in batches)),
+        ("Seconds per batch ↓", *(f"batch size {batch}" for batch in batches)),
         [
             (
                 Cell(title),

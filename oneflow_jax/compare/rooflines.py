@@ -20,8 +20,10 @@ def make_tables() -> dict[str, list[list[str]]]:
             ]
             for way, kind in ways.PROFILES.items()
         ]
-        title = f"{name}, batch {batch}, {setting.num_chips} TPU v4: minimum seconds per document"
-        tables[title] = [["", *(f"{n} passes" for n in NFE_VALUES)], *rows]
+        title = (
+            f"{name}, batch size {batch}, {setting.num_chips} TPU v4: minimum seconds per document"
+        )
+        tables[title] = [["", *(f"NFE {n}" for n in NFE_VALUES)], *rows]
     return tables
 
 

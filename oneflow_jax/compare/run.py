@@ -209,7 +209,7 @@ def _make_comparison(
         data={
             "documents": f"{first.source.documents:,} of emoji, {first.source.interleaved:.0%} of "
             "them with 2 to 4 images",
-            "pictures": f"{first.source.concepts} emoji of {first.source.pixels} x "
+            "images": f"{first.source.concepts} emoji of {first.source.pixels} x "
             f"{first.source.pixels} pixels",
             "learning rates": _learning_rates(config),
             "command": f"python -m oneflow_jax.main --config={config.command}",

@@ -35,7 +35,7 @@ from oneflow_jax.costs.ways import DocumentShape, ForwardPass, GenerationProfile
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """What latency is computed for: a network, the shape of a document, a batch and chips.
+    """Workload for which latency is computed: a network, a document shape, a batch and chips.
 
     Attributes:
         network: network with one vocabulary head and one tower; a profile adds the paradigm's

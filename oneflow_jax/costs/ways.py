@@ -52,7 +52,7 @@ class DocumentShape:
 
 @dataclasses.dataclass(frozen=True)
 class ForwardPass:
-    """What one row contributes to a forward pass, and how often the pass is repeated.
+    """The part of one row in a forward pass, and how often the pass is repeated.
 
     Attributes:
         num_slots: number of slots that pass through the network; each attends to all of them.
@@ -68,7 +68,7 @@ class ForwardPass:
 
 
 PassSchedule = Callable[[DocumentShape, int], Iterator[ForwardPass]]
-"""A function from a document and an NFE (of the document, or of each image) to forward passes."""
+"""Function from a document and an NFE to forward passes; the NFE may be that of each image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,4 +140,4 @@ PROFILES = {
     "transfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True),
     "lmfusion": GenerationProfile(token_and_image_flow_passes, uses_kv_cache=True, towers=2),
 }
-"""Profiles by paradigm. `dalle` costs what `chameleon` costs: it only generates all text first."""
+"""Profiles by paradigm. `dalle` costs as much as `chameleon`; it only orders text before images."""

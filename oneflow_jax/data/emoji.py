@@ -102,8 +102,8 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         held_out = [concept for concept in drawn if concept.held_out]
         if settings.interleaved and not _concept_groups(train):
             raise errors.UserError(
-                f"emoji: concepts={settings.concepts}: no two concepts are of one kind. Give more "
-                "concepts, or interleaved=0."
+                f"emoji: concepts={settings.concepts}: no two concepts are of the same kind. "
+                "Give more concepts, or interleaved=0."
             )
         generate = self._generate_examples
         generators = {"train": generate("train", train)}

@@ -36,7 +36,7 @@ class Settings:
     """Settings of the data set. Equal settings give a data set with equal bytes.
 
     Attributes:
-        path: folder with the npm packages (`make hands`).
+        path: folder with the npm packages (`make emoji-styles`).
         concepts: number of names in training, or None for all. Held-out names come in addition.
         categories: Unicode categories of the emoji.
         styles: names of the styles.
@@ -123,8 +123,8 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
         train = [drawing for drawing in loaded if drawing.in_training]
         if settings.interleaved and not style_drawings.group_by_kind(train):
             raise errors.UserError(
-                f"emoji_styles: concepts={settings.concepts}: no two concepts are of one kind. "
-                "Give more concepts, or interleaved=0."
+                f"emoji_styles: concepts={settings.concepts}: no two concepts are of the same "
+                "kind. Give more concepts, or interleaved=0."
             )
         generate = self._generate_examples
         generators = {"train": generate("train", train)}

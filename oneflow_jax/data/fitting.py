@@ -89,7 +89,7 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
 
 
 def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[str, int]:
-    """Count the texts in a sample of documents that are longer than `layout.text_slots` tokens.
+    """Count the texts that exceed `layout.text_slots` tokens, in a sample of the documents.
 
     Returns:
         A dict: "measured", the number of texts in the sample; "longer", the number of texts that

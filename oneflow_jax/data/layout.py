@@ -224,7 +224,7 @@ class Layout:
     def _text_with_gaps(
         self, run: Sequence[Text | Gap], order: int, previous: RowFields, allow_unknown: bool
     ) -> list[RowFields]:
-        """Lay out a text run. A gap marks the slot before it as insertable, at first `previous`."""
+        """Lay out a text run. A gap makes the slot before it insertable, at first in `previous`."""
         pieces: list[RowFields] = []
         for part in run:
             if isinstance(part, Text):
@@ -262,7 +262,7 @@ class Layout:
                 "Text follows a gap of unknown length. Give the number of missing tokens, "
                 f"as in <text:3>. The run is: {_excerpt(Document(tuple(run)))}"
             )
-        # A run that ends with a gap of unknown length gets more free slots than one <end>.
+        # At least one slot is for <end>. A gap of unknown length at the end gets more slots.
         at_least = len(ids) + (max(1, self.text_slots // 2) if open_ended[-1] else 1)
         slots = -(-at_least // self.text_slots) * self.text_slots
         rest = slots - len(ids)

@@ -146,7 +146,7 @@ def _shuffle_repeat(documents: Sequence[Any], seed: int) -> grain.MapDataset:
 def _make_streams(
     make_stream: Callable[[int], grain.IterDataset], shard: "_HostShard", num_workers: int
 ) -> streaming.BatchStreams:
-    """Return the batches of this process; `make_stream` makes the stream of a number."""
+    """Return the batches of this process; `make_stream` makes the stream with a given number."""
     mine = {number: make_stream(number) for number in shard.stream_ids()}
     return streaming.BatchStreams(mine, num_workers, shard.to_device)
 

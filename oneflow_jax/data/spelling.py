@@ -31,7 +31,7 @@ def encode_prompt(vocab: Vocab, text: str) -> list[int]:
     nearest = [note for word in words[:5] if (note := _name_nearest(vocab, word))]
     raise errors.UserError(
         f"text {text!r}: the tokenizer was trained on the training text and has no symbol for "
-        f"{' '.join(map(characters.describe, missing))}. Write it otherwise. {' '.join(nearest)}"
+        f"{' '.join(map(characters.describe, missing))}. Use other characters. {' '.join(nearest)}"
     )
 
 

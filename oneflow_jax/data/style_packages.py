@@ -20,7 +20,7 @@ KEYWORDS_PACKAGE = "cldr-annotations-full"
 KEYWORDS_VERSION = "48.2.0"
 KEYWORDS_LICENSE = "Unicode-3.0"
 
-_FETCH_HINT = "Run `make hands`, or python -m oneflow_jax.data.fetch_emoji_styles {folder}."
+_FETCH_HINT = "Run `make emoji-styles`, or python -m oneflow_jax.data.fetch_emoji_styles {folder}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +174,9 @@ def _read_json(folder: pathlib.Path, file_name: str, member: str) -> dict[str, A
     path = folder / file_name
     hint = _FETCH_HINT.format(folder=folder)
     if not path.is_file():
-        raise errors.UserError(f"source.path={folder}: {file_name} is not there. {hint}")
+        raise errors.UserError(
+            f"source.path={folder}: there is no {file_name} in this folder. {hint}"
+        )
     try:
         with tarfile.open(path) as package:
             file = package.extractfile(member)

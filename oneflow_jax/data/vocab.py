@@ -147,7 +147,7 @@ class Vocab(IdRanges):
     def to_pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each id, with its leading space; '' for special and code ids.
 
-        If bytes spell a character, its last byte has the character and the other bytes have ''.
+        For a character in bytes, the last byte has the character and the others have ''.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces: list[str] = []
@@ -266,7 +266,7 @@ def train_sentencepiece(
         lines, num_kept = characters.hide_rare(lines, counts, room)
         character_coverage = 1.0
         logging.info(
-            "data.vocab_size=%d: %d of the %d characters have a token, and bytes spell the others.",
+            "data.vocab_size=%d: %d of the %d characters have a token; the others become bytes.",
             vocab_size, num_kept, len(counts),
         )  # fmt: skip
     elif not byte_fallback:

@@ -68,7 +68,7 @@ def make_task(
         for n, one in enumerate(documents)
     ]
     return base.EvalTask(
-        "revise",
+        "edit",
         tuple(one.document for one in broken),
         functools.partial(score, broken, classifier),
         may_insert_images=True,
@@ -168,7 +168,7 @@ def _align(
         corrupted.reference, _with_names(_to_items(document), classifier)
     ).get_opcodes()
     matched = {n for what, i, j, _, _ in blocks if what == "equal" for n in range(i, j)}
-    # Surplus items count against the item before them, and against the items that they replace.
+    # Surplus items mark the item before them, and the items that they replace, as wrong.
     more = [(i, j) for what, i, j, m, n in blocks if n - m > j - i]
     return matched, {at for i, j in more for at in range(i - 1, j)}
 

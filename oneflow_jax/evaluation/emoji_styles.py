@@ -1,4 +1,4 @@
-"""Metrics of emoji in several styles: are the name and the style right, also of new pairs?
+"""Metrics of emoji in several styles: are name and style right, for known and for new pairs?
 
     text_to_image        fraction of images, generated for a caption without a style, that show the
                          name in any style
@@ -35,7 +35,7 @@ from oneflow_jax.data.style_drawings import Drawing
 from oneflow_jax.evaluation import base, emoji, image_name_judge
 
 Shown = tuple[str, str]
-"""What an image shows: style and name."""
+"""Style and name of the drawing that an image shows."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def make_suite(drawings: Sequence[Drawing], num_samples: int, seed: int = 0) -> 
 
 
 def _spread(drawings: Sequence[Drawing], count: int) -> list[Drawing]:
-    """Choose `count` drawings that are spread evenly over the list, or go around it."""
+    """Choose `count` drawings spread evenly over the list; repeat the list if it is shorter."""
     total = len(drawings)
     return [drawings[n * total // count if count < total else n % total] for n in range(count)]
 

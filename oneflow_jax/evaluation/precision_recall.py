@@ -103,7 +103,7 @@ def measure_memorization(
     )
     if not np.median(usual):
         raise UserError(
-            "heldout: half of its images or more are in training. Give images that are not."
+            "heldout: at least half of its images are in the training data. Give other images."
         )
     close = far < np.percentile(usual, percentile)
     return MemorizationResult(float(np.median(far) / np.median(usual)), float(close.mean()))

@@ -119,7 +119,7 @@ def finalize_softmax(
 
 @flax.struct.dataclass
 class BackwardInputs:
-    """What the backward pass needs to know about each query.
+    """Inputs of the backward pass for each query.
 
     Attributes:
         query: the queries.

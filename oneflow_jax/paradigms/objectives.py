@@ -23,7 +23,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 
 class TextObjective(Protocol):
-    """What text slots use in `oneflow`: noise x_0, the prediction of the network, and the loss."""
+    """Objective of the text slots in `oneflow`: noise x_0, type of prediction, and loss."""
 
     @property
     def head(self) -> Head:

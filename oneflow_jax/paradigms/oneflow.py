@@ -177,7 +177,7 @@ class OneFlow:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Move the slots to generate from noise to data, all at the same time t.
+        """Move all slots that are not given from noise to data, at the same time t.
 
         Given slots stay at t=1. Editing is a plan that starts above t=0: the slots to generate then
         start from the document's content, interpolated with noise to that time.

@@ -89,7 +89,7 @@ RENAMED = {
     "source.megapixels": "source.max_megapixels",
     "objective.revival": "objective.dead_code_restart_prob",
     "objective.divergence_weight": "objective.kl_weight",
-    # These are keys of comparisons.
+    # The following keys are those of comparisons.
     "contestants": "models",
     "headline": "reported_nfe",
     "order": "models_shown",
@@ -107,7 +107,7 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "paradigm.image_prediction": {"clean": "x1"},
     "paradigm.objective": {"endpoint": "cross_entropy", "literal": "naive"},
 }
-"""For keys whose values were renamed: new values by old values, by the new name of the key."""
+"""New values by old values, for each key whose values were renamed, by its new name."""
 
 RENAMED_FLAGS = {
     "--revise": "--edit",
@@ -116,7 +116,7 @@ RENAMED_FLAGS = {
     "--mode=release": "--mode=export",
     "--mode=compile": "--mode=aot",
 }
-"""New flags, with or without a value, by old flags."""
+"""New names of flags by old names; a name may include a value."""
 
 _LATENT_DIVISOR = ("codec.deviation", "codec.divisor")
 """A renaming only for configurations with an autoencoder codec, where the old key was the divisor

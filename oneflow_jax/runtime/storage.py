@@ -107,7 +107,7 @@ def require_local(path: str, field: str) -> None:
     if is_remote(path):
         raise UserError(
             f"{field}={path}: this folder must be local, because training reads its files at "
-            "random positions all the time. Give a local folder; missing files are created again."
+            "random positions. Give a local folder; missing files are created again."
         )
 
 

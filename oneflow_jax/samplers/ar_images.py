@@ -32,7 +32,7 @@ class ImageContent:
 
 @flax.struct.dataclass
 class ImageContext:
-    """What an image sampler needs to know about the rows that it generates images for.
+    """State of the rows for which an image sampler generates images.
 
     Attributes:
         view: network input of the image's slots at time 1.

@@ -38,7 +38,7 @@ def append(
         "latents": latents,
         "modality": jnp.full_like(ids, int(kind)),
         "segment": jnp.ones_like(ids),
-        # Slots appended together form one span, numbered by their first slot, from 1.
+        # Slots that are appended together form one span, whose number is 1 + its first slot.
         "span": jnp.broadcast_to(num_used[:, None] + 1, ids.shape),
         "is_given": given,
         "position": position,

@@ -10,10 +10,10 @@ import shutil
 from oneflow_jax.errors import UserError
 
 PRETRAINED = pathlib.Path(__file__).parent
-"""Its folder, which `load` and `--workdir` of `--mode=sample` accept like that of a run."""
+"""Folder of the model; `load` and `--workdir` of `--mode=sample` accept it like that of a run."""
 
 FILES = ("config.json", "tokenizer.model", "weights.safetensors")
-"""Its files, those of an export."""
+"""Names of the files of the model, which are those of an export."""
 
 
 def copy_to(folder: str) -> None:
@@ -29,6 +29,6 @@ def copy_to(folder: str) -> None:
             shutil.copy(PRETRAINED / name, target / name)
         elif not filecmp.cmp(PRETRAINED / name, target / name, shallow=False):
             raise UserError(
-                f"{target / name}: another file than that of the model of this version. Move the "
+                f"{target / name}: the file differs from that of the shipped model. Move the "
                 f"folder {folder} away, or give it as --workdir to sample from it."
             )

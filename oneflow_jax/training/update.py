@@ -104,5 +104,5 @@ def sum_leading(stacked: PyTree) -> PyTree:
 
 
 def single(value: Float[Array, ""]) -> metrics.Average:
-    """Return an average over one value."""
+    """Return the average of a single value, to be merged with others."""
     return metrics.Average(total=value, count=jnp.float32(1.0))

@@ -156,7 +156,7 @@ def _draw_token(
     top = position[1]
     block = fonts.mix_colors(fonts.MASK_COLOR, fonts.BACKGROUND_COLOR, sure)
     draw.rounded_rectangle((left + 1, top + 10, max(left + 1, right - 1), top + 40), 5, block)
-    if sure:  # At opacity 0, descenders in the block's color would show below the block.
+    if sure:  # At opacity 0 draw no text: its descenders would stick out of the block.
         draw.text(
             (left, top), body, fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, sure), face
         )

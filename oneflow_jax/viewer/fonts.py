@@ -70,7 +70,7 @@ def break_lines(
 
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Wrap a text into lines of at most `width` pixels; a wider word gets a line of its own."""
+    """Wrap a text into lines of at most `width` pixels; a wider word gets its own line."""
     words = text.split()
     pieces = [" " * (index > 0) + word for index, word in enumerate(words)]
     return [" ".join(words[i] for i, _ in line) for line in break_lines(pieces, face, width)]

@@ -56,7 +56,7 @@ def test_kind_bytes_and_group(kind):
     assert collectives.sum_by_kind([one]) == {kind: {"count": 1, "bytes": sent}}
 
 
-def test_in_a_loop_they_count_as_often_as_it_runs():
+def test_collectives_in_a_loop_count_once_per_iteration():
     def function(x):
         return jax.lax.scan(lambda y, _: (jax.lax.psum(y, "b") / 4, None), x, length=6)[0]
 
@@ -66,7 +66,7 @@ def test_in_a_loop_they_count_as_often_as_it_runs():
 
 
 @pytest.mark.parametrize(("axis", "slices"), [("a", 2), ("b", 1)])
-def test_what_crosses_slices_is_told(axis, slices):
+def test_collectives_across_slices_are_marked(axis, slices):
     function = functools.partial(jax.lax.psum, axis_name=axis)
     (one,) = compile_and_find(function, P(ALL), slice_of=(0, 0, 0, 0, 1, 1, 1, 1))
     assert one.num_slices == slices
@@ -84,7 +84,7 @@ GROUP_FORMATS = {
 
 
 @pytest.mark.parametrize("form", GROUP_FORMATS)
-def test_groups_in_every_form(form):
+def test_replica_groups_in_every_format(form):
     line = hlo.Instruction("all-reduce.1", "all-reduce", (), (), form, is_root=False)
     np.testing.assert_array_equal(collectives._device_groups(line, 4), GROUP_FORMATS[form])
 
@@ -104,7 +104,7 @@ ENTRY %main (a: bf16[512,64]) -> bf16[128,64] {
 """
 
 
-def test_an_all_reduce_of_which_one_slice_is_kept_is_a_reduce_scatter():
+def test_all_reduce_followed_by_a_slice_is_a_reduce_scatter():
     (one,) = collectives.find_collectives(hlo.parse(FUSED), (0,) * 4)
     assert (one.kind, one.bytes, one.shape) == ("reduce-scatter", 3 / 4 * 65536, "bf16[512,64]")
 
@@ -118,7 +118,7 @@ ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
 """
 
 
-def test_what_is_started_and_done_counts_once():
+def test_asynchronous_collective_counts_once():
     (one,) = collectives.find_collectives(hlo.parse(STARTED), (0,) * 4)
     assert (one.kind, one.bytes, one.shape) == ("all-gather", 3 * 512, "bf16[16,64]")
 
@@ -140,6 +140,6 @@ ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
 """
 
 
-def test_what_goes_on_behind_products_counts_once_and_tells_its_place():
+def test_overlapped_collective_counts_once_with_its_module():
     (one,) = collectives.find_collectives(hlo.parse(OVERLAPPED), (0,) * 4)
     assert (one.bytes, one.path) == (3 * 512, "jit(step)/mlp/up")

@@ -29,14 +29,14 @@ def nested_scan(x):
     return jax.lax.scan(round_, x, length=5)[0]
 
 
-def test_loops_within_loops_multiply():
+def test_trip_counts_of_nested_loops_multiply():
     program = compile_program(nested_scan, jnp.ones((16, 16)))
     times = matmul_run_count(program)
     assert times == 15
     assert program.dynamic_loops == ()
 
 
-def test_a_loop_of_unknown_length_counts_once_and_is_told():
+def test_loop_of_unknown_trip_count_counts_once_and_is_listed():
     program = compile_program(
         lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 9.0, lambda x: jnp.tanh(x @ x), x),
         jnp.ones((16, 16)),
@@ -69,7 +69,7 @@ ENTRY %main (a: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
 """
 
 
-def test_the_dialect_of_tpus():
+def test_tpu_hlo_syntax():
     """Check TPU syntax: trip counts of loops with step 2, and arrays in on-chip memory, `S(1)`."""
     program = hlo.parse(TPU)
     assert program.run_counts == {"main": 1, "body": 12}

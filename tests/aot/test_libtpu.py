@@ -19,7 +19,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("name", ["v4-8", "v4-32", "v5p-8", "v5e-1", "v5e-16", "v6e-8", "2xv4-16"])
-def test_as_many_devices_as_chips(name):
+def test_one_device_per_chip(name):
     topology = topologies.parse_topology(name)
     devices = topology.devices()
     count = topology.num_slices
@@ -33,7 +33,7 @@ def test_as_many_devices_as_chips(name):
     )
 
 
-def test_a_mesh_may_split_a_side_of_the_torus():
+def test_mesh_axis_may_split_a_torus_side():
     """Check fsdp=32, which must split a side of the 8 x 8 x 8 torus."""
     devices = topologies.parse_topology("v4-1024").devices()
     assert sharding.make_mesh({"data": -1, "fsdp": 32}, devices).shape["data"] == 16
@@ -78,14 +78,14 @@ def test_a_small_model_on_a_slice(tmp_path, capsys):
     assert "MFU" in capsys.readouterr().out
 
 
-def test_flops_are_those_counted_on_paper():
+def test_flops_equal_the_analytic_count():
     """Check that loops over layers and microbatches are counted once per iteration."""
     config = small_config(model__attention="xla", model__layers=3, grad_accum_steps=2)
     report = run.topology_report(config, topologies.parse_topology("v4-8"), program_names=["train"])
     assert report["flops_per_chip"] == pytest.approx(report["model_flops_per_chip"], rel=0.03)
 
 
-def test_what_crosses_slices_is_told():
+def test_collectives_across_slices_are_reported():
     report = run.topology_report(
         small_config(), topologies.parse_topology("2xv4-8"), program_names=["train"]
     )
@@ -94,7 +94,7 @@ def test_what_crosses_slices_is_told():
     assert report["between_slices"] > 0
 
 
-def test_programs_whose_text_jax_cannot_read():
+def test_programs_that_jax_cannot_parse():
     """Compile for v6e, whose SparseCores gather embedding rows while other cores compute."""
     config = small_config(
         data__sequence_length=1024, data__vocab_size=32_768, model__embed_width=512
@@ -106,7 +106,7 @@ def test_programs_whose_text_jax_cannot_read():
     assert 0 < report["scheduled_mfu"] < report["roofline_mfu"] < 1
 
 
-def test_what_does_not_fit_is_said_so():
+def test_too_large_program_is_reported():
     config = small_config(batch_size=4 * 4096, data__sequence_length=2_048, mesh__fsdp=1)
     report = run.topology_report(
         config, topologies.parse_topology("v5e-4"), program_names=["train"]

@@ -22,7 +22,7 @@ def measure_costs(function, *arguments):
     return op_costs.sum_op_costs(hlo.parse(compile_function(function, *arguments).as_text()), CHIP)
 
 
-def test_a_product_of_matrices():
+def test_matrix_product():
     done = measure_costs(jnp.matmul, jnp.ones((64, 32)), jnp.ones((32, 16)))
     assert done.flops == 2 * 64 * 32 * 16
     assert done.bytes == 4 * (64 * 32 + 32 * 16 + 64 * 16)
@@ -30,7 +30,7 @@ def test_a_product_of_matrices():
     assert done.roofline_s == pytest.approx(done.bytes / 1e6)
 
 
-def test_products_in_batches_and_loops():
+def test_batched_and_looped_products():
     def function(x, y):
         return jax.lax.scan(lambda x, _: (jnp.einsum("bij,bjk->bik", x, y), None), x, length=7)[0]
 
@@ -88,7 +88,7 @@ ENTRY %main (a: f32[24,64,64], b: f32[1,64,64], c: s32[]) -> f32[24,64,64] {
 """
 
 
-def test_of_what_is_sliced_or_updated_in_place_only_the_slice_moves():
+def test_slices_and_in_place_updates_count_only_the_slice():
     done = op_costs.sum_op_costs(hlo.parse(SLICED), CHIP)
     layer, index = 4 * 64 * 64, 4
     # The program reads one layer and, twice, the layer index from HBM. On-chip data counts 0.
@@ -109,12 +109,12 @@ ENTRY %main (a: bf16[2,16,64,128], b: bf16[2,4,256,128]) -> bf16[2,16,64,128] {
 """  # noqa: E501 - as XLA writes it
 
 
-def test_kernels_tell_of_themselves_in_several_lines():
+def test_kernel_instructions_span_several_lines():
     kernel = hlo.parse(KERNEL).computations["main"]["splash_mha_dq.1"]
     assert kernel.path == "jit(step)/attention/pallas_call"
 
 
-def test_kernels_count_by_their_names_and_at_half_the_peak():
+def test_kernels_are_costed_by_name_at_half_the_peak():
     """Check a kernel of three products with 2 rows, 16 heads, 64 queries and 256 keys."""
     done = op_costs.sum_op_costs(hlo.parse(KERNEL), CHIP)
     assert done.flops == 3 * 2 * 2 * 16 * 64 * 256 * 128
@@ -133,5 +133,5 @@ ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {
 """
 
 
-def test_the_compiler_tells_its_own_cycles():
+def test_compiler_cycles_are_read():
     assert op_costs.sum_op_costs(hlo.parse(CYCLES), CHIP).compiler_s == 77 / CHIP.clock_hz

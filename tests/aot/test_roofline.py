@@ -23,7 +23,7 @@ def make_collective(num_bytes, num_slices=1):
     )
 
 
-def test_computing_then_sending():
+def test_compute_then_communication():
     """Check 3 s of compute, then 10 bytes at 12 / 3 / 2 = 2 bytes/s; MFU of 200 / (4 x 800)."""
     work = OpCosts(flops=300.0, bytes=30.0, roofline_s=3.0, compiler_s=7.0)
     guess = roofline.estimate(
@@ -35,7 +35,7 @@ def test_computing_then_sending():
     assert guess.compiler_mfu == pytest.approx(800 / 4 / 100 / 12)
 
 
-def test_between_slices_it_is_the_network_that_counts():
+def test_slices_communicate_at_dcn_bandwidth():
     assert roofline.link_bandwidth(make_collective(1.0), CHIP) == 2.0
     assert (
         roofline.link_bandwidth(make_collective(1.0, num_slices=2), CHIP)

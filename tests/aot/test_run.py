@@ -32,7 +32,7 @@ def read_report(folder):
     return json.loads((folder / workdir.AOT_REPORT).read_text())
 
 
-def test_everything_but_the_roofline_is_told_of_the_host(tmp_path, capsys):
+def test_host_report_has_everything_but_the_roofline(tmp_path, capsys):
     folder = epath.Path(tmp_path)
     run.run(tiny_config(), folder, ["host"])
     summary = read_report(folder)["host"]
@@ -54,7 +54,7 @@ def abstract_system():
     return system_lib.abstract_system(tiny_config(), jax.devices())
 
 
-def test_flops_are_those_counted_on_paper(abstract_system):
+def test_flops_equal_the_analytic_count(abstract_system):
     """Compare counted and analytic FLOPs; without remat, only the vocabulary's products differ."""
     summary = run.topology_report(
         tiny_config(), topologies.parse_topology("host"), program_names=["train"]
@@ -63,7 +63,7 @@ def test_flops_are_those_counted_on_paper(abstract_system):
     assert summary["model_flops_per_chip"] * 8 == abstract_system.flops
 
 
-def test_the_state_takes_its_share_of_each_device(abstract_system):
+def test_sharded_state_takes_its_part_of_each_device(abstract_system):
     state = train_state.abstract_state(abstract_system)
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
     share = compile.bytes_per_device(state.params)
@@ -73,7 +73,7 @@ def test_the_state_takes_its_share_of_each_device(abstract_system):
     assert compiled.memory.categories["average"] == share
 
 
-def test_planned_shapes_are_those_of_real_batches(tmp_path, abstract_system):
+def test_abstract_batches_have_the_shapes_of_real_ones(tmp_path, abstract_system):
     """Compare the shapes of abstract batches with those of batches that are loaded from data."""
     system = runs.prepare_system(tmp_path, tiny_config())
     batch = next(iter(system.train_batches()))
@@ -90,7 +90,7 @@ def test_planned_shapes_are_those_of_real_batches(tmp_path, abstract_system):
         assert real.sharding.is_equivalent_to(shape.sharding, real.ndim), path
 
 
-def test_a_planned_vocabulary_is_as_large_as_it_may_become(tmp_path):
+def test_abstract_vocabulary_has_its_maximum_size(tmp_path):
     config = runs.make_config()
     learned = data.make_layout(config, epath.Path(tmp_path)).vocab
     planned = data.abstract_layout(config).vocab
@@ -98,13 +98,13 @@ def test_a_planned_vocabulary_is_as_large_as_it_may_become(tmp_path):
     assert planned.padded_size() % 128 == 0
 
 
-def test_the_batch_follows_the_chips_and_fsdp_is_no_wider():
+def test_batch_scales_with_chips_and_fsdp_is_limited():
     config = aot_config.fit_config(tiny_config(mesh__fsdp=32), 16, 2, per_device_batch=3)
     assert (config.batch_size, config.mesh.slices, config.mesh.fsdp) == (48, 2, 8)
     assert aot_config.fit_config(tiny_config(), 8, 1, None).batch_size == tiny_config().batch_size
 
 
-def test_activations_that_are_gathered_are_told(monkeypatch):
+def test_gathered_activations_are_reported(monkeypatch):
     """Remove the sharding constraints: activations then follow the kernels' fsdp axis.
 
     XLA must gather them, which the report has to count.
@@ -133,12 +133,12 @@ def test_activations_that_are_gathered_are_told(monkeypatch):
          "jit_update.", 141.21),
     ],
 )  # fmt: skip
-def test_what_xla_refuses_for_want_of_memory(message, temporaries):
+def test_out_of_memory_error_of_xla(message, temporaries):
     assert compile.parse_oom_temporaries(message, 3 * 2**30) / 2**30 == pytest.approx(temporaries)
 
 
 @pytest.mark.parametrize("message", ["RESOURCE_EXHAUSTED: too many\nlines", "INTERNAL: Used 3G"])
-def test_what_xla_refuses_for_another_reason(message):
+def test_other_errors_of_xla(message):
     with pytest.raises(
         UserError, match=f"XLA could not compile this program: {message.splitlines()[0]}$"
     ):
@@ -152,7 +152,7 @@ OOM_REPORT = {
 }  # fmt: skip
 
 
-def test_what_does_not_fit_is_told_with_what_to_do():
+def test_too_large_program_is_reported_with_advice():
     (message,) = report.oom_messages("v4-8", OOM_REPORT)
     assert "training" in message
     assert "--config.model.remat=full" in message
@@ -170,14 +170,14 @@ def test_what_does_not_fit_is_told_with_what_to_do():
     assert report.oom_messages("v4-8", OOM_REPORT | {"hbm_bytes_per_chip": 1.0, "fits": False})
 
 
-def test_what_does_not_fit_fails_after_all_is_told(tmp_path, monkeypatch):
+def test_too_large_program_fails_after_all_reports(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "topology_report", lambda *_, **__: OOM_REPORT)
     with pytest.raises(UserError, match=r"v4-8: training(.|\n)*v4-16: training"):
         run.run(tiny_config(), epath.Path(tmp_path), ["v4-8", "v4-16"])
     assert set(read_report(epath.Path(tmp_path))) == {"v4-8", "v4-16"}
 
 
-def test_topologies_may_be_those_of_the_configuration(tmp_path, monkeypatch):
+def test_topologies_default_to_the_configuration(tmp_path, monkeypatch):
     monkeypatch.setattr(
         run, "topology_report", lambda *_, **__: OOM_REPORT | {"hbm_bytes_per_chip": 1.0}
     )
@@ -193,7 +193,7 @@ def test_a_batch_that_does_not_fit_the_chips_is_refused():
 
 
 @pytest.mark.parametrize("size", tpu.SIZES)
-def test_sizes_are_what_they_are_called(size):
+def test_model_sizes_match_their_names(size):
     config = tpu_v4.get_config(size)
     config.mesh.fsdp = 1
     system = system_lib.abstract_system(config.lock(), jax.devices())

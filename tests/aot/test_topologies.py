@@ -45,18 +45,18 @@ def test_every_generation_has_chips_and_sizes_double():
 
 
 @pytest.mark.parametrize("name", ["v4-12", "v9-8", "0xv4-8", "v4", "", "2x2xv4-8"])
-def test_an_unknown_one_is_refused_with_what_there_is(name):
+def test_unknown_topology_lists_the_known_ones(name):
     with pytest.raises(UserError, match=r"v4-8, v4-16.*v5p-8.*v5e-1, .*v6e-256.*2xv4-128.*'host'"):
         topologies.parse_topology(name)
 
 
-def test_the_host_s_devices_have_no_limits_of_a_chip():
+def test_host_devices_have_no_chip_limits():
     host = topologies.parse_topology("host")
     assert host.chip is None
     assert host.devices() == jax.devices()
 
 
-def test_without_the_compiler_it_says_how_to_install_it(monkeypatch):
+def test_missing_compiler_names_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"requirements-aot\.txt.*host"):
         topologies.parse_topology("v4-8").devices()

@@ -72,14 +72,14 @@ def test_the_import_starts_no_accelerator():
     assert done.stdout.strip() == "False"
 
 
-def test_all_public_names_are_there_and_no_others():
+def test_public_names_are_complete():
     assert set(of.__all__) <= set(dir(of))
     assert all(getattr(of, name) is not None for name in of.__all__)
     with pytest.raises(AttributeError, match="laod"):
         _ = of.laod
 
 
-def test_what_is_given_stays_and_gaps_are_filled(model):
+def test_given_parts_stay_and_gaps_are_filled(model):
     document, second = model.generate("a picture of red: <image> and <text>", samples=2, seed=3)
     assert isinstance(document.parts[0], str)
     assert document.parts[0] == "a picture of red:"
@@ -98,7 +98,7 @@ def test_what_is_given_stays_and_gaps_are_filled(model):
     assert unlike != first
 
 
-def test_lists_of_parts_say_the_same_as_strings(model, tmp_path):
+def test_lists_of_parts_equal_prompt_strings(model, tmp_path):
     path = tmp_path / "red.png"
     PIL.Image.fromarray(RED).save(path)
     ways = [
@@ -115,12 +115,12 @@ def test_lists_of_parts_say_the_same_as_strings(model, tmp_path):
     assert to_internal(of.TEXT, 4) == inner.Document((of.TEXT,))
 
 
-def test_strings_of_a_document_are_no_tags():
+def test_strings_of_a_document_are_literal():
     (part,) = to_internal(of.Document("<image>"), 4).parts
     assert part == inner.Text("<image>")
 
 
-def test_a_batch_is_one_document_each_whatever_its_rows(model):
+def test_generate_batch_returns_one_document_per_prompt(model):
     prompts = ["<text> <image>", [RED, of.TEXT], "red <image>"]
     three = model.generate_batch(prompts)
     assert len(three) == 3
@@ -162,7 +162,7 @@ def test_the_stream_ends_with_the_document(model):
     assert last.noisy_images == document.images
 
 
-def test_slides_show_every_state_the_last_one_first(model):
+def test_slides_show_every_step_and_begin_with_the_last(model):
     states = list(model.stream("red <image> <text>", seed=7))
     page = of.TrajectoryViewer(states)._repr_html_()
     slides = page.split("data-slide ")[1:]
@@ -185,14 +185,14 @@ def test_slides_show_every_state_the_last_one_first(model):
         of.TrajectoryViewer([])
 
 
-def test_a_stream_tells_mistakes_at_once(model):
+def test_stream_raises_errors_at_the_call(model):
     with pytest.raises(of.UserError, match="no gap"):
         model.stream("red")
     with pytest.raises(of.UserError, match="top_p"):
         model.stream("<image>", top_p=0.5)
 
 
-def test_revision_lists_its_edits(model):
+def test_edit_lists_its_edits(model):
     document = of.Document(["a picture of red:", RED])
     early, late = (model.edit(document, start=start) for start in (0.001, 0.9))
     assert early != late
@@ -284,7 +284,7 @@ def test_numpy_numbers_are_options(model):
     assert documents == model.generate("<image>", samples=2, **plain)
 
 
-def test_letters_are_folded_and_unknown_words_told(model, caplog):
+def test_letters_are_folded_and_unknown_words_are_warned_of(model, caplog):
     (document,) = model.generate("A Picture of Redd: <image>")
     assert document.text == "a picture of redd:"
     assert "'Picture' as 'picture'" in caplog.text
@@ -297,7 +297,7 @@ def test_letters_are_folded_and_unknown_words_told(model, caplog):
     assert model.list_warnings("a picture of red: <image>") == []
 
 
-def test_a_batch_takes_each_prompt_alone(model):
+def test_generate_batch_takes_single_prompts(model):
     with pytest.raises(of.UserError, match="generate_batch"):
         model.generate_batch([["red <image>", "blue <image>"]])
     assert len(model.generate_batch(["red <image>", ["blue", of.IMAGE]])) == 2
@@ -330,7 +330,7 @@ def test_wrong_calls(model):
         of.Document([3])
 
 
-def test_a_picture_that_cannot_be_read(tmp_path):
+def test_unreadable_image_is_reported(tmp_path):
     path = tmp_path / "half.png"
     PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -338,7 +338,7 @@ def test_a_picture_that_cannot_be_read(tmp_path):
         to_internal([PIL.Image.open(path), of.TEXT], 4)
 
 
-def test_documents_are_shown_by_themselves(tmp_path):
+def test_documents_have_an_html_representation(tmp_path):
     document = of.Document(["1 < 2 & red", RED, of.text(3)])
     page = document._repr_html_()
     assert "1 &lt; 2 &amp; red" in page
@@ -363,7 +363,7 @@ def test_configuration_of_a_run_is_its_default(folder):
     assert cut._system.mesh.shape == {"slices": 1, "data": 4, "fsdp": 1, "context": 1, "tensor": 2}
 
 
-def test_batches_of_training_need_not_fit_the_devices(folder, tmp_path):
+def test_training_batch_size_need_not_divide_over_devices(folder, tmp_path):
     """Load a run with batch_size=6, which does not divide over 8 devices."""
     copy = runs.copy_run(folder, tmp_path)
     config = workdir.load_config(copy)
@@ -453,7 +453,7 @@ def test_all_kinds_of_models_stream_to_the_end(kind, tmp_path):
         assert "▒" not in last.document.text
 
 
-def test_a_learned_grid_is_measured_once(model, monkeypatch):
+def test_learned_grid_is_estimated_once(model, monkeypatch):
     calls = []
 
     def record_grid(system, params):

@@ -13,7 +13,7 @@ def test_counts_are_exact():
     np.testing.assert_array_equal(codebook.count_codes(codes, 7), [2, 0, 3, 0, 0, 3, 0])
 
 
-def test_scarcity_is_zero_where_all_codes_are_wanted_equally():
+def test_entropy_loss_is_zero_for_uniform_codes():
     on_codes = jnp.tile(TABLE, (5, 1))
     assert abs(float(codebook.codebook_entropy_loss(on_codes, TABLE))) < 1e-5
     # The loss is also 0 if all codes are equally far from every vector.
@@ -21,12 +21,12 @@ def test_scarcity_is_zero_where_all_codes_are_wanted_equally():
     assert abs(float(codebook.codebook_entropy_loss(center, TABLE))) < 1e-5
 
 
-def test_scarcity_is_log_k_where_one_code_is_wanted():
+def test_entropy_loss_is_log_k_for_a_single_code():
     on_one = jnp.tile(TABLE[:1], (20, 1))
     np.testing.assert_allclose(codebook.codebook_entropy_loss(on_one, TABLE), np.log(4), rtol=1e-5)
 
 
-def test_scarcity_by_its_formula():
+def test_entropy_loss_matches_its_formula():
     rng = np.random.default_rng(0)
     vectors, table = rng.normal(size=(7, 3)), rng.normal(size=(5, 3))
     squares = ((vectors[:, None] - table[None]) ** 2).sum(-1)
@@ -37,15 +37,15 @@ def test_scarcity_by_its_formula():
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
-def test_descent_on_scarcity_draws_codes_that_nobody_wants_to_vectors():
+def test_entropy_gradient_moves_unused_codes_toward_vectors():
     vectors = jax.random.normal(jax.random.key(0), (64, 2))
     table = jnp.asarray([[0.0, 0.0], [3.0, 0.0]])
     gradient = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
     assert np.all(np.isfinite(gradient))
-    assert gradient[1, 0] > 0  # Gradient descent decreases the 3.
+    assert gradient[1, 0] > 0  # Gradient descent decreases this entry, which is 3.
 
 
-def test_the_scale_of_scarcity_takes_no_gradient():
+def test_entropy_loss_scale_has_no_gradient():
     """Check that no gradient flows through the scale.
 
     Otherwise the table would move away from all vectors, which evens out the assignments.
@@ -69,7 +69,7 @@ def sample_vectors(vectors, quantized, num_vectors, seed=0):
     )
 
 
-def test_badly_served_come_in_proportion_to_their_squared_error():
+def test_vectors_are_sampled_in_proportion_to_squared_error():
     errors = np.asarray([1.0, 2.0, 3.0, 0.0])
     vectors = jnp.asarray([[0.0], [10.0], [20.0], [30.0]])
     size = 4_000
@@ -81,20 +81,20 @@ def test_badly_served_come_in_proportion_to_their_squared_error():
     assert chi_square < 2 + 4 * 2  # 2 degrees of freedom: mean 2, std 2.
 
 
-def test_a_vector_on_its_code_is_never_drawn_where_another_is_ever_so_slightly_off():
+def test_vectors_without_error_are_not_sampled():
     vectors = jnp.arange(1000.0)[:, None]
     chosen = vectors.at[0].add(1e-7)
     assert np.all(sample_vectors(vectors, chosen, 200) == 0)
 
 
-def test_where_all_are_on_their_codes_any_is_drawn():
+def test_any_vector_is_sampled_if_all_errors_are_zero():
     vectors = jnp.arange(10.0)[:, None]
     samples = np.asarray(sample_vectors(vectors, vectors, 500))
     assert len(np.unique(samples)) == 10
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_only_unchosen_codes_are_placed_anew_and_with_the_probability(probability):
+def test_only_unused_codes_restart_with_the_given_probability(probability):
     size = 2_000
     table, vectors = jnp.zeros((size, 2)), jnp.ones((size, 2))
     counts = (jnp.arange(size) % 2).astype(jnp.float32)
@@ -107,7 +107,7 @@ def test_only_unchosen_codes_are_placed_anew_and_with_the_probability(probabilit
     assert abs(moved.sum() - size / 2 * probability) <= 4 * deviation
 
 
-def test_each_code_gets_its_own_vector():
+def test_restarted_codes_get_different_vectors():
     vectors = jnp.arange(8.0).reshape(4, 2)
     counts = jnp.asarray([0.0, 1, 0, 0])
     restarted = codebook.restart_dead_codes(

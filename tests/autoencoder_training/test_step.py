@@ -36,7 +36,7 @@ def batch_split_invariant_losses(step_metrics):
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
-def test_step_is_invariant_to_parts(kind):
+def test_step_does_not_depend_on_microbatches(kind):
     whole, logged = run_step(kind)
     cut, cut_logged = run_step(kind, num_microbatches=2)
     # With SGD at rate 1, the parameters move by the negative gradient.
@@ -48,7 +48,7 @@ def test_step_is_invariant_to_parts(kind):
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
-def test_step_is_invariant_to_devices(kind):
+def test_step_does_not_depend_on_devices(kind):
     system, _ = examples.sgd_system(kind)
     one, logged = run_step(kind)
     eight, others = examples.step_on_mesh(system, initial_state(kind), image_batch())
@@ -57,7 +57,7 @@ def test_step_is_invariant_to_devices(kind):
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
-def test_same_state_same_step_and_the_next_step_has_other_noise(kind):
+def test_step_is_deterministic_and_noise_differs_between_steps(kind):
     once, first = run_step(kind)
     again, same = run_step(kind)
     examples.assert_close(once.params, again.params, atol=0)
@@ -71,7 +71,7 @@ def test_same_state_same_step_and_the_next_step_has_other_noise(kind):
         assert float(logged["pixels"].compute()) != float(first["pixels"].compute())
 
 
-def test_the_root_key_stays_and_the_step_counts():
+def test_root_key_is_constant_and_step_is_incremented():
     state, logged = run_step("kl")
     assert state.step == 1
     np.testing.assert_array_equal(
@@ -88,12 +88,12 @@ def test_the_loss_is_the_weighted_mean_of_its_terms():
         np.testing.assert_allclose(values["loss"], expected, rtol=1e-5)
 
 
-def test_pictures_are_brought_to_minus_one_to_one():
+def test_images_are_scaled_to_minus_one_to_one():
     images = from_uint8(jnp.asarray([0, 255, 51], jnp.uint8))
     np.testing.assert_allclose(images, [-1, 1, -0.6], atol=1e-6)
 
 
-def test_about_half_of_the_pictures_are_mirrored():
+def test_half_of_the_images_are_flipped():
     picture = np.random.default_rng(3).normal(size=(2, 3, 3)).astype(np.float32)
     keys = jax.random.split(jax.random.key(0), 1_000)
     images = np.asarray(jax.vmap(lambda k: step.random_flip(k, picture))(keys))
@@ -138,7 +138,7 @@ def run_recorded_step():
     return np.asarray(*objective.images), np.asarray(from_uint8(image_batch())), after, logged
 
 
-def test_the_step_shows_each_picture_or_its_mirror_image():
+def test_step_uses_each_image_or_its_flip():
     images, real, *_ = run_recorded_step()
     turned, same = (
         np.asarray([np.allclose(x, y, atol=1e-5) for x, y in zip(images, expected, strict=True)])
@@ -148,7 +148,7 @@ def test_the_step_shows_each_picture_or_its_mirror_image():
     assert 0 < turned.sum() < 8
 
 
-def test_the_loss_is_divided_by_the_pictures_of_the_batch_and_parameters_are_tended_last():
+def test_loss_is_divided_by_the_batch_and_post_update_runs_last():
     _, real, after, logged = run_recorded_step()
     gradient = 2 * np.sum(real**2) / 8
     np.testing.assert_allclose(logged["loss"].compute(), 3 * gradient, rtol=1e-5)
@@ -168,7 +168,7 @@ def test_loss_falls_on_plain_colors(kind):
     assert np.mean(history[-5:]) < 0.5 * np.mean(history[:3]), history
 
 
-def test_revival_brings_codes_into_use():
+def test_restarts_bring_codes_into_use():
     objective = examples.make_objective("vq", dead_code_restart_prob=0.5)
 
     @jax.jit
@@ -186,7 +186,7 @@ def test_revival_brings_codes_into_use():
     assert used[-1] > used[0] + 3, used
 
 
-def test_a_revived_code_is_in_its_new_place_in_the_average_too():
+def test_restarted_code_is_also_changed_in_the_ema():
     objective = examples.make_objective("vq", dead_code_restart_prob=1.0)
     system = examples.System(objective, optax.sgd(0.0))
     state = train_state.create(jax.random.key(0), initial_state("vq").params, system.optimizer)

@@ -35,7 +35,7 @@ from tests.data import small_style_packages
 SPREAD = {"median", "low", "high"}
 
 
-def test_train_step_writes_its_figures(tmp_path):
+def test_train_step_writes_its_results(tmp_path):
     path = tmp_path / "train.json"
     train_step.main(["--smoke", "--json", str(path)])
     results = json.loads(path.read_text())
@@ -59,7 +59,7 @@ def test_sample_writes_its_cases(tmp_path):
         assert case["compile_seconds"] > 0
 
 
-def test_paradigms_writes_a_case_for_each(tmp_path):
+def test_paradigms_writes_a_case_per_paradigm(tmp_path):
     path = tmp_path / "paradigms.json"
     paradigms.main(["--smoke", "--nfe", "2", "--json", str(path)])
     cases = json.loads(path.read_text())["cases"]
@@ -69,7 +69,7 @@ def test_paradigms_writes_a_case_for_each(tmp_path):
         assert case["seconds_per_pass"]["low"] > 0
 
 
-def test_codec_measures_ours_alone_without_torch(tmp_path, monkeypatch, capsys):
+def test_codec_measures_only_our_codec_without_torch(tmp_path, monkeypatch, capsys):
     path = tmp_path / "codec.json"
     monkeypatch.setattr(codec, "torch", None)
     codec.main(["--smoke", "--batch", "2", "--json", str(path)])
@@ -84,7 +84,7 @@ def test_codec_measures_ours_alone_without_torch(tmp_path, monkeypatch, capsys):
 
 def test_roofline_writes_its_settings(tmp_path, capsys):
     path = tmp_path / "roofline.json"
-    roofline.main(["--batch", "1", "8", "--passes", "2", "4", "--json", str(path)])
+    roofline.main(["--batch", "1", "8", "--nfe", "2", "4", "--json", str(path)])
     cases = json.loads(path.read_text())["cases"]
     assert [(case["network"], case["batch"]) for case in cases] == [
         ("1B", 1), ("1B", 8), ("8B", 1), ("8B", 8),
@@ -106,7 +106,7 @@ def test_input_writes_its_rates(tmp_path):
     assert set(results["reading"]["a step by a batch"]) == SPREAD
 
 
-def test_hundreds_of_spoiled_files_do_no_harm(tmp_path, monkeypatch):
+def test_corrupted_files_cause_no_failures(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(runs.REPOSITORY))
     path = tmp_path / "fuzz.json"
     fuzz.main(["--files", "60", "--seed", "7", "--json", str(path)])
@@ -119,7 +119,7 @@ def test_hundreds_of_spoiled_files_do_no_harm(tmp_path, monkeypatch):
     assert all(each["kept"] for each in results["kinds"].values())
 
 
-def test_bare_loop_makes_the_same_documents():
+def test_bare_loop_generates_equal_documents():
     """Check that the bare loop computes the same result, so that timing it measures diffrax."""
     state = {"a": np.float32([1.0, -2.0])}
     plan = ode.make_schedule("euler", 5)
@@ -133,7 +133,7 @@ def test_bare_loop_makes_the_same_documents():
     )
 
 
-def test_peak_is_that_of_the_fastest_product():
+def test_peak_is_the_fastest_matrix_product():
     seconds = {"step": [9.0, 9.0], "matmul_10": [1.0, 2.0], "matmul_100": [10.0, 5.0]}
     assert timing.peak_flops(seconds) == [2e6 / 10, 2e6 / 5]
 
@@ -146,7 +146,7 @@ def test_rounds_are_interleaved():
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch, capsys):
+def test_tuning_uses_one_folder_per_setting(tmp_path, monkeypatch, capsys):
     tried = {}
 
     def train_stub(config, folder, model):
@@ -186,7 +186,7 @@ def test_settings_are_tried_alike_in_folders_of_their_own(tmp_path, monkeypatch,
     assert "| lmfusion | 0.002 | – | – | – | – | 0.250 | – | – |" in capsys.readouterr().out
 
 
-def test_judge_tells_real_documents_from_exchanged_ones(tmp_path, monkeypatch, capsys):
+def test_judge_separates_real_and_shuffled_documents(tmp_path, monkeypatch, capsys):
     quick = functools.partial(image_name_judge.Judge.train, copies=8, steps=150)
     monkeypatch.setattr(image_name_judge.Judge, "train", quick)
     path = tmp_path / "judge.json"
@@ -199,7 +199,7 @@ def test_judge_tells_real_documents_from_exchanged_ones(tmp_path, monkeypatch, c
     assert values[-1] < 0.5
     assert all(0 <= low <= high <= 1 for _, low, high in figures)
     assert all(0.5 < share <= 1 for share in results["named"].values())
-    assert "50% exchanged" in capsys.readouterr().out
+    assert "50% shuffled" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -216,19 +216,19 @@ def test_judge_tells_real_documents_from_exchanged_ones(tmp_path, monkeypatch, c
         (["oneflow", "--set", "paradigm.min_one_minus_t"], "Give key=value"),
     ],
 )
-def test_mistakes_in_what_to_tune_are_told(arguments, message, tmp_path):
+def test_tuning_errors_are_reported(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         tuning.main([*arguments, "--smoke", "--out", str(tmp_path)])
 
 
-def test_a_benchmark_says_a_mistake_in_a_line(tmp_path):
+def test_benchmark_reports_an_error_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: gpt: not part of the comparison"):
         report.run_main(lambda: tuning.main(["gpt", "--out", str(tmp_path)]))
     with pytest.raises(UserError, match=r"there is no configs/nowhere\.py"):
         quality.load_config("nowhere:edit_flow", [])
 
 
-def test_drawings(tmp_path, capsys):
+def test_drawings_sheet(tmp_path, capsys):
     folder = small_style_packages.write(tmp_path / "packages", style_packages.NAMES)
     path = tmp_path / "sheet.png"
     drawings.main(["--packages", str(folder), "--names", "4", "--out", str(path)])

@@ -83,7 +83,7 @@ def test_keys_of_the_autoencoder(name, value):
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_what_judges_pictures_is_only_needed_for_training():
+def test_lpips_is_needed_only_for_training():
     config = examples.make_config("kl", objective__perceptual_weight=0.5, data__pixels=32)
     messages = [
         "objective.perceptual_weight=0.5",
@@ -96,7 +96,7 @@ def test_what_judges_pictures_is_only_needed_for_training():
 
 
 @pytest.mark.parametrize(("kind", "network"), [("kl", AutoencoderKL), ("vq", VQModel)])
-def test_a_system_is_as_told(kind, network):
+def test_system_follows_the_configuration(kind, network):
     system = autoencoder_system.system(examples.make_config(kind))
     assert isinstance(system.objective.model, network)
     assert system.architecture.downscale_factor == 1
@@ -124,7 +124,7 @@ def make_system(monkeypatch):
     return build
 
 
-def test_pictures_that_differ_in_their_order(make_system):
+def test_images_are_distinct_and_in_order(make_system):
     red, blue = (Image(np.full((8, 8, 3), n, np.uint8)) for n in (1, 2))
     green = Image(np.full((8, 8, 3), 3, np.uint8))
     documents = [
@@ -136,17 +136,17 @@ def test_pictures_that_differ_in_their_order(make_system):
     assert [p[0, 0, 0] for p in system.images("heldout", 1)] == [1]
 
 
-def test_no_pictures_are_told(make_system):
+def test_missing_images_are_reported(make_system):
     with pytest.raises(UserError, match=r"source\.name=toy.*'heldout' has no images"):
         make_system([Document((Text("a"),))]).images("heldout", 2)
 
 
-def test_pictures_of_another_size_are_told(make_system):
+def test_wrong_image_size_is_reported(make_system):
     with pytest.raises(UserError, match=r"data\.pixels=8.*\(4, 4, 3\)"):
         make_system(toy.Toy()).eval_losses()
 
 
-def test_held_out_pictures_are_not_those_of_training(monkeypatch):
+def test_held_out_images_are_not_in_training(monkeypatch):
     splits = []
     monkeypatch.setattr(
         autoencoder_system.sources,

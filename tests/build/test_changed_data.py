@@ -1,4 +1,4 @@
-"""All that a run derives from its source follows the source, or the run says that it differs."""
+"""Tests of changed source data: derived data is updated, or the run reports the difference."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ def start(config, folder, mode="train", **options):
 
 
 def read_trained_on(config, layout):
-    """Return all documents of the pipeline as `ChangingSource.expected` does."""
+    """Return all documents of the pipeline in the form of `ChangingSource.expected`."""
     found = []
     for split in data.ENCODED_SPLITS:
         for document in data.open_pipeline_split(config, layout, split):
@@ -86,7 +86,7 @@ def test_random_edits_reach_training(tmp_path):
         assert read_trained_on(config, layout) == source.expected()
 
 
-def test_latents_of_edited_images_are_encoded_and_no_others(tmp_path, encoded):
+def test_only_latents_of_edited_images_are_encoded(tmp_path, encoded):
     source = ChangingSource(tmp_path / "source", seed=0)
     config = make_config(tmp_path, source.folder)
     start(config, tmp_path / "one")
@@ -110,7 +110,7 @@ def test_two_projects_with_one_relative_path_share_nothing(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("before", "after"), [(40, 100), (100, 40)])
-def test_a_folder_that_grows_or_shrinks_is_trained_on_whole(tmp_path, before, after):
+def test_grown_or_shrunk_folder_is_used_completely(tmp_path, before, after):
     folder, config = tmp_path / "source", make_config(tmp_path, tmp_path / "source", "patches")
     folder.mkdir()
     for count in (before, after):
@@ -145,14 +145,14 @@ def test_before_training_the_tokenizer_follows_the_data(tmp_path):
     assert kept == second
 
 
-def test_a_trained_run_refuses_other_data_until_they_are_accepted(tmp_path, caplog):
+def test_trained_run_refuses_changed_data_until_it_is_accepted(tmp_path, caplog):
     source = ChangingSource(tmp_path / "source", seed=0)
     config, run = make_config(tmp_path, source.folder, "patches"), tmp_path / "run"
     start(config, run)
     pretend_training(run)
     start(config, run)
     (source.folder / f"{min(source.colors)}.txt").touch()
-    start(config, run)  # The content is the same.
+    start(config, run)  # Only times differ; the content is the same.
     for number in range(60):
         (source.folder / f"new{number}.txt").write_text(f"new {number}")
     (source.folder / f"{max(source.colors)}.txt").write_text("changed")
@@ -167,16 +167,16 @@ def test_a_trained_run_refuses_other_data_until_they_are_accepted(tmp_path, capl
         start(config, run)
     layout = start(config, run, accept_changed_data=True)
     assert len(read_trained_on(config, layout)) == len(source.texts) + 60
-    start(config, run)  # It was accepted, and is now the data of the run.
+    start(config, run)  # The accepted data is now the data of the run.
 
 
 @pytest.mark.parametrize("change", ["none", "an image"])
-def test_a_moved_source_goes_on_if_it_is_the_same(tmp_path, change):
+def test_moved_source_with_equal_files_is_accepted(tmp_path, change):
     source = ChangingSource(tmp_path / "source", seed=0)
     run = tmp_path / "run"
     start(make_config(tmp_path, source.folder, "patches"), run)
     pretend_training(run)
-    shutil.copytree(source.folder, tmp_path / "moved")  # The times are other ones.
+    shutil.copytree(source.folder, tmp_path / "moved")  # The copies have other modification times.
     shutil.rmtree(source.folder)
     config = make_config(tmp_path, tmp_path / "moved", "patches")
     if change == "none":
@@ -187,7 +187,7 @@ def test_a_moved_source_goes_on_if_it_is_the_same(tmp_path, change):
         start(config, run)
 
 
-def test_a_run_that_did_not_record_its_data_says_so(tmp_path, caplog):
+def test_run_without_recorded_data_logs_a_warning(tmp_path, caplog):
     source = ChangingSource(tmp_path / "source", seed=0)
     config, run = make_config(tmp_path, source.folder, "patches"), tmp_path / "run"
     start(config, run)
@@ -202,7 +202,7 @@ def test_a_run_that_did_not_record_its_data_says_so(tmp_path, caplog):
         start(make_config(tmp_path, tmp_path / "moved", "patches"), run)
 
 
-def test_what_is_stale_is_listed_and_deleted_and_the_rest_is_kept(tmp_path, monkeypatch):
+def test_only_stale_data_is_listed_and_deleted(tmp_path, monkeypatch):
     source = ChangingSource(tmp_path / "source", seed=0)
     config, store_dir = make_config(tmp_path, source.folder), tmp_path / "data"
     start(config, tmp_path / "one")
@@ -212,7 +212,7 @@ def test_what_is_stale_is_listed_and_deleted_and_the_rest_is_kept(tmp_path, monk
     assert len(old) == 4  # Documents, latents, and the chunk counts of two splits.
     source.change_image()
     layout = start(config, tmp_path / "two")
-    # A process that is training keeps what it reads.
+    # Data that a training process reads is not deleted.
     assert stale_data.list_stale(str(store_dir)) == []
     for lock in custom_data._LOCKS:
         lock.close()
@@ -225,7 +225,7 @@ def test_what_is_stale_is_listed_and_deleted_and_the_rest_is_kept(tmp_path, monk
     assert read_trained_on(config, layout) == source.expected()
 
 
-def test_data_of_a_source_that_is_gone_are_kept(tmp_path):
+def test_data_of_a_missing_source_is_kept(tmp_path):
     source = ChangingSource(tmp_path / "source", seed=0)
     config = make_config(tmp_path, source.folder, "patches")
     start(config, tmp_path / "run")
@@ -234,12 +234,12 @@ def test_data_of_a_source_that_is_gone_are_kept(tmp_path):
     shutil.rmtree(source.folder)
     (tmp_path / "data" / "latents" / "own_1234abcd_0123").mkdir(
         parents=True
-    )  # Of an earlier version.
+    )  # The data of an earlier version.
     (item,) = stale_data.list_stale(config.data.dir)
     assert item.path.name == "own_1234abcd_0123"
 
 
-def test_the_command_line_lists_and_deletes(tmp_path, cli, capsys):
+def test_clean_mode_lists_and_deletes(tmp_path, cli, capsys):
     source = ChangingSource(tmp_path / "source", seed=0)
     config = make_config(tmp_path, source.folder, "patches")
     start(config, tmp_path / "run")

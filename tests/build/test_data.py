@@ -64,7 +64,7 @@ def list_latents(tmp_path):
     return sorted((tmp_path / "data" / "latents").glob("*"))
 
 
-def test_the_first_call_makes_latents_and_tells_the_run_of_them(tmp_path, folder, encode_counts):
+def test_first_call_encodes_latents_and_saves_their_statistics(tmp_path, folder, encode_counts):
     layout = data.make_layout(make_config(tmp_path, divisor=2.0), folder)
     mark = small_models.random_autoencoder(small_models.KL).fingerprint
     (there,) = list_latents(tmp_path)
@@ -97,7 +97,7 @@ def test_documents_come_with_latents(tmp_path, folder):
                 np.testing.assert_array_equal(values, expected_latents)
 
 
-def test_a_codec_that_did_not_learn_reads_pictures(tmp_path, folder):
+def test_patch_codec_reads_images(tmp_path, folder):
     config = runs.make_config(data__dir=str(tmp_path / "data"))
     layout = data.make_layout(config, folder)
     assert layout.codec == PatchCodec(pixels=4, patch_size=2, image_channels=3, mean=0.0, std=1.0)
@@ -109,7 +109,7 @@ def test_a_codec_that_did_not_learn_reads_pictures(tmp_path, folder):
     assert not (folder / latents.INDEX_FILE).exists()
 
 
-def test_the_folder_of_a_run_is_enough_to_know_the_scale(tmp_path, folder, encode_counts):
+def test_run_folder_has_the_latent_statistics(tmp_path, folder, encode_counts):
     config = make_config(tmp_path)
     first = data.make_layout(config, folder)
     shutil.rmtree(tmp_path / "data")
@@ -120,7 +120,7 @@ def test_the_folder_of_a_run_is_enough_to_know_the_scale(tmp_path, folder, encod
     assert not list_latents(tmp_path)
 
 
-def test_runs_share_latents_as_far_as_they_are_of_the_same(tmp_path, folder, encode_counts):
+def test_runs_with_equal_data_and_codec_share_latents(tmp_path, folder, encode_counts):
     config = make_config(tmp_path)
     data.make_layout(config, folder)
     second_run = epath.Path(tmp_path / "other")
@@ -141,7 +141,7 @@ def test_runs_share_latents_as_far_as_they_are_of_the_same(tmp_path, folder, enc
     assert len(list_latents(tmp_path)) == 3
 
 
-def test_a_run_refuses_another_codec_and_names_both(tmp_path, folder):
+def test_another_codec_is_refused_with_both_fingerprints(tmp_path, folder):
     data.make_layout(make_config(tmp_path), folder)
     before = (folder / latents.INDEX_FILE).read_text()
     config = make_config(tmp_path, save_codec(tmp_path / "codec2", seed=1))
@@ -156,7 +156,7 @@ def test_a_run_refuses_another_codec_and_names_both(tmp_path, folder):
     assert len(list_latents(tmp_path)) == 1
 
 
-def test_a_codec_may_move(tmp_path, folder):
+def test_codec_folder_may_move(tmp_path, folder):
     before = data.make_layout(make_config(tmp_path), folder).codec
     moved = save_codec(tmp_path / "moved")
     shutil.rmtree(tmp_path / "codec")
@@ -189,7 +189,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_mistakes_are_told_before_anything_is_encoded(tmp_path, folder, encode_counts, what):
+def test_errors_are_reported_before_encoding(tmp_path, folder, encode_counts, what):
     changes, message = WRONG[what]
     with pytest.raises(UserError, match=message):
         data.make_layout(make_config(tmp_path, **changes), folder)
@@ -200,15 +200,13 @@ def test_mistakes_are_told_before_anything_is_encoded(tmp_path, folder, encode_c
     data.make_layout(make_config(tmp_path), folder)
 
 
-def test_pictures_of_another_size_are_told(tmp_path, folder):
+def test_wrong_image_size_is_reported(tmp_path, folder):
     with pytest.raises(UserError, match=r"codec\.pixels=8.*\(4, 4, 3\).*\(8, 8, 3\)"):
         data.make_layout(make_config(tmp_path, pixels=8), folder)
     assert not (folder / latents.INDEX_FILE).exists()
 
 
-def test_preparing_again_looks_at_every_shard_and_says_what_there_is(
-    tmp_path, folder, encode_counts
-):
+def test_repeated_preparation_checks_every_shard(tmp_path, folder, encode_counts):
     config = make_config(tmp_path)
     layout = data.make_layout(config, folder)
     (there,) = list_latents(tmp_path)

@@ -31,7 +31,7 @@ def layout():
     return layouts.Layout(vocab.train_sentencepiece(words, 128), codec, length=96, text_slots=6)
 
 
-def test_a_skeleton_has_the_slots_of_its_document(layout):
+def test_layout_template_has_the_slots_of_its_document(layout):
     pixels = concepts()[0].pixels
     for words in ("a fox", "a picture of a fox: a fox", "three animals: a fox and an owl"):
         document = Document((Text(words), Image(pixels), Text("a fox"), Image(pixels)))
@@ -47,7 +47,7 @@ def concepts():
     return evaluation.emoji_config(config()).load_concepts()
 
 
-def test_thorough_asks_for_documents_and_names_never_shown(layout, tmp_path):
+def test_full_metrics_add_the_document_and_unseen_tasks(layout, tmp_path):
     plain = evaluation.make_suite(config(data__dir=str(tmp_path)), layout)
     whole = evaluation.make_suite(
         config(data__dir=str(tmp_path), evaluation__full_metrics=True), layout
@@ -59,7 +59,7 @@ def test_thorough_asks_for_documents_and_names_never_shown(layout, tmp_path):
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_missing_packages_are_told():
+def test_missing_packages_are_reported():
     assert image_set_distance.is_missing()
     with pytest.raises(UserError, match=r"evaluation.full_metrics=True needs efficientnet.*False"):
         evaluation.validate(config(evaluation__full_metrics=True))
@@ -80,6 +80,6 @@ def test_missing_packages_are_told():
         ({"evaluation__clip_dir": "/nowhere"}, "evaluation.clip_dir=/nowhere"),
     ],
 )
-def test_mistakes_are_told(changes, message):
+def test_errors_are_reported(changes, message):
     with pytest.raises(UserError, match=message):
         evaluation.validate(config(**changes))

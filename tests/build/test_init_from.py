@@ -67,7 +67,7 @@ def language(folder):
 
 
 @pytest.mark.parametrize("kind", ["language", "lmfusion", "transfusion"])
-def test_parameters_are_the_averages_of_the_other_run(kind, folder, language, tmp_path):
+def test_parameters_are_the_ema_of_the_other_run(kind, folder, language, tmp_path):
     """Check that parameters equal the other run's EMA bit by bit; all other state is fresh.
 
     Between runs of the same kind, no parameter is widened.
@@ -91,7 +91,7 @@ def test_parameters_are_the_averages_of_the_other_run(kind, folder, language, tm
     assert all(a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() for a, b in shards)
 
 
-def test_a_text_model_is_widened_for_pictures(folder, language, tmp_path):
+def test_text_model_gets_an_image_tower(folder, language, tmp_path):
     state = restore_state(
         epath.Path(tmp_path), make_config("lmfusion", folder, init_from=language[0])
     )
@@ -101,13 +101,13 @@ def test_a_text_model_is_widened_for_pictures(folder, language, tmp_path):
     assert np.any(blocks["image"]["mlp"]["up"]["kernel"] != blocks["text"]["mlp"]["up"]["kernel"])
 
 
-def test_nothing_to_begin_from_nothing_changed(folder, tmp_path):
+def test_empty_init_from_changes_nothing(folder, tmp_path):
     system = runs.prepare_system(epath.Path(tmp_path), make_config("transfusion", folder))
     state = object()
     assert init_from.init_from_checkpoint(system, state) is state
 
 
-def test_the_tokenizer_is_taken_over(folder, language, tmp_path):
+def test_tokenizer_is_copied(folder, language, tmp_path):
     """Check that the tokenizer is copied if the folder has none, instead of training one."""
     source_run, run = epath.Path(language[0]), epath.Path(tmp_path / "run")
     config = make_config("lmfusion", folder, init_from=str(source_run), **{"data.vocab_size": 40})
@@ -123,7 +123,7 @@ def test_the_tokenizer_is_taken_over(folder, language, tmp_path):
     assert (run / workdir.TOKENIZER).read_bytes() == tokenizer
 
 
-def test_another_start_before_the_first_checkpoint_is_another_tokenizer(folder, language, tmp_path):
+def test_tokenizer_follows_init_from_until_the_first_checkpoint(folder, language, tmp_path):
     """Check that the tokenizer follows `init_from` until there is a checkpoint.
 
     Otherwise parameters and token ids would come from two different runs.
@@ -136,7 +136,7 @@ def test_another_start_before_the_first_checkpoint_is_another_tokenizer(folder, 
         assert (run / workdir.TOKENIZER).read_bytes() == (path / workdir.TOKENIZER).read_bytes()
 
 
-def test_it_goes_on_from_its_own_checkpoint(folder, language, tmp_path):
+def test_run_resumes_from_its_own_checkpoint(folder, language, tmp_path):
     run = epath.Path(tmp_path / "run")
     config = make_config("lmfusion", folder, init_from=language[0])
     own = save_random_run(run, config, step=3)
@@ -147,7 +147,7 @@ def test_it_goes_on_from_its_own_checkpoint(folder, language, tmp_path):
     assert np.any(own.params["rows"] != language[1].ema["rows"])
 
 
-def test_once_begun_the_folder_alone_is_enough(folder, language, tmp_path):
+def test_started_run_needs_only_its_own_folder(folder, language, tmp_path):
     """Check that resuming and sampling need only the run's own folder."""
     first, run = epath.Path(tmp_path / "first"), epath.Path(tmp_path / "run")
     shutil.copytree(language[0], first)
@@ -158,7 +158,7 @@ def test_once_begun_the_folder_alone_is_enough(folder, language, tmp_path):
     tiny.assert_trees_close(state.params, own.params, atol=0)
 
 
-def test_lmfusion_does_not_begin_from_nothing(folder, tmp_path):
+def test_lmfusion_requires_init_from(folder, tmp_path):
     with pytest.raises(UserError) as error:
         runs.prepare_system(epath.Path(tmp_path), make_config("lmfusion", folder))
     assert "paradigm.name='lmfusion': it initializes from a text model" in str(error.value)
@@ -167,7 +167,7 @@ def test_lmfusion_does_not_begin_from_nothing(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["lmfusion", "transfusion"])
-def test_a_folder_that_is_no_run_is_told(kind, folder, tmp_path):
+def test_folder_without_a_run_is_reported(kind, folder, tmp_path):
     """Check that the error is raised before any file is written."""
     config = make_config(kind, folder, init_from=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=rf"init_from={tmp_path}/nowhere: there is no config\.json"):
@@ -175,7 +175,7 @@ def test_a_folder_that_is_no_run_is_told(kind, folder, tmp_path):
     assert not (tmp_path / "run" / workdir.TOKENIZER).exists()
 
 
-def test_a_run_without_a_checkpoint_is_told(folder, tmp_path):
+def test_run_without_a_checkpoint_is_reported(folder, tmp_path):
     first = epath.Path(tmp_path / "first")
     runs.prepare_system(first, make_config("language", folder))
     config = make_config("lmfusion", folder, init_from=str(first))
@@ -195,7 +195,7 @@ def test_a_run_without_a_checkpoint_is_told(folder, tmp_path):
     ],
     ids=str,
 )
-def test_other_parameters_are_told(changes, folder, language, tmp_path):
+def test_different_parameters_are_reported(changes, folder, language, tmp_path):
     config = make_config("lmfusion", folder, init_from=language[0], **changes)
     with pytest.raises(UserError) as error:
         restore_state(epath.Path(tmp_path), config)

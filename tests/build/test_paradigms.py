@@ -30,13 +30,13 @@ def build_code_paradigm(config):
 
 
 @pytest.mark.parametrize("config", [digits.get_config, quickstart.get_config])
-def test_each_by_its_name(config):
+def test_paradigms_are_built_by_name(config):
     assert isinstance(build_paradigm(config("mask_flow")), mask_flow.MaskFlow)
     assert isinstance(build_paradigm(config("edit_flow")), edit_flow.EditFlow)
     assert isinstance(build_paradigm(config()), oneflow.OneFlow)
 
 
-def test_the_text_model_and_what_is_made_of_it():
+def test_lmfusion_differs_from_its_text_model_in_class_and_frozen_parameters():
     """Compare the paradigms built on a text model: only the class and frozen parameters differ.
 
     Together their trained parameters cover all parameters, and none twice.
@@ -118,7 +118,7 @@ def test_tasks_of_chameleon_are_those_of_the_configuration():
         ),
     ],
 )
-def test_what_makes_no_sense_is_told(change, message):
+def test_unsupported_combinations_are_reported(change, message):
     config = common.document_model_config("any")
     with config.ignore_type():
         config.update_from_flattened_dict(change)

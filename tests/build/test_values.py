@@ -1,4 +1,4 @@
-"""Tests that every key of every configuration refuses values that cannot be, by name."""
+"""Tests that every key of every configuration rejects impossible values, and names the key."""
 
 import math
 import re
@@ -139,7 +139,7 @@ def test_shipped_values_are_allowed_and_every_key_is_declared(name):
         values.validate_training(config)
 
 
-def test_every_key_refuses_what_cannot_be():
+def test_every_key_rejects_impossible_values():
     checked = set()
     for config in SHIPPED.values():
         for key, inner, default in flatten_runs(config):

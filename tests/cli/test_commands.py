@@ -76,17 +76,17 @@ def test_a_mistyped_configuration_is_answered_with_the_nearest(value, suggestion
     message = str(error.value)
     assert message.startswith(f"--config={value}: ")
     assert f"Did you mean {suggestion}?" in message
-    assert "compare" in message  # All names are listed.
+    assert "compare" in message  # The message lists all commands.
 
 
 @pytest.mark.parametrize("value", ["", "common", "tpu", "__init__", "xyzzy", "~", "configs"])
-def test_what_is_no_configuration_is_refused(value, parse, elsewhere):
+def test_invalid_configuration_values_are_refused(value, parse, elsewhere):
     with pytest.raises(UserError, match=re.escape(f"--config={value}: ") + ".*quickstart"):
         parse(f"--config={value}")
 
 
 @pytest.mark.parametrize("line", ["import configs.common", "from configs import common"])
-def test_an_own_file_that_imports_configs_is_answered(line, parse, elsewhere, monkeypatch):
+def test_file_that_imports_configs_gets_advice(line, parse, elsewhere, monkeypatch):
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(runs.REPOSITORY))])
     for name in [name for name in sys.modules if name.partition(".")[0] == "configs"]:
         monkeypatch.delitem(sys.modules, name)
@@ -185,7 +185,7 @@ def test_help_and_typing_mistakes_are_answered_in_a_second(arguments, returncode
     assert seconds < 1
 
 
-def test_the_light_modules_do_not_import_jax():
+def test_command_line_modules_do_not_import_jax():
     code = "import sys, oneflow_jax.__main__, oneflow_jax.cli.help; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=runs.REPOSITORY, check=True)
 
@@ -221,7 +221,7 @@ def test_the_copy_of_the_shipped_model_is_kept_and_never_replaces_another(tmp_pa
     assert (target / "weights.safetensors").read_bytes() == b"another model"
 
 
-def test_a_folder_of_a_run_is_not_taken_for_the_copy(tmp_path):
+def test_run_folder_is_not_replaced_by_the_copy(tmp_path):
     folder = pathlib.Path(shutil.copytree(runs.trained_run()[1], tmp_path / "pretrained"))
     before = sorted(path.name for path in folder.iterdir())
     with pytest.raises(UserError, match=r"config\.json"):

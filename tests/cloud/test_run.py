@@ -83,7 +83,7 @@ def history(emulator):
     return folder, killed, (code, taken), last
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(history):
+def test_killed_run_resumes_with_equal_losses(history):
     folder, killed, _, last = history
     assert last.returncode == 0, last.stderr
     after = read_losses(folder)
@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(history):
     assert len(set(killed.values())) == len(killed)
 
 
-def test_a_run_that_is_taken_over_saves_nothing_more(history):
+def test_run_that_lost_its_lease_stops_saving(history):
     _, _, (code, output), _ = history
     assert code == 1
     error = output.strip().splitlines()[-1]
@@ -102,14 +102,14 @@ def test_a_run_that_is_taken_over_saves_nothing_more(history):
     assert "Traceback" not in output
 
 
-def test_old_checkpoints_go_and_milestones_stay(history):
+def test_old_checkpoints_are_deleted_except_kept_ones(history):
     folder = history[0]
     steps = {int(path.name) for path in (folder / workdir.CHECKPOINTS).iterdir()}
     assert steps == complete_steps(folder) == {20, 40, 50, 60}
     assert not (folder / workdir.CHECKPOINTS / str(STEPS) / "ema" / "half").exists()
 
 
-def test_everything_is_there(history):
+def test_finished_run_has_all_files(history):
     folder, *_, last = history
     assert f"Page: {folder / workdir.SAMPLES_PAGE}" in last.stdout
     assert "eval/loss_" in str(json.loads((folder / workdir.EVALUATION).read_text()))
@@ -122,11 +122,11 @@ def test_everything_is_there(history):
     assert len(list((folder / workdir.LOGS).glob("events.out.tfevents.*"))) == 3
 
 
-def test_nothing_is_left_on_this_machine(history):
+def test_no_local_files_remain(history):
     assert not (runs.REPOSITORY / "gs:").exists()
 
 
-def test_a_run_is_sampled_from_elsewhere_while_it_goes_on(history):
+def test_running_run_can_be_sampled_from_elsewhere(history):
     folder = history[0]
     owner = (folder / storage.LEASE_FILE).read_text()
     before = (folder / workdir.SAMPLES_PAGE).read_bytes()
@@ -139,7 +139,7 @@ def test_a_run_is_sampled_from_elsewhere_while_it_goes_on(history):
     assert (folder / storage.LEASE_FILE).read_text() == owner
 
 
-def test_python_loads_it(history):
+def test_python_interface_loads_a_remote_run(history):
     folder = history[0]
     owner = (folder / storage.LEASE_FILE).read_text()
     (document,) = of.load(str(folder)).generate("red: <image>", steps=2)
@@ -163,7 +163,7 @@ def test_python_loads_it(history):
         ),
     ],
 )
-def test_mistakes_are_told_before_anything_is_made(emulator, tmp_path, cli, arguments, message):
+def test_errors_are_reported_before_training(emulator, tmp_path, cli, arguments, message):
     with pytest.raises(UserError) as raised:
         cli(runs.CONFIG, f"--workdir={tmp_path / 'run'}", *arguments)
     assert str(raised.value).startswith(message)

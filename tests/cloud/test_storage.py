@@ -28,35 +28,35 @@ def list_files(folder):
     return paths
 
 
-def test_places_that_can_be_used(emulator, tmp_path):
+def test_valid_storage_paths(emulator, tmp_path):
     for path in (f"gs://{conftest.BUCKET}/a/run", str(tmp_path), "runs/a"):
         assert str(storage.resolve_path(path, "--workdir")) == path
 
 
-def test_another_kind_of_store_is_refused():
+def test_other_kinds_of_storage_are_refused():
     with pytest.raises(UserError, match=r"--workdir=s3://b/run: .*Give gs://BUCKET/FOLDER"):
         storage.resolve_path("s3://b/run", "--workdir")
 
 
-def test_a_bucket_that_is_not_there_is_told(emulator):
+def test_missing_bucket_is_reported(emulator):
     with pytest.raises(UserError, match=r"start=gs://none/run: the bucket 'none' cannot be used"):
         storage.resolve_path("gs://none/run", "start")
 
 
-def test_a_package_that_is_not_there_is_told(monkeypatch):
+def test_missing_package_is_reported(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs gcsfs.*pip install -r requirements-cloud.txt"):
         storage.resolve_path("gs://b/run", "--workdir")
 
 
-def test_prepared_data_stay_here():
+def test_prepared_data_must_be_local():
     with pytest.raises(UserError, match=r"data.dir=gs://b/data: this folder must be local"):
         storage.require_local("gs://b/data", "data.dir")
     storage.require_local("runs/data", "data.dir")
 
 
 @pytest.mark.parametrize("data", ["words", b"\x00bytes"])
-def test_a_file_is_written_at_once(remote, data):
+def test_file_writes_are_atomic(remote, data):
     workdir.write_atomically(remote / "file", "before")
     workdir.write_atomically(remote / "file", data)
     expected = data if isinstance(data, bytes) else data.encode()
@@ -64,7 +64,7 @@ def test_a_file_is_written_at_once(remote, data):
     assert list_files(remote) == {"file"}  # No temporary file is left.
 
 
-def test_logs_grow_and_go_on(remote):
+def test_logs_grow_and_resume(remote):
     for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
         writer = metric_writer.MetricWriter(remote, resume_step=start)
         for step in steps:
@@ -83,7 +83,7 @@ def test_logs_grow_and_go_on(remote):
     assert all(b"train/loss" in path.read_bytes() for path in events)
 
 
-def test_staged_files_go_up_with_their_folders_and_leave_nothing_here(remote):
+def test_staged_files_are_uploaded_and_removed_locally(remote):
     staged = storage.StagedDirectory(remote)
     (staged.local / "a").mkdir()
     (staged.local / "a" / "b").write_text("one")
@@ -95,7 +95,7 @@ def test_staged_files_go_up_with_their_folders_and_leave_nothing_here(remote):
     assert not staged.local.exists()
 
 
-def test_whoever_comes_last_owns_a_folder(remote):
+def test_last_run_takes_over_the_lease(remote):
     first = storage.TrainingLease(remote)
     first.check()
     second = storage.TrainingLease(remote)
@@ -104,12 +104,12 @@ def test_whoever_comes_last_owns_a_folder(remote):
         first.check()
 
 
-def test_folders_of_this_machine_bear_no_mark(tmp_path):
+def test_local_folders_have_no_lease(tmp_path):
     storage.TrainingLease(epath.Path(tmp_path)).check()
     assert not list(tmp_path.iterdir())
 
 
-def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
+def test_reading_does_not_delete_an_unfinished_save(remote):
     saving = {
         name: remote / name / workdir.CHECKPOINTS / "4" / "half" for name in ("read", "train")
     }
@@ -127,7 +127,7 @@ def test_whoever_only_reads_leaves_a_save_alone_that_goes_on(remote):
     assert saving["read"].exists()
 
 
-def test_a_codec_comes_back(remote):
+def test_codec_round_trips(remote):
     params = small_models.random_params(small_models.KL)
     diffusers_weights.save(remote, small_models.KL, params)
     architecture, loaded = diffusers_weights.load(remote)
@@ -138,7 +138,7 @@ def test_a_codec_comes_back(remote):
         assert np.array_equal(actual, expected), path
 
 
-def test_a_tokenizer_comes_back_and_is_taken_over(remote):
+def test_tokenizer_round_trips_and_is_copied(remote):
     config = runs.make_config()
     learned = data_lib.make_layout(config, remote / "first").vocab
     assert data_lib.make_layout(config, remote / "first").vocab == learned
@@ -146,7 +146,7 @@ def test_a_tokenizer_comes_back_and_is_taken_over(remote):
     assert data_lib.make_layout(second_config, remote / "second").vocab == learned
 
 
-def test_pictures_and_pages(remote):
+def test_images_and_pages_are_written(remote):
     plots.plot_lines(remote / "plots" / "lines.png", {"a": [(1, 0.5), (2, 0.7)]}, "title")
     cell = (np.zeros((4, 4, 3), np.uint8), "caption", "")
     contact_sheet.write_contact_sheet(remote / "sheets" / "sheet.png", [cell], 1, "title")

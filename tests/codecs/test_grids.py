@@ -11,7 +11,7 @@ def coordinate_values(height, width, channels):
     return 100 * row + 10 * column + channel
 
 
-def test_squares_come_in_reading_order_and_so_do_the_places_in_them():
+def test_patches_and_their_pixels_are_in_reading_order():
     rows = grids.to_patches(coordinate_values(4, 6, 2), 2)
     assert rows.shape == (6, 8)
     np.testing.assert_array_equal(rows[0], [0, 1, 10, 11, 100, 101, 110, 111])
@@ -21,7 +21,7 @@ def test_squares_come_in_reading_order_and_so_do_the_places_in_them():
 
 
 @pytest.mark.parametrize(("height", "width", "side"), [(4, 6, 2), (6, 4, 2), (3, 6, 3), (5, 2, 1)])
-def test_what_was_cut_is_joined(height, width, side):
+def test_from_patches_inverts_to_patches(height, width, side):
     values = coordinate_values(height, width, 3)
     rows, grid = grids.to_patches(values, side), (height // side, width // side)
     np.testing.assert_array_equal(grids.from_patches(rows, grid, side), values)
@@ -32,7 +32,7 @@ def test_what_was_cut_is_joined(height, width, side):
 
 
 @pytest.mark.parametrize("colors", [1, 3])
-def test_patches_lose_nothing(colors):
+def test_patch_codec_is_lossless(colors):
     codec = patches.PatchCodec(pixels=6, patch_size=2, image_channels=colors, mean=0.3, std=0.7)
     picture = np.random.default_rng(0).integers(0, 256, (6, 6, colors)).astype(np.uint8)
     picture = np.repeat(picture, 3 // colors, axis=-1)
@@ -45,7 +45,7 @@ def test_patches_lose_nothing(colors):
     np.testing.assert_allclose(latents.mean(), (values.mean() - 0.3) / 0.7, atol=1e-5)
 
 
-def test_sizes_of_patches_are_told():
+def test_invalid_patch_sizes_are_reported():
     settings = {"pixels": 6, "patch_size": 2, "image_channels": 3, "mean": 0.0, "std": 1.0}
     for change, message in (
         ({"patch_size": 4}, r"codec\.patch_size=4 does not divide codec\.pixels=6"),

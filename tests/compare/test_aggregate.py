@@ -18,13 +18,13 @@ def make_measurements(**metrics):
     return RunMeasurements(metrics, curves, [], timeline)
 
 
-def test_one_training_has_the_interval_of_its_documents():
+def test_single_run_has_the_bootstrap_interval():
     figure = aggregate.aggregate_seeds([normal_measurement(0.5, 0.1)])
     assert figure.value == 0.5
     assert (figure.low, figure.high) == pytest.approx((0.5 - 0.196, 0.5 + 0.196), abs=0.02)
 
 
-def test_trainings_that_differ_widen_the_interval():
+def test_different_runs_widen_the_interval():
     """Check that three different runs (0.2, 0.5, 0.8), each precise, give a wide interval."""
     measurements = [
         normal_measurement(mean, 0.01, seed) for seed, mean in enumerate((0.2, 0.5, 0.8))
@@ -35,7 +35,7 @@ def test_trainings_that_differ_widen_the_interval():
     assert figure.high > 0.7
 
 
-def test_the_interval_of_three_trainings_misses_one_time_in_twenty():
+def test_interval_of_three_runs_has_95_percent_coverage():
     rng = np.random.default_rng(0)
     misses = [
         aggregate.aggregate_seeds([Measurement(x) for x in rng.normal(0.5, 0.1, 3)])
@@ -44,7 +44,7 @@ def test_the_interval_of_three_trainings_misses_one_time_in_twenty():
     assert np.mean([one.low <= 0.5 <= one.high for one in misses]) == pytest.approx(0.95, abs=0.03)
 
 
-def test_the_interval_of_a_share_stays_within_its_range():
+def test_interval_of_a_fraction_stays_within_0_and_1():
     measurements = [Measurement(x, share=True) for x in (0.2, 0.8, 0.5)]
     assert (
         aggregate.aggregate_seeds(measurements).low,
@@ -52,7 +52,7 @@ def test_the_interval_of_a_share_stays_within_its_range():
     ) == (0, 1)
 
 
-def test_trainings_that_agree_narrow_it():
+def test_equal_runs_narrow_the_interval():
     one, four = (
         aggregate.aggregate_seeds([normal_measurement(0.5, 0.1, seed) for seed in range(n)])
         for n in (1, 4)
@@ -60,11 +60,11 @@ def test_trainings_that_agree_narrow_it():
     assert four.high - four.low == pytest.approx((one.high - one.low) / 2, rel=0.15)
 
 
-def test_what_does_not_vary_has_no_interval():
+def test_constant_metric_has_no_interval():
     assert aggregate.aggregate_seeds([Measurement(7.0)]) == page.Estimate(7.0, 7.0, 7.0)
 
 
-def test_a_contestant_has_the_figures_that_all_its_trainings_have():
+def test_model_has_the_metrics_of_all_its_runs():
     measurements = [
         make_measurements(kid_efficientnet=Measurement(0.1), fd_efficientnet=Measurement(3.0)),
         make_measurements(kid_efficientnet=Measurement(0.3)),
@@ -79,7 +79,7 @@ def test_a_contestant_has_the_figures_that_all_its_trainings_have():
     assert aggregated.metrics["nfe"] == page.Estimate(40.0, 30.0, 50.0)
 
 
-def test_curves_are_means_over_trainings():
+def test_curves_are_means_over_runs():
     first, second = make_measurements(), make_measurements()
     second.curves["interleaved_score"][0] = page.CurvePoint(8, 0.3, 0.75)
     aggregated = aggregate.aggregate_model("oneflow", [first, second], {})
@@ -88,11 +88,11 @@ def test_curves_are_means_over_trainings():
     ]  # fmt: skip
 
 
-def test_an_unknown_paradigm_is_called_by_its_name():
+def test_unknown_paradigm_is_titled_by_its_name():
     assert aggregate.aggregate_model("mine", [make_measurements()], {}).title == "mine"
 
 
-def test_the_json_is_paradigm_figure_value_and_interval():
+def test_json_has_value_and_interval_by_paradigm_and_metric():
     measurements = [make_measurements(kid_efficientnet=Measurement(1 / 3))]
     result = page.ComparisonResult(
         models=[aggregate.aggregate_model("oneflow", measurements, {})],

@@ -44,7 +44,7 @@ def test_the_page_refers_to_nothing_outside_itself(tmp_path):
     assert not re.search(r"\{\{\w+\}\}", text)
 
 
-def test_text_cannot_leave_its_place(tmp_path):
+def test_text_is_escaped(tmp_path):
     nasty = test_page.MALICIOUS_TEXT
     bar = page.TimelineBar("text", nasty, 0, 1)
     one = examples.make_estimate(1.0)
@@ -75,7 +75,7 @@ def test_text_cannot_leave_its_place(tmp_path):
     assert "a\\|b" in page.render_markdown(examples.make_comparison(notes=["a|b"]))
 
 
-def test_the_seed_s_first_table():
+def test_model_table():
     table = result_tables.make_model_table(examples.make_comparison())
     assert [name.replace("\u00a0", " ") for name in table.columns] == [
         "Model", "Generation mode", "KID of 2,000 images ↓", "FD of 2,000 images ↓",
@@ -90,13 +90,13 @@ def test_the_seed_s_first_table():
     assert last.unrounded == examples.make_comparison().models[-1].metrics["kid_efficientnet"].value
 
 
-def test_the_seed_s_second_table():
+def test_family_table():
     table = result_tables.make_family_table(examples.make_comparison())
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows == [
-        ["Sequential AR", "Chameleon, DALL-E", "128–140 passes", "0.620–0.660"],
-        ["AR + flow", "Transfusion, LMFusion", "75 passes", "0.700–0.740"],
-        ["Concurrent flow", "OneFlow, Mask flow, Edit flow", "16 passes", "0.780–0.860"],
+        ["Sequential AR", "Chameleon, DALL-E", "128–140 forward passes", "0.620–0.660"],
+        ["AR + flow", "Transfusion, LMFusion", "75 forward passes", "0.700–0.740"],
+        ["Concurrent flow", "OneFlow, Mask flow, Edit flow", "16 forward passes", "0.780–0.860"],
     ]
     assert [row[3].mark for row in table.rows] == ["", "", "best"]
     assert table.rows[0][2].detail == "1.57–1.72 s per document"
@@ -106,7 +106,7 @@ def test_the_seed_s_second_table():
     assert [cell.text for cell in bare.rows[0][1:]] == ["OneFlow", "–", "–"]
 
 
-def test_every_figure_has_a_row_and_what_is_missing_a_reason():
+def test_every_metric_has_a_row_and_missing_values_a_reason():
     comparison = examples.make_comparison()
     table = result_tables.make_metrics_table(comparison)
     assert len(table.rows) == len(comparison.models[0].metrics)
@@ -121,7 +121,7 @@ def test_every_figure_has_a_row_and_what_is_missing_a_reason():
     assert table.rows[0][-1].text == ""
 
 
-def test_best_and_what_is_not_told_from_it():
+def test_best_model_and_ties_are_marked():
     higher, lower = metrics.get("image_name_alignment"), metrics.get("kid_efficientnet")
     changes = {
         "a": Estimate(0.9, 0.8, 1.0),
@@ -147,11 +147,11 @@ def test_best_and_what_is_not_told_from_it():
         (metrics.format_count, 151.25, "151.2"), (metrics.format_scientific, 1.2e15, "1.20 · 10¹⁵"),
     ],
 )  # fmt: skip
-def test_numbers_as_people_read_them(write, value, expected):
+def test_number_formats(write, value, expected):
     assert write(value) == expected
 
 
-def test_figures_and_timelines_that_cannot_be():
+def test_invalid_estimates_and_timelines_are_rejected():
     for wrong in ((float("nan"), 0, 1), (0, 2, 1), (0, 0, float("inf"))):
         with pytest.raises(ValueError, match="not a finite number"):
             Estimate(*wrong)
@@ -174,7 +174,7 @@ def _make_incomplete_document():
     return Document((Gap("text"),))
 
 
-def test_the_lede_says_who_is_best_and_who_is_not_told_from_it():
+def test_intro_names_the_best_model_and_ties():
     assert "Edit flow, 0.860 in 16 forward passes." in page.format_intro(examples.make_comparison())
     close = [
         dataclasses.replace(one, metrics={"interleaved_score": Estimate(value, 0.5, 0.9)})
@@ -192,7 +192,7 @@ def test_the_lede_says_who_is_best_and_who_is_not_told_from_it():
     )
 
 
-def test_markdown_has_the_page_s_tables():
+def test_markdown_has_the_tables_of_the_page():
     comparison = examples.make_comparison()
     text = page.render_markdown(comparison)
     for table in result_tables.make_tables(comparison):
@@ -220,7 +220,7 @@ def test_ticks_are_round_numbers_within(scale, expected):
     assert all(0 <= scale(tick) <= 1 for tick in scale.ticks())
 
 
-def test_a_curve_stands_where_its_numbers_say():
+def test_curve_points_are_at_their_values():
     points = [CurvePoint(4, 0.4, 0.2), CurvePoint(16, 1.6, 0.8)]
     rendered = charts.render_charts(
         examples.make_comparison(
@@ -244,7 +244,7 @@ def test_a_curve_stands_where_its_numbers_say():
     assert "Text to image against forward passes. OneFlow: 0.200 at 4.00 to 0.800 at" in rendered
 
 
-def test_who_lies_below_others_has_a_rim_for_each():
+def test_covered_marker_has_one_rim_per_covering_marker():
     def rims(*curves_):
         names = ("chameleon", "dalle", "transfusion")
         contestants = [
@@ -268,7 +268,7 @@ def test_who_lies_below_others_has_a_rim_for_each():
     ] * 2  # fmt: skip
 
 
-def test_values_far_apart_are_on_a_scale_of_ratios():
+def test_large_ratios_use_a_logarithmic_scale():
     def ticks(values):
         points = [CurvePoint(n, n, value) for n, value in enumerate(values, 1)]
         comparison = examples.make_comparison(
@@ -283,7 +283,7 @@ def test_values_far_apart_are_on_a_scale_of_ratios():
     assert ticks([90, 85]) == ["86", "88", "90"]
 
 
-def test_a_bar_is_as_long_as_its_part_took():
+def test_bar_length_is_proportional_to_duration():
     rendered = timeline_chart.render_timelines(
         examples.make_comparison(names=("chameleon", "oneflow")).models
     )
@@ -304,7 +304,7 @@ def test_a_bar_is_as_long_as_its_part_took():
     assert "three animals: a fox: 0 to 7; image 1: 7 to 49;" in rendered
 
 
-def test_a_label_stands_where_there_is_room():
+def test_label_is_placed_where_most_room_is():
     def place(started, finished):
         timeline = page.Timeline(
             10, 1.0, [page.TimelineBar("text", "words " * 9, started, finished)]
@@ -318,7 +318,7 @@ def test_a_label_stands_where_there_is_room():
     assert place(0, 3)[2] == "words words words wor…"
 
 
-def test_what_there_is_nothing_of_is_left_out(tmp_path):
+def test_empty_sections_are_omitted(tmp_path):
     bare = make_single_model(metrics={}, curves={}, samples=(), timeline=None)
     text = write_page(
         tmp_path / "page.html", models=bare, reference_bounds={}, latency=(), roofline={}, notes=()
@@ -354,7 +354,7 @@ def tab(browser, scheme, request, tmp_path):  # noqa: F811
     assert [url for url in urls if not url.startswith(("data:", address))] == []
 
 
-def test_in_a_browser(tab):
+def test_page_in_a_browser(tab):
     comparison = examples.make_comparison()
     width = tab.viewport_size["width"]
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
@@ -388,7 +388,7 @@ def measure_boxes(tab, selector):
     )
 
 
-def test_pictures_are_pixels_with_words_for_who_cannot_see_them(tab):
+def test_images_are_pixelated_and_have_alternative_text(tab):
     pictures = tab.locator("#samples img")
     assert pictures.count() == 7 * 4 * 3
     loaded = pictures.evaluate_all(
@@ -405,7 +405,7 @@ def test_pictures_are_pixels_with_words_for_who_cannot_see_them(tab):
     assert labels[4].startswith("OneFlow, 16 passes, 0.197 s. three animals")
 
 
-def test_what_is_wider_than_the_page_is_reached_by_keyboard(tab):
+def test_wide_tables_scroll_by_keyboard(tab):
     wide = tab.locator("#figures .wide")
     if tab.viewport_size["width"] < 400:
         wide.focus()

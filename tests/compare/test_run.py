@@ -37,7 +37,7 @@ def finished_comparison(tmp_path_factory):
     return config, folder
 
 
-def test_the_figures_lie_beside_the_page(finished_comparison):
+def test_metrics_file_is_next_to_the_page(finished_comparison):
     config, folder = finished_comparison
     figures = json.loads((folder / run.METRICS_FILE).read_text())
     assert set(figures) == set(PARADIGMS)
@@ -66,7 +66,7 @@ def test_the_page_shows_every_paradigm(finished_comparison):
     assert tables.count("| LMFusion |") >= 2
 
 
-def test_flows_take_the_passes_that_were_asked_for_and_codes_one_each(finished_comparison):
+def test_flows_take_the_reported_nfe_and_codes_one_pass_each(finished_comparison):
     _, folder = finished_comparison
     figures = json.loads((folder / run.METRICS_FILE).read_text())
     assert figures["oneflow"]["nfe"]["value"] <= compare.HEADLINE["oneflow"]
@@ -81,9 +81,7 @@ def full_xla_optimization():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-def test_what_is_finished_is_not_done_again(
-    finished_comparison, full_xla_optimization, monkeypatch
-):
+def test_finished_runs_are_skipped(finished_comparison, full_xla_optimization, monkeypatch):
     config, folder = finished_comparison
     before = (folder / run.METRICS_FILE).read_text()
 
@@ -101,7 +99,7 @@ def test_what_is_finished_is_not_done_again(
     assert jax.config.read("jax_disable_most_optimizations")
 
 
-def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished_comparison):
+def test_lmfusion_text_loss_equals_that_of_its_text_model(finished_comparison):
     config, folder = finished_comparison
     text = runs_lib.make_text_model_run(config, folder, 0)
     (fused,) = (one for one in runs_lib.iter_runs(config, folder) if one.name == "lmfusion")
@@ -134,13 +132,13 @@ def test_lmfusion_s_text_loss_is_that_of_its_text_model_exactly(finished_compari
         ),
     ],
 )
-def test_mistakes_are_told_before_training(changes, message, tmp_path):
+def test_errors_are_reported_before_training(changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run.run(make_smoke_config(**changes), epath.Path(tmp_path))
     assert not list(pathlib.Path(tmp_path).iterdir())
 
 
-def test_all_seeds_of_all_that_are_in_order(tmp_path):
+def test_runs_are_ordered_by_seed_and_model(tmp_path):
     config = make_smoke_config(seeds=(3, 5), models_shown=("lmfusion", "oneflow"))
     all_runs = list(runs_lib.iter_runs(config, epath.Path(tmp_path)))
     assert [(one.name, one.seed, one.config.seed) for one in all_runs] == [
@@ -150,7 +148,7 @@ def test_all_seeds_of_all_that_are_in_order(tmp_path):
     assert all_runs[2].config.init_from == str(tmp_path / "language-5")
 
 
-def test_a_folder_is_of_one_comparison(finished_comparison, tmp_path):
+def test_folder_holds_one_comparison(finished_comparison, tmp_path):
     _, folder = finished_comparison
     before = (folder / workdir.CONFIG).read_text()
     with pytest.raises(UserError, match=r"was started with train_flops=4e\+09\. Give the same"):
@@ -162,13 +160,13 @@ def test_a_folder_is_of_one_comparison(finished_comparison, tmp_path):
         workdir.check_config(folder, compare.paradigm_config("oneflow", smoke=True))
 
 
-def test_a_codec_of_other_steps_is_told(finished_comparison):
+def test_codec_with_other_steps_is_reported(finished_comparison):
     _, folder = finished_comparison
     with pytest.raises(UserError, match=r"was started for 2 steps, but codec\.steps requires 3"):
         runs_lib.ensure_codec(make_smoke_config(codec__steps=3), folder)
 
 
-def test_what_is_said_is_of_who_is_there(finished_comparison):
+def test_notes_mention_only_present_models(finished_comparison):
     config, _ = finished_comparison
 
     nothing = serialize.RunMeasurements({}, {}, (), None)
@@ -194,7 +192,7 @@ def test_what_is_said_is_of_who_is_there(finished_comparison):
     assert "means over 3 training runs" in format_text("oneflow", seeds=(0, 1, 2))
 
 
-def test_rooflines_are_of_all_paradigms_and_sizes():
+def test_rooflines_cover_all_paradigms_and_sizes():
     tables = rooflines.make_tables()
     assert len(tables) == 6
     for rows in tables.values():
@@ -203,7 +201,7 @@ def test_rooflines_are_of_all_paradigms_and_sizes():
         }
 
 
-def test_all_of_them_are_configured():
+def test_full_comparison_configures_all_paradigms():
     for kind in ("full", "longer", "smoke"):
         config = compare.get_config(kind)
         run.validate(config)
@@ -212,7 +210,7 @@ def test_all_of_them_are_configured():
         assert set(config.models_shown) == set(config.models) == names
 
 
-def test_the_command_goes_on_in_its_folder_and_is_told_with_its_settings(finished_comparison, cli):
+def test_command_resumes_in_its_folder_and_is_on_the_page(finished_comparison, cli):
     _, folder = finished_comparison
     file = runs.REPOSITORY / "configs" / "compare.py"
     cli(f"--config={file}:smoke", f"--workdir={folder}", f"--config.models_shown={PARADIGMS}")
@@ -235,7 +233,7 @@ def test_the_command_goes_on_in_its_folder_and_is_told_with_its_settings(finishe
         ),
     ],
 )
-def test_mistakes_are_told_by_the_command(arguments, message, cli, tmp_path):
+def test_command_reports_errors(arguments, message, cli, tmp_path):
     file = runs.REPOSITORY / "configs" / "compare.py"
     with pytest.raises(UserError, match=message):
         cli(f"--config={file}:smoke", f"--workdir={tmp_path / 'compared'}", arguments)

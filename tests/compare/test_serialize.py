@@ -13,7 +13,7 @@ from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.runtime import renamed_keys
 
 
-def test_measures_come_back():
+def test_measurements_round_trip():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     bars = [page.TimelineBar("text", "a fox", 0, 1), page.TimelineBar("image", "picture", 1, 2)]
     measurements = RunMeasurements(
@@ -45,7 +45,7 @@ LOSSES = {
     "heldout_fate": "eval_loss_edit_op",
     "heldout_words": "eval_loss_substitute",
 }
-"""Names of held-out losses, and what they were before."""
+"""Current and old names of held-out losses."""
 
 
 def test_measurements_of_earlier_versions_get_the_current_names_of_metrics():

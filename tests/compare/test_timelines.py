@@ -22,7 +22,7 @@ def autoregressive_sample(document, num_images, nfe_per_image):
     return layout, generate.GeneratedBatch([], canvas, None, passes, [False])
 
 
-def test_words_take_a_pass_each_and_pictures_the_rest():
+def test_tokens_take_one_pass_each_and_images_the_rest():
     picture = Image(np.full((4, 4, 3), 200, np.uint8))
     document = Document((Text("a red circle"), picture, Text("a red circle"), picture))
     layout, batch = autoregressive_sample(document, num_images=2, nfe_per_image=7)
@@ -36,7 +36,7 @@ def test_words_take_a_pass_each_and_pictures_the_rest():
     assert bars[-1].finished == batch.nfe - 1  # The last pass writes <end>.
 
 
-def test_what_forms_at_once_lasts_from_its_first_frame_to_the_one_that_settles_it():
+def test_concurrent_bars_span_the_frames_of_formation():
     pixels = np.zeros((2, 2, 3), np.uint8)
 
     def frame(certainty, born):

@@ -6,7 +6,7 @@ from oneflow_jax.costs import chips
 
 
 @pytest.mark.parametrize("name", chips.CHIPS)
-def test_figures_are_of_the_right_order(name):
+def test_chip_values_have_the_right_order_of_magnitude(name):
     """Check orders of magnitude, to catch unit errors (bits, teraflops, gibibytes)."""
     chip = chips.CHIPS[name]
     assert 1e14 < chip.peak_flops < 1e15

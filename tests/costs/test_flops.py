@@ -66,7 +66,7 @@ def test_every_weight_of_a_network_of_ones_counts():
     assert flops.train(UNIT, rows=2, length=5) == 2 * 10 * (3 * slot - 257)
 
 
-def test_of_reads_the_model():
+def test_from_model_reads_the_shape():
     assert dataclasses.asdict(NETWORK) == {
         name: getattr(SIZE, name)
         for name in ("layers", "width", "heads", "kv_heads", "head_width", "hidden")
@@ -80,7 +80,7 @@ def test_of_reads_the_model():
     }
 
 
-def test_parameters_are_those_of_the_model():
+def test_num_parameters_equals_the_model():
     assert NETWORK.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(parameters()))
 
 
@@ -93,18 +93,18 @@ def test_a_second_tower_is_a_second_set_of_layers():
     assert flops.forward(two, 8, 8) == flops.forward(NETWORK, 8, 8)
 
 
-def test_all_parameters_but_the_table_are_read():
+def test_weight_bytes_exclude_the_embedding_table():
     assert NETWORK.weight_bytes(1) == 2 * (NETWORK.num_parameters - 500 * 128)
 
 
-def test_cache_is_as_large_as_the_model_makes_it():
+def test_kv_bytes_equal_the_model_cache():
     cache = jax.eval_shape(lambda: MODEL.init_cache(3, 10))
     numbers = cache.key.size + cache.value.size
     assert 3 * 10 * NETWORK.kv_bytes_per_slot == flops.BF16_BYTES * numbers
 
 
 @pytest.mark.parametrize("length", [64, 256])
-def test_flops_are_those_that_xla_counts(length):
+def test_flops_equal_the_count_of_xla(length):
     def loss(params, embeds):
         noisy = view(2, length).replace(embeds=embeds)
         return total(MODEL.apply({"params": params}, noisy))
@@ -118,7 +118,7 @@ def test_flops_are_those_that_xla_counts(length):
 
 
 @pytest.mark.parametrize("slots", [1, 16])
-def test_flops_of_a_pass_against_a_cache_are_those_that_xla_counts(slots):
+def test_flops_with_a_cache_equal_the_count_of_xla(slots):
     def after(params, cache):
         return MODEL.apply({"params": params}, view(2, slots), cache, method="decode")[0]
 

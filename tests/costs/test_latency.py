@@ -29,7 +29,7 @@ def seconds(name, passes=16, setting=SETTING, **changes):
     return latency.seconds(PROFILES[name], passes, dataclasses.replace(setting, **changes))
 
 
-def test_bytes_by_hand():
+def test_memory_bound_latency_matches_hand_count():
     network = sizes.ONE_BILLION
     weights, slot = network.weight_bytes(1), network.kv_bytes_per_slot
     # With two rows, two caches are read: one per document.
@@ -41,7 +41,7 @@ def test_bytes_by_hand():
     assert seconds("lmfusion", 5, SMALL) == seconds("transfusion", 5, SMALL)
 
 
-def test_flops_by_hand():
+def test_compute_bound_latency_matches_hand_count():
     network, setting = sizes.ONE_BILLION, dataclasses.replace(SMALL, chip=WIDE)
     words = sum(flops.forward(network, 1, keys) for keys in (1, 2, 3))
     picture = flops.forward(network, 2, keys=5)
@@ -49,13 +49,13 @@ def test_flops_by_hand():
     assert seconds("transfusion", 5, setting) == pytest.approx(words + 6 * picture)
 
 
-def test_one_document_left_to_right_is_as_slow_as_its_weights_are_read():
+def test_single_autoregressive_document_is_bound_by_reading_weights():
     tokens = 256 + 4 * 1_024
     weights = tokens * sizes.EIGHT_BILLION.weight_bytes(1) / V4.hbm_bandwidth
     assert weights < seconds("chameleon") < 1.05 * weights
 
 
-def test_many_documents_at_once_are_as_slow_as_they_are_computed():
+def test_large_batch_is_bound_by_compute():
     work = 16 * flops.forward(sizes.EIGHT_BILLION, DOCUMENT.num_slots, DOCUMENT.num_slots)
     for batch in (1, 64):
         assert seconds("oneflow", batch=batch) == pytest.approx(work / V4.peak_flops)
@@ -73,7 +73,7 @@ def test_a_larger_batch_never_takes_longer_for_each_document(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_more_never_takes_less(name):
+def test_latency_increases_with_document_and_nfe(name):
     more = [
         {"document": dataclasses.replace(DOCUMENT, num_text_tokens=512)},
         {"document": dataclasses.replace(DOCUMENT, patches_per_image=512, codes_per_image=2_048)},
@@ -85,7 +85,7 @@ def test_more_never_takes_less(name):
     assert seconds(name, network=sizes.ONE_BILLION) < seconds(name)
 
 
-def test_edit_flow_takes_twice_the_passes_and_a_head_more():
+def test_edit_flow_takes_twice_the_nfe_and_one_more_head():
     assert 2 < seconds("edit_flow") / seconds("oneflow") < 2.2
     words = dataclasses.replace(DOCUMENT, num_images=0)
     assert 1 <= seconds("edit_flow", document=words) / seconds("oneflow", document=words) < 1.1
@@ -94,14 +94,14 @@ def test_edit_flow_takes_twice_the_passes_and_a_head_more():
 @pytest.mark.parametrize("name", TOGETHER)
 @pytest.mark.parametrize("slower", LEFT_TO_RIGHT)
 @pytest.mark.parametrize("batch", [1, 64])
-def test_overtaking_is_where_seconds_cross(name, slower, batch):
+def test_crossover_nfe_is_where_latencies_cross(name, slower, batch):
     setting = dataclasses.replace(SETTING, batch=batch)
     limit = seconds(slower, setting=setting)
     most = latency.crossover_nfe(PROFILES[name], limit, setting)
     assert seconds(name, most, setting) < limit <= seconds(name, most + 1, setting)
 
 
-def test_nothing_overtakes_what_takes_no_longer_than_one_pass():
+def test_crossover_nfe_is_none_up_to_the_time_of_one_pass():
     one = seconds("oneflow", 1)
     assert latency.crossover_nfe(PROFILES["oneflow"], one, SETTING) is None
     assert latency.crossover_nfe(PROFILES["oneflow"], 1.5 * one, SETTING) == 1

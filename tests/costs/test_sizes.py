@@ -11,7 +11,7 @@ from oneflow_jax.costs import flops, sizes
 
 
 @pytest.mark.parametrize("name", sizes.NETWORKS)
-def test_sizes_are_those_that_are_trained(name):
+def test_network_sizes_equal_the_configurations(name):
     """Compare with the models of configs/, except the patch size, which depends on the codec."""
     config = tpu_v4.get_config(name)
     config.mesh.fsdp = 1
@@ -27,6 +27,6 @@ def test_sizes_are_those_that_are_trained(name):
     ("network", "parameters"),
     [(sizes.ONE_BILLION, 1_260_184_112), (sizes.EIGHT_BILLION, 7_658_957_120)],
 )
-def test_parameters(network, parameters):
+def test_parameter_counts_equal_the_docstrings(network, parameters):
     assert network.num_parameters == parameters
     assert network.outputs == network.vocab + network.channels

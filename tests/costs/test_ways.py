@@ -18,27 +18,27 @@ def list_passes(schedule, passes, document=DOCUMENT):
     ]  # fmt: skip
 
 
-def test_at_once_all_slots_go_through_every_pass():
+def test_concurrent_passes_process_all_slots():
     assert list_passes(ways.all_slot_passes, 3) == [(5 + 2 * 4, 0)] * 3
 
 
-def test_growing_takes_twice_the_passes_for_pictures_alone():
+def test_insertion_doubles_the_nfe_only_with_images():
     assert list_passes(ways.insertion_passes, 3) == [(13, 0)] * 6
     assert list_passes(ways.insertion_passes, 3, ways.DocumentShape(5, 0, 4, 3)) == [(5, 0)] * 3
 
 
-def test_codes_are_tokens():
+def test_image_codes_take_one_pass_each():
     assert list_passes(ways.token_passes, 3) == [(1, n) for n in range(5 + 2 * 3)]
 
 
-def test_flows_come_after_runs_of_words():
+def test_image_flows_follow_text_runs():
     assert list_passes(ways.token_and_image_flow_passes, 2) == [
         *((1, n) for n in range(2)), *[(4, 2)] * 3,
         *((1, n) for n in range(6, 9)), *[(4, 9)] * 3,
     ]  # fmt: skip
 
 
-def test_words_alone_are_words_alone():
+def test_text_documents_take_one_pass_per_token():
     words = ways.DocumentShape(
         num_text_tokens=5, num_images=0, patches_per_image=4, codes_per_image=3
     )
@@ -47,7 +47,7 @@ def test_words_alone_are_words_alone():
     assert list_passes(ways.token_passes, 2, words) == tokens
 
 
-def test_as_many_passes_as_the_sampler_makes():
+def test_passes_equal_those_of_the_sampler():
     """Compare with the sampler's test, `tests/samplers/test_autoregressive.py`.
 
     The passes there are BOS, 10, 11, <image>, an image flow of 2 steps, its cache update, and
@@ -61,13 +61,13 @@ def test_as_many_passes_as_the_sampler_makes():
 
 @pytest.mark.parametrize("words", [0, 1, 7, 256])
 @pytest.mark.parametrize("pictures", [0, 1, 3, 4])
-def test_runs_are_equal_and_all_words(words, pictures):
+def test_text_runs_are_about_equal_and_sum_to_all_tokens(words, pictures):
     runs = list(ways.DocumentShape(words, pictures, 4, 4).text_run_lengths())
     assert sum(runs) == words
     assert max(runs) - min(runs) <= 1
 
 
-def test_kinds_are_those_in_a_pass():
+def test_passes_count_their_modalities():
     def num_modalities(name, document=DOCUMENT):
         return {one.num_modalities for one in ways.PROFILES[name].schedule(document, 2)}
 
@@ -76,7 +76,7 @@ def test_kinds_are_those_in_a_pass():
     assert num_modalities("lmfusion") == num_modalities("chameleon") == {1}
 
 
-def test_networks_of_the_ways():
+def test_profiles_set_heads_and_towers():
     plain = sizes.ONE_BILLION
     assert ways.PROFILES["oneflow"].network(plain) == plain
     assert ways.PROFILES["edit_flow"].network(plain).outputs == 2 * 8_192 + 48

@@ -94,7 +94,7 @@ def test_transparency_is_kept_through_a_profile():
 @pytest.mark.parametrize(
     "profile", [b"damaged", icc_profiles.cmyk_profile(), icc_profiles.grey_profile(1.0)]
 )
-def test_a_profile_that_does_not_fit_is_told(profile, tmp_path, caplog):
+def test_unsuitable_profile_is_reported(profile, tmp_path, caplog):
     path = tmp_path / "odd.png"
     PIL.Image.new("RGB", (4, 4), COLOR).save(path, icc_profile=profile)
     np.testing.assert_array_equal(pictures.load(path, 4)[0, 0], COLOR)
@@ -183,7 +183,7 @@ def test_deep_images_without_a_range_are_refused(name):
         prompt.parse([REFUSED_IMAGES[name](), "<text>"], 4)
 
 
-def test_orientation_is_heeded_at_16_bits():
+def test_orientation_is_applied_at_16_bits():
     image = PIL.Image.fromarray(np.array([[0, 65535]], np.uint16))
     exif = PIL.Image.Exif()
     exif[0x0112] = 3  # upside down

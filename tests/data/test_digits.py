@@ -21,7 +21,7 @@ def test_there_are_forty_captions_of_six_words():
     assert collections.Counter(digits.CAPTIONS.values()) == dict.fromkeys(range(10), 4)
 
 
-def test_digit_in_is_exact():
+def test_parse_digit_is_exact():
     assert digits.parse_digit("a drawing of the digit seven") == 7
     for near in ("a drawing of the digit", "a drawing of the digit seven ", "seven", ""):
         assert digits.parse_digit(near) is None
@@ -47,7 +47,7 @@ def test_all_captions_occur_in_both_splits(documents):
         assert {document.text() for document in split} == set(digits.CAPTIONS)
 
 
-def test_pictures_are_rgb_bytes(documents):
+def test_images_are_rgb_uint8(documents):
     picture = documents["train"][0].images()[0]
     assert picture.shape == (8, 8, 3)
     assert picture.dtype == np.uint8

@@ -34,7 +34,7 @@ def test_each_kind_of_edit_has_its_line(before, after, lines):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_edits_lead_from_one_document_to_the_other(seed):
+def test_edits_turn_one_document_into_the_other(seed):
     rng = random.Random(seed)
     pieces = ["a", "b", "c", RED, BLUE, GREEN]
     before, after = (document(*rng.choices(pieces, k=rng.randint(1, 9))) for _ in range(2))

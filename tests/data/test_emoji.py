@@ -33,7 +33,7 @@ def expected_names(document, concepts):
     return sentences.expected_names(document, kinds)
 
 
-def test_words_and_pictures_agree_in_every_document(documents, concepts):
+def test_text_and_images_agree_in_every_document(documents, concepts):
     for document in itertools.chain(*documents.values()):
         names = expected_names(document, concepts)
         assert names is not None, document.text()
@@ -60,7 +60,7 @@ def test_held_out_concepts_never_occur_in_training(documents, concepts):
     assert names_of_split["heldout"] == {name for name in concepts if concepts[name].held_out}
 
 
-def test_combinations_are_new(documents, concepts):
+def test_combinations_are_not_in_training(documents, concepts):
     train_combinations = {expected_names(document, concepts) for document in documents["train"]}
     for document in documents["combinations"]:
         names = expected_names(document, concepts)
@@ -68,14 +68,14 @@ def test_combinations_are_new(documents, concepts):
         assert names not in train_combinations
 
 
-def test_forms_and_shares(documents):
+def test_templates_and_their_fractions(documents):
     pictures = collections.Counter(len(document.images()) for document in documents["train"])
     assert set(pictures) == {1, 2, 3, 4}
     assert 0.4 < pictures[1] / 400 < 0.6
     assert len(documents["heldout"]) == len(documents["combinations"]) == 60
 
 
-def test_the_same_settings_give_the_same_bytes(tmp_path, folder, documents):
+def test_equal_settings_give_equal_bytes(tmp_path, folder, documents):
     del documents  # The fixture prepares `folder`.
     sources.open_dataset("emoji", tmp_path, "train", **SETTINGS)
     name = emoji.Settings(**SETTINGS).name
@@ -96,7 +96,7 @@ def test_captions_can_be_chosen(tmp_path):
         sources.open_dataset("emoji", tmp_path, "combinations", captions=["[0] {0}"], **chosen)
 
 
-def test_other_settings_have_another_folder():
+def test_different_settings_have_different_folders():
     names = {emoji.Settings().name, emoji.Settings(pixels=32).name, emoji.Settings(concepts=8).name}
     assert len(names | {emoji.Settings(interleaved=0.4).name}) == 4
 
@@ -111,7 +111,7 @@ def test_the_attribution_is_stored(folder, documents):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"concepts": 2}, "concepts=2: no two concepts are of one kind"),
+        ({"concepts": 2}, "concepts=2: no two concepts are of the same kind"),
         ({"interleaved": 1.5}, "interleaved=1.5"),
         ({"pixels": 0}, "pixels=0"),
         ({"documents": 0}, "documents=0"),
@@ -120,6 +120,6 @@ def test_the_attribution_is_stored(folder, documents):
         ({"concept": 3}, "'concept'"),
     ],
 )
-def test_mistakes_are_named(tmp_path, settings, message):
+def test_invalid_settings_are_reported(tmp_path, settings, message):
     with pytest.raises(errors.UserError, match=message):
         sources.open_dataset("emoji", tmp_path, "train", **settings)

@@ -27,21 +27,21 @@ def test_the_quickstart_takes_its_concepts_from_the_chosen_list():
     assert {concept.category for concept in concepts} == set(ANIMALS_AND_FOOD)
 
 
-def test_quickstart_pictures_differ():
+def test_quickstart_images_differ():
     concepts = emoji_concepts.load(24, 64, ANIMALS_AND_FOOD)
     flat = np.stack([concept.pixels.astype(float).ravel() for concept in concepts])
     distance = np.sqrt(((flat[:, None] - flat[None]) ** 2).mean(-1))
     assert distance[~np.eye(len(flat), dtype=bool)].min() > 30
 
 
-def test_pictures_are_drawn_on_white():
+def test_images_are_rendered_on_white():
     for concept in emoji_concepts.load(32, 16, ANIMALS_AND_FOOD):
         assert concept.pixels.shape == (32, 32, 3)
         np.testing.assert_array_equal(concept.pixels[0, 0], [255, 255, 255])
         assert concept.pixels.min() < 150
 
 
-def test_all_emoji_have_names_of_their_own_and_a_tenth_is_held_out(all_concepts):
+def test_names_are_unique_and_a_tenth_is_held_out(all_concepts):
     names = [concept.name for concept in all_concepts]
     assert len(names) > 1800
     assert len(set(names)) == len(names)
@@ -55,14 +55,14 @@ def test_lists_name_emoji_that_exist(all_concepts):
     assert set(emoji_concepts._KIND_EXCEPTIONS) <= names
 
 
-def test_kinds_are_true(all_concepts):
+def test_kinds_are_correct(all_concepts):
     kinds = {concept.name: concept.kind for concept in all_concepts}
     expected = {"tiger": "animal", "cactus": "plant", "lemon": "fruit", "carrot": "vegetable"}
     expected |= {"pizza": "food", "flag of japan": "flag", "wing": "picture", "dragon": "picture"}
     assert {name: kinds[name] for name in expected} == expected
 
 
-def test_skin_tones_stay_on_the_side_of_their_emoji():
+def test_skin_tones_are_in_the_split_of_their_emoji():
     people = emoji_concepts.load(8, None, ("People & Body",), skin_tones=True)
     sides = {concept.name: concept.held_out for concept in people}
     toned = [name for name in sides if name.endswith(" dark skin tone")]
@@ -82,6 +82,6 @@ def test_skin_tones_stay_on_the_side_of_their_emoji():
         ({"categories": ()}, "Choose from"),
     ],
 )
-def test_mistakes_are_named(arguments, message):
+def test_invalid_settings_are_reported(arguments, message):
     with pytest.raises(errors.UserError, match=message):
         emoji_concepts.load(8, **arguments)

@@ -1,4 +1,4 @@
-"""Documents of several styles: the text is true, and what is held out never is in training."""
+"""Tests of documents in several styles: the text is correct, and training has no held-out pairs."""
 
 import collections
 import itertools
@@ -117,7 +117,10 @@ def test_fractions_are_those_of_the_settings(documents, loaded):
 
 def test_keywords_are_true(documents, loaded):
     known = {drawing.name: drawing.keywords for drawing in loaded}
-    assert known["lion"] == ("mane", "roar")  # "Leo's" is not one word of letters.
+    assert known["lion"] == (
+        "mane",
+        "roar",
+    )  # The keyword "Leo's" is dropped, because it has an apostrophe.
     told = 0
     for document in documents["train"]:
         keywords = style_captions.split_keywords(document)[1]

@@ -93,7 +93,7 @@ def shard(folder, split, number):
     return latents.list_shards(epath.Path(folder), split, COUNTS[split])[number]
 
 
-def test_every_document_is_there_with_its_latents(tmp_path):
+def test_every_document_has_its_latents(tmp_path):
     autoencoder = Means(last_bits=False)
     prepared = make_preparation(tmp_path, autoencoder)
     assert prepared.build_index().documents == COUNTS
@@ -108,7 +108,7 @@ def test_every_document_is_there_with_its_latents(tmp_path):
                 np.testing.assert_array_equal(part.latents, latent)
 
 
-def test_the_second_time_there_is_nothing_to_do(tmp_path, caplog):
+def test_second_preparation_encodes_nothing(tmp_path, caplog):
     first = make_preparation(tmp_path, Means()).build_index()
     before = {path: path.stat().mtime for path in epath.Path(tmp_path).iterdir()}
     again, autoencoder = caplog, Means()
@@ -120,7 +120,7 @@ def test_the_second_time_there_is_nothing_to_do(tmp_path, caplog):
     assert not again.messages
 
 
-def test_what_was_killed_is_gone_on_with(tmp_path, uninterrupted_files):
+def test_interrupted_preparation_is_completed(tmp_path, uninterrupted_files):
     """Remove some files: one shard is a draft, one has no manifest, one is missing.
 
     The index is missing too. Only the images of these shards are encoded again.
@@ -155,7 +155,7 @@ tests.make_preparation(sys.argv[1], tests.Means(seconds=0.05)).build_index()
 """
 
 
-def test_a_process_that_is_killed_leaves_what_is_whole(tmp_path, uninterrupted_files):
+def test_killed_process_leaves_complete_shards(tmp_path, uninterrupted_files):
     folder = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", SLOWLY, folder], cwd=runs.REPOSITORY)
     deadline = time.monotonic() + 60
@@ -177,7 +177,7 @@ def test_a_process_that_is_killed_leaves_what_is_whole(tmp_path, uninterrupted_f
     assert files(folder) == uninterrupted_files
 
 
-def test_a_shard_that_was_cut_short_is_made_anew_with_a_word(tmp_path, uninterrupted_files, caplog):
+def test_truncated_shard_is_encoded_again_with_a_warning(tmp_path, uninterrupted_files, caplog):
     folder = tmp_path / "cut"
     make_preparation(folder, Means()).build_index()
     cut = shard(folder, "train", 3)
@@ -266,7 +266,9 @@ def test_two_processes_share_the_shards(tmp_path, uninterrupted_files, monkeypat
     assert files(folder) == uninterrupted_files
 
 
-def test_all_processes_of_a_pod_see_what_is_missing(tmp_path, uninterrupted_files, monkeypatch):
+def test_all_processes_of_a_pod_see_the_same_missing_shards(
+    tmp_path, uninterrupted_files, monkeypatch
+):
     """Check that a late process does not see files that another one has just written.
 
     Otherwise they would disagree about whether there is work.
@@ -288,7 +290,7 @@ def test_all_processes_of_a_pod_see_what_is_missing(tmp_path, uninterrupted_file
     assert files(folder) == uninterrupted_files
 
 
-def test_a_picture_is_encoded_once_in_a_shard(tmp_path):
+def test_image_is_encoded_once_per_shard(tmp_path):
     autoencoder = Means()
     make_preparation(tmp_path, autoencoder).build_index()
     shards = [("train", n) for n in range(OF_TRAIN)] + [("heldout", n) for n in (0, 1)]
@@ -300,7 +302,7 @@ def test_a_picture_is_encoded_once_in_a_shard(tmp_path):
 
 
 @pytest.mark.parametrize("remembered", [1, 7])
-def test_memory_is_bounded_and_changes_nothing(monkeypatch, remembered):
+def test_cache_is_bounded_and_does_not_change_results(monkeypatch, remembered):
     train_documents = list(documents("train"))
     groups = [train_documents[n : n + 3] for n in range(0, len(train_documents), 3)]
 
@@ -325,7 +327,7 @@ def test_memory_is_bounded_and_changes_nothing(monkeypatch, remembered):
             np.testing.assert_array_equal(part.latents, same.latents)
 
 
-def test_a_picture_of_another_size_is_told_and_leaves_nothing_that_looks_whole(tmp_path):
+def test_wrong_image_size_is_reported_and_leaves_no_complete_shard(tmp_path):
     preparation = make_preparation(tmp_path, Means(), pixels=16)
     with pytest.raises(UserError, match=r"codec\.pixels=16.*\(8, 8, 3\).*\(16, 16, 3\)"):
         preparation.build_index()
@@ -339,7 +341,7 @@ def free_port():
         return socket_.getsockname()[1]
 
 
-def test_two_real_processes_make_what_one_makes(tmp_path):
+def test_two_real_processes_write_the_files_of_one(tmp_path):
     """Run jax.distributed locally: the files are equal, and one process writes each of them."""
 
     def run_processes(count, folder):
@@ -352,7 +354,9 @@ def test_two_real_processes_make_what_one_makes(tmp_path):
         ]
         outputs = [process.communicate(timeout=240)[0].splitlines() for process in processes]
         assert [process.returncode for process in processes] == [0] * count
-        return [lines[-1].split() for lines in outputs]  # after the messages of the collectives
+        return [
+            lines[-1].split() for lines in outputs
+        ]  # the lines before it are messages of the collectives
 
     (alone,) = run_processes(1, tmp_path / "one")
     together = run_processes(2, tmp_path / "two")

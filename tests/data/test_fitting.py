@@ -32,13 +32,13 @@ DOCUMENTS = [
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=range(len(DOCUMENTS)))
-def test_needed_is_what_is_laid_out(name, document):
+def test_num_slots_equals_the_laid_out_row(name, document):
     layout = dataclasses.replace(LAYOUTS[name], length=500)
     assert fitting.num_slots(layout, document.parts) == len(layout.row(document)["modality"])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_pieces_fit_and_leave_nothing_out(name):
+def test_chunks_fit_and_are_complete(name):
     layout = LAYOUTS[name]
     long = Document((Text(TEXT), IMAGE, IMAGE, Text(TEXT + " " + TEXT * 4), IMAGE) * 2)
     pieces = fitting.split_document(layout, long)
@@ -49,7 +49,7 @@ def test_pieces_fit_and_leave_nothing_out(name):
     assert sum(len(piece.images()) for piece in pieces) == 6
 
 
-def test_what_fits_stays_whole_and_order_is_kept():
+def test_fitting_parts_stay_whole_and_in_order():
     layout = LAYOUTS["growing"]
     assert fitting.split_document(layout, DOCUMENTS[3]) == [DOCUMENTS[3]]
     pieces = fitting.split_document(
@@ -60,7 +60,7 @@ def test_what_fits_stays_whole_and_order_is_kept():
 
 
 @pytest.mark.parametrize("text", ["x" * 3000, "漢字" * 500, "a " * 999 + "b" * 999])
-def test_words_without_end_are_cut_within(text):
+def test_long_words_are_cut_inside(text):
     layout = LAYOUTS["growing"]
     pieces = fitting.split_document(layout, Document((Text(text),)))
     assert "".join(piece.text() for piece in pieces).replace(" ", "") == text.replace(" ", "")
@@ -73,7 +73,7 @@ NFKC_LAYOUT = dataclasses.replace(
 """Layout with a tokenizer that converts some characters to spaces."""
 
 
-def test_words_that_are_nothing_to_the_tokenizer_are_left_out():
+def test_text_without_tokens_is_omitted():
     layout = NFKC_LAYOUT
     assert fitting.split_document(layout, Document((Text("\u2581"),))) == []
     (piece,) = fitting.split_document(layout, Document((Text("\ufffd"), IMAGE)))
@@ -103,6 +103,6 @@ def test_policies():
             fitted[index]
 
 
-def test_a_picture_that_has_no_room_is_told():
+def test_image_without_room_is_reported():
     with pytest.raises(UserError, match="An image needs 5 slots"):
         fitting.split_document(tiny.make_layout(4, 0), Document((IMAGE,)))

@@ -63,7 +63,7 @@ def assert_same(actual, expected):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_documents_come_back_bit_by_bit_and_in_order(folder):
+def test_documents_round_trip_bit_by_bit_in_order(folder):
     expected = documents(11)
     write_shards(folder, "train", expected)
     stored = latents.open_split(folder, "train", 11)
@@ -88,7 +88,7 @@ def test_shards_are_named_by_number_and_count(folder):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_mean_and_deviation_are_numpy_s(folder):
+def test_mean_and_std_equal_numpy(folder):
     train, heldout = documents(11), documents(5, seed=1)
     write_shards(folder, "train", train)
     write_shards(folder, "heldout", heldout)
@@ -113,13 +113,13 @@ def test_mean_and_deviation_are_numpy_s(folder):
     assert latents.read_index(copy, FINGERPRINT) == index
 
 
-def test_a_split_without_pictures_is_told(folder):
+def test_split_without_images_is_reported(folder):
     write_shards(folder, "train", [Document((Text("a"),))])
     with pytest.raises(UserError, match=r"'train' has no image"):
         latents.write_index(folder, FINGERPRINT, {"train": 1})
 
 
-def test_a_channel_that_never_changes_does_not_divide_by_zero(folder):
+def test_constant_channel_does_not_divide_by_zero(folder):
     write_shards(
         folder, "train", [Document((EncodedImage(np.full((2, 2, 1), 0.1, np.float32)),))] * 3
     )
@@ -142,7 +142,7 @@ CORRUPTIONS = {
 
 @pytest.mark.parametrize("how", CORRUPTIONS)
 @pytest.mark.usefixtures("small_shards")
-def test_a_shard_that_is_not_whole_is_told_and_made_anew(folder, how):
+def test_incomplete_shard_is_reported_and_rewritten(folder, how):
     expected = documents(9)
     write_shards(folder, "train", expected)
     index = latents.write_index(folder, FINGERPRINT, {"train": 9})
@@ -158,7 +158,7 @@ def test_a_shard_that_is_not_whole_is_told_and_made_anew(folder, how):
     assert latents.all_complete(folder, index)
 
 
-def test_what_was_killed_on_the_way_is_not_whole(folder):
+def test_interrupted_shard_is_incomplete(folder):
     (shard,) = latents.list_shards(folder, "train", 3)
     shard.write(documents(3))
     expected = shard.path.read_bytes()
@@ -195,7 +195,7 @@ def test_latents_of_another_codec_are_refused(folder):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", "null", '{"fingerprint": "0123456789abcdef"}', "\xff"]
 )
-def test_what_is_no_index_is_told(folder, text):
+def test_invalid_index_is_reported(folder, text):
     folder.mkdir()
     path = folder / latents.INDEX_FILE
     path.write_bytes(text.encode("latin-1"))
@@ -204,7 +204,7 @@ def test_what_is_no_index_is_told(folder, text):
 
 
 @pytest.mark.parametrize("part", [Gap("image"), Image(np.zeros((2, 2, 3), np.uint8))])
-def test_only_what_is_encoded_is_stored(folder, part):
+def test_only_encoded_images_are_stored(folder, part):
     (shard,) = latents.list_shards(folder, "train", 1)
     with pytest.raises(TypeError, match=f"encoded images can be stored, not {type(part).__name__}"):
         shard.write([Document((part,))])
@@ -213,7 +213,7 @@ def test_only_what_is_encoded_is_stored(folder, part):
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("where", ["documents", "list"])
-def test_a_shard_that_was_overwritten_is_told_by_its_name(folder, where):
+def test_damaged_shard_is_named(folder, where):
     """Damage bytes without changing the size, so that only reading detects it."""
     write_shards(folder, "train", documents(12))
     shard = latents.list_shards(folder, "train", 12)[1]

@@ -24,7 +24,7 @@ def encode(text):
     return tiny.vocabulary().encode(text)
 
 
-def test_words_and_pictures_come_back(lay):
+def test_text_and_images_round_trip(lay):
     parts = (Text(RED), Image(IMAGE), Image(OTHER_IMAGE), Text(BLUE))
     documents = [Document(parts), Document((Image(OTHER_IMAGE),)), Document((Text(BLUE),))]
     back = lay.decode(lay.canvas([lay.row(document) for document in documents]))
@@ -35,7 +35,7 @@ def test_words_and_pictures_come_back(lay):
             np.testing.assert_array_equal(original_image, read_image)
 
 
-def test_a_row_is_what_the_picture_in_the_docstring_says(lay):
+def test_row_matches_the_docstring(lay):
     row = lay.row(Document((Text(RED), Image(IMAGE), Text(BLUE))))
     red = encode(RED)
     run = [*red, *[vocab.END] * (8 - len(red))]
@@ -64,7 +64,7 @@ def test_padding_is_zero_in_every_field(lay):
     np.testing.assert_array_equal(canvas.segment[0], [1] * 9 + [0] * 31)
 
 
-def test_a_text_that_fills_its_slots_gets_room_for_the_end(lay):
+def test_text_that_fills_its_slots_gets_room_for_end(lay):
     words = "red " * 20
     assert len(encode(words)) % 8 != 7
     exact = " ".join(["red"] * (8 // len(encode("red"))))
@@ -73,7 +73,7 @@ def test_a_text_that_fills_its_slots_gets_room_for_the_end(lay):
     np.testing.assert_array_equal(row["ids"][1:], [*encode(exact), *[vocab.END] * 8])
 
 
-def test_neighboring_texts_are_one_run(lay):
+def test_adjacent_texts_form_one_run(lay):
     row = lay.row(Document((Text("a picture"), Text("of red"), Image(IMAGE))))
     assert row["span"].max() == 3
     assert list(row["ids"][1:9][: len(encode("a picture"))]) == encode("a picture")
@@ -87,7 +87,7 @@ def test_a_document_that_is_too_long_names_the_field(lay):
     assert len(lay.row(Document((Image(IMAGE),) * 9))["modality"]) == 37
 
 
-def test_what_cannot_be_laid_out_is_refused(lay):
+def test_invalid_documents_are_refused(lay):
     with pytest.raises(UserError, match="empty"):
         lay.row(Document(()))
     with pytest.raises(UserError, match="gap"):
@@ -100,13 +100,13 @@ def test_what_cannot_be_laid_out_is_refused(lay):
     assert vocab.UNKNOWN in lay.row(Document((Text("ж"),)))["ids"]
 
 
-def test_a_prompt_fixes_what_is_given_up_to_the_end_of_its_run(lay):
+def test_prompt_fixes_given_text_and_the_end_of_its_run(lay):
     row = lay.prompt_row(Document((Text(RED), Image(IMAGE))))
     assert row["is_given"].all()
     np.testing.assert_array_equal(row["ids"][1 + len(encode(RED)) : 9], vocab.END)
 
 
-def test_a_gap_for_a_picture_is_free_and_empty(lay):
+def test_image_gap_is_free_and_empty(lay):
     row = lay.prompt_row(Document((Text(RED), Gap("image"), Image(IMAGE))))
     np.testing.assert_array_equal(row["is_given"], [True] * 9 + [False] * 4 + [True] * 4)
     assert not row["latents"][9:13].any()
@@ -114,7 +114,7 @@ def test_a_gap_for_a_picture_is_free_and_empty(lay):
     np.testing.assert_array_equal(row["span"][9:17], [3] * 4 + [4] * 4)
 
 
-def test_a_gap_of_given_length_is_free_and_the_rest_of_its_run_is_not(lay):
+def test_gap_of_fixed_length_is_free_and_the_rest_is_given(lay):
     row = lay.prompt_row(Document((Text("a"), Gap("text", 3), Text("red"))))
     a, red = len(encode("a")), len(encode("red"))
     free = np.flatnonzero(~row["is_given"])
@@ -124,7 +124,7 @@ def test_a_gap_of_given_length_is_free_and_the_rest_of_its_run_is_not(lay):
     np.testing.assert_array_equal(row["ids"][4 + a + red :], vocab.END)
 
 
-def test_an_open_gap_is_free_to_the_end_of_its_run(lay):
+def test_open_gap_is_free_to_the_end_of_its_run(lay):
     row = lay.prompt_row(Document((Gap("text"),)))
     np.testing.assert_array_equal(row["is_given"], [True] + [False] * 8)
     row = lay.prompt_row(Document((Text(RED), Gap("text"))))
@@ -136,7 +136,7 @@ def test_an_open_gap_is_free_to_the_end_of_its_run(lay):
     assert (len(row["is_given"]) - 1) % 8 == 0
 
 
-def test_parts_come_in_reading_order_wherever_they_lie(lay):
+def test_parts_are_decoded_in_reading_order(lay):
     row = lay.row(Document((Image(IMAGE), Text(RED), Image(OTHER_IMAGE))))
     there = lay.canvas([row])
     shuffled = np.random.default_rng(0).permutation(lay.length)
@@ -150,7 +150,7 @@ def test_parts_come_in_reading_order_wherever_they_lie(lay):
         assert slots == [list(range(1, 5)), list(range(5, 13)), list(range(13, 17))]
 
 
-def test_words_given_after_a_gap_outlive_an_end_in_it(lay):
+def test_given_text_after_an_end_in_a_gap_is_kept(lay):
     prompt = Document((Gap("text", 3), Text(RED)))
     # The gap's slots hold <end> until they are generated.
     canvas = lay.canvas([lay.prompt_row(prompt)])
@@ -158,7 +158,7 @@ def test_words_given_after_a_gap_outlive_an_end_in_it(lay):
     assert document.text() == RED
 
 
-def test_a_picture_that_was_encoded_before_lies_as_if_it_were_now(lay):
+def test_stored_latents_give_the_row_of_the_image(lay):
     def values(picture):
         return EncodedImage(picture.astype(np.float32) / 127.5 - 1)
 
@@ -173,7 +173,7 @@ def test_a_picture_that_was_encoded_before_lies_as_if_it_were_now(lay):
     np.testing.assert_allclose(prompt["latents"][1:5], tiny.CODEC.encode(IMAGE), atol=1e-6)
 
 
-def test_the_pictures_of_a_batch_are_decoded_at_once(lay):
+def test_images_of_a_batch_are_decoded_in_one_call(lay):
     codec = tiny.CountingCodec(lay.codec)
     lay = dataclasses.replace(lay, codec=codec)
     documents = [

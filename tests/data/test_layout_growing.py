@@ -16,7 +16,7 @@ def lay():
     return tiny.make_layout(length=40, text_slots=0)
 
 
-def test_a_row_has_the_slots_of_its_words_and_pictures(lay):
+def test_row_has_one_slot_per_token_and_patch(lay):
     row = lay.row(Document((Text(RED), Image(IMAGE), Text(BLUE))))
     red, blue = encode(RED), encode(BLUE)
     np.testing.assert_array_equal(row["ids"], [vocab.BOS, *red, 0, 0, 0, 0, *blue])
@@ -28,14 +28,14 @@ def test_a_row_has_the_slots_of_its_words_and_pictures(lay):
     assert not row["insertable"].any()
 
 
-def test_words_and_pictures_come_back(lay):
+def test_text_and_images_round_trip(lay):
     document = Document((Text(RED), Image(IMAGE), Image(OTHER_IMAGE), Text(BLUE)))
     (read,) = lay.decode(lay.canvas([lay.row(document)]))
     assert read.text() == document.text()
     assert [type(part) for part in read.parts] == [type(part) for part in document.parts]
 
 
-def test_a_gap_opens_what_it_follows_and_nothing_else(lay):
+def test_gap_makes_only_the_previous_slot_insertable(lay):
     red = len(encode(RED))
     prompt = Document((Gap("text"), Text(RED), Gap("document"), Image(IMAGE), Gap("text")))
     row = lay.prompt_row(prompt)
@@ -47,25 +47,25 @@ def test_a_gap_opens_what_it_follows_and_nothing_else(lay):
     assert row["is_given"].all()
 
 
-def test_a_gap_between_words_stands_between_them(lay):
+def test_gap_between_texts_keeps_their_order(lay):
     row = lay.prompt_row(Document((Text(RED), Gap("text"), Text(BLUE))))
     assert np.flatnonzero(row["insertable"]).tolist() == [len(encode(RED))]
     np.testing.assert_array_equal(row["ids"], [vocab.BOS, *encode(RED), *encode(BLUE)])
 
 
-def test_a_gap_for_a_picture_is_laid_out(lay):
+def test_image_gap_has_slots(lay):
     row = lay.prompt_row(Document((Gap("image"), Gap("text"))))
     np.testing.assert_array_equal(row["modality"], [Modality.TEXT, *[Modality.IMAGE] * 4])
     np.testing.assert_array_equal(row["is_given"], [True, *[False] * 4])
     np.testing.assert_array_equal(row["insertable"], [0, 0, 0, 0, InsertPolicy.TEXT])
 
 
-def test_a_length_cannot_be_asked_for(lay):
+def test_gap_of_fixed_length_is_refused(lay):
     with pytest.raises(UserError, match="<text:3>: this model chooses the length"):
         lay.prompt_row(Document((Gap("text", 3),)))
 
 
-def test_a_model_of_fixed_length_must_be_told_the_pictures():
+def test_document_gap_is_refused_for_fixed_length():
     lay = tiny.make_layout(length=40, text_slots=8)
     with pytest.raises(UserError, match=r"Write <text> and <image> in order.*edit_flow"):
         lay.prompt_row(Document((Text(RED), Gap("document"))))

@@ -40,14 +40,14 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert np.all(pictures.load(tmp_path / "deep.png", 4) == 100)
 
 
-def test_a_wide_picture_is_padded_with_white_above_and_below(tmp_path):
+def test_a_wide_image_is_padded_with_white_above_and_below(tmp_path):
     PIL.Image.new("RGB", (8, 4), (0, 0, 255)).save(tmp_path / "wide.png")
     loaded = pictures.load(tmp_path / "wide.png", 8)
     np.testing.assert_array_equal(loaded[0], np.full((8, 3), 255))
     np.testing.assert_array_equal(loaded[4], np.tile([0, 0, 255], (8, 1)))
 
 
-def test_the_right_size_is_not_resampled(tmp_path):
+def test_image_of_the_target_size_is_unchanged(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
     (tmp_path / "n.png").write_bytes(pictures.to_png(noise))
     np.testing.assert_array_equal(pictures.load(tmp_path / "n.png", 5), noise)

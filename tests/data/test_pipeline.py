@@ -97,7 +97,7 @@ def test_packing_keeps_documents_whole_and_apart():
             assert np.all((batch.modality[b] == Modality.PAD) == padding)
 
 
-def test_same_seed_same_batches():
+def test_batches_depend_on_the_seed():
     first, again, other_seed = (take(iter(make_batches(seed=seed)), 3) for seed in (0, 0, 1))
     assert_same(first, again)
     assert any(np.any(x.ids != y.ids) for x, y in zip(first, other_seed, strict=True))
@@ -116,7 +116,7 @@ def one_bin(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_bin")
-def test_epochs_are_shuffled_anew():
+def test_every_epoch_is_shuffled_differently():
     source = Distinct.make(12)
     reads = list(itertools.islice(iter_contents(source), 24))
     first, second = reads[:12], reads[12:]
@@ -152,7 +152,7 @@ def test_iterator_resume(workers):
         opened.close()
 
 
-def test_batches_lie_as_told():
+def test_batches_have_the_given_sharding():
     mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "context": 2})
     where = tiny.sharding.batch_sharding(mesh)
     batches = pipeline.canvas_batches(
@@ -201,7 +201,7 @@ def take_image_ids(iterator, num_batches):
     return ids
 
 
-def test_each_document_with_pictures_shows_one_of_them_in_each_epoch():
+def test_one_image_per_document_and_epoch():
     ids = take_image_ids(
         iter(make_image_batches(make_albums())), 3 * 40
     )  # 9 of the 12 documents have images.
@@ -212,14 +212,14 @@ def test_each_document_with_pictures_shows_one_of_them_in_each_epoch():
     assert set(ids) == {10 * n + k for n in have for k in range(n % 4)}
 
 
-def test_pictures_of_a_document_come_equally_often():
+def test_images_of_a_document_are_equally_frequent():
     ids = take_image_ids(iter(make_image_batches(make_albums(4), batch_size=60)), 20)
     counts = collections.Counter(number for number in ids if number >= 30)
     assert sum(counts.values()) == 400
     assert all(abs(counts[30 + k] - 400 / 3) < 4 * np.sqrt(400 * 2 / 9) for k in range(3))
 
 
-def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
+def test_image_order_differs_by_epoch_and_seed():
     first, again, other_seed = (
         take_image_ids(iter(make_image_batches(make_albums(), seed=seed)), 6) for seed in (0, 0, 1)
     )
@@ -230,7 +230,7 @@ def test_the_order_of_pictures_is_drawn_anew_each_epoch_and_by_the_seed():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_go_on_in_the_middle_of_an_epoch(workers):
+def test_image_batches_resume_within_an_epoch(workers):
     iterator = iter(make_image_batches(make_albums(), batch_size=2, num_workers=workers))
     take_image_ids(iterator, 3)
     state = iterator.state
@@ -243,7 +243,7 @@ def test_pictures_go_on_in_the_middle_of_an_epoch(workers):
         opened.close()
 
 
-def test_what_is_kept_in_memory_changes_no_picture():
+def test_cache_does_not_change_images():
     cached, read = (
         take_image_ids(iter(make_image_batches(make_albums(), cache_size=cache)), 9)
         for cache in (100, 0)
@@ -252,7 +252,7 @@ def test_what_is_kept_in_memory_changes_no_picture():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_of_another_size_is_told(workers):
+def test_wrong_image_size_is_reported(workers):
     odd = Document((Image(np.zeros((SIDE, SIDE + 1, 3), np.uint8)),))
     iterator = iter(make_image_batches([odd] * 8, num_workers=workers))
     with pytest.raises(UserError, match=r"data\.pixels=2.*\(2, 3, 3\)"):
@@ -260,7 +260,7 @@ def test_a_picture_of_another_size_is_told(workers):
     iterator.close()
 
 
-def test_pictures_lie_as_told():
+def test_image_batches_have_the_given_sharding():
     mesh = tiny.sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     where = tiny.sharding.row_sharding(mesh)
     batch = next(
@@ -294,7 +294,7 @@ def select_stream(batches, stream_id):
     )
 
 
-def test_a_batch_is_what_its_streams_yield_one_after_another():
+def test_batch_concatenates_its_streams():
     whole = make_streams(toy.Toy(documents=200), num_streams=4, batch_size=8)
     batches = take(iter(whole), 3)
     parts = [take(iter(select_stream(whole, number)), 3) for number in range(4)]
@@ -320,7 +320,7 @@ def test_streams_share_the_documents_of_an_epoch():
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_neither_batches_nor_the_place_in_them_depend_on_the_workers(workers):
+def test_batches_and_state_do_not_depend_on_the_workers(workers):
     source = toy.Toy(documents=50)
     thread, others = iter(make_streams(source)), iter(make_streams(source, num_workers=workers))
     assert_same(take(others, 2), take(thread, 2))
@@ -334,7 +334,7 @@ def test_neither_batches_nor_the_place_in_them_depend_on_the_workers(workers):
         opened.close()
 
 
-def test_a_process_goes_on_with_streams_that_another_has_left():
+def test_process_resumes_streams_of_another_process():
     whole = make_streams(toy.Toy(documents=50))
     both = iter(whole)
     take(both, 2)
@@ -348,7 +348,7 @@ def test_a_process_goes_on_with_streams_that_another_has_left():
         one.set_state({"0": both.state["0"]})
 
 
-def test_a_stream_goes_to_whoever_holds_some_of_its_rows():
+def test_streams_belong_to_processes_that_hold_their_rows():
     """Check also devices that share a stream, hold several, or hold the same rows as others."""
     source = toy.Toy(documents=50)
     expected = take(iter(make_streams(source, batch_size=8)), 1)
@@ -384,7 +384,7 @@ def test_a_process_runs_the_streams_of_its_rows(held, numbers):
     assert sorted(batches.streams) == numbers
 
 
-def test_streams_that_do_not_divide_the_batch_are_told():
+def test_indivisible_streams_are_reported():
     streams.check_divisible(8, 4)
     with pytest.raises(UserError, match=r"data\.num_streams=3 does not divide batch_size=8"):
         streams.check_divisible(8, 3)

@@ -12,7 +12,7 @@ def tiger(tmp_path):
     return path
 
 
-def test_words_and_gaps():
+def test_text_and_gaps_are_parsed():
     parsed = prompt.parse("  a picture of\n a tiger: <image> and <text:12><text>", 8)
     assert parsed.parts == (
         document.Text("a picture of a tiger:"),
@@ -23,7 +23,7 @@ def test_words_and_gaps():
     )
 
 
-def test_a_gap_for_anything():
+def test_document_gap_is_parsed():
     parsed = prompt.parse("first <document>", 8)
     assert parsed.parts == (document.Text("first"), document.Gap("document"))
     assert prompt.format(parsed) == "first <document>"
@@ -31,7 +31,7 @@ def test_a_gap_for_anything():
         prompt.parse("<document:3>", 8)
 
 
-def test_a_given_picture_is_read_at_the_size_of_the_model(tiger):
+def test_given_image_is_read_at_the_model_size(tiger):
     parsed = prompt.parse(f"two: <image:{tiger}> and <text:2> <image>", 6)
     kinds = [type(part) for part in parsed.parts]
     assert kinds == [
@@ -44,7 +44,7 @@ def test_a_given_picture_is_read_at_the_size_of_the_model(tiger):
     np.testing.assert_array_equal(parsed.images()[0], np.full((6, 6, 3), 77))
 
 
-def test_a_list_may_hold_pictures():
+def test_list_may_hold_images():
     picture = np.full((4, 4, 3), 5, np.uint8)
     parsed = prompt.parse(["this is", picture, "<text>"], 4)
     assert parsed.parts[0] == document.Text("this is")
@@ -59,7 +59,7 @@ def test_a_stray_bracket_lists_the_tags(wrong):
 
 
 @pytest.mark.parametrize("wrong", ["<text:0>", "<text:-1>", "<text:two>", "<text:>", "<text:1.5>"])
-def test_a_wrong_count_is_named(wrong):
+def test_wrong_count_is_reported(wrong):
     with pytest.raises(errors.UserError, match=wrong):
         prompt.parse(wrong, 8)
 
@@ -71,7 +71,7 @@ def test_an_empty_prompt_is_refused(wrong):
 
 
 @pytest.mark.parametrize("wrong", ["<image:no.png>", "<image:>"])
-def test_a_missing_picture_is_named(wrong):
+def test_missing_image_is_reported(wrong):
     with pytest.raises(errors.UserError, match="no such file"):
         prompt.parse(wrong, 8)
 
@@ -138,7 +138,7 @@ def test_the_help_names_the_escape():
 
 
 @pytest.mark.parametrize("wrong", ["<text:9999999999>", f"<text:{'9' * 5000}>", "<text:٣>"])
-def test_a_count_that_cannot_be_is_refused(wrong):
+def test_impossible_count_is_refused(wrong):
     with pytest.raises(errors.UserError, match="<text:") as error:
         prompt.parse(wrong, 8)
     assert len(str(error.value)) < 300
@@ -148,7 +148,7 @@ def test_a_count_that_cannot_be_is_refused(wrong):
     ("kind", "slots"),
     [("text", 0), ("text", -3), ("text", 2.5), ("text", True), ("image", 3), ("sound", None)],
 )
-def test_a_gap_that_cannot_be_is_refused(kind, slots):
+def test_impossible_gap_is_refused(kind, slots):
     with pytest.raises(errors.UserError, match="Gap"):
         document.Gap(kind, slots)
 
@@ -162,12 +162,12 @@ def test_a_gap_that_cannot_be_is_refused(kind, slots):
         ["a lion:", "<image>", "a fox"],
     ],
 )
-def test_several_strings_are_no_prompt(several):
+def test_list_of_strings_is_refused(several):
     with pytest.raises(errors.UserError, match="generate_batch"):
         prompt.parse(several, 8)
 
 
-def test_nested_lists_and_documents_name_the_batch():
+def test_nested_lists_and_documents_suggest_generate_batch():
     for several in ([["a", "<image>"], ["b"]], [document.Document(()), document.Document(())]):
         with pytest.raises(errors.UserError, match="generate_batch"):
             prompt.parse(several, 8)

@@ -6,7 +6,7 @@ import pytest
 from oneflow_jax.data import document, pictures, records
 
 
-def test_round_trip_keeps_order_words_and_pixels():
+def test_round_trip_keeps_order_text_and_pixels():
     first, second = np.full((4, 4, 3), 7, np.uint8), np.full((5, 6, 3), 9, np.uint8)
     before = document.Document(
         (

@@ -47,7 +47,7 @@ def test_articles(name, expected):
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_what_is_written_is_read_back(template):
+def test_rendered_sentences_are_parsed(template):
     for kind in ("animal", "food"):
         names = [name for name in KINDS if KINDS[name] == kind]
         for chosen in itertools.permutations(names, sentences.num_names(template)):
@@ -82,7 +82,7 @@ def test_composed_text_has_no_stray_spaces():
         (0,),
     ],
 )
-def test_near_misses_are_not_read(parts):
+def test_near_misses_are_rejected(parts):
     near = document.Document(
         tuple(
             document.Text(part) if isinstance(part, str) else document.Gap("image")
@@ -93,7 +93,7 @@ def test_near_misses_are_not_read(parts):
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_words_alone_tell_their_form(template):
+def test_text_alone_identifies_its_template(template):
     for kind in ("animal", "food"):
         names = [name for name in KINDS if KINDS[name] == kind]
         for chosen in itertools.permutations(names, sentences.num_names(template)):
@@ -105,7 +105,7 @@ def test_words_alone_tell_their_form(template):
             assert sentences.match_template(composed.text().replace(" ,", ","), KINDS) == matched
 
 
-def test_forms_differ_unless_their_words_are_the_same():
+def test_templates_are_distinct_unless_their_texts_are_equal():
     names = ["tiger", "owl", "cat", "black cat"]
     words = [render_document(template, names, "animal")[0].text() for template in TEMPLATES]
     templates = [sentences.match_template(one, KINDS) for one in words]
@@ -129,12 +129,12 @@ def test_forms_differ_unless_their_words_are_the_same():
         "a tiger <image>",
     ],
 )
-def test_words_that_are_nearly_a_form_are_none(words):
+def test_near_matches_have_no_template(words):
     assert sentences.match_template(words, KINDS) is None
 
 
 @pytest.mark.parametrize("template", sentences.CAPTION_TEMPLATES)
-def test_name_in_reads_every_caption(template):
+def test_parse_name_reads_every_caption(template):
     for name, kind in KINDS.items():
         composed, _ = render_document(template, [name], kind)
         assert sentences.parse_name(composed.text(), KINDS) == name
@@ -144,7 +144,7 @@ def test_name_in_reads_every_caption(template):
     "caption",
     ["a owl", "a picture of an owl: a tiger", "owl", "an owl ", "", "a picture of a bear:"],
 )
-def test_name_in_is_exact(caption):
+def test_parse_name_is_exact(caption):
     assert sentences.parse_name(caption, KINDS) is None
 
 
@@ -170,5 +170,5 @@ def test_names_that_end_with_a_sign_are_found():
         ("", None),
     ],
 )
-def test_promised_numbers_are_read(words, count):
+def test_stated_counts_are_parsed(words, count):
     assert sentences.parse_count(words) == count

@@ -30,7 +30,7 @@ def test_a_prepared_data_set_is_not_prepared_again(tmp_path, monkeypatch):
     assert [after[i].text() for i in range(9)] == [before[i].text() for i in range(9)]
 
 
-def test_a_preparation_that_died_is_done_anew(tmp_path, monkeypatch):
+def test_killed_preparation_is_repeated(tmp_path, monkeypatch):
     whole = digits.Digits._generate_examples
 
     def yield_then_interrupt(self, held_out):
@@ -46,7 +46,7 @@ def test_a_preparation_that_died_is_done_anew(tmp_path, monkeypatch):
     assert len(sources.open_dataset("digits", tmp_path, "train")) > 1400
 
 
-def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatch):
+def test_concurrent_preparation_is_not_an_error(tmp_path, monkeypatch):
     whole = digits.Digits._generate_examples
     rival = tmp_path / "rival"
     sources.open_dataset("digits", rival, "train")
@@ -70,6 +70,6 @@ def test_losing_a_race_for_the_same_preparation_is_no_error(tmp_path, monkeypatc
         ("toy", "test", {}, "split='test'"),
     ],
 )
-def test_mistakes_are_named(tmp_path, name, split, settings, message):
+def test_errors_are_reported(tmp_path, name, split, settings, message):
     with pytest.raises(errors.UserError, match=message):
         sources.open_dataset(name, tmp_path, split, **settings)

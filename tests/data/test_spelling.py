@@ -37,12 +37,12 @@ def test_missing_letters_are_folded(tokenizer, text, read):
         ("istanbul", "ISTANBUL", "istanbul"),
     ],
 )
-def test_folding_is_unicodes(corpus, text, read):
+def test_case_folding_follows_unicode(corpus, text, read):
     tokenizer = vocab.train_sentencepiece([corpus] * 5, 200)
     assert tokenizer.decode(spelling.encode_prompt(tokenizer, text)) == read
 
 
-def test_what_the_tokenizer_has_is_not_folded():
+def test_known_letters_are_not_folded():
     tokenizer = vocab.train_sentencepiece(["A cat and a Dog"] * 5, 200)
     assert tokenizer.decode(spelling.encode_prompt(tokenizer, "A Dog")) == "A Dog"
     assert spelling.list_folded(tokenizer, "A Dog") == []
@@ -54,7 +54,7 @@ def test_a_training_text_is_not_folded(tokenizer):
     assert vocab.UNKNOWN in tokenizer.encode("A tiger", allow_unknown=True)
 
 
-def test_folded_words_are_told(tokenizer):
+def test_folded_words_are_warned_of(tokenizer):
     (note,) = spelling.list_folded(tokenizer, "A picture of a Tiger, a Tiger")
     assert "'A' as 'a'" in note
     assert note.count("'Tiger,' as 'tiger,'") == 1
@@ -65,17 +65,17 @@ def test_folded_words_are_told(tokenizer):
     ("text", "nearest"),
     [("a tigr", "'tiger'"), ("a Elefant", "'elephant'"), ("two strawbery", "'strawberry'")],
 )
-def test_an_unknown_word_is_told_with_the_nearest(tokenizer, text, nearest):
+def test_unknown_word_is_warned_of_with_the_nearest(tokenizer, text, nearest):
     (note,) = spelling.list_unknown(tokenizer, text)
     assert text.split()[1] in note
     assert nearest in note
 
 
-def test_known_words_are_not_told(tokenizer):
+def test_known_words_give_no_warning(tokenizer):
     assert spelling.list_unknown(tokenizer, "a picture of a tiger, then: two animals") == []
 
 
-def test_characters_in_bytes_are_told():
+def test_characters_in_bytes_are_warned_of():
     large = vocab.train_sentencepiece(["a cat and a dog"] * 5, 2048)
     (note,) = spelling.list_unknown(large, "a 猫 and a cat 猫")
     assert "'猫' (CJK UNIFIED IDEOGRAPH-732B)" in note

@@ -1,4 +1,4 @@
-"""Packages of styles: read as npm delivers them, and refused with the command to fetch them."""
+"""Tests of style packages: reading npm files, and errors that name the command to fetch them."""
 
 import io
 import json
@@ -62,7 +62,9 @@ def test_keywords_are_more_than_the_name(packages_folder):
 
 
 def test_a_missing_package_is_answered_with_the_command(tmp_path):
-    with pytest.raises(errors.UserError, match=rf"{NOTO.file_name} is not there. Run `make hands`"):
+    with pytest.raises(
+        errors.UserError, match=rf"no {NOTO.file_name} in this folder. Run `make emoji-styles`"
+    ):
         style_packages.read_svgs(tmp_path, NOTO)
 
 
@@ -101,7 +103,7 @@ def test_packages_are_fetched_by_npm_and_attributed(tmp_path):
     shutil.rmtree(project)
     fetch_emoji_styles.fetch(
         folder, {"noto-1.0.0.tgz": str(project)}
-    )  # It is there: npm is not asked again.
+    )  # The package exists, so npm is not called again.
 
 
 @needs_npm

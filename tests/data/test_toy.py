@@ -6,7 +6,7 @@ import pytest
 from oneflow_jax.data import sentences, toy
 
 
-def test_captions_name_the_colors_of_their_pictures():
+def test_captions_name_the_colors_of_their_images():
     kinds = dict.fromkeys(toy.COLORS, "color")
     source = toy.Toy(documents=200)
     for document in source:
@@ -15,7 +15,7 @@ def test_captions_name_the_colors_of_their_pictures():
     assert {len(document.images()) for document in source} == {1, 2, 3, 4}
 
 
-def test_documents_are_the_same_each_time_and_differ_between_splits():
+def test_documents_are_deterministic_and_differ_between_splits():
     def words(split):
         source = pickle.loads(pickle.dumps(toy.Toy(split)))
         return [document.text() for document in source]
@@ -24,7 +24,7 @@ def test_documents_are_the_same_each_time_and_differ_between_splits():
     assert words("train") != words("heldout")
 
 
-def test_fields_are_honored():
+def test_fields_set_size_and_number():
     source = toy.Toy(documents=20, pixels=6, interleaved=0)
     assert len(source) == 20
     assert {document.images()[0].shape for document in source} == {(6, 6, 3)}
@@ -33,6 +33,6 @@ def test_fields_are_honored():
         source[20]
 
 
-def test_color_in_bears_noise():
+def test_nearest_color_is_robust_to_noise():
     noise = np.random.default_rng(0).integers(-15, 15, (4, 4, 3))
     assert toy.nearest_color(np.array(toy.COLORS["blue"]) + noise) == "blue"

@@ -51,7 +51,7 @@ def test_size_is_padded_up(tokenizer):
     assert tokenizer.padded_size(1) == tokenizer.size
 
 
-def test_training_is_deterministic_and_loads_again(texts, tokenizer, tmp_path):
+def test_training_is_deterministic_and_loadable(texts, tokenizer, tmp_path):
     again = vocab.train_sentencepiece(texts, 200)
     assert again == tokenizer
     path = tmp_path / "tokenizer.model"
@@ -83,19 +83,19 @@ def test_a_size_beyond_the_corpus_gives_a_smaller_vocabulary(texts):
     assert len(large.encode("three colors")) == 2
 
 
-def test_a_large_vocabulary_spells_any_symbol_in_bytes(texts):
+def test_large_vocabulary_encodes_any_symbol_as_bytes(texts):
     large = vocab.train_sentencepiece(texts, 2048)
     assert large.decode(large.encode("a 猫")) == "a 猫"
 
 
 @pytest.mark.parametrize(("texts_given", "size"), [(["abc def"], 7), ([], 200), ([" "], 200)])
-def test_impossible_training_is_named(texts_given, size):
+def test_impossible_sizes_are_reported(texts_given, size):
     with pytest.raises(errors.UserError, match=f"size={size}"):
         vocab.train_sentencepiece(texts_given, size)
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense"])
-def test_a_wrong_file_is_named(tmp_path, content):
+def test_wrong_file_is_reported(tmp_path, content):
     path = tmp_path / "tokenizer.model"
     if content is not None:
         path.write_bytes(content)
@@ -103,7 +103,7 @@ def test_a_wrong_file_is_named(tmp_path, content):
         vocab.Vocab.load(path)
 
 
-def test_long_texts_are_learned_from_too():
+def test_long_texts_are_used_in_training():
     """Check texts of more than 4,192 bytes, which SentencePiece skips."""
     text = " ".join(["zebra", "xylophone"] * 1000)
     tokenizer = vocab.train_sentencepiece([text, "a"], 60)
@@ -138,13 +138,13 @@ KEPT_TEXTS = [
 
 @pytest.mark.parametrize("size", [300, 2048])
 @pytest.mark.parametrize("text", KEPT_TEXTS)
-def test_text_comes_back_letter_for_letter(texts, text, size):
+def test_text_round_trips_letter_for_letter(texts, text, size):
     tokenizer = vocab.train_sentencepiece([*texts, *[text] * 5], size)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("text", KEPT_TEXTS)
-def test_bytes_spell_text_that_was_never_seen(texts, text):
+def test_unseen_text_is_encoded_as_bytes(texts, text):
     tokenizer = vocab.train_sentencepiece(texts, 2048)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -156,7 +156,7 @@ def test_white_space_becomes_single_spaces_and_nothing_else_changes(texts):
         assert tokenizer.decode(ids) == "a red circle"
 
 
-def test_every_character_comes_back_or_is_white_space():
+def test_every_character_round_trips_or_is_white_space():
     tokenizer = vocab.train_sentencepiece(["a red circle"] * 9, 2048)
     changed = []
     for start in range(1, 0x20000, 16):
@@ -168,7 +168,7 @@ def test_every_character_comes_back_or_is_white_space():
     assert changed == []
 
 
-def test_tokenizers_of_before_go_on_as_they_are():
+def test_older_tokenizers_keep_their_normalization():
     """Check the shipped tokenizer, which was trained with SentencePiece's NFKC normalization."""
     old = vocab.Vocab.load(shipped.PRETRAINED / "tokenizer.model")
     assert old.decode(old.encode("a  ﬁsh and ｔｉｇｅｒ")) == "a fish and tiger"
@@ -179,7 +179,7 @@ CHARACTERS = [chr(0x4E00 + i) for i in range(3000)]
 
 
 @pytest.mark.parametrize("coverage", [1.0, 0.9995])
-def test_more_characters_than_tokens_are_spelled_in_bytes(coverage):
+def test_surplus_characters_are_encoded_as_bytes(coverage):
     texts = ["".join(CHARACTERS[i : i + 100]) for i in range(0, 3000, 100)]
     texts += ["".join(CHARACTERS[:500])] * 20
     tokenizer = vocab.train_sentencepiece(texts, 2048, coverage)
@@ -192,7 +192,7 @@ def test_more_characters_than_tokens_are_spelled_in_bytes(coverage):
 
 
 @pytest.mark.parametrize("size", [300, 2047])
-def test_more_characters_than_a_small_vocabulary_are_refused_in_our_words(size):
+def test_too_many_characters_for_a_small_vocabulary_is_an_error(size):
     with pytest.raises(errors.UserError) as error:
         vocab.train_sentencepiece(["".join(CHARACTERS)], size)
     assert f"data.vocab_size={size}" in str(error.value)
@@ -202,13 +202,13 @@ def test_more_characters_than_a_small_vocabulary_are_refused_in_our_words(size):
 
 
 @pytest.mark.parametrize("texts_given", [[], [" "], ["\n\t", ""]])
-def test_training_without_text_is_refused_in_our_words(texts_given):
+def test_training_without_text_is_an_error(texts_given):
     with pytest.raises(errors.UserError, match="no text") as error:
         vocab.train_sentencepiece(texts_given, 2048)
     assert ".cc" not in str(error.value)
 
 
-def test_characters_that_become_unknown_are_told(caplog):
+def test_unknown_characters_are_warned_of(caplog):
     vocab.train_sentencepiece(["abcdefgh" * 40] * 50 + ["漢"], 40, 0.999)
     assert "'漢' (CJK UNIFIED IDEOGRAPH-6F22)" in caplog.text
     assert "data.character_coverage" in caplog.text
@@ -218,12 +218,12 @@ def test_characters_that_become_unknown_are_told(caplog):
 
 
 @pytest.mark.parametrize("text", ["a \udcff", "a\ud83d"])
-def test_text_that_is_no_unicode_is_refused(tokenizer, text):
+def test_lone_surrogate_is_refused(tokenizer, text):
     with pytest.raises(errors.UserError, match="surrogate"):
         tokenizer.encode(text)
 
 
-def test_pieces_join_to_the_text_and_show_characters_that_bytes_spell(texts):
+def test_pieces_join_to_the_text_with_characters_in_bytes(texts):
     tokenizer = vocab.train_sentencepiece(texts, 2048)
     ids = tokenizer.encode("a 猫 red ▁é")
     assert "".join(tokenizer.to_pieces(ids)) == " a 猫 red ▁é"

@@ -41,7 +41,7 @@ def collect_states(
     )
 
 
-def test_every_step_is_shown_and_all_of_them_last(models):
+def test_every_step_is_shown_and_the_slider_is_last(models):
     loading, making, *steps, last = collect_states(models)
     assert "Loading oneflow: tiny" in loading
     assert "compiles" in making
@@ -52,7 +52,7 @@ def test_every_step_is_shown_and_all_of_them_last(models):
     assert collect_states(models, seed=1)[2:-1] != steps
 
 
-def test_a_picture_that_was_added_is_given(models, picture):
+def test_uploaded_image_is_given(models, picture):
     for name in ("mine.png", "1"):
         *_, last = collect_states(models, f"<image:{name}> is <text>", [picture])
         assert "forward passes" in last
@@ -67,7 +67,7 @@ def test_an_escaped_tag_is_text(picture):
     assert answers.parse_prompt(str(document), []) == document
 
 
-def test_letters_and_words_that_are_unknown_are_told(models):
+def test_unknown_letters_and_words_are_warned_of(models):
     *_, last = collect_states(models, "A Red <image> and redd <text>")
     told = html.unescape(last)
     assert "'A' as 'a'" in told
@@ -104,13 +104,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_mistakes_are_told_in_the_page(models, arguments, message):
+def test_errors_are_shown_on_the_page(models, arguments, message):
     *_, last = collect_states(models, **arguments)
     assert 'role="alert"' in last
     assert message in html.unescape(last)
 
 
-def test_what_is_no_picture(models, tmp_path):
+def test_invalid_image_is_reported(models, tmp_path):
     path = tmp_path / "words.png"
     path.write_text("<b>words</b>")
     *_, last = collect_states(models, "<image:words.png> <text>", [str(path)])
@@ -118,7 +118,7 @@ def test_what_is_no_picture(models, tmp_path):
     assert "<b>" not in last
 
 
-def test_runs_beside_the_shipped_model(models, tmp_path):
+def test_runs_are_offered_with_the_shipped_model(models, tmp_path):
     run = runs.trained_run()[1]
     both = answers.ModelRegistry([run])
     assert both.names == ("oneflow: tiny", f"oneflow: tiny, in {run}")

@@ -55,7 +55,7 @@ def submit_prompt(tab, text):
     tab.get_by_role("button", name="Generate").click()
 
 
-def test_a_document_forms(page_tab):
+def test_document_is_generated_on_the_page(page_tab):
     submit_prompt(page_tab, "a picture of red: <image> and <text>")
     slider = page_tab.get_by_label("step", exact=True)
     page_tab.get_by_text("forward passes,").wait_for(timeout=60_000)
@@ -69,7 +69,7 @@ def test_a_document_forms(page_tab):
     assert page_tab.get_by_text("An attribution").is_visible()
 
 
-def test_a_mistake_is_told_and_mended(page_tab):
+def test_error_is_shown_and_can_be_corrected(page_tab):
     submit_prompt(page_tab, "red <imgae>")
     alert = page_tab.get_by_role("alert")
     alert.wait_for(timeout=30_000)
@@ -79,7 +79,7 @@ def test_a_mistake_is_told_and_mended(page_tab):
     assert alert.count() == 0
 
 
-def test_a_port_that_is_taken(monkeypatch):
+def test_port_in_use_is_reported(monkeypatch):
     monkeypatch.setattr(
         host, "configure_malloc", lambda: None
     )  # Do not change the allocator of the test process.

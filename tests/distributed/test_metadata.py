@@ -83,11 +83,11 @@ def test_two_hosts_are_one_run():
     assert secondary == ["True", "1", "2", "True", "False"]
 
 
-def test_one_host_is_alone():
+def test_single_host_has_one_process():
     assert run_hosts(1) == [["True", "0", "1", "False", "True"]]
 
 
-def test_a_host_of_no_pod_joins_nobody():
+def test_host_without_a_pod_joins_no_cluster():
     """Check a single TPU host without a pod: it joins no cluster and sends no metadata request."""
     output, _ = start_host(clean_environment()).communicate(timeout=pods.TIMEOUT_S)
     assert output.split() == ["False", "0", "1", "False", "True"]

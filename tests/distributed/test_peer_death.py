@@ -33,7 +33,7 @@ def initialize_calls(monkeypatch):
         ({ADDRESS: "there:12", COUNT: "4", INDEX: "3"}, [("there:12", 4, 3)]),
     ],
 )
-def test_the_environment_says_whether_there_are_several(
+def test_environment_sets_the_number_of_processes(
     environment, expected, initialize_calls, monkeypatch
 ):
     for name, value in environment.items():
@@ -52,7 +52,7 @@ def test_the_environment_says_whether_there_are_several(
         (None, True, False, []),
     ],
 )
-def test_who_has_tpus_to_run_on_asks_jax(
+def test_tpu_hosts_initialize_through_jax(
     platforms, there, installed, expected, initialize_calls, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if installed else None)
@@ -70,7 +70,7 @@ def test_who_has_tpus_to_run_on_asks_jax(
     assert initialize_calls == expected
 
 
-def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
+def test_other_errors_of_initialize_are_raised(monkeypatch):
     def fail(**_):
         raise ValueError("unsupported worker-network-endpoints format")
 
@@ -92,7 +92,7 @@ def test_what_else_is_wrong_is_not_taken_for_being_alone(monkeypatch):
         ({ADDRESS: "there", COUNT: "2", INDEX: "1"}, "HOST:PORT"),
     ],
 )
-def test_mistakes_in_it_are_told(environment, message, initialize_calls, monkeypatch):
+def test_invalid_environment_is_reported(environment, message, initialize_calls, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as error:
@@ -101,7 +101,7 @@ def test_mistakes_in_it_are_told(environment, message, initialize_calls, monkeyp
     assert not initialize_calls
 
 
-def test_one_process_waits_for_nobody():
+def test_single_process_does_not_wait():
     assert distributed.is_primary()
     distributed.barrier()
     with distributed.primary_first():
@@ -115,7 +115,7 @@ def run_watchdog(stdin, *arguments):
     return subprocess.run(command, input=stdin, capture_output=True, check=True).stderr.decode()
 
 
-def test_who_ends_too_early_is_mourned(tmp_path):
+def test_early_exit_prints_how_to_resume(tmp_path):
     for name in ("9", "10", "11.orbax-checkpoint-tmp"):
         (tmp_path / name).mkdir()
     assert run_watchdog(watchdog.EXITED_CLEANLY, 1, 2, tmp_path) == ""
@@ -126,7 +126,7 @@ def test_who_ends_too_early_is_mourned(tmp_path):
 
 
 @pytest.mark.parametrize("error", [UserError("mine"), Preempted("mine"), KeyboardInterrupt()])
-def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd):
+def test_expected_errors_do_not_trigger_the_watchdog(error, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(distributed, "is_multi_process", lambda: True)
     with pytest.raises(type(error)), distributed.watch_peers(tmp_path):
         raise error
@@ -134,7 +134,7 @@ def test_who_tells_of_the_end_is_not_mourned(error, tmp_path, monkeypatch, capfd
 
 
 @pytest.mark.parametrize("several", [True, False])
-def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypatch, capfd):
+def test_failing_process_exits_without_waiting(several, monkeypatch, capfd):
     """Check that a failing process skips Python's normal exit, which waits for the others.
 
     The others may be waiting for this process in a collective.
@@ -148,7 +148,7 @@ def test_one_of_several_leaves_without_waiting_for_the_others(several, monkeypat
     assert capfd.readouterr().err == "mine\n"
 
 
-def test_at_once_is_without_python_s_own_way_out(monkeypatch):
+def test_immediate_exit_skips_python_shutdown(monkeypatch):
     """Check that `immediately` skips Python's normal exit.
 
     Threads that are still working crash in it: Ctrl-C caused a segmentation fault.

@@ -56,7 +56,7 @@ def assert_same_curve(actual, reference):
     )
 
 
-def test_two_processes_train_what_one_does(two_process_run, tmp_path):
+def test_two_processes_train_like_one(two_process_run, tmp_path):
     _, folder = two_process_run
     whole = epath.Path(tmp_path / "whole")
     system = run_single_process("oneflow", whole)
@@ -69,7 +69,7 @@ def test_two_processes_train_what_one_does(two_process_run, tmp_path):
         np.testing.assert_allclose(x, y, atol=1e-4)
 
 
-def test_each_reads_its_share_alone(two_process_run):
+def test_each_process_reads_its_own_documents(two_process_run):
     _, folder = two_process_run
     first, second = (set(json.loads((folder / f"read-{n}.json").read_text())) for n in (0, 1))
     assert not first & second
@@ -78,7 +78,7 @@ def test_each_reads_its_share_alone(two_process_run):
     assert len(first | second) < 2_000
 
 
-def test_the_leader_alone_tells_and_writes(two_process_run):
+def test_only_the_primary_process_logs_and_writes(two_process_run):
     outputs, folder = two_process_run
     assert all(word in outputs[0] for word in ("training 6/6", "Metrics: ", "Page: "))
     assert not re.search("training|Figures|Page", outputs[1])
@@ -89,7 +89,7 @@ def test_the_leader_alone_tells_and_writes(two_process_run):
     )
 
 
-def test_one_goes_on_from_what_two_have_saved(two_process_run, tmp_path):
+def test_one_process_resumes_a_checkpoint_of_two(two_process_run, tmp_path):
     _, finished = two_process_run
     folder = epath.Path(shutil.copytree(finished, tmp_path / "run"))
     for step in (4, 6):
@@ -98,7 +98,7 @@ def test_one_goes_on_from_what_two_have_saved(two_process_run, tmp_path):
     assert_same_curve(folder, finished)
 
 
-def test_if_one_dies_the_other_says_so_and_one_goes_on_from_what_is_saved(tmp_path):
+def test_death_of_a_process_is_reported_and_the_run_resumes(tmp_path):
     folder, whole = (epath.Path(tmp_path / name) for name in ("run", "whole"))
     arguments = (config_flag("edit_flow"), f"--workdir={folder}")
     with pods.Pod(2, *arguments, module="tests.distributed.training") as pod:

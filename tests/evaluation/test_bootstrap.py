@@ -27,7 +27,7 @@ def test_interval_of_a_mean_is_that_of_the_normal_distribution():
     assert inner[1] - inner[0] == pytest.approx(2 * error, rel=0.05)
 
 
-def test_it_holds_the_truth_as_often_as_it_says():
+def test_interval_covers_the_true_mean_at_its_level():
     rng = np.random.default_rng(0)
     samples = rng.exponential(1.0, (300, 80))
     ends = [percentile_interval(mean_statistic(s), 80, seed, 300) for seed, s in enumerate(samples)]
@@ -35,7 +35,7 @@ def test_it_holds_the_truth_as_often_as_it_says():
     assert 0.9 < held < 0.97
 
 
-def test_several_figures_at_once_are_drawn_together():
+def test_several_metrics_use_the_same_resamples():
     values = np.random.default_rng(0).random((50, 3))
     low, high = percentile_interval(
         lambda numbers: values[numbers].mean(axis=0), 50, num_resamples=200
@@ -46,7 +46,7 @@ def test_several_figures_at_once_are_drawn_together():
         assert (low[n], high[n]) == pytest.approx(alone)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_resamples():
     values = np.random.default_rng(0).random(50)
     first, again, other_seed = (
         percentile_interval(mean_statistic(values), 50, seed=seed, num_resamples=100)
@@ -55,7 +55,7 @@ def test_the_seed_decides():
     assert first == again != other_seed
 
 
-def test_all_alike_have_no_width():
+def test_constant_values_have_zero_width():
     assert percentile_interval(mean_statistic(np.ones(9)), 9, num_resamples=20) == (1, 1)
 
 
@@ -66,6 +66,6 @@ def test_all_alike_have_no_width():
         ("num_resamples=1", {"count": 3, "num_resamples": 1}),
     ],
 )
-def test_what_cannot_be_drawn(message, choices):
+def test_invalid_input_is_rejected(message, choices):
     with pytest.raises(UserError, match=message):
         bootstrap_lib.resample(mean_statistic(np.ones(3)), **choices)

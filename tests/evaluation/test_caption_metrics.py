@@ -21,7 +21,7 @@ def scorers():
 
 
 @pytest.mark.usefixtures("scorers")
-def test_what_people_wrote_is_best():
+def test_references_score_best():
     metric_values = caption_metrics.compute_metrics(
         [one[0] for one in REFERENCES], [one[:1] for one in REFERENCES]
     )
@@ -30,7 +30,7 @@ def test_what_people_wrote_is_best():
 
 
 @pytest.mark.usefixtures("scorers")
-def test_by_hand():
+def test_metrics_match_hand_computed_values():
     """Check 5 of 6 unigrams, 2 of 5 bigrams, and the longest common subsequence, 5 of 6 words."""
     candidates, right = ["a cat sat on a sofa"], [["a big cat on a sofa"]]
     metric_values = caption_metrics.compute_metrics(candidates, right)
@@ -72,14 +72,14 @@ def test_case_punctuation_and_spaces_do_not_count():
     )
 
 
-def test_words_and_punctuation():
+def test_normalization_splits_words_and_punctuation():
     assert caption_metrics.normalize("A dog's t-shirt: it’s (quite) RED, isn't it?") == (
         "a dog's t-shirt it’s quite red isn't it"
     )
     assert caption_metrics.normalize(" ... ") == ""
 
 
-def test_without_the_package_figures_are_left_out(monkeypatch):
+def test_metrics_are_omitted_without_the_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert caption_metrics.is_missing()
     assert caption_metrics.compute_metrics(["a"], [["a"]]) == {}
@@ -88,6 +88,6 @@ def test_without_the_package_figures_are_left_out(monkeypatch):
 @pytest.mark.parametrize(
     ("candidates", "right"), [([], []), (["a"], [["a"], ["b"]]), (["a"], [[]])]
 )
-def test_what_cannot_be_scored(candidates, right):
+def test_invalid_input_is_rejected(candidates, right):
     with pytest.raises(UserError, match="one or more references"):
         caption_metrics.compute_metrics(candidates, right)

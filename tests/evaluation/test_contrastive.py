@@ -31,7 +31,7 @@ def retrieval_accuracy(params, features, bags):
     return np.mean(np.asarray(near).argmax(axis=1) == np.arange(len(features)))
 
 
-def test_training_finds_whose_phrase_is_whose(pairs, params):
+def test_training_matches_images_to_phrases(pairs, params):
     images, bags = pairs
     fresh = images.mean(axis=1) + 0.2 * rng(2).standard_normal((12, 20)).astype(np.float32)
     assert retrieval_accuracy(params, fresh, bags) == 1
@@ -51,7 +51,7 @@ def test_vectors_have_length_1(pairs, params):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-4)
 
 
-def test_loss_by_the_definition(pairs, params):
+def test_loss_matches_its_definition(pairs, params):
     images, bags = pairs
     few_images = images[:5, 0]
     near = (
@@ -64,12 +64,12 @@ def test_loss_by_the_definition(pairs, params):
     assert contrastive.loss(params, few_images, bags[:5]) == pytest.approx(expected, rel=1e-3)
 
 
-def test_loss_of_five_that_are_all_alike(pairs, params):
+def test_loss_of_five_equal_pairs_is_log_five(pairs, params):
     images, bags = (np.repeat(one[:1], 5, axis=0) for one in (pairs[0][:, 0], pairs[1]))
     assert contrastive.loss(params, images, bags) == pytest.approx(np.log(5), rel=1e-4)
 
 
-def test_sharpness_is_learned_and_has_a_limit(pairs, params):
+def test_temperature_is_learned_and_bounded(pairs, params):
     # Images and phrases are swapped, so the loss is large.
     images, bags = pairs[0][:2, 0], pairs[1][1::-1]
     assert abs(float(params["sharpness"]) - np.log(1 / 0.07)) > 1e-3
@@ -80,7 +80,7 @@ def test_sharpness_is_learned_and_has_a_limit(pairs, params):
     assert values[0] != values[1] == values[2]
 
 
-def test_features_are_brought_to_one_scale(pairs, params):
+def test_features_are_normalized(pairs, params):
     images, bags = pairs
     np.testing.assert_allclose(params["mean"], images.mean(axis=(0, 1)))
     scale = np.geomspace(0.01, 100, 20).astype(np.float32)
@@ -88,7 +88,7 @@ def test_features_are_brought_to_one_scale(pairs, params):
     assert retrieval_accuracy(scaled, images[:, 0] * scale, bags) == 1
 
 
-def test_the_seed_decides(pairs):
+def test_the_seed_determines_the_result(pairs):
     first, again, other_seed = (
         contrastive.train(*pairs, rng(seed), steps=5)["words"] for seed in (0, 0, 1)
     )

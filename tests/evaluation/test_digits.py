@@ -34,14 +34,14 @@ def test_the_classifier_reads_digits_that_it_has_not_seen(suite):
     assert suite.reference_metrics["classifier_accuracy"] >= 0.93
 
 
-def test_prompts_ask_for_a_caption_and_a_picture(suite):
+def test_prompts_ask_for_a_caption_and_a_image(suite):
     (task,) = suite.tasks
     assert [part.kind for part in task.prompts[0].parts] == ["text", "image"]
     assert all(isinstance(part, Gap) for part in task.prompts[0].parts)
     assert len(task.prompts) == 7
 
 
-def test_all_right(suite, scans):
+def test_perfect_documents_score_one(suite, scans):
     score = suite.tasks[0].score([scans["train"][i] for i in range(100)])
     assert score.metrics["caption_validity"] == 1
     assert score.metrics["image_caption_match"] >= 0.98
@@ -49,7 +49,7 @@ def test_all_right(suite, scans):
     assert {cell[2] for cell in score.gallery[:20]} == {"right"}
 
 
-def test_all_captions_wrong(suite, scans):
+def test_wrong_captions_score_zero_match(suite, scans):
     documents = [scans["train"][i] for i in range(50)]
     score = suite.tasks[0].score(
         [replace_caption(item, (caption_digit(item) + 1) % 10) for item in documents]
@@ -58,7 +58,7 @@ def test_all_captions_wrong(suite, scans):
     assert score.metrics["image_caption_match"] <= 0.02
 
 
-def test_no_caption_is_one_of_the_forms(suite, scans):
+def test_invalid_captions_have_zero_validity(suite, scans):
     picture = scans["train"][0].parts[1]
     babble = ["", "a drawing of the digit", "a drawing of the digit two ", "seven"]
     score = suite.tasks[0].score([Document((Text(words), picture)) for words in babble])
@@ -67,7 +67,7 @@ def test_no_caption_is_one_of_the_forms(suite, scans):
     assert "image_caption_match" not in score.metrics
 
 
-def test_match_is_a_share_of_the_valid_ones(suite, scans):
+def test_match_is_a_fraction_of_valid_captions(suite, scans):
     right = [scans["train"][i] for i in range(4)]
     wrong = replace_caption(right[0], (caption_digit(right[0]) + 1) % 10)
     babble = Document((Text("no digit"), right[0].parts[1]))
@@ -76,14 +76,14 @@ def test_match_is_a_share_of_the_valid_ones(suite, scans):
     assert [cell[2] for cell in score.gallery] == ["right"] * 3 + ["wrong"] * 5
 
 
-def test_pictures_count_and_not_their_order(suite, scans):
+def test_noise_images_rarely_match_captions(suite, scans):
     """Check that noise images rarely match their captions."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
     documents = [Document((scans["train"][i].parts[0], Image(noise[i]))) for i in range(40)]
     assert suite.tasks[0].score(documents).metrics["image_caption_match"] < 0.4
 
 
-def test_variety_tells_one_caption_from_all(suite, scans):
+def test_diversity_separates_one_caption_from_all(suite, scans):
     picture = scans["train"][0].parts[1]
 
     def measure_variety(captions):
@@ -97,7 +97,7 @@ def test_variety_tells_one_caption_from_all(suite, scans):
     assert 1 / 40 < measure_variety([all_captions[0]] * 50 + [all_captions[1]]) < 2 / 40
 
 
-def test_distance_of_two_counts():
+def test_total_variation_of_two_counts():
     assert base.total_variation([3, 3, 5, 5], [3, 5]) == 0
     assert base.total_variation([3, 3], [5, 5]) == 1
     assert base.total_variation([3, 3, 3, 5], [3, 5]) == 0.25

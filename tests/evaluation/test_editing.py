@@ -33,7 +33,7 @@ def compute_metrics(generated, seeds):
 SEEDS = range(40)
 
 
-def test_a_fifth_of_the_words_and_one_picture_are_wrong():
+def test_a_fifth_of_the_words_and_one_image_are_corrupted():
     whole = (*WORDS[:6], "<x>", *WORDS[6:])
     for seed in SEEDS:
         one = corrupt(seed)
@@ -46,14 +46,14 @@ def test_a_fifth_of_the_words_and_one_picture_are_wrong():
     assert len({one.document.text() for one in map(corrupt, SEEDS)}) > 30
 
 
-def test_all_put_right_is_all_right():
+def test_corrected_documents_score_one():
     assert compute_metrics([make_reference()] * 40, SEEDS) == pytest.approx({
         "edit_text_recall": 1, "edit_image_recall": 1, "over_edit_rate": 0, "edit_exact_match": 1,
         "unedited_baseline": compute_metrics([make_reference()] * 40, SEEDS)["unedited_baseline"],
     })  # fmt: skip
 
 
-def test_nothing_done_puts_nothing_right_and_harms_nothing():
+def test_unedited_documents_have_zero_recall_and_zero_over_edit_rate():
     left = compute_metrics([corrupt(seed).document for seed in SEEDS], SEEDS)
     assert left["edit_text_recall"] < 0.05  # An inserted word may be hidden by another error.
     assert left["edit_image_recall"] == 0
@@ -62,7 +62,7 @@ def test_nothing_done_puts_nothing_right_and_harms_nothing():
     assert 0.7 < left["unedited_baseline"] < 0.95
 
 
-def test_all_made_anew_harms_all():
+def test_unrelated_documents_have_over_edit_rate_one():
     unrelated = Document((Text("something else"), Image(IMAGES["z"])))
     metric_values = compute_metrics([unrelated] * 40, SEEDS)
     assert metric_values["over_edit_rate"] == 1
@@ -70,7 +70,7 @@ def test_all_made_anew_harms_all():
     assert metric_values["edit_exact_match"] == 0
 
 
-def test_a_word_too_many_must_go():
+def test_spurious_word_must_be_deleted():
     seed = next(seed for seed in SEEDS if corrupt(seed).spurious_after)
     one = corrupt(seed)
     (n, *_) = one.spurious_after

@@ -37,7 +37,7 @@ def test_every_emoji_is_nearest_to_itself(images, vectors):
     assert [emoji.nearest_neighbor(pixels, vectors) for pixels in images.values()] == list(images)
 
 
-def test_nearest_forgives_noise_and_a_small_shift(images, vectors):
+def test_nearest_neighbor_is_robust_to_noise_and_a_small_shift(images, vectors):
     rng = np.random.default_rng(0)
     for name, pixels in images.items():
         noisy = np.clip(pixels + rng.normal(0, 40, pixels.shape), 0, 255).astype(np.uint8)
@@ -48,7 +48,7 @@ def test_nearest_forgives_noise_and_a_small_shift(images, vectors):
     assert np.mean([nearest == name for nearest, name in zip(shifted, images, strict=True)]) >= 0.95
 
 
-def test_another_picture_is_nearest_to_another(images, vectors):
+def test_nearest_neighbor_depends_on_the_image(images, vectors):
     tiger = emoji.nearest_neighbor(images["tiger"], vectors)
     assert tiger == "tiger"
     assert emoji.nearest_neighbor(np.full_like(images["tiger"], 255), vectors) != "tiger"
@@ -111,7 +111,7 @@ def test_joint(tasks, images):
     assert [cell[2] for cell in score.gallery] == ["right", "right", "wrong", "wrong"]
 
 
-def test_only_models_that_grow_are_asked_for_whole_documents(concepts, tasks):
+def test_only_variable_length_models_have_the_document_task(concepts, tasks):
     fixed = {
         task.name
         for task in emoji.make_suite(concepts, (), (), num_samples=3, variable_length=False).tasks
@@ -122,7 +122,7 @@ def test_only_models_that_grow_are_asked_for_whole_documents(concepts, tasks):
     assert not tasks["joint"].may_insert_images
 
 
-def test_documents_are_right_where_pictures_are_what_the_words_say(concepts, images, tasks):
+def test_document_is_accurate_if_images_match_the_text(concepts, images, tasks):
     animals = [c.name for c in concepts if c.kind == "animal" and not c.held_out][:3]
     first, second, third = animals
 
@@ -153,7 +153,7 @@ def test_documents_are_right_where_pictures_are_what_the_words_say(concepts, ima
     assert score([Document(())]).metrics["document_template_validity"] == 0
 
 
-def test_documents_are_counted_and_their_variety_is_told(images, tasks):
+def test_document_metrics_count_images_and_diversity(images, tasks):
     names = list(images)[:3]
     one = make_document(names[0], images)
     three = Document(tuple(part for name in names for part in make_document(name, images).parts))
@@ -166,7 +166,7 @@ def test_documents_are_counted_and_their_variety_is_told(images, tasks):
     )
 
 
-def test_a_promise_of_how_many_is_kept_or_not(images, tasks):
+def test_document_count_accuracy_compares_stated_and_actual_counts(images, tasks):
     name = next(iter(images))
     promise = (Text("two animals: a fox"), Image(images[name]), Text("and"), Image(images[name]))
     score = tasks["document"].score
@@ -176,7 +176,7 @@ def test_a_promise_of_how_many_is_kept_or_not(images, tasks):
     )
 
 
-def test_the_data_s_own_numbers_of_pictures_are_told(concepts, images):
+def test_reference_image_counts_are_reported(concepts, images):
     one = make_document(next(iter(images)), images)
     two = Document(one.parts * 2)
     suite = emoji.make_suite(concepts, (one, two), (), num_samples=3, variable_length=True)
@@ -188,10 +188,10 @@ def test_the_data_s_own_numbers_of_pictures_are_told(concepts, images):
     ]
 
 
-def test_documents_to_revise_are_those_that_training_never_shows(concepts, images):
+def test_edit_task_uses_documents_not_in_training(concepts, images):
     one = make_document(next(iter(images)), images)
     suite = emoji.make_suite(concepts, (), (one,) * 5, num_samples=3, variable_length=False)
-    (task,) = [task for task in suite.tasks if task.name == "revise"]
+    (task,) = [task for task in suite.tasks if task.name == "edit"]
     assert task.is_editing
     assert len(task.prompts) == 3
     assert task.score([one] * 3).metrics["edit_exact_match"] == 1

@@ -1,4 +1,4 @@
-"""Metrics of styles: names, styles and pairs that are new each have a score."""
+"""Tests of the metrics of styles: names, styles and new pairs are scored separately."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_prompts_ask_for_pairs_of_training_and_for_held_out_pairs(tasks, drawing
 
 
 @pytest.mark.parametrize("task", ["styled", "composition"])
-def test_name_and_style_are_scored_apart(tasks, pixels, task):
+def test_name_and_style_are_scored_separately(tasks, pixels, task):
     prompts = tasks[task].prompts
     labels = [prompted_label(prompt) for prompt in prompts]
     right = [answer(*pair) for pair in zip(prompts, (pixels[x] for x in labels), strict=True)]
@@ -138,7 +138,7 @@ def test_joint_needs_agreement_and_true_keywords(tasks, pixels):
     assert 0 < metrics["joint_diversity"] < 0.2
 
 
-def test_the_recognizer_is_scored_on_rough_drawings_of_held_out_pairs(suite):
+def test_recognizer_is_scored_on_augmented_held_out_drawings(suite):
     assert suite.reference_metrics["reference_recognized_name"] > 0.9
     composition = suite.reference_metrics["reference_recognized_composition"]
     assert 0.5 < composition <= suite.reference_metrics["reference_recognized_name"]

@@ -14,14 +14,14 @@ def normal(seed, n, d, scale=1.0, shift=0.0):
     return np.random.default_rng(seed).normal(shift, scale, (n, d)).astype(np.float32)
 
 
-def test_frechet_of_numbers():
+def test_frechet_distance_in_one_dimension():
     """Check the 1-D formula: (mean - mean')² + (std - std')², with the n - 1 estimator."""
     x, y = np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])
     expected = 2**2 + (np.sqrt(2) - np.sqrt(8)) ** 2
     assert fid_kid.frechet_distance(x, y) == pytest.approx(expected)
 
 
-def test_frechet_by_the_root_of_a_matrix():
+def test_frechet_distance_matches_the_matrix_root():
     mix = normal(2, 5, 5)
     x, y = normal(0, 40, 5), normal(1, 30, 5, shift=0.5) @ mix
     root = linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
@@ -43,7 +43,7 @@ def test_frechet_of_fewer_vectors_than_features():
     assert fid_kid.frechet_distance(few, few + 1) == pytest.approx(300, rel=1e-5)
 
 
-def test_frechet_is_biased_upward_and_less_with_more():
+def test_frechet_distance_bias_decreases_with_more_vectors():
     values = [
         fid_kid.frechet_distance(normal(0, n, 8, scale=2), normal(1, n, 8, scale=2))
         for n in (12, 100, 2000)
@@ -64,14 +64,14 @@ def kernel_distance_by_definition(x_set, y_set):
     return mean_within(x_set) + mean_within(y_set) - 2 * between
 
 
-def test_kernel_of_two_numbers():
+def test_kernel_distance_of_two_numbers():
     """Check by hand: kernels are 1 among zeros, 8 among ones, 1 between; 1 + 8 - 2 * 1."""
     zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
     estimate = fid_kid.kernel_distance(zeros, ones, size=2, subsets=3)
     assert estimate == pytest.approx((1 + 8 - 2, 0))
 
 
-def test_kernel_pair_by_pair():
+def test_kernel_distance_matches_its_definition():
     x, y = normal(0, 6, 3), normal(1, 6, 3, shift=0.7)
     estimate = fid_kid.kernel_distance(x, y, size=6, subsets=4)
     assert estimate.mean == pytest.approx(
@@ -83,7 +83,7 @@ def test_kernel_pair_by_pair():
     assert back.mean == pytest.approx(estimate.mean)
 
 
-def test_kernel_s_subsets():
+def test_kernel_distance_over_subsets():
     """Check that means over subsets agree with the full estimate within 3 standard errors."""
     x, y = normal(0, 40, 3), normal(1, 50, 3, shift=0.5)
     whole = kernel_distance_by_definition(x.astype(float), y.astype(float))
@@ -97,7 +97,7 @@ def test_kernel_s_subsets():
     assert fewer.std_error / estimate.std_error == pytest.approx(4, rel=0.4)
 
 
-def test_kernel_is_not_biased():
+def test_kernel_distance_is_unbiased():
     values = [
         fid_kid.kernel_distance(
             normal(2 * i, 8, 4), normal(2 * i + 1, 8, 4), size=8, subsets=2
@@ -129,7 +129,7 @@ def levels():
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])
-def test_worse_is_farther(levels, kind):
+def test_more_corruption_increases_both_distances(levels, kind):
     whole, worse = levels
     far = [fid_kid.frechet_distance(whole, level) for level in worse[kind]]
     assert 0 < far[0] < 0.8 * far[1] < 0.64 * far[2], far
@@ -137,7 +137,7 @@ def test_worse_is_farther(levels, kind):
     assert far[0].mean < 0.8 * far[1].mean < 0.64 * far[2].mean, far
 
 
-def test_halves_of_the_emoji_are_nearer_than_blurred_ones(levels):
+def test_halves_of_the_emoji_are_closer_than_blurred_copies(levels):
     whole, worse = levels
     blurred = worse["blur"][2]
     near = fid_kid.kernel_distance(whole[::2], whole[1::2], size=20, subsets=20)
@@ -148,7 +148,7 @@ def test_halves_of_the_emoji_are_nearer_than_blurred_ones(levels):
     )
 
 
-def test_sets_that_cannot_be_compared():
+def test_invalid_sets_are_rejected():
     four = np.zeros((4, 3))
     for measure in (
         fid_kid.frechet_distance,

@@ -33,13 +33,13 @@ def make_document(concept, pixels=None):
     return Document((words, Image(concept.pixels if pixels is None else pixels)))
 
 
-def test_documents_of_training_are_right_and_copied(score, concepts):
+def test_training_documents_are_valid_and_copied(score, concepts):
     figures = score([make_document(one) for one in concepts]).metrics
     assert figures["image_name_alignment"] == figures["template_validity"] == 1.0
     assert figures["train_copy_rate"] == figures["nearest_train_similarity"] == 1.0
 
 
-def test_new_words_are_not_copied_but_have_a_nearest(score, concepts):
+def test_new_texts_are_not_copied_but_have_a_nearest_neighbor(score, concepts):
     documents = [
         Document((Image(one.pixels), Text(f"here is the {one.name}:"))) for one in concepts
     ]
@@ -49,14 +49,14 @@ def test_new_words_are_not_copied_but_have_a_nearest(score, concepts):
     assert figures["template_validity"] == 0.0
 
 
-def test_the_same_document_again_and_again_is_not_distinct(score, concepts):
+def test_repeated_document_has_low_distinct_n(score, concepts):
     varied = score([make_document(one) for one in concepts]).metrics
     same = score([make_document(concepts[0])] * len(concepts)).metrics
     for figure in ("distinct_1", "distinct_2", "diversity"):
         assert same[figure] < varied[figure], figure
 
 
-def test_figures_of_documents_have_a_spread(score, concepts):
+def test_document_metrics_have_bootstrap_values(score, concepts):
     documents = [make_document(one, concepts[0].pixels) for one in concepts]
     metric_values = score(documents)
     draws = metric_values.bootstrap(0)

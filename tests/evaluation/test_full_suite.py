@@ -51,7 +51,7 @@ def correct_documents(concepts, task):
     return [make_document(concept_by_caption[prompt.text()]) for prompt in task.prompts]
 
 
-def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
+def test_correct_images_have_lower_distances_than_wrong_ones(concepts):
     task = make_tasks(concepts)["text_to_image"]
     right = task.score(correct_documents(concepts, task))
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
@@ -62,7 +62,7 @@ def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
     assert {"kid_efficientnet", "fd_efficientnet", "text_to_image"} <= right.bootstrap(0).keys()
 
 
-def test_captions_are_held_against_all_right_ones(concepts):
+def test_captions_are_compared_with_all_references(concepts):
     task = make_tasks(concepts)["image_to_text"]
     training = [one for one in concepts if not one.held_out]
     names = emoji.prompt_names(training, SAMPLES)
@@ -75,7 +75,7 @@ def test_captions_are_held_against_all_right_ones(concepts):
     assert task.score(wrong).unbounded["bleu4"] < 0.1
 
 
-def test_copies_of_training_are_found_out(concepts):
+def test_training_copies_count_as_memorized(concepts):
     """Check that copied training images count as memorized in the task of unseen names."""
     task = make_tasks(concepts)["unseen"]
     held_out = {one.name for one in concepts if one.held_out}
@@ -90,7 +90,7 @@ def test_copies_of_training_are_found_out(concepts):
     assert new.unbounded["nn_distance_ratio"] > 0.5
 
 
-def test_models_that_do_not_choose_are_given_layouts(concepts):
+def test_fixed_length_models_get_layouts_as_prompts(concepts):
     layout = Document((Gap("text"), Gap("image")))
     task = make_tasks(concepts, layouts=[layout] * SAMPLES)["document"]
     assert task.prompts == (layout,) * SAMPLES
@@ -98,7 +98,7 @@ def test_models_that_do_not_choose_are_given_layouts(concepts):
     assert score.metrics["image_name_alignment"] == 1.0
 
 
-def test_with_the_user_s_weights_there_are_fid_and_clip_score(concepts, monkeypatch):
+def test_user_weights_add_fid_and_clip_score(concepts, monkeypatch):
     def mean_colors(network, images):
         assert network == "weights.pth"
         return images.mean(axis=(1, 2))

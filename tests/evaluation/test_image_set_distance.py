@@ -22,20 +22,20 @@ def add_noise(images, std):
     return np.clip(images + noise, 0, 255).astype(np.uint8)
 
 
-def test_a_picture_that_comes_twice_has_the_same_features(images):
+def test_duplicate_images_have_equal_features(images):
     twice = image_set_distance.features(np.concatenate([images[:3], images[:3]]))
     np.testing.assert_array_equal(twice[:3], twice[3:])
     np.testing.assert_allclose(twice[:3], image_set_distance.features(images[:3]), atol=1e-4)
 
 
-def test_a_set_covers_itself(images):
+def test_precision_and_recall_of_a_set_with_itself_are_one(images):
     score = image_set_distance.score(images, images)
     assert score.metrics == {"precision": 1.0, "recall": 1.0}
     assert score.unbounded["fd_efficientnet"] == pytest.approx(0, abs=1e-3)
     assert score.unbounded["kid_efficientnet"] < 0.01
 
 
-def test_the_noisier_the_farther(images):
+def test_more_noise_increases_the_distance(images):
     scores = [
         image_set_distance.score(add_noise(images, deviation), images) for deviation in (0, 20, 80)
     ]
@@ -46,7 +46,7 @@ def test_the_noisier_the_farther(images):
     assert scores[2].metrics["precision"] < scores[0].metrics["precision"]
 
 
-def test_other_pictures_would_give_values_around_these(images):
+def test_bootstrap_values_surround_the_metrics(images):
     score = image_set_distance.score(add_noise(images, 40), images)
     draws = score.bootstrap(0)
     assert set(draws) == {*score.metrics, *score.unbounded}
@@ -57,7 +57,7 @@ def test_other_pictures_would_give_values_around_these(images):
         assert 0 <= np.min(draws[name]) <= share <= np.max(draws[name]) <= 1
 
 
-def test_pictures_that_come_again_still_have_neighbors(images):
+def test_duplicates_do_not_change_precision(images):
     """Check that precision is the same for one noisy copy of each image and for four copies."""
     copies = np.concatenate([add_noise(images, 2)] * 4)
     score = image_set_distance.score(copies, np.concatenate([images] * 4))

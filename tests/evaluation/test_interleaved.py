@@ -75,7 +75,7 @@ def text_then_images(document, text=None, images=None):
     return Document((Text(text), *map(Image, images)))
 
 
-def test_real_documents_are_right_in_everything(real_metrics):
+def test_real_documents_have_perfect_scores(real_metrics):
     assert real_metrics == pytest.approx(dict.fromkeys(real_metrics, 1.0))
     assert set(real_metrics) == {
         *interleaved.COMPONENTS,
@@ -85,11 +85,11 @@ def test_real_documents_are_right_in_everything(real_metrics):
     }
 
 
-def test_where_pictures_stand_between_the_words_does_not_count(score, real, real_metrics):
+def test_image_places_within_the_text_do_not_matter(score, real, real_metrics):
     assert score([text_then_images(document) for document in real]) == real_metrics
 
 
-def test_the_more_pictures_are_exchanged_the_worse(score, real, real_metrics):
+def test_more_shuffled_images_lower_the_score(score, real, real_metrics):
     levels = [score(interleaved.shuffle_images(real, share, seed=0)) for share in (0.1, 0.5, 1.0)]
     for name in (
         "image_name_alignment",
@@ -105,7 +105,7 @@ def test_the_more_pictures_are_exchanged_the_worse(score, real, real_metrics):
     assert levels[-1]["interleaved_score"] < 0.5
 
 
-def test_exchanged_pictures_change_places_and_none_is_lost(real):
+def test_shuffling_permutes_images(real):
     def list_pixels(documents):
         return [p.tobytes() for document in documents for p in document.images()]
 
@@ -119,7 +119,7 @@ def test_exchanged_pictures_change_places_and_none_is_lost(real):
     assert list_pixels(interleaved.shuffle_images(real, 1.0, seed=1)) != after
 
 
-def test_pictures_in_reverse_are_out_of_order(score, real, real_metrics):
+def test_reversed_images_lower_order_accuracy(score, real, real_metrics):
     documents = [text_then_images(document, images=document.images()[::-1]) for document in real]
     metric_values = score(documents)
     # Only 'a, then b, then a again' is the same in reverse order.
@@ -133,7 +133,7 @@ def test_pictures_in_reverse_are_out_of_order(score, real, real_metrics):
     ) == (1, 1, 1)
 
 
-def test_a_picture_too_few(score, real, real_metrics):
+def test_missing_image_lowers_count_accuracy(score, real, real_metrics):
     several = [len(document.images()) > 1 for document in real]
     documents = [
         text_then_images(document, images=document.images()[: -1 if more else None])
@@ -152,7 +152,7 @@ def test_a_picture_too_few(score, real, real_metrics):
     assert len(promising) < sum(several) < len(real)
 
 
-def test_a_picture_too_many(score, real):
+def test_surplus_image_lowers_count_accuracy(score, real):
     documents = [
         text_then_images(document, images=document.images() + document.images()[:1])
         for document in real
@@ -173,7 +173,7 @@ def blur(pixels, level, rng):
 
 
 @pytest.mark.parametrize(("worse", "levels"), [(add_noise, (100, 250, 600)), (blur, (2, 4, 8))])
-def test_the_worse_pictures_look_the_less_they_show(worse, levels, score, real, real_metrics):
+def test_degraded_images_lower_alignment(worse, levels, score, real, real_metrics):
     rng = np.random.default_rng(0)
     documents = [
         [map_images(document, functools.partial(worse, level=level, rng=rng)) for document in real]
@@ -186,7 +186,7 @@ def test_the_worse_pictures_look_the_less_they_show(worse, levels, score, real, 
     assert values[-1]["template_validity"] == 1
 
 
-def test_words_out_of_order(score, real, real_metrics):
+def test_permuted_words_lower_template_validity(score, real, real_metrics):
     rng = random.Random(0)
 
     def permute_words(document):
@@ -206,7 +206,7 @@ def test_words_out_of_order(score, real, real_metrics):
     assert metric_values["image_rate"] == 1
 
 
-def test_one_document_again_and_again_is_not_varied(score, real):
+def test_repeated_document_has_low_diversity(score, real):
     three = next(document for document in real if sentences.parse_count(document.text()) == 3)
     metric_values = score([three] * len(real))
     assert metric_values["diversity"] < 0.2
@@ -224,7 +224,7 @@ def test_one_document_again_and_again_is_not_varied(score, real):
     assert 0.9 < half["diversity"] < 1
 
 
-def test_forms_count_for_variety_and_not_only_names(concepts, score, real):
+def test_templates_count_for_diversity(concepts, score, real):
     kinds = {concept.name: concept.kind for concept in concepts}
     pixels = {concept.name: concept.pixels for concept in concepts}
     firsts = [sentences.extract_names(document.text(), kinds)[0] for document in real]
@@ -240,7 +240,7 @@ def test_forms_count_for_variety_and_not_only_names(concepts, score, real):
     assert metric_values["template_validity"] == metric_values["image_name_alignment"] == 1
 
 
-def test_who_promises_nothing_and_makes_single_pictures_gains_nothing(score, real):
+def test_single_image_documents_score_zero_for_count_and_order(score, real):
     singles = [document for document in real if len(document.images()) == 1]
     documents = (singles * 9)[: len(real)]
     metric_values = score(documents)
@@ -262,7 +262,7 @@ def test_who_promises_nothing_and_makes_single_pictures_gains_nothing(score, rea
     assert metric_values["count_accuracy"] == pytest.approx(1 / len(promising))
 
 
-def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, classifier, real):
+def test_stated_kind_must_match_names_and_images(concepts, classifier, real):
     by_kind = {}
     for concept in concepts:
         by_kind.setdefault(concept.kind, []).append(concept)
@@ -288,7 +288,7 @@ def test_kinds_that_words_give_must_be_true_of_names_and_pictures(concepts, clas
     assert get_consistency("nothing", first) is None
 
 
-def test_names_count_like_pictures(concepts, classifier):
+def test_names_are_counted_like_images(concepts, classifier):
     first, second = [concept for concept in concepts if concept.kind == "animal"][:2]
     names = [sentences.noun_phrase(concept.name) for concept in (first, second)]
 
@@ -317,7 +317,7 @@ def test_names_count_like_pictures(concepts, classifier):
     assert alone.names == (first.name,)
 
 
-def test_real_documents_are_as_many_as_are_made(real_scores):
+def test_diversity_compares_equally_many_documents(real_scores):
     alike = interleaved.compute_metrics(real_scores[:50], real_scores)
     assert alike == interleaved.compute_metrics(real_scores[:50], real_scores[:50])
     # The metric is at most 1, even with more variety than the real documents have.
@@ -327,13 +327,13 @@ def test_real_documents_are_as_many_as_are_made(real_scores):
     )
 
 
-def test_documents_of_nothing(score, real):
+def test_empty_documents_score_zero(score, real):
     assert set(score([Document(())] * len(real)).values()) == {0.0}
     alone = score([Document((document.parts[0],)) for document in real])
     assert alone["image_rate"] < 1
 
 
-def test_bounds(concepts, classifier, real, real_metrics):
+def test_reference_bounds(concepts, classifier, real, real_metrics):
     metric_values = interleaved.compute_bounds(real, concepts, classifier)
     assert metric_values["upper"] == real_metrics
     assert metric_values["lower"]["interleaved_score"] < 0.5
@@ -345,7 +345,7 @@ def test_bounds(concepts, classifier, real, real_metrics):
     )
 
 
-def test_what_cannot_be_scored(concepts, classifier, real, real_scores):
+def test_invalid_input_is_rejected(concepts, classifier, real, real_scores):
     with pytest.raises(UserError, match="301 generated and 300 real"):
         interleaved.compute_metrics([*real_scores, real_scores[0]], real_scores)
     with pytest.raises(UserError, match="0 generated"):

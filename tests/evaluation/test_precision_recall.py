@@ -23,11 +23,11 @@ def test_precision_and_recall_on_a_line():
     assert precision_recall.precision_recall(generated, real, neighbors=1) == pytest.approx(
         (1, 2 / 3)
     )
-    # The end of a ball belongs to the ball.
+    # Balls are closed: they include their boundary.
     assert precision_recall.precision_recall(line(0, 1), line(2, 2.1), neighbors=1) == (0.5, 0)
 
 
-def test_more_neighbors_reach_farther():
+def test_more_neighbors_increase_precision_and_recall():
     real, generated = normal(0, 200), normal(1, 200)
     fractions = [
         precision_recall.precision_recall(real, generated, neighbors=k).precision
@@ -36,7 +36,7 @@ def test_more_neighbors_reach_farther():
     assert fractions[0] < fractions[1] < fractions[2]
 
 
-def test_samples_of_one_source_are_in_each_other():
+def test_samples_of_one_distribution_cover_each_other():
     measured = precision_recall.precision_recall(normal(0, 400), normal(1, 400))
     assert measured.precision == pytest.approx(measured.recall, abs=0.08)
     assert min(measured) > 0.6
@@ -45,7 +45,7 @@ def test_samples_of_one_source_are_in_each_other():
     assert precision_recall.precision_recall(same, same + 100) == (0, 0)
 
 
-def test_bad_pictures_lose_precision_and_few_kinds_recall():
+def test_bad_images_lower_precision_and_few_kinds_lower_recall():
     real, usual = normal(0, 400), precision_recall.precision_recall(normal(0, 400), normal(1, 400))
     wide = precision_recall.precision_recall(real, normal(1, 400, scale=2))
     narrow = precision_recall.precision_recall(real, normal(1, 400, scale=0.4))
@@ -54,7 +54,7 @@ def test_bad_pictures_lose_precision_and_few_kinds_recall():
     assert narrow.precision > usual.precision
 
 
-def test_copies_by_hand():
+def test_memorization_matches_hand_computed_values():
     """Check distances to training of 1, 1, 1, 4 (held-out) and 0.5, 0.5, 2 (generated)."""
     training, heldout = line(0, 10, 20), line(1, 11, 19, 24)
     measured = precision_recall.measure_memorization(
@@ -63,7 +63,7 @@ def test_copies_by_hand():
     assert measured == pytest.approx((0.5, 2 / 3))
 
 
-def test_new_pictures_are_no_copies_and_copies_are():
+def test_only_copies_count_as_memorized():
     training, heldout, new = (normal(seed, 1000) for seed in range(3))
     measured = precision_recall.measure_memorization(new, training, heldout)
     assert measured.nn_distance_ratio == pytest.approx(1, abs=0.05)
@@ -81,7 +81,7 @@ def test_new_pictures_are_no_copies_and_copies_are():
     assert precision_recall.measure_memorization(new + 5, training, heldout).nn_distance_ratio > 2
 
 
-def test_what_cannot_be_compared():
+def test_invalid_input_is_rejected():
     four = np.random.default_rng(0).random((4, 3))
     with pytest.raises(UserError, match="equal width"):
         precision_recall.precision_recall(four, four[:, :2])

@@ -48,7 +48,7 @@ def test_psnr_of_known_errors():
     assert decibels[2] == np.inf
 
 
-def test_ssim_of_flat_pictures_is_about_brightness():
+def test_ssim_of_flat_images_compares_brightness():
     """Check flat images: (2 a b + C1) / (a² + b² + C1), without the structure term."""
     x, y = (np.full((1, 12, 12, 3), value, np.uint8) for value in (100, 200))
     c1 = (0.01 * 255) ** 2
@@ -62,7 +62,7 @@ def test_ssim_of_a_negative_is_below_zero():
 
 
 @pytest.mark.parametrize("measure", [psnr_ssim.psnr, psnr_ssim.ssim])
-def test_symmetric_and_one_by_one(emoji, measure):
+def test_metrics_are_symmetric_and_per_pair(emoji, measure):
     x, y = emoji[:6], emoji[6:12]
     values = measure(x, y)
     assert values.shape == (6,)
@@ -71,13 +71,13 @@ def test_symmetric_and_one_by_one(emoji, measure):
     assert np.all(values < measure(x, np.clip(x, 1, 254)))
 
 
-def test_a_picture_is_wholly_like_itself(emoji):
+def test_identical_images_have_ssim_one_and_infinite_psnr(emoji):
     np.testing.assert_allclose(psnr_ssim.ssim(emoji, emoji), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize("measure", [psnr_ssim.psnr, psnr_ssim.ssim])
 @pytest.mark.parametrize("kind", ["blur", "noise"])
-def test_worse_is_less_alike(emoji, measure, kind):
+def test_more_noise_lowers_both_metrics(emoji, measure, kind):
     grain = np.random.default_rng(0).standard_normal(emoji.shape)
     values = []
     for level in (0.5, 1, 2):
@@ -90,7 +90,7 @@ def test_worse_is_less_alike(emoji, measure, kind):
     assert np.all(values[1] > values[2])
 
 
-def test_pictures_that_cannot_be_compared():
+def test_incomparable_images_are_rejected():
     small = np.zeros((1, 10, 20, 3), np.uint8)
     with pytest.raises(UserError, match="at least 11 x 11 pixels, not 10 x 20"):
         psnr_ssim.ssim(small, small)

@@ -29,7 +29,7 @@ def edit_distance(x, y):
     )
 
 
-def test_nearest_is_by_words_put_in_taken_out_and_changed():
+def test_similarity_is_word_level_edit_distance():
     training = ["first a fox , then an owl", "two animals: a fox and a cat", "a fox"]
     assert text_diversity.nearest_neighbors(["a fox"], training) == [(1.0, "a fox")]
     assert text_diversity.nearest_neighbors(["first a fox , then an eel"], training) == [
@@ -47,7 +47,7 @@ def test_nearest_is_by_words_put_in_taken_out_and_changed():
         text_diversity.nearest_neighbors(["a"], [])
 
 
-def test_nearest_by_the_definition():
+def test_nearest_neighbors_match_their_definition():
     rng = random.Random(0)
 
     def text():
@@ -74,7 +74,7 @@ def test_nearest_is_fast_enough():
     assert [text for _, text in nearest] == training[:32] * 8
 
 
-def test_copied():
+def test_exact_matches():
     generated = ["a fox", "a  fox", "an owl", "a fox"]
     assert text_diversity.exact_matches(generated, ["a fox", "a cat"]) == [True, False, False, True]
     assert text_diversity.exact_matches([], ["a"]) == []

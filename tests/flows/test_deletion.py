@@ -48,7 +48,7 @@ def list_items(row, selected):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_left_and_what_is_missing_rebuild_the_row(row, seed):
+def test_kept_and_missing_items_rebuild_the_row(row, seed):
     keep = random_keep_mask(row, seed)
     gaps = deletion.gaps(row, jnp.asarray(keep))
     missing, gap = np.asarray(gaps.deleted), np.asarray(gaps.gap_slot)
@@ -68,7 +68,7 @@ def test_what_is_left_and_what_is_missing_rebuild_the_row(row, seed):
     assert rebuilt == list_items(row, np.ones_like(keep))
 
 
-def test_anchors_are_tokens_and_last_slots_of_pictures(row):
+def test_anchors_are_tokens_and_last_slots_of_images(row):
     keep = random_keep_mask(row, 3)
     anchor = np.asarray(deletion.gaps(row, jnp.asarray(keep)).anchor)
     text, image, span = (np.asarray(x) for x in (row.is_text, row.is_image, row.span))
@@ -80,7 +80,7 @@ def test_anchors_are_tokens_and_last_slots_of_pictures(row):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_left_is_counted_anew_in_each_document(row, seed):
+def test_kept_items_are_renumbered_in_each_document(row, seed):
     keep = random_keep_mask(row, seed)
     left = deletion.compact(row, jnp.asarray(keep))
     np.testing.assert_array_equal(np.asarray(left.modality) != Modality.PAD, keep)
@@ -95,13 +95,13 @@ def test_what_is_left_is_counted_anew_in_each_document(row, seed):
     np.testing.assert_array_equal(left.position[:, 1:], row.position[:, 1:])
 
 
-def test_a_whole_row_is_left_as_it_is(row):
+def test_row_without_deletions_is_unchanged(row):
     whole = np.asarray(row.modality) != Modality.PAD
     left = deletion.compact(row, jnp.asarray(whole))
     jax.tree.map(np.testing.assert_array_equal, left, row)
 
 
-def test_interleaved_times_are_absent_flowing_and_done_by_quarters():
+def test_interleaved_images_are_absent_noisy_and_clean_with_expected_rates():
     u, birth = (jax.random.uniform(key, (200_000,)) for key in jax.random.split(jax.random.key(0)))
     time = np.asarray(deletion.interleaved_time(u, birth))
     flowing = time[(time >= 0) & (time < 1)]
@@ -112,7 +112,7 @@ def test_interleaved_times_are_absent_flowing_and_done_by_quarters():
     np.testing.assert_allclose(counts, 0.1, atol=4 * np.sqrt(0.09 / len(flowing)))
 
 
-def test_many_small_steps_insert_as_one_large_one():
+def test_insertion_probability_of_small_steps_equals_one_large_step():
     count = jnp.array([1.0, 2.5, 7.0])
     times = np.linspace(0.2, 0.9, 30)
     left = 1.0

@@ -80,14 +80,14 @@ def corrupt_row(key, row, t):
     return wrong, keep, gaps, grown, owner
 
 
-def test_at_the_end_nothing_is_wrong(row):
+def test_no_errors_at_t_1(row):
     wrong, _, _, grown, owner = corrupt_row(jax.random.key(0), row, 1.0)
     assert not (wrong.substituted | wrong.deleted | wrong.renoised).any()
     assert np.all(np.asarray(owner) == -1)
     jax.tree.map(np.testing.assert_array_equal, grown, row)
 
 
-def test_each_kind_of_mistake_has_a_third_of_what_is_due(row):
+def test_each_kind_of_error_has_a_third_of_the_error_rate(row):
     t, count = 0.7, 2000
     corrupted = sample_corruptions(row, t, count)
     first = np.asarray(deletion.item_starts(row) & row.to_generate)
@@ -111,7 +111,7 @@ def test_each_kind_of_mistake_has_a_third_of_what_is_due(row):
     assert corrupted.renoised[:, image].mean() < 1.3 * third
 
 
-def test_a_picture_s_slots_share_its_lot_and_a_wrong_one_is_another_whole(row):
+def test_all_slots_of_an_image_get_the_same_error(row):
     corrupted = sample_corruptions(row, 0.5, 50)
     latents, span = np.asarray(row.latents), np.asarray(row.span)
     pictures = [np.flatnonzero(span == n) for n in np.unique(span[np.asarray(row.is_image)])]
@@ -125,7 +125,7 @@ def test_a_picture_s_slots_share_its_lot_and_a_wrong_one_is_another_whole(row):
         assert np.all(corrupted.latents[right][:, at] == latents[at])
 
 
-def test_swapped_words_change_places(row):
+def test_swapped_tokens_exchange_ids(row):
     corrupted = sample_corruptions(row, 0.6, 200)
     text = np.asarray(row.is_text & row.to_generate)
     moved = corrupted.substituted & text & (corrupted.ids != np.asarray(row.ids))
@@ -136,7 +136,7 @@ def test_swapped_words_change_places(row):
     assert (swaps & moved[:, at] & moved[:, at + 1]).any()
 
 
-def test_swapped_words_stay_in_their_document(row):
+def test_swaps_stay_within_a_document(row):
     partner = edit_corruption._next_in_document(row.is_text & row.to_generate, row.segment)
     segment, chosen = np.asarray(row.segment), np.asarray(row.is_text & row.to_generate)
     partner = np.asarray(partner)
@@ -146,7 +146,7 @@ def test_swapped_words_stay_in_their_document(row):
         np.testing.assert_array_equal(partner[slots], np.roll(slots, -1))
 
 
-def test_a_picture_like_the_other_is_not_called_wrong(row):
+def test_equal_images_are_never_substituted(row):
     """Check that a single image, and equal images, may be renoised but are never substituted."""
     span, image = np.asarray(row.span), np.asarray(row.is_image)
     first = span == span[image][0]
@@ -163,7 +163,7 @@ def test_a_picture_like_the_other_is_not_called_wrong(row):
         assert abs(corrupted.renoised[:, first].mean() - 0.4) < 0.2
 
 
-def test_only_where_asked_and_never_in_what_is_given(row):
+def test_only_selected_and_never_given_slots_are_corrupted(row):
     where = row.segment == 2
     corrupted = sample_corruption(jax.random.key(1), row, times(row, 0.0), where)
     touched = np.asarray(corrupted.substituted | corrupted.deleted | corrupted.renoised)
@@ -173,7 +173,7 @@ def test_only_where_asked_and_never_in_what_is_given(row):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_putting_everything_right_gives_the_document_back(row, seed):
+def test_applying_the_targets_restores_the_document(row, seed):
     wrong, keep, gaps, grown, owner = corrupt_row(jax.random.key(seed), row, 0.5)
     extra = np.asarray(owner) >= 0
     assert extra.any()
@@ -203,7 +203,7 @@ def test_putting_everything_right_gives_the_document_back(row, seed):
     np.testing.assert_array_equal(np.asarray(grown.ids)[right], ids[right])
 
 
-def test_words_too_many_stand_in_documents_of_their_own(row):
+def test_spurious_tokens_stay_within_a_document(row):
     _, keep, _, grown, owner = corrupt_row(jax.random.key(4), row, 0.5)
     owner = np.asarray(owner)
     segment, order = np.asarray(grown.segment), np.asarray(grown.position[:, 0])
@@ -216,7 +216,7 @@ def test_words_too_many_stand_in_documents_of_their_own(row):
         np.testing.assert_array_equal(np.sort(order[at]), np.arange(at.sum()))
 
 
-def test_words_too_many_come_as_often_as_they_should(row):
+def test_spurious_tokens_have_the_expected_rate(row):
     padded = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), row)
     anchors = np.asarray(deletion.gaps(padded, padded.modality != Modality.PAD).anchor)
     t = 0.6
@@ -232,7 +232,7 @@ def test_words_too_many_come_as_often_as_they_should(row):
     assert abs(np.mean(count) - expected) < 4 * np.sqrt(expected / 400)
 
 
-def test_where_there_is_no_room_there_is_no_word_too_many(row):
+def test_full_rows_get_no_spurious_tokens(row):
     full = jax.tree.map(lambda x: x[: int((row.modality != Modality.PAD).sum())], row)
     anchors = deletion.gaps(full, full.modality != Modality.PAD).anchor
     grown, owner = edit_corruption.insert_spurious(

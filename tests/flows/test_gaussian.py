@@ -21,7 +21,7 @@ def test_each_slot_moves_at_its_own_time():
     np.testing.assert_allclose(x_t, np.tile(np.asarray(t)[:, None], 7))
 
 
-def test_velocity_is_the_slope_of_the_path():
+def test_velocity_is_the_derivative_of_the_path():
     v = X_1 - X_0
     x_t = gaussian.interpolate(X_0, X_1, T)
     np.testing.assert_allclose(gaussian.velocity(X_1, x_t, T), v, atol=1e-4)
@@ -29,19 +29,19 @@ def test_velocity_is_the_slope_of_the_path():
     np.testing.assert_allclose(later - x_t, 0.05 * v, atol=1e-5)
 
 
-def test_clean_undoes_velocity():
+def test_x1_from_velocity_inverts_velocity():
     x_t = gaussian.interpolate(X_0, X_1, T)
     np.testing.assert_allclose(gaussian.x1_from_velocity(X_1 - X_0, x_t, T), X_1, atol=1e-5)
 
 
-def test_velocity_is_bounded_by_the_floor_near_the_end():
+def test_velocity_is_bounded_near_t_1():
     t = jnp.full(50, 0.999)
     x_t = gaussian.interpolate(X_0, X_1, t)
     v = gaussian.velocity(X_1 + 1, x_t, t, 0.05) - gaussian.velocity(X_1, x_t, t, 0.05)
     np.testing.assert_allclose(v, 1 / 0.05, rtol=1e-4)
 
 
-def test_a_step_toward_the_end_is_eulers_and_exact_at_both_ends():
+def test_euler_step_is_exact_at_both_ends():
     keys = jax.random.split(jax.random.key(0), 2)
     x_t, x_1 = (jax.random.normal(key, (5, 3)) for key in keys)
     t, s = jnp.array([0.2, 0.2, 0.7, 1.0, 0.9]), jnp.array([0.2, 0.5, 1.0, 1.0, 1.0])

@@ -5,7 +5,7 @@ import numpy as np
 from oneflow_jax.flows import losses
 
 
-def test_squared_error_is_the_mean_over_numbers_and_the_sum_over_scored_slots():
+def test_squared_error_is_averaged_over_components_and_summed_over_slots():
     prediction = jnp.array([[1.0, 2.0], [0.0, 0.0], [5.0, 5.0]])
     target = jnp.array([[0.0, 0.0], [3.0, 1.0], [0.0, 0.0]])
     scored = jnp.array([True, True, False])
@@ -22,7 +22,7 @@ def test_cross_entropy_is_in_nats_and_summed_over_scored_slots():
     assert entropy.count == 2
 
 
-def test_what_is_not_scored_may_be_infinite():
+def test_unscored_slots_may_be_infinite():
     scored = jnp.array([True, False])
     target = jnp.array([[1.0], [jnp.inf]])
 
@@ -37,7 +37,7 @@ def test_what_is_not_scored_may_be_infinite():
     np.testing.assert_allclose(entropy.total, np.log(2), rtol=1e-6)
 
 
-def test_nothing_scored_is_zero():
+def test_loss_without_scored_slots_is_zero():
     none = jnp.zeros(3, bool)
     error = losses.squared_error(jnp.ones((3, 2)), jnp.zeros((3, 2)), none)
     assert (error.total, error.count) == (0, 0)

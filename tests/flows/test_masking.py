@@ -8,7 +8,7 @@ from oneflow_jax.flows import masking
 GRID = np.linspace(0, 0.95, 20)
 
 
-def test_kept_is_certain_at_the_ends_and_follows_the_schedule_between():
+def test_keep_probability_follows_the_schedule():
     start, middle, end = jax.random.split(jax.random.key(0), 3)
     assert masking.keep_mask(end, jnp.ones(10_000)).all()
     assert not masking.keep_mask(start, jnp.zeros(10_000)).any()
@@ -16,13 +16,13 @@ def test_kept_is_certain_at_the_ends_and_follows_the_schedule_between():
     assert abs(share - 0.3) < 4 * np.sqrt(0.21 / 10_000)
 
 
-def test_rate_is_the_hazard_of_the_schedule_up_to_its_cap():
+def test_unmask_rate_is_the_capped_hazard():
     t = jnp.array([0.0, 0.5, 0.75, 0.99, 1.0])
     np.testing.assert_allclose(masking.unmask_rate(t, 10.0), [1, 2, 4, 10, 10], rtol=1e-6)
 
 
 @pytest.mark.parametrize("remask", [0.0, 0.3, 0.99])
-def test_a_step_leaves_the_share_that_the_schedule_says(remask):
+def test_step_leaves_the_scheduled_fraction_unmasked(remask):
     for t in GRID:
         for s in (t + 0.01, t + 0.04, 1.0):
             t_, s_ = jnp.float32(t), jnp.float32(s)
@@ -33,7 +33,7 @@ def test_a_step_leaves_the_share_that_the_schedule_says(remask):
             np.testing.assert_allclose((1 - t) * p + t * (1 - sigma), s, atol=1e-5)
 
 
-def test_the_last_step_reads_all_and_hides_nothing():
+def test_last_step_unmasks_all_and_remasks_none():
     last = jnp.float32(0.9), jnp.float32(1.0)
     assert masking.remask_probability(*last, 0.5) == 0
     assert masking.unmask_probability(*last, jnp.float32(0.0)) == 1

@@ -7,7 +7,7 @@ from oneflow_jax.flows import next_token
 TEXT, IMAGE, PAD = int(Modality.TEXT), int(Modality.IMAGE), int(Modality.PAD)
 
 
-def test_next_words():
+def test_next_token_targets_of_two_documents():
     """Check a row of the documents <bos> a <image> . . b <end> and <bos> c <end>, with padding."""
     kind = jnp.array([TEXT, TEXT, TEXT, IMAGE, IMAGE, TEXT, TEXT, TEXT, TEXT, TEXT, PAD])
     ids = jnp.array([1, 10, 3, 0, 0, 11, 2, 1, 12, 2, 0])

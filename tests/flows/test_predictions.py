@@ -18,7 +18,7 @@ TRUTH = {"x1": X_1, "velocity": X_1 - X_0}
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_the_truth_costs_nothing_and_ends_at_the_data(name):
+def test_exact_prediction_has_zero_loss_and_returns_the_data(name):
     prediction = PREDICTIONS[name]
     loss = prediction.loss(TRUTH[name], X_0, X_1, LATE, SCORED)
     np.testing.assert_allclose(loss.total, 0, atol=1e-9)
@@ -27,7 +27,7 @@ def test_the_truth_costs_nothing_and_ends_at_the_data(name):
     assert prediction.loss(TRUTH[name] + 0.1, X_0, X_1, T, SCORED).total > 0.01
 
 
-def test_both_score_the_same_guess_alike():
+def test_both_predictions_have_equal_losses():
     clean, velocity = predictions.X1Prediction(), predictions.VelocityPrediction()
     as_clean = velocity.to_x1(WRONG, X_T, T)
     np.testing.assert_allclose(
@@ -37,7 +37,7 @@ def test_both_score_the_same_guess_alike():
     )
 
 
-def test_the_weight_of_a_clean_guess_is_floored_near_the_end():
+def test_x1_loss_weight_is_bounded_near_t_1():
     t = jnp.array([0.0, 0.5, 0.95, 0.999, 1.0])
     x = jnp.zeros((5, 3))
     losses = [

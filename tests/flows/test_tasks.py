@@ -62,7 +62,7 @@ def assert_fraction(outcomes, expected):
 
 
 @pytest.mark.parametrize("name", tasks.NAMES[:5])
-def test_clock_is_the_documents_where_scored_and_one_elsewhere(canvas, name):
+def test_scored_slots_have_the_document_time_and_others_one(canvas, name):
     scored, clock = sample_tasks(canvas, one_hot_probs(name))
     t = np.where(canvas.segment == 1, T_FIRST, T_SECOND)
     np.testing.assert_allclose(clock, np.where(scored, t, 1), atol=1e-6)
@@ -70,7 +70,7 @@ def test_clock_is_the_documents_where_scored_and_one_elsewhere(canvas, name):
     assert not scored[:, ~np.asarray(canvas.to_generate)].any()
 
 
-def test_joint_and_the_two_directions_corrupt_what_they_say(canvas):
+def test_joint_text_to_image_and_image_to_text_corrupt_their_modalities(canvas):
     free = np.asarray(canvas.to_generate)
     for name, kind in (
         ("joint", np.ones_like(free)),
@@ -98,7 +98,7 @@ def test_with_own_times_all_slots_are_scored_at_independent_times(canvas, name):
     assert_fraction(first & second, 1 / 4)
 
 
-def test_spans_are_corrupted_whole_and_by_a_share_drawn_for_the_document(canvas):
+def test_spans_are_corrupted_whole_at_a_random_rate_per_document(canvas):
     scored, _ = sample_tasks(canvas, one_hot_probs("spans"))
     span = np.asarray(canvas.span)
     hit = {}
@@ -113,7 +113,7 @@ def test_spans_are_corrupted_whole_and_by_a_share_drawn_for_the_document(canvas)
     assert_fraction(hit[2] & hit[7], 1 / 4)
 
 
-def test_scattered_corrupts_single_words_and_whole_pictures(canvas):
+def test_scattered_corrupts_single_tokens_and_whole_images(canvas):
     scored, _ = sample_tasks(canvas, one_hot_probs("scattered"))
     span = np.asarray(canvas.span)
     picture = scored[:, span == 3]
@@ -125,7 +125,7 @@ def test_scattered_corrupts_single_words_and_whole_pictures(canvas):
     assert_fraction(np.all(words == words[:, :1], axis=1), 2 / 6)
 
 
-def test_tasks_are_drawn_by_their_shares(canvas):
+def test_tasks_have_their_probabilities(canvas):
     scored, _ = sample_tasks(canvas, (0.35, 0.3, 0.2, 0.1, 0.05))
     free = np.asarray(canvas.to_generate & (canvas.segment == 1))
     words = scored[:, free & np.asarray(canvas.is_text)]
@@ -141,7 +141,7 @@ def test_tasks_are_drawn_by_their_shares(canvas):
     assert_fraction(run.any(1) & ~run.all(1), 0.05 * 4 / 6)
 
 
-def test_packed_documents_draw_apart(canvas):
+def test_packed_documents_sample_tasks_independently(canvas):
     scored, _ = sample_tasks(canvas, (0.5, 0.5, *(0.0,) * 5))
     span = np.asarray(canvas.span)
     first, second = (scored[:, span == number][:, 0] for number in (2, 7))
@@ -150,7 +150,7 @@ def test_packed_documents_draw_apart(canvas):
     assert_fraction(first & second, 1 / 4)
 
 
-def test_words_are_dropped_by_their_share_of_text_to_image(canvas):
+def test_text_is_dropped_at_cond_drop_prob_in_text_to_image(canvas):
     scored, clock = sample_tasks(canvas, (0.0, 0.5, 0.5, 0.0, 0.0), cond_drop_prob=0.3)
     span = np.asarray(canvas.span)
     words = clock[:, span == 2]
@@ -165,7 +165,7 @@ def test_words_are_dropped_by_their_share_of_text_to_image(canvas):
     assert np.all(scored[:, span == 3].all(1)[dropped[2]])
 
 
-def test_pictures_are_dropped_by_their_share_of_image_to_text(canvas):
+def test_images_are_dropped_at_cond_drop_prob_in_image_to_text(canvas):
     scored, clock = sample_tasks(canvas, (0.0, 0.0, 1.0, 0.0, 0.0), cond_drop_prob=0.3)
     span = np.asarray(canvas.span)
     dropped = {number: clock[:, span == number][:, 0] == 0 for number in (3, 8)}

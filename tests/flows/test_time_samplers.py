@@ -29,7 +29,7 @@ def test_stratified_is_uniform_in_each_row_of_the_batch():
     assert (u * 8 % 1).std(axis=1).mean() > 0.2
 
 
-def test_documents_of_a_row_have_numbers_of_their_own_all_uniform():
+def test_documents_of_a_row_have_distinct_uniform_numbers():
     segment = jnp.array([1, 1, 2, 2, 3, 0])
     keys = jax.random.split(jax.random.key(2), NUM_SAMPLES // 8)
     u = jax.vmap(lambda key: time_samplers.sample_stratified(key, 8))(keys).reshape(-1)
@@ -46,7 +46,7 @@ def test_documents_of_a_row_have_numbers_of_their_own_all_uniform():
         assert_uniform(t[:, slot])
 
 
-def test_logit_normal_has_the_quantiles_of_its_name():
+def test_logit_normal_has_logit_normal_quantiles():
     below = jnp.array([0.022750132, 0.15865526, 0.5, 0.8413447, 0.97724986])  # P(z < -2 .. 2)
     mean, deviation = -0.4, 1.3
     expected = jax.nn.sigmoid(mean + deviation * jnp.arange(-2.0, 3.0))

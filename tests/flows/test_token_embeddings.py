@@ -26,7 +26,7 @@ def test_normalized_rows_have_unit_mean_square_and_their_own_direction(table):
     np.testing.assert_array_equal(table.normalize().mask_embedding, table.mask_embedding)
 
 
-def test_noise_is_unit_around_the_mask_and_apart_in_each_slot(key, table):
+def test_noise_has_unit_variance_around_the_mask_embedding(key, table):
     noise = np.asarray(token_embeddings.masked_noise(key, table, 20_000)) - np.asarray(
         table.mask_embedding
     )
@@ -34,7 +34,7 @@ def test_noise_is_unit_around_the_mask_and_apart_in_each_slot(key, table):
     np.testing.assert_allclose(noise.std(0), 1, atol=0.03)
 
 
-def test_expected_weighs_rows_by_probability(table):
+def test_expected_embedding_weights_rows_by_probability(table):
     probability = jnp.array([0.3, 0.7])
     logits = jnp.full((1, V), -1e9).at[0, jnp.array([2, 5])].set(jnp.log(probability))
     mixed = 0.3 * table.embedding[2] + 0.7 * table.embedding[5]
@@ -43,7 +43,7 @@ def test_expected_weighs_rows_by_probability(table):
     )
 
 
-def test_closeness_is_the_likelihood_under_unit_noise(table):
+def test_token_log_likelihood_is_gaussian(table):
     x = jax.random.normal(jax.random.key(3), (4, E))
     logits = token_embeddings.token_log_likelihood(x, table)
     distance = jnp.sum((x[:, None] - table.embedding[None]) ** 2, -1)
@@ -52,7 +52,7 @@ def test_closeness_is_the_likelihood_under_unit_noise(table):
     np.testing.assert_allclose(difference - difference[:, :1], 0, atol=1e-3)
 
 
-def test_reading_a_row_gives_its_token(table):
+def test_greedy_decode_of_an_embedding_returns_its_token(table):
     ids = jnp.array([3, 0, 10])
     read, certainty = token_embeddings.greedy_decode(
         token_embeddings.token_log_likelihood(table.embedding[ids], table)

@@ -52,7 +52,7 @@ def test_the_configuration_fits_the_chips(job, pod):
     assert flags["workdir"].startswith("gs://")
 
 
-def test_a_pod_that_leaves_early_has_all_begin_anew(jobset, job, pod):
+def test_failed_pod_restarts_all_pods(jobset, job, pod):
     assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
     assert jobset["kind"] == "JobSet"
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] > 0
@@ -81,7 +81,7 @@ def test_the_image_runs_the_program_without_a_shell_between():
     assert json.loads(entry.removeprefix("ENTRYPOINT")) == ["python", "-m", "oneflow_jax.main"]
 
 
-def test_what_the_image_takes_exists_and_is_let_through():
+def test_copied_files_exist_and_are_not_ignored():
     let_through = {line.removeprefix("!") for line in lines("Dockerfile.dockerignore")}
     taken = [line.split()[1] for line in lines("Dockerfile") if line.startswith("COPY")]
     assert len(taken) == 4

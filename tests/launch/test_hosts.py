@@ -25,12 +25,12 @@ def test_arguments_reach_the_program_intact(cloud):
     assert calls[-1] == [*PROGRAM, *where, *ODD]
 
 
-def test_what_follows_two_dashes_is_the_program_s(cloud):
+def test_arguments_after_two_dashes_go_to_the_program(cloud):
     calls = start_run(cloud, "--", "--config.steps=3")
     assert calls[-1][5:] == ["--config.steps=3"]
 
 
-def test_several_slices_are_told_to_the_program_which_may_be_told_otherwise(cloud):
+def test_slices_are_passed_to_the_program_and_can_be_overridden(cloud):
     calls = start_run(cloud, "--config.mesh.slices=1", SLICES="4")
     assert calls[-1][5:] == ["--config.mesh.slices=4", "--config.mesh.slices=1"]
 
@@ -44,7 +44,7 @@ def test_the_compiler_s_flags_reach_the_program(cloud):
     assert (cloud.home / "flags").read_text() == flags
 
 
-def test_the_run_is_a_service_that_is_told_to_stop_and_given_time(cloud):
+def test_run_is_a_service_with_sigterm_and_a_grace_period(cloud):
     calls = start_run(cloud)
     (service,) = [call for call in calls if call[0] == "systemd-run"]
     for option in (
@@ -61,7 +61,7 @@ def test_the_run_is_a_service_that_is_told_to_stop_and_given_time(cloud):
     assert (cloud.home / "oneflow.command").read_text().splitlines()[-1].startswith("exec .venv")
 
 
-def test_what_a_run_that_failed_left_does_not_keep_the_next_from_starting(cloud):
+def test_leftovers_of_a_failed_run_do_not_block_the_next(cloud):
     calls = start_run(cloud)
     names = [call[:2] for call in calls]
     assert names.index(["systemctl", "reset-failed"]) < names.index(
@@ -92,7 +92,7 @@ def test_a_second_run_is_refused(cloud, state, code):
         ("inactive", "0", "idle"),
     ],
 )
-def test_a_host_says_what_it_does(cloud, active, code, state):
+def test_host_state_is_reported(cloud, active, code, state):
     cloud.answer({"describe": [make_reply("ACTIVE")]})
     cloud.run("status_pod.sh")
     (command,) = [remote(call) for call in cloud.calls() if "ssh" in call]
@@ -104,7 +104,7 @@ def test_a_host_says_what_it_does(cloud, active, code, state):
 
 
 @pytest.mark.parametrize("state", ["active", "deactivating", "inactive", "failed"])
-def test_stopping_is_asked_of_the_service_if_there_is_one(cloud, state):
+def test_stop_stops_the_service_if_it_exists(cloud, state):
     cloud.run("stop_pod.sh")
     command = remote(cloud.calls()[0])
     cloud.answer({"is-active": [make_reply(state)]})
@@ -124,7 +124,7 @@ def set_up(cloud, has_uv):
 
 
 @pytest.mark.parametrize("has_uv", [True, False])
-def test_a_host_is_set_up_with_the_revision_and_python_asked_for(cloud, has_uv):
+def test_setup_uses_the_configured_revision_and_python(cloud, has_uv):
     calls = set_up(cloud, has_uv)
     assert ["git", "fetch", "--quiet", "--depth=1", "/my code/here", "v 1"] in calls
     assert any(call[:2] == ["uv", "venv"] and "3.12" in call for call in calls)
@@ -135,7 +135,7 @@ def test_a_host_is_set_up_with_the_revision_and_python_asked_for(cloud, has_uv):
     compile(calls[-1][2], "check", "exec")
 
 
-def test_a_failure_of_setting_up_is_told(cloud):
+def test_setup_failure_is_reported(cloud):
     cloud.run("setup_pod.sh")
     command = remote(cloud.calls()[-1])
     cloud.answer({"git fetch": [{"out": "", "error": "no such branch", "code": 128}]})

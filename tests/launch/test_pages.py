@@ -52,7 +52,7 @@ def iter_script_lines():
 
 
 @pytest.mark.parametrize(("above", "line"), list(iter_script_lines()))
-def test_lines_of_the_page_run_dry(cloud, above, line):
+def test_readme_commands_pass_a_dry_run(cloud, above, line):
     assert command(line)[0].removeprefix("launch/") in SCRIPTS
     exports = "; ".join(f"export {name}={value}" for name, value in VARIABLES.items())
     code = line.partition("#")[0].strip()
@@ -62,14 +62,14 @@ def test_lines_of_the_page_run_dry(cloud, above, line):
     assert cloud.calls() == []
 
 
-def test_all_scripts_and_variables_are_on_the_page():
+def test_all_scripts_and_variables_are_in_the_readme():
     for script in SCRIPTS:
         assert f"launch/{script}" in README
     for name in re.findall(r'^: "\$\{(\w+):=', (LAUNCH / "pod.env").read_text(), re.MULTILINE):
         assert re.search(rf"\b{name}\b", README), name
 
 
-def test_xpk_s_command_is_the_manifest_s():
+def test_xpk_command_matches_the_manifest():
     (words,) = [command(line) for line in LINES if line.startswith("xpk workload create ")]
     flags = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
     jobset = yaml.safe_load((LAUNCH / "gke/jobset.yaml").read_text())
@@ -88,7 +88,7 @@ def test_xpk_s_command_is_the_manifest_s():
     assert int(flags["termination-grace-period-seconds"]) == pod["terminationGracePeriodSeconds"]
 
 
-def test_what_a_run_may_cost_is_what_the_compiler_s_cycles_give():
+def test_cost_table_follows_from_the_compiler_cycles():
     page = (LAUNCH.parent / "docs/tpu.md").read_text()
     own = {"1B": 143.2, "8B": 792.7}  # TFLOP per chip and step, without recomputation
     for model, pod, chips in (("1B", "v4-64", 32), ("8B", "v4-256", 128)):
@@ -102,7 +102,7 @@ def test_what_a_run_may_cost_is_what_the_compiler_s_cycles_give():
         assert f"| {' | '.join(map(str, cells))} |" in README
 
 
-def test_the_pool_and_its_account_are_the_manifest_s():
+def test_gke_commands_match_the_manifest():
     (pool,) = [command(line) for line in LINES if "node-pools create" in line]
     jobset = yaml.safe_load((LAUNCH / "gke/jobset.yaml").read_text())
     (slices,) = jobset["spec"]["replicatedJobs"]
@@ -118,6 +118,6 @@ def test_the_pool_and_its_account_are_the_manifest_s():
     assert f"gcloud auth configure-docker {image.partition('/')[0]}" in LINES
 
 
-def test_a_laptop_samples_without_the_kernel_of_tpus():
+def test_laptop_command_does_not_use_the_tpu_kernel():
     (line,) = [line for line in LINES if "--config.platform=any" in line]
     assert "--config.model.attention=xla" in command(line)

@@ -17,7 +17,7 @@ def make_host_replies(*states):
     return [make_reply(text.format(log=log, state=state)) for state in states]
 
 
-def test_a_run_that_is_finished_needs_no_pod(cloud):
+def test_finished_run_creates_no_pod(cloud):
     cloud.answer({"samples.html": [NOTHING]})
     done = cloud.run("resume_pod.sh")
     assert done.returncode == 0
@@ -28,7 +28,7 @@ def test_a_run_that_is_finished_needs_no_pod(cloud):
     assert "finished: gs://my-bucket/runs/1b/samples.html" in done.stdout
 
 
-def test_it_begins_with_nothing_and_ends_with_the_page(cloud):
+def test_loop_starts_without_a_pod_and_ends_with_the_page(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE, NO_PAGE, NO_PAGE, NOTHING],
@@ -41,7 +41,7 @@ def test_it_begins_with_nothing_and_ends_with_the_page(cloud):
     assert cloud.verbs() == ["describe", *CREATED, *STARTED, *LOOKED, *LOOKED]
 
 
-def test_a_pod_that_was_taken_away_is_replaced_and_the_run_started_again(cloud):
+def test_preempted_pod_is_replaced_and_the_run_restarted(cloud):
     states = ["ACTIVE", "SUSPENDING", "SUSPENDED", "SUSPENDED"]
     cloud.answer(
         {
@@ -60,7 +60,7 @@ def test_a_pod_that_was_taken_away_is_replaced_and_the_run_started_again(cloud):
     assert cloud.calls()[-1][5:] == ODD
 
 
-def test_a_machine_that_restarted_goes_on(cloud):
+def test_restarted_host_resumes_the_run(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE, NOTHING],
@@ -72,7 +72,7 @@ def test_a_machine_that_restarted_goes_on(cloud):
     assert cloud.verbs() == [*LOOKED, *STARTED]
 
 
-def test_a_run_that_fails_is_given_up_after_three_starts(cloud):
+def test_failing_run_is_abandoned_after_three_starts(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE],
@@ -86,7 +86,7 @@ def test_a_run_that_fails_is_given_up_after_three_starts(cloud):
     assert cloud.verbs() == [*LOOKED, *STARTED] * 3 + LOOKED
 
 
-def test_starts_are_counted_anew_on_a_new_pod(cloud):
+def test_starts_are_counted_per_pod(cloud):
     lost = ["SUSPENDED", "SUSPENDED"]
     cloud.answer(
         {
@@ -111,7 +111,7 @@ def test_starts_are_counted_anew_on_a_new_pod(cloud):
         ([SSH_FAILED], "the hosts cannot be reached, five times in a row"),
     ],
 )
-def test_what_was_stopped_by_hand_or_is_out_of_reach_is_left_alone(cloud, answers, message):
+def test_stopped_or_unreachable_pod_is_left_alone(cloud, answers, message):
     cloud.answer(
         {"samples.html": [NO_PAGE], "describe": [make_reply("ACTIVE")], "; host_state": answers}
     )
@@ -121,7 +121,7 @@ def test_what_was_stopped_by_hand_or_is_out_of_reach_is_left_alone(cloud, answer
     assert cloud.verbs() == LOOKED * 5
 
 
-def test_being_told_to_stop_is_what_comes_before_being_taken_away(cloud):
+def test_stopped_run_may_precede_preemption(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE] * 3 + [NOTHING],
@@ -137,7 +137,7 @@ def test_being_told_to_stop_is_what_comes_before_being_taken_away(cloud):
     assert cloud.verbs().count("start_run") == 1
 
 
-def test_a_start_that_fails_is_decided_by_the_next_look(cloud):
+def test_failed_start_is_judged_at_the_next_check(cloud):
     cloud.answer(
         {
             "samples.html": [NO_PAGE] * 2 + [NOTHING],
@@ -152,7 +152,7 @@ def test_a_start_that_fails_is_decided_by_the_next_look(cloud):
     assert cloud.verbs().count("start_run") == 1
 
 
-def test_a_pod_that_cannot_be_had_is_given_up(cloud):
+def test_failed_request_is_abandoned(cloud):
     cloud.answer({"samples.html": [NO_PAGE], "describe": [make_reply("FAILED")]})
     done = cloud.run("resume_pod.sh")
     assert done.returncode == 1

@@ -45,7 +45,7 @@ def read_error(cloud, script, *arguments, **variables):
         "two\nlines",
     ],
 )
-def test_an_argument_that_the_program_does_not_know_is_refused(cloud, script, argument):
+def test_unknown_arguments_are_refused(cloud, script, argument):
     line = read_error(cloud, script, "--config.steps=3", argument)
     assert "unknown argument" in line
     assert "--dry-run" in line
@@ -53,7 +53,7 @@ def test_an_argument_that_the_program_does_not_know_is_refused(cloud, script, ar
 
 
 @pytest.mark.parametrize("script", START)
-def test_what_follows_two_dashes_must_be_known_too(cloud, script):
+def test_arguments_after_two_dashes_are_checked(cloud, script):
     assert "unknown argument --dry-run" in read_error(cloud, script, "--", "--dry-run")
 
 
@@ -65,18 +65,18 @@ def test_what_follows_two_dashes_must_be_known_too(cloud, script):
         ("--config=configs/digits.py", "CONFIG"),
     ],
 )
-def test_what_the_scripts_set_themselves_is_not_set_again(cloud, script, argument, instead):
+def test_flags_of_the_scripts_are_refused(cloud, script, argument, instead):
     assert read_error(cloud, script, argument) == f"{argument}: set {instead} instead."
 
 
 @pytest.mark.parametrize("name", sorted({*PROGRAM} - {"workdir"}))
-def test_flags_of_the_program_are_let_through(cloud, name):
+def test_flags_of_the_program_are_accepted(cloud, name):
     for value in getattr(PROGRAM[name].parser, "enum_values", ["x"]):
         done = cloud.run("run_pod.sh", "--dry-run", f"--{name}={value}")
         assert done.returncode == 0, done.stderr
 
 
-def test_a_mode_that_there_is_not_is_refused(cloud):
+def test_unknown_mode_is_refused(cloud):
     assert read_error(cloud, "run_pod.sh", "--mode=trian").startswith(
         "--mode=trian: give one of train,"
     )
@@ -85,7 +85,7 @@ def test_a_mode_that_there_is_not_is_refused(cloud):
 @pytest.mark.parametrize(
     "argument", ["--mode=sample", "--output=x", "--topology=v4-8", "--program=train"]
 )
-def test_only_a_training_is_seen_through(cloud, argument):
+def test_resume_pod_accepts_only_training(cloud, argument):
     assert "launch/run_pod.sh" in read_error(cloud, "resume_pod.sh", argument)
 
 
@@ -129,14 +129,14 @@ def test_every_script_checks_its_values(cloud, script):
         ("BUCKET", "gs://my-bucket//a"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused(cloud, name, value):
+def test_impossible_values_are_refused(cloud, name, value):
     line = read_error(cloud, "stop_pod.sh", **{name: value})
     quoted = cloud.shell(f"printf %q {shlex.quote(value)}").stdout
     assert line.startswith(f"{name}={quoted}: ")
 
 
 @pytest.mark.parametrize("script", TRAIN)
-def test_pod_and_configuration_are_checked_where_one_is_used(cloud, script):
+def test_pod_and_configuration_are_checked_by_scripts_that_use_them(cloud, script):
     assert read_error(cloud, script, ACCELERATOR="v4-65").startswith("ACCELERATOR=v4-65: ")
 
 
@@ -163,7 +163,7 @@ def test_pod_and_configuration_are_checked_where_one_is_used(cloud, script):
         ({"CONFIG": "configs/tpu_v6e.py"}, "CONFIG=configs/tpu_v6e.py is for v6e, but "),
     ],
 )
-def test_a_pod_and_a_configuration_that_do_not_fit_are_refused(cloud, variables, message):
+def test_mismatched_pod_and_configuration_are_refused(cloud, variables, message):
     assert read_error(cloud, "create_pod.sh", "--dry-run", **variables).startswith(message)
 
 
@@ -178,18 +178,18 @@ def test_a_pod_and_a_configuration_that_do_not_fit_are_refused(cloud, variables,
         ("v3-32", "configs/digits.py:velocity"),
     ],
 )
-def test_a_pod_and_a_configuration_that_fit_are_let_through(cloud, accelerator, config):
+def test_matching_pod_and_configuration_are_accepted(cloud, accelerator, config):
     done = cloud.run("create_pod.sh", "--dry-run", ACCELERATOR=accelerator, CONFIG=config)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_pod_can_be_given_back_whatever_was_to_run_there(cloud):
+def test_pod_is_deleted_for_any_configuration(cloud):
     for script in ("delete_pod.sh", "stop_pod.sh"):
         done = cloud.run(script, "--dry-run", ACCELERATOR="v9-8", CONFIG="nothere.py")
         assert done.returncode == 0, done.stderr
 
 
-def test_zero_is_no(cloud):
+def test_zero_means_no(cloud):
     no = {"SPOT": "0", "RESERVED": "0", "DRY_RUN": "0", "DELETE_WHEN_FINISHED": "0"}
     done = cloud.run("create_pod.sh", "--dry-run", **no)
     assert done.returncode == 0, done.stderr
@@ -200,12 +200,12 @@ def test_zero_is_no(cloud):
 
 
 @pytest.mark.parametrize("bucket", ["gs://my-bucket/", "gs://my-bucket//"])
-def test_a_slash_at_the_end_of_the_bucket_is_left_out(cloud, bucket):
+def test_trailing_slash_of_the_bucket_is_removed(cloud, bucket):
     done = cloud.run("run_pod.sh", "--dry-run", BUCKET=bucket)
     assert "--workdir=gs://my-bucket/runs/1b" in done.stdout.replace("\\", "")
 
 
-def test_zones_and_names_that_exist_are_let_through(cloud):
+def test_existing_zones_and_names_are_accepted(cloud):
     for zone in ("us-central2-b", "europe-west4-a", "northamerica-northeast1-c", "us-south1-ai1b"):
         assert cloud.run("stop_pod.sh", "--dry-run", ZONE=zone).returncode == 0
     for name in ("a", "my-pod-2", "p" * 63):
@@ -213,7 +213,7 @@ def test_zones_and_names_that_exist_are_let_through(cloud):
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if "launch/" in line])
-def test_the_page_exports_what_other_scripts_must_know_as_well(line):
+def test_readme_exports_variables_of_several_scripts(line):
     shared = {"PROJECT", "BUCKET", "ZONE", "NAME", "ACCELERATOR", "SLICES", "CONFIG", "RUN"}
     before = line.partition("launch/")[0]
     assert not shared & set(re.findall(r"\b([A-Z]+)=", before))

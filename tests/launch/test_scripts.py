@@ -64,7 +64,7 @@ ODD = [
         ),
     ],
 )
-def test_a_pod_is_asked_for_as_the_variables_say(cloud, variables, flags):
+def test_create_pod_uses_the_variables(cloud, variables, flags):
     cloud.answer({"describe": [NO_POD, make_reply("ACTIVE")]})
     done = cloud.run("create_pod.sh", **variables)
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def test_a_pod_is_asked_for_as_the_variables_say(cloud, variables, flags):
     assert cloud.calls(*RESOURCES, "create") == [expected]
 
 
-def test_creation_waits_until_the_pod_is_there(cloud):
+def test_creation_waits_until_the_pod_is_active(cloud):
     states = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE", "FAILED"]
     cloud.answer({"describe": [NO_POD, *map(make_reply, states)]})
     done = cloud.run("create_pod.sh")
@@ -85,7 +85,7 @@ def test_creation_waits_until_the_pod_is_there(cloud):
 
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDING", "SUSPENDED"])
-def test_creation_gives_up_and_shows_why(cloud, state):
+def test_failed_creation_shows_the_reason(cloud, state):
     cloud.answer(
         {"--format": [NO_POD, make_reply(state)], "describe": [make_reply("no quota for v4")]}
     )
@@ -96,7 +96,7 @@ def test_creation_gives_up_and_shows_why(cloud, state):
     assert "no quota for v4" in done.stderr
 
 
-def test_creation_waits_no_longer_than_told(cloud):
+def test_creation_stops_at_the_timeout(cloud):
     cloud.answer({"describe": [NO_POD, make_reply("WAITING_FOR_RESOURCES")]})
     done = cloud.run("create_pod.sh", TIMEOUT="3")
     assert done.returncode == 1
@@ -104,7 +104,7 @@ def test_creation_waits_no_longer_than_told(cloud):
     assert cloud.verbs().count("describe") > 2
 
 
-def test_a_request_that_stands_is_waited_for_and_not_made_again(cloud):
+def test_pending_request_is_waited_for_and_not_repeated(cloud):
     cloud.answer({"describe": [make_reply("WAITING_FOR_RESOURCES"), make_reply("ACTIVE")]})
     assert cloud.run("create_pod.sh").returncode == 0
     assert cloud.verbs() == ["describe", "describe"]
@@ -118,7 +118,7 @@ REFRESH = (
 
 
 @pytest.mark.parametrize("error", [NO_NAME, REFRESH, "ERROR: UNAVAILABLE: try later"])
-def test_a_connection_that_fails_is_told_at_once_and_tried_again(cloud, error):
+def test_failing_connection_is_reported_and_retried(cloud, error):
     cloud.answer({"describe": [make_failure(error)]})
     done = cloud.run("create_pod.sh")
     assert done.returncode == 1
@@ -142,7 +142,7 @@ def test_a_connection_that_fails_is_told_at_once_and_tried_again(cloud, error):
     ],
 )
 @pytest.mark.parametrize("script", ["create_pod.sh", "delete_pod.sh"])
-def test_what_stays_an_error_is_told_at_once_and_not_taken_for_a_missing_pod(cloud, script, error):
+def test_permanent_error_is_reported_and_not_treated_as_a_missing_pod(cloud, script, error):
     cloud.answer({"describe": [make_failure(f"ERROR: {error}")]})
     done = cloud.run(script)
     assert done.returncode == 1
@@ -157,7 +157,7 @@ def test_a_connection_may_fail_once(cloud):
 
 @pytest.mark.parametrize("script", ["run_pod.sh", "resume_pod.sh"])
 @pytest.mark.parametrize("bucket", ["gs://my-bucket", "gs://my-bucket/a/b/"])
-def test_the_bucket_is_looked_at_before_anything_is_rented(cloud, script, bucket):
+def test_bucket_is_checked_before_a_pod_is_created(cloud, script, bucket):
     cloud.answer({"storage": [make_failure("ERROR: gs://my-bucket not found: 404.")]})
     done = cloud.run(script, BUCKET=bucket)
     assert done.returncode == 1
@@ -168,14 +168,14 @@ def test_the_bucket_is_looked_at_before_anything_is_rented(cloud, script, bucket
     assert cloud.calls() == [["gcloud", "storage", "ls", "gs://my-bucket"]]
 
 
-def test_an_empty_bucket_will_do(cloud):
+def test_empty_bucket_is_accepted(cloud):
     cloud.answer({"storage": [NO_PAGE]})
     assert cloud.run("run_pod.sh").returncode == 0
     assert cloud.verbs() == ["must_be_idle", "start_run"]
 
 
 @pytest.mark.parametrize("script", ["status_pod.sh", "resume_pod.sh"])
-def test_only_a_page_that_is_not_there_is_not_finished(cloud, script):
+def test_only_a_missing_page_means_unfinished(cloud, script):
     error = "ERROR: (gcloud.storage.ls) HTTPError 403: no storage.objects.list access"
     cloud.answer({"samples.html": [make_failure(error)], "describe": [make_reply("WAITING")]})
     done = cloud.run(script)
@@ -186,13 +186,13 @@ def test_only_a_page_that_is_not_there_is_not_finished(cloud, script):
     assert "create" not in cloud.verbs()
 
 
-def test_a_page_is_looked_for_again_when_the_connection_fails(cloud):
+def test_page_check_is_retried_after_a_connection_failure(cloud):
     cloud.answer({"samples.html": [make_failure(NO_NAME), NOTHING]})
     assert cloud.run("resume_pod.sh").returncode == 0
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_all_missing_variables_are_told_at_once(cloud, script):
+def test_all_missing_variables_are_listed(cloud, script):
     done = cloud.run(script, PROJECT="", BUCKET="", REPOSITORY="")
     assert done.returncode == 1
     assert done.stderr == (f"error: set {NEEDS[script]} in launch/pod.env or in the environment.\n")
@@ -209,7 +209,7 @@ def test_all_missing_variables_are_told_at_once(cloud, script):
         (["watch_pod.sh", "0", "0", "0"], {}, "unknown argument 0"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_done(cloud, words, variables, message):
+def test_errors_are_reported_before_any_call(cloud, words, variables, message):
     done = cloud.run(*words, **variables)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {message}")
@@ -217,7 +217,7 @@ def test_mistakes_are_told_before_anything_is_done(cloud, words, variables, mess
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_is_what_the_script_begins_with(cloud, script):
+def test_help_is_the_comment_at_the_top_of_the_script(cloud, script):
     done = cloud.run(script, "--help", PROJECT="")
     assert done.returncode == 0
     second = (LAUNCH / script).read_text().splitlines()[1]
@@ -235,7 +235,7 @@ def test_a_dry_run_calls_nothing(cloud, script):
     assert cloud.calls() == []
 
 
-def test_a_dry_run_s_lines_make_the_very_calls(cloud):
+def test_dry_run_prints_the_exact_commands(cloud):
     assert cloud.run("run_pod.sh", *ODD, NAME="pod").returncode == 0
     calls = cloud.calls()
     cloud.forget()
@@ -253,7 +253,7 @@ def test_a_run_is_started_on_all_hosts_of_all_slices(cloud):
         assert call[:-1] == [*RESOURCES, "ssh", "pod", *PLACE, *where]
 
 
-def test_no_host_starts_where_one_has_a_run(cloud):
+def test_no_host_starts_if_one_has_a_run(cloud):
     cloud.answer({"; must_be_idle": [SSH_FAILED]})
     assert cloud.run("run_pod.sh").returncode != 0
     assert cloud.run("setup_pod.sh").returncode != 0
@@ -270,7 +270,7 @@ def test_no_host_starts_where_one_has_a_run(cloud):
         (["all", "all"], ["--node=all", "--worker=all"]),
     ],
 )
-def test_logs_are_followed_where_told(cloud, places, flags):
+def test_logs_are_followed_on_the_selected_host(cloud, places, flags):
     assert cloud.run("watch_pod.sh", *places).returncode == 0
     (call,) = cloud.calls()
     assert call[8:10] == flags
@@ -295,7 +295,7 @@ def test_status_tells_pod_hosts_and_page(cloud):
     assert "NONE" in done.stderr
 
 
-def test_a_pod_is_deleted_with_its_machines(cloud):
+def test_delete_pod_deletes_request_and_machines(cloud):
     cloud.answer({"describe": [make_reply("ACTIVE")]})
     assert cloud.run("delete_pod.sh").returncode == 0
     assert cloud.calls()[1:] == [[*RESOURCES, "delete", "pod", *PLACE, "--force", "--quiet"]]
@@ -304,7 +304,7 @@ def test_a_pod_is_deleted_with_its_machines(cloud):
 @pytest.mark.parametrize(
     "answer", [NO_POD, make_failure("NOT_FOUND: Requested entity was not found.")]
 )
-def test_a_pod_that_is_gone_is_not_deleted_again(cloud, answer):
+def test_missing_pod_is_not_deleted_again(cloud, answer):
     cloud.answer({"describe": [answer]})
     done = cloud.run("delete_pod.sh")
     assert done.returncode == 0

@@ -56,7 +56,7 @@ def random_view(seed, batch_size=6, num_slots=48):
 
 
 @pytest.mark.parametrize("attend", AttentionPattern)
-def test_who_sees_whom_in_random_rows(attend):
+def test_mask_of_random_rows_matches_its_definition(attend):
     view = random_view(seed=0)
     actual = np.asarray(attention_mask.from_canvas(view, attend).materialize())
     expected = np.array([reference_mask(view, attend, row) for row in range(6)])
@@ -66,7 +66,7 @@ def test_who_sees_whom_in_random_rows(attend):
 
 
 @pytest.mark.parametrize("attend", AttentionPattern)
-def test_who_sees_whom_in_documents_as_they_are_laid_out(attend):
+def test_mask_of_laid_out_documents_matches_its_definition(attend):
     """Check packed documents with neighboring images and empty slots."""
     documents = [item for item in toy.Toy(documents=12) if len(item.images()) > 1][:2]
     lay = dataclasses.replace(tiny.make_layout(64, 0), has_markers=True)
@@ -83,7 +83,7 @@ def test_who_sees_whom_in_documents_as_they_are_laid_out(attend):
     assert expected.sum() < expected.size
 
 
-def test_documents_see_themselves_in_both_directions_and_nothing_else():
+def test_bidirectional_mask_covers_exactly_the_own_document():
     view = make_view([1, 1, 1, 0], [1, 1, 2, 0], [0, 1, 0, 0])
     np.testing.assert_array_equal(
         attention_mask.from_canvas(view, AttentionPattern.BIDIRECTIONAL).materialize()[0],
@@ -96,7 +96,7 @@ def test_documents_see_themselves_in_both_directions_and_nothing_else():
     )
 
 
-def test_after_a_cache_words_see_back_and_pictures_all_of_themselves():
+def test_decode_mask_is_causal_for_text_and_full_within_an_image():
     words = make_view([[1, 1, 1], [2, 2, 2]], [[1, 1, 1], [1, 1, 1]], [[5, 6, 7], [5, 5, 5]])
     length = np.array([2, 4])
     actual = attention_mask.for_decode(words, jnp.asarray(length), num_keys=9)
@@ -107,7 +107,7 @@ def test_after_a_cache_words_see_back_and_pictures_all_of_themselves():
 
 
 @pytest.mark.parametrize("attend", AttentionPattern)
-def test_nobody_sees_the_room_in_a_cache(attend):
+def test_no_query_attends_to_unused_cache_slots(attend):
     view = random_view(seed=1)
     whole = attention_mask.from_canvas(view, attend)
     padded = whole.pad_keys(60)

@@ -67,7 +67,7 @@ def assert_close(actual, expected, atol=1e-5):
 
 
 @pytest.mark.parametrize("kv_heads", [6, 3, 1])
-def test_all_at_once_is_the_definition(kv_heads):
+def test_xla_attention_matches_naive_attention(kv_heads):
     qkv, mask = (
         random_qkv(kv_heads=kv_heads),
         attention_mask.from_canvas(test_attention_mask.random_view(2), AttentionPattern.MIXED),
@@ -89,7 +89,7 @@ def test_all_at_once_is_the_definition(kv_heads):
         ("splash", AttentionPattern.MIXED, 3),  # Splash falls back to `blockwise` here.
     ],
 )
-def test_every_way_is_all_at_once(way, attend, kv_heads):
+def test_every_implementation_matches_xla_attention(way, attend, kv_heads):
     """Check every implementation against "xla"; the TPU kernel runs in interpret mode."""
     mask = attention_mask.from_canvas(test_attention_mask.random_view(seed=2), attend)
     actual = output_and_gradients(way, random_qkv(kv_heads=kv_heads), mask)
@@ -97,7 +97,7 @@ def test_every_way_is_all_at_once(way, attend, kv_heads):
 
 
 @pytest.mark.parametrize("way", ["blockwise", "splash"])
-def test_after_a_cache(way):
+def test_fewer_queries_than_keys_match_xla_attention(way):
     """Check fewer queries than keys, as in decoding with a cache."""
     view = jax.tree.map(lambda x: x[:, :5], test_attention_mask.random_view(seed=2))
     mask = attention_mask.for_decode(view, jnp.arange(6) * 7, num_keys=48)
@@ -116,7 +116,7 @@ RINGS = [
 
 @pytest.mark.parametrize("attend", AttentionPattern)
 @pytest.mark.parametrize(("sizes", "heads"), RINGS, ids=str)
-def test_a_ring_is_all_at_once(sizes, heads, attend):
+def test_ring_attention_matches_xla_attention(sizes, heads, attend):
     view = test_attention_mask.random_view(seed=2, batch_size=8)
     mask = attention_mask.from_canvas(view, attend)
     qkv = random_qkv(batch_size=8, heads=2 * heads, kv_heads=heads)

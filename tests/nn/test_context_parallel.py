@@ -67,7 +67,7 @@ def single_device_reference(name):
     ],
     ids=str,
 )
-def test_devices_that_share_out_slots_learn_the_same(name, sizes):
+def test_context_parallel_losses_and_gradients_equal_one_device(name, sizes):
     both, params, canvas, (loss, gradients) = single_device_reference(name)
     mesh = sharding.make_mesh({"data": 1} | sizes)
     with sharding.mesh_context(mesh):
@@ -106,7 +106,7 @@ def measure_temp_bytes(length, sizes, devices):
     return analysis.temp_size_in_bytes
 
 
-def test_a_row_eight_times_as_long_takes_no_more_memory_on_each_of_eight_devices(monkeypatch):
+def test_eight_times_longer_row_on_eight_devices_needs_equal_memory_per_device(monkeypatch):
     monkeypatch.setattr(blockwise_attention, "BLOCK_K", 64)
     one = measure_temp_bytes(256, {}, 1)
     each = measure_temp_bytes(8 * 256, {"context": 8}, 8)

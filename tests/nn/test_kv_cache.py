@@ -51,7 +51,7 @@ def decode_chunks(modality, span, pattern):
 
 
 @pytest.mark.parametrize("attend", [AttentionPattern.CAUSAL, AttentionPattern.MIXED])
-def test_slot_by_slot_is_all_at_once(attend):
+def test_decoding_slot_by_slot_equals_a_full_forward_pass(attend):
     canvas, lengths = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(attend)
     whole = jax.jit(net)(view)
@@ -70,7 +70,7 @@ def test_slot_by_slot_is_all_at_once(attend):
 
 
 @pytest.mark.parametrize("attend", [AttentionPattern.CAUSAL, AttentionPattern.MIXED])
-def test_rows_with_beginnings_of_different_lengths(attend):
+def test_prefill_of_different_lengths_equals_a_full_forward_pass(attend):
     """Check a prefill of prompts with different lengths: later cache entries stay masked."""
     canvas, lengths = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(attend)
@@ -85,7 +85,7 @@ def test_rows_with_beginnings_of_different_lengths(attend):
         np.testing.assert_allclose(outputs[name][:, 0], expected_last, atol=1e-5)
 
 
-def test_what_is_not_counted_is_overwritten():
+def test_entries_past_the_cache_length_are_overwritten():
     """Check that entries past the cache's length are overwritten.
 
     The forward passes of an image's flow write such entries until the image is finished.

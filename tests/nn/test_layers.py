@@ -29,7 +29,7 @@ def test_rope_at_large_positions(dtype):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_rope_knows_distances_alone_along_each_axis(axis):
+def test_rope_scores_depend_on_distances_only(axis):
     keys = jax.random.split(jax.random.key(0), 3)
     query, key = (jax.random.normal(k, (1, 6, 1, 16)) for k in keys[:2])
     position = jax.random.randint(keys[2], (1, 6, 3), 0, 20)
@@ -40,7 +40,7 @@ def test_rope_knows_distances_alone_along_each_axis(axis):
     assert jnp.abs(stretched - start).max() > 0.1
 
 
-def test_rope_keeps_lengths_and_leaves_the_origin():
+def test_rope_preserves_norms_and_position_zero():
     x = jax.random.normal(jax.random.key(0), (1, 2, 3, 16))
     turned = layers.apply_rope(x, layers.rope_angles(make_positions((0, 0, 0), (5, 2, 3)), 16))
     np.testing.assert_allclose(turned[:, 0], x[:, 0], atol=1e-6)
@@ -62,7 +62,7 @@ def test_linear_is_the_product_over_its_input_axes(key):
     )
 
 
-def test_linear_starts_at_unit_variance_or_zero(key):
+def test_linear_initial_output_has_unit_variance_or_is_zero(key):
     x = jax.random.normal(key, (500, 8, 16))
     layer = layers.Linear((64,), ("heads", "head_width", "width"), jnp.float32, num_input_axes=2)
     y, _ = layer.init_with_output(jax.random.key(1), x)
@@ -71,7 +71,7 @@ def test_linear_starts_at_unit_variance_or_zero(key):
     np.testing.assert_array_equal(y, 0)
 
 
-def test_clock_embedding_tells_near_times_apart(key):
+def test_timestep_embedding_separates_close_times(key):
     """Check that t is scaled: without scaling, sinusoids would hardly change over [0, 1]."""
     embedding = layers.TimestepEmbedding(32, jnp.float32)
     clock = jnp.array([[0.0, 0.01, 0.5, 0.51, 1.0]])

@@ -38,7 +38,7 @@ def test_outputs_are_float32_and_named_by_the_heads():
     }
 
 
-def test_parameters_are_float32_whatever_is_computed_in():
+def test_parameters_are_float32_for_any_compute_dtype():
     params = tiny.parameters(tiny.network(dtype=jnp.bfloat16))
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
@@ -51,7 +51,7 @@ def test_bfloat16_is_close_to_float32():
         assert 0 < error < 0.05, name
 
 
-def test_slots_reach_all_of_their_document_and_nothing_beyond():
+def test_outputs_depend_on_the_whole_own_document_only():
     view = make_view()
     segment = np.asarray(view.segment[0])
     assert set(segment) >= {0, 1, 2, 3}, "the batch should be packed, with room left"
@@ -77,7 +77,7 @@ def test_slots_reach_all_of_their_document_and_nothing_beyond():
         np.testing.assert_array_equal(felt[segment != 2], 0)
 
 
-def test_packed_documents_come_out_as_if_alone():
+def test_packed_documents_have_the_outputs_of_single_documents():
     view = make_view()
     together = jit_model()(view)
     segment = np.asarray(view.segment[0])
@@ -95,7 +95,7 @@ def test_packed_documents_come_out_as_if_alone():
             )
 
 
-def test_rows_do_not_see_each_other_nor_padding_rows():
+def test_rows_do_not_depend_on_other_rows_or_padding_rows():
     view = make_view(2)
     both = jit_model()(view)
     padded = jit_model()(jax.tree.map(lambda x: x.at[1].set(jnp.zeros_like(x[1])), view))
@@ -114,7 +114,7 @@ def test_each_kind_of_slot_reads_its_own_content(field):
     np.testing.assert_array_equal(again["image"], out["image"])
 
 
-def test_the_clock_and_the_position_are_heard():
+def test_outputs_depend_on_time_and_position():
     view = make_view()
     out = jit_model()(view)["image"]
     for changed in (
@@ -135,7 +135,7 @@ def test_unrolling_and_recomputing_change_nothing(changes):
     tiny.assert_trees_close(other_gradients, gradients, atol=1e-6, rtol=1e-4)
 
 
-def test_remat_recomputes():
+def test_remat_changes_the_compiled_program():
     """Check that remat changes the program, so that the test above compares two programs."""
     view = make_view()
 
@@ -151,7 +151,7 @@ def test_remat_recomputes():
     assert none < dots < full
 
 
-def test_the_table_is_the_vocabulary():
+def test_embedding_table_has_the_parameters_and_the_vocabulary_size():
     net = tiny.network()
     params = tiny.parameters(net)
     table = net.apply({"params": params}, method="embedding_table")

@@ -65,7 +65,7 @@ def modality_masks(canvas):
     return np.asarray(canvas.is_text), np.asarray(canvas.is_image)
 
 
-def test_every_parameter_is_of_words_or_of_pictures():
+def test_every_parameter_belongs_to_the_text_or_the_image_tower():
     whole = flatten_params(tiny.parameters(make_model()))
     pictures = {name for name in whole if re.search(two_tower.IMAGE_PARAMS, name)}
     words = {name for name in whole if re.search(two_tower.TEXT_PARAMS, name)}
@@ -88,7 +88,7 @@ def test_every_parameter_is_of_words_or_of_pictures():
     assert inside == tower["text"]
 
 
-def test_documents_without_pictures_do_not_depend_on_what_is_for_pictures():
+def test_text_documents_do_not_depend_on_image_parameters():
     """Check, bit by bit, that image parameters change documents with images but not text alone."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
@@ -102,7 +102,7 @@ def test_documents_without_pictures_do_not_depend_on_what_is_for_pictures():
 
 
 @pytest.mark.parametrize("pattern", ["blocks/image/", "image_in/", "clock/", "blocks/text/"])
-def test_what_slots_tell_of_themselves_goes_by_their_own_tower(pattern):
+def test_keys_and_values_come_from_the_slots_own_tower(pattern):
     """Check in the first layer's KV cache which tower computes keys and values of a slot."""
     canvas, _ = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
@@ -124,7 +124,7 @@ def test_what_slots_tell_of_themselves_goes_by_their_own_tower(pattern):
 
 
 @pytest.mark.parametrize("tower", ["text", "image"])
-def test_what_slots_ask_and_make_of_it_goes_by_their_own_tower(tower):
+def test_queries_output_projection_and_mlp_come_from_the_slots_own_tower(tower):
     """Check which tower computes the last layer, except keys and values, for a slot."""
     canvas, _ = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(layers=1)
@@ -157,7 +157,7 @@ def test_attention_is_joint():
     assert not by_word[: first - 1].any()
 
 
-def test_words_know_no_time():
+def test_text_outputs_do_not_depend_on_text_time():
     canvas, _ = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     text, image = modality_masks(canvas)
@@ -169,7 +169,7 @@ def test_words_know_no_time():
     assert (before["image"][image] != later["image"][image]).any(-1).all()
 
 
-def test_widened_copies_the_tower_of_words():
+def test_image_tower_is_initialized_from_the_text_tower():
     params = tiny.parameters(make_model())
     wide = two_tower.init_image_tower_from_text(params)
     blocks = wide["backbone"]["blocks"]
@@ -186,7 +186,7 @@ def test_widened_copies_the_tower_of_words():
     )
 
 
-def test_equal_towers_are_one_tower():
+def test_equal_towers_compute_the_single_tower_model():
     """Check that a model with two equal towers has the outputs of the model with one tower.
 
     The one-tower model adds a time embedding to text. At t = 1 it is a constant, which the test
@@ -212,14 +212,14 @@ def test_equal_towers_are_one_tower():
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
-def test_recomputed_or_kept_it_is_the_same(remat):
+def test_remat_does_not_change_outputs(remat):
     view, params = tiny.noisy_canvas(make_canvas()[0]), tiny.parameters(make_model())
     tiny.assert_trees_close(
         run_model(params, view, make_model(remat=remat)), run_model(params, view), atol=1e-6
     )
 
 
-def test_with_a_cache_it_is_all_at_once():
+def test_decoding_with_a_cache_equals_a_full_forward_pass():
     """Check prefill and decoding against a full pass; images are decoded as a whole."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())

@@ -36,14 +36,14 @@ def run_notebook(tmp_path_factory):
     return notebook
 
 
-def test_it_is_what_its_source_makes_of_it():
+def test_notebook_equals_its_source():
     stored = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(stored)
     assert contents(stored) == contents(jupytext.read(FOLDER / "oneflow_colab.py"))
     assert all(not cell.get("outputs") for cell in stored.cells), "make notebook: no outputs"
 
 
-def test_all_of_it_shows_something(run_notebook):
+def test_notebook_outputs_are_complete(run_notebook):
     outputs = [output for cell in run_notebook.cells for output in cell.get("outputs", [])]
     kinds = [kind for output in outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") >= 9

@@ -1,4 +1,4 @@
-"""A wheel and an environment with it, built once: without the network, as the last user would."""
+"""Fixtures: a wheel, and an environment with the wheel, built once and without the network."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ from tests import runs
 
 
 def leave_out(folder, names):
-    """Return what is no source: the output of builds and runs at the root, and caches."""
+    """Return the names to leave out of a copy: output of builds and runs, and caches."""
     outputs = {".git", ".venv", "build", "dist", "runs"} if folder == str(runs.REPOSITORY) else ()
     return {name for name in names if name in outputs or name.endswith(("_cache", "__pycache__"))}
 

@@ -1,4 +1,4 @@
-"""What the sdist and the wheel hold, and that they work from another folder."""
+"""Tests of the content of sdist and wheel, and that the installed package works in any folder."""
 
 import email
 import pathlib

@@ -71,7 +71,7 @@ def corrupt_rows(canvas):
     return corrupt(row_keys(SEED, canvas.ids.shape[0]), u, canvas)
 
 
-def test_pictures_are_codes_in_the_one_vocabulary(data):
+def test_image_codes_are_in_the_vocabulary(data):
     codes = layout().vocab.codes
     image = np.asarray(data.is_image)
     ids = np.asarray(data.ids)
@@ -86,7 +86,7 @@ def test_pictures_are_codes_in_the_one_vocabulary(data):
         np.testing.assert_array_equal(decoded, expected)
 
 
-def test_dalle_has_all_words_first():
+def test_dalle_has_all_text_first():
     document = next(item for item in toy.Toy(documents=30) if len(item.images()) > 1)
     row = layout(text_first=True).row(document)
     words = np.flatnonzero((row["modality"] == Modality.TEXT) & (row["ids"] >= vocabs.UNKNOWN))
@@ -98,7 +98,7 @@ def test_dalle_has_all_words_first():
     assert read.text().split() == document.text().split()
 
 
-def test_every_token_is_asked_for_once_and_seen_as_it_is(data):
+def test_every_token_is_a_target_once_and_input_is_clean(data):
     view, targets = corrupt_rows(data)
     text, image = np.asarray(targets.text_scored), np.asarray(targets.image_scored)
     assert not (text & image).any()
@@ -159,7 +159,7 @@ class CounterCache:
 jax.tree_util.register_dataclass(CounterCache, data_fields=["length"], meta_fields=[])
 
 
-def test_codes_are_drawn_as_the_network_says():
+def test_codes_are_sampled_from_the_network_distribution():
     """Check that only codes are sampled, at the right frequencies, and given images stay."""
     rows, patches, codes = 3000, 2, (5, 8)
     shares = np.array([0.5, 0.3, 0.2])
@@ -218,7 +218,7 @@ def system(request, tmp_path_factory):
     return built
 
 
-def test_it_trains_and_writes_words_and_pictures(system):
+def test_chameleon_trains_and_generates_text_and_images(system):
     generator = generate.Generator(system, train_state.init_sharded(system).params)
     given_image = np.full((4, 4, 3), 200, np.uint8)
     prompts = ["a picture of red: <image>", "<text> <image>", [given_image, "<document>"]]
@@ -236,7 +236,7 @@ def test_it_trains_and_writes_words_and_pictures(system):
     assert batch.trajectory.run_times[-1] == 1.0
 
 
-def test_codecs_and_paradigms_that_do_not_go_together_are_told(system, tmp_path):
+def test_incompatible_codecs_and_paradigms_are_reported(system, tmp_path):
     config = system.config.copy_and_resolve_references().unlock()
     config.paradigm.name = "transfusion"
     with pytest.raises(UserError, match=r"codec.name='vq': it does not fit .*'transfusion'"):

@@ -67,7 +67,7 @@ def corrupt_rows(flow, canvas, u=None, seed=SEED):
     )
 
 
-def test_at_the_end_of_the_run_nothing_is_missing_and_nothing_is_noisy(data):
+def test_at_run_time_2_nothing_is_missing_or_noisy(data):
     view, targets = corrupt_rows(paradigm(), data, u=0.9999999)
     np.testing.assert_array_equal(view.modality, data.modality)
     assert not targets.insert_scored.any()
@@ -78,7 +78,7 @@ def test_at_the_end_of_the_run_nothing_is_missing_and_nothing_is_noisy(data):
     assert not np.asarray(targets.image_scored)[done].any()
 
 
-def test_at_its_beginning_only_bos_is_there_and_all_is_missing(data):
+def test_at_run_time_0_only_bos_is_present(data):
     view, targets = corrupt_rows(paradigm(), data, u=0.0)
     np.testing.assert_array_equal(np.asarray(view.modality) != Modality.PAD, data.is_given)
     items = np.asarray(jax.vmap(deletion.item_starts)(data) & data.to_generate)
@@ -89,7 +89,7 @@ def test_at_its_beginning_only_bos_is_there_and_all_is_missing(data):
     assert not targets.image_scored.any()
 
 
-def test_pictures_are_absent_flowing_and_done_by_quarters(data):
+def test_interleaved_images_are_absent_noisy_and_clean_with_expected_rates(data):
     many = jax.tree.map(lambda x: jnp.concatenate([x] * 10), data)
     view, targets = corrupt_rows(paradigm(), many)
     first = np.asarray(jax.vmap(deletion.item_starts)(many) & many.is_image)
@@ -114,7 +114,7 @@ def test_at_shared_time_the_images_of_a_single_task_have_the_time_of_their_docum
     np.testing.assert_array_equal(targets.image_scored, image)
 
 
-def test_together_all_times_are_one_and_independent_ones_are_not(data):
+def test_times_are_equal_for_together_and_differ_for_independent(data):
     image = np.asarray(data.is_image)
     view, _ = corrupt_rows(paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0)), data, u=0.3)
     np.testing.assert_allclose(np.asarray(view.time)[image], 0.3, atol=1e-6)
@@ -127,7 +127,7 @@ def test_together_all_times_are_one_and_independent_ones_are_not(data):
     assert abs(times.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(times))
 
 
-def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
+def test_given_items_are_present_and_their_gaps_are_not_scored(data):
     only_pictures = paradigm((0.0, 1.0, *(0.0,) * 5))
     view, targets = corrupt_rows(only_pictures, data)
     np.testing.assert_array_equal(view.modality, data.modality)
@@ -144,7 +144,7 @@ def test_what_is_given_is_there_and_its_gaps_are_not_scored(data):
     assert not missing[image].any()
 
 
-def test_for_guidance_what_is_given_is_sometimes_deleted(data):
+def test_conditioning_dropout_deletes_given_items(data):
     view, targets = corrupt_rows(paradigm((0.0, 1.0, *(0.0,) * 5), cond_drop_prob=0.5), data)
     words = np.asarray(data.to_generate & data.is_text)
     gone = (np.asarray(view.modality) == Modality.PAD) & words
@@ -156,7 +156,7 @@ def test_for_guidance_what_is_given_is_sometimes_deleted(data):
     assert not targets.gap_scored.any()
 
 
-def test_bos_is_told_the_time_only_if_asked(data):
+def test_bos_has_the_text_time_only_if_configured(data):
     for conditioned in (False, True):
         view, _ = corrupt_rows(
             paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0), condition_on_text_time=conditioned),
@@ -168,7 +168,7 @@ def test_bos_is_told_the_time_only_if_asked(data):
         assert np.all(np.asarray(view.time)[text] == 1)
 
 
-def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
+def test_loss_is_minimal_for_the_true_distribution(data):
     flow = paradigm()
     _, targets = corrupt_rows(flow, data)
     size = targets.gaps.num_missing.astype(float)
@@ -209,7 +209,7 @@ def test_the_loss_is_least_where_the_heads_tell_the_truth(data):
     )
 
 
-def test_mistakes_are_told_right(data):
+def test_error_targets_are_correct(data):
     """Check the edit operation and the substitute of each visible item."""
     flow = paradigm(coupling_probs=(0.0, 0.0, 0.0, 1.0))
     view, targets = corrupt_rows(flow, data, u=0.2)
@@ -241,12 +241,12 @@ def test_mistakes_are_told_right(data):
     assert not same[wrong].any()
 
 
-def test_documents_without_mistakes_are_not_judged(data):
+def test_documents_without_errors_have_no_edit_loss(data):
     _, targets = corrupt_rows(paradigm(coupling_probs=(0.4, 0.3, 0.3, 0.0)), data)
     assert not targets.edit_scored.any()
 
 
-def test_counts_are_items_of_the_clean_canvas(data):
+def test_counts_are_those_of_the_clean_canvas(data):
     counts = jax.vmap(paradigm().counts)(data)
     first = np.asarray(jax.vmap(deletion.item_starts)(data) & data.to_generate)
     for term in set(edit_flow.LOSS_TERMS) - {"image"}:

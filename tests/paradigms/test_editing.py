@@ -56,7 +56,7 @@ def corrector(view):
     ids = jnp.where(ids == 1, FIRST - 1, ids)
     meant = jnp.where((ids > 30) & (ids < VOCAB), ids - 20, ids)
     number = jnp.arange(VOCAB)[None, None]
-    # Nothing is missing after an item to be deleted.
+    # The gap after an item to be deleted is empty.
     usable = meant <= LAST
     following = jnp.where(usable, meant, VOCAB)[:, None, :]
     upcoming = jnp.min(jnp.where(following > meant[:, :, None], following, LAST + 1), axis=-1)
@@ -71,7 +71,7 @@ def corrector(view):
     }
 
 
-def test_who_knows_what_is_wrong_puts_it_right():
+def test_optimal_network_corrects_all_errors():
     right = list(range(FIRST, LAST + 1))
     handed_in = [1, 4, 5, 30, 6, 7, 8, 9, 10, 30, 30, 14, 15, 36, 17, 38, 19, 21, 22, 23]
     canvas = make_documents(8, 48, handed_in)
@@ -84,7 +84,7 @@ def test_who_knows_what_is_wrong_puts_it_right():
     assert int(out.nfe) == 16
 
 
-def test_a_right_document_is_left_alone():
+def test_correct_document_is_unchanged():
     canvas = make_documents(4, 48, [1, *range(FIRST, LAST + 1)])
     out = make_sampler(8, 0.5, return_trajectory=True)(
         corrector, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 4), canvas
@@ -120,7 +120,7 @@ def image_critic(canvas, wrong_span, target):
     return apply
 
 
-def test_a_wrong_picture_is_made_anew_and_the_other_stays():
+def test_wrong_image_is_generated_again_and_the_other_stays():
     canvas = image_rows()
     spans = np.unique(np.asarray(canvas.span)[np.asarray(canvas.is_image)])
     alphabet = edit.TokenSpace(
@@ -147,7 +147,7 @@ def test_a_wrong_picture_is_made_anew_and_the_other_stays():
     assert (clock[-1] == 1).all()
 
 
-def test_words_are_told_the_time_of_the_document_as_in_training():
+def test_text_slots_have_the_document_time_as_in_training():
     canvas = make_documents(2, 32, [1, *range(FIRST, 12)])
     seen_times = []
 

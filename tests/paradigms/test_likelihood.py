@@ -45,7 +45,7 @@ def assert_mean_close(nats, expected):
     assert abs(nats.mean() - expected) < 4 * error, (nats.mean(), expected, error)
 
 
-def test_masks_of_an_exact_network_cost_the_entropy():
+def test_exact_mask_flow_network_costs_the_entropy():
     lang = small_language.PARITY
     rows = np.repeat(np.array(lang.texts), np.round(np.array(lang.probs) * ROWS).astype(int), 0)
     canvas = lang.canvas(ROWS)
@@ -64,7 +64,7 @@ def test_masks_of_an_exact_network_cost_the_entropy():
 
 
 @pytest.mark.parametrize("module", [test_transfusion, test_chameleon])
-def test_from_left_to_right_it_is_the_sum_over_next_tokens(module):
+def test_autoregressive_likelihood_sums_next_tokens(module):
     canvas = module.data.__wrapped__()
     scorer = likelihood.likelihood_bound(module.paradigm()).paradigm
     rows, length = canvas.ids.shape
@@ -85,7 +85,7 @@ def test_from_left_to_right_it_is_the_sum_over_next_tokens(module):
         np.testing.assert_allclose(actual[row], expected, rtol=1e-5)
 
 
-def test_pictures_before_words_are_clean():
+def test_images_before_text_are_clean():
     canvas = test_transfusion.data.__wrapped__()
     scorer = likelihood.likelihood_bound(test_transfusion.paradigm()).paradigm
     view, _ = corrupt_rows(scorer, canvas, TABLE)
@@ -96,5 +96,5 @@ def test_pictures_before_words_are_clean():
 @pytest.mark.parametrize(
     "paradigm", [tiny.paradigm("cross_entropy", "x1"), test_edit_flow.paradigm()]
 )
-def test_who_has_none(paradigm):
+def test_paradigms_without_likelihood(paradigm):
     assert likelihood.likelihood_bound(paradigm) is None

@@ -45,7 +45,7 @@ def loss_sums(paradigm, params, canvas):
     return update.sum_leading(each)
 
 
-def test_language_is_shown_no_picture(data):  # noqa: F811
+def test_language_input_has_no_images(data):  # noqa: F811
     view, targets = corrupt_rows(make_paradigm(lmfusion.Language), data)
     image = np.asarray(data.is_image)
     assert (np.asarray(view.modality)[image] == Modality.PAD).all()
@@ -57,7 +57,7 @@ def test_language_is_shown_no_picture(data):  # noqa: F811
     assert not targets.image_scored.any()
 
 
-def test_language_is_asked_for_every_word_but_those_after_pictures(data):  # noqa: F811
+def test_language_targets_exclude_tokens_after_images(data):  # noqa: F811
     _, targets = corrupt_rows(make_paradigm(lmfusion.Language), data)
     text, image = np.asarray(data.is_text), np.asarray(data.is_image)
     # Every token except BOS is a target of the slot before it, if this slot is text.
@@ -70,7 +70,7 @@ def test_language_is_asked_for_every_word_but_those_after_pictures(data):  # noq
     assert after_pictures > 0
 
 
-def test_language_depends_on_nothing_of_pictures(data):  # noqa: F811
+def test_language_does_not_depend_on_images(data):  # noqa: F811
     """Check, bit by bit, that the text loss depends neither on pixels nor on image parameters.
 
     The gradient of these parameters must be 0, too.
@@ -161,7 +161,7 @@ def text_and_lmfusion(tmp_path_factory):
     return text, run_training(folder / "lmfusion", make_config("lmfusion", folder, **start))
 
 
-def test_the_text_model_learns_and_leaves_pictures_alone(text_and_lmfusion):
+def test_text_training_does_not_change_image_parameters(text_and_lmfusion):
     text, _ = text_and_lmfusion
     losses = text.system.eval_losses()
     assert (
@@ -178,7 +178,7 @@ def test_the_text_model_learns_and_leaves_pictures_alone(text_and_lmfusion):
         assert same == (name == "mask" or bool(re.search(two_tower.IMAGE_PARAMS, name))), name
 
 
-def test_what_the_text_model_says_stays_to_the_last_bit(text_and_lmfusion):
+def test_image_training_keeps_the_text_loss_bit_identical(text_and_lmfusion):
     """Check, bit by bit, that image training keeps the text loss of the parameters and the EMA."""
     text, pictures = text_and_lmfusion
     losses = text.system.eval_losses()
@@ -195,7 +195,7 @@ def test_what_the_text_model_says_stays_to_the_last_bit(text_and_lmfusion):
             assert same == bool(re.search(two_tower.TEXT_PARAMS, name)), name
 
 
-def test_pictures_begin_as_a_copy_of_words_and_are_learned(text_and_lmfusion):
+def test_image_tower_starts_as_a_copy_of_the_text_tower_and_is_trained(text_and_lmfusion):
     text, pictures = text_and_lmfusion
     blocks = pictures.initial_state.params["backbone"]["blocks"]
     tiny.assert_trees_close(blocks["image"], blocks["text"], atol=0)

@@ -65,7 +65,7 @@ def data():
     return tiny.training_rows(tiny.captions(3))
 
 
-def test_words_are_hidden_by_the_schedule_and_bear_clocks_of_their_own(data):
+def test_tokens_are_masked_by_the_schedule_with_time_0_or_1(data):
     many = jax.tree.map(lambda x: jnp.repeat(x, 100, axis=0), data)
     view, targets = corrupt_rows(paradigm(), many, 0.3)
     text = np.asarray(many.to_generate & many.is_text)
@@ -84,7 +84,7 @@ def test_words_are_hidden_by_the_schedule_and_bear_clocks_of_their_own(data):
     assert not hidden[:, 0].any()
 
 
-def test_the_truth_costs_nothing_and_ignorance_the_bound(data):
+def test_exact_prediction_has_zero_loss_and_uniform_logits_the_bound(data):
     flow = paradigm()
     _, targets = corrupt_rows(flow, data, 0.5)
     losses = jax.vmap(flow.loss)(oracle(data)(tiny.noisy_canvas(data)), targets)
@@ -102,7 +102,7 @@ def test_the_truth_costs_nothing_and_ignorance_the_bound(data):
     np.testing.assert_allclose(text.count, hidden * 2)
 
 
-def test_the_weight_is_capped_near_the_end(data):
+def test_loss_weight_is_capped_near_t_1(data):
     flow = paradigm(max_mask_weight=4.0)
     _, targets = corrupt_rows(flow, data, 0.999)
     assert float(targets.weight.max()) == 4.0
@@ -110,7 +110,7 @@ def test_the_weight_is_capped_near_the_end(data):
 
 @pytest.mark.parametrize("choice", [{}, {"unmask_order": "confidence"}, {"temperature": 0.0}])
 @pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (5, 2.0)])
-def test_the_truth_is_sampled(data, choice, steps, guidance):
+def test_oracle_prediction_is_sampled(data, choice, steps, guidance):
     flow, schedule = paradigm(), ode.make_schedule("euler", steps)
     how = SamplingPlan(
         schedule, guidance, guidance, token_sampling=TokenSampling(**choice), return_trajectory=True
@@ -133,7 +133,7 @@ def test_the_truth_is_sampled(data, choice, steps, guidance):
     np.testing.assert_allclose(end, np.asarray(data.latents)[image], atol=1e-5)
 
 
-def test_what_is_read_never_changes_unless_remasking_is_asked_for(data):
+def test_unmasked_tokens_change_only_with_remasking(data):
     """Check with a network that predicts a different token at each step."""
     flow = paradigm()
 
@@ -218,7 +218,7 @@ def test_temperature_and_top_p_sharpen():
     assert frequencies(32, top_p=0.5)[0] > spread[0] + 0.2
 
 
-def test_a_late_start_hides_only_part_of_what_is_there(data):
+def test_late_start_masks_only_part_of_the_document(data):
     times = []
     how = SamplingPlan(ode.make_schedule("euler", 1, start=0.75))
     many = jax.tree.map(lambda x: jnp.repeat(x, 50, axis=0), data)

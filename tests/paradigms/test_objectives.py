@@ -43,7 +43,7 @@ def test_text_starts_from_noise_around_the_mask(name, table):
         np.testing.assert_allclose(noise.std(0), 1, atol=0.05)
 
 
-def test_literal_masks_a_random_subset_in_training_and_all_of_it_in_sampling(table):
+def test_naive_masks_a_random_subset_in_training_and_all_slots_in_sampling(table):
     objective = tiny.OBJECTIVES["naive"]
     ids = jnp.arange(100) % tiny.VOCAB
     shares = []
@@ -64,7 +64,7 @@ def test_literal_masks_a_random_subset_in_training_and_all_of_it_in_sampling(tab
     ("name", "normed", "learned"),
     [("cross_entropy", True, True), ("velocity", True, False), ("naive", False, True)],
 )
-def test_rows_are_normed_and_learned_as_the_objective_says(name, normed, learned, table):
+def test_objectives_normalize_and_train_the_embeddings(name, normed, learned, table):
     objective = tiny.OBJECTIVES[name]
     used = objective.prepare_table(table)
     norms = np.linalg.norm(used.embedding, axis=-1)
@@ -142,7 +142,7 @@ def mean_distance(rows):
     return float(distance.sum() / (len(rows) * (len(rows) - 1)))
 
 
-def test_literal_collapses():
+def test_naive_objective_collapses():
     """Check that the naive objective collapses the learned embeddings to one point.
 
     If all rows of E are equal, the network can compute v = E[id] - x_0 from (x_t, t) without

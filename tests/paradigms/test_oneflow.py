@@ -47,7 +47,7 @@ def test_oracle_has_zero_loss(objective, image):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_clock_matches_noise_level(objective):
+def test_time_equals_the_noise_level(objective):
     """Check that the network's time equals the noise level of each slot."""
     paradigm = tiny.paradigm(objective, time_sampler=time_samplers.LogitNormalTimeSampler(0.3, 1.2))
     view, targets = corrupt_rows(paradigm, tiny.packed_batch())
@@ -66,7 +66,7 @@ def test_clock_matches_noise_level(objective):
         np.testing.assert_array_equal(view.time, targets.time)
 
 
-def test_given_slots_are_shown_clean_and_never_scored():
+def test_given_slots_are_clean_and_not_scored():
     paradigm = tiny.paradigm()
     canvas = tiny.packed_batch()
     view, targets = corrupt_rows(paradigm, canvas)
@@ -83,7 +83,7 @@ def test_given_slots_are_shown_clean_and_never_scored():
     assert not np.any(np.asarray(targets.image_scored & ~canvas.is_image))
 
 
-def test_the_clock_of_training_follows_its_distribution():
+def test_training_times_follow_the_time_sampler():
     joint = tasks.TaskMixture((1.0, *(0.0,) * 6), 0.0)
     canvas = jax.tree.map(lambda x: x[0], tiny.packed_batch())
     u = jnp.full(canvas.ids.shape, 0.3)
@@ -97,7 +97,7 @@ def test_the_clock_of_training_follows_its_distribution():
         np.testing.assert_allclose(view.time[canvas.to_generate], t, rtol=1e-5)
 
 
-def test_counts_are_of_the_clean_canvas():
+def test_counts_are_those_of_the_clean_canvas():
     canvas = jax.tree.map(lambda x: x[0], tiny.packed_batch())
     counts = tiny.paradigm().counts(canvas)
     kind, fixed = np.asarray(canvas.modality), np.asarray(canvas.is_given)

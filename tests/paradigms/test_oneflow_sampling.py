@@ -142,7 +142,7 @@ def test_a_sample_does_not_depend_on_its_neighbors(solver):
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize(("solver", "steps_"), [("euler", 1), ("heun", 3), ("renoise", 3)])
-def test_evaluations_counts_the_rows_that_the_network_sees(solver, steps_, guidance):
+def test_nfe_counts_the_evaluations_of_the_network(solver, steps_, guidance):
     paradigm = tiny.paradigm()
     data = tiny.training_rows(tiny.captions(2))
     calls = []
@@ -158,7 +158,7 @@ def test_evaluations_counts_the_rows_that_the_network_sees(solver, steps_, guida
     assert sum(calls) == paradigm.nfe(plan)
 
 
-def test_without_words_means_noise_at_time_zero_as_in_training():
+def test_unconditional_view_has_text_at_time_zero():
     """Check that the unconditional view has all text but BOS at t = 0, and the same images."""
     canvas, views = prompt(), []
 
@@ -184,7 +184,7 @@ def test_without_words_means_noise_at_time_zero_as_in_training():
     assert abs(noise.std() - 1) < 0.1
 
 
-def test_every_row_starts_from_noise_of_its_own():
+def test_every_row_starts_from_its_own_noise():
     paradigm, views = tiny.paradigm(), []
     data = tiny.training_rows(tiny.captions(1) * 2)
 
@@ -199,7 +199,7 @@ def test_every_row_starts_from_noise_of_its_own():
         assert jnp.abs(first - second).min(axis=-1).max() > 0.1
 
 
-def test_a_late_start_keeps_part_of_what_is_there():
+def test_late_start_keeps_part_of_the_document():
     paradigm = tiny.paradigm()
     data, views = tiny.training_rows(tiny.captions(2)), []
 

@@ -46,7 +46,7 @@ def corrupt_rows(flow, canvas, seed=SEED):
     return corrupt(row_keys(seed, canvas.ids.shape[0]), u, canvas)
 
 
-def test_layout_tells_where_pictures_begin_and_documents_end(data):
+def test_layout_marks_images_and_the_end_of_documents(data):
     kind, ids = np.asarray(data.modality), np.asarray(data.ids)
     for row in range(len(kind)):
         filled = np.flatnonzero(kind[row] != Modality.PAD)
@@ -61,7 +61,7 @@ def test_layout_tells_where_pictures_begin_and_documents_end(data):
         assert all(ids[row, slot - 1] == vocabs.IMAGE for slot in firsts)
 
 
-def test_words_are_shown_and_pictures_flow(data):
+def test_text_is_clean_and_images_are_noisy(data):
     view, targets = corrupt_rows(paradigm(), data)
     text, image = np.asarray(data.is_text), np.asarray(data.is_image)
     np.testing.assert_array_equal(view.time[text], 1.0)
@@ -80,7 +80,7 @@ def test_words_are_shown_and_pictures_flow(data):
     assert clocks_seen.max() > 0.8
 
 
-def test_each_picture_of_a_document_has_its_own_time(data):
+def test_each_image_of_a_document_has_its_own_time(data):
     view, _ = corrupt_rows(paradigm(), data)
     several = 0
     for row in range(data.ids.shape[0]):
@@ -101,7 +101,7 @@ def test_at_shared_time_every_image_has_the_time_of_its_document(data):
     np.testing.assert_array_equal(targets.image_scored, image)
 
 
-def test_captions_are_learned_beside_clean_pictures(data):
+def test_images_are_clean_in_caption_documents(data):
     view, targets = corrupt_rows(paradigm("image_to_text"), data)
     image = np.asarray(data.is_image)
     np.testing.assert_array_equal(view.latents[image], data.latents[image])
@@ -110,7 +110,7 @@ def test_captions_are_learned_beside_clean_pictures(data):
     assert targets.text_scored.any()
 
 
-def test_what_is_asked_is_the_next_word(data):
+def test_text_targets_are_the_next_tokens(data):
     _, targets = corrupt_rows(paradigm(), data)
     ids, scored = np.asarray(data.ids), np.asarray(targets.text_scored)
     for row, slot in zip(*np.nonzero(scored), strict=True):
@@ -135,7 +135,7 @@ def test_oracle_has_no_loss(data):
     assert jax.vmap(flow.loss)(wrong, targets)["text"].total.sum() > 100
 
 
-def test_what_it_cannot_do_is_told():
+def test_unsupported_plans_are_refused():
     flow = paradigm()
     assert (flow.attention_pattern, flow.supports_editing) == (AttentionPattern.MIXED, False)
     refused = {

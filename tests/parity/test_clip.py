@@ -62,7 +62,7 @@ def test_vectors_and_scores_agree(tmp_path, name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("end", [2, 7])
-def test_captions_are_read_where_theirs_are(tmp_path, end):
+def test_pooling_position_equals_transformers(tmp_path, end):
     """Use random token orders, for which the pooling rules differ."""
     folder = random_clip.write_model(tmp_path / "model", text_config={"eos_token_id": end})
     theirs = transformers.CLIPModel.from_pretrained(folder).eval()
@@ -87,7 +87,7 @@ def assert_close(ours, theirs, name):
 
 
 @pytest.mark.parametrize("size", [*SIZES, (31, 90), (301, 200)])
-def test_pictures_are_prepared_alike(size):
+def test_preprocessing_equals_transformers(size):
     """Check preprocessing against transformers; only the order of float operations differs."""
     pictures = random_inception.smooth_images(2, *size)
     processor = transformers.CLIPImageProcessorPil(
@@ -110,7 +110,7 @@ def test_tokens_agree(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
-def test_colors_are_found_where_theirs_are_saved(tmp_path, name):
+def test_color_normalization_is_read_from_saved_folders(tmp_path, name):
     folder = random_clip.write_model(tmp_path / "model")
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30},
@@ -127,7 +127,7 @@ def test_colors_are_found_where_theirs_are_saved(tmp_path, name):
     clip.tokenize(clip.load(folder), random_clip.CAPTIONS)
 
 
-def test_pickled_weights_are_read_alike(tmp_path):
+def test_pickled_weights_give_equal_results(tmp_path):
     folder = random_clip.write_model(tmp_path / "model")
     before = clip.text_embeddings(clip.load(folder), random_clip.CAPTIONS)
     path = folder / "model.safetensors"
@@ -139,7 +139,7 @@ def test_pickled_weights_are_read_alike(tmp_path):
     np.testing.assert_array_equal(before, after)
 
 
-def test_what_they_save_is_read_alike(tmp_path):
+def test_folder_saved_by_transformers_gives_equal_results(tmp_path):
     """Load a folder saved by transformers, which may contain more files and keys."""
     folder = random_clip.write_model(tmp_path / "model")
     before = clip.text_embeddings(clip.load(folder), random_clip.CAPTIONS)

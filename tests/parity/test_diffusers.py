@@ -212,7 +212,7 @@ def test_codes_agree(tmp_path, name):
 
 
 @pytest.mark.parametrize("axes", [2, 4])
-def test_attention_by_its_old_names_agrees(tmp_path, axes):
+def test_attention_with_old_tensor_names_agrees(tmp_path, axes):
     theirs, folder = save_random_model(tmp_path, "AutoencoderKL", KL["sd1"])
     path = folder / diffusers_weights.WEIGHTS_FILE
     tensors = load_file(path)
@@ -239,7 +239,7 @@ def test_half_precision_files_agree(tmp_path, dtype):
 
 @pytest.mark.parametrize(("kind", "name"), [*(("AutoencoderKL", n) for n in KL),
                                             *(("VQModel", n) for n in VQ)])  # fmt: skip
-def test_what_we_save_is_read_by_diffusers(tmp_path, kind, name):
+def test_diffusers_reads_saved_autoencoders(tmp_path, kind, name):
     settings = (KL if kind == "AutoencoderKL" else VQ)[name]
     theirs, folder = save_random_model(tmp_path / "theirs", kind, settings)
     diffusers_weights.save(folder.parent / "ours", *diffusers_weights.load(folder))
@@ -268,14 +268,14 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
     assert 0 < np.abs(exact - rough).mean() < 0.1 * np.std(exact)
 
 
-def test_the_benchmark_runs_beside_diffusers():
+def test_benchmark_runs_with_diffusers():
     (case,) = codec.main(["--smoke", "--batch", "1"])["cases"]
     assert len(case["images_per_second"]) == 6
     assert len(case["ours_over"]) == 4
     assert all(ratio.low > 0 for ratio in case["ours_over"].values())
 
 
-def test_the_benchmark_refuses_to_compare_what_differs(monkeypatch):
+def test_benchmark_rejects_different_outputs(monkeypatch):
     def save_scaled(folder, architecture, params):
         weights_save(folder, architecture, jax.tree.map(lambda leaf: 1.5 * leaf, params))
 

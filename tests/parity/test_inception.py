@@ -59,7 +59,7 @@ def test_features_agree(network, ours, size):
 
 
 @pytest.mark.parametrize("name", ["old.pth", "same.safetensors"])
-def test_other_files_are_read_alike(tensors, ours, tmp_path, name):
+def test_other_files_give_equal_features(tensors, ours, tmp_path, name):
     path = tmp_path / name
     state = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
     if name == "old.pth":

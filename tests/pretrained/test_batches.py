@@ -6,7 +6,7 @@ from oneflow_jax.pretrained import batches
 
 
 @pytest.mark.parametrize(("count", "calls"), [(0, 0), (1, 1), (4, 2), (5, 3)])
-def test_every_row_goes_through_in_its_order(count, calls):
+def test_rows_are_evaluated_in_order(count, calls):
     sizes = []
 
     def network(rows):
@@ -20,7 +20,7 @@ def test_every_row_goes_through_in_its_order(count, calls):
     assert sizes == [2] * calls
 
 
-def test_a_batch_of_none():
+def test_empty_batch():
     with pytest.raises(UserError, match="batch_size=0:"):
         batches.apply_batched(np.asarray, np.zeros((2, 2)), 0, 2)
 
@@ -28,6 +28,6 @@ def test_a_batch_of_none():
 @pytest.mark.parametrize(
     "pictures", [np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 1), "u1"), np.zeros((8, 8, 3), "u1")]
 )
-def test_pictures_that_are_none(pictures):
+def test_invalid_images_are_rejected(pictures):
     with pytest.raises(UserError, match=r"Eye needs uint8 images \[n H W 3\], not"):
         batches.validate_images(pictures, "Eye")

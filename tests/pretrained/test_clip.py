@@ -35,7 +35,7 @@ def write_with_changes(folder, file="config.json", **changes):
 
 
 # Expected values: the same folder evaluated by transformers 5.24 with PyTorch 2.13, in float64.
-def test_agrees_with_others(model, images):
+def test_values_agree_with_transformers(model, images):
     expected = [30.96002766, 22.26877861, -38.85772614, -15.31642769, 10.36112715]
     actual = clip.scores(model, images, CAPTIONS, batch_size=2)
     assert actual.dtype == np.float32
@@ -47,7 +47,7 @@ def test_agrees_with_others(model, images):
     np.testing.assert_allclose(embeddings[1, :3], [-0.12931865, 0.16170286, 0.31722485], atol=1e-5)
 
 
-def test_vectors_have_length_1_and_their_rows_order(model, images):
+def test_embeddings_are_unit_vectors_in_row_order(model, images):
     for vectors, one in (
         (clip.image_embeddings(model, images, 2), clip.image_embeddings(model, images[3:4])),
         (clip.text_embeddings(model, CAPTIONS, 2), clip.text_embeddings(model, CAPTIONS[3:4])),
@@ -57,7 +57,7 @@ def test_vectors_have_length_1_and_their_rows_order(model, images):
         assert np.abs(vectors[2] - one).max() > 0.1
 
 
-def test_what_follows_the_end_changes_nothing(model):
+def test_tokens_after_the_end_have_no_influence(model):
     tokens = clip.tokenize(model, CAPTIONS[:1])
     length = 1 + int(np.argmax(tokens == random_clip.END))
     changed = np.concatenate([tokens[:, :length], tokens[:, 1 : 25 - length]], axis=1)
@@ -79,7 +79,7 @@ def test_tokens(model):
 
 
 @pytest.mark.parametrize(("end", "place"), [(2, 5), (7, 3)])
-def test_where_captions_are_read(model, tmp_path, end, place):
+def test_text_pooling_position(model, tmp_path, end, place):
     """Check pooling at the largest id if eos_token_id is 2, otherwise at the first end token."""
     shape = clip.load(write_with_changes(tmp_path / "m", text_config=random_clip.config(
         text_config={"eos_token_id": end})["text_config"])).config.text  # fmt: skip
@@ -95,11 +95,11 @@ def test_where_captions_are_read(model, tmp_path, end, place):
         assert same == (position > place), position
 
 
-def test_no_pictures(model):
+def test_empty_batch(model):
     assert clip.scores(model, np.zeros((0, 8, 8, 3), np.uint8), []).shape == (0,)
 
 
-def test_the_middle_of_a_picture_is_seen():
+def test_images_are_center_cropped():
     picture = np.zeros((1, 8, 20, 3), np.uint8)
     picture[:, :, 6:14] = 200
     np.testing.assert_array_equal(clip.preprocess(picture, 8), np.full((1, 8, 8, 3), 200))
@@ -113,7 +113,7 @@ def test_the_middle_of_a_picture_is_seen():
     assert (clip.preprocess(dot, 8)[0, :, :, 0] != 100).sum() > 4
 
 
-def test_colors_are_normalized_as_the_folder_says(model, images, tmp_path):
+def test_colors_are_normalized_as_configured(model, images, tmp_path):
     folder = write_with_changes(tmp_path / "m", "preprocessor_config.json",
                      image_mean=[0.5, 0.4, 0.3],
                      image_std=[1, 1, 1], do_resize=True, size=30)  # fmt: skip
@@ -134,7 +134,7 @@ def test_colors_are_normalized_as_the_folder_says(model, images, tmp_path):
     )
 
 
-def test_where_else_a_folder_says_it(tmp_path):
+def test_alternative_configuration_files_are_read(tmp_path):
     """Check `text_config_dict` of OpenAI's first models and `processor_config.json`."""
     folder = write_with_changes(tmp_path / "m", "processor_config.json",
                      image_processor={"image_std": [0.1, 0.2, 0.3]})  # fmt: skip
@@ -160,7 +160,7 @@ def test_where_else_a_folder_says_it(tmp_path):
         ({"vision_config": []}, r"vision_config=\[\]"),
     ],
 )
-def test_models_that_are_not_built_here(tmp_path, changes, message):
+def test_unsupported_models_are_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=rf"config\.json: .*{message}"):
         clip.load(write_with_changes(tmp_path / "m", **changes))
 
@@ -176,13 +176,13 @@ def test_models_that_are_not_built_here(tmp_path, changes, message):
         ({"image_std": 0.5}, r"image_std=0\.5"),
     ],
 )
-def test_preparations_that_are_not_built_here(tmp_path, changes, message):
+def test_unsupported_preprocessing_is_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=rf"preprocessor_config\.json: .*{message}"):
         clip.load(write_with_changes(tmp_path / "m", "preprocessor_config.json", **changes))
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_missing_and_broken_files(tmp_path, file):
+def test_missing_and_damaged_files_are_reported(tmp_path, file):
     folder = random_clip.write_model(tmp_path / "m")
     (folder / file).write_text("{")
     with pytest.raises(UserError, match=file):
@@ -192,7 +192,7 @@ def test_missing_and_broken_files(tmp_path, file):
         clip.load(folder)
 
 
-def test_weights_that_do_not_fit(tmp_path):
+def test_mismatched_weights_are_reported(tmp_path):
     folder = random_clip.write_model(tmp_path / "m")
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -224,7 +224,7 @@ def test_pickled_weights(model, tmp_path):
 
 
 @pytest.mark.parametrize("end", [2, 7])
-def test_another_model_s_tokenizer(tmp_path, end):
+def test_tokenizer_of_another_model_is_refused(tmp_path, end):
     folder = random_clip.write_model(tmp_path / "m", text_config={"eos_token_id": end})
     tokenizer = random_clip.make_tokenizer()
     tokenizer.post_processor = None
@@ -236,7 +236,7 @@ def test_another_model_s_tokenizer(tmp_path, end):
         clip.tokenize(clip.load(folder), ["a red square"])
 
 
-def test_pictures_and_captions_that_are_none(model, images):
+def test_invalid_images_and_captions_are_rejected(model, images):
     with pytest.raises(UserError, match="CLIP needs uint8 images"):
         clip.scores(model, images / 255, CAPTIONS)
     with pytest.raises(UserError, match="CLIP needs uint8 images"):

@@ -31,7 +31,7 @@ def center_crop(image):
     return np.asarray(Image.fromarray(image).resize((224, 224), Image.Resampling.BILINEAR, box))
 
 
-def test_photographs_are_what_they_are(params):
+def test_photographs_are_classified_correctly(params):
     china, flower = sklearn.datasets.load_sample_images().images
     folder = pathlib.Path(matplotlib.get_data_path(), "sample_data")
     hopper = np.asarray(Image.open(folder / "grace_hopper.jpg").convert("RGB"))
@@ -52,7 +52,7 @@ def test_photographs_are_what_they_are(params):
         (64, (461.36985860, 558.34960939), 1.50712122, 0.92302521),
     ],
 )
-def test_agrees_with_others(params, pixels, sums, first, last):
+def test_values_agree_with_pytorch(params, pixels, sums, first, last):
     """Check images of 80 pixels, with and without resizing."""
     features = efficientnet.features(params, noise_images(80), pixels, batch_size=2)
     assert features.shape == (2, 1280)
@@ -60,7 +60,7 @@ def test_agrees_with_others(params, pixels, sums, first, last):
     np.testing.assert_allclose([features[0, 2], features[1, -2]], [first, last], rtol=1e-3)
 
 
-def test_pictures_count_by_themselves_and_in_their_order(params):
+def test_images_are_independent_and_in_order(params):
     pictures = np.concatenate([noise_images(32), 255 - noise_images(32), noise_images(32)[::-1]])[
         :5
     ]
@@ -72,11 +72,11 @@ def test_pictures_count_by_themselves_and_in_their_order(params):
         np.testing.assert_allclose(features[i], alone[0], rtol=1e-4, atol=1e-5)
 
 
-def test_no_pictures(params):
+def test_empty_batch(params):
     assert efficientnet.features(params, np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 1280)
 
 
-def test_pictures_that_are_none(params):
+def test_invalid_images_are_rejected(params):
     with pytest.raises(UserError, match="not float32"):
         efficientnet.features(params, np.zeros((1, 8, 8, 3), np.float32))
     with pytest.raises(UserError, match=r"\(1, 8, 8, 1\)"):

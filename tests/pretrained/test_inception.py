@@ -29,7 +29,7 @@ def network(tensors, tmp_path_factory):
         ((320, 310), (21820.68754703, 24132.18333374), 2.8157969594, 25.2088114672),
     ],
 )
-def test_agrees_with_others(network, size, sums, first, last):
+def test_values_agree_with_pytorch_fid(network, size, sums, first, last):
     """Check images that are resized up or down."""
     features = inception.features(network, random_inception.smooth_images(2, *size), batch_size=2)
     assert features.shape == (2, 2048)
@@ -38,7 +38,7 @@ def test_agrees_with_others(network, size, sums, first, last):
     np.testing.assert_allclose([features[0, 0], features[1, -3]], [first, last], rtol=1e-4)
 
 
-def test_pictures_count_by_themselves_and_in_their_order(network):
+def test_images_are_independent_and_in_order(network):
     pictures = random_inception.smooth_images(3, 40, 56)
     features = inception.features(network, pictures, batch_size=2)
     alone = inception.features(network, pictures[2:], batch_size=2)
@@ -46,11 +46,11 @@ def test_pictures_count_by_themselves_and_in_their_order(network):
     assert np.abs(features[0] - features[2]).max() > 1
 
 
-def test_no_pictures(network):
+def test_empty_batch(network):
     assert inception.features(network, np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 2048)
 
 
-def test_pictures_that_are_none(network):
+def test_invalid_images_are_rejected(network):
     with pytest.raises(UserError, match="Inception needs uint8 images"):
         inception.features(network, np.zeros((1, 8, 8, 3), np.float32))
     with pytest.raises(UserError, match="batch_size=0"):
@@ -77,7 +77,7 @@ def test_other_files_are_refused(tensors, tmp_path):
         ({"fc.weight": np.zeros((1000, 2048), "f4")}, r"tensor fc\.weight .*\(1008, 2048\)"),
     ],
 )
-def test_torchvision_s_network_is_refused(tensors, tmp_path, change, message):
+def test_torchvision_weights_are_refused(tensors, tmp_path, change, message):
     """Check that weights of torchvision are refused: the rest fits, but it would not be FID."""
     path = tmp_path / "weights.safetensors"
     save_file(tensors | change, path)

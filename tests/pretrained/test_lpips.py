@@ -38,11 +38,11 @@ def noise_pairs(height, width):
     ("height", "width", "known"),
     [(31, 40, (0.08570308, 0.07278385)), (64, 64, (0.11833500, 0.11648255))],
 )
-def test_agrees_with_others(params, height, width, known):
+def test_values_agree_with_reference_implementations(params, height, width, known):
     np.testing.assert_allclose(distance(params, *noise_pairs(height, width)), known, rtol=3e-6)
 
 
-def test_no_distance_from_itself_and_the_same_both_ways(params):
+def test_distance_is_zero_for_equal_images_and_symmetric(params):
     x, y = noise_pairs(32, 32)
     np.testing.assert_array_equal(distance(params, x, x), [0, 0])
     there, back = distance(params, x, y), distance(params, y, x)
@@ -50,14 +50,14 @@ def test_no_distance_from_itself_and_the_same_both_ways(params):
     np.testing.assert_allclose(there, back, rtol=1e-6)
 
 
-def test_each_pair_counts_by_itself(params):
+def test_pairs_are_independent(params):
     x, y = noise_pairs(32, 32)
     whole = distance(params, x, y)
     np.testing.assert_allclose(distance(params, x[1:], y[1:]), whole[1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])
-def test_worse_is_farther(params, emoji, kind):
+def test_more_noise_increases_the_distance(params, emoji, kind):
     rng = np.random.default_rng(0)
     grain = rng.standard_normal(emoji.shape)
     levels = [
@@ -76,7 +76,7 @@ def test_another_emoji_is_farther_than_a_blurred_one(params, emoji):
     assert np.all(distance(params, emoji, blurred) < distance(params, emoji, y))
 
 
-def test_slopes_are_true(params):
+def test_gradients_match_finite_differences(params):
     x, y = noise_pairs(32, 32)
     x, y = x[:1], y[:1]
     slope, _ = gradients(params, x, y)
@@ -87,12 +87,12 @@ def test_slopes_are_true(params):
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
-def test_slopes_are_finite_for_flat_pictures(params, value):
+def test_gradients_are_finite_for_flat_images(params, value):
     flat = jnp.full((1, 32, 32, 3), value)
     assert all(np.isfinite(slope).all() for slope in gradients(params, flat, flat))
 
 
-def test_all_is_finite_where_nothing_is_seen(params):
+def test_zero_features_give_finite_values(params):
     """Check zero features, caused by large negative biases."""
     blind = params._replace(biases=tuple(b - 1e3 for b in params.biases))
     x, y = noise_pairs(32, 32)
@@ -101,7 +101,7 @@ def test_all_is_finite_where_nothing_is_seen(params):
         np.testing.assert_array_equal(slope, 0)
 
 
-def test_too_small_or_unlike_pictures(params):
+def test_invalid_images_are_rejected(params):
     small = jnp.zeros((1, 40, 30, 3))
     with pytest.raises(UserError, match="at least 31 x 31 pixels, not 40 x 30"):
         lpips.distance(params, small, small)

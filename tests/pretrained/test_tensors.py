@@ -22,7 +22,7 @@ def write_tensors(folder, name, tensors):
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
-def test_tensors_are_taken_until_none_is_left(tmp_path, name):
+def test_tensors_are_popped_until_the_file_is_empty(tmp_path, name):
     matrix = np.arange(6, dtype="f4").reshape(2, 3)
     tensors = write_tensors(tmp_path, name, {"w": matrix, "bias": matrix[0], "n": np.asarray(3)})
     np.testing.assert_array_equal(tensors.pop("w", (2, 3)), matrix)
@@ -34,7 +34,7 @@ def test_tensors_are_taken_until_none_is_left(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
-def test_what_does_not_fit_is_told(tmp_path, name):
+def test_mismatched_tensors_are_reported(tmp_path, name):
     tensors = write_tensors(tmp_path, name, {"w": np.ones((2, 3), "f4"), "n": np.ones(2, "i8")})
     with pytest.raises(UserError, match=rf"{name}: tensor v \(2,\) is missing"):
         tensors.pop("v", (2,))

@@ -55,7 +55,7 @@ def _tuple(values):
     return b"(" + b"".join(map(_int, values)) + b"t"
 
 
-def test_a_tree_of_arrays_comes_back(tmp_path):
+def test_tree_of_arrays_is_read(tmp_path):
     tree = {
         "layer": {"kernel": np.arange(6, dtype="<f4").reshape(2, 3), "bias": np.ones(3, "f4")},
         "more": [np.asfortranarray(np.arange(6, dtype="<f4").reshape(2, 3)), ("name", 3)],
@@ -69,7 +69,7 @@ def test_a_tree_of_arrays_comes_back(tmp_path):
     assert read["more"][1] == ("name", 3)
 
 
-def test_a_tensor_comes_back_by_its_strides(tmp_path):
+def test_tensor_is_read_by_its_strides(tmp_path):
     path = write_torch_file(tmp_path / "a", (2, 2), (1, 3), offset=1)
     read = weights.read_torch_pickle(path)
     assert list(read) == ["w"]
@@ -95,7 +95,7 @@ def test_a_tensor_without_axes(tmp_path):
         ((2, 2), (1,), 0),
     ],
 )
-def test_a_tensor_may_not_reach_out_of_its_storage(tmp_path, shape, strides, offset):
+def test_tensor_beyond_its_storage_is_refused(tmp_path, shape, strides, offset):
     path = write_torch_file(tmp_path / "a", shape, strides, offset)
     with pytest.raises(UserError, match="not a PyTorch state dict"):
         weights.read_torch_pickle(path)
@@ -115,7 +115,7 @@ def test_other_files_are_refused(tmp_path):
             read(tmp_path / name)
 
 
-def test_a_cut_file_is_refused(tmp_path):
+def test_truncated_file_is_refused(tmp_path):
     path = write_torch_file(tmp_path / "a", (6,), (1,))
     whole = path.read_bytes()
     for num_bytes in (len(whole) - 1, len(whole) // 2, 20, 0):
@@ -124,7 +124,7 @@ def test_a_cut_file_is_refused(tmp_path):
             weights.read_torch_pickle(path)
 
 
-def test_other_numbers_are_refused(tmp_path):
+def test_other_data_types_are_refused(tmp_path):
     path = tmp_path / "doubles"
     path.write_bytes(pickle.dumps(np.ones(3), protocol=3))
     with pytest.raises(UserError, match="'<f8'"):
@@ -151,21 +151,21 @@ def test_a_pickle_that_calls_is_refused_before_it_calls(tmp_path):
     assert left.exists()
 
 
-def test_a_call_further_on_in_the_file_is_refused(tmp_path):
+def test_later_call_in_a_pickle_is_refused(tmp_path):
     head = (weights.TORCH_MAGIC, 1001, {"little_endian": True})
     path = write_pickles(tmp_path / "evil", *head, {"w": PickledCall(eval, "1")})
     with pytest.raises(UserError, match=r"builtins\.eval"):
         weights.read_torch_pickle(path)
 
 
-def test_names_reach_no_further_by_dots(tmp_path):
+def test_dotted_names_are_refused(tmp_path):
     path = tmp_path / "evil"
     path.write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.")
     with pytest.raises(UserError, match=r"numpy\.ndarray\.tofile"):
         weights.read_numpy_pickle(path)
 
 
-def test_packages_that_are_missing():
+def test_missing_packages_are_reported():
     with pytest.raises(
         UserError, match=r"no_such_package.*pip install -r requirements-metrics\.txt"
     ):
@@ -175,7 +175,7 @@ def test_packages_that_are_missing():
 
 
 # The zip format of PyTorch 1.6 and later.
-def test_a_zipped_state_dict_comes_back(tmp_path):
+def test_zipped_state_dict_is_read(tmp_path):
     tensors = {
         "w": np.arange(6, dtype="f4").reshape(2, 3),
         "n": np.asarray(7),
@@ -189,7 +189,7 @@ def test_a_zipped_state_dict_comes_back(tmp_path):
         assert (read[name].shape, read[name].dtype) == (value.shape, value.dtype)
 
 
-def test_a_cut_zip_is_refused(tmp_path):
+def test_truncated_zip_is_refused(tmp_path):
     path = torch_zip.write_state_dict(tmp_path / "a", {"w": np.ones(6, "f4")})
     whole = path.read_bytes()
     for num_bytes in (len(whole) - 1, len(whole) // 2, 20, 4):

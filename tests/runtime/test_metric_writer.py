@@ -33,7 +33,7 @@ def write_losses(folder, steps, resume_at=0):
     writer.close()
 
 
-def test_scalars_go_to_lines_and_events(folder):
+def test_scalars_are_written_as_json_lines_and_events(folder):
     writer = metric_writer.MetricWriter(folder)
     writer.write_scalars(3, {"train/loss": 0.5, "eval/loss_text/t=0.25": math.inf})
     writer.write_texts(3, {"note": "words"})
@@ -45,19 +45,19 @@ def test_scalars_go_to_lines_and_events(folder):
     assert b"train/loss" in events.read_bytes()
 
 
-def test_a_resume_forgets_what_will_be_reported_again(folder):
+def test_resuming_deletes_reports_after_the_resume_step(folder):
     write_losses(folder, range(1, 6))
     write_losses(folder, range(4, 7), resume_at=3)
     assert [row["step"] for row in lines(folder)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_new_run_forgets_all(folder):
+def test_new_run_deletes_all_reports(folder):
     write_losses(folder, range(1, 6))
     write_losses(folder, [1])
     assert [row["step"] for row in lines(folder)] == [1]
 
 
-def test_a_line_that_was_cut_short_is_left_out_and_said(folder, caplog):
+def test_truncated_line_is_skipped_with_a_warning(folder, caplog):
     write_losses(folder, [1, 2])
     path = folder / metric_writer.METRICS_FILE
     path.write_text(path.read_text()[:-9])
@@ -67,11 +67,11 @@ def test_a_line_that_was_cut_short_is_left_out_and_said(folder, caplog):
     assert [row["step"] for row in lines(folder)] == [1, 3]
 
 
-def test_no_file_no_rows(folder):
+def test_missing_file_has_no_reports(folder):
     assert metric_writer.read_metrics(folder) == []
 
 
-def test_curves_by_name_in_order_with_holes(folder):
+def test_curves_are_read_by_name_with_nan_for_infinity(folder):
     writer = metric_writer.MetricWriter(folder)
     for step, row in [(1, {"a": 1.0}), (2, {"b": 5.0}), (3, {"a": math.inf, "b": 6.0, "c": 7.0})]:
         writer.write_scalars(step, row)
@@ -85,7 +85,7 @@ def test_curves_by_name_in_order_with_holes(folder):
     assert metric_writer.read_curves(folder / "nowhere", ["a"]) == {}
 
 
-def test_progress_writes_lines_where_nobody_watches(monkeypatch, caplog):
+def test_progress_is_logged_as_lines_without_a_terminal(monkeypatch, caplog):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     with caplog.at_level(logging.INFO):
@@ -112,7 +112,7 @@ def test_progress_draws_a_bar_on_a_terminal(monkeypatch, caplog):
     assert not caplog.messages
 
 
-def test_time_left_counts_from_where_the_run_went_on(monkeypatch, caplog):
+def test_remaining_time_is_estimated_from_the_resume_step(monkeypatch, caplog):
     """Check a run resumed at step 10 of 20: 5 steps took 50 s, so the other 5 take 50 s."""
     now = iter([0.0, 50.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
@@ -123,5 +123,5 @@ def test_time_left_counts_from_where_the_run_went_on(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.6, "1:02"), (3661, "1:01:01")])
-def test_clock(seconds, text):
+def test_duration_format(seconds, text):
     assert metric_writer._format_duration(seconds) == text

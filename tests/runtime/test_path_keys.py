@@ -38,7 +38,7 @@ def own_config(path, **changes):
         ("", ""),
     ],
 )
-def test_every_kind_of_path(path, expected, tmp_path):
+def test_path_forms_are_made_absolute(path, expected, tmp_path):
     expected = expected.format(home=tmp_path / "home", here=tmp_path, up=tmp_path.parent)
     changes = {"data__dir": path, "init_from": path, "evaluation__clip_dir": path}
     config = path_keys.make_absolute(
@@ -48,21 +48,21 @@ def test_every_kind_of_path(path, expected, tmp_path):
     assert config.evaluation.clip_dir == config.evaluation.inception_weights == expected
 
 
-def test_the_home_of_an_unknown_user_is_told():
+def test_home_of_an_unknown_user_is_an_error():
     with pytest.raises(UserError, match=r"source.path=~no-user-here/x: there is no home folder"):
         path_keys.make_absolute(own_config("~no-user-here/x"))
     with pytest.raises(UserError, match="--workdir=~no-user-here: there is no home folder"):
         storage.resolve_path("~no-user-here", "--workdir")
 
 
-def test_the_name_of_a_data_set_is_no_path(tmp_path):
+def test_data_set_name_is_not_a_path(tmp_path):
     config = own_config("mnist", source__format="tfds")
     assert path_keys.make_absolute(config).source.path == "mnist"
     (tmp_path / "mnist").mkdir()
     assert path_keys.make_absolute(config).source.path == str(tmp_path / "mnist")
 
 
-def test_models_of_a_comparison_and_codecs(tmp_path):
+def test_paths_of_comparison_models_and_codecs_are_found(tmp_path):
     config = path_keys.make_absolute(compare.get_config("smoke"))
     folders = {model.data.dir for model in config.models.values()}
     folders |= {config.codec.data.dir, config.text_model.data.dir}
@@ -70,7 +70,7 @@ def test_models_of_a_comparison_and_codecs(tmp_path):
     assert path_keys.make_absolute(codec.get_config()).data.dir == str(tmp_path / "runs/data")
 
 
-def test_the_configuration_given_is_not_changed_and_locks_stay():
+def test_input_configuration_is_not_modified_and_stays_locked():
     config = own_config("photos").lock()
     assert path_keys.make_absolute(config).is_locked
     assert config.source.path == "photos"
@@ -84,7 +84,7 @@ def iter_texts(config, prefix=""):
             yield prefix + name
 
 
-def test_no_key_that_holds_a_path_is_missing_from_the_list():
+def test_every_path_key_is_listed():
     """Check that a new key is either listed, or named so that it does not look like a path."""
     names = {
         name for config in (own.get_config(), codec.get_config()) for name in iter_texts(config)
@@ -95,7 +95,7 @@ def test_no_key_that_holds_a_path_is_missing_from_the_list():
     assert suspects <= set(path_keys.PATH_KEYS)
 
 
-def test_a_relative_path_of_an_old_run_is_told_by_its_key(tmp_path, monkeypatch):
+def test_missing_relative_path_of_an_old_run_names_its_key(tmp_path, monkeypatch):
     saved = own_config("photos", data__dir="data")
     (tmp_path / "photos").mkdir()
     (tmp_path / "data").mkdir()
@@ -108,12 +108,12 @@ def test_a_relative_path_of_an_old_run_is_told_by_its_key(tmp_path, monkeypatch)
     path_keys.check_relative(saved, own_config(str(tmp_path / "photos"), data__dir="new"))
 
 
-def test_an_old_run_with_a_relative_source_goes_on_under_its_absolute_path(tmp_path):
+def test_old_run_with_a_relative_source_accepts_its_absolute_path(tmp_path):
     folder = storage.resolve_path(str(tmp_path / "run"), "--workdir")
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
     (folder / workdir.CONFIG).write_text(own_config("photos").to_json())
     workdir.check_config(folder, path_keys.make_absolute(own_config("photos")))
-    # Whether the files at another path are the same is for source.json to say.
+    # source.json, not the path, decides whether the data is the same.
     workdir.check_config(folder, path_keys.make_absolute(own_config("other")))
     changed = own_config("photos", source__glob="*.png")
     with pytest.raises(UserError, match=r"source\.glob"):

@@ -38,7 +38,7 @@ def press_ctrl_c(process):
     os.killpg(process.pid, signal.SIGINT)
 
 
-def test_sigterm_saves_and_leaves_and_the_end_is_the_same(tmp_path):
+def test_sigterm_saves_exits_and_resuming_gives_the_same_result(tmp_path):
     arguments = [runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000"]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))
     code, stdout, stderr = run_until_signal(
@@ -62,7 +62,7 @@ def test_sigterm_saves_and_leaves_and_the_end_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0])
-def test_ctrl_c_saves_and_leaves(tmp_path, workers):
+def test_ctrl_c_saves_and_exits(tmp_path, workers):
     arguments = [
         runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
         f"--config.data.num_workers={workers}", f"--workdir={tmp_path / 'run'}",
@@ -115,7 +115,7 @@ def test_a_second_ctrl_c_stops_at_once():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_handlers_come_back(number):
+def test_signal_handlers_are_restored(number):
     before = signal.getsignal(number)
     with preemption.stop_handler() as stop:
         assert not stop.is_due(1)
@@ -126,14 +126,14 @@ def test_handlers_come_back(number):
     assert signal.getsignal(number) is before
 
 
-def test_the_second_interrupt_is_not_held_back():
+def test_second_interrupt_raises_keyboard_interrupt():
     with preemption.stop_handler():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_background_job_that_ignores_ctrl_c_still_does():
+def test_ignored_ctrl_c_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with preemption.stop_handler() as stop:
@@ -143,7 +143,7 @@ def test_a_background_job_that_ignores_ctrl_c_still_does():
         signal.signal(signal.SIGINT, before)
 
 
-def test_in_another_thread_nothing_is_noticed():
+def test_stop_handler_outside_the_main_thread_ignores_signals():
     answers = []
 
     def request_stop():

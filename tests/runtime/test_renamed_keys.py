@@ -1,4 +1,4 @@
-"""Configurations of before: old runs open under today's names, and old flags name the new ones."""
+"""Tests of renamed keys: old runs open, and errors about old flags name the new flags."""
 
 import json
 import pathlib
@@ -17,13 +17,13 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "configs"
 OLD = json.loads((GOLDEN / "shipped_before_renaming.json").read_text())
 
 
-def test_the_released_configuration_of_before_is_todays():
+def test_shipped_configuration_of_an_earlier_version_upgrades_to_the_current_one():
     today = json.loads((of.PRETRAINED / workdir.CONFIG).read_text())
     assert renamed_keys.upgrade(OLD) == today
     assert renamed_keys.upgrade(today) == today
 
 
-def test_a_run_of_before_opens(tmp_path):
+def test_runs_with_old_names_open(tmp_path):
     (tmp_path / workdir.CONFIG).write_text(json.dumps(OLD))
     config = workdir.load_config(epath.Path(tmp_path))
     assert config.batch_size == OLD["batch"]
@@ -34,13 +34,13 @@ def test_a_run_of_before_opens(tmp_path):
     assert config.codec.std == OLD["codec"]["deviation"]
 
 
-def test_latents_are_divided_and_pixels_have_a_standard_deviation():
+def test_old_deviation_key_is_divisor_of_latents_and_std_of_pixels():
     old = {"paradigm": {}, "codec": {"name": "learned", "deviation": 2.0, "patch": 4}}
     new = renamed_keys.upgrade(old)
     assert new["codec"] == {"name": "vae", "divisor": 2.0, "patch_size": 4}
 
 
-def test_a_comparison_of_before_is_upgraded_with_all_its_models():
+def test_comparisons_with_old_names_are_upgraded_with_all_models():
     old = {
         "contestants": {"oneflow": OLD},
         "text_model": OLD,
@@ -73,17 +73,17 @@ def test_old_names_are_gone_and_new_ones_exist():
         ("-config.batch=8", "--config.batch_size"),
     ],
 )
-def test_an_old_flag_is_answered_with_the_new_one(argument, new):
+def test_old_flags_raise_errors_with_the_new_name(argument, new):
     with pytest.raises(UserError, match=rf"write {new}\.$"):
         main.parse_config(["main", "--config=configs/quickstart.py", argument])
 
 
-def test_flags_of_today_pass():
+def test_current_flags_are_accepted():
     new = [f"--config.{key}=1" for key in renamed_keys.RENAMED.values()]
     renamed_keys.check_flags(["main", *new, *renamed_keys.RENAMED_FLAGS.values(), "a=b", "--"])
 
 
-def test_logs_of_before_are_read_under_todays_names(tmp_path):
+def test_old_logs_are_read_with_current_metric_names(tmp_path):
     path = epath.Path(tmp_path)
     row = {"step": 1, "heldout/text/u=0.1": 2.0, "heldout/psnr": 3.0, "train/waiting": 0.5}
     row |= {"heldout/tokens": 4.0, "train/z": 5.0, "train_flops": 6.0}
@@ -103,5 +103,5 @@ def test_logs_of_before_are_read_under_todays_names(tmp_path):
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS, ids=lambda metric: metric.name)
-def test_metrics_of_today_keep_their_names(metric):
+def test_current_metric_names_are_not_renamed(metric):
     assert renamed_keys.upgrade_metric(metric.name) == metric.name

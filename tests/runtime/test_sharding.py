@@ -66,7 +66,7 @@ def format_shardings(params):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_where_every_parameter_lies(name, tmp_path, monkeypatch, request):
+def test_parameter_shardings_match_golden_files(name, tmp_path, monkeypatch, request):
     """Check the configuration's real shapes; only the data are toy data."""
     make, sizes = CONFIGS[name]
     config = make()
@@ -90,7 +90,7 @@ def test_where_every_parameter_lies(name, tmp_path, monkeypatch, request):
     assert moments == 3 * len(specs)
 
 
-def test_no_configuration_of_a_transformer_is_forgotten():
+def test_every_transformer_configuration_has_a_golden_file():
     files = {path.stem for path in pathlib.Path(codec.__file__).parent.glob("*.py")}
     of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e", "emoji_styles"}
     others = {"__init__", "common", "codec", "compare"} | of_the_same_models
@@ -134,7 +134,7 @@ def test_one_device_and_eight_compute_the_same(sizes):
             )
 
 
-def test_the_state_stays_where_it_was_planned():
+def test_training_keeps_the_planned_shardings():
     _, planned, state = train_on_mesh(tuple(CUBE.items()), 8)
     for (path, before), after in zip(
         jax.tree_util.tree_leaves_with_path(planned), jax.tree.leaves(state), strict=True
@@ -147,7 +147,7 @@ def test_the_state_stays_where_it_was_planned():
     )  # fmt: skip
 
 
-def test_constraints_on_activations_hold():
+def test_activation_sharding_constraints_hold():
     mesh = sharding.make_mesh(CUBE)
     axes = ("rows", "slots", "act_hidden")
     with sharding.mesh_context(mesh):
@@ -155,7 +155,7 @@ def test_constraints_on_activations_hold():
     assert x.addressable_shards[0].data.shape == (2, 4, 3)
 
 
-def test_mesh_takes_the_sizes_given_and_fills_in_the_rest():
+def test_mesh_size_minus_one_takes_the_remaining_devices():
     mesh = sharding.make_mesh({"data": 2, "fsdp": -1, "tensor": 2})
     assert dict(mesh.shape) == {"slices": 1, "context": 1} | CUBE
     assert mesh.axis_names == sharding.AXES
@@ -194,7 +194,7 @@ class Chip:
 
 
 @pytest.mark.parametrize("sizes", [{"slices": 2, "data": -1, "tensor": 2}, {"slices": -1}])
-def test_only_the_axis_of_slices_leaves_a_slice(sizes):
+def test_only_the_slices_axis_crosses_tpu_slices(sizes):
     mesh = sharding.make_mesh(sizes, [Chip(n, slices=mesh_slices(sizes)) for n in range(8)])
     slice_indices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
     assert mesh.shape["slices"] == mesh_slices(sizes)
@@ -207,7 +207,7 @@ def mesh_slices(sizes):
 
 
 @pytest.mark.parametrize("sizes", [{"data": 8}, {"slices": 4, "data": 2}, {"slices": 1, "data": 8}])
-def test_slices_that_are_not_the_devices_own_are_refused(sizes):
+def test_mesh_slices_must_equal_the_slices_of_the_devices(sizes):
     with pytest.raises(UserError, match=r"mesh\.slices=\d.* 2 TPU slice.*Set mesh\.slices=2"):
         sharding.make_mesh(sizes, [Chip(n, slices=2) for n in range(8)])
 
@@ -234,7 +234,7 @@ def test_names_without_a_rule_and_rules_without_an_axis_are_refused(names, rules
         sharding.state_sharding(mesh, boxed, sharding.RULES + rules)
 
 
-def test_rows_must_cut_into_devices_and_parts():
+def test_batch_size_must_divide_into_devices_and_microbatches():
     mesh = sharding.make_mesh(CUBE)
     sharding.check_batch_divides(mesh, 16, 4)
     for rows, parts in ((6, 1), (8, 4), (12, 2)):
@@ -247,7 +247,7 @@ def test_rows_must_cut_into_devices_and_parts():
         sharding.check_batch_divides(mesh, 2, rules=sharding.SAMPLING_RULES)
 
 
-def test_sizes_of_the_configuration_must_cut_into_devices():
+def test_configured_sizes_must_divide_into_shards():
     mesh = sharding.make_mesh({"data": 1, "context": 4, "tensor": 2})
     sharding.check_divides(mesh, "data.sequence_length", 96, "slots")
     with pytest.raises(
@@ -266,6 +266,6 @@ def test_sizes_of_the_configuration_must_cut_into_devices():
     ],
     ids=["slots", "rows", "sampling", "replicated"],
 )
-def test_a_batch_lies_over_the_axes_that_share_it_out(where, shape):
+def test_batches_are_sharded_over_rows_and_slots(where, shape):
     x = jax.device_put(jnp.zeros((8, 4, 3)), where(sharding.make_mesh(LONG)))
     assert x.addressable_shards[0].data.shape == shape

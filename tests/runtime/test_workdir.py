@@ -15,7 +15,7 @@ def folder(tmp_path):
     return epath.Path(tmp_path)
 
 
-def test_the_configuration_comes_back_as_it_was(folder):
+def test_saved_configuration_is_loaded_unchanged(folder):
     config = runs.make_config(sampling__edit_start=0.0, source__name="toy", data__dir="/data")
     workdir.save_config(folder, config)
     saved = workdir.load_config(folder)
@@ -31,7 +31,7 @@ def write_run(folder):
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
 
 
-def test_another_configuration_is_refused_and_told(folder):
+def test_changed_configuration_is_refused_by_key(folder):
     write_run(folder)
     before = (folder / workdir.CONFIG).read_text()
     with pytest.raises(UserError) as raised:
@@ -45,7 +45,7 @@ def test_another_configuration_is_refused_and_told(folder):
     assert (folder / workdir.TOKENIZER).exists()
 
 
-def test_a_key_that_is_new_counts_as_another_configuration(folder):
+def test_added_key_counts_as_a_changed_configuration(folder):
     write_run(folder)
     old = json.loads((folder / workdir.CONFIG).read_text())
     del old["model"]["width"]
@@ -54,7 +54,7 @@ def test_a_key_that_is_new_counts_as_another_configuration(folder):
         workdir.check_config(folder, runs.make_config())
 
 
-def test_a_run_of_an_earlier_version_goes_on(folder):
+def test_run_of_an_earlier_version_resumes(folder):
     write_run(folder)
     old = json.loads((folder / workdir.CONFIG).read_text())
     del old["init_from"], old["optimizer"]["freeze"], old["sampling"]["top_k"]
@@ -86,13 +86,13 @@ def test_a_run_of_an_earlier_version_goes_on(folder):
         {"checkpoint__skip_damaged": True},
     ],
 )
-def test_some_values_may_change(folder, change):
+def test_mutable_keys_may_change(folder, change):
     write_run(folder)
     workdir.check_config(folder, runs.make_config(**change))
     assert (folder / workdir.TOKENIZER).exists()
 
 
-def test_before_a_checkpoint_all_may_change_and_the_tokenizer_goes(folder):
+def test_without_checkpoints_any_key_may_change_and_the_tokenizer_is_deleted(folder):
     workdir.save_config(folder, runs.make_config())
     (folder / workdir.TOKENIZER).write_text("learned")
     workdir.check_config(folder, runs.make_config())
@@ -101,14 +101,14 @@ def test_before_a_checkpoint_all_may_change_and_the_tokenizer_goes(folder):
     assert not (folder / workdir.TOKENIZER).exists()
 
 
-def test_a_tokenizer_of_nobody_goes(folder):
+def test_tokenizer_without_a_configuration_is_deleted(folder):
     """Check a run that was killed between writing the tokenizer and the configuration."""
     (folder / workdir.TOKENIZER).write_text("learned")
     workdir.check_config(folder, runs.make_config())
     assert not (folder / workdir.TOKENIZER).exists()
 
 
-def test_one_at_a_time(folder):
+def test_folder_lock_excludes_a_second_run(folder):
     with (
         workdir.lock(folder / "run"),
         pytest.raises(UserError, match="in use by another run"),
@@ -119,7 +119,7 @@ def test_one_at_a_time(folder):
         pass
 
 
-def test_a_killed_process_lets_go(folder):
+def test_lock_of_a_killed_process_is_released(folder):
     holder = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.flock(f,2); print(1,flush=True)"
     line = [sys.executable, "-c", f"{holder}; time.sleep(60)", str(folder / ".lock")]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
@@ -131,12 +131,12 @@ def test_a_killed_process_lets_go(folder):
         pass
 
 
-def test_mistakes_of_ours_are_not_explained_away(folder):
+def test_unrelated_os_errors_are_not_converted(folder):
     with pytest.raises(FileNotFoundError), workdir.lock(folder):
         (folder / "nowhere" / "file").read_text()
 
 
-def test_a_file_is_never_half_written(folder):
+def test_file_writes_are_atomic(folder):
     path = folder / "figures.json"
     workdir.write_atomically(path, "first")
     workdir.write_atomically(path, "old")
@@ -166,7 +166,7 @@ def test_paths_are_absolute_in_a_saved_configuration(folder, monkeypatch):
     assert saved["evaluation"]["clip_dir"] == "/home/ada/clip"
 
 
-def test_the_request_to_skip_holds_for_one_call(folder):
+def test_skip_damaged_is_not_saved(folder):
     workdir.save_config(folder, runs.make_config(checkpoint__skip_damaged=True))
     assert not workdir.load_config(folder).checkpoint.skip_damaged
 
@@ -178,7 +178,7 @@ def test_a_damaged_configuration_is_named(folder, text):
         workdir.load_config(folder)
 
 
-def test_reading_waits_for_no_one_and_writes_nothing(folder):
+def test_read_lock_neither_waits_nor_writes(folder):
     with workdir.read_lock(folder), workdir.read_lock(folder):
         assert list(folder.iterdir()) == []
     in_use = pytest.raises(UserError, match="in use by another run")

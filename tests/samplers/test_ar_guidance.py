@@ -76,7 +76,7 @@ def clean_view(canvas, modality=None):
     ("attend", "text_time"),
     [(AttentionPattern.MIXED, Modality.IMAGE), (AttentionPattern.CAUSAL, Modality.TEXT)],
 )
-def test_pictures_of_bereft_documents_see_themselves_and_what_opens_them(attend, text_time, gone):
+def test_dropped_documents_keep_only_images_and_their_opening_tokens(attend, text_time, gone):
     canvas = packed_row()
     view = clean_view(canvas, text_time)
     segment, span = np.asarray(canvas.segment), np.asarray(canvas.span)
@@ -113,7 +113,7 @@ def test_pictures_of_bereft_documents_see_themselves_and_what_opens_them(attend,
         np.testing.assert_array_equal(getattr(image_only, name), getattr(view, name))
 
 
-def test_nothing_dropped_nothing_changed():
+def test_no_dropout_changes_nothing():
     canvas = packed_row()
     none = jnp.zeros(LENGTH, bool)
     image_only, is_unconditional = ar_guidance.image_only_view(
@@ -136,7 +136,7 @@ def make_paradigm(kind, task_mixture=tasks.ALL_TARGETS):
 
 
 @pytest.mark.parametrize("kind", ["transfusion", "chameleon"])
-def test_in_training_some_documents_tell_of_their_pictures_alone(kind):
+def test_conditioning_dropout_scores_only_images(kind):
     """Check that dropped captions are not scored, but their images and all other documents are."""
     caption = (Text("red"), TOY_IMAGE)
     canvas = pack_documents(
@@ -244,7 +244,7 @@ def zero_table():
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_codes_come_as_often_as_both_together_say(scale):
+def test_codes_have_the_guided_distribution(scale):
     rows = 4000
     draw = ar_images.TokenImageSampler(
         16, CODE_ID_RANGE, token_sampling.TokenSampling(), make_guidance(scale)
@@ -275,7 +275,7 @@ def test_scale_1_is_no_guidance_and_costs_nothing():
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize("solver", ["euler", "heun", "renoise", "codes"])
-def test_passes_are_counted_as_they_are_made(solver, scale):
+def test_nfe_equals_the_number_of_passes(solver, scale):
     """Count the forward passes of an image and a document; a pass of two branches counts twice."""
     network, rows = make_stub(), 3
     network.conditional_logits[vocabs.IMAGE] = network.conditional_logits[vocabs.END] = 5.0
@@ -309,7 +309,7 @@ def test_passes_are_counted_as_they_are_made(solver, scale):
 
 
 @pytest.mark.parametrize("kind", ["transfusion", "chameleon"])
-def test_words_are_not_guided(kind):
+def test_text_is_not_guided(kind):
     paradigm, _ = make_paradigm(kind)
     plan = SamplingPlan(ode.make_schedule("euler", 2), image_guidance_scale=3.0)
     paradigm.validate(plan)

@@ -109,7 +109,7 @@ def sample_images(kind, image_sampler, context=None, rows=slice(None)):
 
 
 @pytest.mark.parametrize(("solver", "scale"), [("euler", 0.0), ("euler", 2.5), ("renoise", 2.5)])
-def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
+def test_guided_flow_equals_a_network_without_a_cache(solver, scale):
     plan = ode.make_schedule(solver, 3)
     sampled = sample_images(
         "flow", ar_images.FlowImageSampler(predictions.X1Prediction(), plan, make_guidance(scale))
@@ -139,7 +139,7 @@ def test_a_guided_flow_is_that_of_a_network_without_a_cache(solver, scale):
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.5])
-def test_guided_codes_are_those_of_a_network_without_a_cache(scale):
+def test_guided_codes_equal_a_network_without_a_cache(scale):
     """Check greedy codes against a network without a cache; the next token is not guided."""
     paradigm, _ = make_paradigm("chameleon")
     _, table = make_model("codes")
@@ -166,7 +166,7 @@ def test_guided_codes_are_those_of_a_network_without_a_cache(scale):
 
 
 @pytest.mark.parametrize(("kind", "solver"), [("flow", "heun"), ("flow", "renoise"), ("codes", "")])
-def test_pictures_do_not_depend_on_neighbours(kind, solver):
+def test_images_do_not_depend_on_other_rows(kind, solver):
     codes = make_paradigm("chameleon")[0].code_id_range
     draw = (
         ar_images.FlowImageSampler(

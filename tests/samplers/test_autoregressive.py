@@ -148,7 +148,7 @@ def token_ids(sample, row=0):
     return np.asarray(sample.canvas.ids[row])[kind != Modality.PAD].tolist()
 
 
-def test_words_until_the_end():
+def test_text_is_generated_until_end():
     sample = generate(ScriptedModel(chain_logits(10, 11, 12)), open_bos(make_prompts([]), 1))
     assert token_ids(sample) == [vocabs.BOS, 10, 11, 12, vocabs.END]
     position = np.asarray(sample.canvas.position[0, :5, 0])
@@ -157,7 +157,7 @@ def test_words_until_the_end():
     assert not sample.truncated[0]
 
 
-def test_words_then_the_picture_of_the_prompt():
+def test_text_gap_then_prompt_image():
     """Check the prompt <text> <image>: <image> ends the text, and the image is generated."""
     row = open_bos(make_prompts([*image_slots(), text_slot(vocabs.END)]), 1)
     sample = generate(ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row)
@@ -171,7 +171,7 @@ def test_words_then_the_picture_of_the_prompt():
     assert int(sample.nfe) == 1 + 3 + (2 + 1) + 1
 
 
-def test_a_given_picture_stays_and_is_told_of():
+def test_given_image_stays_and_conditions_later_text():
     row = make_prompts(image_slots(0.25, is_given=True, insertable=1))
     logits = chain_logits(10)
     logits[VOCAB - 1, 13] = 30.0
@@ -181,14 +181,14 @@ def test_a_given_picture_stays_and_is_told_of():
     np.testing.assert_array_equal(sample.canvas.latents[0, 2:6, 0], 0.25)
 
 
-def test_a_given_picture_after_a_gap_stays():
+def test_given_image_after_a_gap_stays():
     row = open_bos(make_prompts([*image_slots(0.25, is_given=True), text_slot(vocabs.END)]), 1)
     sample = generate(ScriptedModel(chain_logits(10, vocabs.IMAGE)), row)
     assert token_ids(sample) == [vocabs.BOS, 10, vocabs.IMAGE, 0, 0, 0, 0, vocabs.END]
     np.testing.assert_array_equal(sample.canvas.latents[0, 3:7, 0], 0.25)
 
 
-def test_pictures_are_born_in_a_gap_for_anything():
+def test_images_are_generated_in_a_document_gap():
     logits = chain_logits(10, vocabs.IMAGE)
     logits[VOCAB - 1, 11] = 30.0
     logits[11, vocabs.END] = 30.0
@@ -198,7 +198,7 @@ def test_pictures_are_born_in_a_gap_for_anything():
     assert not sample.canvas.is_given[0, 1:9].any()
 
 
-def test_no_picture_is_born_in_a_gap_for_words():
+def test_no_image_is_generated_in_a_text_gap():
     logits = chain_logits(10, vocabs.IMAGE)
     logits[10, 12], logits[12, vocabs.END] = 20.0, 30.0
     sample = generate(ScriptedModel(logits), open_bos(make_prompts([]), 1))
@@ -206,7 +206,7 @@ def test_no_picture_is_born_in_a_gap_for_words():
 
 
 @pytest.mark.parametrize("opening", [1, 2])
-def test_at_the_brim_all_of_the_prompt_still_comes(opening):
+def test_full_canvas_reserves_slots_for_the_prompt(opening):
     """Check that text of a network that never stops leaves room for the rest of the prompt."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     logits[:, 10] = 30.0
@@ -222,7 +222,7 @@ def test_at_the_brim_all_of_the_prompt_still_comes(opening):
     assert sample.truncated[0] or opening == 2
 
 
-def test_rows_do_not_know_of_each_other():
+def test_rows_do_not_depend_on_each_other():
     """Check that a row's document does not depend on longer rows with other image positions."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     logits[:, 10:16] = 0.0
@@ -241,7 +241,7 @@ def test_rows_do_not_know_of_each_other():
             np.testing.assert_array_equal(getattr(alone.canvas, name)[0], expected)
 
 
-def test_frequencies_are_those_of_the_network():
+def test_sampled_frequencies_equal_the_network_probabilities():
     """Compare text frequencies with those of a Markov chain."""
     share = {vocabs.BOS: {10: 0.7, 11: 0.3}, 10: {11: 0.4, vocabs.END: 0.6}, 11: {vocabs.END: 1.0}}
     logits = np.full((VOCAB, VOCAB), -60.0)
@@ -263,7 +263,7 @@ def test_frequencies_are_those_of_the_network():
         assert abs(counts[text] - rows * p) < 4 * sigma
 
 
-def test_moments_end_with_the_finished_document():
+def test_trajectory_ends_with_the_finished_document():
     row = open_bos(make_prompts([*image_slots(), text_slot(vocabs.END)]), 1)
     sample = generate(
         ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row, make_plan(return_trajectory=True)
@@ -281,7 +281,7 @@ def test_moments_end_with_the_finished_document():
     np.testing.assert_allclose(times[came], np.arange(6) / 5, atol=1e-6)
 
 
-def test_greedy_tokens_are_those_of_the_network_without_a_cache():
+def test_greedy_tokens_equal_a_network_without_a_cache():
     """Check that each token of a real network has the largest logit in a full forward pass."""
     lay = dataclasses.replace(tiny.make_layout(32, 0), has_markers=True)
     vocab = lay.vocab

@@ -51,7 +51,7 @@ def written_fraction(grid):
     return count / (256 * rows)
 
 
-def test_who_knows_256_tokens_writes_them_in_16_steps():
+def test_optimal_network_writes_256_tokens_in_16_steps():
     # A step inserts at most one token per gap, so small last steps help to insert all tokens.
     assert written_fraction("uniform") < 0.97
     assert written_fraction("sine") >= 0.99
@@ -92,7 +92,7 @@ def test_an_exact_network_samples_its_language(language, text_clock):
     assert many_steps[-1] < four_steps[-1] / 2
 
 
-def test_documents_of_pictures_and_words_run_until_every_clock_is_out():
+def test_sampling_runs_until_all_times_are_one():
     """Check with a network that always inserts more text and images."""
     vocab, rows, steps, length = 8, 6, 8, 64
 
@@ -127,7 +127,7 @@ def test_documents_of_pictures_and_words_run_until_every_clock_is_out():
     np.testing.assert_array_equal(text[steps], text[-1])
 
 
-def test_where_only_words_are_asked_for_no_picture_is_born():
+def test_text_gap_gets_no_images():
     def eager(view):
         shape = view.time.shape
         want = jnp.zeros((*shape, 8)).at[..., IMAGE].set(50.0)
@@ -142,7 +142,7 @@ def test_where_only_words_are_asked_for_no_picture_is_born():
     assert int(out.nfe) == 4
 
 
-def test_at_the_brim_it_says_so_and_what_is_there_is_whole():
+def test_full_canvas_sets_truncated_and_keeps_items_complete():
     def eager(view):
         shape = view.time.shape
         want = jnp.zeros((*shape, 8))
@@ -173,7 +173,7 @@ def prompt_rows(documents):
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_what_is_given_never_changes_and_closed_gaps_stay_closed(guidance):
+def test_given_items_never_change_and_closed_gaps_stay_empty(guidance):
     flow = paradigm()
     red = Text("a picture of red:")
     documents = [

@@ -42,7 +42,7 @@ def apply_ops(row, ops, ids=9, run_time=0.75):
     )
 
 
-def test_an_opened_document_is_finished_and_open_everywhere(row):
+def test_document_to_edit_is_clean_and_insertable_everywhere(row):
     np.testing.assert_array_equal(row.slot_times(jnp.float32(0.5)), np.ones(LENGTH))
     opening = np.asarray(row.canvas.insertable)
     text = np.asarray(row.canvas.is_text)
@@ -50,7 +50,7 @@ def test_an_opened_document_is_finished_and_open_everywhere(row):
     assert (opening[np.asarray(row.canvas.is_image)] == InsertPolicy.ANY).sum() == 2
 
 
-def test_a_word_goes_and_orders_close_up(row):
+def test_deletion_removes_a_token_and_renumbers(row):
     gone = apply_ops(row, {2: EditOp.DELETE})
     assert int(gone.canvas.modality[2]) == Modality.PAD
     assert int(gone.canvas.insertable[2]) == InsertPolicy.NONE
@@ -66,13 +66,13 @@ def test_a_word_goes_and_orders_close_up(row):
     assert int(gone.num_used) == int(row.num_used)  # The deleted item's slot is not reused.
 
 
-def test_a_replaced_word_changes_in_its_place(row):
+def test_substituted_token_changes_in_place(row):
     changed = apply_ops(row, {1: EditOp.SUBSTITUTE}, ids=77)
     np.testing.assert_array_equal(changed.canvas.ids, row.canvas.ids.at[1].set(77))
     np.testing.assert_array_equal(changed.canvas.position, row.canvas.position)
 
 
-def test_a_replaced_picture_becomes_noise_with_a_clock_of_its_own(row):
+def test_substituted_image_becomes_noise_with_its_own_time(row):
     first = np.flatnonzero(np.asarray(row.canvas.is_image))[:4]
     anew = apply_ops(row, dict.fromkeys(first.tolist(), EditOp.SUBSTITUTE), run_time=0.75)
     np.testing.assert_array_equal(np.asarray(anew.canvas.latents)[first], NOISE[first])
@@ -82,7 +82,7 @@ def test_a_replaced_picture_becomes_noise_with_a_clock_of_its_own(row):
     np.testing.assert_array_equal(anew.canvas.ids, row.canvas.ids)
 
 
-def test_nothing_changes_where_all_is_kept(row):
+def test_keeping_all_changes_nothing(row):
     for before, after in zip(
         jax.tree.leaves(row), jax.tree.leaves(apply_ops(row, {})), strict=True
     ):
@@ -99,7 +99,7 @@ def sample_ops(row, logits, step_fraction, editable=True, count=4000):
     return np.asarray(sampled(keys))
 
 
-def test_fates_come_as_often_as_they_are_likely_and_due(row):
+def test_edit_operations_have_their_expected_rates(row):
     odds = jnp.tile(jnp.log(jnp.array([0.5, 0.2, 0.3])), (LENGTH, 1))
     fate = sample_ops(row, odds, step_fraction=0.5)[:, 1]
     for which, expected in ((EditOp.DELETE, 0.1), (EditOp.SUBSTITUTE, 0.15), (EditOp.KEEP, 0.75)):
@@ -108,7 +108,7 @@ def test_fates_come_as_often_as_they_are_likely_and_due(row):
     assert not sample_ops(row, odds, step_fraction=0.5, editable=False, count=50).any()
 
 
-def test_a_picture_meets_one_fate_and_is_never_deleted(row):
+def test_image_gets_one_edit_operation_and_is_never_deleted(row):
     odds = jnp.tile(jnp.log(jnp.array([0.2, 0.5, 0.3])), (LENGTH, 1))
     last = np.flatnonzero(np.asarray(row.canvas.is_image))[3]
     # Only the last slot of the image has logits that substitute.

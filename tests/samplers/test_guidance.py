@@ -18,7 +18,7 @@ def make_branch(scale, outputs=("image",), drop_condition=drop_condition):
     return guidance.GuidanceBranch(outputs, scale, drop_condition)
 
 
-def test_guidance_goes_from_unconditional_past_conditional():
+def test_guidance_extrapolates_beyond_the_conditional_output():
     view = tiny.noisy_canvas(tiny.training_rows(tiny.captions(3)))
     out = guidance.apply_cfg(apply, [make_branch(3.0)])(view)
     c, u = apply(view), apply(drop_condition(view))
@@ -34,7 +34,7 @@ def test_scale_zero_is_unconditional_and_one_is_the_network_itself():
     assert guidance.apply_cfg(apply, [make_branch(1.0), make_branch(1.0)]) is apply
 
 
-def test_both_views_of_a_row_are_neighbors_in_one_call():
+def test_views_of_a_row_are_interleaved_in_one_call():
     views = []
 
     def spy(view):
@@ -49,7 +49,7 @@ def test_both_views_of_a_row_are_neighbors_in_one_call():
     np.testing.assert_array_equal(both.modality, jnp.repeat(view.modality, 2, axis=0))
 
 
-def test_each_branch_changes_its_own_outputs_by_its_own_view():
+def test_each_branch_guides_only_its_outputs():
     def still(view):
         return view.replace(latents=view.latents * 0, embeds=view.embeds * 3)
 

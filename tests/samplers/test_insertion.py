@@ -60,7 +60,7 @@ def list_items(row):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_items_come_in_where_they_are_wanted(seed):
+def test_items_are_inserted_after_their_anchors(seed):
     rng = np.random.default_rng(seed)
     row, model, full = empty_row(), [(0, 1)], False
     for _ in range(5):
@@ -88,7 +88,7 @@ def test_items_come_in_where_they_are_wanted(seed):
         assert bool(row.truncated) == full
 
 
-def test_a_newborn_picture_is_noise_and_its_clock_starts_now():
+def test_inserted_image_is_noise_with_its_start_time():
     selected = jnp.arange(LENGTH) == 0
     row = insert_items(empty_row(), selected, jnp.full(LENGTH, IMAGE), jnp.float32(0.25))
     at = slice(1, 5)
@@ -98,7 +98,7 @@ def test_a_newborn_picture_is_noise_and_its_clock_starts_now():
     assert not row.canvas.is_given[at].any()
 
 
-def test_a_word_s_gap_is_open_like_the_one_it_came_into():
+def test_inserted_token_inherits_the_insert_policy():
     selected = jnp.arange(LENGTH) == 0
     row = insert_items(
         empty_row(InsertPolicy.TEXT), selected, jnp.full(LENGTH, 7), jnp.float32(0.25)
@@ -106,14 +106,14 @@ def test_a_word_s_gap_is_open_like_the_one_it_came_into():
     np.testing.assert_array_equal(row.canvas.insertable[:3], [1, 1, 0])
 
 
-def test_nothing_wanted_nothing_changed():
+def test_no_insertion_changes_nothing():
     row = empty_row()
     same = insert_items(row, jnp.zeros(LENGTH, bool), jnp.zeros(LENGTH, int), jnp.float32(0.5))
     for before, after in zip(jax.tree.leaves(row), jax.tree.leaves(same), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
-def test_at_the_brim_a_picture_comes_whole_or_not_at_all():
+def test_full_canvas_inserts_an_image_completely_or_not():
     row = empty_row(length=4)
     selected = jnp.arange(4) == 0
     refused = insert_items(row, selected, jnp.full(4, IMAGE), jnp.float32(0.5))

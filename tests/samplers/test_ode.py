@@ -39,7 +39,7 @@ def test_solvers_of_order_five_are_exact_to_rounding(solver):
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("solver", ode.SOLVERS)
-def test_evaluations_counts_the_calls(solver, steps):
+def test_nfe_equals_the_number_of_calls(solver, steps):
     calls = []
 
     def counted_velocity(t, x):
@@ -56,7 +56,7 @@ def test_evaluations_counts_the_calls(solver, steps):
     assert bool(jnp.all(jnp.isfinite(solution.final)))
 
 
-def test_the_path_is_recorded_at_the_times_of_the_plan():
+def test_trajectory_is_recorded_at_the_scheduled_times():
     plan = ode.make_schedule("midpoint", 5, "cosine", start=0.2)
     solve = functools.partial(ode.solve, velocity, {"x": jnp.ones(2), "y": jnp.zeros((3, 1))}, plan)
     whole, last = solve(True), solve(False)
@@ -67,7 +67,7 @@ def test_the_path_is_recorded_at_the_times_of_the_plan():
     assert last.trajectory is None
 
 
-def test_a_single_step_has_a_path_of_its_start():
+def test_trajectory_of_a_single_step_is_its_start():
     solution = ode.solve(
         velocity, jnp.full(2, 7.0), ode.make_schedule("euler", 1, start=0.5), return_trajectory=True
     )
@@ -107,6 +107,6 @@ def test_grids_rise_from_the_start_to_below_one():
         (("euler", 4, ()), "sampling.time_grid"),
     ],
 )
-def test_a_schedule_that_makes_no_sense_is_refused(arguments, field):
+def test_invalid_schedules_are_refused(arguments, field):
     with pytest.raises(UserError, match=field):
         ode.make_schedule(*arguments)

@@ -40,14 +40,14 @@ def run_solver(solver, steps, return_trajectory=False):
 
 
 @pytest.mark.parametrize(("solver", "often"), [("euler", PLUS_FRACTION), (ode.RENOISE, 0.88)])
-def test_the_ode_ends_in_the_data_s_shares_and_renoising_favors_what_is_frequent(solver, often):
+def test_ode_samples_the_data_distribution_and_renoising_favors_the_frequent_point(solver, often):
     """Check that samples reach the two points; renoising is biased for any number of steps."""
     end, _ = run_solver(solver, 200)
     np.testing.assert_allclose(np.abs(end), CENTER, atol=0.02)
     assert np.mean(end[:, 0] > 0) == pytest.approx(often, abs=0.02)
 
 
-def test_the_ode_keeps_its_first_noise_and_renoising_does_not():
+def test_only_the_ode_depends_on_its_first_noise():
     def correlate_with_noise(solver):
         _, solution = run_solver(solver, 24, return_trajectory=True)
         early = np.asarray(solution.trajectory[1], np.float64).ravel()
@@ -57,7 +57,7 @@ def test_the_ode_keeps_its_first_noise_and_renoising_does_not():
     assert abs(correlate_with_noise(ode.RENOISE)) < 0.1
 
 
-def test_the_path_is_that_of_what_is_not_recorded():
+def test_recording_does_not_change_the_solution():
     _, solution = run_solver(ode.RENOISE, 5, return_trajectory=True)
     _, quiet = run_solver(ode.RENOISE, 5)
     assert solution.trajectory.shape == (5, COUNT, WIDTH)
@@ -68,7 +68,7 @@ def test_the_path_is_that_of_what_is_not_recorded():
     np.testing.assert_array_equal(one.trajectory, sample_noise(0)[None])
 
 
-def test_evaluations_counts_the_calls():
+def test_nfe_equals_the_number_of_calls():
     calls = []
 
     def counted_prediction(t, x):

@@ -15,7 +15,7 @@ def fraction_before(grid, t, count=1000):
     return np.mean(grid(np.arange(count) / count) < t)
 
 
-def test_a_loss_that_falls_evenly_gives_even_steps():
+def test_linear_loss_gives_equal_steps():
     even = make_grid(3 - 2 * TIMES)
     np.testing.assert_allclose(even(TIMES), TIMES, atol=1e-6)
 
@@ -27,7 +27,7 @@ def test_steps_are_dense_where_the_loss_falls():
     np.testing.assert_allclose(fraction_before(early, 0.25), expected, atol=2e-3)
 
 
-def test_density_goes_with_the_square_root_of_the_slope():
+def test_step_density_is_the_square_root_of_the_loss_gradient():
     slopes = np.where(TIMES < 0.5, 8.0 * TIMES, 4 + 2 * (TIMES - 0.5))
     grid = make_grid(5 - slopes)
     # The loss falls 4 times as fast in the first part, so the density of steps is 2 times as high.
@@ -38,7 +38,7 @@ def test_density_goes_with_the_square_root_of_the_slope():
     )
 
 
-def test_noise_and_no_fall_at_all_do_no_harm():
+def test_noisy_and_constant_losses_give_valid_grids():
     bumpy = 2 - TIMES + np.random.default_rng(0).normal(0, 0.3, TIMES.size)
     for losses in (bumpy, np.ones_like(TIMES), TIMES):
         times = time_grids.step_times(make_grid(losses), 16)

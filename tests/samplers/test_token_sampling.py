@@ -16,11 +16,11 @@ def sampling_probs(sampling, allowed=ALL_ALLOWED):
     return np.exp(token_sampling.sampling_log_probs(LOGITS, allowed, sampling))[0]
 
 
-def test_nothing_asked_for_nothing_changed():
+def test_default_options_keep_the_distribution():
     np.testing.assert_allclose(sampling_probs(TokenSampling()), PROBS, rtol=1e-5)
 
 
-def test_what_is_not_legal_is_never_drawn():
+def test_disallowed_tokens_are_never_sampled():
     legal = token_sampling.allowed_ids(((1, 3), (4, 5)), 5)
     np.testing.assert_array_equal(legal, [False, True, True, False, True])
     np.testing.assert_allclose(
@@ -30,13 +30,13 @@ def test_what_is_not_legal_is_never_drawn():
     np.testing.assert_array_equal(cold, [0, 0, 1, 0, 0])
 
 
-def test_temperature_raises_probabilities_to_its_inverse():
+def test_temperature_raises_probabilities_to_the_inverse_power():
     expected = PROBS**2 / np.sum(PROBS**2)
     np.testing.assert_allclose(sampling_probs(TokenSampling(temperature=0.5)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("top_p", "left"), [(0.3, [0]), (0.5, [0, 2]), (0.9, [0, 2, 3, 4])])
-def test_top_p_keeps_the_likeliest_that_add_up_to_it(top_p, left):
+def test_top_p_keeps_the_most_probable_tokens_up_to_p(top_p, left):
     is_kept = np.isin(np.arange(5), left)
     expected = PROBS * is_kept / np.sum(PROBS * is_kept)
     np.testing.assert_allclose(
@@ -45,7 +45,7 @@ def test_top_p_keeps_the_likeliest_that_add_up_to_it(top_p, left):
 
 
 @pytest.mark.parametrize(("top_k", "left"), [(1, [0]), (2, [0, 2]), (4, [0, 2, 3, 4])])
-def test_top_k_keeps_exactly_so_many_of_the_likeliest(top_k, left):
+def test_top_k_keeps_exactly_k_tokens(top_k, left):
     is_kept = np.isin(np.arange(5), left)
     probs = sampling_probs(TokenSampling(top_k=top_k))
     np.testing.assert_array_equal(probs > 0, is_kept)
@@ -57,7 +57,7 @@ def test_top_k_of_all_changes_nothing(top_k):
     np.testing.assert_allclose(sampling_probs(TokenSampling(top_k=top_k)), PROBS, rtol=1e-5)
 
 
-def test_top_k_counts_legal_tokens_alone():
+def test_top_k_counts_only_allowed_tokens():
     """Check that tokens that are not allowed do not count, and that k may exceed their number."""
     legal = jnp.array([False, True, True, False, True])
     probs = sampling_probs(TokenSampling(top_k=2), legal)
@@ -67,7 +67,7 @@ def test_top_k_counts_legal_tokens_alone():
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
-def test_top_k_keeps_exactly_so_many_of_equals_too(top_k):
+def test_top_k_keeps_exactly_k_of_equal_tokens(top_k):
     logits = jnp.zeros((2, 3, 5)).at[..., 0].set(-1.0)
     log_p = np.asarray(
         token_sampling.sampling_log_probs(logits, ALL_ALLOWED, TokenSampling(top_k=top_k))
@@ -77,7 +77,7 @@ def test_top_k_keeps_exactly_so_many_of_equals_too(top_k):
     assert (log_p[..., 0] == -np.inf).all()
 
 
-def test_top_p_is_of_what_top_k_and_temperature_have_left():
+def test_top_p_applies_after_top_k_and_temperature():
     """Check top_p after top_k: 0.4 and 0.3 become 4/7 and 3/7, and 4/7 alone reaches 0.5."""
     both = sampling_probs(TokenSampling(top_k=2, top_p=0.5))
     np.testing.assert_allclose(both, [1, 0, 0, 0, 0], atol=1e-6)
@@ -88,7 +88,7 @@ def test_top_p_is_of_what_top_k_and_temperature_have_left():
     np.testing.assert_array_equal(cold, [1, 0, 0, 0, 0])
 
 
-def test_probability_is_the_network_s_own():
+def test_token_probability_ignores_the_sampling_options():
     probs_of_given = token_sampling.token_probability(
         jnp.stack([LOGITS[0], LOGITS[0]]), jnp.array([0, 3])
     )
@@ -112,7 +112,7 @@ CONFIDENCE = jnp.array([0.1, 1.0, 0.9, 0.3, 1.0, 0.5])
 
 @pytest.mark.parametrize("order", token_sampling.UNMASK_ORDERS)
 @pytest.mark.parametrize("share", [0.1, 0.4])
-def test_as_many_are_read_as_the_share_says(order, share):
+def test_expected_fraction_of_slots_is_unmasked(order, share):
     selected = select_many(share, order, MASKED, CONFIDENCE)
     assert not selected[:, ~np.asarray(MASKED)].any()
     counts = selected.sum(1)
@@ -121,7 +121,7 @@ def test_as_many_are_read_as_the_share_says(order, share):
     assert not select_many(0.0, order, MASKED, CONFIDENCE).any()
 
 
-def test_by_confidence_the_surest_come_first():
+def test_confidence_order_unmasks_the_most_confident_first():
     selected = select_many(0.5, "confidence", MASKED, CONFIDENCE)
     np.testing.assert_array_equal(
         selected, np.tile([False, False, True, False, False, True], (4000, 1))

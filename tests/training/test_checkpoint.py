@@ -9,7 +9,7 @@ from oneflow_jax.training import checkpoint, train_state
 from tests import runs
 
 
-def test_only_the_newest_are_kept(tmp_path):
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
     system, finished = runs.trained_run()
     state, _ = runs.load_state(system, finished)
     assert sorted(path.name for path in (finished / workdir.CHECKPOINTS).iterdir()) == list("246")
@@ -26,7 +26,7 @@ def test_only_the_newest_are_kept(tmp_path):
     runs.assert_identical(again, state)
 
 
-def test_a_save_that_was_cut_short_does_not_count(tmp_path):
+def test_incomplete_save_is_ignored(tmp_path):
     _system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     half = folder / workdir.CHECKPOINTS / "9.orbax-checkpoint-tmp"
@@ -36,7 +36,7 @@ def test_a_save_that_was_cut_short_does_not_count(tmp_path):
         assert checkpoints.latest_step == 6
 
 
-def test_averaged_parameters_alone(tmp_path):
+def test_ema_parameters_are_restored_alone(tmp_path):
     system, finished = runs.trained_run()
     state, _ = runs.load_state(system, finished)
     with checkpoint.Checkpoints(finished, 3) as checkpoints:
@@ -47,7 +47,7 @@ def test_averaged_parameters_alone(tmp_path):
     assert all(jax.tree.leaves(differs))
 
 
-def test_another_mesh(tmp_path):
+def test_checkpoint_restores_on_another_mesh(tmp_path):
     """Save on 8 data-parallel devices, and restore on a 2 x 4 mesh with sharded parameters."""
     system, finished = runs.trained_run()
     sharded_system = runs.prepare_system(tmp_path, runs.make_config(mesh__data=2, mesh__fsdp=4))
@@ -62,20 +62,20 @@ def test_another_mesh(tmp_path):
     assert any("fsdp" in str(leaf.sharding.spec) for leaf in jax.tree.leaves(like.params))
 
 
-def test_no_checkpoint_is_told(tmp_path):
+def test_missing_checkpoint_is_reported(tmp_path):
     with checkpoint.Checkpoints(epath.Path(tmp_path), 3) as checkpoints:
         assert checkpoints.latest_step is None
         with pytest.raises(UserError, match=r"there is no checkpoint.*--mode=train"):
             checkpoints.restore_ema({})
 
 
-def test_other_errors_are_not_explained_away(tmp_path):
+def test_unrelated_errors_are_not_converted(tmp_path):
     checkpoints = checkpoint.Checkpoints(epath.Path(tmp_path), 3)
     with checkpoints, pytest.raises(ValueError, match="mine"), checkpoints._translate_errors():
         raise ValueError("mine")
 
 
-def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+def test_relative_folder_is_accepted(tmp_path, monkeypatch):
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
     runs.assert_identical(state, expected)
 
 
-def test_a_checkpoint_of_an_earlier_version_can_be_sampled_from_but_not_gone_on_with(tmp_path):
+def test_old_checkpoint_format_can_be_sampled_but_not_resumed(tmp_path):
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     data = folder / workdir.CHECKPOINTS / "6" / "data"

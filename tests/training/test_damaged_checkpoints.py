@@ -78,7 +78,7 @@ def assert_step(state, step):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_checkpoints_in_a_folder_with_special_characters_come_back(name, tmp_path):
+def test_checkpoints_in_a_folder_with_special_characters_restore(name, tmp_path):
     folder = save_steps(tmp_path / name / "run", (2,))
     assert workdir.has_checkpoints(folder)
     assert (folder / workdir.CHECKPOINTS / "2" / "ema" / "manifest.ocdbt").exists()
@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped_on_request(damage, saved, tmp
     assert {aside / p.relative_to(newest): data for p, data in before.items()} == {
         p: p.read_bytes() for p in aside.rglob("*") if p.is_file()
     }
-    assert_step(restore(folder)[0], 4)  # The next start needs no key.
+    assert_step(restore(folder)[0], 4)  # The next start does not need `skip_damaged`.
 
 
 @pytest.mark.parametrize("damage", ["truncated arrays", "flipped byte of EMA", "missing EMA"])
@@ -176,7 +176,7 @@ def test_reading_moves_nothing(damage, saved, tmp_path):
     assert sorted(folder.rglob("*")) == before
 
 
-def test_several_damaged_checkpoints_and_no_good_one(saved, tmp_path):
+def test_all_checkpoints_damaged(saved, tmp_path):
     folder = pathlib.Path(shutil.copytree(saved, tmp_path / "run"))
     for step in ("4", "6"):
         cut(largest(folder / workdir.CHECKPOINTS / step, "train"))
@@ -193,7 +193,7 @@ def test_a_checkpoint_of_an_earlier_version_has_no_checksums(saved, tmp_path):
     assert_step(restore(folder)[0], 6)
 
 
-def test_training_goes_on_after_a_damaged_checkpoint(saved, tmp_path):
+def test_training_resumes_after_a_damaged_checkpoint(saved, tmp_path):
     folder = epath.Path(shutil.copytree(saved, tmp_path / "run"))
     flip(largest(pathlib.Path(folder) / workdir.CHECKPOINTS / "6", "train"))
     with checkpoint.Checkpoints(folder, 5) as checkpoints:
@@ -203,7 +203,7 @@ def test_training_goes_on_after_a_damaged_checkpoint(saved, tmp_path):
     assert_step(restore(folder)[0], 6)
 
 
-def test_another_model_is_not_called_damaged(saved):
+def test_checkpoint_of_another_model_is_not_reported_as_damaged(saved):
     other = {"layer": {"kernel": jax.ShapeDtypeStruct((3, 3), jnp.float32)}}
     with checkpoint.Checkpoints(saved) as checkpoints, pytest.raises((ValueError, KeyError)):
         checkpoints.restore_ema(other)
@@ -211,7 +211,7 @@ def test_another_model_is_not_called_damaged(saved):
 
 @pytest.mark.parametrize("part", ["params", "ema"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_parameters_and_averages_that_are_not_finite_are_not_saved(part, value, tmp_path):
+def test_non_finite_parameters_and_ema_are_not_saved(part, value, tmp_path):
     folder = save_steps(tmp_path / "run", (2,))
     state = make_state(4)
     broken = {"layer": {**state.ema["layer"], "bias": state.ema["layer"]["bias"].at[3].set(value)}}

@@ -41,7 +41,7 @@ def export_folder(tmp_path_factory):
     return into
 
 
-def test_it_samples_as_its_run_does(export_folder, monkeypatch, tmp_path):
+def test_export_samples_like_its_run(export_folder, monkeypatch, tmp_path):
     prompt = "a picture of red: <image> and <text>"
     expected = of.load(runs.trained_run()[1]).generate(prompt, steps=2, seed=3)
     monkeypatch.chdir(tmp_path)
@@ -57,7 +57,7 @@ def test_it_samples_as_its_run_does(export_folder, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []  # No data are prepared.
 
 
-def test_parameters_come_back_rounded_and_laid_out(export_folder):
+def test_exported_parameters_are_float16_and_sharded(export_folder):
     system, run = runs.trained_run()
     like = train_state.abstract_state(system).ema
     ours, theirs = export.load_ema_params(export_folder, like), export.load_ema_params(run, like)
@@ -67,7 +67,7 @@ def test_parameters_come_back_rounded_and_laid_out(export_folder):
         np.testing.assert_array_equal(actual, np.asarray(expected).astype(np.float16))
 
 
-def test_nothing_is_written_where_it_lies(export_folder, monkeypatch):
+def test_sampling_writes_nothing_to_the_export(export_folder, monkeypatch):
     def fail(*_):
         raise AssertionError("the folder was locked")
 
@@ -82,7 +82,7 @@ def test_nothing_is_written_where_it_lies(export_folder, monkeypatch):
     assert read_files() == before
 
 
-def test_a_training_begins_from_it(export_folder, tmp_path):
+def test_init_from_accepts_an_export(export_folder, tmp_path):
     system = runs.prepare_system(tmp_path, runs.make_config(init_from=str(export_folder)))
     state = init_from.init_from_checkpoint(system, train_state.init_sharded(system))
     expected = export.load_ema_params(export_folder, train_state.abstract_state(system).ema)
@@ -92,7 +92,7 @@ def test_a_training_begins_from_it(export_folder, tmp_path):
     ).read_bytes()
 
 
-def test_by_the_command_line(folder, tmp_path, cli):
+def test_command_line_exports_a_run(folder, tmp_path, cli):
     cli("--mode=export", f"--workdir={folder}", f"--output={tmp_path / 'given'}")
     assert workdir.is_export(epath.Path(tmp_path / "given"))
     cli("--mode=sample", f"--workdir={tmp_path / 'given'}", "--prompt=red <image>")
@@ -109,7 +109,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_mistakes_are_told(arguments, message, folder, export_folder, tmp_path, cli):
+def test_invalid_exports_are_reported(arguments, message, folder, export_folder, tmp_path, cli):
     export_dir = shutil.copytree(export_folder, tmp_path / "given")
     with pytest.raises(of.UserError, match=message):
         cli(*[word.format(run=folder, given=export_dir) for word in arguments])
@@ -121,7 +121,7 @@ def overwrite_tensors(copy, **tensors):
     path.write_bytes(safetensors.numpy.save({**stored, **tensors}))
 
 
-def test_damaged_weights_are_told(export_folder, tmp_path):
+def test_damaged_weights_are_reported(export_folder, tmp_path):
     copy = pathlib.Path(shutil.copytree(export_folder, tmp_path / "copy"))
     overwrite_tensors(copy, stranger=np.zeros((2, 3), np.float16))
     with pytest.raises(of.UserError, match=r"stranger is \(2, 3\), but"):
@@ -132,7 +132,7 @@ def test_damaged_weights_are_told(export_folder, tmp_path):
         of.load(copy)
 
 
-def test_what_float16_cannot_hold_is_told(tmp_path, monkeypatch):
+def test_float16_overflow_is_reported(tmp_path, monkeypatch):
     system, run = runs.trained_run()
     monkeypatch.setattr(export, "load_ema_params", lambda *_, **__: {"a": {"b": np.float32([1e6])}})
     with pytest.raises(of.UserError, match="a/b"):
@@ -145,14 +145,14 @@ def pretrained_model():
     return of.load(of.PRETRAINED)
 
 
-def test_the_shipped_model_is_small_and_says_whose_pictures_it_saw():
+def test_shipped_model_is_small_and_has_an_attribution():
     assert sum(path.stat().st_size for path in of.PRETRAINED.iterdir() if path.is_file()) < LARGEST
     readme = (of.PRETRAINED / "README.md").read_text()
     assert emoji_concepts.ATTRIBUTION in readme
     assert emoji_concepts.LICENSE in readme
 
 
-def test_it_is_installed_with_the_package():
+def test_shipped_model_is_package_data():
     """Check that a pattern of setup.py matches every file of the model's folder."""
     setup = (runs.REPOSITORY / "setup.py").read_text()
     patterns = re.search(r'"oneflow_jax.shipped": (\[[^]]+\])', setup)[1]
@@ -171,7 +171,7 @@ def test_the_shipped_configuration_is_that_of_its_file(pretrained_model):
     assert (config.batch_size, config.seed) == (ours.batch_size, ours.seed)
 
 
-def test_the_shipped_model_draws_what_it_is_told_and_names_it(pretrained_model):
+def test_shipped_model_generates_requested_images_and_captions(pretrained_model):
     names = ["tiger", "fox", "watermelon", "cactus", "zebra", "pizza", "whale", "rose"]
     pixels_by_name = {one.name: one.pixels for one in emoji_concepts.load(24, 64, CATEGORIES)}
     pictures = pretrained_model.generate_batch(

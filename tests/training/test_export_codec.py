@@ -38,7 +38,7 @@ def make_config(kind, tmp_path):
 
 @pytest.fixture(params=ARCHITECTURES)
 def exported(request, tmp_path, monkeypatch):
-    """Return the layout of a run, and its export; all that the export was made from is deleted."""
+    """Return the layout of a run, and its export, after the run and its codec are deleted."""
     config = make_config(request.param, tmp_path)
     folder = epath.Path(tmp_path / "run")
     folder.mkdir()
@@ -52,7 +52,7 @@ def exported(request, tmp_path, monkeypatch):
     return layout, output
 
 
-def test_it_decodes_as_the_run_did_on_another_machine(exported, tmp_path, monkeypatch):
+def test_export_decodes_like_its_run_after_the_codec_is_deleted(exported, tmp_path, monkeypatch):
     layout, output = exported
     moved = epath.Path(tmp_path / "elsewhere")
     output.rename(moved)
@@ -74,7 +74,7 @@ def test_it_decodes_as_the_run_did_on_another_machine(exported, tmp_path, monkey
     assert list((tmp_path / "working").iterdir()) == []
 
 
-def test_a_configuration_of_a_file_finds_it_too(exported):
+def test_configuration_of_an_export_finds_its_codec(exported):
     _, output = exported
     assert sorted(path.name for path in output.iterdir()) == [
         "codec", "config.json", "latents.json", "tokenizer.model", "weights.safetensors",

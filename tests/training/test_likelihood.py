@@ -51,7 +51,7 @@ def documents_of(canvas):
 
 
 @pytest.mark.parametrize(("name", "rtol"), [("transfusion", 1e-5), ("mask_flow", 0.05)])
-def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
+def test_uniform_logits_cost_log_vocab_size_per_token(name, rtol):
     likelihood, params = make_likelihood(name)
     canvas = tiny.packed_batch()
     words = np.sum(canvas.to_generate & canvas.is_text)
@@ -61,7 +61,7 @@ def test_without_opinion_each_word_costs_the_log_of_the_vocabulary(name, rtol):
 
 
 @pytest.mark.parametrize(("available", "limit"), [(3, 2), (2, 3)])
-def test_no_document_comes_twice_and_none_beyond_the_limit(available, limit, monkeypatch):
+def test_each_document_is_scored_once_up_to_the_limit(available, limit, monkeypatch):
     canvas, batches = tiny.packed_batch(), Batches()
     documents, rows = documents_of(canvas), len(canvas.ids)
     monkeypatch.setattr(likelihood_lib, "MAX_DOCUMENTS", limit * documents + 1)
@@ -75,17 +75,17 @@ def test_no_document_comes_twice_and_none_beyond_the_limit(available, limit, mon
     np.testing.assert_array_equal(again.total, first.total)
 
 
-def test_a_batch_that_is_more_than_all_is_scored():
+def test_a_batch_larger_than_the_data_set_is_scored():
     likelihood, params = make_likelihood("transfusion", available=1)
     assert sum(likelihood(params).num_documents) == documents_of(tiny.packed_batch())
 
 
-def test_documents_count_alike_whatever_their_row():
+def test_documents_have_equal_weight_in_any_row():
     nats = likelihood_lib.NatsPerDocument(np.float64([10, 2]), np.int32([4, 2]))
     assert nats.mean() == 2.0
     assert nats.mean(np.int32([1, 1])) == 1.0
 
 
-def test_who_has_one():
+def test_oneflow_has_no_likelihood():
     system, _ = runs.trained_run()  # This run's paradigm is oneflow.
     assert system.likelihood() is None

@@ -41,7 +41,7 @@ def report(tmp_path, **changes):
     return reporter.Reporter(changed_system, workdir.epath.Path(tmp_path), start_step=0)
 
 
-def test_speeds_leave_pauses_out(tmp_path, monkeypatch):
+def test_speeds_exclude_pauses(tmp_path, monkeypatch):
     """Check steps of 1, 1, 4 and 2 s, with waiting in one of them, and 10 s of other work."""
     now = [100.0]
     monkeypatch.setattr(reporter.time, "monotonic", lambda: now[0])
@@ -107,7 +107,7 @@ def test_means_since_the_last_report(tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_not_finite_is_told_with_its_step(tmp_path, value):
+def test_non_finite_loss_is_reported_with_its_step(tmp_path, value):
     log = report(tmp_path)
     log.record(1, make_metrics(1.0))
     log.record(2, make_metrics(value))
@@ -148,7 +148,7 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_training_document_that_is_too_long_is_told(monkeypatch, tmp_path):
+def test_too_long_training_document_is_reported(monkeypatch, tmp_path):
     _, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     system = system_lib.system(runs.make_config(data__sequence_length=6), folder)

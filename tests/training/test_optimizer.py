@@ -64,7 +64,7 @@ def run_three_steps():
     return before, state, tiny.compute_metrics(logged)
 
 
-def test_what_is_frozen_stays_to_the_last_bit_and_all_else_moves():
+def test_frozen_parameters_stay_bit_identical_and_others_change():
     before, after, _ = run_three_steps()
     for tree in ("params", "ema"):
         old, new = flatten_params(getattr(before, tree)), flatten_params(getattr(after, tree))
@@ -72,7 +72,7 @@ def test_what_is_frozen_stays_to_the_last_bit_and_all_else_moves():
         assert same == NAMES
 
 
-def test_of_what_is_frozen_no_moments_are_kept():
+def test_frozen_parameters_have_no_moments():
     _, after, _ = run_three_steps()
     whole = optimizer_lib.optimizer(settings(frozen="")).init(after.params)
     count = sum(leaf.size for leaf in jax.tree.leaves(after.params))
@@ -85,7 +85,7 @@ def test_of_what_is_frozen_no_moments_are_kept():
     assert sizes[1] - counters[1] == 2 * (count - held)
 
 
-def test_the_gradient_is_that_of_the_rest_alone():
+def test_gradient_norm_excludes_frozen_parameters():
     """Check that frozen parameters are excluded from the gradient norm that clipping uses."""
     batch = tiny.packed_batch()
     free = tiny.System(optimizer=optax.sgd(1.0))
@@ -106,7 +106,7 @@ def test_the_gradient_is_that_of_the_rest_alone():
     assert norm < 0.95 * total
 
 
-def test_updates_are_those_of_the_rest_trained_alone():
+def test_updates_equal_training_only_the_unfrozen_parameters():
     """Check clipping by the trained parameters' norm, and weight decay on these only."""
     changes = {"warmup_steps": 0, "weight_decay": 0.5, "max_grad_norm": 0.1}
     params = {"a": {"kernel": jnp.full((2, 2), 3.0)}, "b": {"kernel": jnp.full((2, 2), 2.0)}}
@@ -121,7 +121,7 @@ def test_updates_are_those_of_the_rest_trained_alone():
     assert (expected["b"]["kernel"] != 0).all()
 
 
-def test_the_average_of_what_does_not_change_stays_to_the_last_bit():
+def test_ema_of_constant_parameters_stays_bit_identical():
     """Check the EMA over 1,000 updates: constants stay bit-identical, others follow the formula."""
     values = jax.random.normal(jax.random.key(0), (1000,)) * 10.0 ** jnp.linspace(-6, 6, 1000)
     params = {"held": values, "free": values}
@@ -140,7 +140,7 @@ def test_the_average_of_what_does_not_change_stays_to_the_last_bit():
     np.testing.assert_allclose(ema["free"], expected, rtol=1e-4)
 
 
-def test_a_pattern_is_found_anywhere_in_a_name():
+def test_freeze_pattern_matches_anywhere_in_a_name():
     params = {"text_in": {"kernel": jnp.ones(2)}, "image_in": {"kernel": jnp.ones(2)}}
 
     def find_trained(frozen):
@@ -158,7 +158,7 @@ def test_a_pattern_is_found_anywhere_in_a_name():
 
 
 @pytest.mark.parametrize("frozen", ["(", "*", "[a"])
-def test_what_is_no_regular_expression_is_told(frozen):
+def test_invalid_regular_expression_is_reported(frozen):
     with pytest.raises(UserError) as error:
         optimizer_lib.optimizer(settings(frozen))
     assert f"optimizer.freeze={frozen!r}: it is not a valid regular expression: " in str(
@@ -167,7 +167,7 @@ def test_what_is_no_regular_expression_is_told(frozen):
 
 
 @pytest.mark.parametrize(("frozen", "which"), [("blocks/words", "none"), (".", "all")])
-def test_nothing_or_everything_frozen_is_told_with_the_names_there_are(frozen, which):
+def test_freezing_none_or_all_parameters_is_reported(frozen, which):
     params = tiny.parameters(tiny.network())
     with pytest.raises(UserError) as error:
         optimizer_lib.optimizer(settings(frozen)).init(params)
@@ -176,7 +176,7 @@ def test_nothing_or_everything_frozen_is_told_with_the_names_there_are(frozen, w
     assert all(name in message for name in flatten_params(params))
 
 
-def test_eight_devices_hold_the_state_as_they_should():
+def test_moments_are_sharded_like_their_parameters():
     """Check that moments are sharded like their parameters, and that results agree."""
     sizes = {"data": 2, "fsdp": 2, "tensor": 2}
     with tiny.shard_system(System(), tiny.packed_batch(), sizes) as placed:
@@ -206,7 +206,7 @@ def test_eight_devices_hold_the_state_as_they_should():
     )
 
 
-def test_the_layout_of_an_empty_box_is_empty():
+def test_sharding_of_an_empty_box_is_empty():
     mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "tensor": 1})
     names = ("width", "embed")
 
@@ -219,7 +219,7 @@ def test_the_layout_of_an_empty_box_is_empty():
     assert specs["full"].spec[0] == "fsdp"
 
 
-def test_a_run_with_frozen_parameters_goes_on_bit_for_bit(tmp_path):
+def test_run_with_frozen_parameters_resumes_bit_for_bit(tmp_path):
     config = runs.make_config(optimizer__freeze=FROZEN, steps=4, evaluation__every=4)
     whole, folder = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "run")
     system = runs.prepare_system(whole, config)

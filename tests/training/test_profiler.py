@@ -13,7 +13,7 @@ from oneflow_jax.training.loop_config import LoopConfig
 from tests import runs
 
 
-def test_a_run_leaves_what_it_is_asked_for(tmp_path):
+def test_run_writes_profiles_previews_checkpoints_and_compile_cache(tmp_path):
     folder = epath.Path(tmp_path / "run")
     done = runs.run(
         runs.CONFIG,
@@ -36,7 +36,7 @@ def test_a_run_leaves_what_it_is_asked_for(tmp_path):
     assert list((folder / workdir.COMPILATION_CACHE).iterdir())
 
 
-def test_milestones_that_never_come_are_refused():
+def test_keep_period_must_be_a_multiple_of_checkpoint_every():
     config = runs.make_config(checkpoint__every=2, checkpoint__keep_period=3)
     with pytest.raises(
         UserError, match=r"keep_period=3: it must be a multiple of checkpoint.every=2"
@@ -45,18 +45,18 @@ def test_milestones_that_never_come_are_refused():
 
 
 @pytest.mark.parametrize("steps", [(3,), (0, 2), (4, 3), (5, 11), (1.0, 2.0)])
-def test_steps_that_cannot_be_profiled_are_refused(steps):
+def test_invalid_profile_steps_are_refused(steps):
     with pytest.raises(UserError, match=r"profile_steps=.* 1 to steps=10"):
         profiler.validate_range(steps, 10)
 
 
 @pytest.mark.parametrize("steps", [(), (1, 1), (2, 10)])
-def test_steps_that_can(steps):
+def test_valid_profile_steps_are_accepted(steps):
     config = LoopConfig(0, 10, 1, 1, 1, 1, profile_steps=steps)
     assert config.profile_steps == steps
 
 
-def test_a_profile_that_was_missed_is_not_ended(tmp_path):
+def test_resuming_after_the_first_profiled_step_starts_no_profile(tmp_path):
     """Check a run that resumes between the first and the last profiled step."""
     step = profiler.ProfiledStep(jax.jit(lambda x, y: x + y), epath.Path(tmp_path), (2, 4))
     assert int(step(3, jnp.int32(1), jnp.int32(2))) == 3

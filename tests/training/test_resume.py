@@ -25,7 +25,7 @@ def delete_checkpoints_after(folder, step):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stopped_and_continued_is_bit_for_bit_the_same(workers, tmp_path):
+def test_resumed_run_is_bit_identical(workers, tmp_path):
     system, finished = runs.trained_run(workers)
     folder = runs.copy_run(finished, tmp_path)
     delete_checkpoints_after(folder, 2)
@@ -47,7 +47,7 @@ def test_each_step_is_reported_once():
     )
 
 
-def test_the_state_moves(tmp_path):
+def test_training_changes_the_state(tmp_path):
     """Check that training changes the state, so that the tests above are not trivial."""
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
@@ -60,7 +60,7 @@ def test_the_state_moves(tmp_path):
         assert all(jax.tree.leaves(moved))
 
 
-def test_a_finished_run_is_left_alone(tmp_path):
+def test_finished_run_is_not_changed(tmp_path):
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     before = runs.read_files(folder)
@@ -83,7 +83,7 @@ def run_and_kill(arguments, lines, rng):
     return process.wait() == -signal.SIGKILL
 
 
-def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
+def test_run_killed_at_random_times_is_bit_identical(tmp_path):
     rng = random.Random(0)
     arguments = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7"]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))

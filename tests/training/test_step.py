@@ -38,7 +38,7 @@ def run(system, batch, count):
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_step_is_invariant_to_parts(parts):
+def test_step_does_not_depend_on_microbatches(parts):
     """Check microbatches with different numbers of text, image and scored slots."""
     whole, metrics = jit_step()(start(), tiny.packed_batch())
     cut, cut_metrics = jit_step(parts)(start(), tiny.packed_batch())
@@ -50,12 +50,12 @@ def test_step_is_invariant_to_parts(parts):
     assert float(metrics["grad_norm"].compute()) > 0.1
 
 
-def test_parts_are_dealt_out_like_cards():
+def test_microbatches_are_strided():
     parts = update.split_microbatches({"x": jnp.arange(8)}, 2)["x"]
     np.testing.assert_array_equal(parts, [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
-def test_same_state_same_step_and_the_next_step_has_other_noise():
+def test_step_is_deterministic_and_noise_differs_between_steps():
     once, first = jit_step()(start(), tiny.packed_batch())
     again, same = jit_step()(start(), tiny.packed_batch())
     tiny.assert_trees_close(once.params, again.params, atol=0)
@@ -69,13 +69,13 @@ def test_same_state_same_step_and_the_next_step_has_other_noise():
             assert float(metrics[term].compute()) != float(first[term].compute())
 
 
-def test_the_root_key_stays_and_the_step_counts():
+def test_root_key_is_constant_and_step_is_incremented():
     state, _ = jit_step()(start(), tiny.packed_batch())
     assert state.step == 1
     np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(start().key))
 
 
-def test_rows_have_keys_of_their_own_whatever_their_number():
+def test_row_keys_are_distinct_and_independent_of_the_batch_size():
     few, many = (update.per_row_keys(jax.random.key(0), n) for n in (3, 8))
     data = jax.random.key_data(many)
     np.testing.assert_array_equal(jax.random.key_data(few), data[:3])
@@ -106,7 +106,7 @@ class Spy:
         }
 
 
-def test_rows_of_a_step_have_clocks_and_noise_of_their_own():
+def test_rows_have_stratified_times_and_independent_noise():
     """Check equal documents: times are stratified over rows, and noise is independent."""
     rows = 8
     same = tiny.training_rows(tiny.captions(1) * rows)
@@ -126,7 +126,7 @@ def table():
     return SGD.network.apply({"params": start().params}, method="embedding_table")
 
 
-def test_step_is_traced_once_and_takes_its_state_s_memory():
+def test_step_is_traced_once_and_donates_its_state():
     traces = []
     batch = jax.device_put(tiny.packed_batch(), jax.devices()[0])
     system = tiny.System()
@@ -145,7 +145,7 @@ def test_step_is_traced_once_and_takes_its_state_s_memory():
     assert all(x.is_deleted() for x in jax.tree.leaves((first.params, first.opt_state, first.ema)))
 
 
-def test_average_of_parameters_follows_its_formula():
+def test_parameter_ema_matches_its_formula():
     one, _ = jit_step()(start(), tiny.packed_batch())
     # At step 0 the EMA keeps min(decay, (1 + step) / (10 + step)) = 0.1 of the old value.
     expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, start().ema, one.params)
@@ -165,7 +165,7 @@ def test_loss_falls_on_toy_data():
     assert np.all(late < 0.6 * early), (early, late)
 
 
-def test_metrics_are_means_over_what_was_scored():
+def test_metrics_are_means_over_scored_slots():
     state, batch = start(), tiny.packed_batch()
     one, logged = jit_step()(state, batch)
     rows = batch.ids.shape[0]
@@ -191,7 +191,7 @@ def test_metrics_are_means_over_what_was_scored():
     assert values["documents"] == batch.segment.max(1).sum()
 
 
-def test_a_batch_without_pictures_trains():
+def test_a_batch_without_images_trains():
     words = tiny.training_rows([Document((Text("a picture of red"),))] * 4, length=96)
     batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), words)
     state, metrics = jit_step()(start(), batch)
@@ -219,7 +219,7 @@ def test_padding_rows_change_nothing():
                             jax.jit(sums, static_argnums=1)(half, 4), rtol=1e-5)  # fmt: skip
 
 
-def test_evaluation_shows_all_documents_at_one_time():
+def test_evaluation_uses_one_time_for_all_documents():
     spy = Spy(tiny.paradigm())
     run_ = functools.partial(
         step_lib.eval_step,
@@ -234,7 +234,7 @@ def test_evaluation_shows_all_documents_at_one_time():
     np.testing.assert_array_equal(rows["image"].total, again["image"].total)
 
 
-def test_the_start_does_not_use_the_key_of_a_step():
+def test_initialization_does_not_use_a_step_key():
     """Check that initialization does not use a training step's key.
 
     Otherwise the parameters would be correlated with that step's noise.
@@ -248,7 +248,7 @@ def test_the_start_does_not_use_the_key_of_a_step():
         assert jnp.any(step_params["rows"] != params["rows"])
 
 
-def test_optimizer_decays_matrices_alone():
+def test_weight_decay_applies_to_matrices_only():
     settings = dataclasses.replace(tiny.OPTIMIZER_CONFIG, weight_decay=0.5, warmup_steps=0)
     optimizer = optimizer_lib.optimizer(settings)
     params = start().params

@@ -31,7 +31,7 @@ def system(seed=0, **sizes):
     return System(LoopConfig(seed, 1, 1, 1, 1, 1), mesh)
 
 
-def test_the_first_state_is_as_foretold_and_lies_where_it_is_to_lie():
+def test_initial_state_has_the_planned_shapes_and_shardings():
     sharded_system = system(data=2, fsdp=4)
     abstract, state = (
         train_state.abstract_state(sharded_system),
@@ -46,14 +46,14 @@ def test_the_first_state_is_as_foretold_and_lies_where_it_is_to_lie():
         assert tree["b"].addressable_shards[0].data.shape == (3,)
 
 
-def test_a_mesh_changes_no_number():
+def test_initial_state_does_not_depend_on_the_mesh():
     data_state, fsdp_state = (
         train_state.init_sharded(system(**sizes)) for sizes in ({"data": 8}, {"fsdp": 8})
     )
     tiny.assert_trees_close(data_state.params, fsdp_state.params, atol=0)
 
 
-def test_the_average_begins_as_a_copy_in_memory_of_its_own():
+def test_initial_ema_is_a_copy_in_separate_buffers():
     params = {"w": jnp.arange(3.0)}
     state = train_state.create(jax.random.key(0), params, optax.sgd(0.1))
     tiny.assert_trees_close(state.params, state.ema, atol=0)
@@ -63,7 +63,7 @@ def test_the_average_begins_as_a_copy_in_memory_of_its_own():
     assert step(state).step == 1  # Donating one buffer twice would be an error.
 
 
-def test_the_seed_decides_and_the_root_key_is_its_own():
+def test_seed_determines_the_state_and_the_root_key():
     first, again, other_seed = (
         train_state.init_sharded(system(seed, data=8)) for seed in (0, 0, 1)
     )
@@ -75,6 +75,6 @@ def test_the_seed_decides_and_the_root_key_is_its_own():
 
 
 @pytest.mark.parametrize("step", [0, 1, 10_000])
-def test_first_parameters_have_a_key_apart_from_every_step_s(step):
+def test_initialization_key_differs_from_step_keys(step):
     keys = train_state.init_key(jax.random.key(0)), jax.random.fold_in(jax.random.key(0), step)
     assert np.any(jax.random.key_data(keys[0]) != jax.random.key_data(keys[1]))

@@ -60,7 +60,7 @@ def test_gradients_add_up_to_those_of_the_batch(parts):
     np.testing.assert_allclose(np.asarray(aux["made"]).T.reshape(-1), predictions, rtol=1e-4)
 
 
-def test_each_row_keeps_its_key_whatever_the_parts():
+def test_row_keys_do_not_depend_on_microbatches():
     values = [np.asarray(apply_update(parts)[2]["drawn"]).T.reshape(-1) for parts in (1, 2, 4)]
     np.testing.assert_array_equal(values[0], values[1])
     np.testing.assert_array_equal(values[0], values[2])
@@ -68,18 +68,18 @@ def test_each_row_keeps_its_key_whatever_the_parts():
 
 
 @pytest.mark.parametrize(("step", "weight"), [(0, 0.1), (1_000, 0.9)])
-def test_the_average_follows_the_new_parameters(step, weight):
+def test_ema_uses_the_updated_parameters(step, weight):
     after, _, _ = apply_update(1, step=step)
     expected = weight * START["w"] + (1 - weight) * after.params["w"]
     np.testing.assert_allclose(after.ema["w"], expected, rtol=1e-5)
 
 
-def test_the_optimizer_s_state_goes_on():
+def test_optimizer_state_is_carried_over():
     after, _, _ = apply_update(2, optax.trace(0.9))
     np.testing.assert_allclose(after.opt_state.trace["w"], gradient(), rtol=1e-5)
 
 
-def test_the_root_key_stays():
+def test_root_key_is_constant():
     after, _, _ = apply_update(1)
     expected = jax.random.key_data(jax.random.key(0))
     np.testing.assert_array_equal(jax.random.key_data(after.key), expected)

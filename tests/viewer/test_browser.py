@@ -103,7 +103,7 @@ def set_step(tab, step):
     tab.locator("#step").fill(str(step))
 
 
-def test_words_and_pictures_change_at_the_same_time(tab):
+def test_text_and_images_change_together(tab):
     view = examples.make_masked_view()
     words, pictures = [], []
     for at in range(examples.STEPS + 1):
@@ -119,7 +119,7 @@ def test_words_and_pictures_change_at_the_same_time(tab):
     assert read_spoken_text(tab) == "A red square"
 
 
-def test_masked_words_are_not_read_out(tab):
+def test_masked_tokens_are_hidden_from_screen_readers(tab):
     assert read_spoken_text(tab) == "▁ ▁ ▁"
     assert tab.locator(".card").first.locator(".masked").count() == 3
     set_step(tab, examples.STEPS)
@@ -153,7 +153,7 @@ def test_play_reaches_the_end_and_space_pauses(tab):
     assert read_spoken_text(tab) == "A red square"
 
 
-def test_belief_shows_the_guess(tab):
+def test_button_shows_the_x1_prediction(tab):
     frame = examples.make_masked_view().frames[1]
     set_step(tab, 1)
     tab.locator("#belief").click()
@@ -163,7 +163,7 @@ def test_belief_shows_the_guess(tab):
     assert read_pixels(tab) == frame.images()[0].x_t.flatten().tolist()
 
 
-def test_what_is_given_is_marked_and_never_changes(tab):
+def test_given_parts_are_marked_and_never_change(tab):
     first = read_pixels(tab, card=1)
     assert tab.locator(".card").nth(1).locator("figcaption").text_content() == "given"
     assert tab.locator(".card").nth(1).locator(".word.given").text_content() == "Blue"
@@ -171,7 +171,7 @@ def test_what_is_given_is_marked_and_never_changes(tab):
     assert read_pixels(tab, card=1) == first
 
 
-def test_insertions_push_words_apart_and_open_pictures(tab):
+def test_insertions_animate_tokens_and_images(tab):
     card = tab.locator(".card").nth(2)
     assert card.locator(".word").count() == 0
     tab.keyboard.press("ArrowRight")
@@ -194,7 +194,7 @@ def test_insertions_push_words_apart_and_open_pictures(tab):
     assert card.locator(".entering").count() == 0
 
 
-def test_revision_shows_what_changes_and_takes_out_what_goes(tab):
+def test_edits_show_substitutions_and_deletions(tab):
     card = tab.locator(".card").nth(3)
     assert read_spoken_text(tab, 3) == "a cat too"
     assert card.locator(".fresh").count() == 0
@@ -209,7 +209,7 @@ def test_revision_shows_what_changes_and_takes_out_what_goes(tab):
     assert card.locator("figcaption").text_content() == "t 1.00"
 
 
-def test_which_words_come_first_stands_under_their_times(tab):
+def test_words_are_listed_by_their_times(tab):
     order = tab.locator("#order")
     assert order.is_visible()
     columns = order.locator(".columns > div")
@@ -250,13 +250,13 @@ def test_reduced_motion_has_no_animations(tab):
     assert tab.evaluate("document.getAnimations().length") == 0
 
 
-def test_pictures_have_the_words_as_alternative_text(tab):
+def test_images_have_alternative_text(tab):
     set_step(tab, examples.STEPS)
     picture = tab.get_by_role("img", name="Image at t 1.00 in: A red square")
     assert picture.count() == 1
 
 
-def test_nothing_moves_below_a_document_that_grows(tab):
+def test_growing_document_does_not_move_the_page(tab):
     tops = [tab.locator("#learning").bounding_box()["y"]]
     for at in range(1, examples.STEPS + 1):
         set_step(tab, at)
@@ -264,7 +264,7 @@ def test_nothing_moves_below_a_document_that_grows(tab):
     assert max(tops) - min(tops) < 0.5
 
 
-def test_one_document_alone(tab):
+def test_page_with_a_single_document(tab):
     tab.get_by_role("button", name="Show edited alone").click()
     assert tab.locator(".card:visible h2").all_text_contents() == ["edited"]
     tab.keyboard.press("Escape")
@@ -286,6 +286,6 @@ def test_curves(tab):
 
 
 @pytest.mark.parametrize("tab", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
-def test_a_phone_needs_no_sideways_scrolling(tab):
+def test_phone_width_needs_no_horizontal_scrolling(tab):
     set_step(tab, examples.STEPS)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360

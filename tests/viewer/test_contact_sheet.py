@@ -11,7 +11,7 @@ def read_colors(path):
     return {color for _, color in Image.open(path).convert("RGB").getcolors(maxcolors=1 << 24)}
 
 
-def test_contact_sheet_enlarges_crisply(tmp_path):
+def test_contact_sheet_enlarges_by_an_integer_factor(tmp_path):
     path = tmp_path / "new" / "sheet.png"
     contact_sheet.write_contact_sheet(
         path, [(examples.make_square("red"), "", ""), (examples.make_square("blue"), "", "")], 2, ""
@@ -24,7 +24,7 @@ def test_contact_sheet_enlarges_crisply(tmp_path):
 
 
 @pytest.mark.parametrize(("mark", "color"), contact_sheet.MARK_COLORS.items())
-def test_the_mark_colors_the_caption(tmp_path, mark, color):
+def test_caption_color_shows_right_or_wrong(tmp_path, mark, color):
     path = tmp_path / "sheet.png"
     contact_sheet.write_contact_sheet(path, [(examples.make_square("red"), "HHHH", mark)], 1, "")
     assert [
@@ -44,7 +44,7 @@ def test_long_captions_and_many_rows_fit(tmp_path):
         assert (border == paper).all()
 
 
-def test_on_a_filmstrip_words_and_pictures_form_together(tmp_path):
+def test_filmstrip_shows_text_and_images_at_each_step(tmp_path):
     view = examples.make_masked_view()
     for at in (0, 2, -1):
         path = tmp_path / f"{at}.png"
@@ -59,7 +59,7 @@ def test_on_a_filmstrip_words_and_pictures_form_together(tmp_path):
         assert (ImageColor.getrgb(fonts.MASK_COLOR) in colors) == (at == 0)
 
 
-def test_a_masked_word_lets_no_letter_show(tmp_path):
+def test_masked_token_hides_its_text(tmp_path):
     def strip(text):
         words = (trajectory.TokenView(0, text, 0.0),)
         frames = (trajectory.Frame(0.0, (trajectory.TextSpan(0, words, 0.0),)),)
@@ -72,7 +72,7 @@ def test_a_masked_word_lets_no_letter_show(tmp_path):
     np.testing.assert_array_equal(strip("pqpq"), strip("bdbd"))
 
 
-def test_filmstrip_has_a_row_for_each_step_and_takes_inserted_parts(tmp_path):
+def test_filmstrip_has_a_row_per_step_with_inserted_parts(tmp_path):
     view = examples.make_insertion_view()
     heights = []
     for steps in ([0], [0, 1, 3, -1]):
@@ -90,6 +90,6 @@ def test_lines_break_before_words_and_never_inside():
     assert [[index for index, _ in line] for line in broken] == [[0, 1, 2], [3]]
     assert broken[1][0][1] == -face.getlength(
         " "
-    )  # The space is left of the edge, so the word starts at the edge.
+    )  # The leading space is outside of the edge, so the word starts at the edge.
     narrow = fonts.break_lines(pieces, face, 5)
     assert [[index for index, _ in line] for line in narrow] == [[0], [1, 2], [3]]

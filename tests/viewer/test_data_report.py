@@ -33,7 +33,7 @@ def arguments(own_data, tmp_path, *more):
     ]
 
 
-def test_a_folder_is_one_value_away(cli, own_data, tmp_path, capsys):
+def test_folder_needs_only_the_source_path(cli, own_data, tmp_path, capsys):
     cli(*arguments(own_data, tmp_path))
     printed = capsys.readouterr().out
     assert f"Data report: {tmp_path / 'run' / 'data_report.html'}" in printed
@@ -52,7 +52,7 @@ def test_a_folder_is_one_value_away(cli, own_data, tmp_path, capsys):
     assert page.count("data:image/png;base64") == 1
 
 
-def test_half_understood_data_are_named_before_training(cli, tmp_path, capsys):
+def test_notices_about_unused_data_precede_training(cli, tmp_path, capsys):
     folder = tmp_path / "mine"
     folder.mkdir()
     with (folder / "a.jsonl").open("w") as file:
@@ -83,7 +83,7 @@ def test_half_understood_data_are_named_before_training(cli, tmp_path, capsys):
     assert "&lt;b&gt;.png" in page
 
 
-def test_documents_that_are_too_long_are_an_error_if_that_is_wanted(
+def test_too_long_documents_are_an_error_with_overflow_error(
     cli,
     own_data,
     tmp_path,
@@ -92,11 +92,11 @@ def test_documents_that_are_too_long_are_an_error_if_that_is_wanted(
         cli(*arguments(own_data, tmp_path, "--config.data.overflow=error"))
 
 
-def test_a_path_is_asked_for(cli, tmp_path):
+def test_missing_path_is_reported(cli, tmp_path):
     with pytest.raises(UserError, match=r"source\.path is empty\. Give the folder of your data"):
         cli(*arguments("", tmp_path))
 
 
-def test_a_path_that_is_wrong_is_told(cli, tmp_path):
+def test_wrong_path_is_reported(cli, tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         cli(*arguments("/nowhere/at/all", tmp_path))

@@ -56,13 +56,13 @@ def example():
     return lay, tuple(lay.vocab.text)[:3], view
 
 
-def test_a_frame_for_each_moment_at_its_time(example):
+def test_one_frame_per_step_with_its_time(example):
     _, _, view = example
     assert (view.title, view.prompt) == ("title", "prompt")
     assert [frame.time for frame in view.frames] == [0.25, 1.0]
 
 
-def test_inserted_words_stand_in_reading_order_and_the_others_keep_their_keys(example):
+def test_inserted_tokens_are_in_reading_order_and_keys_are_stable(example):
     lay, (a, b, c), view = example
     first, last = view.frames
     assert [[word.text for word in run.tokens] for run in first.text_spans()] == [
@@ -79,7 +79,7 @@ def test_inserted_words_stand_in_reading_order_and_the_others_keep_their_keys(ex
     assert kinds == [trajectory.TextSpan, trajectory.ImageView, trajectory.TextSpan]
 
 
-def test_given_words_are_given_and_free_ones_have_their_certainty_and_clock(example):
+def test_generated_tokens_have_confidence_and_time(example):
     _, _, view = example
     before, after = view.frames[-1].text_spans()
     assert [word.given for word in before.tokens] == [True, False]
@@ -90,7 +90,7 @@ def test_given_words_are_given_and_free_ones_have_their_certainty_and_clock(exam
     assert view.frames[0].text_spans()[0].time == 1.0
 
 
-def test_a_picture_has_its_own_clock_and_shows_state_and_guess(example):
+def test_image_has_its_own_time_state_and_x1_prediction(example):
     _, _, view = example
     (picture,) = view.frames[0].images()
     assert picture.time == 0.25
@@ -98,7 +98,7 @@ def test_a_picture_has_its_own_clock_and_shows_state_and_guess(example):
     assert (picture.x1_hat > picture.x_t).all()
 
 
-def test_all_pictures_are_decoded_at_once_and_shown_where_they_belong():
+def test_all_images_are_decoded_in_one_call_and_placed_correctly():
     """Check two documents at two steps, with four images and four x1 predictions."""
     lay = tiny.make_layout(LENGTH)
     codec = tiny.CountingCodec(lay.codec)
@@ -123,7 +123,7 @@ def test_all_pictures_are_decoded_at_once_and_shown_where_they_belong():
             np.testing.assert_array_equal(picture.x1_hat, tiny.CODEC.decode(guesses[at]))
 
 
-def test_without_pictures_nothing_is_decoded():
+def test_without_images_nothing_is_decoded():
     lay = tiny.make_layout(LENGTH)
     codec = tiny.CountingCodec(lay.codec)
     lay = dataclasses.replace(lay, codec=codec)

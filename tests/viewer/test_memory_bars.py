@@ -4,7 +4,7 @@ from PIL import Image, ImageColor
 from oneflow_jax.viewer import memory_bars, plots
 
 
-def test_bars_are_as_long_as_there_are_gibibytes(tmp_path):
+def test_bar_lengths_are_proportional_to_memory(tmp_path):
     """Check the ratio of two bars (1 : 3), and that a limit is drawn."""
     path = tmp_path / "memory.png"
     rows = {"v4-8": {"parameters": 4.0, "temporaries": 12.0}}

@@ -47,7 +47,7 @@ def test_the_page_refers_to_nothing_outside_itself(tmp_path):
     assert not re.search(r"\{\{\w+\}\}", text)
 
 
-def test_text_cannot_leave_its_place(tmp_path):
+def test_text_is_escaped(tmp_path):
     view = examples.make_masked_view(title=MALICIOUS_TEXT, text=(MALICIOUS_TEXT, " b"))
     path = tmp_path / "page.html"
     page.write(
@@ -67,7 +67,7 @@ def test_text_cannot_leave_its_place(tmp_path):
     assert [0, MALICIOUS_TEXT, 0] in read["stories"][0]["words"]
 
 
-def test_frames_keep_their_own_lists(tmp_path):
+def test_serialized_frames_list_their_tokens_and_images(tmp_path):
     (story,) = extract_data(write_page(tmp_path / "page.html", [examples.make_insertion_view()]))[
         "stories"
     ]
@@ -82,7 +82,7 @@ def test_frames_keep_their_own_lists(tmp_path):
     assert [parts[1][:4] for _, parts in story["frames"][3:]] == [[1, 9, 0, 0.2], [1, 9, 0, 1]]
 
 
-def test_a_word_less_certain_than_the_threshold_is_a_block_and_a_bit_more_is_not(tmp_path):
+def test_token_below_the_confidence_threshold_is_a_block(tmp_path):
     def frame(certainty):
         words = (trajectory.TokenView(0, "a", certainty),)
         return trajectory.Frame(0.0, (trajectory.TextSpan(0, words, 0.0),))
@@ -92,7 +92,7 @@ def test_a_word_less_certain_than_the_threshold_is_a_block_and_a_bit_more_is_not
     assert [parts[0][5] for _, parts in frames] == [[0], [0], [1], [100]]
 
 
-def test_curves_with_holes_and_many_points(tmp_path):
+def test_curves_with_gaps_and_many_points(tmp_path):
     curve = [(step, float("nan") if step == 0 else 1 / step) for step in range(12345)]
     (read,) = extract_data(write_page(tmp_path / "page.html", [], {"loss": curve}))["curves"]
     assert read["points"][0] == [0, None]
@@ -107,7 +107,7 @@ def test_settings_and_notes_are_shown(tmp_path):
     assert "<p>A note</p>" in text
 
 
-def test_given_and_finished_pictures_are_exact_even_above_the_budget(tmp_path, monkeypatch):
+def test_given_and_finished_images_are_lossless_above_the_budget(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MAX_IMAGE_BYTES", 1)
     stories = [examples.make_masked_view(), examples.make_given_view()]
     read = extract_data(write_page(tmp_path / "page.html", stories))

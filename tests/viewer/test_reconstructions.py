@@ -63,7 +63,7 @@ def test_the_page_refers_to_nothing_outside_itself(tmp_path):
     assert not re.search(r"\{\{\w+\}\}", text)
 
 
-def test_three_pictures_each_original_rebuilt_and_difference(tmp_path):
+def test_each_figure_has_original_reconstruction_and_difference(tmp_path):
     figures = extract_images(write_page(tmp_path / "page.html"))
     originals, rebuilt = random_images()
     assert [len(three) for three in figures] == [3, 3, 3]
@@ -78,11 +78,11 @@ def test_three_pictures_each_original_rebuilt_and_difference(tmp_path):
         np.testing.assert_array_equal(small[2], expected)
 
 
-def test_large_pictures_stay_as_they_are(tmp_path):
+def test_large_images_are_not_enlarged(tmp_path):
     assert extract_images(write_page(tmp_path / "page.html", size=200))[0][0].shape == (200, 200, 3)
 
 
-def test_text_cannot_leave_its_place(tmp_path):
+def test_text_is_escaped(tmp_path):
     nasty = test_page.MALICIOUS_TEXT
     text = write_page(
         tmp_path / "page.html",
@@ -103,7 +103,7 @@ def test_text_cannot_leave_its_place(tmp_path):
     assert read["curves"][0]["name"] == nasty
 
 
-def test_figures_and_settings_are_shown(tmp_path):
+def test_metrics_and_settings_are_shown(tmp_path):
     text = write_page(tmp_path / "page.html")
     assert "<th scope='col'>ours</th><th scope='col'>theirs</th>" in text
     assert "<tr><th scope='row'>PSNR, dB</th><td>25.1</td><td>21.2</td></tr>" in text
@@ -114,7 +114,7 @@ def test_figures_and_settings_are_shown(tmp_path):
     assert "<p>A note</p>" in text
 
 
-def test_as_many_captions_as_pictures(tmp_path):
+def test_one_caption_per_image(tmp_path):
     with pytest.raises(ValueError, match="shorter"):
         write_page(tmp_path / "page.html", captions=["one"])
 
@@ -143,7 +143,7 @@ def tab(browser, changes, request, tmp_path):  # noqa: F811
     assert [url for url in urls if not url.startswith(("data:", address))] == []
 
 
-def test_in_a_browser(tab, changes):
+def test_page_in_a_browser(tab, changes):
     width = tab.viewport_size["width"]
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.locator("figure img").count() == 9

@@ -22,7 +22,7 @@ def read_tile(sheets, position):
     return np.asarray(image)[top : top + sheet["height"], : sheet["width"]]
 
 
-def test_tiles_come_back_exactly_when_there_is_room():
+def test_tiles_are_lossless_within_the_budget():
     tiles = sprite_sheet.SpritePacker()
     pictures = [make_noise(i) for i in range(5)] + [make_noise(9, 4, 12)]
     places = [tiles.add(pixels, i % 2, lossless=i == 0) for i, pixels in enumerate(pictures)]
@@ -42,7 +42,7 @@ def test_the_same_tile_is_stored_once():
 
 
 @pytest.mark.parametrize("share", [0.8, 0.1])
-def test_over_budget_only_exact_tiles_stay_exact_and_the_reader_is_told(share):
+def test_over_budget_only_lossless_tiles_stay_exact_with_a_note(share):
     tiles = sprite_sheet.SpritePacker()
     exact = tiles.add(make_noise(0, 32, 32), 0, lossless=True)
     between = [tiles.add(make_noise(i, 32, 32), 0, lossless=False) for i in range(1, 20)]
@@ -54,7 +54,7 @@ def test_over_budget_only_exact_tiles_stay_exact_and_the_reader_is_told(share):
     assert (read_tile(sheets, between[0]) != make_noise(1, 32, 32)).any()
 
 
-def test_tiles_that_differ_in_one_value_or_in_shape_are_different():
+def test_tiles_with_any_difference_are_stored_separately():
     last = make_noise(0)
     last[-1, -1, -1] ^= 1
     tiles = sprite_sheet.SpritePacker()

@@ -19,7 +19,7 @@ def render_script_data(data):
     return re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
 
 
-def test_a_value_is_escaped_and_its_braces_are_no_template():
+def test_values_are_escaped_and_not_rendered_as_templates():
     for template, fields in (
         ("message.html", {"role": "alert", "message": MALICIOUS_TEXT}),
         ("message.html", {"role": "status", "message": MALICIOUS_TEXT}),
@@ -37,12 +37,12 @@ def test_a_value_that_is_missing_is_an_error():
         templates.render("message.html", role="alert")
 
 
-def test_data_of_scripts_cannot_leave_its_element_and_comes_back():
+def test_script_data_stays_in_its_element_and_round_trips():
     data = {MALICIOUS_TEXT: [MALICIOUS_TEXT, "\u2029 狐", 1.5, None]}
     text = render_script_data(data)
     assert not re.search("[<>&\u2028\u2029]", text)
     assert json.loads(text) == data
-    # Other characters stay as they are, which keeps pages small.
+    # Other characters are not escaped, which keeps pages small.
     assert "狐" in text
     with pytest.raises(ValueError, match="not JSON compliant"):
         render_script_data([float("nan")])

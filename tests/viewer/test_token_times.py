@@ -24,7 +24,7 @@ def make_span(*tokens, key=-1):
     return trajectory.TextSpan(key, tuple(tokens), 1.0)
 
 
-def test_an_inserted_word_came_when_it_was_inserted_and_a_hidden_one_when_it_was_read():
+def test_word_time_is_its_insertion_or_its_unmasking():
     given_token = make_token(1, " see", is_given=True)
     one = make_view(
         (make_span(given_token, make_token(2, " fox", 0.1)),),
@@ -39,7 +39,7 @@ def test_an_inserted_word_came_when_it_was_inserted_and_a_hidden_one_when_it_was
     ]
 
 
-def test_a_word_that_changes_has_come_when_it_changes_no_more():
+def test_word_time_is_its_last_change():
     one = make_view(
         (make_span(make_token(2, " cat")),), (make_span(make_token(2, " fox")),),
         (make_span(make_token(2, " fox", 0.2)),),
@@ -48,14 +48,14 @@ def test_a_word_that_changes_has_come_when_it_changes_no_more():
     assert token_times.compute_word_times(one) == [token_times.WordTime("fox", 0.75)]
 
 
-def test_a_word_that_is_never_certain_comes_at_the_end():
+def test_word_without_confidence_has_the_last_time():
     one = make_view(
         (make_span(make_token(2, " cat", 0.1)),), (make_span(make_token(2, " cat", 0.3)),)
     )
     assert token_times.compute_word_times(one) == [token_times.WordTime("cat", 1.0)]
 
 
-def test_a_word_of_pieces_has_come_with_its_last():
+def test_word_time_is_that_of_its_last_token():
     one = make_view(
         (make_span(make_token(2, " go")),),
         (make_span(make_token(2, " go"), make_token(4, "lla")),),
@@ -68,7 +68,7 @@ def test_a_word_of_pieces_has_come_with_its_last():
     assert token_times.compute_word_times(one) == [token_times.WordTime("gorilla", 1.0)]
 
 
-def test_only_pictures_that_were_born_have_come():
+def test_only_inserted_images_have_a_time():
     def picture(key):
         return trajectory.ImageView(key, NOISE, None, 0.5)
 
@@ -83,6 +83,6 @@ def test_only_pictures_that_were_born_have_come():
     ]
 
 
-def test_means_are_in_order_of_time():
+def test_mean_times_are_sorted():
     times = [token_times.WordTime(*one) for one in (("a", 1.0), ("fox", 0.25), ("a", 0.5))]
     assert token_times.average_times(times) == {"fox": (0.25, 1), "a": (0.75, 2)}

@@ -12,13 +12,13 @@ def make_tokens(*keys):
 
 
 @pytest.mark.parametrize("confidence", [-0.01, 1.01, float("nan")])
-def test_certainty_outside_0_1_is_refused(confidence):
+def test_confidence_outside_0_1_is_refused(confidence):
     with pytest.raises(ValueError, match="confidence"):
         trajectory.TokenView(0, "a", confidence)
 
 
 @pytest.mark.parametrize("clock", [-0.01, 1.01, float("nan")])
-def test_clock_outside_0_1_is_refused_everywhere(clock):
+def test_time_outside_0_1_is_refused(clock):
     for make in (
         lambda: trajectory.TextSpan(0, (), clock),
         lambda: trajectory.ImageView(0, PIXELS, None, clock),
@@ -31,14 +31,14 @@ def test_clock_outside_0_1_is_refused_everywhere(clock):
 @pytest.mark.parametrize(
     "pixels", [PIXELS.astype(np.float32), PIXELS[..., :1], PIXELS[0], PIXELS[:0]]
 )
-def test_picture_wants_uint8_rgb(pixels):
+def test_image_must_be_uint8_rgb(pixels):
     with pytest.raises(ValueError, match="x_t is"):
         trajectory.ImageView(0, pixels, None, 0.5)
     with pytest.raises(ValueError, match="x1_hat is"):
         trajectory.ImageView(0, PIXELS, pixels, 0.5)
 
 
-def test_guess_has_the_shape_of_the_state():
+def test_x1_prediction_must_have_the_shape_of_the_state():
     with pytest.raises(ValueError, match="differ"):
         trajectory.ImageView(0, PIXELS, PIXELS[:2], 0.5)
 
@@ -58,7 +58,7 @@ def test_keys_are_unique_in_a_frame():
         )
 
 
-def test_a_key_keeps_its_kind_through_the_story():
+def test_a_key_keeps_its_kind_in_all_frames():
     frames = (
         trajectory.Frame(0.0, (trajectory.TextSpan(0, (), 0.0),)),
         trajectory.Frame(1.0, (trajectory.ImageView(0, PIXELS, None, 1.0),)),
@@ -67,7 +67,7 @@ def test_a_key_keeps_its_kind_through_the_story():
         trajectory.TrajectoryView("title", "", frames)
 
 
-def test_a_story_has_frames():
+def test_trajectory_must_have_frames():
     with pytest.raises(ValueError, match="no frames"):
         trajectory.TrajectoryView("title", "", ())
 
@@ -82,5 +82,5 @@ def test_frames_may_have_different_parts():
     ("confidence", "is_given", "legibility"),
     [(0.0, False, 0.0), (0.1, False, 0.0), (0.5, False, 0.5), (0.95, False, 1.0), (0.0, True, 1.0)],
 )
-def test_legibility(confidence, is_given, legibility):
+def test_token_opacity(confidence, is_given, legibility):
     assert trajectory.TokenView(0, "a", confidence, is_given).opacity() == pytest.approx(legibility)

@@ -100,7 +100,7 @@ def _text_stem(name: str, images: Mapping[str, str]) -> str:
 
 
 def _find_prefix(stem: str, anchors: Container[str]) -> str:
-    """Return the longest prefix of the stem that is an anchor, or else the stem.
+    """Return the longest prefix of the stem that is in `anchors`, or the stem if none is.
 
     A prefix ends before a dot of the base name, or is the whole stem.
     """

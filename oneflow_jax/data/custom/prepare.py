@@ -204,7 +204,7 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
     if last is not None:
         difference = fingerprint.compare(last.records, records)
         logging.info(
-            "source.path=%s: files since the last time: %s.", entry.settings.path, difference
+            "source.path=%s: files since the last preparation: %s.", entry.settings.path, difference
         )
     same = store.open_prepared(target)
     if same is None or not same.plan.is_complete():

@@ -73,7 +73,7 @@ def _read_documents(
     stop: tuple[int, str],
     report: ReportProgress,
 ) -> Iterator[RawDocument]:
-    """Yield the documents of a unit. A document with an error replaces an exception."""
+    """Yield the documents of a unit. An exception becomes a document with an error."""
     unit = manifest.units[number]
     reading = iter(formats.get_reader(manifest.settings.format).read(manifest.settings, unit))
     for place in itertools.count():

@@ -68,7 +68,7 @@ class SourceEntry:
 
     @property
     def pointer(self) -> pathlib.Path:
-        """JSON file with the name of the prepared data that the source had last."""
+        """JSON file with the name of the newest prepared data of the source."""
         return self.root / f"{self._name}.json"
 
     @property
@@ -84,7 +84,7 @@ class SourceEntry:
         return self.root / f"{self._stem}_{fingerprint[:16]}"
 
     def load_last(self) -> PreparedData | None:
-        """Open the prepared data that the source had last; return None if it no longer exists."""
+        """Open the newest prepared data of the source; return None if it no longer exists."""
         name = read_pointer(self.pointer).get("folder")
         return open_prepared(self.root / name) if name else None
 

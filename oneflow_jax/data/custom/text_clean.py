@@ -25,7 +25,7 @@ _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
 _CONTROL_CHARACTERS = re.compile(
     rf"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f{characters.NONCHARACTERS}]"
 )
-"""Control characters that are not white space, and code points that are no characters."""
+"""Control characters that are not white space, and code points that are not characters."""
 
 _INVISIBLE_CATEGORIES = ("C", "Z")
 """Unicode categories of control, format, unassigned and separator characters."""

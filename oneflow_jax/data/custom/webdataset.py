@@ -42,7 +42,7 @@ class WebDatasetReader:
         return list_file_units(settings, EXTENSIONS)
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """Yield one document per group of members. An error replaces an unreadable member."""
+        """Yield one document per group of members. An unreadable member becomes an error."""
         (name,) = unit.files
         with settings.folder.open(name) as file:
             try:

@@ -39,7 +39,9 @@ def main() -> None:
             shard.write_shard(
                 plan, number, skip, tuple(task["stop"]), lambda *what: _send(messages, *what)
             )
-        except OSError as error:  # The reader handles errors of source files, so this is the disk.
+        except (
+            OSError
+        ) as error:  # The reader handles errors of source files, so this is an error of the disk.
             _send(messages, "full", str(error))
         except Exception:
             _send(messages, "failed", traceback.format_exc())

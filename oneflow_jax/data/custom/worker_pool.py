@@ -51,7 +51,7 @@ class _Task:
         elif doing == "reading":
             self.stop = (place, reason)
         else:
-            raise RuntimeError(f"Preparing unit {self.number}: {reason} at its start.")
+            raise RuntimeError(f"Preparing unit {self.number}: {reason} before it read a document.")
 
 
 class _Worker:

@@ -49,7 +49,7 @@ def upsample(x):
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_it_is_the_model_on_pictures_as_people_see_them(kind):
+def test_autoencoder_equals_its_model_on_uint8_images(kind):
     architecture, pictures = ARCHITECTURES[kind], small_models.random_images(3)
     autoencoder = small_models.random_autoencoder(architecture)
     latents = autoencoder.encode(pictures)
@@ -67,7 +67,7 @@ def test_it_is_the_model_on_pictures_as_people_see_them(kind):
     assert len(np.unique(back)) > 20
 
 
-def test_batches_change_nothing():
+def test_results_do_not_depend_on_the_batch():
     autoencoder, pictures = (
         small_models.random_autoencoder(small_models.KL),
         small_models.random_images(65, 4, 4),
@@ -84,7 +84,7 @@ def test_batches_change_nothing():
         assert np.mean(actual != decoded[:count]) < 1e-2
 
 
-def test_seven_programs_do_for_any_number(traced_calls):
+def test_seven_programs_serve_any_batch_size(traced_calls):
     autoencoder, pictures = (
         Autoencoder(small_models.KL, small_models.random_params(small_models.KL)),
         small_models.random_images(200),
@@ -114,7 +114,7 @@ def test_codes_are_those_of_the_model():
     np.testing.assert_allclose(table[codes], autoencoder.encode(pictures), atol=1e-6)
 
 
-def test_programs_are_made_once(monkeypatch):
+def test_programs_are_traced_once(monkeypatch):
     calls = []
     monkeypatch.setattr(
         autoencoder_lib,
@@ -127,7 +127,7 @@ def test_programs_are_made_once(monkeypatch):
     assert calls == ["encode"]
 
 
-def test_large_pictures_go_through_in_tiles(monkeypatch, traced_calls):
+def test_large_images_are_tiled(monkeypatch, traced_calls):
     monkeypatch.setattr(tiling, "TILE_SIZE", 8)
     autoencoder, pictures = (
         Autoencoder(small_models.KL, small_models.random_params(small_models.KL)),
@@ -145,12 +145,12 @@ def test_large_pictures_go_through_in_tiles(monkeypatch, traced_calls):
     assert np.abs(decoded - np.clip((expected + 1) * 127.5, 0, 255)).max() < 0.51
 
 
-def test_pictures_that_do_not_divide_are_told():
+def test_indivisible_image_sizes_are_reported():
     with pytest.raises(UserError, match=r"height=7: give a multiple of 2"):
         small_models.random_autoencoder(small_models.KL).encode(small_models.random_images(1, 7, 8))
 
 
-def test_it_comes_back_from_a_folder(tmp_path):
+def test_autoencoder_is_saved_and_loaded(tmp_path):
     one = small_models.random_autoencoder(small_models.KL)
     diffusers_weights.save(epath.Path(tmp_path), one.architecture, one.params)
     loaded = Autoencoder.load(epath.Path(tmp_path))
@@ -163,7 +163,7 @@ def test_it_comes_back_from_a_folder(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded.params, one.params)
 
 
-def test_it_pickles_after_use_without_what_is_on_devices():
+def test_autoencoder_pickles_after_use():
     autoencoder, pictures = (
         Autoencoder(small_models.KL, small_models.random_params(small_models.KL)),
         small_models.random_images(1),

@@ -32,7 +32,7 @@ def to_documents(encoded_images):
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
-def test_it_rebuilds_what_the_autoencoder_does(kind):
+def test_codec_reconstructs_like_the_autoencoder(kind):
     architecture = {"kl": small_models.KL, "vq": small_models.VQ}[kind]
     channels = architecture.channels
     pictures, autoencoder = (
@@ -57,7 +57,7 @@ def test_it_rebuilds_what_the_autoencoder_does(kind):
     assert np.mean(rounded) < 0.01
 
 
-def test_many_are_decoded_as_one_by_one():
+def test_batch_decoding_equals_single_decoding():
     learned = codec()
     slots = np.random.default_rng(0).standard_normal((2, 3, 4, 12)).astype(np.float32)
     many = learned.decode(slots)
@@ -68,7 +68,7 @@ def test_many_are_decoded_as_one_by_one():
 
 
 @pytest.mark.parametrize("deviation", [1.0, 2.0])
-def test_latents_of_the_train_split_are_scaled_to_a_deviation(tmp_path, deviation):
+def test_latents_of_the_train_split_have_unit_std(tmp_path, deviation):
     folder = epath.Path(tmp_path)
     encoded = small_models.random_autoencoder(small_models.KL).encode(
         small_models.random_images(40)
@@ -94,7 +94,7 @@ def test_slots_come_in_the_order_of_patches():
     np.testing.assert_array_equal(learned.from_stored(values), plain.from_stored(values))
 
 
-def test_sizes_that_do_not_fit_are_told():
+def test_sizes_that_do_not_fit_are_reported():
     with pytest.raises(
         UserError, match=r"codec\.pixels=10 .* 4, .* 2 pixels per latent.*codec\.patch_size=2"
     ):
@@ -115,7 +115,7 @@ def test_sizes_that_do_not_fit_are_told():
             )
 
 
-def test_it_pickles():
+def test_codec_pickles():
     learned, picture = codec(divisor=2.0), small_models.random_images(1)[0]
     expected = learned.encode(picture)
     again = pickle.loads(pickle.dumps(learned))

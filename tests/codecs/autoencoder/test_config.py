@@ -36,7 +36,7 @@ def error_message(path, text):
     return str(error.value)
 
 
-def test_an_old_file_has_the_defaults_of_later_fields(path):
+def test_old_file_gets_defaults_for_later_fields(path):
     path.write_text(json.dumps(SD1))
     architecture = config.read(path.parent)
     assert architecture.block_out_channels == (128, 256, 512, 512)
@@ -46,7 +46,7 @@ def test_an_old_file_has_the_defaults_of_later_fields(path):
     assert (architecture.downscale_factor, architecture.channels) == (8, 4)
 
 
-def test_a_later_file_has_its_own(path):
+def test_later_file_keeps_its_values(path):
     settings = {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False,
                 "scaling_factor": 0.3611, "shift_factor": 0.1159, "latents_mean": None}  # fmt: skip
     path.write_text(json.dumps(SD1 | settings))
@@ -57,12 +57,12 @@ def test_a_later_file_has_its_own(path):
 
 
 @pytest.mark.parametrize("shape", [small_models.KL, small_models.VQ], ids=["kl", "vq"])
-def test_what_is_written_is_read(path, shape):
+def test_written_configuration_is_read_back(path, shape):
     path.write_text(shape.to_json())
     assert config.read(path.parent) == shape
 
 
-def test_vectors_of_codes_are_as_wide_as_latents_unless_told():
+def test_code_width_defaults_to_latent_channels():
     assert small_models.VQ.channels == 2
     shape = config.Architecture(kind="VQModel", block_out_channels=(32,), latent_channels=7)
     assert shape.channels == 7
@@ -81,7 +81,7 @@ def test_vectors_of_codes_are_as_wide_as_latents_unless_told():
     ],
     ids=str,
 )
-def test_what_is_not_built_is_refused(path, change, message):
+def test_unsupported_features_are_refused(path, change, message):
     assert message in error_message(path, json.dumps(SD1 | change))
 
 
@@ -150,17 +150,17 @@ def test_malformed_values_are_named(path, change, message):
 @pytest.mark.parametrize(
     "text", ["", "null", "[" * 100_000, "1" * 10_000, '"AutoencoderKL"', "\x00"], ids=range(6)
 )
-def test_texts_that_are_no_json_object(path, text):
+def test_text_that_is_not_a_json_object(path, text):
     assert "JSON" in error_message(path, text)
 
 
-def test_a_folder_in_place_of_the_file(path):
+def test_folder_in_place_of_the_file(path):
     path.mkdir()
     with pytest.raises(UserError, match=r"config\.json: the file does not exist"):
         config.read(path.parent)
 
 
-def test_statistics_of_latents_are_those_of_a_vq_model_never(path):
+def test_vq_model_rejects_latent_statistics(path):
     statistics = {"latents_mean": [0.1] * 3, "latents_std": [1.0] * 3}
     text = json.dumps(json.loads(small_models.VQ.to_json()) | statistics)
     assert "latents_mean" in error_message(path, text)
@@ -174,5 +174,5 @@ def test_statistics_of_latents_are_read_and_written(path):
     assert architecture.latents_std == (1.5, 2, 0.5, 1)
     path.write_text(architecture.to_json())
     assert config.read(path.parent) == architecture
-    # Files without statistics are written as before.
+    # Files without statistics are written without these keys.
     assert "latents_mean" not in small_models.KL.to_json()

@@ -113,7 +113,7 @@ def test_the_only_file_may_have_any_name(folder):
     )
 
 
-def test_the_standard_name_wins(folder):
+def test_standard_name_takes_precedence(folder):
     (folder / "other.safetensors").write_bytes(b"nothing")
     diffusers_weights.load(folder)
 
@@ -157,7 +157,7 @@ def test_shapes_are_named(folder):
     assert "(8, 8, 3, 3)" in message
 
 
-def test_a_square_matrix_with_a_window_is_none(folder):
+def test_convolution_kernel_is_rejected_for_a_matrix(folder):
     name = "encoder.mid_block.attentions.0.to_q.weight"
     rewrite_tensors(
         folder, lambda tensors: tensors.update({name: np.ones((8, 8, 3, 3), np.float32)})
@@ -165,7 +165,7 @@ def test_a_square_matrix_with_a_window_is_none(folder):
     assert f"tensor {name} has shape (8, 8, 3, 3)" in load_error(folder)
 
 
-def test_whole_numbers_are_no_weights(folder):
+def test_integer_weights_are_rejected(folder):
     rewrite_tensors(folder, lambda tensors: tensors.update({NAME: np.ones((8, 8, 3, 3), np.int32)}))
     assert f"tensor {NAME} has the unsupported type I32" in load_error(folder)
 
@@ -192,17 +192,17 @@ def test_pickles_are_refused(folder, name):
     assert "use_safetensors=False" in message
 
 
-def test_a_pickle_by_the_name_of_another_is_refused(folder):
+def test_pickle_with_another_extension_is_refused(folder):
     (folder / diffusers_weights.WEIGHTS_FILE).write_bytes(b"\x80\x02}q\x00." * 20)
     assert "not a safetensors file" in load_error(folder)
 
 
-def test_an_empty_folder_says_what_it_wants(folder):
+def test_empty_folder_names_the_required_files(folder):
     (folder / diffusers_weights.WEIGHTS_FILE).unlink()
     assert f"{folder} has no .safetensors file" in load_error(folder)
 
 
-def test_saving_replaces_what_was_there(folder):
+def test_saving_replaces_existing_files(folder):
     expected = small_models.random_params(small_models.VQ, seed=5)
     diffusers_weights.save(folder, small_models.VQ, expected)
     architecture, params = diffusers_weights.load(folder)
@@ -210,7 +210,7 @@ def test_saving_replaces_what_was_there(folder):
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
-def test_fingerprints_stay(folder):
+def test_fingerprint_value_is_fixed(folder):
     """Check the value of a fingerprint: it must never change, since latents on disk store it."""
     mark = diffusers_weights.fingerprint(*diffusers_weights.load(folder))
     assert (
@@ -222,7 +222,7 @@ def test_fingerprints_stay(folder):
     )
 
 
-def test_fingerprints_tell_one_bit_of_one_parameter():
+def test_fingerprint_changes_with_one_bit():
     marks = {
         diffusers_weights.fingerprint(small_models.KL, small_models.random_params(small_models.KL))
     }
@@ -235,7 +235,7 @@ def test_fingerprints_tell_one_bit_of_one_parameter():
     assert len(marks) == len(leaves) + 1
 
 
-def test_fingerprints_tell_architectures():
+def test_fingerprint_depends_on_the_architecture():
     params = small_models.random_params(small_models.KL)
     rescaled = dataclasses.replace(small_models.KL, scaling_factor=0.5)
     assert diffusers_weights.fingerprint(rescaled, params) != diffusers_weights.fingerprint(

@@ -14,7 +14,7 @@ def gaussian(mean, log_variance):
 
 
 @pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (0.7, -1.3), (-2.0, 0.8)])
-def test_divergence_is_the_integral(mean, log_variance):
+def test_kl_equals_the_integral(mean, log_variance):
     x = np.linspace(-25, 25, 200_001)
     deviation = np.exp(log_variance / 2)
     log_density = -(((x - mean) / deviation) ** 2) / 2 - np.log(deviation)
@@ -24,7 +24,7 @@ def test_divergence_is_the_integral(mean, log_variance):
     np.testing.assert_allclose(actual.item(), expected, atol=1e-5)
 
 
-def test_samples_have_the_mean_and_deviation():
+def test_samples_have_the_mean_and_std():
     shape = (1, 100, 100, 2)
     wide = kl.DiagonalGaussian(jnp.full(shape, 3.0), jnp.full(shape, 2 * np.log(0.5)))
     draws = wide.sample(jax.random.key(0))
@@ -47,7 +47,7 @@ def test_shapes(height, width):
     np.testing.assert_allclose(whole(params, x), pixels, atol=1e-6)
 
 
-def test_log_variances_are_kept_in_range():
+def test_log_variances_are_clipped():
     params = small_models.random_params(small_models.KL)
     params["quant_conv"]["bias"] = jnp.array([0, 0, 0, 1e4, -1e4, 0.0])
     actual = small_models.jit_method(small_models.KL, "encode")(

@@ -33,16 +33,16 @@ def x():
     return 0.5 + 2 * jax.random.normal(jax.random.key(1), (2, 5, 7, 6))
 
 
-def test_pointwise_is_a_convolution(x):
+def test_conv1x1_equals_linen_conv(x):
     assert_agree(layers.conv(4, jnp.float32, None, kernel_size=1), nn.Conv(4, (1, 1)), x)
 
 
-def test_group_norm_is_linen_s(x):
+def test_group_norm_equals_linen(x):
     assert_agree(layers.group_norm(3, jnp.float32, None), nn.GroupNorm(3, epsilon=1e-6), x)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 5), (2, 8), (7, 4)])
-def test_wide_convolutions_are_linen_s(height, width):
+def test_wide_convolutions_equal_linen(height, width):
     x = jax.random.normal(jax.random.key(1), (2, height, width, 6))
     assert_agree(
         layers.conv(layers.WINOGRAD_MIN_CHANNELS, jnp.float32, None),
@@ -51,7 +51,7 @@ def test_wide_convolutions_are_linen_s(height, width):
     )
 
 
-def test_pairs_of_rows_are_what_wide_convolutions_compute(monkeypatch):
+def test_wide_convolutions_use_winograd_conv(monkeypatch):
     """Check that wide convolutions use `winograd_conv`.
 
     Otherwise the test above would compare linen's convolution with itself.
@@ -77,11 +77,11 @@ class UpsampleReference(nn.Module):
         return nn.Conv(x.shape[-1], (3, 3), padding=1, name="conv")(doubled)
 
 
-def test_upsample_is_a_convolution_of_repeated_places(x):
+def test_upsample_equals_convolution_of_the_repeated_image(x):
     assert_agree(layers.Upsample(jnp.float32), UpsampleReference(), x)
 
 
-def test_norms_are_exact_enough_in_bfloat16():
+def test_group_norm_is_accurate_in_bfloat16():
     x = 3 + 0.1 * jax.random.normal(jax.random.key(1), (1, 8, 8, 4), jnp.bfloat16)
     norm = layers.group_norm(2, jnp.bfloat16, None)
     y = norm.apply(norm.init(jax.random.key(0), x), x)

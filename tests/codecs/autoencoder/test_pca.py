@@ -25,7 +25,7 @@ def loss(images, reconstructions):
     return np.mean(np.sum((to_patches(images) - to_patches(reconstructions)) ** 2, axis=1))
 
 
-def test_all_numbers_lose_nothing():
+def test_all_components_are_lossless():
     images = small_models.random_images(20, 8, 12)
     rebuilt = pca.fit(images, SIDE, NUM_COMPONENTS)
     np.testing.assert_array_equal(rebuilt(images), images)
@@ -35,7 +35,7 @@ def test_all_numbers_lose_nothing():
 
 
 @pytest.mark.parametrize("numbers", [1, 3, 7, 11])
-def test_the_loss_is_what_the_left_out_eigenvalues_say(numbers):
+def test_loss_equals_the_omitted_eigenvalues(numbers):
     images = smooth_images()
     actual_loss = loss(images, pca.fit(images, SIDE, numbers)(images))
     left_out = np.linalg.eigvalsh(np.cov(to_patches(images), rowvar=False, bias=True))[:-numbers]
@@ -45,7 +45,7 @@ def test_the_loss_is_what_the_left_out_eigenvalues_say(numbers):
 
 
 @pytest.mark.parametrize("numbers", [1, 4])
-def test_no_other_basis_loses_less(numbers):
+def test_no_other_basis_has_a_lower_loss(numbers):
     images = smooth_images()
     actual_loss = loss(images, pca.fit(images, SIDE, numbers)(images))
     around = to_patches(images) - to_patches(images).mean(axis=0)
@@ -60,13 +60,13 @@ def test_no_other_basis_loses_less(numbers):
         assert actual_loss < lost + 1.1
 
 
-def test_no_numbers_leave_the_mean():
+def test_zero_components_return_the_mean():
     images = smooth_images()
     (one,) = np.unique(to_patches(pca.fit(images, SIDE, 0)(images)), axis=0)
     np.testing.assert_array_equal(one, np.rint(to_patches(images).mean(axis=0)))
 
 
-def test_the_mean_of_many_squares_is_exact():
+def test_mean_of_many_patches_is_exact():
     """Check the mean of many values: in a float32 sum above 2 ** 26, adding 203 would add 200."""
     images = np.full((1, 1024, 1024, 3), 203, np.uint8)
     rebuilt = pca.fit(images, 1, 0)

@@ -54,7 +54,7 @@ def far_from_tile_edges(axis, reach):
     return far
 
 
-def test_a_picture_no_larger_than_a_tile_is_untouched():
+def test_image_up_to_tile_size_is_not_tiled():
     local = LocalModel()
     latents = random_normal(2, 5, 8, 3)
     actual = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
@@ -66,7 +66,7 @@ def test_a_picture_no_larger_than_a_tile_is_untouched():
 
 
 @pytest.mark.parametrize(("height", "width"), [(19, 9), (8, 23), (17, 30)])
-def test_local_networks_give_the_same_away_from_edges(height, width):
+def test_local_network_is_exact_away_from_tile_edges(height, width):
     local = LocalModel()
     latents = random_normal(2, height, width, 3)
     actual = tiling.decode(local.decode, latents, FACTOR, tile_size=8 * FACTOR)
@@ -86,7 +86,7 @@ def test_local_networks_give_the_same_away_from_edges(height, width):
     np.testing.assert_allclose(actual[far], expected[far], atol=2e-6)
 
 
-def test_networks_that_see_one_place_give_the_same_everywhere():
+def test_pointwise_network_is_exact_everywhere():
     latents = random_normal(1, 21, 13, 3)
 
     def decode(x):
@@ -96,14 +96,14 @@ def test_networks_that_see_one_place_give_the_same_everywhere():
     np.testing.assert_allclose(actual, decode(latents), atol=1e-6)
 
 
-def test_all_tiles_are_of_one_shape_and_traced_once():
+def test_all_tiles_have_one_shape_and_are_traced_once():
     local = LocalModel()
     tiling.decode(local.decode, random_normal(1, 27, 13, 3), FACTOR, tile_size=8 * FACTOR)
     tiling.decode(local.decode, random_normal(1, 40, 9, 3), FACTOR, tile_size=8 * FACTOR)
     assert local.traced_shapes == [(1, 8, 8, 3)]
 
 
-def test_several_arrays_are_blended_alike():
+def test_several_outputs_are_blended_equally():
     pixels = random_normal(1, 40, 44, 3)
     actual = tiling.encode(lambda x: {"a": x, "b": 2 * x[..., :1]}, pixels, 1, tile_size=16)
     np.testing.assert_allclose(actual["a"], pixels, atol=1e-6)
@@ -112,7 +112,7 @@ def test_several_arrays_are_blended_alike():
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5, 0.8])
 @pytest.mark.parametrize("scale", [1, 4])
-def test_weights_sum_to_one_and_never_fall_below_zero(overlap, scale):
+def test_weights_sum_to_one_and_are_not_negative(overlap, scale):
     for length in (7, 8, 9, 15, 16, 31, 100):
         axis = tiling.tile_axis(length, 8, overlap)
         total = np.zeros(length * scale)
@@ -123,7 +123,7 @@ def test_weights_sum_to_one_and_never_fall_below_zero(overlap, scale):
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.8])
-def test_tiles_cover_all_and_overlap_enough(overlap):
+def test_tiles_cover_the_axis_with_minimum_overlap(overlap):
     for length in range(1, 60):
         axis = tiling.tile_axis(length, 8, overlap)
         assert axis.tile_size == min(length, 8)
@@ -133,7 +133,7 @@ def test_tiles_cover_all_and_overlap_enough(overlap):
         assert np.all(shared >= np.floor(8 * overlap))
 
 
-def test_weights_change_in_a_straight_line():
+def test_weights_are_linear_in_overlaps():
     axis = tiling.tile_axis(14, 8, 0.25)
     assert axis.starts == (0, 6)
     first, second = axis.weights(2)
@@ -141,7 +141,7 @@ def test_weights_change_in_a_straight_line():
     np.testing.assert_allclose(second[:5], [0.125, 0.375, 0.625, 0.875, 1])
 
 
-def test_mistakes_are_named():
+def test_invalid_sizes_are_reported():
     pixels = random_normal(1, 18, 20, 3)
     for sizes, message in (
         ({"tile_size": 16}, "height=18"),

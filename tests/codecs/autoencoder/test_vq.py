@@ -12,7 +12,7 @@ def apply_method(name, x):
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 7, 2), (3, 2, 4, 2)])
-def test_nearest_is_that_of_all_distances(shape):
+def test_nearest_code_has_the_least_distance(shape):
     params = small_models.random_params(small_models.VQ)
     table = np.asarray(params["quantize"]["embedding"]["embedding"])
     vectors = np.random.default_rng(3).standard_normal(shape).astype(np.float32) / 3
@@ -22,7 +22,7 @@ def test_nearest_is_that_of_all_distances(shape):
     assert len(np.unique(codes)) > 3
 
 
-def test_lookup_is_the_row_of_the_table():
+def test_lookup_returns_rows_of_the_table():
     table = np.asarray(
         small_models.random_params(small_models.VQ)["quantize"]["embedding"]["embedding"]
     )
@@ -30,7 +30,7 @@ def test_lookup_is_the_row_of_the_table():
     np.testing.assert_array_equal(apply_method("lookup", codes), table[codes])
 
 
-def test_the_vector_of_a_code_is_nearest_to_it():
+def test_vector_of_a_code_is_nearest_to_that_code():
     codes = jnp.arange(small_models.VQ.num_vq_embeddings).reshape(1, 1, -1)
     np.testing.assert_array_equal(
         apply_method("nearest_codes", apply_method("lookup", codes)), codes

@@ -1,4 +1,4 @@
-"""What is prepared is what the source holds now, after any edits, without needless work."""
+"""Tests that prepared data equals the current source after any edits, without needless work."""
 
 import collections
 import logging
@@ -37,7 +37,7 @@ def written(monkeypatch):
 
 
 def read_documents(settings, data_dir):
-    """Return what is prepared as `ChangingSource.expected` does."""
+    """Return the prepared documents in the form of `ChangingSource.expected`."""
     found = []
     for split in manifest.SPLITS:
         for document in prepare.open_split(settings, str(data_dir), split, 1):
@@ -61,7 +61,7 @@ def test_any_edits_of_the_source_are_noticed(tmp_path, layout):
         edits.update(source.edit() for _ in range(1 + checks % 3))
         assert read_documents(settings, tmp_path / "data") == source.expected(), edits
         checks += 1
-        if checks % 7 == 0:  # What is left of earlier edits has no influence on the files.
+        if checks % 7 == 0:  # Leftovers of earlier edits do not influence the files.
             folder = prepare.prepare(settings, str(tmp_path / "data"), 1)
             fresh = prepare.prepare(settings, str(tmp_path / "fresh"), 1)
             assert folder.name == fresh.name
@@ -86,11 +86,11 @@ def test_only_units_of_changed_files_are_prepared(tmp_path, written):
     second = prepare.prepare(settings, data, 1)
     assert len(written) == 1
     assert second != first
-    assert first.exists()  # Another run may use it.
+    assert first.exists()  # Earlier prepared data stays, because another run may use it.
     written.clear()
     source.add()
     prepare.prepare(settings, data, 1)
-    assert len(written) <= 2  # The new document may divide a unit.
+    assert len(written) <= 2  # The new document may split a unit in two.
 
 
 @pytest.mark.parametrize("how", ["touched", "copied", "moved", "reverted"])
@@ -138,7 +138,7 @@ def test_changes_are_reported_with_their_numbers(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     source, settings = make_source(tmp_path)
     prepare.prepare(settings, str(tmp_path / "data"), 1)
-    assert "files since the last time" not in caplog.text
+    assert "files since the last preparation" not in caplog.text
     keys = sorted(source.texts)
     for number in range(3):
         (source.folder / f"new{number}.txt").write_text(f"new {number}")
@@ -146,7 +146,7 @@ def test_changes_are_reported_with_their_numbers(tmp_path, caplog):
         (source.folder / f"{key}.txt").write_text("changed")
     (source.folder / f"{keys[2]}.png").unlink()
     prepare.prepare(settings, str(tmp_path / "data"), 1)
-    assert "files since the last time: 3 new, 2 changed, 1 gone." in caplog.text
+    assert "files since the last preparation: 3 new, 2 changed, 1 gone." in caplog.text
 
 
 @pytest.mark.parametrize("change", ["an image", "a missing image", "a link"])
@@ -205,7 +205,7 @@ def test_data_of_an_earlier_version_is_not_used(tmp_path, caplog, written):
     assert f"{old} was prepared by an earlier version" in caplog.text
 
 
-def test_a_source_that_is_gone_is_used_as_it_was_last(tmp_path, caplog):
+def test_missing_source_uses_its_newest_prepared_data(tmp_path, caplog):
     source, settings = make_source(tmp_path)
     prepare.prepare(settings, str(tmp_path / "data"), 1)
     source.change_image()
@@ -213,7 +213,7 @@ def test_a_source_that_is_gone_is_used_as_it_was_last(tmp_path, caplog):
     shutil.rmtree(source.folder)
     assert prepare.prepare(settings, str(tmp_path / "data"), 1) == folder
     assert "does not exist. The data that was prepared from it is used" in caplog.text
-    source.folder.mkdir()  # An empty folder is not a folder that is gone.
+    source.folder.mkdir()  # An empty folder is not treated as a missing folder.
     with pytest.raises(UserError, match="no file has a known extension"):
         prepare.prepare(settings, str(tmp_path / "data"), 1)
 

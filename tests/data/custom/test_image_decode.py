@@ -28,7 +28,7 @@ def png_header(width, height):
     )
 
 
-def test_a_plain_picture_keeps_its_proportions_on_white():
+def test_aspect_ratio_is_kept_on_white():
     pixels, repairs = decode(examples.png("red", (4, 2)))
     assert (pixels[1:3] == (255, 0, 0)).all()
     assert (pixels[[0, 3]] == 255).all()
@@ -41,7 +41,7 @@ def encode_image(image, image_format, **options):
     return file.getvalue()
 
 
-def test_what_is_odd_is_put_right_and_told():
+def test_unusual_images_are_repaired_and_counted():
     red, blue = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
     pixels, repairs = decode(encode_image(red, "GIF", save_all=True, append_images=[blue]), "a.gif")
     assert (pixels == (255, 0, 0)).all()
@@ -63,7 +63,7 @@ def test_what_is_odd_is_put_right_and_told():
     assert decode(examples.png(image_format="JPEG"), "a")[1] == set()
 
 
-def test_colors_are_converted_to_srgb_and_told():
+def test_colors_are_converted_to_srgb_and_counted():
     red = Image.new("RGB", (4, 4), (200, 100, 50))
     profile = icc_profiles.rgb_profile(icc_profiles.DISPLAY_P3, 2.2)
     for image_format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
@@ -111,7 +111,7 @@ def encode_noise(image_format):
         (b"P6 0 5 255\n", "not a picture"),
     ],
 )
-def test_what_is_no_picture_is_told(data, reason):
+def test_undecodable_content_is_rejected(data, reason):
     with pytest.raises(DataError) as fault:
         decode(data)
     assert fault.value.reason == reason
@@ -125,11 +125,11 @@ def test_a_program_is_never_run_for_a_format():
 
 
 @pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (1, 1)])
-def test_any_proportions_will_do(size):
+def test_any_aspect_ratio_is_accepted(size):
     assert decode(examples.png("red", size))[0].shape == (4, 4, 3)
 
 
-def test_photographs_are_unpacked_small_and_look_the_same():
+def test_photographs_are_decoded_at_reduced_size():
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     large = Image.fromarray(noise).resize((400, 400), Image.Resampling.BICUBIC)
     whole = np.array(large.resize((8, 8), Image.Resampling.LANCZOS)).astype(int)

@@ -52,7 +52,7 @@ def test_layouts(tmp_path, name):
 @pytest.mark.parametrize(
     "line", [b"{", b"\xff\xff", b"[" * 100_000, b'{"text": "a"} x', b"9" * 9999]
 )
-def test_a_bad_line_costs_itself_alone(tmp_path, line):
+def test_bad_line_drops_only_its_document(tmp_path, line):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n' + line + b'\n\n{"text": "two"}\n')
     documents = list(
         map(
@@ -74,7 +74,7 @@ def test_each_line_is_in_one_unit(tmp_path, monkeypatch, size):
         assert [raw.parts[0] for raw in documents] == texts
 
 
-def test_a_line_that_is_too_long_is_passed_over(tmp_path, monkeypatch):
+def test_too_long_line_is_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 50)
     lines = [json.dumps({"text": "x" * length}) for length in (5, 5000, 6)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
@@ -87,7 +87,7 @@ def test_a_line_that_is_too_long_is_passed_over(tmp_path, monkeypatch):
     assert documents == [["xxxxx"], ["[line too long]"], ["xxxxxx"]]
 
 
-def test_pictures_lie_beside_the_lines_or_where_it_is_said(tmp_path):
+def test_images_are_relative_to_the_file_or_image_root(tmp_path):
     for folder in ("lines", "pictures"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes(folder.encode())
@@ -98,14 +98,14 @@ def test_pictures_lie_beside_the_lines_or_where_it_is_said(tmp_path):
         assert raw.parts[0].load() == expected
 
 
-def test_one_file_may_be_given(tmp_path):
+def test_single_file_is_accepted(tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text(json.dumps({"text": name}))
     documents = examples.read_all(jsonl.JsonlReader(), examples.settings(tmp_path / "b.jsonl"))
     assert list(map(examples.describe_parts, documents)) == [["b.jsonl"]]
 
 
-def test_nothing_to_read_is_told(tmp_path):
+def test_missing_lines_are_reported(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(UserError, match=r"no lines found\. Give a folder with \.jsonl"):
         jsonl.JsonlReader().list_units(examples.settings(tmp_path))

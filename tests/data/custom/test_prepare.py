@@ -28,7 +28,7 @@ def read_files(folder):
     }
 
 
-def test_documents_come_back_and_the_number_of_workers_has_no_say(tmp_path):
+def test_documents_do_not_depend_on_the_number_of_workers(tmp_path):
     config = examples.settings(examples.write_jsonl(tmp_path / "own"))
     one, two = (prepare.prepare(config, str(tmp_path / str(n)), n) for n in (1, 2))
     assert len(manifest.load(one).units) == 3
@@ -60,7 +60,7 @@ prepare.prepare(examples.settings(sys.argv[1]), sys.argv[2], 1)
 """
 
 
-def test_what_was_killed_goes_on_where_it_was(tmp_path, caplog):
+def test_killed_preparation_resumes(tmp_path, caplog):
     own = examples.write_jsonl(tmp_path / "own")
     config = examples.settings(own)
     whole = prepare.prepare(config, str(tmp_path / "whole"), 1)
@@ -85,7 +85,7 @@ def test_what_was_killed_goes_on_where_it_was(tmp_path, caplog):
     assert read_files(resumed) == read_files(whole)
 
 
-def test_nothing_left_is_told_with_the_reasons(tmp_path):
+def test_empty_result_is_reported_with_reasons(tmp_path):
     (tmp_path / "a.jsonl").write_text("{\n" * 3 + '{"text": "a"}\n')
     with pytest.raises(UserError, match=r"1 documents, none of which is in .*3 malformed line"):
         prepare.prepare(examples.settings(tmp_path), str(tmp_path / "data"), 1)
@@ -100,6 +100,6 @@ def test_nothing_left_is_told_with_the_reasons(tmp_path):
         ({"path": "x", "size": 3}, "has no setting 'size'. It has: path, format"),
     ],
 )
-def test_mistakes_are_told(config, message):
+def test_errors_are_reported(config, message):
     with pytest.raises(UserError, match=message):
         prepare.parse_config({"name": "own"} | config)

@@ -45,7 +45,7 @@ def write_tar(path, members):
                 file.addfile(info)
 
 
-def test_members_of_one_key_are_a_document(tmp_path):
+def test_members_of_one_key_form_a_document(tmp_path):
     document = {"document": ["x", {"image": "0.png"}, {"text": "y"}, {"image": "9.png"}]}
     write_tar(
         tmp_path / "a.tar",
@@ -73,7 +73,7 @@ def test_members_of_one_key_are_a_document(tmp_path):
     assert raw.location == "a.tar, s/1"
 
 
-def test_what_is_no_plain_member_is_told(tmp_path):
+def test_irregular_members_are_reported(tmp_path):
     write_tar(
         tmp_path / "a.tar",
         [
@@ -91,7 +91,7 @@ def test_what_is_no_plain_member_is_told(tmp_path):
     ] + [["fine"]]
 
 
-def test_a_tar_file_is_read_as_far_as_it_goes(tmp_path):
+def test_truncated_tar_file_is_read_to_its_end(tmp_path):
     path = tmp_path / "a.tar"
     write_tar(path, [(f"{n}.txt", b"x" * 600) for n in range(3)])
     whole = path.read_bytes()
@@ -119,7 +119,7 @@ def single_unit(reader, path):
     return config, unit
 
 
-def test_a_size_below_zero_does_not_send_it_in_circles(tmp_path):
+def test_negative_size_does_not_loop_forever(tmp_path):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as file:
         info = tarfile.TarInfo("a.txt")
@@ -133,7 +133,7 @@ def write_table(path, rows):
     tables.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
-def test_pictures_and_words_of_a_table(tmp_path):
+def test_images_and_texts_of_a_table(tmp_path):
     picture = {"bytes": b"p", "path": "p.png"}
     write_table(
         tmp_path / "a.parquet",
@@ -171,7 +171,7 @@ def test_tables_of_documents(tmp_path):
         describe_all(parquet.ParquetReader(), tmp_path)
 
 
-def test_a_missing_package_is_told_with_the_command(tmp_path, monkeypatch):
+def test_missing_package_names_the_install_command(tmp_path, monkeypatch):
     def raise_import_error(name):
         raise ImportError(name)
 
@@ -220,7 +220,7 @@ def test_pages_in_the_character_set_that_they_name():
     assert web_pages.decode_page(b"<meta charset='nonsense'>a") == "<meta charset='nonsense'>a"
 
 
-def test_addresses_stay_addresses():
+def test_addresses_are_not_text():
     assert html_text.url_to_path("http://h/a?b") == "http://h/a?b"
     assert html_text.url_to_path("a%2e%2e/b.png?c") == "a../b.png"
 
@@ -265,13 +265,13 @@ def test_data_sets_of_tfds(tmp_path):
         (["a.png", "a.txt"], "pairs"),
     ],
 )
-def test_the_kind_is_told_by_the_files(tmp_path, names, kind):
+def test_format_is_detected_from_the_files(tmp_path, names, kind):
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     assert formats.detect_format(examples.settings(tmp_path)) == kind
 
 
-def test_a_kind_that_cannot_be_told_is_asked_for(tmp_path):
+def test_ambiguous_format_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no file has a known extension"):
         formats.detect_format(examples.settings(tmp_path))
     for name in ("a.jsonl", "b.tar", "c.tar"):

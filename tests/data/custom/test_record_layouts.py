@@ -1,4 +1,4 @@
-"""Tests of the usual layouts of the field: which texts and images of a folder become documents."""
+"""Tests of common layouts of data sets: which texts and images of a folder become documents."""
 
 import base64
 import io

@@ -58,7 +58,7 @@ def test_files_of_the_folder_are_read(inside):
         ("\ud800.png", "bad path"),
     ],
 )
-def test_nothing_else_is(inside, path, reason):
+def test_files_outside_of_the_folder_are_not_read(inside, path, reason):
     with pytest.raises(DataError) as fault:
         SandboxedFolder.from_path(inside).read_bytes(path, 9)
     assert fault.value.reason == reason

@@ -23,7 +23,7 @@ def raw_image(data=None):
     return RawImage("a.png", lambda: examples.png() if data is None else data)
 
 
-def test_words_and_pictures_are_kept_in_order():
+def test_text_and_images_are_kept_in_order():
     document, tally = clean("a", raw_image(), b"b")
     assert [type(part) for part in document.parts] == [Text, Image, Text]
     assert document.text() == "a b"
@@ -31,7 +31,7 @@ def test_words_and_pictures_are_kept_in_order():
     assert not tally.dropped + tally.lost + tally.repaired
 
 
-def test_a_document_goes_on_without_what_is_broken():
+def test_broken_parts_are_dropped_from_a_document():
     document, tally = clean("a", raw_image(b""), raw_image(), DataError("missing file"), 7)
     assert [type(part) for part in document.parts] == [Text, Image]
     assert tally.lost == {"empty picture": 1, "missing file": 1, "not words": 1}
@@ -47,17 +47,17 @@ def test_a_document_goes_on_without_what_is_broken():
         (("words", DataError("address, not a file")), "no picture left"),
     ],
 )
-def test_a_document_of_which_nothing_is_left_is_dropped(parts, reason):
+def test_document_without_usable_parts_is_dropped(parts, reason):
     document, tally = clean(*parts)
     assert document is None
     assert tally.dropped == {reason: 1}
 
 
-def test_words_without_any_picture_are_a_document():
+def test_text_without_images_is_a_document():
     assert clean("words")[0] == Document((Text("words"),))
 
 
-def test_copies_are_on_one_side_and_shares_are_as_wanted():
+def test_duplicates_share_a_split_and_fractions_are_met():
     def document(n):
         return Document((Text(f"number {n}"), Image(np.full((2, 2, 3), n % 256, np.uint8))))
 
@@ -77,7 +77,7 @@ def test_copies_are_on_one_side_and_shares_are_as_wanted():
     assert thresholds[0] != thresholds[1]
 
 
-def test_only_the_first_places_are_told_and_counts_add_up():
+def test_only_first_locations_are_recorded_and_counts_add_up():
     whole = DatasetStats()
     for n in range(4):
         part = DatasetStats()
@@ -92,7 +92,7 @@ def test_only_the_first_places_are_told_and_counts_add_up():
     assert (whole.documents["train"], whole.words, whole.lengths["2"]) == (4, 12, 4)
 
 
-def test_every_reason_is_explained():
+def test_every_reason_has_a_description():
     with pytest.raises(KeyError):
         DataError("some other reason")
     assert not errors.DROP_REASONS.keys() & errors.REPAIRS.keys()

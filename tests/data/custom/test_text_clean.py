@@ -23,7 +23,7 @@ from oneflow_jax.data.custom.errors import DataError
         (b"\xed\xa0\x80 x", "\ufffd\ufffd\ufffd x", {"invalid UTF-8"}),
     ],
 )
-def test_words_are_put_right(raw, expected, repairs):
+def test_text_is_repaired(raw, expected, repairs):
     assert text_clean.clean_text(raw) == (expected, repairs)
 
 
@@ -39,13 +39,13 @@ def test_words_are_put_right(raw, expected, repairs):
         (None, "not words"),
     ],
 )
-def test_what_is_no_words_is_told(raw, reason):
+def test_text_without_content_is_rejected(raw, reason):
     with pytest.raises(DataError) as fault:
         text_clean.clean_text(raw)
     assert fault.value.reason == reason
 
 
-def test_what_is_left_can_be_written():
+def test_cleaned_text_can_be_encoded():
     """Check all Unicode code points."""
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     text, repairs = text_clean.clean_text(everything)
@@ -54,7 +54,7 @@ def test_what_is_left_can_be_written():
     assert not set(text) & set(map(chr, [*range(32), *range(127, 160), 0xD800, 0xDFFF]))
 
 
-def test_hardly_any_character_that_is_kept_is_nothing_to_a_tokenizer():
+def test_nearly_all_kept_characters_have_tokens():
     """Check that nearly all kept characters give at least one token.
 
     A document of other characters has no slots; `fitting` drops it.
@@ -71,7 +71,7 @@ def test_hardly_any_character_that_is_kept_is_nothing_to_a_tokenizer():
     assert nothing == []
 
 
-def test_long_words_are_cut_into_sections(monkeypatch):
+def test_long_text_is_split_into_sections(monkeypatch):
     monkeypatch.setattr(text_clean, "SECTION_WORDS", 3)
     monkeypatch.setattr(text_clean, "SECTION_CHARACTERS", 10)
     assert list(text_clean.split_long_text("a b c d e")) == ["a b c", "d e"]
@@ -79,6 +79,6 @@ def test_long_words_are_cut_into_sections(monkeypatch):
     assert list(text_clean.split_long_text("x" * 25)) == ["x" * 10, "x" * 10, "x" * 5]
 
 
-def test_a_megabyte_in_one_line_is_no_matter():
+def test_one_megabyte_line_is_split():
     text, _ = text_clean.clean_text("漢" * 350_000)
     assert "".join(text_clean.split_long_text(text)) == text

@@ -149,7 +149,7 @@ def test_a_choice_between_texts_is_named(tmp_path, record, text, note):
         assert expected in notices.list_notices(stats, {})
 
 
-def test_columns_choose_otherwise(tmp_path):
+def test_columns_override_the_choice(tmp_path):
     record = {"text": "a", "alt": "b", "image": "red.png", "thumb": "blue.png"}
     files = {"red.png": RED, "blue.png": BLUE, "a.jsonl": lines(record)}
     documents, stats = read_folder(tmp_path, files, columns=("ALT", "thumb"))
@@ -163,7 +163,7 @@ def test_columns_choose_otherwise(tmp_path):
     assert "none of source.columns" in stats.places["unknown layout"][0]
 
 
-def test_text_columns_of_no_known_name_are_all_used_and_named(tmp_path):
+def test_text_columns_of_unknown_names_are_all_used(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     columns = {name: pyarrow.array([name]) for name in ("en", "de", "url", "image_id")}
     write_parquet(tmp_path / "a.parquet", columns)
@@ -183,7 +183,7 @@ def test_text_columns_of_no_known_name_are_all_used_and_named(tmp_path):
         ({"a.json": '{"x": '}, "a.json"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_understood_is_refused_by_name(tmp_path, files, message):
+def test_unknown_layouts_are_refused_by_name(tmp_path, files, message):
     with pytest.raises(UserError, match="0 documents, none of which is in"):
         prepare_folder(tmp_path / "own", files)
     assert message in "".join(
@@ -253,7 +253,7 @@ def snapshot(tmp_path):
     return folder
 
 
-def test_the_cache_of_hugging_face_is_read(snapshot):
+def test_hugging_face_cache_is_read(snapshot):
     assert read_folder(snapshot, {})[0] == PAIR
     assert read_folder(snapshot / "data", {})[0] == PAIR
     assert read_folder(snapshot.parent.parent, {})[0] == PAIR
@@ -266,14 +266,14 @@ def test_the_cache_of_hugging_face_is_read(snapshot):
 @pytest.mark.parametrize(
     "target", ["secret.png", "blobs_of_another", "hub/datasets--me--cats/refs"]
 )
-def test_links_of_a_cache_lead_to_its_blobs_alone(snapshot, tmp_path, target):
+def test_cache_links_lead_only_to_blobs(snapshot, tmp_path, target):
     secret = tmp_path / target
     if not secret.suffix:
         secret.mkdir()
         secret /= "s.png"
     secret.write_bytes(BLUE)
     (snapshot / "data" / "b.png").symlink_to(secret)
-    # A link in the blobs must not lead further.
+    # Links among the blobs are not followed.
     (snapshot.parent.parent / "blobs" / "c").symlink_to(secret)
     (snapshot / "data" / "c.png").symlink_to(snapshot.parent.parent / "blobs" / "c")
     paths = ["b.png", "c.png", "../../../blobs/0beef", f"{tmp_path}/{target}"]
@@ -295,7 +295,7 @@ def test_blobs_that_are_a_link_are_not_followed(tmp_path):
         read_folder(repository / "snapshots" / "1", {})
 
 
-def test_a_link_that_is_given_alone_is_read(tmp_path):
+def test_link_given_as_the_path_is_read(tmp_path):
     (tmp_path / "away").mkdir()
     (tmp_path / "away" / "b.jsonl").write_text(lines({"text": "a cat"}))
     (tmp_path / "own").mkdir()
@@ -305,7 +305,7 @@ def test_a_link_that_is_given_alone_is_read(tmp_path):
         read_folder(tmp_path / "own", {})
 
 
-def test_images_are_found_where_the_field_keeps_them(tmp_path):
+def test_images_are_found_in_common_folders(tmp_path):
     files = {"json/a.jsonl": lines({"image": "red.png", "text": "a cat"})}
     places = ("images/red.png", "red.png", "json/images/red.png", "json/red.png")
     for number, place in enumerate(places):

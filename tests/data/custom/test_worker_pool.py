@@ -27,20 +27,20 @@ def prepare_texts(tmp_path, *texts, **changes):
     return prepare.load_stats(prepare.prepare(config, str(tmp_path / "data"), 2, COMMAND))
 
 
-def test_a_document_that_kills_its_reader_twice_is_dropped_by_name(tmp_path):
+def test_document_that_crashes_twice_is_dropped_by_name(tmp_path):
     tally = prepare_texts(tmp_path, "good", "deadly", "once", "better")
     assert tally.dropped == {"the reader died": 1}
     assert tally.places["the reader died"] == ["a.jsonl, byte 17"]
     assert tally.documents.total() == 23
 
 
-def test_one_that_never_ends_is_stopped(tmp_path):
+def test_hanging_document_is_stopped(tmp_path):
     tally = prepare_texts(tmp_path, "good", "endless", read_timeout=1.0)
     assert tally.dropped == {"the reader hung": 1}
     assert tally.documents.total() == 21
 
 
-def test_mistakes_of_ours_and_a_full_disk_are_no_fault_of_the_data(tmp_path):
+def test_internal_errors_and_a_full_disk_do_not_drop_documents(tmp_path):
     with pytest.raises(RuntimeError, match="an internal error"):
         prepare_texts(tmp_path, "faulty")
     (tmp_path / "own" / "a.jsonl").unlink()
