@@ -44,8 +44,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "own_runs": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_run_times=0.3"),
     "own_slots": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_slot_times=0.3"),
-    "shared03": ("paradigm.shared_text_noise=0.3",),
-    "shared01": ("paradigm.shared_text_noise=0.1",),
     "conditional": (
         "paradigm.tasks.joint=0.3",
         "paradigm.tasks.text_to_image=0.3",
@@ -179,7 +177,7 @@ def measure(
             figures |= {**scores.metrics, **scores.unbounded}
     plan = sampling.eval_plan(config, system.paradigm, nfe, grid)
     count = flags.num_documents
-    documents = _generate(generator, _prompts(system, place * count, count), plan, seed, config)
+    documents = _generate(generator, make_prompts(system, place * count, count), plan, seed, config)
     scores = _score_documents(config, documents, place * count)
     draws = scores.bootstrap(seed)["interleaved_score"]
     low, high = np.quantile(draws, [0.025, 0.975])
@@ -187,7 +185,7 @@ def measure(
     return figures | {**scores.metrics, **scores.unbounded} | bounds
 
 
-def _prompts(system: system_lib.System, first: int, count: int) -> list[Document]:
+def make_prompts(system: system_lib.System, first: int, count: int) -> list[Document]:
     """Return prompts of whole documents: with the layouts of training documents if they are fixed.
 
     `first` is the index of the first training document.

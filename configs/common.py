@@ -100,8 +100,6 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.name = "oneflow"  # one of build.paradigms
     # Text objective of oneflow; or "likelihood", "velocity", "naive".
     config.paradigm.objective = "cross_entropy"
-    # Std of the mean of the text noise of a document of oneflow, relative to independent noise.
-    config.paradigm.shared_text_noise = 1.0
     # Upper limit of the loss weight of a masked token of mask_flow.
     config.paradigm.max_mask_weight = 10.0
     config.paradigm.image_prediction = "x1"  # what the network predicts for patches; or "velocity"

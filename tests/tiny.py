@@ -55,6 +55,7 @@ OPTIMIZER_CONFIG = optimizer_lib.OptimizerConfig(
 )
 OBJECTIVES = {
     "cross_entropy": objectives.CrossEntropyObjective(VOCAB),
+    "likelihood": objectives.LikelihoodObjective(VOCAB),
     "velocity": objectives.VelocityObjective(EMBED),
     "naive": objectives.NaiveObjective(EMBED),
 }

@@ -98,7 +98,6 @@ def _oneflow(
     return oneflow.OneFlow(
         objective=objective,
         weights=loss_weights(config, "text", "image"),
-        shared_text_noise=config.paradigm.shared_text_noise,
         **flow_kwargs(config, codec),
     )
 

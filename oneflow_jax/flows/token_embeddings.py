@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import EmbeddingTable
-from oneflow_jax.shapes import Array, Bool, Float, Int, Key
+from oneflow_jax.shapes import Array, Float, Int, Key
 
 
 def masked_noise(key: Key[Array, ""], table: EmbeddingTable, num_slots: int) -> Float[Array, "L E"]:
@@ -19,29 +19,6 @@ def masked_noise(key: Key[Array, ""], table: EmbeddingTable, num_slots: int) -> 
     return table.mask_embedding[None] + jax.random.normal(
         key, (num_slots, *table.mask_embedding.shape)
     )
-
-
-def scale_shared_noise(
-    noise: Float[Array, "L E"], document: Int[Array, "L"], mask: Bool[Array, "L"], scale: float
-) -> Float[Array, "L E"]:
-    """Scale the mean of the noise over the slots of each document, and keep the rest.
-
-    With independent noise all tokens of a document are decided at the same t, each for itself. With
-    a small mean, the sum of all embeddings stands out of the noise first: which tokens the document
-    has is decided before their order, and by all slots together.
-
-    Args:
-        noise: independent noise of each slot.
-        document: number of each slot's document, 0 to L.
-        mask: True where the slot has noise; other slots keep their values and do not count.
-        scale: std of the mean, relative to independent noise.
-    """
-    groups = document.shape[0] + 1
-    counted = mask[:, None].astype(noise.dtype)
-    totals = jax.ops.segment_sum(noise * counted, document, groups)
-    counts = jax.ops.segment_sum(counted, document, groups)
-    mean = (totals / jnp.maximum(counts, 1.0))[document]
-    return noise - (1 - scale) * counted * mean
 
 
 def expected_embedding(

@@ -126,7 +126,7 @@ class Model(nn.Module):
         """
         table = jax.lax.stop_gradient(self.embedding_table().normalize())
         t = view.time[..., None]
-        residual = jax.lax.stop_gradient(view.embeds) - (1 - t) * table.mask_embedding
+        residual = jax.lax.stop_gradient(view.embeds) - (1 - t) * table.mask_embedding[None, None]
         limited = jnp.minimum(t, 0.5)
         scaled = limited / jnp.square(1 - limited) * residual
         dtype = self.config.dtype

@@ -67,8 +67,6 @@ class OneFlow:
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
         weights: weights of the terms `text` and `image`.
-        shared_text_noise: std of the mean of a document's text noise, relative to independent
-            noise (`token_embeddings.scale_shared_noise`).
     """
 
     objective: objectives.TextObjective
@@ -77,7 +75,6 @@ class OneFlow:
     task_mixture: tasks.TaskMixture
     time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
-    shared_text_noise: float = 1.0
     attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
@@ -114,12 +111,7 @@ class OneFlow:
         draw = self.task_mixture.sample(key_task, u, canvas, self.time_sampler)
         clean = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
         noise = FlowState(
-            embeds=self._share_noise(
-                self.objective.sample_x0_train(key_text, table, canvas.ids),
-                table,
-                canvas,
-                draw.scored,
-            ),
+            embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
         noisy = _interpolate(noise, clean, draw.time)
@@ -235,27 +227,8 @@ class OneFlow:
     ) -> FlowState:
         key_text, key_image = jax.random.split(key)
         return FlowState(
-            embeds=self._share_noise(
-                self.objective.sample_x0(key_text, table, canvas.ids.shape[0]),
-                table,
-                canvas,
-                canvas.to_generate,
-            ),
+            embeds=self.objective.sample_x0(key_text, table, canvas.ids.shape[0]),
             latents=jax.random.normal(key_image, canvas.latents.shape),
-        )
-
-    def _share_noise(
-        self,
-        x_0: Float[Array, "L E"],
-        table: EmbeddingTable,
-        canvas: Canvas,
-        corrupted: Bool[Array, "L"],
-    ) -> Float[Array, "L E"]:
-        if self.shared_text_noise == 1.0:  # Keep the noise to the last bit.
-            return x_0
-        mean = table.mask_embedding
-        return mean + token_embeddings.scale_shared_noise(
-            x_0 - mean, canvas.segment, corrupted & canvas.is_text, self.shared_text_noise
         )
 
 

@@ -125,3 +125,18 @@ def test_flops_with_a_cache_equal_the_count_of_xla(slots):
     cache = jax.eval_shape(lambda: MODEL.init_cache(2, 200))
     ratio = count_flops(after, parameters(), cache) / flops.forward(NETWORK, 2 * slots, keys=200)
     assert 1 < ratio < 1.01
+
+
+def test_a_likelihood_head_adds_one_product_with_the_table_to_the_forward_pass():
+    plain = dataclasses.replace(NETWORK, likelihood_heads=0)
+    likelihood = dataclasses.replace(NETWORK, likelihood_heads=1)
+    rows, length = 3, 32
+    product = 2 * rows * length * 500 * 128
+    assert flops.forward(likelihood, rows * length, length) == pytest.approx(
+        flops.forward(plain, rows * length, length) + product
+    )
+    # There is no backward pass: no gradient flows through the likelihood.
+    assert flops.train(likelihood, rows, length) == pytest.approx(
+        flops.train(plain, rows, length) + product
+    )
+    assert likelihood.num_parameters == plain.num_parameters

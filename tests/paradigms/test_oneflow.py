@@ -11,7 +11,7 @@ from oneflow_jax.flows import tasks, time_samplers
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-OBJECTIVES = ("cross_entropy", "velocity", "naive")
+OBJECTIVES = ("cross_entropy", "likelihood", "velocity", "naive")
 IMAGES = ("x1", "velocity")
 
 
