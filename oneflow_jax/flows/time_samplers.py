@@ -80,7 +80,7 @@ class InformationTimeSampler:
         H(t) / H(0) = exp(-exp(-(γ - location) / scale)),     γ = 2 ln((1 - t) / t)
 
     The distribution with density -H'(t) / H(0) draws times in proportion to the information that
-    text gains there (LangFlow, 2026). Images need other times too, hence the mixture.
+    text gains there (LangFlow, 2026). Images need other times too, so the two are mixed.
 
     Attributes:
         location: location of the Gumbel curve in γ. Wider embeddings have a higher location.
