@@ -98,7 +98,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
 
     config.paradigm = ml_collections.ConfigDict()
     config.paradigm.name = "oneflow"  # one of build.paradigms
-    config.paradigm.objective = "cross_entropy"  # text objective of oneflow; or "velocity", "naive"
+    # Text objective of oneflow; or "likelihood", "velocity", "naive".
+    config.paradigm.objective = "cross_entropy"
     # Upper limit of the loss weight of a masked token of mask_flow.
     config.paradigm.max_mask_weight = 10.0
     config.paradigm.image_prediction = "x1"  # what the network predicts for patches; or "velocity"
@@ -109,6 +110,10 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.tasks.image_to_text = 0.2  # text is generated from images
     config.paradigm.tasks.spans = 0.1  # some text spans and images are generated
     config.paradigm.tasks.scattered = 0.05  # some tokens and images are generated
+    # Text and images are generated, with a time for each run of text and each image.
+    config.paradigm.tasks.own_run_times = 0.0
+    # Text and images are generated, with a time for each token and each image.
+    config.paradigm.tasks.own_slot_times = 0.0
     # Probability of dropping the condition of text_to_image and image_to_text.
     config.paradigm.cond_drop_prob = 0.1
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction

@@ -17,6 +17,8 @@ import dataclasses
 import enum
 
 import flax.struct
+import jax
+import jax.numpy as jnp
 
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
@@ -114,12 +116,15 @@ class Head:
         width: size of the output.
         axis: logical name of the output's axis, for `sharding.RULES`.
         zero_init: whether the head is initialized to zero.
+        adds_token_likelihood: whether the log-likelihood of each token, given the slot's own noisy
+            embedding, is added to the output; the width is then the number of token ids.
     """
 
     name: str
     width: int
     axis: str
     zero_init: bool = False
+    adds_token_likelihood: bool = False
 
 
 @flax.struct.dataclass
@@ -133,6 +138,14 @@ class EmbeddingTable:
 
     embedding: Float[Array, "V E"]
     mask_embedding: Float[Array, "E"]
+
+    def normalize(self) -> "EmbeddingTable":
+        """Scale the embeddings to norm sqrt(E), so that each component has about unit variance.
+
+        Without a fixed norm, training would let the embeddings grow or collapse.
+        """
+        mean_square = jnp.mean(jnp.square(self.embedding), axis=-1, keepdims=True)
+        return self.replace(embedding=self.embedding * jax.lax.rsqrt(mean_square + 1e-12))
 
 
 def noisy_canvas(

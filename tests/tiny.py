@@ -41,7 +41,7 @@ TRANSFORMER_CONFIG = backbone.TransformerConfig(
     dtype=jnp.float32,
 )
 CODEC = patches.PatchCodec(pixels=4, patch_size=2, image_channels=3, mean=0.0, std=1.0)
-TASK_MIXTURE = tasks.TaskMixture(probs=(0.3, 0.25, 0.2, 0.15, 0.1), cond_drop_prob=0.2)
+TASK_MIXTURE = tasks.TaskMixture(probs=(0.3, 0.25, 0.2, 0.15, 0.1, 0.0, 0.0), cond_drop_prob=0.2)
 OPTIMIZER_CONFIG = optimizer_lib.OptimizerConfig(
     learning_rate=5e-3,
     warmup_steps=5,
@@ -55,6 +55,7 @@ OPTIMIZER_CONFIG = optimizer_lib.OptimizerConfig(
 )
 OBJECTIVES = {
     "cross_entropy": objectives.CrossEntropyObjective(VOCAB),
+    "likelihood": objectives.LikelihoodObjective(VOCAB),
     "velocity": objectives.VelocityObjective(EMBED),
     "naive": objectives.NaiveObjective(EMBED),
 }

@@ -89,6 +89,7 @@ def _oneflow(
 ) -> oneflow.OneFlow:
     makers: dict[str, Callable[[], objectives.TextObjective]] = {
         "cross_entropy": lambda: objectives.CrossEntropyObjective(vocab.padded_size()),
+        "likelihood": lambda: objectives.LikelihoodObjective(vocab.padded_size()),
         "velocity": lambda: objectives.VelocityObjective(config.model.embed_width),
         "naive": lambda: objectives.NaiveObjective(config.model.embed_width),
     }

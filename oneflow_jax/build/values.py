@@ -43,8 +43,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 CODECS = ("patches", "vae", "vq")
 
-TIME_SAMPLER_ARGUMENTS: dict[str, int] = {"power": 1, "logit_normal": 2}
-
 
 def integer(minimum: int, maximum: int = INT32_MAX) -> Check:
     """Return a check of integers."""
@@ -115,14 +113,14 @@ def time_sampler(field: str, value: object) -> None:
         raise UserError(f"{field}={value!r}: not a tuple. Give a name and numbers in parentheses.")
     name, *numbers = value
     check_one_of(field, name, time_samplers.TIME_SAMPLERS)
-    if len(numbers) != TIME_SAMPLER_ARGUMENTS.get(name, len(numbers)):
+    # A time sampler that was added from outside the package may have any numbers.
+    checks = TIME_SAMPLER_ARGUMENTS.get(name, (real(),) * len(numbers))
+    if len(numbers) != len(checks):
         raise UserError(
-            f"{field}={value!r}: it has {len(numbers)} numbers. Give "
-            f"{TIME_SAMPLER_ARGUMENTS[name]} after {name!r}."
+            f"{field}={value!r}: it has {len(numbers)} numbers. Give {len(checks)} after {name!r}."
         )
-    for index, number in enumerate(numbers, 1):
-        # The last number is the exponent or the standard deviation; the mean may be negative.
-        (POSITIVE if index == len(numbers) else real())(f"{field}[{index}]", number)
+    for index, (check, number) in enumerate(zip(checks, numbers, strict=True), 1):
+        check(f"{field}[{index}]", number)
 
 
 def check_paradigm_name(field: str, value: object) -> None:
@@ -139,6 +137,13 @@ def check_undeclared(field: str, value: object) -> None:
 COUNT, SIZE_OR_0 = integer(1), integer(0)
 POSITIVE, NOT_NEGATIVE = real(minimum=0, allow_minimum=False), real(minimum=0)
 INSIDE = fraction(allow_zero=False, allow_one=False)
+
+TIME_SAMPLER_ARGUMENTS: dict[str, tuple[Check, ...]] = {
+    "power": (POSITIVE,),
+    "logit_normal": (real(), POSITIVE),
+    "information": (real(), POSITIVE, fraction(), POSITIVE),
+}
+"""Checks of the numbers after the name of each time sampler."""
 
 RUN: dict[str, Check] = {
     "name": text,

@@ -36,6 +36,7 @@ class Network:
         embed_width: width of a token embedding, E.
         channels: values per patch, C.
         outputs: total output width of all heads, O.
+        likelihood_heads: number of heads that add the likelihood of each token.
         towers: number of towers (stacks of layers): 1 for all slots, or 2, one for text and one for
             images; each slot passes through one tower.
     """
@@ -50,6 +51,7 @@ class Network:
     embed_width: int
     channels: int
     outputs: int
+    likelihood_heads: int = 0
     towers: int = 1
 
     @property
@@ -95,6 +97,7 @@ def from_model(model: Model, channels: int) -> Network:
         embed_width=model.embed_width,
         channels=channels,
         outputs=sum(head.width for head in model.heads),
+        likelihood_heads=sum(head.adds_token_likelihood for head in model.heads),
     )
 
 
@@ -103,15 +106,23 @@ def forward(network: Network, slots: int, keys: int) -> float:
     n, d = network, network.width
     maps = 2 * d * (n.heads + n.kv_heads) * n.head_width
     layer = maps + 2 * keys * n.heads * n.head_width + 3 * d * n.hidden
-    slot = n.layers * layer + n.embed_width * d + d * d + d * n.outputs + _input_params(n)
+    slot = n.layers * layer + n.embed_width * d + d * d + d * n.outputs
+    slot += _input_params(n) + _likelihood_products(n)
     return 2.0 * slots * slot
 
 
 def train(network: Network, rows: int, length: int) -> float:
     """Compute the FLOPs of a training step, forward and backward, over rows of `length` slots."""
     slots = rows * length
-    return 3 * forward(network, slots, length) - 2.0 * slots * _input_params(network)
+    likelihood = 2.0 * slots * _likelihood_products(network)
+    forward_only = 2.0 * slots * _input_params(network) + 2 * likelihood
+    return 3 * forward(network, slots, length) - forward_only
 
 
 def _input_params(network: Network) -> int:
     return (network.channels + TIME_FREQUENCIES) * network.width
+
+
+def _likelihood_products(network: Network) -> int:
+    """Return the multiply-adds per slot of token likelihoods, which have no backward pass."""
+    return network.likelihood_heads * network.vocab * network.embed_width

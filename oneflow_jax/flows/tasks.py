@@ -8,14 +8,17 @@ One model serves every task, because a task is drawn for each training document:
     image_to_text   all text                               text from images
     spans           random text runs and images            infilling of interleaved documents
     scattered       random tokens and images               infilling and editing
+    own_run_times   all slots; each run has a time         how runs and images depend on others
+    own_slot_times  all slots; each token has a time       how tokens depend on others
 
-The network sees all other slots clean, at time t = 1, and they are not scored. For conditioning
-dropout, the text of a fraction of the `text_to_image` documents is *dropped*: it has time t = 0, so
-the network sees pure noise, and it is not scored. In the same way, a fraction of the
-`image_to_text` documents have their images dropped.
+An image always has one time. The network sees all other slots clean, at time t = 1, and they are
+not scored. For conditioning dropout, the text of a fraction of the `text_to_image` documents is
+*dropped*: it has time t = 0, so the network sees pure noise, and it is not scored. In the same way,
+a fraction of the `image_to_text` documents have their images dropped.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -24,7 +27,15 @@ import jax.numpy as jnp
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
-NAMES = ("joint", "text_to_image", "image_to_text", "spans", "scattered")
+NAMES = (
+    "joint",
+    "text_to_image",
+    "image_to_text",
+    "spans",
+    "scattered",
+    "own_run_times",
+    "own_slot_times",
+)
 
 
 @flax.struct.dataclass
@@ -33,7 +44,8 @@ class TaskDraw:
 
     Attributes:
         scored: True where the slot is corrupted and its clean content is a target.
-        time: time of every slot: the document's time where scored, 0 where dropped, 1 elsewhere.
+        time: time of every slot: a time of the time sampler where scored, 0 where dropped, 1
+            elsewhere.
         task: index into `NAMES` of the task of each slot's document.
     """
 
@@ -55,13 +67,28 @@ class TaskMixture:
     probs: tuple[float, ...]
     cond_drop_prob: float
 
-    def sample(self, key: Key[Array, ""], t: Float[Array, "L"], canvas: Canvas) -> TaskDraw:
-        """Sample a task for each document of one row, whose slots have times `t`."""
-        key_task, key_drop, key_share, key_span, key_slot = jax.random.split(key, 5)
+    def sample(
+        self,
+        key: Key[Array, ""],
+        u: Float[Array, "L"],
+        canvas: Canvas,
+        time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]],
+    ) -> TaskDraw:
+        """Sample a task for each document of one row.
+
+        Args:
+            key: PRNG key.
+            u: uniform number in [0, 1) of each slot's document.
+            canvas: clean row.
+            time_sampler: increasing function from uniform numbers to times.
+        """
+        key_task, key_drop, key_share, key_span, key_slot, key_run, key_own = jax.random.split(
+            key, 7
+        )
         task = sample_per_group(key_task, self.probs, canvas.segment)
         share = uniform_per_group(key_share, canvas.segment)
         by_span = uniform_per_group(key_span, canvas.span) < share
-        by_slot = jax.random.uniform(key_slot, t.shape) < share
+        by_slot = jax.random.uniform(key_slot, u.shape) < share
         chosen = jnp.select(
             [task == NAMES.index(name) for name in NAMES],
             [
@@ -70,9 +97,15 @@ class TaskMixture:
                 canvas.is_text,
                 by_span,
                 jnp.where(canvas.is_text, by_slot, by_span),
+                jnp.ones_like(canvas.is_text),
+                jnp.ones_like(canvas.is_text),
             ],
             default=False,  # The default is the integer 0, which would promote the mask to int.
         )
+        by_run = uniform_per_group(key_run, canvas.span)
+        own = jnp.where(canvas.is_text, jax.random.uniform(key_own, u.shape), by_run)
+        u = jnp.where(task == NAMES.index("own_run_times"), by_run, u)
+        u = jnp.where(task == NAMES.index("own_slot_times"), own, u)
         scored = canvas.to_generate & chosen
         condition = (canvas.is_text & (task == NAMES.index("text_to_image"))) | (
             canvas.is_image & (task == NAMES.index("image_to_text"))
@@ -82,11 +115,16 @@ class TaskMixture:
             & condition
             & (uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob)
         )
-        time = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
+        time = jnp.where(dropped, 0.0, jnp.where(scored, time_sampler(u), 1.0))
         return TaskDraw(scored=scored, time=time, task=task)
 
 
-ALL_TARGETS = TaskMixture(probs=(1.0, 0.0, 0.0, 0.0, 0.0), cond_drop_prob=0.0)
+def single_task(name: str) -> TaskMixture:
+    """Return the task mixture with one task alone, and without conditioning dropout."""
+    return TaskMixture(tuple(float(name == task) for task in NAMES), cond_drop_prob=0.0)
+
+
+ALL_TARGETS = single_task("joint")
 """Task mixture with the task `joint` alone: all slots are corrupted except given ones."""
 
 

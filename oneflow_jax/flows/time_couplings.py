@@ -1,7 +1,7 @@
 """Time couplings: how the times of text and images of one document depend on each other.
 
 Paradigms that insert items use them. A coupling is drawn for each document of the task `joint`;
-documents of all other tasks have the coupling `independent`.
+in training, documents of all other tasks have the coupling `independent`.
 
     interleaved   images are inserted while text is generated, with the times (12) of `deletion`
     independent   text and each image have independent times; all images are present
@@ -49,10 +49,12 @@ class TimeCoupling:
     Attributes:
         probs: probabilities of the couplings, in the order of `NAMES`; their sum is 1.
         time_sampler: distribution of t in training, for `independent` and `together`.
+        other_tasks: coupling of documents of all tasks other than `joint`.
     """
 
     probs: tuple[float, ...]
     time_sampler: time_samplers.TimeSampler
+    other_tasks: str = "independent"
 
     @property
     def supports_editing(self) -> bool:
@@ -73,7 +75,8 @@ class TimeCoupling:
         key_schedule, key_birth, key_text, key_image = jax.random.split(key, 4)
         which = tasks.sample_per_group(key_schedule, self.probs, canvas.segment)
         joint = task == tasks.NAMES.index("joint")
-        interleaved, _, together, edited = (joint & (which == n) for n in range(len(NAMES)))
+        which = jnp.where(joint, which, NAMES.index(self.other_tasks))
+        interleaved, _, together, edited = (which == n for n in range(len(NAMES)))
         # The sum of stratified and independent uniform numbers, modulo 1, is uniform, and
         # different sums are independent.
         apart_text = jnp.mod(u + tasks.uniform_per_group(key_text, canvas.segment), 1.0)
@@ -90,5 +93,9 @@ class TimeCoupling:
         )
 
 
-SHARED = TimeCoupling(probs=(0.0, 0.0, 1.0, 0.0), time_sampler=time_samplers.PowerTimeSampler())
+SHARED = TimeCoupling(
+    probs=(0.0, 0.0, 1.0, 0.0),
+    time_sampler=time_samplers.PowerTimeSampler(),
+    other_tasks="together",
+)
 """Time coupling with `together` alone: all slots of a document share one time."""

@@ -1,9 +1,11 @@
 """Time samplers: the distribution of t in training."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from oneflow_jax.shapes import Array, Float, Int, Key
 
@@ -69,8 +71,51 @@ class LogitNormalTimeSampler:
         return jax.nn.sigmoid(self.mean + self.std * quantile)
 
 
-TimeSampler = PowerTimeSampler | LogitNormalTimeSampler
+@dataclasses.dataclass(frozen=True)
+class InformationTimeSampler:
+    """Many times at which text loses its information, mixed with the times t = u^exponent.
+
+    The text loss H(t) of `oneflow` follows a Gumbel curve in the log noise-to-signal ratio:
+
+        H(t) / H(0) = exp(-exp(-(γ - location) / scale)),     γ = 2 ln((1 - t) / t)
+
+    The distribution with density -H'(t) / H(0) draws times in proportion to the information that
+    text gains there (LangFlow, 2026). Images need other times too, so the two are mixed.
+
+    Attributes:
+        location: location of the Gumbel curve in γ. Wider embeddings have a higher location.
+        scale: scale of the Gumbel curve in γ, above 0.
+        fraction: fraction of the times that follow the information, 0 to 1.
+        exponent: exponent of the other times, as in `PowerTimeSampler`.
+    """
+
+    location: float
+    scale: float
+    fraction: float
+    exponent: float = 1.0
+
+    def __call__(self, u: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        """Map uniform numbers u to times; the map is increasing."""
+        times, cumulative = self._table
+        return jnp.interp(u, jnp.asarray(cumulative), jnp.asarray(times))
+
+    @functools.cached_property
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times, and the cumulative distribution at these times, in float32."""
+        t = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 1025)])
+        with np.errstate(divide="ignore", over="ignore"):
+            gamma = 2 * (np.log1p(-t) - np.log(t))
+            information = np.exp(-np.exp(-(gamma - self.location) / self.scale))
+        other = t ** (1 / self.exponent)
+        # The information that is left at t = 1, nearly 0, would otherwise be missing.
+        gained = (1 - information) / (1 - information[-1])
+        cumulative = self.fraction * gained + (1 - self.fraction) * other
+        return t.astype(np.float32), cumulative.astype(np.float32)
+
+
+TimeSampler = PowerTimeSampler | LogitNormalTimeSampler | InformationTimeSampler
 TIME_SAMPLERS: dict[str, type[TimeSampler]] = {
     "power": PowerTimeSampler,
     "logit_normal": LogitNormalTimeSampler,
+    "information": InformationTimeSampler,
 }

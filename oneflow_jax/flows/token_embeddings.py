@@ -14,15 +14,6 @@ from oneflow_jax.canvas import EmbeddingTable
 from oneflow_jax.shapes import Array, Float, Int, Key
 
 
-def normalize(table: EmbeddingTable) -> EmbeddingTable:
-    """Scale the rows of the table to norm sqrt(E).
-
-    Without a fixed norm, training would let the embeddings grow or collapse.
-    """
-    mean_square = jnp.mean(jnp.square(table.embedding), axis=-1, keepdims=True)
-    return table.replace(embedding=table.embedding * jax.lax.rsqrt(mean_square + 1e-12))
-
-
 def masked_noise(key: Key[Array, ""], table: EmbeddingTable, num_slots: int) -> Float[Array, "L E"]:
     """Sample the noise x_0 = m + eps of `num_slots` text slots."""
     return table.mask_embedding[None] + jax.random.normal(

@@ -1,6 +1,7 @@
 """The mixed-modal transformer: from a noisy canvas to the outputs of the paradigm's heads."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import AttentionPattern, EmbeddingTable, Head, Modality, NoisyCanvas
@@ -61,7 +62,7 @@ class Model(nn.Module):
         Every head is applied to every slot, text or image. The paradigm selects the outputs to use.
         """
         x, _ = self._run(view, attention_mask.from_canvas(view, self.attention_pattern), None)
-        return self._apply_heads(x)
+        return self._apply_heads(x, view)
 
     def prefill(
         self, view: NoisyCanvas, cache: attention.KVCache
@@ -72,7 +73,7 @@ class Model(nn.Module):
         """
         seen = attention_mask.from_canvas(view, self.attention_pattern).pad_keys(cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
-        return self._apply_heads(x), cache
+        return self._apply_heads(x, view), cache
 
     def decode(
         self, view: NoisyCanvas, cache: attention.KVCache
@@ -84,7 +85,7 @@ class Model(nn.Module):
         """
         seen = attention_mask.for_decode(view, cache.length, cache.key.shape[2])
         x, cache = self._run(view, seen, cache)
-        return self._apply_heads(x), cache
+        return self._apply_heads(x, view), cache
 
     def init_cache(self, batch_size: int, num_slots: int) -> attention.KVCache:
         """Create an empty KV cache."""
@@ -110,5 +111,23 @@ class Model(nn.Module):
         )
         return self.backbone(x, around, cache)
 
-    def _apply_heads(self, x: Float[Array, "B L D"]) -> Outputs:
-        return {name: head(x).astype(jnp.float32) for name, head in self.outputs.items()}
+    def _apply_heads(self, x: Float[Array, "B L D"], view: NoisyCanvas) -> Outputs:
+        outputs = {name: head(x).astype(jnp.float32) for name, head in self.outputs.items()}
+        for head in self.heads:
+            if head.adds_token_likelihood:
+                outputs[head.name] += self._token_log_likelihood(view)
+        return outputs
+
+    def _token_log_likelihood(self, view: NoisyCanvas) -> Float[Array, "B L V"]:
+        """Return log p(x_t | id) of each token id, up to a constant (`LikelihoodObjective`).
+
+        No gradient passes through the embeddings: the loss would otherwise first learn to push all
+        embeddings apart.
+        """
+        table = jax.lax.stop_gradient(self.embedding_table().normalize())
+        t = view.time[..., None]
+        residual = jax.lax.stop_gradient(view.embeds) - (1 - t) * table.mask_embedding[None, None]
+        limited = jnp.minimum(t, 0.5)
+        scaled = limited / jnp.square(1 - limited) * residual
+        dtype = self.config.dtype
+        return (scaled.astype(dtype) @ table.embedding.T.astype(dtype)).astype(jnp.float32)

@@ -82,7 +82,8 @@ class Chameleon:
         Text is removed from the network's input where conditioning dropout selects the document.
         """
         time = jnp.ones_like(u)
-        dropped = canvas.is_text & (self.task_mixture.sample(key, time, canvas).time < 1)
+        draw = self.task_mixture.sample(key, u, canvas, jnp.ones_like)
+        dropped = canvas.is_text & (draw.time < 1)
         network_modality = jnp.where(canvas.is_image, int(Modality.TEXT), canvas.modality)
         view = canvases.noisy_canvas(
             canvas.replace(modality=network_modality),

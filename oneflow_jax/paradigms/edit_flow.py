@@ -42,6 +42,7 @@ from oneflow_jax.flows import (
     predictions,
     tasks,
     time_couplings,
+    time_samplers,
 )
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import edit, guidance
@@ -142,7 +143,7 @@ class EditFlow:
         """
         key_task, key_times, key_kept, key_image, key_wrong, key_extra = jax.random.split(key, 6)
         text_id_range = self.token_space.text_id_range
-        draw = self.task_mixture.sample(key_task, u, canvas)
+        draw = self.task_mixture.sample(key_task, u, canvas, time_samplers.PowerTimeSampler())
         dropped = canvas.to_generate & ~draw.scored & (draw.time == 0)
         times = self.time_coupling.sample(key_times, u, canvas, draw.task)
         errors = edit_corruption.sample(key_wrong, times.text, canvas, text_id_range, times.edited)

@@ -118,7 +118,7 @@ class MaskFlow:
         condition to t=0: its tokens are masked, and its images are pure noise.
         """
         key_task, key_text, key_image = jax.random.split(key, 3)
-        draw = self.task_mixture.sample(key_task, self.time_sampler(u), canvas)
+        draw = self.task_mixture.sample(key_task, u, canvas, self.time_sampler)
         hidden = canvas.is_text & ~masking.keep_mask(key_text, draw.time)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         latents = gaussian.interpolate(noise, canvas.latents, draw.time)

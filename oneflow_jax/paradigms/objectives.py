@@ -1,7 +1,9 @@
-"""Training objectives for the text of `oneflow`: two that work, and a naive one that collapses.
+"""Training objectives for the text of `oneflow`: three that work, and a naive one that collapses.
 
 cross_entropy  cross-entropy of the token; v from the expected clean embedding; E learned, with unit
                variance
+likelihood     cross_entropy, with the log-likelihood of the token given its slot's own x_t added to
+               the logits, so that the network has to learn only what the other slots tell
 velocity       squared error on v, as for images; E fixed
 naive          squared error on v; E learned; x_0 is the clean text with a random subset of tokens
                masked. E collapses, because equal rows minimize the error. Sampling starts from a
@@ -74,7 +76,7 @@ class CrossEntropyObjective:
 
     def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
         """Return learned embeddings, normalized to norm sqrt(E)."""
-        return token_embeddings.normalize(table)
+        return table.normalize()
 
     def sample_x0_train(
         self, key: Key[Array, ""], table: EmbeddingTable, ids: Int[Array, "L"]
@@ -114,6 +116,25 @@ class CrossEntropyObjective:
 
 
 @dataclasses.dataclass(frozen=True)
+class LikelihoodObjective(CrossEntropyObjective):
+    """`CrossEntropyObjective`, with logits that start from the posterior of a single token.
+
+    With r = x_t - (1 - t) m, the likelihood of x_t given the token is N(r; t E[id], (1 - t)^2 I).
+    All embeddings have the same norm, so up to a constant
+
+        log p(x_t | id) = t / (1 - t)^2 · r·E[id]
+
+    (Plaid, 2023; LangFlow, 2026). At t > 1/2, where tokens are decided, t is replaced by 1/2 in the
+    factor, which would otherwise diverge.
+    """
+
+    @property
+    def head(self) -> Head:
+        """Logits of the token, to which the network adds the likelihood."""
+        return Head("text_logits", self.vocab_size, "vocab", adds_token_likelihood=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class VelocityObjective:
     """Squared error on v, with fixed embeddings."""
 
@@ -126,7 +147,7 @@ class VelocityObjective:
 
     def prepare_table(self, table: EmbeddingTable) -> EmbeddingTable:
         """Return the embeddings normalized to norm sqrt(E), with a stopped gradient."""
-        return jax.lax.stop_gradient(token_embeddings.normalize(table))
+        return jax.lax.stop_gradient(table.normalize())
 
     def sample_x0_train(
         self, key: Key[Array, ""], table: EmbeddingTable, ids: Int[Array, "L"]

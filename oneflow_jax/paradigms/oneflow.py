@@ -108,7 +108,7 @@ class OneFlow:
         """
         key_task, key_text, key_image = jax.random.split(key, 3)
         table = self.objective.prepare_table(table)
-        draw = self.task_mixture.sample(key_task, self.time_sampler(u), canvas)
+        draw = self.task_mixture.sample(key_task, u, canvas, self.time_sampler)
         clean = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
         noise = FlowState(
             embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),

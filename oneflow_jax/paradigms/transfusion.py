@@ -15,6 +15,7 @@ the unconditional branch of guidance (`samplers.ar_guidance`).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -45,6 +46,23 @@ class Targets:
     image_scored: Bool[Array, "L"]
 
 
+def own_image_times(key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas) -> Float[Array, "L"]:
+    """Return a uniform number for each image, independent of those of other images.
+
+    u is stratified. Its sum with an independent uniform number, modulo 1, is uniform and
+    independent of u.
+    """
+    return jnp.mod(u + tasks.uniform_per_group(key, canvas.span), 1.0)
+
+
+def shared_image_times(
+    key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas
+) -> Float[Array, "L"]:
+    """Return the uniform number of the document for each of its images."""
+    del key, canvas
+    return u
+
+
 @dataclasses.dataclass(frozen=True)
 class Transfusion:
     """Next-token prediction for text, and a flow for each image.
@@ -56,6 +74,8 @@ class Transfusion:
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
         weights: weights of the terms `text` and `image`; 1 and 5 in the paper.
+        image_times: function that returns the uniform number of each image, from which
+            `time_sampler` computes its time.
     """
 
     token_space: ar_state.TokenSpace
@@ -64,6 +84,9 @@ class Transfusion:
     task_mixture: tasks.TaskMixture
     time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
+    image_times: Callable[[Key[Array, ""], Float[Array, "L"], Canvas], Float[Array, "L"]] = (
+        own_image_times
+    )
     attention_pattern = AttentionPattern.MIXED
     supports_editing = False
 
@@ -77,9 +100,12 @@ class Transfusion:
 
     @property
     def at_shared_time(self) -> "Transfusion":
-        """Copy of this paradigm that noises every image to a time of its own, uniform in [0, 1)."""
+        """Copy of this paradigm in which all images of a document have the same time, t = u."""
         return dataclasses.replace(
-            self, task_mixture=tasks.ALL_TARGETS, time_sampler=time_samplers.PowerTimeSampler()
+            self,
+            task_mixture=tasks.ALL_TARGETS,
+            time_sampler=time_samplers.PowerTimeSampler(),
+            image_times=shared_image_times,
         )
 
     def counts(self, canvas: Canvas) -> Sums:
@@ -96,15 +122,11 @@ class Transfusion:
         key_task, key_time, key_image = jax.random.split(key, 3)
         # With t = 1 for all slots, the task mixture returns time 0 exactly where the condition is
         # dropped.
-        draw = self.task_mixture.sample(key_task, jnp.ones_like(u), canvas)
+        draw = self.task_mixture.sample(key_task, u, canvas, jnp.ones_like)
         flows = (
             canvas.to_generate & canvas.is_image & (draw.task != tasks.NAMES.index("image_to_text"))
         )
-        # u is stratified. Its sum with an independent uniform number, modulo 1, is uniform and
-        # independent of u.
-        image_time = self.time_sampler(
-            jnp.mod(u + tasks.uniform_per_group(key_time, canvas.span), 1.0)
-        )
+        image_time = self.time_sampler(self.image_times(key_time, u, canvas))
         time = jnp.where(flows, image_time, 1.0)
         noise = jax.random.normal(key_image, canvas.latents.shape)
         latents = gaussian.interpolate(noise, canvas.latents, time)

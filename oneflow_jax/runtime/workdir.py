@@ -122,6 +122,8 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "evaluation.full_metrics": False,
     "evaluation.inception_weights": "",
     "evaluation.clip_dir": "",
+    "paradigm.tasks.own_run_times": 0.0,
+    "paradigm.tasks.own_slot_times": 0.0,
 }
 """Values of keys that are missing in configurations of document models by earlier versions."""
 

@@ -1,19 +1,35 @@
-"""Held-out losses on a fixed batch of documents, with the same noise at every evaluation."""
+"""Held-out losses on a fixed batch of documents, with the same noise at every evaluation.
 
+A model learns text given images, and images given text, separately. Their losses at t=0 show
+whether it has learned both: `eval/loss_text_given_image` and `eval/loss_image_given_text`.
+"""
+
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from clu import metrics
 
+from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import streams
+from oneflow_jax.flows import tasks
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
 from oneflow_jax.runtime import distributed
-from oneflow_jax.shapes import PyTree
+from oneflow_jax.shapes import Array, PyTree
 from oneflow_jax.training import step, update
 from oneflow_jax.training.update import Metrics
+
+EvalStep = Callable[[PyTree, Array, Array, Canvas], Metrics]
+"""Function from parameters, PRNG key, u and clean rows to loss totals of all rows."""
+
+CONDITIONAL_LOSSES = (
+    ("loss_text_given_image", "image_to_text", "text"),
+    ("loss_image_given_text", "text_to_image", "image"),
+)
+"""Name of each conditional loss, its task, and its loss term."""
 
 
 class EvalLosses:
@@ -45,11 +61,25 @@ class EvalLosses:
         data.close()
         self._times: Sequence[float] = [(i + 0.5) / time_bins for i in range(time_bins)]
         self._key = jax.random.key(seed)
-        losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
-        self._eval_step = jax.jit(lambda *args: update.sum_leading(losses(*args)))
+        self._eval_step = _compile_step(model, paradigm)
+        terms = {term for term, _ in paradigm.weights}
+        shared = paradigm.at_shared_time
+        self._conditional_steps = {
+            name: (
+                term,
+                _compile_step(
+                    model, dataclasses.replace(shared, task_mixture=tasks.single_task(task))
+                ),
+            )
+            for name, task, term in CONDITIONAL_LOSSES
+            if term in terms
+        }
 
     def __call__(self, params: PyTree) -> dict[str, float]:
         """Return mean losses by name: `eval/loss_text`, and `eval/loss_text/t=0.1` at one time.
+
+        The losses `eval/loss_text_given_image` and `eval/loss_image_given_text` are at u = 0 with
+        the condition clean; documents without images have neither.
 
         The number in a name is u, the uniform number from which the time sampler computes t. With a
         uniform time sampler, u equals t.
@@ -61,9 +91,20 @@ class EvalLosses:
         for name in by_time[0]:
             averages = [terms[name] for terms in by_time]
             scored[f"eval/loss_{name}"] = functools.reduce(lambda a, b: a.merge(b), averages)
+        if "image" in by_time[0] and by_time[0]["image"].count > 0:
+            for name, (term, eval_step) in self._conditional_steps.items():
+                scored[f"eval/{name}"] = self._run(eval_step, params, 0.0)[term]
         # A term without scored slots has no mean.
         return {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
 
     def at_time(self, params: PyTree, u: float) -> Metrics:
         """Return loss totals and numbers of scored slots by term, with all documents at time u."""
-        return distributed.to_host(self._eval_step(params, self._key, jnp.float32(u), self._canvas))
+        return self._run(self._eval_step, params, u)
+
+    def _run(self, eval_step: EvalStep, params: PyTree, u: float) -> Metrics:
+        return distributed.to_host(eval_step(params, self._key, jnp.float32(u), self._canvas))
+
+
+def _compile_step(model: Model, paradigm: Paradigm) -> EvalStep:
+    losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
+    return jax.jit(lambda *args: update.sum_leading(losses(*args)))

@@ -2,12 +2,14 @@
 
 import functools
 import json
+import types
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from benchmarks import (
+    ablation,
     codec,
     corpus,
     drawings,
@@ -184,6 +186,56 @@ def test_tuning_uses_one_folder_per_setting(tmp_path, monkeypatch, capsys):
     saved_rows = json.loads((tmp_path / "tuning.json").read_text())["rows"]
     assert saved_rows == [*rows, *more]  # Rows with another FLOP budget are kept too.
     assert "| lmfusion | 0.002 | – | – | – | – | 0.250 | – | – |" in capsys.readouterr().out
+
+
+def test_ablation_trains_each_variant_once_and_keeps_rows_of_earlier_calls(
+    tmp_path, monkeypatch, capsys
+):
+    trained, measured = [], []
+
+    def train_stub(config, folder, run):
+        assert run.flops_budget == 9e8
+        trained.append((folder.name, run.seed, run.config.paradigm.tasks.joint))
+        return types.SimpleNamespace(system=types.SimpleNamespace(config=run.config), params=None)
+
+    def measure_stub(system, params, nfe, flags):
+        measured.append((flags.documents, nfe, system.config.sampling.temperature))
+        return {"interleaved_score": 0.25}
+
+    monkeypatch.setattr(runs_lib, "train_run", train_stub)
+    monkeypatch.setattr(ablation, "measure", measure_stub)
+    arguments = ["baseline", "tasks+time", "--flops", "9e8", "--out", str(tmp_path)]
+    rows = ablation.main([*arguments, "--seeds", "0", "1", "--nfe", "4", "16"])
+    assert trained == [
+        ("baseline", 0, 0.6),
+        ("tasks+time", 0, 0.4),
+        ("baseline", 1, 0.6),
+        ("tasks+time", 1, 0.4),
+    ]
+    assert measured == 4 * [("selection", 4, 1.0), ("selection", 16, 1.0)]
+    assert len(rows) == 8
+    more = ablation.main([*arguments, "--documents", "report", "--sampling", "sampling.steps=3"])
+    saved_rows = json.loads((tmp_path / "ablation.json").read_text())["rows"]
+    assert saved_rows == [*rows, *more]
+    assert "| tasks+time | 1 | 16 | 0.250 | – |" in capsys.readouterr().out
+    with pytest.raises(UserError, match="hope: unknown variant"):
+        ablation.main(["baseline+hope", "--out", str(tmp_path)])
+
+
+def test_ablation_documents_of_the_two_sets_are_disjoint(monkeypatch):
+    used = []
+    train = types.SimpleNamespace()
+    documents = type("Documents", (), {"__getitem__": lambda _, index: index})()
+    monkeypatch.setattr(ablation.data, "open_split", lambda config, split: documents)
+    monkeypatch.setattr(
+        ablation.evaluation, "layout_template", lambda document, layout: used.append(document)
+    )
+    system = types.SimpleNamespace(
+        config=train, layout=types.SimpleNamespace(variable_length=False)
+    )
+    for first in ablation.DOCUMENT_SETS.values():
+        ablation.make_prompts(system, first * 8, 8)
+    assert len(used) == len(set(used)) == 16
 
 
 def test_judge_separates_real_and_shuffled_documents(tmp_path, monkeypatch, capsys):

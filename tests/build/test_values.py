@@ -184,6 +184,17 @@ INSIDE = [
     ("paradigm.time_sampler", ("logit_normal", 0.0, 0.0), "paradigm.time_sampler[2]=0.0"),
     ("paradigm.time_sampler", ("logit_normal", "a", 1.0), "paradigm.time_sampler[1]='a'"),
     ("paradigm.time_sampler", ([], 1.0), "paradigm.time_sampler=[]"),
+    ("paradigm.time_sampler", ("information", 4.8, 1.1, 0.5), "paradigm.time_sampler=("),
+    (
+        "paradigm.time_sampler",
+        ("information", 4.8, 0.0, 0.5, 1.0),
+        "paradigm.time_sampler[2]=0.0",
+    ),
+    (
+        "paradigm.time_sampler",
+        ("information", 4.8, 1.1, 1.5, 1.0),
+        "paradigm.time_sampler[3]=1.5",
+    ),
     # Rounded to float32, these are 1 and 0: averaged parameters would never change.
     ("optimizer.ema_decay", 1 - 1e-12, "optimizer.ema_decay=0.999999999999"),
     ("optimizer.b2", 1 - 1e-10, "optimizer.b2=0.9999999999"),

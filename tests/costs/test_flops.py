@@ -70,7 +70,14 @@ def test_from_model_reads_the_shape():
     assert dataclasses.asdict(NETWORK) == {
         name: getattr(SIZE, name)
         for name in ("layers", "width", "heads", "kv_heads", "head_width", "hidden")
-    } | {"vocab": 500, "embed_width": 128, "channels": 48, "outputs": 548, "towers": 1}
+    } | {
+        "vocab": 500,
+        "embed_width": 128,
+        "channels": 48,
+        "outputs": 548,
+        "likelihood_heads": 0,
+        "towers": 1,
+    }
 
 
 def test_num_parameters_equals_the_model():
@@ -118,3 +125,18 @@ def test_flops_with_a_cache_equal_the_count_of_xla(slots):
     cache = jax.eval_shape(lambda: MODEL.init_cache(2, 200))
     ratio = count_flops(after, parameters(), cache) / flops.forward(NETWORK, 2 * slots, keys=200)
     assert 1 < ratio < 1.01
+
+
+def test_a_likelihood_head_adds_one_product_with_the_table_to_the_forward_pass():
+    plain = dataclasses.replace(NETWORK, likelihood_heads=0)
+    likelihood = dataclasses.replace(NETWORK, likelihood_heads=1)
+    rows, length = 3, 32
+    product = 2 * rows * length * 500 * 128
+    assert flops.forward(likelihood, rows * length, length) == pytest.approx(
+        flops.forward(plain, rows * length, length) + product
+    )
+    # There is no backward pass: no gradient flows through the likelihood.
+    assert flops.train(likelihood, rows, length) == pytest.approx(
+        flops.train(plain, rows, length) + product
+    )
+    assert likelihood.num_parameters == plain.num_parameters

@@ -46,9 +46,9 @@ def canvas():
 def sample_tasks(canvas, probs, cond_drop_prob=0.0, seed=0):
     """Sample many task masks and times, `[NUM_SAMPLES L]`, with one time per document."""
     mix = tasks.TaskMixture(probs, cond_drop_prob)
-    t = jnp.where(canvas.segment == 1, T_FIRST, T_SECOND)
+    u = jnp.sqrt(jnp.where(canvas.segment == 1, T_FIRST, T_SECOND))
     keys = jax.random.split(jax.random.key(seed), NUM_SAMPLES)
-    draws = jax.jit(jax.vmap(lambda key: mix.sample(key, t, canvas)))(keys)
+    draws = jax.jit(jax.vmap(lambda key: mix.sample(key, u, canvas, jnp.square)))(keys)
     return np.asarray(draws.scored), np.asarray(draws.time)
 
 
@@ -61,11 +61,11 @@ def assert_fraction(outcomes, expected):
     assert abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / n), (share, expected)
 
 
-@pytest.mark.parametrize("name", tasks.NAMES)
+@pytest.mark.parametrize("name", tasks.NAMES[:5])
 def test_scored_slots_have_the_document_time_and_others_one(canvas, name):
     scored, clock = sample_tasks(canvas, one_hot_probs(name))
-    t = np.where(canvas.segment == 1, np.float32(T_FIRST), np.float32(T_SECOND))
-    np.testing.assert_array_equal(clock, np.where(scored, t, 1))
+    t = np.where(canvas.segment == 1, T_FIRST, T_SECOND)
+    np.testing.assert_allclose(clock, np.where(scored, t, 1), atol=1e-6)
     # BOS, given slots and PAD are never scored.
     assert not scored[:, ~np.asarray(canvas.to_generate)].any()
 
@@ -79,6 +79,23 @@ def test_joint_text_to_image_and_image_to_text_corrupt_their_modalities(canvas):
     ):
         scored, _ = sample_tasks(canvas, one_hot_probs(name))
         np.testing.assert_array_equal(scored, np.tile(free & kind, (NUM_SAMPLES, 1)))
+
+
+@pytest.mark.parametrize("name", ["own_run_times", "own_slot_times"])
+def test_with_own_times_all_slots_are_scored_at_independent_times(canvas, name):
+    scored, time = sample_tasks(canvas, one_hot_probs(name))
+    free, span = np.asarray(canvas.to_generate), np.asarray(canvas.span)
+    np.testing.assert_array_equal(scored, np.tile(free, (NUM_SAMPLES, 1)))
+    for number in (2, 3, 4, 7, 8):
+        inside = time[:, span == number]
+        shared = np.all(inside == inside[:, :1], axis=1)
+        # Tokens of a run have times of their own only in `own_slot_times`.
+        own = name == "own_slot_times" and number in (2, 4, 7)
+        assert shared.mean() == (0 if own else 1)
+        # t = u^2, so P(t < 1/4) = 1/2.
+        assert_fraction(inside[:, 0] < 1 / 4, 1 / 2)
+    first, second = (time[:, span == number][:, 0] < 1 / 4 for number in (2, 3))
+    assert_fraction(first & second, 1 / 4)
 
 
 def test_spans_are_corrupted_whole_at_a_random_rate_per_document(canvas):
@@ -125,7 +142,7 @@ def test_tasks_have_their_probabilities(canvas):
 
 
 def test_packed_documents_sample_tasks_independently(canvas):
-    scored, _ = sample_tasks(canvas, (0.5, 0.5, 0.0, 0.0, 0.0))
+    scored, _ = sample_tasks(canvas, (0.5, 0.5, *(0.0,) * 5))
     span = np.asarray(canvas.span)
     first, second = (scored[:, span == number][:, 0] for number in (2, 7))
     assert_fraction(first, 1 / 2)

@@ -74,3 +74,33 @@ def assert_uniform(values):
     """Assert that each tenth of [0, 1] holds 0.1 of the values, within 4 standard errors."""
     shares = np.histogram(values, 10, (0.0, 1.0))[0] / len(values)
     assert np.abs(shares - 0.1).max() < 4 * np.sqrt(0.1 * 0.9 / len(values))
+
+
+def test_information_sampler_has_the_quantiles_of_the_gumbel_curve():
+    u = np.float32([0.05, 0.25, 0.5, 0.75, 0.95])
+    # gamma = location - scale ln(-ln(1 - u)) solves 1 - H(t) / H(0) = u.
+    gamma = 4.8 - 1.14 * np.log(-np.log1p(-np.float64(u)))
+    expected = 1 / (1 + np.exp(gamma / 2))
+    sampler = time_samplers.InformationTimeSampler(4.8, 1.14, 1.0)
+    np.testing.assert_allclose(sampler(jnp.asarray(u)), expected, rtol=5e-3)
+
+
+def test_information_sampler_mixes_with_a_power_in_the_given_fraction():
+    rng = np.random.default_rng(0)
+    u = jnp.asarray(rng.random(200_000), jnp.float32)
+    t = np.asarray(time_samplers.InformationTimeSampler(4.8, 1.14, 0.3, 2.0)(u))
+    pure = np.asarray(time_samplers.InformationTimeSampler(4.8, 1.14, 1.0)(u))
+    for limit in (0.02, 0.07, 0.15, 0.5, 0.9):
+        expected = 0.3 * np.mean(pure < limit) + 0.7 * limit**0.5
+        assert abs(np.mean(t < limit) - expected) < 0.005
+    ends = time_samplers.InformationTimeSampler(4.8, 1.14, 0.3, 2.0)(jnp.array([0.0, 1.0]))
+    np.testing.assert_array_equal(ends, [0.0, 1.0])
+
+
+def test_without_a_fraction_the_information_sampler_is_the_power_sampler():
+    u = jnp.linspace(0.0, 1.0, 101)
+    np.testing.assert_allclose(
+        time_samplers.InformationTimeSampler(4.8, 1.14, 0.0, 1.5)(u),
+        time_samplers.PowerTimeSampler(1.5)(u),
+        atol=1e-4,
+    )

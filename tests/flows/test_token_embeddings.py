@@ -17,15 +17,13 @@ def table():
 
 
 def test_normalized_rows_have_unit_mean_square_and_their_own_direction(table):
-    rows = token_embeddings.normalize(table).embedding
+    rows = table.normalize().embedding
     np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), np.sqrt(E), rtol=1e-5)
     cosine = (
         jnp.sum(rows * table.embedding, -1) / jnp.linalg.norm(table.embedding, axis=-1) / np.sqrt(E)
     )
     np.testing.assert_allclose(cosine, 1, rtol=1e-5)
-    np.testing.assert_array_equal(
-        token_embeddings.normalize(table).mask_embedding, table.mask_embedding
-    )
+    np.testing.assert_array_equal(table.normalize().mask_embedding, table.mask_embedding)
 
 
 def test_noise_has_unit_variance_around_the_mask_embedding(key, table):

@@ -30,7 +30,7 @@ def paradigm_and_layout(name):
     if name == "edit_flow":
         times = (0.25, 0.25, 0.25, 0.25)
         return test_edit_flow.paradigm(tiny.TASK_MIXTURE.probs, times), tiny.make_layout(LENGTH, 0)
-    return test_ar_guidance.make_paradigm(name, tasks.TaskMixture((0.5, 0.5, 0.0, 0.0, 0.0), 0.5))
+    return test_ar_guidance.make_paradigm(name, tasks.TaskMixture((0.5, 0.5, *(0.0,) * 5), 0.5))
 
 
 @functools.cache

@@ -51,6 +51,39 @@ def test_bfloat16_is_close_to_float32():
         assert 0 < error < 0.05, name
 
 
+def test_logits_of_the_likelihood_objective_start_from_the_posterior_of_one_token():
+    """With a zero head the logits are log p(id | x_t) of a slot alone, for equally likely ids."""
+    net = tiny.network(tiny.paradigm("likelihood").heads)
+    params = dict(tiny.parameters(net))
+    head = params["outputs_text_logits"]
+    params["outputs_text_logits"] = jax.tree.map(jnp.zeros_like, head)
+    view = make_view()
+    view = view.replace(time=0.5 * view.time)  # The formula is exact up to t = 1/2.
+    logits = np.asarray(net.apply({"params": params}, view)["text_logits"][0], np.float64)
+
+    rows = np.asarray(params["rows"], np.float64)
+    rows *= np.sqrt(rows.shape[1]) / np.linalg.norm(rows, axis=1, keepdims=True)
+    t = np.asarray(view.time[0], np.float64)[:, None, None]
+    noise = np.asarray(view.embeds[0])[:, None] - (1 - t) * np.asarray(params["mask"]) - t * rows
+    expected = -np.square(noise).sum(-1) / (2 * (1 - t[..., 0]) ** 2)
+    log_z = np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    expected_log_z = np.logaddexp.reduce(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(logits - log_z, expected - expected_log_z, atol=2e-3)
+
+
+def test_no_gradient_flows_through_the_likelihood():
+    net = tiny.network(tiny.paradigm("likelihood").heads)
+    params = dict(tiny.parameters(net))
+    params["outputs_text_logits"] = jax.tree.map(jnp.zeros_like, params["outputs_text_logits"])
+    view = make_view()
+
+    def loss(rows):
+        outputs = net.apply({"params": {**params, "rows": rows}}, view)
+        return jax.nn.logsumexp(outputs["text_logits"], axis=-1).sum()
+
+    np.testing.assert_array_equal(jax.grad(loss)(params["rows"]), 0.0)
+
+
 def test_outputs_depend_on_the_whole_own_document_only():
     view = make_view()
     segment = np.asarray(view.segment[0])

@@ -1,5 +1,7 @@
 """Tests of `edit_flow`: corruption and loss."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from tests import tiny
 from tests.paradigms.oracle import SEED, row_keys
 
 IMAGE = 3
-JOINT_ONLY = (1.0, 0.0, 0.0, 0.0, 0.0)
+JOINT_ONLY = (1.0, *(0.0,) * 6)
 
 
 def paradigm(
@@ -103,6 +105,15 @@ def test_interleaved_images_are_absent_noisy_and_clean_with_expected_rates(data)
     np.testing.assert_array_equal(np.asarray(targets.image_scored)[first], there & (clock < 1))
 
 
+def test_at_shared_time_the_images_of_a_single_task_have_the_time_of_their_document(data):
+    shared = paradigm().at_shared_time
+    flow = dataclasses.replace(shared, task_mixture=tasks.single_task("text_to_image"))
+    view, targets = corrupt_rows(flow, data, u=0.3)
+    image = np.asarray(data.is_image & data.to_generate)
+    np.testing.assert_allclose(np.asarray(view.time)[image], 0.3, atol=1e-6)
+    np.testing.assert_array_equal(targets.image_scored, image)
+
+
 def test_times_are_equal_for_together_and_differ_for_independent(data):
     image = np.asarray(data.is_image)
     view, _ = corrupt_rows(paradigm(coupling_probs=(0.0, 0.0, 1.0, 0.0)), data, u=0.3)
@@ -117,7 +128,7 @@ def test_times_are_equal_for_together_and_differ_for_independent(data):
 
 
 def test_given_items_are_present_and_their_gaps_are_not_scored(data):
-    only_pictures = paradigm((0.0, 1.0, 0.0, 0.0, 0.0))
+    only_pictures = paradigm((0.0, 1.0, *(0.0,) * 5))
     view, targets = corrupt_rows(only_pictures, data)
     np.testing.assert_array_equal(view.modality, data.modality)
     assert not targets.gap_scored.any()
@@ -134,7 +145,7 @@ def test_given_items_are_present_and_their_gaps_are_not_scored(data):
 
 
 def test_conditioning_dropout_deletes_given_items(data):
-    view, targets = corrupt_rows(paradigm((0.0, 1.0, 0.0, 0.0, 0.0), cond_drop_prob=0.5), data)
+    view, targets = corrupt_rows(paradigm((0.0, 1.0, *(0.0,) * 5), cond_drop_prob=0.5), data)
     words = np.asarray(data.to_generate & data.is_text)
     gone = (np.asarray(view.modality) == Modality.PAD) & words
     rows = gone.any(1)

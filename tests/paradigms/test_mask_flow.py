@@ -18,7 +18,7 @@ from tests import tiny
 from tests.paradigms import small_language
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-JOINT_ONLY = (1.0, 0.0, 0.0, 0.0, 0.0)
+JOINT_ONLY = (1.0, *(0.0,) * 6)
 
 
 def paradigm(task_probs=JOINT_ONLY, cond_drop_prob=0.0, **overrides):

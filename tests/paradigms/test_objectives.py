@@ -113,7 +113,7 @@ def train_objective(name):
         "cross_entropy": tiny.objectives.CrossEntropyObjective(WORDS + 1),
         "naive": tiny.OBJECTIVES["naive"],
     }[name]
-    joint = tasks.TaskMixture((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
+    joint = tasks.TaskMixture((1.0, *(0.0,) * 6), 0.0)
     paradigm = dataclasses.replace(
         tiny.paradigm(channels=1, task_mixture=joint), objective=objective
     )

@@ -11,7 +11,7 @@ from oneflow_jax.flows import tasks, time_samplers
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-OBJECTIVES = ("cross_entropy", "velocity", "naive")
+OBJECTIVES = ("cross_entropy", "likelihood", "velocity", "naive")
 IMAGES = ("x1", "velocity")
 
 
@@ -84,7 +84,7 @@ def test_given_slots_are_clean_and_not_scored():
 
 
 def test_training_times_follow_the_time_sampler():
-    joint = tasks.TaskMixture((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
+    joint = tasks.TaskMixture((1.0, *(0.0,) * 6), 0.0)
     canvas = jax.tree.map(lambda x: x[0], tiny.packed_batch())
     u = jnp.full(canvas.ids.shape, 0.3)
     for clock, t in (

@@ -18,7 +18,7 @@ from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
-TASK_PROBS = {"joint": (1.0, 0.0, 0.0, 0.0, 0.0), "image_to_text": (0.0, 0.0, 1.0, 0.0, 0.0)}
+TASK_PROBS = {"joint": (1.0, *(0.0,) * 6), "image_to_text": (0.0, 0.0, 1.0, *(0.0,) * 4)}
 
 
 def paradigm(task="joint"):
@@ -90,6 +90,15 @@ def test_each_image_of_a_document_has_its_own_time(data):
             several += 1
             assert len(np.unique(np.asarray(view.time[row])[image])) == len(spans)
     assert several > 0
+
+
+def test_at_shared_time_every_image_has_the_time_of_its_document(data):
+    view, targets = corrupt_rows(paradigm().at_shared_time, data)
+    u = np.linspace(0, 0.9, data.ids.shape[0], dtype=np.float32)
+    image = np.asarray(data.is_image)
+    expected = np.broadcast_to(u[:, None], image.shape)[image]
+    np.testing.assert_allclose(np.asarray(view.time)[image], expected, atol=1e-6)
+    np.testing.assert_array_equal(targets.image_scored, image)
 
 
 def test_images_are_clean_in_caption_documents(data):

@@ -151,7 +151,7 @@ def test_conditioning_dropout_scores_only_images(kind):
         )
 
     _, whole = corrupt_rows(tasks.ALL_TARGETS)
-    view, targets = corrupt_rows(tasks.TaskMixture((0.0, 1.0, 0.0, 0.0, 0.0), 0.5))
+    view, targets = corrupt_rows(tasks.TaskMixture((0.0, 1.0, *(0.0,) * 5), 0.5))
     np.testing.assert_array_equal(targets.image_scored, whole.image_scored)
     assert np.asarray(targets.image_scored).any(1).all()
     words, dropped = np.asarray(canvas.is_text & (canvas.ids != vocabs.IMAGE)), []
