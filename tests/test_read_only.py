@@ -124,7 +124,9 @@ def test_evaluation_writes_to_the_output_folder(tmp_path, cli):
     assert read_tree(pathlib.Path(folder)) == before
 
 
-def test_codec_run_writes_evaluation_and_reconstructions_to_the_output_folder(tmp_path, cli, monkeypatch):
+def test_codec_run_writes_evaluation_and_reconstructions_to_the_output_folder(
+    tmp_path, cli, monkeypatch
+):
     folder, output = tmp_path / "codec", tmp_path / "figures"
     cli("--config=tests/tiny_codec_config.py:kl", f"--workdir={folder}")
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
