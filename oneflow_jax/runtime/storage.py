@@ -27,6 +27,9 @@ from etils.epath import gpath
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
 
+_BUCKET_ROOTS = ("gs", "s3", "az", "hf")
+"""Folders of the root in which epath expects buckets."""
+
 LEASE_FILE = "owner.txt"
 """Object with the name of the process that most recently started to train in a remote folder."""
 
@@ -62,19 +65,34 @@ def check_no_backslash(path: str | os.PathLike[str], field: str) -> None:
 def expand_user(path: str | os.PathLike[str], field: str) -> str:
     """Return a path with `~` or `~name` at its start replaced by the home folder.
 
+    A path in a local folder such as /gs is returned as `escape_local` writes it.
+
     Raises:
         UserError: the user has no home folder.
     """
     text = os.fspath(path)
-    if is_remote(text) or not text.startswith("~"):
+    if is_remote(text):
         return text
+    if not text.startswith("~"):
+        return escape_local(text)
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise UserError(
             f"{field}={text}: there is no home folder of this name. Write ./{text} for a folder in "
             "the working folder."
         )
-    return expanded
+    return escape_local(expanded)
+
+
+def escape_local(path: str) -> str:
+    """Return a local path such that epath does not read it as the path of a bucket.
+
+    epath represents gs://bucket as /gs/bucket, so it reads a local folder /gs as a list of buckets.
+    This function returns paths in such a folder as absolute paths with two slashes at the start,
+    which have the same meaning to the operating system. Other paths are returned unchanged.
+    """
+    absolute = os.path.abspath(path)
+    return f"/{absolute}" if absolute.split("/")[1] in _BUCKET_ROOTS else path
 
 
 def resolve_path(path: str | os.PathLike[str], field: str) -> epath.Path:
