@@ -32,12 +32,16 @@ def test_local_folders_with_the_name_of_a_scheme_are_not_buckets(path):
     again = epath.Path(os.fspath(folder / "checkpoints"))  # As Orbax and TFDS do.
     for each in (folder, again, folder.parent, folder.resolve()):
         assert "://" not in os.fspath(each)
-    assert os.path.normpath(again).lstrip("/") == os.path.normpath(path).lstrip("/") + "/checkpoints"
+    assert (
+        os.path.normpath(again).lstrip("/") == os.path.normpath(path).lstrip("/") + "/checkpoints"
+    )
     key = path_keys.make_path_absolute(path, "data.dir")
     assert os.fspath(epath.Path(key)) == os.fspath(folder)
 
 
-@pytest.mark.parametrize("path", ["/gsx/a", "/home/gs/a", "gs/a", "/", "a", "/data", "gs://bucket/a"])
+@pytest.mark.parametrize(
+    "path", ["/gsx/a", "/home/gs/a", "gs/a", "/", "a", "/data", "gs://bucket/a"]
+)
 def test_other_paths_stay_as_they_are(path):
     assert storage.expand_user(path, "data.dir") == path
 

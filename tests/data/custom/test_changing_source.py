@@ -201,7 +201,7 @@ def test_data_of_an_earlier_version_is_not_used(tmp_path, caplog, written):
     source, settings = make_source(tmp_path)
     folder = prepare.prepare(settings, str(tmp_path / "data"), 1)
     plan = folder / manifest.MANIFEST_FILE
-    plan.write_text(plan.read_text().replace('"version": 2', '"version": 1'))
+    plan.write_text(plan.read_text().replace(f'"version": {manifest.VERSION}', '"version": 1'))
     old = folder.rename(folder.with_name("source_12345678"))
     written.clear()
     assert read_documents(settings, tmp_path / "data") == source.expected()
