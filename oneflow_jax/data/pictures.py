@@ -22,8 +22,9 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     """Load the image in a file as RGB of `pixels` x `pixels` on white.
 
     All modes that Pillow reads are supported: transparency is composited on white, color profiles
-    and the colors that PNG files state are converted to sRGB, and gray of more than 8 bits is scaled to 8 bits. The aspect ratio is
-    kept, and the image is padded with white to a square. The first frame of an animation is used.
+    and the colors that PNG files state are converted to sRGB, and gray of more than 8 bits is
+    scaled to 8 bits. The aspect ratio is kept, and the image is padded with white to a square. The
+    first frame of an animation is used.
 
     Raises:
         UserError: the file does not exist, is not an image, or has values of an unknown range or

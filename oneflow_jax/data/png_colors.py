@@ -24,7 +24,7 @@ _SIGNATURE_BYTES = 8
 
 Point = tuple[float, float]
 Curve = tuple[float, float, float, float, float]
-"""Parameters (g, a, b, c, d) of the linear light of a value v: (a v + b)^g from d on, below it c v."""
+"""Parameters (g, a, b, c, d): the linear light of a value v is (a v + b)^g from d on, else c v."""
 
 _WHITE: Point = (0.3127, 0.3290)
 _SRGB_PRIMARIES: tuple[Point, ...] = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
