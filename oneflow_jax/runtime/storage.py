@@ -49,12 +49,21 @@ class LiteralPath(gpath.PosixGPath):
                 yield from type(self)(entry).glob(rest) if rest else (entry,)
 
 
-def check_no_backslash(path: str | os.PathLike[str], field: str) -> None:
-    """Check that the path of a run has no backslash, which TensorStore would replace by a slash.
+def check_storable(path: str | os.PathLike[str], field: str) -> None:
+    """Check that checkpoints can be stored at the path of a run.
+
+    TensorStore replaces a backslash by a slash, and refuses the paths that `escape_local` returns
+    for local folders such as /gs.
 
     Raises:
-        UserError: the path has a backslash.
+        UserError: the path has a backslash, or two slashes at its start.
     """
+    if os.fspath(path).startswith("//"):
+        raise UserError(
+            f"{field}={os.fspath(path)[1:]}: checkpoints cannot be stored in a local folder whose "
+            f"path begins with {', '.join(f'/{name}' for name in _BUCKET_ROOTS)} or two slashes. "
+            "Choose another folder, or give a bucket as gs://BUCKET/FOLDER."
+        )
     if "\\" in os.fspath(path):
         raise UserError(
             f"{field}={os.fspath(path)}: checkpoints cannot be stored in a folder with a backslash "

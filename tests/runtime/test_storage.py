@@ -3,7 +3,9 @@ import os
 import pytest
 from etils import epath
 
+from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import path_keys, storage
+from oneflow_jax.training import checkpoint
 
 
 @pytest.mark.parametrize("name", ["plain", "a[1]b", "x*?"])
@@ -50,3 +52,10 @@ def test_relative_paths_in_such_a_folder_are_not_buckets(monkeypatch):
     monkeypatch.setattr(os, "getcwd", lambda: "/gs/work")
     assert path_keys.make_path_absolute("runs/a", "data.dir") == "//gs/work/runs/a"
     assert os.fspath(storage.resolve_path("runs/a", "--workdir")) == "//gs/work/runs/a"
+
+
+@pytest.mark.parametrize("path", ["/gs/runs/a", "/s3/x", "//gs/runs"])
+def test_checkpoints_in_such_a_folder_are_refused(path):
+    folder = storage.resolve_path(path, "--workdir")
+    with pytest.raises(UserError, match=r"--workdir=/(gs/runs|s3/x).*another folder.*gs://BUCKET"):
+        checkpoint.Checkpoints(folder)
