@@ -166,7 +166,8 @@ def _image_classifier(
 ) -> interleaved.ImageClassifier:
     """Return the classifier of emoji images, which its first call loads from disk or trains."""
     folder = pathlib.Path(config.data.dir) / "judges"
-    path = folder / f"{emoji_config(config).name}.npz"
+    mark = image_name_judge.hash_training_data(concepts)
+    path = folder / f"{emoji_config(config).name}_{mark}.npz"
 
     @functools.cache
     def judge() -> image_name_judge.Judge:

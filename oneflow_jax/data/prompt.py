@@ -114,10 +114,10 @@ def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarra
     if isinstance(image, PIL.Image.Image):
         if 0 in image.size:
             raise errors.UserError(f"prompt: an image of {image.size} pixels is empty")
-        pictures.warn_of_profile(image, "prompt: an image")
         try:
+            pictures.warn_of_profile(image, "prompt: an image")
             return pictures.to_square(image, pixels)
-        except color_conversion.UnknownRangeError as error:
+        except color_conversion.UNCONVERTIBLE as error:
             raise errors.UserError(f"prompt: an image cannot be used: {error}.") from error
         except pictures.READ_ERRORS as error:
             raise errors.UserError(f"prompt: an image cannot be read ({error})") from error

@@ -8,6 +8,7 @@ make the classifier robust to artifacts of generated images.
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 import zipfile
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy import ndimage
 
-from oneflow_jax.data import emoji_concepts, sentences
+from oneflow_jax.data import emoji_concepts, generated, sentences
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import contrastive, image_set_distance, interleaved
 
@@ -133,6 +134,16 @@ class Judge:
                 f"{path}: not a classifier that `save` wrote ({error}). Train one."
             ) from error
         return cls(names, words, arrays)
+
+
+def hash_training_data(concepts: Sequence[emoji_concepts.Concept]) -> str:
+    """Return a hash of all that determines a classifier: names, images and EfficientNet."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(generated.describe_versions([image_set_distance.PACKAGE]).encode())
+    for concept in concepts:
+        digest.update(repr((concept.name, concept.pixels.shape)).encode())
+        digest.update(concept.pixels.tobytes())
+    return digest.hexdigest()
 
 
 _NAMES_KEY, _WORDS_KEY = "judge/names", "judge/words"

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
-from oneflow_jax.data import color_conversion, pictures
+from oneflow_jax.data import color_conversion, pictures, png_colors
 from oneflow_jax.data.custom.errors import DataError
 
 FORMATS = {
@@ -53,6 +53,8 @@ def decode_image(
             raise
         except color_conversion.UnknownRangeError as error:
             raise DataError("no range of values", str(error)) from error
+        except png_colors.UnknownColorsError as error:
+            raise DataError("unknown colors", str(error)) from error
         except PIL.UnidentifiedImageError as error:
             raise DataError("not a picture", repr(data[:16])) from error
         except PIL.Image.DecompressionBombError as error:
