@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "data": DEVICE | {"codecs", "codecs/autoencoder", "runtime"},
     "data/custom": LEAVES | {"data", "runtime"},
     "evaluation": LEAVES | {"data", "pretrained"},
-    "training": DEVICE | {"costs", "data", "flows", "nn", "paradigms", "runtime"},
+    "training": DEVICE | {"costs", "data", "flows", "nn", "runtime"},
     "generate": DEVICE | {"data", "nn", "paradigms", "runtime", "samplers"},
     "viewer": DEVICE | {"data", "data/custom", "runtime", "samplers"},
     "autoencoder_training": LEAVES

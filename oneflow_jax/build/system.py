@@ -124,12 +124,14 @@ class System:
 
         The result is None if the paradigm has neither a likelihood nor a bound on it.
         """
-        scorer = likelihood_lib.likelihood_bound(self.paradigm)
-        if scorer is None:
+        bound = likelihood_lib.likelihood_bound(self.paradigm)
+        if bound is None:
             return None
         batches = self._batches(split, num_workers=0, cache_size=0)
         available = len(data.open_pipeline_split(self.config, self.layout, split))
-        return likelihood.Likelihood(batches, available, self.model, scorer, self.config.seed)
+        return likelihood.Likelihood(
+            batches, available, self.model, bound.paradigm, bound.exact, self.config.seed
+        )
 
     def _batches(self, split: str, *, num_workers: int, cache_size: int) -> streams.BatchStreams:
         return pipeline.canvas_batches(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from clu import metrics
 
 from oneflow_jax.data import streams
+from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms.base import Paradigm
 from oneflow_jax.runtime import distributed
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import step, update
@@ -27,7 +27,7 @@ class EvalLosses:
         self,
         batches: streams.BatchStreams,
         model: Model,
-        paradigm: Paradigm,
+        paradigm: TrainingObjective,
         time_bins: int,
         seed: int,
     ) -> None:
