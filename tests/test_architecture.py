@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "evaluation": LEAVES | {"data", "pretrained"},
     "training": DEVICE | {"costs", "data", "flows", "nn", "runtime"},
     "generate": DEVICE | {"data", "nn", "paradigms", "runtime", "samplers"},
-    "viewer": DEVICE | {"data", "data/custom", "runtime", "samplers"},
+    "viewer": DEVICE | {"data", "runtime", "samplers"},
     "autoencoder_training": LEAVES
     | {"codecs", "codecs/autoencoder", "data", "evaluation", "pretrained", "runtime"}
     | {"training", "viewer"},
@@ -62,7 +62,7 @@ MAY_IMPORT = {
 READ_CONFIGURATIONS = {"build", "compare", "api", "main"}
 """Folders and root modules that know ml_collections; in runtime, those that save it do."""
 
-MAX_LEVELS = 12
+MAX_LEVELS = 11
 MAX_ROOT_MODULES = 9
 
 # These folders use numpy only: each worker process would initialize an accelerator library.
