@@ -123,14 +123,25 @@ def test_imports_follow_the_arrows():
     assert not beyond
 
 
-def test_the_import_graph_has_few_levels_and_no_cycle():
-    @functools.cache
-    def depth(folder):
-        return 1 + max((depth(target) for target in folder_imports()[folder]), default=0)
+@functools.cache
+def level(folder):
+    """Return the length of the longest chain of imports below a folder; a cycle never returns."""
+    return 1 + max(map(level, folder_imports()[folder]), default=0)
 
-    # A cycle would recurse forever.
-    assert max(map(depth, folder_imports())) <= MAX_LEVELS
+
+def test_the_import_graph_has_few_levels_and_no_cycle():
+    assert max(map(level, folder_imports())) <= MAX_LEVELS
     assert len(list(PACKAGE.glob("*.py"))) <= MAX_ROOT_MODULES
+
+
+def test_the_design_page_shows_every_folder_at_its_level():
+    page = (PACKAGE.parent / "docs" / "design.md").read_text()
+    shown = {
+        name.removesuffix("/"): int(number)
+        for number, names in re.findall(r"^\| (\d+) \| (.*?) \|", page, re.MULTILINE)
+        for name in re.findall("`(.*?)`", names)
+    }
+    assert shown == {folder or "__init__": level(folder) for folder in folder_imports()}
 
 
 def test_configuration_ends_at_build():
