@@ -38,6 +38,7 @@ from oneflow_jax.runtime import (
     metric_writer,
     path_keys,
     renamed_keys,
+    run_lock,
     storage,
     workdir,
 )
@@ -76,7 +77,7 @@ def run(config: ml_collections.ConfigDict) -> None:
         return
     reads = MODE.value in READING_MODES
     if reads and not OUTPUT.value:
-        workdir.check_writable(folder)
+        run_lock.check_writable(folder)
     if MODE.value == "aot":
         _run_aot(config, folder)
         return
@@ -87,7 +88,7 @@ def run(config: ml_collections.ConfigDict) -> None:
     if MODE.value in ("train", "prepare") and "models" not in config:
         values.validate_training(config)
     system_lib.check_platform(config)
-    lock = workdir.read_lock if reads else workdir.lock
+    lock = run_lock.read_lock if reads else run_lock.lock
     with distributed.watch_peers(folder / workdir.CHECKPOINTS), lock(folder):
         if "models" in config:  # compare.run checks the configuration of its folder.
             _run_comparison(config, folder)
@@ -109,7 +110,7 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     if "models" in config or "autoencoder" in config:
         raise UserError("--mode=aot: this configuration does not train a document model.")
     topologies.force_cpu_backend()
-    with workdir.lock(folder):
+    with run_lock.lock(folder):
         aot_run.run(
             config,
             folder,
@@ -336,7 +337,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         raise UserError(f"Unknown argument {rest[1]!r}. Flags start with --.")
     if saved is not None and MODE.value in ("train", "prepare"):
         path_keys.check_relative(saved, config)
-    return path_keys.expand_user(config) if saved is not None else path_keys.make_absolute(config)
+    return workdir.expand_paths(config) if saved is not None else workdir.resolve_paths(config)
 
 
 def _print(message: object) -> None:

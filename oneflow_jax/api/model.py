@@ -21,7 +21,7 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
-from oneflow_jax.runtime import host, storage, workdir
+from oneflow_jax.runtime import host, run_lock, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     saved.mesh.update(ALL_DEVICES_MESH)
     run_config = ways.override_config(saved, config or {})
     system_lib.check_platform(run_config)
-    with workdir.read_lock(folder):
+    with run_lock.read_lock(folder):
         workdir.check_config(folder, run_config, may_write=False)
         if (config or {}).get("compilation_cache"):
             host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)

@@ -27,7 +27,7 @@ from oneflow_jax.nn import backbone, splash_attention, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
-from oneflow_jax.runtime import path_keys, sharding
+from oneflow_jax.runtime import sharding, workdir
 from oneflow_jax.shapes import Array, Key
 from oneflow_jax.training import eval_loss, likelihood, step, update
 from oneflow_jax.training import optimizer as optimizer_lib
@@ -167,7 +167,7 @@ def system(
         UserError: a value in the configuration is wrong or contradicts another value, or the data
             differs from the data of the run.
     """
-    config = path_keys.expand_user(config)
+    config = workdir.expand_paths(config)
     values.validate(config)
     check_platform(config)
     init_from.validate(config, folder)
