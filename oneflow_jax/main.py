@@ -214,14 +214,14 @@ def _report_data(
 ) -> epath.Path:
     """Print notices and write the report on the user's data; return the path of the report."""
     from oneflow_jax.build import custom_data, data
-    from oneflow_jax.data import fitting
+    from oneflow_jax.data import overflow
     from oneflow_jax.data.custom import manifest, notices, prepare, summary
     from oneflow_jax.viewer import data_report
 
     source = data.open_split(config, "train")
     counts = {split: data.chunk_counts(config, layout, split) for split in manifest.SPLITS}
     usage = summary.summarize_slots(layout.length, config.data.overflow, counts)
-    usage["texts"] = fitting.measure_texts(source, layout, summary.MAX_MEASURED_DOCUMENTS)
+    usage["texts"] = overflow.measure_texts(source, layout, summary.MAX_MEASURED_DOCUMENTS)
     prepared = custom_data.open_prepared(config).folder
     sentences = notices.list_notices(prepare.load_stats(prepared), usage)
     for sentence in sentences:

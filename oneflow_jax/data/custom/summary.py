@@ -24,7 +24,7 @@ def summarize_data(
     Args:
         source_path: value of `source.path`.
         prepared: folder of the prepared data set.
-        slot_usage: result of `summarize_slots`, and "texts" as `fitting.measure_texts` returns it.
+        slot_usage: result of `summarize_slots`, and "texts" as `overflow.measure_texts` returns it.
         notices: sentences for the head of the page.
     """
     return summarize_stats(prepare.load_stats(prepared)) | {

@@ -57,7 +57,7 @@ def test_what_is_left_can_be_written():
 def test_hardly_any_character_that_is_kept_is_nothing_to_a_tokenizer():
     """Check that nearly all kept characters give at least one token.
 
-    A document of other characters has no slots; `fitting` drops it.
+    A document of other characters has no slots; `overflow` drops it.
     """
     tokenizer = vocab.train_sentencepiece(["a b c words of some kind"] * 9, 2100)
     nothing = []
