@@ -1,6 +1,6 @@
 """Interface of what training needs of a paradigm: corruption and loss of one row."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 from clu import metrics
 
@@ -18,6 +18,14 @@ class TrainingObjective(Protocol):
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
         """The weight of each loss term, by name; the main text term comes first."""
+
+    @property
+    def at_shared_time(self) -> Self:
+        """Copy of this objective in which all slots of a document have the same time, t = u.
+
+        The copy is for measuring the loss as a function of t. Sampling gives all slots one time
+        too.
+        """
 
     def counts(self, canvas: Canvas) -> Sums:
         """Return the divisor of each loss term's total, counted on the clean canvas."""

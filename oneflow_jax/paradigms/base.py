@@ -63,8 +63,8 @@ def validate_autoregressive(name: str, plan: SamplingPlan) -> None:
 class Paradigm(TrainingObjective, Protocol):
     """Corruption, loss and sampler of one family of models.
 
-    `TrainingObjective` has the members that training calls: `weights`, `counts`, `corrupt` and
-    `loss`. These methods work on one row, `sample` on a batch.
+    `TrainingObjective` has the members for training: `weights`, `at_shared_time`, `counts`,
+    `corrupt` and `loss`. These methods work on one row, `sample` on a batch.
     """
 
     @property
@@ -78,14 +78,6 @@ class Paradigm(TrainingObjective, Protocol):
     @property
     def supports_editing(self) -> bool:
         """Whether the model can edit a finished document, by a plan that starts at t > 0."""
-
-    @property
-    def at_shared_time(self) -> "Paradigm":
-        """Copy of this paradigm in which all slots of a document have the same time, t = u.
-
-        The copy is for measuring the loss as a function of t. Sampling gives all slots one time
-        too.
-        """
 
     def validate(self, plan: SamplingPlan) -> None:
         """Check that the paradigm can follow a plan.
