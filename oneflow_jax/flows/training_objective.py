@@ -1,6 +1,6 @@
 """Interface of what training needs of a paradigm: corruption and loss of one row."""
 
-from typing import Protocol, Self
+from typing import Protocol
 
 from clu import metrics
 
@@ -20,7 +20,7 @@ class TrainingObjective(Protocol):
         """The weight of each loss term, by name; the main text term comes first."""
 
     @property
-    def at_shared_time(self) -> Self:
+    def at_shared_time(self) -> "TrainingObjective":
         """Copy of this objective in which all slots of a document have the same time, t = u.
 
         The copy is for measuring the loss as a function of t. Sampling gives all slots one time

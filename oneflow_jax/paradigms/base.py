@@ -79,6 +79,10 @@ class Paradigm(TrainingObjective, Protocol):
     def supports_editing(self) -> bool:
         """Whether the model can edit a finished document, by a plan that starts at t > 0."""
 
+    @property
+    def at_shared_time(self) -> "Paradigm":
+        """Copy of this paradigm in which all slots of a document have the same time, t = u."""
+
     def validate(self, plan: SamplingPlan) -> None:
         """Check that the paradigm can follow a plan.
 
