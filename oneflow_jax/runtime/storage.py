@@ -195,7 +195,7 @@ class TrainingLease:
 
     An object in the folder names the run. The object is not a lock, because a killed run would
     leave a lock behind. A later run overwrites the object and trains at once, and the earlier run
-    fails at its next save. Local folders have a lock instead; see `workdir.lock`.
+    fails at its next save. Local folders have a lock instead; see `run_lock.lock`.
     """
 
     def __init__(self, folder: epath.Path) -> None:

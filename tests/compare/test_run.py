@@ -12,7 +12,7 @@ from configs import compare
 from oneflow_jax.autoencoder_training import run as autoencoder_run
 from oneflow_jax.compare import aggregate, captions, measure, page, rooflines, run, serialize
 from oneflow_jax.compare import runs as runs_lib
-from oneflow_jax.costs import ways
+from oneflow_jax.costs import generation
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
 from oneflow_jax.training import loop
@@ -206,7 +206,7 @@ def test_full_comparison_configures_all_paradigms():
         config = compare.get_config(kind)
         run.validate(config)
         assert config.compile_fast == (kind == "smoke")
-        names = set(compare.PAIR if kind == "longer" else ways.PROFILES)
+        names = set(compare.PAIR if kind == "longer" else generation.PROFILES)
         assert set(config.models_shown) == set(config.models) == names
 
 

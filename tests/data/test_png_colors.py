@@ -10,7 +10,7 @@ import PIL.ImageCms
 import pytest
 
 from oneflow_jax import errors
-from oneflow_jax.data import pictures, prompt
+from oneflow_jax.data import image_io, prompt
 from oneflow_jax.data.custom import image_decode
 from oneflow_jax.data.custom.errors import DataError
 from tests.data import icc_profiles
@@ -137,7 +137,7 @@ def test_other_colors_are_refused_by_name(name, tmp_path):
         decode(data)
     (tmp_path / "hdr.png").write_bytes(data)
     with pytest.raises(errors.UserError, match=rf"hdr\.png.*{problem}.*[Cc]onvert"):
-        pictures.load(tmp_path / "hdr.png", 4)
+        image_io.load(tmp_path / "hdr.png", 4)
     with pytest.raises(errors.UserError, match=rf"prompt: .*{problem}.*[Cc]onvert"):
         prompt.parse([PIL.Image.open(io.BytesIO(data)), "<text>"], 4)
 
@@ -161,4 +161,4 @@ def test_impossible_values_are_counted(chunk):
 def test_images_in_prompts_are_converted():
     opened = PIL.Image.open(io.BytesIO(make_png(cicp_chunk(12, 13))))
     wanted = icc_profiles.expected_srgb(COLOR, icc_profiles.DISPLAY_P3, decode_srgb)
-    assert abs(pictures.to_square(opened, 4)[0, 0].astype(int) - wanted).max() <= 1
+    assert abs(image_io.to_square(opened, 4)[0, 0].astype(int) - wanted).max() <= 1

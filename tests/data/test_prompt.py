@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from oneflow_jax import errors
-from oneflow_jax.data import document, pictures, prompt
+from oneflow_jax.data import document, image_io, prompt
 
 
 @pytest.fixture
 def tiger(tmp_path):
     path = tmp_path / "my tiger.png"
-    path.write_bytes(pictures.to_png(np.full((9, 9, 3), 77, np.uint8)))
+    path.write_bytes(image_io.to_png(np.full((9, 9, 3), 77, np.uint8)))
     return path
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
-from oneflow_jax.data import color_conversion, pictures, png_colors
+from oneflow_jax.data import color_conversion, image_io, png_colors
 from oneflow_jax.data.custom.errors import DataError
 
 FORMATS = {
@@ -91,4 +91,4 @@ def _decode(
         if image_format == "JPEG":
             # Decode at a reduced size that is still at least twice the size of the result.
             picture.draft(None, (2 * pixels, 2 * pixels))
-        return pictures.to_square(picture, pixels), repairs
+        return image_io.to_square(picture, pixels), repairs
