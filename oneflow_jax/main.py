@@ -29,8 +29,10 @@ from oneflow_jax.cli.flags import (
     PER_DEVICE_BATCH,
     PROGRAMS,
     PROMPT,
+    READING_MODES,
     TOPOLOGY,
     WORKDIR,
+    check_mode,
     check_paths,
 )
 from oneflow_jax.errors import Preempted, UserError
@@ -55,9 +57,6 @@ if TYPE_CHECKING:
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
 
-READING_MODES = ("evaluate", "sample", "export")
-"""Modes that only read the run. They write their results to --output, or else to --workdir."""
-
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, no matter whether the run saved a checkpoint."""
 
@@ -68,12 +67,7 @@ SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 def run(config: ml_collections.ConfigDict) -> None:
     """Run the mode that the flags select."""
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
-    if OUTPUT.value and MODE.value not in READING_MODES:
-        raise UserError(f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it.")
-    if MODE.value == "export" and not OUTPUT.value:
-        raise UserError("--mode=export requires --output=FOLDER.")
-    if DELETE.value and MODE.value != "clean":
-        raise UserError("--delete is valid with --mode=clean only.")
+    check_mode()
     if MODE.value == "clean":
         _clean(config)
         return

@@ -70,9 +70,11 @@ def test_an_empty_prompt_is_refused(wrong):
         prompt.parse(wrong, 8)
 
 
-@pytest.mark.parametrize("wrong", ["<image:no.png>", "<image:>"])
-def test_missing_image_is_reported(wrong):
-    with pytest.raises(errors.UserError, match="no such file"):
+@pytest.mark.parametrize(
+    ("wrong", "reason"), [("<image:no.png>", "no such file"), ("<image:>", "a folder, not a file")]
+)
+def test_missing_image_is_reported(wrong, reason):
+    with pytest.raises(errors.UserError, match=reason):
         prompt.parse(wrong, 8)
 
 
