@@ -51,7 +51,7 @@ def run(
     grid = time_grid(system, params)
     generator = generate.Generator(system, params)
     suite = system_lib.supported_suite(system)
-    metrics |= suite.reference_metrics
+    metrics |= suite.measure_reference()
     fractions: dict[str, float] = {}
     pairs = itertools.product(config.nfe, suite.tasks)
     to_do = [(n, task) for n, task in pairs if affordable_nfe(system, task, n) > 0]

@@ -6,7 +6,13 @@ import pytest
 from oneflow_jax.data import emoji as data
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap, Image, Text
-from oneflow_jax.evaluation import emoji, full_suite, image_set_distance
+from oneflow_jax.evaluation import (
+    emoji,
+    full_suite,
+    image_set_distance,
+    label_tasks,
+)
+from oneflow_jax.evaluation.nearest_image import NearestImage
 from oneflow_jax.pretrained import clip, inception
 
 pytestmark = pytest.mark.skipif(
@@ -22,21 +28,20 @@ def concepts():
 
 
 def make_reference_data(concepts, **more):
-    vectors = {one.name: emoji.features(one.pixels) for one in concepts}
     real = [make_document(one) for one in concepts if not one.held_out] * 2
     unseen = data.Settings(concepts=60).load_concepts()[-7:]
     return full_suite.ReferenceData(
-        concepts=concepts,
-        heldout_concepts=unseen,
+        images=concepts,
+        heldout_images=unseen,
         real=real,
         train_texts=[document.text() for document in real],
-        classifier=lambda images: [emoji.nearest_neighbor(pixels, vectors) for pixels in images],
+        classifier=NearestImage.from_images(concepts),
         **more,
     )
 
 
 def make_document(concept):
-    return Document((emoji.caption_prompt(concept.name), Image(concept.pixels)))
+    return Document((label_tasks.caption_prompt(concept.name), Image(concept.pixels)))
 
 
 def make_tasks(concepts, layouts=(), **more):
@@ -47,7 +52,7 @@ def make_tasks(concepts, layouts=(), **more):
 
 def correct_documents(concepts, task):
     """Return documents with the right image for each caption."""
-    concept_by_caption = {emoji.caption_prompt(one.name).text: one for one in concepts}
+    concept_by_caption = {label_tasks.caption_prompt(one.name).text: one for one in concepts}
     return [make_document(concept_by_caption[prompt.text()]) for prompt in task.prompts]
 
 
@@ -65,7 +70,7 @@ def test_right_pictures_are_at_no_distance_and_wrong_ones_farther(concepts):
 def test_captions_are_held_against_all_right_ones(concepts):
     task = make_tasks(concepts)["image_to_text"]
     training = [one for one in concepts if not one.held_out]
-    names = emoji.prompt_names(training, SAMPLES)
+    names = [one.name for one in label_tasks.spread_evenly(training, SAMPLES)]
     right = [
         Document((Image(training[0].pixels), Text(f"this is {sentences.noun_phrase(n)}")))
         for n in names

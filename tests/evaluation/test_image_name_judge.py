@@ -30,7 +30,7 @@ def judge(concepts):
 
 
 def test_it_knows_the_pictures_that_it_was_trained_on(judge, images, names):
-    assert judge.names == tuple(names)
+    assert judge.labels == tuple(names)
     assert judge.classify(images) == names
     assert judge.classify(images[::-1]) == names[::-1]
 
@@ -148,9 +148,9 @@ def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
 
 
 def test_what_it_cannot_be_trained_on(concepts):
-    with pytest.raises(UserError, match="concepts=1"):
+    with pytest.raises(UserError, match="images=1"):
         image_name_judge.Judge.train(concepts[:1])
-    with pytest.raises(UserError, match="concepts=3"):
+    with pytest.raises(UserError, match="images=3"):
         image_name_judge.Judge.train([*concepts[:2], concepts[0]])
 
 
