@@ -30,6 +30,7 @@ from oneflow_jax.evaluation import (
     image_set_distance,
     interleaved,
 )
+from oneflow_jax.evaluation.nearest_image import NearestImage
 from oneflow_jax.runtime import distributed
 
 
@@ -102,7 +103,7 @@ def _emoji_styles_suite(
     drawings = _load_images(config)
     suite = emoji_styles.make_suite(
         drawings,
-        _image_classifier(config, drawings),
+        NearestImage.from_images(drawings),
         data.open_split(config, "train"),
         config.evaluation.num_samples,
         variable_length=layout.variable_length,
@@ -142,12 +143,17 @@ def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceDat
     all_images = _load_images(config, concepts=None)
     trained_names = {image.name for image in all_images if image.in_training}
     count = len(train)
+    judge = _make_judge(config, images)
+    # The judge has not seen the drawings of held-out pairs, and is less reliable on them than the
+    # nearest drawing (docs/emoji_styles.md).
+    has_styles = config.evaluation.suite == "emoji_styles"
     return full_suite.ReferenceData(
         images=images,
         heldout_images=[image for image in all_images if image.name not in trained_names],
         real=[train[count - 1 - n] for n in range(min(count, config.evaluation.num_samples))],
         train_texts=_training_texts(config.data.dir, config.source.to_json()),
-        classifier=_image_classifier(config, images),
+        classifier=NearestImage.from_images(images) if has_styles else judge,
+        judge=judge,
         inception_weights=config.evaluation.inception_weights,
         clip_dir=config.evaluation.clip_dir,
     )
@@ -188,7 +194,7 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
     return Document(tuple(parts))
 
 
-def _image_classifier(
+def _make_judge(
     config: ml_collections.ConfigDict, images: Sequence[LabeledImage]
 ) -> interleaved.ImageClassifier:
     """Return the trained classifier of images, which its first call loads from disk or trains.

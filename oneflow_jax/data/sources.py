@@ -9,7 +9,16 @@ from typing import Any, Protocol
 import tensorflow_datasets as tfds
 
 from oneflow_jax import errors
-from oneflow_jax.data import digits, document, emoji, emoji_styles, records, toy
+from oneflow_jax.data import (
+    digits,
+    document,
+    emoji,
+    emoji_concepts,
+    emoji_styles,
+    records,
+    style_packages,
+    toy,
+)
 
 _BUILDERS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
     "digits": digits.builder,
@@ -21,6 +30,11 @@ _SETTINGS: dict[str, type] = {
     "emoji": emoji.Settings,
     "emoji_styles": emoji_styles.Settings,
     "toy": toy.Toy,
+}
+
+_ATTRIBUTION = {
+    "emoji": emoji_concepts.ATTRIBUTION,
+    "emoji_styles": style_packages.ATTRIBUTION,
 }
 
 
@@ -78,6 +92,14 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings
     builder = _prepare(name, data_dir, settings)
     errors.check_one_of(f"data set {name!r}: split", split, builder.info.splits)
     return RecordSource(builder.as_data_source(split))
+
+
+def list_attribution(name: str) -> list[str]:
+    """Return the authors and licenses of a data set's images, to be shown with the images.
+
+    The list is empty if they need no attribution.
+    """
+    return [_ATTRIBUTION[name]] if name in _ATTRIBUTION else []
 
 
 def _prepare(

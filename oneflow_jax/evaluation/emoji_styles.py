@@ -8,8 +8,9 @@
     composition_style    the style are: they cannot be copied from training
     composition
 
-A classifier tells what an image shows, of all drawings that the data set has, those of held-out
-pairs included. The reference metrics measure how reliable it is:
+An image shows what the nearest of all drawings shows (`nearest_image`). The drawings of held-out
+pairs are among them, so that a composition can be recognized. The reference metrics measure how
+reliable this is:
 
     reference_composition        fraction of real drawings of held-out pairs that the classifier
                                  labels correctly after a random shift, blur and noise
@@ -21,6 +22,7 @@ pairs included. The reference metrics measure how reliable it is:
 from collections.abc import Mapping, Sequence
 
 from oneflow_jax.data.document import Document
+from oneflow_jax.data.labels import LabeledImage
 from oneflow_jax.data.style_drawings import Drawing
 from oneflow_jax.evaluation import base, image_name_judge, interleaved, label_tasks
 
@@ -57,22 +59,27 @@ def make_suite(
 
     def measure_reference() -> Mapping[str, float]:
         counts = label_tasks.image_count_fractions("reference", train_documents)
-        return measure_classifier(classifier, pairs, seed) | (counts if variable_length else {})
+        accuracy = measure_classifier("reference_composition", classifier, pairs, seed)
+        return accuracy | (counts if variable_length else {})
 
     return base.EvalSuite(tuple(tasks), measure_reference)
 
 
 def measure_classifier(
-    classifier: interleaved.ImageClassifier, drawings: Sequence[Drawing], seed: int
+    metric: str,
+    classifier: interleaved.ImageClassifier,
+    drawings: Sequence[LabeledImage],
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Measure how a classifier labels one new augmented copy of each drawing of held-out pairs.
+    """Measure how a classifier labels one new augmented copy of each drawing.
 
     Returns:
-        The metrics `reference_composition`, `_name` and `_style`; nothing without drawings.
+        The fractions of right labels, names and styles, as the metrics `<metric>`, `<metric>_name`
+        and `<metric>_style`; {} without drawings.
     """
     if not drawings:
         return {}
     asked = [drawing.label for drawing in drawings]
     shown = image_name_judge.classify_copies(classifier, drawings, seed)
-    outcomes = label_tasks.compare_labels("reference_composition", asked, shown)
+    outcomes = label_tasks.compare_labels(metric, asked, shown)
     return {name: base.fraction(each) for name, each in outcomes.items()}

@@ -24,10 +24,14 @@ figures: its new real images are those of the held-out pairs.
     composition_memorization_rate  as `memorization_rate`
     composition_nn_distance        median distance to the nearest training image
     composition_nn_distance_ratio  as `nn_distance_ratio`
+    composition_judge              fraction of the generated images that have the right label by a
+                                   judge that has not seen the real images of held-out pairs
+    composition_judge_name         fraction of these images with the right name; also _style
 
 KID is `kid_efficientnet` (`image_set_distance`). The reference metrics have the same figures of the
-real images of held-out pairs: `reference_composition_kid_train` and
-`reference_composition_nn_distance`.
+real images of held-out pairs, with the prefix "reference_". Their `composition_nn_distance_ratio`
+and `composition_kid` would be 1 and 0 by definition. The judge labels a shifted, blurred and noisy
+copy of each of them.
 """
 
 import dataclasses
@@ -44,6 +48,7 @@ from oneflow_jax.evaluation import (
     base,
     bootstrap,
     caption_metrics,
+    emoji_styles,
     fid_kid,
     from_scratch,
     image_set_distance,
@@ -75,6 +80,7 @@ class ReferenceData:
         real: training documents, at least as many as are generated.
         train_texts: texts of training documents.
         classifier: function that labels what images show.
+        judge: such a function that has not seen the images of held-out pairs.
         inception_weights: path of the Inception v3 weights for FID; "" to skip FID.
         clip_dir: folder of a CLIP model for the CLIP score; "" to skip it.
     """
@@ -84,6 +90,7 @@ class ReferenceData:
     real: Sequence[Document]
     train_texts: Sequence[str]
     classifier: interleaved.ImageClassifier
+    judge: interleaved.ImageClassifier
     inception_weights: str = ""
     clip_dir: str = ""
 
@@ -138,7 +145,7 @@ def extend_suite(
     extras = {
         "text_to_image": functools.partial(_score_images, reference, num_samples),
         "image_to_text": functools.partial(_score_captions, reference, num_samples),
-        "composition": functools.partial(_score_composition, reference),
+        "composition": functools.partial(_score_composition, reference, num_samples),
         "document": functools.partial(_score_documents, reference),
     }
     tasks = [
@@ -157,7 +164,7 @@ def extend_suite(
         tasks.append(base.EvalTask("unseen", prompts, score))
 
     def measure_reference() -> dict[str, float]:
-        return {**suite.measure_reference(), **_measure_heldout_pairs(reference)}
+        return {**suite.measure_reference(), **measure_heldout_pairs(reference)}
 
     return base.EvalSuite(tuple(tasks), measure_reference)
 
@@ -238,9 +245,12 @@ def _score_unseen_names(
 
 
 def _score_composition(
-    reference: ReferenceData, generated: Sequence[Document]
+    reference: ReferenceData, num_samples: int, generated: Sequence[Document]
 ) -> base.MetricResult:
-    ours = image_set_distance.features(label_tasks.stack_images(generated))
+    images = label_tasks.stack_images(generated)
+    asked = label_tasks.spread_evenly(reference.heldout_pairs, num_samples)
+    labels = [image.label for image in asked]
+    ours = image_set_distance.features(images)
     training, heldout = reference.train_features, _features(reference.heldout_pairs)
     result = precision_recall.measure_memorization(ours, training, heldout)
     distances = precision_recall.nearest_distances(ours, training)
@@ -254,7 +264,7 @@ def _score_composition(
         draws = bootstrap.half_sample(compute, len(ours), seed)
         return dict(zip(names, draws.T, strict=True))
 
-    return base.MetricResult(
+    distances_result = base.MetricResult(
         {"composition_memorization_rate": result.memorization_rate},
         unbounded={
             **dict(zip(names, compute(np.arange(len(ours))), strict=True)),
@@ -263,17 +273,28 @@ def _score_composition(
         },
         bootstrap=spread,
     )
+    judged = label_tasks.compare_labels("composition_judge", labels, reference.judge(images))
+    return base.merge(base.score_fractions(judged), distances_result)
 
 
-def _measure_heldout_pairs(reference: ReferenceData) -> dict[str, float]:
-    """Measure the real images of held-out pairs like the images of the task "composition"."""
+def measure_heldout_pairs(reference: ReferenceData) -> dict[str, float]:
+    """Measure the real images of held-out pairs like the images of the task "composition".
+
+    Returns:
+        The metrics of the task with the prefix "reference_"; {} without held-out pairs.
+    """
     if not reference.heldout_pairs:
         return {}
     real, training = _features(reference.heldout_pairs), reference.train_features
+    result = precision_recall.measure_memorization(real, training, real)
     distances = precision_recall.nearest_distances(real, training)
     return {
         "reference_composition_kid_train": image_set_distance.kid(real, training),
+        "reference_composition_memorization_rate": result.memorization_rate,
         "reference_composition_nn_distance": float(np.median(distances)),
+        **emoji_styles.measure_classifier(
+            "reference_composition_judge", reference.judge, reference.heldout_pairs
+        ),
     }
 
 

@@ -184,7 +184,7 @@ def test_what_is_said_is_of_who_is_there(finished_comparison):
             ],
             num_images=2, flops_budget=1.0, seeds=seeds, machine={}, data={},
         )  # fmt: skip
-        return "\n".join(captions.make_notes(comparison, config.reported_nfe))
+        return "\n".join(captions.make_notes(comparison, config.reported_nfe, "emoji"))
 
     assert "DALL-E" not in format_text("oneflow")
     assert "faster" not in format_text("oneflow")

@@ -36,6 +36,7 @@ def make_reference_data(concepts, **more):
         real=real,
         train_texts=[document.text() for document in real],
         classifier=NearestImage.from_images(concepts),
+        judge=NearestImage.from_images(concepts),
         **more,
     )
 
