@@ -6,6 +6,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ml_collections
 from etils import epath
@@ -86,12 +87,12 @@ def _digits_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> 
 
 
 def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
-    samples, train = config.evaluation.num_samples, data.open_split(config, "train")
+    interleaved_fraction = emoji_data.Settings(**_read_settings(config)).interleaved
     suite = emoji.make_suite(
         _load_images(config),
-        train,
-        data.open_split(config, "combinations") if config.source.interleaved else (),
-        samples,
+        data.open_split(config, "train"),
+        data.open_split(config, "combinations") if interleaved_fraction else (),
+        config.evaluation.num_samples,
         variable_length=layout.variable_length,
     )
     return _extend_suite(config, layout, suite)
@@ -161,16 +162,21 @@ def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceDat
 
 def _load_images(config: ml_collections.ConfigDict, **changes: object) -> tuple[LabeledImage, ...]:
     """Return all labeled images of the data set, with changes of its settings."""
-    return _render_images(json.dumps(json.loads(config.source.to_json()) | changes))
+    return _render_images(config.source.name, json.dumps(_read_settings(config) | changes))
 
 
 @functools.lru_cache(maxsize=4)
-def _render_images(source: str) -> tuple[LabeledImage, ...]:
+def _render_images(name: str, settings: str) -> tuple[LabeledImage, ...]:
     """Render the images of a data set; this takes seconds."""
-    settings = json.loads(source)
-    if settings.pop("name") == "emoji":
-        return emoji_data.Settings(**settings).load_concepts()
-    return emoji_styles_data.Settings(**settings).load_drawings()
+    if name == "emoji":
+        return emoji_data.Settings(**json.loads(settings)).load_concepts()
+    return emoji_styles_data.Settings(**json.loads(settings)).load_drawings()
+
+
+def _read_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return the settings of the configured data set."""
+    source = json.loads(config.source.to_json())
+    return {name: value for name, value in source.items() if name != "name"}
 
 
 @functools.lru_cache(maxsize=2)

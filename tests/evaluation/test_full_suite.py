@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 
 from oneflow_jax.data import emoji as data
+from oneflow_jax.data import emoji_styles as styles_data
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.evaluation import (
     emoji,
+    emoji_styles,
     full_suite,
     image_set_distance,
     label_tasks,
 )
 from oneflow_jax.evaluation.nearest_image import NearestImage
+from oneflow_jax.evaluation.nearest_image import features as pixel_features
 from oneflow_jax.pretrained import clip, inception
+from tests.data import small_style_packages
 
 pytestmark = pytest.mark.skipif(
     image_set_distance.is_missing(), reason="needs requirements-metrics.txt"
@@ -117,3 +121,99 @@ def test_with_the_user_s_weights_there_are_fid_and_clip_score(concepts, monkeypa
     score = task.score(correct_documents(concepts, task))
     assert score.unbounded["fid"] == pytest.approx(0, abs=1e-3)
     assert score.unbounded["clip_score"] == 25.0
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    folder = small_style_packages.write(tmp_path_factory.mktemp("packages"))
+    settings = styles_data.Settings(
+        path=str(folder), concepts=20, styles=small_style_packages.STYLES, min_styles=3
+    )
+    return settings.load_drawings()
+
+
+def label_wrongly(images):
+    return ["twemoji fox"] * len(images)
+
+
+@pytest.fixture
+def styles_suite(drawings, monkeypatch):
+    """Return the suite of emoji in styles, with pixels as features of images."""
+    monkeypatch.setattr(
+        image_set_distance, "features", lambda images: np.stack([*map(pixel_features, images)])
+    )
+    nearest = NearestImage.from_images(drawings)
+    document = Document((label_tasks.caption_prompt("fox"), Image(drawings[0].pixels)))
+    reference = full_suite.ReferenceData(
+        images=drawings,
+        heldout_images=[drawing for drawing in drawings if drawing.name_held_out],
+        real=[document] * SAMPLES,
+        train_texts=[document.text()],
+        classifier=nearest,
+        judge=label_wrongly,
+    )
+    plain = emoji_styles.make_suite(drawings, nearest, (), SAMPLES, variable_length=False)
+    return full_suite.extend_suite(
+        plain, reference, [Document((Gap("text"), Gap("image")))], SAMPLES
+    )
+
+
+def test_compositions_are_held_against_real_drawings_of_their_pairs(styles_suite, drawings):
+    task = next(task for task in styles_suite.tasks if task.name == "composition")
+    pixels = {label_tasks.caption_prompt(one.label).text: one.pixels for one in drawings}
+
+    def score(images):
+        answers = [
+            Document((prompt.parts[0], Image(image)))
+            for prompt, image in zip(task.prompts, images, strict=True)
+        ]
+        return task.score(answers)
+
+    real = score([pixels[prompt.text()] for prompt in task.prompts])
+    train = [drawing.pixels for drawing in drawings if drawing.in_training]
+    copied = score([train[n % len(train)] for n in range(SAMPLES)])
+    assert real.metrics["composition"] == 1
+    assert real.metrics["composition_judge"] < 0.2  # Its label is always the same.
+    assert real.metrics["composition_memorization_rate"] < 0.2
+    assert copied.metrics["composition"] < 0.2
+    assert copied.metrics["composition_memorization_rate"] == 1
+    assert copied.unbounded["composition_nn_distance"] == 0
+    assert real.unbounded["composition_nn_distance_ratio"] == pytest.approx(1, abs=0.3)
+    kid = [one.unbounded["composition_kid"] for one in (real, copied)]
+    kid_train = [one.unbounded["composition_kid_train"] for one in (real, copied)]
+    assert kid[0] < kid[1]
+    assert kid_train[0] > kid_train[1]
+    draws = real.bootstrap(0)
+    assert {"composition", "composition_judge", "composition_kid"} <= set(draws)
+
+
+def test_real_drawings_of_held_out_pairs_have_the_same_figures(styles_suite, drawings):
+    metrics = styles_suite.measure_reference()
+    pairs = [drawing for drawing in drawings if drawing.pair_held_out]
+    train = [drawing.pixels for drawing in drawings if drawing.in_training]
+    distances = [
+        min(np.linalg.norm(pixel_features(pair.pixels) - pixel_features(one)) for one in train)
+        for pair in pairs
+    ]
+    nearest = metrics["reference_composition_nn_distance"]
+    assert nearest == pytest.approx(np.median(distances), rel=1e-3)
+    assert metrics["reference_composition_memorization_rate"] <= 1 / len(pairs)
+    assert metrics["reference_composition_judge_name"] == np.mean(
+        [pair.name == "fox" for pair in pairs]
+    )
+    assert "reference_composition_kid_train" in metrics
+
+
+def test_captions_of_styles_and_names_never_shown(styles_suite, drawings):
+    tasks = {task.name: task for task in styles_suite.tasks}
+    asked = label_tasks.spread_evenly([one for one in drawings if one.in_training], SAMPLES)
+    captions = [
+        Document((Image(one.pixels), Text(f"this is {sentences.noun_phrase(one.label)}")))
+        for one in asked
+    ]
+    assert tasks["image_to_text"].score(captions).unbounded["bleu4"] == pytest.approx(1, abs=1e-3)
+    unseen = {one.name: one.pixels for one in drawings if one.name_held_out}
+    prompts = tasks["unseen"].prompts
+    names = [sentences.extract_names(prompt.text(), unseen)[0] for prompt in prompts]
+    answers = [Document((Image(unseen[name]),)) for name in names]
+    assert tasks["unseen"].score(answers).metrics["heldout_concept_accuracy"] == 1
