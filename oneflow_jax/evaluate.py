@@ -21,8 +21,8 @@ from oneflow_jax.viewer import contact_sheet, plots
 GRID_COLUMNS = 8
 """Cells in a row of the contact sheets."""
 
-NAME_WIDTH = 28
-"""Width of the column of metric names in the table; the longest name has 26 characters."""
+NAME_WIDTH = 31
+"""Width of the column of metric names in the table; the longest name has 29 characters."""
 
 TIME_BINS = 16
 """Number of times at which the loss is measured for a learned time grid."""

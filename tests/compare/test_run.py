@@ -125,7 +125,7 @@ def test_emoji_in_styles_are_compared(tmp_path, monkeypatch):
     config.models.oneflow.source.update({"styles": small_style_packages.STYLES, "min_styles": 3})
     config.models.oneflow.source.path = str(small_style_packages.write(tmp_path / "packages"))
     config.models.oneflow.data.dir = str(tmp_path / "data")
-    folder = epath.Path(tmp_path / "compared")
+    folder = epath.Path(tmp_path)
     run.run(config, folder)
     figures = json.loads((folder / run.METRICS_FILE).read_text())["oneflow"]
     assert {
