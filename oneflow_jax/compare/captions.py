@@ -36,11 +36,6 @@ CAVEATS = (
     ),
     (
         (),
-        "The data has one image for each name: the metrics measure whether text and images agree, "
-        "not whether images are novel. Intervals over documents are narrow, because names recur.",
-    ),
-    (
-        (),
         "Forward passes and seconds on the curves are of large batches, in which all rows wait "
         "for the slowest one. They were timed once for each training run.",
     ),
@@ -53,6 +48,16 @@ CAVEATS = (
 )
 """(names of models, caveat); a caveat without names applies to all models."""
 
+DATA_CAVEATS = {
+    "emoji": "The data has one image for each name: the metrics measure whether text and images "
+    "agree, not whether images are novel. Intervals over documents are narrow, because names "
+    "recur.",
+    "emoji_styles": "The data has several images of each name, one for each style. Compositions "
+    "are pairs of a name and a style that are not in training. Learning rates were tuned on data "
+    "with one image for each name.",
+}
+"""Caveat by data set."""
+
 SEEDS_NOTE = (
     "Metrics are means over {count} training runs of each model, which differ in their seed. "
     "Intervals are Student's t intervals over the runs, or bootstrap intervals over documents if "
@@ -61,12 +66,15 @@ SEEDS_NOTE = (
 )
 
 
-def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int]) -> list[str]:
+def make_notes(
+    comparison: page.ComparisonResult, reported_nfe: Mapping[str, int], data_set: str
+) -> list[str]:
     """Write the notes: which model is faster, how metrics were measured, and caveats.
 
     Args:
         comparison: results of the comparison.
         reported_nfe: number of forward passes for the tables, by model.
+        data_set: name of the data set.
     """
     models = {one.name: one for one in comparison.models}
     flows = [
@@ -89,7 +97,8 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
         )
     count = len(comparison.seeds)
     trainings = [SEEDS_NOTE.format(count=count)] * (count > 1)
-    caveats = [caveat for names, caveat in CAVEATS if not names or set(names) & set(models)]
+    caveats = [DATA_CAVEATS[data_set]] if data_set in DATA_CAVEATS else []
+    caveats += [caveat for names, caveat in CAVEATS if not names or set(names) & set(models)]
     both = "oneflow" in models and _cached_models(models)
     compared = [*_crossover_notes(models), *_roofline_notes(models)] if both else []
     return [*compared, method_note, *trainings, *_frozen_text_notes(models), *caveats]

@@ -110,6 +110,21 @@ class Concept:
     held_out: bool
     pixels: UInt8[np.ndarray, "n n 3"]
 
+    @property
+    def label(self) -> str:
+        """The name: all emoji have the same style."""
+        return self.name
+
+    @property
+    def in_training(self) -> bool:
+        """Whether the emoji is in training."""
+        return not self.held_out
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """No keywords: captions have only names."""
+        return ()
+
 
 @dataclasses.dataclass(frozen=True)
 class EmojiEntry:

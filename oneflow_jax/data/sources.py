@@ -9,7 +9,17 @@ from typing import Any, Protocol
 import tensorflow_datasets as tfds
 
 from oneflow_jax import errors
-from oneflow_jax.data import digits, document, emoji, emoji_styles, generated, records, toy
+from oneflow_jax.data import (
+    digits,
+    document,
+    emoji,
+    emoji_concepts,
+    emoji_styles,
+    generated,
+    records,
+    style_packages,
+    toy,
+)
 
 _BUILDERS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
     "digits": digits.builder,
@@ -22,6 +32,11 @@ _SETTINGS: dict[str, type] = {
     "emoji": emoji.Settings,
     "emoji_styles": emoji_styles.Settings,
     "toy": toy.Toy,
+}
+
+_ATTRIBUTION = {
+    "emoji": emoji_concepts.ATTRIBUTION,
+    "emoji_styles": style_packages.ATTRIBUTION,
 }
 
 
@@ -93,6 +108,14 @@ def describe_packages(name: str, settings: Mapping[str, object]) -> str:
     if name == "toy":
         return ""
     return generated.make_settings(_SETTINGS[name], settings).describe_packages()
+
+
+def list_attribution(name: str) -> list[str]:
+    """Return the authors and licenses of a data set's images, to be shown with the images.
+
+    The list is empty if they need no attribution.
+    """
+    return [_ATTRIBUTION[name]] if name in _ATTRIBUTION else []
 
 
 def _prepare(

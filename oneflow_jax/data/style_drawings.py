@@ -50,7 +50,7 @@ class Drawing:
         return not (self.name_held_out or self.pair_held_out)
 
     @property
-    def styled_name(self) -> str:
+    def label(self) -> str:
         """Name with the style, such as "noto fox"."""
         return f"{self.style} {self.name}"
 
