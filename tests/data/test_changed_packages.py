@@ -88,15 +88,16 @@ def test_latents_and_counts_belong_to_the_version(install, name, package):
 def make_judge(folder, concepts):
     source = {"name": "emoji", **EMOJI}
     config = ml_collections.ConfigDict({"source": source, "data": {"dir": str(folder)}})
-    return evaluation._image_classifier(config, concepts)(np.zeros((1, 8, 8, 3), np.uint8))
+    return evaluation._make_judge(config, concepts)(np.zeros((1, 8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize("change", ["image", "name", "EfficientNet"])
 def test_a_judge_of_other_concepts_is_trained_again(tmp_path, monkeypatch, install, change):
     trained = []
 
-    def train(concepts):
-        trained.append(concepts)
+    def train(images, more_labels):
+        assert not more_labels
+        trained.append(images)
         return image_name_judge.Judge(("fox",), ("fox",), {"sharpness": np.zeros(())})
 
     monkeypatch.setattr(image_name_judge.Judge, "train", train)
