@@ -83,12 +83,7 @@ def assert_no_process_remains(process_group):
     assert not left
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_saves_and_exits(tmp_path, workers):
-=======
-def test_ctrl_c_saves_and_leaves(tmp_path):
->>>>>>> h/hosts19
+def test_ctrl_c_saves_and_exits(tmp_path):
     arguments = [
         runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
         f"--workdir={tmp_path / 'run'}",
