@@ -307,7 +307,7 @@ def test_nothing_reads_a_missing_key():
 
 
 def test_codec_objectives_have_exactly_their_keys():
-    """Check that the section `objective` has exactly the arguments of its kind's objective."""
+    """Check that `config.objective` has exactly the keys that its autoencoder, KL or VQ, takes."""
     for make in CODECS.values():
         config = make()
         assert set(config.objective) == set(

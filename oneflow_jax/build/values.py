@@ -88,7 +88,7 @@ def text(field: str, value: object) -> None:
 
 
 def path(field: str, value: object) -> None:
-    """Check that a value is the path of a file or folder, which is not empty."""
+    """Check that a value is a path, as a string that is not empty."""
     text(field, value)
     if not value.strip():
         raise UserError(f"{field}={value!r}: the path is empty. Give the path of a folder.")
@@ -181,7 +181,7 @@ RUN: dict[str, Check] = {
     "evaluation.num_samples": COUNT,
     "evaluation.batch_size": COUNT,
     "evaluation.pca_images": COUNT,
-    "evaluation.suite": text,  # `build.evaluation` knows the names.
+    "evaluation.suite": text,  # `build.evaluation` checks the name.
     "evaluation.full_metrics": switch,
     "evaluation.inception_weights": text,
     "evaluation.clip_dir": text,

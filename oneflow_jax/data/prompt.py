@@ -138,8 +138,8 @@ def validate_image(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         description = f"{image.dtype} {list(image.shape)}"
         raise errors.UserError(
-            f"prompt: an image must be uint8 [height width 3], not {description}. Scale its "
-            "values to those from 0 to 255, and convert it."
+            f"prompt: an image must be a uint8 array [height width 3], not {description}. Scale "
+            "its values to the range 0 to 255, and convert it to uint8 with three channels."
         )
     return image
 

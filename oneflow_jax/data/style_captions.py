@@ -67,7 +67,10 @@ def has_true_keywords(
     document_labels: Sequence[str],
     images: Collection[labels.LabeledImage],
 ) -> bool:
-    """Return whether a document has no keywords, or one label and two keywords of its name.
+    """Return whether the keywords of a document are correct.
+
+    Either there are none, or the document has one label and two keywords of the name in it.
+
 
     Args:
         document: a document that may have keywords.

@@ -63,13 +63,13 @@ def insert_probability(
 
 
 def item_starts(canvas: Canvas) -> Bool[Array, "L"]:
-    """Return a mask of every token and the first slot of each image of a clean row."""
+    """Return a mask of a clean row: True at every token and at the first slot of each image."""
     new = jnp.diff(canvas.span, prepend=0) != 0
     return canvas.is_text | (canvas.is_image & new)
 
 
 def item_ends(canvas: Canvas) -> Bool[Array, "L"]:
-    """Return a mask of every token and the last slot of each image of a clean row."""
+    """Return a mask of a clean row: True at every token and at the last slot of each image."""
     ends = jnp.diff(canvas.span, append=-1) != 0
     return canvas.is_text | (canvas.is_image & ends)
 

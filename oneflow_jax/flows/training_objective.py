@@ -1,4 +1,4 @@
-"""Interface of what training needs of a paradigm: corruption and loss of one row."""
+"""The interface that training needs from a paradigm: corruption and loss of one row."""
 
 from typing import Protocol
 

@@ -141,7 +141,7 @@ def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfi
     second = values.get(f"{key}_dict")
     section = values.get(key, {}) if second is None else second
     if not isinstance(section, dict):
-        raise UserError(f"{path}: {key}={section!r}: must be an object.")
+        raise UserError(f"{path}: {key} must be a JSON object, not {section!r}.")
     tower = kind(**{
         field.name: _positive_value(path, f"{key}.{field.name}", section[field.name], field.type)
         for field in dataclasses.fields(kind)

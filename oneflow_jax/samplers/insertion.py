@@ -132,7 +132,7 @@ def _shift_orders(order: Int[Array, "L"], fits: Bool[Array, "L"]) -> Int[Array, 
 def _slot_sources(
     fits: Bool[Array, "L"], start: Int[Array, "L"], size: Int[Array, "L"], num_patches: int
 ) -> tuple[Int[Array, "L"], Int[Array, "L"]]:
-    """Return for each slot the anchor of its new item, and the index of the slot in the item.
+    """Return, for each slot of a new item, the item's anchor and the slot's index in the item.
 
     The anchor is -1 for slots without a new item.
     """

@@ -41,7 +41,7 @@ def _sort_bins(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _bin_label(bits: int) -> str:
-    """Return the range of numbers with `bits` binary digits as text, for example "4-7" for 3."""
+    """Return, as text, the range of numbers that have `bits` binary digits: "4-7" for 3."""
     first, last = 2 ** max(bits - 1, 0) * min(bits, 1), 2**bits - 1
     return str(first) if first == last else f"{first}-{last}"
 

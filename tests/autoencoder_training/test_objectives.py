@@ -182,7 +182,7 @@ def test_entropy_loss_moves_only_codes():
     sums, _ = vq_objective().loss_sums(params, row_keys(), IMAGES)
     vectors = params["encoder"].reshape(-1, 2)
     scarce = codebook.codebook_entropy_loss(vectors, params["quantize"]["embedding"]["embedding"])
-    # Each image gets an equal part, so that the mean over images equals the loss.
+    # The loss of the batch is assigned to every image, so the mean over images equals it.
     np.testing.assert_allclose(sums["entropy"].compute(), scarce, rtol=1e-5)
 
 

@@ -144,7 +144,7 @@ def test_missing_image_lowers_count_accuracy(score, real, real_metrics):
     assert metric_values["image_name_alignment"] == metric_values["image_rate"] == 1
     assert metric_values["count_accuracy"] == metric_values["order_accuracy"] == 0
     assert metric_values["interleaved_score"] == 0
-    # Change one document with several images only.
+    # Change only one of the documents that have several images.
     n = several.index(True)
     promising = [document for document in real if sentences.parse_count(document.text())]
     one_less = score([*real[:n], documents[n], *real[n + 1 :]])

@@ -54,7 +54,7 @@ class AutoencoderKL(nn.Module):
             self.post_quant_conv = layers.conv(channels, self.dtype, None, kernel_size=1)
 
     def encode(self, pixels: Float[Array, "B H W 3"]) -> DiagonalGaussian:
-        """Encode pixels in [-1, 1] as a distribution of latents."""
+        """Encode pixels in [-1, 1] as a distribution over latents."""
         moments = self.encoder(pixels)
         if self.architecture.use_quant_conv:
             moments = self.quant_conv(moments)
