@@ -168,9 +168,8 @@ def test_exact_reconstruction_is_labeled(finished_run, tmp_path):
     rebuilt = images.copy()
     rebuilt[1] += 10
     figures = run.metrics_lib.pairwise_metrics(images, rebuilt)
-    where = run._write_page(
-        system, epath.Path(tmp_path), images, rebuilt, figures, description="here"
-    )
+    folder = epath.Path(tmp_path)
+    where = run._write_page(system, folder, folder, images, rebuilt, figures, description="here")
     captions = where.read_text("utf-8").split("<figcaption>")[1:]
     assert [caption.split("<")[0] for caption in captions] == ["exact", "28.1 dB"]
 
