@@ -255,6 +255,7 @@ MODEL: dict[str, Check] = {
     "paradigm.cond_drop_prob": fraction(),
     "paradigm.min_one_minus_t": fraction(allow_zero=False),
     "paradigm.time_sampler": time_sampler,
+    "paradigm.captioning_time_sampler": time_sampler,
     "paradigm.condition_on_text_time": switch,
     "paradigm.text_weight": NOT_NEGATIVE,
     "paradigm.image_weight": NOT_NEGATIVE,

@@ -67,6 +67,7 @@ class OneFlow:
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
         weights: weights of the terms `text` and `image`.
+        captioning_time_sampler: the distribution of t in documents of the task `image_to_text`.
     """
 
     objective: objectives.TextObjective
@@ -75,6 +76,7 @@ class OneFlow:
     task_mixture: tasks.TaskMixture
     time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
+    captioning_time_sampler: time_samplers.TimeSampler
     attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
@@ -108,7 +110,9 @@ class OneFlow:
         """
         key_task, key_text, key_image = jax.random.split(key, 3)
         table = self.objective.prepare_table(table)
-        draw = self.task_mixture.sample(key_task, u, canvas, self.time_sampler)
+        draw = self.task_mixture.sample(
+            key_task, u, canvas, self.time_sampler, self.captioning_time_sampler
+        )
         clean = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
         noise = FlowState(
             embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),
