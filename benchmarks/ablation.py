@@ -205,7 +205,7 @@ def _score_documents(
     enough.evaluation.num_samples = skip + len(documents)
     reference = evaluation.reference_data(enough)
     return from_scratch.score(
-        reference.concepts,
+        reference.images,
         reference.real[skip:],
         reference.train_texts,
         reference.classifier,

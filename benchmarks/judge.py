@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks import report
 from oneflow_jax.build import evaluation
 from oneflow_jax.configs import compare
-from oneflow_jax.data import emoji_concepts
-from oneflow_jax.evaluation import emoji, full_suite, image_name_judge, interleaved
+from oneflow_jax.evaluation import full_suite, image_name_judge, interleaved
+from oneflow_jax.evaluation.nearest_image import NearestImage
 from oneflow_jax.runtime import host, metric_writer
 
 SHUFFLED_FRACTIONS = (0.0, 0.1, 0.5, 1.0)
@@ -35,14 +35,14 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--smoke", action="store_true", help="few concepts and documents")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
-    config = compare.paradigm_config("oneflow", flags.smoke)
+    config = compare.paradigm_config("oneflow", smoke=flags.smoke)
     config.data.dir = flags.data
     config.evaluation.num_samples = min(flags.documents, config.source.documents)
     known = evaluation.reference_data(config)
-    real = interleaved.score_documents(known.real, known.concepts, known.classifier)
+    real = interleaved.score_documents(known.real, known.images, known.classifier)
     judges = {
         "trained judge": known.classifier,
-        "nearest in pixels": nearest_image_classifier(known.concepts),
+        "nearest in pixels": NearestImage.from_images(known.images),
     }
     results = {
         "machine": host.machine_info(),
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         },
         "named": {
             name: float(
-                np.mean([image_name_judge.accuracy(look, known.concepts, seed) for seed in SEEDS])
+                np.mean([image_name_judge.accuracy(look, known.images, seed) for seed in SEEDS])
             )
             for name, look in judges.items()
         },
@@ -64,18 +64,10 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     report.print_table(f"interleaved_score, {len(known.real)} documents", rows)
     rows = [(name, f"{share:.2f}") for name, share in results["named"].items()]
     report.print_table(
-        f"fraction of distorted copies of {len(known.concepts)} concepts named correctly", rows
+        f"fraction of distorted copies of {len(known.images)} concepts named correctly", rows
     )
     report.save_json(flags.json, results)
     return results
-
-
-def nearest_image_classifier(
-    concepts: Sequence[emoji_concepts.Concept],
-) -> interleaved.ImageClassifier:
-    """Return a classifier that gives an image the name of its nearest neighbor in pixel space."""
-    known = {concept.name: emoji.features(concept.pixels) for concept in concepts}
-    return lambda pictures: [emoji.nearest_neighbor(pixels, known) for pixels in pictures]
 
 
 def _score_shuffled(
@@ -85,7 +77,7 @@ def _score_shuffled(
 ) -> tuple[float, float, float]:
     """Return `interleaved_score` of real documents with shuffled images, and its 95 % interval."""
     documents = interleaved.shuffle_images(references.real, fraction, seed=0)
-    scores = interleaved.score_documents(documents, references.concepts, references.classifier)
+    scores = interleaved.score_documents(documents, references.images, references.classifier)
     low, high = np.percentile(
         interleaved.bootstrap_metrics(scores, real_scores)["interleaved_score"], (2.5, 97.5)
     )

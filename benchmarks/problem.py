@@ -12,12 +12,13 @@ import optax
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, InsertPolicy, Modality
+from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.flows import predictions, tasks, time_couplings, time_samplers
 from oneflow_jax.nn import backbone
 from oneflow_jax.nn import model as models
 from oneflow_jax.paradigms import base, edit_flow, mask_flow, objectives, oneflow
 from oneflow_jax.runtime import sharding
-from oneflow_jax.samplers import edit
+from oneflow_jax.samplers import token_sampling
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import step as step_lib
 from oneflow_jax.training.train_state import TrainState
@@ -117,7 +118,7 @@ class Workload:
             )
         side = round(s.image**0.5)
         return edit_flow.EditFlow(
-            edit.TokenSpace(s.vocab, words, image_token_id=3, grid=(side, side)),
+            token_sampling.TokenSpace(s.vocab, words, vocabs.IMAGE, vocabs.END, (side, side)),
             time_coupling=time_couplings.TimeCoupling(
                 (0.3, 0.1, 0.4, 0.2), shared.pop("time_sampler")
             ),

@@ -22,7 +22,7 @@ from benchmarks import report, settings
 from oneflow_jax import evaluate, generate
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import host, metric_writer, workdir
+from oneflow_jax.runtime import host, metric_writer, run_lock, workdir
 from oneflow_jax.training import checkpoint, loop
 from oneflow_jax.viewer import plots
 
@@ -89,7 +89,7 @@ def run_dir(config: ml_collections.ConfigDict, runs: str) -> epath.Path:
 def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Iterator[Row]:
     """Train a run if necessary, and evaluate it; yield one row per task, time grid and NFE."""
     folder = run_dir(config, flags.runs)
-    with workdir.lock(folder):
+    with run_lock.lock(folder):
         workdir.check_config(folder, config)
         system = system_lib.system(config, folder)
         with checkpoint.Checkpoints(folder) as checkpoints:

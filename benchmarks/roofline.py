@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Hashable
 
 from benchmarks import report
-from oneflow_jax.costs import chips, latency, sizes, ways
+from oneflow_jax.costs import chips, generation, latency, model_sizes
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
@@ -17,10 +17,10 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags = _make_parser().parse_args(argv)
     cases = [
         _compute_case(name, batch, flags)
-        for name in sizes.NETWORKS
+        for name in model_sizes.NETWORKS
         for batch in dict.fromkeys(flags.batch)
     ]
-    results = {"document": dataclasses.asdict(sizes.DOCUMENT), "cases": cases}
+    results = {"document": dataclasses.asdict(model_sizes.DOCUMENT), "cases": cases}
     report.print_table("document", [(name, f"{n:,}") for name, n in results["document"].items()])
     for case in cases:
         where = f"{case['network']}, batch {case['batch']}, {case['chips']} x {case['chip']}"
@@ -58,13 +58,13 @@ def _make_parser() -> argparse.ArgumentParser:
 def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str, object]:
     """Compute the times of all paradigms for a network and batch, on equally many chips."""
     setting = latency.Deployment(
-        sizes.NETWORKS[name], sizes.DOCUMENT, batch, chips.CHIPS[flags.chip]
+        model_sizes.NETWORKS[name], model_sizes.DOCUMENT, batch, chips.CHIPS[flags.chip]
     )
-    needed = {n: latency.min_chips(way, setting) for n, way in ways.PROFILES.items()}
-    setting = latency.fit_chips(setting, ways.PROFILES.values())
+    needed = {n: latency.min_chips(way, setting) for n, way in generation.PROFILES.items()}
+    setting = latency.fit_chips(setting, generation.PROFILES.values())
     limits = {
         n: latency.seconds(way, flags.picture, setting)
-        for n, way in ways.PROFILES.items()
+        for n, way in generation.PROFILES.items()
         if way.uses_kv_cache
     }
     return {
@@ -77,14 +77,14 @@ def _compute_case(name: str, batch: int, flags: argparse.Namespace) -> dict[str,
         "passes": flags.nfe,
         "seconds": {
             n: [latency.seconds(way, passes, setting) for passes in flags.nfe]
-            for n, way in ways.PROFILES.items()
+            for n, way in generation.PROFILES.items()
         },
         "overtaking": {
             n: {
                 cached_name: latency.crossover_nfe(way, limit, setting)
                 for cached_name, limit in limits.items()
             }
-            for n, way in ways.PROFILES.items()
+            for n, way in generation.PROFILES.items()
             if not way.uses_kv_cache
         },
     }

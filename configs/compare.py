@@ -2,9 +2,12 @@
 
     python -m oneflow_jax.main --config=configs/compare.py          (4 hours on two CPU cores)
     python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, trained longer)
+    python -m oneflow_jax.main --config=configs/compare.py:styles   (emoji in styles; `make hands`)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (a test that takes minutes)
+    python -m oneflow_jax.main --config=configs/compare.py:styles_smoke
 
 The documents are those of configs/documents.py: half of them have 2 to 4 emoji of 24 x 24 pixels.
+With `styles`, they are those of configs/emoji_styles.py, in the same proportion.
 All paradigms have the same backbone, optimizer, tasks and data. The learning rate of each paradigm
 is tuned in the same way, and each paradigm is trained with three seeds. The command first trains a
 VQModel for `chameleon` and `dalle`, and then one paradigm after another. A second call skips
@@ -13,7 +16,7 @@ finished runs. The comparison needs the packages of requirements-metrics.txt.
 
 import ml_collections
 
-from oneflow_jax.configs import codec, common, quickstart
+from oneflow_jax.configs import codec, common, emoji_styles, quickstart
 
 PASSES = {
     "chameleon": (1,),  # a label only: each token takes a forward pass
@@ -46,26 +49,35 @@ RATES = {
     "mask_flow": 6e-3,
     "edit_flow": 6e-3,
 }
-"""Learning rate of each paradigm: the best value of those that benchmarks/tuning.py tried."""
+"""Learning rate of each paradigm: the best value of those that benchmarks/tuning.py tried.
+
+They were tuned on `emoji`. The comparison on `emoji_styles` uses the same rates.
+"""
 
 PAIR = ("transfusion", "oneflow")
 """Paradigms of `compare.py:longer`, which tests whether longer training makes them equal."""
 
 
+KINDS = ("full", "longer", "styles", "smoke", "styles_smoke")
+
+
 def get_config(kind: str = "full") -> ml_collections.ConfigDict:
-    """Return the configuration; `kind` is "full", "longer" or "smoke"."""
-    if kind not in ("full", "longer", "smoke"):
-        raise ValueError(f"configs/compare.py:{kind}: unknown kind. Give full, longer or smoke.")
-    smoke = kind == "smoke"
+    """Return the configuration; `kind` is one of `KINDS`."""
+    if kind not in KINDS:
+        raise ValueError(
+            f"configs/compare.py:{kind}: unknown kind. Choose from {', '.join(KINDS)}."
+        )
+    smoke, styles = kind.endswith("smoke"), kind.startswith("styles")
     names = PAIR if kind == "longer" else tuple(PASSES)
-    end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{kind}")
+    suffix = kind.replace("_", "-")
+    end, name = ("", "compare") if kind == "full" else (f":{kind}", f"compare-{suffix}")
     config = ml_collections.ConfigDict()
     config.name = name
     config.command = f"configs/compare.py{end}"  # the page shows this command
     config.platform = "any"
     config.platform_help = ""
     # Seeds of each paradigm's training and sampling.
-    config.seeds = (0, 1, 2) if kind == "full" else (0,)
+    config.seeds = (0, 1, 2) if kind in ("full", "styles") else (0,)
     config.train_flops = 1e14 if kind == "longer" else 3e13  # training FLOPs of each paradigm
     config.text_pretrain_fraction = 1 / 3  # fraction of the FLOPs for lmfusion's text model
     config.num_samples = 256  # documents, or images, that metrics are measured on
@@ -73,11 +85,11 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     config.compile_fast = smoke  # skip XLA optimizations; programs then compile fast but run slowly
     config.models_shown = names  # order of the models in tables and plots
     config.reported_nfe = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})
-    config.codec = _codec_config(smoke)
+    config.codec = _codec_config(smoke=smoke, styles=styles)
     config.models = ml_collections.ConfigDict(
-        {name: paradigm_config(name, smoke) for name in names}
+        {name: paradigm_config(name, smoke=smoke, styles=styles) for name in names}
     )
-    config.text_model = paradigm_config("language", smoke)
+    config.text_model = paradigm_config("language", smoke=smoke, styles=styles)
     if smoke:
         config.train_flops = 4e9
         config.num_samples = 16
@@ -85,9 +97,17 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     return config
 
 
-def paradigm_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
-    """Return the configuration of one paradigm; the comparison sets its steps, seed and codec."""
-    config = quickstart.get_config(name)
+def paradigm_config(
+    name: str, *, smoke: bool = False, styles: bool = False
+) -> ml_collections.ConfigDict:
+    """Return the configuration of one paradigm; the comparison sets its steps, seed and codec.
+
+    Args:
+        name: name of the paradigm.
+        smoke: whether the run is a test with tiny sizes.
+        styles: whether the data set is `emoji_styles` instead of `emoji`.
+    """
+    config = (emoji_styles if styles else quickstart).get_config(name)
     config.name = name
     config.source.documents = 10_000
     config.source.interleaved = 0.5
@@ -126,15 +146,20 @@ def paradigm_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
     return config
 
 
-def _codec_config(smoke: bool) -> ml_collections.ConfigDict:
+def _codec_config(*, smoke: bool, styles: bool) -> ml_collections.ConfigDict:
     """Return the configuration of the codec, trained on all emoji of the training documents.
 
-    The codec is not trained on held-out emoji.
+    The codec is not trained on held-out emoji, or with `styles` on held-out pairs.
     """
     config = codec.get_config("vq")
     config.name = "codec"
     config.steps = 4_000
     config.batch_size = 16
+    if styles:
+        config.source = emoji_styles.get_config().source
+        config.source.update({"concepts": None, "documents": 8_000, "interleaved": 0.0})
+        config.source.held_out_documents = 1_000
+        config.data.pixels = config.source.get_ref("pixels")
     config.source.pixels = 24
     config.source.categories = ("Animals & Nature", "Food & Drink")
     config.objective.perceptual_weight = 0.0  # LPIPS needs larger images

@@ -78,7 +78,7 @@ from oneflow_jax import evaluate
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.configs import common, digits, quickstart
 from oneflow_jax.flows import gaussian
-from oneflow_jax.runtime import host, metric_writer, workdir
+from oneflow_jax.runtime import host, metric_writer, run_lock, workdir
 from oneflow_jax.samplers import ode
 from oneflow_jax.training import loop, train_state
 
@@ -394,7 +394,7 @@ if QUICK:
     shutil.rmtree(RUN, ignore_errors=True)
 
 config.lock()
-with workdir.lock(RUN):
+with run_lock.lock(RUN):
     workdir.check_config(RUN, config)
     system = system_lib.system(config, RUN)
     workdir.save_config(RUN, config)
@@ -450,7 +450,7 @@ plt.show()
 # results: `docs/passes.md`.)
 
 # %%
-with workdir.lock(RUN):
+with run_lock.lock(RUN):
     figures = evaluate.run(system, RUN)
 curves = evaluate.metrics_by_nfe(figures)
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")

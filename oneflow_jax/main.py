@@ -29,8 +29,10 @@ from oneflow_jax.cli.flags import (
     PER_DEVICE_BATCH,
     PROGRAMS,
     PROMPT,
+    READING_MODES,
     TOPOLOGY,
     WORKDIR,
+    check_mode,
     check_paths,
 )
 from oneflow_jax.errors import Preempted, UserError
@@ -40,6 +42,7 @@ from oneflow_jax.runtime import (
     metric_writer,
     path_keys,
     renamed_keys,
+    run_lock,
     storage,
     workdir,
 )
@@ -54,9 +57,6 @@ if TYPE_CHECKING:
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
 
-READING_MODES = ("evaluate", "sample", "export")
-"""Modes that only read the run. They write their results to --output, or else to --workdir."""
-
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, no matter whether the run saved a checkpoint."""
 
@@ -67,18 +67,13 @@ SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 def run(config: ml_collections.ConfigDict) -> None:
     """Run the mode that the flags select."""
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
-    if OUTPUT.value and MODE.value not in READING_MODES:
-        raise UserError(f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it.")
-    if MODE.value == "export" and not OUTPUT.value:
-        raise UserError("--mode=export requires --output=FOLDER.")
-    if DELETE.value and MODE.value != "clean":
-        raise UserError("--delete is valid with --mode=clean only.")
+    check_mode()
     if MODE.value == "clean":
         _clean(config)
         return
     reads = MODE.value in READING_MODES
     if reads and not OUTPUT.value:
-        workdir.check_writable(folder)
+        run_lock.check_writable(folder)
     if MODE.value == "aot":
         _run_aot(config, folder)
         return
@@ -92,7 +87,7 @@ def run(config: ml_collections.ConfigDict) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(distributed.watch_peers(folder / workdir.CHECKPOINTS))
         with distributed.share_errors():
-            stack.enter_context((workdir.read_lock if reads else workdir.lock)(folder))
+            stack.enter_context((run_lock.read_lock if reads else run_lock.lock)(folder))
         if not reads:
             storage.check_shared(folder, "--workdir")
         if "models" in config:  # compare.run checks the configuration of its folder.
@@ -115,7 +110,7 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     if "models" in config or "autoencoder" in config:
         raise UserError("--mode=aot: this configuration does not train a document model.")
     topologies.force_cpu_backend()
-    with workdir.lock(folder):
+    with run_lock.lock(folder):
         aot_run.run(
             config,
             folder,
@@ -219,19 +214,20 @@ def _report_data(
 ) -> epath.Path:
     """Print notices and write the report on the user's data; return the path of the report."""
     from oneflow_jax.build import custom_data, data
-    from oneflow_jax.data import fitting
-    from oneflow_jax.data.custom import manifest, notices, prepare
+    from oneflow_jax.data import overflow
+    from oneflow_jax.data.custom import manifest, notices, prepare, summary
     from oneflow_jax.viewer import data_report
 
     source = data.open_split(config, "train")
     counts = {split: data.chunk_counts(config, layout, split) for split in manifest.SPLITS}
-    usage = data_report.summarize_slots(layout.length, config.data.overflow, counts)
-    usage["texts"] = fitting.measure_texts(source, layout, data_report.MAX_MEASURED_DOCUMENTS)
+    usage = summary.summarize_slots(layout.length, config.data.overflow, counts)
+    usage["texts"] = overflow.measure_texts(source, layout, summary.MAX_MEASURED_DOCUMENTS)
     prepared = custom_data.open_prepared(config).folder
     sentences = notices.list_notices(prepare.load_stats(prepared), usage)
     for sentence in sentences:
         _print(f"Notice: {sentence}")
-    return data_report.write_report(config.source.path, prepared, source, usage, sentences, folder)
+    figures = summary.summarize_data(config.source.path, prepared, usage, sentences)
+    return data_report.write_report(figures, source, folder)
 
 
 def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -342,7 +338,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         raise UserError(f"Unknown argument {rest[1]!r}. Flags start with --.")
     if saved is not None and MODE.value in ("train", "prepare"):
         path_keys.check_relative(saved, config)
-    return path_keys.expand_user(config) if saved is not None else path_keys.make_absolute(config)
+    return workdir.expand_paths(config) if saved is not None else workdir.resolve_paths(config)
 
 
 def _print(message: object) -> None:

@@ -8,8 +8,8 @@ from etils import epath
 from oneflow_jax import evaluate, generate
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
-from oneflow_jax.data import emoji_concepts, prompt, spelling
 from oneflow_jax.data import layout as layouts
+from oneflow_jax.data import prompt, sources, spelling
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer, workdir
@@ -119,7 +119,7 @@ def _write_page(
         curves=metric_writer.read_curves(folder / workdir.LOGS, _curve_names(system)),
         settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
         heading=f"{config.name}: text and images in {nfe} forward passes",
-        notes=[emoji_concepts.ATTRIBUTION] if config.source.name == "emoji" else [],
+        notes=sources.list_attribution(config.source.name),
         intro=_intro_text(system, edit=edit),
     )
 

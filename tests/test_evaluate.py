@@ -70,7 +70,7 @@ def test_metrics_are_written_with_nfe_after_an_at(tmp_path, monkeypatch):
 
     task = base.EvalTask("joint", (prompt.parse("<text> <image>", 4),) * 8, score)
     monkeypatch.setattr(
-        system_lib, "supported_suite", lambda _: base.EvalSuite((task,), {"accuracy": 0.9})
+        system_lib, "supported_suite", lambda _: base.EvalSuite((task,), lambda: {"accuracy": 0.9})
     )
     monkeypatch.setattr(
         system_lib.System,
@@ -112,7 +112,7 @@ def make_edit_suite(prompts):
         return base.MetricResult({"right": float(len(documents))})
 
     task = base.EvalTask("edit", tuple(prompts), score, may_insert_images=True, is_editing=True)
-    return lambda config, layout: base.EvalSuite((task,), {})
+    return lambda config, layout: base.EvalSuite((task,))
 
 
 def test_models_without_editing_skip_edit_tasks(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from oneflow_jax import main
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import path_keys, workdir
+from oneflow_jax.runtime import workdir
 from oneflow_jax.training import checkpoint
 from tests import runs
 from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
@@ -90,7 +90,7 @@ def test_values_from_the_command_line(parse):
 
 def test_workdir_alone_resumes_a_run(parse):
     system, folder = runs.trained_run()
-    expected = path_keys.make_absolute(system.config).to_json()
+    expected = workdir.resolve_paths(system.config).to_json()
     assert parse("--workdir", str(folder)).to_json() == expected
 
 

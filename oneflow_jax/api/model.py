@@ -11,7 +11,7 @@ import ml_collections
 
 from oneflow_jax import evaluate
 from oneflow_jax import generate as generation
-from oneflow_jax.api import options as ways
+from oneflow_jax.api import options as options_lib
 from oneflow_jax.api import state as states
 from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, to_public
 from oneflow_jax.api.options import SamplingOptions
@@ -21,7 +21,7 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
-from oneflow_jax.runtime import host, storage, workdir
+from oneflow_jax.runtime import host, run_lock, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
@@ -57,9 +57,9 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     if not workdir.has_checkpoints(folder):
         raise UserError(f"workdir={folder}: no checkpoint. Train first, with --mode=train.")
     saved.mesh.update(ALL_DEVICES_MESH)
-    run_config = ways.override_config(saved, config or {})
+    run_config = options_lib.override_config(saved, config or {})
     system_lib.check_platform(run_config)
-    with workdir.read_lock(folder):
+    with run_lock.read_lock(folder):
         workdir.check_config(folder, run_config, may_write=False)
         if (config or {}).get("compilation_cache"):
             host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
@@ -131,7 +131,7 @@ class Model:
                 editing.
         """
         before = self._to_internal(document)
-        config = ways.apply_options(self._system.config, options, start)
+        config = options_lib.apply_options(self._system.config, options, start)
         (batch,) = self._generate_batches([before], config, edit=True)
         (after,) = batch.documents
         changes = generation.diff_documents(self._system.layout, before, after)
@@ -149,7 +149,7 @@ class Model:
             UserError: the prompt or an option is invalid; raised by the call itself, before the
                 first step is requested.
         """
-        config = ways.apply_options(self._system.config, options)
+        config = options_lib.apply_options(self._system.config, options)
         document = self._to_internal(prompt)
         generation.prompt_row(self._system.layout, document, edit=False)
         return self._iter_steps(self._generate_batches([document], config, return_trajectory=True))
@@ -180,7 +180,7 @@ class Model:
     def _generate_documents(
         self, documents: Sequence[inner.Document], options: SamplingOptions
     ) -> list[Document]:
-        config = ways.apply_options(self._system.config, options)
+        config = options_lib.apply_options(self._system.config, options)
         return [
             document
             for batch in self._generate_batches(documents, config)
@@ -210,7 +210,7 @@ class Model:
     @functools.cached_property
     def _learned_grid(self) -> time_grids.GridSpec:
         """The learned time grid, estimated only once because each grid compiles a program."""
-        config = ways.override_config(
+        config = options_lib.override_config(
             self._system.config, {"sampling.time_grid": sampling.LEARNED_GRID}
         )
         system = dataclasses.replace(self._system, config=config)

@@ -15,7 +15,7 @@ from oneflow_jax.autoencoder_training.objectives import Objective
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.config import Architecture
-from oneflow_jax.data import emoji_concepts, prompt
+from oneflow_jax.data import prompt, sources
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import psnr_ssim
 from oneflow_jax.pretrained.weights import INSTALL_HINT
@@ -103,7 +103,6 @@ def evaluate(
     text = json.dumps(figures, indent=2, sort_keys=True) + "\n"
     output = output or folder
     workdir.write_atomically(output / workdir.EVALUATION, text)
-    from_emoji = system.config.source.name == "emoji"
     _write_page(
         system,
         folder,
@@ -112,7 +111,7 @@ def evaluate(
         reconstructions[:MAX_IMAGES],
         figures,
         description="that were not used for training",
-        notes=[PCA_NOTE, *([emoji_concepts.ATTRIBUTION] if from_emoji else [])],
+        notes=[PCA_NOTE, *sources.list_attribution(system.config.source.name)],
     )
     return figures
 

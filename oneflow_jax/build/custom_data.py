@@ -9,7 +9,7 @@ import jax
 import ml_collections
 from etils import epath
 
-from oneflow_jax.data import splits
+from oneflow_jax.data import sources, splits
 from oneflow_jax.data.custom import fingerprint, manifest, prepare, store
 from oneflow_jax.data.custom.reader import Settings
 from oneflow_jax.data.custom.store import PreparedData
@@ -51,12 +51,14 @@ def source_id(config: ml_collections.ConfigDict) -> str:
     """Return a name for files derived from the source; the name changes with the source.
 
     For custom data the name contains the fingerprint of all files. For the other data sets it
-    contains a hash of their settings, which alone determine the documents.
+    contains a hash of their settings and their packages, which determine the documents.
     """
     if is_custom(config):
         return f"{config.source.name}_{open_prepared(config).fingerprint[:16]}"
     values = config.source.to_dict()
-    return f"{values['name']}_{splits.hash_bucket(repr(sorted(values.items())), 16**8):08x}"
+    name = values.pop("name")
+    key = sorted(values.items()), sources.describe_packages(name, values)
+    return f"{name}_{splits.hash_bucket(repr(key), 16**8):08x}"
 
 
 def update(

@@ -15,7 +15,7 @@ from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
 from oneflow_jax.codecs.base import Codec
-from oneflow_jax.data import encode_latents, fitting, latents, sources, splits
+from oneflow_jax.data import encode_latents, latents, overflow, sources, splits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.custom import prepare
@@ -139,7 +139,7 @@ def open_pipeline_split(
         source = _latent_dataset(config, codec).open_split(split)
     if not _filters_length(config):
         return source
-    return fitting.ChunkedSource(source, layout, chunk_counts(config, layout, split))
+    return overflow.ChunkedSource(source, layout, chunk_counts(config, layout, split))
 
 
 def chunk_counts(
@@ -163,7 +163,7 @@ def chunk_counts(
     )
     with distributed.primary_first():
         if not path.exists():
-            counts = fitting.count_chunks(open_split(config, split), layout, config.data.overflow)
+            counts = overflow.count_chunks(open_split(config, split), layout, config.data.overflow)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, counts)

@@ -13,10 +13,11 @@ from etils import epath
 from oneflow_jax.build import data, paradigms
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import emoji as emoji_data
-from oneflow_jax.data import emoji_concepts, sources
 from oneflow_jax.data import emoji_styles as emoji_styles_data
 from oneflow_jax.data import layout as layouts
+from oneflow_jax.data import sources
 from oneflow_jax.data.document import Document, Gap
+from oneflow_jax.data.labels import LabeledImage
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import (
     base,
@@ -29,6 +30,7 @@ from oneflow_jax.evaluation import (
     image_set_distance,
     interleaved,
 )
+from oneflow_jax.evaluation.nearest_image import NearestImage
 from oneflow_jax.runtime import distributed
 
 
@@ -39,10 +41,16 @@ def validate(config: ml_collections.ConfigDict) -> None:
         UserError: the suite is unknown, or its files or packages are missing.
     """
     paradigms.choose("evaluation.suite", config.evaluation.suite, _BUILDERS)
-    if config.evaluation.full_metrics and config.evaluation.suite != "emoji":
+    suite = config.evaluation.suite
+    if suite not in ("", config.source.name):
         raise UserError(
-            f"evaluation.full_metrics=True requires evaluation.suite='emoji', not "
-            f"{config.evaluation.suite!r}."
+            f"evaluation.suite={suite!r}: these metrics are of the data set {suite!r}, not of "
+            f"source.name={config.source.name!r}. Give equal names, or evaluation.suite=''."
+        )
+    if config.evaluation.full_metrics and suite not in FULL_METRICS_SUITES:
+        raise UserError(
+            f"evaluation.full_metrics=True requires evaluation.suite to be one of "
+            f"{', '.join(FULL_METRICS_SUITES)}, not {suite!r}."
         )
     for field in ("inception_weights", "clip_dir"):
         path = config.evaluation[field]
@@ -68,7 +76,7 @@ def make_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> bas
 
 def _empty_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
     del config, layout
-    return base.EvalSuite((), {})
+    return base.EvalSuite(())
 
 
 def _digits_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
@@ -78,32 +86,44 @@ def _digits_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> 
 
 
 def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
-    settings = emoji_config(config)
-    samples, train = config.evaluation.num_samples, data.open_split(config, "train")
-    combinations = data.open_split(config, "combinations") if settings.interleaved else ()
-    plain = emoji.make_suite(
-        settings.load_concepts(),
-        train if layout.variable_length else (),
-        combinations,
-        samples,
+    interleaved_fraction = emoji_data.Settings(**_read_settings(config)).interleaved
+    suite = emoji.make_suite(
+        _load_images(config),
+        data.open_split(config, "train"),
+        data.open_split(config, "combinations") if interleaved_fraction else (),
+        config.evaluation.num_samples,
         variable_length=layout.variable_length,
     )
-    if not config.evaluation.full_metrics:
-        return plain
-    templates = (
-        ()
-        if layout.variable_length
-        else [layout_template(train[n], layout) for n in range(samples)]
-    )
-    return full_suite.extend_suite(plain, reference_data(config), templates, samples)
+    return _extend_suite(config, layout, suite)
 
 
 def _emoji_styles_suite(
     config: ml_collections.ConfigDict, layout: layouts.Layout
 ) -> base.EvalSuite:
-    del layout
-    settings = emoji_styles_data.Settings(**_source_settings(config))
-    return emoji_styles.make_suite(settings.load_drawings(), config.evaluation.num_samples)
+    drawings = _load_images(config)
+    suite = emoji_styles.make_suite(
+        drawings,
+        NearestImage.from_images(drawings),
+        data.open_split(config, "train"),
+        config.evaluation.num_samples,
+        variable_length=layout.variable_length,
+    )
+    return _extend_suite(config, layout, suite)
+
+
+def _extend_suite(
+    config: ml_collections.ConfigDict, layout: layouts.Layout, suite: base.EvalSuite
+) -> base.EvalSuite:
+    """Add the full metrics to a suite if the configuration asks for them."""
+    if not config.evaluation.full_metrics:
+        return suite
+    samples, train = config.evaluation.num_samples, data.open_split(config, "train")
+    templates = (
+        ()
+        if layout.variable_length
+        else [layout_template(train[n], layout) for n in range(samples)]
+    )
+    return full_suite.extend_suite(suite, reference_data(config), templates, samples)
 
 
 _BUILDERS: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], base.EvalSuite]] = {
@@ -113,31 +133,49 @@ _BUILDERS: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], base.
     "emoji_styles": _emoji_styles_suite,
 }
 
-
-def emoji_config(config: ml_collections.ConfigDict) -> emoji_data.Settings:
-    """Return the settings of the emoji data set."""
-    return emoji_data.Settings(**_source_settings(config))
-
-
-def _source_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    return {name: value for name, value in config.source.items() if name != "name"}
+FULL_METRICS_SUITES = ("emoji", "emoji_styles")
+"""Suites of labeled images, for which `full_suite` has more metrics."""
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
     """Return the reference data of the full metrics, with the last training documents as `real`."""
-    settings, train = emoji_config(config), data.open_split(config, "train")
-    concepts = settings.load_concepts()
-    all_concepts = emoji_concepts.load(settings.pixels, None, settings.categories)
+    train, images = data.open_split(config, "train"), _load_images(config)
+    all_images = _load_images(config, concepts=None)
+    trained_names = {image.name for image in all_images if image.in_training}
     count = len(train)
+    judge = _make_judge(config, images)
+    # The judge has not seen the drawings of held-out pairs, and is less reliable on them than the
+    # nearest drawing (docs/emoji_styles.md).
+    has_styles = config.evaluation.suite == "emoji_styles"
     return full_suite.ReferenceData(
-        concepts=concepts,
-        heldout_concepts=[concept for concept in all_concepts if concept.held_out],
+        images=images,
+        heldout_images=[image for image in all_images if image.name not in trained_names],
         real=[train[count - 1 - n] for n in range(min(count, config.evaluation.num_samples))],
         train_texts=_training_texts(config.data.dir, config.source.to_json()),
-        classifier=_image_classifier(config, concepts),
+        classifier=NearestImage.from_images(images) if has_styles else judge,
+        judge=judge,
         inception_weights=config.evaluation.inception_weights,
         clip_dir=config.evaluation.clip_dir,
     )
+
+
+def _load_images(config: ml_collections.ConfigDict, **changes: object) -> tuple[LabeledImage, ...]:
+    """Return all labeled images of the data set, with changes of its settings."""
+    return _render_images(config.source.name, json.dumps(_read_settings(config) | changes))
+
+
+@functools.lru_cache(maxsize=4)
+def _render_images(name: str, settings: str) -> tuple[LabeledImage, ...]:
+    """Render the images of a data set; this takes seconds."""
+    if name == "emoji":
+        return emoji_data.Settings(**json.loads(settings)).load_concepts()
+    return emoji_styles_data.Settings(**json.loads(settings)).load_drawings()
+
+
+def _read_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return the settings of the configured data set."""
+    source = json.loads(config.source.to_json())
+    return {name: value for name, value in source.items() if name != "name"}
 
 
 @functools.lru_cache(maxsize=2)
@@ -161,12 +199,20 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
     return Document(tuple(parts))
 
 
-def _image_classifier(
-    config: ml_collections.ConfigDict, concepts: Sequence[emoji_concepts.Concept]
+def _make_judge(
+    config: ml_collections.ConfigDict, images: Sequence[LabeledImage]
 ) -> interleaved.ImageClassifier:
-    """Return the classifier of emoji images, which its first call loads from disk or trains."""
+    """Return the trained classifier of images, which its first call loads from disk or trains.
+
+    It is trained on all images except those of held-out pairs of a name and a style. The name of
+    its file has a hash of the images, so other images have another classifier.
+    """
+    trained_names = {image.name for image in images if image.in_training}
+    pairs = [i.label for i in images if not i.in_training and i.name in trained_names]
+    known = [image for image in images if image.label not in pairs]
     folder = pathlib.Path(config.data.dir) / "judges"
-    path = folder / f"{emoji_config(config).name}.npz"
+    mark = image_name_judge.hash_training_data(images)
+    path = folder / f"{config.source.name}-{mark}.npz"
 
     @functools.cache
     def judge() -> image_name_judge.Judge:
@@ -174,7 +220,7 @@ def _image_classifier(
             if path.exists():
                 return image_name_judge.Judge.load(path)
             logging.info("Training the classifier of emoji images; it is saved to %s.", path)
-            trained = image_name_judge.Judge.train(concepts)
+            trained = image_name_judge.Judge.train(known, more_labels=pairs)
             folder.mkdir(parents=True, exist_ok=True)
             trained.save(path)
             return trained

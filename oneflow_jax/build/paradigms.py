@@ -22,7 +22,7 @@ from oneflow_jax.paradigms import (
     oneflow,
     transfusion,
 )
-from oneflow_jax.samplers import ar_state, edit
+from oneflow_jax.samplers import token_sampling
 
 USES_IMAGE_TOKENS = ("chameleon", "dalle")
 """Paradigms that represent images as tokens of a VQ model."""
@@ -120,12 +120,7 @@ def _edit_flow(
 ) -> edit_flow.EditFlow:
     kwargs = flow_kwargs(config, codec)
     return edit_flow.EditFlow(
-        token_space=edit.TokenSpace(
-            vocab_size=vocab.padded_size(),
-            text_id_range=(vocab.text.start, vocab.text.stop),
-            image_token_id=vocabs.IMAGE,
-            grid=codec.grid,
-        ),
+        token_space=_make_token_space(vocab, codec),
         time_coupling=time_couplings.TimeCoupling(
             _probabilities(config, "time_coupling", time_couplings.NAMES),
             kwargs.pop("time_sampler"),
@@ -143,7 +138,7 @@ def _transfusion(
     codec: Codec,
 ) -> transfusion.Transfusion:
     return flow_class(
-        token_space=_token_space(vocab, codec),
+        token_space=_make_token_space(vocab, codec),
         weights=loss_weights(config, "text", "image"),
         **flow_kwargs(config, codec),
     )
@@ -160,15 +155,15 @@ def _chameleon(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> chameleon.Chameleon:
     return chameleon.Chameleon(
-        token_space=_token_space(vocab, codec),
+        token_space=_make_token_space(vocab, codec),
         code_id_range=(vocab.codes.start, vocab.codes.stop),
         task_mixture=_task_mixture(config),
         weights=loss_weights(config, *chameleon.LOSS_TERMS),
     )
 
 
-def _token_space(vocab: vocabs.IdRanges, codec: Codec) -> ar_state.TokenSpace:
-    return ar_state.TokenSpace(
+def _make_token_space(vocab: vocabs.IdRanges, codec: Codec) -> token_sampling.TokenSpace:
+    return token_sampling.TokenSpace(
         vocab_size=vocab.padded_size(),
         text_id_range=(vocab.text.start, vocab.text.stop),
         image_token_id=vocabs.IMAGE,

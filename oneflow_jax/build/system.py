@@ -27,7 +27,7 @@ from oneflow_jax.nn import backbone, splash_attention, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
-from oneflow_jax.runtime import path_keys, sharding
+from oneflow_jax.runtime import sharding, workdir
 from oneflow_jax.shapes import Array, Key
 from oneflow_jax.training import eval_loss, likelihood, step, update
 from oneflow_jax.training import optimizer as optimizer_lib
@@ -124,12 +124,14 @@ class System:
 
         The result is None if the paradigm has neither a likelihood nor a bound on it.
         """
-        scorer = likelihood_lib.likelihood_bound(self.paradigm)
-        if scorer is None:
+        bound = likelihood_lib.likelihood_bound(self.paradigm)
+        if bound is None:
             return None
         batches = self._batches(split, num_workers=0, cache_size=0)
         available = len(data.open_pipeline_split(self.config, self.layout, split))
-        return likelihood.Likelihood(batches, available, self.model, scorer, self.config.seed)
+        return likelihood.Likelihood(
+            batches, available, self.model, bound.paradigm, bound.exact, self.config.seed
+        )
 
     def _batches(self, split: str, *, num_workers: int, cache_size: int) -> streams.BatchStreams:
         return pipeline.canvas_batches(
@@ -165,7 +167,7 @@ def system(
         UserError: a value in the configuration is wrong or contradicts another value, or the data
             differs from the data of the run.
     """
-    config = path_keys.expand_user(config)
+    config = workdir.expand_paths(config)
     values.validate(config)
     check_platform(config)
     init_from.validate(config, folder)

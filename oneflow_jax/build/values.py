@@ -12,7 +12,7 @@ import numpy as np
 
 from oneflow_jax.build import paradigms
 from oneflow_jax.codecs.autoencoder.config import KINDS
-from oneflow_jax.data import fitting
+from oneflow_jax.data import overflow
 from oneflow_jax.errors import (
     INT32_MAX,
     UserError,
@@ -200,7 +200,7 @@ DATA: dict[str, Check] = {
     "data.text_slot_multiple": SIZE_OR_0,
     "data.vocab_size": COUNT,
     "data.character_coverage": real(minimum=0.98, maximum=1),
-    "data.overflow": one_of(fitting.OVERFLOW_POLICIES),
+    "data.overflow": one_of(overflow.OVERFLOW_POLICIES),
     "source.name": text,  # `data.sources` knows the names.
     "source.documents": COUNT,
     "source.held_out_documents": COUNT,

@@ -52,6 +52,25 @@ PROGRAMS = flags.DEFINE_multi_enum(
 )
 
 
+READING_MODES = ("evaluate", "sample", "export")
+"""Modes that only read the run. They write their results to --output, or else to --workdir."""
+
+
+def check_mode() -> None:
+    """Check that the mode accepts the other flags.
+
+    Raises:
+        UserError: --output or --delete is given to a mode that does not accept it, or --mode=export
+            lacks --output.
+    """
+    if OUTPUT.value and MODE.value not in READING_MODES:
+        raise UserError(f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it.")
+    if MODE.value == "export" and not OUTPUT.value:
+        raise UserError("--mode=export requires --output=FOLDER.")
+    if DELETE.value and MODE.value != "clean":
+        raise UserError("--delete is valid with --mode=clean only.")
+
+
 def check_paths() -> None:
     """Check that no path is empty, as one from an unset variable of the shell is.
 

@@ -1,12 +1,35 @@
-"""Lossless codec without a network: each patch of pixels is one latent."""
+"""Grids as sequences of flattened patches, and the lossless codec whose latents are patches."""
 
 import dataclasses
 
 import numpy as np
-from einops import reduce
+from einops import rearrange, reduce
 
-from oneflow_jax.codecs import base, grids
+from oneflow_jax.codecs import base
 from oneflow_jax.errors import UserError, check_one_of
+
+
+def to_patches(values: np.ndarray, patch_size: int) -> np.ndarray:
+    """Cut `[H W c]` into flattened patches in reading order, `[N patch_size*patch_size*c]`."""
+    return rearrange(values, "(r p) (s q) c -> (r s) (p q c)", p=patch_size, q=patch_size)
+
+
+def from_patches(patches: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
+    """Join flattened patches to `[... H W c]`, the inverse of `to_patches`.
+
+    Args:
+        patches: patches in reading order, `[... N patch_size*patch_size*c]`.
+        grid: rows and columns of patches.
+        patch_size: height and width of a patch.
+    """
+    return rearrange(
+        patches,
+        "... (r s) (p q c) -> ... (r p) (s q) c",
+        r=grid[0],
+        s=grid[1],
+        p=patch_size,
+        q=patch_size,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +86,11 @@ class PatchCodec:
 
     def from_stored(self, values: np.ndarray) -> np.ndarray:
         """Convert pixels in [-1, 1], `[H W image_channels]`, to patches, float32 `[N C]`."""
-        return grids.to_patches((values - self.mean) / self.std, self.patch_size)
+        return to_patches((values - self.mean) / self.std, self.patch_size)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Decode patches `[... N C]` to images, uint8 `[... H W 3]`."""
-        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
+        values = from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
         values = values * self.std + self.mean
         pixels = np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8)
         return np.repeat(pixels, 3 // self.image_channels, axis=-1)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from oneflow_jax.build import paradigms
 from oneflow_jax.compare import page, rooflines
-from oneflow_jax.costs import latency, sizes, ways
+from oneflow_jax.costs import generation, latency, model_sizes
 
 IMAGE_NFE = 9
 """Number of forward passes per image in roofline notes, for autoregressive models with a flow."""
@@ -36,11 +36,6 @@ CAVEATS = (
     ),
     (
         (),
-        "The data has one image for each name: the metrics measure whether text and images agree, "
-        "not whether images are novel. Intervals over documents are narrow, because names recur.",
-    ),
-    (
-        (),
         "Forward passes and seconds on the curves are of large batches, in which all rows wait "
         "for the slowest one. They were timed once for each training run.",
     ),
@@ -53,6 +48,16 @@ CAVEATS = (
 )
 """(names of models, caveat); a caveat without names applies to all models."""
 
+DATA_CAVEATS = {
+    "emoji": "The data has one image for each name: the metrics measure whether text and images "
+    "agree, not whether images are novel. Intervals over documents are narrow, because names "
+    "recur.",
+    "emoji_styles": "The data has several images of each name, one for each style. Compositions "
+    "are pairs of a name and a style that are not in training. Learning rates were tuned on data "
+    "with one image for each name.",
+}
+"""Caveat by data set."""
+
 SEEDS_NOTE = (
     "Metrics are means over {count} training runs of each model, which differ in their seed. "
     "Intervals are Student's t intervals over the runs, or bootstrap intervals over documents if "
@@ -61,18 +66,21 @@ SEEDS_NOTE = (
 )
 
 
-def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int]) -> list[str]:
+def make_notes(
+    comparison: page.ComparisonResult, reported_nfe: Mapping[str, int], data_set: str
+) -> list[str]:
     """Write the notes: which model is faster, how metrics were measured, and caveats.
 
     Args:
         comparison: results of the comparison.
         reported_nfe: number of forward passes for the tables, by model.
+        data_set: name of the data set.
     """
     models = {one.name: one for one in comparison.models}
     flows = [
         f"{one.title} {reported_nfe[name]}"
         for name, one in models.items()
-        if name in ways.PROFILES and not ways.PROFILES[name].uses_kv_cache
+        if name in generation.PROFILES and not generation.PROFILES[name].uses_kv_cache
     ]
     pictures = [
         f"{models[name].title} {reported_nfe[name]}"
@@ -89,7 +97,8 @@ def make_notes(comparison: page.ComparisonResult, reported_nfe: Mapping[str, int
         )
     count = len(comparison.seeds)
     trainings = [SEEDS_NOTE.format(count=count)] * (count > 1)
-    caveats = [caveat for names, caveat in CAVEATS if not names or set(names) & set(models)]
+    caveats = [DATA_CAVEATS[data_set]] if data_set in DATA_CAVEATS else []
+    caveats += [caveat for names, caveat in CAVEATS if not names or set(names) & set(models)]
     both = "oneflow" in models and _cached_models(models)
     compared = [*_crossover_notes(models), *_roofline_notes(models)] if both else []
     return [*compared, method_note, *trainings, *_frozen_text_notes(models), *caveats]
@@ -111,7 +120,7 @@ def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
 def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     """Yield notes on the largest NFE at which OneFlow is faster, from rooflines."""
     cached = _cached_models(models)
-    document = sizes.DOCUMENT
+    document = model_sizes.DOCUMENT
     yield (
         f"Rooflines are of a document of {document.num_text_tokens} tokens and "
         f"{document.num_images} images, each of {document.patches_per_image} patches or "
@@ -119,9 +128,9 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
         "Transfusion and LMFusion."
     )
     for name, batch, setting in rooflines.iter_workloads():
-        flow = ways.PROFILES["oneflow"]
+        flow = generation.PROFILES["oneflow"]
         limits = {
-            one.title: latency.seconds(ways.PROFILES[one.name], IMAGE_NFE, setting)
+            one.title: latency.seconds(generation.PROFILES[one.name], IMAGE_NFE, setting)
             for one in cached
         }
         than = [
@@ -158,5 +167,5 @@ def _cached_models(models: Mapping[str, page.ModelResult]) -> list[page.ModelRes
     return [
         one
         for name, one in models.items()
-        if name in ways.PROFILES and ways.PROFILES[name].uses_kv_cache
+        if name in generation.PROFILES and generation.PROFILES[name].uses_kv_cache
     ]

@@ -31,8 +31,8 @@ MEASUREMENTS_FILE = "comparison.json"
 VERSION = 2
 """Version of the measurements; increase it when a code change makes cached measurements invalid."""
 
-TASKS = ("text_to_image", "image_to_text", "unseen", "document")
-"""Names of the tasks that are compared; the last task generates whole documents."""
+TASKS = ("text_to_image", "image_to_text", "unseen", "styled", "composition", "document")
+"""Names of the tasks that are compared, if the data set has them; the last generates documents."""
 
 NUM_EXAMPLES = 4
 """Number of generated documents on the page; they are the first ones, without selection."""

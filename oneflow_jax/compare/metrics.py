@@ -209,6 +209,54 @@ METRICS = (
         "the training data",
     ),
     MetricInfo(
+        "styled",
+        "Name and style",
+        "↑",
+        "fraction of images generated for a name and a style that show the name in the style; the "
+        "pair is in the training data",
+    ),
+    MetricInfo(
+        "composition",
+        "Composition",
+        "↑",
+        "fraction of images generated for a name and a style that show the name in the style; the "
+        "pair is not in the training data, although other images of the name and the style are",
+    ),
+    MetricInfo(
+        "composition_name", "– its name", "↑", "fraction of these images with the right name"
+    ),
+    MetricInfo(
+        "composition_style", "– its style", "↑", "fraction of these images with the right style"
+    ),
+    MetricInfo(
+        "composition_judge_name",
+        "– its name, by a judge",
+        "↑",
+        "fraction of these images with the right name, by a classifier that was not trained on the "
+        "images of these pairs",
+    ),
+    MetricInfo(
+        "composition_kid",
+        "KID of compositions",
+        "↓",
+        "kernel distance between these images and the real images of their pairs, as KID",
+        decimal_formatter(4),
+    ),
+    MetricInfo(
+        "composition_kid_train",
+        "KID of compositions to training",
+        "",
+        "kernel distance between these images and all training images, as KID",
+        decimal_formatter(4),
+    ),
+    MetricInfo(
+        "composition_memorization_rate",
+        "Memorization of compositions",
+        "↓",
+        "fraction of these images that are closer to a training image than 95 % of the real images "
+        "of their pairs are",
+    ),
+    MetricInfo(
         "memorization_rate",
         "Memorization rate",
         "↓",

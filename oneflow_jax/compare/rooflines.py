@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from oneflow_jax.compare import aggregate
-from oneflow_jax.costs import chips, latency, sizes, ways
+from oneflow_jax.costs import chips, generation, latency, model_sizes
 
 NFE_VALUES = (8, 16, 32, 64)
 """Numbers of forward passes in the tables."""
@@ -18,7 +18,7 @@ def make_tables() -> dict[str, list[list[str]]]:
                 aggregate.model_info(way).title,
                 *(f"{latency.seconds(kind, n, setting):.3f}" for n in NFE_VALUES),
             ]
-            for way, kind in ways.PROFILES.items()
+            for way, kind in generation.PROFILES.items()
         ]
         title = (
             f"{name}, batch size {batch}, {setting.num_chips} TPU v4: minimum seconds per document"
@@ -29,7 +29,7 @@ def make_tables() -> dict[str, list[list[str]]]:
 
 def iter_workloads() -> Iterator[tuple[str, int, latency.Deployment]]:
     """Yield (model size, batch size, deployment), with enough chips for every paradigm."""
-    for name, network in sizes.NETWORKS.items():
+    for name, network in model_sizes.NETWORKS.items():
         for batch in (1, 8, 64):
-            one = latency.Deployment(network, sizes.DOCUMENT, batch, chips.CHIPS["v4"])
-            yield name, batch, latency.fit_chips(one, ways.PROFILES.values())
+            one = latency.Deployment(network, model_sizes.DOCUMENT, batch, chips.CHIPS["v4"])
+            yield name, batch, latency.fit_chips(one, generation.PROFILES.values())

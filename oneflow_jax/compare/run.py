@@ -21,9 +21,9 @@ from etils import epath
 from oneflow_jax.build import evaluation, values
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.compare import aggregate, captions, measure, page, rooflines, runs
-from oneflow_jax.data import emoji_concepts
+from oneflow_jax.data import sources
 from oneflow_jax.errors import UserError
-from oneflow_jax.evaluation import interleaved
+from oneflow_jax.evaluation import emoji_styles, full_suite, interleaved
 from oneflow_jax.runtime import host, storage, workdir
 
 PAGE_FILE, TABLES_FILE, METRICS_FILE, LATENCY_FILE = (
@@ -207,18 +207,23 @@ def _make_comparison(
         seeds=config.seeds,
         machine=machine,
         data={
-            "documents": f"{first.source.documents:,} of emoji, {first.source.interleaved:.0%} of "
-            "them with 2 to 4 images",
-            "images": f"{first.source.concepts} emoji of {first.source.pixels} x "
-            f"{first.source.pixels} pixels",
+            **_describe_data(first.source),
             "learning rates": _learning_rates(config),
             "command": f"python -m oneflow_jax.main --config={config.command}",
         },
-        attribution=[emoji_concepts.ATTRIBUTION],
+        attribution=sources.list_attribution(first.source.name),
     )
-    return dataclasses.replace(
-        comparison, notes=captions.make_notes(comparison, config.reported_nfe)
-    )
+    notes = captions.make_notes(comparison, config.reported_nfe, first.source.name)
+    return dataclasses.replace(comparison, notes=notes)
+
+
+def _describe_data(source: ml_collections.ConfigDict) -> dict[str, str]:
+    styles = f" in up to {len(source.styles)} styles" if "styles" in source else ""
+    return {
+        "documents": f"{source.documents:,} of emoji, {source.interleaved:.0%} of them with 2 to 4 "
+        "images",
+        "pictures": f"{source.concepts} emoji{styles}, of {source.pixels} x {source.pixels} pixels",
+    }
 
 
 def _learning_rates(config: ml_collections.ConfigDict) -> str:
@@ -231,9 +236,17 @@ def _learning_rates(config: ml_collections.ConfigDict) -> str:
 
 
 def _reference_bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Estimate]]:
-    """Compute the metrics of real documents, and of real documents with shuffled images."""
+    """Compute the metrics of real documents, and of real documents with shuffled images.
+
+    With styles, the upper bound also has the metrics of the real drawings of held-out pairs.
+    """
     known = evaluation.reference_data(config)
-    bounds = interleaved.compute_bounds(known.real, known.concepts, known.classifier)
+    bounds = interleaved.compute_bounds(known.real, known.images, known.classifier)
+    pairs = emoji_styles.measure_classifier(
+        "reference_composition", known.classifier, known.heldout_pairs
+    )
+    pairs |= full_suite.measure_heldout_pairs(known)
+    bounds["upper"] |= {name.removeprefix("reference_"): x for name, x in pairs.items()}
     titles = {"upper": "real documents", "lower": "real, images shuffled"}
     return {
         titles[name]: {figure: page.Estimate(x, x, x) for figure, x in values.items()}

@@ -18,7 +18,7 @@ from oneflow_jax.autoencoder_training import run as autoencoder_run
 from oneflow_jax.build import autoencoder_system, paradigms
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import sharding, workdir
+from oneflow_jax.runtime import run_lock, sharding, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import checkpoint, loop
 
@@ -74,7 +74,7 @@ def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     if not names & set(paradigms.USES_IMAGE_TOKENS):
         return
     where, codec_config = folder / CODEC_DIR, config.codec
-    with workdir.lock(where):
+    with run_lock.lock(where):
         workdir.check_config(where, codec_config)
         system = autoencoder_system.system(codec_config)
         if (where / workdir.EVALUATION).exists():
@@ -99,7 +99,7 @@ def train_run(
 
 def train_one(run: TrainingRun) -> FinishedRun:
     """Train or resume a run; the text model of `lmfusion` must already be trained."""
-    with workdir.lock(run.folder):
+    with run_lock.lock(run.folder):
         workdir.check_config(run.folder, run.config)
         config, spent = _steps_for_flops(run)
         system = system_lib.system(config, run.folder)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneflow_jax.compare import page
-from oneflow_jax.data import pictures
+from oneflow_jax.data import image_io
 from oneflow_jax.data.document import Document, Image, Part, Text
 from oneflow_jax.runtime import renamed_keys
 
@@ -79,10 +79,10 @@ def from_json(data: Mapping[str, Any]) -> RunMeasurements:
 def _part_to_json(part: Part) -> dict[str, str]:
     if isinstance(part, Text):
         return {"text": part.text}
-    return {"png": base64.b64encode(pictures.to_png(part.pixels)).decode("ascii")}
+    return {"png": base64.b64encode(image_io.to_png(part.pixels)).decode("ascii")}
 
 
 def _part_from_json(data: Mapping[str, str]) -> Part:
     if "text" in data:
         return Text(data["text"])
-    return Image(pictures.from_png(base64.b64decode(data["png"])))
+    return Image(image_io.from_png(base64.b64decode(data["png"])))

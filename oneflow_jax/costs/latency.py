@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from oneflow_jax.costs import flops
 from oneflow_jax.costs.chips import Chip
 from oneflow_jax.costs.flops import Network
-from oneflow_jax.costs.ways import DocumentShape, ForwardPass, GenerationProfile
+from oneflow_jax.costs.generation import DocumentShape, ForwardPass, GenerationProfile
 
 
 @dataclasses.dataclass(frozen=True)

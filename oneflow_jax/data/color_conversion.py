@@ -8,6 +8,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 
+from oneflow_jax.data import png_colors
+
 CONVERTED = "color profile"
 UNUSABLE = "unusable color profile"
 
@@ -26,6 +28,9 @@ _RANGE_TAGS = ((340, 341), (280, 281))
 class UnknownRangeError(ValueError):
     """The range of values of an image of floats or 32-bit integers is unknown."""
 
+
+UNCONVERTIBLE = (UnknownRangeError, png_colors.UnknownColorsError)
+"""Exceptions for images that cannot be converted. Their messages say what to do."""
 
 Range = tuple[float, float]
 """(value of black, value of white)."""
@@ -54,7 +59,7 @@ def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
     """Convert an image to the mode RGB, or RGBA if it has transparency, with colors of sRGB.
 
     A color profile that is damaged or belongs to another kind of image is ignored. `check_profile`
-    reports such profiles.
+    reports such profiles. A PNG file without a profile may state its colors; see `png_colors`.
 
     Args:
         image: the image.
@@ -63,6 +68,7 @@ def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
     Raises:
         UnknownRangeError: the image has floats or 32-bit integers, and their range is unknown or
             does not include all of them.
+        UnknownColorsError: the image states colors that cannot be converted.
     """
     transform, mode = _find_transform(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -79,9 +85,13 @@ def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
 def check_profile(
     image: PIL.Image.Image,
 ) -> Literal["color profile", "unusable color profile"] | None:
-    """Return what `to_srgb` does with the color profile of an image, or None if it does nothing."""
-    profile = image.info.get("icc_profile")
-    if not profile:
+    """Return what `to_srgb` does with the color profile of an image, or None if it does nothing.
+
+    Raises:
+        UnknownColorsError: the image states colors that cannot be converted.
+    """
+    profile = png_colors.find_profile(image)
+    if profile is None:
         return None
     space, transform = _make_transform(profile)
     if space is None or not _fits(image.mode, space):
@@ -95,7 +105,7 @@ def _find_transform(
     """Return the transform of an image to sRGB, if it needs one, and the transform's input mode."""
     if check_profile(image) != CONVERTED:
         return None, ""
-    space, transform = _make_transform(image.info["icc_profile"])
+    space, transform = _make_transform(png_colors.find_profile(image))
     return transform, _MODES[space]
 
 

@@ -1,14 +1,15 @@
 """Handwritten digits with captions: 1,797 scans of 8x8 pixels from scikit-learn."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from oneflow_jax.data import document, records, splits
+from oneflow_jax.data import document, generated, records, splits
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -25,6 +26,17 @@ CAPTIONS = {
 """The digit that each of the 40 captions names."""
 
 _NUM_SPLIT_BUCKETS = 6  # one scan in six is held out
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The data set has no settings."""
+
+    name: ClassVar[str] = "digits"
+
+    def describe_packages(self) -> str:
+        """Return the version of the package that has the scans."""
+        return generated.describe_versions(["scikit-learn"])
 
 
 def parse_digit(caption: str) -> int | None:
@@ -70,7 +82,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 def builder(data_dir: str | pathlib.Path) -> Digits:
     """Return the TFDS builder of the digits in `data_dir`."""
-    return Digits(data_dir=data_dir, file_format="array_record")
+    return generated.make_builder(Digits, Settings, data_dir, {})
 
 
 def _make_document(key: str, scan: np.ndarray, digit: int) -> document.Document:

@@ -23,7 +23,7 @@ _MAX_TRIES = 1000  # samples of a combination of names before giving up
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the data set. Equal settings give a data set with equal bytes.
+    """Settings of the data set. With equal packages, equal settings give equal bytes.
 
     Attributes:
       concepts: number of emoji in training, or None for all. Held-out emoji come in addition
@@ -62,6 +62,10 @@ class Settings:
         amount = "all" if self.concepts is None else self.concepts
         digest = splits.hash_bucket(repr(self), 16**8)
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
+
+    def describe_packages(self) -> str:
+        """Return the versions of the packages that the documents are made from."""
+        return generated.describe_versions(emoji_concepts.PACKAGES)
 
     def load_concepts(self) -> tuple[emoji_concepts.Concept, ...]:
         """Render the emoji in training and the held-out emoji."""

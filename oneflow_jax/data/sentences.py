@@ -1,7 +1,8 @@
 """Sentences about named images: rendered for training, and parsed exactly for evaluation.
 
 In a template, `{0}` stands for a name with its article, `[0]` for the image of this name, and
-`{kinds}` for the plural noun for all names. The names in one document are all different.
+`{kinds}` for the plural noun for all names. The names in one document are all different. A name may
+begin with a drawing style (`labels`), and then all names of the document do.
 """
 
 import functools
@@ -9,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from oneflow_jax.data import document as documents
-from oneflow_jax.data import style_packages
+from oneflow_jax.data import labels
 
 CAPTION_TEMPLATES = (
     "a picture of {0}: [0]",
@@ -60,8 +61,7 @@ def noun_phrase(name: str) -> str:
     `name` may begin with a drawing style: 'a noto fox', 'an openmoji owl', 'noto bread'.
     """
     plural = name.endswith("s") and not name.endswith(("ss", "us", "os"))
-    style, _, noun = name.partition(" ")
-    if plural or _UNCOUNTABLE.fullmatch(noun if style in style_packages.NAMES else name):
+    if plural or _UNCOUNTABLE.fullmatch(labels.split_label(name)[1]):
         return name
     vowel_sound = name[0] in "aeiou" and not name.startswith(("eu", "uni", "ufo", "uk", "one"))
     return f"an {name}" if vowel_sound else f"a {name}"
@@ -181,7 +181,13 @@ def _match_fields(shape: str, text: str, kinds: Mapping[str, str]) -> list[str] 
     kind = fields.pop("kinds", None)
     names = [_phrases_to_names(known)[fields[key]] for key in sorted(fields)]
     true_kind = kind is None or all(f"{kinds[name]}s" == kind for name in names)
-    return names if true_kind and len(set(names)) == len(names) else None
+    return names if true_kind and _are_of_one_document(names) else None
+
+
+def _are_of_one_document(names: Sequence[str]) -> bool:
+    """Return whether the names without styles are all different, and all or none has a style."""
+    styles, bare = zip(*map(labels.split_label, names), strict=True)
+    return len(set(bare)) == len(bare) and len({style is None for style in styles}) == 1
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,7 +9,17 @@ from typing import Any, Protocol
 import tensorflow_datasets as tfds
 
 from oneflow_jax import errors
-from oneflow_jax.data import digits, document, emoji, emoji_styles, records, toy
+from oneflow_jax.data import (
+    digits,
+    document,
+    emoji,
+    emoji_concepts,
+    emoji_styles,
+    generated,
+    records,
+    style_packages,
+    toy,
+)
 
 _BUILDERS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
     "digits": digits.builder,
@@ -18,9 +28,15 @@ _BUILDERS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
 }
 
 _SETTINGS: dict[str, type] = {
+    "digits": digits.Settings,
     "emoji": emoji.Settings,
     "emoji_styles": emoji_styles.Settings,
     "toy": toy.Toy,
+}
+
+_ATTRIBUTION = {
+    "emoji": emoji_concepts.ATTRIBUTION,
+    "emoji_styles": style_packages.ATTRIBUTION,
 }
 
 
@@ -55,8 +71,9 @@ class RecordSource:
 def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
     """Open one split of a data set, after preparing the data set if necessary.
 
-    A data set is prepared once, in a temporary folder in `data_dir` that is renamed when the data
-    set is complete. If a preparation is interrupted, the next call starts it again.
+    A data set is prepared once for each version of its packages, in a temporary folder in
+    `data_dir` that is renamed when the data set is complete. If a preparation is interrupted, the
+    next call starts it again.
 
     Args:
       name: name of the data set: 'digits', 'emoji', 'emoji_styles' or 'toy'.
@@ -80,6 +97,27 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings
     return RecordSource(builder.as_data_source(split))
 
 
+def describe_packages(name: str, settings: Mapping[str, object]) -> str:
+    """Return the packages that the documents of a data set are made from; "" for 'toy'.
+
+    Raises:
+      UserError: the name or a setting is unknown, or a package is missing.
+    """
+    errors.check_one_of("data set name", name, (*_BUILDERS, "toy"))
+    _check_settings(name, settings)
+    if name == "toy":
+        return ""
+    return generated.make_settings(_SETTINGS[name], settings).describe_packages()
+
+
+def list_attribution(name: str) -> list[str]:
+    """Return the authors and licenses of a data set's images, to be shown with the images.
+
+    The list is empty if they need no attribution.
+    """
+    return [_ATTRIBUTION[name]] if name in _ATTRIBUTION else []
+
+
 def _prepare(
     name: str, data_dir: str | pathlib.Path, settings: Mapping[str, object]
 ) -> tfds.core.DatasetBuilder:
@@ -93,8 +131,7 @@ def _prepare(
 
 
 def _check_settings(name: str, settings: Mapping[str, object]) -> None:
-    schema = _SETTINGS.get(name)
-    known = [] if schema is None else list(inspect.signature(schema).parameters)
+    known = list(inspect.signature(_SETTINGS[name]).parameters)
     for key in settings:
         if key not in known or key == "split":
             allowed = ", ".join(field for field in known if field != "split") or "none"

@@ -80,8 +80,9 @@ class BatchStreams:
         iterator = iter(
             grain.experimental.ThreadPrefetchIterDataset(joined, prefetch_buffer_size=PREFETCH)
         )
-        with _block_stop_signals():
-            iterator.start_prefetch()  # Starts a thread, which starts the workers.
+        if self.num_workers:
+            with _block_stop_signals():
+                iterator.start_prefetch()  # Starts a thread, which starts the workers.
         return iterator
 
     def _assemble_groups(

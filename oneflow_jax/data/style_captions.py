@@ -7,10 +7,10 @@ mane and roar:".
 
 import random
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from oneflow_jax.data import document as documents
-from oneflow_jax.data import sentences, style_packages
+from oneflow_jax.data import labels, sentences
 from oneflow_jax.data.style_drawings import Drawing
 
 _NUM_KEYWORDS = 2
@@ -28,8 +28,8 @@ def compose(
         styled: whether the text names the style of each drawing.
         keywords: two keywords of the drawing, or none; only for a document with one drawing.
     """
-    labels = [drawing.styled_name if styled else drawing.name for drawing in drawings]
-    parts = sentences.render(template, labels, drawings[0].kind)
+    names = [drawing.label if styled else drawing.name for drawing in drawings]
+    parts = sentences.render(template, names, drawings[0].kind)
     tags = f", tagged {keywords[0]} and {keywords[1]}" if keywords else ""
     return documents.Document(
         tuple(
@@ -48,23 +48,6 @@ def sample_keywords(rng: random.Random, drawing: Drawing) -> list[str]:
     return rng.sample(drawing.keywords, _NUM_KEYWORDS)
 
 
-def label_kinds(drawings: Collection[Drawing]) -> dict[str, str]:
-    """Return the kind of each label that a caption may have: names, and names with a style.
-
-    The result is the `kinds` argument of the parsers in `sentences`.
-    """
-    kinds = {drawing.name: drawing.kind for drawing in drawings}
-    return kinds | {
-        f"{style} {name}": kind for name, kind in kinds.items() for style in style_packages.NAMES
-    }
-
-
-def split_label(label: str) -> tuple[str | None, str]:
-    """Split a label into its style (None for a label without one) and its name."""
-    style, _, name = label.partition(" ")
-    return (style, name) if style in style_packages.NAMES else (None, label)
-
-
 def split_keywords(
     document: documents.Document,
 ) -> tuple[documents.Document, tuple[str, ...]]:
@@ -80,10 +63,24 @@ def split_keywords(
 
 
 def has_true_keywords(
-    label: str, keywords: Sequence[str], keywords_by_name: Mapping[str, Sequence[str]]
+    document: documents.Document,
+    document_labels: Sequence[str],
+    images: Collection[labels.LabeledImage],
 ) -> bool:
-    """Return whether all keywords are keywords of the emoji that a label names."""
-    return set(keywords) <= set(keywords_by_name[split_label(label)[1]])
+    """Return whether a document has no keywords, or one label and two keywords of its name.
+
+    Args:
+        document: a document that may have keywords.
+        document_labels: labels in the text of the document.
+        images: all images that a document can name.
+    """
+    _, keywords = split_keywords(document)
+    if not keywords:
+        return True
+    if len(document_labels) != 1 or len(keywords) != _NUM_KEYWORDS:
+        return False
+    known = {image.name: image.keywords for image in images}
+    return set(keywords) <= set(known[labels.split_label(document_labels[0])[1]])
 
 
 def _insert_tags(text: str, tags: str) -> str:

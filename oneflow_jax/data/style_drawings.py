@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from oneflow_jax import errors
-from oneflow_jax.data import emoji_concepts, pictures, splits, style_packages
+from oneflow_jax.data import emoji_concepts, image_io, splits, style_packages
 
 CATEGORIES = tuple(
     category for category in emoji_concepts.CATEGORIES if category not in ("Flags", "People & Body")
@@ -50,7 +50,7 @@ class Drawing:
         return not (self.name_held_out or self.pair_held_out)
 
     @property
-    def styled_name(self) -> str:
+    def label(self) -> str:
         """Name with the style, such as "noto fox"."""
         return f"{self.style} {self.name}"
 
@@ -105,7 +105,7 @@ def load(
             pair_held_out=not entry.held_out
             and style in held_out_styles(entry.name, images_by_entry[entry]),
             keywords=_select_keywords(entry.name, keywords.get(entry.symbol.rstrip("\ufe0f"), ())),
-            pixels=pictures.resize(emoji_concepts.render_svg(svg, pixels), pixels),
+            pixels=image_io.resize(emoji_concepts.render_svg(svg, pixels), pixels),
         )
         for entry in emoji_concepts.choose_entries(entries, count)
         for style, svg in images_by_entry[entry].items()

@@ -6,12 +6,13 @@ folder, and this module reads the `.tgz` files in it.
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
 import tarfile
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from oneflow_jax import errors
@@ -19,6 +20,7 @@ from oneflow_jax import errors
 KEYWORDS_PACKAGE = "cldr-annotations-full"
 KEYWORDS_VERSION = "48.2.0"
 KEYWORDS_LICENSE = "Unicode-3.0"
+_KEYWORDS_FILE = f"{KEYWORDS_PACKAGE}-{KEYWORDS_VERSION}.tgz"
 
 _FETCH_HINT = "Run `make emoji-styles`, or python -m oneflow_jax.data.fetch_emoji_styles {folder}."
 
@@ -143,13 +145,30 @@ def read_keywords(folder: pathlib.Path) -> dict[str, tuple[str, ...]]:
     Raises:
         UserError: the package is not in the folder, or is damaged.
     """
-    file_name = f"{KEYWORDS_PACKAGE}-{KEYWORDS_VERSION}.tgz"
-    tree = _read_json(folder, file_name, "package/annotations/en/annotations.json")
+    tree = _read_json(folder, _KEYWORDS_FILE, "package/annotations/en/annotations.json")
     return {
         symbol: tuple(word for word in entry["default"] if word not in entry.get("tts", ()))
         for symbol, entry in tree["annotations"]["annotations"].items()
         if "default" in entry
     }
+
+
+def hash_packages(folder: pathlib.Path, styles: Collection[str]) -> list[str]:
+    """Return the hashes of the packages of some styles, and of the keywords.
+
+    Args:
+        folder: the folder that `fetch` filled.
+        styles: names of the styles.
+
+    Raises:
+        UserError: a package is not in the folder.
+    """
+    names = [style.file_name for style in STYLES if style.name in styles]
+    hashes = []
+    for name in (*names, _KEYWORDS_FILE):
+        with _find_package(folder, name).open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashes
 
 
 def normalize_name(name: str) -> str:
@@ -171,12 +190,7 @@ def _to_svg(icon: Mapping[str, Any]) -> str:
 
 def _read_json(folder: pathlib.Path, file_name: str, member: str) -> dict[str, Any]:
     """Read a JSON file in a package without extracting the package."""
-    path = folder / file_name
-    hint = _FETCH_HINT.format(folder=folder)
-    if not path.is_file():
-        raise errors.UserError(
-            f"source.path={folder}: there is no {file_name} in this folder. {hint}"
-        )
+    path = _find_package(folder, file_name)
     try:
         with tarfile.open(path) as package:
             file = package.extractfile(member)
@@ -185,5 +199,16 @@ def _read_json(folder: pathlib.Path, file_name: str, member: str) -> dict[str, A
             return json.load(file)
     except (OSError, EOFError, KeyError, ValueError, tarfile.TarError) as error:
         raise errors.UserError(
-            f"{path}: not the expected npm package ({error}). Delete the file. {hint}"
+            f"{path}: not the expected npm package ({error}). Delete the file. "
+            f"{_FETCH_HINT.format(folder=folder)}"
         ) from error
+
+
+def _find_package(folder: pathlib.Path, file_name: str) -> pathlib.Path:
+    path = folder / file_name
+    if not path.is_file():
+        hint = _FETCH_HINT.format(folder=folder)
+        raise errors.UserError(
+            f"source.path={folder}: there is no {file_name} in this folder. {hint}"
+        )
+    return path

@@ -102,10 +102,16 @@ class EvalTask:
 
 @dataclasses.dataclass(frozen=True)
 class EvalSuite:
-    """All tasks of a data set; `reference_metrics` describe its data or classifier, not a model."""
+    """All tasks of a data set.
+
+    Attributes:
+        tasks: the tasks.
+        measure_reference: function that measures metrics of the data or of a classifier, not of a
+            model, by name. It may take minutes, since it may train the classifier.
+    """
 
     tasks: tuple[EvalTask, ...]
-    reference_metrics: Mapping[str, float]
+    measure_reference: Callable[[], Mapping[str, float]] = dict
 
 
 def diversity(labels: Sequence[str], num_labels: int) -> float:

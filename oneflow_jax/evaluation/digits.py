@@ -60,9 +60,8 @@ def make_suite(
         return base.MetricResult(figures, cells)
 
     prompt = Document((Gap("text"), Gap("image")))
-    return base.EvalSuite((base.EvalTask("joint", (prompt,) * num_samples, score),), {
-        "classifier_accuracy": accuracy
-    })  # fmt: skip
+    task = base.EvalTask("joint", (prompt,) * num_samples, score)
+    return base.EvalSuite((task,), lambda: {"classifier_accuracy": accuracy})
 
 
 def _features_and_labels(documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray]:

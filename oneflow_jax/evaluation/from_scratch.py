@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oneflow_jax.data import emoji_concepts
+from oneflow_jax.data import labels
 from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import base, interleaved, text_diversity
 
@@ -21,7 +21,7 @@ MAX_TRAIN_TEXTS = 5_000
 
 
 def score(
-    concepts: Sequence[emoji_concepts.Concept],
+    known: Sequence[labels.LabeledImage],
     real: Sequence[Document],
     train_texts: Sequence[str],
     classifier: interleaved.ImageClassifier,
@@ -30,14 +30,14 @@ def score(
     """Compute all metrics of documents that were generated without a prompt.
 
     Args:
-        concepts: concepts that documents can name or show.
+        known: images that documents can name or show.
         real: training documents to compare with; at least as many as `generated`.
         train_texts: texts of training documents.
-        classifier: function that names what images show.
+        classifier: function that labels what images show.
         generated: generated documents.
     """
-    own = interleaved.score_documents(generated, concepts, classifier)
-    theirs = interleaved.score_documents(real, concepts, classifier)
+    own = interleaved.score_documents(generated, known, classifier)
+    theirs = interleaved.score_documents(real, known, classifier)
     words = [document.text() for document in generated]
     figures = interleaved.compute_metrics(own, theirs)
     searched_texts = train_texts[:MAX_TRAIN_TEXTS]

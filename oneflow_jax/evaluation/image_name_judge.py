@@ -1,13 +1,17 @@
-"""An image classifier that is trained only on the images of concepts and their names.
+"""An image classifier that is trained only on the images of a data set and their labels.
 
 The classifier has the two encoders of `contrastive`, as in CLIP. The image encoder gets
 EfficientNet-Lite0 features and mean colors; the colors help because noise on small images misleads
 EfficientNet. The text encoder gets bags of words, so it ignores word order. EfficientNet is not
 trained: it runs once over each training image and its shifted, blurred and noisy copies. The copies
 make the classifier robust to artifacts of generated images.
+
+Because of the bags of words, the classifier can choose a label that it was not trained on, if it
+was trained on the label's words: "noto fox" after "noto owl" and "twemoji fox".
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 import zipfile
@@ -18,7 +22,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy import ndimage
 
-from oneflow_jax.data import emoji_concepts, sentences
+from oneflow_jax.data import generated, sentences
+from oneflow_jax.data.labels import LabeledImage
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import contrastive, image_set_distance, interleaved
 
@@ -41,55 +46,57 @@ class Judge:
     """A trained classifier: an image encoder and a text encoder.
 
     Attributes:
-        names: names of the training images.
-        words: vocabulary of the noun phrases made of the names; row i of `params["words"]` is the
+        labels: labels that the classifier chooses from.
+        words: vocabulary of the noun phrases made of the labels; row i of `params["words"]` is the
             vector of word i.
         params: float32 parameters of both encoders, by name.
     """
 
-    names: tuple[str, ...]
+    labels: tuple[str, ...]
     words: tuple[str, ...]
     params: contrastive.Params
 
     @classmethod
     def train(
         cls,
-        concepts: Sequence[emoji_concepts.Concept],
+        images: Sequence[LabeledImage],
         seed: int = 0,
         *,
+        more_labels: Sequence[str] = (),
         copies: int | None = None,
         steps: int = contrastive.NUM_STEPS,
     ) -> "Judge":
-        """Train a classifier on images and names; on one machine, the seed determines the result.
+        """Train a classifier on images and labels; on one machine, the seed determines the result.
 
         Args:
-            concepts: two or more concepts with distinct names and images of one size.
+            images: two or more images of one size with distinct labels.
             seed: RNG seed of the copies, the initial weights and the batches.
+            more_labels: labels without images that `classify` may also choose.
             copies: number of versions of each image, the unchanged one included; the others are
                 shifted, blurred and noisy. None selects the number by `MAX_COPIES`, `MIN_COPIES`
                 and `MAX_TRAIN_IMAGES`.
             steps: number of optimizer steps.
 
         Raises:
-            UserError: `concepts` has fewer than two entries, two of them have one name, or the
-                package with EfficientNet is not installed.
+            UserError: `images` has fewer than two entries, two labels are equal, or the package
+                with EfficientNet is not installed.
         """
-        names = tuple(concept.name for concept in concepts)
-        if len(names) < 2 or len(set(names)) < len(names):
+        labels = (*(image.label for image in images), *more_labels)
+        if len(images) < 2 or len(set(labels)) < len(labels):
             raise UserError(
-                f"concepts={len(names)}: the names are too few or not distinct. Give two or more "
-                "concepts with distinct names."
+                f"images={len(images)}: the images are too few, or their labels are not distinct. "
+                "Give two or more images with distinct labels."
             )
         if copies is None:
-            copies = max(MIN_COPIES, min(MAX_COPIES, MAX_TRAIN_IMAGES // len(names)))
+            copies = max(MIN_COPIES, min(MAX_COPIES, MAX_TRAIN_IMAGES // len(images)))
         rng = np.random.default_rng(seed)
-        drawn = np.stack([concept.pixels for concept in concepts])
+        drawn = np.stack([image.pixels for image in images])
         rough = [drawn, *(augment(drawn, rng) for _ in range(copies - 1))]
         seen = np.stack([features(pictures) for pictures in rough], axis=1)
-        phrases = [sentences.noun_phrase(name) for name in names]
+        phrases = [sentences.noun_phrase(label) for label in labels]
         words = tuple(sorted({word for phrase in phrases for word in _split_words(phrase)}))
-        bags = _bag_of_words(phrases, words)
-        return cls(names, words, contrastive.train(seen, bags, rng, steps))
+        bags = _bag_of_words(phrases[: len(images)], words)
+        return cls(labels, words, contrastive.train(seen, bags, rng, steps))
 
     def similarity(
         self, images: UInt8[np.ndarray, "n H W 3"], phrases: Sequence[str]
@@ -103,18 +110,19 @@ class Judge:
         return np.asarray(image_embeds @ phrase_embeds.T)
 
     def classify(self, images: UInt8[np.ndarray, "n H W 3"]) -> list[str]:
-        """Return, for each image, the training name that matches best.
+        """Return, for each image, the label that matches best.
 
         The method can serve as an `interleaved.ImageClassifier`.
         """
-        similarities = self.similarity(images, [sentences.noun_phrase(name) for name in self.names])
-        return [self.names[best] for best in similarities.argmax(axis=1)]
+        phrases = [sentences.noun_phrase(label) for label in self.labels]
+        similarities = self.similarity(images, phrases)
+        return [self.labels[best] for best in similarities.argmax(axis=1)]
 
     def save(self, path: pathlib.Path) -> None:
         """Write the classifier to a .npz file atomically."""
         draft = path.with_name(path.name + ".draft")
         with draft.open("wb") as file:
-            np.savez(file, **{_NAMES_KEY: self.names, _WORDS_KEY: self.words}, **self.params)
+            np.savez(file, **{_LABELS_KEY: self.labels, _WORDS_KEY: self.words}, **self.params)
         draft.replace(path)
 
     @classmethod
@@ -127,15 +135,25 @@ class Judge:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            names, words = (tuple(map(str, arrays.pop(key))) for key in (_NAMES_KEY, _WORDS_KEY))
+            labels, words = (tuple(map(str, arrays.pop(key))) for key in (_LABELS_KEY, _WORDS_KEY))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path}: not a classifier that `save` wrote ({error}). Train one."
             ) from error
-        return cls(names, words, arrays)
+        return cls(labels, words, arrays)
 
 
-_NAMES_KEY, _WORDS_KEY = "judge/names", "judge/words"
+def hash_training_data(images: Sequence[LabeledImage]) -> str:
+    """Return a hash of all that determines a classifier: labels, images and EfficientNet."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(generated.describe_versions([image_set_distance.PACKAGE]).encode())
+    for image in images:
+        digest.update(repr((image.label, image.in_training, image.pixels.shape)).encode())
+        digest.update(image.pixels.tobytes())
+    return digest.hexdigest()
+
+
+_LABELS_KEY, _WORDS_KEY = "judge/labels", "judge/words"
 
 
 def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]:
@@ -153,17 +171,23 @@ def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]:
 
 
 def accuracy(
-    classifier: interleaved.ImageClassifier, concepts: Sequence[emoji_concepts.Concept], seed: int
+    classifier: interleaved.ImageClassifier, images: Sequence[LabeledImage], seed: int
 ) -> float:
-    """Return the accuracy of `classifier`, 0 to 1, on one new augmented copy of each concept.
+    """Return the accuracy of `classifier`, 0 to 1, on one new augmented copy of each image.
 
     Some emoji look alike ("man bald" and "person bald"), so on all 1,898 emoji without skin tones
     no classifier can exceed 0.98.
     """
-    drawn = np.stack([concept.pixels for concept in concepts])
-    predictions = classifier(augment(drawn, np.random.default_rng(seed)))
-    pairs = zip(predictions, concepts, strict=True)
-    return float(np.mean([name == concept.name for name, concept in pairs]))
+    shown = classify_copies(classifier, images, seed)
+    return float(np.mean([a == image.label for a, image in zip(shown, images, strict=True)]))
+
+
+def classify_copies(
+    classifier: interleaved.ImageClassifier, images: Sequence[LabeledImage], seed: int
+) -> Sequence[str]:
+    """Return the labels that `classifier` gives to one new augmented copy of each image."""
+    drawn = np.stack([image.pixels for image in images])
+    return classifier(augment(drawn, np.random.default_rng(seed)))
 
 
 def augment(

@@ -39,11 +39,13 @@ def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n 1280"
 
 def kid_and_fd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> dict[str, float]:
     """Return `kid_efficientnet` and `fd_efficientnet` of two sets of features."""
+    return {"kid_efficientnet": kid(x, y), "fd_efficientnet": fid_kid.frechet_distance(x, y)}
+
+
+def kid(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
+    """Return `kid_efficientnet` of two sets of features, each of two vectors or more."""
     size = max(2, min(len(x), len(y)) // 4)
-    return {
-        "kid_efficientnet": fid_kid.kernel_distance(x, y, size, NUM_SUBSETS).mean,
-        "fd_efficientnet": fid_kid.frechet_distance(x, y),
-    }
+    return fid_kid.kernel_distance(x, y, size, NUM_SUBSETS).mean
 
 
 def score(

@@ -19,7 +19,7 @@ in the range 0 to 1:
                           for templates
     interleaved_score     geometric mean of the five metrics above
     template_validity     fraction of documents whose text without the images matches a template
-                          exactly, with the right names, kind and count
+                          exactly, with names of one kind, and the right kind, count and keywords
     image_rate            fraction of documents with at least one image
 
 `count_accuracy`, `order_accuracy` and `category_consistency` apply only to some documents, for
@@ -29,7 +29,11 @@ stating no counts, or by generating single images only. The score is a geometric
 component can make up for another: a model that always generates the same correct document, or
 random images, scores near 0.
 
-An `ImageClassifier` names what an image shows. Together with these metrics, report those of real
+A name in a text may have a drawing style (`data.labels`). If a document's text names styles, "name"
+means the style and the name in all metrics above, and images in another style are wrong. Otherwise
+an image shows its name in any style. Keywords are removed from the text before all metrics.
+
+An `ImageClassifier` labels what an image shows. Together with these metrics, report those of real
 documents and of real documents with shuffled images (`compute_bounds`).
 """
 
@@ -40,15 +44,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from oneflow_jax.data import edits, emoji_concepts, sentences
+from oneflow_jax.data import edits, labels, sentences, style_captions
 from oneflow_jax.data.document import Document, Image
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base, bootstrap
 
 ImageClassifier = Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]]
-"""A function from n images to n names of what they show.
+"""A function from n images to n labels of what they show.
 
-Examples are `Judge.classify`, and `emoji.nearest_neighbor` applied to each image.
+Examples are `Judge.classify` and `NearestImage`.
 """
 
 COMPONENTS = (
@@ -66,8 +70,8 @@ class DocumentScores:
     """Counts and outcomes of one document; `compute_metrics` computes the metrics from them.
 
     Attributes:
-        names: names in the text, in the order of their mention.
-        num_images: number of images.
+        names: labels in the text, in the order of their mention.
+        shown: label of what each image shows.
         num_aligned: number of images that show the right name; see `image_name_alignment`.
         count_correct: whether the stated count is right; None if the text states no count.
         order_correct: whether the images show exactly the names, in order; None if the document has
@@ -78,50 +82,58 @@ class DocumentScores:
     """
 
     names: tuple[str, ...]
-    num_images: int
+    shown: tuple[str, ...]
     num_aligned: int
     count_correct: bool | None
     order_correct: bool | None
     category_consistent: bool | None
     template: str | None
 
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return len(self.shown)
+
 
 def score_documents(
     documents: Sequence[Document],
-    concepts: Sequence[emoji_concepts.Concept],
+    known: Sequence[labels.LabeledImage],
     classifier: ImageClassifier,
 ) -> list[DocumentScores]:
     """Score each document separately.
 
     Args:
         documents: generated or real documents whose images have one size.
-        concepts: all concepts that can be named or shown.
-        classifier: function that names what images show; called once with the images of all
+        known: all images that can be named or shown.
+        classifier: function that labels what images show; called once with the images of all
             documents.
 
     Raises:
-        UserError: `classifier` does not return one of the concepts' names for each image.
+        UserError: `classifier` does not return one of the known labels for each image.
     """
-    groups = {concept.name: (concept.category, concept.kind) for concept in concepts}
-    kinds = {concept.name: concept.kind for concept in concepts}
+    groups = {image.name: (image.category, image.kind) for image in known}
+    kinds = labels.list_kinds(known)
     looks = iter(_classify_images(_list_images(documents), classifier, kinds))
     scores = []
     for document in documents:
-        image_names = tuple(itertools.islice(looks, len(document.images())))
-        words = document.text()
+        shown = tuple(itertools.islice(looks, len(document.images())))
+        words = style_captions.split_keywords(document)[0].text()
         names = tuple(sentences.extract_names(words, kinds))
+        styled = any(labels.split_label(name)[0] for name in names)
+        image_names = shown if styled else tuple(labels.split_label(look)[1] for look in shown)
         promise = sentences.parse_count(words)
+        has_true_keywords = style_captions.has_true_keywords(document, names, known)
         blocks = edits.align(names, image_names).get_matching_blocks()
         several = max(len(names), len(image_names)) > 1
         scores.append(
             DocumentScores(
                 names=names,
-                num_images=len(image_names),
+                shown=shown,
                 num_aligned=sum(block.size for block in blocks),
                 count_correct=len(names) == len(image_names) == promise if promise else None,
                 order_correct=names == image_names if several else None,
                 category_consistent=_is_consistent(words, names, image_names, groups),
-                template=sentences.match_template(words, kinds),
+                template=sentences.match_template(words, kinds) if has_true_keywords else None,
             )
         )
     return scores
@@ -187,7 +199,7 @@ def bootstrap_metrics(
 
 def compute_bounds(
     documents: Sequence[Document],
-    concepts: Sequence[emoji_concepts.Concept],
+    known: Sequence[labels.LabeledImage],
     classifier: ImageClassifier,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
@@ -196,8 +208,8 @@ def compute_bounds(
     "upper" differs from 1 only by errors of `classifier`. "lower" scores images that are unrelated
     to the text, but have the quality, number and diversity of real images.
     """
-    real = score_documents(documents, concepts, classifier)
-    chance = score_documents(shuffle_images(documents, 1.0, seed), concepts, classifier)
+    real = score_documents(documents, known, classifier)
+    chance = score_documents(shuffle_images(documents, 1.0, seed), known, classifier)
     return {"upper": compute_metrics(real, real), "lower": compute_metrics(chance, real)}
 
 
@@ -233,14 +245,14 @@ def _classify_images(
     classifier: ImageClassifier,
     kinds: Mapping[str, str],
 ) -> Sequence[str]:
-    """Return what each image shows; check that the classifier returns one known name per image."""
+    """Return what each image shows; check that the classifier returns one known label per image."""
     predictions = classifier(np.stack(images)) if images else []
     odd = sorted(set(predictions) - set(kinds))
     if odd or len(predictions) != len(images):
         raise UserError(
-            f"classifier: it returned {len(predictions)} names for {len(images)} images, and "
-            f"unknown names {odd[:3]}. Pass the concepts that the classifier knows, and return one "
-            "name per image."
+            f"classifier: it returned {len(predictions)} labels for {len(images)} images, and "
+            f"unknown labels {odd[:3]}. Pass the images that the classifier knows, and return one "
+            "label per image."
         )
     return predictions
 
@@ -259,7 +271,7 @@ def _is_consistent(
     stated_kind = text.split(":")[0].split()[1:] if sentences.parse_count(text) else []
     if not names and not stated_kind:
         return None
-    shown_groups = {groups[name] for name in (*names, *predictions)}
+    shown_groups = {groups[labels.split_label(name)[1]] for name in (*names, *predictions)}
     plurals = [f"{kind}s" for _, kind in shown_groups]
     return bool(predictions) and len(shown_groups) == 1 and stated_kind in ([], plurals)
 

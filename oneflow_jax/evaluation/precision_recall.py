@@ -98,15 +98,20 @@ def measure_memorization(
     """
     generated, training = fid_kid.validate_pair(generated, training, min_count=1)
     heldout, _ = fid_kid.validate_pair(heldout, training, min_count=1)
-    far, usual = (
-        distance.cdist(features, training).min(axis=1) for features in (generated, heldout)
-    )
+    far, usual = (nearest_distances(features, training) for features in (generated, heldout))
     if not np.median(usual):
         raise UserError(
             "heldout: at least half of its images are in the training data. Give other images."
         )
     close = far < np.percentile(usual, percentile)
     return MemorizationResult(float(np.median(far) / np.median(usual)), float(close.mean()))
+
+
+def nearest_distances(
+    features: Float[np.ndarray, "n d"], training: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "n"]:
+    """Return the distance of each vector to the nearest training vector."""
+    return distance.cdist(features, training).min(axis=1)
 
 
 def _knn_radius(vectors: Float[np.ndarray, "n d"], neighbors: int) -> Float[np.ndarray, "n"]:

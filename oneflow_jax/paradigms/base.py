@@ -7,13 +7,13 @@ training step and the generator call the interface and do not depend on the para
 from typing import Protocol
 
 import jax.numpy as jnp
-from clu import metrics
 
-from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
+from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head
 from oneflow_jax.errors import UserError
+from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.samplers import guidance, token_sampling
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
-from oneflow_jax.shapes import Array, Float, Key, Outputs, PyTree, Sums
+from oneflow_jax.shapes import Array, Key, Sums
 
 
 def target_counts(canvas: Canvas) -> Sums:
@@ -60,11 +60,11 @@ def validate_autoregressive(name: str, plan: SamplingPlan) -> None:
         )
 
 
-class Paradigm(Protocol):
+class Paradigm(TrainingObjective, Protocol):
     """Corruption, loss and sampler of one family of models.
 
-    Implementations are frozen, hashable dataclasses without arrays: static under jit. `counts`,
-    `corrupt` and `loss` work on one row, `sample` on a batch.
+    `TrainingObjective` has the members for training: `weights`, `at_shared_time`, `counts`,
+    `corrupt` and `loss`. These methods work on one row, `sample` on a batch.
     """
 
     @property
@@ -76,38 +76,12 @@ class Paradigm(Protocol):
         """Which slots a slot may attend to."""
 
     @property
-    def weights(self) -> tuple[tuple[str, float], ...]:
-        """The weight of each loss term, by name; the main text term comes first."""
-
-    @property
     def supports_editing(self) -> bool:
         """Whether the model can edit a finished document, by a plan that starts at t > 0."""
 
     @property
     def at_shared_time(self) -> "Paradigm":
-        """Copy of this paradigm in which all slots of a document have the same time, t = u.
-
-        The copy is for measuring the loss as a function of t. Sampling gives all slots one time
-        too.
-        """
-
-    def counts(self, canvas: Canvas) -> Sums:
-        """Return the divisor of each loss term's total, counted on the clean canvas."""
-
-    def corrupt(
-        self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
-    ) -> tuple[NoisyCanvas, PyTree]:
-        """Corrupt a row; return the input of the network and the targets for `loss`.
-
-        Args:
-            key: random key of the row.
-            u: uniform number in [0, 1) of each slot's document; the time sampler maps it to a time.
-            canvas: the clean row.
-            table: the token embeddings, which the loss trains through the result.
-        """
-
-    def loss(self, outputs: Outputs, targets: PyTree) -> dict[str, metrics.Average]:
-        """Return the total of each loss term of one row and the number of slots in the total."""
+        """Copy of this paradigm in which all slots of a document have the same time, t = u."""
 
     def validate(self, plan: SamplingPlan) -> None:
         """Check that the paradigm can follow a plan.

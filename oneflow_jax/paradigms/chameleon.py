@@ -23,7 +23,7 @@ from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, Modality, NoisyCanvas
 from oneflow_jax.flows import losses, next_token, tasks
 from oneflow_jax.paradigms import base
-from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, autoregressive
+from oneflow_jax.samplers import ar_guidance, ar_images, autoregressive, token_sampling
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
@@ -52,7 +52,7 @@ class Chameleon:
         weights: weights of `LOSS_TERMS`.
     """
 
-    token_space: ar_state.TokenSpace
+    token_space: token_sampling.TokenSpace
     code_id_range: tuple[int, int]
     task_mixture: tasks.TaskMixture
     weights: tuple[tuple[str, float], ...]

@@ -45,7 +45,7 @@ from oneflow_jax.flows import (
     time_samplers,
 )
 from oneflow_jax.paradigms import base
-from oneflow_jax.samplers import edit, guidance
+from oneflow_jax.samplers import edit, guidance, token_sampling
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, euler_nfe
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
@@ -95,7 +95,7 @@ class EditFlow:
         weights: weights of `LOSS_TERMS`.
     """
 
-    token_space: edit.TokenSpace
+    token_space: token_sampling.TokenSpace
     time_coupling: time_couplings.TimeCoupling
     condition_on_text_time: bool
     image_prediction: predictions.PredictionType

@@ -26,7 +26,7 @@ from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
 from oneflow_jax.flows import gaussian, losses, next_token, predictions, tasks, time_samplers
 from oneflow_jax.paradigms import base
-from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, autoregressive
+from oneflow_jax.samplers import ar_guidance, ar_images, autoregressive, token_sampling
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
@@ -78,7 +78,7 @@ class Transfusion:
             `time_sampler` computes its time.
     """
 
-    token_space: ar_state.TokenSpace
+    token_space: token_sampling.TokenSpace
     image_prediction: predictions.PredictionType
     channels: int
     task_mixture: tasks.TaskMixture

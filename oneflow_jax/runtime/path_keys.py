@@ -1,13 +1,12 @@
-"""The keys of a configuration that hold paths, and their expansion.
+"""The keys of a configuration that hold paths.
 
 `~` is expanded before a path is used. A saved configuration has absolute paths, so the run can be
 used from any working folder. Configurations that earlier versions saved may have relative paths.
 """
 
 import os
-from collections.abc import Callable, Iterator
-
-import ml_collections
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import storage
@@ -23,31 +22,13 @@ PATH_KEYS = (
 """Keys that hold the path of a file or a folder. A comparison has these keys for each model."""
 
 
-def expand_user(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Return a copy of the configuration with `~` expanded in all paths.
-
-    Raises:
-        UserError: a path begins with `~name`, but no user has this name.
-    """
-    return _replace_paths(config, storage.expand_user)
-
-
-def make_absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Return a copy of the configuration with all local paths absolute and `~` expanded.
-
-    Raises:
-        UserError: a path begins with `~name`, but no user has this name.
-    """
-    return _replace_paths(config, make_path_absolute)
-
-
 def make_path_absolute(path: str, field: str) -> str:
     """Return a local path as an absolute path with `~` expanded; leave other paths unchanged."""
     path = storage.expand_user(path, field)
     return path if storage.is_remote(path) else os.path.abspath(path)
 
 
-def check_relative(saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
+def check_relative(saved: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Check that the relative paths of a saved configuration exist in the working folder.
 
     Args:
@@ -77,7 +58,7 @@ def describe(path: str, field: str) -> str:
     )
 
 
-def iter_paths(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
+def iter_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each key that holds a path, with its path; skip empty paths."""
     for name in PATH_KEYS:
         section, _, key = name.rpartition(".")
@@ -90,30 +71,18 @@ def iter_paths(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
 
 
 def _iter_inner(
-    config: ml_collections.ConfigDict,
-) -> Iterator[tuple[str, ml_collections.ConfigDict]]:
+    config: Mapping[str, Any],
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the configurations of runs inside a comparison, with the prefixes of their keys."""
     if "models" not in config:
         return
-    yield from ((f"models.{name}", model) for name, model in config.models.items())
+    yield from ((f"models.{name}", model) for name, model in config["models"].items())
     for name in ("codec", "text_model"):
         if name in config:
             yield name, config[name]
 
 
-def _is_dataset_name(config: ml_collections.ConfigDict, name: str, path: str) -> bool:
+def _is_dataset_name(config: Mapping[str, Any], name: str, path: str) -> bool:
     """Return whether `source.path` is the name of a TFDS data set and not a path."""
-    is_tfds = name == "source.path" and config.source.get("format") == "tfds"
+    is_tfds = name == "source.path" and config["source"].get("format") == "tfds"
     return is_tfds and not os.path.exists(os.path.expanduser(path))
-
-
-def _replace_paths(
-    config: ml_collections.ConfigDict, replace: Callable[[str, str], str]
-) -> ml_collections.ConfigDict:
-    new = config.copy_and_resolve_references()
-    locked = new.is_locked
-    with new.unlocked():
-        new.update_from_flattened_dict(
-            {name: replace(path, name) for name, path in iter_paths(new)}
-        )
-    return new.lock() if locked else new

@@ -27,6 +27,9 @@ from etils.epath import gpath
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
 
+_BUCKET_ROOTS = ("gs", "s3", "az", "hf")
+"""Folders of the root in which epath expects buckets."""
+
 LEASE_FILE = "owner.txt"
 """Object with the name of the process that most recently started to train in a remote folder."""
 
@@ -46,12 +49,21 @@ class LiteralPath(gpath.PosixGPath):
                 yield from type(self)(entry).glob(rest) if rest else (entry,)
 
 
-def check_no_backslash(path: str | os.PathLike[str], field: str) -> None:
-    """Check that the path of a run has no backslash, which TensorStore would replace by a slash.
+def check_storable(path: str | os.PathLike[str], field: str) -> None:
+    """Check that checkpoints can be stored at the path of a run.
+
+    TensorStore replaces a backslash by a slash, and refuses the paths that `escape_local` returns
+    for local folders such as /gs.
 
     Raises:
-        UserError: the path has a backslash.
+        UserError: the path has a backslash, or two slashes at its start.
     """
+    if os.fspath(path).startswith("//"):
+        raise UserError(
+            f"{field}={os.fspath(path)[1:]}: checkpoints cannot be stored in a local folder whose "
+            f"path begins with {', '.join(f'/{name}' for name in _BUCKET_ROOTS)} or two slashes. "
+            "Choose another folder, or give a bucket as gs://BUCKET/FOLDER."
+        )
     if "\\" in os.fspath(path):
         raise UserError(
             f"{field}={os.fspath(path)}: checkpoints cannot be stored in a folder with a backslash "
@@ -62,19 +74,34 @@ def check_no_backslash(path: str | os.PathLike[str], field: str) -> None:
 def expand_user(path: str | os.PathLike[str], field: str) -> str:
     """Return a path with `~` or `~name` at its start replaced by the home folder.
 
+    A path in a local folder such as /gs is returned as `escape_local` writes it.
+
     Raises:
         UserError: the user has no home folder.
     """
     text = os.fspath(path)
-    if is_remote(text) or not text.startswith("~"):
+    if is_remote(text):
         return text
+    if not text.startswith("~"):
+        return escape_local(text)
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise UserError(
             f"{field}={text}: there is no home folder of this name. Write ./{text} for a folder in "
             "the working folder."
         )
-    return expanded
+    return escape_local(expanded)
+
+
+def escape_local(path: str) -> str:
+    """Return a local path such that epath does not read it as the path of a bucket.
+
+    epath represents gs://bucket as /gs/bucket, so it reads a local folder /gs as a list of buckets.
+    This function returns paths in such a folder as absolute paths with two slashes at the start,
+    which have the same meaning to the operating system. Other paths are returned unchanged.
+    """
+    absolute = os.path.abspath(path)
+    return f"/{absolute}" if absolute.split("/")[1] in _BUCKET_ROOTS else path
 
 
 def resolve_path(path: str | os.PathLike[str], field: str) -> epath.Path:
@@ -168,7 +195,7 @@ class TrainingLease:
 
     An object in the folder names the run. The object is not a lock, because a killed run would
     leave a lock behind. A later run overwrites the object and trains at once, and the earlier run
-    fails at its next save. Local folders have a lock instead; see `workdir.lock`.
+    fails at its next save. Local folders have a lock instead; see `run_lock.lock`.
     """
 
     def __init__(self, folder: epath.Path) -> None:

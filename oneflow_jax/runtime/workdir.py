@@ -1,4 +1,4 @@
-"""The folder of one run: its files, its configuration and its lock.
+"""The folder of one run: its files and its configuration.
 
 | file                | content                                                             |
 |---------------------|---------------------------------------------------------------------|
@@ -23,17 +23,12 @@
 | owner.txt           | object stores: which process trains; see `storage.TrainingLease`    |
 """
 
-import contextlib
-import errno
-import fcntl
 import functools
 import json
 import operator
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import filelock
 import ml_collections
 from etils import epath
 
@@ -96,8 +91,6 @@ for rounding errors. The fingerprint in source.json decides whether the data at 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
 """Keys whose value applies to one call only, with the value that is saved instead."""
 
-LOCK_FILE = ".lock"
-
 DEFAULTS_FOR_OLD_RUNS = {
     "profile_steps": (),
     "compilation_cache": False,
@@ -127,84 +120,6 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
 }
 """Values of keys that are missing in configurations of document models by earlier versions."""
 
-_DISK_ERRNOS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-)
-
-
-@contextlib.contextmanager
-def lock(workdir: epath.Path) -> Iterator[None]:
-    """Lock the folder of a run within a `with` block, and create the folder if it is missing.
-
-    If the process is killed, the operating system releases the lock.
-
-    Raises:
-        UserError: another run holds the lock. Or the disk is full or not writable, at any time
-            within the block.
-    """
-    with _translate_os_errors(workdir):
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, FileNotFoundError) as error:
-            raise UserError(
-                f"--workdir={workdir}: the folder cannot be created ({error.strerror}). Choose "
-                "another folder."
-            ) from error
-        # Object stores have no locks (see `storage.TrainingLease`). The primary process holds the
-        # lock for all processes of a run.
-        if storage.is_remote(workdir) or not distributed.is_primary():
-            yield
-            return
-        # A soft lock is only a file, which a killed process would leave behind.
-        lock = filelock.FileLock(workdir / LOCK_FILE, fallback_to_soft=False)
-        try:
-            acquired = lock.acquire(blocking=False)
-        except filelock.Timeout as error:
-            raise _in_use(workdir) from error
-        with acquired:
-            yield
-
-
-@contextlib.contextmanager
-def read_lock(workdir: epath.Path) -> Iterator[None]:
-    """Prevent runs on this machine from changing the folder within a `with` block.
-
-    The function writes nothing: if the lock file is missing or cannot be opened, the block runs
-    without a lock. Several processes may read at the same time.
-
-    Raises:
-        UserError: a run holds the lock; or the disk is full or not writable within the block, for
-            example when the page of samples is written.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_translate_os_errors(workdir))
-        if not storage.is_remote(workdir):
-            with contextlib.suppress(OSError):
-                file = stack.enter_context(open(workdir / LOCK_FILE, "rb"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise _in_use(workdir) from error
-        yield
-
-
-def check_writable(workdir: epath.Path) -> None:
-    """Check that files can be written to the folder of a run.
-
-    Raises:
-        UserError: the folder is read-only.
-    """
-    if not storage.is_remote(workdir) and workdir.exists() and not os.access(workdir, os.W_OK):
-        raise UserError(
-            f"--workdir={workdir}: the folder is read-only. Give --output=FOLDER, and "
-            "--mode=sample and --mode=evaluate write to that folder."
-        )
-
 
 def check_config(
     workdir: epath.Path, config: ml_collections.ConfigDict, *, may_write: bool = True
@@ -229,7 +144,7 @@ def check_config(
     changed = [
         f"{name}: {was!r} there, {now!r} now"
         for name, was, now in _diff_configs(
-            _make_paths_absolute(old), _make_paths_absolute(json.loads(config.to_json()))
+            _make_json_absolute(old), _make_json_absolute(json.loads(config.to_json()))
         )
         if name not in MUTABLE_KEYS and name.split(".")[0] not in MUTABLE_KEYS
     ]
@@ -268,9 +183,27 @@ def is_export(workdir: epath.Path) -> bool:
     return (workdir / WEIGHTS).exists()
 
 
+def expand_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Return a copy of the configuration with `~` expanded in all paths.
+
+    Raises:
+        UserError: a path begins with `~name`, but no user has this name.
+    """
+    return _replace_paths(config, storage.expand_user)
+
+
+def resolve_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Return a copy of the configuration with all local paths absolute and `~` expanded.
+
+    Raises:
+        UserError: a path begins with `~name`, but no user has this name.
+    """
+    return _replace_paths(config, path_keys.make_path_absolute)
+
+
 def save_config(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
     """Write the configuration of a run to its folder, with absolute paths."""
-    saved = path_keys.make_absolute(config)
+    saved = resolve_paths(config)
     with saved.unlocked():
         for name, value in VALUES_TO_SAVE.items():
             if name.split(".")[0] in saved:
@@ -328,20 +261,6 @@ def write_atomically(path: epath.Path, data: str | bytes, *, primary_only: bool 
     draft.replace(path)
 
 
-@contextlib.contextmanager
-def _translate_os_errors(workdir: epath.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRNOS:
-            raise
-        raise UserError(
-            f"{error.filename or workdir}: {error.strerror}. Free some space, make the folder "
-            "writable, or choose another --workdir. Earlier checkpoints are complete, and the same "
-            "command resumes from the newest one."
-        ) from error
-
-
 def _read_config(path: epath.Path) -> dict[str, Any]:
     """Read a configuration file and upgrade it if an earlier version wrote it."""
     try:
@@ -363,16 +282,21 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
     return saved
 
 
-def _in_use(workdir: epath.Path) -> UserError:
-    return UserError(
-        f"--workdir={workdir}: the folder is in use by another run. Wait for that run to end, or "
-        "choose another folder."
-    )
-
-
-def _make_paths_absolute(config: dict[str, Any]) -> dict[str, Any]:
+def _make_json_absolute(config: dict[str, Any]) -> dict[str, Any]:
     """Return the content of a `config.json` with absolute paths."""
-    return json.loads(path_keys.make_absolute(ml_collections.ConfigDict(config)).to_json())
+    return json.loads(resolve_paths(ml_collections.ConfigDict(config)).to_json())
+
+
+def _replace_paths(
+    config: ml_collections.ConfigDict, replace: Callable[[str, str], str]
+) -> ml_collections.ConfigDict:
+    new = config.copy_and_resolve_references()
+    locked = new.is_locked
+    with new.unlocked():
+        new.update_from_flattened_dict(
+            {name: replace(path, name) for name, path in path_keys.iter_paths(new)}
+        )
+    return new.lock() if locked else new
 
 
 def _fill_missing_keys(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:

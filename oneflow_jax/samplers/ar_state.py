@@ -16,30 +16,6 @@ from oneflow_jax.samplers import ar_guidance, ar_images, canvas_append, token_sa
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, PyTree
 
 
-@dataclasses.dataclass(frozen=True)
-class TokenSpace:
-    """Token ids that may be sampled, and the size of images.
-
-    Attributes:
-        vocab_size: number of token ids, V.
-        text_id_range: range of the ids of text tokens.
-        image_token_id: id of `<image>`, the token before each image.
-        end_token_id: id of the token that ends a document.
-        grid: rows and columns of an image, in patches.
-    """
-
-    vocab_size: int
-    text_id_range: tuple[int, int]
-    image_token_id: int
-    end_token_id: int
-    grid: tuple[int, int]
-
-    @property
-    def patches_per_image(self) -> int:
-        """Number N of slots of an image."""
-        return self.grid[0] * self.grid[1]
-
-
 @flax.struct.dataclass
 class DecodeState:
     """Partially written documents; every field has the leading axis B.
@@ -81,7 +57,7 @@ class DecodeProgram:
         prompt: documents with gaps, starting at the first slot of each row.
     """
 
-    token_space: TokenSpace
+    token_space: token_sampling.TokenSpace
     image_sampler: ar_images.ImageSampler
     token_sampling: token_sampling.TokenSampling
     network: ar_guidance.CachedModel

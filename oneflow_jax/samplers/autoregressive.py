@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas, EmbeddingTable
-from oneflow_jax.samplers import ar_guidance, ar_images, ar_state
+from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, token_sampling
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, empty_trajectory
 from oneflow_jax.shapes import Array, Int, Key
 
@@ -43,7 +43,7 @@ class ARSampler:
         plan: sampling plan; the sampler uses its `token_sampling` and `return_trajectory`.
     """
 
-    token_space: ar_state.TokenSpace
+    token_space: token_sampling.TokenSpace
     image_sampler: ar_images.ImageSampler
     plan: SamplingPlan
 

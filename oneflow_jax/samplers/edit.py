@@ -26,23 +26,6 @@ RowOp = Callable[..., insertion.GrowingCanvas]
 """Function that applies one kind of edit operation to one row in one step."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TokenSpace:
-    """Token ids that may be inserted, and the size of images.
-
-    Attributes:
-        vocab_size: number of token ids, V.
-        text_id_range: range of the ids of text tokens.
-        image_token_id: id that inserts an image instead of a token.
-        grid: rows and columns of an image, in patches.
-    """
-
-    vocab_size: int
-    text_id_range: tuple[int, int]
-    image_token_id: int
-    grid: tuple[int, int]
-
-
 @flax.struct.dataclass
 class LoopState:
     """Loop state: step number, keys of the rows (constant), documents, and recorded trajectory."""
@@ -64,7 +47,7 @@ class EditSampler:
         plan: sampling plan.
     """
 
-    token_space: TokenSpace
+    token_space: token_sampling.TokenSpace
     image_prediction: predictions.PredictionType
     condition_on_text_time: bool
     plan: SamplingPlan

@@ -18,6 +18,30 @@ the most confident ones first.
 
 
 @dataclasses.dataclass(frozen=True)
+class TokenSpace:
+    """Token ids that may be sampled, and the size of images.
+
+    Attributes:
+        vocab_size: number of token ids, V.
+        text_id_range: range of the ids of text tokens.
+        image_token_id: id of `<image>`: the token before an image, or the id that inserts an image.
+        end_token_id: id of the token that ends a document; autoregressive paradigms sample it.
+        grid: rows and columns of an image, in patches.
+    """
+
+    vocab_size: int
+    text_id_range: tuple[int, int]
+    image_token_id: int
+    end_token_id: int
+    grid: tuple[int, int]
+
+    @property
+    def patches_per_image(self) -> int:
+        """Number N of slots of an image."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenSampling:
     """Parameters of token sampling; hashable, so it can be a static argument of jit.
 

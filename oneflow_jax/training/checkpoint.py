@@ -62,7 +62,7 @@ class Checkpoints:
         # corrupt it.
         absolute = directory if directory.is_absolute() else directory.absolute()
         self._directory = storage.LiteralPath(absolute)
-        storage.check_no_backslash(self._directory, "--workdir")
+        storage.check_storable(self._directory, "--workdir")
         handlers = ocp.handlers.local_registry()
         for name in ("data", "checksums"):
             handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)

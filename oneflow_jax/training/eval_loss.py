@@ -15,8 +15,8 @@ from clu import metrics
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import streams
 from oneflow_jax.flows import tasks
+from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms.base import Paradigm
 from oneflow_jax.runtime import distributed
 from oneflow_jax.shapes import Array, PyTree
 from oneflow_jax.training import step, update
@@ -43,7 +43,7 @@ class EvalLosses:
         self,
         batches: streams.BatchStreams,
         model: Model,
-        paradigm: Paradigm,
+        paradigm: TrainingObjective,
         time_bins: int,
         seed: int,
     ) -> None:
@@ -105,6 +105,6 @@ class EvalLosses:
         return distributed.to_host(eval_step(params, self._key, jnp.float32(u), self._canvas))
 
 
-def _compile_step(model: Model, paradigm: Paradigm) -> EvalStep:
+def _compile_step(model: Model, paradigm: TrainingObjective) -> EvalStep:
     losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
     return jax.jit(lambda *args: update.sum_leading(losses(*args)))

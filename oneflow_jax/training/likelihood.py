@@ -2,8 +2,8 @@
 
     nats per document = 1/N · sum over N documents of E_u [ the loss term `text` of the scorer ]
 
-The scorer is the paradigm's `LikelihoodBound`. `paradigms/likelihood.py` lists the paradigms that
-have a scorer, and says whether the scorer gives the exact value or a bound. For each document, u
+`paradigms/likelihood.py` has the scorer of each paradigm that has one, and says whether the scorer
+gives the exact value or a bound. For each document, u
 takes evenly spaced values, which are shifted from batch to batch by multiples of the golden ratio
 conjugate. The unit is nats per document and not nats per token, because paradigms have different
 token sequences: some end every document with an END token.
@@ -20,8 +20,8 @@ import numpy as np
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.data import streams
 from oneflow_jax.flows import time_samplers
+from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms.likelihood import LikelihoodBound
 from oneflow_jax.runtime import distributed
 from oneflow_jax.shapes import Float, Int, PyTree
 from oneflow_jax.training import step
@@ -53,7 +53,8 @@ class Likelihood:
         batches: streams.BatchStreams,
         num_documents: int,
         model: Model,
-        scorer: LikelihoodBound,
+        scorer: TrainingObjective,
+        is_exact: bool,
         seed: int,
     ) -> None:
         """Load the documents.
@@ -63,13 +64,14 @@ class Likelihood:
             num_documents: number of documents in the split. After this number, `batches` repeats
                 documents.
             model: the model to evaluate.
-            scorer: the scorer of the model's paradigm.
+            scorer: corrupts and scores rows; its loss term `text` gives -log p or the bound.
+            is_exact: whether the term is -log p, which then is equal for all u.
             seed: RNG seed of the masking and of the noise.
         """
         self._batches = list(_take(batches, min(MAX_DOCUMENTS, num_documents)))
-        self._num_times = 1 if scorer.exact else TIME_SAMPLES
+        self._num_times = 1 if is_exact else TIME_SAMPLES
         self._key = jax.random.key(seed)
-        score = functools.partial(step.eval_step, model=model, paradigm=scorer.paradigm)
+        score = functools.partial(step.eval_step, model=model, paradigm=scorer)
         self._eval_step = jax.jit(score)
 
     def __call__(self, params: PyTree) -> NatsPerDocument:

@@ -13,8 +13,8 @@ import optax
 
 from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.flows import time_samplers
+from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.nn.model import Model
-from oneflow_jax.paradigms.base import Paradigm
 from oneflow_jax.shapes import Array, Float, Key, PyTree, Sums
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import train_state, update
@@ -44,7 +44,7 @@ def per_row_losses(
     canvas: Canvas,
     *,
     model: Model,
-    paradigm: Paradigm,
+    paradigm: TrainingObjective,
 ) -> Metrics:
     """Return the loss total and the number of scored slots of each row, `[B]`, by term."""
     table = model.apply({"params": params}, method="embedding_table")
@@ -59,7 +59,7 @@ def train_step(
     canvas: Canvas,
     *,
     model: Model,
-    paradigm: Paradigm,
+    paradigm: TrainingObjective,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
     num_microbatches: int,
@@ -110,7 +110,7 @@ def eval_step(
     canvas: Canvas,
     *,
     model: Model,
-    paradigm: Paradigm,
+    paradigm: TrainingObjective,
 ) -> Metrics:
     """Return the losses of each row, with all documents at the same time u."""
     keys = update.per_row_keys(key, canvas.ids.shape[0])

@@ -20,6 +20,7 @@ from benchmarks import (
     report,
     roofline,
     sample,
+    style_judge,
     timing,
     train_step,
     tuning,
@@ -30,6 +31,7 @@ from oneflow_jax.compare import runs as runs_lib
 from oneflow_jax.data import style_packages
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_name_judge
+from oneflow_jax.evaluation.nearest_image import features as pixel_features
 from oneflow_jax.samplers import ode
 from tests import runs
 from tests.data import small_style_packages
@@ -252,6 +254,29 @@ def test_judge_separates_real_and_shuffled_documents(tmp_path, monkeypatch, caps
     assert all(0 <= low <= high <= 1 for _, low, high in figures)
     assert all(0.5 < share <= 1 for share in results["named"].values())
     assert "50% shuffled" in capsys.readouterr().out
+
+
+def test_the_judge_of_styles_is_measured_on_pairs_that_it_has_not_seen(
+    tmp_path, monkeypatch, capsys
+):
+    quick = functools.partial(image_name_judge.Judge.train, steps=20)
+    monkeypatch.setattr(image_name_judge.Judge, "train", quick)
+    monkeypatch.setattr(
+        image_name_judge, "features", lambda images: np.stack([*map(pixel_features, images)])
+    )
+    folder = small_style_packages.write(tmp_path / "packages")
+    styles = ["--styles", *small_style_packages.STYLES, "--min-styles", "3", "--names", "16"]
+    path = tmp_path / "judge.json"
+    style_judge.main(["--packages", str(folder), *styles, "--copies", "2", "--json", str(path)])
+    results = json.loads(path.read_text())
+    metrics = {"clean", "clean_name", "clean_style", "copies", "copies_name", "copies_style"}
+    for accuracy in results["accuracy"].values():
+        assert set(accuracy) == metrics
+        assert all(0 <= low <= value <= high <= 1 for value, low, high in accuracy.values())
+    assert results["accuracy"]["nearest drawing"]["clean"] == [1, 1, 1]
+    assert results["accuracy"]["nearest without the pairs"]["copies"] == [0, 0, 0]
+    assert results["accuracy"]["nearest without the pairs"]["copies_name"][0] > 0.5
+    assert f"fraction of {results['pairs']} held-out pairs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ SHIPPED = {
     **{f"own:{name}": own.get_config(name) for name in ("oneflow", "mask_flow", "edit_flow")},
     **{f"digits:{name}": digits.get_config(name) for name in ("cross_entropy", "velocity")},
     **{f"codec:{kind}": codec.get_config(kind) for kind in ("kl", "vq")},
-    **{f"compare:{kind}": compare.get_config(kind) for kind in ("full", "longer", "smoke")},
+    **{f"compare:{kind}": compare.get_config(kind) for kind in compare.KINDS},
     **{
         f"quickstart:{name}": quickstart.get_config(name)
         for name in ("oneflow", "latents", "lmfusion", "language", *compare.PASSES)

@@ -190,6 +190,16 @@ def test_command_line_modules_do_not_import_jax():
     subprocess.run([sys.executable, "-c", code], cwd=runs.REPOSITORY, check=True)
 
 
+LAZY_LIBRARIES = {"flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "scipy"}
+LAZY_LIBRARIES |= {"pandas", "matplotlib", "diffrax", "clu", "PIL"}
+
+
+def test_main_imports_slow_libraries_only_when_a_mode_needs_them():
+    code = "import sys, oneflow_jax.main; print(*{name.partition('.')[0] for name in sys.modules})"
+    names = subprocess.check_output([sys.executable, "-c", code], cwd=runs.REPOSITORY, text=True)
+    assert LAZY_LIBRARIES & set(names.split()) == set()
+
+
 @pytest.mark.parametrize(("command", "key"), [("finetune", "init_from"), ("compare", "models")])
 def test_commands_that_need_a_key(command, key, tmp_path):
     done, _ = call(command, "--config=quickstart", cwd=tmp_path)

@@ -1,6 +1,7 @@
 """Tests of a small comparison: files, resuming and error messages."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -12,11 +13,13 @@ from configs import compare
 from oneflow_jax.autoencoder_training import run as autoencoder_run
 from oneflow_jax.compare import aggregate, captions, measure, page, rooflines, run, serialize
 from oneflow_jax.compare import runs as runs_lib
-from oneflow_jax.costs import ways
+from oneflow_jax.costs import generation
 from oneflow_jax.errors import UserError
+from oneflow_jax.evaluation import image_name_judge
 from oneflow_jax.runtime import workdir
 from oneflow_jax.training import loop
 from tests import runs
+from tests.data import small_style_packages
 
 PARADIGMS = ("dalle", "lmfusion", "oneflow")
 """One paradigm of each family."""
@@ -112,6 +115,36 @@ def test_lmfusion_text_loss_equals_that_of_its_text_model(finished_comparison):
     assert figures["text_loss_pretrained"] == figures["text_loss_finetuned"]
 
 
+def test_emoji_in_styles_are_compared(tmp_path, monkeypatch):
+    quick = functools.partial(image_name_judge.Judge.train, copies=1, steps=5)
+    monkeypatch.setattr(image_name_judge.Judge, "train", quick)
+    config = compare.get_config("styles_smoke")
+    config.models_shown = ("oneflow",)
+    config.models.oneflow.source.update({"styles": small_style_packages.STYLES, "min_styles": 3})
+    config.models.oneflow.source.path = str(small_style_packages.write(tmp_path / "packages"))
+    config.models.oneflow.data.dir = str(tmp_path / "data")
+    folder = epath.Path(tmp_path)
+    run.run(config, folder)
+    figures = json.loads((folder / run.METRICS_FILE).read_text())["oneflow"]
+    assert {
+        "composition",
+        "composition_style",
+        "composition_kid",
+        "composition_judge_name",
+        "heldout_concept_accuracy",
+        "image_to_text",
+        "interleaved_score",
+        "styled",
+    } <= set(figures)
+    tables = (folder / run.TABLES_FILE).read_text()
+    (row,) = (line for line in tables.splitlines() if line.startswith("| Composition"))
+    _, _, model, real, shuffled, _ = (cell.strip() for cell in row.split("|"))
+    assert model != real != "" == shuffled
+    page = (folder / run.PAGE_FILE).read_text()
+    assert "noto by Google" in page
+    assert "one image for each name: the metrics" not in page
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -182,7 +215,7 @@ def test_notes_mention_only_present_models(finished_comparison):
             ],
             num_images=2, flops_budget=1.0, seeds=seeds, machine={}, data={},
         )  # fmt: skip
-        return "\n".join(captions.make_notes(comparison, config.reported_nfe))
+        return "\n".join(captions.make_notes(comparison, config.reported_nfe, "emoji"))
 
     assert "DALL-E" not in format_text("oneflow")
     assert "faster" not in format_text("oneflow")
@@ -202,11 +235,14 @@ def test_rooflines_cover_all_paradigms_and_sizes():
 
 
 def test_full_comparison_configures_all_paradigms():
-    for kind in ("full", "longer", "smoke"):
+    for kind in compare.KINDS:
         config = compare.get_config(kind)
         run.validate(config)
-        assert config.compile_fast == (kind == "smoke")
-        names = set(compare.PAIR if kind == "longer" else ways.PROFILES)
+        assert config.compile_fast == kind.endswith("smoke")
+        data_sets = {one.source.name for one in (*config.models.values(), config.text_model)}
+        assert data_sets == {"emoji_styles" if kind.startswith("styles") else "emoji"}
+        assert config.codec.source.name == next(iter(data_sets))
+        names = set(compare.PAIR if kind == "longer" else generation.PROFILES)
         assert set(config.models_shown) == set(config.models) == names
 
 

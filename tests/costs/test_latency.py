@@ -6,19 +6,21 @@ import math
 
 import pytest
 
-from oneflow_jax.costs import chips, flops, latency, sizes, ways
-from oneflow_jax.costs.ways import PROFILES
+from oneflow_jax.costs import chips, flops, generation, latency, model_sizes
+from oneflow_jax.costs.generation import PROFILES
 
-DOCUMENT = ways.DocumentShape(
+DOCUMENT = generation.DocumentShape(
     num_text_tokens=256, num_images=4, patches_per_image=256, codes_per_image=1_024
 )
 V4 = chips.CHIPS["v4"]
-SETTING = latency.Deployment(sizes.EIGHT_BILLION, DOCUMENT, batch=1, chip=V4)
+SETTING = latency.Deployment(model_sizes.EIGHT_BILLION, DOCUMENT, batch=1, chip=V4)
 FAST = chips.Chip(math.inf, 1.0, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
 """A chip limited by memory bandwidth only: 1 byte/s."""
 WIDE = chips.Chip(1.0, math.inf, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
 """A chip limited by compute only: 1 FLOP/s."""
-SMALL = latency.Deployment(sizes.ONE_BILLION, ways.DocumentShape(3, 1, 2, 4), batch=2, chip=FAST)
+SMALL = latency.Deployment(
+    model_sizes.ONE_BILLION, generation.DocumentShape(3, 1, 2, 4), batch=2, chip=FAST
+)
 
 NAMES = list(PROFILES)
 LEFT_TO_RIGHT = [name for name, way in PROFILES.items() if way.uses_kv_cache]
@@ -30,7 +32,7 @@ def seconds(name, passes=16, setting=SETTING, **changes):
 
 
 def test_memory_bound_latency_matches_hand_count():
-    network = sizes.ONE_BILLION
+    network = model_sizes.ONE_BILLION
     weights, slot = network.weight_bytes(1), network.kv_bytes_per_slot
     # With two rows, two caches are read: one per document.
     assert seconds("oneflow", 5, SMALL) == 5 * weights / 2
@@ -42,7 +44,7 @@ def test_memory_bound_latency_matches_hand_count():
 
 
 def test_compute_bound_latency_matches_hand_count():
-    network, setting = sizes.ONE_BILLION, dataclasses.replace(SMALL, chip=WIDE)
+    network, setting = model_sizes.ONE_BILLION, dataclasses.replace(SMALL, chip=WIDE)
     words = sum(flops.forward(network, 1, keys) for keys in (1, 2, 3))
     picture = flops.forward(network, 2, keys=5)
     assert seconds("oneflow", 5, setting) == pytest.approx(5 * flops.forward(network, 5, keys=5))
@@ -51,12 +53,12 @@ def test_compute_bound_latency_matches_hand_count():
 
 def test_single_autoregressive_document_is_bound_by_reading_weights():
     tokens = 256 + 4 * 1_024
-    weights = tokens * sizes.EIGHT_BILLION.weight_bytes(1) / V4.hbm_bandwidth
+    weights = tokens * model_sizes.EIGHT_BILLION.weight_bytes(1) / V4.hbm_bandwidth
     assert weights < seconds("chameleon") < 1.05 * weights
 
 
 def test_large_batch_is_bound_by_compute():
-    work = 16 * flops.forward(sizes.EIGHT_BILLION, DOCUMENT.num_slots, DOCUMENT.num_slots)
+    work = 16 * flops.forward(model_sizes.EIGHT_BILLION, DOCUMENT.num_slots, DOCUMENT.num_slots)
     for batch in (1, 64):
         assert seconds("oneflow", batch=batch) == pytest.approx(work / V4.peak_flops)
 
@@ -82,7 +84,7 @@ def test_latency_increases_with_document_and_nfe(name):
     ]
     for change in more:
         assert seconds(name, **change) >= seconds(name), change
-    assert seconds(name, network=sizes.ONE_BILLION) < seconds(name)
+    assert seconds(name, network=model_sizes.ONE_BILLION) < seconds(name)
 
 
 def test_edit_flow_takes_twice_the_nfe_and_one_more_head():

@@ -47,8 +47,12 @@ def cmyk_profile():
 
 
 def expected_srgb(color, primaries, gamma):
-    """Return the sRGB color of an RGB color of a profile, by matrices."""
-    linear = (np.array(color) / 255) ** gamma
+    """Return the sRGB color of an RGB color of a profile, by matrices.
+
+    `gamma` is an exponent, or a function from values of 0 to 1 to linear light.
+    """
+    values = np.array(color) / 255
+    linear = gamma(values) if callable(gamma) else values**gamma
     other = np.linalg.solve(_to_xyz_d50(SRGB), _to_xyz_d50(primaries) @ linear).clip(0, 1)
     return encode_srgb(other)
 

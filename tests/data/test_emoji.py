@@ -81,7 +81,7 @@ def test_equal_settings_give_equal_bytes(tmp_path, folder, documents):
     name = emoji.Settings(**SETTINGS).name
 
     def read_stored(root: pathlib.Path) -> dict[str, bytes]:
-        files = (root / "emoji" / name / "1.0.0").glob("*.array_record*")
+        files = (root / "emoji").glob(f"{name}_*/1.0.0/*.array_record*")
         return {file.name: file.read_bytes() for file in files}
 
     assert len(read_stored(folder)) == 3

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from oneflow_jax import errors
-from oneflow_jax.data import emoji_styles, sentences, sources, style_captions, style_drawings
+from oneflow_jax.data import (
+    emoji_styles,
+    labels,
+    sentences,
+    sources,
+    style_captions,
+    style_drawings,
+)
+from oneflow_jax.data.document import Document, Text
 from tests.data import small_style_packages
 
 SETTINGS = {
@@ -50,16 +58,16 @@ def shown_drawings(document, loaded):
 
 def labels_of(document, loaded):
     return sentences.expected_names(
-        style_captions.split_keywords(document)[0], style_captions.label_kinds(loaded)
+        style_captions.split_keywords(document)[0], labels.list_kinds(loaded)
     )
 
 
 def test_text_and_images_agree_in_every_document(documents, loaded):
     for document in itertools.chain(*documents.values()):
-        labels = labels_of(document, loaded)
-        assert labels is not None, document.text()
-        for label, drawing in zip(labels, shown_drawings(document, loaded), strict=True):
-            style, name = style_captions.split_label(label)
+        named = labels_of(document, loaded)
+        assert named is not None, document.text()
+        for label, drawing in zip(named, shown_drawings(document, loaded), strict=True):
+            style, name = labels.split_label(label)
             assert name == drawing.name
             assert style in (None, drawing.style)
 
@@ -83,7 +91,7 @@ def test_what_is_held_out_is_not_in_training(documents, loaded):
     assert pairs["combinations"] <= pairs["train"]
     combined = {
         split: {
-            tuple(style_captions.split_label(label)[1] for label in labels_of(document, loaded))
+            tuple(labels.split_label(label)[1] for label in labels_of(document, loaded))
             for document in documents[split]
             if len(document.images()) > 1
         }
@@ -95,13 +103,13 @@ def test_what_is_held_out_is_not_in_training(documents, loaded):
 def test_compositions_name_their_style_and_have_one_image(documents, loaded):
     for document in documents["compositions"]:
         (label,) = labels_of(document, loaded)
-        assert style_captions.split_label(label)[0] is not None
+        assert labels.split_label(label)[0] is not None
         assert len(document.images()) == 1
 
 
 def test_fractions_are_those_of_the_settings(documents, loaded):
     train = documents["train"]
-    styled = [style_captions.split_label(labels_of(one, loaded)[0])[0] is not None for one in train]
+    styled = [labels.split_label(labels_of(one, loaded)[0])[0] is not None for one in train]
     single = [len(one.images()) == 1 for one in train]
     tagged = [one for one in train if style_captions.split_keywords(one)[1]]
     assert 0.43 < np.mean(styled) < 0.57
@@ -126,9 +134,27 @@ def test_keywords_are_true(documents, loaded):
         keywords = style_captions.split_keywords(document)[1]
         told += len(keywords)
         if keywords:
-            assert style_captions.has_true_keywords(labels_of(document, loaded)[0], keywords, known)
+            named = labels_of(document, loaded)
+            assert style_captions.has_true_keywords(document, named, loaded)
     assert told > 2
-    assert not style_captions.has_true_keywords("noto lion", ("sly",), known)
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "expected"),
+    [
+        ("a noto lion, tagged mane and roar", ["noto lion"], True),
+        ("a lion", ["lion"], True),
+        ("a lion and a fox", ["lion", "fox"], True),
+        ("a lion, tagged mane and sly", ["lion"], False),
+        ("a fox, tagged mane and roar", ["fox"], False),
+        ("a lion, tagged mane and roar, tagged mane and roar", ["lion"], False),
+        ("a lion and a fox, tagged mane and roar", ["lion", "fox"], False),
+        ("nothing, tagged mane and roar", [], False),
+    ],
+)
+def test_keywords_of_another_name_are_not_true(loaded, text, named, expected):
+    tagged = Document((Text(text),))
+    assert style_captions.has_true_keywords(tagged, named, loaded) is expected
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from oneflow_jax import errors
-from oneflow_jax.data import document, pictures, prompt
+from oneflow_jax.data import document, image_io, prompt
 
 
 @pytest.fixture
 def tiger(tmp_path):
     path = tmp_path / "my tiger.png"
-    path.write_bytes(pictures.to_png(np.full((9, 9, 3), 77, np.uint8)))
+    path.write_bytes(image_io.to_png(np.full((9, 9, 3), 77, np.uint8)))
     return path
 
 
@@ -70,9 +70,11 @@ def test_an_empty_prompt_is_refused(wrong):
         prompt.parse(wrong, 8)
 
 
-@pytest.mark.parametrize("wrong", ["<image:no.png>", "<image:>"])
-def test_missing_image_is_reported(wrong):
-    with pytest.raises(errors.UserError, match="no such file"):
+@pytest.mark.parametrize(
+    ("wrong", "reason"), [("<image:no.png>", "no such file"), ("<image:>", "a folder, not a file")]
+)
+def test_missing_image_is_reported(wrong, reason):
+    with pytest.raises(errors.UserError, match=reason):
         prompt.parse(wrong, 8)
 
 

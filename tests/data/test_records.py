@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from oneflow_jax.data import document, pictures, records
+from oneflow_jax.data import document, image_io, records
 
 
 def test_round_trip_keeps_order_text_and_pixels():
@@ -19,7 +19,7 @@ def test_round_trip_keeps_order_text_and_pixels():
     example = records.encode(before)
     stored = {
         "document": example["document"].encode(),
-        "images": [pictures.from_png(image) for image in example["images"]],
+        "images": [image_io.from_png(image) for image in example["images"]],
     }
     after = records.decode(stored)
     assert after.text() == "größer <3 end"

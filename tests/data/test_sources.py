@@ -42,7 +42,8 @@ def test_killed_preparation_is_repeated(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             sources.open_dataset("digits", tmp_path, "train")
     # SIGKILL leaves a temporary folder behind.
-    (tmp_path / "digits" / "incomplete.ABCDEF_1.0.0").mkdir(parents=True)
+    (folder,) = (tmp_path / "digits").iterdir()
+    (folder / "incomplete.ABCDEF_1.0.0").mkdir()
     assert len(sources.open_dataset("digits", tmp_path, "train")) > 1400
 
 

@@ -31,7 +31,7 @@ def caption_digit(document):
 
 
 def test_the_classifier_reads_digits_that_it_has_not_seen(suite):
-    assert suite.reference_metrics["classifier_accuracy"] >= 0.93
+    assert suite.measure_reference()["classifier_accuracy"] >= 0.93
 
 
 def test_prompts_ask_for_a_caption_and_a_image(suite):

@@ -4,7 +4,7 @@ import pytest
 from oneflow_jax.data import emoji as data
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap, Image, Text
-from oneflow_jax.evaluation import emoji
+from oneflow_jax.evaluation import emoji, nearest_image
 
 
 @pytest.fixture(scope="module")
@@ -24,34 +24,32 @@ def tasks(concepts):
 
 
 @pytest.fixture(scope="module")
-def vectors(images):
-    return {name: emoji.features(pixels) for name, pixels in images.items()}
+def nearest(concepts):
+    seen = [concept for concept in concepts if not concept.held_out]
+    return nearest_image.NearestImage.from_images(seen)
 
 
 def make_document(name, images):
     return Document((Text(f"a picture of {sentences.noun_phrase(name)}:"), Image(images[name])))
 
 
-def test_every_emoji_is_nearest_to_itself(images, vectors):
+def test_every_emoji_is_nearest_to_itself(images, nearest):
     assert len(images) == 64
-    assert [emoji.nearest_neighbor(pixels, vectors) for pixels in images.values()] == list(images)
+    assert nearest([*images.values()]) == list(images)
 
 
-def test_nearest_neighbor_is_robust_to_noise_and_a_small_shift(images, vectors):
+def test_nearest_neighbor_is_robust_to_noise_and_a_small_shift(images, nearest):
     rng = np.random.default_rng(0)
     for name, pixels in images.items():
         noisy = np.clip(pixels + rng.normal(0, 40, pixels.shape), 0, 255).astype(np.uint8)
-        assert emoji.nearest_neighbor(noisy, vectors) == name
-    shifted = [
-        emoji.nearest_neighbor(np.roll(pixels, 1, axis=1), vectors) for pixels in images.values()
-    ]
-    assert np.mean([nearest == name for nearest, name in zip(shifted, images, strict=True)]) >= 0.95
+        assert nearest([noisy]) == [name]
+    shifted = nearest([np.roll(pixels, 1, axis=1) for pixels in images.values()])
+    assert np.mean([a == name for a, name in zip(shifted, images, strict=True)]) >= 0.95
 
 
-def test_nearest_neighbor_depends_on_the_image(images, vectors):
-    tiger = emoji.nearest_neighbor(images["tiger"], vectors)
-    assert tiger == "tiger"
-    assert emoji.nearest_neighbor(np.full_like(images["tiger"], 255), vectors) != "tiger"
+def test_nearest_neighbor_depends_on_the_image(images, nearest):
+    tiger, white = nearest([images["tiger"], np.full_like(images["tiger"], 255)])
+    assert tiger == "tiger" != white
 
 
 def test_prompts(tasks, images):
@@ -180,7 +178,7 @@ def test_reference_image_counts_are_reported(concepts, images):
     one = make_document(next(iter(images)), images)
     two = Document(one.parts * 2)
     suite = emoji.make_suite(concepts, (one, two), (), num_samples=3, variable_length=True)
-    assert [suite.reference_metrics[f"reference_num_images_{n}"] for n in range(1, 5)] == [
+    assert [suite.measure_reference()[f"reference_num_images_{n}"] for n in range(1, 5)] == [
         0.5,
         0.5,
         0,

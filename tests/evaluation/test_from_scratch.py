@@ -8,7 +8,8 @@ import pytest
 from oneflow_jax.data import emoji as data
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Image, Text
-from oneflow_jax.evaluation import emoji, from_scratch
+from oneflow_jax.evaluation import from_scratch
+from oneflow_jax.evaluation.nearest_image import NearestImage
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,8 @@ def concepts():
 
 @pytest.fixture(scope="module")
 def score(concepts):
-    known = {one.name: emoji.features(one.pixels) for one in concepts}
     real = [make_document(one) for one in concepts]
-
-    def classify(pictures):
-        return [emoji.nearest_neighbor(pixels, known) for pixels in pictures]
-
+    classify = NearestImage.from_images(concepts)
     training = [document.text() for document in real]
     return functools.partial(from_scratch.score, concepts, real, training, classify)
 

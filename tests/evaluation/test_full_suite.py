@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 
 from oneflow_jax.data import emoji as data
+from oneflow_jax.data import emoji_styles as styles_data
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap, Image, Text
-from oneflow_jax.evaluation import emoji, full_suite, image_set_distance
+from oneflow_jax.evaluation import (
+    emoji,
+    emoji_styles,
+    full_suite,
+    image_set_distance,
+    label_tasks,
+)
+from oneflow_jax.evaluation.nearest_image import NearestImage
+from oneflow_jax.evaluation.nearest_image import features as pixel_features
 from oneflow_jax.pretrained import clip, inception
+from tests.data import small_style_packages
 
 pytestmark = pytest.mark.skipif(
     image_set_distance.is_missing(), reason="needs requirements-metrics.txt"
@@ -22,21 +32,21 @@ def concepts():
 
 
 def make_reference_data(concepts, **more):
-    vectors = {one.name: emoji.features(one.pixels) for one in concepts}
     real = [make_document(one) for one in concepts if not one.held_out] * 2
     unseen = data.Settings(concepts=60).load_concepts()[-7:]
     return full_suite.ReferenceData(
-        concepts=concepts,
-        heldout_concepts=unseen,
+        images=concepts,
+        heldout_images=unseen,
         real=real,
         train_texts=[document.text() for document in real],
-        classifier=lambda images: [emoji.nearest_neighbor(pixels, vectors) for pixels in images],
+        classifier=NearestImage.from_images(concepts),
+        judge=NearestImage.from_images(concepts),
         **more,
     )
 
 
 def make_document(concept):
-    return Document((emoji.caption_prompt(concept.name), Image(concept.pixels)))
+    return Document((label_tasks.caption_prompt(concept.name), Image(concept.pixels)))
 
 
 def make_tasks(concepts, layouts=(), **more):
@@ -47,7 +57,7 @@ def make_tasks(concepts, layouts=(), **more):
 
 def correct_documents(concepts, task):
     """Return documents with the right image for each caption."""
-    concept_by_caption = {emoji.caption_prompt(one.name).text: one for one in concepts}
+    concept_by_caption = {label_tasks.caption_prompt(one.name).text: one for one in concepts}
     return [make_document(concept_by_caption[prompt.text()]) for prompt in task.prompts]
 
 
@@ -65,7 +75,7 @@ def test_correct_images_have_lower_distances_than_wrong_ones(concepts):
 def test_captions_are_compared_with_all_references(concepts):
     task = make_tasks(concepts)["image_to_text"]
     training = [one for one in concepts if not one.held_out]
-    names = emoji.prompt_names(training, SAMPLES)
+    names = [one.name for one in label_tasks.spread_evenly(training, SAMPLES)]
     right = [
         Document((Image(training[0].pixels), Text(f"this is {sentences.noun_phrase(n)}")))
         for n in names
@@ -111,3 +121,99 @@ def test_user_weights_add_fid_and_clip_score(concepts, monkeypatch):
     score = task.score(correct_documents(concepts, task))
     assert score.unbounded["fid"] == pytest.approx(0, abs=1e-3)
     assert score.unbounded["clip_score"] == 25.0
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    folder = small_style_packages.write(tmp_path_factory.mktemp("packages"))
+    settings = styles_data.Settings(
+        path=str(folder), concepts=20, styles=small_style_packages.STYLES, min_styles=3
+    )
+    return settings.load_drawings()
+
+
+def label_wrongly(images):
+    return ["twemoji fox"] * len(images)
+
+
+@pytest.fixture
+def styles_suite(drawings, monkeypatch):
+    """Return the suite of emoji in styles, with pixels as features of images."""
+    monkeypatch.setattr(
+        image_set_distance, "features", lambda images: np.stack([*map(pixel_features, images)])
+    )
+    nearest = NearestImage.from_images(drawings)
+    document = Document((label_tasks.caption_prompt("fox"), Image(drawings[0].pixels)))
+    reference = full_suite.ReferenceData(
+        images=drawings,
+        heldout_images=[drawing for drawing in drawings if drawing.name_held_out],
+        real=[document] * SAMPLES,
+        train_texts=[document.text()],
+        classifier=nearest,
+        judge=label_wrongly,
+    )
+    plain = emoji_styles.make_suite(drawings, nearest, (), SAMPLES, variable_length=False)
+    return full_suite.extend_suite(
+        plain, reference, [Document((Gap("text"), Gap("image")))], SAMPLES
+    )
+
+
+def test_compositions_are_held_against_real_drawings_of_their_pairs(styles_suite, drawings):
+    task = next(task for task in styles_suite.tasks if task.name == "composition")
+    pixels = {label_tasks.caption_prompt(one.label).text: one.pixels for one in drawings}
+
+    def score(images):
+        answers = [
+            Document((prompt.parts[0], Image(image)))
+            for prompt, image in zip(task.prompts, images, strict=True)
+        ]
+        return task.score(answers)
+
+    real = score([pixels[prompt.text()] for prompt in task.prompts])
+    train = [drawing.pixels for drawing in drawings if drawing.in_training]
+    copied = score([train[n % len(train)] for n in range(SAMPLES)])
+    assert real.metrics["composition"] == 1
+    assert real.metrics["composition_judge"] < 0.2  # Its label is always the same.
+    assert real.metrics["composition_memorization_rate"] < 0.2
+    assert copied.metrics["composition"] < 0.2
+    assert copied.metrics["composition_memorization_rate"] == 1
+    assert copied.unbounded["composition_nn_distance"] == 0
+    assert real.unbounded["composition_nn_distance_ratio"] == pytest.approx(1, abs=0.3)
+    kid = [one.unbounded["composition_kid"] for one in (real, copied)]
+    kid_train = [one.unbounded["composition_kid_train"] for one in (real, copied)]
+    assert kid[0] < kid[1]
+    assert kid_train[0] > kid_train[1]
+    draws = real.bootstrap(0)
+    assert {"composition", "composition_judge", "composition_kid"} <= set(draws)
+
+
+def test_real_drawings_of_held_out_pairs_have_the_same_figures(styles_suite, drawings):
+    metrics = styles_suite.measure_reference()
+    pairs = [drawing for drawing in drawings if drawing.pair_held_out]
+    train = [drawing.pixels for drawing in drawings if drawing.in_training]
+    distances = [
+        min(np.linalg.norm(pixel_features(pair.pixels) - pixel_features(one)) for one in train)
+        for pair in pairs
+    ]
+    nearest = metrics["reference_composition_nn_distance"]
+    assert nearest == pytest.approx(np.median(distances), rel=1e-3)
+    assert metrics["reference_composition_memorization_rate"] <= 1 / len(pairs)
+    assert metrics["reference_composition_judge_name"] == np.mean(
+        [pair.name == "fox" for pair in pairs]
+    )
+    assert "reference_composition_kid_train" in metrics
+
+
+def test_captions_of_styles_and_names_never_shown(styles_suite, drawings):
+    tasks = {task.name: task for task in styles_suite.tasks}
+    asked = label_tasks.spread_evenly([one for one in drawings if one.in_training], SAMPLES)
+    captions = [
+        Document((Image(one.pixels), Text(f"this is {sentences.noun_phrase(one.label)}")))
+        for one in asked
+    ]
+    assert tasks["image_to_text"].score(captions).unbounded["bleu4"] == pytest.approx(1, abs=1e-3)
+    unseen = {one.name: one.pixels for one in drawings if one.name_held_out}
+    prompts = tasks["unseen"].prompts
+    names = [sentences.extract_names(prompt.text(), unseen)[0] for prompt in prompts]
+    answers = [Document((Image(unseen[name]),)) for name in names]
+    assert tasks["unseen"].score(answers).metrics["heldout_concept_accuracy"] == 1

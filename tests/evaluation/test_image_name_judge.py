@@ -2,16 +2,27 @@ import numpy as np
 import pytest
 
 from oneflow_jax.data import emoji as data
-from oneflow_jax.data import sentences
+from oneflow_jax.data import emoji_styles, sentences
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_name_judge, image_set_distance
+from oneflow_jax.evaluation.nearest_image import features as pixel_features
 from oneflow_jax.pretrained import efficientnet
 from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
+from tests.data import small_style_packages
 
 
 @pytest.fixture(scope="module")
 def concepts():
     return data.Settings(concepts=16, pixels=24).load_concepts()
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    folder = small_style_packages.write(tmp_path_factory.mktemp("packages"))
+    settings = emoji_styles.Settings(
+        path=str(folder), concepts=20, styles=small_style_packages.STYLES, min_styles=3
+    )
+    return settings.load_drawings()
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +41,7 @@ def judge(concepts):
 
 
 def test_judge_classifies_training_images(judge, images, names):
-    assert judge.names == tuple(names)
+    assert judge.labels == tuple(names)
     assert judge.classify(images) == names
     assert judge.classify(images[::-1]) == names[::-1]
 
@@ -51,6 +62,23 @@ def test_accuracy_is_the_fraction_of_correct_names(judge, concepts):
         for one, wrong_concept in zip(concepts, wrong, strict=True)
     ]
     assert image_name_judge.accuracy(judge.classify, crossed, 1) < 0.15
+
+
+def test_it_names_pairs_that_it_has_not_seen(drawings, monkeypatch):
+    monkeypatch.setattr(
+        image_name_judge, "features", lambda images: np.stack([*map(pixel_features, images)])
+    )
+    pairs = [drawing for drawing in drawings if drawing.pair_held_out]
+    others = [drawing for drawing in drawings if not drawing.pair_held_out]
+    labels = [drawing.label for drawing in pairs]
+    judge = image_name_judge.Judge.train(others, copies=4, steps=150, more_labels=labels)
+    assert judge.labels == (*(drawing.label for drawing in others), *labels)
+    shown = judge.classify(np.stack([drawing.pixels for drawing in pairs]))
+    assert np.mean([a == label for a, label in zip(shown, labels, strict=True)]) > 0.5
+    known = judge.classify(np.stack([drawing.pixels for drawing in others]))
+    assert np.mean([a == one.label for a, one in zip(known, others, strict=True)]) > 0.9
+    with pytest.raises(UserError, match="not distinct"):
+        image_name_judge.Judge.train(others, more_labels=[others[0].label])
 
 
 def test_similarity(judge, images, names):
@@ -148,9 +176,9 @@ def test_copies_are_shifted_by_a_twelfth_at_most(monkeypatch):
 
 
 def test_invalid_training_data_is_rejected(concepts):
-    with pytest.raises(UserError, match="concepts=1"):
+    with pytest.raises(UserError, match="images=1"):
         image_name_judge.Judge.train(concepts[:1])
-    with pytest.raises(UserError, match="concepts=3"):
+    with pytest.raises(UserError, match="images=3"):
         image_name_judge.Judge.train([*concepts[:2], concepts[0]])
 
 

@@ -12,7 +12,8 @@ from oneflow_jax.data import emoji as data
 from oneflow_jax.data import sentences, sources
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
-from oneflow_jax.evaluation import base, emoji, interleaved
+from oneflow_jax.evaluation import base, interleaved
+from oneflow_jax.evaluation.nearest_image import NearestImage
 
 SOURCE_CONFIG = {"concepts": 24, "pixels": 16, "documents": 300, "held_out_documents": 10}
 CONCEPT_CONFIG = {key: SOURCE_CONFIG[key] for key in ("concepts", "pixels")}
@@ -25,11 +26,11 @@ def concepts():
 
 @pytest.fixture(scope="module")
 def classifier(concepts):
-    known = {concept.name: emoji.features(concept.pixels) for concept in concepts}
+    nearest = NearestImage.from_images(concepts)
 
     @functools.cache
     def name(content, shape):
-        return emoji.nearest_neighbor(np.frombuffer(content, np.uint8).reshape(shape), known)
+        return nearest([np.frombuffer(content, np.uint8).reshape(shape)])[0]
 
     return lambda list_pixels: [name(pixels.tobytes(), pixels.shape) for pixels in list_pixels]
 
@@ -354,7 +355,7 @@ def test_invalid_input_is_rejected(concepts, classifier, real, real_scores):
         interleaved.score_documents(
             real[:4], concepts, lambda list_pixels: ["no such thing"] * len(list_pixels)
         )
-    with pytest.raises(UserError, match="1 names for"):
+    with pytest.raises(UserError, match="1 labels for"):
         interleaved.score_documents(
             real[:4], concepts, lambda list_pixels: classifier(list_pixels[:1])
         )

@@ -22,7 +22,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.flows import losses, tasks
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.chameleon import Chameleon
-from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, ode, token_sampling
+from oneflow_jax.samplers import ar_guidance, ar_images, ode, token_sampling
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.training import loop, train_state
 from tests import runs, tiny
@@ -48,7 +48,7 @@ def layout(text_first=False):
 def paradigm():
     ids = layout().vocab
     return Chameleon(
-        token_space=ar_state.TokenSpace(
+        token_space=token_sampling.TokenSpace(
             tiny.VOCAB, (ids.text.start, ids.text.stop), vocabs.IMAGE, vocabs.END, (2, 2)
         ),
         code_id_range=(ids.codes.start, ids.codes.stop),

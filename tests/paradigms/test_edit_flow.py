@@ -9,11 +9,12 @@ import pytest
 
 from oneflow_jax.canvas import EmbeddingTable, Modality
 from oneflow_jax.data import toy
+from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.flows import deletion, predictions, tasks, time_couplings, time_samplers
 from oneflow_jax.flows.edit_corruption import EditOp
 from oneflow_jax.paradigms import edit_flow
 from oneflow_jax.paradigms.edit_flow import EditFlow
-from oneflow_jax.samplers import edit
+from oneflow_jax.samplers import token_sampling
 from tests import tiny
 from tests.paradigms.oracle import SEED, row_keys
 
@@ -25,10 +26,11 @@ def paradigm(
     task_probs=JOINT_ONLY, coupling_probs=(1.0, 0.0, 0.0, 0.0), cond_drop_prob=0.0, **overrides
 ):
     settings = {
-        "token_space": edit.TokenSpace(
+        "token_space": token_sampling.TokenSpace(
             vocab_size=tiny.VOCAB,
             text_id_range=(6, tiny.VOCAB),
             image_token_id=IMAGE,
+            end_token_id=vocabs.END,
             grid=tiny.CODEC.grid,
         ),
         "time_coupling": time_couplings.TimeCoupling(

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from oneflow_jax.canvas import Modality
+from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.flows import predictions
 from oneflow_jax.flows.edit_corruption import EditOp
-from oneflow_jax.samplers import edit, ode
+from oneflow_jax.samplers import edit, ode, token_sampling
 from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 from tests.paradigms import insertion_oracle
@@ -20,8 +21,12 @@ FIRST, LAST = 4, 23
 
 
 def make_sampler(steps, start, **plan):
-    alphabet = edit.TokenSpace(
-        vocab_size=VOCAB, text_id_range=(4, VOCAB), image_token_id=IMAGE, grid=(2, 2)
+    alphabet = token_sampling.TokenSpace(
+        vocab_size=VOCAB,
+        text_id_range=(4, VOCAB),
+        image_token_id=IMAGE,
+        end_token_id=vocabs.END,
+        grid=(2, 2),
     )
     how = SamplingPlan(ode.make_schedule("euler", steps, start=start), **plan)
     return edit.EditSampler(alphabet, predictions.X1Prediction(), False, plan=how)
@@ -123,10 +128,11 @@ def image_critic(canvas, wrong_span, target):
 def test_wrong_image_is_generated_again_and_the_other_stays():
     canvas = image_rows()
     spans = np.unique(np.asarray(canvas.span)[np.asarray(canvas.is_image)])
-    alphabet = edit.TokenSpace(
+    alphabet = token_sampling.TokenSpace(
         vocab_size=tiny.VOCAB,
         text_id_range=(6, tiny.VOCAB),
         image_token_id=IMAGE,
+        end_token_id=vocabs.END,
         grid=tiny.CODEC.grid,
     )
     how = SamplingPlan(ode.make_schedule("euler", 8, start=0.5), return_trajectory=True)

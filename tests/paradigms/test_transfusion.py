@@ -13,7 +13,7 @@ from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import gaussian, predictions, tasks, time_samplers
 from oneflow_jax.paradigms.transfusion import Transfusion
-from oneflow_jax.samplers import ar_state, ode, token_sampling
+from oneflow_jax.samplers import ode, token_sampling
 from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 from tests.paradigms.oracle import SEED, TABLE, row_keys
@@ -23,7 +23,9 @@ TASK_PROBS = {"joint": (1.0, *(0.0,) * 6), "image_to_text": (0.0, 0.0, 1.0, *(0.
 
 def paradigm(task="joint"):
     return Transfusion(
-        token_space=ar_state.TokenSpace(tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)),
+        token_space=token_sampling.TokenSpace(
+            tiny.VOCAB, (6, 100), vocabs.IMAGE, vocabs.END, (2, 2)
+        ),
         image_prediction=predictions.X1Prediction(),
         channels=tiny.CODEC.channels,
         task_mixture=tasks.TaskMixture(TASK_PROBS[task], 0.0),

@@ -41,38 +41,36 @@ def own_config(path, **changes):
 def test_path_forms_are_made_absolute(path, expected, tmp_path):
     expected = expected.format(home=tmp_path / "home", here=tmp_path, up=tmp_path.parent)
     changes = {"data__dir": path, "init_from": path, "evaluation__clip_dir": path}
-    config = path_keys.make_absolute(
-        own_config(path, evaluation__inception_weights=path, **changes)
-    )
+    config = workdir.resolve_paths(own_config(path, evaluation__inception_weights=path, **changes))
     assert config.source.path == config.data.dir == config.init_from == expected
     assert config.evaluation.clip_dir == config.evaluation.inception_weights == expected
 
 
 def test_home_of_an_unknown_user_is_an_error():
     with pytest.raises(UserError, match=r"source.path=~no-user-here/x: there is no home folder"):
-        path_keys.make_absolute(own_config("~no-user-here/x"))
+        workdir.resolve_paths(own_config("~no-user-here/x"))
     with pytest.raises(UserError, match="--workdir=~no-user-here: there is no home folder"):
         storage.resolve_path("~no-user-here", "--workdir")
 
 
 def test_data_set_name_is_not_a_path(tmp_path):
     config = own_config("mnist", source__format="tfds")
-    assert path_keys.make_absolute(config).source.path == "mnist"
+    assert workdir.resolve_paths(config).source.path == "mnist"
     (tmp_path / "mnist").mkdir()
-    assert path_keys.make_absolute(config).source.path == str(tmp_path / "mnist")
+    assert workdir.resolve_paths(config).source.path == str(tmp_path / "mnist")
 
 
 def test_paths_of_comparison_models_and_codecs_are_found(tmp_path):
-    config = path_keys.make_absolute(compare.get_config("smoke"))
+    config = workdir.resolve_paths(compare.get_config("smoke"))
     folders = {model.data.dir for model in config.models.values()}
     folders |= {config.codec.data.dir, config.text_model.data.dir}
     assert folders == {str(tmp_path / "runs/data")}
-    assert path_keys.make_absolute(codec.get_config()).data.dir == str(tmp_path / "runs/data")
+    assert workdir.resolve_paths(codec.get_config()).data.dir == str(tmp_path / "runs/data")
 
 
 def test_input_configuration_is_not_modified_and_stays_locked():
     config = own_config("photos").lock()
-    assert path_keys.make_absolute(config).is_locked
+    assert workdir.resolve_paths(config).is_locked
     assert config.source.path == "photos"
 
 
@@ -112,12 +110,12 @@ def test_old_run_with_a_relative_source_accepts_its_absolute_path(tmp_path):
     folder = storage.resolve_path(str(tmp_path / "run"), "--workdir")
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
     (folder / workdir.CONFIG).write_text(own_config("photos").to_json())
-    workdir.check_config(folder, path_keys.make_absolute(own_config("photos")))
-    # source.json, not the path, decides whether the data is the same.
-    workdir.check_config(folder, path_keys.make_absolute(own_config("other")))
+    workdir.check_config(folder, workdir.resolve_paths(own_config("photos")))
+    # Whether the files at another path are the same is for source.json to say.
+    workdir.check_config(folder, workdir.resolve_paths(own_config("other")))
     changed = own_config("photos", source__glob="*.png")
     with pytest.raises(UserError, match=r"source\.glob"):
-        workdir.check_config(folder, path_keys.make_absolute(changed))
+        workdir.check_config(folder, workdir.resolve_paths(changed))
 
 
 @pytest.mark.parametrize("path", ["~/run", "~"])
@@ -126,7 +124,7 @@ def test_flags_and_arguments_expand_the_home(path):
 
 
 def test_the_system_reads_files_of_the_home(tmp_path):
-    config = path_keys.expand_user(runs.make_config(data__dir="~/data", init_from="plain"))
+    config = workdir.expand_paths(runs.make_config(data__dir="~/data", init_from="plain"))
     assert config.data.dir == str(tmp_path / "home/data")
     assert config.init_from == "plain"
 

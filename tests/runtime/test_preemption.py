@@ -83,30 +83,43 @@ def assert_no_process_remains(process_group):
     assert not left
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_saves_and_exits(tmp_path, workers):
+def test_ctrl_c_saves_and_exits(tmp_path):
     arguments = [
         runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
-        f"--config.data.num_workers={workers}", f"--workdir={tmp_path / 'run'}",
-        "--config.data.num_streams=2",
+        f"--workdir={tmp_path / 'run'}",
     ]  # fmt: skip
-    groups = []
-
-    def press(process):
-        groups.append(process.pid)
-        assert len([each for each in list_group(process.pid) if "spawn_main" in each]) == workers
-        press_ctrl_c(process)
-
-    code, stdout, stderr = run_until_signal(arguments, press)
+    code, stdout, stderr = run_until_signal(arguments, press_ctrl_c)
     assert code == main.EXIT_INTERRUPTED == 130, stderr
     (step,) = [int(path.name) for path in (tmp_path / "run" / workdir.CHECKPOINTS).iterdir()]
     assert 5 <= step < 200
     assert f"Stopped after step {step} because of Ctrl-C" in stdout
     assert "Press Ctrl-C again" in stderr
     assert "Traceback" not in stderr
-    assert_no_process_remains(*groups)
     resumed = runs.run(*arguments[:1], f"--config.steps={step + 1}", *arguments[2:])
     assert f"Resuming from step {step}" in resumed.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_data_workers_leave_signals_to_the_run(tmp_path, number):
+    """Check signals to a process and its workers, which terminals and service managers send."""
+    arguments = [
+        runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
+        "--config.data.num_workers=2", "--config.data.num_streams=2",
+        f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    groups = []
+
+    def send(process):
+        groups.append(process.pid)
+        assert len([each for each in list_group(process.pid) if "spawn_main" in each]) == 2
+        os.killpg(process.pid, number)
+
+    code, stdout, stderr = run_until_signal(arguments, send)
+    assert code == 128 + number, stderr
+    (step,) = [int(path.name) for path in (tmp_path / "run" / workdir.CHECKPOINTS).iterdir()]
+    assert f"Stopped after step {step} because of " in stdout
+    assert "Traceback" not in stderr
+    assert_no_process_remains(*groups)
 
 
 SLOW_STEP = """
@@ -128,6 +141,7 @@ main.main()
 
 TRAIN_WITHOUT_END = """
 import grain
+from absl import flags
 from oneflow_jax import main
 from oneflow_jax.data import streams
 from oneflow_jax.runtime import preemption
@@ -140,6 +154,7 @@ def run(config):
             if number == 20:
                 print("step", flush=True)
 
+flags.FLAGS.mark_as_parsed()
 main.run, main.parse_config = run, lambda arguments: None
 main.MODE = type("Mode", (), {"value": "export"})
 if __name__ == "__main__":
@@ -169,21 +184,6 @@ def test_no_worker_outlives_the_process(tmp_path, end):
     assert_no_process_remains(process.pid)
     assert "Traceback" not in process.communicate()[1]
     assert process.returncode == (main.EXIT_INTERRUPTED if end == "ctrl-c" else -signal.SIGKILL)
-
-
-def test_a_service_manager_s_sigterm_leaves_the_workers_to_the_run(tmp_path):
-    """Check SIGTERM to the process and its workers, which systemd sends when a machine stops."""
-    arguments = [
-        runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
-        "--config.data.num_workers=2", "--config.data.num_streams=2",
-        f"--workdir={tmp_path / 'run'}",
-    ]  # fmt: skip
-    code, stdout, stderr = run_until_signal(
-        arguments, lambda process: os.killpg(process.pid, signal.SIGTERM)
-    )
-    assert code == main.EXIT_PREEMPTED, stderr
-    assert "because of SIGTERM" in stdout
-    assert "Traceback" not in stderr
 
 
 def test_a_second_ctrl_c_stops_at_once():

@@ -1,6 +1,11 @@
-import pytest
+import os
 
-from oneflow_jax.runtime import storage
+import pytest
+from etils import epath
+
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import path_keys, storage
+from oneflow_jax.training import checkpoint
 
 
 @pytest.mark.parametrize("name", ["plain", "a[1]b", "x*?"])
@@ -18,3 +23,39 @@ def test_wildcards_are_read_in_the_pattern_only(tmp_path, name):
         "metadata/process_1",
     ]
     assert list(literal.glob("nowhere/*")) == []
+
+
+LOCAL = ["/gs/runs/a", "/gs", "/s3/x", "/az/x", "/hf/x", "//gs/runs", "/./gs/x", "/a/../gs/x"]
+
+
+@pytest.mark.parametrize("path", LOCAL)
+def test_local_folders_with_the_name_of_a_scheme_are_not_buckets(path):
+    folder = storage.resolve_path(path, "--workdir")
+    again = epath.Path(os.fspath(folder / "checkpoints"))  # As Orbax and TFDS do.
+    for each in (folder, again, folder.parent, folder.resolve()):
+        assert "://" not in os.fspath(each)
+    assert (
+        os.path.normpath(again).lstrip("/") == os.path.normpath(path).lstrip("/") + "/checkpoints"
+    )
+    key = path_keys.make_path_absolute(path, "data.dir")
+    assert os.fspath(epath.Path(key)) == os.fspath(folder)
+
+
+@pytest.mark.parametrize(
+    "path", ["/gsx/a", "/home/gs/a", "gs/a", "/", "a", "/data", "gs://bucket/a"]
+)
+def test_other_paths_stay_as_they_are(path):
+    assert storage.expand_user(path, "data.dir") == path
+
+
+def test_relative_paths_in_such_a_folder_are_not_buckets(monkeypatch):
+    monkeypatch.setattr(os, "getcwd", lambda: "/gs/work")
+    assert path_keys.make_path_absolute("runs/a", "data.dir") == "//gs/work/runs/a"
+    assert os.fspath(storage.resolve_path("runs/a", "--workdir")) == "//gs/work/runs/a"
+
+
+@pytest.mark.parametrize("path", ["/gs/runs/a", "/s3/x", "//gs/runs"])
+def test_checkpoints_in_such_a_folder_are_refused(path):
+    folder = storage.resolve_path(path, "--workdir")
+    with pytest.raises(UserError, match=r"--workdir=/(gs/runs|s3/x).*another folder.*gs://BUCKET"):
+        checkpoint.Checkpoints(folder)

@@ -1,12 +1,10 @@
 import json
-import subprocess
-import sys
 
 import pytest
 from etils import epath
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import path_keys, workdir
+from oneflow_jax.runtime import workdir
 from tests import runs
 
 
@@ -60,7 +58,7 @@ def test_run_of_an_earlier_version_resumes(folder):
     del old["init_from"], old["optimizer"]["freeze"], old["sampling"]["top_k"]
     (folder / workdir.CONFIG).write_text(json.dumps(old))
     assert json.loads(workdir.load_config(folder).to_json()) == json.loads(
-        path_keys.make_absolute(runs.make_config()).to_json()
+        workdir.resolve_paths(runs.make_config()).to_json()
     )
     workdir.check_config(folder, runs.make_config())
     with pytest.raises(UserError, match=r"optimizer.freeze: '' there, 'tower' now"):
@@ -108,34 +106,6 @@ def test_tokenizer_without_a_configuration_is_deleted(folder):
     assert not (folder / workdir.TOKENIZER).exists()
 
 
-def test_folder_lock_excludes_a_second_run(folder):
-    with (
-        workdir.lock(folder / "run"),
-        pytest.raises(UserError, match="in use by another run"),
-        workdir.lock(folder / "run"),
-    ):
-        pass
-    with workdir.lock(folder / "run"):
-        pass
-
-
-def test_lock_of_a_killed_process_is_released(folder):
-    holder = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.flock(f,2); print(1,flush=True)"
-    line = [sys.executable, "-c", f"{holder}; time.sleep(60)", str(folder / ".lock")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        with pytest.raises(UserError, match="in use"), workdir.lock(folder):
-            pass
-        process.kill()
-    with workdir.lock(folder):
-        pass
-
-
-def test_unrelated_os_errors_are_not_converted(folder):
-    with pytest.raises(FileNotFoundError), workdir.lock(folder):
-        (folder / "nowhere" / "file").read_text()
-
-
 def test_file_writes_are_atomic(folder):
     path = folder / "figures.json"
     workdir.write_atomically(path, "first")
@@ -176,16 +146,6 @@ def test_a_damaged_configuration_is_named(folder, text):
     (folder / workdir.CONFIG).write_text(text)
     with pytest.raises(UserError, match=r"config.json: the file is damaged"):
         workdir.load_config(folder)
-
-
-def test_read_lock_neither_waits_nor_writes(folder):
-    with workdir.read_lock(folder), workdir.read_lock(folder):
-        assert list(folder.iterdir()) == []
-    in_use = pytest.raises(UserError, match="in use by another run")
-    with workdir.lock(folder), in_use, workdir.read_lock(folder):
-        pass
-    with workdir.read_lock(folder), in_use, workdir.lock(folder):
-        pass
 
 
 def test_a_check_before_reading_deletes_nothing(folder):

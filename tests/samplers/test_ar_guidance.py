@@ -21,7 +21,6 @@ from oneflow_jax.paradigms.chameleon import Chameleon
 from oneflow_jax.samplers import (
     ar_guidance,
     ar_images,
-    ar_state,
     autoregressive,
     ode,
     token_sampling,
@@ -130,7 +129,7 @@ def make_paradigm(kind, task_mixture=tasks.ALL_TARGETS):
         return dataclasses.replace(test_transfusion.paradigm(), task_mixture=task_mixture), lay
     lay = test_chameleon.layout()
     words, codes = ((ids.start, ids.stop) for ids in (lay.vocab.text, lay.vocab.codes))
-    alphabet = ar_state.TokenSpace(tiny.VOCAB, words, vocabs.IMAGE, vocabs.END, (2, 2))
+    alphabet = token_sampling.TokenSpace(tiny.VOCAB, words, vocabs.IMAGE, vocabs.END, (2, 2))
     weights = (("text", 1.0), ("image", 1.0), ("z_loss", 1e-5))
     return Chameleon(alphabet, codes, task_mixture, weights), lay
 
@@ -296,7 +295,7 @@ def test_nfe_equals_the_number_of_passes(solver, scale):
     guided = once if scale == 1 else 2 * once + 1
     assert draw.nfe(PATCHES) == guided + (solver != "codes")
     network.batch_sizes.clear()
-    alphabet = ar_state.TokenSpace(16, (13, 16), vocabs.IMAGE, vocabs.END, (2, 2))
+    alphabet = token_sampling.TokenSpace(16, (13, 16), vocabs.IMAGE, vocabs.END, (2, 2))
     prompt = jax.tree.map(lambda x: x[None, :1].repeat(rows, 0), packed_row())
     prompt = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 23), *[(0, 0)] * (x.ndim - 2)]), prompt)
     prompt = prompt.replace(insertable=prompt.insertable.at[:, 0].set(2))

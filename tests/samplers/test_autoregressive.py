@@ -20,7 +20,6 @@ from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import (
     ar_guidance,
     ar_images,
-    ar_state,
     autoregressive,
     ode,
     token_sampling,
@@ -32,7 +31,7 @@ LENGTH = 24
 PATCHES = 4
 TEXT_ID_RANGE = (10, 20)
 VOCAB = 24
-TOKEN_SPACE = ar_state.TokenSpace(VOCAB, TEXT_ID_RANGE, vocabs.IMAGE, vocabs.END, (2, 2))
+TOKEN_SPACE = token_sampling.TokenSpace(VOCAB, TEXT_ID_RANGE, vocabs.IMAGE, vocabs.END, (2, 2))
 NO_GUIDANCE = ar_guidance.ARGuidance(1.0, vocabs.IMAGE)
 TOY_IMAGE = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
@@ -288,7 +287,7 @@ def test_greedy_tokens_equal_a_network_without_a_cache():
     """Check that each token of a real network has the largest logit in a full forward pass."""
     lay = dataclasses.replace(tiny.make_layout(32, 0), has_markers=True)
     vocab = lay.vocab
-    alphabet = ar_state.TokenSpace(
+    alphabet = token_sampling.TokenSpace(
         tiny.VOCAB, (vocab.text.start, vocab.text.stop), vocabs.IMAGE, vocabs.END, lay.codec.grid
     )
     heads = (

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from oneflow_jax.canvas import InsertPolicy, Modality
+from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Gap, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import predictions
-from oneflow_jax.samplers import edit, ode
+from oneflow_jax.samplers import edit, ode, token_sampling
 from oneflow_jax.samplers.base import SamplingPlan
 from tests import tiny
 from tests.paradigms import insertion_oracle
@@ -20,8 +21,12 @@ IMAGE = 3
 
 
 def make_sampler(steps, vocab_size, condition_on_text_time=False, grid="uniform", **plan):
-    alphabet = edit.TokenSpace(
-        vocab_size=vocab_size, text_id_range=(4, vocab_size), image_token_id=IMAGE, grid=(2, 2)
+    alphabet = token_sampling.TokenSpace(
+        vocab_size=vocab_size,
+        text_id_range=(4, vocab_size),
+        image_token_id=IMAGE,
+        end_token_id=vocabs.END,
+        grid=(2, 2),
     )
     how = SamplingPlan(ode.make_schedule("euler", steps, grid), **plan)
     return edit.EditSampler(alphabet, predictions.X1Prediction(), condition_on_text_time, plan=how)

@@ -17,7 +17,7 @@ from configs import shipped as configuration
 from oneflow_jax.build import init_from
 from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import emoji_concepts
-from oneflow_jax.runtime import workdir
+from oneflow_jax.runtime import run_lock, workdir
 from oneflow_jax.training import export, train_state
 from tests import runs
 
@@ -76,7 +76,7 @@ def test_sampling_writes_nothing_to_the_export(export_folder, monkeypatch):
 
     before = read_files()
     assert before
-    monkeypatch.setattr(workdir, "lock", fail)
+    monkeypatch.setattr(run_lock, "lock", fail)
     (document,) = of.load(export_folder).generate("<text>", steps=2)
     assert document.parts
     assert read_files() == before

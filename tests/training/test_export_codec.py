@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from etils import epath
 
+import oneflow_jax
 from configs import common
 from oneflow_jax.build import data
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
-from oneflow_jax.training import export
+from oneflow_jax.training import export, train_state
 from tests import runs
 from tests.codecs.autoencoder import small_models
 
@@ -87,3 +88,32 @@ def test_an_export_without_its_autoencoder_says_what_is_missing(exported):
     shutil.rmtree(output / workdir.CODEC)
     with pytest.raises(UserError, match=r"codec\.path=.*no such folder"):
         data.make_layout(workdir.load_config(output), output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_an_export_generates_a_document_with_an_image(kind, tmp_path, monkeypatch):
+    config = make_config(kind, tmp_path).copy_and_resolve_references().unlock()
+    config.sampling.update({"solver": "euler", "time_grid": "uniform", "steps": 2})
+    system = runs.prepare_system(tmp_path / "run", config.lock())
+    params = train_state.init_sharded(system).ema
+    output = epath.Path(tmp_path / "export")
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "load_ema_params", lambda *_, **__: params)
+        autoencoder = system.layout.codec.autoencoder
+        export.export(
+            system.config, epath.Path(tmp_path / "run"), output, params, autoencoder=autoencoder
+        )
+    for name in ("run", "autoencoder", "data"):
+        shutil.rmtree(tmp_path / name)
+    model = oneflow_jax.load(output)
+    prompt = "red <image> <text>"
+    (document,) = model.generate(prompt, seed=1)
+    (image,) = document.images
+    assert image.size == (PIXELS, PIXELS)
+    assert document.text.startswith("red")
+    assert model.generate(prompt, seed=1) == [document]
+    assert model.generate(prompt, seed=2) != [document]
+    shutil.rmtree(output / workdir.CODEC)
+    with pytest.raises(UserError, match=r"codec\.path=.*no such folder"):
+        oneflow_jax.load(output)

@@ -30,8 +30,9 @@ class Batches:
 def make_likelihood(name, batches=None, available=1_000):
     flow = FLOWS[name]
     model = tiny.network(flow.heads)
+    bound = paradigms_likelihood.likelihood_bound(flow)
     likelihood = likelihood_lib.Likelihood(
-        batches or Batches(), available, model, paradigms_likelihood.likelihood_bound(flow), seed=0
+        batches or Batches(), available, model, bound.paradigm, bound.exact, seed=0
     )
     return likelihood, tiny.parameters(model)
 

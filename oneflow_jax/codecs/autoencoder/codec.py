@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from oneflow_jax.codecs import base, grids
+from oneflow_jax.codecs import base
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
+from oneflow_jax.codecs.patches import from_patches, to_patches
 from oneflow_jax.errors import UserError
 
 
@@ -149,11 +150,11 @@ class LatentCodec:
     def from_stored(self, values: np.ndarray) -> np.ndarray:
         """Convert latents of the autoencoder, `[h w c]`, to slots, float32 `[N C]`."""
         scaled = (values - np.float32(self.mean)) / (np.float32(self.std) * self.divisor)
-        return grids.to_patches(scaled.astype(np.float32), self.patch_size)
+        return to_patches(scaled.astype(np.float32), self.patch_size)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Decode slots `[... N C]` to images, uint8 `[... H W 3]`."""
-        values = grids.from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
+        values = from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
         values = values * np.float32(self.std) * self.divisor + np.float32(self.mean)
         flat = values.reshape(-1, *values.shape[-3:]).astype(np.float32)
         pictures = self.autoencoder.decode(flat)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import UInt8
 
-from oneflow_jax.codecs import grids
+from oneflow_jax.codecs.patches import from_patches, to_patches
 
 
 def fit(
@@ -28,7 +28,7 @@ def fit(
     def reconstruct(batch: np.ndarray) -> np.ndarray:
         projected = (_to_patches(batch, patch_size) - mean) @ basis @ basis.T + mean
         grid = (batch.shape[1] // patch_size, batch.shape[2] // patch_size)
-        pixels = grids.from_patches(
+        pixels = from_patches(
             projected.reshape(len(batch), grid[0] * grid[1], -1), grid, patch_size
         )
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
@@ -37,5 +37,5 @@ def fit(
 
 
 def _to_patches(images: np.ndarray, patch_size: int) -> np.ndarray:
-    rows = [grids.to_patches(picture.astype(np.float32), patch_size) for picture in images]
+    rows = [to_patches(picture.astype(np.float32), patch_size) for picture in images]
     return np.concatenate(rows)

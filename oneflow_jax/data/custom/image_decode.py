@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
-from oneflow_jax.data import color_conversion, pictures
+from oneflow_jax.data import color_conversion, image_io, png_colors
 from oneflow_jax.data.custom.errors import DataError
 
 FORMATS = {
@@ -53,6 +53,8 @@ def decode_image(
             raise
         except color_conversion.UnknownRangeError as error:
             raise DataError("no range of values", str(error)) from error
+        except png_colors.UnknownColorsError as error:
+            raise DataError("unknown colors", str(error)) from error
         except PIL.UnidentifiedImageError as error:
             raise DataError("not a picture", repr(data[:16])) from error
         except PIL.Image.DecompressionBombError as error:
@@ -89,4 +91,4 @@ def _decode(
         if image_format == "JPEG":
             # Decode at a reduced size that is still at least twice the size of the result.
             picture.draft(None, (2 * pixels, 2 * pixels))
-        return pictures.to_square(picture, pixels), repairs
+        return image_io.to_square(picture, pixels), repairs

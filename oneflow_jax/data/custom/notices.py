@@ -19,7 +19,7 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
 
     Args:
         stats: statistics of the prepared data.
-        slot_usage: result of `data_report.summarize_slots`.
+        slot_usage: result of `summary.summarize_slots`.
     """
     sentences = [
         _describe_contents(stats),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from oneflow_jax.codecs import grids
+from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder import pca
 from tests.codecs.autoencoder import small_models
 
@@ -17,7 +17,7 @@ def smooth_images(count=60):
 
 
 def to_patches(images):
-    return np.concatenate([grids.to_patches(one.astype(np.float64), SIDE) for one in images])
+    return np.concatenate([patches.to_patches(one.astype(np.float64), SIDE) for one in images])
 
 
 def loss(images, reconstructions):

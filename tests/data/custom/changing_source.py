@@ -1,12 +1,79 @@
 """A folder of small custom data that is edited at random, and the documents that it holds."""
 
+import csv
+import io
 import json
 import os
+import tarfile
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 
 from oneflow_jax.data.custom import shard
 from tests.data.custom import examples
+
+NUM_ARCHIVES = 3
+"""Number of files that hold all documents, in formats whose files hold images."""
+
+
+def _make_jsonl(records):
+    return "\n".join(map(json.dumps, records)).encode()
+
+
+def _make_json(records):
+    return json.dumps(records).encode()
+
+
+def _make_csv(records):
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ("image", "text"))
+    writer.writeheader()
+    writer.writerows(records)
+    return file.getvalue().encode()
+
+
+def _make_parquet(documents):
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(_make_table(documents), file)
+    return file.getvalue()
+
+
+def _make_arrow(documents):
+    file, table = io.BytesIO(), _make_table(documents)
+    with pyarrow.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    return file.getvalue()
+
+
+def _make_table(documents):
+    images, texts = zip(*documents.values(), strict=True)
+    return pyarrow.table({"image": pyarrow.array(images, "binary"), "text": texts})
+
+
+def _make_tar(documents):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for key, (image, text) in documents.items():
+            for ending, content in (("png", image), ("txt", text.encode())):
+                if content is not None:
+                    member = tarfile.TarInfo(f"{key}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+LISTS = {"jsonl": _make_jsonl, "json": _make_json, "csv": _make_csv}
+"""Formats with one file of texts and names of image files."""
+
+ARCHIVES = {
+    "parquet": ("parquet", _make_parquet),
+    "arrow": ("arrow", _make_arrow),
+    "webdataset": ("tar", _make_tar),
+}
+"""Extensions and writers of formats whose files hold images and texts."""
+
+LAYOUTS = ("pairs", "pages", *LISTS, *ARCHIVES)
 
 
 def prepare_here(plan, num_workers, lock_fd, command):
@@ -18,16 +85,27 @@ def prepare_here(plan, num_workers, lock_fd, command):
 
 
 class ChangingSource:
-    """Files `key.png` and `key.txt`, or lines of `all.jsonl` that name them; random edits."""
+    """Documents of a text and, mostly, an image of one color, in one of `LAYOUTS`; random edits.
+
+    Images are files `key.png`, and texts are files `key.txt`, pages `key.md`, or records of one
+    file. The files of `ARCHIVES` hold both.
+    """
 
     def __init__(self, folder, seed, layout="pairs", documents=24):
         self.folder, self.layout = folder, layout
         self._rng = np.random.default_rng(seed)
         self._count = 0
         self.texts, self.colors = {}, {}
+        if layout in ARCHIVES:
+            self._archives = [f"{number}.{ARCHIVES[layout][0]}" for number in range(NUM_ARCHIVES)]
         folder.mkdir(parents=True)
         for _ in range(documents):
             self.add()
+
+    @property
+    def format(self):
+        """The value of `source.format` for this layout."""
+        return "parquet" if self.layout == "arrow" else self.layout
 
     def expected(self):
         """Return what the folder holds: sorted pairs of color or None, and text."""
@@ -46,99 +124,143 @@ class ChangingSource:
 
     def add(self):
         self._count += 1
-        key = f"{self._rng.integers(1000):03d}_{self._count}"
-        self._write_text(key, f"text {self._count}")
-        self._write_image(key)
+        key = self._new_key()
+        self.texts[key] = f"text {self._count}"
+        self.colors[key] = self._new_color()
+        self._write(key)
 
     def change_image(self):
         if self.colors:
-            self._write_image(self._pick(self.colors))
+            key = self._pick(self.colors)
+            self.colors[key] = self._new_color()
+            self._write(key)
 
     def change_image_in_hiding(self):
         """Change an image, but not the size and the modification time of its file."""
         key = self._pick(self.colors)
-        path = self._path(key, "png")
+        path = self._image_file(key)
         before = path.stat()
-        self._write_image(key)
+        self.colors[key] = self._new_color()
+        self._write(key)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert path.stat().st_mtime_ns == before.st_mtime_ns
 
     def change_text(self):
         self._count += 1
-        self._write_text(self._pick(self.texts), f"text {self._count}")
+        key = self._pick(self.texts)
+        self.texts[key] = f"text {self._count}"
+        self._write(key)
 
     def delete(self):
         if len(self.texts) > 12:
             key = self._pick(self.texts)
             del self.texts[key]
-            self._path(key, "txt").unlink()
-            if self.colors.pop(key, None):
-                self._path(key, "png").unlink()
-            self._write_lines()
+            self.colors.pop(key, None)
+            self._write(key)
 
     def delete_image(self):
         if len(self.colors) > 12:
             key = self._pick(self.colors)
             del self.colors[key]
-            self._path(key, "png").unlink()
-            self._write_lines()
+            self._write(key)
 
     def rename(self):
         self._count += 1
-        old, new = self._pick(self.texts), f"{self._rng.integers(1000):03d}_{self._count}"
-        self._path(old, "txt").rename(self._path(new, "txt"))
+        old, new = self._pick(self.texts), self._new_key()
+        if self.layout not in ARCHIVES:
+            for ending in ("png", "txt", "md"):
+                if (path := self.folder / f"{old}.{ending}").exists():
+                    path.rename(self.folder / f"{new}.{ending}")
         self.texts[new] = self.texts.pop(old)
         if old in self.colors:
-            self._path(old, "png").rename(self._path(new, "png"))
             self.colors[new] = self.colors.pop(old)
-        self._write_lines()
+        self._write(old)
+        self._write(new)
 
     def touch(self):
-        self._path(self._pick(self.colors), "png").touch()
+        self._image_file(self._pick(self.colors)).touch()
 
     def swap(self):
-        """Exchange two images by renaming their files, which keeps all their times and sizes."""
+        """Exchange two files with images by renaming them, which keeps all times and sizes."""
         one, two = self._pick(self.colors), self._pick(self.colors)
-        if one != two:
-            paths = [self._path(key, "png") for key in (one, two)]
+        paths = self._image_file(one), self._image_file(two)
+        if paths[0] != paths[1]:
             paths[0].rename(self.folder / "swap")
             paths[1].rename(paths[0])
             (self.folder / "swap").rename(paths[1])
-            self.colors[one], self.colors[two] = self.colors[two], self.colors[one]
+            if self.layout in ARCHIVES:
+                first, second = _archive_number(one), _archive_number(two)
+                names = self._archives
+                names[first], names[second] = names[second], names[first]
+            else:
+                self.colors[one], self.colors[two] = self.colors[two], self.colors[one]
 
     def replace(self):
-        """Replace an image by a new file of the same modification time."""
+        """Replace a file with an image by a new file of the same modification time."""
         key = self._pick(self.colors)
-        path, before = self._path(key, "png"), self._path(key, "png").stat()
+        path = self._image_file(key)
+        before = path.stat()
         path.rename(self.folder / "old")
-        self._write_image(key)
+        self.colors[key] = self._new_color()
+        self._write(key)
         (self.folder / "old").unlink()
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def _pick(self, keys):
         return sorted(keys)[self._rng.integers(len(keys))]
 
-    def _path(self, key, extension):
-        return self.folder / f"{key}.{extension}"
+    def _new_key(self):
+        return f"{self._rng.integers(1000):03d}_{self._count}"
 
-    def _write_text(self, key, text):
-        self.texts[key] = text
-        self._path(key, "txt").write_text(text)
-        self._write_lines()
+    def _new_color(self):
+        return tuple(int(x) for x in self._rng.integers(100, 256, 3))
 
-    def _write_image(self, key):
-        color = tuple(int(x) for x in self._rng.integers(100, 256, 3))
-        self.colors[key] = color
-        # Without compression all files have the same size.
-        self._path(key, "png").write_bytes(examples.png(color, (4, 4), "BMP"))
-        self._write_lines()
+    def _image_file(self, key):
+        if self.layout in ARCHIVES:
+            return self.folder / self._archives[_archive_number(key)]
+        return self.folder / f"{key}.png"
 
-    def _write_lines(self):
-        if self.layout == "jsonl":
-            lines = [
-                json.dumps({"image": f"{key}.png", "text": text})
-                if key in self.colors
-                else json.dumps({"text": text})
-                for key, text in sorted(self.texts.items())
-            ]
-            (self.folder / "all.jsonl").write_text("\n".join(lines))
+    def _encode_image(self, key):
+        """Return the image of a document. Without compression all images have the same size."""
+        return examples.png(self.colors[key], (4, 4), "BMP") if key in self.colors else None
+
+    def _write(self, key):
+        """Write the files that a document is in, if their contents have changed."""
+        for name, content in self._list_files(key).items():
+            path = self.folder / name
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif not path.exists() or path.read_bytes() != content:
+                path.write_bytes(content)
+
+    def _list_files(self, key):
+        """Return the contents of the files that a document is in by name; None for no file."""
+        if self.layout in ARCHIVES:
+            number = _archive_number(key)
+            documents = {
+                each: (self._encode_image(each), self.texts[each])
+                for each in sorted(self.texts)
+                if _archive_number(each) == number
+            }
+            make = ARCHIVES[self.layout][1]
+            return {self._archives[number]: make(documents) if documents else None}
+        text = self.texts.get(key)
+        files = {f"{key}.png": self._encode_image(key)}
+        if self.layout == "pairs":
+            files[f"{key}.txt"] = text and text.encode()
+        elif self.layout == "pages":
+            image = f"![]({key}.png)" if key in self.colors else ""
+            files[f"{key}.md"] = text and f"{text}\n\n{image}\n".encode()
+        else:
+            files[f"all.{self.layout}"] = LISTS[self.layout](
+                [
+                    {"text": self.texts[each]}
+                    | ({"image": f"{each}.png"} if each in self.colors else {})
+                    for each in sorted(self.texts)
+                ]
+            )
+        return files
+
+
+def _archive_number(key):
+    return int(key[:3]) % NUM_ARCHIVES

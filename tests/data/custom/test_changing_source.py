@@ -7,19 +7,23 @@ import shutil
 
 import pytest
 
-from oneflow_jax.data.custom import jsonl, manifest, pairs, prepare, sandbox, shard
+from oneflow_jax.data.custom import jsonl, manifest, pairs, prepare, sandbox, shard, web_pages
 from oneflow_jax.errors import UserError
 from tests.data.custom import examples
-from tests.data.custom.changing_source import ChangingSource, prepare_here
+from tests.data.custom.changing_source import LAYOUTS, ChangingSource, prepare_here
 from tests.data.custom.test_prepare import read_files
 
 EDITS = int(os.environ.get("ONEFLOW_EDITS", "40"))
+"""Number of random edits for each layout: ONEFLOW_EDITS=200 for a longer test."""
+
+SEED = int(os.environ.get("ONEFLOW_EDITS_SEED", "2"))
 
 
 @pytest.fixture(autouse=True)
 def small_units_in_this_process(monkeypatch):
     monkeypatch.setattr(prepare, "_run_workers", prepare_here)
     monkeypatch.setattr(pairs, "DOCUMENTS_PER_UNIT", 4)
+    monkeypatch.setattr(web_pages, "PAGES_PER_UNIT", 4)
     monkeypatch.setattr(jsonl, "MAX_UNIT_BYTES", 256)
 
 
@@ -52,10 +56,10 @@ def read_data_files(folder):
     return {name: data for name, data in read_files(folder).items() if name[:5] != "unit-"}
 
 
-@pytest.mark.parametrize("layout", ["pairs", "jsonl"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_edits_of_the_source_are_noticed(tmp_path, layout):
-    source = ChangingSource(tmp_path / "source", seed=len(layout), layout=layout)
-    settings = examples.settings(source.folder, heldout_fraction=0.5, format=layout)
+    source = ChangingSource(tmp_path / "source", SEED, layout)
+    settings = examples.settings(source.folder, heldout_fraction=0.5, format=source.format)
     edits, checks = collections.Counter(), 0
     while edits.total() < EDITS:
         edits.update(source.edit() for _ in range(1 + checks % 3))
@@ -197,7 +201,7 @@ def test_data_of_an_earlier_version_is_not_used(tmp_path, caplog, written):
     source, settings = make_source(tmp_path)
     folder = prepare.prepare(settings, str(tmp_path / "data"), 1)
     plan = folder / manifest.MANIFEST_FILE
-    plan.write_text(plan.read_text().replace('"version": 2', '"version": 1'))
+    plan.write_text(plan.read_text().replace(f'"version": {manifest.VERSION}', '"version": 1'))
     old = folder.rename(folder.with_name("source_12345678"))
     written.clear()
     assert read_documents(settings, tmp_path / "data") == source.expected()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax import shipped
-from oneflow_jax.data import fitting, vocab
+from oneflow_jax.data import overflow, vocab
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
 from tests import tiny
@@ -34,14 +34,14 @@ DOCUMENTS = [
 @pytest.mark.parametrize("document", DOCUMENTS, ids=range(len(DOCUMENTS)))
 def test_num_slots_equals_the_laid_out_row(name, document):
     layout = dataclasses.replace(LAYOUTS[name], length=500)
-    assert fitting.num_slots(layout, document.parts) == len(layout.row(document)["modality"])
+    assert overflow.num_slots(layout, document.parts) == len(layout.row(document)["modality"])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_chunks_fit_and_are_complete(name):
     layout = LAYOUTS[name]
     long = Document((Text(TEXT), IMAGE, IMAGE, Text(TEXT + " " + TEXT * 4), IMAGE) * 2)
-    pieces = fitting.split_document(layout, long)
+    pieces = overflow.split_document(layout, long)
     assert len(pieces) > 4
     for piece in pieces:
         assert len(layout.row(piece)["modality"]) <= layout.length
@@ -51,8 +51,8 @@ def test_chunks_fit_and_are_complete(name):
 
 def test_fitting_parts_stay_whole_and_in_order():
     layout = LAYOUTS["growing"]
-    assert fitting.split_document(layout, DOCUMENTS[3]) == [DOCUMENTS[3]]
-    pieces = fitting.split_document(
+    assert overflow.split_document(layout, DOCUMENTS[3]) == [DOCUMENTS[3]]
+    pieces = overflow.split_document(
         layout, Document((Text(TEXT), IMAGE, Text("end"), IMAGE, IMAGE))
     )
     kinds = [type(part) for piece in pieces for part in piece.parts]
@@ -62,7 +62,7 @@ def test_fitting_parts_stay_whole_and_in_order():
 @pytest.mark.parametrize("text", ["x" * 3000, "漢字" * 500, "a " * 999 + "b" * 999])
 def test_long_words_are_cut_inside(text):
     layout = LAYOUTS["growing"]
-    pieces = fitting.split_document(layout, Document((Text(text),)))
+    pieces = overflow.split_document(layout, Document((Text(text),)))
     assert "".join(piece.text() for piece in pieces).replace(" ", "") == text.replace(" ", "")
     assert all(len(layout.row(piece)["modality"]) <= layout.length for piece in pieces)
 
@@ -75,24 +75,24 @@ NFKC_LAYOUT = dataclasses.replace(
 
 def test_text_without_tokens_is_omitted():
     layout = NFKC_LAYOUT
-    assert fitting.split_document(layout, Document((Text("\u2581"),))) == []
-    (piece,) = fitting.split_document(layout, Document((Text("\ufffd"), IMAGE)))
+    assert overflow.split_document(layout, Document((Text("\u2581"),))) == []
+    (piece,) = overflow.split_document(layout, Document((Text("\ufffd"), IMAGE)))
     assert piece.parts == (IMAGE,)
 
 
 def test_policies():
     layout = NFKC_LAYOUT
     source = [DOCUMENTS[0], Document((Text(TEXT * 9),)), DOCUMENTS[1], Document((Text("\ufffd"),))]
-    cut = fitting.count_chunks(source, layout, "split")
+    cut = overflow.count_chunks(source, layout, "split")
     assert (cut[0], cut[2], cut[3]) == (1, 1, 0)
     assert cut[1] > 3
-    assert fitting.count_chunks(source, layout, "drop").tolist() == [1, 0, 1, 0]
+    assert overflow.count_chunks(source, layout, "drop").tolist() == [1, 0, 1, 0]
     with pytest.raises(UserError, match=r"Document 1 needs \d+ slots, but data\.sequence_len.*=32"):
-        fitting.count_chunks(source, layout, "error")
+        overflow.count_chunks(source, layout, "error")
     with pytest.raises(UserError, match=r"data\.overflow='trim': "):
-        fitting.count_chunks(source, layout, "trim")
+        overflow.count_chunks(source, layout, "trim")
 
-    fitted = fitting.ChunkedSource(source, layout, cut)
+    fitted = overflow.ChunkedSource(source, layout, cut)
     assert len(fitted) == cut.sum()
     assert fitted[0] == DOCUMENTS[0]
     assert fitted[len(fitted) - 1] == DOCUMENTS[1]
@@ -105,4 +105,4 @@ def test_policies():
 
 def test_image_without_room_is_reported():
     with pytest.raises(UserError, match="An image needs 5 slots"):
-        fitting.split_document(tiny.make_layout(4, 0), Document((IMAGE,)))
+        overflow.split_document(tiny.make_layout(4, 0), Document((IMAGE,)))

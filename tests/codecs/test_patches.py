@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from oneflow_jax.codecs import grids, patches
+from oneflow_jax.codecs import patches
 from oneflow_jax.errors import UserError
 
 
@@ -12,7 +12,7 @@ def coordinate_values(height, width, channels):
 
 
 def test_patches_and_their_pixels_are_in_reading_order():
-    rows = grids.to_patches(coordinate_values(4, 6, 2), 2)
+    rows = patches.to_patches(coordinate_values(4, 6, 2), 2)
     assert rows.shape == (6, 8)
     np.testing.assert_array_equal(rows[0], [0, 1, 10, 11, 100, 101, 110, 111])
     # The second patch is to the right of the first patch, and the fourth is below the first.
@@ -23,10 +23,10 @@ def test_patches_and_their_pixels_are_in_reading_order():
 @pytest.mark.parametrize(("height", "width", "side"), [(4, 6, 2), (6, 4, 2), (3, 6, 3), (5, 2, 1)])
 def test_from_patches_inverts_to_patches(height, width, side):
     values = coordinate_values(height, width, 3)
-    rows, grid = grids.to_patches(values, side), (height // side, width // side)
-    np.testing.assert_array_equal(grids.from_patches(rows, grid, side), values)
+    rows, grid = patches.to_patches(values, side), (height // side, width // side)
+    np.testing.assert_array_equal(patches.from_patches(rows, grid, side), values)
     many = np.stack([rows, rows + 1, rows + 2] * 2).reshape(2, 3, *rows.shape)
-    joined = grids.from_patches(many, grid, side)
+    joined = patches.from_patches(many, grid, side)
     assert joined.shape == (2, 3, height, width, 3)
     np.testing.assert_array_equal(joined[1, 2], values + 2)
 

@@ -4,7 +4,7 @@ Each has one text head and one image head.
 """
 
 from oneflow_jax.costs.flops import Network
-from oneflow_jax.costs.ways import DocumentShape
+from oneflow_jax.costs.generation import DocumentShape
 
 ONE_BILLION = Network(
     layers=24,

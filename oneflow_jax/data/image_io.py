@@ -10,7 +10,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from oneflow_jax import errors
-from oneflow_jax.data import color_conversion
+from oneflow_jax.data import color_conversion, png_colors
 
 READ_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """Exceptions that Pillow raises when it decodes the pixels of a file."""
@@ -22,11 +22,13 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     """Load the image in a file as RGB of `pixels` x `pixels` on white.
 
     All modes that Pillow reads are supported: transparency is composited on white, color profiles
-    are converted to sRGB, and gray of more than 8 bits is scaled to 8 bits. The aspect ratio is
-    kept, and the image is padded with white to a square. The first frame of an animation is used.
+    and the colors that PNG files state are converted to sRGB, and gray of more than 8 bits is
+    scaled to 8 bits. The aspect ratio is kept, and the image is padded with white to a square. The
+    first frame of an animation is used.
 
     Raises:
-        UserError: the file does not exist, is not an image, or has values of an unknown range.
+        UserError: the file does not exist, is not an image, or has values of an unknown range or
+            unknown colors.
     """
     name, path = str(path), pathlib.Path(path).expanduser()
     if not path.is_file():
@@ -40,7 +42,7 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
         with PIL.Image.open(path) as picture:
             warn_of_profile(picture, f"image {str(path)!r}")
             return to_square(picture, pixels)
-    except color_conversion.UnknownRangeError as error:
+    except color_conversion.UNCONVERTIBLE as error:
         raise errors.UserError(f"image {str(path)!r}: {error}.") from error
     except READ_ERRORS as error:
         message = f"image {str(path)!r} cannot be read. Give a PNG, JPEG, WebP or GIF file"
@@ -51,8 +53,9 @@ def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels 
     """Convert a Pillow image as `load` converts the image of a file.
 
     Raises:
-        READ_ERRORS: the image cannot be read, or has values of an unknown range.
+        READ_ERRORS: the image cannot be read, or has values of an unknown range or unknown colors.
     """
+    png_colors.read_code_points(image)
     image.load()
     limits = color_conversion.read_range(image)
     upright = PIL.ImageOps.exif_transpose(image)
@@ -60,7 +63,11 @@ def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels 
 
 
 def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
-    """Log a warning if the color profile of an image cannot be used."""
+    """Log a warning if the color profile of an image cannot be used.
+
+    Raises:
+        UnknownColorsError: the image states colors that cannot be converted.
+    """
     if color_conversion.check_profile(image) == color_conversion.UNUSABLE:
         logging.warning(
             "%s: the color profile is damaged or for another kind of image. The colors are taken "

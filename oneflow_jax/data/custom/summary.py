@@ -1,0 +1,84 @@
+"""Content of the report on a user's prepared data: counts, reasons of defects, and slot usage."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from oneflow_jax.data.custom import errors, manifest, prepare
+from oneflow_jax.data.custom.stats import DatasetStats
+
+MAX_MEASURED_DOCUMENTS = 1_000
+"""Maximum number of documents whose texts are measured."""
+
+
+def summarize_data(
+    source_path: str,
+    prepared: pathlib.Path,
+    slot_usage: Mapping[str, Any],
+    notices: Sequence[str],
+) -> dict[str, Any]:
+    """Return the content of the report, as values for JSON.
+
+    Args:
+        source_path: value of `source.path`.
+        prepared: folder of the prepared data set.
+        slot_usage: result of `summarize_slots`, and "texts" as `overflow.measure_texts` returns it.
+        notices: sentences for the head of the page.
+    """
+    return summarize_stats(prepare.load_stats(prepared)) | {
+        "path": source_path,
+        "kind": manifest.load(prepared).settings.format,
+        "prepared": str(prepared),
+        "canvas": dict(slot_usage),
+        "notices": list(notices),
+    }
+
+
+def summarize_stats(stats: DatasetStats) -> dict[str, Any]:
+    """Convert statistics to the content of the report, with an entry per drop or repair reason."""
+    counted = stats.to_dict()
+    places = counted.pop("places")
+    files = counted.pop("unused_files")
+    counted.pop("opened")  # Only the statistics of a unit have it.
+    reasons = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
+    return {
+        **counted,
+        "unused files": {
+            kind: {"count": count, "first": places.get(kind, [])} for kind, count in files.items()
+        },
+        "reasons": {
+            name: {
+                "documents dropped": stats.dropped[name],
+                "parts dropped": stats.lost[name],
+                "put right": stats.repaired[name],
+                "what": (errors.DROP_REASONS | errors.REPAIRS)[name],
+                "first": places.get(name, []),
+            }
+            for name in sorted(reasons)
+        },
+    }
+
+
+def summarize_slots(
+    row_length: int, overflow: str, chunk_counts: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Count how many documents of each split fit a row, are cut, or are dropped.
+
+    Args:
+        row_length: number of slots in a row, `data.sequence_length`.
+        overflow: what happens to documents that are longer than a row, `data.overflow`.
+        chunk_counts: by split, the number of chunks that each document is cut into: 1 for a
+            document that fits, 0 for a dropped one.
+    """
+    usage: dict[str, Any] = {"data.sequence_length": row_length, "data.overflow": overflow}
+    for split, counts in chunk_counts.items():
+        usage[split] = {
+            "documents": len(counts),
+            "laid out whole": int((counts == 1).sum()),
+            "cut": int((counts > 1).sum()),
+            "pieces of those": int(counts[counts > 1].sum()),
+            "dropped": int((counts == 0).sum()),
+        }
+    return usage

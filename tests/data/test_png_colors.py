@@ -1,0 +1,164 @@
+"""Tests of the colors of PNG files that state a gamma, primaries or code points of H.273."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import pytest
+
+from oneflow_jax import errors
+from oneflow_jax.data import image_io, prompt
+from oneflow_jax.data.custom import image_decode
+from oneflow_jax.data.custom.errors import DataError
+from tests.data import icc_profiles
+
+COLOR = (200, 100, 50)
+BT2020 = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
+P3_PROFILE = icc_profiles.rgb_profile(icc_profiles.DISPLAY_P3, 2.2)
+SRGB_PROFILE = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+
+
+def make_png(*chunks, image=None, **options):
+    """Return a PNG file with additional chunks (name, content) before its pixels."""
+    file = io.BytesIO()
+    (image or PIL.Image.new("RGB", (4, 4), COLOR)).save(file, "PNG", **options)
+    data, more = file.getvalue(), b""
+    for name, content in chunks:
+        more += struct.pack(">I", len(content)) + name + content
+        more += struct.pack(">I", zlib.crc32(name + content))
+    return data[:33] + more + data[33:]
+
+
+def gamma_chunk(value):
+    return b"gAMA", struct.pack(">I", round(value * 100_000))
+
+
+def primaries_chunk(primaries, white=icc_profiles.XY_WHITE):
+    points = [value for point in (white, *primaries) for value in point]
+    return b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in points))
+
+
+def cicp_chunk(primaries, transfer, matrix=0, full_range=1):
+    return b"cICP", bytes([primaries, transfer, matrix, full_range])
+
+
+def decode(data):
+    """Return the first pixel and the repairs of an image of custom data."""
+    pixels, repairs = image_decode.decode_image(data, "a.png", 4, 1.0)
+    return pixels[0, 0].astype(int), repairs
+
+
+def decode_srgb(values):
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def decode_bt709(values):
+    return np.where(values < 0.081, values / 4.5, ((values + 0.099) / 1.099) ** (1 / 0.45))
+
+
+SRGB_CHUNK = (b"sRGB", b"\0")
+CONVERTED = {
+    "linear light": ([gamma_chunk(1.0)], icc_profiles.SRGB, 1.0),
+    "gamma 1.8": ([gamma_chunk(1 / 1.8)], icc_profiles.SRGB, 1.8),
+    "primaries": ([primaries_chunk(icc_profiles.DISPLAY_P3)], icc_profiles.DISPLAY_P3, decode_srgb),
+    "gamma and primaries": (
+        [gamma_chunk(1 / 1.8), primaries_chunk(icc_profiles.ADOBE_RGB)],
+        icc_profiles.ADOBE_RGB,
+        1.8,
+    ),
+    "Display P3": ([cicp_chunk(12, 13)], icc_profiles.DISPLAY_P3, decode_srgb),
+    "BT.709": ([cicp_chunk(1, 1)], icc_profiles.SRGB, decode_bt709),
+    "linear BT.709": ([cicp_chunk(1, 8)], icc_profiles.SRGB, 1.0),
+    "BT.2020": ([cicp_chunk(9, 14)], BT2020, decode_bt709),
+    "cICP before sRGB": ([cicp_chunk(12, 13), SRGB_CHUNK], icc_profiles.DISPLAY_P3, decode_srgb),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_stated_colors_become_srgb(name):
+    chunks, primaries, gamma = CONVERTED[name]
+    wanted = icc_profiles.expected_srgb(COLOR, primaries, gamma)
+    assert abs(wanted - COLOR).max() > 3
+    pixel, repairs = decode(make_png(*chunks))
+    assert abs(pixel - wanted).max() <= 1
+    assert repairs == {"color profile"}
+
+
+SAME = {
+    "nothing": [],
+    "sRGB": [SRGB_CHUNK],
+    "sRGB before gAMA": [SRGB_CHUNK, gamma_chunk(1.0)],
+    "the gamma of sRGB": [gamma_chunk(0.45455)],
+    "gamma and primaries of sRGB": [gamma_chunk(0.45455), primaries_chunk(icc_profiles.SRGB)],
+    "cICP of sRGB": [cicp_chunk(1, 13)],
+    "cICP of sRGB before gAMA": [cicp_chunk(1, 13), gamma_chunk(1.0)],
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_srgb_stays_as_it_is(name):
+    pixel, repairs = decode(make_png(*SAME[name]))
+    assert tuple(pixel) == COLOR
+    assert not repairs
+
+
+def test_cicp_is_used_instead_of_a_profile_and_a_profile_instead_of_gamma():
+    pixel, _ = decode(make_png(cicp_chunk(1, 13), icc_profile=P3_PROFILE))
+    assert tuple(pixel) == COLOR
+    pixel, _ = decode(make_png(gamma_chunk(1.0), icc_profile=SRGB_PROFILE))
+    assert tuple(pixel) == COLOR
+
+
+def test_gray_palette_and_deep_images_are_converted():
+    for mode in ("L", "LA", "P", "RGBA"):
+        image = PIL.Image.new("L", (4, 4), 128).convert(mode)
+        assert abs(decode(make_png(gamma_chunk(1.0), image=image))[0] - 188).max() <= 1
+    deep = PIL.Image.fromarray(np.full((4, 4), 128 * 257, np.uint16))
+    assert abs(decode(make_png(gamma_chunk(1.0), image=deep))[0] - 188).max() <= 1
+
+
+UNKNOWN = {
+    "PQ": ([cicp_chunk(9, 16)], "transfer function 16"),
+    "HLG": ([cicp_chunk(9, 18)], "transfer function 18"),
+    "XYZ": ([cicp_chunk(10, 13)], "primaries 10"),
+    "YCbCr": ([cicp_chunk(1, 13, matrix=1)], "matrix 1"),
+    "a narrow range": ([cicp_chunk(1, 13, full_range=0)], "full-range flag 0"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_other_colors_are_refused_by_name(name, tmp_path):
+    chunks, problem = UNKNOWN[name]
+    data = make_png(*chunks)
+    with pytest.raises(DataError, match=rf"unknown colors.*{problem}"):
+        decode(data)
+    (tmp_path / "hdr.png").write_bytes(data)
+    with pytest.raises(errors.UserError, match=rf"hdr\.png.*{problem}.*[Cc]onvert"):
+        image_io.load(tmp_path / "hdr.png", 4)
+    with pytest.raises(errors.UserError, match=rf"prompt: .*{problem}.*[Cc]onvert"):
+        prompt.parse([PIL.Image.open(io.BytesIO(data)), "<text>"], 4)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        gamma_chunk(0.0),
+        (b"cHRM", bytes(32)),
+        (b"cHRM", b"\0\0\0\1"),
+        primaries_chunk([(0.3, 0.3)] * 3),
+        primaries_chunk(icc_profiles.SRGB, white=(0.3, 0.0)),
+    ],
+)
+def test_impossible_values_are_counted(chunk):
+    pixel, repairs = decode(make_png(chunk))
+    assert tuple(pixel) == COLOR
+    assert repairs == {"unusable color profile"}
+
+
+def test_images_in_prompts_are_converted():
+    opened = PIL.Image.open(io.BytesIO(make_png(cicp_chunk(12, 13))))
+    wanted = icc_profiles.expected_srgb(COLOR, icc_profiles.DISPLAY_P3, decode_srgb)
+    assert abs(image_io.to_square(opened, 4)[0, 0].astype(int) - wanted).max() <= 1
