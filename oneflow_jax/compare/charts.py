@@ -146,7 +146,7 @@ def _y_scale(values: Sequence[float], bounds: Sequence[float]) -> AxisScale:
 
     A linear scale starts at 0 unless all values are far above 0.
     """
-    low, high = min(*values, *bounds), max(*values, *bounds)
+    low, high = min([*values, *bounds]), max([*values, *bounds])
     if low > 0 and max(values) / min(values) > _MIN_LOG_SCALE_RATIO:
         return _pad_range(low, high)
     room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
