@@ -45,7 +45,6 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
         config.paradigm.objective = kind
     config.paradigm.image_prediction = "velocity"  # suits patches of only four values
     config.paradigm.time_sampler = ("power", 1.5)
-    config.paradigm.captioning_time_sampler = ("power", 1.5)
     config.paradigm.tasks.joint = 0.8  # high, because evaluation scores joint generation
     config.paradigm.tasks.text_to_image = 0.05
     config.paradigm.tasks.image_to_text = 0.05

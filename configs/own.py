@@ -59,7 +59,6 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.paradigm.tasks.scattered = 0.05
     config.paradigm.min_one_minus_t = 0.3
     config.paradigm.time_sampler = ("power", 1.5)
-    config.paradigm.captioning_time_sampler = ("power", 1.5)
 
     config.optimizer.learning_rate = 3e-3
     config.checkpoint.every = 500

@@ -52,7 +52,6 @@ def make_config(
     _set_data(config)
     config.paradigm.min_one_minus_t = 0.1
     config.paradigm.time_sampler = ("logit_normal", -0.5, 1.0)
-    config.paradigm.captioning_time_sampler = ("logit_normal", -0.5, 1.0)
     config.optimizer.warmup_steps = 2_000
     config.optimizer.weight_decay = 0.1
     config.optimizer.b2 = 0.95

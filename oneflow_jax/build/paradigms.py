@@ -213,7 +213,9 @@ def flow_kwargs(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, An
     }
 
 
-def _time_sampler(config: ml_collections.ConfigDict, key: str) -> time_samplers.TimeSampler:
+def _time_sampler(config: ml_collections.ConfigDict, key: str) -> time_samplers.TimeSampler | None:
+    if not config.paradigm[key]:
+        return None
     name, *numbers = config.paradigm[key]
     return choose(f"paradigm.{key}", name, time_samplers.TIME_SAMPLERS)(*numbers)
 
