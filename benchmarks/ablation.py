@@ -49,6 +49,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "paradigm.tasks.text_to_image=0.3",
         "paradigm.tasks.image_to_text=0.3",
     ),
+    "captions": ("paradigm.captioning_time_sampler=('information', 4.97, 1.22, 0.75, 1.5)",),
     "text3": ("paradigm.text_weight=3.0",),
     "time": ("paradigm.time_sampler=('information', 4.8, 1.14, 0.5, 1.5)",),
     "likelihood": ("paradigm.objective=likelihood",),

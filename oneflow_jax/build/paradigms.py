@@ -98,6 +98,7 @@ def _oneflow(
     return oneflow.OneFlow(
         objective=objective,
         weights=loss_weights(config, "text", "image"),
+        captioning_time_sampler=_time_sampler(config, "captioning_time_sampler"),
         **flow_kwargs(config, codec),
     )
 
@@ -208,10 +209,15 @@ def flow_kwargs(config: ml_collections.ConfigDict, codec: Codec) -> dict[str, An
         )(),
         "channels": codec.channels,
         "task_mixture": _task_mixture(config),
-        "time_sampler": choose(
-            "paradigm.time_sampler", section.time_sampler[0], time_samplers.TIME_SAMPLERS
-        )(*section.time_sampler[1:]),
+        "time_sampler": _time_sampler(config, "time_sampler"),
     }
+
+
+def _time_sampler(config: ml_collections.ConfigDict, key: str) -> time_samplers.TimeSampler | None:
+    if not config.paradigm[key]:
+        return None
+    name, *numbers = config.paradigm[key]
+    return choose(f"paradigm.{key}", name, time_samplers.TIME_SAMPLERS)(*numbers)
 
 
 Builder = Callable[[ml_collections.ConfigDict, vocabs.IdRanges, Codec], base.Paradigm]

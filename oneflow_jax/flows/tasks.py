@@ -73,6 +73,7 @@ class TaskMixture:
         u: Float[Array, "L"],
         canvas: Canvas,
         time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]],
+        captioning_time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]] | None = None,
     ) -> TaskDraw:
         """Sample a task for each document of one row.
 
@@ -81,6 +82,8 @@ class TaskMixture:
             u: uniform number in [0, 1) of each slot's document.
             canvas: clean row.
             time_sampler: increasing function from uniform numbers to times.
+            captioning_time_sampler: the same function for documents of the task `image_to_text`;
+                None for `time_sampler`.
         """
         key_task, key_drop, key_share, key_span, key_slot, key_run, key_own = jax.random.split(
             key, 7
@@ -115,7 +118,12 @@ class TaskMixture:
             & condition
             & (uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob)
         )
-        time = jnp.where(dropped, 0.0, jnp.where(scored, time_sampler(u), 1.0))
+        t = jnp.where(
+            task == NAMES.index("image_to_text"),
+            (captioning_time_sampler or time_sampler)(u),
+            time_sampler(u),
+        )
+        time = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
         return TaskDraw(scored=scored, time=time, task=task)
 
 

@@ -67,6 +67,8 @@ class OneFlow:
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
         weights: weights of the terms `text` and `image`.
+        captioning_time_sampler: the distribution of t in documents of the task `image_to_text`;
+            None for that of other tasks.
     """
 
     objective: objectives.TextObjective
@@ -75,6 +77,7 @@ class OneFlow:
     task_mixture: tasks.TaskMixture
     time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
+    captioning_time_sampler: time_samplers.TimeSampler | None = None
     attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
@@ -91,7 +94,10 @@ class OneFlow:
     def at_shared_time(self) -> "OneFlow":
         """Copy of this paradigm in which all slots of a document have the same time, t = u."""
         return dataclasses.replace(
-            self, task_mixture=tasks.ALL_TARGETS, time_sampler=time_samplers.PowerTimeSampler()
+            self,
+            task_mixture=tasks.ALL_TARGETS,
+            time_sampler=time_samplers.PowerTimeSampler(),
+            captioning_time_sampler=None,
         )
 
     def counts(self, canvas: Canvas) -> Sums:
@@ -108,7 +114,9 @@ class OneFlow:
         """
         key_task, key_text, key_image = jax.random.split(key, 3)
         table = self.objective.prepare_table(table)
-        draw = self.task_mixture.sample(key_task, u, canvas, self.time_sampler)
+        draw = self.task_mixture.sample(
+            key_task, u, canvas, self.time_sampler, self.captioning_time_sampler
+        )
         clean = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
         noise = FlowState(
             embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),

@@ -8,7 +8,7 @@ from configs import common, digits, quickstart
 from oneflow_jax.build import paradigms
 from oneflow_jax.codecs.autoencoder.codec import VQCodec
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import tasks
+from oneflow_jax.flows import tasks, time_samplers
 from oneflow_jax.nn import two_tower
 from oneflow_jax.paradigms import chameleon, edit_flow, lmfusion, mask_flow, oneflow, transfusion
 from tests import tiny
@@ -65,6 +65,17 @@ def test_lmfusion_differs_from_its_text_model_in_class_and_frozen_parameters():
     )
     assert both.init_from.endswith(text.name)
     assert not text.init_from
+
+
+def test_captions_have_the_times_of_other_tasks_unless_configured():
+    config = quickstart.get_config()
+    assert build_paradigm(config).captioning_time_sampler is None
+    config.paradigm.captioning_time_sampler = ("information", 4.97, 1.22, 0.75, 1.5)
+    built = build_paradigm(config)
+    assert built.time_sampler == time_samplers.PowerTimeSampler(1.5)
+    assert built.captioning_time_sampler == time_samplers.InformationTimeSampler(
+        4.97, 1.22, 0.75, 1.5
+    )
 
 
 def test_tasks_of_chameleon_are_those_of_the_configuration():

@@ -98,6 +98,21 @@ def test_with_own_times_all_slots_are_scored_at_independent_times(canvas, name):
     assert_fraction(first & second, 1 / 4)
 
 
+def test_captions_may_have_times_of_another_sampler(canvas):
+    mix = tasks.TaskMixture(one_hot_probs("image_to_text"), 0.0)
+    u = jnp.full(canvas.segment.shape, 0.5)
+
+    def sample(*samplers):
+        return np.asarray(mix.sample(jax.random.key(0), u, canvas, *samplers).time)
+
+    text = np.asarray(canvas.is_text & canvas.to_generate)
+    np.testing.assert_array_equal(sample(jnp.square, jnp.sqrt), np.where(text, 0.5**0.5, 1))
+    np.testing.assert_array_equal(sample(jnp.square), np.where(text, 0.25, 1))
+    mix = tasks.single_task("joint")
+    everything = np.asarray(canvas.to_generate)
+    np.testing.assert_array_equal(sample(jnp.square, jnp.sqrt), np.where(everything, 0.25, 1))
+
+
 def test_spans_are_corrupted_whole_at_a_random_rate_per_document(canvas):
     scored, _ = sample_tasks(canvas, one_hot_probs("spans"))
     span = np.asarray(canvas.span)
