@@ -212,6 +212,7 @@ class Pod:
         self._barrier = threading.Barrier(2, timeout=20)
         self.wrote = ([], [])
         self.indexed = []
+        self._gathered = [{}, {}]
         write, write_index = latents.Shard.write, latents.write_index
 
         def write_slowly(one, documents):
@@ -228,8 +229,16 @@ class Pod:
         monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(jax, "process_index", lambda: getattr(self._where, "index", 0))
         monkeypatch.setattr(distributed, "barrier", lambda: self._barrier.wait())
+        monkeypatch.setattr(distributed, "all_gather_json", self._gather)
         monkeypatch.setattr(latents.Shard, "write", write_slowly)
         monkeypatch.setattr(latents, "write_index", write_index_slowly)
+
+    def _gather(self, values):
+        self._gathered[jax.process_index()] = values
+        self._barrier.wait()
+        merged = self._gathered[0] | self._gathered[1]
+        self._barrier.wait()  # No process overwrites its values before the other one has read them.
+        return merged
 
     def run(self, call):
         """Return the result of `call` in each process."""

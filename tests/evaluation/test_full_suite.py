@@ -179,10 +179,13 @@ def test_compositions_are_held_against_real_drawings_of_their_pairs(styles_suite
     assert copied.metrics["composition_memorization_rate"] == 1
     assert copied.unbounded["composition_nn_distance"] == 0
     assert real.unbounded["composition_nn_distance_ratio"] == pytest.approx(1, abs=0.3)
-    kid = [one.unbounded["composition_kid"] for one in (real, copied)]
-    kid_train = [one.unbounded["composition_kid_train"] for one in (real, copied)]
-    assert kid[0] < kid[1]
-    assert kid_train[0] > kid_train[1]
+    rng = np.random.default_rng(0)
+    noise = score([rng.integers(0, 256, image.shape, np.uint8) for image in train[:1] * SAMPLES])
+    kid = [one.unbounded["composition_kid"] for one in (real, copied, noise)]
+    assert kid == sorted(kid)
+    # The few drawings of the test are too alike to tell those of held-out pairs from training.
+    kid_train = [one.unbounded["composition_kid_train"] for one in (copied, noise)]
+    assert abs(kid_train[0]) < 0.1 < kid_train[1]
     draws = real.bootstrap(0)
     assert {"composition", "composition_judge", "composition_kid"} <= set(draws)
 
