@@ -214,8 +214,7 @@ class OneFlow:
         start = _interpolate(
             noise, content, _slot_times(canvas, jnp.float32(plan.schedule.times[0]))
         )
-        # The x1 prediction of slots that are given, not generated, is their own content. So the
-        # solver does not change them.
+        # For slots that are given, x1_hat is their own content, so the solver does not change them.
         solution = solve.solve(
             lambda t, x: predict(t, x).x1_hat, corrupt, start, plan.schedule, plan.return_trajectory
         )

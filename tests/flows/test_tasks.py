@@ -106,11 +106,11 @@ def test_captions_may_have_times_of_another_sampler(canvas):
         return np.asarray(mix.sample(jax.random.key(0), u, canvas, *samplers).time)
 
     text = np.asarray(canvas.is_text & canvas.to_generate)
-    np.testing.assert_array_equal(sample(jnp.square, jnp.sqrt), np.where(text, 0.5**0.5, 1))
-    np.testing.assert_array_equal(sample(jnp.square), np.where(text, 0.25, 1))
+    np.testing.assert_allclose(sample(jnp.square, jnp.sqrt), np.where(text, 0.5**0.5, 1))
+    np.testing.assert_allclose(sample(jnp.square), np.where(text, 0.25, 1))
     mix = tasks.single_task("joint")
     everything = np.asarray(canvas.to_generate)
-    np.testing.assert_array_equal(sample(jnp.square, jnp.sqrt), np.where(everything, 0.25, 1))
+    np.testing.assert_allclose(sample(jnp.square, jnp.sqrt), np.where(everything, 0.25, 1))
 
 
 def test_spans_are_corrupted_whole_at_a_random_rate_per_document(canvas):

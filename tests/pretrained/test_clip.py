@@ -157,7 +157,7 @@ def test_alternative_configuration_files_are_read(tmp_path):
         ({"text_config": {"hidden_act": "relu"}}, r"text_config\.hidden_act='relu'"),
         ({"vision_config": {"num_channels": 4}}, "num_channels=4"),
         ({"vision_config": {"patch_size": 225}}, "patch_size=225"),
-        ({"vision_config": []}, r"vision_config=\[\]"),
+        ({"vision_config": []}, r"vision_config must be a JSON object, not \[\]"),
     ],
 )
 def test_unsupported_models_are_refused(tmp_path, changes, message):
