@@ -83,12 +83,14 @@ def beside_a_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page, request, monkeypatch):
+def test_python_blocks_run(page, request, monkeypatch, tmp_path):
     """Run a page's blocks in order; paradigms that they add are removed afterwards."""
     monkeypatch.setattr(paradigms, "BUILDERS", dict(paradigms.BUILDERS))
     python_blocks = blocks(page, "python")
     if any("runs/quickstart" in block for block in python_blocks):
         request.getfixturevalue("beside_a_run")
+    elif any(".save(" in block for block in python_blocks):
+        monkeypatch.chdir(tmp_path)
     scope = {}
     for block in python_blocks:
         exec(block, scope)
