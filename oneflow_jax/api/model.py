@@ -47,6 +47,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
         UserError: the folder or its checkpoint does not exist, a training process on this machine
             uses the folder, the run trained a codec or compared models, or an override is invalid.
     """
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise UserError(f"workdir={path!r}: not the path of a folder. Give the folder of a run.")
     folder = storage.resolve_path(path, "workdir")
     saved = workdir.load_config(folder, field="workdir")
     if "autoencoder" in saved or "models" in saved:
@@ -57,7 +59,7 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     if not workdir.has_checkpoints(folder):
         raise UserError(f"workdir={folder}: no checkpoint. Train first, with --mode=train.")
     saved.mesh.update(ALL_DEVICES_MESH)
-    run_config = options_lib.override_config(saved, config or {})
+    run_config = options_lib.override_config(saved, {} if config is None else config)
     system_lib.check_platform(run_config)
     with run_lock.read_lock(folder):
         workdir.check_config(folder, run_config, may_write=False)

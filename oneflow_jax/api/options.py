@@ -55,14 +55,23 @@ def override_config(
         overrides: new values by full key, such as "sampling.steps".
 
     Raises:
-        UserError: a key does not exist, or a value has the wrong type.
+        UserError: the overrides are not a mapping, a key does not exist, or a value has the wrong
+            type.
     """
+    if not isinstance(overrides, Mapping):
+        raise UserError(
+            f"config={overrides!r}: not a dictionary. Give values by key, as in "
+            "{'sampling.steps': 8}."
+        )
     copy = config.copy_and_resolve_references().lock()
     for name, value in overrides.items():
         # ml_collections accepts None for every type, and a bool for a number.
         plain = _to_plain(value)
         try:
-            before = _get_value(copy, name)
+            before = _get_value(copy, str(name))
+            if isinstance(before, ml_collections.ConfigDict):
+                key = next(iter(value if isinstance(value, Mapping) and value else before))
+                raise TypeError(f"a section. Give full keys, as in {{'{name}.{key}': ...}}.")
             values.validate_key(name, plain)
             if plain is None or isinstance(plain, bool) != isinstance(before, bool):
                 raise TypeError(f"must be of type {type(before).__name__}, like {before!r}.")

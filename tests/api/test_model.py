@@ -383,6 +383,9 @@ FOLDERS = [
     ({"sampling.steps.more": 3}, ["sampling.steps.more", "configs/common.py"]),
     ({"sampling.steps": "many"}, ["sampling.steps", "many"]),
     ({"sampling": 3}, ["sampling", "3"]),
+    ({"sampling": {"steps": 3}}, ["sampling={'steps': 3}", "{'sampling.steps': ...}"]),
+    ({3: 3}, ["3=3"]),
+    (["steps"], ["config=['steps']"]),
     ({"mesh.data": 3}, ["mesh", "8"]),
     ({"platform": "tpu"}, ["TPU"]),
     ({"platform": "abacus"}, ["platform='abacus'", "tpu"]),
@@ -399,6 +402,12 @@ def test_wrong_configurations(folder, config, expected_words):
     with pytest.raises(of.UserError) as error:
         of.load(folder, config)
     assert all(word in str(error.value) for word in expected_words), error.value
+
+
+@pytest.mark.parametrize("path", [None, "", 3, b"runs"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(of.UserError, match=re.escape(f"workdir={path!r}: not the path")):
+        of.load(path)
 
 
 def test_wrong_folders(folder, tmp_path):
