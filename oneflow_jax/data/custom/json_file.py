@@ -13,7 +13,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from oneflow_jax.data.custom import chat, image_decode, image_value, jsonl, record_document
+from oneflow_jax.data.custom import (
+    chat,
+    image_decode,
+    image_value,
+    jsonl,
+    record_document,
+    text_clean,
+)
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import (
     MAX_FILE_BYTES,
@@ -46,14 +53,14 @@ class JsonFileReader:
         """Yield one document per record."""
         (name,) = unit.files
         folder = settings.folder
-        data = folder.read_bytes(name, MAX_FILE_BYTES).removeprefix(b"\xef\xbb\xbf")
+        text = text_clean.decode(folder.read_bytes(name, MAX_FILE_BYTES))
         locate = image_value.make_locator(
             settings, folder, name, tuple(_COCO_SPLIT.findall(os.path.basename(name)))
         )
         try:
-            # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
-            content = json.loads(data.decode("utf-8", "surrogateescape"))
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
+            data = text.encode("utf-8", "surrogateescape")
             if not _has_json_lines(data):
                 raise DataError("unreadable file", f"{name}: {error}") from error
             for number, line in enumerate(data.splitlines(), 1):

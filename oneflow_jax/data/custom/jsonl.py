@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom import image_value, record_document
+from oneflow_jax.data.custom import image_value, record_document, text_clean
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit
 
@@ -57,6 +57,8 @@ class JsonlReader:
         folder, (name,) = settings.folder, unit.files
         locate = image_value.make_locator(settings, folder, name)
         with folder.open(name) as file:
+            if file.read(2) in text_clean.UTF_16_MARKS:
+                raise DataError("unreadable file", f"{name}: it is in UTF-16; save it as UTF-8")
             for start, line in _iter_lines(file, unit):
                 where = f"{name}, byte {start:,}"
                 if line is None:

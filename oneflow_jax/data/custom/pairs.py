@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom import chat, image_decode, record, record_document
+from oneflow_jax.data.custom import chat, image_decode, record, record_document, text_clean
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import (
     MAX_FILE_BYTES,
@@ -222,7 +222,7 @@ def _to_parts(member: GroupMember) -> Iterator[RawImage | bytes | DataError]:
 
 def _read_json(member: GroupMember) -> dict[str, object]:
     try:
-        values = json.loads(member.load().decode("utf-8", "surrogateescape"))
+        values = json.loads(text_clean.decode(member.load()))
     except (ValueError, RecursionError) as error:
         raise DataError("malformed line", f"{member.name}: {error}") from error
     return values if isinstance(values, dict) else {}

@@ -19,6 +19,9 @@ SECTION_WORDS = 20_000
 SECTION_CHARACTERS = 100_000
 """Longer texts are split, because a whole document is laid out each time that it is read."""
 
+UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""Byte order marks at the start of files in UTF-16, which editors on Windows write."""
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
 """Surrogates that the error handler `surrogateescape` makes of bytes. JSON may contain others."""
@@ -42,7 +45,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
     """
     repairs: set[str] = set()
     if isinstance(text, bytes):
-        text = _decode(text)
+        text = decode(text)
     if not isinstance(text, str):
         raise DataError("not words", repr(text)[:80])
     if _SURROGATES.search(text):
@@ -57,11 +60,14 @@ def clean_text(text: object) -> tuple[str, set[str]]:
     return text, repairs
 
 
-def _decode(data: bytes) -> str:
-    """Decode UTF-8, or UTF-16 with a byte order mark, as editors on Windows write it."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+def decode(data: bytes) -> str:
+    """Decode a text as UTF-8, or as UTF-16 if its byte order mark says so; remove the mark.
+
+    Bytes that are not UTF-8 become surrogates, which `clean_text` counts.
+    """
+    if data.startswith(UTF_16_MARKS):
         return data.decode("utf-16", "replace")
-    return data.decode("utf-8", "surrogateescape")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def split_long_text(text: str) -> Iterator[str]:

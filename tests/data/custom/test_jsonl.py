@@ -3,6 +3,7 @@ import json
 import pytest
 
 from oneflow_jax.data.custom import jsonl
+from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.errors import UserError
 from tests.data.custom import examples
 
@@ -109,3 +110,12 @@ def test_missing_lines_are_reported(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(UserError, match=r"no lines found\. Give a folder with \.jsonl"):
         jsonl.JsonlReader().list_units(examples.settings(tmp_path))
+
+
+def test_utf_16_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes('{"text": "a cat"}\n'.encode("utf-16"))
+    settings = examples.settings(tmp_path)
+    (unit,) = jsonl.JsonlReader().list_units(settings)
+    with pytest.raises(DataError, match="UTF-16") as error:
+        list(jsonl.JsonlReader().read(settings, unit))
+    assert error.value.reason == "unreadable file"

@@ -322,6 +322,11 @@ PAIRS = {
         {"a.png": RED, "a.json": '{"prompt": "a cat", "seed": 3}'},
         PAIR,
     ),
+    "JSON with a byte order mark": (
+        {"a.png": RED, "a.json": '\ufeff{"caption": "a cat"}'},
+        PAIR,
+    ),
+    "JSON in UTF-16": ({"a.png": RED, "a.json": '{"caption": "a cat"}'.encode("utf-16")}, PAIR),
     "captions in a list": ({"a.png": RED, "a.json": '{"captions": ["a", "b"]}'},
                            [["<red>", "a", "b"]]),
 }  # fmt: skip

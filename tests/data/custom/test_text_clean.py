@@ -19,6 +19,7 @@ from oneflow_jax.data.custom.errors import DataError
         ("größer 漢字 ﷽ 👩‍👩‍👧", "größer 漢字 ﷽ 👩‍👩‍👧", set()),
         ("a\0b\x07c", "abc", {"control characters"}),
         ("a\ud800b", "a\ufffdb", {"lone surrogates"}),
+        ("\ufeffGröße".encode(), "Größe", set()),
         ("Größe 🦊\r\n".encode("utf-16"), "Größe 🦊", set()),
         ("Größe".encode("utf-16-be").join([b"\xfe\xff", b""]), "Größe", set()),
         (b"a\xffb", "a\ufffdb", {"invalid UTF-8"}),
