@@ -1,6 +1,7 @@
 """Tests that several processes train like one, and share checkpoints with any number."""
 
 import json
+import pathlib
 import re
 import shutil
 
@@ -13,6 +14,7 @@ from oneflow_jax.runtime import metric_writer, workdir
 from oneflow_jax.training import loop
 from tests import runs
 from tests.distributed import config, pods
+from tests.training import test_damaged_checkpoints as damaged
 
 
 def config_flag(paradigm):
@@ -113,3 +115,22 @@ def test_death_of_a_process_is_reported_and_the_run_resumes(tmp_path):
     run_single_process("edit_flow", folder)
     run_single_process("edit_flow", whole)
     assert_same_curve(folder, whole)
+
+
+def test_a_damaged_checkpoint_stops_both_processes_or_is_skipped_by_both(two_process_run, tmp_path):
+    folder = epath.Path(shutil.copytree(two_process_run[1], tmp_path / "run"))
+    newest = folder / workdir.CHECKPOINTS / "6"
+    damaged.DAMAGES["truncated training state"](pathlib.Path(newest))
+    arguments = (config_flag("oneflow"), f"--workdir={folder}", "--config.steps=8")
+    with pods.Pod(2, *arguments, module="tests.distributed.training") as pod:
+        codes = pod.exit_codes()
+        messages = [pod.output(index).strip().splitlines()[-1] for index in range(2)]
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(f"error: {newest}: the checkpoint is damaged (")
+    assert codes == [1, 1]
+    outputs = pods.run(
+        2, *arguments, "--config.checkpoint.skip_damaged=True", module="tests.distributed.training"
+    )
+    assert "Resuming from step 4" in outputs[0]
+    assert (folder / workdir.CHECKPOINTS / "8").exists()
+    assert [path.name for path in (folder / workdir.DAMAGED_CHECKPOINTS).iterdir()] == ["6"]
