@@ -193,5 +193,5 @@ def test_orientation_is_applied_at_16_bits():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint16, bool])
 def test_other_arrays_are_refused_with_advice(dtype):
-    with pytest.raises(errors.UserError, match=r"uint8 \[height width 3\].*from 0 to 255"):
+    with pytest.raises(errors.UserError, match=r"uint8 array \[height width 3\].*range 0 to 255"):
         prompt.parse([np.ones((4, 4, 3), dtype), "<text>"], 4)
