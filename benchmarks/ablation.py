@@ -54,6 +54,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "time": ("paradigm.time_sampler=('information', 4.8, 1.14, 0.5, 1.5)",),
     "likelihood": ("paradigm.objective=likelihood",),
     "embed128": ("model.embed_width=128",),
+    "muon": ("optimizer.name=muon",),
 }
 """Keys that each variant changes, as in `--set`."""
 

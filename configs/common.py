@@ -37,6 +37,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.data.num_prepare_workers = 1  # processes that prepare user data (configs/own.py)
 
     config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adamw"  # or "muon", for the matrices of the backbone
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.end_lr_fraction = 0.05  # final learning rate, as a fraction of the peak

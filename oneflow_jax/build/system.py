@@ -62,7 +62,10 @@ class System:
     def flops(self) -> float:
         """FLOPs of the matrix products of one training step."""
         network = flops.from_model(self.model, self.layout.codec.channels)
-        return flops.train(network, self.config.batch_size, self.config.data.sequence_length)
+        work = flops.train(network, self.config.batch_size, self.config.data.sequence_length)
+        if self.optimizer_config.name == "muon":
+            work += flops.muon(network, optimizer_lib.NEWTON_SCHULZ_STEPS)
+        return work
 
     @functools.cached_property
     def loop_config(self) -> LoopConfig:

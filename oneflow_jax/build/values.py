@@ -24,6 +24,7 @@ from oneflow_jax.errors import (
 from oneflow_jax.flows import tasks, time_couplings, time_samplers
 from oneflow_jax.nn import attention_ops, backbone
 from oneflow_jax.samplers import ode, time_grids, token_sampling
+from oneflow_jax.training import optimizer
 
 Check = Callable[[str, object], None]
 """A function of a key and a value that raises UserError if the key may not have the value."""
@@ -163,6 +164,7 @@ RUN: dict[str, Check] = {
     "profile_steps": items(COUNT),
     "compilation_cache": switch,
     "init_from": text,
+    "optimizer.name": one_of(optimizer.BUILDERS),
     "optimizer.learning_rate": POSITIVE,
     "optimizer.warmup_steps": SIZE_OR_0,
     "optimizer.end_lr_fraction": fraction(),

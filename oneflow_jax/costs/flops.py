@@ -10,8 +10,9 @@ The letters are those of `shapes`. S is the number of keys that a query is multi
 or not. O is the total output width of all heads. Every slot passes through both input projections
 and all heads. The backward pass costs twice the forward pass: it computes gradients of inputs and
 of weights. Patches and the time are data, so their projections need no gradient of the input. The
-count excludes everything that is not a matrix product (norms, softmax, rotary embeddings, the
-optimizer), and recomputation in the backward pass (`backbone.REMAT`).
+count excludes everything that is not a matrix product (norms, softmax, rotary embeddings, AdamW),
+and recomputation in the backward pass (`backbone.REMAT`). Muon multiplies matrices, so it counts:
+`muon` has its FLOPs.
 """
 
 import dataclasses
@@ -117,6 +118,19 @@ def train(network: Network, rows: int, length: int) -> float:
     likelihood = 2.0 * slots * _likelihood_products(network)
     forward_only = 2.0 * slots * _input_params(network) + 2 * likelihood
     return 3 * forward(network, slots, length) - forward_only
+
+
+def muon(network: Network, newton_schulz_steps: int) -> float:
+    """Compute the FLOPs of orthogonalizing the momentum of all matrices of the backbone.
+
+    For a matrix X of shape m x n with m <= n, each Newton-Schulz step computes A = X X', A A and
+    (b A + c A A) X, which are 2 m² n + m³ multiply-adds.
+    """
+    d, a, f = network.width, network.head_width, network.hidden
+    queries, keys = network.heads * a, network.kv_heads * a
+    shapes = [(d, queries)] * 2 + [(d, keys)] * 2 + [(d, f)] * 3
+    step = sum(2 * min(pair) ** 2 * max(pair) + min(pair) ** 3 for pair in shapes)
+    return 2.0 * newton_schulz_steps * network.towers * network.layers * step
 
 
 def _input_params(network: Network) -> int:

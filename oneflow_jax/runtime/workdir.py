@@ -100,6 +100,7 @@ DEFAULTS_FOR_OLD_RUNS = {
     "data.num_streams": 1,
     "data.num_prepare_workers": 1,
     "optimizer.freeze": "",
+    "optimizer.name": "adamw",
     "mesh.slices": 1,
     "mesh.context": 1,
 }

@@ -1,4 +1,4 @@
-"""The optimizer (AdamW with warm-up, cosine decay, gradient clipping) and the parameter EMA.
+"""The optimizer (AdamW or Muon, with warm-up, cosine decay and gradient clipping), and the EMA.
 
 Parameters can be frozen by name. Frozen parameters get no gradient, no weight decay and no update,
 and their EMA stays the same to the last bit.
@@ -6,20 +6,33 @@ and their EMA stays the same to the last bit.
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from oneflow_jax.errors import UserError
+from oneflow_jax.errors import UserError, check_one_of
 from oneflow_jax.shapes import Array, Float, Int, PyTree
+
+NEWTON_SCHULZ_STEPS = 5
+"""Steps of the Newton-Schulz iteration with which Muon orthogonalizes the momentum of a matrix."""
+
+MUON_RMS = 0.2
+"""RMS of Muon's update of a matrix, as a multiple of the learning rate.
+
+An update of AdamW has about this RMS, so both optimizers share one learning rate (Liu et al., Muon
+is Scalable for LLM Training, 2025, section 2.2).
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Settings of AdamW.
+    """Settings of the optimizer.
 
     Attributes:
+        name: "adamw"; or "muon", which updates the matrices of the backbone by Muon and all other
+            parameters by AdamW.
         learning_rate: peak learning rate, reached at the end of the warm-up.
         warmup_steps: number of steps of the linear warm-up from 0.
         total_steps: number of steps of the run. The cosine decay ends at the last step.
@@ -42,6 +55,7 @@ class OptimizerConfig:
     max_grad_norm: float
     ema_decay: float
     freeze: str = ""
+    name: str = "adamw"
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
@@ -56,32 +70,60 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return gradient clipping followed by AdamW.
+    """Return gradient clipping followed by AdamW or Muon.
 
     Weight decay applies to matrices only, not to norms, biases and token embeddings.
 
     Raises:
-        UserError: `freeze` is not a regular expression. The `init` function of the result raises
-            this error too, if `freeze` matches no parameter or all parameters.
+        UserError: `name` is unknown, or `freeze` is not a regular expression. The `init` function
+            of the result raises this error too, if `freeze` matches no parameter or all parameters.
     """
-    adamw = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(
-            schedule(config),
-            b1=config.b1,
-            b2=config.b2,
-            weight_decay=config.weight_decay,
-            mask=_weight_decay_mask,
-        ),
+    check_one_of("optimizer.name", config.name, BUILDERS)
+    update = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm), BUILDERS[config.name](config)
     )
     if not config.freeze:
-        return adamw
+        return update
     pattern = _compile_pattern(config.freeze)
     # Frozen parameters also need no optimizer moments.
     return optax.partition(
-        {"frozen": optax.set_to_zero(), "trained": adamw},
+        {"frozen": optax.set_to_zero(), "trained": update},
         lambda params: _partition_labels(pattern, params),
     )
+
+
+def _adamw(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.adamw(
+        schedule(config),
+        b1=config.b1,
+        b2=config.b2,
+        weight_decay=config.weight_decay,
+        mask=_weight_decay_mask,
+    )
+
+
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Return Muon (Jordan, 2024) for the matrices of the backbone, and AdamW for the others.
+
+    Muon replaces the momentum U S V' of a matrix by U V', so an update has the same size in all
+    directions.
+    """
+    return optax.contrib.muon(
+        schedule(config),
+        ns_steps=NEWTON_SCHULZ_STEPS,
+        weight_decay=config.weight_decay,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        muon_weight_dimension_numbers=_matrix_axes,
+        consistent_rms=MUON_RMS,
+    )
+
+
+BUILDERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
+    "adamw": _adamw,
+    "muon": _muon,
+}
+"""Builder of each optimizer, without gradient clipping and frozen parameters, by name."""
 
 
 def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
@@ -116,6 +158,34 @@ def _weight_decay_mask(params: PyTree) -> PyTree:
     # The path of a boxed parameter ends with an additional key. So "kernel" need not be the last
     # key.
     return jax.tree.map_with_path(lambda path, _: jax.tree_util.DictKey("kernel") in path, params)
+
+
+def _matrix_axes(params: PyTree) -> PyTree:
+    """Return the axes of inputs and outputs of each matrix that Muon updates, None elsewhere.
+
+    Kernels of the backbone have a leading axis of layers, which is not part of the matrix.
+    Attention has a head axis and a width axis in place of one output axis, or one input axis.
+    """
+
+    def axes(
+        path: jax.tree_util.KeyPath, kernel: Array
+    ) -> optax.contrib.MuonDimensionNumbers | None:
+        *parents, name = _param_name(path).split("/")
+        if name != "kernel" or parents[0] != "backbone":
+            return None
+        num_inputs = 2 if kernel.ndim == 4 and parents[-1] == "out" else 1
+        return optax.contrib.MuonDimensionNumbers(
+            reduction_axis=tuple(range(1, 1 + num_inputs)),
+            output_axis=tuple(range(1 + num_inputs, kernel.ndim)),
+        )
+
+    tree = jax.tree.map_with_path(axes, params)
+    if not jax.tree.leaves(tree):
+        raise UserError(
+            "optimizer.name='muon': Muon updates the matrices of a backbone, and none of the "
+            "trained parameters is one. Set optimizer.name to 'adamw'."
+        )
+    return tree
 
 
 def _compile_pattern(freeze: str) -> re.Pattern[str]:
