@@ -120,8 +120,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
     # Distribution of t in training; ("power", 1.0) is the uniform distribution.
     config.paradigm.time_sampler = ("power", 1.0)
-    # The same for oneflow's task image_to_text; () stands for the value of time_sampler.
-    config.paradigm.captioning_time_sampler = ()
+    # The same for oneflow's text in image_to_text, own_run_times and own_slot_times; () stands for
+    # the value of time_sampler.
+    config.paradigm.text_time_sampler = ()
     # Probabilities of the couplings of text times and image times in joint documents of edit_flow;
     # they add up to 1.
     config.paradigm.time_coupling = ml_collections.ConfigDict()

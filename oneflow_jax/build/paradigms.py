@@ -98,7 +98,7 @@ def _oneflow(
     return oneflow.OneFlow(
         objective=objective,
         weights=loss_weights(config, "text", "image"),
-        captioning_time_sampler=_time_sampler(config, "captioning_time_sampler"),
+        text_time_sampler=_time_sampler(config, "text_time_sampler"),
         **flow_kwargs(config, codec),
     )
 

@@ -124,7 +124,7 @@ def time_sampler(field: str, value: object) -> None:
         check(f"{field}[{index}]", number)
 
 
-def captioning_time_sampler(field: str, value: object) -> None:
+def text_time_sampler(field: str, value: object) -> None:
     """Check a distribution of t in training, or () for that of other tasks."""
     if value not in ((), []):
         time_sampler(field, value)
@@ -263,7 +263,7 @@ MODEL: dict[str, Check] = {
     "paradigm.cond_drop_prob": fraction(),
     "paradigm.min_one_minus_t": fraction(allow_zero=False),
     "paradigm.time_sampler": time_sampler,
-    "paradigm.captioning_time_sampler": captioning_time_sampler,
+    "paradigm.text_time_sampler": text_time_sampler,
     "paradigm.condition_on_text_time": switch,
     "paradigm.text_weight": NOT_NEGATIVE,
     "paradigm.image_weight": NOT_NEGATIVE,

@@ -38,6 +38,10 @@ NAMES = (
 )
 
 
+SEPARATE_TEXT_TIMES = ("image_to_text", "own_run_times", "own_slot_times")
+"""Tasks in which the time of text is not that of an image."""
+
+
 @flax.struct.dataclass
 class TaskDraw:
     """The tasks drawn for one training row.
@@ -73,7 +77,7 @@ class TaskMixture:
         u: Float[Array, "L"],
         canvas: Canvas,
         time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]],
-        captioning_time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]] | None = None,
+        text_time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]] | None = None,
     ) -> TaskDraw:
         """Sample a task for each document of one row.
 
@@ -82,8 +86,9 @@ class TaskMixture:
             u: uniform number in [0, 1) of each slot's document.
             canvas: clean row.
             time_sampler: increasing function from uniform numbers to times.
-            captioning_time_sampler: the same function for documents of the task `image_to_text`;
-                None for `time_sampler`.
+            text_time_sampler: the same function for text whose time is not that of an image: in
+                the tasks `image_to_text`, `own_run_times` and `own_slot_times`. None for
+                `time_sampler`.
         """
         key_task, key_drop, key_share, key_span, key_slot, key_run, key_own = jax.random.split(
             key, 7
@@ -118,10 +123,9 @@ class TaskMixture:
             & condition
             & (uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob)
         )
+        separate = jnp.isin(task, jnp.array([NAMES.index(name) for name in SEPARATE_TEXT_TIMES]))
         t = jnp.where(
-            task == NAMES.index("image_to_text"),
-            (captioning_time_sampler or time_sampler)(u),
-            time_sampler(u),
+            canvas.is_text & separate, (text_time_sampler or time_sampler)(u), time_sampler(u)
         )
         time = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
         return TaskDraw(scored=scored, time=time, task=task)

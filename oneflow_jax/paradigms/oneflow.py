@@ -67,8 +67,8 @@ class OneFlow:
         task_mixture: the training tasks and their probabilities.
         time_sampler: the distribution of t in training.
         weights: weights of the terms `text` and `image`.
-        captioning_time_sampler: the distribution of t in documents of the task `image_to_text`;
-            None for that of other tasks.
+        text_time_sampler: the distribution of t of text whose time is not that of an image
+            (`tasks.SEPARATE_TEXT_TIMES`); None for `time_sampler`.
     """
 
     objective: objectives.TextObjective
@@ -77,7 +77,7 @@ class OneFlow:
     task_mixture: tasks.TaskMixture
     time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
-    captioning_time_sampler: time_samplers.TimeSampler | None = None
+    text_time_sampler: time_samplers.TimeSampler | None = None
     attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
@@ -97,7 +97,7 @@ class OneFlow:
             self,
             task_mixture=tasks.ALL_TARGETS,
             time_sampler=time_samplers.PowerTimeSampler(),
-            captioning_time_sampler=None,
+            text_time_sampler=None,
         )
 
     def counts(self, canvas: Canvas) -> Sums:
@@ -115,7 +115,7 @@ class OneFlow:
         key_task, key_text, key_image = jax.random.split(key, 3)
         table = self.objective.prepare_table(table)
         draw = self.task_mixture.sample(
-            key_task, u, canvas, self.time_sampler, self.captioning_time_sampler
+            key_task, u, canvas, self.time_sampler, self.text_time_sampler
         )
         clean = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
         noise = FlowState(

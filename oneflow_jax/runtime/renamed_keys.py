@@ -97,6 +97,7 @@ RENAMED = {
     "latency": "latency_repeats",
     "samples": "num_samples",
     "flops": "train_flops",
+    "paradigm.captioning_time_sampler": "paradigm.text_time_sampler",
 }
 """New full names of keys, by old full names."""
 

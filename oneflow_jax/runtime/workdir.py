@@ -116,7 +116,7 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "evaluation.full_metrics": False,
     "evaluation.inception_weights": "",
     "evaluation.clip_dir": "",
-    "paradigm.captioning_time_sampler": (),
+    "paradigm.text_time_sampler": (),
     "paradigm.tasks.own_run_times": 0.0,
     "paradigm.tasks.own_slot_times": 0.0,
 }

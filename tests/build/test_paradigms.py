@@ -69,13 +69,11 @@ def test_lmfusion_differs_from_its_text_model_in_class_and_frozen_parameters():
 
 def test_captions_have_the_times_of_other_tasks_unless_configured():
     config = quickstart.get_config()
-    assert build_paradigm(config).captioning_time_sampler is None
-    config.paradigm.captioning_time_sampler = ("information", 4.97, 1.22, 0.75, 1.5)
+    assert build_paradigm(config).text_time_sampler is None
+    config.paradigm.text_time_sampler = ("information", 4.97, 1.22, 0.75, 1.5)
     built = build_paradigm(config)
     assert built.time_sampler == time_samplers.PowerTimeSampler(1.5)
-    assert built.captioning_time_sampler == time_samplers.InformationTimeSampler(
-        4.97, 1.22, 0.75, 1.5
-    )
+    assert built.text_time_sampler == time_samplers.InformationTimeSampler(4.97, 1.22, 0.75, 1.5)
 
 
 def test_tasks_of_chameleon_are_those_of_the_configuration():

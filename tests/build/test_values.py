@@ -184,7 +184,7 @@ INSIDE = [
     ("paradigm.time_sampler", ("logit_normal", 0.0, 0.0), "paradigm.time_sampler[2]=0.0"),
     ("paradigm.time_sampler", ("logit_normal", "a", 1.0), "paradigm.time_sampler[1]='a'"),
     ("paradigm.time_sampler", ([], 1.0), "paradigm.time_sampler=[]"),
-    ("paradigm.captioning_time_sampler", ("power",), "paradigm.captioning_time_sampler=("),
+    ("paradigm.text_time_sampler", ("power",), "paradigm.text_time_sampler=("),
     ("paradigm.time_sampler", ("information", 4.8, 1.1, 0.5), "paradigm.time_sampler=("),
     (
         "paradigm.time_sampler",

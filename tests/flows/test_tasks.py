@@ -113,6 +113,21 @@ def test_captions_may_have_times_of_another_sampler(canvas):
     np.testing.assert_allclose(sample(jnp.square, jnp.sqrt), np.where(everything, 0.25, 1))
 
 
+@pytest.mark.parametrize("name", ["own_run_times", "own_slot_times"])
+def test_text_with_own_times_may_have_times_of_another_sampler(canvas, name):
+    mix, u = tasks.single_task(name), jnp.zeros(canvas.segment.shape)
+
+    def sample(*samplers):
+        return np.asarray(mix.sample(jax.random.key(0), u, canvas, *samplers).time)
+
+    squares, roots = sample(jnp.square), sample(jnp.square, jnp.sqrt)
+    images, text = (
+        np.asarray(canvas.to_generate & slots) for slots in (canvas.is_image, canvas.is_text)
+    )
+    np.testing.assert_array_equal(roots[images], squares[images])
+    np.testing.assert_allclose(roots[text], squares[text] ** 0.25, rtol=1e-5)
+
+
 def test_spans_are_corrupted_whole_at_a_random_rate_per_document(canvas):
     scored, _ = sample_tasks(canvas, one_hot_probs("spans"))
     span = np.asarray(canvas.span)
