@@ -57,6 +57,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "likelihood": ("paradigm.objective=likelihood",),
     "embed128": ("model.embed_width=128",),
     "muon": ("optimizer.name=muon",),
+    "rate6e-3": ("optimizer.learning_rate=6e-3",),
+    "rate2.4e-2": ("optimizer.learning_rate=2.4e-2",),
 }
 """Keys that each variant changes, as in `--set`."""
 
