@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from oneflow_jax.costs import flops
 from oneflow_jax.errors import UserError
 from oneflow_jax.training import optimizer as optimizer_lib
@@ -108,3 +107,34 @@ def test_flops_equal_the_count_of_xla():
 
     # XLA also counts the norms and the momentum.
     assert 1 < (count("muon") - count("adamw")) / work < 1.05
+
+
+def test_muon_on_a_mesh_gives_the_losses_of_one_device():
+    optimizer = optimizer_lib.optimizer(test_optimizer.settings("", name="muon"))
+    losses = []
+    for sizes, count in (({"data": 2, "fsdp": 2, "tensor": 2}, 8), ({"data": 1}, 1)):
+        system = tiny.System(optimizer=optimizer)
+        with tiny.shard_system(system, tiny.packed_batch(), sizes, count) as placed:
+            state = placed.state
+            for _ in range(3):
+                state, metrics = placed.step(state, placed.batch)
+            losses.append(tiny.compute_metrics(metrics)["loss"])
+            planned = dict(jax.tree.leaves_with_path(placed.shardings))
+            for path, leaf in jax.tree.leaves_with_path(state):
+                assert leaf.sharding.is_equivalent_to(planned[path], leaf.ndim), path
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_momentum_is_sharded_like_its_matrix():
+    optimizer = optimizer_lib.optimizer(test_optimizer.settings("", name="muon"))
+    sizes = {"data": 2, "fsdp": 2, "tensor": 2}
+    with tiny.shard_system(tiny.System(optimizer=optimizer), tiny.packed_batch(), sizes) as placed:
+        params = dict(jax.tree.leaves_with_path(placed.shardings.params))
+        kernels = 0
+        for path, where in jax.tree.leaves_with_path(placed.shardings.opt_state):
+            for name, of_parameter in params.items():
+                if path[-len(name) :] == name:
+                    assert where.spec == of_parameter.spec
+                    kernels += "backbone" in str(name) and "kernel" in str(name)
+    # Muon keeps one momentum per matrix, where AdamW keeps two moments.
+    assert kernels == 7

@@ -219,8 +219,9 @@ def test_sharding_of_an_empty_box_is_empty():
     assert specs["full"].spec[0] == "fsdp"
 
 
-def test_run_with_frozen_parameters_resumes_bit_for_bit(tmp_path):
-    config = runs.make_config(optimizer__freeze=FROZEN, steps=4, evaluation__every=4)
+def test_run_with_muon_and_frozen_parameters_resumes_bit_for_bit(tmp_path):
+    changes = {"optimizer__freeze": FROZEN, "optimizer__name": "muon"}
+    config = runs.make_config(**changes, steps=4, evaluation__every=4)
     whole, folder = epath.Path(tmp_path / "whole"), epath.Path(tmp_path / "run")
     system = runs.prepare_system(whole, config)
     loop.run(system, whole)
