@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from oneflow_jax.costs import flops
 from oneflow_jax.errors import UserError
 from oneflow_jax.training import optimizer as optimizer_lib
