@@ -14,7 +14,7 @@ from oneflow_jax.data import edits, spelling
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
-from oneflow_jax.nn import bound_model
+from oneflow_jax.nn import bound_model, unstack
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
 from oneflow_jax.runtime import distributed, sharding
@@ -155,10 +155,11 @@ def sample_batch(
         seed: RNG seed.
         plan: solver, times, guidance, and whether to record the trajectory.
     """
-    model, paradigm = system.model, system.paradigm
+    model, params = unstack.unstack_layers(system.model, params)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), document_ids)
     table = model.apply({"params": params}, method="embedding_table")
-    return paradigm.sample(bound_model.BoundModel(model, params), table, keys, canvas, plan)
+    network = bound_model.BoundModel(model, params)
+    return system.paradigm.sample(network, table, keys, canvas, plan)
 
 
 def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:

@@ -17,6 +17,10 @@ QKV = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L 
 """Queries, keys and values."""
 
 
+PerLayer = Float[Array, "N B S K A"] | tuple[Float[Array, "B S K A"], ...]
+"""Keys or values of all layers: one stacked array, or one array per layer (`nn.unstack`)."""
+
+
 @flax.struct.dataclass
 class KVCache:
     """Keys and values of earlier slots in every layer.
@@ -25,9 +29,14 @@ class KVCache:
     query attends to them, and the next slots of the document overwrite them.
     """
 
-    key: Float[Array, "N B S K A"]
-    value: Float[Array, "N B S K A"]
+    key: PerLayer
+    value: PerLayer
     length: Int[Array, "B"]
+
+    @property
+    def num_slots(self) -> int:
+        """Number of slots S that each row has room for."""
+        return jax.tree.leaves(self.key)[0].shape[-3]
 
     def advance(self, num_slots: Int[Array, "B"]) -> "KVCache":
         """Count the next `num_slots` slots of each row as valid."""
@@ -35,16 +44,26 @@ class KVCache:
 
     def concat_rows(self, other: "KVCache") -> "KVCache":
         """Concatenate the rows of this cache and those of `other`, which has the same slots."""
+
+        def concat(x: Array, y: Array) -> Array:
+            return jnp.concatenate([x, y], axis=-4)
+
         return KVCache(
-            jnp.concatenate([self.key, other.key], axis=1),
-            jnp.concatenate([self.value, other.value], axis=1),
+            jax.tree.map(concat, self.key, other.key),
+            jax.tree.map(concat, self.value, other.value),
             jnp.concatenate([self.length, other.length]),
         )
 
     def first_rows(self, batch_size: int) -> "KVCache":
         """Return the first `batch_size` rows."""
+
+        def take(x: Array) -> Array:
+            return x[..., :batch_size, :, :, :]
+
         return KVCache(
-            self.key[:, :batch_size], self.value[:, :batch_size], self.length[:batch_size]
+            jax.tree.map(take, self.key),
+            jax.tree.map(take, self.value),
+            self.length[:batch_size],
         )
 
 

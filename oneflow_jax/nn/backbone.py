@@ -1,4 +1,4 @@
-"""The transformer: a stack of identical layers under `nn.scan`, with optional rematerialization."""
+"""The transformer: identical layers under `nn.scan`, or in a Python loop; and rematerialization."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from oneflow_jax.nn import attention, layers, partitioning
 from oneflow_jax.nn.attention_mask import AttentionMask
-from oneflow_jax.shapes import Array, Bool, Float, Int
+from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
 
 REMAT = {
     "none": None,
@@ -18,6 +18,15 @@ REMAT = {
 }
 """Rematerialization policies, by what is saved for the backward pass: all activations ("none"), the
 results of products with weight matrices ("dots"), or only the inputs of layers ("full")."""
+
+
+STACK = "blocks"
+"""Name of the stacked layers among the parameters of the backbone."""
+
+
+def layer_name(number: int) -> str:
+    """Return the name of one layer among the parameters, if layers are not stacked."""
+    return f"block_{number}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +38,11 @@ class TransformerConfig:
             K divides H, A is a multiple of 8.
         remat: one of `REMAT`.
         scan_unroll: number of layers in each iteration of the scan. With `layers`, the program has
-        no
-            loop: it takes longer to compile and runs faster on CPUs.
+            no loop: it takes longer to compile and runs faster on CPUs.
         dtype: data type of matrix products; parameters are always float32.
         attention: one of `attention_ops.IMPLEMENTATIONS`.
+        stack_layers: whether the parameters and the KV cache of all layers are stacked along a
+            first axis. `nn.unstack` turns a stacked model into one that is not, for sampling.
     """
 
     layers: int
@@ -45,6 +55,7 @@ class TransformerConfig:
     scan_unroll: int
     dtype: DTypeLike
     attention: str = "xla"
+    stack_layers: bool = True
 
 
 @flax.struct.dataclass
@@ -133,7 +144,7 @@ class Block(TransformerLayer):
 
 
 class Backbone(nn.Module):
-    """`config.layers` layers, whose parameters are stacked along a first axis, and a norm."""
+    """`config.layers` layers and a norm; `config.stack_layers` says how parameters are stored."""
 
     config: TransformerConfig
     layer: type[TransformerLayer] = Block
@@ -146,6 +157,19 @@ class Backbone(nn.Module):
         cache: attention.KVCache | None = None,
     ) -> tuple[Float[Array, "B L D"], attention.KVCache | None]:
         """Return the normalized output for every slot, and the KV cache with the new slots."""
+        run = self._scan if self.config.stack_layers else self._loop
+        if cache is None:
+            x, _ = run(x, layer_inputs, None)
+        else:
+            x, (key, value) = run(
+                x, layer_inputs.replace(length=cache.length), (cache.key, cache.value)
+            )
+            cache = cache.replace(key=key, value=value)
+        return layers.rms_norm(self.config.dtype, name="norm")(x), cache
+
+    def _scan(
+        self, x: Float[Array, "B L D"], layer_inputs: LayerInputs, kv: PyTree
+    ) -> tuple[Float[Array, "B L D"], PyTree]:
         size, layer = self.config, self.layer
         if REMAT[size.remat] is not None:
             # prevent_cse is not needed within a scan: XLA cannot merge the recomputation away.
@@ -158,12 +182,16 @@ class Backbone(nn.Module):
             length=size.layers,
             unroll=size.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(size, name="blocks")
-        if cache is None:
-            x, _ = stack(x, layer_inputs, None)
-        else:
-            x, (key, value) = stack(
-                x, layer_inputs.replace(length=cache.length), (cache.key, cache.value)
-            )
-            cache = cache.replace(key=key, value=value)
-        return layers.rms_norm(size.dtype, name="norm")(x), cache
+        )(size, name=STACK)
+        return stack(x, layer_inputs, kv)
+
+    def _loop(
+        self, x: Float[Array, "B L D"], layer_inputs: LayerInputs, kv: PyTree
+    ) -> tuple[Float[Array, "B L D"], PyTree]:
+        per_layer = [None] * self.config.layers if kv is None else zip(*kv, strict=True)
+        written = []
+        for number, layer_kv in enumerate(per_layer):
+            layer = self.layer(self.config, name=layer_name(number))
+            x, layer_kv = layer(x, layer_inputs, layer_kv)
+            written.append(layer_kv)
+        return x, None if kv is None else tuple(zip(*written, strict=True))

@@ -71,7 +71,7 @@ class Model(nn.Module):
 
         The length of the cache stays 0 until the caller counts the slots with `KVCache.advance`.
         """
-        seen = attention_mask.from_canvas(view, self.attention_pattern).pad_keys(cache.key.shape[2])
+        seen = attention_mask.from_canvas(view, self.attention_pattern).pad_keys(cache.num_slots)
         x, cache = self._run(view, seen, cache)
         return self._apply_heads(x, view), cache
 
@@ -83,15 +83,18 @@ class Model(nn.Module):
         The slots are consecutive tokens, or one image. The next call overwrites them unless
         `KVCache.advance` counts them as valid.
         """
-        seen = attention_mask.for_decode(view, cache.length, cache.key.shape[2])
+        seen = attention_mask.for_decode(view, cache.length, cache.num_slots)
         x, cache = self._run(view, seen, cache)
         return self._apply_heads(x, view), cache
 
     def init_cache(self, batch_size: int, num_slots: int) -> attention.KVCache:
         """Create an empty KV cache."""
         size = self.config
-        shape = (size.layers, batch_size, num_slots, size.kv_heads, size.head_width)
-        zeros = jnp.zeros(shape, size.dtype)
+        layer = jnp.zeros((batch_size, num_slots, size.kv_heads, size.head_width), size.dtype)
+        if size.stack_layers:
+            zeros = jnp.broadcast_to(layer, (size.layers, *layer.shape))
+        else:
+            zeros = (layer,) * size.layers
         return attention.KVCache(zeros, zeros, jnp.zeros(batch_size, jnp.int32))
 
     def embed(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
