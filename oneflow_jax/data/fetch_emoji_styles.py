@@ -1,4 +1,4 @@
-"""Download of the npm packages of the drawing styles, 35 MB, with the npm client.
+"""Downloads the npm packages of the drawing styles (35 MB) with the npm client.
 
     python -m oneflow_jax.data.fetch_emoji_styles data/emoji_styles
 
@@ -17,7 +17,7 @@ from oneflow_jax.data import style_packages
 
 
 def list_packages() -> dict[str, str]:
-    """Return the name and version of each package by the name of its file."""
+    """Return the name and version of each package, by the name of the package's file."""
     keywords = f"{style_packages.KEYWORDS_PACKAGE}-{style_packages.KEYWORDS_VERSION}.tgz"
     return {style.file_name: style.package for style in style_packages.STYLES} | {
         keywords: f"{style_packages.KEYWORDS_PACKAGE}@{style_packages.KEYWORDS_VERSION}"

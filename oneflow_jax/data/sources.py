@@ -113,7 +113,7 @@ def describe_packages(name: str, settings: Mapping[str, object]) -> str:
 def list_attribution(name: str) -> list[str]:
     """Return the authors and licenses of a data set's images, to be shown with the images.
 
-    The list is empty if they need no attribution.
+    The list is empty if the images need no attribution.
     """
     return [_ATTRIBUTION[name]] if name in _ATTRIBUTION else []
 

@@ -18,7 +18,7 @@ from oneflow_jax.shapes import Array, Float
 MIN_IMAGE_SIZE = 31
 """Smallest height and width, in pixels, for which the second max pooling has an output."""
 
-# Mean and std of ImageNet's RGB channels, for values from -1 to 1, as rounded by the authors.
+# Mean and std of ImageNet's RGB channels, for values from -1 to 1, which the authors rounded.
 MEAN = (-0.030, -0.088, -0.188)
 STD = (0.458, 0.448, 0.450)
 
@@ -29,7 +29,7 @@ _POOL_BEFORE = (False, True, True, False, False)
 
 
 class Params(NamedTuple):
-    """Weights, one entry for each of AlexNet's five convolutions.
+    """Weights of the network. Each field has one entry per convolution of AlexNet.
 
     Attributes:
         kernels: `[height, width, inputs, outputs]`.

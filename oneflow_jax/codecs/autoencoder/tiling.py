@@ -1,4 +1,4 @@
-"""Tiled encoding and decoding, with memory for the network independent of the image size.
+"""Tiled encoding and decoding, so that the network's memory does not depend on the image size.
 
 All tiles have the same size, so JAX compiles a jitted network once for all tiles. Tiles are evenly
 spaced. Overlapping tiles are blended with linear weights. Call these functions outside of
@@ -106,7 +106,7 @@ class AxisTiling(NamedTuple):
         for before, start in zip(self.starts, self.starts[1:], strict=False):
             shared = max(
                 before + self.tile_size - start, 1e-9
-            )  # Without overlap: a step from 1 to 0.
+            )  # Without overlap, the weight steps from 1 to 0.
             come.append(np.clip((place - start) / shared, 0, 1))
         come.append(np.zeros_like(place))
         cuts = [

@@ -36,14 +36,14 @@ DROP_REASONS = {
 REPAIRS = {
     "invalid UTF-8": "bytes that are not UTF-8 were replaced with U+FFFD",
     "lone surrogates": "unpaired surrogates were replaced with U+FFFD",
-    "control characters": "removed",
+    "control characters": "control characters were removed",
     "first frame": "a file, such as an animation, has several images; only the first was used",
-    "transparency": "composited on white",
-    "CMYK": "converted to RGB",
+    "transparency": "the image was composited on white",
+    "CMYK": "the image was converted to RGB",
     "16 bits": "16 bits or floats were converted to 8 bits",
     "color profile": "colors were converted to sRGB",
-    "unusable color profile": "damaged or for another kind of image; the colors were taken as sRGB",
-    "wrong extension": "read according to its content, not its extension",
+    "unusable color profile": "a profile that is damaged or does not fit the image was ignored",
+    "wrong extension": "the file was read according to its content, not its extension",
     "cut into sections": "the text had more than 20,000 words or 100,000 characters",
 }
 """Description of each repair. A repaired part stays in its document."""

@@ -26,8 +26,8 @@ class Settings:
         glob: pattern of the relative paths of the files to read, such as "guide/*".
         image_root: folder below `path` that image paths in JSON lines are relative to; "" for the
             folder of the JSON lines file.
-        columns: columns, fields, features or file extensions to use, in reading order; () for a
-            choice by their names.
+        columns: columns, fields, features or file extensions to use, in reading order. With (), the
+            reader chooses them by name.
         split: split of the TFDS data set to read, for `format` "tfds".
         heldout_fraction: fraction of the documents that are held out, above 0 and below 1.
         max_megapixels: maximum size of an image, in megapixels; larger images are dropped.
@@ -69,7 +69,7 @@ class Settings:
         return SandboxedFolder.from_path(path)
 
     def list_files(self, extensions: Sequence[str]) -> list[str]:
-        """List relative paths of the files with these extensions, or just the file at `path`."""
+        """List relative paths of the files with these extensions, or the only file at `path`."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
             return [path.name]

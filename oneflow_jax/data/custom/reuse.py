@@ -28,7 +28,7 @@ def is_current(prepared: PreparedData, units: Sequence[WorkUnit], files: SourceF
 
 
 def refresh_records(prepared: PreparedData, files: SourceFiles) -> None:
-    """Store the new times of files that were touched. Otherwise they would be hashed each time."""
+    """Store the new times of touched files, so that later runs need not hash these files again."""
     if any(files.stat(name) != record.stat for name, record in prepared.records.items()):
         with contextlib.suppress(OSError):  # Data that another user prepared may be read-only.
             fingerprint.save(prepared.folder, prepared.fingerprint, files.record(prepared.records))

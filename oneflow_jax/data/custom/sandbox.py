@@ -33,9 +33,10 @@ _READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.
 
 @contextlib.contextmanager
 def record_reads() -> Iterator[dict[str, FileStat | None]]:
-    """Collect the relative paths that folders resolve in a `with` block.
+    """Record the relative paths that any `SandboxedFolder` resolves in a `with` block.
 
-    The values are the results of `SandboxedFolder.stat` at that time.
+    Yields:
+        A dict from each path to the result of `SandboxedFolder.stat` at that time.
     """
     reads: dict[str, FileStat | None] = {}
     token = _READS.set(reads)
@@ -79,7 +80,7 @@ class SandboxedFolder:
         )
 
     def walk(self) -> Iterator[tuple[str, str]]:
-        """Yield the relative path of each file, and the reason for not reading it, or "".
+        """Yield the relative path of each file, with the reason why it cannot be read or "".
 
         A hidden folder is one entry, and so is a link to a folder.
         """
@@ -93,7 +94,7 @@ class SandboxedFolder:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
     def _find_obstacle(self, path: str) -> str:
-        """Return the reason for not reading the file, or ""."""
+        """Return the reason why a file cannot be read, or "" if it can."""
         is_link = os.path.islink(self.root / path)
         try:
             mode = os.stat(self.resolve(path)).st_mode

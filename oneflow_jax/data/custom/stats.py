@@ -44,8 +44,7 @@ class DatasetStats:
         unused: number of documents in which a field or column was not used, by its name.
         notes: number of documents in which the reader chose between fields, by the choice.
         unused_files: number of files that were not read, by extension or by reason.
-        opened: files that documents refer to. Only the statistics of a single unit have this field
-            filled.
+        opened: files that documents refer to. This field is empty in statistics of several units.
     """
 
     documents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)

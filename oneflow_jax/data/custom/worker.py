@@ -23,8 +23,8 @@ def main() -> None:
     """Prepare units until standard input ends."""
     with contextlib.suppress(ValueError, OSError):  # Not all systems support this limit.
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    # Libraries print to standard output. Messages to the parent therefore use a copy of it, and
-    # standard output itself becomes standard error.
+    # Libraries print to standard output. Therefore send messages to the parent through a copy of
+    # standard output, and redirect standard output to standard error.
     messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     plan = manifest.load(pathlib.Path(sys.argv[1]))
