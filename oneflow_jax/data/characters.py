@@ -27,7 +27,7 @@ _PROTECTED = dict.fromkeys(map(ord, NONCHARACTERS), "\ufffd") | _STAND_INS
 _ORIGINALS = {ord(stand_in): character for character, stand_in in _STAND_INS.items()}
 
 _UNMERGED = "\t"
-"""Character that replaces characters without a token in the lines that train a tokenizer.
+"""In the lines that train a tokenizer, this character replaces each character without a token.
 
 SentencePiece never merges pieces across this character.
 """
@@ -57,7 +57,7 @@ def restore(text: str) -> str:
 def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
     """Count how often each character occurs in the lines.
 
-    As in SentencePiece, a space counts as U+2581, and each line begins with one.
+    As in SentencePiece, spaces count as U+2581, and one space is added before each line.
     """
     counts: collections.Counter[str] = collections.Counter()
     for line in lines:
@@ -68,7 +68,7 @@ def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
 def choose_covered(counts: collections.Counter[str], coverage: float) -> list[str]:
     """Return the most frequent characters, which together cover a fraction of all occurrences.
 
-    SentencePiece chooses the same characters. `coverage` is the fraction, 0 to 1.
+    `coverage` is this fraction, 0 to 1. SentencePiece chooses the same characters.
     """
     total, seen, covered = sum(counts.values()), 0, []
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):

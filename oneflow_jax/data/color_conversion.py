@@ -37,7 +37,7 @@ UNCONVERTIBLE = (UnknownRangeError, png_colors.UnknownColorsError)
 """Exceptions for images that cannot be converted. Their messages say what to do."""
 
 Range = tuple[float, float]
-"""(value of black, value of white)."""
+"""(black, white): the values that mean black and white in an image."""
 
 
 def read_range(image: PIL.Image.Image) -> Range | None:
@@ -166,14 +166,14 @@ def _scale_to_8_bits(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise UnknownRangeError(
-            "it has values that are not finite, so that the range of values is unknown. Convert it "
-            "to 8 bits"
+            "it has values that are not finite, so its range of values is unknown. Convert it to 8 "
+            "bits"
         )
     if limits is None:
         if image.mode != "F" or values.min() < 0 or values.max() > 1:
             raise UnknownRangeError(
-                f"it has values from {values.min():g} to {values.max():g}, and does not state the "
-                "range of values from black to white. Convert it to 8 bits"
+                f"it has values from {values.min():g} to {values.max():g}, and does not state "
+                "which values are black and white. Convert it to 8 bits"
             )
         limits = (0, 1)
     black, white = limits

@@ -44,8 +44,8 @@ GAP_KINDS = ("text", "image", "document")
 class Gap:
     """A gap that the model fills with text, with one image, or with any number of texts and images.
 
-    `slots` is the number of text slots, in tokens. With None, the layout chooses the number. Image
-    gaps have no `slots`, since all images have the same size.
+    `slots` is the number of text slots, in tokens. If it is None, the layout chooses the number.
+    Image gaps have no `slots`, since all images have the same size.
 
     Raises:
         UserError: the kind is unknown, or the number of slots is not a positive integer.
@@ -87,7 +87,7 @@ class Document:
 
 
 def group_runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Yield parts in groups: adjacent texts and text gaps form a group, and each image its own."""
+    """Yield parts in groups: adjacent texts and text gaps together, and each image alone."""
     for text, group in itertools.groupby(parts, is_text):
         run = list(group)
         yield from [run] if text else ([part] for part in run)

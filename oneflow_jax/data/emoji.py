@@ -18,7 +18,7 @@ CAPTION_TEMPLATES = sentences.CAPTION_TEMPLATES
 parse_name = sentences.parse_name
 
 _NUM_SPLIT_BUCKETS = 10  # one combination of names in ten is held out
-_MAX_TRIES = 1000  # samples of a combination of names before giving up
+_MAX_TRIES = 1000  # maximum number of combinations of names to sample before giving up
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
-    """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
+    """Return the TFDS builder of the data set in `data_dir`. Settings are fields of `Settings`."""
     return generated.make_builder(Emoji, Settings, data_dir, settings)
 
 

@@ -28,7 +28,7 @@ from oneflow_jax.data import (
     style_packages,
 )
 
-_MAX_TRIES = 1000  # samples of a combination of names before giving up
+_MAX_TRIES = 1000  # maximum number of combinations of names to sample before giving up
 _SAME_STYLE_FRACTION = 0.5  # fraction of documents with several images that have one style
 
 
@@ -104,7 +104,8 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
 
     Splits:
         'train': training.
-        'combinations': drawings in training, in combinations of names that are not in training.
+        'combinations': drawings in training, in combinations of names that do not occur in
+            training.
         'compositions': one image, and text that names its style. The pair of name and style is not
             in training.
         'heldout': names that are not in training.
@@ -160,7 +161,7 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
 
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> EmojiStyles:
-    """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
+    """Return the TFDS builder of the data set in `data_dir`. Settings are fields of `Settings`."""
     return generated.make_builder(EmojiStyles, Settings, data_dir, settings)
 
 
@@ -220,7 +221,7 @@ def _choose_drawings(
 ) -> list[style_drawings.Drawing]:
     """Choose a drawing of each name.
 
-    With a probability of 0.5, all drawings have one style, except for names that it lacks.
+    With a probability of 0.5, all drawings have one style, except for names that this style lacks.
     """
     chosen = [rng.choice(several) for several in available]
     if rng.random() < _SAME_STYLE_FRACTION:

@@ -27,8 +27,8 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     padded with white to a square. The first frame of an animation is used.
 
     Raises:
-        UserError: the file does not exist or is not an image, or its range of values or its color
-            space is unknown.
+        UserError: the file does not exist, is not an image, or has an unknown range of values or an
+            unknown color space.
     """
     name, path = str(path), pathlib.Path(path).expanduser()
     if not path.is_file():
@@ -53,7 +53,8 @@ def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels 
     """Convert a Pillow image in the same way as `load`.
 
     Raises:
-        READ_ERRORS: the image cannot be read, or its range of values or color space is unknown.
+        READ_ERRORS: the image cannot be read, or has an unknown range of values or an unknown color
+            space.
     """
     png_colors.read_code_points(image)
     image.load()
@@ -70,14 +71,14 @@ def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
     """
     if color_conversion.check_profile(image) == color_conversion.UNUSABLE:
         logging.warning(
-            "%s: the color profile is damaged or for another kind of image. The colors are taken "
-            "as sRGB. Convert the image to sRGB if its colors look wrong.",
+            "%s: the color profile is damaged or for another kind of image. The profile is "
+            "ignored. Convert the image to sRGB if its colors look wrong.",
             name,
         )
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:
-    """Resize `image` to `pixels` x `pixels`, with its aspect ratio kept and white padding."""
+    """Resize `image` to `pixels` x `pixels`. Keep the aspect ratio, and pad with white."""
     return _pad_to_square(PIL.Image.fromarray(image), pixels)
 
 

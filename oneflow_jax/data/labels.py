@@ -48,7 +48,7 @@ class LabeledImage(Protocol):
 
 
 def split_label(label: str) -> tuple[str | None, str]:
-    """Split a label into its style (None for a label without one) and its name."""
+    """Split a label into its style (None for a label without a style) and its name."""
     style, _, name = label.partition(" ")
     return (style, name) if style in style_packages.NAMES else (None, label)
 

@@ -1,4 +1,4 @@
-"""Storage of documents with images as latents of an autoencoder, in files of array_record.
+"""Storage of documents in array_record files, with the latents of an autoencoder for each image.
 
     <folder>/latents.json                       codec fingerprint; mean and std of the latents
     <folder>/train-00003-of-00010.array_record  documents of a shard

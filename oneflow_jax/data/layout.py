@@ -282,7 +282,7 @@ class Layout:
         return spelling.encode_prompt(self.vocab, text)
 
     def _image_slots(self, part: Image | EncodedImage | Gap, order: int) -> RowFields:
-        """Lay out one image, given or a gap. All slots of the image have the same `order`."""
+        """Lay out one given image or one image gap. All of its slots have the same `order`."""
         rows, columns = self.codec.grid
         slots = rows * columns
         is_given = not isinstance(part, Gap)

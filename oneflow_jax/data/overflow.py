@@ -44,7 +44,7 @@ def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
 
 
 def split_document(layout: Layout, document: Document) -> list[Document]:
-    """Split a document into chunks that each fit a row; return [] for a document without tokens.
+    """Split a document into chunks, each of which fits a row; return [] if it has no tokens.
 
     Documents are split between parts. A text that does not fit a row is split between words, and a
     word that does not fit a row is split between characters.

@@ -44,7 +44,7 @@ def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Do
     Args:
       prompt: text with tags (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>"; an image;
         a gap; or a list of these. A list of several items must contain an image or a gap.
-      pixels: width and height that given images are resized to.
+      pixels: width and height to which given images are resized.
 
     Raises:
       UserError: the prompt is empty, is a list of several strings, holds something that is not a

@@ -96,7 +96,7 @@ def render(template: str, names: Sequence[str], kind: str) -> tuple[str | int, .
 
 
 def parse_name(caption: str, names: Collection[str]) -> str | None:
-    """Return the name, one of `names`, in the caption of a single image.
+    """Return which of `names` is in the caption of a single image.
 
     Return None if `caption` is not exactly one of `CAPTION_TEMPLATES` with one of `names`.
     """
@@ -133,9 +133,9 @@ def expected_names(
       kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      The names, or None if the document does not match a template exactly. A match needs the
-      text and the places of the images of the template, names that are all different, and a
-      correct count and kind.
+      The names, or None if the document does not match a template exactly. In a match, the text
+      and the places of the images are those of the template, all names are different, and the
+      count and the kind are correct.
     """
     flat = _flatten(document)
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
@@ -157,8 +157,8 @@ def match_template(text: str, kinds: Mapping[str, str]) -> str | None:
       kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      The template, or None if the text matches no template. A match needs names that are all
-      different, and a correct count and kind.
+      The template, or None if the text matches no template. In a match, all names are different,
+      and the count and the kind are correct.
     """
     flat = text.replace(" ,", ",")
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):

@@ -116,7 +116,10 @@ def _texts(prompt: document.Document) -> Iterator[str]:
 
 
 def _fold_word(vocab: Vocab, word: str) -> str:
-    """Return the word in the first case in which all its letters have tokens, or else unchanged."""
+    """Return the word in the first case in which all its letters have tokens.
+
+    If there is no such case, change the case of single letters.
+    """
     if not vocab.missing_symbols(word):
         return word
     for variant in (word.lower(), word.casefold(), word.upper(), word.title()):
@@ -144,4 +147,4 @@ def _name_nearest(vocab: Vocab, word: str) -> str:
     nearest = process.extractOne(
         word, vocab.words, scorer=fuzz.ratio, processor=str.casefold, score_cutoff=_MIN_SIMILARITY
     )
-    return f"The nearest word to {word!r} that it knows is {nearest[0]!r}." if nearest else ""
+    return f"The nearest known word to {word!r} is {nearest[0]!r}." if nearest else ""

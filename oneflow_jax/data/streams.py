@@ -65,7 +65,7 @@ class BatchStreams:
         return BatchIterator(self)
 
     def iterate(self, states: Mapping[str, StreamState]) -> grain.DatasetIterator:
-        """Resume the streams from `states`; yield each batch with the states after it."""
+        """Resume the streams from `states`; iterate over pairs (batch, states after the batch)."""
         numbers = sorted(self.streams)
         groups = min(self.num_workers, len(numbers)) or 1
         datasets: list[grain.IterDataset] = []
@@ -82,7 +82,7 @@ class BatchStreams:
         )
         if self.num_workers:
             with _block_stop_signals():
-                iterator.start_prefetch()  # Starts a thread, which starts the workers.
+                iterator.start_prefetch()  # This starts a thread, which starts the workers.
         return iterator
 
     def _assemble_groups(
@@ -170,10 +170,10 @@ class _WithStateIterator(grain.DatasetIterator):
 def _block_stop_signals() -> Iterator[None]:
     """Block `STOP_SIGNALS` in the threads and processes that are started in a `with` block.
 
-    The main thread receives the signals after the block.
+    The main thread receives these signals after the end of the `with` block.
     """
-    # Python starts the resource tracker with the first process, and this unblocks the signals. So
-    # start the tracker before the signals are blocked.
+    # Python starts its resource tracker together with the first process, and the start of the
+    # tracker unblocks the signals. So start the tracker before the signals are blocked.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -183,7 +183,7 @@ def _block_stop_signals() -> Iterator[None]:
 
 
 def _watch_parent(worker_index: int, num_workers: int) -> None:
-    """Make this worker process end when its parent has ended or terminates the worker.
+    """Make this worker process end when its parent ends or sends SIGTERM to the worker.
 
     The worker ignores `STOP_SIGNALS` from all other processes, because the training process first
     saves a checkpoint and then stops its workers.

@@ -26,7 +26,7 @@ def compose(
         template: one of `sentences.CAPTION_TEMPLATES` or `sentences.INTERLEAVED_TEMPLATES`.
         drawings: drawings of different names of one kind, one for each name in the template.
         styled: whether the text names the style of each drawing.
-        keywords: two keywords of the drawing, or none; only for a document with one drawing.
+        keywords: two keywords of the drawing, or no keywords. They require exactly one drawing.
     """
     names = [drawing.label if styled else drawing.name for drawing in drawings]
     parts = sentences.render(template, names, drawings[0].kind)

@@ -27,7 +27,7 @@ _FETCH_HINT = "Run `make emoji-styles`, or python -m oneflow_jax.data.fetch_emoj
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """One artist's or company's emoji.
+    """The emoji of one artist or company.
 
     Attributes:
         name: name of the style in captions, such as "noto" in "a noto fox".
@@ -118,7 +118,8 @@ def read_svgs(folder: pathlib.Path, style: Style) -> dict[str, str]:
         style: one of `STYLES`.
 
     Returns:
-        SVG documents by icon name and by alias, both normalized by `normalize_name`.
+        A dict from the names and aliases of icons, as `normalize_name` returns them, to SVG
+        documents.
 
     Raises:
         UserError: the package is not in the folder, or is damaged.
@@ -140,7 +141,7 @@ def read_keywords(folder: pathlib.Path) -> dict[str, tuple[str, ...]]:
         folder: the folder that `fetch` filled.
 
     Returns:
-        Keywords by the characters of the emoji. The keywords do not include its short name.
+        A dict from the characters of each emoji to its keywords, without its short name.
 
     Raises:
         UserError: the package is not in the folder, or is damaged.
@@ -172,7 +173,7 @@ def hash_packages(folder: pathlib.Path, styles: Collection[str]) -> list[str]:
 
 
 def normalize_name(name: str) -> str:
-    """Return the lowercase letters and digits of a name: "redapple" for "Red apple".
+    """Return the lowercase letters and digits of a name, such as "redapple" for "Red apple".
 
     Accents are dropped, because some packages write "pinata" for "piñata".
     """

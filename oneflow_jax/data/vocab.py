@@ -33,7 +33,7 @@ _MAX_LINE_CHARACTERS = 1_000
 
 
 class IdRanges:
-    """Id ranges of a vocabulary: specials 0 to 5, then `text` tokens, then image `codes`.
+    """Id ranges of a vocabulary: special ids 0 to 5, then `text` tokens, then image `codes`.
 
     Attributes:
       text: ids of text tokens.
@@ -54,7 +54,7 @@ class IdRanges:
         return self.codes.stop
 
     def padded_size(self, multiple: int = 128) -> int:
-        """Return `size` rounded up to a multiple. A mesh can then shard the embedding table."""
+        """Return `size` rounded up to a multiple, so that a mesh can shard the embedding table."""
         return -(-self.size // multiple) * multiple
 
 
@@ -167,7 +167,7 @@ class Vocab(IdRanges):
         return [self._restore(piece) for piece in pieces]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids` up to the first END, without specials and codes."""
+        """Return the text of `ids` up to the first END, without special tokens and image codes."""
         words: list[int] = []
         for token in map(int, ids):
             if token == END:
@@ -242,9 +242,9 @@ def train_sentencepiece(
 
     Args:
       texts: texts of the corpus.
-      vocab_size: maximum number of ids, specials included.
+      vocab_size: maximum number of ids, including special ids.
       character_coverage: fraction of the character occurrences that tokens cover, 0.98 to 1. The
-        most frequent characters come first.
+        most frequent characters get tokens.
 
     Raises:
       UserError: the coverage is out of range, the corpus has no text, or it has more symbols than

@@ -19,7 +19,7 @@ from oneflow_jax.shapes import Array, Float, Int
 
 
 class Affine(NamedTuple):
-    """Weight `[*n i o]` of a linear layer or `[*n d]` of a normalization, and its bias."""
+    """Weight and bias. The weight is `[*n i o]` in a linear layer and `[*n d]` in a norm layer."""
 
     weight: Float[Array, "..."]
     bias: Float[Array, "..."]
@@ -61,7 +61,7 @@ class VisionParams(NamedTuple):
 
 
 def read_text_params(tensors: TensorFile, config: ClipConfig) -> TextParams:
-    """Take the weights of the text transformer out of a file's tensors.
+    """Pop the weights of the text transformer from the tensors of a file.
 
     Raises:
         UserError: a tensor is missing or has another shape.
@@ -78,7 +78,7 @@ def read_text_params(tensors: TensorFile, config: ClipConfig) -> TextParams:
 
 
 def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
-    """Take the weights of the vision transformer out of a file's tensors.
+    """Pop the weights of the vision transformer from the tensors of a file.
 
     Raises:
         UserError: a tensor is missing or has another shape.

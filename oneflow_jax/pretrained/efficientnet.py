@@ -38,7 +38,7 @@ _EPSILON = 1e-3
 
 
 class Conv(NamedTuple):
-    """A convolution with the following batch normalization folded into it.
+    """A convolution into which the next batch normalization has been folded.
 
     Attributes:
         kernel: `[height, width, inputs, outputs]`; inputs is 1 in a depthwise convolution.

@@ -36,18 +36,18 @@ IMAGE_SIZE = 299
 NUM_FEATURES = 2048
 
 _NUM_CLASSES = 1008
-"""Number of classes of the classifier, which FID does not use. torchvision's has 1,000 classes."""
+"""Number of classes of the classifier, which FID does not use. In torchvision it is 1,000."""
 
 _EPSILON = 1e-3
 """Constant that batch normalization adds to the variance; the default of TensorFlow."""
 
 _Size = int | tuple[int, int]
 _ConvFn = Callable[..., Float[Array, "B r s o"]]
-"""(x, name, outputs, size, stride=1, padding="SAME"): a convolution followed by ReLU."""
+"""Convolution followed by ReLU: (x, name, outputs, size, stride=1, padding="SAME") -> y."""
 
 
 class Conv(NamedTuple):
-    """A convolution with the following batch normalization folded into it.
+    """A convolution into which the next batch normalization has been folded.
 
     Attributes:
         kernel: `[height, width, inputs, outputs]`.
@@ -62,7 +62,7 @@ class Inception(NamedTuple):
     """Weights of the network.
 
     Attributes:
-        convs: convolutions by the layer names of torchvision.
+        convs: convolutions by layer name. The names are those of torchvision.
     """
 
     convs: dict[str, Conv]

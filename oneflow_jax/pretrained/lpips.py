@@ -25,7 +25,7 @@ STD = (0.458, 0.448, 0.450)
 _STRIDES = (4, 1, 1, 1, 1)
 _PADDING = (2, 2, 1, 1, 1)
 _POOL_BEFORE = (False, True, True, False, False)
-"""Whether max pooling precedes the convolution, for each convolution."""
+"""For each convolution, whether max pooling precedes it."""
 
 
 class Params(NamedTuple):

@@ -115,7 +115,7 @@ def _read_legacy(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.
 
 
 def _read_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """Read the format of PyTorch 1.6 and newer: a zip archive of a pickle and a file per storage.
+    """Read the format of PyTorch 1.6 and newer: a zip archive with a pickle and the storages.
 
     Returns:
         Stand-ins of the tensors by name, and the values of the storages by key.
@@ -266,7 +266,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unwrap(tree: object) -> object:
-    """Replace the stand-ins in a tree by their arrays."""
+    """Replace the stand-ins in a tree with their arrays."""
     if isinstance(tree, _NDArray):
         return tree.values
     if isinstance(tree, dict):

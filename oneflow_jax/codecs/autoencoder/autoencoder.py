@@ -104,7 +104,7 @@ class Autoencoder:
         return self.decode(table[codes])
 
     def _max_batch(self, image_size: tuple[int, int]) -> int:
-        """Return the batch size for images of this height and width, a power of 2."""
+        """Return the maximum batch size for images of this height and width, a power of 2."""
         return (
             1
             << min(MAX_BATCH, max(1, MAX_PIXELS // (image_size[0] * image_size[1]))).bit_length()

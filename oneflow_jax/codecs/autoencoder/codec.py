@@ -1,4 +1,4 @@
-"""Codecs with an autoencoder: `LatentCodec` has latents in slots, and `VQCodec` has codes."""
+"""Codecs with an autoencoder: `LatentCodec` fills slots with latents, and `VQCodec` with codes."""
 
 import dataclasses
 

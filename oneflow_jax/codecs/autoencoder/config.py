@@ -1,4 +1,4 @@
-"""Architecture of an autoencoder, read from and written to a `config.json` of diffusers."""
+"""Architecture of an autoencoder, in the format of the file `config.json` of diffusers."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ _MAX_COUNTS = {
     "num_vq_embeddings": 2**24,  # Codes are stored as float32.
     "vq_embed_dim": _MAX_WIDTH,
 }
-"""Maximum of each count. It keeps a damaged file from describing a huge network."""
+"""Maximum of each count. Without it, a damaged file could describe a huge network."""
 
 _SWITCHES = ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv")
 
@@ -223,8 +223,8 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
         blocks = [block] * len(architecture.block_out_channels)
         if values.get(name) not in (None, blocks):
             raise UserError(
-                f"{path}: {name}={values[name]!r}: only {block} is supported, once for each of "
-                f"block_out_channels={architecture.block_out_channels}."
+                f"{path}: {name}={values[name]!r}: only {block} is supported. Give it once for "
+                f"each of block_out_channels={architecture.block_out_channels}."
             )
     return architecture
 

@@ -40,7 +40,7 @@ class Stage(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """The lowest-resolution level: two residual blocks, with optional self-attention between."""
+    """The lowest-resolution level: a residual block, optional self-attention, a residual block."""
 
     features: int
     num_groups: int

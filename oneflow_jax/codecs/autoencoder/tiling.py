@@ -130,7 +130,7 @@ def tile_axis(length: int, tile_size: int, overlap: float) -> AxisTiling:
 
 
 TileGrid = tuple[int, AxisTiling, AxisTiling]
-"""Array elements per latent along each axis, and the tiles along height and width."""
+"""(array elements per latent along each axis, tiles along the height, tiles along the width)."""
 
 
 def _apply_tiled(
@@ -163,7 +163,7 @@ def _add_tile(
     top: Int[Array, ""],
     left: Int[Array, ""],
 ) -> PyTree:
-    """Add a weighted tile to the canvas at (top, left), in place because the canvas is donated."""
+    """Add a weighted tile to the output image `canvas` at (top, left), in place by donation."""
     weight = (row_weights[:, None] * column_weights[None])[None, :, :, None]
 
     def add(canvas: Array, tile: Array) -> Array:
@@ -179,6 +179,6 @@ def _validate(downscale_factor: int, overlap: float, sizes: dict[str, int]) -> N
     for name, size in sizes.items():
         if size % downscale_factor or not size:
             raise UserError(
-                f"{name}={size}: give a multiple of {downscale_factor}, the pixels per latent."
+                f"{name}={size}: give a multiple of {downscale_factor}, the downscale factor."
             )
     check_fraction("overlap", overlap, allow_one=False)

@@ -16,7 +16,7 @@ DROP_REASONS = {
     "the reader hung": "reading took longer than source.read_timeout seconds",
     "unexpected error": "an error that the reader does not handle; please report it",
     # Reasons to drop an image.
-    "outside the folder": "a path that leads out of the given folder, through .., / or a link",
+    "outside the folder": "an absolute path, or a path that leaves the folder through .. or a link",
     "address, not a file": "a URL (http: or similar); nothing is ever downloaded",
     "missing file": "the file does not exist",
     "not a file": "a folder, a pipe, a socket or a device",

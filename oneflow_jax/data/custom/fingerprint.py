@@ -75,7 +75,7 @@ class SourceFiles:
         return {name: FileRecord(self.stat(name), self.digest(name)) for name in sorted(names)}
 
     def is_unchanged(self, name: str, stat: FileStat | None, digest: str | None) -> bool:
-        """Return whether a file still has this `stat` or, if not, still has the hash `digest`."""
+        """Return whether a file still has this `stat`, or at least still has the hash `digest`."""
         if self.stat(name) == stat:
             return True
         return digest is not None and self.digest(name) == digest
@@ -103,7 +103,7 @@ class Difference:
     gone: int
 
     def __str__(self) -> str:
-        """Return the numbers for messages."""
+        """Describe the numbers in one line, for messages."""
         return f"{self.new:,} new, {self.changed:,} changed, {self.gone:,} gone"
 
 

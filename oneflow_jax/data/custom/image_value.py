@@ -48,9 +48,10 @@ def make_locator(
 ) -> Locate:
     """Return a function that finds the images whose paths are in the file `referrer`.
 
-    A path is relative to `source.image_root`. If this setting is empty, the function searches these
-    folders and returns the first image that exists: the folder of `referrer`, its parent folder and
-    `source.path`, and then the subfolders `images` and `more` of these three folders.
+    A path is relative to `source.image_root`. If this setting is empty, the function returns the
+    first image that exists. It searches in the folder of `referrer`, in its parent folder and in
+    `source.path`, and then in the subfolders of these three folders that `IMAGE_FOLDERS` and `more`
+    list.
     """
     if settings.image_root:
         return lambda path: locate_image(folder, path, f"{settings.image_root}/.")

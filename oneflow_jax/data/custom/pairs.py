@@ -1,4 +1,4 @@
-"""Reader of files that are grouped by name into documents: `cat.png` and `cat.txt`.
+"""Reader of files that are grouped by name into documents, such as `cat.png` and `cat.txt`.
 
 key.png key.txt             an image and its text; also key.png.txt
 key.0.png key.1.png key.txt several images, in the order of their names

@@ -17,14 +17,14 @@ EXTENSIONS = (".parquet", *ARROW_EXTENSIONS)
 _STRUCT_COLUMNS = (*chat.FIELDS, "document", "texts", "text_list", "image_info", "sentences")
 """Names of the struct columns that the reader uses."""
 
-ROWS_PER_BATCH = 32  # rows that are read from a file at a time
+ROWS_PER_BATCH = 32  # number of rows that are read from a file at a time
 
 
 class ParquetReader:
     """Reader of Parquet and Arrow files."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List one unit per file. Opening a damaged file could crash the process, so none is."""
+        """List one unit per file. Do not open the files: damaged files could crash the process."""
         packages.require("pyarrow.parquet", "pyarrow", "parquet")
         return list_file_units(settings, EXTENSIONS)
 

@@ -29,7 +29,7 @@ _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
 
 def parse_config(source_config: Mapping[str, object]) -> Settings:
-    """Return the settings from `config.source`.
+    """Return the settings that `config.source` contains.
 
     Raises:
         UserError: a setting is unknown or out of range.

@@ -62,7 +62,7 @@ class Record:
         used: names of the fields that the parts come from.
         unused: names of the other fields. "document[].alt" is the field "alt" of the elements of
             the list "document".
-        notes: sentences on choices between fields.
+        notes: choices that were made between fields, such as "the text is 'caption', not 'title'".
     """
 
     parts: tuple[chat.Part, ...] = ()

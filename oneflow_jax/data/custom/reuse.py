@@ -67,7 +67,11 @@ def _list_units(
 
 
 def _take_over(donor: _Donor, draft: Manifest, number: int, files: SourceFiles) -> bool:
-    """Link the files of a unit if it is complete and its source files have not changed."""
+    """Link the files of a unit if it is complete and its source files have not changed.
+
+    Returns:
+        Whether the files were linked.
+    """
     before, old_number, records = donor
     marker = before.load_marker(old_number)
     if marker is None:

@@ -80,7 +80,7 @@ class SandboxedFolder:
         )
 
     def walk(self) -> Iterator[tuple[str, str]]:
-        """Yield the relative path of each file, with the reason why it cannot be read or "".
+        """Yield the relative path of each file and the reason why it cannot be read, if any.
 
         A hidden folder is one entry, and so is a link to a folder.
         """
@@ -114,7 +114,9 @@ class SandboxedFolder:
             return False
 
     def relative_paths(self, path: object, referrer: str = "") -> tuple[str, ...]:
-        """Return the path relative to the root, with and without links resolved.
+        """Return two paths relative to the root: the path as given, and with links resolved.
+
+        If both are equal, only one is returned.
 
         Raises:
             DataError: the path is not allowed (see `resolve`).
@@ -176,8 +178,8 @@ class SandboxedFolder:
         """
         real = self.resolve(path, referrer)
         try:
-            # O_NONBLOCK: do not wait for a pipe without a writer. O_NOFOLLOW: a link may have
-            # replaced the file after its path was resolved.
+            # O_NONBLOCK avoids waiting for a pipe without a writer. O_NOFOLLOW is needed because a
+            # link may have replaced the file after its path was resolved.
             number = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(_os_error_reason(error), str(path)[:80]) from error

@@ -37,7 +37,7 @@ def write_shard(
         skip: documents to drop, because they crashed an earlier process. The keys are indices in
             the unit, and the values are reasons.
         stop: index of the document that crashed an earlier process during reading, and the reason.
-            The unit ends before this document. The index is -1 if no document did so.
+            The unit ends before this document. The index is -1 if there was no such crash.
         report: callback that is called before each stage of each document. From these calls, the
             parent process knows which document caused a crash.
     """

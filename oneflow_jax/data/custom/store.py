@@ -89,7 +89,7 @@ class SourceEntry:
         return open_prepared(self.root / name) if name else None
 
     def remember(self, prepared: PreparedData) -> None:
-        """Store that `prepared` is now the prepared data of the source."""
+        """Store the name of `prepared` as the newest prepared data of the source."""
         values = {"path": self.settings.path, "folder": prepared.folder.name}
         if read_pointer(self.pointer) != values:
             with contextlib.suppress(OSError):  # Data that another user prepared may be read-only.
@@ -98,7 +98,7 @@ class SourceEntry:
     def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
         """Yield all prepared data with these settings: first the data of this source, then others.
 
-        Sources are equal if their settings differ only in the path.
+        The paths of the settings may differ.
         """
         last = read_pointer(self.pointer).get("folder")
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []

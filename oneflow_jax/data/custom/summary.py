@@ -38,7 +38,7 @@ def summarize_data(
 
 
 def summarize_stats(stats: DatasetStats) -> dict[str, Any]:
-    """Convert statistics to the content of the report, with an entry per drop or repair reason."""
+    """Convert statistics to the content of the report, with an entry per kind of drop or repair."""
     counted = stats.to_dict()
     places = counted.pop("places")
     files = counted.pop("unused_files")
@@ -69,7 +69,7 @@ def summarize_slots(
 
     Args:
         row_length: number of slots in a row, `data.sequence_length`.
-        overflow: value of `data.overflow`: how documents that are longer than a row are handled.
+        overflow: value of `data.overflow`, the handling of documents that are longer than a row.
         chunk_counts: number of chunks of each document, by split: 1 for a document that fits a row,
             and 0 for a dropped document.
     """

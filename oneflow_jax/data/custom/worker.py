@@ -1,7 +1,7 @@
 """Worker process that prepares units: `python -m oneflow_jax.data.custom.worker FOLDER`.
 
-The process reads a JSON line for each unit from its standard input. It reports its progress on its
-standard output; from these reports the parent process knows which document caused a crash.
+The process reads a JSON line for each unit from its standard input, and reports its progress on its
+standard output. From these reports, the parent process knows which document caused a crash.
 """
 
 import contextlib
