@@ -61,7 +61,7 @@ class UnknownColorsError(ValueError):
 
 
 def find_profile(image: PIL.Image.Image) -> bytes | None:
-    """Return the ICC profile of an image, or one that is equivalent to the colors it states.
+    """Return the ICC profile of an image, or a profile equivalent to the colors of its PNG file.
 
     Returns:
         A profile; None if the image states no colors or sRGB; b"" if it states impossible values.

@@ -163,7 +163,7 @@ class _WithStateIterator(grain.DatasetIterator):
     def _no_state(self, _state: None = None) -> dict[str, Any]:
         return {}
 
-    get_state = set_state = _no_state  # grain needs these methods; the elements have the states.
+    get_state = set_state = _no_state  # grain needs these methods. The states are in the elements.
 
 
 @contextlib.contextmanager

@@ -139,7 +139,7 @@ def group_by_kind(drawings: Sequence[Drawing]) -> list[dict[str, list[Drawing]]]
 def _find_svgs(
     entry: emoji_concepts.EmojiEntry, svgs: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
-    """Return the SVG documents of an emoji by style.
+    """Return a dict from each style that has an emoji to the SVG document of the emoji.
 
     Some packages use names from earlier versions of CLDR, such as "wolf face". Most of these names
     are in the Unicode standard, so this function searches for `unicode_name`, too.

@@ -26,7 +26,7 @@ DROP_REASONS = {
     "not a picture": "not an image of a supported format, regardless of its extension",
     "damaged picture": "truncated or corrupt",
     "no range of values": "floats or 32-bit integers whose values of black and white are unknown",
-    "unknown colors": "a PNG file of a color space that cannot be converted to sRGB, such as PQ",
+    "unknown colors": "a PNG file with colors that cannot be converted to sRGB, such as PQ",
     # Reasons to drop a text.
     "not words": "a value that is not a string where text is expected",
     "blank words": "only white space or control characters",

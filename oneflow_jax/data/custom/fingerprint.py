@@ -71,7 +71,7 @@ class SourceFiles:
         return self._digests[name]
 
     def record(self, names: Iterable[str]) -> dict[str, FileRecord]:
-        """Return the records of files by name, in the order of their names."""
+        """Return a dict from the name of each file to its record, sorted by name."""
         return {name: FileRecord(self.stat(name), self.digest(name)) for name in sorted(names)}
 
     def is_unchanged(self, name: str, stat: FileStat | None, digest: str | None) -> bool:

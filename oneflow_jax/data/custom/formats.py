@@ -158,7 +158,7 @@ def _describe_links(settings: Settings) -> str:
     if not links:
         return ""
     return (
-        f" {len(links)} of its entries, such as {links[0]!r}, are not read because they are links "
-        "to folders or out of the folder. Copy the files with cp -RL, or give the folder to which "
-        "the links lead."
+        f" {len(links)} of its entries are links that lead out of the folder or to folders, such "
+        f"as {links[0]!r}. Such links are not followed. Copy the files with cp -RL, or give the "
+        "folder to which the links lead."
     )

@@ -100,7 +100,7 @@ def _text_stem(name: str, images: Mapping[str, str]) -> str:
 
 
 def _find_prefix(stem: str, anchors: Container[str]) -> str:
-    """Return the longest prefix of the stem that is in `anchors`, or the stem if no prefix is.
+    """Return the longest prefix of the stem that is in `anchors`, or the whole stem without one.
 
     A prefix ends before a dot of the base name, or is the whole stem.
     """
@@ -271,7 +271,7 @@ class PairsReader:
 
 
 def find_groups(settings: Settings) -> dict[str, list[str]]:
-    """Return the files of each document by key.
+    """Return a dict from the key of each document to its files.
 
     A group that has only readme, license and similar files is not a document.
     """

@@ -64,7 +64,7 @@ class Settings:
         """Folder to read from: `path`, or its parent folder if `path` is a file."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
-            # The user gave the path of this file, so it may be a link to another folder.
+            # The user gave the path of this file. So the file may be a link that leads elsewhere.
             return SandboxedFolder.from_path(path.parent, (path.resolve(),))
         return SandboxedFolder.from_path(path)
 

@@ -260,7 +260,7 @@ def _choose_texts(data: Mapping[str, Any], *, all_texts: bool) -> tuple[list[str
 
 
 def _parse_mmc4(texts: list[Any], images: list[Any]) -> tuple[list[chat.Part], list[str]]:
-    """Parse the MMC4 layout. Each image comes before the sentence that it is matched with."""
+    """Parse the MMC4 layout. Each image comes before the sentence with which it is matched."""
     before: dict[int, list[Any]] = {}
     unused: dict[str, None] = {}
     for image in images:

@@ -98,7 +98,7 @@ class SourceEntry:
     def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
         """Yield all prepared data with these settings: first the data of this source, then others.
 
-        The paths of the settings may differ.
+        The path of the source may differ.
         """
         last = read_pointer(self.pointer).get("folder")
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
