@@ -14,7 +14,7 @@ Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 
 
 class Settings(Protocol):
-    """Settings of a data set. They and the package versions determine all of its documents."""
+    """Settings of a data set. The settings and the package versions determine all documents."""
 
     @property
     def name(self) -> str:

@@ -33,7 +33,7 @@ _TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
 
 @dataclasses.dataclass(frozen=True)
 class ImageTag:
-    """A given image in a prompt, by its path."""
+    """Tag of a prompt that gives the path of an image."""
 
     path: str
 

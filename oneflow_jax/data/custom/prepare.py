@@ -173,7 +173,7 @@ def _find_current(
 
 
 def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> None:
-    """Log why the data is prepared again although prepared data exists."""
+    """Log why existing prepared data is not used."""
     path = entry.settings.path
     if any(donor.plan.settings.path == path for donor in donors):
         logging.info("source.path=%s has changed. Its data is brought up to date.", path)

@@ -150,7 +150,7 @@ class DatasetStats:
 
 
 def _printable(name: str) -> str:
-    """Return the name of a file with escapes for bytes that are not UTF-8."""
+    """Escape the bytes in a file name that are not UTF-8, and return the name."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

@@ -57,7 +57,7 @@ class WebDatasetReader:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """Split a path at the first dot of its file name into the key and the suffix."""
+    """Split a path into key and suffix, at the first dot of its file name."""
     folder, base = posixpath.split(name)
     stem, dot, ending = base.partition(".")
     return posixpath.join(folder, stem), (dot + ending).lower()
