@@ -36,7 +36,7 @@ class Codec(Protocol):
         """Convert the stored form of an image, `[h w c]`, to the result of `encode`."""
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Decode latents `[... N C]` or codes `[... N]` to images, clipped, uint8 `[... H W 3]`."""
+        """Decode latents `[... N C]` or codes `[... N]` to uint8 images `[... H W 3]`, clipped."""
 
 
 def check_image_size(image: np.ndarray, pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""Grids as sequences of flattened patches, and the lossless codec whose latents are patches."""
+"""Conversion of grids to sequences of patches, and a lossless codec whose latents are patches."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Characters of texts: escaping for SentencePiece, and the choice of characters with a token."""
+"""Escaping of characters for SentencePiece, and the choice of characters that get a token."""
 
 import collections
 import unicodedata
@@ -10,21 +10,30 @@ NONCHARACTERS = "\ufdd0\ufdd1\ufdd2"
 """Code points that no text contains: Unicode reserves them for the internal use of programs."""
 
 UNKNOWN_PIECE = NONCHARACTERS[2]
-"""Piece of unknown symbols. SentencePiece skips this string in texts; its default is `<unk>`."""
+"""Piece that stands for unknown symbols, instead of SentencePiece's default `<unk>`.
+
+SentencePiece skips this string where it occurs in a text.
+"""
 
 _SPACE = "\u2581"
 _STAND_INS = str.maketrans({_SPACE: NONCHARACTERS[0], "\u2585": NONCHARACTERS[1]})
-"""SentencePiece writes spaces as U+2581, and skips lines with U+2585. Texts may contain both."""
+"""Stand-ins for two characters that texts may contain but that SentencePiece reserves.
+
+SentencePiece writes spaces as U+2581, and skips lines with U+2585.
+"""
 
 _PROTECTED = dict.fromkeys(map(ord, NONCHARACTERS), "\ufffd") | _STAND_INS
 
 _ORIGINALS = {ord(stand_in): character for character, stand_in in _STAND_INS.items()}
 
 _UNMERGED = "\t"
-"""Replacement in training for a character without a token. SentencePiece never merges across it."""
+"""In the lines that train a tokenizer, this character replaces each character without a token.
+
+SentencePiece never merges pieces across this character.
+"""
 
 _CHARACTER_FRACTION = 0.75
-"""Fraction of the tokens that are single characters if the characters outnumber the tokens."""
+"""Fraction of the tokens that `hide_rare` reserves for single characters, 0 to 1."""
 
 
 def clean_spaces(text: str) -> str:
@@ -33,17 +42,23 @@ def clean_spaces(text: str) -> str:
 
 
 def protect(text: str) -> str:
-    """Replace the characters that SentencePiece reserves by noncharacters."""
+    """Replace each character that SentencePiece reserves with a noncharacter.
+
+    A noncharacter of the text itself becomes U+FFFD.
+    """
     return text.translate(_PROTECTED)
 
 
 def restore(text: str) -> str:
-    """Invert `protect`, except for noncharacters of the original text, which stay U+FFFD."""
+    """Undo `protect`. Noncharacters that `protect` replaced with U+FFFD are not restored."""
     return text.translate(_ORIGINALS)
 
 
 def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
-    """Count the characters of lines, and count spaces as SentencePiece does."""
+    """Count how often each character occurs in the lines.
+
+    As in SentencePiece, spaces count as U+2581, and one space is added before each line.
+    """
     counts: collections.Counter[str] = collections.Counter()
     for line in lines:
         counts.update(f"{_SPACE}{line.replace(' ', _SPACE)}")
@@ -53,11 +68,11 @@ def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
 def choose_covered(counts: collections.Counter[str], coverage: float) -> list[str]:
     """Return the most frequent characters, which together cover a fraction of all occurrences.
 
-    SentencePiece chooses the same characters.
+    `coverage` is this fraction, 0 to 1. SentencePiece chooses the same characters.
     """
     total, seen, covered = sum(counts.values()), 0, []
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        # Single precision, as in SentencePiece.
+        # Compare in single precision, as SentencePiece does.
         if np.float32(seen / total) >= np.float32(coverage):
             break
         covered.append(character)
@@ -68,10 +83,10 @@ def choose_covered(counts: collections.Counter[str], coverage: float) -> list[st
 def hide_rare(
     lines: Sequence[str], counts: collections.Counter[str], room: int
 ) -> tuple[list[str], int]:
-    """Hide the rarest characters of lines. Then a tokenizer with `room` tokens can be trained.
+    """Hide the rarest characters of lines, so that a tokenizer with `room` tokens can be trained.
 
     Returns:
-        the lines without these characters, and the number of different characters that remain.
+        The lines without these characters, and the number of different characters that remain.
     """
     count = max(1, int(room * _CHARACTER_FRACTION))
     frequent = choose_covered(counts, 1.0)[:count]

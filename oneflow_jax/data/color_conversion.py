@@ -15,29 +15,33 @@ UNUSABLE = "unusable color profile"
 
 _SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB"))
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Pillow's mode for each color space of a profile."""
+"""Pillow's image mode for each supported color space of a profile."""
 
 _MAX_SRGB_ERROR = 2
-"""A profile counts as sRGB if its colors differ from those of sRGB by at most this much, of 255."""
+"""A profile counts as sRGB if no 8-bit color value differs from sRGB by more than this number."""
 
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS_PER_SAMPLE = 0, 262, 258
 _RANGE_TAGS = ((340, 341), (280, 281))
-"""Tags of TIFF for the smallest and the largest value: SMinSampleValue, and MinSampleValue."""
+"""TIFF tags of the smallest and the largest value, in order of precedence.
+
+The first pair is SMinSampleValue and SMaxSampleValue. The second pair is MinSampleValue and
+MaxSampleValue.
+"""
 
 
 class UnknownRangeError(ValueError):
-    """The range of values of an image of floats or 32-bit integers is unknown."""
+    """The values of black and white are unknown in an image of floats or 32-bit integers."""
 
 
 UNCONVERTIBLE = (UnknownRangeError, png_colors.UnknownColorsError)
 """Exceptions for images that cannot be converted. Their messages say what to do."""
 
 Range = tuple[float, float]
-"""(value of black, value of white)."""
+"""(black, white): the values that mean black and white in an image."""
 
 
 def read_range(image: PIL.Image.Image) -> Range | None:
-    """Return the values of black and white from the tags of a file, or None without such tags.
+    """Return the values of black and white in an image, or None if the file does not give them.
 
     The image must be the object that Pillow opened, since copies lose the tags of a TIFF file.
     """
@@ -56,18 +60,19 @@ def read_range(image: PIL.Image.Image) -> Range | None:
 
 
 def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
-    """Convert an image to the mode RGB, or RGBA if it has transparency, with colors of sRGB.
+    """Convert an image to sRGB, in mode RGB, or in mode RGBA if it has transparency.
 
     A color profile that is damaged or belongs to another kind of image is ignored. `check_profile`
-    reports such profiles. A PNG file without a profile may state its colors; see `png_colors`.
+    reports such profiles. Colors that a PNG file states without a profile are converted as well;
+    see `png_colors`.
 
     Args:
         image: the image.
         limits: result of `read_range` for the image as Pillow opened it.
 
     Raises:
-        UnknownRangeError: the image has floats or 32-bit integers, and their range is unknown or
-            does not include all of them.
+        UnknownRangeError: the image has floats or 32-bit integers whose values of black and white
+            are unknown, or has values that are not finite.
         UnknownColorsError: the image states colors that cannot be converted.
     """
     transform, mode = _find_transform(image)
@@ -85,7 +90,11 @@ def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
 def check_profile(
     image: PIL.Image.Image,
 ) -> Literal["color profile", "unusable color profile"] | None:
-    """Return what `to_srgb` does with the color profile of an image, or None if it does nothing.
+    """Return what `to_srgb` does with the color profile of an image.
+
+    Returns:
+        "color profile" if `to_srgb` converts the colors, "unusable color profile" if it ignores the
+        profile, or None if the image has no profile or the profile is sRGB.
 
     Raises:
         UnknownColorsError: the image states colors that cannot be converted.
@@ -102,7 +111,10 @@ def check_profile(
 def _find_transform(
     image: PIL.Image.Image,
 ) -> tuple[PIL.ImageCms.ImageCmsTransform | None, str]:
-    """Return the transform of an image to sRGB, if it needs one, and the transform's input mode."""
+    """Return the transform that converts an image to sRGB, and the input mode of the transform.
+
+    The transform is None if the image needs no conversion.
+    """
     if check_profile(image) != CONVERTED:
         return None, ""
     space, transform = _make_transform(png_colors.find_profile(image))
@@ -110,7 +122,7 @@ def _find_transform(
 
 
 def _fits(mode: str, space: str) -> bool:
-    """Return whether an image of a mode can have a profile of a color space."""
+    """Return whether a profile of the color space `space` fits an image of the mode `mode`."""
     if space == "CMYK" or mode == "CMYK":
         return space == mode
     if space == "GRAY":
@@ -154,14 +166,14 @@ def _scale_to_8_bits(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise UnknownRangeError(
-            "it has values that are not finite, so that the range of values is unknown. Convert it "
-            "to 8 bits"
+            "it has values that are not finite, so its range of values is unknown. Convert it to 8 "
+            "bits"
         )
     if limits is None:
         if image.mode != "F" or values.min() < 0 or values.max() > 1:
             raise UnknownRangeError(
-                f"it has values from {values.min():g} to {values.max():g}, and does not state the "
-                "range of values from black to white. Convert it to 8 bits"
+                f"it has values from {values.min():g} to {values.max():g}, and does not state "
+                "which values are black and white. Convert it to 8 bits"
             )
         limits = (0, 1)
     black, white = limits

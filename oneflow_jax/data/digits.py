@@ -23,7 +23,7 @@ TEMPLATES = (
 CAPTIONS = {
     template.format(name): digit for template in TEMPLATES for digit, name in enumerate(NAMES)
 }
-"""The digit that each of the 40 captions names."""
+"""The digit of each of the 40 captions, by caption."""
 
 _NUM_SPLIT_BUCKETS = 6  # one scan in six is held out
 

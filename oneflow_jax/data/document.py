@@ -12,7 +12,7 @@ from oneflow_jax.errors import UserError, check_integer, check_one_of
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Text of a document: one part, without images."""
+    """A part of a document that is text."""
 
     text: str
 
@@ -29,7 +29,7 @@ class EncodedImage:
     """An image encoded by an autoencoder.
 
     Attributes:
-        latents: float32 `[h w C]`, not yet scaled.
+        latents: float32 `[h w C]`, not normalized.
         image_hash: hash of the pixels, or "" if it is not known.
     """
 
@@ -44,8 +44,8 @@ GAP_KINDS = ("text", "image", "document")
 class Gap:
     """A gap that the model fills with text, with one image, or with any number of texts and images.
 
-    `slots` is the number of text slots, in tokens. With None, the layout chooses the number. Image
-    gaps have no `slots`, since all images have the same size.
+    `slots` is the number of text slots, in tokens. If it is None, the layout chooses the number.
+    Image gaps have no `slots`, since all images have the same size.
 
     Raises:
         UserError: the kind is unknown, or the number of slots is not a positive integer.
@@ -87,7 +87,7 @@ class Document:
 
 
 def group_runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Yield groups of parts: adjacent texts and text gaps form a group, and so does each image."""
+    """Yield parts in groups: adjacent texts and text gaps together, and each image alone."""
     for text, group in itertools.groupby(parts, is_text):
         run = list(group)
         yield from [run] if text else ([part] for part in run)

@@ -18,8 +18,9 @@ class Edit:
 
     Attributes:
         index: number of the item in the original document, counted from 1. For an insertion, it is
-            the number of the item before the inserted one, and 0 at the beginning.
-        old, new: the word, or "<image>"; `old` is None for an insertion, `new` for a deletion.
+            the number of the preceding item, or 0 at the beginning of the document.
+        old, new: the word, or "<image>". `old` is None for an insertion, and `new` is None for a
+            deletion.
     """
 
     index: int
@@ -38,7 +39,7 @@ class Edit:
 
 
 def diff_documents(original: Document, edited: Document) -> list[Edit]:
-    """Return the edits in reading order. Words and images both count as items."""
+    """Return the edits in reading order. Each word and each image counts as one item."""
     old, new = diff_items(original), diff_items(edited)
     edits: list[Edit] = []
     for what, i, j, m, n in align(old, new).get_opcodes():
@@ -48,7 +49,7 @@ def diff_documents(original: Document, edited: Document) -> list[Edit]:
 
 
 def diff_items(document: Document) -> list[Item]:
-    """Return the words and images in reading order. Equal images have equal pixels."""
+    """Return the words and images in reading order. Images with equal pixels are equal items."""
     items: list[Item] = []
     for part in document.parts:
         if isinstance(part, Text):
@@ -64,7 +65,7 @@ def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceM
 
 
 def _diff_span(deleted: Sequence[Item], inserted: Sequence[Item], offset: int) -> Iterator[Edit]:
-    """Yield the edits of a span without equal items.
+    """Yield the edits of a span in which the two documents have no common items.
 
     A word can only replace a word, and an image can only replace an image.
     """

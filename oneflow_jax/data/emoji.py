@@ -18,12 +18,12 @@ CAPTION_TEMPLATES = sentences.CAPTION_TEMPLATES
 parse_name = sentences.parse_name
 
 _NUM_SPLIT_BUCKETS = 10  # one combination of names in ten is held out
-_MAX_TRIES = 1000  # samples of a combination of names before giving up
+_MAX_TRIES = 1000  # maximum number of combinations of names to sample before giving up
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the data set. With equal packages, equal settings give equal bytes.
+    """Settings of the data set. With equal package versions, equal settings give equal bytes.
 
     Attributes:
       concepts: number of emoji in training, or None for all. Held-out emoji come in addition
@@ -136,7 +136,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> Emoji:
-    """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
+    """Return the TFDS builder of the data set in `data_dir`. Settings are fields of `Settings`."""
     return generated.make_builder(Emoji, Settings, data_dir, settings)
 
 
@@ -171,7 +171,10 @@ def _make_interleaved(
     groups: Sequence[Sequence[emoji_concepts.Concept]],
     is_allowed: Callable[[Sequence[str]], bool],
 ) -> document.Document:
-    """Compose a document with 2 to 4 images of a random group, weighted by the size of groups."""
+    """Compose a document with 2 to 4 images of one group.
+
+    The probability of a group is proportional to its size.
+    """
     for _ in range(_MAX_TRIES):
         group = rng.choices(groups, weights=[len(group) for group in groups])[0]
         template = rng.choice(sentences.interleaved_templates(len(group)))

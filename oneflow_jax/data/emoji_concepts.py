@@ -1,4 +1,4 @@
-"""Emoji as concepts: an image, its Unicode name, its category, and whether it is held out.
+"""Concepts of the emoji data sets: each emoji with its image, name, category and split.
 
 Images are OpenMoji drawings and names are Unicode CLDR short names. Both come from pip packages.
 """
@@ -45,8 +45,8 @@ def _split_names(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(","))
 
 
-# Short, common names whose images are distinct at 24 pixels. Kinds alternate: the first names of
-# the list have all kinds.
+# Short, common names whose images are distinct at 24 pixels. Kinds alternate, so that the first
+# names of the list cover all kinds.
 FREQUENT = _split_names(
     """
     tiger, cactus, lemon, pizza, frog, fox, strawberry, carrot, elephant, pig, sunflower, hamburger,
@@ -61,8 +61,8 @@ FREQUENT = _split_names(
 
 _NUM_SPLIT_BUCKETS = 10  # one name in ten is held out
 
-# Noun for the emoji of a Unicode subcategory. Subcategories that no noun fits have the default,
-# "picture".
+# Noun for the emoji of each Unicode subcategory. A subcategory that is missing here has the
+# default noun, "picture".
 _KIND_BY_SUBCATEGORY = {
     "animal-mammal": "animal",
     "animal-bird": "animal",
@@ -112,7 +112,7 @@ class Concept:
 
     @property
     def label(self) -> str:
-        """The name: all emoji have the same style."""
+        """The name. It has no style, since all emoji have the same style."""
         return self.name
 
     @property
@@ -122,7 +122,7 @@ class Concept:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """No keywords: captions have only names."""
+        """An empty tuple, since captions of this data set have no keywords."""
         return ()
 
 
@@ -137,7 +137,7 @@ class EmojiEntry:
       kind: singular noun for the emoji in sentences.
       held_out: whether the emoji is excluded from training.
       code: code points in hexadecimal, joined by hyphens.
-      rank: sort key, which puts the emoji of `FREQUENT` first, and then all in Unicode order.
+      rank: sort key that puts the emoji of `FREQUENT` first, and then all others in Unicode order.
     """
 
     name: str
@@ -160,7 +160,7 @@ def load(
     categories: Collection[str] = CATEGORIES,
     skin_tones: bool = False,
 ) -> tuple[Concept, ...]:
-    """Render emoji at `pixels` x `pixels`. Emoji in `FREQUENT` come first, then Unicode order.
+    """Render emoji at `pixels` x `pixels`, in the order of `EmojiEntry.rank`.
 
     Args:
       pixels: width and height of an image.
@@ -200,7 +200,7 @@ def list_entries(categories: Collection[str], skin_tones: bool = False) -> list[
     """List the emoji of some categories in the order of `EmojiEntry.rank`.
 
     Raises:
-      UserError: a category is unknown, or none is given.
+      UserError: a category is unknown, or no category is given.
     """
     unknown = sorted(set(categories) - set(CATEGORIES))
     if unknown or not categories:

@@ -1,9 +1,9 @@
 """The data set `emoji_styles`: documents about emoji that several artists drew.
 
-Each name has several images here, one per style. A model that always copies the same image of a
-name is therefore wrong for most styles. Two kinds of generalization are measurable: to names that
-are not in training, and to pairs of a name and a style ("a noto fox") that are not in training
-although the name and the style are.
+Each name has several images, one per style. A model that always copies the same image of a name is
+therefore wrong for most styles. Two kinds of generalization can be measured: generalization to
+names that are not in training, and to pairs of a name and a style ("a noto fox") that are not in
+training although the name and the style are.
 """
 
 import dataclasses
@@ -28,26 +28,26 @@ from oneflow_jax.data import (
     style_packages,
 )
 
-_MAX_TRIES = 1000  # samples of a combination of names before giving up
-_SAME_STYLE_FRACTION = 0.5  # of documents with several images
+_MAX_TRIES = 1000  # maximum number of combinations of names to sample before giving up
+_SAME_STYLE_FRACTION = 0.5  # fraction of documents with several images that have one style
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the data set. With equal packages, equal settings give equal bytes.
+    """Settings of the data set. With equal package versions, equal settings give equal bytes.
 
     Attributes:
         path: folder with the npm packages (`make emoji-styles`).
         concepts: number of names in training, or None for all. Held-out names come in addition.
         categories: Unicode categories of the emoji.
         styles: names of the styles.
-        min_styles: minimum number of styles with a drawing of a name; other names are left out.
+        min_styles: a name is left out if fewer styles than this number have a drawing of it.
         pixels: width and height of an image.
         documents: number of documents in 'train'.
         held_out_documents: number of documents in each of the other splits.
         interleaved: fraction of documents with several images, 0 to 1.
         styled: fraction of documents whose text names the styles, 0 to 1.
-        keywords: fraction of documents with one image whose text has CLDR keywords, 0 to 1.
+        keywords: fraction of the documents with one image whose text has CLDR keywords, 0 to 1.
     """
 
     path: str = "data/emoji_styles"
@@ -104,7 +104,8 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
 
     Splits:
         'train': training.
-        'combinations': drawings in training, in combinations of names that are not in training.
+        'combinations': drawings in training, in combinations of names that do not occur in
+            training.
         'compositions': one image, and text that names its style. The pair of name and style is not
             in training.
         'heldout': names that are not in training.
@@ -160,12 +161,12 @@ class EmojiStyles(tfds.core.GeneratorBasedBuilder):
 
 
 def builder(data_dir: str | pathlib.Path, **settings: object) -> EmojiStyles:
-    """Return the TFDS builder of the data set in `data_dir`, with these fields of `Settings`."""
+    """Return the TFDS builder of the data set in `data_dir`. Settings are fields of `Settings`."""
     return generated.make_builder(EmojiStyles, Settings, data_dir, settings)
 
 
 class _Writer:
-    """Writer of the documents of one split, from the drawings that this split may show."""
+    """Composes the documents of one split from the drawings that this split may show."""
 
     def __init__(
         self, split: str, available: Sequence[style_drawings.Drawing], settings: Settings
@@ -188,7 +189,7 @@ class _Writer:
         return self._write_captioned(rng, styled)
 
     def _write_captioned(self, rng: random.Random, styled: bool) -> document.Document:
-        # All names are equally frequent, however many artists drew them.
+        # Each name has the same probability, regardless of the number of its drawings.
         drawing = rng.choice(self._by_name[rng.choice([*self._by_name])])
         tagged = rng.random() < self._settings.keywords
         return style_captions.compose(
@@ -199,7 +200,10 @@ class _Writer:
         )
 
     def _write_interleaved(self, rng: random.Random, styled: bool) -> document.Document:
-        """Compose a document with 2 to 4 images of a random kind, weighted by the size of kinds."""
+        """Compose a document with 2 to 4 images of one kind.
+
+        The probability of a kind is proportional to its number of names.
+        """
         for _ in range(_MAX_TRIES):
             group = rng.choices(self._groups, weights=[len(group) for group in self._groups])[0]
             template = rng.choice(sentences.interleaved_templates(len(group)))
@@ -217,7 +221,7 @@ def _choose_drawings(
 ) -> list[style_drawings.Drawing]:
     """Choose a drawing of each name.
 
-    Half of the time all drawings are of one style, except where this style lacks the name.
+    With a probability of 0.5, all drawings have one style, except for names that this style lacks.
     """
     chosen = [rng.choice(several) for several in available]
     if rng.random() < _SAME_STYLE_FRACTION:

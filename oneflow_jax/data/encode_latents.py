@@ -1,4 +1,4 @@
-"""Encoding of the images of a data set with an autoencoder, once, and storage of the latents.
+"""Encodes the images of a data set with an autoencoder and stores the latents.
 
 The shards are divided among the processes. If encoding is interrupted, the next run encodes only
 the missing shards.
@@ -51,8 +51,8 @@ class LatentDataset:
         """
         with distributed.share_errors():
             index = self._load_index()
-        # No process writes before all processes have checked the index. Then all of them take the
-        # same branch, also if the hosts store the latents on disks of their own.
+        # All processes must take the same branch, even if each host has the latents on its own
+        # disk. So first all processes check the index, and only then may a process write.
         indices = distributed.all_gather_json({str(jax.process_index()): index is not None})
         if all(indices.values()):
             return index
@@ -86,8 +86,8 @@ class LatentDataset:
     def _encode_split(self, split: str, source: Sequence[Document], *, is_shared: bool) -> None:
         """Write the incomplete shards among those that this process is responsible for.
 
-        The processes divide the shards of a folder that all of them see. Otherwise each process
-        writes all shards.
+        If all processes share the folder, they divide the shards among themselves. Otherwise each
+        process writes all shards.
         """
         mine = latents.list_shards(self.folder, split, len(source))
         if is_shared:
@@ -101,8 +101,9 @@ class LatentDataset:
         for done, shard in enumerate(missing, 1):
             first = shard.number * latents.SHARD_SIZE
             numbers = range(first, min(first + latents.SHARD_SIZE, len(source)))
-            # Each shard has its own encoder. The last bits of latents depend on the other images in
-            # the batch, and the content of a shard must not depend on the process that writes it.
+            # Each shard has its own encoder, since the last bits of latents depend on the other
+            # images in the batch. So a shard's content does not depend on which shards the process
+            # wrote before.
             encoder = CachingEncoder(self.autoencoder, self.pixels, stored)
             shard.write(_encode_documents(source, encoder, numbers))
             progress.advance(done)
@@ -111,7 +112,7 @@ class LatentDataset:
 
 
 class CachingEncoder:
-    """Encoder of the images of documents as latents, with a cache."""
+    """Encodes the images of documents as latents, and caches the latents of each image."""
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class CachingEncoder:
         pixels: int,
         stored: latent_reuse.StoredLatents | None = None,
     ) -> None:
-        """Initialize an encoder of images of `pixels` x `pixels`; `stored` has known latents."""
+        """Initialize an encoder for images of one size. It reuses the latents in `stored`."""
         self._autoencoder = autoencoder
         self._pixels = pixels
         self._stored = stored or latent_reuse.StoredLatents()

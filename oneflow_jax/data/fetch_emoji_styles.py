@@ -1,4 +1,4 @@
-"""Download of the npm packages of the drawing styles, 35 MB, with the npm client.
+"""Downloads the npm packages of the drawing styles (35 MB) with the npm client.
 
     python -m oneflow_jax.data.fetch_emoji_styles data/emoji_styles
 
@@ -17,7 +17,7 @@ from oneflow_jax.data import style_packages
 
 
 def list_packages() -> dict[str, str]:
-    """Return the name and version of each package by the name of its file."""
+    """Return a dict from the file name of each package to the package's name and version."""
     keywords = f"{style_packages.KEYWORDS_PACKAGE}-{style_packages.KEYWORDS_VERSION}.tgz"
     return {style.file_name: style.package for style in style_packages.STYLES} | {
         keywords: f"{style_packages.KEYWORDS_PACKAGE}@{style_packages.KEYWORDS_VERSION}"
@@ -29,7 +29,7 @@ def fetch(folder: pathlib.Path, wanted: dict[str, str]) -> None:
 
     Args:
         folder: folder of the packages; created if needed.
-        wanted: argument of `npm pack` for each package, by the name of the file that npm writes.
+        wanted: a dict from the name of the file that npm writes to the argument of `npm pack`.
 
     Raises:
         UserError: npm is not installed, or a package cannot be fetched.

@@ -1,4 +1,4 @@
-"""Data sets of TFDS whose documents are generated from settings."""
+"""TFDS data sets whose documents are generated from settings."""
 
 import dataclasses
 import importlib.metadata
@@ -14,7 +14,7 @@ Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 
 
 class Settings(Protocol):
-    """Settings that determine all documents of a data set, together with its packages."""
+    """Settings of a data set. The settings and the package versions determine all documents."""
 
     @property
     def name(self) -> str:
@@ -66,8 +66,8 @@ def make_builder(
 ) -> Builder:
     """Return the TFDS builder of a data set in `data_dir`.
 
-    The folder depends on the packages that the documents are made from. If a package changes, the
-    data set is prepared again.
+    The name of the folder depends on the versions of the packages that the documents are made from.
+    So if a package changes, the data set is prepared again.
 
     Args:
         builder_class: class of the data set.

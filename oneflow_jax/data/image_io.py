@@ -21,14 +21,14 @@ _WHITE = (255, 255, 255)
 def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
     """Load the image in a file as RGB of `pixels` x `pixels` on white.
 
-    All modes that Pillow reads are supported: transparency is composited on white, color profiles
-    and the colors that PNG files state are converted to sRGB, and gray of more than 8 bits is
-    scaled to 8 bits. The aspect ratio is kept, and the image is padded with white to a square. The
-    first frame of an animation is used.
+    All modes that Pillow reads are supported. Transparent images are composited on white. Colors
+    are converted to sRGB if the file has a color profile, or is a PNG file that states its colors.
+    Gray values of more than 8 bits are scaled to 8 bits. The aspect ratio is kept, and the image is
+    padded with white to a square. The first frame of an animation is used.
 
     Raises:
-        UserError: the file does not exist, is not an image, or has values of an unknown range or
-            unknown colors.
+        UserError: the file does not exist, is not an image, or has an unknown range of values or an
+            unknown color space.
     """
     name, path = str(path), pathlib.Path(path).expanduser()
     if not path.is_file():
@@ -50,10 +50,11 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
 
 
 def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
-    """Convert a Pillow image as `load` converts the image of a file.
+    """Convert a Pillow image in the same way as `load`.
 
     Raises:
-        READ_ERRORS: the image cannot be read, or has values of an unknown range or unknown colors.
+        READ_ERRORS: the image cannot be read, or has an unknown range of values or an unknown color
+            space.
     """
     png_colors.read_code_points(image)
     image.load()
@@ -70,14 +71,14 @@ def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
     """
     if color_conversion.check_profile(image) == color_conversion.UNUSABLE:
         logging.warning(
-            "%s: the color profile is damaged or for another kind of image. The colors are taken "
-            "as sRGB. Convert the image to sRGB if its colors look wrong.",
+            "%s: the color profile is damaged or for another kind of image. The profile is "
+            "ignored. Convert the image to sRGB if its colors look wrong.",
             name,
         )
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:
-    """Resize `image` to `pixels` x `pixels`, with its aspect ratio kept and white padding."""
+    """Resize `image` to `pixels` x `pixels`. Keep the aspect ratio, and pad with white."""
     return _pad_to_square(PIL.Image.fromarray(image), pixels)
 
 
@@ -107,7 +108,7 @@ def _composite_on_white(
 def _pad_to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "n n 3"]:
     if image.size == (pixels, pixels):
         return np.array(image)
-    # This is PIL.ImageOps.pad, which fails if the short side is rounded to 0 pixels.
+    # PIL.ImageOps.pad gives the same result, but fails if the short side is rounded to 0 pixels.
     longer = max(image.size)
     width, height = (max(1, round(side / longer * pixels)) for side in image.size)
     shrunk = image.resize((width, height), PIL.Image.Resampling.LANCZOS)

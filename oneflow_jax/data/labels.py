@@ -1,4 +1,4 @@
-"""Labels of images: the name of an emoji, such as "fox", or its style and its name: "noto fox"."""
+"""Labels of images: an emoji's name, such as "fox", or its style and name, such as "noto fox"."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -48,21 +48,21 @@ class LabeledImage(Protocol):
 
 
 def split_label(label: str) -> tuple[str | None, str]:
-    """Split a label into its style (None for a label without one) and its name."""
+    """Split a label into its style (None for a label without a style) and its name."""
     style, _, name = label.partition(" ")
     return (style, name) if style in style_packages.NAMES else (None, label)
 
 
 def agrees(label: str | None, image_label: str) -> bool:
-    """Return whether a label in a text is right for an image with the label `image_label`.
+    """Return whether a label in a text is correct for an image with the label `image_label`.
 
-    A label without a style is right for the image of its name in any style. None is never right.
+    A label without a style is correct for images of its name in any style. None is never correct.
     """
     return label is not None and label in (image_label, split_label(image_label)[1])
 
 
 def list_kinds(images: Collection[LabeledImage]) -> dict[str, str]:
-    """Return the kind of each label that a text may have, which the parsers of `sentences` need.
+    """Return the kind of each label that a text may have, for the parsers in `sentences`.
 
     The labels are the names of the images and, if images have styles, each name with each style.
     """

@@ -1,6 +1,7 @@
-"""Reuse of latents that the same codec encoded for other data, found by the hash of the image.
+"""Reuse of latents that the same codec encoded for other data.
 
-When a data set changes, only its new images are encoded.
+The hash of an image identifies its latents. So when a data set changes, only new images are
+encoded.
 """
 
 import functools
@@ -20,7 +21,7 @@ class StoredLatents:
     """Read access to the latents in several folders of one codec."""
 
     def __init__(self, folders: Iterable[epath.Path] = ()) -> None:
-        """Index the folders; no latents are read."""
+        """Index the folders without reading latents."""
         self._places: dict[str, tuple[str, int, int]] = {}
         for folder in folders:
             for path, hashes in latents.list_hashes(folder):

@@ -1,13 +1,13 @@
-"""Storage of documents whose images are encoded as latents of an autoencoder, in array_record.
+"""Storage of documents in array_record files, with the latents of an autoencoder for each image.
 
     <folder>/latents.json                       codec fingerprint; mean and std of the latents
     <folder>/train-00003-of-00010.array_record  documents of a shard
     <folder>/train-00003-of-00010.json          size of the shard, sums over its latents, and
                                                 hashes of the images of each document
 
-The JSON file of a shard is written when the shard is complete. If a shard was interrupted, only
-this shard is written again. If a shard was truncated after its completion, `open_split` raises an
-error.
+The JSON file of a shard is written when the shard is complete. If the program is interrupted while
+it writes a shard, only this shard is written again. If a shard was truncated after its completion,
+`open_split` raises an error.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from oneflow_jax.errors import UserError
 INDEX_FILE = "latents.json"
 
 SHARD_SIZE = 1_000
-"""Documents per shard. If encoding is killed, each process loses at most one shard."""
+"""Documents per shard. If the processes are killed, each of them loses at most one shard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LatentIndex:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of documents: shard `number` of the `count` shards of a split."""
+    """One file of documents: shard `number` of a split that has `count` shards."""
 
     folder: epath.Path
     split: str
@@ -127,7 +127,7 @@ def all_complete(folder: epath.Path, index: LatentIndex) -> bool:
 
 
 def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int]) -> LatentIndex:
-    """Write the index of complete shards and return it.
+    """Write the index of a folder of complete shards, and return the index.
 
     Args:
         folder: folder of the shards.
@@ -210,7 +210,7 @@ def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSour
     """Open the documents of a split.
 
     Raises:
-        UserError: a shard is missing or truncated. The message has its path.
+        UserError: a shard is missing or truncated. The message names its path.
     """
     wanted: Sequence[Shard] = list_shards(folder, split, num_documents)
     for shard in wanted:
@@ -225,7 +225,7 @@ def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSour
 def list_hashes(folder: epath.Path) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield the path of each complete shard in a folder, with the image hashes of its documents.
 
-    Shards of earlier versions have no hashes. They are left out.
+    Shards that earlier versions wrote have no hashes, and are left out.
     """
     for path in sorted(folder.iterdir()):
         file = path.with_suffix(".array_record")

@@ -201,9 +201,9 @@ class Layout:
             )
 
     def _count_least_slots(self, document: Document) -> int:
-        """Count the slots of BOS, images and text gaps, a lower limit of the slots of the document.
+        """Return a lower bound of a document's number of slots: those of BOS, images and text gaps.
 
-        The check of this number prevents the allocation of memory for too many slots.
+        The caller checks this bound before it allocates memory for the slots.
         """
         rows, columns = self.codec.grid
         return 1 + sum(
@@ -224,7 +224,10 @@ class Layout:
     def _text_with_gaps(
         self, run: Sequence[Text | Gap], order: int, previous: RowFields, allow_unknown: bool
     ) -> list[RowFields]:
-        """Lay out a text run. A gap makes the slot before it insertable, at first in `previous`."""
+        """Lay out a text run. A gap makes the slot before it insertable.
+
+        Before a gap at the beginning of the run, this slot is the last slot of `previous`.
+        """
         pieces: list[RowFields] = []
         for part in run:
             if isinstance(part, Text):
@@ -279,7 +282,7 @@ class Layout:
         return spelling.encode_prompt(self.vocab, text)
 
     def _image_slots(self, part: Image | EncodedImage | Gap, order: int) -> RowFields:
-        """Lay out one image, given or a gap. All slots of the image have the same `order`."""
+        """Lay out one given image or one image gap. All of its slots have the same `order`."""
         rows, columns = self.codec.grid
         slots = rows * columns
         is_given = not isinstance(part, Gap)
@@ -306,8 +309,8 @@ def iter_parts(
 ) -> Iterator[tuple[Modality, np.ndarray]]:
     """Yield the modality and slots of each text run and image of a row, without BOS.
 
-    Runs and images come in reading order. The field `position` gives this order, not the order of
-    the slots in memory. All text between two images is one run.
+    Runs and images come in reading order, which `position` gives. The order of slots in memory may
+    differ. All text between two images is one run.
     """
     exists = np.flatnonzero((kind != Modality.PAD) & (position[:, 0] > 0))
     inside = exists[np.lexsort(position[exists].T[::-1])]

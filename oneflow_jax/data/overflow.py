@@ -44,7 +44,7 @@ def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
 
 
 def split_document(layout: Layout, document: Document) -> list[Document]:
-    """Split a document into chunks that each fit a row; return [] for a document without tokens.
+    """Split a document into chunks, each of which fits a row; return [] if it has no tokens.
 
     Documents are split between parts. A text that does not fit a row is split between words, and a
     word that does not fit a row is split between characters.
@@ -92,9 +92,9 @@ def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[st
     """Count the texts that exceed `layout.text_slots` tokens, in a sample of the documents.
 
     Returns:
-        A dict: "measured", the number of texts in the sample; "longer", the number of texts that
-        are longer; "median", the median length in tokens, including the end token; and
-        "data.text_slot_multiple".
+        A dict with these keys: "measured", the number of texts in the sample; "longer", the number
+        of texts with more than `layout.text_slots` tokens; "median", the median length in tokens,
+        including the end token; and "data.text_slot_multiple", which is `layout.text_slots`.
     """
     step = -(-max(1, len(source)) // max_documents)
     lengths = [
@@ -139,7 +139,7 @@ class ChunkedSource:
         whole = int(np.searchsorted(self._cumulative, index, side="right"))
         return split_document(self.layout, self.source[whole])[
             index - int(self._cumulative[whole])
-        ]  # A negative index counts from the end.
+        ]  # This index is negative, so it counts from the last chunk of the document.
 
 
 def _count_tokens(layout: Layout, text: str) -> int:
@@ -195,7 +195,7 @@ def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _longest_prefix(items: Sequence[str], separator: str, fits: Callable[[str], bool]) -> int:
-    """Return how many of the first items fit together, by exponential and binary search."""
+    """Return the largest number of leading items that fit, by exponential and binary search."""
     low, high = 0, 1
     while high <= len(items) and fits(separator.join(items[:high])):
         low, high = high, 2 * high

@@ -1,12 +1,11 @@
-"""Input pipeline on grain: shuffle, lay out, pack and batch documents, and prefetch to devices.
+"""Input pipeline with grain: shuffle, lay out, pack and batch documents, and prefetch to devices.
 
 Autoencoders, which learn from images alone, get batches of one image per document instead.
 
 A batch of B rows consists of S streams. Stream k reads every S-th document, starting with document
 k, and fills rows k B/S to (k+1) B/S. A process runs the streams whose rows are on its devices.
 Batches therefore do not depend on the number of processes. Each checkpoint has the state of the
-streams. After restoring it, training continues with exactly the next batch, also in the middle of
-an epoch.
+streams. So a restored run continues with exactly the next batch, even in the middle of an epoch.
 """
 
 import dataclasses
@@ -30,8 +29,8 @@ PACKING_BINS = 64
 slower."""
 
 READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
-"""Number of documents to read ahead. For each element, grain iterates over the whole buffer. Its
-default of 500 therefore costs more than reading a small document."""
+"""Number of documents to read ahead. For each element, grain iterates over the whole buffer. With
+grain's default of 500, this iteration would cost more than reading a small document."""
 
 
 def canvas_batches(
@@ -54,8 +53,8 @@ def canvas_batches(
         num_streams: number of streams, S, a divisor of B. With fewer streams than processes,
             several processes run the same stream and use different rows of it.
         seed: RNG seed of the order.
-        num_workers: number of worker processes that lay out and pack, at most one per stream. With
-            0, a thread of this process does this work.
+        num_workers: number of worker processes that lay out and pack documents, at most one per
+            stream. With 0, a thread of this process does this work.
         cache_size: maximum number of laid-out documents that each process caches.
         sharding: sharding of the rows.
     """
@@ -99,7 +98,8 @@ def image_batches(
         batch_size: number of images of the global batch, B.
         num_streams: number of streams, a divisor of `batch_size`.
         seed: RNG seed of the order.
-        num_workers: number of worker processes that read. With 0, a thread of this process reads.
+        num_workers: number of worker processes that read documents. With 0, a thread of this
+            process reads them.
         cache_size: maximum number of documents whose images each process caches.
         sharding: sharding of the images.
 
@@ -195,8 +195,8 @@ class _HostShard:
 class _CachedSource:
     """The transformed documents of a source. The first `cache_size` of them are cached.
 
-    Reading and laying out a small image takes longer than a small model's training step on the
-    image.
+    The cache helps because reading and laying out a small image takes longer than a training step
+    of a small model on this image.
     """
 
     def __init__(

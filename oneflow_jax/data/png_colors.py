@@ -1,11 +1,12 @@
-"""Colors that a PNG file states without an ICC profile, as an equivalent ICC profile.
+"""Conversion of the colors that a PNG file states to an equivalent ICC profile.
 
-Of several statements in one file, the specification of PNG uses the first of these:
+A PNG file can state its colors in four ways. If a file uses several of them, the first one in this
+list takes precedence, according to the specification of PNG:
 
 cICP          code points of ITU-T H.273 for primaries and transfer function
 iCCP          an ICC profile
 sRGB          the image is sRGB
-gAMA, cHRM    exponent of the values, and primaries; what is missing is that of sRGB
+gAMA, cHRM    exponent of the values, and primaries; if one of the two is missing, sRGB's is used
 """
 
 import functools
@@ -17,14 +18,14 @@ import PIL.Image
 
 MAX_GAMMA_ERROR = 0.05
 """A gamma counts as that of sRGB if its product with 2.2 differs from 1 by at most this much, as in
-libpng. Programs that write sRGB state the gamma 1 / 2.2, although the curve of sRGB is no power."""
+libpng. Programs that write sRGB state the gamma 1 / 2.2, although sRGB's curve is not a power."""
 
 _GAMMA_LIMITS = (0.1, 10.0)
 _SIGNATURE_BYTES = 8
 
 Point = tuple[float, float]
 Curve = tuple[float, float, float, float, float]
-"""Parameters (g, a, b, c, d): the linear light of a value v is (a v + b)^g from d on, else c v."""
+"""Parameters (g, a, b, c, d): a value v has the linear light (a v + b)^g if v >= d, else c v."""
 
 _WHITE: Point = (0.3127, 0.3290)
 _SRGB_PRIMARIES: tuple[Point, ...] = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
@@ -44,7 +45,10 @@ _CURVE_BY_CODE: dict[int, Curve] = {
     8: (1, 1, 0, 0, 0),
     13: _SRGB_CURVE,
 }
-"""Inverse of the transfer functions of H.273. PQ (16) and HLG (18) are of high dynamic range."""
+"""Inverse transfer functions, by code point of H.273.
+
+PQ (16) and HLG (18) are missing, since they are for images of high dynamic range.
+"""
 
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array(
@@ -57,10 +61,10 @@ class UnknownColorsError(ValueError):
 
 
 def find_profile(image: PIL.Image.Image) -> bytes | None:
-    """Return the ICC profile of an image, or the equivalent of what its PNG file states.
+    """Return the ICC profile of an image, or a profile equivalent to the colors of its PNG file.
 
     Returns:
-        A profile; None if the image states nothing or sRGB; b"" if it states impossible values.
+        A profile; None if the image states no colors or sRGB; b"" if it states impossible values.
 
     Raises:
         UnknownColorsError: the file has code points that this module does not know.
@@ -85,7 +89,7 @@ def find_profile(image: PIL.Image.Image) -> bytes | None:
 def read_code_points(image: PIL.Image.Image) -> None:
     """Store the cICP chunk of an open PNG file as `image.info["cicp"]`; Pillow ignores this chunk.
 
-    Call this function before Pillow loads the pixels, since it closes the file then.
+    Call this function before Pillow loads the pixels, since loading them closes the file.
     """
     file = getattr(image, "fp", None)
     if image.format != "PNG" or file is None or "cicp" in image.info:
@@ -98,7 +102,7 @@ def read_code_points(image: PIL.Image.Image) -> None:
             if name == b"cICP":
                 image.info["cicp"] = tuple(file.read(min(length, 5)))
             break
-        file.seek(length + 4, 1)  # the content and its checksum
+        file.seek(length + 4, 1)  # Skip the content and its checksum.
     file.seek(position)
 
 

@@ -1,7 +1,7 @@
 r"""Prompt syntax: text, given images, and gaps that the model fills.
 
-A backslash escapes "<": `1 \< 2` is the text "1 < 2". Backslashes right before "<" or `\<` must be
-doubled. All other backslashes stand for themselves.
+A backslash escapes "<": `1 \< 2` is the text "1 < 2". A literal backslash right before "<" or `\<`
+must be doubled. All other backslashes stand for themselves.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ _TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
 
 @dataclasses.dataclass(frozen=True)
 class ImageTag:
-    """A given image in a prompt, by its path."""
+    """Tag of a prompt that gives the path of an image."""
 
     path: str
 
@@ -43,8 +43,8 @@ def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Do
 
     Args:
       prompt: text with tags (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>"; an image;
-        a gap; or a list of these. A list of several items must have an image or a gap.
-      pixels: width and height that given images are resized to.
+        a gap; or a list of these. A list of several items must contain an image or a gap.
+      pixels: width and height to which given images are resized.
 
     Raises:
       UserError: the prompt is empty, is a list of several strings, holds something that is not a
@@ -68,12 +68,12 @@ def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Do
 
 
 def format(document_: document.Document) -> str:
-    """Format a document as a one-line prompt, with the size of each given image in its place."""
+    """Format a document as a one-line prompt that shows the size of each given image."""
     return " ".join(map(_format_part, document_.parts))
 
 
 def split(text: str) -> list[str | ImageTag | document.Gap]:
-    """Split a prompt at its tags. The returned texts have no escapes, and single spaces.
+    """Split a prompt at its tags. In the returned texts, escapes and extra spaces are removed.
 
     Raises:
       UserError: a '<' does not begin a tag, or a count is not a positive integer.

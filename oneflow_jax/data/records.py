@@ -1,7 +1,7 @@
 """Encoding and decoding of stored documents as records.
 
-A record has two fields: `document` is a JSON list of `{"text": words}` and `{"image": k}` in
-reading order, and `images` is a list of images; k is an index into this list. TFDS reads records
+A record has two fields. `document` is a JSON list of `{"text": words}` and `{"image": k}` in
+reading order. `images` is a list of images, and k is an index into this list. TFDS reads records
 without TensorFlow.
 """
 
@@ -42,7 +42,7 @@ def encode(document: documents.Document) -> dict[str, Any]:
                 parts.append({"image": len(images)})
                 images.append(image_io.to_png(pixels))
             case _:
-                raise TypeError(f"a stored document must be whole, but this one holds {part}")
+                raise TypeError(f"documents with gaps cannot be stored; this one has {part}")
     return {"document": json.dumps(parts), "images": images}
 
 

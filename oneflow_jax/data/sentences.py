@@ -1,8 +1,8 @@
 """Sentences about named images: rendered for training, and parsed exactly for evaluation.
 
 In a template, `{0}` stands for a name with its article, `[0]` for the image of this name, and
-`{kinds}` for the plural noun for all names. The names in one document are all different. A name may
-begin with a drawing style (`labels`), and then all names of the document do.
+`{kinds}` for the plural noun for all names. The names in one document are all different. Either all
+names of a document begin with a drawing style (see `labels`), or no name does.
 """
 
 import functools
@@ -36,7 +36,10 @@ INTERLEAVED_TEMPLATES = (
     "four {kinds}: {0} [0], {1} [1], {2} [2] and {3} [3]",
     "four {kinds}: first {0} [0], then {1} [1], then {2} [2], last {3} [3]",
 )
-"""Templates of documents with 2 to 4 images of one kind. Counts and orders in the text are true."""
+"""Templates of documents with 2 to 4 images of one kind.
+
+The number and the order of the images agree with the text.
+"""
 
 TEMPLATE_WORDS = frozenset(
     word.strip(":,")
@@ -56,7 +59,7 @@ _FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
 
 
 def noun_phrase(name: str) -> str:
-    """Return `name` with its article, if the name takes one: 'a fox', 'an owl', 'grapes'.
+    """Return `name` with an article, if the name needs an article: 'a fox', 'an owl', 'grapes'.
 
     `name` may begin with a drawing style: 'a noto fox', 'an openmoji owl', 'noto bread'.
     """
@@ -93,7 +96,7 @@ def render(template: str, names: Sequence[str], kind: str) -> tuple[str | int, .
 
 
 def parse_name(caption: str, names: Collection[str]) -> str | None:
-    """Return the name, one of `names`, in the caption of a single image.
+    """Return which of `names` is in the caption of a single image.
 
     Return None if `caption` is not exactly one of `CAPTION_TEMPLATES` with one of `names`.
     """
@@ -130,9 +133,9 @@ def expected_names(
       kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      The names, or None if the document does not match a template exactly. A match needs the
-      text and the places of the images of the template, names that are all different, and a
-      correct count and kind.
+      The names, or None if the document does not match a template exactly. In a match, the text
+      and the places of the images are those of the template, all names are different, and the
+      count and the kind are correct.
     """
     flat = _flatten(document)
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
@@ -154,8 +157,8 @@ def match_template(text: str, kinds: Mapping[str, str]) -> str | None:
       kinds: kind of each known name, such as 'animal'.
 
     Returns:
-      The template, or None if the text matches no template. A match needs names that are all
-      different, and a correct count and kind.
+      The template, or None if the text matches no template. In a match, all names are different,
+      and the count and the kind are correct.
     """
     flat = text.replace(" ,", ",")
     for template in (*CAPTION_TEMPLATES, *INTERLEAVED_TEMPLATES):
@@ -172,7 +175,7 @@ def _flatten(document: documents.Document) -> str:
 
 
 def _match_fields(shape: str, text: str, kinds: Mapping[str, str]) -> list[str] | None:
-    """Return the names, in order of their numbers, with which `shape` becomes `text`, or None."""
+    """Return the names that turn the template `shape` into `text`, in order, or None."""
     known = tuple(kinds.items())
     match = _template_regex(shape, known).fullmatch(text)
     if not match:
@@ -185,7 +188,7 @@ def _match_fields(shape: str, text: str, kinds: Mapping[str, str]) -> list[str] 
 
 
 def _are_of_one_document(names: Sequence[str]) -> bool:
-    """Return whether the names without styles are all different, and all or none has a style."""
+    """Return whether the names could be in one document: all different, with styles or without."""
     styles, bare = zip(*map(labels.split_label, names), strict=True)
     return len(set(bare)) == len(bare) and len({style is None for style in styles}) == 1
 
@@ -197,7 +200,7 @@ def _phrases_to_names(kinds: tuple[tuple[str, str], ...]) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=128)
 def _template_regex(template: str, kinds: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
-    """Return a pattern that matches a filled-in template. Groups `n0`, `n1`, ... are phrases."""
+    """Return a pattern for a filled-in template. Its groups `n0`, `n1`, ... match noun phrases."""
     phrases = "|".join(map(re.escape, _phrases_to_names(kinds)))
     plurals = "|".join(sorted({re.escape(f"{kind}s") for _, kind in kinds}))
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Data sets by name. TFDS prepares a data set once; then its documents are read in any order."""
+"""Data sets by name. TFDS prepares each once. Then its documents can be read in any order."""
 
 import dataclasses
 import inspect
@@ -71,16 +71,15 @@ class RecordSource:
 def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
     """Open one split of a data set, after preparing the data set if necessary.
 
-    A data set is prepared once for each version of its packages, in a temporary folder in
-    `data_dir` that is renamed when the data set is complete. If a preparation is interrupted, the
-    next call starts it again.
+    A data set is prepared once for each version of its packages. The preparation writes to a
+    temporary folder in `data_dir`, and renames this folder at the end. If a preparation is
+    interrupted, the next call starts it again.
 
     Args:
       name: name of the data set: 'digits', 'emoji', 'emoji_styles' or 'toy'.
       data_dir: folder of prepared data sets; 'toy' has no files.
       split: 'train', 'heldout', or another split of the data set.
-      **settings: settings of the data set: fields of `emoji.Settings`, `emoji_styles.Settings` or
-        `toy.Toy`.
+      **settings: fields of `emoji.Settings`, `emoji_styles.Settings` or `toy.Toy`.
 
     Raises:
       UserError: the name, the split or a setting is unknown, or a setting is out of range.
@@ -113,7 +112,7 @@ def describe_packages(name: str, settings: Mapping[str, object]) -> str:
 def list_attribution(name: str) -> list[str]:
     """Return the authors and licenses of a data set's images, to be shown with the images.
 
-    The list is empty if they need no attribution.
+    The list is empty if the images need no attribution.
     """
     return [_ATTRIBUTION[name]] if name in _ATTRIBUTION else []
 
@@ -125,7 +124,7 @@ def _prepare(
     try:
         builder.download_and_prepare()
     except FileExistsError:
-        # Another process finished the same preparation first. Its bytes are the same.
+        # Another process finished the same preparation first, and wrote the same bytes.
         builder = _BUILDERS[name](data_dir, **settings)
     return builder
 

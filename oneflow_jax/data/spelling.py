@@ -1,4 +1,4 @@
-"""Letters and words of prompts that the tokenizer does not know: case folding, and warnings."""
+"""Case folding and warnings for letters and words in prompts that the tokenizer does not know."""
 
 import functools
 import logging
@@ -12,16 +12,16 @@ from oneflow_jax.data import characters, document
 from oneflow_jax.data.vocab import Vocab
 
 _MIN_SIMILARITY = 60
-"""Minimum similarity of a word that is named as the nearest, in percent."""
+"""Minimum similarity, in percent, of a word and the nearest word that a message suggests."""
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def encode_prompt(vocab: Vocab, text: str) -> list[int]:
-    """Return the ids of a prompt's text. Letters without a token change to another Unicode case.
+    """Return the ids of a prompt's text. Letters without a token are changed to another case.
 
     Raises:
-        UserError: the text is empty, or has symbols that are missing in either case.
+        UserError: the text is empty, or has symbols that have no token in any case.
     """
     folded = fold_case(vocab, text)
     missing = vocab.missing_symbols(folded)
@@ -52,15 +52,16 @@ def list_folded(vocab: Vocab, text: str) -> list[str]:
     if not changes:
         return []
     replacements = ", ".join(f"{before!r} as {after!r}" for before, after in changes.items())
-    return [f"text {text!r}: the tokenizer lacks letters. It reads {replacements}."]
+    return [f"text {text!r}: the tokenizer has no token for some letters. It reads {replacements}."]
 
 
 def list_unknown(vocab: Vocab, text: str) -> list[str]:
     """List a warning for each word and character that the model probably does not know.
 
-    A small tokenizer has a token for each frequent word of its texts, so the model probably does
-    not know words of several tokens. A large tokenizer divides words into several tokens and rare
-    characters into bytes; for a large tokenizer, only such characters are listed.
+    A small tokenizer has a token for each frequent word of its training texts, so the model
+    probably does not know words of several tokens. A large tokenizer divides many words into
+    several tokens and rare characters into bytes. For a large tokenizer, only characters that
+    become bytes are listed.
     """
     folded = fold_case(vocab, text)
     if vocab.spells_bytes:
@@ -115,7 +116,10 @@ def _texts(prompt: document.Document) -> Iterator[str]:
 
 
 def _fold_word(vocab: Vocab, word: str) -> str:
-    """Return the word in the first case in which all its letters have tokens, or else unchanged."""
+    """Return the word in the first case in which all its letters have tokens.
+
+    If there is no such case, change the case of single letters.
+    """
     if not vocab.missing_symbols(word):
         return word
     for variant in (word.lower(), word.casefold(), word.upper(), word.title()):
@@ -143,4 +147,4 @@ def _name_nearest(vocab: Vocab, word: str) -> str:
     nearest = process.extractOne(
         word, vocab.words, scorer=fuzz.ratio, processor=str.casefold, score_cutoff=_MIN_SIMILARITY
     )
-    return f"The nearest word to {word!r} that it knows is {nearest[0]!r}." if nearest else ""
+    return f"The nearest known word to {word!r} is {nearest[0]!r}." if nearest else ""

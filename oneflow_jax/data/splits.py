@@ -1,4 +1,4 @@
-"""Deterministic splits and choices, which depend only on a name and are equal in all runs."""
+"""Deterministic choices, such as splits, which depend only on a name and are equal in all runs."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import hashlib
 def hash_bucket(name: str, num_buckets: int) -> int:
     """Map `name` to one of `num_buckets` equal buckets, 0 to `num_buckets` - 1.
 
-    The hash is cryptographic because Python's `hash()` differs between processes.
+    Python's `hash()` cannot be used here, because its values differ between processes.
     """
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % num_buckets

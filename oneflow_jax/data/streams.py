@@ -29,7 +29,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that a terminal or a service manager sends to a process and all of its workers."""
 
 PARENT_CHECK_INTERVAL_S = 1.0
-"""Seconds between checks of a worker process whether its parent still runs."""
+"""Interval in seconds at which a worker process checks whether its parent still runs."""
 
 
 def check_divisible(batch_size: int, num_streams: int) -> None:
@@ -50,7 +50,7 @@ class BatchStreams:
     """Endless batches from the streams that this process runs.
 
     Attributes:
-        streams: the streams by number. Each element of a stream is its rows of the next batch.
+        streams: the streams by number. Each element of a stream is the stream's rows of one batch.
         num_workers: number of worker processes, at most one per stream. With 0, the streams run in
             a thread of this process.
         assemble: function that assembles a batch from the rows of the streams, given as a dict by
@@ -65,7 +65,7 @@ class BatchStreams:
         return BatchIterator(self)
 
     def iterate(self, states: Mapping[str, StreamState]) -> grain.DatasetIterator:
-        """Resume the streams from `states`; yield each batch with the states after it."""
+        """Resume the streams from `states`; iterate over pairs (batch, states after the batch)."""
         numbers = sorted(self.streams)
         groups = min(self.num_workers, len(numbers)) or 1
         datasets: list[grain.IterDataset] = []
@@ -82,7 +82,7 @@ class BatchStreams:
         )
         if self.num_workers:
             with _block_stop_signals():
-                iterator.start_prefetch()  # Starts a thread, which starts the workers.
+                iterator.start_prefetch()  # This starts a thread, which starts the workers.
         return iterator
 
     def _assemble_groups(
@@ -114,7 +114,7 @@ class BatchIterator(Iterator[Any]):
         return self._states
 
     def set_state(self, state: Mapping[str, StreamState]) -> None:
-        """Continue from `state`. It may include streams that this process does not run."""
+        """Continue from `state`, which may include streams that this process does not run."""
         self.close()
         self._states = {number: state[number] for number in self._states}
 
@@ -163,16 +163,17 @@ class _WithStateIterator(grain.DatasetIterator):
     def _no_state(self, _state: None = None) -> dict[str, Any]:
         return {}
 
-    get_state = set_state = _no_state  # Required by grain. The states are in the elements.
+    get_state = set_state = _no_state  # grain needs these methods. The states are in the elements.
 
 
 @contextlib.contextmanager
 def _block_stop_signals() -> Iterator[None]:
     """Block `STOP_SIGNALS` in the threads and processes that are started in a `with` block.
 
-    The main thread receives the signals after the block.
+    The main thread receives these signals after the end of the `with` block.
     """
-    # The first process that Python starts also starts the tracker, which unblocks the signals.
+    # Python starts its resource tracker together with the first process, and the start of the
+    # tracker unblocks the signals. So start the tracker before the signals are blocked.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -182,10 +183,10 @@ def _block_stop_signals() -> Iterator[None]:
 
 
 def _watch_parent(worker_index: int, num_workers: int) -> None:
-    """Make this worker process end when its parent has ended or terminates the worker.
+    """Make this worker process end when its parent ends or sends SIGTERM to the worker.
 
-    The worker ignores `STOP_SIGNALS` of all other processes, because the training process saves a
-    checkpoint first and then stops its workers.
+    The worker ignores `STOP_SIGNALS` from all other processes, because the training process first
+    saves a checkpoint and then stops its workers.
     """
     del worker_index, num_workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -20,13 +20,13 @@ _TAGS = re.compile(r", tagged (\w+) and (\w+)")
 def compose(
     template: str, drawings: Sequence[Drawing], *, styled: bool, keywords: Sequence[str] = ()
 ) -> documents.Document:
-    """Compose a document that shows and names drawings.
+    """Compose a document that shows the drawings and names them.
 
     Args:
         template: one of `sentences.CAPTION_TEMPLATES` or `sentences.INTERLEAVED_TEMPLATES`.
-        drawings: drawings of different names of one kind, as many as the template has.
+        drawings: drawings of different names of one kind, one for each name in the template.
         styled: whether the text names the style of each drawing.
-        keywords: two keywords of the drawing, or none; only for a document with one drawing.
+        keywords: two keywords of the drawing, or no keywords. They require exactly one drawing.
     """
     names = [drawing.label if styled else drawing.name for drawing in drawings]
     parts = sentences.render(template, names, drawings[0].kind)
@@ -51,7 +51,7 @@ def sample_keywords(rng: random.Random, drawing: Drawing) -> list[str]:
 def split_keywords(
     document: documents.Document,
 ) -> tuple[documents.Document, tuple[str, ...]]:
-    """Remove the keywords of a document; return it and the keywords in the order of the text."""
+    """Return a document without its keywords, and the keywords in the order of the text."""
     keywords: list[str] = []
     parts: list[documents.Part] = []
     for part in document.parts:
@@ -69,8 +69,8 @@ def has_true_keywords(
 ) -> bool:
     """Return whether the keywords of a document are correct.
 
-    Either there are none, or the document has one label and two keywords of the name in it.
-
+    A document without keywords is correct. Otherwise it must have exactly one label, and two
+    keywords that belong to the name in this label.
 
     Args:
         document: a document that may have keywords.

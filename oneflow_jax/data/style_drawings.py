@@ -1,4 +1,4 @@
-"""Drawings of emoji names in several styles, and the choice of held-out names and pairs."""
+"""Drawings of emoji in several styles, and the choice of names and pairs to hold out."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ from oneflow_jax.data import emoji_concepts, image_io, splits, style_packages
 CATEGORIES = tuple(
     category for category in emoji_concepts.CATEGORIES if category not in ("Flags", "People & Body")
 )
-"""Categories that several styles draw. Flags and people are left out."""
+"""Categories of emoji that several styles have, without flags and people."""
 
 _NUM_PAIR_BUCKETS = 8  # one pair of a name and a style in eight is held out
 
@@ -64,20 +64,20 @@ def load(
     styles: Sequence[str] = style_packages.NAMES,
     min_styles: int = 5,
 ) -> tuple[Drawing, ...]:
-    """Render the drawings of all names that enough styles have.
+    """Render the drawings of all names that at least `min_styles` styles have.
 
     Args:
         folder: folder with the npm packages.
         pixels: width and height of an image.
         count: number of names for training, or None for all. Names in `emoji_concepts.FREQUENT`
-            come first, then all in Unicode order. For every nine of them, one held-out name is
-            added.
+            come first, and then all others in Unicode order. For every nine names for training, one
+            held-out name is added.
         categories: Unicode categories to choose from.
         styles: names of the styles.
-        min_styles: minimum number of styles with a drawing of a name; other names are left out.
+        min_styles: a name is left out if fewer styles than this number have a drawing of it.
 
     Returns:
-        The drawings, by name and then by style.
+        The drawings, grouped by name. Each group is in the order of `style_packages.STYLES`.
 
     Raises:
         UserError: a value is out of range, or a package is not in the folder.
@@ -127,7 +127,7 @@ def held_out_styles(name: str, styles: Collection[str]) -> set[str]:
 
 
 def group_by_kind(drawings: Sequence[Drawing]) -> list[dict[str, list[Drawing]]]:
-    """Group drawings by category and kind, then by name; return the groups of several names."""
+    """Group drawings by category and kind, then by name; return the groups with several names."""
     groups: dict[tuple[str, str], dict[str, list[Drawing]]] = collections.defaultdict(
         lambda: collections.defaultdict(list)
     )
@@ -139,10 +139,10 @@ def group_by_kind(drawings: Sequence[Drawing]) -> list[dict[str, list[Drawing]]]
 def _find_svgs(
     entry: emoji_concepts.EmojiEntry, svgs: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
-    """Return the SVG documents of an emoji by style.
+    """Return a dict from each style that has an emoji to the SVG document of the emoji.
 
-    Some packages have the names of earlier versions of CLDR, such as "wolf face". Most of these are
-    names of the Unicode standard.
+    Some packages use names from earlier versions of CLDR, such as "wolf face". Most of these names
+    are in the Unicode standard, so this function searches for `unicode_name`, too.
     """
     names = [
         style_packages.normalize_name(name) for name in (entry.name, entry.unicode_name) if name

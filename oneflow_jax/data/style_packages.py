@@ -1,8 +1,8 @@
 """The npm packages of the drawing styles: versions, licenses, and their SVG images.
 
-Each package is an icon set in the format of Iconify: `icons.json` has the body of an SVG image for
-each icon, by a name such as `red-apple`. `fetch_emoji_styles.fetch` downloads the packages to one
-folder, and this module reads the `.tgz` files in it.
+Each package is an icon set in the format of Iconify. Its `icons.json` maps the name of each icon,
+such as `red-apple`, to the body of an SVG image. `fetch_emoji_styles.fetch` downloads the packages
+to one folder, and this module reads the `.tgz` files in it.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _FETCH_HINT = "Run `make emoji-styles`, or python -m oneflow_jax.data.fetch_emoj
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """One artist's or company's emoji.
+    """The emoji of one artist or company.
 
     Attributes:
         name: name of the style in captions, such as "noto" in "a noto fox".
@@ -100,7 +100,7 @@ STYLES = (
         "github.com/webalys-hq/streamline-vectors",
     ),
 )
-"""All styles, in the order of the drawings."""
+"""All styles, in the order in which `style_drawings.load` returns their drawings."""
 
 NAMES = tuple(style.name for style in STYLES)
 
@@ -118,7 +118,8 @@ def read_svgs(folder: pathlib.Path, style: Style) -> dict[str, str]:
         style: one of `STYLES`.
 
     Returns:
-        SVG documents by `normalize_name` of their icon names and aliases.
+        A dict from the names and aliases of icons, as `normalize_name` returns them, to SVG
+        documents.
 
     Raises:
         UserError: the package is not in the folder, or is damaged.
@@ -127,7 +128,7 @@ def read_svgs(folder: pathlib.Path, style: Style) -> dict[str, str]:
     size = {side: icon_set.get(side, 16) for side in ("width", "height")}
     svgs = {normalize_name(name): _to_svg(size | icon) for name, icon in icon_set["icons"].items()}
     for alias, target in icon_set.get("aliases", {}).items():
-        # An alias may rotate or flip its icon. The image of such an alias is another emoji.
+        # Skip aliases that rotate or flip their icon, since they are other emoji.
         if set(target) == {"parent"} and (parent := normalize_name(target["parent"])) in svgs:
             svgs.setdefault(normalize_name(alias), svgs[parent])
     return svgs
@@ -140,7 +141,7 @@ def read_keywords(folder: pathlib.Path) -> dict[str, tuple[str, ...]]:
         folder: the folder that `fetch` filled.
 
     Returns:
-        Keywords by the characters of the emoji. They do not include its short name.
+        A dict from the characters of each emoji to its keywords, without its short name.
 
     Raises:
         UserError: the package is not in the folder, or is damaged.
@@ -172,9 +173,9 @@ def hash_packages(folder: pathlib.Path, styles: Collection[str]) -> list[str]:
 
 
 def normalize_name(name: str) -> str:
-    """Return the lowercase letters and digits of a name: "red-apple" and "Red apple" are equal.
+    """Return the lowercase letters and digits of a name, such as "redapple" for "Red apple".
 
-    Accents are dropped: some packages have `pinata` for "piñata".
+    Accents are dropped, because some packages write "pinata" for "piñata".
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "", plain.lower())

@@ -1,4 +1,4 @@
-"""Toy data set of solid colors and their names. It needs no files; for tests and first steps."""
+"""Toy data set of solid colors and their names, for tests and first steps. It needs no files."""
 
 import dataclasses
 import random

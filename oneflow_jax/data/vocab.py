@@ -33,7 +33,7 @@ _MAX_LINE_CHARACTERS = 1_000
 
 
 class IdRanges:
-    """Id ranges of a vocabulary: specials 0 to 5, then `text` tokens, then image `codes`.
+    """Id ranges of a vocabulary: special ids 0 to 5, then `text` tokens, then image `codes`.
 
     Attributes:
       text: ids of text tokens.
@@ -54,7 +54,7 @@ class IdRanges:
         return self.codes.stop
 
     def padded_size(self, multiple: int = 128) -> int:
-        """Return `size` rounded up to a multiple. A mesh can then shard the embedding table."""
+        """Return `size` rounded up to a multiple, so that a mesh can shard the embedding table."""
         return -(-self.size // multiple) * multiple
 
 
@@ -78,7 +78,7 @@ class Vocab(IdRanges):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], code_count: int = 0) -> "Vocab":
-        """Load the vocabulary from a file that holds the `model` of `train_sentencepiece`.
+        """Load the vocabulary from a file with the model that `train_sentencepiece` trained.
 
         Args:
           path: path of the file, `tokenizer.model` of a run.
@@ -147,7 +147,8 @@ class Vocab(IdRanges):
     def to_pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each id, with its leading space; '' for special and code ids.
 
-        For a character in bytes, the last byte has the character and the others have ''.
+        If a character is encoded as several bytes, the id of the last byte gets the character, and
+        the other ids get ''.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces: list[str] = []
@@ -166,7 +167,7 @@ class Vocab(IdRanges):
         return [self._restore(piece) for piece in pieces]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids` up to the first END, without specials and codes."""
+        """Return the text of `ids` up to the first END, without special tokens and image codes."""
         words: list[int] = []
         for token in map(int, ids):
             if token == END:
@@ -193,7 +194,7 @@ class Vocab(IdRanges):
 
     @functools.cached_property
     def _is_lossless(self) -> bool:
-        """Whether the tokenizer preserves all characters, as without NFKC."""
+        """Whether the tokenizer preserves all characters, that is, was trained without NFKC."""
         return self._processor.normalize("\u00b2").endswith("\u00b2")
 
     def _encode_pieces(self, text: str) -> list[int]:
@@ -234,16 +235,16 @@ def train_sentencepiece(
     """Train a SentencePiece model on `texts` and return its vocabulary.
 
     Training is deterministic: equal texts in equal order give equal bytes. The vocabulary is
-    smaller than `vocab_size` if the corpus does not yield enough tokens. With a `vocab_size` of
-    2,048 or more, symbols without a token are encoded as bytes, and three quarters of the tokens
-    are characters if the corpus has more characters than the vocabulary has room for. Below 2,048,
-    symbols outside the corpus are unknown.
+    smaller than `vocab_size` if the corpus does not yield enough tokens. With a `vocab_size` below
+    2,048, symbols outside the corpus are unknown. With a larger `vocab_size`, symbols without a
+    token are encoded as bytes. If the corpus then has more characters than the vocabulary has room
+    for, three quarters of the tokens are characters.
 
     Args:
       texts: texts of the corpus.
-      vocab_size: maximum number of ids, specials included.
+      vocab_size: maximum number of ids, including special ids.
       character_coverage: fraction of the character occurrences that tokens cover, 0.98 to 1. The
-        most frequent characters come first.
+        most frequent characters get tokens.
 
     Raises:
       UserError: the coverage is out of range, the corpus has no text, or it has more symbols than
@@ -290,8 +291,8 @@ def _run_trainer(
             model_writer=model,
             # At 512 ids BPE gives each word of a small corpus one token; unigram splits the words.
             model_type="bpe",
-            # The default normalization, NFKC, would change text, such as a superscript two to a
-            # two.
+            # The default normalization, NFKC, would change characters: for example, a superscript
+            # two would become a plain two.
             normalization_rule_name="identity",
             vocab_size=vocab_size - UNKNOWN,
             unk_id=0,

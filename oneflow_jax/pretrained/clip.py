@@ -3,8 +3,8 @@
 Hessel et al., CLIPScore: A Reference-free Evaluation Metric for Image Captioning (2021), eq. 1:
 w max(cos(image, caption), 0). The authors use w = 2.5 and prepend "A photo depicts" to each
 caption. This module uses w = 100 and unchanged captions, as in the definition of torchmetrics'
-CLIPScore. It clips the score of each pair at 0, as in the equation; the code of torchmetrics clips
-the mean over all pairs. Compare only scores of the same CLIP model.
+CLIPScore. The score of each pair is clipped at 0, as in the equation, whereas the code of
+torchmetrics clips the mean over all pairs. Compare only scores of the same CLIP model.
 
 The user provides the model: a folder in Hugging Face's layout, with `config.json`,
 `model.safetensors` (or `pytorch_model.bin`) and `tokenizer.json`.

@@ -23,7 +23,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 LEGACY_EOS = 2
 """A wrong `eos_token_id` in the configurations of OpenAI's converted models.
 
-For this value, the end token is the token with the highest id.
+In a model with this value, the end token is the token with the highest id.
 """
 
 _BICUBIC = 3
@@ -57,8 +57,8 @@ class TextConfig(TowerConfig):
     Attributes:
         vocab_size: number of tokens in the vocabulary.
         max_position_embeddings: maximum caption length in tokens, including start and end tokens.
-        eos_token_id: id of the end token, at which the output is the caption's embedding; or
-            `LEGACY_EOS`.
+        eos_token_id: id of the end token, or `LEGACY_EOS`. The output at the end token is the
+            embedding of the caption.
     """
 
     hidden_size: int = 512
@@ -94,7 +94,7 @@ class ClipConfig:
     Attributes:
         text, vision: configurations of the two transformers.
         projection_dim: dimension of the shared embedding space.
-        mean, std: mean and std of each channel for normalizing images with values from 0 to 1.
+        mean, std: mean and std of each channel, which normalize images with values from 0 to 1.
     """
 
     text: TextConfig

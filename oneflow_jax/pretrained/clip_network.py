@@ -1,4 +1,4 @@
-"""Forward passes of CLIP's two transformers, read from files with the tensor names of transformers.
+"""Forward passes of CLIP's two transformers, with the tensor names of Hugging Face's transformers.
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021).
 """
@@ -19,7 +19,7 @@ from oneflow_jax.shapes import Array, Float, Int
 
 
 class Affine(NamedTuple):
-    """Weight `[*n i o]` of a linear layer or `[*n d]` of a normalization, and its bias."""
+    """Weight and bias. The weight is `[*n i o]` in a linear layer and `[*n d]` in a norm layer."""
 
     weight: Float[Array, "..."]
     bias: Float[Array, "..."]
@@ -61,7 +61,7 @@ class VisionParams(NamedTuple):
 
 
 def read_text_params(tensors: TensorFile, config: ClipConfig) -> TextParams:
-    """Take the weights of the text transformer out of a file's tensors.
+    """Pop the weights of the text transformer from the tensors of a file.
 
     Raises:
         UserError: a tensor is missing or has another shape.
@@ -78,7 +78,7 @@ def read_text_params(tensors: TensorFile, config: ClipConfig) -> TextParams:
 
 
 def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
-    """Take the weights of the vision transformer out of a file's tensors.
+    """Pop the weights of the vision transformer from the tensors of a file.
 
     Raises:
         UserError: a tensor is missing or has another shape.
@@ -91,7 +91,7 @@ def read_vision_params(tensors: TensorFile, config: ClipConfig) -> VisionParams:
         take(f"{at}embeddings.class_embedding", width),
         patches.transpose(2, 3, 1, 0),
         take(f"{at}embeddings.position_embedding.weight", places, width),
-        _read_affine(tensors, f"{at}pre_layrnorm", width),  # transformers misspells the name.
+        _read_affine(tensors, f"{at}pre_layrnorm", width),  # The misspelling is in the files.
         _read_layers(tensors, at, shape),
         _read_affine(tensors, f"{at}post_layernorm", width),
         take("visual_projection.weight", config.projection_dim, width).T,
@@ -160,7 +160,7 @@ def _pop_array(tensors: TensorFile, name: str, *shape: int) -> Float[Array, "...
 
 
 def _read_affine(tensors: TensorFile, name: str, output_size: int, *input_size: int) -> Affine:
-    """Read a normalization or, with `input_size`, a linear layer that is transposed to [i o]."""
+    """Read a normalization, or with `input_size` a linear layer, and transpose the weight."""
     weight = tensors.pop(f"{name}.weight", (output_size, *input_size))
     return Affine(jnp.asarray(weight.T), _pop_array(tensors, f"{name}.bias", output_size))
 

@@ -2,9 +2,9 @@
 
 Lite0 is Google's variant of EfficientNet (Tan and Le, 2019) for phones, with ReLU6 and without
 squeeze-and-excitation. The network was trained on ImageNet in TensorFlow, and ML Illustrated
-converted the weights to PyTorch. So convolutions are padded like TensorFlow's "SAME": with a stride
-of 2 and an even size, the end gets one more row and column of padding than the start. The padding
-of PyTorch would be symmetric.
+converted the weights to PyTorch. So convolutions use TensorFlow's padding "SAME". With a stride of
+2 and an even size, the bottom and the right get one row and column of padding more than the top and
+the left. PyTorch's padding would be symmetric.
 """
 
 import functools
@@ -34,11 +34,11 @@ _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
 """Strides of the 16 blocks. The shapes of the weights give the rest of the architecture."""
 
 _EPSILON = 1e-3
-"""Constant added to the variance by batch normalization: TensorFlow's default."""
+"""Constant that batch normalization adds to the variance; the default of TensorFlow."""
 
 
 class Conv(NamedTuple):
-    """A convolution with the following batch normalization folded into it.
+    """A convolution into which the next batch normalization has been folded.
 
     Attributes:
         kernel: `[height, width, inputs, outputs]`; inputs is 1 in a depthwise convolution.

@@ -36,18 +36,18 @@ IMAGE_SIZE = 299
 NUM_FEATURES = 2048
 
 _NUM_CLASSES = 1008
-"""Number of classes. FID does not use the classifier. torchvision's network has 1,000 classes."""
+"""Number of classes of the classifier, which FID does not use. In torchvision it is 1,000."""
 
 _EPSILON = 1e-3
-"""Constant added to the variance by batch normalization: TensorFlow's default."""
+"""Constant that batch normalization adds to the variance; the default of TensorFlow."""
 
 _Size = int | tuple[int, int]
 _ConvFn = Callable[..., Float[Array, "B r s o"]]
-"""(x, name, outputs, size, stride=1, padding="SAME"): a convolution followed by ReLU."""
+"""Convolution followed by ReLU: (x, name, outputs, size, stride=1, padding="SAME") -> y."""
 
 
 class Conv(NamedTuple):
-    """A convolution with the following batch normalization folded into it.
+    """A convolution into which the next batch normalization has been folded.
 
     Attributes:
         kernel: `[height, width, inputs, outputs]`.
@@ -62,7 +62,7 @@ class Inception(NamedTuple):
     """Weights of the network.
 
     Attributes:
-        convs: convolutions by the layer names of torchvision.
+        convs: convolutions by layer name. The names are those of torchvision.
     """
 
     convs: dict[str, Conv]
@@ -72,14 +72,14 @@ def load(path: str | os.PathLike) -> Inception:
     """Load the weights from the user's file.
 
     Raises:
-        UserError: the file does not exist, or belongs to another network than FID's. The message
+        UserError: the file does not exist, or belongs to a network other than FID's. The message
             names the file and the tensor.
     """
     stored = TensorFile(epath.Path(path))
     convs = {
         name: _fold_batch_norm(stored, name, shape) for name, shape in _kernel_shapes().items()
     }
-    # Checking the classifier's shape rejects torchvision's ImageNet network.
+    # Check the classifier's shape, so that torchvision's ImageNet network is rejected.
     stored.pop("fc.weight", (_NUM_CLASSES, NUM_FEATURES))
     stored.pop("fc.bias", (_NUM_CLASSES,))
     stored.discard(".bn.num_batches_tracked")
@@ -126,7 +126,7 @@ def _kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
 
 
 def _fold_batch_norm(tensors: TensorFile, name: str, shape: tuple[int, int, int, int]) -> Conv:
-    """Fold batch normalization into the convolution without bias that precedes it."""
+    """Fold batch normalization into the preceding convolution, which has no bias."""
     kernel = tensors.pop(f"{name}.conv.weight", shape)
     gain, bias, mean, variance = (
         tensors.pop(f"{name}.bn.{part}", shape[:1])
@@ -248,7 +248,7 @@ def _max_pool(x: Float[Array, "B h w c"], stride: int, padding: str) -> Float[Ar
 
 
 def _avg_pool(x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
-    """Apply 3 x 3 average pooling with stride 1 that does not count padding."""
+    """Apply 3 x 3 average pooling with stride 1. The average does not include padding."""
     total, count = (
         lax.reduce_window(y, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
         for y in (x, jnp.ones((1, *x.shape[1:3], 1), x.dtype))

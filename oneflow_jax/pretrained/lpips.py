@@ -18,18 +18,18 @@ from oneflow_jax.shapes import Array, Float
 MIN_IMAGE_SIZE = 31
 """Smallest height and width, in pixels, for which the second max pooling has an output."""
 
-# Mean and std of ImageNet's RGB channels, for values from -1 to 1, as rounded by the authors.
+# Mean and std of ImageNet's RGB channels, for values from -1 to 1, which the authors rounded.
 MEAN = (-0.030, -0.088, -0.188)
 STD = (0.458, 0.448, 0.450)
 
 _STRIDES = (4, 1, 1, 1, 1)
 _PADDING = (2, 2, 1, 1, 1)
 _POOL_BEFORE = (False, True, True, False, False)
-"""Whether max pooling precedes the convolution, for each convolution."""
+"""For each convolution, whether max pooling precedes it."""
 
 
 class Params(NamedTuple):
-    """Weights, one entry for each of AlexNet's five convolutions.
+    """Weights of the network. Each field has one entry per convolution of AlexNet.
 
     Attributes:
         kernels: `[height, width, inputs, outputs]`.

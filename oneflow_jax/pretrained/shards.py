@@ -16,7 +16,7 @@ from oneflow_jax.errors import UserError
 INDEX_SUFFIX = ".safetensors.index.json"
 
 _SHARD_NAME = re.compile(r"[^/\\:]+\.safetensors")
-"""Pattern of file names in the folder of the index."""
+"""Pattern of the shard names that an index may have: names without a folder."""
 
 
 def read_shards(

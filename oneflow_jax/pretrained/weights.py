@@ -1,9 +1,9 @@
 """Safe readers of pickled weights, from installed packages or from files.
 
 A pickle can call any Python function, which the unpickler looks up with `find_class`. The unpickler
-of this module allows only a few names and returns stand-ins for them. So reading a file runs no
-code of NumPy or PyTorch, does not need PyTorch, and does not import the package that contains the
-file.
+of this module allows only a few names, and returns stand-ins instead of the functions. So reading a
+file calls no function of NumPy or PyTorch that the pickle names, does not need PyTorch, and does
+not import the package that contains the file.
 """
 
 import collections
@@ -27,8 +27,8 @@ TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 _ZIP_MAGIC = b"PK\x03\x04"
 
-# Exceptions that unpickling raises according to the documentation of the standard library, and
-# exceptions that the stand-ins raise.
+# Exceptions that unpickling can raise according to the documentation of Python, and exceptions that
+# the stand-ins raise.
 _UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -115,7 +115,7 @@ def _read_legacy(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.
 
 
 def _read_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
-    """Read the format of PyTorch 1.6 and newer: a zip archive of a pickle and a file per storage.
+    """Read the format of PyTorch 1.6 and newer: a zip archive with a pickle and the storages.
 
     Returns:
         Stand-ins of the tensors by name, and the values of the storages by key.
@@ -181,11 +181,11 @@ class _Storage:
     count: int
 
     def read(self, file: BinaryIO) -> np.ndarray:
-        """Read the number of elements and then the values at the file's position."""
+        """Read the number of elements and then their values at the file's position."""
         return self.read_values(file, int.from_bytes(file.read(8), "little", signed=True))
 
     def read_values(self, file: BinaryIO, count: int) -> np.ndarray:
-        """Read the values at the file's position, `count` elements."""
+        """Read `count` values at the file's position."""
         if count != self.count or count < 1:
             raise ValueError(f"storage {self.key!r} has {count} elements, not {self.count}")
         return np.frombuffer(file.read(count * np.dtype(self.code).itemsize), self.code, count)
@@ -266,7 +266,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unwrap(tree: object) -> object:
-    """Replace the stand-ins in a tree by their arrays."""
+    """Replace the stand-ins in a tree with their arrays."""
     if isinstance(tree, _NDArray):
         return tree.values
     if isinstance(tree, dict):

@@ -35,5 +35,5 @@ def test_the_format_on_disk():
 
 
 def test_a_gap_is_refused():
-    with pytest.raises(TypeError, match="whole, but this one holds <image>"):
+    with pytest.raises(TypeError, match="gaps cannot be stored; this one has <image>"):
         records.encode(document.Document((document.Gap("image"),)))

@@ -71,7 +71,7 @@ def test_unknown_letters_and_words_are_warned_of(models):
     *_, last = collect_states(models, "A Red <image> and redd <text>")
     told = html.unescape(last)
     assert "'A' as 'a'" in told
-    assert "The nearest word to 'redd' that it knows is 'red'" in told
+    assert "The nearest known word to 'redd' is 'red'" in told
     assert told.count('role="status"') > 2
 
 

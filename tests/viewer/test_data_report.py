@@ -68,7 +68,7 @@ def test_notices_about_unused_data_precede_training(cli, tmp_path, capsys):
     expected = (
         "Notice: None of the 30 documents has both text and an image: 30 have only text.",
         "texts are longer than data.text_slot_multiple=8, the room for `<text>` in a prompt",
-        "Notice: Not used, with the number of documents that have it: url (30).",
+        "Notice: Unused fields, with the number of documents that have each: url (30).",
         "Notice: Files that were not used: .png (1).",
     )
     places = [printed.index(sentence) for sentence in (*expected, "Data report:")]

@@ -78,7 +78,7 @@ class Autoencoder:
         return _map_batches(encode_batch, images, self._max_batch(images.shape[1:3]))
 
     def decode(self, latents: Float[np.ndarray, "n h w C"]) -> UInt8[np.ndarray, "n H W 3"]:
-        """Decode latents to images; a VQModel replaces each vector by its nearest code first."""
+        """Decode latents to images. A VQModel first replaces each vector by its nearest code."""
 
         def decode_batch(vectors: Float[np.ndarray, "B h w C"]) -> Array:
             values = jnp.asarray(vectors)
@@ -104,7 +104,7 @@ class Autoencoder:
         return self.decode(table[codes])
 
     def _max_batch(self, image_size: tuple[int, int]) -> int:
-        """Return the batch size for images of this height and width, a power of 2."""
+        """Return the maximum batch size for images of this height and width, a power of 2."""
         return (
             1
             << min(MAX_BATCH, max(1, MAX_PIXELS // (image_size[0] * image_size[1]))).bit_length()

@@ -1,4 +1,4 @@
-"""Codecs with an autoencoder: `LatentCodec` cuts latents into slots, `VQCodec` has codes."""
+"""Codecs with an autoencoder: `LatentCodec` fills slots with latents, and `VQCodec` with codes."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ class TokenEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash for stored codes; differs from `Autoencoder.fingerprint`, the hash for latents."""
+        """Hash for stored codes, unlike `Autoencoder.fingerprint`, which is for latents."""
         return f"{self.autoencoder.fingerprint}_codes"
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ class VQCodec:
 
     autoencoder: Autoencoder
     pixels: int
-    channels = 1  # Every slot of a canvas has a latent, but codes do not use the latent.
+    channels = 1  # Every slot of a canvas has a latent, which stays unused in slots with codes.
 
     def __post_init__(self) -> None:
         """Check that the autoencoder has codes and that the image size fits it.

@@ -1,4 +1,4 @@
-"""Architecture of an autoencoder, read from and written to a `config.json` of diffusers."""
+"""Architecture of an autoencoder, in the format of the file `config.json` of diffusers."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ _MAX_COUNTS = {
     "num_vq_embeddings": 2**24,  # Codes are stored as float32.
     "vq_embed_dim": _MAX_WIDTH,
 }
-"""Maximum of each field that is a count; a damaged file must not build a huge network."""
+"""Maximum of each count. Without it, a damaged file could describe a huge network."""
 
 _SWITCHES = ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv")
 
@@ -52,10 +52,10 @@ class Architecture:
     Attributes:
         kind: model class, one of `KINDS`.
         in_channels, out_channels: number of image channels.
-        block_out_channels: width of each level, from the full resolution down. Each level except
-            the last halves height and width.
+        block_out_channels: number of channels of each level, from the highest to the lowest
+            resolution. In the encoder, each level except the last halves height and width.
         layers_per_block: number of residual blocks per level of the encoder. The decoder has one
-            more per level.
+            more block per level.
         latent_channels: number of channels of the latents.
         norm_num_groups: number of groups of group normalization; must divide every width.
         mid_block_add_attention: whether the lowest-resolution level has self-attention.
@@ -64,8 +64,8 @@ class Architecture:
         scaling_factor, shift_factor: normalization of the latents of an AutoencoderKL for
             diffusion models, (z - shift) * scaling.
         latents_mean, latents_std: mean and standard deviation of each channel of the latents of an
-            AutoencoderKL, for the normalization (z - mean) * scaling / std; None for no such
-            normalization.
+            AutoencoderKL, for the normalization (z - mean) * scaling / std. With None, latents are
+            not normalized in this way.
         num_vq_embeddings: number of codes of a VQModel.
         vq_embed_dim: number of channels of a code vector; None means `latent_channels`.
     """
@@ -223,8 +223,8 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
         blocks = [block] * len(architecture.block_out_channels)
         if values.get(name) not in (None, blocks):
             raise UserError(
-                f"{path}: {name}={values[name]!r}: only {block} is supported, once for each of "
-                f"block_out_channels={architecture.block_out_channels}."
+                f"{path}: {name}={values[name]!r}: only {block} is supported. Give it once for "
+                f"each of block_out_channels={architecture.block_out_channels}."
             )
     return architecture
 

@@ -74,7 +74,7 @@ def load(folder: epath.Path) -> tuple[Architecture, PyTree]:
         name, value = min(stored.items())
         raise UserError(
             f"{path}: tensor {name} {value.shape} (one of {len(stored)}) is not part of the model "
-            f"that {config.CONFIG_FILE} describes. Check that it belongs to this file."
+            f"that {config.CONFIG_FILE} describes. Check that both files belong together."
         )
     return architecture, traverse_util.unflatten_dict(params)
 
@@ -149,7 +149,7 @@ def _convert_tensor(
     if value.shape != wanted:
         raise UserError(
             f"{path}: tensor {_diffusers_name(param_path)} has shape {stored_shape}, but "
-            f"{config.CONFIG_FILE} requires {wanted}. Check that it belongs to this file."
+            f"{config.CONFIG_FILE} requires {wanted}. Check that both files belong together."
         )
     if param_path[-1] == "kernel":
         value = value.transpose(_TORCH_TO_FLAX_AXES[value.ndim])

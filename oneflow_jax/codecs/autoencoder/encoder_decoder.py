@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder: residual blocks on levels, each with half the resolution."""
+"""Convolutional encoder and decoder, with residual blocks at several resolutions (levels)."""
 
 import flax.linen as nn
 from jax.typing import DTypeLike
@@ -40,7 +40,7 @@ class Stage(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """The lowest-resolution level: two residual blocks, with self-attention between them."""
+    """The lowest-resolution level: a residual block, optional self-attention, a residual block."""
 
     features: int
     num_groups: int

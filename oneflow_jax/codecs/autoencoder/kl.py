@@ -62,7 +62,7 @@ class AutoencoderKL(nn.Module):
         return DiagonalGaussian(mean=mean, log_variance=jnp.clip(log_variance, -30.0, 20.0))
 
     def decode(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Decode latents without normalization, as in `encode`, to pixels in about [-1, 1]."""
+        """Decode unnormalized latents, such as `encode` returns, to pixels in about [-1, 1]."""
         if self.architecture.use_post_quant_conv:
             latents = self.post_quant_conv(latents)
         return self.decoder(latents).astype(jnp.float32)
@@ -80,7 +80,7 @@ class AutoencoderKL(nn.Module):
         return (latents - mean) * self.architecture.scaling_factor / std
 
     def from_latents(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Decode latents that `to_latents` returned to pixels approximately in [-1, 1]."""
+        """Decode the latents of `to_latents`. The pixels are approximately in [-1, 1]."""
         if self.architecture.latents_mean is not None:
             mean, std = self._latent_statistics()
             latents = latents * std / self.architecture.scaling_factor + mean

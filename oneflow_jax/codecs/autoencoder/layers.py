@@ -17,8 +17,8 @@ EPSILON = 1e-6
 WINOGRAD_MIN_CHANNELS = 64
 """Minimum number of output channels for which `Conv3x3` uses `winograd_conv`.
 
-Time of `winograd_conv` relative to XLA's convolution, forward and backward, on a CPU with AVX-512:
-0.76 to 0.94 with 64 and 128 channels, and 1.07 with 32 channels.
+On a CPU with AVX-512, `winograd_conv` takes 0.76 to 0.94 times as long as XLA's convolution with 64
+and 128 channels, and 1.07 times as long with 32 channels (forward and backward).
 """
 
 
@@ -60,9 +60,9 @@ def winograd_conv(
     """Compute a 3x3 convolution by Winograd's algorithm along the height; H must be even.
 
     This is F(2, 3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016,
-    section 4.1. Two output rows take four 1x3 convolutions of sums of input rows, instead of six
-    1x3 convolutions of input rows. Winograd's algorithm along both axes takes fewer multiplications
-    but more additions, and is not faster.
+    section 4.1. Two output rows need four 1x3 convolutions of sums of input rows. A direct
+    convolution would need six 1x3 convolutions. Winograd's algorithm along both axes needs fewer
+    multiplications but more additions, and is not faster.
     """
     above, first, second, below = (
         jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))[:, row : row + x.shape[1] : 2]
@@ -246,8 +246,8 @@ class UpsampleConv(nn.Module):
 def _fold_kernel(kernel: Float[Array, "..."], axis: int, phase: int) -> Float[Array, "..."]:
     """Reduce three taps along an axis to two: sum the two taps that cover the same input pixel.
 
-    At even output positions (`phase` 0) these are the last two taps, and at odd output positions
-    (`phase` 1) the first two.
+    The last two taps are summed at even output positions (`phase` 0), and the first two taps at odd
+    output positions (`phase` 1).
     """
     first, second, third = jnp.split(kernel, 3, axis=axis)
     taps = (first + second, third) if phase else (first, second + third)

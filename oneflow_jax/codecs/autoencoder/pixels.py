@@ -11,5 +11,5 @@ def from_uint8(images: UInt8[Array, "*b H W 3"]) -> Float[Array, "*b H W 3"]:
 
 
 def to_uint8(values: Float[Array, "*b H W 3"]) -> UInt8[Array, "*b H W 3"]:
-    """Convert pixels in [-1, 1] to uint8; values outside of the range are clipped."""
+    """Convert pixels in [-1, 1] to uint8, and clip values outside of this range."""
     return jnp.clip(jnp.round((values + 1) * 127.5), 0, 255).astype(jnp.uint8)

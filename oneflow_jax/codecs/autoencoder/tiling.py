@@ -1,4 +1,4 @@
-"""Tiled encoding and decoding, with memory for the network independent of the image size.
+"""Tiled encoding and decoding, so that the network's memory does not depend on the image size.
 
 All tiles have the same size, so JAX compiles a jitted network once for all tiles. Tiles are evenly
 spaced. Overlapping tiles are blended with linear weights. Call these functions outside of
@@ -106,7 +106,7 @@ class AxisTiling(NamedTuple):
         for before, start in zip(self.starts, self.starts[1:], strict=False):
             shared = max(
                 before + self.tile_size - start, 1e-9
-            )  # Without overlap: a step from 1 to 0.
+            )  # Without overlap, the weight steps from 1 to 0.
             come.append(np.clip((place - start) / shared, 0, 1))
         come.append(np.zeros_like(place))
         cuts = [
@@ -130,7 +130,7 @@ def tile_axis(length: int, tile_size: int, overlap: float) -> AxisTiling:
 
 
 TileGrid = tuple[int, AxisTiling, AxisTiling]
-"""Array elements per latent along each axis, and the tiles along height and width."""
+"""(array elements per latent along each axis, tiles along the height, tiles along the width)."""
 
 
 def _apply_tiled(
@@ -163,7 +163,7 @@ def _add_tile(
     top: Int[Array, ""],
     left: Int[Array, ""],
 ) -> PyTree:
-    """Add a weighted tile to the canvas at (top, left), in place because the canvas is donated."""
+    """Add a weighted tile to the output image `canvas` at (top, left), in place by donation."""
     weight = (row_weights[:, None] * column_weights[None])[None, :, :, None]
 
     def add(canvas: Array, tile: Array) -> Array:
@@ -179,6 +179,6 @@ def _validate(downscale_factor: int, overlap: float, sizes: dict[str, int]) -> N
     for name, size in sizes.items():
         if size % downscale_factor or not size:
             raise UserError(
-                f"{name}={size}: give a multiple of {downscale_factor}, the pixels per latent."
+                f"{name}={size}: give a multiple of {downscale_factor}, the downscale factor."
             )
     check_fraction("overlap", overlap, allow_one=False)

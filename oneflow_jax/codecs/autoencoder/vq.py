@@ -32,7 +32,7 @@ class Codebook(nn.Module):
     def nearest_codes(self, vectors: Float[Array, "B h w C"]) -> Int[Array, "B h w"]:
         """Return the code with the least Euclidean distance to each vector."""
         table = self.embedding.embedding
-        # -|v - e|^2 / 2, up to the term in |v|^2, which is equal for all codes.
+        # These scores are -|v - e|^2 / 2 without the term in |v|^2, which is equal for all codes.
         scores = vectors @ table.T - 0.5 * jnp.sum(table**2, axis=-1)[None, None, None]
         return jnp.argmax(scores, axis=-1)
 
@@ -86,7 +86,7 @@ class VQModel(nn.Module):
         return self.lookup(self.encode(pixels))
 
     def from_latents(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Replace each vector by that of its nearest code, and decode to pixels."""
+        """Replace each vector by the vector of its nearest code, and decode the result."""
         return self.decode(self.lookup(self.nearest_codes(latents)))
 
     def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:

@@ -1,1 +1,1 @@
-"""Custom data: read the user's files in place and tolerate invalid content."""
+"""Preparation of the user's own data, with tolerance for invalid files and content."""

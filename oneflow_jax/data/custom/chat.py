@@ -1,4 +1,4 @@
-"""Conversations with images: LLaVA's `conversations`, chat `messages`, and lists of typed parts."""
+"""Parsing of conversations with images: LLaVA's `conversations`, `messages`, and typed parts."""
 
 import itertools
 import re
@@ -69,12 +69,12 @@ def parse_dialogs(dialogs: Sequence[Mapping[str, Any]], images: Sequence[Any]) -
 
 
 def parse_item(item: object, waiting: Iterator[Any] | None) -> list[Part]:
-    """Return the parts of an item with a "type" of text or image; [] for any other value.
+    """Return the parts of an item whose "type" is text or image; return [] for any other value.
 
     Args:
         item: the value.
-        waiting: images, in order, for placeholders in texts and for image items that hold no image
-            themselves. None leaves the placeholders in the texts.
+        waiting: images that replace, in order, the placeholders in texts and the image items
+            without an image. With None, the placeholders stay in the texts.
     """
     if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
         return []
@@ -87,7 +87,7 @@ def parse_item(item: object, waiting: Iterator[Any] | None) -> list[Part]:
 
 
 def place_images(parts: Sequence[Part]) -> list[Part]:
-    """Move the images to the placeholders in the texts, if their numbers are equal."""
+    """Move the images to the placeholders if the texts have one placeholder for each image."""
     images = [value for kind, value in parts if kind == "image"]
     texts = [value for kind, value in parts if kind == "text"]
     places = sum(len(IMAGE_PLACE.findall(text)) for text in texts if isinstance(text, str))
@@ -109,7 +109,7 @@ def _split_places(text: Any, waiting: Iterator[Any] | None) -> list[Part]:  # no
 
 
 def _next_image(waiting: Iterator[Any]) -> Part:
-    return "image", next(waiting, DataError("missing file", "a place for an image without one"))
+    return "image", next(waiting, DataError("missing file", "a placeholder without an image"))
 
 
 def _content_field(turn: Mapping[str, Any]) -> str:

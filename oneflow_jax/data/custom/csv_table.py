@@ -63,7 +63,7 @@ def _open_table(
     """
     is_utf_16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
     file.seek(0)
-    # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
+    # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` replaces and counts.
     text = (
         io.TextIOWrapper(file, "utf-16", "replace", newline="")
         if is_utf_16

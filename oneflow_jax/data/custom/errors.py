@@ -16,7 +16,7 @@ DROP_REASONS = {
     "the reader hung": "reading took longer than source.read_timeout seconds",
     "unexpected error": "an error that the reader does not handle; please report it",
     # Reasons to drop an image.
-    "outside the folder": "a path that leads out of the given folder, through .., / or a link",
+    "outside the folder": "an absolute path, or a path that leaves the folder through .. or a link",
     "address, not a file": "a URL (http: or similar); nothing is ever downloaded",
     "missing file": "the file does not exist",
     "not a file": "a folder, a pipe, a socket or a device",
@@ -26,7 +26,7 @@ DROP_REASONS = {
     "not a picture": "not an image of a supported format, regardless of its extension",
     "damaged picture": "truncated or corrupt",
     "no range of values": "floats or 32-bit integers whose values of black and white are unknown",
-    "unknown colors": "a PNG file of a color space that cannot be converted to sRGB, such as PQ",
+    "unknown colors": "a PNG file with colors that cannot be converted to sRGB, such as PQ",
     # Reasons to drop a text.
     "not words": "a value that is not a string where text is expected",
     "blank words": "only white space or control characters",
@@ -36,14 +36,14 @@ DROP_REASONS = {
 REPAIRS = {
     "invalid UTF-8": "bytes that are not UTF-8 were replaced with U+FFFD",
     "lone surrogates": "unpaired surrogates were replaced with U+FFFD",
-    "control characters": "removed",
+    "control characters": "control characters were removed",
     "first frame": "a file, such as an animation, has several images; only the first was used",
-    "transparency": "composited on white",
-    "CMYK": "converted to RGB",
+    "transparency": "the image was composited on white",
+    "CMYK": "the image was converted to RGB",
     "16 bits": "16 bits or floats were converted to 8 bits",
     "color profile": "colors were converted to sRGB",
-    "unusable color profile": "damaged or for another kind of image; the colors were taken as sRGB",
-    "wrong extension": "read according to its content, not its extension",
+    "unusable color profile": "a profile that is damaged or does not fit the image was ignored",
+    "wrong extension": "the file was read according to its content, not its extension",
     "cut into sections": "the text had more than 20,000 words or 100,000 characters",
 }
 """Description of each repair. A repaired part stays in its document."""

@@ -1,4 +1,4 @@
-"""Fingerprints of source files: which files prepared data was made from, and which have changed."""
+"""Records of the source files of prepared data, which show whether these files have changed."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from oneflow_jax.data.custom.reader import Settings, WorkUnit
 from oneflow_jax.data.custom.sandbox import FileStat, SandboxedFolder
 
 UNREADABLE = "unreadable"
-"""Value in place of the hash of a file that exists but cannot be read."""
+"""Value that replaces the hash of a file that exists but cannot be read."""
 
 
 class SourceChanged(Exception):
@@ -40,7 +40,7 @@ class SourceFiles:
     """The current files of a source. Each file is inspected and hashed at most once."""
 
     def __init__(self, folder: SandboxedFolder, known: Iterable[Records] = ()) -> None:
-        """Initialize without reading; `known` has the hashes of files that may not have changed."""
+        """Initialize without reading. Hashes in `known` are reused for files with equal `stat`."""
         self._folder = folder
         self._known = {
             (name, record.stat): record.digest
@@ -71,11 +71,11 @@ class SourceFiles:
         return self._digests[name]
 
     def record(self, names: Iterable[str]) -> dict[str, FileRecord]:
-        """Return the records of files by name, in the order of their names."""
+        """Return a dict from the name of each file to its record, sorted by name."""
         return {name: FileRecord(self.stat(name), self.digest(name)) for name in sorted(names)}
 
     def is_unchanged(self, name: str, stat: FileStat | None, digest: str | None) -> bool:
-        """Return whether a file still has this `stat` or, if not, still has the hash `digest`."""
+        """Return whether a file still has this `stat`, or at least still has the hash `digest`."""
         if self.stat(name) == stat:
             return True
         return digest is not None and self.digest(name) == digest
@@ -103,12 +103,12 @@ class Difference:
     gone: int
 
     def __str__(self) -> str:
-        """Return the numbers for messages."""
+        """Describe the numbers in one line, for messages."""
         return f"{self.new:,} new, {self.changed:,} changed, {self.gone:,} gone"
 
 
 def compare(before: Records, now: Records) -> Difference:
-    """Count the files that differ in content."""
+    """Count the files that were added, changed in content, or deleted."""
     old = {name: record.digest for name, record in before.items() if record.digest}
     new = {name: record.digest for name, record in now.items() if record.digest}
     changed = sum(old[name] != new[name] for name in old.keys() & new.keys())
@@ -140,7 +140,7 @@ def save(folder: pathlib.Path, fingerprint: str, records: Records) -> None:
 
 
 def load(folder: pathlib.Path) -> tuple[str, dict[str, FileRecord]] | None:
-    """Load the fingerprint and the records of `save`; return None if the file is missing."""
+    """Load the fingerprint and the records that `save` wrote; return None if they are missing."""
     try:
         values = json.loads((folder / manifest.FILES_FILE).read_text("utf-8"))
     except (OSError, ValueError):

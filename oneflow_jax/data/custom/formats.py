@@ -61,7 +61,7 @@ def open_root(settings: Settings) -> SandboxedFolder:
 
 
 def detect_format(settings: Settings) -> str:
-    """Return `settings.format`, or the format detected from the names of the files if it is "auto".
+    """Return `settings.format`. If this is "auto", detect the format from the file names.
 
     Raises:
         UserError: the path does not exist, or it has no files of a known format, or files of
@@ -95,17 +95,17 @@ def detect_format(settings: Settings) -> str:
 def _is_tfds(path: pathlib.Path) -> bool:
     """Return whether TFDS wrote the folder.
 
-    The file `dataset_info.json` alone is no proof, since Hugging Face writes one, too.
+    The file `dataset_info.json` alone does not show this, since Hugging Face `datasets` also writes
+    a file of this name.
     """
     return (path / tfds.INFO_FILE).exists() and (path / "features.json").exists()
 
 
 def _check_snapshots(settings: Settings) -> None:
-    """Check that the path is not a repository of a Hugging Face cache with several revisions.
+    """Check that the path is not a folder of a Hugging Face cache with several revisions.
 
     Raises:
-        UserError: the repository has several revisions, so each document would be read several
-            times.
+        UserError: the folder has several revisions, so each document would be read several times.
     """
     snapshots = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
     if len(snapshots) > 1 and settings.glob == "*":
@@ -116,12 +116,12 @@ def _check_snapshots(settings: Settings) -> None:
 
 
 def _count_formats(settings: Settings) -> Mapping[str, int]:
-    """Count the files of each format that the folder can be read as.
+    """Count the files of each format in which the folder can be read.
 
     Readme and license files do not count. CSV and JSON files count only if the folder has no file
     of another format, and fewer than half of the images have a text file of the same name.
     """
-    # The empty extension lists all files, and also a single file with any extension.
+    # The empty extension matches all files of a folder, and also a single file.
     names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]
     format_counts = collections.Counter(
         known
@@ -153,12 +153,12 @@ def _ends(name: str, endings: Sequence[str]) -> bool:
 
 
 def _describe_links(settings: Settings) -> str:
-    """Return a sentence about links that the program does not follow; "" without such links."""
+    """Return a sentence about links that the program does not follow, or "" without such links."""
     links = [path for path, obstacle in settings.folder.walk() if "link" in obstacle]
     if not links:
         return ""
     return (
         f" {len(links)} of its entries are links that lead out of the folder or to folders, such "
-        f"as {links[0]!r}; these are not followed. Copy the files with cp -RL, or give the folder "
-        "that they lead to."
+        f"as {links[0]!r}. Such links are not followed. Copy the files with cp -RL, or give the "
+        "folder to which the links lead."
     )

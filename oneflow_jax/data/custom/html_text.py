@@ -118,7 +118,7 @@ class _PageParser(html.parser.HTMLParser):
 def _choose_address(attributes: Mapping[str, str]) -> str:
     """Return the address of an `<img>` element, or "" if it has none.
 
-    Pages that load images late have a placeholder as data in `src`, or no `src`.
+    On pages that load images lazily, `src` is missing or holds a placeholder as a data URI.
     """
     candidates = [attributes.get("src", ""), attributes.get("data-src", "")]
     for name in ("srcset", "data-srcset"):  # Addresses with sizes: "cat.png 1x, cat2.png 2x".
@@ -140,7 +140,7 @@ def extract_parts(page: str) -> list[HtmlPart]:
 
 
 def url_to_path(url: str) -> str:
-    """Convert a relative URL to a file path; other URLs are returned unchanged."""
+    """Convert a relative URL to a file path; return any other URL unchanged."""
     url = url.strip()
     if urllib.parse.urlsplit(url).scheme or url.startswith("//"):
         return url

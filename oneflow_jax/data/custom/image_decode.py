@@ -21,8 +21,8 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "AVIF": (".avif", ".avifs"),
 }
-"""Supported formats and their extensions. Pillow's other formats are disabled, since one of them
-runs a program."""
+"""Supported formats and their extensions. Pillow's other formats are disabled, because Pillow would
+start another program to decode one of them (EPS)."""
 
 EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
 
@@ -41,7 +41,7 @@ def decode_image(
         max_megapixels: maximum size; a larger image is rejected before it is decoded.
 
     Raises:
-        DataError: the file is not in one of `FORMATS`, damaged, or too large.
+        DataError: the file is damaged or too large, or its format is not one of `FORMATS`.
     """
     if not data:
         raise DataError("empty picture")
@@ -74,7 +74,8 @@ def _decode(
             raise DataError("too large", f"{width} x {height} pixels")
         repairs = set()
         ending = pathlib.PurePath(name).suffix.lower()
-        # Pillow's name for a JPEG file that holds further images. Phones write such files.
+        # Pillow reports the format MPO for a JPEG file with several images. Phones write such
+        # files.
         image_format = "JPEG" if picture.format == "MPO" else picture.format or ""
         if ending in EXTENSIONS and ending not in FORMATS[image_format]:
             repairs.add("wrong extension")

@@ -46,11 +46,12 @@ def to_raw_image(value: object, locate: Locate) -> RawImage | DataError:
 def make_locator(
     settings: Settings, folder: SandboxedFolder, referrer: str, more: tuple[str, ...] = ()
 ) -> Locate:
-    """Return a function that finds the image at a path in a file of the data.
+    """Return a function that finds the images whose paths are in the file `referrer`.
 
-    A path is relative to `source.image_root`. If `source.image_root` is empty, the function tries
-    several folders and takes the first one in which the image exists: the folder of the file, the
-    folder above it, `source.path`, and in each of these the folder `images` and those in `more`.
+    A path is relative to `source.image_root`. If this setting is empty, the function returns the
+    first image that exists. It searches in the folder of `referrer`, in its parent folder and in
+    `source.path`, and then in the subfolders of these three folders that `IMAGE_FOLDERS` and `more`
+    list.
     """
     if settings.image_root:
         return lambda path: locate_image(folder, path, f"{settings.image_root}/.")
@@ -68,7 +69,7 @@ def make_locator(
 
 
 def _from_content(data: bytes | str, name: str, locate: Locate) -> RawImage | DataError:
-    """Return the image for the content of a file, for its base64 encoding, or for its path."""
+    """Return the image of `data`, which is a file's content, its base64 encoding, or its path."""
     if isinstance(data, bytes):
         if not data.startswith(tuple(start.encode() for start in _BASE64_STARTS)):
             is_uri = _DATA_URI.match(data[:80].decode("latin-1"))

@@ -33,13 +33,13 @@ from oneflow_jax.data.custom.reader import (
 EXTENSIONS = (".json",)
 
 _COCO_SPLIT = re.compile(r"(?:train|val|test)\d{4}")
-"""Part of the name of a COCO file that is also the folder of its images."""
+"""Part of a COCO file's name that is also the name of the folder of its images."""
 
 _ONE_RECORD = ("document", "text_list", *chat.FIELDS)
 """Keys that mark a file as a single record."""
 
 Records = tuple[list[Any], list[str]]
-"""Records of a file, and the names of the keys of the file that were not used."""
+"""(records of a file, keys of the file that were not used)."""
 
 
 class JsonFileReader:
@@ -106,7 +106,7 @@ def _list_records(name: str, data: Any) -> Records:  # noqa: ANN401 - any JSON v
             for key, value in data.items()
         ], []
     if lists:
-        message = f"{name}: records under each of {', '.join(lists)}"
+        message = f"{name}: several keys have lists of records: {', '.join(lists)}"
         raise DataError("unknown layout", message)
     return [data], []
 

@@ -1,6 +1,6 @@
 """Reader of JSON lines: one record per line, images in separate files.
 
-`record` describes the layouts of a record.
+The module `record` describes the layouts of a record.
 """
 
 import json
@@ -19,8 +19,8 @@ MAX_UNIT_BYTES = 4 * 2**20
 
 TARGET_NUM_UNITS = 32
 MIN_UNIT_BYTES = 16 * 2**10
-"""Minimum number of bytes in a work unit. A small data set is divided into `TARGET_NUM_UNITS` units
-if their size is above this minimum. Then all workers have work."""
+"""Minimum number of bytes in a work unit. Above this minimum, a small data set is divided into
+about `TARGET_NUM_UNITS` units, so that all workers have work."""
 
 MAX_LINE_BYTES = 64 * 2**20
 """Maximum number of bytes in a line."""
@@ -37,7 +37,8 @@ class JsonlReader:
         for name in files:
             with folder.open(name) as file:
                 sizes[name] = file.seek(0, 2)
-        # A power of two: when files are added, most units of the other files keep their ranges.
+        # The size is a power of two. So when files are added, most units of the other files keep
+        # their ranges.
         each = 1 << (sum(sizes.values()) // TARGET_NUM_UNITS).bit_length()
         each = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, each))
         units = [
@@ -98,7 +99,8 @@ def parse_line(
 ) -> RawDocument:
     """Parse a line of JSON and return its document."""
     try:
-        # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
+        # Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` replaces and
+        # counts.
         values = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return RawDocument(location, error=DataError("malformed line", str(error)))

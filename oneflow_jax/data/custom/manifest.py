@@ -1,4 +1,4 @@
-"""Files of a preparation. Any process can resume the preparation from these files.
+"""Files of a data preparation. Any process can resume the preparation from these files.
 
 <folder>/plan.json                                   settings, and the list of units
 <folder>/own-train.array_record-00003-of-00010       documents of one unit
@@ -26,7 +26,7 @@ MANIFEST_FILE = "plan.json"
 FILES_FILE = "files.json"
 COMPLETE_FILE = "prepared.json"
 VERSION = 4
-"""Version of the format. Increase it with any code change after which the same data gives other
+"""Version of the format. Increase it with every code change that makes the same source give other
 documents."""
 
 
@@ -58,7 +58,7 @@ class Manifest:
         try:
             marker = json.loads(self.marker_path(number).read_text("utf-8"))
             sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
-        except (OSError, ValueError):  # Missing, or truncated by a power failure.
+        except (OSError, ValueError):  # A file is missing, or a power failure truncated it.
             return None
         return marker if marker["bytes"] == sizes else None
 

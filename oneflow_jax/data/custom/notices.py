@@ -1,4 +1,4 @@
-"""Notices about prepared data that the user should read before training."""
+"""Notices about prepared data, for the user to read before training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ MAX_LISTED = 8
 """Maximum number of names in a notice."""
 
 MAJORITY = 0.5
-"""Fraction of the texts or documents. A notice appears if more than this fraction is too long."""
+"""A notice appears if more than this fraction of the texts or documents is too long."""
 
 _ADDRESS_NAMES = ("url", "urls", "image_url", "image_urls", "img_url", "coco_url", "flickr_url")
 
 
 def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str]:
-    """Return notices about unusual properties of the data, one sentence or more each.
+    """Return notices about unusual properties of the data. Each has one sentence or more.
 
     Args:
         stats: statistics of the prepared data.
@@ -26,7 +26,7 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
         _describe_texts(slot_usage.get("texts", {})),
         _describe_documents(slot_usage),
         *(_describe_note(note, count, stats) for note, count in stats.notes.most_common()),
-        _list_counts(stats.unused, "Not used, with the number of documents that have it"),
+        _list_counts(stats.unused, "Unused fields, with the number of documents that have each"),
         _list_counts(stats.unused_files, "Files that were not used"),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -57,7 +57,7 @@ def _describe_texts(texts: Mapping[str, int]) -> str:
     return (
         f"{texts['longer']:,} of {count:,} texts are longer than data.text_slot_multiple={room}, "
         f"the room for `<text>` in a prompt (the median text has {texts['median']:,} tokens, with "
-        f"the end token). Set data.text_slot_multiple higher, or give `<text:{texts['median']}>`."
+        f"the end token). Raise data.text_slot_multiple, or write `<text:{texts['median']}>`."
     )
 
 

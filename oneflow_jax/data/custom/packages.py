@@ -1,4 +1,4 @@
-"""Optional packages that only some data formats need: requirements-data.txt."""
+"""Import of optional packages that only some data formats need; see requirements-data.txt."""
 
 import importlib
 import types

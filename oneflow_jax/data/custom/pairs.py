@@ -1,12 +1,12 @@
-"""Reader of files that are grouped by name into documents: `cat.png` and `cat.txt`.
+"""Reader of files that are grouped by name into documents, such as `cat.png` and `cat.txt`.
 
 key.png key.txt             an image and its text; also key.png.txt
 key.0.png key.1.png key.txt several images, in the order of their names
-key.json                    a record as in `record`, such as {"caption": ...}; {"image": "0.png"} of
-                            a {"document": [...]} is the file `key.0.png`
+key.json                    a record as in the module `record`, such as {"caption": ...}. Within a
+                            {"document": [...]}, {"image": "0.png"} means the file `key.0.png`.
 
-A key may have dots. `key.0.png` belongs to `key` only if `key` has a text or JSON file, and
-`key.en.txt` belongs to `key` only if `key` has an image.
+A key may contain dots. Therefore `key.0.png` belongs to `key` only if `key` has a text or JSON
+file, and `key.en.txt` belongs to `key` only if `key` has an image.
 """
 
 import dataclasses
@@ -100,7 +100,7 @@ def _text_stem(name: str, images: Mapping[str, str]) -> str:
 
 
 def _find_prefix(stem: str, anchors: Container[str]) -> str:
-    """Return the longest prefix of the stem that is in `anchors`, or the stem if none is.
+    """Return the longest prefix of the stem that is in `anchors`, or the whole stem without one.
 
     A prefix ends before a dot of the base name, or is the whole stem.
     """
@@ -134,7 +134,7 @@ def make_document(
     Args:
         location: where the document comes from, for messages.
         members: files of the group, in the order of their names.
-        fields: extensions in reading order, such as ("txt", "png"); () for images first.
+        fields: extensions in reading order, such as ("txt", "png"). With (), images come first.
     """
     table = next((each for each in members if _is_json(each)), None)
     try:
@@ -171,7 +171,7 @@ def _text_place(fields: Sequence[str]) -> int | None:
 def _read_record(
     location: str, values: Mapping[str, object], images: Mapping[str, RawImage], place: int | None
 ) -> RawDocument | None:
-    """Return the document of a JSON file and the images of its group.
+    """Build a document from a JSON file and the images of its group.
 
     Return None if the JSON file has no known layout, or if `place` is None (no text is wanted).
     """
@@ -181,7 +181,8 @@ def _read_record(
         return image or DataError("missing file", str(name)[:80])
 
     places_images = any(each in values for each in ("document", *chat.FIELDS))
-    # The images are the files of the group. Image fields of the JSON file only state their origin.
+    # The images are files of the group. The image fields of the JSON file only say where these
+    # files came from.
     chosen = {key: value for key, value in values.items() if not record.is_image_name(key)}
     if places_images and "document" not in values:
         chosen |= {"images": list(images.values())}
@@ -270,7 +271,7 @@ class PairsReader:
 
 
 def find_groups(settings: Settings) -> dict[str, list[str]]:
-    """Return the files of each document by key.
+    """Return a dict from the key of each document to its files.
 
     A group that has only readme, license and similar files is not a document.
     """

@@ -1,6 +1,6 @@
 """Reader of Parquet and Arrow files as Hugging Face `datasets` writes them.
 
-A row is a record: `record` describes which columns are its images and its text.
+Each row is a record. The module `record` describes which columns are used as images and as text.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ ARROW_EXTENSIONS = (".arrow",)
 EXTENSIONS = (".parquet", *ARROW_EXTENSIONS)
 
 _STRUCT_COLUMNS = (*chat.FIELDS, "document", "texts", "text_list", "image_info", "sentences")
-"""Names of the columns of structures that the reader uses."""
+"""Names of the struct columns that the reader uses."""
 
-ROWS_PER_BATCH = 32  # rows that are read from a file at a time
+ROWS_PER_BATCH = 32  # number of rows that are read from a file at a time
 
 
 class ParquetReader:
     """Reader of Parquet and Arrow files."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List one unit per file, without opening the files, which may crash a process."""
+        """List one unit per file. Do not open the files: damaged files could crash the process."""
         packages.require("pyarrow.parquet", "pyarrow", "parquet")
         return list_file_units(settings, EXTENSIONS)
 
@@ -83,7 +83,7 @@ def _list_rows(batch: Any, columns: list[str]) -> Iterator[dict[str, Any]]:  # n
 
 
 def _select_columns(schema: Any, fields: tuple[str, ...]) -> list[str]:  # noqa: ANN401 - of pyarrow
-    """Return the names of the columns to read: images, texts, and structures that hold both."""
+    """Return the names of the columns to read: images, texts, and structs that hold both."""
     kinds = {field.name: _column_type(field.name, field.type) for field in schema}
     if fields:
         folded = {name.casefold(): name for name in kinds}

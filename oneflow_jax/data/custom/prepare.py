@@ -23,13 +23,13 @@ from oneflow_jax.errors import UserError, check_at_least, check_one_of
 from oneflow_jax.runtime import metric_writer
 
 MAX_ATTEMPTS = 3
-"""Number of attempts to prepare data if files change during the preparation."""
+"""Maximum number of attempts to prepare data if files change during the preparation."""
 
 _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
 
 def parse_config(source_config: Mapping[str, object]) -> Settings:
-    """Return the settings from `config.source`.
+    """Return the settings that `config.source` contains.
 
     Raises:
         UserError: a setting is unknown or out of range.
@@ -63,7 +63,7 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
 
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
-    """Return the entry of these settings, with an absolute path, in the folder of prepared data."""
+    """Return the entry of a source in the folder of prepared data; make its path absolute."""
     path = pathlib.Path(settings.path).expanduser()
     if settings.format != "tfds" or path.exists():  # A TFDS path may be the name of a data set.
         path = path.resolve()
@@ -137,7 +137,7 @@ def _list_source(
 ) -> tuple[Settings, tuple[WorkUnit, ...]] | pathlib.Path:
     """List the units of a source.
 
-    If the source does not exist, return the folder of the data last prepared from it instead.
+    If the source does not exist, return the folder of the data that was last prepared from it.
     """
     settings = entry.settings
     exists = pathlib.Path(settings.path).exists()
@@ -173,7 +173,7 @@ def _find_current(
 
 
 def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> None:
-    """Log why the data is prepared again although earlier prepared data exists."""
+    """Log why existing prepared data is not used."""
     path = entry.settings.path
     if any(donor.plan.settings.path == path for donor in donors):
         logging.info("source.path=%s has changed. Its data is brought up to date.", path)

@@ -22,12 +22,12 @@ class Settings:
     Attributes:
         path: a folder or one file; with `format` "tfds", it may also be the name of a data set.
         format: a key of `formats.READERS`, or "auto" to detect it from the file names.
-        pixels: height and width that images are resized to.
+        pixels: height and width to which images are resized.
         glob: pattern of the relative paths of the files to read, such as "guide/*".
-        image_root: folder below `path` that image paths in JSON lines are relative to; "" for the
-            folder of the JSON lines file.
-        columns: columns, fields, features or file extensions to use, in reading order; () for a
-            choice by their names.
+        image_root: folder below `path` to which image paths in the data are relative. With "",
+            several folders are searched; see `image_value.make_locator`.
+        columns: columns, fields, features or file extensions to use, in reading order. With (), the
+            reader chooses them by name.
         split: split of the TFDS data set to read, for `format` "tfds".
         heldout_fraction: fraction of the documents that are held out, above 0 and below 1.
         max_megapixels: maximum size of an image, in megapixels; larger images are dropped.
@@ -61,15 +61,15 @@ class Settings:
 
     @property
     def folder(self) -> SandboxedFolder:
-        """Folder to read from: `path`, or the folder of the single file."""
+        """Folder to read from: `path`, or its parent folder if `path` is a file."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
-            # The user gave the path of this file, so it may be a link to another folder.
+            # The user gave the path of this file. So the file may be a link that leads elsewhere.
             return SandboxedFolder.from_path(path.parent, (path.resolve(),))
         return SandboxedFolder.from_path(path)
 
     def list_files(self, extensions: Sequence[str]) -> list[str]:
-        """List relative paths of the files with these extensions, or just the file at `path`."""
+        """List relative paths of the files with these extensions. If `path` is a file, list it."""
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
             return [path.name]
@@ -125,7 +125,7 @@ class RawDocument:
         error: error that makes the whole document unusable, or None.
         used: names of the fields or columns that the parts come from.
         unused: names of the fields, columns or archive members that were not used.
-        notes: sentences on choices between fields, such as "the text is 'caption', not 'title'".
+        notes: choices that were made between fields, such as "the text is 'caption', not 'title'".
     """
 
     location: str
@@ -173,8 +173,8 @@ def chunk_stably(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """Divide sorted names into chunks of `size` names on average, and at most `4 * size`.
 
     The hash of a name decides whether a chunk ends after this name. An added or removed name
-    therefore changes only its own chunk and at most a few next to it; the units of all other chunks
-    need not be prepared again.
+    therefore changes only its own chunk and at most a few adjacent chunks. The units of all other
+    chunks need not be prepared again.
     """
     first = 0
     for number, name in enumerate(names, 1):

@@ -1,4 +1,6 @@
-"""Layouts of a record, a JSON object or a row of a table: which fields are text and images.
+"""Parsing of records, which are JSON objects or rows of tables.
+
+A record can have one of these layouts:
 
 {"document": [{"text": "a cat"}, {"image": "cat.png"}]}                                  ours
 {"text_list": [...], "image_info": [{"image_name": ..., "matched_text_index": ...}]}     MMC4
@@ -32,13 +34,16 @@ IMAGE_FIELDS = (
     *("image_name", "image_bytes", "image_data", "image_base64", "jpg", "jpeg", "png", "webp"),
     *("picture", "photo"),
 )
-"""Names of image fields, the first of which is used."""
+"""Names of image fields. The first of these fields that a record has is used."""
 
 FILE_FIELDS = (
     *("file_name", "file_names", "filename", "filepath", "file_path", "filepaths", "file", "path"),
     *("bytes", "base64"),
 )
-"""Names of fields that are used as images after `IMAGE_FIELDS`, if the value can be an image."""
+"""Names of fields that are used as images if a record has none of `IMAGE_FIELDS`.
+
+Such a field is used only if its value can be an image.
+"""
 
 _AFFIXED_IMAGE = re.compile(r"(?:\w+_)?(?:image|img|picture|photo|file_?names?)(?:_?\d+)?")
 _NOT_TEXT = re.compile(
@@ -57,7 +62,7 @@ class Record:
         used: names of the fields that the parts come from.
         unused: names of the other fields. "document[].alt" is the field "alt" of the elements of
             the list "document".
-        notes: sentences on choices between fields.
+        notes: choices that were made between fields, such as "the text is 'caption', not 'title'".
     """
 
     parts: tuple[chat.Part, ...] = ()
@@ -76,9 +81,9 @@ def parse(
 
     Args:
         data: a mapping of fields, or a list of parts.
-        columns: fields to use, in reading order; () for a choice by their names.
-        is_row: whether the record is a row of a table with typed columns. In such a record images
-            come first, and if no column has a known name, all text columns are used.
+        columns: fields to use, in reading order. With (), fields are chosen by name.
+        is_row: whether the record is a row of a table with typed columns. In such a record, images
+            come first. If no column has a known name, all text columns are used.
 
     Raises:
         KeyError: no field is recognized as text or image.
@@ -116,7 +121,7 @@ def _select(
         keys[_fold(name)]: data[keys[_fold(name)]] for name in columns if _fold(name) in keys
     }
     if not selected:
-        raise KeyError(f"none of source.columns={tuple(columns)}")
+        raise KeyError(f"the record has none of source.columns={tuple(columns)}")
     missing = [name for name in columns if _fold(name) not in keys]
     return selected, tuple(f"source.columns: {name!r} is missing" for name in missing)
 
@@ -255,7 +260,7 @@ def _choose_texts(data: Mapping[str, Any], *, all_texts: bool) -> tuple[list[str
 
 
 def _parse_mmc4(texts: list[Any], images: list[Any]) -> tuple[list[chat.Part], list[str]]:
-    """Parse the MMC4 layout. Each image comes before the sentence that it is matched with."""
+    """Parse the MMC4 layout. Each image comes before the sentence with which it is matched."""
     before: dict[int, list[Any]] = {}
     unused: dict[str, None] = {}
     for image in images:

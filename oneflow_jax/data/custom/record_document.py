@@ -24,7 +24,7 @@ def make_document(
         location: where the record comes from, for messages.
         data: the record.
         locate: function that returns the image at a path.
-        columns: fields to use, in reading order; () for a choice by their names.
+        columns: fields to use, in reading order. With (), fields are chosen by name.
         is_row: whether the record is a row of a table with typed columns.
     """
     try:

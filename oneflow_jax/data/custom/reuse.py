@@ -28,7 +28,7 @@ def is_current(prepared: PreparedData, units: Sequence[WorkUnit], files: SourceF
 
 
 def refresh_records(prepared: PreparedData, files: SourceFiles) -> None:
-    """Store the new times of files that were touched. Otherwise they would be hashed each time."""
+    """Store the new times of touched files, so that later runs need not hash these files again."""
     if any(files.stat(name) != record.stat for name, record in prepared.records.items()):
         with contextlib.suppress(OSError):  # Data that another user prepared may be read-only.
             fingerprint.save(prepared.folder, prepared.fingerprint, files.record(prepared.records))
@@ -67,7 +67,11 @@ def _list_units(
 
 
 def _take_over(donor: _Donor, draft: Manifest, number: int, files: SourceFiles) -> bool:
-    """Link the files of a unit if it is complete and its source files have not changed."""
+    """Link the files of a unit if it is complete and its source files have not changed.
+
+    Returns:
+        Whether the files were linked.
+    """
     before, old_number, records = donor
     marker = before.load_marker(old_number)
     if marker is None:

@@ -33,9 +33,10 @@ _READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.
 
 @contextlib.contextmanager
 def record_reads() -> Iterator[dict[str, FileStat | None]]:
-    """Collect the relative paths that folders resolve in a `with` block.
+    """Record the relative paths that any `SandboxedFolder` resolves in a `with` block.
 
-    The values are the results of `SandboxedFolder.stat` at that time.
+    Yields:
+        A dict from each path to the result of `SandboxedFolder.stat` at that time.
     """
     reads: dict[str, FileStat | None] = {}
     token = _READS.set(reads)
@@ -79,7 +80,7 @@ class SandboxedFolder:
         )
 
     def walk(self) -> Iterator[tuple[str, str]]:
-        """Yield the relative path of each file, and the reason for not reading it, or "".
+        """Yield the relative path of each file and the reason why it cannot be read, if any.
 
         A hidden folder is one entry, and so is a link to a folder.
         """
@@ -93,7 +94,7 @@ class SandboxedFolder:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
     def _find_obstacle(self, path: str) -> str:
-        """Return the reason for not reading the file, or ""."""
+        """Return the reason why a file cannot be read, or "" if it can."""
         is_link = os.path.islink(self.root / path)
         try:
             mode = os.stat(self.resolve(path)).st_mode
@@ -113,7 +114,9 @@ class SandboxedFolder:
             return False
 
     def relative_paths(self, path: object, referrer: str = "") -> tuple[str, ...]:
-        """Return the path relative to the root, with and without links resolved.
+        """Return two paths relative to the root: the path as given, and with links resolved.
+
+        If both are equal, only one is returned.
 
         Raises:
             DataError: the path is not allowed (see `resolve`).
@@ -175,8 +178,8 @@ class SandboxedFolder:
         """
         real = self.resolve(path, referrer)
         try:
-            # O_NONBLOCK: do not wait for a pipe without a writer. O_NOFOLLOW: a link may have
-            # replaced the file after its path was resolved.
+            # O_NONBLOCK avoids waiting for a pipe without a writer. O_NOFOLLOW is needed because a
+            # link may have replaced the file after its path was resolved.
             number = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(_os_error_reason(error), str(path)[:80]) from error

@@ -17,7 +17,7 @@ from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.data.document import Document, Image, Part, Text
 
 ReportProgress = Callable[[str, int], None]
-"""Called with the stage ("reading" or "making") and the index of the document in the unit."""
+"""Callback that gets the stage ("reading" or "making") and a document's index in the unit."""
 
 _NUM_BUCKETS = 1_000_000
 
@@ -34,12 +34,12 @@ def write_shard(
     Args:
         manifest: manifest of the data.
         number: number of the unit.
-        skip: documents that crashed an earlier process and are dropped: the reason, by the index of
-            the document in the unit.
+        skip: documents to drop, because they crashed an earlier process. The keys are indices in
+            the unit, and the values are reasons.
         stop: index of the document that crashed an earlier process during reading, and the reason.
-            The unit ends before this document. The index is -1 without such a document.
-        report: callback before each document. With it, the parent process knows which document
-            caused a crash.
+            The unit ends before this document. The index is -1 if there was no such crash.
+        report: callback that is called before each stage of each document. From these calls, the
+            parent process knows which document caused a crash.
     """
     drafts = {split: _temp_path(manifest.shard_path(split, number)) for split in SPLITS}
     manifest.folder.mkdir(parents=True, exist_ok=True)

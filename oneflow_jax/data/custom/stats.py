@@ -36,16 +36,15 @@ class DatasetStats:
         dropped: number of documents dropped, by reason.
         lost: number of images and texts dropped from documents, by reason.
         repaired: number of images and texts repaired, by kind of repair.
-        places: locations of the first occurrences, by reason.
+        places: locations of the first occurrences of each reason.
         lengths: number of documents by length. Key n counts documents of 2^(n-1) to 2^n - 1 words.
         shown: number of documents by their number of images.
         contents: number of documents by content: "text and image", "only text" or "only images".
-        used: number of documents in which a field or column was used, by its name.
-        unused: number of documents in which a field or column was not used, by its name.
-        notes: number of documents in which the reader chose between fields, by the choice.
+        used: for each field or column, the number of documents in which it was used.
+        unused: for each field or column, the number of documents in which it was not used.
+        notes: for each choice between fields, the number of documents in which it was made.
         unused_files: number of files that were not read, by extension or by reason.
-        opened: files that documents refer to. Only the statistics of a single unit have this field
-            filled.
+        opened: files that documents refer to. This field is empty in statistics of several units.
     """
 
     documents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
@@ -151,7 +150,7 @@ class DatasetStats:
 
 
 def _printable(name: str) -> str:
-    """Return the name of a file with escapes for bytes that are not UTF-8."""
+    """Escape the bytes in a file name that are not UTF-8, and return the name."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

@@ -2,7 +2,7 @@
 
 own/<name>_<fingerprint>/      prepared data; never changes after it is complete
 own/<name>_<mark>.partial/     a preparation in progress; the mark is a hash of path and settings
-own/<name>_<mark>.json         name of the prepared data that path and settings had last
+own/<name>_<mark>.json         name of the newest prepared data of this path and these settings
 own/<name>_<mark>.lock         a process holds this lock while it prepares the data
 """
 
@@ -41,7 +41,7 @@ class PreparedData:
 def open_prepared(folder: pathlib.Path) -> PreparedData | None:
     """Open prepared data; return None if it is incomplete or of an earlier version.
 
-    This function does not look for shards that were damaged later: see `Manifest.is_complete`.
+    This function does not detect shards that were damaged later; `Manifest.is_complete` does.
     """
     plan, files = manifest.load(folder), fingerprint.load(folder)
     if plan is None or files is None or not (folder / manifest.COMPLETE_FILE).exists():
@@ -51,7 +51,7 @@ def open_prepared(folder: pathlib.Path) -> PreparedData | None:
 
 @dataclasses.dataclass(frozen=True)
 class SourceEntry:
-    """Files of one source, a path with its settings, in the folder of prepared data.
+    """Files of one source (a path with settings) in the folder of prepared data.
 
     Attributes:
         root: folder of all prepared data.
@@ -89,14 +89,17 @@ class SourceEntry:
         return open_prepared(self.root / name) if name else None
 
     def remember(self, prepared: PreparedData) -> None:
-        """Store that `prepared` is now the prepared data of the source."""
+        """Store the name of `prepared` as the newest prepared data of the source."""
         values = {"path": self.settings.path, "folder": prepared.folder.name}
         if read_pointer(self.pointer) != values:
             with contextlib.suppress(OSError):  # Data that another user prepared may be read-only.
                 manifest.write_json(self.pointer, values)
 
     def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
-        """Yield the prepared data of all sources with these settings, first that of this source."""
+        """Yield all prepared data with these settings: first the data of this source, then others.
+
+        The path of the source may differ.
+        """
         last = read_pointer(self.pointer).get("folder")
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
         for folder in sorted(folders, key=lambda folder: folder.name != last):
@@ -140,7 +143,7 @@ def list_outdated(root: pathlib.Path, path: str | None = None) -> list[pathlib.P
 
 
 def lock_in_use(folder: pathlib.Path) -> BinaryIO:
-    """Lock prepared data: `--mode=clean` does not delete it until the returned file is closed."""
+    """Lock prepared data, so that `--mode=clean` keeps it until the returned file is closed."""
     file = (folder / manifest.FILES_FILE).open("rb")
     with contextlib.suppress(OSError):  # Not all file systems have locks.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

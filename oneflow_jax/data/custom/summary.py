@@ -1,4 +1,4 @@
-"""Content of the report on a user's prepared data: counts, reasons of defects, and slot usage."""
+"""Content of the report on a user's prepared data: counts, drops, repairs, and slot usage."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,9 @@ def summarize_data(
     Args:
         source_path: value of `source.path`.
         prepared: folder of the prepared data set.
-        slot_usage: result of `summarize_slots`, and "texts" as `overflow.measure_texts` returns it.
-        notices: sentences for the head of the page.
+        slot_usage: result of `summarize_slots`, with the result of `overflow.measure_texts` under
+            the key "texts".
+        notices: sentences to show at the top of the report.
     """
     return summarize_stats(prepare.load_stats(prepared)) | {
         "path": source_path,
@@ -37,11 +38,11 @@ def summarize_data(
 
 
 def summarize_stats(stats: DatasetStats) -> dict[str, Any]:
-    """Convert statistics to the content of the report, with an entry per drop or repair reason."""
+    """Convert statistics to the content of the report, with an entry per kind of drop or repair."""
     counted = stats.to_dict()
     places = counted.pop("places")
     files = counted.pop("unused_files")
-    counted.pop("opened")  # Only the statistics of a unit have it.
+    counted.pop("opened")  # This field is empty in statistics of several units.
     reasons = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
     return {
         **counted,
@@ -68,9 +69,9 @@ def summarize_slots(
 
     Args:
         row_length: number of slots in a row, `data.sequence_length`.
-        overflow: what happens to documents that are longer than a row, `data.overflow`.
-        chunk_counts: by split, the number of chunks that each document is cut into: 1 for a
-            document that fits, 0 for a dropped one.
+        overflow: value of `data.overflow`, the handling of documents that are longer than a row.
+        chunk_counts: number of chunks of each document, by split: 1 for a document that fits a row,
+            and 0 for a dropped document.
     """
     usage: dict[str, Any] = {"data.sequence_length": row_length, "data.overflow": overflow}
     for split, counts in chunk_counts.items():

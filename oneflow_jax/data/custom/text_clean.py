@@ -1,9 +1,9 @@
 """Cleaning of text from any source before tokenization.
 
 Each run of white space, including tabs, line ends and non-breaking spaces, becomes one space. White
-space at both ends is removed. All other characters that are not in `REPAIRS` are preserved:
-superscripts, fractions, ligatures, full-width forms, accents in either Unicode form, and joiners
-and selectors of emoji.
+space at both ends is removed. `REPAIRS` lists the other changes. All other characters are
+preserved, including superscripts, fractions, ligatures, full-width forms, accents in either Unicode
+form, and joiners and selectors of emoji.
 """
 
 import codecs
@@ -17,14 +17,17 @@ from oneflow_jax.data.custom.errors import DataError
 
 SECTION_WORDS = 20_000
 SECTION_CHARACTERS = 100_000
-"""Longer texts are split, because a whole document is laid out each time that it is read."""
+"""Longer texts are split, because each access to a document lays out the whole document."""
 
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """Byte order marks at the start of files in UTF-16, which editors on Windows write."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
-"""Surrogates that the error handler `surrogateescape` makes of bytes. JSON may contain others."""
+"""Surrogates into which the error handler `surrogateescape` converts bytes that are not UTF-8.
+
+JSON may contain other surrogates.
+"""
 
 _CONTROL_CHARACTERS = re.compile(
     rf"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f{characters.NONCHARACTERS}]"
@@ -63,7 +66,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
 def decode(data: bytes) -> str:
     """Decode a text as UTF-8, or as UTF-16 if its byte order mark says so; remove the mark.
 
-    Bytes that are not UTF-8 become surrogates, which `clean_text` counts.
+    Bytes that are not UTF-8 become surrogates, which `clean_text` replaces and counts.
     """
     if data.startswith(UTF_16_MARKS):
         return data.decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Reader of TFDS data sets that TFDS has already prepared, given by name or by folder.
+"""Reader of data sets that TFDS has already prepared. The user gives their name or folder.
 
 Features are read in the order of `source.columns`. If `source.columns` is empty, images come first,
 then texts and class names.
@@ -27,7 +27,7 @@ class TfdsReader:
     """Reader of prepared TFDS data sets."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List ranges of examples."""
+        """List units, each of which is a range of examples."""
         builder = _open_builder(settings)
         errors.check_one_of("source.split", settings.split, builder.info.splits)
         taken = _select_features(builder, settings)

@@ -1,4 +1,4 @@
-"""Counting of the files in the user's folder that were neither read nor referred to."""
+"""Counts the files in the user's folder that were not used for any document."""
 
 import fnmatch
 import pathlib
@@ -12,7 +12,7 @@ EXCLUDED = "excluded by source.glob"
 
 
 def count_unused(manifest: Manifest, stats: DatasetStats) -> None:
-    """Add the number of unused files of each kind to `stats`, and clear its list of used files.
+    """Add the number of unused files of each kind to `stats`, and clear `stats.opened`.
 
     The kind is the extension of the file, the reason why it cannot be read, or `EXCLUDED` if the
     name does not match `source.glob`. Nothing is counted if the source is a single file or a TFDS

@@ -38,8 +38,8 @@ _DECLARED_ENCODING = re.compile(
 _ALLOWED_ENCODINGS = re.compile(
     r"(iso8859-\d+|cp125\d|latin.*|shift_jis|euc_.*|gb.*|big5|koi8.*|utf-16)"
 )
-"""Encodings that a page may declare. Python also has codecs that are not character sets, or that
-are slow on malicious bytes."""
+"""Encodings that a page may declare. Others are ignored, because some of Python's codecs are not
+character sets, or are slow on malicious bytes."""
 
 
 class WebPagesReader:
@@ -86,9 +86,9 @@ def _to_parts(folder: SandboxedFolder, name: str) -> Iterator[object]:
 
 
 def decode_page(data: bytes) -> str:
-    """Decode a page: by its byte order mark, or else its declared encoding, or else as UTF-8.
+    """Decode a page by its byte order mark, else by its declared encoding, and else as UTF-8.
 
-    Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` counts.
+    Bytes that are not UTF-8 become surrogates, which `text_clean.clean_text` replaces and counts.
     """
     for mark, name in _BOM_ENCODINGS.items():
         if data.startswith(mark):

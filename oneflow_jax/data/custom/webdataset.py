@@ -26,7 +26,7 @@ _BLOCK_BYTES = 512
 
 
 class _SafeTarInfo(tarfile.TarInfo):
-    """Header that rejects negative sizes, with which tarfile loops forever (CVE-2025-8194)."""
+    """Tar header that rejects negative sizes, which make tarfile loop forever (CVE-2025-8194)."""
 
     def _block(self, count: int) -> int:
         if count < 0:
@@ -57,7 +57,7 @@ class WebDatasetReader:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """Split a path at the first dot of its file name into the key and the suffix."""
+    """Split a path into key and suffix, at the first dot of its file name."""
     folder, base = posixpath.split(name)
     stem, dot, ending = base.partition(".")
     return posixpath.join(folder, stem), (dot + ending).lower()
@@ -66,10 +66,10 @@ def split_key(name: str) -> tuple[str, str]:
 def _make_documents(
     name: str, group: "Sequence[tuple[str, MemberLoader | DataError]]", settings: Settings
 ) -> Iterator[RawDocument]:
-    """Yield the document of a group of members that are equal up to the first dot.
+    """Yield the document of a group of members whose names are equal up to the first dot.
 
-    The names of files may have dots. If `pairs` divides the group into several groups and each has
-    text, yield a document for each of them.
+    Keys may contain dots. So if `pairs` divides the group into several groups that all have text,
+    yield a document for each of these groups.
     """
     loaders = dict(group)
     key = split_key(group[0][0])[0]
@@ -77,12 +77,12 @@ def _make_documents(
     if not all(map(pairs.has_text, groups.values())):
         groups = {key: list(loaders)}
     faults = [
-        DataError("unreadable file", f"another member of the name {path[:80]}")
+        DataError("unreadable file", f"another member has the same name, {path[:80]}")
         for path, count in collections.Counter(path for path, _ in group).items()
         for _ in range(count - 1)
     ]
     for group_key, sorted_paths in groups.items():
-        paths = [path for path in loaders if path in sorted_paths]  # In the order of the archive.
+        paths = [path for path in loaders if path in sorted_paths]  # Keep the archive's order.
         faults += [loader for path in paths if isinstance(loader := loaders[path], DataError)]
         members = [
             pairs.GroupMember(path, path[len(group_key) :].lower(), loaders[path])
@@ -95,7 +95,7 @@ def _make_documents(
 
 
 def _iter_members(tar: tarfile.TarFile) -> Iterator[tuple[str, "MemberLoader | DataError"]]:
-    """Yield the name of each member, and its loader or, if it cannot be loaded, the error."""
+    """Yield the name of each member with its loader, or with an error if it cannot be loaded."""
     last = -1
     while (member := _next_member(tar)) is not None:
         tar.members = []  # Otherwise tarfile keeps all members in memory.

@@ -1,7 +1,7 @@
 """Worker process that prepares units: `python -m oneflow_jax.data.custom.worker FOLDER`.
 
-The process reads a JSON line for each unit from its standard input. It reports its progress on its
-standard output; from these reports the parent process knows which document caused a crash.
+The process reads a JSON line for each unit from its standard input, and reports its progress on its
+standard output. From these reports, the parent process knows which document caused a crash.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ def main() -> None:
     """Prepare units until standard input ends."""
     with contextlib.suppress(ValueError, OSError):  # Not all systems support this limit.
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    # Libraries print to standard output. Messages to the parent therefore use a copy of it, and
-    # standard output itself becomes standard error.
+    # Libraries print to standard output. Therefore send messages to the parent through a copy of
+    # standard output, and redirect standard output to standard error.
     messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     plan = manifest.load(pathlib.Path(sys.argv[1]))

@@ -1,7 +1,7 @@
-"""Pool of processes that prepare units of custom data. Bad data may crash them or make them hang.
+"""Pool of processes that prepare units of custom data and that may crash or hang on bad data.
 
-A document that crashes its process twice is dropped and reported. The unit continues with the next
-document.
+A document that crashes its process twice is dropped and reported. The preparation of the unit
+continues with the next document.
 """
 
 import collections

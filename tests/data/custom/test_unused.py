@@ -179,7 +179,8 @@ def test_text_columns_of_unknown_names_are_all_used(tmp_path):
         ({"a.csv": "http://h/1.png,a cat\nhttp://h/2.png,a dog\n"}, "no column of images or text"),
         ({"a.csv": "image,caption\nred.png,a,b\n", "red.png": RED},
          "3 cells, but the header has 2"),
-        ({"a.json": json.dumps({"a": [{"x": 1}], "b": [{"x": 1}]})}, "records under each of a, b"),
+        ({"a.json": json.dumps({"a": [{"x": 1}], "b": [{"x": 1}]})},
+         "several keys have lists of records: a, b"),
         ({"a.json": '{"x": '}, "a.json"),
     ],
 )  # fmt: skip
