@@ -58,7 +58,7 @@ EXIT_PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C, no matter whether the run saved a checkpoint."""
+"""Exit code after Ctrl-C, whether or not the run saved a checkpoint."""
 
 SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 """Modes that run in one process, without waiting for other hosts."""
@@ -317,7 +317,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
             saved = workdir.load_config(storage.resolve_path(WORKDIR.value, "--workdir"))
             config_flags.DEFINE_config_dict("config", copy.deepcopy(saved), sys_argv=argv)
         rest = flags.FLAGS(rest)
-        config = flags.FLAGS["config"].value.lock()  # A missing file raises here.
+        config = flags.FLAGS["config"].value.lock()  # Raises an error if the file is missing.
     except (AttributeError, KeyError) as error:
         detail = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
         raise UserError(
@@ -358,7 +358,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
 
     Args:
         argv: the program and its arguments; by default `sys.argv`.
-        required_key: key that the configuration must have, with a value.
+        required_key: key whose value must not be empty in the configuration.
     """
     argv = argv or sys.argv
     if {"-h", "--help"} & set(argv):

@@ -17,7 +17,7 @@ LEGEND = (
     "Per chip, in GiB: state (parameters, Adam moments, EMA), temporaries, HBM that training\n"
     "needs, HBM that a program may use (of), and HBM that sampling needs. Per step: TFLOP of\n"
     "each chip, GB that it sends, seconds and MFU by roofline and by the compiler's cycle\n"
-    "estimates (scheduled). Hours are for all steps, by the latter. docs/tpu.md has the details.\n"
+    "estimates (scheduled). Hours are for all steps, by cycle estimates. Details: docs/tpu.md.\n"
     "Ignore libtpu's message about host bounds."
 )
 

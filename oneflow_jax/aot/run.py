@@ -77,7 +77,7 @@ def topology_report(
     per_device_batch: int | None = None,
     program_names: Sequence[str] = PROGRAMS,
 ) -> dict[str, Any]:
-    """Compile for one topology, and return its metrics as `aot.json` has them.
+    """Compile for one topology, and return its metrics in the form of `aot.json`.
 
     Raises:
         UserError: the configuration does not fit the number of devices.

@@ -36,7 +36,7 @@ class Network:
         embed_width: width of a token embedding, E.
         channels: values per patch, C.
         outputs: total output width of all heads, O.
-        likelihood_heads: number of heads that add the likelihood of each token.
+        likelihood_heads: number of heads that also compute the likelihood of each token.
         towers: number of towers (stacks of layers): 1 for all slots, or 2, one for text and one for
             images; each slot passes through one tower.
     """

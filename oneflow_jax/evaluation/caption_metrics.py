@@ -6,9 +6,9 @@ cider            TF-IDF weighted n-gram similarity, 0 to 10 (Vedantam, Lawrence 
                  2015). Document frequencies are counted over the references of all images, so all
                  captions must be scored at once; for a single image, CIDEr is 0
 
-The scorers are those of the COCO evaluation (Chen et al., 2015). What COCO calls "CIDEr" is CIDEr-D
-of the paper. COCO's tokenizer is a Java program and is not used here: this module lowercases texts,
-splits them at spaces and punctuation, and drops the punctuation. COCO's tokenizer treats
+The scorers are those of the COCO evaluation (Chen et al., 2015). COCO's "CIDEr" is the metric that
+the paper calls CIDEr-D. COCO's tokenizer is a Java program and is not used. Instead, this module
+lowercases texts, splits them at spaces and drops the punctuation. COCO's tokenizer treats
 contractions ("don't") and numbers differently. So do not compare metrics of texts with contractions
 or numbers with published values.
 """

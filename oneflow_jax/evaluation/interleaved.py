@@ -11,9 +11,9 @@ in the range 0 to 1:
                           that number of images and of names
     order_accuracy        of the documents with several images or names: fraction whose images show
                           exactly the names, in order and with repetitions
-    category_consistency  of the documents whose text mentions a name or a kind: fraction that have
-                          images and whose images and names are all of one kind; if the text states
-                          a kind, it must be this kind
+    category_consistency  of the documents whose text mentions a name or a kind ("animals"):
+                          fraction that have images and whose images and names are all of one kind;
+                          if the text states a kind, it must be this kind
     diversity             geometric mean of two ratios, each at most 1: the effective number of
                           names, exp(entropy), divided by that of real documents; and the same ratio
                           for templates
@@ -30,8 +30,9 @@ component can make up for another: a model that always generates the same correc
 random images, scores near 0.
 
 A name in a text may have a drawing style (`data.labels`). If a document's text names styles, "name"
-means the style and the name in all metrics above, and images in another style are wrong. Otherwise
-an image shows its name in any style. Keywords are removed from the text before all metrics.
+means the style and the name in all metrics above, and images in another style are wrong. If the
+text names no style, an image may show the name in any style. Keywords are removed from the text
+before the metrics are computed.
 
 An `ImageClassifier` labels what an image shows. Together with these metrics, report those of real
 documents and of real documents with shuffled images (`compute_bounds`).
@@ -50,7 +51,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base, bootstrap
 
 ImageClassifier = Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]]
-"""A function from n images to n labels of what they show.
+"""A function that maps n images to n labels of what they show.
 
 Examples are `Judge.classify` and `NearestImage`.
 """
@@ -70,7 +71,7 @@ class DocumentScores:
     """Counts and outcomes of one document; `compute_metrics` computes the metrics from them.
 
     Attributes:
-        names: labels in the text, in the order of their mention.
+        names: labels in the text, in order of appearance.
         shown: label of what each image shows.
         num_aligned: number of images that show the right name; see `image_name_alignment`.
         count_correct: whether the stated count is right; None if the text states no count.
@@ -216,7 +217,7 @@ def compute_bounds(
 def shuffle_images(documents: Sequence[Document], fraction: float, seed: int) -> list[Document]:
     """Permute a random fraction of the images of all documents among their places.
 
-    Every chosen image moves, unless it is the only one. The image that replaces it may show the
+    Every chosen image moves, unless only one is chosen. The image that replaces it may show the
     same name.
     """
     pictures = _list_images(documents)
@@ -263,7 +264,7 @@ def _is_consistent(
     predictions: Sequence[str],
     groups: Mapping[str, tuple[str, str]],
 ) -> bool | None:
-    """Return whether all names and images are of one kind, which is the kind stated in the text.
+    """Return whether all names and images are of one kind, and of the text's kind if it states one.
 
     The result is None if the text mentions neither a name nor a kind. Kinds are compared together
     with their categories, since a document is composed from one category and one kind.

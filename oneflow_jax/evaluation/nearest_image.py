@@ -28,7 +28,7 @@ class NearestImage:
         return cls([image.label for image in images], vectors)
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[str]:
-        """Return the label of the image that is nearest to each of `images`, of the same size."""
+        """Return, for each image, the label of the nearest indexed image; sizes must be equal."""
         nearest = []
         for image in images:
             distances = np.square(self.vectors - features(image)[None]).sum(axis=1)

@@ -45,11 +45,11 @@ class MemorizationResult(NamedTuple):
 
     Attributes:
         nn_distance_ratio: median distance from generated images to the nearest training image,
-            divided by the same median of held-out images. It is 1 if generated images are as new as
-            real images, 0 if they are copies, and above 1 also if they are bad.
+            divided by the same median of held-out images. It is about 1 if generated images are as
+            new as real images, and 0 if they are copies. Bad images can have a ratio above 1.
         memorization_rate: fraction of generated images that are closer to a training image than the
-            given percentile of held-out images. It is about that percentile, 0.05, if generated
-            images are as new as held-out ones, and 1 if all are copies.
+            given percentile of held-out images. The rate is about that percentile, 0.05, if
+            generated images are as new as held-out ones, and 1 if all are copies.
     """
 
     nn_distance_ratio: float

@@ -107,7 +107,10 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "paradigm.image_prediction": {"clean": "x1"},
     "paradigm.objective": {"endpoint": "cross_entropy", "literal": "naive"},
 }
-"""New values by old values, for each key whose values were renamed, by its new name."""
+"""A map from old values to new values, for each key whose values were renamed.
+
+The keys have their new names.
+"""
 
 RENAMED_FLAGS = {
     "--revise": "--edit",
@@ -119,8 +122,8 @@ RENAMED_FLAGS = {
 """New names of flags by old names; a name may include a value."""
 
 _LATENT_DIVISOR = ("codec.deviation", "codec.divisor")
-"""A renaming only for configurations with an autoencoder codec, where the old key was the divisor
-of latents. In other configurations the old key was the std of pixels."""
+"""A renaming that applies only to configurations with an autoencoder codec. There the old key was
+the divisor of latents. In other configurations the old key was the std of pixels."""
 
 RENAMED_METRICS = {
     # Metrics in the logs of training.

@@ -167,7 +167,7 @@ def _draw_progress(
 ) -> None:
     """Draw a progress line of which the fraction `part.time` is filled."""
     draw.line((*start, *end), fonts.LINE_COLOR, 4)
-    if part.time:  # Pillow draws a dot for a line of length 0.
+    if part.time:  # Pillow would draw a dot for a line of length 0.
         reached = (a + (b - a) * part.time for a, b in zip(start, end, strict=True))
         draw.line((*start, *reached), fonts.GIVEN_COLOR if part.given else fonts.ACCENT_COLOR, 4)
 
