@@ -146,7 +146,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in ("train", "prepare") and workdir.is_export(folder):
         raise UserError(
             f"--workdir={folder} is an export and cannot be trained. Give another --workdir, "
-            f"and --config.init_from={folder} to initialize from it."
+            f"and --config.init_from={folder} to initialize from this export."
         )
     if MODE.value in READING_MODES:
         workdir.check_trained(folder)
@@ -296,7 +296,7 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
 def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
     """Parse the configuration from the flags.
 
-    Without --config, the configuration is that of the run in --workdir.
+    Without --config, the function loads the configuration of the run in --workdir.
 
     Raises:
         UserError: an unknown flag, configuration or key, or a value of the wrong type.
@@ -322,7 +322,7 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         detail = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
         raise UserError(
             f"--config has no key {' '.join(detail.split())}. `oneflow configs NAME` lists "
-            "all keys. configs/common.py explains them, and configs/codec.py those of codecs."
+            "all keys. configs/common.py and, for codecs, configs/codec.py explain the keys."
         ) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "configs":

@@ -53,8 +53,8 @@ class OpCosts:
         bytes: bytes read from and written to HBM.
         roofline_s: roofline estimate in seconds, the sum over instructions of the larger of compute
             time and memory time; None without a chip.
-        compiler_s: sum of the compiler's own cycle estimates, in seconds. These also account for
-            vector units and tiles. None without a chip.
+        compiler_s: sum of the compiler's own cycle estimates, in seconds. These estimates also
+            account for vector units and tiles. None without a chip.
     """
 
     flops: float

@@ -100,7 +100,7 @@ def _suggestion(
         wider = min(2 * metrics["mesh"]["fsdp"], metrics["chips"])
         if wider > metrics["mesh"]["fsdp"]:
             return f"Shard the state further with --config.mesh.fsdp={wider}, or use more chips."
-        return "The state alone exceeds this number of chips. Use more chips."
+        return "The state alone does not fit this number of chips. Use more chips."
     return (
         f"Store fewer activations with --config.model.remat=full, use more microbatches with "
         f"--config.grad_accum_steps={2 * metrics['grad_accum_steps']}, or reduce batch_size."

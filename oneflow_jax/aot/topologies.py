@@ -1,4 +1,4 @@
-"""TPU topologies, by the names of slices in Google Cloud, as devices to compile for.
+"""TPU topologies to compile for, with the names that slices have in Google Cloud.
 
     v4-64      32 chips: for v4 and v5p the number counts TensorCores, two per chip
     v5e-64     64 chips: for v5e and v6e the number counts chips

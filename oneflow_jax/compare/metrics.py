@@ -239,14 +239,14 @@ METRICS = (
         "composition_kid",
         "KID of compositions",
         "↓",
-        "kernel distance between these images and the real images of their pairs, as KID",
+        "kernel distance between these images and the real images of their pairs, like KID",
         decimal_formatter(4),
     ),
     MetricInfo(
         "composition_kid_train",
         "KID of compositions to training",
         "",
-        "kernel distance between these images and all training images, as KID",
+        "kernel distance between these images and all training images, like KID",
         decimal_formatter(4),
     ),
     MetricInfo(

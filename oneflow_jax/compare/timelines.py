@@ -20,7 +20,7 @@ def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) ->
     plan = evaluate.task_plan(system, task, nfe, grid)
     generator = generate.Generator(system, finished_run.params)
     run = {"seed": finished_run.run.seed, "batch": system.mesh.size}
-    (_,) = generator(task.prompts[:1], plan, **run)  # The first call compiles.
+    (_,) = generator(task.prompts[:1], plan, **run)  # The first call compiles the program.
     began = time.monotonic()
     (sample,) = generator(task.prompts[:1], plan, **run)
     seconds = time.monotonic() - began

@@ -6,7 +6,7 @@
     transfusion, lmfusion  one pass per text token; for an image, the passes of its flow over its
                            slots, with the KV cache, and one pass that adds the image to the cache
 
-The numbers are those of the samplers in `samplers`. Autoregressive samplers take one pass per token
+The numbers follow the samplers in `samplers`. Autoregressive samplers take one pass per token
 that they write, including <image> and <end>, and one for BOS. In `edit_flow` a document grows in a
 row of fixed length, so each pass is over all slots of the row. An image that is inserted late still
 needs its whole flow (`edit.EditSampler.run_times`), so documents with images are counted with twice

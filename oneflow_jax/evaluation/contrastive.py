@@ -1,6 +1,6 @@
 """Contrastive image and text encoders: small MLPs on image features and on bags of words.
 
-The training is that of Radford et al., Learning Transferable Visual Models From Natural Language
+The training follows Radford et al., Learning Transferable Visual Models From Natural Language
 Supervision (CLIP, 2021), fig. 3, with small MLPs ("heads") instead of large networks. Each encoder
 returns vectors of length 1. The loss is the symmetric cross entropy over a batch, with a learned
 temperature.

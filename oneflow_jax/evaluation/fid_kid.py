@@ -50,7 +50,7 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return the squared maximum mean discrepancy with the kernel (x.y / d + 1)³.
 
-    The metric is that of Binkowski et al., Demystifying MMD GANs (2018). The estimate is unbiased:
+    Binkowski et al., Demystifying MMD GANs (2018), define the metric. The estimate is unbiased:
     for two samples of one distribution, and any number of vectors, it is about 0 and may be
     negative.
 

@@ -7,13 +7,13 @@ in the range 0 to 1:
     image_name_alignment  fraction of images that show the right name: the names in the text and
                           what the images show are aligned as two sequences. The place of an image
                           between words does not matter, since some models generate all words first
-    count_accuracy        of the documents that state a number ("three animals: ..."): fraction with
-                          that number of images and of names
-    order_accuracy        of the documents with several images or names: fraction whose images show
-                          exactly the names, in order and with repetitions
-    category_consistency  of the documents whose text mentions a name or a kind ("animals"):
-                          fraction that have images and whose images and names are all of one kind;
-                          if the text states a kind, it must be this kind
+    count_accuracy        fraction of the documents that have as many images and names as their text
+                          states ("three animals: ..."), among documents that state a number
+    order_accuracy        fraction of the documents whose images show exactly the names, in order
+                          and with repetitions, among documents with several images or names
+    category_consistency  fraction of the documents that have images and whose images and names are
+                          all of one kind, among documents whose text mentions a name or a kind
+                          ("animals"); if the text states a kind, it must be this kind
     diversity             geometric mean of two ratios, each at most 1: the effective number of
                           names, exp(entropy), divided by that of real documents; and the same ratio
                           for templates
@@ -154,8 +154,8 @@ def compute_metrics(
     """
     if not 0 < len(generated) <= len(real):
         raise UserError(
-            f"{len(generated)} generated and {len(real)} real documents: diversity depends on "
-            "their number. Give one or more generated documents and at least as many real ones."
+            f"{len(generated)} generated and {len(real)} real documents: both numbers affect the "
+            "diversity. Give one or more generated documents and at least as many real ones."
         )
     real = real[: len(generated)]
     pictures = sum(one.num_images for one in generated)
@@ -252,8 +252,8 @@ def _classify_images(
     if odd or len(predictions) != len(images):
         raise UserError(
             f"classifier: it returned {len(predictions)} labels for {len(images)} images, and "
-            f"unknown labels {odd[:3]}. Pass the images that the classifier knows, and return one "
-            "label per image."
+            f"unknown labels {odd[:3]}. Give all images that the classifier can name as `known`, "
+            "and return one label per image."
         )
     return predictions
 
@@ -287,7 +287,7 @@ def _relative_diversity(
     generated: Sequence[DocumentScores],
     real: Sequence[DocumentScores],
 ) -> float:
-    """Return the effective number of labels divided by that of real documents, at most 1."""
+    """Return the effective number of labels, divided by its value for real documents; at most 1."""
     usual = base.diversity(get_labels(real), 1)
     return min(1.0, base.diversity(get_labels(generated), 1) / usual) if usual else 0.0
 

@@ -14,8 +14,8 @@ Models that choose the number of images also generate whole documents without a 
 
     document_alignment          fraction of images that show the label at their place in the text;
                                 the images and the labels are aligned as two sequences
-    document_count_accuracy     of the documents that state a count: fraction with that number of
-                                images
+    document_count_accuracy     fraction of the documents that have as many images as their text
+                                states, among documents that state a count
     document_num_images_1       fraction of documents with 1 image; also _2, _3 and _4
     document_diversity          `joint_diversity` of these documents
     document_template_validity  fraction of documents that match a template exactly, including

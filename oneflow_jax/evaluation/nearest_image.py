@@ -23,7 +23,7 @@ class NearestImage:
 
     @classmethod
     def from_images(cls, images: Sequence[LabeledImage]) -> "NearestImage":
-        """Index images of one size."""
+        """Index the images, which must all have the same size."""
         vectors = np.stack([features(image.pixels) for image in images])
         return cls([image.label for image in images], vectors)
 

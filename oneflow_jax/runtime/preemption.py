@@ -40,7 +40,7 @@ class StopRequest:
         """
         if not self._multi_process:
             return self.signal_number is not None
-        # JAX's handler chooses one step for all processes, which no process has passed yet.
+        # JAX's handler chooses a step that no process has passed yet. All processes stop after it.
         due = self._reached(step)
         if due and self.signal_number is None:
             self.signal_number = signal.SIGTERM

@@ -89,7 +89,7 @@ RENAMED = {
     "source.megapixels": "source.max_megapixels",
     "objective.revival": "objective.dead_code_restart_prob",
     "objective.divergence_weight": "objective.kl_weight",
-    # The following keys are those of comparisons.
+    # The following keys belong to comparisons.
     "contestants": "models",
     "headline": "reported_nfe",
     "order": "models_shown",

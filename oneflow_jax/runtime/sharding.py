@@ -159,7 +159,7 @@ def unbox(tree: PyTree) -> PyTree:
     """Remove linen's partitioning metadata from a tree.
 
     `nn.unbox` also adds sharding constraints, which raise errors for abstract shapes. This function
-    does not.
+    adds no constraints.
     """
     return jax.tree.map(
         lambda leaf: leaf.value if _is_partitioned(leaf) else leaf, tree, is_leaf=_is_partitioned

@@ -74,7 +74,7 @@ def check_storable(path: str | os.PathLike[str], field: str) -> None:
 def expand_user(path: str | os.PathLike[str], field: str) -> str:
     """Return a path with `~` or `~name` at its start replaced by the home folder.
 
-    A path in a local folder such as /gs is returned as `escape_local` writes it.
+    A path in a local folder such as /gs is returned in the form that `escape_local` gives it.
 
     Raises:
         UserError: the user has no home folder.

@@ -13,7 +13,7 @@ PRETRAINED = pathlib.Path(__file__).parent
 """Folder of the model; `load` and `--mode=sample` accept it like the folder of a run."""
 
 FILES = ("config.json", "tokenizer.model", "weights.safetensors")
-"""Names of the files of the model, which are those of an export."""
+"""Names of the model's files; every export has files with these names."""
 
 
 def copy_to(folder: str) -> None:

@@ -165,7 +165,7 @@ def _draw_token(
 def _draw_progress(
     draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int], part: trajectory.Part
 ) -> None:
-    """Draw a progress line of which the fraction `part.time` is filled."""
+    """Draw a progress line that is filled up to the fraction `part.time`."""
     draw.line((*start, *end), fonts.LINE_COLOR, 4)
     if part.time:  # Pillow would draw a dot for a line of length 0.
         reached = (a + (b - a) * part.time for a, b in zip(start, end, strict=True))

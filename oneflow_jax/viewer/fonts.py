@@ -1,4 +1,4 @@
-"""Fonts, colors and line breaking for PNG images; the font files are those of matplotlib."""
+"""Fonts, colors and line breaking for PNG images; the font files come with matplotlib."""
 
 import functools
 import pathlib

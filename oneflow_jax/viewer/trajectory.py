@@ -50,8 +50,8 @@ class TokenView:
 
     Attributes:
         key: identity of the token across frames.
-        text: text of the token, including a leading space; a span's text is that of its tokens,
-            joined.
+        text: text of the token, including a leading space. The joined texts of a span's tokens are
+            the text of the span.
         confidence: probability of the token at this step.
         given: whether the token is part of the prompt.
         final: whether the document is finished, so that the token will not change.
